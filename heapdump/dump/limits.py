@@ -1,0 +1,52 @@
+"""Named maxima: every count or size read from a file meets one of these before it sizes a loop or a list.
+
+A count above its maximum, where the file really holds that many records, is a `HostileDump`; a count above what the
+stream can hold is cut to what it holds, with a note.
+"""
+
+from __future__ import annotations
+
+from heapdump.errors import HostileDump
+
+MAX_STREAMS = 4096
+"""Directory entries. dbghelp writes about 15, crashpad 12."""
+
+MAX_MODULES = 65_536
+MAX_UNLOADED_MODULES = 65_536
+MAX_THREADS = 65_536
+MAX_MEMORY_RANGES = 8_000_000
+"""Memory ranges of both lists together: 64 GiB in single pages is 16 M, real full dumps have below 200,000."""
+
+MAX_REGIONS = 8_000_000
+"""MemoryInfo entries; the largest seen has 22,014."""
+
+MAX_STRING_BYTES = 65_534
+"""One MINIDUMP_STRING: Windows paths have at most 32,767 characters."""
+
+MAX_STRINGS_TOTAL_BYTES = 32 << 20
+"""All strings of one dump together: many records may point at the same long string."""
+
+MAX_STREAM_BYTES = 64 << 20
+"""A small stream that is handed to the `minidump` package as a whole."""
+
+MAX_CODEVIEW_BYTES = 4096
+MAX_CONTEXT_BYTES = 65_536
+
+MIN_EXPANSION_BYTES = 4 << 30
+MAX_EXPANSION = 2000
+"""A compressed file may unpack to MIN_EXPANSION_BYTES, or to MAX_EXPANSION times its own size if that is more."""
+
+KEEP_FREE_BYTES = 1 << 30
+"""Unpacking stops before less than this is free on the disk that takes the temporary file."""
+
+MAX_CABINET_BYTES = 1 << 30
+"""A cabinet is unpacked in memory."""
+
+
+def require(name: str, value: int, maximum: int) -> None:
+    """Raises HostileDump when `value` is above `maximum`."""
+    if value > maximum:
+        raise HostileDump(
+            f"{name}: {value:,} is more than heapdump accepts ({maximum:,}); "
+            "the file is damaged or was made to do harm"
+        )

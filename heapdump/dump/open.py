@@ -1,0 +1,212 @@
+"""Opens a dump file: finds out what it is, unpacks it where needed, maps it, reads header and streams."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.dump import lists, small, sniff
+from heapdump.dump.directory import MAGIC, Directory, StreamType, read_directory
+from heapdump.dump.streams import (
+    PROCESSOR_NAMES,
+    ExceptionRecord,
+    MiscInfo,
+    ModuleRecord,
+    SystemInfo,
+    ThreadInfo,
+    ThreadRecord,
+    UnloadedModule,
+)
+from heapdump.dump.unpack import Progress, unpack
+from heapdump.errors import DumpError, NotAMinidump, TruncatedDump, UnsupportedDump
+
+_WINDOWS_CONTEXT_BYTES = {0x2CC: 0, 0x4D0: 9}
+
+
+def _quiet(done: int, total: int) -> None:
+    """No progress wanted."""
+
+
+class Minidump:
+    """A mapped minidump; each stream is read when it is first asked for.
+
+    `notes` collects what is missing or wrong, `remarks` what is merely odd.
+
+    Close it (or use it as a context manager) to delete the temporary file of an unpacked dump.
+    """
+
+    def __init__(self, path: Path, data: mmap.mmap, directory: Directory, temporary: Path | None = None) -> None:
+        """Use `open_minidump`. `path` is the file as the user named it, `temporary` the unpacked copy."""
+        self.path = path
+        self.data = data
+        self.directory = directory
+        self.notes: list[str] = list(directory.notes)
+        self.remarks: list[str] = []
+        self._temporary = temporary
+        self._strings = lists.Strings(data, self.notes)
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of the (unpacked) minidump in bytes."""
+        return len(self.data)
+
+    def close(self) -> None:
+        """Unmaps the file and deletes the temporary copy."""
+        self.data.close()
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+
+    def __enter__(self) -> Minidump:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes."""
+        self.close()
+
+    @cached_property
+    def system_info(self) -> SystemInfo:
+        """What system and processor; where the stream is missing, the processor is told by a thread's CONTEXT."""
+        stream = self.directory.find(StreamType.SYSTEM_INFO)
+        info = lists.read_system_info(self.data, stream, self._strings) if stream else None
+        if info is not None:
+            return info
+        sizes = (_WINDOWS_CONTEXT_BYTES.get(len(t.context)) for t in self.threads)
+        processor = next((p for p in sizes if p is not None), None)
+        if processor is None:
+            raise TruncatedDump(f"{self.path}: the dump has no system information, so the processor is not known")
+        self.notes.append("no system information: the processor is known from the threads' register records")
+        return SystemInfo(processor, 0, 0, (0, 0, 0), 2, "")
+
+    @cached_property
+    def modules(self) -> tuple[ModuleRecord, ...]:
+        """The module list in file order; empty where the stream is missing."""
+        stream = self.directory.find(StreamType.MODULE_LIST)
+        return lists.read_modules(self.data, stream, self._strings, self.notes) if stream else ()
+
+    @cached_property
+    def threads(self) -> tuple[ThreadRecord, ...]:
+        """The thread list in file order; empty where the stream is missing."""
+        stream = self.directory.find(StreamType.THREAD_LIST)
+        return lists.read_threads(self.data, stream, self.notes) if stream else ()
+
+    @cached_property
+    def exception(self) -> ExceptionRecord | None:
+        """The exception, or None: the dump was taken of a running process."""
+        stream = self.directory.find(StreamType.EXCEPTION)
+        return lists.read_exception(self.data, stream) if stream else None
+
+    @cached_property
+    def memory_ranges(self) -> NDArray[np.void]:
+        """Both memory lists as (n,) `lists.RANGE`, as the file has them: unsorted, perhaps overlapping."""
+        parts = [np.empty(0, lists.RANGE)]
+        if stream := self.directory.find(StreamType.MEMORY64_LIST):
+            parts.append(lists.read_memory64(self.data, stream, self.notes))
+        if stream := self.directory.find(StreamType.MEMORY_LIST):
+            parts.append(lists.read_memory32(self.data, stream, self.notes))
+        return np.concatenate(parts)
+
+    @cached_property
+    def regions(self) -> NDArray[np.void] | None:
+        """The memory map as (n,) `lists.REGION` in file order; None where the stream is missing or unusable."""
+        stream = self.directory.find(StreamType.MEMORY_INFO_LIST)
+        found = lists.read_regions(self.data, stream, self.notes) if stream else None
+        return found if found is not None and len(found) else None
+
+    @cached_property
+    def misc_info(self) -> MiscInfo | None:
+        """Process id and times, or None."""
+        return small.read_misc_info(self.data, self.directory, self.notes)
+
+    @cached_property
+    def unloaded_modules(self) -> tuple[UnloadedModule, ...]:
+        """Modules unloaded before the dump."""
+        return small.read_unloaded_modules(self.data, self.directory, self.notes)
+
+    @cached_property
+    def thread_infos(self) -> tuple[ThreadInfo, ...]:
+        """Start addresses of threads."""
+        return small.read_thread_infos(self.data, self.directory, self.notes)
+
+    @cached_property
+    def thread_names(self) -> dict[int, str]:
+        """Thread names by thread id."""
+        return small.read_thread_names(self.data, self.directory, self._strings, self.notes)
+
+    @cached_property
+    def comments(self) -> tuple[str, ...]:
+        """Comments somebody put into the dump."""
+        return small.read_comments(self.data, self.directory, self.notes)
+
+
+def open_minidump(path: Path, progress: Progress = _quiet, say: Callable[[str], None] = lambda _: None) -> Minidump:
+    """Opens a dump, packed or not; `say` gets a line when it has to be unpacked.
+
+    Raises:
+        DumpError: and its kinds: no such file, not a minidump (the message names what it is), not of Windows x86
+            or x64, truncated so that nothing can be said, or hostile.
+    """
+    temporary = None
+    try:
+        kind = sniff.compression(_head(path))
+        if kind is not None:
+            say(f"unpacking {path} ({kind}) to a temporary file")
+            temporary = unpack(path, kind, progress)
+        return _open_plain(path, temporary or path, temporary)
+    except OSError as error:
+        raise DumpError(f"{path}: {error.strerror or error}") from error
+    except BaseException:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def _head(path: Path) -> bytes:
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise DumpError(f"{path} is not a file")
+    with path.open("rb") as file:
+        return file.read(4096)
+
+
+def _open_plain(path: Path, real: Path, temporary: Path | None) -> Minidump:
+    head = _head(real)
+    if not head.startswith(MAGIC):
+        raise NotAMinidump(f"{path} is {sniff.describe_other(head)}")
+    with real.open("rb") as file:
+        data = mmap.mmap(file.fileno(), os.fstat(file.fileno()).st_size, access=mmap.ACCESS_READ)
+    try:
+        dump = Minidump(path, data, _directory(path, data), temporary)
+        _refuse_other_systems(dump)
+    except BaseException:
+        data.close()
+        raise
+    return dump
+
+
+def _directory(path: Path, data: mmap.mmap) -> Directory:
+    try:
+        return read_directory(data)
+    except DumpError as error:
+        raise type(error)(f"{path}: {error}") from error
+
+
+def _refuse_other_systems(dump: Minidump) -> None:
+    try:
+        info = dump.system_info
+    except TruncatedDump:
+        raise
+    except DumpError as error:
+        raise type(error)(f"{dump.path}: {error}") from error
+    system = sniff.platform_name(info.platform_id)
+    if system is not None:
+        raise UnsupportedDump(f"{dump.path} is a minidump of a {system} process; heapdump reads Windows processes")
+    processor = PROCESSOR_NAMES.get(info.processor, f"processor {info.processor:#x}")
+    if processor not in ("x86", "x64"):
+        raise UnsupportedDump(f"{dump.path} is a minidump of a Windows {processor} process; heapdump reads x86 and x64")

@@ -1,0 +1,148 @@
+"""The small streams, through the `minidump` package: one stream at a time, on a bounded view, each call guarded.
+
+The package trusts counts and lengths (a fuzzed file of 789 KB made it take 23 GB), so a stream whose count is larger
+than it can hold gets its count corrected in the view, and the view refuses reads past the limits. A failure here is a
+note, never an error: none of these streams is needed to read memory.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from mmap import mmap
+from types import SimpleNamespace
+from typing import Any
+
+from heapdump.dump import limits
+from heapdump.dump.directory import Directory, Stream, StreamType
+from heapdump.dump.lists import Strings, counted
+from heapdump.dump.streams import MiscInfo, ThreadInfo, UnloadedModule
+from heapdump.spans import Span
+
+_TOP = 1 << 64
+
+
+class _View:
+    """A seekable view of the file with one stream's body replaced; reads are bounded one by one and together."""
+
+    def __init__(self, data: mmap, stream: Stream, body: bytes) -> None:
+        self._data, self._stream, self._body = data, stream, body
+        self._at, self._left = 0, limits.MAX_STREAM_BYTES
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset if whence == 0 else self._at + offset
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int) -> bytes:
+        if size > self._left:
+            raise ValueError(f"{size:,} bytes at {self._at:#x} are more than a small stream may have")
+        if self._at == self._stream.offset and size == len(self._body):
+            found = self._body
+        else:
+            found = bytes(self._data[self._at : self._at + size])
+        self._left -= len(found)
+        self._at += len(found)
+        return found
+
+
+def _parse(data: mmap, stream: Stream, parser: Callable[[Any, Any], Any], body: bytes, notes: list[str]) -> Any:
+    where = SimpleNamespace(Location=SimpleNamespace(Rva=stream.offset, DataSize=len(body)))
+    try:
+        return parser(where, _View(data, stream, body))
+    except Exception as error:  # noqa: BLE001  # whatever a hostile stream makes the package raise is one note
+        notes.append(f"stream {stream.name} could not be read: {type(error).__name__}: {error}")
+        return None
+
+
+def _body(data: mmap, stream: Stream) -> bytes:
+    return bytes(data[stream.offset : stream.offset + min(stream.present, limits.MAX_STREAM_BYTES)])
+
+
+def _counted_body(data: mmap, stream: Stream, entry_bytes: int, maximum: int, notes: list[str]) -> bytes:
+    """The body of a stream {u32 header size, u32 entry size, u32 count} with the count cut to what it holds.
+
+    The package takes header and entry sizes for granted: b"" with a note where they are others.
+    """
+    body = bytearray(_body(data, stream))
+    if len(body) < 12:
+        return b""
+    head, each, count = struct.unpack_from("<III", body)
+    if (head, each) != (12, entry_bytes):
+        notes.append(f"stream {stream.name} has entries of {each} bytes behind a header of {head}: not read")
+        return b""
+    fits = (len(body) - head) // each
+    if count > fits:
+        notes.append(f"stream {stream.name} says {count:,} entries and holds {fits:,}: the rest is missing")
+    limits.require(f"entries of stream {stream.name}", min(count, fits), maximum)
+    struct.pack_into("<I", body, 8, min(count, fits))
+    return bytes(body)
+
+
+def read_misc_info(data: mmap, directory: Directory, notes: list[str]) -> MiscInfo | None:
+    """Process id and times, or None without the stream."""
+    from minidump.streams.MiscInfoStream import MinidumpMiscInfo
+
+    stream = directory.find(StreamType.MISC_INFO)
+    if stream is None or stream.present < 24:
+        return None
+    parsed = _parse(data, stream, MinidumpMiscInfo.parse, _body(data, stream), notes)
+    if parsed is None:
+        return None
+    return MiscInfo(parsed.ProcessId, parsed.ProcessCreateTime, parsed.ProcessUserTime, parsed.ProcessKernelTime)
+
+
+def read_unloaded_modules(data: mmap, directory: Directory, notes: list[str]) -> tuple[UnloadedModule, ...]:
+    """Modules unloaded before the dump, in file order."""
+    from minidump.streams.UnloadedModuleListStream import MinidumpUnloadedModuleList
+
+    stream = directory.find(StreamType.UNLOADED_MODULES)
+    if stream is None:
+        return ()
+    body = _counted_body(data, stream, 24, limits.MAX_UNLOADED_MODULES, notes)
+    parsed = _parse(data, stream, MinidumpUnloadedModuleList.parse, body, notes) if body else None
+    return tuple(
+        UnloadedModule(Span(m.baseaddress, min(m.baseaddress + m.size, _TOP)), m.name, m.timestamp)
+        for m in (parsed.modules if parsed else ())
+    )
+
+
+def read_thread_infos(data: mmap, directory: Directory, notes: list[str]) -> tuple[ThreadInfo, ...]:
+    """Start addresses of threads, in file order."""
+    from minidump.streams.ThreadInfoListStream import MinidumpThreadInfoList
+
+    stream = directory.find(StreamType.THREAD_INFO_LIST)
+    if stream is None:
+        return ()
+    body = _counted_body(data, stream, 64, limits.MAX_THREADS, notes)
+    parsed = _parse(data, stream, MinidumpThreadInfoList.parse, body, notes) if body else None
+    return tuple(ThreadInfo(i.ThreadId, i.StartAddress) for i in (parsed.infos if parsed else ()))
+
+
+def read_comments(data: mmap, directory: Directory, notes: list[str]) -> tuple[str, ...]:
+    """The comments somebody put into the dump (procdump writes its command line there)."""
+    from minidump.streams.CommentStreamA import CommentStreamA
+    from minidump.streams.CommentStreamW import CommentStreamW
+
+    parsers = {StreamType.COMMENT_A: CommentStreamA.parse, StreamType.COMMENT_W: CommentStreamW.parse}
+    out = []
+    for stream in directory.streams:
+        parser = parsers.get(stream.number)  # type: ignore[call-overload]
+        if parser is None or not 0 < stream.present <= limits.MAX_STRING_BYTES:
+            continue
+        parsed = _parse(data, stream, parser, _body(data, stream), notes)
+        if parsed is not None:
+            out.append(str(parsed.data).rstrip("\0\r\n "))
+    return tuple(out)
+
+
+def read_thread_names(data: mmap, directory: Directory, strings: Strings, notes: list[str]) -> dict[int, str]:
+    """Thread names by id (stream 24; the package has no reader): {u32 id, u64 file offset} each, 12 bytes."""
+    stream = directory.find(StreamType.THREAD_NAMES)
+    if stream is None:
+        return {}
+    first, count = counted(data, stream, 12, limits.MAX_THREADS, "thread name", notes)
+    rows = (struct.unpack_from("<IQ", data, first + i * 12) for i in range(count))
+    return {tid: name for tid, at in rows if (name := strings.at(at))}

@@ -1,0 +1,94 @@
+"""Frozen records of the streams heapdump uses. What a stream does not say is None, never a default."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from heapdump.spans import Span
+
+PROCESSOR_NAMES = {0: "x86", 5: "arm", 6: "ia64", 9: "x64", 12: "arm64", 0x8001: "sparc", 0x8002: "ppc64",
+                   0x8003: "arm64", 0x8004: "mips64"}  # fmt: skip
+"""PROCESSOR_ARCHITECTURE_*; the ones from 0x8000 on are Breakpad's."""
+
+
+@dataclass(frozen=True, slots=True)
+class SystemInfo:
+    """MINIDUMP_SYSTEM_INFO. `product_type` 1 = workstation, 2 and 3 = server."""
+
+    processor: int
+    processors: int
+    product_type: int
+    version: tuple[int, int, int]
+    platform_id: int
+    service_pack: str
+
+
+@dataclass(frozen=True, slots=True)
+class PdbId:
+    """A CodeView RSDS record: `guid` and `age` as symbol stores name them, `path` as the linker wrote it."""
+
+    path: str
+    guid: str
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleRecord:
+    """MINIDUMP_MODULE. `version` is None where the file has no version resource (signature absent)."""
+
+    span: Span
+    path: str
+    version: tuple[int, int, int, int] | None
+    checksum: int
+    timestamp: int
+    pdb: PdbId | None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadRecord:
+    """MINIDUMP_THREAD. `stack` is the part of the stack the writer put into the dump; `context` the raw CONTEXT."""
+
+    id: int
+    suspend_count: int
+    teb: int
+    stack: Span
+    context: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ExceptionRecord:
+    """MINIDUMP_EXCEPTION_STREAM: `address` of the instruction, `parameters` as many as the record says (≤ 15)."""
+
+    thread_id: int
+    code: int
+    flags: int
+    address: int
+    parameters: tuple[int, ...]
+    context: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadedModule:
+    """A module that was in the process earlier."""
+
+    span: Span
+    name: str
+    timestamp: int
+
+
+@dataclass(frozen=True, slots=True)
+class MiscInfo:
+    """MINIDUMP_MISC_INFO: `create_time` in seconds since 1970, the other times in seconds."""
+
+    process_id: int | None
+    create_time: int | None
+    user_seconds: int | None
+    kernel_seconds: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadInfo:
+    """MINIDUMP_THREAD_INFO: where the thread started."""
+
+    id: int
+    start_address: int

@@ -1,0 +1,149 @@
+"""Unpacks a compressed dump once, to a temporary file, and stops before it fills the disk.
+
+Only the bytes of the one dump inside are written, under a name of our own: no path from an archive is ever used.
+gzip, xz and zip by the standard library, zstandard and cabinets by their packages.
+"""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import shutil
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, cast
+
+from heapdump.dump import limits
+from heapdump.dump.directory import MAGIC
+from heapdump.dump.sniff import describe_other
+from heapdump.errors import DumpError, HostileDump, NotAMinidump
+
+DUMP_SUFFIXES = (".dmp", ".mdmp", ".hdmp")
+_CHUNK = 4 << 20
+
+Progress = Callable[[int, int], None]
+"""Called with (bytes done, bytes in all; 0 = unknown)."""
+
+
+def unpack(path: Path, kind: str, progress: Progress) -> Path:
+    """The path of a temporary file with the unpacked dump; the caller deletes it.
+
+    Raises:
+        NotAMinidump: what is inside is not a minidump.
+        HostileDump: it grows beyond all proportion, or would fill the disk.
+        DumpError: the archive is damaged, or holds no dump, or several.
+    """
+    handle, name = tempfile.mkstemp(prefix="heapdump-", suffix=".dmp")
+    target = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as out, _opened(path, kind) as source:
+            _copy(path, source, out, progress)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        target.unlink(missing_ok=True)
+        raise DumpError(f"{path}: the {kind} data cannot be unpacked: {error or type(error).__name__}") from error
+    except BaseException:
+        target.unlink(missing_ok=True)
+        raise
+    return target
+
+
+def _copy(path: Path, source: IO[bytes], out: IO[bytes], progress: Progress) -> None:
+    most = max(limits.MIN_EXPANSION_BYTES, limits.MAX_EXPANSION * path.stat().st_size)
+    written = 0
+    while chunk := source.read(_CHUNK):
+        if not written and not chunk.startswith(MAGIC):
+            raise NotAMinidump(f"{path}: what is packed inside is {describe_other(chunk[:4096])}")
+        written += len(chunk)
+        if written > most:
+            raise HostileDump(
+                f"{path}: {path.stat().st_size:,} packed bytes unpack to more than {most:,}: "
+                "stopped; unpack it yourself if you trust it"
+            )
+        if shutil.disk_usage(tempfile.gettempdir()).free - len(chunk) < limits.KEEP_FREE_BYTES:
+            raise HostileDump(
+                f"{path}: stopped after {written:,} unpacked bytes, the disk of {tempfile.gettempdir()} is nearly full; "
+                "point TMPDIR (TEMP on Windows) at a larger disk, or unpack the dump yourself"
+            )
+        out.write(chunk)
+        progress(written, 0)
+    if not written:
+        raise NotAMinidump(f"{path}: what is packed inside is empty")
+
+
+@contextmanager
+def _opened(path: Path, kind: str) -> Iterator[IO[bytes]]:
+    """The unpacked bytes as a stream."""
+    if kind == "gzip":
+        with gzip.open(path) as source:
+            yield cast(IO[bytes], source)
+    elif kind == "xz":
+        with lzma.open(path) as source:
+            yield cast(IO[bytes], source)
+    elif kind == "zstandard":
+        with _open_zstandard(path) as source:
+            yield source
+    elif kind == "zip":
+        with zipfile.ZipFile(path) as archive, archive.open(_only_dump(path, archive.namelist())) as source:
+            yield source
+    else:
+        yield _open_cabinet(path)
+
+
+@contextmanager
+def _open_zstandard(path: Path) -> Iterator[IO[bytes]]:
+    import zstandard
+
+    try:
+        with path.open("rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as source:
+            yield cast(IO[bytes], source)
+    except zstandard.ZstdError as error:
+        raise DumpError(f"{path}: the zstandard data cannot be unpacked: {error}") from error
+
+
+def _only_dump(path: Path, names: list[str]) -> str:
+    """The one member that looks like a dump by its name."""
+    dumps = [name for name in names if name.lower().endswith(DUMP_SUFFIXES)]
+    if len(dumps) == 1:
+        return dumps[0]
+    if not dumps:
+        raise DumpError(f"{path}: holds no {', '.join(DUMP_SUFFIXES)} file ({len(names)} members)")
+    shown = ", ".join(repr(name) for name in dumps[:3])
+    raise DumpError(f"{path}: holds {len(dumps)} dumps ({shown}{', …' if len(dumps) > 3 else ''}); unpack the one you want")
+
+
+def _open_cabinet(path: Path) -> IO[bytes]:
+    """The dump inside a cabinet (MSZIP or stored); the package unpacks in memory, so the size is bounded."""
+    import io
+
+    import cabarchive
+    from cabarchive.parser import CabArchiveParser
+
+    class Bounded(CabArchiveParser):
+        unpacked = 0
+
+        def parse_cfdata(self, offset: int, compression: int) -> tuple[int, bytes]:
+            advance, data = super().parse_cfdata(offset, compression)
+            self.unpacked += len(data)
+            if self.unpacked > limits.MAX_CABINET_BYTES:
+                raise HostileDump(f"{path}: the cabinet holds more than {limits.MAX_CABINET_BYTES:,} bytes; unpack it with `expand` or `cabextract`")
+            return advance, data
+
+    archive = cabarchive.CabArchive()
+    try:
+        Bounded(archive).parse(_bounded_bytes(path))
+        packed = archive[_only_dump(path, list(archive))]
+    except (cabarchive.CorruptionError, cabarchive.NotSupportedError, IndexError, ValueError, AssertionError) as error:
+        words = str(error) or type(error).__name__
+        raise DumpError(f"{path}: the cabinet cannot be unpacked: {words}; try `expand` or `cabextract`") from error
+    return io.BytesIO(cast(Any, packed).buf or b"")
+
+
+def _bounded_bytes(path: Path) -> bytes:
+    size = path.stat().st_size
+    limits.require(f"{path}: bytes of the cabinet", size, limits.MAX_CABINET_BYTES)
+    return path.read_bytes()
