@@ -1,0 +1,9 @@
+"""Named maxima for lists inside the dumped process; those for the file are in `dump/limits.py`."""
+
+from __future__ import annotations
+
+MAX_LIST_NODES = 1 << 20
+"""Nodes of one linked list (segments, uncommitted ranges, large blocks)."""
+
+MAX_HEAPS = 65_535
+"""Heaps on one list: PEB.NumberOfHeaps is believed up to here."""

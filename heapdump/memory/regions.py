@@ -1,0 +1,261 @@
+"""The memory map: what Windows said of each address range, as columns; rebuilt where the dump has none.
+
+A region carries `usage` and `detail` once somebody has said what it is for (`analyses/usage.py`); until then they
+are empty. Tables are never changed: `split` gives a new one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.spans import Span, merged
+
+_U64 = np.uint64
+
+
+class State(IntEnum):
+    """MEMORY_BASIC_INFORMATION.State; UNKNOWN for gaps of a dump without a memory map."""
+
+    UNKNOWN = 0
+    MEM_COMMIT = 0x1000
+    MEM_RESERVE = 0x2000
+    MEM_FREE = 0x10000
+
+
+class Kind(IntEnum):
+    """MEMORY_BASIC_INFORMATION.Type; UNKNOWN where it is not recorded."""
+
+    UNKNOWN = 0
+    MEM_PRIVATE = 0x20000
+    MEM_MAPPED = 0x40000
+    MEM_IMAGE = 0x1000000
+
+
+_PROTECTIONS = {
+    0x01: "PAGE_NOACCESS",
+    0x02: "PAGE_READONLY",
+    0x04: "PAGE_READWRITE",
+    0x08: "PAGE_WRITECOPY",
+    0x10: "PAGE_EXECUTE",
+    0x20: "PAGE_EXECUTE_READ",
+    0x40: "PAGE_EXECUTE_READWRITE",
+    0x80: "PAGE_EXECUTE_WRITECOPY",
+    0x100: "PAGE_GUARD",
+    0x200: "PAGE_NOCACHE",
+    0x400: "PAGE_WRITECOMBINE",
+}
+
+
+def protection_name(value: int) -> str | None:
+    """`PAGE_READWRITE|PAGE_GUARD` as WinDbg prints it; None for 0 (reserved or unknown)."""
+    names = [name for bit, name in _PROTECTIONS.items() if value & bit]
+    unknown = value & ~sum(_PROTECTIONS)
+    return "|".join([*names, *([f"{unknown:#x}"] if unknown else [])]) or None
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """One row: addresses with the same state, type, protection, allocation and usage."""
+
+    span: Span
+    allocation_base: int
+    state: State
+    type: Kind
+    protect: int
+    usage: str
+    detail: str
+    bytes_in_dump: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Somebody's word that a span is used for something; of claims on the same bytes the later one wins.
+
+    `item` names the line of the reconciliation that the memory counts in, where the usage alone is too coarse.
+    """
+
+    span: Span
+    usage: str
+    detail: str = ""
+    item: str = ""
+
+
+@dataclass(frozen=True)
+class RegionTable:
+    """Regions as columns of one length, ascending and disjoint.
+
+    `start`, `end`, `allocation_base`: (n,) uint64; `state`, `type`, `protect`: (n,) uint32; `claim`: (n,) int64,
+    index into `claims`, -1 = nobody's. `is_complete_map` is False when the map was rebuilt from what the dump holds.
+    """
+
+    start: NDArray[np.uint64]
+    end: NDArray[np.uint64]
+    allocation_base: NDArray[np.uint64]
+    state: NDArray[np.uint32]
+    type: NDArray[np.uint32]
+    protect: NDArray[np.uint32]
+    claim: NDArray[np.int64]
+    claims: tuple[Claim, ...]
+    is_complete_map: bool
+
+    def __len__(self) -> int:
+        """The number of regions."""
+        return len(self.start)
+
+    @property
+    def size(self) -> NDArray[np.uint64]:
+        """Bytes of each region; (n,) uint64."""
+        return self.end - self.start
+
+    def index_at(self, address: int) -> int | None:
+        """The row that holds the address, or None."""
+        i = int(np.searchsorted(self.start, _U64(address), side="right")) - 1
+        return i if i >= 0 and address < int(self.end[i]) else None
+
+    def row(self, i: int, bytes_in_dump: int = 0) -> Region:
+        """Row `i` as an object."""
+        claim = self.claims[int(self.claim[i])] if self.claim[i] >= 0 else Claim(Span(0, 0), "")
+        return Region(
+            Span(int(self.start[i]), int(self.end[i])),
+            int(self.allocation_base[i]),
+            _enum(State, int(self.state[i])),
+            _enum(Kind, int(self.type[i])),
+            int(self.protect[i]),
+            claim.usage,
+            claim.detail,
+            bytes_in_dump,
+        )
+
+    def allocation(self, address: int) -> Span | None:
+        """The whole reservation that holds the address; None for free memory and where this is no complete map."""
+        i = self.index_at(address)
+        if i is None or not self.is_complete_map or self.state[i] == State.MEM_FREE:
+            return None
+        base, first, last = self.allocation_base[i], i, i
+        while first and self.allocation_base[first - 1] == base and self.end[first - 1] == self.start[first]:
+            first -= 1
+        while last + 1 < len(self) and self.allocation_base[last + 1] == base and self.end[last] == self.start[last + 1]:
+            last += 1
+        return Span(int(self.start[first]), int(self.end[last]))
+
+    def committed_bytes(self, span: Span) -> int:
+        """Committed bytes of the span by this map."""
+        lo = max(0, int(np.searchsorted(self.start, _U64(span.start), side="right")) - 1)
+        hi = int(np.searchsorted(self.start, _U64(min(span.end, (1 << 64) - 1)), side="left"))
+        if lo >= hi:
+            return 0
+        start = np.maximum(self.start[lo:hi], _U64(span.start))
+        end = np.minimum(self.end[lo:hi], _U64(min(span.end, (1 << 64) - 1)))
+        keep = (self.state[lo:hi] == State.MEM_COMMIT) & (end > start)
+        return int((end - start)[keep].sum())
+
+    def split(self, claims: Sequence[Claim]) -> RegionTable:
+        """The same regions cut where a claim begins or ends, each piece with its claim; later claims win, none holds on free memory.
+
+        O((regions + claims) log) in numpy, plus one slice assignment for each claim.
+        """
+        if not len(self) or not claims:
+            return self
+        claim_edges = np.array([edge for c in claims for edge in (c.span.start, c.span.end)], dtype=_U64)
+        edges = np.unique(np.concatenate([self.start, self.end, claim_edges]))
+        owner = np.full(len(edges), -1, np.int64)
+        lows = np.searchsorted(edges, claim_edges[0::2]).tolist()
+        highs = np.searchsorted(edges, claim_edges[1::2]).tolist()
+        for i, (low, high) in enumerate(zip(lows, highs, strict=True)):
+            owner[low:high] = i
+        region = np.searchsorted(self.start, edges, side="right").astype(np.int64) - 1
+        inside = (region >= 0) & (edges < self.end[np.maximum(region, 0)])
+        edges_in, region, owner = edges[inside], region[inside], owner[inside]
+        owner[self.state[region] == State.MEM_FREE] = -1
+        first = np.ones(len(edges_in), bool)
+        first[1:] = (region[1:] != region[:-1]) | (owner[1:] != owner[:-1])
+        rows, owner, start = region[first], owner[first], edges_in[first]
+        end = np.append(start[1:], self.end[-1]) if len(start) else start
+        end = np.minimum(end, self.end[rows])
+        return RegionTable(
+            start, end, self.allocation_base[rows], self.state[rows], self.type[rows], self.protect[rows],
+            owner, tuple(claims), self.is_complete_map,
+        )  # fmt: skip
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """(first row, row behind the last) of each allocation: touching rows with the same allocation base."""
+        if not len(self):
+            return
+        breaks = (self.allocation_base[1:] != self.allocation_base[:-1]) | (self.start[1:] != self.end[:-1])
+        firsts = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(self)]
+        yield from zip(firsts, firsts[1:], strict=False)
+
+
+def _enum(kind: type[State] | type[Kind], value: int) -> State | Kind:  # type: ignore[misc]
+    try:
+        return kind(value)
+    except ValueError:
+        return kind(0)
+
+
+def region_table(regions: NDArray[np.void], notes: list[str]) -> RegionTable:
+    """The memory map of the dump, sorted; entries that overlap, wrap or are empty are cut, with a note."""
+    start, size = regions["base"].astype(_U64), regions["size"].astype(_U64)
+    good = (size > 0) & (size <= _U64((1 << 64) - 1) - start)
+    if not good.all():
+        notes.append(f"{int((~good).sum()):,} entries of the memory map have an impossible extent: left out")
+    regions = regions[good]
+    regions = regions[np.argsort(regions["base"], kind="stable")]
+    start = regions["base"].astype(_U64)
+    end = start + regions["size"].astype(_U64)
+    if len(start):
+        floor = np.concatenate([np.zeros(1, _U64), np.maximum.accumulate(end)[:-1]])
+        late = floor > start
+        if late.any():
+            notes.append(f"{int(late.sum()):,} entries of the memory map overlap others: the first one counts")
+            start = np.where(late, floor, start)
+            keep = start < end
+            regions, start, end = regions[keep], start[keep], end[keep]
+    return _table(start, end, regions, is_complete_map=True)
+
+
+def _table(start: NDArray[np.uint64], end: NDArray[np.uint64], regions: NDArray[np.void], *, is_complete_map: bool) -> RegionTable:
+    state = regions["state"].astype(np.uint32)
+    free = state == State.MEM_FREE
+    base = np.where(free, start, regions["allocation_base"].astype(_U64))
+    kind = np.where(free, np.uint32(0), regions["type"].astype(np.uint32))
+    committed = state == State.MEM_COMMIT
+    protect = np.where(committed, regions["protect"].astype(np.uint32), np.uint32(0))
+    claim = np.full(len(start), -1, np.int64)
+    return RegionTable(start, end, base, state, kind, protect, claim, (), is_complete_map)
+
+
+def rebuilt_table(held: Sequence[Span], images: Sequence[Span]) -> RegionTable:
+    """A map of what is known without MemoryInfoList: the bytes in the dump, and the modules' extents.
+
+    What the dump holds was committed; a module's extent is MEM_IMAGE, its pages outside the dump of unknown state.
+    Protection, other reservations and what lies between are not known, so nothing here is called free.
+    """
+    image_spans = merged(images)
+    edges = sorted({edge for span in (*held, *image_spans) for edge in (span.start, span.end)})
+    rows = []
+    h = i = 0
+    held_spans = merged(held)
+    for start, end in zip(edges, edges[1:], strict=False):
+        while h < len(held_spans) and held_spans[h].end <= start:
+            h += 1
+        while i < len(image_spans) and image_spans[i].end <= start:
+            i += 1
+        is_held = h < len(held_spans) and held_spans[h].start <= start
+        is_image = i < len(image_spans) and image_spans[i].start <= start
+        if is_held or is_image:
+            base = image_spans[i].start if is_image else held_spans[h].start
+            state = State.MEM_COMMIT if is_held else State.UNKNOWN
+            rows.append((start, end, base, state, Kind.MEM_IMAGE if is_image else Kind.UNKNOWN))
+    columns = list(zip(*rows, strict=True)) or [(), (), (), (), ()]
+    count = len(rows)
+    return RegionTable(
+        np.array(columns[0], _U64), np.array(columns[1], _U64), np.array(columns[2], _U64),
+        np.array(columns[3], np.uint32), np.array(columns[4], np.uint32), np.zeros(count, np.uint32),
+        np.full(count, -1, np.int64), (), is_complete_map=False,
+    )  # fmt: skip

@@ -1,0 +1,189 @@
+"""The memory that the dump holds, by address.
+
+Stands on sorted, disjoint ranges; a scalar read costs one binary search. All heap code stands on these few methods:
+the plain forms raise `Unreadable`, the `try_` forms return None.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator
+from mmap import mmap
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.errors import Unreadable
+from heapdump.spans import Span
+
+_U64 = np.uint64
+_TOP = (1 << 64) - 1
+
+
+class AddressSpace:
+    """Bytes of the process by address, for one pointer size.
+
+    Where two ranges of the file overlap, the one with the lower start (of equal ones: the first listed) keeps the
+    common part. Nothing is cached: the file is memory-mapped.
+    """
+
+    def __init__(self, data: mmap, ranges: NDArray[np.void], pointer_bytes: int) -> None:
+        """`ranges`: (n,) with fields start, size, offset, disjoint and ascending (see `disjoint`)."""
+        self._data = data
+        self.pointer_bytes = pointer_bytes
+        self.starts: NDArray[np.uint64] = np.ascontiguousarray(ranges["start"], dtype=_U64)
+        self.ends: NDArray[np.uint64] = self.starts + ranges["size"].astype(_U64)
+        self._starts = array("Q", self.starts.tobytes())
+        self._ends = array("Q", self.ends.tobytes())
+        self._offsets = array("Q", np.ascontiguousarray(ranges["offset"], dtype=_U64).tobytes())
+        sizes = (self.ends - self.starts).astype(_U64)
+        self._before = np.concatenate([np.zeros(1, _U64), np.cumsum(sizes, dtype=_U64)])
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of memory in the dump."""
+        return int(self._before[-1])
+
+    def with_pointers(self, pointer_bytes: int) -> AddressSpace:
+        """The same memory read with another pointer size (the other view of a WOW64 process)."""
+        other = object.__new__(AddressSpace)
+        other.__dict__.update(self.__dict__, pointer_bytes=pointer_bytes)
+        return other
+
+    def try_read(self, address: int, size: int) -> bytes | None:
+        """Exactly `size` bytes, stitched across touching ranges, or None where one of them is missing."""
+        i = bisect_right(self._starts, address) - 1
+        if i < 0 or address < 0 or address + size > _TOP:
+            return None
+        if address + size <= self._ends[i]:
+            at = self._offsets[i] + address - self._starts[i]
+            return self._data[at : at + size]
+        return self._stitched(i, address, size)
+
+    def _stitched(self, i: int, address: int, size: int) -> bytes | None:
+        parts = []
+        while size > 0:
+            if i >= len(self._starts) or not self._starts[i] <= address < self._ends[i]:
+                return None
+            n = min(size, self._ends[i] - address)
+            at = self._offsets[i] + address - self._starts[i]
+            parts.append(self._data[at : at + n])
+            address, size, i = address + n, size - n, i + 1
+        return b"".join(parts)
+
+    def read(self, address: int, size: int) -> bytes:
+        """Exactly `size` bytes.
+
+        Raises:
+            Unreadable: one of them is not in the dump.
+        """
+        data = self.try_read(address, size)
+        if data is None:
+            raise Unreadable(address, size)
+        return data
+
+    def try_integer(self, address: int, size: int) -> int | None:
+        """A little-endian unsigned integer of `size` bytes, or None."""
+        data = self.try_read(address, size)
+        return None if data is None else int.from_bytes(data, "little")
+
+    def integer(self, address: int, size: int) -> int:
+        """A little-endian unsigned integer of `size` bytes.
+
+        Raises:
+            Unreadable: one of its bytes is not in the dump.
+        """
+        return int.from_bytes(self.read(address, size), "little")
+
+    def try_pointer(self, address: int) -> int | None:
+        """A pointer of this view's size, or None."""
+        return self.try_integer(address, self.pointer_bytes)
+
+    def pointer(self, address: int) -> int:
+        """A pointer of this view's size.
+
+        Raises:
+            Unreadable: one of its bytes is not in the dump.
+        """
+        return self.integer(address, self.pointer_bytes)
+
+    def words(self, span: Span) -> Iterator[tuple[int, NDArray[np.uint64]]]:
+        """The aligned pointer-sized words of the span that the dump holds, one (address, (n,) uint64) for each piece.
+
+        Pieces end where the dump has a gap; a word across two touching ranges is left out. Copies the bytes.
+        """
+        i = max(0, bisect_right(self._starts, span.start) - 1)
+        size = self.pointer_bytes
+        while i < len(self._starts) and self._starts[i] < span.end:
+            start = -(-max(self._starts[i], span.start) // size) * size
+            count = (min(self._ends[i], span.end) - start) // size
+            if count > 0:
+                at = self._offsets[i] + start - self._starts[i]
+                yield start, np.frombuffer(self._data[at : at + count * size], f"<u{size}").astype(_U64)
+            i += 1
+
+    def bytes_present(self, starts: NDArray[np.uint64], ends: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """How many bytes of each half-open span the dump holds; (n,) uint64. O(n log ranges)."""
+        return self._up_to(ends) - self._up_to(starts)
+
+    def _up_to(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Bytes held below each address."""
+        if not len(self.starts):
+            return np.zeros(len(addresses), _U64)
+        i = np.searchsorted(self.starts, addresses, side="right")
+        previous = np.maximum(i, 1) - 1
+        inside = np.minimum(addresses, self.ends[previous]) - self.starts[previous]
+        return np.where(i == 0, _U64(0), self._before[previous] + np.where(i == 0, _U64(0), inside))
+
+
+def disjoint(
+    ranges: NDArray[np.void], file_bytes: int, gaps: list[str], remarks: list[str]
+) -> tuple[NDArray[np.void], int]:
+    """(ranges sorted, disjoint, inside the file and the address space; bytes that the file no longer has).
+
+    `gaps` gets a line for each kind of loss with its extent, `remarks` one where nothing is lost.
+    """
+    ranges = ranges[ranges["size"] > 0]
+    start, size = ranges["start"].astype(_U64), ranges["size"].astype(_U64)
+    wraps = size > _U64(_TOP) - start
+    if wraps.any():
+        gaps.append(f"{int(wraps.sum()):,} memory ranges run past the top of the address space: left out")
+        ranges = ranges[~wraps]
+    ranges, lost = _inside_file(ranges, file_bytes, gaps)
+    ranges = ranges[np.argsort(ranges["start"], kind="stable")]
+    return _without_overlaps(ranges, remarks), lost
+
+
+def _inside_file(ranges: NDArray[np.void], file_bytes: int, gaps: list[str]) -> tuple[NDArray[np.void], int]:
+    offset, size = ranges["offset"].astype(_U64), ranges["size"].astype(_U64)
+    room = _U64(file_bytes) - np.minimum(offset, _U64(file_bytes))
+    cut = size > room
+    if not cut.any():
+        return ranges, 0
+    lost = sum(int(v) for v in (size - room)[cut].tolist())
+    gaps.append(
+        f"the file ends before its memory does: {lost:,} bytes in {int(cut.sum()):,} of {len(ranges):,} ranges are missing"
+    )
+    ranges = ranges.copy()
+    ranges["size"] = np.minimum(size, room)
+    return ranges[ranges["size"] > 0], lost
+
+
+def _without_overlaps(ranges: NDArray[np.void], remarks: list[str]) -> NDArray[np.void]:
+    if len(ranges) < 2:
+        return ranges
+    start = ranges["start"].astype(_U64)
+    end = start + ranges["size"].astype(_U64)
+    floor = np.concatenate([np.zeros(1, _U64), np.maximum.accumulate(end)[:-1]])
+    late = floor > start
+    if not late.any():
+        return ranges
+    # The same stack pages in several lists are ordinary (Wine, Breakpad); worth a word in `info`, not a warning.
+    remarks.append(f"{int(late.sum()):,} memory ranges overlap others: the common part is taken from the first")
+    moved = np.where(late, floor, start)
+    ranges = ranges.copy()
+    ranges["offset"] += np.minimum(moved, end) - start
+    ranges["start"] = moved
+    ranges["size"] = np.where(moved < end, end - np.minimum(moved, end), _U64(0))
+    return ranges[ranges["size"] > 0]
