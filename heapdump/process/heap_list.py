@@ -1,0 +1,83 @@
+"""The handles of a view's heaps: the array that the PEB names, and the linked list of Windows 11 24H2.
+
+Folklore: from 26100 on the PEB's array holds the default heap alone. The others stand on a ring of nodes
+{LIST_ENTRY, handle} whose head lies in ntdll's data and whose first node is the default heap's (seen in every recorded
+process of 26100.4061; the reference does not mention it). The head is found without symbols: the one place in ntdll
+that points at a node which points back at it and holds the default heap's handle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heapdump.memory import limits
+from heapdump.memory.space import AddressSpace
+from heapdump.spans import Span
+
+_FIRST_BUILD_WITH_RING = 26100
+
+
+def heap_list(
+    space: AddressSpace, peb_fields: dict[str, int], ntdlls: Sequence[Span], build: int, gaps: list[str]
+) -> tuple[tuple[int, ...], bool]:
+    """(handles, each once, in the order of the lists; whether the lists could be read to their end).
+
+    `gaps` gets a line for each list that ends early.
+    """
+    if "NumberOfHeaps" not in peb_fields:
+        return _default_heap(peb_fields), False
+    handles, complete = _peb_array(space, peb_fields, gaps)
+    default = peb_fields.get("ProcessHeap", 0)
+    ring = _ring(space, default, ntdlls, gaps) if default and ntdlls else None
+    if ring is None and build >= _FIRST_BUILD_WITH_RING and ntdlls:
+        gaps.append(
+            "this Windows keeps its heaps on a list in ntdll's data, which was not found in the dump: "
+            "heaps other than the process heap may be missing"
+        )
+        complete = False
+    # Wine: NumberOfHeaps is 0 and only the default heap is named
+    complete = complete and bool(handles)
+    return tuple(dict.fromkeys((*handles, *(ring or ()), *_default_heap(peb_fields)))), complete
+
+
+def _default_heap(peb_fields: dict[str, int]) -> tuple[int, ...]:
+    return (peb_fields["ProcessHeap"],) if peb_fields.get("ProcessHeap") else ()
+
+
+def _peb_array(space: AddressSpace, peb_fields: dict[str, int], gaps: list[str]) -> tuple[list[int], bool]:
+    count = min(peb_fields["NumberOfHeaps"], peb_fields["MaximumNumberOfHeaps"], limits.MAX_HEAPS)
+    handles: list[int] = []
+    for i in range(count):
+        handle = space.try_pointer(peb_fields["ProcessHeaps"] + i * space.pointer_bytes)
+        if handle is None:
+            gaps.append(f"the PEB's list of {count} heaps can be read up to handle {i}: the rest is not in the dump")
+            return handles, False
+        if handle:
+            handles.append(handle)
+    return handles, True
+
+
+def _ring(space: AddressSpace, default: int, ntdlls: Sequence[Span], gaps: list[str]) -> list[int] | None:
+    """The handles on the ring of 24H2, or None where ntdll's data shows no such ring."""
+    pointer = space.pointer_bytes
+    near = Span(default, default + (1 << 32))  # the first node lies in the process heap's first segment
+    for ntdll in ntdlls:
+        for start, words in space.words(ntdll):
+            for i in ((words >= near.start) & (words < near.end)).nonzero()[0].tolist():
+                head, node = start + i * pointer, int(words[i])
+                if space.try_pointer(node + pointer) == head and space.try_pointer(node + 2 * pointer) == default:
+                    return _follow(space, head, node, gaps)
+    return None
+
+
+def _follow(space: AddressSpace, head: int, node: int, gaps: list[str]) -> list[int]:
+    pointer, previous = space.pointer_bytes, head
+    handles: list[int] = []
+    while node != head and len(handles) < limits.MAX_HEAPS:
+        handle = space.try_pointer(node + 2 * pointer)
+        if handle is None or space.try_pointer(node + pointer) != previous:
+            gaps.append(f"the list of heaps in ntdll breaks at {node:#x} after {len(handles)} heaps")
+            break
+        handles.append(handle)
+        previous, node = node, space.try_pointer(node) or 0
+    return handles

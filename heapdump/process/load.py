@@ -1,0 +1,266 @@
+"""Streams and address space → Process."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump import layouts
+from heapdump.dump.open import Minidump
+from heapdump.dump.streams import PROCESSOR_NAMES, ExceptionRecord, ModuleRecord, ThreadRecord
+from heapdump.memory.regions import RegionTable, rebuilt_table, region_table
+from heapdump.memory.space import AddressSpace, disjoint
+from heapdump.process.model import Arch, Module, Process, Stack, Teb, Thread, View
+from heapdump.process.version import WindowsVersion, windows_version
+from heapdump.process.views import read_view, thread_tebs
+from heapdump.spans import Span
+
+_SIGN_EXTENDED = 0xFFFFFFFF_00000000
+_MAX_TEXT_BYTES = 65_534
+_MAX_STACK_BYTES = 4 << 30
+
+
+def load_process(dump: Minidump) -> Process:
+    """Everything the streams, the TEBs and the PEBs say; what is missing is in `notes`, never raised."""
+    arch: Arch = "x64" if PROCESSOR_NAMES[dump.system_info.processor] == "x64" else "x86"
+    gaps: list[str] = dump.notes
+    space, missing = _address_space(dump, arch)
+    records = tuple(_normal_module(m, arch) for m in dump.modules)
+    threads = tuple(_normal_thread(t, arch) for t in dump.threads)
+    ntdll = _ntdll_version(records)
+    guess = windows_version(dump.system_info, ntdll, None)
+    tebs = thread_tebs(arch, space, *_layout_pair(guess), threads)
+    windows = windows_version(dump.system_info, ntdll, _peb_version(arch, space, guess, tebs))
+    views = tuple(
+        read_view(a, space, windows, [t for found in tebs.values() for t in found], _ntdlls(records), gaps)
+        for a in _arches(arch, records, tebs)
+    )
+    modules = _modules(records)
+    parameters = _parameters(views)
+    return Process(
+        pid=_pid(dump, views, tebs),
+        image=parameters[0] or _main_module(modules, views),
+        command_line=parameters[1],
+        windows=windows,
+        views=views,
+        modules=modules,
+        unloaded=dump.unloaded_modules,
+        threads=_threads(dump, threads, tebs, views),
+        regions=_regions(dump, space, modules, arch),
+        exception=_normal_exception(dump.exception, arch),
+        misc=dump.misc_info,
+        missing_bytes=missing,
+        notes=tuple(gaps),
+    )
+
+
+# --- 32-bit dumps: dbghelp sign-extends addresses from 0x80000000 on
+
+
+def _normal(address: int, arch: Arch) -> int:
+    return address & 0xFFFFFFFF if arch == "x86" and address >= _SIGN_EXTENDED else address
+
+
+def _normal_column(values: NDArray[np.uint64], arch: Arch) -> NDArray[np.uint64]:
+    if arch != "x86":
+        return values
+    return np.where(values >= np.uint64(_SIGN_EXTENDED), values & np.uint64(0xFFFFFFFF), values)
+
+
+def _normal_module(module: ModuleRecord, arch: Arch) -> ModuleRecord:
+    start = _normal(module.span.start, arch)
+    return replace(module, span=Span(start, start + module.span.size))
+
+
+def _normal_thread(thread: ThreadRecord, arch: Arch) -> ThreadRecord:
+    start = _normal(thread.stack.start, arch)
+    return replace(thread, teb=_normal(thread.teb, arch), stack=Span(start, start + thread.stack.size))
+
+
+def _normal_exception(record: ExceptionRecord | None, arch: Arch) -> ExceptionRecord | None:
+    if record is None:
+        return None
+    parameters = tuple(_normal(p, arch) for p in record.parameters)
+    return replace(record, address=_normal(record.address, arch), parameters=parameters)
+
+
+# --- memory
+
+
+def _address_space(dump: Minidump, arch: Arch) -> tuple[AddressSpace, int]:
+    ranges = dump.memory_ranges.copy()
+    ranges["start"] = _normal_column(ranges["start"], arch)
+    ranges, missing = disjoint(ranges, dump.file_bytes, dump.notes, dump.remarks)
+    return AddressSpace(dump.data, ranges, 8 if arch == "x64" else 4), missing
+
+
+def _regions(dump: Minidump, space: AddressSpace, modules: Sequence[Module], arch: Arch) -> RegionTable:
+    if dump.regions is not None:
+        regions = dump.regions.copy()
+        for column in ("base", "allocation_base"):
+            regions[column] = _normal_column(regions[column], arch)
+        return region_table(regions, dump.notes)
+    dump.notes.append(
+        "the dump has no memory map (MemoryInfoList): regions are rebuilt from the memory it holds and its modules, "
+        "free and reserved memory is not known"
+    )
+    held = [Span(a, b) for a, b in zip(space.starts.tolist(), space.ends.tolist(), strict=True)]
+    return rebuilt_table(held, [m.span for m in modules])
+
+
+# --- modules
+
+
+def _is_ntdll(module: ModuleRecord) -> bool:
+    return _file_name(module.path).lower() == "ntdll.dll"
+
+
+def _ntdll_version(records: Sequence[ModuleRecord]) -> tuple[int, int, int, int] | None:
+    return next((m.version for m in records if m.version and _is_ntdll(m)), None)
+
+
+def _ntdlls(records: Sequence[ModuleRecord]) -> tuple[Span, ...]:
+    return tuple(m.span for m in records if _is_ntdll(m))
+
+
+def _file_name(path: str) -> str:
+    return path.replace("/", "\\").rpartition("\\")[2]
+
+
+def _modules(records: Sequence[ModuleRecord]) -> tuple[Module, ...]:
+    """Each extent once: the 64-bit and the 32-bit loader of a WOW64 process both list the program (Windows 7)."""
+    out: dict[Span, Module] = {}
+    for m in records:
+        name = _file_name(m.path) or f"module@{m.span.start:#x}"
+        out.setdefault(m.span, Module(name, m.path, m.span, m.version, m.checksum, m.timestamp, m.pdb))
+    return tuple(out.values())
+
+
+def _main_module(modules: Sequence[Module], views: Sequence[View]) -> str | None:
+    bases = {v.peb_fields.get("ImageBaseAddress") for v in views}
+    by_base = next((m.path for m in modules if m.span.start in bases), None)
+    return by_base or next((m.path for m in modules if m.path.lower().endswith(".exe")), None)
+
+
+# --- views
+
+
+def _layout_pair(windows: WindowsVersion) -> tuple[layouts.Layout, layouts.Layout]:
+    wide, narrow = (layouts.candidates(arch, windows.build, windows.revision)[0] for arch in ("x64", "x86"))
+    return layouts.load(wide), layouts.load(narrow)
+
+
+def _arches(arch: Arch, records: Sequence[ModuleRecord], tebs: dict[int, tuple[Teb, ...]]) -> tuple[Arch, ...]:
+    found = {teb.view for group in tebs.values() for teb in group}
+    if arch == "x64" and any(_file_name(m.path).lower() == "wow64.dll" for m in records):
+        found.add("x86")
+    found.add(arch)
+    return tuple(a for a in ("x64", "x86") if a in found)  # type: ignore[misc]
+
+
+def _peb_version(
+    arch: Arch, space: AddressSpace, guess: WindowsVersion, tebs: dict[int, tuple[Teb, ...]]
+) -> tuple[int, int, int] | None:
+    view = read_view(arch, space, guess, [t for found in tebs.values() for t in found], (), [])
+    fields = view.peb_fields
+    if "OSBuildNumber" not in fields:
+        return None
+    return fields["OSMajorVersion"], fields["OSMinorVersion"], fields["OSBuildNumber"]
+
+
+def _parameters(views: Sequence[View]) -> tuple[str | None, str | None]:
+    """(image path, command line) from the process parameters: of the 32-bit view where there are two."""
+    for view in reversed(views):
+        base = view.peb_fields.get("ProcessParameters")
+        if base:
+            parameters = view.layout["_RTL_USER_PROCESS_PARAMETERS"]
+            image, line = (_text(view, base + parameters.offset(f), base) for f in ("ImagePathName", "CommandLine"))
+            if image or line:
+                return image, line
+    return None, None
+
+
+def _text(view: View, address: int, base: int) -> str | None:
+    """A UNICODE_STRING; its buffer may be relative to the parameters' start when they are not normalised (XP)."""
+    fields = view.struct("_UNICODE_STRING", address)
+    if fields is None or not 0 < fields["Length"] <= _MAX_TEXT_BYTES:
+        return None
+    for at in (fields["Buffer"], base + fields["Buffer"]):
+        raw = view.space.try_read(at, fields["Length"])
+        if raw is not None:
+            return raw.decode("utf-16-le", errors="replace")
+    return None
+
+
+# --- threads
+
+
+def _pid(dump: Minidump, views: Sequence[View], tebs: dict[int, tuple[Teb, ...]]) -> int | None:
+    if dump.misc_info is not None and dump.misc_info.process_id is not None:
+        return dump.misc_info.process_id
+    by_arch = {v.arch: v for v in views}
+    for teb in (t for found in tebs.values() for t in found):
+        view = by_arch[teb.view]
+        pid = view.space.try_pointer(teb.address + view.layout["_TEB"].offset("ClientId"))
+        if pid:
+            return pid
+    return None
+
+
+def _threads(
+    dump: Minidump, records: Sequence[ThreadRecord], tebs: dict[int, tuple[Teb, ...]], views: Sequence[View]
+) -> tuple[Thread, ...]:
+    starts = {info.id: info.start_address for info in dump.thread_infos}
+    by_arch = {v.arch: v for v in views}
+    out = []
+    for i, record in enumerate(records):
+        found = tebs.get(record.id, ())
+        stacks = tuple(s for s in (_stack(by_arch[t.view], t.address) for t in found) if s)
+        if not stacks and record.stack.size:
+            stacks = (Stack(views[0].arch, record.stack.start, record.stack.end, None),)
+        ip, sp = _registers(record.context)
+        ip32, sp32 = _wow_registers(by_arch.get("x64"), found) if len(views) == 2 else (None, None)
+        shown = found or (Teb(views[0].arch, record.teb, 0),)
+        name = dump.thread_names.get(record.id)
+        start = starts.get(record.id) or None
+        out.append(Thread(i, record.id, name, shown, stacks, ip, sp, ip32, sp32, start))
+    return tuple(out)
+
+
+def _registers(context: bytes) -> tuple[int | None, int | None]:
+    """(instruction pointer, stack pointer) of a CONTEXT: AMD64 Rip 0xF8, Rsp 0x98; x86 Eip 0xB8, Esp 0xC4 (winnt.h)."""
+    if len(context) >= 0x4D0:
+        return struct.unpack_from("<Q", context, 0xF8)[0], struct.unpack_from("<Q", context, 0x98)[0]
+    if len(context) >= 0xCC:
+        return struct.unpack_from("<I", context, 0xB8)[0], struct.unpack_from("<I", context, 0xC4)[0]
+    return None, None
+
+
+def _wow_registers(wide: View | None, tebs: Sequence[Teb]) -> tuple[int | None, int | None]:
+    """32-bit ip and sp of a WOW64 thread: TEB64.TlsSlots[1] → {u16 flags, u16 machine, x86 CONTEXT} (WOW64_CPURESERVED)."""
+    teb = next((t for t in tebs if t.view == "x64"), None)
+    if wide is None or teb is None:
+        return None, None
+    area = wide.space.try_pointer(teb.address + wide.layout["_TEB"].offset("TlsSlots") + 8)
+    context = wide.space.try_read(area + 4, 0xCC) if area else None
+    if context is None or not int.from_bytes(context[:4], "little") & 0x10000:
+        return None, None
+    return _registers(context)
+
+
+def _stack(view: View, teb: int) -> Stack | None:
+    """The stack that a TEB names, or None where its three addresses make no sense together."""
+    tib = view.struct("_NT_TIB", teb)
+    if tib is None:
+        return None
+    limit, base = tib["StackLimit"], tib["StackBase"]
+    reserved = view.space.try_pointer(teb + view.layout["_TEB"].offset("DeallocationStack"))
+    if not 0 < limit < base or base - limit > _MAX_STACK_BYTES:
+        return None
+    if reserved is not None and not (0 < reserved <= limit and base - reserved <= _MAX_STACK_BYTES):
+        reserved = None
+    return Stack(view.arch, limit, base, reserved)

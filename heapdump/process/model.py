@@ -1,0 +1,161 @@
+"""The process as facts: Process, View, Module, Thread. Built once by `load.py`, never changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from heapdump import layouts
+from heapdump.dump.streams import ExceptionRecord, MiscInfo, PdbId, UnloadedModule
+from heapdump.layouts import Layout
+from heapdump.memory.regions import RegionTable
+from heapdump.memory.space import AddressSpace
+from heapdump.process.version import WindowsVersion
+from heapdump.spans import Span, SpanMap
+
+Arch = Literal["x64", "x86"]
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A loaded image. `name` is the last part of `path`; `version` is the file version, None where there is none."""
+
+    name: str
+    path: str
+    span: Span
+    version: tuple[int, int, int, int] | None
+    checksum: int
+    timestamp: int
+    pdb: PdbId | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A thread's stack in one view: [limit, base) is committed, [reserved, base) belongs to it.
+
+    `reserved` is None where the TEB is not in the dump.
+    """
+
+    view: Arch
+    limit: int
+    base: int
+    reserved: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Teb:
+    """A thread environment block of one view: address and size in bytes (whole pages)."""
+
+    view: Arch
+    address: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread. `ip`, `sp` are those of the dump's own processor; `ip32`, `sp32` the 32-bit ones under WOW64."""
+
+    index: int
+    id: int
+    name: str | None
+    tebs: tuple[Teb, ...]
+    stacks: tuple[Stack, ...]
+    ip: int | None
+    sp: int | None
+    ip32: int | None
+    sp32: int | None
+    start_address: int | None
+
+
+@dataclass(frozen=True)
+class View:
+    """The process as seen with one pointer size. WOW64 processes have two, the 64-bit one first.
+
+    `peb` is None where no TEB is in the dump; `peb_fields` holds what could be read of it. `heap_addresses` are the
+    handles of the heap list in its order, `heap_list_complete` tells whether the list could be read.
+    """
+
+    arch: Arch
+    space: AddressSpace
+    layout: Layout
+    layout_names: tuple[str, ...]
+    is_layout_exact: bool
+    peb: int | None
+    peb_fields: dict[str, int]
+    heap_addresses: tuple[int, ...]
+    heap_list_complete: bool
+
+    @property
+    def pointer_bytes(self) -> int:
+        """4 or 8."""
+        return self.space.pointer_bytes
+
+    @property
+    def granularity(self) -> int:
+        """Heap granularity in bytes: sizeof(_HEAP_ENTRY), 8 or 16."""
+        return 2 * self.pointer_bytes
+
+    @property
+    def process_heap(self) -> int | None:
+        """The default heap's handle, or None where the PEB is not in the dump."""
+        return self.peb_fields.get("ProcessHeap") or None
+
+    @property
+    def global_flag(self) -> int | None:
+        """PEB.NtGlobalFlag, or None where the PEB is not in the dump."""
+        return self.peb_fields.get("NtGlobalFlag")
+
+    def layouts(self) -> tuple[Layout, ...]:
+        """Every layout of this processor, the likeliest first; for confirmation on a structure itself."""
+        return tuple(layouts.load(name) for name in self.layout_names)
+
+    def struct(self, name: str, address: int, layout: Layout | None = None) -> dict[str, int] | None:
+        """Scalar members of the structure at an address, or None where its bytes are not in the dump."""
+        struct = (layout or self.layout)[name]
+        data = self.space.try_read(address, struct.size)
+        return None if data is None else struct.decode(data, self.pointer_bytes)
+
+
+@dataclass(frozen=True)
+class Process:
+    """Everything the dump says of the process that is not heap. `notes` say what is missing and why."""
+
+    pid: int | None
+    image: str | None
+    command_line: str | None
+    windows: WindowsVersion
+    views: tuple[View, ...]
+    modules: tuple[Module, ...]
+    unloaded: tuple[UnloadedModule, ...]
+    threads: tuple[Thread, ...]
+    regions: RegionTable
+    exception: ExceptionRecord | None
+    misc: MiscInfo | None
+    missing_bytes: int
+    notes: tuple[str, ...]
+
+    @property
+    def is_wow64(self) -> bool:
+        """True for a 32-bit process on 64-bit Windows whose both halves are in the dump."""
+        return len(self.views) == 2
+
+    @property
+    def arch(self) -> str:
+        """`x64`, `x86` or `wow64`."""
+        return "wow64" if self.is_wow64 else self.views[0].arch
+
+    @cached_property
+    def module_map(self) -> SpanMap[Module]:
+        """Modules by address."""
+        return SpanMap((m.span, m) for m in self.modules)
+
+    @property
+    def space(self) -> AddressSpace:
+        """The memory, with the pointer size of the first view."""
+        return self.views[0].space
+
+    def where(self, address: int) -> str:
+        """`module+0x1234` for an address in a module, else the bare address."""
+        module = self.module_map.at(address)
+        return f"{module.name}+{address - module.span.start:#x}" if module else f"{address:#x}"
