@@ -1,0 +1,137 @@
+"""Heap and its extents: what the heap's own header and lists say of the memory it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from heapdump.blocks.findings import Finding
+from heapdump.spans import Span
+
+
+class Trust(StrEnum):
+    """How a fact was come by: read (`exact`), inferred and verified (`derived`), inferred only (`guess`)."""
+
+    EXACT = "exact"
+    DERIVED = "derived"
+    GUESS = "guess"
+
+
+class HeapKind(StrEnum):
+    """Which allocator; UNKNOWN is no heap that heapdump can verify."""
+
+    NT = "nt"
+    SEGMENT = "segment"
+    PAGE = "page"
+    UNKNOWN = "unknown"
+
+
+FrontEnd = Literal["lfh", "lookaside", "none"]
+ViewName = Literal["x64", "x86"]
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One reservation of an NT heap: [span.start, span.end) reserved, `uncommitted` as the heap's own list says.
+
+    `stated_uncommitted_bytes` is the segment's own count of them.
+    """
+
+    address: int
+    span: Span
+    uncommitted: tuple[Span, ...]
+    stated_uncommitted_bytes: int
+
+    @property
+    def uncommitted_bytes(self) -> int:
+        """Bytes of the uncommitted ranges."""
+        return sum(span.size for span in self.uncommitted)
+
+    @property
+    def committed_bytes(self) -> int:
+        """Reserved minus uncommitted bytes, by the heap's own list."""
+        return self.span.size - self.uncommitted_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LargeBlock:
+    """A block with a reservation of its own: `list_entry` = address of its node on VirtualAllocdBlocks."""
+
+    list_entry: int
+    commit_bytes: int
+    reserve_bytes: int
+
+    @property
+    def span(self) -> Span:
+        """The reservation: ReserveSize counts from the 64 KiB boundary below the entry, which from 8 on lies some
+        random pages behind it (recorded dumps; up to Windows 7 the entry is the boundary).
+        """
+        start = self.list_entry & ~0xFFFF
+        return Span(start, start + self.reserve_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """Memory that belongs to a heap, and as what (`segment 0`, `large block`, `front end` …)."""
+
+    span: Span
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """What Windows itself counted in the heap's header; None where this version keeps no such count.
+
+    All in bytes except `segments`, `uncommitted_ranges`, `lock_contention` (counts). `large_uncommitted_bytes` is the
+    part of the reservation in long uncommitted ranges, the correction behind WinDbg's Virt column.
+    """
+
+    free_bytes: int | None = None
+    reserved_bytes: int | None = None
+    committed_bytes: int | None = None
+    large_uncommitted_bytes: int | None = None
+    virtual_bytes: int | None = None
+    segments: int | None = None
+    uncommitted_ranges: int | None = None
+    lock_contention: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """One heap: its kind and what is certain of it.
+
+    `reserved_bytes`, `committed_bytes`: of its segments (NT) or of its own reservation (the others), None where not
+    known. `extents`: all memory known to belong to it, ascending. `is_fully_walked` is False when part of its memory
+    could not be found (`notes` say why).
+    """
+
+    address: int
+    index: int
+    kind: HeapKind
+    role: str
+    view: ViewName
+    flags: int | None
+    segments: tuple[Segment, ...]
+    large_blocks: tuple[LargeBlock, ...] | None
+    extents: tuple[Extent, ...]
+    reserved_bytes: int | None
+    committed_bytes: int | None
+    stated: Stated
+    front_end: FrontEnd | None
+    stack_traces: bool | None
+    trust: Trust
+    layout: str | None
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    is_fully_walked: bool
+
+    @property
+    def uncommitted_ranges(self) -> int:
+        """Uncommitted ranges of all segments."""
+        return sum(len(segment.uncommitted) for segment in self.segments)
+
+    @property
+    def large_committed_bytes(self) -> int | None:
+        """Committed bytes of the large blocks; None where their list does not exist or could not be read."""
+        return None if self.large_blocks is None else sum(block.commit_bytes for block in self.large_blocks)

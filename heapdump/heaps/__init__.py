@@ -1,0 +1,43 @@
+"""Room 6, walkers, one for each heap kind. A new kind is a new file here with a `WALKER`.
+
+In comes the process, out come `Heap` records. Each address of the heap list is offered to every walker; the claim with
+the most witnesses wins, and what nobody claims is `unknown`, with the reason.
+
+Decision: walkers are found by importing the modules of this folder (chap's finders); nothing above knows which kinds
+exist. Given up: a static list.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+from functools import cache
+from importlib import import_module
+
+from heapdump.blocks.records import Heap
+from heapdump.heaps.base import Claim, Walker
+from heapdump.heaps.listing import heap_addresses
+from heapdump.process.model import Process, View
+
+
+@cache
+def walkers() -> tuple[Walker, ...]:
+    """Every `WALKER` of this folder, sorted by module name."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    modules = (import_module(f"{__name__}.{name}") for name in names)
+    return tuple(module.WALKER for module in modules if hasattr(module, "WALKER"))
+
+
+def discover(process: Process) -> tuple[Heap, ...]:
+    """Every heap of every view, in the order of the heap lists; `index` counts on across views as in `!heap`."""
+    heaps: list[Heap] = []
+    for view in process.views:
+        for address, is_listed in heap_addresses(process, view):
+            walker, claim = best_claim(view, address, is_listed=is_listed)
+            heaps.append(walker.describe(process, view, claim, len(heaps)))
+    return tuple(heaps)
+
+
+def best_claim(view: View, address: int, *, is_listed: bool) -> tuple[Walker, Claim]:
+    """The walker with the most witnesses for this address; the one for unknown heaps always has none."""
+    claims = [(w, c) for w in walkers() if (c := w.claims(view, address, is_listed=is_listed)) is not None]
+    return max(claims, key=lambda pair: len(pair[1].witnesses))

@@ -1,0 +1,171 @@
+"""The NT heap before Vista (XP, Server 2003): 64 segment pointers, uncommitted ranges on singly linked lists.
+
+Structures: heap-structures.md §2.1 and §2.2, second tables. The large-block list is the one of later versions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.records import Extent, Heap, HeapKind, LargeBlock, Segment, Stated
+from heapdump.heaps.base import PAGE, Claim, role_of
+from heapdump.heaps.nt import FRONT_ENDS, HEAP_SIGNATURE, SEGMENT_SIGNATURE, reservation
+from heapdump.heaps.nt_virtual import read_large_blocks
+from heapdump.layouts import Layout
+from heapdump.memory import limits
+from heapdump.process.model import Process, View
+from heapdump.spans import Span
+
+_USER_STACK_TRACE_DB = 0x1000
+
+
+class OldNtHeapWalker:
+    """NT heaps of XP and Server 2003."""
+
+    def claims(self, view: View, address: int, *, is_listed: bool) -> Claim | None:
+        """Needs the heap signature, and a first segment inside the heap that names it."""
+        best: Claim | None = None
+        for layout in view.layouts():
+            if "Segments" not in layout["_HEAP"]:
+                continue
+            fields = view.struct("_HEAP", address, layout)
+            if fields is None or fields["Signature"] != HEAP_SIGNATURE:
+                continue
+            first = next(_segment_pointers(view, layout, address), (0, 0))[1]
+            seen = {
+                "heap signature EEFFEEFF": True,
+                "a first segment that names the heap": _segment_fields(view, layout, address, first) is not None,
+                "a front end type that exists": fields["FrontEndHeapType"] in FRONT_ENDS,
+            }
+            exact = layout.name == view.layout.name and view.is_layout_exact
+            witnesses = tuple(name for name, held in seen.items() if held)
+            claim = Claim(address, witnesses, tuple(n for n, held in seen.items() if not held), layout, exact)
+            if len(witnesses) >= 2 and (best is None or len(witnesses) > len(best.witnesses)):
+                best = claim
+        return best
+
+    def describe(self, process: Process, view: View, claim: Claim, index: int) -> Heap:
+        """Header, segments, large blocks, counters."""
+        assert claim.layout is not None
+        heap, layout = claim.address, claim.layout
+        fields = view.struct("_HEAP", heap, layout) or {}
+        findings: list[Finding] = []
+        notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
+        segments, all_segments = _segments(view, layout, heap, findings, notes)
+        blocks, all_blocks = read_large_blocks(process, view, layout, heap, findings, notes)
+        flags = fields.get("Flags")
+        free = fields.get("TotalFreeSize")
+        extents = _extents(process, view, layout, segments, blocks, fields.get("UCRSegments", 0))
+        return Heap(
+            address=heap,
+            index=index,
+            kind=HeapKind.NT,
+            role=role_of(view, heap, (flags or 0) & 0xF000),
+            view=view.arch,
+            flags=flags,
+            segments=segments,
+            large_blocks=blocks,
+            extents=extents,
+            reserved_bytes=sum(s.span.size for s in segments) or None,
+            committed_bytes=sum(s.committed_bytes for s in segments) or None,
+            stated=Stated(
+                free_bytes=None if free is None else free * view.granularity,
+                lock_contention=_lock_contention(view, layout, fields.get("LockVariable", 0)),
+            ),
+            front_end=FRONT_ENDS.get(fields.get("FrontEndHeapType", 0)),
+            stack_traces=None if view.global_flag is None else bool(view.global_flag & _USER_STACK_TRACE_DB),
+            trust=claim.trust,
+            layout=layout.name,
+            findings=tuple(findings),
+            notes=tuple(notes),
+            is_fully_walked=all_segments and all_blocks,
+        )
+
+
+def _segment_pointers(view: View, layout: Layout, heap: int) -> Iterator[tuple[int, int]]:
+    """(address of the slot, segment) of each used slot of Segments[64]."""
+    field = layout["_HEAP"].fields["Segments"]
+    for i in range(field.count):
+        slot = heap + field.offset + i * view.pointer_bytes
+        if segment := view.space.try_pointer(slot):
+            yield slot, segment
+
+
+def _segment_fields(view: View, layout: Layout, heap: int, segment: int) -> dict[str, int] | None:
+    fields = view.struct("_HEAP_SEGMENT", segment, layout) if segment else None
+    if fields is None or fields["Signature"] != SEGMENT_SIGNATURE or fields["Heap"] != heap:
+        return None
+    base = fields["BaseAddress"]
+    return fields if base % PAGE == 0 and base <= segment < base + fields["NumberOfPages"] * PAGE else None
+
+
+def _segments(
+    view: View, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
+) -> tuple[tuple[Segment, ...], bool]:
+    out, complete = [], True
+    for slot, segment in _segment_pointers(view, layout, heap):
+        fields = _segment_fields(view, layout, heap, segment)
+        if fields is None:
+            complete = False
+            message = f"segment pointer at {slot:#x} of heap {heap:#x} leads to no segment of this heap"
+            findings.append(Finding("segment", "error", heap, slot, view.pointer_bytes, message, "a segment", f"{segment:#x}"))
+            notes.append(message)
+            continue
+        base = fields["BaseAddress"]
+        span = Span(base, base + fields["NumberOfPages"] * PAGE)
+        ranges, whole = _uncommitted(view, layout, heap, span, fields["UnCommittedRanges"], findings, notes)
+        complete = complete and whole
+        out.append(Segment(segment, span, ranges, fields["NumberOfUnCommittedPages"] * PAGE))
+    return tuple(out), complete
+
+
+def _uncommitted(
+    view: View, layout: Layout, heap: int, span: Span, node: int, findings: list[Finding], notes: list[str]
+) -> tuple[tuple[Span, ...], bool]:
+    """(ranges ascending, whether the list ended as it should)."""
+    found: list[Span] = []
+    seen: set[int] = set()
+    while node and len(seen) < limits.MAX_LIST_NODES:
+        fields = view.struct("_HEAP_UNCOMMMTTED_RANGE", node, layout)
+        part = Span(fields["Address"], fields["Address"] + fields["Size"]) if fields else Span(0, 0)
+        if fields is None or node in seen or not span.covers(part):
+            message = f"the list of uncommitted ranges of segment {span.start:#x} breaks at {node:#x}"
+            findings.append(Finding("ucr", "error", heap, node, 1, message, "a range inside the segment", f"{part.start:#x}"))
+            notes.append(f"{message}: {len(found)} ranges were read")
+            return tuple(sorted(found)), False
+        seen.add(node)
+        found.append(part)
+        node = fields["Next"]
+    return tuple(sorted(found)), True
+
+
+def _extents(
+    process: Process,
+    view: View,
+    layout: Layout,
+    segments: tuple[Segment, ...],
+    blocks: tuple[LargeBlock, ...] | None,
+    node: int,
+) -> tuple[Extent, ...]:
+    out = [Extent(reservation(process, s.span), f"segment {i}") for i, s in enumerate(segments)]
+    out += [Extent(block.span, "large block") for block in blocks or ()]
+    seen: set[int] = set()
+    while node and node not in seen and len(seen) < limits.MAX_LIST_NODES:
+        # the descriptors of uncommitted ranges have a reservation of their own
+        fields = view.struct("_HEAP_UCR_SEGMENT", node, layout)
+        if fields is None or fields["ReservedSize"] % PAGE or not 0 < fields["ReservedSize"] <= 1 << 24 or node % PAGE:
+            break
+        seen.add(node)
+        out.append(Extent(Span(node, node + fields["ReservedSize"]), "range descriptors"))
+        node = fields["Next"]
+    return tuple(sorted(out, key=lambda extent: extent.span))
+
+
+def _lock_contention(view: View, layout: Layout, lock: int) -> int | None:
+    fields = view.struct("_HEAP_LOCK", lock, layout) if lock else None
+    debug = view.struct("_RTL_CRITICAL_SECTION_DEBUG", fields["DebugInfo"], layout) if fields else None
+    return debug["ContentionCount"] if debug else None
+
+
+WALKER = OldNtHeapWalker()

@@ -1,0 +1,37 @@
+"""The record of a heap that is recognised and not walked: its own reservation by the memory map, and why."""
+
+from __future__ import annotations
+
+from heapdump.blocks.records import Extent, Heap, HeapKind, Stated
+from heapdump.heaps.base import Claim, role_of
+from heapdump.process.model import Process, View
+from heapdump.spans import Span
+
+
+def own_reservation(
+    process: Process, view: View, claim: Claim, index: int, kind: HeapKind, what: str, note: str, known: Span | None = None
+) -> Heap:
+    """A heap known by its own reservation alone; `known` is its extent where the dump has no memory map."""
+    span = process.regions.allocation(claim.address) or known
+    committed = process.regions.committed_bytes(span) if span and process.regions.is_complete_map else None
+    return Heap(
+        address=claim.address,
+        index=index,
+        kind=kind,
+        role=role_of(view, claim.address, None),
+        view=view.arch,
+        flags=None,
+        segments=(),
+        large_blocks=None,
+        extents=(Extent(span, what),) if span and kind is not HeapKind.UNKNOWN else (),
+        reserved_bytes=span.size if span else None,
+        committed_bytes=committed,
+        stated=Stated(),
+        front_end=None,
+        stack_traces=None,
+        trust=claim.trust,
+        layout=claim.layout.name if claim.layout else None,
+        findings=(),
+        notes=(note,),
+        is_fully_walked=False,
+    )
