@@ -1,0 +1,8 @@
+"""heapdump: where the memory went, who holds it, and what broke the heap, from a Windows user-mode crash dump."""
+
+from __future__ import annotations
+
+from heapdump.session import Snapshot, open_dump
+
+__all__ = ["Snapshot", "__version__", "open_dump"]
+__version__ = "0.1.0"

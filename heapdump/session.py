@@ -1,0 +1,75 @@
+"""The one place that wires the ladder: path → Snapshot, each step computed once and on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from heapdump.analyses.usage import UsageMap
+    from heapdump.blocks.records import Heap
+    from heapdump.dump.open import Minidump
+    from heapdump.process.model import Process
+
+
+class Snapshot:
+    """One opened dump. Use it as a context manager: closing deletes the copy of an unpacked dump."""
+
+    def __init__(self, dump: Minidump) -> None:
+        """Use `open_dump`."""
+        self.dump = dump
+
+    @cached_property
+    def process(self) -> Process:
+        """Modules, threads, views, memory map."""
+        from heapdump.process.load import load_process
+
+        return load_process(self.dump)
+
+    @cached_property
+    def heaps(self) -> tuple[Heap, ...]:
+        """Every heap of every view, with its extents."""
+        from heapdump.heaps import discover
+
+        return discover(self.process)
+
+    @cached_property
+    def usage(self) -> UsageMap:
+        """What each address range is used for."""
+        from heapdump.analyses.usage import classify
+
+        return classify(self.process, self.heaps)
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """What of the process is missing in this dump, and why; empty for a whole one."""
+        return self.process.notes
+
+    def close(self) -> None:
+        """Unmaps the dump and deletes its temporary copy."""
+        self.dump.close()
+
+    def __enter__(self) -> Snapshot:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes."""
+        self.close()
+
+
+def open_dump(
+    path: str | Path, progress: Callable[[int, int], None] | None = None, say: Callable[[str], None] | None = None
+) -> Snapshot:
+    """Opens a Windows user-mode minidump, packed (.gz .xz .zst .zip .cab) or not.
+
+    `progress(done, total)` is called while unpacking, `say(text)` gets lines worth telling the user.
+
+    Raises:
+        DumpError: the file cannot be read as one; the message says what it is and what to try.
+    """
+    from heapdump.dump.open import open_minidump
+
+    return Snapshot(open_minidump(Path(path), progress or (lambda done, total: None), say or (lambda text: None)))
