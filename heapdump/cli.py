@@ -1,0 +1,88 @@
+"""The command line: a click group that finds its commands in `commands/`, and the one place that ends on errors."""
+
+from __future__ import annotations
+
+import importlib
+import io
+import os
+import pkgutil
+import sys
+from pathlib import Path
+
+import click
+
+from heapdump import __version__, commands
+from heapdump.errors import HeapdumpError
+
+
+class LazyGroup(click.Group):
+    """Lists the files of `commands/`; imports one when it is called or its help is shown."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Command names: file names with `-` for `_`."""
+        names = (module.name for module in pkgutil.iter_modules(commands.__path__))
+        return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"{commands.__name__}.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="heapdump")
+@click.option("-d", "--dump", type=click.Path(path_type=Path), help="The dump, for whatever command follows.")
+def cli(dump: Path | None) -> None:
+    """Where the memory went, who holds it, and what broke the heap, from a Windows user-mode crash dump.
+
+    \b
+    heapdump summary crash.dmp        where the memory of the process went
+    heapdump heaps crash.dmp          every heap: segments, large blocks, what Windows counted
+    heapdump info crash.dmp           what this dump can and cannot answer
+
+    Without a dump named: $HEAPDUMP_DUMP, else the only dump in the current folder.
+
+    \b
+    Exit codes: 0 done, 1 findings, 2 usage, 3 not a readable minidump,
+    4 done but part of the answer is missing (why is on stderr).
+    """
+
+
+def main() -> None:
+    """Runs the command line and exits."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Carries out one command line; the exit code."""
+    try:
+        code = cli.main(arguments, prog_name="heapdump", standalone_mode=False)
+        sys.stdout.flush()
+    except HeapdumpError as error:
+        _complain(str(error))
+        return error.exit_code
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        _complain("interrupted")
+        return 130
+    except BrokenPipeError:
+        # the reader of the pipe has seen enough (`| head`); keep Python from complaining while it closes stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code if isinstance(code, int) else 0
+
+
+def _complain(text: str) -> None:
+    from heapdump.render.text import printable
+
+    click.echo(f"heapdump: error: {printable(text)}", err=True)

@@ -1,0 +1,111 @@
+"""`regions`: every address range as WinDbg's `!address` lists it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from heapdump.commands._shared import Request, dump_command
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Record, Table
+
+if TYPE_CHECKING:
+    from heapdump.memory.regions import Region
+
+USAGE_STYLES = {
+    "Free": "dim", "Heap": "cyan", "PageHeap": "cyan", "Image": "green", "Stack": "yellow", "TEB": "blue",
+    "PEB": "blue", "Other": "blue", "<unknown>": "magenta",
+}  # fmt: skip
+
+
+def usage_style(usage: str) -> str:
+    """The colour of a usage, the same in every table."""
+    return USAGE_STYLES.get(usage.removesuffix("32").removesuffix("64"), "")
+
+
+def usage_words(region: Region) -> str:
+    """`Stack [~3 tid 0x1b3c]`."""
+    return f"{region.usage} [{region.detail}]" if region.detail else region.usage
+
+
+def _protect(region: Region) -> str | None:
+    from heapdump.memory.regions import protection_name
+
+    return protection_name(region.protect)
+
+
+def _record(region: Region) -> Record:
+    return {
+        "address": hex(region.span.start),
+        "size": region.span.size,
+        "allocation_base": hex(region.allocation_base) if region.state.name != "MEM_FREE" else None,
+        "state": region.state.name if region.state else None,
+        "type": region.type.name if region.type else None,
+        "protect": _protect(region),
+        "usage": region.usage,
+        "detail": region.detail,
+        "bytes_in_dump": region.bytes_in_dump,
+    }
+
+
+def _start(region: Region) -> str:
+    starts = region.span.start == region.allocation_base and region.state.name != "MEM_FREE"
+    return f"{'+' if starts else ' '} {region.span.start:#x}"
+
+
+VIEW: tuple[Column[Region], ...] = (
+    Column("BaseAddr", _start, "start of the range; + marks the start of an allocation (MemoryInfo BaseAddress = AllocationBase)", right=True),
+    Column("EndAddr", lambda r: f"{r.span.end:#x}", "first address behind the range", right=True, rank=2),
+    Column("RgnSize", lambda r: f"{r.span.size:#x}", "bytes, hex, as WinDbg prints them", right=True),
+    Column("Size", lambda r: text.size(r.span.size), "the same in units of 1024", right=True, rank=3),
+    Column("State", lambda r: r.state.name.removeprefix("MEM_"), "MEM_COMMIT, MEM_RESERVE or MEM_FREE (MemoryInfo State)"),
+    Column("Type", lambda r: r.type.name.removeprefix("MEM_") if r.type else "", "MEM_PRIVATE, MEM_MAPPED or MEM_IMAGE (MemoryInfo Type)", rank=1),
+    Column("Protect", lambda r: (_protect(r) or "").replace("PAGE_", ""), "MemoryInfo Protect; empty for reserved memory", rank=1),
+    Column("InDump", lambda r: text.size(r.bytes_in_dump) if r.bytes_in_dump else "", "bytes of the range that the dump holds", right=True, rank=4),
+    Column("Usage", usage_words, "what it is for, by modules, TEBs, PEBs, heap lists, else <unknown> with its first bytes", flexible=True, style=lambda r: usage_style(r.usage)),
+)  # fmt: skip
+
+
+@click.option("--usage", metavar="U", help="Only this usage: Heap, Stack, Image, Free, '<unknown>' …")
+@click.option("--state", type=click.Choice(["commit", "reserve", "free"], case_sensitive=False), help="Only this state.")
+@click.option("--type", "type_", type=click.Choice(["private", "mapped", "image"], case_sensitive=False), help="Only this type.")
+@click.option("--protect", metavar="P", help="Only protections with this word: READWRITE, EXECUTE, GUARD …")
+@click.option("--at", metavar="ADDR", help="Only the range that holds this address.")
+@dump_command("regions")
+def command(request: Request, usage: str | None, state: str | None, type_: str | None, protect: str | None, at: str | None) -> int:
+    """Every address range of the process, as WinDbg's !address lists it.
+
+    \b
+    heapdump regions crash.dmp --usage '<unknown>' --state commit --sort size --reverse
+    heapdump regions crash.dmp --at 0x29fb0000
+    """
+    from heapdump.analyses.regions import select
+
+    address = text.parse_address(at) if at else None
+    with request.open() as snapshot:
+        found = select(snapshot.usage, usage=usage, state=state, type_=type_, protect=protect, address=address)
+        rows = request.rows(found, FIELDS)
+        shown, hidden = request.shown(rows)
+        empty = f"no region holds {address:#x}" if address is not None else "no region like that"
+        answer = Answer(
+            "regions",
+            data=lambda: [_record(row) for row in rows],
+            records=lambda: (_record(row) for row in rows),
+            parts=lambda: [Table(VIEW, shown, hidden=hidden, empty=empty)],
+            gaps=snapshot.gaps + tuple(g for h in snapshot.heaps if not h.is_fully_walked for g in h.notes),
+        )
+        return request.emit(snapshot, answer)
+
+
+FIELDS: dict[str, Any] = {
+    "address": lambda r: r.span.start,
+    "size": lambda r: r.span.size,
+    "allocation_base": lambda r: r.allocation_base,
+    "state": lambda r: r.state.name,
+    "type": lambda r: r.type.name,
+    "protect": _protect,
+    "usage": lambda r: r.usage,
+    "detail": lambda r: r.detail,
+    "bytes_in_dump": lambda r: r.bytes_in_dump,
+}

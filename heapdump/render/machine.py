@@ -1,0 +1,63 @@
+"""JSON, JSON Lines and CSV: the same records, for programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from heapdump.render.text import printable
+from heapdump.render.view import Answer, Record
+
+SCHEMA = "heapdump/1"
+
+
+def json_document(answer: Answer, tool: str, dump: Record) -> Iterator[str]:
+    """One JSON document in the envelope. ASCII only, so that nothing a dump contains reaches a terminal raw."""
+    document = {
+        "schema": SCHEMA,
+        "command": answer.command,
+        "tool": tool,
+        "dump": dump,
+        "complete": answer.complete,
+        "notes": [*answer.gaps, *answer.notes],
+        "data": answer.data(),
+    }
+    yield json.dumps(document, indent=1, ensure_ascii=True)
+    yield "\n"
+
+
+def json_lines(records: Iterable[Record]) -> Iterator[str]:
+    """One record a line, streamed."""
+    for record in records:
+        yield json.dumps(record, ensure_ascii=True, separators=(",", ":")) + "\n"
+
+
+def comma_separated(records: Iterable[Record]) -> Iterator[str]:
+    """A header and one line for each record; lists are joined by `|`, objects spread to dotted names."""
+    header: list[str] | None = None
+    for record in records:
+        flat = dict(_flat(record))
+        if header is None:
+            header = list(flat)
+            yield _line(header)
+        yield _line(flat.get(name) for name in header)
+
+
+def _flat(record: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        elif isinstance(value, (list, tuple)):
+            yield prefix + name, "|".join(str(item) for item in value)
+        else:
+            yield prefix + name, value
+
+
+def _line(values: Iterable[Any]) -> str:
+    out = io.StringIO()
+    cells = [printable(value) if isinstance(value, str) else value for value in values]
+    csv.writer(out, lineterminator="\n").writerow(["" if cell is None else cell for cell in cells])
+    return out.getvalue()

@@ -1,0 +1,81 @@
+"""Numbers and names as text, and back: sizes, shares, WinDbg's address forms, escaped strings."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from heapdump.errors import WrongUsage
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+_SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def size(value: int | None) -> str:
+    """`13.347 GB` as WinDbg prints sizes (units of 1024, three decimals), whole bytes below 1 kB, `-` for None."""
+    if value is None:
+        return "-"
+    unit = 0
+    scaled = float(value)
+    while abs(scaled) >= 1024 and unit < len(_UNITS) - 1:
+        scaled /= 1024
+        unit += 1
+    return f"{value} B" if unit == 0 else f"{scaled:.3f} {_UNITS[unit]}"
+
+
+def short_size(value: int) -> str:
+    """`13.3 GB`: one decimal, for sentences."""
+    text, _, unit = size(value).partition(" ")
+    return f"{float(text):.1f} {unit}" if unit != "B" else f"{text} bytes"
+
+
+def share(value: float | None) -> str:
+    """`92.89%`, empty for None."""
+    return "" if value is None else f"{value:.2%}"
+
+
+def address(value: int | None) -> str:
+    """`0x29fb0000`, `-` for None."""
+    return "-" if value is None else f"{value:#x}"
+
+
+def count(value: int | None) -> str:
+    """`12,345`, `-` for None."""
+    return "-" if value is None else f"{value:,}"
+
+
+def printable(text: str) -> str:
+    """The text with control characters, line and direction marks and broken surrogates escaped: `\\x1b`, `\\u202e`."""
+    return "".join(_escaped(c) if unicodedata.category(c) in _UNSAFE else c for c in text)
+
+
+_UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp", "Co", "Cn"}
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def parse_address(text: str) -> int:
+    """An address as WinDbg prints it: `0x29fb0000`, `29fb0000`, ``00000000`29fb0000``.
+
+    Raises:
+        WrongUsage: it is none.
+    """
+    digits = text.strip().replace("`", "").lower().removeprefix("0x")
+    if not re.fullmatch(r"[0-9a-f]{1,16}", digits):
+        raise WrongUsage(f"{text!r} is not an address; write it in hex as WinDbg does: 0x29fb0000 or 00000000`29fb0000")
+    return int(digits, 16)
+
+
+def parse_size(text: str) -> int:
+    """A size in bytes: `4096`, `0x1000`, `64K`, `1M`.
+
+    Raises:
+        WrongUsage: it is none.
+    """
+    match = re.fullmatch(r"(0x[0-9a-f]+|\d+)\s*([kmgt]?)b?", text.strip().lower())
+    if match is None or (match[1].startswith("0x") and match[2]):
+        raise WrongUsage(f"{text!r} is not a size; write 4096, 0x1000, 64K or 1M")
+    return int(match[1], 0) * _SUFFIXES[match[2].upper()]
