@@ -103,7 +103,7 @@ class Heap:
 
     `reserved_bytes`, `committed_bytes`: of its segments (NT) or of its own reservation (the others), None where not
     known. `extents`: all memory known to belong to it, ascending. `is_fully_walked` is False when part of its memory
-    could not be found (`notes` say why).
+    could not be found (`notes` say why). `parked_bytes`: freed blocks that wait on lookaside lists (before Vista).
     """
 
     address: int
@@ -119,12 +119,20 @@ class Heap:
     committed_bytes: int | None
     stated: Stated
     front_end: FrontEnd | None
+    parked_bytes: int
     stack_traces: bool | None
     trust: Trust
     layout: str | None
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     is_fully_walked: bool
+
+    @property
+    def free_bytes(self) -> int | None:
+        """Free bytes of the back end: what Windows counted, and the blocks parked on lookaside lists, which
+        TotalFreeSize leaves out and RtlWalkHeap calls free (recorded heaps of XP).
+        """
+        return None if self.stated.free_bytes is None else self.stated.free_bytes + self.parked_bytes
 
     @property
     def uncommitted_ranges(self) -> int:

@@ -228,10 +228,10 @@ def _request(values: dict[str, Any]) -> Request:
     on_group = context.find_root().params.get("dump")
     take = values.pop
     everything, limit = take("all_"), take("limit")
-    as_json = take("json_")
+    as_json, format_ = take("json_"), take("format_")
     return Request(
         dump=take("dump") or on_group,
-        format="json" if as_json else take("format_"),
+        format="json" if as_json else format_,
         output=take("output"),
         limit=None if everything else limit,
         sort=take("sort"),

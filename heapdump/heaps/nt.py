@@ -66,6 +66,7 @@ class NtHeapWalker:
             committed_bytes=sum(s.committed_bytes for s in segments) or None,
             stated=stated,
             front_end=front_end,
+            parked_bytes=0,
             stack_traces=None if flags is None else bool(flags & CAPTURE_STACK_BACKTRACES),
             trust=claim.trust,
             layout=layout.name,

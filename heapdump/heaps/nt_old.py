@@ -18,6 +18,7 @@ from heapdump.process.model import Process, View
 from heapdump.spans import Span
 
 _USER_STACK_TRACE_DB = 0x1000
+_LOOKASIDE_LISTS = 128
 
 
 class OldNtHeapWalker:
@@ -74,6 +75,7 @@ class OldNtHeapWalker:
                 lock_contention=_lock_contention(view, layout, fields.get("LockVariable", 0)),
             ),
             front_end=FRONT_ENDS.get(fields.get("FrontEndHeapType", 0)),
+            parked_bytes=_parked_bytes(view, layout, fields),
             stack_traces=None if view.global_flag is None else bool(view.global_flag & _USER_STACK_TRACE_DB),
             trust=claim.trust,
             layout=layout.name,
@@ -160,6 +162,20 @@ def _extents(
         out.append(Extent(Span(node, node + fields["ReservedSize"]), "range descriptors"))
         node = fields["Next"]
     return tuple(sorted(out, key=lambda extent: extent.span))
+
+
+def _parked_bytes(view: View, layout: Layout, fields: dict[str, int]) -> int:
+    """Bytes of the blocks on the 128 lookaside lists: list i holds blocks of i granules, its SLIST knows how many."""
+    base = fields.get("FrontEndHeap", 0)
+    if not base or FRONT_ENDS.get(fields.get("FrontEndHeapType", 0)) != "lookaside":
+        return 0
+    struct = layout["_HEAP_LOOKASIDE"]
+    depth_at = struct.offset("ListHead") + (4 if view.pointer_bytes == 4 else 0)  # SLIST_HEADER (winnt.h)
+    total = 0
+    for i in range(_LOOKASIDE_LISTS):
+        depth = view.space.try_integer(base + i * struct.size + depth_at, 2) or 0
+        total += depth * i * view.granularity
+    return total
 
 
 def _lock_contention(view: View, layout: Layout, lock: int) -> int | None:

@@ -28,6 +28,7 @@ def own_reservation(
         committed_bytes=committed,
         stated=Stated(),
         front_end=None,
+        parked_bytes=0,
         stack_traces=None,
         trust=claim.trust,
         layout=claim.layout.name if claim.layout else None,

@@ -57,6 +57,7 @@ def _draw_lines(console: Console, part: Lines) -> None:
 
 
 def _draw_table(console: Console, part: Table[Any], width: int, *, explain: bool) -> None:
+    from rich.padding import Padding
     from rich.table import Table as RichTable
     from rich.text import Text
 
@@ -67,18 +68,13 @@ def _draw_table(console: Console, part: Table[Any], width: int, *, explain: bool
     if not part.rows and part.empty:
         console.print(Text(part.empty, "dim"))
         return
+    widths = _widths(part.columns, cells, shown, width)
     table = RichTable(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
     for i in shown:
         column = part.columns[i]
-        table.add_column(
-            column.title,
-            justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=None if column.flexible else max([len(column.title), *(len(row[i]) for row in cells)]),
-        )
+        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, width=widths[i])
     for row, texts in zip(part.rows, cells, strict=True):
-        table.add_row(*(Text(texts[i], _style(part.columns[i], row)) for i in shown))
+        table.add_row(*(Text(_cut(texts[i], widths[i]), _style(part.columns[i], row)) for i in shown))
     console.print(table)
     if part.hidden:
         console.print(Text(f"… {count(part.hidden)} more (--all shows them, --limit N as many as you like)", "dim"))
@@ -86,11 +82,28 @@ def _draw_table(console: Console, part: Table[Any], width: int, *, explain: bool
         console.print(Text(f"not shown at this width: {', '.join(part.columns[i].title for i in dropped)}", "dim"))
     if explain:
         for i in shown:
-            console.print(Text.assemble((f"  {part.columns[i].title}: ", "bold"), (part.columns[i].explain, "dim")))
+            title, words = part.columns[i].title or "*", part.columns[i].explain
+            console.print(Padding(Text.assemble((f"{title}: ", "bold"), (words, "dim")), (0, 0, 0, 2)))
 
 
 def _style(column: Column[Any], row: Any) -> str:
     return column.style(row) if callable(column.style) else column.style
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _widths(
+    columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], shown: Sequence[int], width: int
+) -> dict[int, int]:
+    """The width of each shown column: what it needs, a flexible one at most what is left."""
+    full = {i: max([len(columns[i].title), *(len(row[i]) for row in cells)]) for i in shown}
+    flexible = [i for i in shown if columns[i].flexible]
+    left = width - sum(full[i] for i in shown if i not in flexible) - _GAP * (len(shown) - 1)
+    for i in flexible:
+        full[i] = max(1, min(full[i], left // len(flexible)))
+    return full
 
 
 def _fitting(columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], width: int) -> tuple[list[int], list[int]]:

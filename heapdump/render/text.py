@@ -44,6 +44,11 @@ def count(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
+def plural(number: int, word: str) -> str:
+    """`1 large block`, `189 large blocks`."""
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
 def printable(text: str) -> str:
     """The text with control characters, line and direction marks and broken surrogates escaped: `\\x1b`, `\\u202e`."""
     return "".join(_escaped(c) if unicodedata.category(c) in _UNSAFE else c for c in text)

@@ -1,0 +1,120 @@
+"""The few sentences on top of everything: what stands out, and the command that shows more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from heapdump.analyses.summary import Summary
+from heapdump.analyses.usage import UNKNOWN
+from heapdump.blocks.records import Heap, HeapKind
+from heapdump.process.exceptions import exception_words
+from heapdump.process.model import Process
+
+MOST = 5
+_BIG_SHARE = 0.25
+_BIG_BYTES = 1 << 20
+_TIGHT_BYTES = 64 << 20
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """A plain sentence, and the arguments of the command that shows more."""
+
+    sentence: str
+    command: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """`sentence → heapdump command`."""
+        return f"{self.sentence} → heapdump {' '.join(_quoted(word) for word in self.command)}"
+
+
+def headlines(process: Process, heaps: Sequence[Heap], summary: Summary) -> tuple[Headline, ...]:
+    """At most five, the gravest first."""
+    every = (
+        *_exception(process), *_damage(heaps), *_unwalked(heaps), *_large_blocks(heaps, summary),
+        *_big_heap(heaps, summary), *_unknown_memory(summary), *_address_space(process, summary), *_free_in_heap(heaps),
+    )  # fmt: skip
+    return every[:MOST]
+
+
+def _quoted(word: str) -> str:
+    return f"'{word}'" if set(word) & set("<> ") else word
+
+
+def _size(value: int) -> str:
+    unit, scaled = 0, float(value)
+    while scaled >= 1024 and unit < len(_UNITS) - 1:
+        scaled, unit = scaled / 1024, unit + 1
+    return f"{scaled:.1f} {_UNITS[unit]}" if unit else f"{value} bytes"
+
+
+def _exception(process: Process) -> Iterator[Headline]:
+    record = process.exception
+    if record is not None:
+        thread = next((t for t in process.threads if t.id == record.thread_id), None)
+        name = f"thread ~{thread.index} (id {thread.id:#x})" if thread else f"thread {record.thread_id:#x}"
+        where = process.where(record.address)
+        yield Headline(f"{name} raised {record.code:#010x}, {exception_words(record)}, at {where}", ("threads",))
+
+
+def _damage(heaps: Sequence[Heap]) -> Iterator[Headline]:
+    broken = [heap for heap in heaps if heap.findings]
+    if broken:
+        first = broken[0].findings[0].message
+        more = sum(len(heap.findings) for heap in broken) - 1
+        yield Headline(first + (f" ({more} more)" if more else ""), ("heaps",))
+
+
+def _unwalked(heaps: Sequence[Heap]) -> Iterator[Headline]:
+    for kind, words in ((HeapKind.SEGMENT, "segment heap"), (HeapKind.PAGE, "page heap")):
+        mine = [heap for heap in heaps if heap.kind is kind]
+        if mine:
+            names = f"{mine[0].address:#x}" if len(mine) == 1 else f"{len(mine)} heaps"
+            yield Headline(f"{names}: {words}, whose memory this version counts as {UNKNOWN}", ("heaps",))
+
+
+def _large_blocks(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
+    for heap in sorted(heaps, key=lambda h: -(h.large_committed_bytes or 0))[:1]:
+        large = heap.large_committed_bytes or 0
+        whole = large + (heap.committed_bytes or 0)
+        if large >= _BIG_BYTES and large >= _BIG_SHARE * summary.committed_bytes:
+            count = len(heap.large_blocks or ())
+            blocks = f"{count:,} large block{'' if count == 1 else 's'}"
+            yield Headline(f"{_size(large)} of the {_size(whole)} of heap {heap.address:#x} is in {blocks}", LARGE_BLOCKS)
+
+
+LARGE_BLOCKS = ("heaps", "--sort", "virtual_bytes", "--reverse")
+
+
+def _big_heap(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
+    for heap in sorted(heaps, key=lambda h: -(h.committed_bytes or 0))[:1]:
+        committed = heap.committed_bytes or 0
+        if committed >= _BIG_BYTES and committed >= _BIG_SHARE * summary.committed_bytes:
+            share = min(1.0, committed / summary.committed_bytes)
+            sentence = f"heap {heap.address:#x} has {_size(committed)} committed in segments, {share:.0%} of all committed memory"
+            yield Headline(sentence, ("heaps",))
+
+
+def _unknown_memory(summary: Summary) -> Iterator[Headline]:
+    for item in summary.reconciliation:
+        if item.item.startswith("unknown") and item.bytes >= _BIG_BYTES and item.share >= _BIG_SHARE:
+            sentence = f"{_size(item.bytes)} ({item.share:.0%}) of committed memory belongs to no heap, stack or image"
+            yield Headline(sentence, ("regions", "--usage", UNKNOWN, "--state", "commit"))
+
+
+def _address_space(process: Process, summary: Summary) -> Iterator[Headline]:
+    free = summary.largest_allocatable
+    if free is not None and any(view.arch == "x86" for view in process.views) and free.bytes < _TIGHT_BYTES:
+        sentence = f"the largest free block of this 32-bit address space is {_size(free.bytes)}"
+        yield Headline(sentence, ("regions", "--state", "free", "--sort", "size", "--reverse"))
+
+
+def _free_in_heap(heaps: Sequence[Heap]) -> Iterator[Headline]:
+    for heap in sorted(heaps, key=lambda h: -(h.free_bytes or 0))[:1]:
+        free, committed = heap.free_bytes or 0, heap.committed_bytes or 0
+        if free >= _BIG_BYTES and free > committed / 2:
+            sentence = f"{_size(free)} of the {_size(committed)} committed in heap {heap.address:#x} is free: fragmentation"
+            yield Headline(sentence, ("heaps", "--explain"))

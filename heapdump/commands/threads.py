@@ -1,0 +1,105 @@
+"""`threads`: the threads of the process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from heapdump.commands._shared import Request, dump_command
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from heapdump.process.model import Process, Stack, Thread
+
+
+def _hex(value: int | None) -> str | None:
+    return None if value is None else hex(value)
+
+
+def _record(thread: Thread) -> Record:
+    """TEB and stack of the dump's own processor; the 32-bit ones of a WOW64 thread beside them."""
+    first = thread.stacks[0] if thread.stacks else None
+    other = thread.stacks[1] if len(thread.stacks) > 1 else None
+    return {
+        "id": thread.id,
+        "name": thread.name,
+        "teb": _hex(thread.tebs[0].address if thread.tebs else None),
+        "stack_base": _hex(first.base if first else None),
+        "stack_limit": _hex(first.limit if first else None),
+        "stack_reserved": _hex(first.reserved if first else None),
+        "ip": _hex(thread.ip),
+        "sp": _hex(thread.sp),
+        "start_address": _hex(thread.start_address),
+        "teb32": _hex(thread.tebs[1].address if len(thread.tebs) > 1 else None),
+        "stack32_base": _hex(other.base if other else None),
+        "stack32_limit": _hex(other.limit if other else None),
+        "ip32": _hex(thread.ip32),
+        "sp32": _hex(thread.sp32),
+    }
+
+
+FIELDS: dict[str, Any] = {
+    "id": lambda t: t.id,
+    "name": lambda t: t.name,
+    "teb": lambda t: t.tebs[0].address if t.tebs else None,
+    "ip": lambda t: t.ip,
+    "sp": lambda t: t.sp,
+}
+
+
+def columns(process: Process) -> tuple[Column[Thread], ...]:
+    """The table's columns; addresses are named by this process's modules."""
+
+    def where(address: int | None) -> str:
+        return "-" if address is None else process.where(address)
+
+    crashed = process.exception.thread_id if process.exception else None
+    narrow: tuple[Column[Thread], ...] = (
+        Column("IP32", lambda t: where(t.ip32), "32-bit instruction pointer: TEB64.TlsSlots[1] holds the WOW64 CONTEXT"),
+        Column("SP32", lambda t: text.address(t.sp32), "32-bit stack pointer, from the same CONTEXT", right=True, rank=2),
+    )
+    return (
+        Column("", lambda t: "*" if t.id == crashed else "", "* = the thread of the exception", style="red"),
+        Column("#", lambda t: f"~{t.index}", "place in the dump's thread list, as ~ numbers them", right=True, rank=3),
+        Column("Id", lambda t: f"{t.id:#x}", "thread id", right=True),
+        Column("IP", lambda t: where(t.ip), "instruction pointer of its CONTEXT, as module+offset", style="green"),
+        Column("SP", lambda t: text.address(t.sp), "stack pointer of its CONTEXT", right=True, rank=2),
+        *(narrow if process.is_wow64 else ()),
+        Column("Stack", lambda t: _range(t.stacks), "[limit, base) of NtTib; of the dumped stack where no TEB is in the dump", rank=1),
+        Column("Depth", lambda t: text.size(_depth(t)), "bytes between stack pointer and base", right=True, rank=4),
+        Column("TEB", lambda t: text.address(t.tebs[0].address if t.tebs else None), "thread environment block", right=True, rank=3),
+        Column("Name", lambda t: t.name or "", "SetThreadDescription's name (ThreadNames stream)", flexible=True),
+    )  # fmt: skip
+
+
+def _range(stacks: Sequence[Stack]) -> str:
+    return f"{stacks[0].limit:#x}..{stacks[0].base:#x}" if stacks else "-"
+
+
+def _depth(thread: Thread) -> int | None:
+    if not thread.stacks or thread.sp is None or not thread.sp <= thread.stacks[0].base:
+        return None
+    return thread.stacks[0].base - thread.sp
+
+
+@dump_command("threads")
+def command(request: Request) -> int:
+    """Every thread: id, instruction pointer, stack, TEB, name.
+
+    \b
+    heapdump threads crash.dmp
+    """
+    with request.open() as snapshot:
+        rows = request.rows(snapshot.process.threads, FIELDS)
+        shown, hidden = request.shown(rows)
+        empty = "the dump has no thread list"
+        answer = Answer(
+            "threads",
+            data=lambda: [_record(thread) for thread in rows],
+            records=lambda: (_record(thread) for thread in rows),
+            parts=lambda: [Table(columns(snapshot.process), shown, hidden=hidden, empty=empty)],
+            gaps=() if rows else (empty,),
+        )
+        return request.emit(snapshot, answer)
