@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapdump.session import Snapshot, open_dump
+from heapdump.session import VERSION, Snapshot, open_dump
 
 __all__ = ["Snapshot", "__version__", "open_dump"]
-__version__ = "0.1.0"
+__version__ = VERSION

@@ -38,7 +38,7 @@ class HostileDump(DumpError):
     """A limit of `dump/limits.py` was exceeded: the message says which, the value and the maximum."""
 
 
-class Unreadable(Exception):  # noqa: N818  # a value for walkers, never shown as an error
+class Unreadable(Exception):
     """The address space holds no such bytes. Internal: walkers and analyses turn it into a note."""
 
     def __init__(self, address: int, size: int) -> None:

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from heapdump.dump.open import Minidump
     from heapdump.process.model import Process
 
+VERSION = "0.1.0"
+
 
 class Snapshot:
     """One opened dump. Use it as a context manager: closing deletes the copy of an unpacked dump."""

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.usage import FREE, UNKNOWN, UsageMap
-from heapdump.memory.regions import Kind, State, protection_name
+from heapdump.memory.regions import Kind, State, known, protection_name
 
 _GRANULARITY = 0x10000
 
@@ -114,11 +114,11 @@ class _Totals:
 
 
 def _state_name(value: int) -> str:
-    return State(value).name if value in set(State) and value else UNKNOWN
+    return known(State, value).name if known(State, value) else UNKNOWN
 
 
 def _type_name(value: int) -> str:
-    return Kind(value).name if value in set(Kind) and value else UNKNOWN
+    return known(Kind, value).name if known(Kind, value) else UNKNOWN
 
 
 def _protect_name(value: int) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,8 +125,8 @@ class RegionTable:
         return Region(
             Span(int(self.start[i]), int(self.end[i])),
             int(self.allocation_base[i]),
-            _enum(State, int(self.state[i])),
-            _enum(Kind, int(self.type[i])),
+            known(State, int(self.state[i])),
+            known(Kind, int(self.type[i])),
             int(self.protect[i]),
             claim.usage,
             claim.detail,
@@ -188,14 +190,15 @@ class RegionTable:
             return
         breaks = (self.allocation_base[1:] != self.allocation_base[:-1]) | (self.start[1:] != self.end[:-1])
         firsts = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(self)]
-        yield from zip(firsts, firsts[1:], strict=False)
+        yield from pairwise(firsts)
 
 
-def _enum(kind: type[State] | type[Kind], value: int) -> State | Kind:  # type: ignore[misc]
-    try:
-        return kind(value)
-    except ValueError:
-        return kind(0)
+Member = TypeVar("Member", State, Kind)
+
+
+def known(kind: type[Member], value: int) -> Member:
+    """The member with that value; UNKNOWN for values that Windows does not document."""
+    return kind(value) if value in set(kind) else kind(0)
 
 
 def region_table(regions: NDArray[np.void], notes: list[str]) -> RegionTable:
@@ -241,7 +244,7 @@ def rebuilt_table(held: Sequence[Span], images: Sequence[Span]) -> RegionTable:
     rows = []
     h = i = 0
     held_spans = merged(held)
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in pairwise(edges):
         while h < len(held_spans) and held_spans[h].end <= start:
             h += 1
         while i < len(image_spans) and image_spans[i].end <= start:

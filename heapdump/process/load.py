@@ -159,7 +159,7 @@ def _arches(arch: Arch, records: Sequence[ModuleRecord], tebs: dict[int, tuple[T
     if arch == "x64" and any(_file_name(m.path).lower() == "wow64.dll" for m in records):
         found.add("x86")
     found.add(arch)
-    return tuple(a for a in ("x64", "x86") if a in found)  # type: ignore[misc]
+    return tuple(a for a in ("x64", "x86") if a in found)
 
 
 def _peb_version(

@@ -179,7 +179,7 @@ def test_large_blocks(arch: HeapArch, build: int, head: int) -> None:
     assert sum(size for _, size in built.zeros) + 0x1000 * len(truth.large) == truth.large_bytes
 
 
-def parse(dump: BuiltDump, path: Path) -> Any:  # noqa: ANN401
+def parse(dump: BuiltDump, path: Path) -> Any:
     path.write_bytes(dump.data)
     return MinidumpFile.parse(str(path))
 

@@ -1,0 +1,43 @@
+# `make demo` and `make test` are all a fresh machine needs; both make their own environment in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: all demo test lint type unit fix golden bench clean
+
+all: test
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "heapdump needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable . --group dev
+	touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/python -m fixtures.sample fixtures/sample.dmp
+	$(BIN)/heapdump summary fixtures/sample.dmp
+
+test: lint type unit
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+
+type: $(STAMP)
+	$(BIN)/mypy
+
+unit: $(STAMP)
+	$(BIN)/pytest
+
+fix: $(STAMP)
+	$(BIN)/ruff check --fix .
+
+golden: $(STAMP)
+	HEAPDUMP_WRITE_GOLDEN=1 $(BIN)/pytest -m golden
+
+bench: $(STAMP)
+	$(BIN)/python -m tests.bench.summary
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info fixtures/*.dmp

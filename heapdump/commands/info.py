@@ -1,0 +1,106 @@
+"""`info`: what is in the file, and what it can answer."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING, Any
+
+from heapdump.commands._shared import Request, dump_command
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Lines, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from heapdump.analyses.capabilities import Question
+    from heapdump.dump.directory import Stream
+    from heapdump.session import Snapshot
+
+STREAMS: tuple[Column[Stream], ...] = (
+    Column("Stream", lambda s: str(s.number) if s.number < 0x8000 else f"{s.number:#x}", "stream number in the directory", right=True),
+    Column("What", lambda s: s.name, "MINIDUMP_STREAM_TYPE in words; vendors' streams as hex", style="bold"),
+    Column("Size", lambda s: text.size(s.size), "DataSize of the directory entry", right=True),
+    Column("Offset", lambda s: f"{s.offset:#x}", "where it starts in the file", right=True, rank=1),
+    Column("", lambda s: "cut" if s.present < s.size else "", "cut = ends at the end of the file", style="red"),
+)  # fmt: skip
+
+_ANSWER_STYLES = {"yes": "green", "partly": "yellow", "no": "red"}
+
+
+@dump_command("info")
+def command(request: Request) -> int:
+    """What is in the dump file, and what it can and cannot answer.
+
+    \b
+    heapdump info crash.dmp
+    """
+    from heapdump.analyses.capabilities import capabilities
+
+    with request.open() as snapshot:
+        questions = capabilities(snapshot.process, snapshot.heaps, snapshot.dump.directory.header.flags)
+        answer = Answer(
+            "info",
+            data=lambda: _data(snapshot, questions),
+            records=lambda: (_question(question) for question in questions),
+            parts=lambda: _parts(snapshot, questions),
+            notes=(*snapshot.gaps, *snapshot.dump.remarks),
+        )
+        return request.emit(snapshot, answer)
+
+
+def _question(question: Question) -> Record:
+    return {
+        "question": question.question,
+        "answer": question.answer,
+        "reason": question.reason,
+        "advice": question.advice or None,
+    }
+
+
+def _data(snapshot: Snapshot, questions: Sequence[Question]) -> Record:
+    header, streams = snapshot.dump.directory.header, snapshot.dump.directory.streams
+    process = snapshot.process
+    return {
+        "header": {
+            "timestamp": header.timestamp or None,
+            "flags": hex(header.flags),
+            "flag_names": list(header.flag_words),
+            "memory_bytes": process.space.total_bytes,
+            "memory_ranges": len(process.space.starts),
+            "missing_bytes": process.missing_bytes,
+        },
+        "streams": [
+            {"number": s.number, "name": s.name, "bytes": s.size, "offset": s.offset, "present": s.present} for s in streams
+        ],
+        "questions": [_question(question) for question in questions],
+        "comments": list(snapshot.dump.comments),
+        "unloaded_modules": [
+            {"name": m.name, "address": hex(m.span.start), "size": m.span.size} for m in process.unloaded
+        ],
+    }
+
+
+def _question_lines(question: Question) -> list[list[tuple[str, str]]]:
+    answer = (f"{question.answer:<8}", _ANSWER_STYLES[question.answer])
+    return [[answer, (question.question, "")], [(f"{'':8}{question.reason}", "dim")]]
+
+
+def _parts(snapshot: Snapshot, questions: Sequence[Question]) -> Iterator[Table[Any] | Lines]:
+    header, process = snapshot.dump.directory.header, snapshot.process
+    when = f"{datetime.datetime.fromtimestamp(header.timestamp, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
+    lines: list[list[tuple[str, str]]] = [
+        [(str(snapshot.dump.path), "bold"), (f"  {text.size(snapshot.dump.file_bytes)}", "")],
+        [(f"written {when if header.timestamp else 'at an unknown time'}, with {', '.join(header.flag_words)}", "")],
+        [(f"{process.arch}, {process.windows.name}, build known from {process.windows.witness}", "")],
+        [(f"{text.size(process.space.total_bytes)} of memory in {text.plural(len(process.space.starts), 'range')}", "")],
+    ]
+    lines += [[("comment: ", "bold"), (comment, "")] for comment in snapshot.dump.comments]
+    yield Lines(lines)
+    yield Table(STREAMS, snapshot.dump.directory.streams, empty="the directory is empty")
+    yield Lines([line for question in questions for line in _question_lines(question)])
+    advice = dict.fromkeys(question.advice for question in questions if question.advice)
+    if advice:
+        yield Lines([[("For a dump that answers more:", "bold")], *([("  " + words, "")] for words in advice)])
+    oddities = (*snapshot.gaps, *snapshot.dump.remarks)
+    if oddities:
+        yield Lines([[("Noticed:", "bold")], *([("  " + words, "")] for words in oddities)])
