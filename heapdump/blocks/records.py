@@ -64,8 +64,10 @@ class LargeBlock:
 
     @property
     def span(self) -> Span:
-        """The reservation: ReserveSize counts from the 64 KiB boundary below the entry, which from 8 on lies some
-        random pages behind it (recorded dumps; up to Windows 7 the entry is the boundary).
+        """The reservation.
+
+        ReserveSize counts from the 64 KiB boundary below the entry, which from 8 on lies some random pages behind it
+        (recorded dumps; up to Windows 7 the entry is the boundary).
         """
         start = self.list_entry & ~0xFFFF
         return Span(start, start + self.reserve_bytes)
@@ -129,8 +131,9 @@ class Heap:
 
     @property
     def free_bytes(self) -> int | None:
-        """Free bytes of the back end: what Windows counted, and the blocks parked on lookaside lists, which
-        TotalFreeSize leaves out and RtlWalkHeap calls free (recorded heaps of XP).
+        """Free bytes of the back end: what Windows counted, and the blocks parked on lookaside lists.
+
+        TotalFreeSize leaves the latter out, RtlWalkHeap calls them free (recorded heaps of XP).
         """
         return None if self.stated.free_bytes is None else self.stated.free_bytes + self.parked_bytes
 
