@@ -42,7 +42,7 @@ def select(
     if address is not None:
         i = table.index_at(address)
         keep &= np.arange(len(table)) == (-1 if i is None else i)
-    return [usage_map.region(i) for i in np.flatnonzero(keep).tolist()]
+    return list(usage_map.regions(np.flatnonzero(keep)))
 
 
 def _codes(usage_map: UsageMap, wanted: str) -> list[int]:

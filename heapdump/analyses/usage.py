@@ -44,18 +44,17 @@ class UsageMap:
     names: tuple[str, ...]
     process: Process
 
-    def region(self, i: int) -> Region:
-        """Row `i` with its usage and detail; unknown memory gets a preview of its first 16 bytes."""
-        table = self.table
-        present = self.process.space.bytes_present(table.start[i : i + 1], table.end[i : i + 1])
-        row = table.row(i, int(present[0]))
-        usage = self.names[int(self.codes[i])]
-        detail = row.detail
-        if usage == UNKNOWN and row.state is State.MEM_COMMIT:
-            detail = preview(self.process.space.try_read(row.span.start, 16) or b"")
-        return Region(
-            row.span, row.allocation_base, row.state, row.type, row.protect, usage, detail, row.bytes_in_dump
-        )
+    def regions(self, rows: NDArray[np.int64]) -> Iterator[Region]:
+        """The rows with their usage and detail; unknown memory gets a preview of its first 16 bytes."""
+        table, space = self.table, self.process.space
+        present = space.bytes_present(table.start[rows], table.end[rows]).tolist()
+        for i, in_dump in zip(rows.tolist(), present, strict=True):
+            span, base, state, kind, protect, claim = table.row(i)
+            usage = self.names[int(self.codes[i])]
+            detail = claim.detail if claim else ""
+            if usage == UNKNOWN and state is State.MEM_COMMIT and in_dump:
+                detail = preview(space.try_read(span.start, 16) or b"")
+            yield Region(span, base, state, kind, protect, usage, detail, in_dump)
 
 
 def preview(data: bytes) -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import stat
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,10 +44,13 @@ class Minidump:
     Close it (or use it as a context manager) to delete the temporary file of an unpacked dump.
     """
 
-    def __init__(self, path: Path, data: mmap.mmap, directory: Directory, temporary: Path | None = None) -> None:
+    def __init__(
+        self, path: Path, file: BinaryIO, data: mmap.mmap, directory: Directory, temporary: Path | None = None
+    ) -> None:
         """Use `open_minidump`. `path` is the file as the user named it, `temporary` the unpacked copy."""
         self.path = path
         self.data = data
+        self._file = file
         self.directory = directory
         self.notes: list[str] = list(directory.notes)
         self.remarks: list[str] = []
@@ -57,9 +62,20 @@ class Minidump:
         """Size of the (unpacked) minidump in bytes."""
         return len(self.data)
 
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Bytes of the file, for scattered small reads.
+
+        Through the mapping each of them would make the kernel map the 64 KiB around it, and 8,000 large blocks would
+        count as half a gigabyte of this process's memory (measured); Windows has no `pread` and maps less.
+        """
+        if hasattr(os, "pread"):
+            return os.pread(self._file.fileno(), size, offset)
+        return self.data[offset : offset + size]
+
     def close(self) -> None:
         """Unmaps the file and deletes the temporary copy."""
         self.data.close()
+        self._file.close()
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
 
@@ -179,14 +195,13 @@ def _open_plain(path: Path, real: Path, temporary: Path | None) -> Minidump:
     head = _head(real)
     if not head.startswith(MAGIC):
         raise NotAMinidump(f"{path} is {sniff.describe_other(head)}")
-    with real.open("rb") as file:
+    with contextlib.ExitStack() as on_error:
+        file = on_error.enter_context(real.open("rb"))
         data = mmap.mmap(file.fileno(), os.fstat(file.fileno()).st_size, access=mmap.ACCESS_READ)
-    try:
-        dump = Minidump(path, data, _directory(path, data), temporary)
+        on_error.callback(data.close)
+        dump = Minidump(path, file, data, _directory(path, data), temporary)
         _refuse_other_systems(dump)
-    except BaseException:
-        data.close()
-        raise
+        on_error.pop_all()
     return dump
 
 

@@ -23,10 +23,17 @@ def read_large_blocks(
     if view.space.try_pointer(head) is None:
         notes.append(f"the large-block list of heap {heap:#x} is not in the dump")
         return None, False
-    ring = walk_ring(view.space, head, lambda node: _block(process, view, layout, node) is not None)
+    blocks: dict[int, LargeBlock] = {}
+
+    def accepts(node: int) -> bool:
+        block = _block(process, view, layout, node)
+        if block is not None:
+            blocks[node] = block
+        return block is not None
+
+    ring = walk_ring(view.space, head, accepts)
     ring_findings("virtual_list", heap, ring, "large-block list", findings, notes)
-    blocks = (_block(process, view, layout, node) for node in ring.nodes)
-    return tuple(block for block in blocks if block is not None), ring.is_closed
+    return tuple(blocks[node] for node in ring.nodes), ring.is_closed
 
 
 def _block(process: Process, view: View, layout: Layout, node: int) -> LargeBlock | None:

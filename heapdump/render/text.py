@@ -51,6 +51,8 @@ def plural(number: int, word: str) -> str:
 
 def printable(text: str) -> str:
     """The text with control characters, line and direction marks and broken surrogates escaped: `\\x1b`, `\\u202e`."""
+    if text.isprintable():
+        return text
     return "".join(_escaped(c) if unicodedata.category(c) in _UNSAFE else c for c in text)
 
 

@@ -1,0 +1,1 @@
+"""Benchmarks: `make bench`. They print numbers and ratios; no test times anything."""
