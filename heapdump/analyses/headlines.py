@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from heapdump.analyses.summary import Summary
 from heapdump.analyses.usage import UNKNOWN
 from heapdump.blocks.records import Heap, HeapKind
-from heapdump.process.exceptions import exception_words
 from heapdump.process.model import Process
 
 MOST = 5
@@ -34,7 +33,7 @@ class Headline:
 def headlines(process: Process, heaps: Sequence[Heap], summary: Summary) -> tuple[Headline, ...]:
     """At most five, the gravest first."""
     every = (
-        *_exception(process), *_damage(heaps), *_unwalked(heaps), *_large_blocks(heaps, summary),
+        *_damage(heaps), *_unwalked(heaps), *_large_blocks(heaps, summary),
         *_big_heap(heaps, summary), *_unknown_memory(summary), *_address_space(process, summary), *_free_in_heap(heaps),
     )  # fmt: skip
     return every[:MOST]
@@ -49,15 +48,6 @@ def _size(value: int) -> str:
     while scaled >= 1024 and unit < len(_UNITS) - 1:
         scaled, unit = scaled / 1024, unit + 1
     return f"{scaled:.1f} {_UNITS[unit]}" if unit else f"{value} bytes"
-
-
-def _exception(process: Process) -> Iterator[Headline]:
-    record = process.exception
-    if record is not None:
-        thread = next((t for t in process.threads if t.id == record.thread_id), None)
-        name = f"thread ~{thread.index} (id {thread.id:#x})" if thread else f"thread {record.thread_id:#x}"
-        where = process.where(record.address)
-        yield Headline(f"{name} raised {record.code:#010x}, {exception_words(record)}, at {where}", ("threads",))
 
 
 def _damage(heaps: Sequence[Heap]) -> Iterator[Headline]:

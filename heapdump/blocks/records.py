@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Literal
 
 from heapdump.blocks.findings import Finding
+from heapdump.blocks.flags import flag_names
 from heapdump.spans import Span
 
 
@@ -128,6 +129,11 @@ class Heap:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     is_fully_walked: bool
+
+    @property
+    def flag_names(self) -> list[str]:
+        """The flags in words; empty where they are not known."""
+        return [] if self.flags is None else flag_names(self.flags)
 
     @property
     def free_bytes(self) -> int | None:

@@ -7,7 +7,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
@@ -229,6 +229,7 @@ def _request(values: dict[str, Any]) -> Request:
     take = values.pop
     everything, limit = take("all_"), take("limit")
     as_json, format_ = take("json_"), take("format_")
+    quiet, verbose = take("quiet"), take("verbose")
     return Request(
         dump=take("dump") or on_group,
         format="json" if as_json else format_,
@@ -239,12 +240,7 @@ def _request(values: dict[str, Any]) -> Request:
         symbols=take("symbols"),
         image_path=take("image_path"),
         color=take("color"),
-        verbosity=-1 if take("quiet") else take("verbose"),
+        verbosity=-1 if quiet else verbose,
         progress=not take("no_progress"),
         explain=take("explain"),
     )
-
-
-def with_gaps(answer: Answer, gaps: Sequence[str]) -> Answer:
-    """The answer with more said to be missing."""
-    return replace(answer, gaps=(*answer.gaps, *gaps))

@@ -19,8 +19,6 @@ BLOCKS_NOTE = "block-level numbers (free and busy blocks, integrity) are not com
 def heap_record(heap: Heap) -> Record:
     """The JSON record of a heap; block counts are null until blocks are walked."""
     from heapdump.analyses import fragmentation
-    from heapdump.blocks.flags import flag_names
-
     return {
         "address": hex(heap.address),
         "index": heap.index,
@@ -28,7 +26,7 @@ def heap_record(heap: Heap) -> Record:
         "kind": heap.kind.value,
         "role": heap.role,
         "flags": None if heap.flags is None else hex(heap.flags),
-        "flag_names": [] if heap.flags is None else flag_names(heap.flags),
+        "flag_names": heap.flag_names,
         "segments": len(heap.segments) if heap.segments else None,
         "reserved_bytes": heap.reserved_bytes,
         "committed_bytes": heap.committed_bytes,
@@ -79,9 +77,7 @@ def _kind(heap: Heap) -> str:
 
 
 def _flags(heap: Heap) -> str:
-    from heapdump.blocks.flags import flag_names
-
-    return "-" if heap.flags is None else f"{heap.flags:#x} {' '.join(flag_names(heap.flags))}"
+    return "-" if heap.flags is None else f"{heap.flags:#x} {' '.join(heap.flag_names)}"
 
 
 def _blocks(heap: Heap) -> str:

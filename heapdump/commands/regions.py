@@ -29,12 +29,6 @@ def usage_words(region: Region) -> str:
     return f"{region.usage} [{region.detail}]" if region.detail else region.usage
 
 
-def _protect(region: Region) -> str | None:
-    from heapdump.memory.regions import protection_name
-
-    return protection_name(region.protect)
-
-
 def _record(region: Region) -> Record:
     return {
         "address": hex(region.span.start),
@@ -42,7 +36,7 @@ def _record(region: Region) -> Record:
         "allocation_base": hex(region.allocation_base) if region.state.name != "MEM_FREE" else None,
         "state": region.state.name if region.state else None,
         "type": region.type.name if region.type else None,
-        "protect": _protect(region),
+        "protect": region.protection,
         "usage": region.usage,
         "detail": region.detail,
         "bytes_in_dump": region.bytes_in_dump,
@@ -61,7 +55,7 @@ VIEW: tuple[Column[Region], ...] = (
     Column("Size", lambda r: text.size(r.span.size), "the same in units of 1024", right=True, rank=3),
     Column("State", lambda r: r.state.name.removeprefix("MEM_"), "MEM_COMMIT, MEM_RESERVE or MEM_FREE (MemoryInfo State)"),
     Column("Type", lambda r: r.type.name.removeprefix("MEM_") if r.type else "", "MEM_PRIVATE, MEM_MAPPED or MEM_IMAGE (MemoryInfo Type)", rank=1),
-    Column("Protect", lambda r: (_protect(r) or "").replace("PAGE_", ""), "MemoryInfo Protect; empty for reserved memory", rank=1),
+    Column("Protect", lambda r: (r.protection or "").replace("PAGE_", ""), "MemoryInfo Protect; empty for reserved memory", rank=1),
     Column("InDump", lambda r: text.size(r.bytes_in_dump) if r.bytes_in_dump else "", "bytes of the range that the dump holds", right=True, rank=4),
     Column("Usage", usage_words, "what it is for, by modules, TEBs, PEBs, heap lists, else <unknown> with its first bytes", flexible=True, style=lambda r: usage_style(r.usage)),
 )  # fmt: skip
@@ -104,7 +98,7 @@ FIELDS: dict[str, Any] = {
     "allocation_base": lambda r: r.allocation_base,
     "state": lambda r: r.state.name,
     "type": lambda r: r.type.name,
-    "protect": _protect,
+    "protect": lambda r: r.protection,
     "usage": lambda r: r.usage,
     "detail": lambda r: r.detail,
     "bytes_in_dump": lambda r: r.bytes_in_dump,

@@ -25,7 +25,7 @@ def share_columns(title: str, basis: str) -> tuple[Column[Share], ...]:
         Column(title, lambda s: s.name, basis, style=lambda s: usage_style(s.name)),
         Column("RgnCount", lambda s: text.count(s.regions), "touching ranges with the same attributes", right=True),
         Column("TotalSize", lambda s: f"{s.bytes:#x}", "bytes, hex", right=True, rank=2),
-        Column("", lambda s: text.size(s.bytes), "the same in units of 1024", right=True),
+        Column("Size", lambda s: text.size(s.bytes), "the same in units of 1024", right=True),
         Column("Committed", lambda s: text.size(s.committed_bytes), "the committed part", right=True, rank=3),
         Column("%ofBusy", lambda s: text.share(s.busy_share), "of everything that is not free", right=True),
         Column("%ofTotal", lambda s: text.share(s.total_share), "of the whole address space in the map", right=True),
@@ -44,12 +44,12 @@ LARGEST: tuple[Column[Largest], ...] = (
     Column("Largest region by usage", lambda r: r.usage, "the usage", style=lambda r: usage_style(r.usage)),
     Column("BaseAddr", lambda r: f"{r.address:#x}", "where its largest region starts", right=True),
     Column("RgnSize", lambda r: f"{r.bytes:#x}", "bytes, hex", right=True, rank=1),
-    Column("", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
+    Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
 )
 RECONCILIATION: tuple[Column[Item], ...] = (
     Column("Committed memory is", lambda r: r.item, "each committed byte counts under exactly one item"),
     Column("Bytes", lambda r: text.count(r.bytes), "bytes", right=True),
-    Column("", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
+    Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
     Column("Share", lambda r: text.share(r.share), "of all committed memory", right=True),
 )
 
@@ -83,8 +83,6 @@ def command(request: Request) -> int:
 
 def process_record(snapshot: Snapshot) -> Record:
     """What the process is."""
-    from heapdump.process.exceptions import exception_words
-
     process, header = snapshot.process, snapshot.dump.directory.header
     raised, misc = process.exception, process.misc
     return {
@@ -106,7 +104,7 @@ def process_record(snapshot: Snapshot) -> Record:
         if raised is None
         else {
             "code": f"{raised.code:#010x}",
-            "words": exception_words(raised),
+            "words": process.exception_words,
             "thread": raised.thread_id,
             "address": hex(raised.address),
             "where": process.where(raised.address),

@@ -76,6 +76,11 @@ class Region:
     detail: str
     bytes_in_dump: int
 
+    @property
+    def protection(self) -> str | None:
+        """`PAGE_READWRITE|PAGE_GUARD`; None for reserved and free memory, and where it is not known."""
+        return protection_name(self.protect)
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:

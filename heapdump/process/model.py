@@ -11,6 +11,7 @@ from heapdump.dump.streams import ExceptionRecord, MiscInfo, PdbId, UnloadedModu
 from heapdump.layouts import Layout
 from heapdump.memory.regions import RegionTable
 from heapdump.memory.space import AddressSpace
+from heapdump.process.exceptions import exception_words
 from heapdump.process.version import WindowsVersion
 from heapdump.spans import Span, SpanMap
 
@@ -149,6 +150,11 @@ class Process:
     def module_map(self) -> SpanMap[Module]:
         """Modules by address."""
         return SpanMap((m.span, m) for m in self.modules)
+
+    @property
+    def exception_words(self) -> str:
+        """What the exception means: `access violation writing 0x10`; "" without one."""
+        return exception_words(self.exception) if self.exception else ""
 
     @property
     def space(self) -> AddressSpace:

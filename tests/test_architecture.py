@@ -1,0 +1,88 @@
+"""The house rules that a machine can check: who imports whom, which package is used where, file and function sizes."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "heapdump"
+FILES = sorted(ROOT.rglob("*.py"))
+
+ALLOWED = {
+    "spans": set(),
+    "errors": set(),
+    "dump": {"spans", "errors"},
+    "memory": {"spans", "errors"},
+    "layouts": {"spans", "errors"},
+    "process": {"dump", "memory", "layouts", "spans"},
+    "blocks": {"spans", "errors"},
+    "heaps": {"process", "memory", "layouts", "blocks", "spans"},
+    "analyses": {"process", "memory", "blocks", "spans", "errors"},
+    "render": {"spans", "errors"},
+    "session": {"dump", "memory", "process", "heaps", "blocks", "analyses"},
+    "commands": {"session", "analyses", "render", "errors"},
+    "cli": {"commands", "render", "errors"},
+}
+"""Room → rooms it may import at run time. `session` wires the ladder up to the usage map that several commands share."""
+
+PACKAGES = {"minidump": {"dump/small.py"}, "cabarchive": {"dump/unpack.py"}, "zstandard": {"dump/unpack.py"}, "rich": {"render/table.py"}}
+
+
+def room(path: Path) -> str:
+    relative = path.relative_to(ROOT)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+def imported(tree: ast.AST) -> Iterator[str]:
+    """Names of modules imported at run time; imports under `if TYPE_CHECKING` are annotations only."""
+    skipped = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    for node in ast.walk(tree):
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_only_go_down(path: Path) -> None:
+    own = room(path)
+    if own in ("__init__", "__main__"):
+        return
+    rooms = {name.split(".")[1] for name in imported(ast.parse(path.read_text())) if name.startswith("heapdump.")}
+    rooms -= {own, "__version__"}
+    assert rooms <= ALLOWED[own], f"{own} may not import {sorted(rooms - ALLOWED[own])}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_packages_are_used_in_their_place_only(path: Path) -> None:
+    tops = {name.split(".")[0] for name in imported(ast.parse(path.read_text()))}
+    for package, places in PACKAGES.items():
+        if package in tops:
+            assert str(path.relative_to(ROOT)) in places
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_and_functions_are_short(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+
+
+def test_every_heap_kind_has_a_walker_of_its_own_file() -> None:
+    from heapdump.heaps import walkers
+
+    names = {type(walker).__module__ for walker in walkers()}
+    assert len(names) == len(walkers()) >= 5

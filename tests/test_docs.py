@@ -1,0 +1,68 @@
+"""The documentation is tested against the command table itself."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+import pytest
+
+from heapdump.cli import cli
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+NAMES = cli.list_commands(click.Context(cli))
+
+
+def command(name: str) -> click.Command:
+    found = cli.get_command(click.Context(cli), name)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_readme_has_a_section_and_an_example_for_each_command(name: str) -> None:
+    assert f"### `{name}`" in README
+    assert re.search(rf"^    (\$ )?heapdump {name} ", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_of_each_command_has_an_example(name: str) -> None:
+    assert f"heapdump {name} crash.dmp" in (command(name).help or "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_has_help_or_names_its_values(name: str) -> None:
+    for option in command(name).params:
+        if isinstance(option, click.Option):
+            assert option.help or isinstance(option.type, click.Choice), option.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shared_options_are_on_every_command_and_in_the_readme(name: str) -> None:
+    shared = {"--json", "--format", "--output", "--limit", "--all", "--sort", "--reverse", "--symbols", "--image-path",
+              "--color", "--quiet", "--verbose", "--no-progress", "--explain"}  # fmt: skip
+    own = {flag for option in command(name).params for flag in option.opts}
+    assert shared <= own
+    short = {"--quiet": "`-q`", "--verbose": "`-v`"}
+    assert all(short.get(flag, flag) in README for flag in shared)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_short_help_is_a_whole_sentence(name: str) -> None:
+    assert not command(name).get_short_help_str(limit=72).endswith("..."), command(name).get_short_help_str(72)
+
+
+def test_readme_names_the_two_commands_of_a_fresh_machine() -> None:
+    assert re.findall(r"^    make (\w+)", README, re.MULTILINE)[:2] == ["demo", "test"]
+
+
+def test_the_library_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.builders import NtHeapBuilder, ProcessBuilder
+
+    heap = NtHeapBuilder(base=0x20000000000)
+    heap.busy(100)
+    ProcessBuilder().heap(heap.build()).write(tmp_path / "crash.dmp")
+    monkeypatch.chdir(tmp_path)
+    code = README.split("## Library\n\n", 1)[1].split("\n## ", 1)[0]
+    exec(compile("\n".join(line[4:] for line in code.splitlines()), "README", "exec"), {})
