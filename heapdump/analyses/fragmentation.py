@@ -8,7 +8,7 @@ from heapdump.blocks.records import Heap, HeapKind
 def external(heap: Heap) -> float | None:
     """Free / committed bytes of the segments; None where Windows keeps no count."""
     free, committed = heap.free_bytes, heap.committed_bytes
-    return min(1.0, free / committed) if free is not None and committed else None
+    return free / committed if free is not None and committed and free <= committed else None
 
 
 def virtual(heap: Heap) -> float | None:
@@ -17,4 +17,4 @@ def virtual(heap: Heap) -> float | None:
     if heap.kind is not HeapKind.NT or large is None or not heap.reserved_bytes or heap.committed_bytes is None:
         return None
     size = heap.reserved_bytes - large
-    return (size - heap.committed_bytes) / size if size > 0 and size >= heap.committed_bytes else None
+    return (size - heap.committed_bytes) / size if size > 0 and 0 <= heap.committed_bytes <= size else None

@@ -9,12 +9,12 @@ from heapdump.analyses.summary import Summary
 from heapdump.analyses.usage import UNKNOWN
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.process.model import Process
+from heapdump.words import plural, short_size
 
 MOST = 5
 _BIG_SHARE = 0.25
 _BIG_BYTES = 1 << 20
 _TIGHT_BYTES = 64 << 20
-_UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +43,6 @@ def _quoted(word: str) -> str:
     return f"'{word}'" if set(word) & set("<> ") else word
 
 
-def _size(value: int) -> str:
-    unit, scaled = 0, float(value)
-    while scaled >= 1024 and unit < len(_UNITS) - 1:
-        scaled, unit = scaled / 1024, unit + 1
-    return f"{scaled:.1f} {_UNITS[unit]}" if unit else f"{value} bytes"
-
-
 def _damage(heaps: Sequence[Heap]) -> Iterator[Headline]:
     broken = [heap for heap in heaps if heap.findings]
     if broken:
@@ -71,9 +64,8 @@ def _large_blocks(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]
         large = heap.large_committed_bytes or 0
         whole = large + (heap.committed_bytes or 0)
         if large >= _BIG_BYTES and large >= _BIG_SHARE * summary.committed_bytes:
-            count = len(heap.large_blocks or ())
-            blocks = f"{count:,} large block{'' if count == 1 else 's'}"
-            yield Headline(f"{_size(large)} of the {_size(whole)} of heap {heap.address:#x} is in {blocks}", LARGE_BLOCKS)
+            blocks = plural(len(heap.large_blocks or ()), "large block")
+            yield Headline(f"{short_size(large)} of the {short_size(whole)} of heap {heap.address:#x} is in {blocks}", LARGE_BLOCKS)
 
 
 LARGE_BLOCKS = ("heaps", "--sort", "virtual_bytes", "--reverse")
@@ -84,21 +76,21 @@ def _big_heap(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
         committed = heap.committed_bytes or 0
         if committed >= _BIG_BYTES and committed >= _BIG_SHARE * summary.committed_bytes:
             share = min(1.0, committed / summary.committed_bytes)
-            sentence = f"heap {heap.address:#x} has {_size(committed)} committed in segments, {share:.0%} of all committed memory"
+            sentence = f"heap {heap.address:#x} has {short_size(committed)} committed in segments, {share:.0%} of all committed memory"
             yield Headline(sentence, ("heaps",))
 
 
 def _unknown_memory(summary: Summary) -> Iterator[Headline]:
     for item in summary.reconciliation:
         if item.item.startswith("unknown") and item.bytes >= _BIG_BYTES and item.share >= _BIG_SHARE:
-            sentence = f"{_size(item.bytes)} ({item.share:.0%}) of committed memory belongs to no heap, stack or image"
+            sentence = f"{short_size(item.bytes)} ({item.share:.0%}) of committed memory belongs to no heap, stack or image"
             yield Headline(sentence, ("regions", "--usage", UNKNOWN, "--state", "commit"))
 
 
 def _address_space(process: Process, summary: Summary) -> Iterator[Headline]:
     free = summary.largest_allocatable
     if free is not None and any(view.arch == "x86" for view in process.views) and free.bytes < _TIGHT_BYTES:
-        sentence = f"the largest free block of this 32-bit address space is {_size(free.bytes)}"
+        sentence = f"the largest free block of this 32-bit address space is {short_size(free.bytes)}"
         yield Headline(sentence, ("regions", "--state", "free", "--sort", "size", "--reverse"))
 
 
@@ -106,5 +98,5 @@ def _free_in_heap(heaps: Sequence[Heap]) -> Iterator[Headline]:
     for heap in sorted(heaps, key=lambda h: -(h.free_bytes or 0))[:1]:
         free, committed = heap.free_bytes or 0, heap.committed_bytes or 0
         if free >= _BIG_BYTES and free > committed / 2:
-            sentence = f"{_size(free)} of the {_size(committed)} committed in heap {heap.address:#x} is free: fragmentation"
+            sentence = f"{short_size(free)} of the {short_size(committed)} committed in heap {heap.address:#x} is free: fragmentation"
             yield Headline(sentence, ("heaps", "--explain"))

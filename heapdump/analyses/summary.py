@@ -104,11 +104,16 @@ class _Totals:
         self, values: NDArray[np.uint32], sizes: NDArray[np.uint64], keep: NDArray[np.bool_], name: Callable[[int], str]
     ) -> tuple[Share, ...]:
         """One row for each distinct value, most bytes first."""
-        kinds, inverse = np.unique(values[keep], return_inverse=True)
-        counts = np.bincount(inverse, minlength=len(kinds))
+        order = np.argsort(values[keep], kind="stable")
+        ordered, sizes = values[keep][order], sizes[keep][order]
+        if not len(ordered):
+            return ()
+        firsts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
+        counts = np.diff(np.append(firsts, len(ordered))).tolist()
+        totals = np.add.reduceat(sizes, firsts).tolist()
         out = [
-            self.share(name(int(kind)), int(counts[i]), int(sizes[keep][inverse == i].sum()))
-            for i, kind in enumerate(kinds)
+            self.share(name(int(kind)), count, total)
+            for kind, count, total in zip(ordered[firsts], counts, totals, strict=True)
         ]
         return tuple(sorted(out, key=lambda row: (-row.bytes, row.name)))
 

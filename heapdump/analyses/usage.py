@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.memory.regions import Claim, Kind, Region, RegionTable, State
 from heapdump.process.model import Process, Stack, Thread, View
-from heapdump.spans import Span
+from heapdump.spans import Span, SpanMap
 
 FREE = "Free"
 UNKNOWN = "<unknown>"
@@ -116,13 +116,12 @@ def _stack_span(process: Process, stack: Stack) -> Span:
 
 def _heap(process: Process, heap: Heap) -> Iterator[Claim]:
     usage = ("PageHeap" if heap.kind is HeapKind.PAGE else "Heap") + _suffix(process, heap.view)
+    name = f"#{heap.index} {heap.address:#x}"
     for extent in heap.extents:
-        detail = f"#{heap.index} {heap.address:#x} {extent.what}"
-        yield Claim(extent.span, usage, detail, _item(heap, extent.what))
-        for segment in heap.segments:
-            if extent.what.startswith("segment") and extent.span.covers(segment.span):
-                for part in segment.uncommitted:
-                    yield Claim(part, usage, detail, "heap segments, uncommitted by the heap's own list")
+        yield Claim(extent.span, usage, f"{name} {extent.what}", _item(heap, extent.what))
+    for i, segment in enumerate(heap.segments):
+        for part in segment.uncommitted:
+            yield Claim(part, usage, f"{name} segment {i}", "heap segments, uncommitted by the heap's own list")
 
 
 def _item(heap: Heap, what: str) -> str:
@@ -157,11 +156,12 @@ def _mapped(process: Process, view: View, pointer: int) -> Span | None:
 def _images(process: Process) -> Iterator[Claim]:
     """Modules, and image mappings that no module list names: unloaded modules still mapped, or data mappings."""
     table = process.regions
+    unloaded = SpanMap((m.span, m.name) for m in process.unloaded)
     image = table.type == Kind.MEM_IMAGE
     for i in np.flatnonzero(image).tolist():
         start, end = int(table.start[i]), int(table.end[i])
         if process.module_map.at(start) is None:
-            was = next((m.name for m in process.unloaded if start in m.span), None)
+            was = unloaded.at(start)
             yield Claim(Span(start, end), "Image", f"was {was}" if was else "")
     for module in process.modules:
         yield Claim(module.span, "Image", module.name)

@@ -36,18 +36,21 @@ ViewName = Literal["x64", "x86"]
 class Segment:
     """One reservation of an NT heap: [span.start, span.end) reserved, `uncommitted` as the heap's own list says.
 
-    `stated_uncommitted_bytes` is the segment's own count of them.
+    `stated_uncommitted_bytes` is the segment's own count of them; it is what counts where the list is broken
+    (`has_all_ranges` False).
     """
 
     address: int
     span: Span
     uncommitted: tuple[Span, ...]
     stated_uncommitted_bytes: int
+    has_all_ranges: bool
 
     @property
     def uncommitted_bytes(self) -> int:
-        """Bytes of the uncommitted ranges."""
-        return sum(span.size for span in self.uncommitted)
+        """Bytes of the uncommitted ranges, never more than the segment has."""
+        listed = sum(span.size for span in self.uncommitted)
+        return min(self.span.size, listed if self.has_all_ranges else self.stated_uncommitted_bytes)
 
     @property
     def committed_bytes(self) -> int:
@@ -139,9 +142,13 @@ class Heap:
     def free_bytes(self) -> int | None:
         """Free bytes of the back end: what Windows counted, and the blocks parked on lookaside lists.
 
-        TotalFreeSize leaves the latter out, RtlWalkHeap calls them free (recorded heaps of XP).
+        TotalFreeSize leaves the latter out, RtlWalkHeap calls them free (recorded heaps of XP). None where Windows
+        keeps no count, or a damaged one: more than is committed.
         """
-        return None if self.stated.free_bytes is None else self.stated.free_bytes + self.parked_bytes
+        if self.stated.free_bytes is None:
+            return None
+        free = self.stated.free_bytes + self.parked_bytes
+        return free if self.committed_bytes is None or free <= self.committed_bytes else None
 
     @property
     def uncommitted_ranges(self) -> int:

@@ -85,7 +85,7 @@ class Header:
         """The dump type in words, lowest bit first; unknown bits as hex; "normal" where no bit is set."""
         words = [word for bit, word in FLAG_WORDS.items() if self.flags & bit]
         unknown = self.flags & ~sum(FLAG_WORDS)
-        return (*words, *([f"{unknown:#x}"] if unknown else [])) or ("normal",)
+        return (*words, *([f"{unknown:#x}"] if unknown else [])) or ("normal contents",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,8 @@ class Stream:
     @property
     def name(self) -> str:
         """What the stream holds, in words; vendor streams as hex."""
+        if self.number in (StreamType.COMMENT_A, StreamType.COMMENT_W):
+            return "comment"
         try:
             return StreamType(self.number).name.replace("_", " ").lower()
         except ValueError:

@@ -20,8 +20,11 @@ MAX_MEMORY_RANGES = 8_000_000
 MAX_REGIONS = 8_000_000
 """MemoryInfo entries; the largest seen has 22,014."""
 
-MAX_STRING_BYTES = 65_534
-"""One MINIDUMP_STRING: Windows paths have at most 32,767 characters."""
+MAX_STRING_BYTES = 8192
+"""One MINIDUMP_STRING: 4,096 characters; the paths of real modules have below 300."""
+
+MAX_COMMENTS = 16
+MAX_COMMENT_BYTES = 65_536
 
 MAX_STRINGS_TOTAL_BYTES = 32 << 20
 """All strings of one dump together: many records may point at the same long string."""
@@ -30,7 +33,12 @@ MAX_STREAM_BYTES = 64 << 20
 """A small stream that is handed to the `minidump` package as a whole."""
 
 MAX_CODEVIEW_BYTES = 4096
-MAX_CONTEXT_BYTES = 65_536
+MAX_CONTEXT_BYTES = 0x4D0
+"""The fixed part of the largest CONTEXT (AMD64); what follows it is processor state nobody here reads."""
+
+MAX_SHARED_BYTES = 4
+"""Memory ranges may together be this many times as large as the file: they share its bytes only where somebody
+wants them to."""
 
 MIN_EXPANSION_BYTES = 4 << 30
 MAX_EXPANSION = 2000

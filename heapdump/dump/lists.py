@@ -1,7 +1,7 @@
 """Our own readers of the long lists: modules, threads, memory ranges, MemoryInfo; and of the exception.
 
 Each takes the mapped file and a stream, clamps the count to what the stream holds and to `limits`, and appends to
-`notes` what it had to leave out. Addresses come out as the file has them (see `normal_addresses` for 32-bit dumps).
+`notes` what it had to leave out. Addresses come out as the file has them (`process/load.py` shortens the sign-extended ones of 32-bit dumps).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from heapdump.dump import limits
 from heapdump.dump.directory import Stream
 from heapdump.dump.streams import ExceptionRecord, ModuleRecord, PdbId, SystemInfo, ThreadRecord
 from heapdump.spans import Span
+from heapdump.words import plural
 
 _MODULE = struct.Struct("<QIIII13IIIIIQQ")
 _THREAD = struct.Struct("<IIIIQQIIII")
@@ -37,8 +38,9 @@ class Strings:
     """Reads MINIDUMP_STRINGs, each offset once; their total length is bounded."""
 
     def __init__(self, data: mmap, notes: list[str]) -> None:
-        """`notes` gets one line for the first string that cannot be read."""
+        """`notes` gets one line for the first string that is too long to be read."""
         self._data, self._notes = data, notes
+        self._complained = False
         self._known: dict[int, str] = {}
         self._left = limits.MAX_STRINGS_TOTAL_BYTES
 
@@ -53,7 +55,9 @@ class Strings:
             return ""
         (size,) = _U32.unpack_from(self._data, offset)
         if size > min(limits.MAX_STRING_BYTES, len(self._data) - offset - 4, self._left):
-            self._notes.append(f"a string at file offset {offset:#x} is too long ({size:,} bytes) and was left out")
+            if not self._complained:
+                self._notes.append(f"strings are too long and left out, the first at file offset {offset:#x} ({size:,} bytes)")
+            self._complained = True
             return ""
         self._left -= size
         return self._data[offset + 4 : offset + 4 + size].decode("utf-16-le", errors="replace")
@@ -72,7 +76,7 @@ def counted(
     first = 8 if stream.size == 8 + count * record_bytes else 4
     fits = max(0, (stream.present - first) // record_bytes)
     if count > fits:
-        notes.append(f"the {what} list says {count:,} entries, its stream holds {fits:,}: the rest is missing")
+        notes.append(f"the {what} list says {plural(count, 'entry')}, its stream holds {fits:,}: the rest is missing")
         count = fits
     limits.require(f"entries of the {what} list", count, maximum)
     return stream.offset + first, count
@@ -90,16 +94,18 @@ def read_system_info(data: mmap, stream: Stream, strings: Strings) -> SystemInfo
 def read_modules(data: mmap, stream: Stream, strings: Strings, notes: list[str]) -> tuple[ModuleRecord, ...]:
     """The modules in file order, those of size 0 or past the top of the address space left out."""
     first, count = counted(data, stream, _MODULE.size, limits.MAX_MODULES, "module", notes)
-    out = []
+    out, bad = [], 0
     for i in range(count):
         values = _MODULE.unpack_from(data, first + i * _MODULE.size)
         base, size, checksum, timestamp, name = values[:5]
         version_info, (cv_size, cv_offset) = values[5:18], values[18:20]
-        if size == 0 or base + size > _TOP:
-            notes.append(f"module entry {i} has an impossible extent ({base:#x}, {size:#x} bytes): left out")
+        if size == 0 or base + size >= _TOP:
+            bad += 1
             continue
         pdb = _read_pdb(data, cv_offset, cv_size)
         out.append(ModuleRecord(Span(base, base + size), strings.at(name), _version(version_info), checksum, timestamp, pdb))
+    if bad:
+        notes.append(f"{plural(bad, 'module entry')} of the module list with an impossible extent left out")
     return tuple(out)
 
 
@@ -121,7 +127,7 @@ def _read_pdb(data: mmap, offset: int, size: int) -> PdbId | None:
 
 
 def context_bytes(data: mmap, size: int, offset: int) -> bytes:
-    """The raw CONTEXT at a file offset, cut at the end of the file."""
+    """The fixed part of the CONTEXT at a file offset, cut at the end of the file."""
     return bytes(data[offset : offset + min(size, limits.MAX_CONTEXT_BYTES)])
 
 
@@ -131,7 +137,7 @@ def read_threads(data: mmap, stream: Stream, notes: list[str]) -> tuple[ThreadRe
     out: dict[int, ThreadRecord] = {}
     for i in range(count):
         tid, suspend, _, _, teb, start, size, _, ctx_size, ctx = _THREAD.unpack_from(data, first + i * _THREAD.size)
-        stack = Span(start, min(start + size, _TOP))
+        stack = Span(start, max(start, min(start + size, _TOP - 1)))
         out.setdefault(tid, ThreadRecord(tid, suspend, teb, stack, context_bytes(data, ctx_size, ctx)))
     return tuple(out.values())
 

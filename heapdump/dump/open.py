@@ -39,7 +39,8 @@ def _quiet(done: int, total: int) -> None:
 class Minidump:
     """A mapped minidump; each stream is read when it is first asked for.
 
-    `notes` collects what is missing or wrong, `remarks` what is merely odd.
+    `notes` collects what is missing or wrong, `module_notes` and `thread_notes` that of those two lists, `remarks` what
+    is merely odd.
 
     Close it (or use it as a context manager) to delete the temporary file of an unpacked dump.
     """
@@ -54,6 +55,8 @@ class Minidump:
         self.directory = directory
         self.notes: list[str] = list(directory.notes)
         self.remarks: list[str] = []
+        self.module_notes: list[str] = []
+        self.thread_notes: list[str] = []
         self._temporary = temporary
         self._strings = lists.Strings(data, self.notes)
 
@@ -105,13 +108,13 @@ class Minidump:
     def modules(self) -> tuple[ModuleRecord, ...]:
         """The module list in file order; empty where the stream is missing."""
         stream = self.directory.find(StreamType.MODULE_LIST)
-        return lists.read_modules(self.data, stream, self._strings, self.notes) if stream else ()
+        return lists.read_modules(self.data, stream, self._strings, self.module_notes) if stream else ()
 
     @cached_property
     def threads(self) -> tuple[ThreadRecord, ...]:
         """The thread list in file order; empty where the stream is missing."""
         stream = self.directory.find(StreamType.THREAD_LIST)
-        return lists.read_threads(self.data, stream, self.notes) if stream else ()
+        return lists.read_threads(self.data, stream, self.thread_notes) if stream else ()
 
     @cached_property
     def exception(self) -> ExceptionRecord | None:

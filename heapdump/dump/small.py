@@ -18,6 +18,7 @@ from heapdump.dump.directory import Directory, Stream, StreamType
 from heapdump.dump.lists import Strings, counted
 from heapdump.dump.streams import MiscInfo, ThreadInfo, UnloadedModule
 from heapdump.spans import Span
+from heapdump.words import plural
 
 _TOP = 1 << 64
 
@@ -53,7 +54,7 @@ def _parse(data: mmap, stream: Stream, parser: Callable[[Any, Any], Any], body: 
     try:
         return parser(where, _View(data, stream, body))
     except Exception as error:  # noqa: BLE001  # whatever a hostile stream makes the package raise is one note
-        notes.append(f"stream {stream.name} could not be read: {type(error).__name__}: {error}")
+        notes.append(f"stream {stream.name} is damaged and could not be read ({type(error).__name__}: {error})")
         return None
 
 
@@ -74,10 +75,10 @@ def _counted_body(data: mmap, stream: Stream, entry_bytes: int, maximum: int, no
         notes.append(f"stream {stream.name} has entries of {each} bytes behind a header of {head}: not read")
         return b""
     fits = (len(body) - head) // each
-    if count > fits:
-        notes.append(f"stream {stream.name} says {count:,} entries and holds {fits:,}: the rest is missing")
-    limits.require(f"entries of stream {stream.name}", min(count, fits), maximum)
-    struct.pack_into("<I", body, 8, min(count, fits))
+    kept = min(count, fits, maximum)
+    if count > kept:
+        notes.append(f"stream {stream.name} says {plural(count, 'entry')}, {kept:,} of them were read")
+    struct.pack_into("<I", body, 8, kept)
     return bytes(body)
 
 
@@ -127,14 +128,18 @@ def read_comments(data: mmap, directory: Directory, notes: list[str]) -> tuple[s
     from minidump.streams.CommentStreamW import CommentStreamW
 
     parsers = {StreamType.COMMENT_A: CommentStreamA.parse, StreamType.COMMENT_W: CommentStreamW.parse}
-    out = []
-    for stream in directory.streams:
-        parser = parsers.get(stream.number)  # type: ignore[call-overload]
-        if parser is None or not 0 < stream.present <= limits.MAX_STRING_BYTES:
+    out: list[str] = []
+    streams = [stream for stream in directory.streams if stream.number in parsers and stream.present]
+    for stream in streams[: limits.MAX_COMMENTS]:
+        parser = parsers[StreamType(stream.number)]
+        if stream.present > limits.MAX_COMMENT_BYTES:
+            notes.append(f"a comment of {plural(stream.present, 'byte')} is too long and was left out")
             continue
         parsed = _parse(data, stream, parser, _body(data, stream), notes)
         if parsed is not None:
             out.append(str(parsed.data).rstrip("\0\r\n "))
+    if len(streams) > limits.MAX_COMMENTS:
+        notes.append(f"{plural(len(streams), 'comment')} in the dump, the first {limits.MAX_COMMENTS} were read")
     return tuple(out)
 
 
@@ -143,6 +148,9 @@ def read_thread_names(data: mmap, directory: Directory, strings: Strings, notes:
     stream = directory.find(StreamType.THREAD_NAMES)
     if stream is None:
         return {}
-    first, count = counted(data, stream, 12, limits.MAX_THREADS, "thread name", notes)
+    first, count = counted(data, stream, 12, limits.MAX_MEMORY_RANGES, "thread name", notes)
+    if count > limits.MAX_THREADS:
+        notes.append(f"{plural(count, 'thread name')} in the dump, the first {limits.MAX_THREADS:,} were read")
+        count = limits.MAX_THREADS
     rows = (struct.unpack_from("<IQ", data, first + i * 12) for i in range(count))
     return {tid: name for tid, at in rows if (name := strings.at(at))}

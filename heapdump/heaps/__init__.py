@@ -14,7 +14,7 @@ from functools import cache
 from importlib import import_module
 
 from heapdump.blocks.records import Heap
-from heapdump.heaps.base import Claim, Walker
+from heapdump.heaps.base import Claim, Context, Walker
 from heapdump.heaps.listing import heap_addresses
 from heapdump.process.model import Process, View
 
@@ -31,9 +31,10 @@ def discover(process: Process) -> tuple[Heap, ...]:
     """Every heap of every view, in the order of the heap lists; `index` counts on across views as in `!heap`."""
     heaps: list[Heap] = []
     for view in process.views:
+        context = Context(process, view)
         for address, is_listed in heap_addresses(process, view):
             walker, claim = best_claim(view, address, is_listed=is_listed)
-            heaps.append(walker.describe(process, view, claim, len(heaps)))
+            heaps.append(walker.describe(context, claim, len(heaps)))
     return tuple(heaps)
 
 

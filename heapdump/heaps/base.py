@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from heapdump.blocks.records import Heap, Trust
+from heapdump.heaps.rings import Ring, walk_ring
 from heapdump.layouts import Layout
 from heapdump.process.model import Process, View
 
 PAGE = 0x1000
+SEGMENT_SIGNATURE = 0xFFEEFFEE
+HEAP_SIGNATURE = 0xEEFFEEFF
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,40 @@ class Claim:
         return Trust.EXACT if self.is_layout_exact and not self.doubts else Trust.DERIVED
 
 
+class Context:
+    """What the walkers of one view share: the process, a scan for lost segments, and which list nodes are taken.
+
+    A list node belongs to one heap: a node that another list holds already ends a walk, so that many heaps whose
+    lists lead into each other cost no more than one.
+    """
+
+    def __init__(self, process: Process, view: View) -> None:
+        """One for each view and discovery."""
+        self.process = process
+        self.view = view
+        self._taken: set[int] = set()
+
+    def ring(self, head: int, accepts: Callable[[int], bool]) -> Ring:
+        """Walks a ring of nodes that no other list holds; see `rings.walk_ring`."""
+        ring = walk_ring(self.view.space, head, lambda node: node not in self._taken and accepts(node))
+        self._taken.update(ring.nodes)
+        return ring
+
+    @cached_property
+    def segment_headers(self) -> dict[int, list[int]]:
+        """Heap → reservations that begin with a segment header naming it; one scan, for lists that are broken."""
+        found: dict[int, list[int]] = {}
+        struct = self.view.layout["_HEAP_SEGMENT"]
+        if "SegmentSignature" not in struct:
+            return found
+        for first, _ in self.process.regions.runs():
+            start = int(self.process.regions.start[first])
+            if self.view.space.try_integer(start + struct.offset("SegmentSignature"), 4) == SEGMENT_SIGNATURE:
+                heap = self.view.space.try_pointer(start + struct.offset("Heap"))
+                found.setdefault(heap or 0, []).append(start)
+        return found
+
+
 class Walker(Protocol):
     """One heap kind."""
 
@@ -40,7 +79,7 @@ class Walker(Protocol):
         Reads at most two pages.
         """
 
-    def describe(self, process: Process, view: View, claim: Claim, index: int) -> Heap:
+    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
         """The heap behind a claim: header, extents, what Windows counted. Never raises for bad data."""
 
 

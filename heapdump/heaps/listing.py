@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from heapdump.heaps.base import SEGMENT_SIGNATURE
 from heapdump.memory.regions import Kind
 from heapdump.process.model import Process, View
 
@@ -47,8 +48,7 @@ def _reservations(process: Process) -> Iterator[int]:
 
 def _is_other_segment(view: View, address: int) -> bool:
     """True for a later segment of an NT heap: FFEEFFEE, but its `Heap` member names another address."""
-    pointer = view.pointer_bytes
-    if view.space.try_integer(address + 2 * pointer, 4) != 0xFFEEFFEE:
+    struct = view.layout["_HEAP_SEGMENT"]
+    if view.space.try_integer(address + 2 * view.pointer_bytes, 4) != SEGMENT_SIGNATURE:
         return False
-    modern = view.space.try_pointer(address + (0x18 if pointer == 4 else 0x28))
-    return modern != address
+    return view.space.try_pointer(address + struct.offset("Heap")) != address

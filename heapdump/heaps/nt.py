@@ -6,16 +6,14 @@ Structures: heap-structures.md §2, offsets from `layouts/`. The heap's header i
 from __future__ import annotations
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Extent, FrontEnd, Heap, HeapKind, LargeBlock, Segment, Stated
-from heapdump.heaps.base import PAGE, Claim, role_of
+from heapdump.blocks.records import Extent, FrontEnd, Heap, HeapKind, LargeBlock, Segment, Stated, Trust
+from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context, role_of
 from heapdump.heaps.nt_segments import read_segments
 from heapdump.heaps.nt_virtual import read_large_blocks
 from heapdump.layouts import Layout
 from heapdump.process.model import Process, View
 from heapdump.spans import Span
 
-SEGMENT_SIGNATURE = 0xFFEEFFEE
-HEAP_SIGNATURE = 0xEEFFEEFF
 CAPTURE_STACK_BACKTRACES = 0x08000000
 FRONT_ENDS: dict[int, FrontEnd] = {0: "none", 1: "lookaside", 2: "lfh"}
 
@@ -30,9 +28,10 @@ class NtHeapWalker:
         no 0xEEFFEEFF anywhere.
         """
         best: Claim | None = None
-        for layout in view.layouts():
-            if "SegmentSignature" not in layout["_HEAP"]:
-                continue
+        modern = [layout for layout in view.layouts if "SegmentSignature" in layout["_HEAP"]]
+        if not _may_be_heap(view, address, modern[0]):
+            return None
+        for layout in modern:
             claim = _claim_with(view, address, layout, is_listed=is_listed)
             if claim is not None and (best is None or len(claim.witnesses) > len(best.witnesses)):
                 best = claim
@@ -40,15 +39,16 @@ class NtHeapWalker:
                 break
         return best
 
-    def describe(self, process: Process, view: View, claim: Claim, index: int) -> Heap:
+    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
         """Header, segments, large blocks, counters."""
         assert claim.layout is not None
+        process, view = context.process, context.view
         heap, layout = claim.address, claim.layout
         fields = view.struct("_HEAP", heap, layout) or {}
         findings: list[Finding] = []
         notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
-        segments, all_segments = read_segments(process, view, layout, heap, findings, notes)
-        blocks, all_blocks = read_large_blocks(process, view, layout, heap, findings, notes)
+        segments, all_segments = read_segments(context, layout, heap, findings, notes)
+        blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
         stated = _stated(view, layout, heap, fields)
         front_end = FRONT_ENDS.get(fields.get("FrontEndHeapType", 0))
         flags = fields.get("Flags")
@@ -68,12 +68,20 @@ class NtHeapWalker:
             front_end=front_end,
             parked_bytes=0,
             stack_traces=None if flags is None else bool(flags & CAPTURE_STACK_BACKTRACES),
-            trust=claim.trust,
+            trust=claim.trust if all_segments else Trust.DERIVED,
             layout=layout.name,
             findings=tuple(findings),
             notes=tuple(notes),
             is_fully_walked=all_segments and all_blocks,
         )
+
+
+def _may_be_heap(view: View, heap: int, layout: Layout) -> bool:
+    """A quick look at the two members that lie at the same place in every version; one of them is always needed."""
+    struct = layout["_HEAP"]
+    if view.space.try_integer(heap + struct.offset("SegmentSignature"), 4) == SEGMENT_SIGNATURE:
+        return True
+    return view.space.try_pointer(heap + struct.offset("Heap")) == heap
 
 
 def _claim_with(view: View, heap: int, layout: Layout, *, is_listed: bool) -> Claim | None:

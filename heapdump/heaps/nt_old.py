@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Extent, Heap, HeapKind, LargeBlock, Segment, Stated
-from heapdump.heaps.base import PAGE, Claim, role_of
-from heapdump.heaps.nt import FRONT_ENDS, HEAP_SIGNATURE, SEGMENT_SIGNATURE, reservation
+from heapdump.blocks.records import Extent, Heap, HeapKind, LargeBlock, Segment, Stated, Trust
+from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context, role_of
+from heapdump.heaps.nt import FRONT_ENDS, reservation
 from heapdump.heaps.nt_virtual import read_large_blocks
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
-from heapdump.spans import Span
+from heapdump.spans import Span, merged
 
 _USER_STACK_TRACE_DB = 0x1000
 _LOOKASIDE_LISTS = 128
@@ -27,11 +27,14 @@ class OldNtHeapWalker:
     def claims(self, view: View, address: int, *, is_listed: bool) -> Claim | None:
         """Needs the heap signature, and a first segment inside the heap that names it."""
         best: Claim | None = None
-        for layout in view.layouts():
-            if "Segments" not in layout["_HEAP"]:
+        for layout in view.layouts:
+            struct = layout["_HEAP"]
+            if "Segments" not in struct:
+                continue
+            if view.space.try_integer(address + struct.offset("Signature"), 4) != HEAP_SIGNATURE:
                 continue
             fields = view.struct("_HEAP", address, layout)
-            if fields is None or fields["Signature"] != HEAP_SIGNATURE:
+            if fields is None:
                 continue
             first = next(_segment_pointers(view, layout, address), (0, 0))[1]
             seen = {
@@ -46,17 +49,20 @@ class OldNtHeapWalker:
                 best = claim
         return best
 
-    def describe(self, process: Process, view: View, claim: Claim, index: int) -> Heap:
+    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
         """Header, segments, large blocks, counters."""
         assert claim.layout is not None
+        process, view = context.process, context.view
         heap, layout = claim.address, claim.layout
         fields = view.struct("_HEAP", heap, layout) or {}
         findings: list[Finding] = []
         notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
         segments, all_segments = _segments(view, layout, heap, findings, notes)
-        blocks, all_blocks = read_large_blocks(process, view, layout, heap, findings, notes)
+        blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
         flags = fields.get("Flags")
-        free = fields.get("TotalFreeSize")
+        free, parked = fields.get("TotalFreeSize"), _parked_bytes(view, layout, fields)
+        if parked is None:
+            notes.append(f"the lookaside lists of heap {heap:#x} are not in the dump: blocks parked there count as busy")
         extents = _extents(process, view, layout, segments, blocks, fields.get("UCRSegments", 0))
         return Heap(
             address=heap,
@@ -75,13 +81,13 @@ class OldNtHeapWalker:
                 lock_contention=_lock_contention(view, layout, fields.get("LockVariable", 0)),
             ),
             front_end=FRONT_ENDS.get(fields.get("FrontEndHeapType", 0)),
-            parked_bytes=_parked_bytes(view, layout, fields),
+            parked_bytes=parked or 0,
             stack_traces=None if view.global_flag is None else bool(view.global_flag & _USER_STACK_TRACE_DB),
-            trust=claim.trust,
+            trust=claim.trust if all_segments else Trust.DERIVED,
             layout=layout.name,
             findings=tuple(findings),
             notes=tuple(notes),
-            is_fully_walked=all_segments and all_blocks,
+            is_fully_walked=all_segments and all_blocks and parked is not None,
         )
 
 
@@ -105,7 +111,8 @@ def _segment_fields(view: View, layout: Layout, heap: int, segment: int) -> dict
 def _segments(
     view: View, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
 ) -> tuple[tuple[Segment, ...], bool]:
-    out, complete = [], True
+    out: list[Segment] = []
+    complete = True
     for slot, segment in _segment_pointers(view, layout, heap):
         fields = _segment_fields(view, layout, heap, segment)
         if fields is None:
@@ -116,9 +123,15 @@ def _segments(
             continue
         base = fields["BaseAddress"]
         span = Span(base, base + fields["NumberOfPages"] * PAGE)
+        if any(span & other.span for other in out):
+            complete = False
+            message = f"segment {segment:#x} of heap {heap:#x} overlaps another segment and was left out"
+            findings.append(Finding("segment", "error", heap, segment, 1, message, "memory of its own", f"{base:#x}"))
+            notes.append(message)
+            continue
         ranges, whole = _uncommitted(view, layout, heap, span, fields["UnCommittedRanges"], findings, notes)
         complete = complete and whole
-        out.append(Segment(segment, span, ranges, fields["NumberOfUnCommittedPages"] * PAGE))
+        out.append(Segment(segment, span, ranges, fields["NumberOfUnCommittedPages"] * PAGE, whole))
     return tuple(out), complete
 
 
@@ -135,11 +148,11 @@ def _uncommitted(
             message = f"the list of uncommitted ranges of segment {span.start:#x} breaks at {node:#x}"
             findings.append(Finding("ucr", "error", heap, node, 1, message, "a range inside the segment", f"{part.start:#x}"))
             notes.append(f"{message}: {len(found)} ranges were read")
-            return tuple(sorted(found)), False
+            return tuple(merged(found)), False
         seen.add(node)
         found.append(part)
         node = fields["Next"]
-    return tuple(sorted(found)), True
+    return tuple(merged(found)), not node and sum(part.size for part in merged(found)) == sum(p.size for p in found)
 
 
 def _extents(
@@ -164,8 +177,11 @@ def _extents(
     return tuple(sorted(out, key=lambda extent: extent.span))
 
 
-def _parked_bytes(view: View, layout: Layout, fields: dict[str, int]) -> int:
-    """Bytes of the blocks on the 128 lookaside lists: list i holds blocks of i granules, its SLIST knows how many."""
+def _parked_bytes(view: View, layout: Layout, fields: dict[str, int]) -> int | None:
+    """Bytes of the blocks on the 128 lookaside lists: list i holds blocks of i granules, its SLIST knows how many.
+
+    None where the lists are not in the dump.
+    """
     base = fields.get("FrontEndHeap", 0)
     if not base or FRONT_ENDS.get(fields.get("FrontEndHeapType", 0)) != "lookaside":
         return 0
@@ -173,7 +189,9 @@ def _parked_bytes(view: View, layout: Layout, fields: dict[str, int]) -> int:
     depth_at = struct.offset("ListHead") + (4 if view.pointer_bytes == 4 else 0)  # SLIST_HEADER (winnt.h)
     total = 0
     for i in range(_LOOKASIDE_LISTS):
-        depth = view.space.try_integer(base + i * struct.size + depth_at, 2) or 0
+        depth = view.space.try_integer(base + i * struct.size + depth_at, 2)
+        if depth is None:
+            return None
         total += depth * i * view.granularity
     return total
 

@@ -2,59 +2,91 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.records import Segment
-from heapdump.heaps.base import PAGE
-from heapdump.heaps.rings import Ring, walk_ring
+from heapdump.heaps.base import PAGE, SEGMENT_SIGNATURE, Context
+from heapdump.heaps.rings import Ring
 from heapdump.layouts import Layout
-from heapdump.process.model import Process, View
-from heapdump.spans import Span
+from heapdump.process.model import View
+from heapdump.spans import Span, merged
+from heapdump.words import plural
 
-_SIGNATURE = 0xFFEEFFEE
 _MAX_SEGMENT_BYTES = 1 << 40
 
 
 def read_segments(
-    process: Process, view: View, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
+    context: Context, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
 ) -> tuple[tuple[Segment, ...], bool]:
-    """(segments by list order, the heap's own first; whether none can be missing)."""
+    """(segments by list order, the heap's own first; whether all of them and of their ranges are known)."""
+    view = context.view
     offset = layout["_HEAP_SEGMENT"].offset("SegmentListEntry")
     head = heap + layout["_HEAP"].offset("SegmentList")
-    ring = walk_ring(view.space, head, lambda node: segment_span(view, layout, heap, node - offset) is not None)
+    ring = context.ring(head, lambda node: segment_span(view, layout, heap, node - offset) is not None)
     ring_findings("segment", heap, ring, "segment list", findings, notes)
     addresses = dict.fromkeys(node - offset for node in ring.nodes)
     if not ring.is_closed:
-        addresses.update(dict.fromkeys(_scan_for_segments(process, view, layout, heap)))
+        addresses.update(dict.fromkeys(context.segment_headers.get(heap, ())))
     ordered = sorted(addresses, key=lambda address: address != heap)
-    if heap not in addresses and segment_span(view, layout, heap, heap) is not None:
+    if heap not in addresses:
         ordered.insert(0, heap)
-    segments = tuple(_segment(view, layout, heap, address, findings, notes) for address in ordered)
-    return segments, ring.is_closed
+    good = _without_overlaps(view, layout, heap, ordered, findings, notes)
+    segments = tuple(_segment(context, layout, heap, address, span, findings, notes) for address, span in good)
+    whole = ring.is_closed and len(good) == len(ordered) and all(s.has_all_ranges for s in segments)
+    return segments, whole
+
+
+def _without_overlaps(
+    view: View, layout: Layout, heap: int, addresses: list[int], findings: list[Finding], notes: list[str]
+) -> list[tuple[int, Span]]:
+    """(address, span) of each segment; one that lies over another is damage and is left out."""
+    out: list[tuple[int, Span]] = []
+    starts: list[tuple[int, int]] = []
+    for address in addresses:
+        span = segment_span(view, layout, heap, address)
+        if span is None:
+            continue
+        i = bisect_left(starts, (span.start, span.end))
+        if any(other[0] < span.end and span.start < other[1] for other in starts[max(0, i - 1) : i + 1]):
+            message = f"segment {address:#x} of heap {heap:#x} overlaps another segment and was left out"
+            findings.append(Finding("segment", "error", heap, address, 1, message, "memory of its own", f"{span.start:#x}"))
+            notes.append(message)
+            continue
+        starts.insert(i, (span.start, span.end))
+        out.append((address, span))
+    return out
 
 
 def segment_span(view: View, layout: Layout, heap: int, address: int) -> Span | None:
     """[base, reserve end) of the segment whose header lies at the address; None where it is none of this heap's."""
     fields = view.struct("_HEAP_SEGMENT", address, layout)
-    if fields is None or fields["SegmentSignature"] != _SIGNATURE or fields["Heap"] != heap:
+    if fields is None:
+        return None
+    signed, named = fields["SegmentSignature"] == SEGMENT_SIGNATURE, fields["Heap"] == heap
+    # the heap's own header was verified as a heap already: one of the two may be damaged there
+    if not (signed or named) if address == heap else not (signed and named):
         return None
     base, size = fields["BaseAddress"], fields["NumberOfPages"] * PAGE
     if not (base <= address < base + size <= base + _MAX_SEGMENT_BYTES) or base % PAGE:
         return None
+    if base + size >> (8 * view.pointer_bytes):
+        return None
     return Span(base, base + size)
 
 
-def _scan_for_segments(process: Process, view: View, layout: Layout, heap: int) -> list[int]:
-    """Reservations that begin with a segment header of this heap: for a list that is broken."""
-    starts = (int(process.regions.start[first]) for first, _ in process.regions.runs())
-    return [start for start in starts if segment_span(view, layout, heap, start) is not None]
-
-
 def _segment(
-    view: View, layout: Layout, heap: int, address: int, findings: list[Finding], notes: list[str]
+    context: Context,
+    layout: Layout,
+    heap: int,
+    address: int,
+    span: Span,
+    findings: list[Finding],
+    notes: list[str],
 ) -> Segment:
+    view, descriptor = context.view, layout["_HEAP_UCR_DESCRIPTOR"]
     fields = view.struct("_HEAP_SEGMENT", address, layout) or {}
-    span = segment_span(view, layout, heap, address) or Span(address, address)
-    descriptor = layout["_HEAP_UCR_DESCRIPTOR"]
+    stated = fields.get("NumberOfUnCommittedPages", 0) * PAGE
 
     def read(node: int) -> Span | None:
         ucr = view.struct("_HEAP_UCR_DESCRIPTOR", node - descriptor.offset("SegmentEntry"), layout)
@@ -63,10 +95,19 @@ def _segment(
         found = Span(ucr["Address"], ucr["Address"] + ucr["Size"])
         return found if span.covers(found) else None
 
-    ring = walk_ring(view.space, address + layout["_HEAP_SEGMENT"].offset("UCRSegmentList"), lambda n: read(n) is not None)
-    ring_findings("ucr", heap, ring, f"list of uncommitted ranges of segment {address:#x}", findings, notes)
-    ranges = sorted({found for node in ring.nodes if (found := read(node)) is not None and found.size})
-    return Segment(address, span, tuple(ranges), fields.get("NumberOfUnCommittedPages", 0) * PAGE)
+    head = address + layout["_HEAP_SEGMENT"].offset("UCRSegmentList")
+    ring = context.ring(head, lambda node: read(node) is not None)
+    what = f"list of uncommitted ranges of segment {address:#x}"
+    ring_findings("ucr", heap, ring, what, findings, notes)
+    listed = sorted(found for node in ring.nodes if (found := read(node)) is not None and found.size)
+    ranges = merged(listed)
+    total = sum(part.size for part in ranges)
+    whole = ring.is_closed and total == stated and total == sum(part.size for part in listed)
+    if ring.is_closed and not whole:
+        message = f"the {what} of heap {heap:#x} holds {plural(total, 'byte')}, the segment says {stated:,}"
+        findings.append(Finding("ucr", "error", heap, head, view.pointer_bytes, message, f"{stated}", f"{total}"))
+        notes.append(message)
+    return Segment(address, span, tuple(ranges), stated, whole)
 
 
 def ring_findings(
@@ -77,7 +118,7 @@ def ring_findings(
         expected = "a node of the list" if broken.expected is None else f"{broken.expected:#x}"
         found = "no memory" if broken.found is None else f"{broken.found:#x}"
         message = f"the {what} of heap {heap:#x} is broken: the link at {broken.address:#x} is {found}"
-        findings.append(Finding(kind, "error", heap, broken.address, 8, message, expected, found))
+        findings.append(Finding(kind, "error", heap, broken.address, broken.length, message, expected, found))
     if not ring.is_closed:
         places = ", ".join(f"{b.address:#x}" for b in ring.breaks[:4])
         notes.append(

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import LargeBlock
-from heapdump.heaps.base import PAGE
+from heapdump.heaps.base import PAGE, Context
 from heapdump.heaps.nt_segments import ring_findings
-from heapdump.heaps.rings import walk_ring
 from heapdump.layouts import Layout
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
 
 
 def read_large_blocks(
-    process: Process, view: View, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
+    context: Context, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
 ) -> tuple[tuple[LargeBlock, ...] | None, bool]:
     """(blocks in list order, or None where the list's head is not in the dump; whether none can be missing).
 
     A broken list is followed from both of its ends.
     """
+    process, view = context.process, context.view
     head = heap + layout["_HEAP"].offset("VirtualAllocdBlocks")
     if view.space.try_pointer(head) is None:
         notes.append(f"the large-block list of heap {heap:#x} is not in the dump")
@@ -31,7 +31,7 @@ def read_large_blocks(
             blocks[node] = block
         return block is not None
 
-    ring = walk_ring(view.space, head, accepts)
+    ring = context.ring(head, accepts)
     ring_findings("virtual_list", heap, ring, "large-block list", findings, notes)
     return tuple(blocks[node] for node in ring.nodes), ring.is_closed
 

@@ -6,9 +6,9 @@ The handle's page is filled with EE bytes; the root lies in the next page (heap-
 from __future__ import annotations
 
 from heapdump.blocks.records import Heap, HeapKind
-from heapdump.heaps.base import PAGE, Claim
+from heapdump.heaps.base import PAGE, Claim, Context
 from heapdump.heaps.whole import own_reservation
-from heapdump.process.model import Process, View
+from heapdump.process.model import View
 
 FILL = 0xEEEEEEEE
 ROOT_SIGNATURE = 0xFFEEDDCC
@@ -25,13 +25,13 @@ class PageHeapWalker:
             return None
         return Claim(address, ("handle page filled with EE", "root signature FFEEDDCC"), is_layout_exact=True)
 
-    def describe(self, process: Process, view: View, claim: Claim, index: int) -> Heap:
+    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
         """The reservation of handle and root; the blocks' reservations are counted as <unknown> memory."""
         note = (
             f"heap {claim.address:#x} is a page heap: only its own reservation is counted as PageHeap, "
             "its blocks are not walked"
         )
-        return own_reservation(process, view, claim, index, HeapKind.PAGE, "page heap", note)
+        return own_reservation(context, claim, index, HeapKind.PAGE, "page heap", note)
 
 
 WALKER = PageHeapWalker()

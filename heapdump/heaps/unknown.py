@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from heapdump.blocks.records import Heap, HeapKind
-from heapdump.heaps.base import Claim
+from heapdump.heaps.base import SEGMENT_SIGNATURE, Claim, Context
 from heapdump.heaps.whole import own_reservation
-from heapdump.process.model import Process, View
-
-_SEGMENT_SIGNATURE = 0xFFEEFFEE
+from heapdump.process.model import View
 
 
 class UnknownHeapWalker:
@@ -17,17 +15,17 @@ class UnknownHeapWalker:
         """Always, and always the weakest claim."""
         return Claim(address, (), (_reason(view, address),))
 
-    def describe(self, process: Process, view: View, claim: Claim, index: int) -> Heap:
+    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
         """The address and the reason; none of its memory is called Heap."""
         note = f"heap {claim.address:#x} is not verified: {claim.doubts[0]}"
-        return own_reservation(process, view, claim, index, HeapKind.UNKNOWN, "", note)
+        return own_reservation(context, claim, index, HeapKind.UNKNOWN, "", note)
 
 
 def _reason(view: View, address: int) -> str:
     word = view.space.try_integer(address + 2 * view.pointer_bytes, 4)
     if word is None:
         return "its header is not in the dump"
-    if word == _SEGMENT_SIGNATURE:
+    if word == SEGMENT_SIGNATURE:
         # Wine: the segment signature in Windows' place, nothing else of an NT heap
         return "it has FFEEFFEE in the place of an NT heap's segment signature, but no EEFFEEFF (Wine, or damaged)"
     return f"no heap signature: {word:#x} where an NT, segment or page heap has its own"

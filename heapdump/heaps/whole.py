@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from heapdump.blocks.records import Extent, Heap, HeapKind, Stated
-from heapdump.heaps.base import Claim, role_of
-from heapdump.process.model import Process, View
+from heapdump.heaps.base import Claim, Context, role_of
 from heapdump.spans import Span
 
 
 def own_reservation(
-    process: Process, view: View, claim: Claim, index: int, kind: HeapKind, what: str, note: str, known: Span | None = None
+    context: Context, claim: Claim, index: int, kind: HeapKind, what: str, note: str, known: Span | None = None
 ) -> Heap:
     """A heap known by its own reservation alone; `known` is its extent where the dump has no memory map."""
+    process, view = context.process, context.view
     span = process.regions.allocation(claim.address) or known
     committed = process.regions.committed_bytes(span) if span and process.regions.is_complete_map else None
     return Heap(

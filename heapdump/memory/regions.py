@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.spans import Span, merged
+from heapdump.words import plural
 
 _U64 = np.uint64
+_TOP = (1 << 64) - 1
 
 
 class State(IntEnum):
@@ -150,21 +152,20 @@ class RegionTable:
         i = self.index_at(address)
         if i is None or not self.is_complete_map or self.state[i] == State.MEM_FREE:
             return None
-        base, first, last = self.allocation_base[i], i, i
-        while first and self.allocation_base[first - 1] == base and self.end[first - 1] == self.start[first]:
-            first -= 1
-        while last + 1 < len(self) and self.allocation_base[last + 1] == base and self.end[last] == self.start[last + 1]:
-            last += 1
-        return Span(int(self.start[first]), int(self.end[last]))
+        firsts = self._run_starts
+        run = bisect_right(firsts, i) - 1
+        last = firsts[run + 1] - 1 if run + 1 < len(firsts) else len(self) - 1
+        return Span(int(self.start[firsts[run]]), int(self.end[last]))
 
     def committed_bytes(self, span: Span) -> int:
         """Committed bytes of the span by this map."""
+        span = Span(min(span.start, _TOP), min(span.end, _TOP))
         lo = max(0, int(np.searchsorted(self.start, _U64(span.start), side="right")) - 1)
-        hi = int(np.searchsorted(self.start, _U64(min(span.end, (1 << 64) - 1)), side="left"))
+        hi = int(np.searchsorted(self.start, _U64(span.end), side="left"))
         if lo >= hi:
             return 0
         start = np.maximum(self.start[lo:hi], _U64(span.start))
-        end = np.minimum(self.end[lo:hi], _U64(min(span.end, (1 << 64) - 1)))
+        end = np.minimum(self.end[lo:hi], _U64(span.end))
         keep = (self.state[lo:hi] == State.MEM_COMMIT) & (end > start)
         return int((end - start)[keep].sum())
 
@@ -175,7 +176,7 @@ class RegionTable:
         """
         if not len(self) or not claims:
             return self
-        claim_edges = np.array([edge for c in claims for edge in (c.span.start, c.span.end)], dtype=_U64)
+        claim_edges = np.array([min(edge, _TOP) for c in claims for edge in (c.span.start, c.span.end)], dtype=_U64)
         edges = np.unique(np.concatenate([self.start, self.end, claim_edges]))
         owner = np.full(len(edges), -1, np.int64)
         lows = np.searchsorted(edges, claim_edges[0::2]).tolist()
@@ -198,11 +199,15 @@ class RegionTable:
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """(first row, row behind the last) of each allocation: touching rows with the same allocation base."""
+        yield from pairwise([*self._run_starts, len(self)])
+
+    @cached_property
+    def _run_starts(self) -> list[int]:
+        """First row of each allocation."""
         if not len(self):
-            return
+            return []
         breaks = (self.allocation_base[1:] != self.allocation_base[:-1]) | (self.start[1:] != self.end[:-1])
-        firsts = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(self)]
-        yield from pairwise(firsts)
+        return [0, *(np.flatnonzero(breaks) + 1).tolist()]
 
 
 Member = TypeVar("Member", State, Kind)
@@ -216,9 +221,9 @@ def known(kind: type[Member], value: int) -> Member:
 def region_table(regions: NDArray[np.void], notes: list[str]) -> RegionTable:
     """The memory map of the dump, sorted; entries that overlap, wrap or are empty are cut, with a note."""
     start, size = regions["base"].astype(_U64), regions["size"].astype(_U64)
-    good = (size > 0) & (size <= _U64((1 << 64) - 1) - start)
+    good = (size > 0) & (size <= _U64(_TOP) - start)
     if not good.all():
-        notes.append(f"{int((~good).sum()):,} entries of the memory map have an impossible extent: left out")
+        notes.append(f"{plural(int((~good).sum()), 'entry')} of the memory map with an impossible extent left out")
     regions = regions[good]
     regions = regions[np.argsort(regions["base"], kind="stable")]
     start = regions["base"].astype(_U64)
@@ -227,7 +232,7 @@ def region_table(regions: NDArray[np.void], notes: list[str]) -> RegionTable:
         floor = np.concatenate([np.zeros(1, _U64), np.maximum.accumulate(end)[:-1]])
         late = floor > start
         if late.any():
-            notes.append(f"{int(late.sum()):,} entries of the memory map overlap others: the first one counts")
+            notes.append(f"overlapping entries in the memory map ({int(late.sum()):,}): the first one counts")
             start = np.where(late, floor, start)
             keep = start < end
             regions, start, end = regions[keep], start[keep], end[keep]
@@ -251,7 +256,7 @@ def rebuilt_table(held: Sequence[Span], images: Sequence[Span]) -> RegionTable:
     What the dump holds was committed; a module's extent is MEM_IMAGE, its pages outside the dump of unknown state.
     Protection, other reservations and what lies between are not known, so nothing here is called free.
     """
-    image_spans = merged(images)
+    image_spans = merged(Span(span.start, min(span.end, _TOP)) for span in images)
     edges = sorted({edge for span in (*held, *image_spans) for edge in (span.start, span.end)})
     rows = []
     h = i = 0

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from heapdump.errors import Unreadable
 from heapdump.spans import Span
+from heapdump.words import plural
 
 ReadAt = Callable[[int, int], bytes]
 """(file offset, size in bytes) → those bytes of the file."""
@@ -150,7 +151,7 @@ def disjoint(
     start, size = ranges["start"].astype(_U64), ranges["size"].astype(_U64)
     wraps = size > _U64(_TOP) - start
     if wraps.any():
-        gaps.append(f"{int(wraps.sum()):,} memory ranges run past the top of the address space: left out")
+        gaps.append(f"{plural(int(wraps.sum()), 'memory range')} past the top of the address space left out")
         ranges = ranges[~wraps]
     ranges, lost = _inside_file(ranges, file_bytes, gaps)
     ranges = ranges[np.argsort(ranges["start"], kind="stable")]
@@ -164,9 +165,8 @@ def _inside_file(ranges: NDArray[np.void], file_bytes: int, gaps: list[str]) -> 
     if not cut.any():
         return ranges, 0
     lost = sum(int(v) for v in (size - room)[cut].tolist())
-    gaps.append(
-        f"the file ends before its memory does: {lost:,} bytes in {int(cut.sum()):,} of {len(ranges):,} ranges are missing"
-    )
+    where = f"{int(cut.sum()):,} of {plural(len(ranges), 'range')}"
+    gaps.append(f"the file ends before its memory does: {plural(lost, 'byte')} in {where} missing")
     ranges = ranges.copy()
     ranges["size"] = np.minimum(size, room)
     return ranges[ranges["size"] > 0], lost
@@ -182,7 +182,7 @@ def _without_overlaps(ranges: NDArray[np.void], remarks: list[str]) -> NDArray[n
     if not late.any():
         return ranges
     # The same stack pages in several lists are ordinary (Wine, Breakpad); worth a word in `info`, not a warning.
-    remarks.append(f"{int(late.sum()):,} memory ranges overlap others: the common part is taken from the first")
+    remarks.append(f"overlapping memory ranges ({int(late.sum()):,}): the common part is taken from the first")
     moved = np.where(late, floor, start)
     ranges = ranges.copy()
     ranges["offset"] += np.minimum(moved, end) - start

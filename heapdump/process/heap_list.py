@@ -13,8 +13,14 @@ from collections.abc import Sequence
 from heapdump.memory import limits
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span
+from heapdump.words import plural
 
 _FIRST_BUILD_WITH_RING = 26100
+_LAST_BUILD_WITHOUT_RING = 22000
+"""Builds between the two have not been seen: both lists are read there."""
+
+_MAX_CANDIDATES = 65_536
+"""Words of ntdll that may point near the default heap; a real ntdll has some dozens."""
 
 
 def heap_list(
@@ -28,7 +34,8 @@ def heap_list(
         return _default_heap(peb_fields), False
     handles, complete = _peb_array(space, peb_fields, gaps)
     default = peb_fields.get("ProcessHeap", 0)
-    ring = _ring(space, default, ntdlls, gaps) if default and ntdlls else None
+    may_have_ring = default and build > _LAST_BUILD_WITHOUT_RING
+    ring = _ring(space, default, ntdlls, gaps) if may_have_ring else None
     if ring is None and build >= _FIRST_BUILD_WITH_RING and ntdlls:
         gaps.append(
             "this Windows keeps its heaps on a list in ntdll's data, which was not found in the dump: "
@@ -45,16 +52,19 @@ def _default_heap(peb_fields: dict[str, int]) -> tuple[int, ...]:
 
 
 def _peb_array(space: AddressSpace, peb_fields: dict[str, int], gaps: list[str]) -> tuple[list[int], bool]:
-    count = min(peb_fields["NumberOfHeaps"], peb_fields["MaximumNumberOfHeaps"], limits.MAX_HEAPS)
+    stated = peb_fields["NumberOfHeaps"]
+    count = min(stated, peb_fields["MaximumNumberOfHeaps"], limits.MAX_HEAPS)
     handles: list[int] = []
+    if count < stated:
+        gaps.append(f"the PEB says {plural(stated, 'heap')}, which its list cannot hold: the first {count:,} were read")
     for i in range(count):
         handle = space.try_pointer(peb_fields["ProcessHeaps"] + i * space.pointer_bytes)
         if handle is None:
-            gaps.append(f"the PEB's list of {count} heaps can be read up to handle {i}: the rest is not in the dump")
+            gaps.append(f"the PEB's list of {plural(count, 'heap')} ends at handle {i}: the rest is not in the dump")
             return handles, False
         if handle:
             handles.append(handle)
-    return handles, True
+    return handles, count == stated
 
 
 def _ring(space: AddressSpace, default: int, ntdlls: Sequence[Span], gaps: list[str]) -> list[int] | None:
@@ -63,7 +73,7 @@ def _ring(space: AddressSpace, default: int, ntdlls: Sequence[Span], gaps: list[
     near = Span(default, default + (1 << 32))  # the first node lies in the process heap's first segment
     for ntdll in ntdlls:
         for start, words in space.words(ntdll):
-            for i in ((words >= near.start) & (words < near.end)).nonzero()[0].tolist():
+            for i in ((words >= near.start) & (words < near.end)).nonzero()[0][:_MAX_CANDIDATES].tolist():
                 head, node = start + i * pointer, int(words[i])
                 if space.try_pointer(node + pointer) == head and space.try_pointer(node + 2 * pointer) == default:
                     return _follow(space, head, node, gaps)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump import layouts
+from heapdump.dump import limits
 from heapdump.dump.open import Minidump
 from heapdump.dump.streams import PROCESSOR_NAMES, ExceptionRecord, ModuleRecord, ThreadRecord
 from heapdump.memory.regions import RegionTable, rebuilt_table, region_table
@@ -54,7 +56,7 @@ def load_process(dump: Minidump) -> Process:
         exception=_normal_exception(dump.exception, arch),
         misc=dump.misc_info,
         missing_bytes=missing,
-        notes=tuple(gaps),
+        notes=(*gaps, *dump.module_notes, *dump.thread_notes),
     )
 
 
@@ -94,6 +96,11 @@ def _normal_exception(record: ExceptionRecord | None, arch: Arch) -> ExceptionRe
 def _address_space(dump: Minidump, arch: Arch) -> tuple[AddressSpace, int]:
     ranges = dump.memory_ranges.copy()
     ranges["start"] = _normal_column(ranges["start"], arch)
+    limits.require(
+        "bytes of memory in the dump",
+        int(np.minimum(ranges["size"], np.uint64(dump.file_bytes)).sum()),
+        limits.MAX_SHARED_BYTES * dump.file_bytes,
+    )
     ranges, missing = disjoint(ranges, dump.file_bytes, dump.notes, dump.remarks)
     return AddressSpace(dump.read_at, ranges, 8 if arch == "x64" else 4), missing
 
@@ -124,9 +131,11 @@ def _ntdll_version(records: Sequence[ModuleRecord]) -> tuple[int, int, int, int]
 
 
 def _ntdlls(records: Sequence[ModuleRecord]) -> tuple[Span, ...]:
-    return tuple(m.span for m in records if _is_ntdll(m))
+    """The extents of ntdll: one, or two under WOW64; a dump that lists more is not believed."""
+    return tuple(dict.fromkeys(m.span for m in records if _is_ntdll(m)))[:2]
 
 
+@cache
 def _file_name(path: str) -> str:
     return path.replace("/", "\\").rpartition("\\")[2]
 

@@ -107,6 +107,7 @@ class View:
         """PEB.NtGlobalFlag, or None where the PEB is not in the dump."""
         return self.peb_fields.get("NtGlobalFlag")
 
+    @cached_property
     def layouts(self) -> tuple[Layout, ...]:
         """Every layout of this processor, the likeliest first; for confirmation on a structure itself."""
         return tuple(layouts.load(name) for name in self.layout_names)

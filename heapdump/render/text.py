@@ -1,4 +1,4 @@
-"""Numbers and names as text, and back: sizes, shares, WinDbg's address forms, escaped strings."""
+"""Numbers and names as text, and back: shares, WinDbg's address forms, escaped strings."""
 
 from __future__ import annotations
 
@@ -6,27 +6,11 @@ import re
 import unicodedata
 
 from heapdump.errors import WrongUsage
+from heapdump.words import plural, short_size, size
 
-_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+__all__ = ["address", "count", "parse_address", "parse_size", "plural", "printable", "share", "short_size", "size"]
+
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
-
-def size(value: int | None) -> str:
-    """`13.347 GB` as WinDbg prints sizes (units of 1024, three decimals), whole bytes below 1 kB, `-` for None."""
-    if value is None:
-        return "-"
-    unit = 0
-    scaled = float(value)
-    while abs(scaled) >= 1024 and unit < len(_UNITS) - 1:
-        scaled /= 1024
-        unit += 1
-    return f"{value} B" if unit == 0 else f"{scaled:.3f} {_UNITS[unit]}"
-
-
-def short_size(value: int) -> str:
-    """`13.3 GB`: one decimal, for sentences."""
-    text, _, unit = size(value).partition(" ")
-    return f"{float(text):.1f} {unit}" if unit != "B" else f"{text} bytes"
 
 
 def share(value: float | None) -> str:
@@ -42,11 +26,6 @@ def address(value: int | None) -> str:
 def count(value: int | None) -> str:
     """`12,345`, `-` for None."""
     return "-" if value is None else f"{value:,}"
-
-
-def plural(number: int, word: str) -> str:
-    """`1 large block`, `189 large blocks`."""
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def printable(text: str) -> str:

@@ -1,0 +1,30 @@
+"""Numbers in words, for messages of every room: sizes, plurals."""
+
+from __future__ import annotations
+
+_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
+
+
+def size(value: int | None) -> str:
+    """`13.347 GB` as WinDbg prints sizes (units of 1024, three decimals), whole bytes below 1 kB, `-` for None."""
+    if value is None:
+        return "-"
+    unit = 0
+    scaled = float(value)
+    while abs(scaled) >= 1024 and unit < len(_UNITS) - 1:
+        scaled /= 1024
+        unit += 1
+    return f"{value} B" if unit == 0 else f"{scaled:.3f} {_UNITS[unit]}"
+
+
+def short_size(value: int) -> str:
+    """`13.3 GB`: one decimal, for sentences."""
+    text, _, unit = size(value).partition(" ")
+    return f"{float(text):.1f} {unit}" if unit != "B" else plural(value, "byte")
+
+
+def plural(number: int, word: str) -> str:
+    """`1 large block`, `189 large blocks`, `2 entries`."""
+    if number != 1:
+        word = word[:-1] + "ies" if word.endswith("y") else word + "s"
+    return f"{number:,} {word}"
