@@ -53,6 +53,10 @@ def cli(dump: Path | None) -> None:
 
 def main() -> None:
     """Runs the command line and exits."""
+    if sys.stdout is None or sys.stderr is None:
+        # started with closed streams (`>&-`): nobody reads, nothing to complain to
+        sys.stdout = sys.stdout or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open to the end
+        sys.stderr = sys.stderr or Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -63,7 +67,6 @@ def run(arguments: list[str]) -> int:
     """Carries out one command line; the exit code."""
     try:
         code = cli.main(arguments, prog_name="heapdump", standalone_mode=False)
-        sys.stdout.flush()
     except HeapdumpError as error:
         _complain(str(error))
         return error.exit_code
@@ -75,10 +78,6 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         _complain("interrupted")
         return 130
-    except BrokenPipeError:
-        # the reader of the pipe has seen enough (`| head`); keep Python from complaining while it closes stdout
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     return code if isinstance(code, int) else 0
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.process.model import Process
+from heapdump.words import plural
 
 Answerable = Literal["yes", "partly", "no"]
 _FULL_MEMORY = 0x2
@@ -37,7 +38,7 @@ def capabilities(process: Process, heaps: Sequence[Heap], flags: int) -> tuple[Q
 def _memory_map(process: Process) -> Iterator[Question]:
     question = "where did the memory go? (summary, regions)"
     if process.regions.is_complete_map:
-        yield Question(question, "yes", f"memory map with {len(process.regions):,} regions", "")
+        yield Question(question, "yes", f"memory map with {plural(len(process.regions), 'region')}", "")
     else:
         reason = "no memory map (MemoryInfoList): free and reserved memory is not known"
         yield Question(question, "partly", reason, FULL_DUMP)
@@ -50,9 +51,9 @@ def _heaps(process: Process, heaps: Sequence[Heap]) -> Iterator[Question]:
     if not certain:
         yield Question(question, "no", "no heap header is in the dump", FULL_DUMP)
     elif lists and all(heap.is_fully_walked for heap in heaps):
-        yield Question(question, "yes", f"{len(heaps)} heaps, all lists whole", "")
+        yield Question(question, "yes", f"{plural(len(heaps), 'heap')}, all lists whole", "")
     else:
-        reason = f"{len(certain)} of {len(heaps)} heaps verified, some lists or inner parts not read (see heaps)"
+        reason = f"{len(certain)} of {plural(len(heaps), 'heap')} verified, some lists or inner parts not read (see heaps)"
         yield Question(question, "partly", reason, "" if lists else FULL_DUMP)
 
 
@@ -65,6 +66,8 @@ def _blocks(process: Process, heaps: Sequence[Heap], flags: int) -> Iterator[Que
         yield Question(question, "partly", reason, "copy the dump again, comparing sizes")
     elif flags & _FULL_MEMORY and committed:
         yield Question(question, "yes", "full memory", "")
+    elif flags & _FULL_MEMORY:
+        yield Question(question, "no", "full memory, but no heap could be located in it", "")
     else:
         yield Question(question, "no", "the dump was written without full memory", FULL_DUMP)
 
@@ -88,7 +91,7 @@ def _crash(process: Process) -> Iterator[Question]:
         yield Question(question, "yes", f"exception {process.exception.code:#010x} is recorded", "")
     elif process.threads:
         yield Question(question, "partly", "no exception: taken of a running process; the threads are there",
-                       "to catch a crash: procdump -ma -e <pid>")  # fmt: skip
+                       "to catch the crash itself: procdump -ma -e <pid>")  # fmt: skip
     else:
         yield Question(question, "no", "neither an exception nor threads", FULL_DUMP)
 
@@ -100,4 +103,4 @@ def _modules(process: Process) -> Iterator[Question]:
         yield Question(question, "no", "no module list", FULL_DUMP)
     else:
         answer: Answerable = "yes" if with_pdb else "partly"
-        yield Question(question, answer, f"{len(process.modules)} modules, {with_pdb} with PDB id", "")
+        yield Question(question, answer, f"{plural(len(process.modules), 'module')}, {with_pdb} with PDB id", "")

@@ -13,14 +13,16 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from heapdump.commands._files import find_dump, progress_bar, replaced
 from heapdump.errors import HeapdumpError, WrongUsage
 from heapdump.render.view import Answer, Record
 
 if TYPE_CHECKING:
+    from heapdump.blocks.records import Heap
     from heapdump.session import Snapshot
 
-EXIT_DONE, EXIT_FINDINGS, EXIT_USAGE, EXIT_UNREADABLE, EXIT_PARTIAL = range(5)
-_SUFFIXES = (".dmp", ".mdmp", ".hdmp")
+EXIT_DONE, EXIT_PARTIAL = 0, 4
+_MOST_LINES = 20
 DEFAULT_LIMIT = 20
 T = TypeVar("T")
 
@@ -35,8 +37,6 @@ class Request:
     limit: int | None
     sort: str | None
     reverse: bool
-    symbols: str | None
-    image_path: Path | None
     color: str
     verbosity: int
     progress: bool
@@ -60,20 +60,35 @@ class Request:
         if self.verbosity >= 0:
             click.echo(f"heapdump: {printable(text)}", err=True)
 
-    def rows(self, rows: Sequence[T], fields: dict[str, Callable[[T], Any]]) -> list[T]:
-        """The rows in the order that --sort and --reverse ask for; `fields` by their JSON names.
+    def rows(self, rows: Sequence[T], record: Callable[[T], Record]) -> list[T]:
+        """The rows in the order that --sort and --reverse ask for; `record` makes a row's JSON record.
+
+        What is not known (null) comes last either way.
 
         Raises:
-            WrongUsage: no such field.
+            WrongUsage: no such field, or one that has no order.
         """
         out = list(rows)
-        if self.sort is not None:
-            key = fields.get(self.sort) or fields.get(self.sort.replace("-", "_"))
-            if key is None:
-                raise WrongUsage(f"cannot sort by {self.sort!r}; there are: {', '.join(fields)}")
-            known = [row for row in out if key(row) is not None]
-            out = sorted(known, key=key) + [row for row in out if key(row) is None]
-        return out[::-1] if self.reverse else out
+        if self.sort is None:
+            return out[::-1] if self.reverse else out
+        name = self.sort.replace("-", "_")
+        keyed = [(record(row).get(name), row) for row in out]
+        example = record(out[0]) if out else {}
+        orderable = [field for field, value in example.items() if not isinstance(value, (list, dict))]
+        if out and name not in orderable:
+            raise WrongUsage(f"cannot sort by {self.sort!r}; there are: {', '.join(orderable)}")
+        known = [(_ordered(key), row) for key, row in keyed if key is not None]
+        known.sort(key=lambda pair: pair[0], reverse=self.reverse)
+        return [row for _, row in known] + [row for key, row in keyed if key is None]
+
+    def refuse_sorting(self, command: str) -> None:
+        """For commands whose answer is no list.
+
+        Raises:
+            WrongUsage: --sort or --reverse was given.
+        """
+        if self.sort is not None or self.reverse:
+            raise WrongUsage(f"{command} is no list that could be sorted; try heaps, regions, modules or threads")
 
     def shown(self, rows: Sequence[T]) -> tuple[Sequence[T], int]:
         """(the rows a table shows, how many more there are)."""
@@ -83,25 +98,31 @@ class Request:
 
     def emit(self, snapshot: Snapshot, answer: Answer) -> int:
         """Writes the answer in the format asked for, its gaps and notes on stderr; the exit code."""
-        with self._output() as stream:
+        with self._output(snapshot) as stream:
             for piece in self._pieces(snapshot, answer, stream):
                 stream.write(piece)
-        for gap in answer.gaps:
-            self.say(f"incomplete: {gap}")
-        for note in answer.notes if self.verbosity > 0 else ():
-            self.say(f"note: {note}")
+            stream.flush()
+        lines = [f"incomplete: {gap}" for gap in dict.fromkeys(answer.gaps)]
+        lines += [f"note: {note}" for note in answer.notes] if self.verbosity > 0 else []
+        for line in lines[:_MOST_LINES]:
+            self.say(line)
+        if len(lines) > _MOST_LINES:
+            self.say(f"… {len(lines) - _MOST_LINES:,} more lines like these; all of them are in `notes` of --json")
         return EXIT_DONE if answer.complete else EXIT_PARTIAL
 
     @contextlib.contextmanager
-    def _output(self) -> Iterator[IO[str]]:
-        if self.output is None:
-            yield sys.stdout
-            return
+    def _output(self, snapshot: Snapshot) -> Iterator[IO[str]]:
         try:
-            with self.output.open("w", encoding="utf-8", newline="\n") as stream:
-                yield stream
+            if self.output is None:
+                yield sys.stdout
+            else:
+                with replaced(self.output, snapshot.dump.path) as stream:
+                    yield stream
+        except BrokenPipeError:
+            # the reader of the pipe has seen enough (`| head`): no error, and nothing more to write at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
-            raise HeapdumpError(f"cannot write {self.output}: {error.strerror}") from error
+            raise HeapdumpError(f"cannot write {self.output or 'the output'}: {error.strerror}") from error
 
     def _pieces(self, snapshot: Snapshot, answer: Answer, stream: IO[str]) -> Iterable[str]:
         if self.format == "table":
@@ -116,12 +137,24 @@ class Request:
             from heapdump import __version__
 
             return machine.json_document(answer, __version__, dump_record(snapshot))
-        return (machine.json_lines if self.format == "jsonl" else machine.comma_separated)(answer.records())
+        if self.format == "jsonl":
+            return machine.json_lines(answer.records())
+        return machine.comma_separated(answer.records(), answer.nested)
 
     def _uses_color(self, is_terminal: bool) -> bool:
         if self.color != "auto":
             return self.color == "always"
         return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _ordered(key: Any) -> Any:
+    """Addresses and hex values sort as numbers."""
+    return int(key, 16) if isinstance(key, str) and key.startswith("0x") else key
+
+
+def heap_gaps(heaps: Sequence[Heap]) -> tuple[str, ...]:
+    """What is not known of some heaps, and why."""
+    return tuple(note for heap in heaps if not heap.is_fully_walked for note in heap.notes)
 
 
 def dump_record(snapshot: Snapshot) -> Record:
@@ -134,49 +167,6 @@ def dump_record(snapshot: Snapshot) -> Record:
         "os": process.windows.number,
         "pid": process.pid,
     }
-
-
-@contextlib.contextmanager
-def progress_bar(title: str, *, enabled: bool) -> Iterator[Callable[[int, int], None]]:
-    """A progress line on stderr, only on a terminal and only once the work has taken about a second."""
-    import time
-
-    start = shown = time.monotonic()
-
-    def report(done: int, total: int) -> None:
-        nonlocal shown
-        now = time.monotonic()
-        if now - start > 1 and now - shown > 0.1:
-            shown = now
-            share = f" ({done / total:.0%})" if total else ""
-            click.echo(f"\r{title}: {done >> 20:,} MB{share} ", nl=False, err=True)
-
-    visible = enabled and sys.stderr.isatty()
-    try:
-        yield report if visible else lambda done, total: None
-    finally:
-        if visible and shown > start:
-            click.echo("\r\x1b[K", nl=False, err=True)
-
-
-def find_dump(say: Callable[[str], None]) -> Path:
-    """The dump that nobody named: $HEAPDUMP_DUMP, else the only dump in the current folder.
-
-    Raises:
-        WrongUsage: there is none, or several.
-    """
-    named = os.environ.get("HEAPDUMP_DUMP")
-    if named:
-        say(f"using {named} (HEAPDUMP_DUMP)")
-        return Path(named)
-    found = sorted(path for path in Path().iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
-    if len(found) == 1:
-        say(f"using {found[0]}, the only dump in this folder")
-        return found[0]
-    how = "name one: heapdump summary crash.dmp, or -d crash.dmp, or set HEAPDUMP_DUMP"
-    if found:
-        raise WrongUsage(f"no dump named and {len(found)} in this folder ({found[0].name}, {found[1].name} …); {how}")
-    raise WrongUsage(f"no dump named and no {', '.join(_SUFFIXES)} file in this folder; {how}")
 
 
 _OPTIONS = (
@@ -193,7 +183,7 @@ _OPTIONS = (
     click.option("--symbols", metavar="PATH", help="Symbol path; no command of this version reads symbols."),
     click.option(
         "--image-path", type=click.Path(path_type=Path), metavar="DIR",
-        help="Where the PE files of modules are whose memory is not in the dump.",
+        help="Where the PE files of modules are; no command of this version reads them.",
     ),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True),
     click.option("-q", "--quiet", is_flag=True, help="No diagnostics on stderr."),
@@ -230,6 +220,8 @@ def _request(values: dict[str, Any]) -> Request:
     everything, limit = take("all_"), take("limit")
     as_json, format_ = take("json_"), take("format_")
     quiet, verbose = take("quiet"), take("verbose")
+    for not_yet_used in ("symbols", "image_path"):
+        take(not_yet_used)
     return Request(
         dump=take("dump") or on_group,
         format="json" if as_json else format_,
@@ -237,8 +229,6 @@ def _request(values: dict[str, Any]) -> Request:
         limit=None if everything else limit,
         sort=take("sort"),
         reverse=take("reverse"),
-        symbols=take("symbols"),
-        image_path=take("image_path"),
         color=take("color"),
         verbosity=-1 if quiet else verbose,
         progress=not take("no_progress"),

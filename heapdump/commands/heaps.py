@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands._shared import Request, dump_command, heap_gaps
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
@@ -56,22 +56,6 @@ def heap_record(heap: Heap) -> Record:
     }
 
 
-FIELDS: dict[str, Any] = {
-    "address": lambda h: h.address,
-    "index": lambda h: h.index,
-    "kind": lambda h: h.kind.value,
-    "role": lambda h: h.role,
-    "segments": lambda h: len(h.segments),
-    "reserved_bytes": lambda h: h.reserved_bytes,
-    "committed_bytes": lambda h: h.committed_bytes,
-    "free_bytes": lambda h: h.free_bytes,
-    "uncommitted_ranges": lambda h: h.uncommitted_ranges,
-    "virtual_blocks": lambda h: None if h.large_blocks is None else len(h.large_blocks),
-    "virtual_bytes": lambda h: h.large_committed_bytes,
-    "lock_contention": lambda h: h.stated.lock_contention,
-}
-
-
 def _kind(heap: Heap) -> str:
     return heap.kind.value + ("" if heap.trust.value == "exact" else "~")
 
@@ -96,14 +80,14 @@ VIEW: tuple[Column[Heap], ...] = (
     Column("Segs", lambda h: text.count(len(h.segments) or None), "segments on _HEAP.SegmentList (Segments[] before Vista)", right=True, rank=4),
     Column("Reserved", lambda h: text.size(h.reserved_bytes), "bytes of all segments (NumberOfPages); large blocks are apart", right=True, rank=3),
     Column("Committed", lambda h: text.size(h.committed_bytes), "reserved minus the segments' uncommitted ranges (UCRSegmentList)", right=True),
-    Column("Free", lambda h: text.size(h.free_bytes), "_HEAP.TotalFreeSize × granularity, Windows' own count (before Vista and the blocks on lookaside lists)", right=True),
+    Column("Free", lambda h: text.size(h.free_bytes), "_HEAP.TotalFreeSize × granularity, Windows' own count ; before Vista plus the blocks that lookaside lists hold", right=True),
     Column("UCR", lambda h: text.count(h.uncommitted_ranges if h.segments else None), "uncommitted ranges on the segments' lists", right=True, rank=6),
     Column("Large", _blocks, "entries on _HEAP.VirtualAllocdBlocks, each with a reservation of its own", right=True),
     Column("LargeBytes", lambda h: text.size(h.large_committed_bytes), "sum of their CommitSize", right=True, style="cyan"),
     Column("Front", lambda h: h.front_end or "-", "_HEAP.FrontEndHeapType: none, lookaside or lfh", rank=2),
     Column("LockCont", lambda h: text.count(h.stated.lock_contention), "_HEAP.Counters.LockCollisions (before Vista the lock's ContentionCount)", right=True, rank=7),
     Column("Stacks", lambda h: "-" if h.stack_traces is None else "yes" if h.stack_traces else "no", "allocation stacks are recorded: flag 0x08000000 (before Vista NtGlobalFlag 0x1000)", rank=6),
-    Column("Flags", _flags, "_HEAP.Flags", rank=8, flexible=True, style="dim"),
+    Column("Flags", _flags, "_HEAP.Flags", rank=8, flexible=16, style="dim"),
 )  # fmt: skip
 
 FRAGMENTATION: tuple[Column[Heap], ...] = (
@@ -137,7 +121,7 @@ def command(request: Request) -> int:
     heapdump heaps crash.dmp --explain        how each number is computed, and fragmentation
     """
     with request.open() as snapshot:
-        rows = request.rows(snapshot.heaps, FIELDS)
+        rows = request.rows(snapshot.heaps, heap_record)
         answer = Answer(
             "heaps",
             data=lambda: [heap_record(heap) for heap in rows],
@@ -145,13 +129,9 @@ def command(request: Request) -> int:
             parts=lambda: _parts(request, rows),
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps)),
             notes=(BLOCKS_NOTE,),
+            nested={"stated": ("reserved_bytes", "committed_bytes", "virtual_bytes", "segments", "uncommitted_ranges")},
         )
         return request.emit(snapshot, answer)
-
-
-def heap_gaps(heaps: Sequence[Heap]) -> tuple[str, ...]:
-    """What is not known of some heaps, and why."""
-    return tuple(note for heap in heaps if not heap.is_fully_walked for note in heap.notes)
 
 
 def _parts(request: Request, rows: Sequence[Heap]) -> list[Table[Any] | Lines]:
@@ -159,19 +139,20 @@ def _parts(request: Request, rows: Sequence[Heap]) -> list[Table[Any] | Lines]:
     parts: list[Table[Any] | Lines] = [Table(VIEW, shown, hidden=hidden, empty="no heap is known in this dump")]
     if rows:
         parts.append(Lines([[(_totals(rows), "")]]))
+    if any(heap.trust.value != "exact" for heap in rows):
+        parts.append(Lines([[("~ not exact: damaged, or verified with the layout of a neighbouring Windows build", "dim")]]))
     problems = [[(finding.message, "red")] for heap in rows for finding in heap.findings]
     if problems:
-        parts.append(Lines(problems))
+        kept, more = request.shown(problems)
+        parts.append(Lines([*kept, *([[(f"… {more:,} more", "dim")]] if more else [])]))
     if request.explain and rows:
         parts.append(Table(FRAGMENTATION, shown, title="Fragmentation"))
     return parts
 
 
 def _totals(rows: Sequence[Heap]) -> str:
-    committed = sum(heap.committed_bytes or 0 for heap in rows)
+    committed = sum(heap.committed_bytes or 0 for heap in rows if heap.segments)
     large = sum(heap.large_committed_bytes or 0 for heap in rows)
     blocks = sum(len(heap.large_blocks or ()) for heap in rows)
-    return (
-        f"{text.plural(len(rows), 'heap')}: {text.size(committed)} committed in segments, "
-        f"{text.size(large)} in {text.plural(blocks, 'large block')}"
-    )
+    total = f"{text.plural(len(rows), 'heap')}: {text.size(committed)} committed in segments"
+    return f"{total}, {text.size(large)} in {text.plural(blocks, 'large block')}" if blocks else total

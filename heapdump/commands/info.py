@@ -36,6 +36,7 @@ def command(request: Request) -> int:
     """
     from heapdump.analyses.capabilities import capabilities
 
+    request.refuse_sorting("info")
     with request.open() as snapshot:
         questions = capabilities(snapshot.process, snapshot.heaps, snapshot.dump.directory.header.flags)
         answer = Answer(

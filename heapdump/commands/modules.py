@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heapdump.commands._shared import Request, dump_command
 from heapdump.render import text
@@ -41,15 +41,6 @@ def _record(module: Module) -> Record:
     }
 
 
-FIELDS: dict[str, Any] = {
-    "name": lambda m: m.name.lower(),
-    "path": lambda m: m.path.lower(),
-    "address": lambda m: m.span.start,
-    "size": lambda m: m.span.size,
-    "timestamp": lambda m: m.timestamp,
-    "version": lambda m: m.version,
-}
-
 VIEW: tuple[Column[Module], ...] = (
     Column("Start", lambda m: f"{m.span.start:#x}", "first address (BaseOfImage)", right=True),
     Column("End", lambda m: f"{m.span.end:#x}", "first address behind the image", right=True, rank=2),
@@ -62,7 +53,7 @@ VERBOSE: tuple[Column[Module], ...] = (
     Column("Linked", lambda m: _date(m.timestamp), "TimeDateStamp of the PE header; hex where it is a hash (reproducible build)", rank=4),
     Column("Checksum", lambda m: f"{m.checksum:#x}", "CheckSum of the PE header", right=True, rank=5),
     Column("PDB", lambda m: _pdb(m) or "-", "GUID and age of its PDB, as symbol stores name it (CodeView RSDS record)", rank=3),
-    Column("Path", lambda m: m.path, "where the file was on that machine", flexible=True, style="dim"),
+    Column("Path", lambda m: m.path, "where the file was on that machine", flexible=24, style="dim"),
 )  # fmt: skip
 
 
@@ -75,15 +66,16 @@ def command(request: Request) -> int:
     heapdump modules crash.dmp --sort size --reverse
     """
     with request.open() as snapshot:
-        rows = request.rows(snapshot.process.modules, FIELDS)
+        rows = request.rows(snapshot.process.modules, _record)
         shown, hidden = request.shown(rows)
         columns = VERBOSE if request.verbosity > 0 else VIEW
-        empty = "the dump has no module list"
+        empty = "no module is known" if snapshot.dump.module_notes else "the dump has no module list"
         answer = Answer(
             "modules",
             data=lambda: [_record(module) for module in rows],
             records=lambda: (_record(module) for module in rows),
             parts=lambda: [Table(columns, shown, hidden=hidden, empty=empty)],
-            gaps=() if rows else (empty,),
+            gaps=snapshot.dump.module_notes if rows or snapshot.dump.module_notes else (empty,),
+            nested={"pdb": ("path", "guid", "age")},
         )
         return request.emit(snapshot, answer)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands._shared import Request, dump_command, heap_gaps
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Record, Table
 
@@ -57,7 +57,7 @@ VIEW: tuple[Column[Region], ...] = (
     Column("Type", lambda r: r.type.name.removeprefix("MEM_") if r.type else "", "MEM_PRIVATE, MEM_MAPPED or MEM_IMAGE (MemoryInfo Type)", rank=1),
     Column("Protect", lambda r: (r.protection or "").replace("PAGE_", ""), "MemoryInfo Protect; empty for reserved memory", rank=1),
     Column("InDump", lambda r: text.size(r.bytes_in_dump) if r.bytes_in_dump else "", "bytes of the range that the dump holds", right=True, rank=4),
-    Column("Usage", usage_words, "what it is for, by modules, TEBs, PEBs, heap lists, else <unknown> with its first bytes", flexible=True, style=lambda r: usage_style(r.usage)),
+    Column("Usage", usage_words, "what it is for, by modules, TEBs, PEBs, heap lists, else <unknown> with its first bytes", flexible=34, style=lambda r: usage_style(r.usage)),
 )  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def command(request: Request, usage: str | None, state: str | None, type_: str |
     address = text.parse_address(at) if at else None
     with request.open() as snapshot:
         found = select(snapshot.usage, usage=usage, state=state, type_=type_, protect=protect, address=address)
-        rows = request.rows(found, FIELDS)
+        rows = request.rows(found, _record)
         shown, hidden = request.shown(rows)
         empty = f"no region holds {address:#x}" if address is not None else "no region like that"
         answer = Answer(
@@ -87,19 +87,8 @@ def command(request: Request, usage: str | None, state: str | None, type_: str |
             data=lambda: [_record(row) for row in rows],
             records=lambda: (_record(row) for row in rows),
             parts=lambda: [Table(VIEW, shown, hidden=hidden, empty=empty)],
-            gaps=snapshot.gaps + tuple(g for h in snapshot.heaps if not h.is_fully_walked for g in h.notes),
+            gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps)),
         )
         return request.emit(snapshot, answer)
 
 
-FIELDS: dict[str, Any] = {
-    "address": lambda r: r.span.start,
-    "size": lambda r: r.span.size,
-    "allocation_base": lambda r: r.allocation_base,
-    "state": lambda r: r.state.name,
-    "type": lambda r: r.type.name,
-    "protect": lambda r: r.protection,
-    "usage": lambda r: r.usage,
-    "detail": lambda r: r.detail,
-    "bytes_in_dump": lambda r: r.bytes_in_dump,
-}

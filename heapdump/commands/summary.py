@@ -5,8 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._shared import Request, dump_command
-from heapdump.commands.heaps import heap_gaps
+from heapdump.commands._shared import Request, dump_command, heap_gaps
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -68,6 +67,7 @@ def command(request: Request) -> int:
     from heapdump.analyses.headlines import headlines
     from heapdump.analyses.summary import summarize
 
+    request.refuse_sorting("summary")
     with request.open() as snapshot:
         summary = summarize(snapshot.usage)
         found = headlines(snapshot.process, snapshot.heaps, summary)
@@ -75,7 +75,7 @@ def command(request: Request) -> int:
             "summary",
             data=lambda: _data(snapshot, summary, found),
             records=lambda: _records(summary),
-            parts=lambda: _parts(snapshot, summary, found),
+            parts=lambda: _parts(request, snapshot, summary, found),
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps)),
         )
         return request.emit(snapshot, answer)
@@ -160,14 +160,17 @@ def _records(summary: Summary) -> Iterator[Record]:
         yield row_record | {"busy_share": None, "total_share": None, "committed_bytes": item.bytes, "reserved_bytes": None}
 
 
-def _parts(snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...]) -> Iterator[Table[Any] | Lines]:
+def _parts(
+    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...]
+) -> Iterator[Table[Any] | Lines]:
     yield Lines(list(_process_lines(snapshot)))
     if found:
         yield Lines([[("• " + line.sentence, ""), (" → heapdump " + line.text.partition(" → heapdump ")[2], "cyan")] for line in found])
     yield Table(USAGE, summary.usage, empty="no memory is known")
     for columns, rows in ((TYPE, summary.type), (STATE, summary.state), (PROTECT, summary.protect)):
         if rows:
-            yield Table(columns, rows)
+            shown, hidden = request.shown(rows)
+            yield Table(columns, shown, hidden=hidden)
     if summary.largest:
         yield Table(LARGEST, summary.largest)
     if summary.largest_allocatable:

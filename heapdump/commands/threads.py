@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heapdump.commands._shared import Request, dump_command
 from heapdump.render import text
@@ -40,15 +40,6 @@ def _record(thread: Thread) -> Record:
     }
 
 
-FIELDS: dict[str, Any] = {
-    "id": lambda t: t.id,
-    "name": lambda t: t.name,
-    "teb": lambda t: t.tebs[0].address if t.tebs else None,
-    "ip": lambda t: t.ip,
-    "sp": lambda t: t.sp,
-}
-
-
 def columns(process: Process) -> tuple[Column[Thread], ...]:
     """The table's columns; addresses are named by this process's modules."""
 
@@ -70,7 +61,7 @@ def columns(process: Process) -> tuple[Column[Thread], ...]:
         Column("Stack", lambda t: _range(t.stacks), "[limit, base) of NtTib; of the dumped stack where no TEB is in the dump", rank=1),
         Column("Depth", lambda t: text.size(_depth(t)), "bytes between stack pointer and base", right=True, rank=4),
         Column("TEB", lambda t: text.address(t.tebs[0].address if t.tebs else None), "thread environment block", right=True, rank=3),
-        Column("Name", lambda t: t.name or "", "SetThreadDescription's name (ThreadNames stream)", flexible=True),
+        Column("Name", lambda t: t.name or "", "SetThreadDescription's name (ThreadNames stream)", flexible=10),
     )  # fmt: skip
 
 
@@ -92,14 +83,14 @@ def command(request: Request) -> int:
     heapdump threads crash.dmp
     """
     with request.open() as snapshot:
-        rows = request.rows(snapshot.process.threads, FIELDS)
+        rows = request.rows(snapshot.process.threads, _record)
         shown, hidden = request.shown(rows)
-        empty = "the dump has no thread list"
+        empty = "no thread is known" if snapshot.dump.thread_notes else "the dump has no thread list"
         answer = Answer(
             "threads",
             data=lambda: [_record(thread) for thread in rows],
             records=lambda: (_record(thread) for thread in rows),
             parts=lambda: [Table(columns(snapshot.process), shown, hidden=hidden, empty=empty)],
-            gaps=() if rows else (empty,),
+            gaps=snapshot.dump.thread_notes if rows or snapshot.dump.thread_notes else (empty,),
         )
         return request.emit(snapshot, answer)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from heapdump.render.text import printable
@@ -25,7 +25,7 @@ def json_document(answer: Answer, tool: str, dump: Record) -> Iterator[str]:
         "notes": [*answer.gaps, *answer.notes],
         "data": answer.data(),
     }
-    yield json.dumps(document, indent=1, ensure_ascii=True)
+    yield from json.JSONEncoder(indent=1, ensure_ascii=True).iterencode(document)
     yield "\n"
 
 
@@ -35,13 +35,13 @@ def json_lines(records: Iterable[Record]) -> Iterator[str]:
         yield json.dumps(record, ensure_ascii=True, separators=(",", ":")) + "\n"
 
 
-def comma_separated(records: Iterable[Record]) -> Iterator[str]:
-    """A header and one line for each record; lists are joined by `|`, objects spread to dotted names."""
+def comma_separated(records: Iterable[Record], nested: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """A header and one line for each record; lists are joined by `|`, objects spread to `name.member` columns."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header: list[str] | None = None
     for record in records:
-        flat = dict(_flat(record))
+        flat = dict(_flat(record, nested))
         if header is None:
             header = list(flat)
             writer.writerow(header)
@@ -51,14 +51,14 @@ def comma_separated(records: Iterable[Record]) -> Iterator[str]:
         out.truncate()
 
 
-def _flat(record: Record, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def _flat(record: Record, nested: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Any]]:
     for name, value in record.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+        if name in nested:
+            yield from ((f"{name}.{member}", (value or {}).get(member)) for member in nested[name])
         elif isinstance(value, (list, tuple)):
-            yield prefix + name, "|".join(str(item) for item in value)
+            yield name, "|".join(str(item) for item in value)
         else:
-            yield prefix + name, value
+            yield name, value
 
 
 def _cell(value: Any) -> Any:

@@ -1,40 +1,39 @@
-"""Draws tables and lines with rich: aligned, quiet, right at 80 and at 160 columns, whole in a pipe."""
+"""Draws tables and lines: aligned, quiet, right at 80 and at 160 columns, whole in a pipe.
+
+Widths are those of terminal cells (rich's), so that wide characters keep the columns straight. rich turns style names
+into colours; a table's cells are joined here, because its own table needs a millisecond for each row.
+"""
 
 from __future__ import annotations
 
-import io
 import os
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+from rich.color import ColorSystem
+from rich.console import Console
+from rich.style import Style
+from rich.text import Text
 
 from heapdump.render.text import count, printable
 from heapdump.render.view import Column, Lines, Table
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
 _GAP = 2
 _PIPE_WIDTH = 100_000
-_MIN_FLEXIBLE = 12
 
 
-def draw(parts: Iterable[Table[Any] | Lines], *, color: bool, width: int, explain: bool) -> Iterable[str]:
+def draw(parts: Iterable[Table[Any] | Lines], *, color: bool, width: int, explain: bool) -> Iterator[str]:
     """The text of each part, with line ends. `width` in columns; `color` writes ANSI codes."""
-    from rich.console import Console
-
+    pen = _Pen(color)
     for i, part in enumerate(parts):
-        out = io.StringIO()
-        console = Console(
-            file=out, width=width, force_terminal=color, no_color=not color, highlight=False, markup=False, emoji=False,
-            color_system="truecolor" if color else None, legacy_windows=False,
-        )  # fmt: skip
         if i:
-            console.print()
+            yield "\n"
         if isinstance(part, Lines):
-            _draw_lines(console, part)
+            yield from pen.wrapped(part, width)
         else:
-            _draw_table(console, part, width, explain=explain)
-        yield "".join(line.rstrip() + "\n" for line in out.getvalue().splitlines())
+            yield from _table(pen, part, width, explain=explain)
 
 
 def output_width(*, is_terminal: bool) -> int:
@@ -49,73 +48,111 @@ def output_width(*, is_terminal: bool) -> int:
         return 80
 
 
-def _draw_lines(console: Console, part: Lines) -> None:
-    from rich.text import Text
+class _Pen:
+    """Writes text in rich's styles, or plain."""
 
-    for pieces in part.lines:
-        console.print(Text.assemble(*((printable(text), style) for text, style in pieces)), soft_wrap=False)
+    def __init__(self, color: bool) -> None:
+        self._color = color
+        self._console = Console(width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False)
+
+    def write(self, text: str, style: str) -> str:
+        if not self._color or not style or not text.strip():
+            return text
+        return _parsed(style).render(text, color_system=ColorSystem.EIGHT_BIT)
+
+    def wrapped(self, part: Lines, width: int) -> Iterator[str]:
+        """Lines folded at words; what follows the first line hangs two columns further in."""
+        for pieces in part.lines:
+            text = Text.assemble(*((printable(text), style) for text, style in pieces))
+            plain = text.plain
+            hang = len(plain) - len(plain.lstrip()) + 2
+            if text.cell_len <= width:
+                lines = [text]
+            else:
+                first = text.wrap(self._console, width)[0]
+                rest = text[len(first.plain) :].wrap(self._console, max(20, width - hang))
+                lines = [first, *(Text(" " * hang) + line for line in rest)]
+            for line in lines:
+                line.rstrip()
+                yield self._styled(line) + "\n"
+
+    def _styled(self, text: Text) -> str:
+        if not self._color:
+            return text.plain
+        return "".join(
+            _parsed(str(segment.style)).render(segment.text, color_system=ColorSystem.EIGHT_BIT)
+            if segment.style
+            else segment.text
+            for segment in text.render(self._console)
+        )
 
 
-def _draw_table(console: Console, part: Table[Any], width: int, *, explain: bool) -> None:
-    from rich.padding import Padding
-    from rich.table import Table as RichTable
-    from rich.text import Text
+@cache
+def _parsed(style: str) -> Style:
+    return Style.parse(style)
 
+
+def _table(pen: _Pen, part: Table[Any], width: int, *, explain: bool) -> Iterator[str]:
+    if part.title:
+        yield pen.write(part.title, "bold") + "\n"
+    if not part.rows and part.empty:
+        yield pen.write(part.empty, "dim") + "\n"
+        return
     cells = [[printable(column.text(row)) for column in part.columns] for row in part.rows]
     shown, dropped = _fitting(part.columns, cells, width)
-    if part.title:
-        console.print(Text(part.title, "bold"))
-    if not part.rows and part.empty:
-        console.print(Text(part.empty, "dim"))
-        return
     widths = _widths(part.columns, cells, shown, width)
-    table = RichTable(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold", show_edge=False)
-    for i in shown:
-        column = part.columns[i]
-        table.add_column(column.title, justify="right" if column.right else "left", no_wrap=True, width=widths[i])
+    yield _line(pen, part.columns, shown, widths, [c.title for c in part.columns], ["bold"] * len(part.columns))
     for row, texts in zip(part.rows, cells, strict=True):
-        table.add_row(*(Text(_cut(texts[i], widths[i]), _style(part.columns[i], row)) for i in shown))
-    console.print(table)
+        styles = [c.style(row) if callable(c.style) else c.style for c in part.columns]
+        yield _line(pen, part.columns, shown, widths, texts, styles)
     if part.hidden:
-        console.print(Text(f"… {count(part.hidden)} more (--all shows them, --limit N as many as you like)", "dim"))
+        yield pen.write(f"… {count(part.hidden)} more (--all shows them, --limit N as many as you like)", "dim") + "\n"
     if dropped:
-        console.print(Text(f"not shown at this width: {', '.join(part.columns[i].title for i in dropped)}", "dim"))
+        titles = ", ".join(part.columns[i].title for i in dropped)
+        yield from pen.wrapped(Lines([[(f"not shown at this width: {titles}", "dim")]]), width)
     if explain:
-        for i in shown:
-            title, words = part.columns[i].title or "*", part.columns[i].explain
-            console.print(Padding(Text.assemble((f"{title}: ", "bold"), (words, "dim")), (0, 0, 0, 2)))
+        lines = [[(f"  {part.columns[i].title or '*'}: ", "bold"), (part.columns[i].explain, "dim")] for i in shown]
+        yield from pen.wrapped(Lines(lines), width)
 
 
-def _style(column: Column[Any], row: Any) -> str:
-    return column.style(row) if callable(column.style) else column.style
+def _line(
+    pen: _Pen, columns: Sequence[Column[Any]], shown: Sequence[int], widths: dict[int, int], texts: Sequence[str],
+    styles: Sequence[str],
+) -> str:  # fmt: skip
+    out = []
+    for i in shown:
+        text, pad = texts[i], widths[i] - cell_len(texts[i])
+        if pad < 0:
+            text, pad = set_cell_size(text, widths[i] - 1) + "…", 0
+        written = pen.write(text, styles[i])
+        out.append(" " * pad + written if columns[i].right else written + " " * pad)
+    return (" " * _GAP).join(out).rstrip() + "\n"
 
 
-def _cut(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _full(columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], i: int) -> int:
+    """Cells that column `i` needs for every text."""
+    return max([cell_len(columns[i].title), *(cell_len(row[i]) for row in cells)])
 
 
 def _widths(
     columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], shown: Sequence[int], width: int
 ) -> dict[int, int]:
-    """The width of each shown column: what it needs, a flexible one at most what is left."""
-    full = {i: max([len(columns[i].title), *(len(row[i]) for row in cells)]) for i in shown}
+    """The width of each shown column: what it needs, a flexible one what is left. Numbers are never cut."""
+    full = {i: _full(columns, cells, i) for i in shown}
     flexible = [i for i in shown if columns[i].flexible]
     left = width - sum(full[i] for i in shown if i not in flexible) - _GAP * (len(shown) - 1)
     for i in flexible:
-        full[i] = max(1, min(full[i], left // len(flexible)))
+        full[i] = min(full[i], max(columns[i].flexible, left // len(flexible)))
     return full
 
 
 def _fitting(columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], width: int) -> tuple[list[int], list[int]]:
     """(indices of the columns that fit, of those left out): the highest ranks go first."""
-
-    def needed(i: int) -> int:
-        full = max([len(columns[i].title), *(len(row[i]) for row in cells)])
-        return min(full, _MIN_FLEXIBLE) if columns[i].flexible else full
-
+    needed = [_full(columns, cells, i) for i in range(len(columns))]
+    needed = [min(n, c.flexible) if c.flexible else n for n, c in zip(needed, columns, strict=True)]
     shown = list(range(len(columns)))
     dropped: list[int] = []
-    while sum(needed(i) + _GAP for i in shown) - _GAP > width:
+    while sum(needed[i] + _GAP for i in shown) - _GAP > width:
         droppable = [i for i in shown if columns[i].rank]
         if not droppable:
             break

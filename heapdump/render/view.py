@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
@@ -16,7 +16,7 @@ class Column(Generic[Row]):
     """`text` makes the cell; `explain` says how the number was computed, from which structure.
 
     `rank` 0 columns are always shown; where the width does not suffice the highest ranks go first. A `flexible` column
-    is cut with an ellipsis instead. `style` is a rich style or a function of the row.
+    is cut with an ellipsis instead, down to so many cells (0: never cut). `style` is a rich style or a function of the row.
     """
 
     title: str
@@ -24,7 +24,7 @@ class Column(Generic[Row]):
     explain: str
     right: bool = False
     rank: int = 0
-    flexible: bool = False
+    flexible: int = 0
     style: str | Callable[[Row], str] = ""
 
 
@@ -50,7 +50,8 @@ class Lines:
 class Answer:
     """Everything a command has to say.
 
-    `data` makes the JSON document's data; `records` the flat records of jsonl and csv, one after the other;
+    `data` makes the JSON document's data; `records` the records of jsonl and csv, one after the other; `nested` names
+    the members of a record's objects, so that every line of a csv has the same columns;
     `parts` what is shown to a person. `gaps` say what is missing: the answer is complete without any.
     """
 
@@ -60,6 +61,7 @@ class Answer:
     parts: Callable[[], Iterable[Table[Any] | Lines]]
     gaps: Sequence[str] = ()
     notes: Sequence[str] = ()
+    nested: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:

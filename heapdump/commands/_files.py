@@ -1,0 +1,80 @@
+"""Files around a command: which dump it is about, where its output goes, and the progress line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO
+
+import click
+
+from heapdump.errors import WrongUsage
+
+_SUFFIXES = (".dmp", ".mdmp", ".hdmp")
+
+
+@contextlib.contextmanager
+def progress_bar(title: str, *, enabled: bool) -> Iterator[Callable[[int, int], None]]:
+    """A progress line on stderr, only on a terminal and only once the work has taken about a second."""
+    start = shown = time.monotonic()
+
+    def report(done: int, total: int) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - start > 1 and now - shown > 0.1:
+            shown = now
+            share = f" ({done / total:.0%})" if total else ""
+            click.echo(f"\r{title}: {done >> 20:,} MB{share} ", nl=False, err=True)
+
+    visible = enabled and sys.stderr.isatty()
+    try:
+        yield report if visible else lambda done, total: None
+    finally:
+        if visible and shown > start:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def find_dump(say: Callable[[str], None]) -> Path:
+    """The dump that nobody named: $HEAPDUMP_DUMP, else the only dump in the current folder.
+
+    Raises:
+        WrongUsage: there is none, or several.
+    """
+    named = os.environ.get("HEAPDUMP_DUMP")
+    if named:
+        say(f"using {named} (HEAPDUMP_DUMP)")
+        return Path(named)
+    found = sorted(path for path in Path().iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+    if len(found) == 1:
+        say(f"using {found[0]}, the only dump in this folder")
+        return found[0]
+    how = "name one: heapdump summary crash.dmp, or -d crash.dmp, or set HEAPDUMP_DUMP"
+    if found:
+        raise WrongUsage(f"no dump named and {len(found)} in this folder ({found[0].name}, {found[1].name} …); {how}")
+    raise WrongUsage(f"no dump named and no {', '.join(_SUFFIXES)} file in this folder; {how}")
+
+
+@contextlib.contextmanager
+def replaced(target: Path, dump: Path) -> Iterator[IO[str]]:
+    """A file that takes the target's place once it is whole.
+
+    Raises:
+        WrongUsage: the target is the dump itself.
+    """
+    if target.exists() and target.samefile(dump):
+        raise WrongUsage(f"-o {target} is the dump itself; name another file")
+    if target.exists() and not target.is_file():
+        with target.open("w", encoding="utf-8", newline="\n") as stream:  # a device or a pipe
+            yield stream
+        return
+    part = target.with_name(target.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8", newline="\n") as stream:
+            yield stream
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
