@@ -5,12 +5,14 @@ Structures: heap-structures.md §2, offsets from `layouts/`. The heap's header i
 
 from __future__ import annotations
 
+from functools import cache
+
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Extent, FrontEnd, Heap, HeapKind, LargeBlock, Segment, Stated, Trust
 from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context, role_of
 from heapdump.heaps.nt_segments import read_segments
 from heapdump.heaps.nt_virtual import read_large_blocks
-from heapdump.layouts import Layout
+from heapdump.layouts import Layout, load
 from heapdump.process.model import Process, View
 from heapdump.spans import Span
 
@@ -28,7 +30,7 @@ class NtHeapWalker:
         no 0xEEFFEEFF anywhere.
         """
         best: Claim | None = None
-        modern = [layout for layout in view.layouts if "SegmentSignature" in layout["_HEAP"]]
+        modern = _modern_layouts(view.layout_names)
         if not _may_be_heap(view, address, modern[0]):
             return None
         for layout in modern:
@@ -74,6 +76,11 @@ class NtHeapWalker:
             notes=tuple(notes),
             is_fully_walked=all_segments and all_blocks,
         )
+
+
+@cache
+def _modern_layouts(names: tuple[str, ...]) -> tuple[Layout, ...]:
+    return tuple(layout for layout in map(load, names) if "SegmentSignature" in layout["_HEAP"])
 
 
 def _may_be_heap(view: View, heap: int, layout: Layout) -> bool:

@@ -6,13 +6,14 @@ Structures: heap-structures.md §2.1 and §2.2, second tables. The large-block l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Extent, Heap, HeapKind, LargeBlock, Segment, Stated, Trust
 from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context, role_of
 from heapdump.heaps.nt import FRONT_ENDS, reservation
 from heapdump.heaps.nt_virtual import read_large_blocks
-from heapdump.layouts import Layout
+from heapdump.layouts import Layout, load
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
 from heapdump.spans import Span, merged
@@ -27,10 +28,8 @@ class OldNtHeapWalker:
     def claims(self, view: View, address: int, *, is_listed: bool) -> Claim | None:
         """Needs the heap signature, and a first segment inside the heap that names it."""
         best: Claim | None = None
-        for layout in view.layouts:
+        for layout in _old_layouts(view.layout_names):
             struct = layout["_HEAP"]
-            if "Segments" not in struct:
-                continue
             if view.space.try_integer(address + struct.offset("Signature"), 4) != HEAP_SIGNATURE:
                 continue
             fields = view.struct("_HEAP", address, layout)
@@ -89,6 +88,11 @@ class OldNtHeapWalker:
             notes=tuple(notes),
             is_fully_walked=all_segments and all_blocks and parked is not None,
         )
+
+
+@cache
+def _old_layouts(names: tuple[str, ...]) -> tuple[Layout, ...]:
+    return tuple(layout for layout in map(load, names) if "Segments" in layout["_HEAP"])
 
 
 def _segment_pointers(view: View, layout: Layout, heap: int) -> Iterator[tuple[int, int]]:

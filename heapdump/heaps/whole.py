@@ -12,7 +12,7 @@ def own_reservation(
 ) -> Heap:
     """A heap known by its own reservation alone; `known` is its extent where the dump has no memory map."""
     process, view = context.process, context.view
-    span = process.regions.allocation(claim.address) or known
+    span = None if kind is HeapKind.UNKNOWN else process.regions.allocation(claim.address) or known
     committed = process.regions.committed_bytes(span) if span and process.regions.is_complete_map else None
     return Heap(
         address=claim.address,
@@ -23,7 +23,7 @@ def own_reservation(
         flags=None,
         segments=(),
         large_blocks=None,
-        extents=(Extent(span, what),) if span and kind is not HeapKind.UNKNOWN else (),
+        extents=(Extent(span, what),) if span else (),
         reserved_bytes=span.size if span else None,
         committed_bytes=committed,
         stated=Stated(),

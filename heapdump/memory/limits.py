@@ -5,5 +5,5 @@ from __future__ import annotations
 MAX_LIST_NODES = 1 << 20
 """Nodes of one linked list (segments, uncommitted ranges, large blocks)."""
 
-MAX_HEAPS = 65_535
-"""Heaps on one list: PEB.NumberOfHeaps is believed up to here."""
+MAX_HEAPS = 16_384
+"""Heaps on one list: those behind it are named in a note and not looked at."""

@@ -187,8 +187,9 @@ class RegionTable:
         inside = (region >= 0) & (edges < self.end[np.maximum(region, 0)])
         edges_in, region, owner = edges[inside], region[inside], owner[inside]
         owner[self.state[region] == State.MEM_FREE] = -1
+        same = self._sameness(claims, region, owner)
         first = np.ones(len(edges_in), bool)
-        first[1:] = (region[1:] != region[:-1]) | (owner[1:] != owner[:-1])
+        first[1:] = (region[1:] != region[:-1]) | (same[1:] != same[:-1])
         rows, owner, start = region[first], owner[first], edges_in[first]
         end = np.append(start[1:], self.end[-1]) if len(start) else start
         end = np.minimum(end, self.end[rows])
@@ -196,6 +197,16 @@ class RegionTable:
             start, end, self.allocation_base[rows], self.state[rows], self.type[rows], self.protect[rows],
             owner, tuple(claims), self.is_complete_map,
         )  # fmt: skip
+
+    def _sameness(
+        self, claims: Sequence[Claim], region: NDArray[np.int64], owner: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """A number for each piece, equal where its claim says the same: the item matters for committed memory only."""
+        numbers: dict[tuple[str, ...], int] = {}
+        fine = [numbers.setdefault((c.usage, c.detail, c.item), len(numbers)) for c in claims]
+        coarse = [numbers.setdefault((c.usage, c.detail), len(numbers)) for c in claims]
+        committed = self.state[region] == State.MEM_COMMIT
+        return np.where(committed, np.array([*fine, -1])[owner], np.array([*coarse, -1])[owner])
 
     def runs(self) -> Iterator[tuple[int, int]]:
         """(first row, row behind the last) of each allocation: touching rows with the same allocation base."""

@@ -22,17 +22,24 @@ def json_document(answer: Answer, tool: str, dump: Record) -> Iterator[str]:
         "tool": tool,
         "dump": dump,
         "complete": answer.complete,
-        "notes": [*answer.gaps, *answer.notes],
-        "data": answer.data(),
+        "notes": list(dict.fromkeys((*answer.gaps, *answer.notes))),
     }
-    yield from json.JSONEncoder(indent=1, ensure_ascii=True).iterencode(document)
-    yield "\n"
+    yield json.dumps(document, indent=1)[:-2] + ',\n "data": '
+    data = answer.data()
+    if isinstance(data, list):
+        # one record a line, each encoded on its own: quick, and never the whole document in memory
+        for i, record in enumerate(data):
+            yield ("[\n  " if i == 0 else ",\n  ") + json.dumps(record)
+        yield "\n ]" if data else "[]"
+    else:
+        yield json.dumps(data, indent=1).replace("\n", "\n ")
+    yield "\n}\n"
 
 
 def json_lines(records: Iterable[Record]) -> Iterator[str]:
     """One record a line, streamed."""
     for record in records:
-        yield json.dumps(record, ensure_ascii=True, separators=(",", ":")) + "\n"
+        yield json.dumps(record) + "\n"
 
 
 def comma_separated(records: Iterable[Record], nested: Mapping[str, Sequence[str]]) -> Iterator[str]:
