@@ -160,8 +160,10 @@ def _allocatable(usage: UsageMap) -> Largest | None:
     if not table.is_complete_map or not free.any():
         return None
     step = np.uint64(_GRANULARITY)
-    start = (table.start[free] + step - np.uint64(1)) // step * step
-    room = np.where(table.end[free] > start, table.end[free] - np.minimum(start, table.end[free]), np.uint64(0))
+    first, end = table.start[free], table.end[free]
+    gap = (step - first % step) % step  # to the next boundary; there may be none below the top of the address space
+    room = np.where(end - first > gap, end - first - np.minimum(gap, end - first), np.uint64(0))
+    start = np.where(room > 0, first + np.minimum(gap, end - first), first)
     i = int(np.argmax(room))
     return Largest(FREE, int(start[i]), int(room[i]))
 

@@ -194,6 +194,8 @@ def read_regions(data: mmap, stream: Stream, notes: list[str]) -> NDArray[np.voi
     if count > fits:
         notes.append(f"the memory info list says {count:,} regions, its stream holds {fits:,}: the rest is missing")
         count = fits
+    if not count:
+        return np.empty(0, REGION)
     limits.require("regions of the memory info list", count, limits.MAX_REGIONS)
     offsets = {"base": 0, "allocation_base": 8, "size": 24, "state": 32, "protect": 36, "type": 40}
     names = list(offsets)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.dump import lists, small, sniff
+from heapdump.dump import limits, lists, small, sniff
 from heapdump.dump.directory import MAGIC, Directory, StreamType, read_directory
 from heapdump.dump.streams import (
     PROCESSOR_NAMES,
@@ -130,7 +130,9 @@ class Minidump:
             parts.append(lists.read_memory64(self.data, stream, self.notes))
         if stream := self.directory.find(StreamType.MEMORY_LIST):
             parts.append(lists.read_memory32(self.data, stream, self.notes))
-        return np.concatenate(parts)
+        ranges = np.concatenate(parts)
+        limits.require("memory ranges of both lists", len(ranges), limits.MAX_MEMORY_RANGES)
+        return ranges
 
     @cached_property
     def regions(self) -> NDArray[np.void] | None:

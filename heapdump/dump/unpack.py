@@ -7,6 +7,7 @@ gzip, xz and zip by the standard library, zstandard and cabinets by their packag
 from __future__ import annotations
 
 import gzip
+import io
 import lzma
 import os
 import shutil
@@ -25,6 +26,7 @@ from heapdump.errors import DumpError, HostileDump, NotAMinidump
 
 DUMP_SUFFIXES = (".dmp", ".mdmp", ".hdmp")
 _CHUNK = 4 << 20
+_ZSTANDARD_PIECE = 4096
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all; 0 = unknown)."""
@@ -94,13 +96,54 @@ def _opened(path: Path, kind: str) -> Iterator[IO[bytes]]:
         yield _open_cabinet(path)
 
 
+class _Zstandard(io.RawIOBase):
+    """The unpacked bytes of a zstandard file. The package's own reader takes a file that is cut short for whole.
+
+    It is fed in small pieces, because one piece may unpack to 30,000 times its size.
+    """
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        import zstandard
+
+        self._packed = packed
+        self._unpacker = zstandard.ZstdDecompressor()
+        self._frame: Any = None
+        self._ready = b""
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes; b"" at the end.
+
+        Raises:
+            EOFError: the file ends inside a frame.
+        """
+        while len(self._ready) < _ZSTANDARD_PIECE:
+            piece = self._packed.read(_ZSTANDARD_PIECE)
+            if not piece:
+                if self._frame is not None:
+                    raise EOFError("it ends too early: the file was cut")
+                break
+            self._ready += self._unpacked(piece)
+        found, self._ready = self._ready[:size], self._ready[size:]
+        return found
+
+    def _unpacked(self, piece: bytes) -> bytes:
+        out = []
+        while piece:
+            self._frame = self._frame or self._unpacker.decompressobj()
+            out.append(self._frame.decompress(piece))
+            piece = b""
+            if self._frame.eof:
+                piece, self._frame = self._frame.unused_data, None
+        return b"".join(out)
+
+
 @contextmanager
 def _open_zstandard(path: Path) -> Iterator[IO[bytes]]:
     import zstandard
 
     try:
-        with path.open("rb") as packed, zstandard.ZstdDecompressor().stream_reader(packed, read_across_frames=True) as source:
-            yield cast(IO[bytes], source)
+        with path.open("rb") as packed:
+            yield cast(IO[bytes], _Zstandard(packed))
     except zstandard.ZstdError as error:
         raise DumpError(f"{path}: the zstandard data cannot be unpacked: {error}") from error
 
@@ -118,8 +161,6 @@ def _only_dump(path: Path, names: list[str]) -> str:
 
 def _open_cabinet(path: Path) -> IO[bytes]:
     """The dump inside a cabinet (MSZIP or stored); the package unpacks in memory, so the size is bounded."""
-    import io
-
     import cabarchive
     from cabarchive.parser import CabArchiveParser
 

@@ -30,12 +30,12 @@ def heap_list(
 
     `gaps` gets a line for each list that ends early.
     """
-    if "NumberOfHeaps" not in peb_fields:
+    if "ProcessHeaps" not in peb_fields:  # the last of its members in the PEB
         return _default_heap(peb_fields), False
     handles, complete = _peb_array(space, peb_fields, gaps)
     default = peb_fields.get("ProcessHeap", 0)
     may_have_ring = default and build > _LAST_BUILD_WITHOUT_RING
-    ring = _ring(space, default, ntdlls, gaps) if may_have_ring else None
+    ring, whole = _ring(space, default, ntdlls, gaps) if may_have_ring else (None, True)
     if ring is None and build >= _FIRST_BUILD_WITH_RING and ntdlls:
         gaps.append(
             "this Windows keeps its heaps on a list in ntdll's data, which was not found in the dump: "
@@ -43,7 +43,7 @@ def heap_list(
         )
         complete = False
     # Wine: NumberOfHeaps is 0 and only the default heap is named
-    complete = complete and bool(handles)
+    complete = complete and whole and bool(handles)
     return tuple(dict.fromkeys((*handles, *(ring or ()), *_default_heap(peb_fields)))), complete
 
 
@@ -67,8 +67,10 @@ def _peb_array(space: AddressSpace, peb_fields: dict[str, int], gaps: list[str])
     return handles, count == stated
 
 
-def _ring(space: AddressSpace, default: int, ntdlls: Sequence[Span], gaps: list[str]) -> list[int] | None:
-    """The handles on the ring of 24H2, or None where ntdll's data shows no such ring."""
+def _ring(
+    space: AddressSpace, default: int, ntdlls: Sequence[Span], gaps: list[str]
+) -> tuple[list[int] | None, bool]:
+    """(handles on the ring of 24H2, or None where ntdll's data shows no such ring; whether it could be followed)."""
     pointer = space.pointer_bytes
     near = Span(default, default + (1 << 32))  # the first node lies in the process heap's first segment
     for ntdll in ntdlls:
@@ -77,17 +79,17 @@ def _ring(space: AddressSpace, default: int, ntdlls: Sequence[Span], gaps: list[
                 head, node = start + i * pointer, int(words[i])
                 if space.try_pointer(node + pointer) == head and space.try_pointer(node + 2 * pointer) == default:
                     return _follow(space, head, node, gaps)
-    return None
+    return None, True
 
 
-def _follow(space: AddressSpace, head: int, node: int, gaps: list[str]) -> list[int]:
+def _follow(space: AddressSpace, head: int, node: int, gaps: list[str]) -> tuple[list[int], bool]:
     pointer, previous = space.pointer_bytes, head
     handles: list[int] = []
     while node != head and len(handles) < limits.MAX_HEAPS:
         handle = space.try_pointer(node + 2 * pointer)
         if handle is None or space.try_pointer(node + pointer) != previous:
-            gaps.append(f"the list of heaps in ntdll breaks at {node:#x} after {len(handles)} heaps")
-            break
+            gaps.append(f"the list of heaps in ntdll breaks at {node:#x} after {plural(len(handles), 'heap')}")
+            return handles, False
         handles.append(handle)
         previous, node = node, space.try_pointer(node) or 0
-    return handles
+    return handles, node == head

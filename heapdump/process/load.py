@@ -50,7 +50,7 @@ def load_process(dump: Minidump) -> Process:
         windows=windows,
         views=views,
         modules=modules,
-        unloaded=dump.unloaded_modules,
+        unloaded=tuple(replace(m, span=_normal_span(m.span, arch)) for m in dump.unloaded_modules),
         threads=_threads(dump, threads, tebs, views),
         regions=_regions(dump, space, modules, arch),
         exception=_normal_exception(dump.exception, arch),
@@ -67,6 +67,11 @@ def _normal(address: int, arch: Arch) -> int:
     return address & 0xFFFFFFFF if arch == "x86" and address >= _SIGN_EXTENDED else address
 
 
+def _normal_span(span: Span, arch: Arch) -> Span:
+    start = _normal(span.start, arch)
+    return Span(start, start + span.size)
+
+
 def _normal_column(values: NDArray[np.uint64], arch: Arch) -> NDArray[np.uint64]:
     if arch != "x86":
         return values
@@ -74,13 +79,11 @@ def _normal_column(values: NDArray[np.uint64], arch: Arch) -> NDArray[np.uint64]
 
 
 def _normal_module(module: ModuleRecord, arch: Arch) -> ModuleRecord:
-    start = _normal(module.span.start, arch)
-    return replace(module, span=Span(start, start + module.span.size))
+    return replace(module, span=_normal_span(module.span, arch))
 
 
 def _normal_thread(thread: ThreadRecord, arch: Arch) -> ThreadRecord:
-    start = _normal(thread.stack.start, arch)
-    return replace(thread, teb=_normal(thread.teb, arch), stack=Span(start, start + thread.stack.size))
+    return replace(thread, teb=_normal(thread.teb, arch), stack=_normal_span(thread.stack, arch))
 
 
 def _normal_exception(record: ExceptionRecord | None, arch: Arch) -> ExceptionRecord | None:
@@ -96,11 +99,9 @@ def _normal_exception(record: ExceptionRecord | None, arch: Arch) -> ExceptionRe
 def _address_space(dump: Minidump, arch: Arch) -> tuple[AddressSpace, int]:
     ranges = dump.memory_ranges.copy()
     ranges["start"] = _normal_column(ranges["start"], arch)
-    limits.require(
-        "bytes of memory in the dump",
-        int(np.minimum(ranges["size"], np.uint64(dump.file_bytes)).sum()),
-        limits.MAX_SHARED_BYTES * dump.file_bytes,
-    )
+    room = np.uint64(dump.file_bytes) - np.minimum(ranges["offset"], np.uint64(dump.file_bytes))
+    present = int(np.minimum(ranges["size"], room).sum())
+    limits.require("bytes of memory in the dump", present, limits.MAX_SHARED_BYTES * dump.file_bytes)
     ranges, missing = disjoint(ranges, dump.file_bytes, dump.notes, dump.remarks)
     return AddressSpace(dump.read_at, ranges, 8 if arch == "x64" else 4), missing
 
@@ -223,7 +224,8 @@ def _pid(dump: Minidump, views: Sequence[View], tebs: dict[int, tuple[Teb, ...]]
 def _threads(
     dump: Minidump, records: Sequence[ThreadRecord], tebs: dict[int, tuple[Teb, ...]], views: Sequence[View]
 ) -> tuple[Thread, ...]:
-    starts = {info.id: info.start_address for info in dump.thread_infos}
+    own = views[0].arch if len(views) == 1 else "x64"
+    starts = {info.id: _normal(info.start_address, own) for info in dump.thread_infos}
     by_arch = {v.arch: v for v in views}
     out = []
     for i, record in enumerate(records):

@@ -92,7 +92,7 @@ def read_view(
         gaps.append(f"no {arch} TEB is in the dump, so the PEB and its heap list are not known")
     else:
         fields = _peb_fields(space, layout, peb)
-        if "NumberOfHeaps" not in fields:
+        if "ProcessHeaps" not in fields:
             gaps.append(f"the {arch} PEB at {peb:#x} is not in the dump, so the heap list is not known")
     heaps, complete = heap_list(space, fields, ntdlls, windows.build, gaps)
     exact = layout.covers(windows.build, windows.revision)

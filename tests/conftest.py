@@ -1,0 +1,94 @@
+"""Fixtures of all tests: built dumps on disk, opened dumps, recorded dumps beside the project."""
+
+from __future__ import annotations
+
+import lzma
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+import heapdump
+from heapdump.session import Snapshot
+from tests.builders import BuiltDump, ProcessBuilder
+
+RECORDED = Path(__file__).resolve().parents[2] / "shared" / "dumps"
+
+# the fixtures used inside properties write a new file at every call, so sharing them between examples is sound
+_UNHURT = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
+settings.register_profile("dev", deadline=None, max_examples=25, suppress_health_check=_UNHURT)
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, database=None)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+WriteDump = Callable[..., Path]
+OpenBuilt = Callable[[BuiltDump | bytes | ProcessBuilder], AbstractContextManager[Snapshot]]
+
+
+@pytest.fixture
+def write_dump(tmp_path: Path) -> WriteDump:
+    """Writes a built dump (or bytes) to a new file; returns its path."""
+    numbers = count()
+
+    def write(content: BuiltDump | bytes, name: str = "") -> Path:
+        path = tmp_path / (name or f"{next(numbers)}.dmp")
+        path.write_bytes(content if isinstance(content, bytes) else content.data)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def open_built(write_dump: WriteDump) -> OpenBuilt:
+    """Opens a built dump for the length of a `with`; the file is gone afterwards. A process is written sparsely."""
+
+    @contextmanager
+    def opened(content: BuiltDump | bytes | ProcessBuilder) -> Iterator[Snapshot]:
+        path = write_dump(b"" if isinstance(content, ProcessBuilder) else content)
+        if isinstance(content, ProcessBuilder):
+            content.write(path)
+        try:
+            with heapdump.open_dump(path) as snapshot:
+                yield snapshot
+        finally:
+            path.unlink()
+
+    return opened
+
+
+@pytest.fixture(scope="session")
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+    """The path of a recorded file, relative to ../shared/dumps; `.xz` ones come unpacked, once a session."""
+    folder = tmp_path_factory.mktemp("recorded")
+    known: dict[str, Path] = {}
+
+    def path_of(relative: str) -> Path:
+        source = RECORDED / relative
+        if not RECORDED.is_dir():
+            pytest.skip(f"the recorded dumps are not beside the project: {RECORDED} is missing")
+        if not source.is_file():
+            pytest.skip(f"{relative} is not among the recorded dumps")
+        if source.suffix != ".xz":
+            return source
+        if relative not in known:
+            target = folder / relative.replace("/", "_").removesuffix(".xz")
+            with lzma.open(source) as packed, target.open("wb") as out:
+                shutil.copyfileobj(packed, out, 1 << 20)
+            known[relative] = target
+        return known[relative]
+
+    yield path_of
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The (empty) folder that temporary files go to during the test."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    return folder

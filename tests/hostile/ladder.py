@@ -1,0 +1,37 @@
+"""The whole ladder on one dump, from the file to the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from heapdump.analyses.capabilities import capabilities
+from heapdump.analyses.headlines import headlines
+from heapdump.analyses.regions import select
+from heapdump.analyses.summary import Summary, summarize
+from heapdump.errors import HeapdumpError
+from heapdump.session import open_dump
+
+
+def climb(path: Path) -> Summary:
+    """Every question heapdump answers today, asked once; the summary."""
+    with open_dump(path) as snapshot:
+        process, heaps = snapshot.process, snapshot.heaps
+        summary = summarize(snapshot.usage)
+        headlines(process, heaps, summary)
+        capabilities(process, heaps, snapshot.dump.directory.header.flags)
+        for region in select(snapshot.usage):
+            assert region.span.size > 0
+        for thread in process.threads:
+            process.where(thread.ip or 0)
+        assert sum(item.bytes for item in summary.reconciliation) == summary.committed_bytes
+        return summary
+
+
+def survives(path: Path) -> bool:
+    """True where the ladder could be climbed, False where heapdump refused; any other exception comes through."""
+    try:
+        climb(path)
+    except HeapdumpError as error:
+        assert str(error)
+        return False
+    return True
