@@ -157,11 +157,13 @@ def _images(process: Process) -> Iterator[Claim]:
     """Modules, and image mappings that no module list names: unloaded modules still mapped, or data mappings."""
     table = process.regions
     unloaded = SpanMap((m.span, m.name) for m in process.unloaded)
+    api_sets = {view.peb_fields.get("ApiSetMap") for view in process.views}  # Windows 7 maps them as an image
     image = table.type == Kind.MEM_IMAGE
     for i in np.flatnonzero(image).tolist():
         start, end = int(table.start[i]), int(table.end[i])
         if process.module_map.at(start) is None:
             was = unloaded.at(start)
-            yield Claim(Span(start, end), "Image", f"was {was}" if was else "")
+            words = "API Set Map" if start in api_sets else f"was {was}" if was else ""
+            yield Claim(Span(start, end), "Image", words)
     for module in process.modules:
         yield Claim(module.span, "Image", module.name)
