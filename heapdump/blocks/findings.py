@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FindingKind = Literal["segment", "ucr", "virtual_list", "entry_header"]
+FindingKind = Literal["segment", "ucr", "virtual_list", "entry_header", "lfh_subsegment"]
 Severity = Literal["error", "warning"]
 
 

@@ -126,6 +126,31 @@ class AddressSpace:
                 yield start, np.frombuffer(self._read_at(at, count * size), f"<u{size}").astype(_U64)
             i += 1
 
+    def words64(self, span: Span) -> tuple[NDArray[np.int64], tuple[Span, ...]]:
+        """(the span as signed 64-bit words, the parts of it that the dump does not hold).
+
+        `span.start` and size are multiples of 8. Missing bytes read as zero. Copies.
+        """
+        whole = self.try_read(span.start, span.size)
+        if whole is not None:
+            return np.frombuffer(whole, "<i8"), ()
+        out = bytearray(span.size)
+        missing, at = [], span.start
+        i = max(0, bisect_right(self._starts, span.start) - 1)
+        while i < len(self._starts) and self._starts[i] < span.end:
+            start, end = max(self._starts[i], at), min(self._ends[i], span.end)
+            if start < end:
+                if start > at:
+                    missing.append(Span(at, start))
+                out[start - span.start : end - span.start] = self._read_at(
+                    self._offsets[i] + start - self._starts[i], end - start
+                )
+                at = end
+            i += 1
+        if at < span.end:
+            missing.append(Span(at, span.end))
+        return np.frombuffer(bytes(out), "<i8"), tuple(missing)
+
     def bytes_present(self, starts: NDArray[np.uint64], ends: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """How many bytes of each half-open span the dump holds; (n,) uint64. O(n log ranges)."""
         return self._up_to(ends) - self._up_to(starts)

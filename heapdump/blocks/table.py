@@ -1,0 +1,183 @@
+"""The block table: every block of every heap as numpy columns, sorted by the address of its entry.
+
+21 bytes a row. Built once from chunks, never changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.records import Trust
+
+_UNIT = 8
+BUSY, INTERNAL = 0x10, 0x20
+_KIND, _TRUST_SHIFT, _FLAGS_SHIFT = 0x0F, 6, 8
+_TRUSTS = (Trust.EXACT, Trust.DERIVED, Trust.GUESS)
+
+
+class BlockKind(IntEnum):
+    """Which part of which allocator owns a block; the names are those of the JSON in capitals."""
+
+    BACKEND = 0
+    LFH = 1
+    VIRTUAL = 2
+    LOOKASIDE = 3
+    VS = 4
+    LARGE = 5
+    PAGE = 6
+    PAGES = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """One row. `address` = what the program got, `entry` = its header, sizes in bytes; `heap` = index of its heap.
+
+    `size` is what the program asked for; of a free block the bytes behind its header. `is_internal`: the allocator's
+    own.
+    """
+
+    row: int
+    entry: int
+    address: int
+    size: int
+    entry_size: int
+    heap: int
+    kind: BlockKind
+    state: Literal["busy", "free"]
+    is_internal: bool
+    flags: int
+    trust: Trust
+
+    @property
+    def end(self) -> int:
+        """First address behind the block."""
+        return self.entry + self.entry_size
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Rows of one heap in any order, as columns of one length; see `BlockTable`."""
+
+    entry: NDArray[np.uint64]
+    units: NDArray[np.uint32]
+    spare: NDArray[np.uint32]
+    lead: NDArray[np.uint8]
+    tags: NDArray[np.uint16]
+    heap: int
+
+
+@dataclass(frozen=True)
+class BlockTable:
+    """Columns of one length n, ascending by `entry`.
+
+    `entry` (n,) uint64 address of the header; `units` (n,) uint32 occupied bytes / 8; `spare` (n,) uint32 occupied
+    bytes that the program did not ask for; `lead` (n,) uint8 bytes / 8 from entry to user data; `heap` (n,) uint16
+    index of the heap; `tags` (n,) uint16: kind in bits 0-3, busy 4, internal 5, trust 6-7, entry flags 8-15.
+    """
+
+    entry: NDArray[np.uint64]
+    units: NDArray[np.uint32]
+    spare: NDArray[np.uint32]
+    lead: NDArray[np.uint8]
+    heap: NDArray[np.uint16]
+    tags: NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        """The number of blocks, internal ones included."""
+        return len(self.entry)
+
+    @property
+    def address(self) -> NDArray[np.uint64]:
+        """What the program got; (n,) uint64."""
+        return self.entry + self.lead.astype(np.uint64) * np.uint64(_UNIT)
+
+    @property
+    def entry_size(self) -> NDArray[np.uint64]:
+        """Occupied bytes; (n,) uint64."""
+        return self.units.astype(np.uint64) * np.uint64(_UNIT)
+
+    @property
+    def size(self) -> NDArray[np.uint64]:
+        """Requested bytes; (n,) uint64."""
+        return self.entry_size - self.spare
+
+    @property
+    def kind(self) -> NDArray[np.uint16]:
+        """`BlockKind` values; (n,) uint16."""
+        return self.tags & np.uint16(_KIND)
+
+    @property
+    def is_busy(self) -> NDArray[np.bool_]:
+        """Allocated, by the program or by the allocator for itself; (n,) bool."""
+        return (self.tags & np.uint16(BUSY)).astype(bool)
+
+    @property
+    def is_internal(self) -> NDArray[np.bool_]:
+        """The allocator's own; (n,) bool."""
+        return (self.tags & np.uint16(INTERNAL)).astype(bool)
+
+    def block(self, row: int) -> Block:
+        """Row as an object."""
+        tags, entry, occupied = int(self.tags[row]), int(self.entry[row]), int(self.units[row]) * _UNIT
+        return Block(
+            row=row,
+            entry=entry,
+            address=entry + int(self.lead[row]) * _UNIT,
+            size=occupied - int(self.spare[row]),
+            entry_size=occupied,
+            heap=int(self.heap[row]),
+            kind=BlockKind(tags & _KIND),
+            state="busy" if tags & BUSY else "free",
+            is_internal=bool(tags & INTERNAL),
+            flags=tags >> _FLAGS_SHIFT,
+            trust=_TRUSTS[tags >> _TRUST_SHIFT & 3],
+        )
+
+    def blocks(self, rows: NDArray[np.int64]) -> Iterator[Block]:
+        """The rows as objects, one after the other."""
+        return (self.block(row) for row in rows.tolist())
+
+    def at(self, address: int) -> list[int]:
+        """Rows whose bytes hold the address, innermost first: a block of a front end lies inside its carrier."""
+        row = int(np.searchsorted(self.entry, np.uint64(address), side="right")) - 1
+        near = range(row, max(-1, row - _NESTING), -1)
+        found = [i for i in near if address < int(self.entry[i]) + int(self.units[i]) * _UNIT]
+        outer = self._carrier(row, address)
+        return [*found, *([outer] if outer is not None and outer not in found else [])]
+
+    def _carrier(self, row: int, address: int) -> int | None:
+        """The internal block around an address, searched backwards over the slots inside it."""
+        rows = np.flatnonzero(self.is_internal[: row + 1])[::-1]
+        for candidate in rows[:_NESTING].tolist():
+            if address < int(self.entry[candidate]) + int(self.units[candidate]) * _UNIT:
+                return int(candidate)
+        return None
+
+
+_NESTING = 4
+
+
+def tag(kind: BlockKind, *, busy: bool = False, internal: bool = False, trust: Trust = Trust.EXACT) -> int:
+    """The `tags` value without entry flags."""
+    return int(kind) | BUSY * busy | INTERNAL * internal | _TRUSTS.index(trust) << _TRUST_SHIFT
+
+
+def build_table(chunks: Sequence[Chunk]) -> BlockTable:
+    """All chunks as one table; `chunks` are not needed afterwards."""
+    heap = np.concatenate([np.full(len(c.entry), c.heap, np.uint16) for c in chunks] or [np.empty(0, np.uint16)])
+    entry = np.concatenate([c.entry for c in chunks] or [np.empty(0, np.uint64)])
+    columns = {
+        name: np.concatenate([getattr(c, name) for c in chunks] or [np.empty(0, kind)])
+        for name, kind in (("units", np.uint32), ("spare", np.uint32), ("lead", np.uint8), ("tags", np.uint16))
+    }
+    if len(entry) > 1 and not bool((entry[1:] >= entry[:-1]).all()):
+        order = np.argsort(entry, kind="stable")
+        entry, heap = entry[order], heap[order]
+        columns = {name: column[order] for name, column in columns.items()}
+    return BlockTable(entry=entry, heap=heap, **columns)

@@ -1,0 +1,100 @@
+"""Rows of the block table that the chain does not give: large blocks; and what XP's lookaside lists hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from heapdump.blocks.records import Heap
+from heapdump.blocks.table import BlockKind, Chunk, tag
+from heapdump.heaps.nt_blocks import Walked
+from heapdump.heaps.nt_generation import Generation
+from heapdump.process.model import View
+
+_LOOKASIDE_LISTS = 128
+_LOOKASIDE = 1
+
+
+def add_large_blocks(view: View, heap: Heap, generation: Generation, walked: Walked) -> None:
+    """A row for each large block. Size in its header counts the bytes of the committed part that were not asked for.
+
+    User data lies behind the header, and behind a prefix of as many granules as the header's offset byte says (2 with
+    allocation stacks).
+    """
+    rows = [row for block in heap.large_blocks or () if (row := _large_row(view, heap, generation, block.list_entry, block.commit_bytes, walked))]
+    if not rows:
+        return
+    entry, units, spare, lead, flags = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    tags = tag(BlockKind.VIRTUAL, busy=True) | flags << 8
+    walked.chunks.append(
+        Chunk(
+            entry.astype(np.uint64), (units // 8).astype(np.uint32), spare.astype(np.uint32),
+            (lead // 8).astype(np.uint8), tags.astype(np.uint16), heap.index,
+        )
+    )  # fmt: skip
+    walked.blocks += len(rows)
+
+
+def _large_row(
+    view: View, heap: Heap, generation: Generation, node: int, commit: int, walked: Walked
+) -> tuple[int, int, int, int, int] | None:
+    """(entry, occupied bytes, spare bytes, bytes to the user data, flags)."""
+    offset = generation.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("BusyBlock")
+    entry = node + offset
+    raw = view.space.try_integer(entry + generation.lead * 8, 8)
+    walked.headers += 1
+    if raw is None:
+        walked.gaps.append(f"heap {heap.address:#x}: the header of the large block at {node:#x} is not in the dump")
+        return None
+    if generation.is_old:
+        flags, prefix = raw >> 40 & 0xFF, 0
+    else:
+        raw ^= generation.key & 0xFFFFFFFF if raw & generation.mask else 0
+        flags, prefix = raw >> 16 & 0xFF, raw >> 48 & 0xFF
+    lead = (1 + prefix) * generation.granule
+    unused, occupied = raw & 0xFFFF, commit - offset
+    if not offset + lead <= unused <= commit or not flags & 1:
+        walked.gaps.append(f"heap {heap.address:#x}: the header of the large block at {node:#x} is damaged")
+        unused = min(max(unused, offset + lead), commit)
+    else:
+        walked.good_headers += 1
+    return entry, occupied, unused - offset, lead, flags
+
+
+def parked_entries(view: View, heap: Heap, generation: Generation) -> set[int]:
+    """Entries of the blocks that wait on the lookaside lists of XP and Server 2003: free, though marked busy.
+
+    The lists link user areas; a list is followed as far as its own depth says.
+    """
+    struct = generation.layout["_HEAP"]
+    base = view.space.try_pointer(heap.address + struct.offset("FrontEndHeap")) or 0
+    if not generation.is_old or not base or view.space.try_integer(
+        heap.address + struct.offset("FrontEndHeapType"), 1
+    ) != _LOOKASIDE:
+        return set()
+    lookaside = generation.layout["_HEAP_LOOKASIDE"]
+    heads = (base + i * lookaside.size + lookaside.offset("ListHead") for i in range(_LOOKASIDE_LISTS))
+    return {entry for head in heads for entry in _list(view, head, generation.granule)}
+
+
+def _list(view: View, head: int, granule: int) -> Iterator[int]:
+    header = view.space.try_integer(head, 8) or 0
+    if view.pointer_bytes == 4:  # SLIST_HEADER: {u32 next, u16 depth, u16 sequence}
+        node, depth = header & 0xFFFFFFFF, header >> 32 & 0xFFFF
+    else:  # 16 bits depth, 9 bits sequence, 39 bits of the address (winnt.h)
+        node, depth = header >> 25 << 4, header & 0xFFFF
+    seen: set[int] = set()
+    while node and node not in seen and len(seen) < depth:
+        seen.add(node)
+        yield node - granule
+        node = view.space.try_pointer(node) or 0
+
+
+def lookaside_block(view: View, heap: Heap, generation: Generation) -> int:
+    """The user address of the block that holds the lookaside lists of an old heap, or 0."""
+    if not generation.is_old or heap.front_end != "lookaside":
+        return 0
+    return view.space.try_pointer(heap.address + generation.layout["_HEAP"].offset("FrontEndHeap")) or 0
+
+

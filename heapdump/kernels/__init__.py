@@ -1,0 +1,30 @@
+"""Hot loops, nothing else: arrays in, arrays out, no knowledge of dumps or processes.
+
+Each is plain Python that reads well and runs as it is; `compiled` gives the same function translated by numba, which
+is imported only when there is enough to do to pay for it (0.3 s from numba's cache, 2 s the first time).
+
+Decision: signed 64-bit words throughout, because numba turns mixed signed and unsigned arithmetic into floats. Given
+up: C code of our own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+WORTH_COMPILING = 200_000
+"""Blocks from which on the compiled loops are used."""
+
+
+@cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function translated to machine code, releasing the GIL; itself where numba is not installed."""
+    try:
+        import numba
+    except ImportError:
+        return function
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # numba found no folder it may write its cache to
+        return numba.njit(nogil=True)(function)
