@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.usage import UsageMap
     from heapdump.blocks.records import Heap
     from heapdump.dump.open import Minidump
+    from heapdump.heaps.walk import Walk
     from heapdump.process.model import Process
 
 VERSION = "0.1.0"
@@ -22,6 +23,7 @@ class Snapshot:
     def __init__(self, dump: Minidump) -> None:
         """Use `open_dump`."""
         self.dump = dump
+        self.progress: Callable[[int, int], None] = lambda done, total: None
 
     @cached_property
     def process(self) -> Process:
@@ -36,6 +38,13 @@ class Snapshot:
         from heapdump.heaps import discover
 
         return discover(self.process)
+
+    @cached_property
+    def walk(self) -> Walk:
+        """Every block of every NT heap: `walk.table` holds them as numpy columns."""
+        from heapdump.heaps.walk import walk_heaps
+
+        return walk_heaps(self.process, self.heaps, self.progress)
 
     @cached_property
     def usage(self) -> UsageMap:

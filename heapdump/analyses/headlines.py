@@ -64,11 +64,9 @@ def _large_blocks(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]
         large = heap.large_committed_bytes or 0
         whole = large + (heap.committed_bytes or 0)
         if large >= _BIG_BYTES and large >= _BIG_SHARE * summary.committed_bytes:
+            command = ("virt-blocks", "--heap", f"{heap.address:#x}")
             blocks = plural(len(heap.large_blocks or ()), "large block")
-            yield Headline(f"{short_size(large)} of the {short_size(whole)} of heap {heap.address:#x} is in {blocks}", LARGE_BLOCKS)
-
-
-LARGE_BLOCKS = ("heaps", "--sort", "virtual_bytes", "--reverse")
+            yield Headline(f"{short_size(large)} of the {short_size(whole)} of heap {heap.address:#x} is in {blocks}", command)
 
 
 def _big_heap(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:

@@ -50,7 +50,8 @@ class Request:
         path = self.dump or find_dump(self.say)
         with progress_bar(f"unpacking {path.name}", enabled=self.progress) as report:
             snapshot = open_dump(path, report, self.say)
-        with snapshot:
+        with snapshot, progress_bar("walking the heaps", enabled=self.progress) as report:
+            snapshot.progress = report
             yield snapshot
 
     def say(self, text: str) -> None:
@@ -193,24 +194,40 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def dump_command(name: str) -> Callable[[Callable[..., int]], click.Command]:
+def dump_command(name: str, *, takes_address: bool = False) -> Callable[[Callable[..., int]], click.Command]:
     """Makes a click command of `function(request, **own options) -> exit code`, with DUMP and the shared options.
 
-    The function's docstring is the help text.
+    The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`.
     """
 
     def decorate(function: Callable[..., int]) -> click.Command:
         @functools.wraps(function)
         def run(**values: Any) -> int:
+            if takes_address:
+                values["dump"], values["address"] = _dump_and_address(values.pop("arguments"))
             return function(_request(values), **values)
 
         wrapped: Callable[..., Any] = run
         for option in reversed(_OPTIONS):
             wrapped = option(wrapped)
-        wrapped = click.argument("dump", required=False, type=click.Path(path_type=Path))(wrapped)
+        if takes_address:
+            wrapped = click.argument("arguments", nargs=-1, required=True, metavar="[DUMP] ADDRESS")(wrapped)
+        else:
+            wrapped = click.argument("dump", required=False, type=click.Path(path_type=Path))(wrapped)
         return click.command(name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(wrapped)
 
     return decorate
+
+
+def _dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, int]:
+    """File first, address last; one argument is the address unless a file of that name exists."""
+    from heapdump.render.text import parse_address
+
+    if len(arguments) > 2:
+        raise WrongUsage(f"one dump and one address, not {len(arguments)} arguments")
+    if len(arguments) == 1 and Path(arguments[0]).is_file():
+        raise WrongUsage(f"{arguments[0]} is a file; name the address too: heapdump block {arguments[0]} 0x29fb0000")
+    return (Path(arguments[0]) if len(arguments) == 2 else None), parse_address(arguments[-1])
 
 
 def _request(values: dict[str, Any]) -> Request:

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from heapdump.blocks.records import Heap
+    from heapdump.heaps.walk import HeapCount, Walk
 
-BLOCKS_NOTE = "block-level numbers (free and busy blocks, integrity) are not computed by this version: null"
 
-
-def heap_record(heap: Heap) -> Record:
-    """The JSON record of a heap; block counts are null until blocks are walked."""
+def heap_record(heap: Heap, count: HeapCount | None) -> Record:
+    """The JSON record of a heap; `count` is what its walk counted, None where its kind is not walked."""
     from heapdump.analyses import fragmentation
+
     return {
         "address": hex(heap.address),
         "index": heap.index,
@@ -30,10 +30,12 @@ def heap_record(heap: Heap) -> Record:
         "segments": len(heap.segments) if heap.segments else None,
         "reserved_bytes": heap.reserved_bytes,
         "committed_bytes": heap.committed_bytes,
-        "free_bytes": heap.free_bytes,
-        "free_blocks": None,
-        "busy_bytes": None,
-        "busy_blocks": None,
+        "free_bytes": count.free_bytes if count else None,
+        "free_blocks": count.free_blocks if count else None,
+        "busy_bytes": count.busy_bytes if count else None,
+        "busy_blocks": count.busy_blocks if count else None,
+        "lfh_free_blocks": count.lfh_free_blocks if count else None,
+        "lfh_free_bytes": count.lfh_free_bytes if count else None,
         "uncommitted_ranges": heap.uncommitted_ranges if heap.segments else None,
         "virtual_blocks": None if heap.large_blocks is None else len(heap.large_blocks),
         "virtual_bytes": heap.large_committed_bytes,
@@ -42,10 +44,11 @@ def heap_record(heap: Heap) -> Record:
         "stack_traces": heap.stack_traces,
         "external_fragmentation": fragmentation.external(heap),
         "virtual_fragmentation": fragmentation.virtual(heap),
-        "integrity": None,
+        "integrity": count.integrity if count else None,
         "trust": heap.trust.value,
         "layout": heap.layout,
         "stated": {
+            "free_bytes": heap.free_bytes,
             "reserved_bytes": heap.stated.reserved_bytes,
             "committed_bytes": heap.stated.committed_bytes,
             "virtual_bytes": heap.stated.virtual_bytes,
@@ -72,23 +75,35 @@ def _share(value: float | None) -> str:
     return text.share(value) or "-"
 
 
-VIEW: tuple[Column[Heap], ...] = (
-    Column("#", lambda h: str(h.index), "place in the heap lists, as !heap numbers them", right=True, rank=5),
-    Column("Heap", lambda h: f"{h.address:#x}", "the handle: address of the heap's header", right=True, style="bold"),
-    Column("Kind", _kind, "nt, segment, page or unknown, by signatures and a second witness; ~ = layout of a neighbouring build"),
-    Column("Role", lambda h: h.role, "process = PEB.ProcessHeap, else the class bits of _HEAP.Flags"),
-    Column("Segs", lambda h: text.count(len(h.segments) or None), "segments on _HEAP.SegmentList (Segments[] before Vista)", right=True, rank=4),
-    Column("Reserved", lambda h: text.size(h.reserved_bytes), "bytes of all segments (NumberOfPages); large blocks are apart", right=True, rank=3),
-    Column("Committed", lambda h: text.size(h.committed_bytes), "reserved minus the segments' uncommitted ranges (UCRSegmentList)", right=True),
-    Column("Free", lambda h: text.size(h.free_bytes), "_HEAP.TotalFreeSize × granularity, Windows' own count ; before Vista plus the blocks that lookaside lists hold", right=True),
-    Column("UCR", lambda h: text.count(h.uncommitted_ranges if h.segments else None), "uncommitted ranges on the segments' lists", right=True, rank=6),
-    Column("Large", _blocks, "entries on _HEAP.VirtualAllocdBlocks, each with a reservation of its own", right=True),
-    Column("LargeBytes", lambda h: text.size(h.large_committed_bytes), "sum of their CommitSize", right=True, style="cyan"),
-    Column("Front", lambda h: h.front_end or "-", "_HEAP.FrontEndHeapType: none, lookaside or lfh", rank=2),
-    Column("LockCont", lambda h: text.count(h.stated.lock_contention), "_HEAP.Counters.LockCollisions (before Vista the lock's ContentionCount)", right=True, rank=7),
-    Column("Stacks", lambda h: "-" if h.stack_traces is None else "yes" if h.stack_traces else "no", "allocation stacks are recorded: flag 0x08000000 (before Vista NtGlobalFlag 0x1000)", rank=6),
-    Column("Flags", _flags, "_HEAP.Flags", rank=8, flexible=16, style="dim"),
-)  # fmt: skip
+def view(walk: Walk) -> tuple[Column[Heap], ...]:
+    """The columns of the table; block counts come from the walk."""
+
+    def count(heap: Heap, name: str) -> int | None:
+        counted = walk.counts.get(heap.index)
+        return getattr(counted, name) if counted else None
+
+    return (
+        Column("#", lambda h: str(h.index), "place in the heap lists, as !heap numbers them", right=True, rank=5),
+        Column("Heap", lambda h: f"{h.address:#x}", "the handle: address of the heap's header", right=True, style="bold"),
+        Column("Kind", _kind, "nt, segment, page or unknown, by signatures and a second witness; ~ = layout of a neighbouring build"),
+        Column("Role", lambda h: h.role, "process = PEB.ProcessHeap, else the class bits of _HEAP.Flags", rank=1),
+        Column("Segs", lambda h: text.count(len(h.segments) or None), "segments on _HEAP.SegmentList (Segments[] before Vista)", right=True, rank=4),
+        Column("Reserved", lambda h: text.size(h.reserved_bytes), "bytes of all segments (NumberOfPages); large blocks are apart", right=True, rank=3),
+        Column("Committed", lambda h: text.size(h.committed_bytes), "reserved minus the segments' uncommitted ranges (UCRSegmentList)", right=True),
+        Column("Blocks", lambda h: text.count(count(h, "busy_blocks")), "busy blocks of the program, of every kind, large ones too", right=True),
+        Column("Busy", lambda h: text.size(count(h, "busy_bytes")), "bytes the program asked for in them", right=True),
+        Column("Free", lambda h: text.size(count(h, "free_bytes")), "free entries of the back end, as walked; a healthy heap's TotalFreeSize × granularity is the same", right=True, rank=2),
+        Column("LfhFree", lambda h: text.size(count(h, "lfh_free_bytes")), "free slots of the low fragmentation heap", right=True, rank=5),
+        Column("Verified", lambda h: text.share(getattr(walk.counts.get(h.index), "integrity", None)) or "-", "share of walked headers that verified (integrity)", right=True, rank=5),
+        Column("UCR", lambda h: text.count(h.uncommitted_ranges if h.segments else None), "uncommitted ranges on the segments' lists", right=True, rank=6),
+        Column("Large", _blocks, "entries on _HEAP.VirtualAllocdBlocks, each with a reservation of its own", right=True),
+        Column("LargeBytes", lambda h: text.size(h.large_committed_bytes), "sum of their CommitSize", right=True, style="cyan"),
+        Column("Front", lambda h: h.front_end or "-", "_HEAP.FrontEndHeapType: none, lookaside or lfh", rank=2),
+        Column("LockCont", lambda h: text.count(h.stated.lock_contention), "_HEAP.Counters.LockCollisions (before Vista the lock's ContentionCount)", right=True, rank=7),
+        Column("Stacks", lambda h: "-" if h.stack_traces is None else "yes" if h.stack_traces else "no", "allocation stacks are recorded: flag 0x08000000 (before Vista NtGlobalFlag 0x1000)", rank=6),
+        Column("Flags", _flags, "_HEAP.Flags", rank=8, flexible=16, style="dim"),
+    )  # fmt: skip
+
 
 FRAGMENTATION: tuple[Column[Heap], ...] = (
     Column("Heap", lambda h: f"{h.address:#x}", "the handle", right=True, style="bold"),
@@ -121,27 +136,32 @@ def command(request: Request) -> int:
     heapdump heaps crash.dmp --explain        how each number is computed, and fragmentation
     """
     with request.open() as snapshot:
-        rows = request.rows(snapshot.heaps, heap_record)
+        walk = snapshot.walk
+
+        def record(heap: Heap) -> Record:
+            return heap_record(heap, walk.counts.get(heap.index))
+
+        rows = request.rows(snapshot.heaps, record)
         answer = Answer(
             "heaps",
-            data=lambda: [heap_record(heap) for heap in rows],
-            records=lambda: (heap_record(heap) for heap in rows),
-            parts=lambda: _parts(request, rows),
-            gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps)),
-            notes=(BLOCKS_NOTE,),
-            nested={"stated": ("reserved_bytes", "committed_bytes", "virtual_bytes", "segments", "uncommitted_ranges")},
+            data=lambda: [record(heap) for heap in rows],
+            records=lambda: (record(heap) for heap in rows),
+            parts=lambda: _parts(request, rows, walk),
+            gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *walk.gaps),
+            nested={"stated": ("free_bytes", "reserved_bytes", "committed_bytes", "virtual_bytes", "segments", "uncommitted_ranges")},
         )
         return request.emit(snapshot, answer)
 
 
-def _parts(request: Request, rows: Sequence[Heap]) -> list[Table[Any] | Lines]:
+def _parts(request: Request, rows: Sequence[Heap], walk: Walk) -> list[Table[Any] | Lines]:
     shown, hidden = request.shown(rows)
-    parts: list[Table[Any] | Lines] = [Table(VIEW, shown, hidden=hidden, empty="no heap is known in this dump")]
+    parts: list[Table[Any] | Lines] = [Table(view(walk), shown, hidden=hidden, empty="no heap is known in this dump")]
     if rows:
         parts.append(Lines([[(_totals(rows), "")]]))
     if any(heap.trust.value != "exact" for heap in rows):
         parts.append(Lines([[("~ not exact: damaged, or verified with the layout of a neighbouring Windows build", "dim")]]))
-    problems = [[(finding.message, "red")] for heap in rows for finding in heap.findings]
+    found = [finding for heap in rows for finding in heap.findings] + list(walk.findings)
+    problems = [[(finding.message, "red")] for finding in found]
     if problems:
         kept, more = request.shown(problems)
         parts.append(Lines([*kept, *([[(f"… {more:,} more", "dim")]] if more else [])]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,8 +63,24 @@ def walk_heaps(process: Process, heaps: Sequence[Heap], progress: Callable[[int,
         progress(done, total)
     table = _marked(build_table([chunk for walked in walks.values() for chunk in walked.chunks]), marks)
     counts = _counts(table, walks)
+    for heap in heaps:
+        if heap.index in counts:
+            counts[heap.index] = _checked(heap, counts[heap.index], walks[heap.index])
     findings = tuple(f for walked in walks.values() for f in walked.findings)
     return Walk(table, counts, findings, tuple(gap for walked in walks.values() for gap in walked.gaps))
+
+
+def _checked(heap: Heap, count: HeapCount, walked: Walked) -> HeapCount:
+    """The self-check against Windows: the walk's free bytes must be TotalFreeSize; a difference lowers the integrity."""
+    stated = heap.free_bytes
+    if stated is None or stated == count.free_bytes or count.integrity is None:
+        return count
+    walked.gaps.append(
+        f"heap {heap.address:#x}: {count.free_bytes:,} free bytes were walked, Windows counted {stated:,}: "
+        "damaged, or being changed while the dump was taken"
+    )
+    agreement = min(stated, count.free_bytes) / max(stated, count.free_bytes)
+    return replace(count, integrity=count.integrity * agreement)
 
 
 @dataclass
@@ -96,11 +112,27 @@ def _marked(table: BlockTable, marks: _Marks) -> BlockTable:
             row -= 1
         if row >= 0 and address < int(table.entry[row]) + int(table.units[row]) * 8:
             tags[row] |= np.uint16(INTERNAL)
-    spare = table.spare
-    if marks.parked:
-        spare = spare.copy()
-        spare[parked] = table.lead[parked].astype(np.uint32) * 8
-    return BlockTable(table.entry, table.units, spare, table.lead, table.heap, tags)
+    if not marks.parked:
+        return BlockTable(table.entry, table.units, table.spare, table.lead, table.heap, tags)
+    spare = table.spare.copy()
+    spare[parked] = table.lead[parked].astype(np.uint32) * 8
+    return _joined(BlockTable(table.entry, table.units, spare, table.lead, table.heap, tags))
+
+
+def _joined(table: BlockTable) -> BlockTable:
+    """Touching free blocks as one: a parked block is not joined with free ones by ntdll, but its own walk says so.
+
+    RtlWalkHeap of XP lists each run of parked and free blocks as a single free block (all recorded heaps).
+    """
+    end = table.entry + table.entry_size
+    free = ~table.is_busy & (table.kind != BlockKind.LFH)
+    joins = np.zeros(len(table), bool)
+    joins[1:] = free[1:] & free[:-1] & (table.entry[1:] == end[:-1]) & (table.heap[1:] == table.heap[:-1])
+    firsts = np.flatnonzero(~joins)
+    units = np.add.reduceat(table.units, firsts).astype(np.uint32) if len(firsts) else table.units
+    return BlockTable(
+        table.entry[firsts], units, table.spare[firsts], table.lead[firsts], table.heap[firsts], table.tags[firsts]
+    )
 
 
 def _counts(table: BlockTable, walks: dict[int, Walked]) -> dict[int, HeapCount]:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 
 from heapdump.errors import WrongUsage
+from heapdump.spans import Span
 from heapdump.words import plural, short_size, size
 
-__all__ = ["address", "count", "parse_address", "parse_size", "plural", "printable", "share", "short_size", "size"]
+__all__ = ["address", "count", "parse_address", "parse_size", "parse_span", "plural", "printable", "share", "short_size", "size"]
 
+_TOP = (1 << 64) - 1
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -65,3 +68,17 @@ def parse_size(text: str) -> int:
     if match is None or (match[1].startswith("0x") and match[2]):
         raise WrongUsage(f"{text!r} is not a size; write 4096, 0x1000, 64K or 1M")
     return int(match[1], 0) * _SUFFIXES[match[2].upper()]
+
+
+def parse_span(text: str, parse: Callable[[str], int], last: int) -> Span:
+    """`A..B`, `A..` or `..B` as a half-open span, `A` as that alone; `last` = 1 when B itself belongs to it.
+
+    Raises:
+        WrongUsage: B lies below A.
+    """
+    low, dots, high = text.partition("..")
+    start = parse(low) if low else 0
+    end = (parse(high) + last if high else _TOP) if dots else start + 1
+    if end < start:
+        raise WrongUsage(f"{text!r} ends before it begins")
+    return Span(start, end)

@@ -1,0 +1,162 @@
+"""Blocks that match filters, groups of them by size, and what lies at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.records import Heap, LargeBlock
+from heapdump.blocks.table import Block, BlockKind, BlockTable
+from heapdump.errors import WrongUsage
+from heapdump.memory.space import AddressSpace
+from heapdump.spans import Span, SpanMap
+
+Relation = Literal["user", "header", "slack", "free", "guard", "outside"]
+_FLAG_WORDS = {0x02: "extra", 0x04: "fill", 0x10: "last", 0x20: "user1", 0x40: "user2", 0x80: "user3"}
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which blocks are wanted; every given one must hold. `size` in requested bytes, `at` addresses, both half-open.
+
+    `kind`: a kind's JSON name.
+    """
+
+    heap: int | None = None
+    state: Literal["busy", "free", "all"] = "busy"
+    kind: str | None = None
+    size: Span | None = None
+    at: Span | None = None
+    internal: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SizeGroup:
+    """Blocks of one requested size: `bytes` of all of them, `share` of all bytes in the groups."""
+
+    size: int
+    count: int
+    bytes: int
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """What is at an address: the block, where in it, and the nearest blocks before and after."""
+
+    relation: Relation
+    block: Block | None
+    offset: int | None
+    neighbours: tuple[Block, ...]
+
+
+def select(table: BlockTable, heaps: Sequence[Heap], wanted: Filter) -> NDArray[np.int64]:
+    """Rows that match, ascending by address.
+
+    Raises:
+        WrongUsage: no heap at that address.
+    """
+    keep = np.ones(len(table), bool) if wanted.internal else ~table.is_internal
+    if wanted.state != "all":
+        keep &= table.is_busy == (wanted.state == "busy")
+    if wanted.heap is not None:
+        keep &= table.heap == heap_index(heaps, wanted.heap)
+    if wanted.kind is not None:
+        keep &= table.kind == BlockKind[wanted.kind.upper()]
+    if wanted.size is not None:
+        sizes = table.size
+        keep &= (sizes >= np.uint64(wanted.size.start)) & (sizes < np.uint64(wanted.size.end))
+    if wanted.at is not None:
+        address = table.address
+        keep &= (address >= np.uint64(wanted.at.start)) & (address < np.uint64(wanted.at.end))
+    return np.flatnonzero(keep)
+
+
+def heap_index(heaps: Sequence[Heap], address: int) -> int:
+    """The index of the heap with that handle.
+
+    Raises:
+        WrongUsage: there is none; the message names some that are.
+    """
+    for heap in heaps:
+        if heap.address == address:
+            return heap.index
+    known = ", ".join(f"{heap.address:#x}" for heap in heaps[:5])
+    raise WrongUsage(f"no heap at {address:#x}; there are: {known or 'none'}{' …' if len(heaps) > 5 else ''}")
+
+
+def by_size(table: BlockTable, rows: NDArray[np.int64]) -> tuple[SizeGroup, ...]:
+    """The rows grouped by requested size, most bytes first, as `!heap -stat` does."""
+    sizes, counts = np.unique(table.size[rows], return_counts=True)
+    total = int(sum(int(s) * int(c) for s, c in zip(sizes.tolist(), counts.tolist(), strict=True)))
+    groups = [
+        SizeGroup(size, count, size * count, size * count / total if total else 0.0)
+        for size, count in zip(sizes.tolist(), counts.tolist(), strict=True)
+    ]
+    return tuple(sorted(groups, key=lambda group: (-group.bytes, -group.size)))
+
+
+def flag_words(block: Block) -> list[str]:
+    """The entry's flags in words; `internal` for the allocator's own blocks."""
+    words = [word for bit, word in _FLAG_WORDS.items() if block.flags & bit]
+    return [*words, *(["internal"] if block.is_internal else [])]
+
+
+class Owners:
+    """Finds what holds a block: its segment, or its entry of the large-block list. Binary searches."""
+
+    def __init__(self, heaps: Sequence[Heap]) -> None:
+        """Sorts the segments and large blocks of all heaps once."""
+        self._segments = SpanMap((s.span, s.address) for heap in heaps for s in heap.segments)
+        self._large = SpanMap((block.span, block) for heap in heaps for block in heap.large_blocks or ())
+
+    def segment(self, block: Block) -> int | None:
+        """Address of the segment that holds the block; None for blocks with a reservation of their own."""
+        return self._segments.at(block.entry)
+
+    def large_block(self, block: Block) -> LargeBlock | None:
+        """The entry of the large-block list behind a block of kind VIRTUAL."""
+        return self._large.at(block.entry)
+
+
+def locate(table: BlockTable, space: AddressSpace, address: int) -> Located:
+    """What owns an address: the innermost block, or none with the nearest ones."""
+    rows = table.at(address)
+    program = [row for row in rows if not table.is_internal[row]]
+    row = next(iter(program or rows), None)
+    if row is not None and (before := _reaching_in(table, row, address)) is not None:
+        row = before
+    neighbours = _neighbours(table, address, row)
+    if row is None:
+        return Located("outside", None, None, neighbours)
+    block = table.block(row)
+    offset = address - block.address
+    if block.state == "free":
+        relation: Relation = "free"
+    elif offset < 0 or block.is_internal:
+        relation = "header"
+    else:
+        relation = "user" if offset < block.size else "slack"
+    return Located(relation, block, offset, neighbours)
+
+
+def _reaching_in(table: BlockTable, row: int, address: int) -> int | None:
+    """The block before whose user data reaches into this one's header: on x64 its first 8 bytes belong to it."""
+    for candidate in range(row - 1, max(-1, row - 3), -1):
+        block = table.block(candidate)
+        if not block.is_internal and block.state == "busy" and block.address <= address < block.address + block.size:
+            return candidate
+    return None
+
+
+def _neighbours(table: BlockTable, address: int, row: int | None) -> tuple[Block, ...]:
+    """The block before and the one after, internal ones left out."""
+    here = row if row is not None else int(np.searchsorted(table.entry, np.uint64(address), side="right"))
+    internal = table.is_internal
+    before = np.flatnonzero(~internal[:here])[-1:]
+    after = np.flatnonzero(~internal[here + (row is not None) :])[:1] + here + (row is not None)
+    return tuple(table.block(int(i)) for i in (*before.tolist(), *after.tolist()))

@@ -1,0 +1,42 @@
+"""What the first bytes of a block look like."""
+
+from __future__ import annotations
+
+import re
+
+from heapdump.analyses.usage import preview
+from heapdump.process.model import Process
+
+PREVIEW_BYTES = 64
+
+
+def hex_lines(data: bytes, start: int) -> list[str]:
+    """`0x29fb0010  48 65 6c …  Hel…`: 16 bytes a line."""
+    rows = (data[i : i + 16] for i in range(0, len(data), 16))
+    return [f"{start + 16 * i:#x}  {row.hex(' '):<47}  {preview(row)}" for i, row in enumerate(rows)]
+
+
+def guess(process: Process, data: bytes, pointer_bytes: int) -> str:
+    """A word or two on the content: zeros, text, a pointer into a module, a list entry, a repeated byte."""
+    if not data:
+        return "not in the dump"
+    if not data.strip(b"\0"):
+        return "zeros"
+    if len(set(data)) == 1:
+        return f"filled with {data[0]:#04x}"
+    if re.match(rb"[\x20-\x7e\r\n\t]{6,}", data):
+        return "text (ASCII)"
+    if re.match(rb"(?:[\x20-\x7e]\0){4,}", data):
+        return "text (UTF-16)"
+    first = int.from_bytes(data[:pointer_bytes], "little")
+    module = process.module_map.at(first)
+    if module is not None:
+        return f"starts with a pointer into {module.name} ({process.where(first)}): perhaps an object with virtual functions"
+    if len(data) >= 2 * pointer_bytes and _is_list_entry(process, data, pointer_bytes):
+        return "starts with two pointers into memory: perhaps a list entry"
+    return "binary"
+
+
+def _is_list_entry(process: Process, data: bytes, pointer_bytes: int) -> bool:
+    words = (int.from_bytes(data[i : i + pointer_bytes], "little") for i in (0, pointer_bytes))
+    return all(word and process.space.try_read(word, 1) is not None for word in words)

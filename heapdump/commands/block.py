@@ -1,0 +1,93 @@
+"""`block ADDRESS`: what is at an address, and what owns it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from heapdump.commands._blocks import Recorder, columns, walk_gaps
+from heapdump.commands._shared import Request, dump_command
+from heapdump.render import text
+from heapdump.render.view import Answer, Lines, Record, Table
+
+if TYPE_CHECKING:
+    from heapdump.analyses.blocks import Located
+    from heapdump.session import Snapshot
+
+_RELATIONS = {
+    "user": "inside the block", "header": "in the header of the block", "slack": "behind the bytes that were asked for",
+    "free": "in a free block", "outside": "in no block", "guard": "in a guard page",
+}  # fmt: skip
+
+
+@dump_command("block", takes_address=True)
+def command(request: Request, address: int) -> int:
+    """What is at an address and what owns it, as !heap -p -a and !heap -x.
+
+    \b
+    heapdump block crash.dmp 0x43500060
+    heapdump -d crash.dmp block 00000000`43500060
+    """
+    from heapdump.analyses.blocks import locate
+
+    request.refuse_sorting("block")
+    with request.open() as snapshot:
+        found = locate(snapshot.walk.table, snapshot.process.space, address)
+        answer = Answer(
+            "block",
+            data=lambda: _record(snapshot, found, address),
+            records=lambda: [_record(snapshot, found, address)],
+            parts=lambda: _parts(snapshot, found, address),
+            gaps=walk_gaps(snapshot),
+        )
+        return request.emit(snapshot, answer)
+
+
+def _content(snapshot: Snapshot, found: Located) -> tuple[bytes, str]:
+    from heapdump.analyses.content import PREVIEW_BYTES, guess
+
+    block, process = found.block, snapshot.process
+    if block is None:
+        return b"", ""
+    data = process.space.try_read(block.address, min(max(block.size, 0), PREVIEW_BYTES)) or b""
+    pointer = 4 if snapshot.heaps[block.heap].view == "x86" else 8
+    return data, guess(process, data, pointer)
+
+
+def _record(snapshot: Snapshot, found: Located, address: int) -> Record:
+    recorder, block = Recorder(snapshot), found.block
+    names = ("address", "entry", "heap", "segment", "kind", "state", "size", "entry_size", "flags", "stack", "trust")
+    record: Record = recorder(block) if block else dict.fromkeys(names)
+    if block is None:
+        record |= {"address": hex(address), "flags": []}
+    data, words = _content(snapshot, found)
+    return record | {
+        "offset": found.offset,
+        "relation": found.relation,
+        "frames": [],
+        "neighbours": [recorder(b) for b in found.neighbours],
+        "content": {"preview": data.hex(), "guess": words} if block else None,
+    }
+
+
+def _parts(snapshot: Snapshot, found: Located, address: int) -> list[Table[Any] | Lines]:
+    from heapdump.analyses.content import hex_lines
+    from heapdump.analyses.regions import select
+
+    heaps, block = snapshot.heaps, found.block
+    region = next(iter(select(snapshot.usage, address=address)), None)
+    where = f"{region.usage}{f' [{region.detail}]' if region.detail else ''}" if region else "no known memory"
+    lines: list[list[tuple[str, str]]] = [[(f"{address:#x}", "bold"), (f" is {_RELATIONS[found.relation]}", "")]]
+    if block is not None:
+        heap = heaps[block.heap]
+        own = " (the allocator's own)" if block.is_internal else ""
+        lines[0].append((f" at {block.address:#x}, offset {found.offset:+#x}", ""))
+        lines.append([(f"{block.state} {block.kind.name.lower()} block{own}: {text.plural(block.size, 'byte')} requested, "
+                       f"{block.entry_size:,} occupied from {block.entry:#x} on", "")])  # fmt: skip
+        lines.append([(f"heap #{heap.index} {heap.address:#x} ({heap.kind.value}, {heap.role})", "")])
+    lines.append([(f"region: {where}", "dim")])
+    parts: list[Table[Any] | Lines] = [Lines(lines)]
+    data, words = _content(snapshot, found)
+    if block is not None:
+        parts.append(Lines([[("content: ", "bold"), (words, "")], *([(line, "")] for line in hex_lines(data, block.address))]))
+    parts.append(Table(columns(heaps), found.neighbours, title="Neighbours", empty="no block near it"))
+    return parts

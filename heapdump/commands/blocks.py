@@ -1,0 +1,119 @@
+"""`blocks`: every allocation of every NT heap, filtered, or grouped by size."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import click
+
+from heapdump.commands._blocks import Recorder, columns, walk_gaps
+from heapdump.commands._shared import Request, dump_command
+from heapdump.errors import WrongUsage
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Lines, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from heapdump.analyses.blocks import Filter, SizeGroup
+    from heapdump.session import Snapshot
+
+KINDS = ["backend", "lfh", "virtual", "lookaside"]
+GROUPS: tuple[Column[SizeGroup], ...] = (
+    Column("Size", lambda g: text.count(g.size), "requested bytes of each block", right=True),
+    Column("Hex", lambda g: f"{g.size:#x}", "the same in hex, as !heap -stat prints it", right=True, rank=2),
+    Column("Blocks", lambda g: text.count(g.count), "how many of that size", right=True),
+    Column("Total", lambda g: text.count(g.bytes), "requested bytes of all of them", right=True),
+    Column("", lambda g: text.size(g.bytes), "the same in units of 1024", right=True, rank=1),
+    Column("Share", lambda g: text.share(g.share), "of the bytes of all blocks chosen", right=True),
+)
+
+
+@click.option("--heap", metavar="ADDR", help="Only this heap.")
+@click.option("--state", type=click.Choice(["busy", "free", "all"]), default="busy", show_default=True)
+@click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
+@click.option("--size", metavar="A..B", help="Only requested sizes from A up to B inclusive; one number: exactly that.")
+@click.option("--at", metavar="A..B", help="Only user addresses from A up to, not including, B.")
+@click.option("--internal", is_flag=True, help="The allocator's own blocks too.")
+@click.option("--stat", is_flag=True, help="Group by size, most bytes first.")
+@dump_command("blocks")
+def command(
+    request: Request, heap: str | None, state: str, kind: str | None, size: str | None, at: str | None,
+    internal: bool, stat: bool,
+) -> int:  # fmt: skip
+    """Every block of every NT heap, or those that match.
+
+    \b
+    heapdump blocks crash.dmp --heap 0x29fb0000 --size 4K..64K --sort size --reverse
+    heapdump blocks crash.dmp --stat                       as !heap -stat
+    heapdump blocks crash.dmp --state all --format csv -o blocks.csv
+    """
+    from heapdump.analyses.blocks import Filter, select
+
+    wanted = Filter(
+        heap=text.parse_address(heap) if heap else None,
+        state=cast(Literal["busy", "free", "all"], state),
+        kind=kind,
+        size=text.parse_span(size, text.parse_size, 1) if size else None,
+        at=text.parse_span(at, text.parse_address, 0) if at else None,
+        internal=internal,
+    )
+    with request.open() as snapshot:
+        rows = select(snapshot.walk.table, snapshot.heaps, wanted)
+        answer = _groups(request, snapshot, rows) if stat else _blocks(request, snapshot, rows, wanted)
+        return request.emit(snapshot, answer)
+
+
+def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], wanted: Filter) -> Answer:
+    table, heaps = snapshot.walk.table, snapshot.heaps
+    rows = _ordered(request, snapshot, rows)
+
+    def records() -> Iterator[Record]:
+        return map(Recorder(snapshot), table.blocks(rows))
+
+    limit = len(rows) if request.limit is None else request.limit
+    shown = list(table.blocks(rows[:limit]))
+    return Answer(
+        "blocks",
+        data=lambda: list(records()),
+        records=records,
+        parts=lambda: [
+            Table(columns(heaps), shown, hidden=len(rows) - len(shown), empty="no block like that"),
+            Lines([[(f"{text.plural(len(rows), 'block')}, {text.size(int(table.size[rows].sum()))}", "")]]),
+        ],
+        gaps=walk_gaps(snapshot),
+    )
+
+
+def _ordered(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rows as --sort asks: by a column, without making a record of each of millions of blocks."""
+    import numpy as np
+
+    table = snapshot.walk.table
+    fields: dict[str, NDArray[Any]] = {"address": table.address, "entry": table.entry, "size": table.size, "entry_size": table.entry_size,
+              "heap": table.heap, "kind": table.kind, "state": table.is_busy}  # fmt: skip
+    if request.sort is not None:
+        if request.sort.replace("-", "_") not in fields:
+            raise WrongUsage(f"cannot sort by {request.sort!r}; there are: {', '.join(fields)}")
+        rows = rows[np.argsort(fields[request.sort.replace("-", "_")][rows], kind="stable")]
+    return rows[::-1] if request.reverse else rows
+
+
+def _groups(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> Answer:
+    from heapdump.analyses.blocks import by_size
+
+    def record(group: SizeGroup) -> Record:
+        return {"size": group.size, "count": group.count, "bytes": group.bytes, "share": group.share}
+
+    groups = request.rows(by_size(snapshot.walk.table, rows), record)
+    shown, hidden = request.shown(groups)
+    return Answer(
+        "blocks",
+        data=lambda: [record(group) for group in groups],
+        records=lambda: (record(group) for group in groups),
+        parts=lambda: [Table(GROUPS, shown, hidden=hidden, empty="no block like that")],
+        gaps=walk_gaps(snapshot),
+    )

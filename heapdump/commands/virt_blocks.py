@@ -1,0 +1,108 @@
+"""`virt-blocks`: the large blocks, each with a reservation of its own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from heapdump.commands._blocks import Recorder, walk_gaps
+from heapdump.commands._shared import Request, dump_command
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Lines, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from heapdump.analyses.blocks import SizeGroup
+    from heapdump.blocks.records import LargeBlock
+    from heapdump.blocks.table import Block
+    from heapdump.session import Snapshot
+
+    Row = tuple[Block, LargeBlock]
+
+VIEW: tuple[Column[Row], ...] = (
+    Column("ListEntry", lambda r: f"{r[1].list_entry:#x}", "its node on _HEAP.VirtualAllocdBlocks", right=True, rank=2),
+    Column("Address", lambda r: f"{r[0].address:#x}", "what the program got", right=True),
+    Column("Size", lambda r: text.count(r[0].size), "bytes the program asked for: CommitSize minus the header's unused count", right=True),
+    Column("", lambda r: text.size(r[0].size), "the same in units of 1024", right=True, rank=1),
+    Column("Commit", lambda r: text.count(r[1].commit_bytes), "_HEAP_VIRTUAL_ALLOC_ENTRY.CommitSize", right=True, rank=1),
+    Column("Reserve", lambda r: text.count(r[1].reserve_bytes), "_HEAP_VIRTUAL_ALLOC_ENTRY.ReserveSize", right=True, rank=3),
+)  # fmt: skip
+
+
+@click.option("--heap", metavar="ADDR", help="Only this heap.")
+@dump_command("virt-blocks")
+def command(request: Request, heap: str | None) -> int:
+    """The large blocks, each with a reservation of its own.
+
+    They are on the heap's VirtualAllocdBlocks list, which WinDbg's !heap -s leaves out of its sums. A broken list is
+    followed from both of its ends.
+
+    \b
+    heapdump virt-blocks crash.dmp --heap 0x29fb0000
+    heapdump virt-blocks crash.dmp --sort size --reverse
+    """
+    with request.open() as snapshot:
+        record = _recorder(snapshot)
+        rows = request.rows(_rows(snapshot, text.parse_address(heap) if heap else None), record)
+        answer = Answer(
+            "virt-blocks",
+            data=lambda: [record(row) for row in rows],
+            records=lambda: (record(row) for row in rows),
+            parts=lambda: _parts(request, snapshot, rows),
+            gaps=walk_gaps(snapshot),
+        )
+        return request.emit(snapshot, answer)
+
+
+def _rows(snapshot: Snapshot, heap: int | None) -> list[Row]:
+    from heapdump.analyses.blocks import Filter, Owners, select
+
+    table = snapshot.walk.table
+    blocks = table.blocks(select(table, snapshot.heaps, Filter(heap=heap, kind="virtual")))
+    owners = Owners(snapshot.heaps)
+    pairs = ((block, owners.large_block(block)) for block in blocks)
+    return [(block, large) for block, large in pairs if large is not None]
+
+
+def _recorder(snapshot: Snapshot) -> Callable[[Row], Record]:
+    recorder = Recorder(snapshot)
+
+    def record(row: Row) -> Record:
+        block, large = row
+        return recorder(block) | {
+            "list_entry": hex(large.list_entry),
+            "commit_bytes": large.commit_bytes,
+            "reserve_bytes": large.reserve_bytes,
+        }
+
+    return record
+
+
+def _parts(request: Request, snapshot: Snapshot, rows: Sequence[Row]) -> list[Table[Any] | Lines]:
+    shown, hidden = request.shown(rows)
+    parts: list[Table[Any] | Lines] = [Table(VIEW, shown, hidden=hidden, empty="no large block")]
+    if rows:
+        requested, committed = sum(row[0].size for row in rows), sum(row[1].commit_bytes for row in rows)
+        total = f"{text.plural(len(rows), 'large block')}: {text.size(requested)} requested, {text.size(committed)} committed"
+        parts.append(Lines([[(total, "")]]))
+        parts.append(_groups(request, rows))
+    findings = [f for heap in snapshot.heaps for f in heap.findings if f.kind == "virtual_list"]
+    if findings:
+        parts.append(Lines([[(finding.message, "red")] for finding in findings]))
+    return parts
+
+
+def _groups(request: Request, rows: Sequence[Row]) -> Table[SizeGroup]:
+    """A line for each size, most bytes first."""
+    from collections import Counter
+
+    from heapdump.analyses.blocks import SizeGroup
+    from heapdump.commands.blocks import GROUPS
+
+    total = sum(row[0].size for row in rows) or 1
+    sizes = Counter(row[0].size for row in rows)
+    groups = [SizeGroup(size, count, size * count, size * count / total) for size, count in sizes.items()]
+    shown, hidden = request.shown(sorted(groups, key=lambda group: -group.bytes))
+    return Table(GROUPS, shown, title="By size", hidden=hidden)

@@ -1,0 +1,158 @@
+"""The block walk: random heaps of every generation equal the builder's truth; damage costs only what it hits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import heapdump
+from heapdump.blocks.table import BlockKind
+from heapdump.kernels import chain
+from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
+
+GENERATIONS = [("x86", 2600), ("x64", 3790), ("x64", 6002), ("x86", 7601), ("x64", 7601), ("x86", 9600), ("x64", 9600),
+               ("x64", 14393), ("x86", 19041), ("x64", 19041), ("x64", 26100)]  # fmt: skip
+SIZES = st.integers(0, 6000)
+ACTIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("busy"), SIZES),
+        st.tuples(st.just("free"), st.integers(3, 300)),
+        st.tuples(st.just("virtual"), st.integers(600_000, 3_000_000)),
+    ),
+    max_size=60,
+)
+Write = Callable[[bytes], Path]
+
+
+def build(arch: Literal["x64", "x86"], build_number: int, actions: list[tuple[str, int]], seed: int = 5) -> BuiltHeap:
+    base, large = (0x20000000000, 0x30000000000) if arch == "x64" else (0x1000000, 0x8000000)
+    heap = NtHeapBuilder(arch=arch, build=build_number, base=base, seed=seed)
+    heap.busy(24)
+    for number, (what, size) in enumerate(actions):
+        if what == "busy":
+            heap.busy(size, bytes([number + 1]) * min(size, 32))
+        elif what == "free":
+            heap.free(size)
+        elif number < 16:
+            heap.virtual(large + number * 0x400000, size)
+    return heap.build()
+
+
+def opened(built: BuiltHeap, tmp_path: Path, damage: dict[int, bytes] | None = None) -> heapdump.Snapshot:
+    process = ProcessBuilder(arch=built.truth.arch, build=built.truth.build).heap(built)
+    data = bytearray(process.build().data)
+    path = tmp_path / "x.dmp"
+    path.write_bytes(data)
+    if damage:
+        with heapdump.open_dump(path) as snapshot:
+            space = snapshot.process.space
+            for address, new in damage.items():
+                old = space.read(address, len(new) + 16)
+                at = data.find(old)
+                data[at : at + len(new)] = new
+        path.write_bytes(data)
+    return heapdump.open_dump(path)
+
+
+def busy(snapshot: heapdump.Snapshot) -> set[tuple[int, int, int]]:
+    table = snapshot.walk.table
+    rows = np.flatnonzero(table.is_busy & ~table.is_internal)
+    return {(b.address, b.size, b.entry_size if b.kind is not BlockKind.VIRTUAL else 0) for b in table.blocks(rows)}
+
+
+def wanted(built: BuiltHeap) -> set[tuple[int, int, int]]:
+    small = {(b.user, b.size, b.entry_size) for b in built.truth.busy}
+    return small | {(b.user, b.requested, 0) for b in built.truth.large}
+
+
+@pytest.mark.property
+@pytest.mark.parametrize(("arch", "number"), GENERATIONS)
+@given(actions=ACTIONS)
+def test_a_random_heap_walks_to_its_truth(
+    arch: Literal["x64", "x86"], number: int, actions: list[tuple[str, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    built = build(arch, number, actions)
+    with opened(built, tmp_path_factory.mktemp("blocks")) as snapshot:
+        assert busy(snapshot) == wanted(built)
+        table = snapshot.walk.table
+        free = {(b.entry, b.entry_size) for b in table.blocks(np.flatnonzero(~table.is_busy))}
+        assert free == {(f.entry, f.entry_size) for f in built.truth.free}
+        count = snapshot.walk.counts[0]
+        assert (count.integrity, snapshot.walk.findings, snapshot.walk.gaps) == (1.0, (), ())
+        assert count.free_bytes == built.truth.free_bytes
+        assert count.busy_bytes == sum(size for _, size, _ in wanted(built))
+
+
+@pytest.mark.parametrize(("arch", "number"), [("x64", 19041), ("x86", 19041), ("x64", 7601), ("x86", 2600)])
+def test_a_damaged_header_costs_its_block_and_no_other(arch: Literal["x64", "x86"], number: int, tmp_path: Path) -> None:
+    built = build(arch, number, [("busy", 40 + 8 * i) for i in range(50)])
+    victim = built.truth.busy[20]
+    header = victim.entry + (8 if arch == "x64" else 0)
+    with opened(built, tmp_path, {header: b"AAAAAAAA"}) as snapshot:
+        missing = wanted(built) - busy(snapshot)
+        assert missing == {(victim.user, victim.size, victim.entry_size)}
+        assert busy(snapshot) <= wanted(built)
+        (finding,) = snapshot.walk.findings
+        assert (finding.kind, finding.address) == ("entry_header", victim.entry)
+        assert snapshot.walk.gaps
+        assert (snapshot.walk.counts[0].integrity or 1) < 1
+        table = snapshot.walk.table
+        behind = [b for b in table.blocks(np.arange(len(table))) if b.entry > victim.entry]
+        assert {b.trust.value for b in behind} == {"derived"}
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(("arch", "number"), [("x64", 19041), ("x86", 2600)])
+@given(places=st.lists(st.tuples(st.integers(0, 0x3FFF), st.integers(0, 255)), min_size=1, max_size=12))
+def test_random_damage_never_ends_the_walk_nor_overlaps_blocks(
+    arch: Literal["x64", "x86"], number: int, places: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    built = build(arch, number, [("busy", 100 + i) for i in range(80)])
+    base, data = built.memory[0]
+    broken = bytearray(data)
+    for at, value in places:
+        broken[at % len(broken)] = value
+    folder = tmp_path_factory.mktemp("damage")
+    whole = ProcessBuilder(arch=built.truth.arch, build=built.truth.build).heap(built).build().data
+    (folder / "x.dmp").write_bytes(whole.replace(bytes(data), bytes(broken), 1))
+    with heapdump.open_dump(folder / "x.dmp") as snapshot:
+        table = snapshot.walk.table
+        rows = [b for b in table.blocks(np.arange(len(table))) if b.kind is BlockKind.BACKEND]
+        assert all(a.end <= b.entry for a, b in pairwise(rows))
+    assert base == built.truth.address
+
+
+@pytest.mark.parametrize(("arch", "number"), [("x64", 19041), ("x86", 7601), ("x86", 2600)])
+def test_the_compiled_walk_is_the_plain_one(
+    arch: Literal["x64", "x86"], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = build(arch, number, [("busy", 10 + 3 * i) for i in range(200)] + [("free", 40)])
+    with opened(built, tmp_path) as snapshot:
+        plain = snapshot.walk.table
+    monkeypatch.setattr("heapdump.heaps.nt_blocks.WORTH_COMPILING", 0)
+    with opened(built, tmp_path) as snapshot:
+        quick = snapshot.walk.table
+    for name in ("entry", "units", "spare", "lead", "heap", "tags"):
+        assert getattr(plain, name).tolist() == getattr(quick, name).tolist()
+
+
+def test_small_dumps_never_load_numba(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    built = build("x64", 19041, [("busy", 100)])
+    opened(built, tmp_path).close()
+    code = "import sys; from heapdump.cli import run; run(['heaps', sys.argv[1]]); assert 'numba' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.dmp")], check=True, capture_output=True)
+
+
+def test_reasons_of_a_stopped_chain_are_distinct() -> None:
+    reasons = [chain.END, chain.RUN_END, chain.CHECKSUM, chain.PREVIOUS, chain.SIZE, chain.FULL]
+    assert sorted(set(reasons)) == reasons
