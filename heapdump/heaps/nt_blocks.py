@@ -51,7 +51,10 @@ class Walked:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Memory of one segment between two uncommitted ranges, as words, from granule 0 at `span.start` on."""
+    """Memory of one segment between two uncommitted ranges, as words, from granule 0 at `span.start` on.
+
+    What the dump does not hold reads as zero and is named in `missing`.
+    """
 
     span: Span
     words: NDArray[np.int64]
@@ -69,19 +72,24 @@ def walk_segments(view: View, heap: Heap, on_run: OnRun, walked: Walked) -> Gene
     generation = generation_of(view, heap)
     for segment in heap.segments:
         previous_good = True
-        for run in runs(view, segment):
+        for span in runs(segment):
+            if not view.space.is_mostly_present(span):
+                walked.gaps.append(
+                    f"heap {heap.address:#x}: most of its memory at {span.start:#x}..{span.end:#x} is not in the dump"
+                )
+                continue
+            words, missing = view.space.words64(span)
+            run = Run(span, words, missing)
             previous_good = _walk_run(view, heap, generation, run, on_run, walked, previous_good=previous_good)
     return generation
 
 
-def runs(view: View, segment: Segment) -> Iterator[Run]:
-    """The committed runs of a segment, one after the other; missing bytes read as zero and are named."""
+def runs(segment: Segment) -> Iterator[Span]:
+    """The committed runs of a segment, one after the other."""
     start = segment.span.start
     for hole in (*segment.uncommitted, Span(segment.span.end, segment.span.end)):
         if hole.start > start:
-            span = Span(start, hole.start)
-            words, missing = view.space.words64(span)
-            yield Run(span, words, missing)
+            yield Span(start, hole.start)
         start = hole.end
 
 

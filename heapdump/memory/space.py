@@ -22,6 +22,7 @@ ReadAt = Callable[[int, int], bytes]
 
 _U64 = np.uint64
 _TOP = (1 << 64) - 1
+_SHORT = 16 << 20
 
 
 class AddressSpace:
@@ -134,7 +135,8 @@ class AddressSpace:
         whole = self.try_read(span.start, span.size)
         if whole is not None:
             return np.frombuffer(whole, "<i8"), ()
-        out = bytearray(span.size)
+        out = np.zeros(span.size // 8, "<i8")  # pages that nothing is written to cost nothing
+        raw = out.view(np.uint8)
         missing, at = [], span.start
         i = max(0, bisect_right(self._starts, span.start) - 1)
         while i < len(self._starts) and self._starts[i] < span.end:
@@ -142,14 +144,20 @@ class AddressSpace:
             if start < end:
                 if start > at:
                     missing.append(Span(at, start))
-                out[start - span.start : end - span.start] = self._read_at(
-                    self._offsets[i] + start - self._starts[i], end - start
-                )
+                piece = self._read_at(self._offsets[i] + start - self._starts[i], end - start)
+                raw[start - span.start : end - span.start] = np.frombuffer(piece, np.uint8)
                 at = end
             i += 1
         if at < span.end:
             missing.append(Span(at, span.end))
-        return np.frombuffer(bytes(out), "<i8"), tuple(missing)
+        return out, tuple(missing)
+
+    def is_mostly_present(self, span: Span) -> bool:
+        """False for a long span of which the dump holds less than half: not worth memory of its size."""
+        if span.size <= _SHORT:
+            return True
+        ends = np.array([span.start, span.end], _U64)
+        return 2 * int(self.bytes_present(ends[:1], ends[1:])[0]) >= span.size
 
     def bytes_present(self, starts: NDArray[np.uint64], ends: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """How many bytes of each half-open span the dump holds; (n,) uint64. O(n log ranges)."""
