@@ -38,19 +38,22 @@ GROUPS: tuple[Column[SizeGroup], ...] = (
 @click.option("--size", metavar="A..B", help="Only requested sizes from A up to B inclusive; one number: exactly that.")
 @click.option("--at", metavar="A..B", help="Only user addresses from A up to, not including, B.")
 @click.option("--internal", is_flag=True, help="The allocator's own blocks too.")
+@click.option("--containing", metavar="PATTERN", help="Only blocks that hold it: a text, a pointer 0x…, or bytes hex:de ad.")
 @click.option("--stat", is_flag=True, help="Group by size, most bytes first.")
 @dump_command("blocks")
 def command(
     request: Request, heap: str | None, state: str, kind: str | None, size: str | None, at: str | None,
-    internal: bool, stat: bool,
+    internal: bool, containing: str | None, stat: bool,
 ) -> int:  # fmt: skip
     """Every block of every NT heap, or those that match.
 
     \b
     heapdump blocks crash.dmp --heap 0x29fb0000 --size 4K..64K --sort size --reverse
     heapdump blocks crash.dmp --stat                       as !heap -stat
+    heapdump blocks crash.dmp --containing 'connection string'
     heapdump blocks crash.dmp --state all --format csv -o blocks.csv
     """
+    from heapdump.analyses import search
     from heapdump.analyses.blocks import Filter, select
 
     wanted = Filter(
@@ -63,6 +66,9 @@ def command(
     )
     with request.open() as snapshot:
         rows = select(snapshot.walk.table, snapshot.heaps, wanted)
+        if containing is not None:
+            sizes = tuple(view.pointer_bytes for view in snapshot.process.views)
+            rows = search.containing(snapshot.walk.table, snapshot.process.space, rows, search.patterns(containing, sizes))
         answer = _groups(request, snapshot, rows) if stat else _blocks(request, snapshot, rows, wanted)
         return request.emit(snapshot, answer)
 

@@ -1,0 +1,118 @@
+"""One heap in depth: runs, size classes, LFH buckets, and Windows' counts beside the walk's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.records import Heap
+from heapdump.blocks.table import BlockKind, BlockTable
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDetail:
+    """One segment: [start, end) reserved; its runs are what its uncommitted ranges leave."""
+
+    address: int
+    start: int
+    end: int
+    committed_bytes: int
+    runs: int
+    uncommitted_ranges: int
+    largest_uncommitted_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SizeClass:
+    """Blocks whose size lies in [low, high): busy ones by requested size, free ones by occupied size."""
+
+    low: int
+    high: int
+    busy_blocks: int
+    busy_bytes: int
+    free_blocks: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """LFH blocks that occupy `entry_size` bytes each: how many are busy and free; `occupancy` = busy share."""
+
+    entry_size: int
+    busy: int
+    free: int
+    occupancy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One self-check: what Windows counted (None: this version keeps no such count) and what was walked."""
+
+    what: str
+    stated: int | None
+    walked: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeapDetail:
+    """Everything `heap` shows of one NT heap."""
+
+    segments: tuple[SegmentDetail, ...]
+    sizes: tuple[SizeClass, ...]
+    buckets: tuple[Bucket, ...]
+    checks: tuple[Check, ...]
+
+
+def heap_detail(heap: Heap, table: BlockTable, free_bytes: int | None) -> HeapDetail:
+    """The detail of one walked heap; costs by the number of its blocks."""
+    mine = (table.heap == heap.index) & ~table.is_internal
+    return HeapDetail(
+        tuple(_segments(heap)), tuple(_sizes(table, mine)), tuple(_buckets(table, mine)), tuple(_checks(heap, free_bytes))
+    )
+
+
+def _segments(heap: Heap) -> Iterator[SegmentDetail]:
+    for segment in heap.segments:
+        sizes = [part.size for part in segment.uncommitted]
+        touches_end = bool(segment.uncommitted) and segment.uncommitted[-1].end == segment.span.end
+        yield SegmentDetail(
+            segment.address, segment.span.start, segment.span.end, segment.committed_bytes,
+            len(sizes) + (not touches_end), len(sizes), max(sizes, default=0),
+        )  # fmt: skip
+
+
+def _sizes(table: BlockTable, mine: NDArray[np.bool_]) -> Iterator[SizeClass]:
+    """A class for each power of two that has blocks; [0, 1) for requests of no byte."""
+    busy, free = mine & table.is_busy, mine & ~table.is_busy
+    columns = [_by_power(table.size[busy]), _by_power(table.entry_size[free])]
+    for power in sorted(columns[0].keys() | columns[1].keys()):
+        low, high = (1 << power - 1, 1 << power) if power else (0, 1)
+        yield SizeClass(low, high, *columns[0].get(power, (0, 0)), *columns[1].get(power, (0, 0)))
+
+
+def _by_power(sizes: NDArray[np.uint64]) -> dict[int, tuple[int, int]]:
+    """Bit length → (blocks, bytes)."""
+    powers = np.frexp(sizes.astype(np.float64))[1]
+    counts = np.bincount(powers)
+    totals = np.zeros(len(counts), np.uint64)
+    np.add.at(totals, powers, sizes)
+    return {i: (int(n), int(total)) for i, (n, total) in enumerate(zip(counts, totals, strict=True)) if n}
+
+
+def _buckets(table: BlockTable, mine: NDArray[np.bool_]) -> Iterator[Bucket]:
+    lfh = mine & (table.kind == BlockKind.LFH)
+    sizes, inverse = np.unique(table.entry_size[lfh], return_inverse=True)
+    busy = np.bincount(inverse[table.is_busy[lfh]], minlength=len(sizes))
+    every = np.bincount(inverse, minlength=len(sizes))
+    for size, used, total in zip(sizes.tolist(), busy.tolist(), every.tolist(), strict=True):
+        yield Bucket(size, used, total - used, used / total)
+
+
+def _checks(heap: Heap, free_bytes: int | None) -> Iterator[Check]:
+    if free_bytes is not None:
+        yield Check("free bytes of the back end", heap.free_bytes, free_bytes)
+    yield Check("segments", heap.stated.segments, len(heap.segments))
+    yield Check("committed bytes of large blocks", heap.stated.virtual_bytes, heap.large_committed_bytes or 0)

@@ -1,0 +1,118 @@
+"""`heap ADDRESS`: one heap in depth."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from heapdump.commands._blocks import walk_gaps
+from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.heaps import heap_record
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Lines, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heapdump.analyses.heap_detail import Bucket, Check, HeapDetail, SegmentDetail, SizeClass
+    from heapdump.blocks.records import Heap
+    from heapdump.session import Snapshot
+
+_BAR = 24
+SEGMENTS: tuple[Column[SegmentDetail], ...] = (
+    Column("Segment", lambda s: f"{s.address:#x}", "address of its header", right=True),
+    Column("End", lambda s: f"{s.end:#x}", "first address behind its reservation (NumberOfPages)", right=True, rank=1),
+    Column("Committed", lambda s: text.size(s.committed_bytes), "reserved minus its uncommitted ranges", right=True),
+    Column("Runs", lambda s: text.count(s.runs), "committed runs between them", right=True),
+    Column("UCR", lambda s: text.count(s.uncommitted_ranges), "uncommitted ranges on its list", right=True),
+    Column("LargestUCR", lambda s: text.size(s.largest_uncommitted_bytes), "the largest of them", right=True, rank=2),
+)
+BUCKETS: tuple[Column[Bucket], ...] = (
+    Column("LFH bucket", lambda b: text.count(b.entry_size), "bytes that each block occupies", right=True),
+    Column("Busy", lambda b: text.count(b.busy), "busy blocks", right=True),
+    Column("Free", lambda b: text.count(b.free), "free slots", right=True),
+    Column("Occupancy", lambda b: text.share(b.occupancy), "busy share", right=True),
+)
+CHECKS: tuple[Column[Check], ...] = (
+    Column("Self-check", lambda c: c.what, "a number that Windows keeps in the heap's header"),
+    Column("Windows", lambda c: text.count(c.stated), "what Windows counted; - where this version does not", right=True),
+    Column("Walked", lambda c: text.count(c.walked), "what the walk counted", right=True),
+    Column("", lambda c: "" if c.stated in (None, c.walked) else "differs", "differs = damage, or the heap was being changed", style="red"),
+)  # fmt: skip
+
+
+def sizes_view(detail: HeapDetail) -> tuple[Column[SizeClass], ...]:
+    """The histogram; bars are relative to the class with most busy bytes."""
+    most = max((c.busy_bytes for c in detail.sizes), default=0) or 1
+    return (
+        Column("Size", lambda c: f"{c.low:,}..{c.high - 1:,}", "requested bytes of busy, occupied bytes of free blocks", right=True),
+        Column("Busy", lambda c: text.count(c.busy_blocks), "busy blocks", right=True),
+        Column("BusyBytes", lambda c: text.size(c.busy_bytes), "their requested bytes", right=True),
+        Column("Free", lambda c: text.count(c.free_blocks), "free blocks and slots", right=True, rank=1),
+        Column("FreeBytes", lambda c: text.size(c.free_bytes), "their occupied bytes", right=True, rank=1),
+        Column("", lambda c: "█" * round(_BAR * c.busy_bytes / most), "busy bytes, relative to the largest class", rank=2, style="cyan"),
+    )  # fmt: skip
+
+
+@dump_command("heap", takes_address=True)
+def command(request: Request, address: int) -> int:
+    """One heap in depth: segments, size classes, LFH buckets, self-checks.
+
+    \b
+    heapdump heap crash.dmp 0x29fb0000
+    """
+    from heapdump.analyses.blocks import heap_index
+    from heapdump.analyses.heap_detail import heap_detail
+
+    request.refuse_sorting("heap")
+    with request.open() as snapshot:
+        heap = snapshot.heaps[heap_index(snapshot.heaps, address)]
+        count = snapshot.walk.counts.get(heap.index)
+        detail = heap_detail(heap, snapshot.walk.table, count.free_bytes if count else None)
+        answer = Answer(
+            "heap",
+            data=lambda: _data(snapshot, heap, detail),
+            records=lambda: [_data(snapshot, heap, detail)],
+            parts=lambda: _parts(request, snapshot, heap, detail),
+            gaps=walk_gaps(snapshot),
+        )
+        return request.emit(snapshot, answer)
+
+
+def _data(snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Record:
+    return heap_record(heap, snapshot.walk.counts.get(heap.index)) | {
+        "segment_list": [
+            asdict(s) | {"address": hex(s.address), "start": hex(s.start), "end": hex(s.end)} for s in detail.segments
+        ],
+        "uncommitted": [
+            {"address": hex(part.start), "size": part.size} for segment in heap.segments for part in segment.uncommitted
+        ],
+        "sizes": [asdict(size) for size in detail.sizes],
+        "buckets": [asdict(bucket) for bucket in detail.buckets],
+        "checks": [asdict(check) for check in detail.checks],
+    }
+
+
+def _parts(request: Request, snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Iterator[Table[Any] | Lines]:
+    count = snapshot.walk.counts.get(heap.index)
+    flags = "-" if heap.flags is None else f"{heap.flags:#x} {' '.join(heap.flag_names)}"
+    lines = [
+        [(f"heap #{heap.index} {heap.address:#x}", "bold"), (f"  {heap.kind.value}, {heap.role}, {heap.view}, flags {flags}", "")],
+        [(f"front end {heap.front_end or '-'}, layout {heap.layout or '-'} ({heap.trust.value})", "")],
+    ]
+    if count:
+        lines.append([(
+            f"{text.plural(count.busy_blocks, 'busy block')} with {text.size(count.busy_bytes)}, {text.size(count.free_bytes)} free in "
+            f"{text.plural(count.free_blocks, 'block')}, {text.share(count.integrity)} of {text.plural(count.headers, 'header')} verified", "",
+        )])  # fmt: skip
+    yield Lines(lines)
+    for columns, rows in ((SEGMENTS, detail.segments), (sizes_view(detail), detail.sizes), (BUCKETS, detail.buckets)):
+        if rows:
+            shown, hidden = request.shown(rows)
+            yield Table(columns, shown, hidden=hidden)
+    if count:
+        yield Table(CHECKS, detail.checks)
+    findings = [f for f in (*heap.findings, *snapshot.walk.findings) if f.heap == heap.address]
+    if findings:
+        shown_findings, more = request.shown(findings)
+        yield Lines([*([(f.message, "red")] for f in shown_findings), *([[(f"… {more:,} more", "dim")]] if more else [])])
