@@ -94,6 +94,7 @@ class _Totals:
         self.busy = int(table.size[table.state != State.MEM_FREE].sum())
 
     def share(self, name: str, regions: int, size: int, committed: int | None = None) -> Share:
+        """One row; shares of what is not known are None."""
         is_free = name in (FREE, State.MEM_FREE.name)
         busy_share = size / self.busy if self.busy and not is_free else None
         total_share = size / self.total if self.is_complete and self.total else None

@@ -31,13 +31,16 @@ class _View:
         self._at, self._left = 0, limits.MAX_STREAM_BYTES
 
     def seek(self, offset: int, whence: int = 0) -> int:
+        """As of files; `whence` 0 or 1."""
         self._at = offset if whence == 0 else self._at + offset
         return self._at
 
     def tell(self) -> int:
+        """As of files."""
         return self._at
 
     def read(self, size: int) -> bytes:
+        """At most `size` bytes; ValueError beyond the limits."""
         if size > self._left:
             raise ValueError(f"{size:,} bytes at {self._at:#x} are more than a small stream may have")
         if self._at == self._stream.offset and size == len(self._body):

@@ -168,6 +168,7 @@ def _open_cabinet(path: Path) -> IO[bytes]:
         unpacked = 0
 
         def parse_cfdata(self, offset: int, compression: int) -> tuple[int, bytes]:
+            """One data block of the cabinet, counted."""
             advance, data = super().parse_cfdata(offset, compression)
             self.unpacked += len(data)
             if self.unpacked > limits.MAX_CABINET_BYTES:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from functools import cache
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Extent, FrontEnd, Heap, HeapKind, LargeBlock, Segment, Stated, Trust
-from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context, role_of
+from heapdump.blocks.records import Extent, Heap, LargeBlock, Segment, Stated
+from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context
+from heapdump.heaps.nt_record import FRONT_ENDS, Parts, nt_heap
 from heapdump.heaps.nt_segments import read_segments
 from heapdump.heaps.nt_virtual import read_large_blocks
 from heapdump.layouts import Layout, load
@@ -17,7 +18,6 @@ from heapdump.process.model import Process, View
 from heapdump.spans import Span
 
 CAPTURE_STACK_BACKTRACES = 0x08000000
-FRONT_ENDS: dict[int, FrontEnd] = {0: "none", 1: "lookaside", 2: "lfh"}
 
 
 class NtHeapWalker:
@@ -51,31 +51,15 @@ class NtHeapWalker:
         notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
         segments, all_segments = read_segments(context, layout, heap, findings, notes)
         blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
-        stated = _stated(view, layout, heap, fields)
-        front_end = FRONT_ENDS.get(fields.get("FrontEndHeapType", 0))
         flags = fields.get("Flags")
-        return Heap(
-            address=heap,
-            index=index,
-            kind=HeapKind.NT,
-            role=role_of(view, heap, (flags or 0) & 0xF000),
-            view=view.arch,
-            flags=flags,
-            segments=segments,
-            large_blocks=blocks,
-            extents=_extents(process, segments, blocks, fields.get("FrontEndHeap", 0)),
-            reserved_bytes=sum(s.span.size for s in segments) or None,
-            committed_bytes=sum(s.committed_bytes for s in segments) or None,
-            stated=stated,
-            front_end=front_end,
-            parked_bytes=0,
-            stack_traces=None if flags is None else bool(flags & CAPTURE_STACK_BACKTRACES),
-            trust=claim.trust if all_segments else Trust.DERIVED,
-            layout=layout.name,
-            findings=tuple(findings),
-            notes=tuple(notes),
-            is_fully_walked=all_segments and all_blocks,
-        )
+        traces = None if flags is None else bool(flags & CAPTURE_STACK_BACKTRACES)
+        extents = _extents(process, segments, blocks, fields.get("FrontEndHeap", 0))
+        stated = _stated(view, layout, heap, fields)
+        parts = Parts(
+            fields, segments, all_segments, blocks, all_blocks, extents, stated, 0, traces, findings, notes
+        )  # fmt: skip
+        return nt_heap(context, claim, index, parts)
+
 
 
 @cache
@@ -161,7 +145,7 @@ def _extents(
     own = process.regions.allocation(front_end) if front_end else None
     if own is not None and own.start == front_end and not any(e.span & own for e in out):
         out.append(Extent(own, "front end"))
-    return tuple(sorted(out, key=lambda extent: extent.span))
+    return tuple(out)
 
 
 def reservation(process: Process, span: Span) -> Span:

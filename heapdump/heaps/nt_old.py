@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from functools import cache
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Extent, Heap, HeapKind, LargeBlock, Segment, Stated, Trust
-from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context, role_of
-from heapdump.heaps.nt import FRONT_ENDS, reservation
+from heapdump.blocks.records import Extent, Heap, LargeBlock, Segment, Stated
+from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context
+from heapdump.heaps.nt import reservation
+from heapdump.heaps.nt_record import FRONT_ENDS, Parts, nt_heap
 from heapdump.heaps.nt_virtual import read_large_blocks
 from heapdump.layouts import Layout, load
 from heapdump.memory import limits
@@ -58,36 +59,19 @@ class OldNtHeapWalker:
         notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
         segments, all_segments = _segments(view, layout, heap, findings, notes)
         blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
-        flags = fields.get("Flags")
         free, parked = fields.get("TotalFreeSize"), _parked_bytes(view, layout, fields)
         if parked is None:
             notes.append(f"the lookaside lists of heap {heap:#x} are not in the dump: blocks parked there count as busy")
-        extents = _extents(process, view, layout, segments, blocks, fields.get("UCRSegments", 0))
-        return Heap(
-            address=heap,
-            index=index,
-            kind=HeapKind.NT,
-            role=role_of(view, heap, (flags or 0) & 0xF000),
-            view=view.arch,
-            flags=flags,
-            segments=segments,
-            large_blocks=blocks,
-            extents=extents,
-            reserved_bytes=sum(s.span.size for s in segments) or None,
-            committed_bytes=sum(s.committed_bytes for s in segments) or None,
-            stated=Stated(
-                free_bytes=None if free is None else free * view.granularity,
-                lock_contention=_lock_contention(view, layout, fields.get("LockVariable", 0)),
-            ),
-            front_end=FRONT_ENDS.get(fields.get("FrontEndHeapType", 0)),
-            parked_bytes=parked or 0,
-            stack_traces=None if view.global_flag is None else bool(view.global_flag & _USER_STACK_TRACE_DB),
-            trust=claim.trust if all_segments else Trust.DERIVED,
-            layout=layout.name,
-            findings=tuple(findings),
-            notes=tuple(notes),
-            is_fully_walked=all_segments and all_blocks and parked is not None,
+        stated = Stated(
+            free_bytes=None if free is None else free * view.granularity,
+            lock_contention=_lock_contention(view, layout, fields.get("LockVariable", 0)),
         )
+        traces = None if view.global_flag is None else bool(view.global_flag & _USER_STACK_TRACE_DB)
+        extents = _extents(process, view, layout, segments, blocks, fields.get("UCRSegments", 0))
+        parts = Parts(
+            fields, segments, all_segments, blocks, all_blocks, extents, stated, parked, traces, findings, notes
+        )  # fmt: skip
+        return nt_heap(context, claim, index, parts)
 
 
 @cache
@@ -178,7 +162,7 @@ def _extents(
         seen.add(node)
         out.append(Extent(Span(node, node + fields["ReservedSize"]), "range descriptors"))
         node = fields["Next"]
-    return tuple(sorted(out, key=lambda extent: extent.span))
+    return tuple(out)
 
 
 def _parked_bytes(view: View, layout: Layout, fields: dict[str, int]) -> int | None:

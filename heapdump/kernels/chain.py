@@ -30,7 +30,6 @@ def chain_modern(
         (rows, granule where it stopped, reason, granules of the last entry).
     """
     count, room, granule = 0, len(out_at), stride * 8
-    previous_key = key & 0xFFFF_0000_0000
     while at < end:
         if count == room:
             return count, at, 5, previous
@@ -42,7 +41,7 @@ def chain_modern(
             if ((word >> 24) ^ (word >> 16) ^ (word >> 8) ^ word) & 0xFF:
                 return count, at, 2, previous
         else:
-            word ^= previous_key
+            word ^= key & 0xFFFF_0000_0000
         if (word >> 32) & 0xFFFF != previous:
             return count, at, 3, previous
         size = word & 0xFFFF
@@ -153,9 +152,7 @@ def slots_modern(
             verified = code == expected
         if verified:
             good += 1
-        busy = low != 0 and (unused & 0x80) != 0
-        if len(bitmap):
-            busy = bitmap[i] != 0
+        busy = bitmap[i] != 0 if len(bitmap) else low != 0 and (unused & 0x80) != 0
         spare, offset = low, 1
         if not busy or not verified:
             spare = granule  # of a damaged header only the place of its block is known

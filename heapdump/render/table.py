@@ -56,6 +56,7 @@ class _Pen:
         self._console = Console(width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False)
 
     def write(self, text: str, style: str) -> str:
+        """The text in a style, or as it is."""
         if not self._color or not style or not text.strip():
             return text
         return _parsed(style).render(text, color_system=ColorSystem.EIGHT_BIT)
