@@ -58,7 +58,7 @@ def _heaps(process: Process, heaps: Sequence[Heap]) -> Iterator[Question]:
 
 
 def _blocks(process: Process, heaps: Sequence[Heap], flags: int) -> Iterator[Question]:
-    question = "what is in the blocks, who points at whom?"
+    question = "what is in the blocks? (heap, blocks, virt-blocks, block)"
     spans = [extent.span for heap in heaps for extent in heap.extents]
     committed = sum(process.regions.committed_bytes(span) for span in spans)
     if process.missing_bytes:

@@ -28,7 +28,7 @@ _ROWS = 1 << 16
 Rows = tuple[NDArray[np.int64], NDArray[np.int64]]
 """(granules, raw tags) of some entries of a run, ascending."""
 
-_INTERNAL_FLAG = 0x8  # on Vista and later: the carriers of the front end and its zones (seen on every recorded build)
+INTERNAL_FLAG = 0x8  # on Vista and later: the carriers of the front end and its zones (seen on every recorded build)
 _HEADER, _RANGE_END = 1, 3
 _WORDS = {
     chain.CHECKSUM: ("a header whose checksum holds", "checksum"),
@@ -157,7 +157,7 @@ def _keep(
         structural |= np.isin(run.span.start + at * generation.granule, headers)
     else:
         structural |= busy & ((unused == _HEADER) | (unused == _RANGE_END))
-    internal = structural | (busy & ((flags & _INTERNAL_FLAG) != 0) & (not generation.is_old))
+    internal = structural | (busy & ((flags & INTERNAL_FLAG) != 0) & (not generation.is_old))
     base = tag(BlockKind.BACKEND, trust=Trust.EXACT if trusted else Trust.DERIVED)
     tags = base | np.where(busy, BUSY, 0) | np.where(internal, INTERNAL, 0) | (flags << 8)
     granule = generation.granule

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap, Trust
 from heapdump.blocks.table import BUSY, BlockKind, Chunk, tag
-from heapdump.heaps.nt_blocks import Rows, Run, Walked, callable_kernel
+from heapdump.heaps.nt_blocks import INTERNAL_FLAG, Rows, Run, Walked, callable_kernel
 from heapdump.heaps.nt_generation import Generation, signed
 from heapdump.kernels import chain
 from heapdump.layouts import Struct
@@ -69,19 +69,22 @@ def _carriers(
 ) -> list[Carrier]:
     header = generation.layout["_HEAP_USERDATA_HEADER"]
     stride, granule = generation.stride, generation.granule
-    low = tags >> 8 & 0x3F
-    prefix = np.where((tags >> 8 & 0x40 != 0) & (not generation.is_old), low, 0)
-    user = granules + 1 + prefix
+    # from Vista on a flag marks the blocks that the allocator took for itself
+    wanted = 1 if generation.is_old else 1 | INTERNAL_FLAG
+    rows = np.flatnonzero(tags & wanted == wanted)
+    low = tags[rows] >> 8 & 0x3F
+    prefix = np.where((tags[rows] >> 8 & 0x40 != 0) & (not generation.is_old), low, 0)
+    user = granules[rows] + 1 + prefix
     where = user * stride + header.offset("Signature") // 8
     shift = header.offset("Signature") % 8 * 8
-    inside = (tags & 1 != 0) & (where < len(run.words))
-    found = np.zeros(len(granules), bool)
-    found[inside] = (run.words[where[inside]] >> shift) & _U32 == SIGNATURE
-    ends = np.append(granules[1:], len(run.words) // stride)
+    inside = where < len(run.words)
+    rows, user, where = rows[inside], user[inside], where[inside]
+    signed_ones = np.flatnonzero((run.words[where] >> shift) & _U32 == SIGNATURE)
     out = []
-    for i in np.flatnonzero(found).tolist():
-        address = run.span.start + int(user[i]) * granule
-        carrier = _carrier(view, generation, address, (int(ends[i]) - int(user[i])) * granule)
+    for i in signed_ones.tolist():
+        row, start = int(rows[i]), int(user[i])
+        end = int(granules[row + 1]) if row + 1 < len(granules) else len(run.words) // stride
+        carrier = _carrier(view, generation, run.span.start + start * granule, (end - start) * granule)
         if carrier is not None:
             out.append(carrier)
     return out
