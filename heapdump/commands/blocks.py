@@ -84,7 +84,7 @@ def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], wante
     shown = list(table.blocks(rows[:limit]))
     return Answer(
         "blocks",
-        data=lambda: list(records()),
+        data=records,
         records=records,
         parts=lambda: [
             Table(columns(heaps), shown, hidden=len(rows) - len(shown), empty="no block like that"),

@@ -26,13 +26,15 @@ def json_document(answer: Answer, tool: str, dump: Record) -> Iterator[str]:
     }
     yield json.dumps(document, indent=1)[:-2] + ',\n "data": '
     data = answer.data()
-    if isinstance(data, list):
-        # one record a line, each encoded on its own: quick, and never the whole document in memory
-        for i, record in enumerate(data):
-            yield ("[\n  " if i == 0 else ",\n  ") + json.dumps(record)
-        yield "\n ]" if data else "[]"
-    else:
+    if isinstance(data, dict):
         yield json.dumps(data, indent=1).replace("\n", "\n ")
+    else:
+        # one record a line, each encoded on its own: quick, and never the whole document in memory
+        separator = "["
+        for record in data:
+            yield separator + "\n  " + json.dumps(record)
+            separator = ","
+        yield "[]" if separator == "[" else "\n ]"
     yield "\n}\n"
 
 

@@ -50,7 +50,7 @@ class Lines:
 class Answer:
     """Everything a command has to say.
 
-    `data` makes the JSON document's data; `records` the records of jsonl and csv, one after the other; `nested` names
+    `data` makes the JSON document's data (an object, or records one after the other); `records` the records of jsonl and csv, one after the other; `nested` names
     the members of a record's objects, so that every line of a csv has the same columns;
     `parts` what is shown to a person. `gaps` say what is missing: the answer is complete without any.
     """
