@@ -16,6 +16,9 @@ from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span, SpanMap
 
 Relation = Literal["user", "header", "slack", "free", "guard", "outside"]
+KIND_NAMES = {kind: kind.name.lower() for kind in BlockKind}
+"""The kinds as the JSON has them."""
+
 _FLAG_WORDS = {0x02: "extra", 0x04: "fill", 0x10: "last", 0x20: "user1", 0x40: "user2", 0x80: "user3"}
 
 

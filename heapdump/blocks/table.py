@@ -124,24 +124,20 @@ class BlockTable:
 
     def block(self, row: int) -> Block:
         """Row as an object."""
-        tags, entry, occupied = int(self.tags[row]), int(self.entry[row]), int(self.units[row]) * _UNIT
-        return Block(
-            row=row,
-            entry=entry,
-            address=entry + int(self.lead[row]) * _UNIT,
-            size=occupied - int(self.spare[row]),
-            entry_size=occupied,
-            heap=int(self.heap[row]),
-            kind=BlockKind(tags & _KIND),
-            state="busy" if tags & BUSY else "free",
-            is_internal=bool(tags & INTERNAL),
-            flags=tags >> _FLAGS_SHIFT,
-            trust=_TRUSTS[tags >> _TRUST_SHIFT & 3],
-        )
+        return next(self.blocks(np.array([row], np.int64)))
 
     def blocks(self, rows: NDArray[np.int64]) -> Iterator[Block]:
-        """The rows as objects, one after the other."""
-        return (self.block(row) for row in rows.tolist())
+        """The rows as objects, one after the other; columns are taken over in batches."""
+        for first in range(0, len(rows), _BATCH):
+            batch = rows[first : first + _BATCH]
+            columns = (self.entry, self.units, self.spare, self.lead, self.heap, self.tags)
+            values = zip(batch.tolist(), *(column[batch].tolist() for column in columns), strict=True)
+            for row, entry, units, spare, lead, heap, tags in values:
+                yield Block(
+                    row, entry, entry + lead * _UNIT, units * _UNIT - spare, units * _UNIT, heap, _KINDS[tags & _KIND],
+                    "busy" if tags & BUSY else "free", bool(tags & INTERNAL), tags >> _FLAGS_SHIFT,
+                    _TRUSTS[tags >> _TRUST_SHIFT & 3],
+                )  # fmt: skip
 
     def at(self, address: int) -> list[int]:
         """Rows whose bytes hold the address, innermost first: a block of a front end lies inside its carrier."""
@@ -161,6 +157,8 @@ class BlockTable:
 
 
 _NESTING = 4
+_BATCH = 4096
+_KINDS = {int(kind): kind for kind in BlockKind}
 
 
 def tag(kind: BlockKind, *, busy: bool = False, internal: bool = False, trust: Trust = Trust.EXACT) -> int:

@@ -22,26 +22,25 @@ class Recorder:
 
     def __init__(self, snapshot: Snapshot) -> None:
         """One for all blocks of a dump."""
-        from heapdump.analyses.blocks import Owners
+        from heapdump.analyses.blocks import KIND_NAMES, Owners, flag_words
 
-        self._heaps = snapshot.heaps
+        self._heaps = [hex(heap.address) for heap in snapshot.heaps]
+        self._kinds, self._flag_words = KIND_NAMES, flag_words
         self.owners = Owners(snapshot.heaps)
 
     def __call__(self, block: Block) -> Record:
         """The record of one block; `stack` is null: stacks are not read by this version."""
-        from heapdump.analyses.blocks import flag_words
-
         segment = self.owners.segment(block)
         return {
             "address": hex(block.address),
             "entry": hex(block.entry),
-            "heap": hex(self._heaps[block.heap].address),
+            "heap": self._heaps[block.heap],
             "segment": None if segment is None else hex(segment),
-            "kind": block.kind.name.lower(),
+            "kind": self._kinds[block.kind],
             "state": block.state,
             "size": block.size,
             "entry_size": block.entry_size,
-            "flags": flag_words(block),
+            "flags": self._flag_words(block) if block.flags & ~1 or block.is_internal else [],
             "stack": None,
             "trust": block.trust.value,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_PARTIAL = 0, 4
 _MOST_LINES = 20
+_PIECES = 256
 DEFAULT_LIMIT = 20
 T = TypeVar("T")
 
@@ -100,8 +102,9 @@ class Request:
     def emit(self, snapshot: Snapshot, answer: Answer) -> int:
         """Writes the answer in the format asked for, its gaps and notes on stderr; the exit code."""
         with self._output(snapshot) as stream:
-            for piece in self._pieces(snapshot, answer, stream):
-                stream.write(piece)
+            pieces = iter(self._pieces(snapshot, answer, stream))
+            while batch := "".join(itertools.islice(pieces, _PIECES)):
+                stream.write(batch)
             stream.flush()
         lines = [f"incomplete: {gap}" for gap in dict.fromkeys(answer.gaps)]
         lines += [f"note: {note}" for note in answer.notes] if self.verbosity > 0 else []
