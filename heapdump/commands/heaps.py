@@ -174,5 +174,6 @@ def _totals(rows: Sequence[Heap]) -> str:
     committed = sum(heap.committed_bytes or 0 for heap in rows if heap.segments)
     large = sum(heap.large_committed_bytes or 0 for heap in rows)
     blocks = sum(len(heap.large_blocks or ()) for heap in rows)
-    total = f"{text.plural(len(rows), 'heap')}: {text.size(committed)} committed in segments"
+    known = f"{text.size(committed)} committed in segments" if any(heap.segments for heap in rows) else "committed bytes not known"
+    total = f"{text.plural(len(rows), 'heap')}: {known}"
     return f"{total}, {text.size(large)} in {text.plural(blocks, 'large block')}" if blocks else total

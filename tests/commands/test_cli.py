@@ -13,6 +13,7 @@ import pytest
 
 from heapdump.cli import run
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.patching import without_memory
 
 COMMANDS = ["summary", "regions", "modules", "threads", "heaps", "info"]
 Capture = pytest.CaptureFixture[str]
@@ -210,3 +211,16 @@ def test_a_reader_that_leaves_early_is_no_error(dump: Path) -> None:
 def test_version_and_module_entry_point() -> None:
     out = subprocess.run([sys.executable, "-m", "heapdump", "--version"], capture_output=True, text=True, check=True)
     assert out.stdout.startswith("heapdump, version ")
+
+
+def test_a_heap_whose_memory_is_missing_has_no_invented_committed_bytes(tmp_path: Path, capfd: Capture) -> None:
+    path, base = tmp_path / "crash.dmp", 0x20000000000
+    heap = NtHeapBuilder(base=base)
+    heap.busy(100)
+    built = ProcessBuilder().heap(heap.build()).build()
+    path.write_bytes(built.data)
+    assert run(["heaps", str(path)]) == 0
+    assert "1 heap: 4.000 kB committed in segments" in capfd.readouterr().out
+    path.write_bytes(without_memory(built, (base, base + 0x1000)))
+    assert run(["heaps", str(path)]) == 4
+    assert "1 heap: committed bytes not known" in capfd.readouterr().out
