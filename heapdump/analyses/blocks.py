@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Literal
 
 import numpy as np
@@ -15,6 +17,7 @@ from heapdump.errors import WrongUsage
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span, SpanMap
 
+_list_entry = attrgetter("list_entry")
 Relation = Literal["user", "header", "slack", "free", "guard", "outside"]
 KIND_NAMES = {kind: kind.name.lower() for kind in BlockKind}
 """The kinds as the JSON has them."""
@@ -115,15 +118,19 @@ class Owners:
     def __init__(self, heaps: Sequence[Heap]) -> None:
         """Sorts the segments and large blocks of all heaps once."""
         self._segments = SpanMap((s.span, s.address) for heap in heaps for s in heap.segments)
-        self._large = SpanMap((block.span, block) for heap in heaps for block in heap.large_blocks or ())
+        self._large = sorted((b for heap in heaps for b in heap.large_blocks or ()), key=_list_entry)
 
     def segment(self, block: Block) -> int | None:
         """Address of the segment that holds the block; None for blocks with a reservation of their own."""
         return self._segments.at(block.entry)
 
     def large_block(self, block: Block) -> LargeBlock | None:
-        """The entry of the large-block list behind a block of kind VIRTUAL."""
-        return self._large.at(block.entry)
+        """The entry of the large-block list behind a block of kind VIRTUAL: the nearest one below its header.
+
+        Not by reservation: a damaged ReserveSize reaches over other large blocks.
+        """
+        found = bisect_right(self._large, block.entry, key=_list_entry)
+        return self._large[found - 1] if found else None
 
 
 def locate(table: BlockTable, space: AddressSpace, address: int) -> Located:

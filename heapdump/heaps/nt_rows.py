@@ -14,6 +14,7 @@ from heapdump.process.model import View
 
 _LOOKASIDE_LISTS = 128
 _LOOKASIDE = 1
+_TABLE_BYTES = 8 << 32  # the table counts occupied bytes in 32 bits of 8 bytes
 
 
 def add_large_blocks(view: View, heap: Heap, generation: Generation, walked: Walked) -> None:
@@ -54,6 +55,12 @@ def _large_row(
         flags, prefix = raw >> 16 & 0xFF, raw >> 48 & 0xFF
     lead = (1 + prefix) * generation.granule
     unused, occupied = raw & 0xFFFF, commit - offset
+    if occupied >= _TABLE_BYTES:
+        walked.gaps.append(
+            f"heap {heap.address:#x}: the large block at {node:#x} ({commit:,} bytes committed) is beyond the block table's 32 GiB; "
+            "its sizes are among the large blocks of the heap"
+        )
+        return None
     if not offset + lead <= unused <= commit or not flags & 1:
         walked.gaps.append(f"heap {heap.address:#x}: the header of the large block at {node:#x} is damaged")
         unused = min(max(unused, offset + lead), commit)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from heapdump.analyses.blocks import Filter, Owners, select
 from heapdump.blocks.records import Heap
 from heapdump.memory import limits
 from tests.builders import BuiltDump
@@ -161,3 +162,19 @@ def test_a_block_whose_sizes_cannot_be_true_ends_the_list_there(open_built, larg
         assert entries(heap) == [node for i, node in enumerate(large.nodes) if i != 3]
         assert large.nodes[2] in virtual_findings(heap)
         assert not heap.is_fully_walked
+
+
+@pytest.mark.parametrize("gibibytes", [31, 40])
+def test_a_large_block_with_impossible_sizes_keeps_the_others_and_is_never_a_wrapped_size(open_built, gibibytes):
+    large = Large(next(g for g in GENERATIONS if str(g) == "x64-19041"))
+    victim, commit = large.nodes[2], gibibytes << 30
+    with open_built(poke(large.built, (victim + 0x20, word(commit)), (victim + 0x28, word(commit + 0x10000)))) as snapshot:
+        table, owners = snapshot.walk.table, Owners(snapshot.heaps)
+        blocks = table.blocks(select(table, snapshot.heaps, Filter(kind="virtual")))
+        held = {found.list_entry: block for block in blocks if (found := owners.large_block(block))}
+        assert set(held) | {victim} == set(large.nodes)
+        if gibibytes > 32:
+            assert victim not in held
+            assert any(f"{victim:#x}" in gap and "32 GiB" in gap for gap in snapshot.walk.gaps)
+        else:
+            assert held[victim].entry_size == commit - 0x30
