@@ -1,11 +1,11 @@
 """The block table: every block of every heap as numpy columns, sorted by the address of its entry.
 
-21 bytes a row. Built once from chunks, never changed.
+21 bytes a row. Made by `columns.py`, never changed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Literal
@@ -58,18 +58,6 @@ class Block:
     def end(self) -> int:
         """First address behind the block."""
         return self.entry + self.entry_size
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Rows of one heap in any order, as columns of one length; see `BlockTable`."""
-
-    entry: NDArray[np.uint64]
-    units: NDArray[np.uint32]
-    spare: NDArray[np.uint32]
-    lead: NDArray[np.uint8]
-    tags: NDArray[np.uint16]
-    heap: int
 
 
 @dataclass(frozen=True)
@@ -164,18 +152,3 @@ _KINDS = {int(kind): kind for kind in BlockKind}
 def tag(kind: BlockKind, *, busy: bool = False, internal: bool = False, trust: Trust = Trust.EXACT) -> int:
     """The `tags` value without entry flags."""
     return int(kind) | BUSY * busy | INTERNAL * internal | _TRUSTS.index(trust) << _TRUST_SHIFT
-
-
-def build_table(chunks: Sequence[Chunk]) -> BlockTable:
-    """All chunks as one table; `chunks` are not needed afterwards."""
-    heap = np.concatenate([np.full(len(c.entry), c.heap, np.uint16) for c in chunks] or [np.empty(0, np.uint16)])
-    entry = np.concatenate([c.entry for c in chunks] or [np.empty(0, np.uint64)])
-    columns = {
-        name: np.concatenate([getattr(c, name) for c in chunks] or [np.empty(0, kind)])
-        for name, kind in (("units", np.uint32), ("spare", np.uint32), ("lead", np.uint8), ("tags", np.uint16))
-    }
-    if len(entry) > 1 and not bool((entry[1:] >= entry[:-1]).all()):
-        order = np.argsort(entry, kind="stable")
-        entry, heap = entry[order], heap[order]
-        columns = {name: column[order] for name, column in columns.items()}
-    return BlockTable(entry=entry, heap=heap, **columns)

@@ -75,9 +75,24 @@ class Minidump:
             return os.pread(self._file.fileno(), size, offset)
         return self.data[offset : offset + size]
 
+    def view_at(self, offset: int, size: int) -> memoryview:
+        """Bytes of the file where they lie, for sweeps; let go of it before `close`."""
+        return memoryview(self.data)[offset : offset + size]
+
+    def forget(self, offset: int, size: int) -> None:
+        """Gives the whole pages of a swept part back to the system; they are read again when they are needed.
+
+        Pages of a mapping count as this process's memory: a sweep over 13 GB of heap would look like 13 GB. Windows
+        has no such call and gives them back by itself.
+        """
+        start, end = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
+        if hasattr(mmap, "MADV_DONTNEED") and start < end:
+            self.data.madvise(mmap.MADV_DONTNEED, start, end - start)
+
     def close(self) -> None:
         """Unmaps the file and deletes the temporary copy."""
-        self.data.close()
+        with contextlib.suppress(BufferError):  # somebody still holds a view: it is unmapped with the last one
+            self.data.close()
         self._file.close()
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)

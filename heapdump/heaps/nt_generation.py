@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from heapdump.blocks.records import Heap
-from heapdump.kernels import chain
 from heapdump.layouts import Layout, load
 from heapdump.process.model import View
 
 _SIGN = 1 << 63
+_ENCODED, _PREVIOUS_SIZE = 0xFFFF_FFFF_FFFF, 0xFFFF_0000_0000
 
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """`stride`, `lead`: where header words lie (`kernels.chain`); `key`, `mask`: the heap's header encoding."""
+    """`stride`, `lead`: where header words lie (`kernels.chain`); `mask`: EncodeFlagMask, 0 = headers are plain.
+
+    `key`: what the 8 meaningful bytes of every header are XORed with. PreviousSize is so even where `mask` is 0, the
+    last two bytes never are (heap-structures.md §2.3).
+    """
 
     layout: Layout
     is_old: bool
@@ -24,11 +27,6 @@ class Generation:
     granule: int
     key: int
     mask: int
-
-    @property
-    def walk(self) -> Callable[..., tuple[int, int, int, int]]:
-        """The chain kernel of this generation."""
-        return chain.chain_old if self.is_old else chain.chain_modern
 
 
 def generation_of(view: View, heap: Heap) -> Generation:
@@ -41,7 +39,9 @@ def generation_of(view: View, heap: Heap) -> Generation:
     if "Encoding" in struct:
         # the useful half of an x64 entry header is its second 8 bytes
         key = view.space.try_integer(heap.address + struct.offset("Encoding") + (8 if wide else 0), 8) or 0
+        key &= _ENCODED
         mask = view.space.try_integer(heap.address + struct.offset("EncodeFlagMask"), 4) or 0
+    key = key if mask else key & _PREVIOUS_SIZE
     return Generation(
         layout, "Segments" in struct, 2 if wide else 1, 1 if wide else 0, view.granularity, signed(key), mask
     )

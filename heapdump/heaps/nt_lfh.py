@@ -7,17 +7,18 @@ the subsegment it points at points back (heap-structures.md §3.5). The process-
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from heapdump.blocks.columns import BlockColumns, Rows
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Heap, Trust
-from heapdump.blocks.table import BUSY, BlockKind, Chunk, tag
-from heapdump.heaps.nt_blocks import INTERNAL_FLAG, Rows, Run, Walked, callable_kernel
-from heapdump.heaps.nt_generation import Generation, signed
-from heapdump.kernels import chain
+from heapdump.blocks.records import Heap
+from heapdump.heaps.nt_blocks import Walked, Window
+from heapdump.heaps.nt_entry import BUSY_FLAG, INTERNAL_FLAG
+from heapdump.heaps.nt_generation import Generation
+from heapdump.heaps.nt_slots import Code, Slots, add_slots
 from heapdump.layouts import Struct
 from heapdump.process.model import View
 
@@ -50,44 +51,66 @@ class FrontEnd:
     subsegments: set[int] = field(default_factory=set)
 
 
-def walk_front_end(
-    view: View, heap: Heap, generation: Generation, run: Run, rows: list[Rows], front: FrontEnd, walked: Walked
-) -> None:
-    """Adds the blocks of every subsegment whose carrier lies in this run."""
-    carriers = [c for granules, tags in rows for c in _carriers(view, generation, run, granules, tags)]
-    for carrier in carriers:
-        if generation.is_old:  # later ones are marked by a flag in their header
-            front.carriers.add(carrier.user)
-            front.subsegments.add(carrier.subsegment)
-        if front.key is None:
-            front.key = _derive_key(view, heap, generation, carrier)
-        _add_blocks(view, heap, generation, run, carrier, front.key, walked)
+class FrontEndWalk:
+    """Walks the front end of one heap, window by window."""
+
+    def __init__(
+        self, view: View, heap: Heap, generation: Generation, front: FrontEnd, columns: BlockColumns, walked: Walked
+    ) -> None:
+        """`front` is shared by the heaps of a view."""
+        self._view, self._heap, self._generation, self._front = view, heap, generation, front
+        self._columns, self._walked = columns, walked
+
+    def add(self, window: Window, first: int) -> None:
+        """Adds the blocks of every subsegment whose carrier is among the rows from `first` on, and sorts those rows."""
+        found = [slots for carrier in self._carriers(window, first) if (slots := self._slots(window, carrier))]
+        if found:
+            add_slots(self._generation, self._heap, window, found, self._columns, self._walked)
+            self._columns.sort(first)
+
+    def _carriers(self, window: Window, first: int) -> Iterator[Carrier]:
+        front = self._front
+        for carrier in _carriers(self._view, self._generation, window, self._columns.since(first)):
+            if self._generation.is_old:  # later ones are marked by a flag in their header
+                front.carriers.add(carrier.user)
+                front.subsegments.add(carrier.subsegment)
+            if front.key is None:
+                front.key = _derive_key(self._view, self._heap, self._generation, carrier)
+            yield carrier
+
+    def _slots(self, window: Window, carrier: Carrier) -> Slots | None:
+        view, generation, heap = self._view, self._generation, self._heap
+        header, key = generation.layout["_HEAP_USERDATA_HEADER"], self._front.key
+        offset = _first_offset(view, generation, heap, carrier, key)
+        fits = offset is not None and offset + carrier.units * carrier.blocks * generation.granule <= carrier.bytes
+        if offset is not None and fits and offset % generation.granule == 0:
+            first = (carrier.user + offset - window.span.start) // generation.granule
+            bitmap = _bitmap(view, header, carrier)
+            return Slots(first, carrier.units, carrier.blocks, _code(view, heap, generation, carrier, key), bitmap)
+        message = f"the LFH subsegment at {carrier.subsegment:#x} of heap {heap.address:#x} cannot be decoded"
+        self._walked.find(
+            Finding("lfh_subsegment", "error", heap.address, carrier.user, header.size, message, "offsets inside the carrier", f"{offset}")
+        )
+        self._walked.gaps.append(f"{message}: {carrier.blocks} blocks are missing")
+        return None
 
 
-def _carriers(
-    view: View, generation: Generation, run: Run, granules: NDArray[np.int64], tags: NDArray[np.int64]
-) -> list[Carrier]:
+def _carriers(view: View, generation: Generation, window: Window, rows: Rows) -> list[Carrier]:
     header = generation.layout["_HEAP_USERDATA_HEADER"]
-    stride, granule = generation.stride, generation.granule
     # from Vista on a flag marks the blocks that the allocator took for itself
-    wanted = 1 if generation.is_old else 1 | INTERNAL_FLAG
-    rows = np.flatnonzero(tags & wanted == wanted)
-    low = tags[rows] >> 8 & 0x3F
-    prefix = np.where((tags[rows] >> 8 & 0x40 != 0) & (not generation.is_old), low, 0)
-    user = granules[rows] + 1 + prefix
-    where = user * stride + header.offset("Signature") // 8
+    wanted = BUSY_FLAG if generation.is_old else BUSY_FLAG | INTERNAL_FLAG
+    flagged = np.flatnonzero(rows.tags >> 8 & wanted == wanted)
+    user = rows.entry[flagged] + rows.lead[flagged].astype(np.uint64) * np.uint64(8)
+    end = rows.entry[flagged] + rows.units[flagged].astype(np.uint64) * np.uint64(8)
+    where = (user - np.uint64(window.span.start)).astype(np.int64) // 8 + header.offset("Signature") // 8
     shift = header.offset("Signature") % 8 * 8
-    inside = where < len(run.words)
-    rows, user, where = rows[inside], user[inside], where[inside]
-    signed_ones = np.flatnonzero((run.words[where] >> shift) & _U32 == SIGNATURE)
-    out = []
-    for i in signed_ones.tolist():
-        row, start = int(rows[i]), int(user[i])
-        end = int(granules[row + 1]) if row + 1 < len(granules) else len(run.words) // stride
-        carrier = _carrier(view, generation, run.span.start + start * granule, (end - start) * granule)
-        if carrier is not None:
-            out.append(carrier)
-    return out
+    where[where >= len(window.words)] = 0
+    signed_ones = np.flatnonzero(window.words[where] >> shift & _U32 == SIGNATURE)
+    found = (
+        _carrier(view, generation, start, stop - start)
+        for start, stop in zip(user[signed_ones].tolist(), end[signed_ones].tolist(), strict=True)
+    )
+    return [carrier for carrier in found if carrier is not None]
 
 
 def _carrier(view: View, generation: Generation, user: int, size: int) -> Carrier | None:
@@ -180,87 +203,24 @@ def _first_offset(view: View, generation: Generation, heap: Heap, carrier: Carri
     return offsets & 0xFFFF
 
 
-def _bitmap(view: View, header: Struct, carrier: Carrier) -> bytes:
-    """One byte for each block, 1 = busy; empty where this generation has no bitmap or it is not in the dump."""
+def _bitmap(view: View, header: Struct, carrier: Carrier) -> bytes | None:
+    """The bits of the blocks, 1 = busy, whole 32-bit words; None where there is none in this generation or dump."""
     if "BusyBitmap" not in header:
-        return b""
+        return None
     at = carrier.user + header.offset("BusyBitmap")
     buffer = view.space.try_pointer(at + view.pointer_bytes)
-    bits = view.space.try_read(buffer, -(-carrier.blocks // 32) * 4) if buffer else None
-    if bits is None:
-        return b""
-    return np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[: carrier.blocks].tobytes()
+    return view.space.try_read(buffer, -(-carrier.blocks // 32) * 4) if buffer else None
 
 
-def _add_blocks(
-    view: View, heap: Heap, generation: Generation, run: Run, carrier: Carrier, key: int | None, walked: Walked
-) -> None:
-    header = generation.layout["_HEAP_USERDATA_HEADER"]
-    offset = _first_offset(view, generation, heap, carrier, key)
-    fits = offset is not None and offset + carrier.units * carrier.blocks * generation.granule <= carrier.bytes
-    if offset is None or not fits or offset % generation.granule:
-        message = f"the LFH subsegment at {carrier.subsegment:#x} of heap {heap.address:#x} cannot be decoded"
-        walked.findings.append(
-            Finding("lfh_subsegment", "error", heap.address, carrier.user, header.size, message, "offsets inside the carrier", f"{offset}")
-        )
-        walked.gaps.append(f"{message}: {carrier.blocks} blocks are missing")
-        return
-    columns = tuple(np.empty(carrier.blocks, np.int64) for _ in range(5))
-    first = (carrier.user + offset - run.span.start) // generation.granule
-    count, good = _slots(view, heap, generation, run, carrier, first, key, columns, walked)
-    _keep_slots(heap, generation, run, tuple(c[:count] for c in columns), walked)
-    walked.headers += count
-    walked.good_headers += good
-
-
-def _slots(
-    view: View, heap: Heap, generation: Generation, run: Run, carrier: Carrier, first: int, key: int | None,
-    columns: tuple[NDArray[np.int64], ...], walked: Walked,
-) -> tuple[int, int]:  # fmt: skip
-    header, shift = generation.layout["_HEAP_USERDATA_HEADER"], _shift(view)
-    shape = (first, carrier.units, carrier.blocks, generation.stride, generation.lead)
-    width, code_shift, mixed = _width(view, generation) if key is not None else 0, 0, (key or 0) ^ heap.address
-    if generation.is_old:
-        call, words, outs = callable_kernel(chain.slots_old, run.words, columns, walked.blocks)
-        known = signed((mixed ^ carrier.subsegment) & width)
-        result: tuple[int, int] = call(words, *shape, known, width, run.span.start, shift, *outs)
-        return result
-    user = (carrier.user - run.span.start) // generation.granule
-    if "EncodedOffsets" in header:
-        code_shift = _code_shift(view)
-    elif view.pointer_bytes == 8:
-        mixed ^= heap.address ^ heap.address >> 4 ^ carrier.subsegment >> 4
-    else:
+def _code(view: View, heap: Heap, generation: Generation, carrier: Carrier, key: int | None) -> Code:
+    """How the block headers of a subsegment are coded, as one rule for all generations (heap-structures.md §3.4)."""
+    if key is None:
+        return Code(0, 0, 0, carrier.user, 0)
+    shift, width, mixed = _shift(view), _width(view, generation), key ^ heap.address
+    if "EncodedOffsets" in generation.layout["_HEAP_USERDATA_HEADER"]:
+        return Code(width, mixed & width, shift, carrier.user, _code_shift(view))
+    if generation.is_old or view.pointer_bytes == 4:
         mixed ^= carrier.subsegment
-    bitmap = np.frombuffer(_bitmap(view, header, carrier), np.uint8)
-    call, words, outs = callable_kernel(chain.slots_modern, run.words, columns, walked.blocks)
-    known = signed(mixed & width)
-    answer: tuple[int, int] = call(words, *shape, known, width, code_shift, user, shift, run.span.start, bitmap, *outs)
-    return answer
-
-
-def _keep_slots(
-    heap: Heap, generation: Generation, run: Run, columns: tuple[NDArray[np.int64], ...], walked: Walked
-) -> None:
-    at, units, spare, lead, raw = columns
-    granule = generation.granule
-    good = tag(BlockKind.LFH)
-    bad = tag(BlockKind.LFH, trust=Trust.GUESS)
-    damaged = raw & 0x10000 != 0
-    entry = run.span.start + at * granule
-    tags = np.where(damaged, bad, good) | np.where(raw & 1 != 0, BUSY, 0)
-    walked.chunks.append(
-        Chunk(
-            entry=entry.astype(np.uint64),
-            units=(units * (granule // 8)).astype(np.uint32),
-            spare=spare.astype(np.uint32),
-            lead=(lead * (granule // 8)).astype(np.uint8),
-            tags=tags.astype(np.uint16),
-            heap=heap.index,
-        )
-    )
-    walked.blocks += len(at)
-    for address in entry[damaged].tolist():
-        message = f"heap {heap.address:#x}: the LFH block header at {address:#x} is damaged"
-        found = "a header that does not lead to its subsegment"
-        walked.findings.append(Finding("lfh_subsegment", "error", heap.address, address, granule, message, "an LFH header", found))
+    else:
+        mixed = key ^ heap.address >> 4 ^ carrier.subsegment >> 4
+    return Code(width, mixed & width, shift, carrier.user, 0)

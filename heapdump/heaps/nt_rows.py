@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from heapdump.blocks.records import Heap
-from heapdump.blocks.table import BlockKind, Chunk, tag
+from heapdump.blocks.columns import BlockColumns
+from heapdump.blocks.records import Heap, LargeBlock
+from heapdump.blocks.table import BlockKind, tag
 from heapdump.heaps.nt_blocks import Walked
 from heapdump.heaps.nt_generation import Generation
 from heapdump.process.model import View
@@ -17,24 +18,21 @@ _LOOKASIDE = 1
 _TABLE_BYTES = 8 << 32  # the table counts occupied bytes in 32 bits of 8 bytes
 
 
-def add_large_blocks(view: View, heap: Heap, generation: Generation, walked: Walked) -> None:
-    """A row for each large block. Size in its header counts the bytes of the committed part that were not asked for.
+def add_large_blocks(
+    view: View, heap: Heap, generation: Generation, blocks: Sequence[LargeBlock], columns: BlockColumns, walked: Walked
+) -> None:
+    """A row for each of the heap's large blocks given. Size in its header counts the committed bytes not asked for.
 
     User data lies behind the header, and behind a prefix of as many granules as the header's offset byte says (2 with
     allocation stacks).
     """
-    rows = [row for block in heap.large_blocks or () if (row := _large_row(view, heap, generation, block.list_entry, block.commit_bytes, walked))]
+    found = (_large_row(view, heap, generation, block.list_entry, block.commit_bytes, walked) for block in blocks)
+    rows = [row for row in found if row is not None]
     if not rows:
         return
-    entry, units, spare, lead, flags = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    entry, size, spare, lead, flags = (np.array(column, np.int64) for column in zip(*rows, strict=True))
     tags = tag(BlockKind.VIRTUAL, busy=True) | flags << 8
-    walked.chunks.append(
-        Chunk(
-            entry.astype(np.uint64), (units // 8).astype(np.uint32), spare.astype(np.uint32),
-            (lead // 8).astype(np.uint8), tags.astype(np.uint16), heap.index,
-        )
-    )  # fmt: skip
-    walked.blocks += len(rows)
+    columns.append(heap.index, entry, size // 8, spare, lead // 8, tags)
 
 
 def _large_row(

@@ -1,40 +1,35 @@
-"""Walks every NT heap block by block and makes the one table of all blocks."""
+"""Walks every NT heap block by block and makes the one table of all blocks.
+
+The work is cut into items, the committed runs and large blocks of all heaps in the order of their addresses, so that
+the table comes out sorted. Long walks are done by several threads, each of which has a stretch of the address space.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import groupby
+from threading import Event, Lock
 
-import numpy as np
-from numpy.typing import NDArray
-
+from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Heap, HeapKind
-from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable, build_table
-from heapdump.heaps.nt_blocks import Walked, walk_segments
-from heapdump.heaps.nt_generation import generation_of
-from heapdump.heaps.nt_lfh import FrontEnd, walk_front_end
-from heapdump.heaps.nt_rows import add_large_blocks, lookaside_block, parked_entries
+from heapdump.blocks.records import Heap, HeapKind, LargeBlock
+from heapdump.blocks.table import BlockTable
+from heapdump.heaps.nt_blocks import RunWalk, Walked, runs
+from heapdump.heaps.nt_counts import HeapCount, count_blocks
+from heapdump.heaps.nt_generation import Generation, generation_of
+from heapdump.heaps.nt_lfh import FrontEnd, FrontEndWalk
+from heapdump.heaps.nt_marks import Marks, apply_marks, marks_of
+from heapdump.heaps.nt_rows import add_large_blocks
 from heapdump.process.model import Process, View
+from heapdump.spans import Span
 
-
-@dataclass(frozen=True, slots=True)
-class HeapCount:
-    """What was counted in one heap; blocks without the allocator's own, sizes in bytes.
-
-    `busy_bytes` as requested; `free_*` back-end free entries, `lfh_free_*` free slots of the front end. `integrity` =
-    share of headers that verified.
-    """
-
-    busy_blocks: int
-    busy_bytes: int
-    free_blocks: int
-    free_bytes: int
-    lfh_free_blocks: int
-    lfh_free_bytes: int
-    internal_blocks: int
-    headers: int
-    integrity: float | None
+_PART_BYTES = 128 << 20
+_MAX_PARTS = 16
+_BYTES_A_BLOCK = 48
+"""Rows are set aside for blocks of this size; smaller ones make the columns grow."""
 
 
 @dataclass(frozen=True)
@@ -47,123 +42,127 @@ class Walk:
     gaps: tuple[str, ...]
 
 
-def walk_heaps(process: Process, heaps: Sequence[Heap], progress: Callable[[int, int], None]) -> Walk:
-    """Walks all NT heaps; `progress(bytes done, bytes in all)`."""
-    views = {view.arch: view for view in process.views}
-    fronts = {view.arch: FrontEnd() for view in process.views}
-    total = sum(heap.committed_bytes or 0 for heap in heaps)
-    walks: dict[int, Walked] = {}
-    marks = _Marks(set(), set())
-    done = 0
-    for heap in heaps:
-        if heap.kind is HeapKind.NT and heap.layout is not None:
-            walked = walks[heap.index] = Walked()
-            _walk_heap(views[heap.view], heap, fronts[heap.view], walked, marks)
-        done += heap.committed_bytes or 0
-        progress(done, total)
-    table = _marked(build_table([chunk for walked in walks.values() for chunk in walked.chunks]), marks)
-    counts = _counts(table, walks)
-    for heap in heaps:
-        if heap.index in counts:
-            counts[heap.index] = _checked(heap, counts[heap.index], walks[heap.index])
-    findings = tuple(f for walked in walks.values() for f in walked.findings)
-    return Walk(table, counts, findings, tuple(gap for walked in walks.values() for gap in walked.gaps))
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A committed run of a heap (`large` None), or one of its large blocks; `span` is read."""
 
-
-def _checked(heap: Heap, count: HeapCount, walked: Walked) -> HeapCount:
-    """The self-check against Windows: the walk's free bytes must be TotalFreeSize; a difference lowers the integrity."""
-    stated = heap.free_bytes
-    if stated is None or stated == count.free_bytes or count.integrity is None:
-        return count
-    walked.gaps.append(
-        f"heap {heap.address:#x}: {count.free_bytes:,} free bytes were walked, Windows counted {stated:,}: "
-        "damaged, or being changed while the dump was taken"
-    )
-    agreement = min(stated, count.free_bytes) / max(stated, count.free_bytes)
-    return replace(count, integrity=count.integrity * agreement)
+    span: Span
+    heap: Heap
+    large: LargeBlock | None
 
 
 @dataclass
-class _Marks:
-    """Entries whose header does not say what they are: parked on lookaside lists; addresses inside internal blocks."""
+class _Part:
+    """What one thread walks and finds: a stretch of the address space."""
 
-    parked: set[int]
-    internal: set[int]
-
-
-def _walk_heap(view: View, heap: Heap, front: FrontEnd, walked: Walked, marks: _Marks) -> None:
-    generation = generation_of(view, heap)
-    walk_segments(view, heap, lambda run, rows: walk_front_end(view, heap, generation, run, rows, front, walked), walked)
-    add_large_blocks(view, heap, generation, walked)
-    if generation.is_old:
-        marks.parked |= parked_entries(view, heap, generation)
-        marks.internal |= front.carriers | front.subsegments | {lookaside_block(view, heap, generation)}
+    items: list[_Item]
+    columns: BlockColumns
+    walked: dict[int, Walked] = field(default_factory=dict)
+    fronts: dict[str, FrontEnd] = field(default_factory=dict)
 
 
-def _marked(table: BlockTable, marks: _Marks) -> BlockTable:
-    """The table with parked blocks free and the front end's own blocks internal (XP and Server 2003)."""
-    tags = table.tags.copy()
-    if marks.parked:
-        parked = np.isin(table.entry, np.array(sorted(marks.parked), np.uint64)) & (tags & 0xF == BlockKind.BACKEND)
-        tags[parked] = tags[parked] & ~np.uint16(BUSY | 0xF) | np.uint16(BlockKind.LOOKASIDE)
-    for address in marks.internal:
-        row = int(np.searchsorted(table.entry, np.uint64(address), side="right")) - 1
-        while row >= 0 and tags[row] & 0xF != BlockKind.BACKEND:
-            row -= 1
-        if row >= 0 and address < int(table.entry[row]) + int(table.units[row]) * 8:
-            tags[row] |= np.uint16(INTERNAL)
-    if not marks.parked:
-        return BlockTable(table.entry, table.units, table.spare, table.lead, table.heap, tags)
-    spare = table.spare.copy()
-    spare[parked] = table.lead[parked].astype(np.uint32) * 8
-    return _joined(BlockTable(table.entry, table.units, spare, table.lead, table.heap, tags))
+class _Pace:
+    """Progress of all threads together, and the word to stop."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
+        self._total, self._progress, self._done, self._lock = total, progress, 0, Lock()
+        self.is_stopped = Event()
+
+    def advance(self, count: int) -> None:
+        with self._lock:
+            self._done += count
+            self._progress(self._done, self._total)
 
 
-def _joined(table: BlockTable) -> BlockTable:
-    """Touching free blocks as one: a parked block is not joined with free ones by ntdll, but its own walk says so.
+def walk_heaps(
+    process: Process, heaps: Sequence[Heap], progress: Callable[[int, int], None], threads: int | None = None
+) -> Walk:
+    """Walks all NT heaps; `progress(bytes done, bytes in all)`. `threads`: at most so many, None = one a processor."""
+    views = {view.arch: view for view in process.views}
+    wanted = [heap for heap in heaps if heap.kind is HeapKind.NT and heap.layout is not None]
+    generations = {heap.index: generation_of(views[heap.view], heap) for heap in wanted}
+    items = sorted((item for heap in wanted for item in _items(heap)), key=lambda item: item.span)
+    parts = _parts(items)
+    pace = _Pace(sum(item.span.size for item in items), progress)
+    _walk_parts(parts, views, generations, pace, threads or os.cpu_count() or 1)
+    walked = {heap.index: Walked() for heap in wanted}
+    for part in parts:
+        for index, found in part.walked.items():
+            walked[index].merge(found)
+    fronts = [front for part in parts for front in part.fronts.values()]
+    table = _table(parts, marks_of(views, wanted, generations, fronts))
+    counts = count_blocks(table, wanted, walked)
+    findings = tuple(f for found in walked.values() for f in found.findings)
+    return Walk(table, counts, findings, tuple(gap for found in walked.values() for gap in found.gaps))
 
-    RtlWalkHeap of XP lists each run of parked and free blocks as a single free block (all recorded heaps).
-    """
-    end = table.entry + table.entry_size
-    free = ~table.is_busy & (table.kind != BlockKind.LFH)
-    joins = np.zeros(len(table), bool)
-    joins[1:] = free[1:] & free[:-1] & (table.entry[1:] == end[:-1]) & (table.heap[1:] == table.heap[:-1])
-    firsts = np.flatnonzero(~joins)
-    units = np.add.reduceat(table.units, firsts).astype(np.uint32) if len(firsts) else table.units
-    return BlockTable(
-        table.entry[firsts], units, table.spare[firsts], table.lead[firsts], table.heap[firsts], table.tags[firsts]
-    )
+
+def _items(heap: Heap) -> Iterator[_Item]:
+    for segment in heap.segments:
+        for run in runs(segment):
+            yield _Item(run, heap, None)
+    for block in heap.large_blocks or ():
+        yield _Item(Span(block.list_entry, block.list_entry + 1), heap, block)
 
 
-def _counts(table: BlockTable, walks: dict[int, Walked]) -> dict[int, HeapCount]:
-    size = len(walks) and max(walks) + 1
-    busy, internal, kind = table.is_busy, table.is_internal, table.kind
-    lfh = kind == BlockKind.LFH
-    sizes, entry_sizes = table.size, table.entry_size
+def _parts(items: list[_Item]) -> list[_Part]:
+    """The items in stretches of about equal bytes; how many depends on the heaps alone, never on the machine."""
+    total = sum(item.span.size for item in items)
+    count = min(_MAX_PARTS, max(1, total // _PART_BYTES))
+    parts, at = [], 0
+    for _, group in groupby(_numbered(items), key=lambda pair: pair[0] * count // (total + 1)):
+        mine = [item for _, item in group]
+        at = sum(item.span.size for item in mine)
+        parts.append(_Part(mine, BlockColumns(at // _BYTES_A_BLOCK)))
+    return parts
 
-    def count(rows: NDArray[np.bool_]) -> list[int]:
-        return [int(n) for n in np.bincount(table.heap[rows], minlength=size)]
 
-    def total(rows: NDArray[np.bool_], values: NDArray[np.uint64]) -> list[int]:
-        out = np.zeros(size, np.uint64)
-        np.add.at(out, table.heap[rows], values[rows])
-        return [int(n) for n in out]
+def _numbered(items: list[_Item]) -> Iterator[tuple[int, _Item]]:
+    """(bytes of the items before, item)."""
+    before = 0
+    for item in items:
+        yield before, item
+        before += item.span.size
 
-    program, back, slots = busy & ~internal, ~busy & ~internal & ~lfh, ~busy & lfh
-    columns = {
-        "busy_blocks": count(program),
-        "busy_bytes": total(program, sizes),
-        "free_blocks": count(back),
-        "free_bytes": total(back, entry_sizes),
-        "lfh_free_blocks": count(slots),
-        "lfh_free_bytes": total(slots, entry_sizes),
-        "internal_blocks": count(internal),
-    }
-    return {
-        index: HeapCount(
-            **{name: column[index] for name, column in columns.items()},
-            headers=walked.headers,
-            integrity=walked.good_headers / walked.headers if walked.headers else None,
-        )
-        for index, walked in walks.items()
-    }
+
+def _walk_parts(
+    parts: list[_Part], views: dict[str, View], generations: dict[int, Generation], pace: _Pace, threads: int
+) -> None:
+    if threads == 1 or len(parts) < 2:
+        for part in parts:
+            _walk_part(part, views, generations, pace)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        jobs = [pool.submit(_walk_part, part, views, generations, pace) for part in parts]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            pace.is_stopped.set()
+            raise
+
+
+def _walk_part(part: _Part, views: dict[str, View], generations: dict[int, Generation], pace: _Pace) -> None:
+    for (index, is_large), group in groupby(part.items, key=lambda item: (item.heap.index, item.large is not None)):
+        items = list(group)
+        heap, view, generation = items[0].heap, views[items[0].heap.view], generations[index]
+        walked = part.walked.setdefault(index, Walked())
+        if is_large:
+            blocks = [item.large for item in items if item.large is not None]
+            add_large_blocks(view, heap, generation, blocks, part.columns, walked)
+            continue
+        front = FrontEndWalk(view, heap, generation, part.fronts.setdefault(view.arch, FrontEnd()), part.columns, walked)
+        for item in items:
+            for window, first in RunWalk(view, heap, generation, item.span, part.columns, walked).windows():
+                front.add(window, first)
+                pace.advance(window.stop * generation.granule)
+                if pace.is_stopped.is_set():
+                    return
+
+
+def _table(parts: list[_Part], marks: Marks) -> BlockTable:
+    """The rows of all parts; sorted again where heaps lie over each other (damage)."""
+    columns = parts[0].columns if parts else BlockColumns()
+    columns.take_over([part.columns for part in parts[1:]])
+    columns.sort()
+    rows, heap = columns.frozen()
+    return apply_marks(BlockTable(rows.entry, rows.units, rows.spare, rows.lead, heap, rows.tags), marks)

@@ -17,13 +17,23 @@ WORTH_COMPILING = 200_000
 """Blocks from which on the compiled loops are used."""
 
 
+def compiled_if_worth(function: Callable[..., Any], blocks: int) -> Callable[..., Any] | None:
+    """The compiled function once so many blocks were seen that it pays, or once another one has been compiled.
+
+    None while it does not, and where numba is not installed.
+    """
+    if blocks < WORTH_COMPILING and not compiled.cache_info().currsize:
+        return None
+    return compiled(function)
+
+
 @cache
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function translated to machine code, releasing the GIL; itself where numba is not installed."""
+def compiled(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """The function translated to machine code, releasing the GIL; None where numba is not installed."""
     try:
         import numba
     except ImportError:
-        return function
+        return None
     try:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # numba found no folder it may write its cache to

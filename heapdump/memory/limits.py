@@ -7,3 +7,6 @@ MAX_LIST_NODES = 1 << 20
 
 MAX_HEAPS = 16_384
 """Heaps on one list: those behind it are named in a note and not looked at."""
+
+MAX_FINDINGS = 10_000
+"""Findings kept of one heap and one part of the walk."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +18,19 @@ from heapdump.errors import Unreadable
 from heapdump.spans import Span
 from heapdump.words import plural
 
-ReadAt = Callable[[int, int], bytes]
-"""(file offset, size in bytes) → those bytes of the file."""
+
+class ByteSource(Protocol):
+    """The dump's file as this room sees it; `offset` and `size` in bytes of the file."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """A copy, for scattered small reads."""
+
+    def view_at(self, offset: int, size: int) -> memoryview:
+        """The bytes where they lie, for sweeps."""
+
+    def forget(self, offset: int, size: int) -> None:
+        """These bytes were swept and need not stay in memory."""
+
 
 _U64 = np.uint64
 _TOP = (1 << 64) - 1
@@ -32,9 +44,10 @@ class AddressSpace:
     common part. Nothing is cached here.
     """
 
-    def __init__(self, read_at: ReadAt, ranges: NDArray[np.void], pointer_bytes: int) -> None:
+    def __init__(self, source: ByteSource, ranges: NDArray[np.void], pointer_bytes: int) -> None:
         """`ranges`: (n,) with fields start, size, offset, disjoint and ascending (see `disjoint`)."""
-        self._read_at = read_at
+        self._source = source
+        self._read_at = source.read_at
         self.pointer_bytes = pointer_bytes
         self.starts: NDArray[np.uint64] = np.ascontiguousarray(ranges["start"], dtype=_U64)
         self.ends: NDArray[np.uint64] = self.starts + ranges["size"].astype(_U64)
@@ -130,27 +143,39 @@ class AddressSpace:
     def words64(self, span: Span) -> tuple[NDArray[np.int64], tuple[Span, ...]]:
         """(the span as signed 64-bit words, the parts of it that the dump does not hold).
 
-        `span.start` and size are multiples of 8. Missing bytes read as zero. Copies.
+        `span.start` and size are multiples of 8. Missing bytes read as zero. The words are the file's own where one
+        range holds them all on an 8-byte boundary of the file, else a copy; `forget` the span when done.
         """
-        whole = self.try_read(span.start, span.size)
-        if whole is not None:
-            return np.frombuffer(whole, "<i8"), ()
+        pieces = list(self._pieces(span))
+        if len(pieces) == 1 and pieces[0][0] == span and pieces[0][1] % 8 == 0:
+            return np.frombuffer(self._source.view_at(pieces[0][1], span.size), "<i8"), ()
         out = np.zeros(span.size // 8, "<i8")  # pages that nothing is written to cost nothing
         raw = out.view(np.uint8)
         missing, at = [], span.start
-        i = max(0, bisect_right(self._starts, span.start) - 1)
-        while i < len(self._starts) and self._starts[i] < span.end:
-            start, end = max(self._starts[i], at), min(self._ends[i], span.end)
-            if start < end:
-                if start > at:
-                    missing.append(Span(at, start))
-                piece = self._read_at(self._offsets[i] + start - self._starts[i], end - start)
-                raw[start - span.start : end - span.start] = np.frombuffer(piece, np.uint8)
-                at = end
-            i += 1
+        for part, offset in pieces:
+            if part.start > at:
+                missing.append(Span(at, part.start))
+            raw[part.start - span.start : part.end - span.start] = np.frombuffer(
+                self._source.view_at(offset, part.size), np.uint8
+            )
+            at = part.end
         if at < span.end:
             missing.append(Span(at, span.end))
         return out, tuple(missing)
+
+    def forget(self, span: Span) -> None:
+        """The span was swept: its part of the file need not stay in memory."""
+        for part, offset in self._pieces(span):
+            self._source.forget(offset, part.size)
+
+    def _pieces(self, span: Span) -> Iterator[tuple[Span, int]]:
+        """(part of the span that one range holds, its offset in the file), ascending."""
+        i = max(0, bisect_right(self._starts, span.start) - 1)
+        while i < len(self._starts) and self._starts[i] < span.end:
+            start, end = max(self._starts[i], span.start), min(self._ends[i], span.end)
+            if start < end:
+                yield Span(start, end), self._offsets[i] + start - self._starts[i]
+            i += 1
 
     def is_mostly_present(self, span: Span) -> bool:
         """False for a long span of which the dump holds less than half: not worth memory of its size."""

@@ -103,7 +103,7 @@ def _address_space(dump: Minidump, arch: Arch) -> tuple[AddressSpace, int]:
     present = int(np.minimum(ranges["size"], room).sum())
     limits.require("bytes of memory in the dump", present, limits.MAX_SHARED_BYTES * dump.file_bytes)
     ranges, missing = disjoint(ranges, dump.file_bytes, dump.notes, dump.remarks)
-    return AddressSpace(dump.read_at, ranges, 8 if arch == "x64" else 4), missing
+    return AddressSpace(dump, ranges, 8 if arch == "x64" else 4), missing
 
 
 def _regions(dump: Minidump, space: AddressSpace, modules: Sequence[Module], arch: Arch) -> RegionTable:

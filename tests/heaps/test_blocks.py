@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import heapdump
 from heapdump.blocks.table import BlockKind
+from heapdump import kernels
 from heapdump.kernels import chain
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 
@@ -134,11 +135,15 @@ def test_the_compiled_walk_is_the_plain_one(
     arch: Literal["x64", "x86"], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     built = build(arch, number, [("busy", 10 + 3 * i) for i in range(200)] + [("free", 40)])
+    kernels.compiled.cache_clear()
     with opened(built, tmp_path) as snapshot:
         plain = snapshot.walk.table
-    monkeypatch.setattr("heapdump.heaps.nt_blocks.WORTH_COMPILING", 0)
+    assert not kernels.compiled.cache_info().currsize
+    monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
     with opened(built, tmp_path) as snapshot:
         quick = snapshot.walk.table
+    assert kernels.compiled.cache_info().currsize
+    kernels.compiled.cache_clear()
     for name in ("entry", "units", "spare", "lead", "heap", "tags"):
         assert getattr(plain, name).tolist() == getattr(quick, name).tolist()
 

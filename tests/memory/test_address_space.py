@@ -18,10 +18,23 @@ TOP = 1 << 64
 FILE = bytes((i * 37 + (i >> 8) * 11) & 0xFF for i in range(4096))
 
 
+class Source:
+    """FILE as a dump's file."""
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return FILE[offset : offset + size]
+
+    def view_at(self, offset: int, size: int) -> memoryview:
+        return memoryview(FILE)[offset : offset + size]
+
+    def forget(self, offset: int, size: int) -> None:
+        assert 0 <= offset <= offset + size <= len(FILE)
+
+
 def space_of(*ranges: tuple[int, int, int], pointer_bytes: int = 8) -> AddressSpace:
     """A space over FILE from (start, size, offset) triples, made disjoint first."""
     found, _ = disjoint(np.array(list(ranges), RANGE), len(FILE), [], [])
-    return AddressSpace(lambda offset, size: FILE[offset : offset + size], found, pointer_bytes)
+    return AddressSpace(Source(), found, pointer_bytes)
 
 
 def test_a_read_inside_one_range_gives_its_bytes():

@@ -1,0 +1,116 @@
+"""The columns of a block table while it is made: rows are written straight into them.
+
+Decision: the columns grow in place (`ndarray.resize` is realloc, which on Linux moves pages instead of bytes), so that
+10 M blocks cost 21 bytes each and never twice that. Given up: no view of a column may live while it grows, which is
+why the arrays are private and `tail` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+_MORE = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Some rows of one heap as columns of one length; see `BlockTable` for their meaning. Views of the table's own."""
+
+    entry: NDArray[np.uint64]
+    units: NDArray[np.uint32]
+    spare: NDArray[np.uint32]
+    lead: NDArray[np.uint8]
+    tags: NDArray[np.uint16]
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.entry)
+
+    def columns(self) -> tuple[NDArray[np.generic], ...]:
+        """All of them, in this order."""
+        return self.entry, self.units, self.spare, self.lead, self.tags
+
+
+class BlockColumns:
+    """Rows in the making, in the order they are added."""
+
+    def __init__(self, expected: int = 0) -> None:
+        """`expected`: rows for which memory is set aside; only rows that are written cost any."""
+        self._size = 0
+        self._rows = Rows(
+            np.empty(expected, np.uint64), np.empty(expected, np.uint32), np.empty(expected, np.uint32),
+            np.empty(expected, np.uint8), np.empty(expected, np.uint16),
+        )  # fmt: skip
+        self._heap = np.empty(expected, np.uint16)
+
+    def __len__(self) -> int:
+        """Rows that were added."""
+        return self._size
+
+    def tail(self, least: int) -> Rows:
+        """Room for `least` or more rows behind the last; let go of every earlier view before asking for it."""
+        have = len(self._heap)
+        if have - self._size < least:
+            self._resize(max(self._size + least, have + have // 4, _MORE))
+        return Rows(*(column[self._size :] for column in self._rows.columns()))  # type: ignore[arg-type]
+
+    def add(self, count: int, heap: int) -> None:
+        """The first `count` rows of the tail were written and belong to that heap (its index)."""
+        self._heap[self._size : self._size + count] = heap
+        self._size += count
+
+    def since(self, first: int) -> Rows:
+        """The rows from `first` on."""
+        return Rows(*(column[first : self._size] for column in self._rows.columns()))  # type: ignore[arg-type]
+
+    def append(self, heap: int, entry: NDArray[np.integer], units: NDArray[np.integer], spare: NDArray[np.integer],
+               lead: NDArray[np.integer], tags: NDArray[np.integer]) -> None:  # fmt: skip
+        """Adds rows of one heap that were made elsewhere."""
+        tail = self.tail(len(entry))
+        for column, values in zip(tail.columns(), (entry, units, spare, lead, tags), strict=True):
+            column[: len(entry)] = values
+        self.add(len(entry), heap)
+
+    def sort(self, first: int = 0) -> None:
+        """Brings the rows from `first` on into ascending order of their entries; equal ones stay as they are."""
+        rows = self.since(first)
+        if len(rows) < 2 or _ascends(rows.entry):
+            return
+        order = np.argsort(rows.entry, kind="stable")
+        for column in (*rows.columns(), self._heap[first : self._size]):
+            column[:] = column[order]
+
+    def frozen(self) -> tuple[Rows, NDArray[np.uint16]]:
+        """(all rows, the heap of each): the columns themselves, which must not grow any more."""
+        self._resize(self._size)
+        return self._rows, self._heap
+
+    def _resize(self, rows: int) -> None:
+        for column in (*self._rows.columns(), self._heap):
+            column.resize(rows, refcheck=False)
+
+    def take_over(self, others: Sequence[BlockColumns]) -> None:
+        """Adds the rows of others behind its own and empties them, a column at a time: no more is ever held twice."""
+        total = self._size + sum(len(other) for other in others)
+        for number, column in enumerate((*self._rows.columns(), self._heap)):
+            at = self._size
+            column.resize(total, refcheck=False)
+            for other in others:
+                theirs = (*other._rows.columns(), other._heap)[number]
+                column[at : at + len(other)] = theirs[: len(other)]
+                theirs.resize(0, refcheck=False)
+                at += len(other)
+        self._size = total
+
+
+def _ascends(entry: NDArray[np.uint64]) -> bool:
+    """True for ascending order; by parts, so that a long column costs no memory of its size."""
+    step = 1 << 18
+    return all(
+        bool((entry[i + 1 : i + step + 1] >= entry[i : i + step][: len(entry) - i - 1]).all())
+        for i in range(0, max(0, len(entry) - 1), step)
+    )

@@ -1,0 +1,117 @@
+"""One stretch of an NT heap's entry chain, as rows: in one compiled pass, or as array arithmetic on the headers found.
+
+Why two ways: `kernels.chain`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.columns import BlockColumns
+from heapdump.blocks.records import Heap
+from heapdump.blocks.table import BUSY, INTERNAL
+from heapdump.heaps.nt_entry import HEADER_CODE, INTERNAL_FLAG, LAST_FLAG, RANGE_END_CODE, Headers, headers_at, unasked
+from heapdump.heaps.nt_generation import Generation
+from heapdump.kernels import chain, compiled_if_worth
+
+_ROWS = 1 << 16
+
+Place = tuple[int, NDArray[np.int64], int, int, int, int]
+"""(address of granule 0, words, at, stop, end, granules of the entry before `at`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chained:
+    """Rows that were added, the granule where the chain stopped and why (`kernels.chain`), the last entry's granules."""
+
+    count: int
+    at: int
+    why: int
+    previous: int
+
+
+def next_entries(generation: Generation, heap: Heap, place: Place, base_tag: int, columns: BlockColumns) -> Chained:
+    """Adds the entries from `at` on, as far as they hold; `FULL` asks to be called again."""
+    base, words, at, stop, end, previous = place
+    g = generation
+    quick = None if g.is_old else compiled_if_worth(chain.chain_modern, len(columns))
+    if quick is None:
+        return _by_arrays(generation, heap, place, base_tag, columns)
+    rows = columns.tail(min(_ROWS, stop - at))
+    found = Chained(
+        *quick(words, at, stop, end, g.stride, g.lead, g.key, g.mask, previous, base, base_tag, *rows.columns())
+    )
+    columns.add(found.count, heap.index)
+    return found
+
+
+def _by_arrays(generation: Generation, heap: Heap, place: Place, base_tag: int, columns: BlockColumns) -> Chained:
+    base, words, at, stop, end, previous = place
+    granules, stopped = _follow(generation, words, at, stop, end, len(columns))
+    headers = headers_at(generation, words, granules)
+    keep, why = _hold(generation, headers, previous)
+    if why == chain.CHECKSUM:
+        stopped = int(granules[keep])
+        if headers.holds[keep]:
+            why = chain.PREVIOUS
+    elif why == chain.RUN_END:
+        stopped = int(granules[keep - 1] + headers.size[keep - 1])
+    if keep:
+        previous = int(headers.size[keep - 1])
+        _add(generation, heap, place, base_tag, granules[:keep], headers, columns)
+    if why == chain.END and stopped < stop:
+        why = chain.FULL if len(granules) == _ROWS else _why_not(generation, words, stopped, previous)
+    return Chained(keep, stopped, why, previous)
+
+
+def _follow(
+    g: Generation, words: NDArray[np.int64], at: int, stop: int, end: int, blocks: int
+) -> tuple[NDArray[np.int64], int]:
+    """(granules of the headers, where it stopped). Plain Python reads and writes memoryviews twice as fast as arrays."""
+    out = np.empty(min(_ROWS, stop - at), np.int64)
+    quick = compiled_if_worth(chain.follow, blocks)
+    if quick is not None:
+        count, stopped = quick(words, at, stop, end, g.stride, g.lead, g.key, out)
+    else:
+        count, stopped = chain.follow(memoryview(words), at, stop, end, g.stride, g.lead, g.key, memoryview(out))  # type: ignore[arg-type]
+    return out[:count], stopped
+
+
+def _hold(generation: Generation, headers: Headers, previous: int) -> tuple[int, int]:
+    """(rows before the first that does not hold, or up to the last of the run; END, RUN_END, or CHECKSUM for damage)."""
+    before = np.concatenate([np.array([previous]), headers.size[:-1]])[: len(headers.size)]
+    bad = np.flatnonzero(~headers.holds | (headers.previous != before))[:1]
+    last = (headers.flags & LAST_FLAG) != 0 if generation.is_old else headers.unused == RANGE_END_CODE
+    ends = np.flatnonzero(last)[:1]
+    if len(ends) and not (len(bad) and bad[0] <= ends[0]):
+        return int(ends[0]) + 1, chain.RUN_END
+    return (int(bad[0]), chain.CHECKSUM) if len(bad) else (len(headers.size), chain.END)
+
+
+def _why_not(generation: Generation, words: NDArray[np.int64], at: int, previous: int) -> int:
+    """Which check the header fails at which `follow` stopped for its size."""
+    header = headers_at(generation, words, np.array([at]))
+    if not header.holds[0]:
+        return chain.CHECKSUM
+    return chain.SIZE if header.previous[0] == previous else chain.PREVIOUS
+
+
+def _add(
+    generation: Generation, heap: Heap, place: Place, base_tag: int, at: NDArray[np.int64], headers: Headers,
+    columns: BlockColumns,
+) -> None:  # fmt: skip
+    base, words = place[:2]
+    keep, granule = len(at), generation.granule
+    size, flags, unused = headers.size[:keep], headers.flags[:keep], headers.unused[:keep]
+    busy = headers.is_busy[:keep]
+    spare, lead = unasked(generation, words, at, size, unused, busy)
+    entry = base + at * granule
+    if generation.is_old:
+        internal = np.isin(entry, np.array([heap.address, *(s.address for s in heap.segments)], np.int64))
+    else:
+        internal = busy & (((flags & INTERNAL_FLAG) != 0) | (unused == HEADER_CODE) | (unused == RANGE_END_CODE))
+    tags = base_tag | np.where(busy, BUSY, 0) | np.where(internal, INTERNAL, 0) | flags << 8
+    columns.append(heap.index, entry, size * generation.stride, spare, lead * generation.stride, tags)

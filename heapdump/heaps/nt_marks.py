@@ -1,0 +1,75 @@
+"""XP and Server 2003: blocks whose header does not say what they are, marked after the walk.
+
+Those parked on lookaside lists are free though marked busy; the front end's own blocks carry no flag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from heapdump.blocks.records import Heap
+from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
+from heapdump.heaps.nt_generation import Generation
+from heapdump.heaps.nt_lfh import FrontEnd
+from heapdump.heaps.nt_rows import lookaside_block, parked_entries
+from heapdump.process.model import View
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """Entries that wait on lookaside lists; addresses inside the front end's own blocks."""
+
+    parked: frozenset[int]
+    internal: frozenset[int]
+
+
+def marks_of(
+    views: dict[str, View], heaps: Sequence[Heap], generations: dict[int, Generation], fronts: Sequence[FrontEnd]
+) -> Marks:
+    """What is to be marked; empty sets from Vista on."""
+    old = [(views[heap.view], heap, generations[heap.index]) for heap in heaps if generations[heap.index].is_old]
+    parked = {entry for place in old for entry in parked_entries(*place)}
+    internal = {lookaside_block(*place) for place in old}
+    for front in fronts:
+        internal |= front.carriers | front.subsegments
+    return Marks(frozenset(parked), frozenset(internal))
+
+
+def apply_marks(table: BlockTable, marks: Marks) -> BlockTable:
+    """The table with parked blocks free and the front end's own blocks internal."""
+    if not marks.parked and not marks.internal:
+        return table
+    tags = table.tags.copy()
+    if marks.parked:
+        parked = np.isin(table.entry, np.array(sorted(marks.parked), np.uint64)) & (tags & 0xF == BlockKind.BACKEND)
+        tags[parked] = tags[parked] & ~np.uint16(BUSY | 0xF) | np.uint16(BlockKind.LOOKASIDE)
+    for address in marks.internal:
+        row = int(np.searchsorted(table.entry, np.uint64(address), side="right")) - 1
+        while row >= 0 and tags[row] & 0xF != BlockKind.BACKEND:
+            row -= 1
+        if row >= 0 and address < int(table.entry[row]) + int(table.units[row]) * 8:
+            tags[row] |= np.uint16(INTERNAL)
+    if not marks.parked:
+        return BlockTable(table.entry, table.units, table.spare, table.lead, table.heap, tags)
+    spare = table.spare.copy()
+    spare[parked] = table.lead[parked].astype(np.uint32) * 8
+    return _joined(BlockTable(table.entry, table.units, spare, table.lead, table.heap, tags))
+
+
+def _joined(table: BlockTable) -> BlockTable:
+    """Touching free blocks as one: a parked block is not joined with free ones by ntdll, but its own walk says so.
+
+    RtlWalkHeap of XP lists each run of parked and free blocks as a single free block (all recorded heaps).
+    """
+    end = table.entry + table.entry_size
+    free = ~table.is_busy & (table.kind != BlockKind.LFH)
+    joins = np.zeros(len(table), bool)
+    joins[1:] = free[1:] & free[:-1] & (table.entry[1:] == end[:-1]) & (table.heap[1:] == table.heap[:-1])
+    firsts = np.flatnonzero(~joins)
+    units = np.add.reduceat(table.units, firsts).astype(np.uint32) if len(firsts) else table.units
+    return BlockTable(
+        table.entry[firsts], units, table.spare[firsts], table.lead[firsts], table.heap[firsts], table.tags[firsts]
+    )
