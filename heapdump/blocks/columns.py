@@ -1,19 +1,23 @@
 """The columns of a block table while it is made: rows are written straight into them.
 
-Decision: the columns grow in place (`ndarray.resize` is realloc, which on Linux moves pages instead of bytes), so that
-10 M blocks cost 21 bytes each and never twice that. Given up: no view of a column may live while it grows, which is
-why the arrays are private and `tail` says so.
+Decision: memory is set aside for as many rows as are expected, of which only written ones cost any, and what several
+threads made is joined a column at a time, so that 10 M blocks cost 21 bytes each and never twice that. Given up: no
+view of a column may live while it grows, which is why the arrays are private and `tail` says so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.blocks.table import BlockTable
+
 _MORE = 1 << 16
+_COPIERS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,11 @@ class BlockColumns:
             column[: len(entry)] = values
         self.add(len(entry), heap)
 
+    def table(self) -> BlockTable:
+        """The rows as a table of the columns themselves, which must not grow any more."""
+        rows = self.since(0)
+        return BlockTable(rows.entry, rows.units, rows.spare, rows.lead, self._heap[: self._size], rows.tags)
+
     def sort(self, first: int = 0) -> None:
         """Brings the rows from `first` on into ascending order of their entries; equal ones stay as they are."""
         rows = self.since(first)
@@ -84,27 +93,29 @@ class BlockColumns:
         for column in (*rows.columns(), self._heap[first : self._size]):
             column[:] = column[order]
 
-    def frozen(self) -> tuple[Rows, NDArray[np.uint16]]:
-        """(all rows, the heap of each): the columns themselves, which must not grow any more."""
-        self._resize(self._size)
-        return self._rows, self._heap
+    def ends_before(self, other: BlockColumns) -> bool:
+        """True when the last row's entry is not behind the other's first; both are sorted."""
+        return not len(self) or not len(other) or bool(self._rows.entry[self._size - 1] <= other._rows.entry[0])
+
+    def take_over(self, other: BlockColumns, pool: Executor) -> None:
+        """Adds the rows of another behind its own and empties it, a column at a time: no more is ever held twice.
+
+        The pool's threads share the copying.
+        """
+        total = self._size + other._size
+        if len(self._heap) < total:
+            self._resize(total)
+        cuts = [other._size * i // _COPIERS for i in range(_COPIERS + 1)]
+        for mine, theirs in zip((*self._rows.columns(), self._heap), (*other._rows.columns(), other._heap), strict=True):
+            parts = [(mine[self._size + low : self._size + high], theirs[low:high]) for low, high in pairwise(cuts)]
+            list(pool.map(lambda part: np.copyto(*part), parts))
+            del parts
+            theirs.resize(0, refcheck=False)
+        self._size = total
 
     def _resize(self, rows: int) -> None:
         for column in (*self._rows.columns(), self._heap):
             column.resize(rows, refcheck=False)
-
-    def take_over(self, others: Sequence[BlockColumns]) -> None:
-        """Adds the rows of others behind its own and empties them, a column at a time: no more is ever held twice."""
-        total = self._size + sum(len(other) for other in others)
-        for number, column in enumerate((*self._rows.columns(), self._heap)):
-            at = self._size
-            column.resize(total, refcheck=False)
-            for other in others:
-                theirs = (*other._rows.columns(), other._heap)[number]
-                column[at : at + len(other)] = theirs[: len(other)]
-                theirs.resize(0, refcheck=False)
-                at += len(other)
-        self._size = total
 
 
 def _ascends(entry: NDArray[np.uint64]) -> bool:

@@ -8,27 +8,21 @@ three headers in a row hold, and calls what follows in this run `derived`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-
-import numpy as np
-from numpy.typing import NDArray
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Heap, Segment, Trust
+from heapdump.blocks.records import Heap, Trust
 from heapdump.blocks.table import BlockKind, tag
-from heapdump.heaps.nt_chain import Chained, next_entries
+from heapdump.heaps.nt_chain import At, next_entries
 from heapdump.heaps.nt_generation import Generation
 from heapdump.heaps.nt_resync import next_good_header
+from heapdump.heaps.nt_windows import Stretch, Window, windows
 from heapdump.kernels import chain
 from heapdump.memory import limits
 from heapdump.process.model import View
 from heapdump.spans import Span
-
-_WINDOW_BYTES = 16 << 20
-_TAIL_BYTES = (1 << 20) + 0x1000
-"""More than the longest entry has: one that begins in a window ends in its tail."""
 
 _WORDS = {
     chain.CHECKSUM: ("a header whose checksum holds", "checksum"),
@@ -62,109 +56,88 @@ class Walked:
         self.good_headers += other.good_headers
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """Part of a run as words, from granule 0 at `span.start` on; entries that start below granule `stop` belong to it.
+class HeapWalk:
+    """Walks the runs of one heap, window by window; rows go to `columns`, everything else to `walked`."""
 
-    What the dump does not hold reads as zero and is named in `missing`.
-    """
-
-    span: Span
-    words: NDArray[np.int64]
-    missing: tuple[Span, ...]
-    stop: int
-    end: int
-
-
-def runs(segment: Segment) -> Iterator[Span]:
-    """The committed runs of a segment, one after the other."""
-    start = segment.span.start
-    for hole in (*segment.uncommitted, Span(segment.span.end, segment.span.end)):
-        if hole.start > start:
-            yield Span(start, hole.start)
-        start = hole.end
-
-
-class RunWalk:
-    """Walks one run of one heap; rows go to `columns`, everything else to `walked`."""
-
-    def __init__(
-        self, view: View, heap: Heap, generation: Generation, run: Span, columns: BlockColumns, walked: Walked
-    ) -> None:
-        """`run`: one of `runs` of a segment of the heap."""
-        self._view, self._heap, self._generation, self._run = view, heap, generation, run
+    def __init__(self, view: View, heap: Heap, generation: Generation, columns: BlockColumns, walked: Walked) -> None:
+        """One for some runs of a heap that follow each other."""
+        self._view, self._heap, self._generation = view, heap, generation
         self._columns, self._walked = columns, walked
-        self._previous = 0
         self._is_trusted = True
         self._is_lost = False
         self._is_over = False
+        self._next, self._previous = 0, 0
 
-    def windows(self) -> Iterator[tuple[Window, int]]:
-        """(window, number of its first row), each after its rows were added; the window is gone when the next one comes."""
-        space, at = self._view.space, self._run.start
-        if not space.is_mostly_present(self._run):
-            self._walked.gaps.append(
-                f"{self._name}: most of its memory at {self._run.start:#x}..{self._run.end:#x} is not in the dump"
-            )
-            return
-        while at < self._run.end and not self._is_over:
-            window = self._window(at)
+    def windows(self, wanted: Sequence[Span]) -> Iterator[tuple[Window, int]]:
+        """(window, number of its first row), each after its rows were added."""
+        space = self._view.space
+        there = [run for run in wanted if space.is_mostly_present(run) or self._absent(run)]
+        for window in windows(space, self._generation, there):
             first = len(self._columns)
-            at = window.span.start + self._walk(window) * self._generation.granule
+            k = 0
+            while k < len(window.stretches):
+                k = self._walk(window, k)
             yield window, first
-            space.forget(Span(window.span.start, at))
+
+    def _absent(self, run: Span) -> bool:
+        self._walked.gaps.append(f"{self._name}: most of its memory at {run.start:#x}..{run.end:#x} is not in the dump")
+        return False
 
     @property
     def _name(self) -> str:
         return f"heap {self._heap.address:#x}"
 
-    def _window(self, start: int) -> Window:
-        granule = self._generation.granule
-        stop = min(start + _WINDOW_BYTES, self._run.end)
-        span = Span(start, min(stop + _TAIL_BYTES, self._run.end))
-        words, missing = self._view.space.words64(span)
-        return Window(span, words, missing, (stop - start) // granule, span.size // granule)
-
-    def _walk(self, window: Window) -> int:
-        """Adds the entries that start in the window; the granule where the next one starts."""
-        at = 0
-        while at < window.stop:
+    def _walk(self, window: Window, k: int) -> int:
+        """Adds the entries of stretch `k`, and of those behind it as long as all is well; the number of the next one."""
+        at = self._enter(window.stretches[k])
+        while at < window.stretches[k].stop and not self._is_over:
             if self._is_lost:
-                at = self._found_again(window, at)
+                at = self._found_again(window, k, at)
                 continue
-            chained = self._chain(window, at)
-            at, self._previous = chained.at, chained.previous
-            self._walked.headers += chained.count
-            self._walked.good_headers += chained.count
-            if chained.why == chain.RUN_END:
-                self._end_run(window, at)
-                break
-            if chained.why not in (chain.END, chain.FULL):
-                at = self._damaged(window, at, chained.why)
-        return at
+            k, at, why = self._chain(window, k, at)
+            if why == chain.RUN_END:
+                self._end_run(window, k, at)
+            elif why not in (chain.END, chain.FULL):
+                at = self._damaged(window, k, at, why)
+        self._next = window.stretches[k].base + at * window.granule
+        return k + 1
 
-    def _chain(self, window: Window, at: int) -> Chained:
-        trust = Trust.EXACT if self._is_trusted else Trust.DERIVED
-        place = (window.span.start, window.words, at, window.stop, window.end, self._previous)
-        return next_entries(self._generation, self._heap, place, tag(BlockKind.BACKEND, trust=trust), self._columns)
+    def _enter(self, stretch: Stretch) -> int:
+        """The granule to begin with: that of a run's first entry, or of the one the window before ended at."""
+        if stretch.is_first:
+            self._is_trusted, self._is_lost, self._is_over, self._previous = True, False, False, 0
+            return stretch.start
+        return max(stretch.start, (self._next - stretch.base) // self._generation.granule)
 
-    def _found_again(self, window: Window, at: int) -> int:
+    def _chain(self, window: Window, k: int, at: int) -> tuple[int, int, int]:
+        """(number of the stretch, granule, why the chain stopped there)."""
+        until = len(window.stretches) if self._is_trusted else k + 1
+        common = tag(BlockKind.BACKEND, trust=Trust.EXACT if self._is_trusted else Trust.DERIVED)
+        place = At(k, at, self._previous)
+        count, place, why = next_entries(self._generation, self._heap, window, place, until, common, self._columns)
+        self._previous = place.previous
+        self._walked.headers += count
+        self._walked.good_headers += count
+        return place.k, place.granule, why
+
+    def _found_again(self, window: Window, k: int, at: int) -> int:
         """Goes on behind damage that reached over the end of the window before."""
-        good = next_good_header(self._generation, window.words, at, window.end)
+        stretch = window.stretches[k]
+        good = next_good_header(self._generation, window.words, at, stretch.end)
         if good is None:
-            return window.stop
+            return stretch.end
         self._is_lost, self._previous = False, good[1]
-        start = window.span.start + good[0] * self._generation.granule
+        start = stretch.base + good[0] * window.granule
         self._walked.gaps.append(f"{self._name}: its entries hold again from {start:#x} on")
         return good[0]
 
-    def _damaged(self, window: Window, at: int, why: int) -> int:
+    def _damaged(self, window: Window, k: int, at: int, why: int) -> int:
         """One finding for a header that does not hold; the granule to go on with."""
-        granule, words = self._generation.granule, window.words
-        address = window.span.start + at * granule
+        stretch, words = window.stretches[k], window.words
+        address = stretch.base + at * window.granule
         hole = next((span for span in window.missing if address in span), None)
-        good = next_good_header(self._generation, words, at + 1, window.end)
-        until = window.span.start + (good[0] if good else window.end) * granule
+        good = next_good_header(self._generation, words, at + 1, stretch.end)
+        until = stretch.base + (good[0] if good else stretch.end) * window.granule
         self._is_trusted, self._is_lost = False, good is None
         if hole is not None:
             self._walked.gaps.append(
@@ -174,7 +147,7 @@ class RunWalk:
         else:
             self._report(int(words[at * self._generation.stride + self._generation.lead]), address, until, why)
         if good is None:
-            return window.end
+            return stretch.end
         self._previous = good[1]
         return good[0]
 
@@ -191,14 +164,13 @@ class RunWalk:
         )
         self._walked.gaps.append(f"{message}; blocks between may be missing")
 
-    def _end_run(self, window: Window, at: int) -> None:
+    def _end_run(self, window: Window, k: int, at: int) -> None:
         """The last entry of a run must end where the heap's list says an uncommitted range begins."""
         self._is_over = True
-        address = window.span.start + at * self._generation.granule
-        if address >= self._run.end or self._generation.is_old:
+        stretch = window.stretches[k]
+        address, end = stretch.base + at * window.granule, stretch.run.end
+        if address >= end or self._generation.is_old:
             return
-        message = f"{self._name}: the entries end at {address:#x}, the run at {self._run.end:#x}"
-        self._walked.find(
-            Finding("ucr", "error", self._heap.address, address, 1, message, f"{self._run.end:#x}", f"{address:#x}")
-        )
+        message = f"{self._name}: the entries end at {address:#x}, the run at {end:#x}"
+        self._walked.find(Finding("ucr", "error", self._heap.address, address, 1, message, f"{end:#x}", f"{address:#x}"))
         self._walked.gaps.append(message)

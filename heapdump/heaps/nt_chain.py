@@ -15,42 +15,48 @@ from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BUSY, INTERNAL
 from heapdump.heaps.nt_entry import HEADER_CODE, INTERNAL_FLAG, LAST_FLAG, RANGE_END_CODE, Headers, headers_at, unasked
 from heapdump.heaps.nt_generation import Generation
+from heapdump.heaps.nt_windows import Stretch, Window
 from heapdump.kernels import chain, compiled_if_worth
 
 _ROWS = 1 << 16
 
-Place = tuple[int, NDArray[np.int64], int, int, int, int]
-"""(address of granule 0, words, at, stop, end, granules of the entry before `at`)."""
-
 
 @dataclass(frozen=True, slots=True)
-class Chained:
-    """Rows that were added, the granule where the chain stopped and why (`kernels.chain`), the last entry's granules."""
+class At:
+    """A place in a window: number of the stretch, granule, and granules of the entry before it (0: a run starts)."""
 
-    count: int
-    at: int
-    why: int
+    k: int
+    granule: int
     previous: int
 
 
-def next_entries(generation: Generation, heap: Heap, place: Place, base_tag: int, columns: BlockColumns) -> Chained:
-    """Adds the entries from `at` on, as far as they hold; `FULL` asks to be called again."""
-    base, words, at, stop, end, previous = place
+def next_entries(
+    generation: Generation, heap: Heap, window: Window, at: At, until: int, base_tag: int, columns: BlockColumns
+) -> tuple[int, At, int]:
+    """Adds the entries from `at` on, as far as they hold, at most up to the end of the stretch before `until`.
+
+    Returns:
+        (rows that were added, where the chain stopped, why: see `kernels.chain`). `FULL` asks to be called again, and
+        so does `END` before the last stretch.
+    """
     g = generation
     quick = None if g.is_old else compiled_if_worth(chain.chain_modern, len(columns))
     if quick is None:
-        return _by_arrays(generation, heap, place, base_tag, columns)
-    rows = columns.tail(min(_ROWS, stop - at))
-    found = Chained(
-        *quick(words, at, stop, end, g.stride, g.lead, g.key, g.mask, previous, base, base_tag, *rows.columns())
-    )
-    columns.add(found.count, heap.index)
-    return found
+        return _by_arrays(generation, heap, window, at, base_tag, columns)
+    rows = columns.tail(_ROWS)
+    count, k, granule, why, previous = quick(
+        window.words, window.limits, at.k, until, at.granule, g.stride, g.lead, g.key, g.mask, at.previous, base_tag,
+        *rows.columns(),
+    )  # fmt: skip
+    columns.add(count, heap.index)
+    return count, At(k, granule, previous), why
 
 
-def _by_arrays(generation: Generation, heap: Heap, place: Place, base_tag: int, columns: BlockColumns) -> Chained:
-    base, words, at, stop, end, previous = place
-    granules, stopped = _follow(generation, words, at, stop, end, len(columns))
+def _by_arrays(
+    generation: Generation, heap: Heap, window: Window, at: At, base_tag: int, columns: BlockColumns
+) -> tuple[int, At, int]:
+    stretch, words, previous = window.stretches[at.k], window.words, at.previous
+    granules, stopped = _follow(generation, words, at.granule, stretch, len(columns))
     headers = headers_at(generation, words, granules)
     keep, why = _hold(generation, headers, previous)
     if why == chain.CHECKSUM:
@@ -59,18 +65,21 @@ def _by_arrays(generation: Generation, heap: Heap, place: Place, base_tag: int, 
             why = chain.PREVIOUS
     elif why == chain.RUN_END:
         stopped = int(granules[keep - 1] + headers.size[keep - 1])
+        if stopped == stretch.end:
+            why = chain.END
     if keep:
         previous = int(headers.size[keep - 1])
-        _add(generation, heap, place, base_tag, granules[:keep], headers, columns)
-    if why == chain.END and stopped < stop:
+        _add(generation, heap, window, stretch, base_tag, granules[:keep], headers, columns)
+    if why == chain.END and stopped < stretch.stop:
         why = chain.FULL if len(granules) == _ROWS else _why_not(generation, words, stopped, previous)
-    return Chained(keep, stopped, why, previous)
+    return keep, At(at.k, stopped, previous), why
 
 
 def _follow(
-    g: Generation, words: NDArray[np.int64], at: int, stop: int, end: int, blocks: int
+    g: Generation, words: NDArray[np.int64], at: int, stretch: Stretch, blocks: int
 ) -> tuple[NDArray[np.int64], int]:
     """(granules of the headers, where it stopped). Plain Python reads and writes memoryviews twice as fast as arrays."""
+    stop, end = stretch.stop, stretch.end
     out = np.empty(min(_ROWS, stop - at), np.int64)
     quick = compiled_if_worth(chain.follow, blocks)
     if quick is not None:
@@ -100,15 +109,14 @@ def _why_not(generation: Generation, words: NDArray[np.int64], at: int, previous
 
 
 def _add(
-    generation: Generation, heap: Heap, place: Place, base_tag: int, at: NDArray[np.int64], headers: Headers,
-    columns: BlockColumns,
+    generation: Generation, heap: Heap, window: Window, stretch: Stretch, base_tag: int, at: NDArray[np.int64],
+    headers: Headers, columns: BlockColumns,
 ) -> None:  # fmt: skip
-    base, words = place[:2]
-    keep, granule = len(at), generation.granule
+    keep = len(at)
     size, flags, unused = headers.size[:keep], headers.flags[:keep], headers.unused[:keep]
     busy = headers.is_busy[:keep]
-    spare, lead = unasked(generation, words, at, size, unused, busy)
-    entry = base + at * granule
+    spare, lead = unasked(generation, window.words, at, size, unused, busy)
+    entry = stretch.base + at * generation.granule
     if generation.is_old:
         internal = np.isin(entry, np.array([heap.address, *(s.address for s in heap.segments)], np.int64))
     else:

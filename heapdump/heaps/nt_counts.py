@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
@@ -36,29 +36,54 @@ class HeapCount:
     integrity: float | None
 
 
-def count_blocks(table: BlockTable, heaps: Sequence[Heap], walked: dict[int, Walked]) -> dict[int, HeapCount]:
+class Tally:
+    """Rows and bytes of a block table by heap and class: (heaps, 64) int64 each."""
+
+    def __init__(self) -> None:
+        """Nothing counted yet."""
+        self._counts = np.zeros((0, _CLASSES), np.int64)
+        self._totals = np.zeros((0, _CLASSES), np.int64)
+
+    def add(self, table: BlockTable) -> Tally:
+        """Counts a table; itself."""
+        if not len(table):
+            return self
+        self._grow(int(table.heap.max()) + 1)
+        columns = (table.heap, table.units, table.spare, table.tags)
+        counts, totals = self._counts.reshape(-1), self._totals.reshape(-1)
+        quick = compiled_if_worth(tally, len(table))
+        if quick is not None:
+            quick(*columns, counts, totals)
+        else:
+            tally(*(memoryview(column) for column in columns), memoryview(counts), memoryview(totals))  # type: ignore[arg-type]
+        return self
+
+    def merge(self, other: Tally) -> None:
+        """Adds what another one counted."""
+        self._grow(len(other._counts))
+        self._counts[: len(other._counts)] += other._counts
+        self._totals[: len(other._counts)] += other._totals
+
+    def of(self, heap: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(rows, bytes) of one heap by class; (64,) int64 each."""
+        self._grow(heap + 1)
+        return self._counts[heap], self._totals[heap]
+
+    def _grow(self, heaps: int) -> None:
+        more = max(0, heaps - len(self._counts))
+        self._counts = np.pad(self._counts, ((0, more), (0, 0)))
+        self._totals = np.pad(self._totals, ((0, more), (0, 0)))
+
+
+def count_blocks(tally: Tally, heaps: Sequence[Heap], walked: dict[int, Walked]) -> dict[int, HeapCount]:
     """Heap index → its count. A difference to Windows' own lowers the integrity and adds a gap to `walked`."""
-    counts, totals = _tallied(table, 1 + max(walked, default=0))
-    out = {}
-    for heap in heaps:
-        count = _count(counts[heap.index], totals[heap.index], walked[heap.index])
-        out[heap.index] = _checked(heap, count, walked[heap.index])
-    return out
+    return {
+        heap.index: _checked(heap, _count(*tally.of(heap.index), walked[heap.index]), walked[heap.index])
+        for heap in heaps
+    }
 
 
-def _tallied(table: BlockTable, heaps: int) -> tuple[Any, Any]:
-    """Rows and bytes by heap and class; (heaps, 64) int64 each."""
-    counts, totals = np.zeros(heaps * _CLASSES, np.int64), np.zeros(heaps * _CLASSES, np.int64)
-    columns = (table.heap, table.units, table.spare, table.tags)
-    quick = compiled_if_worth(tally, len(table))
-    if quick is not None:
-        quick(*columns, counts, totals)
-    else:
-        tally(*(memoryview(column) for column in columns), memoryview(counts), memoryview(totals))  # type: ignore[arg-type]
-    return counts.reshape(heaps, _CLASSES), totals.reshape(heaps, _CLASSES)
-
-
-def _count(counts: Any, totals: Any, walked: Walked) -> HeapCount:
+def _count(counts: NDArray[np.int64], totals: NDArray[np.int64], walked: Walked) -> HeapCount:
     classes = np.arange(_CLASSES)
     busy, internal, lfh = (classes & BUSY) != 0, (classes & INTERNAL) != 0, (classes & 0xF) == BlockKind.LFH
     program, back, slots = busy & ~internal, ~busy & ~internal & ~lfh, ~busy & lfh

@@ -15,10 +15,11 @@ import numpy as np
 from heapdump.blocks.columns import BlockColumns, Rows
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap
-from heapdump.heaps.nt_blocks import Walked, Window
+from heapdump.heaps.nt_blocks import Walked
 from heapdump.heaps.nt_entry import BUSY_FLAG, INTERNAL_FLAG
 from heapdump.heaps.nt_generation import Generation
 from heapdump.heaps.nt_slots import Code, Slots, add_slots
+from heapdump.heaps.nt_windows import Window
 from heapdump.layouts import Struct
 from heapdump.process.model import View
 
@@ -84,9 +85,10 @@ class FrontEndWalk:
         offset = _first_offset(view, generation, heap, carrier, key)
         fits = offset is not None and offset + carrier.units * carrier.blocks * generation.granule <= carrier.bytes
         if offset is not None and fits and offset % generation.granule == 0:
-            first = (carrier.user + offset - window.span.start) // generation.granule
+            base = int(window.bases(np.array([carrier.user]))[0])
+            first = (carrier.user + offset - base) // generation.granule
             bitmap = _bitmap(view, header, carrier)
-            return Slots(first, carrier.units, carrier.blocks, _code(view, heap, generation, carrier, key), bitmap)
+            return Slots(first, base, carrier.units, carrier.blocks, _code(view, heap, generation, carrier, key), bitmap)
         message = f"the LFH subsegment at {carrier.subsegment:#x} of heap {heap.address:#x} cannot be decoded"
         self._walked.find(
             Finding("lfh_subsegment", "error", heap.address, carrier.user, header.size, message, "offsets inside the carrier", f"{offset}")
@@ -98,11 +100,14 @@ class FrontEndWalk:
 def _carriers(view: View, generation: Generation, window: Window, rows: Rows) -> list[Carrier]:
     header = generation.layout["_HEAP_USERDATA_HEADER"]
     # from Vista on a flag marks the blocks that the allocator took for itself
-    wanted = BUSY_FLAG if generation.is_old else BUSY_FLAG | INTERNAL_FLAG
-    flagged = np.flatnonzero(rows.tags >> 8 & wanted == wanted)
-    user = rows.entry[flagged] + rows.lead[flagged].astype(np.uint64) * np.uint64(8)
-    end = rows.entry[flagged] + rows.units[flagged].astype(np.uint64) * np.uint64(8)
-    where = (user - np.uint64(window.span.start)).astype(np.int64) // 8 + header.offset("Signature") // 8
+    wanted = np.uint16((BUSY_FLAG if generation.is_old else BUSY_FLAG | INTERNAL_FLAG) << 8)
+    if np.bitwise_or.reduce(rows.tags) & wanted != wanted:
+        return []
+    flagged = np.flatnonzero(rows.tags & wanted == wanted)
+    entry = rows.entry[flagged].astype(np.int64)
+    user = entry + rows.lead[flagged].astype(np.int64) * 8
+    end = entry + rows.units[flagged].astype(np.int64) * 8
+    where = (user - window.bases(entry)) // 8 + header.offset("Signature") // 8
     shift = header.offset("Signature") % 8 * 8
     where[where >= len(window.words)] = 0
     signed_ones = np.flatnonzero(window.words[where] >> shift & _U32 == SIGNATURE)

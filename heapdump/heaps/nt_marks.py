@@ -25,6 +25,10 @@ class Marks:
     parked: frozenset[int]
     internal: frozenset[int]
 
+    def __bool__(self) -> bool:
+        """True when there is something to mark."""
+        return bool(self.parked or self.internal)
+
 
 def marks_of(
     views: dict[str, View], heaps: Sequence[Heap], generations: dict[int, Generation], fronts: Sequence[FrontEnd]
@@ -32,7 +36,7 @@ def marks_of(
     """What is to be marked; empty sets from Vista on."""
     old = [(views[heap.view], heap, generations[heap.index]) for heap in heaps if generations[heap.index].is_old]
     parked = {entry for place in old for entry in parked_entries(*place)}
-    internal = {lookaside_block(*place) for place in old}
+    internal = {block for place in old if (block := lookaside_block(*place))}
     for front in fronts:
         internal |= front.carriers | front.subsegments
     return Marks(frozenset(parked), frozenset(internal))
@@ -40,8 +44,6 @@ def marks_of(
 
 def apply_marks(table: BlockTable, marks: Marks) -> BlockTable:
     """The table with parked blocks free and the front end's own blocks internal."""
-    if not marks.parked and not marks.internal:
-        return table
     tags = table.tags.copy()
     if marks.parked:
         parked = np.isin(table.entry, np.array(sorted(marks.parked), np.uint64)) & (tags & 0xF == BlockKind.BACKEND)

@@ -12,9 +12,10 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap, Trust
 from heapdump.blocks.table import BUSY, BlockKind, tag
-from heapdump.heaps.nt_blocks import Walked, Window
+from heapdump.heaps.nt_blocks import Walked
 from heapdump.heaps.nt_entry import unasked
 from heapdump.heaps.nt_generation import Generation, signed
+from heapdump.heaps.nt_windows import Window
 
 _LFH, _LOW, _PREFIX, _OLD_LFH = 0x80, 0x3F, 0x40, 0xFF
 
@@ -36,12 +37,15 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Slots:
-    """One subsegment: granule of its first slot, granules of each, how many; `bitmap` None where there is none.
+    """One subsegment: granule of its first slot in the window's words, address of granule 0, granules of each, how many.
+
+    `bitmap`: one bit for each, None where there is none.
 
     Where bitmap and header disagree the bitmap counts.
     """
 
     first: int
+    base: int
     units: int
     count: int
     code: Code
@@ -58,7 +62,7 @@ def add_slots(
     size = np.array([s.units for s in subsegments], np.int64)[owner]
     at = np.array([s.first for s in subsegments], np.int64)[owner] + index * size
     raw = window.words[at * generation.stride + generation.lead]
-    entry = window.span.start + at * generation.granule
+    entry = np.array([s.base for s in subsegments], np.int64)[owner] + at * generation.granule
     unused = raw >> (48 if generation.is_old else 56) & 0xFF
     good = _is_good(generation, subsegments, owner, raw, entry)
     busy = _is_busy(generation, subsegments, owner, raw)

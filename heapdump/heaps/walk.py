@@ -1,7 +1,7 @@
 """Walks every NT heap block by block and makes the one table of all blocks.
 
-The work is cut into items, the committed runs and large blocks of all heaps in the order of their addresses, so that
-the table comes out sorted. Long walks are done by several threads, each of which has a stretch of the address space.
+The work is done in the order of addresses, so that the table comes out sorted, and by several threads where it is long:
+each walks and counts neighbouring parts.
 """
 
 from __future__ import annotations
@@ -10,25 +10,23 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import groupby
 from threading import Event, Lock
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Heap, HeapKind, LargeBlock
+from heapdump.blocks.records import Heap, HeapKind
 from heapdump.blocks.table import BlockTable
-from heapdump.heaps.nt_blocks import RunWalk, Walked, runs
-from heapdump.heaps.nt_counts import HeapCount, count_blocks
+from heapdump.heaps.nt_blocks import HeapWalk, Walked
+from heapdump.heaps.nt_counts import HeapCount, Tally, count_blocks
 from heapdump.heaps.nt_generation import Generation, generation_of
 from heapdump.heaps.nt_lfh import FrontEnd, FrontEndWalk
-from heapdump.heaps.nt_marks import Marks, apply_marks, marks_of
+from heapdump.heaps.nt_marks import apply_marks, marks_of
 from heapdump.heaps.nt_rows import add_large_blocks
+from heapdump.heaps.parts import Part, cut
 from heapdump.process.model import Process, View
-from heapdump.spans import Span
 
-_PART_BYTES = 128 << 20
-_MAX_PARTS = 16
-_BYTES_A_BLOCK = 48
+_MAX_THREADS = 8
+_BYTES_A_BLOCK = 64
 """Rows are set aside for blocks of this size; smaller ones make the columns grow."""
 
 
@@ -42,23 +40,13 @@ class Walk:
     gaps: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A committed run of a heap (`large` None), or one of its large blocks; `span` is read."""
-
-    span: Span
-    heap: Heap
-    large: LargeBlock | None
-
-
 @dataclass
-class _Part:
-    """What one thread walks and finds: a stretch of the address space."""
+class _Share:
+    """The parts of one thread and what it makes of them."""
 
-    items: list[_Item]
+    parts: list[Part]
     columns: BlockColumns
-    walked: dict[int, Walked] = field(default_factory=dict)
-    fronts: dict[str, FrontEnd] = field(default_factory=dict)
+    tally: Tally = field(default_factory=Tally)
 
 
 class _Pace:
@@ -81,88 +69,79 @@ def walk_heaps(
     views = {view.arch: view for view in process.views}
     wanted = [heap for heap in heaps if heap.kind is HeapKind.NT and heap.layout is not None]
     generations = {heap.index: generation_of(views[heap.view], heap) for heap in wanted}
-    items = sorted((item for heap in wanted for item in _items(heap)), key=lambda item: item.span)
-    parts = _parts(items)
-    pace = _Pace(sum(item.span.size for item in items), progress)
-    _walk_parts(parts, views, generations, pace, threads or os.cpu_count() or 1)
+    parts = cut(wanted)
+    walker = _Walker(views, generations, _Pace(sum(part.bytes for part in parts), progress))
+    table, tally = walker.walk(parts, min(threads or os.cpu_count() or 1, len(parts), _MAX_THREADS))
     walked = {heap.index: Walked() for heap in wanted}
     for part in parts:
         for index, found in part.walked.items():
             walked[index].merge(found)
-    fronts = [front for part in parts for front in part.fronts.values()]
-    table = _table(parts, marks_of(views, wanted, generations, fronts))
-    counts = count_blocks(table, wanted, walked)
+    marks = marks_of(views, wanted, generations, [front for part in parts for front in part.fronts.values()])
+    if marks:
+        table = apply_marks(table, marks)
+        tally = Tally().add(table)
+    counts = count_blocks(tally, wanted, walked)
     findings = tuple(f for found in walked.values() for f in found.findings)
     return Walk(table, counts, findings, tuple(gap for found in walked.values() for gap in found.gaps))
 
 
-def _items(heap: Heap) -> Iterator[_Item]:
-    for segment in heap.segments:
-        for run in runs(segment):
-            yield _Item(run, heap, None)
-    for block in heap.large_blocks or ():
-        yield _Item(Span(block.list_entry, block.list_entry + 1), heap, block)
+class _Walker:
+    """Walks parts, on one or several threads."""
 
+    def __init__(self, views: dict[str, View], generations: dict[int, Generation], pace: _Pace) -> None:
+        self._views, self._generations, self._pace = views, generations, pace
 
-def _parts(items: list[_Item]) -> list[_Part]:
-    """The items in stretches of about equal bytes; how many depends on the heaps alone, never on the machine."""
-    total = sum(item.span.size for item in items)
-    count = min(_MAX_PARTS, max(1, total // _PART_BYTES))
-    parts, at = [], 0
-    for _, group in groupby(_numbered(items), key=lambda pair: pair[0] * count // (total + 1)):
-        mine = [item for _, item in group]
-        at = sum(item.span.size for item in mine)
-        parts.append(_Part(mine, BlockColumns(at // _BYTES_A_BLOCK)))
-    return parts
+    def walk(self, parts: list[Part], threads: int) -> tuple[BlockTable, Tally]:
+        """(all rows by address, their tally)."""
+        if threads < 2:
+            share = _Share(parts, BlockColumns(sum(part.bytes for part in parts) // _BYTES_A_BLOCK))
+            self._walk_share(share)
+            return share.columns.table(), share.tally
+        shares = list(_shares(parts, threads))
+        with ThreadPoolExecutor(threads) as pool:
+            jobs = [pool.submit(self._walk_share, share) for share in shares]
+            try:
+                for job in jobs:
+                    job.result()
+            except BaseException:  # Ctrl-C: the threads end at their next window
+                self._pace.is_stopped.set()
+                raise
+            first, *others = shares
+            for other in others:
+                is_sorted = first.columns.ends_before(other.columns)
+                first.columns.take_over(other.columns, pool)
+                first.tally.merge(other.tally)
+                if not is_sorted:  # heaps over each other: damage
+                    first.columns.sort()
+        return first.columns.table(), first.tally
 
+    def _walk_share(self, share: _Share) -> None:
+        for part in share.parts:
+            self._walk_part(part, share.columns)
+        share.columns.sort()
+        share.tally.add(share.columns.table())
 
-def _numbered(items: list[_Item]) -> Iterator[tuple[int, _Item]]:
-    """(bytes of the items before, item)."""
-    before = 0
-    for item in items:
-        yield before, item
-        before += item.span.size
-
-
-def _walk_parts(
-    parts: list[_Part], views: dict[str, View], generations: dict[int, Generation], pace: _Pace, threads: int
-) -> None:
-    if threads == 1 or len(parts) < 2:
-        for part in parts:
-            _walk_part(part, views, generations, pace)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        jobs = [pool.submit(_walk_part, part, views, generations, pace) for part in parts]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            pace.is_stopped.set()
-            raise
-
-
-def _walk_part(part: _Part, views: dict[str, View], generations: dict[int, Generation], pace: _Pace) -> None:
-    for (index, is_large), group in groupby(part.items, key=lambda item: (item.heap.index, item.large is not None)):
-        items = list(group)
-        heap, view, generation = items[0].heap, views[items[0].heap.view], generations[index]
-        walked = part.walked.setdefault(index, Walked())
-        if is_large:
-            blocks = [item.large for item in items if item.large is not None]
-            add_large_blocks(view, heap, generation, blocks, part.columns, walked)
-            continue
-        front = FrontEndWalk(view, heap, generation, part.fronts.setdefault(view.arch, FrontEnd()), part.columns, walked)
-        for item in items:
-            for window, first in RunWalk(view, heap, generation, item.span, part.columns, walked).windows():
+    def _walk_part(self, part: Part, columns: BlockColumns) -> None:
+        for heap, is_large, items in part.groups():
+            view, generation = self._views[heap.view], self._generations[heap.index]
+            walked = part.walked.setdefault(heap.index, Walked())
+            if is_large:
+                blocks = [item.large for item in items if item.large is not None]
+                add_large_blocks(view, heap, generation, blocks, columns, walked)
+                continue
+            front = FrontEndWalk(view, heap, generation, part.fronts.setdefault(view.arch, FrontEnd()), columns, walked)
+            chain = HeapWalk(view, heap, generation, columns, walked)
+            for window, first in chain.windows([item.span for item in items]):
                 front.add(window, first)
-                pace.advance(window.stop * generation.granule)
-                if pace.is_stopped.is_set():
+                view.space.forget(window.span)
+                self._pace.advance(sum(s.stop - s.start for s in window.stretches) * generation.granule)
+                if self._pace.is_stopped.is_set():
                     return
 
 
-def _table(parts: list[_Part], marks: Marks) -> BlockTable:
-    """The rows of all parts; sorted again where heaps lie over each other (damage)."""
-    columns = parts[0].columns if parts else BlockColumns()
-    columns.take_over([part.columns for part in parts[1:]])
-    columns.sort()
-    rows, heap = columns.frozen()
-    return apply_marks(BlockTable(rows.entry, rows.units, rows.spare, rows.lead, heap, rows.tags), marks)
+def _shares(parts: list[Part], threads: int) -> Iterator[_Share]:
+    """Neighbouring parts for each thread; the first one's columns have room to take the others' rows over."""
+    for i in range(threads):
+        mine = parts[len(parts) * i // threads : len(parts) * (i + 1) // threads]
+        room = sum(part.bytes for part in (parts if i == 0 else mine))
+        yield _Share(mine, BlockColumns(room // _BYTES_A_BLOCK))

@@ -35,67 +35,67 @@ def follow(words: Any, at: int, stop: int, end: int, stride: int, lead: int, key
 
 
 def chain_modern(
-    words: Any, at: int, stop: int, end: int, stride: int, lead: int, key: int, mask: int, previous: int, base: int,
+    words: Any, stretches: Any, k: int, until: int, at: int, stride: int, lead: int, key: int, mask: int, previous: int,
     tag: int, out_entry: Any, out_units: Any, out_spare: Any, out_lead: Any, out_tags: Any,
-) -> tuple[int, int, int, int]:  # fmt: skip
+) -> tuple[int, int, int, int, int]:  # fmt: skip
     """Vista and later: encoded headers with a checksum, as rows of the block table.
 
-    `at`, `stop`, `end`: granules; entries that start in [at, stop) are walked, and none may reach over `end`. `key`:
-    the encoding's 8 bytes; `mask`: EncodeFlagMask, 0 = not encoded. `previous`: granules of the entry before `at`, 0
-    at the start of a run. `base`: address of granule 0; `tag`: what every row's tags have in common.
+    `stretches`: (n, 4) granules start, stop, end and address of granule 0; the walk begins at granule `at` of number
+    `k` and goes on to those below `until`. Entries that start in [start, stop) are walked, none may reach over end.
+    `key`: what headers are XORed with; `mask`: EncodeFlagMask, 0 = headers are plain. `previous`: granules of the
+    entry before `at`, 0 at the start of a run. `tag`: what every row's tags have in common.
 
     Returns:
-        (rows, granule where it stopped, reason, granules of the last entry).
+        (rows, number of the stretch and granule where it stopped, reason, granules of the last entry).
     """
     count, room, granule = 0, len(out_entry), stride * 8
-    while at < stop:
+    stop, end, base = stretches[k, 1], stretches[k, 2], stretches[k, 3]
+    while True:
+        if at >= stop:
+            if k + 1 == until:
+                return count, k, at, 0, previous
+            k += 1
+            at, stop, end, base = stretches[k, 0], stretches[k, 1], stretches[k, 2], stretches[k, 3]
+            previous = 0
+            continue
         if count == room:
-            return count, at, 5, previous
+            return count, k, at, 5, previous
         raw = words[at * stride + lead]
         word = raw ^ key
-        if mask:
-            if not raw & mask or ((word >> 24) ^ (word >> 16) ^ (word >> 8) ^ word) & 0xFF:
-                return count, at, 2, previous
+        if mask and (not raw & mask or ((word >> 24) ^ (word >> 16) ^ (word >> 8) ^ word) & 0xFF):
+            return count, k, at, 2, previous
         if (word >> 32) & 0xFFFF != previous:
-            return count, at, 3, previous
+            return count, k, at, 3, previous
         size = word & 0xFFFF
         if size == 0 or at + size > end:
-            return count, at, 4, previous
+            return count, k, at, 4, previous
         unused = (word >> 56) & 0xFF
         busy = (word >> 16) & 1
-        spare, offset = unused, 1
+        spare, offset = unused & 0x3F, 1
         if busy == 0:
             spare = granule
-        elif unused & 0x7F >= 0x3F:
-            low = unused & 0x3F
-            spare = low
-            if unused & 0x40:
-                # a front prefix (allocation stacks): the second header, `low` granules on, has the whole unused count
-                offset = 1 + low
-                spare = granule * size
-                if low < size:
-                    spare = (words[(at + low) * stride + lead] >> 32) & 0xFFFF
-            elif stride == 2:
-                # the count does not fit: x64 has it in the 8 bytes behind the entry, x86 in its last 4
-                spare = granule * size
-                if (at + size) * 2 < len(words):
-                    spare = words[(at + size) * 2]
+        elif unused & 0x40:
+            # a front prefix (allocation stacks): the second header, `low` granules on, has the whole unused count
+            offset = 1 + spare
+            if spare < size:
+                spare = (words[(at + spare) * stride + lead] >> 32) & 0xFFFF
             else:
+                spare = granule * size
+        elif spare == 0x3F:
+            # the count does not fit: x64 has it in the 8 bytes behind the entry, x86 in its last 4
+            spare = granule * size
+            if stride == 1:
                 spare = (words[at + size - 1] >> 32) & 0xFFFFFFFF
-            spare = min(max(spare, 0), granule * size)
-        elif unused & 0x80:
-            spare = unused & 0x3F
-        internal = (word >> 19) & 1
-        if busy and (unused == 1 or unused == 3):
-            internal = 1
+            elif (at + size) * 2 < len(words):
+                spare = words[(at + size) * 2]
+        internal = busy & ((word >> 19) & 1 | (unused == 1) | (unused == 3))
         out_entry[count] = base + at * granule
         out_units[count] = size * stride
-        out_spare[count] = min(spare, granule * size)
+        out_spare[count] = min(max(spare, 0), granule * size)
         out_lead[count] = offset * stride
-        out_tags[count] = tag | busy << 4 | (busy & internal) << 5 | (word >> 8) & 0xFF00
+        out_tags[count] = tag | busy << 4 | internal << 5 | (word >> 8) & 0xFF00
         count += 1
         at += size
         previous = size
-        if unused == 3:
-            return count, at, 1, previous
-    return count, at, 0, previous
+        if unused == 3 and at != end:
+            return count, k, at, 1, previous

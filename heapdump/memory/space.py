@@ -22,6 +22,10 @@ from heapdump.words import plural
 class ByteSource(Protocol):
     """The dump's file as this room sees it; `offset` and `size` in bytes of the file."""
 
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file."""
+
     def read_at(self, offset: int, size: int) -> bytes:
         """A copy, for scattered small reads."""
 
@@ -140,19 +144,28 @@ class AddressSpace:
                 yield start, np.frombuffer(self._read_at(at, count * size), f"<u{size}").astype(_U64)
             i += 1
 
-    def words64(self, span: Span) -> tuple[NDArray[np.int64], tuple[Span, ...]]:
-        """(the span as signed 64-bit words, the parts of it that the dump does not hold).
+    def file_place(self, span: Span) -> int | None:
+        """Offset of the span in the file; None where no single range holds it on an 8-byte boundary of the file."""
+        i = bisect_right(self._starts, span.start) - 1
+        if i < 0 or span.end > self._ends[i]:
+            return None
+        offset = self._offsets[i] + span.start - self._starts[i]
+        return offset if offset % 8 == 0 else None
 
-        `span.start` and size are multiples of 8. Missing bytes read as zero. The words are the file's own where one
-        range holds them all on an 8-byte boundary of the file, else a copy; `forget` the span when done.
+    def file_words(self, phase: int) -> NDArray[np.int64]:
+        """The whole file from byte `phase` on as signed 64-bit words, where it lies: nothing is read or copied."""
+        size = (self._source.file_bytes - phase) // 8 * 8
+        return np.frombuffer(self._source.view_at(phase, size), "<i8")
+
+    def words64(self, span: Span) -> tuple[NDArray[np.int64], tuple[Span, ...]]:
+        """(a copy of the span as signed 64-bit words, the parts of it that the dump does not hold).
+
+        `span.start` and size are multiples of 8. Missing bytes read as zero.
         """
-        pieces = list(self._pieces(span))
-        if len(pieces) == 1 and pieces[0][0] == span and pieces[0][1] % 8 == 0:
-            return np.frombuffer(self._source.view_at(pieces[0][1], span.size), "<i8"), ()
         out = np.zeros(span.size // 8, "<i8")  # pages that nothing is written to cost nothing
         raw = out.view(np.uint8)
         missing, at = [], span.start
-        for part, offset in pieces:
+        for part, offset in self._pieces(span):
             if part.start > at:
                 missing.append(Span(at, part.start))
             raw[part.start - span.start : part.end - span.start] = np.frombuffer(

@@ -9,6 +9,9 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 
+import numpy as np
+from numpy.typing import NDArray
+
 PAGE = 0x1000
 
 
@@ -38,6 +41,11 @@ class MemoryImage:
             raise ValueError(f"0x{address:x}: {len(data)} bytes outside of committed memory")
         offset = address - self._starts[at]
         self._runs[at][offset : offset + len(data)] = data
+
+    def scatter(self, addresses: NDArray[np.int64], words: NDArray[np.int64]) -> None:
+        """Put a 64-bit word at each address, multiples of 8 in one run."""
+        at = bisect_right(self._starts, int(addresses[0])) - 1
+        np.frombuffer(self._runs[at], np.int64)[(addresses - self._starts[at]) >> 3] = words
 
     def u8(self, address: int, value: int) -> None:
         """Put one byte."""

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import struct
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import nt_heap_classic, nt_heap_modern
 from .memory_image import PAGE, MemoryImage
 from .nt_heap_layout import HeapArch, heap_layout
 from .nt_heap_parts import Entry, EntryKind, HeapPlan, LargeBlock, Run, Segment
-from .nt_heap_truth import BuiltHeap, BusyTruth, FreeTruth, FrontEnd, HeapTruth, LargeTruth, Region
+from .nt_heap_truth import BuiltHeap, BusyTruth, FreeTruth, FrontEnd, HeapTruth, LargeTruth, ManyTruth, Region
 
 _UCR_UNITS = 4
 _MAX_UNITS = 0xFE00
@@ -73,6 +76,18 @@ class NtHeapBuilder:
         if len(fill) > size:
             raise ValueError(f"{len(fill)} bytes do not fit in a block of {size}")
         return self._append("busy", self._units(size), size, bytes(fill)).address + self._granule
+
+    def many(self, sizes: NDArray[np.int64]) -> int:
+        """Append busy entries for requests of `sizes` bytes, millions if need be; returns the first entry's address.
+
+        Their truth is one `ManyTruth`. For builds from 6000 on and sizes that leave fewer than 63 bytes unused.
+        """
+        if self._classic:
+            raise ValueError("many entries are built for Vista and later")
+        units = np.maximum(2, (sizes + 8 + self._granule - 1) // self._granule)
+        entry = self._append("many", int(units.sum()))
+        entry.many = (units, sizes)
+        return entry.address
 
     def free(self, units: int) -> int:
         """Append a free entry of `units` granules (2 or more); returns the entry's address."""
@@ -168,7 +183,7 @@ class NtHeapBuilder:
     def _append(self, kind: EntryKind, units: int, requested: int = 0, content: bytes = b"") -> Entry:
         segment = self._plan.segments[-1]
         tail = 0 if self._classic or kind == "ucr" else _UCR_UNITS * self._granule
-        if units > 0xFFFF or self._at + units * self._granule + tail > segment.end:
+        if (units > 0xFFFF and kind != "many") or self._at + units * self._granule + tail > segment.end:
             raise ValueError(f"0x{self._at:x}: no room for an entry of {units} granules in this segment")
         if (self._at >> 16) - (segment.base >> 16) + 1 > 0xFF:
             raise ValueError("a segment of more than 254 * 64 KiB cannot number its entries")
@@ -245,6 +260,7 @@ class NtHeapBuilder:
             large=tuple(self._large_truth(block) for block in plan.large),
             busy=tuple(self._busy_truth(e) for e in plan.entries("busy")),
             free=free,
+            many=tuple(ManyTruth(e.address, *e.many) for e in plan.entries("many") if e.many is not None),
             internal=tuple(self._busy_truth(e) for e in plan.entries("internal")),
             free_bytes=sum(entry.entry_size for entry in free),
             front_end=self._front_end,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import random
 import struct
 
+import numpy as np
+
 from .memory_image import PAGE, MemoryImage
 from .nt_heap_layout import HeapLayout
 from .nt_heap_parts import Entry, HeapPlan, LargeBlock, Segment
@@ -52,6 +54,9 @@ class ModernHeapEncoder:
 
     def _entry(self, segment: Segment, entry: Entry, previous: int) -> None:
         granule = self.layout.granule
+        if entry.many is not None:
+            self._many(segment, entry, previous)
+            return
         flags, unused = {
             "header": (1, 1),
             "busy": (1, entry.units * granule - entry.requested),
@@ -64,6 +69,22 @@ class ModernHeapEncoder:
         self.image.write(entry.address + self.layout.code, code)
         if entry.content:
             self.image.write(entry.address + granule, entry.content)
+
+    def _many(self, segment: Segment, entry: Entry, previous: int) -> None:
+        """The headers of many busy entries at once, as in `_code`."""
+        assert entry.many is not None
+        granule = self.layout.granule
+        units, sizes = entry.many
+        unused = units * granule - sizes
+        if unused.max() >= 0x3F or unused.min() < 4:
+            raise ValueError("these sizes have no short count of unused bytes")
+        address = entry.address + (np.cumsum(units) - units) * granule
+        before = np.concatenate([[previous], units[:-1]])
+        checksum = (units & 0xFF) ^ (units >> 8) ^ 1 if self.plan.encoded else 0
+        first = (units | 1 << 16 | checksum << 24) ^ self._key
+        offset = 0 if segment.base == self.plan.base else (address >> 16) - (segment.base >> 16) + 1
+        code = first | (before ^ self._previous_key) << 32 | offset << 48 | unused << 56
+        self.image.scatter(address + self.layout.code, code)
 
     def _segment(self, segment: Segment) -> None:
         image, base, p = self.image, segment.base, self.layout.pointer

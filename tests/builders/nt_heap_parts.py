@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 PAGE = 0x1000
-EntryKind = Literal["header", "busy", "internal", "free", "ucr"]
+EntryKind = Literal["header", "busy", "internal", "free", "ucr", "many"]
 
 
 @dataclass
@@ -23,6 +26,13 @@ class Entry:
     kind: EntryKind
     requested: int = 0
     content: bytes = b""
+    many: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
+    """Of kind `many`: (granules, bytes asked for) of each of the busy entries that lie in this one's place."""
+
+    @property
+    def last_units(self) -> int:
+        """Granules that the entry behind it names as its previous size."""
+        return self.units if self.many is None else int(self.many[0][-1])
 
 
 @dataclass
@@ -50,7 +60,7 @@ class Segment:
             previous = 0
             for entry in run.entries:
                 yield entry, previous
-                previous = entry.units
+                previous = entry.last_units
 
     @property
     def uncommitted(self) -> int:

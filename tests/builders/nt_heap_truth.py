@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 FrontEnd = Literal["none", "lookaside", "lfh"]
 Region = tuple[int, int, str, str, int, int]
 """(base, size, state, type, protect, allocation base), as VirtualQuery tells them."""
@@ -44,6 +47,15 @@ class LargeTruth:
 
 
 @dataclass(frozen=True)
+class ManyTruth:
+    """Busy entries behind each other, the first at `entry`: granules and bytes asked for of each, (n,) int64."""
+
+    entry: int
+    units: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class HeapTruth:
     """One heap.
 
@@ -68,6 +80,7 @@ class HeapTruth:
     free_bytes: int
     front_end: FrontEnd
     lock_collisions: int
+    many: tuple[ManyTruth, ...] = ()
 
     @property
     def free_entries(self) -> int:

@@ -21,6 +21,8 @@ FILE = bytes((i * 37 + (i >> 8) * 11) & 0xFF for i in range(4096))
 class Source:
     """FILE as a dump's file."""
 
+    file_bytes = len(FILE)
+
     def read_at(self, offset: int, size: int) -> bytes:
         return FILE[offset : offset + size]
 
