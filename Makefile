@@ -38,6 +38,7 @@ golden: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench.summary
+	$(BIN)/python -m tests.bench.walk
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fixtures/*.dmp

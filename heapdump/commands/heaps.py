@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from heapdump.blocks.records import Heap
-    from heapdump.heaps.walk import HeapCount, Walk
+    from heapdump.heaps.nt_counts import HeapCount
+    from heapdump.heaps.walk import Walk
 
 
 def heap_record(heap: Heap, count: HeapCount | None) -> Record:

@@ -14,6 +14,7 @@ from heapdump.heaps.nt_blocks import Walked
 from heapdump.kernels import compiled_if_worth
 from heapdump.kernels.tally import tally
 
+_BATCH = 1 << 16
 _CLASSES = 64  # the low six bits of a row's tags: kind, busy, internal
 
 
@@ -50,12 +51,8 @@ class Tally:
             return self
         self._grow(int(table.heap.max()) + 1)
         columns = (table.heap, table.units, table.spare, table.tags)
-        counts, totals = self._counts.reshape(-1), self._totals.reshape(-1)
-        quick = compiled_if_worth(tally, len(table))
-        if quick is not None:
-            quick(*columns, counts, totals)
-        else:
-            tally(*(memoryview(column) for column in columns), memoryview(counts), memoryview(totals))  # type: ignore[arg-type]
+        call = compiled_if_worth(tally, len(table)) or _by_arrays
+        call(*columns, self._counts.reshape(-1), self._totals.reshape(-1))
         return self
 
     def merge(self, other: Tally) -> None:
@@ -73,6 +70,19 @@ class Tally:
         more = max(0, heaps - len(self._counts))
         self._counts = np.pad(self._counts, ((0, more), (0, 0)))
         self._totals = np.pad(self._totals, ((0, more), (0, 0)))
+
+
+def _by_arrays(
+    heap: NDArray[np.uint16], units: NDArray[np.uint32], spare: NDArray[np.uint32], tags: NDArray[np.uint16],
+    counts: NDArray[np.int64], totals: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """What `kernels.tally` does, uncompiled ten times as fast as the loop. A batch's sums are exact as floats."""
+    for first in range(0, len(heap), _BATCH):
+        rows = slice(first, first + _BATCH)
+        place = heap[rows].astype(np.int64) * _CLASSES + (tags[rows] & (_CLASSES - 1))
+        size = units[rows].astype(np.int64) * 8 - np.where(tags[rows] & BUSY, spare[rows], 0)
+        counts += np.bincount(place, minlength=len(counts))
+        totals += np.bincount(place, size.astype(np.float64), len(counts)).astype(np.int64)
 
 
 def count_blocks(tally: Tally, heaps: Sequence[Heap], walked: dict[int, Walked]) -> dict[int, HeapCount]:

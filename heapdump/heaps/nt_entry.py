@@ -33,7 +33,8 @@ class Headers:
     @property
     def is_busy(self) -> NDArray[np.bool_]:
         """(n,) bool."""
-        return (self.flags & BUSY_FLAG) != 0
+        busy: NDArray[np.bool_] = (self.flags & BUSY_FLAG) != 0
+        return busy
 
 
 def headers_at(generation: Generation, words: Words, at: Words) -> Headers:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heapdump.blocks.records import Heap
+from heapdump.blocks.records import Heap, ViewName
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
 from heapdump.heaps.nt_generation import Generation
 from heapdump.heaps.nt_lfh import FrontEnd
@@ -31,7 +31,7 @@ class Marks:
 
 
 def marks_of(
-    views: dict[str, View], heaps: Sequence[Heap], generations: dict[int, Generation], fronts: Sequence[FrontEnd]
+    views: dict[ViewName, View], heaps: Sequence[Heap], generations: dict[int, Generation], fronts: Sequence[FrontEnd]
 ) -> Marks:
     """What is to be marked; empty sets from Vista on."""
     old = [(views[heap.view], heap, generations[heap.index]) for heap in heaps if generations[heap.index].is_old]

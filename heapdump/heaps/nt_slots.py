@@ -69,7 +69,8 @@ def add_slots(
     spare, lead = unasked(generation, window.words, at, size, unused, busy & good)
     if not generation.is_old:
         spare[(unused & (_LOW | _PREFIX)) == 0] = generation.granule
-    tags = np.where(good, tag(BlockKind.LFH), tag(BlockKind.LFH, trust=Trust.GUESS)) | np.where(busy, BUSY, 0)
+    trusted = np.where(good, np.int64(tag(BlockKind.LFH)), np.int64(tag(BlockKind.LFH, trust=Trust.GUESS)))
+    tags = trusted | np.where(busy, np.int64(BUSY), np.int64(0))
     columns.append(heap.index, entry, size * generation.stride, spare, lead * generation.stride, tags)
     walked.headers += len(at)
     walked.good_headers += int(good.sum())
@@ -99,8 +100,10 @@ def _is_good(
 def _is_busy(
     generation: Generation, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
+    busy: NDArray[np.bool_]
     if generation.is_old:
-        return (raw >> 40 & 1) != 0
+        busy = (raw >> 40 & 1) != 0
+        return busy
     busy = (raw >> 56 & _LFH != 0) & (raw >> 56 & _LOW != 0)
     bits = [np.unpackbits(np.frombuffer(s.bitmap or bytes(-(-s.count // 8)), np.uint8), bitorder="little")[: s.count]
             for s in subsegments]  # fmt: skip

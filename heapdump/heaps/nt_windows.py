@@ -17,7 +17,7 @@ from heapdump.heaps.nt_generation import Generation
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span
 
-WINDOW_BYTES = 16 << 20
+WINDOW_BYTES = 4 << 20
 _TAIL_BYTES = (1 << 20) + 0x1000
 """More than the longest entry has: one that begins in a window ends in its tail."""
 

@@ -14,7 +14,7 @@ from threading import Event, Lock
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Heap, HeapKind
+from heapdump.blocks.records import Heap, HeapKind, ViewName
 from heapdump.blocks.table import BlockTable
 from heapdump.heaps.nt_blocks import HeapWalk, Walked
 from heapdump.heaps.nt_counts import HeapCount, Tally, count_blocks
@@ -88,7 +88,7 @@ def walk_heaps(
 class _Walker:
     """Walks parts, on one or several threads."""
 
-    def __init__(self, views: dict[str, View], generations: dict[int, Generation], pace: _Pace) -> None:
+    def __init__(self, views: dict[ViewName, View], generations: dict[int, Generation], pace: _Pace) -> None:
         self._views, self._generations, self._pace = views, generations, pace
 
     def walk(self, parts: list[Part], threads: int) -> tuple[BlockTable, Tally]:

@@ -77,10 +77,7 @@ def chain_modern(
         elif unused & 0x40:
             # a front prefix (allocation stacks): the second header, `low` granules on, has the whole unused count
             offset = 1 + spare
-            if spare < size:
-                spare = (words[(at + spare) * stride + lead] >> 32) & 0xFFFF
-            else:
-                spare = granule * size
+            spare = (words[(at + spare) * stride + lead] >> 32) & 0xFFFF if spare < size else granule * size
         elif spare == 0x3F:
             # the count does not fit: x64 has it in the 8 bytes behind the entry, x86 in its last 4
             spare = granule * size

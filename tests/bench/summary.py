@@ -7,14 +7,12 @@ that only imports numpy, measured in the same run.
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from tests.bench.processes import TOOL, measure
 from tests.builders import NtHeapBuilder, ProcessBuilder
 
 _HEAP = 0x28A65B00000
@@ -22,15 +20,6 @@ _LARGE = 0x30000000000
 _PRIVATE = 0x40000000000
 _LARGE_BLOCKS = 8_000
 _PRIVATE_RANGES = 12_000
-_RUNS = 5
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The best wall-clock seconds and the largest peak memory (bytes) of some runs of one command line."""
-
-    seconds: float
-    peak_bytes: int
 
 
 def write_sparse_dump(path: Path) -> int:
@@ -50,38 +39,22 @@ def write_sparse_dump(path: Path) -> int:
     return path.stat().st_size
 
 
-def measure(arguments: list[str]) -> Measured:
-    """Runs a command line some times, each in a fresh process."""
-    seconds, peaks = [], []
-    for _ in range(_RUNS):
-        start = time.perf_counter()
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds.append(time.perf_counter() - start)
-        peaks.append(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-        process.returncode = os.waitstatus_to_exitcode(status)
-        if process.returncode not in (0, 4):
-            raise SystemExit(f"{' '.join(arguments)} failed: exit {process.returncode}")
-    return Measured(min(seconds), max(peaks))
-
-
 def main() -> None:
     """Prints the table."""
-    tool = [sys.executable, "-m", "heapdump"]
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "sparse.dmp"
         size = write_sparse_dump(dump)
-        found = json.loads(subprocess.run([*tool, "summary", str(dump), "--json"], capture_output=True, check=True).stdout)
+        found = json.loads(subprocess.run([*TOOL, "summary", str(dump), "--json"], capture_output=True, check=True).stdout)
         ranges = next(row["bytes"] for row in found["data"]["state"] if row["name"] == "MEM_COMMIT")
         print(f"sparse dump: {size / 1e9:.1f} GB, {ranges / 1e9:.1f} GB committed, {_LARGE_BLOCKS + _PRIVATE_RANGES:,} ranges and more")
         base = measure([sys.executable, "-c", "import numpy"])
         rows = {
             "python -c 'import numpy'": base,
-            "heapdump --help": measure([*tool, "--help"]),
-            "heapdump summary (12 GB)": measure([*tool, "summary", str(dump)]),
-            "heapdump summary --json": measure([*tool, "summary", str(dump), "--json"]),
-            "heapdump heaps": measure([*tool, "heaps", str(dump)]),
-            "heapdump regions --format csv": measure([*tool, "regions", str(dump), "--format", "csv"]),
+            "heapdump --help": measure([*TOOL, "--help"]),
+            "heapdump summary (12 GB)": measure([*TOOL, "summary", str(dump)]),
+            "heapdump summary --json": measure([*TOOL, "summary", str(dump), "--json"]),
+            "heapdump heaps": measure([*TOOL, "heaps", str(dump)]),
+            "heapdump regions --format csv": measure([*TOOL, "regions", str(dump), "--format", "csv"]),
         }
     print(f"{'':32}{'seconds':>10}{'x numpy':>10}{'peak MB':>10}")
     for name, row in rows.items():

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import heapdump
-from heapdump.blocks.table import BlockKind
 from heapdump import kernels
+from heapdump.blocks.table import BlockKind
 from heapdump.kernels import chain
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 

@@ -1,0 +1,35 @@
+"""Runs command lines in fresh processes and measures them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+
+TOOL = [sys.executable, "-m", "heapdump"]
+_RUNS = 5
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The best wall-clock seconds and the largest peak memory (bytes) of some runs of one command line."""
+
+    seconds: float
+    peak_bytes: int
+
+
+def measure(arguments: list[str]) -> Measured:
+    """Runs a command line some times, each in a fresh process."""
+    seconds, peaks = [], []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds.append(time.perf_counter() - start)
+        peaks.append(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode not in (0, 4):
+            raise SystemExit(f"{' '.join(arguments)} failed: exit {process.returncode}")
+    return Measured(min(seconds), max(peaks))

@@ -1,0 +1,80 @@
+"""Times the block walk on a heap of 1 GiB, written by the builder: `make bench`.
+
+Blocks a second after compilation on one thread and on two, in this process; `heaps` from process start: cold, from the
+index, and on a small dump. Ratios to `numpy.sum` over the same bytes, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import heapdump
+from heapdump.heaps.walk import walk_heaps
+from tests.bench.big_heap import write_big_dump
+from tests.bench.processes import TOOL, measure
+
+_RUNS = 7
+_SEGMENTS = {"1 MB segments": 1 << 20, "15.9 MB segments": 254 << 16}  # an entry's segment number has one byte
+
+
+def main() -> None:
+    """Prints the tables."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["XDG_CACHE_HOME"] = os.environ["LOCALAPPDATA"] = folder  # an index of its own
+        for name, size in _SEGMENTS.items():
+            dump = Path(folder) / f"{size}.dmp"
+            write_big_dump(dump, size)
+            _walks(name, dump)
+            _commands(dump)
+            dump.unlink()
+        small = Path(folder) / "small.dmp"
+        blocks, _ = write_big_dump(small, 1 << 20, 24 << 20)
+        row = measure([*TOOL, "heaps", str(small), "--no-cache"])
+        print(f"\nsmall dump, {blocks:,} blocks: heaps {row.seconds:.2f} s, peak {row.peak_bytes / 1e6:.0f} MB")
+
+
+def _walks(name: str, dump: Path) -> None:
+    with heapdump.open_dump(dump) as snapshot:
+        process, heaps = snapshot.process, snapshot.heaps
+        blocks = len(walk_heaps(process, heaps, lambda done, total: None).table)  # compiles
+        words = np.memmap(dump, np.uint8, "r")[: dump.stat().st_size // 8 * 8].view(np.uint64)
+        base = _best(lambda: words.sum())
+        one, two = (_best(lambda threads=threads: walk_heaps(process, heaps, lambda done, total: None, threads)) for threads in (1, 2))
+    print(f"\n{name}: {blocks:,} rows in {dump.stat().st_size / 1e6:,.0f} MB")
+    print(f"{'':24}{'seconds':>10}{'M blocks/s':>12}{'x numpy.sum':>13}")
+    for what, seconds in (("numpy.sum", base), ("walk, one thread", one), ("walk, two threads", two)):
+        rate = "" if seconds is base else f"{blocks / seconds / 1e6:.1f}"
+        print(f"{what:24}{seconds:10.3f}{rate:>12}{seconds / base:13.1f}")
+    print(f"two threads are {one / two:.2f} times as fast as one")
+
+
+def _best(work: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+def _commands(dump: Path) -> None:
+    with heapdump.open_dump(dump) as snapshot:
+        blocks = len(snapshot.walk.table)  # writes the index
+    rows = {
+        "heaps --no-cache": measure([*TOOL, "heaps", str(dump), "--no-cache"]),
+        "heaps, from the index": measure([*TOOL, "heaps", str(dump)]),
+        "blocks --stat": measure([*TOOL, "blocks", str(dump), "--stat"]),
+    }
+    for what, row in rows.items():
+        over = (row.peak_bytes - 150e6) / blocks
+        print(f"{what:24}{row.seconds:10.2f} s, peak {row.peak_bytes / 1e6:.0f} MB (150 MB + {max(0.0, over):.1f} bytes a block)")
+
+
+if __name__ == "__main__":
+    main()
