@@ -69,8 +69,9 @@ def add_slots(
     spare, lead = unasked(generation, window.words, at, size, unused, busy & good)
     if not generation.is_old:
         spare[(unused & (_LOW | _PREFIX)) == 0] = generation.granule
-    trusted = np.where(good, np.int64(tag(BlockKind.LFH)), np.int64(tag(BlockKind.LFH, trust=Trust.GUESS)))
-    tags = trusted | np.where(busy, np.int64(BUSY), np.int64(0))
+    tags = np.full(len(at), tag(BlockKind.LFH), np.int64)
+    tags[~good] = tag(BlockKind.LFH, trust=Trust.GUESS)
+    tags[busy] |= BUSY
     columns.append(heap.index, entry, size * generation.stride, spare, lead * generation.stride, tags)
     walked.headers += len(at)
     walked.good_headers += int(good.sum())
