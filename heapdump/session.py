@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from heapdump.analyses.usage import UsageMap
     from heapdump.blocks.records import Heap
+    from heapdump.blocks.walk import Walk
     from heapdump.dump.open import Minidump
-    from heapdump.heaps.walk import Walk
     from heapdump.process.model import Process
 
 VERSION = "0.1.0"

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.analyses.reconciliation import Item, reconcile
 from heapdump.analyses.usage import FREE, UNKNOWN, UsageMap
+from heapdump.blocks.records import Heap
+from heapdump.blocks.walk import Walk
 from heapdump.memory.regions import Kind, State, known, protection_name
 
 _GRANULARITY = 0x10000
@@ -41,15 +44,6 @@ class Largest:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One line of the reconciliation; `share` of the committed bytes."""
-
-    item: str
-    bytes: int
-    share: float
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
     """The tables of `summary`. `largest_allocatable`: the largest free run between 64 KiB boundaries, None unknown."""
 
@@ -64,11 +58,11 @@ class Summary:
     explained_share: float | None
 
 
-def summarize(usage: UsageMap) -> Summary:
+def summarize(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> Summary:
     """All tables; costs by the number of regions."""
     table = usage.process.regions
     totals = _Totals(usage)
-    reconciliation = _reconcile(usage)
+    reconciliation = reconcile(usage, heaps, walk)
     committed = sum(item.bytes for item in reconciliation)
     unknown = sum(item.bytes for item in reconciliation if item.item.startswith("unknown"))
     return Summary(
@@ -167,32 +161,3 @@ def _allocatable(usage: UsageMap) -> Largest | None:
     start = np.where(room > 0, first + np.minimum(gap, end - first), first)
     i = int(np.argmax(room))
     return Largest(FREE, int(start[i]), int(room[i]))
-
-
-_ITEM_ORDER = (
-    "heap segments", "heap segments, uncommitted by the heap's own list", "heap large blocks", "heap front ends",
-    "segment heaps (own reservation)", "page heaps (own reservation)", "stacks", "TEBs and PEBs", "images",
-    "other system data", "mapped files and sections", "unknown private memory", "unknown memory",
-)  # fmt: skip
-
-
-def _reconcile(usage: UsageMap) -> tuple[Item, ...]:
-    """Every committed byte under exactly one item; the items sum to the committed bytes of the map."""
-    table = usage.table
-    labels = [claim.item or _plain_item(claim.usage) for claim in table.claims]
-    by_claim: Sequence[int] = [_ITEM_ORDER.index(label) for label in labels]
-    item = np.array([*by_claim, -1], np.int64)[table.claim]
-    nobody = item < 0
-    item[nobody & (table.type == Kind.MEM_MAPPED)] = _ITEM_ORDER.index("mapped files and sections")
-    item[nobody & (table.type == Kind.MEM_PRIVATE)] = _ITEM_ORDER.index("unknown private memory")
-    item[item < 0] = _ITEM_ORDER.index("unknown memory")
-    committed = table.state == State.MEM_COMMIT
-    total = int(table.size[committed].sum())
-    sizes = ((name, int(table.size[committed & (item == i)].sum())) for i, name in enumerate(_ITEM_ORDER))
-    return tuple(Item(name, size, size / total) for name, size in sizes if size)
-
-
-def _plain_item(usage: str) -> str:
-    plain = usage.removesuffix("32").removesuffix("64")
-    names = {"Stack": "stacks", "TEB": "TEBs and PEBs", "PEB": "TEBs and PEBs", "Image": "images", "Other": "other system data"}
-    return names[plain]

@@ -129,7 +129,12 @@ def _item(heap: Heap, what: str) -> str:
         return "page heaps (own reservation)"
     if heap.kind is HeapKind.SEGMENT:
         return "segment heaps (own reservation)"
-    return {"large block": "heap large blocks", "front end": "heap front ends"}.get(what, "heap segments")
+    own = {
+        "large block": "heap large blocks",
+        "front end": "heap front ends",
+        "range descriptors": "heap range descriptors",
+    }
+    return own.get(what, "heap segments")
 
 
 def _other(process: Process) -> Iterator[Claim]:

@@ -9,11 +9,10 @@ from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from heapdump.blocks.records import Heap
-    from heapdump.heaps.nt_counts import HeapCount
-    from heapdump.heaps.walk import Walk
+    from heapdump.blocks.walk import HeapCount, KindCount, Walk
 
 
 def heap_record(heap: Heap, count: HeapCount | None) -> Record:
@@ -37,6 +36,8 @@ def heap_record(heap: Heap, count: HeapCount | None) -> Record:
         "busy_blocks": count.busy_blocks if count else None,
         "lfh_free_blocks": count.lfh_free_blocks if count else None,
         "lfh_free_bytes": count.lfh_free_bytes if count else None,
+        "overhead_bytes": count.overhead_bytes if count else None,
+        "by_kind": [_kind_record(kind) for kind in count.kinds] if count else None,
         "uncommitted_ranges": heap.uncommitted_ranges if heap.segments else None,
         "virtual_blocks": None if heap.large_blocks is None else len(heap.large_blocks),
         "virtual_bytes": heap.large_committed_bytes,
@@ -57,6 +58,17 @@ def heap_record(heap: Heap, count: HeapCount | None) -> Record:
             "uncommitted_ranges": heap.stated.uncommitted_ranges,
         },
         "notes": list(heap.notes),
+    }
+
+
+def _kind_record(kind: KindCount) -> Record:
+    return {
+        "kind": kind.kind.name.lower(),
+        "busy_blocks": kind.busy_blocks,
+        "busy_bytes": kind.busy_bytes,
+        "busy_entry_bytes": kind.busy_entry_bytes,
+        "free_blocks": kind.free_blocks,
+        "free_bytes": kind.free_bytes,
     }
 
 
@@ -95,6 +107,7 @@ def view(walk: Walk) -> tuple[Column[Heap], ...]:
         Column("Busy", lambda h: text.size(count(h, "busy_bytes")), "bytes the program asked for in them", right=True),
         Column("Free", lambda h: text.size(count(h, "free_bytes")), "free entries of the back end, as walked; a healthy heap's TotalFreeSize × granularity is the same", right=True, rank=2),
         Column("LfhFree", lambda h: text.size(count(h, "lfh_free_bytes")), "free slots of the low fragmentation heap", right=True, rank=5),
+        Column("Overhead", lambda h: text.size(count(h, "overhead_bytes")), "headers, bytes behind the requested ones, and what the allocator keeps for itself", right=True, rank=5),
         Column("Verified", lambda h: text.share(getattr(walk.counts.get(h.index), "integrity", None)) or "-", "share of walked headers that verified (integrity)", right=True, rank=5),
         Column("UCR", lambda h: text.count(h.uncommitted_ranges if h.segments else None), "uncommitted ranges on the segments' lists", right=True, rank=6),
         Column("Large", _blocks, "entries on _HEAP.VirtualAllocdBlocks, each with a reservation of its own", right=True),
@@ -104,6 +117,23 @@ def view(walk: Walk) -> tuple[Column[Heap], ...]:
         Column("Stacks", lambda h: "-" if h.stack_traces is None else "yes" if h.stack_traces else "no", "allocation stacks are recorded: flag 0x08000000 (before Vista NtGlobalFlag 0x1000)", rank=6),
         Column("Flags", _flags, "_HEAP.Flags", rank=8, flexible=16, style="dim"),
     )  # fmt: skip
+
+
+KINDS: tuple[Column[KindCount], ...] = (
+    Column("Kind of block", lambda k: k.kind.name.lower(), "backend: segments; lfh: front end; virtual: large blocks; lookaside: parked by the front end of XP"),
+    Column("Busy", lambda k: text.count(k.busy_blocks), "busy blocks of the program", right=True),
+    Column("BusyBytes", lambda k: text.size(k.busy_bytes), "bytes it asked for in them", right=True),
+    Column("Occupied", lambda k: text.size(k.busy_entry_bytes), "bytes they occupy, headers included", right=True),
+    Column("Free", lambda k: text.count(k.free_blocks), "free blocks or slots", right=True),
+    Column("FreeBytes", lambda k: text.size(k.free_bytes), "bytes they occupy", right=True),
+)  # fmt: skip
+
+
+def kind_totals(counts: Iterable[HeapCount]) -> list[KindCount]:
+    """The counts of several heaps added up by kind."""
+    from heapdump.blocks.walk import added
+
+    return added(kind for count in counts for kind in count.kinds)
 
 
 FRAGMENTATION: tuple[Column[Heap], ...] = (
@@ -159,6 +189,8 @@ def _parts(request: Request, rows: Sequence[Heap], walk: Walk) -> list[Table[Any
     parts: list[Table[Any] | Lines] = [Table(view(walk), shown, hidden=hidden, empty="no heap is known in this dump")]
     if rows:
         parts.append(Lines([[(_totals(rows), "")]]))
+        if kinds := kind_totals(walk.counts[heap.index] for heap in rows if heap.index in walk.counts):
+            parts.append(Table(KINDS, kinds))
     if any(heap.trust.value != "exact" for heap in rows):
         parts.append(Lines([[("~ not exact: damaged, or verified with the layout of a neighbouring Windows build", "dim")]]))
     found = [finding for heap in rows for finding in heap.findings] + list(walk.findings)

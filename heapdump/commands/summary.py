@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heapdump.analyses.headlines import Headline
-    from heapdump.analyses.summary import Item, Largest, Share, Summary
+    from heapdump.analyses.reconciliation import Item
+    from heapdump.analyses.summary import Largest, Share, Summary
     from heapdump.session import Snapshot
 
 
@@ -69,14 +70,14 @@ def command(request: Request) -> int:
 
     request.refuse_sorting("summary")
     with request.open() as snapshot:
-        summary = summarize(snapshot.usage)
+        summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
         found = headlines(snapshot.process, snapshot.heaps, summary)
         answer = Answer(
             "summary",
             data=lambda: _data(snapshot, summary, found),
             records=lambda: _records(summary),
             parts=lambda: _parts(request, snapshot, summary, found),
-            gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps)),
+            gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps),
         )
         return request.emit(snapshot, answer)
 

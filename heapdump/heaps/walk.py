@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from threading import Event, Lock
 
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap, HeapKind, ViewName
 from heapdump.blocks.table import BlockTable
+from heapdump.blocks.walk import Walk
 from heapdump.heaps.nt_blocks import HeapWalk, Walked
-from heapdump.heaps.nt_counts import HeapCount, Tally, count_blocks
+from heapdump.heaps.nt_counts import Tally, count_blocks
 from heapdump.heaps.nt_generation import Generation, generation_of
 from heapdump.heaps.nt_lfh import FrontEnd, FrontEndWalk
 from heapdump.heaps.nt_marks import apply_marks, marks_of
@@ -28,16 +28,6 @@ from heapdump.process.model import Process, View
 _MAX_THREADS = 8
 _BYTES_A_BLOCK = 64
 """Rows are set aside for blocks of this size; smaller ones make the columns grow."""
-
-
-@dataclass(frozen=True)
-class Walk:
-    """Every block of the process. `counts`: heap index → what was counted, for the heaps that were walked."""
-
-    table: BlockTable
-    counts: dict[int, HeapCount]
-    findings: tuple[Finding, ...]
-    gaps: tuple[str, ...]
 
 
 @dataclass

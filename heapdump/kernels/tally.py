@@ -5,15 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 
-def tally(heap: Any, units: Any, spare: Any, tags: Any, counts: Any, totals: Any) -> None:
-    """Adds each row to `counts[heap * 64 + low six bits of tags]`, and its bytes to `totals` at the same place.
-
-    Bytes: requested of a busy row (tag bit 4), occupied of a free one.
-    """
+def tally(heap: Any, units: Any, spare: Any, tags: Any, counts: Any, occupied: Any, unasked: Any) -> None:
+    """Adds each row to the three sums at `heap * 64 + low six bits of tags`: 1, occupied bytes, and spare ones."""
     for i in range(len(heap)):
-        low = tags[i] & 63
-        place = heap[i] * 64 + low
+        place = heap[i] * 64 + (tags[i] & 63)
         counts[place] += 1
-        totals[place] += units[i] * 8
-        if low & 16:
-            totals[place] -= spare[i]
+        occupied[place] += units[i] * 8
+        unasked[place] += spare[i]

@@ -16,16 +16,21 @@ from heapdump.analyses.summary import Summary, summarize
 from heapdump.memory.regions import State
 from heapdump.session import Snapshot
 from tests.analyses.test_usage import rich
-from tests.builders import DumpBuilder, ProcessBuilder
+from tests.builders import DumpBuilder, NtHeapBuilder, ProcessBuilder
 from tests.heaps.plans import ACTIONS, FIXED, REPRESENTATIVES, Generation, heap_of, process_of
 from tests.patching import poke, without_memory, without_stream, word
 
 TEN = Generation("x64", 19041)
 
 
+def in_segments(items: dict[str, int]) -> int:
+    """Bytes of the lines that divide heap segments."""
+    return sum(size for name, size in items.items() if name.startswith("heap segments: "))
+
+
 def assert_adds_up(snapshot: Snapshot) -> Summary:
     """Tables sum to the map, the reconciliation to the committed bytes."""
-    summary, table = summarize(snapshot.usage), snapshot.process.regions
+    summary, table = summarize(snapshot.usage, snapshot.heaps, snapshot.walk), snapshot.process.regions
     total = sum(table.size.tolist())
     committed = sum(table.size[table.state == State.MEM_COMMIT].tolist())
     free = sum(table.size[table.state == State.MEM_FREE].tolist())
@@ -78,7 +83,7 @@ def test_tables_of_a_random_process_add_up(open_built, generation, actions, extr
         assert_adds_up(snapshot)
         answers = capabilities(snapshot.process, snapshot.heaps, 2)
         assert {q.answer for q in answers} <= {"yes", "partly", "no"}
-        assert len(headlines(snapshot.process, snapshot.heaps, summarize(snapshot.usage))) <= MOST
+        assert len(headlines(snapshot.process, snapshot.heaps, summarize(snapshot.usage, snapshot.heaps, snapshot.walk))) <= MOST
 
 
 @pytest.mark.property
@@ -98,10 +103,10 @@ def test_tables_of_a_map_that_overlaps_itself_add_up(open_built, rows):
 
 def test_every_kind_of_memory_has_its_line_in_the_reconciliation(open_built):
     with open_built(rich()) as snapshot:
-        summary = summarize(snapshot.usage)
+        summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
         items = {item.item: item.bytes for item in summary.reconciliation}
         heaps = snapshot.heaps
-        assert items["heap segments"] == sum(h.committed_bytes or 0 for h in heaps)
+        assert in_segments(items) == sum(h.committed_bytes or 0 for h in heaps)
         assert items["heap large blocks"] == sum(h.large_committed_bytes or 0 for h in heaps)
         assert items["unknown private memory"] > 0x10000
         assert items["mapped files and sections"] == 0x3000
@@ -120,7 +125,7 @@ def test_pages_committed_against_the_heaps_own_list_have_a_line_of_their_own(ope
         summary = assert_adds_up(snapshot)
         items = {item.item: item.bytes for item in summary.reconciliation}
         assert items["heap segments, uncommitted by the heap's own list"] == end - start
-        assert items["heap segments"] == heap.truth.committed_bytes
+        assert in_segments(items) == heap.truth.committed_bytes
 
 
 def test_without_memory_map_nothing_is_called_free_and_shares_are_not_known(open_built):
@@ -161,7 +166,7 @@ def free_map(*free: tuple[int, int]) -> DumpBuilder:
 )
 def test_the_largest_allocation_starts_on_64_kib(open_built, free, address, size):
     with open_built(free_map(*free).build()) as snapshot:
-        largest = summarize(snapshot.usage).largest_allocatable
+        largest = summarize(snapshot.usage, snapshot.heaps, snapshot.walk).largest_allocatable
         assert largest is not None
         assert (largest.address, largest.bytes) == (address, size)
 
@@ -179,14 +184,14 @@ def test_damage_is_the_first_headline(open_built):
     built = rich().build()
     head = TEN.base + 0x110
     with open_built(poke(built, (head, word(0x4141)))) as snapshot:
-        first = headlines(snapshot.process, snapshot.heaps, summarize(snapshot.usage))[0]
+        first = headlines(snapshot.process, snapshot.heaps, summarize(snapshot.usage, snapshot.heaps, snapshot.walk))[0]
         assert first.sentence == f"the large-block list of heap {TEN.base:#x} is broken: the link at {head:#x} is 0x4141"
         assert first.text.endswith("→ heapdump heaps")
 
 
 def test_a_small_healthy_process_has_no_headline_about_heaps(open_built):
     with open_built(process_of(TEN, heap_of(TEN, FIXED[0]).build())) as snapshot:
-        found = headlines(snapshot.process, snapshot.heaps, summarize(snapshot.usage))
+        found = headlines(snapshot.process, snapshot.heaps, summarize(snapshot.usage, snapshot.heaps, snapshot.walk))
         assert not [h for h in found if "heap" in h.sentence]
 
 
@@ -212,6 +217,32 @@ def test_a_whole_dump_answers_and_a_small_one_says_what_it_cannot(open_built):
 
 def test_shares_are_numbers_not_arrays(open_built):
     with open_built(rich()) as snapshot:
-        for row in summarize(snapshot.usage).usage:
+        for row in summarize(snapshot.usage, snapshot.heaps, snapshot.walk).usage:
             assert not isinstance(row.bytes, np.generic)
             assert not isinstance(row.regions, np.generic)
+
+
+@pytest.mark.parametrize("generation", REPRESENTATIVES, ids=str)
+@pytest.mark.parametrize("actions", FIXED)
+def test_heap_segments_are_divided_to_the_byte(open_built, generation, actions):
+    built = heap_of(generation, actions).build()
+    truth = built.truth
+    with open_built(process_of(generation, built)) as snapshot:
+        items = {item.item: item.bytes for item in assert_adds_up(snapshot).reconciliation}
+    assert items.get("heap segments: busy blocks", 0) == sum(block.size for block in truth.busy)
+    assert items.get("heap segments: free blocks", 0) == truth.free_bytes
+    assert "heap segments: not walked" not in items
+    assert in_segments(items) == truth.committed_bytes
+
+
+def test_what_damage_hides_is_not_walked(open_built):
+    heap = NtHeapBuilder(base=TEN.base, seed=3)
+    heap.busy(100)
+    victim = heap.busy(200)
+    heap.busy(300)
+    built = heap.build()
+    data = poke(process_of(TEN, built).build(), (victim - 8, b"AAAAAAAA"))
+    with open_built(data) as snapshot:
+        items = {item.item: item.bytes for item in assert_adds_up(snapshot).reconciliation}
+        assert items["heap segments: busy blocks"] == 400
+        assert items["heap segments: not walked"] == built.truth.busy[1].entry_size

@@ -25,7 +25,7 @@ def everything(snapshot):
     from heapdump.analyses.summary import summarize
 
     assert snapshot.process.threads is not None
-    summarize(snapshot.usage)
+    summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
     return snapshot.heaps
 
 

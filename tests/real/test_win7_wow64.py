@@ -52,7 +52,7 @@ def test_the_csr_heap_calls_uncommitted_what_the_memory_map_calls_committed(snap
     csr = next(heap for heap in snapshot.heaps if heap.address == 0x10000)
     assert [s.uncommitted for s in csr.segments] == [(Span(0x11000, 0x20000),)]
     assert snapshot.process.regions.committed_bytes(Span(0x11000, 0x20000)) == 0xF000
-    items = {item.item: item.bytes for item in summarize(snapshot.usage).reconciliation}
+    items = {item.item: item.bytes for item in summarize(snapshot.usage, snapshot.heaps, snapshot.walk).reconciliation}
     assert items["heap segments, uncommitted by the heap's own list"] == 0xF000
 
 
@@ -66,6 +66,6 @@ def test_the_process_is_whole(snapshot):
 
 
 def test_every_committed_byte_has_its_place(snapshot):
-    summary = summarize(snapshot.usage)
+    summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
     assert sum(item.bytes for item in summary.reconciliation) == summary.committed_bytes
     assert {"Heap32", "Heap64", "Stack32", "Stack64", "TEB32", "TEB64", "PEB32", "PEB64"} <= {r.name for r in summary.usage}

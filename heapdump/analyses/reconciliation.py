@@ -1,0 +1,78 @@
+"""Committed memory explained to the byte: every committed byte under exactly one item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from heapdump.analyses.usage import UsageMap
+from heapdump.blocks.records import Heap, HeapKind
+from heapdump.blocks.table import BlockKind
+from heapdump.blocks.walk import Walk
+from heapdump.memory.regions import Kind, State
+
+_SEGMENTS = "heap segments"
+_ORDER = (
+    _SEGMENTS, "heap segments, uncommitted by the heap's own list", "heap large blocks", "heap front ends",
+    "heap range descriptors", "segment heaps (own reservation)", "page heaps (own reservation)", "stacks",
+    "TEBs and PEBs", "images", "other system data", "mapped files and sections", "unknown private memory",
+    "unknown memory",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One line of the reconciliation; `share` of the committed bytes."""
+
+    item: str
+    bytes: int
+    share: float
+
+
+def reconcile(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> tuple[Item, ...]:
+    """The items sum to the committed bytes of the map; what NT heaps hold in their segments is divided by the walk."""
+    table = usage.table
+    labels = [claim.item or _plain_item(claim.usage) for claim in table.claims]
+    by_claim: Sequence[int] = [_ORDER.index(label) for label in labels]
+    item = np.array([*by_claim, -1], np.int64)[table.claim]
+    nobody = item < 0
+    item[nobody & (table.type == Kind.MEM_MAPPED)] = _ORDER.index("mapped files and sections")
+    item[nobody & (table.type == Kind.MEM_PRIVATE)] = _ORDER.index("unknown private memory")
+    item[item < 0] = _ORDER.index("unknown memory")
+    committed = table.state == State.MEM_COMMIT
+    total = int(table.size[committed].sum())
+    sizes = [(name, int(table.size[committed & (item == i)].sum())) for i, name in enumerate(_ORDER)]
+    divided = [*_divided(sizes[0][1], heaps, walk), *sizes[1:]]
+    return tuple(Item(name, size, size / total) for name, size in divided if size)
+
+
+def _divided(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[str, int]]:
+    """The committed bytes of heap segments by what lies in them; undivided where map and heaps contradict each other.
+
+    Free blocks of 8 and later contain pages that Windows gave back and no list names: what the segments' lists call
+    committed and the map does not is taken from the free blocks.
+    """
+    counts = [walk.counts[heap.index] for heap in heaps if heap.index in walk.counts]
+    inside = [kind for count in counts for kind in count.kinds if kind.kind is not BlockKind.VIRTUAL]
+    busy = sum(kind.busy_bytes for kind in inside)
+    free = sum(count.free_bytes + count.lfh_free_bytes for count in counts)
+    walked = sum(count.segment_bytes for count in counts)
+    listed = sum(heap.committed_bytes or 0 for heap in heaps if heap.kind is HeapKind.NT)
+    there = free - max(0, listed - size)
+    overhead = walked - busy - free
+    rest = size - busy - overhead - there
+    if min(there, overhead, rest) < 0:
+        yield _SEGMENTS, size
+        return
+    yield f"{_SEGMENTS}: busy blocks", busy
+    yield f"{_SEGMENTS}: free blocks", there
+    yield f"{_SEGMENTS}: overhead", overhead
+    yield f"{_SEGMENTS}: not walked", rest
+
+
+def _plain_item(usage: str) -> str:
+    plain = usage.removesuffix("32").removesuffix("64")
+    names = {"Stack": "stacks", "TEB": "TEBs and PEBs", "PEB": "TEBs and PEBs", "Image": "images", "Other": "other system data"}
+    return names[plain]

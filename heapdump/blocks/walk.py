@@ -1,0 +1,107 @@
+"""The result of walking: the block table, what was counted in each heap, findings and gaps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.table import BlockKind, BlockTable
+
+
+@dataclass(frozen=True, slots=True)
+class KindCount:
+    """The program's blocks of one kind in one heap; bytes.
+
+    `busy_bytes` as requested, `busy_entry_bytes` as occupied by them, `free_bytes` as occupied by free ones.
+    """
+
+    kind: BlockKind
+    busy_blocks: int
+    busy_bytes: int
+    busy_entry_bytes: int
+    free_blocks: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeapCount:
+    """What was counted in one heap. `kinds`: those that have blocks, in the order of `BlockKind`.
+
+    `internal_*`: the allocator's own blocks and the bytes they occupy; the slots of the front end lie inside them.
+    `integrity` = share of headers that verified, None where there is none.
+    """
+
+    kinds: tuple[KindCount, ...]
+    internal_blocks: int
+    internal_bytes: int
+    headers: int
+    integrity: float | None
+
+    @property
+    def busy_blocks(self) -> int:
+        """Busy blocks of the program, of every kind."""
+        return sum(kind.busy_blocks for kind in self.kinds)
+
+    @property
+    def busy_bytes(self) -> int:
+        """Bytes that the program asked for in them."""
+        return sum(kind.busy_bytes for kind in self.kinds)
+
+    @property
+    def free_blocks(self) -> int:
+        """Free entries of the back end."""
+        return sum(kind.free_blocks for kind in self.kinds if kind.kind is not BlockKind.LFH)
+
+    @property
+    def free_bytes(self) -> int:
+        """Bytes that they occupy."""
+        return sum(kind.free_bytes for kind in self.kinds if kind.kind is not BlockKind.LFH)
+
+    @property
+    def lfh_free_blocks(self) -> int:
+        """Free slots of the front end."""
+        return sum(kind.free_blocks for kind in self.of(BlockKind.LFH))
+
+    @property
+    def lfh_free_bytes(self) -> int:
+        """Bytes that they occupy."""
+        return sum(kind.free_bytes for kind in self.of(BlockKind.LFH))
+
+    @property
+    def overhead_bytes(self) -> int:
+        """Headers, bytes behind the requested ones, and the allocator's own blocks, as far as no slot lies in them."""
+        slots = sum(kind.busy_entry_bytes + kind.free_bytes for kind in self.of(BlockKind.LFH))
+        return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in self.kinds) + self.internal_bytes - slots
+
+    @property
+    def segment_bytes(self) -> int:
+        """Bytes of all entries that were walked in segments: of a whole walk their committed bytes."""
+        inside = self.of(BlockKind.BACKEND, BlockKind.LOOKASIDE)
+        return sum(kind.busy_entry_bytes + kind.free_bytes for kind in inside) + self.internal_bytes
+
+    def of(self, *kinds: BlockKind) -> Iterable[KindCount]:
+        """The counts of these kinds."""
+        return (kind for kind in self.kinds if kind.kind in kinds)
+
+
+def added(kinds: Iterable[KindCount]) -> list[KindCount]:
+    """The counts of several heaps, those of one kind added up; in the order of `BlockKind`."""
+    sums: dict[BlockKind, list[int]] = {}
+    for kind in kinds:
+        values = (kind.busy_blocks, kind.busy_bytes, kind.busy_entry_bytes, kind.free_blocks, kind.free_bytes)
+        sums[kind.kind] = [a + b for a, b in zip(sums.get(kind.kind, [0] * 5), values, strict=True)]
+    return [KindCount(kind, *sums[kind]) for kind in sorted(sums)]
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Every block of the process. `counts`: heap index → what was counted, for the heaps that were walked.
+
+    `gaps`: what keeps the table from being whole, and why.
+    """
+
+    table: BlockTable
+    counts: dict[int, HeapCount]
+    findings: tuple[Finding, ...]
+    gaps: tuple[str, ...]
