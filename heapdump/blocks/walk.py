@@ -85,15 +85,6 @@ class HeapCount:
         return (kind for kind in self.kinds if kind.kind in kinds)
 
 
-def added(kinds: Iterable[KindCount]) -> list[KindCount]:
-    """The counts of several heaps, those of one kind added up; in the order of `BlockKind`."""
-    sums: dict[BlockKind, list[int]] = {}
-    for kind in kinds:
-        values = (kind.busy_blocks, kind.busy_bytes, kind.busy_entry_bytes, kind.free_blocks, kind.free_bytes)
-        sums[kind.kind] = [a + b for a, b in zip(sums.get(kind.kind, [0] * 5), values, strict=True)]
-    return [KindCount(kind, *sums[kind]) for kind in sorted(sums)]
-
-
 @dataclass(frozen=True)
 class Walk:
     """Every block of the process. `counts`: heap index → what was counted, for the heaps that were walked.

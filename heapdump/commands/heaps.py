@@ -9,7 +9,7 @@ from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from heapdump.blocks.records import Heap
     from heapdump.blocks.walk import HeapCount, KindCount, Walk
@@ -129,13 +129,6 @@ KINDS: tuple[Column[KindCount], ...] = (
 )  # fmt: skip
 
 
-def kind_totals(counts: Iterable[HeapCount]) -> list[KindCount]:
-    """The counts of several heaps added up by kind."""
-    from heapdump.blocks.walk import added
-
-    return added(kind for count in counts for kind in count.kinds)
-
-
 FRAGMENTATION: tuple[Column[Heap], ...] = (
     Column("Heap", lambda h: f"{h.address:#x}", "the handle", right=True, style="bold"),
     Column("ExternalFragmentation", lambda h: _share(_external(h)), "free / committed bytes, as !heap -s prints it", right=True),
@@ -185,11 +178,13 @@ def command(request: Request) -> int:
 
 
 def _parts(request: Request, rows: Sequence[Heap], walk: Walk) -> list[Table[Any] | Lines]:
+    from heapdump.analyses.kinds import by_kind
+
     shown, hidden = request.shown(rows)
     parts: list[Table[Any] | Lines] = [Table(view(walk), shown, hidden=hidden, empty="no heap is known in this dump")]
     if rows:
         parts.append(Lines([[(_totals(rows), "")]]))
-        if kinds := kind_totals(walk.counts[heap.index] for heap in rows if heap.index in walk.counts):
+        if kinds := by_kind(rows, walk):
             parts.append(Table(KINDS, kinds))
     if any(heap.trust.value != "exact" for heap in rows):
         parts.append(Lines([[("~ not exact: damaged, or verified with the layout of a neighbouring Windows build", "dim")]]))

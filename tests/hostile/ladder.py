@@ -16,7 +16,7 @@ def climb(path: Path) -> Summary:
     """Every question heapdump answers today, asked once; the summary."""
     with open_dump(path) as snapshot:
         process, heaps = snapshot.process, snapshot.heaps
-        summary = summarize(snapshot.usage)
+        summary = summarize(snapshot.usage, heaps, snapshot.walk)
         headlines(process, heaps, summary)
         capabilities(process, heaps, snapshot.dump.directory.header.flags)
         for region in select(snapshot.usage):
