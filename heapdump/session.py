@@ -20,9 +20,11 @@ VERSION = "0.1.0"
 class Snapshot:
     """One opened dump. Use it as a context manager: closing deletes the copy of an unpacked dump."""
 
-    def __init__(self, dump: Minidump) -> None:
+    def __init__(self, dump: Minidump, *, use_index: bool) -> None:
         """Use `open_dump`."""
         self.dump = dump
+        self.use_index = use_index
+        self.remarks: list[str] = []
         self.progress: Callable[[int, int], None] = lambda done, total: None
 
     @cached_property
@@ -41,7 +43,20 @@ class Snapshot:
 
     @cached_property
     def walk(self) -> Walk:
-        """Every block of every NT heap: `walk.table` holds them as numpy columns."""
+        """Every block of every NT heap: `walk.table` holds them as numpy columns. From the index where there is one."""
+        if not self.use_index:
+            return self._walk_heaps()
+        from heapdump.index import Index
+
+        index = Index(self.dump.path)
+        self.remarks = index.remarks
+        walk = index.read(lambda: self._walk_heaps().table)
+        if walk is None:
+            walk = self._walk_heaps()
+            index.write(walk)
+        return walk
+
+    def _walk_heaps(self) -> Walk:
         from heapdump.heaps.walk import walk_heaps
 
         return walk_heaps(self.process, self.heaps, self.progress)
@@ -72,15 +87,21 @@ class Snapshot:
 
 
 def open_dump(
-    path: str | Path, progress: Callable[[int, int], None] | None = None, say: Callable[[str], None] | None = None
+    path: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
+    *,
+    use_index: bool = True,
 ) -> Snapshot:
     """Opens a Windows user-mode minidump, packed (.gz .xz .zst .zip .cab) or not.
 
-    `progress(done, total)` is called while unpacking, `say(text)` gets lines worth telling the user.
+    `progress(done, total)` is called while unpacking, `say(text)` gets lines worth telling the user. `use_index`: keep
+    the walked blocks in the user's cache folder, and take them from there.
 
     Raises:
         DumpError: the file cannot be read as one; the message says what it is and what to try.
     """
     from heapdump.dump.open import open_minidump
 
-    return Snapshot(open_minidump(Path(path), progress or (lambda done, total: None), say or (lambda text: None)))
+    dump = open_minidump(Path(path), progress or (lambda done, total: None), say or (lambda text: None))
+    return Snapshot(dump, use_index=use_index)

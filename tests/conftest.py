@@ -29,6 +29,14 @@ WriteDump = Callable[..., Path]
 OpenBuilt = Callable[[BuiltDump | bytes | ProcessBuilder], AbstractContextManager[Snapshot]]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _index_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test reads or writes the user's own index; commands run in other processes have it from the environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HEAPDUMP_CACHE", str(tmp_path_factory.mktemp("index")))
+        yield
+
+
 @pytest.fixture
 def write_dump(tmp_path: Path) -> WriteDump:
     """Writes a built dump (or bytes) to a new file; returns its path."""

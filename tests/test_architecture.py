@@ -24,7 +24,8 @@ ALLOWED = {
     "heaps": {"process", "memory", "layouts", "blocks", "kernels", "spans"},
     "analyses": {"process", "memory", "blocks", "spans", "errors"},
     "render": {"spans", "errors"},
-    "session": {"dump", "memory", "process", "heaps", "blocks", "analyses"},
+    "index": {"blocks", "errors"},
+    "session": {"dump", "memory", "process", "heaps", "blocks", "analyses", "index"},
     "commands": {"session", "analyses", "render", "errors"},
     "cli": {"commands", "render", "errors"},
 }

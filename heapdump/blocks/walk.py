@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.table import BlockKind, BlockTable
@@ -89,10 +90,15 @@ class HeapCount:
 class Walk:
     """Every block of the process. `counts`: heap index → what was counted, for the heaps that were walked.
 
-    `gaps`: what keeps the table from being whole, and why.
+    `load` makes or opens the table, once, when it is first asked for. `gaps`: what keeps it from being whole, and why.
     """
 
-    table: BlockTable
+    load: Callable[[], BlockTable]
     counts: dict[int, HeapCount]
     findings: tuple[Finding, ...]
     gaps: tuple[str, ...]
+
+    @cached_property
+    def table(self) -> BlockTable:
+        """Every block of the process."""
+        return self.load()

@@ -43,6 +43,7 @@ class Request:
     verbosity: int
     progress: bool
     explain: bool
+    use_index: bool
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Snapshot]:
@@ -51,7 +52,7 @@ class Request:
 
         path = self.dump or find_dump(self.say)
         with progress_bar(f"unpacking {path.name}", enabled=self.progress) as report:
-            snapshot = open_dump(path, report, self.say)
+            snapshot = open_dump(path, report, self.say, use_index=self.use_index)
         with snapshot, progress_bar("walking the heaps", enabled=self.progress) as report:
             snapshot.progress = report
             yield snapshot
@@ -107,7 +108,7 @@ class Request:
                 stream.write(batch)
             stream.flush()
         lines = [f"incomplete: {gap}" for gap in dict.fromkeys(answer.gaps)]
-        lines += [f"note: {note}" for note in answer.notes] if self.verbosity > 0 else []
+        lines += [f"note: {note}" for note in (*answer.notes, *snapshot.remarks)] if self.verbosity > 0 else []
         for line in lines[:_MOST_LINES]:
             self.say(line)
         if len(lines) > _MOST_LINES:
@@ -193,6 +194,7 @@ _OPTIONS = (
     click.option("-q", "--quiet", is_flag=True, help="No diagnostics on stderr."),
     click.option("-v", "--verbose", count=True, help="More diagnostics on stderr."),
     click.option("--no-progress", is_flag=True, help="No progress lines."),
+    click.option("--no-cache", is_flag=True, help="Walk again: neither read nor write the index of walked blocks."),
     click.option("--explain", is_flag=True, help="Under each table: how every column is computed."),
 )  # fmt: skip
 
@@ -253,4 +255,5 @@ def _request(values: dict[str, Any]) -> Request:
         verbosity=-1 if quiet else verbose,
         progress=not take("no_progress"),
         explain=take("explain"),
+        use_index=not take("no_cache"),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import cache
 
 from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.records import Segment
@@ -23,7 +24,8 @@ def read_segments(
     view = context.view
     offset = layout["_HEAP_SEGMENT"].offset("SegmentListEntry")
     head = heap + layout["_HEAP"].offset("SegmentList")
-    ring = context.ring(head, lambda node: segment_span(view, layout, heap, node - offset) is not None)
+    spans = cache(lambda address: segment_span(view, layout, heap, address))
+    ring = context.ring(head, lambda node: spans(node - offset) is not None)
     ring_findings("segment", heap, ring, "segment list", findings, notes)
     addresses = dict.fromkeys(node - offset for node in ring.nodes)
     if not ring.is_closed:
@@ -31,20 +33,19 @@ def read_segments(
     ordered = sorted(addresses, key=lambda address: address != heap)
     if heap not in addresses:
         ordered.insert(0, heap)
-    good = _without_overlaps(view, layout, heap, ordered, findings, notes)
+    good = _without_overlaps(heap, {address: spans(address) for address in ordered}, findings, notes)
     segments = tuple(_segment(context, layout, heap, address, span, findings, notes) for address, span in good)
     whole = ring.is_closed and len(good) == len(ordered) and all(s.has_all_ranges for s in segments)
     return segments, whole
 
 
 def _without_overlaps(
-    view: View, layout: Layout, heap: int, addresses: list[int], findings: list[Finding], notes: list[str]
+    heap: int, spans: dict[int, Span | None], findings: list[Finding], notes: list[str]
 ) -> list[tuple[int, Span]]:
-    """(address, span) of each segment; one that lies over another is damage and is left out."""
+    """(address, span) of each segment that is one; one that lies over another is damage and is left out."""
     out: list[tuple[int, Span]] = []
     starts: list[tuple[int, int]] = []
-    for address in addresses:
-        span = segment_span(view, layout, heap, address)
+    for address, span in spans.items():
         if span is None:
             continue
         i = bisect_left(starts, (span.start, span.end))
@@ -88,6 +89,7 @@ def _segment(
     fields = view.struct("_HEAP_SEGMENT", address, layout) or {}
     stated = fields.get("NumberOfUnCommittedPages", 0) * PAGE
 
+    @cache
     def read(node: int) -> Span | None:
         ucr = view.struct("_HEAP_UCR_DESCRIPTOR", node - descriptor.offset("SegmentEntry"), layout)
         if ucr is None or ucr["Address"] % PAGE or ucr["Size"] % PAGE:

@@ -72,7 +72,7 @@ def walk_heaps(
         tally = Tally().add(table)
     counts = count_blocks(tally, wanted, walked)
     findings = tuple(f for found in walked.values() for f in found.findings)
-    return Walk(table, counts, findings, tuple(gap for found in walked.values() for gap in found.gaps))
+    return Walk(lambda: table, counts, findings, tuple(gap for found in walked.values() for gap in found.gaps))
 
 
 class _Walker:

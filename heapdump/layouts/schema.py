@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-_SCALARS = {"u8": 1, "u16": 2, "u32": 4, "u64": 8, "i32": 4}
+_SCALARS = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i32": "i"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +25,9 @@ class Field:
         return int(self.type[self.type.index("[") + 1 : -1]) if self.type.endswith("]") else 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Struct:
-    """A structure of one build: its size in bytes, its members by name, and who says so."""
+    """A structure of one build: its size in bytes, its members by name, and who says so. Equal to itself only."""
 
     name: str
     size: int
@@ -43,13 +45,49 @@ class Struct:
 
     def decode(self, data: bytes, pointer_bytes: int) -> dict[str, int]:
         """The scalar and pointer members found in the bytes of one structure (members past its end are left out)."""
+        out: dict[str, int] = {}
+        for end, names, reader in _readers(self, pointer_bytes):
+            if end > len(data):
+                return out | self._decode_part(data, pointer_bytes)
+            out.update(zip(names, reader.unpack_from(data), strict=True))
+        return out
+
+    def _decode_part(self, data: bytes, pointer_bytes: int) -> dict[str, int]:
+        """The members of a structure that was cut short."""
         out = {}
         for name, field in self.fields.items():
-            size = pointer_bytes if field.type == "ptr" else _SCALARS.get(field.type)
-            if size is not None and field.offset + size <= len(data):
-                raw = data[field.offset : field.offset + size]
-                out[name] = int.from_bytes(raw, "little", signed=field.type[0] == "i")
+            code = _code(field, pointer_bytes)
+            if code and field.offset + struct.calcsize(code) <= len(data):
+                (out[name],) = struct.unpack_from(f"<{code}", data, field.offset)
         return out
+
+
+def _code(field: Field, pointer_bytes: int) -> str | None:
+    """The member's type in the words of `struct`; None for arrays and structures."""
+    return ("Q" if pointer_bytes == 8 else "I") if field.type == "ptr" else _SCALARS.get(field.type)
+
+
+@cache
+def _readers(layout: Struct, pointer_bytes: int) -> list[tuple[int, list[str], struct.Struct]]:
+    """(bytes needed, names, reader) that together read every scalar: one, and another for members over others."""
+    members = [
+        (field.offset, name, code)
+        for name, field in layout.fields.items()
+        if (code := _code(field, pointer_bytes)) is not None
+    ]
+    readers = []
+    while members:
+        at, names, text, later = 0, [], "<", []
+        for offset, name, code in sorted(members):
+            if offset < at:
+                later.append((offset, name, code))
+                continue
+            names.append(name)
+            text += f"{offset - at}x{code}"
+            at = offset + struct.calcsize(code)
+        readers.append((at, names, struct.Struct(text)))
+        members = later
+    return readers
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +100,13 @@ class Layout:
     last: tuple[int, int]
     structs: Mapping[str, Struct]
 
-    def __getitem__(self, struct: str) -> Struct:
+    def __getitem__(self, name: str) -> Struct:
         """The structure; KeyError where this range of builds has none."""
-        return self.structs[struct]
+        return self.structs[name]
 
-    def __contains__(self, struct: str) -> bool:
+    def __contains__(self, name: str) -> bool:
         """True when this range of builds has the structure."""
-        return struct in self.structs
+        return name in self.structs
 
     def covers(self, build: int, revision: int) -> bool:
         """True when the build lies inside the range."""
@@ -84,14 +122,14 @@ def parse_layout(name: str, text: str) -> Layout:
     """One layout file: {"arch", "first", "last", "structs": {name: {size, source, confidence, fields}}}."""
     document: dict[str, Any] = json.loads(text)
     structs = {
-        struct: Struct(
-            struct,
+        struct_name: Struct(
+            struct_name,
             body["size"],
             {field: Field(offset, kind) for field, (offset, kind) in body["fields"].items()},
             body["source"],
             body["confidence"],
         )
-        for struct, body in document["structs"].items()
+        for struct_name, body in document["structs"].items()
     }
     first, last = document["first"], document["last"]
     return Layout(name, document["arch"], (first[0], first[1]), (last[0], last[1]), structs)
