@@ -34,6 +34,7 @@ _VERSION = 1
 _HEAD_BYTES = 1 << 16
 _MOST_BYTES = 8 << 30
 _MOST_DUMPS = 128
+_SMALL_BYTES = 1 << 20
 _COLUMNS: dict[str, type[np.generic]] = {
     "entry": np.uint64, "units": np.uint32, "spare": np.uint32, "lead": np.uint8, "heap": np.uint16, "tags": np.uint16,
 }  # fmt: skip
@@ -193,12 +194,17 @@ def _checksum(column: NDArray[Any]) -> str:
 
 
 def _make_room(root: Path, need: int) -> None:
-    """Deletes the indexes that were not used for longest, as far as the limits ask for it."""
-    kept = sorted(_entries(root), key=lambda entry: entry[0], reverse=True)
-    total, count = need, 1
-    for _, size, folder in kept:
-        total, count = total + size, count + 1
-        if total > _MOST_BYTES or count > _MOST_DUMPS:
+    """Deletes the indexes that were not used for longest where a limit would be passed, a quarter of them at once.
+
+    Sizes are looked at when a large index is to be written.
+    """
+    number = sum(1 for _ in root.iterdir())
+    if need < _SMALL_BYTES and number < _MOST_DUMPS:
+        return
+    total, kept = need, _MOST_DUMPS if number < _MOST_DUMPS else _MOST_DUMPS * 3 // 4
+    for count, (_, size, folder) in enumerate(sorted(_entries(root), reverse=True), 1):
+        total += size
+        if total > _MOST_BYTES or count > kept:
             shutil.rmtree(folder, ignore_errors=True)
 
 

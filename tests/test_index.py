@@ -160,14 +160,25 @@ def test_a_moved_dump_keeps_its_index(dump, folder, walks):
 
 
 def test_old_indexes_go_when_there_are_too_many(dump, folder, walks, monkeypatch):
-    monkeypatch.setattr(index, "_MOST_DUMPS", 3)
+    monkeypatch.setattr(index, "_MOST_DUMPS", 4)
     state = dump.stat()
-    for i in range(5):
+    for i in range(6):
         os.utime(dump, ns=(state.st_atime_ns, state.st_mtime_ns + i * 1_000_000))
         asked(dump)
-    assert len(list(folder.iterdir())) == 3
+        assert len(list(folder.iterdir())) <= 4
     asked(dump)  # the newest is still there
-    assert len(walks) == 5
+    assert len(walks) == 6
+
+
+def test_old_indexes_go_when_they_are_too_large(dump, folder, monkeypatch):
+    monkeypatch.setattr(index, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(index, "_MOST_BYTES", 3000)
+    state = dump.stat()
+    for i in range(6):
+        os.utime(dump, ns=(state.st_atime_ns, state.st_mtime_ns + i * 1_000_000))
+        asked(dump)
+    assert sum(file.stat().st_size for file in folder.rglob("*.npy")) <= 3000
+    assert list(folder.iterdir())
 
 
 def test_a_folder_that_cannot_be_written_is_said_and_harmless(dump, tmp_path, walks, monkeypatch):
