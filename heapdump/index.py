@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.table import BlockKind, BlockTable
-from heapdump.blocks.walk import HeapCount, KindCount, Walk
+from heapdump.blocks.walk import Check, HeapCount, KindCount, Walk
 
 _VERSION = 1
 _HEAD_BYTES = 1 << 16
@@ -151,7 +151,8 @@ class Index:
 
 def _count(record: dict[str, Any]) -> HeapCount:
     kinds = tuple(KindCount(**(kind | {"kind": BlockKind(kind["kind"])})) for kind in record["kinds"])
-    return HeapCount(**(record | {"kinds": kinds}))
+    checks = tuple(Check(**check) for check in record["checks"])
+    return HeapCount(**(record | {"kinds": kinds, "checks": checks}))
 
 
 def _cache_folder() -> Path:

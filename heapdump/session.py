@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from heapdump.analyses.usage import UsageMap
+    from heapdump.blocks.free_lists import FreeLists
     from heapdump.blocks.records import Heap
     from heapdump.blocks.walk import Walk
     from heapdump.dump.open import Minidump
@@ -60,6 +61,13 @@ class Snapshot:
         from heapdump.heaps.walk import walk_heaps
 
         return walk_heaps(self.process, self.heaps, self.progress)
+
+    def free_lists(self, heap: Heap) -> FreeLists | None:
+        """What the heap's own free lists hold; None for heaps that have none. Some µs for each entry."""
+        from heapdump.heaps.nt_free import read_free_lists
+
+        view = next(view for view in self.process.views if view.arch == heap.view)
+        return read_free_lists(view, heap)
 
     @cached_property
     def usage(self) -> UsageMap:

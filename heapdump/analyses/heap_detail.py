@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BlockKind, BlockTable
+from heapdump.blocks.walk import Check, HeapCount, Walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,18 @@ class SizeClass:
 
 
 @dataclass(frozen=True, slots=True)
+class FreeClass:
+    """Entries of the heap's free lists whose occupied bytes lie in [low, high)."""
+
+    low: int
+    high: int
+    blocks: int
+    bytes: int
+    smallest: int
+    largest: int
+
+
+@dataclass(frozen=True, slots=True)
 class Bucket:
     """LFH blocks that occupy `entry_size` bytes each: how many are busy and free; `occupancy` = busy share."""
 
@@ -48,29 +62,26 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One self-check: what Windows counted (None: this version keeps no such count) and what was walked."""
-
-    what: str
-    stated: int | None
-    walked: int
-
-
-@dataclass(frozen=True, slots=True)
 class HeapDetail:
     """Everything `heap` shows of one NT heap."""
 
     segments: tuple[SegmentDetail, ...]
     sizes: tuple[SizeClass, ...]
+    free_classes: tuple[FreeClass, ...]
     buckets: tuple[Bucket, ...]
     checks: tuple[Check, ...]
 
 
-def heap_detail(heap: Heap, table: BlockTable, free_bytes: int | None) -> HeapDetail:
+def heap_detail(heap: Heap, walk: Walk, lists: FreeLists | None) -> HeapDetail:
     """The detail of one walked heap; costs by the number of its blocks."""
+    table = walk.table
     mine = (table.heap == heap.index) & ~table.is_internal
     return HeapDetail(
-        tuple(_segments(heap)), tuple(_sizes(table, mine)), tuple(_buckets(table, mine)), tuple(_checks(heap, free_bytes))
+        tuple(_segments(heap)),
+        tuple(_sizes(table, mine)),
+        tuple(_free_classes(lists)) if lists else (),
+        tuple(_buckets(table, mine)),
+        tuple(_checks(heap, walk.counts.get(heap.index), lists)),
     )
 
 
@@ -93,6 +104,14 @@ def _sizes(table: BlockTable, mine: NDArray[np.bool_]) -> Iterator[SizeClass]:
         yield SizeClass(low, high, *columns[0].get(power, (0, 0)), *columns[1].get(power, (0, 0)))
 
 
+def _free_classes(lists: FreeLists) -> Iterator[FreeClass]:
+    powers = np.frexp(lists.size.astype(np.float64))[1]
+    for power in np.unique(powers).tolist():
+        sizes = lists.size[powers == power]
+        low, high = (1 << power - 1, 1 << power) if power else (0, 1)
+        yield FreeClass(low, high, len(sizes), int(sizes.sum()), int(sizes.min()), int(sizes.max()))
+
+
 def _by_power(sizes: NDArray[np.uint64]) -> dict[int, tuple[int, int]]:
     """Bit length → (blocks, bytes)."""
     powers = np.frexp(sizes.astype(np.float64))[1]
@@ -111,8 +130,13 @@ def _buckets(table: BlockTable, mine: NDArray[np.bool_]) -> Iterator[Bucket]:
         yield Bucket(size, used, total - used, used / total)
 
 
-def _checks(heap: Heap, free_bytes: int | None) -> Iterator[Check]:
-    if free_bytes is not None:
-        yield Check("free bytes of the back end", heap.free_bytes, free_bytes)
-    yield Check("segments", heap.stated.segments, len(heap.segments))
-    yield Check("committed bytes of large blocks", heap.stated.virtual_bytes, heap.large_committed_bytes or 0)
+def _checks(heap: Heap, count: HeapCount | None, lists: FreeLists | None) -> Iterator[Check]:
+    if count is None:
+        return
+    yield from count.checks
+    # before Vista the walk's free blocks are runs of free and parked ones, as RtlWalkHeap lists them
+    if lists is not None and heap.front_end != "lookaside" and not heap.parked_bytes:
+        yield Check("entries on the free lists", len(lists.size), count.free_blocks)
+    if heap.large_blocks is not None:
+        rows = sum(kind.busy_blocks for kind in count.of(BlockKind.VIRTUAL))
+        yield Check("large blocks on the list", len(heap.large_blocks), rows)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FindingKind = Literal["segment", "ucr", "virtual_list", "entry_header", "lfh_subsegment"]
+FindingKind = Literal["segment", "ucr", "virtual_list", "entry_header", "lfh_subsegment", "free_list"]
 Severity = Literal["error", "warning"]
 
 

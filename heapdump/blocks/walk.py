@@ -26,11 +26,32 @@ class KindCount:
 
 
 @dataclass(frozen=True, slots=True)
+class Check:
+    """A self-check. `stated`: what Windows counted, or what a list links; None where this version keeps no count."""
+
+    what: str
+    stated: int | None
+    walked: int
+
+    @property
+    def holds(self) -> bool:
+        """True when they agree, or nothing was stated."""
+        return self.stated is None or self.stated == self.walked
+
+    @property
+    def agreement(self) -> float:
+        """The smaller number as a share of the larger one; 1.0 where the check holds."""
+        if self.stated is None or self.holds:
+            return 1.0
+        return min(self.stated, self.walked) / max(self.stated, self.walked)
+
+
+@dataclass(frozen=True, slots=True)
 class HeapCount:
     """What was counted in one heap. `kinds`: those that have blocks, in the order of `BlockKind`.
 
     `internal_*`: the allocator's own blocks and the bytes they occupy; the slots of the front end lie inside them.
-    `integrity` = share of headers that verified, None where there is none.
+    `integrity` = share of headers that verified, lowered by each of `checks` that does not hold; None without headers.
     """
 
     kinds: tuple[KindCount, ...]
@@ -38,6 +59,7 @@ class HeapCount:
     internal_bytes: int
     headers: int
     integrity: float | None
+    checks: tuple[Check, ...] = ()
 
     @property
     def busy_blocks(self) -> int:

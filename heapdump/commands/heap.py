@@ -12,10 +12,12 @@ from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
-    from heapdump.analyses.heap_detail import Bucket, Check, HeapDetail, SegmentDetail, SizeClass
+    from heapdump.analyses.heap_detail import Bucket, FreeClass, HeapDetail, SegmentDetail, SizeClass
+    from heapdump.blocks.findings import Finding
     from heapdump.blocks.records import Heap
+    from heapdump.blocks.walk import Check
     from heapdump.session import Snapshot
 
 _BAR = 24
@@ -27,6 +29,13 @@ SEGMENTS: tuple[Column[SegmentDetail], ...] = (
     Column("UCR", lambda s: text.count(s.uncommitted_ranges), "uncommitted ranges on its list", right=True),
     Column("LargestUCR", lambda s: text.size(s.largest_uncommitted_bytes), "the largest of them", right=True, rank=2),
 )
+FREE_LISTS: tuple[Column[FreeClass], ...] = (
+    Column("On free lists", lambda c: f"{c.low:,}..{c.high - 1:,}", "occupied bytes of entries linked on _HEAP.FreeLists", right=True),
+    Column("Entries", lambda c: text.count(c.blocks), "entries of that size", right=True),
+    Column("Bytes", lambda c: text.size(c.bytes), "bytes they occupy", right=True),
+    Column("Smallest", lambda c: text.count(c.smallest), "bytes of the smallest", right=True, rank=1),
+    Column("Largest", lambda c: text.count(c.largest), "bytes of the largest", right=True, rank=1),
+)  # fmt: skip
 BUCKETS: tuple[Column[Bucket], ...] = (
     Column("LFH bucket", lambda b: text.count(b.entry_size), "bytes that each block occupies", right=True),
     Column("Busy", lambda b: text.count(b.busy), "busy blocks", right=True),
@@ -34,10 +43,10 @@ BUCKETS: tuple[Column[Bucket], ...] = (
     Column("Occupancy", lambda b: text.share(b.occupancy), "busy share", right=True),
 )
 CHECKS: tuple[Column[Check], ...] = (
-    Column("Self-check", lambda c: c.what, "a number that Windows keeps in the heap's header"),
-    Column("Windows", lambda c: text.count(c.stated), "what Windows counted; - where this version does not", right=True),
+    Column("Self-check", lambda c: c.what, "a number that Windows keeps in the heap's header, or what its lists link"),
+    Column("Windows", lambda c: text.count(c.stated), "what Windows counted or links; - where this version does not", right=True),
     Column("Walked", lambda c: text.count(c.walked), "what the walk counted", right=True),
-    Column("", lambda c: "" if c.stated in (None, c.walked) else "differs", "differs = damage, or the heap was being changed", style="red"),
+    Column("", lambda c: "" if c.holds else "differs", "differs = damage, or the heap was being changed", style="red"),
 )  # fmt: skip
 
 
@@ -67,14 +76,14 @@ def command(request: Request, address: int) -> int:
     request.refuse_sorting("heap")
     with request.open() as snapshot:
         heap = snapshot.heaps[heap_index(snapshot.heaps, address)]
-        count = snapshot.walk.counts.get(heap.index)
-        detail = heap_detail(heap, snapshot.walk.table, count.free_bytes if count else None)
+        lists = snapshot.free_lists(heap)
+        detail = heap_detail(heap, snapshot.walk, lists)
         answer = Answer(
             "heap",
             data=lambda: _data(snapshot, heap, detail),
             records=lambda: [_data(snapshot, heap, detail)],
-            parts=lambda: _parts(request, snapshot, heap, detail),
-            gaps=walk_gaps(snapshot),
+            parts=lambda: _parts(request, snapshot, heap, detail, lists.findings if lists else ()),
+            gaps=(*walk_gaps(snapshot), *(f"{finding.message}" for finding in (lists.findings if lists else ()))),
         )
         return request.emit(snapshot, answer)
 
@@ -88,12 +97,15 @@ def _data(snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Record:
             {"address": hex(part.start), "size": part.size} for segment in heap.segments for part in segment.uncommitted
         ],
         "sizes": [asdict(size) for size in detail.sizes],
+        "free_lists": [asdict(size) for size in detail.free_classes],
         "buckets": [asdict(bucket) for bucket in detail.buckets],
         "checks": [asdict(check) for check in detail.checks],
     }
 
 
-def _parts(request: Request, snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Iterator[Table[Any] | Lines]:
+def _parts(
+    request: Request, snapshot: Snapshot, heap: Heap, detail: HeapDetail, broken: Sequence[Finding]
+) -> Iterator[Table[Any] | Lines]:
     count = snapshot.walk.counts.get(heap.index)
     flags = "-" if heap.flags is None else f"{heap.flags:#x} {' '.join(heap.flag_names)}"
     lines = [
@@ -106,13 +118,16 @@ def _parts(request: Request, snapshot: Snapshot, heap: Heap, detail: HeapDetail)
             f"{text.plural(count.free_blocks, 'block')}, {text.share(count.integrity)} of {text.plural(count.headers, 'header')} verified", "",
         )])  # fmt: skip
     yield Lines(lines)
-    for columns, rows in ((SEGMENTS, detail.segments), (sizes_view(detail), detail.sizes), (BUCKETS, detail.buckets)):
+    tables: tuple[tuple[Any, Sequence[Any]], ...] = (
+        (SEGMENTS, detail.segments), (sizes_view(detail), detail.sizes), (FREE_LISTS, detail.free_classes), (BUCKETS, detail.buckets),
+    )  # fmt: skip
+    for columns, rows in tables:
         if rows:
             shown, hidden = request.shown(rows)
             yield Table(columns, shown, hidden=hidden)
     if count:
         yield Table(CHECKS, detail.checks)
-    findings = [f for f in (*heap.findings, *snapshot.walk.findings) if f.heap == heap.address]
+    findings = [f for f in (*heap.findings, *broken, *snapshot.walk.findings) if f.heap == heap.address]
     if findings:
         shown_findings, more = request.shown(findings)
         yield Lines([*([(f.message, "red")] for f in shown_findings), *([[(f"… {more:,} more", "dim")]] if more else [])])

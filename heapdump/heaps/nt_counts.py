@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
-from heapdump.blocks.walk import HeapCount, KindCount
+from heapdump.blocks.walk import Check, HeapCount, KindCount
 from heapdump.heaps.nt_blocks import Walked
 from heapdump.kernels import compiled_if_worth
 from heapdump.kernels.tally import tally
+from heapdump.process.model import Process
 
 _BATCH = 1 << 16
 _CLASSES = 64  # the low six bits of a row's tags: kind, busy, internal
@@ -61,12 +62,16 @@ def _by_arrays(
         unasked += np.bincount(place, spare[rows].astype(np.float64), len(counts)).astype(np.int64)
 
 
-def count_blocks(tally: Tally, heaps: Sequence[Heap], walked: dict[int, Walked]) -> dict[int, HeapCount]:
+def count_blocks(
+    process: Process, tally: Tally, heaps: Sequence[Heap], walked: dict[int, Walked]
+) -> dict[int, HeapCount]:
     """Heap index → its count. A difference to Windows' own lowers the integrity and adds a gap to `walked`."""
-    return {
-        heap.index: _checked(heap, _count(tally.of(heap.index), walked[heap.index]), walked[heap.index])
-        for heap in heaps
-    }
+    out = {}
+    for heap in heaps:
+        found = walked[heap.index]
+        count = _count(tally.of(heap.index), found)
+        out[heap.index] = _checked(process, heap, count, found)
+    return out
 
 
 def _count(sums: NDArray[np.int64], walked: Walked) -> HeapCount:
@@ -88,14 +93,27 @@ def _kind(sums: NDArray[np.int64], kind: BlockKind) -> KindCount:
     return KindCount(kind, busy_blocks, busy_entries - unasked, busy_entries, free_blocks, free_bytes)
 
 
-def _checked(heap: Heap, count: HeapCount, walked: Walked) -> HeapCount:
-    """The walk's free bytes must be TotalFreeSize."""
-    stated = heap.free_bytes
-    if stated is None or stated == count.free_bytes or count.integrity is None:
-        return count
-    walked.gaps.append(
-        f"heap {heap.address:#x}: {count.free_bytes:,} free bytes were walked, Windows counted {stated:,}: "
-        "damaged, or being changed while the dump was taken"
-    )
-    agreement = min(stated, count.free_bytes) / max(stated, count.free_bytes)
-    return replace(count, integrity=count.integrity * agreement)
+def _checked(process: Process, heap: Heap, count: HeapCount, walked: Walked) -> HeapCount:
+    """What does not agree with Windows' own counts lowers the integrity, and is said."""
+    checks, integrity = tuple(_checks(process, heap, count)), count.integrity
+    for check in checks:
+        if check.holds or integrity is None:
+            continue
+        integrity *= check.agreement
+        walked.gaps.append(
+            f"heap {heap.address:#x}: {check.what}: {check.walked:,} were found, Windows counted {check.stated:,}: "
+            "damaged, or being changed while the dump was taken"
+        )
+    return replace(count, integrity=integrity, checks=checks)
+
+
+def _checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Check]:
+    stated = heap.stated
+    yield Check("free bytes of the back end", heap.free_bytes, count.free_bytes)
+    if process.regions.is_complete_map:
+        # from 9600 on the front end has a reservation of its own, which Windows counts here (every recorded heap)
+        own = sum(process.regions.committed_bytes(e.span) for e in heap.extents if e.what == "front end")
+        yield Check("committed bytes of the segments", stated.committed_bytes, count.segment_bytes + own)
+    yield Check("segments", stated.segments, len(heap.segments))
+    if heap.large_blocks is not None:
+        yield Check("committed bytes of large blocks", stated.virtual_bytes, heap.large_committed_bytes or 0)

@@ -70,7 +70,7 @@ def walk_heaps(
     if marks:
         table = apply_marks(table, marks)
         tally = Tally().add(table)
-    counts = count_blocks(tally, wanted, walked)
+    counts = count_blocks(process, tally, wanted, walked)
     findings = tuple(f for found in walked.values() for f in found.findings)
     return Walk(lambda: table, counts, findings, tuple(gap for found in walked.values() for gap in found.gaps))
 

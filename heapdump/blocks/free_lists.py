@@ -1,0 +1,23 @@
+"""What the free lists of one heap hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.findings import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class FreeLists:
+    """Linked entries in list order: `entry` addresses, `size` occupied bytes, both (n,) int64.
+
+    `is_whole` is False where a list breaks; `findings` say where.
+    """
+
+    entry: NDArray[np.int64]
+    size: NDArray[np.int64]
+    is_whole: bool
+    findings: tuple[Finding, ...]

@@ -1,0 +1,46 @@
+"""The free lists of one NT heap: 128 by size before Vista, one in the order of sizes since (heap-structures.md §2.4)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.free_lists import FreeLists
+from heapdump.blocks.records import Heap, HeapKind
+from heapdump.heaps.nt_entry import BUSY_FLAG, decoded
+from heapdump.heaps.nt_generation import generation_of, signed
+from heapdump.heaps.nt_segments import ring_findings
+from heapdump.heaps.rings import walk_ring
+from heapdump.process.model import View
+from heapdump.spans import SpanMap
+
+
+def read_free_lists(view: View, heap: Heap) -> FreeLists | None:
+    """What is linked, from both ends where a list is broken; None for heaps of other kinds. O(entries), some µs each."""
+    if heap.kind is not HeapKind.NT or heap.layout is None:
+        return None
+    generation = generation_of(view, heap)
+    field = generation.layout["_HEAP"].fields["FreeLists"]
+    segments = SpanMap((segment.span, segment.address) for segment in heap.segments)
+    headers: dict[int, int] = {}
+
+    def accepts(node: int) -> bool:
+        entry = node - generation.granule
+        raw = view.space.try_integer(entry + 8 * generation.lead, 8)
+        if raw is None or node % generation.granule or segments.at(entry) is None:
+            return False
+        headers[node] = raw
+        return True
+
+    findings: list[Finding] = []
+    nodes: list[int] = []
+    is_whole = True
+    for i in range(field.count):
+        ring = walk_ring(view.space, heap.address + field.offset + i * 2 * view.pointer_bytes, accepts)
+        ring_findings("free_list", heap.address, ring, f"free list {i}" if field.count > 1 else "free list", findings, [])
+        nodes += ring.nodes
+        is_whole = is_whole and ring.is_closed
+    header = decoded(generation, np.array([signed(headers[node]) for node in nodes], np.int64))
+    entry = np.array(nodes, np.int64) - generation.granule
+    free = (header.flags & BUSY_FLAG) == 0
+    return FreeLists(entry[free], header.size[free] * generation.granule, is_whole and bool(free.all()), tuple(findings))
