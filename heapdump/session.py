@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from heapdump.blocks.records import Heap
     from heapdump.blocks.walk import Walk
     from heapdump.dump.open import Minidump
-    from heapdump.process.model import Process
+    from heapdump.process.model import Process, View
 
 VERSION = "0.1.0"
 
@@ -66,8 +66,11 @@ class Snapshot:
         """What the heap's own free lists hold; None for heaps that have none. Some µs for each entry."""
         from heapdump.heaps.nt_free import read_free_lists
 
-        view = next(view for view in self.process.views if view.arch == heap.view)
-        return read_free_lists(view, heap)
+        return read_free_lists(self.view_of(heap), heap)
+
+    def view_of(self, heap: Heap) -> View:
+        """The view of the process that the heap belongs to."""
+        return next(view for view in self.process.views if view.arch == heap.view)
 
     @cached_property
     def usage(self) -> UsageMap:

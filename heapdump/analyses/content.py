@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from heapdump.analyses.usage import preview
-from heapdump.process.model import Process
+from heapdump.process.model import Process, View
+from heapdump.process.rtti import ClassName, class_at
 
 PREVIEW_BYTES = 64
 
@@ -16,8 +18,26 @@ def hex_lines(data: bytes, start: int) -> list[str]:
     return [f"{start + 16 * i:#x}  {row.hex(' '):<47}  {preview(row)}" for i, row in enumerate(rows)]
 
 
-def guess(process: Process, data: bytes, pointer_bytes: int) -> str:
-    """A word or two on the content: zeros, text, a pointer into a module, a list entry, a repeated byte."""
+@dataclass(frozen=True, slots=True)
+class Content:
+    """`guess`: a word or two; `class_name`: what run-time type information calls the object, or None."""
+
+    data: bytes
+    guess: str
+    class_name: ClassName | None
+
+
+def content_of(process: Process, view: View, address: int, size: int) -> Content:
+    """What `size` bytes look like: text, zeros, an object of a class, a list entry. Reads the first 64 of them."""
+    data = process.space.try_read(address, min(max(size, 0), PREVIEW_BYTES)) or b""
+    found = class_at(process, view, address) if len(data) >= view.pointer_bytes else None
+    if found is not None:
+        return Content(data, f"object of {found.kind} {found.name} ({found.module.name})", found)
+    return Content(data, "no bytes" if size <= 0 else _guess(process, data, view.pointer_bytes), None)
+
+
+def _guess(process: Process, data: bytes, pointer_bytes: int) -> str:
+    """Zeros, text, a pointer into a module, a list entry, a repeated byte."""
     if not data:
         return "not in the dump"
     if not data.strip(b"\0"):
@@ -31,7 +51,7 @@ def guess(process: Process, data: bytes, pointer_bytes: int) -> str:
     first = int.from_bytes(data[:pointer_bytes], "little")
     module = process.module_map.at(first)
     if module is not None:
-        return f"starts with a pointer into {module.name} ({process.where(first)}): perhaps an object with virtual functions"
+        return f"starts with a pointer into {module.name} ({process.where(first)}): perhaps an object with virtual functions, whose type information is not there"
     if len(data) >= 2 * pointer_bytes and _is_list_entry(process, data, pointer_bytes):
         return "starts with two pointers into memory: perhaps a list entry"
     return "binary"

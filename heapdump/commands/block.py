@@ -11,6 +11,7 @@ from heapdump.render.view import Answer, Lines, Record, Table
 
 if TYPE_CHECKING:
     from heapdump.analyses.blocks import Located
+    from heapdump.analyses.content import Content
     from heapdump.session import Snapshot
 
 _RELATIONS = {
@@ -42,15 +43,22 @@ def command(request: Request, address: int) -> int:
         return request.emit(snapshot, answer)
 
 
-def _content(snapshot: Snapshot, found: Located) -> tuple[bytes, str]:
-    from heapdump.analyses.content import PREVIEW_BYTES, guess
+def _content(snapshot: Snapshot, found: Located) -> Content | None:
+    from heapdump.analyses.content import content_of
 
-    block, process = found.block, snapshot.process
-    if block is None:
-        return b"", ""
-    data = process.space.try_read(block.address, min(max(block.size, 0), PREVIEW_BYTES)) or b""
-    pointer = 4 if snapshot.heaps[block.heap].view == "x86" else 8
-    return data, guess(process, data, pointer)
+    if found.block is None:
+        return None
+    view = snapshot.view_of(snapshot.heaps[found.block.heap])
+    return content_of(snapshot.process, view, found.block.address, found.block.size)
+
+
+def _content_record(content: Content) -> Record:
+    found = content.class_name
+    return {
+        "preview": content.data.hex(),
+        "guess": content.guess,
+        "class": None if found is None else {"name": found.name, "decorated": found.decorated, "module": found.module.name},
+    }
 
 
 def _record(snapshot: Snapshot, found: Located, address: int) -> Record:
@@ -59,13 +67,13 @@ def _record(snapshot: Snapshot, found: Located, address: int) -> Record:
     record: Record = recorder(block) if block else dict.fromkeys(names)
     if block is None:
         record |= {"address": hex(address), "flags": []}
-    data, words = _content(snapshot, found)
+    content = _content(snapshot, found)
     return record | {
         "offset": found.offset,
         "relation": found.relation,
         "frames": [],
         "neighbours": [recorder(b) for b in found.neighbours],
-        "content": {"preview": data.hex(), "guess": words} if block else None,
+        "content": _content_record(content) if content else None,
     }
 
 
@@ -86,8 +94,8 @@ def _parts(snapshot: Snapshot, found: Located, address: int) -> list[Table[Any] 
         lines.append([(f"heap #{heap.index} {heap.address:#x} ({heap.kind.value}, {heap.role})", "")])
     lines.append([(f"region: {where}", "dim")])
     parts: list[Table[Any] | Lines] = [Lines(lines)]
-    data, words = _content(snapshot, found)
-    if block is not None:
-        parts.append(Lines([[("content: ", "bold"), (words, "")], *([(line, "")] for line in hex_lines(data, block.address))]))
+    content = _content(snapshot, found)
+    if block is not None and content is not None:
+        parts.append(Lines([[("content: ", "bold"), (content.guess, "")], *([(line, "")] for line in hex_lines(content.data, block.address))]))
     parts.append(Table(columns(heaps), found.neighbours, title="Neighbours", empty="no block near it"))
     return parts

@@ -1,0 +1,85 @@
+"""Class names of C++ objects, from the run-time type information that MSVC leaves in images; no symbols needed.
+
+A vtable's slot before the first leads to a complete object locator, that to a type descriptor with the decorated name
+(`.?AVFoo@ns@@`). x64 locators hold offsets from the image base and name themselves, which is the second witness; x86
+ones hold addresses, and the class hierarchy they point at is it. Layout: the compiler's own rttidata.h; all vtables of
+the Visual C++ 14.44 runtime DLLs, x64 and x86, were named by it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from heapdump.process.model import Module, Process, View
+
+_LONGEST = 512
+_LETTERS = {"V": "class", "U": "struct", "T": "union", "W4": "enum"}
+_DECORATED = re.compile(rb"\.\?A(V|U|T|W4)([\x21-\x7e]+@)@\0", re.DOTALL)
+_PLAIN = re.compile(r"[A-Za-z_]\w*(?:@[A-Za-z_]\w*)*")
+
+
+@dataclass(frozen=True, slots=True)
+class ClassName:
+    """`name` as in the source where it could be told (`ns::Foo`), else decorated; `kind` class, struct or union."""
+
+    name: str
+    decorated: str
+    kind: str
+    module: Module
+
+
+def class_at(process: Process, view: View, address: int) -> ClassName | None:
+    """The class of the object at an address: that of the vtable its first pointer leads to."""
+    vtable = view.space.try_pointer(address)
+    return None if vtable is None else class_of_vtable(process, view, vtable)
+
+
+def class_of_vtable(process: Process, view: View, vtable: int) -> ClassName | None:
+    """The class whose vtable lies there; None where there is none, or its image's memory is not in the dump."""
+    module = process.module_map.at(vtable)
+    if module is None or vtable % view.pointer_bytes:
+        return None
+    locator = view.space.try_pointer(vtable - view.pointer_bytes)
+    if locator is None or locator not in module.span:
+        return None
+    descriptor = _descriptor(view, module, locator)
+    return None if descriptor is None or descriptor not in module.span else _name(view, module, descriptor)
+
+
+def _descriptor(view: View, module: Module, locator: int) -> int | None:
+    """The type descriptor that a complete object locator names, or None where it is no locator."""
+    words = [view.space.try_integer(locator + 4 * i, 4) for i in range(6 if view.pointer_bytes == 8 else 5)]
+    if None in words:
+        return None
+    signature, _, _, descriptor, hierarchy, *itself = (word or 0 for word in words)
+    if view.pointer_bytes == 8:
+        base = locator - itself[0]
+        return base + descriptor if signature == 1 and base == module.span.start else None
+    # the hierarchy: signature 0, attributes of two bits, 1 or more classes
+    attributes, classes = (view.space.try_integer(hierarchy + offset, 4) for offset in (4, 8))
+    if signature or hierarchy not in module.span or attributes is None or attributes > 7 or not classes:
+        return None
+    return descriptor
+
+
+def _name(view: View, module: Module, descriptor: int) -> ClassName | None:
+    """Behind the descriptor's two pointers, up to a zero."""
+    start = descriptor + 2 * view.pointer_bytes
+    data = b""
+    while len(data) < _LONGEST and b"\0" not in data:
+        more = view.space.try_read(start + len(data), 16)
+        if more is None:
+            break
+        data += more
+    match = _DECORATED.match(data)
+    if match is None:
+        return None
+    decorated = match[0][:-1].decode("ascii")
+    return ClassName(undecorated(match[2].decode("ascii")), decorated, _LETTERS[match[1].decode("ascii")], module)
+
+
+def undecorated(name: str) -> str:
+    """`Foo@ns@` → `ns::Foo`; names of templates and of unnamed namespaces stay decorated."""
+    plain = name.removesuffix("@")
+    return "::".join(reversed(plain.split("@"))) if _PLAIN.fullmatch(plain) else name
