@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from heapdump.analyses.stacks import Stacks
     from heapdump.analyses.usage import UsageMap
     from heapdump.blocks.free_lists import FreeLists
     from heapdump.blocks.records import Heap
@@ -78,6 +79,13 @@ class Snapshot:
         from heapdump.analyses.usage import classify
 
         return classify(self.process, self.heaps)
+
+    @cached_property
+    def stacks(self) -> Stacks:
+        """The recorded allocation stacks of blocks."""
+        from heapdump.analyses.stacks import Stacks
+
+        return Stacks(self.process, self.heaps, self.walk.table)
 
     @property
     def gaps(self) -> tuple[str, ...]:

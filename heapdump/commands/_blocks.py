@@ -8,12 +8,16 @@ from heapdump.render import text
 from heapdump.render.view import Column, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from heapdump.blocks.records import Heap
     from heapdump.blocks.table import Block
     from heapdump.session import Snapshot
 
+_BATCH = 4096
 STATES = {"busy": "", "free": "dim"}
 
 
@@ -24,12 +28,24 @@ class Recorder:
         """One for all blocks of a dump."""
         from heapdump.analyses.blocks import KIND_NAMES, Owners, flag_words
 
+        self._snapshot = snapshot
         self._heaps = [hex(heap.address) for heap in snapshot.heaps]
         self._kinds, self._flag_words = KIND_NAMES, flag_words
         self.owners = Owners(snapshot.heaps)
 
+    def of(self, rows: NDArray[np.int64]) -> Iterator[Record]:
+        """The records of table rows, one after the other."""
+        for first in range(0, len(rows), _BATCH):
+            batch = rows[first : first + _BATCH]
+            numbers = self._snapshot.stacks.numbers(batch).tolist()
+            yield from map(self.record, self._snapshot.walk.table.blocks(batch), numbers)
+
     def __call__(self, block: Block) -> Record:
-        """The record of one block; `stack` is null: stacks are not read by this version."""
+        """The record of one block."""
+        return self.record(block, stack_number(self._snapshot, block))
+
+    def record(self, block: Block, stack: int) -> Record:
+        """The record of a block whose stack number is known (0: none)."""
         segment = self.owners.segment(block)
         return {
             "address": hex(block.address),
@@ -41,9 +57,35 @@ class Recorder:
             "size": block.size,
             "entry_size": block.entry_size,
             "flags": self._flag_words(block) if block.flags & ~1 or block.is_internal else [],
-            "stack": None,
+            "stack": stack or None,
             "trust": block.trust.value,
         }
+
+
+def stack_number(snapshot: Snapshot, block: Block) -> int:
+    """The number of the stack that allocated the block, 0 where none is recorded."""
+    import numpy as np
+
+    return int(snapshot.stacks.numbers(np.array([block.row], np.int64))[0])
+
+
+def frame_records(snapshot: Snapshot, block: Block, stack: int) -> list[Record]:
+    """The frames of the block's stack, innermost first (interface.md, frame F)."""
+    frames = snapshot.stacks.frames(snapshot.heaps[block.heap], stack)
+    return [_frame(snapshot, address) for address in frames]
+
+
+def _frame(snapshot: Snapshot, address: int) -> Record:
+    module = snapshot.process.module_map.at(address)
+    return {
+        "address": hex(address),
+        "module": module.name if module else None,
+        "symbol": None,
+        "offset": address - module.span.start if module else None,
+        "file": None,
+        "line": None,
+        "trust": "exact",
+    }
 
 
 def columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:

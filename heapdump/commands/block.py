@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._blocks import Recorder, columns, walk_gaps
+from heapdump.commands._blocks import Recorder, columns, frame_records, stack_number, walk_gaps
 from heapdump.commands._shared import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Lines, Record, Table
@@ -71,7 +71,7 @@ def _record(snapshot: Snapshot, found: Located, address: int) -> Record:
     return record | {
         "offset": found.offset,
         "relation": found.relation,
-        "frames": [],
+        "frames": frame_records(snapshot, block, stack_number(snapshot, block)) if block else [],
         "neighbours": [recorder(b) for b in found.neighbours],
         "content": _content_record(content) if content else None,
     }
@@ -97,5 +97,9 @@ def _parts(snapshot: Snapshot, found: Located, address: int) -> list[Table[Any] 
     content = _content(snapshot, found)
     if block is not None and content is not None:
         parts.append(Lines([[("content: ", "bold"), (content.guess, "")], *([(line, "")] for line in hex_lines(content.data, block.address))]))
+    if block is not None and (stack := stack_number(snapshot, block)):
+        frames = snapshot.stacks.frames(heaps[block.heap], stack)
+        title = f"allocated by stack {stack:#x}:"
+        parts.append(Lines([[(title, "bold")], *([(f"  {snapshot.process.where(address)}", "")] for address in frames)]))
     parts.append(Table(columns(heaps), found.neighbours, title="Neighbours", empty="no block near it"))
     return parts

@@ -78,7 +78,7 @@ def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], wante
     rows = _ordered(request, snapshot, rows)
 
     def records() -> Iterator[Record]:
-        return map(Recorder(snapshot), table.blocks(rows))
+        return Recorder(snapshot).of(rows)
 
     limit = len(rows) if request.limit is None else request.limit
     shown = list(table.blocks(rows[:limit]))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from heapdump.blocks.table import Block
     from heapdump.session import Snapshot
 
-    Row = tuple[Block, LargeBlock]
+    Row = tuple[Block, LargeBlock, int]
 
 VIEW: tuple[Column[Row], ...] = (
     Column("ListEntry", lambda r: f"{r[1].list_entry:#x}", "its node on _HEAP.VirtualAllocdBlocks", right=True, rank=2),
@@ -27,8 +27,16 @@ VIEW: tuple[Column[Row], ...] = (
     Column("Size", lambda r: text.count(r[0].size), "bytes the program asked for: CommitSize minus the header's unused count", right=True),
     Column("", lambda r: text.size(r[0].size), "the same in units of 1024", right=True, rank=1),
     Column("Commit", lambda r: text.count(r[1].commit_bytes), "_HEAP_VIRTUAL_ALLOC_ENTRY.CommitSize", right=True, rank=1),
+    Column("Flags", lambda r: " ".join(_flags(r[0])) or "-", "flags of the entry header", rank=4),
+    Column("Stack", lambda r: f"{r[2]:#x}" if r[2] else "-", "number of the stack that allocated it, where stacks were recorded (gflags +ust)", right=True, rank=5),
     Column("Reserve", lambda r: text.count(r[1].reserve_bytes), "_HEAP_VIRTUAL_ALLOC_ENTRY.ReserveSize", right=True, rank=3),
 )  # fmt: skip
+
+
+def _flags(block: Block) -> list[str]:
+    from heapdump.analyses.blocks import flag_words
+
+    return flag_words(block)
 
 
 @click.option("--heap", metavar="ADDR", help="Only this heap.")
@@ -60,18 +68,18 @@ def _rows(snapshot: Snapshot, heap: int | None) -> list[Row]:
     from heapdump.analyses.blocks import Filter, Owners, select
 
     table = snapshot.walk.table
-    blocks = table.blocks(select(table, snapshot.heaps, Filter(heap=heap, kind="virtual")))
-    owners = Owners(snapshot.heaps)
-    pairs = ((block, owners.large_block(block)) for block in blocks)
-    return [(block, large) for block, large in pairs if large is not None]
+    rows = select(table, snapshot.heaps, Filter(heap=heap, kind="virtual"))
+    owners, stacks = Owners(snapshot.heaps), snapshot.stacks.numbers(rows).tolist()
+    found = ((block, owners.large_block(block), stack) for block, stack in zip(table.blocks(rows), stacks, strict=True))
+    return [(block, large, stack) for block, large, stack in found if large is not None]
 
 
 def _recorder(snapshot: Snapshot) -> Callable[[Row], Record]:
     recorder = Recorder(snapshot)
 
     def record(row: Row) -> Record:
-        block, large = row
-        return recorder(block) | {
+        block, large, stack = row
+        return recorder.record(block, stack) | {
             "list_entry": hex(large.list_entry),
             "commit_bytes": large.commit_bytes,
             "reserve_bytes": large.reserve_bytes,

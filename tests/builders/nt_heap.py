@@ -68,14 +68,18 @@ class NtHeapBuilder:
         elif front_end == "lfh":
             self._plan.front_end_entry = self._lfh()
 
-    def busy(self, size: int, fill: bytes = b"") -> int:
+    def busy(self, size: int, fill: bytes = b"", trace: int = 0) -> int:
         """Append a busy entry for a request of `size` bytes; returns the user pointer.
 
-        `fill` goes to the start of the user area, the rest of which is zero.
+        `fill` goes to the start of the user area, the rest of which is zero. `trace`: the block gets a front
+        prefix that points at this record of an allocation stack (from 6000 on).
         """
-        if len(fill) > size:
-            raise ValueError(f"{len(fill)} bytes do not fit in a block of {size}")
-        return self._append("busy", self._units(size), size, bytes(fill)).address + self._granule
+        if len(fill) > size or (trace and self._classic):
+            raise ValueError(f"a block of {size} bytes cannot have these {len(fill)} bytes, or no front prefix")
+        prefix = 2 * self._granule if trace else 0
+        entry = self._append("busy", self._units(size + prefix), size, bytes(fill))
+        entry.trace = trace
+        return entry.address + self._granule + prefix
 
     def many(self, sizes: NDArray[np.int64]) -> int:
         """Append busy entries for requests of `sizes` bytes, millions if need be; returns the first entry's address.
@@ -268,7 +272,7 @@ class NtHeapBuilder:
         )
 
     def _busy_truth(self, entry: Entry) -> BusyTruth:
-        user = entry.address + self._granule
+        user = entry.address + self._granule * (3 if entry.trace else 1)
         return BusyTruth(entry.address, user, entry.requested, entry.units * self._granule)
 
     def _large_truth(self, block: LargeBlock) -> LargeTruth:

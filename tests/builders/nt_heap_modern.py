@@ -59,7 +59,7 @@ class ModernHeapEncoder:
             return
         flags, unused = {
             "header": (1, 1),
-            "busy": (1, entry.units * granule - entry.requested),
+            "busy": (1, 0x42 if entry.trace else entry.units * granule - entry.requested),
             "internal": (9, entry.units * granule - entry.requested),
             "free": (0, 0),
             "ucr": (1, 3),
@@ -67,8 +67,14 @@ class ModernHeapEncoder:
         offset = 0 if segment.base == self.plan.base else (entry.address >> 16) - (segment.base >> 16) + 1
         code = self._code(entry.units, flags, previous, offset, unused)
         self.image.write(entry.address + self.layout.code, code)
+        user = entry.address + granule
+        if entry.trace:
+            self.image.word(user, entry.trace)
+            whole = entry.units * granule - entry.requested
+            self.image.write(user + granule + self.layout.code, struct.pack("<IHBB", 1, whole, 2, 5))
+            user += 2 * granule
         if entry.content:
-            self.image.write(entry.address + granule, entry.content)
+            self.image.write(user, entry.content)
 
     def _many(self, segment: Segment, entry: Entry, previous: int) -> None:
         """The headers of many busy entries at once, as in `_code`."""

@@ -26,6 +26,8 @@ class Entry:
     kind: EntryKind
     requested: int = 0
     content: bytes = b""
+    trace: int = 0
+    """Of a busy entry from 6000 on: address of the record of the stack that allocated it; 0 = no front prefix."""
     many: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
     """Of kind `many`: (granules, bytes asked for) of each of the busy entries that lie in this one's place."""
 

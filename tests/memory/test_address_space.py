@@ -222,3 +222,28 @@ def test_words_are_all_aligned_words_of_single_ranges_in_the_span(raw, base, del
             value = bytes(expected[address + i] for i in range(width))
             assert found.pop(address) == int.from_bytes(value, "little")
     assert found == {}
+
+
+@pytest.mark.property
+@given(
+    ranges=st.lists(st.tuples(st.integers(0, 300), st.integers(1, 80), st.integers(0, 4000)), max_size=6),
+    addresses=st.lists(st.integers(0, 400), max_size=30),
+    size=st.sampled_from([1, 2, 4, 8]),
+)
+def test_gathered_integers_are_those_read_one_by_one(ranges, addresses, size):
+    space = space_of(*ranges)
+    values, there = space.gather(np.array(addresses, np.uint64), size)
+    for address, value, found in zip(addresses, values.tolist(), there.tolist(), strict=True):
+        inside = any(int(a) <= address and address + size <= int(b) for a, b in zip(space.starts, space.ends, strict=True))
+        assert found == inside
+        assert value == (space.integer(address, size) if inside else 0)
+
+
+def test_file_words_are_the_files_bytes_where_they_lie():
+    space = space_of((0x1000, 64, 100))
+    assert space.file_place(Span(0x1004, 0x1044)) is None
+    assert space.file_place(Span(0x1004, 0x1010)) == 104
+    assert space.file_place(Span(0x1001, 0x1009)) is None
+    assert space.file_words(8).tobytes() == FILE[8:]
+    assert space.file_words(12).tobytes() == FILE[12 : 12 + (4096 - 12) // 8 * 8]
+    space.forget(Span(0, 1 << 20))

@@ -1,0 +1,80 @@
+"""Recorded allocation stacks (`gflags +ust`): the stack trace database and the records of later builds, as addresses.
+
+A stack has a number: below 64 Ki it is an index into the database (XP and Server 2003, and where an entry carries
+HEAP_ENTRY_EXTRA), else it is the address of a record {next, hash u32, depth u32, frames} (7 and later). The database is
+found without symbols: a pointer in ntdll's data to a 64 KiB boundary where it names itself (heap-structures.md §4).
+"""
+
+from __future__ import annotations
+
+from functools import cache, cached_property
+
+from heapdump.layouts import Layout
+from heapdump.process.model import Process, View
+
+FIRST_ADDRESS = 0x10000
+_MOST_FRAMES = 64
+_PAGE = 0x1000
+
+
+class StackDatabase:
+    """The recorded stacks of one view."""
+
+    def __init__(self, process: Process, view: View) -> None:
+        """Reads nothing yet."""
+        self._process, self._view = process, view
+        self.frames = cache(self._frames)
+
+    def _frames(self, stack: int) -> tuple[int, ...] | None:
+        """Return addresses, innermost first; None where the record is not in the dump or cannot be one."""
+        return self._of_record(stack) if stack >= FIRST_ADDRESS else self._of_index(stack)
+
+    def _of_record(self, address: int) -> tuple[int, ...] | None:
+        view, pointer = self._view, self._view.pointer_bytes
+        depth = view.space.try_integer(address + pointer + 4, 2)
+        return None if depth is None or address % pointer else self._read(address + pointer + 8, depth)
+
+    def _of_index(self, index: int) -> tuple[int, ...] | None:
+        if self.database is None or not 0 < index <= self.database["NumberOfEntriesAdded"]:
+            return None
+        view = self._view
+        entry = view.space.try_pointer(self.database["EntryIndexArray"] - index * view.pointer_bytes)
+        fields = view.struct("_RTL_STACK_TRACE_ENTRY", entry, self._layout) if entry else None
+        if entry is None or fields is None or self._layout is None or fields["Index"] != index:
+            return None
+        return self._read(entry + self._layout["_RTL_STACK_TRACE_ENTRY"].offset("BackTrace"), fields["Depth"])
+
+    def _read(self, address: int, depth: int) -> tuple[int, ...] | None:
+        pointer = self._view.pointer_bytes
+        data = self._view.space.try_read(address, depth * pointer) if 0 < depth <= _MOST_FRAMES else None
+        if data is None:
+            return None
+        return tuple(int.from_bytes(data[i : i + pointer], "little") for i in range(0, len(data), pointer))
+
+    @cached_property
+    def _layout(self) -> Layout | None:
+        """The likeliest layout that has a stack trace database."""
+        return next((layout for layout in self._view.layouts if "_STACK_TRACE_DATABASE" in layout), None)
+
+    @cached_property
+    def database(self) -> dict[str, int] | None:
+        """Members of the stack trace database; None where there is none in the dump."""
+        if self._layout is None:
+            return None
+        view, tried = self._view, set[int]()
+        for module in self._process.modules:
+            if module.name.lower() != "ntdll.dll":
+                continue
+            for _, words in view.space.words(module.span):
+                tried.update(words[(words % 0x10000 == 0) & (words > 0)].tolist())
+        found = (self._at(address) for address in sorted(tried))
+        return next((fields for fields in found if fields is not None), None)
+
+    def _at(self, address: int) -> dict[str, int] | None:
+        """The database's members when it lies there: it names itself, and its parts are in order."""
+        fields = self._view.struct("_STACK_TRACE_DATABASE", address, self._layout)
+        if fields is None or fields["CommitBase"] != address:
+            return None
+        top, used = fields["EntryIndexArray"], fields["NumberOfEntriesAdded"] * self._view.pointer_bytes
+        in_order = address < fields["NextFreeUpperMemory"] <= top and top % _PAGE == 0
+        return fields if in_order and used <= top - fields["NextFreeUpperMemory"] else None
