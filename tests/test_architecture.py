@@ -22,7 +22,7 @@ ALLOWED = {
     "blocks": {"spans", "errors"},
     "kernels": set(),
     "heaps": {"process", "memory", "layouts", "blocks", "kernels", "spans"},
-    "analyses": {"process", "memory", "blocks", "spans", "errors"},
+    "analyses": {"process", "memory", "blocks", "kernels", "spans", "errors"},
     "render": {"spans", "errors"},
     "index": {"blocks", "errors"},
     "session": {"dump", "memory", "process", "heaps", "blocks", "analyses", "index"},
@@ -31,7 +31,7 @@ ALLOWED = {
 }
 """Room → rooms it may import at run time. `session` wires the ladder up to the usage map that several commands share."""
 
-PACKAGES = {"minidump": {"dump/small.py"}, "cabarchive": {"dump/unpack.py"}, "zstandard": {"dump/unpack.py"}, "rich": {"render/table.py"}, "numba": {"kernels/__init__.py"}, "pefile": set(), "capstone": set()}
+PACKAGES = {"minidump": {"dump/small.py"}, "cabarchive": {"dump/unpack.py"}, "zstandard": {"dump/unpack.py"}, "rich": {"render/table.py"}, "numba": {"kernels/__init__.py"}, "pefile": {"process/images.py"}, "capstone": set()}
 
 
 def room(path: Path) -> str:

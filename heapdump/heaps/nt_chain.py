@@ -16,7 +16,7 @@ from heapdump.blocks.table import BUSY, INTERNAL
 from heapdump.heaps.nt_entry import HEADER_CODE, INTERNAL_FLAG, LAST_FLAG, RANGE_END_CODE, Headers, headers_at, unasked
 from heapdump.heaps.nt_generation import Generation
 from heapdump.heaps.nt_windows import Stretch, Window
-from heapdump.kernels import chain, compiled_if_worth
+from heapdump.kernels import chain, compiled_if_worth, run
 
 _ROWS = 1 << 16
 
@@ -78,14 +78,10 @@ def _by_arrays(
 def _follow(
     g: Generation, words: NDArray[np.int64], at: int, stretch: Stretch, blocks: int
 ) -> tuple[NDArray[np.int64], int]:
-    """(granules of the headers, where it stopped). Plain Python reads and writes memoryviews twice as fast as arrays."""
-    stop, end = stretch.stop, stretch.end
-    out = np.empty(min(_ROWS, stop - at), np.int64)
-    quick = compiled_if_worth(chain.follow, blocks)
-    if quick is not None:
-        count, stopped = quick(words, at, stop, end, g.stride, g.lead, g.key, out)
-    else:
-        count, stopped = chain.follow(memoryview(words), at, stop, end, g.stride, g.lead, g.key, memoryview(out))  # type: ignore[arg-type]
+    """(granules of the headers, where it stopped)."""
+    out = np.empty(min(_ROWS, stretch.stop - at), np.int64)
+    arguments = (words, at, stretch.stop, stretch.end, g.stride, g.lead, g.key, out)
+    count, stopped = run(chain.follow, blocks, *arguments)
     return out[:count], stopped
 
 

@@ -38,3 +38,14 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any] | None:
         return numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # numba found no folder it may write its cache to
         return numba.njit(nogil=True)(function)
+
+
+def run(function: Callable[..., Any], worth: int, *arguments: Any) -> Any:
+    """Calls a kernel, compiled where that pays for `worth` items, else as it is.
+
+    Plain Python reads and writes memoryviews twice as fast as arrays.
+    """
+    quick = compiled_if_worth(function, worth)
+    if quick is not None:
+        return quick(*arguments)
+    return function(*(memoryview(value) if hasattr(value, "__array_interface__") else value for value in arguments))

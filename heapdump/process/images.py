@@ -1,0 +1,171 @@
+"""PE facts of a module through pefile: sections, export names, function bounds, PDB identity.
+
+Read from the module's memory in the dump; where that is missing, from the file under `--image-path` that has the same
+time stamp and size. Tables are read with numpy: pefile would make an object of each of ntdll's 2,500 exports.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pefile
+from numpy.typing import NDArray
+
+from heapdump.memory.space import AddressSpace
+from heapdump.process.model import Module
+
+_HEADER_BYTES = 0x1000
+_MOST_EXPORTS = 1 << 16
+_MOST_FUNCTIONS = 1 << 21
+_LONGEST_NAME = 4096
+_EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6  # indices of data directories (winnt.h)
+ReadRva = Callable[[int, int], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """Named exports by address: `rva` (n,) uint32 ascending, `names` of the same length; forwarders are left out."""
+
+    rva: NDArray[np.uint32]
+    names: tuple[str, ...]
+
+    def at(self, rva: int) -> tuple[str, int] | None:
+        """(name, its RVA) of the last export at or below an RVA; None below the first."""
+        i = int(np.searchsorted(self.rva, rva, side="right")) - 1
+        return (self.names[i], int(self.rva[i])) if i >= 0 else None
+
+
+class Image:
+    """One module's image; `source` says where it was read."""
+
+    def __init__(self, headers: pefile.PE, read: ReadRva, source: str) -> None:
+        """Use `open_image`."""
+        self._headers, self.read, self.source = headers, read, source
+
+    @property
+    def is_x64(self) -> bool:
+        """True for PE32+ of AMD64."""
+        return bool(self._headers.FILE_HEADER.Machine == pefile.MACHINE_TYPE["IMAGE_FILE_MACHINE_AMD64"])
+
+    @cached_property
+    def exports(self) -> Exports:
+        """Its named exports; none where the table is not there or makes no sense."""
+        return _exports(self.read, *self._directory(_EXPORT))
+
+    @cached_property
+    def functions(self) -> NDArray[np.uint32]:
+        """RUNTIME_FUNCTION rows of x64 images: (n, 3) uint32 begin, end, unwind information, ascending by begin."""
+        rva, size = self._directory(_EXCEPTION) if self.is_x64 else (0, 0)
+        data = self.read(rva, min(size, 12 * _MOST_FUNCTIONS) // 12 * 12) if size else None
+        rows = np.frombuffer(data or b"", "<u4").reshape(-1, 3)
+        rows = rows[rows[:, 0] < rows[:, 1]]
+        return rows[np.argsort(rows[:, 0], kind="stable")]
+
+    def function_at(self, rva: int) -> tuple[int, int, int] | None:
+        """(begin, end, unwind information) of the function whose code holds an RVA, as RVAs."""
+        i = int(np.searchsorted(self.functions[:, 0], rva, side="right")) - 1
+        if i < 0 or rva >= self.functions[i, 1]:
+            return None
+        begin, end, unwind = (int(value) for value in self.functions[i])
+        return begin, end, unwind
+
+    def _directory(self, index: int) -> tuple[int, int]:
+        directories = self._headers.OPTIONAL_HEADER.DATA_DIRECTORY
+        if index >= len(directories):
+            return 0, 0
+        return int(directories[index].VirtualAddress), int(directories[index].Size)
+
+
+def open_image(space: AddressSpace, module: Module, image_path: Path | None) -> Image | None:
+    """The module's image from memory, else from the folder of image files; None where neither has it."""
+    header = space.try_read(module.span.start, _HEADER_BYTES)
+    parsed = _parsed(header) if header else None
+
+    def from_memory(rva: int, size: int) -> bytes | None:
+        return space.try_read(module.span.start + rva, size) if rva + size <= module.span.size else None
+
+    if parsed is not None and _has_tables(parsed, from_memory):
+        return Image(parsed, from_memory, "memory")
+    found = _file_image(module, image_path) if image_path else None
+    if found is None and parsed is not None:
+        return Image(parsed, from_memory, "memory")
+    return found
+
+
+def _has_tables(headers: pefile.PE, read: ReadRva) -> bool:
+    """True when the export table is in the dump, or there is none."""
+    entry = headers.OPTIONAL_HEADER.DATA_DIRECTORY[:1]
+    return not entry or not entry[0].Size or read(int(entry[0].VirtualAddress), 40) is not None
+
+
+def _file_image(module: Module, folder: Path) -> Image | None:
+    """A file of that name below the folder, directly or in a symbol store, with the module's time stamp and size."""
+    key = f"{module.timestamp:08X}{module.span.size:x}"
+    for path in (folder / module.name, folder / module.name / key / module.name, folder / module.name.lower()):
+        try:
+            data = path.read_bytes() if path.is_file() else b""
+        except OSError:
+            continue
+        headers = _parsed(data) if data else None
+        if headers is None or (headers.FILE_HEADER.TimeDateStamp, headers.OPTIONAL_HEADER.SizeOfImage) != (
+            module.timestamp,
+            module.span.size,
+        ):
+            continue
+
+        def from_file(rva: int, size: int, headers: pefile.PE = headers) -> bytes | None:
+            found = headers.get_data(rva, size)
+            return found if len(found) == size else None
+
+        return Image(headers, from_file, str(path))
+    return None
+
+
+def _parsed(data: bytes) -> pefile.PE | None:
+    try:
+        return pefile.PE(data=data, fast_load=True)
+    except (pefile.PEFormatError, ValueError, IndexError, AttributeError):
+        return None
+
+
+def _exports(read: ReadRva, rva: int, size: int) -> Exports:
+    table = read(rva, 40) if size else None
+    if table is None:
+        return Exports(np.empty(0, np.uint32), ())
+    functions, names, at_functions, at_names, at_ordinals = (
+        int.from_bytes(table[i : i + 4], "little") for i in range(20, 40, 4)
+    )
+    if max(functions, names) > _MOST_EXPORTS:
+        return Exports(np.empty(0, np.uint32), ())
+    starts, texts, ordinals = read(at_functions, 4 * functions), read(at_names, 4 * names), read(at_ordinals, 2 * names)
+    if starts is None or texts is None or ordinals is None:
+        return Exports(np.empty(0, np.uint32), ())
+    rvas = np.frombuffer(starts, "<u4")
+    order = np.frombuffer(ordinals, "<u2")
+    good = order < len(rvas)
+    where = rvas[order[good]]
+    code = (where < rva) | (where >= rva + size)  # one inside the table is the name of a forwarder
+    places = np.frombuffer(texts, "<u4")[good][code]
+    where = where[code]
+    by_rva = np.argsort(where, kind="stable")
+    pool = _Names(read, rva, size)
+    named = [pool.at(place) for place in places[by_rva].tolist()]
+    return Exports(where[by_rva], tuple(named))
+
+
+class _Names:
+    """Zero-ended names, most of which lie in the export directory itself."""
+
+    def __init__(self, read: ReadRva, rva: int, size: int) -> None:
+        self._read, self._rva = read, rva
+        self._data = read(rva, size) or b""
+
+    def at(self, rva: int) -> str:
+        start = rva - self._rva
+        end = self._data.find(b"\0", start) if 0 <= start < len(self._data) else -1
+        raw = self._data[start:end] if end >= 0 else (self._read(rva, 256) or b"").partition(b"\0")[0]
+        return raw[:_LONGEST_NAME].decode("latin-1")

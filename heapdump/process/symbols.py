@@ -1,0 +1,110 @@
+"""Names of code addresses: `module!export+0x8b` as well as the dump and the image files allow, each with its trust.
+
+exact: the module and the offset in it are certain, or a PDB says so. derived: the export lies in the same function by the
+image's unwind data. guess: the nearest export below, on processors whose images do not tell where functions end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from heapdump.memory.regions import Kind, State
+from heapdump.process.images import Image, open_image
+from heapdump.process.model import Module, Process
+from heapdump.spans import SpanMap
+
+_EXECUTABLE = 0xF0  # PAGE_EXECUTE… (winnt.h)
+_FARTHEST_GUESS = 0x4000
+"""Bytes behind an export beyond which it names nothing where function bounds are not known: few functions are longer."""
+
+_RUNTIMES = {
+    "clr.dll": ".NET", "coreclr.dll": ".NET", "mscorwks.dll": ".NET", "mono-2.0-sgen.dll": "Mono", "jvm.dll": "Java",
+    "v8.dll": "V8", "node.exe": "V8", "chrome.dll": "V8", "electron.exe": "V8", "libcef.dll": "V8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A code address with its name. `offset` counts from the symbol, or from the module where there is no symbol.
+
+    `module` None: in no loaded module; `note` says what is there (unloaded module, managed code …).
+    """
+
+    address: int
+    module: str | None
+    symbol: str | None
+    offset: int | None
+    file: str | None
+    line: int | None
+    trust: Literal["exact", "derived", "guess"]
+    note: str = ""
+
+    def __str__(self) -> str:
+        """`halcon!HXmalloc+0x8b`, `module+0x1234`, or `0x7fe83e3bcf6`."""
+        if self.module is None:
+            return f"{self.address:#x}{f' ({self.note})' if self.note else ''}"
+        if self.symbol is None:
+            return f"{self.module}+{self.offset:#x}{f' ({self.note})' if self.note else ''}"
+        where = f"{self.module}!{self.symbol}" + (f"+{self.offset:#x}" if self.offset else "")
+        return f"{where} [{self.file}:{self.line}]" if self.file else where
+
+
+class Namer:
+    """Names addresses; parses only the images of modules that are asked for, each once."""
+
+    def __init__(self, process: Process, image_path: Path | None = None) -> None:
+        """`image_path`: folder of image files for modules whose memory is not in the dump."""
+        self._process, self._image_path = process, image_path
+        self._unloaded = SpanMap((module.span, module) for module in process.unloaded)
+        self.image = cache(self._image)
+        self.name = cache(self._name)
+        self._runtimes = sorted({_RUNTIMES[m.name.lower()] for m in process.modules if m.name.lower() in _RUNTIMES})
+
+    def frame(self, address: int) -> Frame:
+        """The frame of a return address: the call before it counts, which may be the last of its function."""
+        return self.name(address, 1)
+
+    def _image(self, module: Module) -> Image | None:
+        return open_image(self._process.space, module, self._image_path)
+
+    def _name(self, address: int, back: int) -> Frame:
+        """`back`: bytes before the address at which the function is looked up."""
+        module = self._process.module_map.at(address - back)
+        if module is None:
+            return self._elsewhere(address)
+        rva = address - module.span.start
+        found = self._export(module, rva - back)
+        if found is None:
+            return Frame(address, module.name, None, rva, None, None, "exact")
+        name, start, trust = found
+        return Frame(address, module.name, name, rva - start, None, None, trust)
+
+    def _export(self, module: Module, rva: int) -> tuple[str, int, Literal["derived", "guess"]] | None:
+        """(export, its RVA, trust) for code at an RVA; None where the nearest export is another function's."""
+        image = self.image(module)
+        found = image.exports.at(rva) if image else None
+        if image is None or found is None:
+            return None
+        name, start = found
+        if image.is_x64 and len(image.functions):
+            function = image.function_at(rva)
+            inside = start == rva if function is None else function[0] <= start
+            return (name, start, "derived") if inside else None
+        return (name, start, "guess") if rva - start < _FARTHEST_GUESS else None
+
+    def _elsewhere(self, address: int) -> Frame:
+        gone = self._unloaded.at(address)
+        if gone is not None:
+            offset = address - gone.span.start
+            return Frame(address, gone.name, None, offset, None, None, "derived", "unloaded")
+        regions = self._process.regions
+        i = regions.index_at(address)
+        if i is None or regions.state[i] != State.MEM_COMMIT:
+            return Frame(address, None, None, None, None, None, "exact", "no memory" if regions.is_complete_map else "")
+        if regions.type[i] == Kind.MEM_PRIVATE and int(regions.protect[i]) & _EXECUTABLE:
+            what = f"generated code, perhaps {' or '.join(self._runtimes)}" if self._runtimes else "generated code"
+            return Frame(address, None, None, None, None, None, "exact", what)
+        return Frame(address, None, None, None, None, None, "exact", "")
