@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from heapdump.blocks.walk import Walk
     from heapdump.dump.open import Minidump
     from heapdump.process.model import Process, View
+    from heapdump.process.symbols import Namer
 
 VERSION = "0.1.0"
 
@@ -86,6 +87,12 @@ class Snapshot:
         from heapdump.analyses.stacks import Stacks
 
         return Stacks(self.process, self.heaps, self.walk.table)
+
+    def namer(self, image_path: Path | None = None) -> Namer:
+        """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump."""
+        from heapdump.process.symbols import Namer
+
+        return Namer(self.process, image_path)
 
     @property
     def gaps(self) -> tuple[str, ...]:

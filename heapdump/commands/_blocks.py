@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from heapdump.blocks.records import Heap
     from heapdump.blocks.table import Block
+    from heapdump.commands._shared import Request
+    from heapdump.process.symbols import Frame
     from heapdump.session import Snapshot
 
 _BATCH = 4096
@@ -69,23 +71,25 @@ def stack_number(snapshot: Snapshot, block: Block) -> int:
     return int(snapshot.stacks.numbers(np.array([block.row], np.int64))[0])
 
 
-def frame_records(snapshot: Snapshot, block: Block, stack: int) -> list[Record]:
-    """The frames of the block's stack, innermost first (interface.md, frame F)."""
-    frames = snapshot.stacks.frames(snapshot.heaps[block.heap], stack)
-    return [_frame(snapshot, address) for address in frames]
-
-
-def _frame(snapshot: Snapshot, address: int) -> Record:
-    module = snapshot.process.module_map.at(address)
+def frame_record(frame: Frame) -> Record:
+    """A frame (interface.md, F)."""
     return {
-        "address": hex(address),
-        "module": module.name if module else None,
-        "symbol": None,
-        "offset": address - module.span.start if module else None,
-        "file": None,
-        "line": None,
-        "trust": "exact",
+        "address": hex(frame.address),
+        "module": frame.module,
+        "symbol": frame.symbol,
+        "offset": frame.offset,
+        "file": frame.file,
+        "line": frame.line,
+        "trust": frame.trust,
+        **({"note": frame.note} if frame.note else {}),
     }
+
+
+def frames_of(request: Request, snapshot: Snapshot, block: Block) -> list[Frame]:
+    """The frames of the stack that allocated the block, innermost first; none where none is recorded."""
+    stack = stack_number(snapshot, block)
+    namer = snapshot.namer(request.image_path)
+    return [namer.frame(address) for address in snapshot.stacks.frames(snapshot.heaps[block.heap], stack)]
 
 
 def columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:

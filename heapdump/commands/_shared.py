@@ -44,6 +44,7 @@ class Request:
     progress: bool
     explain: bool
     use_index: bool
+    image_path: Path | None
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Snapshot]:
@@ -188,7 +189,7 @@ _OPTIONS = (
     click.option("--symbols", metavar="PATH", help="Symbol path; no command of this version reads symbols."),
     click.option(
         "--image-path", type=click.Path(path_type=Path), metavar="DIR",
-        help="Where the PE files of modules are; no command of this version reads them.",
+        help="Where the PE files of modules are whose memory is not in the dump.",
     ),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True),
     click.option("-q", "--quiet", is_flag=True, help="No diagnostics on stderr."),
@@ -242,8 +243,7 @@ def _request(values: dict[str, Any]) -> Request:
     everything, limit = take("all_"), take("limit")
     as_json, format_ = take("json_"), take("format_")
     quiet, verbose = take("quiet"), take("verbose")
-    for not_yet_used in ("symbols", "image_path"):
-        take(not_yet_used)
+    take("symbols")  # not read by this version
     return Request(
         dump=take("dump") or on_group,
         format="json" if as_json else format_,
@@ -256,4 +256,5 @@ def _request(values: dict[str, Any]) -> Request:
         progress=not take("no_progress"),
         explain=take("explain"),
         use_index=not take("no_cache"),
+        image_path=take("image_path"),
     )

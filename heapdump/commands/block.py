@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._blocks import Recorder, columns, frame_records, stack_number, walk_gaps
+from heapdump.commands._blocks import Recorder, columns, frame_record, frames_of, stack_number, walk_gaps
 from heapdump.commands._shared import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Lines, Record, Table
@@ -35,9 +35,9 @@ def command(request: Request, address: int) -> int:
         found = locate(snapshot.walk.table, snapshot.process.space, address)
         answer = Answer(
             "block",
-            data=lambda: _record(snapshot, found, address),
-            records=lambda: [_record(snapshot, found, address)],
-            parts=lambda: _parts(snapshot, found, address),
+            data=lambda: _record(request, snapshot, found, address),
+            records=lambda: [_record(request, snapshot, found, address)],
+            parts=lambda: _parts(request, snapshot, found, address),
             gaps=walk_gaps(snapshot),
         )
         return request.emit(snapshot, answer)
@@ -61,7 +61,7 @@ def _content_record(content: Content) -> Record:
     }
 
 
-def _record(snapshot: Snapshot, found: Located, address: int) -> Record:
+def _record(request: Request, snapshot: Snapshot, found: Located, address: int) -> Record:
     recorder, block = Recorder(snapshot), found.block
     names = ("address", "entry", "heap", "segment", "kind", "state", "size", "entry_size", "flags", "stack", "trust")
     record: Record = recorder(block) if block else dict.fromkeys(names)
@@ -71,13 +71,13 @@ def _record(snapshot: Snapshot, found: Located, address: int) -> Record:
     return record | {
         "offset": found.offset,
         "relation": found.relation,
-        "frames": frame_records(snapshot, block, stack_number(snapshot, block)) if block else [],
+        "frames": [frame_record(frame) for frame in frames_of(request, snapshot, block)] if block else [],
         "neighbours": [recorder(b) for b in found.neighbours],
         "content": _content_record(content) if content else None,
     }
 
 
-def _parts(snapshot: Snapshot, found: Located, address: int) -> list[Table[Any] | Lines]:
+def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -> list[Table[Any] | Lines]:
     from heapdump.analyses.content import hex_lines
     from heapdump.analyses.regions import select
 
@@ -97,9 +97,8 @@ def _parts(snapshot: Snapshot, found: Located, address: int) -> list[Table[Any] 
     content = _content(snapshot, found)
     if block is not None and content is not None:
         parts.append(Lines([[("content: ", "bold"), (content.guess, "")], *([(line, "")] for line in hex_lines(content.data, block.address))]))
-    if block is not None and (stack := stack_number(snapshot, block)):
-        frames = snapshot.stacks.frames(heaps[block.heap], stack)
-        title = f"allocated by stack {stack:#x}:"
-        parts.append(Lines([[(title, "bold")], *([(f"  {snapshot.process.where(address)}", "")] for address in frames)]))
+    if block is not None and (frames := frames_of(request, snapshot, block)):
+        title = f"allocated by stack {stack_number(snapshot, block):#x}:"
+        parts.append(Lines([[(title, "bold")], *([(f"  {frame}", "")] for frame in frames)]))
     parts.append(Table(columns(heaps), found.neighbours, title="Neighbours", empty="no block near it"))
     return parts

@@ -1,0 +1,168 @@
+"""`leaks`: busy blocks by who allocated them, or by what they are."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import click
+
+from heapdump.commands._blocks import frame_record, walk_gaps
+from heapdump.commands._shared import Request, dump_command
+from heapdump.errors import WrongUsage
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Lines, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from heapdump.analyses.leaks import By, LeakGroup, Leaks, Question
+    from heapdump.analyses.suppressions import Suppressions
+    from heapdump.process.symbols import Frame
+    from heapdump.session import Snapshot
+
+KEYS = ["stack", "caller", "module", "size", "heap", "type", "content"]
+_SHOWN_FRAMES = 8
+
+
+def _sizes(found: LeakGroup) -> str:
+    low, high = found.group.min_size, found.group.max_size
+    return text.count(low) if low == high else f"{low:,}..{high:,}"
+
+
+VIEW: tuple[Column[LeakGroup], ...] = (
+    Column("Bytes", lambda g: text.count(g.group.bytes), "requested bytes of the group's busy blocks", right=True),
+    Column("", lambda g: text.size(g.group.bytes), "the same in units of 1024", right=True, rank=1),
+    Column("Share", lambda g: text.share(g.group.share), "of the bytes of all blocks asked about", right=True),
+    Column("Blocks", lambda g: text.count(g.group.count), "busy blocks", right=True),
+    Column("Sizes", _sizes, "smallest and largest requested size", right=True, rank=2),
+    Column("Key", lambda g: g.key, "what the blocks have in common; of a stack the first frame outside allocator modules", flexible=24),
+)
+
+
+@click.option("--group-by", "by", type=click.Choice(KEYS), help="What blocks are put together by.  [default: stack, or type where none is recorded]")
+@click.option("--heap", metavar="ADDR", help="Only this heap.")
+@click.option("--size", metavar="A..B", help="Only requested sizes from A up to B inclusive; one number: exactly that.")
+@click.option("--min-bytes", metavar="SIZE", default="0", help="Leave out smaller groups.")
+@click.option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
+@click.option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
+@click.option("--skip-module", multiple=True, metavar="NAME", help="This module only passes allocations on (repeatable).")
+@click.option("--full-stacks", is_flag=True, help="All frames, those of allocator modules too.")
+@click.option("--suppressions", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="LeakSanitizer's rules: leak:pattern.")
+@dump_command("leaks")
+def command(
+    request: Request, by: str | None, heap: str | None, size: str | None, min_bytes: str, focus: str | None,
+    ignore: str | None, skip_module: tuple[str, ...], full_stacks: bool, suppressions: Path | None,
+) -> int:  # fmt: skip
+    """Who allocated the memory that is busy, or what it is.
+
+    Every busy block counts, as in UMDH; groups with most bytes come first. Stacks are recorded when the program ran
+    under gflags +ust or page heap.
+
+    \b
+    heapdump leaks crash.dmp --group-by stack
+    heapdump leaks crash.dmp --group-by caller --skip-module mymalloc --min-bytes 1M
+    heapdump leaks crash.dmp --group-by type --heap 0x29fb0000
+    """
+    from heapdump.analyses.blocks import Filter, select
+    from heapdump.analyses.leaks import Question, find_leaks
+
+    request.refuse_sorting("leaks")
+    rules = _suppressions(suppressions)
+    with request.open() as snapshot:
+        span = text.parse_span(size, text.parse_size, 1) if size else None
+        wanted = Filter(heap=text.parse_address(heap) if heap else None, size=span)
+        rows = select(snapshot.walk.table, snapshot.heaps, wanted)
+        key = by or ("stack" if snapshot.stacks.are_recorded else "type")
+        question = Question(
+            cast("By", key), rows, text.parse_size(min_bytes), _regex("--focus", focus), _regex("--ignore", ignore), skip_module
+        )
+        namer = snapshot.namer(request.image_path)
+        leaks = find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules)
+        return request.emit(snapshot, _answer(request, snapshot, leaks, question, full_stacks=full_stacks))
+
+
+def _answer(request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, *, full_stacks: bool) -> Answer:
+    def records() -> Iterator[Record]:
+        return (_record(snapshot, found) for found in leaks.groups)
+
+    notes = [f"suppression {rule.text!r} matched nothing" for rule in leaks.unused]
+    missing = (f"{leaks.missing}; grouped by {leaks.by} instead",) if leaks.missing else ()
+    return Answer(
+        "leaks",
+        data=records,
+        records=records,
+        parts=lambda: _parts(request, snapshot, leaks, question, full_stacks=full_stacks),
+        gaps=(*walk_gaps(snapshot), *missing),
+        notes=tuple(notes),
+    )
+
+
+def _record(snapshot: Snapshot, found: LeakGroup) -> Record:
+    group, table = found.group, snapshot.walk.table
+    return {
+        "key": found.key,
+        "count": group.count,
+        "bytes": group.bytes,
+        "min_size": group.min_size,
+        "max_size": group.max_size,
+        "share": group.share,
+        "heaps": [hex(snapshot.heaps[heap].address) for heap in group.heaps],
+        "frames": [frame_record(frame) for frame in found.frames],
+        "sample": [hex(table.block(row).address) for row in group.sample],
+    }
+
+
+def _parts(
+    request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, *, full_stacks: bool
+) -> Iterator[Table[Any] | Lines]:
+    from heapdump.analyses.leaks import passes_on
+    from heapdump.analyses.suspects import suspects
+
+    if sentences := suspects(leaks, snapshot.heaps):
+        yield Lines([[("• ", ""), (sentence, "")] for sentence in sentences])
+    shown, hidden = request.shown(leaks.groups)
+    yield Table(VIEW, shown, hidden=hidden, empty="no busy block like that")
+    if leaks.groups:
+        total = f"{text.plural(leaks.blocks, 'busy block')} with {text.size(leaks.bytes)} in {text.plural(len(leaks.groups), 'group')}, by {leaks.by}"
+        yield Lines([[(total, "")]])
+    if leaks.by == "stack" and any(found.frames for found in shown):
+        folds = passes_on(question.skip) if not full_stacks else None
+        for number, found in enumerate(shown, 1):
+            if found.frames:
+                yield Lines(_stack(snapshot, number, found, folds))
+    for rule in leaks.suppressed:
+        yield Lines([[(f"suppressed by {rule.text}: {text.plural(rule.count, 'block')} with {text.size(rule.bytes)}", "dim")]])
+
+
+def _stack(
+    snapshot: Snapshot, number: int, found: LeakGroup, folds: Callable[[Frame], bool] | None
+) -> list[list[tuple[str, str]]]:
+    """The group's stack without the frames that only pass on, and some addresses."""
+    table = snapshot.walk.table
+    samples = " ".join(hex(table.block(row).address) for row in found.group.sample[:3])
+    frames: Sequence[Frame] = found.frames
+    if folds is not None:
+        frames = [frame for frame in frames if not folds(frame)][:_SHOWN_FRAMES] or frames
+    left = len(found.frames) - len(frames)
+    lines = [[(f"#{number}", "bold"), (f"  {text.count(found.group.bytes)} bytes in {text.plural(found.group.count, 'block')}, such as {samples}", "")]]
+    lines += [[(f"    {frame}", "")] for frame in frames]
+    return [*lines, [(f"    … {left} more (--full-stacks)", "dim")]] if left else lines
+
+
+def _regex(option: str, pattern: str | None) -> re.Pattern[str] | None:
+    if pattern is None:
+        return None
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise WrongUsage(f"{option} {pattern!r} is no regular expression: {error}") from error
+
+
+def _suppressions(path: Path | None) -> Suppressions:
+    from heapdump.analyses.suppressions import Suppressions, parse
+
+    if path is None:
+        return Suppressions()
+    return parse(path.read_text(encoding="utf-8", errors="replace").splitlines())

@@ -1,0 +1,135 @@
+"""`leaks` on built processes: by stack, caller, module, class, content, size; filters, suppressions, exit codes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from heapdump import cli
+from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.process.test_stacks import RECORDS, UST, record
+
+NTDLL, MINE, WRAP = 0x66001234, 0x67002000, 0x68003000
+STACKS = {
+    "run": (NTDLL, WRAP, MINE + 0x10, MINE + 0x900),
+    "load": (NTDLL, WRAP + 0x20, MINE + 0x200, MINE + 0x900),
+    "inner": (NTDLL, NTDLL + 8),
+}
+SIZES = {"run": [100, 200, 300], "load": [5000, 5000], "inner": [7]}
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> str:
+    """Three stacks and a block without one."""
+    heap = NtHeapBuilder(base=0x20000000000, flags=UST)
+    for number, name in enumerate(STACKS):
+        for size in SIZES[name]:
+            heap.busy(size, trace=RECORDS + 0x100 * number)
+    heap.busy(50)
+    built = ProcessBuilder().heap(heap.build())
+    for base, name in ((0x66000000, "msvcrt.dll"), (0x67000000, "vision.dll"), (0x68000000, "mymalloc.dll")):
+        built.module(base, 0x10000, rf"C:\acme\{name}")
+    built.region(RECORDS, 0x1000)
+    built.memory(RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in STACKS.values()).ljust(0x1000, b"\0"))
+    path = tmp_path / "ust.dmp"
+    path.write_bytes(built.build().data)
+    return str(path)
+
+
+@dataclass
+class Result:
+    exit_code: int
+    stdout: str
+    stderr: str
+
+
+def run(*arguments: str) -> Result:
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = cli.run(["leaks", *arguments])
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def groups(*arguments: str) -> dict[str, tuple[int, int]]:
+    result = run(*arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return {g["key"]: (g["count"], g["bytes"]) for g in json.loads(result.stdout)["data"]}
+
+
+def test_by_stack_every_block_is_in_the_group_of_its_stack(recorded):
+    data = json.loads(run(recorded, "--group-by", "stack", "--json").stdout)["data"]
+    assert [(g["count"], g["bytes"], g["min_size"], g["max_size"]) for g in data] == [
+        (2, 10000, 5000, 5000), (3, 600, 100, 300), (1, 50, 50, 50), (1, 7, 7, 7),
+    ]  # fmt: skip
+    assert [tuple(int(f["address"], 16) for f in g["frames"]) for g in data] == [STACKS["load"], STACKS["run"], (), STACKS["inner"]]
+    assert sum(g["share"] for g in data) == pytest.approx(1)
+    assert [len(g["sample"]) for g in data] == [2, 3, 1, 1]
+    assert {heap for g in data for heap in g["heaps"]} == {"0x20000000000"}
+
+
+def test_by_caller_allocator_modules_are_passed_over(recorded):
+    assert groups(recorded, "--group-by", "caller") == {
+        "mymalloc.dll+0x3020": (2, 10000), "mymalloc.dll+0x3000": (3, 600), "no stack recorded": (1, 50), "only allocator frames": (1, 7),
+    }  # fmt: skip
+    assert groups(recorded, "--group-by", "caller", "--skip-module", "MyMalloc") == {
+        "vision.dll+0x2200": (2, 10000), "vision.dll+0x2010": (3, 600), "no stack recorded": (1, 50), "only allocator frames": (1, 7),
+    }  # fmt: skip
+    assert groups(recorded, "--group-by", "module", "--skip-module", "mymalloc.dll")["vision.dll"] == (5, 10600)
+
+
+def test_filters_choose_blocks_groups_and_stacks(recorded):
+    assert groups(recorded, "--group-by", "size") == {
+        "5,000 bytes": (2, 10000), "300 bytes": (1, 300), "200 bytes": (1, 200), "100 bytes": (1, 100), "50 bytes": (1, 50), "7 bytes": (1, 7),
+    }  # fmt: skip
+    assert set(groups(recorded, "--group-by", "size", "--size", "100..300")) == {"300 bytes", "200 bytes", "100 bytes"}
+    assert groups(recorded, "--group-by", "heap") == {"heap #0 0x20000000000": (7, 10657)}
+    assert set(groups(recorded, "--group-by", "caller", "--min-bytes", "1K")) == {"mymalloc.dll+0x3020"}
+    assert set(groups(recorded, "--group-by", "caller", "--focus", r"vision\.dll\+0x2010")) == {"mymalloc.dll+0x3000"}
+    assert "mymalloc.dll+0x3000" not in groups(recorded, "--group-by", "caller", "--ignore", r"vision\.dll\+0x2010")
+    assert run(recorded, "--focus", "(").exit_code == 2
+
+
+def test_suppressed_groups_are_counted_apart_and_unused_rules_named(recorded, tmp_path):
+    rules = tmp_path / "known.txt"
+    rules.write_text("leak:vision\nleak:nowhere\n")
+    assert set(groups(recorded, "--group-by", "caller", "--suppressions", str(rules))) == {
+        "no stack recorded", "only allocator frames", "mymalloc.dll+0x3020", "mymalloc.dll+0x3000",
+    }  # fmt: skip
+    result = run(recorded, "--group-by", "stack", "--suppressions", str(rules), "-v")
+    assert "suppressed by leak:vision: 5 blocks with 10.352 kB" in result.stdout
+    assert "'leak:nowhere' matched nothing" in result.stderr
+
+
+def test_the_table_has_suspects_and_folded_stacks(recorded):
+    text = run(recorded).stdout
+    assert "• 93.8% of the bytes are 2 blocks of 5,000 bytes each in heap 0x20000000000, allocated by mymalloc.dll+0x3020" in text
+    assert "    mymalloc.dll+0x3020\n    vision.dll+0x2200\n    vision.dll+0x2900\n    … 1 more (--full-stacks)" in text
+    assert "msvcrt.dll+0x1234" in run(recorded, "--full-stacks").stdout
+
+
+def test_without_recorded_stacks_it_says_how_to_record_them(tmp_path):
+    heap = NtHeapBuilder(base=0x20000000000)
+    contents = [b"", b"\0" * 16, b"\xcc" * 16, b"connection string", "wide text".encode("utf-16-le"), struct.pack("<Q", 5)]
+    contents.append(struct.pack("<I", 18) + "wide text".encode("utf-16-le"))
+    for content in contents:
+        heap.busy(max(len(content), 24), content.ljust(24, content[:1] or b"\0") if content in (b"", b"\0" * 16, b"\xcc" * 16) else content)
+    pointer = heap.busy(64)
+    heap.busy(32, struct.pack("<QQ", pointer, pointer))
+    heap.busy(0)
+    path = tmp_path / "plain.dmp"
+    path.write_bytes(ProcessBuilder().heap(heap.build()).build().data)
+    result = run(str(path), "--group-by", "stack", "--json")
+    assert result.exit_code == 4
+    document = json.loads(result.stdout)
+    assert any("gflags /i " in note and "+ust" in note and "grouped by type instead" in note for note in document["notes"])
+    found = {g["key"]: g["count"] for g in document["data"]}
+    assert found == {
+        "zeros": 3, "one repeated byte": 1, "text (ASCII)": 1, "text (UTF-16)": 1, "small number": 1, "counted string (BSTR)": 1,
+        "pointers to heap blocks": 1, "no bytes": 1,
+    }  # fmt: skip
+    assert run(str(path)).exit_code == 0
