@@ -22,6 +22,9 @@ _HEADER_BYTES = 0x1000
 _MOST_EXPORTS = 1 << 16
 _MOST_FUNCTIONS = 1 << 21
 _LONGEST_NAME = 4096
+_FIRST_SECTION = 0x200
+"""No section lies below: the headers do."""
+
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6  # indices of data directories (winnt.h)
 ReadRva = Callable[[int, int], bytes | None]
 
@@ -139,7 +142,7 @@ def _exports(read: ReadRva, rva: int, size: int) -> Exports:
     functions, names, at_functions, at_names, at_ordinals = (
         int.from_bytes(table[i : i + 4], "little") for i in range(20, 40, 4)
     )
-    if max(functions, names) > _MOST_EXPORTS:
+    if max(functions, names) > _MOST_EXPORTS or min(at_functions, at_names, at_ordinals) < _FIRST_SECTION:
         return Exports(np.empty(0, np.uint32), ())
     starts, texts, ordinals = read(at_functions, 4 * functions), read(at_names, 4 * names), read(at_ordinals, 2 * names)
     if starts is None or texts is None or ordinals is None:
@@ -154,7 +157,8 @@ def _exports(read: ReadRva, rva: int, size: int) -> Exports:
     by_rva = np.argsort(where, kind="stable")
     pool = _Names(read, rva, size)
     named = [pool.at(place) for place in places[by_rva].tolist()]
-    return Exports(where[by_rva], tuple(named))
+    real = np.array([bool(text) for text in named], bool)
+    return Exports(where[by_rva][real], tuple(filter(None, named)))
 
 
 class _Names:
