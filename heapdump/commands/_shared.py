@@ -104,17 +104,37 @@ class Request:
     def emit(self, snapshot: Snapshot, answer: Answer) -> int:
         """Writes the answer in the format asked for, its gaps and notes on stderr; the exit code."""
         with self._output(snapshot) as stream:
-            pieces = iter(self._pieces(snapshot, answer, stream))
-            while batch := "".join(itertools.islice(pieces, _PIECES)):
-                stream.write(batch)
+            _copy(self._pieces(snapshot, answer, stream), stream)
+        return self._finish(snapshot, answer.gaps, answer.notes)
+
+    def write(self, snapshot: Snapshot, pieces: Iterable[str], gaps: Sequence[str]) -> int:
+        """Writes text that is no answer of records, then the gaps as `emit` does; the exit code."""
+        with self._output(snapshot) as stream:
+            _copy(pieces, stream)
+        return self._finish(snapshot, gaps, ())
+
+    def write_bytes(self, snapshot: Snapshot, data: bytes, gaps: Sequence[str]) -> int:
+        """Likewise for bytes.
+
+        Raises:
+            WrongUsage: they would go to a terminal.
+        """
+        if self.output is None and sys.stdout.isatty():
+            raise WrongUsage("this format is no text; name a file: -o FILE")
+        with self._output(snapshot) as stream:
             stream.flush()
-        lines = [f"incomplete: {gap}" for gap in dict.fromkeys(answer.gaps)]
-        lines += [f"note: {note}" for note in (*answer.notes, *snapshot.remarks)] if self.verbosity > 0 else []
+            stream.buffer.write(data)  # type: ignore[attr-defined]
+        return self._finish(snapshot, gaps, ())
+
+    def _finish(self, snapshot: Snapshot, gaps: Sequence[str], notes: Sequence[str]) -> int:
+        """Says what is missing on stderr; the exit code."""
+        lines = [f"incomplete: {gap}" for gap in dict.fromkeys(gaps)]
+        lines += [f"note: {note}" for note in (*notes, *snapshot.remarks)] if self.verbosity > 0 else []
         for line in lines[:_MOST_LINES]:
             self.say(line)
         if len(lines) > _MOST_LINES:
             self.say(f"… {len(lines) - _MOST_LINES:,} more lines like these; all of them are in `notes` of --json")
-        return EXIT_DONE if answer.complete else EXIT_PARTIAL
+        return EXIT_PARTIAL if gaps else EXIT_DONE
 
     @contextlib.contextmanager
     def _output(self, snapshot: Snapshot) -> Iterator[IO[str]]:
@@ -151,6 +171,13 @@ class Request:
         if self.color != "auto":
             return self.color == "always"
         return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _copy(pieces: Iterable[str], stream: IO[str]) -> None:
+    waiting = iter(pieces)
+    while batch := "".join(itertools.islice(waiting, _PIECES)):
+        stream.write(batch)
+    stream.flush()
 
 
 def _ordered(key: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from heapdump.commands._blocks import frame_record, walk_gaps
+from heapdump.commands._export import EXPORTS, export_stacks
 from heapdump.commands._shared import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -49,11 +50,14 @@ VIEW: tuple[Column[LeakGroup], ...] = (
 @click.option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
 @click.option("--skip-module", multiple=True, metavar="NAME", help="This module only passes allocations on (repeatable).")
 @click.option("--full-stacks", is_flag=True, help="All frames, those of allocator modules too.")
+@click.option("--export", type=click.Choice(EXPORTS), help="Write the stacks in this format instead, to -o FILE or stdout.")
+@click.option("--weight", type=click.Choice(["bytes", "blocks"]), default="bytes", show_default=True, help="What folded lines count.")
 @click.option("--suppressions", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="LeakSanitizer's rules: leak:pattern.")
 @dump_command("leaks")
 def command(
     request: Request, by: str | None, heap: str | None, size: str | None, min_bytes: str, focus: str | None,
-    ignore: str | None, skip_module: tuple[str, ...], full_stacks: bool, suppressions: Path | None,
+    ignore: str | None, skip_module: tuple[str, ...], full_stacks: bool, export: str | None, weight: str,
+    suppressions: Path | None,
 ) -> int:  # fmt: skip
     """Who allocated the memory that is busy, or what it is.
 
@@ -64,6 +68,8 @@ def command(
     heapdump leaks crash.dmp --group-by stack
     heapdump leaks crash.dmp --group-by caller --skip-module mymalloc --min-bytes 1M
     heapdump leaks crash.dmp --group-by type --heap 0x29fb0000
+    heapdump leaks crash.dmp --export flame -o flame.html
+    heapdump leaks crash.dmp --export pprof -o heap.pb.gz     for go tool pprof
     """
     from heapdump.analyses.blocks import Filter, select
     from heapdump.analyses.leaks import Question, find_leaks
@@ -74,12 +80,14 @@ def command(
         span = text.parse_span(size, text.parse_size, 1) if size else None
         wanted = Filter(heap=text.parse_address(heap) if heap else None, size=span)
         rows = select(snapshot.walk.table, snapshot.heaps, wanted)
-        key = by or ("stack" if snapshot.stacks.are_recorded else "type")
+        key = "stack" if export else by or ("stack" if snapshot.stacks.are_recorded else "type")
         question = Question(
             cast("By", key), rows, text.parse_size(min_bytes), _regex("--focus", focus), _regex("--ignore", ignore), skip_module
         )
         namer = snapshot.namer(request.image_path)
         leaks = find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules)
+        if export:
+            return export_stacks(request, snapshot, leaks, rows, export, by_blocks=weight == "blocks")
         return request.emit(snapshot, _answer(request, snapshot, leaks, question, full_stacks=full_stacks))
 
 

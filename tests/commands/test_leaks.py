@@ -14,6 +14,7 @@ import pytest
 from heapdump import cli
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.process.test_stacks import RECORDS, UST, record
+from tests.render.test_profiles import read_log
 
 NTDLL, MINE, WRAP = 0x66001234, 0x67002000, 0x68003000
 STACKS = {
@@ -133,3 +134,31 @@ def test_without_recorded_stacks_it_says_how_to_record_them(tmp_path):
         "pointers to heap blocks": 1, "no bytes": 1,
     }  # fmt: skip
     assert run(str(path)).exit_code == 0
+
+
+def test_exports_hold_what_the_table_holds(recorded, tmp_path):
+    total = sum(size for sizes in SIZES.values() for size in sizes) + 50
+    lines = run(recorded, "--export", "folded").stdout.splitlines()
+    assert sum(int(line.rpartition(" ")[2]) for line in lines) == total
+    assert lines[0].startswith("vision.dll+0x2900;vision.dll+0x2200;mymalloc.dll+0x3020;msvcrt.dll+0x1234 ")
+    blocks = run(recorded, "--export", "folded", "--weight", "blocks").stdout.splitlines()
+    assert sum(int(line.rpartition(" ")[2]) for line in blocks) == 7
+    scope = json.loads(run(recorded, "--export", "speedscope").stdout)
+    assert [profile["endValue"] for profile in scope["profiles"]] == [total, 7]
+    heaps, stacks = read_log(run(recorded, "--export", "umdh").stdout)
+    assert sum(one.size for one in heaps[0x20000000000]) == total
+    assert stacks == {RECORDS + 0x100 * i: frames for i, frames in enumerate(STACKS.values())}
+    for kind, start in (("flame", b"<!DOCTYPE html>"), ("pprof", b"\x1f\x8b")):
+        path = tmp_path / kind
+        assert run(recorded, "--export", kind, "-o", str(path)).exit_code == 0
+        assert path.read_bytes().startswith(start)
+
+
+def test_there_is_nothing_to_export_without_stacks(tmp_path):
+    heap = NtHeapBuilder(base=0x20000000000)
+    heap.busy(8)
+    path = tmp_path / "plain.dmp"
+    path.write_bytes(ProcessBuilder().heap(heap.build()).build().data)
+    result = run(str(path), "--export", "folded")
+    assert result.exit_code == 2
+    assert "gflags" in result.stderr

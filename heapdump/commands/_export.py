@@ -1,0 +1,96 @@
+"""Writes grouped stacks for profile viewers and UMDH's friends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heapdump.commands._blocks import walk_gaps
+from heapdump.errors import WrongUsage
+from heapdump.render.text import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from heapdump.analyses.leaks import Leaks
+    from heapdump.commands._shared import Request
+    from heapdump.process.symbols import Frame
+    from heapdump.render.profiles import Sample, SampleFrame
+    from heapdump.render.umdh import Allocation
+    from heapdump.session import Snapshot
+
+EXPORTS = ["folded", "speedscope", "pprof", "umdh", "flame"]
+_BATCH = 4096
+
+
+def export_stacks(
+    request: Request, snapshot: Snapshot, leaks: Leaks, rows: NDArray[np.int64], kind: str, *, by_blocks: bool
+) -> int:
+    """Writes the groups in one of `EXPORTS`; the exit code.
+
+    Raises:
+        WrongUsage: the dump records no stacks, so that there is nothing to export.
+    """
+    from heapdump.render import flame, profiles
+
+    if leaks.missing:
+        raise WrongUsage(f"--export {kind}: {leaks.missing}")
+    gaps, samples = walk_gaps(snapshot), [_sample(found.frames, found.group.count, found.group.bytes) for found in leaks.groups]
+    title = f"{snapshot.dump.path.name}: {leaks.bytes:,} bytes in {leaks.blocks:,} busy blocks"
+    if kind == "pprof":
+        when = snapshot.dump.directory.header.timestamp
+        return request.write_bytes(snapshot, profiles.pprof(samples, _modules(snapshot), when), gaps)
+    pieces: Iterator[str]
+    if kind == "folded":
+        pieces = profiles.folded(samples, by_blocks=by_blocks)
+    elif kind == "speedscope":
+        pieces = iter([profiles.speedscope(samples, title)])
+    elif kind == "flame":
+        pieces = iter([flame.flame(samples, title)])
+    else:
+        pieces = _umdh(snapshot, rows)
+    return request.write(snapshot, pieces, gaps)
+
+
+def _sample(frames: tuple[Frame, ...], blocks: int, size: int) -> Sample:
+    from heapdump.render.profiles import Sample
+
+    return Sample(tuple(map(_frame, frames)), blocks, size)
+
+
+def _frame(frame: Frame) -> SampleFrame:
+    """Without the offset where there is a symbol: viewers add up functions."""
+    from heapdump.render.profiles import SampleFrame
+
+    name = f"{frame.module}!{frame.symbol}" if frame.symbol else str(frame)
+    return SampleFrame(printable(name), frame.address, printable(frame.file) if frame.file else None, frame.line)
+
+
+def _modules(snapshot: Snapshot) -> list[tuple[str, int, int]]:
+    """(path, start, end) of every module."""
+    return [(printable(module.path), module.span.start, module.span.end) for module in snapshot.process.modules]
+
+
+def _umdh(snapshot: Snapshot, rows: NDArray[np.int64]) -> Iterator[str]:
+    import numpy as np
+
+    from heapdump.render import umdh
+
+    table, stacks = snapshot.walk.table, snapshot.stacks
+    frames: dict[int, tuple[int, ...]] = {}
+    owners = table.heap[rows]
+
+    def allocations(heap: int) -> Iterator[Allocation]:
+        mine = rows[np.flatnonzero(owners == heap)]
+        for first in range(0, len(mine), _BATCH):
+            batch = mine[first : first + _BATCH]
+            numbers = stacks.numbers(batch).tolist()
+            for number in set(numbers) - frames.keys():
+                frames[number] = stacks.frames(snapshot.heaps[heap], number)
+            for block, number in zip(table.blocks(batch), numbers, strict=True):
+                yield umdh.Allocation(block.address, block.size, block.entry_size - block.size, number)
+
+    heaps = ((heap.address, allocations(heap.index)) for heap in snapshot.heaps if bool((owners == heap.index).any()))
+    return umdh.log(_modules(snapshot), heaps, frames)

@@ -1,0 +1,152 @@
+"""Grouped stacks in the formats of profile viewers: folded lines, speedscope, pprof.
+
+In: samples with frames, blocks and bytes. Out: text, or the bytes of a gzipped protocol buffer.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+NO_STACK = "(no stack recorded)"
+
+
+@dataclass(frozen=True, slots=True)
+class SampleFrame:
+    """A frame as viewers show it. `address` 0 where it has none of its own."""
+
+    name: str
+    address: int
+    file: str | None = None
+    line: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """Blocks of one stack; `frames` innermost first, empty where none was recorded."""
+
+    frames: tuple[SampleFrame, ...]
+    blocks: int
+    bytes: int
+
+
+def _named(sample: Sample) -> tuple[SampleFrame, ...]:
+    return sample.frames or (SampleFrame(NO_STACK, 0),)
+
+
+def names_of(sample: Sample) -> tuple[str, ...]:
+    """Names of its frames, innermost first; one that says so where there is none."""
+    return tuple(frame.name for frame in _named(sample))
+
+
+def folded(samples: Sequence[Sample], *, by_blocks: bool) -> Iterator[str]:
+    """`outermost;…;innermost 123` lines, as flamegraph.pl and its kin read them."""
+    for sample in samples:
+        names = (frame.name.replace(";", ":") for frame in reversed(_named(sample)))
+        yield f"{';'.join(names)} {sample.blocks if by_blocks else sample.bytes}\n"
+
+
+def speedscope(samples: Sequence[Sample], name: str) -> str:
+    """The JSON of https://www.speedscope.app/file-format-schema.json, with a profile of bytes and one of blocks."""
+    numbers: dict[SampleFrame, int] = {}
+    stacks = [[numbers.setdefault(frame, len(numbers)) for frame in reversed(_named(sample))] for sample in samples]
+    frames = []
+    for frame in numbers:
+        entry: dict[str, object] = {"name": frame.name}
+        if frame.file:
+            entry |= {"file": frame.file, "line": frame.line}
+        frames.append(entry)
+
+    def profile(title: str, unit: str, weights: list[int]) -> dict[str, object]:
+        return {
+            "type": "sampled", "name": title, "unit": unit, "startValue": 0, "endValue": sum(weights), "samples": stacks,
+            "weights": weights,
+        }  # fmt: skip
+
+    document = {
+        "$schema": "https://www.speedscope.app/file-format-schema.json",
+        "exporter": "heapdump",
+        "name": name,
+        "activeProfileIndex": 0,
+        "shared": {"frames": frames},
+        "profiles": [
+            profile("busy bytes", "bytes", [sample.bytes for sample in samples]),
+            profile("busy blocks", "none", [sample.blocks for sample in samples]),
+        ],
+    }
+    return json.dumps(document, separators=(",", ":"))
+
+
+def pprof(samples: Sequence[Sample], modules: Sequence[tuple[str, int, int]], when: int) -> bytes:
+    """A gzipped profile.proto: sample types inuse_objects and inuse_space, as `go tool pprof` calls them.
+
+    `modules`: (name, start, end) of each mapping; `when`: seconds since 1970.
+    """
+    return gzip.compress(_Profile(modules).encoded(samples, when), mtime=0)
+
+
+class _Profile:
+    """Builds the message; field numbers are those of github.com/google/pprof/proto/profile.proto."""
+
+    def __init__(self, modules: Sequence[tuple[str, int, int]]) -> None:
+        self._modules = sorted(modules, key=lambda module: module[1])
+        self._strings: dict[str, int] = {"": 0}
+        self._functions: dict[tuple[str, str], int] = {}
+        self._locations: dict[SampleFrame, int] = {}
+
+    def encoded(self, samples: Sequence[Sample], when: int) -> bytes:
+        types = [("inuse_objects", "count"), ("inuse_space", "bytes")]
+        out = b"".join(_message(1, self._pair(*kind)) for kind in types)
+        body = [
+            _message(2, _packed(1, [self._location(frame) for frame in _named(sample)]) + _packed(2, [sample.blocks, sample.bytes]))
+            for sample in samples
+        ]
+        out += b"".join(body)
+        for number, (name, start, end) in enumerate(self._modules, 1):
+            out += _message(3, _field(1, number) + _field(2, start) + _field(3, end) + _field(5, self._string(name)) + _field(7, 1))
+        for frame, number in self._locations.items():
+            line = _field(1, self._function(frame)) + _field(2, frame.line or 0)
+            out += _message(4, _field(1, number) + _field(2, self._mapping(frame.address)) + _field(3, frame.address) + _message(4, line))
+        for (name, file), number in self._functions.items():
+            text = self._string(name)
+            out += _message(5, _field(1, number) + _field(2, text) + _field(3, text) + _field(4, self._string(file)))
+        out += _field(14, self._string("inuse_space")) + _field(9, when * 1_000_000_000)
+        return out + b"".join(_message(6, text.encode("utf-8", "replace")) for text in self._strings)
+
+    def _string(self, text: str) -> int:
+        return self._strings.setdefault(text, len(self._strings))
+
+    def _pair(self, kind: str, unit: str) -> bytes:
+        return _field(1, self._string(kind)) + _field(2, self._string(unit))
+
+    def _location(self, frame: SampleFrame) -> int:
+        return self._locations.setdefault(frame, len(self._locations) + 1)
+
+    def _function(self, frame: SampleFrame) -> int:
+        return self._functions.setdefault((frame.name, frame.file or ""), len(self._functions) + 1)
+
+    def _mapping(self, address: int) -> int:
+        return next((i for i, (_, start, end) in enumerate(self._modules, 1) if start <= address < end), 0)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _field(number: int, value: int) -> bytes:
+    return _varint(number << 3) + _varint(value) if value else b""
+
+
+def _message(number: int, body: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(body)) + body
+
+
+def _packed(number: int, values: Sequence[int]) -> bytes:
+    return _message(number, b"".join(map(_varint, values)))
