@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import shutil
+import subprocess
 from collections import Counter, defaultdict
 
 import pytest
@@ -155,3 +157,20 @@ def test_umdhs_log_is_parsed_back():
 def test_deep_stacks_need_no_recursion(depth):
     deep = Sample(tuple(SampleFrame(f"f{i}", i) for i in range(depth)), 1, 8)
     assert f"f{depth - 1}" in flame([deep], "x")
+
+
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: the flame page is not opened")
+def test_the_flame_page_opens_in_a_browser_with_the_same_total(tmp_path):
+    stack = tuple(SampleFrame(name, i) for i, name in enumerate(("a!inner", "a!middle", "a!outer")))
+    page = tmp_path / "flame.html"
+    page.write_text(flame([Sample(stack, 3, 3000), Sample(stack[1:], 2, 500)], "x.dmp"), encoding="utf-8")
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+             "--disable-background-networking", "--disable-component-update"]  # fmt: skip
+    command = [str(CHROMIUM), *quiet, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    assert 'data-bytes="3500"' in shown and 'data-blocks="5"' in shown
+    assert shown.count('class="box"') == 4
+    assert "3,500 bytes in 5 blocks (100.00 %)" in shown
