@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -17,6 +16,7 @@ from heapdump.dump.streams import PROCESSOR_NAMES, ExceptionRecord, ModuleRecord
 from heapdump.memory.regions import RegionTable, rebuilt_table, region_table
 from heapdump.memory.space import AddressSpace, disjoint
 from heapdump.process.model import Arch, Module, Process, Stack, Teb, Thread, View
+from heapdump.process.registers import Registers, read_context
 from heapdump.process.version import WindowsVersion, windows_version
 from heapdump.process.views import read_view, thread_tebs
 from heapdump.spans import Span
@@ -233,34 +233,25 @@ def _threads(
         stacks = tuple(s for s in (_stack(by_arch[t.view], t.address) for t in found) if s)
         if not stacks and record.stack.size:
             stacks = (Stack(views[0].arch, record.stack.start, record.stack.end, None),)
-        ip, sp = _registers(record.context)
-        ip32, sp32 = _wow_registers(by_arch.get("x64"), found) if len(views) == 2 else (None, None)
+        own_registers = read_context(record.context)
+        narrow = _wow_registers(by_arch.get("x64"), found) if len(views) == 2 else None
         shown = found or (Teb(views[0].arch, record.teb, 0),)
         name = dump.thread_names.get(record.id)
         start = starts.get(record.id) or None
-        out.append(Thread(i, record.id, name, shown, stacks, ip, sp, ip32, sp32, start))
+        out.append(Thread(i, record.id, name, shown, stacks, own_registers, narrow, start))
     return tuple(out)
 
 
-def _registers(context: bytes) -> tuple[int | None, int | None]:
-    """(instruction pointer, stack pointer) of a CONTEXT: AMD64 Rip 0xF8, Rsp 0x98; x86 Eip 0xB8, Esp 0xC4 (winnt.h)."""
-    if len(context) >= 0x4D0:
-        return struct.unpack_from("<Q", context, 0xF8)[0], struct.unpack_from("<Q", context, 0x98)[0]
-    if len(context) >= 0xCC:
-        return struct.unpack_from("<I", context, 0xB8)[0], struct.unpack_from("<I", context, 0xC4)[0]
-    return None, None
-
-
-def _wow_registers(wide: View | None, tebs: Sequence[Teb]) -> tuple[int | None, int | None]:
-    """32-bit ip and sp of a WOW64 thread: TEB64.TlsSlots[1] → {u16 flags, u16 machine, x86 CONTEXT} (WOW64_CPURESERVED)."""
+def _wow_registers(wide: View | None, tebs: Sequence[Teb]) -> Registers | None:
+    """32-bit registers of a WOW64 thread: TEB64.TlsSlots[1] → {u16 flags, u16 machine, x86 CONTEXT} (WOW64_CPURESERVED)."""
     teb = next((t for t in tebs if t.view == "x64"), None)
     if wide is None or teb is None:
-        return None, None
+        return None
     area = wide.space.try_pointer(teb.address + wide.layout["_TEB"].offset("TlsSlots") + 8)
     context = wide.space.try_read(area + 4, 0xCC) if area else None
     if context is None or not int.from_bytes(context[:4], "little") & 0x10000:
-        return None, None
-    return _registers(context)
+        return None
+    return read_context(context)
 
 
 def _stack(view: View, teb: int) -> Stack | None:

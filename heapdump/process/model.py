@@ -12,6 +12,7 @@ from heapdump.layouts import Layout
 from heapdump.memory.regions import RegionTable
 from heapdump.memory.space import AddressSpace
 from heapdump.process.exceptions import exception_words
+from heapdump.process.registers import Registers
 from heapdump.process.version import WindowsVersion
 from heapdump.spans import Span, SpanMap
 
@@ -55,18 +56,36 @@ class Teb:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread. `ip`, `sp` are those of the dump's own processor; `ip32`, `sp32` the 32-bit ones under WOW64."""
+    """A thread. `registers` are those of the dump's own processor, `registers32` the 32-bit ones under WOW64."""
 
     index: int
     id: int
     name: str | None
     tebs: tuple[Teb, ...]
     stacks: tuple[Stack, ...]
-    ip: int | None
-    sp: int | None
-    ip32: int | None
-    sp32: int | None
+    registers: Registers | None
+    registers32: Registers | None
     start_address: int | None
+
+    @property
+    def ip(self) -> int | None:
+        """Instruction pointer of the dump's own processor."""
+        return self.registers.ip if self.registers else None
+
+    @property
+    def sp(self) -> int | None:
+        """Stack pointer of the dump's own processor."""
+        return self.registers.sp if self.registers else None
+
+    @property
+    def ip32(self) -> int | None:
+        """32-bit instruction pointer under WOW64."""
+        return self.registers32.ip if self.registers32 else None
+
+    @property
+    def sp32(self) -> int | None:
+        """32-bit stack pointer under WOW64."""
+        return self.registers32.sp if self.registers32 else None
 
 
 @dataclass(frozen=True)
