@@ -31,7 +31,7 @@ ALLOWED = {
 }
 """Room → rooms it may import at run time. `session` wires the ladder up to the usage map that several commands share."""
 
-PACKAGES = {"minidump": {"dump/small.py"}, "cabarchive": {"dump/unpack.py"}, "zstandard": {"dump/unpack.py"}, "rich": {"render/table.py"}, "numba": {"kernels/__init__.py"}, "pefile": {"process/images.py"}, "capstone": set()}
+PACKAGES = {"minidump": {"dump/small.py"}, "cabarchive": {"dump/unpack.py"}, "zstandard": {"dump/unpack.py"}, "rich": {"render/table.py"}, "numba": {"kernels/__init__.py"}, "pefile": {"process/images.py"}, "capstone": {"process/disassembly.py"}}
 
 
 def room(path: Path) -> str:

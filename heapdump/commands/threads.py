@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
+
+from heapdump.commands._blocks import frame_record
 from heapdump.commands._shared import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Record, Table
+from heapdump.render.view import Answer, Column, Lines, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from heapdump.process.model import Process, Stack, Thread
+    from heapdump.process.stacks import StackFrame
 
 
 def _hex(value: int | None) -> str | None:
@@ -75,22 +79,46 @@ def _depth(thread: Thread) -> int | None:
     return thread.stacks[0].base - thread.sp
 
 
+def _frame_parts(thread: Thread, frames: Sequence[StackFrame]) -> Lines:
+    """The thread's frames with how each was found."""
+    name = f" {thread.name}" if thread.name else ""
+    lines = [[(f"~{thread.index} tid {thread.id:#x}{name}", "bold")]]
+    for found in frames:
+        style = {"exact": "", "derived": "", "guess": "dim"}[found.frame.trust]
+        lines.append([(f"  {found.sp:#x}  {found.frame}", style), (f"  ({found.how})", "dim")])
+    return Lines(lines if frames else [*lines, [("  no registers or no stack in the dump", "dim")]])
+
+
+@click.option("--frames", is_flag=True, help="The call stack of each thread.")
 @dump_command("threads")
-def command(request: Request) -> int:
+def command(request: Request, frames: bool) -> int:
     """Every thread: id, instruction pointer, stack, TEB, name.
 
     \b
     heapdump threads crash.dmp
+    heapdump threads crash.dmp --frames
     """
+    from heapdump.analyses.threads import all_frames
+
     with request.open() as snapshot:
+        found = all_frames(snapshot.process, snapshot.namer(request.image_path)) if frames else {}
+
+        def record(thread: Thread) -> Record:
+            if not frames:
+                return _record(thread)
+            return _record(thread) | {"frames": [frame_record(f.frame) | {"sp": hex(f.sp), "how": f.how} for f in found[thread.index]]}
+
         rows = request.rows(snapshot.process.threads, _record)
         shown, hidden = request.shown(rows)
         empty = "no thread is known" if snapshot.dump.thread_notes else "the dump has no thread list"
         answer = Answer(
             "threads",
-            data=lambda: [_record(thread) for thread in rows],
-            records=lambda: (_record(thread) for thread in rows),
-            parts=lambda: [Table(columns(snapshot.process), shown, hidden=hidden, empty=empty)],
+            data=lambda: [record(thread) for thread in rows],
+            records=lambda: (record(thread) for thread in rows),
+            parts=lambda: [
+                Table(columns(snapshot.process), shown, hidden=hidden, empty=empty),
+                *(_frame_parts(thread, found[thread.index]) for thread in (shown if frames else ())),
+            ],
             gaps=snapshot.dump.thread_notes if rows or snapshot.dump.thread_notes else (empty,),
         )
         return request.emit(snapshot, answer)
