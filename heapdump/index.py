@@ -44,7 +44,7 @@ _STEP, _FACTOR = 1 << 17, 0x100000001B3
 class Index:
     """Where the walk of one dump is kept. `remarks`: what was done with it, in words."""
 
-    def __init__(self, dump: Path, root: Path | None = None) -> None:
+    def __init__(self, dump: Path, root: Path | None = None, remarks: list[str] | None = None) -> None:
         """`root`: the folder of all indexes; None: the user's.
 
         Raises:
@@ -52,7 +52,7 @@ class Index:
         """
         self._root = root or _cache_folder()
         self._folder = self._root / _key(dump)
-        self.remarks: list[str] = []
+        self.remarks: list[str] = [] if remarks is None else remarks
 
     def read(self, walk_again: Callable[[], BlockTable]) -> Walk | None:
         """The walk as it was written; None where there is none that verifies.

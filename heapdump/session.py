@@ -51,8 +51,7 @@ class Snapshot:
             return self._walk_heaps()
         from heapdump.index import Index
 
-        index = Index(self.dump.path)
-        self.remarks = index.remarks
+        index = Index(self.dump.path, remarks=self.remarks)
         walk = index.read(lambda: self._walk_heaps().table)
         if walk is None:
             walk = self._walk_heaps()
@@ -88,11 +87,14 @@ class Snapshot:
 
         return Stacks(self.process, self.heaps, self.walk.table)
 
-    def namer(self, image_path: Path | None = None) -> Namer:
-        """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump."""
+    def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
+        """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.
+
+        `symbol_path` is written as `_NT_SYMBOL_PATH`; only its folders are searched.
+        """
         from heapdump.process.symbols import Namer
 
-        return Namer(self.process, image_path)
+        return Namer(self.process, image_path, symbol_path, self.remarks)
 
     @property
     def gaps(self) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ class Request:
     explain: bool
     use_index: bool
     image_path: Path | None
+    symbol_path: str
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Snapshot]:
@@ -213,7 +214,7 @@ _OPTIONS = (
     click.option("--all", "all_", is_flag=True, help="Show all rows."),
     click.option("--sort", metavar="FIELD", help="Order by a field, named as in the JSON."),
     click.option("--reverse", is_flag=True, help="Turn the order round."),
-    click.option("--symbols", metavar="PATH", help="Symbol path; no command of this version reads symbols."),
+    click.option("--symbols", metavar="PATH", help="Folders of PDBs, as in _NT_SYMBOL_PATH (the default); servers are skipped."),
     click.option(
         "--image-path", type=click.Path(path_type=Path), metavar="DIR",
         help="Where the PE files of modules are whose memory is not in the dump.",
@@ -270,7 +271,6 @@ def _request(values: dict[str, Any]) -> Request:
     everything, limit = take("all_"), take("limit")
     as_json, format_ = take("json_"), take("format_")
     quiet, verbose = take("quiet"), take("verbose")
-    take("symbols")  # not read by this version
     return Request(
         dump=take("dump") or on_group,
         format="json" if as_json else format_,
@@ -284,4 +284,5 @@ def _request(values: dict[str, Any]) -> Request:
         explain=take("explain"),
         use_index=not take("no_cache"),
         image_path=take("image_path"),
+        symbol_path=take("symbols") or os.environ.get("_NT_SYMBOL_PATH", ""),
     )

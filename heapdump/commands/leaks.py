@@ -84,7 +84,7 @@ def command(
         question = Question(
             cast("By", key), rows, text.parse_size(min_bytes), _regex("--focus", focus), _regex("--ignore", ignore), skip_module
         )
-        namer = snapshot.namer(request.image_path)
+        namer = snapshot.namer(request.image_path, request.symbol_path)
         leaks = find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules)
         if export:
             return export_stacks(request, snapshot, leaks, rows, export, by_blocks=weight == "blocks")

@@ -101,7 +101,7 @@ def command(request: Request, frames: bool) -> int:
     from heapdump.analyses.threads import all_frames
 
     with request.open() as snapshot:
-        found = all_frames(snapshot.process, snapshot.namer(request.image_path)) if frames else {}
+        found = all_frames(snapshot.process, snapshot.namer(request.image_path, request.symbol_path)) if frames else {}
 
         def record(thread: Thread) -> Record:
             if not frames:

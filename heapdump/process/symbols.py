@@ -1,7 +1,8 @@
 """Names of code addresses: `module!export+0x8b` as well as the dump and the image files allow, each with its trust.
 
-exact: the module and the offset in it are certain, or a PDB says so. derived: the export lies in the same function by the
-image's unwind data. guess: the nearest export below, on processors whose images do not tell where functions end.
+exact: the module and the offset in it are certain, or a PDB's function says so. derived: the nearest public symbol of a
+PDB, or the export lies in the same function by the image's unwind data. guess: the nearest export below, on processors
+whose images do not tell where functions end.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Literal
 from heapdump.memory.regions import Kind, State
 from heapdump.process.images import Image, open_image
 from heapdump.process.model import Module, Process
+from heapdump.process.pdb import Symbols, open_symbols
 from heapdump.spans import SpanMap
 
 _EXECUTABLE = 0xF0  # PAGE_EXECUTE… (winnt.h)
@@ -55,9 +57,16 @@ class Frame:
 class Namer:
     """Names addresses; parses only the images of modules that are asked for, each once."""
 
-    def __init__(self, process: Process, image_path: Path | None = None) -> None:
-        """`image_path`: folder of image files for modules whose memory is not in the dump."""
-        self._process, self._image_path = process, image_path
+    def __init__(
+        self, process: Process, image_path: Path | None = None, symbol_path: str = "", notes: list[str] | None = None
+    ) -> None:
+        """`image_path`: folder of image files for modules whose memory is not in the dump; `symbol_path`: of PDBs.
+
+        `notes` gets a line for each PDB that cannot be used.
+        """
+        self._process, self._image_path, self._symbol_path = process, image_path, symbol_path
+        self.notes: list[str] = [] if notes is None else notes
+        self._symbols = cache(self._read_symbols)
         self._unloaded = SpanMap((module.span, module) for module in process.unloaded)
         self.image = cache(self._image)
         self.name = cache(self._name)
@@ -76,11 +85,22 @@ class Namer:
         if module is None:
             return self._elsewhere(address)
         rva = address - module.span.start
+        symbols = self._symbols(module)
+        known = symbols.function_at(rva - back) if symbols else None
+        if symbols is not None and known is not None:
+            name, start, is_sure = known
+            file, line = symbols.line_at(rva - back, start) or (None, None)
+            return Frame(address, module.name, name, rva - start, file, line, "exact" if is_sure else "derived")
         found = self._export(module, rva - back)
         if found is None:
             return Frame(address, module.name, None, rva, None, None, "exact")
         name, start, trust = found
         return Frame(address, module.name, name, rva - start, None, None, trust)
+
+    def _read_symbols(self, module: Module) -> Symbols | None:
+        if not self._symbol_path or module.pdb is None:
+            return None
+        return open_symbols(self._symbol_path, module.pdb, self.notes)
 
     def _export(self, module: Module, rva: int) -> tuple[str, int, Literal["derived", "guess"]] | None:
         """(export, its RVA, trust) for code at an RVA; None where the nearest export is another function's."""

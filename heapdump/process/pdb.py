@@ -1,0 +1,135 @@
+"""Functions and lines of a PDB, through purepdb; found by GUID and age in the folders of a symbol path. No network.
+
+A symbol path is `_NT_SYMBOL_PATH`'s: folders separated by `;`, `srv*` and `cache*` elements with their folders between
+asterisks. Elements that name a server are skipped.
+"""
+
+from __future__ import annotations
+
+import struct
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from purepdb import PDB, PdbError
+
+from heapdump.dump.streams import PdbId
+
+_URLS = ("http:", "https:", "\\\\")
+_WORDS = ("srv", "symsrv", "symsrv.dll", "cache")
+_FARTHEST_LINE = 0x10000
+
+
+class Symbols:
+    """The code symbols of one PDB, by RVA."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads names and lines once.
+
+        Raises:
+            PdbError, OSError, ValueError, struct.error, IndexError: no PDB, or a damaged one.
+        """
+        with PDB.open(str(path)) as pdb:
+            found = sorted((f.rva, f.code_size or 0, f.name) for f in pdb.functions() if f.rva is not None)
+            records = pdb.lines()  # type: ignore[no-untyped-call]
+            lines = sorted((line.rva, line.line, line.file) for line in records if line.rva is not None)
+        self._starts = np.array([rva for rva, _, _ in found], np.int64)
+        self._functions = found
+        self._line_starts = np.array([rva for rva, _, _ in lines], np.int64)
+        self._lines = lines
+
+    def function_at(self, rva: int) -> tuple[str, int, bool] | None:
+        """(name as in the source, its RVA, whether its length is known) of the function that holds an RVA.
+
+        Public symbols have no length: of those the nearest below.
+        """
+        i = int(np.searchsorted(self._starts, rva, side="right")) - 1
+        if i < 0:
+            return None
+        start, size, name = self._functions[i]
+        return (undecorated(name), start, size > 0) if not size or rva < start + size else None
+
+    def line_at(self, rva: int, function: int) -> tuple[str, int] | None:
+        """(file, line) of the last line record at or below an RVA that lies behind the start of its function."""
+        # of several records at one address the first is meant by it, the last by what follows (as llvm-symbolizer says)
+        first = int(np.searchsorted(self._line_starts, rva, side="left"))
+        exact = first < len(self._lines) and self._lines[first][0] == rva
+        i = first if exact else first - 1
+        if i < 0:
+            return None
+        start, line, file = self._lines[i]
+        return (file, line) if start >= function and rva - start < _FARTHEST_LINE and line else None
+
+
+def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> Symbols | None:
+    """The symbols of the PDB with that GUID and age, or None; `notes` gets a line for one that cannot be used."""
+    name = wanted.path.replace("\\", "/").rpartition("/")[2]
+    if not name or name in (".", ".."):
+        return None
+    for path in _candidates(symbol_path, name, f"{wanted.guid}{wanted.age:X}"):
+        try:
+            if not path.is_file():
+                continue
+            if not _is_wanted(path, wanted):
+                notes.append(f"{path} is another build's: its GUID or age is not the module's")
+                continue
+            return Symbols(path)
+        except (PdbError, OSError, ValueError, struct.error, IndexError, KeyError, EOFError) as error:
+            notes.append(f"{path} cannot be read as a PDB: {error}")
+    return None
+
+
+def _is_wanted(path: Path, wanted: PdbId) -> bool:
+    """The image's age is that of the last link; the PDB's own may be higher."""
+    with PDB.open(str(path)) as pdb:
+        info = pdb.info()
+    return uuid.UUID(bytes_le=bytes(info.guid)).hex.upper() == wanted.guid.upper() and info.age >= wanted.age
+
+
+def _candidates(symbol_path: str, name: str, key: str) -> Iterator[Path]:
+    for folder in folders(symbol_path):
+        yield folder / name
+        yield folder / name / key / name
+        yield folder / "symbols" / name
+        yield folder / name[:2].lower() / name / key / name  # a store of two tiers (index2.txt)
+
+
+def folders(symbol_path: str) -> list[Path]:
+    """The folders that a symbol path names, in order; servers are left out."""
+    out: list[Path] = []
+    for element in symbol_path.split(";"):
+        parts = [part.strip() for part in element.split("*")]
+        out += [Path(part) for part in parts if part and part.lower() not in _WORDS and not part.lower().startswith(_URLS)]
+    return list(dict.fromkeys(out))
+
+
+def undecorated(name: str) -> str:
+    """A decorated name as in the source, without its parameters; itself where pycxxfilt is not installed."""
+    if not name.startswith("?"):
+        return name
+    try:
+        import pycxxfilt
+    except ImportError:
+        return name
+    try:
+        plain = pycxxfilt.msvc_demangle(name)
+    except ValueError:
+        return name
+    return _bare(plain) if plain else name
+
+
+def _bare(plain: str) -> str:
+    """`public: void __cdecl at::Tensor::foo(int)` → `at::Tensor::foo`: what stands before the parameters."""
+    depth, end = 0, len(plain)
+    for i in range(len(plain) - 1, -1, -1):  # from the last closing bracket to the one that opens it
+        depth += (plain[i] == ")") - (plain[i] == "(")
+        if plain[i] == "(" and depth == 0:
+            end = i
+            break
+    depth = 0
+    for i in range(end - 1, -1, -1):
+        depth += (plain[i] in ">)") - (plain[i] in "<(")
+        if plain[i] == " " and depth == 0 and not plain[:i].endswith("operator"):
+            return plain[i + 1 : end]
+    return plain[:end]
