@@ -15,7 +15,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap, Trust
 from heapdump.blocks.table import BlockKind, tag
-from heapdump.heaps.nt_chain import At, next_entries
+from heapdump.heaps.nt_chain import MOST_ROWS, At, next_entries
 from heapdump.heaps.nt_generation import Generation
 from heapdump.heaps.nt_resync import next_good_header
 from heapdump.heaps.nt_windows import Stretch, Window, windows
@@ -23,6 +23,9 @@ from heapdump.kernels import chain
 from heapdump.memory import limits
 from heapdump.process.model import View
 from heapdump.spans import Span
+
+_FIRST_BATCH = 64
+"""Headers that are looked at behind damage before it is known that the chain holds; twice as many each time."""
 
 _WORDS = {
     chain.CHECKSUM: ("a header whose checksum holds", "checksum"),
@@ -39,6 +42,7 @@ class Walked:
     gaps: list[str] = field(default_factory=list)
     headers: int = 0
     good_headers: int = 0
+    has_more_gaps: bool = False
 
     def find(self, finding: Finding) -> None:
         """Keeps a finding; of a heap that is damaged all over, the first ones."""
@@ -47,6 +51,14 @@ class Walked:
         elif len(self.findings) == limits.MAX_FINDINGS:
             self.findings.append(finding)
             self.gaps.append(f"heap {finding.heap:#x}: only its first {len(self.findings):,} findings are kept")
+
+    def gap(self, text: str) -> None:
+        """Keeps a line on what is missing; of a heap that is damaged all over, the first ones."""
+        if len(self.gaps) < limits.MAX_GAPS:
+            self.gaps.append(text)
+        elif not self.has_more_gaps:
+            self.has_more_gaps = True
+            self.gaps.append(f"… and more of this kind: only the first {limits.MAX_GAPS:,} lines of a heap are kept")
 
     def merge(self, other: Walked) -> None:
         """Adds what another part of the walk found in the same heap."""
@@ -67,6 +79,7 @@ class HeapWalk:
         self._is_lost = False
         self._is_over = False
         self._next, self._previous = 0, 0
+        self._batch = MOST_ROWS
 
     def windows(self, wanted: Sequence[Span]) -> Iterator[tuple[Window, int]]:
         """(window, number of its first row), each after its rows were added."""
@@ -80,7 +93,7 @@ class HeapWalk:
             yield window, first
 
     def _absent(self, run: Span) -> bool:
-        self._walked.gaps.append(f"{self._name}: most of its memory at {run.start:#x}..{run.end:#x} is not in the dump")
+        self._walked.gap(f"{self._name}: most of its memory at {run.start:#x}..{run.end:#x} is not in the dump")
         return False
 
     @property
@@ -114,7 +127,9 @@ class HeapWalk:
         until = len(window.stretches) if self._is_trusted else k + 1
         common = tag(BlockKind.BACKEND, trust=Trust.EXACT if self._is_trusted else Trust.DERIVED)
         place = At(k, at, self._previous)
-        count, place, why = next_entries(self._generation, self._heap, window, place, until, common, self._columns)
+        found = next_entries(self._generation, self._heap, window, place, until, common, self._columns, self._batch)
+        count, place, why = found
+        self._batch = min(2 * self._batch, MOST_ROWS)
         self._previous = place.previous
         self._walked.headers += count
         self._walked.good_headers += count
@@ -123,12 +138,12 @@ class HeapWalk:
     def _found_again(self, window: Window, k: int, at: int) -> int:
         """Goes on behind damage that reached over the end of the window before."""
         stretch = window.stretches[k]
-        good = next_good_header(self._generation, window.words, at, stretch.end)
+        good = next_good_header(self._generation, window.words, at, stretch.stop, stretch.end)
         if good is None:
-            return stretch.end
+            return stretch.stop
         self._is_lost, self._previous = False, good[1]
         start = stretch.base + good[0] * window.granule
-        self._walked.gaps.append(f"{self._name}: its entries hold again from {start:#x} on")
+        self._walked.gap(f"{self._name}: its entries hold again from {start:#x} on")
         return good[0]
 
     def _damaged(self, window: Window, k: int, at: int, why: int) -> int:
@@ -136,41 +151,44 @@ class HeapWalk:
         stretch, words = window.stretches[k], window.words
         address = stretch.base + at * window.granule
         hole = next((span for span in window.missing if address in span), None)
-        good = next_good_header(self._generation, words, at + 1, stretch.end)
-        until = stretch.base + (good[0] if good else stretch.end) * window.granule
-        self._is_trusted, self._is_lost = False, good is None
+        good = next_good_header(self._generation, words, at + 1, stretch.stop, stretch.end)
+        until = stretch.base + (good[0] if good else stretch.stop) * window.granule
+        self._is_trusted, self._is_lost, self._batch = False, good is None, _FIRST_BATCH
         if hole is not None:
-            self._walked.gaps.append(
+            self._walked.gap(
                 f"{self._name}: its memory at {hole.start:#x}..{hole.end:#x} is not in the dump; "
                 f"blocks between {address:#x} and {until:#x} are missing"
             )
         else:
-            self._report(int(words[at * self._generation.stride + self._generation.lead]), address, until, why)
+            raw = int(words[at * self._generation.stride + self._generation.lead])
+            self._report(raw, address, f"going on at {until:#x}" if good else f"no header holds up to {until:#x}", why)
         if good is None:
-            return stretch.end
+            return stretch.stop
         self._previous = good[1]
         return good[0]
 
-    def _report(self, raw: int, address: int, until: int, why: int) -> None:
+    def _report(self, raw: int, address: int, then: str, why: int) -> None:
         expected, what = _WORDS[why]
         found = f"{what} of {(raw & (1 << 64) - 1).to_bytes(8, 'little').hex(' ')}"
         if why == chain.PREVIOUS:
             expected = f"{expected}: {self._previous:#x} granules"
-        message = f"{self._name}: the entry header at {address:#x} is damaged ({what}); going on at {until:#x}"
+        message = f"{self._name}: the entry header at {address:#x} is damaged ({what}); {then}"
         length = 2 * self._view.pointer_bytes
         self._walked.headers += 1
         self._walked.find(
             Finding("entry_header", "error", self._heap.address, address, length, message, expected, found)
         )
-        self._walked.gaps.append(f"{message}; blocks between may be missing")
+        self._walked.gap(f"{message}; blocks between may be missing")
 
     def _end_run(self, window: Window, k: int, at: int) -> None:
         """The last entry of a run must end where the heap's list says an uncommitted range begins."""
-        self._is_over = True
         stretch = window.stretches[k]
         address, end = stretch.base + at * window.granule, stretch.run.end
-        if address >= end or self._generation.is_old:
+        if address >= end:
+            self._is_over = True
             return
+        # behind an end that is none, entries may go on
+        self._is_trusted, self._is_lost, self._batch = False, True, _FIRST_BATCH
         message = f"{self._name}: the entries end at {address:#x}, the run at {end:#x}"
         self._walked.find(Finding("ucr", "error", self._heap.address, address, 1, message, f"{end:#x}", f"{address:#x}"))
-        self._walked.gaps.append(message)
+        self._walked.gap(message)

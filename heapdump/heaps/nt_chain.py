@@ -18,7 +18,8 @@ from heapdump.heaps.nt_generation import Generation
 from heapdump.heaps.nt_windows import Stretch, Window
 from heapdump.kernels import chain, compiled_if_worth, run
 
-_ROWS = 1 << 16
+MOST_ROWS = 1 << 16
+"""Rows made at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,11 @@ class At:
 
 
 def next_entries(
-    generation: Generation, heap: Heap, window: Window, at: At, until: int, base_tag: int, columns: BlockColumns
+    generation: Generation, heap: Heap, window: Window, at: At, until: int, base_tag: int, columns: BlockColumns, most: int
 ) -> tuple[int, At, int]:
     """Adds the entries from `at` on, as far as they hold, at most up to the end of the stretch before `until`.
+
+    `most`: so many headers may be looked at before the first is checked.
 
     Returns:
         (rows that were added, where the chain stopped, why: see `kernels.chain`). `FULL` asks to be called again, and
@@ -42,8 +45,8 @@ def next_entries(
     g = generation
     quick = None if g.is_old else compiled_if_worth(chain.chain_modern, len(columns))
     if quick is None:
-        return _by_arrays(generation, heap, window, at, base_tag, columns)
-    rows = columns.tail(_ROWS)
+        return _by_arrays(generation, heap, window, at, base_tag, columns, most)
+    rows = columns.tail(MOST_ROWS)
     count, k, granule, why, previous = quick(
         window.words, window.limits, at.k, until, at.granule, g.stride, g.lead, g.key, g.mask, at.previous, base_tag,
         *rows.columns(),
@@ -53,10 +56,10 @@ def next_entries(
 
 
 def _by_arrays(
-    generation: Generation, heap: Heap, window: Window, at: At, base_tag: int, columns: BlockColumns
+    generation: Generation, heap: Heap, window: Window, at: At, base_tag: int, columns: BlockColumns, most: int
 ) -> tuple[int, At, int]:
     stretch, words, previous = window.stretches[at.k], window.words, at.previous
-    granules, stopped = _follow(generation, words, at.granule, stretch, len(columns))
+    granules, stopped = _follow(generation, words, at.granule, stretch, len(columns), most)
     headers = headers_at(generation, words, granules)
     keep, why = _hold(generation, headers, previous)
     if why == chain.CHECKSUM:
@@ -71,15 +74,15 @@ def _by_arrays(
         previous = int(headers.size[keep - 1])
         _add(generation, heap, window, stretch, base_tag, granules[:keep], headers, columns)
     if why == chain.END and stopped < stretch.stop:
-        why = chain.FULL if len(granules) == _ROWS else _why_not(generation, words, stopped, previous)
+        why = chain.FULL if len(granules) == most else _why_not(generation, words, stopped, previous)
     return keep, At(at.k, stopped, previous), why
 
 
 def _follow(
-    g: Generation, words: NDArray[np.int64], at: int, stretch: Stretch, blocks: int
+    g: Generation, words: NDArray[np.int64], at: int, stretch: Stretch, blocks: int, most: int
 ) -> tuple[NDArray[np.int64], int]:
     """(granules of the headers, where it stopped)."""
-    out = np.empty(min(_ROWS, stretch.stop - at), np.int64)
+    out = np.empty(min(most, stretch.stop - at), np.int64)
     arguments = (words, at, stretch.stop, stretch.end, g.stride, g.lead, g.key, out)
     count, stopped = run(chain.follow, blocks, *arguments)
     return out[:count], stopped

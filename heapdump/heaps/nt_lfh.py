@@ -26,6 +26,9 @@ from heapdump.process.model import View
 SIGNATURE = 0xF0E0D0C0
 _MAX_BLOCKS = 0x10000
 _U32 = 0xFFFFFFFF
+_MOST_FAILURES = 64
+"""Carriers that are asked for the key: in a healthy process the first one knows it."""
+
 _FIRST_OFFSETS = range(0x20, 0x1000, 8)
 
 
@@ -44,10 +47,11 @@ class Carrier:
 class FrontEnd:
     """What is known of the front end of one process view while its heaps are walked.
 
-    `key`: RtlpLFHKey as far as it matters, None until a carrier told it.
+    `key`: RtlpLFHKey as far as it matters, None until a carrier told it; `failures` that did not.
     """
 
     key: int | None = None
+    failures: int = 0
     carriers: set[int] = field(default_factory=set)
     subsegments: set[int] = field(default_factory=set)
 
@@ -75,8 +79,9 @@ class FrontEndWalk:
             if self._generation.is_old:  # later ones are marked by a flag in their header
                 front.carriers.add(carrier.user)
                 front.subsegments.add(carrier.subsegment)
-            if front.key is None:
+            if front.key is None and front.failures < _MOST_FAILURES:
                 front.key = _derive_key(self._view, self._heap, self._generation, carrier)
+                front.failures += front.key is None
             yield carrier
 
     def _slots(self, window: Window, carrier: Carrier) -> Slots | None:
@@ -93,7 +98,7 @@ class FrontEndWalk:
         self._walked.find(
             Finding("lfh_subsegment", "error", heap.address, carrier.user, header.size, message, "offsets inside the carrier", f"{offset}")
         )
-        self._walked.gaps.append(f"{message}: {carrier.blocks} blocks are missing")
+        self._walked.gap(f"{message}: {carrier.blocks} blocks are missing")
         return None
 
 
@@ -146,7 +151,8 @@ def _derive_key(view: View, heap: Heap, generation: Generation, carrier: Carrier
             return None  # Windows 8: its code has not been seen
         first = carrier.user + header.size
         stride = carrier.units * generation.granule
-        codes = [_old_code(view, heap, carrier, first + i * stride) for i in range(min(3, carrier.blocks))]
+        width = _width(view, generation)
+        codes = [_old_code(view, heap, carrier, first + i * stride) & width for i in range(min(3, carrier.blocks))]
         best = max(codes, key=codes.count)
         return best if codes.count(best) > 1 else None
     encoded = view.space.try_integer(carrier.user + header.offset("EncodedOffsets"), 4)
@@ -219,12 +225,13 @@ def _bitmap(view: View, header: Struct, carrier: Carrier) -> bytes | None:
 
 def _code(view: View, heap: Heap, generation: Generation, carrier: Carrier, key: int | None) -> Code:
     """How the block headers of a subsegment are coded, as one rule for all generations (heap-structures.md §3.4)."""
+    shift, width = _shift(view), _width(view, generation)
     if key is None:
-        return Code(0, 0, 0, carrier.user, 0)
-    shift, width, mixed = _shift(view), _width(view, generation), key ^ heap.address
+        return Code(0, 0, shift, carrier.user, 0)
+    mixed = key ^ heap.address
     if "EncodedOffsets" in generation.layout["_HEAP_USERDATA_HEADER"]:
         return Code(width, mixed & width, shift, carrier.user, _code_shift(view))
-    if generation.is_old or view.pointer_bytes == 4:
+    if view.pointer_bytes == 4:
         mixed ^= carrier.subsegment
     else:
         mixed = key ^ heap.address >> 4 ^ carrier.subsegment >> 4

@@ -48,12 +48,12 @@ def apply_marks(table: BlockTable, marks: Marks) -> BlockTable:
     if marks.parked:
         parked = np.isin(table.entry, np.array(sorted(marks.parked), np.uint64)) & (tags & 0xF == BlockKind.BACKEND)
         tags[parked] = tags[parked] & ~np.uint16(BUSY | 0xF) | np.uint16(BlockKind.LOOKASIDE)
-    for address in marks.internal:
-        row = int(np.searchsorted(table.entry, np.uint64(address), side="right")) - 1
-        while row >= 0 and tags[row] & 0xF != BlockKind.BACKEND:
-            row -= 1
-        if row >= 0 and address < int(table.entry[row]) + int(table.units[row]) * 8:
-            tags[row] |= np.uint16(INTERNAL)
+    back = np.flatnonzero(tags & 0xF == BlockKind.BACKEND)
+    inside = np.array(sorted(address for address in marks.internal if address >= 0), np.uint64)
+    found = np.searchsorted(table.entry[back], inside, side="right") - 1
+    rows, inside = back[found[found >= 0]], inside[found >= 0]
+    rows = rows[inside < table.entry[rows] + table.entry_size[rows]]
+    tags[rows] |= np.uint16(INTERNAL)
     if not marks.parked:
         return BlockTable(table.entry, table.units, table.spare, table.lead, table.heap, tags)
     spare = table.spare.copy()

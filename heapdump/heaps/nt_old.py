@@ -13,6 +13,7 @@ from heapdump.blocks.records import Extent, Heap, LargeBlock, Segment, Stated
 from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context
 from heapdump.heaps.nt import reservation
 from heapdump.heaps.nt_record import FRONT_ENDS, Parts, nt_heap
+from heapdump.heaps.nt_segments import MAX_SEGMENT_BYTES, address_limit
 from heapdump.heaps.nt_virtual import read_large_blocks
 from heapdump.layouts import Layout, load
 from heapdump.memory import limits
@@ -92,8 +93,9 @@ def _segment_fields(view: View, layout: Layout, heap: int, segment: int) -> dict
     fields = view.struct("_HEAP_SEGMENT", segment, layout) if segment else None
     if fields is None or fields["Signature"] != SEGMENT_SIGNATURE or fields["Heap"] != heap:
         return None
-    base = fields["BaseAddress"]
-    return fields if base % PAGE == 0 and base <= segment < base + fields["NumberOfPages"] * PAGE else None
+    base, size = fields["BaseAddress"], fields["NumberOfPages"] * PAGE
+    fits = base % PAGE == 0 and base <= segment < base + size and size <= MAX_SEGMENT_BYTES
+    return fields if fits and base + size < address_limit(view) else None
 
 
 def _segments(
@@ -132,7 +134,7 @@ def _uncommitted(
     while node and len(seen) < limits.MAX_LIST_NODES:
         fields = view.struct("_HEAP_UNCOMMMTTED_RANGE", node, layout)
         part = Span(fields["Address"], fields["Address"] + fields["Size"]) if fields else Span(0, 0)
-        if fields is None or node in seen or not span.covers(part):
+        if fields is None or node in seen or not span.covers(part) or part.start % PAGE or part.end % PAGE:
             message = f"the list of uncommitted ranges of segment {span.start:#x} breaks at {node:#x}"
             findings.append(Finding("ucr", "error", heap, node, 1, message, "a range inside the segment", f"{part.start:#x}"))
             notes.append(f"{message}: {len(found)} ranges were read")

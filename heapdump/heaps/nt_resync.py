@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.heaps.nt_entry import decoded, headers_at
 from heapdump.heaps.nt_generation import Generation
 
-_WINDOW = 1 << 16
-"""Granules examined at a time: damage is usually short."""
+_FIRST, _WINDOW = 64, 1 << 16
+"""Granules examined at a time: few at first, since damage is usually short, then twice as many each time."""
 
 
 def next_good_header(
-    generation: Generation, words: NDArray[np.int64], at: int, end: int
+    generation: Generation, words: NDArray[np.int64], at: int, stop: int, end: int
 ) -> tuple[int, int] | None:
-    """(granule, the PREVIOUS size its header states) of the next header from `at` on whose chain holds for two more.
+    """(granule, the PREVIOUS size its header states) of the next header in [at, stop) whose chain holds for two more.
 
-    None where there is none before `end`. Each examined granule costs some numpy operations.
+    The chain may go on up to `end`. None where there is none. Each examined granule costs some numpy operations.
     """
-    for low in range(at, end, _WINDOW):
-        high = min(low + _WINDOW, end)
-        found = _candidates(generation, words, low, high, end)
-        for granule, previous in found:
+    low, width = at, _FIRST
+    while low < stop:
+        high = min(low + width, stop)
+        for granule, previous in _candidates(generation, words, low, high, end):
             if _holds(generation, words, granule, end):
                 return granule, previous
+        low, width = high, min(2 * width, _WINDOW)
     return None
 
 
@@ -37,12 +40,18 @@ def _header(generation: Generation, words: NDArray[np.int64], granule: int) -> t
 
 def _candidates(
     generation: Generation, words: NDArray[np.int64], low: int, high: int, end: int
-) -> list[tuple[int, int]]:
+) -> Iterator[tuple[int, int]]:
+    """Headers that hold by themselves and whose next one does and names their size."""
     stride = generation.stride
     headers = decoded(generation, words[low * stride + generation.lead : high * stride : stride])
-    fits = (headers.size > 0) & (np.arange(low, high) + headers.size <= end)
+    following = np.arange(low, high) + headers.size
+    fits = (headers.size > 0) & (following <= end)
     rows = np.flatnonzero(headers.holds & fits & (headers.previous > 0))
-    return [(low + int(i), int(headers.previous[i])) for i in rows.tolist()]
+    inside = following[rows] < end
+    second = headers_at(generation, words, np.minimum(following[rows], end - 1))
+    good = ~inside | (second.holds & (second.previous == headers.size[rows]))
+    for i in rows[good].tolist():
+        yield low + i, int(headers.previous[i])
 
 
 def _holds(generation: Generation, words: NDArray[np.int64], granule: int, end: int) -> bool:

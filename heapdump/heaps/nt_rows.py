@@ -15,6 +15,7 @@ from heapdump.process.model import View
 
 _LOOKASIDE_LISTS = 128
 _LOOKASIDE = 1
+_MOST_LEAD = 255 * 8  # the table counts the bytes before the user data in 8 bits of 8 bytes
 _TABLE_BYTES = 8 << 32  # the table counts occupied bytes in 32 bits of 8 bytes
 
 
@@ -44,7 +45,7 @@ def _large_row(
     raw = view.space.try_integer(entry + generation.lead * 8, 8)
     walked.headers += 1
     if raw is None:
-        walked.gaps.append(f"heap {heap.address:#x}: the header of the large block at {node:#x} is not in the dump")
+        walked.gap(f"heap {heap.address:#x}: the header of the large block at {node:#x} is not in the dump")
         return None
     if generation.is_old:
         flags, prefix = raw >> 40 & 0xFF, 0
@@ -54,13 +55,14 @@ def _large_row(
     lead = (1 + prefix) * generation.granule
     unused, occupied = raw & 0xFFFF, commit - offset
     if occupied >= _TABLE_BYTES:
-        walked.gaps.append(
+        walked.gap(
             f"heap {heap.address:#x}: the large block at {node:#x} ({commit:,} bytes committed) is beyond the block table's 32 GiB; "
             "its sizes are among the large blocks of the heap"
         )
         return None
-    if not offset + lead <= unused <= commit or not flags & 1:
-        walked.gaps.append(f"heap {heap.address:#x}: the header of the large block at {node:#x} is damaged")
+    if lead > _MOST_LEAD or not offset + lead <= unused <= commit or not flags & 1:
+        walked.gap(f"heap {heap.address:#x}: the header of the large block at {node:#x} is damaged")
+        lead = lead if lead <= _MOST_LEAD else generation.granule
         unused = min(max(unused, offset + lead), commit)
     else:
         walked.good_headers += 1
@@ -92,7 +94,8 @@ def _list(view: View, head: int, granule: int) -> Iterator[int]:
     seen: set[int] = set()
     while node and node not in seen and len(seen) < depth:
         seen.add(node)
-        yield node - granule
+        if node >= granule:
+            yield node - granule
         node = view.space.try_pointer(node) or 0
 
 

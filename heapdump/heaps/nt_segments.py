@@ -14,7 +14,7 @@ from heapdump.process.model import View
 from heapdump.spans import Span, merged
 from heapdump.words import plural
 
-_MAX_SEGMENT_BYTES = 1 << 40
+MAX_SEGMENT_BYTES = 1 << 40
 
 
 def read_segments(
@@ -37,6 +37,11 @@ def read_segments(
     segments = tuple(_segment(context, layout, heap, address, span, findings, notes) for address, span in good)
     whole = ring.is_closed and len(good) == len(ordered) and all(s.has_all_ranges for s in segments)
     return segments, whole
+
+
+def address_limit(view: View) -> int:
+    """Addresses of user mode lie below; signed 64-bit arithmetic holds for all of them."""
+    return 1 << min(8 * view.pointer_bytes, 63)
 
 
 def _without_overlaps(
@@ -69,9 +74,9 @@ def segment_span(view: View, layout: Layout, heap: int, address: int) -> Span | 
     if not (signed or named) if address == heap else not (signed and named):
         return None
     base, size = fields["BaseAddress"], fields["NumberOfPages"] * PAGE
-    if not (base <= address < base + size <= base + _MAX_SEGMENT_BYTES) or base % PAGE:
+    if not (base <= address < base + size <= base + MAX_SEGMENT_BYTES) or base % PAGE:
         return None
-    if base + size >> (8 * view.pointer_bytes):
+    if base + size > address_limit(view):
         return None
     return Span(base, base + size)
 

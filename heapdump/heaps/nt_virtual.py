@@ -5,7 +5,7 @@ from __future__ import annotations
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import LargeBlock
 from heapdump.heaps.base import PAGE, Context
-from heapdump.heaps.nt_segments import ring_findings
+from heapdump.heaps.nt_segments import address_limit, ring_findings
 from heapdump.layouts import Layout
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
@@ -48,7 +48,7 @@ def _block(process: Process, view: View, layout: Layout, node: int) -> LargeBloc
         return None
     fields = struct.decode(data, view.pointer_bytes)
     commit, reserve = fields["CommitSize"], fields["ReserveSize"]
-    if not 0 < commit <= reserve or commit % PAGE or reserve % PAGE or node + reserve >> (8 * view.pointer_bytes):
+    if not 0 < commit <= reserve or commit % PAGE or reserve % PAGE or node + reserve > address_limit(view):
         return None
     regions = process.regions
     if regions.is_complete_map:

@@ -18,8 +18,8 @@ from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span
 
 WINDOW_BYTES = 4 << 20
-_TAIL_BYTES = (1 << 20) + 0x1000
-"""More than the longest entry has: one that begins in a window ends in its tail."""
+_TAIL_BYTES = (3 << 20) + 0x1000
+"""More than three of the longest entries: one that begins in a window ends in its tail, and so do two behind it."""
 
 _PHASES = 16
 """Places in the file that differ by a multiple of this lie on granules of the same array of words."""

@@ -60,7 +60,7 @@ def walk_heaps(
     wanted = [heap for heap in heaps if heap.kind is HeapKind.NT and heap.layout is not None]
     generations = {heap.index: generation_of(views[heap.view], heap) for heap in wanted}
     parts = cut(wanted)
-    walker = _Walker(views, generations, _Pace(sum(part.bytes for part in parts), progress))
+    walker = _Walker(views, generations, _Pace(sum(part.bytes for part in parts), progress), process.space.total_bytes)
     table, tally = walker.walk(parts, min(threads or os.cpu_count() or 1, len(parts), _MAX_THREADS))
     walked = {heap.index: Walked() for heap in wanted}
     for part in parts:
@@ -78,16 +78,19 @@ def walk_heaps(
 class _Walker:
     """Walks parts, on one or several threads."""
 
-    def __init__(self, views: dict[ViewName, View], generations: dict[int, Generation], pace: _Pace) -> None:
-        self._views, self._generations, self._pace = views, generations, pace
+    def __init__(
+        self, views: dict[ViewName, View], generations: dict[int, Generation], pace: _Pace, most_bytes: int
+    ) -> None:
+        """`most_bytes`: of memory in the dump, more than which no block can be read from."""
+        self._views, self._generations, self._pace, self._most_bytes = views, generations, pace, most_bytes
 
     def walk(self, parts: list[Part], threads: int) -> tuple[BlockTable, Tally]:
         """(all rows by address, their tally)."""
         if threads < 2:
-            share = _Share(parts, BlockColumns(sum(part.bytes for part in parts) // _BYTES_A_BLOCK))
+            share = _Share(parts, self._columns(parts))
             self._walk_share(share)
             return share.columns.table(), share.tally
-        shares = list(_shares(parts, threads))
+        shares = list(self._shares(parts, threads))
         with ThreadPoolExecutor(threads) as pool:
             jobs = [pool.submit(self._walk_share, share) for share in shares]
             try:
@@ -128,10 +131,12 @@ class _Walker:
                 if self._pace.is_stopped.is_set():
                     return
 
+    def _shares(self, parts: list[Part], threads: int) -> Iterator[_Share]:
+        """Neighbouring parts for each thread; the first one's columns have room to take the others' rows over."""
+        for i in range(threads):
+            mine = parts[len(parts) * i // threads : len(parts) * (i + 1) // threads]
+            yield _Share(mine, self._columns(parts if i == 0 else mine))
 
-def _shares(parts: list[Part], threads: int) -> Iterator[_Share]:
-    """Neighbouring parts for each thread; the first one's columns have room to take the others' rows over."""
-    for i in range(threads):
-        mine = parts[len(parts) * i // threads : len(parts) * (i + 1) // threads]
-        room = sum(part.bytes for part in (parts if i == 0 else mine))
-        yield _Share(mine, BlockColumns(room // _BYTES_A_BLOCK))
+    def _columns(self, parts: list[Part]) -> BlockColumns:
+        """Columns with room for the blocks that these parts may have."""
+        return BlockColumns(min(sum(part.bytes for part in parts), self._most_bytes) // _BYTES_A_BLOCK)
