@@ -2,7 +2,7 @@
 
 A folder for each dump in the user's cache folder (`HEAPDUMP_CACHE` names another one): a file for each column of the
 block table, opened memory-mapped, and `manifest.json` with everything else. Its name is made of what would change the
-answer: size, time and first bytes of the dump, and the code that walked. Nothing of the dump's content is kept but
+answer: the stamp of the dump's content (`dump/stamp.py`) and the code that walked. Nothing of the dump's content is kept but
 addresses, sizes and the findings' few bytes.
 
 Decision: checksums are sums of 64-bit words, at the speed of memory: they are there against damage, not against an
@@ -15,9 +15,11 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -31,7 +33,10 @@ from heapdump.blocks.table import BlockKind, BlockTable
 from heapdump.blocks.walk import Check, HeapCount, KindCount, Walk
 
 _VERSION = 1
-_HEAD_BYTES = 1 << 16
+_OWN, _MANIFEST, _FRESH = "blocks", "manifest.json", "new-"
+_NAME_LENGTH = 32
+_IS_INDEX = re.compile(f"[0-9a-f]{{{_NAME_LENGTH}}}")
+_DAY = 86_400
 _MOST_BYTES = 8 << 30
 _MOST_DUMPS = 128
 _SMALL_BYTES = 1 << 20
@@ -44,14 +49,10 @@ _STEP, _FACTOR = 1 << 17, 0x100000001B3
 class Index:
     """Where the walk of one dump is kept. `remarks`: what was done with it, in words."""
 
-    def __init__(self, dump: Path, root: Path | None = None, remarks: list[str] | None = None) -> None:
-        """`root`: the folder of all indexes; None: the user's.
-
-        Raises:
-            OSError: the dump cannot be read.
-        """
+    def __init__(self, stamp: str, root: Path | None = None, remarks: list[str] | None = None) -> None:
+        """`stamp`: the name of the dump's content; `root`: the folder of all indexes, None: the user's."""
         self._root = root or _cache_folder()
-        self._folder = self._root / _key(dump)
+        self._folder = self._root / _digest(f"{_VERSION} {stamp} {_code()}")[:_NAME_LENGTH]
         self.remarks: list[str] = [] if remarks is None else remarks
 
     def read(self, walk_again: Callable[[], BlockTable]) -> Walk | None:
@@ -59,21 +60,22 @@ class Index:
 
         The table is opened when it is first needed; where a column proves damaged then, `walk_again` makes it.
         """
-        manifest = self._manifest()
-        if manifest is None:
-            return None
         try:
+            manifest = self._manifest()
+            if manifest is None:
+                return None
+            rows, sums = int(manifest["rows"]), {name: str(manifest["checksums"][name]) for name in _COLUMNS}
             walk = Walk(
-                lambda: self._table_or(manifest, walk_again),
+                lambda: self._table_or(rows, sums, walk_again),
                 {int(heap): _count(count) for heap, count in manifest["counts"].items()},
                 tuple(Finding(**finding) for finding in manifest["findings"]),
-                tuple(manifest["gaps"]),
+                tuple(map(str, manifest["gaps"])),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            self.remarks.append(f"the index in {self._folder} is not understood ({error}); walking again")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            self.remarks.append(f"the index in {self._folder} is not understood ({error!r}); walking again")
             return None
         with contextlib.suppress(OSError):  # the time of its last use decides what is deleted first
-            os.utime(self._folder / "manifest.json")
+            os.utime(self._folder / _MANIFEST)
         self.remarks.append(f"the blocks come from the index in {self._folder}")
         return walk
 
@@ -93,13 +95,13 @@ class Index:
 
     def _write(self, walk: Walk) -> None:
         """Into a folder of its own first, so that nobody ever sees half an index."""
-        with tempfile.TemporaryDirectory(dir=self._root, prefix="new-", ignore_cleanup_errors=True) as fresh:
+        with tempfile.TemporaryDirectory(dir=self._root, prefix=_FRESH, ignore_cleanup_errors=True) as fresh:
             inner = Path(fresh) / "index"
             inner.mkdir()
             sums = {}
             for name in _COLUMNS:
                 column = getattr(walk.table, name)
-                np.save(inner / f"{name}.npy", column, allow_pickle=False)
+                column.tofile(inner / name)
                 sums[name] = _checksum(column)
             body = {
                 "rows": len(walk.table),
@@ -109,19 +111,20 @@ class Index:
                 "gaps": list(walk.gaps),
             }
             text = json.dumps(body)
-            (inner / "manifest.json").write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
+            (inner / _MANIFEST).write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
             shutil.rmtree(self._folder, ignore_errors=True)
-            with contextlib.suppress(FileExistsError):  # another process was quicker: the same answer
+            try:
                 inner.rename(self._folder)
+            except OSError:
+                if not (self._folder / _MANIFEST).is_file():  # else another process was quicker: the same answer
+                    raise
         self.remarks.append(f"the blocks are kept in the index in {self._folder}")
 
     def _manifest(self) -> dict[str, Any] | None:
+        """What was written besides the columns; None where there is no index, or a damaged one."""
         try:
-            digest, _, text = (self._folder / "manifest.json").read_text(encoding="utf-8").partition("\n")
+            digest, _, text = (self._folder / _MANIFEST).read_text(encoding="utf-8").partition("\n")
         except FileNotFoundError:
-            return None
-        except (OSError, UnicodeDecodeError) as error:
-            self.remarks.append(f"the index in {self._folder} cannot be read ({error}); walking again")
             return None
         if digest != _digest(text):
             self.remarks.append(f"the index in {self._folder} is damaged; walking again")
@@ -129,22 +132,25 @@ class Index:
         manifest: dict[str, Any] = json.loads(text)
         return manifest
 
-    def _table_or(self, manifest: dict[str, Any], walk_again: Callable[[], BlockTable]) -> BlockTable:
+    def _table_or(self, rows: int, sums: dict[str, str], walk_again: Callable[[], BlockTable]) -> BlockTable:
         try:
-            return BlockTable(**{name: self._column(name, kind, manifest) for name, kind in _COLUMNS.items()})
-        except (OSError, ValueError, EOFError) as error:
+            return BlockTable(**{name: self._column(name, kind, rows, sums[name]) for name, kind in _COLUMNS.items()})
+        except (OSError, ValueError) as error:
             self.remarks.append(f"the index in {self._folder} is damaged ({error}); walked again")
             shutil.rmtree(self._folder, ignore_errors=True)
             return walk_again()
 
-    def _column(self, name: str, kind: type[np.generic], manifest: dict[str, Any]) -> NDArray[Any]:
-        """A column, memory-mapped.
+    def _column(self, name: str, kind: type[np.generic], rows: int, checksum: str) -> NDArray[Any]:
+        """A column, memory-mapped: the bare bytes of an array, so that nothing is parsed.
 
         Raises:
-            OSError, ValueError, EOFError: it is not what was written.
+            OSError, ValueError: it is not what was written.
         """
-        column = np.asarray(np.load(self._folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-        if column.shape != (manifest["rows"],) or column.dtype != kind or _checksum(column) != manifest["checksums"][name]:
+        path = self._folder / name
+        if path.stat().st_size != rows * np.dtype(kind).itemsize:
+            raise ValueError(f"column {name} has another length")
+        column: NDArray[Any] = np.asarray(np.memmap(path, kind, "r")) if rows else np.empty(0, kind)
+        if _checksum(column) != checksum:
             raise ValueError(f"column {name} is not as it was written")
         return column
 
@@ -157,19 +163,10 @@ def _count(record: dict[str, Any]) -> HeapCount:
 
 def _cache_folder() -> Path:
     if named := os.environ.get("HEAPDUMP_CACHE"):
-        return Path(named)
+        return Path(named) / _OWN
     from platformdirs import user_cache_path
 
-    return user_cache_path("heapdump", appauthor=False)
-
-
-def _key(dump: Path) -> str:
-    """A name for what decides the answer: the dump's size, time and first bytes, and the code that reads it."""
-    state = dump.stat()
-    with dump.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-    whole = hashlib.sha256(f"{_VERSION} {state.st_size} {state.st_mtime_ns} {_code()}\n".encode() + head)
-    return whole.hexdigest()[:32]
+    return user_cache_path("heapdump", appauthor=False) / _OWN
 
 
 @cache
@@ -197,21 +194,25 @@ def _checksum(column: NDArray[Any]) -> str:
 def _make_room(root: Path, need: int) -> None:
     """Deletes the indexes that were not used for longest where a limit would be passed, a quarter of them at once.
 
-    Sizes are looked at when a large index is to be written.
+    Sizes are looked at when a large index is to be written. Nothing is touched whose name is not an index's.
     """
-    number = sum(1 for _ in root.iterdir())
-    if need < _SMALL_BYTES and number < _MOST_DUMPS:
+    mine = [folder for folder in root.iterdir() if _IS_INDEX.fullmatch(folder.name)]
+    if need < _SMALL_BYTES and len(mine) < _MOST_DUMPS:
         return
-    total, kept = need, _MOST_DUMPS if number < _MOST_DUMPS else _MOST_DUMPS * 3 // 4
-    for count, (_, size, folder) in enumerate(sorted(_entries(root), reverse=True), 1):
+    for folder in root.glob(f"{_FRESH}*"):  # left by a process that was killed while it wrote
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _DAY:
+                shutil.rmtree(folder, ignore_errors=True)
+    total, kept = need, _MOST_DUMPS if len(mine) < _MOST_DUMPS else _MOST_DUMPS * 3 // 4
+    for count, (_, size, folder) in enumerate(sorted(map(_entry, mine), reverse=True), 1):
         total += size
         if total > _MOST_BYTES or count > kept:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _entries(root: Path) -> Iterator[tuple[float, int, Path]]:
-    """(time of last use, bytes, folder) of every index."""
-    for folder in root.iterdir():
-        with contextlib.suppress(OSError):  # another process deletes it just now
-            used = (folder / "manifest.json").stat().st_mtime
-            yield used, sum(file.stat().st_size for file in folder.iterdir()), folder
+def _entry(folder: Path) -> tuple[float, int, Path]:
+    """(time of last use, bytes, folder) of an index; 0 and 0 for one that another process deletes just now."""
+    try:
+        return (folder / _MANIFEST).stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder
+    except OSError:
+        return 0.0, 0, folder

@@ -51,7 +51,7 @@ class Snapshot:
             return self._walk_heaps()
         from heapdump.index import Index
 
-        index = Index(self.dump.path, remarks=self.remarks)
+        index = Index(self.dump.stamp, remarks=self.remarks)
         walk = index.read(lambda: self._walk_heaps().table)
         if walk is None:
             walk = self._walk_heaps()

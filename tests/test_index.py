@@ -22,7 +22,7 @@ COLUMNS = ("entry", "units", "spare", "lead", "heap", "tags")
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HEAPDUMP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+    return tmp_path / "cache" / "blocks"
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_the_second_question_does_not_walk_and_has_the_same_answer(dump, folder,
 def test_counts_need_no_column(dump, folder, walks):
     asked(dump)
     for name in COLUMNS:
-        (only(folder) / f"{name}.npy").unlink()
+        (only(folder) / name).unlink()
     with heapdump.open_dump(dump) as snapshot:
         assert snapshot.walk.counts[0].busy_blocks == 4
     assert len(walks) == 1
@@ -106,7 +106,7 @@ def test_without_the_index_nothing_is_read_or_written(dump, folder, walks):
     assert len(walks) == 3
 
 
-@pytest.mark.parametrize("name", [*(f"{column}.npy" for column in COLUMNS), "manifest.json"])
+@pytest.mark.parametrize("name", [*COLUMNS, "manifest.json"])
 @pytest.mark.parametrize("place", ["first", "middle", "last", "cut", "empty", "gone", "foreign"])
 def test_a_damaged_index_is_walked_again_and_rebuilt(dump, folder, walks, name, place):
     truth = asked(dump)
@@ -177,7 +177,7 @@ def test_old_indexes_go_when_they_are_too_large(dump, folder, monkeypatch):
     for i in range(6):
         os.utime(dump, ns=(state.st_atime_ns, state.st_mtime_ns + i * 1_000_000))
         asked(dump)
-    assert sum(file.stat().st_size for file in folder.rglob("*.npy")) <= 3000
+    assert sum(file.stat().st_size for file in folder.rglob("*/*") if file.name in COLUMNS) <= 3000
     assert list(folder.iterdir())
 
 
@@ -207,3 +207,56 @@ def test_the_checksum_sees_each_byte_and_each_place(size):
             changed[at] ^= 1
             assert index._checksum(changed) != whole
     assert index._checksum(np.append(data, np.uint8(0))) != whole
+
+
+def test_only_indexes_are_ever_deleted(dump, folder, monkeypatch):
+    monkeypatch.setattr(index, "_MOST_DUMPS", 2)
+    for name in ("project", "a" * 31, "notes"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "manifest.json").write_text("{}")
+    left = folder / "new-killed"
+    left.mkdir()
+    os.utime(left, (1, 1))
+    state = dump.stat()
+    for i in range(5):
+        os.utime(dump, ns=(state.st_atime_ns, state.st_mtime_ns + i * 1_000_000))
+        asked(dump)
+    assert {"project", "a" * 31, "notes"} <= {entry.name for entry in folder.iterdir()}
+    assert not left.exists()
+
+
+def test_a_dump_that_is_replaced_while_it_is_open_keeps_its_own_answer(dump, tmp_path, folder):
+    other = tmp_path / "other.dmp"
+    heap = NtHeapBuilder(base=0x28A65B00000)
+    for _ in range(40):
+        heap.busy(64)
+    ProcessBuilder().heap(heap.build()).write(other)
+    truth = asked(other, use_index=False)
+    with heapdump.open_dump(dump) as snapshot:
+        other.replace(dump)
+        assert len(snapshot.walk.table) == 7
+    assert asked(dump) == truth
+
+
+def test_a_dump_that_is_deleted_while_it_is_open_is_answered(dump, folder):
+    with heapdump.open_dump(dump) as snapshot:
+        dump.unlink()
+        assert len(snapshot.walk.table) == 7
+
+
+@pytest.mark.parametrize("body", ["[]", "7", '{"rows": -1}', '{"rows": 3, "checksums": {}, "counts": [], "findings": [], "gaps": []}'])
+def test_a_forged_manifest_is_ignored(dump, folder, walks, body):
+    truth = asked(dump)
+    (only(folder) / "manifest.json").write_text(f"{index._digest(body)}\n{body}")
+    assert asked(dump) == truth
+    assert len(walks) == 2
+
+
+def test_a_change_in_the_middle_with_the_same_time_and_size_is_seen(dump, folder, walks):
+    asked(dump)
+    state, data = dump.stat(), bytearray(dump.read_bytes())
+    data[len(data) // 2] ^= 1
+    dump.write_bytes(data)
+    os.utime(dump, ns=(state.st_atime_ns, state.st_mtime_ns))
+    asked(dump)
+    assert len(walks) == 2

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from heapdump.dump import limits, lists, small, sniff
 from heapdump.dump.directory import MAGIC, Directory, StreamType, read_directory
+from heapdump.dump.stamp import stamp_of
 from heapdump.dump.streams import (
     PROCESSOR_NAMES,
     ExceptionRecord,
@@ -46,9 +47,12 @@ class Minidump:
     """
 
     def __init__(
-        self, path: Path, file: BinaryIO, data: mmap.mmap, directory: Directory, temporary: Path | None = None
+        self, path: Path, file: BinaryIO, data: mmap.mmap, directory: Directory, stamp: str, temporary: Path | None = None
     ) -> None:
-        """Use `open_minidump`. `path` is the file as the user named it, `temporary` the unpacked copy."""
+        """Use `open_minidump`. `path` is the file as the user named it, `temporary` the unpacked copy.
+
+        `stamp` names the content of that file (`stamp.stamp_of`).
+        """
         self.path = path
         self.data = data
         self._file = file
@@ -58,6 +62,7 @@ class Minidump:
         self.module_notes: list[str] = []
         self.thread_notes: list[str] = []
         self._temporary = temporary
+        self.stamp = stamp
         self._strings = lists.Strings(data, self.notes)
 
     @property
@@ -189,13 +194,15 @@ def open_minidump(path: Path, progress: Progress = _quiet, say: Callable[[str], 
         DumpError: and its kinds: no such file, not a minidump (the message names what it is), not of Windows x86
             or x64, truncated so that nothing can be said, or hostile.
     """
-    temporary = None
+    temporary, stamp = None, ""
     try:
         kind = sniff.compression(_head(path))
         if kind is not None:
             say(f"unpacking {path} ({kind}) to a temporary file")
+            with path.open("rb") as packed:
+                stamp = stamp_of(packed)
             temporary = unpack(path, kind, progress)
-        return _open_plain(path, temporary or path, temporary)
+        return _open_plain(path, temporary or path, temporary, stamp)
     except OSError as error:
         raise DumpError(f"{path}: {error.strerror or error}") from error
     except BaseException:
@@ -211,7 +218,7 @@ def _head(path: Path) -> bytes:
         return file.read(4096)
 
 
-def _open_plain(path: Path, real: Path, temporary: Path | None) -> Minidump:
+def _open_plain(path: Path, real: Path, temporary: Path | None, stamp: str) -> Minidump:
     head = _head(real)
     if not head.startswith(MAGIC):
         raise NotAMinidump(f"{path} is {sniff.describe_other(head)}")
@@ -219,7 +226,7 @@ def _open_plain(path: Path, real: Path, temporary: Path | None) -> Minidump:
         file = on_error.enter_context(real.open("rb"))
         data = mmap.mmap(file.fileno(), os.fstat(file.fileno()).st_size, access=mmap.ACCESS_READ)
         on_error.callback(data.close)
-        dump = Minidump(path, file, data, _directory(path, data), temporary)
+        dump = Minidump(path, file, data, _directory(path, data), stamp or stamp_of(file), temporary)
         _refuse_other_systems(dump)
         on_error.pop_all()
     return dump

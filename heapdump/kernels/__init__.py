@@ -9,6 +9,7 @@ up: C code of our own.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -34,10 +35,26 @@ def compiled(function: Callable[..., Any]) -> Callable[..., Any] | None:
         import numba
     except ImportError:
         return None
-    try:
-        return numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # numba found no folder it may write its cache to
-        return numba.njit(nogil=True)(function)
+    return _Compiled(numba.njit, function)
+
+
+class _Compiled:
+    """A translated function, from numba's cache on disk unless that proves unwritable or damaged."""
+
+    def __init__(self, njit: Callable[..., Any], function: Callable[..., Any]) -> None:
+        self._plain = njit(nogil=True)(function)
+        self._call = self._plain
+        with contextlib.suppress(RuntimeError):  # numba found no folder it may write its cache to
+            self._call = njit(nogil=True, cache=True)(function)
+
+    def __call__(self, *arguments: Any) -> Any:
+        try:
+            return self._call(*arguments)
+        except Exception:  # whatever reading a damaged cache ends in, before the function ran
+            if self._call is self._plain:
+                raise
+            self._call = self._plain
+            return self._plain(*arguments)
 
 
 def run(function: Callable[..., Any], worth: int, *arguments: Any) -> Any:
