@@ -50,10 +50,10 @@ class Window:
     granule: int
 
     @property
-    def span(self) -> Span:
-        """From the first stretch's start to the last one's end, by address."""
+    def swept(self) -> Span:
+        """From the first stretch's start to the last one's stop, by address: what no later window needs."""
         first, last = self.stretches[0], self.stretches[-1]
-        return Span(first.base + first.start * self.granule, last.base + last.end * self.granule)
+        return Span(first.base + first.start * self.granule, last.base + last.stop * self.granule)
 
     @cached_property
     def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

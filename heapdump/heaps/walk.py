@@ -126,7 +126,7 @@ class _Walker:
             chain = HeapWalk(view, heap, generation, columns, walked)
             for window, first in chain.windows([item.span for item in items]):
                 front.add(window, first)
-                view.space.forget(window.span)
+                view.space.forget(window.swept)
                 self._pace.advance(sum(s.stop - s.start for s in window.stretches) * generation.granule)
                 if self._pace.is_stopped.is_set():
                     return
