@@ -86,7 +86,11 @@ def _frame_parts(thread: Thread, frames: Sequence[StackFrame]) -> Lines:
     for found in frames:
         style = {"exact": "", "derived": "", "guess": "dim"}[found.frame.trust]
         lines.append([(f"  {found.sp:#x}  {found.frame}", style), (f"  ({found.how})", "dim")])
-    return Lines(lines if frames else [*lines, [("  no registers or no stack in the dump", "dim")]])
+    if not frames:
+        lines.append([("  no registers or no stack in the dump", "dim")])
+    elif len(frames) == 1:
+        lines.append([("  nothing leads on: the code is not in the dump (image files can be named with --image-path)", "dim")])
+    return Lines(lines)
 
 
 @click.option("--frames", is_flag=True, help="The call stack of each thread.")

@@ -6,9 +6,9 @@ from functools import cache
 
 from capstone import CS_ARCH_X86, CS_GRP_CALL, CS_MODE_32, CS_MODE_64, Cs
 
-from heapdump.memory.space import AddressSpace
+CALL_BYTES = 7
+"""The longest call instruction."""
 
-_LONGEST_CALL = 7
 _SHORTEST_CALL = 2
 
 
@@ -19,13 +19,10 @@ def _decoder(pointer_bytes: int) -> Cs:
     return decoder
 
 
-def follows_call(space: AddressSpace, address: int) -> bool | None:
-    """True when a call instruction ends at the address; None where its bytes are not in the dump."""
-    code = space.try_read(address - _LONGEST_CALL, _LONGEST_CALL)
-    if code is None:
-        return None
-    decoder = _decoder(space.pointer_bytes)
-    for size in range(_SHORTEST_CALL, _LONGEST_CALL + 1):
+def ends_with_call(code: bytes, address: int, pointer_bytes: int) -> bool:
+    """True when a call instruction ends at the address; `code` = the bytes before it, `CALL_BYTES` of them."""
+    decoder = _decoder(pointer_bytes)
+    for size in range(_SHORTEST_CALL, len(code) + 1):
         found = next(decoder.disasm(code[-size:], address - size, 1), None)
         if found is not None and found.size == size and CS_GRP_CALL in found.groups:
             return True

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from heapdump.process.disassembly import follows_call
+from heapdump.process.disassembly import CALL_BYTES, ends_with_call
 from heapdump.process.model import Process, Stack, Thread, View
 from heapdump.process.registers import Registers
 from heapdump.process.symbols import Frame, Namer
@@ -128,9 +128,15 @@ class _Walk:
         return None
 
     def _is_return(self, address: int) -> bool:
-        """True for an address in a module, behind a call instruction as far as the code is in the dump."""
+        """True for an address in a module, behind a call instruction in its memory or its image file."""
         module = self._process.module_map.at(address - 1)
-        return module is not None and follows_call(self._view.space, address) is True
+        if module is None:
+            return False
+        code = self._view.space.try_read(address - CALL_BYTES, CALL_BYTES)
+        if code is None:
+            image = self._namer.image(module)
+            code = image.read(address - CALL_BYTES - module.span.start, CALL_BYTES) if image else None
+        return code is not None and ends_with_call(code, address, self._view.pointer_bytes)
 
 
 def _trusted(frame: Frame, how: How) -> Frame:

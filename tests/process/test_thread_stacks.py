@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
 
 import pytest
 from click.testing import CliRunner
@@ -12,8 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.cli import cli
-from heapdump.memory.space import AddressSpace
-from heapdump.process.disassembly import follows_call
+from heapdump.process.disassembly import CALL_BYTES, ends_with_call
 from heapdump.process.stacks import thread_frames
 from heapdump.process.unwind import step
 from tests.builders import BuiltDump, ProcessBuilder
@@ -153,26 +151,14 @@ def test_random_unwind_information_is_survived(data):
     assert found is None or found.keys() == set(names)
 
 
-@dataclass
-class Bytes:
-    data: bytes
-
-    def try_read(self, address: int, size: int) -> bytes | None:
-        return self.data[address : address + size] if address >= 0 and address + size <= len(self.data) else None
-
-    pointer_bytes: int = 8
-
-
 @pytest.mark.parametrize(
     ("code", "expected"),
     [("e812345678", True), ("ffd0", True), ("41ffd3", True), ("ff1512345678", True), ("ff5020", True), ("ff942480000000", True),
      ("9090909090", False), ("e912345678", False), ("c3", False), ("e8123456", False)],
 )  # fmt: skip
 def test_calls_are_recognised(code, expected):
-    padded = bytes.fromhex(code).rjust(16, b"\x90")
-    space: AddressSpace = Bytes(padded)  # type: ignore[assignment]
-    assert follows_call(space, 16) is expected
-    assert follows_call(space, 3) is None
+    padded = bytes.fromhex(code).rjust(CALL_BYTES, b"\x90")
+    assert ends_with_call(padded, 0x67001000, 8) is expected
 
 
 def test_threads_shows_and_records_frames(write_dump):
