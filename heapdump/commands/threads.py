@@ -79,13 +79,14 @@ def _depth(thread: Thread) -> int | None:
     return thread.stacks[0].base - thread.sp
 
 
-def _frame_parts(thread: Thread, frames: Sequence[StackFrame]) -> Lines:
+def _frame_parts(thread: Thread, frames: Sequence[StackFrame], *, args: bool) -> Lines:
     """The thread's frames with how each was found."""
     name = f" {thread.name}" if thread.name else ""
     lines = [[(f"~{thread.index} tid {thread.id:#x}{name}", "bold")]]
     for found in frames:
         style = {"exact": "", "derived": "", "guess": "dim"}[found.frame.trust]
-        lines.append([(f"  {found.sp:#x}  {found.frame}", style), (f"  ({found.how})", "dim")])
+        words = "  " + " ".join(f"{word:08x}" for word in found.words) if args and found.words else ""
+        lines.append([(f"  {found.sp:#x}  {found.frame}", style), (words, ""), (f"  ({found.how})", "dim")])
     if not frames:
         lines.append([("  no registers or no stack in the dump", "dim")])
     elif len(frames) == 1:
@@ -93,9 +94,15 @@ def _frame_parts(thread: Thread, frames: Sequence[StackFrame]) -> Lines:
     return Lines(lines)
 
 
+def _frame_record(found: StackFrame, *, args: bool) -> Record:
+    record = frame_record(found.frame) | {"sp": hex(found.sp), "how": found.how}
+    return record | {"args": [hex(word) for word in found.words]} if args else record
+
+
 @click.option("--frames", is_flag=True, help="The call stack of each thread.")
+@click.option("--args", is_flag=True, help="With --frames, on x86: the first three words of each frame's arguments, as kv.")
 @dump_command("threads")
-def command(request: Request, frames: bool) -> int:
+def command(request: Request, frames: bool, args: bool) -> int:
     """Every thread: id, instruction pointer, stack, TEB, name.
 
     \b
@@ -104,13 +111,14 @@ def command(request: Request, frames: bool) -> int:
     """
     from heapdump.analyses.threads import all_frames
 
+    frames = frames or args
     with request.open() as snapshot:
         found = all_frames(snapshot.process, snapshot.namer(request.image_path, request.symbol_path)) if frames else {}
 
         def record(thread: Thread) -> Record:
             if not frames:
                 return _record(thread)
-            return _record(thread) | {"frames": [frame_record(f.frame) | {"sp": hex(f.sp), "how": f.how} for f in found[thread.index]]}
+            return _record(thread) | {"frames": [_frame_record(one, args=args) for one in found[thread.index]]}
 
         rows = request.rows(snapshot.process.threads, _record)
         shown, hidden = request.shown(rows)
@@ -121,7 +129,7 @@ def command(request: Request, frames: bool) -> int:
             records=lambda: (record(thread) for thread in rows),
             parts=lambda: [
                 Table(columns(snapshot.process), shown, hidden=hidden, empty=empty),
-                *(_frame_parts(thread, found[thread.index]) for thread in (shown if frames else ())),
+                *(_frame_parts(thread, found[thread.index], args=args) for thread in (shown if frames else ())),
             ],
             gaps=snapshot.dump.thread_notes if rows or snapshot.dump.thread_notes else (empty,),
         )

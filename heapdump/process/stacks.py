@@ -27,11 +27,16 @@ _ORDER = ("exact", "derived", "guess")
 
 @dataclass(frozen=True, slots=True)
 class StackFrame:
-    """A frame of a thread: `sp` of the frame, its named address, and how it was found."""
+    """A frame of a thread: `sp` of the frame, its named address, and how it was found.
+
+    `words`: on x86 the first three words where a function with a frame pointer has its arguments, as `kv` prints them;
+    a function that passes arguments in registers, or keeps no frame pointer, has others.
+    """
 
     sp: int
     frame: Frame
     how: How
+    words: tuple[int, ...] = ()
 
 
 def thread_frames(process: Process, thread: Thread, view: View, namer: Namer) -> list[StackFrame]:
@@ -73,13 +78,20 @@ class _Walk:
         for number in range(_MOST_FRAMES):
             ip, sp = self._registers[self._ip], self._registers[self._sp]
             name = self._namer.name(ip, 0) if number == 0 else self._namer.frame(ip)
-            yield StackFrame(sp, _trusted(name, how), how)
+            yield StackFrame(sp, _trusted(name, how), how, self._words())
             found = self._step(is_top=number == 0)
             if found is None or not sp < self._registers[self._sp] <= self._top:
                 return
             how = found
             if not self._registers[self._ip]:
                 return
+
+    def _words(self) -> tuple[int, ...]:
+        """The words behind the saved frame pointer and the return address."""
+        if self._view.arch == "x64" or not self._registers["esp"] <= self._registers["ebp"] < self._top:
+            return ()
+        data = self._view.space.try_read(self._registers["ebp"] + 8, 12) or b""
+        return tuple(int.from_bytes(data[i : i + 4], "little") for i in range(0, len(data), 4))
 
     def _step(self, *, is_top: bool) -> How | None:
         """Goes to the caller; how it was found, or None."""

@@ -170,3 +170,14 @@ def test_threads_shows_and_records_frames(write_dump):
     assert [(f["address"], f["how"]) for f in record["frames"]] == [(hex(ret(60)), "context"), (hex(ret(0xD8)), "unwind data")]
     (plain,) = json.loads(CliRunner().invoke(cli, ["threads", path, "--json"]).stdout)["data"]
     assert "frames" not in plain
+
+
+def test_args_are_the_words_behind_the_return_address(write_dump):
+    low = STACK + 0x1000
+    stack = struct.pack("<10I", low + 16, ret(4), 0xA1, 0xA2, 0, 0, 0xB1, 0xB2, 0xB3, 0)
+    path = str(write_dump(built("x86", {}, stack, {"ebp": low}, ret(2))))
+    shown = CliRunner().invoke(cli, ["threads", path, "--args"]).stdout
+    assert "vision.dll+0x200a  000000a1 000000a2 00000000  (context)" in shown
+    (record,) = json.loads(CliRunner().invoke(cli, ["threads", path, "--args", "--json"]).stdout)["data"]
+    assert record["frames"][0]["args"] == ["0xa1", "0xa2", "0x0"]
+    assert record["frames"][1]["args"] == ["0xb1", "0xb2", "0xb3"]
