@@ -67,16 +67,15 @@ def group(table: BlockTable, rows: NDArray[np.int64], numbers: NDArray[np.int64]
     columns = (rows, numbers, table.units, table.spare, table.heap)
     run(aggregate, len(rows), *columns, most, _SAMPLES, counts, totals, low, high, seen, samples)
     everything = int(totals.sum()) or 1
-    heaps = _heaps(seen.reshape(width, most))
     order = np.lexsort((np.arange(width), -counts, -totals))
+    order = order[counts[order] > 0]
+    owners = _heaps(seen.reshape(width, most))
+    some = samples.reshape(width, _SAMPLES)[order].tolist()
+    columns_of = zip(order.tolist(), *(column[order].tolist() for column in (counts, totals, low, high)), some, strict=True)
     return tuple(
-        Group(
-            values[i], int(counts[i]), int(totals[i]), int(low[i]), int(high[i]), int(totals[i]) / everything, heaps[i],
-            tuple(samples[i * _SAMPLES : i * _SAMPLES + min(_SAMPLES, int(counts[i]))].tolist()),
-        )
-        for i in order.tolist()
-        if counts[i]
-    )  # fmt: skip
+        Group(values[i], count, total, smallest, largest, total / everything, owners[i], tuple(sample[:count]))
+        for i, count, total, smallest, largest, sample in columns_of
+    )
 
 
 def _heaps(seen: NDArray[np.uint8]) -> list[tuple[int, ...]]:
