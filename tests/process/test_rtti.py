@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
+import subprocess
 
+import pefile
 import pytest
 from click.testing import CliRunner
 
 from heapdump.analyses.content import content_of
 from heapdump.cli import cli
 from heapdump.process.rtti import class_of_vtable, undecorated
-from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.builders import DumpBuilder, NtHeapBuilder, ProcessBuilder
 
 NAME = b".?AVImageTask@vision@@"
 OBJECT_BYTES = 48
@@ -102,3 +105,41 @@ def test_block_shows_the_class(write_dump):
     record = json.loads(CliRunner().invoke(cli, ["block", path, hex(address), "--json"]).stdout)["data"]
     assert record["content"]["class"] == {"name": "vision::ImageTask", "decorated": NAME.decode(), "module": "vision.dll"}
     assert "content: object of class vision::ImageTask (vision.dll)" in CliRunner().invoke(cli, ["block", path, hex(address)]).stdout
+
+
+SHAPES = """\
+extern "C" { int _fltused; }
+namespace vision {
+struct Shape { virtual int area() { return 1; } int side = 3; };
+struct Square : Shape { int area() override { return side * side; } };
+}
+static vision::Shape shape;
+static vision::Square square;
+extern "C" __declspec(dllexport) int entry(int n) { vision::Shape *p = n ? &shape : &square; return p->area(); }
+extern "C" int _DllMainCRTStartup(void*, unsigned, void*) { return 1; }
+"""
+
+
+@pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ("clang", "lld-link")), reason="no DLL is made: clang and lld-link are not installed"
+)
+@pytest.mark.parametrize(("arch", "target"), [("x64", "x86_64-pc-windows-msvc"), ("x86", "i686-pc-windows-msvc")])
+def test_classes_of_a_compiled_program_are_named_without_its_pdb(open_built, tmp_path, arch, target):
+    (tmp_path / "shapes.cpp").write_text(SHAPES)
+    start = "_DllMainCRTStartup"
+    commands = (
+        ["clang", f"--target={target}", "-O1", "-c", "shapes.cpp", "-o", "shapes.obj"],
+        ["lld-link", "/dll", "/nodefaultlib", "/force:unresolved", "/safeseh:no", f"/entry:{start}", "/out:shapes.dll", "shapes.obj"],
+    )
+    for command in commands:
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    image = pefile.PE(str(tmp_path / "shapes.dll"))
+    base = image.OPTIONAL_HEADER.ImageBase & 0x7FFFFFFFFFFF
+    data = image.get_memory_mapped_image().ljust(image.OPTIONAL_HEADER.SizeOfImage, b"\0")
+    dump = DumpBuilder(arch=arch).module(base, len(data), r"C:\shapes.dll").memory(base, data)
+    dump.thread(4, 0, ip=base, sp=base)
+    pointer = 8 if arch == "x64" else 4
+    with open_built(dump.build()) as snapshot:
+        view = snapshot.process.views[0]
+        found = (class_of_vtable(snapshot.process, view, base + at) for at in range(pointer, len(data), pointer))
+        assert {name.name for name in found if name} == {"vision::Shape", "vision::Square"}
