@@ -53,9 +53,10 @@ class FreeClass:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """LFH blocks that occupy `entry_size` bytes each: how many are busy and free; `occupancy` = busy share."""
+    """LFH blocks that occupy `entry_size` bytes each, in how many subsegments; `occupancy` = busy share."""
 
     entry_size: int
+    subsegments: int
     busy: int
     free: int
     occupancy: float
@@ -80,7 +81,7 @@ def heap_detail(heap: Heap, walk: Walk, lists: FreeLists | None) -> HeapDetail:
         tuple(_segments(heap)),
         tuple(_sizes(table, mine)),
         tuple(_free_classes(lists)) if lists else (),
-        tuple(_buckets(table, mine)),
+        tuple(_buckets(table, heap.index, mine)),
         tuple(_checks(heap, walk.counts.get(heap.index), lists)),
     )
 
@@ -121,13 +122,18 @@ def _by_power(sizes: NDArray[np.uint64]) -> dict[int, tuple[int, int]]:
     return {i: (int(n), int(total)) for i, (n, total) in enumerate(zip(counts, totals, strict=True)) if n}
 
 
-def _buckets(table: BlockTable, mine: NDArray[np.bool_]) -> Iterator[Bucket]:
+def _buckets(table: BlockTable, heap: int, mine: NDArray[np.bool_]) -> Iterator[Bucket]:
     lfh = mine & (table.kind == BlockKind.LFH)
     sizes, inverse = np.unique(table.entry_size[lfh], return_inverse=True)
     busy = np.bincount(inverse[table.is_busy[lfh]], minlength=len(sizes))
     every = np.bincount(inverse, minlength=len(sizes))
-    for size, used, total in zip(sizes.tolist(), busy.tolist(), every.tolist(), strict=True):
-        yield Bucket(size, used, total - used, used / total)
+    carriers = table.entry[(table.heap == heap) & table.is_internal]
+    place = np.searchsorted(carriers, table.entry[lfh], side="right")  # slots of one subsegment lie in one carrier
+    pairs = np.unique(inverse.astype(np.int64) * (len(carriers) + 1) + place)
+    subsegments = np.bincount(pairs // (len(carriers) + 1), minlength=len(sizes))
+    columns = (sizes, subsegments, busy, every)
+    for size, carried, used, total in zip(*(column.tolist() for column in columns), strict=True):
+        yield Bucket(size, carried, used, total - used, used / total)
 
 
 def _checks(heap: Heap, count: HeapCount | None, lists: FreeLists | None) -> Iterator[Check]:

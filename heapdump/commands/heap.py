@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from heapdump.blocks.records import Heap
     from heapdump.blocks.walk import Check
     from heapdump.session import Snapshot
+    from heapdump.spans import Span
 
 _BAR = 24
 SEGMENTS: tuple[Column[SegmentDetail], ...] = (
@@ -36,8 +37,14 @@ FREE_LISTS: tuple[Column[FreeClass], ...] = (
     Column("Smallest", lambda c: text.count(c.smallest), "bytes of the smallest", right=True, rank=1),
     Column("Largest", lambda c: text.count(c.largest), "bytes of the largest", right=True, rank=1),
 )  # fmt: skip
+UNCOMMITTED: tuple[Column[Span], ...] = (
+    Column("Uncommitted", lambda u: f"{u.start:#x}", "start of an uncommitted range, by the segments' own lists", right=True),
+    Column("End", lambda u: f"{u.end:#x}", "first address behind it", right=True),
+    Column("Size", lambda u: text.size(u.size), "bytes of it", right=True),
+)
 BUCKETS: tuple[Column[Bucket], ...] = (
     Column("LFH bucket", lambda b: text.count(b.entry_size), "bytes that each block occupies", right=True),
+    Column("Subsegments", lambda b: text.count(b.subsegments), "user-block carriers that hold them", right=True),
     Column("Busy", lambda b: text.count(b.busy), "busy blocks", right=True),
     Column("Free", lambda b: text.count(b.free), "free slots", right=True),
     Column("Occupancy", lambda b: text.share(b.occupancy), "busy share", right=True),
@@ -119,12 +126,15 @@ def _parts(
         )])  # fmt: skip
     yield Lines(lines)
     tables: tuple[tuple[Any, Sequence[Any]], ...] = (
-        (SEGMENTS, detail.segments), (sizes_view(detail), detail.sizes), (FREE_LISTS, detail.free_classes), (BUCKETS, detail.buckets),
+        (SEGMENTS, detail.segments), (UNCOMMITTED, [part for s in heap.segments for part in s.uncommitted]), (sizes_view(detail), detail.sizes), (FREE_LISTS, detail.free_classes), (BUCKETS, detail.buckets),
     )  # fmt: skip
     for columns, rows in tables:
         if rows:
             shown, hidden = request.shown(rows)
             yield Table(columns, shown, hidden=hidden)
+    if heap.large_blocks:
+        blocks = f"{text.plural(len(heap.large_blocks), 'large block')} with {text.size(heap.large_committed_bytes)} committed"
+        yield Lines([[(blocks, ""), (f" → heapdump virt-blocks --heap {heap.address:#x}", "cyan")]])
     if count:
         yield Table(CHECKS, detail.checks)
     findings = [f for f in (*heap.findings, *broken, *snapshot.walk.findings) if f.heap == heap.address]
