@@ -12,6 +12,7 @@ from heapdump.blocks.table import BlockKind, BlockTable
 from heapdump.process.model import Process
 from heapdump.process.stack_db import StackDatabase
 
+_BATCH = 1 << 20
 _EXTRA = 0x02  # entry flag: HEAP_ENTRY_EXTRA with an index behind the user data
 _STUB = 0x0502  # EntryOffset 2, code 5: the header behind a front prefix
 
@@ -33,8 +34,13 @@ class Stacks:
     def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The stack number of each row; (n,) uint64, 0 where none is recorded or its record cannot be one."""
         out = np.zeros(len(rows), np.uint64)
-        if not self.are_recorded:
-            return out
+        if self.are_recorded:
+            for first in range(0, len(rows), _BATCH):
+                out[first : first + _BATCH] = self._numbers(rows[first : first + _BATCH])
+        return out
+
+    def _numbers(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        out = np.zeros(len(rows), np.uint64)
         owners = self._table.heap[rows]
         for heap in self._heaps:
             mine = np.flatnonzero(owners == heap.index)

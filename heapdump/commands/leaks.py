@@ -140,6 +140,8 @@ def _parts(
         for number, found in enumerate(shown, 1):
             if found.frames:
                 yield Lines(_stack(snapshot, number, found, folds))
+    for rule in leaks.unused:
+        yield Lines([[(f"suppression {rule.text} matched nothing", "dim")]])
     for rule in leaks.suppressed:
         yield Lines([[(f"suppressed by {rule.text}: {text.plural(rule.count, 'block')} with {text.size(rule.bytes)}", "dim")]])
 

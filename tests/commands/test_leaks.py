@@ -103,6 +103,7 @@ def test_suppressed_groups_are_counted_apart_and_unused_rules_named(recorded, tm
     }  # fmt: skip
     result = run(recorded, "--group-by", "stack", "--suppressions", str(rules), "-v")
     assert "suppressed by leak:vision: 5 blocks with 10.352 kB" in result.stdout
+    assert "suppression leak:nowhere matched nothing" in result.stdout
     assert "'leak:nowhere' matched nothing" in result.stderr
 
 
