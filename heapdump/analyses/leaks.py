@@ -135,7 +135,7 @@ class _Finder:
         owner = np.zeros(len(values), np.int64)
         owner[numbers] = self._table.heap[rows]
         raw = [self._stacks.frames(self._heaps[heap], value) for heap, value in zip(owner.tolist(), values, strict=True)]
-        frames = [tuple(map(self._namer.frame, addresses)) for addresses in raw]
+        frames = [tuple(frame for address in addresses for frame in self._namer.frames(address)) for addresses in raw]
         keys = [self._key(by, addresses, named) for addresses, named in zip(raw, frames, strict=True)]
         places = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         remap = np.array([places[key] for key in keys], np.int64)

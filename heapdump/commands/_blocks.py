@@ -89,7 +89,8 @@ def frames_of(request: Request, snapshot: Snapshot, block: Block) -> list[Frame]
     """The frames of the stack that allocated the block, innermost first; none where none is recorded."""
     stack = stack_number(snapshot, block)
     namer = snapshot.namer(request.image_path, request.symbol_path)
-    return [namer.frame(address) for address in snapshot.stacks.frames(snapshot.heaps[block.heap], stack)]
+    addresses = snapshot.stacks.frames(snapshot.heaps[block.heap], stack)
+    return [frame for address in addresses for frame in namer.frames(address)]
 
 
 def columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:

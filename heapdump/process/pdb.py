@@ -34,10 +34,19 @@ class Symbols:
             found = sorted((f.rva, f.code_size or 0, f.name) for f in pdb.functions() if f.rva is not None)
             records = pdb.lines()  # type: ignore[no-untyped-call]
             lines = sorted((line.rva, line.line, line.file) for line in records if line.rva is not None)
+            inlined = sorted(
+                (site.rva + offset - site.ranges[0][0], length, site.name)
+                for site in pdb.inline_sites()
+                if site.rva is not None and site.name
+                for offset, length in site.ranges
+            )
         self._starts = np.array([rva for rva, _, _ in found], np.int64)
         self._functions = found
         self._line_starts = np.array([rva for rva, _, _ in lines], np.int64)
         self._lines = lines
+        self._inline_starts = np.array([start for start, _, _ in inlined], np.int64)
+        self._inlined = inlined
+        self._longest = max((length for _, length, _ in inlined), default=0)
 
     def function_at(self, rva: int) -> tuple[str, int, bool] | None:
         """(name as in the source, its RVA, whether its length is known) of the function that holds an RVA.
@@ -49,6 +58,13 @@ class Symbols:
             return None
         start, size, name = self._functions[i]
         return (undecorated(name), start, size > 0) if not size or rva < start + size else None
+
+    def inlined_at(self, rva: int) -> list[str]:
+        """Names of the functions that were inlined where an RVA lies, innermost first."""
+        last = int(np.searchsorted(self._inline_starts, rva, side="right"))
+        first = int(np.searchsorted(self._inline_starts, rva - self._longest, side="right"))
+        around = [(length, -start, name) for start, length, name in self._inlined[first:last] if rva < start + length]
+        return [undecorated(name) for _, _, name in sorted(around)]
 
     def line_at(self, rva: int, function: int) -> tuple[str, int] | None:
         """(file, line) of the last line record at or below an RVA that lies behind the start of its function."""

@@ -77,8 +77,9 @@ class _Walk:
         how: How = "context"
         for number in range(_MOST_FRAMES):
             ip, sp = self._registers[self._ip], self._registers[self._sp]
-            name = self._namer.name(ip, 0) if number == 0 else self._namer.frame(ip)
-            yield StackFrame(sp, _trusted(name, how), how, self._words())
+            names = (self._namer.name(ip, 0),) if number == 0 else self._namer.frames(ip)
+            for name in names:
+                yield StackFrame(sp, _trusted(name, how), how, self._words())
             found = self._step(is_top=number == 0)
             if found is None or not sp < self._registers[self._sp] <= self._top:
                 return

@@ -51,6 +51,7 @@ class Frame:
         if self.symbol is None:
             return f"{self.module}+{self.offset:#x}{f' ({self.note})' if self.note else ''}"
         where = f"{self.module}!{self.symbol}" + (f"+{self.offset:#x}" if self.offset else "")
+        where += f" ({self.note})" if self.note else ""
         return f"{where} [{self.file}:{self.line}]" if self.file else where
 
 
@@ -75,6 +76,16 @@ class Namer:
     def frame(self, address: int) -> Frame:
         """The frame of a return address: the call before it counts, which may be the last of its function."""
         return self.name(address, 1)
+
+    def frames(self, address: int) -> tuple[Frame, ...]:
+        """The frames of a return address, innermost first: functions that a PDB says were inlined there, and its own."""
+        own = self.frame(address)
+        module = self._process.module_map.at(address - 1)
+        symbols = self._symbols(module) if module and own.symbol else None
+        if module is None or symbols is None:
+            return (own,)
+        names = symbols.inlined_at(address - 1 - module.span.start)
+        return (*(Frame(address, module.name, name, None, None, None, "derived", "inline") for name in names), own)
 
     def _image(self, module: Module) -> Image | None:
         return open_image(self._process.space, module, self._image_path)

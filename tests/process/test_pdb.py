@@ -145,3 +145,41 @@ def test_names_are_undecorated_without_parameters(decorated, plain):
     found = undecorated(decorated)
     assert found
     assert plain is None or found == plain
+
+
+INLINED = """\
+extern "C" { int _fltused; }
+static volatile int sink;
+static inline __attribute__((always_inline)) int innermost(int n) { sink = n; return sink * 3; }
+static inline __attribute__((always_inline)) int middle(int n) { sink = n + 1; return innermost(n) + 5; }
+extern "C" __declspec(dllexport) int entry(int n) { sink = 9; return middle(n) - sink; }
+extern "C" int _DllMainCRTStartup(void*, unsigned, void*) { return 1; }
+"""
+
+
+@needs_tools
+def test_inlined_functions_are_llvms(tmp_path, open_built):
+    (tmp_path / "task.cpp").write_text(INLINED)
+    compile_ = ["clang", "--target=x86_64-pc-windows-msvc", "-g", "-gcodeview", "-O1", "-c", "task.cpp", "-o", "task.obj"]
+    link = ["lld-link", "/dll", "/debug", "/nodefaultlib", "/entry:_DllMainCRTStartup", "/pdb:task.pdb", "/out:task.dll", "task.obj"]
+    for command in (compile_, link):
+        subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    symbols = open_symbols(str(tmp_path), identity(tmp_path), [])
+    assert symbols is not None
+    seen = set()
+    for rva in range(0x1000, 0x1030):
+        command = ["llvm-symbolizer", "--obj=task.dll", "--relative-address", "--inlines", hex(rva)]
+        out = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.split("\n")
+        names = [line.partition("(")[0] for line in out[::2] if line and ":" not in line]
+        function = symbols.function_at(rva)
+        if function is None or names[-1] != function[0]:
+            continue
+        assert symbols.inlined_at(rva) == names[:-1]
+        seen.add(tuple(names))
+    assert ("innermost", "middle", "entry") in seen and ("entry",) in seen
+    known = identity(tmp_path)
+    built = ProcessBuilder().module(BASE, 0x8000, r"C:\acme\task.dll", pdb=("task.pdb", uuid.UUID(known.guid).bytes_le, known.age))
+    with open_built(built) as snapshot:
+        namer = Namer(snapshot.process, None, str(tmp_path))
+        stacks = {tuple(str(frame).partition("+")[0].partition(" [")[0] for frame in namer.frames(BASE + rva)) for rva in range(0x1001, 0x1030)}
+    assert ("task.dll!innermost (inline)", "task.dll!middle (inline)", "task.dll!entry") in stacks
