@@ -20,6 +20,7 @@ from heapdump.process.model import Process
 from heapdump.process.symbols import Frame, Namer
 
 By = Literal["stack", "caller", "module", "size", "heap", "type", "content"]
+_KEY_FRAMES = 3
 BY_STACK = ("stack", "caller", "module")
 """Keys that need recorded stacks."""
 
@@ -162,7 +163,8 @@ class _Finder:
         if not frames:
             return "no stack recorded"
         if by == "stack":
-            return str(self.caller(frames) or frames[0])
+            first, *callers = [frame for frame in frames if not self._passes_on(frame)][:_KEY_FRAMES] or frames[:1]
+            return " ← ".join([str(first), *(frame.symbol or str(frame) for frame in callers)])
         return str(key)
 
     def _common(self, by: By, frames: tuple[Frame, ...]) -> tuple[Frame, ...]:

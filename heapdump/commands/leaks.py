@@ -38,7 +38,7 @@ VIEW: tuple[Column[LeakGroup], ...] = (
     Column("Share", lambda g: text.share(g.group.share), "of the bytes of all blocks asked about", right=True),
     Column("Blocks", lambda g: text.count(g.group.count), "busy blocks", right=True),
     Column("Sizes", _sizes, "smallest and largest requested size", right=True, rank=2),
-    Column("Key", lambda g: g.key, "what the blocks have in common; of a stack the first frame outside allocator modules", flexible=24),
+    Column("Key", lambda g: g.key, "what the blocks have in common; of a stack the first frames outside allocator modules", flexible=24),
 )
 
 
