@@ -45,7 +45,7 @@ def json_lines(records: Iterable[Record]) -> Iterator[str]:
 
 
 def comma_separated(records: Iterable[Record], nested: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """A header and one line for each record; lists are joined by `|`, objects spread to `name.member` columns."""
+    """A header and one line for each record; lists are joined by `|`, objects spread to `name.member` columns, or JSON."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header: list[str] | None = None
@@ -65,9 +65,16 @@ def _flat(record: Record, nested: Mapping[str, Sequence[str]]) -> Iterator[tuple
         if name in nested:
             yield from ((f"{name}.{member}", (value or {}).get(member)) for member in nested[name])
         elif isinstance(value, (list, tuple)):
-            yield name, "|".join(str(item) for item in value)
+            yield name, "|".join(_text(item) for item in value)
+        elif isinstance(value, dict):
+            yield name, _text(value)
         else:
             yield name, value
+
+
+def _text(item: Any) -> str:
+    """An item of a list: an object as JSON."""
+    return json.dumps(item, separators=(",", ":")) if isinstance(item, (dict, list)) else str(item)
 
 
 def _cell(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import struct
 from contextlib import redirect_stderr, redirect_stdout
@@ -163,3 +164,11 @@ def test_there_is_nothing_to_export_without_stacks(tmp_path):
     result = run(str(path), "--export", "folded")
     assert result.exit_code == 2
     assert "gflags" in result.stderr
+
+
+def test_csv_has_its_frames_as_json(recorded):
+    header, first, *_ = csv.reader(StringIO(run(recorded, "--format", "csv").stdout))
+    row = dict(zip(header, first, strict=True))
+    frames = [json.loads(text) for text in row["frames"].split("|")]
+    assert [int(frame["address"], 16) for frame in frames] == list(STACKS["load"])
+    assert (row["count"], row["bytes"]) == ("2", "10000")
