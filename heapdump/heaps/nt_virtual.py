@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import LargeBlock
 from heapdump.heaps.base import PAGE, Context
@@ -9,6 +11,7 @@ from heapdump.heaps.nt_segments import address_limit, ring_findings
 from heapdump.layouts import Layout
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
+from heapdump.spans import Span
 
 
 def read_large_blocks(
@@ -33,7 +36,28 @@ def read_large_blocks(
 
     ring = context.ring(head, accepts)
     ring_findings("virtual_list", heap, ring, "large-block list", findings, notes)
-    return tuple(blocks[node] for node in ring.nodes), ring.is_closed
+    commit = layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("CommitSize")
+    found = tuple(_checked(process, heap, blocks[node], commit, findings, notes) for node in ring.nodes)
+    return found, ring.is_closed
+
+
+def _checked(
+    process: Process, heap: int, block: LargeBlock, commit: int, findings: list[Finding], notes: list[str]
+) -> LargeBlock:
+    """The block with the committed bytes that the memory map shows, where its CommitSize says more (damage)."""
+    if not process.regions.is_complete_map:
+        return block
+    shown = process.regions.committed_bytes(Span(block.list_entry, block.list_entry + block.commit_bytes))
+    if shown == block.commit_bytes:
+        return block
+    message = (
+        f"the large block at {block.list_entry:#x} of heap {heap:#x} says {block.commit_bytes:,} bytes committed, "
+        f"the memory map {shown:,}, which are counted"
+    )
+    place = block.list_entry + commit
+    findings.append(Finding("virtual_list", "error", heap, place, 8, message, f"{shown:#x}", f"{block.commit_bytes:#x}"))
+    notes.append(message)
+    return replace(block, commit_bytes=shown)
 
 
 def _block(process: Process, view: View, layout: Layout, node: int) -> LargeBlock | None:

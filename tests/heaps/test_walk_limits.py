@@ -177,3 +177,17 @@ def test_damage_all_over_keeps_bounded_words(open_built, monkeypatch):
         assert any("more of this kind" in gap for gap in snapshot.walk.gaps)
 
 
+
+
+def test_a_commit_size_beyond_the_committed_memory_is_damage_and_not_counted(open_built):
+    heap = NtHeapBuilder(base=TEN.base)
+    heap.busy(8)
+    heap.virtual(0x30000000000, 0x80000, reserve=0x4000000)
+    built = heap.build()
+    commit = built.truth.large[0].commit_bytes
+    with open_built(poke(process_of(TEN, built).build(), (0x30000000000 + 0x20, word(0x3000000)))) as snapshot:
+        (block,) = snapshot.heaps[0].large_blocks or ()
+        assert block.commit_bytes == commit
+        (finding,) = snapshot.heaps[0].findings
+        assert (finding.kind, finding.address, finding.found) == ("virtual_list", 0x30000000020, "0x3000000")
+        assert any("the memory map" in note for note in snapshot.heaps[0].notes)
