@@ -138,8 +138,8 @@ def locate(table: BlockTable, space: AddressSpace, address: int) -> Located:
     rows = table.at(address)
     program = [row for row in rows if not table.is_internal[row]]
     row = next(iter(program or rows), None)
-    if row is not None and (before := _reaching_in(table, row, address)) is not None:
-        row = before
+    if (asked_for := _asked_for(table, address)) is not None:
+        row = asked_for
     neighbours = _neighbours(table, address, row)
     if row is None:
         return Located("outside", None, None, neighbours)
@@ -154,12 +154,16 @@ def locate(table: BlockTable, space: AddressSpace, address: int) -> Located:
     return Located(relation, block, offset, neighbours)
 
 
-def _reaching_in(table: BlockTable, row: int, address: int) -> int | None:
-    """The block before whose user data reaches into this one's header: on x64 its first 8 bytes belong to it."""
-    for candidate in range(row - 1, max(-1, row - 3), -1):
-        block = table.block(candidate)
+def _asked_for(table: BlockTable, address: int) -> int | None:
+    """The busy block of the program whose requested bytes hold the address.
+
+    On x64 they reach 8 bytes behind the block: into the next one's header, or behind the last slot of a subsegment.
+    """
+    last = int(np.searchsorted(table.entry, np.uint64(address), side="right")) - 1
+    for row in range(last, max(-1, last - 3), -1):
+        block = table.block(row)
         if not block.is_internal and block.state == "busy" and block.address <= address < block.address + block.size:
-            return candidate
+            return row
     return None
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from heapdump.analyses.blocks import locate
 from heapdump.analyses.heap_detail import heap_detail
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.table import BlockKind, BlockTable, tag
 from heapdump.blocks.walk import Walk
+from heapdump.dump.lists import RANGE
+from heapdump.memory.space import AddressSpace
 from tests.builders import NtHeapBuilder, ProcessBuilder
 
 
@@ -31,3 +34,37 @@ def test_subsegments_are_counted_by_the_carriers_of_a_bucket(open_built):
     assert [(c.low, c.high, c.blocks, c.bytes, c.smallest, c.largest) for c in detail.free_classes] == [
         (32, 64, 2, 80, 32, 48), (4096, 8192, 1, 4096, 4096, 4096),
     ]  # fmt: skip
+
+
+def test_the_last_slots_bytes_behind_it_are_its_own():
+    """lfh of 26100: the last slot of a subsegment ends 8 bytes behind its entry, where only the carrier is."""
+    rows = [(0x1000, 64, 0, tag(BlockKind.BACKEND, busy=True, internal=True)),
+            *((0x1040 + 32 * i, 4, 8, tag(BlockKind.LFH, busy=True)) for i in range(6)),
+            (0x1200, 8, 16, tag(BlockKind.BACKEND, busy=True))]  # fmt: skip
+    entry, units, spare, tags = (np.array(column) for column in zip(*rows, strict=True))
+    table = BlockTable(
+        entry.astype(np.uint64), units.astype(np.uint32), spare.astype(np.uint32), np.full(len(rows), 2, np.uint8),
+        np.zeros(len(rows), np.uint16), tags.astype(np.uint16),
+    )  # fmt: skip
+    space = AddressSpace(Nothing(), np.empty(0, RANGE), 8)
+    found = locate(table, space, 0x10F4)
+    assert found.block is not None
+    assert (found.block.entry, found.relation, found.offset) == (0x10E0, "user", 4)
+    found = locate(table, space, 0x1102)
+    assert found.block is not None
+    assert (found.block.entry, found.relation, found.offset) == (0x10E0, "user", 0x12)
+    found = locate(table, space, 0x1108)
+    assert found.block is not None and found.block.is_internal and found.relation == "header"
+
+
+class Nothing:
+    file_bytes = 0
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        return b""
+
+    def view_at(self, offset: int, size: int) -> memoryview:
+        return memoryview(b"")
+
+    def forget(self, offset: int, size: int) -> None:
+        raise AssertionError
