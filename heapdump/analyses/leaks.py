@@ -65,7 +65,8 @@ class LeakGroup:
 class Leaks:
     """Groups, most bytes first. `by`: the key that was used, another than asked for where `missing` says why.
 
-    `blocks`, `bytes` of all groups shown or not; `suppressed` rules that matched, `unused` that did not.
+    `blocks`, `bytes` of these groups, `left_*` of smaller and suppressed ones; `suppressed` rules that matched, `unused`
+    those that no stack matches. `rows`: the blocks of these groups.
     """
 
     by: By
@@ -73,6 +74,9 @@ class Leaks:
     missing: str
     blocks: int
     bytes: int
+    left_blocks: int
+    left_bytes: int
+    rows: NDArray[np.int64]
     suppressed: tuple[Rule, ...]
     unused: tuple[Rule, ...]
 
@@ -90,16 +94,19 @@ def find_leaks(
     groups = finder.by_stack(by) if by in BY_STACK else finder.by_data(by)
     kept = []
     for found in groups:
-        rule = suppressions.match(found.frames) if found.frames else None
+        rule = suppressions.match(found.frames)
         if rule is not None:
             rule.count += found.group.count
             rule.bytes += found.group.bytes
         elif found.group.bytes >= question.min_bytes:
             kept.append(found)
     used = tuple(rule for rule in suppressions.rules if rule.count)
-    unused = tuple(rule for rule in suppressions.rules if not rule.count)
-    blocks, size = (sum(getattr(found.group, name) for found in groups) for name in ("count", "bytes"))
-    return Leaks(by, tuple(kept), missing, blocks, size, used, unused)
+    unused = tuple(rule for rule in suppressions.rules if not rule.matched)
+    blocks, size = (sum(getattr(found.group, name) for found in kept) for name in ("count", "bytes"))
+    all_blocks, all_bytes = (sum(getattr(found.group, name) for found in groups) for name in ("count", "bytes"))
+    rows = finder.rows_of({found.group.value for found in kept})
+    left = (all_blocks - blocks, all_bytes - size)
+    return Leaks(by, tuple(kept), missing, blocks, size, *left, rows, used, unused if by in BY_STACK else ())
 
 
 class _Finder:
@@ -111,6 +118,12 @@ class _Finder:
         self._process, self._heaps, self._table = process, tuple(heaps), table
         self._stacks, self._namer, self._question = stacks, namer, question
         self._passes_on = passes_on(question.skip)
+        self._grouped = (question.rows, np.zeros(len(question.rows), np.int64))
+
+    def rows_of(self, values: set[int]) -> NDArray[np.int64]:
+        """The rows whose group has one of these values."""
+        rows, numbers = self._grouped
+        return rows[np.isin(numbers, np.array(sorted(values), np.int64))]
 
     def by_data(self, by: By) -> list[LeakGroup]:
         """Groups by size, heap, class or content."""
@@ -126,6 +139,7 @@ class _Finder:
         return self._labelled(shaped.numbers, shaped.labels)
 
     def _labelled(self, numbers: NDArray[np.int64], labels: list[str]) -> list[LeakGroup]:
+        self._grouped = (self._question.rows, numbers)
         groups = group(self._table, self._question.rows, numbers, range(len(labels)))
         return [LeakGroup(labels[found.value], found, ()) for found in groups]
 
@@ -143,7 +157,8 @@ class _Finder:
         shown = {places[key]: named for key, named in zip(reversed(keys), reversed(frames), strict=True)}
         wanted = np.array([self._is_wanted(named) for named in frames], bool)
         keep = wanted[numbers] if len(values) else np.zeros(0, bool)
-        groups = group(self._table, rows[keep], remap[numbers[keep]], range(len(places)))
+        self._grouped = (rows[keep], remap[numbers[keep]] if len(remap) else numbers[keep])
+        groups = group(self._table, *self._grouped, range(len(places)))
         named_keys = list(places)
         return [
             LeakGroup(self._label(by, named_keys[found.value], frames_of), found, self._common(by, frames_of))

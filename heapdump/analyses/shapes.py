@@ -22,7 +22,7 @@ SHAPES = (
 _ABSENT, _EMPTY, _ZEROS, _FILL, _ASCII, _UTF16, _BSTR, _MODULE, _POINTERS, _POINTER, _SMALL, _OTHER = range(len(SHAPES))
 _BATCH = 1 << 18
 _FIRST_CLASS = 1 << 32
-"""Numbers from here on are vtables of classes that were recognised (address + this)."""
+"""Numbers from here on are classes that were recognised: so many times the heap's index + 1, and one for each vtable."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def shapes(process: Process, views: dict[int, View], table: BlockTable, rows: ND
     owners = table.heap[rows]
     for heap in np.unique(owners).tolist():
         mine = np.flatnonzero(owners == heap)
-        shaper = _Shaper(process, views[heap], table)
+        shaper = _Shaper(process, views[heap], table, _FIRST_CLASS * (heap + 1))
         for first in range(0, len(mine), _BATCH):
             part = mine[first : first + _BATCH]
             out[part] = shaper.of(rows[part], by_class=by_class)
@@ -62,7 +62,8 @@ def view_by_heap(process: Process, heaps: tuple[Heap, ...]) -> dict[int, View]:
 class _Shaper:
     """Shapes of the blocks of one view."""
 
-    def __init__(self, process: Process, view: View, table: BlockTable) -> None:
+    def __init__(self, process: Process, view: View, table: BlockTable, first: int) -> None:
+        self._first = first  # number of the first class that this one names
         self._process, self._view, self._table = process, view, table
         modules = sorted(process.modules, key=lambda module: module.span.start)
         self._starts = np.array([m.span.start for m in modules], np.uint64)
@@ -131,9 +132,10 @@ class _Shaper:
         for vtable in np.unique(words).tolist():
             if vtable not in self._classes:
                 found = class_of_vtable(self._process, self._view, vtable)
-                self._classes[vtable] = _FIRST_CLASS + vtable if found else _MODULE
+                number = self._first + len(self._classes)
+                self._classes[vtable] = number if found else _MODULE
                 if found:
-                    self.names[_FIRST_CLASS + vtable] = f"{found.kind} {found.name} ({found.module.name})"
+                    self.names[number] = f"{found.kind} {found.name} ({found.module.name})"
         if len(candidates):
             keys, inverse = np.unique(words, return_inverse=True)
             out[candidates] = np.array([self._classes[int(key)] for key in keys], np.uint64)[inverse]

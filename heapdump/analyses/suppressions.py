@@ -15,12 +15,13 @@ from heapdump.process.symbols import Frame
 
 @dataclass
 class Rule:
-    """One line; `count` blocks of `bytes` were suppressed by it."""
+    """One line; `count` blocks of `bytes` were suppressed by it. `matched`: a stack fits it, perhaps an earlier rule's."""
 
     text: str
     pattern: re.Pattern[str]
     count: int = 0
     bytes: int = 0
+    matched: bool = False
 
 
 @dataclass
@@ -31,10 +32,11 @@ class Suppressions:
 
     def match(self, frames: Sequence[Frame]) -> Rule | None:
         """The first rule that one of the frames matches."""
-        for rule in self.rules:
-            if any(rule.pattern.search(text) for frame in frames for text in _texts(frame)):
-                return rule
-        return None
+        texts = [text for frame in frames for text in _texts(frame)]
+        found = [rule for rule in self.rules if any(rule.pattern.search(text) for text in texts)]
+        for rule in found:
+            rule.matched = True
+        return found[0] if found else None
 
 
 def parse(lines: Iterable[str]) -> Suppressions:

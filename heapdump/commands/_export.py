@@ -25,9 +25,7 @@ EXPORTS = ["folded", "speedscope", "pprof", "umdh", "flame"]
 _BATCH = 4096
 
 
-def export_stacks(
-    request: Request, snapshot: Snapshot, leaks: Leaks, rows: NDArray[np.int64], kind: str, *, by_blocks: bool
-) -> int:
+def export_stacks(request: Request, snapshot: Snapshot, leaks: Leaks, kind: str, *, by_blocks: bool) -> int:
     """Writes the groups in one of `EXPORTS`; the exit code.
 
     Raises:
@@ -50,7 +48,7 @@ def export_stacks(
     elif kind == "flame":
         pieces = iter([flame.flame(samples, title)])
     else:
-        pieces = _umdh(snapshot, rows)
+        pieces = _umdh(snapshot, leaks.rows)
     return request.write(snapshot, pieces, gaps)
 
 

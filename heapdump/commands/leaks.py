@@ -87,7 +87,7 @@ def command(
         namer = snapshot.namer(request.image_path, request.symbol_path)
         leaks = find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules)
         if export:
-            return export_stacks(request, snapshot, leaks, rows, export, by_blocks=weight == "blocks")
+            return export_stacks(request, snapshot, leaks, export, by_blocks=weight == "blocks")
         return request.emit(snapshot, _answer(request, snapshot, leaks, question, full_stacks=full_stacks))
 
 
@@ -134,7 +134,8 @@ def _parts(
     yield Table(VIEW, shown, hidden=hidden, empty="no busy block like that")
     if leaks.groups:
         total = f"{text.plural(leaks.blocks, 'busy block')} with {text.size(leaks.bytes)} in {text.plural(len(leaks.groups), 'group')}, by {leaks.by}"
-        yield Lines([[(total, "")]])
+        left = f"; left out: {text.plural(leaks.left_blocks, 'block')} with {text.size(leaks.left_bytes)} in smaller or suppressed groups"
+        yield Lines([[(total, ""), (left if leaks.left_blocks else "", "dim")]])
     if leaks.by == "stack" and any(found.frames for found in shown):
         folds = passes_on(question.skip) if not full_stacks else None
         for number, found in enumerate(shown, 1):
@@ -166,7 +167,7 @@ def _regex(option: str, pattern: str | None) -> re.Pattern[str] | None:
         return None
     try:
         return re.compile(pattern)
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise WrongUsage(f"{option} {pattern!r} is no regular expression: {error}") from error
 
 
@@ -175,4 +176,6 @@ def _suppressions(path: Path | None) -> Suppressions:
 
     if path is None:
         return Suppressions()
-    return parse(path.read_text(encoding="utf-8", errors="replace").splitlines())
+    data = path.read_bytes()
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # as Notepad and PowerShell write them
+    return parse(data.decode(encoding, errors="replace").splitlines())

@@ -21,7 +21,7 @@ from heapdump.process.model import Module
 _HEADER_BYTES = 0x1000
 _MOST_EXPORTS = 1 << 16
 _MOST_FUNCTIONS = 1 << 21
-_LONGEST_NAME = 4096
+_LONGEST_NAME, _FOREIGN_NAME = 512, 256
 _FIRST_SECTION = 0x200
 """No section lies below: the headers do."""
 
@@ -89,7 +89,8 @@ def open_image(space: AddressSpace, module: Module, image_path: Path | None) -> 
     parsed = _parsed(header) if header else None
 
     def from_memory(rva: int, size: int) -> bytes | None:
-        return space.try_read(module.span.start + rva, size) if rva + size <= module.span.size else None
+        inside = rva >= 0 and rva + size <= module.span.size
+        return space.try_read(module.span.start + rva, size) if inside else None
 
     if parsed is not None and _has_tables(parsed, from_memory):
         return Image(parsed, from_memory, "memory")
@@ -107,6 +108,8 @@ def _has_tables(headers: pefile.PE, read: ReadRva) -> bool:
 
 def _file_image(module: Module, folder: Path) -> Image | None:
     """A file of that name below the folder, directly or in a symbol store, with the module's time stamp and size."""
+    if not is_plain(module.name):
+        return None
     key = f"{module.timestamp:08X}{module.span.size:x}"
     for path in (folder / module.name, folder / module.name / key / module.name, folder / module.name.lower()):
         try:
@@ -121,11 +124,21 @@ def _file_image(module: Module, folder: Path) -> Image | None:
             continue
 
         def from_file(rva: int, size: int, headers: pefile.PE = headers) -> bytes | None:
-            found = headers.get_data(rva, size)
+            if rva < 0:
+                return None
+            try:
+                found = headers.get_data(rva, size)
+            except pefile.PEFormatError:  # in no section
+                return None
             return found if len(found) == size else None
 
         return Image(headers, from_file, str(path))
     return None
+
+
+def is_plain(name: str) -> bool:
+    """True for a file name that leads nowhere: no separators, no drive, no stream, no parent folder."""
+    return bool(name) and name not in (".", "..") and not set(name) & set("/\\:\0")
 
 
 def _parsed(data: bytes) -> pefile.PE | None:
@@ -170,6 +183,8 @@ class _Names:
 
     def at(self, rva: int) -> str:
         start = rva - self._rva
-        end = self._data.find(b"\0", start) if 0 <= start < len(self._data) else -1
-        raw = self._data[start:end] if end >= 0 else (self._read(rva, 256) or b"").partition(b"\0")[0]
-        return raw[:_LONGEST_NAME].decode("latin-1")
+        if 0 <= start < len(self._data):
+            raw = self._data[start : start + _LONGEST_NAME]
+        else:
+            raw = self._read(rva, _FOREIGN_NAME) or b""
+        return raw.partition(b"\0")[0].decode("latin-1")

@@ -6,6 +6,7 @@ asterisks. Elements that name a server are skipped.
 
 from __future__ import annotations
 
+import re
 import struct
 import uuid
 from collections.abc import Iterator
@@ -15,10 +16,13 @@ import numpy as np
 from purepdb import PDB, PdbError
 
 from heapdump.dump.streams import PdbId
+from heapdump.process.images import is_plain
 
 _URLS = ("http:", "https:", "\\\\")
 _WORDS = ("srv", "symsrv", "symsrv.dll", "cache")
 _FARTHEST_LINE = 0x10000
+_LONGEST_NAME = 4096
+_CALL = re.compile(r"\b__(?:cdecl|stdcall|thiscall|fastcall|vectorcall|clrcall|regcall|pascal) ")
 
 
 class Symbols:
@@ -81,7 +85,7 @@ class Symbols:
 def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> Symbols | None:
     """The symbols of the PDB with that GUID and age, or None; `notes` gets a line for one that cannot be used."""
     name = wanted.path.replace("\\", "/").rpartition("/")[2]
-    if not name or name in (".", ".."):
+    if not is_plain(name):
         return None
     for path in _candidates(symbol_path, name, f"{wanted.guid}{wanted.age:X}"):
         try:
@@ -121,8 +125,11 @@ def folders(symbol_path: str) -> list[Path]:
 
 
 def undecorated(name: str) -> str:
-    """A decorated name as in the source, without its parameters; itself where pycxxfilt is not installed."""
-    if not name.startswith("?"):
+    """A decorated name as in the source, without its parameters; itself where pycxxfilt is not installed.
+
+    Long names stay as they are: the demangler is native code that recurses as deep as the name says.
+    """
+    if not name.startswith("?") or len(name) > _LONGEST_NAME:
         return name
     try:
         import pycxxfilt
@@ -132,20 +139,27 @@ def undecorated(name: str) -> str:
         plain = pycxxfilt.msvc_demangle(name)
     except ValueError:
         return name
-    return _bare(plain) if plain else name
+    return _bare(plain) or name if plain else name
 
 
 def _bare(plain: str) -> str:
-    """`public: void __cdecl at::Tensor::foo(int)` → `at::Tensor::foo`: what stands before the parameters."""
-    depth, end = 0, len(plain)
-    for i in range(len(plain) - 1, -1, -1):  # from the last closing bracket to the one that opens it
-        depth += (plain[i] == ")") - (plain[i] == "(")
-        if plain[i] == "(" and depth == 0:
-            end = i
-            break
+    """`public: void __cdecl at::Tensor::foo(int)` → `at::Tensor::foo`; "" where it is not clear what the name is."""
     depth = 0
-    for i in range(end - 1, -1, -1):
-        depth += (plain[i] in ">)") - (plain[i] in "<(")
-        if plain[i] == " " and depth == 0 and not plain[:i].endswith("operator"):
-            return plain[i + 1 : end]
-    return plain[:end]
+    for i, letter in enumerate(plain):
+        depth += (letter in "(<`") - (letter in ")>'")
+        if depth == 0 and (call := _CALL.match(plain, i)):
+            return _name_of(plain[call.end() :])
+    return ""
+
+
+def _name_of(text: str) -> str:
+    """What stands before the parameters; the signs of an operator are no brackets."""
+    depth = 0
+    for i, letter in enumerate(text):
+        if depth == 0 and text.startswith("operator", i) and (i == 0 or text[i - 1] == ":"):
+            end = text.find("(", i + len("operator") + (2 if text.startswith("operator()", i) else 0))
+            return text[:end] if end > 0 else ""
+        if depth == 0 and letter == "(":
+            return text[:i]
+        depth += (letter in "<`") - (letter in ">'")
+    return ""

@@ -18,6 +18,9 @@ from heapdump.process.unwind import step
 
 _MOST_FRAMES = 256
 _SCAN_BYTES = 0x4000
+_SCANNED_WORDS = 8192
+"""Words of one stack that are looked at by scanning, all gaps together."""
+
 How = Literal["context", "unwind data", "frame pointer", "return address", "scan"]
 _TRUST: dict[How, Literal["exact", "derived", "guess"]] = {
     "context": "exact", "unwind data": "exact", "frame pointer": "derived", "return address": "derived", "scan": "guess",
@@ -68,6 +71,7 @@ class _Walk:
     def __init__(self, process: Process, view: View, namer: Namer, stack: Stack | None, registers: Registers) -> None:
         self._process, self._view, self._namer = process, view, namer
         self._registers = dict(registers.values)
+        self._budget = _SCANNED_WORDS
         self._ip, self._sp = ("rip", "rsp") if view.arch == "x64" else ("eip", "esp")
         low = self._registers[self._sp]
         self._top = stack.base if stack is not None and stack.limit <= low < stack.base else low + _SCAN_BYTES
@@ -136,12 +140,21 @@ class _Walk:
     def _scan(self) -> How | None:
         pointer, start = self._view.pointer_bytes, self._registers[self._sp]
         for at in range(start, min(self._top, start + _SCAN_BYTES), pointer):
+            self._budget -= 1
+            if self._budget < 0:
+                return None
             if self._take(at):
                 return "scan"
         return None
 
     def _is_return(self, address: int) -> bool:
         """True for an address in a module, behind a call instruction in its memory or its image file."""
+        key = (self._view.arch, address)
+        if key not in self._namer.returns:
+            self._namer.returns[key] = self._looks_returned(address)
+        return self._namer.returns[key]
+
+    def _looks_returned(self, address: int) -> bool:
         module = self._process.module_map.at(address - 1)
         if module is None:
             return False

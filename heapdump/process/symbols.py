@@ -68,6 +68,7 @@ class Namer:
         self._process, self._image_path, self._symbol_path = process, image_path, symbol_path
         self.notes: list[str] = [] if notes is None else notes
         self._symbols = cache(self._read_symbols)
+        self.returns: dict[tuple[str, int], bool] = {}
         self._unloaded = SpanMap((module.span, module) for module in process.unloaded)
         self.image = cache(self._image)
         self.name = cache(self._name)

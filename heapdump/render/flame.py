@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Sequence
 from html import escape
 from importlib.resources import files
@@ -25,7 +26,8 @@ def flame(samples: Sequence[Sample], title: str) -> str:
             _add(here, sample)
     data = json.dumps(list(_flat(root)), separators=(",", ":")).replace("<", "\\u003c")
     page = files("heapdump.render").joinpath("flame.html").read_text(encoding="utf-8")
-    return page.replace("@TITLE@", escape(title)).replace("@DATA@", data)
+    parts = {"@TITLE@": escape(title), "@DATA@": data}
+    return re.sub("@(?:TITLE|DATA)@", lambda match: parts[match[0]], page)
 
 
 def _node(name: str) -> Node:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -92,6 +93,7 @@ class _Profile:
 
     def __init__(self, modules: Sequence[tuple[str, int, int]]) -> None:
         self._modules = sorted(modules, key=lambda module: module[1])
+        self._starts = [start for _, start, _ in self._modules]
         self._strings: dict[str, int] = {"": 0}
         self._functions: dict[tuple[str, str], int] = {}
         self._locations: dict[SampleFrame, int] = {}
@@ -128,7 +130,8 @@ class _Profile:
         return self._functions.setdefault((frame.name, frame.file or ""), len(self._functions) + 1)
 
     def _mapping(self, address: int) -> int:
-        return next((i for i, (_, start, end) in enumerate(self._modules, 1) if start <= address < end), 0)
+        i = bisect_right(self._starts, address)
+        return i if i and address < self._modules[i - 1][2] else 0
 
 
 def _varint(value: int) -> bytes:
