@@ -172,3 +172,33 @@ def test_csv_has_its_frames_as_json(recorded):
     frames = [json.loads(text) for text in row["frames"].split("|")]
     assert [int(frame["address"], 16) for frame in frames] == list(STACKS["load"])
     assert (row["count"], row["bytes"]) == ("2", "10000")
+
+
+def test_filters_hold_for_umdhs_log_too(recorded):
+    def sizes(*options: str) -> list[int]:
+        heaps, _ = read_log(run(recorded, "--export", "umdh", *options).stdout)
+        return sorted(one.size for found in heaps.values() for one in found)
+
+    assert sizes("--focus", r"vision\.dll\+0x2010") == [100, 200, 300]
+    assert sizes("--min-bytes", "1K") == [5000, 5000]
+    assert sizes("--focus", "nothing") == []
+
+
+def test_the_total_is_that_of_the_groups_shown_and_the_rest_is_named(recorded):
+    text = run(recorded, "--min-bytes", "1K").stdout
+    assert "2 busy blocks with 9.766 kB in 1 group, by stack; left out: 5 blocks with 657 B in smaller or suppressed groups" in text
+
+
+@pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(" * 5000 + ")" * 5000])
+def test_a_pattern_that_cannot_be_used_is_a_usage_error(recorded, pattern):
+    assert run(recorded, "--focus", pattern).exit_code == 2
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_suppressions_are_read_as_windows_editors_write_them(recorded, tmp_path, encoding):
+    rules = tmp_path / "known.txt"
+    rules.write_text("leak:vision\nleak:vision.dll\nleak:nowhere\n", encoding=encoding)
+    text = run(recorded, "--suppressions", str(rules)).stdout
+    assert "suppressed by leak:vision: 5 blocks" in text
+    assert "suppression leak:vision.dll matched nothing" not in text
+    assert "suppression leak:nowhere matched nothing" in text

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from heapdump.dump.streams import PdbId
-from heapdump.process.pdb import folders, open_symbols, undecorated
+from heapdump.process.pdb import _bare, folders, open_symbols, undecorated
 from heapdump.process.symbols import Namer
 from tests.builders import ProcessBuilder
 
@@ -183,3 +183,19 @@ def test_inlined_functions_are_llvms(tmp_path, open_built):
         namer = Namer(snapshot.process, None, str(tmp_path))
         stacks = {tuple(str(frame).partition("+")[0].partition(" [")[0] for frame in namer.frames(BASE + rva)) for rva in range(0x1001, 0x1030)}
     assert ("task.dll!innermost (inline)", "task.dll!middle (inline)", "task.dll!entry") in stacks
+
+
+@pytest.mark.parametrize(
+    ("declaration", "name"),
+    [("public: static void __cdecl `anonymous namespace'::X::f(void)", "`anonymous namespace'::X::f"),
+     ("public: bool __cdecl A::operator<(class A const &)", "A::operator<"), ("public: void __cdecl F::operator()(int) const", "F::operator()"),
+     ("public: __cdecl X::operator int *(void)", "X::operator int *"), ("void (__cdecl * __cdecl h(void))(int)", ""),
+     ("class std::vector<int, class A<int> > __cdecl make<int>(int (__cdecl *)(int))", "make<int>"), ("int sink", "")],
+)  # fmt: skip
+def test_the_name_in_a_declaration(declaration, name):
+    assert _bare(declaration) == name
+
+
+def test_a_very_long_name_is_not_demangled():
+    long = "?f@@YAX" + "V?$A@" * 12000 + "@Z"
+    assert undecorated(long) == long

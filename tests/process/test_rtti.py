@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 
+import numpy as np
 import pefile
 import pytest
 from click.testing import CliRunner
@@ -37,9 +38,11 @@ def image(arch: str, base: int, name: bytes = NAME) -> tuple[bytes, int]:
     return bytes(data), at + vtable
 
 
-def process(arch: str, name: bytes = NAME, damage: tuple[int, bytes] | None = None) -> tuple[ProcessBuilder, int, int]:
+def process(
+    arch: str, name: bytes = NAME, damage: tuple[int, bytes] | None = None, base: int = 0
+) -> tuple[ProcessBuilder, int, int]:
     """(a process with one object in its heap, its address, its vtable's)."""
-    base = 0x7FF700000000 if arch == "x64" else 0x66000000
+    base = base or (0x7FF700000000 if arch == "x64" else 0x66000000)
     data, vtable = image(arch, base, name)
     if damage:
         data = data[: damage[0]] + damage[1] + data[damage[0] + len(damage[1]) :]
@@ -143,3 +146,15 @@ def test_classes_of_a_compiled_program_are_named_without_its_pdb(open_built, tmp
         view = snapshot.process.views[0]
         found = (class_of_vtable(snapshot.process, view, base + at) for at in range(pointer, len(data), pointer))
         assert {name.name for name in found if name} == {"vision::Shape", "vision::Square"}
+
+
+def test_classes_high_in_the_address_space_are_grouped(open_built):
+    from heapdump.analyses.shapes import shapes, view_by_heap
+
+    built, address, _ = process("x64", base=0xFFFFFFFFFFFE0000)
+    with open_built(built) as snapshot:
+        table = snapshot.walk.table
+        rows = np.array([table.at(address)[0]])
+        views = view_by_heap(snapshot.process, snapshot.heaps)
+        found = shapes(snapshot.process, views, table, rows, by_class=True)
+        assert [found.labels[number] for number in found.numbers.tolist()] == ["class vision::ImageTask (vision.dll)"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from heapdump.dump.streams import UnloadedModule
+from heapdump.process.images import is_plain
 from heapdump.process.symbols import Namer
 from heapdump.session import Snapshot
 from heapdump.spans import Span
@@ -126,3 +127,38 @@ def test_addresses_outside_modules_say_what_is_there(open_built):
         assert str(namer.frame(0x5000010)) == "0x5000010 (generated code)"
         assert str(namer.frame(0x5900010)) == "0x5900010 (no memory)"
         assert namer.frame(0x5000010).module is None
+
+
+@pytest.mark.parametrize("name_", ["..", ".", "", "a/b.dll", "a\\b.dll", "D:x.dll", "x.dll:stream", "a\0b"])
+def test_names_that_lead_somewhere_are_not_plain(name_):
+    assert not is_plain(name_)
+    assert is_plain("vision.dll")
+
+
+def test_an_address_outside_the_files_sections_is_not_read(open_built, tmp_path):
+    image_file(tmp_path / "images")
+    with open_built(built("x64")) as snapshot:
+        namer = Namer(snapshot.process, tmp_path / "images")
+        image = namer.image(next(m for m in snapshot.process.modules if m.name == "vision.dll"))
+        assert image is not None
+        assert image.read(0x7FFF0, 16) is None and image.read(-8, 8) is None
+        assert image.read(EXPORT_AT, 16) == sections()[:16]
+
+
+def test_names_without_an_end_are_cut_and_cost_little():
+    from heapdump.process.images import _exports
+
+    count = 4000
+    table = bytearray(0x100 + 10 * count) + b"x" * 200_000
+    struct.pack_into("<6I", table, 0x10, 1, count, count, 0x1000 + 0x100, 0x1000 + 0x100 + 4 * count, 0x1000 + 0x100 + 8 * count)
+    for i in range(count):
+        struct.pack_into("<I", table, 0x100 + 4 * i, 0x90000 + i)
+        struct.pack_into("<I", table, 0x100 + 4 * count + 4 * i, 0x1000 + 0x100 + 10 * count)
+        struct.pack_into("<H", table, 0x100 + 8 * count + 2 * i, i)
+    data = bytes(table)
+
+    def read(rva: int, size: int) -> bytes | None:
+        return data[rva - 0x1000 : rva - 0x1000 + size] if rva >= 0x1000 and rva + size <= 0x1000 + len(data) else None
+
+    found = _exports(read, 0x1000, len(data))
+    assert len(found.names) == count and {len(text) for text in found.names} == {512}
