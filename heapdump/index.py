@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.table import BlockKind, BlockTable
+from heapdump.blocks.table import COLUMNS, BlockKind, BlockTable
 from heapdump.blocks.walk import Check, HeapCount, KindCount, Walk
 
 _VERSION = 1
@@ -40,9 +40,6 @@ _DAY = 86_400
 _MOST_BYTES = 8 << 30
 _MOST_DUMPS = 128
 _SMALL_BYTES = 1 << 20
-_COLUMNS: dict[str, type[np.generic]] = {
-    "entry": np.uint64, "units": np.uint32, "spare": np.uint32, "lead": np.uint8, "heap": np.uint16, "tags": np.uint16,
-}  # fmt: skip
 _STEP, _FACTOR = 1 << 17, 0x100000001B3
 
 
@@ -64,7 +61,7 @@ class Index:
             manifest = self._manifest()
             if manifest is None:
                 return None
-            rows, sums = int(manifest["rows"]), {name: str(manifest["checksums"][name]) for name in _COLUMNS}
+            rows, sums = int(manifest["rows"]), {name: str(manifest["checksums"][name]) for name in COLUMNS}
             walk = Walk(
                 lambda: self._table_or(rows, sums, walk_again),
                 {int(heap): _count(count) for heap, count in manifest["counts"].items()},
@@ -81,7 +78,7 @@ class Index:
 
     def write(self, walk: Walk) -> None:
         """Keeps a walk; where that fails, a remark says why and nothing else happens."""
-        need = sum(getattr(walk.table, name).nbytes for name in _COLUMNS)
+        need = sum(column.nbytes for column in walk.table.columns())
         try:
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             room = min(_MOST_BYTES, shutil.disk_usage(self._root).free // 2)
@@ -99,8 +96,7 @@ class Index:
             inner = Path(fresh) / "index"
             inner.mkdir()
             sums = {}
-            for name in _COLUMNS:
-                column = getattr(walk.table, name)
+            for name, column in zip(COLUMNS, walk.table.columns(), strict=True):
                 column.tofile(inner / name)
                 sums[name] = _checksum(column)
             body = {
@@ -134,7 +130,7 @@ class Index:
 
     def _table_or(self, rows: int, sums: dict[str, str], walk_again: Callable[[], BlockTable]) -> BlockTable:
         try:
-            return BlockTable(**{name: self._column(name, kind, rows, sums[name]) for name, kind in _COLUMNS.items()})
+            return BlockTable(**{name: self._column(name, kind, rows, sums[name]) for name, kind in COLUMNS.items()})
         except (OSError, ValueError) as error:
             self.remarks.append(f"the index in {self._folder} is damaged ({error}); walked again")
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -206,6 +206,7 @@ def passes_on(skip: Sequence[str]) -> Callable[[Frame], bool]:
     more = {name.lower().removesuffix(".dll") for name in skip}
 
     def test(frame: Frame) -> bool:
+        """True when the frame's module is one of them."""
         module = (frame.module or "").lower()
         return bool(ALLOCATORS.fullmatch(module)) or module.removesuffix(".dll") in more
 

@@ -72,6 +72,7 @@ class _Shaper:
         self._classes: dict[int, int] = {}
 
     def of(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
+        """(n,) uint64: the number of each row's shape in `SHAPES`, or of its class (`names`)."""
         address, size = self._table.address[rows], self._table.size[rows]
         first, there = self._view.space.gather(address, 8)
         second, _ = self._view.space.gather(address + np.uint64(8), 8)

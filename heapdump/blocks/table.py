@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,12 @@ class Block:
         return self.entry + self.entry_size
 
 
+COLUMNS: dict[str, type[np.generic]] = {
+    "entry": np.uint64, "units": np.uint32, "spare": np.uint32, "lead": np.uint8, "heap": np.uint16, "tags": np.uint16,
+}  # fmt: skip
+"""The columns of a block table and their types, in the order of its fields."""
+
+
 @dataclass(frozen=True)
 class BlockTable:
     """Columns of one length n, ascending by `entry`.
@@ -79,6 +85,14 @@ class BlockTable:
     def __len__(self) -> int:
         """The number of blocks, internal ones included."""
         return len(self.entry)
+
+    def columns(self) -> tuple[NDArray[Any], ...]:
+        """All columns, in the order of `COLUMNS`."""
+        return self.entry, self.units, self.spare, self.lead, self.heap, self.tags
+
+    def part(self, low: int, high: int) -> BlockTable:
+        """The rows [low, high) as a table over the same memory."""
+        return BlockTable(*(column[low:high] for column in self.columns()))
 
     @property
     def address(self) -> NDArray[np.uint64]:
@@ -118,8 +132,7 @@ class BlockTable:
         """The rows as objects, one after the other; columns are taken over in batches."""
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
-            columns = (self.entry, self.units, self.spare, self.lead, self.heap, self.tags)
-            values = zip(batch.tolist(), *(column[batch].tolist() for column in columns), strict=True)
+            values = zip(batch.tolist(), *(column[batch].tolist() for column in self.columns()), strict=True)
             for row, entry, units, spare, lead, heap, tags in values:
                 yield Block(
                     row, entry, entry + lead * _UNIT, units * _UNIT - spare, units * _UNIT, heap, _KINDS[tags & _KIND],

@@ -81,6 +81,7 @@ def _umdh(snapshot: Snapshot, rows: NDArray[np.int64]) -> Iterator[str]:
     owners = table.heap[rows]
 
     def allocations(heap: int) -> Iterator[Allocation]:
+        """The chosen blocks of one heap; the frames of stacks that are new are put into `frames` first."""
         mine = rows[np.flatnonzero(owners == heap)]
         for first in range(0, len(mine), _BATCH):
             batch = mine[first : first + _BATCH]

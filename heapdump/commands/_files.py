@@ -23,6 +23,7 @@ def progress_bar(title: str, *, enabled: bool) -> Iterator[Callable[[int, int], 
     start = shown = time.monotonic()
 
     def report(done: int, total: int) -> None:
+        """Rewrites the line, at most some times a second."""
         nonlocal shown
         now = time.monotonic()
         if now - start > 1 and now - shown > 0.1:

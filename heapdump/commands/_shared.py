@@ -235,8 +235,10 @@ def dump_command(name: str, *, takes_address: bool = False) -> Callable[[Callabl
     """
 
     def decorate(function: Callable[..., int]) -> click.Command:
+        """The function as a click command with the shared options."""
         @functools.wraps(function)
         def run(**values: Any) -> int:
+            """Makes the request of the shared options' values and passes the function its own."""
             if takes_address:
                 values["dump"], values["address"] = _dump_and_address(values.pop("arguments"))
             return function(_request(values), **values)

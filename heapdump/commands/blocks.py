@@ -78,6 +78,7 @@ def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], wante
     rows = _ordered(request, snapshot, rows)
 
     def records() -> Iterator[Record]:
+        """The JSON records, made as they are read."""
         return Recorder(snapshot).of(rows)
 
     limit = len(rows) if request.limit is None else request.limit
@@ -112,6 +113,7 @@ def _groups(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> An
     from heapdump.analyses.blocks import by_size
 
     def record(group: SizeGroup) -> Record:
+        """The JSON record of a group."""
         return {"size": group.size, "count": group.count, "bytes": group.bytes, "share": group.share}
 
     groups = request.rows(by_size(snapshot.walk.table, rows), record)

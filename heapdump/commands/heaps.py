@@ -92,6 +92,7 @@ def view(walk: Walk) -> tuple[Column[Heap], ...]:
     """The columns of the table; block counts come from the walk."""
 
     def count(heap: Heap, name: str) -> int | None:
+        """A number of the heap's count, None where its kind is not walked."""
         counted = walk.counts.get(heap.index)
         return getattr(counted, name) if counted else None
 
@@ -163,6 +164,7 @@ def command(request: Request) -> int:
         walk = snapshot.walk
 
         def record(heap: Heap) -> Record:
+            """The JSON record of a heap."""
             return heap_record(heap, walk.counts.get(heap.index))
 
         rows = request.rows(snapshot.heaps, record)

@@ -93,6 +93,7 @@ def command(
 
 def _answer(request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, *, full_stacks: bool) -> Answer:
     def records() -> Iterator[Record]:
+        """The JSON records, made as they are read."""
         return (_record(snapshot, found) for found in leaks.groups)
 
     notes = [f"suppression {rule.text!r} matched nothing" for rule in leaks.unused]

@@ -48,6 +48,7 @@ def columns(process: Process) -> tuple[Column[Thread], ...]:
     """The table's columns; addresses are named by this process's modules."""
 
     def where(address: int | None) -> str:
+        """`module+0x1234`, or a dash."""
         return "-" if address is None else process.where(address)
 
     crashed = process.exception.thread_id if process.exception else None
@@ -116,6 +117,7 @@ def command(request: Request, frames: bool, args: bool) -> int:
         found = all_frames(snapshot.process, snapshot.namer(request.image_path, request.symbol_path)) if frames else {}
 
         def record(thread: Thread) -> Record:
+            """The JSON record of a thread, with its frames where they were asked for."""
             if not frames:
                 return _record(thread)
             return _record(thread) | {"frames": [_frame_record(one, args=args) for one in found[thread.index]]}

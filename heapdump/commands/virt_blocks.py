@@ -78,6 +78,7 @@ def _recorder(snapshot: Snapshot) -> Callable[[Row], Record]:
     recorder = Recorder(snapshot)
 
     def record(row: Row) -> Record:
+        """The JSON record of a large block."""
         block, large, stack = row
         return recorder.record(block, stack) | {
             "list_entry": hex(large.list_entry),

@@ -165,6 +165,8 @@ def _open_cabinet(path: Path) -> IO[bytes]:
     from cabarchive.parser import CabArchiveParser
 
     class Bounded(CabArchiveParser):
+        """Stops at the limit; `unpacked` counts bytes."""
+
         unpacked = 0
 
         def parse_cfdata(self, offset: int, compression: int) -> tuple[int, bytes]:

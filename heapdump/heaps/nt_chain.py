@@ -49,7 +49,7 @@ def next_entries(
     rows = columns.tail(MOST_ROWS)
     count, k, granule, why, previous = quick(
         window.words, window.limits, at.k, until, at.granule, g.stride, g.lead, g.key, g.mask, at.previous, base_tag,
-        *rows.columns(),
+        rows.entry, rows.units, rows.spare, rows.lead, rows.tags,
     )  # fmt: skip
     columns.add(count, heap.index)
     return count, At(k, granule, previous), why

@@ -25,6 +25,7 @@ def read_free_lists(view: View, heap: Heap) -> FreeLists | None:
     headers: dict[int, int] = {}
 
     def accepts(node: int) -> bool:
+        """True for a node inside a segment; keeps its header."""
         entry = node - generation.granule
         raw = view.space.try_integer(entry + 8 * generation.lead, 8)
         if raw is None or node % generation.granule or segments.at(entry) is None:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from heapdump.blocks.columns import BlockColumns, Rows
+from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap
+from heapdump.blocks.table import BlockTable
 from heapdump.heaps.nt_blocks import Walked
 from heapdump.heaps.nt_entry import BUSY_FLAG, INTERNAL_FLAG
 from heapdump.heaps.nt_generation import Generation
@@ -102,7 +103,7 @@ class FrontEndWalk:
         return None
 
 
-def _carriers(view: View, generation: Generation, window: Window, rows: Rows) -> list[Carrier]:
+def _carriers(view: View, generation: Generation, window: Window, rows: BlockTable) -> list[Carrier]:
     header = generation.layout["_HEAP_USERDATA_HEADER"]
     # from Vista on a flag marks the blocks that the allocator took for itself
     wanted = np.uint16((BUSY_FLAG if generation.is_old else BUSY_FLAG | INTERNAL_FLAG) << 8)

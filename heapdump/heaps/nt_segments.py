@@ -96,6 +96,7 @@ def _segment(
 
     @cache
     def read(node: int) -> Span | None:
+        """The uncommitted range of a list node, None where it is none of this segment's."""
         ucr = view.struct("_HEAP_UCR_DESCRIPTOR", node - descriptor.offset("SegmentEntry"), layout)
         if ucr is None or ucr["Address"] % PAGE or ucr["Size"] % PAGE:
             return None

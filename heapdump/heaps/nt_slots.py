@@ -85,6 +85,7 @@ def _is_good(
     generation: Generation, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64], entry: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     def each(values: Sequence[int]) -> NDArray[np.int64]:
+        """A value of each subsegment, for each of its slots."""
         return np.array([signed(value) for value in values], np.int64)[owner]
 
     codes = [s.code for s in subsegments]

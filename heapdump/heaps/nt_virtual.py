@@ -29,6 +29,7 @@ def read_large_blocks(
     blocks: dict[int, LargeBlock] = {}
 
     def accepts(node: int) -> bool:
+        """True for a large block's node; keeps the block."""
         block = _block(process, view, layout, node)
         if block is not None:
             blocks[node] = block

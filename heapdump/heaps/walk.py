@@ -47,6 +47,7 @@ class _Pace:
         self.is_stopped = Event()
 
     def advance(self, count: int) -> None:
+        """So many more bytes are walked."""
         with self._lock:
             self._done += count
             self._progress(self._done, self._total)
@@ -89,7 +90,7 @@ class _Walker:
         if threads < 2:
             share = _Share(parts, self._columns(parts))
             self._walk_share(share)
-            return share.columns.table(), share.tally
+            return share.columns.since(0), share.tally
         shares = list(self._shares(parts, threads))
         with ThreadPoolExecutor(threads) as pool:
             jobs = [pool.submit(self._walk_share, share) for share in shares]
@@ -106,13 +107,13 @@ class _Walker:
                 first.tally.merge(other.tally)
                 if not is_sorted:  # heaps over each other: damage
                     first.columns.sort()
-        return first.columns.table(), first.tally
+        return first.columns.since(0), first.tally
 
     def _walk_share(self, share: _Share) -> None:
         for part in share.parts:
             self._walk_part(part, share.columns)
         share.columns.sort()
-        share.tally.add(share.columns.table())
+        share.tally.add(share.columns.since(0))
 
     def _walk_part(self, part: Part, columns: BlockColumns) -> None:
         for heap, is_large, items in part.groups():

@@ -51,24 +51,22 @@ def chain_modern(
     count, room, granule = 0, len(out_entry), stride * 8
     stop, end, base = stretches[k, 1], stretches[k, 2], stretches[k, 3]
     while True:
-        if at >= stop:
+        while at >= stop:
             if k + 1 == until:
-                return count, k, at, 0, previous
-            k += 1
+                return count, k, at, END, previous
+            k, previous = k + 1, 0
             at, stop, end, base = stretches[k, 0], stretches[k, 1], stretches[k, 2], stretches[k, 3]
-            previous = 0
-            continue
         if count == room:
-            return count, k, at, 5, previous
+            return count, k, at, FULL, previous
         raw = words[at * stride + lead]
         word = raw ^ key
         if mask and (not raw & mask or ((word >> 24) ^ (word >> 16) ^ (word >> 8) ^ word) & 0xFF):
-            return count, k, at, 2, previous
+            return count, k, at, CHECKSUM, previous
         if (word >> 32) & 0xFFFF != previous:
-            return count, k, at, 3, previous
+            return count, k, at, PREVIOUS, previous
         size = word & 0xFFFF
         if size == 0 or at + size > end:
-            return count, k, at, 4, previous
+            return count, k, at, SIZE, previous
         unused = (word >> 56) & 0xFF
         busy = (word >> 16) & 1
         spare, offset = unused & 0x3F, 1
@@ -91,8 +89,6 @@ def chain_modern(
         out_spare[count] = min(max(spare, 0), granule * size)
         out_lead[count] = offset * stride
         out_tags[count] = tag | busy << 4 | internal << 5 | (word >> 8) & 0xFF00
-        count += 1
-        at += size
-        previous = size
+        count, at, previous = count + 1, at + size, size
         if unused == 3 and at != end:
-            return count, k, at, 1, previous
+            return count, k, at, RUN_END, previous

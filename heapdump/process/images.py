@@ -89,6 +89,7 @@ def open_image(space: AddressSpace, module: Module, image_path: Path | None) -> 
     parsed = _parsed(header) if header else None
 
     def from_memory(rva: int, size: int) -> bytes | None:
+        """Bytes of the image in the dump's memory."""
         inside = rva >= 0 and rva + size <= module.span.size
         return space.try_read(module.span.start + rva, size) if inside else None
 
@@ -124,6 +125,7 @@ def _file_image(module: Module, folder: Path) -> Image | None:
             continue
 
         def from_file(rva: int, size: int, headers: pefile.PE = headers) -> bytes | None:
+            """Bytes of the image by the file's sections."""
             if rva < 0:
                 return None
             try:
@@ -182,6 +184,7 @@ class _Names:
         self._data = read(rva, size) or b""
 
     def at(self, rva: int) -> str:
+        """The name at an RVA, cut where it has no end; "" where it is not there."""
         start = rva - self._rva
         if 0 <= start < len(self._data):
             raw = self._data[start : start + _LONGEST_NAME]

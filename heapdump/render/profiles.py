@@ -61,6 +61,7 @@ def speedscope(samples: Sequence[Sample], name: str) -> str:
         frames.append(entry)
 
     def profile(title: str, unit: str, weights: list[int]) -> dict[str, object]:
+        """One of the document's profiles."""
         return {
             "type": "sampled", "name": title, "unit": unit, "startValue": 0, "endValue": sum(weights), "samples": stacks,
             "weights": weights,
@@ -99,6 +100,7 @@ class _Profile:
         self._locations: dict[SampleFrame, int] = {}
 
     def encoded(self, samples: Sequence[Sample], when: int) -> bytes:
+        """The message, not yet packed; `when` in seconds since 1970."""
         types = [("inuse_objects", "count"), ("inuse_space", "bytes")]
         out = b"".join(_message(1, self._pair(*kind)) for kind in types)
         body = [
