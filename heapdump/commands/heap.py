@@ -117,7 +117,8 @@ def _parts(
     flags = "-" if heap.flags is None else f"{heap.flags:#x} {' '.join(heap.flag_names)}"
     lines = [
         [(f"heap #{heap.index} {heap.address:#x}", "bold"), (f"  {heap.kind.value}, {heap.role}, {heap.view}, flags {flags}", "")],
-        [(f"front end {heap.front_end or '-'}, layout {heap.layout or '-'} ({heap.trust.value})", "")],
+        [(f"front end {heap.front_end or '-'}, lock contention {text.count(heap.stated.lock_contention)}, "
+          f"layout {heap.layout or '-'} ({heap.trust.value})", "")],
     ]
     if count:
         lines.append([(
