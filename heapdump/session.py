@@ -46,7 +46,7 @@ class Snapshot:
 
     @cached_property
     def walk(self) -> Walk:
-        """Every block of every NT heap: `walk.table` holds them as numpy columns. From the index where there is one."""
+        """Every block of every heap: `walk.table` holds them as numpy columns. From the index where there is one."""
         if not self.use_index:
             return self._walk_heaps()
         from heapdump.index import Index
@@ -84,8 +84,9 @@ class Snapshot:
     def stacks(self) -> Stacks:
         """The recorded allocation stacks of blocks."""
         from heapdump.analyses.stacks import Stacks
+        from heapdump.heaps import trace_readers
 
-        return Stacks(self.process, self.heaps, self.walk.table)
+        return Stacks(self.process, self.heaps, self.walk.table, trace_readers())
 
     def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
         """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.

@@ -2,27 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.records import Heap
-from heapdump.blocks.table import BlockKind, BlockTable
-from heapdump.process.model import Process
+from heapdump.blocks.records import Heap, HeapKind
+from heapdump.blocks.table import BlockTable
+from heapdump.process.model import Process, View
 from heapdump.process.stack_db import StackDatabase
 
 _BATCH = 1 << 20
-_EXTRA = 0x02  # entry flag: HEAP_ENTRY_EXTRA with an index behind the user data
-_STUB = 0x0502  # EntryOffset 2, code 5: the header behind a front prefix
+Reader = Callable[[View, Heap, BlockTable, NDArray[np.int64]], NDArray[np.uint64]]
 
 
 class Stacks:
     """Stack numbers of blocks (see `process.stack_db`), and their frames."""
 
-    def __init__(self, process: Process, heaps: Sequence[Heap], table: BlockTable) -> None:
-        """Reads nothing yet."""
-        self._process, self._table, self._heaps = process, table, heaps
+    def __init__(
+        self, process: Process, heaps: Sequence[Heap], table: BlockTable, readers: Mapping[HeapKind, Reader]
+    ) -> None:
+        """Reads nothing yet. `readers`: for each heap kind, what reads the stack numbers of given rows of a heap."""
+        self._process, self._table, self._heaps, self._readers = process, table, heaps, readers
         self._views = {view.arch: view for view in process.views}
         self._databases = {view.arch: StackDatabase(process, view) for view in process.views}
 
@@ -44,8 +45,8 @@ class Stacks:
         owners = self._table.heap[rows]
         for heap in self._heaps:
             mine = np.flatnonzero(owners == heap.index)
-            if heap.stack_traces and len(mine):
-                out[mine] = self._known(heap, self._of_heap(heap, rows[mine]))
+            if heap.stack_traces and len(mine) and heap.kind in self._readers:
+                out[mine] = self._known(heap, self._read(heap, rows[mine]))
         return out
 
     def frames(self, heap: Heap, number: int) -> tuple[int, ...]:
@@ -59,20 +60,5 @@ class Stacks:
         numbers[np.isin(numbers, np.array(bad, np.uint64))] = 0
         return numbers
 
-    def _of_heap(self, heap: Heap, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        table, view = self._table, self._views[heap.view]
-        granule, pointer = view.granularity, view.pointer_bytes
-        out = np.zeros(len(rows), np.uint64)
-        tags = table.tags[rows]
-        busy = table.is_busy[rows]
-        address = table.entry[rows] + table.lead[rows].astype(np.uint64) * np.uint64(8)
-        prefixed = np.flatnonzero(busy & (table.lead[rows].astype(np.int64) * 8 == 3 * granule))
-        stubs, _ = view.space.gather(address[prefixed] - np.uint64(2), 2)
-        prefixed = prefixed[stubs == _STUB]
-        out[prefixed], _ = view.space.gather(address[prefixed] - np.uint64(4 * pointer), pointer)
-        extra = np.flatnonzero(busy & (out == 0) & ((tags >> 8 & _EXTRA) != 0))
-        end = table.entry[rows[extra]] + table.units[rows[extra]].astype(np.uint64) * np.uint64(8)
-        large = (tags[extra] & 0xF) == BlockKind.VIRTUAL
-        place = np.where(large, table.entry[rows[extra]] - np.uint64(2 * granule), end - np.uint64(granule))
-        out[extra], _ = view.space.gather(place, 2)
-        return out
+    def _read(self, heap: Heap, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        return self._readers[heap.kind](self._views[heap.view], heap, self._table, rows)

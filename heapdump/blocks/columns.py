@@ -55,6 +55,13 @@ class BlockColumns:
         tail.lead[:count], tail.tags[:count] = lead, tags
         self.add(count, heap)
 
+    def extend(self, rows: BlockTable) -> None:
+        """Adds rows of any heaps."""
+        tail = self.tail(len(rows))
+        for mine, theirs in zip(tail.columns(), rows.columns(), strict=True):
+            mine[: len(rows)] = theirs
+        self._size += len(rows)
+
     def sort(self, first: int = 0) -> None:
         """Brings the rows from `first` on into ascending order of their entries; equal ones stay as they are."""
         rows = self.since(first)

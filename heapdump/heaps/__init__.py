@@ -1,7 +1,9 @@
 """Room 6, walkers, one for each heap kind. A new kind is a new file here with a `WALKER`.
 
 In comes the process, out come `Heap` records. Each address of the heap list is offered to every walker; the claim with
-the most witnesses wins, and what nobody claims is `unknown`, with the reason.
+the most witnesses wins, and what nobody claims is `unknown`, with the reason. A module may also bring `WALK`, the kind
+of heap and the function that walks one, and `TRACES`, the kind and the function that reads which allocation stack its
+blocks have.
 
 Decision: walkers are found by importing the modules of this folder (chap's finders); nothing above knows which kinds
 exist. Given up: a static list.
@@ -12,19 +14,36 @@ from __future__ import annotations
 import pkgutil
 from functools import cache
 from importlib import import_module
+from typing import Any
 
-from heapdump.blocks.records import Heap
+from heapdump.blocks.records import Heap, HeapKind
 from heapdump.heaps.base import Claim, Context, Walker
 from heapdump.heaps.listing import heap_addresses
+from heapdump.heaps.walked import ReadTraces, WalkHeap
 from heapdump.process.model import Process, View
 
 
-@cache
 def walkers() -> tuple[Walker, ...]:
     """Every `WALKER` of this folder, sorted by module name."""
+    return _brought("WALKER")
+
+
+def walks() -> dict[HeapKind, WalkHeap]:
+    """Every `WALK`: how to walk one heap of a kind; NT heaps are walked all together instead, see `walk`."""
+    return dict(_brought("WALK"))
+
+
+def trace_readers() -> dict[HeapKind, ReadTraces]:
+    """Every `TRACES`: where the allocation stacks of a kind's blocks are recorded."""
+    return dict(_brought("TRACES"))
+
+
+@cache
+def _brought(name: str) -> tuple[Any, ...]:
+    """What the modules of this folder bring under a name, sorted by module name."""
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = (import_module(f"{__name__}.{name}") for name in names)
-    return tuple(module.WALKER for module in modules if hasattr(module, "WALKER"))
+    modules = [import_module(f"{__name__}.{module}") for module in names]
+    return tuple(getattr(module, name) for module in modules if hasattr(module, name))
 
 
 def discover(process: Process) -> tuple[Heap, ...]:

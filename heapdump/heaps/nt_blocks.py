@@ -9,7 +9,6 @@ three headers in a row hold, and calls what follows in this run `derived`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
@@ -19,8 +18,8 @@ from heapdump.heaps.nt_chain import MOST_ROWS, At, next_entries
 from heapdump.heaps.nt_generation import Generation
 from heapdump.heaps.nt_resync import next_good_header
 from heapdump.heaps.nt_windows import Stretch, Window, windows
+from heapdump.heaps.walked import Walked
 from heapdump.kernels import chain
-from heapdump.memory import limits
 from heapdump.process.model import View
 from heapdump.spans import Span
 
@@ -32,40 +31,6 @@ _WORDS = {
     chain.PREVIOUS: ("the size of the entry before it", "previous size"),
     chain.SIZE: ("a size that stays inside the segment", "size"),
 }
-
-
-@dataclass
-class Walked:
-    """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held."""
-
-    findings: list[Finding] = field(default_factory=list)
-    gaps: list[str] = field(default_factory=list)
-    headers: int = 0
-    good_headers: int = 0
-    has_more_gaps: bool = False
-
-    def find(self, finding: Finding) -> None:
-        """Keeps a finding; of a heap that is damaged all over, the first ones."""
-        if len(self.findings) < limits.MAX_FINDINGS:
-            self.findings.append(finding)
-        elif len(self.findings) == limits.MAX_FINDINGS:
-            self.findings.append(finding)
-            self.gaps.append(f"heap {finding.heap:#x}: only its first {len(self.findings):,} findings are kept")
-
-    def gap(self, text: str) -> None:
-        """Keeps a line on what is missing; of a heap that is damaged all over, the first ones."""
-        if len(self.gaps) < limits.MAX_GAPS:
-            self.gaps.append(text)
-        elif not self.has_more_gaps:
-            self.has_more_gaps = True
-            self.gaps.append(f"… and more of this kind: only the first {limits.MAX_GAPS:,} lines of a heap are kept")
-
-    def merge(self, other: Walked) -> None:
-        """Adds what another part of the walk found in the same heap."""
-        self.findings += other.findings
-        self.gaps += other.gaps
-        self.headers += other.headers
-        self.good_headers += other.good_headers
 
 
 class HeapWalk:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
 from heapdump.blocks.walk import Check, HeapCount, KindCount
-from heapdump.heaps.nt_blocks import Walked
+from heapdump.heaps.walked import Walked
 from heapdump.kernels import compiled_if_worth
 from heapdump.kernels.tally import tally
 from heapdump.process.model import Process

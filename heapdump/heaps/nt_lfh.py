@@ -16,11 +16,11 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BlockTable
-from heapdump.heaps.nt_blocks import Walked
 from heapdump.heaps.nt_entry import BUSY_FLAG, INTERNAL_FLAG
 from heapdump.heaps.nt_generation import Generation
 from heapdump.heaps.nt_slots import Code, Slots, add_slots
 from heapdump.heaps.nt_windows import Window
+from heapdump.heaps.walked import Walked
 from heapdump.layouts import Struct
 from heapdump.process.model import View
 

@@ -9,8 +9,8 @@ import numpy as np
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.records import Heap, LargeBlock
 from heapdump.blocks.table import BlockKind, tag
-from heapdump.heaps.nt_blocks import Walked
 from heapdump.heaps.nt_generation import Generation
+from heapdump.heaps.walked import Walked
 from heapdump.process.model import View
 
 _LOOKASIDE_LISTS = 128

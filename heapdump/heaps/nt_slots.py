@@ -12,10 +12,10 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap, Trust
 from heapdump.blocks.table import BUSY, BlockKind, tag
-from heapdump.heaps.nt_blocks import Walked
 from heapdump.heaps.nt_entry import unasked
 from heapdump.heaps.nt_generation import Generation, signed
 from heapdump.heaps.nt_windows import Window
+from heapdump.heaps.walked import Walked
 
 _LFH, _LOW, _PREFIX, _OLD_LFH = 0x80, 0x3F, 0x40, 0xFF
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from heapdump.blocks.records import Heap, LargeBlock
-from heapdump.heaps.nt_blocks import Walked
 from heapdump.heaps.nt_lfh import FrontEnd
 from heapdump.heaps.nt_windows import runs
+from heapdump.heaps.walked import Walked
 from heapdump.spans import Span
 
 _PART_BYTES = 32 << 20

@@ -1,7 +1,8 @@
-"""Walks every NT heap block by block and makes the one table of all blocks.
+"""Walks every heap block by block and makes the one table of all blocks.
 
-The work is done in the order of addresses, so that the table comes out sorted, and by several threads where it is long:
-each walks and counts neighbouring parts.
+NT heaps are walked together, in the order of addresses, so that the table comes out sorted, and by several threads where
+it is long: each walks and counts neighbouring parts. Then come the heaps of other kinds, one by one: their modules bring
+a `WALK` (see `heaps`).
 """
 
 from __future__ import annotations
@@ -9,20 +10,24 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Event, Lock
+
+import numpy as np
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.records import Heap, HeapKind, ViewName
-from heapdump.blocks.table import BlockTable
+from heapdump.blocks.table import INTERNAL, BlockTable
 from heapdump.blocks.walk import Walk
-from heapdump.heaps.nt_blocks import HeapWalk, Walked
+from heapdump.heaps import walks
+from heapdump.heaps.nt_blocks import HeapWalk
 from heapdump.heaps.nt_counts import Tally, count_blocks
 from heapdump.heaps.nt_generation import Generation, generation_of
 from heapdump.heaps.nt_lfh import FrontEnd, FrontEndWalk
 from heapdump.heaps.nt_marks import apply_marks, marks_of
 from heapdump.heaps.nt_rows import add_large_blocks
 from heapdump.heaps.parts import Part, cut
+from heapdump.heaps.walked import Job, Walked
 from heapdump.process.model import Process, View
 
 _MAX_THREADS = 8
@@ -56,14 +61,17 @@ class _Pace:
 def walk_heaps(
     process: Process, heaps: Sequence[Heap], progress: Callable[[int, int], None], threads: int | None = None
 ) -> Walk:
-    """Walks all NT heaps; `progress(bytes done, bytes in all)`. `threads`: at most so many, None = one a processor."""
+    """Walks all heaps; `progress(bytes done, bytes in all)`. `threads`: at most so many, None = one a processor."""
     views = {view.arch: view for view in process.views}
     wanted = [heap for heap in heaps if heap.kind is HeapKind.NT and heap.layout is not None]
+    others = [heap for heap in heaps if heap.kind in walks()]
     generations = {heap.index: generation_of(views[heap.view], heap) for heap in wanted}
     parts = cut(wanted)
-    walker = _Walker(views, generations, _Pace(sum(part.bytes for part in parts), progress), process.space.total_bytes)
+    total = sum(part.bytes for part in parts) + sum(e.span.size for heap in others for e in heap.extents)
+    pace = _Pace(total, progress)
+    walker = _Walker(views, generations, pace, process.space.total_bytes)
     table, tally = walker.walk(parts, min(threads or os.cpu_count() or 1, len(parts), _MAX_THREADS))
-    walked = {heap.index: Walked() for heap in wanted}
+    walked = {heap.index: Walked() for heap in (*wanted, *others)}
     for part in parts:
         for index, found in part.walked.items():
             walked[index].merge(found)
@@ -71,9 +79,30 @@ def walk_heaps(
     if marks:
         table = apply_marks(table, marks)
         tally = Tally().add(table)
-    counts = count_blocks(process, tally, wanted, walked)
+    if others:
+        table = _with_others(process, views, others, table, walked, pace.advance)
+        tally = Tally().add(table)
+    counts = count_blocks(process, tally, [*wanted, *others], walked)
     findings = tuple(f for found in walked.values() for f in found.findings)
     return Walk(lambda: table, counts, findings, tuple(gap for found in walked.values() for gap in found.gaps))
+
+
+def _with_others(
+    process: Process, views: dict[ViewName, View], heaps: Sequence[Heap], table: BlockTable, walked: dict[int, Walked],
+    advance: Callable[[int], None],
+) -> BlockTable:  # fmt: skip
+    """The table with the blocks of the heaps that are no NT heaps."""
+    columns, owned = BlockColumns(), [np.empty(0, np.uint64)]
+    for heap in heaps:
+        job = Job(process, views[heap.view], heap, columns, walked[heap.index], table, advance)
+        walks()[heap.kind](job)
+        owned += job.owned
+    mine = np.isin(table.entry, np.concatenate(owned))
+    if mine.any():
+        table = replace(table, tags=table.tags | np.where(mine, np.uint16(INTERNAL), np.uint16(0)))
+    columns.extend(table)
+    columns.sort()
+    return columns.since(0)
 
 
 class _Walker:

@@ -1,0 +1,76 @@
+"""What walking one heap gives besides its blocks, and what a heap kind of its own is given to walk with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.columns import BlockColumns
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.records import Heap
+from heapdump.blocks.table import BlockTable
+from heapdump.memory import limits
+from heapdump.process.model import Process, View
+
+
+@dataclass
+class Walked:
+    """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held."""
+
+    findings: list[Finding] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+    headers: int = 0
+    good_headers: int = 0
+    has_more_gaps: bool = False
+
+    def find(self, finding: Finding) -> None:
+        """Keeps a finding; of a heap that is damaged all over, the first ones."""
+        if len(self.findings) < limits.MAX_FINDINGS:
+            self.findings.append(finding)
+        elif len(self.findings) == limits.MAX_FINDINGS:
+            self.findings.append(finding)
+            self.gaps.append(f"heap {finding.heap:#x}: only its first {len(self.findings):,} findings are kept")
+
+    def gap(self, text: str) -> None:
+        """Keeps a line on what is missing; of a heap that is damaged all over, the first ones."""
+        if len(self.gaps) < limits.MAX_GAPS:
+            self.gaps.append(text)
+        elif not self.has_more_gaps:
+            self.has_more_gaps = True
+            self.gaps.append(f"… and more of this kind: only the first {limits.MAX_GAPS:,} lines of a heap are kept")
+
+    def merge(self, other: Walked) -> None:
+        """Adds what another part of the walk found in the same heap."""
+        self.findings += other.findings
+        self.gaps += other.gaps
+        self.headers += other.headers
+        self.good_headers += other.good_headers
+
+
+@dataclass
+class Job:
+    """One heap to walk, and where its blocks go: rows in any order to `columns`, everything else to `walked`.
+
+    `table`: the rows of all NT heaps, ascending, for heaps that keep their blocks inside one of those; entries of its
+    rows that belong to this heap go to `owned`, (n,) uint64 each, and are counted as internal from then on.
+    `advance(bytes)` tells the progress.
+    """
+
+    process: Process
+    view: View
+    heap: Heap
+    columns: BlockColumns
+    walked: Walked
+    table: BlockTable
+    advance: Callable[[int], None]
+    owned: list[NDArray[np.uint64]] = field(default_factory=list)
+
+
+WalkHeap = Callable[[Job], None]
+"""Walks the heap of a job. Never raises for bad data."""
+
+ReadTraces = Callable[[View, Heap, BlockTable, NDArray[np.int64]], NDArray[np.uint64]]
+"""The number of the allocation stack of each of the given rows of a heap; (n,) uint64, 0 where none is recorded."""
