@@ -32,7 +32,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.table import COLUMNS, BlockKind, BlockTable
 from heapdump.blocks.walk import Check, HeapCount, KindCount, Walk
 
-_VERSION = 1
+_VERSION = 2
 _OWN, _MANIFEST, _FRESH = "blocks", "manifest.json", "new-"
 _NAME_LENGTH = 32
 _IS_INDEX = re.compile(f"[0-9a-f]{{{_NAME_LENGTH}}}")
@@ -152,9 +152,12 @@ class Index:
 
 
 def _count(record: dict[str, Any]) -> HeapCount:
-    kinds = tuple(KindCount(**(kind | {"kind": BlockKind(kind["kind"])})) for kind in record["kinds"])
     checks = tuple(Check(**check) for check in record["checks"])
-    return HeapCount(**(record | {"kinds": kinds, "checks": checks}))
+    return HeapCount(**(record | {"kinds": _kinds(record["kinds"]), "internal": _kinds(record["internal"]), "checks": checks}))
+
+
+def _kinds(records: list[dict[str, Any]]) -> tuple[KindCount, ...]:
+    return tuple(KindCount(**(kind | {"kind": BlockKind(kind["kind"])})) for kind in records)
 
 
 def _cache_folder() -> Path:

@@ -12,17 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.records import Heap, LargeBlock
-from heapdump.blocks.table import Block, BlockKind, BlockTable
+from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, Block, BlockKind, BlockTable
 from heapdump.errors import WrongUsage
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span, SpanMap
 
 _list_entry = attrgetter("list_entry")
 Relation = Literal["user", "header", "slack", "free", "guard", "outside"]
-KIND_NAMES = {kind: kind.name.lower() for kind in BlockKind}
+KIND_NAMES = {kind: kind.word for kind in BlockKind}
 """The kinds as the JSON has them."""
 
 _FLAG_WORDS = {0x02: "extra", 0x04: "fill", 0x10: "last", 0x20: "user1", 0x40: "user2", 0x80: "user3"}
+_PAGE_FLAG_WORDS = {PAGE_LIGHT: "light", PAGE_DECOMMITTED: "decommitted"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def select(table: BlockTable, heaps: Sequence[Heap], wanted: Filter) -> NDArray[
     if wanted.heap is not None:
         keep &= table.heap == heap_index(heaps, wanted.heap)
     if wanted.kind is not None:
-        keep &= table.kind == BlockKind[wanted.kind.upper()]
+        keep &= np.isin(table.kind, [kind for kind, word in KIND_NAMES.items() if word == wanted.kind])
     if wanted.size is not None:
         sizes = table.size
         keep &= (sizes >= np.uint64(wanted.size.start)) & (sizes < np.uint64(wanted.size.end))
@@ -108,7 +109,8 @@ def by_size(table: BlockTable, rows: NDArray[np.int64]) -> tuple[SizeGroup, ...]
 
 def flag_words(block: Block) -> list[str]:
     """The entry's flags in words; `internal` for the allocator's own blocks."""
-    words = [word for bit, word in _FLAG_WORDS.items() if block.flags & bit]
+    known = _PAGE_FLAG_WORDS if block.kind in (BlockKind.PAGE, BlockKind.LIGHT) else _FLAG_WORDS
+    words = [word for bit, word in known.items() if block.flags & bit]
     return [*words, *(["internal"] if block.is_internal else [])]
 
 

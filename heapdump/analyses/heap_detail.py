@@ -144,5 +144,5 @@ def _checks(heap: Heap, count: HeapCount | None, lists: FreeLists | None) -> Ite
     if lists is not None and heap.front_end != "lookaside" and not heap.parked_bytes:
         yield Check("entries on the free lists", len(lists.size), count.free_blocks)
     if heap.large_blocks is not None:
-        rows = sum(kind.busy_blocks for kind in count.of(BlockKind.VIRTUAL))
+        rows = sum(kind.busy_blocks for kind in (*count.kinds, *count.internal) if kind.kind is BlockKind.VIRTUAL)
         yield Check("large blocks on the list", len(heap.large_blocks), rows)

@@ -13,7 +13,8 @@ from heapdump.process.model import Process, View
 from heapdump.process.stack_db import StackDatabase
 
 _BATCH = 1 << 20
-Reader = Callable[[View, Heap, BlockTable, NDArray[np.int64]], NDArray[np.uint64]]
+Numbers = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
+Reader = Callable[[View, Heap, BlockTable], Numbers]
 
 
 class Stacks:
@@ -22,8 +23,9 @@ class Stacks:
     def __init__(
         self, process: Process, heaps: Sequence[Heap], table: BlockTable, readers: Mapping[HeapKind, Reader]
     ) -> None:
-        """Reads nothing yet. `readers`: for each heap kind, what reads the stack numbers of given rows of a heap."""
+        """Reads nothing yet. `readers`: for each heap kind, what makes a reader of the stack numbers of a heap's rows."""
         self._process, self._table, self._heaps, self._readers = process, table, heaps, readers
+        self._numbers_of: dict[int, Numbers] = {}
         self._views = {view.arch: view for view in process.views}
         self._databases = {view.arch: StackDatabase(process, view) for view in process.views}
 
@@ -61,4 +63,6 @@ class Stacks:
         return numbers
 
     def _read(self, heap: Heap, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        return self._readers[heap.kind](self._views[heap.view], heap, self._table, rows)
+        if heap.index not in self._numbers_of:
+            self._numbers_of[heap.index] = self._readers[heap.kind](self._views[heap.view], heap, self._table)
+        return self._numbers_of[heap.index](rows)

@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FindingKind = Literal["segment", "ucr", "virtual_list", "entry_header", "lfh_subsegment", "free_list"]
+FindingKind = Literal[
+    "entry_header", "size_chain", "segment", "ucr", "free_list", "virtual_list", "lfh_subsegment", "vs_chunk",
+    "large_metadata", "tail_fill", "free_fill", "page_header", "page_suffix", "page_freed_fill", "crt_guard",
+    "failure_record", "exception", "verifier_stop",
+]  # fmt: skip
+"""What can be damaged, or have been reported, in the words of the JSON."""
+
 Severity = Literal["error", "warning"]
 
 

@@ -110,6 +110,7 @@ class Heap:
     `reserved_bytes`, `committed_bytes`: of its segments (NT) or of its own reservation (the others), None where not
     known. `extents`: all memory known to belong to it, ascending. `is_fully_walked` is False when part of its memory
     could not be found (`notes` say why). `parked_bytes`: freed blocks that wait on lookaside lists (before Vista).
+    `normal_heap`: of a page heap, the ordinary heap behind it.
     """
 
     address: int
@@ -132,6 +133,7 @@ class Heap:
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     is_fully_walked: bool
+    normal_heap: int | None = None
 
     @property
     def flag_names(self) -> list[str]:

@@ -17,12 +17,14 @@ from heapdump.blocks.records import Trust
 
 _UNIT = 8
 BUSY, INTERNAL = 0x10, 0x20
+PAGE_LIGHT, PAGE_DECOMMITTED = 0x02, 0x04
+"""Flags of page heap blocks: inside a block of the ordinary heap; freed, and its memory given back."""
 _KIND, _TRUST_SHIFT, _FLAGS_SHIFT = 0x0F, 6, 8
 _TRUSTS = (Trust.EXACT, Trust.DERIVED, Trust.GUESS)
 
 
 class BlockKind(IntEnum):
-    """Which part of which allocator owns a block; the names are those of the JSON in capitals."""
+    """Which part of which allocator owns a block. LIGHT: a page heap's, inside a block of the ordinary heap behind it."""
 
     BACKEND = 0
     LFH = 1
@@ -32,6 +34,12 @@ class BlockKind(IntEnum):
     LARGE = 5
     PAGE = 6
     PAGES = 7
+    LIGHT = 8
+
+    @property
+    def word(self) -> str:
+        """The kind as the JSON has it."""
+        return "page" if self is BlockKind.LIGHT else self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from heapdump.blocks.table import BlockKind, BlockTable
 
 @dataclass(frozen=True, slots=True)
 class KindCount:
-    """The program's blocks of one kind in one heap; bytes.
+    """Blocks of one kind in one heap, the program's or the allocator's own; bytes.
 
     `busy_bytes` as requested, `busy_entry_bytes` as occupied by them, `free_bytes` as occupied by free ones.
     """
@@ -23,6 +23,11 @@ class KindCount:
     busy_entry_bytes: int
     free_blocks: int
     free_bytes: int
+
+    @property
+    def occupied_bytes(self) -> int:
+        """Bytes of busy and free ones."""
+        return self.busy_entry_bytes + self.free_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,16 +55,17 @@ class Check:
 class HeapCount:
     """What was counted in one heap. `kinds`: those that have blocks, in the order of `BlockKind`.
 
-    `internal_*`: the allocator's own blocks and the bytes they occupy; the slots of the front end lie inside them.
+    `internal`: the allocator's own blocks by kind; the slots of the front end lie inside those of the back end.
+    `hosted_bytes`: the part of them in which another heap, a page heap, keeps blocks that are counted there.
     `integrity` = share of headers that verified, lowered by each of `checks` that does not hold; None without headers.
     """
 
     kinds: tuple[KindCount, ...]
-    internal_blocks: int
-    internal_bytes: int
+    internal: tuple[KindCount, ...]
     headers: int
     integrity: float | None
     checks: tuple[Check, ...] = ()
+    hosted_bytes: int = 0
 
     @property
     def busy_blocks(self) -> int:
@@ -94,17 +100,23 @@ class HeapCount:
     @property
     def overhead_bytes(self) -> int:
         """Headers, bytes behind the requested ones, and the allocator's own blocks, as far as no slot lies in them."""
-        slots = sum(kind.busy_entry_bytes + kind.free_bytes for kind in self.of(BlockKind.LFH))
-        return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in self.kinds) + self.internal_bytes - slots
+        slots = sum(kind.occupied_bytes for kind in self.of(BlockKind.LFH))
+        own = sum(kind.occupied_bytes for kind in self.internal if kind.kind is not BlockKind.LFH)
+        return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in self.kinds) + own - slots - self.hosted_bytes
 
     @property
     def segment_bytes(self) -> int:
         """Bytes of all entries that were walked in segments: of a whole walk their committed bytes."""
-        inside = self.of(BlockKind.BACKEND, BlockKind.LOOKASIDE)
-        return sum(kind.busy_entry_bytes + kind.free_bytes for kind in inside) + self.internal_bytes
+        inside = (BlockKind.BACKEND, BlockKind.LOOKASIDE)
+        return sum(kind.occupied_bytes for kind in (*self.kinds, *self.internal) if kind.kind in inside)
+
+    @property
+    def internal_blocks(self) -> int:
+        """The allocator's own blocks."""
+        return sum(kind.busy_blocks + kind.free_blocks for kind in self.internal)
 
     def of(self, *kinds: BlockKind) -> Iterable[KindCount]:
-        """The counts of these kinds."""
+        """The counts of these kinds, the allocator's own blocks left out."""
         return (kind for kind in self.kinds if kind.kind in kinds)
 
 

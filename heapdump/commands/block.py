@@ -89,7 +89,7 @@ def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -
         heap = heaps[block.heap]
         own = " (the allocator's own)" if block.is_internal else ""
         lines[0].append((f" at {block.address:#x}, offset {found.offset:+#x}", ""))
-        lines.append([(f"{block.state} {block.kind.name.lower()} block{own}: {text.plural(block.size, 'byte')} requested, "
+        lines.append([(f"{block.state} {block.kind.word} block{own}: {text.plural(block.size, 'byte')} requested, "
                        f"{block.entry_size:,} occupied from {block.entry:#x} on", "")])  # fmt: skip
         lines.append([(f"heap #{heap.index} {heap.address:#x} ({heap.kind.value}, {heap.role})", "")])
     lines.append([(f"region: {where}", "dim")])

@@ -63,7 +63,7 @@ def heap_record(heap: Heap, count: HeapCount | None) -> Record:
 
 def _kind_record(kind: KindCount) -> Record:
     return {
-        "kind": kind.kind.name.lower(),
+        "kind": kind.kind.word,
         "busy_blocks": kind.busy_blocks,
         "busy_bytes": kind.busy_bytes,
         "busy_entry_bytes": kind.busy_entry_bytes,
@@ -121,7 +121,7 @@ def view(walk: Walk) -> tuple[Column[Heap], ...]:
 
 
 KINDS: tuple[Column[KindCount], ...] = (
-    Column("Kind of block", lambda k: k.kind.name.lower(), "backend: segments; lfh: front end; virtual: large blocks; lookaside: parked by the front end of XP"),
+    Column("Kind of block", lambda k: k.kind.name.lower(), "backend: segments; lfh: front end; virtual: large blocks; lookaside: parked by the front end of XP; page: pages of their own under page heap; light: page heap's, inside blocks of an ordinary heap"),
     Column("Busy", lambda k: text.count(k.busy_blocks), "busy blocks of the program", right=True),
     Column("BusyBytes", lambda k: text.size(k.busy_bytes), "bytes it asked for in them", right=True),
     Column("Occupied", lambda k: text.size(k.busy_entry_bytes), "bytes they occupy, headers included", right=True),

@@ -12,6 +12,7 @@ exist. Given up: a static list.
 from __future__ import annotations
 
 import pkgutil
+from collections import deque
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -51,9 +52,14 @@ def discover(process: Process) -> tuple[Heap, ...]:
     heaps: list[Heap] = []
     for view in process.views:
         context = Context(process, view)
-        for address, is_listed in heap_addresses(process, view):
-            walker, claim = best_claim(view, address, is_listed=is_listed)
-            heaps.append(walker.describe(context, claim, len(heaps)))
+        offered, waiting = set[int](), deque(heap_addresses(process, view))
+        while waiting:
+            address, is_listed = waiting.popleft()
+            if address not in offered:
+                offered.add(address)
+                walker, claim = best_claim(view, address, is_listed=is_listed)
+                heaps.append(walker.describe(context, claim, len(heaps)))
+                waiting.extend((other, True) for other in claim.linked)
     return tuple(heaps)
 
 

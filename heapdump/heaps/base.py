@@ -22,6 +22,7 @@ class Claim:
     """A walker's word that its kind of heap lies at `address`, with the witnesses it saw there.
 
     `doubts` are witnesses that were looked for and missing; `layout` is the one that verified, None where none is used.
+    `linked`: other heaps that this one's own list names.
     """
 
     address: int
@@ -29,6 +30,7 @@ class Claim:
     doubts: tuple[str, ...] = ()
     layout: Layout | None = None
     is_layout_exact: bool = False
+    linked: tuple[int, ...] = ()
 
     @property
     def trust(self) -> Trust:

@@ -75,21 +75,24 @@ def count_blocks(
 
 
 def _count(sums: NDArray[np.int64], walked: Walked) -> HeapCount:
-    classes = np.arange(_CLASSES)
-    internal = (classes & INTERNAL) != 0
     return HeapCount(
-        kinds=tuple(kind for kind in (_kind(sums, kind) for kind in BlockKind) if kind.busy_blocks or kind.free_blocks),
-        internal_blocks=int(sums[0, internal].sum()),
-        internal_bytes=int(sums[1, internal].sum()),
+        kinds=_kinds(sums, 0),
+        internal=_kinds(sums, INTERNAL),
+        hosted_bytes=walked.hosted_bytes,
         headers=walked.headers,
         integrity=walked.good_headers / walked.headers if walked.headers else None,
     )
 
 
-def _kind(sums: NDArray[np.int64], kind: BlockKind) -> KindCount:
+def _kinds(sums: NDArray[np.int64], internal: int) -> tuple[KindCount, ...]:
+    kinds = (_kind(sums, kind, internal) for kind in BlockKind)
+    return tuple(kind for kind in kinds if kind.busy_blocks or kind.free_blocks)
+
+
+def _kind(sums: NDArray[np.int64], kind: BlockKind, internal: int) -> KindCount:
     """A class is kind | busy bit | internal bit, and two trust bits above them that are not counted apart."""
-    busy_blocks, busy_entries, unasked = sums[:, kind | BUSY].tolist()
-    free_blocks, free_bytes, _ = sums[:, int(kind)].tolist()
+    busy_blocks, busy_entries, unasked = sums[:, kind | BUSY | internal].tolist()
+    free_blocks, free_bytes, _ = sums[:, kind | internal].tolist()
     return KindCount(kind, busy_blocks, busy_entries - unasked, busy_entries, free_blocks, free_bytes)
 
 

@@ -10,14 +10,19 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.blocks.table import BlockKind, BlockTable
+from heapdump.heaps.walked import NumbersOf
 from heapdump.process.model import View
 
 _EXTRA = 0x02  # entry flag: HEAP_ENTRY_EXTRA with an index behind the user data
 _STUB = 0x0502  # EntryOffset 2, code 5: the header behind a front prefix
 
 
-def nt_traces(view: View, heap: Heap, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """The stack number of each row; (n,) uint64, 0 where none is recorded."""
+def nt_traces(view: View, heap: Heap, table: BlockTable) -> NumbersOf:
+    """Reads stack numbers."""
+    return lambda rows: _numbers(view, table, rows)
+
+
+def _numbers(view: View, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     granule, pointer = view.granularity, view.pointer_bytes
     out = np.zeros(len(rows), np.uint64)
     tags = table.tags[rows]

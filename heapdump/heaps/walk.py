@@ -80,7 +80,7 @@ def walk_heaps(
         table = apply_marks(table, marks)
         tally = Tally().add(table)
     if others:
-        table = _with_others(process, views, others, table, walked, pace.advance)
+        table = _with_others(process, views, heaps, others, table, walked, pace.advance)
         tally = Tally().add(table)
     counts = count_blocks(process, tally, [*wanted, *others], walked)
     findings = tuple(f for found in walked.values() for f in found.findings)
@@ -88,13 +88,18 @@ def walk_heaps(
 
 
 def _with_others(
-    process: Process, views: dict[ViewName, View], heaps: Sequence[Heap], table: BlockTable, walked: dict[int, Walked],
-    advance: Callable[[int], None],
+    process: Process, views: dict[ViewName, View], heaps: Sequence[Heap], others: Sequence[Heap], table: BlockTable,
+    walked: dict[int, Walked], advance: Callable[[int], None],
 ) -> BlockTable:  # fmt: skip
-    """The table with the blocks of the heaps that are no NT heaps."""
+    """The table with the blocks of the others of `heaps`, which are no NT heaps."""
     columns, owned = BlockColumns(), [np.empty(0, np.uint64)]
-    for heap in heaps:
-        job = Job(process, views[heap.view], heap, columns, walked[heap.index], table, advance)
+
+    def host(heap: int, size: int) -> None:
+        """So many bytes of that heap (its index) are counted as blocks of another."""
+        walked[heap].hosted_bytes += size
+
+    for heap in others:
+        job = Job(process, views[heap.view], heap, heaps, columns, walked[heap.index], table, advance, host)
         walks()[heap.kind](job)
         owned += job.owned
     mine = np.isin(table.entry, np.concatenate(owned))

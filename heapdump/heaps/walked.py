@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,13 +18,17 @@ from heapdump.process.model import Process, View
 
 @dataclass
 class Walked:
-    """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held."""
+    """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held.
+
+    `hosted_bytes`: see `blocks.walk.HeapCount`.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     headers: int = 0
     good_headers: int = 0
     has_more_gaps: bool = False
+    hosted_bytes: int = 0
 
     def find(self, finding: Finding) -> None:
         """Keeps a finding; of a heap that is damaged all over, the first ones."""
@@ -52,25 +56,31 @@ class Walked:
 
 @dataclass
 class Job:
-    """One heap to walk, and where its blocks go: rows in any order to `columns`, everything else to `walked`.
+    """One heap of `heaps` to walk, and where its blocks go: rows in any order to `columns`, everything else to `walked`.
 
     `table`: the rows of all NT heaps, ascending, for heaps that keep their blocks inside one of those; entries of its
-    rows that belong to this heap go to `owned`, (n,) uint64 each, and are counted as internal from then on.
+    rows that belong to this heap go to `owned`, (n,) uint64 each, and are counted as internal from then on; `host` is
+    told how many of their bytes are counted as this heap's.
     `advance(bytes)` tells the progress.
     """
 
     process: Process
     view: View
     heap: Heap
+    heaps: Sequence[Heap]
     columns: BlockColumns
     walked: Walked
     table: BlockTable
     advance: Callable[[int], None]
+    host: Callable[[int, int], None]
     owned: list[NDArray[np.uint64]] = field(default_factory=list)
 
 
 WalkHeap = Callable[[Job], None]
 """Walks the heap of a job. Never raises for bad data."""
 
-ReadTraces = Callable[[View, Heap, BlockTable, NDArray[np.int64]], NDArray[np.uint64]]
-"""The number of the allocation stack of each of the given rows of a heap; (n,) uint64, 0 where none is recorded."""
+NumbersOf = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
+"""The numbers of the allocation stacks of table rows of one heap; (n,) uint64, 0 where none is recorded."""
+
+ReadTraces = Callable[[View, Heap, BlockTable], NumbersOf]
+"""Makes what reads the stack numbers of a heap's rows."""

@@ -1,8 +1,11 @@
 """Recorded allocation stacks (`gflags +ust`): the stack trace database and the records of later builds, as addresses.
 
 A stack has a number: below 64 Ki it is an index into the database (XP and Server 2003, and where an entry carries
-HEAP_ENTRY_EXTRA), else it is the address of a record {next, hash u32, depth u32, frames} (7 and later). The database is
-found without symbols: a pointer in ntdll's data to a 64 KiB boundary where it names itself (heap-structures.md §4).
+HEAP_ENTRY_EXTRA), else it is the address of a record: {next, hash u32, depth u32, frames} (7 and later), an entry of the
+database {…, index u16, depth u16, frames} (page heap from Vista on), or an RTL_TRACE_BLOCK (page heap of XP). The first
+two have their frames at the same place, and tell themselves apart: the depth of one is the other's upper half, and never
+above 64. The database is found without symbols: a pointer in ntdll's data to a 64 KiB boundary where it names itself
+(heap-structures.md §4).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from heapdump.process.model import Process, View
 FIRST_ADDRESS = 0x10000
 _MOST_FRAMES = 64
 _PAGE = 0x1000
+_TRACE_MAGIC = 0xABCDAAAA
 
 
 class StackDatabase:
@@ -31,8 +35,13 @@ class StackDatabase:
 
     def _of_record(self, address: int) -> tuple[int, ...] | None:
         view, pointer = self._view, self._view.pointer_bytes
-        depth = view.space.try_integer(address + pointer + 4, 2)
-        return None if depth is None or address % pointer else self._read(address + pointer + 8, depth)
+        block = view.struct("_RTL_TRACE_BLOCK", address) if "_RTL_TRACE_BLOCK" in view.layout else None
+        if block is not None and block["Magic"] == _TRACE_MAGIC:
+            return self._read(block["Trace"], block["Size"])
+        depth = view.space.try_integer(address + pointer + 4, 4)
+        if depth is None or address % pointer:
+            return None
+        return self._read(address + pointer + 8, depth if depth <= _MOST_FRAMES else depth >> 16)
 
     def _of_index(self, index: int) -> tuple[int, ...] | None:
         if self.database is None or not 0 < index <= self.database["NumberOfEntriesAdded"]:

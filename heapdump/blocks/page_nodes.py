@@ -1,0 +1,38 @@
+"""What a page heap's own records say of its blocks with pages of their own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class PageNodes:
+    """Blocks with pages of their own, ascending by `user`; columns of one length n, all uint64 but `is_busy`.
+
+    `node`: address of the _DPH_HEAP_BLOCK; `user`: what the program got, `size` bytes; [`start`, `end`): the whole
+    virtual block, guard page included; [`data`, `data_end`): its accessible part; `trace`: the record of the stack that
+    allocated it, or freed it when it is free; `thread`: that did, 0 where not recorded.
+    """
+
+    node: NDArray[np.uint64]
+    user: NDArray[np.uint64]
+    size: NDArray[np.uint64]
+    start: NDArray[np.uint64]
+    end: NDArray[np.uint64]
+    data: NDArray[np.uint64]
+    data_end: NDArray[np.uint64]
+    trace: NDArray[np.uint64]
+    thread: NDArray[np.uint64]
+    is_busy: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """The number of blocks."""
+        return len(self.user)
+
+    def at(self, user: int) -> int | None:
+        """The place of the block that the program got at that address; None where there is none."""
+        i = int(np.searchsorted(self.user, np.uint64(user)))
+        return i if i < len(self) and int(self.user[i]) == user else None
