@@ -153,7 +153,8 @@ class Index:
 
 def _count(record: dict[str, Any]) -> HeapCount:
     checks = tuple(Check(**check) for check in record["checks"])
-    return HeapCount(**(record | {"kinds": _kinds(record["kinds"]), "internal": _kinds(record["internal"]), "checks": checks}))
+    kinds = {name: _kinds(record[name]) for name in ("kinds", "internal", "hosted")}
+    return HeapCount(**(record | kinds | {"checks": checks}))
 
 
 def _kinds(records: list[dict[str, Any]]) -> tuple[KindCount, ...]:

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from heapdump.analyses.crash import Crash
     from heapdump.analyses.stacks import Stacks
     from heapdump.analyses.usage import UsageMap
     from heapdump.blocks.free_lists import FreeLists
+    from heapdump.blocks.page_nodes import PageNodes
     from heapdump.blocks.records import Heap
     from heapdump.blocks.walk import Walk
     from heapdump.dump.open import Minidump
@@ -28,6 +30,7 @@ class Snapshot:
         self.dump = dump
         self.use_index = use_index
         self.remarks: list[str] = []
+        self._page_nodes: dict[int, PageNodes | None] = {}
         self.progress: Callable[[int, int], None] = lambda done, total: None
 
     @cached_property
@@ -68,6 +71,23 @@ class Snapshot:
         from heapdump.heaps.nt_free import read_free_lists
 
         return read_free_lists(self.view_of(heap), heap)
+
+    def page_nodes(self, heap: Heap) -> PageNodes | None:
+        """What a page heap's own records say of its blocks; None for other heaps. Read when first asked for."""
+        from heapdump.heaps.page_blocks import page_nodes
+
+        if heap.index not in self._page_nodes:
+            self._page_nodes[heap.index] = page_nodes(self.view_of(heap), heap)
+        return self._page_nodes[heap.index]
+
+    @cached_property
+    def crash(self) -> Crash | None:
+        """The crash as far as the heap explains it; None where there was none, or another one."""
+        from heapdump.analyses.crash import PageHeaps, explain_crash
+
+        if self.process.exception is None:
+            return None
+        return explain_crash(self.process, self.walk.table, PageHeaps(self.heaps, self.page_nodes))
 
     def view_of(self, heap: Heap) -> View:
         """The view of the process that the heap belongs to."""

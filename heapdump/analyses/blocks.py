@@ -17,6 +17,7 @@ from heapdump.errors import WrongUsage
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span, SpanMap
 
+_PAGE = 0x1000
 _list_entry = attrgetter("list_entry")
 Relation = Literal["user", "header", "slack", "free", "guard", "outside"]
 KIND_NAMES = {kind: kind.word for kind in BlockKind}
@@ -144,7 +145,7 @@ def locate(table: BlockTable, space: AddressSpace, address: int) -> Located:
         row = asked_for
     neighbours = _neighbours(table, address, row)
     if row is None:
-        return Located("outside", None, None, neighbours)
+        return _in_page_heap(table, address) or Located("outside", None, None, neighbours)
     block = table.block(row)
     offset = address - block.address
     if block.state == "free":
@@ -154,6 +155,29 @@ def locate(table: BlockTable, space: AddressSpace, address: int) -> Located:
     else:
         relation = "user" if offset < block.size else "slack"
     return Located(relation, block, offset, neighbours)
+
+
+def _in_page_heap(table: BlockTable, address: int) -> Located | None:
+    """The block with pages of its own whose guard page, or first page before its header, holds the address."""
+    last = int(np.searchsorted(table.entry, np.uint64(address), side="right")) - 1
+    for row in range(max(0, last), min(last + 2, len(table))):
+        block = table.block(row)
+        if block.kind is BlockKind.PAGE:
+            guard, start = guard_page(block), block.entry // _PAGE * _PAGE
+            offset = address - block.address
+            if guard.start <= address < guard.end:
+                return Located("guard", block, offset, _neighbours(table, address, row))
+            if start <= address < block.entry:
+                return Located("header", block, offset, _neighbours(table, address, row))
+    return None
+
+
+def guard_page(block: Block) -> Span:
+    """The inaccessible page of a block under full page heap: behind it, or before it where the block has no header."""
+    if block.entry == block.address:
+        return Span(block.entry - _PAGE, block.entry)
+    end = block.end // _PAGE * _PAGE
+    return Span(end, end + _PAGE)
 
 
 def _asked_for(table: BlockTable, address: int) -> int | None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from heapdump.analyses.crash import Crash
 from heapdump.analyses.summary import Summary
 from heapdump.analyses.usage import UNKNOWN
 from heapdump.blocks.records import Heap, HeapKind
+from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process
 from heapdump.words import plural, short_size
 
@@ -30,10 +32,12 @@ class Headline:
         return f"{self.sentence} → heapdump {' '.join(_quoted(word) for word in self.command)}"
 
 
-def headlines(process: Process, heaps: Sequence[Heap], summary: Summary) -> tuple[Headline, ...]:
+def headlines(
+    process: Process, heaps: Sequence[Heap], walk: Walk, summary: Summary, crash: Crash | None
+) -> tuple[Headline, ...]:
     """At most five, the gravest first."""
     every = (
-        *_damage(heaps), *_unwalked(heaps), *_large_blocks(heaps, summary),
+        *_crashed(crash), *_damage(heaps), *_page_heaps(heaps, walk), *_large_blocks(heaps, summary),
         *_big_heap(heaps, summary), *_unknown_memory(summary), *_address_space(process, summary), *_free_in_heap(heaps),
     )  # fmt: skip
     return every[:MOST]
@@ -51,12 +55,18 @@ def _damage(heaps: Sequence[Heap]) -> Iterator[Headline]:
         yield Headline(first + (f" ({more} more)" if more else ""), ("heaps",))
 
 
-def _unwalked(heaps: Sequence[Heap]) -> Iterator[Headline]:
-    for kind, words in ((HeapKind.SEGMENT, "segment heap"), (HeapKind.PAGE, "page heap")):
-        mine = [heap for heap in heaps if heap.kind is kind]
-        if mine:
-            names = f"{mine[0].address:#x}" if len(mine) == 1 else f"{len(mine)} heaps"
-            yield Headline(f"{names}: {words}, whose memory this version counts as {UNKNOWN}", ("heaps",))
+def _crashed(crash: Crash | None) -> Iterator[Headline]:
+    if crash is not None:
+        yield Headline(f"{crash.bug}: {crash.sentence}", ("block", f"{crash.block.address:#x}"))
+
+
+def _page_heaps(heaps: Sequence[Heap], walk: Walk) -> Iterator[Headline]:
+    mine = [heap for heap in heaps if heap.kind is HeapKind.PAGE and heap.index in walk.counts]
+    committed = sum(heap.committed_bytes or 0 for heap in mine)
+    if committed >= _BIG_BYTES:
+        busy = sum(walk.counts[heap.index].busy_bytes for heap in mine)
+        sentence = f"page heap is on: its {plural(len(mine), 'heap')} commit {short_size(committed)} for {short_size(busy)} requested"
+        yield Headline(sentence, ("page-heap",))
 
 
 def _large_blocks(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
@@ -70,7 +80,7 @@ def _large_blocks(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]
 
 
 def _big_heap(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
-    for heap in sorted(heaps, key=lambda h: -(h.committed_bytes or 0))[:1]:
+    for heap in sorted((h for h in heaps if h.segments), key=lambda h: -(h.committed_bytes or 0))[:1]:
         committed = heap.committed_bytes or 0
         if committed >= _BIG_BYTES and committed >= _BIG_SHARE * summary.committed_bytes:
             share = min(1.0, committed / summary.committed_bytes)

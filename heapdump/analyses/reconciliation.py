@@ -13,10 +13,10 @@ from heapdump.blocks.table import BlockKind
 from heapdump.blocks.walk import Walk
 from heapdump.memory.regions import Kind, State
 
-_SEGMENTS = "heap segments"
+_SEGMENTS, _PAGE_HEAPS = "heap segments", "page heaps"
 _ORDER = (
     _SEGMENTS, "heap segments, uncommitted by the heap's own list", "heap large blocks", "heap front ends",
-    "heap range descriptors", "segment heaps (own reservation)", "page heaps (own reservation)", "stacks",
+    "heap range descriptors", "segment heaps (own reservation)", _PAGE_HEAPS, "stacks",
     "TEBs and PEBs", "images", "other system data", "mapped files and sections", "unknown private memory",
     "unknown memory",
 )  # fmt: skip
@@ -44,8 +44,29 @@ def reconcile(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> tuple[Item,
     committed = table.state == State.MEM_COMMIT
     total = int(table.size[committed].sum())
     sizes = [(name, int(table.size[committed & (item == i)].sum())) for i, name in enumerate(_ORDER)]
-    divided = [*_divided(sizes[0][1], heaps, walk), *sizes[1:]]
+    divided = [part for name, size in sizes for part in _parts(name, size, heaps, walk)]
     return tuple(Item(name, size, size / total) for name, size in divided if size)
+
+
+def _parts(name: str, size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[str, int]]:
+    """An item, divided where the walk says what lies in it."""
+    if name == _SEGMENTS:
+        yield from _divided(size, heaps, walk)
+    elif name == _PAGE_HEAPS:
+        yield from _page_heaps(size, heaps, walk)
+    else:
+        yield name, size
+
+
+def _page_heaps(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[str, int]]:
+    """What page heaps commit for blocks with pages of their own: requested bytes, and what that costs."""
+    full = [kind for h in heaps if h.index in walk.counts for kind in walk.counts[h.index].of(BlockKind.PAGE)]
+    busy = sum(kind.busy_bytes for kind in full)
+    if busy > size:
+        yield _PAGE_HEAPS, size
+        return
+    yield f"{_PAGE_HEAPS}: busy blocks", busy
+    yield f"{_PAGE_HEAPS}: freed blocks, guard pages and overhead", size - busy
 
 
 def _divided(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[str, int]]:
@@ -54,10 +75,10 @@ def _divided(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[str
     Free blocks of 8 and later contain pages that Windows gave back and no list names: what the segments' lists call
     committed and the map does not is taken from the free blocks.
     """
-    counts = [walk.counts[heap.index] for heap in heaps if heap.index in walk.counts]
-    inside = [kind for count in counts for kind in count.kinds if kind.kind is not BlockKind.VIRTUAL]
+    counts = [walk.counts[h.index] for h in heaps if h.index in walk.counts and h.kind is HeapKind.NT]
+    inside = [kind for count in counts for kind in (*count.kinds, *count.hosted) if kind.kind is not BlockKind.VIRTUAL]
     busy = sum(kind.busy_bytes for kind in inside)
-    free = sum(count.free_bytes + count.lfh_free_bytes for count in counts)
+    free = sum(kind.free_bytes for kind in inside)
     walked = sum(count.segment_bytes for count in counts)
     listed = sum(heap.committed_bytes or 0 for heap in heaps if heap.kind is HeapKind.NT)
     there = free - max(0, listed - size)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
-from heapdump.process.stack_db import StackDatabase
+from heapdump.process.stack_db import FIRST_ADDRESS, StackDatabase
 
 _BATCH = 1 << 20
 Numbers = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
@@ -48,12 +48,16 @@ class Stacks:
         for heap in self._heaps:
             mine = np.flatnonzero(owners == heap.index)
             if heap.stack_traces and len(mine) and heap.kind in self._readers:
-                out[mine] = self._known(heap, self._read(heap, rows[mine]))
+                numbers = self._read(heap, rows[mine])
+                # a page heap's own record says what the number is; it stays an id where its frames cannot be read
+                out[mine] = numbers if heap.kind is HeapKind.PAGE else self._known(heap, numbers)
         return out
 
     def frames(self, heap: Heap, number: int) -> tuple[int, ...]:
         """Return addresses of a stack, innermost first; empty for number 0."""
-        return self._databases[heap.view].frames(number) or () if number else ()
+        if not number or (heap.kind is HeapKind.PAGE and number < FIRST_ADDRESS):
+            return ()
+        return self._databases[heap.view].frames(number) or ()
 
     def _known(self, heap: Heap, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """The numbers without those that lead to no stack."""

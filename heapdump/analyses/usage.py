@@ -126,7 +126,7 @@ def _heap(process: Process, heap: Heap) -> Iterator[Claim]:
 
 def _item(heap: Heap, what: str) -> str:
     if heap.kind is HeapKind.PAGE:
-        return "page heaps (own reservation)"
+        return "page heaps"
     if heap.kind is HeapKind.SEGMENT:
         return "segment heaps (own reservation)"
     own = {

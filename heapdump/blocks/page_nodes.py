@@ -36,3 +36,8 @@ class PageNodes:
         """The place of the block that the program got at that address; None where there is none."""
         i = int(np.searchsorted(self.user, np.uint64(user)))
         return i if i < len(self) and int(self.user[i]) == user else None
+
+    def holding(self, address: int) -> int | None:
+        """The place of the block whose virtual block, guard page included, holds the address; None where none does."""
+        i = int(np.searchsorted(self.start, np.uint64(address), side="right")) - 1
+        return i if i >= 0 and address < int(self.end[i]) else None

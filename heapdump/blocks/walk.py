@@ -56,7 +56,7 @@ class HeapCount:
     """What was counted in one heap. `kinds`: those that have blocks, in the order of `BlockKind`.
 
     `internal`: the allocator's own blocks by kind; the slots of the front end lie inside those of the back end.
-    `hosted_bytes`: the part of them in which another heap, a page heap, keeps blocks that are counted there.
+    `hosted`: blocks of page heaps inside them, counted there too: BACKEND those in segments, VIRTUAL in large blocks.
     `integrity` = share of headers that verified, lowered by each of `checks` that does not hold; None without headers.
     """
 
@@ -65,7 +65,7 @@ class HeapCount:
     headers: int
     integrity: float | None
     checks: tuple[Check, ...] = ()
-    hosted_bytes: int = 0
+    hosted: tuple[KindCount, ...] = ()
 
     @property
     def busy_blocks(self) -> int:
@@ -102,7 +102,8 @@ class HeapCount:
         """Headers, bytes behind the requested ones, and the allocator's own blocks, as far as no slot lies in them."""
         slots = sum(kind.occupied_bytes for kind in self.of(BlockKind.LFH))
         own = sum(kind.occupied_bytes for kind in self.internal if kind.kind is not BlockKind.LFH)
-        return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in self.kinds) + own - slots - self.hosted_bytes
+        hosted = sum(kind.occupied_bytes for kind in self.hosted)
+        return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in self.kinds) + own - slots - hosted
 
     @property
     def segment_bytes(self) -> int:

@@ -59,13 +59,21 @@ class Recorder:
             "size": block.size,
             "entry_size": block.entry_size,
             "flags": self._flag_words(block) if block.flags & ~1 or block.is_internal else [],
-            "stack": stack or None,
+            "stack": None if is_free_stack(block) else stack or None,
             "trust": block.trust.value,
+            **({"free_stack": stack or None} if is_free_stack(block) else {}),
         }
 
 
+def is_free_stack(block: Block) -> bool:
+    """True where the recorded stack is the one that freed the block: under page heap."""
+    from heapdump.blocks.table import BlockKind
+
+    return block.state == "free" and block.kind in (BlockKind.PAGE, BlockKind.LIGHT)
+
+
 def stack_number(snapshot: Snapshot, block: Block) -> int:
-    """The number of the stack that allocated the block, 0 where none is recorded."""
+    """The number of the stack that allocated the block, or freed it (`is_free_stack`); 0 where none is recorded."""
     import numpy as np
 
     return int(snapshot.stacks.numbers(np.array([block.row], np.int64))[0])
@@ -85,9 +93,9 @@ def frame_record(frame: Frame) -> Record:
     }
 
 
-def frames_of(request: Request, snapshot: Snapshot, block: Block) -> list[Frame]:
-    """The frames of the stack that allocated the block, innermost first; none where none is recorded."""
-    stack = stack_number(snapshot, block)
+def frames_of(request: Request, snapshot: Snapshot, block: Block, stack: int | None = None) -> list[Frame]:
+    """The frames of a stack, by default of the block's own, innermost first; none where none is recorded."""
+    stack = stack_number(snapshot, block) if stack is None else stack
     namer = snapshot.namer(request.image_path, request.symbol_path)
     addresses = snapshot.stacks.frames(snapshot.heaps[block.heap], stack)
     return [frame for address in addresses for frame in namer.frames(address)]

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -228,10 +228,11 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def dump_command(name: str, *, takes_address: bool = False) -> Callable[[Callable[..., int]], click.Command]:
+def dump_command(name: str, *, takes_address: bool | Literal["perhaps"] = False) -> Callable[[Callable[..., int]], click.Command]:
     """Makes a click command of `function(request, **own options) -> exit code`, with DUMP and the shared options.
 
-    The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`.
+    The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`; with
+    "perhaps" both may be missing, and a lone argument is the dump where a file of that name exists.
     """
 
     def decorate(function: Callable[..., int]) -> click.Command:
@@ -240,14 +241,16 @@ def dump_command(name: str, *, takes_address: bool = False) -> Callable[[Callabl
         def run(**values: Any) -> int:
             """Makes the request of the shared options' values and passes the function its own."""
             if takes_address:
-                values["dump"], values["address"] = _dump_and_address(values.pop("arguments"))
+                split = _perhaps_address if takes_address == "perhaps" else _dump_and_address
+                values["dump"], values["address"] = split(values.pop("arguments"))
             return function(_request(values), **values)
 
         wrapped: Callable[..., Any] = run
         for option in reversed(_OPTIONS):
             wrapped = option(wrapped)
         if takes_address:
-            wrapped = click.argument("arguments", nargs=-1, required=True, metavar="[DUMP] ADDRESS")(wrapped)
+            needed = takes_address is True
+            wrapped = click.argument("arguments", nargs=-1, required=needed, metavar=f"[DUMP] {'ADDRESS' if needed else '[ADDRESS]'}")(wrapped)
         else:
             wrapped = click.argument("dump", required=False, type=click.Path(path_type=Path))(wrapped)
         return click.command(name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(wrapped)
@@ -264,6 +267,15 @@ def _dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, int]:
     if len(arguments) == 1 and Path(arguments[0]).is_file():
         raise WrongUsage(f"{arguments[0]} is a file; name the address too: heapdump block {arguments[0]} 0x29fb0000")
     return (Path(arguments[0]) if len(arguments) == 2 else None), parse_address(arguments[-1])
+
+
+def _perhaps_address(arguments: tuple[str, ...]) -> tuple[Path | None, int | None]:
+    """Likewise, with neither needed."""
+    if not arguments:
+        return None, None
+    if len(arguments) == 1 and Path(arguments[0]).is_file():
+        return Path(arguments[0]), None
+    return _dump_and_address(arguments)
 
 
 def _request(values: dict[str, Any]) -> Request:

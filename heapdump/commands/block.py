@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._blocks import Recorder, columns, frame_record, frames_of, stack_number, walk_gaps
+from heapdump.commands._blocks import Recorder, columns, frame_record, frames_of, is_free_stack, stack_number, walk_gaps
+from heapdump.commands._crash import stack_lines
+from heapdump.commands._page import page_detail, page_lines, page_record
 from heapdump.commands._shared import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Lines, Record, Table
@@ -68,12 +70,17 @@ def _record(request: Request, snapshot: Snapshot, found: Located, address: int) 
     if block is None:
         record |= {"address": hex(address), "flags": []}
     content = _content(snapshot, found)
+    detail = page_detail(snapshot, block) if block else None
+    is_free = block is not None and is_free_stack(block)
+    frames = [frame_record(frame) for frame in frames_of(request, snapshot, block)] if block else []
     return record | {
         "offset": found.offset,
         "relation": found.relation,
-        "frames": [frame_record(frame) for frame in frames_of(request, snapshot, block)] if block else [],
+        "frames": [] if is_free else frames,
         "neighbours": [recorder(b) for b in found.neighbours],
         "content": _content_record(content) if content else None,
+        **({"free_frames": frames} if is_free else {}),
+        **({"page": page_record(detail)} if detail else {}),
     }
 
 
@@ -93,12 +100,15 @@ def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -
                        f"{block.entry_size:,} occupied from {block.entry:#x} on", "")])  # fmt: skip
         lines.append([(f"heap #{heap.index} {heap.address:#x} ({heap.kind.value}, {heap.role})", "")])
     lines.append([(f"region: {where}", "dim")])
+    if block is not None and (detail := page_detail(snapshot, block)) is not None:
+        lines += page_lines(detail)
+    if block is not None and snapshot.crash is not None and snapshot.crash.block == block:
+        lines += [[(f"{snapshot.crash.bug}: ", "red bold"), (snapshot.crash.sentence, "red")]]
     parts: list[Table[Any] | Lines] = [Lines(lines)]
     content = _content(snapshot, found)
     if block is not None and content is not None:
         parts.append(Lines([[("content: ", "bold"), (content.guess, "")], *([(line, "")] for line in hex_lines(content.data, block.address))]))
-    if block is not None and (frames := frames_of(request, snapshot, block)):
-        title = f"allocated by stack {stack_number(snapshot, block):#x}:"
-        parts.append(Lines([[(title, "bold")], *([(f"  {frame}", "")] for frame in frames)]))
+    if block is not None and (stack_number(snapshot, block) or is_free_stack(block)):
+        parts.append(Lines(stack_lines(request, snapshot, block)))
     parts.append(Table(columns(heaps), found.neighbours, title="Neighbours", empty="no block near it"))
     return parts

@@ -49,6 +49,7 @@ def heap_record(heap: Heap, count: HeapCount | None) -> Record:
         "integrity": count.integrity if count else None,
         "trust": heap.trust.value,
         "layout": heap.layout,
+        "normal_heap": None if heap.normal_heap is None else hex(heap.normal_heap),
         "stated": {
             "free_bytes": heap.free_bytes,
             "reserved_bytes": heap.stated.reserved_bytes,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
+from heapdump.commands._crash import crash_lines, crash_record
 from heapdump.commands._shared import Request, dump_command, heap_gaps
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
@@ -71,10 +72,10 @@ def command(request: Request) -> int:
     request.refuse_sorting("summary")
     with request.open() as snapshot:
         summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
-        found = headlines(snapshot.process, snapshot.heaps, summary)
+        found = headlines(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash)
         answer = Answer(
             "summary",
-            data=lambda: _data(snapshot, summary, found),
+            data=lambda: _data(request, snapshot, summary, found),
             records=lambda: _records(summary),
             parts=lambda: _parts(request, snapshot, summary, found),
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps),
@@ -134,7 +135,7 @@ def _share_record(row: Share) -> Record:
     return record
 
 
-def _data(snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...]) -> Record:
+def _data(request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...]) -> Record:
     free = summary.largest_allocatable
     return {
         "process": process_record(snapshot),
@@ -148,6 +149,7 @@ def _data(snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...]) -> 
         "explained_share": summary.explained_share,
         "reconciliation": [{"item": r.item, "bytes": r.bytes, "share": r.share} for r in summary.reconciliation],
         "findings": [headline.text for headline in found],
+        "crash": crash_record(request, snapshot),
     }
 
 
@@ -165,6 +167,8 @@ def _parts(
     request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...]
 ) -> Iterator[Table[Any] | Lines]:
     yield Lines(list(_process_lines(snapshot)))
+    if snapshot.crash is not None:
+        yield Lines(crash_lines(request, snapshot, snapshot.crash))
     if found:
         yield Lines([[("• " + line.sentence, ""), (" → heapdump " + line.text.partition(" → heapdump ")[2], "cyan")] for line in found])
     yield Table(USAGE, summary.usage, empty="no memory is known")

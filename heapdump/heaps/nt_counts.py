@@ -78,7 +78,7 @@ def _count(sums: NDArray[np.int64], walked: Walked) -> HeapCount:
     return HeapCount(
         kinds=_kinds(sums, 0),
         internal=_kinds(sums, INTERNAL),
-        hosted_bytes=walked.hosted_bytes,
+        hosted=tuple(walked.hosted),
         headers=walked.headers,
         integrity=walked.good_headers / walked.headers if walked.headers else None,
     )

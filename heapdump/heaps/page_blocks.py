@@ -14,6 +14,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, BlockKind, BlockTable, tag
+from heapdump.blocks.walk import KindCount
 from heapdump.heaps.base import PAGE
 from heapdump.heaps.page_light import LightBlocks, carriers_of, light_blocks
 from heapdump.heaps.page_nodes import NodeSet, read_nodes
@@ -94,8 +95,19 @@ def _add_light(job: Job, light: LightBlocks, information: int) -> None:
     job.walked.headers += len(light)
     job.walked.good_headers += int(light.is_sound.sum())
     job.owned.append(job.table.entry[light.rows])
-    for heap in np.unique(job.table.heap[light.rows]).tolist():
-        job.host(heap, int((units * _UNIT)[job.table.heap[light.rows] == heap].sum()))
+    _host(job, light)
+
+
+def _host(job: Job, light: LightBlocks) -> None:
+    """Tells the ordinary heap what of it is counted as light blocks: in its segments, and in its large blocks."""
+    if not len(light):
+        return
+    heap, is_large = int(job.table.heap[light.rows[0]]), job.table.kind[light.rows] == BlockKind.VIRTUAL
+    for kind, mine in ((BlockKind.BACKEND, ~is_large), (BlockKind.VIRTUAL, is_large)):
+        busy, free = mine & light.is_busy, mine & ~light.is_busy
+        if mine.any():
+            sums = (int(busy.sum()), int(light.size[busy].sum()), int(light.room[busy].sum()))
+            job.host(heap, KindCount(kind, *sums, int(free.sum()), int(light.room[free].sum())))
 
 
 def _carriers(job: Job) -> NDArray[np.int64]:

@@ -18,7 +18,7 @@ import numpy as np
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.records import Heap, HeapKind, ViewName
 from heapdump.blocks.table import INTERNAL, BlockTable
-from heapdump.blocks.walk import Walk
+from heapdump.blocks.walk import KindCount, Walk
 from heapdump.heaps import walks
 from heapdump.heaps.nt_blocks import HeapWalk
 from heapdump.heaps.nt_counts import Tally, count_blocks
@@ -94,9 +94,9 @@ def _with_others(
     """The table with the blocks of the others of `heaps`, which are no NT heaps."""
     columns, owned = BlockColumns(), [np.empty(0, np.uint64)]
 
-    def host(heap: int, size: int) -> None:
-        """So many bytes of that heap (its index) are counted as blocks of another."""
-        walked[heap].hosted_bytes += size
+    def host(heap: int, count: KindCount) -> None:
+        """These blocks inside that heap (its index) are counted as another's."""
+        walked[heap].hosted.append(count)
 
     for heap in others:
         job = Job(process, views[heap.view], heap, heaps, columns, walked[heap.index], table, advance, host)

@@ -12,6 +12,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BlockTable
+from heapdump.blocks.walk import KindCount
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
 
@@ -20,7 +21,7 @@ from heapdump.process.model import Process, View
 class Walked:
     """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held.
 
-    `hosted_bytes`: see `blocks.walk.HeapCount`.
+    `hosted`: see `blocks.walk.HeapCount`.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -28,7 +29,7 @@ class Walked:
     headers: int = 0
     good_headers: int = 0
     has_more_gaps: bool = False
-    hosted_bytes: int = 0
+    hosted: list[KindCount] = field(default_factory=list)
 
     def find(self, finding: Finding) -> None:
         """Keeps a finding; of a heap that is damaged all over, the first ones."""
@@ -60,7 +61,7 @@ class Job:
 
     `table`: the rows of all NT heaps, ascending, for heaps that keep their blocks inside one of those; entries of its
     rows that belong to this heap go to `owned`, (n,) uint64 each, and are counted as internal from then on; `host` is
-    told how many of their bytes are counted as this heap's.
+    told, by the index of the heap they lie in, what is counted as this heap's.
     `advance(bytes)` tells the progress.
     """
 
@@ -72,7 +73,7 @@ class Job:
     walked: Walked
     table: BlockTable
     advance: Callable[[int], None]
-    host: Callable[[int, int], None]
+    host: Callable[[int, KindCount], None]
     owned: list[NDArray[np.uint64]] = field(default_factory=list)
 
 

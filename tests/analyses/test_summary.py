@@ -83,7 +83,7 @@ def test_tables_of_a_random_process_add_up(open_built, generation, actions, extr
         assert_adds_up(snapshot)
         answers = capabilities(snapshot.process, snapshot.heaps, 2)
         assert {q.answer for q in answers} <= {"yes", "partly", "no"}
-        assert len(headlines(snapshot.process, snapshot.heaps, summarize(snapshot.usage, snapshot.heaps, snapshot.walk))) <= MOST
+        assert len(headlines(snapshot.process, snapshot.heaps, snapshot.walk, summarize(snapshot.usage, snapshot.heaps, snapshot.walk), snapshot.crash)) <= MOST
 
 
 @pytest.mark.property
@@ -184,14 +184,14 @@ def test_damage_is_the_first_headline(open_built):
     built = rich().build()
     head = TEN.base + 0x110
     with open_built(poke(built, (head, word(0x4141)))) as snapshot:
-        first = headlines(snapshot.process, snapshot.heaps, summarize(snapshot.usage, snapshot.heaps, snapshot.walk))[0]
+        first = headlines(snapshot.process, snapshot.heaps, snapshot.walk, summarize(snapshot.usage, snapshot.heaps, snapshot.walk), snapshot.crash)[0]
         assert first.sentence == f"the large-block list of heap {TEN.base:#x} is broken: the link at {head:#x} is 0x4141"
         assert first.text.endswith("→ heapdump heaps")
 
 
 def test_a_small_healthy_process_has_no_headline_about_heaps(open_built):
     with open_built(process_of(TEN, heap_of(TEN, FIXED[0]).build())) as snapshot:
-        found = headlines(snapshot.process, snapshot.heaps, summarize(snapshot.usage, snapshot.heaps, snapshot.walk))
+        found = headlines(snapshot.process, snapshot.heaps, snapshot.walk, summarize(snapshot.usage, snapshot.heaps, snapshot.walk), snapshot.crash)
         assert not [h for h in found if "heap" in h.sentence]
 
 

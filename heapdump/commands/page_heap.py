@@ -1,0 +1,155 @@
+"""`page-heap`: the page heaps, their blocks, or one block in depth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from heapdump.commands._blocks import Recorder, columns, frame_record, frames_of, is_free_stack, walk_gaps
+from heapdump.commands._crash import stack_lines
+from heapdump.commands._page import page_detail, page_lines, page_record
+from heapdump.commands._shared import Request, dump_command
+from heapdump.errors import WrongUsage
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Lines, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from heapdump.analyses.page_heap import Root
+    from heapdump.blocks.table import Block
+    from heapdump.session import Snapshot
+
+ROOTS: tuple[Column[Root], ...] = (
+    Column("PageHeap", lambda r: f"{r.heap.address:#x}", "the handle; its root lies in the page behind it", right=True, style="bold"),
+    Column("Role", lambda r: r.heap.role, "process = PEB.ProcessHeap, else the class bits of the root's flags", rank=2),
+    Column("Mode", lambda r: r.mode, "full: blocks with pages of their own; light: blocks in the ordinary heap behind it"),
+    Column("NormalHeap", lambda r: "-" if r.heap.normal_heap is None else f"{r.heap.normal_heap:#x}", "_DPH_HEAP_ROOT.NormalHeap", right=True, rank=3),
+    Column("Busy", lambda r: text.count(r.busy_blocks), "blocks of the busy tree (a list before Vista), and light ones", right=True),
+    Column("BusyBytes", lambda r: text.size(r.busy_bytes), "bytes the program asked for in them", right=True),
+    Column("Freed", lambda r: text.count(r.freed_blocks), "freed blocks that are still kept inaccessible, or filled", right=True),
+    Column("Virtual", lambda r: text.size(r.virtual_bytes), "address space of the blocks with pages of their own, guard pages included", right=True, rank=1),
+    Column("Committed", lambda r: text.size(r.committed_bytes), "of the page heap's reservations, and its light blocks", right=True),
+    Column("Cost", lambda r: "-" if r.cost is None else f"{r.cost:.1f}x", "committed / requested bytes", right=True),
+    Column("Stacks", lambda r: "-" if r.heap.stack_traces is None else "yes" if r.heap.stack_traces else "no", "_DPH_HEAP_ROOT.ExtraFlags & 2", rank=4),
+)  # fmt: skip
+
+
+@click.option("--heap", metavar="ADDR", help="The blocks of this page heap.")
+@click.option("--state", type=click.Choice(["busy", "freed", "all"]), help="The blocks in this state, of all page heaps or of --heap.")
+@dump_command("page-heap", takes_address="perhaps")
+def command(request: Request, address: int | None, heap: str | None, state: str | None) -> int:
+    """The page heaps of the process, their blocks, or one block in depth, as !heap -p.
+
+    \b
+    heapdump page-heap crash.dmp
+    heapdump page-heap crash.dmp --heap 0x244518b0000 --state freed
+    heapdump page-heap crash.dmp 0x24451991ec0      one block: its pages, stamps, fills and stacks
+    """
+    with request.open() as snapshot:
+        if address is not None:
+            return request.emit(snapshot, _one(request, snapshot, address))
+        if heap is not None or state is not None:
+            return request.emit(snapshot, _blocks(request, snapshot, text.parse_address(heap) if heap else None, state or "busy"))
+        return request.emit(snapshot, _roots(request, snapshot))
+
+
+def _roots(request: Request, snapshot: Snapshot) -> Answer:
+    from heapdump.analyses.page_heap import roots
+
+    found = roots(snapshot.heaps, snapshot.walk, [snapshot.page_nodes(heap) for heap in snapshot.heaps])
+    rows = request.rows(found, _root_record)
+
+    def parts() -> list[Table[Any] | Lines]:
+        """The table and what it sums to."""
+        shown, hidden = request.shown(rows)
+        table = Table(ROOTS, shown, hidden=hidden, empty="page heap is off; to switch it on: gflags /p /enable app.exe /full")
+        return [table, *([Lines([[(_total(rows), "")]])] if rows else [])]
+
+    return Answer(
+        "page-heap", data=lambda: [_root_record(row) for row in rows], records=lambda: (_root_record(row) for row in rows),
+        parts=parts, gaps=walk_gaps(snapshot),
+    )  # fmt: skip
+
+
+def _total(rows: Sequence[Root]) -> str:
+    busy, blocks = sum(row.busy_bytes for row in rows), sum(row.busy_blocks for row in rows)
+    committed = [row.committed_bytes for row in rows if row.committed_bytes is not None]
+    cost = f", {text.size(sum(committed))} committed" if committed else ""
+    return f"{text.plural(len(rows), 'page heap')}: {text.plural(blocks, 'busy block')} with {text.size(busy)} requested{cost}"
+
+
+def _root_record(row: Root) -> Record:
+    heap = row.heap
+    return {
+        "address": hex(heap.address),
+        "index": heap.index,
+        "role": heap.role,
+        "mode": row.mode,
+        "normal_heap": None if heap.normal_heap is None else hex(heap.normal_heap),
+        "busy_blocks": row.busy_blocks,
+        "busy_bytes": row.busy_bytes,
+        "freed_blocks": row.freed_blocks,
+        "freed_bytes": row.freed_bytes,
+        "virtual_bytes": row.virtual_bytes,
+        "committed_bytes": row.committed_bytes,
+        "reserved_bytes": heap.reserved_bytes,
+        "cost": row.cost,
+        "stack_traces": heap.stack_traces,
+    }
+
+
+def _blocks(request: Request, snapshot: Snapshot, heap: int | None, state: str) -> Answer:
+    from heapdump.analyses.blocks import Filter, select
+
+    wanted = {"busy": "busy", "freed": "free", "all": "all"}[state]
+    found = select(snapshot.walk.table, snapshot.heaps, Filter(heap=heap, state=wanted, kind="page"))  # type: ignore[arg-type]  # click's choice
+    recorder = Recorder(snapshot)
+    rows = request.rows(list(snapshot.walk.table.blocks(found)), recorder)
+
+    def parts() -> list[Table[Any] | Lines]:
+        """The table of blocks."""
+        shown, hidden = request.shown(rows)
+        return [Table(columns(snapshot.heaps), shown, hidden=hidden, empty="no such block under page heap")]
+
+    return Answer(
+        "page-heap", data=lambda: [recorder(row) for row in rows], records=lambda: (recorder(row) for row in rows),
+        parts=parts, gaps=walk_gaps(snapshot),
+    )  # fmt: skip
+
+
+def _one(request: Request, snapshot: Snapshot, address: int) -> Answer:
+    from heapdump.analyses.blocks import locate
+
+    request.refuse_sorting("page-heap ADDRESS")
+    found = locate(snapshot.walk.table, snapshot.process.space, address)
+    detail = page_detail(snapshot, found.block) if found.block else None
+    if found.block is None or detail is None:
+        raise WrongUsage(f"{address:#x} is in no page heap block; what else is there: heapdump block {address:#x}")
+    block = found.block
+
+    def record() -> Record:
+        """The JSON record of the block."""
+        frames = [frame_record(frame) for frame in frames_of(request, snapshot, block)]
+        is_free = is_free_stack(block)
+        more = {"offset": found.offset, "relation": found.relation, "frames": [] if is_free else frames}
+        return Recorder(snapshot)(block) | more | {"free_frames": frames if is_free else [], "page": page_record(detail)}
+
+    return Answer(
+        "page-heap", data=record, records=lambda: [record()],
+        parts=lambda: _one_parts(request, snapshot, block, address), gaps=walk_gaps(snapshot),
+    )  # fmt: skip
+
+
+def _one_parts(request: Request, snapshot: Snapshot, block: Block, address: int) -> list[Table[Any] | Lines]:
+    detail, heap = page_detail(snapshot, block), snapshot.heaps[block.heap]
+    title = f"{block.state} block of {text.plural(block.size, 'byte')} at {block.address:#x}"
+    mode = "light" if detail is None or detail.virtual_block is None else "full"
+    lines = [
+        [(title, "bold"), (f", {address:#x} is at offset {address - block.address:+#x}", "")],
+        [(f"page heap #{heap.index} {heap.address:#x} ({heap.role}), {mode}", "")],
+        *(page_lines(detail) if detail else []),
+        *stack_lines(request, snapshot, block),
+    ]
+    return [Lines(lines)]
