@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from heapdump.blocks.records import Heap
     from heapdump.blocks.walk import Walk
     from heapdump.dump.open import Minidump
+    from heapdump.heaps.crt import CrtReader
     from heapdump.process.model import Process, View
     from heapdump.process.symbols import Namer
 
@@ -79,6 +80,13 @@ class Snapshot:
         if heap.index not in self._page_nodes:
             self._page_nodes[heap.index] = page_nodes(self.view_of(heap), heap)
         return self._page_nodes[heap.index]
+
+    @cached_property
+    def crt(self) -> CrtReader:
+        """Finds blocks of the CRT's debug heap among rows of the block table."""
+        from heapdump.heaps.crt import CrtReader
+
+        return CrtReader(self.process.views, self.heaps, self.walk.table)
 
     @cached_property
     def crash(self) -> Crash | None:

@@ -10,16 +10,18 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.analyses.crt import by_source
 from heapdump.analyses.groups import Group, dense, group
 from heapdump.analyses.shapes import shapes, view_by_heap
 from heapdump.analyses.stacks import Stacks
 from heapdump.analyses.suppressions import Rule, Suppressions
+from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process
 from heapdump.process.symbols import Frame, Namer
 
-By = Literal["stack", "caller", "module", "size", "heap", "type", "content"]
+By = Literal["stack", "caller", "module", "size", "heap", "type", "content", "source"]
 _KEY_FRAMES = 3
 BY_STACK = ("stack", "caller", "module")
 """Keys that need recorded stacks."""
@@ -39,7 +41,7 @@ HOW_TO_RECORD = (
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked. `rows`: the blocks; `min_bytes`: smaller groups are left out.
+    """What is asked. `rows`: the blocks, ascending; `min_bytes`: smaller groups are left out.
 
     `focus`, `ignore`: only stacks with, without a frame that matches; `skip`: more modules that only pass on.
     """
@@ -83,14 +85,14 @@ class Leaks:
 
 def find_leaks(
     process: Process, heaps: Sequence[Heap], table: BlockTable, stacks: Stacks, namer: Namer, question: Question,
-    suppressions: Suppressions,
+    suppressions: Suppressions, crt: Callable[[NDArray[np.int64]], CrtBlocks],
 ) -> Leaks:  # fmt: skip
-    """Groups the blocks; frames are named once for each stack."""
+    """Groups the blocks; frames are named once for each stack. `crt`: finds CRT debug blocks among rows."""
     by, missing = question.by, ""
     if by in BY_STACK and not stacks.are_recorded:
         image = (process.image or "app.exe").replace("/", "\\").rpartition("\\")[2]
         by, missing = "type", HOW_TO_RECORD.format(image=image)
-    finder = _Finder(process, heaps, table, stacks, namer, question)
+    finder = _Finder(process, heaps, table, stacks, namer, question, crt)
     groups = finder.by_stack(by) if by in BY_STACK else finder.by_data(by)
     kept = []
     for found in groups:
@@ -113,11 +115,12 @@ class _Finder:
     """Makes the groups of one question."""
 
     def __init__(
-        self, process: Process, heaps: Sequence[Heap], table: BlockTable, stacks: Stacks, namer: Namer, question: Question
-    ) -> None:
+        self, process: Process, heaps: Sequence[Heap], table: BlockTable, stacks: Stacks, namer: Namer, question: Question,
+        crt: Callable[[NDArray[np.int64]], CrtBlocks],
+    ) -> None:  # fmt: skip
         self._process, self._heaps, self._table = process, tuple(heaps), table
         self._stacks, self._namer, self._question = stacks, namer, question
-        self._passes_on = passes_on(question.skip)
+        self._crt, self._passes_on = crt, passes_on(question.skip)
         self._grouped = (question.rows, np.zeros(len(question.rows), np.int64))
 
     def rows_of(self, values: set[int]) -> NDArray[np.int64]:
@@ -126,7 +129,7 @@ class _Finder:
         return rows[np.isin(numbers, np.array(sorted(values), np.int64))]
 
     def by_data(self, by: By) -> list[LeakGroup]:
-        """Groups by size, heap, class or content."""
+        """Groups by size, heap, source line, class or content."""
         table, rows = self._table, self._question.rows
         if by == "size":
             numbers, values = dense(table.size[rows])
@@ -134,6 +137,8 @@ class _Finder:
         if by == "heap":
             labels = [f"heap #{heap.index} {heap.address:#x}" for heap in self._heaps]
             return self._labelled(table.heap[rows].astype(np.int64), labels)
+        if by == "source":
+            return self._labelled(*by_source(self._process.space, rows, self._crt(rows)))
         views = view_by_heap(self._process, self._heaps)
         shaped = shapes(self._process, views, table, rows, by_class=by == "type")
         return self._labelled(shaped.numbers, shaped.labels)

@@ -53,6 +53,16 @@ class PageBlock:
     is_header_there: bool
 
 
+def is_page_block(block: Block) -> bool:
+    """True for blocks of a page heap, full or light."""
+    return block.kind in (BlockKind.PAGE, BlockKind.LIGHT)
+
+
+def is_free_stack(block: Block) -> bool:
+    """True where the recorded stack is the one that freed the block: of freed blocks under page heap."""
+    return block.state == "free" and is_page_block(block)
+
+
 def roots(heaps: Sequence[Heap], walk: Walk, nodes: Sequence[PageNodes | None]) -> tuple[Root, ...]:
     """Every page heap; `nodes` for each of `heaps`."""
     return tuple(_root(h, walk, n) for h, n in zip(heaps, nodes, strict=True) if h.kind is HeapKind.PAGE)

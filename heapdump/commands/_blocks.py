@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from heapdump.analyses.crt import CrtBlock
     from heapdump.blocks.records import Heap
     from heapdump.blocks.table import Block
     from heapdump.commands._shared import Request
@@ -29,10 +30,11 @@ class Recorder:
     def __init__(self, snapshot: Snapshot) -> None:
         """One for all blocks of a dump."""
         from heapdump.analyses.blocks import KIND_NAMES, Owners, flag_words
+        from heapdump.analyses.page_heap import is_free_stack
 
         self._snapshot = snapshot
         self._heaps = [hex(heap.address) for heap in snapshot.heaps]
-        self._kinds, self._flag_words = KIND_NAMES, flag_words
+        self._kinds, self._flag_words, self._is_free_stack = KIND_NAMES, flag_words, is_free_stack
         self.owners = Owners(snapshot.heaps)
 
     def of(self, rows: NDArray[np.int64]) -> Iterator[Record]:
@@ -40,11 +42,16 @@ class Recorder:
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
             numbers = self._snapshot.stacks.numbers(batch).tolist()
-            yield from map(self.record, self._snapshot.walk.table.blocks(batch), numbers)
+            crt = crt_records(self._snapshot, batch)
+            for block, number in zip(self._snapshot.walk.table.blocks(batch), numbers, strict=True):
+                more = crt.get(block.row)
+                yield self.record(block, number) | ({"crt": more} if more else {})
 
     def __call__(self, block: Block) -> Record:
         """The record of one block."""
-        return self.record(block, stack_number(self._snapshot, block))
+        import numpy as np
+
+        return next(self.of(np.array([block.row], np.int64)))
 
     def record(self, block: Block, stack: int) -> Record:
         """The record of a block whose stack number is known (0: none)."""
@@ -59,17 +66,29 @@ class Recorder:
             "size": block.size,
             "entry_size": block.entry_size,
             "flags": self._flag_words(block) if block.flags & ~1 or block.is_internal else [],
-            "stack": None if is_free_stack(block) else stack or None,
+            "stack": None if self._is_free_stack(block) else stack or None,
             "trust": block.trust.value,
-            **({"free_stack": stack or None} if is_free_stack(block) else {}),
+            **({"free_stack": stack or None} if self._is_free_stack(block) else {}),
         }
 
 
-def is_free_stack(block: Block) -> bool:
-    """True where the recorded stack is the one that freed the block: under page heap."""
-    from heapdump.blocks.table import BlockKind
+def crt_blocks(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, CrtBlock]:
+    """Row → what the CRT's debug heap says of the block, for rows that are such blocks."""
+    from heapdump.analyses.crt import describe
 
-    return block.state == "free" and block.kind in (BlockKind.PAGE, BlockKind.LIGHT)
+    found = snapshot.crt.blocks(rows)
+    return dict(zip(found.row.tolist(), describe(snapshot.process.space, found), strict=True)) if len(found) else {}
+
+
+def crt_records(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, Record]:
+    """Likewise as JSON records."""
+    return {
+        row: {
+            "address": hex(block.address), "size": block.size, "file": block.file, "line": block.line, "request": block.request,
+            "use": block.use, "subtype": block.subtype, "damage": list(block.damage),
+        }
+        for row, block in crt_blocks(snapshot, rows).items()
+    }  # fmt: skip
 
 
 def stack_number(snapshot: Snapshot, block: Block) -> int:

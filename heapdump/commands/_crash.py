@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heapdump.commands._blocks import Recorder, frame_record, frames_of, is_free_stack, stack_number
+from heapdump.commands._blocks import Recorder, frame_record, frames_of, stack_number
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def crash_lines(request: Request, snapshot: Snapshot, crash: Crash) -> list[list
 
 def stack_lines(request: Request, snapshot: Snapshot, block: Block) -> list[list[tuple[str, str]]]:
     """`freed by` or `allocated by`, a line for each frame, and a word on the stack that is not known."""
+    from heapdump.analyses.page_heap import is_free_stack
+
     is_free = is_free_stack(block)
     frames = frames_of(request, snapshot, block)
     number = stack_number(snapshot, block)

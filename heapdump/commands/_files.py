@@ -79,3 +79,23 @@ def replaced(target: Path, dump: Path) -> Iterator[IO[str]]:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+def dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, int]:
+    """File first, address last; one argument is the address unless a file of that name exists."""
+    from heapdump.render.text import parse_address
+
+    if len(arguments) > 2:
+        raise WrongUsage(f"one dump and one address, not {len(arguments)} arguments")
+    if len(arguments) == 1 and Path(arguments[0]).is_file():
+        raise WrongUsage(f"{arguments[0]} is a file; name the address too: heapdump block {arguments[0]} 0x29fb0000")
+    return (Path(arguments[0]) if len(arguments) == 2 else None), parse_address(arguments[-1])
+
+
+def perhaps_address(arguments: tuple[str, ...]) -> tuple[Path | None, int | None]:
+    """Likewise, with neither needed."""
+    if not arguments:
+        return None, None
+    if len(arguments) == 1 and Path(arguments[0]).is_file():
+        return Path(arguments[0]), None
+    return dump_and_address(arguments)

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
 
 def page_detail(snapshot: Snapshot, block: Block) -> PageBlock | None:
     """What page heap knows of a block; None for blocks of other heaps."""
-    from heapdump.analyses.page_heap import page_block
-    from heapdump.blocks.table import BlockKind
+    from heapdump.analyses.page_heap import is_page_block, page_block
 
-    if block.kind not in (BlockKind.PAGE, BlockKind.LIGHT):
+    if not is_page_block(block):
         return None
     heap = snapshot.heaps[block.heap]
     return page_block(snapshot.view_of(heap), heap, snapshot.page_nodes(heap), block)

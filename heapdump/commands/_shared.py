@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from heapdump.commands._files import find_dump, progress_bar, replaced
+from heapdump.commands._files import dump_and_address, find_dump, perhaps_address, progress_bar, replaced
 from heapdump.errors import HeapdumpError, WrongUsage
 from heapdump.render.view import Answer, Record
 
@@ -241,7 +241,7 @@ def dump_command(name: str, *, takes_address: bool | Literal["perhaps"] = False)
         def run(**values: Any) -> int:
             """Makes the request of the shared options' values and passes the function its own."""
             if takes_address:
-                split = _perhaps_address if takes_address == "perhaps" else _dump_and_address
+                split = perhaps_address if takes_address == "perhaps" else dump_and_address
                 values["dump"], values["address"] = split(values.pop("arguments"))
             return function(_request(values), **values)
 
@@ -256,26 +256,6 @@ def dump_command(name: str, *, takes_address: bool | Literal["perhaps"] = False)
         return click.command(name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(wrapped)
 
     return decorate
-
-
-def _dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, int]:
-    """File first, address last; one argument is the address unless a file of that name exists."""
-    from heapdump.render.text import parse_address
-
-    if len(arguments) > 2:
-        raise WrongUsage(f"one dump and one address, not {len(arguments)} arguments")
-    if len(arguments) == 1 and Path(arguments[0]).is_file():
-        raise WrongUsage(f"{arguments[0]} is a file; name the address too: heapdump block {arguments[0]} 0x29fb0000")
-    return (Path(arguments[0]) if len(arguments) == 2 else None), parse_address(arguments[-1])
-
-
-def _perhaps_address(arguments: tuple[str, ...]) -> tuple[Path | None, int | None]:
-    """Likewise, with neither needed."""
-    if not arguments:
-        return None, None
-    if len(arguments) == 1 and Path(arguments[0]).is_file():
-        return Path(arguments[0]), None
-    return _dump_and_address(arguments)
 
 
 def _request(values: dict[str, Any]) -> Request:

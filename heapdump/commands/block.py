@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._blocks import Recorder, columns, frame_record, frames_of, is_free_stack, stack_number, walk_gaps
+from heapdump.commands._blocks import (
+    Recorder,
+    columns,
+    crt_blocks,
+    frame_record,
+    frames_of,
+    stack_number,
+    walk_gaps,
+)
 from heapdump.commands._crash import stack_lines
 from heapdump.commands._page import page_detail, page_lines, page_record
 from heapdump.commands._shared import Request, dump_command
@@ -14,6 +22,7 @@ from heapdump.render.view import Answer, Lines, Record, Table
 if TYPE_CHECKING:
     from heapdump.analyses.blocks import Located
     from heapdump.analyses.content import Content
+    from heapdump.blocks.table import Block
     from heapdump.session import Snapshot
 
 _RELATIONS = {
@@ -64,6 +73,8 @@ def _content_record(content: Content) -> Record:
 
 
 def _record(request: Request, snapshot: Snapshot, found: Located, address: int) -> Record:
+    from heapdump.analyses.page_heap import is_free_stack
+
     recorder, block = Recorder(snapshot), found.block
     names = ("address", "entry", "heap", "segment", "kind", "state", "size", "entry_size", "flags", "stack", "trust")
     record: Record = recorder(block) if block else dict.fromkeys(names)
@@ -84,8 +95,22 @@ def _record(request: Request, snapshot: Snapshot, found: Located, address: int) 
     }
 
 
+def _crt_lines(snapshot: Snapshot, block: Block) -> list[list[tuple[str, str]]]:
+    """What the CRT's debug heap says, in its own words."""
+    import numpy as np
+
+    from heapdump.analyses.crt import data_line
+
+    found = crt_blocks(snapshot, np.array([block.row], np.int64)).get(block.row)
+    if found is None:
+        return []
+    words = [[("CRT debug heap: ", "bold"), (f"{found.words}. {data_line(snapshot.process.space, found)}", "")]]
+    return [*words, *([(text_of_damage, "red")] for text_of_damage in found.damage)]
+
+
 def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -> list[Table[Any] | Lines]:
     from heapdump.analyses.content import hex_lines
+    from heapdump.analyses.page_heap import is_free_stack
     from heapdump.analyses.regions import select
 
     heaps, block = snapshot.heaps, found.block
@@ -102,6 +127,8 @@ def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -
     lines.append([(f"region: {where}", "dim")])
     if block is not None and (detail := page_detail(snapshot, block)) is not None:
         lines += page_lines(detail)
+    if block is not None:
+        lines += _crt_lines(snapshot, block)
     if block is not None and snapshot.crash is not None and snapshot.crash.block == block:
         lines += [[(f"{snapshot.crash.bug}: ", "red bold"), (snapshot.crash.sentence, "red")]]
     parts: list[Table[Any] | Lines] = [Lines(lines)]

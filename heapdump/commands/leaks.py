@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from heapdump.process.symbols import Frame
     from heapdump.session import Snapshot
 
-KEYS = ["stack", "caller", "module", "size", "heap", "type", "content"]
+KEYS = ["stack", "caller", "module", "size", "heap", "type", "content", "source"]
 _SHOWN_FRAMES = 8
 
 
@@ -68,6 +68,7 @@ def command(
     heapdump leaks crash.dmp --group-by stack
     heapdump leaks crash.dmp --group-by caller --skip-module mymalloc --min-bytes 1M
     heapdump leaks crash.dmp --group-by type --heap 0x29fb0000
+    heapdump leaks crash.dmp --group-by source               file and line, of debug builds
     heapdump leaks crash.dmp --export flame -o flame.html
     heapdump leaks crash.dmp --export pprof -o heap.pb.gz     for go tool pprof
     """
@@ -85,7 +86,7 @@ def command(
             cast("By", key), rows, text.parse_size(min_bytes), _regex("--focus", focus), _regex("--ignore", ignore), skip_module
         )
         namer = snapshot.namer(request.image_path, request.symbol_path)
-        leaks = find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules)
+        leaks = find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules, snapshot.crt.blocks)
         if export:
             return export_stacks(request, snapshot, leaks, export, by_blocks=weight == "blocks")
         return request.emit(snapshot, _answer(request, snapshot, leaks, question, full_stacks=full_stacks))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.commands._blocks import Recorder, columns, frame_record, frames_of, is_free_stack, walk_gaps
+from heapdump.commands._blocks import Recorder, columns, frame_record, frames_of, walk_gaps
 from heapdump.commands._crash import stack_lines
 from heapdump.commands._page import page_detail, page_lines, page_record
 from heapdump.commands._shared import Request, dump_command
@@ -40,7 +40,7 @@ ROOTS: tuple[Column[Root], ...] = (
 @click.option("--state", type=click.Choice(["busy", "freed", "all"]), help="The blocks in this state, of all page heaps or of --heap.")
 @dump_command("page-heap", takes_address="perhaps")
 def command(request: Request, address: int | None, heap: str | None, state: str | None) -> int:
-    """The page heaps of the process, their blocks, or one block in depth, as !heap -p.
+    """Page heaps, their blocks, or one block in depth, as !heap -p.
 
     \b
     heapdump page-heap crash.dmp
@@ -121,6 +121,7 @@ def _blocks(request: Request, snapshot: Snapshot, heap: int | None, state: str) 
 
 def _one(request: Request, snapshot: Snapshot, address: int) -> Answer:
     from heapdump.analyses.blocks import locate
+    from heapdump.analyses.page_heap import is_free_stack
 
     request.refuse_sorting("page-heap ADDRESS")
     found = locate(snapshot.walk.table, snapshot.process.space, address)

@@ -82,7 +82,7 @@ def _remarks(claim: Claim, fields: dict[str, int]) -> list[str]:
             f"heap {claim.address:#x} is a page heap of a Windows whose page heap structures are not known: "
             "only its own reservation is counted as PageHeap, its blocks are not walked"
         ]
-    return [] if fields else [f"the root of page heap {claim.address:#x} is not in the dump: its blocks are not walked"]
+    return [] if fields else [f"the root of page heap {claim.address:#x} is not whole in the dump: what it says of its blocks may be missing"]
 
 
 def _linked(view: View, layout: Layout, root: int) -> Iterator[int]:
@@ -117,7 +117,7 @@ def _reservations(context: Context, layout: Layout, heap: int, notes: list[str])
             break
         spans.append(span)
         node = view.space.try_pointer(node)
-    has_all = node in (0, head)
+    has_all = bool(spans) and node in (0, head)  # a page heap has at least the reservation that its root lies in
     if not has_all:
         notes.append(f"the reservations of page heap {heap:#x} end after {len(spans)}: the list is damaged or not in the dump")
     return spans, has_all

@@ -124,7 +124,7 @@ def test_a_page_heap_is_recognised_by_its_filled_page_and_root(open_built, arch,
         assert (heap.kind, heap.is_fully_walked) == (HeapKind.PAGE, False)
         assert [(e.span.start, e.span.end, e.what) for e in heap.extents] == [(place, place + 0x100000, "page heap")]
         assert (heap.reserved_bytes, heap.committed_bytes) == (0x100000, 0x2000)
-        assert "is a page heap" in heap.notes[0]
+        assert f"the reservations of page heap {place:#x} end after 0" in heap.notes[0]
 
 
 @pytest.mark.parametrize("data", [b"\xee" * 0x2000, b"\xee" * 0x1000 + bytes(0x1000), bytes(0x1000) + page({0: 0xFFEEDDCC})])

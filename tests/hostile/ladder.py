@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from heapdump.analyses.capabilities import capabilities
 from heapdump.analyses.headlines import headlines
 from heapdump.analyses.regions import select
@@ -17,7 +19,10 @@ def climb(path: Path) -> Summary:
     with open_dump(path) as snapshot:
         process, heaps = snapshot.process, snapshot.heaps
         summary = summarize(snapshot.usage, heaps, snapshot.walk)
-        headlines(process, heaps, summary)
+        headlines(process, heaps, snapshot.walk, summary, snapshot.crash)
+        snapshot.crt.blocks(np.arange(len(snapshot.walk.table)))
+        for heap in heaps:
+            snapshot.page_nodes(heap)
         capabilities(process, heaps, snapshot.dump.directory.header.flags)
         for region in select(snapshot.usage):
             assert region.span.size > 0

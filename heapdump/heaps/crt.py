@@ -1,0 +1,125 @@
+"""The CRT's debug heap inside any heap: `_CrtMemBlockHeader` before the data, four bytes FD on both sides of it.
+
+    | next prev file line use size request gap FDFDFDFD | data | FDFDFDFD |
+
+In x86 CRTs up to Visual Studio 2013 size lies before use (semantics.md §2.4; both orders are tried). A block needs: the
+size of the heap block to be that of header, data and guards, a use that exists, and both guards. Where a guard is damaged,
+its neighbour on the CRT's own list must be such a block and point back at it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.crt_blocks import CrtBlocks
+from heapdump.blocks.records import Heap
+from heapdump.blocks.table import BlockTable
+from heapdump.memory.space import AddressSpace
+from heapdump.process.model import View
+
+_GUARD, _GUARD_BYTES = 0xFDFDFDFD, 4
+_MOST_USE = 4
+_BATCH, _MANY = 1 << 18, 1 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """Where the members lie; `pointer` bytes of a pointer and of the size."""
+
+    pointer: int
+    file: int
+    line: int
+    use: int
+    data_size: int
+    request: int
+    gap: int
+
+    @property
+    def bytes(self) -> int:
+        """Of the whole header, its guard included."""
+        return self.gap + _GUARD_BYTES
+
+
+HEADERS = {
+    8: (Header(8, 0x10, 0x18, 0x1C, 0x20, 0x28, 0x2C),),
+    4: (Header(4, 0x08, 0x0C, 0x10, 0x14, 0x18, 0x1C), Header(4, 0x08, 0x0C, 0x14, 0x10, 0x18, 0x1C)),
+}
+"""By pointer size: x64; x86 of the Universal CRT, x86 of the CRTs before it."""
+
+
+class CrtReader:
+    """Finds CRT debug blocks among rows of the block table."""
+
+    def __init__(self, views: Sequence[View], heaps: Sequence[Heap], table: BlockTable) -> None:
+        """Reads nothing yet."""
+        self._table = table
+        self._spaces = [next(view for view in views if view.arch == heap.view).space for heap in heaps]
+
+    def blocks(self, rows: NDArray[np.int64]) -> CrtBlocks:
+        """The CRT debug blocks among the rows; some 0.3 µs for a row that is none."""
+        parts = []
+        for first in range(0, len(rows), _BATCH):
+            batch = rows[first : first + _BATCH]
+            batch = batch[self._table.is_busy[batch] & ~self._table.is_internal[batch]]
+            owners = self._table.heap[batch]
+            for heap in np.unique(owners).tolist():
+                mine = batch[owners == heap]
+                parts += [self._of(heap, header, mine) for header in HEADERS[self._spaces[heap].pointer_bytes]]
+        found = CrtBlocks.joined(parts)
+        _, order = np.unique(found.row, return_index=True)  # use equal to size fits both orders, and says the same
+        return CrtBlocks(*(getattr(found, name)[order] for name in CrtBlocks.__slots__))
+
+    def _of(self, heap: int, header: Header, rows: NDArray[np.int64]) -> CrtBlocks:
+        space = self._spaces[heap]
+        sizes = self._table.size[rows].astype(np.int64)
+        room = sizes >= header.bytes + _GUARD_BYTES
+        rows, sizes = rows[room], sizes[room]
+        start = self._table.address[rows]
+
+        def member(offset: int, size: int) -> NDArray[np.uint64]:
+            """A member of every header."""
+            return space.gather(start + np.uint64(offset), size)[0]
+
+        before = member(header.gap, _GUARD_BYTES) != _GUARD
+        if len(rows) > _MANY and before.all():  # so many blocks and not one whole: not the CRT's
+            return CrtBlocks.none()
+        data = member(header.data_size, header.pointer).astype(np.int64)
+        use = member(header.use, 4).astype(np.int64)
+        fits = (data >= 0) & (data + header.bytes + _GUARD_BYTES == sizes) & ((use & 0xFFFF) <= _MOST_USE)
+        after = np.ones(len(rows), bool)
+        after[fits] = space.gather(start[fits] + (data[fits] + header.bytes).astype(np.uint64), _GUARD_BYTES)[0] != _GUARD
+        damaged = np.flatnonzero(fits & (before | after))
+        kept = fits & ~before & ~after
+        kept[damaged] = [_is_linked(space, header, int(start[i])) for i in damaged.tolist()]
+        return CrtBlocks(
+            rows[kept], start[kept] + np.uint64(header.bytes), data[kept], member(header.file, header.pointer)[kept],
+            _signed(member(header.line, 4)[kept]), _signed(member(header.request, 4)[kept]), use[kept],
+            (before.astype(np.int64) | after.astype(np.int64) << 1)[kept],
+        )  # fmt: skip
+
+
+def _is_linked(space: AddressSpace, header: Header, block: int) -> bool:
+    """True when the CRT's list holds the block: a whole one before or after it, and the two point at each other."""
+    for link, back in ((0, header.pointer), (header.pointer, 0)):
+        other = space.try_pointer(block + link)
+        if other and space.try_pointer(other + back) == block and _is_whole(space, header, other):
+            return True
+    return False
+
+
+def _is_whole(space: AddressSpace, header: Header, block: int) -> bool:
+    """True where a header lies whose use exists, with both guards."""
+    use, size = space.try_integer(block + header.use, 4), space.try_integer(block + header.data_size, header.pointer)
+    if use is None or size is None or use & 0xFFFF > _MOST_USE:
+        return False
+    places = (block + header.gap, block + header.bytes + size)
+    return all(space.try_integer(place, _GUARD_BYTES) == _GUARD for place in places)
+
+
+def _signed(values: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """32-bit values as the C type `int`."""
+    return values.astype(np.uint32).view(np.int32).astype(np.int64)
