@@ -16,7 +16,7 @@ from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import Block, BlockKind, BlockTable
 from heapdump.process.model import Process
-from heapdump.process.verifier import VerifierStop, find_stop
+from heapdump.process.verifier import STOP, VerifierStop, find_stop
 from heapdump.words import plural
 
 Bug = Literal["heap-buffer-overflow", "heap-buffer-underflow", "heap-use-after-free", "double-free", "bad-free"]
@@ -34,9 +34,10 @@ _STOP_BUGS: dict[int, Bug] = {
 class Crash:
     """A crash that the heap explains. `address`: of the failed access, or of the first damaged byte where it is known.
 
-    `sentence`: what happened, in words; `stack` allocated the block, or freed it (`is_free_stack`), 0 unknown.
+    `code` of the exception; `sentence`: what happened, in words.
     """
 
+    code: int
     bug: Bug
     sentence: str
     address: int | None
@@ -87,15 +88,15 @@ def _accessed(heap: Heap, block: Block, verb: str, address: int) -> Crash:
     if block.state == "free":
         where = f"{plural(offset, 'byte')} inside" if 0 <= offset < block.size else f"at offset {offset:+,} of"
         sentence = f"{verb} {where} {whole} that was freed"
-        return Crash("heap-use-after-free", sentence, address, block, None)
+        return Crash(ACCESS_VIOLATION, "heap-use-after-free", sentence, address, block, None)
     if offset < 0:
         sentence = f"{verb} {plural(-offset, 'byte')} before {whole}{place}"
-        return Crash("heap-buffer-underflow", sentence, address, block, None)
+        return Crash(ACCESS_VIOLATION, "heap-buffer-underflow", sentence, address, block, None)
     if offset < block.size:
         sentence = f"{verb} {plural(offset, 'byte')} inside {whole}, which is not accessible"
-        return Crash("heap-use-after-free", sentence, address, block, None)
+        return Crash(ACCESS_VIOLATION, "heap-use-after-free", sentence, address, block, None)
     sentence = f"{verb} {plural(offset - block.size, 'byte')} past the end of {whole}{place}"
-    return Crash("heap-buffer-overflow", sentence, address, block, None)
+    return Crash(ACCESS_VIOLATION, "heap-buffer-overflow", sentence, address, block, None)
 
 
 def _by_stop(table: BlockTable, pages: PageHeaps, stop: VerifierStop) -> Crash | None:
@@ -113,7 +114,7 @@ def _by_stop(table: BlockTable, pages: PageHeaps, stop: VerifierStop) -> Crash |
                 f"Application Verifier stop {stop.code:#x} ({stop.words}): {plural(block.size, 'byte')} at {block.address:#x} "
                 f"of page heap {heap.address:#x}"
             )
-            return Crash(bug, sentence, stop.parameters[3] if stop.code == _SUFFIX else None, block, stop)
+            return Crash(STOP, bug, sentence, stop.parameters[3] if stop.code == _SUFFIX else None, block, stop)
     return None
 
 

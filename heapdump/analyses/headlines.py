@@ -57,7 +57,7 @@ def _damage(heaps: Sequence[Heap]) -> Iterator[Headline]:
 
 def _crashed(crash: Crash | None) -> Iterator[Headline]:
     if crash is not None:
-        yield Headline(f"{crash.bug}: {crash.sentence}", ("block", f"{crash.block.address:#x}"))
+        yield Headline(f"{crash.bug} ({crash.code:#x}): {crash.sentence}", ("block", f"{crash.block.address:#x}"))
 
 
 def _page_heaps(heaps: Sequence[Heap], walk: Walk) -> Iterator[Headline]:
