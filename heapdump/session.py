@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from heapdump.analyses.check import Problem
     from heapdump.analyses.crash import Crash
     from heapdump.analyses.stacks import Stacks
     from heapdump.analyses.usage import UsageMap
+    from heapdump.blocks.findings import Finding
     from heapdump.blocks.free_lists import FreeLists
     from heapdump.blocks.page_nodes import PageNodes
     from heapdump.blocks.records import Heap
+    from heapdump.blocks.table import Block
     from heapdump.blocks.walk import Walk
+    from heapdump.blocks.wounds import Wound
     from heapdump.dump.open import Minidump
     from heapdump.heaps.crt import CrtReader
     from heapdump.process.model import Process, View
@@ -80,6 +84,27 @@ class Snapshot:
         if heap.index not in self._page_nodes:
             self._page_nodes[heap.index] = page_nodes(self.view_of(heap), heap)
         return self._page_nodes[heap.index]
+
+    @cached_property
+    def damage(self) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+        """(everything that is damaged in the heaps, what could not be examined)."""
+        from heapdump.heaps.check import check_heaps
+
+        return check_heaps(self.process, self.heaps, self.walk)
+
+    @cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        """What broke the heap: every damaged place, and what Windows reported."""
+        from heapdump.analyses.check import Examined, find_problems
+
+        examined = Examined(self.process, self.heaps, self.walk.table, self.damage[0], self.crash, self.crt.blocks)
+        return find_problems(examined)
+
+    def page_wounds(self, heap: Heap, block: Block) -> tuple[Wound, ...]:
+        """What is damaged around a block of a page heap: stamps, fills."""
+        from heapdump.heaps.page_damage import wounds
+
+        return tuple(wounds(self.view_of(heap), heap, block))
 
     @cached_property
     def crt(self) -> CrtReader:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from heapdump.analyses.blocks import guard_page
-from heapdump.analyses.page_damage import Wound, wounds
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.blocks.table import Block, BlockKind
 from heapdump.blocks.walk import Walk
+from heapdump.blocks.wounds import Wound
 from heapdump.process.model import View
 from heapdump.spans import Span
 
@@ -84,11 +84,11 @@ def _root(heap: Heap, walk: Walk, nodes: PageNodes | None) -> Root:
     )  # fmt: skip
 
 
-def page_block(view: View, heap: Heap, nodes: PageNodes | None, block: Block) -> PageBlock:
-    """The block with everything that page heap knows of it."""
+def page_block(view: View, heap: Heap, nodes: PageNodes | None, block: Block, wounds: Sequence[Wound]) -> PageBlock:
+    """The block with everything that page heap knows of it; `wounds`: the damaged places of it."""
     information = information_struct(view, heap)
     i = nodes.at(block.address) if nodes is not None and block.kind is BlockKind.PAGE else None
-    found = tuple(wounds(view, information, heap.address, block)) if information else ()
+    found = tuple(wounds)
     there = information is not None and view.space.try_read(block.address - information.size, information.size) is not None
     if nodes is None or i is None:
         return PageBlock(block, None, None, None, None, found, there)

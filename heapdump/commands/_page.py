@@ -8,9 +8,9 @@ from heapdump.render import text
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
-    from heapdump.analyses.page_damage import Wound
     from heapdump.analyses.page_heap import PageBlock
     from heapdump.blocks.table import Block
+    from heapdump.blocks.wounds import Wound
     from heapdump.session import Snapshot
 
 
@@ -21,7 +21,7 @@ def page_detail(snapshot: Snapshot, block: Block) -> PageBlock | None:
     if not is_page_block(block):
         return None
     heap = snapshot.heaps[block.heap]
-    return page_block(snapshot.view_of(heap), heap, snapshot.page_nodes(heap), block)
+    return page_block(snapshot.view_of(heap), heap, snapshot.page_nodes(heap), block, snapshot.page_wounds(heap, block))
 
 
 def page_record(detail: PageBlock) -> Record:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from heapdump.blocks.records import Heap
     from heapdump.session import Snapshot
 
-EXIT_DONE, EXIT_PARTIAL = 0, 4
+EXIT_DONE, EXIT_FINDINGS, EXIT_PARTIAL = 0, 1, 4
 _MOST_LINES = 20
 _PIECES = 256
 DEFAULT_LIMIT = 20

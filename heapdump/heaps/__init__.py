@@ -2,8 +2,8 @@
 
 In comes the process, out come `Heap` records. Each address of the heap list is offered to every walker; the claim with
 the most witnesses wins, and what nobody claims is `unknown`, with the reason. A module may also bring `WALK`, the kind
-of heap and the function that walks one, and `TRACES`, the kind and the function that reads which allocation stack its
-blocks have.
+of heap and the function that walks one, `TRACES`, the kind and the function that reads which allocation stack its blocks
+have, and `CHECK`, the kind and the function that examines a walked one for damage.
 
 Decision: walkers are found by importing the modules of this folder (chap's finders); nothing above knows which kinds
 exist. Given up: a static list.
@@ -20,7 +20,7 @@ from typing import Any
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.heaps.base import Claim, Context, Walker
 from heapdump.heaps.listing import heap_addresses
-from heapdump.heaps.walked import ReadTraces, WalkHeap
+from heapdump.heaps.walked import CheckHeap, ReadTraces, WalkHeap
 from heapdump.process.model import Process, View
 
 
@@ -37,6 +37,11 @@ def walks() -> dict[HeapKind, WalkHeap]:
 def trace_readers() -> dict[HeapKind, ReadTraces]:
     """Every `TRACES`: where the allocation stacks of a kind's blocks are recorded."""
     return dict(_brought("TRACES"))
+
+
+def checks() -> dict[HeapKind, CheckHeap]:
+    """Every `CHECK`: what else of a walked heap of a kind can be examined."""
+    return dict(_brought("CHECK"))
 
 
 @cache

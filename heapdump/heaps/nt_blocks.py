@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.findings import Finding
+from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.records import Heap, Trust
-from heapdump.blocks.table import BlockKind, tag
+from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, tag
 from heapdump.heaps.nt_chain import MOST_ROWS, At, next_entries
-from heapdump.heaps.nt_generation import Generation
+from heapdump.heaps.nt_entry import INTERNAL_FLAG, decoded, unasked
+from heapdump.heaps.nt_generation import Generation, signed
 from heapdump.heaps.nt_resync import next_good_header
 from heapdump.heaps.nt_windows import Stretch, Window, windows
+from heapdump.heaps.nt_wounds import header_wound
 from heapdump.heaps.walked import Walked
 from heapdump.kernels import chain
 from heapdump.process.model import View
@@ -124,26 +128,82 @@ class HeapWalk:
                 f"{self._name}: its memory at {hole.start:#x}..{hole.end:#x} is not in the dump; "
                 f"blocks between {address:#x} and {until:#x} are missing"
             )
+        elif good is not None and self._previous and good[0] - good[1] == at - self._previous:
+            self._wrong_size(address - self._previous * window.granule, good[1])
+        elif good is not None and good[0] - good[1] == at:
+            self._one_header(window, k, at, good[1], why)
         else:
-            raw = int(words[at * self._generation.stride + self._generation.lead])
-            self._report(raw, address, f"going on at {until:#x}" if good else f"no header holds up to {until:#x}", why)
+            then = f"going on at {until:#x}" if good else f"no header holds up to {until:#x}"
+            self._report(self._raw(window, at), address, then, why)
         if good is None:
             return stretch.stop
         self._previous = good[1]
         return good[0]
 
+    def _raw(self, window: Window, at: int) -> int:
+        return int(window.words[at * self._generation.stride + self._generation.lead]) & (1 << 64) - 1
+
+    def _wrong_size(self, entry: int, size: int) -> None:
+        """The entry before the one that does not hold has another size than it says: the next good one names it."""
+        rows = self._columns.since(max(0, len(self._columns) - MOST_ROWS))
+        at = np.flatnonzero(rows.entry == entry)[-1:]
+        if not len(at):
+            return
+        stride, granule = self._generation.stride, self._generation.granule
+        found = int(rows.units[at[0]]) // stride
+        rows.units[at] = size * stride
+        rows.spare[at] = np.minimum(rows.spare[at], size * granule)
+        message = f"{self._name}: the entry at {entry:#x} says {found * granule:,} bytes, the next one {size * granule:,}"
+        place = entry + self._generation.lead * 8
+        wanted, there = size.to_bytes(2, "little"), found.to_bytes(2, "little")
+        first = int(wanted[0] == there[0])
+        length = 2 - first if wanted[1] != there[1] else 1
+        self._find("size_chain", place + first, length, message, wanted[first : first + length].hex(" "), there[first : first + length])
+
+    def _one_header(self, window: Window, k: int, at: int, size: int, why: int) -> None:
+        """A damaged header alone: the next good one names it. Its block is kept where the rest of the header is whole."""
+        address = window.stretches[k].base + at * window.granule
+        raw = self._raw(window, at)
+        wound = header_wound(self._generation, self._heap, address, raw, size, self._previous)
+        if wound is None:
+            self._report(raw, address, "the entries around it do not agree", why)
+            return
+        message = f"{self._name}: the entry header at {address:#x} is damaged ({_WORDS[why][1]})"
+        if wound.word is None:
+            message += f"; the state of its {size * window.granule:,} bytes is not known"
+            self._walked.gap(message)
+        else:
+            self._keep(window, k, at, wound.word)
+        place = address + self._generation.lead * 8 + wound.first
+        self._find("entry_header", place, len(wound.found), message, wound.expected, wound.found)
+
+    def _keep(self, window: Window, k: int, at: int, word: int) -> None:
+        """Adds the row of an entry whose header could be restored."""
+        generation, place = self._generation, np.array([at])
+        header = decoded(generation, np.array([signed(word ^ (generation.key & (1 << 64) - 1))]))
+        spare, lead = unasked(generation, window.words, place, header.size, header.unused, header.is_busy)
+        entry = window.stretches[k].base + place * window.granule
+        internal = header.is_busy & ((header.flags & INTERNAL_FLAG) != 0) & (not generation.is_old)
+        tags = tag(BlockKind.BACKEND, trust=Trust.DERIVED) | np.where(header.is_busy, BUSY, 0)
+        tags |= np.where(internal, INTERNAL, 0) | header.flags << 8
+        stride = generation.stride
+        self._columns.append(self._heap.index, entry, header.size * stride, spare, lead * stride, tags)
+
     def _report(self, raw: int, address: int, then: str, why: int) -> None:
+        """A finding where more than one header is damaged, or nothing behind it holds."""
         expected, what = _WORDS[why]
-        found = f"{what} of {(raw & (1 << 64) - 1).to_bytes(8, 'little').hex(' ')}"
+        found = f"{what} of {raw.to_bytes(8, 'little').hex(' ')}"
         if why == chain.PREVIOUS:
             expected = f"{expected}: {self._previous:#x} granules"
         message = f"{self._name}: the entry header at {address:#x} is damaged ({what}); {then}"
-        length = 2 * self._view.pointer_bytes
         self._walked.headers += 1
-        self._walked.find(
-            Finding("entry_header", "error", self._heap.address, address, length, message, expected, found)
-        )
+        place = address + self._generation.lead * 8
+        self._walked.find(Finding("entry_header", "error", self._heap.address, place, 8, message, expected, found))
         self._walked.gap(f"{message}; blocks between may be missing")
+
+    def _find(self, kind: FindingKind, place: int, length: int, message: str, expected: str, found: bytes) -> None:
+        self._walked.headers += 1
+        self._walked.find(Finding(kind, "error", self._heap.address, place, length, message, expected, found.hex(" ")))
 
     def _end_run(self, window: Window, k: int, at: int) -> None:
         """The last entry of a run must end where the heap's list says an uncommitted range begins."""

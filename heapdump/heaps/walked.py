@@ -12,7 +12,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BlockTable
-from heapdump.blocks.walk import KindCount
+from heapdump.blocks.walk import HeapCount, KindCount
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
 
@@ -76,6 +76,29 @@ class Job:
     host: Callable[[int, KindCount], None]
     owned: list[NDArray[np.uint64]] = field(default_factory=list)
 
+
+@dataclass
+class CheckJob:
+    """One walked heap of `heaps` to check: what is found goes to `findings`, what could not be checked to `gaps`.
+
+    `table`: all rows; `count`: of this heap; `locked`: who holds its lock, in words, "" nobody; `has_damage`: the walk
+    found some.
+    """
+
+    process: Process
+    view: View
+    heap: Heap
+    heaps: Sequence[Heap]
+    table: BlockTable
+    count: HeapCount
+    locked: str
+    has_damage: bool
+    findings: list[Finding] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+
+
+CheckHeap = Callable[[CheckJob], None]
+"""Looks at what the walk does not look at. Never raises for bad data."""
 
 WalkHeap = Callable[[Job], None]
 """Walks the heap of a job. Never raises for bad data."""

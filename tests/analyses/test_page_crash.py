@@ -120,7 +120,8 @@ def detail_of(snapshot: Snapshot, user: int, kind: BlockKind = BlockKind.PAGE):
     table = snapshot.walk.table
     row = int(np.flatnonzero((table.address == user) & (table.kind == kind))[0])
     heap = snapshot.heaps[0]
-    return page_block(snapshot.view_of(heap), heap, snapshot.page_nodes(heap), table.block(row))
+    block = table.block(row)
+    return page_block(snapshot.view_of(heap), heap, snapshot.page_nodes(heap), block, snapshot.page_wounds(heap, block))
 
 
 @pytest.mark.parametrize("arch", ARCHES)

@@ -7,15 +7,13 @@ end of the accessible page; of a light block A0, 8 bytes on x86 and 16 on x64; F
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from heapdump.blocks.findings import FindingKind
+from heapdump.blocks.records import Heap
 from heapdump.blocks.table import Block, BlockKind
+from heapdump.blocks.wounds import Wound
+from heapdump.layouts import Struct, load
 from heapdump.process.model import View
-
-if TYPE_CHECKING:
-    from heapdump.layouts import Struct
 
 FULL_SUFFIX, LIGHT_SUFFIX, FREED_FILL = 0xD0, 0xA0, 0xF0
 _ROOT_OFFSET = 0x1000
@@ -26,32 +24,18 @@ _STAMPS = {
 _PIECE = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
-class Wound:
-    """Damaged bytes [address, address + len(found)); `expected` has the same length."""
-
-    kind: FindingKind
-    what: str
-    address: int
-    expected: bytes
-    found: bytes
-
-
-def wounds(view: View, information: Struct, heap: int, block: Block) -> Iterator[Wound]:
-    """Every damaged place of a block of the page heap with that handle, ascending by address.
-
-    `information`: _DPH_BLOCK_INFORMATION of this Windows. What is not in the dump is not damaged.
-    """
-    if block.entry != block.address:
-        yield from _header(view, information, heap, block)
+def wounds(view: View, heap: Heap, block: Block) -> Iterator[Wound]:
+    """Every damaged place of a block of this page heap, ascending by address. What is not in the dump is not damaged."""
+    if heap.layout is not None and block.entry != block.address:
+        yield from _header(view, load(heap.layout)["_DPH_BLOCK_INFORMATION"], heap.address, block)
     if block.kind is BlockKind.LIGHT and block.state == "free":
-        yield from _fill(view, "page_freed_fill", "freed bytes", block.address, block.size, FREED_FILL)
+        yield from _fill(view, "page_freed_fill", "fill", block.address, block.size, FREED_FILL)
     end = block.address + block.size
     if block.kind is BlockKind.LIGHT:
-        yield from _fill(view, "page_suffix", "bytes behind the block", end, view.granularity, LIGHT_SUFFIX)
+        yield from _fill(view, "page_suffix", "fill behind the bytes", end, view.granularity, LIGHT_SUFFIX)
     elif block.state == "busy":
         # a block whose guard page lies before it is followed by the fill to the end of its page, too
-        yield from _fill(view, "page_suffix", "bytes behind the block", end, block.end - end, FULL_SUFFIX)
+        yield from _fill(view, "page_suffix", "fill behind the bytes", end, block.end - end, FULL_SUFFIX)
 
 
 def _header(view: View, information: Struct, heap: int, block: Block) -> Iterator[Wound]:

@@ -1,0 +1,155 @@
+"""What broke the heap: every damaged place with its block, the likeliest culprit, and what lies in it.
+
+In: findings of the heaps, CRT guards, what Windows reported. Out: problems, gravest first, each with a name that is the
+same for the same bug in another dump.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.blocks import locate
+from heapdump.analyses.crash import Bug, Crash
+from heapdump.analyses.culprits import HEADER_KINDS, Candidate, bug_of, suspects_of
+from heapdump.analyses.evidence import Evidence, look_at
+from heapdump.analyses.reports import Report, reports
+from heapdump.blocks.crt_blocks import CrtBlocks
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.records import Heap
+from heapdump.blocks.table import Block, BlockTable
+from heapdump.process.model import Process
+
+_GUARD_BYTES = 4
+_REPORTED = ("exception", "failure_record", "verifier_stop")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One damaged place, or one thing that Windows reported.
+
+    `block`: the victim, None where no block is known there; `candidates`: who may have done it, likeliest first; `alike`:
+    other places with the same kind of damage beside blocks of the culprit's size; `report`: what Windows said besides.
+    """
+
+    finding: Finding
+    bug: Bug | None
+    block: Block | None
+    candidates: tuple[Candidate, ...]
+    evidence: Evidence
+    alike: int
+    report: Report | None
+
+    @property
+    def culprit(self) -> Block | None:
+        """The likeliest one."""
+        return self.candidates[0].block if self.candidates else None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """What is examined: the walk's rows, what the heaps' own checks found, the crash, CRT debug blocks."""
+
+    process: Process
+    heaps: Sequence[Heap]
+    table: BlockTable
+    findings: Sequence[Finding]
+    crash: Crash | None
+    crt: Callable[[NDArray[np.int64]], CrtBlocks]
+
+
+def find_problems(examined: Examined) -> tuple[Problem, ...]:
+    """Every problem: errors first, what Windows reported before damage, then by address."""
+    found = [_problem(examined, finding) for finding in (*_distinct(examined.findings), *_guards(examined))]
+    counts = Counter(_shape(problem) for problem in found)
+    counted = [_with_alike(problem, counts[_shape(problem)] - 1) for problem in found]
+    told = [_reported(examined, report) for report in reports(examined.process, examined.table, examined.crash)]
+    return tuple(sorted([*told, *counted], key=_order))
+
+
+def fingerprint(problem: Problem, frames: Sequence[str]) -> str:
+    """A name that the same bug has in another dump: of its kind, the sizes of victim and culprit, the culprit's stack.
+
+    `frames`: the stack as module and offset, which do not depend on where modules were loaded.
+    """
+    culprit, block = problem.culprit, problem.block
+    parts = [problem.finding.kind, problem.bug, culprit and culprit.size, block and block.size, *frames]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _order(problem: Problem) -> tuple[bool, bool, int]:
+    finding = problem.finding
+    return finding.severity != "error", finding.kind not in _REPORTED, finding.address
+
+
+def _shape(problem: Problem) -> tuple[str, int | None]:
+    return problem.finding.kind, problem.culprit.size if problem.culprit else None
+
+
+def _with_alike(problem: Problem, alike: int) -> Problem:
+    return Problem(
+        problem.finding, problem.bug, problem.block, problem.candidates, problem.evidence, alike, problem.report
+    )
+
+
+def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """Without those that say again what another finding says of the same header."""
+    headers: set[tuple[int, int]] = set()
+    for finding in findings:
+        key = (finding.heap, finding.address >> 3)
+        if finding.kind in HEADER_KINDS:
+            if key in headers:
+                continue
+            headers.add(key)
+        yield finding
+
+
+def _guards(examined: Examined) -> Iterator[Finding]:
+    """Changed guards of CRT debug blocks."""
+    table, space = examined.table, examined.process.space
+    blocks = examined.crt(np.flatnonzero(table.is_busy & ~table.is_internal))
+    for i in np.flatnonzero(blocks.guards).tolist():
+        user, size, guards = int(blocks.user[i]), int(blocks.size[i]), int(blocks.guards[i])
+        heap = examined.heaps[int(table.heap[blocks.row[i]])].address
+        for bit, place, where in ((1, user - _GUARD_BYTES, "before"), (2, user + size, "after")):
+            found = space.try_read(place, _GUARD_BYTES) or b""
+            wrong = [k for k, byte in enumerate(found) if byte != 0xFD]
+            if guards & bit and wrong:
+                part = found[wrong[0] : wrong[-1] + 1]
+                message = f"heap {heap:#x}: the CRT's guard {where} block #{int(blocks.request[i])} at {user:#x} is changed"
+                wanted = " ".join(["fd"] * len(part))
+                yield Finding("crt_guard", "error", heap, place + wrong[0], len(part), message, wanted, part.hex(" "))
+
+
+def _problem(examined: Examined, finding: Finding) -> Problem:
+    table, space = examined.table, examined.process.space
+    block = _victim(table, finding, locate(table, space, finding.address).block)
+    candidates = tuple(suspects_of(space, table, finding, block))
+    evidence = look_at(examined.process, table, finding)
+    return Problem(finding, bug_of(finding, block, candidates), block, candidates, evidence, 0, None)
+
+
+def _victim(table: BlockTable, finding: Finding, block: Block | None) -> Block | None:
+    """The block that was damaged: of a header the one behind it, of a list entry the one it belongs to."""
+    if finding.kind in HEADER_KINDS:
+        row = int(np.searchsorted(table.entry, np.uint64(finding.address), side="right")) - 1
+        own = table.block(row) if row >= 0 else None
+        return own if own is not None and not own.is_internal and finding.address < own.address else None
+    if finding.kind == "virtual_list":
+        after = int(np.searchsorted(table.entry, np.uint64(finding.address)))
+        if after < len(table) and int(table.entry[after]) - finding.address <= 0x40:
+            return table.block(after)
+    return block if block is not None and not block.is_internal else None
+
+
+def _reported(examined: Examined, report: Report) -> Problem:
+    """What Windows itself reported."""
+    block = report.block
+    candidates = (Candidate(block, "the block at fault"),) if block is not None and report.bug is not None else ()
+    evidence = look_at(examined.process, examined.table, report.finding)
+    return Problem(report.finding, report.bug, block, candidates, evidence, 0, report)

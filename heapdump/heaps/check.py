@@ -1,0 +1,41 @@
+"""Examines every walked heap for damage: what discovery and walk found, and what each kind looks at besides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.records import Heap
+from heapdump.blocks.walk import Walk
+from heapdump.heaps import checks
+from heapdump.heaps.walked import CheckJob
+from heapdump.process.model import Process, View
+
+
+def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
+    """(everything that is damaged, what could not be examined)."""
+    findings, gaps = list[Finding](), list[str]()
+    for heap in heaps:
+        view = next(view for view in process.views if view.arch == heap.view)
+        known = [*heap.findings, *(finding for finding in walk.findings if finding.heap == heap.address)]
+        findings += known
+        examine = checks().get(heap.kind)
+        if examine is not None and heap.index in walk.counts:
+            job = CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], lock_words(view, heap), bool(known))
+            examine(job)
+            findings += job.findings
+            gaps += job.gaps
+    return tuple(findings), tuple(gaps)
+
+
+def lock_words(view: View, heap: Heap) -> str:
+    """Who holds the heap's lock, in words; "" when nobody does, or it cannot be read.
+
+    _HEAP.LockVariable points at an RTL_CRITICAL_SECTION {DebugInfo, LockCount i32, RecursionCount i32, OwningThread …}.
+    """
+    layout = next((layout for layout in view.layouts if layout.name == heap.layout), None)
+    if layout is None or "_HEAP" not in layout or "LockVariable" not in layout["_HEAP"]:
+        return ""
+    lock = view.space.try_pointer(heap.address + layout["_HEAP"].offset("LockVariable"))
+    owner = view.space.try_pointer(lock + view.pointer_bytes + 8) if lock else None
+    return f"its lock is held by thread {owner:#x}, which may be changing it" if owner else ""

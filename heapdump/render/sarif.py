@@ -1,0 +1,57 @@
+"""SARIF 2.1.0: findings for code scanning and CI."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from heapdump.render.view import Record
+
+_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+def sarif_document(records: Iterable[Record], rules: Mapping[str, str], tool: str, dump: str) -> str:
+    """The document of `check` records; `rules`: kind → what it means. ASCII only."""
+    results = [_result(record, dump) for record in records]
+    used = sorted({result["ruleId"] for result in results})
+    driver = {
+        "name": "heapdump",
+        "version": tool,
+        "rules": [{"id": kind, "shortDescription": {"text": rules.get(kind, kind)}} for kind in used],
+    }
+    run = {"tool": {"driver": driver}, "results": results, "columnKind": "utf16CodeUnits"}
+    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+
+
+def _result(record: Record, dump: str) -> dict[str, Any]:
+    place = {
+        "artifactLocation": {"uri": dump},
+        "address": {"absoluteAddress": int(record["address"], 16), "length": record["length"]},
+    }
+    location: dict[str, Any] = {"physicalLocation": place}
+    names = [_frame_name(frame) for frame in record["frames"]]
+    if names:
+        location["logicalLocations"] = [{"fullyQualifiedName": names[0], "kind": "function"}]
+    result: dict[str, Any] = {
+        "ruleId": record["kind"],
+        "level": record["severity"],
+        "message": {"text": record["message"]},
+        "locations": [location],
+        "partialFingerprints": {"heapdump/1": record["id"]},
+    }
+    if names:
+        result["stacks"] = [{"frames": [_stack_frame(frame, name) for frame, name in zip(record["frames"], names, strict=True)]}]
+    return result
+
+
+def _frame_name(frame: Record) -> str:
+    module = frame["module"] or ""
+    return f"{module}!{frame['symbol']}" if frame["symbol"] else f"{module}+{frame['offset']:#x}" if module else frame["address"]
+
+
+def _stack_frame(frame: Record, name: str) -> dict[str, Any]:
+    place: dict[str, Any] = {"address": {"absoluteAddress": int(frame["address"], 16)}}
+    if frame["file"]:
+        place |= {"artifactLocation": {"uri": frame["file"].replace("\\", "/")}, "region": {"startLine": frame["line"] or 1}}
+    return {"location": {"physicalLocation": place, "logicalLocations": [{"fullyQualifiedName": name}]}}
