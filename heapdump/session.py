@@ -75,7 +75,7 @@ class Snapshot:
         """What the heap's own free lists hold; None for heaps that have none. Some µs for each entry."""
         from heapdump.heaps.nt_free import read_free_lists
 
-        return read_free_lists(self.view_of(heap), heap)
+        return read_free_lists(self.process, self.view_of(heap), heap)
 
     def page_nodes(self, heap: Heap) -> PageNodes | None:
         """What a page heap's own records say of its blocks; None for other heaps. Read when first asked for."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,8 +67,8 @@ def find_problems(examined: Examined) -> tuple[Problem, ...]:
     """Every problem: errors first, what Windows reported before damage, then by address."""
     found = [_problem(examined, finding) for finding in (*_distinct(examined.findings), *_guards(examined))]
     counts = Counter(_shape(problem) for problem in found)
-    counted = [_with_alike(problem, counts[_shape(problem)] - 1) for problem in found]
-    told = [_reported(examined, report) for report in reports(examined.process, examined.table, examined.crash)]
+    counted = [replace(problem, alike=counts[_shape(problem)] - 1) for problem in found]
+    told = [_reported(examined, report) for report in reports(examined.process, examined.table, examined.crash, examined.findings)]
     return tuple(sorted([*told, *counted], key=_order))
 
 
@@ -89,12 +89,6 @@ def _order(problem: Problem) -> tuple[bool, bool, int]:
 
 def _shape(problem: Problem) -> tuple[str, int | None]:
     return problem.finding.kind, problem.culprit.size if problem.culprit else None
-
-
-def _with_alike(problem: Problem, alike: int) -> Problem:
-    return Problem(
-        problem.finding, problem.bug, problem.block, problem.candidates, problem.evidence, alike, problem.report
-    )
 
 
 def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
@@ -151,5 +145,5 @@ def _reported(examined: Examined, report: Report) -> Problem:
     """What Windows itself reported."""
     block = report.block
     candidates = (Candidate(block, "the block at fault"),) if block is not None and report.bug is not None else ()
-    evidence = look_at(examined.process, examined.table, report.finding)
+    evidence = replace(look_at(examined.process, examined.table, report.finding), looks="")
     return Problem(report.finding, report.bug, block, candidates, evidence, 0, report)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from heapdump.analyses.blocks import locate
 from heapdump.analyses.crash import ACCESS_VIOLATION, Bug, Crash
@@ -25,6 +25,7 @@ _FAILURE_WORDS = {
     "freelists_corruption": "the free lists are damaged", "listentry_corruption": "a link of a list is damaged",
     "usage_after_free": "a freed block was written to", "cross_heap_operation": "the block belongs to another heap",
 }  # fmt: skip
+_LOWEST, _NEAR = 0x10000, 0x20
 _SKIPPED = ("rip", "eip", "rsp", "esp", "cs", "ds", "es", "fs", "gs", "ss", "eflags")
 
 
@@ -49,20 +50,23 @@ class Report:
     registers: tuple[RegisterBlock, ...] = ()
 
 
-def reports(process: Process, table: BlockTable, crash: Crash | None) -> Iterator[Report]:
-    """Nothing where the dump has no exception."""
+def reports(process: Process, table: BlockTable, crash: Crash | None, damage: Sequence[Finding]) -> Iterator[Report]:
+    """Nothing where the dump has no exception. `damage`: what is known to be damaged."""
     raised = process.exception
     if raised is None:
         return
     registers = tuple(_registers(process, table))
-    yield _exception(process, table, crash, registers)
+    report = _exception(process, table, crash, registers)
+    beside = "".join(_beside_damage(process, damage))
+    yield replace(report, finding=replace(report.finding, message=report.finding.message + beside))
     record = read_failure(process)
     if record is not None:
         yield _failure(process, table, record)
     if crash is not None and crash.stop is not None:
         address = crash.block.address if crash.address is None else crash.address
         message = f"{crash.sentence}; parameters {', '.join(hex(value) for value in crash.stop.parameters)}"
-        finding = Finding("verifier_stop", "error", 0, address, 1, message, "", f"stop {crash.stop.code:#x}")
+        # the exception is the error, the stop says why: one that verifier.dll caught in time has damaged nothing
+        finding = Finding("verifier_stop", "warning", 0, address, 1, message, "", f"stop {crash.stop.code:#x}")
         yield Report(finding, crash.bug, crash.block)
 
 
@@ -96,17 +100,28 @@ def _place(found: RegisterBlock) -> str:
 
 def _registers(process: Process, table: BlockTable) -> Iterator[RegisterBlock]:
     """Registers of the thread that failed, at the exception, that point at blocks."""
-    raised = process.exception
-    thread: Thread | None = next((t for t in process.threads if raised and t.id == raised.thread_id), None)
-    registers = (thread.registers32 or thread.registers) if thread is not None else None
-    if registers is None:
-        return
-    for name, value in registers.values.items():
-        if name in _SKIPPED or value < 0x10000:
-            continue
+    for name, value in _values(process):
         located = locate(table, process.space, value)
         if located.block is not None and not located.block.is_internal:
             yield RegisterBlock(name, value, located.block, located.relation)
+
+
+def _beside_damage(process: Process, damage: Sequence[Finding]) -> Iterator[str]:
+    """Registers that point beside damage, whose block may have no row for that very reason."""
+    for name, value in _values(process):
+        near = next((finding for finding in damage if -_NEAR <= value - finding.address <= _NEAR), None)
+        if near is not None:
+            yield f"; {name} is {value:#x}, beside the damage at {near.address:#x}"
+
+
+def _values(process: Process) -> Iterator[tuple[str, int]]:
+    """The general registers at the exception."""
+    raised = process.exception
+    thread: Thread | None = next((t for t in process.threads if raised and t.id == raised.thread_id), None)
+    registers = (thread.registers32 or thread.registers) if thread is not None else None
+    for name, value in registers.values.items() if registers is not None else ():
+        if name not in _SKIPPED and value >= _LOWEST:
+            yield name, value
 
 
 def _failure(process: Process, table: BlockTable, record: FailureRecord) -> Report:

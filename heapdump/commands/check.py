@@ -91,15 +91,18 @@ def verdict(problems: Sequence[Problem]) -> str:
     """One line: how many errors and warnings, or that there are none."""
     errors = sum(problem.finding.severity == "error" for problem in problems)
     warnings = len(problems) - errors
-    if not problems:
-        return "no damage found"
     return f"{text.plural(errors, 'error')}, {text.plural(warnings, 'warning')}"
 
 
 def _parts(
     request: Request, snapshot: Snapshot, rows: Sequence[Problem], recorder: ProblemRecorder
 ) -> Iterator[Table[Any] | Lines]:
-    yield Lines([[(verdict(rows), "red bold" if any(p.finding.severity == "error" for p in rows) else "green bold"), (_examined(snapshot), "")]])
+    is_bad = any(problem.finding.severity == "error" for problem in rows)
+    if not rows and not snapshot.walk.counts:
+        yield Lines([[("nothing could be examined: this dump holds no heap's memory", "yellow bold")]])
+    else:
+        words = verdict(rows) if rows else "no damage found"
+        yield Lines([[(words, "red bold" if is_bad else "green bold"), (_examined(snapshot), "")]])
     if not rows:
         return
     shown, hidden = request.shown(rows)

@@ -10,6 +10,7 @@ from typing import Protocol
 from heapdump.blocks.records import Heap, Trust
 from heapdump.heaps.rings import Ring, walk_ring
 from heapdump.layouts import Layout
+from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
 
 PAGE = 0x1000
@@ -83,6 +84,18 @@ class Walker(Protocol):
 
     def describe(self, context: Context, claim: Claim, index: int) -> Heap:
         """The heap behind a claim: header, extents, what Windows counted. Never raises for bad data."""
+
+
+def is_missing(process: Process, address: int) -> bool:
+    """True where a dump lacks memory that the process had: committed by the map, or there is no whole map to tell.
+
+    A pointer to such memory is no damage; one to memory that never was is.
+    """
+    if process.space.try_read(address, 1) is not None:
+        return False
+    regions = process.regions
+    i = regions.index_at(address)
+    return not regions.is_complete_map or (i is not None and bool(regions.state[i] == State.MEM_COMMIT))
 
 
 def role_of(view: View, address: int, heap_class: int | None) -> str:

@@ -36,12 +36,27 @@ def check_nt_heap(job: CheckJob) -> None:
         for window in windows(job.view.space, generation, list(runs(segment))):
             _check_window(job, generation, window, rows)
             job.view.space.forget(window.swept)
-    lists = read_free_lists(job.view, job.heap)
+    lists = read_free_lists(job.process, job.view, job.heap)
     if lists is not None:
         job.findings.extend(_joined(lists.findings))
-        job.findings.extend(_membership(job, generation, lists))
-    if not job.has_damage and not job.findings:  # else what was found is the reason
+    if _is_partial(job):
+        job.gaps.append(f"heap {job.heap.address:#x}: part of its memory is not in the dump: its lists and counts were not compared")
+    elif not job.has_damage and not job.findings:  # else what was found is the reason
+        if lists is not None:
+            job.findings.extend(_membership(job, generation, lists))
         job.findings.extend(_counters(job, generation))
+
+
+def _is_partial(job: CheckJob) -> bool:
+    """True where the dump does not hold every committed byte of the segments."""
+    regions, space = job.process.regions, job.view.space
+    for segment in job.heap.segments:
+        for part in runs(segment):
+            ends = np.array([part.end], np.uint64)
+            present = int(space.bytes_present(np.array([part.start], np.uint64), ends)[0])
+            if present < (regions.committed_bytes(part) if regions.is_complete_map else part.size):
+                return True
+    return not job.heap.is_fully_walked
 
 
 def _rows(table: BlockTable, heap: int) -> BlockTable:
@@ -61,17 +76,24 @@ def _check_window(job: CheckJob, generation: Generation, window: Window, rows: B
 
 
 def _check_rows(job: CheckJob, generation: Generation, window: Window, base: int, rows: BlockTable) -> None:
-    out = np.zeros((min(_MOST, 3 * len(rows) + 3), 4), np.int64)
     entry = rows.entry.astype(np.int64)
-    columns = (entry, rows.units.astype(np.int64), rows.spare.astype(np.int64), rows.lead.astype(np.int64), rows.tags.astype(np.int64))
-    plain = (base, *columns, _offsets(job.heap, generation, entry), int(generation.is_old), generation.key)
-    count = run(
-        checks.check_entries, len(rows), window.words, *plain, generation.stride, generation.lead, job.view.pointer_bytes, out
-    )
-    if count + 3 > len(out):
-        job.gaps.append(f"heap {job.heap.address:#x}: more than {count:,} wrong bytes near {int(entry[0]):#x}: the first are reported")
-    for row, what, first, length in out[:count].tolist():
-        address = int(entry[row]) + first
+    columns = (entry, *(column.astype(np.int64) for column in (rows.units, rows.spare, rows.lead, rows.tags)))
+    offsets = _offsets(job.heap, generation, entry)
+    stride, lead, old = generation.stride, generation.lead, int(generation.is_old)
+    out = np.zeros((min(_MOST, 2 * len(rows)), 4), np.int64)
+    count = run(checks.check_headers, len(rows), window.words, base, *columns, offsets, old, generation.key, lead, out)
+    _report(job, window, rows, out[:count])
+    if (rows.tags >> 8 & checks.FILL).any():
+        count = run(checks.check_fills, len(rows), window.words, base, *columns, stride, lead, out)
+        _report(job, window, rows, out[:count])
+
+
+def _report(job: CheckJob, window: Window, rows: BlockTable, out: NDArray[np.int64]) -> None:
+    if len(out) >= _MOST - 1:
+        near = int(rows.entry[0])
+        job.gaps.append(f"heap {job.heap.address:#x}: thousands of wrong bytes near {near:#x}: the first {len(out):,} are reported")
+    for row, what, first, length in out.tolist():
+        address = int(rows.entry[row]) + first
         if not any(address in hole for hole in window.missing):
             job.findings.append(_finding(job, rows, row, what, address, length))
 
@@ -127,7 +149,7 @@ def _membership(job: CheckJob, generation: Generation, lists: FreeLists) -> Iter
 
     Before Vista the rows are runs of free and parked blocks, as RtlWalkHeap lists them: not compared.
     """
-    if not lists.is_whole or generation.is_old or job.has_damage:
+    if not lists.is_whole or generation.is_old:
         return
     rows = job.table
     free = rows.entry[(rows.heap == job.heap.index) & (rows.kind == BlockKind.BACKEND) & ~rows.is_busy & ~rows.is_internal].astype(np.int64)

@@ -11,11 +11,11 @@ from heapdump.heaps.nt_entry import BUSY_FLAG, decoded
 from heapdump.heaps.nt_generation import generation_of, signed
 from heapdump.heaps.nt_segments import ring_findings
 from heapdump.heaps.rings import walk_ring
-from heapdump.process.model import View
+from heapdump.process.model import Process, View
 from heapdump.spans import SpanMap
 
 
-def read_free_lists(view: View, heap: Heap) -> FreeLists | None:
+def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | None:
     """What is linked, from both ends where a list is broken; None for heaps of other kinds. O(entries), some µs each."""
     if heap.kind is not HeapKind.NT or heap.layout is None:
         return None
@@ -38,7 +38,7 @@ def read_free_lists(view: View, heap: Heap) -> FreeLists | None:
     is_whole = True
     for i in range(field.count):
         ring = walk_ring(view.space, heap.address + field.offset + i * 2 * view.pointer_bytes, accepts)
-        ring_findings("free_list", heap.address, ring, f"free list {i}" if field.count > 1 else "free list", findings, [])
+        ring_findings(process, "free_list", heap.address, ring, f"free list {i}" if field.count > 1 else "free list", findings, [])
         nodes += ring.nodes
         is_whole = is_whole and ring.is_closed
     header = decoded(generation, np.array([signed(headers[node]) for node in nodes], np.int64))

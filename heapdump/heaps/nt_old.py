@@ -10,7 +10,7 @@ from functools import cache
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Extent, Heap, LargeBlock, Segment, Stated
-from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context
+from heapdump.heaps.base import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context, is_missing
 from heapdump.heaps.nt import reservation
 from heapdump.heaps.nt_record import FRONT_ENDS, Parts, nt_heap
 from heapdump.heaps.nt_segments import MAX_SEGMENT_BYTES, address_limit
@@ -58,7 +58,7 @@ class OldNtHeapWalker:
         fields = view.struct("_HEAP", heap, layout) or {}
         findings: list[Finding] = []
         notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
-        segments, all_segments = _segments(view, layout, heap, findings, notes)
+        segments, all_segments = _segments(context.process, view, layout, heap, findings, notes)
         blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
         free, parked = fields.get("TotalFreeSize"), _parked_bytes(view, layout, fields)
         if parked is None:
@@ -99,7 +99,7 @@ def _segment_fields(view: View, layout: Layout, heap: int, segment: int) -> dict
 
 
 def _segments(
-    view: View, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
+    process: Process, view: View, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
 ) -> tuple[tuple[Segment, ...], bool]:
     out: list[Segment] = []
     complete = True
@@ -108,7 +108,8 @@ def _segments(
         if fields is None:
             complete = False
             message = f"segment pointer at {slot:#x} of heap {heap:#x} leads to no segment of this heap"
-            findings.append(Finding("segment", "error", heap, slot, view.pointer_bytes, message, "a segment", f"{segment:#x}"))
+            if not is_missing(process, segment):
+                findings.append(Finding("segment", "error", heap, slot, view.pointer_bytes, message, "a segment", f"{segment:#x}"))
             notes.append(message)
             continue
         base = fields["BaseAddress"]
@@ -119,14 +120,14 @@ def _segments(
             findings.append(Finding("segment", "error", heap, segment, 1, message, "memory of its own", f"{base:#x}"))
             notes.append(message)
             continue
-        ranges, whole = _uncommitted(view, layout, heap, span, fields["UnCommittedRanges"], findings, notes)
+        ranges, whole = _uncommitted(process, view, layout, heap, span, fields["UnCommittedRanges"], findings, notes)
         complete = complete and whole
         out.append(Segment(segment, span, ranges, fields["NumberOfUnCommittedPages"] * PAGE, whole))
     return tuple(out), complete
 
 
 def _uncommitted(
-    view: View, layout: Layout, heap: int, span: Span, node: int, findings: list[Finding], notes: list[str]
+    process: Process, view: View, layout: Layout, heap: int, span: Span, node: int, findings: list[Finding], notes: list[str]
 ) -> tuple[tuple[Span, ...], bool]:
     """(ranges ascending, whether the list ended as it should)."""
     found: list[Span] = []
@@ -136,7 +137,8 @@ def _uncommitted(
         part = Span(fields["Address"], fields["Address"] + fields["Size"]) if fields else Span(0, 0)
         if fields is None or node in seen or not span.covers(part) or part.start % PAGE or part.end % PAGE:
             message = f"the list of uncommitted ranges of segment {span.start:#x} breaks at {node:#x}"
-            findings.append(Finding("ucr", "error", heap, node, 1, message, "a range inside the segment", f"{part.start:#x}"))
+            if not is_missing(process, node):
+                findings.append(Finding("ucr", "error", heap, node, 1, message, "a range inside the segment", f"{part.start:#x}"))
             notes.append(f"{message}: {len(found)} ranges were read")
             return tuple(merged(found)), False
         seen.add(node)

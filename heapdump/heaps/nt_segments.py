@@ -7,10 +7,10 @@ from functools import cache
 
 from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.records import Segment
-from heapdump.heaps.base import PAGE, SEGMENT_SIGNATURE, Context
+from heapdump.heaps.base import PAGE, SEGMENT_SIGNATURE, Context, is_missing
 from heapdump.heaps.rings import Ring
 from heapdump.layouts import Layout
-from heapdump.process.model import View
+from heapdump.process.model import Process, View
 from heapdump.spans import Span, merged
 from heapdump.words import plural
 
@@ -26,7 +26,7 @@ def read_segments(
     head = heap + layout["_HEAP"].offset("SegmentList")
     spans = cache(lambda address: segment_span(view, layout, heap, address))
     ring = context.ring(head, lambda node: spans(node - offset) is not None)
-    ring_findings("segment", heap, ring, "segment list", findings, notes)
+    ring_findings(context.process, "segment", heap, ring, "segment list", findings, notes)
     addresses = dict.fromkeys(node - offset for node in ring.nodes)
     if not ring.is_closed:
         addresses.update(dict.fromkeys(context.segment_headers.get(heap, ())))
@@ -106,7 +106,7 @@ def _segment(
     head = address + layout["_HEAP_SEGMENT"].offset("UCRSegmentList")
     ring = context.ring(head, lambda node: read(node) is not None)
     what = f"list of uncommitted ranges of segment {address:#x}"
-    ring_findings("ucr", heap, ring, what, findings, notes)
+    ring_findings(context.process, "ucr", heap, ring, what, findings, notes)
     listed = sorted(found for node in ring.nodes if (found := read(node)) is not None and found.size)
     ranges = merged(listed)
     total = sum(part.size for part in ranges)
@@ -119,12 +119,17 @@ def _segment(
 
 
 def ring_findings(
-    kind: FindingKind, heap: int, ring: Ring, what: str, findings: list[Finding], notes: list[str]
+    process: Process, kind: FindingKind, heap: int, ring: Ring, what: str, findings: list[Finding], notes: list[str]
 ) -> None:
-    """One finding for each break of a ring, and a note when nodes may be missing."""
+    """One finding for each break of a ring that is damage, and a note when nodes may be missing.
+
+    A ring that ends where the dump lacks memory is not damaged.
+    """
     for broken in ring.breaks:
+        if broken.found is None or is_missing(process, broken.found):
+            continue
         expected = "a node of the list" if broken.expected is None else f"{broken.expected:#x}"
-        found = "no memory" if broken.found is None else f"{broken.found:#x}"
+        found = f"{broken.found:#x}"
         message = f"the {what} of heap {heap:#x} is broken: the link at {broken.address:#x} is {found}"
         findings.append(Finding(kind, "error", heap, broken.address, broken.length, message, expected, found))
     if not ring.is_closed:

@@ -76,6 +76,9 @@ def add_slots(
     walked.headers += len(at)
     walked.good_headers += int(good.sum())
     for address in entry[~good].tolist():
+        if any(address in hole for hole in window.missing):
+            walked.gap(f"heap {heap.address:#x}: the LFH block header at {address:#x} is not in the dump")
+            continue
         message = f"heap {heap.address:#x}: the LFH block header at {address:#x} is damaged"
         found = "a header that does not lead to its subsegment"
         walked.find(Finding("lfh_subsegment", "error", heap.address, address, generation.granule, message, "an LFH header", found))

@@ -36,7 +36,7 @@ def read_large_blocks(
         return block is not None
 
     ring = context.ring(head, accepts)
-    ring_findings("virtual_list", heap, ring, "large-block list", findings, notes)
+    ring_findings(process, "virtual_list", heap, ring, "large-block list", findings, notes)
     commit = layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("CommitSize")
     found = tuple(_checked(process, heap, blocks[node], commit, findings, notes) for node in ring.nodes)
     return found, ring.is_closed

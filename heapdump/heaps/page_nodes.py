@@ -51,7 +51,9 @@ def read_nodes(view: View, layout: Layout, root: int, most_bytes: int) -> NodeSe
             gaps.append(f"page heap {root - PAGE:#x}: the {what} end after {len(chain.nodes):,}: {chain.why}")
     found = np.concatenate([busy.nodes, free.nodes[~np.isin(free.nodes, busy.nodes)]])
     is_busy = np.arange(len(found)) < len(busy.nodes)
-    nodes, odd = _columns(view, struct, found, is_busy)
+    nodes, odd, lost = _columns(view, struct, found, is_busy)
+    if lost:
+        gaps.append(f"page heap {root - PAGE:#x}: {lost:,} block nodes are not whole in the dump")
     return NodeSet(nodes, len(busy.nodes), odd, tuple(gaps))
 
 
@@ -100,11 +102,13 @@ def _list(view: View, head: int, most: int) -> Chain:
 
 def _columns(
     view: View, struct: Struct, node: NDArray[np.uint64], is_busy: NDArray[np.bool_]
-) -> tuple[PageNodes, NDArray[np.uint64]]:
-    """(the nodes whose members fit together, the others' addresses)."""
+) -> tuple[PageNodes, NDArray[np.uint64], int]:
+    """(the nodes whose members fit together, the others' addresses, how many are not whole in the dump)."""
+    is_whole = view.space.gather(node, 1)[1] & view.space.gather(node + np.uint64(struct.size - 1), 1)[1]
+    lost, node, is_busy = int((~is_whole).sum()), node[is_whole], is_busy[is_whole]
 
     def member(name: str) -> NDArray[np.uint64]:
-        """A member of every node; 0 where it is not in the dump."""
+        """A member of every node."""
         field = struct.fields[name]
         size = {"u32": 4, "u64": 8}.get(field.type, view.pointer_bytes)
         return view.space.gather(node + np.uint64(field.offset), size)[0]
@@ -122,7 +126,7 @@ def _columns(
     order = np.flatnonzero(fits)[np.argsort(user[fits], kind="stable")]
     order = order[_apart(start[order], end[order])]
     odd = np.delete(node, order)
-    return PageNodes(*(getattr(every, name)[order] for name in PageNodes.__slots__)), odd
+    return PageNodes(*(getattr(every, name)[order] for name in PageNodes.__slots__)), odd, lost
 
 
 def _geometry(
