@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 import heapdump
 from heapdump import kernels
 from heapdump.blocks.table import BlockKind
+from heapdump.blocks.walk import Walk
 from heapdump.kernels import chain
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 
@@ -130,22 +131,44 @@ def test_random_damage_never_ends_the_walk_nor_overlaps_blocks(
     assert base == built.truth.address
 
 
+def both_ways(built: BuiltHeap, tmp_path: Path, damage: dict[int, bytes] | None = None) -> tuple[Walk, Walk]:
+    """What the plain and the compiled walk make of a heap."""
+    with pytest.MonkeyPatch.context() as patch:
+        kernels.compiled.cache_clear()
+        with opened(built, tmp_path, damage) as snapshot:
+            plain = snapshot.walk
+            assert len(plain.table) and not kernels.compiled.cache_info().currsize
+        patch.setattr(kernels, "WORTH_COMPILING", 0)
+        with opened(built, tmp_path, damage) as snapshot:
+            quick = snapshot.walk
+            assert len(quick.table) and kernels.compiled.cache_info().currsize
+        kernels.compiled.cache_clear()
+    return plain, quick
+
+
+def assert_same(plain: Walk, quick: Walk) -> None:
+    assert [column.tolist() for column in plain.table.columns()] == [column.tolist() for column in quick.table.columns()]
+    assert (plain.counts, plain.findings, plain.gaps) == (quick.counts, quick.findings, quick.gaps)
+
+
 @pytest.mark.parametrize(("arch", "number"), [("x64", 19041), ("x86", 7601), ("x86", 2600)])
-def test_the_compiled_walk_is_the_plain_one(
-    arch: Literal["x64", "x86"], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_compiled_walk_is_the_plain_one(arch: Literal["x64", "x86"], number: int, tmp_path: Path) -> None:
+    assert_same(*both_ways(build(arch, number, [("busy", 10 + 3 * i) for i in range(200)] + [("free", 40)]), tmp_path))
+
+
+@pytest.mark.parametrize(("arch", "number"), [("x64", 19041), ("x86", 7601), ("x64", 6002)])
+def test_an_entry_that_says_too_early_that_it_is_the_last_is_found_by_both_walks(
+    arch: Literal["x64", "x86"], number: int, tmp_path: Path
 ) -> None:
-    built = build(arch, number, [("busy", 10 + 3 * i) for i in range(200)] + [("free", 40)])
-    kernels.compiled.cache_clear()
-    with opened(built, tmp_path) as snapshot:
-        plain = snapshot.walk.table
-    assert not kernels.compiled.cache_info().currsize
-    monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
-    with opened(built, tmp_path) as snapshot:
-        quick = snapshot.walk.table
-    assert kernels.compiled.cache_info().currsize
-    kernels.compiled.cache_clear()
-    for name in ("entry", "units", "spare", "lead", "heap", "tags"):
-        assert getattr(plain, name).tolist() == getattr(quick, name).tolist()
+    built = build(arch, number, [("busy", 10 + 3 * i) for i in range(40)])
+    last = built.truth.busy[20]
+    unused = last.entry + (15 if arch == "x64" else 7)  # this byte is never encoded
+    plain, quick = both_ways(built, tmp_path, {unused: b"\3"})
+    assert_same(plain, quick)
+    assert [(f.kind, f.address) for f in plain.findings] == [("ucr", last.entry + last.entry_size)]
+    blocks = list(plain.table.blocks(np.arange(len(plain.table))))
+    assert {b.user for b in built.truth.busy} <= {b.address for b in blocks}
+    assert {(b.trust.value, b.entry > last.entry) for b in blocks} == {("exact", False), ("derived", True)}
 
 
 def test_small_dumps_never_load_numba(tmp_path: Path) -> None:
