@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -129,6 +130,44 @@ def test_random_damage_never_ends_the_walk_nor_overlaps_blocks(
         rows = [b for b in table.blocks(np.arange(len(table))) if b.kind is BlockKind.BACKEND]
         assert all(a.end <= b.entry for a, b in pairwise(rows))
     assert base == built.truth.address
+
+
+def old_heap(arch: Literal["x64", "x86"], number: int) -> BuiltHeap:
+    """A heap of XP or Server 2003 with lookaside lists and some blocks, one of them as large as the lists."""
+    base = 0x20000000000 if arch == "x64" else 0x1000000
+    heap = NtHeapBuilder(arch=arch, build=number, base=base, front_end="lookaside")
+    for size in (24, 128 * (0x40 if arch == "x64" else 0x30), 100):
+        heap.busy(size)
+    return heap.build()
+
+
+@pytest.mark.parametrize(("arch", "number"), [("x86", 2600), ("x64", 3790)])
+def test_the_block_of_the_lookaside_lists_is_the_heaps_own(arch: Literal["x64", "x86"], number: int, tmp_path: Path) -> None:
+    built = old_heap(arch, number)
+    with opened(built, tmp_path) as snapshot:
+        table = snapshot.walk.table
+        assert busy(snapshot) == wanted(built)
+        assert {b.user for b in built.truth.internal} < {b.address for b in table.blocks(np.flatnonzero(table.is_internal))}
+
+
+@pytest.mark.parametrize("has_lists", [True, False])
+@pytest.mark.parametrize(("arch", "number", "at"), [("x86", 2600, 0x586), ("x64", 3790, 0xAE2)])
+def test_it_stays_the_heaps_own_when_the_low_fragmentation_heap_replaces_the_lists(
+    arch: Literal["x64", "x86"], number: int, at: int, has_lists: bool, tmp_path: Path
+) -> None:
+    """`at`: offset of FrontEndHeapType. Seen on 2600.5512; without lists in it the first block is the program's."""
+    built = old_heap(arch, number)
+    (lists,), pointer = built.truth.internal, 8 if arch == "x64" else 4
+    memory = bytearray(built.memory[0][1])
+    memory[at] = 2
+    for i in range(128 * has_lists):
+        place = lists.user - built.truth.address + i * lists.size // 128 + 2 * pointer
+        memory[place : place + 4] = b"\x04\0\0\x01"
+    changed = replace(built, memory=((built.truth.address, bytes(memory)), *built.memory[1:]))
+    with opened(changed, tmp_path) as snapshot:
+        assert snapshot.heaps[0].front_end == "lfh"
+        first = set() if has_lists else {(lists.user, lists.size, lists.entry_size)}
+        assert busy(snapshot) == wanted(built) | first
 
 
 def both_ways(built: BuiltHeap, tmp_path: Path, damage: dict[int, bytes] | None = None) -> tuple[Walk, Walk]:
