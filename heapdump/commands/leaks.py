@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from heapdump.commands._blocks import frame_record, walk_gaps
-from heapdump.commands._export import EXPORTS, export_stacks
+from heapdump.commands._export import EXPORTS, check_options, export_stacks
 from heapdump.commands._shared import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -76,6 +76,7 @@ def command(
     from heapdump.analyses.leaks import Question, find_leaks
 
     request.refuse_sorting("leaks")
+    check_options(export, by)
     rules = _suppressions(suppressions)
     with request.open() as snapshot:
         span = text.parse_span(size, text.parse_size, 1) if size else None

@@ -160,6 +160,32 @@ def test_exports_hold_what_the_table_holds(recorded, tmp_path):
         assert path.read_bytes().startswith(start)
 
 
+@pytest.mark.parametrize("kind", ["folded", "speedscope", "pprof", "umdh", "flame"])
+@pytest.mark.parametrize("options", [
+    ("--json",), ("--format", "json"), ("--format", "csv"), ("--format", "table"), ("--group-by", "caller"), ("--group-by", "type"),
+    ("--limit", "3"), ("--explain",),
+])  # fmt: skip
+def test_what_an_export_cannot_do_is_a_usage_error_that_says_what_to_leave_out(recorded, kind, options, tmp_path):
+    path = tmp_path / "out"
+    result = run(recorded, "--export", kind, *options, "-o", str(path))
+    assert (result.exit_code, result.stdout, path.exists()) == (2, "", False)
+    assert f"leave out {options[0]}, or --export" in result.stderr
+
+
+def test_what_an_export_does_anyway_may_be_asked_for(recorded):
+    plain = run(recorded, "--export", "folded").stdout
+    for options in (("--group-by", "stack"), ("--full-stacks",), ("--all",), ("--weight", "bytes")):
+        result = run(recorded, "--export", "folded", *options)
+        assert (result.exit_code, result.stdout) == (0, plain)
+
+
+def test_a_weight_without_folded_lines_is_a_usage_error(recorded):
+    for options in ((), ("--export", "speedscope"), ("--export", "pprof")):
+        result = run(recorded, "--weight", "blocks", *options)
+        assert result.exit_code == 2
+        assert "add --export folded" in result.stderr
+
+
 def test_there_is_nothing_to_export_without_stacks(tmp_path):
     heap = NtHeapBuilder(base=0x20000000000)
     heap.busy(8)
