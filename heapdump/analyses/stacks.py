@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BlockKind, BlockTable
 from heapdump.process.model import Process
-from heapdump.process.stack_db import StackDatabase
+from heapdump.process.stack_db import FIRST_ADDRESS, StackDatabase
 
 _BATCH = 1 << 20
 _EXTRA = 0x02  # entry flag: HEAP_ENTRY_EXTRA with an index behind the user data
 _STUB = 0x0502  # EntryOffset 2, code 5: the header behind a front prefix
+_OF_32_BITS = 1 << 48
+"""Added to indices into the 32-bit database of a WOW64 process, which has another one: behind all user addresses."""
 
 
 class Stacks:
-    """Stack numbers of blocks (see `process.stack_db`), and their frames."""
+    """Stack numbers of blocks (see `process.stack_db`), and their frames; each number stands for one stack."""
 
     def __init__(self, process: Process, heaps: Sequence[Heap], table: BlockTable) -> None:
         """Reads nothing yet."""
@@ -45,12 +47,20 @@ class Stacks:
         for heap in self._heaps:
             mine = np.flatnonzero(owners == heap.index)
             if heap.stack_traces and len(mine):
-                out[mine] = self._known(heap, self._of_heap(heap, rows[mine]))
+                found = self._known(heap, self._of_heap(heap, rows[mine]))
+                found[(found > 0) & (found < FIRST_ADDRESS)] += np.uint64(self._first_index(heap))
+                out[mine] = found
         return out
+
+    def _first_index(self, heap: Heap) -> int:
+        """What indices into the database of the heap's view are counted from."""
+        return _OF_32_BITS if self._process.is_wow64 and heap.view == "x86" else 0
 
     def frames(self, heap: Heap, number: int) -> tuple[int, ...]:
         """Return addresses of a stack, innermost first; empty for number 0."""
-        return self._databases[heap.view].frames(number) or () if number else ()
+        first = self._first_index(heap)
+        raw = number - first if first and number >= first else number
+        return self._databases[heap.view].frames(raw) or () if raw else ()
 
     def _known(self, heap: Heap, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """The numbers without those that lead to no stack."""
