@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+import numpy as np
+
+from heapdump.analyses.shapes import LIBRARY_SHAPES, shapes
 from heapdump.analyses.usage import preview
+from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
 from heapdump.process.rtti import ClassName, class_at
 
@@ -27,13 +31,17 @@ class Content:
     class_name: ClassName | None
 
 
-def content_of(process: Process, view: View, address: int, size: int) -> Content:
-    """What `size` bytes look like: text, zeros, an object of a class, a list entry. Reads the first 64 of them."""
-    data = process.space.try_read(address, min(max(size, 0), PREVIEW_BYTES)) or b""
-    found = class_at(process, view, address) if len(data) >= view.pointer_bytes else None
+def content_of(process: Process, view: View, table: BlockTable, row: int) -> Content:
+    """What a block looks like: text, zeros, an object of a class, a string, a list entry. Reads its first 64 bytes."""
+    block = table.block(row)
+    data = process.space.try_read(block.address, min(block.size, PREVIEW_BYTES)) or b""
+    found = class_at(process, view, block.address) if len(data) >= view.pointer_bytes else None
     if found is not None:
         return Content(data, f"object of {found.kind} {found.name} ({found.module.name})", found)
-    return Content(data, "no bytes" if size <= 0 else _guess(process, data, view.pointer_bytes), None)
+    shaped = shapes(process, {block.heap: view}, table, np.array([row]), by_class=True).labels[0]
+    if shaped in LIBRARY_SHAPES or shaped.startswith("vtable "):
+        return Content(data, shaped, None)
+    return Content(data, "no bytes" if block.size <= 0 else _guess(process, data, view.pointer_bytes), None)
 
 
 def _guess(process: Process, data: bytes, pointer_bytes: int) -> str:

@@ -16,7 +16,7 @@ from heapdump.analyses.shapes import shapes, view_by_heap
 from heapdump.analyses.stacks import Stacks
 from heapdump.analyses.suppressions import Rule, Suppressions
 from heapdump.blocks.crt_blocks import CrtBlocks
-from heapdump.blocks.records import Heap
+from heapdump.blocks.records import Heap, Trust
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process
 from heapdump.process.symbols import Frame, Namer
@@ -56,11 +56,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class LeakGroup:
-    """One line: its key in words, the blocks, and the frames they have in common (innermost first)."""
+    """One line: its key in words, the blocks, and the frames they have in common (innermost first).
+
+    `trust`: of the key; what blocks hold is told by what they look like.
+    """
 
     key: str
     group: Group
     frames: tuple[Frame, ...]
+    trust: Trust = Trust.EXACT
 
 
 @dataclass(frozen=True)
@@ -141,12 +145,14 @@ class _Finder:
             return self._labelled(*by_source(self._process.space, rows, self._crt(rows)))
         views = view_by_heap(self._process, self._heaps)
         shaped = shapes(self._process, views, table, rows, by_class=by == "type")
-        return self._labelled(shaped.numbers, shaped.labels)
+        return self._labelled(shaped.numbers, shaped.labels, shaped.trusts)
 
-    def _labelled(self, numbers: NDArray[np.int64], labels: list[str]) -> list[LeakGroup]:
+    def _labelled(self, numbers: NDArray[np.int64], labels: list[str], trusts: Sequence[Trust] = ()) -> list[LeakGroup]:
+        """`trusts`: of the labels, by the same numbers; none given: all are exact."""
         self._grouped = (self._question.rows, numbers)
         groups = group(self._table, self._question.rows, numbers, range(len(labels)))
-        return [LeakGroup(labels[found.value], found, ()) for found in groups]
+        sure = trusts or [Trust.EXACT] * len(labels)
+        return [LeakGroup(labels[found.value], found, (), sure[found.value]) for found in groups]
 
     def by_stack(self, by: By) -> list[LeakGroup]:
         """Groups by stack, or by a part of it; stacks of the same frames are one."""

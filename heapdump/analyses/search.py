@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections.abc import Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +41,10 @@ def patterns(text: str, pointer_sizes: tuple[int, ...]) -> tuple[bytes, ...]:
 def containing(
     table: BlockTable, space: AddressSpace, rows: NDArray[np.int64], wanted: tuple[bytes, ...]
 ) -> NDArray[np.int64]:
-    """Those of the rows whose requested bytes hold one of the byte strings. Reads the memory of all rows once."""
+    """Those of the rows whose requested bytes hold one of the byte strings. Reads the memory of all rows once.
+
+    Of blocks inside each other a place belongs to the one that starts last.
+    """
     address, size = table.address[rows], table.size[rows]
     low, high = address.tolist(), (address + size).tolist()
     spans = merged(Span(a, b) for a, b in zip(low, high, strict=True))
@@ -49,9 +54,17 @@ def containing(
         for start in range(span.start, span.end, _WINDOW):
             piece = space.try_read(start, min(_WINDOW + longest, span.end - start))
             for pattern in wanted if piece else ():
-                for match in re.finditer(re.escape(pattern), piece or b"", re.DOTALL):
-                    at = start + match.start()
-                    i = int(np.searchsorted(address, np.uint64(at), side="right")) - 1
-                    if i >= 0 and at + len(pattern) <= high[i]:
-                        keep[i] = True
+                keep[list(_holders(piece or b"", start, pattern, low, high))] = True
     return rows[keep]
+
+
+def _holders(piece: bytes, start: int, pattern: bytes, low: list[int], high: list[int]) -> Iterator[int]:
+    """The blocks [low, high) that hold the pattern, of those in the memory `piece` at `start`; one search for each."""
+    at = piece.find(pattern)
+    while at >= 0:
+        i = bisect_right(low, start + at) - 1
+        if start + at + len(pattern) <= high[i]:
+            yield i
+        if i + 1 == len(low):
+            return
+        at = piece.find(pattern, low[i + 1] - start)  # what else block i may hold says nothing new

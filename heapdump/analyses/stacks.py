@@ -15,10 +15,12 @@ from heapdump.process.stack_db import FIRST_ADDRESS, StackDatabase
 _BATCH = 1 << 20
 Numbers = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
 Reader = Callable[[View, Heap, BlockTable], Numbers]
+_OF_32_BITS = 1 << 48
+"""Added to indices into the 32-bit database of a WOW64 process, which has another one: behind all user addresses."""
 
 
 class Stacks:
-    """Stack numbers of blocks (see `process.stack_db`), and their frames."""
+    """Stack numbers of blocks (see `process.stack_db`), and their frames; each number stands for one stack."""
 
     def __init__(
         self, process: Process, heaps: Sequence[Heap], table: BlockTable, readers: Mapping[HeapKind, Reader]
@@ -48,16 +50,24 @@ class Stacks:
         for heap in self._heaps:
             mine = np.flatnonzero(owners == heap.index)
             if heap.stack_traces and len(mine) and heap.kind in self._readers:
-                numbers = self._read(heap, rows[mine])
-                # a page heap's own record says what the number is; it stays an id where its frames cannot be read
-                out[mine] = numbers if heap.kind is HeapKind.PAGE else self._known(heap, numbers)
+                found = self._read(heap, rows[mine])
+                if heap.kind is not HeapKind.PAGE:  # whose own record says what the number is: an id even without frames
+                    found = self._known(heap, found)
+                    found[(found > 0) & (found < FIRST_ADDRESS)] += np.uint64(self._first_index(heap))
+                out[mine] = found
         return out
+
+    def _first_index(self, heap: Heap) -> int:
+        """What indices into the database of the heap's view are counted from."""
+        return _OF_32_BITS if self._process.is_wow64 and heap.view == "x86" else 0
 
     def frames(self, heap: Heap, number: int) -> tuple[int, ...]:
         """Return addresses of a stack, innermost first; empty for number 0."""
-        if not number or (heap.kind is HeapKind.PAGE and number < FIRST_ADDRESS):
+        first = self._first_index(heap)
+        raw = number - first if first and number >= first else number
+        if not raw or (heap.kind is HeapKind.PAGE and raw < FIRST_ADDRESS):
             return ()
-        return self._databases[heap.view].frames(number) or ()
+        return self._databases[heap.view].frames(raw) or ()
 
     def _known(self, heap: Heap, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """The numbers without those that lead to no stack."""

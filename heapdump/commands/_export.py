@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
+from click.core import ParameterSource
+
 from heapdump.commands._blocks import walk_gaps
 from heapdump.errors import WrongUsage
 from heapdump.render.text import printable
@@ -23,6 +26,27 @@ if TYPE_CHECKING:
 
 EXPORTS = ["folded", "speedscope", "pprof", "umdh", "flame"]
 _BATCH = 4096
+_OF_RECORDS = {"json_": "--json", "format_": "--format", "limit": "--limit", "explain": "--explain"}
+"""Options of tables and records, which an export is neither of."""
+
+
+def check_options(kind: str | None, by: str | None) -> None:
+    """Refuses what an export of this kind (None: no export) cannot do, rather than leave it out silently.
+
+    Raises:
+        WrongUsage: options that contradict each other; says what to do.
+    """
+    context = click.get_current_context()
+    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    if "weight" in given and kind != "folded":
+        raise WrongUsage("--weight is what folded lines count; the other exports have bytes and blocks: add --export folded")
+    if kind is None:
+        return
+    if by not in (None, "stack"):
+        raise WrongUsage(f"--export {kind} writes whole stacks, not groups by {by}; leave out --group-by, or --export")
+    for name, option in _OF_RECORDS.items():
+        if name in given:
+            raise WrongUsage(f"--export {kind} has a format of its own, with all stacks; leave out {option}, or --export")
 
 
 def export_stacks(request: Request, snapshot: Snapshot, leaks: Leaks, kind: str, *, by_blocks: bool) -> int:

@@ -60,7 +60,7 @@ def _content(snapshot: Snapshot, found: Located) -> Content | None:
     if found.block is None:
         return None
     view = snapshot.view_of(snapshot.heaps[found.block.heap])
-    return content_of(snapshot.process, view, found.block.address, found.block.size)
+    return content_of(snapshot.process, view, snapshot.walk.table, found.block.row)
 
 
 def _content_record(content: Content) -> Record:

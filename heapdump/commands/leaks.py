@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from heapdump.commands._blocks import frame_record, walk_gaps
-from heapdump.commands._export import EXPORTS, export_stacks
+from heapdump.commands._export import EXPORTS, check_options, export_stacks
 from heapdump.commands._shared import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 KEYS = ["stack", "caller", "module", "size", "heap", "type", "content", "source"]
 _SHOWN_FRAMES = 8
+_GUESSED = "class names are those of type information; all other keys say what the first bytes look like: guesses"
 
 
 def _sizes(found: LeakGroup) -> str:
@@ -76,6 +77,7 @@ def command(
     from heapdump.analyses.leaks import Question, find_leaks
 
     request.refuse_sorting("leaks")
+    check_options(export, by)
     rules = _suppressions(suppressions)
     with request.open() as snapshot:
         span = text.parse_span(size, text.parse_size, 1) if size else None
@@ -121,6 +123,7 @@ def _record(snapshot: Snapshot, found: LeakGroup) -> Record:
         "heaps": [hex(snapshot.heaps[heap].address) for heap in group.heaps],
         "frames": [frame_record(frame) for frame in found.frames],
         "sample": [hex(table.block(row).address) for row in group.sample],
+        "trust": found.trust.value,
     }
 
 
@@ -138,6 +141,8 @@ def _parts(
         total = f"{text.plural(leaks.blocks, 'busy block')} with {text.size(leaks.bytes)} in {text.plural(len(leaks.groups), 'group')}, by {leaks.by}"
         left = f"; left out: {text.plural(leaks.left_blocks, 'block')} with {text.size(leaks.left_bytes)} in smaller or suppressed groups"
         yield Lines([[(total, ""), (left if leaks.left_blocks else "", "dim")]])
+    if leaks.by in ("type", "content") and leaks.groups:
+        yield Lines([[(_GUESSED, "dim")]])
     if leaks.by == "stack" and any(found.frames for found in shown):
         folds = passes_on(question.skip) if not full_stacks else None
         for number, found in enumerate(shown, 1):

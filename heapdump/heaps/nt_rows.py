@@ -15,6 +15,7 @@ from heapdump.process.model import View
 
 _LOOKASIDE_LISTS = 128
 _LOOKASIDE = 1
+_DEEPEST = (256).to_bytes(2, "little")
 _MOST_LEAD = 255 * 8  # the table counts the bytes before the user data in 8 bits of 8 bytes
 _TABLE_BYTES = 8 << 32  # the table counts occupied bytes in 32 bits of 8 bytes
 
@@ -100,9 +101,29 @@ def _list(view: View, head: int, granule: int) -> Iterator[int]:
 
 
 def lookaside_block(view: View, heap: Heap, generation: Generation) -> int:
-    """The user address of the block that holds the lookaside lists of an old heap, or 0."""
-    if not generation.is_old or heap.front_end != "lookaside":
+    """The user address of the block that holds the lookaside lists of an old heap, or 0.
+
+    XP keeps that block when the low-fragmentation heap replaces the lists (seen on 2600.5512, lfh): it is the heap's
+    first, and each of its records still names the greatest depth of a list.
+    """
+    if not generation.is_old:
         return 0
-    return view.space.try_pointer(heap.address + generation.layout["_HEAP"].offset("FrontEndHeap")) or 0
+    if heap.front_end == "lookaside":
+        return view.space.try_pointer(heap.address + generation.layout["_HEAP"].offset("FrontEndHeap")) or 0
+    first = _first_block(view, heap, generation) if heap.front_end == "lfh" else 0
+    return first if first and _has_lists(view, generation, first) else 0
 
 
+def _first_block(view: View, heap: Heap, generation: Generation) -> int:
+    """User address of the entry behind the header of the heap's own segment, 0 where that is not in the dump."""
+    offset = generation.layout["_HEAP_SEGMENT"].offset("FirstEntry")
+    header = next((segment.address for segment in heap.segments if segment.span.start == heap.address), 0)
+    entry = view.space.try_pointer(header + offset) if header else None
+    return entry + generation.granule if entry else 0
+
+
+def _has_lists(view: View, generation: Generation, block: int) -> bool:
+    """True where 128 records {list head, depth u16, greatest depth u16 …} of lookaside lists lie in the block."""
+    size, head = generation.layout["_HEAP_LOOKASIDE"].size, 2 * view.pointer_bytes
+    data = view.space.try_read(block, _LOOKASIDE_LISTS * size)
+    return data is not None and {data[at : at + 2] for at in range(head + 2, len(data), size)} == {_DEEPEST}

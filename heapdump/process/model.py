@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from heapdump import layouts
 from heapdump.dump.streams import ExceptionRecord, MiscInfo, PdbId, UnloadedModule
 from heapdump.layouts import Layout
@@ -170,6 +173,20 @@ class Process:
     def module_map(self) -> SpanMap[Module]:
         """Modules by address."""
         return SpanMap((m.span, m) for m in self.modules)
+
+    def in_modules(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which addresses lie in a loaded module; (n,) bool."""
+        starts, ends = self._module_edges
+        if not len(starts):
+            return np.zeros(len(addresses), bool)
+        i = np.maximum(np.searchsorted(starts, addresses, side="right"), 1) - 1
+        inside: NDArray[np.bool_] = (addresses >= starts[i]) & (addresses < ends[i])
+        return inside
+
+    @cached_property
+    def _module_edges(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        spans = [span for span, _ in self.module_map]
+        return np.array([span.start for span in spans], np.uint64), np.array([span.end for span in spans], np.uint64)
 
     @property
     def exception_words(self) -> str:

@@ -12,27 +12,22 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from heapdump.memory.regions import Kind, State
+from heapdump.memory.regions import State
+from heapdump.process.generated import GeneratedCode
 from heapdump.process.images import Image, open_image
 from heapdump.process.model import Module, Process
 from heapdump.process.pdb import Symbols, open_symbols
 from heapdump.spans import SpanMap
 
-_EXECUTABLE = 0xF0  # PAGE_EXECUTE… (winnt.h)
 _FARTHEST_GUESS = 0x4000
 """Bytes behind an export beyond which it names nothing where function bounds are not known: few functions are longer."""
-
-_RUNTIMES = {
-    "clr.dll": ".NET", "coreclr.dll": ".NET", "mscorwks.dll": ".NET", "mono-2.0-sgen.dll": "Mono", "jvm.dll": "Java",
-    "v8.dll": "V8", "node.exe": "V8", "chrome.dll": "V8", "electron.exe": "V8", "libcef.dll": "V8",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """A code address with its name. `offset` counts from the symbol, or from the module where there is no symbol.
 
-    `module` None: in no loaded module; `note` says what is there (unloaded module, managed code …).
+    `module` None: in no loaded module; `note` says what is there and why (unloaded module, .NET code …).
     """
 
     address: int
@@ -72,7 +67,7 @@ class Namer:
         self._unloaded = SpanMap((module.span, module) for module in process.unloaded)
         self.image = cache(self._image)
         self.name = cache(self._name)
-        self._runtimes = sorted({_RUNTIMES[m.name.lower()] for m in process.modules if m.name.lower() in _RUNTIMES})
+        self._generated = GeneratedCode(process, self.image)
 
     def frame(self, address: int) -> Frame:
         """The frame of a return address: the call before it counts, which may be the last of its function."""
@@ -132,11 +127,10 @@ class Namer:
         if gone is not None:
             offset = address - gone.span.start
             return Frame(address, gone.name, None, offset, None, None, "derived", "unloaded")
+        found = self._generated.at(address)
+        if found is not None:
+            return Frame(address, None, None, None, None, None, found.trust, found.note)
         regions = self._process.regions
         i = regions.index_at(address)
-        if i is None or regions.state[i] != State.MEM_COMMIT:
-            return Frame(address, None, None, None, None, None, "exact", "no memory" if regions.is_complete_map else "")
-        if regions.type[i] == Kind.MEM_PRIVATE and int(regions.protect[i]) & _EXECUTABLE:
-            what = f"generated code, perhaps {' or '.join(self._runtimes)}" if self._runtimes else "generated code"
-            return Frame(address, None, None, None, None, None, "exact", what)
-        return Frame(address, None, None, None, None, None, "exact", "")
+        is_free = regions.is_complete_map and (i is None or regions.state[i] != State.MEM_COMMIT)
+        return Frame(address, None, None, None, None, None, "exact", "no memory" if is_free else "")

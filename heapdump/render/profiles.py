@@ -57,7 +57,9 @@ def speedscope(samples: Sequence[Sample], name: str) -> str:
     for frame in numbers:
         entry: dict[str, object] = {"name": frame.name}
         if frame.file:
-            entry |= {"file": frame.file, "line": frame.line}
+            entry["file"] = frame.file
+        if frame.line is not None:
+            entry["line"] = frame.line
         frames.append(entry)
 
     def profile(title: str, unit: str, weights: list[int]) -> dict[str, object]:

@@ -128,6 +128,24 @@ def test_pages_committed_against_the_heaps_own_list_have_a_line_of_their_own(ope
         assert in_segments(items) == heap.truth.committed_bytes
 
 
+def test_pages_that_windows_took_out_of_a_free_block_are_no_free_bytes(open_built):
+    """8 and later give whole pages inside a free block back; no list of the heap names them, the memory map does."""
+    heap = heap_of(TEN, [("busy", 100), ("free", 900), ("busy", 50)]).build()
+    truth, first = heap.truth, heap.truth.free[0]
+    start, end = -(-first.entry // 0x1000) * 0x1000 + 0x1000, (first.entry + first.entry_size) & ~0xFFF
+    (base, size, *committed), *others = heap.regions
+    assert end - start == 0x1000 and base < start < end < base + size
+    pieces = (base, start - base, *committed), (start, end - start, "MEM_RESERVE", "MEM_PRIVATE", 0, base), (end, base + size - end, *committed)
+    built = process_of(TEN, replace(heap, regions=(*pieces, *others))).build()
+    with open_built(without_memory(built, (start, end))) as snapshot:
+        assert (snapshot.walk.findings, snapshot.walk.gaps) == ((), ())
+        items = {item.item: item.bytes for item in assert_adds_up(snapshot).reconciliation}
+    assert items["heap segments: free blocks"] == truth.free_bytes - (end - start)
+    assert items["heap segments: busy blocks"] == 150
+    assert "heap segments: not walked" not in items
+    assert in_segments(items) == truth.committed_bytes - (end - start)
+
+
 def test_without_memory_map_nothing_is_called_free_and_shares_are_not_known(open_built):
     with open_built(without_stream(rich().build(), 16)) as snapshot:
         summary = assert_adds_up(snapshot)

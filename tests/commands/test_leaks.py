@@ -118,7 +118,7 @@ def test_the_table_has_suspects_and_folded_stacks(recorded):
 def test_without_recorded_stacks_it_says_how_to_record_them(tmp_path):
     heap = NtHeapBuilder(base=0x20000000000)
     contents = [b"", b"\0" * 16, b"\xcc" * 16, b"connection string", "wide text".encode("utf-16-le"), struct.pack("<Q", 5)]
-    contents.append(struct.pack("<I", 18) + "wide text".encode("utf-16-le"))
+    contents.append(struct.pack("<II", 0, 18) + "wide text\0".encode("utf-16-le"))
     for content in contents:
         heap.busy(max(len(content), 24), content.ljust(24, content[:1] or b"\0") if content in (b"", b"\0" * 16, b"\xcc" * 16) else content)
     pointer = heap.busy(64)
@@ -135,7 +135,11 @@ def test_without_recorded_stacks_it_says_how_to_record_them(tmp_path):
         "zeros": 3, "one repeated byte": 1, "text (ASCII)": 1, "text (UTF-16)": 1, "small number": 1, "counted string (BSTR)": 1,
         "pointers to heap blocks": 1, "no bytes": 1,
     }  # fmt: skip
-    assert run(str(path)).exit_code == 0
+    assert {g["key"] for g in document["data"] if g["trust"] == "exact"} == {"no bytes"}
+    assert {g["trust"] for g in document["data"]} == {"exact", "guess"}
+    shown = run(str(path))
+    assert shown.exit_code == 0
+    assert "all other keys say what the first bytes look like: guesses" in shown.stdout
 
 
 def test_exports_hold_what_the_table_holds(recorded, tmp_path):
@@ -154,6 +158,32 @@ def test_exports_hold_what_the_table_holds(recorded, tmp_path):
         path = tmp_path / kind
         assert run(recorded, "--export", kind, "-o", str(path)).exit_code == 0
         assert path.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize("kind", ["folded", "speedscope", "pprof", "umdh", "flame"])
+@pytest.mark.parametrize("options", [
+    ("--json",), ("--format", "json"), ("--format", "csv"), ("--format", "table"), ("--group-by", "caller"), ("--group-by", "type"),
+    ("--limit", "3"), ("--explain",),
+])  # fmt: skip
+def test_what_an_export_cannot_do_is_a_usage_error_that_says_what_to_leave_out(recorded, kind, options, tmp_path):
+    path = tmp_path / "out"
+    result = run(recorded, "--export", kind, *options, "-o", str(path))
+    assert (result.exit_code, result.stdout, path.exists()) == (2, "", False)
+    assert f"leave out {options[0]}, or --export" in result.stderr
+
+
+def test_what_an_export_does_anyway_may_be_asked_for(recorded):
+    plain = run(recorded, "--export", "folded").stdout
+    for options in (("--group-by", "stack"), ("--full-stacks",), ("--all",), ("--weight", "bytes")):
+        result = run(recorded, "--export", "folded", *options)
+        assert (result.exit_code, result.stdout) == (0, plain)
+
+
+def test_a_weight_without_folded_lines_is_a_usage_error(recorded):
+    for options in ((), ("--export", "speedscope"), ("--export", "pprof")):
+        result = run(recorded, "--weight", "blocks", *options)
+        assert result.exit_code == 2
+        assert "add --export folded" in result.stderr
 
 
 def test_there_is_nothing_to_export_without_stacks(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 import heapdump
 from heapdump import kernels
 from heapdump.blocks.table import BlockKind
+from heapdump.blocks.walk import Walk
 from heapdump.kernels import chain
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 
@@ -131,22 +133,82 @@ def test_random_damage_never_ends_the_walk_nor_overlaps_blocks(
     assert base == built.truth.address
 
 
-@pytest.mark.parametrize(("arch", "number"), [("x64", 19041), ("x86", 7601), ("x86", 2600)])
-def test_the_compiled_walk_is_the_plain_one(
-    arch: Literal["x64", "x86"], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def old_heap(arch: Literal["x64", "x86"], number: int) -> BuiltHeap:
+    """A heap of XP or Server 2003 with lookaside lists and some blocks, one of them as large as the lists."""
+    base = 0x20000000000 if arch == "x64" else 0x1000000
+    heap = NtHeapBuilder(arch=arch, build=number, base=base, front_end="lookaside")
+    for size in (24, 128 * (0x40 if arch == "x64" else 0x30), 100):
+        heap.busy(size)
+    return heap.build()
+
+
+@pytest.mark.parametrize(("arch", "number"), [("x86", 2600), ("x64", 3790)])
+def test_the_block_of_the_lookaside_lists_is_the_heaps_own(arch: Literal["x64", "x86"], number: int, tmp_path: Path) -> None:
+    built = old_heap(arch, number)
+    with opened(built, tmp_path) as snapshot:
+        table = snapshot.walk.table
+        assert busy(snapshot) == wanted(built)
+        assert {b.user for b in built.truth.internal} < {b.address for b in table.blocks(np.flatnonzero(table.is_internal))}
+
+
+@pytest.mark.parametrize("has_lists", [True, False])
+@pytest.mark.parametrize(("arch", "number", "at"), [("x86", 2600, 0x586), ("x64", 3790, 0xAE2)])
+def test_it_stays_the_heaps_own_when_the_low_fragmentation_heap_replaces_the_lists(
+    arch: Literal["x64", "x86"], number: int, at: int, has_lists: bool, tmp_path: Path
 ) -> None:
-    built = build(arch, number, [("busy", 10 + 3 * i) for i in range(200)] + [("free", 40)])
-    kernels.compiled.cache_clear()
-    with opened(built, tmp_path) as snapshot:
-        plain = snapshot.walk.table
-    assert not kernels.compiled.cache_info().currsize
-    monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
-    with opened(built, tmp_path) as snapshot:
-        quick = snapshot.walk.table
-    assert kernels.compiled.cache_info().currsize
-    kernels.compiled.cache_clear()
-    for name in ("entry", "units", "spare", "lead", "heap", "tags"):
-        assert getattr(plain, name).tolist() == getattr(quick, name).tolist()
+    """`at`: offset of FrontEndHeapType. Seen on 2600.5512; without lists in it the first block is the program's."""
+    built = old_heap(arch, number)
+    (lists,), pointer = built.truth.internal, 8 if arch == "x64" else 4
+    memory = bytearray(built.memory[0][1])
+    memory[at] = 2
+    for i in range(128 * has_lists):
+        place = lists.user - built.truth.address + i * lists.size // 128 + 2 * pointer
+        memory[place : place + 4] = b"\x04\0\0\x01"
+    changed = replace(built, memory=((built.truth.address, bytes(memory)), *built.memory[1:]))
+    with opened(changed, tmp_path) as snapshot:
+        assert snapshot.heaps[0].front_end == "lfh"
+        first = set() if has_lists else {(lists.user, lists.size, lists.entry_size)}
+        assert busy(snapshot) == wanted(built) | first
+
+
+def both_ways(built: BuiltHeap, tmp_path: Path, damage: dict[int, bytes] | None = None) -> tuple[Walk, Walk]:
+    """What the plain and the compiled walk make of a heap."""
+    with pytest.MonkeyPatch.context() as patch:
+        kernels.compiled.cache_clear()
+        with opened(built, tmp_path, damage) as snapshot:
+            plain = snapshot.walk
+            assert len(plain.table) and not kernels.compiled.cache_info().currsize
+        patch.setattr(kernels, "WORTH_COMPILING", 0)
+        with opened(built, tmp_path, damage) as snapshot:
+            quick = snapshot.walk
+            assert len(quick.table) and kernels.compiled.cache_info().currsize
+        kernels.compiled.cache_clear()
+    return plain, quick
+
+
+def assert_same(plain: Walk, quick: Walk) -> None:
+    assert [column.tolist() for column in plain.table.columns()] == [column.tolist() for column in quick.table.columns()]
+    assert (plain.counts, plain.findings, plain.gaps) == (quick.counts, quick.findings, quick.gaps)
+
+
+@pytest.mark.parametrize(("arch", "number"), [("x64", 19041), ("x86", 7601), ("x86", 2600)])
+def test_the_compiled_walk_is_the_plain_one(arch: Literal["x64", "x86"], number: int, tmp_path: Path) -> None:
+    assert_same(*both_ways(build(arch, number, [("busy", 10 + 3 * i) for i in range(200)] + [("free", 40)]), tmp_path))
+
+
+@pytest.mark.parametrize(("arch", "number"), [("x64", 19041), ("x86", 7601), ("x64", 6002)])
+def test_an_entry_that_says_too_early_that_it_is_the_last_is_found_by_both_walks(
+    arch: Literal["x64", "x86"], number: int, tmp_path: Path
+) -> None:
+    built = build(arch, number, [("busy", 10 + 3 * i) for i in range(40)])
+    last = built.truth.busy[20]
+    unused = last.entry + (15 if arch == "x64" else 7)  # this byte is never encoded
+    plain, quick = both_ways(built, tmp_path, {unused: b"\3"})
+    assert_same(plain, quick)
+    assert [(f.kind, f.address) for f in plain.findings] == [("ucr", last.entry + last.entry_size)]
+    blocks = list(plain.table.blocks(np.arange(len(plain.table))))
+    assert {b.user for b in built.truth.busy} <= {b.address for b in blocks}
+    assert {(b.trust.value, b.entry > last.entry) for b in blocks} == {("exact", False), ("derived", True)}
 
 
 def test_small_dumps_never_load_numba(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.heaps.plans import GENERATIONS, Generation, heap_of, process_of
-from tests.patching import poke, word
+from tests.patching import peek, poke, word
 
 ACTIONS = [("busy", 40), ("free", 20), ("busy", 9), ("free", 3), ("busy", 100), ("free", 700), ("busy", 5), ("free", 20), ("busy", 1)]
 TEN = Generation("x64", 19041)
@@ -42,6 +42,22 @@ def test_lists_that_lead_into_each_other_end(open_built):
         lists = snapshot.free_lists(snapshot.heaps[0])
         assert lists is not None and not lists.is_whole
         assert set(lists.entry.tolist()) <= {free.entry for free in built.truth.free}
+
+
+@pytest.mark.parametrize("generation", GENERATIONS, ids=str)
+def test_a_busy_entry_on_a_free_list_is_not_counted_and_the_lists_are_not_whole(open_built, generation):
+    built = heap_of(generation, ACTIONS).build()
+    victim = built.truth.free[1]
+    header = victim.entry + (8 if generation.arch == "x64" else 0)
+    dump = process_of(generation, built).build()
+    # flags, and with them the checksum of the first three bytes; plain in a header before Vista
+    flips = (2, 3) if generation.build >= 6000 else (5,)
+    data = poke(dump, *((header + at, bytes([peek(dump, header + at, 1) ^ 1])) for at in flips))
+    with open_built(data) as snapshot:
+        lists = snapshot.free_lists(snapshot.heaps[0])
+        assert lists is not None and not lists.is_whole
+        linked = sorted(zip(lists.entry.tolist(), lists.size.tolist(), strict=True))
+        assert linked == sorted((free.entry, free.entry_size) for free in built.truth.free if free != victim)
 
 
 def test_a_heap_of_another_kind_has_none(open_built):

@@ -61,7 +61,8 @@ def test_an_object_is_named_by_its_vtable(open_built, arch):
         found = class_of_vtable(snapshot.process, view, vtable)
         assert found is not None
         assert (found.name, found.decorated, found.kind, found.module.name) == ("vision::ImageTask", NAME.decode(), "class", "vision.dll")
-        content = content_of(snapshot.process, view, address, OBJECT_BYTES)
+        table = snapshot.walk.table
+        content = content_of(snapshot.process, view, table, table.at(address)[0])
         assert content.guess == "object of class vision::ImageTask (vision.dll)"
         assert content.class_name == found
 
@@ -84,7 +85,8 @@ def test_damaged_type_information_names_nothing(open_built, arch, damage):
     with open_built(built) as snapshot:
         view = snapshot.process.views[0]
         assert class_of_vtable(snapshot.process, view, vtable) is None
-        assert "perhaps an object with virtual functions" in content_of(snapshot.process, view, address, OBJECT_BYTES).guess
+        table = snapshot.walk.table
+        assert "perhaps an object with virtual functions" in content_of(snapshot.process, view, table, table.at(address)[0]).guess
 
 
 @pytest.mark.parametrize("arch", ["x64", "x86"])

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import heapdump
 from heapdump.cli import cli
 from heapdump.process.model import Module
 from heapdump.process.stack_db import StackDatabase
 from heapdump.spans import Span
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.patching import poke
+from tests.render.test_profiles import read_log
 
 UST = 0x08000002
 RECORDS = 0x5000000
@@ -112,3 +115,58 @@ def test_the_database_of_xp_is_found_and_counts_its_entries(open_built, added, e
         found = StackDatabase(process, process.views[0])
         assert [found.frames(number) for number in (1, 2)] == expected
         assert found.frames(3) is None
+
+
+LATER = {"x64": (8, 0x88, 0xA8, 0xB4, 0xB8), "x86": (4, 0x48, 0x58, 0x60, 0x64)}
+"""Pointer size; CommitBase, NextFreeUpperMemory, NumberOfEntriesAdded and EntryIndexArray of the database since 7."""
+
+
+def later_database(process: ProcessBuilder, arch: str, at: int, frames: tuple[int, ...]) -> None:
+    """A database with one stack, number 1, in two committed pages."""
+    pointer, base, free, count, array = LATER[arch]
+    low, high, top = bytearray(0x1000), bytearray(0x1000), at + 0x10000
+    struct.pack_into("<HH", low, 0x400 + pointer + 4, 1, len(frames))
+    low[0x408 + pointer : 0x408 + pointer + len(frames) * pointer] = words(pointer, *frames)
+    for offset, value in ((base, at), (free, top - pointer), (array, top)):
+        low[offset : offset + pointer] = words(pointer, value)
+    low[count] = 1
+    high[-pointer:] = words(pointer, at + 0x400)
+    process.region(at, 0x10000).memory(at, bytes(low)).memory(top - 0x1000, bytes(high))
+
+
+def words(pointer: int, *values: int) -> bytes:
+    return b"".join(value.to_bytes(pointer, "little") for value in values)
+
+
+def test_the_same_index_in_both_views_of_a_process_is_two_stacks(write_dump):
+    built = ProcessBuilder(arch="wow64", build=19041)
+    changes: list[tuple[int, bytes]] = []
+    frames = {"x64": (0x7FF956301234,), "x86": (0x77501234, 0x77502345)}
+    ntdll = {"x64": (built.plan.ntdll + 0x1F3000, 0x6000000), "x86": (built.plan.ntdll32 + 0x19B000, 0x6100000)}
+    blocks = []
+    for arch, base in (("x64", 0x20000000000), ("x86", 0x1000000)):
+        pointer = LATER[arch][0]
+        heap = NtHeapBuilder(arch=arch, build=19041, base=base, flags=UST)
+        blocks.append(heap.busy(100, bytes([0x40]) * 100))
+        done = heap.build()
+        data, at = ntdll[arch]
+        later_database(built.heap(done), arch, at, frames[arch])
+        (entry,) = done.truth.busy
+        header = entry.entry + (8 if arch == "x64" else 0)
+        flags = dict(done.memory)[base][header + 2 - base : header + 4 - base]
+        changes += [(data, words(pointer, at)), (header + 2, bytes(value ^ 2 for value in flags))]  # HEAP_ENTRY_EXTRA, checksum
+        changes.append((entry.entry + entry.entry_size - 2 * pointer, b"\1\0"))
+    path = write_dump(poke(built.build(), *changes))
+    with heapdump.open_dump(path) as snapshot:
+        table, stacks = snapshot.walk.table, snapshot.stacks
+        rows = np.array([table.at(address)[0] for address in blocks])
+        numbers = stacks.numbers(rows).tolist()
+        owners = [snapshot.heaps[heap] for heap in table.heap[rows].tolist()]
+        assert [stacks.frames(heap, number) for heap, number in zip(owners, numbers, strict=True)] == [*frames.values()]
+        assert len({*numbers}) == 2 and 1 in numbers
+    groups = json.loads(CliRunner().invoke(cli, ["leaks", str(path), "--group-by", "stack", "--json"]).stdout)["data"]
+    assert {tuple(int(f["address"], 16) for f in g["frames"]) for g in groups} == {*frames.values()}
+    every = json.loads(CliRunner().invoke(cli, ["blocks", str(path), "--json"]).stdout)["data"]
+    assert {(row["address"], row["stack"]) for row in every} == {(hex(a), n) for a, n in zip(blocks, numbers, strict=True)}
+    _, logged = read_log(CliRunner().invoke(cli, ["leaks", str(path), "--export", "umdh"]).stdout.replace("\n", "\r\n"))
+    assert {*logged.values()} == {*frames.values()}

@@ -17,7 +17,10 @@ from heapdump.render.flame import flame
 from heapdump.render.profiles import NO_STACK, Sample, SampleFrame, folded, pprof, speedscope
 from heapdump.render.umdh import Allocation, log
 
-FRAMES = st.builds(SampleFrame, st.sampled_from(["a!f", "a!g", "b;c", "<script>", "ü\u2028"]), st.integers(0, 1 << 40), st.none())
+FRAMES = st.builds(
+    SampleFrame, st.sampled_from(["a!f", "a!g", "b;c", "<script>", "ü\u2028"]), st.integers(0, 1 << 40),
+    st.sampled_from([None, "a.cpp", r"C:\ü.cpp"]), st.sampled_from([None, 0, 12]),
+)  # fmt: skip
 SAMPLES = st.lists(
     st.builds(Sample, st.lists(FRAMES, max_size=6).map(tuple), st.integers(1, 1 << 30), st.integers(0, 1 << 45)), max_size=12
 )
@@ -36,15 +39,67 @@ def test_folded_lines_have_the_samples_sums(samples):
         assert [stack.split(";") for stack, _, _ in lines] == [[n.replace(";", ":") for n in reversed(names(s))] for s in samples]
 
 
+def has_members(value: object, required: dict[str, type], optional: dict[str, type]) -> bool:
+    """An object with these members of these types and no others."""
+    known = required | optional
+    if not isinstance(value, dict) or not required.keys() <= value.keys() <= known.keys():
+        return False
+    return all(isinstance(member, known[name]) and not isinstance(member, bool) for name, member in value.items())
+
+
+def is_sampled_profile(value: dict, frames: int) -> bool:
+    """A profile of type "sampled" whose stacks name only frames that are there."""
+    types = {"type": str, "name": str, "unit": str, "startValue": int, "endValue": int, "samples": list, "weights": list}
+    if not has_members(value, types, {}) or value["type"] != "sampled":
+        return False
+    numbers = [number for stack in value["samples"] for number in stack]
+    return (
+        value["unit"] in ("bytes", "microseconds", "milliseconds", "nanoseconds", "none", "seconds")
+        and all(isinstance(stack, list) and stack for stack in value["samples"])
+        and all(type(number) is int and 0 <= number < frames for number in numbers)
+        and all(type(weight) is int and weight >= 0 for weight in value["weights"])
+        and len(value["samples"]) == len(value["weights"])
+        and value["endValue"] - value["startValue"] == sum(value["weights"])
+    )
+
+
+def is_speedscope(document: object) -> bool:
+    """What https://www.speedscope.app/file-format-schema.json demands of sampled profiles, and that its numbers agree."""
+    types = {"$schema": str, "shared": dict, "profiles": list}
+    if not has_members(document, types, {"name": str, "exporter": str, "activeProfileIndex": int}):
+        return False
+    frames, profiles = document["shared"].get("frames"), document["profiles"]
+    return (
+        document["$schema"] == "https://www.speedscope.app/file-format-schema.json"
+        and document["shared"].keys() == {"frames"} and isinstance(frames, list)
+        and all(has_members(frame, {"name": str}, {"file": str, "line": int, "col": int}) for frame in frames)
+        and all(is_sampled_profile(profile, len(frames)) for profile in profiles)
+        and document.get("activeProfileIndex", 0) in range(len(profiles))
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "value"), [
+    (("$schema",), "x"), (("shared", "frames", 0, "line"), None), (("shared", "frames", 0, "name"), 5), (("profiles", 0, "unit"), "kB"),
+    (("profiles", 0, "weights"), [1, 2]), (("profiles", 0, "samples", 0, 0), 1), (("profiles", 0, "samples", 0, 0), 0.0),
+    (("profiles", 1, "endValue"), 4), (("profiles", 1, "type"), "evented"), (("profiles", 0, "name"), None), (("activeProfileIndex",), 2),
+])  # fmt: skip
+def test_the_rules_themselves_refuse_what_breaks_them(path, value):
+    document = json.loads(speedscope([Sample((SampleFrame("f", 1, "f.c", 3),), 3, 30)], "x"))
+    assert is_speedscope(document)
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    assert not is_speedscope(document)
+
+
 @given(samples=SAMPLES)
 def test_speedscope_keeps_its_schemas_promises(samples):
     document = json.loads(speedscope(samples, "x"))
-    assert document["$schema"] == "https://www.speedscope.app/file-format-schema.json"
+    assert is_speedscope(document)
     frames = [frame["name"] for frame in document["shared"]["frames"]]
     for profile, weights in zip(document["profiles"], ([s.bytes for s in samples], [s.blocks for s in samples]), strict=True):
-        assert profile["type"] == "sampled" and profile["unit"] in ("bytes", "none")
         assert profile["weights"] == weights
-        assert (profile["startValue"], profile["endValue"]) == (0, sum(weights))
         assert [[frames[i] for i in stack] for stack in profile["samples"]] == [names(s)[::-1] for s in samples]
 
 
