@@ -120,7 +120,9 @@ class HeapWalk:
         stretch, words = window.stretches[k], window.words
         address = stretch.base + at * window.granule
         hole = next((span for span in window.missing if address in span), None)
-        good = next_good_header(self._generation, words, at + 1, stretch.stop, stretch.end)
+        good = self._behind_wrong_size(window, k, at) or next_good_header(
+            self._generation, words, at + 1, stretch.stop, stretch.end
+        )
         until = stretch.base + (good[0] if good else stretch.stop) * window.granule
         self._is_trusted, self._is_lost, self._batch = False, good is None, _FIRST_BATCH
         if hole is not None:
@@ -139,6 +141,14 @@ class HeapWalk:
             return stretch.stop
         self._previous = good[1]
         return good[0]
+
+    def _behind_wrong_size(self, window: Window, k: int, at: int) -> tuple[int, int] | None:
+        """Before Vista no checksum tells that the entry before lied about its size: the header truly behind it, if any."""
+        stretch, entry = window.stretches[k], at - self._previous
+        if not self._generation.is_old or not self._previous or entry < stretch.start:
+            return None
+        good = next_good_header(self._generation, window.words, entry + 1, at, stretch.end)
+        return good if good is not None and good[0] - good[1] == entry else None
 
     def _raw(self, window: Window, at: int) -> int:
         return int(window.words[at * self._generation.stride + self._generation.lead]) & (1 << 64) - 1
