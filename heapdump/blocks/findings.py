@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-FindingKind = Literal["segment", "ucr", "virtual_list", "entry_header", "lfh_subsegment", "free_list"]
+FindingKind = Literal[
+    "segment", "ucr", "virtual_list", "entry_header", "lfh_subsegment", "vs_chunk", "large_metadata", "free_list"
+]
 Severity = Literal["error", "warning"]
 
 

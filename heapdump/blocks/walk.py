@@ -46,11 +46,17 @@ class Check:
         return min(self.stated, self.walked) / max(self.stated, self.walked)
 
 
+_NESTED = (BlockKind.LFH, BlockKind.VS)
+"""Kinds whose blocks lie inside blocks of the allocator's own."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeapCount:
     """What was counted in one heap. `kinds`: those that have blocks, in the order of `BlockKind`.
 
-    `internal_*`: the allocator's own blocks and the bytes they occupy; the slots of the front end lie inside them.
+    `internal_*`: the allocator's own blocks and the bytes they occupy; the slots of the front end and the chunks of VS
+    subsegments lie inside them. `uncommitted_*`: of all bytes in segments, and of those in free blocks, what is not
+    committed by the memory map (segment heaps; NT heaps have no such bytes by their own lists).
     `integrity` = share of headers that verified, lowered by each of `checks` that does not hold; None without headers.
     """
 
@@ -60,6 +66,8 @@ class HeapCount:
     headers: int
     integrity: float | None
     checks: tuple[Check, ...] = ()
+    uncommitted_bytes: int = 0
+    uncommitted_free_bytes: int = 0
 
     @property
     def busy_blocks(self) -> int:
@@ -93,15 +101,19 @@ class HeapCount:
 
     @property
     def overhead_bytes(self) -> int:
-        """Headers, bytes behind the requested ones, and the allocator's own blocks, as far as no slot lies in them."""
-        slots = sum(kind.busy_entry_bytes + kind.free_bytes for kind in self.of(BlockKind.LFH))
-        return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in self.kinds) + self.internal_bytes - slots
+        """Headers, bytes behind the requested ones, and the allocator's own blocks, as far as no block lies in them.
+
+        Committed ones only.
+        """
+        nested = sum(kind.busy_entry_bytes + kind.free_bytes for kind in self.of(*_NESTED))
+        own = self.internal_bytes - nested - (self.uncommitted_bytes - self.uncommitted_free_bytes)
+        return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in self.kinds) + own
 
     @property
     def segment_bytes(self) -> int:
-        """Bytes of all entries that were walked in segments: of a whole walk their committed bytes."""
-        inside = self.of(BlockKind.BACKEND, BlockKind.LOOKASIDE)
-        return sum(kind.busy_entry_bytes + kind.free_bytes for kind in inside) + self.internal_bytes
+        """Committed bytes of all entries that were walked in segments: of a whole walk all that are committed there."""
+        inside = self.of(BlockKind.BACKEND, BlockKind.LOOKASIDE, BlockKind.PAGES)
+        return sum(kind.busy_entry_bytes + kind.free_bytes for kind in inside) + self.internal_bytes - self.uncommitted_bytes
 
     def of(self, *kinds: BlockKind) -> Iterable[KindCount]:
         """The counts of these kinds."""

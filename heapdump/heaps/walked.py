@@ -18,13 +18,18 @@ from heapdump.process.model import Process, View
 
 @dataclass
 class Walked:
-    """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held."""
+    """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held.
+
+    `uncommitted_bytes`, `uncommitted_free_bytes`: see `HeapCount`.
+    """
 
     findings: list[Finding] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     headers: int = 0
     good_headers: int = 0
     has_more_gaps: bool = False
+    uncommitted_bytes: int = 0
+    uncommitted_free_bytes: int = 0
 
     def find(self, finding: Finding) -> None:
         """Keeps a finding; of a heap that is damaged all over, the first ones."""
@@ -48,6 +53,8 @@ class Walked:
         self.gaps += other.gaps
         self.headers += other.headers
         self.good_headers += other.good_headers
+        self.uncommitted_bytes += other.uncommitted_bytes
+        self.uncommitted_free_bytes += other.uncommitted_free_bytes
 
 
 @dataclass
