@@ -53,7 +53,7 @@ def _damage(heaps: Sequence[Heap]) -> Iterator[Headline]:
 
 def _unwalked(heaps: Sequence[Heap]) -> Iterator[Headline]:
     for kind, words in ((HeapKind.SEGMENT, "segment heap"), (HeapKind.PAGE, "page heap")):
-        mine = [heap for heap in heaps if heap.kind is kind]
+        mine = [heap for heap in heaps if heap.kind is kind and not heap.segments]
         if mine:
             names = f"{mine[0].address:#x}" if len(mine) == 1 else f"{len(mine)} heaps"
             yield Headline(f"{names}: {words}, whose memory this version counts as {UNKNOWN}", ("heaps",))

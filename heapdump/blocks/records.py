@@ -36,7 +36,7 @@ ViewName = Literal["x64", "x86"]
 class Segment:
     """One reservation of a heap: [span.start, span.end) reserved, `uncommitted` as an NT heap's own list says.
 
-    Segment heaps keep no such list: there it is what the memory map says.
+    Segment heaps keep no such list: there it is what the memory map says, and `unit_bytes` is the unit of page ranges.
 
     `stated_uncommitted_bytes` is the segment's own count of them; it is what counts where the list is broken
     (`has_all_ranges` False).
@@ -47,6 +47,7 @@ class Segment:
     uncommitted: tuple[Span, ...]
     stated_uncommitted_bytes: int
     has_all_ranges: bool
+    unit_bytes: int | None = None
 
     @property
     def uncommitted_bytes(self) -> int:

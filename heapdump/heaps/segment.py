@@ -86,7 +86,7 @@ def _describe(context: Context, claim: Claim, layout: Layout, index: int) -> Hea
     notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
     found, all_segments = read_segments(context, layout, heap, findings, notes)
     blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
-    segments = tuple(_segment(process, Span(node, node + part.segment_bytes)) for part, node in found)
+    segments = tuple(_segment(process, Span(node, node + part.segment_bytes), part.unit) for part, node in found)
     own = own_span(view, layout, heap) or process.regions.allocation(heap) or Span(heap, heap + PAGE)
     fields = view.struct("_SEGMENT_HEAP", heap, layout) or {}
     stated = _stated(view, layout, heap, fields)
@@ -123,7 +123,7 @@ OWN = "heap structures"
 """What the extent of the heap's own reservation is called."""
 
 
-def _segment(process: Process, span: Span) -> Segment:
+def _segment(process: Process, span: Span, unit: int) -> Segment:
     regions, uncommitted, at = process.regions, [], span.start
     i = regions.index_at(span.start)
     row = 0 if i is None else i
@@ -136,7 +136,7 @@ def _segment(process: Process, span: Span) -> Segment:
     if at < span.end:
         uncommitted.append(Span(at, span.end))
     total = sum(part.size for part in uncommitted)
-    return Segment(span.start, span, tuple(uncommitted), total, has_all_ranges=True)
+    return Segment(span.start, span, tuple(uncommitted), total, has_all_ranges=True, unit_bytes=unit)
 
 
 def _stated(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> Stated:
