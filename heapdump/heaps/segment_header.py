@@ -155,13 +155,34 @@ def read_segments(
         ring_findings("segment", heap, ring, "list of segments", findings, notes)
         whole &= ring.is_closed
         found += [(part, node) for node in ring.nodes]
-    return _trusted(view, layout, heap, found, findings, notes), whole
+    trusted = _trusted(view, layout, heap, found, findings, notes, whole=whole)
+    return _disjoint(heap, trusted, findings, notes), whole
+
+
+def _disjoint(
+    heap: int, found: list[tuple[SegContext, int]], findings: list[Finding], notes: list[str]
+) -> list[tuple[SegContext, int]]:
+    """The segments that lie over no earlier one."""
+    kept, end = set(), 0
+    for part, node in sorted(found, key=lambda pair: pair[1]):
+        if node >= end:
+            kept.add(node)
+            end = node + part.segment_bytes
+            continue
+        message = f"segment {node:#x} of heap {heap:#x} lies over another one and is left out"
+        findings.append(Finding("segment", "error", heap, node, part.segment_bytes, message, "memory of its own", "another segment"))
+        notes.append(message)
+    return [pair for pair in found if pair[1] in kept]
 
 
 def _trusted(
-    view: View, layout: Layout, heap: int, found: list[tuple[SegContext, int]], findings: list[Finding], notes: list[str]
-) -> list[tuple[SegContext, int]]:
-    """The same segments, with a finding for each whose signature is not that of most others."""
+    view: View, layout: Layout, heap: int, found: list[tuple[SegContext, int]], findings: list[Finding], notes: list[str],
+    *, whole: bool,
+) -> list[tuple[SegContext, int]]:  # fmt: skip
+    """The segments, with a finding for each whose signature is not that of most others.
+
+    Such a one is believed where the list that names it is `whole`.
+    """
     rows = [list(residues(view, layout, part, node)) for part, node in found]
     columns = list(zip(*(row for row in rows if row), strict=True))
     usual = [max(set(column), key=column.count) for column in columns]
@@ -175,4 +196,4 @@ def _trusted(
                         "the key of the other segments", f"{row[rule]:#x}")
             )  # fmt: skip
             notes.append(message)
-    return found
+    return [pair for pair, row in zip(found, rows, strict=True) if whole or (row and row[rule] == usual[rule])]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import LargeBlock
 from heapdump.heaps.base import PAGE, Context
@@ -10,9 +12,11 @@ from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
+from heapdump.spans import Span
 
 _ENCODED = 1
 _BOUNDARY = 0x10000
+_MOST_BYTES = 1 << 34
 _SLOT = 1 << 20
 """Newer builds reserve large blocks in multiples of this."""
 
@@ -38,11 +42,29 @@ def read_large_blocks(
             _broken(view, heap, parent, node, findings, notes)
             continue
         seen.add(node)
-        blocks[block.list_entry] = block
+        blocks[block.list_entry] = _checked(process, heap, block, findings, notes)
         fields = view.struct("_HEAP_LARGE_ALLOC_DATA", node, layout) or {}
         children = (child for child in (fields["Left"], fields["Right"]) if child)
         pending += [(child ^ node if encoded else child, node) for child in children]
     return tuple(blocks[address] for address in sorted(blocks)), whole
+
+
+def _checked(process: Process, heap: int, block: LargeBlock, findings: list[Finding], notes: list[str]) -> LargeBlock:
+    """The block with the committed bytes that the memory map shows, where its metadata says more (damage)."""
+    if not process.regions.is_complete_map:
+        return block
+    end = block.list_entry + block.commit_bytes
+    shown = process.regions.committed_bytes(Span(block.list_entry, end))
+    if shown == block.commit_bytes:
+        return block
+    message = (
+        f"the large block at {block.list_entry:#x} of heap {heap:#x} says {block.commit_bytes:,} bytes committed, "
+        f"the memory map {shown:,}, which are counted"
+    )
+    node = block.metadata or 0
+    findings.append(Finding("large_metadata", "error", heap, node, 8, message, f"{shown:#x}", f"{block.commit_bytes:#x}"))
+    notes.append(message)
+    return replace(block, commit_bytes=shown, reserve_bytes=max(shown, min(block.reserve_bytes, block.commit_bytes)))
 
 
 def _broken(view: View, heap: int, parent: int, node: int, findings: list[Finding], notes: list[str]) -> None:
@@ -59,7 +81,7 @@ def read_block(process: Process, view: View, layout: Layout, node: int) -> Large
         return None
     address, unused = fields["VirtualAddress"] & ~(_BOUNDARY - 1), fields["VirtualAddress"] & (_BOUNDARY - 1)
     size = fields["AllocatedPages"] & ~(PAGE - 1)
-    if not address or not unused <= size or not size or address + size > address_limit(view):
+    if not address or not unused <= size or not 0 < size < _MOST_BYTES or address + size > address_limit(view):
         return None
     regions = process.regions
     if regions.is_complete_map:

@@ -14,18 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
+from heapdump.blocks.records import Trust
 from heapdump.blocks.table import BlockKind, tag
 from heapdump.heaps.segment_keys import keys_of, ntdll_words
-from heapdump.heaps.segment_memory import Batch, batches
+from heapdump.heaps.segment_memory import Batch, batches, doubt_missing
 from heapdump.heaps.segment_ranges import Ranges
 from heapdump.heaps.walked import Job
 from heapdump.kernels import run, slots
 from heapdump.layouts import Struct
 
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF)
-_SAMPLE = 64
+_SAMPLE, _MOST_ALIKE = 64, 8
 _MOST_FIRST = 0x400
-_MOST_BLOCKS = 0x8000
+_MOST_BLOCKS, _MANY_BLOCKS = 0x8000, 0x400
 _BATCH_ROWS = 1 << 18
 
 
@@ -54,6 +55,10 @@ class Subsegments:
         self.stated = np.where(self.has_list, -1, free)
         state = self._gather("State", 4)[0] if self.has_list else np.zeros(len(rows), np.uint64)
         self.list, self.freed = (state & _HALF).astype(np.int64), (state >> np.uint64(16)).astype(np.int64)
+        self.commit_end: NDArray[np.int64] | None = None
+        if "CommitStateOffset" in struct:
+            states, units = self._gather("CommitStateOffset", 2)[0], self._gather("CommitUnitCount", 1)[0]
+            self.commit_end = (states + units * np.uint64(2)).astype(np.int64)
         self.span = 4 * job.view.pointer_bytes if self.has_list else 0
 
     @property
@@ -85,7 +90,17 @@ class Subsegments:
         good &= (count > 0) & (count <= _MOST_BLOCKS) & self.there[part]
         rest = self.bytes[part] - first - size * count
         # blocks fill the subsegment: what is left is less than one more, however their number was rounded
-        return Decoded(size, first, good & (rest >= 0) & (rest < size + granule + _MOST_FIRST))
+        good &= (rest >= 0) & (rest < size + granule + _MOST_FIRST)
+        if self.commit_end is not None:
+            # up to 22000 blocks begin right behind the commit states (recorded dumps)
+            good &= first == -(-self.commit_end[part] // granule) * granule
+        return Decoded(size, first, good & ((count <= _MANY_BLOCKS) | self._is_there(part)))
+
+    def _is_there(self, part: slice) -> NDArray[np.bool_]:
+        """A quarter of a subsegment is in the dump: one with very many blocks must not stand for memory that is not."""
+        start, size = self.start[part].astype(np.uint64), self.bytes[part].astype(np.uint64)
+        there: NDArray[np.bool_] = self.job.view.space.bytes_present(start, start + size) * np.uint64(4) >= size
+        return there
 
     def candidates(self) -> NDArray[np.uint64]:
         """Low halves of keys that the first subsegment allows: for its number of blocks few sizes and offsets fit."""
@@ -117,13 +132,23 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
             keys = candidates(part)
             for wide in (False, True):
                 scores = _scores(part, keys, wide_shift=wide)
-                if len(scores) and scores.max() > best[0]:
+                if len(scores) and scores.max() > best[0] and _is_clear(part, keys[scores == scores.max()], wide_shift=wide):
                     best = (int(scores.max()), part.struct, int(keys[scores.argmax()]), wide)
         if 2 * best[0] > len(sample):
             keys_of(job.view).slots = best[2]
             break
+    else:
+        best = (0, best[1], 0, False)  # nothing that holds for most of them is known: nothing is guessed
     every = Subsegments(job, ranges, rows, best[1])
-    return every, every.decode(best[2], wide_shift=best[3])
+    read = every.decode(best[2], wide_shift=best[3])
+    return every, read if best[0] else Decoded(read.size, read.first, np.zeros(len(rows), bool))
+
+
+def _is_clear(part: Subsegments, keys: NDArray[np.uint64], *, wide_shift: bool) -> bool:
+    """True when these keys decode all subsegments alike: few subsegments allow several keys."""
+    reads = [part.decode(int(key), wide_shift=wide_shift) for key in keys[:_MOST_ALIKE].tolist()]
+    alike = all((r.size == reads[0].size).all() and (r.first == reads[0].first).all() for r in reads[1:])
+    return len(keys) <= _MOST_ALIKE and alike
 
 
 def _known_key(part: Subsegments) -> NDArray[np.uint64]:
@@ -181,12 +206,20 @@ def _add(
     job.columns.add(room, job.heap.index)
     job.walked.headers += len(rows)
     job.walked.good_headers += int(good.sum())
+    _doubt(job, read.count[rows], good, room)
+    if batch.missing:
+        doubt_missing(job, len(job.columns) - room, batch.missing)
     for i in np.flatnonzero(good == 0).tolist():
         address = int(read.start[rows[i]])
         message = f"heap {heap:#x}: the LFH subsegment at {address:#x} counts other free blocks than its bitmap"
         job.walked.find(Finding("lfh_subsegment", "warning", heap, address, read.struct.size, message, "one number of free blocks", "two"))
-    if batch.missing and not job.process.regions.is_complete_map:
-        job.walked.gap(f"heap {heap:#x}: part of the LFH subsegment at {int(read.start[rows[0]]):#x} is not in the dump")
+
+
+def _doubt(job: Job, count: NDArray[np.int64], good: NDArray[np.uint8], room: int) -> None:
+    """The last `room` rows, of subsegments with so many blocks each: `derived` where a subsegment's counts disagree."""
+    if not good.all():
+        table = job.columns.since(len(job.columns) - room)
+        table.tags[np.repeat(good == 0, count)] |= np.uint16(tag(BlockKind.BACKEND, trust=Trust.DERIVED))
 
 
 def _report(job: Job, read: Subsegments, decoded: Decoded) -> None:

@@ -7,11 +7,14 @@ where the program's own bytes end (seen in every recorded overflow of a VS block
 
 from __future__ import annotations
 
+import numpy as np
+
+from heapdump.blocks.table import BUSY
 from heapdump.heaps.walked import Job
 
 _PERIODS = (1, 2, 4, 8)
 _LOOK_BACK = 64
-_GUESS = 2 << 6
+_TRUST, _GUESS, _EXTRA = 3 << 6, 2 << 6, 0x0200
 
 
 def mend_overrun(job: Job, address: int) -> None:
@@ -19,14 +22,16 @@ def mend_overrun(job: Job, address: int) -> None:
     table = job.columns.since(0)
     row = len(table) - 1
     entry, size, lead = int(table.entry[row]), int(table.units[row]) * 8, int(table.lead[row]) * 8
-    is_busy = bool(table.tags[row] & 0x10)
-    if not is_busy or entry + size != address:
+    if entry + size != address:
+        return
+    table.tags[row] = (int(table.tags[row]) & ~_TRUST) | _GUESS  # the damage may as well be its own size
+    if not table.tags[row] & BUSY:
         return
     start = _run_start(job, max(entry + lead, address - _LOOK_BACK), address)
     unused = address - start
     if start < address and unused != int(table.spare[row]) - lead and unused < 2 * job.view.granularity:
         table.spare[row] = lead + unused
-        table.tags[row] = (int(table.tags[row]) & ~0x02C0) | _GUESS
+        table.tags[row] &= np.uint16(0xFFFF & ~_EXTRA)
 
 
 def _run_start(job: Job, low: int, border: int) -> int:

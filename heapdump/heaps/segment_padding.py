@@ -20,7 +20,7 @@ from heapdump.layouts import Layout
 
 _SAMPLE = 4096
 _ENOUGH = 24
-_MOST, _NEARLY_ALL = 0.5, 0.9
+_FEW, _MOST, _NEARLY_ALL = 0.02, 0.5, 0.9
 
 
 def padding_of(job: Job, layout: Layout, address: NDArray[np.uint64], size: NDArray[np.uint64]) -> int:
@@ -45,7 +45,7 @@ def _padding(job: Job, layout: Layout, address: NDArray[np.uint64], size: NDArra
     first, there = job.view.space.gather(address, pointer)
     if (first[there] == granule).mean() > _MOST if there.any() else False:
         return granule
-    if writes_header(layout) or not there.any() or (size < granule).any():
+    if writes_header(layout) or not there.any() or (size < granule).mean() > _FEW:
         return 0
     second, _ = job.view.space.gather(address + np.uint64(pointer), pointer)
     left = _is_left_over(job.heap, first, granule) & _is_left_over(job.heap, second, granule)

@@ -17,7 +17,7 @@ from heapdump.blocks.records import Trust
 from heapdump.blocks.table import BlockKind, tag
 from heapdump.heaps.nt_generation import signed
 from heapdump.heaps.segment_keys import Chain, chunk_key
-from heapdump.heaps.segment_memory import Batch, batches
+from heapdump.heaps.segment_memory import Batch, batches, doubt_missing
 from heapdump.heaps.segment_overrun import mend_overrun
 from heapdump.heaps.segment_ranges import Ranges
 from heapdump.heaps.walked import Job
@@ -33,6 +33,7 @@ _PROOF = 3
 """Headers in a row that hold where the walk goes on behind damage."""
 
 _SAMPLE = 32
+_MOST_RESYNCS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +101,16 @@ class ChunkWalk:
         self._granule = job.view.granularity
         mask = -1 if self._wide else 0xFFFFFFFF
         self._signed_key = signed(key) & mask
+        self._resyncs = 0
 
     def walk(self, chains: Chains) -> None:
         """All chains."""
         for batch in batches(self._job.view.space, chains.start, chains.end):
             ends = [(side[batch.rows] - batch.base) // self._granule for side in (chains.start, chains.end)]
+            first = len(self._job.columns)
             self._walk(batch, np.ascontiguousarray(np.stack([*ends, batch.base], axis=1)))
+            if batch.missing:
+                doubt_missing(self._job, first, batch.missing)
 
     def _walk(self, batch: Batch, places: NDArray[np.int64]) -> None:
         k, at, previous, trusted = 0, int(places[0, 0]), 0, True
@@ -163,31 +168,34 @@ class ChunkWalk:
 
     def _next(self, batch: Batch, places: NDArray[np.int64], k: int, at: int) -> int:
         """The next granule of the chain from which some headers in a row hold; the chain's end where there is none."""
-        end, base, stride = int(places[k, 1]), int(places[k, 2]), 2 if self._wide else 1
-        granules = np.arange(at + 1, end)
-        if not len(granules):
+        end = int(places[k, 1])
+        self._resyncs += 1
+        if self._resyncs > _MOST_RESYNCS:
+            self._job.walked.gap(f"heap {self._job.heap.address:#x}: damaged all over, some chunks behind damage are missing")
             return end
-        raw = batch.words[granules * stride] ^ (base + granules * self._granule) ^ self._signed_key
-        size, busy = ((raw >> 16) & 0xFFFF, (raw >> 48) & 0xFFFF) if self._wide else ((raw >> 1) & 0x7FFF, raw * 0)
-        likely = granules[(size > 0) & (granules + size <= end) & (busy <= 1)]
-        for candidate in likely.tolist():
-            if self._holds(batch, base, candidate, end):
-                return int(candidate)
-        return end
+        size, before, busy = self._headers(batch, places, k, at + 1)
+        count = len(size)
+        sound = (size > 0) & (np.arange(count) + size <= count) & (busy <= 1)
+        holds, place = sound.copy(), np.arange(count)
+        for _ in range(_PROOF - 1):
+            last = size[np.minimum(place, count - 1)]
+            following = np.where(holds, place + last, count)
+            inside = np.minimum(following, count - 1)
+            # a chain that ends before all headers of the proof were seen is good, unless it has but one
+            holds &= (following == count) & (place > np.arange(count)) | (following < count) & sound[inside] & (before[inside] == last)
+            place = np.where(holds & (following < count), following, place)
+        good = np.flatnonzero(holds)
+        return at + 1 + int(good[0]) if len(good) else end
 
-    def _holds(self, batch: Batch, base: int, at: int, end: int) -> bool:
-        """True when the header at a granule and the next ones hold; at least two of them must be there."""
-        stride, previous, seen = 2 if self._wide else 1, -1, 0
-        while at < end and seen < _PROOF:
-            raw = int(batch.words[at * stride]) ^ base + at * self._granule ^ self._signed_key
-            if self._wide:
-                size, before, busy = raw >> 16 & 0xFFFF, raw >> 32 & 0xFFFF, raw >> 48 & 0xFFFF
-            else:
-                size, before, busy = raw >> 1 & 0x7FFF, raw >> 16 & 0x7FFF, 0
-            if size == 0 or at + size > end or busy > 1 or before != previous >= 0:
-                return False
-            at, previous, seen = at + size, size, seen + 1
-        return seen > 1
+    def _headers(
+        self, batch: Batch, places: NDArray[np.int64], k: int, first: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(granules, granules of the one before, busy byte) as if a header stood on every granule from `first` on."""
+        granules = np.arange(first, int(places[k, 1]))
+        raw = batch.words[granules * (2 if self._wide else 1)] ^ (int(places[k, 2]) + granules * self._granule) ^ self._signed_key
+        if self._wide:
+            return (raw >> 16) & 0xFFFF, (raw >> 32) & 0xFFFF, (raw >> 48) & 0xFFFF
+        return (raw >> 1) & 0x7FFF, (raw >> 16) & 0x7FFF, np.zeros(len(raw), np.int64)
 
 
 def key_of(job: Job, chains: Chains, likely: Sequence[int]) -> int | None:

@@ -29,7 +29,8 @@ from heapdump.heaps.walked import Job, Walked
 from heapdump.layouts import Layout, Struct, load
 
 _WINDOW_BYTES = 32 << 20
-_SAMPLE_RANGES = 24
+_SAMPLE_RANGES, _ENOUGH = 24, 24
+_BIG = 1 << 20
 EXTRA_FLAG = 0x02
 """Entry flag: allocation stack and tag stand behind the user data."""
 
@@ -116,7 +117,9 @@ class _HeapWalk:
                 self._blocks(self._inside(part, likely, 0, trial), trial)
         pages = ranges.of(ranges.kind == RangeKind.PAGES)
         table = columns.since(0)
-        busy = table.is_busy
+        busy = table.is_busy & (table.kind == BlockKind.VS)  # their place is verified chunk by chunk
+        if busy.sum() < _ENOUGH:
+            busy = table.is_busy
         address = np.concatenate([table.address[busy], pages.start.astype(np.uint64)])
         size = np.concatenate([table.size[busy], (pages.size - pages.unused).astype(np.uint64)])
         large = np.array([block.list_entry for block in job.heap.large_blocks or ()], np.uint64)
@@ -162,20 +165,21 @@ class _HeapWalk:
         self._pages(ranges.of(ranges.kind == RangeKind.PAGES), padding)
 
     def _pages(self, pages: Ranges, padding: int) -> None:
-        lead = self._leads(pages.start, padding)
+        lead = self._leads(pages.start, padding, pages.size - pages.unused >= _BIG)
         trust = np.where(pages.is_sure, 0, tag(BlockKind.PAGES, trust=Trust.DERIVED) - tag(BlockKind.PAGES))
         tags = tag(BlockKind.PAGES, busy=True) | trust | pages.extra.astype(np.int64) * (EXTRA_FLAG << 8)
         spare = np.minimum(pages.unused + lead, pages.size)
         self._add(pages.start, pages.size, spare, lead, tags)
 
-    def _leads(self, start: NDArray[np.int64], padding: int) -> NDArray[np.int64]:
+    def _leads(self, start: NDArray[np.int64], padding: int, big: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Bytes in front of user data of blocks that begin there: their own header's word where that can be true."""
         lead = np.full(len(start), padding, np.int64)
         if not padding or not writes_header(self._layout):
             return lead
         word, there = self._job.view.space.gather(start.astype(np.uint64), self._job.view.pointer_bytes)
+        usual = np.where(big, 4 * padding, padding)  # recorded: 64 or 32 bytes from 1 MiB on, and at large blocks
         likely = there & (word >= padding) & (word <= 4 * padding) & (word % np.uint64(padding) == 0)
-        return np.where(likely, word.astype(np.int64), lead)
+        return np.where(likely, word.astype(np.int64), usual)
 
     def _large(self, padding: int) -> None:
         """The large blocks; their number of unused bytes is the low half of the address in their metadata."""
@@ -183,7 +187,7 @@ class _HeapWalk:
         blocks = [(block, found) for block in job.heap.large_blocks or () if (found := self._unused(block)) is not None]
         start = np.array([block.list_entry for block, _ in blocks], np.int64)
         size = np.array([block.commit_bytes for block, _ in blocks], np.int64)
-        lead = self._leads(start, padding)
+        lead = self._leads(start, padding, start > 0)
         unused = np.array([unused for _, (unused, _) in blocks], np.int64) + lead
         extra = np.array([extra for _, (_, extra) in blocks], np.int64)
         if not writes_header(self._layout):
