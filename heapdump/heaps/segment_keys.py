@@ -82,7 +82,7 @@ def _is_whole(view: View, chain: Chain, key: int) -> bool:
         if at == chain.end:
             return True
         header = read_header(view, at, key)
-        if header is None or header[1] != previous or not 0 < header[0] * view.granularity <= chain.end - at:
+        if header is None or header[1] != previous or not 0 < header[0] * view.granularity <= chain.end - at or header[2] > 1:
             return False
         at, previous = at + header[0] * view.granularity, header[0]
     return True

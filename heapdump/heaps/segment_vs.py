@@ -16,10 +16,11 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Trust
 from heapdump.blocks.table import BlockKind, tag
 from heapdump.heaps.nt_generation import signed
-from heapdump.heaps.segment_keys import Chain, chunk_key
+from heapdump.heaps.segment_keys import Chain, chunk_key, keys_of
 from heapdump.heaps.segment_memory import Batch, batches, doubt_missing
 from heapdump.heaps.segment_overrun import mend_overrun
 from heapdump.heaps.segment_ranges import Ranges
+from heapdump.heaps.segment_solve import solve_chunk_key
 from heapdump.heaps.walked import Job
 from heapdump.kernels import run, vs_chain
 from heapdump.layouts import Struct
@@ -202,6 +203,8 @@ def key_of(job: Job, chains: Chains, likely: Sequence[int]) -> int | None:
     """The key of these chains; None where nothing decodes them, which is then a finding and a gap."""
     sample = chains.sample()
     key = chunk_key(job.process, job.view, sample, likely) if sample else None
+    if sample and key is None:
+        key = keys_of(job.view).chunk = solve_chunk_key(job.view, sample)
     if sample and key is None:
         heap = job.heap.address
         message = f"no key decodes the chunks of heap {heap:#x}"
