@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Process, View
 
-_MOST_CHUNKS = 4096
+_PROOF = 8
 _MOST_CANDIDATES = 64
 
 
@@ -76,9 +76,9 @@ def _best(view: View, chains: Sequence[Chain], candidates: Sequence[int]) -> int
 
 
 def _is_whole(view: View, chain: Chain, key: int) -> bool:
-    """True when the chain decodes to its end, or to as many chunks as prove the key."""
+    """True when the chain decodes to its end, or so many of its chunks that only the right key can do it."""
     at, previous = chain.start, 0
-    for _ in range(_MOST_CHUNKS):
+    for _ in range(_PROOF):
         if at == chain.end:
             return True
         header = read_header(view, at, key)

@@ -57,8 +57,10 @@ class Subsegments:
         self.list, self.freed = (state & _HALF).astype(np.int64), (state >> np.uint64(16)).astype(np.int64)
         self.commit_end: NDArray[np.int64] | None = None
         if "CommitStateOffset" in struct:
-            states, units = self._gather("CommitStateOffset", 2)[0], self._gather("CommitUnitCount", 1)[0]
-            self.commit_end = (states + units * np.uint64(2)).astype(np.int64)
+            # 26100 counts words there, others bytes
+            wide = struct.fields["CommitStateOffset"].type == "u16"
+            states = self._gather("CommitStateOffset", 2)[0] if wide else self._gather("CommitStateOffset", 1)[0] * np.uint64(8)
+            self.commit_end = (states + self._gather("CommitUnitCount", 1)[0] * np.uint64(2)).astype(np.int64)
         self.span = 4 * job.view.pointer_bytes if self.has_list else 0
 
     @property
@@ -75,9 +77,18 @@ class Subsegments:
         """Offsets under a key. `wide_shift`: the rule of 26100."""
         return self._fit(np.uint64(key & 0xFFFFFFFF), slice(None), wide_shift=wide_shift)
 
-    def allowed(self, i: int, keys: NDArray[np.uint64], *, wide_shift: bool) -> NDArray[np.bool_]:
-        """Which of some keys subsegment `i` allows."""
-        return self._fit(keys, slice(i, i + 1), wide_shift=wide_shift).is_good
+    def allowed(self, i: int, keys: NDArray[np.uint64], *, wide_shift: bool, is_full: bool) -> NDArray[np.bool_]:
+        """Which of some keys subsegment `i` allows; `is_full`: it has no room for another block."""
+        read = self._fit(keys, slice(i, i + 1), wide_shift=wide_shift)
+        if not is_full:
+            return read.is_good
+        rest = self.bytes[i] - read.first - read.size * self.count[i]
+        good: NDArray[np.bool_] = read.is_good & (rest < read.size)
+        if self.commit_end is not None:
+            step = np.where(read.size & (read.size - 1), self.job.view.granularity, np.maximum(read.size, 1))
+            least = -(-self.commit_end[i] // self.job.view.granularity) * self.job.view.granularity
+            good &= (read.first == least) | (read.first == -(-self.commit_end[i] // step) * step)
+        return good
 
     def _fit(self, key: NDArray[np.uint64] | np.uint64, part: slice, *, wide_shift: bool) -> Decoded:
         address, count = self.start[part].astype(np.uint64), self.count[part]
@@ -91,7 +102,7 @@ class Subsegments:
         rest = self.bytes[part] - first - size * count
         # blocks fill the subsegment: what is left is less than one more, however their number was rounded
         good &= (rest >= 0) & (rest < size + granule + _MOST_FIRST)
-        if self.commit_end is not None:
+        if self.commit_end is not None and not self.has_list:
             # up to 22000 blocks begin right behind the commit states (recorded dumps)
             good &= first == -(-self.commit_end[part] // granule) * granule
         return Decoded(size, first, good & ((count <= _MANY_BLOCKS) | self._is_there(part)))
@@ -131,7 +142,8 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
         for part in parts:
             keys = candidates(part)
             for wide in (False, True):
-                scores = _scores(part, keys, wide_shift=wide)
+                # where nothing else tells the key, only subsegments that are full to the last block do
+                scores = _scores(part, keys, wide_shift=wide, is_full=candidates is Subsegments.candidates)
                 if len(scores) and scores.max() > best[0] and _is_clear(part, keys[scores == scores.max()], wide_shift=wide):
                     best = (int(scores.max()), part.struct, int(keys[scores.argmax()]), wide)
         if 2 * best[0] > len(sample):
@@ -160,12 +172,12 @@ def _ntdll_keys(part: Subsegments) -> NDArray[np.uint64]:
     return np.unique(ntdll_words(part.job.process, part.job.view) & _LOW)
 
 
-def _scores(part: Subsegments, candidates: NDArray[np.uint64], *, wide_shift: bool) -> NDArray[np.int64]:
+def _scores(part: Subsegments, candidates: NDArray[np.uint64], *, wide_shift: bool, is_full: bool) -> NDArray[np.int64]:
     """How many of the subsegments each key decodes; those that fail at the first few are not tried on."""
     scores = np.zeros(len(candidates), np.int64)
     alive = np.arange(len(candidates))
     for i in range(len(part.rows)):
-        one = part.allowed(i, candidates[alive], wide_shift=wide_shift)
+        one = part.allowed(i, candidates[alive], wide_shift=wide_shift, is_full=is_full)
         scores[alive] += one
         if i >= 3:
             alive = alive[2 * scores[alive] > i]
