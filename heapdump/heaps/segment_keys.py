@@ -18,6 +18,7 @@ from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Process, View
 
 _PROOF = 8
+_FEW = 4
 _MOST_CANDIDATES = 64
 
 
@@ -60,8 +61,10 @@ class Chain:
 def chunk_key(process: Process, view: View, chains: Sequence[Chain], likely: Sequence[int]) -> int | None:
     """The key that decodes most of these chains to their ends; None where none does. `likely` ones are tried first."""
     known = keys_of(view)
-    tried = [*([known.chunk] if known.chunk is not None else []), *likely]
-    best = _best(view, chains, tried)
+    few = chains[:: max(1, len(chains) // _FEW)]
+    if known.chunk is not None and 2 * sum(_is_whole(view, chain, known.chunk) for chain in few) > len(few):
+        return known.chunk
+    best = _best(view, chains, likely)
     if best is None:
         best = _best(view, chains, list(_from_ntdll(process, view, chains)))
     if best is not None:

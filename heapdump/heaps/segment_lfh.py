@@ -46,13 +46,15 @@ class Subsegments:
         """`rows`: their page ranges; nothing is decoded yet."""
         self.job, self.struct, self.rows = job, struct, rows
         self.start, self.bytes = ranges.start[rows], ranges.size[rows]
+        self._words: dict[int, tuple[NDArray[np.uint64], NDArray[np.bool_]]] = {}
         self.offsets, self.there = self._gather("BlockOffsets", 4)
         count, _ = self._gather("BlockCount", 2)
         withheld = self._gather("WitheldBlockCount", 1)[0] if "WitheldBlockCount" in struct else np.uint64(0)
         self.count = (count + withheld).astype(np.int64)
         self.has_list = "State" in struct
         free = self._gather("FreeCount", 2)[0].astype(np.int64)
-        self.stated = np.where(self.has_list, -1, free)
+        # whether withheld blocks count as free is not known: no recorded subsegment had one
+        self.stated = np.where(self.has_list | (withheld > 0), -1, free)
         state = self._gather("State", 4)[0] if self.has_list else np.zeros(len(rows), np.uint64)
         self.list, self.freed = (state & _HALF).astype(np.int64), (state >> np.uint64(16)).astype(np.int64)
         self.commit_end: NDArray[np.int64] | None = None
@@ -70,8 +72,13 @@ class Subsegments:
         return -(-bits // 64) * 8
 
     def _gather(self, name: str, size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        at = self.start + self.struct.offset(name)
-        return self.job.view.space.gather(at.astype(np.uint64), size)
+        """A member of each header; members of one 8-byte word are read together."""
+        place = self.struct.offset(name)
+        word = place // 8 * 8
+        if word not in self._words:
+            self._words[word] = self.job.view.space.gather((self.start + word).astype(np.uint64), 8)
+        values, there = self._words[word]
+        return values >> np.uint64((place - word) * 8) & np.uint64((1 << 8 * size) - 1), there
 
     def decode(self, key: int, *, wide_shift: bool) -> Decoded:
         """Offsets under a key. `wide_shift`: the rule of 26100."""
@@ -85,6 +92,7 @@ class Subsegments:
         rest = self.bytes[i] - read.first - read.size * self.count[i]
         good: NDArray[np.bool_] = read.is_good & (rest < read.size)
         if self.commit_end is not None:
+            # blocks begin right behind the commit states, on 26100 those of 2^n bytes on such a boundary (recorded dumps)
             step = np.where(read.size & (read.size - 1), self.job.view.granularity, np.maximum(read.size, 1))
             least = -(-self.commit_end[i] // self.job.view.granularity) * self.job.view.granularity
             good &= (read.first == least) | (read.first == -(-self.commit_end[i] // step) * step)
@@ -102,10 +110,8 @@ class Subsegments:
         rest = self.bytes[part] - first - size * count
         # blocks fill the subsegment: what is left is less than one more, however their number was rounded
         good &= (rest >= 0) & (rest < size + granule + _MOST_FIRST)
-        if self.commit_end is not None and not self.has_list:
-            # up to 22000 blocks begin right behind the commit states (recorded dumps)
-            good &= first == -(-self.commit_end[part] // granule) * granule
-        return Decoded(size, first, good & ((count <= _MANY_BLOCKS) | self._is_there(part)))
+        many = count > _MANY_BLOCKS
+        return Decoded(size, first, good & (~many | self._is_there(part)) if many.any() else good)
 
     def _is_there(self, part: slice) -> NDArray[np.bool_]:
         """A quarter of a subsegment is in the dump: one with very many blocks must not stand for memory that is not."""
@@ -137,8 +143,10 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
         return None
     sample = rows[:: max(1, len(rows) // _SAMPLE)]
     parts = [Subsegments(job, ranges, sample, struct) for struct in structs]
-    best = (0, structs[0], 0, False)
-    for candidates in (_known_key, _ntdll_keys, Subsegments.candidates):
+    best = _with_known_key(parts)
+    for candidates in (_ntdll_keys, Subsegments.candidates):
+        if 2 * best[0] > len(sample):
+            break
         for part in parts:
             keys = candidates(part)
             for wide in (False, True):
@@ -146,9 +154,8 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
                 scores = _scores(part, keys, wide_shift=wide, is_full=candidates is Subsegments.candidates)
                 if len(scores) and scores.max() > best[0] and _is_clear(part, keys[scores == scores.max()], wide_shift=wide):
                     best = (int(scores.max()), part.struct, int(keys[scores.argmax()]), wide)
-        if 2 * best[0] > len(sample):
-            keys_of(job.view).slots = best[2]
-            break
+    if 2 * best[0] > len(sample):
+        keys_of(job.view).slots = best[2]
     else:
         best = (0, best[1], 0, False)  # nothing that holds for most of them is known: nothing is guessed
     every = Subsegments(job, ranges, rows, best[1])
@@ -163,9 +170,15 @@ def _is_clear(part: Subsegments, keys: NDArray[np.uint64], *, wide_shift: bool) 
     return len(keys) <= _MOST_ALIKE and alike
 
 
-def _known_key(part: Subsegments) -> NDArray[np.uint64]:
-    known = keys_of(part.job.view).slots
-    return np.array([] if known is None else [known], np.uint64)
+def _with_known_key(parts: Sequence[Subsegments]) -> tuple[int, Struct, int, bool]:
+    """(subsegments that the process' known key decodes, under which structure, that key, rule); 0 without one."""
+    known = keys_of(parts[0].job.view).slots
+    if known is None:
+        return 0, parts[0].struct, 0, False
+    found = [
+        (int(part.decode(known, wide_shift=wide).is_good.sum()), part.struct, known, wide) for part in parts for wide in (False, True)
+    ]  # fmt: skip
+    return max(found, key=lambda row: row[0])
 
 
 def _ntdll_keys(part: Subsegments) -> NDArray[np.uint64]:

@@ -65,10 +65,21 @@ def read_ranges(view: View, heap: Heap, structs: Sequence[Struct], walked: Walke
         return _none()
     raw = np.stack(tables)
     unit = np.array([segment.span.size // DESCRIPTORS for segment in segments], np.int64)
-    tried = [_Reading(raw, unit, struct, is_old) for struct in structs for is_old in (False, True)]
-    best = max(tried, key=lambda reading: reading.score)
+    best = _best_reading(raw, unit, structs)
     starts = np.array([segment.address for segment in segments], np.int64)
     return best.ranges(heap.address, starts, walked)
+
+
+def _best_reading(raw: NDArray[np.uint8], unit: NDArray[np.int64], structs: Sequence[Struct]) -> _Reading:
+    """The first that fits everywhere, else the one that fits best."""
+    tried = []
+    for struct in structs:
+        for is_old in (False, True):
+            reading = _Reading(raw, unit, struct, is_old)
+            if reading.score > 1:  # every unit, and known kinds
+                return reading
+            tried.append(reading)
+    return max(tried, key=lambda reading: reading.score)
 
 
 def _none() -> Ranges:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.records import Extent, HeapKind, LargeBlock, Trust
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable, tag
+from heapdump.heaps.base import PAGE
 from heapdump.heaps.segment import OWN
 from heapdump.heaps.segment_delayed import delayed_chunks, mark_delayed
 from heapdump.heaps.segment_header import contexts, heap_keys
@@ -86,7 +87,7 @@ class _HeapWalk:
             self._ranges(window, padding)
             self._blocks(inside)
             mark_delayed(job, start, delayed)
-            self._count_uncommitted(start)
+            self._count_uncommitted(start, window)
             job.columns.sort(start)
             job.advance(int(window.size.sum()))
         self._large(padding)
@@ -210,16 +211,23 @@ class _HeapWalk:
         marks = np.broadcast_to(np.asarray(tags), start.shape)
         self._job.columns.append(self._job.heap.index, start, size // 8, spare, lead // 8, marks)
 
-    def _count_uncommitted(self, first: int) -> None:
+    def _count_uncommitted(self, first: int, ranges: Ranges) -> None:
         """Bytes of the new rows that are not committed: of those outside subsegments, and of free ones."""
         table, walked = self._job.columns.since(first), self._job.walked
-        nested = (table.kind == BlockKind.VS) | (table.kind == BlockKind.LFH)
-        walked.uncommitted_bytes += self._uncommitted(table, ~nested)
-        walked.uncommitted_free_bytes += self._uncommitted(table, ~table.is_busy)
+        kind = table.kind
+        walked.uncommitted_bytes += self._uncommitted(table, (kind != BlockKind.VS) & (kind != BlockKind.LFH))
+        lfh = ranges.of(ranges.kind == RangeKind.LFH)
+        is_whole = bool((self._committed.bytes(lfh.start, lfh.start + lfh.size) == lfh.size).all())
+        # a free chunk holds whole uncommitted pages or none
+        may = table.units >= np.uint32(PAGE // 8)
+        if not is_whole:
+            may |= kind == BlockKind.LFH
+        walked.uncommitted_free_bytes += self._uncommitted(table, may & ~table.is_busy)
 
     def _uncommitted(self, table: BlockTable, which: NDArray[np.bool_]) -> int:
-        start = table.entry[which].astype(np.int64)
-        end = start + table.entry_size[which].astype(np.int64)
+        rows = np.flatnonzero(which)
+        start = table.entry[rows].astype(np.int64)
+        end = start + table.units[rows].astype(np.int64) * 8
         return int((end - start).sum() - self._committed.bytes(start, end).sum())
 
 

@@ -92,7 +92,8 @@ def _with_others(
     advance: Callable[[int], None],
 ) -> BlockTable:  # fmt: skip
     """The table with the blocks of the heaps that are no NT heaps."""
-    columns, owned = BlockColumns(), [np.empty(0, np.uint64)]
+    most_bytes = min(sum(e.span.size for heap in heaps for e in heap.extents), process.space.total_bytes)
+    columns, owned = BlockColumns(most_bytes // _BYTES_A_BLOCK + len(table)), [np.empty(0, np.uint64)]
     for heap in heaps:
         job = Job(process, views[heap.view], heap, columns, walked[heap.index], table, advance)
         walks()[heap.kind](job)
