@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.layouts import Struct
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Process, View
 
@@ -24,10 +25,14 @@ _MOST_CANDIDATES = 64
 
 @dataclass
 class Keys:
-    """What is known of one view of the process. `chunk`, `slots`: the keys; `padding`: bytes before user data."""
+    """What is known of one view of the process. `chunk`, `slots`: the keys; `padding`: bytes before user data.
+
+    `slot_rule`: the structure of LFH subsegments, and whether 32 bits of their shifted address count.
+    """
 
     chunk: int | None = None
     slots: int | None = None
+    slot_rule: tuple[Struct, bool] | None = None
     padding: int | None = None
     data: NDArray[np.uint64] | None = field(default=None, repr=False)
 

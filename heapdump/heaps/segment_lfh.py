@@ -141,6 +141,8 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
     """
     if not len(rows):
         return None
+    if (usual := _usual_reading(job, ranges, rows)) is not None:
+        return usual
     sample = rows[:: max(1, len(rows) // _SAMPLE)]
     parts = [Subsegments(job, ranges, sample, struct) for struct in structs]
     best = _with_known_key(parts)
@@ -155,12 +157,22 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
                 if len(scores) and scores.max() > best[0] and _is_clear(part, keys[scores == scores.max()], wide_shift=wide):
                     best = (int(scores.max()), part.struct, int(keys[scores.argmax()]), wide)
     if 2 * best[0] > len(sample):
-        keys_of(job.view).slots = best[2]
+        keys_of(job.view).slots, keys_of(job.view).slot_rule = best[2], (best[1], best[3])
     else:
         best = (0, best[1], 0, False)  # nothing that holds for most of them is known: nothing is guessed
     every = Subsegments(job, ranges, rows, best[1])
     read = every.decode(best[2], wide_shift=best[3])
     return every, read if best[0] else Decoded(read.size, read.first, np.zeros(len(rows), bool))
+
+
+def _usual_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64]) -> tuple[Subsegments, Decoded] | None:
+    """As the process' other subsegments are read, where that fits most of these too."""
+    known = keys_of(job.view)
+    if known.slots is None or known.slot_rule is None:
+        return None
+    every = Subsegments(job, ranges, rows, known.slot_rule[0])
+    read = every.decode(known.slots, wide_shift=known.slot_rule[1])
+    return (every, read) if 2 * int(read.is_good.sum()) > len(rows) else None
 
 
 def _is_clear(part: Subsegments, keys: NDArray[np.uint64], *, wide_shift: bool) -> bool:

@@ -55,7 +55,11 @@ def read_chains(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequ
     """The subsegments of these ranges whose headers hold; `structs`: those of the builds, the likeliest first."""
     if not len(rows):
         return Chains(rows, rows, rows)
-    tried = [_Headers(job, ranges, rows, struct) for struct in structs]
+    tried: list[_Headers] = []
+    for struct in structs:
+        tried.append(_Headers(job, ranges, rows, struct))
+        if tried[-1].is_good.all():
+            break
     best = max(tried, key=lambda headers: int(headers.is_good.sum()))
     best.report(job)
     keep = best.is_good
