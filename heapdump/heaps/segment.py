@@ -87,7 +87,7 @@ def _describe(context: Context, claim: Claim, layout: Layout, index: int) -> Hea
     found, all_segments = read_segments(context, layout, heap, findings, notes)
     blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
     segments = tuple(_segment(process, Span(node, node + part.segment_bytes), part.unit) for part, node in found)
-    own = own_span(view, layout, heap) or process.regions.allocation(heap) or Span(heap, heap + PAGE)
+    own = _own(process, view, layout, heap, segments)
     fields = view.struct("_SEGMENT_HEAP", heap, layout) or {}
     stated = _stated(view, layout, heap, fields)
     extents = [Extent(own, OWN), *(Extent(s.span, f"segment {i}") for i, s in enumerate(segments))]
@@ -121,6 +121,13 @@ def _describe(context: Context, claim: Claim, layout: Layout, index: int) -> Hea
 
 OWN = "heap structures"
 """What the extent of the heap's own reservation is called."""
+
+
+def _own(process: Process, view: View, layout: Layout, heap: int, segments: tuple[Segment, ...]) -> Span:
+    """The heap's own structures: by its own bounds, else by the memory map, up to the next segment or reservation."""
+    whole = own_span(view, layout, heap) or process.regions.allocation(heap) or Span(heap, heap + PAGE)
+    behind = (segment.address for segment in segments if segment.address > heap)
+    return Span(heap, min([max(whole.end, heap + PAGE), *behind]))
 
 
 def _segment(process: Process, span: Span, unit: int) -> Segment:
