@@ -39,6 +39,7 @@ golden: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench.summary
 	$(BIN)/python -m tests.bench.walk
+	$(BIN)/python -m tests.bench.segment_walk
 	$(BIN)/python -m tests.bench.stacks
 
 clean:

@@ -128,7 +128,7 @@ class Owners:
         return self._segments.at(block.entry)
 
     def large_block(self, block: Block) -> LargeBlock | None:
-        """The entry of the large-block list behind a block of kind VIRTUAL: the nearest one below its header.
+        """The entry of the large-block list behind a block of kind VIRTUAL or LARGE: the nearest one below its header.
 
         Not by reservation: a damaged ReserveSize reaches over other large blocks.
         """

@@ -63,10 +63,29 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
+class ContextDetail:
+    """The segments of a segment heap whose page ranges have units of `unit_bytes`.
+
+    `page_blocks` are made of whole page ranges and occupy `page_block_bytes`; `free_runs`: committed runs in free ranges.
+    """
+
+    unit_bytes: int
+    segments: int
+    reserved_bytes: int
+    committed_bytes: int
+    page_blocks: int
+    page_block_bytes: int
+    free_runs: int
+    free_run_bytes: int
+    largest_free_run_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class HeapDetail:
-    """Everything `heap` shows of one NT heap."""
+    """Everything `heap` shows of one heap; `contexts` of segment heaps."""
 
     segments: tuple[SegmentDetail, ...]
+    contexts: tuple[ContextDetail, ...]
     sizes: tuple[SizeClass, ...]
     free_classes: tuple[FreeClass, ...]
     buckets: tuple[Bucket, ...]
@@ -79,6 +98,7 @@ def heap_detail(heap: Heap, walk: Walk, lists: FreeLists | None) -> HeapDetail:
     mine = (table.heap == heap.index) & ~table.is_internal
     return HeapDetail(
         tuple(_segments(heap)),
+        tuple(_contexts(heap, table, mine)),
         tuple(_sizes(table, mine)),
         tuple(_free_classes(lists)) if lists else (),
         tuple(_buckets(table, heap.index, mine)),
@@ -93,6 +113,21 @@ def _segments(heap: Heap) -> Iterator[SegmentDetail]:
         yield SegmentDetail(
             segment.address, segment.span.start, segment.span.end, segment.committed_bytes,
             len(sizes) + (not touches_end), len(sizes), max(sizes, default=0),
+        )  # fmt: skip
+
+
+def _contexts(heap: Heap, table: BlockTable, mine: NDArray[np.bool_]) -> Iterator[ContextDetail]:
+    pages = np.flatnonzero(mine & (table.kind == BlockKind.PAGES))
+    entry, size, busy = table.entry[pages], table.entry_size[pages], table.is_busy[pages]
+    for unit in sorted({segment.unit_bytes for segment in heap.segments if segment.unit_bytes}):
+        segments = [segment for segment in heap.segments if segment.unit_bytes == unit]
+        inside = np.zeros(len(pages), bool)
+        for segment in segments:
+            inside |= (entry >= np.uint64(segment.span.start)) & (entry < np.uint64(segment.span.end))
+        free, used = size[inside & ~busy], size[inside & busy]
+        yield ContextDetail(
+            unit, len(segments), sum(s.span.size for s in segments), sum(s.committed_bytes for s in segments),
+            len(used), int(used.sum()), len(free), int(free.sum()), int(free.max(initial=0)),
         )  # fmt: skip
 
 
@@ -144,5 +179,6 @@ def _checks(heap: Heap, count: HeapCount | None, lists: FreeLists | None) -> Ite
     if lists is not None and heap.front_end != "lookaside" and not heap.parked_bytes:
         yield Check("entries on the free lists", len(lists.size), count.free_blocks)
     if heap.large_blocks is not None:
-        rows = sum(kind.busy_blocks for kind in (*count.kinds, *count.internal) if kind.kind is BlockKind.VIRTUAL)
+        large = (BlockKind.VIRTUAL, BlockKind.LARGE)
+        rows = sum(kind.busy_blocks for kind in (*count.kinds, *count.internal) if kind.kind in large)
         yield Check("large blocks on the list", len(heap.large_blocks), rows)

@@ -14,9 +14,12 @@ from heapdump.blocks.walk import Walk
 from heapdump.memory.regions import Kind, State
 
 _SEGMENTS, _PAGE_HEAPS = "heap segments", "page heaps"
+_OUTSIDE = (BlockKind.VIRTUAL, BlockKind.LARGE)
+"""Blocks with a reservation of their own."""
+
 _ORDER = (
     _SEGMENTS, "heap segments, uncommitted by the heap's own list", "heap large blocks", "heap front ends",
-    "heap range descriptors", "segment heaps (own reservation)", _PAGE_HEAPS, "stacks",
+    "heap large block metadata", "heap range descriptors", "segment heaps (own reservation)", _PAGE_HEAPS, "stacks",
     "TEBs and PEBs", "images", "other system data", "mapped files and sections", "unknown private memory",
     "unknown memory",
 )  # fmt: skip
@@ -32,7 +35,7 @@ class Item:
 
 
 def reconcile(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> tuple[Item, ...]:
-    """The items sum to the committed bytes of the map; what NT heaps hold in their segments is divided by the walk."""
+    """The items sum to the committed bytes of the map; what heaps hold in their segments is divided by the walk."""
     table = usage.table
     labels = [claim.item or _plain_item(claim.usage) for claim in table.claims]
     by_claim: Sequence[int] = [_ORDER.index(label) for label in labels]
@@ -75,12 +78,13 @@ def _divided(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[str
     Free blocks of 8 and later contain pages that Windows gave back and no list names: what the segments' lists call
     committed and the map does not is taken from the free blocks.
     """
-    counts = [walk.counts[h.index] for h in heaps if h.index in walk.counts and h.kind is HeapKind.NT]
-    inside = [kind for count in counts for kind in (*count.kinds, *count.hosted) if kind.kind is not BlockKind.VIRTUAL]
+    mine = [h for h in heaps if h.index in walk.counts and h.layout is not None and h.kind is not HeapKind.PAGE]
+    counts = [walk.counts[heap.index] for heap in mine]
+    inside = [kind for count in counts for kind in (*count.kinds, *count.hosted) if kind.kind not in _OUTSIDE]
     busy = sum(kind.busy_bytes for kind in inside)
-    free = sum(kind.free_bytes for kind in inside)
+    free = sum(kind.free_bytes for kind in inside) - sum(count.uncommitted_free_bytes for count in counts)
     walked = sum(count.segment_bytes for count in counts)
-    listed = sum(heap.committed_bytes or 0 for heap in heaps if heap.kind is HeapKind.NT)
+    listed = sum(heap.committed_bytes or 0 for heap in mine)
     there = free - max(0, listed - size)
     overhead = walked - busy - free
     rest = size - busy - overhead - there

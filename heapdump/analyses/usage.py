@@ -21,6 +21,8 @@ FREE = "Free"
 UNKNOWN = "<unknown>"
 _PAGE = 0x1000
 _SHARED_USER_DATA = 0x7FFE0000
+_METADATA = "large block metadata"
+"""Whole MiBs that hold the metadata: what else a heap has in them wins."""
 
 _PEB_POINTERS = {
     "ApiSetMap": "API Set Map",
@@ -117,7 +119,7 @@ def _stack_span(process: Process, stack: Stack) -> Span:
 def _heap(process: Process, heap: Heap) -> Iterator[Claim]:
     usage = ("PageHeap" if heap.kind is HeapKind.PAGE else "Heap") + _suffix(process, heap.view)
     name = f"#{heap.index} {heap.address:#x}"
-    for extent in heap.extents:
+    for extent in sorted(heap.extents, key=lambda extent: extent.what != _METADATA):
         yield Claim(extent.span, usage, f"{name} {extent.what}", _item(heap, extent.what))
     for i, segment in enumerate(heap.segments):
         for part in segment.uncommitted:
@@ -127,11 +129,12 @@ def _heap(process: Process, heap: Heap) -> Iterator[Claim]:
 def _item(heap: Heap, what: str) -> str:
     if heap.kind is HeapKind.PAGE:
         return "page heaps"
-    if heap.kind is HeapKind.SEGMENT:
+    if heap.kind is HeapKind.SEGMENT and what == "segment heap":
         return "segment heaps (own reservation)"
     own = {
         "large block": "heap large blocks",
         "front end": "heap front ends",
+        _METADATA: "heap large block metadata",
         "range descriptors": "heap range descriptors",
     }
     return own.get(what, "heap segments")

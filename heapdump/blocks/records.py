@@ -34,7 +34,9 @@ ViewName = Literal["x64", "x86"]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One reservation of an NT heap: [span.start, span.end) reserved, `uncommitted` as the heap's own list says.
+    """One reservation of a heap: [span.start, span.end) reserved, `uncommitted` as an NT heap's own list says.
+
+    Segment heaps keep no such list: there it is what the memory map says, and `unit_bytes` is the unit of page ranges.
 
     `stated_uncommitted_bytes` is the segment's own count of them; it is what counts where the list is broken
     (`has_all_ranges` False).
@@ -45,6 +47,7 @@ class Segment:
     uncommitted: tuple[Span, ...]
     stated_uncommitted_bytes: int
     has_all_ranges: bool
+    unit_bytes: int | None = None
 
     @property
     def uncommitted_bytes(self) -> int:
@@ -60,11 +63,16 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class LargeBlock:
-    """A block with a reservation of its own: `list_entry` = address of its node on VirtualAllocdBlocks."""
+    """A block with a reservation of its own: `list_entry` = address of its node on VirtualAllocdBlocks.
+
+    In a segment heap the block itself begins at `list_entry`, and `metadata` is the address of its node in the heap's
+    tree of large blocks.
+    """
 
     list_entry: int
     commit_bytes: int
     reserve_bytes: int
+    metadata: int | None = None
 
     @property
     def span(self) -> Span:
@@ -107,8 +115,8 @@ class Stated:
 class Heap:
     """One heap: its kind and what is certain of it.
 
-    `reserved_bytes`, `committed_bytes`: of its segments (NT) or of its own reservation (the others), None where not
-    known. `extents`: all memory known to belong to it, ascending. `is_fully_walked` is False when part of its memory
+    `reserved_bytes`, `committed_bytes`: of its segments (NT), of these and of its own reservation (segment heaps) or of
+    the latter alone (the others), None where not known. `extents`: all memory known to belong to it, ascending. `is_fully_walked` is False when part of its memory
     could not be found (`notes` say why). `parked_bytes`: freed blocks that wait on lookaside lists (before Vista).
     `normal_heap`: of a page heap, the ordinary heap behind it.
     """

@@ -51,12 +51,18 @@ class Check:
         return min(self.stated, self.walked) / max(self.stated, self.walked)
 
 
+_NESTED = (BlockKind.LFH, BlockKind.VS)
+"""Kinds whose blocks lie inside blocks of the allocator's own."""
+
+
 @dataclass(frozen=True, slots=True)
 class HeapCount:
     """What was counted in one heap. `kinds`: those that have blocks, in the order of `BlockKind`.
 
-    `internal`: the allocator's own blocks by kind; the slots of the front end lie inside those of the back end.
-    `hosted`: blocks of page heaps inside them, counted there too: BACKEND those in segments, VIRTUAL in large blocks.
+    `internal`: the allocator's own blocks by kind; the slots of the front end and the chunks of VS subsegments lie inside
+    them. `hosted`: blocks of page heaps inside them, counted there too: BACKEND those in segments, VIRTUAL in large blocks.
+    `uncommitted_*`: of all bytes in segments, and of those in free blocks, what is not committed by the memory map
+    (segment heaps; NT heaps have no such bytes by their own lists).
     `integrity` = share of headers that verified, lowered by each of `checks` that does not hold; None without headers.
     """
 
@@ -66,6 +72,8 @@ class HeapCount:
     integrity: float | None
     checks: tuple[Check, ...] = ()
     hosted: tuple[KindCount, ...] = ()
+    uncommitted_bytes: int = 0
+    uncommitted_free_bytes: int = 0
 
     @property
     def busy_blocks(self) -> int:
@@ -99,17 +107,22 @@ class HeapCount:
 
     @property
     def overhead_bytes(self) -> int:
-        """Headers, bytes behind the requested ones, and the allocator's own blocks, as far as no slot lies in them."""
-        slots = sum(kind.occupied_bytes for kind in self.of(BlockKind.LFH))
+        """Headers, bytes behind the requested ones, and the allocator's own blocks, as far as no block lies in them.
+
+        Committed ones only.
+        """
+        nested = sum(kind.occupied_bytes for kind in self.of(*_NESTED))
         own = sum(kind.occupied_bytes for kind in self.internal if kind.kind is not BlockKind.LFH)
         hosted = sum(kind.occupied_bytes for kind in self.hosted)
-        return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in self.kinds) + own - slots - hosted
+        own -= nested + hosted + self.uncommitted_bytes - self.uncommitted_free_bytes
+        return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in self.kinds) + own
 
     @property
     def segment_bytes(self) -> int:
-        """Bytes of all entries that were walked in segments: of a whole walk their committed bytes."""
-        inside = (BlockKind.BACKEND, BlockKind.LOOKASIDE)
-        return sum(kind.occupied_bytes for kind in (*self.kinds, *self.internal) if kind.kind in inside)
+        """Committed bytes of all entries that were walked in segments: of a whole walk all that are committed there."""
+        inside = (BlockKind.BACKEND, BlockKind.LOOKASIDE, BlockKind.PAGES)
+        counted = sum(kind.occupied_bytes for kind in (*self.kinds, *self.internal) if kind.kind in inside)
+        return counted - self.uncommitted_bytes
 
     @property
     def internal_blocks(self) -> int:

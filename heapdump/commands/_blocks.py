@@ -128,7 +128,7 @@ def columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
         Column("Address", lambda b: f"{b.address:#x}", "what the program got; of a free block where it would start", right=True),
         Column("Entry", lambda b: f"{b.entry:#x}", "its entry header", right=True, rank=3),
         Column("Heap", lambda b: f"{heaps[b.heap].address:#x}", "handle of its heap", right=True, rank=1),
-        Column("Kind", lambda b: b.kind.word, "backend, lfh, virtual (a reservation of its own), lookaside or page"),
+        Column("Kind", lambda b: b.kind.word, "backend, lfh, virtual (a reservation of its own), lookaside or page; of segment heaps vs, lfh, pages (whole page ranges) or large"),
         Column("State", lambda b: b.state + ("" if b.trust.value == "exact" else "~"), "busy or free; ~ = behind damage, or with a damaged header", style=lambda b: STATES[b.state]),
         Column("Size", lambda b: text.count(b.size), "bytes the program asked for (entry size minus unused bytes)", right=True),
         Column("EntrySize", lambda b: text.count(b.entry_size), "bytes it occupies, header included", right=True, rank=2),

@@ -14,7 +14,7 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from heapdump.analyses.heap_detail import Bucket, FreeClass, HeapDetail, SegmentDetail, SizeClass
+    from heapdump.analyses.heap_detail import Bucket, ContextDetail, FreeClass, HeapDetail, SegmentDetail, SizeClass
     from heapdump.blocks.findings import Finding
     from heapdump.blocks.records import Heap
     from heapdump.blocks.walk import Check
@@ -25,7 +25,7 @@ _BAR = 24
 SEGMENTS: tuple[Column[SegmentDetail], ...] = (
     Column("Segment", lambda s: f"{s.address:#x}", "address of its header", right=True),
     Column("End", lambda s: f"{s.end:#x}", "first address behind its reservation (NumberOfPages)", right=True, rank=1),
-    Column("Committed", lambda s: text.size(s.committed_bytes), "reserved minus its uncommitted ranges", right=True),
+    Column("Committed", lambda s: text.size(s.committed_bytes), "reserved minus its uncommitted ranges (segment heaps: by the memory map)", right=True),
     Column("Runs", lambda s: text.count(s.runs), "committed runs between them", right=True),
     Column("UCR", lambda s: text.count(s.uncommitted_ranges), "uncommitted ranges on its list", right=True),
     Column("LargestUCR", lambda s: text.size(s.largest_uncommitted_bytes), "the largest of them", right=True, rank=2),
@@ -42,9 +42,20 @@ UNCOMMITTED: tuple[Column[Span], ...] = (
     Column("End", lambda u: f"{u.end:#x}", "first address behind it", right=True),
     Column("Size", lambda u: text.size(u.size), "bytes of it", right=True),
 )
+CONTEXTS: tuple[Column[ContextDetail], ...] = (
+    Column("Unit", lambda c: text.size(c.unit_bytes), "bytes of a unit of page ranges: 4 kB in segments of 1 MB, 64 kB in those of 16 MB", right=True),
+    Column("Segments", lambda c: text.count(c.segments), "segments on the context's list", right=True),
+    Column("Reserved", lambda c: text.size(c.reserved_bytes), "bytes of them", right=True, rank=1),
+    Column("Committed", lambda c: text.size(c.committed_bytes), "bytes of them that the memory map calls committed", right=True),
+    Column("PageBlocks", lambda c: text.count(c.page_blocks), "blocks made of whole page ranges", right=True),
+    Column("Occupied", lambda c: text.size(c.page_block_bytes), "bytes of their ranges", right=True, rank=1),
+    Column("FreeRuns", lambda c: text.count(c.free_runs), "committed runs of pages in free page ranges", right=True),
+    Column("FreePages", lambda c: text.size(c.free_run_bytes), "bytes of them", right=True),
+    Column("LargestRun", lambda c: text.size(c.largest_free_run_bytes), "the largest of them", right=True, rank=2),
+)  # fmt: skip
 BUCKETS: tuple[Column[Bucket], ...] = (
     Column("LFH bucket", lambda b: text.count(b.entry_size), "bytes that each block occupies", right=True),
-    Column("Subsegments", lambda b: text.count(b.subsegments), "user-block carriers that hold them", right=True),
+    Column("Subsegments", lambda b: text.count(b.subsegments), "user-block carriers (in segment heaps: page ranges) that hold them", right=True),
     Column("Busy", lambda b: text.count(b.busy), "busy blocks", right=True),
     Column("Free", lambda b: text.count(b.free), "free slots", right=True),
     Column("Occupancy", lambda b: text.share(b.occupancy), "busy share", right=True),
@@ -100,6 +111,7 @@ def _data(snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Record:
         "segment_list": [
             asdict(s) | {"address": hex(s.address), "start": hex(s.start), "end": hex(s.end)} for s in detail.segments
         ],
+        "contexts": [asdict(context) for context in detail.contexts],
         "uncommitted": [
             {"address": hex(part.start), "size": part.size} for segment in heap.segments for part in segment.uncommitted
         ],
@@ -127,7 +139,7 @@ def _parts(
         )])  # fmt: skip
     yield Lines(lines)
     tables: tuple[tuple[Any, Sequence[Any]], ...] = (
-        (SEGMENTS, detail.segments), (UNCOMMITTED, [part for s in heap.segments for part in s.uncommitted]), (sizes_view(detail), detail.sizes), (FREE_LISTS, detail.free_classes), (BUCKETS, detail.buckets),
+        (CONTEXTS, detail.contexts), (SEGMENTS, detail.segments), (UNCOMMITTED, [part for s in heap.segments for part in s.uncommitted]), (sizes_view(detail), detail.sizes), (FREE_LISTS, detail.free_classes), (BUCKETS, detail.buckets),
     )  # fmt: skip
     for columns, rows in tables:
         if rows:

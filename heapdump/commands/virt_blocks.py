@@ -22,15 +22,19 @@ if TYPE_CHECKING:
     Row = tuple[Block, LargeBlock, int]
 
 VIEW: tuple[Column[Row], ...] = (
-    Column("ListEntry", lambda r: f"{r[1].list_entry:#x}", "its node on _HEAP.VirtualAllocdBlocks", right=True, rank=2),
+    Column("ListEntry", lambda r: f"{_node(r[1]):#x}", "its node on _HEAP.VirtualAllocdBlocks, in segment heaps in the tree of large blocks", right=True, rank=2),
     Column("Address", lambda r: f"{r[0].address:#x}", "what the program got", right=True),
     Column("Size", lambda r: text.count(r[0].size), "bytes the program asked for: CommitSize minus the header's unused count", right=True),
     Column("", lambda r: text.size(r[0].size), "the same in units of 1024", right=True, rank=1),
-    Column("Commit", lambda r: text.count(r[1].commit_bytes), "_HEAP_VIRTUAL_ALLOC_ENTRY.CommitSize", right=True, rank=1),
+    Column("Commit", lambda r: text.count(r[1].commit_bytes), "_HEAP_VIRTUAL_ALLOC_ENTRY.CommitSize; of a segment heap its AllocatedPages", right=True, rank=1),
     Column("Flags", lambda r: " ".join(_flags(r[0])) or "-", "flags of the entry header", rank=4),
     Column("Stack", lambda r: f"{r[2]:#x}" if r[2] else "-", "number of the stack that allocated it, where stacks were recorded (gflags +ust)", right=True, rank=5),
-    Column("Reserve", lambda r: text.count(r[1].reserve_bytes), "_HEAP_VIRTUAL_ALLOC_ENTRY.ReserveSize", right=True, rank=3),
+    Column("Reserve", lambda r: text.count(r[1].reserve_bytes), "_HEAP_VIRTUAL_ALLOC_ENTRY.ReserveSize; of a segment heap by the memory map", right=True, rank=3),
 )  # fmt: skip
+
+
+def _node(large: LargeBlock) -> int:
+    return large.list_entry if large.metadata is None else large.metadata
 
 
 def _flags(block: Block) -> list[str]:
@@ -45,7 +49,7 @@ def command(request: Request, heap: str | None) -> int:
     """The large blocks, each with a reservation of its own.
 
     They are on the heap's VirtualAllocdBlocks list, which WinDbg's !heap -s leaves out of its sums. A broken list is
-    followed from both of its ends.
+    followed from both of its ends. A segment heap has them in a tree.
 
     \b
     heapdump virt-blocks crash.dmp --heap 0x29fb0000
@@ -65,10 +69,12 @@ def command(request: Request, heap: str | None) -> int:
 
 
 def _rows(snapshot: Snapshot, heap: int | None) -> list[Row]:
+    import numpy as np
+
     from heapdump.analyses.blocks import Filter, Owners, select
 
     table = snapshot.walk.table
-    rows = select(table, snapshot.heaps, Filter(heap=heap, kind="virtual"))
+    rows = np.sort(np.concatenate([select(table, snapshot.heaps, Filter(heap=heap, kind=kind)) for kind in ("virtual", "large")]))
     owners, stacks = Owners(snapshot.heaps), snapshot.stacks.numbers(rows).tolist()
     found = ((block, owners.large_block(block), stack) for block, stack in zip(table.blocks(rows), stacks, strict=True))
     return [(block, large, stack) for block, large, stack in found if large is not None]
@@ -81,7 +87,7 @@ def _recorder(snapshot: Snapshot) -> Callable[[Row], Record]:
         """The JSON record of a large block."""
         block, large, stack = row
         return recorder.record(block, stack) | {
-            "list_entry": hex(large.list_entry),
+            "list_entry": hex(_node(large)),
             "commit_bytes": large.commit_bytes,
             "reserve_bytes": large.reserve_bytes,
         }
@@ -97,7 +103,7 @@ def _parts(request: Request, snapshot: Snapshot, rows: Sequence[Row]) -> list[Ta
         total = f"{text.plural(len(rows), 'large block')}: {text.size(requested)} requested, {text.size(committed)} committed"
         parts.append(Lines([[(total, "")]]))
         parts.append(_groups(request, rows))
-    findings = [f for heap in snapshot.heaps for f in heap.findings if f.kind == "virtual_list"]
+    findings = [f for heap in snapshot.heaps for f in heap.findings if f.kind in ("virtual_list", "large_metadata")]
     if findings:
         parts.append(Lines([[(finding.message, "red")] for finding in findings]))
     return parts

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.records import Heap
+from heapdump.blocks.records import Heap, HeapKind
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
 from heapdump.blocks.walk import Check, HeapCount, KindCount
 from heapdump.heaps.walked import Walked
@@ -81,6 +81,8 @@ def _count(sums: NDArray[np.int64], walked: Walked) -> HeapCount:
         hosted=tuple(walked.hosted),
         headers=walked.headers,
         integrity=walked.good_headers / walked.headers if walked.headers else None,
+        uncommitted_bytes=walked.uncommitted_bytes,
+        uncommitted_free_bytes=walked.uncommitted_free_bytes,
     )
 
 
@@ -112,8 +114,12 @@ def _checked(process: Process, heap: Heap, count: HeapCount, walked: Walked) -> 
 
 def _checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Check]:
     stated = heap.stated
-    yield Check("free bytes of the back end", heap.free_bytes, count.free_bytes)
-    if process.regions.is_complete_map:
+    if heap.kind is HeapKind.NT:
+        yield Check("free bytes of the back end", heap.free_bytes, count.free_bytes)
+    if heap.kind is HeapKind.SEGMENT and process.regions.is_complete_map and heap.committed_bytes is not None:
+        # Windows' own count leaves out pages that 17763 and 19041 added to the heap's structures (recorded heaps)
+        yield Check("committed bytes by the memory map", heap.committed_bytes, count.segment_bytes)
+    elif process.regions.is_complete_map:
         # from 9600 on the front end has a reservation of its own, which Windows counts here (every recorded heap)
         own = sum(process.regions.committed_bytes(e.span) for e in heap.extents if e.what == "front end")
         yield Check("committed bytes of the segments", stated.committed_bytes, count.segment_bytes + own)

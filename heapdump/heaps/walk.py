@@ -92,7 +92,8 @@ def _with_others(
     walked: dict[int, Walked], advance: Callable[[int], None],
 ) -> BlockTable:  # fmt: skip
     """The table with the blocks of the others of `heaps`, which are no NT heaps."""
-    columns, owned = BlockColumns(), [np.empty(0, np.uint64)]
+    most_bytes = min(sum(e.span.size for heap in others for e in heap.extents), process.space.total_bytes)
+    columns, owned = BlockColumns(most_bytes // _BYTES_A_BLOCK + len(table)), [np.empty(0, np.uint64)]
 
     def host(heap: int, count: KindCount) -> None:
         """These blocks inside that heap (its index) are counted as another's."""

@@ -21,7 +21,7 @@ from heapdump.process.model import Process, View
 class Walked:
     """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held.
 
-    `hosted`: see `blocks.walk.HeapCount`.
+    `hosted`, `uncommitted_bytes`, `uncommitted_free_bytes`: see `blocks.walk.HeapCount`.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -30,6 +30,8 @@ class Walked:
     good_headers: int = 0
     has_more_gaps: bool = False
     hosted: list[KindCount] = field(default_factory=list)
+    uncommitted_bytes: int = 0
+    uncommitted_free_bytes: int = 0
 
     def find(self, finding: Finding) -> None:
         """Keeps a finding; of a heap that is damaged all over, the first ones."""
@@ -53,6 +55,8 @@ class Walked:
         self.gaps += other.gaps
         self.headers += other.headers
         self.good_headers += other.good_headers
+        self.uncommitted_bytes += other.uncommitted_bytes
+        self.uncommitted_free_bytes += other.uncommitted_free_bytes
 
 
 @dataclass

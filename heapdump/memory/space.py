@@ -173,6 +173,15 @@ class AddressSpace:
         offset = self._offsets[i] + span.start - self._starts[i]
         return offset if offset % 8 == 0 else None
 
+    def file_places(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Offset in the file of each span; -1 where no single range holds it. (n,) int64."""
+        if not len(self.starts) or not len(starts):
+            return np.full(len(starts), -1, np.int64)
+        i = np.maximum(np.searchsorted(self.starts, starts.astype(_U64), side="right"), 1) - 1
+        low = self.starts[i].astype(np.int64)
+        inside = (starts >= low) & (ends <= self.ends[i].astype(np.int64))
+        return np.where(inside, np.frombuffer(self._offsets, _U64)[i].astype(np.int64) + starts - low, -1)
+
     def file_words(self, phase: int) -> NDArray[np.int64]:
         """The whole file from byte `phase` on as signed 64-bit words, where it lies: nothing is read or copied."""
         size = (self._source.file_bytes - phase) // 8 * 8

@@ -10,13 +10,17 @@ from .dump_truth import BuiltDump, DumpTruth
 from .nt_heap import NtHeapBuilder
 from .nt_heap_truth import BuiltHeap, HeapTruth
 from .process import ProcessBuilder
+from .segment_heap import BuiltSegmentHeap, SegmentHeapBuilder, SegmentTruth
 
 __all__ = [
     "BuiltDump",
     "BuiltHeap",
+    "BuiltSegmentHeap",
     "DumpBuilder",
     "DumpTruth",
     "HeapTruth",
     "NtHeapBuilder",
     "ProcessBuilder",
+    "SegmentHeapBuilder",
+    "SegmentTruth",
 ]

@@ -156,7 +156,8 @@ def test_candidates_are_the_older_ones_descending_then_the_newer_ones_ascending(
         ("x64", 30000, 0, "x64_26100", False),
         ("x64", 1, 0, "x64_3790", False),
         ("x86", 2600, 5512, "x86_2600", True),
-        ("x86", 26100, 1, "x86_19041", False),
+        ("x86", 22000, 1, "x86_19041", False),
+        ("x86", 26100, 1, "x86_26100", True),
     ],
 )
 def test_the_best_candidate_is_the_range_that_holds_the_build(arch, build, revision, best, exact):

@@ -1,0 +1,219 @@
+"""Variable-size blocks of a segment heap: chains of chunks in VS subsegments (heap-structures.md §6.4).
+
+A chain is verified chunk by chunk: each names the size of the one before it. At a damaged header the walk makes one
+finding, goes on at the next place where three headers in a row hold, and calls what follows in the subsegment `derived`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.records import Trust
+from heapdump.blocks.table import BlockKind, tag
+from heapdump.heaps.nt_generation import signed
+from heapdump.heaps.segment_keys import Chain, chunk_key, keys_of
+from heapdump.heaps.segment_memory import Batch, batches, doubt_missing
+from heapdump.heaps.segment_overrun import mend_overrun
+from heapdump.heaps.segment_ranges import Ranges
+from heapdump.heaps.segment_solve import solve_chunk_key
+from heapdump.heaps.walked import Job
+from heapdump.kernels import run, vs_chain
+from heapdump.layouts import Struct
+from heapdump.spans import Span
+
+_SCRAMBLE = 0x2BED
+_MASK = 0x7FFF
+_FIRST_ROOM = 1 << 12
+_MOST_ROOM = 1 << 18
+_PROOF = 3
+"""Headers in a row that hold where the walk goes on behind damage."""
+
+_SAMPLE = 32
+_MOST_RESYNCS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Chains:
+    """The chunks of VS subsegments: `start`, `end` (n,) int64, addresses; `rows`: their page ranges."""
+
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    rows: NDArray[np.int64]
+
+    def sample(self) -> list[Chain]:
+        """Some of them, from all parts of the heap."""
+        step = max(1, len(self.start) // _SAMPLE)
+        return [Chain(a, b) for a, b in zip(self.start[::step].tolist(), self.end[::step].tolist(), strict=True)]
+
+
+def read_chains(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> Chains:
+    """The subsegments of these ranges whose headers hold; `structs`: those of the builds, the likeliest first."""
+    if not len(rows):
+        return Chains(rows, rows, rows)
+    tried: list[_Headers] = []
+    for struct in structs:
+        tried.append(_Headers(job, ranges, rows, struct))
+        if tried[-1].is_good.all():
+            break
+    best = max(tried, key=lambda headers: int(headers.is_good.sum()))
+    best.report(job)
+    keep = best.is_good
+    return Chains(best.start[keep], best.end[keep], rows[keep])
+
+
+class _Headers:
+    """The headers of VS subsegments as one build has them."""
+
+    def __init__(self, job: Job, ranges: Ranges, rows: NDArray[np.int64], struct: Struct) -> None:
+        view = job.view
+        granule = view.granularity
+        self._address, self._struct = ranges.start[rows], struct
+        at = self._address.astype(np.uint64)
+        size, self._there = view.space.gather(at + np.uint64(struct.offset("Size")), 2)
+        mark, _ = view.space.gather(at + np.uint64(struct.offset("Signature")), 2)
+        self.start = self._address + -(-struct.size // granule) * granule
+        self.end = self.start + size.astype(np.int64) * granule
+        holds = ((size ^ np.uint64(_SCRAMBLE)) & np.uint64(_MASK)) == (mark & np.uint64(_MASK))
+        self.is_good = self._there & holds & (size > 0) & (self.end <= self._address + ranges.size[rows])
+
+    def report(self, job: Job) -> None:
+        """Findings and gaps for headers that do not hold."""
+        walked, heap = job.walked, job.heap.address
+        walked.headers += len(self._address)
+        walked.good_headers += int(self.is_good.sum())
+        for i in np.flatnonzero(~self.is_good).tolist():
+            address = int(self._address[i])
+            if self._there[i]:
+                message = f"the VS subsegment at {address:#x} of heap {heap:#x} has a damaged header"
+                walked.find(Finding("vs_chunk", "error", heap, address, self._struct.size, message, "a size that fits its signature", "another"))
+                walked.gap(f"{message}: its blocks are missing")
+            else:
+                walked.gap(f"heap {heap:#x}: the VS subsegment at {address:#x} is not in the dump")
+
+
+class ChunkWalk:
+    """Walks the chains of one heap with one key; rows go to the job's columns."""
+
+    def __init__(self, job: Job, key: int, padding: int) -> None:
+        """`padding`: bytes in front of what the program got."""
+        self._job, self._key, self.padding = job, key, padding
+        self._wide = job.view.pointer_bytes == 8
+        self._granule = job.view.granularity
+        mask = -1 if self._wide else 0xFFFFFFFF
+        self._signed_key = signed(key) & mask
+        self._resyncs = 0
+
+    def walk(self, chains: Chains) -> None:
+        """All chains."""
+        for batch in batches(self._job.view.space, chains.start, chains.end):
+            ends = [(side[batch.rows] - batch.base) // self._granule for side in (chains.start, chains.end)]
+            first = len(self._job.columns)
+            self._walk(batch, np.ascontiguousarray(np.stack([*ends, batch.base], axis=1)))
+            if batch.missing:
+                doubt_missing(self._job, first, batch.missing)
+
+    def _walk(self, batch: Batch, places: NDArray[np.int64]) -> None:
+        k, at, previous, trusted = 0, int(places[0, 0]), 0, True
+        room = _FIRST_ROOM
+        while True:
+            count, stopped, at, reason, previous = self._some(batch, places, k, at, previous, room, trusted)
+            trusted = trusted and stopped == k
+            k = stopped
+            if reason == vs_chain.END:
+                return
+            if reason == vs_chain.FULL:
+                room = min(2 * room, _MOST_ROOM)
+                continue
+            self._damaged(batch, places, k, at, previous, count)
+            at = self._next(batch, places, k, at)
+            previous, trusted = -1, False
+
+    def _some(
+        self, batch: Batch, places: NDArray[np.int64], k: int, at: int, previous: int, room: int, trusted: bool
+    ) -> tuple[int, int, int, int, int]:
+        # behind damage only this chain is derived: it is walked alone
+        part = places if trusted else places[: k + 1]
+        job, trust = self._job, Trust.EXACT if trusted else Trust.DERIVED
+        tail = job.columns.tail(room)
+        found = run(
+            vs_chain.follow_chunks, room, batch.words, part, k, at, previous, int(self._wide), self._signed_key,
+            self.padding, tag(BlockKind.VS, trust=trust), tail.entry, tail.units, tail.spare, tail.lead, tail.tags,
+        )  # fmt: skip
+        del tail
+        count, k, at, reason, previous = (int(value) for value in found)
+        job.columns.add(count, job.heap.index)
+        job.walked.headers += count
+        job.walked.good_headers += count
+        if not trusted and reason == vs_chain.END and k + 1 < len(places):
+            return count, k + 1, int(places[k + 1, 0]), vs_chain.FULL, 0
+        return count, k, at, reason, previous
+
+    def _damaged(self, batch: Batch, places: NDArray[np.int64], k: int, at: int, previous: int, rows: int) -> None:
+        job, address = self._job, int(places[k, 2]) + at * self._granule
+        heap = job.heap.address
+        if any(address in span for span in batch.missing) and not self._is_uncommitted(address):
+            job.walked.gap(f"heap {heap:#x}: chunks from {address:#x} on are not in the dump")
+            return
+        job.walked.headers += 1
+        message = f"heap {heap:#x}: the chunk header at {address:#x} is damaged"
+        expected = f"{previous} granules before it" if previous >= 0 else "sizes that fit"
+        data = job.view.space.try_read(address, 8) or b""
+        job.walked.find(Finding("vs_chunk", "error", heap, address, self._granule, message, expected, data.hex(" ") or "no memory"))
+        if rows:
+            mend_overrun(job, address)
+
+    def _is_uncommitted(self, address: int) -> bool:
+        regions = self._job.process.regions
+        return regions.is_complete_map and not regions.committed_bytes(Span(address, address + 1))
+
+    def _next(self, batch: Batch, places: NDArray[np.int64], k: int, at: int) -> int:
+        """The next granule of the chain from which some headers in a row hold; the chain's end where there is none."""
+        end = int(places[k, 1])
+        self._resyncs += 1
+        if self._resyncs > _MOST_RESYNCS:
+            self._job.walked.gap(f"heap {self._job.heap.address:#x}: damaged all over, some chunks behind damage are missing")
+            return end
+        size, before, busy = self._headers(batch, places, k, at + 1)
+        count = len(size)
+        sound = (size > 0) & (np.arange(count) + size <= count) & (busy <= 1)
+        holds, place = sound.copy(), np.arange(count)
+        for _ in range(_PROOF - 1):
+            last = size[np.minimum(place, count - 1)]
+            following = np.where(holds, place + last, count)
+            inside = np.minimum(following, count - 1)
+            # a chain that ends before all headers of the proof were seen is good, unless it has but one
+            holds &= (following == count) & (place > np.arange(count)) | (following < count) & sound[inside] & (before[inside] == last)
+            place = np.where(holds & (following < count), following, place)
+        good = np.flatnonzero(holds)
+        return at + 1 + int(good[0]) if len(good) else end
+
+    def _headers(
+        self, batch: Batch, places: NDArray[np.int64], k: int, first: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(granules, granules of the one before, busy byte) as if a header stood on every granule from `first` on."""
+        granules = np.arange(first, int(places[k, 1]))
+        raw = batch.words[granules * (2 if self._wide else 1)] ^ (int(places[k, 2]) + granules * self._granule) ^ self._signed_key
+        if self._wide:
+            return (raw >> 16) & 0xFFFF, (raw >> 32) & 0xFFFF, (raw >> 48) & 0xFFFF
+        return (raw >> 1) & 0x7FFF, (raw >> 16) & 0x7FFF, np.zeros(len(raw), np.int64)
+
+
+def key_of(job: Job, chains: Chains, likely: Sequence[int]) -> int | None:
+    """The key of these chains; None where nothing decodes them, which is then a finding and a gap."""
+    sample = chains.sample()
+    key = chunk_key(job.process, job.view, sample, likely) if sample else None
+    if sample and key is None:
+        key = keys_of(job.view).chunk = solve_chunk_key(job.view, sample)
+    if sample and key is None:
+        heap = job.heap.address
+        message = f"no key decodes the chunks of heap {heap:#x}"
+        job.walked.headers += 1
+        job.walked.find(Finding("vs_chunk", "error", heap, sample[0].start, job.view.granularity, message, "a chain of chunks", "none"))
+        job.walked.gap(f"{message}: the blocks of {len(chains.start):,} VS subsegments are missing")
+    return key
+

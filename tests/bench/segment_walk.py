@@ -1,0 +1,70 @@
+"""Times the walk of a segment heap of 1 GiB, written by the builder: `python -m tests.bench.segment_walk`.
+
+Half of its segments hold LFH slots, half VS chunks. Blocks a second after compilation, on one thread, and the ratio to
+`numpy.sum` over the same bytes.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+import heapdump
+from heapdump.heaps.walk import walk_heaps
+from tests.builders import ProcessBuilder, SegmentHeapBuilder
+
+BASE = 0x20000000000
+_RUNS = 5
+_MiB = 1 << 20
+
+
+def write_big_segment_heap(path: Path, segments: int = 1024, seed: int = 3) -> int:
+    """Writes the dump; its bytes. Slots of 32 to 256 bytes in pages, chunks of up to 200 bytes in 64 KiB."""
+    random = np.random.default_rng(seed)
+    heap = SegmentHeapBuilder(base=BASE, seed=seed)
+    for number in range(segments):
+        heap.segment(BASE + (number + 4) * _MiB)
+        if number % 2:
+            for _ in range(14):
+                heap.chunks(random.integers(0, 200, 480))
+        else:
+            for _ in range(250):
+                block = 16 * int(random.integers(2, 17))
+                asked = random.integers(0, block + 1, heap.most_slots(block, 1))
+                asked[random.random(len(asked)) < 0.2] = -1
+                heap.slots(block, asked)
+    return heap.build().add_to(ProcessBuilder(build=19041)).write(path).size
+
+
+def main() -> None:
+    """Prints the table."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "segment.dmp"
+        size = write_big_segment_heap(path)
+        with heapdump.open_dump(path, use_index=False) as snapshot:
+            process, heaps = snapshot.process, snapshot.heaps
+
+            def walk() -> int:
+                return len(walk_heaps(process, heaps, lambda done, total: None, 1).table)
+
+            rows = walk()  # compiles
+            words = np.memmap(path, np.uint8, "r")[: size // 8 * 8].view(np.uint64)
+            base, seconds = _best(words.sum), _best(walk)
+    print(f"{rows:,} rows in {size / 1e6:,.0f} MB: {seconds:.2f} s, {rows / seconds / 1e6:.1f} M blocks/s, {seconds / base:.1f} x numpy.sum")
+
+
+def _best(work: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(_RUNS):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return min(seconds)
+
+
+if __name__ == "__main__":
+    main()

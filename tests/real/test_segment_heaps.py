@@ -1,0 +1,99 @@
+"""Segment heaps that the ntdlls of several Windows builds laid out, against what the program did."""
+
+from __future__ import annotations
+
+import json
+import lzma
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import heapdump
+from heapdump.analyses.reconciliation import reconcile
+from heapdump.blocks.records import HeapKind, Trust
+from heapdump.blocks.table import BlockKind
+
+pytestmark = pytest.mark.real
+ORACLE = Path(__file__).parents[2].parent / "shared" / "dumps" / "oracle"
+CASES = sorted(
+    (path.parent.name, path.name.removesuffix(".dmp.xz")) for path in ORACLE.glob("*/segment*.dmp.xz")
+) or [("no recorded dumps", "segment")]  # fmt: skip
+Recorded = Callable[[str], Path]
+
+
+def truth_of(build: str, scenario: str) -> dict[str, Any]:
+    return json.loads(lzma.decompress((ORACLE / build / f"{scenario}.truth.json.xz").read_bytes()))
+
+
+def busy_blocks(snapshot: heapdump.session.Snapshot) -> dict[int, tuple[int, int]]:
+    """User address → (requested bytes, handle) of the program's busy blocks in segment heaps."""
+    table, heaps = snapshot.walk.table, snapshot.heaps
+    rows = np.flatnonzero(table.is_busy & ~table.is_internal)
+    kinds = {heap.index for heap in heaps if heap.kind is HeapKind.SEGMENT}
+    return {b.address: (b.size, heaps[b.heap].address) for b in table.blocks(rows) if b.heap in kinds}
+
+
+@pytest.mark.parametrize(("build", "scenario"), CASES)
+def test_every_live_block_of_a_segment_heap_is_found_and_nothing_freed(build, scenario, recorded: Recorded):
+    truth = truth_of(build, scenario)
+    with heapdump.open_dump(recorded(f"oracle/{build}/{scenario}.dmp.xz"), use_index=False) as snapshot:
+        mine = {heap.address: heap for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT}
+        found = busy_blocks(snapshot)
+        counts = [snapshot.walk.counts[heap.index] for heap in mine.values()]
+        assert [count.integrity for count in counts] == [1.0] * len(mine)
+        assert all(check.holds for count in counts for check in count.checks)
+        assert {(heap.trust, heap.is_fully_walked) for heap in mine.values()} == {(Trust.EXACT, True)}
+        assert not snapshot.walk.gaps
+    live = {int(b["ptr"], 16): (b["size"], int(b["heap"], 16)) for b in truth["blocks"] if int(b["heap"], 16) in mine}
+    assert {address: found[address] for address in found if found[address][1] in {h for _, h in live.values()}} == live
+
+
+@pytest.mark.parametrize(("build", "scenario"), CASES)
+def test_committed_memory_is_explained_to_the_byte(build, scenario, recorded: Recorded):
+    with heapdump.open_dump(recorded(f"oracle/{build}/{scenario}.dmp.xz"), use_index=False) as snapshot:
+        items = {item.item: item.bytes for item in reconcile(snapshot.usage, snapshot.heaps, snapshot.walk)}
+        table = snapshot.process.regions
+        assert sum(items.values()) == int(table.size[table.state == 0x1000].sum())
+        assert "heap segments: not walked" not in items
+        assert {"heap segments: busy blocks", "heap segments: overhead"} <= items.keys()
+
+
+@pytest.mark.parametrize("build", sorted({build for build, scenario in CASES if scenario == "segment-ust"}))
+def test_allocation_stacks_stand_behind_the_blocks(build, recorded: Recorded):
+    truth = truth_of(build, "segment-ust")
+    low = int(truth["image_base"], 16)
+    with heapdump.open_dump(recorded(f"oracle/{build}/segment-ust.dmp.xz"), use_index=False) as snapshot:
+        heap = next(heap for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT)
+        table = snapshot.walk.table
+        rows = np.flatnonzero((table.heap == heap.index) & table.is_busy & ~table.is_internal)
+        numbers = snapshot.stacks.numbers(rows).tolist()
+        found = {int(a): snapshot.stacks.frames(heap, n) for a, n in zip(table.address[rows], numbers, strict=True)}
+    wanted = {int(b["ptr"], 16): [int(a, 16) for a in b["stack"]] for b in truth["blocks"] if int(b["heap"], 16) == heap.address}
+    assert wanted
+    for address, stack in wanted.items():
+        own = [frame for frame in found[address] if low <= frame < low + 0x100000]
+        assert own == [frame for frame in stack if low <= frame < low + 0x100000]
+
+
+@pytest.mark.parametrize("build", sorted({path.parent.name for path in ORACLE.glob("*/corrupt-segment.dmp.xz")}))
+def test_an_overflow_costs_one_block_and_is_found_at_the_header_it_destroyed(build, recorded: Recorded):
+    truth = truth_of(build, "corrupt-segment")
+    damage = truth["damage"][0]
+    with heapdump.open_dump(recorded(f"oracle/{build}/corrupt-segment.dmp.xz"), use_index=False) as snapshot:
+        found, findings = busy_blocks(snapshot), snapshot.walk.findings
+        handles = {heap.address for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT}
+    live = {int(b["ptr"], 16): (b["size"], int(b["heap"], 16)) for b in truth["blocks"] if int(b["heap"], 16) in handles}
+    assert set(found) == set(live) - {int(damage["victim"], 16)}
+    assert {address: found[address] for address in found} == {address: live[address] for address in found}
+    assert [finding.kind for finding in findings] == ["vs_chunk"]
+    assert int(damage["address"], 16) <= findings[0].address < int(damage["address"], 16) + damage["length"]
+
+
+def test_kinds_of_blocks_by_the_part_of_the_heap_that_holds_them(recorded: Recorded):
+    with heapdump.open_dump(recorded("oracle/19041.804-x86/segment.dmp.xz"), use_index=False) as snapshot:
+        index = next(heap.index for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT)
+        kinds = {kind.kind: kind.busy_blocks for kind in snapshot.walk.counts[index].kinds}
+    assert kinds == {BlockKind.LFH: 928, BlockKind.VS: 492, BlockKind.LARGE: 8, BlockKind.PAGES: 10}
