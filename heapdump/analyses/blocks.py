@@ -74,7 +74,7 @@ def select(table: BlockTable, heaps: Sequence[Heap], wanted: Filter) -> NDArray[
     if wanted.heap is not None:
         keep &= table.heap == heap_index(heaps, wanted.heap)
     if wanted.kind is not None:
-        keep &= np.isin(table.kind, [kind for kind, word in KIND_NAMES.items() if word == wanted.kind])
+        keep &= np.isin(table.kind, [kind for kind, word in KIND_NAMES.items() if wanted.kind in (word, kind.name.lower())])
     if wanted.size is not None:
         sizes = table.size
         keep &= (sizes >= np.uint64(wanted.size.start)) & (sizes < np.uint64(wanted.size.end))
@@ -109,10 +109,11 @@ def by_size(table: BlockTable, rows: NDArray[np.int64]) -> tuple[SizeGroup, ...]
 
 
 def flag_words(block: Block) -> list[str]:
-    """The entry's flags in words; `internal` for the allocator's own blocks."""
+    """The entry's flags in words; `pages` for whole page ranges of a segment heap, `internal` for the allocator's own."""
     known = _PAGE_FLAG_WORDS if block.kind in (BlockKind.PAGE, BlockKind.LIGHT) else _FLAG_WORDS
     words = [word for bit, word in known.items() if block.flags & bit]
-    return [*words, *(["internal"] if block.is_internal else [])]
+    whole = ["pages"] if block.kind is BlockKind.PAGES else []
+    return [*words, *whole, *(["internal"] if block.is_internal else [])]
 
 
 class Owners:

@@ -38,8 +38,8 @@ class BlockKind(IntEnum):
 
     @property
     def word(self) -> str:
-        """The kind as the JSON has it."""
-        return "page" if self is BlockKind.LIGHT else self.name.lower()
+        """The kind as the JSON has it: a light block is one of page heap, whole pages are the segment heap's back end."""
+        return {BlockKind.LIGHT: "page", BlockKind.PAGES: "backend"}.get(self, self.name.lower())
 
 
 @dataclass(frozen=True, slots=True)

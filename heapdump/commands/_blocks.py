@@ -65,7 +65,7 @@ class Recorder:
             "state": block.state,
             "size": block.size,
             "entry_size": block.entry_size,
-            "flags": self._flag_words(block) if block.flags & ~1 or block.is_internal else [],
+            "flags": self._flag_words(block),
             "stack": None if self._is_free_stack(block) else stack or None,
             "trust": block.trust.value,
             **({"free_stack": stack or None} if self._is_free_stack(block) else {}),
