@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.crash import Crash
     from heapdump.analyses.stacks import Stacks
     from heapdump.analyses.usage import UsageMap
+    from heapdump.analyses.verdict import Verdict
     from heapdump.blocks.findings import Finding
     from heapdump.blocks.free_lists import FreeLists
     from heapdump.blocks.page_nodes import PageNodes
@@ -99,6 +100,12 @@ class Snapshot:
 
         examined = Examined(self.process, self.heaps, self.walk.table, self.damage[0], self.crash, self.crt.blocks)
         return find_problems(examined)
+
+    def verdict(self, heaps: Sequence[Heap]) -> Verdict:
+        """Whether these heaps are damaged, in one line."""
+        from heapdump.analyses.verdict import verdict
+
+        return verdict(heaps, self.walk, lambda: self.damage[0])
 
     def page_wounds(self, heap: Heap, block: Block) -> tuple[Wound, ...]:
         """What is damaged around a block of a page heap: stamps, fills."""

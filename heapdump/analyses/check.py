@@ -18,7 +18,7 @@ from heapdump.analyses.blocks import locate
 from heapdump.analyses.crash import Bug, Crash
 from heapdump.analyses.culprits import HEADER_KINDS, Candidate, bug_of, suspects_of
 from heapdump.analyses.evidence import Evidence, look_at
-from heapdump.analyses.reports import Report, reports
+from heapdump.analyses.reports import REPORTED, Report, reports
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap
@@ -26,7 +26,6 @@ from heapdump.blocks.table import Block, BlockTable
 from heapdump.process.model import Process
 
 _GUARD_BYTES = 4
-_REPORTED = ("exception", "failure_record", "verifier_stop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +83,7 @@ def fingerprint(problem: Problem, frames: Sequence[str]) -> str:
 
 def _order(problem: Problem) -> tuple[bool, bool, int]:
     finding = problem.finding
-    return finding.severity != "error", finding.kind not in _REPORTED, finding.address
+    return finding.severity != "error", finding.kind not in REPORTED, finding.address
 
 
 def _shape(problem: Problem) -> tuple[str, int | None]:

@@ -25,6 +25,9 @@ _FAILURE_WORDS = {
     "freelists_corruption": "the free lists are damaged", "listentry_corruption": "a link of a list is damaged",
     "usage_after_free": "a freed block was written to", "cross_heap_operation": "the block belongs to another heap",
 }  # fmt: skip
+REPORTED = ("exception", "failure_record", "verifier_stop")
+"""Kinds of what Windows reported, as against damage that was found."""
+
 _LOWEST, _NEAR = 0x10000, 0x20
 _SKIPPED = ("rip", "eip", "rsp", "esp", "cs", "ds", "es", "fs", "gs", "ss", "eflags")
 

@@ -9,6 +9,7 @@ from heapdump.render.view import Record
 
 if TYPE_CHECKING:
     from heapdump.analyses.crash import Crash
+    from heapdump.analyses.verdict import Verdict
     from heapdump.blocks.table import Block
     from heapdump.commands._shared import Request
     from heapdump.session import Snapshot
@@ -53,6 +54,11 @@ def crash_lines(request: Request, snapshot: Snapshot, crash: Crash) -> list[list
         lines.append([(f"  stop parameters {words} from {crash.stop.witness}", "dim")])
     lines += stack_lines(request, snapshot, crash.block)
     return lines
+
+
+def verdict_line(verdict: Verdict, command: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Whether the heap is damaged, and the command that tells more."""
+    return [(f"heap: {verdict.text}", "red" if verdict.errors else "green" if verdict.heaps else "dim"), (f" → heapdump {' '.join(command)}", "cyan")]
 
 
 def stack_lines(request: Request, snapshot: Snapshot, block: Block) -> list[list[tuple[str, str]]]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from heapdump.commands._blocks import walk_gaps
+from heapdump.commands._crash import verdict_line
 from heapdump.commands._shared import Request, dump_command
 from heapdump.commands.heaps import heap_record
 from heapdump.render import text
@@ -108,6 +109,7 @@ def command(request: Request, address: int) -> int:
 
 def _data(snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Record:
     return heap_record(heap, snapshot.walk.counts.get(heap.index)) | {
+        "verdict": snapshot.verdict([heap]).text,
         "segment_list": [
             asdict(s) | {"address": hex(s.address), "start": hex(s.start), "end": hex(s.end)} for s in detail.segments
         ],
@@ -137,6 +139,7 @@ def _parts(
             f"{text.plural(count.busy_blocks, 'busy block')} with {text.size(count.busy_bytes)}, {text.size(count.free_bytes)} free in "
             f"{text.plural(count.free_blocks, 'block')}, {text.share(count.integrity)} of {text.plural(count.headers, 'header')} verified", "",
         )])  # fmt: skip
+    lines.append(verdict_line(snapshot.verdict([heap]), ("check", "--heap", f"{heap.address:#x}")))
     yield Lines(lines)
     tables: tuple[tuple[Any, Sequence[Any]], ...] = (
         (CONTEXTS, detail.contexts), (SEGMENTS, detail.segments), (UNCOMMITTED, [part for s in heap.segments for part in s.uncommitted]), (sizes_view(detail), detail.sizes), (FREE_LISTS, detail.free_classes), (BUCKETS, detail.buckets),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._crash import crash_lines, crash_record
+from heapdump.commands._crash import crash_lines, crash_record, verdict_line
 from heapdump.commands._shared import Request, dump_command, heap_gaps
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
@@ -150,6 +150,7 @@ def _data(request: Request, snapshot: Snapshot, summary: Summary, found: tuple[H
         "reconciliation": [{"item": r.item, "bytes": r.bytes, "share": r.share} for r in summary.reconciliation],
         "findings": [headline.text for headline in found],
         "crash": crash_record(request, snapshot),
+        "verdict": snapshot.verdict(snapshot.heaps).text,
     }
 
 
@@ -166,7 +167,8 @@ def _records(summary: Summary) -> Iterator[Record]:
 def _parts(
     request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...]
 ) -> Iterator[Table[Any] | Lines]:
-    yield Lines(list(_process_lines(snapshot)))
+    yield Lines(list(process_lines(snapshot)))
+    yield Lines([verdict_line(snapshot.verdict(snapshot.heaps), ("check",))])
     if snapshot.crash is not None:
         yield Lines(crash_lines(request, snapshot, snapshot.crash))
     if found:
@@ -187,7 +189,8 @@ def _parts(
         yield Lines([[(f"{share:.2%} of {summary.committed_bytes:,} committed bytes explained", "bold")]])
 
 
-def _process_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
+def process_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
+    """What the process is, for a person."""
     record, process = process_record(snapshot), snapshot.process
     name = (process.image or "unknown image").replace("/", "\\").rpartition("\\")[2]
     pid = "unknown" if process.pid is None else str(process.pid)

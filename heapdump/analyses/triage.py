@@ -1,0 +1,124 @@
+"""One page for whoever has just got the dump: each statement with the command that proves it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from heapdump.analyses.capabilities import Question
+from heapdump.analyses.check import Problem
+from heapdump.analyses.headlines import Headline
+from heapdump.analyses.leaks import Leaks
+from heapdump.analyses.reports import REPORTED
+from heapdump.analyses.summary import Summary
+from heapdump.analyses.suspects import suspects
+from heapdump.blocks.records import Heap
+from heapdump.process.model import Process
+from heapdump.words import plural, short_size
+
+Weight = Literal["bad", "good", "plain"]
+_MOST_DAMAGE, _MOST_MEMORY = 3, 5
+_SHARE = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """A sentence, and the arguments of the command that proves it; none where nothing more is to be seen."""
+
+    text: str
+    command: tuple[str, ...] = ()
+    weight: Weight = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A question and its statements."""
+
+    title: str
+    statements: tuple[Statement, ...]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the page is made of. `examined`: heaps that were; `unexamined`: parts that could not be."""
+
+    process: Process
+    heaps: Sequence[Heap]
+    summary: Summary
+    headlines: Sequence[Headline]
+    problems: Sequence[Problem]
+    examined: int
+    unexamined: int
+    leaks: Leaks
+    questions: Sequence[Question]
+
+
+def triage(known: Known) -> tuple[Section, ...]:
+    """The page, always with the same five questions."""
+    return (
+        Section("What happened?", tuple(_happened(known))),
+        Section("Is the heap damaged?", tuple(_damaged(known))),
+        Section("Where is the memory?", tuple(_memory(known))),
+        Section("Who holds it?", tuple(_holders(known))),
+        Section("What can this dump not tell?", tuple(_missing(known))),
+    )
+
+
+def _happened(known: Known) -> Iterator[Statement]:
+    reported = [problem for problem in known.problems if problem.finding.kind in REPORTED]
+    for problem in reported:
+        weight: Weight = "bad" if problem.finding.severity == "error" else "plain"
+        yield Statement(problem.finding.message, ("check", "--kind", problem.finding.kind), weight)
+    raised = known.process.exception
+    if raised is None:
+        yield Statement("no exception: the dump was taken of a running process", ("threads", "--frames"))
+
+
+def _damaged(known: Known) -> Iterator[Statement]:
+    damage = [problem for problem in known.problems if problem.finding.kind not in REPORTED]
+    for problem in damage[:_MOST_DAMAGE]:
+        bug = f"{problem.bug}: " if problem.bug else ""
+        weight: Weight = "bad" if problem.finding.severity == "error" else "plain"
+        yield Statement(bug + problem.finding.message, ("check", "--address", f"{problem.finding.address:#x}"), weight)
+    if len(damage) > _MOST_DAMAGE:
+        yield Statement(f"{plural(len(damage) - _MOST_DAMAGE, 'more place')} like these", ("check",), "bad")
+    if not damage and not known.examined:
+        yield Statement("nothing could be examined: this dump holds no heap's memory", ("info",))
+    elif not damage and known.unexamined:
+        yield Statement(f"no damage in what this dump holds; {plural(known.unexamined, 'part')} could not be examined", ("check",))
+    elif not damage:
+        yield Statement("no damage found in any heap", ("check",), "good")
+
+
+def _memory(known: Known) -> Iterator[Statement]:
+    committed = known.summary.committed_bytes
+    items = sorted(known.summary.reconciliation, key=lambda item: -item.bytes)
+    for item in [item for item in items if item.share >= _SHARE][:_MOST_MEMORY]:
+        yield Statement(f"{short_size(item.bytes)} ({item.share:.0%} of {short_size(committed)} committed): {item.item}", ("summary",))
+    for headline in known.headlines:
+        if headline.command[0] not in ("block", "summary"):
+            yield Statement(headline.sentence, headline.command)
+    if not items:
+        yield Statement("not known: the dump has no memory map", ("info",))
+
+
+def _holders(known: Known) -> Iterator[Statement]:
+    command = ("leaks", "--group-by", known.leaks.by)
+    sentences = suspects(known.leaks, known.heaps)
+    for sentence in sentences:
+        yield Statement(sentence, command)
+    if not sentences and known.leaks.blocks:
+        groups = plural(len(known.leaks.groups), "group")
+        yield Statement(f"{plural(known.leaks.blocks, 'busy block')} in {groups}, none of which stands out", command)
+    elif not sentences:
+        yield Statement("no block of the program is in this dump", ("info",))
+
+
+def _missing(known: Known) -> Iterator[Statement]:
+    open_questions = [question for question in known.questions if question.answer != "yes"]
+    for question in open_questions:
+        advice = f"; {question.advice}" if question.advice else ""
+        yield Statement(f"{question.question.partition(' (')[0]} {question.answer}: {question.reason}{advice}", ("info",))
+    if not open_questions:
+        yield Statement("nothing that heapdump is asked", ("info",), "good")

@@ -1,0 +1,86 @@
+"""`triage`: one page for whoever has just got the dump."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from heapdump.commands._blocks import walk_gaps
+from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.summary import process_lines
+from heapdump.render.view import Answer, Lines, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heapdump.analyses.leaks import Leaks
+    from heapdump.analyses.triage import Section, Statement
+    from heapdump.session import Snapshot
+
+_STYLES = {"bad": "red", "good": "green", "plain": ""}
+
+
+@dump_command("triage")
+def command(request: Request) -> int:
+    """One page: what happened, is the heap damaged, where is the memory.
+
+    For whoever has just got the dump. Each statement comes with the command that proves it.
+
+    \b
+    heapdump triage crash.dmp
+    """
+    request.refuse_sorting("triage")
+    with request.open() as snapshot:
+        page = _page(request, snapshot)
+        answer = Answer(
+            "triage",
+            data=lambda: {"sections": [_section(section) for section in page]},
+            records=lambda: ({"section": section.title, **_statement(said)} for section in page for said in section.statements),
+            parts=lambda: _parts(snapshot, page),
+            gaps=(*walk_gaps(snapshot), *snapshot.damage[1]),
+        )
+        return request.emit(snapshot, answer)
+
+
+def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
+    from heapdump.analyses.capabilities import capabilities
+    from heapdump.analyses.headlines import headlines
+    from heapdump.analyses.summary import summarize
+    from heapdump.analyses.triage import Known, triage
+
+    process, heaps = snapshot.process, snapshot.heaps
+    summary = summarize(snapshot.usage, heaps, snapshot.walk)
+    found = headlines(process, heaps, snapshot.walk, summary, snapshot.crash)
+    questions = capabilities(process, heaps, snapshot.dump.directory.header.flags)
+    unexamined = len({*walk_gaps(snapshot), *snapshot.damage[1]})
+    return triage(Known(process, heaps, summary, found, snapshot.problems, len(snapshot.walk.counts), unexamined, _leaks(request, snapshot), questions))
+
+
+def _leaks(request: Request, snapshot: Snapshot) -> Leaks:
+    from heapdump.analyses.blocks import Filter, select
+    from heapdump.analyses.leaks import Question, find_leaks
+    from heapdump.analyses.suppressions import Suppressions
+
+    rows = select(snapshot.walk.table, snapshot.heaps, Filter())
+    question = Question("stack" if snapshot.stacks.are_recorded else "type", rows)
+    namer = snapshot.namer(request.image_path, request.symbol_path)
+    return find_leaks(
+        snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, Suppressions(), snapshot.crt.blocks
+    )
+
+
+def _section(section: Section) -> Record:
+    return {"question": section.title, "statements": [_statement(said) for said in section.statements]}
+
+
+def _statement(said: Statement) -> Record:
+    return {"text": said.text, "command": f"heapdump {' '.join(said.command)}" if said.command else None}
+
+
+def _parts(snapshot: Snapshot, page: tuple[Section, ...]) -> Iterator[Table[Any] | Lines]:
+    yield Lines(list(process_lines(snapshot)))
+    for section in page:
+        lines = [[(section.title, "bold")]]
+        for said in section.statements:
+            command_words = f" → heapdump {' '.join(said.command)}" if said.command else ""
+            lines.append([("• " + said.text, _STYLES[said.weight]), (command_words, "cyan")])
+        yield Lines(lines)

@@ -1,0 +1,142 @@
+"""`check` and `triage`: exit codes, records, reports, SARIF, filters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heapdump.cli import run
+from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
+from tests.patching import poke
+
+HEAP = 0x20000000000
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def heap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuiltHeap:
+    """The truth of a heap; `write` puts its dump, changed or not, as the only one in the current folder."""
+    monkeypatch.delenv("HEAPDUMP_DUMP", raising=False)
+    monkeypatch.chdir(tmp_path)
+    builder = NtHeapBuilder(base=HEAP)
+    for size in (90, 40, 24, 300, 64):
+        builder.busy(size)
+    builder.free(20)
+    builder.busy(16)
+    return builder.build()
+
+
+def write(heap: BuiltHeap, *changes: tuple[int, bytes]) -> None:
+    Path("crash.dmp").write_bytes(poke(ProcessBuilder().heap(heap).build(), *changes).data)
+
+
+def overrun(heap: BuiltHeap) -> tuple[int, bytes]:
+    """The third block runs over the header of the fourth."""
+    culprit, victim = heap.truth.busy[2], heap.truth.busy[3]
+    end = culprit.user + culprit.size
+    return end, b"Z" * (victim.user - end)
+
+
+def ask(capfd: Capture, *arguments: str, code: int) -> Any:
+    assert run([*arguments, "--json", "-q"]) == code
+    return json.loads(capfd.readouterr().out)["data"]
+
+
+def test_a_healthy_heap_is_clean(heap: BuiltHeap, capfd: Capture) -> None:
+    write(heap)
+    assert ask(capfd, "check", code=0) == []
+    assert run(["check"]) == 0
+    assert capfd.readouterr().out.startswith("no damage found: 1 heap with ")
+    assert "no damage found in any heap" in json.dumps(ask(capfd, "triage", code=0))
+    assert ask(capfd, "summary", code=0)["verdict"] == "no damage found in 1 heap"
+
+
+def test_an_overrun_is_told_with_victim_culprit_and_evidence(heap: BuiltHeap, capfd: Capture) -> None:
+    start, data = overrun(heap)
+    write(heap, (start, data))
+    (record,) = ask(capfd, "check", code=1)
+    culprit, victim = heap.truth.busy[2], heap.truth.busy[3]
+    assert (record["kind"], record["severity"], record["heap"]) == ("entry_header", "error", hex(HEAP))
+    assert int(record["address"], 16) >= victim.entry + 8
+    assert record["culprit"]["address"] == hex(culprit.user)
+    evidence = record["evidence"]
+    assert evidence["bug"] == "heap-buffer-overflow"
+    assert "0x5a repeated, 'Z'" in evidence["looks_like"]
+    assert evidence["reaches"][0] == hex(start)
+    assert evidence["candidates"][0]["block"]["address"] == hex(culprit.user)
+    assert bytes.fromhex(evidence["memory"]["bytes"]).count(b"Z") >= 8
+    assert set(record) == {
+        "id", "kind", "severity", "heap", "block", "address", "length", "message", "expected", "found", "culprit",
+        "frames", "evidence",
+    }  # fmt: skip
+
+
+def test_the_report_reads_like_addresssanitizers(heap: BuiltHeap, capfd: Capture) -> None:
+    write(heap, overrun(heap))
+    assert run(["check", "-q"]) == 1
+    out = capfd.readouterr().out
+    culprit = heap.truth.busy[2]
+    assert "==4242==ERROR: heapdump: heap-buffer-overflow on address 0x" in out
+    assert f"after 24-byte region [{culprit.user:#x},{culprit.user + 24:#x})" in out
+    assert "suspects, likeliest first:" in out
+    assert "=> 0x" in out
+    assert "SUMMARY: heapdump: heap-buffer-overflow" in out
+    assert "\x1b" not in out
+
+
+def test_filters_and_sorting(heap: BuiltHeap, capfd: Capture) -> None:
+    write(heap, overrun(heap))
+    culprit = heap.truth.busy[2]
+    assert len(ask(capfd, "check", "--heap", hex(HEAP), code=1)) == 1
+    assert len(ask(capfd, "check", "--address", hex(culprit.user), code=1)) == 1
+    assert ask(capfd, "check", "--kind", "tail_fill", code=4) == []
+    assert ask(capfd, "check", "--address", hex(heap.truth.busy[0].user), code=4) == []
+    assert run(["check", "--heap", "0x1234"]) == 2
+
+
+def test_the_id_is_the_same_for_the_same_bug_elsewhere(heap: BuiltHeap, capfd: Capture) -> None:
+    write(heap, overrun(heap))
+    (one,) = ask(capfd, "check", code=1)
+    other = NtHeapBuilder(base=HEAP + 0x10000000)
+    for size in (500, 90, 40, 24, 300, 64):
+        other.busy(size)
+    built = other.build()
+    culprit, victim = built.truth.busy[3], built.truth.busy[4]
+    end = culprit.user + culprit.size
+    write(built, (end, b"Y" * (victim.user - end)))
+    (two,) = ask(capfd, "check", code=1)
+    assert one["id"] == two["id"]
+
+
+def test_sarif(heap: BuiltHeap, capfd: Capture) -> None:
+    write(heap, overrun(heap))
+    (record,) = ask(capfd, "check", "--sarif", "check.sarif", code=1)
+    document = json.loads(Path("check.sarif").read_text())
+    assert (document["version"], document["$schema"].rpartition("/")[2]) == ("2.1.0", "sarif-2.1.0.json")
+    (sarif_run,) = document["runs"]
+    (result,) = sarif_run["results"]
+    assert (result["ruleId"], result["level"]) == ("entry_header", "error")
+    assert result["partialFingerprints"] == {"heapdump/1": record["id"]}
+    assert [rule["id"] for rule in sarif_run["tool"]["driver"]["rules"]] == ["entry_header"]
+    place = result["locations"][0]["physicalLocation"]
+    assert place["artifactLocation"]["uri"] == "crash.dmp"
+    assert place["address"]["absoluteAddress"] == int(record["address"], 16)
+
+
+def test_triage_answers_five_questions_with_commands_that_exist(heap: BuiltHeap, capfd: Capture) -> None:
+    write(heap, overrun(heap))
+    page = ask(capfd, "triage", code=4)
+    assert [section["question"] for section in page["sections"]] == [
+        "What happened?", "Is the heap damaged?", "Where is the memory?", "Who holds it?", "What can this dump not tell?",
+    ]  # fmt: skip
+    damage = page["sections"][1]["statements"]
+    assert "heap-buffer-overflow" in damage[0]["text"]
+    commands = {said["command"] for section in page["sections"] for said in section["statements"] if said["command"]}
+    for words in commands:
+        assert run([*words.split()[1:], "-q", "--json"]) in (0, 1, 4), words
+        capfd.readouterr()
+    assert ask(capfd, "summary", code=4)["verdict"] == "1 damaged place found in 1 heap"
+    assert ask(capfd, "heap", hex(HEAP), code=4)["verdict"] == "1 damaged place found in 1 heap"
