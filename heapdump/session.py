@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.stacks import Stacks
     from heapdump.analyses.usage import UsageMap
     from heapdump.analyses.verdict import Verdict
-    from heapdump.blocks.findings import Finding
+    from heapdump.blocks.damage import Damage
     from heapdump.blocks.free_lists import FreeLists
     from heapdump.blocks.page_nodes import PageNodes
     from heapdump.blocks.records import Heap
@@ -87,8 +87,8 @@ class Snapshot:
         return self._page_nodes[heap.index]
 
     @cached_property
-    def damage(self) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
-        """(everything that is damaged in the heaps, what could not be examined)."""
+    def damage(self) -> Damage:
+        """Everything that is damaged in the heaps, and what could not be examined."""
         from heapdump.heaps.check import check_heaps
 
         return check_heaps(self.process, self.heaps, self.walk)
@@ -98,14 +98,14 @@ class Snapshot:
         """What broke the heap: every damaged place, and what Windows reported."""
         from heapdump.analyses.check import Examined, find_problems
 
-        examined = Examined(self.process, self.heaps, self.walk.table, self.damage[0], self.crash, self.crt.blocks)
+        examined = Examined(self.process, self.heaps, self.walk.table, self.damage, self.crash, self.crt.blocks)
         return find_problems(examined)
 
     def verdict(self, heaps: Sequence[Heap]) -> Verdict:
         """Whether these heaps are damaged, in one line."""
         from heapdump.analyses.verdict import verdict
 
-        return verdict(heaps, self.walk, lambda: self.damage[0])
+        return verdict(heaps, self.walk, lambda: self.damage.findings)
 
     def page_wounds(self, heap: Heap, block: Block) -> tuple[Wound, ...]:
         """What is damaged around a block of a page heap: stamps, fills."""

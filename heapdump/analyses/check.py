@@ -20,6 +20,7 @@ from heapdump.analyses.culprits import HEADER_KINDS, Candidate, bug_of, suspects
 from heapdump.analyses.evidence import Evidence, look_at
 from heapdump.analyses.reports import REPORTED, Report, reports
 from heapdump.blocks.crt_blocks import CrtBlocks
+from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import Block, BlockTable
@@ -57,17 +58,17 @@ class Examined:
     process: Process
     heaps: Sequence[Heap]
     table: BlockTable
-    findings: Sequence[Finding]
+    damage: Damage
     crash: Crash | None
     crt: Callable[[NDArray[np.int64]], CrtBlocks]
 
 
 def find_problems(examined: Examined) -> tuple[Problem, ...]:
     """Every problem: errors first, what Windows reported before damage, then by address."""
-    found = [_problem(examined, finding) for finding in (*_distinct(examined.findings), *_guards(examined))]
+    found = [_problem(examined, finding) for finding in (*_distinct(examined.damage.findings), *_guards(examined))]
     counts = Counter(_shape(problem) for problem in found)
     counted = [replace(problem, alike=counts[_shape(problem)] - 1) for problem in found]
-    told = [_reported(examined, report) for report in reports(examined.process, examined.table, examined.crash, examined.findings)]
+    told = [_reported(examined, report) for report in reports(examined.process, examined.table, examined.crash, examined.damage.findings)]
     return tuple(sorted([*told, *counted], key=_order))
 
 
@@ -105,7 +106,8 @@ def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
 def _guards(examined: Examined) -> Iterator[Finding]:
     """Changed guards of CRT debug blocks."""
     table, space = examined.table, examined.process.space
-    blocks = examined.crt(np.flatnonzero(table.is_busy & ~table.is_internal))
+    mine = np.isin(table.heap, np.array(examined.damage.guarded, np.uint16)) if examined.damage.guarded else np.zeros(0, bool)
+    blocks = examined.crt(np.flatnonzero(mine))
     for i in np.flatnonzero(blocks.guards).tolist():
         user, size, guards = int(blocks.user[i]), int(blocks.size[i]), int(blocks.guards[i])
         heap = examined.heaps[int(table.heap[blocks.row[i]])].address

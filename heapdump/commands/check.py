@@ -59,7 +59,7 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
             data=lambda: [recorder.record(problem) for problem in rows],
             records=lambda: (recorder.record(problem) for problem in rows),
             parts=lambda: _parts(request, snapshot, rows, recorder),
-            gaps=(*walk_gaps(snapshot), *snapshot.damage[1]),
+            gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps),
         )
         code = request.emit(snapshot, answer)
         return EXIT_FINDINGS if any(problem.finding.severity == "error" for problem in rows) else code

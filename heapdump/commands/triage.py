@@ -36,7 +36,7 @@ def command(request: Request) -> int:
             data=lambda: {"sections": [_section(section) for section in page]},
             records=lambda: ({"section": section.title, **_statement(said)} for section in page for said in section.statements),
             parts=lambda: _parts(snapshot, page),
-            gaps=(*walk_gaps(snapshot), *snapshot.damage[1]),
+            gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps),
         )
         return request.emit(snapshot, answer)
 
@@ -51,7 +51,7 @@ def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
     summary = summarize(snapshot.usage, heaps, snapshot.walk)
     found = headlines(process, heaps, snapshot.walk, summary, snapshot.crash)
     questions = capabilities(process, heaps, snapshot.dump.directory.header.flags)
-    unexamined = len({*walk_gaps(snapshot), *snapshot.damage[1]})
+    unexamined = len({*walk_gaps(snapshot), *snapshot.damage.gaps})
     return triage(Known(process, heaps, summary, found, snapshot.problems, len(snapshot.walk.counts), unexamined, _leaks(request, snapshot), questions))
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Heap
+from heapdump.blocks.records import Heap, HeapKind
 from heapdump.blocks.walk import Walk
 from heapdump.heaps import checks
 from heapdump.heaps.walked import CheckJob
 from heapdump.process.model import Process, View
 
 
-def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> tuple[tuple[Finding, ...], tuple[str, ...]]:
-    """(everything that is damaged, what could not be examined)."""
-    findings, gaps = list[Finding](), list[str]()
+def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
+    """Everything that is damaged, and what could not be examined."""
+    findings, gaps, guarded = list[Finding](), list[str](), list[int]()
     for heap in heaps:
         view = next(view for view in process.views if view.arch == heap.view)
         known = [*heap.findings, *(finding for finding in walk.findings if finding.heap == heap.address)]
@@ -25,7 +26,9 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> tuple[tu
             examine(job)
             findings += job.findings
             gaps += job.gaps
-    return tuple(findings), tuple(gaps)
+        if heap.kind is not HeapKind.NT or (heap.index in walk.counts and job.guards):
+            guarded.append(heap.index)
+    return Damage(tuple(findings), tuple(gaps), tuple(guarded))
 
 
 def lock_words(view: View, heap: Heap) -> str:

@@ -14,77 +14,68 @@ from numpy.typing import NDArray
 from heapdump.blocks.findings import Finding, FindingKind, Severity
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.records import Heap, HeapKind
-from heapdump.blocks.table import BlockKind, BlockTable
-from heapdump.heaps.nt_free import read_free_lists
+from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
+from heapdump.heaps.nt_free import all_linked, read_free_lists
 from heapdump.heaps.nt_generation import Generation, generation_of
 from heapdump.heaps.nt_windows import Window, runs, windows
-from heapdump.heaps.nt_wounds import segment_offset
 from heapdump.heaps.walked import CheckJob
 from heapdump.kernels import checks, run
 
 _MOST = 4096
-"""Wrong things reported of one stretch."""
-
-_BACK_END = (BlockKind.BACKEND, BlockKind.LOOKASIDE)
+"""Wrong things reported of one window."""
 
 
 def check_nt_heap(job: CheckJob) -> None:
     """Every entry, then the free lists."""
     generation = generation_of(job.view, job.heap)
-    rows = _rows(job.table, job.heap.index)
-    for segment in sorted(job.heap.segments, key=lambda segment: segment.span):
-        for window in windows(job.view.space, generation, list(runs(segment))):
-            _check_window(job, generation, window, rows)
-            job.view.space.forget(window.swept)
-    lists = read_free_lists(job.process, job.view, job.heap)
-    if lists is not None:
-        job.findings.extend(_joined(lists.findings))
-    if _is_partial(job):
+    wanted = sorted(part for segment in job.heap.segments for part in runs(segment))
+    for window in windows(job.view.space, generation, wanted):
+        _check_window(job, generation, window)
+        job.view.space.forget(window.swept)
+    is_partial = _is_partial(job)
+    if is_partial:
         job.gaps.append(f"heap {job.heap.address:#x}: part of its memory is not in the dump: its lists and counts were not compared")
-    elif not job.has_damage and not job.findings:  # else what was found is the reason
+    is_sound = not is_partial and not job.has_damage and not job.findings  # else what was found is the reason
+    if not (is_sound and all_linked(job.view, job.heap, generation, _free_entries(job, generation))):
+        lists = read_free_lists(job.process, job.view, job.heap)
         if lists is not None:
-            job.findings.extend(_membership(job, generation, lists))
+            job.findings.extend(_joined(lists.findings))
+            if is_sound and not job.findings:
+                job.findings.extend(_membership(job, generation, lists))
+    if is_sound and not job.findings:
         job.findings.extend(_counters(job, generation))
 
 
 def _is_partial(job: CheckJob) -> bool:
-    """True where the dump does not hold every committed byte of the segments."""
+    """True where the dump does not hold every committed byte of the segments that can be read."""
     regions, space = job.process.regions, job.view.space
     for segment in job.heap.segments:
         for part in runs(segment):
             ends = np.array([part.end], np.uint64)
             present = int(space.bytes_present(np.array([part.start], np.uint64), ends)[0])
-            if present < (regions.committed_bytes(part) if regions.is_complete_map else part.size):
+            if present < (regions.committed_bytes(part, readable=True) if regions.is_complete_map else part.size):
                 return True
     return not job.heap.is_fully_walked
 
 
-def _rows(table: BlockTable, heap: int) -> BlockTable:
-    """The back-end rows of a heap, but those whose header was restored from its neighbours."""
-    keep = np.flatnonzero((table.heap == heap) & np.isin(table.kind, _BACK_END))
-    return BlockTable(*(column[keep] for column in table.columns()))
-
-
-def _check_window(job: CheckJob, generation: Generation, window: Window, rows: BlockTable) -> None:
-    for stretch in window.stretches:
-        low = stretch.base + stretch.start * window.granule
-        high = stretch.base + stretch.stop * window.granule
-        first, last = np.searchsorted(rows.entry, np.array([low, high], np.uint64))
-        part = rows.part(int(first), int(last))
-        if len(part):
-            _check_rows(job, generation, window, stretch.base, part)
-
-
-def _check_rows(job: CheckJob, generation: Generation, window: Window, base: int, rows: BlockTable) -> None:
-    entry = rows.entry.astype(np.int64)
-    columns = (entry, *(column.astype(np.int64) for column in (rows.units, rows.spare, rows.lead, rows.tags)))
-    offsets = _offsets(job.heap, generation, entry)
-    stride, lead, old = generation.stride, generation.lead, int(generation.is_old)
-    out = np.zeros((min(_MOST, 2 * len(rows)), 4), np.int64)
-    count = run(checks.check_headers, len(rows), window.words, base, *columns, offsets, old, generation.key, lead, out)
+def _check_window(job: CheckJob, generation: Generation, window: Window) -> None:
+    table, heap = job.table, job.heap.index
+    swept = window.swept
+    first, last = np.searchsorted(table.entry, np.array([swept.start, swept.end], np.uint64)).tolist()
+    rows = table.part(first, last)
+    if not len(rows):
+        return
+    columns = (rows.entry.view(np.int64), rows.units, rows.spare, rows.lead, rows.tags, rows.heap, heap)
+    segments = _segments(job.heap, generation, window)
+    stride, old = generation.stride, int(generation.is_old)
+    out = np.zeros((min(_MOST, 2 * len(rows) + 2), 4), np.int64)
+    count, filled, guarded = run(
+        checks.check_headers, len(rows), window.words, window.limits, segments, *columns, old, generation.key, stride, out
+    )
     _report(job, window, rows, out[:count])
-    if (rows.tags >> 8 & checks.FILL).any():
-        count = run(checks.check_fills, len(rows), window.words, base, *columns, stride, lead, out)
+    job.guards += guarded
+    if filled:
+        count = run(checks.check_fills, len(rows), window.words, window.limits, *columns, stride, out)
         _report(job, window, rows, out[:count])
 
 
@@ -98,17 +89,13 @@ def _report(job: CheckJob, window: Window, rows: BlockTable, out: NDArray[np.int
             job.findings.append(_finding(job, rows, row, what, address, length))
 
 
-def _offsets(heap: Heap, generation: Generation, entry: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What the segment byte of each header must be; a stretch lies in one segment."""
-    segment = next((s for s in heap.segments if int(entry[0]) in s.span), None)
-    if segment is None:
-        return np.full(len(entry), -1, np.int64)
-    if generation.is_old:
-        return np.full(len(entry), heap.segments.index(segment), np.int64)
-    if segment_offset(heap, int(entry[0])) == 0:
-        return np.zeros(len(entry), np.int64)
-    offsets: NDArray[np.int64] = (entry & ~0xFFFF) + 0x10000 - segment.address >> 16 & 0xFF
-    return offsets
+def _segments(heap: Heap, generation: Generation, window: Window) -> NDArray[np.int64]:
+    """What the kernel needs to know of the segment of each stretch."""
+    out = np.zeros((len(window.stretches), 2), np.int64)
+    for i, stretch in enumerate(window.stretches):
+        number, segment = next((n, s) for n, s in enumerate(heap.segments) if stretch.run.start in s.span)
+        out[i] = (number, 0) if generation.is_old else (segment.address, int(segment.address == heap.address))
+    return out
 
 
 def _finding(job: CheckJob, rows: BlockTable, row: int, what: int, address: int, length: int) -> Finding:
@@ -144,6 +131,16 @@ def _joined(findings: tuple[Finding, ...]) -> Iterator[Finding]:
         yield pending
 
 
+def _free_entries(job: CheckJob, generation: Generation) -> NDArray[np.int64]:
+    """Entries that the walk calls free; before Vista none, whose rows are not entries but runs of them."""
+    if generation.is_old:
+        return np.empty(0, np.int64)
+    rows, wanted = job.table, np.uint16(0x0F | BUSY | INTERNAL)
+    free = (rows.tags & wanted == np.uint16(BlockKind.BACKEND)) & (rows.heap == np.uint16(job.heap.index))
+    entries: NDArray[np.int64] = rows.entry[free].view(np.int64)
+    return entries
+
+
 def _membership(job: CheckJob, generation: Generation, lists: FreeLists) -> Iterator[Finding]:
     """Entries that a whole list links but the walk does not call free, and the other way round; sizes out of order.
 
@@ -151,8 +148,7 @@ def _membership(job: CheckJob, generation: Generation, lists: FreeLists) -> Iter
     """
     if not lists.is_whole or generation.is_old:
         return
-    rows = job.table
-    free = rows.entry[(rows.heap == job.heap.index) & (rows.kind == BlockKind.BACKEND) & ~rows.is_busy & ~rows.is_internal].astype(np.int64)
+    free = _free_entries(job, generation)
     severity: Severity = "warning" if job.locked else "error"
     why = f"; {job.locked}" if job.locked else ""
     heap, granule = job.heap.address, generation.granule

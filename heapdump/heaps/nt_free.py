@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.heaps.nt_entry import BUSY_FLAG, decoded
-from heapdump.heaps.nt_generation import generation_of, signed
+from heapdump.heaps.nt_generation import Generation, generation_of, signed
 from heapdump.heaps.nt_segments import ring_findings
 from heapdump.heaps.rings import walk_ring
 from heapdump.process.model import Process, View
@@ -45,3 +46,26 @@ def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | Non
     entry = np.array(nodes, np.int64) - generation.granule
     free = (header.flags & BUSY_FLAG) == 0
     return FreeLists(entry[free], header.size[free] * generation.granule, is_whole and bool(free.all()), tuple(findings))
+
+
+def all_linked(view: View, heap: Heap, generation: Generation, entries: NDArray[np.int64]) -> bool:
+    """Whether the one free list of a later heap is a whole ring of exactly these entries, ascending by size: at once.
+
+    False where it is not, or before Vista: `read_free_lists` tells what is wrong. Some 0.2 µs an entry.
+    """
+    field = generation.layout["_HEAP"].fields["FreeLists"]
+    if generation.is_old or field.count != 1:
+        return False
+    pointer, granule = view.pointer_bytes, generation.granule
+    head = heap.address + field.offset
+    nodes = np.sort(np.append(entries + granule, head)).astype(np.uint64)
+    following, there = view.space.gather(nodes, pointer)
+    before, also = view.space.gather(nodes + np.uint64(pointer), pointer)
+    at = np.minimum(np.searchsorted(nodes, following), len(nodes) - 1)
+    if not (there.all() and also.all() and (nodes[at] == following).all() and (before[at] == nodes).all()):
+        return False
+    links, here, steps = at.tolist(), int(np.searchsorted(nodes, np.uint64(head))), 1
+    start = here
+    while (here := links[here]) != start and steps < len(nodes):
+        steps += 1
+    return steps == len(nodes) and here == start

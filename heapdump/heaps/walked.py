@@ -86,7 +86,7 @@ class CheckJob:
     """One walked heap of `heaps` to check: what is found goes to `findings`, what could not be checked to `gaps`.
 
     `table`: all rows; `count`: of this heap; `locked`: who holds its lock, in words, "" nobody; `has_damage`: the walk
-    found some.
+    found some. `guards`: blocks that may be the CRT's, by the guard where its debug header ends.
     """
 
     process: Process
@@ -99,6 +99,7 @@ class CheckJob:
     has_damage: bool
     findings: list[Finding] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
+    guards: int = 0
 
 
 CheckHeap = Callable[[CheckJob], None]

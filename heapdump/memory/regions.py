@@ -23,6 +23,7 @@ from heapdump.words import plural
 
 _U64 = np.uint64
 _TOP = (1 << 64) - 1
+_NO_ACCESS, _GUARD = 0x01, 0x100
 
 
 class State(IntEnum):
@@ -157,8 +158,8 @@ class RegionTable:
         last = firsts[run + 1] - 1 if run + 1 < len(firsts) else len(self) - 1
         return Span(int(self.start[firsts[run]]), int(self.end[last]))
 
-    def committed_bytes(self, span: Span) -> int:
-        """Committed bytes of the span by this map."""
+    def committed_bytes(self, span: Span, *, readable: bool = False) -> int:
+        """Committed bytes of the span by this map; `readable`: without guard pages and others that nobody may read."""
         span = Span(min(span.start, _TOP), min(span.end, _TOP))
         lo = max(0, int(np.searchsorted(self.start, _U64(span.start), side="right")) - 1)
         hi = int(np.searchsorted(self.start, _U64(span.end), side="left"))
@@ -167,6 +168,8 @@ class RegionTable:
         start = np.maximum(self.start[lo:hi], _U64(span.start))
         end = np.minimum(self.end[lo:hi], _U64(span.end))
         keep = (self.state[lo:hi] == State.MEM_COMMIT) & (end > start)
+        if readable:
+            keep &= self.protect[lo:hi] & (_NO_ACCESS | _GUARD) == 0
         return int((end - start)[keep].sum())
 
     def split(self, claims: Sequence[Claim]) -> RegionTable:

@@ -1,0 +1,19 @@
+"""What examining all heaps gives."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from heapdump.blocks.findings import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class Damage:
+    """`findings`: everything that is damaged; `gaps`: what could not be examined, and why.
+
+    `guarded`: indices of the heaps that may hold blocks of the CRT's debug heap.
+    """
+
+    findings: tuple[Finding, ...]
+    gaps: tuple[str, ...]
+    guarded: tuple[int, ...]
