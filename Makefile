@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: all demo test lint type unit fix golden bench clean
+.PHONY: all demo test lint type unit fix golden bench fuzz clean
 
 all: test
 
@@ -36,10 +36,14 @@ fix: $(STAMP)
 golden: $(STAMP)
 	HEAPDUMP_WRITE_GOLDEN=1 $(BIN)/pytest -m golden
 
+fuzz: $(STAMP)
+	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q tests/real/test_fuzz_check.py
+
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench.summary
 	$(BIN)/python -m tests.bench.walk
 	$(BIN)/python -m tests.bench.segment_walk
+	$(BIN)/python -m tests.bench.check
 	$(BIN)/python -m tests.bench.stacks
 
 clean:

@@ -66,6 +66,7 @@ def add_slots(
     unused = raw >> (48 if generation.is_old else 56) & 0xFF
     good = _is_good(generation, subsegments, owner, raw, entry)
     busy = _is_busy(generation, subsegments, owner, raw)
+    _disagreements(generation, heap, subsegments, owner, raw, entry, good, busy, walked)
     spare, lead = unasked(generation, window.words, at, size, unused, busy & good)
     if not generation.is_old:
         spare[(unused & (_LOW | _PREFIX)) == 0] = generation.granule
@@ -82,6 +83,25 @@ def add_slots(
         message = f"heap {heap.address:#x}: the LFH block header at {address:#x} is damaged"
         found = "a header that does not lead to its subsegment"
         walked.find(Finding("lfh_subsegment", "error", heap.address, address, generation.granule, message, "an LFH header", found))
+
+
+def _disagreements(
+    generation: Generation, heap: Heap, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64],
+    entry: NDArray[np.int64], good: NDArray[np.bool_], busy: NDArray[np.bool_], walked: Walked,
+) -> None:  # fmt: skip
+    """Slots whose header says busy and whose bitmap says free, or the other way round: ntdll's lfh_bitmap_mismatch.
+
+    A warning, because a thread may have been stopped between the two: the front end takes no lock.
+    """
+    has_bitmap = np.array([s.bitmap is not None for s in subsegments])[owner]
+    if generation.is_old or not has_bitmap.any():
+        return
+    by_header = (raw >> 56 & _LFH != 0) & (raw >> 56 & _LOW != 0)
+    for i in np.flatnonzero(good & has_bitmap & (by_header != busy)).tolist():
+        says, other = ("busy", "free") if by_header[i] else ("free", "busy")
+        message = f"heap {heap.address:#x}: the LFH block at {int(entry[i]):#x} is {says} by its header, {other} by its bitmap"
+        place = int(entry[i]) + 8 * generation.lead + 7
+        walked.find(Finding("lfh_subsegment", "warning", heap.address, place, 1, message, other, says))
 
 
 def _is_good(

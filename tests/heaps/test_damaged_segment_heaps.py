@@ -44,7 +44,7 @@ def test_a_destroyed_chunk_header_costs_its_chunk_and_no_other(open_built, gener
         assert set(truth.busy) - set(found) == {victim + granule}
         assert not set(found) - set(truth.busy)
         assert findings(snapshot) == ["vs_chunk"]
-        assert snapshot.walk.findings[0].address == victim
+        assert victim <= snapshot.walk.findings[0].address < victim + granule
         assert snapshot.walk.counts[snapshot.heaps[0].index].integrity < 1
 
 
@@ -134,7 +134,7 @@ def test_any_bytes_changed_anywhere_in_it_are_survived(open_built, generation, d
 
 
 def test_a_chain_that_is_damaged_everywhere_costs_bounded_work(open_built, monkeypatch):
-    monkeypatch.setattr(segment_vs, "_MOST_RESYNCS", 3)
+    monkeypatch.setattr(segment_vs, "_MOST_RESYNCS", 6)  # two for each place
     heap = SegmentHeapBuilder(base=0x20000000000, seed=1)
     heap.segment(0x20000400000)
     heap.chunks([40] * 900)
