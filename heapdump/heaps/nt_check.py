@@ -6,7 +6,10 @@ lock is held.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,19 +22,19 @@ from heapdump.heaps.nt_free import all_linked, read_free_lists
 from heapdump.heaps.nt_generation import Generation, generation_of
 from heapdump.heaps.nt_windows import Window, runs, windows
 from heapdump.heaps.walked import CheckJob
-from heapdump.kernels import checks, run
+from heapdump.kernels import WORTH_COMPILING, checks, run
+from heapdump.spans import SpanMap
 
 _MOST = 4096
 """Wrong things reported of one window."""
+
+_AT_ONCE = 4
 
 
 def check_nt_heap(job: CheckJob) -> None:
     """Every entry, then the free lists."""
     generation = generation_of(job.view, job.heap)
-    wanted = sorted(part for segment in job.heap.segments for part in runs(segment))
-    for window in windows(job.view.space, generation, wanted):
-        _check_window(job, generation, window)
-        job.view.space.forget(window.swept)
+    _check_entries(job, generation)
     is_partial = _is_partial(job)
     if is_partial:
         job.gaps.append(f"heap {job.heap.address:#x}: part of its memory is not in the dump: its lists and counts were not compared")
@@ -46,37 +49,56 @@ def check_nt_heap(job: CheckJob) -> None:
         job.findings.extend(_counters(job, generation))
 
 
+def _check_entries(job: CheckJob, generation: Generation) -> None:
+    """Some windows at a time, on as many threads as pay."""
+    wanted = sorted(part for segment in job.heap.segments for part in runs(segment))
+    numbers = SpanMap((segment.span, number) for number, segment in enumerate(job.heap.segments))
+    threads = min(os.cpu_count() or 1, _AT_ONCE) if len(job.table) >= WORTH_COMPILING else 1
+    found = windows(job.view.space, generation, wanted)
+    with ThreadPoolExecutor(threads) as pool:
+        while batch := list(islice(found, threads)):
+            segments = [_segments(job.heap, generation, window, numbers) for window in batch]
+            jobs = [pool.submit(_look_at, job, generation, *pair) for pair in zip(batch, segments, strict=True)]
+            for window, looked in zip(batch, jobs, strict=True):
+                rows, wrong, guarded = looked.result()
+                _report(job, window, rows, wrong)
+                job.guards += guarded
+                job.view.space.forget(window.swept)
+
+
 def _is_partial(job: CheckJob) -> bool:
     """True where the dump does not hold every committed byte of the segments that can be read."""
-    regions, space = job.process.regions, job.view.space
-    for segment in job.heap.segments:
-        for part in runs(segment):
-            ends = np.array([part.end], np.uint64)
-            present = int(space.bytes_present(np.array([part.start], np.uint64), ends)[0])
-            if present < (regions.committed_bytes(part, readable=True) if regions.is_complete_map else part.size):
-                return True
+    parts = [part for segment in job.heap.segments for part in runs(segment)]
+    starts, ends = (np.array([getattr(part, side) for part in parts], np.uint64) for side in ("start", "end"))
+    regions = job.process.regions
+    for i in np.flatnonzero(job.view.space.bytes_present(starts, ends) < ends - starts).tolist():
+        present = int(job.view.space.bytes_present(starts[i : i + 1], ends[i : i + 1])[0])
+        if not regions.is_complete_map or present < regions.committed_bytes(parts[i], readable=True):
+            return True
     return not job.heap.is_fully_walked
 
 
-def _check_window(job: CheckJob, generation: Generation, window: Window) -> None:
-    table, heap = job.table, job.heap.index
+def _look_at(
+    job: CheckJob, generation: Generation, window: Window, segments: NDArray[np.int64]
+) -> tuple[BlockTable, NDArray[np.int64], int]:
+    """(the window's rows, what is wrong with them, how many may be the CRT's)."""
+    table, heap, worth = job.table, job.heap.index, len(job.table)
     swept = window.swept
     first, last = np.searchsorted(table.entry, np.array([swept.start, swept.end], np.uint64)).tolist()
     rows = table.part(first, last)
     if not len(rows):
-        return
+        return rows, np.empty((0, 4), np.int64), 0
     columns = (rows.entry.view(np.int64), rows.units, rows.spare, rows.lead, rows.tags, rows.heap, heap)
-    segments = _segments(job.heap, generation, window)
     stride, old = generation.stride, int(generation.is_old)
-    out = np.zeros((min(_MOST, 2 * len(rows) + 2), 4), np.int64)
+    wrong = np.zeros((min(_MOST, 2 * len(rows) + 2), 4), np.int64)
     count, filled, guarded = run(
-        checks.check_headers, len(rows), window.words, window.limits, segments, *columns, old, generation.key, stride, out
+        checks.check_headers, worth, window.words, window.limits, segments, *columns, old, generation.key, stride, wrong
     )
-    _report(job, window, rows, out[:count])
-    job.guards += guarded
-    if filled:
-        count = run(checks.check_fills, len(rows), window.words, window.limits, *columns, stride, out)
-        _report(job, window, rows, out[:count])
+    if not filled:
+        return rows, wrong[:count], guarded
+    fills = np.zeros((min(_MOST, len(rows)), 4), np.int64)
+    more = run(checks.check_fills, worth, window.words, window.limits, *columns, stride, fills)
+    return rows, np.concatenate([wrong[:count], fills[:more]]), guarded
 
 
 def _report(job: CheckJob, window: Window, rows: BlockTable, out: NDArray[np.int64]) -> None:
@@ -89,11 +111,12 @@ def _report(job: CheckJob, window: Window, rows: BlockTable, out: NDArray[np.int
             job.findings.append(_finding(job, rows, row, what, address, length))
 
 
-def _segments(heap: Heap, generation: Generation, window: Window) -> NDArray[np.int64]:
-    """What the kernel needs to know of the segment of each stretch."""
+def _segments(heap: Heap, generation: Generation, window: Window, numbers: SpanMap[int]) -> NDArray[np.int64]:
+    """What the kernel needs to know of the segment of each stretch; `numbers`: places of the segments in their list."""
     out = np.zeros((len(window.stretches), 2), np.int64)
     for i, stretch in enumerate(window.stretches):
-        number, segment = next((n, s) for n, s in enumerate(heap.segments) if stretch.run.start in s.span)
+        number = numbers.at(stretch.run.start) or 0
+        segment = heap.segments[number]
         out[i] = (number, 0) if generation.is_old else (segment.address, int(segment.address == heap.address))
     return out
 
