@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from heapdump.dump.open import Minidump
     from heapdump.heaps.crt import CrtReader
     from heapdump.process.model import Process, View
+    from heapdump.process.stacks import StackFrame
     from heapdump.process.symbols import Namer
 
 VERSION = "0.1.0"
@@ -156,6 +157,12 @@ class Snapshot:
         from heapdump.process.symbols import Namer
 
         return Namer(self.process, image_path, symbol_path, self.remarks)
+
+    def crashed_frames(self, image_path: Path | None = None, symbol_path: str = "") -> list[StackFrame]:
+        """The call stack of the exception, innermost first; empty without one."""
+        from heapdump.process.stacks import crashed_frames
+
+        return crashed_frames(self.process, self.namer(image_path, symbol_path))
 
     @property
     def gaps(self) -> tuple[str, ...]:

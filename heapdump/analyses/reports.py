@@ -11,6 +11,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.table import Block, BlockTable
 from heapdump.process.failure import HEAP_CORRUPTION, FailureRecord, read_failure
 from heapdump.process.model import Process, Thread
+from heapdump.process.stacks import exception_registers
 from heapdump.process.verifier import STOP
 
 _FAILURE_BUGS: dict[str, Bug] = {
@@ -121,7 +122,10 @@ def _values(process: Process) -> Iterator[tuple[str, int]]:
     """The general registers at the exception."""
     raised = process.exception
     thread: Thread | None = next((t for t in process.threads if raised and t.id == raised.thread_id), None)
-    registers = (thread.registers32 or thread.registers) if thread is not None else None
+    recorded = (exception_registers(process, view) for view in reversed(process.views))
+    registers = next((found for found in recorded if found is not None), None)
+    if registers is None and thread is not None:
+        registers = thread.registers32 or thread.registers
     for name, value in registers.values.items() if registers is not None else ():
         if name not in _SKIPPED and value >= _LOWEST:
             yield name, value

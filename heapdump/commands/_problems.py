@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.check import Problem
     from heapdump.blocks.table import Block
     from heapdump.commands._shared import Request
+    from heapdump.process.stacks import StackFrame
     from heapdump.process.symbols import Frame
     from heapdump.session import Snapshot
 
@@ -27,7 +28,7 @@ RULES = {
     "failure_record": "ntdll found a heap damaged", "exception": "The process raised an exception",
     "verifier_stop": "Application Verifier stopped the process",
 }  # fmt: skip
-_HEX_LINE = 16
+_HEX_LINE, _MOST_FRAMES = 16, 12
 Styled = list[tuple[str, str]]
 
 
@@ -39,6 +40,7 @@ class ProblemRecorder:
         self._request, self._snapshot = request, snapshot
         self._blocks = Recorder(snapshot)
         self._seen: dict[str, int] = {}
+        self._raised_by: list[StackFrame] | None = None
 
     def frames(self, problem: Problem) -> list[Frame]:
         """The stack of the culprit, else of the victim; else what ntdll noted."""
@@ -92,6 +94,7 @@ class ProblemRecorder:
             "before": self._block(evidence.before),
             "after": self._block(evidence.after),
             "alike": problem.alike,
+            "raised_by": [frame_record(found.frame) for found in self._accessing()] if problem.finding.kind == "exception" else [],
             "registers": [
                 {"register": r.register, "value": hex(r.value), "relation": r.relation, "state": r.block.state, "block": hex(r.block.address)}
                 for r in (report.registers if report else ())
@@ -110,8 +113,7 @@ class ProblemRecorder:
         ]
         if finding.expected or problem.evidence.looks:
             lines += self._bytes(problem)
-        lines += self._regions(problem)
-        lines += self._suspects(problem)
+        lines += self._access(problem) + self._regions(problem) + self._suspects(problem)
         if finding.kind not in ("exception", "failure_record", "verifier_stop"):
             lines += self._memory(problem) + self._shadow(problem)
         return [*lines, [(f"SUMMARY: heapdump: {name} {self._where(problem)}", "bold")]]
@@ -127,6 +129,17 @@ class ProblemRecorder:
             reach = f", from {evidence.low:#x} to {evidence.high:#x}" if evidence.high - evidence.low > finding.length else ""
             lines.append([("  which is  ", "dim"), (evidence.looks + reach, "")])
         return lines
+
+    def _access(self, problem: Problem) -> list[Styled]:
+        """Where the exception was raised."""
+        frames = self._accessing() if problem.finding.kind == "exception" else []
+        lines: list[Styled] = [[("raised by:", "bold")]] if frames else []
+        return lines + [[(f"    #{i} {found.frame}", ""), (f"  ({found.how})", "dim")] for i, found in enumerate(frames[:_MOST_FRAMES])]
+
+    def _accessing(self) -> list[StackFrame]:
+        if self._raised_by is None:
+            self._raised_by = self._snapshot.crashed_frames(self._request.image_path, self._request.symbol_path)
+        return self._raised_by
 
     def _regions(self, problem: Problem) -> list[Styled]:
         """`0x… is located N bytes after 24-byte region [a,b)`, and its stack."""
@@ -191,5 +204,6 @@ class ProblemRecorder:
         from heapdump.analyses.leaks import passes_on
 
         folds = passes_on(())
-        first = next((frame for frame in self.frames(problem) if not folds(frame)), None)
+        accessing = [found.frame for found in self._accessing()] if problem.finding.kind == "exception" else []
+        first = next((frame for frame in (*accessing, *self.frames(problem)) if not folds(frame)), None)
         return f"in {first}" if first is not None else f"at {problem.finding.address:#x}"

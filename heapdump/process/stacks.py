@@ -49,7 +49,7 @@ def thread_frames(process: Process, thread: Thread, view: View, namer: Namer) ->
     """
     registers = thread.registers32 if view.arch == "x86" and thread.registers32 else thread.registers
     if process.exception is not None and process.exception.thread_id == thread.id:
-        from_exception = _exception_registers(process, view)
+        from_exception = exception_registers(process, view)
         registers = from_exception or registers
     if registers is None or registers.arch != view.arch:
         return []
@@ -58,7 +58,18 @@ def thread_frames(process: Process, thread: Thread, view: View, namer: Namer) ->
     return list(walk.frames())
 
 
-def _exception_registers(process: Process, view: View) -> Registers | None:
+def crashed_frames(process: Process, namer: Namer) -> list[StackFrame]:
+    """The frames of the thread that raised the exception, from where it did; empty without an exception."""
+    raised = process.exception
+    thread = next((thread for thread in process.threads if raised and thread.id == raised.thread_id), None)
+    if thread is None:
+        return []
+    every = (thread_frames(process, thread, view, namer) for view in reversed(process.views))
+    return next((frames for frames in every if frames), [])
+
+
+def exception_registers(process: Process, view: View) -> Registers | None:
+    """The registers at the exception, as this view has them; None where they were not recorded."""
     from heapdump.process.registers import read_context
 
     found = read_context(process.exception.context) if process.exception else None

@@ -140,3 +140,20 @@ def test_triage_answers_five_questions_with_commands_that_exist(heap: BuiltHeap,
         capfd.readouterr()
     assert ask(capfd, "summary", code=4)["verdict"] == "1 damaged place found in 1 heap"
     assert ask(capfd, "heap", hex(HEAP), code=4)["verdict"] == "1 damaged place found in 1 heap"
+
+
+def test_an_exception_is_told_with_the_stack_that_raised_it_and_registers_of_its_own_context(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    builder = NtHeapBuilder(base=HEAP)
+    user = builder.busy(64)
+    builder.busy(8)
+    process = ProcessBuilder().heap(builder.build())
+    process.thread(77, registers={"rbx": user + 8})
+    process.dump.exception(77, 0xC0000005, 0x401000, (0, 0xFFFFFFFFFFFFFFFF))
+    Path("crash.dmp").write_bytes(process.build().data)
+    (record,) = ask(capfd, "check", code=0)
+    assert (record["kind"], record["severity"]) == ("exception", "warning")
+    assert f"rbx points +0x8 into the block at {user:#x}" in record["message"]
+    assert record["evidence"]["registers"][0]["block"] == hex(user)
