@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -136,9 +136,11 @@ class DumpBuilder:
         flags: int = 0,
         ip: int = 0,
         sp: int = 0,
+        registers: Mapping[str, int] | None = None,
     ) -> Self:
-        """Set the exception record; `ip` defaults to `address`."""
-        self._exception = ExceptionTruth(tid, code, address, tuple(parameters), flags, ip or address, sp)
+        """Set the exception record; `ip` defaults to `address`; `registers`: of its own context."""
+        named = tuple((registers or {}).items())
+        self._exception = ExceptionTruth(tid, code, address, tuple(parameters), flags, ip or address, sp, named)
         return self
 
     def misc(

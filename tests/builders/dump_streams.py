@@ -117,7 +117,7 @@ def regions(items: Sequence[RegionTruth]) -> bytes:
 
 def exception(blob: Blob, arch: Arch, item: ExceptionTruth) -> bytes:
     """Stream 6: MINIDUMP_EXCEPTION_STREAM, 168 bytes, with a context of its own."""
-    context = cpu_context(arch, item.ip, item.sp)
+    context = cpu_context(arch, item.ip, item.sp, dict(item.registers))
     position = blob.put(context, 16)
     out = struct.pack("<II", item.tid, 0)
     out += struct.pack("<IIQQII", item.code, item.flags, 0, item.address, len(item.parameters), 0)

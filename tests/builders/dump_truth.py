@@ -63,6 +63,7 @@ class ExceptionTruth:
     flags: int
     ip: int
     sp: int
+    registers: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -150,8 +150,8 @@ def test_an_exception_is_told_with_the_stack_that_raised_it_and_registers_of_its
     user = builder.busy(64)
     builder.busy(8)
     process = ProcessBuilder().heap(builder.build())
-    process.thread(77, registers={"rbx": user + 8})
-    process.dump.exception(77, 0xC0000005, 0x401000, (0, 0xFFFFFFFFFFFFFFFF))
+    process.thread(77, registers={"rbx": user + 24})  # later, in the code that writes the dump
+    process.dump.exception(77, 0xC0000005, 0x401000, (0, 0xFFFFFFFFFFFFFFFF), registers={"rbx": user + 8})
     Path("crash.dmp").write_bytes(process.build().data)
     (record,) = ask(capfd, "check", code=0)
     assert (record["kind"], record["severity"]) == ("exception", "warning")
