@@ -31,13 +31,15 @@ class PageHeapWalker:
             return None
         if view.space.try_integer(address + PAGE, 4) != ROOT_SIGNATURE:
             return None
-        layout = next((layout for layout in view.layouts if "_DPH_HEAP_BLOCK" in layout), None)
+        known = [layout for layout in view.layouts if "_DPH_HEAP_BLOCK" in layout]
+        layout = next((layout for layout in known if _lists_itself(view, layout, address)), None)
+        witnesses = ["handle page filled with EE", "root signature FFEEDDCC"]
+        witnesses += ["a list of reservations that holds the root"] if layout else []
+        doubts = () if layout else ("a list of reservations that holds the root",) if known else ("a known layout",)
+        layout = layout or next(iter(known), None)
         exact = layout is not None and layout.name == view.layout.name and view.is_layout_exact
         linked = tuple(_linked(view, layout, address + PAGE)) if layout else ()
-        return Claim(
-            address, ("handle page filled with EE", "root signature FFEEDDCC"), () if layout else ("a known layout",),
-            layout, exact, linked,
-        )  # fmt: skip
+        return Claim(address, tuple(witnesses), doubts, layout, exact, linked)
 
     def describe(self, context: Context, claim: Claim, index: int) -> Heap:
         """Root, reservations, the ordinary heap behind it."""
@@ -76,6 +78,26 @@ class PageHeapWalker:
         )
 
 
+def _lists_itself(view: View, layout: Layout, heap: int) -> bool:
+    """Whether the root's list of reservations, read with this layout, holds the one that the root lies in."""
+    return any(start <= heap < end for start, end, _ in _storage(view, layout, heap))
+
+
+def _storage(view: View, layout: Layout, heap: int) -> Iterator[tuple[int, int, int]]:
+    """(start, end, next node) of each node of the root's list of reservations, as far as it can be followed."""
+    struct = layout["_DPH_HEAP_BLOCK"]
+    head = heap + PAGE + layout["_DPH_HEAP_ROOT"].offset("pVirtualStorageListHead")
+    node, seen = view.space.try_pointer(head), set[int]()
+    while node and node != head and node not in seen and len(seen) < limits.MAX_LIST_NODES:
+        seen.add(node)
+        fields = view.struct(struct.name, node, layout)
+        following = view.space.try_pointer(node)
+        if fields is None or following is None:
+            return
+        yield fields["pVirtualBlock"], fields["pVirtualBlock"] + fields["nVirtualBlockSize"], following
+        node = following
+
+
 def _remarks(claim: Claim, fields: dict[str, int]) -> list[str]:
     if claim.layout is None:
         return [
@@ -105,31 +127,26 @@ def _reservations(context: Context, layout: Layout, heap: int, notes: list[str])
 
     From 10240 on a ring through its head, before that a list that ends with 0 (recorded dumps of 19041 and XP).
     """
-    view, struct = context.view, layout["_DPH_HEAP_BLOCK"]
     head = heap + PAGE + layout["_DPH_HEAP_ROOT"].offset("pVirtualStorageListHead")
-    spans, seen = list[Span](), set[int]()
-    node = view.space.try_pointer(head)
-    while node and node != head and node not in seen and len(seen) < limits.MAX_LIST_NODES:
-        seen.add(node)
-        fields = view.struct(struct.name, node, layout)
-        span = _reservation(context.process, fields) if fields else None
+    spans, last = list[Span](), -1
+    for start, end, following in _storage(context.view, layout, heap):
+        span = _reservation(context.process, start, end)
         if span is None:
             break
         spans.append(span)
-        node = view.space.try_pointer(node)
-    has_all = bool(spans) and node in (0, head)  # a page heap has at least the reservation that its root lies in
+        last = following
+    has_all = last in (0, head)
     if not has_all:
         notes.append(f"the reservations of page heap {heap:#x} end after {len(spans)}: the list is damaged or not in the dump")
     return spans, has_all
 
 
-def _reservation(process: Process, fields: dict[str, int]) -> Span | None:
+def _reservation(process: Process, start: int, end: int) -> Span | None:
     """The reservation of a node, None where the memory map has none there."""
-    start, size = fields["pVirtualBlock"], fields["nVirtualBlockSize"]
-    if not start or start % PAGE or not size or size % PAGE:
+    if not start or start % PAGE or end <= start or end % PAGE:
         return None
     if not process.regions.is_complete_map:
-        return Span(start, start + size)
+        return Span(start, end)
     whole = process.regions.allocation(start)
     return whole if whole is not None and whole.start == start else None
 

@@ -245,3 +245,26 @@ def test_nodes_outside_of_the_dump_are_said(open_built):
     with open_built(without_memory(built, (PLACE + 0x3000, PLACE + 0x4000))) as snapshot:
         assert 0 < len(rows_of(snapshot, "busy")) < 200
         assert any("not in the dump" in gap for gap in snapshot.walk.gaps)
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_the_layout_is_seen_on_the_root_whatever_the_build_says(open_built, generation):
+    """XP's root under a build whose neighbours have the later one, and the other way round."""
+    arch, _, kind = generation
+    page = builder_of(generation)
+    busy = {page.block(size): size for size in (10, 200)}
+    process = ProcessBuilder(arch=arch, build=19041 if kind == "xp" else 6001 if arch == "x86" else 9600, nt_global_flag=HPA)
+    with open_built(process.heap(page.build())) as snapshot:
+        assert rows_of(snapshot, "busy") == busy
+        assert snapshot.heaps[0].is_fully_walked
+
+
+def test_a_page_heap_whose_reservations_cannot_be_followed_is_doubted(open_built):
+    page = builder_of(TEN)
+    page.block(10)
+    built = poke(process_with(TEN, page.build()).build(), (PLACE + 0x1018, word(0x4141414141)))
+    with open_built(built) as snapshot:
+        (heap,) = snapshot.heaps
+        assert (heap.kind, heap.trust, heap.is_fully_walked) == (HeapKind.PAGE, "derived", False)
+        assert any("reservations of page heap" in note for note in heap.notes)
+        assert [extent.span.start for extent in heap.extents] == [PLACE]
