@@ -20,7 +20,7 @@ _OUTSIDE = (BlockKind.VIRTUAL, BlockKind.LARGE)
 _ORDER = (
     _SEGMENTS, "heap segments, uncommitted by the heap's own list", "heap large blocks", "heap front ends",
     "heap large block metadata", "heap range descriptors", "segment heaps (own reservation)", _PAGE_HEAPS, "stacks",
-    "TEBs and PEBs", "images", "other system data", "mapped files and sections", "unknown private memory",
+    "TEBs and PEBs", "images", "stack trace database", "other system data", "mapped files and sections", "unknown private memory",
     "unknown memory",
 )  # fmt: skip
 

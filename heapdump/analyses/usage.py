@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.memory.regions import Claim, Kind, Region, RegionTable, State
 from heapdump.process.model import Process, Stack, Thread, View
+from heapdump.process.stack_db import StackDatabase
 from heapdump.spans import Span, SpanMap
 
 FREE = "Free"
 UNKNOWN = "<unknown>"
 _PAGE = 0x1000
 _SHARED_USER_DATA = 0x7FFE0000
+_RECORDS_STACKS = 0x1000 | 0x02000000 | 0x100  # NtGlobalFlag: stack traces, page heap, Application Verifier
 _METADATA = "large block metadata"
 """Whole MiBs that hold the metadata: what else a heap has in them wins."""
 
@@ -146,6 +148,8 @@ def _other(process: Process) -> Iterator[Claim]:
             span = _mapped(process, view, view.peb_fields.get(field, 0))
             if span:
                 yield Claim(span, "Other", words)
+        if (view.global_flag or 0) & _RECORDS_STACKS and (span := StackDatabase(process, view).span) is not None:
+            yield Claim(span, "Other", "Stack Trace Database", "stack trace database")
     page = process.regions.index_at(_SHARED_USER_DATA)
     if page is not None and int(process.regions.start[page]) == _SHARED_USER_DATA:
         yield Claim(Span(_SHARED_USER_DATA, int(process.regions.end[page])), "Other", "Shared User Data")

@@ -14,6 +14,7 @@ from functools import cache, cached_property
 
 from heapdump.layouts import Layout
 from heapdump.process.model import Process, View
+from heapdump.spans import Span
 
 FIRST_ADDRESS = 0x10000
 _MOST_FRAMES = 64
@@ -78,6 +79,12 @@ class StackDatabase:
                 tried.update(words[(words % 0x10000 == 0) & (words > 0)].tolist())
         found = (self._at(address) for address in sorted(tried))
         return next((fields for fields in found if fields is not None), None)
+
+    @property
+    def span(self) -> Span | None:
+        """Where the database lies, [start, end); None where there is none in the dump."""
+        found = self.database
+        return None if found is None else Span(found["CommitBase"], found["EntryIndexArray"])
 
     def _at(self, address: int) -> dict[str, int] | None:
         """The database's members when it lies there: it names itself, and its parts are in order."""
