@@ -157,7 +157,7 @@ class _Finder:
     def by_stack(self, by: By) -> list[LeakGroup]:
         """Groups by stack, or by a part of it; stacks of the same frames are one."""
         rows = self._question.rows
-        numbers, values = dense(self._stacks.numbers(rows))
+        numbers, values = dense(self._stacks.numbers(rows, checked=False))
         owner = np.zeros(len(values), np.int64)
         owner[numbers] = self._table.heap[rows]
         raw = [self._stacks.frames(self._heaps[heap], value) for heap, value in zip(owner.tolist(), values, strict=True)]

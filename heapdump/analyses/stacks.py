@@ -12,7 +12,6 @@ from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
 from heapdump.process.stack_db import FIRST_ADDRESS, StackDatabase
 
-_BATCH = 1 << 20
 Numbers = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
 Reader = Callable[[View, Heap, BlockTable], Numbers]
 _OF_32_BITS = 1 << 48
@@ -36,23 +35,21 @@ class Stacks:
         """True when some heap of the process records allocation stacks."""
         return any(heap.stack_traces for heap in self._heaps)
 
-    def numbers(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The stack number of each row; (n,) uint64, 0 where none is recorded or its record cannot be one."""
-        out = np.zeros(len(rows), np.uint64)
-        if self.are_recorded:
-            for first in range(0, len(rows), _BATCH):
-                out[first : first + _BATCH] = self._numbers(rows[first : first + _BATCH])
-        return out
+    def numbers(self, rows: NDArray[np.int64], *, checked: bool = True) -> NDArray[np.uint64]:
+        """The stack number of each row; (n,) uint64, 0 where none is recorded or its record cannot be one.
 
-    def _numbers(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        Without `checked` numbers are as recorded: those that lead to no stack have no frames.
+        """
         out = np.zeros(len(rows), np.uint64)
+        if not self.are_recorded:
+            return out
         owners = self._table.heap[rows]
         for heap in self._heaps:
             mine = np.flatnonzero(owners == heap.index)
             if heap.stack_traces and len(mine) and heap.kind in self._readers:
                 found = self._read(heap, rows[mine])
                 if heap.kind is not HeapKind.PAGE:  # whose own record says what the number is: an id even without frames
-                    found = self._known(heap, found)
+                    found = self._known(heap, found) if checked else found
                     found[(found > 0) & (found < FIRST_ADDRESS)] += np.uint64(self._first_index(heap))
                 out[mine] = found
         return out
