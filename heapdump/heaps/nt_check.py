@@ -20,6 +20,7 @@ from heapdump.blocks.records import Heap, HeapKind
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
 from heapdump.heaps.nt_free import all_linked, read_free_lists
 from heapdump.heaps.nt_generation import Generation, generation_of
+from heapdump.heaps.nt_lookaside import check_lookasides
 from heapdump.heaps.nt_windows import Window, runs, windows
 from heapdump.heaps.walked import CheckJob
 from heapdump.kernels import WORTH_COMPILING, checks, run
@@ -32,9 +33,10 @@ _AT_ONCE = 4
 
 
 def check_nt_heap(job: CheckJob) -> None:
-    """Every entry, then the free lists."""
+    """Every entry, then the lookaside and free lists."""
     generation = generation_of(job.view, job.heap)
     _check_entries(job, generation)
+    job.findings.extend(check_lookasides(job, generation))
     is_partial = _is_partial(job)
     if is_partial:
         job.gaps.append(f"heap {job.heap.address:#x}: part of its memory is not in the dump: its lists and counts were not compared")

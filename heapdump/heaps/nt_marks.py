@@ -14,7 +14,7 @@ from heapdump.blocks.records import Heap, ViewName
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
 from heapdump.heaps.nt_generation import Generation
 from heapdump.heaps.nt_lfh import FrontEnd
-from heapdump.heaps.nt_rows import lookaside_block, parked_entries
+from heapdump.heaps.nt_lookaside import lookaside_block, parked_entries
 from heapdump.process.model import View
 
 

@@ -1,8 +1,8 @@
-"""Rows of the block table that the chain does not give: large blocks; and what XP's lookaside lists hold."""
+"""Rows of the block table that the chain does not give: large blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from heapdump.heaps.nt_generation import Generation
 from heapdump.heaps.walked import Walked
 from heapdump.process.model import View
 
-_LOOKASIDE_LISTS = 128
-_LOOKASIDE = 1
-_DEEPEST = (256).to_bytes(2, "little")
 _MOST_LEAD = 255 * 8  # the table counts the bytes before the user data in 8 bits of 8 bytes
 _TABLE_BYTES = 8 << 32  # the table counts occupied bytes in 32 bits of 8 bytes
 
@@ -68,62 +65,3 @@ def _large_row(
     else:
         walked.good_headers += 1
     return entry, occupied, unused - offset, lead, flags
-
-
-def parked_entries(view: View, heap: Heap, generation: Generation) -> set[int]:
-    """Entries of the blocks that wait on the lookaside lists of XP and Server 2003: free, though marked busy.
-
-    The lists link user areas; a list is followed as far as its own depth says.
-    """
-    struct = generation.layout["_HEAP"]
-    base = view.space.try_pointer(heap.address + struct.offset("FrontEndHeap")) or 0
-    if not generation.is_old or not base or view.space.try_integer(
-        heap.address + struct.offset("FrontEndHeapType"), 1
-    ) != _LOOKASIDE:
-        return set()
-    lookaside = generation.layout["_HEAP_LOOKASIDE"]
-    heads = (base + i * lookaside.size + lookaside.offset("ListHead") for i in range(_LOOKASIDE_LISTS))
-    return {entry for head in heads for entry in _list(view, head, generation.granule)}
-
-
-def _list(view: View, head: int, granule: int) -> Iterator[int]:
-    header = view.space.try_integer(head, 8) or 0
-    if view.pointer_bytes == 4:  # SLIST_HEADER: {u32 next, u16 depth, u16 sequence}
-        node, depth = header & 0xFFFFFFFF, header >> 32 & 0xFFFF
-    else:  # 16 bits depth, 9 bits sequence, 39 bits of the address (winnt.h)
-        node, depth = header >> 25 << 4, header & 0xFFFF
-    seen: set[int] = set()
-    while node and node not in seen and len(seen) < depth:
-        seen.add(node)
-        if node >= granule:
-            yield node - granule
-        node = view.space.try_pointer(node) or 0
-
-
-def lookaside_block(view: View, heap: Heap, generation: Generation) -> int:
-    """The user address of the block that holds the lookaside lists of an old heap, or 0.
-
-    XP keeps that block when the low-fragmentation heap replaces the lists (seen on 2600.5512, lfh): it is the heap's
-    first, and each of its records still names the greatest depth of a list.
-    """
-    if not generation.is_old:
-        return 0
-    if heap.front_end == "lookaside":
-        return view.space.try_pointer(heap.address + generation.layout["_HEAP"].offset("FrontEndHeap")) or 0
-    first = _first_block(view, heap, generation) if heap.front_end == "lfh" else 0
-    return first if first and _has_lists(view, generation, first) else 0
-
-
-def _first_block(view: View, heap: Heap, generation: Generation) -> int:
-    """User address of the entry behind the header of the heap's own segment, 0 where that is not in the dump."""
-    offset = generation.layout["_HEAP_SEGMENT"].offset("FirstEntry")
-    header = next((segment.address for segment in heap.segments if segment.span.start == heap.address), 0)
-    entry = view.space.try_pointer(header + offset) if header else None
-    return entry + generation.granule if entry else 0
-
-
-def _has_lists(view: View, generation: Generation, block: int) -> bool:
-    """True where 128 records {list head, depth u16, greatest depth u16 …} of lookaside lists lie in the block."""
-    size, head = generation.layout["_HEAP_LOOKASIDE"].size, 2 * view.pointer_bytes
-    data = view.space.try_read(block, _LOOKASIDE_LISTS * size)
-    return data is not None and {data[at : at + 2] for at in range(head + 2, len(data), size)} == {_DEEPEST}

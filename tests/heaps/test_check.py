@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.session import Snapshot
-from tests.builders import ProcessBuilder
+from tests.builders import BuiltDump, ProcessBuilder
 from tests.builders.page_heap import PageHeapBuilder
 from tests.heaps.plans import ACTIONS, FIXED, GENERATIONS, REPRESENTATIVES, Generation, heap_of, process_of
 from tests.patching import poke, position, with_ranges, without_memory, word
@@ -181,3 +181,40 @@ def test_story_001_page_heap_tells_overrun_underrun_and_guard_page(open_built):
             assert problem.culprit is not None
             number = int(snapshot.stacks.numbers(np.array([problem.culprit.row]))[0])
             assert snapshot.stacks.frames(snapshot.heaps[0], number) == (0x401000, 0x402000)
+
+
+LISTS = [("busy", 40)] * 8 + [("busy", 500)]
+
+
+def parked(generation: Generation) -> tuple[BuiltDump, list[int], int]:
+    """(a dump with three blocks of 40 bytes on their lookaside list, their user areas in order, that of a busy block)."""
+    heap = heap_of(generation, LISTS, front_end="lookaside").build()
+    built = process_of(generation, heap).build()
+    users = [block.user for block in heap.truth.busy if block.size == 40][2:7:2]
+    granule, record = (8, 0x30) if generation.arch == "x86" else (16, 0x40)
+    header = users[0] - granule + (8 if generation.arch == "x64" else 0)
+    number = int.from_bytes(built.data[position(built, header) :][:2], "little")
+    head = heap.truth.internal[0].user + record * number
+    wide = 8 if generation.arch == "x64" else 4
+    first = users[0] >> 4 << 25 | 3 if wide == 8 else users[0] | 3 << 32
+    links = [(user, word(after, wide)) for user, after in zip(users, [*users[1:], 0], strict=True)]
+    return poke(built, (head, word(first)), *links), users, heap.truth.busy[-1].user
+
+
+@pytest.mark.parametrize("generation", [Generation("x86", 2600), Generation("x64", 3790)], ids=str)
+def test_a_healthy_lookaside_list_is_clean_and_a_broken_one_is_found(open_built, generation):
+    built, users, other = parked(generation)
+    wide = 8 if generation.arch == "x64" else 4
+    with open_built(built) as snapshot:
+        assert not snapshot.problems
+        places = snapshot.walk.table
+        assert not set(users) & set(places.address[places.is_busy].tolist())
+    for place, value, why in [
+        (users[1], users[0] + 0x10000000, "no block of this heap"), (users[1], users[2] + 4, "no block of this heap"),
+        (users[1], users[0], "already"), (users[0], 0, "ends 2 blocks early"), (users[2], users[0] + 16, "beyond the count"),
+        (users[0], other, "no block of its size"),
+    ]:  # fmt: skip
+        with open_built(poke(built, (place, word(value, wide)))) as broken:
+            (problem,) = errors(broken)
+            assert (problem.finding.kind, problem.finding.address, problem.finding.length) == ("free_list", place, wide)
+            assert why in problem.finding.message
