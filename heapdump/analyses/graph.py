@@ -29,13 +29,15 @@ from heapdump.process.model import Process
 class PointerGraph:
     """Nodes are the program's busy blocks, ascending by address; n of them.
 
-    `rows` (n,) int64: of the block table. `start`, `size` (n,) int64: the bytes of the program. `edges`: of every node;
-    `root_edges`: of every area of `roots`. `missing_bytes`: of nodes that the dump does not hold.
+    `rows` (n,) int64: of the block table. `start`, `size` (n,) int64: the bytes of the program; `widths` (n,) uint8: of
+    the pointers in them. `edges`: of every node; `root_edges`: of every area of `roots`. `missing_bytes`: of nodes that
+    the dump does not hold.
     """
 
     rows: NDArray[np.int64]
     start: NDArray[np.int64]
     size: NDArray[np.int64]
+    widths: NDArray[np.uint8]
     edges: Edges
     roots: Roots
     root_edges: Edges
@@ -109,18 +111,19 @@ def build_graph(
     nodes = pointer_map(start, size)
     size = np.minimum(size, nodes.size)
     sweeper = Sweeper(process.space, nodes, unaligned=unaligned)
-    widths = np.array([next(v.pointer_bytes for v in process.views if v.arch == heap.view) for heap in heaps], np.int64)
-    edges = _by_width(sweeper, start, size, widths[table.heap[rows]] if len(process.views) > 1 else process.views[0].pointer_bytes)
+    of_heap = np.array([next(v.pointer_bytes for v in process.views if v.arch == heap.view) for heap in heaps], np.uint8)
+    widths = of_heap[table.heap[rows]]
+    edges = _by_width(sweeper, start, size, widths)
     root_start = np.array([area.span.start for area in roots.areas], np.int64)
     root_size = np.array([area.span.size for area in roots.areas], np.int64)
-    root_edges = _by_width(sweeper, root_start, root_size, np.array([area.width for area in roots.areas], np.int64))
-    return PointerGraph(rows, start, size, edges, roots, root_edges, _missing(process.space, start, size))
+    root_edges = _by_width(sweeper, root_start, root_size, np.array([area.width for area in roots.areas], np.uint8))
+    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, _missing(process.space, start, size))
 
 
-def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: NDArray[np.int64], widths: NDArray[np.int64] | int) -> Edges:
+def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: NDArray[np.int64], widths: NDArray[np.uint8]) -> Edges:
     """The edges of sources that have pointers of `widths` bytes, in their order."""
-    if isinstance(widths, int):
-        return sweeper.edges(Sources(start, size, widths))
+    if len(widths) and widths.min() == widths.max():
+        return sweeper.edges(Sources(start, size, int(widths[0])))
     degree, owners, targets = np.zeros(len(start), np.int32), [np.empty(0, np.int64)], [np.empty(0, np.int32)]
     for width in np.unique(widths).tolist():
         mine = np.flatnonzero(widths == width)

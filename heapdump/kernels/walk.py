@@ -111,3 +111,30 @@ def count_targets(targets: Any, counts: Any) -> None:
     for e in range(len(targets)):
         t = targets[e]
         counts[t if t >= 0 else -1 - t] += 1
+
+
+def trace(first: Any, sources: Any, node: int, held: Any, least: int, steps: Any, queue: Any, out: Any) -> int:
+    """Goes backwards from a node, nearest first, to nodes that roots hold: those with `held` of `least` or more.
+
+    `first`, `sources`: the edges backwards. `steps[n]` becomes the node behind n on the way to `node`, which is its own;
+    -1 stands for nodes that were not seen.
+
+    Returns:
+        How many of the nodes found are in `out`; the search ends where that is full.
+    """
+    count, head, tail = 0, 0, 1
+    steps[node], queue[0] = node, node
+    while head < tail and count < len(out):
+        here = queue[head]
+        head += 1
+        if held[here] >= least:
+            out[count] = here
+            count += 1
+        for e in range(first[here], first[here + 1]):
+            source = sources[e]
+            source = source if source >= 0 else -1 - source
+            if steps[source] < 0:
+                steps[source] = here
+                queue[tail] = source
+                tail += 1
+    return count
