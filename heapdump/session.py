@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.check import Problem
     from heapdump.analyses.crash import Crash
     from heapdump.analyses.graph import PointerGraph
+    from heapdump.analyses.retained import Retained
     from heapdump.analyses.stacks import Stacks
     from heapdump.analyses.usage import UsageMap
     from heapdump.blocks.findings import Finding
@@ -154,6 +155,13 @@ class Snapshot:
 
         roots = find_roots(self.process, self.usage, self.heaps, self.walk.counts)
         return build_graph(self.process, self.heaps, self.walk.table, roots, self.crt.blocks, unaligned=unaligned)
+
+    @cached_property
+    def retained(self) -> Retained:
+        """What each block keeps alive."""
+        from heapdump.analyses.retained import retained_of
+
+        return retained_of(self.graph)
 
     def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
         """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.
