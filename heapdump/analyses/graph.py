@@ -13,16 +13,18 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.pointer_map import PointerMap, pointer_map, usable
+from heapdump.analyses.pointer_map import TOP, PointerMap, pointer_map
 from heapdump.analyses.roots import Area, Roots
 from heapdump.analyses.sweep import Edges, Sources, Sweeper
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
 from heapdump.kernels import run
+from heapdump.kernels.pointers import take
 from heapdump.kernels.walk import count_targets, invert
-from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Process
+
+_SAMPLE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -48,15 +50,15 @@ class PointerGraph:
         return len(self.rows)
 
     @cached_property
-    def first(self) -> NDArray[np.int64]:
-        """Where in `edges.targets` each node's begin; (n + 1,) int64."""
+    def first(self) -> NDArray[np.int32] | NDArray[np.int64]:
+        """Where in `edges.targets` each node's begin; (n + 1,)."""
         return self.edges.first
 
     @cached_property
     def nodes(self) -> PointerMap:
         """For looking up addresses by `find`."""
         empty = np.empty(0, np.int32)
-        return PointerMap(self.start, np.maximum(self.size, 1), 0, empty, empty, np.empty(0, np.int64))
+        return PointerMap(self.start, self.size, 0, empty, empty, np.empty(0, np.int64))
 
     @cached_property
     def register_targets(self) -> NDArray[np.int64]:
@@ -86,14 +88,19 @@ class PointerGraph:
         return first, sources
 
 
-def program_rows(table: BlockTable) -> NDArray[np.int64]:
-    """The rows of the program's busy blocks, ascending by address."""
-    rows = np.flatnonzero((table.tags & np.uint16(BUSY | INTERNAL)) == BUSY)
-    address = table.address[rows]
-    if len(rows) > 1 and (address[1:] < address[:-1]).any():
-        order = np.argsort(address, kind="stable")
-        rows, address = rows[order], address[order]
-    return rows[usable(address, table.size[rows])]
+def program_blocks(table: BlockTable) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(rows, address, requested bytes) of the program's busy blocks, ascending by address and disjoint; (n,) int64."""
+    columns = (table.entry, table.units, table.spare, table.lead, table.tags)
+    out = tuple(np.empty(len(table), np.int64) for _ in range(3))
+    count = run(take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, *out)
+    if count >= 0:
+        rows, start, size = (column[:count] for column in out)
+        return rows, start, size
+    order = np.argsort(table.address, kind="stable")  # heaps over each other: damage
+    ordered = [column[order] for column in columns]
+    count = run(take, len(table), ordered[0].view(np.int64), *ordered[1:], BUSY | INTERNAL, BUSY, TOP, *out)
+    rows, start, size = (column[:count] for column in out)
+    return order[rows], start, size
 
 
 def build_graph(
@@ -101,15 +108,9 @@ def build_graph(
     crt: Callable[[NDArray[np.int64]], CrtBlocks], *, unaligned: bool = False,
 ) -> PointerGraph:  # fmt: skip
     """Sweeps all blocks and roots. `crt`: finds CRT debug blocks among rows. `unaligned`: pointers at any byte count."""
-    rows = program_rows(table)
-    start, size = table.address[rows].astype(np.int64), table.size[rows].astype(np.int64)
-    found = crt(rows)
-    if len(found):
-        order = np.argsort(rows, kind="stable")
-        place = order[np.searchsorted(rows, found.row, sorter=order)]
-        start[place], size[place] = found.user.astype(np.int64), found.size
+    rows, start, size = program_blocks(table)
+    _without_crt_headers(rows, start, size, table, crt)
     nodes = pointer_map(start, size)
-    size = np.minimum(size, nodes.size)
     sweeper = Sweeper(process.space, nodes, unaligned=unaligned)
     of_heap = np.array([next(v.pointer_bytes for v in process.views if v.arch == heap.view) for heap in heaps], np.uint8)
     widths = of_heap[table.heap[rows]]
@@ -117,28 +118,37 @@ def build_graph(
     root_start = np.array([area.span.start for area in roots.areas], np.int64)
     root_size = np.array([area.span.size for area in roots.areas], np.int64)
     root_edges = _by_width(sweeper, root_start, root_size, np.array([area.width for area in roots.areas], np.uint8))
-    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, _missing(process.space, start, size))
+    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, int(size.sum()) - edges.held)
+
+
+def _without_crt_headers(
+    rows: NDArray[np.int64], start: NDArray[np.int64], size: NDArray[np.int64], table: BlockTable, crt: Callable[[NDArray[np.int64]], CrtBlocks]
+) -> None:
+    """Makes CRT debug blocks begin behind their header; a heap with none among many thousands is taken to have none."""
+    owner = table.heap[rows]
+    for heap in np.flatnonzero(np.bincount(owner)).tolist():
+        mine = np.flatnonzero(owner == heap)
+        some = mine[:: max(1, len(mine) // _SAMPLE)]
+        if len(some) < len(mine) and not len(crt(np.sort(rows[some]))):
+            continue
+        found = crt(np.sort(rows[mine]))
+        order = mine[np.argsort(rows[mine], kind="stable")]
+        place = order[np.searchsorted(rows[order], found.row)]
+        start[place], size[place] = found.user.astype(np.int64), found.size
 
 
 def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: NDArray[np.int64], widths: NDArray[np.uint8]) -> Edges:
     """The edges of sources that have pointers of `widths` bytes, in their order."""
     if len(widths) and widths.min() == widths.max():
         return sweeper.edges(Sources(start, size, int(widths[0])))
-    degree, owners, targets = np.zeros(len(start), np.int32), [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+    degree, owners, found = np.zeros(len(start), np.int32), [np.empty(0, np.int64)], [Edges(np.empty(0, np.int32), np.empty(0, np.int32), 0)]
     for width in np.unique(widths).tolist():
         mine = np.flatnonzero(widths == width)
-        found = sweeper.edges(Sources(start[mine], size[mine], width))
-        degree[mine] = found.degree
-        owners.append(np.repeat(mine, found.degree))
-        targets.append(found.targets)
+        found.append(sweeper.edges(Sources(start[mine], size[mine], width)))
+        degree[mine] = found[-1].degree
+        owners.append(np.repeat(mine, found[-1].degree))
     order = np.argsort(np.concatenate(owners), kind="stable")
-    return Edges(degree, np.concatenate(targets)[order])
-
-
-def _missing(space: AddressSpace, start: NDArray[np.int64], size: NDArray[np.int64]) -> int:
-    low = start.astype(np.uint64)
-    present = space.bytes_present(low, low + size.astype(np.uint64))
-    return int(size.sum()) - int(present.sum())
+    return Edges(degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found))
 
 
 def areas_of(graph: PointerGraph, node: int) -> list[Area]:

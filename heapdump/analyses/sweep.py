@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.pointer_map import PointerMap
 from heapdump.kernels import run
-from heapdump.kernels.pointers import sweep
+from heapdump.kernels.pointers import resolve, sweep
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span
 
 _MAX_THREADS = 8
-_ROOM = 1 << 20
+_ROOM = 1 << 16
 """Pointers that a thread finds before it puts them away."""
 
 _A_SHARE = 16 << 20
@@ -33,15 +33,21 @@ _WORDS_A_BLOCK = 8
 
 @dataclass(frozen=True)
 class Edges:
-    """Pointers by source, `degree` (n,) int32 of each; `targets` int32: block, or -1 - block where not to its start."""
+    """Pointers by source, `degree` (n,) int32 of each; `targets` int32: block, or -1 - block where not to its start.
+
+    `held`: so many bytes of the sources are in the dump.
+    """
 
     degree: NDArray[np.int32]
     targets: NDArray[np.int32]
+    held: int
 
     @property
-    def first(self) -> NDArray[np.int64]:
-        """Where in `targets` each source's begin; (n + 1,) int64."""
-        out = np.zeros(len(self.degree) + 1, np.int64)
+    def first(self) -> NDArray[np.int32] | NDArray[np.int64]:
+        """Where in `targets` each source's begin; (n + 1,) int32, or int64 where that does not do."""
+        if len(self.targets) >= 1 << 31:
+            return np.concatenate([[0], np.cumsum(self.degree, dtype=np.int64)])
+        out = np.zeros(len(self.degree) + 1, np.int32)
         np.cumsum(self.degree, out=out[1:])
         return out
 
@@ -68,14 +74,15 @@ class Sweeper:
     def edges(self, sources: Sources) -> Edges:
         """Every pointer in the sources."""
         if not len(sources.start) or not len(self._blocks.start):
-            return Edges(np.zeros(len(sources.start), np.int32), np.empty(0, np.int32))
+            return Edges(np.zeros(len(sources.start), np.int32), np.empty(0, np.int32), int(sources.size.sum()))
         found = [self._pass(sources, *one) for one in self._passes(sources.width)]
         if len(found) == 1:
             return found[0]
         number = np.arange(len(sources.start), dtype=np.int32)
         owner = np.concatenate([np.repeat(number, edges.degree) for edges in found])
         order = np.argsort(owner, kind="stable")
-        return Edges(np.sum([edges.degree for edges in found], axis=0, dtype=np.int32), np.concatenate([edges.targets for edges in found])[order])
+        degree: NDArray[np.int32] = np.stack([edges.degree for edges in found]).sum(axis=0, dtype=np.int32)
+        return Edges(degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found))
 
     def _passes(self, width: int) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
         """(remainder of addresses, of file offsets, ranges): words of a pass lie at multiples of `width` behind those."""
@@ -89,40 +96,43 @@ class Sweeper:
         delta = self._space.file_offsets - self._start - place
         columns = (self._start[ranges], self._end[ranges], delta[ranges])
         degree = np.zeros(len(sources.start), np.int32)
-        cuts = self._cuts(sources)
-        jobs = [(sources, phase, words, columns, degree, low, high) for low, high in pairwise(cuts)]
+        ends = np.cumsum(sources.size)
+        jobs = [(sources, ends, phase, words, columns, degree, low, high) for low, high in pairwise(_cuts(ends))]
         if len(jobs) < 2 or self._threads < 2:
             parts = [self._part(*job) for job in jobs]
         else:
             parts = [self._part(*jobs[0])]  # compiles
             with ThreadPoolExecutor(self._threads) as pool:
                 parts += pool.map(lambda job: self._part(*job), jobs[1:])
-        return Edges(degree, np.concatenate(parts))
-
-    def _cuts(self, sources: Sources) -> list[int]:
-        """Numbers of sources between which there are about `_A_SHARE` bytes each, from 0 to all."""
-        ends = np.cumsum(sources.size)
-        total = int(ends[-1])
-        marks = np.searchsorted(ends, np.arange(_A_SHARE, total, _A_SHARE))
-        cuts: list[int] = np.unique(np.concatenate([[0], marks, [len(ends)]])).tolist()
-        return cuts
+        held = sum(count for _, count in parts) if phase == 0 else 0
+        return Edges(degree, np.concatenate([targets for targets, _ in parts]), held)
 
     def _part(
-        self, sources: Sources, phase: int, words: NDArray[np.int64], columns: tuple[NDArray[np.int64], ...],
+        self, sources: Sources, ends: NDArray[np.int64], phase: int, words: NDArray[np.int64], columns: tuple[NDArray[np.int64], ...],
         degree: NDArray[np.int32], i: int, until: int,
-    ) -> NDArray[np.int32]:  # fmt: skip
-        """The targets of the sources number `i` up to `until`."""
+    ) -> tuple[NDArray[np.int32], int]:  # fmt: skip
+        """(the targets of the sources number `i` up to `until`, bytes of them in these ranges). `ends`: sums of sizes."""
         blocks, width, begin = self._blocks, sources.width, int(sources.start[i])
         end, words_in = int(sources.start[until - 1] + sources.size[until - 1]), int(sources.size[i:until].sum()) // width
-        work = int(sources.size.sum()) // width // _WORDS_A_BLOCK
-        room = np.empty(min(_ROOM, words_in + 1), np.int32)
-        r, at, out = int(np.searchsorted(columns[1], begin, side="right")), 0, []
+        work = int(ends[-1]) // width // _WORDS_A_BLOCK
+        room = min(_ROOM, words_in + 1)
+        values, owners, targets = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(room, np.int32)
+        r, at, held, out = int(np.searchsorted(columns[1], begin, side="right")), 0, 0, []
         while i < until:
-            count, i, at, r = run(
+            many, i, at, r, seen = run(
                 sweep, work, words, -1 if width == 8 else 0xFFFFFFFF, width, phase, *columns, r, sources.start, sources.size,
-                i, until, at, blocks.tops, blocks.middles, blocks.cells, blocks.shift, blocks.low, blocks.high,
-                blocks.start, blocks.size, degree, room,
+                i, until, at, blocks.low, blocks.high, values, owners,
             )  # fmt: skip
-            out.append(room[:count].copy())
+            of_map = (blocks.tops, blocks.middles, blocks.cells, blocks.shift, blocks.start, blocks.size)
+            count = run(resolve, work, values, owners, many, *of_map, degree, targets)
+            out.append(targets[:count].copy())
+            held += seen
         self._space.forget(Span(begin, end))
-        return np.concatenate(out) if len(out) > 1 else out[0]
+        return (np.concatenate(out) if len(out) > 1 else out[0]), held
+
+
+def _cuts(ends: NDArray[np.int64]) -> list[int]:
+    """Numbers of sources between which there are about `_A_SHARE` bytes each, from 0 to all. `ends`: sums of sizes."""
+    marks = np.searchsorted(ends, np.arange(_A_SHARE, int(ends[-1]), _A_SHARE))
+    cuts: list[int] = np.unique(np.concatenate([[0], marks, [len(ends)]])).tolist()
+    return cuts

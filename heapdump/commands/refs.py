@@ -48,7 +48,7 @@ class _Found:
 @click.option("--all-paths", type=click.IntRange(1), default=1, metavar="N", help="Up to N shortest paths from different roots.  [default: 1]")
 @dump_command("refs", takes_address=True)
 def command(request: Request, address: int, depth: int, all_paths: int) -> int:
-    """Who points at a block, what it points to, and the shortest path from a root.
+    """Who points at a block, what it points to, and paths from roots.
 
     Roots are registers, stacks, writable module data, TEBs and PEBs; where none of them leads to the block, other writable
     memory.

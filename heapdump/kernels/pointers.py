@@ -11,6 +11,52 @@ from __future__ import annotations
 from typing import Any
 
 
+def take(entry: Any, units: Any, spare: Any, lead: Any, tags: Any, mask: int, wanted: int, top: int, rows: Any, start: Any, size: Any) -> int:
+    """The rows of a block table whose `tags & mask` is `wanted`, with the address and the requested bytes of each.
+
+    A block that reaches into the next one ends there, one that starts where the last one does is left out, and so is one
+    beyond `top`.
+
+    Returns:
+        How many there are; -1 where one starts before the last one.
+    """
+    count, last, end = 0, 0, 0
+    for i in range(len(entry)):
+        if tags[i] & mask != wanted:
+            continue
+        address, length = int(entry[i]) + int(lead[i]) * 8, int(units[i]) * 8 - int(spare[i])
+        if address <= 0 or length < 0 or address >= top or length >= top - address:
+            continue
+        if address <= last:
+            if address < last:
+                return -1
+            continue
+        if end > address:
+            size[count - 1] = address - last
+        rows[count], start[count], size[count] = i, address, length
+        last, end = address, address + length
+        count += 1
+    return count
+
+
+def pages(start: Any, size: Any, leaves: Any, long: Any) -> tuple[int, int]:
+    """Writes the 64 KiB pages in which blocks start to `leaves`, and the blocks that reach into another one to `long`.
+
+    Returns:
+        How many of each.
+    """
+    count, reach, last = 0, 0, -1
+    for i in range(len(start)):
+        page = start[i] >> 16
+        if page != last:
+            leaves[count], last = page, page
+            count += 1
+        if (start[i] + size[i] - 1) >> 16 > page:
+            long[reach] = i
+            reach += 1
+    return count, reach
+
+
 def mark(start: Any, shift: int, cells: Any) -> None:
     """Sets the bits and counts of blocks that start at the addresses `start`, ascending.
 
@@ -34,19 +80,19 @@ def mark(start: Any, shift: int, cells: Any) -> None:
 
 def sweep(
     words: Any, mask: int, width: int, phase: int, range_start: Any, range_end: Any, range_delta: Any, r: int,
-    start: Any, size: Any, i: int, until: int, at: int, tops: Any, middles: Any, cells: Any, shift: int, low: int, high: int,
-    block_start: Any, block_size: Any, degree: Any, targets: Any,
-) -> tuple[int, int, int, int]:  # fmt: skip
-    """Finds the pointers into blocks in the sources number `i` up to `until`, the first one from address `at` on.
+    start: Any, size: Any, i: int, until: int, at: int, low: int, high: int, values: Any, sources: Any,
+) -> tuple[int, int, int, int, int]:  # fmt: skip
+    """Writes the words from `low` up to `high` in the sources number `i` up to `until`, the first one from `at` on.
 
     Sources have `start` and `size` in bytes, ascending. Words of `width` bytes are looked at whose address has the
-    remainder `phase`; that at address a of range r is `words[(a + range_delta[r]) // width] & mask`. `targets` gets the
-    block of each pointer, or -1 - block for one that does not point at its start; `degree[source]` is how many.
+    remainder `phase`; that at address a of range r is `words[(a + range_delta[r]) // width] & mask`. `values` and
+    `sources` get each word and the number of its source.
 
     Returns:
-        (pointers found, source and address where `targets` was full, or `until` and 0; the range).
+        (words written, source and address where there was no room for more, or `until` and 0; the range; bytes of the
+        sources that were seen to their end).
     """
-    count, room, a_leaf, ranges = 0, len(targets), 65536 >> shift >> 5, len(range_start)
+    held, by, count, room, ranges = 0, 3 if width == 8 else 2, 0, len(values), len(range_start)
     while i < until:
         at, end = max(at, start[i]), start[i] + size[i]
         while r < ranges and range_end[r] <= at:
@@ -55,29 +101,52 @@ def sweep(
         while s < ranges and range_start[s] < end:
             first = max(at, range_start[s])
             first += (phase - first) & (width - 1)
-            begin = (first + range_delta[s]) // width
-            for w in range(begin, begin + (min(end, range_end[s]) - first) // width):
+            begin = (first + range_delta[s]) >> by
+            for w in range(begin, begin + ((min(end, range_end[s]) - first) >> by)):
                 value = words[w] & mask
                 if value < low or value >= high:
                     continue
-                top = tops[value >> 32]
-                if top < 0:
-                    continue
-                leaf = middles[(top << 16) + ((value >> 16) & 0xFFFF)]
-                block = -2 - leaf
-                if leaf >= 0:
-                    cell = cells[leaf * a_leaf + ((value & 0xFFFF) >> shift >> 5)]
-                    bits = cell & ((2 << ((value >> shift) & 31)) - 1)
-                    bits = bits - ((bits >> 1) & 0x55555555)
-                    bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
-                    block = (cell >> 32) + ((((bits + (bits >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24) & 0xFF) - 1
-                if block < 0 or value - block_start[block] >= block_size[block]:
-                    continue
                 if count == room:
-                    return count, i, first + (w - begin) * width, r
-                targets[count] = block if value == block_start[block] else -1 - block
-                degree[i] += 1
+                    return count, i, first + (w - begin) * width, r, held
+                values[count], sources[count] = value, i
                 count += 1
+            held += min(end, range_end[s]) - max(start[i], range_start[s])
             s += 1
         i, at = i + 1, 0
-    return count, until, 0, r
+    return count, until, 0, r, held
+
+
+def resolve(
+    values: Any, sources: Any, many: int, tops: Any, middles: Any, cells: Any, shift: int, start: Any, size: Any, degree: Any, targets: Any
+) -> int:
+    """Finds the blocks, of `start` and `size` (0 counts as 1), that the first `many` values point into.
+
+    A loop of its own, short enough for the processor to look into memory for several values at once. `targets` gets the
+    block of each pointer, or -1 - block for one that does not point at its start; `degree[source]` goes up.
+
+    Returns:
+        How many are pointers.
+    """
+    count, a_leaf = 0, 65536 >> shift >> 5
+    for k in range(many):
+        value = values[k]
+        top = tops[value >> 32]
+        if top < 0:
+            continue
+        leaf = middles[(top << 16) + ((value >> 16) & 0xFFFF)]
+        block, is_start = -2 - leaf, False
+        if leaf >= 0:
+            cell, bit = cells[leaf * a_leaf + ((value & 0xFFFF) >> shift >> 5)], (value >> shift) & 31
+            is_start = (cell >> bit) & 1 == 1 and value & ((1 << shift) - 1) == 0  # no other look into memory
+            bits = cell & ((2 << bit) - 1)
+            bits = bits - ((bits >> 1) & 0x55555555)
+            bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
+            block = (cell >> 32) + ((((bits + (bits >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24) & 0xFF) - 1
+        if block < 0 or (not is_start and value - start[block] >= size[block]):
+            if block < 0 or value != start[block]:
+                continue
+            is_start = True
+        targets[count] = block if is_start else -1 - block
+        degree[sources[k]] += 1
+        count += 1
+    return count

@@ -8,10 +8,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.analyses.graph import PointerGraph
-from heapdump.analyses.pointer_map import pointer_map, usable
+from heapdump.analyses.graph import PointerGraph, program_blocks
+from heapdump.analyses.pointer_map import pointer_map
 from heapdump.analyses.sweep import Sources, Sweeper
 from heapdump.analyses.unreachable import Reach, classify
+from heapdump.blocks.table import BUSY, BlockTable
 from heapdump.kernels.pointers import mark
 from tests.analyses.graphs import Laid, Plan, expected, lay, plans
 
@@ -114,10 +115,15 @@ def sweep_words(blocks, words: np.ndarray) -> list[tuple[int, bool]]:
     return [(t if t >= 0 else -1 - t, t >= 0) for t in edges.targets.tolist()]
 
 
-def test_blocks_with_impossible_addresses_are_left_out():
-    start = np.array([0x1000, 0x1000, 0x900, 0x2000, 0xFFFF800000000000], np.uint64)
-    size = np.array([16, 16, 16, 1 << 60, 16], np.uint64)
-    assert usable(start, size).tolist() == [True, False, False, False, False]
+def test_blocks_with_impossible_addresses_are_left_out_and_those_over_others_cut():
+    """Damaged heaps lie over each other: rows that go back are put in order first."""
+    entry = np.array([0x1000, 0x1000, 0x1020, 0x900, 0x2000, 0xFFFF800000000000], np.uint64)
+    units = np.array([8, 8, 2, 2, 2, 2], np.uint32)
+    zero, tags = np.zeros(6, np.uint32), np.full(6, BUSY, np.uint16)
+    table = BlockTable(entry, units, zero, zero.astype(np.uint8), zero.astype(np.uint16), tags)
+    rows, start, size = program_blocks(table)
+    assert [hex(a) for a in start.tolist()] == ["0x900", "0x1000", "0x1020", "0x2000"]
+    assert (rows.tolist(), size.tolist()) == ([3, 0, 2, 4], [16, 32, 16, 16])
 
 
 def test_pointers_are_found_however_little_room_there_is(monkeypatch):
