@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from heapdump.analyses.check import Problem
     from heapdump.analyses.crash import Crash
+    from heapdump.analyses.graph import PointerGraph
+    from heapdump.analyses.retained import Retained
     from heapdump.analyses.stacks import Stacks
     from heapdump.analyses.usage import UsageMap
     from heapdump.analyses.verdict import Verdict
@@ -148,6 +150,26 @@ class Snapshot:
         from heapdump.heaps import trace_readers
 
         return Stacks(self.process, self.heaps, self.walk.table, trace_readers())
+
+    @cached_property
+    def graph(self) -> PointerGraph:
+        """Which busy block points to which, and what roots point to."""
+        return self.sweep()
+
+    def sweep(self, *, unaligned: bool = False) -> PointerGraph:
+        """The pointer graph, made now. `unaligned`: pointers may begin at any byte."""
+        from heapdump.analyses.graph import build_graph
+        from heapdump.analyses.roots import find_roots
+
+        roots = find_roots(self.process, self.usage, self.heaps, self.walk.counts)
+        return build_graph(self.process, self.heaps, self.walk.table, roots, self.crt.blocks, unaligned=unaligned)
+
+    @cached_property
+    def retained(self) -> Retained:
+        """What each block keeps alive."""
+        from heapdump.analyses.retained import retained_of
+
+        return retained_of(self.graph)
 
     def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
         """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.

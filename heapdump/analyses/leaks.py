@@ -72,7 +72,7 @@ class Leaks:
     """Groups, most bytes first. `by`: the key that was used, another than asked for where `missing` says why.
 
     `blocks`, `bytes` of these groups, `left_*` of smaller and suppressed ones; `suppressed` rules that matched, `unused`
-    those that no stack matches. `rows`: the blocks of these groups.
+    those that no stack matches. `rows`: the blocks of these groups, `values` the group value of each.
     """
 
     by: By
@@ -83,6 +83,7 @@ class Leaks:
     left_blocks: int
     left_bytes: int
     rows: NDArray[np.int64]
+    values: NDArray[np.int64]
     suppressed: tuple[Rule, ...]
     unused: tuple[Rule, ...]
 
@@ -110,9 +111,9 @@ def find_leaks(
     unused = tuple(rule for rule in suppressions.rules if not rule.matched)
     blocks, size = (sum(getattr(found.group, name) for found in kept) for name in ("count", "bytes"))
     all_blocks, all_bytes = (sum(getattr(found.group, name) for found in groups) for name in ("count", "bytes"))
-    rows = finder.rows_of({found.group.value for found in kept})
+    rows, values = finder.rows_of({found.group.value for found in kept})
     left = (all_blocks - blocks, all_bytes - size)
-    return Leaks(by, tuple(kept), missing, blocks, size, *left, rows, used, unused if by in BY_STACK else ())
+    return Leaks(by, tuple(kept), missing, blocks, size, *left, rows, values, used, unused if by in BY_STACK else ())
 
 
 class _Finder:
@@ -127,10 +128,11 @@ class _Finder:
         self._crt, self._passes_on = crt, passes_on(question.skip)
         self._grouped = (question.rows, np.zeros(len(question.rows), np.int64))
 
-    def rows_of(self, values: set[int]) -> NDArray[np.int64]:
-        """The rows whose group has one of these values."""
+    def rows_of(self, values: set[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(the rows whose group has one of these values, the value of each)."""
         rows, numbers = self._grouped
-        return rows[np.isin(numbers, np.array(sorted(values), np.int64))]
+        wanted = np.isin(numbers, np.array(sorted(values), np.int64))
+        return rows[wanted], numbers[wanted]
 
     def by_data(self, by: By) -> list[LeakGroup]:
         """Groups by size, heap, source line, class or content."""

@@ -11,6 +11,7 @@ import click
 from heapdump.commands._blocks import frame_record, walk_gaps
 from heapdump.commands._export import EXPORTS, check_options, export_stacks
 from heapdump.commands._shared import Request, dump_command
+from heapdump.commands._unreachable import Asked, emit_lost, lost_options, read_options
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -54,22 +55,25 @@ VIEW: tuple[Column[LeakGroup], ...] = (
 @click.option("--export", type=click.Choice(EXPORTS), help="Write the stacks in this format instead, to -o FILE or stdout.")
 @click.option("--weight", type=click.Choice(["bytes", "blocks"]), default="bytes", show_default=True, help="What folded lines count.")
 @click.option("--suppressions", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="LeakSanitizer's rules: leak:pattern.")
+@click.option("--unreachable", is_flag=True, help="Only blocks that the program can no longer reach, as LeakSanitizer finds them.")
+@lost_options
 @dump_command("leaks")
 def command(
     request: Request, by: str | None, heap: str | None, size: str | None, min_bytes: str, focus: str | None,
     ignore: str | None, skip_module: tuple[str, ...], full_stacks: bool, export: str | None, weight: str,
-    suppressions: Path | None,
+    suppressions: Path | None, unreachable: bool, **lost: Any,
 ) -> int:  # fmt: skip
     """Who allocated the memory that is busy, or what it is.
 
     Every busy block counts, as in UMDH; groups with most bytes come first. Stacks are recorded when the program ran
-    under gflags +ust or page heap.
+    under gflags +ust or page heap. With --unreachable only blocks count that nothing points to any more.
 
     \b
     heapdump leaks crash.dmp --group-by stack
     heapdump leaks crash.dmp --group-by caller --skip-module mymalloc --min-bytes 1M
     heapdump leaks crash.dmp --group-by type --heap 0x29fb0000
     heapdump leaks crash.dmp --group-by source               file and line, of debug builds
+    heapdump leaks crash.dmp --unreachable --report-objects
     heapdump leaks crash.dmp --export flame -o flame.html
     heapdump leaks crash.dmp --export pprof -o heap.pb.gz     for go tool pprof
     """
@@ -78,6 +82,7 @@ def command(
 
     request.refuse_sorting("leaks")
     check_options(export, by)
+    options = read_options(unreachable=unreachable, export=export, **lost)
     rules = _suppressions(suppressions)
     with request.open() as snapshot:
         span = text.parse_span(size, text.parse_size, 1) if size else None
@@ -88,7 +93,14 @@ def command(
             cast("By", key), rows, text.parse_size(min_bytes), _regex("--focus", focus), _regex("--ignore", ignore), skip_module
         )
         namer = snapshot.namer(request.image_path, request.symbol_path)
-        leaks = find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules, snapshot.crt.blocks)
+
+        def found(question: Question, rules: Suppressions) -> Leaks:
+            """The groups of some blocks."""
+            return find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules, snapshot.crt.blocks)
+
+        if options is not None:
+            return emit_lost(request, snapshot, Asked(question, rules, found, lambda one: _record(snapshot, one)), options)
+        leaks = found(question, rules)
         if export:
             return export_stacks(request, snapshot, leaks, export, by_blocks=weight == "blocks")
         return request.emit(snapshot, _answer(request, snapshot, leaks, question, full_stacks=full_stacks))

@@ -65,4 +65,21 @@ def run(function: Callable[..., Any], worth: int, *arguments: Any) -> Any:
     quick = compiled_if_worth(function, worth)
     if quick is not None:
         return quick(*arguments)
-    return function(*(memoryview(value) if hasattr(value, "__array_interface__") else value for value in arguments))
+    return function(*map(_plain, arguments))
+
+
+def _plain(value: Any) -> Any:
+    """What plain Python reads an array through."""
+    if not hasattr(value, "__array_interface__"):
+        return value
+    return memoryview(value) if value.flags.aligned else _Unaligned(value)
+
+
+class _Unaligned:
+    """Words that do not lie at multiples of their size, of which Python has no memoryview."""
+
+    def __init__(self, words: Any) -> None:
+        self._words = words
+
+    def __getitem__(self, i: int) -> int:
+        return int(self._words[i])

@@ -182,10 +182,15 @@ class AddressSpace:
         inside = (starts >= low) & (ends <= self.ends[i].astype(np.int64))
         return np.where(inside, np.frombuffer(self._offsets, _U64)[i].astype(np.int64) + starts - low, -1)
 
-    def file_words(self, phase: int) -> NDArray[np.int64]:
-        """The whole file from byte `phase` on as signed 64-bit words, where it lies: nothing is read or copied."""
-        size = (self._source.file_bytes - phase) // 8 * 8
-        return np.frombuffer(self._source.view_at(phase, size), "<i8")
+    def file_words(self, phase: int, size: int = 8) -> NDArray[np.int64]:
+        """The whole file from byte `phase` on as signed words of `size` bytes, where it lies: nothing is read or copied."""
+        count = max(0, self._source.file_bytes - phase) // size
+        return np.frombuffer(self._source.view_at(phase, count * size), f"<i{size}")
+
+    @property
+    def file_offsets(self) -> NDArray[np.int64]:
+        """Where in the file each range begins; (n,) int64 in the order of `starts`."""
+        return np.frombuffer(self._offsets, np.int64)
 
     def words64(self, span: Span) -> tuple[NDArray[np.int64], tuple[Span, ...]]:
         """(a copy of the span as signed 64-bit words, the parts of it that the dump does not hold).

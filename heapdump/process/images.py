@@ -68,6 +68,14 @@ class Image:
         rows = rows[rows[:, 0] < rows[:, 1]]
         return rows[np.argsort(rows[:, 0], kind="stable")]
 
+    def section_at(self, rva: int) -> tuple[str, int] | None:
+        """(name, RVA) of the section that holds an RVA; None in the headers and behind the last one."""
+        for section in self._headers.sections:
+            start, size = int(section.VirtualAddress), max(int(section.Misc_VirtualSize), int(section.SizeOfRawData))
+            if start <= rva < start + size:
+                return section.Name.rstrip(b"\0").decode("latin-1"), start
+        return None
+
     def function_at(self, rva: int) -> tuple[int, int, int] | None:
         """(begin, end, unwind information) of the function whose code holds an RVA, as RVAs."""
         i = int(np.searchsorted(self.functions[:, 0], rva, side="right")) - 1

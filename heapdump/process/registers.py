@@ -14,12 +14,17 @@ _X86 = ("edi", "esi", "ebx", "edx", "ecx", "eax", "ebp", "eip", "cs", "eflags", 
 _X86_AT, _X86_BYTES = 0x9C, 0xCC
 
 
+_X64_VECTORS_AT, _X86_VECTORS_AT, _X86_LONG_BYTES = 0x1A0, 0xCC + 0xA0, 0x2CC
+_X64_FLAGS_AT, _X64_HAS_VECTORS, _X86_HAS_VECTORS = 0x30, 0x08, 0x20  # CONTEXT_FLOATING_POINT, CONTEXT_EXTENDED_REGISTERS
+
+
 @dataclass(frozen=True, slots=True)
 class Registers:
-    """The integer registers of one thread by name."""
+    """The integer registers of one thread by name. `vectors`: the words of xmm0, xmm1 …, 16 bytes each, as pointers."""
 
     arch: Literal["x64", "x86"]
     values: Mapping[str, int]
+    vectors: tuple[int, ...] = ()
 
     @property
     def ip(self) -> int:
@@ -36,8 +41,12 @@ def read_context(context: bytes) -> Registers | None:
     """The registers of a raw CONTEXT; None where it is too short to be one."""
     if len(context) >= _X64_BYTES:
         values = struct.unpack_from("<17Q", context, _X64_AT)
-        return Registers("x64", MappingProxyType(dict(zip(_X64, values, strict=True))))
+        has_vectors = int.from_bytes(context[_X64_FLAGS_AT : _X64_FLAGS_AT + 4], "little") & _X64_HAS_VECTORS
+        vectors = struct.unpack_from("<32Q", context, _X64_VECTORS_AT) if has_vectors else ()
+        return Registers("x64", MappingProxyType(dict(zip(_X64, values, strict=True))), vectors)
     if len(context) >= _X86_BYTES:
         values = struct.unpack_from("<11I", context, _X86_AT)
-        return Registers("x86", MappingProxyType(dict(zip(_X86, values, strict=True))))
+        has_vectors = len(context) >= _X86_LONG_BYTES and int.from_bytes(context[:4], "little") & _X86_HAS_VECTORS
+        vectors = struct.unpack_from("<32I", context, _X86_VECTORS_AT) if has_vectors else ()
+        return Registers("x86", MappingProxyType(dict(zip(_X86, values, strict=True))), vectors)
     return None

@@ -1,0 +1,158 @@
+"""The pointer graph: which busy block of the program points to which, and what roots point to.
+
+Blocks are sources with their requested bytes only; CRT debug blocks with the bytes behind the CRT's own header, whose
+links would hold all of them. Free blocks, bytes behind the requested ones, and the allocators' own memory are no sources.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.pointer_map import TOP, PointerMap, pointer_map
+from heapdump.analyses.roots import Area, Roots
+from heapdump.analyses.sweep import Edges, Sources, Sweeper
+from heapdump.blocks.crt_blocks import CrtBlocks
+from heapdump.blocks.records import Heap
+from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
+from heapdump.kernels import run
+from heapdump.kernels.pointers import take
+from heapdump.kernels.walk import count_targets, invert
+from heapdump.process.model import Process
+
+_SAMPLE = 1 << 16
+
+
+@dataclass(frozen=True)
+class PointerGraph:
+    """Nodes are the program's busy blocks, ascending by address; n of them.
+
+    `rows` (n,) int64: of the block table. `start`, `size` (n,) int64: the bytes of the program; `widths` (n,) uint8: of
+    the pointers in them. `edges`: of every node; `root_edges`: of every area of `roots`. `missing_bytes`: of nodes that
+    the dump does not hold.
+    """
+
+    rows: NDArray[np.int64]
+    start: NDArray[np.int64]
+    size: NDArray[np.int64]
+    widths: NDArray[np.uint8]
+    edges: Edges
+    roots: Roots
+    root_edges: Edges
+    missing_bytes: int
+
+    def __len__(self) -> int:
+        """The number of nodes."""
+        return len(self.rows)
+
+    @cached_property
+    def first(self) -> NDArray[np.int32] | NDArray[np.int64]:
+        """Where in `edges.targets` each node's begin; (n + 1,)."""
+        return self.edges.first
+
+    @cached_property
+    def nodes(self) -> PointerMap:
+        """For looking up addresses by `find`."""
+        empty = np.empty(0, np.int32)
+        return PointerMap(self.start, self.size, 0, empty, empty, np.empty(0, np.int64))
+
+    @cached_property
+    def register_targets(self) -> NDArray[np.int64]:
+        """The node that each register of the roots points into, or -1; (registers,) int64."""
+        return self.nodes.find(np.array([register.value for register in self.roots.registers], np.uint64))
+
+    def root_targets(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(nodes whose start a strong root holds, nodes that roots hold otherwise); each ascending, no duplicates."""
+        targets = self.root_edges.targets.astype(np.int64)
+        weak = np.repeat(np.array([area.is_weak for area in self.roots.areas], bool), self.root_edges.degree)
+        held = self.register_targets
+        values = np.array([register.value for register in self.roots.registers], np.uint64).astype(np.int64)
+        whole = (held >= 0) & (values == self.start[held]) if len(self) else np.zeros(len(held), bool)
+        sure = np.concatenate([targets[(targets >= 0) & ~weak], held[whole]])
+        perhaps = np.concatenate([np.where(targets < 0, -1 - targets, targets)[(targets < 0) | weak], held[(held >= 0) & ~whole]])
+        return np.unique(sure), np.unique(perhaps)
+
+    @cached_property
+    def referrers(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """(first, sources): who points to each node, ascending; -1 - source for a pointer to its inside. Like `edges`."""
+        count, targets = np.zeros(len(self), np.int64), self.edges.targets
+        run(count_targets, len(targets), targets, count)
+        first = np.zeros(len(self) + 1, np.int64)
+        np.cumsum(count, out=first[1:])
+        sources = np.empty(len(targets), np.int32)
+        run(invert, len(targets), self.first, targets, first[:-1].copy(), sources)
+        return first, sources
+
+
+def program_blocks(table: BlockTable) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(rows, address, requested bytes) of the program's busy blocks, ascending by address and disjoint; (n,) int64."""
+    columns = (table.entry, table.units, table.spare, table.lead, table.tags)
+    out = tuple(np.empty(len(table), np.int64) for _ in range(3))
+    count = run(take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, *out)
+    if count >= 0:
+        rows, start, size = (column[:count] for column in out)
+        return rows, start, size
+    order = np.argsort(table.address, kind="stable")  # heaps over each other: damage
+    ordered = [column[order] for column in columns]
+    count = run(take, len(table), ordered[0].view(np.int64), *ordered[1:], BUSY | INTERNAL, BUSY, TOP, *out)
+    rows, start, size = (column[:count] for column in out)
+    return order[rows], start, size
+
+
+def build_graph(
+    process: Process, heaps: tuple[Heap, ...], table: BlockTable, roots: Roots,
+    crt: Callable[[NDArray[np.int64]], CrtBlocks], *, unaligned: bool = False,
+) -> PointerGraph:  # fmt: skip
+    """Sweeps all blocks and roots. `crt`: finds CRT debug blocks among rows. `unaligned`: pointers at any byte count."""
+    rows, start, size = program_blocks(table)
+    _without_crt_headers(rows, start, size, table, crt)
+    nodes = pointer_map(start, size)
+    sweeper = Sweeper(process.space, nodes, unaligned=unaligned)
+    of_heap = np.array([next(v.pointer_bytes for v in process.views if v.arch == heap.view) for heap in heaps], np.uint8)
+    widths = of_heap[table.heap[rows]]
+    edges = _by_width(sweeper, start, size, widths)
+    root_start = np.array([area.span.start for area in roots.areas], np.int64)
+    root_size = np.array([area.span.size for area in roots.areas], np.int64)
+    root_edges = _by_width(sweeper, root_start, root_size, np.array([area.width for area in roots.areas], np.uint8))
+    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, int(size.sum()) - edges.held)
+
+
+def _without_crt_headers(
+    rows: NDArray[np.int64], start: NDArray[np.int64], size: NDArray[np.int64], table: BlockTable, crt: Callable[[NDArray[np.int64]], CrtBlocks]
+) -> None:
+    """Makes CRT debug blocks begin behind their header; a heap with none among many thousands is taken to have none."""
+    owner = table.heap[rows]
+    for heap in np.flatnonzero(np.bincount(owner)).tolist():
+        mine = np.flatnonzero(owner == heap)
+        some = mine[:: max(1, len(mine) // _SAMPLE)]
+        if len(some) < len(mine) and not len(crt(np.sort(rows[some]))):
+            continue
+        found = crt(np.sort(rows[mine]))
+        order = mine[np.argsort(rows[mine], kind="stable")]
+        place = order[np.searchsorted(rows[order], found.row)]
+        start[place], size[place] = found.user.astype(np.int64), found.size
+
+
+def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: NDArray[np.int64], widths: NDArray[np.uint8]) -> Edges:
+    """The edges of sources that have pointers of `widths` bytes, in their order."""
+    if len(widths) and widths.min() == widths.max():
+        return sweeper.edges(Sources(start, size, int(widths[0])))
+    degree, owners, found = np.zeros(len(start), np.int32), [np.empty(0, np.int64)], [Edges(np.empty(0, np.int32), np.empty(0, np.int32), 0)]
+    for width in np.unique(widths).tolist():
+        mine = np.flatnonzero(widths == width)
+        found.append(sweeper.edges(Sources(start[mine], size[mine], width)))
+        degree[mine] = found[-1].degree
+        owners.append(np.repeat(mine, found[-1].degree))
+    order = np.argsort(np.concatenate(owners), kind="stable")
+    return Edges(degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found))
+
+
+def areas_of(graph: PointerGraph, node: int) -> list[Area]:
+    """The areas of roots that point into a node."""
+    targets = graph.root_edges.targets
+    places = np.flatnonzero((targets == node) | (targets == -1 - node))
+    return [graph.roots.areas[i] for i in np.unique(np.searchsorted(graph.root_edges.first, places, side="right") - 1).tolist()]

@@ -1,0 +1,116 @@
+"""Which blocks nobody holds any more: LeakSanitizer's algorithm on the pointer graph.
+
+reachable: a chain of pointers to the starts of blocks leads there from a strong root. possible: only a chain through a
+pointer to the inside of a block, or from a weak root. direct: nothing points there; indirect: only other unreachable
+blocks do. LeakSanitizer finds no direct leak where unreachable blocks hold each other in a circle; here the first
+member of a circle that nothing else holds is direct, unless its own reckoning is asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.graph import PointerGraph
+from heapdump.kernels import run
+from heapdump.kernels.walk import flood, heads, refer
+
+
+class Reach(IntEnum):
+    """How a block can be reached; the words of the JSON are these names in lower case. IGNORED: suppressed."""
+
+    REACHABLE = 1
+    POSSIBLE = 2
+    INDIRECT = 3
+    DIRECT = 4
+    IGNORED = 5
+
+
+@dataclass(frozen=True)
+class Reached:
+    """`state` (n,) uint8: the `Reach` of every node; `cycles`: circles that nothing else holds, members ascending."""
+
+    state: NDArray[np.uint8]
+    cycles: tuple[NDArray[np.int64], ...]
+
+    def nodes(self, *kinds: Reach) -> NDArray[np.int64]:
+        """The nodes of these kinds, ascending."""
+        return np.flatnonzero(np.isin(self.state, [int(kind) for kind in kinds]))
+
+
+def classify(graph: PointerGraph, ignored: NDArray[np.int64] | None = None, *, as_lsan: bool = False) -> Reached:
+    """Every block by how it can be reached. What `ignored` nodes hold is reachable.
+
+    `as_lsan`: no block of a circle is direct.
+    """
+    count = len(graph)
+    state, queue, later = np.zeros(count, np.uint8), np.empty(count, np.int32), np.empty(count, np.int32)
+    sure, perhaps = graph.root_targets()
+    state[perhaps] = Reach.POSSIBLE
+    state[sure] = Reach.REACHABLE
+    roots = sure
+    if ignored is not None and len(ignored):
+        state[ignored] = Reach.IGNORED
+        roots = np.concatenate([ignored, sure[state[sure] != Reach.IGNORED]])
+    perhaps = perhaps[state[perhaps] == Reach.POSSIBLE]
+    queue[: len(roots)], later[: len(perhaps)] = roots, perhaps
+    edges = (graph.first, graph.edges.targets)
+    if count:
+        run(flood, count, *edges, queue, len(roots), later, len(perhaps), state)
+    lost = np.flatnonzero(state == 0)
+    run(refer, len(lost), *edges, lost, state, int(Reach.INDIRECT))
+    direct = lost[state[lost] == 0]
+    state[direct] = Reach.DIRECT
+    cycles = _cycles(graph, state, lost, direct, queue)
+    if not as_lsan:
+        state[np.array([members[0] for members in cycles], np.int64)] = Reach.DIRECT
+    return Reached(state, cycles)
+
+
+def _cycles(
+    graph: PointerGraph, state: NDArray[np.uint8], lost: NDArray[np.int64], direct: NDArray[np.int64], queue: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], ...]:
+    """The circles of unreachable blocks that no other unreachable block holds."""
+    edges = (graph.first, graph.edges.targets)
+    seen = np.ones(len(state), np.uint8)
+    seen[lost] = 0
+    run(heads, len(direct), *edges, direct, seen, queue, np.empty(len(direct), np.int64))
+    inside = lost[seen[lost] == 0]
+    if not len(inside):
+        return ()
+    first = np.empty(len(inside), np.int64)
+    found = run(heads, len(inside), *edges, inside, seen.copy(), queue, first)
+    # nobody before reaches a head; the last one is reached by nobody behind it either, and so on backwards
+    last_first, own = first[:found][::-1].copy(), np.empty(found, np.int64)
+    found = run(heads, len(inside), *edges, last_first, seen, queue, own)
+    return _members(graph, inside, np.sort(own[:found]))
+
+
+def _members(graph: PointerGraph, inside: NDArray[np.int64], heads_of: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """Everything that reaches a head: as nothing else holds a circle, its own members."""
+    number = np.full(len(graph), -1, np.int64)
+    number[inside] = np.arange(len(inside))
+    degree = graph.edges.degree[inside].astype(np.int64)
+    source = np.repeat(np.arange(len(inside)), degree)
+    place = np.repeat(graph.first[inside] - (np.cumsum(degree) - degree), degree) + np.arange(int(degree.sum()))
+    target = graph.edges.targets[place].astype(np.int64)
+    target = number[np.where(target < 0, -1 - target, target)]
+    order = np.argsort(target[target >= 0], kind="stable")
+    source = source[target >= 0][order]
+    first = np.searchsorted(target[target >= 0][order], np.arange(len(inside) + 1))
+    out, owner = [], np.zeros(len(inside), bool)
+    for head in number[heads_of].tolist():
+        members, waiting = [head], [head]
+        owner[head] = True
+        while waiting:
+            node = waiting.pop()
+            for other in source[first[node] : first[node + 1]].tolist():
+                if not owner[other]:
+                    owner[other] = True
+                    members.append(other)
+                    waiting.append(other)
+        out.append(inside[np.sort(np.array(members, np.int64))])
+    return tuple(sorted(out, key=lambda members: int(members[0])))

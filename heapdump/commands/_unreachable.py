@@ -1,0 +1,255 @@
+"""`leaks --unreachable`: the report on blocks that nobody holds, as tables, records, or in LeakSanitizer's words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from heapdump.commands._blocks import frame_record, walk_gaps
+from heapdump.commands._shared import Request
+from heapdump.errors import WrongUsage
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Lines, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from heapdump.analyses.leaks import LeakGroup, Leaks, Question
+    from heapdump.analyses.lost import Lost, LostGroup, Sum
+    from heapdump.analyses.suppressions import Suppressions
+    from heapdump.session import Snapshot
+
+_MOST_MEMBERS = 8
+_RULER = "-" * 53
+_MEANINGS = {
+    "direct": "nothing points to them", "indirect": "only leaked blocks point to them",
+    "possible": "only pointers to their inside, or memory that may be forgotten itself, lead to them",
+    "reachable": "still held by the program",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Options:
+    """What of the report is wanted. `exitcode`: when something is leaked, None: none of its own."""
+
+    max_leaks: int
+    objects: bool
+    unaligned: bool
+    suppressions: bool
+    exitcode: int | None
+    as_lsan: bool
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The question, the suppressions, what groups blocks, and what makes the JSON record of a group."""
+
+    question: Question
+    suppressions: Suppressions
+    group: Callable[[Question, Suppressions], Leaks]
+    record: Callable[[LeakGroup], Record]
+
+
+_OPTIONS = (
+    click.option("--max-leaks", type=click.IntRange(0), default=0, metavar="N", help="With --unreachable: report the N top groups; 0 = all."),
+    click.option("--report-objects", is_flag=True, help="With --unreachable: the address of every block."),
+    click.option("--use-unaligned", is_flag=True, help="With --unreachable: pointers may begin at any byte."),
+    click.option("--print-suppressions/--no-print-suppressions", default=True, help="With --lsan-compat: what was suppressed.  [default: on]"),
+    click.option("--exitcode", type=click.IntRange(0, 255), metavar="N", help="With --unreachable: exit with N when blocks are leaked.  [default: as always; 23 with --lsan-compat]"),
+    click.option("--lsan-compat", is_flag=True, help="With --unreachable: LeakSanitizer's own report and reckoning of circles."),
+)  # fmt: skip
+
+
+def lost_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options of --unreachable."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def read_options(
+    *, unreachable: bool, export: str | None, max_leaks: int, report_objects: bool, use_unaligned: bool, print_suppressions: bool,
+    exitcode: int | None, lsan_compat: bool,
+) -> Options | None:  # fmt: skip
+    """What of the report is wanted; None where no report is.
+
+    Raises:
+        WrongUsage: options that go with --unreachable only, or do not go with it.
+    """
+    if not unreachable:
+        if max_leaks or report_objects or use_unaligned or exitcode is not None or lsan_compat or not print_suppressions:
+            raise WrongUsage("--max-leaks, --report-objects, --use-unaligned, --exitcode, --lsan-compat and --no-print-suppressions go with --unreachable")
+        return None
+    if export:
+        raise WrongUsage("--export writes the stacks of all busy blocks, it does not go with --unreachable")
+    code = 23 if lsan_compat and exitcode is None else exitcode
+    return Options(max_leaks, report_objects, use_unaligned, print_suppressions, code, lsan_compat)
+
+
+def emit_lost(request: Request, snapshot: Snapshot, asked: Asked, options: Options) -> int:
+    """Finds the blocks and writes the report; the exit code."""
+    from heapdump.analyses.lost import find_lost, missing_evidence
+
+    graph = snapshot.sweep(unaligned=True) if options.unaligned else snapshot.graph
+    lost = find_lost(graph, snapshot.walk.table.size, snapshot.stacks, asked.question, asked.suppressions, asked.group, as_lsan=options.as_lsan)
+    gaps = (*walk_gaps(snapshot), *missing_evidence(graph))
+    if options.as_lsan:
+        code = request.write(snapshot, _as_lsan(snapshot, lost, options), gaps)
+    else:
+        missing = (f"{lost.missing}; grouped by {lost.by} instead",) if lost.missing else ()
+        code = request.emit(snapshot, _answer(request, snapshot, lost, (*gaps, *missing), options, asked.record))
+    return options.exitcode if options.exitcode is not None and lost.leaked.blocks else code
+
+
+def _answer(
+    request: Request, snapshot: Snapshot, lost: Lost, gaps: tuple[str, ...], options: Options, record: Callable[[LeakGroup], Record]
+) -> Answer:
+    from heapdump.analyses.lost import CAVEATS
+
+    def groups() -> list[Record]:
+        """A record for each group."""
+        return [{"kind": one.kind.name.lower()} | record(one.found) for one in _top(lost, options)]
+
+    unused = [f"suppression {rule.text!r} matched nothing" for rule in lost.unused]
+    return Answer(
+        "leaks",
+        data=lambda: _data(snapshot, lost, options, groups()),
+        records=groups,
+        parts=lambda: _parts(request, snapshot, lost, options),
+        gaps=gaps,
+        notes=(*unused, *CAVEATS),
+    )
+
+
+def _top(lost: Lost, options: Options) -> tuple[LostGroup, ...]:
+    return lost.groups[: options.max_leaks] if options.max_leaks else lost.groups
+
+
+def _sum(found: Sum) -> Record:
+    return {"blocks": found.blocks, "bytes": found.bytes}
+
+
+def _data(snapshot: Snapshot, lost: Lost, options: Options, groups: list[Record]) -> Record:
+    from heapdump.analyses.unreachable import Reach
+
+    table = snapshot.walk.table
+    kinds = (Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE, Reach.REACHABLE)
+    data: Record = {kind.name.lower(): _sum(lost.sums[kind]) for kind in kinds}
+    data["groups"] = groups
+    data["cycles"] = [{"blocks": len(rows), "bytes": int(table.size[rows].sum()), "members": _addresses(snapshot, rows)} for rows in lost.cycles]
+    data["suppressed"] = [{"rule": rule.text, "count": rule.count, "bytes": rule.bytes} for rule in lost.suppressed]
+    if options.objects:
+        data["objects"] = [
+            {"address": hex(block.address), "size": block.size, "kind": Reach(kind).name.lower()}
+            for block, kind in zip(table.blocks(lost.rows), lost.kinds.tolist(), strict=True)
+        ]
+    return data
+
+
+def _addresses(snapshot: Snapshot, rows: Any) -> list[str]:
+    return [hex(block.address) for block in snapshot.walk.table.blocks(rows)]
+
+
+def _columns() -> tuple[Column[LostGroup], ...]:
+    from heapdump.commands.leaks import VIEW
+
+    def of_group(column: Column[LeakGroup]) -> Column[LostGroup]:
+        """The column of `leaks`, for a group with a kind."""
+        explain = "of the bytes of all blocks of its kind" if column.title == "Share" else column.explain
+        return Column(column.title, lambda one: column.text(one.found), explain, right=column.right, rank=column.rank, flexible=column.flexible)
+
+    kind = Column[Any]("Kind", lambda one: one.kind.name.lower(), "how its blocks can be reached: see the table above")
+    return (kind, *map(of_group, VIEW))
+
+
+def _parts(request: Request, snapshot: Snapshot, lost: Lost, options: Options) -> Iterator[Table[Any] | Lines]:
+    from heapdump.analyses.lost import CAVEATS
+    from heapdump.analyses.unreachable import Reach
+
+    sums = [(kind.name.lower(), lost.sums[kind]) for kind in (Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE, Reach.REACHABLE)]
+    yield Table(
+        (
+            Column("Kind", lambda row: row[0], "by chains of pointers from registers, stacks, module data, TEBs and PEBs"),
+            Column("Blocks", lambda row: text.count(row[1].blocks), "busy blocks of the program", right=True),
+            Column("Bytes", lambda row: text.count(row[1].bytes), "that it asked for in them", right=True),
+            Column("", lambda row: text.size(row[1].bytes), "the same in units of 1024", right=True),
+            Column("Meaning", lambda row: _MEANINGS[row[0]], "in words", flexible=24),
+        ),
+        sums,
+    )
+    top = _top(lost, options)
+    shown, hidden = request.shown(top)
+    yield Table(_columns(), shown, hidden=hidden + len(lost.groups) - len(top), empty="every block is held by the program")
+    if lost.cycles:
+        yield Lines(list(_cycles(request, snapshot, lost)))
+    if options.objects:
+        yield from _objects(snapshot, lost, request)
+    for rule in lost.suppressed:
+        yield Lines([[(f"suppressed by {rule.text}: {text.plural(rule.count, 'block')} with {text.size(rule.bytes)}", "dim")]])
+    for rule in lost.unused:
+        yield Lines([[(f"suppression {rule.text} matched nothing", "dim")]])
+    yield Lines([[(caveat, "dim")] for caveat in CAVEATS])
+
+
+def _cycles(request: Request, snapshot: Snapshot, lost: Lost) -> Iterator[list[tuple[str, str]]]:
+    shown, hidden = request.shown(lost.cycles)
+    for rows in shown:
+        names = _addresses(snapshot, rows[:_MOST_MEMBERS])
+        more = f" … {len(rows) - len(names)} more" if len(rows) > len(names) else ""
+        yield [(f"circle of {text.plural(len(rows), 'block')} that nothing else holds: {', '.join(names)}{more}", "")]
+    if hidden:
+        yield [(f"… {hidden:,} more circles", "dim")]
+
+
+def _objects(snapshot: Snapshot, lost: Lost, request: Request) -> Iterator[Table[Any]]:
+    from heapdump.analyses.unreachable import Reach
+
+    pairs = list(zip(snapshot.walk.table.blocks(lost.rows), lost.kinds.tolist(), strict=True))
+    shown, hidden = request.shown(pairs)
+    columns: tuple[Column[Any], ...] = (
+        Column("Address", lambda pair: f"{pair[0].address:#x}", "what the program got", right=True),
+        Column("Size", lambda pair: text.count(pair[0].size), "bytes it asked for", right=True),
+        Column("Kind", lambda pair: Reach(pair[1]).name.lower(), "how it can be reached"),
+    )
+    yield Table(columns, shown, hidden=hidden, title="Objects")
+
+
+def _as_lsan(snapshot: Snapshot, lost: Lost, options: Options) -> Iterator[str]:
+    """The report as LeakSanitizer prints it."""
+    from heapdump.analyses.unreachable import Reach
+
+    groups = [one for one in lost.groups if one.kind is not Reach.POSSIBLE]
+    if groups:
+        yield f"\n{'=' * 65}\n=={snapshot.process.pid or 0}==ERROR: LeakSanitizer: detected memory leaks\n\n"
+    most = options.max_leaks or len(groups)
+    if most < len(groups):
+        yield f"The {most} top leak(s):\n"
+    for one in groups[:most]:
+        yield from _leak(snapshot, one, with_objects=options.objects)
+    if most < len(groups):
+        yield f"Omitting {len(groups) - most} more leak(s).\n"
+    if options.suppressions and lost.suppressed:
+        yield f"{_RULER}\nSuppressions used:\n  count      bytes template\n"
+        yield from (f"{rule.count:7} {rule.bytes:10} {rule.text.removeprefix('leak:')}\n" for rule in lost.suppressed)
+        yield f"{_RULER}\n\n"
+    if groups:
+        yield f"SUMMARY: LeakSanitizer: {lost.leaked.bytes} byte(s) leaked in {lost.leaked.blocks} allocation(s).\n"
+
+
+def _leak(snapshot: Snapshot, one: LostGroup, *, with_objects: bool) -> Iterator[str]:
+    group = one.found.group
+    yield f"{one.kind.name.capitalize()} leak of {group.bytes} byte(s) in {group.count} object(s) allocated from:\n"
+    for number, frame in enumerate(one.found.frames):
+        record = frame_record(frame)
+        name = f"in {record['symbol']}" if record["symbol"] else ""
+        place = f"{record['file']}:{record['line']}" if record["file"] else f"({record['module'] or '<unknown module>'}+{record['offset'] or 0:#x})"
+        yield f"    #{number} {record['address']} {name} {place}\n"
+    if not one.found.frames:
+        yield f"    <no stack recorded: {one.found.key}>\n"
+    yield "\n"
+    if with_objects:
+        yield "Objects leaked above:\n"
+        yield from (f"{block.address:#x} ({block.size} bytes)\n" for block in snapshot.walk.table.blocks(one.rows))
+        yield "\n"

@@ -1,0 +1,90 @@
+"""Dominators and retained sizes of random graphs, against taking each node away and seeing what can still be reached."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heapdump import kernels
+from heapdump.analyses.graph import PointerGraph
+from heapdump.analyses.retained import retained_of
+from heapdump.analyses.roots import Area, Roots
+from heapdump.analyses.sweep import Edges
+from heapdump.spans import Span
+
+pytestmark = pytest.mark.property
+
+
+@st.composite
+def graphs(draw) -> tuple[PointerGraph, dict[int, set[int]], set[int]]:
+    """(graph, targets of each node, what roots hold); targets to the inside are negative."""
+    count = draw(st.integers(1, 14))
+    node = st.integers(0, count - 1)
+    inside = st.booleans()
+    edges = sorted(draw(st.lists(st.tuples(node, node, inside), max_size=30)))
+    roots = draw(st.lists(st.tuples(node, inside), max_size=4))
+    sizes = np.array(draw(st.lists(st.integers(0, 50), min_size=count, max_size=count)), np.int64)
+    return graph_of(count, edges, roots, sizes)
+
+
+def graph_of(count, edges, roots, sizes):
+    def coded(found):
+        return np.array([-1 - t if inner else t for t, inner in found], np.int32)
+
+    degree = np.bincount([a for a, _, _ in edges], minlength=count).astype(np.int32) if edges else np.zeros(count, np.int32)
+    area = Roots((Area(Span(0x1000, 0x2000), "module", 8),), (), ())
+    start = 0x10000 + 64 * np.arange(count)
+    graph = PointerGraph(
+        np.arange(count), start, sizes, np.full(count, 8, np.uint8), Edges(degree, coded([(b, i) for _, b, i in edges]), 0), area,
+        Edges(np.array([len(roots)], np.int32), coded(roots), 0), 0,
+    )  # fmt: skip
+    return graph, {i: {b for a, b, _ in edges if a == i} for i in range(count)}, {t for t, _ in roots}
+
+
+def reached(targets: dict[int, set[int]], roots: set[int], without: int = -1) -> set[int]:
+    out: set[int] = set()
+    waiting = [root for root in roots if root != without]
+    while waiting:
+        node = waiting.pop()
+        if node not in out:
+            out.add(node)
+            waiting += [t for t in targets[node] if t != without]
+    return out
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+@given(made=graphs(), groups=st.lists(st.integers(-1, 2), min_size=14, max_size=14))
+def test_what_a_node_retains_is_what_is_lost_without_it(made, groups, is_compiled):
+    graph, targets, roots = made
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernels, "compiled_if_worth", lambda function, blocks: kernels.compiled(function) if is_compiled else None)
+        tree = retained_of(graph)
+        every = reached(targets, roots)
+        gone = {v: every - reached(targets, roots, v) for v in every}
+        sizes = graph.size.tolist()
+        for v in range(len(graph)):
+            if v not in every:
+                assert (tree.number[v], tree.of(v), tree.holder(v), len(tree.children(v))) == (-1, (0, 0), None, 0)
+                continue
+            assert tree.of(v) == (sum(sizes[w] for w in gone[v]), len(gone[v]))
+            above = [u for u in every if u != v and v in gone[u]]
+            nearest = max(above, key=lambda u: len([w for w in above if u in gone[w]]), default=None)
+            assert tree.holder(v) == nearest
+            assert tree.below(v).tolist() == sorted(gone[v])
+            assert set(tree.children(v).tolist()) == {w for w in gone[v] - {v} if tree.holder(w) == v}
+        assert tree.total == sum(sizes[v] for v in every)
+        tops = {v for v in every if tree.holder(v) is None}
+        assert set(tree.children(None).tolist()) == tops
+        assert [tree.of(v)[0] for v in tree.top(3).tolist()] == sorted((tree.of(v)[0] for v in tops), reverse=True)[:3]
+        together = [set().union(*(gone[v] for v in every if groups[v] == g)) for g in range(3)]
+        totals = tree.by_group(np.array(groups[: len(graph)], np.int32), 3)
+        assert totals.tolist() == [sum(sizes[v] for v in found) for found in together]
+
+
+def test_a_long_list_needs_no_deep_stack():
+    count = 5000
+    graph, _, _ = graph_of(count, [(i, i + 1, False) for i in range(count - 1)], [(0, False)], np.full(count, 10, np.int64))
+    tree = retained_of(graph)
+    assert [tree.of(v) for v in (0, 1, count - 1)] == [(50_000, 5000), (49_990, 4999), (10, 1)]

@@ -1,0 +1,125 @@
+"""`retained` on built processes: suspects with their shape, the tree, groups, one block."""
+
+from __future__ import annotations
+
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from heapdump import cli
+from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.patching import poke, word
+
+N = 60
+Links = list[tuple[int, int, int]]
+"""(block, offset, block that it points to)"""
+
+
+def run(*arguments: str) -> tuple[int, str, str]:
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
+        code = cli.run(["retained", *arguments])
+    return code, out.getvalue(), err.getvalue()
+
+
+def write(path: Path, sizes: list[int], links: Links, texts: dict[int, bytes] | None = None) -> list[int]:
+    """A process whose .data holds block 0; the addresses of the blocks."""
+    heap = NtHeapBuilder(base=0x20000000000)
+    users = [heap.busy(size, (texts or {}).get(i, b"")) for i, size in enumerate(sizes)]
+    process = ProcessBuilder().heap(heap.build())
+    changes = [(users[a] + offset, word(users[b])) for a, offset, b in links]
+    path.write_bytes(poke(process.build(), (process.plan.exe + 0xC000 - 0x1000, word(users[0])), *changes).data)
+    return users
+
+
+def linked(count: int, back: bool = False) -> Links:
+    """Element i at number i + 1, the head is number 0."""
+    out = [(0, 0, 1)] + [(i, 0, i + 1) for i in range(1, count)]
+    return out + [(i + 1, 8, i) for i in range(1, count)] * back
+
+
+def tree(count: int) -> Links:
+    return [(0, 0, 1)] + [(i, 8 * (j % 2), j) for i in range(1, count + 1) for j in (2 * i, 2 * i + 1) if j <= count]
+
+
+def array(count: int, chains: int = 1) -> Links:
+    """Number 1 is an array of pointers to every so manieth element, the others follow those."""
+    out = [(0, 0, 1)] + [(1, 8 * (i // chains), 2 + i) for i in range(0, count, chains)]
+    return out + [(2 + i, 0, 3 + i) for i in range(count - 1) if (i + 1) % chains]
+
+
+SHAPES = {
+    "a linked list": ([32] + [48] * N, linked(N)),
+    "a linked list, both ways": ([32] + [48] * N, linked(N, back=True)),
+    "a tree or map": ([32] + [48] * N, tree(N)),
+    "an array of pointers": ([32, 8 * N] + [48] * N, array(N)),
+    "a hash table": ([32, 8 * N] + [48] * N, array(N, chains=3)),
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_suspects_say_what_holds_how_much_and_how_it_is_linked(tmp_path, shape):
+    sizes, links = SHAPES[shape]
+    path = tmp_path / "x.dmp"
+    users = write(path, [*sizes, 100], links)
+    data = json.loads(run(str(path), "--json")[1])["data"]
+    assert data["total"] == {"bytes": sum(sizes), "blocks": len(sizes)}
+    (suspect,) = data["suspects"]
+    assert (suspect["address"], suspect["root"], suspect["retained_bytes"]) == (hex(users[0]), "app.exe!.data+0x1000", sum(sizes))
+    assert (suspect["elements"], suspect["element_size"]) == (N, 48)
+    assert f"it looks like {shape.partition(',')[0]}" in suspect["text"]
+    assert suspect["text"].startswith(f"one block at {users[0]:#x}, reached from app.exe!.data+0x1000, retains ")
+    assert f"(100%) in {len(sizes)} blocks, {N} of them of 48 bytes" in suspect["text"]
+
+
+def test_a_vector_and_its_strings_are_recognised(tmp_path):
+    """{begin, end, end of capacity} of an array of pointers to texts."""
+    sizes, links = [24, 8 * N] + [48] * N, array(N)[1:]
+    path = tmp_path / "x.dmp"
+    texts = {2 + i: b"a text of many" for i in range(N)}
+    users = write(path, sizes, links, texts)
+    vector = word(users[1]) + word(users[1] + 8 * N) * 2
+    assert write(path, sizes, links, texts | {0: vector}) == users
+    (suspect,) = json.loads(run(str(path), "--json")[1])["data"]["suspects"]
+    assert (suspect["shape"], suspect["content"]) == ("vector of pointers", "text (ASCII)")
+    assert suspect["accumulation_point"] == hex(users[1])
+
+
+def test_blocks_alike_that_only_roots_hold_are_a_suspect_together(tmp_path):
+    heap = NtHeapBuilder(base=0x20000000000)
+    users = [heap.busy(100, b"many texts like this") for _ in range(30)]
+    process = ProcessBuilder().heap(heap.build())
+    data = process.plan.exe + 0xC000 - 0x1000
+    path = tmp_path / "x.dmp"
+    path.write_bytes(poke(process.build(), *((data + 8 * i, word(user)) for i, user in enumerate(users))).data)
+    (suspect,) = json.loads(run(str(path), "--json")[1])["data"]["suspects"]
+    assert suspect["text"] == "30 blocks that no other block holds alone, all text (ASCII), retain 2.9 kB (100%) in 30 blocks"
+
+
+def test_one_block_with_what_is_above_and_below_it(tmp_path):
+    path = tmp_path / "x.dmp"
+    users = write(path, [32, *[48] * N], tree(N))
+    data = json.loads(run(str(path), hex(users[2] + 8), "--json")[1])["data"]
+    assert data["block"]["address"] == hex(users[2]) and data["block"]["retained_blocks"] == 1 + data["children"][0]["retained_blocks"] + data["children"][1]["retained_blocks"]
+    assert [row["address"] for row in data["dominators"]] == [hex(users[1]), hex(users[0])]
+    assert {row["address"] for row in data["children"]} == {hex(users[4]), hex(users[5])}
+    text = run(str(path), hex(users[2]))[1]
+    assert "Held by, nearest first" in text and f"{users[1]:#x}" in text
+
+
+def test_groups_count_what_they_retain_once(tmp_path):
+    path = tmp_path / "x.dmp"
+    write(path, [32, *[48] * N], linked(N), dict.fromkeys(range(1, N + 1), b"listed"))
+    rows = json.loads(run(str(path), "--by", "type", "--json")[1])["data"]
+    assert {row["key"]: row["retained_bytes"] for row in rows}["pointer to a heap block"] == 32 + 48 * N
+    assert run(str(path), "--by", "stack")[0] == 4  # no stacks are recorded
+
+
+def test_what_nothing_holds_retains_nothing(tmp_path):
+    path = tmp_path / "x.dmp"
+    users = write(path, [32, 48, 64], [])
+    code, _, err = run(str(path), hex(users[1]))
+    assert code == 2 and "no root leads to" in err
+    assert run(str(path), "0x1234")[0] == 2

@@ -1,0 +1,53 @@
+"""Unreachable blocks of the recorded object graphs, against what the program did."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from heapdump.analyses.unreachable import Reach, classify
+from heapdump.session import open_dump
+from heapdump.spans import SpanMap
+from tests.real.test_oracle import BUILDS
+
+pytestmark = pytest.mark.real
+
+
+def addresses(values: list[str]) -> set[int]:
+    return {int(value, 16) for value in values}
+
+
+def held_by_chance(truth: dict[str, Any], leaked: set[int], heaps: SpanMap[str]) -> set[int]:
+    """Leaked blocks that stray words outside of heaps, or in blocks of ntdll, point to, and all that they hold."""
+    own = [(int(b["ptr"], 16), int(b["ptr"], 16) + b["size"]) for b in truth["blocks"] if b["by"] != "program"]
+    graph = truth["graph"]
+    strays = [(int(s["at"], 16), int(s["points_to"], 16)) for s in graph["stray_references"] if "below rsp" not in s["place"]]
+    out = {to for at, to in strays if heaps.at(at) is None or any(low <= at < high for low, high in own)} & leaked
+    while more := {int(e["to"], 16) for e in graph["edges"] if int(e["of"], 16) in out} & leaked - out:
+        out |= more
+    return out
+
+
+@pytest.mark.parametrize("scenario", ["leak", "leak-ust"])
+@pytest.mark.parametrize("build", BUILDS)
+def test_leaked_blocks_are_those_that_the_program_lost(recorded, build, scenario):
+    truth = json.loads(recorded(f"oracle/{build}/{scenario}.truth.json.xz").read_text())
+    graph_truth = truth["graph"]
+    rings = {frozenset(addresses(ring)) for ring in graph_truth["leaked_cycles"]}
+    ringed = set().union(*rings)
+    direct, indirect = addresses(graph_truth["direct"]), addresses(graph_truth["indirect"])
+    leaked = direct | indirect | ringed
+    with open_dump(recorded(f"oracle/{build}/{scenario}.dmp.xz"), use_index=False) as snapshot:
+        doubtful = held_by_chance(truth, leaked, SpanMap((extent.span, extent.what) for heap in snapshot.heaps for extent in heap.extents))
+        graph = snapshot.graph
+        reached = classify(graph)
+        found = {kind: set(graph.start[reached.nodes(kind)].tolist()) for kind in Reach}
+        assert snapshot.graph.roots.missing == () and graph.missing_bytes == 0
+        assert {frozenset(graph.start[ring].tolist()) for ring in reached.cycles} == {ring for ring in rings if not ring & doubtful}
+    assert found[Reach.DIRECT] | found[Reach.INDIRECT] >= leaked - doubtful
+    assert (found[Reach.DIRECT] | found[Reach.INDIRECT]) & addresses(graph_truth["reachable"]) == set()
+    assert found[Reach.POSSIBLE] & addresses(graph_truth["reachable"]) <= addresses(graph_truth["reachable_by_interior_pointer_only"])
+    strays = addresses([s["points_to"] for s in graph_truth["stray_references"]])
+    assert found[Reach.DIRECT] - ringed - strays <= direct and found[Reach.INDIRECT] - ringed - strays <= indirect | direct
