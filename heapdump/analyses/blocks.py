@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.records import Heap, LargeBlock
-from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, Block, BlockKind, BlockTable
+from heapdump.blocks.table import INTERNAL, PAGE_DECOMMITTED, PAGE_LIGHT, Block, BlockKind, BlockTable
 from heapdump.errors import WrongUsage
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span, SpanMap
@@ -140,7 +140,7 @@ class Owners:
 def locate(table: BlockTable, space: AddressSpace, address: int) -> Located:
     """What owns an address: the innermost block, or none with the nearest ones."""
     rows = table.at(address)
-    program = [row for row in rows if not table.is_internal[row]]
+    program = [row for row in rows if not table.tags[row] & INTERNAL]
     row = next(iter(program or rows), None)
     if (asked_for := _asked_for(table, address)) is not None:
         row = asked_for
@@ -197,7 +197,5 @@ def _asked_for(table: BlockTable, address: int) -> int | None:
 def _neighbours(table: BlockTable, address: int, row: int | None) -> tuple[Block, ...]:
     """The block before and the one after, internal ones left out."""
     here = row if row is not None else int(np.searchsorted(table.entry, np.uint64(address), side="right"))
-    internal = table.is_internal
-    before = np.flatnonzero(~internal[:here])[-1:]
-    after = np.flatnonzero(~internal[here + (row is not None) :])[:1] + here + (row is not None)
-    return tuple(table.block(int(i)) for i in (*before.tolist(), *after.tolist()))
+    near = (table.program_row(here - 1, -1), table.program_row(here + (row is not None), 1))
+    return tuple(table.block(i) for i in near if i is not None)

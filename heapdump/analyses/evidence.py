@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.table import Block, BlockTable
+from heapdump.blocks.table import INTERNAL, Block, BlockTable
 from heapdump.process.model import Process
 
 _BEFORE, _AFTER, _LINE = 32, 64, 16
@@ -113,6 +113,6 @@ def _reach(data: bytes | None, start: int, address: int, found: bytes) -> tuple[
 def _beside(table: BlockTable, address: int) -> tuple[Block | None, Block | None]:
     """The nearest blocks that begin before and behind an address, the allocator's own left out."""
     at = int(np.searchsorted(table.entry, np.uint64(address), side="right"))
-    before = next((i for i in range(at - 1, max(-1, at - 5), -1) if not table.is_internal[i]), None)
-    after = next((i for i in range(at, min(len(table), at + 4)) if not table.is_internal[i]), None)
+    before = next((i for i in range(at - 1, max(-1, at - 5), -1) if not table.tags[i] & INTERNAL), None)
+    after = next((i for i in range(at, min(len(table), at + 4)) if not table.tags[i] & INTERNAL), None)
     return (None if before is None else table.block(before)), (None if after is None else table.block(after))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -132,6 +133,22 @@ class BlockTable:
         """The allocator's own; (n,) bool."""
         return (self.tags & np.uint16(INTERNAL)).astype(bool)
 
+    @cached_property
+    def internal_rows(self) -> NDArray[np.int64]:
+        """Rows of the allocator's own, ascending; (m,) int64. Looked for once."""
+        return np.flatnonzero(self.tags & np.uint16(INTERNAL))
+
+    def program_row(self, row: int, step: Literal[-1, 1]) -> int | None:
+        """The nearest row that is the program's, from this one on upwards or downwards; None where there is none."""
+        width = _NESTING
+        while 0 <= row < len(self):
+            tags = self.tags[row : row + width] if step > 0 else self.tags[max(0, row + 1 - width) : row + 1][::-1]
+            found = np.flatnonzero(tags & np.uint16(INTERNAL) == 0)
+            if len(found):
+                return row + step * int(found[0])
+            row, width = row + step * len(tags), 2 * width
+        return None
+
     def block(self, row: int) -> Block:
         """Row as an object."""
         return next(self.blocks(np.array([row], np.int64)))
@@ -158,8 +175,8 @@ class BlockTable:
 
     def _carrier(self, row: int, address: int) -> int | None:
         """The internal block around an address, searched backwards over the slots inside it."""
-        rows = np.flatnonzero(self.is_internal[: row + 1])[::-1]
-        for candidate in rows[:_NESTING].tolist():
+        behind = int(np.searchsorted(self.internal_rows, row, side="right"))
+        for candidate in self.internal_rows[max(0, behind - _NESTING) : behind][::-1].tolist():
             if address < int(self.entry[candidate]) + int(self.units[candidate]) * _UNIT:
                 return int(candidate)
         return None

@@ -48,11 +48,11 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
     heapdump check crash.dmp --sarif check.sarif      for code scanning
     """
     with request.open() as snapshot:
-        recorder = ProblemRecorder(request, snapshot)
         wanted = _selected(snapshot, text.parse_address(heap) if heap else None, text.parse_address(address) if address else None, kind)
-        rows = request.rows(wanted, recorder.record)
-        if sarif is not None:
-            _write_sarif(snapshot, sarif, [recorder.record(problem) for problem in rows])
+        rows = request.rows(wanted, ProblemRecorder(request, snapshot).record)
+        if sarif is not None:  # a recorder of its own, since it numbers what it is asked for more than once
+            ids = ProblemRecorder(request, snapshot)
+            _write_sarif(snapshot, sarif, [ids.record(problem) for problem in rows])
         recorder = ProblemRecorder(request, snapshot)
         answer = Answer(
             "check",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,47 +22,31 @@ def next_good_header(
     low, width = at, _FIRST
     while low < stop:
         high = min(low + width, stop)
-        for granule, previous in _candidates(generation, words, low, high, end):
-            if _holds(generation, words, granule, end):
-                return granule, previous
+        found = _first_good(generation, words, low, high, end)
+        if found is not None:
+            return found
         low, width = high, min(2 * width, _WINDOW)
     return None
 
 
-def _header(generation: Generation, words: NDArray[np.int64], granule: int) -> tuple[int, int, bool]:
-    """(size, previous size, whether the header holds by itself)."""
-    header = headers_at(generation, words, np.array([granule]))
-    size = int(header.size[0])
-    return size, int(header.previous[0]), size > 0 and bool(header.holds[0])
-
-
-def _candidates(
+def _first_good(
     generation: Generation, words: NDArray[np.int64], low: int, high: int, end: int
-) -> Iterator[tuple[int, int]]:
-    """Headers that hold by themselves and whose next one does and names their size."""
+) -> tuple[int, int] | None:
+    """The first one in [low, high) that holds, and whose next two exist and each name the size of the one before.
+
+    All are followed at once: of memory full of headers that hold for a step, one after the other took seconds a MiB.
+    """
     stride = generation.stride
     headers = decoded(generation, words[low * stride + generation.lead : high * stride : stride])
-    following = np.arange(low, high) + headers.size
-    fits = (headers.size > 0) & (following <= end)
-    rows = np.flatnonzero(headers.holds & fits & (headers.previous > 0))
-    inside = following[rows] < end
-    second = headers_at(generation, words, np.minimum(following[rows], end - 1))
-    good = ~inside | (second.holds & (second.previous == headers.size[rows]))
-    for i in rows[good].tolist():
-        yield low + i, int(headers.previous[i])
-
-
-def _holds(generation: Generation, words: NDArray[np.int64], granule: int, end: int) -> bool:
-    """True when the next two headers exist and each names the size of the one before."""
-    size, _, good = _header(generation, words, granule)
+    rows = np.flatnonzero(headers.holds & (headers.size > 0) & (headers.previous > 0))
+    size = headers.size[rows]
+    following = low + rows + size
     for _ in range(2):
-        granule += size
-        if granule == end:
-            return good
-        if not good or granule > end - 1:
-            return False
-        following, previous, good = _header(generation, words, granule)
-        if not good or previous != size:
-            return False
-        size = following
-    return True
+        if not len(rows):
+            return None
+        inside = following < end
+        header = headers_at(generation, words, np.minimum(following, end - 1))
+        good = (following == end) | (inside & header.holds & (header.size > 0) & (header.previous == size))
+        following = np.where(inside, following + header.size, following)[good]
+        rows, size = rows[good], header.size[good]
+    return (low + int(rows[0]), int(headers.previous[rows[0]])) if len(rows) else None

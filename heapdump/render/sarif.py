@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 from heapdump.render.view import Record
 
@@ -26,7 +27,7 @@ def sarif_document(records: Iterable[Record], rules: Mapping[str, str], tool: st
 
 def _result(record: Record, dump: str) -> dict[str, Any]:
     place = {
-        "artifactLocation": {"uri": dump},
+        "artifactLocation": {"uri": _uri(dump)},
         "address": {"absoluteAddress": int(record["address"], 16), "length": record["length"]},
     }
     location: dict[str, Any] = {"physicalLocation": place}
@@ -45,6 +46,18 @@ def _result(record: Record, dump: str) -> dict[str, Any]:
     return result
 
 
+def _uri(path: str) -> str:
+    """A path as an URI: relative as it is, `C:\\x` and `\\\\server\\x` as files; what an URI cannot hold is escaped."""
+    parts = path.replace("\\", "/")
+    if parts[1:3] == ":/":
+        return f"file:///{parts[0]}:{_quoted(parts[2:])}"
+    return f"file:{_quoted(parts)}" if parts.startswith("//") else _quoted(parts)
+
+
+def _quoted(path: str) -> str:
+    return quote(path, errors="replace")  # names of files may hold what is no text
+
+
 def _frame_name(frame: Record) -> str:
     module = frame["module"] or ""
     return f"{module}!{frame['symbol']}" if frame["symbol"] else f"{module}+{frame['offset']:#x}" if module else frame["address"]
@@ -53,5 +66,5 @@ def _frame_name(frame: Record) -> str:
 def _stack_frame(frame: Record, name: str) -> dict[str, Any]:
     place: dict[str, Any] = {"address": {"absoluteAddress": int(frame["address"], 16)}}
     if frame["file"]:
-        place |= {"artifactLocation": {"uri": frame["file"].replace("\\", "/")}, "region": {"startLine": frame["line"] or 1}}
+        place |= {"artifactLocation": {"uri": _uri(frame["file"])}, "region": {"startLine": frame["line"] or 1}}
     return {"location": {"physicalLocation": place, "logicalLocations": [{"fullyQualifiedName": name}]}}

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from heapdump.cli import run
+from heapdump.render.sarif import sarif_document
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 from tests.patching import poke
 
@@ -124,6 +125,31 @@ def test_sarif(heap: BuiltHeap, capfd: Capture) -> None:
     place = result["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == "crash.dmp"
     assert place["address"]["absoluteAddress"] == int(record["address"], 16)
+
+
+def test_ids_in_sarif_are_those_of_the_json_however_it_is_sorted(heap: BuiltHeap, capfd: Capture) -> None:
+    write(heap, overrun(heap))
+    (record,) = ask(capfd, "check", "--sarif", "check.sarif", "--sort", "address", code=1)
+    (result,) = json.loads(Path("check.sarif").read_text())["runs"][0]["results"]
+    assert result["partialFingerprints"] == {"heapdump/1": record["id"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "uri"),
+    [
+        ("my dump #1 50%.dmp", "my%20dump%20%231%2050%25.dmp"), ("c:x.dmp", "c%3Ax.dmp"),
+        ("C:\\src\\a b.c", "file:///C:/src/a%20b.c"), ("\\\\server\\src\\a.c", "file://server/src/a.c"), ("src/a.c", "src/a.c"),
+        ("\udcff.dmp", "%3F.dmp"),
+    ],
+)  # fmt: skip
+def test_paths_in_sarif_are_uris(path: str, uri: str) -> None:
+    frame = {"address": "0x10", "module": "m", "symbol": "f", "offset": 0, "file": path, "line": 3, "trust": "exact"}
+    record = {
+        "id": "1", "kind": "tail_fill", "severity": "error", "address": "0x20", "length": 1, "message": "m", "frames": [frame],
+    }  # fmt: skip
+    (result,) = json.loads(sarif_document([record], {}, "1", path))["runs"][0]["results"]
+    assert result["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": uri}
+    assert result["stacks"][0]["frames"][0]["location"]["physicalLocation"]["artifactLocation"] == {"uri": uri}
 
 
 def test_triage_answers_five_questions_with_commands_that_exist(heap: BuiltHeap, capfd: Capture) -> None:
