@@ -90,6 +90,38 @@ class Index:
         except OSError as error:
             self.remarks.append(f"no index could be written to {self._root}: {error.strerror or error}")
 
+    def kept(self, name: str) -> dict[str, NDArray[Any]] | None:
+        """The arrays that were kept beside the walk under a name, memory-mapped; None where there are none that verify."""
+        try:
+            columns = json.loads(_verified(self._folder / f"{name}.json"))
+            found = {key: self._column(f"{name}.{key}", np.dtype(kind).type, int(rows), sum_) for key, (kind, rows, sum_) in columns.items()}
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            self.remarks.append(f"the {name} in {self._folder} is damaged ({error}); made again")
+            return None
+        self.remarks.append(f"the {name} comes from the index in {self._folder}")
+        return found
+
+    def keep(self, name: str, columns: dict[str, NDArray[Any]]) -> None:
+        """Keeps arrays beside a walk that is kept; where that fails, a remark says why and nothing else happens."""
+        need = sum(column.nbytes for column in columns.values())
+        try:
+            if not (self._folder / _MANIFEST).is_file():
+                return
+            if need > min(_MOST_BYTES, shutil.disk_usage(self._root).free // 2):
+                self.remarks.append(f"the {name} was not kept: it needs {need:,} bytes")
+                return
+            with tempfile.TemporaryDirectory(dir=self._root, prefix=_FRESH, ignore_cleanup_errors=True) as fresh:
+                for key, column in columns.items():
+                    np.ascontiguousarray(column).tofile(Path(fresh) / f"{name}.{key}")
+                text = json.dumps({key: (column.dtype.str, len(column), _checksum(column)) for key, column in columns.items()})
+                (Path(fresh) / f"{name}.json").write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
+                for part in sorted(Path(fresh).iterdir(), key=lambda path: path.suffix == ".json"):  # the list of columns last
+                    part.replace(self._folder / part.name)
+        except OSError as error:
+            self.remarks.append(f"the {name} could not be kept in {self._folder}: {error.strerror or error}")
+
     def _write(self, walk: Walk) -> None:
         """Into a folder of its own first, so that nobody ever sees half an index."""
         with tempfile.TemporaryDirectory(dir=self._root, prefix=_FRESH, ignore_cleanup_errors=True) as fresh:
@@ -149,6 +181,18 @@ class Index:
         if _checksum(column) != checksum:
             raise ValueError(f"column {name} is not as it was written")
         return column
+
+
+def _verified(path: Path) -> str:
+    """The text of a file that begins with its digest.
+
+    Raises:
+        OSError, ValueError: there is no such file, or the digest is another one.
+    """
+    digest, _, text = path.read_text(encoding="utf-8").partition("\n")
+    if digest != _digest(text):
+        raise ValueError(f"{path.name} is not as it was written")
+    return text
 
 
 def _count(record: dict[str, Any]) -> HeapCount:

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from heapdump.analyses.check import Problem
     from heapdump.analyses.crash import Crash
     from heapdump.analyses.graph import PointerGraph
     from heapdump.analyses.retained import Retained
+    from heapdump.analyses.roots import Roots
     from heapdump.analyses.stacks import Stacks
+    from heapdump.analyses.unreachable import Reached
     from heapdump.analyses.usage import UsageMap
     from heapdump.analyses.verdict import Verdict
     from heapdump.blocks.damage import Damage
@@ -24,11 +28,13 @@ if TYPE_CHECKING:
     from heapdump.blocks.wounds import Wound
     from heapdump.dump.open import Minidump
     from heapdump.heaps.crt import CrtReader
+    from heapdump.index import Index
     from heapdump.process.model import Process, View
     from heapdump.process.stacks import StackFrame
     from heapdump.process.symbols import Namer
 
 VERSION = "0.1.0"
+T = TypeVar("T")
 
 
 class Snapshot:
@@ -59,16 +65,36 @@ class Snapshot:
     @cached_property
     def walk(self) -> Walk:
         """Every block of every heap: `walk.table` holds them as numpy columns. From the index where there is one."""
-        if not self.use_index:
+        index = self._index
+        if index is None:
             return self._walk_heaps()
-        from heapdump.index import Index
-
-        index = Index(self.dump.stamp, remarks=self.remarks)
         walk = index.read(lambda: self._walk_heaps().table)
         if walk is None:
             walk = self._walk_heaps()
             index.write(walk)
         return walk
+
+    @cached_property
+    def _index(self) -> Index | None:
+        """Where answers about this dump are kept; None where none are."""
+        if not self.use_index:
+            return None
+        from heapdump.index import Index
+
+        return Index(self.dump.stamp, remarks=self.remarks)
+
+    def _kept(
+        self, name: str, read: Callable[[dict[str, NDArray[Any]] | None], T | None], make: Callable[[], T], write: Callable[[T], dict[str, NDArray[Any]]]
+    ) -> T:
+        """What is kept beside the walk under a name; where it is not, it is made, and kept."""
+        table = self.walk.table  # first: it may prove damaged, and be walked again
+        index = self._index if len(table) else None
+        found = None if index is None else read(index.kept(name))
+        if found is None:
+            found = make()
+            if index is not None:
+                index.keep(name, write(found))
+        return found
 
     def _walk_heaps(self) -> Walk:
         from heapdump.heaps.walk import walk_heaps
@@ -153,23 +179,37 @@ class Snapshot:
 
     @cached_property
     def graph(self) -> PointerGraph:
-        """Which busy block points to which, and what roots point to."""
-        return self.sweep()
+        """Which busy block points to which, and what roots point to. From the index where there is one."""
+        from heapdump.analyses.graph import columns_of, from_columns
+
+        return self._kept("graph", lambda columns: from_columns(columns, self.roots), self.sweep, columns_of)
+
+    @cached_property
+    def roots(self) -> Roots:
+        """Where the program can still find a block from."""
+        from heapdump.analyses.roots import find_roots
+
+        return find_roots(self.process, self.usage, self.heaps, self.walk.counts)
 
     def sweep(self, *, unaligned: bool = False) -> PointerGraph:
         """The pointer graph, made now. `unaligned`: pointers may begin at any byte."""
         from heapdump.analyses.graph import build_graph
-        from heapdump.analyses.roots import find_roots
 
-        roots = find_roots(self.process, self.usage, self.heaps, self.walk.counts)
-        return build_graph(self.process, self.heaps, self.walk.table, roots, self.crt.blocks, unaligned=unaligned)
+        return build_graph(self.process, self.heaps, self.walk.table, self.roots, self.crt.blocks, unaligned=unaligned)
+
+    @cached_property
+    def reached(self) -> Reached:
+        """How each block can be reached. From the index where there is one."""
+        from heapdump.analyses.unreachable import classify, columns_of, from_columns
+
+        return self._kept("reach", from_columns, lambda: classify(self.graph), columns_of)
 
     @cached_property
     def retained(self) -> Retained:
-        """What each block keeps alive."""
-        from heapdump.analyses.retained import retained_of
+        """What each block keeps alive. From the index where there is one."""
+        from heapdump.analyses.retained import columns_of, from_columns, retained_of
 
-        return retained_of(self.graph)
+        return self._kept("retained", from_columns, lambda: retained_of(self.graph), columns_of)
 
     def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
         """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.

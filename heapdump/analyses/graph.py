@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,3 +157,29 @@ def areas_of(graph: PointerGraph, node: int) -> list[Area]:
     targets = graph.root_edges.targets
     places = np.flatnonzero((targets == node) | (targets == -1 - node))
     return [graph.roots.areas[i] for i in np.unique(np.searchsorted(graph.root_edges.first, places, side="right") - 1).tolist()]
+
+
+_COLUMNS = ("rows", "start", "size", "widths")
+
+
+def columns_of(graph: PointerGraph) -> dict[str, NDArray[Any]]:
+    """What of a graph is kept: everything but its roots, whose areas tell whether they are still the same."""
+    held = np.array([graph.edges.held, graph.root_edges.held, graph.missing_bytes], np.int64)
+    return {
+        **{name: getattr(graph, name) for name in _COLUMNS}, "degree": graph.edges.degree, "targets": graph.edges.targets,
+        "root_degree": graph.root_edges.degree, "root_targets": graph.root_edges.targets, "held": held, "areas": _area_bounds(graph.roots),
+    }  # fmt: skip
+
+
+def from_columns(columns: dict[str, NDArray[Any]] | None, roots: Roots) -> PointerGraph | None:
+    """The graph of kept columns; None where there are none, or they were made with other roots."""
+    if columns is None or not np.array_equal(columns["areas"], _area_bounds(roots)):
+        return None
+    held, root_held, missing = columns["held"].tolist()
+    edges, root_edges = Edges(columns["degree"], columns["targets"], held), Edges(columns["root_degree"], columns["root_targets"], root_held)
+    rows, start, size, widths = (columns[name] for name in _COLUMNS)
+    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, missing)
+
+
+def _area_bounds(roots: Roots) -> NDArray[np.int64]:
+    return np.array([(area.span.start, area.span.end, area.width) for area in roots.areas], np.int64).reshape(-1)

@@ -12,7 +12,10 @@ from heapdump.analyses.graph import PointerGraph
 from heapdump.analyses.leaks import LeakGroup, Leaks, Question
 from heapdump.analyses.stacks import Stacks
 from heapdump.analyses.suppressions import Rule, Suppressions
-from heapdump.analyses.unreachable import Reach, Reached, classify
+from heapdump.analyses.unreachable import Reach, Reached, classify, without_firsts
+from heapdump.blocks.table import BlockTable
+from heapdump.kernels import run
+from heapdump.kernels.walk import tally
 from heapdump.words import plural
 
 _MOST_RUNS = 8
@@ -65,33 +68,39 @@ class Lost:
 
 
 def find_lost(
-    graph: PointerGraph, sizes: NDArray[np.uint64], stacks: Stacks, question: Question, suppressions: Suppressions,
+    graph: PointerGraph, before: Reached, table: BlockTable, stacks: Stacks, question: Question, suppressions: Suppressions,
     group: Group, *, as_lsan: bool = False,
 ) -> Lost:  # fmt: skip
-    """The report on the blocks of `question.rows`. `sizes`: requested bytes of every row of the block table."""
-    reached = _suppressed(graph, stacks, question, suppressions, group, as_lsan=as_lsan)
-    asked = np.isin(graph.rows, question.rows, assume_unique=True) if len(question.rows) < len(graph) else np.ones(len(graph), bool)
-    of_kind = {kind: graph.rows[(reached.state == kind) & asked] for kind in Reach}
-    sums = {kind: Sum(len(rows), int(sizes[rows].sum())) for kind, rows in of_kind.items()}
+    """The report on the blocks of `question.rows`. `before`: how they are reached when nothing is suppressed."""
+    reached = _suppressed(graph, before, stacks, question, suppressions, group, as_lsan=as_lsan)
+    state = reached.state
+    if len(question.rows) < len(graph):
+        wanted = np.zeros(len(table), bool)
+        wanted[question.rows] = True
+        state = np.where(wanted[graph.rows], state, 0)
+    counts, totals = np.zeros(len(Reach) + 1, np.int64), np.zeros(len(Reach) + 1, np.int64)
+    run(tally, len(graph), state, graph.rows, table.units, table.spare, counts, totals)
+    sums = {kind: Sum(int(counts[kind]), int(totals[kind])) for kind in Reach}
+    of_kind = {kind: graph.rows[state == kind] if sums[kind].blocks else np.empty(0, np.int64) for kind in REPORTED}
     found = {kind: group(replace(question, rows=np.sort(of_kind[kind])), Suppressions()) for kind in REPORTED if len(of_kind[kind])}
     order = (Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE)
     groups = tuple(
         LostGroup(kind, one, found[kind].rows[found[kind].values == one.group.value]) for kind in order if kind in found for one in found[kind].groups
     )
-    reported = np.isin(reached.state, [int(kind) for kind in REPORTED]) & asked
-    cycles = tuple(graph.rows[members] for members in reached.cycles if asked[members].any())
+    reported = np.flatnonzero((state >= Reach.POSSIBLE) & (state <= Reach.DIRECT))
+    cycles = tuple(graph.rows[members] for members in reached.cycles if state[members].any())
     first = next(iter(found.values()), None)
     return Lost(
-        sums, groups, first.by if first else question.by, first.missing if first else "", graph.rows[reported], reached.state[reported],
+        sums, groups, first.by if first else question.by, first.missing if first else "", graph.rows[reported], state[reported],
         cycles, tuple(rule for rule in suppressions.rules if rule.count), tuple(rule for rule in suppressions.rules if not rule.matched),
     )  # fmt: skip
 
 
 def _suppressed(
-    graph: PointerGraph, stacks: Stacks, question: Question, suppressions: Suppressions, group: Group, *, as_lsan: bool
+    graph: PointerGraph, before: Reached, stacks: Stacks, question: Question, suppressions: Suppressions, group: Group, *, as_lsan: bool
 ) -> Reached:
     """All blocks of a suppressed stack become roots, and the check runs again, until no more stacks are suppressed."""
-    reached = classify(graph, as_lsan=as_lsan)
+    reached = without_firsts(before) if as_lsan else before
     if not suppressions.rules or not stacks.are_recorded:
         return reached
     numbers = stacks.numbers(graph.rows)

@@ -102,3 +102,16 @@ def retained_of(graph: PointerGraph) -> Retained:
     held, blocks = np.empty(count, np.int64), np.empty(count, np.int64)
     run(retain, nodes, out, order, graph.size, count, held, blocks)
     return Retained(number, order, out, held, blocks)
+
+
+_COLUMNS = ("number", "order", "dominator", "bytes", "blocks")
+
+
+def columns_of(tree: Retained) -> dict[str, NDArray[np.int32] | NDArray[np.int64]]:
+    """What of a tree is kept: all of it."""
+    return {name: getattr(tree, name) for name in _COLUMNS}
+
+
+def from_columns(columns: dict[str, NDArray[np.int32]] | None) -> Retained | None:
+    """The tree of kept columns."""
+    return None if columns is None else Retained(*(columns[name] for name in _COLUMNS))  # type: ignore[arg-type]

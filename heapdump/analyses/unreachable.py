@@ -70,6 +70,13 @@ def classify(graph: PointerGraph, ignored: NDArray[np.int64] | None = None, *, a
     return Reached(state, cycles)
 
 
+def without_firsts(reached: Reached) -> Reached:
+    """As LeakSanitizer reckons: every block of a circle is indirect."""
+    state = reached.state.copy()
+    state[np.array([members[0] for members in reached.cycles], np.int64)] = Reach.INDIRECT
+    return Reached(state, reached.cycles)
+
+
 def _cycles(
     graph: PointerGraph, state: NDArray[np.uint8], lost: NDArray[np.int64], direct: NDArray[np.int64], queue: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], ...]:
@@ -114,3 +121,18 @@ def _members(graph: PointerGraph, inside: NDArray[np.int64], heads_of: NDArray[n
                     waiting.append(other)
         out.append(inside[np.sort(np.array(members, np.int64))])
     return tuple(sorted(out, key=lambda members: int(members[0])))
+
+
+def columns_of(reached: Reached) -> dict[str, NDArray[np.uint8] | NDArray[np.int64]]:
+    """What of the reckoning is kept: the circles one behind the other, with the length of each."""
+    members = np.concatenate([np.empty(0, np.int64), *reached.cycles])
+    return {"state": reached.state, "members": members, "lengths": np.array([len(cycle) for cycle in reached.cycles], np.int64)}
+
+
+def from_columns(columns: dict[str, NDArray[np.uint8]] | None) -> Reached | None:
+    """The reckoning of kept columns."""
+    if columns is None:
+        return None
+    ends = np.cumsum(columns["lengths"])[:-1]
+    cycles = np.split(columns["members"].view(np.int64), ends) if len(columns["lengths"]) else []
+    return Reached(columns["state"], tuple(cycles))

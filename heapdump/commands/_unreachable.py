@@ -91,9 +91,11 @@ def read_options(
 def emit_lost(request: Request, snapshot: Snapshot, asked: Asked, options: Options) -> int:
     """Finds the blocks and writes the report; the exit code."""
     from heapdump.analyses.lost import find_lost, missing_evidence
+    from heapdump.analyses.unreachable import classify
 
     graph = snapshot.sweep(unaligned=True) if options.unaligned else snapshot.graph
-    lost = find_lost(graph, snapshot.walk.table.size, snapshot.stacks, asked.question, asked.suppressions, asked.group, as_lsan=options.as_lsan)
+    reached = classify(graph) if options.unaligned else snapshot.reached
+    lost = find_lost(graph, reached, snapshot.walk.table, snapshot.stacks, asked.question, asked.suppressions, asked.group, as_lsan=options.as_lsan)
     gaps = (*walk_gaps(snapshot), *missing_evidence(graph))
     if options.as_lsan:
         code = request.write(snapshot, _as_lsan(snapshot, lost, options), gaps)
