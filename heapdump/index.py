@@ -90,6 +90,10 @@ class Index:
         except OSError as error:
             self.remarks.append(f"no index could be written to {self._root}: {error.strerror or error}")
 
+    def has(self, name: str) -> bool:
+        """True where something is kept under a name; whether it verifies is not said."""
+        return (self._folder / f"{name}.json").is_file()
+
     def kept(self, name: str) -> dict[str, NDArray[Any]] | None:
         """The arrays that were kept beside the walk under a name, memory-mapped; None where there are none that verify."""
         try:

@@ -184,6 +184,13 @@ class Snapshot:
 
         return self._kept("graph", lambda columns: from_columns(columns, self.roots), self.sweep, columns_of)
 
+    def has_graph(self, most_bytes: int) -> bool:
+        """True where the pointer graph is there already, kept or not, or made of no more than so many bytes of memory."""
+        if "graph" in self.__dict__ or (self._index is not None and self._index.has("graph")):
+            return True
+        busy = sum(count.busy_bytes for count in self.walk.counts.values())
+        return 0 < busy <= most_bytes and busy + sum(area.span.size for area in self.roots.areas) <= most_bytes
+
     @cached_property
     def roots(self) -> Roots:
         """Where the program can still find a block from."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from heapdump.analyses.crash import Crash
+from heapdump.analyses.holding import Holding
 from heapdump.analyses.summary import Summary
 from heapdump.analyses.usage import UNKNOWN
 from heapdump.blocks.records import Heap, HeapKind
@@ -33,12 +34,12 @@ class Headline:
 
 
 def headlines(
-    process: Process, heaps: Sequence[Heap], walk: Walk, summary: Summary, crash: Crash | None
+    process: Process, heaps: Sequence[Heap], walk: Walk, summary: Summary, crash: Crash | None, held: Holding | None = None
 ) -> tuple[Headline, ...]:
-    """At most five, the gravest first."""
+    """At most five, the gravest first. `held`: what the pointer graph says, where it was made."""
     every = (
         *_crashed(crash), *_damage(heaps), *_page_heaps(heaps, walk), *_large_blocks(heaps, summary),
-        *_big_heap(heaps, summary), *_unknown_memory(summary), *_address_space(process, summary), *_free_in_heap(heaps),
+        *_big_heap(heaps, summary), *_unknown_memory(summary), *_address_space(process, summary), *_free_in_heap(heaps), *_hoards(held),
     )  # fmt: skip
     return every[:MOST]
 
@@ -108,3 +109,9 @@ def _free_in_heap(heaps: Sequence[Heap]) -> Iterator[Headline]:
         if free >= _BIG_BYTES and free > committed / 2:
             sentence = f"{short_size(free)} of the {short_size(committed)} committed in heap {heap.address:#x} is free: fragmentation"
             yield Headline(sentence, ("heaps", "--explain"))
+
+
+def _hoards(held: Holding | None) -> Iterator[Headline]:
+    for suspect in held.suspects if held else ():
+        if suspect.bytes >= _BIG_BYTES and suspect.share >= _BIG_SHARE:
+            yield Headline(suspect.sentence, ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}"))

@@ -9,6 +9,7 @@ from typing import Literal
 from heapdump.analyses.capabilities import Question
 from heapdump.analyses.check import Problem
 from heapdump.analyses.headlines import Headline
+from heapdump.analyses.holding import Holding
 from heapdump.analyses.leaks import Leaks
 from heapdump.analyses.reports import REPORTED
 from heapdump.analyses.summary import Summary
@@ -18,8 +19,8 @@ from heapdump.process.model import Process
 from heapdump.words import plural, short_size
 
 Weight = Literal["bad", "good", "plain"]
-_MOST_DAMAGE, _MOST_MEMORY = 3, 5
-_SHARE = 0.05
+_MOST_DAMAGE, _MOST_MEMORY, _MOST_SUSPECTS = 3, 5, 3
+_SHARE, _BIG_SHARE = 0.05, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,10 @@ class Section:
 
 @dataclass(frozen=True)
 class Known:
-    """What the page is made of. `examined`: heaps that were; `unexamined`: parts that could not be."""
+    """What the page is made of. `examined`: heaps that were; `unexamined`: parts that could not be.
+
+    `held`: what the pointer graph says, None where it was not made.
+    """
 
     process: Process
     heaps: Sequence[Heap]
@@ -51,6 +55,7 @@ class Known:
     examined: int
     unexamined: int
     leaks: Leaks
+    held: Holding | None
     questions: Sequence[Question]
 
 
@@ -113,6 +118,19 @@ def _holders(known: Known) -> Iterator[Statement]:
         yield Statement(f"{plural(known.leaks.blocks, 'busy block')} in {groups}, none of which stands out", command)
     elif not sentences:
         yield Statement("no block of the program is in this dump", ("info",))
+    if known.leaks.blocks:
+        yield from _held(known.held)
+
+
+def _held(held: Holding | None) -> Iterator[Statement]:
+    if held is None:
+        yield Statement("which blocks nobody holds any more was not looked at: that means to read all of the heaps", ("leaks", "--unreachable"))
+        yield Statement("which few blocks keep the others alive was not looked at either", ("retained",))
+        return
+    weight: Weight = "bad" if held.leaked.blocks and held.is_whole else "plain"
+    yield Statement(held.sentence, ("leaks", "--unreachable"), weight)
+    for suspect in [one for one in held.suspects if one.share >= _BIG_SHARE][:_MOST_SUSPECTS]:
+        yield Statement(suspect.sentence, ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}"))
 
 
 def _missing(known: Known) -> Iterator[Statement]:

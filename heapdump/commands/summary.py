@@ -6,6 +6,7 @@ import datetime
 from typing import TYPE_CHECKING, Any
 
 from heapdump.commands._crash import crash_lines, crash_record, verdict_line
+from heapdump.commands._holding import holding
 from heapdump.commands._shared import Request, dump_command, heap_gaps
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
@@ -15,9 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heapdump.analyses.headlines import Headline
+    from heapdump.analyses.holding import Holding
     from heapdump.analyses.reconciliation import Item
     from heapdump.analyses.summary import Largest, Share, Summary
     from heapdump.session import Snapshot
+
+_CHEAP = 4 << 20
+"""Bytes that are swept for pointers without being asked to."""
 
 
 def share_columns(title: str, basis: str) -> tuple[Column[Share], ...]:
@@ -72,12 +77,13 @@ def command(request: Request) -> int:
     request.refuse_sorting("summary")
     with request.open() as snapshot:
         summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
-        found = headlines(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash)
+        held = holding(request, snapshot, _CHEAP)
+        found = headlines(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash, held)
         answer = Answer(
             "summary",
-            data=lambda: _data(request, snapshot, summary, found),
+            data=lambda: _data(request, snapshot, summary, found, held),
             records=lambda: _records(summary),
-            parts=lambda: _parts(request, snapshot, summary, found),
+            parts=lambda: _parts(request, snapshot, summary, found, held),
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps),
         )
         return request.emit(snapshot, answer)
@@ -135,7 +141,7 @@ def _share_record(row: Share) -> Record:
     return record
 
 
-def _data(request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...]) -> Record:
+def _data(request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: Holding | None) -> Record:
     free = summary.largest_allocatable
     return {
         "process": process_record(snapshot),
@@ -151,6 +157,9 @@ def _data(request: Request, snapshot: Snapshot, summary: Summary, found: tuple[H
         "findings": [headline.text for headline in found],
         "crash": crash_record(request, snapshot),
         "verdict": snapshot.verdict(snapshot.heaps).text,
+        "unreachable": None
+        if held is None
+        else {"blocks": held.leaked.blocks, "bytes": held.leaked.bytes, "direct_blocks": held.direct.blocks, "is_whole": held.is_whole},
     }
 
 
@@ -165,10 +174,13 @@ def _records(summary: Summary) -> Iterator[Record]:
 
 
 def _parts(
-    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...]
+    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: Holding | None
 ) -> Iterator[Table[Any] | Lines]:
     yield Lines(list(process_lines(snapshot)))
     yield Lines([verdict_line(snapshot.verdict(snapshot.heaps), ("check",))])
+    if held is not None:
+        style = "yellow" if held.leaked.blocks and held.is_whole else ""
+        yield Lines([[(held.sentence, style), (" → heapdump leaks --unreachable", "cyan")]])
     if snapshot.crash is not None:
         yield Lines(crash_lines(request, snapshot, snapshot.crash))
     if found:

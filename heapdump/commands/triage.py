@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from heapdump.commands._blocks import walk_gaps
+from heapdump.commands._holding import group_rows, holding
 from heapdump.commands._shared import Request, dump_command
 from heapdump.commands.summary import process_lines
 from heapdump.render.view import Answer, Lines, Record, Table
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from heapdump.analyses.leaks import Leaks
     from heapdump.analyses.triage import Section, Statement
     from heapdump.session import Snapshot
+
+_CHEAP = 64 << 20
+"""Bytes that are swept for pointers without being asked to."""
 
 _STYLES = {"bad": "red", "good": "green", "plain": ""}
 
@@ -52,20 +56,14 @@ def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
     found = headlines(process, heaps, snapshot.walk, summary, snapshot.crash)
     questions = capabilities(process, heaps, snapshot.dump.directory.header.flags)
     unexamined = len({*walk_gaps(snapshot), *snapshot.damage.gaps})
-    return triage(Known(process, heaps, summary, found, snapshot.problems, len(snapshot.walk.counts), unexamined, _leaks(request, snapshot), questions))
+    leaks, held = _leaks(request, snapshot), holding(request, snapshot, _CHEAP)
+    return triage(Known(process, heaps, summary, found, snapshot.problems, len(snapshot.walk.counts), unexamined, leaks, held, questions))
 
 
 def _leaks(request: Request, snapshot: Snapshot) -> Leaks:
     from heapdump.analyses.blocks import Filter, select
-    from heapdump.analyses.leaks import Question, find_leaks
-    from heapdump.analyses.suppressions import Suppressions
 
-    rows = select(snapshot.walk.table, snapshot.heaps, Filter())
-    question = Question("stack" if snapshot.stacks.are_recorded else "type", rows)
-    namer = snapshot.namer(request.image_path, request.symbol_path)
-    return find_leaks(
-        snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, Suppressions(), snapshot.crt.blocks
-    )
+    return group_rows(request, snapshot, select(snapshot.walk.table, snapshot.heaps, Filter()))
 
 
 def _section(section: Section) -> Record:

@@ -1,0 +1,48 @@
+"""What the pointer graph says in few words, for commands that ask something else."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from heapdump.analyses.hoards import Finder
+    from heapdump.analyses.holding import Holding
+    from heapdump.analyses.leaks import By, Leaks
+    from heapdump.commands._shared import Request
+    from heapdump.session import Snapshot
+
+
+def group_rows(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], by: By | None = None) -> Leaks:
+    """Rows of the block table in groups; None: by allocation stack where stacks are recorded, else by type."""
+    from heapdump.analyses.leaks import Question, find_leaks
+    from heapdump.analyses.suppressions import Suppressions
+
+    question = Question(by or ("stack" if snapshot.stacks.are_recorded else "type"), rows)
+    namer = snapshot.namer(request.image_path, request.symbol_path)
+    return find_leaks(
+        snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, Suppressions(), snapshot.crt.blocks
+    )
+
+
+def finder_of(request: Request, snapshot: Snapshot) -> Finder:
+    """What leak suspects of the dominator tree are found with."""
+    from heapdump.analyses.hoards import Finder
+    from heapdump.analyses.references import References
+
+    references = References(snapshot.process, snapshot.graph, snapshot.namer(request.image_path, request.symbol_path))
+    return Finder(
+        snapshot.graph, snapshot.retained, references,
+        lambda rows: group_rows(request, snapshot, rows), lambda rows: group_rows(request, snapshot, rows, "type"),
+    )  # fmt: skip
+
+
+def holding(request: Request, snapshot: Snapshot, most_bytes: int) -> Holding | None:
+    """What is held and what is not; None where that would mean to sweep more than `most_bytes` of memory now."""
+    from heapdump.analyses.holding import holding_of
+
+    if not snapshot.has_graph(most_bytes):
+        return None
+    return holding_of(snapshot.graph, snapshot.reached, snapshot.walk.table.size, lambda: finder_of(request, snapshot))

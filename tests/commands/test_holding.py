@@ -1,0 +1,79 @@
+"""What `summary` and `triage` say of the pointer graph: where it is cheap, where it is kept, where neither."""
+
+from __future__ import annotations
+
+import json
+from contextlib import redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from heapdump import cli
+from heapdump.commands import summary, triage
+from heapdump.session import open_dump
+from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.patching import poke, without_memory, word
+
+
+def run(*arguments: str) -> str:
+    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()):
+        cli.run([*arguments])
+    return out.getvalue()
+
+
+def words(output: str) -> str:
+    return " ".join(output.split())
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Path:
+    """Its data holds a block of 80 bytes, that one ten of 200,000; nobody holds a block of 40 bytes, and that another one."""
+    heap = NtHeapBuilder(base=0x20000000000, reserve=0x400000)
+    head, lost, below = heap.busy(80), heap.busy(40), heap.busy(40)
+    held = [heap.busy(200_000) for _ in range(10)]
+    process = ProcessBuilder().thread(7).heap(heap.build())
+    links = [(head + 8 * i, word(block)) for i, block in enumerate(held)]
+    data = poke(process.build(), (process.plan.exe + 0xC000 - 0x1000, word(head)), (lost, word(below)), *links).data
+    path = tmp_path / "crash.dmp"
+    path.write_bytes(data)
+    return path
+
+
+def statements(path: Path) -> list[str]:
+    page = json.loads(run("triage", str(path), "--json"))["data"]["sections"]
+    return [said["text"] for said in page[3]["statements"]]
+
+
+def test_summary_and_triage_tell_what_is_lost_and_what_holds_most(dump):
+    found = json.loads(run("summary", str(dump), "--json", "--no-cache"))["data"]
+    assert found["unreachable"] == {"blocks": 2, "bytes": 80, "direct_blocks": 1, "is_whole": True}
+    assert any("retains 1.9 MB" in line and "heapdump retained 0x" in line for line in found["findings"])
+    assert "2 blocks with 80 bytes can be reached by no pointer: 1 lost directly → heapdump leaks --unreachable" in words(run("summary", str(dump), "--no-cache"))
+    said = statements(dump)
+    assert "2 blocks with 80 bytes can be reached by no pointer: 1 lost directly" in said
+    assert any("retains 1.9 MB (100%) in 11 blocks" in text for text in said)
+
+
+def test_what_is_not_cheap_is_not_swept_unless_it_is_kept(dump, monkeypatch):
+    monkeypatch.setattr(summary, "_CHEAP", 1 << 20)
+    monkeypatch.setattr(triage, "_CHEAP", 1 << 20)
+    assert json.loads(run("summary", str(dump), "--json"))["data"]["unreachable"] is None
+    assert "unreachable" not in run("summary", str(dump))
+    assert any("was not looked at" in text for text in statements(dump))
+    run("leaks", str(dump), "--unreachable")
+    assert json.loads(run("summary", str(dump), "--json"))["data"]["unreachable"]["blocks"] == 2
+    assert not any("was not looked at" in text for text in statements(dump))
+
+
+def test_without_the_memory_of_roots_nothing_is_called_lost(tmp_path, dump):
+    with open_dump(dump) as snapshot:
+        stack = snapshot.process.threads[0].stacks[0]
+    heap = NtHeapBuilder(base=0x20000000000)
+    heap.busy(40)
+    built = ProcessBuilder().thread(7).heap(heap.build()).build()
+    path = tmp_path / "partial.dmp"
+    path.write_bytes(without_memory(built, (stack.limit, stack.base)))
+    found = json.loads(run("summary", str(path), "--json", "--no-cache"))["data"]["unreachable"]
+    assert (found["blocks"], found["is_whole"]) == (1, False)
+    assert "look unreachable, but part of what could hold them is not in this dump" in words(run("summary", str(path), "--no-cache"))
