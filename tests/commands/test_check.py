@@ -116,6 +116,15 @@ def test_a_damaged_list_is_not_called_missing_memory(capfd: Capture, tmp_path: P
     assert notes == [f"heap {HEAP:#x}: one of its own lists is damaged or not in the dump: its lists and counts were not compared"]
 
 
+def test_a_dump_without_heaps_says_so_beside_its_exception(capfd: Capture, tmp_path: Path) -> None:
+    process = ProcessBuilder().thread(99)
+    process.dump.exception(99, 0xC0000005, 0x401000, (0, 0x10))
+    process.write(tmp_path / "crash.dmp")
+    assert run(["check", str(tmp_path / "crash.dmp"), "-q"]) in (0, 4)
+    out = capfd.readouterr().out
+    assert out.startswith("nothing could be examined: this dump holds no heap's memory\n\n0 errors, 1 warning\n")
+
+
 def test_filters_and_sorting(heap: BuiltHeap, capfd: Capture) -> None:
     write(heap, overrun(heap))
     culprit = heap.truth.busy[2]
