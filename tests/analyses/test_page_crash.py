@@ -59,7 +59,7 @@ def test_an_access_to_a_freed_block_is_a_use_after_free(open_built, arch):
         crash = snapshot.crash
         assert crash is not None
         assert (crash.bug, crash.block.address, crash.is_free_stack) == ("heap-use-after-free", freed, True)
-        assert crash.sentence == f"read 16 bytes inside a 144-byte block [{freed:#x},{freed + 144:#x}) of page heap {PLACE:#x} that was freed"
+        assert crash.sentence == f"read at offset +16 of a 144-byte block [{freed:#x},{freed + 144:#x}) of page heap {PLACE:#x} that was freed"
 
 
 def test_an_access_before_a_block_that_is_guarded_backwards_is_an_underflow(open_built):
