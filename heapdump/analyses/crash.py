@@ -86,14 +86,13 @@ def _accessed(heap: Heap, block: Block, verb: str, address: int) -> Crash:
     in_guard = guard_page(block).start <= address < guard_page(block).end
     place = " (guard page)" if in_guard else ""
     if block.state == "free":
-        where = f"{plural(offset, 'byte')} inside" if 0 <= offset < block.size else f"at offset {offset:+,} of"
-        sentence = f"{verb} {where} {whole} that was freed"
+        sentence = f"{verb} at offset {offset:+,} of {whole} that was freed"
         return Crash(ACCESS_VIOLATION, "heap-use-after-free", sentence, address, block, None)
     if offset < 0:
         sentence = f"{verb} {plural(-offset, 'byte')} before {whole}{place}"
         return Crash(ACCESS_VIOLATION, "heap-buffer-underflow", sentence, address, block, None)
     if offset < block.size:
-        sentence = f"{verb} {plural(offset, 'byte')} inside {whole}, which is not accessible"
+        sentence = f"{verb} at offset {offset:+,} of {whole}, which is not accessible"
         return Crash(ACCESS_VIOLATION, "heap-use-after-free", sentence, address, block, None)
     sentence = f"{verb} {plural(offset - block.size, 'byte')} past the end of {whole}{place}"
     return Crash(ACCESS_VIOLATION, "heap-buffer-overflow", sentence, address, block, None)

@@ -12,7 +12,7 @@ from heapdump.blocks.table import Block, BlockTable
 from heapdump.process.failure import HEAP_CORRUPTION, FailureRecord, read_failure
 from heapdump.process.model import Process, Thread
 from heapdump.process.stacks import exception_registers
-from heapdump.process.verifier import STOP
+from heapdump.process.verifier import STOP, VerifierStop, find_stop
 
 _FAILURE_BUGS: dict[str, Bug] = {
     "buffer_overrun": "heap-buffer-overflow", "buffer_underrun": "heap-buffer-underflow", "block_not_busy": "double-free",
@@ -66,12 +66,18 @@ def reports(process: Process, table: BlockTable, crash: Crash | None, damage: Se
     record = read_failure(process)
     if record is not None:
         yield _failure(process, table, record)
-    if crash is not None and crash.stop is not None:
-        address = crash.block.address if crash.address is None else crash.address
-        message = f"{crash.sentence}; parameters {', '.join(hex(value) for value in crash.stop.parameters)}"
-        # the exception is the error, the stop says why: one that verifier.dll caught in time has damaged nothing
-        finding = Finding("verifier_stop", "warning", 0, address, 1, message, "", f"stop {crash.stop.code:#x}")
-        yield Report(finding, crash.bug, crash.block)
+    stop = crash.stop if crash is not None else find_stop(process)
+    if stop is not None:
+        yield _stopped(stop, crash, raised.address)
+
+
+def _stopped(stop: VerifierStop, crash: Crash | None, place: int) -> Report:
+    """The exception is the error, the stop says why: one that verifier.dll caught in time has damaged nothing."""
+    sentence = crash.sentence if crash is not None else f"Application Verifier stop {stop.code:#x} ({stop.words})"
+    message = f"{sentence}; parameters {', '.join(hex(value) for value in stop.parameters)}"
+    address = (crash.block.address if crash.address is None else crash.address) if crash is not None else stop.block or place
+    finding = Finding("verifier_stop", "warning", 0, address, 1, message, "", f"stop {stop.code:#x}")
+    return Report(finding, crash.bug if crash is not None else None, crash.block if crash is not None else None)
 
 
 def _exception(process: Process, table: BlockTable, crash: Crash | None, registers: tuple[RegisterBlock, ...]) -> Report:
@@ -135,7 +141,11 @@ def _failure(process: Process, table: BlockTable, record: FailureRecord) -> Repo
     located = locate(table, process.space, record.block) if record.block else None
     block = located.block if located is not None else None
     name = record.names[0] if len(record.names) == 1 else ""
+    bug = _FAILURE_BUGS.get(name)
+    if block is not None and block.end <= record.block and bug != "heap-buffer-overflow":
+        block = None  # the one before, whose last bytes lie in the header that failed
     words = f": {_FAILURE_WORDS[name]}" if name in _FAILURE_WORDS else ""
-    message = f"ntdll noted {record.words}{words}, at {record.block:#x} of heap {record.heap:#x}"
+    places = [f"at {record.block:#x}"] * bool(record.block) + [f"of heap {record.heap:#x}"] * bool(record.heap)
+    message = f"ntdll noted {record.words}{words}{', ' * bool(places)}{' '.join(places)}"
     finding = Finding("failure_record", "error", record.heap, record.block or record.address, 1, message, "", f"type {record.type}")
-    return Report(finding, _FAILURE_BUGS.get(name), block, record.frames)
+    return Report(finding, bug, block, record.frames)

@@ -29,6 +29,7 @@ RULES = {
     "verifier_stop": "Application Verifier stopped the process",
 }  # fmt: skip
 _HEX_LINE, _MOST_FRAMES = 16, 12
+_BESIDE = 0x2000
 Styled = list[tuple[str, str]]
 
 
@@ -153,7 +154,10 @@ class ProblemRecorder:
             place = f"{text.plural(block.address - address, 'byte')} before"
         else:
             place = f"{text.plural(address - block.address, 'byte')} inside"
-        where = f"{address:#x} is located {place} {block.size:,}-byte region [{block.address:#x},{end:#x})"
+        region = f"{block.size:,}-byte region [{block.address:#x},{end:#x})"
+        # a stop, or heap corruption, is raised in code, which lies nowhere near the block
+        is_beside = block.entry - _BESIDE <= address < block.end + _BESIDE
+        where = f"{address:#x} is located {place} {region}" if is_beside else f"the block at fault is the {region}"
         lines: list[Styled] = [[(where, ""), (f", {block.state} {block.kind.word}", "dim")]]
         frames = self.frames(problem)
         if frames:

@@ -98,11 +98,12 @@ def _parts(
     request: Request, snapshot: Snapshot, rows: Sequence[Problem], recorder: ProblemRecorder
 ) -> Iterator[Table[Any] | Lines]:
     is_bad = any(problem.finding.severity == "error" for problem in rows)
-    if not rows and not snapshot.walk.counts:
+    if not snapshot.walk.counts:
         yield Lines([[("nothing could be examined: this dump holds no heap's memory", "yellow bold")]])
-    else:
+    if rows or snapshot.walk.counts:
         words = verdict(rows) if rows else "no damage found"
-        yield Lines([[(words, "red bold" if is_bad else "green bold"), (_examined(snapshot), "")]])
+        examined = _examined(snapshot) if snapshot.walk.counts else ""
+        yield Lines([[(words, "red bold" if is_bad else "green bold"), (examined, "")]])
     if not rows:
         return
     shown, hidden = request.shown(rows)

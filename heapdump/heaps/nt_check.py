@@ -37,10 +37,10 @@ def check_nt_heap(job: CheckJob) -> None:
     generation = generation_of(job.view, job.heap)
     _check_entries(job, generation)
     job.findings.extend(check_lookasides(job, generation))
-    is_partial = _is_partial(job)
-    if is_partial:
-        job.gaps.append(f"heap {job.heap.address:#x}: part of its memory is not in the dump: its lists and counts were not compared")
-    is_sound = not is_partial and not job.has_damage and not job.findings  # else what was found is the reason
+    why = _why_partial(job)
+    if why:
+        job.gaps.append(f"heap {job.heap.address:#x}: {why}: its lists and counts were not compared")
+    is_sound = not why and not job.has_damage and not job.findings  # else what was found is the reason
     if not (is_sound and all_linked(job.view, job.heap, generation, _free_entries(job, generation))):
         lists = read_free_lists(job.process, job.view, job.heap)
         if lists is not None:
@@ -68,16 +68,17 @@ def _check_entries(job: CheckJob, generation: Generation) -> None:
                 job.view.space.forget(window.swept)
 
 
-def _is_partial(job: CheckJob) -> bool:
-    """True where the dump does not hold every committed byte of the segments that can be read."""
+def _why_partial(job: CheckJob) -> str:
+    """Where the dump does not hold every committed byte of the segments that can be read, or not all are known; else ""."""
+    missing = "part of its memory is not in the dump"
     parts = [part for segment in job.heap.segments for part in runs(segment)]
     starts, ends = (np.array([getattr(part, side) for part in parts], np.uint64) for side in ("start", "end"))
     regions = job.process.regions
     for i in np.flatnonzero(job.view.space.bytes_present(starts, ends) < ends - starts).tolist():
         present = int(job.view.space.bytes_present(starts[i : i + 1], ends[i : i + 1])[0])
         if not regions.is_complete_map or present < regions.committed_bytes(parts[i], readable=True):
-            return True
-    return not job.heap.is_fully_walked
+            return missing
+    return "" if job.heap.is_fully_walked else "one of its own lists is damaged or not in the dump"
 
 
 def _look_at(

@@ -59,7 +59,7 @@ def test_an_access_to_a_freed_block_is_a_use_after_free(open_built, arch):
         crash = snapshot.crash
         assert crash is not None
         assert (crash.bug, crash.block.address, crash.is_free_stack) == ("heap-use-after-free", freed, True)
-        assert crash.sentence == f"read 16 bytes inside a 144-byte block [{freed:#x},{freed + 144:#x}) of page heap {PLACE:#x} that was freed"
+        assert crash.sentence == f"read at offset +16 of a 144-byte block [{freed:#x},{freed + 144:#x}) of page heap {PLACE:#x} that was freed"
 
 
 def test_an_access_before_a_block_that_is_guarded_backwards_is_an_underflow(open_built):
@@ -102,6 +102,18 @@ def test_a_verifier_stop_names_its_block(open_built, arch, place, code, bug):
         assert (crash.stop.code, crash.stop.parameters) == (code, values[2:])
         assert crash.address == (busy + 100 if code == 0xF else None)
         assert ("its stack" in crash.stop.witness) == (place == "stack")
+
+
+@pytest.mark.parametrize(("code", "words"), [(8, "corrupted heap block"), (0x13, "first-chance access violation"), (0x300, "stop of another layer")])
+def test_a_stop_without_a_block_that_is_known_is_told_all_the_same(open_built, code, words):
+    page, _, _ = page_of("x64")
+    values = (0x32725641, code, PLACE + 0x1000, PLACE + 0x380000, 100, 0)
+    with open_built(crashed(page, 0, 0, code=0xC0000421, parameters=values)) as snapshot:
+        assert snapshot.crash is None
+        (stop,) = [problem for problem in snapshot.problems if problem.finding.kind == "verifier_stop"]
+        assert stop.finding.message == f"Application Verifier stop {code:#x} ({words}); parameters 0x30001000, 0x30380000, 0x64, 0x0"
+        assert (stop.finding.severity, stop.finding.address) == ("warning", PLACE + 0x380000 if code == 8 else 0x401000)
+        assert (stop.block, stop.bug) == (None, None)
 
 
 def test_words_on_the_stack_that_are_no_record_are_no_stop(open_built):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,42 @@ def test_the_report_reads_like_addresssanitizers(heap: BuiltHeap, capfd: Capture
     assert "=> 0x" in out
     assert "SUMMARY: heapdump: heap-buffer-overflow" in out
     assert "\x1b" not in out
+
+
+@pytest.mark.parametrize(("kind", "bug", "culprit"), [(8, "double-free", None), (6, "heap-buffer-overflow", 2)])
+def test_ntdlls_record_blames_the_block_before_only_for_an_overrun(
+    heap: BuiltHeap, capfd: Capture, kind: int, bug: str, culprit: int | None
+) -> None:
+    """The third block's last 8 bytes lie in the header of the fourth, which is damaged and has no row."""
+    victim, place = heap.truth.busy[3], 0x50000000
+    record = struct.pack("<QIIQQ", 0, kind, 0, HEAP, victim.entry) + bytes(0x200)
+    process = ProcessBuilder().heap(heap).region(place, 0x1000).memory(place, record).thread(99)
+    process.dump.exception(99, 0xC0000374, 0x401000, (place,))
+    Path("crash.dmp").write_bytes(poke(process.build(), overrun(heap)).data)
+    found = {record["kind"]: record for record in ask(capfd, "check", code=1)}["failure_record"]
+    assert found["evidence"]["bug"] == bug
+    assert (found["culprit"] and found["culprit"]["address"]) == (None if culprit is None else hex(heap.truth.busy[culprit].user))
+    assert found["message"].endswith(f", at {victim.entry:#x} of heap {HEAP:#x}")
+
+
+def test_a_damaged_list_is_not_called_missing_memory(capfd: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    builder = NtHeapBuilder(base=HEAP)
+    builder.busy(90)
+    node = builder.virtual(0x30000000, 0x80000) - 0x40
+    write(builder.build(), (node, b"\xef\xbe" + bytes(6)))
+    assert run(["check", "--json", "-q"]) == 1
+    notes = [note for note in json.loads(capfd.readouterr().out)["notes"] if "were not compared" in note]
+    assert notes == [f"heap {HEAP:#x}: one of its own lists is damaged or not in the dump: its lists and counts were not compared"]
+
+
+def test_a_dump_without_heaps_says_so_beside_its_exception(capfd: Capture, tmp_path: Path) -> None:
+    process = ProcessBuilder().thread(99)
+    process.dump.exception(99, 0xC0000005, 0x401000, (0, 0x10))
+    process.write(tmp_path / "crash.dmp")
+    assert run(["check", str(tmp_path / "crash.dmp"), "-q"]) in (0, 4)
+    out = capfd.readouterr().out
+    assert out.startswith("nothing could be examined: this dump holds no heap's memory\n\n0 errors, 1 warning\n")
 
 
 def test_filters_and_sorting(heap: BuiltHeap, capfd: Capture) -> None:

@@ -93,7 +93,7 @@ def test_summary_and_block_tell_the_crash(page: PageHeapBuilder, capfd: Capture)
     assert (crash["bug"], crash["block"]["address"]) == ("heap-use-after-free", hex(freed.user))
     assert [frame["address"] for frame in crash["freed_by"]] == ["0x403000"]
     assert crash["allocated_by"] == []
-    sentence = f"heap-use-after-free: read 8 bytes inside a 144-byte block [{freed.user:#x},{freed.user + 144:#x})"
+    sentence = f"heap-use-after-free: read at offset +8 of a 144-byte block [{freed.user:#x},{freed.user + 144:#x})"
     assert sentence in told(capfd, "summary")
     assert sentence in told(capfd, "block", hex(freed.user + 8))
     assert any("heap-use-after-free" in line for line in ask(capfd, "summary")["findings"])
@@ -113,3 +113,18 @@ def test_crt_blocks_in_blocks_block_and_leaks(page: PageHeapBuilder, capfd: Capt
     assert groups == {"main.cpp(12)": 1, "not a block of the CRT's debug heap": 1}
     (by_stack,) = ask(capfd, "leaks", "--group-by", "stack")
     assert (by_stack["count"], [frame["address"] for frame in by_stack["frames"]]) == (2, ["0x401000", "0x402000"])
+
+
+def test_a_stop_is_raised_nowhere_near_its_block(capfd: Capture, tmp_path: Path) -> None:
+    page = PageHeapBuilder(0x30000000)
+    freed = page.block(144, state="freed")
+    built = page.build()
+    process = ProcessBuilder(build=19041, nt_global_flag=0x02000000).heap(built).thread(99)
+    values = (0x32725641, 7, 0x30001000, built.truth.blocks[0].node, 144, 0)
+    process.dump.exception(99, 0xC0000421, 0x7FFB0000, values)
+    process.write(tmp_path / "stop.dmp")
+    assert run(["check", str(tmp_path / "stop.dmp"), "-q"]) == 1
+    told, stop = capfd.readouterr().out.split("\n==")[1:]
+    assert f"the block at fault is the 144-byte region [{freed:#x},{freed + 144:#x}), free page" in told
+    assert "is located" not in told
+    assert f"{freed:#x} is located 0 bytes inside 144-byte region" in stop

@@ -97,6 +97,16 @@ def test_a_changed_guard_is_seen_through_the_neighbours(open_built, variant, sid
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_the_line_of_verdict_counts_changed_guards(open_built, variant):
+    built, users = built_with(variant, [(100, NAMES, 1, 1, 1), (50, NAMES, 2, 1, 2)])
+    with open_built(built) as snapshot:
+        assert snapshot.verdict(snapshot.heaps).text == "no damage found in 1 heap"
+    with open_built(poke(built, (users[0] + 100, b"X"))) as snapshot:
+        assert [problem.finding.kind for problem in snapshot.problems] == ["crt_guard"]
+        assert snapshot.verdict(snapshot.heaps).text == "1 damaged place found in 1 heap"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_a_changed_guard_without_neighbours_is_no_block(open_built, variant):
     built, users = built_with(variant, [(100, NAMES, 1, 1, 1)])
     with open_built(poke(built, (users[0] - 1, b"X"))) as snapshot:
