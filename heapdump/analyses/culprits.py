@@ -22,9 +22,9 @@ _NEAR = 0x40
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A block whose code may have done it, and why."""
+    """A block whose code may have done it, and why. `block`: None where the block is not known, the reason tells which."""
 
-    block: Block
+    block: Block | None
     reason: str
 
 
@@ -45,17 +45,16 @@ def _beside_header(space: AddressSpace, table: BlockTable, finding: Finding, blo
     end = before.address + before.size
     gap = finding.address - end
     overrun = Candidate(before, _overrun_reason(space, before, finding, gap))
-    underrun = None if block is None else Candidate(block, "the damaged header is its own: a write before its start")
+    underrun = Candidate(block, "the damaged header is its own: a write before its start")
+    if block is None:
+        underrun = Candidate(None, "the block behind the header, lost with it: a write before its start is as likely")
     if before.state == "free":
         overrun = Candidate(before, "the block before it, which is free now")
-    if gap <= 0 or (before.state == "busy" and _continues(space, finding, gap)):
+    is_overrun = gap <= 0 or (before.state == "busy" and _continues(space, finding, gap))
+    if is_overrun and block is None:
         yield overrun
-        if underrun is not None:
-            yield underrun
     else:
-        if underrun is not None:
-            yield underrun
-        yield overrun
+        yield from (overrun, underrun) if is_overrun or block is None else (underrun, overrun)
 
 
 def _overrun_reason(space: AddressSpace, before: Block, finding: Finding, gap: int) -> str:
@@ -102,7 +101,6 @@ def bug_of(finding: Finding, block: Block | None, candidates: Sequence[Candidate
         return "heap-buffer-underflow"
     if finding.kind == "crt_guard" and block is not None:
         return "heap-buffer-overflow" if finding.address >= block.address + block.size - 4 else "heap-buffer-underflow"
-    if finding.kind in HEADER_KINDS and candidates:
-        first = candidates[0].block
-        return "heap-buffer-underflow" if block is not None and first.row == block.row else "heap-buffer-overflow"
+    if finding.kind in HEADER_KINDS and candidates and candidates[-1].block is not None:
+        return "heap-buffer-underflow" if candidates[0].block == block else "heap-buffer-overflow"
     return None

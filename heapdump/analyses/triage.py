@@ -87,7 +87,8 @@ def _damaged(known: Known) -> Iterator[Statement]:
         weight: Weight = "bad" if problem.finding.severity == "error" else "plain"
         yield Statement(bug + problem.finding.message, ("check", "--address", f"{problem.finding.address:#x}"), weight)
     if len(damage) > _MOST_DAMAGE:
-        yield Statement(f"{plural(len(damage) - _MOST_DAMAGE, 'more place')} like these", ("check",), "bad")
+        is_bad = any(problem.finding.severity == "error" for problem in damage[_MOST_DAMAGE:])
+        yield Statement(f"{plural(len(damage) - _MOST_DAMAGE, 'more place')} like these", ("check",), "bad" if is_bad else "plain")
     if not damage and not known.examined:
         yield Statement("nothing could be examined: this dump holds no heap's memory", ("info",))
     elif not damage and known.unexamined:
@@ -101,8 +102,9 @@ def _memory(known: Known) -> Iterator[Statement]:
     items = sorted(known.summary.reconciliation, key=lambda item: -item.bytes)
     for item in [item for item in items if item.share >= _SHARE][:_MOST_MEMORY]:
         yield Statement(f"{short_size(item.bytes)} ({item.share:.0%} of {short_size(committed)} committed): {item.item}", ("summary",))
+    told = tuple(problem.finding.message for problem in known.problems)
     for headline in known.headlines:
-        if headline.command[0] not in ("block", "summary"):
+        if headline.command[0] not in ("block", "summary", "retained") and not headline.sentence.startswith(told):
             yield Statement(headline.sentence, headline.command)
     if not items:
         yield Statement("not known: the dump has no memory map", ("info",))

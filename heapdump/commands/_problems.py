@@ -172,7 +172,8 @@ class ProblemRecorder:
         lines: list[Styled] = [[("suspects, likeliest first:", "bold")]]
         for number, candidate in enumerate(problem.candidates, 1):
             block = candidate.block
-            lines.append([(f"    {number}. {block.state} block at {block.address:#x}: {candidate.reason}", "")])
+            who = f"{block.state} block at {block.address:#x}: " if block is not None else ""
+            lines.append([(f"    {number}. {who}{candidate.reason}", "")])
         if problem.alike:
             lines.append([(f"    {text.plural(problem.alike, 'other place')} with the same damage beside a block of that size", "")])
         return lines

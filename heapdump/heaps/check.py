@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from heapdump.blocks.damage import Damage
@@ -10,21 +11,27 @@ from heapdump.blocks.records import Heap, HeapKind
 from heapdump.blocks.walk import Walk
 from heapdump.heaps import checks
 from heapdump.heaps.walked import CheckJob
+from heapdump.memory import limits
 from heapdump.process.model import Process, View
 
 
 def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     """Everything that is damaged, and what could not be examined."""
     findings, gaps, guarded = list[Finding](), list[str](), list[int]()
+    of_walk = defaultdict[int, list[Finding]](list)
+    for finding in walk.findings:
+        of_walk[finding.heap].append(finding)
     for heap in heaps:
         view = next(view for view in process.views if view.arch == heap.view)
-        known = [*heap.findings, *(finding for finding in walk.findings if finding.heap == heap.address)]
+        known = [*heap.findings, *of_walk[heap.address]]
         findings += known
         examine = checks().get(heap.kind)
         if examine is not None and heap.index in walk.counts:
             job = CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], lock_words(view, heap), bool(known))
             examine(job)
-            findings += job.findings
+            findings += job.findings[: limits.MAX_FINDINGS]
+            if len(job.findings) > limits.MAX_FINDINGS:
+                gaps.append(f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} damaged places are kept")
             gaps += job.gaps
         if heap.kind is not HeapKind.NT or (heap.index in walk.counts and job.guards):
             guarded.append(heap.index)

@@ -15,7 +15,9 @@ from heapdump.process.model import Process, Thread
 from heapdump.spans import Span
 
 STOP = 0xC0000421
-BREAKPOINT = 0x80000003
+BREAKPOINTS = (0x80000003, 0x4000001F)
+"""That of native code, and STATUS_WX86_BREAKPOINT: the one of a 32-bit process on a 64-bit Windows."""
+
 _MAGIC = 0x32725641  # 'AVr2'
 _PARAMETERS = 6
 _HEAP_CODES = {
@@ -53,7 +55,7 @@ class VerifierStop:
 def find_stop(process: Process) -> VerifierStop | None:
     """The stop in the exception stream, else the newest one on the stack of the thread that failed."""
     raised = process.exception
-    if raised is None or raised.code not in (STOP, BREAKPOINT):
+    if raised is None or raised.code not in (STOP, *BREAKPOINTS):
         return None
     if raised.code == STOP and len(raised.parameters) >= _PARAMETERS and raised.parameters[0] == _MAGIC:
         code, *rest = raised.parameters[1:_PARAMETERS]

@@ -80,7 +80,7 @@ def test_an_access_elsewhere_says_nothing_of_the_heap(open_built, address):
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-@pytest.mark.parametrize("place", ["parameters", "stack"])
+@pytest.mark.parametrize("place", ["parameters", "stack", "wow64 breakpoint"])
 @pytest.mark.parametrize(("code", "bug"), [(7, "double-free"), (0xF, "heap-buffer-overflow"), (0x10, "heap-buffer-underflow")])
 def test_a_verifier_stop_names_its_block(open_built, arch, place, code, bug):
     page, busy, freed = page_of(arch)
@@ -94,14 +94,14 @@ def test_a_verifier_stop_names_its_block(open_built, arch, place, code, bug):
         pad = "I" if arch == "x64" else ""
         record = struct.pack(f"<II{'QQ' if arch == 'x64' else 'II'}I{pad}", 0xC0000421, 0, 0, 0x7FF0, 6, *([0] if pad else []))
         record += struct.pack(f"<6{'Q' if arch == 'x64' else 'I'}", *values)
-        process = crashed(page, 0, 0, code=0xC0000421, parameters=(), stack=bytes(32) + record)
+        process = crashed(page, 0, 0, code=0xC0000421 if place == "stack" else 0x4000001F, parameters=(), stack=bytes(32) + record)
     with open_built(process) as snapshot:
         crash = snapshot.crash
         assert crash is not None and crash.stop is not None
         assert (crash.bug, crash.block.address) == (bug, freed if code == 7 else busy)
         assert (crash.stop.code, crash.stop.parameters) == (code, values[2:])
         assert crash.address == (busy + 100 if code == 0xF else None)
-        assert ("its stack" in crash.stop.witness) == (place == "stack")
+        assert ("its stack" in crash.stop.witness) == (place != "parameters")
 
 
 @pytest.mark.parametrize(("code", "words"), [(8, "corrupted heap block"), (0x13, "first-chance access violation"), (0x300, "stop of another layer")])

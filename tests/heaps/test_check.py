@@ -95,7 +95,9 @@ def test_an_overrun_names_the_block_before_and_an_underrun_the_block_itself(open
     granule = 16 if generation.arch == "x64" else 8
     if victim.user - granule == victim.entry and header - end > 2:
         with open_built(poke(built, (header, bytes([0x10, 0, 0, 0, 0x20, 0, 0, 0])))) as snapshot:
-            assert [p.finding.kind for p in errors(snapshot)] == ["entry_header"]
+            (problem,) = errors(snapshot)
+            assert (problem.finding.kind, problem.bug) == ("entry_header", None if problem.block is None else "heap-buffer-underflow")
+            assert any("a write before its start" in candidate.reason for candidate in problem.candidates)
 
 
 @pytest.mark.parametrize("generation", REPRESENTATIVES, ids=str)
