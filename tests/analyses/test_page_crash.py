@@ -10,6 +10,7 @@ import pytest
 from heapdump.analyses.blocks import locate
 from heapdump.analyses.page_heap import page_block, roots
 from heapdump.blocks.table import BlockKind
+from heapdump.memory import limits
 from heapdump.session import Snapshot
 from tests.builders import ProcessBuilder
 from tests.builders.page_heap import PageHeapBuilder
@@ -219,3 +220,13 @@ def test_where_an_address_lies_around_a_block_with_pages_of_its_own(open_built):
         assert found(freed) == ("free", freed)
         assert found(blocks[freed].guard) == ("guard", freed)
         assert found(PLACE + 0x10) == ("outside", None)
+
+
+def test_so_many_findings_of_a_heap_are_kept_and_what_is_left_out_is_said(open_built, monkeypatch):
+    page = PageHeapBuilder(PLACE)
+    users = [page.block(100) for _ in range(5)]
+    built = ProcessBuilder(build=19041, nt_global_flag=HPA).heap(page.build()).build()
+    monkeypatch.setattr(limits, "MAX_FINDINGS", 3)
+    with open_built(poke(built, *((user + 100, b"!") for user in users))) as snapshot:
+        assert len(snapshot.damage.findings) == 3
+        assert f"heap {PLACE:#x}: only the first 3 of 5 damaged places are kept" in snapshot.damage.gaps
