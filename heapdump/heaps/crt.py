@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.records import Heap
-from heapdump.blocks.table import BlockTable
+from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import View
 
@@ -64,7 +64,7 @@ class CrtReader:
         parts = []
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
-            batch = batch[self._table.is_busy[batch] & ~self._table.is_internal[batch]]
+            batch = batch[(self._table.tags[batch] & np.uint16(BUSY | INTERNAL)) == BUSY]
             owners = self._table.heap[batch]
             for heap in np.unique(owners).tolist():
                 mine = batch[owners == heap]
@@ -74,11 +74,11 @@ class CrtReader:
         return CrtBlocks(*(getattr(found, name)[order] for name in CrtBlocks.__slots__))
 
     def _of(self, heap: int, header: Header, rows: NDArray[np.int64]) -> CrtBlocks:
-        space = self._spaces[heap]
-        sizes = self._table.size[rows].astype(np.int64)
+        space, table = self._spaces[heap], self._table
+        sizes = table.units[rows].astype(np.int64) * 8 - table.spare[rows]
         room = sizes >= header.bytes + _GUARD_BYTES
         rows, sizes = rows[room], sizes[room]
-        start = self._table.address[rows]
+        start = table.entry[rows] + table.lead[rows].astype(np.uint64) * np.uint64(8)
 
         def member(offset: int, size: int) -> NDArray[np.uint64]:
             """A member of every header."""
