@@ -40,6 +40,7 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.bench.summary
 	$(BIN)/python -m tests.bench.walk
 	$(BIN)/python -m tests.bench.stacks
+	$(BIN)/python -m tests.bench.graph
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fixtures/*.dmp

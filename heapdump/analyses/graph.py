@@ -25,7 +25,7 @@ from heapdump.kernels.pointers import take, thin
 from heapdump.kernels.walk import count_targets, invert
 from heapdump.process.model import Process
 
-_SAMPLE = 1 << 16
+_SAMPLE = 1 << 13
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,10 @@ from heapdump.analyses.stacks import Stacks
 from heapdump.analyses.suppressions import Rule, Suppressions
 from heapdump.analyses.unreachable import Reach, Reached, classify, without_firsts
 from heapdump.blocks.table import BlockTable
-from heapdump.kernels import run
-from heapdump.kernels.walk import tally
 from heapdump.words import plural
 
 _MOST_RUNS = 8
+_BATCH = 1 << 18
 LEAKED = (Reach.DIRECT, Reach.INDIRECT)
 REPORTED = (*LEAKED, Reach.POSSIBLE)
 Group = Callable[[Question, Suppressions], Leaks]
@@ -81,9 +80,7 @@ def find_lost(
         wanted = np.zeros(len(table), bool)
         wanted[question.rows] = True
         state = np.where(wanted[graph.rows], state, 0)
-    counts, totals = np.zeros(len(Reach) + 1, np.int64), np.zeros(len(Reach) + 1, np.int64)
-    run(tally, len(graph), state, graph.rows, table.units, table.spare, counts, totals)
-    sums = {kind: Sum(int(counts[kind]), int(totals[kind])) for kind in Reach}
+    sums = _sums(state, graph.rows, table)
     of_kind = {kind: graph.rows[state == kind].astype(np.int64) if sums[kind].blocks else np.empty(0, np.int64) for kind in REPORTED}
     found = {kind: group(replace(question, rows=np.sort(of_kind[kind])), Suppressions()) for kind in REPORTED if len(of_kind[kind])}
     order = (Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE)
@@ -97,6 +94,17 @@ def find_lost(
         sums, groups, first.by if first else question.by, first.missing if first else "", graph.rows[reported].astype(np.int64), state[reported],
         cycles, tuple(rule for rule in suppressions.rules if rule.count), tuple(rule for rule in suppressions.rules if not rule.matched),
     )  # fmt: skip
+
+
+def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) -> dict[Reach, Sum]:
+    """Blocks and requested bytes of each kind."""
+    counts, totals = np.zeros(len(Reach) + 1, np.int64), np.zeros(len(Reach) + 1, np.int64)
+    for first in range(0, len(rows), _BATCH):
+        part, kinds = rows[first : first + _BATCH], state[first : first + _BATCH]
+        sizes = table.units[part].astype(np.int64) * 8 - table.spare[part]
+        counts += np.bincount(kinds, minlength=len(counts))
+        totals += np.bincount(kinds, weights=sizes, minlength=len(totals)).astype(np.int64)  # exact below 2^53
+    return {kind: Sum(int(counts[kind]), int(totals[kind])) for kind in Reach}
 
 
 def _suppressed(
