@@ -97,7 +97,7 @@ class Sweeper:
         columns = (self._start[ranges], self._end[ranges], delta[ranges])
         degree = np.zeros(len(sources.start), np.int32)
         total = int(sources.size.sum(dtype=np.int64))
-        cuts = np.unique(np.linspace(0, len(sources.start), total // _A_SHARE + 2).astype(np.int64)).tolist()
+        cuts = np.unique(np.linspace(0, len(sources.start), min(total // _A_SHARE, len(sources.start)) + 2).astype(np.int64)).tolist()
         work = total // sources.width // _WORDS_A_BLOCK
         jobs = [(sources, work, phase, words, columns, degree, low, high) for low, high in pairwise(cuts)]
         if len(jobs) < 2 or self._threads < 2:
