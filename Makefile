@@ -45,6 +45,7 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.bench.segment_walk
 	$(BIN)/python -m tests.bench.check
 	$(BIN)/python -m tests.bench.stacks
+	$(BIN)/python -m tests.bench.graph
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info fixtures/*.dmp

@@ -14,32 +14,32 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.pointer_map import TOP, PointerMap, pointer_map
+from heapdump.analyses.pointer_map import TOP, Integers, PointerMap, pointer_map
 from heapdump.analyses.roots import Area, Roots
 from heapdump.analyses.sweep import Edges, Sources, Sweeper
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
 from heapdump.kernels import run
-from heapdump.kernels.pointers import take
+from heapdump.kernels.pointers import take, thin
 from heapdump.kernels.walk import count_targets, invert
 from heapdump.process.model import Process
 
-_SAMPLE = 1 << 16
+_SAMPLE = 1 << 13
 
 
 @dataclass(frozen=True)
 class PointerGraph:
     """Nodes are the program's busy blocks, ascending by address; n of them.
 
-    `rows` (n,) int64: of the block table. `start`, `size` (n,) int64: the bytes of the program; `widths` (n,) uint8: of
+    `rows` (n,) int32: of the block table. `start` (n,) int64, `size` (n,): the bytes of the program; `widths` (n,) uint8: of
     the pointers in them. `edges`: of every node; `root_edges`: of every area of `roots`. `missing_bytes`: of nodes that
     the dump does not hold.
     """
 
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int32]
     start: NDArray[np.int64]
-    size: NDArray[np.int64]
+    size: Integers
     widths: NDArray[np.uint8]
     edges: Edges
     roots: Roots
@@ -89,19 +89,20 @@ class PointerGraph:
         return first, sources
 
 
-def program_blocks(table: BlockTable) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(rows, address, requested bytes) of the program's busy blocks, ascending by address and disjoint; (n,) int64."""
-    columns = (table.entry, table.units, table.spare, table.lead, table.tags)
-    out = tuple(np.empty(len(table), np.int64) for _ in range(3))
-    count = run(take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, *out)
-    if count >= 0:
-        rows, start, size = (column[:count] for column in out)
-        return rows, start, size
-    order = np.argsort(table.address, kind="stable")  # heaps over each other: damage
-    ordered = [column[order] for column in columns]
-    count = run(take, len(table), ordered[0].view(np.int64), *ordered[1:], BUSY | INTERNAL, BUSY, TOP, *out)
-    rows, start, size = (column[:count] for column in out)
-    return order[rows], start, size
+def program_blocks(table: BlockTable) -> tuple[NDArray[np.int32], NDArray[np.int64], Integers]:
+    """(rows int32, address int64, requested bytes) of the program's busy blocks, ascending by address and disjoint."""
+    columns: list[NDArray[Any]] = [table.entry, table.units, table.spare, table.lead, table.tags]
+    is_short = len(table) == 0 or int(table.units.max()) < 1 << 28
+    rows, start = np.empty(len(table), np.int32), np.empty(len(table), np.int64)
+    size: Integers = np.empty(len(table), np.int32 if is_short else np.int64)
+    order = None
+    count = run(take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, rows, start, size)
+    if count < 0:  # heaps over each other: damage
+        order = np.argsort(table.address, kind="stable")
+        columns = [column[order] for column in columns]
+        count = run(take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, rows, start, size)
+    rows = rows[:count] if order is None else order[rows[:count]].astype(np.int32)
+    return rows, start[:count], size[:count]
 
 
 def build_graph(
@@ -119,26 +120,26 @@ def build_graph(
     root_start = np.array([area.span.start for area in roots.areas], np.int64)
     root_size = np.array([area.span.size for area in roots.areas], np.int64)
     root_edges = _by_width(sweeper, root_start, root_size, np.array([area.width for area in roots.areas], np.uint8))
-    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, int(size.sum()) - edges.held)
+    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, int(size.sum(dtype=np.int64)) - edges.held)
 
 
 def _without_crt_headers(
-    rows: NDArray[np.int64], start: NDArray[np.int64], size: NDArray[np.int64], table: BlockTable, crt: Callable[[NDArray[np.int64]], CrtBlocks]
+    rows: NDArray[np.int32], start: NDArray[np.int64], size: Integers, table: BlockTable, crt: Callable[[NDArray[np.int64]], CrtBlocks]
 ) -> None:
     """Makes CRT debug blocks begin behind their header; a heap with none among many thousands is taken to have none."""
-    owner = table.heap[rows]
-    for heap in np.flatnonzero(np.bincount(owner)).tolist():
-        mine = np.flatnonzero(owner == heap)
-        some = mine[:: max(1, len(mine) // _SAMPLE)]
-        if len(some) < len(mine) and not len(crt(np.sort(rows[some]))):
-            continue
-        found = crt(np.sort(rows[mine]))
+    heaps = int(table.heap.max()) + 1 if len(rows) else 0
+    counts, places = np.zeros(heaps, np.int64), np.empty(len(rows), np.int64)
+    many = run(thin, len(rows), rows, table.heap, _SAMPLE, counts, np.zeros(heaps, np.int64), places)
+    found = crt(np.sort(rows[places[:many]]).astype(np.int64))
+    for heap in np.unique(table.heap[found.row]).tolist():
+        mine = np.flatnonzero(table.heap[rows] == heap)
+        found = crt(np.sort(rows[mine]).astype(np.int64))
         order = mine[np.argsort(rows[mine], kind="stable")]
         place = order[np.searchsorted(rows[order], found.row)]
         start[place], size[place] = found.user.astype(np.int64), found.size
 
 
-def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: NDArray[np.int64], widths: NDArray[np.uint8]) -> Edges:
+def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: Integers, widths: NDArray[np.uint8]) -> Edges:
     """The edges of sources that have pointers of `widths` bytes, in their order."""
     if len(widths) and widths.min() == widths.max():
         return sweeper.edges(Sources(start, size, int(widths[0])))

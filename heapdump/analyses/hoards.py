@@ -81,7 +81,7 @@ class Finder:
 
     def _looks(self, nodes: NDArray[np.int64]) -> str:
         """What most of the nodes look like, "" where that is nothing telling."""
-        found = self.by_type(np.sort(self.graph.rows[nodes])).groups
+        found = self.by_type(np.sort(self.graph.rows[nodes]).astype(np.int64)).groups
         most = max(found, key=lambda one: one.group.count, default=None)
         return most.key if most is not None and 2 * most.group.count > len(nodes) and most.key not in _DULL else ""
 
@@ -103,7 +103,7 @@ def _groups(graph: PointerGraph, tree: Retained, group: Callable[[NDArray[np.int
     nodes = np.sort(np.setdiff1d(tree.order[places].astype(np.int64), single))
     if not 1 < len(nodes) <= _MANY:
         return []
-    found = group(np.sort(graph.rows[nodes]))
+    found = group(np.sort(graph.rows[nodes]).astype(np.int64))
     order = np.argsort(graph.rows[nodes], kind="stable")
     node_of = nodes[order][np.searchsorted(graph.rows[nodes], found.rows, sorter=order)] if len(found.rows) else nodes[:0]
     retained, blocks = tree.bytes[tree.number[node_of]], tree.blocks[tree.number[node_of]]

@@ -14,11 +14,10 @@ from heapdump.analyses.stacks import Stacks
 from heapdump.analyses.suppressions import Rule, Suppressions
 from heapdump.analyses.unreachable import Reach, Reached, classify, without_firsts
 from heapdump.blocks.table import BlockTable
-from heapdump.kernels import run
-from heapdump.kernels.walk import tally
 from heapdump.words import plural
 
 _MOST_RUNS = 8
+_BATCH = 1 << 18
 LEAKED = (Reach.DIRECT, Reach.INDIRECT)
 REPORTED = (*LEAKED, Reach.POSSIBLE)
 Group = Callable[[Question, Suppressions], Leaks]
@@ -69,31 +68,43 @@ class Lost:
 
 def find_lost(
     graph: PointerGraph, before: Reached, table: BlockTable, stacks: Stacks, question: Question, suppressions: Suppressions,
-    group: Group, *, as_lsan: bool = False,
+    group: Group, *, filtered: bool, as_lsan: bool,
 ) -> Lost:  # fmt: skip
-    """The report on the blocks of `question.rows`. `before`: how they are reached when nothing is suppressed."""
+    """The report on all blocks, or when `filtered` on those of `question.rows`.
+
+    `before`: how they are reached when nothing is suppressed.
+    """
     reached = _suppressed(graph, before, stacks, question, suppressions, group, as_lsan=as_lsan)
     state = reached.state
-    if len(question.rows) < len(graph):
+    if filtered:
         wanted = np.zeros(len(table), bool)
         wanted[question.rows] = True
         state = np.where(wanted[graph.rows], state, 0)
-    counts, totals = np.zeros(len(Reach) + 1, np.int64), np.zeros(len(Reach) + 1, np.int64)
-    run(tally, len(graph), state, graph.rows, table.units, table.spare, counts, totals)
-    sums = {kind: Sum(int(counts[kind]), int(totals[kind])) for kind in Reach}
-    of_kind = {kind: graph.rows[state == kind] if sums[kind].blocks else np.empty(0, np.int64) for kind in REPORTED}
+    sums = _sums(state, graph.rows, table)
+    of_kind = {kind: graph.rows[state == kind].astype(np.int64) if sums[kind].blocks else np.empty(0, np.int64) for kind in REPORTED}
     found = {kind: group(replace(question, rows=np.sort(of_kind[kind])), Suppressions()) for kind in REPORTED if len(of_kind[kind])}
     order = (Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE)
     groups = tuple(
         LostGroup(kind, one, found[kind].rows[found[kind].values == one.group.value]) for kind in order if kind in found for one in found[kind].groups
     )
     reported = np.flatnonzero((state >= Reach.POSSIBLE) & (state <= Reach.DIRECT))
-    cycles = tuple(graph.rows[members] for members in reached.cycles if state[members].any())
+    cycles = tuple(graph.rows[members].astype(np.int64) for members in reached.cycles if state[members].any())
     first = next(iter(found.values()), None)
     return Lost(
-        sums, groups, first.by if first else question.by, first.missing if first else "", graph.rows[reported], state[reported],
+        sums, groups, first.by if first else question.by, first.missing if first else "", graph.rows[reported].astype(np.int64), state[reported],
         cycles, tuple(rule for rule in suppressions.rules if rule.count), tuple(rule for rule in suppressions.rules if not rule.matched),
     )  # fmt: skip
+
+
+def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) -> dict[Reach, Sum]:
+    """Blocks and requested bytes of each kind."""
+    counts, totals = np.zeros(len(Reach) + 1, np.int64), np.zeros(len(Reach) + 1, np.int64)
+    for first in range(0, len(rows), _BATCH):
+        part, kinds = rows[first : first + _BATCH], state[first : first + _BATCH]
+        sizes = table.units[part].astype(np.int64) * 8 - table.spare[part]
+        counts += np.bincount(kinds, minlength=len(counts))
+        totals += np.bincount(kinds, weights=sizes, minlength=len(totals)).astype(np.int64)  # exact below 2^53
+    return {kind: Sum(int(counts[kind]), int(totals[kind])) for kind in Reach}
 
 
 def _suppressed(
@@ -103,11 +114,11 @@ def _suppressed(
     reached = without_firsts(before) if as_lsan else before
     if not suppressions.rules or not stacks.are_recorded:
         return reached
-    numbers = stacks.numbers(graph.rows)
+    numbers = stacks.numbers(graph.rows.astype(np.int64))
     known = np.empty(0, np.uint64)
     for _ in range(_MOST_RUNS):
         lost = reached.nodes(*LEAKED)
-        kept = group(Question("stack", np.sort(graph.rows[lost]), skip=question.skip), suppressions).rows
+        kept = group(Question("stack", np.sort(graph.rows[lost]).astype(np.int64), skip=question.skip), suppressions).rows
         fresh = np.unique(numbers[lost[~np.isin(graph.rows[lost], kept)]])
         fresh = fresh[(fresh > 0) & ~np.isin(fresh, known)]
         if not len(fresh):
@@ -121,7 +132,7 @@ def missing_evidence(graph: PointerGraph) -> tuple[str, ...]:
     """What of blocks and roots the dump lacks, in words."""
     if not graph.missing_bytes:
         return graph.roots.missing
-    total = int(graph.size.sum())
+    total = int(graph.size.sum(dtype=np.int64))
     text = f"{graph.missing_bytes:,} of {total:,} bytes of {plural(len(graph), 'busy block')} are not in the dump: what only they hold looks leaked"
     return (text, *graph.roots.missing)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,18 +18,20 @@ TOP = 1 << 48
 """User addresses lie below."""
 
 _COARSEST = 4
+Integers = NDArray[np.signedinteger[Any]]
+"""int32 where that is enough, else int64: memory that is not touched costs no time."""
 
 
 @dataclass(frozen=True)
 class PointerMap:
-    """Blocks by address. `start`, `size`: (n,) int64, ascending and disjoint; a block of no bytes has one.
+    """Blocks by address. `start` (n,) int64, `size` (n,): ascending and disjoint; a block of no bytes has one.
 
     `shift`: starts are multiples of 1 << shift. `tops` (65536,), `middles` (65536 times the tops in use,), both int32,
     and `cells` int64: see `kernels.pointers`.
     """
 
     start: NDArray[np.int64]
-    size: NDArray[np.int64]
+    size: Integers
     shift: int
     tops: NDArray[np.int32]
     middles: NDArray[np.int32]
@@ -53,7 +56,7 @@ class PointerMap:
         return np.where(inside, block, -1)
 
 
-def pointer_map(start: NDArray[np.int64], size: NDArray[np.int64]) -> PointerMap:
+def pointer_map(start: NDArray[np.int64], size: Integers) -> PointerMap:
     """The map of disjoint blocks, ascending by `start`."""
     count = len(start)
     merged = int(np.bitwise_or.reduce(start)) if count else 0
@@ -73,7 +76,7 @@ def pointer_map(start: NDArray[np.int64], size: NDArray[np.int64]) -> PointerMap
     return PointerMap(start, size, shift, tops, middles, cells)
 
 
-def _covered(start: NDArray[np.int64], size: NDArray[np.int64], blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _covered(start: NDArray[np.int64], size: Integers, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(64 KiB pages that blocks reach into behind that of their start, the block of each)."""
     page = start >> 16
     counts = ((start + size - 1) >> 16) - page

@@ -106,6 +106,8 @@ class References:
     def paths(self, node: int, most: int = 1) -> list[Path]:
         """The shortest ways from different roots, strong ones first; none where no root leads there."""
         out: list[Path] = []
+        if most == 1 and self._held[node] == _STRONG:  # no need to know who points to whom
+            return [Path(next(self.roots_of(node)), (node,))]
         for least in (_STRONG, _WEAK):
             first, sources = self._graph.referrers
             steps, ends = np.full(len(self._graph), -1, np.int32), np.empty(most, np.int64)

@@ -23,6 +23,7 @@ from heapdump.process.registers import Registers, read_context
 from heapdump.spans import Span, merged
 
 _WRITABLE, _GUARD = 0x04 | 0x08 | 0x40 | 0x80, 0x100
+_TOP = 1 << 48
 RootKind = Literal["stack", "module", "teb", "peb", "memory"]
 
 
@@ -63,7 +64,8 @@ class Roots:
 def find_roots(process: Process, usage: UsageMap, heaps: Sequence[Heap], walked: Iterable[int]) -> Roots:
     """Everything that can hold a block. `walked`: the indices of heaps whose blocks are known."""
     known = set(walked)
-    areas = [*_stacks(process), *_environment(process), *_memory(process, usage, heaps, known)]
+    found = [*_stacks(process), *_environment(process), *_memory(process, usage, heaps, known)]
+    areas = [area for area in found if 0 <= area.span.start < area.span.end <= _TOP]  # others are damage: nothing is there
     areas.sort(key=lambda area: (area.width, area.span))
     registers = tuple(_registers(process))
     return Roots(tuple(areas), registers, tuple(_missing(process, areas, registers, [h for h in heaps if h.index not in known])))

@@ -15,6 +15,7 @@ from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
 from heapdump.process.rtti import class_of_vtable
 from heapdump.process.vtables import are_vtables
+from heapdump.spans import Span
 
 SHAPES = (
     "not in the dump", "no bytes", "zeros", "one repeated byte", "counted string (BSTR)", "std::string-like", "std::wstring-like",
@@ -55,6 +56,9 @@ def shapes(process: Process, views: dict[int, View], table: BlockTable, rows: ND
         for first in range(0, len(mine), _BATCH):
             part = mine[first : first + _BATCH]
             out[part] = shapers[views[heap].arch].of(rows[part], by_class=by_class)
+            if len(part) == _BATCH:  # of so many blocks the file's pages need not all stay
+                low, high = table.entry[rows[part[[0, -1]]]].tolist()
+                process.space.forget(Span(low, max(low, high)))
     numbers, values = dense(out)
     names = list(labels)
     return Shaped(numbers, [names[value] for value in values], [labels[names[value]][1] for value in values])

@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.pointer_map import PointerMap
+from heapdump.analyses.pointer_map import Integers, PointerMap
 from heapdump.kernels import run
 from heapdump.kernels.pointers import resolve, sweep
 from heapdump.memory.space import AddressSpace
@@ -54,10 +54,10 @@ class Edges:
 
 @dataclass(frozen=True)
 class Sources:
-    """Memory that may hold pointers of `width` bytes: `start`, `size` (n,) int64 in bytes, ascending by start."""
+    """Memory that may hold pointers of `width` bytes: `start`, `size` (n,) in bytes, ascending by start."""
 
     start: NDArray[np.int64]
-    size: NDArray[np.int64]
+    size: Integers
     width: int
 
 
@@ -74,7 +74,7 @@ class Sweeper:
     def edges(self, sources: Sources) -> Edges:
         """Every pointer in the sources."""
         if not len(sources.start) or not len(self._blocks.start):
-            return Edges(np.zeros(len(sources.start), np.int32), np.empty(0, np.int32), int(sources.size.sum()))
+            return Edges(np.zeros(len(sources.start), np.int32), np.empty(0, np.int32), int(sources.size.sum(dtype=np.int64)))
         found = [self._pass(sources, *one) for one in self._passes(sources.width)]
         if len(found) == 1:
             return found[0]
@@ -96,8 +96,10 @@ class Sweeper:
         delta = self._space.file_offsets - self._start - place
         columns = (self._start[ranges], self._end[ranges], delta[ranges])
         degree = np.zeros(len(sources.start), np.int32)
-        ends = np.cumsum(sources.size)
-        jobs = [(sources, ends, phase, words, columns, degree, low, high) for low, high in pairwise(_cuts(ends))]
+        total = int(sources.size.sum(dtype=np.int64))
+        cuts = np.unique(np.linspace(0, len(sources.start), min(total // _A_SHARE, len(sources.start)) + 2).astype(np.int64)).tolist()
+        work = total // sources.width // _WORDS_A_BLOCK
+        jobs = [(sources, work, phase, words, columns, degree, low, high) for low, high in pairwise(cuts)]
         if len(jobs) < 2 or self._threads < 2:
             parts = [self._part(*job) for job in jobs]
         else:
@@ -108,13 +110,12 @@ class Sweeper:
         return Edges(degree, np.concatenate([targets for targets, _ in parts]), held)
 
     def _part(
-        self, sources: Sources, ends: NDArray[np.int64], phase: int, words: NDArray[np.int64], columns: tuple[NDArray[np.int64], ...],
+        self, sources: Sources, work: int, phase: int, words: NDArray[np.int64], columns: tuple[NDArray[np.int64], ...],
         degree: NDArray[np.int32], i: int, until: int,
     ) -> tuple[NDArray[np.int32], int]:  # fmt: skip
-        """(the targets of the sources number `i` up to `until`, bytes of them in these ranges). `ends`: sums of sizes."""
+        """(the targets of the sources number `i` up to `until`, bytes of them in these ranges). `work`: of the whole pass, in blocks."""
         blocks, width, begin = self._blocks, sources.width, int(sources.start[i])
-        end, words_in = int(sources.start[until - 1] + sources.size[until - 1]), int(sources.size[i:until].sum()) // width
-        work = int(ends[-1]) // width // _WORDS_A_BLOCK
+        end, words_in = int(sources.start[until - 1] + sources.size[until - 1]), int(sources.size[i:until].sum(dtype=np.int64)) // width
         room = min(_ROOM, words_in + 1)
         values, owners, targets = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(room, np.int32)
         r, at, held, out = int(np.searchsorted(columns[1], begin, side="right")), 0, 0, []
@@ -130,9 +131,3 @@ class Sweeper:
         self._space.forget(Span(begin, end))
         return (np.concatenate(out) if len(out) > 1 else out[0]), held
 
-
-def _cuts(ends: NDArray[np.int64]) -> list[int]:
-    """Numbers of sources between which there are about `_A_SHARE` bytes each, from 0 to all. `ends`: sums of sizes."""
-    marks = np.searchsorted(ends, np.arange(_A_SHARE, int(ends[-1]), _A_SHARE))
-    cuts: list[int] = np.unique(np.concatenate([[0], marks, [len(ends)]])).tolist()
-    return cuts

@@ -44,9 +44,13 @@ class Options:
 
 @dataclass(frozen=True)
 class Asked:
-    """The question, the suppressions, what groups blocks, and what makes the JSON record of a group."""
+    """The question, the suppressions, what groups blocks, and what makes the JSON record of a group.
+
+    `filtered`: the question is about its rows only, else about all blocks.
+    """
 
     question: Question
+    filtered: bool
     suppressions: Suppressions
     group: Callable[[Question, Suppressions], Leaks]
     record: Callable[[LeakGroup], Record]
@@ -95,7 +99,7 @@ def emit_lost(request: Request, snapshot: Snapshot, asked: Asked, options: Optio
 
     graph = snapshot.sweep(unaligned=True) if options.unaligned else snapshot.graph
     reached = classify(graph) if options.unaligned else snapshot.reached
-    lost = find_lost(graph, reached, snapshot.walk.table, snapshot.stacks, asked.question, asked.suppressions, asked.group, as_lsan=options.as_lsan)
+    lost = find_lost(graph, reached, snapshot.walk.table, snapshot.stacks, asked.question, asked.suppressions, asked.group, filtered=asked.filtered, as_lsan=options.as_lsan)
     gaps = (*walk_gaps(snapshot), *missing_evidence(graph))
     if options.as_lsan:
         code = request.write(snapshot, _as_lsan(snapshot, lost, options), gaps)

@@ -77,6 +77,8 @@ def command(
     heapdump leaks crash.dmp --export flame -o flame.html
     heapdump leaks crash.dmp --export pprof -o heap.pb.gz     for go tool pprof
     """
+    import numpy as np
+
     from heapdump.analyses.blocks import Filter, select
     from heapdump.analyses.leaks import Question, find_leaks
 
@@ -87,7 +89,8 @@ def command(
     with request.open() as snapshot:
         span = text.parse_span(size, text.parse_size, 1) if size else None
         wanted = Filter(heap=text.parse_address(heap) if heap else None, size=span)
-        rows = select(snapshot.walk.table, snapshot.heaps, wanted)
+        filtered = heap is not None or size is not None
+        rows = np.empty(0, np.int64) if unreachable and not filtered else select(snapshot.walk.table, snapshot.heaps, wanted)
         key = "stack" if export else by or ("stack" if snapshot.stacks.are_recorded else "type")
         question = Question(
             cast("By", key), rows, text.parse_size(min_bytes), _regex("--focus", focus), _regex("--ignore", ignore), skip_module
@@ -99,7 +102,7 @@ def command(
             return find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules, snapshot.crt.blocks)
 
         if options is not None:
-            return emit_lost(request, snapshot, Asked(question, rules, found, lambda one: _record(snapshot, one)), options)
+            return emit_lost(request, snapshot, Asked(question, filtered, rules, found, lambda one: _record(snapshot, one)), options)
         leaks = found(question, rules)
         if export:
             return export_stacks(request, snapshot, leaks, export, by_blocks=weight == "blocks")

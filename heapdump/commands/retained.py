@@ -151,7 +151,7 @@ def _grouped(tree: _Tree, by: By, top: int, gaps: tuple[str, ...]) -> Answer:
 
     held = np.sort(tree.tree.order[1:].astype(np.int64))
     order = np.argsort(tree.graph.rows[held], kind="stable")
-    found = tree.group(tree.graph.rows[held][order], by)
+    found = tree.group(tree.graph.rows[held][order].astype(np.int64), by)
     values = {one.group.value: i for i, one in enumerate(found.groups)}
     numbers = np.full(len(tree.graph), -1, np.int32)
     lookup = np.full(max(values, default=-1) + 1, -1, np.int32)

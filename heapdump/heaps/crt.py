@@ -74,8 +74,7 @@ class CrtReader:
         return CrtBlocks(*(getattr(found, name)[order] for name in CrtBlocks.__slots__))
 
     def _of(self, heap: int, header: Header, rows: NDArray[np.int64]) -> CrtBlocks:
-        space = self._spaces[heap]
-        table = self._table
+        space, table = self._spaces[heap], self._table
         sizes = table.units[rows].astype(np.int64) * 8 - table.spare[rows]
         room = sizes >= header.bytes + _GUARD_BYTES
         rows, sizes = rows[room], sizes[room]

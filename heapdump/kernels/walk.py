@@ -138,11 +138,3 @@ def trace(first: Any, sources: Any, node: int, held: Any, least: int, steps: Any
                 queue[tail] = source
                 tail += 1
     return count
-
-
-def tally(state: Any, rows: Any, units: Any, spare: Any, counts: Any, totals: Any) -> None:
-    """Adds each node to `counts[state]`, and its bytes, which its row of the block table tells, to `totals[state]`."""
-    for node in range(len(state)):
-        row = rows[node]
-        counts[state[node]] += 1
-        totals[state[node]] += int(units[row]) * 8 - int(spare[row])

@@ -20,10 +20,10 @@ class Measured:
     peak_bytes: int
 
 
-def measure(arguments: list[str]) -> Measured:
+def measure(arguments: list[str], runs: int = _RUNS) -> Measured:
     """Runs a command line some times, each in a fresh process."""
     seconds, peaks = [], []
-    for _ in range(_RUNS):
+    for _ in range(runs):
         start = time.perf_counter()
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         _, status, usage = os.wait4(process.pid, 0)
