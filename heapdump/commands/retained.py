@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from heapdump.commands._blocks import walk_gaps
+from heapdump.commands._holding import finder_of, group_rows
 from heapdump.commands._shared import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -16,12 +17,9 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
-    from numpy.typing import NDArray
-
     from heapdump.analyses.graph import PointerGraph
     from heapdump.analyses.hoards import Finder, Hoard
-    from heapdump.analyses.leaks import By, LeakGroup, Leaks
+    from heapdump.analyses.leaks import By, LeakGroup
     from heapdump.analyses.references import References
     from heapdump.analyses.retained import Retained
     from heapdump.session import Snapshot
@@ -40,24 +38,10 @@ class _Tree:
     tree: Retained
     references: References
 
-    def group(self, rows: NDArray[np.int64], by: By | None = None) -> Leaks:
-        """Rows by allocation stack where stacks are recorded, else by type."""
-        from heapdump.analyses.leaks import Question, find_leaks
-        from heapdump.analyses.suppressions import Suppressions
-
-        snapshot, request = self.snapshot, self.request
-        question = Question(by or ("stack" if snapshot.stacks.are_recorded else "type"), rows)
-        namer = snapshot.namer(request.image_path, request.symbol_path)
-        return find_leaks(
-            snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, Suppressions(), snapshot.crt.blocks
-        )
-
     @property
     def finder(self) -> Finder:
         """What suspects are found with."""
-        from heapdump.analyses.hoards import Finder
-
-        return Finder(self.graph, self.tree, self.references, self.group, lambda rows: self.group(rows, "type"))
+        return finder_of(self.request, self.snapshot)
 
     def record(self, node: int) -> Record:
         """A block and what it retains."""
@@ -151,7 +135,7 @@ def _grouped(tree: _Tree, by: By, top: int, gaps: tuple[str, ...]) -> Answer:
 
     held = np.sort(tree.tree.order[1:].astype(np.int64))
     order = np.argsort(tree.graph.rows[held], kind="stable")
-    found = tree.group(tree.graph.rows[held][order].astype(np.int64), by)
+    found = group_rows(tree.request, tree.snapshot, tree.graph.rows[held][order].astype(np.int64), by)
     values = {one.group.value: i for i, one in enumerate(found.groups)}
     numbers = np.full(len(tree.graph), -1, np.int32)
     lookup = np.full(max(values, default=-1) + 1, -1, np.int32)
