@@ -40,7 +40,9 @@ def cli(dump: Path | None) -> None:
 
     \b
     heapdump summary crash.dmp        where the memory of the process went
-    heapdump heaps crash.dmp          every heap: segments, large blocks, what Windows counted
+    heapdump triage crash.dmp         one page on what happened
+    heapdump check crash.dmp          what broke the heap
+    heapdump leaks crash.dmp          who allocated what is busy
     heapdump info crash.dmp           what this dump can and cannot answer
 
     Without a dump named: $HEAPDUMP_DUMP, else the only dump in the current folder.

@@ -45,7 +45,7 @@ def command(
     request: Request, heap: str | None, state: str, kind: str | None, size: str | None, at: str | None,
     internal: bool, containing: str | None, stat: bool,
 ) -> int:  # fmt: skip
-    """Every block of every NT heap, or those that match.
+    """Every block of every heap, or those that match.
 
     \b
     heapdump blocks crash.dmp --heap 0x29fb0000 --size 4K..64K --sort size --reverse
