@@ -175,13 +175,8 @@ class NtHeapBuilder:
             units = nt_heap_modern.header_units(self._layout, self._plan.build, self._plan.flags)
             self._append("header", units)
         if self._classic or not first:
-            size = (
-                (0x3C if self.arch == "x86" else 0x68)
-                if self._classic
-                else 0x70
-                if self.arch == "x64"
-                else 0x40
-            )
+            old, new = (0x3C, 0x40) if self.arch == "x86" else (0x68, 0x70)
+            size = old if self._classic else new
             self._append("header", -(-size // self._granule))
 
     def _append(self, kind: EntryKind, units: int, requested: int = 0, content: bytes = b"") -> Entry:
