@@ -25,7 +25,7 @@ _MOST_MEMBERS = 8
 _RULER = "-" * 53
 _MEANINGS = {
     "direct": "nothing points to them", "indirect": "only leaked blocks point to them",
-    "possible": "only pointers to their inside, or memory that may be forgotten itself, lead to them",
+    "possible": "only pointers inside, or unowned memory",
     "reachable": "still held by the program",
 }  # fmt: skip
 
