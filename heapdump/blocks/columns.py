@@ -69,7 +69,7 @@ class BlockColumns:
             return
         order = np.argsort(rows.entry, kind="stable")
         for column in rows.columns():
-            column[:] = column[order]
+            column[:] = np.take(column, order, mode="clip")  # without a check of each index: half the time
 
     def ends_before(self, other: BlockColumns) -> bool:
         """True when the last row's entry is not behind the other's first; both are sorted."""
