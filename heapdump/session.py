@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from heapdump.analyses.usage import UsageMap
     from heapdump.analyses.verdict import Verdict
     from heapdump.blocks.damage import Damage
-    from heapdump.blocks.findings import Finding
     from heapdump.blocks.free_lists import FreeLists
     from heapdump.blocks.page_nodes import PageNodes
     from heapdump.blocks.records import Heap
@@ -136,10 +135,7 @@ class Snapshot:
         from heapdump.analyses.reports import REPORTED
         from heapdump.analyses.verdict import verdict
 
-        def examine() -> list[Finding]:
-            return [problem.finding for problem in self.problems if problem.finding.kind not in REPORTED]
-
-        return verdict(heaps, self.walk, examine)
+        return verdict(heaps, self.walk, lambda: [problem.finding for problem in self.problems if problem.finding.kind not in REPORTED])
 
     def page_wounds(self, heap: Heap, block: Block) -> tuple[Wound, ...]:
         """What is damaged around a block of a page heap: stamps, fills."""

@@ -12,6 +12,7 @@ from heapdump.blocks.walk import Walk
 from heapdump.dump.lists import RANGE
 from heapdump.memory.space import AddressSpace
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.nothing import Nothing
 
 
 def test_subsegments_are_counted_by_the_carriers_of_a_bucket(open_built):
@@ -55,16 +56,3 @@ def test_the_last_slots_bytes_behind_it_are_its_own():
     assert (found.block.entry, found.relation, found.offset) == (0x10E0, "user", 0x12)
     found = locate(table, space, 0x1108)
     assert found.block is not None and found.block.is_internal and found.relation == "header"
-
-
-class Nothing:
-    file_bytes = 0
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        return b""
-
-    def view_at(self, offset: int, size: int) -> memoryview:
-        return memoryview(b"")
-
-    def forget(self, offset: int, size: int) -> None:
-        raise AssertionError

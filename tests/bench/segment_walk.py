@@ -7,18 +7,16 @@ Half of its segments hold LFH slots, half VS chunks. Blocks a second after compi
 from __future__ import annotations
 
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import heapdump
 from heapdump.heaps.walk import walk_heaps
+from tests.bench.processes import best
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 
 BASE = 0x20000000000
-_RUNS = 5
 _MiB = 1 << 20
 
 
@@ -49,21 +47,13 @@ def main() -> None:
             process, heaps = snapshot.process, snapshot.heaps
 
             def walk() -> int:
+                """Once; its rows."""
                 return len(walk_heaps(process, heaps, lambda done, total: None, 1).table)
 
             rows = walk()  # compiles
             words = np.memmap(path, np.uint8, "r")[: size // 8 * 8].view(np.uint64)
-            base, seconds = _best(words.sum), _best(walk)
+            base, seconds = best(words.sum), best(walk)
     print(f"{rows:,} rows in {size / 1e6:,.0f} MB: {seconds:.2f} s, {rows / seconds / 1e6:.1f} M blocks/s, {seconds / base:.1f} x numpy.sum")
-
-
-def _best(work: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(_RUNS):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 if __name__ == "__main__":

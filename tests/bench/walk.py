@@ -11,7 +11,6 @@ import multiprocessing
 import os
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -23,10 +22,9 @@ from numpy.typing import NDArray
 import heapdump
 from heapdump.heaps.walk import walk_heaps
 from tests.bench.big_heap import write_big_dump
-from tests.bench.processes import TOOL, measure
+from tests.bench.processes import TOOL, best, measure
 
 T = TypeVar("T")
-_RUNS = 7
 _SEGMENTS = {"1 MB segments": 1 << 20, "15.9 MB segments": 254 << 16}  # an entry's segment number has one byte
 
 
@@ -58,9 +56,9 @@ def _walks(name: str, dump: Path) -> int:
         process, heaps = snapshot.process, snapshot.heaps
         blocks = len(walk_heaps(process, heaps, lambda done, total: None).table)  # compiles
         words = np.memmap(dump, np.uint8, "r")[: dump.stat().st_size // 8 * 8].view(np.uint64)
-        base = _best(lambda: words.sum())
-        both = _best(lambda: _on_two_threads(words))
-        one, two = (_best(lambda threads=threads: walk_heaps(process, heaps, lambda done, total: None, threads)) for threads in (1, 2))
+        base = best(lambda: words.sum())
+        both = best(lambda: _on_two_threads(words))
+        one, two = (best(lambda threads=threads: walk_heaps(process, heaps, lambda done, total: None, threads)) for threads in (1, 2))
     print(f"\n{name}: {blocks:,} rows in {dump.stat().st_size / 1e6:,.0f} MB")
     print(f"{'':24}{'seconds':>10}{'M blocks/s':>12}{'x numpy.sum':>13}")
     rows = (("numpy.sum", base), ("numpy.sum, two threads", both), ("walk, one thread", one), ("walk, two threads", two))
@@ -75,15 +73,6 @@ def _on_two_threads(words: NDArray[np.uint64]) -> None:
     middle = len(words) // 2
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(np.sum, (words[:middle], words[middle:])))
-
-
-def _best(work: Callable[[], object]) -> float:
-    seconds = []
-    for _ in range(_RUNS):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
 
 
 def _commands(dump: Path, blocks: int) -> None:

@@ -13,6 +13,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.table import BlockKind, BlockTable, tag
 from heapdump.dump.lists import RANGE
 from heapdump.memory.space import AddressSpace
+from tests.nothing import Nothing
 
 BASE, SIZE = 0x10000000, 32
 
@@ -47,18 +48,3 @@ def test_no_look_up_makes_a_column_of_the_whole_table(monkeypatch: pytest.Monkey
     found = locate(table, AddressSpace(Nothing(), np.empty(0, RANGE), 8), BASE + 2 * SIZE + 16)
     assert [block.row for block in found.neighbours] == [0, 3]
     assert [block and block.row for block in _beside(table, BASE + 4 * SIZE)] == [3, 5]
-
-
-class Nothing:
-    """A file without bytes."""
-
-    file_bytes = 0
-
-    def read_at(self, offset: int, size: int) -> bytes:
-        return b""
-
-    def view_at(self, offset: int, size: int) -> memoryview:
-        return memoryview(b"")
-
-    def forget(self, offset: int, size: int) -> None:
-        return None

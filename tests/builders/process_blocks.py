@@ -93,6 +93,7 @@ def write_parameters(image: MemoryImage, at: int, exe: str, command_line: str) -
     tail = at + 0x480
 
     def put(field: int, text: str) -> None:
+        """Write a UNICODE_STRING at a field and its text behind what is there."""
         nonlocal tail
         data = text.encode("utf-16-le")
         image.u16(at + field, len(data))
