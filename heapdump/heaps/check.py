@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 
 from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import Finding
@@ -12,6 +13,7 @@ from heapdump.blocks.walk import Walk
 from heapdump.heaps import checks
 from heapdump.heaps.walked import CheckJob
 from heapdump.memory import limits
+from heapdump.process.heap_calls import inside_heap_functions
 from heapdump.process.model import Process, View
 
 
@@ -21,13 +23,15 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     of_walk = defaultdict[int, list[Finding]](list)
     for finding in walk.findings:
         of_walk[finding.heap].append(finding)
+    inside = {view.arch: cache(partial(_inside_words, process, view)) for view in process.views}
     for heap in heaps:
         view = next(view for view in process.views if view.arch == heap.view)
         known = [*heap.findings, *of_walk[heap.address]]
         findings += known
         examine = checks().get(heap.kind)
         if examine is not None and heap.index in walk.counts:
-            job = CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], lock_words(view, heap), bool(known))
+            changing = partial(_changing, view, heap, inside[view.arch])
+            job = CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], changing, bool(known))
             examine(job)
             findings += job.findings[: limits.MAX_FINDINGS]
             if len(job.findings) > limits.MAX_FINDINGS:
@@ -36,6 +40,16 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
         if heap.kind is not HeapKind.NT or (heap.index in walk.counts and job.guards):
             guarded.append(heap.index)
     return Damage(tuple(findings), tuple(gaps), tuple(guarded))
+
+
+def _changing(view: View, heap: Heap, inside: Callable[[], str]) -> str:
+    return lock_words(view, heap) or inside()
+
+
+def _inside_words(process: Process, view: View) -> str:
+    found = [f"thread {thread.id:#x} is inside {name}" for thread, name in inside_heap_functions(process, view)]
+    more = f" ({len(found) - 1:,} more are in such functions)" if len(found) > 1 else ""
+    return f"{found[0]}{more}, which may be changing it" if found else ""
 
 
 def lock_words(view: View, heap: Heap) -> str:

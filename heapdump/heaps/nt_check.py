@@ -1,7 +1,6 @@
 """What the walk of an NT heap does not look at: bytes of headers that sizes do not need, fills, free lists.
 
-In: the walked rows. Out: findings. What a thread may be changing at the moment of the dump is a warning while the heap's
-lock is held.
+In: the walked rows. Out: findings. Lists and counts that contradict are a warning while somebody may be changing the heap.
 """
 
 from __future__ import annotations
@@ -175,15 +174,23 @@ def _membership(job: CheckJob, generation: Generation, lists: FreeLists) -> Iter
     if not lists.is_whole or generation.is_old:
         return
     free = _free_entries(job, generation)
-    severity: Severity = "warning" if job.locked else "error"
-    why = f"; {job.locked}" if job.locked else ""
+    linked, unlinked = np.setdiff1d(lists.entry, free)[:_MOST].tolist(), np.setdiff1d(free, lists.entry)[:_MOST].tolist()
+    if not linked and not unlinked:
+        return
+    severity, why = _severity(job)
     heap, granule = job.heap.address, generation.granule
-    for entry in np.setdiff1d(lists.entry, free)[:_MOST].tolist():
+    for entry in linked:
         message = f"heap {heap:#x}: the free list links {entry + granule:#x}, which is no free block{why}"
         yield Finding("free_list", severity, heap, entry + granule, 2 * job.view.pointer_bytes, message, "a free block", "none")
-    for entry in np.setdiff1d(free, lists.entry)[:_MOST].tolist():
+    for entry in unlinked:
         message = f"heap {heap:#x}: the free block at {entry:#x} is on no free list{why}"
         yield Finding("free_list", severity, heap, entry + granule, 2 * job.view.pointer_bytes, message, "linked", "not linked")
+
+
+def _severity(job: CheckJob) -> tuple[Severity, str]:
+    """Of what contradicts for a while in a heap that is being changed, and the reason."""
+    why = job.changing()
+    return ("warning", f"; {why}") if why else ("error", "")
 
 
 _COUNTERS: dict[str, tuple[FindingKind, str, str]] = {
@@ -204,9 +211,8 @@ def _counters(job: CheckJob, generation: Generation) -> Iterator[Finding]:
         place = job.heap.address + generation.layout[struct].offset(member)
         if struct == "_HEAP_COUNTERS":
             place += generation.layout["_HEAP"].offset("Counters")
-        severity: Severity = "warning" if job.locked else "error"
-        message = f"heap {job.heap.address:#x}: {member} is {check.stated:,}, the walk counts {check.walked:,} ({check.what})"
-        message += f"; {job.locked}" if job.locked else ""
+        severity, why = _severity(job)
+        message = f"heap {job.heap.address:#x}: {member} is {check.stated:,}, the walk counts {check.walked:,} ({check.what}){why}"
         yield Finding(kind, severity, job.heap.address, place, job.view.pointer_bytes, message, f"{check.walked:,}", f"{check.stated:,}")
 
 

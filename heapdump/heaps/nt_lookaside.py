@@ -59,11 +59,7 @@ def check_lookasides(job: CheckJob, generation: Generation) -> Iterator[Finding]
         wrong.add(link.number)
         wanted = f"a busy block of {link.number * generation.granule} bytes" if link.left > 0 else "0, the end of the list"
         message = f"heap {job.heap.address:#x}: lookaside list {link.number} is broken at {link.place:#x}: {why}"
-        message += f"; {job.locked}" if job.locked else ""
-        yield Finding(
-            "free_list", "warning" if job.locked else "error", job.heap.address, link.place, job.view.pointer_bytes, message,
-            wanted, f"{link.node:#x}",
-        )  # fmt: skip
+        yield Finding("free_list", "error", job.heap.address, link.place, job.view.pointer_bytes, message, wanted, f"{link.node:#x}")
 
 
 def _what_is_wrong(job: CheckJob, generation: Generation, link: _Link) -> str:

@@ -85,8 +85,9 @@ class Job:
 class CheckJob:
     """One walked heap of `heaps` to check: what is found goes to `findings`, what could not be checked to `gaps`.
 
-    `table`: all rows; `count`: of this heap; `locked`: who holds its lock, in words, "" nobody; `has_damage`: the walk
-    found some. `guards`: blocks that may be the CRT's, by the guard where its debug header ends.
+    `table`: all rows; `count`: of this heap; `changing`: who may be changing it at this moment, in words, "" nobody: asked
+    when something contradicts that contradicts for a while during a change; `has_damage`: the walk found some. `guards`:
+    blocks that may be the CRT's, by the guard where its debug header ends.
     """
 
     process: Process
@@ -95,7 +96,7 @@ class CheckJob:
     heaps: Sequence[Heap]
     table: BlockTable
     count: HeapCount
-    locked: str
+    changing: Callable[[], str]
     has_damage: bool
     findings: list[Finding] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)

@@ -14,6 +14,7 @@ from tests.builders import BuiltDump, ProcessBuilder
 from tests.builders.page_heap import PageHeapBuilder
 from tests.heaps.plans import ACTIONS, FIXED, GENERATIONS, REPRESENTATIVES, Generation, heap_of, process_of
 from tests.patching import poke, position, with_ranges, without_memory, word
+from tests.process.test_symbols import EXPORT_AT, directories, sections, tables
 
 TEN = Generation("x64", 19041)
 BUSY = [("busy", 40 + 24 * i) for i in range(60)] + [("free", 20), ("busy", 90), ("free", 40), ("busy", 9), ("virtual", 0x100000)]
@@ -141,6 +142,22 @@ def test_a_held_lock_turns_contradicting_counters_into_a_warning(open_built):
         (problem,) = snapshot.problems
         assert problem.finding.severity == "warning"
         assert "its lock is held by thread 0x1234" in problem.finding.message
+
+
+@pytest.mark.parametrize(("at", "severity"), [(0x2110, "warning"), (0x2010, "error")], ids=["RtlFreeHeap", "alloc"])
+def test_a_thread_inside_a_heap_function_turns_contradicting_counters_into_a_warning(open_built, at, severity):
+    process = process_of(TEN, heap_of(TEN, BUSY).build())
+    ntdll = process.plan.ntdll
+    process.thread(0x77, registers={"rip": ntdll + at})
+    process.memory(ntdll + EXPORT_AT, sections().replace(b"release".ljust(12, b"\0"), b"RtlFreeHeap\0"))
+    built = poke(process.build(), (ntdll + directories("x64"), tables("x64")))
+    with open_built(built) as snapshot:
+        assert not snapshot.problems
+        layout = next(layout for layout in snapshot.process.views[0].layouts if layout.name == snapshot.heaps[0].layout)
+    with open_built(poke(built, (TEN.base + layout["_HEAP"].offset("TotalFreeSize"), word(7, 2)))) as snapshot:
+        (problem,) = snapshot.problems
+        assert problem.finding.severity == severity
+        assert ("thread 0x77 is inside RtlFreeHeap, which may be changing it" in problem.finding.message) is (severity == "warning")
 
 
 @pytest.mark.hostile
