@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.heads import HEAD_BYTES, Heads, room_at
-from heapdump.blocks.table import BlockTable
 from heapdump.process.model import View
 
 Mask = NDArray[np.bool_]
@@ -40,7 +39,7 @@ def is_bstr(view: View, heads: Heads) -> Mask:
     return mask
 
 
-def is_string(view: View, table: BlockTable, heads: Heads, width: int) -> Mask:
+def is_string(view: View, heads: Heads, width: int) -> Mask:
     """std::string for a `width` of 1, std::wstring of 2; (n,) bool. An empty one that holds its text itself is not told."""
     mask = np.zeros(len(heads.size), bool)
     pointer, held = view.pointer_bytes, HEAD_BYTES // width - 1
@@ -54,13 +53,13 @@ def is_string(view: View, table: BlockTable, heads: Heads, width: int) -> Mask:
     mask[some[inside]] = _is_text(units[some[inside]], size[inside].astype(np.int64), is_known)
     outside = np.flatnonzero((capacity > held) & (size <= capacity) & (capacity < 1 << 48))
     text = heads.words[0][some[outside]]
-    fits = _is_room_for(view, table, text, (capacity[outside] + np.uint64(1)) * np.uint64(width))
+    fits = _is_room_for(view, heads, some[outside], (capacity[outside] + np.uint64(1)) * np.uint64(width))
     outside, text = outside[fits], text[fits]
     mask[some[outside]] = _ends(view, text, size[outside] * np.uint64(width), width)
     return mask
 
 
-def is_vector(view: View, table: BlockTable, heads: Heads) -> Mask:
+def is_vector(view: View, heads: Heads) -> Mask:
     """std::vector: begin ≤ end ≤ end of capacity, from one block's start to its end; (n,) bool. Never an empty one."""
     mask = np.zeros(len(heads.size), bool)
     begin, end = heads.words
@@ -69,12 +68,13 @@ def is_vector(view: View, table: BlockTable, heads: Heads) -> Mask:
     top, _ = view.space.gather(heads.address[some] + np.uint64(2 * view.pointer_bytes), view.pointer_bytes)
     good = (end[some] <= top) & (begin[some] < top)
     some, top = some[good], top[good]
-    mask[some] = _is_room_for(view, table, begin[some], top - begin[some])
+    mask[some] = _is_room_for(view, heads, some, top - begin[some])
     return mask
 
 
-def _is_room_for(view: View, table: BlockTable, at: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> Mask:
-    least, most = room_at(view, table, at)
+def _is_room_for(view: View, heads: Heads, some: NDArray[np.int64], wanted: NDArray[np.uint64]) -> Mask:
+    """Whether the first pointer of some of the blocks leads to memory that was made for so many bytes."""
+    least, most = room_at(view, heads.table, heads.words[0][some], heads.row_below[some])
     good: Mask = (most > 0) & (least <= wanted) & (wanted <= most)
     return good
 

@@ -14,10 +14,11 @@ from heapdump.analyses.stacks import Stacks
 from heapdump.analyses.suppressions import Rule, Suppressions
 from heapdump.analyses.unreachable import Reach, Reached, classify, without_firsts
 from heapdump.blocks.table import BlockTable
+from heapdump.kernels import run
+from heapdump.kernels.grouping import add_up
 from heapdump.words import plural
 
 _MOST_RUNS = 8
-_BATCH = 1 << 18
 LEAKED = (Reach.DIRECT, Reach.INDIRECT)
 REPORTED = (*LEAKED, Reach.POSSIBLE)
 Group = Callable[[Question, Suppressions], Leaks]
@@ -99,11 +100,7 @@ def find_lost(
 def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) -> dict[Reach, Sum]:
     """Blocks and requested bytes of each kind."""
     counts, totals = np.zeros(len(Reach) + 1, np.int64), np.zeros(len(Reach) + 1, np.int64)
-    for first in range(0, len(rows), _BATCH):
-        part, kinds = rows[first : first + _BATCH], state[first : first + _BATCH]
-        sizes = table.units[part].astype(np.int64) * 8 - table.spare[part]
-        counts += np.bincount(kinds, minlength=len(counts))
-        totals += np.bincount(kinds, weights=sizes, minlength=len(totals)).astype(np.int64)  # exact below 2^53
+    run(add_up, len(rows), state, rows, table.units, table.spare, counts, totals)
     return {kind: Sum(int(counts[kind]), int(totals[kind])) for kind in Reach}
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.containers import is_bstr, is_string, is_vector
 from heapdump.analyses.groups import dense
-from heapdump.analyses.heads import HEAD_BYTES, Heads, heads_of, starts_block
+from heapdump.analyses.heads import HEAD_BYTES, Heads, heads_of, rows_below, starts_block
 from heapdump.blocks.records import Heap, Trust
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
@@ -81,25 +81,31 @@ class _Shaper:
     def of(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
         """(n,) uint64: the number of each row's shape, or of its class."""
         heads = heads_of(self._view, self._table, rows)
-        out = self._shape(heads)
+        out = np.full(len(rows), _ZEROS, np.uint64)
+        first, second = heads.raw.view(np.uint64).T
+        some = np.flatnonzero((first | second) != 0)
+        if len(some):
+            part = heads.part(some) if len(some) < len(rows) else heads
+            shape = self._shape(part)
+            if by_class:
+                self._name_objects(shape, part)
+            out[some] = shape
         out[~heads.there] = _ABSENT
         out[heads.size == 0] = _EMPTY
-        if by_class:
-            self._name_objects(out, heads)
         return out
 
     def _shape(self, heads: Heads) -> NDArray[np.uint64]:
-        """Of several shapes the first of `in_order`."""
+        """Of several shapes of blocks that are not all zeros the first of `in_order`."""
         first, second = heads.words
         same = ((heads.raw == heads.raw[:, :1]) | (np.arange(HEAD_BYTES) >= heads.known[:, None])).all(axis=1)
         ascii_text, wide_text = _texts(heads)
-        points = starts_block(self._table, first)
+        points = starts_block(self._table, first, heads.row_below)
         both = points.copy()
-        both[points] = starts_block(self._table, second[points])
+        both[points] = starts_block(self._table, second[points], rows_below(self._table, second[points]))
         in_order = (
-            (same & (heads.raw[:, 0] == 0), _ZEROS), (same & (heads.known > 1), _FILL), (is_bstr(self._view, heads), _BSTR),
-            (is_string(self._view, self._table, heads, 1), _STRING), (is_string(self._view, self._table, heads, 2), _WSTRING),
-            (is_vector(self._view, self._table, heads), _VECTOR), (ascii_text, _ASCII), (wide_text, _UTF16),
+            (same & (heads.known > 1), _FILL), (is_bstr(self._view, heads), _BSTR),
+            (is_string(self._view, heads, 1), _STRING), (is_string(self._view, heads, 2), _WSTRING),
+            (is_vector(self._view, heads), _VECTOR), (ascii_text, _ASCII), (wide_text, _UTF16),
             (self._process.in_modules(first), _MODULE), (both, _POINTERS), (points, _POINTER), (first < 0x10000, _SMALL),
         )  # fmt: skip
         return np.select([mask for mask, _ in in_order], [np.uint64(n) for _, n in in_order], np.uint64(_OTHER))

@@ -13,7 +13,6 @@ from heapdump.blocks.walk import Walk
 from heapdump.heaps import checks
 from heapdump.heaps.walked import CheckJob
 from heapdump.memory import limits
-from heapdump.process.heap_calls import inside_heap_functions
 from heapdump.process.model import Process, View
 
 
@@ -47,6 +46,8 @@ def _changing(view: View, heap: Heap, inside: Callable[[], str]) -> str:
 
 
 def _inside_words(process: Process, view: View) -> str:
+    from heapdump.process.heap_calls import inside_heap_functions
+
     found = [f"thread {thread.id:#x} is inside {name}" for thread, name in inside_heap_functions(process, view)]
     more = f" ({len(found) - 1:,} more are in such functions)" if len(found) > 1 else ""
     return f"{found[0]}{more}, which may be changing it" if found else ""

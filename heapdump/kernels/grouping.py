@@ -24,6 +24,14 @@ def assign(values: Any, low: int, shift: int, table: Any, numbers: Any) -> int:
     return count
 
 
+def add_up(numbers: Any, rows: Any, units: Any, spare: Any, counts: Any, totals: Any) -> None:
+    """Adds 1 to `counts[number]` of each row of a block table, and its requested bytes to `totals[number]`."""
+    for i in range(len(rows)):
+        row, number = rows[i], numbers[i]
+        counts[number] += 1
+        totals[number] += units[row] * 8 - spare[row]
+
+
 def aggregate(
     rows: Any, numbers: Any, units: Any, spare: Any, heap: Any, heaps: int, most: int,
     counts: Any, totals: Any, smallest: Any, largest: Any, seen: Any, samples: Any,

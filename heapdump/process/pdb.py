@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from purepdb import PDB, PdbError
 
 from heapdump.dump.streams import PdbId
 from heapdump.process.images import is_plain
@@ -34,6 +33,8 @@ class Symbols:
         Raises:
             PdbError, OSError, ValueError, struct.error, IndexError: no PDB, or a damaged one.
         """
+        from purepdb import PDB
+
         with PDB.open(str(path)) as pdb:
             found = sorted((f.rva, f.code_size or 0, f.name) for f in pdb.functions() if f.rva is not None)
             records = pdb.lines()  # type: ignore[no-untyped-call]
@@ -85,8 +86,10 @@ class Symbols:
 def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> Symbols | None:
     """The symbols of the PDB with that GUID and age, or None; `notes` gets a line for one that cannot be used."""
     name = wanted.path.replace("\\", "/").rpartition("/")[2]
-    if not is_plain(name):
+    if not symbol_path or not is_plain(name):
         return None
+    from purepdb import PdbError
+
     for path in _candidates(symbol_path, name, f"{wanted.guid}{wanted.age:X}"):
         try:
             if not path.is_file():
@@ -102,6 +105,8 @@ def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> Symbols |
 
 def _is_wanted(path: Path, wanted: PdbId) -> bool:
     """The image's age is that of the last link; the PDB's own may be higher."""
+    from purepdb import PDB
+
     with PDB.open(str(path)) as pdb:
         info = pdb.info()
     return uuid.UUID(bytes_le=bytes(info.guid)).hex.upper() == wanted.guid.upper() and info.age >= wanted.age
