@@ -83,10 +83,13 @@ class Snapshot:
 
         return Index(self.dump.stamp, remarks=self.remarks)
 
-    def _kept(
+    def kept(
         self, name: str, read: Callable[[dict[str, NDArray[Any]] | None], T | None], make: Callable[[], T], write: Callable[[T], dict[str, NDArray[Any]]]
     ) -> T:
-        """What is kept beside the walk under a name; where it is not, it is made, and kept."""
+        """What is kept beside the walk under a name; where it is not, it is made, and kept.
+
+        `read` makes it of kept columns, None of none; `write` makes columns of it.
+        """
         table = self.walk.table  # first: it may prove damaged, and be walked again
         index = self._index if len(table) else None
         found = None if index is None else read(index.kept(name))
@@ -183,7 +186,7 @@ class Snapshot:
         """Which busy block points to which, and what roots point to. From the index where there is one."""
         from heapdump.analyses.graph import columns_of, from_columns
 
-        return self._kept("graph", lambda columns: from_columns(columns, self.roots), self.sweep, columns_of)
+        return self.kept("graph", lambda columns: from_columns(columns, self.roots), self.sweep, columns_of)
 
     def has_graph(self, most_bytes: int) -> bool:
         """True where the pointer graph is there already, kept or not, or made of no more than so many bytes of memory."""
@@ -210,14 +213,14 @@ class Snapshot:
         """How each block can be reached. From the index where there is one."""
         from heapdump.analyses.unreachable import classify, columns_of, from_columns
 
-        return self._kept("reach", from_columns, lambda: classify(self.graph), columns_of)
+        return self.kept("reach", from_columns, lambda: classify(self.graph), columns_of)
 
     @cached_property
     def retained(self) -> Retained:
         """What each block keeps alive. From the index where there is one."""
         from heapdump.analyses.retained import columns_of, from_columns, retained_of
 
-        return self._kept("retained", from_columns, lambda: retained_of(self.graph), columns_of)
+        return self.kept("retained", from_columns, lambda: retained_of(self.graph), columns_of)
 
     def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
         """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.graph import PointerGraph
 from heapdump.analyses.leaks import Leaks
-from heapdump.analyses.references import Path, References
+from heapdump.analyses.references import References
 from heapdump.analyses.retained import Retained
 from heapdump.analyses.structure import Structure, structure_of
 from heapdump.words import plural, short_size
@@ -37,16 +37,16 @@ _MANY = 1_000_000
 class Hoard:
     """A block (`node`) that keeps much alive, or a group of `count` blocks with a common `key`.
 
-    `bytes`, `blocks` retained, `share` of all that roots hold; `path` from a root; `pile`: where the memory piles up, the
-    node itself where it does; `structure` of what is below that, `content` what most of its elements look like, "" where
-    that says nothing.
+    `bytes`, `blocks` retained, `share` of all that roots hold; `root`: where from it is reached, "" from nowhere; `pile`:
+    where the memory piles up, the node itself where it does; `structure` of what is below that, `content` what most of
+    its elements look like, "" where that says nothing.
     """
 
     bytes: int
     blocks: int
     share: float
     node: int | None = None
-    path: Path | None = None
+    root: str = ""
     pile: int | None = None
     structure: Structure | None = None
     content: str = ""
@@ -77,7 +77,7 @@ class Finder:
             structure = replace(structure, shape=structure.shape.replace("array", "vector"))
         elements = below[graph.size[below] == structure.size]
         content = self._looks(elements[:: max(1, len(elements) // _SAMPLE)])
-        return Hoard(held, blocks, held / (tree.total or 1), node, path, pile, structure, content)
+        return Hoard(held, blocks, held / (tree.total or 1), node, path.root.root if path else "", pile, structure, content)
 
     def _looks(self, nodes: NDArray[np.int64]) -> str:
         """What most of the nodes look like, "" where that is nothing telling."""
@@ -133,8 +133,7 @@ def sentence(graph: PointerGraph, hoard: Hoard) -> str:
     amount = f"{short_size(hoard.bytes)} ({hoard.share:.0%}) in {plural(hoard.blocks, 'block')}"
     if hoard.node is None or hoard.structure is None:
         return f"{plural(hoard.count, 'block')} that no other block holds alone, all {hoard.key}, retain {amount}"
-    root = hoard.path.root if hoard.path else None
-    held = f", reached from {root.root}," if root else ""
+    held = f", reached from {hoard.root}," if hoard.root else ""
     text = f"one block at {graph.start[hoard.node]:#x}{held} retains {amount}"
     structure = hoard.structure
     if structure.elements > 1:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heapdump.analyses.graph import PointerGraph
-from heapdump.analyses.hoards import Finder, hoards, sentence
+from heapdump.analyses.hoards import Hoard, sentence
 from heapdump.analyses.lost import LEAKED, Sum, missing_evidence
 from heapdump.analyses.unreachable import Reach, Reached
+from heapdump.blocks.table import BlockTable
 from heapdump.words import plural, short_size
 
 
@@ -46,17 +46,16 @@ class Holding:
         return f"{plural(self.leaked.blocks, 'block')} with {short_size(self.leaked.bytes)} {seem}: {self.direct.blocks:,} lost directly"
 
 
-def holding_of(graph: PointerGraph, reached: Reached, sizes: NDArray[np.uint64], find: Callable[[], Finder]) -> Holding:
-    """`sizes`: requested bytes of every row of the block table. `find`: makes what suspects are found with."""
-    leaked, direct = (_sum(graph, reached, sizes, *kinds) for kinds in (LEAKED, (Reach.DIRECT,)))
-    found = find()
+def holding_of(graph: PointerGraph, reached: Reached, table: BlockTable, hoards: Sequence[Hoard]) -> Holding:
+    """`table`: of all blocks; `hoards`: the suspects, largest first."""
+    leaked, direct = (_sum(graph, reached, table, *kinds) for kinds in (LEAKED, (Reach.DIRECT,)))
     suspects = tuple(
         Suspect(sentence(graph, hoard), None if hoard.node is None else int(graph.start[hoard.node]), hoard.bytes, hoard.share)
-        for hoard in hoards(found)
+        for hoard in hoards
     )
     return Holding(leaked, direct, suspects, not missing_evidence(graph))
 
 
-def _sum(graph: PointerGraph, reached: Reached, sizes: NDArray[np.uint64], *kinds: Reach) -> Sum:
+def _sum(graph: PointerGraph, reached: Reached, table: BlockTable, *kinds: Reach) -> Sum:
     rows = graph.rows[reached.nodes(*kinds)]
-    return Sum(len(rows), int(sizes[rows].sum()))
+    return Sum(len(rows), int(table.units[rows].sum(dtype=np.int64)) * 8 - int(table.spare[rows].sum(dtype=np.int64)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,6 @@ from heapdump.words import plural
 
 _MOST_RUNS = 8
 LEAKED = (Reach.DIRECT, Reach.INDIRECT)
-REPORTED = (*LEAKED, Reach.POSSIBLE)
 Group = Callable[[Question, Suppressions], Leaks]
 """Groups blocks (see `leaks.find_leaks`)."""
 
@@ -35,27 +35,39 @@ class Sum:
 
 @dataclass(frozen=True, slots=True)
 class LostGroup:
-    """Blocks of one kind and one key. `rows` (n,) int64: the blocks, ascending by address."""
+    """Blocks of one kind and one key. `rows()` (n,) int64: the blocks, ascending by address; found when asked for."""
 
     kind: Reach
     found: LeakGroup
-    rows: NDArray[np.int64]
+    rows: Callable[[], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What of the answer is worth keeping: `sums` of every kind; `groups`, direct ones first, then by bytes.
+
+    `by`: their key; `missing`: why it is another one than asked for.
+    """
+
+    sums: dict[Reach, Sum]
+    groups: tuple[tuple[Reach, LeakGroup], ...]
+    by: str
+    missing: str
 
 
 @dataclass(frozen=True)
 class Lost:
     """`sums` of every kind; `groups`, direct ones first, then by bytes; `missing`: why they have another key than asked.
 
-    `rows` and `kinds` (n,) of all reported blocks, ascending by address; `cycles`: rows of each circle of leaked blocks
-    that nothing else holds. `suppressed`, `unused` rules of the suppressions.
+    `blocks()`: (rows, kinds), (n,) each, of all reported blocks, ascending by address; `cycles`: rows of each circle of
+    leaked blocks that nothing else holds. `suppressed`, `unused` rules of the suppressions.
     """
 
     sums: dict[Reach, Sum]
     groups: tuple[LostGroup, ...]
     by: str
     missing: str
-    rows: NDArray[np.int64]
-    kinds: NDArray[np.uint8]
+    blocks: Callable[[], tuple[NDArray[np.int64], NDArray[np.uint8]]]
     cycles: tuple[NDArray[np.int64], ...]
     suppressed: tuple[Rule, ...]
     unused: tuple[Rule, ...]
@@ -69,11 +81,12 @@ class Lost:
 
 def find_lost(
     graph: PointerGraph, before: Reached, table: BlockTable, stacks: Stacks, question: Question, suppressions: Suppressions,
-    group: Group, *, filtered: bool, as_lsan: bool,
+    group: Group, kept: Callable[[Callable[[], Report]], Report], *, filtered: bool, as_lsan: bool,
 ) -> Lost:  # fmt: skip
     """The report on all blocks, or when `filtered` on those of `question.rows`.
 
-    `before`: how they are reached when nothing is suppressed.
+    `before`: how they are reached when nothing is suppressed. `kept`: returns what it is given makes, or the same as it
+    was made before.
     """
     reached = _suppressed(graph, before, stacks, question, suppressions, group, as_lsan=as_lsan)
     state = reached.state
@@ -81,20 +94,35 @@ def find_lost(
         wanted = np.zeros(len(table), bool)
         wanted[question.rows] = True
         state = np.where(wanted[graph.rows], state, 0)
-    sums = _sums(state, graph.rows, table)
-    of_kind = {kind: graph.rows[state == kind].astype(np.int64) if sums[kind].blocks else np.empty(0, np.int64) for kind in REPORTED}
-    found = {kind: group(replace(question, rows=np.sort(of_kind[kind])), Suppressions()) for kind in REPORTED if len(of_kind[kind])}
-    order = (Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE)
-    groups = tuple(
-        LostGroup(kind, one, found[kind].rows[found[kind].values == one.group.value]) for kind in order if kind in found for one in found[kind].groups
-    )
-    reported = np.flatnonzero((state >= Reach.POSSIBLE) & (state <= Reach.DIRECT))
-    cycles = tuple(graph.rows[members].astype(np.int64) for members in reached.cycles if state[members].any())
-    first = next(iter(found.values()), None)
+
+    @cache
+    def found(kind: Reach) -> Leaks:
+        """The blocks of one kind in groups."""
+        return group(replace(question, rows=np.sort(graph.rows[state == kind]).astype(np.int64)), Suppressions())
+
+    def rows_of(kind: Reach, value: int) -> NDArray[np.int64]:
+        """The rows of one group."""
+        rows: NDArray[np.int64] = found(kind).rows[found(kind).values == value]
+        return rows
+
+    def blocks() -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+        """The rows and kinds of all reported blocks."""
+        reported = np.flatnonzero((state >= Reach.POSSIBLE) & (state <= Reach.DIRECT))
+        return graph.rows[reported].astype(np.int64), state[reported]
+
+    report = kept(lambda: _report(_sums(state, graph.rows, table), found, question.by))
     return Lost(
-        sums, groups, first.by if first else question.by, first.missing if first else "", graph.rows[reported].astype(np.int64), state[reported],
-        cycles, tuple(rule for rule in suppressions.rules if rule.count), tuple(rule for rule in suppressions.rules if not rule.matched),
+        report.sums, tuple(LostGroup(kind, one, partial(rows_of, kind, one.group.value)) for kind, one in report.groups), report.by, report.missing,
+        blocks, tuple(graph.rows[members].astype(np.int64) for members in reached.cycles if state[members].any()),
+        tuple(rule for rule in suppressions.rules if rule.count), tuple(rule for rule in suppressions.rules if not rule.matched),
     )  # fmt: skip
+
+
+def _report(sums: dict[Reach, Sum], found: Callable[[Reach], Leaks], by: str) -> Report:
+    kinds = [kind for kind in (Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE) if sums[kind].blocks]
+    first = found(kinds[0]) if kinds else None
+    groups = tuple((kind, one) for kind in kinds for one in found(kind).groups)
+    return Report(sums, groups, first.by if first else by, first.missing if first else "")
 
 
 def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) -> dict[Reach, Sum]:

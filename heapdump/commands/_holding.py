@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from heapdump.analyses.hoards import Finder
+    from heapdump.analyses.hoards import Finder, Hoard
     from heapdump.analyses.holding import Holding
     from heapdump.analyses.leaks import By, Leaks
     from heapdump.commands._shared import Request
@@ -39,10 +39,20 @@ def finder_of(request: Request, snapshot: Snapshot) -> Finder:
     )  # fmt: skip
 
 
+def hoards_of(request: Request, snapshot: Snapshot) -> tuple[Hoard, ...]:
+    """The leak suspects of the dominator tree. Kept with the index, but where files named by the user could name them."""
+    from heapdump.analyses.hoards import hoards
+    from heapdump.analyses.kept import hoards_of_columns, hoards_to_columns
+
+    if request.image_path or request.symbol_path:
+        return hoards(finder_of(request, snapshot))
+    return snapshot.kept("hoards", hoards_of_columns, lambda: hoards(finder_of(request, snapshot)), hoards_to_columns)
+
+
 def holding(request: Request, snapshot: Snapshot, most_bytes: int) -> Holding | None:
     """What is held and what is not; None where that would mean to sweep more than `most_bytes` of memory now."""
     from heapdump.analyses.holding import holding_of
 
     if not snapshot.has_graph(most_bytes):
         return None
-    return holding_of(snapshot.graph, snapshot.reached, snapshot.walk.table.size, lambda: finder_of(request, snapshot))
+    return holding_of(snapshot.graph, snapshot.reached, snapshot.walk.table, hoards_of(request, snapshot))

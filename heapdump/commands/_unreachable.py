@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,8 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from heapdump.analyses.leaks import LeakGroup, Leaks, Question
-    from heapdump.analyses.lost import Lost, LostGroup, Sum
+    from heapdump.analyses.lost import Lost, LostGroup, Report, Sum
     from heapdump.analyses.suppressions import Suppressions
+    from heapdump.blocks.table import Block
     from heapdump.session import Snapshot
 
 _MOST_MEMBERS = 8
@@ -99,7 +101,11 @@ def emit_lost(request: Request, snapshot: Snapshot, asked: Asked, options: Optio
 
     graph = snapshot.sweep(unaligned=True) if options.unaligned else snapshot.graph
     reached = classify(graph) if options.unaligned else snapshot.reached
-    lost = find_lost(graph, reached, snapshot.walk.table, snapshot.stacks, asked.question, asked.suppressions, asked.group, filtered=asked.filtered, as_lsan=options.as_lsan)
+    kept = partial(_kept, snapshot, asked, is_plain=not (options.unaligned or options.as_lsan))
+    lost = find_lost(
+        graph, reached, snapshot.walk.table, snapshot.stacks, asked.question, asked.suppressions, asked.group, kept,
+        filtered=asked.filtered, as_lsan=options.as_lsan,
+    )  # fmt: skip
     gaps = (*walk_gaps(snapshot), *missing_evidence(graph))
     if options.as_lsan:
         code = request.write(snapshot, _as_lsan(snapshot, lost, options), gaps)
@@ -107,6 +113,17 @@ def emit_lost(request: Request, snapshot: Snapshot, asked: Asked, options: Optio
         missing = (f"{lost.missing}; grouped by {lost.by} instead",) if lost.missing else ()
         code = request.emit(snapshot, _answer(request, snapshot, lost, (*gaps, *missing), options, asked.record))
     return options.exitcode if options.exitcode is not None and lost.leaked.blocks else code
+
+
+def _kept(snapshot: Snapshot, asked: Asked, make: Callable[[], Report], *, is_plain: bool) -> Report:
+    """The report on all blocks comes from the index, where its groups are not named by files that change."""
+    from heapdump.analyses.kept import report_of_columns, report_to_columns
+    from heapdump.analyses.leaks import BY_STACK
+
+    question = asked.question
+    if not is_plain or asked.filtered or asked.suppressions.rules or question.min_bytes or question.by in BY_STACK:
+        return make()
+    return snapshot.kept(f"unreachable-{question.by}", report_of_columns, make, report_to_columns)
 
 
 def _answer(
@@ -149,9 +166,14 @@ def _data(snapshot: Snapshot, lost: Lost, options: Options, groups: list[Record]
     if options.objects:
         data["objects"] = [
             {"address": hex(block.address), "size": block.size, "kind": Reach(kind).name.lower()}
-            for block, kind in zip(table.blocks(lost.rows), lost.kinds.tolist(), strict=True)
+            for block, kind in _blocks(snapshot, lost)
         ]
     return data
+
+
+def _blocks(snapshot: Snapshot, lost: Lost) -> Iterator[tuple[Block, int]]:
+    rows, kinds = lost.blocks()
+    return zip(snapshot.walk.table.blocks(rows), kinds.tolist(), strict=True)
 
 
 def _addresses(snapshot: Snapshot, rows: Any) -> list[str]:
@@ -212,8 +234,7 @@ def _cycles(request: Request, snapshot: Snapshot, lost: Lost) -> Iterator[list[t
 def _objects(snapshot: Snapshot, lost: Lost, request: Request) -> Iterator[Table[Any]]:
     from heapdump.analyses.unreachable import Reach
 
-    pairs = list(zip(snapshot.walk.table.blocks(lost.rows), lost.kinds.tolist(), strict=True))
-    shown, hidden = request.shown(pairs)
+    shown, hidden = request.shown(list(_blocks(snapshot, lost)))
     columns: tuple[Column[Any], ...] = (
         Column("Address", lambda pair: f"{pair[0].address:#x}", "what the program got", right=True),
         Column("Size", lambda pair: text.count(pair[0].size), "bytes it asked for", right=True),
@@ -257,5 +278,5 @@ def _leak(snapshot: Snapshot, one: LostGroup, *, with_objects: bool) -> Iterator
     yield "\n"
     if with_objects:
         yield "Objects leaked above:\n"
-        yield from (f"{block.address:#x} ({block.size} bytes)\n" for block in snapshot.walk.table.blocks(one.rows))
+        yield from (f"{block.address:#x} ({block.size} bytes)\n" for block in snapshot.walk.table.blocks(one.rows()))
         yield "\n"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from heapdump.commands._blocks import walk_gaps
-from heapdump.commands._holding import finder_of, group_rows
+from heapdump.commands._holding import finder_of, group_rows, hoards_of
 from heapdump.commands._shared import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -90,7 +90,7 @@ def _hoard(tree: _Tree, hoard: Hoard) -> Record:
     return {
         "text": sentence(graph, hoard),
         "address": None if hoard.node is None else hex(int(graph.start[hoard.node])),
-        "root": hoard.path.root.root if hoard.path else None,
+        "root": hoard.root or None,
         "accumulation_point": None if hoard.pile is None else hex(int(graph.start[hoard.pile])),
         "retained_bytes": hoard.bytes, "retained_blocks": hoard.blocks, "share": hoard.share,
         "shape": structure.shape or None if structure else None,
@@ -111,9 +111,7 @@ def _columns() -> tuple[Column[Record], ...]:
 
 
 def _all(tree: _Tree, top: int, gaps: tuple[str, ...]) -> Answer:
-    from heapdump.analyses.hoards import hoards
-
-    found = hoards(tree.finder)
+    found = hoards_of(tree.request, tree.snapshot)
     rows = [tree.record(node) for node in tree.tree.top(top).tolist()]
     total = {"bytes": tree.tree.total, "blocks": int(tree.tree.blocks[0])}
 

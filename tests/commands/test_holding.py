@@ -77,3 +77,33 @@ def test_without_the_memory_of_roots_nothing_is_called_lost(tmp_path, dump):
     found = json.loads(run("summary", str(path), "--json", "--no-cache"))["data"]["unreachable"]
     assert (found["blocks"], found["is_whole"]) == (1, False)
     assert "look unreachable, but part of what could hold them is not in this dump" in words(run("summary", str(path), "--no-cache"))
+
+
+ASKED = [("leaks", "--unreachable"), ("leaks", "--unreachable", "--group-by", "size"), ("retained",), ("summary",)]
+
+
+@pytest.mark.parametrize("question", ASKED, ids=" ".join)
+def test_a_second_question_finds_the_finished_answer(dump, monkeypatch, question):
+    monkeypatch.setenv("HEAPDUMP_CACHE", str(dump.parent / "cache"))
+    first, *options = question
+    plain = json.loads(run(first, str(dump), *options, "--json", "--no-cache"))
+    before = json.loads(run(first, str(dump), *options, "--json"))
+    for name in ("lost._sums", "lost._report", "hoards.Finder.hoard_of"):
+        monkeypatch.setattr(f"heapdump.analyses.{name}", never)
+    again = json.loads(run(first, str(dump), *options, "--json"))
+    assert again["data"] == before["data"] == plain["data"]
+    assert (again["complete"], again["notes"]) == (before["complete"], before["notes"])
+
+
+def never(*arguments, **options):
+    raise AssertionError("found again")
+
+
+def test_a_finished_answer_is_not_the_answer_to_another_question(dump, monkeypatch):
+    monkeypatch.setenv("HEAPDUMP_CACHE", str(dump.parent / "cache"))
+    run("leaks", str(dump), "--unreachable", "--json")
+    for options in (["--size", "90"], ["--min-bytes", "1M"], ["--lsan-compat"], ["--use-unaligned"]):
+        asked = ["leaks", str(dump), "--unreachable", *options]
+        assert run(*asked) == run(*asked, "--no-cache")
+    assert json.loads(run("leaks", str(dump), "--unreachable", "--size", "90", "--json"))["data"]["direct"]["blocks"] == 0
+    assert json.loads(run("leaks", str(dump), "--unreachable", "--report-objects", "--json"))["data"]["objects"]
