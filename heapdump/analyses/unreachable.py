@@ -18,6 +18,9 @@ from heapdump.analyses.graph import PointerGraph
 from heapdump.kernels import run
 from heapdump.kernels.walk import flood, heads, refer
 
+_BATCH = 1 << 12
+"""Edges that are followed at once."""
+
 
 class Reach(IntEnum):
     """How a block can be reached; the words of the JSON are these names in lower case. IGNORED: suppressed."""
@@ -59,7 +62,8 @@ def classify(graph: PointerGraph, ignored: NDArray[np.int64] | None = None, *, a
     queue[: len(roots)], later[: len(perhaps)] = roots, perhaps
     edges = (graph.first, graph.edges.targets)
     if count:
-        run(flood, count, *edges, queue, len(roots), later, len(perhaps), state)
+        batch = np.empty(max(_BATCH, int(graph.edges.degree.max())), np.int32)
+        run(flood, count, *edges, queue, len(roots), later, len(perhaps), batch, state)
     lost = np.flatnonzero(state == 0)
     run(refer, len(lost), *edges, lost, state, int(Reach.INDIRECT))
     direct = lost[state[lost] == 0]

@@ -8,47 +8,52 @@ from __future__ import annotations
 from typing import Any
 
 
-def flood(first: Any, targets: Any, queue: Any, tail: int, later: Any, waiting: int, state: Any) -> tuple[int, int]:
-    """Marks what can be reached from `queue[:tail]`, by pointers to starts alone 1, else 2.
+def flood(first: Any, targets: Any, stack: Any, tail: int, later: Any, waiting: int, batch: Any, state: Any) -> None:
+    """Marks what can be reached from `stack[:tail]`, by pointers to starts alone 1, else 2.
 
-    The queue's nodes have state 1; `later[:waiting]`, which only pointers to the inside or weak roots hold, 2. Nodes of
-    state 0 were not seen, those of other states are left alone. Both arrays have room for every node.
+    The stack's nodes have state 1; `later[:waiting]`, which only pointers to the inside or weak roots hold, 2. Nodes of
+    state 0 were not seen, those of other states are left alone. Both arrays have room for every node; `batch` is scratch,
+    with room for the edges of the node that has most.
 
-    Returns:
-        (nodes marked in `queue`, and how many of those have state 1).
+    Edges of several nodes are gathered before any is followed, so that the processor waits for memory once for all.
     """
-    head = 0
-    while head < tail:
-        node = queue[head]
-        head += 1
-        for e in range(first[node], first[node + 1]):
-            t = targets[e]
+    mark = 1
+    while tail > 0 or mark == 1:
+        if tail == 0:  # on to what else is held
+            mark = 2
+            for k in range(waiting):
+                if state[later[k]] == 2:
+                    stack[tail] = later[k]
+                    tail += 1
+            continue
+        bottom, total = tail, 0
+        while bottom > 0 and tail - bottom < 64:
+            node = stack[bottom - 1]
+            total += first[node + 1] - first[node]
+            if total > len(batch):
+                break
+            bottom -= 1
+        count = 0
+        for k in range(bottom, tail):
+            node = stack[k]
+            for e in range(first[node], first[node + 1]):
+                batch[count] = targets[e]
+                count += 1
+        tail = bottom
+        for k in range(count):
+            t = batch[k]
             if t < 0:
                 t = -1 - t
-                if state[t] == 0:
-                    state[t] = 2
-                    later[waiting] = t
-                    waiting += 1
-            elif state[t] == 0 or state[t] == 2:
-                state[t] = 1
-                queue[tail] = t
+                if mark == 1:
+                    if state[t] == 0:
+                        state[t] = 2
+                        later[waiting] = t
+                        waiting += 1
+                    continue
+            if state[t] == 0 or (state[t] == 2 and mark == 1):
+                state[t] = mark
+                stack[tail] = t
                 tail += 1
-    sure = tail
-    for k in range(waiting):
-        if state[later[k]] == 2:
-            queue[tail] = later[k]
-            tail += 1
-    while head < tail:
-        node = queue[head]
-        head += 1
-        for e in range(first[node], first[node + 1]):
-            t = targets[e]
-            t = t if t >= 0 else -1 - t
-            if state[t] == 0:
-                state[t] = 2
-                queue[tail] = t
-                tail += 1
-    return tail, sure
 
 
 def refer(first: Any, targets: Any, nodes: Any, state: Any, mark: int) -> None:
