@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +33,8 @@ SHAPES = (
 LIBRARY_SHAPES = (SHAPES[_BSTR], SHAPES[_STRING], SHAPES[_WSTRING], SHAPES[_VECTOR])
 """Those of Windows' and the C++ library's own types."""
 
-_BATCH = 1 << 18
+_BATCH = 1 << 17
+_MAX_THREADS, _WORTH_THREADS = 8, 4
 
 
 @dataclass(frozen=True)
@@ -49,16 +53,28 @@ def shapes(process: Process, views: dict[int, View], table: BlockTable, rows: ND
     """
     out = np.full(len(rows), _OTHER, np.uint64)
     labels = {name: (i, Trust.EXACT if i in (_ABSENT, _EMPTY) else Trust.GUESS) for i, name in enumerate(SHAPES)}
-    shapers = {view.arch: _Shaper(process, view, table, labels) for view in process.views}
+    naming = Lock()
+    shapers = {view.arch: _Shaper(process, view, table, labels, naming) for view in process.views}
     owners = table.heap[rows]
+    jobs = []
     for heap in np.unique(owners).tolist():
         mine = np.flatnonzero(owners == heap)
-        for first in range(0, len(mine), _BATCH):
-            part = mine[first : first + _BATCH]
-            out[part] = shapers[views[heap].arch].of(rows[part], by_class=by_class)
-            if len(part) == _BATCH:  # of so many blocks the file's pages need not all stay
-                low, high = table.entry[rows[part[[0, -1]]]].tolist()
-                process.space.forget(Span(low, max(low, high)))
+        jobs += [(shapers[views[heap].arch], mine[first : first + _BATCH]) for first in range(0, len(mine), _BATCH)]
+
+    def shape(job: tuple[_Shaper, NDArray[np.int64]]) -> None:
+        """Writes the numbers of some rows of one heap to `out`."""
+        shaper, part = job
+        out[part] = shaper.of(rows[part], by_class=by_class)
+        if len(part) == _BATCH:  # of so many blocks the file's pages need not all stay
+            low, high = table.entry[rows[part[[0, -1]]]].tolist()
+            process.space.forget(Span(low, max(low, high)))
+
+    if len(jobs) < _WORTH_THREADS:
+        for job in jobs:
+            shape(job)
+    else:
+        with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
+            list(pool.map(shape, jobs))
     numbers, values = dense(out)
     names = list(labels)
     return Shaped(numbers, [names[value] for value in values], [labels[names[value]][1] for value in values])
@@ -73,10 +89,12 @@ def view_by_heap(process: Process, heaps: tuple[Heap, ...]) -> dict[int, View]:
 class _Shaper:
     """Shapes of the blocks of one view."""
 
-    def __init__(self, process: Process, view: View, table: BlockTable, labels: dict[str, tuple[int, Trust]]) -> None:
+    def __init__(self, process: Process, view: View, table: BlockTable, labels: dict[str, tuple[int, Trust]], naming: Lock) -> None:
+        """`labels`: of all shapers, changed while `naming` is held."""
         self._process, self._view, self._table = process, view, table
         self._labels = labels  # label → its number and trust: the shapes, then the classes of all views
         self._known: dict[int, int] = {}
+        self._naming = naming
 
     def of(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
         """(n,) uint64: the number of each row's shape, or of its class."""
@@ -88,7 +106,8 @@ class _Shaper:
             part = heads.part(some) if len(some) < len(rows) else heads
             shape = self._shape(part)
             if by_class:
-                self._name_objects(shape, part)
+                with self._naming:
+                    self._name_objects(shape, part)
             out[some] = shape
         out[~heads.there] = _ABSENT
         out[heads.size == 0] = _EMPTY

@@ -160,6 +160,14 @@ def test_what_only_comes_near_is_none(open_built, arch, name):
 
 
 @pytest.mark.parametrize("arch", ARCHES)
+def test_many_blocks_are_told_in_parts_side_by_side(open_built, arch, monkeypatch):
+    built, addresses, blocks = made(arch, *(make for make, _ in [*HITS.values()] * 3), lambda b: b.words(0, 0))
+    monkeypatch.setattr("heapdump.analyses.shapes._BATCH", 2)
+    with open_built(poke(built.build(), *blocks.late)) as snapshot:
+        assert labels(snapshot, addresses) == [*(label for _, label in [*HITS.values()] * 3), "zeros"]
+
+
+@pytest.mark.parametrize("arch", ARCHES)
 def test_a_block_that_names_its_own_ends_is_no_vector(open_built, arch):
     _, (own,), _ = made(arch, lambda b: bytes(64))
     assert seen(open_built, arch, lambda b: b.words(own, own + 16, own + 64).ljust(64, b"\0")) not in LIBRARY_SHAPES
