@@ -130,7 +130,7 @@ class Snapshot:
         """What broke the heap: every damaged place, and what Windows reported."""
         from heapdump.analyses.check import Examined, find_problems
 
-        examined = Examined(self.process, self.heaps, self.walk.table, self.damage, self.crash, self.crt.blocks)
+        examined = Examined(self.process, self.heaps, self.walk.table, self.damage, self.crash, self.crt.blocks, self.stacks.numbers)
         return find_problems(examined)
 
     def verdict(self, heaps: Sequence[Heap]) -> Verdict:

@@ -33,8 +33,9 @@ _GUARD_BYTES = 4
 class Problem:
     """One damaged place, or one thing that Windows reported.
 
-    `block`: the victim, None where no block is known there; `candidates`: who may have done it, likeliest first; `alike`:
-    other places with the same kind of damage beside blocks of the culprit's size; `report`: what Windows said besides.
+    `block`: the victim, None where no block is known there; `candidates`: who may have done it, likeliest first; other
+    places with the same kind of damage: `alike` beside blocks of the culprit's size, `alike_stack` beside blocks that were
+    allocated by its stack, None where none is recorded; `report`: what Windows said besides.
     """
 
     finding: Finding
@@ -43,6 +44,7 @@ class Problem:
     candidates: tuple[Candidate, ...]
     evidence: Evidence
     alike: int
+    alike_stack: int | None
     report: Report | None
 
     @property
@@ -53,7 +55,10 @@ class Problem:
 
 @dataclass(frozen=True)
 class Examined:
-    """What is examined: the walk's rows, what the heaps' own checks found, the crash, CRT debug blocks."""
+    """What is examined: the walk's rows, what the heaps' own checks found, the crash, CRT debug blocks.
+
+    `stacks`: numbers of the allocation stacks of rows, 0 where none is recorded.
+    """
 
     process: Process
     heaps: Sequence[Heap]
@@ -61,13 +66,17 @@ class Examined:
     damage: Damage
     crash: Crash | None
     crt: Callable[[NDArray[np.int64]], CrtBlocks]
+    stacks: Callable[[NDArray[np.int64]], NDArray[np.uint64]]
 
 
 def find_problems(examined: Examined) -> tuple[Problem, ...]:
     """Every problem: errors first, what Windows reported before damage, then by address."""
     found = [_problem(examined, finding) for finding in (*_distinct(examined.damage.findings), *_guards(examined))]
-    counts = Counter(_shape(problem) for problem in found)
-    counted = [replace(problem, alike=counts[_shape(problem)] - 1) for problem in found]
+    sizes = [problem.culprit.size if problem.culprit else None for problem in found]
+    counted = [
+        replace(problem, alike=alike, alike_stack=same if stack else None)
+        for problem, alike, stack, same in zip(found, _others(found, sizes), *_by_stack(examined, found), strict=True)
+    ]
     told = [_reported(examined, report) for report in reports(examined.process, examined.table, examined.crash, examined.damage.findings)]
     return tuple(sorted([*told, *counted], key=_order))
 
@@ -87,8 +96,19 @@ def _order(problem: Problem) -> tuple[bool, bool, int]:
     return finding.severity != "error", finding.kind not in REPORTED, finding.address
 
 
-def _shape(problem: Problem) -> tuple[str, int | None]:
-    return problem.finding.kind, problem.culprit.size if problem.culprit else None
+def _others(found: Sequence[Problem], keys: Sequence[int | None]) -> list[int]:
+    """How many other places have the same kind of damage, and the same key."""
+    shapes = [(problem.finding.kind, key) for problem, key in zip(found, keys, strict=True)]
+    counts = Counter(shapes)
+    return [counts[shape] - 1 for shape in shapes]
+
+
+def _by_stack(examined: Examined, found: Sequence[Problem]) -> tuple[list[int], list[int]]:
+    """(number of the stack that allocated each culprit, 0 for none; how many other places have the same)."""
+    rows = np.array([problem.culprit.row if problem.culprit else -1 for problem in found], np.int64)
+    stacks = np.zeros(len(found), np.uint64)
+    stacks[rows >= 0] = examined.stacks(rows[rows >= 0])
+    return stacks.tolist(), _others(found, stacks.tolist())
 
 
 def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
@@ -126,7 +146,7 @@ def _problem(examined: Examined, finding: Finding) -> Problem:
     block = _victim(table, finding, locate(table, space, finding.address).block)
     candidates = tuple(suspects_of(space, table, finding, block))
     evidence = look_at(examined.process, table, finding)
-    return Problem(finding, bug_of(finding, block, candidates), block, candidates, evidence, 0, None)
+    return Problem(finding, bug_of(finding, block, candidates), block, candidates, evidence, 0, None, None)
 
 
 def _victim(table: BlockTable, finding: Finding, block: Block | None) -> Block | None:
@@ -147,4 +167,4 @@ def _reported(examined: Examined, report: Report) -> Problem:
     block = report.block
     candidates = (Candidate(block, "the block at fault"),) if block is not None and report.bug is not None else ()
     evidence = replace(look_at(examined.process, examined.table, report.finding), looks="")
-    return Problem(report.finding, report.bug, block, candidates, evidence, 0, report)
+    return Problem(report.finding, report.bug, block, candidates, evidence, 0, None, report)

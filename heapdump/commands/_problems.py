@@ -95,6 +95,7 @@ class ProblemRecorder:
             "before": self._block(evidence.before),
             "after": self._block(evidence.after),
             "alike": problem.alike,
+            "alike_stack": problem.alike_stack,
             "raised_by": [frame_record(found.frame) for found in self._accessing()] if problem.finding.kind == "exception" else [],
             "registers": [
                 {"register": r.register, "value": hex(r.value), "relation": r.relation, "state": r.block.state, "block": hex(r.block.address)}
@@ -174,8 +175,9 @@ class ProblemRecorder:
             block = candidate.block
             who = f"{block.state} block at {block.address:#x}: " if block is not None else ""
             lines.append([(f"    {number}. {who}{candidate.reason}", "")])
-        if problem.alike:
-            lines.append([(f"    {text.plural(problem.alike, 'other place')} with the same damage beside a block of that size", "")])
+        for count, what in ((problem.alike, "of that size"), (problem.alike_stack, "allocated by the same stack")):
+            if count:
+                lines.append([(f"    {text.plural(count, 'other place')} with the same damage beside a block {what}", "")])
         return lines
 
     def _memory(self, problem: Problem) -> list[Styled]:

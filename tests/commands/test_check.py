@@ -13,6 +13,7 @@ from heapdump.cli import run
 from heapdump.render.sarif import sarif_document
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 from tests.patching import poke
+from tests.process.test_stacks import RECORDS, UST, record
 
 HEAP = 0x20000000000
 Capture = pytest.CaptureFixture[str]
@@ -220,3 +221,23 @@ def test_an_exception_is_told_with_the_stack_that_raised_it_and_registers_of_its
     assert (record["kind"], record["severity"]) == ("exception", "warning")
     assert f"rbx points +0x8 into the block at {user:#x}" in record["message"]
     assert record["evidence"]["registers"][0]["block"] == hex(user)
+
+
+def test_other_places_beside_blocks_of_the_same_stack_are_counted(tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    stacks = [(0x66001234, 0x67002010), (0x66001234, 0x67002200)]
+    builder = NtHeapBuilder(base=HEAP, flags=UST)
+    for size, stack in ((100, 0), (200, 0), (300, 1), (400, 0)):
+        builder.busy(size, trace=RECORDS + 0x100 * stack)
+        for between in (24, 40, 40, 40):
+            builder.busy(between, trace=RECORDS)
+    heap = builder.build()
+    process = ProcessBuilder().heap(heap).region(RECORDS, 0x1000)
+    process.memory(RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in stacks).ljust(0x1000, b"\0"))
+    victims = [block.entry + 8 for block in heap.truth.busy if block.size == 24]
+    Path("crash.dmp").write_bytes(poke(process.build(), *((at, b"Z" * 8) for at in victims)).data)
+    found = ask(capfd, "check", code=1)
+    assert [one["culprit"]["size"] for one in found] == [100, 200, 300, 400]
+    assert [(one["evidence"]["alike"], one["evidence"]["alike_stack"]) for one in found] == [(0, 2), (0, 2), (0, 0), (0, 2)]
+    assert run(["check"]) == 1
+    assert "2 other places with the same damage beside a block allocated by the same stack" in capfd.readouterr().out
