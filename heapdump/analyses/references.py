@@ -96,6 +96,8 @@ class References:
                     if source not in seen:
                         seen.add(source)
                         found.append(source)
+            if not found:
+                break
             here = found
 
     def pointers(self, source: int, target: int) -> Iterator[Pointer]:
@@ -110,7 +112,7 @@ class References:
             return [Path(next(self.roots_of(node)), (node,))]
         for least in (_STRONG, _WEAK):
             first, sources = self._graph.referrers
-            steps, ends = np.full(len(self._graph), -1, np.int32), np.empty(most, np.int64)
+            steps, ends = np.full(len(self._graph), -1, np.int32), np.empty(min(most, len(self._graph)), np.int64)
             found = run(trace, len(sources), first, sources, node, self._held, least, steps, np.empty(len(steps), np.int32), ends)
             for end in ends[:found].tolist():
                 nodes = [end]

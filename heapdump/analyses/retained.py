@@ -48,6 +48,11 @@ class Retained:
         above = int(self.dominator[place]) if place >= 0 else 0
         return int(self.order[above]) if above > 0 else None
 
+    def count_below(self, node: int | None) -> int:
+        """How many nodes it dominates immediately (None: how many no block dominates)."""
+        place = 0 if node is None else int(self.number[node])
+        return int(np.count_nonzero(self.dominator == place)) - (place == 0) if place >= 0 else 0
+
     def children(self, node: int | None) -> NDArray[np.int64]:
         """The nodes that it dominates immediately (None: that no block dominates), those that retain most first."""
         place = 0 if node is None else int(self.number[node])

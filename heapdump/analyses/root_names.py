@@ -10,8 +10,9 @@ _SLOTS = 64
 
 
 def register_name(register: Register) -> str:
-    """`thread 3 rbx`, and when: the exception's registers are not those of the dump."""
-    return f"thread {register.thread} {register.name}{' at the exception' if register.of_exception else ''}"
+    """`thread 3 rbx`, and when: the exception's registers are not those of the dump, nor need its thread be in it."""
+    of = f"thread {register.thread} " if register.thread >= 0 else ""
+    return f"{of}{register.name}{' at the exception' if register.of_exception else ''}"
 
 
 def place_name(process: Process, namer: Namer, area: Area, address: int) -> str:

@@ -3,10 +3,15 @@
 Other writable memory (VirtualAlloc arenas, shared sections, heaps that could not be walked) counts as weak roots: what
 lies there may be forgotten as well. The memory of walked heaps is no root, nor is what lies below a stack pointer.
 TLS and FLS slots lie in TEBs and in blocks that TEBs point to.
+
+What allocators keep for themselves is no root: the stack trace database, the heap in which Windows keeps the records of
+segment heaps, and data of Application Verifier's modules, whose logs name nearly every block of a page heap (recorded
+19041: 741 of 1001).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +20,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.usage import UNKNOWN, UsageMap
+from heapdump.analyses.usage import STACK_DATABASE, UNKNOWN, UsageMap
 from heapdump.blocks.records import Heap
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, Stack, Thread
@@ -24,6 +29,8 @@ from heapdump.spans import Span, merged
 
 _WRITABLE, _GUARD = 0x04 | 0x08 | 0x40 | 0x80, 0x100
 _TOP = 1 << 48
+_SEGMENT_HEAP = 0xDDEEDDEE
+_VERIFIER = re.compile(r"(verifier|vrfcore|vfbasics|vfcompat|vfluapriv|vfnet|vfntlmless|vfnws|vfcuzz)\.dll", re.IGNORECASE)
 RootKind = Literal["stack", "module", "teb", "peb", "memory"]
 
 
@@ -125,14 +132,26 @@ def _environment(process: Process) -> Iterator[Area]:
 def _memory(process: Process, usage: UsageMap, heaps: Sequence[Heap], known: set[int]) -> Iterator[Area]:
     """Writable memory of images, and whatever else is writable and nobody's."""
     widths = sorted({view.pointer_bytes for view in process.views})
-    for kind, rows in (("module", _used(usage, "Image")), ("memory", _used(usage, UNKNOWN, "Other"))):
-        for span in merged(_spans(usage, rows)):
-            for part in _by_module(process, span) if kind == "module" else [span]:
-                yield from (Area(part, "module" if kind == "module" else "memory", width) for width in widths)
+    for span in merged(_spans(usage, _used(usage, "Image"))):
+        for part in _by_module(process, span):
+            module = process.module_map.at(part.start)
+            if module is None or not _VERIFIER.fullmatch(module.name):
+                yield from (Area(part, "module", width) for width in widths)
+    for span in merged(_spans(usage, _nobodys(process, usage))):
+        yield from (Area(span, "memory", width) for width in widths)
     for heap in heaps:
         if heap.index not in known:
             for span in merged(extent.span for extent in heap.extents):
                 yield from (Area(span, "memory", width) for width in widths)
+
+
+def _nobodys(process: Process, usage: UsageMap) -> NDArray[np.int64]:
+    """Rows of writable memory that is nobody's, without the stack trace database and segment heaps that are not listed."""
+    table, rows = usage.table, _used(usage, UNKNOWN, "Other")
+    rows = rows[~np.isin(table.claim[rows], [i for i, claim in enumerate(table.claims) if claim.item == STACK_DATABASE])]
+    for place in {layout["_SEGMENT_HEAP"].offset("Signature") for view in process.views for layout in view.layouts if "_SEGMENT_HEAP" in layout}:
+        rows = rows[process.space.gather(table.start[rows] + np.uint64(place), 4)[0] != _SEGMENT_HEAP]
+    return rows
 
 
 def _used(usage: UsageMap, *names: str) -> NDArray[np.int64]:

@@ -19,6 +19,9 @@ from heapdump.process.stack_db import StackDatabase
 from heapdump.spans import Span, SpanMap
 
 FREE = "Free"
+STACK_DATABASE = "stack trace database"
+"""The item of the reconciliation in which the database of allocation stacks counts."""
+
 UNKNOWN = "<unknown>"
 _PAGE = 0x1000
 _SHARED_USER_DATA = 0x7FFE0000
@@ -149,7 +152,7 @@ def _other(process: Process) -> Iterator[Claim]:
             if span:
                 yield Claim(span, "Other", words)
         if (view.global_flag or 0) & _RECORDS_STACKS and (span := StackDatabase(process, view).span) is not None:
-            yield Claim(span, "Other", "Stack Trace Database", "stack trace database")
+            yield Claim(span, "Other", "Stack Trace Database", STACK_DATABASE)
     page = process.regions.index_at(_SHARED_USER_DATA)
     if page is not None and int(process.regions.start[page]) == _SHARED_USER_DATA:
         yield Claim(Span(_SHARED_USER_DATA, int(process.regions.end[page])), "Other", "Shared User Data")

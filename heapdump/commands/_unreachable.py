@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _MOST_MEMBERS = 8
 _RULER = "-" * 53
 _MEANINGS = {
-    "direct": "nothing points to them", "indirect": "only leaked blocks point to them",
+    "direct": "nothing points to them, circles aside", "indirect": "only leaked blocks point to them",
     "possible": "only pointers inside, or unowned memory",
     "reachable": "still held by the program",
 }  # fmt: skip

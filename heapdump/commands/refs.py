@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.references import Path, Pointer, References
     from heapdump.blocks.table import Block
     from heapdump.session import Snapshot
+    from heapdump.spans import Span
 
 _MOST_STEPS = 12
 _REACHED = {
@@ -36,12 +37,20 @@ class _Found:
     block: Block
     node: int
     reach: str
+    circle: int
     paths: list[Path]
     depth: int
 
-    def block_of(self, node: int) -> Block:
-        """The block of a node."""
-        return self.snapshot.walk.table.block(int(self.snapshot.graph.rows[node]))
+    @property
+    def reached(self) -> str:
+        """How, in words; `circle` is the number of blocks in the circle that it is the first of, 0 for none."""
+        if self.circle:
+            return f"held by a circle of {text.plural(self.circle, 'block')} alone, which nothing else holds: a direct leak"
+        return _REACHED[self.reach]
+
+    def span(self, node: int) -> Span:
+        """The program's bytes of a node; of CRT debug blocks those behind the CRT's header, which pointers lead to."""
+        return self.references.span(node)
 
 
 @click.option("--depth", type=click.IntRange(1), default=1, show_default=True, help="Also who points at those that point at it, so many levels.")
@@ -83,22 +92,23 @@ def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: 
     if block is None or node is None:
         raise WrongUsage(f"{address:#x} is in no busy block of the program; heapdump block {address:#x} says what is there")
     reach = Reach(int(snapshot.reached.state[node])).name.lower()
-    return _Found(snapshot, references, block, node, reach, references.paths(node, most), depth)
+    circle = next((len(members) for members in snapshot.reached.cycles if members[0] == node), 0)
+    return _Found(snapshot, references, block, node, reach, circle, references.paths(node, most), depth)
 
 
 def _pointer(found: _Found, pointer: Pointer) -> Record:
     """Where it lies, in what, and how far behind the start of the block that it points to."""
-    source = None if pointer.source is None else found.block_of(pointer.source)
-    target = found.block_of(pointer.target)
+    source = None if pointer.source is None else found.span(pointer.source)
+    target = found.span(pointer.target)
     return {
         "at": None if pointer.at is None else hex(pointer.at),
         "root": pointer.root or None,
         "weak": pointer.is_weak,
-        "block": source and hex(source.address),
-        "size": source and source.size,
-        "offset": source and pointer.at is not None and pointer.at - source.address,
-        "to": hex(target.address),
-        "to_offset": pointer.value - target.address,
+        "block": None if source is None else hex(source.start),
+        "size": None if source is None else source.size,
+        "offset": None if source is None or pointer.at is None else pointer.at - source.start,
+        "to": hex(target.start),
+        "to_offset": pointer.value - target.start,
     }
 
 
@@ -117,18 +127,18 @@ def _data(found: _Found) -> Record:
         "reach": found.reach,
         "paths": [_path(found, path) for path in found.paths],
         "holders": list(_holders(found)),
-        "targets": [_pointer(found, pointer) | {"to_size": found.block_of(pointer.target).size} for pointer in _targets(found)],
+        "targets": [_pointer(found, pointer) | {"to_size": found.span(pointer.target).size} for pointer in _targets(found)],
     }
 
 
 def _path(found: _Found, path: Path) -> Record:
-    blocks = (found.block_of(node) for node in path.nodes)
-    return {"root": _pointer(found, path.root), "blocks": [{"address": hex(block.address), "size": block.size} for block in blocks]}
+    spans = (found.span(node) for node in path.nodes)
+    return {"root": _pointer(found, path.root), "blocks": [{"address": hex(span.start), "size": span.size} for span in spans]}
 
 
 def _parts(request: Request, found: _Found) -> Iterator[Table[Any] | Lines]:
-    block = found.block
-    yield Lines([[(f"{block.address:#x}", "bold"), (f", {text.plural(block.size, 'byte')}, is {_REACHED[found.reach]}", "")]])
+    own = found.span(found.node)
+    yield Lines([[(f"{own.start:#x}", "bold"), (f", {text.plural(own.size, 'byte')}, is {found.reached}", "")]])
     for path in found.paths:
         yield Lines(path_lines(found, path))
     level = Column[Any]("Level", lambda row: str(row["level"]), "1: points at the block itself, 2: at one that does, …", right=True)
@@ -139,7 +149,7 @@ def _parts(request: Request, found: _Found) -> Iterator[Table[Any] | Lines]:
     shown, hidden = request.shown(list(_holders(found)))
     columns = (level, where, weak, size, to) if found.depth > 1 else (where, weak, size, to)
     yield Table(columns, shown, hidden=hidden, title="Who points at it", empty="nobody points at it")
-    pointers = [_pointer(found, pointer) | {"to_size": found.block_of(pointer.target).size} for pointer in _targets(found)]
+    pointers = [_pointer(found, pointer) | {"to_size": found.span(pointer.target).size} for pointer in _targets(found)]
     shown, hidden = request.shown(pointers)
     offset = Column[Any]("Offset", lambda row: f"+{row['offset']:#x}", "where in the block the pointer lies", right=True)
     of = Column[Any]("Size", lambda row: text.count(row["to_size"]), "bytes of the block that it points to", right=True)
@@ -155,8 +165,8 @@ def path_lines(found: _Found, path: Path) -> list[list[tuple[str, str]]]:
             if number == _MOST_STEPS // 2:
                 lines.append([(f"  … {text.plural(len(nodes) - _MOST_STEPS, 'more block')}", "dim")])
             continue
-        block = found.block_of(node)
+        own = found.span(node)
         pointer = next(found.references.pointers(node, nodes[number + 1]), None) if number + 1 < len(nodes) else None
-        at = f", at +{pointer.at - block.address:#x}" if pointer is not None and pointer.at is not None else ""
-        lines.append([(f"  → {block.address:#x}, {text.plural(block.size, 'byte')}{at}", "")])
+        at = f", at +{pointer.at - own.start:#x}" if pointer is not None and pointer.at is not None else ""
+        lines.append([(f"  → {own.start:#x}, {text.plural(own.size, 'byte')}{at}", "")])
     return lines

@@ -46,10 +46,10 @@ class _Tree:
     def record(self, node: int) -> Record:
         """A block and what it retains."""
         held, blocks = self.tree.of(node)
-        block = self.snapshot.walk.table.block(int(self.graph.rows[node]))
+        own = self.references.span(node)
         holder = self.tree.holder(node)
         return {
-            "address": hex(block.address), "size": block.size, "retained_bytes": held, "retained_blocks": blocks,
+            "address": hex(own.start), "size": own.size, "retained_bytes": held, "retained_blocks": blocks,
             "share": held / (self.tree.total or 1), "dominator": None if holder is None else hex(int(self.graph.start[holder])),
         }  # fmt: skip
 
@@ -72,6 +72,8 @@ def command(request: Request, address: int | None, top: int, by: str | None) -> 
     from heapdump.analyses.references import References
 
     request.refuse_sorting("retained")
+    if address is not None and by is not None:
+        raise WrongUsage("--by groups all blocks, it does not go with an address")
     with request.open() as snapshot:
         references = References(snapshot.process, snapshot.graph, snapshot.namer(request.image_path, request.symbol_path))
         tree = _Tree(request, snapshot, snapshot.graph, snapshot.retained, references)
@@ -110,6 +112,14 @@ def _columns() -> tuple[Column[Record], ...]:
     )
 
 
+def _table(tree: _Tree, columns: tuple[Column[Record], ...], rows: list[Record], total: int, *, empty: str, title: str = "") -> Iterator[Table[Any] | Lines]:
+    """Rows, of `total` that there are."""
+    shown, hidden = tree.request.shown(rows)
+    yield Table(columns, shown, hidden=hidden, title=title, empty=empty)
+    if total > len(rows) and not hidden:
+        yield Lines([[(f"… {total - len(rows):,} more (--top N shows as many as you like)", "dim")]])
+
+
 def _all(tree: _Tree, top: int, gaps: tuple[str, ...]) -> Answer:
     found = hoards_of(tree.request, tree.snapshot)
     rows = [tree.record(node) for node in tree.tree.top(top).tolist()]
@@ -120,8 +130,7 @@ def _all(tree: _Tree, top: int, gaps: tuple[str, ...]) -> Answer:
         suspects = [_hoard(tree, hoard) for hoard in found]
         if suspects:
             yield Lines([[("• ", ""), (suspect["text"], "")] for suspect in suspects])
-        shown, hidden = tree.request.shown(rows)
-        yield Table(_columns(), shown, hidden=hidden, empty="roots hold no block")
+        yield from _table(tree, _columns(), rows, tree.tree.count_below(None), empty="roots hold no block")
         yield Lines([[(f"of {text.plural(total['blocks'], 'block')} with {text.size(total['bytes'])} that roots hold; {_CAVEAT}", "dim")]])
 
     data = {"total": total, "suspects": [_hoard(tree, hoard) for hoard in found], "blocks": rows}
@@ -154,8 +163,7 @@ def _grouped(tree: _Tree, by: By, top: int, gaps: tuple[str, ...]) -> Answer:
 
     def parts() -> Iterator[Table[Any] | Lines]:
         """One table."""
-        shown, hidden = tree.request.shown(rows)
-        yield Table(columns, shown, hidden=hidden, empty="roots hold no block")
+        yield from _table(tree, columns, rows, len(found.groups), empty="roots hold no block")
 
     missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()
     return Answer("retained", data=lambda: rows, records=lambda: rows, parts=parts, gaps=(*gaps, *missing), notes=(_CAVEAT,))
@@ -187,8 +195,8 @@ def _one(tree: _Tree, address: int, top: int, gaps: tuple[str, ...]) -> Answer:
     def parts() -> Iterator[Table[Any] | Lines]:
         """The sentence, what dominates it, what it dominates."""
         yield Lines([[("• ", ""), (_hoard(tree, hoard)["text"], "")]])
-        yield Table(_columns(), above, title="Held by, nearest first", empty="no single block holds it: several do, or roots")
-        yield Table(_columns(), children, title="Holds", empty="it alone holds nothing")
+        yield from _table(tree, _columns(), above, len(above), title="Held by, nearest first", empty="no single block holds it: several do, or roots")
+        yield from _table(tree, _columns(), children, tree.tree.count_below(node), title="Holds", empty="it alone holds nothing")
 
     data = {"block": tree.record(node), "suspect": _hoard(tree, hoard), "dominators": above, "children": children}
     return Answer("retained", data=lambda: data, records=lambda: children, parts=parts, gaps=gaps, notes=(_CAVEAT,))

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given
 
 from heapdump.analyses.references import References
+from heapdump.analyses.root_names import register_name
+from heapdump.analyses.roots import Register
 from tests.analyses.graphs import NONE, REGISTERS, STRONG, TID, WEAK, Plan, closure, expected, lay, plans
 
 pytestmark = pytest.mark.property
@@ -66,3 +68,17 @@ def test_roots_have_names(open_built, place):
         names = [path.root.root for path in references.paths(len(snapshot.graph) - 1, 5)]
         assert names == ([PLACES[place]] if place in PLACES else [])
         assert snapshot.process.threads[0].id == TID
+
+
+def test_more_paths_and_levels_than_there_are_blocks_end(open_built):
+    plan = Plan("x64", [64, 64], [(0, 1, "start"), (1, 0, "start")], [("module", 0, "start")])
+    with open_built(lay(plan).built) as snapshot:
+        references = References(snapshot.process, snapshot.graph, snapshot.namer())
+        node = len(snapshot.graph) - 1
+        assert len(references.paths(node, 10**22)) == 1
+        assert [level for level, _ in references.levels(node, 10**22)] == [1, 2, 2]
+
+
+def test_a_register_of_a_thread_that_is_not_in_the_dump_is_named_without_it():
+    assert register_name(Register(-1, "rbx", 1, of_exception=True)) == "rbx at the exception"
+    assert register_name(Register(3, "rbx", 1)) == "thread 3 rbx"

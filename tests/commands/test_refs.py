@@ -66,3 +66,15 @@ def test_a_long_path_is_shown_by_its_ends(tmp_path):
 def test_an_address_in_no_busy_block_is_refused(dump):
     code, _, err = run(dump[0], "0x1234")
     assert code == 2 and "is in no busy block of the program; heapdump block 0x1234" in err
+
+
+@pytest.mark.parametrize(
+    ("links", "told"),
+    [([(0, 1), (1, 0)], "held by a circle of 2 blocks alone, which nothing else holds: a direct leak"), ([(0, 0)], "held by nothing: a direct leak")],
+    ids=["two", "one"],
+)
+def test_the_first_block_of_a_circle_is_held_by_it_alone(tmp_path, links, told):
+    laid = lay(Plan("x64", [64, 64], [(a, b, "start") for a, b in links], []))
+    path = tmp_path / "circle.dmp"
+    path.write_bytes(laid.built.data)
+    assert f"{laid.users[0]:#x}, 64 bytes, is {told}" in run(str(path), hex(laid.users[0]))[1]

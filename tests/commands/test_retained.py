@@ -11,6 +11,8 @@ import pytest
 
 from heapdump import cli
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.heaps.plans import Generation, process_of
+from tests.heaps.test_crt import NAMES, crt_heap
 from tests.patching import poke, word
 
 N = 60
@@ -123,3 +125,33 @@ def test_what_nothing_holds_retains_nothing(tmp_path):
     code, _, err = run(str(path), hex(users[1]))
     assert code == 2 and "no root leads to" in err
     assert run(str(path), "0x1234")[0] == 2
+
+
+def test_blocks_of_the_crts_debug_heap_are_told_by_what_the_program_got(tmp_path):
+    heap, users, changes = crt_heap(("x64", "ucrt"), [(64, NAMES, 10 + i, 1, i + 1) for i in range(12)])
+    process = process_of(Generation("x64", 19041), heap.build())
+    process.region(NAMES, 0x1000).memory(NAMES, b"main.cpp".ljust(0x1000, b"\0"))
+    chain = [(users[i], word(users[i + 1])) for i in range(9)]
+    path = tmp_path / "crt.dmp"
+    path.write_bytes(poke(process.build(), *changes, (process.plan.exe + 0xC000 - 0x1000, word(users[0])), *chain).data)
+    data = json.loads(run(str(path), "--json", "--no-cache")[1])["data"]
+    assert [(block["address"], block["size"], block["retained_bytes"]) for block in data["blocks"]] == [(hex(users[0]), 64, 640)]
+    assert data["suspects"][0]["address"] == hex(users[0]) and f"{users[0]:#x}" in data["suspects"][0]["text"]
+    below = json.loads(run(str(path), hex(users[0]), "--json", "--no-cache")[1])["data"]
+    assert (below["children"][0]["address"], below["children"][0]["dominator"]) == (hex(users[1]), hex(users[0]))
+    with redirect_stdout(StringIO()) as out:
+        cli.run(["refs", str(path), hex(users[1]), "--json", "--no-cache"])
+    told = json.loads(out.getvalue())["data"]
+    assert [(h["block"], h["offset"], h["to"], h["to_offset"]) for h in told["holders"]] == [(hex(users[0]), 0, hex(users[1]), 0)]
+    assert [(t["offset"], t["to"], t["to_size"]) for t in told["targets"]] == [(0, hex(users[2]), 64)]
+    assert [block["address"] for block in told["paths"][0]["blocks"]] == [hex(users[0]), hex(users[1])]
+
+
+def test_what_top_and_limit_leave_out_is_said(tmp_path):
+    path = tmp_path / "array.dmp"
+    users = write(path, [32, 8 * N] + [48] * N, array(N))
+    out = run(str(path), hex(users[1]), "--top", "5")[1]
+    assert out.count("   48        48 ") == 5 and f"… {N - 5} more (--top N shows as many as you like)" in out
+    assert f"… {17} more (--all shows them, --limit N as many as you like)" in run(str(path), hex(users[1]), "--limit", "3")[1]
+    code, _, err = run(str(path), hex(users[1]), "--by", "type")
+    assert code == 2 and "--by groups all blocks" in err

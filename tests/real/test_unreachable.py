@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from heapdump.analyses.unreachable import Reach, classify
+from heapdump.analyses.usage import STACK_DATABASE
 from heapdump.session import open_dump
 from heapdump.spans import SpanMap
 from tests.real.test_oracle import BUILDS
@@ -44,7 +45,9 @@ def test_leaked_blocks_are_those_that_the_program_lost(recorded, build, scenario
         graph = snapshot.graph
         reached = classify(graph)
         found = {kind: set(graph.start[reached.nodes(kind)].tolist()) for kind in Reach}
-        assert snapshot.graph.roots.missing == () and graph.missing_bytes == 0
+        assert graph.roots.missing == () and graph.missing_bytes == 0
+        databases = [claim.span for claim in snapshot.usage.table.claims if claim.item == STACK_DATABASE]
+        assert bool(databases) == (scenario == "leak-ust") and not any(area.span & database for area in graph.roots.areas for database in databases)
         assert {frozenset(graph.start[ring].tolist()) for ring in reached.cycles} == {ring for ring in rings if not ring & doubtful}
     assert found[Reach.DIRECT] | found[Reach.INDIRECT] >= leaked - doubtful
     assert (found[Reach.DIRECT] | found[Reach.INDIRECT]) & addresses(graph_truth["reachable"]) == set()
