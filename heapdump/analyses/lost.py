@@ -21,6 +21,7 @@ from heapdump.words import plural
 
 _MOST_RUNS = 8
 LEAKED = (Reach.DIRECT, Reach.INDIRECT)
+_ORDER = (*LEAKED, Reach.POSSIBLE)
 Group = Callable[[Question, Suppressions], Leaks]
 """Groups blocks (see `leaks.find_leaks`)."""
 
@@ -59,7 +60,7 @@ class Report:
 class Lost:
     """`sums` of every kind; `groups`, direct ones first, then by bytes; `missing`: why they have another key than asked.
 
-    `blocks()`: (rows, kinds), (n,) each, of all reported blocks, ascending by address; `cycles`: rows of each circle of
+    IGNORED are leaked blocks of suppressed stacks, and what they hold. `blocks()`: (rows, kinds), (n,) each, of all reported blocks, ascending by address; `cycles`: rows of each circle of
     leaked blocks that nothing else holds. `suppressed`, `unused` rules of the suppressions.
     """
 
@@ -74,9 +75,18 @@ class Lost:
 
     @property
     def leaked(self) -> Sum:
-        """Direct and indirect leaks together."""
-        direct, indirect = (self.sums[kind] for kind in LEAKED)
-        return Sum(direct.blocks + indirect.blocks, direct.bytes + indirect.bytes)
+        """Direct and indirect leaks of these groups together."""
+        return self._grouped(LEAKED)
+
+    @property
+    def left(self) -> Sum:
+        """Blocks of the reported kinds in groups that were left out."""
+        found = self._grouped(_ORDER)
+        return Sum(sum(self.sums[kind].blocks for kind in _ORDER) - found.blocks, sum(self.sums[kind].bytes for kind in _ORDER) - found.bytes)
+
+    def _grouped(self, kinds: tuple[Reach, ...]) -> Sum:
+        found = [one.found.group for one in self.groups if one.kind in kinds]
+        return Sum(sum(group.count for group in found), sum(group.bytes for group in found))
 
 
 def find_lost(
@@ -88,12 +98,15 @@ def find_lost(
     `before`: how they are reached when nothing is suppressed. `kept`: returns what it is given makes, or the same as it
     was made before.
     """
-    reached = _suppressed(graph, before, stacks, question, suppressions, group, as_lsan=as_lsan)
+    reached, known = _suppressed(graph, before, stacks, question, suppressions, group, as_lsan=as_lsan)
     state = reached.state
     if filtered:
         wanted = np.zeros(len(table), bool)
         wanted[question.rows] = True
         state = np.where(wanted[graph.rows], state, 0)
+    if len(known):
+        rows = np.sort(graph.rows[state == Reach.IGNORED]).astype(np.int64)
+        _count(group, replace(question, by="stack", rows=rows[np.isin(stacks.numbers(rows), known)], min_bytes=0), suppressions)
 
     @cache
     def found(kind: Reach) -> Leaks:
@@ -119,7 +132,7 @@ def find_lost(
 
 
 def _report(sums: dict[Reach, Sum], found: Callable[[Reach], Leaks], by: str) -> Report:
-    kinds = [kind for kind in (Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE) if sums[kind].blocks]
+    kinds = [kind for kind in _ORDER if sums[kind].blocks]
     first = found(kinds[0]) if kinds else None
     groups = tuple((kind, one) for kind in kinds for one in found(kind).groups)
     return Report(sums, groups, first.by if first else by, first.missing if first else "")
@@ -134,13 +147,17 @@ def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) 
 
 def _suppressed(
     graph: PointerGraph, before: Reached, stacks: Stacks, question: Question, suppressions: Suppressions, group: Group, *, as_lsan: bool
-) -> Reached:
-    """All blocks of a suppressed stack become roots, and the check runs again, until no more stacks are suppressed."""
-    reached = without_firsts(before) if as_lsan else before
-    if not suppressions.rules or not stacks.are_recorded:
-        return reached
-    numbers = stacks.numbers(graph.rows.astype(np.int64))
+) -> tuple[Reached, NDArray[np.uint64]]:
+    """All blocks of a suppressed stack become roots, and the check runs again, until no more stacks are suppressed.
+
+    Returns:
+        How blocks are reached, IGNORED those that are no leak any more for that, and the suppressed stacks.
+    """
+    plain = without_firsts(before) if as_lsan else before
     known = np.empty(0, np.uint64)
+    if not suppressions.rules or not stacks.are_recorded:
+        return plain, known
+    numbers, reached = stacks.numbers(graph.rows.astype(np.int64)), plain
     for _ in range(_MOST_RUNS):
         lost = reached.nodes(*LEAKED)
         kept = group(Question("stack", np.sort(graph.rows[lost]).astype(np.int64), skip=question.skip), suppressions).rows
@@ -150,7 +167,16 @@ def _suppressed(
             break
         known = np.concatenate([known, fresh])
         reached = classify(graph, np.flatnonzero(np.isin(numbers, known)), as_lsan=as_lsan)
-    return reached
+    was_lost, is_lost = np.isin(plain.state, LEAKED), np.isin(reached.state, LEAKED)
+    state = np.where(was_lost, np.where(is_lost, reached.state, np.uint8(Reach.IGNORED)), plain.state)
+    return Reached(state, reached.cycles), known
+
+
+def _count(group: Group, question: Question, suppressions: Suppressions) -> None:
+    """Counts anew what each rule suppresses: the blocks asked about."""
+    for rule in suppressions.rules:
+        rule.count = rule.bytes = 0
+    group(question, suppressions)
 
 
 def missing_evidence(graph: PointerGraph) -> tuple[str, ...]:

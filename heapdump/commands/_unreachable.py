@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.commands._blocks import frame_record, walk_gaps
+from heapdump.commands._blocks import walk_gaps
 from heapdump.commands._shared import Request
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -20,15 +20,13 @@ if TYPE_CHECKING:
     from heapdump.analyses.leaks import LeakGroup, Leaks, Question
     from heapdump.analyses.lost import Lost, LostGroup, Report, Sum
     from heapdump.analyses.suppressions import Suppressions
-    from heapdump.blocks.table import Block
     from heapdump.session import Snapshot
 
 _MOST_MEMBERS = 8
-_RULER = "-" * 53
 _MEANINGS = {
     "direct": "nothing points to them, circles aside", "indirect": "only leaked blocks point to them",
     "possible": "only pointers inside, or unowned memory",
-    "reachable": "still held by the program",
+    "reachable": "still held by the program", "suppressed": "leaked, but of suppressed stacks, or held by such",
 }  # fmt: skip
 
 
@@ -48,7 +46,7 @@ class Options:
 class Asked:
     """The question, the suppressions, what groups blocks, and what makes the JSON record of a group.
 
-    `filtered`: the question is about its rows only, else about all blocks.
+    `filtered`: the question is about its rows only, else about all blocks. `full_stacks`: frames of allocators are shown, too.
     """
 
     question: Question
@@ -56,6 +54,7 @@ class Asked:
     suppressions: Suppressions
     group: Callable[[Question, Suppressions], Leaks]
     record: Callable[[LeakGroup], Record]
+    full_stacks: bool
 
 
 _OPTIONS = (
@@ -106,13 +105,23 @@ def emit_lost(request: Request, snapshot: Snapshot, asked: Asked, options: Optio
         graph, reached, snapshot.walk.table, snapshot.stacks, asked.question, asked.suppressions, asked.group, kept,
         filtered=asked.filtered, as_lsan=options.as_lsan,
     )  # fmt: skip
-    gaps = (*walk_gaps(snapshot), *missing_evidence(graph))
+    gaps = (*walk_gaps(snapshot), *missing_evidence(graph), *unmatched(snapshot, asked.suppressions))
     if options.as_lsan:
-        code = request.write(snapshot, _as_lsan(snapshot, lost, options), gaps)
+        from heapdump.commands._lsan import as_lsan
+
+        shown = as_lsan(snapshot, lost, options.max_leaks, with_objects=options.objects, with_suppressions=options.suppressions)
+        code = request.write(snapshot, shown, gaps)
     else:
         missing = (f"{lost.missing}; grouped by {lost.by} instead",) if lost.missing else ()
-        code = request.emit(snapshot, _answer(request, snapshot, lost, (*gaps, *missing), options, asked.record))
+        code = request.emit(snapshot, _answer(request, snapshot, asked, lost, (*gaps, *missing), options))
     return options.exitcode if options.exitcode is not None and lost.leaked.blocks else code
+
+
+def unmatched(snapshot: Snapshot, suppressions: Suppressions) -> tuple[str, ...]:
+    """Why suppressions were not applied; nothing where they were, or there are none."""
+    if not suppressions.rules or snapshot.stacks.are_recorded:
+        return ()
+    return ("suppressions match allocation stacks, and none are recorded in this dump: nothing was suppressed",)
 
 
 def _kept(snapshot: Snapshot, asked: Asked, make: Callable[[], Report], *, is_plain: bool) -> Report:
@@ -127,20 +136,20 @@ def _kept(snapshot: Snapshot, asked: Asked, make: Callable[[], Report], *, is_pl
 
 
 def _answer(
-    request: Request, snapshot: Snapshot, lost: Lost, gaps: tuple[str, ...], options: Options, record: Callable[[LeakGroup], Record]
+    request: Request, snapshot: Snapshot, asked: Asked, lost: Lost, gaps: tuple[str, ...], options: Options
 ) -> Answer:
     from heapdump.analyses.lost import CAVEATS
 
     def groups() -> list[Record]:
         """A record for each group."""
-        return [{"kind": one.kind.name.lower()} | record(one.found) for one in _top(lost, options)]
+        return [{"kind": one.kind.name.lower()} | asked.record(one.found) for one in _top(lost, options)]
 
     unused = [f"suppression {rule.text!r} matched nothing" for rule in lost.unused]
     return Answer(
         "leaks",
         data=lambda: _data(snapshot, lost, options, groups()),
-        records=groups,
-        parts=lambda: _parts(request, snapshot, lost, options),
+        records=lambda: _objects(snapshot, lost) if options.objects else groups(),
+        parts=lambda: _parts(request, snapshot, asked, lost, options),
         gaps=gaps,
         notes=(*unused, *CAVEATS),
     )
@@ -163,17 +172,18 @@ def _data(snapshot: Snapshot, lost: Lost, options: Options, groups: list[Record]
     data["groups"] = groups
     data["cycles"] = [{"blocks": len(rows), "bytes": int(table.size[rows].sum()), "members": _addresses(snapshot, rows)} for rows in lost.cycles]
     data["suppressed"] = [{"rule": rule.text, "count": rule.count, "bytes": rule.bytes} for rule in lost.suppressed]
+    data["suppressed_total"] = _sum(lost.sums[Reach.IGNORED])
     if options.objects:
-        data["objects"] = [
-            {"address": hex(block.address), "size": block.size, "kind": Reach(kind).name.lower()}
-            for block, kind in _blocks(snapshot, lost)
-        ]
+        data["objects"] = list(_objects(snapshot, lost))
     return data
 
 
-def _blocks(snapshot: Snapshot, lost: Lost) -> Iterator[tuple[Block, int]]:
+def _objects(snapshot: Snapshot, lost: Lost) -> Iterator[Record]:
+    from heapdump.analyses.unreachable import Reach
+
     rows, kinds = lost.blocks()
-    return zip(snapshot.walk.table.blocks(rows), kinds.tolist(), strict=True)
+    for block, kind in zip(snapshot.walk.table.blocks(rows), kinds.tolist(), strict=True):
+        yield {"address": hex(block.address), "size": block.size, "kind": Reach(kind).name.lower()}
 
 
 def _addresses(snapshot: Snapshot, rows: Any) -> list[str]:
@@ -192,11 +202,15 @@ def _columns() -> tuple[Column[LostGroup], ...]:
     return (kind, *map(of_group, VIEW))
 
 
-def _parts(request: Request, snapshot: Snapshot, lost: Lost, options: Options) -> Iterator[Table[Any] | Lines]:
+def _parts(request: Request, snapshot: Snapshot, asked: Asked, lost: Lost, options: Options) -> Iterator[Table[Any] | Lines]:
     from heapdump.analyses.lost import CAVEATS
     from heapdump.analyses.unreachable import Reach
+    from heapdump.commands.leaks import stacks
 
-    sums = [(kind.name.lower(), lost.sums[kind]) for kind in (Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE, Reach.REACHABLE)]
+    kinds = [Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE, Reach.REACHABLE]
+    sums = [(kind.name.lower(), lost.sums[kind]) for kind in kinds]
+    if lost.sums[Reach.IGNORED].blocks:
+        sums.append(("suppressed", lost.sums[Reach.IGNORED]))
     yield Table(
         (
             Column("Kind", lambda row: row[0], "by chains of pointers from registers, stacks, module data, TEBs and PEBs"),
@@ -209,11 +223,16 @@ def _parts(request: Request, snapshot: Snapshot, lost: Lost, options: Options) -
     )
     top = _top(lost, options)
     shown, hidden = request.shown(top)
-    yield Table(_columns(), shown, hidden=hidden + len(lost.groups) - len(top), empty="every block is held by the program")
+    nothing = "no group of leaked blocks is like that" if lost.left.blocks else "every block is held by the program"
+    yield Table(_columns(), shown, hidden=hidden + len(lost.groups) - len(top), empty=nothing)
+    if lost.left.blocks:
+        yield Lines([[(f"left out: {text.plural(lost.left.blocks, 'block')} with {text.size(lost.left.bytes)} in groups that are smaller, or not asked for", "dim")]])
+    if lost.by == "stack":
+        yield from stacks(snapshot, [one.found for one in shown], asked.question, full_stacks=asked.full_stacks)
     if lost.cycles:
         yield Lines(list(_cycles(request, snapshot, lost)))
     if options.objects:
-        yield from _objects(snapshot, lost, request)
+        yield _table_of_objects(snapshot, lost, request)
     for rule in lost.suppressed:
         yield Lines([[(f"suppressed by {rule.text}: {text.plural(rule.count, 'block')} with {text.size(rule.bytes)}", "dim")]])
     for rule in lost.unused:
@@ -228,55 +247,14 @@ def _cycles(request: Request, snapshot: Snapshot, lost: Lost) -> Iterator[list[t
         more = f" … {len(rows) - len(names)} more" if len(rows) > len(names) else ""
         yield [(f"circle of {text.plural(len(rows), 'block')} that nothing else holds: {', '.join(names)}{more}", "")]
     if hidden:
-        yield [(f"… {hidden:,} more circles", "dim")]
+        yield [(f"… {text.plural(hidden, 'more circle')}", "dim")]
 
 
-def _objects(snapshot: Snapshot, lost: Lost, request: Request) -> Iterator[Table[Any]]:
-    from heapdump.analyses.unreachable import Reach
-
-    shown, hidden = request.shown(list(_blocks(snapshot, lost)))
+def _table_of_objects(snapshot: Snapshot, lost: Lost, request: Request) -> Table[Any]:
+    shown, hidden = request.shown(list(_objects(snapshot, lost)))
     columns: tuple[Column[Any], ...] = (
-        Column("Address", lambda pair: f"{pair[0].address:#x}", "what the program got", right=True),
-        Column("Size", lambda pair: text.count(pair[0].size), "bytes it asked for", right=True),
-        Column("Kind", lambda pair: Reach(pair[1]).name.lower(), "how it can be reached"),
+        Column("Address", lambda row: row["address"], "what the program got", right=True),
+        Column("Size", lambda row: text.count(row["size"]), "bytes it asked for", right=True),
+        Column("Kind", lambda row: row["kind"], "how it can be reached"),
     )
-    yield Table(columns, shown, hidden=hidden, title="Objects")
-
-
-def _as_lsan(snapshot: Snapshot, lost: Lost, options: Options) -> Iterator[str]:
-    """The report as LeakSanitizer prints it."""
-    from heapdump.analyses.unreachable import Reach
-
-    groups = [one for one in lost.groups if one.kind is not Reach.POSSIBLE]
-    if groups:
-        yield f"\n{'=' * 65}\n=={snapshot.process.pid or 0}==ERROR: LeakSanitizer: detected memory leaks\n\n"
-    most = options.max_leaks or len(groups)
-    if most < len(groups):
-        yield f"The {most} top leak(s):\n"
-    for one in groups[:most]:
-        yield from _leak(snapshot, one, with_objects=options.objects)
-    if most < len(groups):
-        yield f"Omitting {len(groups) - most} more leak(s).\n"
-    if options.suppressions and lost.suppressed:
-        yield f"{_RULER}\nSuppressions used:\n  count      bytes template\n"
-        yield from (f"{rule.count:7} {rule.bytes:10} {rule.text.removeprefix('leak:')}\n" for rule in lost.suppressed)
-        yield f"{_RULER}\n\n"
-    if groups:
-        yield f"SUMMARY: LeakSanitizer: {lost.leaked.bytes} byte(s) leaked in {lost.leaked.blocks} allocation(s).\n"
-
-
-def _leak(snapshot: Snapshot, one: LostGroup, *, with_objects: bool) -> Iterator[str]:
-    group = one.found.group
-    yield f"{one.kind.name.capitalize()} leak of {group.bytes} byte(s) in {group.count} object(s) allocated from:\n"
-    for number, frame in enumerate(one.found.frames):
-        record = frame_record(frame)
-        name = f"in {record['symbol']}" if record["symbol"] else ""
-        place = f"{record['file']}:{record['line']}" if record["file"] else f"({record['module'] or '<unknown module>'}+{record['offset'] or 0:#x})"
-        yield f"    #{number} {record['address']} {name} {place}\n"
-    if not one.found.frames:
-        yield f"    <no stack recorded: {one.found.key}>\n"
-    yield "\n"
-    if with_objects:
-        yield "Objects leaked above:\n"
-        yield from (f"{block.address:#x} ({block.size} bytes)\n" for block in snapshot.walk.table.blocks(one.rows()))
-        yield "\n"
+    return Table(columns, shown, hidden=hidden, title="Objects")

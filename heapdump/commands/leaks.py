@@ -11,7 +11,7 @@ import click
 from heapdump.commands._blocks import frame_record, walk_gaps
 from heapdump.commands._export import EXPORTS, check_options, export_stacks
 from heapdump.commands._shared import Request, dump_command
-from heapdump.commands._unreachable import Asked, emit_lost, lost_options, read_options
+from heapdump.commands._unreachable import Asked, emit_lost, lost_options, read_options, unmatched
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -85,6 +85,8 @@ def command(
     request.refuse_sorting("leaks")
     check_options(export, by)
     options = read_options(unreachable=unreachable, export=export, **lost)
+    if options is not None and options.as_lsan and request.format != "table":
+        raise WrongUsage("--lsan-compat is a text of its own, it does not go with --json and --format")
     rules = _suppressions(suppressions)
     with request.open() as snapshot:
         span = text.parse_span(size, text.parse_size, 1) if size else None
@@ -102,14 +104,14 @@ def command(
             return find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules, snapshot.crt.blocks)
 
         if options is not None:
-            return emit_lost(request, snapshot, Asked(question, filtered, rules, found, lambda one: _record(snapshot, one)), options)
+            return emit_lost(request, snapshot, Asked(question, filtered, rules, found, lambda one: _record(snapshot, one), full_stacks), options)
         leaks = found(question, rules)
         if export:
             return export_stacks(request, snapshot, leaks, export, by_blocks=weight == "blocks")
-        return request.emit(snapshot, _answer(request, snapshot, leaks, question, full_stacks=full_stacks))
+        return request.emit(snapshot, _answer(request, snapshot, leaks, question, rules, full_stacks=full_stacks))
 
 
-def _answer(request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, *, full_stacks: bool) -> Answer:
+def _answer(request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, rules: Suppressions, *, full_stacks: bool) -> Answer:
     def records() -> Iterator[Record]:
         """The JSON records, made as they are read."""
         return (_record(snapshot, found) for found in leaks.groups)
@@ -121,7 +123,7 @@ def _answer(request: Request, snapshot: Snapshot, leaks: Leaks, question: Questi
         data=records,
         records=records,
         parts=lambda: _parts(request, snapshot, leaks, question, full_stacks=full_stacks),
-        gaps=(*walk_gaps(snapshot), *missing),
+        gaps=(*walk_gaps(snapshot), *missing, *unmatched(snapshot, rules)),
         notes=tuple(notes),
     )
 
@@ -145,7 +147,6 @@ def _record(snapshot: Snapshot, found: LeakGroup) -> Record:
 def _parts(
     request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, *, full_stacks: bool
 ) -> Iterator[Table[Any] | Lines]:
-    from heapdump.analyses.leaks import passes_on
     from heapdump.analyses.suspects import suspects
 
     if sentences := suspects(leaks, snapshot.heaps):
@@ -158,15 +159,22 @@ def _parts(
         yield Lines([[(total, ""), (left if leaks.left_blocks else "", "dim")]])
     if leaks.by in ("type", "content") and leaks.groups:
         yield Lines([[(_GUESSED, "dim")]])
-    if leaks.by == "stack" and any(found.frames for found in shown):
-        folds = passes_on(question.skip) if not full_stacks else None
-        for number, found in enumerate(shown, 1):
-            if found.frames:
-                yield Lines(_stack(snapshot, number, found, folds))
+    if leaks.by == "stack":
+        yield from stacks(snapshot, shown, question, full_stacks=full_stacks)
     for rule in leaks.unused:
         yield Lines([[(f"suppression {rule.text} matched nothing", "dim")]])
     for rule in leaks.suppressed:
         yield Lines([[(f"suppressed by {rule.text}: {text.plural(rule.count, 'block')} with {text.size(rule.bytes)}", "dim")]])
+
+
+def stacks(snapshot: Snapshot, shown: Sequence[LeakGroup], question: Question, *, full_stacks: bool) -> Iterator[Lines]:
+    """The stacks of groups, numbered as the groups are; without `full_stacks` without the frames that only pass on."""
+    from heapdump.analyses.leaks import passes_on
+
+    folds = passes_on(question.skip) if not full_stacks else None
+    for number, found in enumerate(shown, 1):
+        if found.frames:
+            yield Lines(_stack(snapshot, number, found, folds))
 
 
 def _stack(

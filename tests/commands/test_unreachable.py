@@ -166,3 +166,71 @@ def test_missing_evidence_is_said(tmp_path):
     document = json.loads(result.stdout)
     assert not document["complete"]
     assert "of other writable memory are not in the dump: what only they hold looks leaked" in " ".join(document["notes"])
+
+
+def total(data: dict) -> int:
+    return sum(data[kind]["blocks"] for kind in ("direct", "indirect", "possible", "reachable", "suppressed_total"))
+
+
+def test_suppressions_take_leaks_away_and_nothing_else(dump, tmp_path):
+    path, _ = dump
+    rules = tmp_path / "known.txt"
+    rules.write_text("leak:vision.dll+0x2000\n")
+    before, after = data_of(path), data_of(path, "--suppressions", str(rules))
+    assert total(before) == total(after) == 8 and before["suppressed_total"]["blocks"] == 0
+    assert (after["possible"], after["reachable"]) == (before["possible"], before["reachable"])
+    rules.write_text("leak:vision.dll\n")
+    data = data_of(path, "--suppressions", str(rules))
+    assert (total(data), data["suppressed_total"]) == (8, {"blocks": 6, "bytes": 627})
+    assert (data["possible"], data["reachable"]) == (before["possible"], before["reachable"])
+    one = data_of(path, "--suppressions", str(rules), "--size", "102")
+    assert (one["suppressed_total"]["blocks"], one["suppressed"][0]["count"], total(one)) == (1, 1, 1)
+
+
+def test_groups_that_are_left_out_are_said_and_no_leaks_of_the_report(dump):
+    path, _ = dump
+    for options in (["--focus", "nowhere"], ["--min-bytes", "1M"], ["--ignore", "."]):
+        text = run(path, "--unreachable", *options).stdout
+        assert "no group of leaked blocks is like that" in text and "every block is held" not in text
+        assert "left out: 7 blocks with 728 B in groups that are smaller, or not asked for" in text
+        found = run(path, "--unreachable", *options, "--lsan-compat")
+        assert (found.exit_code, found.stdout) == (0, "")
+    some = run(path, "--unreachable", "--min-bytes", "200", "--lsan-compat").stdout
+    assert some.endswith("SUMMARY: LeakSanitizer: 312 byte(s) leaked in 3 allocation(s).\n")
+
+
+def test_leak_sanitizers_frames_lie_in_modules_and_hold_no_control_characters(tmp_path):
+    heap = NtHeapBuilder(base=0x20000000000, flags=UST)
+    heap.busy(64, trace=RECORDS)
+    process = ProcessBuilder().heap(heap.build()).module(0x67000000, 0x10000, "C:\\acme\\one\x1b[31m\n.dll")
+    process.region(RECORDS, 0x1000).memory(RECORDS, record("x64", (0x67000010, 0x300)).ljust(0x1000, b"\0"))
+    path = tmp_path / "x.dmp"
+    path.write_bytes(process.build().data)
+    text = run(str(path), "--unreachable", "--lsan-compat").stdout
+    assert r"    #0 0x67000010  (one\x1b[31m\x0a.dll+0x10)" in text and "    #1 0x300  (<unknown module>)" in text
+    assert text.replace("\n", "").isprintable()
+
+
+def test_objects_are_the_records_where_they_are_asked_for(dump):
+    path, _ = dump
+    rows = run(path, "--unreachable", "--report-objects", "--format", "csv").stdout.splitlines()
+    assert rows[0] == "address,size,kind" and len(rows) == 8
+    assert len(run(path, "--unreachable", "--report-objects", "--format", "jsonl").stdout.splitlines()) == 7
+    assert run(path, "--unreachable", "--lsan-compat", "--json").exit_code == 2
+
+
+def test_stacks_of_groups_are_shown(dump):
+    path, _ = dump
+    assert "#1  206 bytes in 2 blocks, such as 0x" in run(path, "--unreachable").stdout
+    assert "msvcrt.dll+0x1234" in run(path, "--unreachable", "--full-stacks").stdout
+
+
+@pytest.mark.parametrize("options", [[], ["--unreachable"]])
+def test_suppressions_without_stacks_are_said_to_do_nothing(tmp_path, options):
+    heap = NtHeapBuilder(base=0x20000000000)
+    heap.busy(64)
+    path, rules = tmp_path / "x.dmp", tmp_path / "rules.txt"
+    path.write_bytes(ProcessBuilder().heap(heap.build()).build().data)
+    rules.write_text("leak:x\n")
+    found = run(str(path), *options, "--suppressions", str(rules))
+    assert found.exit_code == 4 and "none are recorded in this dump: nothing was suppressed" in found.stderr
