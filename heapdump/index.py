@@ -91,14 +91,17 @@ class Index:
             self.remarks.append(f"no index could be written to {self._root}: {error.strerror or error}")
 
     def has(self, name: str) -> bool:
-        """True where something is kept under a name; whether it verifies is not said."""
-        return (self._folder / f"{name}.json").is_file()
+        """True where something is kept under a name that verifies."""
+        try:
+            self._arrays(name)
+        except (OSError, ValueError, TypeError, AttributeError):
+            return False
+        return True
 
     def kept(self, name: str) -> dict[str, NDArray[Any]] | None:
         """The arrays that were kept beside the walk under a name, memory-mapped; None where there are none that verify."""
         try:
-            columns = json.loads(_verified(self._folder / f"{name}.json"))
-            found = {key: self._column(f"{name}.{key}", np.dtype(kind).type, int(rows), sum_) for key, (kind, rows, sum_) in columns.items()}
+            found = self._arrays(name)
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError, AttributeError) as error:
@@ -106,6 +109,11 @@ class Index:
             return None
         self.remarks.append(f"the {name} comes from the index in {self._folder}")
         return found
+
+    def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
+        """Raises OSError, ValueError, TypeError, AttributeError: there are none, or not as they were written."""
+        columns = json.loads(_verified(self._folder / f"{name}.json"))
+        return {key: self._column(f"{name}.{key}", np.dtype(kind).type, int(rows), sum_) for key, (kind, rows, sum_) in columns.items()}
 
     def keep(self, name: str, columns: dict[str, NDArray[Any]]) -> None:
         """Keeps arrays beside a walk that is kept; where that fails, a remark says why and nothing else happens."""
@@ -116,6 +124,7 @@ class Index:
             if need > min(_MOST_BYTES, shutil.disk_usage(self._root).free // 2):
                 self.remarks.append(f"the {name} was not kept: it needs {need:,} bytes")
                 return
+            _make_room(self._root, need)
             with tempfile.TemporaryDirectory(dir=self._root, prefix=_FRESH, ignore_cleanup_errors=True) as fresh:
                 for key, column in columns.items():
                     np.ascontiguousarray(column).tofile(Path(fresh) / f"{name}.{key}")

@@ -29,7 +29,7 @@ class Suspect:
 class Holding:
     """`leaked`: blocks that nothing reachable points to, `direct` of them no pointer at all; `suspects`, largest first.
 
-    `is_whole`: the dump holds everything that could hold a block; else some of the leaked ones may be held after all.
+    `is_whole`: everything that could hold a block is known; else some of the leaked ones may be held after all.
     """
 
     leaked: Sum
@@ -41,19 +41,19 @@ class Holding:
     def sentence(self) -> str:
         """What is leaked."""
         if not self.leaked.blocks:
-            return "the program can still reach every block" if self.is_whole else "every block is pointed to by what this dump holds"
-        seem = "can be reached by no pointer" if self.is_whole else "look unreachable, but part of what could hold them is not in this dump"
+            return "the program can still reach every block" if self.is_whole else "every block is pointed to by what is known of this process"
+        seem = "can be reached by no pointer" if self.is_whole else "look unreachable, but part of what could hold them is missing or damaged"
         return f"{plural(self.leaked.blocks, 'block')} with {short_size(self.leaked.bytes)} {seem}: {self.direct.blocks:,} lost directly"
 
 
-def holding_of(graph: PointerGraph, reached: Reached, table: BlockTable, hoards: Sequence[Hoard]) -> Holding:
-    """`table`: of all blocks; `hoards`: the suspects, largest first."""
+def holding_of(graph: PointerGraph, reached: Reached, table: BlockTable, hoards: Sequence[Hoard], *, is_walked: bool) -> Holding:
+    """`table`: of all blocks; `hoards`: the suspects, largest first; `is_walked`: every block of every heap is known."""
     leaked, direct = (_sum(graph, reached, table, *kinds) for kinds in (LEAKED, (Reach.DIRECT,)))
     suspects = tuple(
         Suspect(sentence(graph, hoard), None if hoard.node is None else int(graph.start[hoard.node]), hoard.bytes, hoard.share)
         for hoard in hoards
     )
-    return Holding(leaked, direct, suspects, not missing_evidence(graph))
+    return Holding(leaked, direct, suspects, is_walked and not missing_evidence(graph))
 
 
 def _sum(graph: PointerGraph, reached: Reached, table: BlockTable, *kinds: Reach) -> Sum:

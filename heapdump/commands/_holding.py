@@ -52,7 +52,8 @@ def hoards_of(request: Request, snapshot: Snapshot) -> tuple[Hoard, ...]:
 def holding(request: Request, snapshot: Snapshot, most_bytes: int) -> Holding | None:
     """What is held and what is not; None where that would mean to sweep more than `most_bytes` of memory now."""
     from heapdump.analyses.holding import holding_of
+    from heapdump.commands._blocks import walk_gaps
 
     if not snapshot.has_graph(most_bytes):
         return None
-    return holding_of(snapshot.graph, snapshot.reached, snapshot.walk.table, hoards_of(request, snapshot))
+    return holding_of(snapshot.graph, snapshot.reached, snapshot.walk.table, hoards_of(request, snapshot), is_walked=not walk_gaps(snapshot))

@@ -12,6 +12,7 @@ import pytest
 from heapdump import cli
 from heapdump.commands import summary, triage
 from heapdump.session import open_dump
+from heapdump.spans import Span
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import poke, without_memory, word
 
@@ -56,6 +57,7 @@ def test_summary_and_triage_tell_what_is_lost_and_what_holds_most(dump):
 
 
 def test_what_is_not_cheap_is_not_swept_unless_it_is_kept(dump, monkeypatch):
+    monkeypatch.setenv("HEAPDUMP_CACHE", str(dump.parent / "cache"))
     monkeypatch.setattr(summary, "_CHEAP", 1 << 20)
     monkeypatch.setattr(triage, "_CHEAP", 1 << 20)
     assert json.loads(run("summary", str(dump), "--json"))["data"]["unreachable"] is None
@@ -64,6 +66,21 @@ def test_what_is_not_cheap_is_not_swept_unless_it_is_kept(dump, monkeypatch):
     run("leaks", str(dump), "--unreachable")
     assert json.loads(run("summary", str(dump), "--json"))["data"]["unreachable"]["blocks"] == 2
     assert not any("was not looked at" in text for text in statements(dump))
+    (kept,) = (dump.parent / "cache").rglob("graph.targets")
+    kept.write_bytes(bytes(kept.stat().st_size))
+    assert any("was not looked at" in text for text in statements(dump))
+
+
+def test_of_a_damaged_heap_nothing_is_called_lost_for_certain(dump):
+    with open_dump(dump) as snapshot:
+        entry = int(snapshot.walk.table.entry[-2])
+        space = snapshot.process.space
+        place = space.file_place(Span(entry, entry + 16))
+    data = bytearray(dump.read_bytes())
+    data[place + 8 : place + 16] = b"Z" * 8
+    dump.write_bytes(data)
+    found = json.loads(run("summary", str(dump), "--json", "--no-cache"))["data"]["unreachable"]
+    assert found["is_whole"] is False
 
 
 def test_without_the_memory_of_roots_nothing_is_called_lost(tmp_path, dump):
@@ -76,7 +93,7 @@ def test_without_the_memory_of_roots_nothing_is_called_lost(tmp_path, dump):
     path.write_bytes(without_memory(built, (stack.limit, stack.base)))
     found = json.loads(run("summary", str(path), "--json", "--no-cache"))["data"]["unreachable"]
     assert (found["blocks"], found["is_whole"]) == (1, False)
-    assert "look unreachable, but part of what could hold them is not in this dump" in words(run("summary", str(path), "--no-cache"))
+    assert "look unreachable, but part of what could hold them is missing or damaged" in words(run("summary", str(path), "--no-cache"))
 
 
 ASKED = [("leaks", "--unreachable"), ("leaks", "--unreachable", "--group-by", "size"), ("retained",), ("summary",)]
