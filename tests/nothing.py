@@ -18,3 +18,6 @@ class Nothing:
 
     def forget(self, offset: int, size: int) -> None:
         """Nothing to forget."""
+
+    def expect(self, offset: int, size: int) -> None:
+        """Nothing to read ahead."""

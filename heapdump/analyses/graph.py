@@ -115,7 +115,8 @@ def build_graph(
     nodes = pointer_map(start, size)
     sweeper = Sweeper(process.space, nodes, unaligned=unaligned)
     of_heap = np.array([next(v.pointer_bytes for v in process.views if v.arch == heap.view) for heap in heaps], np.uint8)
-    widths = of_heap[table.heap[rows]]
+    alike = len(of_heap) and of_heap.min() == of_heap.max()
+    widths = np.full(len(rows), of_heap[0], np.uint8) if alike else of_heap[table.heap[rows]]
     edges = _by_width(sweeper, start, size, widths)
     root_start = np.array([area.span.start for area in roots.areas], np.int64)
     root_size = np.array([area.span.size for area in roots.areas], np.int64)

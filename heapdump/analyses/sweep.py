@@ -1,6 +1,7 @@
 """Finds every pointer into a block in given memory: the edges of the pointer graph.
 
-The file is read where it lies, by several threads, each through neighbouring sources; what was swept is forgotten.
+The file is read where it lies, by several threads, each through neighbouring sources; what comes next is read ahead, what
+was swept is forgotten.
 """
 
 from __future__ import annotations
@@ -118,6 +119,7 @@ class Sweeper:
         end, words_in = int(sources.start[until - 1] + sources.size[until - 1]), int(sources.size[i:until].sum(dtype=np.int64)) // width
         room = min(_ROOM, words_in + 1)
         values, owners, targets = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(room, np.int32)
+        self._space.expect(Span(end, end + self._threads * _A_SHARE))
         r, at, held, out = int(np.searchsorted(columns[1], begin, side="right")), 0, 0, []
         while i < until:
             many, i, at, r, seen = run(

@@ -84,6 +84,13 @@ class Minidump:
         """Bytes of the file where they lie, for sweeps; let go of it before `close`."""
         return memoryview(self.data)[offset : offset + size]
 
+    def expect(self, offset: int, size: int) -> None:
+        """Lets the system read bytes that a sweep will come to soon; returns at once. Where it cannot, nothing happens."""
+        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+        end = min(offset + size, len(self.data))
+        if hasattr(mmap, "MADV_WILLNEED") and start < end:
+            self.data.madvise(mmap.MADV_WILLNEED, start, end - start)
+
     def forget(self, offset: int, size: int) -> None:
         """Gives the whole pages of a swept part back to the system; they are read again when they are needed.
 

@@ -29,10 +29,14 @@ from heapdump.heaps.nt_rows import add_large_blocks
 from heapdump.heaps.parts import Part, cut
 from heapdump.heaps.walked import Job, Walked
 from heapdump.process.model import Process, View
+from heapdump.spans import Span
 
 _MAX_THREADS = 8
 _BYTES_A_BLOCK = 64
 """Rows are set aside for blocks of this size; smaller ones make the columns grow."""
+
+_AHEAD = 8 << 20
+"""Bytes behind what is walked that are read ahead from the file."""
 
 
 @dataclass
@@ -161,6 +165,7 @@ class _Walker:
             front = FrontEndWalk(view, heap, generation, part.fronts.setdefault(view.arch, FrontEnd()), columns, walked)
             chain = HeapWalk(view, heap, generation, columns, walked)
             for window, first in chain.windows([item.span for item in items]):
+                view.space.expect(Span(window.swept.end, window.swept.end + _AHEAD))
                 front.add(window, first)
                 view.space.forget(window.swept)
                 self._pace.advance(sum(s.stop - s.start for s in window.stretches) * generation.granule)

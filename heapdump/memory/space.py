@@ -32,6 +32,9 @@ class ByteSource(Protocol):
     def view_at(self, offset: int, size: int) -> memoryview:
         """The bytes where they lie, for sweeps."""
 
+    def expect(self, offset: int, size: int) -> None:
+        """These bytes will be swept soon."""
+
     def forget(self, offset: int, size: int) -> None:
         """These bytes were swept and need not stay in memory."""
 
@@ -212,6 +215,11 @@ class AddressSpace:
         if at < span.end:
             missing.append(Span(at, span.end))
         return out, tuple(missing)
+
+    def expect(self, span: Span) -> None:
+        """The span will be swept soon: its part of the file may be read ahead."""
+        for part, offset in self._pieces(span):
+            self._source.expect(offset, part.size)
 
     def forget(self, span: Span) -> None:
         """The span was swept: its part of the file need not stay in memory."""

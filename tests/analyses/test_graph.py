@@ -104,6 +104,9 @@ class Memory:
         assert (phase, size) == (0, 8)
         return self.words.view(np.int64)
 
+    def expect(self, span: object) -> None:
+        """Nothing to read ahead."""
+
     def forget(self, span: object) -> None:
         pass
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from heapdump.dump.lists import RANGE
 from heapdump.errors import Unreadable
 from heapdump.memory.space import AddressSpace, disjoint
+from heapdump.session import open_dump
 from heapdump.spans import Span
+from tests.builders import ProcessBuilder
 
 TOP = 1 << 64
 FILE = bytes((i * 37 + (i >> 8) * 11) & 0xFF for i in range(4096))
@@ -28,6 +30,9 @@ class Source:
 
     def view_at(self, offset: int, size: int) -> memoryview:
         return memoryview(FILE)[offset : offset + size]
+
+    def expect(self, offset: int, size: int) -> None:
+        assert 0 <= offset <= offset + size <= len(FILE)
 
     def forget(self, offset: int, size: int) -> None:
         assert 0 <= offset <= offset + size <= len(FILE)
@@ -247,3 +252,21 @@ def test_file_words_are_the_files_bytes_where_they_lie():
     assert space.file_words(8).tobytes() == FILE[8:]
     assert space.file_words(12).tobytes() == FILE[12 : 12 + (4096 - 12) // 8 * 8]
     space.forget(Span(0, 1 << 20))
+
+
+def test_what_will_be_swept_is_told_to_the_file_by_its_offsets(monkeypatch):
+    space = space_of((0x1000, 64, 100), (0x1040, 64, 300), (0x9000, 64, 500))
+    told: list[tuple[int, int]] = []
+    monkeypatch.setattr(space._source, "expect", lambda offset, size: told.append((offset, size)))
+    space.expect(Span(0x1010, 0x9000))
+    assert told == [(116, 48), (300, 64)]
+
+
+def test_a_file_may_be_expected_behind_its_end(tmp_path):
+    path = tmp_path / "x.dmp"
+    path.write_bytes(ProcessBuilder().build().data)
+    with open_dump(path, use_index=False) as snapshot:
+        snapshot.dump.expect(0, snapshot.dump.file_bytes)
+        snapshot.dump.expect(snapshot.dump.file_bytes - 1, 1 << 40)
+        snapshot.dump.expect(1 << 50, 1)
+        assert snapshot.dump.read_at(0, 4) == b"MDMP"
