@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from heapdump.analyses.check import Problem
     from heapdump.analyses.crash import Crash
-    from heapdump.analyses.graph import PointerGraph
+    from heapdump.analyses.graph import PointerGraph, Referrers
+    from heapdump.analyses.references import References
     from heapdump.analyses.retained import Retained
     from heapdump.analyses.roots import Roots
     from heapdump.analyses.stacks import Stacks
@@ -216,11 +217,29 @@ class Snapshot:
         return self.kept("reach", from_columns, lambda: classify(self.graph), columns_of)
 
     @cached_property
+    def referrers(self) -> Referrers:
+        """Who points to each node of the graph. From the index where there is one."""
+        from heapdump.analyses.graph import Referrers, referrers_of
+
+        def read(columns: dict[str, NDArray[Any]] | None) -> Referrers | None:
+            """Of kept columns."""
+            return None if columns is None else Referrers(**columns)
+
+        found: Referrers = self.kept("referrers", read, lambda: referrers_of(self.graph), vars)
+        return found
+
+    def references(self, namer: Namer) -> References:
+        """Who points at blocks, and how roots lead there; `namer` names the places."""
+        from heapdump.analyses.references import References
+
+        return References(self.process, self.graph, lambda: self.referrers, namer)
+
+    @cached_property
     def retained(self) -> Retained:
         """What each block keeps alive. From the index where there is one."""
         from heapdump.analyses.retained import columns_of, from_columns, retained_of
 
-        return self.kept("retained", from_columns, lambda: retained_of(self.graph), columns_of)
+        return self.kept("retained", from_columns, lambda: retained_of(self.graph, self.referrers), columns_of)
 
     def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
         """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.

@@ -77,16 +77,25 @@ class PointerGraph:
         perhaps = np.concatenate([np.where(targets < 0, -1 - targets, targets)[(targets < 0) | weak], held[(held >= 0) & ~whole]])
         return np.unique(sure), np.unique(perhaps)
 
-    @cached_property
-    def referrers(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """(first, sources): who points to each node, ascending; -1 - source for a pointer to its inside. Like `edges`."""
-        count, targets = np.zeros(len(self), np.int64), self.edges.targets
-        run(count_targets, len(targets), targets, count)
-        first = np.zeros(len(self) + 1, np.int64)
-        np.cumsum(count, out=first[1:])
-        sources = np.empty(len(targets), np.int32)
-        run(invert, len(targets), self.first, targets, first[:-1].copy(), sources)
-        return first, sources
+
+@dataclass(frozen=True)
+class Referrers:
+    """Who points to each node, ascending: `sources[first[node]:first[node + 1]]`, -1 - source for a pointer to its inside."""
+
+    first: NDArray[np.int32] | NDArray[np.int64]
+    sources: NDArray[np.int32]
+
+
+def referrers_of(graph: PointerGraph) -> Referrers:
+    """The edges of a graph backwards."""
+    targets = graph.edges.targets
+    kind: type[np.int32 | np.int64] = np.int32 if len(targets) < 1 << 31 else np.int64
+    first: NDArray[Any] = np.zeros(len(graph) + 1, kind)
+    run(count_targets, len(targets), targets, first[1:])
+    np.cumsum(first, out=first)
+    sources = np.empty(len(targets), np.int32)
+    run(invert, len(targets), graph.first, targets, first[:-1].copy(), sources)
+    return Referrers(first, sources)
 
 
 def program_blocks(table: BlockTable) -> tuple[NDArray[np.int32], NDArray[np.int64], Integers]:

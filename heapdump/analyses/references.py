@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.graph import PointerGraph, areas_of
+from heapdump.analyses.graph import PointerGraph, Referrers, areas_of
 from heapdump.analyses.root_names import place_name, register_name
 from heapdump.kernels import run
 from heapdump.kernels.walk import trace
@@ -46,9 +46,9 @@ class Path:
 class References:
     """Answers about one pointer graph."""
 
-    def __init__(self, process: Process, graph: PointerGraph, namer: Namer) -> None:
-        """Computes nothing yet."""
-        self._process, self._graph, self._namer = process, graph, namer
+    def __init__(self, process: Process, graph: PointerGraph, referrers: Callable[[], Referrers], namer: Namer) -> None:
+        """Computes nothing yet. `referrers`: of the graph, asked for when they are needed."""
+        self._process, self._graph, self._referrers, self._namer = process, graph, referrers, namer
 
     def node_of(self, row: int) -> int | None:
         """The node of a row of the block table; None for rows that are none."""
@@ -75,8 +75,8 @@ class References:
 
     def holders(self, node: int) -> NDArray[np.int64]:
         """The nodes that point into a node, ascending, each once."""
-        first, sources = self._graph.referrers
-        mine = sources[first[node] : first[node + 1]].astype(np.int64)
+        back = self._referrers()
+        mine = back.sources[back.first[node] : back.first[node + 1]].astype(np.int64)
         return np.unique(np.where(mine < 0, -1 - mine, mine))
 
     def targets(self, node: int) -> NDArray[np.int64]:
@@ -111,9 +111,9 @@ class References:
         if most == 1 and self._held[node] == _STRONG:  # no need to know who points to whom
             return [Path(next(self.roots_of(node)), (node,))]
         for least in (_STRONG, _WEAK):
-            first, sources = self._graph.referrers
+            back = self._referrers()
             steps, ends = np.full(len(self._graph), -1, np.int32), np.empty(min(most, len(self._graph)), np.int64)
-            found = run(trace, len(sources), first, sources, node, self._held, least, steps, np.empty(len(steps), np.int32), ends)
+            found = run(trace, len(back.sources), back.first, back.sources, node, self._held, least, steps, np.empty(len(steps), np.int32), ends)
             for end in ends[:found].tolist():
                 nodes = [end]
                 while nodes[-1] != node:

@@ -30,9 +30,7 @@ def group_rows(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], by
 def finder_of(request: Request, snapshot: Snapshot) -> Finder:
     """What leak suspects of the dominator tree are found with."""
     from heapdump.analyses.hoards import Finder
-    from heapdump.analyses.references import References
-
-    references = References(snapshot.process, snapshot.graph, snapshot.namer(request.image_path, request.symbol_path))
+    references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
     return Finder(
         snapshot.graph, snapshot.retained, references,
         lambda rows: group_rows(request, snapshot, rows), lambda rows: group_rows(request, snapshot, rows, "type"),

@@ -83,10 +83,9 @@ def command(request: Request, address: int, depth: int, all_paths: int) -> int:
 
 def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: int) -> _Found:
     from heapdump.analyses.blocks import locate
-    from heapdump.analyses.references import References
     from heapdump.analyses.unreachable import Reach
 
-    references = References(snapshot.process, snapshot.graph, snapshot.namer(request.image_path, request.symbol_path))
+    references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
     block = locate(snapshot.walk.table, snapshot.process.space, address).block
     node = references.node_of(block.row) if block else None
     if block is None or node is None:

@@ -69,13 +69,12 @@ def command(request: Request, address: int | None, top: int, by: str | None) -> 
     heapdump retained crash.dmp 0x43500060
     """
     from heapdump.analyses.lost import missing_evidence
-    from heapdump.analyses.references import References
 
     request.refuse_sorting("retained")
     if address is not None and by is not None:
         raise WrongUsage("--by groups all blocks, it does not go with an address")
     with request.open() as snapshot:
-        references = References(snapshot.process, snapshot.graph, snapshot.namer(request.image_path, request.symbol_path))
+        references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
         tree = _Tree(request, snapshot, snapshot.graph, snapshot.retained, references)
         gaps = (*walk_gaps(snapshot), *missing_evidence(snapshot.graph))
         if address is not None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 
-from heapdump.analyses.references import References
 from heapdump.analyses.root_names import register_name
 from heapdump.analyses.roots import Register
 from tests.analyses.graphs import NONE, REGISTERS, STRONG, TID, WEAK, Plan, closure, expected, lay, plans
@@ -36,7 +35,7 @@ def test_holders_and_shortest_paths_are_those_of_the_plan(open_built, plan):
             strong.add(to)
     far, weak = distances(edges, strong), distances(edges, truth.sure | truth.perhaps)
     with open_built(laid.built) as snapshot:
-        graph, references = snapshot.graph, References(snapshot.process, snapshot.graph, snapshot.namer())
+        graph, references = snapshot.graph, snapshot.references(snapshot.namer())
         node_of = {i: graph.start.tolist().index(user) for i, user in enumerate(laid.users)}
         number = {node: i for i, node in node_of.items()}
         for i, node in node_of.items():
@@ -64,7 +63,7 @@ PLACES = {
 @pytest.mark.parametrize("place", [*STRONG, *WEAK, *NONE])
 def test_roots_have_names(open_built, place):
     with open_built(lay(Plan("x64", [64, 64], [(0, 1, "inside")], [(place, 0, "start")])).built) as snapshot:
-        references = References(snapshot.process, snapshot.graph, snapshot.namer())
+        references = snapshot.references(snapshot.namer())
         names = [path.root.root for path in references.paths(len(snapshot.graph) - 1, 5)]
         assert names == ([PLACES[place]] if place in PLACES else [])
         assert snapshot.process.threads[0].id == TID
@@ -73,7 +72,7 @@ def test_roots_have_names(open_built, place):
 def test_more_paths_and_levels_than_there_are_blocks_end(open_built):
     plan = Plan("x64", [64, 64], [(0, 1, "start"), (1, 0, "start")], [("module", 0, "start")])
     with open_built(lay(plan).built) as snapshot:
-        references = References(snapshot.process, snapshot.graph, snapshot.namer())
+        references = snapshot.references(snapshot.namer())
         node = len(snapshot.graph) - 1
         assert len(references.paths(node, 10**22)) == 1
         assert [level for level, _ in references.levels(node, 10**22)] == [1, 2, 2]

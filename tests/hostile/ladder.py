@@ -8,7 +8,6 @@ import numpy as np
 
 from heapdump.analyses.capabilities import capabilities
 from heapdump.analyses.headlines import headlines
-from heapdump.analyses.references import References
 from heapdump.analyses.regions import select
 from heapdump.analyses.summary import Summary, summarize
 from heapdump.errors import HeapdumpError
@@ -24,7 +23,7 @@ def climb(path: Path) -> Summary:
         snapshot.crt.blocks(np.arange(len(snapshot.walk.table)))
         for heap in heaps:
             snapshot.page_nodes(heap)
-        graph, references = snapshot.graph, References(process, snapshot.graph, snapshot.namer())
+        graph, references = snapshot.graph, snapshot.references(snapshot.namer())
         assert len(snapshot.reached.state) == len(graph) and snapshot.retained.total <= int(graph.size.sum())
         for node in snapshot.retained.top(3).tolist():
             assert references.paths(node)
