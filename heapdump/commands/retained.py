@@ -183,7 +183,8 @@ def _one(tree: _Tree, address: int, top: int, gaps: tuple[str, ...]) -> Answer:
     if node is None or tree.tree.number[node] < 0:
         why = "in no busy block of the program" if node is None else "in a block that no root leads to, so that nothing is retained by it"
         raise WrongUsage(f"{address:#x} is {why}; heapdump refs {address:#x} says who points at it")
-    hoard = tree.finder.hoard_of(node)
+    known = (one for one in hoards_of(tree.request, tree.snapshot) if one.node == node)
+    hoard = next(known, None) or tree.finder.hoard_of(node)
     above: list[Record] = []
     holder = tree.tree.holder(node)
     while holder is not None and len(above) < _TOP:
