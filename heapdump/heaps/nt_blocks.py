@@ -19,6 +19,7 @@ from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, tag
 from heapdump.heaps.nt_chain import MOST_ROWS, At, next_entries
 from heapdump.heaps.nt_entry import INTERNAL_FLAG, decoded, unasked
 from heapdump.heaps.nt_generation import Generation, signed
+from heapdump.heaps.nt_lfh import SIGNATURE
 from heapdump.heaps.nt_resync import next_good_header
 from heapdump.heaps.nt_windows import Stretch, Window, windows
 from heapdump.heaps.nt_wounds import header_wound
@@ -28,6 +29,9 @@ from heapdump.process.model import View
 from heapdump.spans import Span
 
 _FIRST_BATCH = 64
+_LEAST_UNUSED = 8
+"""Bytes of every busy entry from Vista on that were not asked for."""
+
 """Headers that are looked at behind damage before it is known that the chain holds; twice as many each time."""
 
 _WORDS = {
@@ -180,21 +184,36 @@ class HeapWalk:
             return
         message = f"{self._name}: the entry header at {address:#x} is damaged ({_WORDS[why][1]})"
         if wound.word is None:
-            message += f"; the state of its {size * window.granule:,} bytes is not known"
+            message += f"; {self._guess(window, k, at, size)}"
             self._walked.gap(message)
         else:
-            self._keep(window, k, at, wound.word)
+            self._keep(window, k, at, wound.word, Trust.DERIVED)
         place = address + self._generation.lead * 8 + wound.first
         self._find("entry_header", place, len(wound.found), message, wound.expected, wound.found)
 
-    def _keep(self, window: Window, k: int, at: int, word: int) -> None:
-        """Adds the row of an entry whose header could be restored."""
+    def _guess(self, window: Window, k: int, at: int, size: int) -> str:
+        """Adds the row of an entry whose flags nobody knows, where no lookaside list may hold it; what it is taken for.
+
+        It is free when a free list holds it, else busy, with as many requested bytes as it has room for.
+        """
+        bytes_, address = size * window.granule, window.stretches[k].base + at * window.granule
+        node, space, pointer = address + window.granule, self._view.space, self._view.pointer_bytes
+        after, before = space.try_pointer(node), space.try_pointer(node + pointer)
+        is_carrier = any(space.try_integer(node + place, 4) == SIGNATURE for place in range(0, 0x20, 4))
+        if self._generation.is_old or is_carrier or after is None or before is None:
+            return f"the state of its {bytes_:,} bytes is not known"
+        is_linked = space.try_pointer(after + pointer) == node and space.try_pointer(before) == node
+        self._keep(window, k, at, size | (0 if is_linked else 1 << 16 | _LEAST_UNUSED << 56), Trust.GUESS)
+        return f"its {bytes_:,} bytes are taken for a {'free' if is_linked else 'busy'} block"
+
+    def _keep(self, window: Window, k: int, at: int, word: int, trust: Trust) -> None:
+        """Adds the row of an entry whose header is that decoded word."""
         generation, place = self._generation, np.array([at])
         header = decoded(generation, np.array([signed(word ^ (generation.key & (1 << 64) - 1))]))
         spare, lead = unasked(generation, window.words, place, header.size, header.unused, header.is_busy)
         entry = window.stretches[k].base + place * window.granule
         internal = header.is_busy & ((header.flags & INTERNAL_FLAG) != 0) & (not generation.is_old)
-        tags = tag(BlockKind.BACKEND, trust=Trust.DERIVED) | np.where(header.is_busy, BUSY, 0)
+        tags = tag(BlockKind.BACKEND, trust=trust) | np.where(header.is_busy, BUSY, 0)
         tags |= np.where(internal, INTERNAL, 0) | header.flags << 8
         stride = generation.stride
         self._columns.append(self._heap.index, entry, header.size * stride, spare, lead * stride, tags)
