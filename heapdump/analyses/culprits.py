@@ -9,6 +9,7 @@ import numpy as np
 
 from heapdump.analyses.crash import Bug
 from heapdump.blocks.findings import Finding
+from heapdump.blocks.records import Trust
 from heapdump.blocks.table import Block, BlockTable
 from heapdump.memory.space import AddressSpace
 from heapdump.words import plural
@@ -22,10 +23,14 @@ _NEAR = 0x40
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A block whose code may have done it, and why. `block`: None where the block is not known, the reason tells which."""
+    """A block whose code may have done it, and why. `block`: None where the block is not known, the reason tells which.
+
+    `is_as_likely`: as the one before it; then nothing tells what kind of bug it was.
+    """
 
     block: Block | None
     reason: str
+    is_as_likely: bool = False
 
 
 def suspects_of(space: AddressSpace, table: BlockTable, finding: Finding, block: Block | None) -> Iterator[Candidate]:
@@ -46,15 +51,16 @@ def _beside_header(space: AddressSpace, table: BlockTable, finding: Finding, blo
     gap = finding.address - end
     overrun = Candidate(before, _overrun_reason(space, before, finding, gap))
     underrun = Candidate(block, "the damaged header is its own: a write before its start")
-    if block is None:
-        underrun = Candidate(None, "the block behind the header, lost with it: a write before its start is as likely")
+    if is_lost := block is None or block.trust is Trust.GUESS:
+        who = "the damaged header is its own" if block else "the block behind the header, lost with it"
+        underrun = Candidate(block, f"{who}: a write before its start is as likely", is_as_likely=True)
     if before.state == "free":
         overrun = Candidate(before, "the block before it, which is free now")
     is_overrun = gap <= 0 or (before.state == "busy" and _continues(space, finding, gap))
-    if is_overrun and block is None:
+    if is_overrun and is_lost:
         yield overrun
     else:
-        yield from (overrun, underrun) if is_overrun or block is None else (underrun, overrun)
+        yield from (overrun, underrun) if is_overrun or is_lost else (underrun, overrun)
 
 
 def _overrun_reason(space: AddressSpace, before: Block, finding: Finding, gap: int) -> str:
@@ -101,6 +107,6 @@ def bug_of(finding: Finding, block: Block | None, candidates: Sequence[Candidate
         return "heap-buffer-underflow"
     if finding.kind == "crt_guard" and block is not None:
         return "heap-buffer-overflow" if finding.address >= block.address + block.size - 4 else "heap-buffer-underflow"
-    if finding.kind in HEADER_KINDS and candidates and candidates[-1].block is not None:
+    if finding.kind in HEADER_KINDS and candidates and not candidates[-1].is_as_likely:
         return "heap-buffer-underflow" if candidates[0].block == block else "heap-buffer-overflow"
     return None
