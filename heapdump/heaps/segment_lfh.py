@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Trust
-from heapdump.blocks.table import BlockKind, tag
+from heapdump.blocks.table import BlockKind, doubt, tag
 from heapdump.heaps.segment_keys import keys_of, ntdll_words
 from heapdump.heaps.segment_memory import Batch, batches, doubt_missing
 from heapdump.heaps.segment_ranges import Ranges
@@ -256,7 +256,7 @@ def _doubt(job: Job, count: NDArray[np.int64], good: NDArray[np.uint8], room: in
     """The last `room` rows, of subsegments with so many blocks each: `derived` where a subsegment's counts disagree."""
     if not good.all():
         table = job.columns.since(len(job.columns) - room)
-        table.tags[np.repeat(good == 0, count)] |= np.uint16(tag(BlockKind.BACKEND, trust=Trust.DERIVED))
+        doubt(table.tags, np.repeat(good == 0, count), Trust.DERIVED)
 
 
 def _report(job: Job, read: Subsegments, decoded: Decoded) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.records import Trust
-from heapdump.blocks.table import BlockKind, tag
+from heapdump.blocks.table import doubt
 from heapdump.heaps.walked import Job
 from heapdump.memory.regions import RegionTable, State
 from heapdump.memory.space import AddressSpace
@@ -53,7 +53,7 @@ def doubt_missing(job: Job, first: int, missing: Sequence[Span]) -> None:
         if job.process.regions.committed_bytes(span) or not job.process.regions.is_complete_map:
             lost |= (last >= np.uint64(span.start)) & (last < np.uint64(span.end))
     if lost.any():
-        table.tags[lost] |= np.uint16(tag(BlockKind.BACKEND, trust=Trust.GUESS))
+        doubt(table.tags, lost, Trust.GUESS)
         place = int(table.entry[lost][0])
         job.walked.gap(f"heap {job.heap.address:#x}: {int(lost.sum()):,} blocks from {place:#x} on are not whole in the dump")
 
