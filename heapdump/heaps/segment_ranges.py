@@ -120,7 +120,7 @@ class _Reading:
     @property
     def score(self) -> float:
         """Share of the units with flags that lie in ranges as long as they say; more where the kinds are known ones."""
-        good = (self._lengths() == self.units) & self.first & (self.signed | ~self.in_use)
+        good = self._good()
         busy = good & self.in_use
         covered = int(self.units[busy].sum()) + int((good & ~busy).sum())
         flagged = max(int(((self.flags != 0) & self.behind).sum()), 1)
@@ -136,18 +136,34 @@ class _Reading:
         lengths = np.where(self.first, following - np.arange(count), 0)
         return np.where(self.first & (self.units > 0), np.minimum(lengths, self.units), lengths)
 
+    def _good(self) -> NDArray[np.bool_]:
+        """First descriptors of ranges that hold.
+
+        As long as they say, signed where they are in use and only there, and nothing in use inside free ones (recorded
+        heaps of all builds).
+        """
+        following = np.concatenate([self.in_use[:, 1:] & ~self.first[:, 1:], np.zeros((len(self.first), 1), bool)], axis=1)
+        free = ~self.signed & ~following
+        return (self._lengths() == self.units) & self.first & np.where(self.in_use, self.signed, free)
+
+    def _uncovered(self) -> NDArray[np.bool_]:
+        """Units that no range holds: in a whole segment there are none."""
+        reach = np.maximum.accumulate(np.where(self.first, np.arange(DESCRIPTORS) + self._lengths(), 0), axis=1)
+        uncovered: NDArray[np.bool_] = self.behind & (np.arange(DESCRIPTORS) >= reach)
+        return uncovered
+
     def _kinds(self) -> NDArray[np.int64]:
         if self.is_old:
             busy = np.where(self.flags & 0x20, RangeKind.VS, np.where(self.flags & 1, RangeKind.LFH, RangeKind.PAGES))
         else:
             busy = np.array([RangeKind.PAGES, RangeKind.INTERNAL, RangeKind.LFH, RangeKind.VS])[self.flags >> 2 & 3]
-        return np.where(self.in_use, busy, RangeKind.FREE)
+        return np.where(self.in_use | self.signed, busy, RangeKind.FREE)
 
     def ranges(self, heap: int, starts: NDArray[np.int64], walked: Walked) -> Ranges:
         """The ranges, and an internal one for the units that hold the descriptors; findings for what cannot be."""
-        lengths = self._lengths()
-        good = (lengths == self.units) & (self.signed | ~self.in_use) & self.first
-        bad = self.first & ~good
+        good = self._good()
+        self.first |= self._uncovered() & self.signed  # their flags are lost
+        lengths, bad = self._lengths(), self.first & ~good
         seg, place = np.nonzero(self.first)
         self._count(heap, starts, bad, walked)
         unit = self._unit[seg]
@@ -162,12 +178,10 @@ class _Reading:
         return _joined(own, found)
 
     def _count(self, heap: int, starts: NDArray[np.int64], bad: NDArray[np.bool_], walked: Walked) -> None:
-        """Headers and findings; and units in use that no range holds."""
+        """Headers and findings; and units that no range holds."""
         walked.headers += int(self.first.sum())
         walked.good_headers += int((self.first & ~bad).sum())
-        units = np.where(self.first, self._lengths(), 0)
-        reach = np.maximum.accumulate(np.where(self.first, np.arange(DESCRIPTORS) + units, 0), axis=1)
-        orphans = self.in_use & ~self.first & (np.arange(DESCRIPTORS) >= reach)
+        orphans = self._uncovered()
         orphans &= ~np.concatenate([np.zeros((len(orphans), 1), bool), orphans[:, :-1]], axis=1)  # the first of several
         for what, wrong in (("is damaged", bad), ("belongs to no range", orphans)):
             for seg, place in zip(*(index.tolist() for index in np.nonzero(wrong)), strict=True):
