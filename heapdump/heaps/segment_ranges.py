@@ -144,7 +144,8 @@ class _Reading:
         """
         following = np.concatenate([self.in_use[:, 1:] & ~self.first[:, 1:], np.zeros((len(self.first), 1), bool)], axis=1)
         free = ~self.signed & ~following
-        return (self._lengths() == self.units) & self.first & np.where(self.in_use, self.signed, free)
+        good: NDArray[np.bool_] = (self._lengths() == self.units) & self.first & np.where(self.in_use, self.signed, free)
+        return good
 
     def _uncovered(self) -> NDArray[np.bool_]:
         """Units that no range holds: in a whole segment there are none."""

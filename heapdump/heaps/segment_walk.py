@@ -18,14 +18,17 @@ from heapdump.blocks.records import Extent, HeapKind, LargeBlock, Trust
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable, tag
 from heapdump.heaps.base import PAGE
 from heapdump.heaps.segment import OWN
+from heapdump.heaps.segment_chains import Chains, key_of, read_chains
 from heapdump.heaps.segment_delayed import delayed_chunks, mark_delayed
 from heapdump.heaps.segment_header import contexts, heap_keys
 from heapdump.heaps.segment_large import read_block
-from heapdump.heaps.segment_lfh import Decoded, Subsegments, add_slots, best_reading
+from heapdump.heaps.segment_lfh import Decoded, Subsegments
+from heapdump.heaps.segment_lfh_key import best_reading
 from heapdump.heaps.segment_memory import Committed
 from heapdump.heaps.segment_padding import padding_of, writes_header
 from heapdump.heaps.segment_ranges import RangeKind, Ranges, read_ranges
-from heapdump.heaps.segment_vs import Chains, ChunkWalk, key_of, read_chains
+from heapdump.heaps.segment_slots import add_slots
+from heapdump.heaps.segment_vs import ChunkWalk
 from heapdump.heaps.walked import Job, Walked
 from heapdump.layouts import Layout, Struct, load
 
