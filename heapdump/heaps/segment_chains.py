@@ -49,6 +49,14 @@ def read_chains(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequ
     return Chains(best.start[keep], best.end[keep], rows[keep])
 
 
+def are_chains(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> NDArray[np.bool_]:
+    """Which of these ranges begin with the header of a VS subsegment that ends where the used part of the range does; (n,)."""
+    tried = [_Headers(job, ranges, rows, struct) for struct in structs]
+    used = ranges.start[rows] + ranges.size[rows] - ranges.unused[rows]
+    holds: NDArray[np.bool_] = np.any([headers.is_good & (headers.end == used) for headers in tried], axis=0)
+    return holds
+
+
 class _Headers:
     """The headers of VS subsegments as one build has them."""
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from heapdump.heaps.segment_keys import keys_of, ntdll_words
 from heapdump.heaps.segment_lfh import Decoded, Subsegments
-from heapdump.heaps.segment_ranges import Ranges
+from heapdump.heaps.segment_ranges import RangeKind, Ranges
 from heapdump.heaps.walked import Job
 from heapdump.layouts import Struct
 
@@ -46,6 +46,17 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
     every = Subsegments(job, ranges, rows, best[1])
     read = every.decode(best[2], wide_shift=best[3])
     return every, read if best[0] else Decoded(read.size, read.first, np.zeros(len(rows), bool))
+
+
+def are_slots(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> NDArray[np.bool_]:
+    """Which of these ranges begin with the header of an LFH subsegment, by the key of the process; (n,)."""
+    known = keys_of(job.view)
+    if known.slot_rule is None:
+        best_reading(job, ranges, np.flatnonzero(ranges.kind == RangeKind.LFH), structs)
+    if known.slots is None or known.slot_rule is None:
+        return np.zeros(len(rows), bool)
+    struct, wide = known.slot_rule
+    return Subsegments(job, ranges, rows, struct).decode(known.slots, wide_shift=wide).is_good
 
 
 def _usual_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64]) -> tuple[Subsegments, Decoded] | None:

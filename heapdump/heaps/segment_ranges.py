@@ -10,7 +10,7 @@ fill the segments.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 
 import numpy as np
@@ -41,7 +41,8 @@ class Ranges:
     """The ranges of some segments, ascending by address; (n,) each.
 
     `start` address and `size` bytes, int64; `kind`: `RangeKind`; `unused`: bytes at the end of it that were not asked
-    for, `extra`: whether something of the heap's stands behind the asked ones; `is_sure` False beside damage.
+    for, `extra`: whether something of the heap's stands behind the asked ones; `is_sure` False beside damage; `unit`
+    bytes of one; `descriptor` address of its first one, of the descriptors' own range its start.
     """
 
     start: NDArray[np.int64]
@@ -50,12 +51,12 @@ class Ranges:
     unused: NDArray[np.int64]
     extra: NDArray[np.bool_]
     is_sure: NDArray[np.bool_]
+    unit: NDArray[np.int64]
+    descriptor: NDArray[np.int64]
 
     def of(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Ranges:
         """Some of them."""
-        return Ranges(
-            self.start[rows], self.size[rows], self.kind[rows], self.unused[rows], self.extra[rows], self.is_sure[rows]
-        )  # fmt: skip
+        return Ranges(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
 def read_ranges(view: View, heap: Heap, structs: Sequence[Struct], walked: Walked) -> Ranges:
@@ -84,7 +85,7 @@ def _best_reading(raw: NDArray[np.uint8], unit: NDArray[np.int64], structs: Sequ
 
 def _none() -> Ranges:
     empty = np.empty(0, np.int64)
-    return Ranges(empty, empty, empty, empty, np.empty(0, bool), np.empty(0, bool))
+    return Ranges(empty, empty, empty, empty, empty != 0, empty != 0, empty, empty)
 
 
 def _tables(view: View, heap: Heap, struct: Struct, walked: Walked) -> tuple[list[Segment], list[NDArray[np.uint8]]]:
@@ -171,11 +172,11 @@ class _Reading:
         found = Ranges(
             starts[seg] + place * unit, lengths[seg, place] * unit, self._kinds()[seg, place].astype(np.int64),
             np.minimum(self.unused[seg, place], lengths[seg, place] * unit), self.extra[seg, place], good[seg, place],
+            unit, starts[seg] + place * self._size,
         )  # fmt: skip
         none = np.zeros(len(starts), np.int64)
-        own = Ranges(
-            starts, self.own * self._unit, none + RangeKind.INTERNAL, none, none != 0, none == 0
-        )  # fmt: skip
+        size = self.own * self._unit
+        own = Ranges(starts, size, none + RangeKind.INTERNAL, none, none != 0, none == 0, self._unit, starts)
         return _joined(own, found)
 
     def _count(self, heap: int, starts: NDArray[np.int64], bad: NDArray[np.bool_], walked: Walked) -> None:
@@ -195,11 +196,7 @@ class _Reading:
 
 def _joined(one: Ranges, other: Ranges) -> Ranges:
     """Both, ascending by address."""
-    both = Ranges(
-        np.concatenate([one.start, other.start]), np.concatenate([one.size, other.size]),
-        np.concatenate([one.kind, other.kind]), np.concatenate([one.unused, other.unused]),
-        np.concatenate([one.extra, other.extra]), np.concatenate([one.is_sure, other.is_sure]),
-    )  # fmt: skip
+    both = Ranges(*(np.concatenate([getattr(part, column.name) for part in (one, other)]) for column in fields(Ranges)))
     order: NDArray[np.int64] = np.argsort(both.start, kind="stable")
     return both.of(order)
 

@@ -21,6 +21,7 @@ from heapdump.heaps.segment import OWN
 from heapdump.heaps.segment_chains import Chains, key_of, read_chains
 from heapdump.heaps.segment_delayed import delayed_chunks, mark_delayed
 from heapdump.heaps.segment_header import contexts, heap_keys
+from heapdump.heaps.segment_kinds import settled
 from heapdump.heaps.segment_large import read_block
 from heapdump.heaps.segment_lfh import Decoded, Subsegments
 from heapdump.heaps.segment_lfh_key import best_reading
@@ -81,6 +82,7 @@ class _HeapWalk:
         first = len(job.columns)
         self._own()
         ranges = read_ranges(job.view, job.heap, self._structs("_HEAP_PAGE_RANGE_DESCRIPTOR"), job.walked)
+        ranges = settled(job, ranges, self._structs("_HEAP_VS_SUBSEGMENT"), self._structs("_HEAP_LFH_SUBSEGMENT"))
         likely = self._likely_keys()
         padding = self._padding(ranges, likely)
         delayed = delayed_chunks(job, self._layout)

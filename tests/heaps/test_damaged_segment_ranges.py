@@ -9,6 +9,7 @@ import pytest
 
 from heapdump.blocks.table import BlockKind
 from tests.builders.dump_truth import BuiltDump
+from tests.heaps.segment_plans import GENERATIONS
 from tests.heaps.test_damaged_segment_heaps import EACH, built
 from tests.heaps.test_segment_heaps import blocks
 from tests.patching import peek, poke
@@ -72,3 +73,29 @@ def test_a_busy_range_that_lost_its_flags_is_still_busy(open_built, generation, 
         table = snapshot.walk.table
         (block,) = (b for b in table.blocks(np.flatnonzero(table.kind == BlockKind.PAGES)) if b.address == address)
         assert block.trust == "derived"
+
+
+KINDS = ("pages", "vs", "lfh")
+
+
+@EACH
+@pytest.mark.parametrize(("old", "new"), [(a, b) for a in KINDS for b in KINDS if a != b])
+def test_a_range_holds_what_its_header_and_its_unused_units_say(open_built, generation, old, new):
+    given = descriptors(generation)
+    vs, lfh = given.truth.subsegments[0], given.truth.subsegments[1]
+    address = {"pages": whole_pages(given.truth), "vs": vs, "lfh": lfh}[old]
+    at, kinds = given.of(address), given.vs | given.lfh
+    flags = peek(given.dump, at, 1) & ~kinds | {"pages": 0, "vs": given.vs, "lfh": given.lfh}[new]
+    with open_built(poke(given.dump, (at, bytes([flags])))) as snapshot:
+        assert findings(snapshot) == [("segment", at - given.flags)]
+        assert blocks(snapshot) == given.truth.busy
+
+
+@pytest.mark.parametrize("generation", [g for g in GENERATIONS if g[1] > 16299], ids=str)
+def test_a_range_of_an_unknown_kind_is_a_gap(open_built, generation):
+    given = descriptors(generation)
+    address = whole_pages(given.truth)
+    at = given.of(address)
+    with open_built(poke(given.dump, (at, bytes([peek(given.dump, at, 1) | 4])))) as snapshot:
+        assert set(given.truth.busy) - set(blocks(snapshot)) == {address}
+        assert any("unknown kind" in gap for gap in snapshot.walk.gaps)
