@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
+from heapdump.session import Snapshot
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
-from tests.patching import without_memory
+from tests.heaps.test_segment_heaps import blocks
+from tests.patching import peek, poke, without_memory
 
 BASE = 0x20000000000
 
@@ -18,6 +21,53 @@ def one_subsegment(chunks: int = 900, size: int = 40) -> tuple[BuiltDump, object
     heap.chunks([size] * chunks)
     built = heap.build()
     return built.add_to(ProcessBuilder(build=19041)).build(), built.truth
+
+
+def trusts(snapshot: Snapshot) -> dict[int, str]:
+    """Trust of all rows that are not exact, by user address."""
+    table = snapshot.walk.table
+    return {b.address: b.trust.value for b in table.blocks(np.arange(len(table))) if b.trust != "exact"}
+
+
+@pytest.mark.parametrize("place", [6, 7])
+def test_a_busy_byte_that_can_be_none_costs_one_finding_there(open_built, place):
+    dump, truth = one_subsegment()
+    for victim in (truth.headers[300], truth.headers[898], truth.headers[-1]):
+        with open_built(poke(dump, (victim + place, bytes([peek(dump, victim + place, 1) ^ 0x5A])))) as snapshot:
+            (finding,) = snapshot.walk.findings
+            assert (finding.kind, finding.severity) == ("vs_chunk", "error")
+            assert victim + 6 <= finding.address <= victim + place < finding.address + finding.length <= victim + 8
+            assert finding.expected != finding.found
+            assert {**blocks(snapshot), victim + 16: None} == {**truth.busy, victim + 16: None}
+            assert trusts(snapshot)[victim + 16] == "guess"
+            assert any("state" in gap for gap in snapshot.walk.gaps)
+
+
+def test_a_busy_byte_that_can_be_none_in_every_subsegment_hides_nothing(open_built):
+    heap = SegmentHeapBuilder(base=BASE, seed=1)
+    heap.segment(BASE + 0x400000)
+    for _ in range(14):
+        heap.chunks([40] * 900)
+    built = heap.build()
+    dump = built.add_to(ProcessBuilder(build=19041)).build()
+    victims = [header for header in built.truth.headers if header + 16 in built.truth.busy][7::80]
+    with open_built(poke(dump, *((at + 7, b"\xee") for at in victims))) as snapshot:
+        assert len(snapshot.walk.findings) == len(victims)
+        assert blocks(snapshot) == built.truth.busy
+
+
+@pytest.mark.parametrize("bit", range(16, 32))
+def test_a_chunk_that_lies_about_its_size_is_read_at_its_true_end(open_built, bit):
+    """Size, flags and unused bytes as they are; the trust says that the size is the neighbour's word."""
+    dump, truth = one_subsegment()
+    for victim in (truth.headers[300], truth.headers[899]):
+        at = victim + bit // 8
+        with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 1 << bit % 8])))) as snapshot:
+            (finding,) = snapshot.walk.findings
+            assert finding.address <= at < finding.address + finding.length
+            assert blocks(snapshot) == truth.busy
+            assert trusts(snapshot)[victim + 16] == "derived"
+            assert not snapshot.walk.gaps
 
 
 def test_two_pages_that_are_absent_leave_guesses_and_no_more(open_built):
