@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import LargeBlock
-from heapdump.heaps.base import PAGE, Context
+from heapdump.heaps.base import PAGE, Context, is_missing
 from heapdump.heaps.nt_segments import address_limit
 from heapdump.layouts import Layout
 from heapdump.memory import limits
@@ -39,7 +39,10 @@ def read_large_blocks(
         block = None if node in seen else read_block(process, view, layout, node)
         if block is None or block.list_entry in blocks:
             whole = False
-            _broken(view, heap, parent, node, findings, notes)
+            if is_missing(process, node) or is_missing(process, node + layout["_HEAP_LARGE_ALLOC_DATA"].size - 1):
+                notes.append(f"the node {node:#x} in the tree of large blocks of heap {heap:#x} is not in the dump: blocks may be missing")
+            else:
+                _broken(view, heap, parent, node, findings, notes)
             continue
         seen.add(node)
         blocks[block.list_entry] = _checked(process, heap, block, findings, notes)
