@@ -27,12 +27,14 @@ _MOST_CANDIDATES = 64
 class Keys:
     """What is known of one view of the process. `chunk`, `slots`: the keys; `padding`: bytes before user data.
 
-    `slot_rule`: the structure of LFH subsegments, and whether 32 bits of their shifted address count.
+    `slot_rule`: the structure of LFH subsegments, and whether 32 bits of their shifted address count; `has_full_slots`:
+    most of them were seen to have no room for another block, right behind their commit states.
     """
 
     chunk: int | None = None
     slots: int | None = None
     slot_rule: tuple[Struct, bool] | None = None
+    has_full_slots: bool = False
     padding: int | None = None
     data: NDArray[np.uint64] | None = field(default=None, repr=False)
 

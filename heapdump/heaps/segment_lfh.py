@@ -18,16 +18,22 @@ from heapdump.layouts import Struct
 
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF)
 _MOST_FIRST = 0x400
-_MOST_BLOCKS, _MANY_BLOCKS = 0x8000, 0x400
+_FIRST_ONES = 3
+MOST_BLOCKS, _MANY_BLOCKS = 0x8000, 0x400
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """Offsets of subsegments as one key and rule decode them; (n,) each. `is_good`: they can be true."""
+    """Offsets of subsegments as one key and rule decode them, and their numbers of blocks; (n,) each.
+
+    `is_good`: they can be true; `is_whole`: every member of the header that says something of them agrees.
+    """
 
     size: NDArray[np.int64]
     first: NDArray[np.int64]
+    count: NDArray[np.int64]
     is_good: NDArray[np.bool_]
+    is_whole: NDArray[np.bool_]
 
 
 class Subsegments:
@@ -42,25 +48,21 @@ class Subsegments:
         count, _ = self._gather("BlockCount", 2)
         withheld = self._gather("WitheldBlockCount", 1)[0] if "WitheldBlockCount" in struct else np.uint64(0)
         self.count = (count + withheld).astype(np.int64)
+        self.there &= self._has_blocks()
         self.has_list = "State" in struct
         free = self._gather("FreeCount", 2)[0].astype(np.int64)
         # whether withheld blocks count as free is not known: no recorded subsegment had one
         self.stated = np.where(self.has_list | (withheld > 0), -1, free)
         state = self._gather("State", 4)[0] if self.has_list else np.zeros(len(rows), np.uint64)
         self.list, self.freed = (state & _HALF).astype(np.int64), (state >> np.uint64(16)).astype(np.int64)
-        self.commit_end: NDArray[np.int64] | None = None
+        self.states: NDArray[np.int64] | None = None
         if "CommitStateOffset" in struct:
             # 26100 counts words there, others bytes
             wide = struct.fields["CommitStateOffset"].type == "u16"
             states = self._gather("CommitStateOffset", 2)[0] if wide else self._gather("CommitStateOffset", 1)[0] * np.uint64(8)
-            self.commit_end = (states + self._gather("CommitUnitCount", 1)[0] * np.uint64(2)).astype(np.int64)
+            self.states = states.astype(np.int64)
+            self.commit_units = self._gather("CommitUnitCount", 1)[0].astype(np.int64)
         self.span = 4 * job.view.pointer_bytes if self.has_list else 0
-
-    @property
-    def bitmap_bytes(self) -> NDArray[np.int64]:
-        """Bytes of each bitmap, whole words."""
-        bits = -(-self.count // self.span) * 2 * self.span if self.span else 2 * self.count
-        return -(-bits // 64) * 8
 
     def _gather(self, name: str, size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
         """A member of each header; members of one 8-byte word are read together."""
@@ -75,19 +77,9 @@ class Subsegments:
         """Offsets under a key. `wide_shift`: the rule of 26100."""
         return self._fit(np.uint64(key & 0xFFFFFFFF), slice(None), wide_shift=wide_shift)
 
-    def allowed(self, i: int, keys: NDArray[np.uint64], *, wide_shift: bool, is_full: bool) -> NDArray[np.bool_]:
-        """Which of some keys subsegment `i` allows; `is_full`: it has no room for another block."""
-        read = self._fit(keys, slice(i, i + 1), wide_shift=wide_shift)
-        if not is_full:
-            return read.is_good
-        rest = self.bytes[i] - read.first - read.size * self.count[i]
-        good: NDArray[np.bool_] = read.is_good & (rest < read.size)
-        if self.commit_end is not None:
-            # blocks begin right behind the commit states, on 26100 those of 2^n bytes on such a boundary (recorded dumps)
-            step = np.where(read.size & (read.size - 1), self.job.view.granularity, np.maximum(read.size, 1))
-            least = -(-self.commit_end[i] // self.job.view.granularity) * self.job.view.granularity
-            good &= (read.first == least) | (read.first == -(-self.commit_end[i] // step) * step)
-        return good
+    def allowed(self, i: int, keys: NDArray[np.uint64], *, wide_shift: bool) -> Decoded:
+        """Offsets of subsegment `i` under each of some keys."""
+        return self._fit(keys, slice(i, i + 1), wide_shift=wide_shift)
 
     def _fit(self, key: NDArray[np.uint64] | np.uint64, part: slice, *, wide_shift: bool) -> Decoded:
         address, count = self.start[part].astype(np.uint64), self.count[part]
@@ -97,29 +89,53 @@ class Subsegments:
         granule = self.job.view.granularity
         behind_bits = self.struct.offset("BlockBitmap") + -(-count // 4)
         good = (size > 0) & (size % granule == 0) & (first % granule == 0) & (first >= behind_bits)
-        good &= (count > 0) & (count <= _MOST_BLOCKS) & self.there[part]
+        good &= (count > 0) & (count <= MOST_BLOCKS) & self.there[part]
         rest = self.bytes[part] - first - size * count
         # blocks fill the subsegment: what is left is less than one more, however their number was rounded
         good &= (rest >= 0) & (rest < size + granule + _MOST_FIRST)
-        many = count > _MANY_BLOCKS
-        return Decoded(size, first, good & (~many | self._is_there(part)) if many.any() else good)
+        whole = good & (rest < size)
+        if self.states is not None:
+            whole &= self.is_first(size, first, part) & (self.states[part] == self.bits_end(count))
+        return Decoded(size, first, count, good, whole)
 
-    def _is_there(self, part: slice) -> NDArray[np.bool_]:
+    def is_first(self, size: NDArray[np.int64], first: NDArray[np.int64], part: slice = slice(None)) -> NDArray[np.bool_]:
+        """Whether blocks of these sizes can begin there: at one of the `places`."""
+        least, aligned = self.places(size, part)
+        fits: NDArray[np.bool_] = (first == least) | (first == aligned)
+        return fits
+
+    def places(self, size: NDArray[np.int64], part: slice = slice(None)) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where blocks of these sizes begin: right behind the commit states; on 26100 those of 2^n bytes on such a boundary."""
+        granule, size = self.job.view.granularity, np.maximum(size, 1)
+        end = self.states[part] + 2 * self.commit_units[part] if self.states is not None else np.zeros(1, np.int64)
+        step = np.where((size & (size - 1) == 0) & self.has_list, np.maximum(size, granule), granule)
+        return -(-end // granule) * granule, -(-end // step) * step
+
+    def bits_end(self, count: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Offset behind the bitmap of so many blocks, which has whole words; commit states begin there."""
+        span, word = self.span or 4 * self.job.view.pointer_bytes, self.job.view.pointer_bytes
+        return self.struct.offset("BlockBitmap") + -(-count // span) * word
+
+    def _has_blocks(self) -> NDArray[np.bool_]:
         """A quarter of a subsegment is in the dump: one with very many blocks must not stand for memory that is not."""
-        start, size = self.start[part].astype(np.uint64), self.bytes[part].astype(np.uint64)
-        there: NDArray[np.bool_] = self.job.view.space.bytes_present(start, start + size) * np.uint64(4) >= size
-        return there
+        many = self.count > _MANY_BLOCKS
+        if not many.any():
+            return ~many
+        start, size = self.start.astype(np.uint64), self.bytes.astype(np.uint64)
+        return ~many | (self.job.view.space.bytes_present(start, start + size) * np.uint64(4) >= size)
 
     def candidates(self) -> NDArray[np.uint64]:
-        """Low halves of keys that the first subsegment allows: for its number of blocks few sizes and offsets fit."""
+        """Low halves of keys that the first subsegments allow: for their numbers of blocks few sizes and offsets fit."""
+        usable = np.flatnonzero(self.there & (self.count > 0) & (self.count <= MOST_BLOCKS))[:_FIRST_ONES]
+        return np.unique(np.concatenate([np.empty(0, np.uint64), *(self._candidates(int(i)) for i in usable)]))
+
+    def _candidates(self, i: int) -> NDArray[np.uint64]:
         granule = self.job.view.granularity
-        for i in np.flatnonzero(self.there & (self.count > 0) & (self.count <= _MOST_BLOCKS))[:1].tolist():
-            least = self.struct.offset("BlockBitmap") + -(-int(self.count[i]) // 4)
-            firsts = np.arange(-(-least // granule) * granule, least + _MOST_FIRST, granule).astype(np.uint64)
-            most = (int(self.bytes[i]) - least) // int(self.count[i])
-            sizes = np.arange(granule, min(most, 0xFFFF) + 1, granule).astype(np.uint64)[-_MOST_FIRST:]
-            plain = (firsts[:, None] << np.uint64(16) | sizes[None, :]).reshape(-1)
-            address = int(self.start[i])
-            found = [plain ^ self.offsets[i] ^ np.uint64(shifted & 0xFFFFFFFF) for shifted in (address >> 12, (address & 0xFFFFFFFF) >> 12)]
-            return np.unique(np.concatenate(found))
-        return np.empty(0, np.uint64)
+        least = self.struct.offset("BlockBitmap") + -(-int(self.count[i]) // 4)
+        firsts = np.arange(-(-least // granule) * granule, least + _MOST_FIRST, granule).astype(np.uint64)
+        most = (int(self.bytes[i]) - least) // int(self.count[i])
+        sizes = np.arange(granule, min(most, 0xFFFF) + 1, granule).astype(np.uint64)[-_MOST_FIRST:]
+        plain = (firsts[:, None] << np.uint64(16) | sizes[None, :]).reshape(-1)
+        address = int(self.start[i])
+        found = [plain ^ self.offsets[i] ^ np.uint64(shifted & 0xFFFFFFFF) for shifted in (address >> 12, (address & 0xFFFFFFFF) >> 12)]
+        return np.concatenate(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,13 +15,15 @@ from heapdump.heaps.walked import Job
 from heapdump.layouts import Struct
 
 _LOW = np.uint64(0xFFFFFFFF)
-_SAMPLE, _MOST_ALIKE = 64, 8
+_SAMPLE, _TRIED = 64, 7
+_WHOLE = 1 << 16
 
 
 def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> tuple[Subsegments, Decoded] | None:
     """The subsegments of these ranges and their offsets, under the structure, rule and key that fit most of them.
 
-    Keys come from what is known of the process, then from ntdll's words, then from what the subsegments alone allow.
+    Keys come from what is known of the process, then from ntdll's words, then from what the subsegments alone allow:
+    those tell it where two agree.
     """
     if not len(rows):
         return None
@@ -28,24 +31,51 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
         return usual
     sample = rows[:: max(1, len(rows) // _SAMPLE)]
     parts = [Subsegments(job, ranges, sample, struct) for struct in structs]
-    best = _with_known_key(parts)
-    for candidates in (_ntdll_keys, Subsegments.candidates):
-        if 2 * best[0] > len(sample):
-            break
+    best = _Reading(0, 0, parts[0].struct, 0, is_wide=False)
+    for candidates, least in ((_known_key, 1), (_ntdll_keys, 1), (Subsegments.candidates, 2)):
         for part in parts:
             keys = candidates(part)
             for wide in (False, True):
-                # where nothing else tells the key, only subsegments that are full to the last block do
-                scores = _scores(part, keys, wide_shift=wide, is_full=candidates is Subsegments.candidates)
-                if len(scores) and scores.max() > best[0] and _is_clear(part, keys[scores == scores.max()], wide_shift=wide):
-                    best = (int(scores.max()), part.struct, int(keys[scores.argmax()]), wide)
-    if 2 * best[0] > len(sample):
-        keys_of(job.view).slots, keys_of(job.view).slot_rule = best[2], (best[1], best[3])
-    else:
-        best = (0, best[1], 0, False)  # nothing that holds for most of them is known: nothing is guessed
-    every = Subsegments(job, ranges, rows, best[1])
-    read = every.decode(best[2], wide_shift=best[3])
-    return every, read if best[0] else Decoded(read.size, read.first, np.zeros(len(rows), bool))
+                best = max(best, _best_key(part, keys, wide_shift=wide), key=lambda reading: (reading.whole, reading.good))
+            if best.whole == len(sample):
+                break
+        if best.whole >= least or 2 * best.good > len(sample):
+            break
+    else:  # nothing that holds for most of them is known: nothing is guessed
+        read = Subsegments(job, ranges, rows, best.struct)
+        nothing = read.decode(0, wide_shift=False)
+        return read, replace(nothing, is_good=nothing.is_good & False, is_whole=nothing.is_whole & False)
+    known = keys_of(job.view)
+    known.slots, known.slot_rule = best.key, (best.struct, best.is_wide)
+    known.has_full_slots |= 2 * best.whole > len(sample)
+    every = Subsegments(job, ranges, rows, best.struct)
+    return every, every.decode(best.key, wide_shift=best.is_wide)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One way to read subsegments: how many of them are `whole` under it and how many `good`, its key and rules."""
+
+    whole: int
+    good: int
+    struct: Struct
+    key: int
+    is_wide: bool
+
+
+def _best_key(part: Subsegments, keys: NDArray[np.uint64], *, wide_shift: bool) -> _Reading:
+    """The key that decodes most of the subsegments; none where several decode as many."""
+    score, alive = np.zeros(len(keys), np.int64), np.arange(len(keys))
+    for i in range(len(part.rows)):
+        read = part.allowed(i, keys[alive], wide_shift=wide_shift)
+        score[alive] += read.is_good.astype(np.int64) + read.is_whole * _WHOLE
+        if i == _TRIED:
+            alive = alive[score[alive] > 0]
+    best = np.flatnonzero(score == score.max(initial=0))
+    if len(best) != 1:
+        return _Reading(0, 0, part.struct, 0, is_wide=wide_shift)
+    whole, good = divmod(int(score[best[0]]), _WHOLE)
+    return _Reading(whole, good, part.struct, int(keys[best[0]]), is_wide=wide_shift)
 
 
 def are_slots(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> NDArray[np.bool_]:
@@ -60,44 +90,19 @@ def are_slots(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequen
 
 
 def _usual_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64]) -> tuple[Subsegments, Decoded] | None:
-    """As the process' other subsegments are read, where that fits most of these too."""
+    """As the process' other subsegments are read, where that fits one of these beyond doubt, or most of them."""
     known = keys_of(job.view)
     if known.slots is None or known.slot_rule is None:
         return None
     every = Subsegments(job, ranges, rows, known.slot_rule[0])
     read = every.decode(known.slots, wide_shift=known.slot_rule[1])
-    return (every, read) if 2 * int(read.is_good.sum()) > len(rows) else None
+    return (every, read) if read.is_whole.any() or 2 * int(read.is_good.sum()) > len(rows) else None
 
 
-def _is_clear(part: Subsegments, keys: NDArray[np.uint64], *, wide_shift: bool) -> bool:
-    """True when these keys decode all subsegments alike: few subsegments allow several keys."""
-    reads = [part.decode(int(key), wide_shift=wide_shift) for key in keys[:_MOST_ALIKE].tolist()]
-    alike = all((r.size == reads[0].size).all() and (r.first == reads[0].first).all() for r in reads[1:])
-    return len(keys) <= _MOST_ALIKE and alike
-
-
-def _with_known_key(parts: Sequence[Subsegments]) -> tuple[int, Struct, int, bool]:
-    """(subsegments that the process' known key decodes, under which structure, that key, rule); 0 without one."""
-    known = keys_of(parts[0].job.view).slots
-    if known is None:
-        return 0, parts[0].struct, 0, False
-    found = [
-        (int(part.decode(known, wide_shift=wide).is_good.sum()), part.struct, known, wide) for part in parts for wide in (False, True)
-    ]  # fmt: skip
-    return max(found, key=lambda row: row[0])
+def _known_key(part: Subsegments) -> NDArray[np.uint64]:
+    known = keys_of(part.job.view).slots
+    return np.array([] if known is None else [known & 0xFFFFFFFF], np.uint64)
 
 
 def _ntdll_keys(part: Subsegments) -> NDArray[np.uint64]:
     return np.unique(ntdll_words(part.job.process, part.job.view) & _LOW)
-
-
-def _scores(part: Subsegments, candidates: NDArray[np.uint64], *, wide_shift: bool, is_full: bool) -> NDArray[np.int64]:
-    """How many of the subsegments each key decodes; those that fail at the first few are not tried on."""
-    scores = np.zeros(len(candidates), np.int64)
-    alive = np.arange(len(candidates))
-    for i in range(len(part.rows)):
-        one = part.allowed(i, candidates[alive], wide_shift=wide_shift, is_full=is_full)
-        scores[alive] += one
-        if i >= 3:
-            alive = alive[2 * scores[alive] > i]
-    return scores

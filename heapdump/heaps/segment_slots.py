@@ -9,6 +9,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Trust
 from heapdump.blocks.table import BlockKind, doubt, tag
 from heapdump.heaps.segment_lfh import Decoded, Subsegments
+from heapdump.heaps.segment_lfh_wounds import mended
 from heapdump.heaps.segment_memory import Batch, batches, doubt_missing
 from heapdump.heaps.walked import Job
 from heapdump.kernels import run, slots
@@ -18,12 +19,13 @@ _BATCH_ROWS = 1 << 18
 
 def add_slots(job: Job, read: Subsegments, decoded: Decoded, padding: int) -> None:
     """Adds a row for each block; findings for subsegments that do not decode or whose counts disagree."""
+    decoded = mended(job, read, decoded)
     _report(job, read, decoded)
     good = np.flatnonzero(decoded.is_good)
-    end = read.start + decoded.first + decoded.size * read.count
+    end = read.start + decoded.first + decoded.size * decoded.count
     for batch in batches(job.view.space, read.start[good], end[good]):
         rows = good[batch.rows]
-        cuts = np.flatnonzero(np.diff(np.cumsum(read.count[rows]) // _BATCH_ROWS)) + 1
+        cuts = np.flatnonzero(np.diff(np.cumsum(decoded.count[rows]) // _BATCH_ROWS)) + 1
         bases = np.split(batch.base, cuts)
         for part, base in zip(np.split(rows, cuts), bases, strict=True):
             _add(job, batch, read, decoded, part, base, padding)
@@ -36,10 +38,10 @@ def _add(
     start = read.start[rows] - base
     bits = start + read.struct.offset("BlockBitmap")
     columns = (
-        base, start, bits, decoded.first[rows], decoded.size[rows], read.count[rows], read.stated[rows], read.list[rows],
+        base, start, bits, decoded.first[rows], decoded.size[rows], decoded.count[rows], read.stated[rows], read.list[rows],
         read.freed[rows],
     )  # fmt: skip
-    table, room = np.ascontiguousarray(np.stack(columns, axis=1)), int(read.count[rows].sum())
+    table, room = np.ascontiguousarray(np.stack(columns, axis=1)), int(decoded.count[rows].sum())
     good = np.zeros(len(rows), np.uint8)
     tail = job.columns.tail(room)
     run(
@@ -50,7 +52,7 @@ def _add(
     job.columns.add(room, job.heap.index)
     job.walked.headers += len(rows)
     job.walked.good_headers += int(good.sum())
-    _doubt(job, read.count[rows], good, room)
+    _doubt(job, decoded.count[rows], (good == 1) & decoded.is_whole[rows], room)
     if batch.missing:
         doubt_missing(job, len(job.columns) - room, batch.missing)
     for i in np.flatnonzero(good == 0).tolist():
@@ -59,17 +61,17 @@ def _add(
         job.walked.find(Finding("lfh_subsegment", "warning", heap, address, read.struct.size, message, "one number of free blocks", "two"))
 
 
-def _doubt(job: Job, count: NDArray[np.int64], good: NDArray[np.uint8], room: int) -> None:
-    """The last `room` rows, of subsegments with so many blocks each: `derived` where a subsegment's counts disagree."""
+def _doubt(job: Job, count: NDArray[np.int64], good: NDArray[np.bool_], room: int) -> None:
+    """The last `room` rows, of subsegments with so many blocks each: `derived` where a subsegment is not `good`."""
     if not good.all():
         table = job.columns.since(len(job.columns) - room)
-        doubt(table.tags, np.repeat(good == 0, count), Trust.DERIVED)
+        doubt(table.tags, np.repeat(~good, count), Trust.DERIVED)
 
 
 def _report(job: Job, read: Subsegments, decoded: Decoded) -> None:
     heap = job.heap.address
     job.walked.headers += len(read.rows)
-    job.walked.good_headers += int(decoded.is_good.sum())
+    job.walked.good_headers += int((decoded.is_good & decoded.is_whole).sum())
     for i in np.flatnonzero(~decoded.is_good).tolist():
         address = int(read.start[i])
         if not read.there[i]:

@@ -1,0 +1,106 @@
+"""LFH subsegments of which one member of the header is damaged: the others still tell where their blocks lie.
+
+In every recorded heap (subsegments of up to 32 KiB) blocks begin right behind the commit states, these right behind the
+bitmap, and there is no room for one block more: so place, size and number of blocks each follow from the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from heapdump.blocks.findings import Finding
+from heapdump.heaps.base import PAGE
+from heapdump.heaps.segment_keys import keys_of
+from heapdump.heaps.segment_lfh import MOST_BLOCKS, Decoded, Subsegments
+from heapdump.heaps.walked import Job
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """What the sound members tell of a subsegment's blocks, and which member is damaged."""
+
+    member: Literal["BlockOffsets", "BlockCount", "CommitStateOffset"]
+    size: int
+    first: int
+    count: int
+
+
+def mended(job: Job, read: Subsegments, decoded: Decoded) -> Decoded:
+    """The offsets with what follows for subsegments whose header contradicts itself; a finding for each of those."""
+    if read.states is None or not keys_of(job.view).has_full_slots:
+        return replace(decoded, is_whole=decoded.is_good)
+    rows = np.flatnonzero(read.there & ~decoded.is_whole)
+    if not len(rows):
+        return decoded
+    out = replace(decoded, size=decoded.size.copy(), first=decoded.first.copy(), count=decoded.count.copy(), is_good=decoded.is_good.copy())
+    for i in rows.tolist():
+        readings = list(_told(read, decoded, i))
+        if len(readings) > 1:
+            readings = [told for told in readings if _is_filled_behind(read, i, told.count)]
+            out.is_good[i] = False
+        if len(readings) == 1:
+            (told,) = readings
+            out.size[i], out.first[i], out.count[i], out.is_good[i] = told.size, told.first, told.count, True
+            _find(job, read, decoded, i, told)
+        elif out.is_good[i]:
+            address, heap = int(read.start[i]), job.heap.address
+            message = f"heap {heap:#x}: the members of the header of the LFH subsegment at {address:#x} disagree"
+            job.walked.find(Finding("lfh_subsegment", "warning", heap, address, read.struct.size, message, "blocks that fill it", "others"))
+    return out
+
+
+def _told(read: Subsegments, decoded: Decoded, i: int) -> Iterator[_Told]:
+    """Readings of subsegment `i` under which all members but one agree, the likeliest first."""
+    size, first, count, total = (int(v[i]) for v in (decoded.size, decoded.first, decoded.count, read.bytes))
+    states, units = (int(v[i]) for v in (read.states if read.states is not None else read.bytes, read.commit_units))
+    has_size = size > 0 and size % read.job.view.granularity == 0
+    if has_size and first in _places(read, i, size) and 0 < (fits := (total - first) // size) <= MOST_BLOCKS and _bits_end(read, fits) == states:
+        yield _Told("BlockCount", size, first, fits)
+    if not 0 < count <= MOST_BLOCKS:
+        return
+    if _bits_end(read, count) == states and units == total // PAGE:
+        sizes = [size] if has_size else []
+        granule = read.job.view.granularity
+        sizes += range(granule, min(total // count, 0xFFFF) + 1, granule)
+        found = {s: f for s in sizes for f in _places(read, i, s)[::-1] if (total - f) // s == count}
+        # the size as it is, else the only one of which so many blocks fit
+        if size in found or len(found) == 1:
+            size = size if size in found else next(iter(found))
+            yield _Told("BlockOffsets", size, found[size], count)
+    elif has_size and _bits_end(read, count) <= first and 0 <= total - first - size * count < size:
+        yield _Told("CommitStateOffset", size, first, count)
+
+
+def _places(read: Subsegments, i: int, size: int) -> tuple[int, int]:
+    least, aligned = read.places(np.array([size]), slice(i, i + 1))
+    return int(least[0]), int(aligned[0])
+
+
+def _bits_end(read: Subsegments, count: int) -> int:
+    return int(read.bits_end(np.array([count]))[0])
+
+
+def _is_filled_behind(read: Subsegments, i: int, count: int) -> bool:
+    """Whether the busy bits behind so many blocks are set up to the end of the bitmap, as in every recorded heap."""
+    place = read.struct.offset("BlockBitmap")
+    data = read.job.view.space.try_read(int(read.start[i]) + place, _bits_end(read, count) - place) or b""
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").reshape(-1, 2, read.span or 1)
+    return bool(bits[:, 0].reshape(-1)[count:].all())
+
+
+def _find(job: Job, read: Subsegments, decoded: Decoded, i: int, told: _Told) -> None:
+    """A finding of the damaged member."""
+    heap, address = job.heap.address, int(read.start[i])
+    member = read.struct.fields[told.member]
+    first = address + member.offset
+    end = first + {"BlockOffsets": 4, "BlockCount": 2, "CommitStateOffset": 2}[told.member]
+    if told.member == "BlockCount" and "WitheldBlockCount" in read.struct:
+        end = address + read.struct.offset("WitheldBlockCount") + 1  # the two are added
+    message = f"heap {heap:#x}: the header of the LFH subsegment at {address:#x} is damaged ({told.member})"
+    expected = f"{told.count} blocks of {told.size} bytes from {told.first:#x} on"
+    found = f"{int(decoded.count[i])} blocks of {int(decoded.size[i])} bytes from {int(decoded.first[i]):#x} on"
+    job.walked.find(Finding("lfh_subsegment", "error", heap, first, end - first, message, expected, found))
