@@ -18,7 +18,6 @@ from heapdump.layouts import Struct
 
 _LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF)
 _MOST_FIRST = 0x400
-_FIRST_ONES = 3
 MOST_BLOCKS, _MANY_BLOCKS = 0x8000, 0x400
 
 
@@ -124,13 +123,15 @@ class Subsegments:
         start, size = self.start.astype(np.uint64), self.bytes.astype(np.uint64)
         return ~many | (self.job.view.space.bytes_present(start, start + size) * np.uint64(4) >= size)
 
-    def candidates(self) -> NDArray[np.uint64]:
-        """Low halves of keys that the first subsegments allow: for their numbers of blocks few sizes and offsets fit."""
-        usable = np.flatnonzero(self.there & (self.count > 0) & (self.count <= MOST_BLOCKS))[:_FIRST_ONES]
-        return np.unique(np.concatenate([np.empty(0, np.uint64), *(self._candidates(int(i)) for i in usable)]))
+    def candidates(self, part: float) -> NDArray[np.uint64]:
+        """Low halves of keys that one subsegment allows, ascending: for its number of blocks few sizes and offsets fit.
 
-    def _candidates(self, i: int) -> NDArray[np.uint64]:
-        granule = self.job.view.granularity
+        `part`: which one, as a part of all of them, from 0 to 1.
+        """
+        usable = np.flatnonzero(self.there & (self.count > 0) & (self.count <= MOST_BLOCKS))
+        if not len(usable):
+            return np.empty(0, np.uint64)
+        i, granule = int(usable[round(part * (len(usable) - 1))]), self.job.view.granularity
         least = self.struct.offset("BlockBitmap") + -(-int(self.count[i]) // 4)
         firsts = np.arange(-(-least // granule) * granule, least + _MOST_FIRST, granule).astype(np.uint64)
         most = (int(self.bytes[i]) - least) // int(self.count[i])
@@ -138,4 +139,4 @@ class Subsegments:
         plain = (firsts[:, None] << np.uint64(16) | sizes[None, :]).reshape(-1)
         address = int(self.start[i])
         found = [plain ^ self.offsets[i] ^ np.uint64(shifted & 0xFFFFFFFF) for shifted in (address >> 12, (address & 0xFFFFFFFF) >> 12)]
-        return np.concatenate(found)
+        return np.unique(np.concatenate(found))

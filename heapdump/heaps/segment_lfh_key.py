@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +33,7 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
     sample = rows[:: max(1, len(rows) // _SAMPLE)]
     parts = [Subsegments(job, ranges, sample, struct) for struct in structs]
     best = _Reading(0, 0, parts[0].struct, 0, is_wide=False)
-    for candidates, least in ((_known_key, 1), (_ntdll_keys, 1), (Subsegments.candidates, 2)):
+    for candidates, least in _SOURCES:
         for part in parts:
             keys = candidates(part)
             for wide in (False, True):
@@ -47,7 +48,7 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
         return read, replace(nothing, is_good=nothing.is_good & False, is_whole=nothing.is_whole & False)
     known = keys_of(job.view)
     known.slots, known.slot_rule = best.key, (best.struct, best.is_wide)
-    known.has_full_slots |= 2 * best.whole > len(sample)
+    known.has_full_slots |= 2 * best.whole > best.good
     every = Subsegments(job, ranges, rows, best.struct)
     return every, every.decode(best.key, wide_shift=best.is_wide)
 
@@ -106,3 +107,8 @@ def _known_key(part: Subsegments) -> NDArray[np.uint64]:
 
 def _ntdll_keys(part: Subsegments) -> NDArray[np.uint64]:
     return np.unique(ntdll_words(part.job.process, part.job.view) & _LOW)
+
+
+_SOLVED = tuple((partial(Subsegments.candidates, part=turn / 7), 2) for turn in range(8))
+_SOURCES: tuple[tuple[Callable[[Subsegments], NDArray[np.uint64]], int], ...] = ((_known_key, 1), (_ntdll_keys, 1), *_SOLVED)
+"""Where keys come from, and how many subsegments must fit one exactly; the next is asked where that does not tell it."""

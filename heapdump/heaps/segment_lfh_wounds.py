@@ -66,7 +66,7 @@ def _told(read: Subsegments, decoded: Decoded, i: int) -> Iterator[_Told]:
         sizes = [size] if has_size else []
         granule = read.job.view.granularity
         sizes += range(granule, min(total // count, 0xFFFF) + 1, granule)
-        found = {s: f for s in sizes for f in _places(read, i, s)[::-1] if (total - f) // s == count}
+        found = {s: f for s in sizes for f in _places(read, i, s) if (total - f) // s == count}  # the aligned place before the other
         # the size as it is, else the only one of which so many blocks fit
         if size in found or len(found) == 1:
             size = size if size in found else next(iter(found))

@@ -52,6 +52,28 @@ def test_a_damaged_member_of_a_header_follows_from_the_others(open_built, genera
             assert {address for address in rows if rows[address][1] != "exact"} == inside
 
 
+@EACH
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_damaged_headers_do_not_hide_the_key_of_the_others(open_built, generation, count):
+    """The key is not in the dump: two healthy subsegments tell it."""
+    dump, truth, layout = many_sizes(generation)
+    subs = truth.subsegments[1 : 1 + count]
+    with open_built(poke(dump, *((sub + layout.lfh_offsets, b"AAAA") for sub in subs))) as snapshot:
+        found = blocks(snapshot)
+        assert {finding.address & ~0xFFF for finding in snapshot.walk.findings} == set(subs)
+        assert {address: found[address] for address in found if address & ~0xFFF not in subs} == {
+            address: block for address, block in truth.busy.items() if address & ~0xFFF not in subs
+        }
+
+
+def test_withheld_blocks_that_are_none_do_not_change_the_structure_of_all(open_built):
+    dump, truth, _ = many_sizes(("x64", 26100))
+    with open_built(poke(dump, (truth.subsegments[3] + 0x25, b"\x08"))) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert finding.address >> 12 == truth.subsegments[3] >> 12
+        assert blocks(snapshot) == truth.busy
+
+
 def test_a_block_doubted_twice_is_a_guess(open_built):
     """Its last bytes are overwritten and its subsegment counts other free blocks."""
     heap = SegmentHeapBuilder(base=BASE, seed=1)
