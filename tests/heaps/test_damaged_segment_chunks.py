@@ -70,6 +70,17 @@ def test_a_chunk_that_lies_about_its_size_is_read_at_its_true_end(open_built, bi
             assert not snapshot.walk.gaps
 
 
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_one_of_the_first_headers_of_the_only_subsegment_does_not_hide_the_key(open_built, number):
+    """The segment's signature tells it, and headers in a row anywhere in the chain prove it."""
+    dump, truth = one_subsegment()
+    victim = truth.headers[number]
+    with open_built(poke(dump, (victim, b"A" * 16))) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert victim <= finding.address < victim + 16
+        assert set(blocks(snapshot)) == set(truth.busy)
+
+
 def test_two_pages_that_are_absent_leave_guesses_and_no_more(open_built):
     """A chunk behind the first one is derived, and where its last bytes lie in the second one it is a guess."""
     dump, truth = one_subsegment()
