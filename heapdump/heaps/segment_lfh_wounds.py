@@ -14,6 +14,7 @@ import numpy as np
 
 from heapdump.blocks.findings import Finding
 from heapdump.heaps.base import PAGE
+from heapdump.heaps.segment_bitmap import is_filled_behind
 from heapdump.heaps.segment_keys import keys_of
 from heapdump.heaps.segment_lfh import MOST_BLOCKS, Decoded, Subsegments
 from heapdump.heaps.walked import Job
@@ -40,7 +41,7 @@ def mended(job: Job, read: Subsegments, decoded: Decoded) -> Decoded:
     for i in rows.tolist():
         readings = list(_told(read, decoded, i))
         if len(readings) > 1:
-            readings = [told for told in readings if _is_filled_behind(read, i, told.count)]
+            readings = [told for told in readings if is_filled_behind(read, np.array([i]), np.array([told.count]))[0]]
             out.is_good[i] = False
         if len(readings) == 1:
             (told,) = readings
@@ -82,14 +83,6 @@ def _places(read: Subsegments, i: int, size: int) -> tuple[int, int]:
 
 def _bits_end(read: Subsegments, count: int) -> int:
     return int(read.bits_end(np.array([count]))[0])
-
-
-def _is_filled_behind(read: Subsegments, i: int, count: int) -> bool:
-    """Whether the busy bits behind so many blocks are set up to the end of the bitmap, as in every recorded heap."""
-    place = read.struct.offset("BlockBitmap")
-    data = read.job.view.space.try_read(int(read.start[i]) + place, _bits_end(read, count) - place) or b""
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").reshape(-1, 2, read.span or 1)
-    return bool(bits[:, 0].reshape(-1)[count:].all())
 
 
 def _find(job: Job, read: Subsegments, decoded: Decoded, i: int, told: _Told) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Trust
 from heapdump.blocks.table import BlockKind, doubt, tag
+from heapdump.heaps.segment_bitmap import bitmap_wound, is_filled_behind, lost_bits
 from heapdump.heaps.segment_lfh import Decoded, Subsegments
 from heapdump.heaps.segment_lfh_wounds import mended
 from heapdump.heaps.segment_memory import Batch, batches, doubt_missing
 from heapdump.heaps.walked import Job
 from heapdump.kernels import run, slots
+from heapdump.spans import Span
 
 _BATCH_ROWS = 1 << 18
 
@@ -34,7 +38,6 @@ def add_slots(job: Job, read: Subsegments, decoded: Decoded, padding: int) -> No
 def _add(
     job: Job, batch: Batch, read: Subsegments, decoded: Decoded, rows: NDArray[np.int64], base: NDArray[np.int64], padding: int
 ) -> None:
-    heap = job.heap.address
     start = read.start[rows] - base
     bits = start + read.struct.offset("BlockBitmap")
     columns = (
@@ -42,23 +45,39 @@ def _add(
         read.freed[rows],
     )  # fmt: skip
     table, room = np.ascontiguousarray(np.stack(columns, axis=1)), int(decoded.count[rows].sum())
-    good = np.zeros(len(rows), np.uint8)
+    counted = np.zeros(len(rows), np.uint8)
     tail = job.columns.tail(room)
     run(
         slots.read_slots, room, batch.words, table, read.span, padding, tag(BlockKind.LFH), tail.entry, tail.units,
-        tail.spare, tail.lead, tail.tags, good,
+        tail.spare, tail.lead, tail.tags, counted,
     )  # fmt: skip
     del tail
     job.columns.add(room, job.heap.index)
-    job.walked.headers += len(rows)
-    job.walked.good_headers += int(good.sum())
-    _doubt(job, decoded.count[rows], (good == 1) & decoded.is_whole[rows], room)
     if batch.missing:
         doubt_missing(job, len(job.columns) - room, batch.missing)
-    for i in np.flatnonzero(good == 0).tolist():
-        address = int(read.start[rows[i]])
-        message = f"heap {heap:#x}: the LFH subsegment at {address:#x} counts other free blocks than its bitmap"
-        job.walked.find(Finding("lfh_subsegment", "warning", heap, address, read.struct.size, message, "one number of free blocks", "two"))
+        if _doubt_bits(job, read, int(rows[0]), room, batch.missing):
+            return
+    good = (counted == 1) & is_filled_behind(read, rows, decoded.count[rows])
+    job.walked.headers += len(rows)
+    job.walked.good_headers += int(good.sum())
+    _doubt(job, decoded.count[rows], good & decoded.is_whole[rows], room)
+    for i in rows[~good].tolist():
+        wound, heap = bitmap_wound(read, i, int(decoded.count[i])), job.heap.address
+        message = f"heap {heap:#x}: the bitmap of the LFH subsegment at {int(read.start[i]):#x} contradicts itself or its counts"
+        job.walked.find(Finding("lfh_subsegment", "warning", heap, wound.address, wound.length, message, wound.expected, wound.found))
+
+
+def _doubt_bits(job: Job, read: Subsegments, i: int, room: int, missing: Sequence[Span]) -> bool:
+    """Whether some bits of subsegment `i`, whose rows are the last ones, are not in the dump; such rows are guesses."""
+    lost = lost_bits(read, i, room, missing)
+    if not lost.any():
+        return False
+    doubt(job.columns.since(len(job.columns) - room).tags, lost, Trust.GUESS)
+    job.walked.gap(
+        f"heap {job.heap.address:#x}: a part of the bitmap of the LFH subsegment at {int(read.start[i]):#x} is not in the dump: "
+        f"whether {int(lost.sum()):,} of its blocks are busy is not known, they count as free"
+    )
+    return True
 
 
 def _doubt(job: Job, count: NDArray[np.int64], good: NDArray[np.bool_], room: int) -> None:

@@ -11,7 +11,7 @@ from tests.builders.segment_heap_layout import SegmentLayout, segment_layout
 from tests.heaps.segment_plans import BASES
 from tests.heaps.test_damaged_segment_heaps import EACH
 from tests.heaps.test_segment_heaps import blocks
-from tests.patching import peek, poke, word
+from tests.patching import peek, poke, without_memory, word
 
 BASE = 0x20000000000
 
@@ -72,6 +72,47 @@ def test_withheld_blocks_that_are_none_do_not_change_the_structure_of_all(open_b
         (finding,) = snapshot.walk.findings
         assert finding.address >> 12 == truth.subsegments[3] >> 12
         assert blocks(snapshot) == truth.busy
+
+
+def bit_of(layout: SegmentLayout, slot: int) -> int:
+    """Number of a slot's busy bit in the bitmap."""
+    return slot // 32 * 64 + slot % 32 if layout.lfh_free is None else 2 * slot
+
+
+@EACH
+@pytest.mark.parametrize("place", ["block", "behind"])
+def test_bits_that_cannot_be_are_found_where_they_are(open_built, generation, place):
+    """A free block whose last bytes should tell something, and a free block behind the last one."""
+    dump, truth, layout = many_sizes(generation)
+    granule = 16 if generation[0] == "x64" else 8
+    sub, size = truth.subsegments[5], 6 * granule
+    count = peek(dump, sub + layout.lfh_count, 2)
+    busy = sorted(address for address, (asked, _) in truth.busy.items() if sub < address < sub + 0x1000 and asked < size)
+    first = sub + 0x1000 - (sub + 0x1000 - busy[0]) // size * size
+    slot = count if place == "behind" else (busy[3] - first) // size
+    at = sub + layout.bitmap + bit_of(layout, slot) // 8
+    with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 1 << bit_of(layout, slot) % 8])))) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert finding.kind == "lfh_subsegment" and finding.address <= at < finding.address + finding.length < sub + 0x100
+        assert snapshot.walk.counts[snapshot.heaps[0].index].integrity < 1
+        assert len(truth.busy) - len(blocks(snapshot)) == (place == "block")
+
+
+def test_bits_that_are_not_in_the_dump_are_no_contradiction(open_built):
+    heap = SegmentHeapBuilder(base=BASE, seed=1)
+    heap.segment(BASE + 0x400000)
+    heap.chunks([40] * 300)
+    for size in (32, 48, 64):
+        heap.slots(size, [7] * heap.most_slots(size, 1))
+    sub = heap.slots(16, [7] * heap.most_slots(16, 128), pages=128)
+    built = heap.build()
+    with open_built(without_memory(built.add_to(ProcessBuilder(build=19041)).build(), (sub + 0x1000, sub + 0x2000))) as snapshot:
+        table = snapshot.walk.table
+        assert snapshot.walk.findings == () and any("bitmap" in gap for gap in snapshot.walk.gaps)
+        trust = {b.address: b.trust.value for b in table.blocks(np.flatnonzero(table.entry > sub))}
+        lost = set(built.truth.busy) - set(blocks(snapshot))
+        assert len(lost) > 16000 and {trust[address] for address in lost} == {"guess"}
+        assert "exact" in trust.values()
 
 
 def test_a_block_doubted_twice_is_a_guess(open_built):
