@@ -92,21 +92,32 @@ class Subsegments:
         rest = self.bytes[part] - first - size * count
         # blocks fill the subsegment: what is left is less than one more, however their number was rounded
         good &= (rest >= 0) & (rest < size + granule + _MOST_FIRST)
-        whole = good & (rest < size)
+        whole = good & self.is_full(size, first, count, part)
         if self.states is not None:
-            whole &= self.is_first(size, first, part) & (self.states[part] == self.bits_end(count))
+            whole &= self.states[part] == self.bits_end(count)
         return Decoded(size, first, count, good, whole)
 
-    def is_first(self, size: NDArray[np.int64], first: NDArray[np.int64], part: slice = slice(None)) -> NDArray[np.bool_]:
-        """Whether blocks of these sizes can begin there: at one of the `places`."""
-        least, aligned = self.places(size, part)
-        fits: NDArray[np.bool_] = (first == least) | (first == aligned)
-        return fits
+    def is_full(self, size: NDArray[np.int64], first: NDArray[np.int64], count: NDArray[np.int64], part: slice) -> NDArray[np.bool_]:
+        """Whether so many blocks begin at one of their `places` and end in the subsegment, and one more with its bits would not."""
+        rest = self.bytes[part] - first - size * count
+        if self.states is None:
+            return (rest >= 0) & (rest < size)
+        (least, aligned), more = self.places(size, part), self.bits_end(count + 1) - self.bits_end(count)
+        longer = self.places(size, part, more)
+        following = np.where(first == aligned, longer[1], longer[0])
+        full: NDArray[np.bool_] = (first == least) | (first == aligned)
+        full &= (rest >= 0) & (self.bytes[part] < following + size * (count + 1))
+        return full
 
-    def places(self, size: NDArray[np.int64], part: slice = slice(None)) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where blocks of these sizes begin: right behind the commit states; on 26100 those of 2^n bytes on such a boundary."""
+    def places(
+        self, size: NDArray[np.int64], part: slice, more: NDArray[np.int64] | int = 0
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Where blocks of these sizes begin: right behind the commit states; on 26100 those of 2^n bytes on such a boundary.
+
+        `more`: bytes that the bitmap would be longer.
+        """
         granule, size = self.job.view.granularity, np.maximum(size, 1)
-        end = self.states[part] + 2 * self.commit_units[part] if self.states is not None else np.zeros(1, np.int64)
+        end = self.states[part] + 2 * self.commit_units[part] + more if self.states is not None else np.zeros(1, np.int64)
         step = np.where((size & (size - 1) == 0) & self.has_list, np.maximum(size, granule), granule)
         return -(-end // granule) * granule, -(-end // step) * step
 

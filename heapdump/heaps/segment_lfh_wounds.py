@@ -19,6 +19,9 @@ from heapdump.heaps.segment_keys import keys_of
 from heapdump.heaps.segment_lfh import MOST_BLOCKS, Decoded, Subsegments
 from heapdump.heaps.walked import Job
 
+_MOST_MENDED = 1 << 12
+"""Damaged headers of some megabytes that are looked at one by one; the rest are left out with their findings."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Told:
@@ -38,7 +41,8 @@ def mended(job: Job, read: Subsegments, decoded: Decoded) -> Decoded:
     if not len(rows):
         return decoded
     out = replace(decoded, size=decoded.size.copy(), first=decoded.first.copy(), count=decoded.count.copy(), is_good=decoded.is_good.copy())
-    for i in rows.tolist():
+    out.is_good[rows[_MOST_MENDED:]] = False
+    for i in rows[:_MOST_MENDED].tolist():
         readings = list(_told(read, decoded, i))
         if len(readings) > 1:
             readings = [told for told in readings if is_filled_behind(read, np.array([i]), np.array([told.count]))[0]]
@@ -59,15 +63,20 @@ def _told(read: Subsegments, decoded: Decoded, i: int) -> Iterator[_Told]:
     size, first, count, total = (int(v[i]) for v in (decoded.size, decoded.first, decoded.count, read.bytes))
     states, units = (int(v[i]) for v in (read.states if read.states is not None else read.bytes, read.commit_units))
     has_size = size > 0 and size % read.job.view.granularity == 0
-    if has_size and first in _places(read, i, size) and 0 < (fits := (total - first) // size) <= MOST_BLOCKS and _bits_end(read, fits) == states:
-        yield _Told("BlockCount", size, first, fits)
+    most = (total - first) // size if has_size else 0
+    for fits in (most, most - 1):  # one more block may need one more word of the bitmap
+        if 0 < fits <= MOST_BLOCKS and _bits_end(read, fits) == states and _is_full(read, i, size, first, fits):
+            yield _Told("BlockCount", size, first, fits)
     if not 0 < count <= MOST_BLOCKS:
         return
     if _bits_end(read, count) == states and units == total // PAGE:
-        sizes = [size] if has_size else []
-        granule = read.job.view.granularity
-        sizes += range(granule, min(total // count, 0xFFFF) + 1, granule)
-        found = {s: f for s in sizes for f in _places(read, i, s) if (total - f) // s == count}  # the aligned place before the other
+        granule, part, number = read.job.view.granularity, slice(i, i + 1), np.array([count])
+        sizes = np.arange(granule, min(total // count, 0xFFFF) + 1, granule)
+        found: dict[int, int] = {}
+        for place in read.places(sizes, part):  # the aligned one counts before the other
+            place = np.broadcast_to(place, sizes.shape)
+            full = read.is_full(sizes, place, number, part)
+            found |= dict(zip(sizes[full].tolist(), place[full].tolist(), strict=True))
         # the size as it is, else the only one of which so many blocks fit
         if size in found or len(found) == 1:
             size = size if size in found else next(iter(found))
@@ -76,9 +85,8 @@ def _told(read: Subsegments, decoded: Decoded, i: int) -> Iterator[_Told]:
         yield _Told("CommitStateOffset", size, first, count)
 
 
-def _places(read: Subsegments, i: int, size: int) -> tuple[int, int]:
-    least, aligned = read.places(np.array([size]), slice(i, i + 1))
-    return int(least[0]), int(aligned[0])
+def _is_full(read: Subsegments, i: int, size: int, first: int, count: int) -> bool:
+    return bool(read.is_full(np.array([size]), np.array([first]), np.array([count]), slice(i, i + 1))[0])
 
 
 def _bits_end(read: Subsegments, count: int) -> int:

@@ -74,6 +74,17 @@ def test_withheld_blocks_that_are_none_do_not_change_the_structure_of_all(open_b
         assert blocks(snapshot) == truth.busy
 
 
+def test_one_more_block_may_need_one_more_word_of_the_bitmap(open_built):
+    """Then the subsegment is full although the block's own bytes are left."""
+    heap = SegmentHeapBuilder(arch="x86", base=BASES["x86"], seed=1)
+    heap.segment(BASES["x86"] + 0x400000)
+    heap.chunks([40] * 300)
+    for size, pages in ((56, 2), (24, 1), (40, 1)):
+        heap.slots(size, [20] * heap.most_slots(size, pages), pages=pages)
+    with open_built(heap.build().add_to(ProcessBuilder(arch="x86", build=19041)).build()) as snapshot:
+        assert snapshot.walk.findings == () and not snapshot.walk.gaps
+
+
 def bit_of(layout: SegmentLayout, slot: int) -> int:
     """Number of a slot's busy bit in the bitmap."""
     return slot // 32 * 64 + slot % 32 if layout.lfh_free is None else 2 * slot
