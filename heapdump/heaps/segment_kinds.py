@@ -48,7 +48,19 @@ def settled(job: Job, ranges: Ranges, chunk_structs: Sequence[Struct], slot_stru
     kind[rows_of(~has_guard & ~is_full & (said == RangeKind.LFH), RangeKind.LFH, holds=False)] = RangeKind.PAGES
     kind[rows_of(is_full & (said != RangeKind.FREE) & (said != RangeKind.LFH), RangeKind.LFH, holds=True)] = RangeKind.LFH
     _report(job, ranges, kind, inside)
-    return replace(ranges, kind=kind, is_sure=ranges.is_sure & (kind == ranges.kind))
+    found = replace(ranges, kind=kind, is_sure=ranges.is_sure & (kind == ranges.kind))
+    _report_unused(job, found)
+    return found
+
+
+def _report_unused(job: Job, ranges: Ranges) -> None:
+    heap = job.heap.address
+    for i in np.flatnonzero(~ranges.is_size_known & ranges.is_sure).tolist():
+        place, unused, unit = int(ranges.descriptor[i]), int(ranges.unused[i]), int(ranges.unit[i])
+        message = f"heap {heap:#x}: the page descriptor at {place:#x} is damaged: {unused:,} bytes not used at the end of a block"
+        size = 4 * job.view.pointer_bytes
+        job.walked.find(Finding("segment", "error", heap, place, size, message, f"less than {unit:,}", f"{unused:,}"))
+        job.walked.good_headers -= 1
 
 
 def _report(job: Job, ranges: Ranges, kind: NDArray[np.int64], inside: NDArray[np.bool_]) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import LargeBlock
 from heapdump.heaps.base import PAGE, Context, is_missing
 from heapdump.heaps.nt_segments import address_limit
+from heapdump.heaps.segment_ranges import EXTRA_ROOM
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.memory.regions import State
@@ -46,6 +47,7 @@ def read_large_blocks(
             continue
         seen.add(node)
         blocks[block.list_entry] = _checked(process, heap, block, findings, notes)
+        _report_unused(view, layout, heap, block, findings)
         fields = view.struct("_HEAP_LARGE_ALLOC_DATA", node, layout) or {}
         children = (child for child in (fields["Left"], fields["Right"]) if child)
         pending += [(child ^ node if encoded else child, node) for child in children]
@@ -92,6 +94,36 @@ def read_block(process: Process, view: View, layout: Layout, node: int) -> Large
         if i is None or regions.state[i] != State.MEM_COMMIT:
             return None
     return LargeBlock(address, size, reserved(process, address, size), node)
+
+
+@dataclass(frozen=True, slots=True)
+class Unused:
+    """The bytes of a large block that were not asked for; `is_known` False where they can be none: more than a page.
+
+    `has_extra`: something of the heap's stands in front of them.
+    """
+
+    bytes: int
+    has_extra: bool
+
+    @property
+    def is_known(self) -> bool:
+        """What is left of a page, and what the heap puts behind the block."""
+        return self.bytes < PAGE + EXTRA_ROOM * self.has_extra
+
+
+def unused_of(view: View, layout: Layout, block: LargeBlock) -> Unused | None:
+    """What the metadata of a large block says of its unused bytes; None where it is not in the dump."""
+    fields = view.struct("_HEAP_LARGE_ALLOC_DATA", block.metadata, layout) if block.metadata is not None else None
+    return None if fields is None else Unused(fields["VirtualAddress"] & (_BOUNDARY - 1), bool(fields["AllocatedPages"] & 1))
+
+
+def _report_unused(view: View, layout: Layout, heap: int, block: LargeBlock, findings: list[Finding]) -> None:
+    unused = unused_of(view, layout, block)
+    if unused is not None and not unused.is_known:
+        place = (block.metadata or 0) + layout["_HEAP_LARGE_ALLOC_DATA"].offset("VirtualAddress")
+        message = f"heap {heap:#x}: the large block at {block.list_entry:#x} says {unused.bytes:,} bytes of it are not used"
+        findings.append(Finding("large_metadata", "error", heap, place, 2, message, f"less than {PAGE:,}", f"{unused.bytes:,}"))
 
 
 def reserved(process: Process, address: int, size: int) -> int:

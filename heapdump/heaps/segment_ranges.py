@@ -24,6 +24,8 @@ from heapdump.layouts import Struct
 from heapdump.process.model import View
 
 _TREE_SIGNATURE = 0xCCDDCCDD
+EXTRA_ROOM = 0x40
+"""More bytes than stand behind a block with an extra."""
 
 
 class RangeKind(IntEnum):
@@ -53,6 +55,12 @@ class Ranges:
     is_sure: NDArray[np.bool_]
     unit: NDArray[np.int64]
     descriptor: NDArray[np.int64]
+
+    @property
+    def is_size_known(self) -> NDArray[np.bool_]:
+        """Where the unused bytes of a block can be true: less than a unit, and what the heap puts behind it; (n,)."""
+        known: NDArray[np.bool_] = (self.kind != RangeKind.PAGES) | (self.unused < self.unit + self.extra * EXTRA_ROOM)
+        return known
 
     def of(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Ranges:
         """Some of them."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from heapdump.blocks.table import BlockKind
 from tests.heaps.test_damaged_segment_heaps import EACH, built
 from tests.heaps.test_segment_heaps import blocks
-from tests.patching import without_memory
+from tests.patching import poke, without_memory
 
 
 @EACH
@@ -16,3 +19,15 @@ def test_nodes_that_are_not_in_the_dump_are_no_damage(open_built, generation):
         assert heap.findings == () and not heap.is_fully_walked
         assert any("not in the dump" in note for note in heap.notes)
         assert set(truth.busy) - set(blocks(snapshot)) == {a for a, (_, kind) in truth.busy.items() if kind == "large"}
+
+
+@EACH
+def test_more_unused_bytes_than_a_page_are_none(open_built, generation):
+    dump, _, truth = built(generation)
+    at = truth.metadata[1] + (24 if generation[0] == "x64" else 12)
+    with open_built(poke(dump, (at + 1, b"\x7f"))) as snapshot:
+        (finding,) = snapshot.heaps[0].findings
+        assert (finding.kind, finding.address, finding.length) == ("large_metadata", at, 2)
+        table = snapshot.walk.table
+        trusts = {b.address: b.trust.value for b in table.blocks(np.flatnonzero(table.kind == BlockKind.LARGE))}
+        assert [trust for _, trust in sorted(trusts.items())] == ["exact", "guess", *["exact"] * (len(trusts) - 2)]

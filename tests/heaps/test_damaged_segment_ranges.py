@@ -9,10 +9,11 @@ import pytest
 
 from heapdump.blocks.table import BlockKind
 from tests.builders.dump_truth import BuiltDump
+from tests.builders.segment_heap_layout import segment_layout
 from tests.heaps.segment_plans import GENERATIONS
 from tests.heaps.test_damaged_segment_heaps import EACH, built
 from tests.heaps.test_segment_heaps import blocks
-from tests.patching import peek, poke
+from tests.patching import peek, poke, word
 
 ALLOCATED, FIRST, ALL = 0, 1, 2
 WAYS = pytest.mark.parametrize("way", [ALLOCATED, FIRST, ALL], ids=["not in use", "not the first", "no flags"])
@@ -99,3 +100,17 @@ def test_a_range_of_an_unknown_kind_is_a_gap(open_built, generation):
     with open_built(poke(given.dump, (at, bytes([peek(given.dump, at, 1) | 4])))) as snapshot:
         assert set(given.truth.busy) - set(blocks(snapshot)) == {address}
         assert any("unknown kind" in gap for gap in snapshot.walk.gaps)
+
+
+@EACH
+def test_more_unused_bytes_than_a_unit_are_none(open_built, generation):
+    given = descriptors(generation)
+    address = whole_pages(given.truth)
+    lay = segment_layout(*generation)
+    place, size = lay.unused
+    at = given.of(address) - given.flags + place
+    with open_built(poke(given.dump, (at, word(0x1F23, size)))) as snapshot:
+        assert findings(snapshot) == [("segment", given.of(address) - given.flags)]
+        table = snapshot.walk.table
+        (block,) = (b for b in table.blocks(np.flatnonzero(table.kind == BlockKind.PAGES)) if b.address == address)
+        assert (block.size, block.trust) == (block.entry_size, "guess")
