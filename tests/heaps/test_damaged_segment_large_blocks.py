@@ -31,3 +31,13 @@ def test_more_unused_bytes_than_a_page_are_none(open_built, generation):
         table = snapshot.walk.table
         trusts = {b.address: b.trust.value for b in table.blocks(np.flatnonzero(table.kind == BlockKind.LARGE))}
         assert [trust for _, trust in sorted(trusts.items())] == ["exact", "guess", *["exact"] * (len(trusts) - 2)]
+
+
+@EACH
+def test_blocks_that_no_node_names_any_more_are_missed(open_built, generation):
+    dump, _, truth = built(generation)
+    pointer = 8 if generation[0] == "x64" else 4
+    root = truth.metadata[len(truth.metadata) // 2]
+    with open_built(poke(dump, (root, bytes(pointer)))) as snapshot:
+        (finding,) = snapshot.damage.findings
+        assert finding.kind == "large_metadata" and "committed pages" in finding.message

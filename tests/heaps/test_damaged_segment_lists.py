@@ -67,3 +67,22 @@ def test_a_damaged_member_of_a_context_is_a_finding(open_built, generation, memb
     with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 0x41])))) as snapshot:
         assert blocks(snapshot) == truth.busy
         assert findings(snapshot) == ["segment"]
+
+
+@EACH
+def test_a_segment_that_was_unlinked_from_both_sides_is_missed(open_built, generation):
+    dump, truth, layout = three_segments(generation)
+    first, middle, last = (start for start, _ in truth.segments)
+    pointer = layout.pointer
+    with open_built(poke(dump, (first, word(last, pointer)), (last + pointer, word(first, pointer)))) as snapshot:
+        (finding,) = [f for f in snapshot.damage.findings if f.kind == "segment"]
+        assert finding.address == context(truth, layout) + layout.count
+        assert (finding.severity, finding.expected, finding.found) == ("error", "2", "3")
+        assert not any(middle <= address < last for address in blocks(snapshot))
+
+
+@EACH
+def test_counts_that_hold_are_no_finding(open_built, generation):
+    dump, _, _ = three_segments(generation)
+    with open_built(dump) as snapshot:
+        assert snapshot.damage.findings == ()
