@@ -9,7 +9,7 @@ from heapdump.session import Snapshot
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
 from tests.heaps.test_segment_heaps import blocks
-from tests.patching import peek, poke, without_memory
+from tests.patching import peek, poke, without_memory, word
 
 BASE = 0x20000000000
 
@@ -90,3 +90,15 @@ def test_two_pages_that_are_absent_leave_guesses_and_no_more(open_built):
         trusts = {b.trust for b in table.blocks(np.arange(len(table))) if sub < b.entry < sub + 0x10000}
         assert trusts == {"exact", "derived", "guess"}
         assert snapshot.walk.gaps and not snapshot.walk.findings
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_chunks_wait_to_be_freed_where_their_list_is_as_long_as_it_says(open_built, depth):
+    """A stray pointer in the head frees nothing."""
+    dump, truth = one_subsegment()
+    head, nodes = truth.address + 0x280 + 0x40, [truth.headers[i] + 16 for i in (7, 90)]
+    links = [(head, word(depth, 2)), (head + 8, word(nodes[0])), (nodes[0], word(nodes[1])), (nodes[1], word(0))]
+    with open_built(poke(dump, *links)) as snapshot:
+        free = set(truth.busy) - set(blocks(snapshot))
+        assert free == (set(nodes) if depth == 2 else set())
+        assert [finding.address for finding in snapshot.walk.findings] == ([] if depth == 2 else [head])
