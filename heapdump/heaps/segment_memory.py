@@ -45,13 +45,14 @@ def batches(space: AddressSpace, start: NDArray[np.int64], end: NDArray[np.int64
 
 
 def doubt_missing(job: Job, first: int, missing: Sequence[Span]) -> None:
-    """Rows from `first` on whose last bytes are not in the dump: how many were asked for is not known."""
+    """Busy rows from `first` on whose last bytes are not in the dump: how many were asked for is not known."""
     table = job.columns.since(first)
     last = table.entry + table.entry_size - np.uint64(2)
     lost = np.zeros(len(table), bool)
     for span in missing:
         if job.process.regions.committed_bytes(span) or not job.process.regions.is_complete_map:
             lost |= (last >= np.uint64(span.start)) & (last < np.uint64(span.end))
+    lost &= table.is_busy
     if lost.any():
         doubt(table.tags, lost, Trust.GUESS)
         place = int(table.entry[lost][0])

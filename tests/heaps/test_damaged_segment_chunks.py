@@ -9,7 +9,7 @@ from heapdump.session import Snapshot
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
 from tests.heaps.test_segment_heaps import blocks
-from tests.patching import peek, poke, without_memory, word
+from tests.patching import peek, poke, without_memory, without_stream, word
 
 BASE = 0x20000000000
 
@@ -102,3 +102,13 @@ def test_chunks_wait_to_be_freed_where_their_list_is_as_long_as_it_says(open_bui
         free = set(truth.busy) - set(blocks(snapshot))
         assert free == (set(nodes) if depth == 2 else set())
         assert [finding.address for finding in snapshot.walk.findings] == ([] if depth == 2 else [head])
+
+
+def test_absent_pages_inside_a_free_chunk_make_nothing_doubtful(open_built):
+    """Without a memory map they may as well not be committed; of a free chunk only its header counts."""
+    dump, truth = one_subsegment(chunks=100)
+    sub = truth.subsegments[0]
+    assert truth.headers[-1] < sub + 0x8000
+    with open_built(without_memory(without_stream(dump, 16), (sub + 0x9000, sub + 0x10000))) as snapshot:
+        assert trusts(snapshot) == {} and not snapshot.walk.gaps
+        assert blocks(snapshot) == truth.busy
