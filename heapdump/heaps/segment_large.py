@@ -38,16 +38,21 @@ def read_large_blocks(
     while pending and len(seen) < limits.MAX_LIST_NODES:
         node, parent = pending.pop()
         block = None if node in seen else read_block(process, view, layout, node)
+        names_parent = node not in seen and not encoded and _parent(view, node) == (0 if parent == tree else parent)
         if block is None or block.list_entry in blocks:
             whole = False
-            if is_missing(process, node) or is_missing(process, node + layout["_HEAP_LARGE_ALLOC_DATA"].size - 1):
+            if names_parent:
+                _wrong_block(layout, heap, node, findings, notes)
+            elif is_missing(process, node) or is_missing(process, node + layout["_HEAP_LARGE_ALLOC_DATA"].size - 1):
                 notes.append(f"the node {node:#x} in the tree of large blocks of heap {heap:#x} is not in the dump: blocks may be missing")
             else:
                 _broken(view, heap, parent, node, findings, notes)
-            continue
+            if not names_parent:
+                continue
+        else:
+            blocks[block.list_entry] = _checked(process, heap, block, findings, notes)
+            _report_unused(view, layout, heap, block, findings)
         seen.add(node)
-        blocks[block.list_entry] = _checked(process, heap, block, findings, notes)
-        _report_unused(view, layout, heap, block, findings)
         fields = view.struct("_HEAP_LARGE_ALLOC_DATA", node, layout) or {}
         children = (child for child in (fields["Left"], fields["Right"]) if child)
         pending += [(child ^ node if encoded else child, node) for child in children]
@@ -70,6 +75,21 @@ def _checked(process: Process, heap: int, block: LargeBlock, findings: list[Find
     findings.append(Finding("large_metadata", "error", heap, node, 8, message, f"{shown:#x}", f"{block.commit_bytes:#x}"))
     notes.append(message)
     return replace(block, commit_bytes=shown, reserve_bytes=max(shown, min(block.reserve_bytes, block.commit_bytes)))
+
+
+def _parent(view: View, node: int) -> int | None:
+    """The parent that a node names: behind its two children, with its colour in the lowest bit."""
+    parent = view.space.try_pointer(node + 2 * view.pointer_bytes)
+    return None if parent is None else parent & ~3
+
+
+def _wrong_block(layout: Layout, heap: int, node: int, findings: list[Finding], notes: list[str]) -> None:
+    """A node of the tree, which names its parent, whose block cannot be: those below it are read."""
+    struct = layout["_HEAP_LARGE_ALLOC_DATA"]
+    place = node + struct.offset("VirtualAddress")
+    message = f"the node at {node:#x} in the tree of large blocks of heap {heap:#x} names no large block"
+    findings.append(Finding("large_metadata", "error", heap, place, node + struct.size - place, message, "its place and size", "others"))
+    notes.append(f"{message}: that block is missing")
 
 
 def _broken(view: View, heap: int, parent: int, node: int, findings: list[Finding], notes: list[str]) -> None:

@@ -41,3 +41,16 @@ def test_blocks_that_no_node_names_any_more_are_missed(open_built, generation):
     with open_built(poke(dump, (root, bytes(pointer)))) as snapshot:
         (finding,) = snapshot.damage.findings
         assert finding.kind == "large_metadata" and "committed pages" in finding.message
+
+
+@EACH
+def test_a_node_with_a_wrong_address_hides_its_own_block_alone(open_built, generation):
+    dump, _, truth = built(generation)
+    if truth.address >> 20 & 1:
+        return  # what an encoded tree's parents look like was not recorded
+    root = truth.metadata[len(truth.metadata) // 2]
+    at = root + (24 if generation[0] == "x64" else 12)
+    with open_built(poke(dump, (at + 2, b"\xf1\xf2"))) as snapshot:
+        (finding,) = snapshot.heaps[0].findings
+        assert (finding.kind, finding.address) == ("large_metadata", at)
+        assert len(set(truth.busy) - set(blocks(snapshot))) == 1 and not snapshot.heaps[0].is_fully_walked
