@@ -56,7 +56,24 @@ def read_large_blocks(
         fields = view.struct("_HEAP_LARGE_ALLOC_DATA", node, layout) or {}
         children = (child for child in (fields["Left"], fields["Right"]) if child)
         pending += [(child ^ node if encoded else child, node) for child in children]
-    return tuple(blocks[address] for address in sorted(blocks)), whole
+    kept = _disjoint(layout, heap, [blocks[address] for address in sorted(blocks)], findings, notes)
+    return kept, whole and len(kept) == len(blocks)
+
+
+def _disjoint(
+    layout: Layout, heap: int, blocks: list[LargeBlock], findings: list[Finding], notes: list[str]
+) -> tuple[LargeBlock, ...]:
+    """The blocks, ascending, without those that begin inside another one."""
+    kept: list[LargeBlock] = []
+    for block in blocks:
+        if not kept or kept[-1].list_entry + kept[-1].commit_bytes <= block.list_entry:
+            kept.append(block)
+            continue
+        place = (block.metadata or 0) + layout["_HEAP_LARGE_ALLOC_DATA"].offset("VirtualAddress")
+        message = f"the large block at {block.list_entry:#x} of heap {heap:#x} lies inside the one at {kept[-1].list_entry:#x} and is left out"
+        findings.append(Finding("large_metadata", "error", heap, place, 8, message, "memory of its own", f"{block.list_entry:#x}"))
+        notes.append(message)
+    return tuple(kept)
 
 
 def _checked(process: Process, heap: int, block: LargeBlock, findings: list[Finding], notes: list[str]) -> LargeBlock:

@@ -7,7 +7,7 @@ import numpy as np
 from heapdump.blocks.table import BlockKind
 from tests.heaps.test_damaged_segment_heaps import EACH, built
 from tests.heaps.test_segment_heaps import blocks
-from tests.patching import poke, without_memory
+from tests.patching import poke, without_memory, word
 
 
 @EACH
@@ -54,3 +54,15 @@ def test_a_node_with_a_wrong_address_hides_its_own_block_alone(open_built, gener
         (finding,) = snapshot.heaps[0].findings
         assert (finding.kind, finding.address) == ("large_metadata", at)
         assert len(set(truth.busy) - set(blocks(snapshot))) == 1 and not snapshot.heaps[0].is_fully_walked
+
+
+@EACH
+def test_a_large_block_inside_another_one_is_left_out(open_built, generation):
+    dump, _, truth = built(generation)
+    pointer = 8 if generation[0] == "x64" else 4
+    at = truth.metadata[1] + 3 * pointer
+    inside = sorted(truth.large)[2] + 0x20000
+    with open_built(poke(dump, (at, word(inside, pointer)), (at + pointer, word(0x50000, pointer)))) as snapshot:
+        (finding,) = snapshot.heaps[0].findings
+        assert (finding.kind, finding.address) == ("large_metadata", at)
+        assert len(set(truth.busy) - set(blocks(snapshot))) == 1 and set(blocks(snapshot)) <= set(truth.busy)
