@@ -57,6 +57,9 @@ def _add(
         doubt_missing(job, len(job.columns) - room, batch.missing)
         if _doubt_bits(job, read, int(rows[0]), room, batch.missing):
             return
+        if read.has_list and not counted[0]:
+            _doubt_list(job, int(read.start[rows[0]]), room)
+            return
     good = (counted == 1) & is_filled_behind(read, rows, decoded.count[rows])
     job.walked.headers += len(rows)
     job.walked.good_headers += int(good.sum())
@@ -78,6 +81,16 @@ def _doubt_bits(job: Job, read: Subsegments, i: int, room: int, missing: Sequenc
         f"whether {int(lost.sum()):,} of its blocks are busy is not known, they count as free"
     )
     return True
+
+
+def _doubt_list(job: Job, address: int, room: int) -> None:
+    """The list of freed blocks in a subsegment, whose rows are the last ones, runs through what is not in the dump."""
+    table = job.columns.since(len(job.columns) - room)
+    doubt(table.tags, table.is_busy, Trust.GUESS)
+    job.walked.gap(
+        f"heap {job.heap.address:#x}: a part of the list of freed blocks in the LFH subsegment at {address:#x} is not in the dump: "
+        "some of them count as busy"
+    )
 
 
 def _doubt(job: Job, count: NDArray[np.int64], good: NDArray[np.bool_], room: int) -> None:

@@ -126,6 +126,22 @@ def test_bits_that_are_not_in_the_dump_are_no_contradiction(open_built):
         assert "exact" in trust.values()
 
 
+def test_a_list_of_freed_blocks_that_is_not_in_the_dump_is_no_contradiction(open_built):
+    heap = SegmentHeapBuilder(build=26100, base=BASE, seed=1)
+    heap.segment(BASE + 0x400000)
+    heap.chunks([40] * 300)
+    for size in (32, 48, 80):
+        heap.slots(size, [20] * heap.most_slots(size, 1))
+    count = heap.most_slots(112, 4)
+    sub = heap.slots(112, [20] * count, pages=4, listed=[5, count - 3, 9])
+    built = heap.build()
+    with open_built(without_memory(built.add_to(ProcessBuilder(build=26100)).build(), (sub + 0x3000, sub + 0x4000))) as snapshot:
+        table = snapshot.walk.table
+        assert snapshot.walk.findings == () and any("list of freed blocks" in gap for gap in snapshot.walk.gaps)
+        busy = table.blocks(np.flatnonzero(table.is_busy & ~table.is_internal & (table.entry > sub)))
+        assert {block.trust.value for block in busy} == {"guess"}
+
+
 def test_a_block_doubted_twice_is_a_guess(open_built):
     """Its last bytes are overwritten and its subsegment counts other free blocks."""
     heap = SegmentHeapBuilder(base=BASE, seed=1)
