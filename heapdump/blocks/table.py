@@ -21,7 +21,7 @@ BUSY, INTERNAL = 0x10, 0x20
 PAGE_LIGHT, PAGE_DECOMMITTED = 0x02, 0x04
 """Flags of page heap blocks: inside a block of the ordinary heap; freed, and its memory given back."""
 _KIND, _TRUST_SHIFT, _FLAGS_SHIFT = 0x0F, 6, 8
-_TRUSTS = (Trust.EXACT, Trust.DERIVED, Trust.GUESS)
+_TRUSTS = (Trust.EXACT, Trust.DERIVED, Trust.GUESS, Trust.GUESS)
 
 
 class BlockKind(IntEnum):
@@ -190,3 +190,9 @@ _KINDS = {int(kind): kind for kind in BlockKind}
 def tag(kind: BlockKind, *, busy: bool = False, internal: bool = False, trust: Trust = Trust.EXACT) -> int:
     """The `tags` value without entry flags."""
     return int(kind) | BUSY * busy | INTERNAL * internal | _TRUSTS.index(trust) << _TRUST_SHIFT
+
+
+def doubt(tags: NDArray[np.uint16], which: NDArray[np.bool_] | slice, trust: Trust) -> None:
+    """Gives the chosen tags this trust, in place; those that are trusted less already keep theirs."""
+    mask, level = np.uint16(3 << _TRUST_SHIFT), np.uint16(_TRUSTS.index(trust) << _TRUST_SHIFT)
+    tags[which] = (tags[which] & ~mask) | np.maximum(tags[which] & mask, level)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Extent, Heap, HeapKind, Segment, Stated, Trust
 from heapdump.heaps.base import PAGE, Claim, Context, role_of
-from heapdump.heaps.segment_header import SIGNATURE, contexts, own_span, read_segments, witnesses
+from heapdump.heaps.segment_header import SIGNATURE, contexts, is_usable, own_span, read_segments, witnesses
 from heapdump.heaps.segment_large import read_large_blocks
 from heapdump.heaps.whole import own_reservation
 from heapdump.layouts import Layout
@@ -64,8 +64,7 @@ def _best_layout(view: View, heap: int) -> tuple[Layout | None, dict[str, bool]]
     """(the layout with most witnesses, the likelier of equal ones; its witnesses). None where it cannot be relied on."""
     tried = [(layout, witnesses(view, layout, heap)) for layout in view.layouts if _says_where(layout)]
     best, seen = max(tried, key=lambda pair: sum(pair[1].values()), default=(None, {"a layout": False}))
-    usable = best is not None and seen["segment contexts that name it"] and seen["segment lists that link back"]
-    return (best if usable else None), seen
+    return (best if best is not None and is_usable(view, best, heap) else None), seen
 
 
 def _says_where(layout: Layout) -> bool:

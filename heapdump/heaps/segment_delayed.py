@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.blocks.findings import Finding
 from heapdump.blocks.table import BUSY, BlockKind
 from heapdump.heaps.walked import Job
 from heapdump.layouts import Layout
@@ -21,14 +22,30 @@ _MOST_SLOTS = 256
 
 
 def delayed_chunks(job: Job, layout: Layout) -> NDArray[np.uint64]:
-    """User addresses of the chunks on all lists of a heap; (n,) uint64, ascending."""
+    """User addresses of the chunks on all lists of a heap; (n,) uint64, ascending.
+
+    A list that is not as long as its head says is a finding, and none of it is believed.
+    """
     found: dict[int, None] = {}
     for head in _heads(job, layout):
-        node = _first(job, head)
-        while node and node not in found and len(found) < limits.MAX_LIST_NODES:
-            found[node] = None
-            node = job.view.space.try_pointer(node) or 0
+        depth, nodes = _depth(job, head), dict[int, None]()
+        node: int | None = _first(job, head)
+        while node and node not in nodes and node not in found and len(nodes) <= min(depth, limits.MAX_LIST_NODES):
+            nodes[node] = None
+            node = job.view.space.try_pointer(node)
+        if node is None or (len(nodes) == depth and not node):
+            found |= nodes  # the rest is not in the dump, or there is none
+            continue
+        heap, size = job.heap.address, 2 * job.view.pointer_bytes
+        message = f"heap {heap:#x}: the list at {head:#x} of chunks that wait to be freed does not have the {depth:,} nodes that it counts"
+        job.walked.headers += 1
+        job.walked.find(Finding("vs_chunk", "error", heap, head, size, message, f"{depth:,} nodes", "others"))
     return np.array(sorted(found), np.uint64)
+
+
+def _depth(job: Job, head: int) -> int:
+    """The number of nodes in an SLIST_HEADER: its first 16 bits on x64, behind the pointer on x86."""
+    return job.view.space.try_integer(head if job.view.pointer_bytes == 8 else head + 4, 2) or 0
 
 
 def _heads(job: Job, layout: Layout) -> Iterator[int]:

@@ -29,13 +29,15 @@ _MOST_OWN_BYTES = 1 << 30
 class SegContext:
     """One list of segments: `anchor` is the address their signatures are made with, `unit` the bytes of a unit.
 
-    `head`: address of the list's head; `segments`: how many the heap counts there.
+    `head`: address of the list's head; `segments`: how many the heap counts there; `is_whole`: all that is known of it
+    holds.
     """
 
     anchor: int
     head: int
     unit: int
     segments: int
+    is_whole: bool = True
 
     @property
     def segment_bytes(self) -> int:
@@ -75,16 +77,19 @@ def contexts(view: View, layout: Layout, heap: int) -> tuple[SegContext, ...] | 
 
 
 def _context(view: View, layout: Layout, heap: int, address: int) -> SegContext | None:
+    """The context there: its heap, mask and shift are three witnesses, of which two must hold."""
     fields = view.struct("_HEAP_SEG_CONTEXT", address, layout)
-    if fields is None or fields["UnitShift"] not in _UNIT_SHIFTS:
+    if fields is None:
         return None
-    unit = 1 << fields["UnitShift"]
-    top = 1 << 8 * view.pointer_bytes
-    if fields["SegmentMask"] != top - DESCRIPTORS * unit or fields["Heap"] != heap:
+    units = {(1 << 8 * view.pointer_bytes) - (DESCRIPTORS << shift): 1 << shift for shift in _UNIT_SHIFTS}
+    masked = units.get(fields["SegmentMask"])
+    shifted = 1 << fields["UnitShift"] if fields["UnitShift"] in _UNIT_SHIFTS else None
+    unit = masked or shifted
+    if unit is None or (masked is not None) + (shifted == unit) + (fields["Heap"] == heap) < 2:
         return None
-    if not 0 < fields["FirstDescriptorIndex"] < DESCRIPTORS:
-        return None
-    return SegContext(address, address + layout["_HEAP_SEG_CONTEXT"].offset("SegmentListHead"), unit, fields["SegmentCount"])
+    whole = masked == shifted and fields["Heap"] == heap and 0 < fields["FirstDescriptorIndex"] < DESCRIPTORS
+    head = address + layout["_HEAP_SEG_CONTEXT"].offset("SegmentListHead")
+    return SegContext(address, head, unit, fields["SegmentCount"], whole)
 
 
 def witnesses(view: View, layout: Layout, heap: int) -> dict[str, bool]:
@@ -94,16 +99,29 @@ def witnesses(view: View, layout: Layout, heap: int) -> dict[str, bool]:
     root = view.space.try_pointer(heap + tree)
     return {
         "metadata bounds that hold it": own_span(view, layout, heap) is not None,
-        "segment contexts that name it": parts is not None,
-        "segment lists that link back": parts is not None and all(_links_back(view, part.head) for part in parts),
+        "segment contexts that name it": parts is not None and all(part.is_whole for part in parts),
+        "segment lists that link back": parts is not None and all(all(_links_back(view, part.head)) for part in parts),
         "segments whose signatures agree": parts is not None and _signatures_agree(view, layout, parts),
         "a tree of large blocks": root is not None and (not root or view.space.try_pointer(heap + tree + view.pointer_bytes) != 0),
     }
 
 
-def _links_back(view: View, head: int) -> bool:
-    first = view.space.try_pointer(head)
-    return first is not None and view.space.try_pointer(first + view.pointer_bytes) == head
+def is_usable(view: View, layout: Layout, heap: int) -> bool:
+    """True where the segments can be read by this layout: its contexts say so, or one end of the heap's one list."""
+    parts = contexts(view, layout, heap)
+    if parts is None or "SegContexts" in layout["_SEGMENT_HEAP"]:
+        return parts is not None
+    return all(any(_links_back(view, part.head)) for part in parts)
+
+
+def _links_back(view: View, head: int) -> tuple[bool, bool]:
+    """Whether the first and the last node of a list name its head."""
+    step = view.pointer_bytes
+    first, last = view.space.try_pointer(head), view.space.try_pointer(head + step)
+    return (
+        first is not None and view.space.try_pointer(first + step) == head,
+        last is not None and view.space.try_pointer(last) == head,
+    )
 
 
 def _signatures_agree(view: View, layout: Layout, parts: tuple[SegContext, ...]) -> bool:
@@ -145,6 +163,10 @@ def read_segments(
     """((list, segment address), in list order; whether none can be missing)."""
     view, found, whole = context.view, list[tuple[SegContext, int]](), True
     for part in contexts(view, layout, heap) or ():
+        if not part.is_whole:
+            message = f"the context at {part.anchor:#x} of the segments of heap {heap:#x} is damaged"
+            size = layout["_HEAP_SEG_CONTEXT"].size
+            findings.append(Finding("segment", "error", heap, part.anchor, size, message, "its heap, its mask and its shift", "others"))
 
         def accepts(node: int, part: SegContext = part) -> bool:
             """True for what can be a segment of this list."""

@@ -7,16 +7,19 @@ data are tried too, where both keys stand. What is found is kept for the other h
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.heaps.nt_generation import signed
+from heapdump.heaps.segment_chunks import Chunks
 from heapdump.layouts import Struct
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Process, View
+from heapdump.spans import Span
 
 _PROOF = 8
 _FEW = 4
@@ -27,12 +30,14 @@ _MOST_CANDIDATES = 64
 class Keys:
     """What is known of one view of the process. `chunk`, `slots`: the keys; `padding`: bytes before user data.
 
-    `slot_rule`: the structure of LFH subsegments, and whether 32 bits of their shifted address count.
+    `slot_rule`: the structure of LFH subsegments, and whether 32 bits of their shifted address count; `has_full_slots`:
+    most of them were seen to have no room for another block, right behind their commit states.
     """
 
     chunk: int | None = None
     slots: int | None = None
     slot_rule: tuple[Struct, bool] | None = None
+    has_full_slots: bool = False
     padding: int | None = None
     data: NDArray[np.uint64] | None = field(default=None, repr=False)
 
@@ -64,23 +69,32 @@ class Chain:
 
 
 def chunk_key(process: Process, view: View, chains: Sequence[Chain], likely: Sequence[int]) -> int | None:
-    """The key that decodes most of these chains to their ends; None where none does. `likely` ones are tried first."""
+    """The key that decodes most of these chains; None where none does.
+
+    What is known and the `likely` ones are tried first, and again behind damage at the chains' starts.
+    """
     known = keys_of(view)
-    few = chains[:: max(1, len(chains) // _FEW)]
-    if known.chunk is not None and 2 * sum(_is_whole(view, chain, known.chunk) for chain in few) > len(few):
-        return known.chunk
-    best = _best(view, chains, likely)
-    if best is None:
-        best = _best(view, chains, list(_from_ntdll(process, view, chains)))
+    sure = [] if known.chunk is None else [known.chunk]
+    best = _best(view, chains[:: max(1, len(chains) // _FEW)], sure, _is_whole) or _best(view, chains, likely, _is_whole)
+    best = best or _best(view, chains, [*sure, *likely], _has_good_headers)
+    best = best or _best(view, chains, list(_from_ntdll(process, view, chains)), _is_whole)
     if best is not None:
         known.chunk = best
     return best
 
 
-def _best(view: View, chains: Sequence[Chain], candidates: Sequence[int]) -> int | None:
-    found = [(sum(_is_whole(view, chain, key) for chain in chains), key) for key in dict.fromkeys(candidates)]
+def _best(view: View, chains: Sequence[Chain], candidates: Sequence[int], holds: Callable[[View, Chain, int], bool]) -> int | None:
+    found = [(sum(holds(view, chain, key) for chain in chains), key) for key in dict.fromkeys(candidates)]
     score, key = max(found, key=lambda pair: pair[0], default=(0, 0))
     return key if score else None
+
+
+def _has_good_headers(view: View, chain: Chain, key: int) -> bool:
+    """True when some headers in a row hold anywhere in the chain."""
+    words, _ = view.space.words64(Span(chain.start, chain.end))
+    is_wide = view.pointer_bytes == 8
+    chunks = Chunks(words, chain.start, (chain.end - chain.start) // view.granularity, signed(key), is_wide)
+    return bool(chunks.good_from(0, ()))
 
 
 def _is_whole(view: View, chain: Chain, key: int) -> bool:

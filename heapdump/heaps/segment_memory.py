@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.records import Trust
-from heapdump.blocks.table import BlockKind, tag
+from heapdump.blocks.table import doubt
 from heapdump.heaps.walked import Job
 from heapdump.memory.regions import RegionTable, State
 from heapdump.memory.space import AddressSpace
@@ -45,15 +45,16 @@ def batches(space: AddressSpace, start: NDArray[np.int64], end: NDArray[np.int64
 
 
 def doubt_missing(job: Job, first: int, missing: Sequence[Span]) -> None:
-    """Rows from `first` on whose last bytes are not in the dump: how many were asked for is not known."""
+    """Busy rows from `first` on whose last bytes are not in the dump: how many were asked for is not known."""
     table = job.columns.since(first)
     last = table.entry + table.entry_size - np.uint64(2)
     lost = np.zeros(len(table), bool)
     for span in missing:
         if job.process.regions.committed_bytes(span) or not job.process.regions.is_complete_map:
             lost |= (last >= np.uint64(span.start)) & (last < np.uint64(span.end))
+    lost &= table.is_busy
     if lost.any():
-        table.tags[lost] |= np.uint16(tag(BlockKind.BACKEND, trust=Trust.GUESS))
+        doubt(table.tags, lost, Trust.GUESS)
         place = int(table.entry[lost][0])
         job.walked.gap(f"heap {job.heap.address:#x}: {int(lost.sum()):,} blocks from {place:#x} on are not whole in the dump")
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.blocks.table import BUSY
+from heapdump.blocks.records import Trust
+from heapdump.blocks.table import BUSY, doubt
 from heapdump.heaps.walked import Job
 
 _PERIODS = (1, 2, 4, 8)
 _LOOK_BACK = 64
-_TRUST, _GUESS, _EXTRA = 3 << 6, 2 << 6, 0x0200
+_EXTRA = 0x0200
 
 
 def mend_overrun(job: Job, address: int) -> None:
@@ -24,7 +25,7 @@ def mend_overrun(job: Job, address: int) -> None:
     entry, size, lead = int(table.entry[row]), int(table.units[row]) * 8, int(table.lead[row]) * 8
     if entry + size != address:
         return
-    table.tags[row] = (int(table.tags[row]) & ~_TRUST) | _GUESS  # the damage may as well be its own size
+    doubt(table.tags, slice(row, None), Trust.GUESS)  # the damage may as well be its own size
     if not table.tags[row] & BUSY:
         return
     start = _run_start(job, max(entry + lead, address - _LOOK_BACK), address)

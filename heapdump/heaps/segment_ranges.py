@@ -10,7 +10,7 @@ fill the segments.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 
 import numpy as np
@@ -24,6 +24,8 @@ from heapdump.layouts import Struct
 from heapdump.process.model import View
 
 _TREE_SIGNATURE = 0xCCDDCCDD
+EXTRA_ROOM = 0x40
+"""More bytes than stand behind a block with an extra."""
 
 
 class RangeKind(IntEnum):
@@ -41,7 +43,8 @@ class Ranges:
     """The ranges of some segments, ascending by address; (n,) each.
 
     `start` address and `size` bytes, int64; `kind`: `RangeKind`; `unused`: bytes at the end of it that were not asked
-    for, `extra`: whether something of the heap's stands behind the asked ones; `is_sure` False beside damage.
+    for, `extra`: whether something of the heap's stands behind the asked ones; `is_sure` False beside damage; `unit`
+    bytes of one; `descriptor` address of its first one, of the descriptors' own range its start.
     """
 
     start: NDArray[np.int64]
@@ -50,12 +53,18 @@ class Ranges:
     unused: NDArray[np.int64]
     extra: NDArray[np.bool_]
     is_sure: NDArray[np.bool_]
+    unit: NDArray[np.int64]
+    descriptor: NDArray[np.int64]
+
+    @property
+    def is_size_known(self) -> NDArray[np.bool_]:
+        """Where the unused bytes of a block can be true: less than a unit, and what the heap puts behind it; (n,)."""
+        known: NDArray[np.bool_] = (self.kind != RangeKind.PAGES) | (self.unused < self.unit + self.extra * EXTRA_ROOM)
+        return known
 
     def of(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Ranges:
         """Some of them."""
-        return Ranges(
-            self.start[rows], self.size[rows], self.kind[rows], self.unused[rows], self.extra[rows], self.is_sure[rows]
-        )  # fmt: skip
+        return Ranges(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
 def read_ranges(view: View, heap: Heap, structs: Sequence[Struct], walked: Walked) -> Ranges:
@@ -84,7 +93,7 @@ def _best_reading(raw: NDArray[np.uint8], unit: NDArray[np.int64], structs: Sequ
 
 def _none() -> Ranges:
     empty = np.empty(0, np.int64)
-    return Ranges(empty, empty, empty, empty, np.empty(0, bool), np.empty(0, bool))
+    return Ranges(empty, empty, empty, empty, empty != 0, empty != 0, empty, empty)
 
 
 def _tables(view: View, heap: Heap, struct: Struct, walked: Walked) -> tuple[list[Segment], list[NDArray[np.uint8]]]:
@@ -120,7 +129,7 @@ class _Reading:
     @property
     def score(self) -> float:
         """Share of the units with flags that lie in ranges as long as they say; more where the kinds are known ones."""
-        good = (self._lengths() == self.units) & self.first & (self.signed | ~self.in_use)
+        good = self._good()
         busy = good & self.in_use
         covered = int(self.units[busy].sum()) + int((good & ~busy).sum())
         flagged = max(int(((self.flags != 0) & self.behind).sum()), 1)
@@ -136,38 +145,53 @@ class _Reading:
         lengths = np.where(self.first, following - np.arange(count), 0)
         return np.where(self.first & (self.units > 0), np.minimum(lengths, self.units), lengths)
 
+    def _good(self) -> NDArray[np.bool_]:
+        """First descriptors of ranges that hold.
+
+        As long as they say, signed where they are in use and only there, and nothing in use inside free ones (recorded
+        heaps of all builds).
+        """
+        following = np.concatenate([self.in_use[:, 1:] & ~self.first[:, 1:], np.zeros((len(self.first), 1), bool)], axis=1)
+        free = ~self.signed & ~following
+        good: NDArray[np.bool_] = (self._lengths() == self.units) & self.first & np.where(self.in_use, self.signed, free)
+        return good
+
+    def _uncovered(self) -> NDArray[np.bool_]:
+        """Units that no range holds: in a whole segment there are none."""
+        reach = np.maximum.accumulate(np.where(self.first, np.arange(DESCRIPTORS) + self._lengths(), 0), axis=1)
+        uncovered: NDArray[np.bool_] = self.behind & (np.arange(DESCRIPTORS) >= reach)
+        return uncovered
+
     def _kinds(self) -> NDArray[np.int64]:
         if self.is_old:
             busy = np.where(self.flags & 0x20, RangeKind.VS, np.where(self.flags & 1, RangeKind.LFH, RangeKind.PAGES))
         else:
             busy = np.array([RangeKind.PAGES, RangeKind.INTERNAL, RangeKind.LFH, RangeKind.VS])[self.flags >> 2 & 3]
-        return np.where(self.in_use, busy, RangeKind.FREE)
+        return np.where(self.in_use | self.signed, busy, RangeKind.FREE)
 
     def ranges(self, heap: int, starts: NDArray[np.int64], walked: Walked) -> Ranges:
         """The ranges, and an internal one for the units that hold the descriptors; findings for what cannot be."""
-        lengths = self._lengths()
-        good = (lengths == self.units) & (self.signed | ~self.in_use) & self.first
-        bad = self.first & ~good
+        good = self._good()
+        self.first |= self._uncovered() & self.signed  # their flags are lost
+        lengths, bad = self._lengths(), self.first & ~good
         seg, place = np.nonzero(self.first)
         self._count(heap, starts, bad, walked)
         unit = self._unit[seg]
         found = Ranges(
             starts[seg] + place * unit, lengths[seg, place] * unit, self._kinds()[seg, place].astype(np.int64),
             np.minimum(self.unused[seg, place], lengths[seg, place] * unit), self.extra[seg, place], good[seg, place],
+            unit, starts[seg] + place * self._size,
         )  # fmt: skip
         none = np.zeros(len(starts), np.int64)
-        own = Ranges(
-            starts, self.own * self._unit, none + RangeKind.INTERNAL, none, none != 0, none == 0
-        )  # fmt: skip
+        size = self.own * self._unit
+        own = Ranges(starts, size, none + RangeKind.INTERNAL, none, none != 0, none == 0, self._unit, starts)
         return _joined(own, found)
 
     def _count(self, heap: int, starts: NDArray[np.int64], bad: NDArray[np.bool_], walked: Walked) -> None:
-        """Headers and findings; and units in use that no range holds."""
+        """Headers and findings; and units that no range holds."""
         walked.headers += int(self.first.sum())
         walked.good_headers += int((self.first & ~bad).sum())
-        units = np.where(self.first, self._lengths(), 0)
-        reach = np.maximum.accumulate(np.where(self.first, np.arange(DESCRIPTORS) + units, 0), axis=1)
-        orphans = self.in_use & ~self.first & (np.arange(DESCRIPTORS) >= reach)
+        orphans = self._uncovered()
         orphans &= ~np.concatenate([np.zeros((len(orphans), 1), bool), orphans[:, :-1]], axis=1)  # the first of several
         for what, wrong in (("is damaged", bad), ("belongs to no range", orphans)):
             for seg, place in zip(*(index.tolist() for index in np.nonzero(wrong)), strict=True):
@@ -180,11 +204,7 @@ class _Reading:
 
 def _joined(one: Ranges, other: Ranges) -> Ranges:
     """Both, ascending by address."""
-    both = Ranges(
-        np.concatenate([one.start, other.start]), np.concatenate([one.size, other.size]),
-        np.concatenate([one.kind, other.kind]), np.concatenate([one.unused, other.unused]),
-        np.concatenate([one.extra, other.extra]), np.concatenate([one.is_sure, other.is_sure]),
-    )  # fmt: skip
+    both = Ranges(*(np.concatenate([getattr(part, column.name) for part in (one, other)]) for column in fields(Ranges)))
     order: NDArray[np.int64] = np.argsort(both.start, kind="stable")
     return both.of(order)
 

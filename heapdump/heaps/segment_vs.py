@@ -6,94 +6,24 @@ finding, goes on at the next place where three headers in a row hold, and calls 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Trust
-from heapdump.blocks.table import BlockKind, tag
+from heapdump.blocks.table import BlockKind, doubt, tag
 from heapdump.heaps.nt_generation import signed
-from heapdump.heaps.segment_keys import Chain, chunk_key, keys_of
+from heapdump.heaps.segment_chains import Chains
+from heapdump.heaps.segment_chunks import Chunks, Wound
 from heapdump.heaps.segment_memory import Batch, batches, doubt_missing
 from heapdump.heaps.segment_overrun import mend_overrun
-from heapdump.heaps.segment_ranges import Ranges
-from heapdump.heaps.segment_solve import solve_chunk_key
 from heapdump.heaps.walked import Job
 from heapdump.kernels import run, vs_chain
-from heapdump.layouts import Struct
 from heapdump.spans import Span
 
-_SCRAMBLE = 0x2BED
-_MASK = 0x7FFF
 _FIRST_ROOM = 1 << 12
 _MOST_ROOM = 1 << 18
-_PROOF = 3
-"""Headers in a row that hold where the walk goes on behind damage."""
-
-_SAMPLE = 32
 _MOST_RESYNCS = 512
-
-
-@dataclass(frozen=True, slots=True)
-class Chains:
-    """The chunks of VS subsegments: `start`, `end` (n,) int64, addresses; `rows`: their page ranges."""
-
-    start: NDArray[np.int64]
-    end: NDArray[np.int64]
-    rows: NDArray[np.int64]
-
-    def sample(self) -> list[Chain]:
-        """Some of them, from all parts of the heap."""
-        step = max(1, len(self.start) // _SAMPLE)
-        return [Chain(a, b) for a, b in zip(self.start[::step].tolist(), self.end[::step].tolist(), strict=True)]
-
-
-def read_chains(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> Chains:
-    """The subsegments of these ranges whose headers hold; `structs`: those of the builds, the likeliest first."""
-    if not len(rows):
-        return Chains(rows, rows, rows)
-    tried: list[_Headers] = []
-    for struct in structs:
-        tried.append(_Headers(job, ranges, rows, struct))
-        if tried[-1].is_good.all():
-            break
-    best = max(tried, key=lambda headers: int(headers.is_good.sum()))
-    best.report(job)
-    keep = best.is_good
-    return Chains(best.start[keep], best.end[keep], rows[keep])
-
-
-class _Headers:
-    """The headers of VS subsegments as one build has them."""
-
-    def __init__(self, job: Job, ranges: Ranges, rows: NDArray[np.int64], struct: Struct) -> None:
-        view = job.view
-        granule = view.granularity
-        self._address, self._struct = ranges.start[rows], struct
-        at = self._address.astype(np.uint64)
-        size, self._there = view.space.gather(at + np.uint64(struct.offset("Size")), 2)
-        mark, _ = view.space.gather(at + np.uint64(struct.offset("Signature")), 2)
-        self.start = self._address + -(-struct.size // granule) * granule
-        self.end = self.start + size.astype(np.int64) * granule
-        holds = ((size ^ np.uint64(_SCRAMBLE)) & np.uint64(_MASK)) == (mark & np.uint64(_MASK))
-        self.is_good = self._there & holds & (size > 0) & (self.end <= self._address + ranges.size[rows])
-
-    def report(self, job: Job) -> None:
-        """Findings and gaps for headers that do not hold."""
-        walked, heap = job.walked, job.heap.address
-        walked.headers += len(self._address)
-        walked.good_headers += int(self.is_good.sum())
-        for i in np.flatnonzero(~self.is_good).tolist():
-            address = int(self._address[i])
-            if self._there[i]:
-                message = f"the VS subsegment at {address:#x} of heap {heap:#x} has a damaged header"
-                walked.find(Finding("vs_chunk", "error", heap, address, self._struct.size, message, "a size that fits its signature", "another"))
-                walked.gap(f"{message}: its blocks are missing")
-            else:
-                walked.gap(f"heap {heap:#x}: the VS subsegment at {address:#x} is not in the dump")
 
 
 class ChunkWalk:
@@ -121,7 +51,7 @@ class ChunkWalk:
         k, at, previous, trusted = 0, int(places[0, 0]), 0, True
         room = _FIRST_ROOM
         while True:
-            count, stopped, at, reason, previous = self._some(batch, places, k, at, previous, room, trusted)
+            stopped, at, reason, previous = self._some(batch, places, k, at, previous, room, trusted)
             trusted = trusted and stopped == k
             k = stopped
             if reason == vs_chain.END:
@@ -129,11 +59,12 @@ class ChunkWalk:
             if reason == vs_chain.FULL:
                 room = min(2 * room, _MOST_ROOM)
                 continue
-            at, previous, trusted = self._damaged(batch, places, k, at, previous, count)
+            chunks = Chunks(batch.words, int(places[k, 2]), int(places[k, 1]), self._signed_key, self._wide)
+            at, previous, trusted = self._damaged(batch, chunks, at, previous)
 
     def _some(
         self, batch: Batch, places: NDArray[np.int64], k: int, at: int, previous: int, room: int, trusted: bool
-    ) -> tuple[int, int, int, int, int]:
+    ) -> tuple[int, int, int, int]:
         # behind damage only this chain is derived: it is walked alone
         part = places if trusted else places[: k + 1]
         job, trust = self._job, Trust.EXACT if trusted else Trust.DERIVED
@@ -148,124 +79,84 @@ class ChunkWalk:
         job.walked.headers += count
         job.walked.good_headers += count
         if not trusted and reason == vs_chain.END and k + 1 < len(places):
-            return count, k + 1, int(places[k + 1, 0]), vs_chain.FULL, 0
-        return count, k, at, reason, previous
+            return k + 1, int(places[k + 1, 0]), vs_chain.FULL, 0
+        return k, at, reason, previous
 
-    def _damaged(
-        self, batch: Batch, places: NDArray[np.int64], k: int, at: int, previous: int, rows: int
-    ) -> tuple[int, int, bool]:
-        """One finding; (granule to go on with, granules of the chunk before it or -1, whether nothing was lost)."""
-        job, address = self._job, int(places[k, 2]) + at * self._granule
-        heap, end = job.heap.address, int(places[k, 1])
-        if any(address in span for span in batch.missing) and not self._is_uncommitted(address):
-            job.walked.gap(f"heap {heap:#x}: chunks from {address:#x} on are not in the dump")
-            return (self._good(batch, places, k, at + 1) or (end, -1))[0], -1, False
+    def _damaged(self, batch: Batch, chunks: Chunks, at: int, previous: int) -> tuple[int, int, bool]:
+        """One finding; (granule to go on with, granules of the chunk before it or -1, whether nothing is in doubt).
+
+        `previous` > 0: the last row is the chunk before, of so many granules.
+        """
+        job, address = self._job, chunks.address(at)
+        is_missing = any(address in span for span in batch.missing) and not self._is_uncommitted(address)
+        before = at - max(previous, 0)
+        good = self._good(chunks, before + 1, (before, at))
+        behind = next((place for place in good if place[0] > at), None)
+        if is_missing:
+            job.walked.gap(f"heap {job.heap.address:#x}: chunks from {address:#x} on are not in the dump")
+            return (behind or (chunks.end, -1))[0], -1, False
         job.walked.headers += 1
-        if rows and previous > 0:  # the chunk before may lie about its size: the one truly behind it names it
-            good = self._good(batch, places, k, at - previous + 1)
-            if good is not None and good[0] - good[1] == at - previous:
-                self._wrong_size(batch, places, k, at - previous, good[1])
-                return good[0], good[1], True
-        good = self._good(batch, places, k, at + 1)
-        if good is not None and good[0] - good[1] == at:
-            holds = self._one_header(batch, places, k, at, good[1], previous)
-            if rows and not holds:
-                mend_overrun(job, address)
-            return (at, -1, False) if holds else (*good, False)
+        # the chunk before may lie about its size: the one truly behind it names it
+        if previous > 0 and good and good[0][0] - good[0][1] == before:
+            self._wrong_size(chunks, before, good[0][1])
+            return *good[0], True
+        if behind is None and int(chunks.headers(at, at + 1)[0][0]) == chunks.end - at:
+            behind = chunks.end, chunks.end - at
+        if behind is not None and behind[0] - behind[1] == at:
+            self._one_header(chunks, at, behind[1], previous)
+            return *behind, False
+        self._several_headers(chunks, at, previous, behind)
+        return (behind or (chunks.end, -1))[0], -1, False
+
+    def _wrong_size(self, chunks: Chunks, at: int, size: int) -> None:
+        """The chunk at this granule has another size than its header says; its row, the last one, gets the true one."""
+        job = self._job
+        row = job.columns.since(len(job.columns) - 1)
+        found = int(row.units[0]) * 8
+        previous = int(chunks.headers(at, at + 1)[1][0])
+        chunks.write_row(row, at, size, previous, self.padding)
+        doubt(row.tags, slice(None), Trust.DERIVED)
+        message = (
+            f"heap {job.heap.address:#x}: the chunk at {chunks.address(at):#x} says {found:,} bytes, "
+            f"the next one {size * self._granule:,}"
+        )
+        self._find(chunks, at, chunks.wound(at, size, previous), message)
+
+    def _one_header(self, chunks: Chunks, at: int, size: int, previous: int) -> None:
+        """A damaged header between whole ones: its chunk is known, its state where the header still tells."""
+        job, address = self._job, chunks.address(at)
+        message = f"heap {job.heap.address:#x}: the chunk header at {address:#x} is damaged"
+        self._find(chunks, at, chunks.wound(at, size, previous), message)
+        if previous > 0 and int(chunks.headers(at, at + 1)[0][0]) != size:
+            mend_overrun(job, address)
+        if chunks.write_row(job.columns.tail(1), at, size, previous, self.padding) is Trust.GUESS:
+            job.walked.gap(f"{message}; the state of its {size * self._granule:,} bytes is not known, they count as busy")
+        job.columns.add(1, job.heap.index)
+
+    def _several_headers(self, chunks: Chunks, at: int, previous: int, behind: tuple[int, int] | None) -> None:
+        """Damage behind which no header tells where this chunk ends."""
+        job, address = self._job, chunks.address(at)
+        heap, until = job.heap.address, chunks.address(behind[0] if behind else chunks.end)
         message = f"heap {heap:#x}: the chunk header at {address:#x} is damaged"
         expected = f"{previous} granules before it" if previous >= 0 else "sizes that fit"
         data = job.view.space.try_read(address, 8) or b""
         job.walked.find(Finding("vs_chunk", "error", heap, address, self._granule, message, expected, data.hex(" ") or "no memory"))
-        if rows:
+        job.walked.gap(f"{message}: chunks between it and {until:#x} are missing")
+        if previous > 0:
             mend_overrun(job, address)
-        return (good or (end, -1))[0], -1, False
 
-    def _wrong_size(self, batch: Batch, places: NDArray[np.int64], k: int, at: int, size: int) -> None:
-        """The chunk at this granule has another size than its header says; its row, the last one, gets the true one."""
-        job, address = self._job, int(places[k, 2]) + at * self._granule
-        row = job.columns.since(len(job.columns) - 1)
-        stride = self._granule // 8
-        found = int(row.units[0]) // stride
-        row.units[0] = size * stride
-        row.spare[0] = min(int(row.spare[0]), size * self._granule)
-        message = f"heap {job.heap.address:#x}: the chunk at {address:#x} says {found * self._granule:,} bytes, the next one {size * self._granule:,}"
-        self._find(batch, places, k, at, message, size, -1)
-
-    def _one_header(self, batch: Batch, places: NDArray[np.int64], k: int, at: int, size: int, previous: int) -> bool:
-        """A damaged header between whole ones; whether its own size holds, so that its chunk is known."""
-        address = int(places[k, 2]) + at * self._granule
-        own = int(self._headers(batch, places, k, at)[0][0])
-        self._find(batch, places, k, at, f"heap {self._job.heap.address:#x}: the chunk header at {address:#x} is damaged", size, previous)
-        return own == size
-
-    def _find(
-        self, batch: Batch, places: NDArray[np.int64], k: int, at: int, message: str, size: int, previous: int
-    ) -> None:
-        """A finding of the bytes that are not those of a header with these sizes (-1: not known)."""
-        job, address = self._job, int(places[k, 2]) + at * self._granule
-        count = 8 if self._wide else 4
-        mask = (1 << 8 * count) - 1
-        raw = int(batch.words[at * (2 if self._wide else 1)]) & mask
-        code = (address ^ self._signed_key) & mask
-        size_at, previous_at, bits = (16, 32, 0xFFFF) if self._wide else (1, 16, 0x7FFF)
-        wanted = (raw ^ code) & ~(bits << size_at) | size << size_at
-        if previous >= 0:
-            wanted = wanted & ~(bits << previous_at) | previous << previous_at
-        expected, found = ((word & mask).to_bytes(count, "little") for word in (wanted ^ code, raw))
-        wrong = [i for i in range(count) if expected[i] != found[i]] or [0, count - 1]
-        part = slice(wrong[0], wrong[-1] + 1)
-        place, length = address + wrong[0], wrong[-1] + 1 - wrong[0]
-        texts = expected[part].hex(" "), found[part].hex(" ")
-        job.walked.find(Finding("vs_chunk", "error", job.heap.address, place, length, message, *texts))
+    def _find(self, chunks: Chunks, at: int, wound: Wound, message: str) -> None:
+        place, heap = chunks.address(at) + wound.first, self._job.heap.address
+        self._job.walked.find(Finding("vs_chunk", "error", heap, place, wound.length, message, wound.expected, wound.found))
 
     def _is_uncommitted(self, address: int) -> bool:
         regions = self._job.process.regions
         return regions.is_complete_map and not regions.committed_bytes(Span(address, address + 1))
 
-    def _good(self, batch: Batch, places: NDArray[np.int64], k: int, first: int) -> tuple[int, int] | None:
-        """(granule from which some headers in a row hold, granules of the one before it), from `first` on in the chain."""
+    def _good(self, chunks: Chunks, first: int, named: tuple[int, ...]) -> list[tuple[int, int]]:
+        """The good headers from granule `first` on: (granule, granules of the one before)."""
         self._resyncs += 1
         if self._resyncs > _MOST_RESYNCS:
             self._job.walked.gap(f"heap {self._job.heap.address:#x}: damaged all over, some chunks behind damage are missing")
-            return None
-        size, before, busy = self._headers(batch, places, k, first)
-        count = len(size)
-        if not count:
-            return None
-        sound = (size > 0) & (np.arange(count) + size <= count) & (busy <= 1)
-        holds, place = sound.copy(), np.arange(count)
-        for _ in range(_PROOF - 1):
-            last = size[np.minimum(place, count - 1)]
-            following = np.where(holds, place + last, count)
-            inside = np.minimum(following, count - 1)
-            # a chain that ends before all headers of the proof were seen is good, unless it has but one
-            holds &= (following == count) & (place > np.arange(count)) | (following < count) & sound[inside] & (before[inside] == last)
-            place = np.where(holds & (following < count), following, place)
-        good = np.flatnonzero(holds)
-        return (first + int(good[0]), int(before[good[0]])) if len(good) else None
-
-    def _headers(
-        self, batch: Batch, places: NDArray[np.int64], k: int, first: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """(granules, granules of the one before, busy byte) as if a header stood on every granule from `first` on."""
-        granules = np.arange(first, int(places[k, 1]))
-        raw = batch.words[granules * (2 if self._wide else 1)] ^ (int(places[k, 2]) + granules * self._granule) ^ self._signed_key
-        if self._wide:
-            return (raw >> 16) & 0xFFFF, (raw >> 32) & 0xFFFF, (raw >> 48) & 0xFFFF
-        return (raw >> 1) & 0x7FFF, (raw >> 16) & 0x7FFF, np.zeros(len(raw), np.int64)
-
-
-def key_of(job: Job, chains: Chains, likely: Sequence[int]) -> int | None:
-    """The key of these chains; None where nothing decodes them, which is then a finding and a gap."""
-    sample = chains.sample()
-    key = chunk_key(job.process, job.view, sample, likely) if sample else None
-    if sample and key is None:
-        key = keys_of(job.view).chunk = solve_chunk_key(job.view, sample)
-    if sample and key is None:
-        heap = job.heap.address
-        message = f"no key decodes the chunks of heap {heap:#x}"
-        job.walked.headers += 1
-        job.walked.find(Finding("vs_chunk", "error", heap, sample[0].start, job.view.granularity, message, "a chain of chunks", "none"))
-        job.walked.gap(f"{message}: the blocks of {len(chains.start):,} VS subsegments are missing")
-    return key
-
+            return []
+        return chunks.good_from(first, named)

@@ -14,18 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.records import Extent, HeapKind, LargeBlock, Trust
-from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable, tag
+from heapdump.blocks.records import Extent, HeapKind, Trust
+from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable, doubt, tag
 from heapdump.heaps.base import PAGE
 from heapdump.heaps.segment import OWN
+from heapdump.heaps.segment_chains import Chains, key_of, read_chains
 from heapdump.heaps.segment_delayed import delayed_chunks, mark_delayed
 from heapdump.heaps.segment_header import contexts, heap_keys
-from heapdump.heaps.segment_large import read_block
-from heapdump.heaps.segment_lfh import Decoded, Subsegments, add_slots, best_reading
+from heapdump.heaps.segment_kinds import settled
+from heapdump.heaps.segment_large import unused_of
+from heapdump.heaps.segment_lfh import Decoded, Subsegments
+from heapdump.heaps.segment_lfh_key import best_reading
 from heapdump.heaps.segment_memory import Committed
 from heapdump.heaps.segment_padding import padding_of, writes_header
 from heapdump.heaps.segment_ranges import RangeKind, Ranges, read_ranges
-from heapdump.heaps.segment_vs import Chains, ChunkWalk, key_of, read_chains
+from heapdump.heaps.segment_slots import add_slots
+from heapdump.heaps.segment_vs import ChunkWalk
 from heapdump.heaps.walked import Job, Walked
 from heapdump.layouts import Layout, Struct, load
 
@@ -78,6 +82,7 @@ class _HeapWalk:
         first = len(job.columns)
         self._own()
         ranges = read_ranges(job.view, job.heap, self._structs("_HEAP_PAGE_RANGE_DESCRIPTOR"), job.walked)
+        ranges = settled(job, ranges, self._structs("_HEAP_VS_SUBSEGMENT"), self._structs("_HEAP_LFH_SUBSEGMENT"))
         likely = self._likely_keys()
         padding = self._padding(ranges, likely)
         delayed = delayed_chunks(job, self._layout)
@@ -167,9 +172,11 @@ class _HeapWalk:
 
     def _pages(self, pages: Ranges, padding: int) -> None:
         lead = self._leads(pages.start, padding, pages.size - pages.unused >= _BIG)
-        trust = np.where(pages.is_sure, 0, tag(BlockKind.PAGES, trust=Trust.DERIVED) - tag(BlockKind.PAGES))
-        tags = tag(BlockKind.PAGES, busy=True) | trust | pages.extra.astype(np.int64) * (EXTRA_FLAG << 8)
-        spare = np.minimum(pages.unused + lead, pages.size)
+        extra = (pages.extra & pages.is_size_known).astype(np.int64) * (EXTRA_FLAG << 8)
+        tags = (tag(BlockKind.PAGES, busy=True) | extra).astype(np.uint16)
+        doubt(tags, ~pages.is_sure, Trust.DERIVED)
+        doubt(tags, ~pages.is_size_known, Trust.GUESS)
+        spare = np.minimum(np.where(pages.is_size_known, pages.unused, 0) + lead, pages.size)
         self._add(pages.start, pages.size, spare, lead, tags)
 
     def _leads(self, start: NDArray[np.int64], padding: int, big: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -185,28 +192,23 @@ class _HeapWalk:
     def _large(self, padding: int) -> None:
         """The large blocks; their number of unused bytes is the low half of the address in their metadata."""
         job = self._job
-        blocks = [(block, found) for block in job.heap.large_blocks or () if (found := self._unused(block)) is not None]
+        blocks = [(block, found) for block in job.heap.large_blocks or () if (found := unused_of(job.view, self._layout, block))]
         start = np.array([block.list_entry for block, _ in blocks], np.int64)
         size = np.array([block.commit_bytes for block, _ in blocks], np.int64)
         lead = self._leads(start, padding, start > 0)
-        unused = np.array([unused for _, (unused, _) in blocks], np.int64) + lead
-        extra = np.array([extra for _, (_, extra) in blocks], np.int64)
+        unused = np.array([found.bytes for _, found in blocks], np.int64)
+        known = np.array([found.is_known for _, found in blocks], bool)
+        extra = np.array([found.has_extra for _, found in blocks], bool) & known
+        spare = np.minimum(np.where(known, unused, 0) + lead, size)
         if not writes_header(self._layout):
             lead = np.zeros(len(start), np.int64)  # recorded 14393: the padding of a large block lies behind it
-        tags = tag(BlockKind.LARGE, busy=True) | extra * (EXTRA_FLAG << 8)
-        self._add(start, size, np.minimum(unused, size), lead, tags)
-
-    def _unused(self, block: LargeBlock) -> tuple[int, int] | None:
-        """(bytes not asked for, 1 for an extra behind them)."""
-        job = self._job
-        if block.metadata is None or read_block(job.process, job.view, self._layout, block.metadata) is None:
-            return None
-        fields = job.view.struct("_HEAP_LARGE_ALLOC_DATA", block.metadata, self._layout) or {}
-        return fields["VirtualAddress"] & 0xFFFF, fields["AllocatedPages"] & 1
+        tags = (tag(BlockKind.LARGE, busy=True) | extra * (EXTRA_FLAG << 8)).astype(np.uint16)
+        doubt(tags, ~known, Trust.GUESS)
+        self._add(start, size, spare, lead, tags)
 
     def _add(
         self, start: NDArray[np.int64], size: NDArray[np.int64], spare: NDArray[np.integer], lead: NDArray[np.integer],
-        tags: NDArray[np.int64] | int,
+        tags: NDArray[np.integer] | int,
     ) -> None:  # fmt: skip
         marks = np.broadcast_to(np.asarray(tags), start.shape)
         self._job.columns.append(self._job.heap.index, start, size // 8, spare, lead // 8, marks)

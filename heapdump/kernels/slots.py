@@ -19,6 +19,8 @@ def read_slots(
 ) -> int:  # fmt: skip
     """Writes a row for each block, and to `out_good` 1 for each subsegment whose own counts agree with its bitmap.
 
+    And none of whose free blocks has its other bit set.
+
     `span`: blocks of each group of the bitmap, whose busy bits are followed by as many bits that say that the last two
     bytes of a block tell what is not used of it; 0: the two bits of each block stand together. `padding`: bytes in front
     of what the program got. Returns the number of rows.
@@ -27,14 +29,14 @@ def read_slots(
     for k in range(len(subsegments)):
         base, start, bits = subsegments[k, 0], subsegments[k, 1], subsegments[k, 2]
         size, count = subsegments[k, 4], subsegments[k, 5]
-        first, units, free = start + subsegments[k, 3], size // 8, 0
+        first, units, free, odd = start + subsegments[k, 3], size // 8, 0, 0
         for i in range(count):
             busy_at = bits * 8 + (i // span * 2 * span + i % span if span else 2 * i)
             told_at = busy_at + (span if span else 1)
             out_entry[row + i] = base + first + i * size
             out_units[row + i] = units
             if not (words[busy_at >> 6] >> (busy_at & 63)) & 1:
-                free += 1
+                free, odd = free + 1, odd | (words[told_at >> 6] >> (told_at & 63)) & 1
                 out_spare[row + i], out_lead[row + i], out_tags[row + i] = 0, 0, tag
                 continue
             unused, mark = 0, 0
@@ -52,6 +54,6 @@ def read_slots(
             at = first + (number - 1) * size
             out_spare[row + number - 1], out_lead[row + number - 1], out_tags[row + number - 1] = 0, 0, tag
             number, links = (words[at >> 3] >> ((at & 7) * 8)) & 0xFFFF, links + 1
-        out_good[k] = (subsegments[k, 6] < 0 or subsegments[k, 6] == free) and links == freed
+        out_good[k] = (subsegments[k, 6] < 0 or subsegments[k, 6] == free) and links == freed and not odd
         row += count
     return row

@@ -132,17 +132,17 @@ def _tree(lay: SegmentLayout, image: MemoryImage, build: int, base: int, large: 
     encoded = bool(base >> 20 & 1)
     blocks = sorted(large)
 
-    def link(low: int, high: int) -> int:
+    def link(low: int, high: int, parent: int) -> int:
         if low >= high:
             return 0
         middle = (low + high) // 2
         node = nodes[middle]
-        children = [link(low, middle), link(middle + 1, high)]
-        image.word(node, *((child ^ node if encoded and child else child) for child in children), 0)
+        children = [link(low, middle, node), link(middle + 1, high, node)]
+        image.word(node, *((child ^ node if encoded and child else child) for child in children), parent)
         address, commit, unused = blocks[middle]
         image.word(node + 3 * lay.pointer, address | unused, commit)
         return node
 
-    root, tree = link(0, len(blocks)), base + lay.tree
+    root, tree = link(0, len(blocks), 0), base + lay.tree
     image.word(tree, root ^ tree if encoded else root, (nodes[0] ^ tree | 1) if encoded else nodes[0])
     return nodes

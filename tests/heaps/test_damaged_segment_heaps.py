@@ -34,16 +34,18 @@ def findings(snapshot) -> list[str]:
 
 
 @EACH
-def test_a_destroyed_chunk_header_costs_its_chunk_and_no_other(open_built, generation):
+def test_a_destroyed_chunk_header_leaves_a_guess_and_hurts_no_other(open_built, generation):
     dump, _, truth = built(generation)
     busy = sorted(header for header in truth.headers if header + (16 if generation[0] == "x64" else 8) in truth.busy)
     victim = busy[len(busy) // 2]
     granule = 16 if generation[0] == "x64" else 8
     with open_built(poke(dump, (victim, b"\x41" * granule))) as snapshot:
-        found = blocks(snapshot)
-        assert set(truth.busy) - set(found) == {victim + granule}
-        assert not set(found) - set(truth.busy)
-        assert findings(snapshot) == ["vs_chunk"]
+        found, table = blocks(snapshot), snapshot.walk.table
+        assert {address for address in found if found[address] != truth.busy.get(address)} <= {victim + granule}
+        guesses = {b.address: b.end for b in table.blocks(np.arange(len(table))) if b.trust == "guess"}
+        assert guesses.pop(victim + granule) and {*guesses.values()} <= {victim}  # the one before may have written over its end
+        assert set(found) == set(truth.busy)
+        assert findings(snapshot) == ["vs_chunk"] and len(snapshot.walk.gaps) == 1
         assert victim <= snapshot.walk.findings[0].address < victim + granule
         assert snapshot.walk.counts[snapshot.heaps[0].index].integrity < 1
 
@@ -134,7 +136,7 @@ def test_any_bytes_changed_anywhere_in_it_are_survived(open_built, generation, d
 
 
 def test_a_chain_that_is_damaged_everywhere_costs_bounded_work(open_built, monkeypatch):
-    monkeypatch.setattr(segment_vs, "_MOST_RESYNCS", 6)  # two for each place
+    monkeypatch.setattr(segment_vs, "_MOST_RESYNCS", 3)
     heap = SegmentHeapBuilder(base=0x20000000000, seed=1)
     heap.segment(0x20000400000)
     heap.chunks([40] * 900)
