@@ -17,7 +17,7 @@ from heapdump.memory.regions import State
 from heapdump.session import Snapshot
 from tests.analyses.test_usage import rich
 from tests.builders import DumpBuilder, ProcessBuilder
-from tests.heaps.plans import FIXED, REPRESENTATIVES, Generation, heap_of, process_of
+from tests.heaps.plans import ACTIONS, FIXED, REPRESENTATIVES, Generation, heap_of, process_of
 from tests.patching import poke, without_memory, without_stream, word
 
 TEN = Generation("x64", 19041)
