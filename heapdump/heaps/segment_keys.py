@@ -31,13 +31,15 @@ class Keys:
     """What is known of one view of the process. `chunk`, `slots`: the keys; `padding`: bytes before user data.
 
     `slot_rule`: the structure of LFH subsegments, and whether 32 bits of their shifted address count; `has_full_slots`:
-    most of them were seen to have no room for another block, right behind their commit states.
+    most of them were seen to have no room for another block, right behind their commit states; `has_other_bits`: most
+    bitmaps were seen to have other unused bits than the recorded builds'.
     """
 
     chunk: int | None = None
     slots: int | None = None
     slot_rule: tuple[Struct, bool] | None = None
     has_full_slots: bool = False
+    has_other_bits: bool = False
     padding: int | None = None
     data: NDArray[np.uint64] | None = field(default=None, repr=False)
 

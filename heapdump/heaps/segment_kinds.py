@@ -19,6 +19,7 @@ from heapdump.heaps.segment_ranges import RangeKind, Ranges
 from heapdump.heaps.walked import Job
 from heapdump.layouts import Struct
 
+_MANY = 8
 _WORDS = {
     RangeKind.FREE: "nothing", RangeKind.PAGES: "a block", RangeKind.LFH: "an LFH subsegment", RangeKind.VS: "a VS subsegment",
     RangeKind.INTERNAL: "something internal",
@@ -47,6 +48,10 @@ def settled(job: Job, ranges: Ranges, chunk_structs: Sequence[Struct], slot_stru
     kind[rows_of(~has_guard & (said == RangeKind.VS), RangeKind.VS, holds=False)] = RangeKind.PAGES
     kind[rows_of(~has_guard & ~is_full & (said == RangeKind.LFH), RangeKind.LFH, holds=False)] = RangeKind.PAGES
     kind[rows_of(is_full & (said != RangeKind.FREE) & (said != RangeKind.LFH), RangeKind.LFH, holds=True)] = RangeKind.LFH
+    for each in RangeKind:  # what most ranges of a kind seem to be wrong in is how this build has them
+        same = np.flatnonzero(said == each)
+        if len(same) >= _MANY and 2 * int((kind[same] != each).sum()) > len(same):
+            kind[same] = each
     _report(job, ranges, kind, inside)
     found = replace(ranges, kind=kind, is_sure=ranges.is_sure & (kind == ranges.kind))
     _report_unused(job, found)

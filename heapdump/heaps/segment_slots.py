@@ -11,6 +11,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Trust
 from heapdump.blocks.table import BlockKind, doubt, tag
 from heapdump.heaps.segment_bitmap import bitmap_wound, is_filled_behind, lost_bits
+from heapdump.heaps.segment_keys import keys_of
 from heapdump.heaps.segment_lfh import Decoded, Subsegments
 from heapdump.heaps.segment_lfh_wounds import mended
 from heapdump.heaps.segment_memory import Batch, batches, doubt_missing
@@ -19,6 +20,8 @@ from heapdump.kernels import run, slots
 from heapdump.spans import Span
 
 _BATCH_ROWS = 1 << 18
+_MANY = 8
+"""Subsegments, most of which tell what is usual."""
 
 
 def add_slots(job: Job, read: Subsegments, decoded: Decoded, padding: int) -> None:
@@ -57,10 +60,10 @@ def _add(
         doubt_missing(job, len(job.columns) - room, batch.missing)
         if _doubt_bits(job, read, int(rows[0]), room, batch.missing):
             return
-        if read.has_list and not counted[0]:
+        if read.has_list and not counted[0] & 1:
             _doubt_list(job, int(read.start[rows[0]]), room)
             return
-    good = (counted == 1) & is_filled_behind(read, rows, decoded.count[rows])
+    good = ((counted & 1) > 0) & _are_usual(job, ((counted & 2) > 0) & is_filled_behind(read, rows, decoded.count[rows]))
     job.walked.headers += len(rows)
     job.walked.good_headers += int(good.sum())
     _doubt(job, decoded.count[rows], good & decoded.is_whole[rows], room)
@@ -68,6 +71,13 @@ def _add(
         wound, heap = bitmap_wound(read, i, int(decoded.count[i])), job.heap.address
         message = f"heap {heap:#x}: the bitmap of the LFH subsegment at {int(read.start[i]):#x} contradicts itself or its counts"
         job.walked.find(Finding("lfh_subsegment", "warning", heap, wound.address, wound.length, message, wound.expected, wound.found))
+
+
+def _are_usual(job: Job, clear: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which bitmaps are as this build has them; `clear`: they are as in every recorded heap. What most have is no damage."""
+    known = keys_of(job.view)
+    known.has_other_bits |= len(clear) >= _MANY and 2 * int(clear.sum()) < len(clear)
+    return clear | known.has_other_bits
 
 
 def _doubt_bits(job: Job, read: Subsegments, i: int, room: int, missing: Sequence[Span]) -> bool:

@@ -17,9 +17,9 @@ def read_slots(
     words: Any, subsegments: Any, span: int, padding: int, tag: int,
     out_entry: Any, out_units: Any, out_spare: Any, out_lead: Any, out_tags: Any, out_good: Any,
 ) -> int:  # fmt: skip
-    """Writes a row for each block, and to `out_good` 1 for each subsegment whose own counts agree with its bitmap.
+    """Writes a row for each block; to `out_good` 1 for each subsegment whose counts agree with its bitmap, else 0.
 
-    And none of whose free blocks has its other bit set.
+    And 2 more where no free block has its other bit set.
 
     `span`: blocks of each group of the bitmap, whose busy bits are followed by as many bits that say that the last two
     bytes of a block tell what is not used of it; 0: the two bits of each block stand together. `padding`: bytes in front
@@ -54,6 +54,7 @@ def read_slots(
             at = first + (number - 1) * size
             out_spare[row + number - 1], out_lead[row + number - 1], out_tags[row + number - 1] = 0, 0, tag
             number, links = (words[at >> 3] >> ((at & 7) * 8)) & 0xFFFF, links + 1
-        out_good[k] = (subsegments[k, 6] < 0 or subsegments[k, 6] == free) and links == freed and not odd
+        agrees = (subsegments[k, 6] < 0 or subsegments[k, 6] == free) and links == freed
+        out_good[k] = (1 if agrees else 0) + (2 if odd == 0 else 0)
         row += count
     return row

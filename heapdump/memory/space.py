@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from heapdump.errors import Unreadable
 from heapdump.spans import Span
-from heapdump.words import plural
 
 
 class ByteSource(Protocol):
@@ -172,11 +171,8 @@ class AddressSpace:
 
     def file_place(self, span: Span) -> int | None:
         """Offset of the span in the file; None where no single range holds it on an 8-byte boundary of the file."""
-        i = bisect_right(self._starts, span.start) - 1
-        if i < 0 or span.end > self._ends[i]:
-            return None
-        offset = self._offsets[i] + span.start - self._starts[i]
-        return offset if offset % 8 == 0 else None
+        offset = int(self.file_places(np.array([span.start]), np.array([span.end]))[0])
+        return offset if offset >= 0 and offset % 8 == 0 else None
 
     def file_places(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
         """Offset in the file of each span; -1 where no single range holds it. (n,) int64."""
@@ -254,54 +250,3 @@ class AddressSpace:
         previous = np.maximum(i, 1) - 1
         inside = np.minimum(addresses, self.ends[previous]) - self.starts[previous]
         return np.where(i == 0, _U64(0), self._before[previous] + np.where(i == 0, _U64(0), inside))
-
-
-def disjoint(
-    ranges: NDArray[np.void], file_bytes: int, gaps: list[str], remarks: list[str]
-) -> tuple[NDArray[np.void], int]:
-    """(ranges sorted, disjoint, inside the file and the address space; bytes that the file no longer has).
-
-    `gaps` gets a line for each kind of loss with its extent, `remarks` one where nothing is lost.
-    """
-    ranges = ranges[ranges["size"] > 0]
-    start, size = ranges["start"].astype(_U64), ranges["size"].astype(_U64)
-    wraps = size > _U64(_TOP) - start
-    if wraps.any():
-        gaps.append(f"{plural(int(wraps.sum()), 'memory range')} past the top of the address space left out")
-        ranges = ranges[~wraps]
-    ranges, lost = _inside_file(ranges, file_bytes, gaps)
-    ranges = ranges[np.argsort(ranges["start"], kind="stable")]
-    return _without_overlaps(ranges, remarks), lost
-
-
-def _inside_file(ranges: NDArray[np.void], file_bytes: int, gaps: list[str]) -> tuple[NDArray[np.void], int]:
-    offset, size = ranges["offset"].astype(_U64), ranges["size"].astype(_U64)
-    room = _U64(file_bytes) - np.minimum(offset, _U64(file_bytes))
-    cut = size > room
-    if not cut.any():
-        return ranges, 0
-    lost = sum(int(v) for v in (size - room)[cut].tolist())
-    where = f"{int(cut.sum()):,} of {plural(len(ranges), 'range')}"
-    gaps.append(f"the file ends before its memory does: {plural(lost, 'byte')} in {where} missing")
-    ranges = ranges.copy()
-    ranges["size"] = np.minimum(size, room)
-    return ranges[ranges["size"] > 0], lost
-
-
-def _without_overlaps(ranges: NDArray[np.void], remarks: list[str]) -> NDArray[np.void]:
-    if len(ranges) < 2:
-        return ranges
-    start = ranges["start"].astype(_U64)
-    end = start + ranges["size"].astype(_U64)
-    floor = np.concatenate([np.zeros(1, _U64), np.maximum.accumulate(end)[:-1]])
-    late = floor > start
-    if not late.any():
-        return ranges
-    # The same stack pages in several lists are ordinary (Wine, Breakpad); worth a word in `info`, not a warning.
-    remarks.append(f"overlapping memory ranges ({int(late.sum()):,}): the common part is taken from the first")
-    moved = np.where(late, floor, start)
-    ranges = ranges.copy()
-    ranges["offset"] += np.minimum(moved, end) - start
-    ranges["start"] = moved
-    ranges["size"] = np.where(moved < end, end - np.minimum(moved, end), _U64(0))
-    return ranges[ranges["size"] > 0]

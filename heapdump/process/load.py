@@ -13,8 +13,9 @@ from heapdump import layouts
 from heapdump.dump import limits
 from heapdump.dump.open import Minidump
 from heapdump.dump.streams import PROCESSOR_NAMES, ExceptionRecord, ModuleRecord, ThreadRecord
+from heapdump.memory.ranges import disjoint
 from heapdump.memory.regions import RegionTable, rebuilt_table, region_table
-from heapdump.memory.space import AddressSpace, disjoint
+from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Arch, Module, Process, Stack, Teb, Thread, View
 from heapdump.process.registers import Registers, read_context
 from heapdump.process.version import WindowsVersion, windows_version

@@ -109,6 +109,25 @@ def test_bits_that_cannot_be_are_found_where_they_are(open_built, generation, pl
         assert len(truth.busy) - len(blocks(snapshot)) == (place == "block")
 
 
+@EACH
+@pytest.mark.parametrize("most", [8, 3], ids=["usual", "damage"])
+def test_bits_that_most_bitmaps_have_are_how_the_build_is(open_built, generation, most):
+    """The other bit of a free block, in most bitmaps or in some."""
+    dump, truth, layout = many_sizes(generation)
+    changes = []
+    with open_built(dump) as snapshot:
+        table = snapshot.walk.table
+        for sub in truth.subsegments[1 : 1 + most]:
+            first, second = (int(entry) for entry in table.entry[(table.entry > sub) & (table.entry < sub + 0x1000)][:2])
+            free = next(int(e) for e in table.entry[(table.entry > sub) & (table.entry < sub + 0x1000) & ~table.is_busy])
+            told = bit_of(layout, (free - first) // (second - first)) + (32 if layout.lfh_free is None else 1)
+            at = sub + layout.bitmap + told // 8
+            changes.append((at, bytes([peek(dump, at, 1) | 1 << told % 8])))
+    with open_built(poke(dump, *changes)) as snapshot:
+        assert len(snapshot.walk.findings) == (0 if most == 8 else 3)
+        assert blocks(snapshot) == truth.busy
+
+
 def test_bits_that_are_not_in_the_dump_are_no_contradiction(open_built):
     heap = SegmentHeapBuilder(base=BASE, seed=1)
     heap.segment(BASE + 0x400000)
