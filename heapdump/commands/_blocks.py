@@ -120,6 +120,9 @@ def frames_of(request: Request, snapshot: Snapshot, block: Block, stack: int | N
     return [frame for address in addresses for frame in namer.frames(address)]
 
 
+_MARKS = {"exact": "", "derived": "~", "guess": "?"}
+
+
 def columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
     """The table's columns."""
     from heapdump.analyses.blocks import flag_words
@@ -129,7 +132,7 @@ def columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
         Column("Entry", lambda b: f"{b.entry:#x}", "its entry header", right=True, rank=3),
         Column("Heap", lambda b: f"{heaps[b.heap].address:#x}", "handle of its heap", right=True, rank=1),
         Column("Kind", lambda b: b.kind.word, "backend, lfh, virtual (a reservation of its own), lookaside or page; of segment heaps vs, lfh, pages (whole page ranges) or large"),
-        Column("State", lambda b: b.state + ("" if b.trust.value == "exact" else "~"), "busy or free; ~ = behind damage, or with a damaged header", style=lambda b: STATES[b.state]),
+        Column("State", lambda b: b.state + _MARKS[b.trust.value], "busy or free; ~ = behind damage, or with a damaged header; ? = state or size is a guess", style=lambda b: STATES[b.state]),
         Column("Size", lambda b: text.count(b.size), "bytes the program asked for (entry size minus unused bytes)", right=True),
         Column("EntrySize", lambda b: text.count(b.entry_size), "bytes it occupies, header included", right=True, rank=2),
         Column("Flags", lambda b: " ".join(flag_words(b)), "flags of the entry header", rank=4),

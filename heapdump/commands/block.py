@@ -25,6 +25,10 @@ if TYPE_CHECKING:
     from heapdump.blocks.table import Block
     from heapdump.session import Snapshot
 
+_DOUBTS = {
+    "derived": "it lies behind damage, or its header is damaged: what is said of it follows from what is whole",
+    "guess": "its header is damaged, or not in the dump: its state or its size is a guess",
+}
 _RELATIONS = {
     "user": "inside the block", "header": "in the header of the block", "slack": "behind the bytes that were asked for",
     "free": "in a free block", "outside": "in no block", "guard": "in a guard page",
@@ -123,6 +127,8 @@ def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -
         lines[0].append((f" at {block.address:#x}, offset {found.offset:+#x}", ""))
         lines.append([(f"{block.state} {block.kind.word} block{own}: {text.plural(block.size, 'byte')} requested, "
                        f"{block.entry_size:,} occupied from {block.entry:#x} on", "")])  # fmt: skip
+        if block.trust.value in _DOUBTS:
+            lines.append([(_DOUBTS[block.trust.value], "yellow")])
         lines.append([(f"heap #{heap.index} {heap.address:#x} ({heap.kind.value}, {heap.role})", "")])
     lines.append([(f"region: {where}", "dim")])
     if block is not None and (detail := page_detail(snapshot, block)) is not None:
