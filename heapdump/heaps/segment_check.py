@@ -19,8 +19,9 @@ def check_segment_heap(job: CheckJob) -> None:
     """
     if job.has_damage or job.heap.layout is None or not job.heap.is_fully_walked:
         return
-    why = job.changing()
-    for kind, place, what, stated, found in _contradicted(job):
+    contradicted = list(_contradicted(job))
+    why = job.changing() if contradicted else ""
+    for kind, place, what, stated, found in contradicted:
         message = f"heap {job.heap.address:#x}: {what} counted are {stated:,}, found {found:,}{f'; {why}' if why else ''}"
         severity: Severity = "warning" if why else "error"
         job.findings.append(

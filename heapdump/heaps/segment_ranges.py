@@ -23,6 +23,7 @@ from heapdump.heaps.walked import Walked
 from heapdump.layouts import Struct
 from heapdump.process.model import View
 
+_MANY = 4
 _TREE_SIGNATURE = 0xCCDDCCDD
 EXTRA_ROOM = 0x40
 """More bytes than stand behind a block with an extra."""
@@ -123,6 +124,9 @@ class _Reading:
         self.units = _column(raw, struct, "UnitSize")
         self.flags, self.is_old = flags, is_old
         self.signed = _column(raw, struct, "TreeSignature") == _TREE_SIGNATURE
+        free = self.first & ~self.in_use
+        if _is_usual(int((free & self.signed).sum()), int(free.sum())):
+            self.signed &= ~free
         self.unused = _column(raw, struct, "UnusedBytes")
         self.extra = (_column(raw, struct, "ExtraPresent") & 1) != 0
 
@@ -160,6 +164,8 @@ class _Reading:
         """Units that no range holds: in a whole segment there are none."""
         reach = np.maximum.accumulate(np.where(self.first, np.arange(DESCRIPTORS) + self._lengths(), 0), axis=1)
         uncovered: NDArray[np.bool_] = self.behind & (np.arange(DESCRIPTORS) >= reach)
+        if _is_usual(int((uncovered & ~self.in_use).any(axis=1).sum()), len(uncovered)):
+            uncovered &= self.in_use
         return uncovered
 
     def _kinds(self) -> NDArray[np.int64]:
@@ -200,6 +206,11 @@ class _Reading:
                 found = f"flags {int(self.flags[seg, place]):#x}, {int(self.units[seg, place])} units"
                 walked.find(Finding("segment", "error", heap, address, self._size, message, "a range that fits", found))
                 walked.headers += what != "is damaged"
+
+
+def _is_usual(odd: int, count: int) -> bool:
+    """What most of many are is how the build has them, not damage: no recorded one has any."""
+    return odd >= _MANY and 2 * odd > count
 
 
 def _joined(one: Ranges, other: Ranges) -> Ranges:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from heapdump.blocks.table import BlockKind
+from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
 from tests.builders.segment_heap_layout import segment_layout
-from tests.heaps.segment_plans import GENERATIONS
+from tests.heaps.segment_plans import BASES, GENERATIONS
 from tests.heaps.test_damaged_segment_heaps import EACH, built
 from tests.heaps.test_segment_heaps import blocks
 from tests.patching import peek, poke, word
@@ -114,3 +115,24 @@ def test_more_unused_bytes_than_a_unit_are_none(open_built, generation):
         table = snapshot.walk.table
         (block,) = (b for b in table.blocks(np.flatnonzero(table.kind == BlockKind.PAGES)) if b.address == address)
         assert (block.size, block.trust) == (block.entry_size, "guess")
+
+
+@pytest.mark.parametrize("signed", [5, 2], ids=["usual", "damage"])
+def test_what_most_free_ranges_have_is_how_the_build_is(open_built, signed):
+    """Free ranges with a signature, all of them or some."""
+    base = BASES["x64"]
+    heap = SegmentHeapBuilder(base=base, seed=1)
+    heap.segment(base + 0x400000)
+    places = []
+    for size in (140_000, 150_000, 160_000, 170_000, 180_000):
+        heap.pages(size)
+        places.append(heap._segments[-1].used)
+        heap.free_range(3)
+    heap.pages(100_000)
+    made = heap.build()
+    start = made.truth.segments[0][0]
+    changes = [(start + place * 32, word(0xCCDDCCDD, 4)) for place in places[:signed]]
+    with open_built(poke(made.add_to(ProcessBuilder(build=19041)).build(), *changes)) as snapshot:
+        found = snapshot.walk.findings
+        assert [finding.address for finding in found] == ([] if signed == 5 else [at for at, _ in changes])
+        assert (blocks(snapshot) == made.truth.busy) == (signed == 5)
