@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from heapdump.blocks.findings import Finding
 from heapdump.heaps.base import PAGE, Context
 from heapdump.heaps.nt_segments import address_limit, ring_findings
+from heapdump.heaps.segment_keys import ntdll_words
 from heapdump.layouts import Layout
 from heapdump.process.model import View
 from heapdump.spans import Span
@@ -23,6 +26,7 @@ DESCRIPTORS = 256
 _CONSTANT = 0xA2E64EADA2E64EAD
 _UNIT_SHIFTS = range(12, 21)
 _MOST_OWN_BYTES = 1 << 30
+_MOST_OTHERS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +181,22 @@ def read_segments(
         ring_findings(context.process, "segment", heap, ring, "list of segments", findings, notes)
         whole &= ring.is_closed
         found += [(part, node) for node in ring.nodes]
-    trusted = _trusted(view, layout, heap, found, findings, notes, whole=whole)
+    trusted = _trusted(context, layout, heap, found, findings, notes, whole=whole)
     return _disjoint(heap, trusted, findings, notes), whole
+
+
+def _witnesses_of_key(context: Context, layout: Layout, heap: int, rows: list[list[int]]) -> Iterator[list[int]]:
+    """Residues of the first segments of some other heaps in the process' list; those of `rows` whose key ntdll holds, again."""
+    view, place = context.view, layout["_SEGMENT_HEAP"].offset("Signature")
+    for address in view.heap_addresses[:_MOST_OTHERS]:
+        is_other = address != heap and view.space.try_integer(address + place, 4) == SIGNATURE
+        for part in (contexts(view, layout, address) if is_other else None) or ():
+            node = view.space.try_pointer(part.head) or part.head
+            if node != part.head and node % part.segment_bytes == 0:
+                yield list(residues(view, layout, part, node))
+    words = ntdll_words(context.process, view)
+    constant = _CONSTANT & (1 << 8 * view.pointer_bytes) - 1
+    yield from (row for row in rows if np.isin(np.array([[value, value ^ constant] for value in row], np.uint64), words).any())
 
 
 def _disjoint(
@@ -198,15 +216,18 @@ def _disjoint(
 
 
 def _trusted(
-    view: View, layout: Layout, heap: int, found: list[tuple[SegContext, int]], findings: list[Finding], notes: list[str],
+    context: Context, layout: Layout, heap: int, found: list[tuple[SegContext, int]], findings: list[Finding], notes: list[str],
     *, whole: bool,
 ) -> list[tuple[SegContext, int]]:  # fmt: skip
-    """The segments, with a finding for each whose signature is not that of most others.
+    """The segments, with a finding for each whose signature is not that of most, in other heaps too.
 
     Such a one is believed where the list that names it is `whole`.
     """
+    view = context.view
     rows = [list(residues(view, layout, part, node)) for part, node in found]
-    columns = list(zip(*(row for row in rows if row), strict=True))
+    agree = any(len(set(column)) == 1 for column in zip(*(row for row in rows if row), strict=True))
+    others = [] if agree else list(_witnesses_of_key(context, layout, heap, rows))
+    columns = list(zip(*(row for row in (*rows, *others) if row), strict=True))
     usual = [max(set(column), key=column.count) for column in columns]
     rule = max(range(len(columns)), key=lambda i: columns[i].count(usual[i]), default=0)
     place = layout["_HEAP_PAGE_SEGMENT"].offset("Signature")

@@ -86,3 +86,23 @@ def test_counts_that_hold_are_no_finding(open_built, generation):
     dump, _, _ = three_segments(generation)
     with open_built(dump) as snapshot:
         assert snapshot.damage.findings == ()
+
+
+@EACH
+@pytest.mark.parametrize("number", [0, 1])
+def test_of_two_segments_the_damaged_one_is_told(open_built, generation, number):
+    """By the process' key, which ntdll has."""
+    arch, build = generation
+    base = BASES[arch]
+    heap = SegmentHeapBuilder(arch=arch, build=build, base=base, seed=1)
+    for each in range(2):
+        heap.segment(base + 0x400000 + each * 0x100000)
+        heap.chunks([40] * 500)
+    made = heap.build()
+    process = made.add_to(ProcessBuilder(arch=arch, build=build))
+    segments = [start for start, _ in made.truth.segments]
+    at, size = segments[number] + (0x10 if arch == "x64" else 8), 8 if arch == "x64" else 4
+    key = process.plan.ntdll + 0x1F4000 + 0x100  # in its data
+    with open_built(poke(process.build(), (key, word(heap._heap_key, size)), (at, b"AAAA"))) as snapshot:
+        assert len(segments) == 2
+        assert [finding.address for heap in snapshot.heaps for finding in heap.findings] == [at]
