@@ -154,6 +154,7 @@ def _stated(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> St
         counts = fields
 
     def size(name: str, source: dict[str, int]) -> int | None:
+        """A count of pages in bytes; None where this build has none."""
         return source[name] * PAGE if name in source else None
 
     return Stated(
