@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 _MOST_MEMBERS = 8
 _MEANINGS = {
     "direct": "nothing points to them, circles aside", "indirect": "only leaked blocks point to them",
-    "possible": "only pointers inside, or unowned memory",
-    "reachable": "still held by the program", "suppressed": "leaked, but of suppressed stacks, or held by such",
+    "possible": "only interior pointers, or weak roots",
+    "reachable": "still held by the program", "suppressed": "of suppressed stacks, or held by them",
 }  # fmt: skip
 
 
