@@ -18,6 +18,9 @@ from heapdump.process.symbols import Namer
 from heapdump.spans import Span
 
 _WEAK, _STRONG = 1, 2
+_SHORT = 20_000
+"""Nodes that are looked at in plain Python."""
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +114,8 @@ class References:
         if most == 1 and self._held[node] == _STRONG:  # no need to know who points to whom
             return [Path(next(self.roots_of(node)), (node,))]
         for least in (_STRONG, _WEAK):
-            back = self._referrers()
-            steps, ends = np.full(len(self._graph), -1, np.int32), np.empty(min(most, len(self._graph)), np.int64)
-            found = run(trace, len(back.sources), back.first, back.sources, node, self._held, least, steps, np.empty(len(steps), np.int32), ends)
-            for end in ends[:found].tolist():
+            ends, steps = self._trace(node, least, most)
+            for end in ends.tolist():
                 nodes = [end]
                 while nodes[-1] != node:
                     nodes.append(int(steps[nodes[-1]]))
@@ -123,6 +124,20 @@ class References:
             if out:
                 break
         return out[:most]
+
+    def _trace(self, node: int, least: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """(the nearest nodes that roots hold, the node behind each on the way to this one); -1 for nodes not seen.
+
+        Short searches are over before the compiled loop would be loaded.
+        """
+        back, count = self._referrers(), len(self._graph)
+        ends, queue = np.empty(min(most, count), np.int64), np.empty(count, np.int32)
+        for worth, limit in ((0, _SHORT), (len(back.sources), count)):
+            steps = np.full(count, -1, np.int32)
+            found = run(trace, worth, back.first, back.sources, node, self._held, least, limit, steps, queue, ends)
+            if found >= 0:
+                break
+        return ends[:found], steps
 
     @cached_property
     def _held(self) -> NDArray[np.uint8]:

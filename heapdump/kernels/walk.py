@@ -118,18 +118,21 @@ def count_targets(targets: Any, counts: Any) -> None:
         counts[t if t >= 0 else -1 - t] += 1
 
 
-def trace(first: Any, sources: Any, node: int, held: Any, least: int, steps: Any, queue: Any, out: Any) -> int:
+def trace(first: Any, sources: Any, node: int, held: Any, least: int, most: int, steps: Any, queue: Any, out: Any) -> int:
     """Goes backwards from a node, nearest first, to nodes that roots hold: those with `held` of `least` or more.
 
     `first`, `sources`: the edges backwards. `steps[n]` becomes the node behind n on the way to `node`, which is its own;
     -1 stands for nodes that were not seen.
 
     Returns:
-        How many of the nodes found are in `out`; the search ends where that is full.
+        How many of the nodes found are in `out`; the search ends where that is full. -1 where it was not over after so
+        many nodes as `most` says.
     """
     count, head, tail = 0, 0, 1
     steps[node], queue[0] = node, node
     while head < tail and count < len(out):
+        if head == most:
+            return -1
         here = queue[head]
         head += 1
         if held[here] >= least:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 
@@ -81,3 +82,12 @@ def test_more_paths_and_levels_than_there_are_blocks_end(open_built):
 def test_a_register_of_a_thread_that_is_not_in_the_dump_is_named_without_it():
     assert register_name(Register(-1, "rbx", 1, of_exception=True)) == "rbx at the exception"
     assert register_name(Register(3, "rbx", 1)) == "thread 3 rbx"
+
+
+def test_a_search_that_is_long_starts_again_without_end(open_built, monkeypatch):
+    monkeypatch.setattr("heapdump.analyses.references._SHORT", 5)
+    plan = Plan("x64", [64] * 20, [(i, i + 1, "start") for i in range(19)], [("module", 0, "start")])
+    with open_built(lay(plan).built) as snapshot:
+        references = snapshot.references(snapshot.namer())
+        nodes = [path.nodes for path in references.paths(int(np.argmax(snapshot.graph.edges.degree == 0)), 3)]
+        assert [len(found) for found in nodes] == [20]
