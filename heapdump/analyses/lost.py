@@ -60,8 +60,9 @@ class Report:
 class Lost:
     """`sums` of every kind; `groups`, direct ones first, then by bytes; `missing`: why they have another key than asked.
 
-    IGNORED are leaked blocks of suppressed stacks, and what they hold. `blocks()`: (rows, kinds), (n,) each, of all reported blocks, ascending by address; `cycles`: rows of each circle of
-    leaked blocks that nothing else holds. `suppressed`, `unused` rules of the suppressions.
+    IGNORED are leaked blocks of suppressed stacks, and what they hold. `blocks()`: (rows, kinds), (n,) each, of all
+    reported blocks, ascending by address; `cycles`: rows of each circle of leaked blocks that nothing else holds.
+    `suppressed`, `unused` rules of the suppressions.
     """
 
     sums: dict[Reach, Sum]

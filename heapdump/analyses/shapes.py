@@ -35,6 +35,8 @@ LIBRARY_SHAPES = (SHAPES[_BSTR], SHAPES[_STRING], SHAPES[_WSTRING], SHAPES[_VECT
 
 _BATCH = 1 << 17
 _MAX_THREADS, _WORTH_THREADS = 8, 4
+"""Threads at most; parts of `_BATCH` rows from which on there are several."""
+
 
 
 @dataclass(frozen=True)

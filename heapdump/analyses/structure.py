@@ -20,6 +20,8 @@ _SAMPLE = 5000
 _FEWEST = 8
 _NEARLY, _SOME = 0.9, 0.15
 _FEW, _COMMON = 4, 0.1
+"""What more elements than this number, and than this share of those looked at, point to is an owner or a nil node."""
+
 _BATCH = 1 << 18
 
 

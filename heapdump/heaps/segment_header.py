@@ -27,6 +27,8 @@ _CONSTANT = 0xA2E64EADA2E64EAD
 _UNIT_SHIFTS = range(12, 21)
 _MOST_OWN_BYTES = 1 << 30
 _MOST_OTHERS = 8
+"""Heaps that are asked for the process' key."""
+
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from heapdump.heaps.walked import Job
 from heapdump.layouts import Struct
 
 _MANY = 8
+"""Ranges of one kind, most of which tell what is usual."""
+
 _WORDS = {
     RangeKind.FREE: "nothing", RangeKind.PAGES: "a block", RangeKind.LFH: "an LFH subsegment", RangeKind.VS: "a VS subsegment",
     RangeKind.INTERNAL: "something internal",

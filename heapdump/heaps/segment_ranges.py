@@ -24,6 +24,8 @@ from heapdump.layouts import Struct
 from heapdump.process.model import View
 
 _MANY = 4
+"""Descriptors or segments, most of which tell what is usual."""
+
 _TREE_SIGNATURE = 0xCCDDCCDD
 EXTRA_ROOM = 0x40
 """More bytes than stand behind a block with an extra."""
