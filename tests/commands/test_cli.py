@@ -202,6 +202,23 @@ def test_help_imports_neither_numpy_nor_rich() -> None:
     assert out.splitlines()[-1] == "[]"
 
 
+def test_what_the_imports_leave_behind_is_hardly_searched_for_garbage(dump: Path) -> None:
+    code = """
+import gc, sys, heapdump.cli
+searches = []
+gc.callbacks.append(lambda phase, _: searches.append(phase))
+try:
+    heapdump.cli.main()
+except SystemExit:
+    print(len(searches), gc.get_freeze_count() > 0)
+"""
+    command = [sys.executable, "-c", code, "heaps", str(dump)]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]
+    searches, is_frozen = out.split()
+    assert int(searches) < 10
+    assert is_frozen == "True"
+
+
 def test_a_reader_that_leaves_early_is_no_error(dump: Path) -> None:
     command = f"{sys.executable} -m heapdump regions {dump} --all | head -1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)
