@@ -28,11 +28,17 @@ from heapdump.kernels import chain
 from heapdump.process.model import View
 from heapdump.spans import Span
 
+_SAMPLE = 1 << 12
+"""Headers that are looked at first, twice as many each time, until it is known whether the compiled loop pays."""
+
+_SHARE = 64
+"""One part in so many of the bytes, from whose blocks the number of all blocks is told."""
+
 _FIRST_BATCH = 64
+"""Headers that are looked at behind damage before it is known that the chain holds; twice as many each time."""
+
 _LEAST_UNUSED = 8
 """Bytes of every busy entry from Vista on that were not asked for."""
-
-"""Headers that are looked at behind damage before it is known that the chain holds; twice as many each time."""
 
 _WORDS = {
     chain.CHECKSUM: ("a header whose checksum holds", "checksum"),
@@ -52,12 +58,14 @@ class HeapWalk:
         self._is_lost = False
         self._is_over = False
         self._next, self._previous = 0, 0
-        self._batch = MOST_ROWS
+        self._batch = _SAMPLE
+        self._bytes, self._rows, self._bytes_of_rows = 0, 0, 0
 
     def windows(self, wanted: Sequence[Span]) -> Iterator[tuple[Window, int]]:
         """(window, number of its first row), each after its rows were added."""
         space = self._view.space
         there = [run for run in wanted if space.is_mostly_present(run) or self._absent(run)]
+        self._bytes = sum(run.size for run in there)
         for window in windows(space, self._generation, there):
             first = len(self._columns)
             k = 0
@@ -68,6 +76,13 @@ class HeapWalk:
     def _absent(self, run: Span) -> bool:
         self._walked.gap(f"{self._name}: most of its memory at {run.start:#x}..{run.end:#x} is not in the dump")
         return False
+
+    @property
+    def _expected(self) -> int:
+        """Blocks there may be in all of these runs if those behind are like those seen, 0 before enough were seen."""
+        if self._bytes_of_rows * _SHARE < self._bytes:
+            return 0
+        return self._rows * self._bytes // max(self._bytes_of_rows, 1)
 
     @property
     def _name(self) -> str:
@@ -100,8 +115,12 @@ class HeapWalk:
         until = len(window.stretches) if self._is_trusted else k + 1
         common = tag(BlockKind.BACKEND, trust=Trust.EXACT if self._is_trusted else Trust.DERIVED)
         place = At(k, at, self._previous)
-        found = next_entries(self._generation, self._heap, window, place, until, common, self._columns, self._batch)
-        count, place, why = found
+        count, place, why = next_entries(
+            self._generation, self._heap, window, place, until, common, self._columns, self._batch, self._expected
+        )
+        if place.k == k:
+            self._rows += count
+            self._bytes_of_rows += (place.granule - at) * window.granule
         self._batch = min(2 * self._batch, MOST_ROWS)
         self._previous = place.previous
         self._walked.headers += count

@@ -32,18 +32,19 @@ class At:
 
 
 def next_entries(
-    generation: Generation, heap: Heap, window: Window, at: At, until: int, base_tag: int, columns: BlockColumns, most: int
-) -> tuple[int, At, int]:
+    generation: Generation, heap: Heap, window: Window, at: At, until: int, base_tag: int, columns: BlockColumns, most: int,
+    expected: int,
+) -> tuple[int, At, int]:  # fmt: skip
     """Adds the entries from `at` on, as far as they hold, at most up to the end of the stretch before `until`.
 
-    `most`: so many headers may be looked at before the first is checked.
+    `most`: so many headers may be looked at before the first is checked. `expected`: blocks there may be in all.
 
     Returns:
         (rows that were added, where the chain stopped, why: see `kernels.chain`). `FULL` asks to be called again, and
         so does `END` before the last stretch.
     """
     g = generation
-    quick = None if g.is_old else compiled_if_worth(chain.chain_modern, len(columns))
+    quick = None if g.is_old else compiled_if_worth(chain.chain_modern, max(len(columns), expected))
     if quick is None:
         return _by_arrays(generation, heap, window, at, base_tag, columns, most)
     rows = columns.tail(MOST_ROWS)

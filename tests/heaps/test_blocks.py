@@ -17,6 +17,7 @@ import heapdump
 from heapdump import kernels
 from heapdump.blocks.table import BlockKind
 from heapdump.blocks.walk import Walk
+from heapdump.heaps import nt_blocks, nt_chain
 from heapdump.kernels import chain
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 
@@ -40,7 +41,7 @@ def build(arch: Literal["x64", "x86"], build_number: int, actions: list[tuple[st
     heap.busy(24)
     for number, (what, size) in enumerate(actions):
         if what == "busy":
-            heap.busy(size, bytes([number + 1]) * min(size, 32))
+            heap.busy(size, bytes([number % 255 + 1]) * min(size, 32))
         elif what == "free":
             heap.free(size)
         elif number < 16:
@@ -232,6 +233,16 @@ def test_small_dumps_never_load_numba(tmp_path: Path) -> None:
     opened(built, tmp_path).close()
     code = "import sys; from heapdump.cli import run; run(['heaps', sys.argv[1]]); assert 'numba' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.dmp")], check=True, capture_output=True)
+
+
+def test_how_many_blocks_there_will_be_is_told_from_the_first_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected: list[int] = []
+    monkeypatch.setattr(nt_blocks, "_SAMPLE", 300)
+    monkeypatch.setattr(nt_chain, "compiled_if_worth", lambda _, blocks: expected.append(blocks))
+    with opened(build("x64", 19041, [("busy", 100)] * 1000), tmp_path) as snapshot:
+        total = len(snapshot.walk.table)
+    assert expected[0] == 0
+    assert 0.9 * total < expected[1] < 1.1 * total
 
 
 def test_reasons_of_a_stopped_chain_are_distinct() -> None:
