@@ -54,7 +54,7 @@ def cli(dump: Path | None) -> None:
     """
 
 
-_NEW_OBJECTS = 100_000
+_NEW_OBJECTS = 1_000_000
 """Objects made before the garbage collector looks for circles again. At Python's 700 it goes a hundred times through all
 that the imports leave behind, none of it garbage: 0.2 s of a command that loads numba."""
 
