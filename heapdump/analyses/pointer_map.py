@@ -26,7 +26,7 @@ Integers = NDArray[np.signedinteger[Any]]
 class PointerMap:
     """Blocks by address. `start` (n,) int64, `size` (n,): ascending and disjoint; a block of no bytes has one.
 
-    `shift`: starts are multiples of 1 << shift. `tops` (65536,), `middles` (65536 times the tops in use,), both int32,
+    `shift`: starts are multiples of 1 << shift. `tops` (131072,), `middles` (65536 times the tops in use,), both int32,
     and `cells` int64: see `kernels.pointers`.
     """
 
@@ -43,9 +43,9 @@ class PointerMap:
         return int(self.start[0]) if len(self.start) else 0
 
     @property
-    def high(self) -> int:
-        """Behind the last address in a block; 0 without blocks."""
-        return int(self.start[-1] + max(1, self.size[-1])) if len(self.start) else 0
+    def bits(self) -> int:
+        """The least for which `low + (1 << bits)` lies behind all blocks; 0 without blocks."""
+        return (int(self.start[-1] + max(1, self.size[-1])) - self.low - 1).bit_length() if len(self.start) else 0
 
     def find(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """The block that each address lies in, -1 for none; (n,) int64. By binary search: for some addresses."""
@@ -67,7 +67,7 @@ def pointer_map(start: NDArray[np.int64], size: Integers) -> PointerMap:
     cells = np.zeros(found * (65536 >> shift >> 5), np.int64)
     run(mark, count, start, shift, cells)
     covered, by = _covered(start[long], size[long], long)
-    tops = np.full(65536, -1, np.int32)
+    tops = np.full(2 * TOP >> 32, -1, np.int32)  # `low + (1 << bits)` may be as far away as that
     used = np.unique(np.concatenate([leaves, covered]) >> 16)
     tops[used] = np.arange(len(used))
     middles = np.full(len(used) << 16, -1, np.int32)

@@ -119,15 +119,16 @@ class Sweeper:
         end, words_in = int(sources.start[until - 1] + sources.size[until - 1]), int(sources.size[i:until].sum(dtype=np.int64)) // width
         room = min(_ROOM, words_in + 1)
         values, owners, targets = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(room, np.int32)
+        found = np.empty(room, np.int64)
         self._space.expect(Span(end, end + self._threads * _A_SHARE))
         r, at, held, out = int(np.searchsorted(columns[1], begin, side="right")), 0, 0, []
         while i < until:
             many, i, at, r, seen = run(
                 sweep, work, words, -1 if width == 8 else 0xFFFFFFFF, width, phase, *columns, r, sources.start, sources.size,
-                i, until, at, blocks.low, blocks.high, values, owners,
+                i, until, at, blocks.low, blocks.bits, values, owners,
             )  # fmt: skip
             of_map = (blocks.tops, blocks.middles, blocks.cells, blocks.shift, blocks.start, blocks.size)
-            count = run(resolve, work, values, owners, many, *of_map, degree, targets)
+            count = run(resolve, work, values, owners, many, *of_map, found, degree, targets)
             out.append(targets[:count].copy())
             held += seen
         self._space.forget(Span(begin, end))

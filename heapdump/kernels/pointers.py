@@ -100,9 +100,9 @@ def mark(start: Any, shift: int, cells: Any) -> None:
 
 def sweep(
     words: Any, mask: int, width: int, phase: int, range_start: Any, range_end: Any, range_delta: Any, r: int,
-    start: Any, size: Any, i: int, until: int, at: int, low: int, high: int, values: Any, sources: Any,
+    start: Any, size: Any, i: int, until: int, at: int, low: int, bits: int, values: Any, sources: Any,
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
-    """Writes the words from `low` up to `high` in the sources number `i` up to `until`, the first one from `at` on.
+    """Writes the words from `low` up to `low + (1 << bits)` in the sources number `i` up to `until`, the first from `at` on.
 
     Sources have `start` and `size` in bytes, ascending. Words of `width` bytes are looked at whose address has the
     remainder `phase`; that at address a of range r is `words[(a + range_delta[r]) // width] & mask`. `values` and
@@ -124,7 +124,7 @@ def sweep(
             begin = (first + range_delta[s]) >> by
             for w in range(begin, begin + ((min(end, range_end[s]) - first) >> by)):
                 value = words[w] & mask
-                if value < low or value >= high:
+                if (value - low) >> bits != 0:
                     continue
                 if count == room:
                     return count, i, first + (w - begin) * width, r, held
@@ -137,12 +137,13 @@ def sweep(
 
 
 def resolve(
-    values: Any, sources: Any, many: int, tops: Any, middles: Any, cells: Any, shift: int, start: Any, size: Any, degree: Any, targets: Any
-) -> int:
-    """Finds the blocks, of `start` and `size` (0 counts as 1), that the first `many` values point into.
+    values: Any, sources: Any, many: int, tops: Any, middles: Any, cells: Any, shift: int, start: Any, size: Any, found: Any,
+    degree: Any, targets: Any,
+) -> int:  # fmt: skip
+    """Finds the blocks, of `start` and `size` (0 counts as 1), that the first `many` values point into; `found` is scratch.
 
-    A loop of its own, short enough for the processor to look into memory for several values at once. `targets` gets the
-    block of each pointer, or -1 - block for one that does not point at its start; `degree[source]` goes up.
+    `targets` gets the block of each pointer, or -1 - block for one that does not point at its start; `degree[source]`
+    goes up. The cells are read in a loop of their own, short enough for the processor to wait for many of them at once.
 
     Returns:
         How many are pointers.
@@ -150,13 +151,15 @@ def resolve(
     count, a_leaf = 0, 65536 >> shift >> 5
     for k in range(many):
         value = values[k]
-        top = tops[value >> 32]
-        if top < 0:
-            continue
-        leaf = middles[(top << 16) + ((value >> 16) & 0xFFFF)]
-        block, is_start = -2 - leaf, False
-        if leaf >= 0:
-            cell, bit = cells[leaf * a_leaf + ((value & 0xFFFF) >> shift >> 5)], (value >> shift) & 31
+        top, leaf = tops[value >> 32], -1
+        if top >= 0:
+            leaf = middles[(top << 16) + ((value >> 16) & 0xFFFF)]
+        found[k] = leaf if leaf < 0 else cells[leaf * a_leaf + ((value & 0xFFFF) >> shift >> 5)]
+    for k in range(many):
+        value, cell = values[k], found[k]
+        block, is_start = -2 - cell, False
+        if cell >= 0:
+            bit = (value >> shift) & 31
             is_start = (cell >> bit) & 1 == 1 and value & ((1 << shift) - 1) == 0  # no other look into memory
             bits = cell & ((2 << bit) - 1)
             bits = bits - ((bits >> 1) & 0x55555555)

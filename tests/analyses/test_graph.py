@@ -145,6 +145,16 @@ def test_pointers_are_found_however_little_room_there_is(monkeypatch):
     assert edges.targets.tolist() == flat
 
 
+def test_words_of_any_value_are_no_pointers_or_those_they_are():
+    """Blocks at both ends of what there can be; the kernel looks at words from the first one on, up to twice as far away."""
+    start, size = np.array([0x10, 0x1000, 0xFFFFFFFF0000]), np.array([16, 0, 0xFFF0])
+    blocks = pointer_map(start, size)
+    values = [0, 0xF, 0x10, 0x1F, 0x20, 0x1000, 0x1001, 0xFFFFFFFEFFFF, 0xFFFFFFFF0000, 0xFFFFFFFFFFEF, 0xFFFFFFFFFFF0, 1 << 48, 0x1000000000010]
+    values += [(2 << 48) - 1, 2 << 48, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+    edges = Sweeper(Memory(np.array(values, np.uint64)), blocks).edges(Sources(np.array([0x1000]), np.array([8 * len(values)]), 8))
+    assert edges.targets.tolist() == [0, -1, 1, 2, -3]
+
+
 @given(plan=plans(most=10, arches=("x64",)))
 def test_compiled_kernels_say_the_same(open_built, plan):
     if kernels.compiled(mark) is None:
