@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.graph import PointerGraph
 from heapdump.kernels import run
-from heapdump.kernels.walk import flood, heads, refer
+from heapdump.kernels.walk import flood, flood_in_order, heads, refer
 
 _BATCH = 1 << 12
 """Edges that are followed at once."""
+
+_WIDE, _LEAST_WIDE = 32, 1 << 16
+"""Where more than one node in so many, and so many at least, wait to be followed, they are followed in their order: in a
+tree of 6 million blocks, scattered over memory, twice as fast."""
 
 
 class Reach(IntEnum):
@@ -61,9 +65,7 @@ def classify(graph: PointerGraph, ignored: NDArray[np.int64] | None = None, *, a
     perhaps = perhaps[state[perhaps] == Reach.POSSIBLE]
     queue[: len(roots)], later[: len(perhaps)] = roots, perhaps
     edges = (graph.first, graph.edges.targets)
-    if count:
-        batch = np.empty(max(_BATCH, int(graph.edges.degree.max())), np.int32)
-        run(flood, count, *edges, queue, len(roots), later, len(perhaps), batch, state)
+    _flood(graph, state, queue, len(roots), later, len(perhaps))
     lost = np.flatnonzero(state == 0)
     run(refer, len(lost), *edges, lost, state, int(Reach.INDIRECT))
     direct = lost[state[lost] == 0]
@@ -72,6 +74,26 @@ def classify(graph: PointerGraph, ignored: NDArray[np.int64] | None = None, *, a
     if not as_lsan:
         state[np.array([members[0] for members in cycles], np.int64)] = Reach.DIRECT
     return Reached(state, cycles)
+
+
+def _flood(
+    graph: PointerGraph, state: NDArray[np.uint8], queue: NDArray[np.int32], tail: int, later: NDArray[np.int32], waiting: int
+) -> None:
+    """Marks what `queue[:tail]` reaches by pointers to starts alone, then by others or from `later[:waiting]`, too."""
+    if not len(graph):
+        return
+    edges, count, most = (graph.first, graph.edges.targets), len(graph), max(len(graph) // _WIDE, _LEAST_WIDE)
+    batch = np.empty(max(_BATCH, int(graph.edges.degree.max())), np.int32)
+    for mark in (int(Reach.REACHABLE), int(Reach.POSSIBLE)):
+        if mark == Reach.POSSIBLE:
+            held = later[:waiting][state[later[:waiting]] == Reach.POSSIBLE]
+            tail = len(held)
+            queue[:tail] = held
+        while tail:
+            head, tail, waiting = run(flood, count, *edges, queue, tail, mark, most, later, waiting, batch, state)
+            if head == tail:
+                break
+            tail, waiting = run(flood_in_order, count, *edges, queue, head, tail, mark, most, later, waiting, state)
 
 
 def without_firsts(reached: Reached) -> Reached:

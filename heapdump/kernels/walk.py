@@ -7,39 +7,40 @@ from __future__ import annotations
 
 from typing import Any
 
+_SEEN_LATER = 255
+"""State of a node that is known to be reached and whose edges were not followed yet."""
 
-def flood(first: Any, targets: Any, stack: Any, tail: int, later: Any, waiting: int, batch: Any, state: Any) -> None:
-    """Marks what can be reached from `stack[:tail]`, by pointers to starts alone 1, else 2.
 
-    The stack's nodes have state 1; `later[:waiting]`, which only pointers to the inside or weak roots hold, 2. Nodes of
-    state 0 were not seen, those of other states are left alone. Both arrays have room for every node; `batch` is scratch,
-    with room for the edges of the node that has most.
+def flood(
+    first: Any, targets: Any, queue: Any, tail: int, mark: int, most: int, later: Any, waiting: int, batch: Any, state: Any
+) -> tuple[int, int, int]:
+    """Gives `mark` to what `queue[:tail]` reaches, which have it already, until more than `most` nodes wait in the queue.
+
+    A `mark` of 1 goes by pointers to starts alone, over nodes of state 0 or 2; nodes of state 0 that others point to get
+    2 and are added to `later[:waiting]`. Any other `mark` goes by all pointers, over nodes of state 0. Both arrays have
+    room for every node; `batch` is scratch, with room for the edges of the node that has most.
 
     Edges of several nodes are gathered before any is followed, so that the processor waits for memory once for all.
+
+    Returns:
+        (head, tail, waiting): those of `queue[head:tail]` were not followed.
     """
-    mark = 1
-    while tail > 0 or mark == 1:
-        if tail == 0:  # on to what else is held
-            mark = 2
-            for k in range(waiting):
-                if state[later[k]] == 2:
-                    stack[tail] = later[k]
-                    tail += 1
-            continue
-        bottom, total = tail, 0
-        while bottom > 0 and tail - bottom < 64:
-            node = stack[bottom - 1]
+    head = 0
+    while 0 < tail - head <= most:
+        top, total = head, 0
+        while top < tail and top - head < 64:
+            node = queue[top]
             total += first[node + 1] - first[node]
             if total > len(batch):
                 break
-            bottom -= 1
+            top += 1
         count = 0
-        for k in range(bottom, tail):
-            node = stack[k]
+        for k in range(head, top):
+            node = queue[k]
             for e in range(first[node], first[node + 1]):
                 batch[count] = targets[e]
                 count += 1
-        tail = bottom
+        head = top
         for k in range(count):
             t = batch[k]
             if t < 0:
@@ -52,8 +53,50 @@ def flood(first: Any, targets: Any, stack: Any, tail: int, later: Any, waiting: 
                     continue
             if state[t] == 0 or (state[t] == 2 and mark == 1):
                 state[t] = mark
-                stack[tail] = t
+                queue[tail] = t
                 tail += 1
+    return head, tail, waiting
+
+
+def flood_in_order(
+    first: Any, targets: Any, queue: Any, head: int, tail: int, mark: int, most: int, later: Any, waiting: int, state: Any
+) -> tuple[int, int]:
+    """As `flood`, for more than `most` nodes that wait: follows them in the order of their numbers, as their edges lie.
+
+    Goes over all nodes again and again, until it finds no more than `most` of them waiting.
+
+    Returns:
+        (tail, waiting): those of `queue[:tail]` were not followed.
+    """
+    for k in range(head, tail):
+        state[queue[k]] = _SEEN_LATER
+    followed = most + 1
+    while followed > most:
+        followed = 0
+        for node in range(len(state)):
+            if state[node] != _SEEN_LATER:
+                continue
+            state[node] = mark
+            followed += 1
+            for e in range(first[node], first[node + 1]):
+                t = targets[e]
+                if t < 0:
+                    t = -1 - t
+                    if mark == 1:
+                        if state[t] == 0:
+                            state[t] = 2
+                            later[waiting] = t
+                            waiting += 1
+                        continue
+                if state[t] == 0 or (state[t] == 2 and mark == 1):
+                    state[t] = _SEEN_LATER
+    tail = 0
+    for node in range(len(state)):
+        if state[node] == _SEEN_LATER:
+            state[node] = mark
+            queue[tail] = node
+            tail += 1
+    return tail, waiting
 
 
 def refer(first: Any, targets: Any, nodes: Any, state: Any, mark: int) -> None:

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from heapdump import kernels
+from heapdump.analyses import unreachable
 from heapdump.analyses.graph import PointerGraph, program_blocks, referrers_of
 from heapdump.analyses.pointer_map import pointer_map
 from heapdump.analyses.sweep import Sources, Sweeper
@@ -56,6 +57,21 @@ def test_edges_and_reach_are_those_of_the_plan(open_built, plan, unaligned):
         back = {(number[s if s >= 0 else -1 - s], i, s >= 0) for n, i in number.items() for s in sources[first[n] : first[n + 1]].tolist()}
         assert back == truth.edges
         assert graph.roots.missing == () and graph.missing_bytes == 0
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+@given(plan=plans())
+@example(plan=RING)
+def test_wide_graphs_are_flooded_in_the_order_of_their_nodes(open_built, plan, is_compiled):
+    if is_compiled and kernels.compiled(mark) is None:
+        pytest.skip("numba is not installed")
+    with pytest.MonkeyPatch.context() as patch, open_built(lay(plan).built) as snapshot:
+        graph = snapshot.graph
+        state = classify(graph).state.tolist()
+        patch.setattr(kernels, "compiled_if_worth", lambda function, blocks: kernels.compiled(function) if is_compiled else None)
+        for least in (0, 1):
+            patch.setattr(unreachable, "_LEAST_WIDE", least)
+            assert classify(graph).state.tolist() == state
 
 
 @given(plan=plans(most=8, arches=("x64", "x86")))
