@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from heapdump import kernels
@@ -19,6 +19,8 @@ from tests.analyses.graphs import Laid, Plan, expected, lay, plans
 
 pytestmark = pytest.mark.property
 RING = Plan("x64", [10, 20, 30, 40], [(0, 1, "start"), (1, 0, "start"), (1, 2, "start"), (3, 3, "start")], [])
+INSIDE = Plan("x64", [20, 20, 20, 20], [(0, 1, "start"), (1, 2, "inside"), (2, 3, "inside")], [("module", 0, "start")])
+FIRST_INSIDE = Plan("x64", [20, 20, 20], [(0, 1, "inside"), (0, 2, "start"), (2, 1, "start")], [("module", 0, "start")])
 
 
 def numbers(laid: Laid, graph: PointerGraph) -> dict[int, int]:
@@ -28,8 +30,11 @@ def numbers(laid: Laid, graph: PointerGraph) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("unaligned", [False, True])
+@settings(max_examples=100)
 @given(plan=plans())
 @example(plan=RING)
+@example(plan=INSIDE)
+@example(plan=FIRST_INSIDE)
 def test_edges_and_reach_are_those_of_the_plan(open_built, plan, unaligned):
     laid = lay(plan)
     truth = expected(laid, unaligned=unaligned)
@@ -62,6 +67,8 @@ def test_edges_and_reach_are_those_of_the_plan(open_built, plan, unaligned):
 @pytest.mark.parametrize("is_compiled", [False, True])
 @given(plan=plans())
 @example(plan=RING)
+@example(plan=INSIDE)
+@example(plan=FIRST_INSIDE)
 def test_wide_graphs_are_flooded_in_the_order_of_their_nodes(open_built, plan, is_compiled):
     if is_compiled and kernels.compiled(mark) is None:
         pytest.skip("numba is not installed")
