@@ -7,12 +7,13 @@ smaller ones that together do. From a block the tree is followed down to where t
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph import PointerGraph
+from heapdump.analyses.kept import Columns, of_columns, to_columns
 from heapdump.analyses.leaks import Leaks
 from heapdump.analyses.references import References
 from heapdump.analyses.retained import Retained
@@ -141,3 +142,15 @@ def sentence(graph: PointerGraph, hoard: Hoard) -> str:
     if hoard.pile is not None and hoard.pile != hoard.node:
         text += f"; it piles up at {graph.start[hoard.pile]:#x}"
     return text + (f"; it looks like {'an' if structure.shape[0] in 'ae' else 'a'} {structure.shape}" if structure.shape else "")
+
+
+def hoards_to_columns(found: tuple[Hoard, ...]) -> Columns:
+    """Suspects as columns of an index."""
+    return to_columns({"hoards": [asdict(hoard) for hoard in found]})
+
+
+def hoards_of_columns(columns: Columns | None) -> tuple[Hoard, ...] | None:
+    """The suspects of kept columns; None where there are none."""
+    if columns is None:
+        return None
+    return tuple(Hoard(**record | {"structure": record["structure"] and Structure(**record["structure"])}) for record in of_columns(columns)["hoards"])

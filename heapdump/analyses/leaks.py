@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.crt import by_source
 from heapdump.analyses.groups import Group, dense, group
 from heapdump.analyses.shapes import shapes, view_by_heap
 from heapdump.analyses.stacks import Stacks
@@ -19,7 +18,9 @@ from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.records import Heap, Trust
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process
-from heapdump.process.symbols import Frame, Namer
+
+if TYPE_CHECKING:  # imported where stacks are named
+    from heapdump.process.symbols import Frame, Namer
 
 By = Literal["stack", "caller", "module", "size", "heap", "type", "content", "source"]
 _KEY_FRAMES = 3
@@ -89,10 +90,10 @@ class Leaks:
 
 
 def find_leaks(
-    process: Process, heaps: Sequence[Heap], table: BlockTable, stacks: Stacks, namer: Namer, question: Question,
+    process: Process, heaps: Sequence[Heap], table: BlockTable, stacks: Stacks, namer: Callable[[], Namer], question: Question,
     suppressions: Suppressions, crt: Callable[[NDArray[np.int64]], CrtBlocks],
 ) -> Leaks:  # fmt: skip
-    """Groups the blocks; frames are named once for each stack. `crt`: finds CRT debug blocks among rows."""
+    """Groups the blocks; frames are named once for each stack, `namer` is asked for then. `crt`: finds CRT debug blocks among rows."""
     by, missing = question.by, ""
     if by in BY_STACK and not stacks.are_recorded:
         image = (process.image or "app.exe").replace("/", "\\").rpartition("\\")[2]
@@ -120,7 +121,7 @@ class _Finder:
     """Makes the groups of one question."""
 
     def __init__(
-        self, process: Process, heaps: Sequence[Heap], table: BlockTable, stacks: Stacks, namer: Namer, question: Question,
+        self, process: Process, heaps: Sequence[Heap], table: BlockTable, stacks: Stacks, namer: Callable[[], Namer], question: Question,
         crt: Callable[[NDArray[np.int64]], CrtBlocks],
     ) -> None:  # fmt: skip
         self._process, self._heaps, self._table = process, tuple(heaps), table
@@ -144,6 +145,8 @@ class _Finder:
             labels = [f"heap #{heap.index} {heap.address:#x}" for heap in self._heaps]
             return self._labelled(table.heap[rows].astype(np.int64), labels)
         if by == "source":
+            from heapdump.analyses.crt import by_source
+
             return self._labelled(*by_source(self._process.space, rows, self._crt(rows)))
         views = view_by_heap(self._process, self._heaps)
         shaped = shapes(self._process, views, table, rows, by_class=by == "type")
@@ -163,7 +166,8 @@ class _Finder:
         owner = np.zeros(len(values), np.int64)
         owner[numbers] = self._table.heap[rows]
         raw = [self._stacks.frames(self._heaps[heap], value) for heap, value in zip(owner.tolist(), values, strict=True)]
-        frames = [tuple(frame for address in addresses for frame in self._namer.frames(address)) for addresses in raw]
+        namer = self._namer()
+        frames = [tuple(frame for address in addresses for frame in namer.frames(address)) for addresses in raw]
         keys = [self._key(by, addresses, named) for addresses, named in zip(raw, frames, strict=True)]
         places = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         remap = np.array([places[key] for key in keys], np.int64)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph import PointerGraph
+from heapdump.analyses.groups import Group as Blocks
+from heapdump.analyses.kept import Columns, of_columns, to_columns
 from heapdump.analyses.leaks import LeakGroup, Leaks, Question
 from heapdump.analyses.stacks import Stacks
 from heapdump.analyses.suppressions import Rule, Suppressions
 from heapdump.analyses.unreachable import Reach, Reached, classify, without_firsts
+from heapdump.blocks.records import Trust
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.grouping import add_up
@@ -194,3 +198,24 @@ CAVEATS = (
     "taken for pointers: whatever looks like one, such as old values in unused stack slots",
 )
 """What could hide a reference, and what could fake one."""
+
+
+def report_to_columns(report: Report) -> Columns:
+    """A report on unreachable blocks as columns of an index. Frames are left out: groups by stack are not kept."""
+    groups = [{"kind": kind, "key": one.key, "trust": one.trust.value, "group": asdict(one.group)} for kind, one in report.groups]
+    sums = {str(int(kind)): (found.blocks, found.bytes) for kind, found in report.sums.items()}
+    return to_columns({"sums": sums, "groups": groups, "by": report.by, "missing": report.missing})
+
+
+def report_of_columns(columns: Columns | None) -> Report | None:
+    """The report of kept columns; None where there are none."""
+    if columns is None:
+        return None
+    value = of_columns(columns)
+    sums = {Reach(int(kind)): Sum(*found) for kind, found in value["sums"].items()}
+    groups = tuple((Reach(one["kind"]), LeakGroup(one["key"], _group(one["group"]), (), Trust(one["trust"]))) for one in value["groups"])
+    return Report(sums, groups, value["by"], value["missing"])
+
+
+def _group(record: dict[str, Any]) -> Blocks:
+    return Blocks(**record | {name: tuple(record[name]) for name in ("heaps", "sample")})

@@ -8,9 +8,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from heapdump.errors import WrongUsage
-from heapdump.process.symbols import Frame
+
+if TYPE_CHECKING:
+    from heapdump.process.symbols import Frame
 
 
 @dataclass

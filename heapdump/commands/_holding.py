@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def group_rows(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], by
     from heapdump.analyses.suppressions import Suppressions
 
     question = Question(by or ("stack" if snapshot.stacks.are_recorded else "type"), rows)
-    namer = snapshot.namer(request.image_path, request.symbol_path)
+    namer = partial(snapshot.namer, request.image_path, request.symbol_path)
     return find_leaks(
         snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, Suppressions(), snapshot.crt.blocks
     )
@@ -39,8 +40,7 @@ def finder_of(request: Request, snapshot: Snapshot) -> Finder:
 
 def hoards_of(request: Request, snapshot: Snapshot) -> tuple[Hoard, ...]:
     """The leak suspects of the dominator tree. Kept with the index, but where files named by the user could name them."""
-    from heapdump.analyses.hoards import hoards
-    from heapdump.analyses.kept import hoards_of_columns, hoards_to_columns
+    from heapdump.analyses.hoards import hoards, hoards_of_columns, hoards_to_columns
 
     if request.image_path or request.symbol_path:
         return hoards(finder_of(request, snapshot))

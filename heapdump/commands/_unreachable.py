@@ -126,8 +126,8 @@ def unmatched(snapshot: Snapshot, suppressions: Suppressions) -> tuple[str, ...]
 
 def _kept(snapshot: Snapshot, asked: Asked, make: Callable[[], Report], *, is_plain: bool) -> Report:
     """The report on all blocks comes from the index, where its groups are not named by files that change."""
-    from heapdump.analyses.kept import report_of_columns, report_to_columns
     from heapdump.analyses.leaks import BY_STACK
+    from heapdump.analyses.lost import report_of_columns, report_to_columns
 
     question = asked.question
     if not is_plain or asked.filtered or asked.suppressions.rules or question.min_bytes or question.by in BY_STACK:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -97,7 +98,7 @@ def command(
         question = Question(
             cast("By", key), rows, text.parse_size(min_bytes), _regex("--focus", focus), _regex("--ignore", ignore), skip_module
         )
-        namer = snapshot.namer(request.image_path, request.symbol_path)
+        namer = partial(snapshot.namer, request.image_path, request.symbol_path)
 
         def found(question: Question, rules: Suppressions) -> Leaks:
             """The groups of some blocks."""
