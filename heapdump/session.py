@@ -113,7 +113,7 @@ class Snapshot:
 
     def page_nodes(self, heap: Heap) -> PageNodes | None:
         """What a page heap's own records say of its blocks; None for other heaps. Read when first asked for."""
-        from heapdump.heaps.page_blocks import page_nodes
+        from heapdump.heaps.page_traces import page_nodes
 
         if heap.index not in self._page_nodes:
             self._page_nodes[heap.index] = page_nodes(self.view_of(heap), heap)
@@ -178,9 +178,9 @@ class Snapshot:
     def stacks(self) -> Stacks:
         """The recorded allocation stacks of blocks."""
         from heapdump.analyses.stacks import Stacks
-        from heapdump.heaps import trace_readers
+        from heapdump.heaps import trace_reader
 
-        return Stacks(self.process, self.heaps, self.walk.table, trace_readers())
+        return Stacks(self.process, self.heaps, self.walk.table, trace_reader)
 
     @cached_property
     def graph(self) -> PointerGraph:

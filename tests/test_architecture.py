@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -89,3 +91,19 @@ def test_every_heap_kind_has_a_walker_of_its_own_file() -> None:
 
     names = {type(walker).__module__ for walker in walkers()}
     assert len(names) == len(walkers()) >= 5
+
+
+def test_what_heap_kinds_bring_lies_where_it_is_looked_for() -> None:
+    """A file of another name would never be loaded, and its heaps not be walked or checked."""
+    from heapdump import heaps
+    from heapdump.blocks.records import HeapKind
+
+    brought = {"WALK": heaps.walk_of, "TRACES": heaps.trace_reader, "CHECK": heaps.check_of}
+    known = {id(brought[name](kind)) for name in brought for kind in HeapKind} | {id(walker) for walker in heaps.walkers()}
+    found = 0
+    for module in pkgutil.iter_modules(heaps.__path__):
+        for name in ("WALKER", *brought):
+            value = getattr(importlib.import_module(f"heapdump.heaps.{module.name}"), name, None)
+            assert value is None or id(value) in known, (module.name, name)
+            found += value is not None
+    assert found >= 13

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ class Stacks:
     """Stack numbers of blocks (see `process.stack_db`), and their frames; each number stands for one stack."""
 
     def __init__(
-        self, process: Process, heaps: Sequence[Heap], table: BlockTable, readers: Mapping[HeapKind, Reader]
+        self, process: Process, heaps: Sequence[Heap], table: BlockTable, reader: Callable[[HeapKind], Reader | None]
     ) -> None:
-        """Reads nothing yet. `readers`: for each heap kind, what makes a reader of the stack numbers of a heap's rows."""
-        self._process, self._table, self._heaps, self._readers = process, table, heaps, readers
+        """Reads nothing yet. `reader`: of a heap kind, makes what reads the stack numbers of a heap's rows."""
+        self._process, self._table, self._heaps, self._reader = process, table, heaps, reader
         self._numbers_of: dict[int, Numbers] = {}
         self._views = {view.arch: view for view in process.views}
         self._databases = {view.arch: StackDatabase(process, view) for view in process.views}
@@ -46,8 +46,9 @@ class Stacks:
         owners = self._table.heap[rows]
         for heap in self._heaps:
             mine = np.flatnonzero(owners == heap.index)
-            if heap.stack_traces and len(mine) and heap.kind in self._readers:
-                found = self._read(heap, rows[mine])
+            reader = self._reader(heap.kind) if heap.stack_traces and len(mine) else None
+            if reader is not None:
+                found = self._read(reader, heap, rows[mine])
                 if heap.kind is not HeapKind.PAGE:  # whose own record says what the number is: an id even without frames
                     found = self._known(heap, found) if checked else found
                     found[(found > 0) & (found < FIRST_ADDRESS)] += np.uint64(self._first_index(heap))
@@ -73,7 +74,7 @@ class Stacks:
         numbers[np.isin(numbers, np.array(bad, np.uint64))] = 0
         return numbers
 
-    def _read(self, heap: Heap, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    def _read(self, reader: Reader, heap: Heap, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
         if heap.index not in self._numbers_of:
-            self._numbers_of[heap.index] = self._readers[heap.kind](self._views[heap.view], heap, self._table)
+            self._numbers_of[heap.index] = reader(self._views[heap.view], heap, self._table)
         return self._numbers_of[heap.index](rows)

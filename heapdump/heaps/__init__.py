@@ -1,20 +1,23 @@
 """Room 6, walkers, one for each heap kind. A new kind is a new file here with a `WALKER`.
 
 In comes the process, out come `Heap` records. Each address of the heap list is offered to every walker; the claim with
-the most witnesses wins, and what nobody claims is `unknown`, with the reason. A module may also bring `WALK`, the kind
-of heap and the function that walks one, `TRACES`, the kind and the function that reads which allocation stack its blocks
-have, and `CHECK`, the kind and the function that examines a walked one for damage.
+the most witnesses wins, and what nobody claims is `unknown`, with the reason. A kind may also bring `WALK`, the function
+that walks one heap, `TRACES`, the one that reads which allocation stack its blocks have, and `CHECK`, the one that examines
+a walked heap for damage: in the file named as the kind, or in `<kind>_walk.py`, `<kind>_traces.py`, `<kind>_check.py`.
 
-Decision: walkers are found by importing the modules of this folder (chap's finders); nothing above knows which kinds
-exist. Given up: a static list.
+Decision: walkers are found by importing modules of this folder, those of one word and `*_walker.py` (chap's finders);
+nothing above knows which kinds exist, and what walks a kind is loaded when a heap of it is there. Given up: a static list;
+importing all modules of the folder (0.04 s of every command).
 """
 
 from __future__ import annotations
 
 import pkgutil
 from collections import deque
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from heapdump.blocks.records import Heap, HeapKind
@@ -24,32 +27,46 @@ from heapdump.heaps.walked import CheckHeap, ReadTraces, WalkHeap
 from heapdump.process.model import Process, View
 
 
+@cache
 def walkers() -> tuple[Walker, ...]:
     """Every `WALKER` of this folder, sorted by module name."""
-    return _brought("WALKER")
+    modules = [_module(name) for name in _names() if "_" not in name or name.endswith("_walker")]
+    return tuple(module.WALKER for module in modules if hasattr(module, "WALKER"))
 
 
-def walks() -> dict[HeapKind, WalkHeap]:
-    """Every `WALK`: how to walk one heap of a kind; NT heaps are walked all together instead, see `walk`."""
-    return dict(_brought("WALK"))
+def walk_of(kind: HeapKind) -> WalkHeap | None:
+    """How to walk one heap of a kind; NT heaps are walked all together instead, see `walk`."""
+    walk: WalkHeap | None = _brought(kind, "WALK")
+    return walk
 
 
-def trace_readers() -> dict[HeapKind, ReadTraces]:
-    """Every `TRACES`: where the allocation stacks of a kind's blocks are recorded."""
-    return dict(_brought("TRACES"))
+def trace_reader(kind: HeapKind) -> ReadTraces | None:
+    """Where the allocation stacks of a kind's blocks are recorded."""
+    read: ReadTraces | None = _brought(kind, "TRACES")
+    return read
 
 
-def checks() -> dict[HeapKind, CheckHeap]:
-    """Every `CHECK`: what else of a walked heap of a kind can be examined."""
-    return dict(_brought("CHECK"))
+def check_of(kind: HeapKind) -> CheckHeap | None:
+    """What else of a walked heap of a kind can be examined."""
+    check: CheckHeap | None = _brought(kind, "CHECK")
+    return check
 
 
 @cache
-def _brought(name: str) -> tuple[Any, ...]:
-    """What the modules of this folder bring under a name, sorted by module name."""
-    names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    modules = [import_module(f"{__name__}.{module}") for module in names]
-    return tuple(getattr(module, name) for module in modules if hasattr(module, name))
+def _brought(kind: HeapKind, name: str) -> Callable[..., Any] | None:
+    """What a kind brings under a name, or None."""
+    modules = [_module(file) for file in (kind.value, f"{kind.value}_{name.lower()}") if file in _names()]
+    return next((getattr(module, name) for module in modules if hasattr(module, name)), None)
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    """The modules of this folder."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"{__name__}.{name}")
 
 
 def discover(process: Process) -> tuple[Heap, ...]:

@@ -10,7 +10,7 @@ from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.records import Heap, HeapKind
 from heapdump.blocks.walk import Walk
-from heapdump.heaps import checks
+from heapdump.heaps import check_of
 from heapdump.heaps.walked import CheckJob
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
@@ -27,7 +27,7 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
         view = next(view for view in process.views if view.arch == heap.view)
         known = [*heap.findings, *of_walk[heap.address]]
         findings += known
-        examine = checks().get(heap.kind)
+        examine = check_of(heap.kind)
         if examine is not None and heap.index in walk.counts:
             changing = partial(_changing, view, heap, inside[view.arch])
             job = CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], changing, bool(known))

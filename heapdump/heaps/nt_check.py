@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding, FindingKind, Severity
 from heapdump.blocks.free_lists import FreeLists
-from heapdump.blocks.records import Heap, HeapKind
+from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
 from heapdump.heaps.nt_free import all_linked, read_free_lists
 from heapdump.heaps.nt_generation import Generation, generation_of
@@ -216,4 +216,4 @@ def _counters(job: CheckJob, generation: Generation) -> Iterator[Finding]:
         yield Finding(kind, severity, job.heap.address, place, job.view.pointer_bytes, message, f"{check.walked:,}", f"{check.stated:,}")
 
 
-CHECK = (HeapKind.NT, check_nt_heap)
+CHECK = check_nt_heap

@@ -12,7 +12,7 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.records import Heap, HeapKind
+from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BlockKind, BlockTable
 from heapdump.heaps.nt_generation import generation_of
 from heapdump.heaps.nt_windows import Window, runs, windows
@@ -84,4 +84,4 @@ def _numbers(view: View, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[
     return out
 
 
-TRACES = (HeapKind.NT, nt_traces)
+TRACES = nt_traces

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import HeapKind
 from heapdump.blocks.table import BlockKind
 from heapdump.heaps.page_damage import LIGHT_SUFFIX, wounds
 from heapdump.heaps.page_light import carriers_of
@@ -52,4 +51,4 @@ def _without_information(job: CheckJob, struct: Struct) -> None:
         )
 
 
-CHECK = (HeapKind.PAGE, check_page_heap)
+CHECK = check_page_heap

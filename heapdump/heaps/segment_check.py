@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heapdump.blocks.findings import Finding, FindingKind, Severity
-from heapdump.blocks.records import HeapKind
 from heapdump.heaps.base import PAGE
 from heapdump.heaps.segment_header import contexts
 from heapdump.heaps.walked import CheckJob
@@ -46,4 +45,4 @@ def _contradicted(job: CheckJob) -> Iterator[tuple[FindingKind, int, str, int, i
         yield "large_metadata", place, "committed pages of large blocks", counted // PAGE, committed // PAGE
 
 
-CHECK = (HeapKind.SEGMENT, check_segment_heap)
+CHECK = check_segment_heap

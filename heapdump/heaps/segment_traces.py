@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.records import Heap, HeapKind
+from heapdump.blocks.records import Heap
 from heapdump.blocks.table import BlockKind, BlockTable
 from heapdump.heaps.segment_keys import keys_of
 from heapdump.heaps.segment_padding import writes_header
@@ -48,4 +48,4 @@ def _numbers(view: View, heap: Heap, table: BlockTable, rows: NDArray[np.int64])
     return out
 
 
-TRACES = (HeapKind.SEGMENT, segment_traces)
+TRACES = segment_traces

@@ -6,7 +6,7 @@ are rows as far as they are committed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.records import Extent, HeapKind, Trust
+from heapdump.blocks.records import Extent, Trust
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable, doubt, tag
 from heapdump.heaps.base import PAGE
 from heapdump.heaps.segment import OWN
@@ -243,4 +243,4 @@ def _windows(ranges: Ranges) -> list[Ranges]:
     return [ranges.of(slice(low, high)) for low, high in pairwise(cuts) if high > low]
 
 
-WALK: tuple[HeapKind, Callable[[Job], None]] = (HeapKind.SEGMENT, walk_segment_heap)
+WALK = walk_segment_heap

@@ -19,7 +19,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.records import Heap, HeapKind, ViewName
 from heapdump.blocks.table import INTERNAL, BlockTable
 from heapdump.blocks.walk import KindCount, Walk
-from heapdump.heaps import walks
+from heapdump.heaps import walk_of
 from heapdump.heaps.nt_blocks import HeapWalk
 from heapdump.heaps.nt_counts import Tally, count_blocks
 from heapdump.heaps.nt_generation import Generation, generation_of
@@ -68,7 +68,7 @@ def walk_heaps(
     """Walks all heaps; `progress(bytes done, bytes in all)`. `threads`: at most so many, None = one a processor."""
     views = {view.arch: view for view in process.views}
     wanted = [heap for heap in heaps if heap.kind is HeapKind.NT and heap.layout is not None]
-    others = [heap for heap in heaps if heap.kind in walks()]
+    others = [heap for heap in heaps if walk_of(heap.kind) is not None]
     generations = {heap.index: generation_of(views[heap.view], heap) for heap in wanted}
     parts = cut(wanted)
     total = sum(part.bytes for part in parts) + sum(e.span.size for heap in others for e in heap.extents)
@@ -105,7 +105,9 @@ def _with_others(
 
     for heap in others:
         job = Job(process, views[heap.view], heap, heaps, columns, walked[heap.index], table, advance, host)
-        walks()[heap.kind](job)
+        walk = walk_of(heap.kind)
+        if walk is not None:
+            walk(job)
         owned += job.owned
     mine = np.isin(table.entry, np.concatenate(owned))
     if mine.any():

@@ -1,4 +1,4 @@
-"""The blocks of page heaps as rows, and where their allocation stacks are.
+"""The blocks of page heaps as rows.
 
 A full block's row begins with its block information, as a header, and ends with the accessible page; one whose guard page
 lies before it (`gflags /backwards`) has no header. A freed block's memory is inaccessible: what is known of it is in its
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.page_nodes import PageNodes
-from heapdump.blocks.records import Heap, HeapKind
-from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, BlockKind, BlockTable, tag
+from heapdump.blocks.records import Heap
+from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, BlockKind, tag
 from heapdump.blocks.walk import KindCount
 from heapdump.heaps.base import PAGE
 from heapdump.heaps.page_light import LightBlocks, carriers_of, light_blocks
 from heapdump.heaps.page_nodes import NodeSet, read_nodes
-from heapdump.heaps.walked import Job, NumbersOf
+from heapdump.heaps.walked import Job
 from heapdump.layouts import load
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
@@ -116,34 +116,4 @@ def _carriers(job: Job) -> NDArray[np.int64]:
     return carriers_of(job.table, behind[0]) if behind else np.empty(0, np.int64)
 
 
-def page_nodes(view: View, heap: Heap) -> PageNodes | None:
-    """The page heap's own records of its blocks; None for other heaps, and where its structures are not known."""
-    if heap.kind is not HeapKind.PAGE or heap.layout is None:
-        return None
-    return read_nodes(view, load(heap.layout), heap.address + PAGE, view.space.total_bytes).nodes
-
-
-def page_traces(view: View, heap: Heap, table: BlockTable) -> NumbersOf:
-    """Reads stack numbers: of a freed block that of the stack which freed it."""
-    nodes = page_nodes(view, heap)
-
-    def numbers(rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The stack number of each row, 0 where none is recorded."""
-        out = np.zeros(len(rows), np.uint64)
-        if nodes is None or heap.layout is None:
-            return out
-        address, kind = table.address[rows], table.kind[rows]
-        if len(nodes):
-            full = np.flatnonzero(kind == BlockKind.PAGE)
-            at = np.minimum(np.searchsorted(nodes.user, address[full]), len(nodes) - 1)
-            out[full] = np.where(nodes.user[at] == address[full], nodes.trace[at], 0)
-        light = np.flatnonzero(kind == BlockKind.LIGHT)
-        place = load(heap.layout)["_DPH_BLOCK_INFORMATION"].offset("StackTrace")
-        out[light], _ = view.space.gather(table.entry[rows[light]] + np.uint64(place), view.pointer_bytes)
-        return out
-
-    return numbers
-
-
-WALK = (HeapKind.PAGE, walk_page_heap)
-TRACES = (HeapKind.PAGE, page_traces)
+WALK = walk_page_heap
