@@ -10,7 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.analyses.crt import describe
+from heapdump.heaps import crt
+from heapdump.memory.space import AddressSpace
 from heapdump.session import Snapshot
+from heapdump.spans import Span
 from tests.builders import ProcessBuilder
 from tests.builders.page_heap import PageHeapBuilder
 from tests.heaps.plans import FIXED, Generation, heap_of, process_of
@@ -79,6 +82,21 @@ def test_file_line_request_use_and_size_of_each_header_variant(open_built, varia
         ]  # fmt: skip
         assert found[0].words == f"d:\\src\\app\\main.cpp(42) : {{7}} normal block at {users[0]:#x}, 100 bytes long"
         assert not any(block.damage for block in found)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_many_blocks_are_read_some_at_a_time_and_their_pages_given_back(open_built, monkeypatch, apart):
+    built, users = built_with(("x64", "ucrt"), [(5000 if apart else 10, 0, 0, 1, i) for i in range(20)])
+    monkeypatch.setattr(crt, "_BATCH_APART" if apart else "_BATCH", 3)
+    forgotten: list[Span] = []
+    monkeypatch.setattr(AddressSpace, "forget", lambda _, span: forgotten.append(span))
+    with open_built(built) as snapshot:
+        table = snapshot.walk.table
+        rows = np.flatnonzero(np.isin(table.address, np.array(users, np.uint64) - np.uint64(0x30)))
+        forgotten.clear()
+        assert snapshot.crt.blocks(rows).user.tolist() == users
+        assert len(forgotten) == 7
+        assert all(span.size < (20_000 if apart else 1000) for span in forgotten)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
