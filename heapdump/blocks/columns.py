@@ -1,14 +1,11 @@
 """The columns of a block table while it is made: rows are written straight into them.
 
-Decision: memory is set aside for as many rows as are expected, of which only written ones cost any, and what several
-threads made is joined a column at a time, so that 10 M blocks cost 21 bytes each and never twice that. Given up: no
-view of a column may live while it grows, which is why the arrays are private and `tail` says so.
+Decision: memory is set aside for as many rows as are expected, of which only written ones cost any, so that 10 M blocks
+cost 21 bytes each and never twice that. Given up: no view of a column may live while it grows, which is why the arrays
+are private and `tail` says so.
 """
 
 from __future__ import annotations
-
-from concurrent.futures import Executor
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +13,6 @@ from numpy.typing import NDArray
 from heapdump.blocks.table import COLUMNS, BlockTable
 
 _MORE = 1 << 16
-_PIECES = 8
 
 
 class BlockColumns:
@@ -74,24 +70,6 @@ class BlockColumns:
     def ends_before(self, other: BlockColumns) -> bool:
         """True when the last row's entry is not behind the other's first; both are sorted."""
         return not len(self) or not len(other) or bool(self._all.entry[self._size - 1] <= other._all.entry[0])
-
-    def take_over(self, other: BlockColumns, pool: Executor) -> None:
-        """Adds the rows of another behind its own and empties it, column by column: an eighth of one is held twice.
-
-        The pool's threads share the copying.
-        """
-        total = self._size + other._size
-        if len(self._all) < total:
-            self._resize(total)
-        cuts = [other._size * i // _PIECES for i in range(_PIECES + 1)]
-        for mine, theirs in zip(self._all.columns(), other._all.columns(), strict=True):
-            for low, high in reversed(list(pairwise(cuts))):
-                middle = (low + high) // 2
-                halves = [(mine[self._size + a : self._size + b], theirs[a:b]) for a, b in ((low, middle), (middle, high))]
-                list(pool.map(lambda half: np.copyto(*half), halves))
-                del halves
-                theirs.resize(low, refcheck=False)
-        self._size = total
 
     def _resize(self, rows: int) -> None:
         for column in self._all.columns():

@@ -50,8 +50,10 @@ _WORDS = {
 class HeapWalk:
     """Walks the runs of one heap, window by window; rows go to `columns`, everything else to `walked`."""
 
-    def __init__(self, view: View, heap: Heap, generation: Generation, columns: BlockColumns, walked: Walked) -> None:
-        """One for some runs of a heap that follow each other."""
+    def __init__(
+        self, view: View, heap: Heap, generation: Generation, columns: BlockColumns, walked: Walked, in_all: int
+    ) -> None:
+        """One for some runs of a heap that follow each other. `in_all`: bytes of all runs of all heaps."""
         self._view, self._heap, self._generation = view, heap, generation
         self._columns, self._walked = columns, walked
         self._is_trusted = True
@@ -59,7 +61,7 @@ class HeapWalk:
         self._is_over = False
         self._next, self._previous = 0, 0
         self._batch = _SAMPLE
-        self._bytes, self._rows, self._bytes_of_rows = 0, 0, 0
+        self._in_all, self._bytes, self._rows, self._bytes_of_rows = in_all, 0, 0, 0
 
     def windows(self, wanted: Sequence[Span]) -> Iterator[tuple[Window, int]]:
         """(window, number of its first row), each after its rows were added."""
@@ -79,10 +81,10 @@ class HeapWalk:
 
     @property
     def _expected(self) -> int:
-        """Blocks there may be in all of these runs if those behind are like those seen, 0 before enough were seen."""
+        """Blocks there may be in all heaps if the others are like those seen, 0 before enough of these runs was seen."""
         if self._bytes_of_rows * _SHARE < self._bytes:
             return 0
-        return self._rows * self._bytes // max(self._bytes_of_rows, 1)
+        return self._rows * self._in_all // max(self._bytes_of_rows, 1)
 
     @property
     def _name(self) -> str:

@@ -8,9 +8,11 @@ a `WALK` (see `heaps`).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
 from threading import Event, Lock
 
 import numpy as np
@@ -31,21 +33,14 @@ from heapdump.heaps.walked import Job, Walked
 from heapdump.process.model import Process, View
 from heapdump.spans import Span
 
-_MAX_THREADS = 8
+_MAX_THREADS, _IN_HAND = 8, 2
+"""Threads at most; parts more than there are threads whose rows may wait to be put to the others."""
+
 _BYTES_A_BLOCK = 64
 """Rows are set aside for blocks of this size; smaller ones make the columns grow."""
 
 _AHEAD = 8 << 20
 """Bytes behind what is walked that are read ahead from the file."""
-
-
-@dataclass
-class _Share:
-    """The parts of one thread and what it makes of them."""
-
-    parts: list[Part]
-    columns: BlockColumns
-    tally: Tally = field(default_factory=Tally)
 
 
 class _Pace:
@@ -124,37 +119,40 @@ class _Walker:
         self, views: dict[ViewName, View], generations: dict[int, Generation], pace: _Pace, most_bytes: int
     ) -> None:
         """`most_bytes`: of memory in the dump, more than which no block can be read from."""
-        self._views, self._generations, self._pace, self._most_bytes = views, generations, pace, most_bytes
+        self._views, self._generations, self._pace, self._most_bytes, self._in_all = views, generations, pace, most_bytes, 0
 
     def walk(self, parts: list[Part], threads: int) -> tuple[BlockTable, Tally]:
         """(all rows by address, their tally)."""
+        self._in_all = min(sum(part.bytes for part in parts), self._most_bytes)
         if threads < 2:
-            share = _Share(parts, self._columns(parts))
-            self._walk_share(share)
-            return share.columns.since(0), share.tally
-        shares = list(self._shares(parts, threads))
+            columns, tally = self._walk_share(parts)
+            return columns.since(0), tally
+        columns, tally, is_sorted = self._columns(parts), Tally(), True
         with ThreadPoolExecutor(threads) as pool:
-            jobs = [pool.submit(self._walk_share, share) for share in shares]
+            waiting, others = deque[Future[tuple[BlockColumns, Tally]]](), iter(parts)
             try:
-                for job in jobs:
-                    job.result()
+                for part in islice(others, threads + _IN_HAND):
+                    waiting.append(pool.submit(self._walk_share, [part]))
+                while waiting:
+                    found, counted = waiting.popleft().result()
+                    waiting.extend(pool.submit(self._walk_share, [part]) for part in islice(others, 1))
+                    is_sorted = is_sorted and columns.ends_before(found)
+                    columns.extend(found.since(0))
+                    tally.merge(counted)
             except BaseException:  # Ctrl-C: the threads end at their next window
                 self._pace.is_stopped.set()
                 raise
-            first, *others = shares
-            for other in others:
-                is_sorted = first.columns.ends_before(other.columns)
-                first.columns.take_over(other.columns, pool)
-                first.tally.merge(other.tally)
-                if not is_sorted:  # heaps over each other: damage
-                    first.columns.sort()
-        return first.columns.since(0), first.tally
+        if not is_sorted:  # heaps over each other: damage
+            columns.sort()
+        return columns.since(0), tally
 
-    def _walk_share(self, share: _Share) -> None:
-        for part in share.parts:
-            self._walk_part(part, share.columns)
-        share.columns.sort()
-        share.tally.add(share.columns.since(0))
+    def _walk_share(self, parts: list[Part]) -> tuple[BlockColumns, Tally]:
+        """The rows of neighbouring parts, by address, and their tally."""
+        columns = self._columns(parts)
+        for part in parts:
+            self._walk_part(part, columns)
+        columns.sort()
+        return columns, Tally().add(columns.since(0))
 
     def _walk_part(self, part: Part, columns: BlockColumns) -> None:
         for heap, is_large, items in part.groups():
@@ -165,7 +163,7 @@ class _Walker:
                 add_large_blocks(view, heap, generation, blocks, columns, walked)
                 continue
             front = FrontEndWalk(view, heap, generation, part.fronts.setdefault(view.arch, FrontEnd()), columns, walked)
-            chain = HeapWalk(view, heap, generation, columns, walked)
+            chain = HeapWalk(view, heap, generation, columns, walked, self._in_all)
             for window, first in chain.windows([item.span for item in items]):
                 view.space.expect(Span(window.swept.end, window.swept.end + _AHEAD))
                 front.add(window, first)
@@ -173,12 +171,6 @@ class _Walker:
                 self._pace.advance(sum(s.stop - s.start for s in window.stretches) * generation.granule)
                 if self._pace.is_stopped.is_set():
                     return
-
-    def _shares(self, parts: list[Part], threads: int) -> Iterator[_Share]:
-        """Neighbouring parts for each thread; the first one's columns have room to take the others' rows over."""
-        for i in range(threads):
-            mine = parts[len(parts) * i // threads : len(parts) * (i + 1) // threads]
-            yield _Share(mine, self._columns(parts if i == 0 else mine))
 
     def _columns(self, parts: list[Part]) -> BlockColumns:
         """Columns with room for the blocks that these parts may have."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from heapdump import kernels
 from heapdump.blocks.records import Trust
-from heapdump.heaps import nt_windows, parts
+from heapdump.heaps import nt_windows, parts, walk
 from heapdump.heaps.walk import walk_heaps
 from heapdump.session import Snapshot
 from tests.builders import NtHeapBuilder
@@ -89,6 +89,16 @@ def test_threads_find_the_same_blocks(generation, threads, open_built, monkeypat
         monkeypatch.setattr(parts, "_PART_BYTES", 0x40000)
         assert columns(snapshot, threads) == whole
         assert len(whole[0]) > 500
+
+
+def test_rows_of_heaps_over_each_other_are_put_in_order(open_built, monkeypatch):
+    """Parts that come in any order stand for those of damaged heaps."""
+    built = heap_of_sizes(TEN, [100 + 13 * i for i in range(90)], segments=6).build()
+    with open_built(process_of(TEN, built)) as snapshot:
+        whole = columns(snapshot)
+        monkeypatch.setattr(parts, "_PART_BYTES", 0x40000)
+        monkeypatch.setattr(walk, "cut", lambda heaps: parts.cut(heaps)[::-1])
+        assert columns(snapshot, 2) == whole
 
 
 def test_ctrl_c_ends_every_thread(open_built, monkeypatch):
