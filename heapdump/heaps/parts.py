@@ -16,7 +16,7 @@ from heapdump.heaps.nt_windows import runs
 from heapdump.heaps.walked import Walked
 from heapdump.spans import Span
 
-_PART_BYTES = 32 << 20
+_PART_BYTES = 16 << 20
 _MAX_PARTS = 64
 
 

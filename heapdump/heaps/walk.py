@@ -33,7 +33,7 @@ from heapdump.heaps.walked import Job, Walked
 from heapdump.process.model import Process, View
 from heapdump.spans import Span
 
-_MAX_THREADS, _IN_HAND = 8, 2
+_MAX_THREADS, _IN_HAND = 8, 1
 """Threads at most; parts more than there are threads whose rows may wait to be put to the others."""
 
 _BYTES_A_BLOCK = 64
