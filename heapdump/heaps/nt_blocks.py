@@ -31,8 +31,8 @@ from heapdump.spans import Span
 _SAMPLE = 1 << 12
 """Headers that are looked at first, twice as many each time, until it is known whether the compiled loop pays."""
 
-_SHARE = 64
-"""One part in so many of the bytes, from whose blocks the number of all blocks is told."""
+_SHARE, _ENOUGH = 64, 1 << 20
+"""One part in so many of the bytes, or so many at most, from whose blocks the number of all blocks is told."""
 
 _FIRST_BATCH = 64
 """Headers that are looked at behind damage before it is known that the chain holds; twice as many each time."""
@@ -61,13 +61,12 @@ class HeapWalk:
         self._is_over = False
         self._next, self._previous = 0, 0
         self._batch = _SAMPLE
-        self._in_all, self._bytes, self._rows, self._bytes_of_rows = in_all, 0, 0, 0
+        self._in_all, self._rows, self._bytes_of_rows = in_all, 0, 0
 
     def windows(self, wanted: Sequence[Span]) -> Iterator[tuple[Window, int]]:
         """(window, number of its first row), each after its rows were added."""
         space = self._view.space
         there = [run for run in wanted if space.is_mostly_present(run) or self._absent(run)]
-        self._bytes = sum(run.size for run in there)
         for window in windows(space, self._generation, there):
             first = len(self._columns)
             k = 0
@@ -81,10 +80,10 @@ class HeapWalk:
 
     @property
     def _expected(self) -> int:
-        """Blocks there may be in all heaps if the others are like those seen, 0 before enough of these runs was seen."""
-        if self._bytes_of_rows * _SHARE < self._bytes:
+        """Blocks there may be in all heaps if the others are like those seen here, 0 before enough of them were seen."""
+        if self._bytes_of_rows < max(1, min(self._in_all // _SHARE, _ENOUGH)):
             return 0
-        return self._rows * self._in_all // max(self._bytes_of_rows, 1)
+        return self._rows * self._in_all // self._bytes_of_rows
 
     @property
     def _name(self) -> str:
