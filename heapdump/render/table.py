@@ -71,7 +71,8 @@ class _Pen:
                 lines = [text]
             else:
                 first = text.wrap(self._console, width)[0]
-                rest = text[len(first.plain) :].wrap(self._console, max(20, width - hang))
+                behind = plain[len(first.plain) :]  # a space where the first line is full to the last column
+                rest = text[len(plain) - len(behind.lstrip()) :].wrap(self._console, max(20, width - hang))
                 lines = [first, *(Text(" " * hang) + line for line in rest)]
             for line in lines:
                 line.rstrip()
