@@ -66,6 +66,8 @@ def classify(graph: PointerGraph, ignored: NDArray[np.int64] | None = None, *, a
     queue[: len(roots)], later[: len(perhaps)] = roots, perhaps
     edges = (graph.first, graph.edges.targets)
     _flood(graph, state, queue, len(roots), later, len(perhaps))
+    if ignored is not None:
+        state[ignored] = Reach.IGNORED  # roots of a wide graph were marked like what they hold
     lost = np.flatnonzero(state == 0)
     run(refer, len(lost), *edges, lost, state, int(Reach.INDIRECT))
     direct = lost[state[lost] == 0]

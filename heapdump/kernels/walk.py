@@ -63,7 +63,8 @@ def flood_in_order(
 ) -> tuple[int, int]:
     """As `flood`, for more than `most` nodes that wait: follows them in the order of their numbers, as their edges lie.
 
-    Goes over all nodes again and again, until it finds no more than `most` of them waiting.
+    Goes over all nodes again and again, until it finds no more than `most` of them waiting. Those of the queue get `mark`,
+    too, whatever they had.
 
     Returns:
         (tail, waiting): those of `queue[:tail]` were not followed.

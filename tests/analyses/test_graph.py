@@ -81,10 +81,12 @@ def test_wide_graphs_are_flooded_in_the_order_of_their_nodes(open_built, plan, i
             assert classify(graph).state.tolist() == state
 
 
+@pytest.mark.parametrize("least", [0, 1 << 16])
 @given(plan=plans(most=8, arches=("x64", "x86")))
-def test_what_ignored_blocks_hold_is_no_leak(open_built, plan):
+def test_what_ignored_blocks_hold_is_no_leak(open_built, plan, least):
     laid = lay(plan)
-    with open_built(laid.built) as snapshot:
+    with open_built(laid.built) as snapshot, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unreachable, "_LEAST_WIDE", least)
         graph = snapshot.graph
         before = classify(graph)
         lost = before.nodes(Reach.DIRECT, Reach.INDIRECT)
