@@ -50,7 +50,7 @@ class PointerGraph:
         """The number of nodes."""
         return len(self.rows)
 
-    @cached_property
+    @property
     def first(self) -> NDArray[np.int32] | NDArray[np.int64]:
         """Where in `edges.targets` each node's begin; (n + 1,)."""
         return self.edges.first
@@ -125,7 +125,7 @@ def build_graph(
     sweeper = Sweeper(process.space, nodes, unaligned=unaligned)
     of_heap = np.array([next(v.pointer_bytes for v in process.views if v.arch == heap.view) for heap in heaps], np.uint8)
     alike = len(of_heap) and of_heap.min() == of_heap.max()
-    widths = np.full(len(rows), of_heap[0], np.uint8) if alike else of_heap[table.heap[rows]]
+    widths = np.broadcast_to(of_heap[0], len(rows)) if alike else of_heap[table.heap[rows]]
     edges = _by_width(sweeper, start, size, widths)
     root_start = np.array([area.span.start for area in roots.areas], np.int64)
     root_size = np.array([area.span.size for area in roots.areas], np.int64)
@@ -153,14 +153,14 @@ def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: Integers, widths
     """The edges of sources that have pointers of `widths` bytes, in their order."""
     if len(widths) and widths.min() == widths.max():
         return sweeper.edges(Sources(start, size, int(widths[0])))
-    degree, owners, found = np.zeros(len(start), np.int32), [np.empty(0, np.int64)], [Edges(np.empty(0, np.int32), np.empty(0, np.int32), 0)]
+    degree, owners, found = np.zeros(len(start), np.int32), [np.empty(0, np.int64)], [Edges.of(np.empty(0, np.int32), np.empty(0, np.int32))]
     for width in np.unique(widths).tolist():
         mine = np.flatnonzero(widths == width)
         found.append(sweeper.edges(Sources(start[mine], size[mine], width)))
         degree[mine] = found[-1].degree
         owners.append(np.repeat(mine, found[-1].degree))
     order = np.argsort(np.concatenate(owners), kind="stable")
-    return Edges(degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found))
+    return Edges.of(degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found))
 
 
 def areas_of(graph: PointerGraph, node: int) -> list[Area]:
@@ -177,8 +177,8 @@ def columns_of(graph: PointerGraph) -> dict[str, NDArray[Any]]:
     """What of a graph is kept: everything but its roots, whose areas tell whether they are still the same."""
     held = np.array([graph.edges.held, graph.root_edges.held, graph.missing_bytes], np.int64)
     return {
-        **{name: getattr(graph, name) for name in _COLUMNS}, "degree": graph.edges.degree, "targets": graph.edges.targets,
-        "root_degree": graph.root_edges.degree, "root_targets": graph.root_edges.targets, "held": held, "areas": _area_bounds(graph.roots),
+        **{name: getattr(graph, name) for name in _COLUMNS}, "first": graph.edges.first, "targets": graph.edges.targets,
+        "root_first": graph.root_edges.first, "root_targets": graph.root_edges.targets, "held": held, "areas": _area_bounds(graph.roots),
     }  # fmt: skip
 
 
@@ -187,7 +187,7 @@ def from_columns(columns: dict[str, NDArray[Any]] | None, roots: Roots) -> Point
     if columns is None or not np.array_equal(columns["areas"], _area_bounds(roots)):
         return None
     held, root_held, missing = columns["held"].tolist()
-    edges, root_edges = Edges(columns["degree"], columns["targets"], held), Edges(columns["root_degree"], columns["root_targets"], root_held)
+    edges, root_edges = Edges(columns["first"], columns["targets"], held), Edges(columns["root_first"], columns["root_targets"], root_held)
     rows, start, size, widths = (columns[name] for name in _COLUMNS)
     return PointerGraph(rows, start, size, widths, edges, roots, root_edges, missing)
 

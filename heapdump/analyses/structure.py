@@ -91,7 +91,7 @@ def _times_held(graph: PointerGraph, sample: NDArray[np.int64], is_element: NDAr
         high = min(low + _BATCH, len(graph))
         targets = graph.edges.targets[graph.first[low] : graph.first[high]]
         targets = np.where(targets < 0, -1 - targets, targets)
-        sources = np.repeat(np.arange(low, high), graph.edges.degree[low:high])
+        sources = np.repeat(np.arange(low, high), np.diff(graph.first[low : high + 1]))
         found.append(targets[is_wanted[targets] & is_element[sources] & (targets != sources)].astype(np.int64))
     counts: NDArray[np.int64] = np.unique(np.concatenate(found), return_counts=True)[1] - 1
     return counts
@@ -101,7 +101,7 @@ def _table(graph: PointerGraph, others: NDArray[np.int64], is_element: NDArray[n
     """(the one of the other nodes that has most pointers, how many elements it points to)."""
     if not len(others):
         return None, 0
-    widest = int(others[np.argmax(graph.edges.degree[others])])
+    widest = int(others[np.argmax(graph.first[others + 1] - graph.first[others])])
     return widest, len(_targets(graph, widest, is_element))
 
 

@@ -28,29 +28,48 @@ _ROOM = 1 << 16
 _A_SHARE = 16 << 20
 """Bytes of memory in a part that one thread sweeps at once."""
 
+_MANY = 1 << 19
+"""Pointers in such a part, more than which are not expected in the others, too."""
+
+_PIECE = 1 << 20
 _WORDS_A_BLOCK = 8
 """So many words are about as much work as the walk of one block."""
 
 
 @dataclass(frozen=True)
 class Edges:
-    """Pointers by source, `degree` (n,) int32 of each; `targets` int32: block, or -1 - block where not to its start.
+    """Pointers by source: those of source i are `targets[first[i]:first[i + 1]]`, int32: block, or -1 - block where not to its start.
 
-    `held`: so many bytes of the sources are in the dump.
+    `first` (n + 1,) int32, or int64 where that does not do. `held`: so many bytes of the sources are in the dump.
     """
 
-    degree: NDArray[np.int32]
+    first: NDArray[np.int32] | NDArray[np.int64]
     targets: NDArray[np.int32]
     held: int
 
+    @classmethod
+    def of(cls, degree: NDArray[np.integer], targets: NDArray[np.int32], held: int = 0) -> Edges:
+        """`degree`: so many pointers of each source."""
+        return cls(_starts(np.concatenate([np.zeros(1, np.int32), degree.astype(np.int32)]), len(targets)), targets, held)
+
     @property
-    def first(self) -> NDArray[np.int32] | NDArray[np.int64]:
-        """Where in `targets` each source's begin; (n + 1,) int32, or int64 where that does not do."""
-        if len(self.targets) >= 1 << 31:
-            return np.concatenate([[0], np.cumsum(self.degree, dtype=np.int64)])
-        out = np.zeros(len(self.degree) + 1, np.int32)
-        np.cumsum(self.degree, out=out[1:])
-        return out
+    def degree(self) -> NDArray[np.int32] | NDArray[np.int64]:
+        """So many pointers of each source, (n,); made anew each time."""
+        return np.diff(self.first)
+
+    @property
+    def widest(self) -> int:
+        """The most pointers of one source; 0 without sources."""
+        parts = range(0, len(self.first) - 1, _PIECE)
+        return max((int(np.diff(self.first[low : low + _PIECE + 1]).max()) for low in parts), default=0)
+
+
+def _starts(degree: NDArray[np.int32], many: int) -> NDArray[np.int32] | NDArray[np.int64]:
+    """Sums of `degree`, which becomes them where they fit: its memory was touched before."""
+    if many >= 1 << 31:
+        return np.cumsum(degree, dtype=np.int64)
+    np.cumsum(degree, out=degree)
+    return degree
 
 
 @dataclass(frozen=True)
@@ -75,7 +94,7 @@ class Sweeper:
     def edges(self, sources: Sources) -> Edges:
         """Every pointer in the sources."""
         if not len(sources.start) or not len(self._blocks.start):
-            return Edges(np.zeros(len(sources.start), np.int32), np.empty(0, np.int32), int(sources.size.sum(dtype=np.int64)))
+            return Edges(np.zeros(len(sources.start) + 1, np.int32), np.empty(0, np.int32), int(sources.size.sum(dtype=np.int64)))
         found = [self._pass(sources, *one) for one in self._passes(sources.width)]
         if len(found) == 1:
             return found[0]
@@ -83,7 +102,7 @@ class Sweeper:
         owner = np.concatenate([np.repeat(number, edges.degree) for edges in found])
         order = np.argsort(owner, kind="stable")
         degree: NDArray[np.int32] = np.stack([edges.degree for edges in found]).sum(axis=0, dtype=np.int32)
-        return Edges(degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found))
+        return Edges.of(degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found))
 
     def _passes(self, width: int) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
         """(remainder of addresses, of file offsets, ranges): words of a pass lie at multiples of `width` behind those."""
@@ -96,19 +115,21 @@ class Sweeper:
         words = self._space.file_words(place, sources.width)
         delta = self._space.file_offsets - self._start - place
         columns = (self._start[ranges], self._end[ranges], delta[ranges])
-        degree = np.zeros(len(sources.start), np.int32)
+        degree = np.zeros(len(sources.start) + 1, np.int32)
         total = int(sources.size.sum(dtype=np.int64))
         cuts = np.unique(np.linspace(0, len(sources.start), min(total // _A_SHARE, len(sources.start)) + 2).astype(np.int64)).tolist()
         work = total // sources.width // _WORDS_A_BLOCK
-        jobs = [(sources, work, phase, words, columns, degree, low, high) for low, high in pairwise(cuts)]
-        if len(jobs) < 2 or self._threads < 2:
-            parts = [self._part(*job) for job in jobs]
+        jobs = [(sources, work, phase, words, columns, degree[1:], low, high) for low, high in pairwise(cuts)]
+        first, *others = jobs
+        found = _Joined(*self._part(*first), len(jobs))  # compiles
+        if not others or self._threads < 2:
+            for job in others:
+                found.add(*self._part(*job))
         else:
-            parts = [self._part(*jobs[0])]  # compiles
             with ThreadPoolExecutor(self._threads) as pool:
-                parts += pool.map(lambda job: self._part(*job), jobs[1:])
-        held = sum(count for _, count in parts) if phase == 0 else 0
-        return Edges(degree, np.concatenate([targets for targets, _ in parts]), held)
+                for part in pool.map(lambda job: self._part(*job), others):
+                    found.add(*part)
+        return Edges(_starts(degree, found.many), found.targets, found.held if phase == 0 else 0)
 
     def _part(
         self, sources: Sources, work: int, phase: int, words: NDArray[np.int64], columns: tuple[NDArray[np.int64], ...],
@@ -134,3 +155,23 @@ class Sweeper:
         self._space.forget(Span(begin, end))
         return (np.concatenate(out) if len(out) > 1 else out[0]), held
 
+
+class _Joined:
+    """The targets of parts, put behind each other as they come: memory is set aside for about as many in each part."""
+
+    def __init__(self, first: NDArray[np.int32], held: int, parts: int) -> None:
+        self._all = np.empty(min(len(first), _MANY) * parts + _ROOM if parts > 1 else 0, np.int32)
+        self.many, self.held = 0, 0
+        self.add(first, held)
+
+    def add(self, part: NDArray[np.int32], held: int) -> None:
+        """The targets of the next part, and the bytes it holds."""
+        if self.many + len(part) > len(self._all):
+            self._all.resize(max(self.many + len(part), len(self._all) * 5 // 4), refcheck=False)
+        self._all[self.many : self.many + len(part)] = part
+        self.many, self.held = self.many + len(part), self.held + held
+
+    @property
+    def targets(self) -> NDArray[np.int32]:
+        """All of them."""
+        return self._all[: self.many]

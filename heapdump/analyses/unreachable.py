@@ -85,7 +85,7 @@ def _flood(
     if not len(graph):
         return
     edges, count, most = (graph.first, graph.edges.targets), len(graph), max(len(graph) // _WIDE, _LEAST_WIDE)
-    batch = np.empty(max(_BATCH, int(graph.edges.degree.max())), np.int32)
+    batch = np.empty(max(_BATCH, graph.edges.widest), np.int32)
     for mark in (int(Reach.REACHABLE), int(Reach.POSSIBLE)):
         if mark == Reach.POSSIBLE:
             held = later[:waiting][state[later[:waiting]] == Reach.POSSIBLE]
@@ -128,7 +128,7 @@ def _members(graph: PointerGraph, inside: NDArray[np.int64], heads_of: NDArray[n
     """Everything that reaches a head: as nothing else holds a circle, its own members."""
     number = np.full(len(graph), -1, np.int64)
     number[inside] = np.arange(len(inside))
-    degree = graph.edges.degree[inside].astype(np.int64)
+    degree = (graph.first[inside + 1] - graph.first[inside]).astype(np.int64)
     source = np.repeat(np.arange(len(inside)), degree)
     place = np.repeat(graph.first[inside] - (np.cumsum(degree) - degree), degree) + np.arange(int(degree.sum()))
     target = graph.edges.targets[place].astype(np.int64)

@@ -39,10 +39,10 @@ def take(entry: Any, units: Any, spare: Any, lead: Any, tags: Any, mask: int, wa
     return count
 
 
-def thin(rows: Any, heap: Any, most: int, counts: Any, seen: Any, out: Any) -> int:
+def thin(rows: Any, heap: Any, most: int, counts: Any, due: Any, out: Any) -> int:
     """Writes to `out` every so manieth place of `rows` of each heap, about `most` of them, or all where there are not more.
 
-    `counts`, `seen`: zeros, one for each heap; `counts` becomes how many rows each has.
+    `counts`, `due`: zeros, one for each heap; `counts` becomes how many rows each has.
 
     Returns:
         How many places there are in `out`.
@@ -52,10 +52,11 @@ def thin(rows: Any, heap: Any, most: int, counts: Any, seen: Any, out: Any) -> i
         counts[heap[rows[i]]] += 1
     for i in range(len(rows)):
         owner = heap[rows[i]]
-        if seen[owner] % max(1, counts[owner] // most) == 0:
+        if due[owner] == 0:
             out[many] = i
             many += 1
-        seen[owner] += 1
+            due[owner] = max(1, counts[owner] // most)
+        due[owner] -= 1
     return many
 
 

@@ -14,7 +14,7 @@ from heapdump.analyses.pointer_map import pointer_map
 from heapdump.analyses.sweep import Sources, Sweeper
 from heapdump.analyses.unreachable import Reach, classify
 from heapdump.blocks.table import BUSY, BlockTable
-from heapdump.kernels.pointers import mark
+from heapdump.kernels.pointers import mark, thin
 from tests.analyses.graphs import Laid, Plan, expected, lay, plans
 
 pytestmark = pytest.mark.property
@@ -168,6 +168,18 @@ def test_pointers_are_found_however_little_room_there_is(monkeypatch):
     assert edges.degree.tolist() == [int((found >= 0).sum()) for found, _ in truth]
     flat = [int(b) if int(v) == int(blocks.start[b]) else -1 - int(b) for found, values in truth for b, v in zip(found, values, strict=True) if b >= 0]
     assert edges.targets.tolist() == flat
+
+
+@given(owners=st.lists(st.integers(0, 2), max_size=80), most=st.integers(1, 9))
+def test_some_rows_of_each_heap_are_taken_at_equal_distances(owners, most):
+    heap, rows = np.array([*owners, 0], np.uint16), np.arange(len(owners), dtype=np.int32)
+    counts, out = np.zeros(3, np.int64), np.empty(len(rows), np.int64)
+    places = out[: thin(rows, heap, most, counts, np.zeros(3, np.int64), out)].tolist()
+    assert counts.tolist() == [owners.count(i) for i in range(3)]
+    for i in range(3):
+        mine = [place for place, owner in enumerate(owners) if owner == i]
+        assert [place for place in places if owners[place] == i] == mine[:: max(1, len(mine) // most)]
+    assert places == sorted(places)
 
 
 def test_words_of_any_value_are_no_pointers_or_those_they_are():

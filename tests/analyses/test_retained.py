@@ -37,8 +37,8 @@ def graph_of(count, edges, roots, sizes):
     area = Roots((Area(Span(0x1000, 0x2000), "module", 8),), (), ())
     start = 0x10000 + 64 * np.arange(count)
     graph = PointerGraph(
-        np.arange(count, dtype=np.int32), start, sizes, np.full(count, 8, np.uint8), Edges(degree, coded([(b, i) for _, b, i in edges]), 0), area,
-        Edges(np.array([len(roots)], np.int32), coded(roots), 0), 0,
+        np.arange(count, dtype=np.int32), start, sizes, np.full(count, 8, np.uint8), Edges.of(degree, coded([(b, i) for _, b, i in edges]), 0), area,
+        Edges.of(np.array([len(roots)], np.int32), coded(roots), 0), 0,
     )  # fmt: skip
     return graph, {i: {b for a, b, _ in edges if a == i} for i in range(count)}, {t for t, _ in roots}
 

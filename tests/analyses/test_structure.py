@@ -22,10 +22,10 @@ def shape(graph: Graph) -> str:
     ordered = sorted(edges)
     degree = np.bincount([source for source, _ in ordered], minlength=count).astype(np.int32)
     targets = np.array([target for _, target in ordered], np.int32)
-    none = Edges(np.empty(0, np.int32), np.empty(0, np.int32), 0)
+    none = Edges.of(np.empty(0, np.int32), np.empty(0, np.int32), 0)
     start = 0x10000 + 64 * np.arange(count)
     made = PointerGraph(
-        np.arange(count, dtype=np.int32), start, np.array(sizes), np.full(count, 8, np.uint8), Edges(degree, targets, 0), Roots((), (), ()), none, 0
+        np.arange(count, dtype=np.int32), start, np.array(sizes), np.full(count, 8, np.uint8), Edges.of(degree, targets, 0), Roots((), (), ()), none, 0
     )
     return structure_of(made, np.arange(count)).shape
 

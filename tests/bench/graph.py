@@ -98,8 +98,8 @@ def _dominators(nodes: int) -> None:
     roots = Roots((Area(Span(0x1000, 0x2000), "module", 8),), (), ())
     start = 0x10000 + 64 * np.arange(nodes)
     graph = PointerGraph(
-        np.arange(nodes), start, np.full(nodes, 48), np.full(nodes, 8, np.uint8), Edges(degree, targets, 0), roots,
-        Edges(np.array([1], np.int32), np.zeros(1, np.int32), 0), 0,
+        np.arange(nodes), start, np.full(nodes, 48), np.full(nodes, 8, np.uint8), Edges.of(degree, targets, 0), roots,
+        Edges.of(np.array([1], np.int32), np.zeros(1, np.int32), 0), 0,
     )  # fmt: skip
     seconds = []
     for _ in range(2):  # the first one compiles
