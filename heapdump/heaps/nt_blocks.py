@@ -31,7 +31,7 @@ from heapdump.spans import Span
 _SAMPLE = 1 << 12
 """Headers that are looked at first, twice as many each time, until it is known whether the compiled loop pays."""
 
-_SHARE, _ENOUGH = 64, 1 << 20
+_SHARE, _ENOUGH = 16, 2 << 20
 """One part in so many of the bytes, or so many at most, from whose blocks the number of all blocks is told."""
 
 _FIRST_BATCH = 64

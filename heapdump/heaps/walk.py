@@ -1,8 +1,8 @@
 """Walks every heap block by block and makes the one table of all blocks.
 
 NT heaps are walked together, in the order of addresses, so that the table comes out sorted, and by several threads where
-it is long: each walks and counts neighbouring parts. Then come the heaps of other kinds, one by one: their modules bring
-a `WALK` (see `heaps`).
+it is long: each walks and counts the next part, and the parts are joined in their order. Then come the heaps of other
+kinds, one by one: their modules bring a `WALK` (see `heaps`).
 """
 
 from __future__ import annotations

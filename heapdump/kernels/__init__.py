@@ -15,11 +15,11 @@ from functools import cache
 from typing import Any
 
 WORTH_COMPILING = 200_000
-"""Blocks from which on the compiled loops are used."""
+"""Blocks, seen or expected, from which on the compiled loops are used."""
 
 
 def compiled_if_worth(function: Callable[..., Any], blocks: int) -> Callable[..., Any] | None:
-    """The compiled function once so many blocks were seen that it pays, or once another one has been compiled.
+    """The compiled function once so many blocks were seen or are expected that it pays, or once another one has been compiled.
 
     None while it does not, and where numba is not installed.
     """

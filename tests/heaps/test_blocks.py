@@ -245,6 +245,15 @@ def test_how_many_blocks_there_will_be_is_told_from_the_first_ones(tmp_path: Pat
     assert 0.9 * total < expected[1] < 1.1 * total
 
 
+def test_a_few_small_blocks_do_not_stand_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected: list[int] = []
+    monkeypatch.setattr(nt_blocks, "_SAMPLE", 20)
+    monkeypatch.setattr(nt_chain, "compiled_if_worth", lambda _, blocks: expected.append(blocks))
+    with opened(build("x64", 19041, [("busy", 16)] * 120 + [("busy", 6000)] * 100), tmp_path) as snapshot:
+        total = len(snapshot.walk.table)
+    assert max(expected) < 10 * total
+
+
 def test_reasons_of_a_stopped_chain_are_distinct() -> None:
     reasons = [chain.END, chain.RUN_END, chain.CHECKSUM, chain.PREVIOUS, chain.SIZE, chain.FULL]
     assert sorted(set(reasons)) == reasons
