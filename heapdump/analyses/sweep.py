@@ -32,6 +32,8 @@ _MANY = 1 << 19
 """Pointers in such a part, more than which are not expected in the others, too."""
 
 _PIECE = 1 << 20
+"""Sources whose numbers of pointers are held at once."""
+
 _WORDS_A_BLOCK = 8
 """So many words are about as much work as the walk of one block."""
 
