@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapdump.session import VERSION, Snapshot, open_dump
+from heapdump.snapshot import VERSION, Snapshot, open_dump
 
 __all__ = ["Snapshot", "__version__", "open_dump"]
 __version__ = VERSION

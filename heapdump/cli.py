@@ -21,8 +21,8 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Command names: file names with `-` for `_`."""
-        names = (module.name for module in pkgutil.iter_modules(commands.__path__))
-        return sorted(name.replace("_", "-") for name in names if not name.startswith("_"))
+        names = (module.name for module in pkgutil.iter_modules(commands.__path__) if not module.ispkg)
+        return sorted(name.replace("_", "-") for name in names)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, or None."""

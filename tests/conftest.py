@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import heapdump
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, ProcessBuilder
 
 RECORDED = Path(__file__).resolve().parents[2] / "shared" / "dumps"
@@ -34,6 +34,7 @@ def _index_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """No test reads or writes the user's own index; commands run in other processes have it from the environment."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEAPDUMP_CACHE", str(tmp_path_factory.mktemp("index")))
+        patch.delenv("COLUMNS", raising=False)  # a wide terminal, or a runner of tests in parallel, sets it
         yield
 
 

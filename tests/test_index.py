@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import heapdump
-from heapdump import index
+from heapdump.cache import store
 from heapdump.heaps import walk
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import NtHeapBuilder, ProcessBuilder
 
@@ -133,7 +133,7 @@ def test_a_foreign_manifest_is_ignored(dump, folder, walks):
     truth = asked(dump)
     file = only(folder) / "manifest.json"
     text = json.dumps({"rows": 3, "counts": {"0": {"kinds": 7}}})
-    file.write_text(f"{index._digest(text)}\n{text}")
+    file.write_text(f"{store._digest(text)}\n{text}")
     assert asked(dump) == truth
     assert len(walks) == 2
 
@@ -148,7 +148,7 @@ def test_a_changed_dump_has_an_index_of_its_own(dump, folder, walks):
 
 def test_other_code_does_not_use_it(dump, folder, walks, monkeypatch):
     asked(dump)
-    monkeypatch.setattr(index, "_code", lambda: "changed")
+    monkeypatch.setattr(store, "_code", lambda: "changed")
     asked(dump)
     assert len(walks) == 2
 
@@ -160,7 +160,7 @@ def test_a_moved_dump_keeps_its_index(dump, folder, walks):
 
 
 def test_old_indexes_go_when_there_are_too_many(dump, folder, walks, monkeypatch):
-    monkeypatch.setattr(index, "_MOST_DUMPS", 4)
+    monkeypatch.setattr(store, "_MOST_DUMPS", 4)
     state = dump.stat()
     for i in range(6):
         os.utime(dump, ns=(state.st_atime_ns, state.st_mtime_ns + i * 1_000_000))
@@ -171,8 +171,8 @@ def test_old_indexes_go_when_there_are_too_many(dump, folder, walks, monkeypatch
 
 
 def test_old_indexes_go_when_they_are_too_large(dump, folder, monkeypatch):
-    monkeypatch.setattr(index, "_SMALL_BYTES", 0)
-    monkeypatch.setattr(index, "_MOST_BYTES", 3000)
+    monkeypatch.setattr(store, "_SMALL_BYTES", 0)
+    monkeypatch.setattr(store, "_MOST_BYTES", 3000)
     state = dump.stat()
     for i in range(6):
         os.utime(dump, ns=(state.st_atime_ns, state.st_mtime_ns + i * 1_000_000))
@@ -190,7 +190,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_harmless(dump, tmp_path, wa
 
 
 def test_an_index_that_would_fill_the_disk_is_not_written(dump, folder, monkeypatch):
-    monkeypatch.setattr(index, "_MOST_BYTES", 10)
+    monkeypatch.setattr(store, "_MOST_BYTES", 10)
     with heapdump.open_dump(dump) as snapshot:
         assert snapshot.walk.counts
         assert any("it needs" in remark for remark in snapshot.remarks)
@@ -200,17 +200,17 @@ def test_an_index_that_would_fill_the_disk_is_not_written(dump, folder, monkeypa
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 3_000_001])
 def test_the_checksum_sees_each_byte_and_each_place(size):
     data = np.random.default_rng(1).integers(0, 256, size, np.uint8)
-    whole = index._checksum(data)
+    whole = store._checksum(data)
     for at in {0, size // 3, size - 1} - {-1}:
         if size:
             changed = data.copy()
             changed[at] ^= 1
-            assert index._checksum(changed) != whole
-    assert index._checksum(np.append(data, np.uint8(0))) != whole
+            assert store._checksum(changed) != whole
+    assert store._checksum(np.append(data, np.uint8(0))) != whole
 
 
 def test_only_indexes_are_ever_deleted(dump, folder, monkeypatch):
-    monkeypatch.setattr(index, "_MOST_DUMPS", 2)
+    monkeypatch.setattr(store, "_MOST_DUMPS", 2)
     for name in ("project", "a" * 31, "notes"):
         (folder / name).mkdir(parents=True)
         (folder / name / "manifest.json").write_text("{}")
@@ -247,7 +247,7 @@ def test_a_dump_that_is_deleted_while_it_is_open_is_answered(dump, folder):
 @pytest.mark.parametrize("body", ["[]", "7", '{"rows": -1}', '{"rows": 3, "checksums": {}, "counts": [], "findings": [], "gaps": []}'])
 def test_a_forged_manifest_is_ignored(dump, folder, walks, body):
     truth = asked(dump)
-    (only(folder) / "manifest.json").write_text(f"{index._digest(body)}\n{body}")
+    (only(folder) / "manifest.json").write_text(f"{store._digest(body)}\n{body}")
     assert asked(dump) == truth
     assert len(walks) == 2
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import heapdump
-from heapdump import index
+from heapdump.cache import store
 from tests.analyses.graphs import Plan, lay
 
 
@@ -43,8 +43,8 @@ def test_the_pointer_graph_is_swept_once(linked, folder, monkeypatch):
     def never(*arguments, **options):
         raise AssertionError("swept again")
 
-    for name in ("graph.build_graph", "unreachable.classify", "retained.retained_of"):
-        monkeypatch.setattr(f"heapdump.analyses.{name}", never)
+    for name in ("pointer_graph.build_graph", "unreachable.classify", "retained.retained_of"):
+        monkeypatch.setattr(f"heapdump.analyses.graph.{name}", never)
     assert answers(linked) == before
 
 
@@ -68,6 +68,6 @@ def test_no_graph_is_kept_without_an_index_or_where_there_is_no_room(linked, fol
     assert not folder.exists()
     with heapdump.open_dump(linked) as snapshot:
         assert len(snapshot.walk.table) > 6
-        monkeypatch.setattr(index, "_MOST_BYTES", 10)
+        monkeypatch.setattr(store, "_MOST_BYTES", 10)
         assert len(snapshot.graph) == 6
         assert any("the graph was not kept" in remark for remark in snapshot.remarks) and not list(folder.glob("*/graph.json"))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from heapdump.analyses.crash import Crash
-from heapdump.analyses.holding import Holding
-from heapdump.analyses.summary import Summary
-from heapdump.analyses.usage import UNKNOWN
-from heapdump.blocks.records import Heap, HeapKind
+from heapdump.analyses.damage.crash import Crash
+from heapdump.analyses.graph.overview import Holding
+from heapdump.analyses.memory.summary import Summary
+from heapdump.analyses.memory.usage import UNKNOWN
+from heapdump.blocks.heap import Heap, HeapKind
 from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process
-from heapdump.words import plural, short_size
+from heapdump.wording import plural, short_size
 
 MOST = 5
 _BIG_SHARE = 0.25

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from heapdump.process.model import Process
-from heapdump.process.stacks import StackFrame, thread_frames
-from heapdump.process.symbols import Namer
+from heapdump.process.stacks.frames import StackFrame, thread_frames
+from heapdump.process.symbols.namer import Namer
 
 
 def all_frames(process: Process, namer: Namer) -> dict[int, list[StackFrame]]:

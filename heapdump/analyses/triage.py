@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from heapdump.analyses.capabilities import Question
-from heapdump.analyses.check import Problem
+from heapdump.analyses.allocated.leaks import Leaks
+from heapdump.analyses.allocated.top_groups import suspects
+from heapdump.analyses.damage.check import Problem
+from heapdump.analyses.damage.reports import REPORTED
+from heapdump.analyses.graph.overview import Holding
 from heapdump.analyses.headlines import Headline
-from heapdump.analyses.holding import Holding
-from heapdump.analyses.leaks import Leaks
-from heapdump.analyses.reports import REPORTED
-from heapdump.analyses.summary import Summary
-from heapdump.analyses.suspects import suspects
-from heapdump.blocks.records import Heap
+from heapdump.analyses.memory.capabilities import Question
+from heapdump.analyses.memory.summary import Summary
+from heapdump.blocks.heap import Heap
 from heapdump.process.model import Process
-from heapdump.words import plural, short_size
+from heapdump.wording import plural, short_size
 
 Weight = Literal["bad", "good", "plain"]
 _MOST_DAMAGE, _MOST_MEMORY, _MOST_SUSPECTS = 3, 5, 3

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._blocks import (
+from heapdump.commands.common.block_rows import (
     Recorder,
     columns,
     crt_blocks,
@@ -13,17 +13,17 @@ from heapdump.commands._blocks import (
     stack_number,
     walk_gaps,
 )
-from heapdump.commands._crash import stack_lines
-from heapdump.commands._page import page_detail, page_lines, page_record
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.crash import stack_lines
+from heapdump.commands.common.page_block import page_detail, page_lines, page_record
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Lines, Record, Table
 
 if TYPE_CHECKING:
-    from heapdump.analyses.blocks import Located
-    from heapdump.analyses.content import Content
+    from heapdump.analyses.blocks.select import Located
+    from heapdump.analyses.types.content import Content
     from heapdump.blocks.table import Block
-    from heapdump.session import Snapshot
+    from heapdump.snapshot import Snapshot
 
 _DOUBTS = {
     "derived": "it lies behind damage, or its header is damaged: what is said of it follows from what is whole",
@@ -43,7 +43,7 @@ def command(request: Request, address: int) -> int:
     heapdump block crash.dmp 0x43500060
     heapdump -d crash.dmp block 00000000`43500060
     """
-    from heapdump.analyses.blocks import locate
+    from heapdump.analyses.blocks.select import locate
 
     request.refuse_sorting("block")
     with request.open() as snapshot:
@@ -59,7 +59,7 @@ def command(request: Request, address: int) -> int:
 
 
 def _content(snapshot: Snapshot, found: Located) -> Content | None:
-    from heapdump.analyses.content import content_of
+    from heapdump.analyses.types.content import content_of
 
     if found.block is None:
         return None
@@ -77,7 +77,7 @@ def _content_record(content: Content) -> Record:
 
 
 def _record(request: Request, snapshot: Snapshot, found: Located, address: int) -> Record:
-    from heapdump.analyses.page_heap import is_free_stack
+    from heapdump.analyses.blocks.page_heap import is_free_stack
 
     recorder, block = Recorder(snapshot), found.block
     names = ("address", "entry", "heap", "segment", "kind", "state", "size", "entry_size", "flags", "stack", "trust")
@@ -103,7 +103,7 @@ def _crt_lines(snapshot: Snapshot, block: Block) -> list[list[tuple[str, str]]]:
     """What the CRT's debug heap says, in its own words."""
     import numpy as np
 
-    from heapdump.analyses.crt import data_line
+    from heapdump.analyses.allocated.crt import data_line
 
     found = crt_blocks(snapshot, np.array([block.row], np.int64)).get(block.row)
     if found is None:
@@ -113,9 +113,9 @@ def _crt_lines(snapshot: Snapshot, block: Block) -> list[list[tuple[str, str]]]:
 
 
 def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -> list[Table[Any] | Lines]:
-    from heapdump.analyses.content import hex_lines
-    from heapdump.analyses.page_heap import is_free_stack
-    from heapdump.analyses.regions import select
+    from heapdump.analyses.blocks.page_heap import is_free_stack
+    from heapdump.analyses.memory.regions import select
+    from heapdump.analyses.types.content import hex_lines
 
     heaps, block = snapshot.heaps, found.block
     region = next(iter(select(snapshot.usage, address=address)), None)

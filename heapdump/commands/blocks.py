@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
-from heapdump.commands._blocks import Recorder, columns, walk_gaps
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.block_rows import Recorder, columns, walk_gaps
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from heapdump.analyses.blocks import Filter, SizeGroup
-    from heapdump.session import Snapshot
+    from heapdump.analyses.blocks.select import Filter, SizeGroup
+    from heapdump.snapshot import Snapshot
 
 KINDS = ["backend", "lfh", "virtual", "lookaside", "vs", "large", "pages", "page", "light"]
 GROUPS: tuple[Column[SizeGroup], ...] = (
@@ -53,8 +53,8 @@ def command(
     heapdump blocks crash.dmp --containing 'connection string'
     heapdump blocks crash.dmp --state all --format csv -o blocks.csv
     """
-    from heapdump.analyses import search
-    from heapdump.analyses.blocks import Filter, select
+    from heapdump.analyses.blocks import search
+    from heapdump.analyses.blocks.select import Filter, select
 
     wanted = Filter(
         heap=text.parse_address(heap) if heap else None,
@@ -110,7 +110,7 @@ def _ordered(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> N
 
 
 def _groups(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> Answer:
-    from heapdump.analyses.blocks import by_size
+    from heapdump.analyses.blocks.select import by_size
 
     def record(group: SizeGroup) -> Record:
         """The JSON record of a group."""

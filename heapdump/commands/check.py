@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.commands._blocks import walk_gaps
-from heapdump.commands._problems import RULES, ProblemRecorder
-from heapdump.commands._shared import EXIT_FINDINGS, Request, dump_command
+from heapdump.commands.common.block_rows import walk_gaps
+from heapdump.commands.common.damage_report import RULES, ProblemRecorder
+from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from heapdump.analyses.check import Problem
-    from heapdump.session import Snapshot
+    from heapdump.analyses.damage.check import Problem
+    from heapdump.snapshot import Snapshot
 
 _REPORTS = 5
 VIEW: tuple[Column[Problem], ...] = (
@@ -66,7 +66,7 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
 
 
 def _selected(snapshot: Snapshot, heap: int | None, address: int | None, kind: str | None) -> list[Problem]:
-    from heapdump.analyses.blocks import heap_index
+    from heapdump.analyses.blocks.select import heap_index
 
     if heap is not None:
         heap_index(snapshot.heaps, heap)
@@ -123,7 +123,7 @@ def _examined(snapshot: Snapshot) -> str:
 
 def _write_sarif(snapshot: Snapshot, path: Path, records: list[Record]) -> None:
     from heapdump import __version__
-    from heapdump.commands._files import replaced
+    from heapdump.commands.common.files import replaced
     from heapdump.render.sarif import sarif_document
 
     with replaced(path, snapshot.dump.path) as stream:

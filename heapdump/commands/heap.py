@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._blocks import walk_gaps
-from heapdump.commands._crash import verdict_line
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.block_rows import walk_gaps
+from heapdump.commands.common.crash import verdict_line
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.heaps import heap_record
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -15,11 +15,18 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from heapdump.analyses.heap_detail import Bucket, ContextDetail, FreeClass, HeapDetail, SegmentDetail, SizeClass
+    from heapdump.analyses.memory.heap_detail import (
+        Bucket,
+        ContextDetail,
+        FreeClass,
+        HeapDetail,
+        SegmentDetail,
+        SizeClass,
+    )
     from heapdump.blocks.findings import Finding
-    from heapdump.blocks.records import Heap
+    from heapdump.blocks.heap import Heap
     from heapdump.blocks.walk import Check
-    from heapdump.session import Snapshot
+    from heapdump.snapshot import Snapshot
     from heapdump.spans import Span
 
 _BAR = 24
@@ -89,8 +96,8 @@ def command(request: Request, address: int) -> int:
     \b
     heapdump heap crash.dmp 0x29fb0000
     """
-    from heapdump.analyses.blocks import heap_index
-    from heapdump.analyses.heap_detail import heap_detail
+    from heapdump.analyses.blocks.select import heap_index
+    from heapdump.analyses.memory.heap_detail import heap_detail
 
     request.refuse_sorting("heap")
     with request.open() as snapshot:

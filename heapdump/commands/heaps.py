@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._shared import Request, dump_command, heap_gaps
+from heapdump.commands.common.request import Request, dump_command, heap_gaps
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from heapdump.blocks.records import Heap
+    from heapdump.blocks.heap import Heap
     from heapdump.blocks.walk import HeapCount, KindCount, Walk
 
 
 def heap_record(heap: Heap, count: HeapCount | None) -> Record:
     """The JSON record of a heap; `count` is what its walk counted, None where its kind is not walked."""
-    from heapdump.analyses import fragmentation
+    from heapdump.analyses.memory import fragmentation
 
     return {
         "address": hex(heap.address),
@@ -139,13 +139,13 @@ FRAGMENTATION: tuple[Column[Heap], ...] = (
 
 
 def _external(heap: Heap) -> float | None:
-    from heapdump.analyses import fragmentation
+    from heapdump.analyses.memory import fragmentation
 
     return fragmentation.external(heap)
 
 
 def _virtual(heap: Heap) -> float | None:
-    from heapdump.analyses import fragmentation
+    from heapdump.analyses.memory import fragmentation
 
     return fragmentation.virtual(heap)
 
@@ -181,7 +181,7 @@ def command(request: Request) -> int:
 
 
 def _parts(request: Request, rows: Sequence[Heap], walk: Walk) -> list[Table[Any] | Lines]:
-    from heapdump.analyses.kinds import by_kind
+    from heapdump.analyses.blocks.kind_counts import by_kind
 
     shown, hidden = request.shown(rows)
     parts: list[Table[Any] | Lines] = [Table(view(walk), shown, hidden=hidden, empty="no heap is known in this dump")]

@@ -5,16 +5,16 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from heapdump.analyses.capabilities import Question
+    from heapdump.analyses.memory.capabilities import Question
     from heapdump.dump.directory import Stream
-    from heapdump.session import Snapshot
+    from heapdump.snapshot import Snapshot
 
 STREAMS: tuple[Column[Stream], ...] = (
     Column("Stream", lambda s: str(s.number) if s.number < 0x8000 else f"{s.number:#x}", "stream number in the directory", right=True),
@@ -34,7 +34,7 @@ def command(request: Request) -> int:
     \b
     heapdump info crash.dmp
     """
-    from heapdump.analyses.capabilities import capabilities
+    from heapdump.analyses.memory.capabilities import capabilities
 
     request.refuse_sorting("info")
     with request.open() as snapshot:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from heapdump.commands._blocks import frame_record, walk_gaps
-from heapdump.commands._export import EXPORTS, check_options, export_stacks
-from heapdump.commands._shared import Request, dump_command
-from heapdump.commands._unreachable import Asked, emit_lost, lost_options, read_options, unmatched
+from heapdump.commands.common.block_rows import frame_record, walk_gaps
+from heapdump.commands.common.export import EXPORTS, check_options, export_stacks
+from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.unreachable import Asked, emit_lost, lost_options, read_options, unmatched
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -20,10 +20,10 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from heapdump.analyses.leaks import By, LeakGroup, Leaks, Question
-    from heapdump.analyses.suppressions import Suppressions
-    from heapdump.process.symbols import Frame
-    from heapdump.session import Snapshot
+    from heapdump.analyses.allocated.leaks import By, LeakGroup, Leaks, Question
+    from heapdump.analyses.allocated.suppressions import Suppressions
+    from heapdump.process.symbols.namer import Frame
+    from heapdump.snapshot import Snapshot
 
 KEYS = ["stack", "caller", "module", "size", "heap", "type", "content", "source"]
 _SHOWN_FRAMES = 8
@@ -80,8 +80,8 @@ def command(
     """
     import numpy as np
 
-    from heapdump.analyses.blocks import Filter, select
-    from heapdump.analyses.leaks import Question, find_leaks
+    from heapdump.analyses.allocated.leaks import Question, find_leaks
+    from heapdump.analyses.blocks.select import Filter, select
 
     request.refuse_sorting("leaks")
     check_options(export, by)
@@ -148,7 +148,7 @@ def _record(snapshot: Snapshot, found: LeakGroup) -> Record:
 def _parts(
     request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, *, full_stacks: bool
 ) -> Iterator[Table[Any] | Lines]:
-    from heapdump.analyses.suspects import suspects
+    from heapdump.analyses.allocated.top_groups import suspects
 
     if sentences := suspects(leaks, snapshot.heaps):
         yield Lines([[("• ", ""), (sentence, "")] for sentence in sentences])
@@ -170,7 +170,7 @@ def _parts(
 
 def stacks(snapshot: Snapshot, shown: Sequence[LeakGroup], question: Question, *, full_stacks: bool) -> Iterator[Lines]:
     """The stacks of groups, numbered as the groups are; without `full_stacks` without the frames that only pass on."""
-    from heapdump.analyses.leaks import passes_on
+    from heapdump.analyses.allocated.leaks import passes_on
 
     folds = passes_on(question.skip) if not full_stacks else None
     for number, found in enumerate(shown, 1):
@@ -203,7 +203,7 @@ def _regex(option: str, pattern: str | None) -> re.Pattern[str] | None:
 
 
 def _suppressions(path: Path | None) -> Suppressions:
-    from heapdump.analyses.suppressions import Suppressions, parse
+    from heapdump.analyses.allocated.suppressions import Suppressions, parse
 
     if path is None:
         return Suppressions()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Record, Table
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.commands._blocks import Recorder, columns, frame_record, frames_of, walk_gaps
-from heapdump.commands._crash import stack_lines
-from heapdump.commands._page import page_detail, page_lines, page_record
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.block_rows import Recorder, columns, frame_record, frames_of, walk_gaps
+from heapdump.commands.common.crash import stack_lines
+from heapdump.commands.common.page_block import page_detail, page_lines, page_record
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -17,9 +17,9 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from heapdump.analyses.page_heap import Root
+    from heapdump.analyses.blocks.page_heap import Root
     from heapdump.blocks.table import Block
-    from heapdump.session import Snapshot
+    from heapdump.snapshot import Snapshot
 
 ROOTS: tuple[Column[Root], ...] = (
     Column("PageHeap", lambda r: f"{r.heap.address:#x}", "the handle; its root lies in the page behind it", right=True, style="bold"),
@@ -56,7 +56,7 @@ def command(request: Request, address: int | None, heap: str | None, state: str 
 
 
 def _roots(request: Request, snapshot: Snapshot) -> Answer:
-    from heapdump.analyses.page_heap import roots
+    from heapdump.analyses.blocks.page_heap import roots
 
     found = roots(snapshot.heaps, snapshot.walk, [snapshot.page_nodes(heap) for heap in snapshot.heaps])
     rows = request.rows(found, _root_record)
@@ -101,7 +101,7 @@ def _root_record(row: Root) -> Record:
 
 
 def _blocks(request: Request, snapshot: Snapshot, heap: int | None, state: str) -> Answer:
-    from heapdump.analyses.blocks import Filter, select
+    from heapdump.analyses.blocks.select import Filter, select
 
     wanted = {"busy": "busy", "freed": "free", "all": "all"}[state]
     found = select(snapshot.walk.table, snapshot.heaps, Filter(heap=heap, state=wanted, kind="page"))  # type: ignore[arg-type]  # click's choice
@@ -120,8 +120,8 @@ def _blocks(request: Request, snapshot: Snapshot, heap: int | None, state: str) 
 
 
 def _one(request: Request, snapshot: Snapshot, address: int) -> Answer:
-    from heapdump.analyses.blocks import locate
-    from heapdump.analyses.page_heap import is_free_stack
+    from heapdump.analyses.blocks.page_heap import is_free_stack
+    from heapdump.analyses.blocks.select import locate
 
     request.refuse_sorting("page-heap ADDRESS")
     found = locate(snapshot.walk.table, snapshot.process.space, address)

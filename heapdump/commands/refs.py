@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.commands._blocks import Recorder, walk_gaps
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.block_rows import Recorder, walk_gaps
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -16,9 +16,9 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.references import Path, Pointer, References
+    from heapdump.analyses.graph.references import Path, Pointer, References
     from heapdump.blocks.table import Block
-    from heapdump.session import Snapshot
+    from heapdump.snapshot import Snapshot
     from heapdump.spans import Span
 
 _MOST_STEPS = 12
@@ -66,7 +66,7 @@ def command(request: Request, address: int, depth: int, all_paths: int) -> int:
     heapdump refs crash.dmp 0x43500060
     heapdump refs crash.dmp 0x43500060 --depth 3 --all-paths 5
     """
-    from heapdump.analyses.lost import missing_evidence
+    from heapdump.analyses.graph.unreachable_report import missing_evidence
 
     request.refuse_sorting("refs")
     with request.open() as snapshot:
@@ -82,8 +82,8 @@ def command(request: Request, address: int, depth: int, all_paths: int) -> int:
 
 
 def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: int) -> _Found:
-    from heapdump.analyses.blocks import locate
-    from heapdump.analyses.unreachable import Reach
+    from heapdump.analyses.blocks.select import locate
+    from heapdump.analyses.graph.unreachable import Reach
 
     references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
     block = locate(snapshot.walk.table, snapshot.process.space, address).block

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heapdump.commands._shared import Request, dump_command, heap_gaps
+from heapdump.commands.common.request import Request, dump_command, heap_gaps
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Record, Table
 
@@ -74,7 +74,7 @@ def command(request: Request, usage: str | None, state: str | None, type_: str |
     heapdump regions crash.dmp --usage '<unknown>' --state commit --sort size --reverse
     heapdump regions crash.dmp --at 0x29fb0000
     """
-    from heapdump.analyses.regions import select
+    from heapdump.analyses.memory.regions import select
 
     address = text.parse_address(at) if at else None
     with request.open() as snapshot:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from heapdump.commands._blocks import walk_gaps
-from heapdump.commands._holding import finder_of, group_rows, hoards_of
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.block_rows import walk_gaps
+from heapdump.commands.common.graph_overview import finder_of, group_rows, hoards_of
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -17,12 +17,12 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.graph import PointerGraph
-    from heapdump.analyses.hoards import Finder, Hoard
-    from heapdump.analyses.leaks import By, LeakGroup
-    from heapdump.analyses.references import References
-    from heapdump.analyses.retained import Retained
-    from heapdump.session import Snapshot
+    from heapdump.analyses.allocated.leaks import By, LeakGroup
+    from heapdump.analyses.graph.leak_suspects import Finder, Hoard
+    from heapdump.analyses.graph.pointer_graph import PointerGraph
+    from heapdump.analyses.graph.references import References
+    from heapdump.analyses.graph.retained import Retained
+    from heapdump.snapshot import Snapshot
 
 _TOP = 20
 _CAVEAT = "by all pointers found, those to the inside of blocks and in memory that may be forgotten too; a false one makes the tree flatter"
@@ -68,7 +68,7 @@ def command(request: Request, address: int | None, top: int, by: str | None) -> 
     heapdump retained crash.dmp --by type
     heapdump retained crash.dmp 0x43500060
     """
-    from heapdump.analyses.lost import missing_evidence
+    from heapdump.analyses.graph.unreachable_report import missing_evidence
 
     request.refuse_sorting("retained")
     if address is not None and by is not None:
@@ -85,7 +85,7 @@ def command(request: Request, address: int | None, top: int, by: str | None) -> 
 
 
 def _hoard(tree: _Tree, hoard: Hoard) -> Record:
-    from heapdump.analyses.hoards import sentence
+    from heapdump.analyses.graph.leak_suspects import sentence
 
     structure, graph = hoard.structure, tree.graph
     return {
@@ -176,7 +176,7 @@ def _group_record(tree: _Tree, one: LeakGroup, total: int) -> Record:
 
 
 def _one(tree: _Tree, address: int, top: int, gaps: tuple[str, ...]) -> Answer:
-    from heapdump.analyses.blocks import locate
+    from heapdump.analyses.blocks.select import locate
 
     block = locate(tree.snapshot.walk.table, tree.snapshot.process.space, address).block
     node = tree.references.node_of(block.row) if block else None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._crash import crash_lines, crash_record, verdict_line
-from heapdump.commands._holding import holding
-from heapdump.commands._shared import Request, dump_command, heap_gaps
+from heapdump.commands.common.crash import crash_lines, crash_record, verdict_line
+from heapdump.commands.common.graph_overview import holding
+from heapdump.commands.common.request import Request, dump_command, heap_gaps
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -15,11 +15,11 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from heapdump.analyses.graph.overview import Holding
     from heapdump.analyses.headlines import Headline
-    from heapdump.analyses.holding import Holding
-    from heapdump.analyses.reconciliation import Item
-    from heapdump.analyses.summary import Largest, Share, Summary
-    from heapdump.session import Snapshot
+    from heapdump.analyses.memory.reconciliation import Item
+    from heapdump.analyses.memory.summary import Largest, Share, Summary
+    from heapdump.snapshot import Snapshot
 
 _CHEAP = 4 << 20
 """Bytes that are swept for pointers without being asked to."""
@@ -72,7 +72,7 @@ def command(request: Request) -> int:
     heapdump summary crash.dmp --json | jq '.data.reconciliation'
     """
     from heapdump.analyses.headlines import headlines
-    from heapdump.analyses.summary import summarize
+    from heapdump.analyses.memory.summary import summarize
 
     request.refuse_sorting("summary")
     with request.open() as snapshot:

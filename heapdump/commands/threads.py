@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heapdump.commands._blocks import frame_record
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.block_rows import frame_record
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from heapdump.process.model import Process, Stack, Thread
-    from heapdump.process.stacks import StackFrame
+    from heapdump.process.stacks.frames import StackFrame
 
 
 def _hex(value: int | None) -> str | None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands._blocks import walk_gaps
-from heapdump.commands._holding import group_rows, holding
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.block_rows import walk_gaps
+from heapdump.commands.common.graph_overview import group_rows, holding
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.summary import process_lines
 from heapdump.render.view import Answer, Lines, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.leaks import Leaks
+    from heapdump.analyses.allocated.leaks import Leaks
     from heapdump.analyses.triage import Section, Statement
-    from heapdump.session import Snapshot
+    from heapdump.snapshot import Snapshot
 
 _CHEAP = 64 << 20
 """Bytes that are swept for pointers without being asked to."""
@@ -46,9 +46,9 @@ def command(request: Request) -> int:
 
 
 def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
-    from heapdump.analyses.capabilities import capabilities
     from heapdump.analyses.headlines import headlines
-    from heapdump.analyses.summary import summarize
+    from heapdump.analyses.memory.capabilities import capabilities
+    from heapdump.analyses.memory.summary import summarize
     from heapdump.analyses.triage import Known, triage
 
     process, heaps = snapshot.process, snapshot.heaps
@@ -61,7 +61,7 @@ def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
 
 
 def _leaks(request: Request, snapshot: Snapshot) -> Leaks:
-    from heapdump.analyses.blocks import Filter, select
+    from heapdump.analyses.blocks.select import Filter, select
 
     return group_rows(request, snapshot, select(snapshot.walk.table, snapshot.heaps, Filter()))
 

@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.commands._blocks import Recorder, walk_gaps
-from heapdump.commands._shared import Request, dump_command
+from heapdump.commands.common.block_rows import Recorder, walk_gaps
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from heapdump.analyses.blocks import SizeGroup
-    from heapdump.blocks.records import LargeBlock
+    from heapdump.analyses.blocks.select import SizeGroup
+    from heapdump.blocks.heap import LargeBlock
     from heapdump.blocks.table import Block
-    from heapdump.session import Snapshot
+    from heapdump.snapshot import Snapshot
 
     Row = tuple[Block, LargeBlock, int]
 
@@ -38,7 +38,7 @@ def _node(large: LargeBlock) -> int:
 
 
 def _flags(block: Block) -> list[str]:
-    from heapdump.analyses.blocks import flag_words
+    from heapdump.analyses.blocks.select import flag_words
 
     return flag_words(block)
 
@@ -71,7 +71,7 @@ def command(request: Request, heap: str | None) -> int:
 def _rows(snapshot: Snapshot, heap: int | None) -> list[Row]:
     import numpy as np
 
-    from heapdump.analyses.blocks import Filter, Owners, select
+    from heapdump.analyses.blocks.select import Filter, Owners, select
 
     table = snapshot.walk.table
     rows = np.sort(np.concatenate([select(table, snapshot.heaps, Filter(heap=heap, kind=kind)) for kind in ("virtual", "large")]))
@@ -113,7 +113,7 @@ def _groups(request: Request, rows: Sequence[Row]) -> Table[SizeGroup]:
     """A line for each size, most bytes first."""
     from collections import Counter
 
-    from heapdump.analyses.blocks import SizeGroup
+    from heapdump.analyses.blocks.select import SizeGroup
     from heapdump.commands.blocks import GROUPS
 
     total = sum(row[0].size for row in rows) or 1

@@ -17,7 +17,7 @@ from heapdump.dump import limits
 from heapdump.dump.directory import Stream
 from heapdump.dump.streams import ExceptionRecord, ModuleRecord, PdbId, SystemInfo, ThreadRecord
 from heapdump.spans import Span
-from heapdump.words import plural
+from heapdump.wording import plural
 
 _MODULE = struct.Struct("<QIIII13IIIIIQQ")
 _THREAD = struct.Struct("<IIIIQQIIII")

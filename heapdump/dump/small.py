@@ -18,7 +18,7 @@ from heapdump.dump.directory import Directory, Stream, StreamType
 from heapdump.dump.lists import Strings, counted
 from heapdump.dump.streams import MiscInfo, ThreadInfo, UnloadedModule
 from heapdump.spans import Span
-from heapdump.words import plural
+from heapdump.wording import plural
 
 _TOP = 1 << 64
 

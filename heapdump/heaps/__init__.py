@@ -12,7 +12,6 @@ importing all modules of the folder (0.04 s of every command).
 
 from __future__ import annotations
 
-import pkgutil
 from collections import deque
 from collections.abc import Callable
 from functools import cache
@@ -20,18 +19,24 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
-from heapdump.blocks.records import Heap, HeapKind
-from heapdump.heaps.base import Claim, Context, Walker
-from heapdump.heaps.listing import heap_addresses
-from heapdump.heaps.walked import CheckHeap, ReadTraces, WalkHeap
+from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.heaps.allocator import Claim, Context, Walker
+from heapdump.heaps.candidates import heap_addresses
+from heapdump.heaps.jobs import CheckHeap, ReadTraces, WalkHeap
 from heapdump.process.model import Process, View
+
+_PLACES: dict[str, dict[HeapKind, str]] = {
+    "WALK": {HeapKind.SEGMENT: "segment.walk", HeapKind.PAGE: "page.walk"},
+    "TRACES": {HeapKind.NT: "nt.traces", HeapKind.SEGMENT: "segment.traces", HeapKind.PAGE: "page.traces"},
+    "CHECK": {HeapKind.NT: "nt.check", HeapKind.SEGMENT: "segment.check", HeapKind.PAGE: "page.check"},
+}
+_WALKERS = ("nt.modern", "nt.pre_vista", "page.discovery", "segment.discovery", "unknown")
 
 
 @cache
 def walkers() -> tuple[Walker, ...]:
-    """Every `WALKER` of this folder, sorted by module name."""
-    modules = [_module(name) for name in _names() if "_" not in name or name.endswith("_walker")]
-    return tuple(module.WALKER for module in modules if hasattr(module, "WALKER"))
+    """Every `WALKER` of this folder."""
+    return tuple(_module(name).WALKER for name in _WALKERS)
 
 
 def walk_of(kind: HeapKind) -> WalkHeap | None:
@@ -52,17 +57,10 @@ def check_of(kind: HeapKind) -> CheckHeap | None:
     return check
 
 
-@cache
 def _brought(kind: HeapKind, name: str) -> Callable[..., Any] | None:
     """What a kind brings under a name, or None."""
-    modules = [_module(file) for file in (kind.value, f"{kind.value}_{name.lower()}") if file in _names()]
-    return next((getattr(module, name) for module in modules if hasattr(module, name)), None)
-
-
-@cache
-def _names() -> tuple[str, ...]:
-    """The modules of this folder."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    place = _PLACES[name].get(kind)
+    return None if place is None else getattr(_module(place), name)
 
 
 def _module(name: str) -> ModuleType:

@@ -8,10 +8,10 @@ from functools import cache, partial
 
 from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.records import Heap, HeapKind
+from heapdump.blocks.heap import Heap, HeapKind
 from heapdump.blocks.walk import Walk
 from heapdump.heaps import check_of
-from heapdump.heaps.walked import CheckJob
+from heapdump.heaps.jobs import CheckJob
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
 
@@ -46,7 +46,7 @@ def _changing(view: View, heap: Heap, inside: Callable[[], str]) -> str:
 
 
 def _inside_words(process: Process, view: View) -> str:
-    from heapdump.process.heap_calls import inside_heap_functions
+    from heapdump.process.stacks.heap_calls import inside_heap_functions
 
     found = [f"thread {thread.id:#x} is inside {name}" for thread, name in inside_heap_functions(process, view)]
     more = f" ({len(found) - 1:,} more are in such functions)" if len(found) > 1 else ""

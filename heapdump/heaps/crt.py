@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.crt_blocks import CrtBlocks
-from heapdump.blocks.records import Heap
+from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
-from heapdump.heaps.base import PAGE
+from heapdump.heaps.allocator import PAGE
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import View
 from heapdump.spans import Span

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from heapdump.blocks.records import Heap, HeapKind
-from heapdump.heaps.base import SEGMENT_SIGNATURE, Claim, Context
-from heapdump.heaps.whole import own_reservation
+from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.heaps.allocator import SEGMENT_SIGNATURE, Claim, Context
+from heapdump.heaps.unwalked import own_reservation
 from heapdump.process.model import View
 
 

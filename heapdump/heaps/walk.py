@@ -18,18 +18,18 @@ from threading import Event, Lock
 import numpy as np
 
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.records import Heap, HeapKind, ViewName
+from heapdump.blocks.heap import Heap, HeapKind, ViewName
 from heapdump.blocks.table import INTERNAL, BlockTable
 from heapdump.blocks.walk import KindCount, Walk
 from heapdump.heaps import walk_of
-from heapdump.heaps.nt_blocks import HeapWalk
-from heapdump.heaps.nt_counts import Tally, count_blocks
-from heapdump.heaps.nt_generation import Generation, generation_of
-from heapdump.heaps.nt_lfh import FrontEnd, FrontEndWalk
-from heapdump.heaps.nt_marks import apply_marks, marks_of
-from heapdump.heaps.nt_rows import add_large_blocks
-from heapdump.heaps.parts import Part, cut
-from heapdump.heaps.walked import Job, Walked
+from heapdump.heaps.counts import Tally, count_blocks
+from heapdump.heaps.jobs import Job, Walked
+from heapdump.heaps.nt.back_end import HeapWalk
+from heapdump.heaps.nt.entry_format import Generation, generation_of
+from heapdump.heaps.nt.large_rows import add_large_blocks
+from heapdump.heaps.nt.lfh import FrontEnd, FrontEndWalk
+from heapdump.heaps.nt.lookaside_state import apply_marks, marks_of
+from heapdump.heaps.nt.work import Part, cut
 from heapdump.process.model import Process, View
 from heapdump.spans import Span
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.words import plural
+from heapdump.wording import plural
 
 _U64 = np.uint64
 _TOP = (1 << 64) - 1

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.spans import Span, merged
-from heapdump.words import plural
+from heapdump.wording import plural
 
 _U64 = np.uint64
 _TOP = (1 << 64) - 1

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from heapdump.memory import limits
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span
-from heapdump.words import plural
+from heapdump.wording import plural
 
 _FIRST_BUILD_WITH_RING = 26100
 _LAST_BUILD_WITHOUT_RING = 22000

@@ -17,7 +17,7 @@ from heapdump.memory.ranges import disjoint
 from heapdump.memory.regions import RegionTable, rebuilt_table, region_table
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Arch, Module, Process, Stack, Teb, Thread, View
-from heapdump.process.registers import Registers, read_context
+from heapdump.process.stacks.registers import Registers, read_context
 from heapdump.process.version import WindowsVersion, windows_version
 from heapdump.process.views import read_view, thread_tebs
 from heapdump.spans import Span

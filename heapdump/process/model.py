@@ -14,8 +14,8 @@ from heapdump.dump.streams import ExceptionRecord, MiscInfo, PdbId, UnloadedModu
 from heapdump.layouts import Layout
 from heapdump.memory.regions import RegionTable
 from heapdump.memory.space import AddressSpace
-from heapdump.process.exceptions import exception_words
-from heapdump.process.registers import Registers
+from heapdump.process.reports.exceptions import exception_words
+from heapdump.process.stacks.registers import Registers
 from heapdump.process.version import WindowsVersion
 from heapdump.spans import Span, SpanMap
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from heapdump.errors import WrongUsage
 from heapdump.spans import Span
-from heapdump.words import plural, short_size, size
+from heapdump.wording import plural, short_size, size
 
 __all__ = ["address", "count", "parse_address", "parse_size", "parse_span", "plural", "printable", "share", "short_size", "size"]
 

@@ -8,13 +8,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.analyses import unreachable
-from heapdump.analyses.graph import PointerGraph, program_blocks, referrers_of
-from heapdump.analyses.pointer_map import pointer_map
-from heapdump.analyses.sweep import Sources, Sweeper
-from heapdump.analyses.unreachable import Reach, classify
+from heapdump.analyses.graph import unreachable
+from heapdump.analyses.graph.pointer_graph import PointerGraph, program_blocks, referrers_of
+from heapdump.analyses.graph.pointer_map import pointer_map
+from heapdump.analyses.graph.sweep import Sources, Sweeper
+from heapdump.analyses.graph.unreachable import Reach, classify
 from heapdump.blocks.table import BUSY, BlockTable
-from heapdump.kernels.pointers import mark, thin
+from heapdump.kernels.pointer_map import mark, thin
 from tests.analyses.graphs import Laid, Plan, expected, lay, plans
 
 pytestmark = pytest.mark.property
@@ -157,8 +157,8 @@ def test_blocks_with_impossible_addresses_are_left_out_and_those_over_others_cut
 
 def test_pointers_are_found_however_little_room_there_is(monkeypatch):
     """The kernel stops where its array is full and goes on there; parts are swept by several threads."""
-    monkeypatch.setattr("heapdump.analyses.sweep._ROOM", 3)
-    monkeypatch.setattr("heapdump.analyses.sweep._A_SHARE", 64)
+    monkeypatch.setattr("heapdump.analyses.graph.sweep._ROOM", 3)
+    monkeypatch.setattr("heapdump.analyses.graph.sweep._A_SHARE", 64)
     random = np.random.default_rng(1)
     blocks = pointer_map(np.arange(0x100000, 0x100000 + 64 * 50, 64), np.full(50, 48))
     words = random.integers(0x100000, 0x100000 + 64 * 50, 400).astype(np.uint64)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.analyses.groups import dense, group
+from heapdump.analyses.allocated.groups import dense, group
 from heapdump.blocks.table import BUSY, BlockTable
 
 NEAR = st.integers(0, 500).map(lambda i: i * 8 + 0x5000000)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.analyses.blocks import locate
-from heapdump.analyses.heap_detail import heap_detail
+from heapdump.analyses.blocks.select import locate
+from heapdump.analyses.memory.heap_detail import heap_detail
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.table import BlockKind, BlockTable, tag
 from heapdump.blocks.walk import Walk

@@ -7,11 +7,11 @@ import struct
 import numpy as np
 import pytest
 
-from heapdump.analyses.blocks import locate
-from heapdump.analyses.page_heap import page_block, roots
+from heapdump.analyses.blocks.page_heap import page_block, roots
+from heapdump.analyses.blocks.select import locate
 from heapdump.blocks.table import BlockKind
 from heapdump.memory import limits
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder
 from tests.builders.page_heap import PageHeapBuilder
 from tests.heaps.plans import FIXED, Generation, heap_of

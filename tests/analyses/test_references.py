@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from heapdump.analyses.root_names import register_name
-from heapdump.analyses.roots import Register
+from heapdump.analyses.graph.root_names import register_name
+from heapdump.analyses.graph.roots import Register
 from tests.analyses.graphs import NONE, REGISTERS, STRONG, TID, WEAK, Plan, closure, expected, lay, plans
 
 pytestmark = pytest.mark.property
@@ -85,7 +85,7 @@ def test_a_register_of_a_thread_that_is_not_in_the_dump_is_named_without_it():
 
 
 def test_a_search_that_is_long_starts_again_without_end(open_built, monkeypatch):
-    monkeypatch.setattr("heapdump.analyses.references._SHORT", 5)
+    monkeypatch.setattr("heapdump.analyses.graph.references._SHORT", 5)
     plan = Plan("x64", [64] * 20, [(i, i + 1, "start") for i in range(19)], [("module", 0, "start")])
     with open_built(lay(plan).built) as snapshot:
         references = snapshot.references(snapshot.namer())

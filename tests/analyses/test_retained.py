@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.analyses.graph import PointerGraph, referrers_of
-from heapdump.analyses.retained import retained_of
-from heapdump.analyses.roots import Area, Roots
-from heapdump.analyses.sweep import Edges
+from heapdump.analyses.graph.pointer_graph import PointerGraph, referrers_of
+from heapdump.analyses.graph.retained import retained_of
+from heapdump.analyses.graph.roots import Area, Roots
+from heapdump.analyses.graph.sweep import Edges
 from heapdump.spans import Span
 
 pytestmark = pytest.mark.property

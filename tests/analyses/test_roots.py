@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heapdump.analyses.unreachable import Reach
+from heapdump.analyses.graph.unreachable import Reach
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import poke, word
 

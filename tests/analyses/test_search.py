@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from heapdump.analyses import search
-from heapdump.analyses.search import containing
+from heapdump.analyses.blocks import search
+from heapdump.analyses.blocks.search import containing
 from heapdump.blocks.table import BUSY, BlockTable
 from tests.builders import DumpBuilder, NtHeapBuilder
 from tests.heaps.plans import Generation, process_of

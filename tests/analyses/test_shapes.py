@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.analyses.content import content_of
-from heapdump.analyses.shapes import LIBRARY_SHAPES, shapes, view_by_heap
-from heapdump.session import Snapshot
+from heapdump.analyses.types.block_types import LIBRARY_SHAPES, shapes, view_by_heap
+from heapdump.analyses.types.content import content_of
+from heapdump.snapshot import Snapshot
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import poke
 
@@ -162,7 +162,7 @@ def test_what_only_comes_near_is_none(open_built, arch, name):
 @pytest.mark.parametrize("arch", ARCHES)
 def test_many_blocks_are_told_in_parts_side_by_side(open_built, arch, monkeypatch):
     built, addresses, blocks = made(arch, *(make for make, _ in [*HITS.values()] * 3), lambda b: b.words(0, 0))
-    monkeypatch.setattr("heapdump.analyses.shapes._BATCH", 2)
+    monkeypatch.setattr("heapdump.analyses.types.block_types._BATCH", 2)
     with open_built(poke(built.build(), *blocks.late)) as snapshot:
         assert labels(snapshot, addresses) == [*(label for _, label in [*HITS.values()] * 3), "zeros"]
 

@@ -7,10 +7,10 @@ import random
 import numpy as np
 import pytest
 
-from heapdump.analyses.graph import PointerGraph
-from heapdump.analyses.roots import Roots
-from heapdump.analyses.structure import structure_of
-from heapdump.analyses.sweep import Edges
+from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.graph.roots import Roots
+from heapdump.analyses.graph.sweep import Edges
+from heapdump.analyses.types.structure import structure_of
 
 Graph = tuple[list[int], list[tuple[int, int]]]
 """Sizes of nodes, and who points to whom."""

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.analyses.capabilities import capabilities
-from heapdump.analyses.fragmentation import external, virtual
 from heapdump.analyses.headlines import MOST, headlines
-from heapdump.analyses.summary import Summary, summarize
+from heapdump.analyses.memory.capabilities import capabilities
+from heapdump.analyses.memory.fragmentation import external, virtual
+from heapdump.analyses.memory.summary import Summary, summarize
 from heapdump.memory.regions import State
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from tests.analyses.test_usage import rich
 from tests.builders import DumpBuilder, ProcessBuilder
 from tests.heaps.plans import ACTIONS, FIXED, REPRESENTATIVES, Generation, heap_of, process_of

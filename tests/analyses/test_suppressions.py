@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from heapdump.analyses.suppressions import parse
+from heapdump.analyses.allocated.suppressions import parse
 from heapdump.errors import WrongUsage
-from heapdump.process.symbols import Frame
+from heapdump.process.symbols.namer import Frame
 
 
 def frame(module: str, symbol: str | None, file: str | None = None) -> Frame:

@@ -6,11 +6,11 @@ from itertools import pairwise
 
 import pytest
 
-from heapdump.analyses.regions import select
-from heapdump.analyses.usage import preview
+from heapdump.analyses.memory.regions import select
+from heapdump.analyses.memory.usage import preview
 from heapdump.errors import WrongUsage
 from heapdump.memory.regions import Kind, Region, State
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import ProcessBuilder
 from tests.heaps.plans import FIXED, Generation, heap_of

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heapdump.analyses.content import content_of
-from heapdump.analyses.shapes import shapes, view_by_heap
+from heapdump.analyses.types.block_types import shapes, view_by_heap
+from heapdump.analyses.types.content import content_of
 from tests.analyses.test_shapes import ARCHES, BASE, Blocks, labels
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import poke, without_stream

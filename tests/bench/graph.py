@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from heapdump.analyses.graph import PointerGraph, referrers_of
-from heapdump.analyses.retained import retained_of
-from heapdump.analyses.roots import Area, Roots
-from heapdump.analyses.sweep import Edges
+from heapdump.analyses.graph.pointer_graph import PointerGraph, referrers_of
+from heapdump.analyses.graph.retained import retained_of
+from heapdump.analyses.graph.roots import Area, Roots
+from heapdump.analyses.graph.sweep import Edges
 from heapdump.spans import Span
 from tests.bench.processes import TOOL, measure
 from tests.builders import NtHeapBuilder, ProcessBuilder
@@ -48,7 +48,7 @@ def write_graph_dump(path: Path, blocks: int, size: int, tree: bool, linked: flo
     if seed:
         address = np.random.default_rng(seed).permutation(address)
     held = int(blocks * linked)
-    from heapdump.session import open_dump
+    from heapdump.snapshot import open_dump
 
     with open_dump(path, use_index=False) as snapshot:
         space, data = snapshot.process.space, process.plan.exe + 0xC000 - 0x1000

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 import heapdump
-from heapdump.analyses.groups import dense, group
+from heapdump.analyses.allocated.groups import dense, group
 from heapdump.blocks.table import BUSY, BlockTable
 from tests.builders import ProcessBuilder
 from tests.patching import poke

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.analyses.blocks import locate
-from heapdump.analyses.evidence import _beside
+from heapdump.analyses.blocks.select import locate
+from heapdump.analyses.damage.evidence import _beside
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.table import BlockKind, BlockTable, tag
 from heapdump.dump.lists import RANGE

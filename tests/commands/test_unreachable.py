@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from heapdump.session import open_dump
+from heapdump.snapshot import open_dump
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.commands.test_leaks import run
 from tests.patching import poke, word

@@ -12,7 +12,7 @@ import pytest
 from heapdump.dump import limits
 from heapdump.dump.open import open_minidump
 from heapdump.errors import HostileDump
-from heapdump.session import open_dump
+from heapdump.snapshot import open_dump
 from tests.builders import DumpBuilder
 
 Usage = namedtuple("Usage", "total used free")

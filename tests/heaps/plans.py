@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from heapdump.blocks.records import Heap, HeapKind, Trust
+from heapdump.blocks.heap import Heap, HeapKind, Trust
 from tests.builders import BuiltHeap, HeapTruth, NtHeapBuilder, ProcessBuilder
 
 

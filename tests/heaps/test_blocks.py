@@ -17,8 +17,8 @@ import heapdump
 from heapdump import kernels
 from heapdump.blocks.table import BlockKind
 from heapdump.blocks.walk import Walk
-from heapdump.heaps import nt_blocks, nt_chain
-from heapdump.kernels import chain
+from heapdump.heaps.nt import back_end, chain
+from heapdump.kernels import nt_chain
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 
 GENERATIONS = [("x86", 2600), ("x64", 3790), ("x64", 6002), ("x86", 7601), ("x64", 7601), ("x86", 9600), ("x64", 9600),
@@ -237,8 +237,8 @@ def test_small_dumps_never_load_numba(tmp_path: Path) -> None:
 
 def test_how_many_blocks_there_will_be_is_told_from_the_first_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected: list[int] = []
-    monkeypatch.setattr(nt_blocks, "_SAMPLE", 300)
-    monkeypatch.setattr(nt_chain, "compiled_if_worth", lambda _, blocks: expected.append(blocks))
+    monkeypatch.setattr(back_end, "_SAMPLE", 300)
+    monkeypatch.setattr(chain, "compiled_if_worth", lambda _, blocks: expected.append(blocks))
     with opened(build("x64", 19041, [("busy", 100)] * 1000), tmp_path) as snapshot:
         total = len(snapshot.walk.table)
     assert expected[0] == 0
@@ -247,13 +247,13 @@ def test_how_many_blocks_there_will_be_is_told_from_the_first_ones(tmp_path: Pat
 
 def test_a_few_small_blocks_do_not_stand_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected: list[int] = []
-    monkeypatch.setattr(nt_blocks, "_SAMPLE", 20)
-    monkeypatch.setattr(nt_chain, "compiled_if_worth", lambda _, blocks: expected.append(blocks))
+    monkeypatch.setattr(back_end, "_SAMPLE", 20)
+    monkeypatch.setattr(chain, "compiled_if_worth", lambda _, blocks: expected.append(blocks))
     with opened(build("x64", 19041, [("busy", 16)] * 120 + [("busy", 6000)] * 100), tmp_path) as snapshot:
         total = len(snapshot.walk.table)
     assert max(expected) < 10 * total
 
 
 def test_reasons_of_a_stopped_chain_are_distinct() -> None:
-    reasons = [chain.END, chain.RUN_END, chain.CHECKSUM, chain.PREVIOUS, chain.SIZE, chain.FULL]
+    reasons = [nt_chain.END, nt_chain.RUN_END, nt_chain.CHECKSUM, nt_chain.PREVIOUS, nt_chain.SIZE, nt_chain.FULL]
     assert sorted(set(reasons)) == reasons

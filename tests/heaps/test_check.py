@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.builders.page_heap import PageHeapBuilder
 from tests.heaps.plans import ACTIONS, FIXED, GENERATIONS, REPRESENTATIVES, Generation, heap_of, process_of

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.analyses.crt import describe
+from heapdump.analyses.allocated.crt import describe
 from heapdump.heaps import crt
 from heapdump.memory.space import AddressSpace
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import ProcessBuilder
 from tests.builders.page_heap import PageHeapBuilder

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from heapdump.analyses.blocks import Filter, Owners, select
-from heapdump.blocks.records import Heap
+from heapdump.analyses.blocks.select import Filter, Owners, select
+from heapdump.blocks.heap import Heap
 from heapdump.memory import limits
 from tests.builders import BuiltDump
 from tests.heaps.plans import REPRESENTATIVES, Generation, heap_of, process_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
 from tests.heaps.test_segment_heaps import blocks

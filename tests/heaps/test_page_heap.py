@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.blocks.records import HeapKind
+from heapdump.blocks.heap import HeapKind
 from heapdump.blocks.table import BlockKind
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder
 from tests.builders.page_heap import BuiltPageHeap, PageHeapBuilder
 from tests.heaps.plans import FIXED, Generation, heap_of
@@ -121,7 +121,7 @@ def test_light_blocks_lie_in_blocks_of_the_ordinary_heap(open_built, generation)
 
 
 def summary_of(snapshot: Snapshot):
-    from heapdump.analyses.summary import summarize
+    from heapdump.analyses.memory.summary import summarize
 
     return summarize(snapshot.usage, snapshot.heaps, snapshot.walk).reconciliation
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heapdump.heaps import nt_resync
-from heapdump.heaps.nt_generation import Generation, generation_of
-from heapdump.session import Snapshot
+from heapdump.heaps.nt import resync
+from heapdump.heaps.nt.entry_format import Generation, generation_of
+from heapdump.snapshot import Snapshot
 from tests.heaps.plans import FIXED, heap_of, process_of
 from tests.heaps.plans import Generation as Plan
 
@@ -27,15 +27,15 @@ def generation(snapshot: Snapshot) -> Generation:
 def test_memory_full_of_headers_that_hold_for_one_step_is_read_at_once(open_built, monkeypatch: pytest.MonkeyPatch):
     bad = old_header(5, 9)
     words = np.array([old_header(1, 1), old_header(1, 1), bad] * 100_000 + [old_header(1, 1)] * 4 + [bad], np.int64)
-    calls, headers_at = [], nt_resync.headers_at
+    calls, headers_at = [], resync.headers_at
 
     def counted(*arguments):
         calls.append(arguments)
         return headers_at(*arguments)
 
-    monkeypatch.setattr(nt_resync, "headers_at", counted)
+    monkeypatch.setattr(resync, "headers_at", counted)
     with open_built(process_of(XP, heap_of(XP, FIXED[0]).build())) as snapshot:
-        found = nt_resync.next_good_header(generation(snapshot), words, 0, len(words), len(words))
+        found = resync.next_good_header(generation(snapshot), words, 0, len(words), len(words))
     assert found == (300_000, 1)
     assert len(calls) < 100
 
@@ -47,4 +47,4 @@ def test_a_chain_may_end_where_the_memory_does(open_built, tail, found):
     chain = [old_header(size, before) for size, before in zip(tail, previous, strict=True)]
     words = np.array([old_header(9, 7), old_header(9, 7), *chain], np.int64)
     with open_built(process_of(XP, heap_of(XP, FIXED[0]).build())) as snapshot:
-        assert nt_resync.next_good_header(generation(snapshot), words, 0, len(words), len(words)) == found
+        assert resync.next_good_header(generation(snapshot), words, 0, len(words), len(words)) == found

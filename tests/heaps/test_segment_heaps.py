@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.analyses.summary import summarize
-from heapdump.blocks.records import HeapKind, Trust
+from heapdump.analyses.memory.summary import summarize
+from heapdump.blocks.heap import HeapKind, Trust
 from heapdump.blocks.table import BlockKind
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from tests.heaps.segment_plans import GENERATIONS, Plan, plans
 
 EACH = pytest.mark.parametrize("generation", GENERATIONS, ids=[f"{arch}-{build}" for arch, build in GENERATIONS])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.heaps import nt_traces
+from heapdump.heaps.nt import traces as nt_traces
 from tests.heaps.plans import Generation, heap_of, process_of
 from tests.patching import without_memory
 

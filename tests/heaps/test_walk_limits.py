@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.blocks.records import Trust
-from heapdump.heaps import nt_windows, parts, walk
+from heapdump.blocks.heap import Trust
+from heapdump.heaps import walk
+from heapdump.heaps.nt import windows, work
 from heapdump.heaps.walk import walk_heaps
-from heapdump.session import Snapshot
+from heapdump.snapshot import Snapshot
 from tests.builders import NtHeapBuilder
 from tests.heaps.plans import Generation, process_of
 from tests.patching import poke, word
@@ -57,7 +58,7 @@ def test_small_windows_find_the_same_blocks(generation, sizes, window, damaged, 
     with open_built(poke(process_of(generation, built).build(), *changes)) as snapshot:
         whole = sure(snapshot)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(nt_windows, "WINDOW_BYTES", window)
+            patch.setattr(windows, "WINDOW_BYTES", window)
             assert sure(snapshot) == whole
 
 
@@ -86,7 +87,7 @@ def test_threads_find_the_same_blocks(generation, threads, open_built, monkeypat
     built = heap_of_sizes(generation, [100 + 13 * i for i in range(90)], segments=6).build()
     with open_built(process_of(generation, built)) as snapshot:
         whole = columns(snapshot)
-        monkeypatch.setattr(parts, "_PART_BYTES", 0x40000)
+        monkeypatch.setattr(work, "_PART_BYTES", 0x40000)
         assert columns(snapshot, threads) == whole
         assert len(whole[0]) > 500
 
@@ -96,14 +97,14 @@ def test_rows_of_heaps_over_each_other_are_put_in_order(open_built, monkeypatch)
     built = heap_of_sizes(TEN, [100 + 13 * i for i in range(90)], segments=6).build()
     with open_built(process_of(TEN, built)) as snapshot:
         whole = columns(snapshot)
-        monkeypatch.setattr(parts, "_PART_BYTES", 0x40000)
-        monkeypatch.setattr(walk, "cut", lambda heaps: parts.cut(heaps)[::-1])
+        monkeypatch.setattr(work, "_PART_BYTES", 0x40000)
+        monkeypatch.setattr(walk, "cut", lambda heaps: work.cut(heaps)[::-1])
         assert columns(snapshot, 2) == whole
 
 
 def test_ctrl_c_ends_every_thread(open_built, monkeypatch):
     built = heap_of_sizes(TEN, [5000] * 90, segments=6).build()
-    monkeypatch.setattr(parts, "_PART_BYTES", 0x40000)
+    monkeypatch.setattr(work, "_PART_BYTES", 0x40000)
 
     def interrupted(done: int, total: int) -> None:
         raise KeyboardInterrupt

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
-from heapdump.analyses.capabilities import capabilities
 from heapdump.analyses.headlines import headlines
-from heapdump.analyses.regions import select
-from heapdump.analyses.summary import Summary, summarize
+from heapdump.analyses.memory.capabilities import capabilities
+from heapdump.analyses.memory.regions import select
+from heapdump.analyses.memory.summary import Summary, summarize
 from heapdump.errors import HeapdumpError
-from heapdump.session import open_dump
+from heapdump.snapshot import open_dump
 
 
 def climb(path: Path) -> Summary:

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from heapdump.errors import HeapdumpError, UnsupportedDump
-from heapdump.session import open_dump
+from heapdump.snapshot import open_dump
 from tests.hostile.ladder import climb, survives
 
 pytestmark = [pytest.mark.real, pytest.mark.hostile]

@@ -13,7 +13,7 @@ from heapdump.dump.lists import RANGE
 from heapdump.errors import Unreadable
 from heapdump.memory.ranges import disjoint
 from heapdump.memory.space import AddressSpace
-from heapdump.session import open_dump
+from heapdump.snapshot import open_dump
 from heapdump.spans import Span
 from tests.builders import ProcessBuilder
 

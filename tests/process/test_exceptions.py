@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heapdump.dump.streams import ExceptionRecord
-from heapdump.process.exceptions import exception_words
+from heapdump.process.reports.exceptions import exception_words
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import heapdump
-from heapdump.process.symbols import Namer
+from heapdump.process.symbols.namer import Namer
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.patching import poke
 from tests.process.test_symbols import EXPORT_AT, directories, sections, tables

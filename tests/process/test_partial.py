@@ -22,7 +22,7 @@ def process_of(arch: str, threads: int = 1) -> tuple[ProcessBuilder, BuiltDump]:
 
 def everything(snapshot):
     """Each rung of the ladder; the heaps of the dump."""
-    from heapdump.analyses.summary import summarize
+    from heapdump.analyses.memory.summary import summarize
 
     assert snapshot.process.threads is not None
     summarize(snapshot.usage, snapshot.heaps, snapshot.walk)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from heapdump.dump.streams import PdbId
-from heapdump.process.pdb import _bare, folders, open_symbols, undecorated
-from heapdump.process.symbols import Namer
+from heapdump.process.symbols.namer import Namer
+from heapdump.process.symbols.pdb import _bare, folders, open_symbols, undecorated
 from tests.builders import ProcessBuilder
 
 TOOLS = ("clang", "lld-link", "llvm-symbolizer")

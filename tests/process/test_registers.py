@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from heapdump.process.registers import read_context
+from heapdump.process.stacks.registers import read_context
 from tests.builders.cpu_context import cpu_context
 
 

@@ -12,9 +12,9 @@ import pefile
 import pytest
 from click.testing import CliRunner
 
-from heapdump.analyses.content import content_of
+from heapdump.analyses.types.content import content_of
 from heapdump.cli import cli
-from heapdump.process.rtti import class_of_vtable, undecorated
+from heapdump.process.symbols.rtti import class_of_vtable, undecorated
 from tests.builders import DumpBuilder, NtHeapBuilder, ProcessBuilder
 
 NAME = b".?AVImageTask@vision@@"
@@ -151,7 +151,7 @@ def test_classes_of_a_compiled_program_are_named_without_its_pdb(open_built, tmp
 
 
 def test_classes_high_in_the_address_space_are_grouped(open_built):
-    from heapdump.analyses.shapes import shapes, view_by_heap
+    from heapdump.analyses.types.block_types import shapes, view_by_heap
 
     built, address, _ = process("x64", base=0xFFFFFFFFFFFE0000)
     with open_built(built) as snapshot:

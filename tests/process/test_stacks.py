@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import heapdump
 from heapdump.cli import cli
 from heapdump.process.model import Module
-from heapdump.process.stack_db import StackDatabase
+from heapdump.process.stacks.trace_database import StackDatabase
 from heapdump.spans import Span
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import poke

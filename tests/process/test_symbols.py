@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from heapdump.dump.streams import UnloadedModule
-from heapdump.process.images import is_plain
-from heapdump.process.symbols import Namer
-from heapdump.session import Snapshot
+from heapdump.process.symbols.images import is_plain
+from heapdump.process.symbols.namer import Namer
+from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.builders.image_header import image_header
@@ -146,7 +146,7 @@ def test_an_address_outside_the_files_sections_is_not_read(open_built, tmp_path)
 
 
 def test_names_without_an_end_are_cut_and_cost_little():
-    from heapdump.process.images import _exports
+    from heapdump.process.symbols.images import _exports
 
     count = 4000
     table = bytearray(0x100 + 10 * count) + b"x" * 200_000

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.cli import cli
-from heapdump.process.disassembly import CALL_BYTES, ends_with_call
-from heapdump.process.stacks import thread_frames
-from heapdump.process.unwind import step
+from heapdump.process.stacks.disassembly import CALL_BYTES, ends_with_call
+from heapdump.process.stacks.frames import thread_frames
+from heapdump.process.stacks.unwind import step
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.patching import poke
 from tests.process.test_symbols import directories

@@ -11,7 +11,7 @@ import pytest
 
 from heapdump.blocks.table import BlockKind
 from heapdump.process.model import Process
-from heapdump.session import Snapshot, open_dump
+from heapdump.snapshot import Snapshot, open_dump
 
 pytestmark = pytest.mark.real
 ROUNDS = int(os.environ.get("HEAPDUMP_FUZZ", "1"))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from heapdump.blocks.records import HeapKind, Trust
-from heapdump.session import open_dump
+from heapdump.blocks.heap import HeapKind, Trust
+from heapdump.snapshot import open_dump
 
 pytestmark = pytest.mark.real
 BUILDS = [

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heapdump.blocks.records import HeapKind
+from heapdump.blocks.heap import HeapKind
 from heapdump.blocks.table import BlockKind
-from heapdump.session import open_dump
+from heapdump.snapshot import open_dump
 from tests.real.test_oracle import truth_of
 
 pytestmark = pytest.mark.real

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import heapdump
-from heapdump.analyses.reconciliation import reconcile
-from heapdump.blocks.records import HeapKind, Trust
+from heapdump.analyses.memory.reconciliation import reconcile
+from heapdump.blocks.heap import HeapKind, Trust
 from heapdump.blocks.table import BlockKind
 
 pytestmark = pytest.mark.real
@@ -28,7 +28,7 @@ def truth_of(build: str, scenario: str) -> dict[str, Any]:
     return json.loads(lzma.decompress((ORACLE / build / f"{scenario}.truth.json.xz").read_bytes()))
 
 
-def busy_blocks(snapshot: heapdump.session.Snapshot) -> dict[int, tuple[int, int]]:
+def busy_blocks(snapshot: heapdump.snapshot.Snapshot) -> dict[int, tuple[int, int]]:
     """User address → (requested bytes, handle) of the program's busy blocks in segment heaps."""
     table, heaps = snapshot.walk.table, snapshot.heaps
     rows = np.flatnonzero(table.is_busy & ~table.is_internal)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from heapdump.analyses.unreachable import Reach, classify
-from heapdump.analyses.usage import STACK_DATABASE
-from heapdump.session import open_dump
+from heapdump.analyses.graph.unreachable import Reach, classify
+from heapdump.analyses.memory.usage import STACK_DATABASE
+from heapdump.snapshot import open_dump
 from heapdump.spans import SpanMap
 from tests.real.test_oracle import BUILDS
 

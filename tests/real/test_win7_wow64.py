@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from heapdump.analyses.summary import summarize
-from heapdump.blocks.records import HeapKind, Trust
-from heapdump.session import open_dump
+from heapdump.analyses.memory.summary import summarize
+from heapdump.blocks.heap import HeapKind, Trust
+from heapdump.snapshot import open_dump
 from heapdump.spans import Span
 
 pytestmark = pytest.mark.real

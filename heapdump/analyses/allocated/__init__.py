@@ -1,0 +1,1 @@
+"""Who allocated blocks: stacks, groups, suppressions."""

@@ -1,0 +1,80 @@
+"""Which recorded stack each block was allocated by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.blocks.table import BlockTable
+from heapdump.process.model import Process, View
+from heapdump.process.stacks.trace_database import FIRST_ADDRESS, StackDatabase
+
+Numbers = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
+Reader = Callable[[View, Heap, BlockTable], Numbers]
+_OF_32_BITS = 1 << 48
+"""Added to indices into the 32-bit database of a WOW64 process, which has another one: behind all user addresses."""
+
+
+class Stacks:
+    """Stack numbers of blocks (see `process.stack_db`), and their frames; each number stands for one stack."""
+
+    def __init__(
+        self, process: Process, heaps: Sequence[Heap], table: BlockTable, reader: Callable[[HeapKind], Reader | None]
+    ) -> None:
+        """Reads nothing yet. `reader`: of a heap kind, makes what reads the stack numbers of a heap's rows."""
+        self._process, self._table, self._heaps, self._reader = process, table, heaps, reader
+        self._numbers_of: dict[int, Numbers] = {}
+        self._views = {view.arch: view for view in process.views}
+        self._databases = {view.arch: StackDatabase(process, view) for view in process.views}
+
+    @property
+    def are_recorded(self) -> bool:
+        """True when some heap of the process records allocation stacks."""
+        return any(heap.stack_traces for heap in self._heaps)
+
+    def numbers(self, rows: NDArray[np.int64], *, checked: bool = True) -> NDArray[np.uint64]:
+        """The stack number of each row; (n,) uint64, 0 where none is recorded or its record cannot be one.
+
+        Without `checked` numbers are as recorded: those that lead to no stack have no frames.
+        """
+        out = np.zeros(len(rows), np.uint64)
+        if not self.are_recorded:
+            return out
+        owners = self._table.heap[rows]
+        for heap in self._heaps:
+            mine = np.flatnonzero(owners == heap.index)
+            reader = self._reader(heap.kind) if heap.stack_traces and len(mine) else None
+            if reader is not None:
+                found = self._read(reader, heap, rows[mine])
+                if heap.kind is not HeapKind.PAGE:  # whose own record says what the number is: an id even without frames
+                    found = self._known(heap, found) if checked else found
+                    found[(found > 0) & (found < FIRST_ADDRESS)] += np.uint64(self._first_index(heap))
+                out[mine] = found
+        return out
+
+    def _first_index(self, heap: Heap) -> int:
+        """What indices into the database of the heap's view are counted from."""
+        return _OF_32_BITS if self._process.is_wow64 and heap.view == "x86" else 0
+
+    def frames(self, heap: Heap, number: int) -> tuple[int, ...]:
+        """Return addresses of a stack, innermost first; empty for number 0."""
+        first = self._first_index(heap)
+        raw = number - first if first and number >= first else number
+        if not raw or (heap.kind is HeapKind.PAGE and raw < FIRST_ADDRESS):
+            return ()
+        return self._databases[heap.view].frames(raw) or ()
+
+    def _known(self, heap: Heap, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """The numbers without those that lead to no stack."""
+        database = self._databases[heap.view]
+        bad = [number for number in np.unique(numbers).tolist() if number and database.frames(number) is None]
+        numbers[np.isin(numbers, np.array(bad, np.uint64))] = 0
+        return numbers
+
+    def _read(self, reader: Reader, heap: Heap, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        if heap.index not in self._numbers_of:
+            self._numbers_of[heap.index] = reader(self._views[heap.view], heap, self._table)
+        return self._numbers_of[heap.index](rows)

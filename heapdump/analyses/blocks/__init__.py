@@ -1,0 +1,1 @@
+"""Blocks selected, located, searched."""

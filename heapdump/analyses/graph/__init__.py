@@ -1,0 +1,1 @@
+"""Who holds blocks: pointer graph, reachability, retained memory."""

@@ -1,0 +1,84 @@
+"""Which block an address lies in, for very many addresses: the arrays of `kernels.pointers` and how they are made.
+
+24 bytes a block and at most 16 MB for each GB that blocks lie in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.kernels import run
+from heapdump.kernels.pointer_map import mark, pages
+
+TOP = 1 << 48
+"""User addresses lie below."""
+
+_COARSEST = 4
+Integers = NDArray[np.signedinteger[Any]]
+"""int32 where that is enough, else int64: memory that is not touched costs no time."""
+
+
+@dataclass(frozen=True)
+class PointerMap:
+    """Blocks by address. `start` (n,) int64, `size` (n,): ascending and disjoint; a block of no bytes has one.
+
+    `shift`: starts are multiples of 1 << shift. `tops` (131072,), `middles` (65536 times the tops in use,), both int32,
+    and `cells` int64: see `kernels.pointers`.
+    """
+
+    start: NDArray[np.int64]
+    size: Integers
+    shift: int
+    tops: NDArray[np.int32]
+    middles: NDArray[np.int32]
+    cells: NDArray[np.int64]
+
+    @property
+    def low(self) -> int:
+        """The first address in a block; 0 without blocks."""
+        return int(self.start[0]) if len(self.start) else 0
+
+    @property
+    def bits(self) -> int:
+        """The least for which `low + (1 << bits)` lies behind all blocks; 0 without blocks."""
+        return (int(self.start[-1] + max(1, self.size[-1])) - self.low - 1).bit_length() if len(self.start) else 0
+
+    def find(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The block that each address lies in, -1 for none; (n,) int64. By binary search: for some addresses."""
+        wanted = np.minimum(addresses, np.uint64(TOP)).astype(np.int64)
+        block = np.searchsorted(self.start, wanted, side="right").astype(np.int64) - 1
+        inside = block >= 0
+        inside[inside] = wanted[inside] - self.start[block[inside]] < np.maximum(self.size[block[inside]], 1)
+        return np.where(inside, block, -1)
+
+
+def pointer_map(start: NDArray[np.int64], size: Integers) -> PointerMap:
+    """The map of disjoint blocks, ascending by `start`."""
+    count = len(start)
+    merged = int(np.bitwise_or.reduce(start)) if count else 0
+    shift = next(s for s in range(_COARSEST, -1, -1) if merged % (1 << s) == 0)
+    leaves, long = np.empty(count, np.int64), np.empty(count, np.int64)
+    found, reach = run(pages, count, start, size, leaves, long)
+    leaves, long = leaves[:found].copy(), long[:reach].copy()
+    cells = np.zeros(found * (65536 >> shift >> 5), np.int64)
+    run(mark, count, start, shift, cells)
+    covered, by = _covered(start[long], size[long], long)
+    tops = np.full(2 * TOP >> 32, -1, np.int32)  # `low + (1 << bits)` may be as far away as that
+    used = np.unique(np.concatenate([leaves, covered]) >> 16)
+    tops[used] = np.arange(len(used))
+    middles = np.full(len(used) << 16, -1, np.int32)
+    for page, values in ((covered, -2 - by), (leaves, np.arange(found))):  # a start in a page wins over a block before
+        middles[(tops[page >> 16].astype(np.int64) << 16) + (page & 0xFFFF)] = values
+    return PointerMap(start, size, shift, tops, middles, cells)
+
+
+def _covered(start: NDArray[np.int64], size: Integers, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(64 KiB pages that blocks reach into behind that of their start, the block of each)."""
+    page = start >> 16
+    counts = ((start + size - 1) >> 16) - page
+    steps = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
+    return np.repeat(page + 1, counts) + steps, np.repeat(blocks, counts)

@@ -1,0 +1,202 @@
+"""Where the program can still find a block from: registers, stacks, writable data of modules, TEBs and PEBs.
+
+Other writable memory (VirtualAlloc arenas, shared sections, heaps that could not be walked) counts as weak roots: what
+lies there may be forgotten as well. The memory of walked heaps is no root, nor is what lies below a stack pointer.
+TLS and FLS slots lie in TEBs and in blocks that TEBs point to.
+
+What allocators keep for themselves is no root: the stack trace database, the heap in which Windows keeps the records of
+segment heaps, and data of Application Verifier's modules, whose logs name nearly every block of a page heap (recorded
+19041: 741 of 1001).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.memory.usage import STACK_DATABASE, UNKNOWN, UsageMap
+from heapdump.blocks.heap import Heap
+from heapdump.memory.regions import State
+from heapdump.process.model import Process, Stack, Thread
+from heapdump.process.stacks.registers import Registers, read_context
+from heapdump.spans import Span, merged
+
+_WRITABLE, _GUARD = 0x04 | 0x08 | 0x40 | 0x80, 0x100
+_TOP = 1 << 48
+_SEGMENT_HEAP = 0xDDEEDDEE
+_VERIFIER = re.compile(r"(verifier|vrfcore|vfbasics|vfcompat|vfluapriv|vfnet|vfntlmless|vfnws|vfcuzz)\.dll", re.IGNORECASE)
+RootKind = Literal["stack", "module", "teb", "peb", "memory"]
+
+
+@dataclass(frozen=True, slots=True)
+class Area:
+    """Memory to look for pointers of `width` bytes in. `thread`: index of its thread, -1 for none."""
+
+    span: Span
+    kind: RootKind
+    width: int
+    thread: int = -1
+
+    @property
+    def is_weak(self) -> bool:
+        """True for memory of which nobody knows whether the program still uses it."""
+        return self.kind == "memory"
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """A register of a thread (its index) that holds a value; `of_exception`: when the exception was raised."""
+
+    thread: int
+    name: str
+    value: int
+    of_exception: bool = False
+
+
+@dataclass(frozen=True)
+class Roots:
+    """`areas` ascending by start for each width; `missing`: what of them this dump lacks, in words."""
+
+    areas: tuple[Area, ...]
+    registers: tuple[Register, ...]
+    missing: tuple[str, ...]
+
+
+def find_roots(process: Process, usage: UsageMap, heaps: Sequence[Heap], walked: Iterable[int]) -> Roots:
+    """Everything that can hold a block. `walked`: the indices of heaps whose blocks are known."""
+    known = set(walked)
+    found = [*_stacks(process), *_environment(process), *_memory(process, usage, heaps, known)]
+    areas = [area for area in found if 0 <= area.span.start < area.span.end <= _TOP]  # others are damage: nothing is there
+    areas.sort(key=lambda area: (area.width, area.span))
+    registers = tuple(_registers(process))
+    return Roots(tuple(areas), registers, tuple(_missing(process, areas, registers, [h for h in heaps if h.index not in known])))
+
+
+def _registers(process: Process) -> Iterator[Register]:
+    for thread in process.threads:
+        for registers in (thread.registers, thread.registers32):
+            yield from _values(thread.index, registers, of_exception=False)
+    exception = process.exception
+    index = next((t.index for t in process.threads if exception and t.id == exception.thread_id), -1)
+    if exception is not None:
+        yield from _values(index, read_context(exception.context), of_exception=True)
+
+
+def _values(thread: int, registers: Registers | None, *, of_exception: bool) -> Iterator[Register]:
+    if registers is None:
+        return
+    for name, value in registers.values.items():
+        yield Register(thread, name, value, of_exception)
+    words = 16 // (8 if registers.arch == "x64" else 4)
+    for i, value in enumerate(registers.vectors):
+        yield Register(thread, f"xmm{i // words}", value, of_exception)
+
+
+def _stacks(process: Process) -> Iterator[Area]:
+    widths = {view.arch: view.pointer_bytes for view in process.views}
+    for thread in process.threads:
+        for stack in thread.stacks:
+            pointers = list(stack_pointers(process, thread, stack))
+            low = min(pointers, default=stack.limit)
+            width = widths[stack.view]
+            yield Area(Span(low & -width, stack.base), "stack", width, thread.index)
+
+
+def stack_pointers(process: Process, thread: Thread, stack: Stack) -> Iterator[int]:
+    """The stack pointers of a thread that lie in this stack of its; without any all of it counts."""
+    found = [thread.registers, thread.registers32]
+    if process.exception is not None and process.exception.thread_id == thread.id:
+        found.append(read_context(process.exception.context))
+    for registers in found:
+        if registers is not None and registers.arch == stack.view and stack.limit <= registers.sp < stack.base:
+            yield registers.sp
+
+
+def _environment(process: Process) -> Iterator[Area]:
+    widths = {view.arch: view.pointer_bytes for view in process.views}
+    for thread in process.threads:
+        for teb in thread.tebs:
+            if teb.size:
+                yield Area(Span(teb.address, teb.address + teb.size), "teb", widths[teb.view], thread.index)
+    for view in process.views:
+        if view.peb:
+            yield Area(Span(view.peb, view.peb + 0x1000), "peb", view.pointer_bytes)
+
+
+def _memory(process: Process, usage: UsageMap, heaps: Sequence[Heap], known: set[int]) -> Iterator[Area]:
+    """Writable memory of images, and whatever else is writable and nobody's."""
+    widths = sorted({view.pointer_bytes for view in process.views})
+    for span in merged(_spans(usage, _used(usage, "Image"))):
+        for part in _by_module(process, span):
+            module = process.module_map.at(part.start)
+            if module is None or not _VERIFIER.fullmatch(module.name):
+                yield from (Area(part, "module", width) for width in widths)
+    for span in merged(_spans(usage, _nobodys(process, usage))):
+        yield from (Area(span, "memory", width) for width in widths)
+    for heap in heaps:
+        if heap.index not in known:
+            for span in merged(extent.span for extent in heap.extents):
+                yield from (Area(span, "memory", width) for width in widths)
+
+
+def _nobodys(process: Process, usage: UsageMap) -> NDArray[np.int64]:
+    """Rows of writable memory that is nobody's, without the stack trace database and segment heaps that are not listed."""
+    table, rows = usage.table, _used(usage, UNKNOWN, "Other")
+    rows = rows[~np.isin(table.claim[rows], [i for i, claim in enumerate(table.claims) if claim.item == STACK_DATABASE])]
+    for place in {layout["_SEGMENT_HEAP"].offset("Signature") for view in process.views for layout in view.layouts if "_SEGMENT_HEAP" in layout}:
+        rows = rows[process.space.gather(table.start[rows] + np.uint64(place), 4)[0] != _SEGMENT_HEAP]
+    return rows
+
+
+def _used(usage: UsageMap, *names: str) -> NDArray[np.int64]:
+    """Rows of committed, writable memory of these usages; where no protections are known all of it counts as writable."""
+    table = usage.table
+    codes = [code for code, name in enumerate(usage.names) if name in names]
+    writable = (table.protect & np.uint32(_WRITABLE) > 0) & (table.protect & np.uint32(_GUARD) == 0)
+    committed = table.state == State.MEM_COMMIT
+    if not table.is_complete_map:
+        writable |= table.protect == 0
+        committed |= table.state == State.UNKNOWN
+    return np.flatnonzero(np.isin(usage.codes, codes) & committed & writable)
+
+
+def _spans(usage: UsageMap, rows: NDArray[np.int64]) -> Iterator[Span]:
+    starts, ends = usage.table.start[rows].tolist(), usage.table.end[rows].tolist()
+    return (Span(start, end) for start, end in zip(starts, ends, strict=True))
+
+
+def _by_module(process: Process, span: Span) -> Iterator[Span]:
+    """The span, cut where modules begin and end."""
+    edges = {span.start, span.end}
+    for module, _ in process.module_map:
+        if module & span:
+            edges |= {edge for edge in (module.start, module.end) if edge in span}
+    cuts = sorted(edges)
+    return (Span(low, high) for low, high in pairwise(cuts))
+
+
+def _missing(process: Process, areas: Sequence[Area], registers: Sequence[Register], unknown: Sequence[Heap]) -> Iterator[str]:
+    names = {"stack": "stacks", "module": "writable module data", "teb": "TEBs", "peb": "PEBs", "memory": "other writable memory"}
+    for kind, words in names.items():
+        spans = merged(area.span for area in areas if area.kind == kind)
+        edges = np.array([[span.start, span.end] for span in spans], np.uint64).reshape(-1, 2)
+        present = int(process.space.bytes_present(edges[:, 0], edges[:, 1]).sum())
+        total = sum(span.size for span in spans)
+        if present < total:
+            yield f"{total - present:,} of {total:,} bytes of {words} are not in the dump: what only they hold looks leaked"
+    if without := sum(thread.registers is None for thread in process.threads):
+        yield f"the registers of {without:,} of {len(process.threads):,} threads are not in the dump"
+    if without := sum(not thread.stacks for thread in process.threads):
+        yield f"the stacks of {without:,} of {len(process.threads):,} threads are not known"
+    if process.modules and not any(area.kind == "module" for area in areas):
+        yield "no writable data of a module is known: what only global variables hold looks leaked"
+    if not process.regions.is_complete_map:
+        yield "the dump has no memory map: which memory is writable is not known"
+    for heap in unknown:
+        yield f"heap {heap.address:#x}: its blocks are not known, all of its memory counts as weak roots"

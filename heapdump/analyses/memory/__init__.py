@@ -1,0 +1,1 @@
+"""Where the memory is: usage, regions, reconciliation, capabilities of the dump."""

@@ -1,0 +1,184 @@
+"""One heap in depth: runs, size classes, LFH buckets, and Windows' counts beside the walk's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.free_lists import FreeLists
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.table import BlockKind, BlockTable
+from heapdump.blocks.walk import Check, HeapCount, Walk
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentDetail:
+    """One segment: [start, end) reserved; its runs are what its uncommitted ranges leave."""
+
+    address: int
+    start: int
+    end: int
+    committed_bytes: int
+    runs: int
+    uncommitted_ranges: int
+    largest_uncommitted_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SizeClass:
+    """Blocks whose size lies in [low, high): busy ones by requested size, free ones by occupied size."""
+
+    low: int
+    high: int
+    busy_blocks: int
+    busy_bytes: int
+    free_blocks: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class FreeClass:
+    """Entries of the heap's free lists whose occupied bytes lie in [low, high)."""
+
+    low: int
+    high: int
+    blocks: int
+    bytes: int
+    smallest: int
+    largest: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """LFH blocks that occupy `entry_size` bytes each, in how many subsegments; `occupancy` = busy share."""
+
+    entry_size: int
+    subsegments: int
+    busy: int
+    free: int
+    occupancy: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContextDetail:
+    """The segments of a segment heap whose page ranges have units of `unit_bytes`.
+
+    `page_blocks` are made of whole page ranges and occupy `page_block_bytes`; `free_runs`: committed runs in free ranges.
+    """
+
+    unit_bytes: int
+    segments: int
+    reserved_bytes: int
+    committed_bytes: int
+    page_blocks: int
+    page_block_bytes: int
+    free_runs: int
+    free_run_bytes: int
+    largest_free_run_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeapDetail:
+    """Everything `heap` shows of one heap; `contexts` of segment heaps."""
+
+    segments: tuple[SegmentDetail, ...]
+    contexts: tuple[ContextDetail, ...]
+    sizes: tuple[SizeClass, ...]
+    free_classes: tuple[FreeClass, ...]
+    buckets: tuple[Bucket, ...]
+    checks: tuple[Check, ...]
+
+
+def heap_detail(heap: Heap, walk: Walk, lists: FreeLists | None) -> HeapDetail:
+    """The detail of one walked heap; costs by the number of its blocks."""
+    table = walk.table
+    mine = (table.heap == heap.index) & ~table.is_internal
+    return HeapDetail(
+        tuple(_segments(heap)),
+        tuple(_contexts(heap, table, mine)),
+        tuple(_sizes(table, mine)),
+        tuple(_free_classes(lists)) if lists else (),
+        tuple(_buckets(table, heap.index, mine)),
+        tuple(_checks(heap, walk.counts.get(heap.index), lists)),
+    )
+
+
+def _segments(heap: Heap) -> Iterator[SegmentDetail]:
+    for segment in heap.segments:
+        sizes = [part.size for part in segment.uncommitted]
+        touches_end = bool(segment.uncommitted) and segment.uncommitted[-1].end == segment.span.end
+        yield SegmentDetail(
+            segment.address, segment.span.start, segment.span.end, segment.committed_bytes,
+            len(sizes) + (not touches_end), len(sizes), max(sizes, default=0),
+        )  # fmt: skip
+
+
+def _contexts(heap: Heap, table: BlockTable, mine: NDArray[np.bool_]) -> Iterator[ContextDetail]:
+    pages = np.flatnonzero(mine & (table.kind == BlockKind.PAGES))
+    entry, size, busy = table.entry[pages], table.entry_size[pages], table.is_busy[pages]
+    for unit in sorted({segment.unit_bytes for segment in heap.segments if segment.unit_bytes}):
+        segments = [segment for segment in heap.segments if segment.unit_bytes == unit]
+        inside = np.zeros(len(pages), bool)
+        for segment in segments:
+            inside |= (entry >= np.uint64(segment.span.start)) & (entry < np.uint64(segment.span.end))
+        free, used = size[inside & ~busy], size[inside & busy]
+        yield ContextDetail(
+            unit, len(segments), sum(s.span.size for s in segments), sum(s.committed_bytes for s in segments),
+            len(used), int(used.sum()), len(free), int(free.sum()), int(free.max(initial=0)),
+        )  # fmt: skip
+
+
+def _sizes(table: BlockTable, mine: NDArray[np.bool_]) -> Iterator[SizeClass]:
+    """A class for each power of two that has blocks; [0, 1) for requests of no byte."""
+    busy, free = mine & table.is_busy, mine & ~table.is_busy
+    columns = [_by_power(table.size[busy]), _by_power(table.entry_size[free])]
+    for power in sorted(columns[0].keys() | columns[1].keys()):
+        low, high = (1 << power - 1, 1 << power) if power else (0, 1)
+        yield SizeClass(low, high, *columns[0].get(power, (0, 0)), *columns[1].get(power, (0, 0)))
+
+
+def _free_classes(lists: FreeLists) -> Iterator[FreeClass]:
+    powers = np.frexp(lists.size.astype(np.float64))[1]
+    for power in np.unique(powers).tolist():
+        sizes = lists.size[powers == power]
+        low, high = (1 << power - 1, 1 << power) if power else (0, 1)
+        yield FreeClass(low, high, len(sizes), int(sizes.sum()), int(sizes.min()), int(sizes.max()))
+
+
+def _by_power(sizes: NDArray[np.uint64]) -> dict[int, tuple[int, int]]:
+    """Bit length → (blocks, bytes)."""
+    powers = np.frexp(sizes.astype(np.float64))[1]
+    counts = np.bincount(powers)
+    totals = np.zeros(len(counts), np.uint64)
+    np.add.at(totals, powers, sizes)
+    return {i: (int(n), int(total)) for i, (n, total) in enumerate(zip(counts, totals, strict=True)) if n}
+
+
+def _buckets(table: BlockTable, heap: int, mine: NDArray[np.bool_]) -> Iterator[Bucket]:
+    lfh = mine & (table.kind == BlockKind.LFH)
+    sizes, inverse = np.unique(table.entry_size[lfh], return_inverse=True)
+    busy = np.bincount(inverse[table.is_busy[lfh]], minlength=len(sizes))
+    every = np.bincount(inverse, minlength=len(sizes))
+    carriers = table.entry[(table.heap == heap) & table.is_internal]
+    place = np.searchsorted(carriers, table.entry[lfh], side="right")  # slots of one subsegment lie in one carrier
+    pairs = np.unique(inverse.astype(np.int64) * (len(carriers) + 1) + place)
+    subsegments = np.bincount(pairs // (len(carriers) + 1), minlength=len(sizes))
+    columns = (sizes, subsegments, busy, every)
+    for size, carried, used, total in zip(*(column.tolist() for column in columns), strict=True):
+        yield Bucket(size, carried, used, total - used, used / total)
+
+
+def _checks(heap: Heap, count: HeapCount | None, lists: FreeLists | None) -> Iterator[Check]:
+    if count is None:
+        return
+    yield from count.checks
+    # before Vista the walk's free blocks are runs of free and parked ones, as RtlWalkHeap lists them
+    if lists is not None and heap.front_end != "lookaside" and not heap.parked_bytes:
+        yield Check("entries on the free lists", len(lists.size), count.free_blocks)
+    if heap.large_blocks is not None:
+        large = (BlockKind.VIRTUAL, BlockKind.LARGE)
+        rows = sum(kind.busy_blocks for kind in (*count.kinds, *count.internal) if kind.kind in large)
+        yield Check("large blocks on the list", len(heap.large_blocks), rows)

@@ -1,0 +1,60 @@
+"""Regions that match filters."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.memory.usage import UsageMap
+from heapdump.errors import WrongUsage
+from heapdump.memory.regions import Kind, Region, State, protection_name
+
+_STATES = {"commit": State.MEM_COMMIT, "reserve": State.MEM_RESERVE, "free": State.MEM_FREE}
+_KINDS = {"private": Kind.MEM_PRIVATE, "mapped": Kind.MEM_MAPPED, "image": Kind.MEM_IMAGE}
+
+
+def select(
+    usage_map: UsageMap,
+    *,
+    usage: str | None = None,
+    state: str | None = None,
+    type_: str | None = None,
+    protect: str | None = None,
+    address: int | None = None,
+) -> list[Region]:
+    """The regions for which every given filter holds, ascending.
+
+    `usage` without regard to case, `Heap` meaning both halves of a WOW64 process; `protect` is part of the name.
+
+    Raises:
+        WrongUsage: a usage that this process does not have.
+    """
+    table = usage_map.table
+    keep = np.ones(len(table), bool)
+    if usage is not None:
+        keep &= np.isin(usage_map.codes, _codes(usage_map, usage))
+    if state is not None:
+        keep &= table.state == _STATES[state.lower()]
+    if type_ is not None:
+        keep &= table.type == _KINDS[type_.lower()]
+    if protect is not None:
+        keep &= _has_protection(table.protect, protect.upper())
+    if address is not None:
+        i = table.index_at(address)
+        keep &= np.arange(len(table)) == (-1 if i is None else i)
+    return list(usage_map.regions(np.flatnonzero(keep)))
+
+
+def _codes(usage_map: UsageMap, wanted: str) -> list[int]:
+    wanted = wanted.lower()
+    plain = [name.lower().removesuffix("32").removesuffix("64") for name in usage_map.names]
+    codes = [i for i, name in enumerate(usage_map.names) if wanted in (name.lower(), plain[i], plain[i].strip("<>"))]
+    if not codes:
+        present = sorted(usage_map.names[i] for i in set(usage_map.codes.tolist()))
+        raise WrongUsage(f"no usage {wanted!r} in this process; there are: {', '.join(present)}")
+    return codes
+
+
+def _has_protection(values: NDArray[np.uint32], word: str) -> NDArray[np.bool_]:
+    kinds = {int(v): word in (protection_name(int(v)) or "") for v in np.unique(values)}
+    return np.array([kinds[v] for v in values.tolist()], bool)

@@ -1,0 +1,163 @@
+"""Where the memory went: WinDbg's `!address -summary` tables, and the reconciliation of committed memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.memory.reconciliation import Item, reconcile
+from heapdump.analyses.memory.usage import FREE, UNKNOWN, UsageMap
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.walk import Walk
+from heapdump.memory.regions import Kind, State, known, protection_name
+
+_GRANULARITY = 0x10000
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """One row: `regions` touching ranges with the same attributes, `bytes` of them.
+
+    `busy_share` of all memory that is not free, `total_share` of the whole map; None where that is not known.
+    `committed_bytes` and `reserved_bytes` (reserved, not committed) are filled for usages.
+    """
+
+    name: str
+    regions: int
+    bytes: int
+    busy_share: float | None
+    total_share: float | None
+    committed_bytes: int | None = None
+    reserved_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Largest:
+    """The largest region of a usage."""
+
+    usage: str
+    address: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The tables of `summary`. `largest_allocatable`: the largest free run between 64 KiB boundaries, None unknown."""
+
+    usage: tuple[Share, ...]
+    type: tuple[Share, ...]
+    state: tuple[Share, ...]
+    protect: tuple[Share, ...]
+    largest: tuple[Largest, ...]
+    largest_allocatable: Largest | None
+    reconciliation: tuple[Item, ...]
+    committed_bytes: int
+    explained_share: float | None
+
+
+def summarize(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> Summary:
+    """All tables; costs by the number of regions."""
+    table = usage.process.regions
+    totals = _Totals(usage)
+    reconciliation = reconcile(usage, heaps, walk)
+    committed = sum(item.bytes for item in reconciliation)
+    unknown = sum(item.bytes for item in reconciliation if item.item.startswith("unknown"))
+    return Summary(
+        usage=_usage_rows(usage, totals),
+        type=totals.rows(table.type, table.size, table.state != State.MEM_FREE, _type_name),
+        state=totals.rows(table.state, table.size, np.ones(len(table), bool), _state_name),
+        protect=totals.rows(table.protect, table.size, table.state == State.MEM_COMMIT, _protect_name),
+        largest=_largest(usage),
+        largest_allocatable=_allocatable(usage),
+        reconciliation=reconciliation,
+        committed_bytes=committed,
+        explained_share=1 - unknown / committed if committed else None,
+    )
+
+
+class _Totals:
+    """Bytes of the whole map and of what is not free; without a complete map only the latter means anything."""
+
+    def __init__(self, usage: UsageMap) -> None:
+        table = usage.process.regions
+        self.is_complete = table.is_complete_map
+        self.total = int(table.size.sum())
+        self.busy = int(table.size[table.state != State.MEM_FREE].sum())
+
+    def share(self, name: str, regions: int, size: int, committed: int | None = None) -> Share:
+        """One row; shares of what is not known are None."""
+        is_free = name in (FREE, State.MEM_FREE.name)
+        busy_share = size / self.busy if self.busy and not is_free else None
+        total_share = size / self.total if self.is_complete and self.total else None
+        reserved = None if committed is None or not self.is_complete or is_free else size - committed
+        return Share(name, regions, size, busy_share, total_share, committed, reserved)
+
+    def rows(
+        self, values: NDArray[np.uint32], sizes: NDArray[np.uint64], keep: NDArray[np.bool_], name: Callable[[int], str]
+    ) -> tuple[Share, ...]:
+        """One row for each distinct value, most bytes first."""
+        order = np.argsort(values[keep], kind="stable")
+        ordered, sizes = values[keep][order], sizes[keep][order]
+        if not len(ordered):
+            return ()
+        firsts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
+        counts = np.diff(np.append(firsts, len(ordered))).tolist()
+        totals = np.add.reduceat(sizes, firsts).tolist()
+        out = [
+            self.share(name(int(kind)), count, total)
+            for kind, count, total in zip(ordered[firsts], counts, totals, strict=True)
+        ]
+        return tuple(sorted(out, key=lambda row: (-row.bytes, row.name)))
+
+
+def _state_name(value: int) -> str:
+    return known(State, value).name if known(State, value) else UNKNOWN
+
+
+def _type_name(value: int) -> str:
+    return known(Kind, value).name if known(Kind, value) else UNKNOWN
+
+
+def _protect_name(value: int) -> str:
+    return protection_name(value) or UNKNOWN
+
+
+def _usage_rows(usage: UsageMap, totals: _Totals) -> tuple[Share, ...]:
+    """WinDbg's order: Free first, then by size."""
+    table, out = usage.table, []
+    committed = table.state == State.MEM_COMMIT
+    for code, name in enumerate(usage.names):
+        mine = usage.codes == code
+        if mine.any():
+            sizes = table.size
+            part = None if name == FREE else int(sizes[mine & committed].sum())
+            out.append(totals.share(name, int(mine.sum()), int(sizes[mine].sum()), part))
+    return tuple(sorted(out, key=lambda row: (row.name != FREE, -row.bytes, row.name)))
+
+
+def _largest(usage: UsageMap) -> tuple[Largest, ...]:
+    out, table = [], usage.table
+    for code, name in enumerate(usage.names):
+        mine = np.flatnonzero(usage.codes == code)
+        if len(mine):
+            i = int(mine[np.argmax(table.size[mine])])
+            out.append(Largest(name, int(table.start[i]), int(table.size[i])))
+    return tuple(sorted(out, key=lambda row: (row.usage != FREE, -row.bytes, row.usage)))
+
+
+def _allocatable(usage: UsageMap) -> Largest | None:
+    """VirtualAlloc starts reservations on 64 KiB boundaries: the largest free run from such a boundary on."""
+    table = usage.process.regions
+    free = table.state == State.MEM_FREE
+    if not table.is_complete_map or not free.any():
+        return None
+    step = np.uint64(_GRANULARITY)
+    first, end = table.start[free], table.end[free]
+    gap = (step - first % step) % step  # to the next boundary; there may be none below the top of the address space
+    room = np.where(end - first > gap, end - first - np.minimum(gap, end - first), np.uint64(0))
+    start = np.where(room > 0, first + np.minimum(gap, end - first), first)
+    i = int(np.argmax(room))
+    return Largest(FREE, int(start[i]), int(room[i]))

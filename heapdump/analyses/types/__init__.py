@@ -1,0 +1,1 @@
+"""What blocks are: content, containers, C++ classes, data structures."""

@@ -1,0 +1,1 @@
+"""Shared by commands: options, input, output, and columns of records."""

@@ -1,0 +1,146 @@
+"""Records and columns of blocks, for every command that shows some."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heapdump.render import text
+from heapdump.render.view import Column, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from heapdump.analyses.allocated.crt import CrtBlock
+    from heapdump.blocks.heap import Heap
+    from heapdump.blocks.table import Block
+    from heapdump.commands.common.request import Request
+    from heapdump.process.symbols.namer import Frame
+    from heapdump.snapshot import Snapshot
+
+_BATCH = 4096
+STATES = {"busy": "", "free": "dim"}
+
+
+class Recorder:
+    """Makes the JSON records of blocks (interface.md)."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """One for all blocks of a dump."""
+        from heapdump.analyses.blocks.page_heap import is_free_stack
+        from heapdump.analyses.blocks.select import KIND_NAMES, Owners, flag_words
+
+        self._snapshot = snapshot
+        self._heaps = [hex(heap.address) for heap in snapshot.heaps]
+        self._kinds, self._flag_words, self._is_free_stack = KIND_NAMES, flag_words, is_free_stack
+        self.owners = Owners(snapshot.heaps)
+
+    def of(self, rows: NDArray[np.int64]) -> Iterator[Record]:
+        """The records of table rows, one after the other."""
+        for first in range(0, len(rows), _BATCH):
+            batch = rows[first : first + _BATCH]
+            numbers = self._snapshot.stacks.numbers(batch).tolist()
+            crt = crt_records(self._snapshot, batch)
+            for block, number in zip(self._snapshot.walk.table.blocks(batch), numbers, strict=True):
+                more = crt.get(block.row)
+                yield self.record(block, number) | ({"crt": more} if more else {})
+
+    def __call__(self, block: Block) -> Record:
+        """The record of one block."""
+        import numpy as np
+
+        return next(self.of(np.array([block.row], np.int64)))
+
+    def record(self, block: Block, stack: int) -> Record:
+        """The record of a block whose stack number is known (0: none)."""
+        segment = self.owners.segment(block)
+        return {
+            "address": hex(block.address),
+            "entry": hex(block.entry),
+            "heap": self._heaps[block.heap],
+            "segment": None if segment is None else hex(segment),
+            "kind": self._kinds[block.kind],
+            "state": block.state,
+            "size": block.size,
+            "entry_size": block.entry_size,
+            "flags": self._flag_words(block),
+            "stack": None if self._is_free_stack(block) else stack or None,
+            "trust": block.trust.value,
+            **({"free_stack": stack or None} if self._is_free_stack(block) else {}),
+        }
+
+
+def crt_blocks(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, CrtBlock]:
+    """Row → what the CRT's debug heap says of the block, for rows that are such blocks."""
+    from heapdump.analyses.allocated.crt import describe
+
+    found = snapshot.crt.blocks(rows)
+    return dict(zip(found.row.tolist(), describe(snapshot.process.space, found), strict=True)) if len(found) else {}
+
+
+def crt_records(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, Record]:
+    """Likewise as JSON records."""
+    return {
+        row: {
+            "address": hex(block.address), "size": block.size, "file": block.file, "line": block.line, "request": block.request,
+            "use": block.use, "subtype": block.subtype, "damage": list(block.damage),
+        }
+        for row, block in crt_blocks(snapshot, rows).items()
+    }  # fmt: skip
+
+
+def stack_number(snapshot: Snapshot, block: Block) -> int:
+    """The number of the stack that allocated the block, or freed it (`is_free_stack`); 0 where none is recorded."""
+    import numpy as np
+
+    return int(snapshot.stacks.numbers(np.array([block.row], np.int64))[0])
+
+
+def frame_record(frame: Frame) -> Record:
+    """A frame (interface.md, F)."""
+    return {
+        "address": hex(frame.address),
+        "module": frame.module,
+        "symbol": frame.symbol,
+        "offset": frame.offset,
+        "file": frame.file,
+        "line": frame.line,
+        "trust": frame.trust,
+        **({"note": frame.note} if frame.note else {}),
+    }
+
+
+def frames_of(request: Request, snapshot: Snapshot, block: Block, stack: int | None = None) -> list[Frame]:
+    """The frames of a stack, by default of the block's own, innermost first; none where none is recorded."""
+    stack = stack_number(snapshot, block) if stack is None else stack
+    namer = snapshot.namer(request.image_path, request.symbol_path)
+    addresses = snapshot.stacks.frames(snapshot.heaps[block.heap], stack)
+    return [frame for address in addresses for frame in namer.frames(address)]
+
+
+_MARKS = {"exact": "", "derived": "~", "guess": "?"}
+
+
+def columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
+    """The table's columns."""
+    from heapdump.analyses.blocks.select import flag_words
+
+    return (
+        Column("Address", lambda b: f"{b.address:#x}", "what the program got; of a free block where it would start", right=True),
+        Column("Entry", lambda b: f"{b.entry:#x}", "its entry header", right=True, rank=3),
+        Column("Heap", lambda b: f"{heaps[b.heap].address:#x}", "handle of its heap", right=True, rank=1),
+        Column("Kind", lambda b: b.kind.word, "backend, lfh, virtual (a reservation of its own), lookaside or page; of segment heaps vs, lfh, pages (whole page ranges) or large"),
+        Column("State", lambda b: b.state + _MARKS[b.trust.value], "busy or free; ~ = behind damage, or with a damaged header; ? = state or size is a guess", style=lambda b: STATES[b.state]),
+        Column("Size", lambda b: text.count(b.size), "bytes the program asked for (entry size minus unused bytes)", right=True),
+        Column("EntrySize", lambda b: text.count(b.entry_size), "bytes it occupies, header included", right=True, rank=2),
+        Column("Flags", lambda b: " ".join(flag_words(b)), "flags of the entry header", rank=4),
+    )  # fmt: skip
+
+
+def walk_gaps(snapshot: Snapshot) -> tuple[str, ...]:
+    """Everything that keeps the block list from being whole."""
+    from heapdump.commands.common.request import heap_gaps
+
+    return (*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps)

@@ -1,0 +1,282 @@
+"""What every command shares: naming the dump, the options of interface.md, output, diagnostics, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from heapdump.commands.common.files import dump_and_address, find_dump, perhaps_address, progress_bar, replaced
+from heapdump.errors import HeapdumpError, WrongUsage
+from heapdump.render.view import Answer, Record
+
+if TYPE_CHECKING:
+    from heapdump.blocks.heap import Heap
+    from heapdump.snapshot import Snapshot
+
+EXIT_DONE, EXIT_FINDINGS, EXIT_PARTIAL = 0, 1, 4
+_MOST_LINES = 20
+_PIECES = 256
+DEFAULT_LIMIT = 20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The shared options of one call."""
+
+    dump: Path | None
+    format: str
+    output: Path | None
+    limit: int | None
+    sort: str | None
+    reverse: bool
+    color: str
+    verbosity: int
+    progress: bool
+    explain: bool
+    use_index: bool
+    image_path: Path | None
+    symbol_path: str
+
+    @contextlib.contextmanager
+    def open(self) -> Iterator[Snapshot]:
+        """The dump this call is about, opened; closed (and its temporary copy deleted) afterwards."""
+        from heapdump.snapshot import open_dump
+
+        path = self.dump or find_dump(self.say)
+        with progress_bar(f"unpacking {path.name}", enabled=self.progress) as report:
+            snapshot = open_dump(path, report, self.say, use_index=self.use_index)
+        with snapshot, progress_bar("walking the heaps", enabled=self.progress) as report:
+            snapshot.progress = report
+            yield snapshot
+
+    def say(self, text: str) -> None:
+        """One diagnostic line on stderr, unless --quiet."""
+        from heapdump.render.text import printable
+
+        if self.verbosity >= 0:
+            click.echo(f"heapdump: {printable(text)}", err=True)
+
+    def rows(self, rows: Sequence[T], record: Callable[[T], Record]) -> list[T]:
+        """The rows in the order that --sort and --reverse ask for; `record` makes a row's JSON record.
+
+        What is not known (null) comes last either way.
+
+        Raises:
+            WrongUsage: no such field, or one that has no order.
+        """
+        out = list(rows)
+        if self.sort is None:
+            return out[::-1] if self.reverse else out
+        name = self.sort.replace("-", "_")
+        keyed = [(record(row).get(name), row) for row in out]
+        example = record(out[0]) if out else {}
+        orderable = [field for field, value in example.items() if not isinstance(value, (list, dict))]
+        if out and name not in orderable:
+            raise WrongUsage(f"cannot sort by {self.sort!r}; there are: {', '.join(orderable)}")
+        known = [(_ordered(key), row) for key, row in keyed if key is not None]
+        known.sort(key=lambda pair: pair[0], reverse=self.reverse)
+        return [row for _, row in known] + [row for key, row in keyed if key is None]
+
+    def refuse_sorting(self, command: str) -> None:
+        """For commands whose answer is no list.
+
+        Raises:
+            WrongUsage: --sort or --reverse was given.
+        """
+        if self.sort is not None or self.reverse:
+            raise WrongUsage(f"{command} is no list that could be sorted; try heaps, regions, modules or threads")
+
+    def shown(self, rows: Sequence[T]) -> tuple[Sequence[T], int]:
+        """(the rows a table shows, how many more there are)."""
+        if self.limit is None or len(rows) <= self.limit:
+            return rows, 0
+        return rows[: self.limit], len(rows) - self.limit
+
+    def emit(self, snapshot: Snapshot, answer: Answer) -> int:
+        """Writes the answer in the format asked for, its gaps and notes on stderr; the exit code."""
+        with self._output(snapshot) as stream:
+            _copy(self._pieces(snapshot, answer, stream), stream)
+        return self._finish(snapshot, answer.gaps, answer.notes)
+
+    def write(self, snapshot: Snapshot, pieces: Iterable[str], gaps: Sequence[str]) -> int:
+        """Writes text that is no answer of records, then the gaps as `emit` does; the exit code."""
+        with self._output(snapshot) as stream:
+            _copy(pieces, stream)
+        return self._finish(snapshot, gaps, ())
+
+    def write_bytes(self, snapshot: Snapshot, data: bytes, gaps: Sequence[str]) -> int:
+        """Likewise for bytes.
+
+        Raises:
+            WrongUsage: they would go to a terminal.
+        """
+        if self.output is None and sys.stdout.isatty():
+            raise WrongUsage("this format is no text; name a file: -o FILE")
+        with self._output(snapshot) as stream:
+            stream.flush()
+            stream.buffer.write(data)  # type: ignore[attr-defined]
+        return self._finish(snapshot, gaps, ())
+
+    def _finish(self, snapshot: Snapshot, gaps: Sequence[str], notes: Sequence[str]) -> int:
+        """Says what is missing on stderr; the exit code."""
+        lines = [f"incomplete: {gap}" for gap in dict.fromkeys(gaps)]
+        lines += [f"note: {note}" for note in (*notes, *snapshot.remarks)] if self.verbosity > 0 else []
+        for line in lines[:_MOST_LINES]:
+            self.say(line)
+        if len(lines) > _MOST_LINES:
+            self.say(f"… {len(lines) - _MOST_LINES:,} more lines like these; all of them are in `notes` of --json")
+        return EXIT_PARTIAL if gaps else EXIT_DONE
+
+    @contextlib.contextmanager
+    def _output(self, snapshot: Snapshot) -> Iterator[IO[str]]:
+        try:
+            if self.output is None:
+                yield sys.stdout
+            else:
+                with replaced(self.output, snapshot.dump.path) as stream:
+                    yield stream
+        except BrokenPipeError:
+            # the reader of the pipe has seen enough (`| head`): no error, and nothing more to write at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except OSError as error:
+            raise HeapdumpError(f"cannot write {self.output or 'the output'}: {error.strerror}") from error
+
+    def _pieces(self, snapshot: Snapshot, answer: Answer, stream: IO[str]) -> Iterable[str]:
+        if self.format == "table":
+            from heapdump.render.table import draw, output_width
+
+            is_terminal = stream.isatty()
+            width = output_width(is_terminal=is_terminal)
+            return draw(answer.parts(), color=self._uses_color(is_terminal), width=width, explain=self.explain)
+        from heapdump.render import machine
+
+        if self.format == "json":
+            from heapdump import __version__
+
+            return machine.json_document(answer, __version__, dump_record(snapshot))
+        if self.format == "jsonl":
+            return machine.json_lines(answer.records())
+        return machine.comma_separated(answer.records(), answer.nested)
+
+    def _uses_color(self, is_terminal: bool) -> bool:
+        if self.color != "auto":
+            return self.color == "always"
+        return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _copy(pieces: Iterable[str], stream: IO[str]) -> None:
+    waiting = iter(pieces)
+    while batch := "".join(itertools.islice(waiting, _PIECES)):
+        stream.write(batch)
+    stream.flush()
+
+
+def _ordered(key: Any) -> Any:
+    """Addresses and hex values sort as numbers."""
+    return int(key, 16) if isinstance(key, str) and key.startswith("0x") else key
+
+
+def heap_gaps(heaps: Sequence[Heap]) -> tuple[str, ...]:
+    """What is not known of some heaps, and why."""
+    return tuple(note for heap in heaps if not heap.is_fully_walked for note in heap.notes)
+
+
+def dump_record(snapshot: Snapshot) -> Record:
+    """The envelope's `dump`."""
+    process = snapshot.process
+    return {
+        "path": str(snapshot.dump.path),
+        "bytes": snapshot.dump.file_bytes,
+        "arch": process.arch,
+        "os": process.windows.number,
+        "pid": process.pid,
+    }
+
+
+_OPTIONS = (
+    click.option("--json", "json_", is_flag=True, help="One JSON document on stdout."),
+    click.option(
+        "--format", "format_", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table",
+        show_default=True, help="jsonl: one record a line; csv: the same, flat.",
+    ),
+    click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout."),
+    click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="Rows shown in tables."),
+    click.option("--all", "all_", is_flag=True, help="Show all rows."),
+    click.option("--sort", metavar="FIELD", help="Order by a field, named as in the JSON."),
+    click.option("--reverse", is_flag=True, help="Turn the order round."),
+    click.option("--symbols", metavar="PATH", help="Folders of PDBs, as in _NT_SYMBOL_PATH (the default); servers are skipped."),
+    click.option(
+        "--image-path", type=click.Path(path_type=Path), metavar="DIR",
+        help="Where the PE files of modules are whose memory is not in the dump.",
+    ),
+    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True),
+    click.option("-q", "--quiet", is_flag=True, help="No diagnostics on stderr."),
+    click.option("-v", "--verbose", count=True, help="More diagnostics on stderr."),
+    click.option("--no-progress", is_flag=True, help="No progress lines."),
+    click.option("--no-cache", is_flag=True, help="Walk again: neither read nor write the index of walked blocks."),
+    click.option("--explain", is_flag=True, help="Under each table: how every column is computed."),
+)  # fmt: skip
+
+
+def dump_command(name: str, *, takes_address: bool | Literal["perhaps"] = False) -> Callable[[Callable[..., int]], click.Command]:
+    """Makes a click command of `function(request, **own options) -> exit code`, with DUMP and the shared options.
+
+    The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`; with
+    "perhaps" both may be missing, and a lone argument is the dump where a file of that name exists.
+    """
+
+    def decorate(function: Callable[..., int]) -> click.Command:
+        """The function as a click command with the shared options."""
+        @functools.wraps(function)
+        def run(**values: Any) -> int:
+            """Makes the request of the shared options' values and passes the function its own."""
+            if takes_address:
+                split = perhaps_address if takes_address == "perhaps" else dump_and_address
+                values["dump"], values["address"] = split(values.pop("arguments"))
+            return function(_request(values), **values)
+
+        wrapped: Callable[..., Any] = run
+        for option in reversed(_OPTIONS):
+            wrapped = option(wrapped)
+        if takes_address:
+            needed = takes_address is True
+            wrapped = click.argument("arguments", nargs=-1, required=needed, metavar=f"[DUMP] {'ADDRESS' if needed else '[ADDRESS]'}")(wrapped)
+        else:
+            wrapped = click.argument("dump", required=False, type=click.Path(path_type=Path))(wrapped)
+        return click.command(name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(wrapped)
+
+    return decorate
+
+
+def _request(values: dict[str, Any]) -> Request:
+    context = click.get_current_context()
+    on_group = context.find_root().params.get("dump")
+    take = values.pop
+    everything, limit = take("all_"), take("limit")
+    as_json, format_ = take("json_"), take("format_")
+    quiet, verbose = take("quiet"), take("verbose")
+    return Request(
+        dump=take("dump") or on_group,
+        format="json" if as_json else format_,
+        output=take("output"),
+        limit=None if everything else limit,
+        sort=take("sort"),
+        reverse=take("reverse"),
+        color=take("color"),
+        verbosity=-1 if quiet else verbose,
+        progress=not take("no_progress"),
+        explain=take("explain"),
+        use_index=not take("no_cache"),
+        image_path=take("image_path"),
+        symbol_path=take("symbols") or os.environ.get("_NT_SYMBOL_PATH", ""),
+    )

@@ -1,0 +1,74 @@
+"""The work of a walk: committed runs and large blocks of all heaps by address, cut into parts of about equal bytes.
+
+Decision: how the parts are cut depends on the heaps alone, never on the machine, because what a damaged front end shows
+depends on what was seen before it in its part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+
+from heapdump.blocks.heap import Heap, LargeBlock
+from heapdump.heaps.jobs import Walked
+from heapdump.heaps.nt.lfh import FrontEnd
+from heapdump.heaps.nt.windows import runs
+from heapdump.spans import Span
+
+_PART_BYTES = 16 << 20
+_MAX_PARTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A committed run of a heap (`large` None), or one of its large blocks; `span` is read."""
+
+    span: Span
+    heap: Heap
+    large: LargeBlock | None
+
+
+@dataclass
+class Part:
+    """A stretch of the address space, and what was found there besides blocks: by heap index, by view."""
+
+    items: list[Item]
+    walked: dict[int, Walked] = field(default_factory=dict)
+    fronts: dict[str, FrontEnd] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes to read."""
+        return sum(item.span.size for item in self.items)
+
+    def groups(self) -> Iterator[tuple[Heap, bool, list[Item]]]:
+        """(heap, whether these are large blocks, items of it that follow each other)."""
+        for (_, is_large), group in groupby(self.items, key=lambda item: (item.heap.index, item.large is not None)):
+            items = list(group)
+            yield items[0].heap, is_large, items
+
+
+def cut(heaps: Sequence[Heap]) -> list[Part]:
+    """All work of these heaps, ascending by address."""
+    items = sorted((item for heap in heaps for item in _items(heap)), key=lambda item: item.span)
+    total = sum(item.span.size for item in items)
+    count = min(_MAX_PARTS, max(1, total // _PART_BYTES))
+    groups = groupby(_numbered(items), key=lambda pair: pair[0] * count // (total + 1))
+    return [Part([item for _, item in group]) for _, group in groups]
+
+
+def _items(heap: Heap) -> Iterator[Item]:
+    for segment in heap.segments:
+        for run in runs(segment):
+            yield Item(run, heap, None)
+    for block in heap.large_blocks or ():
+        yield Item(Span(block.list_entry, block.list_entry + 1), heap, block)
+
+
+def _numbered(items: list[Item]) -> Iterator[tuple[int, Item]]:
+    """(bytes of the items before, item)."""
+    before = 0
+    for item in items:
+        yield before, item
+        before += item.span.size

@@ -1,0 +1,51 @@
+"""Where the blocks of a segment heap say which stack allocated them (heap-structures.md §4.1, §11).
+
+Behind the user data, on the next granule, stands _SEGMENT_HEAP_EXTRA, and behind that the address of the stack's record.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.table import BlockKind, BlockTable
+from heapdump.heaps.jobs import NumbersOf
+from heapdump.heaps.segment.keys import keys_of
+from heapdump.heaps.segment.padding import writes_header
+from heapdump.heaps.segment.walk import EXTRA_FLAG
+from heapdump.layouts import load
+from heapdump.process.model import View
+
+_WIDE_EXTRA = 0x10000000
+"""_SEGMENT_HEAP.GlobalFlags: one more granule stands before the extra on x64 (heap-structures.md §4.1)."""
+
+
+def segment_traces(view: View, heap: Heap, table: BlockTable) -> NumbersOf:
+    """Reads stack numbers."""
+    return lambda rows: _numbers(view, heap, table, rows)
+
+
+def _numbers(view: View, heap: Heap, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    out = np.zeros(len(rows), np.uint64)
+    if heap.layout is None:
+        return out
+    layout, granule = load(heap.layout), np.uint64(view.granularity)
+    tags = table.tags[rows]
+    with_extra = np.flatnonzero(table.is_busy[rows] & ((tags >> 8 & EXTRA_FLAG) != 0))
+    mine = rows[with_extra]
+    address = table.entry[mine] + table.lead[mine].astype(np.uint64) * np.uint64(8)
+    size = table.units[mine].astype(np.uint64) * np.uint64(8) - table.spare[mine]
+    place = (address + size + granule - np.uint64(1)) // granule * granule
+    if not writes_header(layout):
+        # the padding of a large block lies behind its user data there (three blocks of recorded 15063)
+        large = (table.tags[mine] & 0xF) == BlockKind.LARGE
+        place += np.where(large, np.uint64(keys_of(view).padding or 0), np.uint64(0))
+    flags = view.space.try_integer(heap.address + layout["_SEGMENT_HEAP"].offset("GlobalFlags"), 4) or 0
+    if flags & _WIDE_EXTRA and view.pointer_bytes == 8:
+        place += granule
+    out[with_extra], _ = view.space.gather(place + np.uint64(layout["_SEGMENT_HEAP_EXTRA"].size), view.pointer_bytes)
+    return out
+
+
+TRACES = segment_traces

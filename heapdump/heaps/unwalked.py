@@ -1,0 +1,38 @@
+"""The record of a heap that is recognised and not walked: its own reservation by the memory map, and why."""
+
+from __future__ import annotations
+
+from heapdump.blocks.heap import Extent, Heap, HeapKind, Stated
+from heapdump.heaps.allocator import Claim, Context, role_of
+from heapdump.spans import Span
+
+
+def own_reservation(
+    context: Context, claim: Claim, index: int, kind: HeapKind, what: str, note: str, known: Span | None = None
+) -> Heap:
+    """A heap known by its own reservation alone; `known` is its extent where the dump has no memory map."""
+    process, view = context.process, context.view
+    span = None if kind is HeapKind.UNKNOWN else process.regions.allocation(claim.address) or known
+    committed = process.regions.committed_bytes(span) if span and process.regions.is_complete_map else None
+    return Heap(
+        address=claim.address,
+        index=index,
+        kind=kind,
+        role=role_of(view, claim.address, None),
+        view=view.arch,
+        flags=None,
+        segments=(),
+        large_blocks=None,
+        extents=(Extent(span, what),) if span else (),
+        reserved_bytes=span.size if span else None,
+        committed_bytes=committed,
+        stated=Stated(),
+        front_end=None,
+        parked_bytes=0,
+        stack_traces=None,
+        trust=claim.trust,
+        layout=claim.layout.name if claim.layout else None,
+        findings=(),
+        notes=(note,),
+        is_fully_walked=False,
+    )

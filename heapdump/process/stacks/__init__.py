@@ -1,0 +1,1 @@
+"""Registers, unwinding, call stacks of threads, and the stack trace database."""

@@ -1,0 +1,27 @@
+"""Threads that were inside ntdll's heap functions when the dump was taken: what they work on may be half done."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import takewhile
+
+from heapdump.process.model import Process, Thread, View
+from heapdump.process.stacks.frames import thread_frames
+from heapdump.process.symbols.namer import Namer
+
+_NTDLL = "ntdll.dll"
+_CHANGES = re.compile(r"Rtl(Allocate|ReAllocate|Free|Create|Destroy|Compact|MultipleAllocate|MultipleFree)Heap")
+
+
+def inside_heap_functions(process: Process, view: View) -> Iterator[tuple[Thread, str]]:
+    """(thread, function that changes a heap) for threads of a view whose innermost frames lie in ntdll up to that function.
+
+    Which heap it works on is not told. By exports: functions that ntdll keeps to itself lie between.
+    """
+    namer = Namer(process)
+    for thread in process.threads:
+        inner = takewhile(lambda found: (found.frame.module or "").lower() == _NTDLL, thread_frames(process, thread, view, namer))
+        name = next((found.frame.symbol for found in inner if found.frame.symbol and _CHANGES.fullmatch(found.frame.symbol)), None)
+        if name:
+            yield thread, name

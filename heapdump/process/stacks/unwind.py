@@ -1,0 +1,138 @@
+"""One step up an x64 stack by the unwind data of an image (RUNTIME_FUNCTION, UNWIND_INFO; Microsoft's x64 ABI).
+
+Only functions in their body or prolog are undone; a top frame in an epilog is seen by its `ret` alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from heapdump.memory.space import AddressSpace
+from heapdump.process.symbols.images import Image
+
+_REGISTERS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+_CHAINED = 4
+_MOST_CHAINS = 32
+_RET = (0xC3, 0xC2)
+_PUSH, _ALLOC_LARGE, _ALLOC_SMALL, _SET_FRAME, _SAVE, _SAVE_FAR, _EPILOG, _SPARE, _XMM, _XMM_FAR, _MACHINE = range(11)
+
+
+@dataclass(frozen=True, slots=True)
+class _Code:
+    """An unwind code: offset in the prolog behind the instruction, operation, its four bits, operand of the next slots."""
+
+    offset: int
+    operation: int
+    info: int
+    operand: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Info:
+    """UNWIND_INFO: `frame` register number or 0, its `scaled` offset in bytes, codes, and the chained function."""
+
+    frame: int
+    scaled: int
+    codes: tuple[_Code, ...]
+    chained: tuple[int, int, int] | None
+
+
+def step(space: AddressSpace, image: Image, base: int, registers: dict[str, int], *, is_top: bool) -> dict[str, int] | None:
+    """The caller's registers (`rip` is the return address), or None where the data or the stack is not there."""
+    rva = registers["rip"] - base
+    function = image.function_at(rva if is_top else rva - 1)
+    out = dict(registers)
+    if function is None or (is_top and (space.try_integer(registers["rip"], 1) in _RET)):
+        return _returned(space, out)
+    for _ in range(_MOST_CHAINS):
+        info = _info(image, function[2])
+        if info is None:
+            return None
+        done = _undo(space, info, out, rva - function[0])
+        if done is None:
+            return None
+        if done:  # a machine frame named ip and sp itself
+            return out
+        if info.chained is None:
+            return _returned(space, out)
+        function = info.chained
+    return None
+
+
+def _returned(space: AddressSpace, registers: dict[str, int]) -> dict[str, int] | None:
+    address = space.try_integer(registers["rsp"], 8)
+    return None if address is None else registers | {"rip": address, "rsp": registers["rsp"] + 8}
+
+
+def _undo(space: AddressSpace, info: _Info, registers: dict[str, int], offset: int) -> bool | None:
+    """Undoes the prolog up to `offset` in place; whether a machine frame was left, None where the stack is missing."""
+    frame = registers["rsp"]
+    if info.frame and any(code.operation == _SET_FRAME and code.offset <= offset for code in info.codes):
+        frame = registers[_REGISTERS[info.frame]] - info.scaled
+    for code in info.codes:
+        if code.offset > offset:
+            continue
+        if code.operation in (_SAVE, _SAVE_FAR):
+            value = space.try_integer(frame + code.operand, 8)
+            if value is None:
+                return None
+            registers[_REGISTERS[code.info]] = value
+        elif code.operation == _PUSH:
+            value = space.try_integer(registers["rsp"], 8)
+            if value is None:
+                return None
+            registers[_REGISTERS[code.info]] = value
+            registers["rsp"] += 8
+        elif code.operation in (_ALLOC_LARGE, _ALLOC_SMALL):
+            registers["rsp"] += code.operand
+        elif code.operation == _SET_FRAME:
+            registers["rsp"] = frame
+        elif code.operation == _MACHINE:
+            at = registers["rsp"] + 8 * code.info
+            ip, sp = space.try_integer(at, 8), space.try_integer(at + 24, 8)
+            if ip is None or sp is None:
+                return None
+            registers |= {"rip": ip, "rsp": sp}
+            return True
+    return False
+
+
+def _info(image: Image, rva: int) -> _Info | None:
+    head = image.read(rva, 4)
+    if head is None or head[0] & 7 not in (1, 2):
+        return None
+    count, flags = head[2], head[0] >> 3
+    slots = image.read(rva + 4, 2 * count)
+    chained = None
+    if flags & _CHAINED:
+        row = image.read(rva + 4 + 2 * (count + count % 2), 12)
+        if row is None:
+            return None
+        chained = (int.from_bytes(row[:4], "little"), int.from_bytes(row[4:8], "little"), int.from_bytes(row[8:], "little"))
+    if slots is None:
+        return None
+    return _Info(head[3] & 0xF, (head[3] >> 4) * 16, tuple(_codes(slots)), chained)
+
+
+def _codes(slots: bytes) -> list[_Code]:
+    """Codes in file order, which undoes the prolog from its end; slots that hold operands belong to the code before."""
+    words = [int.from_bytes(slots[i : i + 2], "little") for i in range(0, len(slots), 2)]
+    out, i = [], 0
+    while i < len(words):
+        offset, operation, info = words[i] & 0xFF, words[i] >> 8 & 0xF, words[i] >> 12
+        near = words[i + 1] if i + 1 < len(words) else 0
+        far = near | (words[i + 2] << 16 if i + 2 < len(words) else 0)
+        operand, used = 0, 1
+        if operation == _ALLOC_SMALL:
+            operand = info * 8 + 8
+        elif operation == _ALLOC_LARGE:
+            operand, used = (far, 3) if info else (near * 8, 2)
+        elif operation in (_SAVE, _SAVE_FAR):
+            operand, used = (far, 3) if operation == _SAVE_FAR else (near * 8, 2)
+        elif operation in (_XMM, _EPILOG):
+            used = 2 if operation == _XMM else 1
+        elif operation in (_XMM_FAR, _SPARE):
+            used = 3
+        out.append(_Code(offset, operation, info, operand))
+        i += used
+    return out

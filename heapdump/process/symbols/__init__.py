@@ -1,0 +1,1 @@
+"""Names for addresses: exports, PDBs, run-time type information, generated code."""

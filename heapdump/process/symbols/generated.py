@@ -1,0 +1,127 @@
+"""What executable memory outside modules is: code that a language's runtime made while it ran, and why that is said.
+
+derived: the code around the address refers to the runtime's module. guess: the runtime's reservation lies where such
+runtimes put theirs, within reach of a 32-bit displacement of their own module (.NET and V8 on x64; seen in Electron on
+26200: 0.55 GiB off), or the runtime is at least loaded.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Literal
+
+import numpy as np
+
+from heapdump.memory.regions import Kind, State
+from heapdump.process.model import Module, Process
+from heapdump.process.symbols.images import Image
+from heapdump.spans import Span
+
+_EXECUTABLE = 0xF0  # PAGE_EXECUTE… (winnt.h)
+_REACH = 1 << 31
+_AROUND = 1 << 16
+"""Bytes of code, aligned to as many, in which references to the runtime are looked for."""
+
+_FEWEST_POINTERS, _FEWEST_CALLS, _ABOVE_NOISE = 2, 8, 4
+"""References that tell: 64-bit addresses hardly come by chance, 32-bit displacements do, and more so to a large module."""
+
+_RUNTIMES = (
+    (".NET", r"(core)?clr\.dll|mscor(wks|svr)\.dll"),
+    ("Mono", r"(lib)?mono(sgen)?(-2\.0)?(-sgen|-bdwgc|-boehm)?\.dll"),
+    ("Java", r"jvm\.dll|j9(vm|jit)\d+\.dll"),
+    ("V8", r"v8\.dll|(lib)?node\.(exe|dll)|(chrome|msedge|libcef)\.dll|electron\.exe"),
+    ("JavaScript", r"chakra(core)?\.dll|jscript9\.dll|xul\.dll|javascriptcore\.dll"),
+)
+"""Runtimes by the names of their modules."""
+
+_EXPORTS = {"DotNetRuntimeInfo": ".NET", "mono_jit_init": "Mono", "JNI_CreateJavaVM": "Java", "napi_module_register": "V8"}
+"""Runtimes by a function that the program itself exports, where it was linked into it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is at an address in no module: `note` in words, and how sure they are."""
+
+    note: str
+    trust: Literal["exact", "derived", "guess"]
+
+
+class GeneratedCode:
+    """Classifies executable memory of one process that belongs to no module."""
+
+    def __init__(self, process: Process, image: Callable[[Module], Image | None]) -> None:
+        """Reads nothing yet."""
+        self._process, self._image = process, image
+        self._referred = cache(self._references)
+
+    def at(self, address: int) -> Found | None:
+        """What made the code there; None where no committed memory is executable, or that is not known."""
+        regions = self._process.regions
+        i = regions.index_at(address)
+        if i is None or regions.state[i] != State.MEM_COMMIT or not int(regions.protect[i]) & _EXECUTABLE:
+            return None
+        if regions.type[i] == Kind.MEM_IMAGE:
+            return Found("image that is not in the module list", "exact")
+        own = Span(int(regions.start[i]), int(regions.end[i]))
+        start = max(own.start, address & -_AROUND)
+        for kind, module in self._runtimes:
+            if self._referred(Span(start, min(own.end, (address & -_AROUND) + _AROUND)), module.span):
+                return Found(f"{kind} code: it refers to {module.name}", "derived")
+        return self._guess(regions.allocation(address) or own)
+
+    def _guess(self, reservation: Span) -> Found:
+        near = [(kind, module) for kind, module in self._runtimes if self._is_near(reservation, module.span)]
+        some = near or self._runtimes
+        if not some:
+            return Found("generated code", "guess")
+        kinds = " or ".join(dict.fromkeys(kind for kind, _ in some))
+        names = " or ".join(dict.fromkeys(module.name for _, module in some))
+        why = f" within 2 GiB of {names}" if near else f", and {names} is loaded"
+        return Found(f"perhaps {kinds} code: executable memory{why}", "guess")
+
+    def _is_near(self, reservation: Span, module: Span) -> bool:
+        """True on x64 only: with 32-bit addresses everything is near."""
+        return self._is_wide(module) and max(reservation.end, module.end) - min(reservation.start, module.start) <= _REACH
+
+    def _is_wide(self, span: Span) -> bool:
+        return self._process.arch == "x64" or span.start >> 32 > 0
+
+    @cached_property
+    def _runtimes(self) -> list[tuple[str, Module]]:
+        """(language, its runtime's module), of those that are loaded."""
+        modules = self._process.modules
+        named = [(kind, m) for m in modules for kind, pattern in _RUNTIMES if re.fullmatch(pattern, m.name, re.IGNORECASE)]
+        program = next((m for m in modules if m.name.lower().endswith(".exe")), None)
+        image = self._image(program) if program and all(m is not program for _, m in named) else None
+        inside = dict.fromkeys(_EXPORTS[name] for name in image.exports.names if name in _EXPORTS) if image else ()
+        return named + [(kind, program) for kind in inside if program]
+
+    def _references(self, code: Span, module: Span) -> bool:
+        """True when the code holds enough addresses (x64) or call targets (x86) inside the module."""
+        words, _ = self._process.space.words64(Span(code.start & ~7, -(-code.end // 8) * 8))
+        data = words.tobytes()
+        if self._is_wide(module):
+            return _pointers_into(data, module) >= _FEWEST_POINTERS
+        hits, calls = _calls_into(data, code.start & ~7, module)
+        return hits >= max(_FEWEST_CALLS, _ABOVE_NOISE * calls * module.size >> 32)
+
+
+def _pointers_into(data: bytes, module: Span) -> int:
+    """64-bit addresses of the module in the bytes, at any offset: operands of instructions are not aligned."""
+    count = 0
+    for phase in range(8):
+        words = np.frombuffer(data, "<u8", (len(data) - phase) // 8, phase)
+        count += int(((words >= np.uint64(module.start)) & (words < np.uint64(module.end))).sum())
+    return count
+
+
+def _calls_into(data: bytes, base: int, module: Span) -> tuple[int, int]:
+    """(32-bit calls and jumps that lead into the module, all that may be some) in the bytes, which lie at `base`."""
+    raw = np.frombuffer(data, np.uint8)
+    at = np.flatnonzero((raw[:-4] == 0xE8) | (raw[:-4] == 0xE9)) if len(raw) > 4 else np.empty(0, np.int64)
+    displacement = sum((raw[at + 1 + i].astype(np.int64) << 8 * i for i in range(4)), np.zeros(len(at), np.int64))
+    target = (base + at + 5 + displacement) & 0xFFFFFFFF
+    return int(((target >= module.start) & (target < module.end)).sum()), len(at)

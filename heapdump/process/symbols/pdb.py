@@ -1,0 +1,170 @@
+"""Functions and lines of a PDB, through purepdb; found by GUID and age in the folders of a symbol path. No network.
+
+A symbol path is `_NT_SYMBOL_PATH`'s: folders separated by `;`, `srv*` and `cache*` elements with their folders between
+asterisks. Elements that name a server are skipped.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from heapdump.dump.streams import PdbId
+from heapdump.process.symbols.images import is_plain
+
+_URLS = ("http:", "https:", "\\\\")
+_WORDS = ("srv", "symsrv", "symsrv.dll", "cache")
+_FARTHEST_LINE = 0x10000
+_LONGEST_NAME = 4096
+_CALL = re.compile(r"\b__(?:cdecl|stdcall|thiscall|fastcall|vectorcall|clrcall|regcall|pascal) ")
+
+
+class Symbols:
+    """The code symbols of one PDB, by RVA."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads names and lines once.
+
+        Raises:
+            PdbError, OSError, ValueError, struct.error, IndexError: no PDB, or a damaged one.
+        """
+        from purepdb import PDB
+
+        with PDB.open(str(path)) as pdb:
+            found = sorted((f.rva, f.code_size or 0, f.name) for f in pdb.functions() if f.rva is not None)
+            records = pdb.lines()  # type: ignore[no-untyped-call]
+            lines = sorted((line.rva, line.line, line.file) for line in records if line.rva is not None)
+            inlined = sorted(
+                (site.rva + offset - site.ranges[0][0], length, site.name)
+                for site in pdb.inline_sites()
+                if site.rva is not None and site.name
+                for offset, length in site.ranges
+            )
+        self._starts = np.array([rva for rva, _, _ in found], np.int64)
+        self._functions = found
+        self._line_starts = np.array([rva for rva, _, _ in lines], np.int64)
+        self._lines = lines
+        self._inline_starts = np.array([start for start, _, _ in inlined], np.int64)
+        self._inlined = inlined
+        self._longest = max((length for _, length, _ in inlined), default=0)
+
+    def function_at(self, rva: int) -> tuple[str, int, bool] | None:
+        """(name as in the source, its RVA, whether its length is known) of the function that holds an RVA.
+
+        Public symbols have no length: of those the nearest below.
+        """
+        i = int(np.searchsorted(self._starts, rva, side="right")) - 1
+        if i < 0:
+            return None
+        start, size, name = self._functions[i]
+        return (undecorated(name), start, size > 0) if not size or rva < start + size else None
+
+    def inlined_at(self, rva: int) -> list[str]:
+        """Names of the functions that were inlined where an RVA lies, innermost first."""
+        last = int(np.searchsorted(self._inline_starts, rva, side="right"))
+        first = int(np.searchsorted(self._inline_starts, rva - self._longest, side="right"))
+        around = [(length, -start, name) for start, length, name in self._inlined[first:last] if rva < start + length]
+        return [undecorated(name) for _, _, name in sorted(around)]
+
+    def line_at(self, rva: int, function: int) -> tuple[str, int] | None:
+        """(file, line) of the last line record at or below an RVA that lies behind the start of its function."""
+        # of several records at one address the first is meant by it, the last by what follows (as llvm-symbolizer says)
+        first = int(np.searchsorted(self._line_starts, rva, side="left"))
+        exact = first < len(self._lines) and self._lines[first][0] == rva
+        i = first if exact else first - 1
+        if i < 0:
+            return None
+        start, line, file = self._lines[i]
+        return (file, line) if start >= function and rva - start < _FARTHEST_LINE and line else None
+
+
+def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> Symbols | None:
+    """The symbols of the PDB with that GUID and age, or None; `notes` gets a line for one that cannot be used."""
+    name = wanted.path.replace("\\", "/").rpartition("/")[2]
+    if not symbol_path or not is_plain(name):
+        return None
+    from purepdb import PdbError
+
+    for path in _candidates(symbol_path, name, f"{wanted.guid}{wanted.age:X}"):
+        try:
+            if not path.is_file():
+                continue
+            if not _is_wanted(path, wanted):
+                notes.append(f"{path} is another build's: its GUID or age is not the module's")
+                continue
+            return Symbols(path)
+        except (PdbError, OSError, ValueError, struct.error, IndexError, KeyError, EOFError) as error:
+            notes.append(f"{path} cannot be read as a PDB: {error}")
+    return None
+
+
+def _is_wanted(path: Path, wanted: PdbId) -> bool:
+    """The image's age is that of the last link; the PDB's own may be higher."""
+    from purepdb import PDB
+
+    with PDB.open(str(path)) as pdb:
+        info = pdb.info()
+    return uuid.UUID(bytes_le=bytes(info.guid)).hex.upper() == wanted.guid.upper() and info.age >= wanted.age
+
+
+def _candidates(symbol_path: str, name: str, key: str) -> Iterator[Path]:
+    for folder in folders(symbol_path):
+        yield folder / name
+        yield folder / name / key / name
+        yield folder / "symbols" / name
+        yield folder / name[:2].lower() / name / key / name  # a store of two tiers (index2.txt)
+
+
+def folders(symbol_path: str) -> list[Path]:
+    """The folders that a symbol path names, in order; servers are left out."""
+    out: list[Path] = []
+    for element in symbol_path.split(";"):
+        parts = [part.strip() for part in element.split("*")]
+        out += [Path(part) for part in parts if part and part.lower() not in _WORDS and not part.lower().startswith(_URLS)]
+    return list(dict.fromkeys(out))
+
+
+def undecorated(name: str) -> str:
+    """A decorated name as in the source, without its parameters; itself where pycxxfilt is not installed.
+
+    Long names stay as they are: the demangler is native code that recurses as deep as the name says.
+    """
+    if not name.startswith("?") or len(name) > _LONGEST_NAME:
+        return name
+    try:
+        import pycxxfilt
+    except ImportError:
+        return name
+    try:
+        plain = pycxxfilt.msvc_demangle(name)
+    except ValueError:
+        return name
+    return _bare(plain) or name if plain else name
+
+
+def _bare(plain: str) -> str:
+    """`public: void __cdecl at::Tensor::foo(int)` → `at::Tensor::foo`; "" where it is not clear what the name is."""
+    depth = 0
+    for i, letter in enumerate(plain):
+        depth += (letter in "(<`") - (letter in ")>'")
+        if depth == 0 and (call := _CALL.match(plain, i)):
+            return _name_of(plain[call.end() :])
+    return ""
+
+
+def _name_of(text: str) -> str:
+    """What stands before the parameters; the signs of an operator are no brackets."""
+    depth = 0
+    for i, letter in enumerate(text):
+        if depth == 0 and text.startswith("operator", i) and (i == 0 or text[i - 1] == ":"):
+            end = text.find("(", i + len("operator") + (2 if text.startswith("operator()", i) else 0))
+            return text[:end] if end > 0 else ""
+        if depth == 0 and letter == "(":
+            return text[:i]
+        depth += (letter in "<`") - (letter in ">'")
+    return ""

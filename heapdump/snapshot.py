@@ -1,0 +1,295 @@
+"""The one place that wires the ladder: path → Snapshot, each step computed once and on demand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from heapdump.analyses.allocated.stacks import Stacks
+    from heapdump.analyses.damage.check import Problem
+    from heapdump.analyses.damage.crash import Crash
+    from heapdump.analyses.damage.verdict import Verdict
+    from heapdump.analyses.graph.pointer_graph import PointerGraph, Referrers
+    from heapdump.analyses.graph.references import References
+    from heapdump.analyses.graph.retained import Retained
+    from heapdump.analyses.graph.roots import Roots
+    from heapdump.analyses.graph.unreachable import Reached
+    from heapdump.analyses.memory.usage import UsageMap
+    from heapdump.blocks.byte_damage import Wound
+    from heapdump.blocks.damage import Damage
+    from heapdump.blocks.free_lists import FreeLists
+    from heapdump.blocks.heap import Heap
+    from heapdump.blocks.page_nodes import PageNodes
+    from heapdump.blocks.table import Block
+    from heapdump.blocks.walk import Walk
+    from heapdump.cache.store import Index
+    from heapdump.dump.open import Minidump
+    from heapdump.heaps.crt import CrtReader
+    from heapdump.process.model import Process, View
+    from heapdump.process.stacks.frames import StackFrame
+    from heapdump.process.symbols.namer import Namer
+
+VERSION = "0.1.0"
+T = TypeVar("T")
+
+
+class Snapshot:
+    """One opened dump. Use it as a context manager: closing deletes the copy of an unpacked dump."""
+
+    def __init__(self, dump: Minidump, *, use_index: bool) -> None:
+        """Use `open_dump`."""
+        self.dump = dump
+        self.use_index = use_index
+        self.remarks: list[str] = []
+        self._page_nodes: dict[int, PageNodes | None] = {}
+        self.progress: Callable[[int, int], None] = lambda done, total: None
+
+    @cached_property
+    def process(self) -> Process:
+        """Modules, threads, views, memory map."""
+        from heapdump.process.load import load_process
+
+        return load_process(self.dump)
+
+    @cached_property
+    def heaps(self) -> tuple[Heap, ...]:
+        """Every heap of every view, with its extents."""
+        from heapdump.heaps import discover
+
+        return discover(self.process)
+
+    @cached_property
+    def walk(self) -> Walk:
+        """Every block of every heap: `walk.table` holds them as numpy columns. From the index where there is one."""
+        index = self._index
+        if index is None:
+            return self._walk_heaps()
+        walk = index.read(lambda: self._walk_heaps().table)
+        if walk is None:
+            walk = self._walk_heaps()
+            index.write(walk)
+        return walk
+
+    @cached_property
+    def _index(self) -> Index | None:
+        """Where answers about this dump are kept; None where none are."""
+        if not self.use_index:
+            return None
+        from heapdump.cache.store import Index
+
+        return Index(self.dump.stamp, remarks=self.remarks)
+
+    def kept(
+        self, name: str, read: Callable[[dict[str, NDArray[Any]] | None], T | None], make: Callable[[], T], write: Callable[[T], dict[str, NDArray[Any]]]
+    ) -> T:
+        """What is kept beside the walk under a name; where it is not, it is made, and kept.
+
+        `read` makes it of kept columns, None of none; `write` makes columns of it.
+        """
+        table = self.walk.table  # first: it may prove damaged, and be walked again
+        index = self._index if len(table) else None
+        found = None if index is None else read(index.kept(name))
+        if found is None:
+            found = make()
+            if index is not None:
+                index.keep(name, write(found))
+        return found
+
+    def _walk_heaps(self) -> Walk:
+        from heapdump.heaps.walk import walk_heaps
+
+        return walk_heaps(self.process, self.heaps, self.progress)
+
+    def free_lists(self, heap: Heap) -> FreeLists | None:
+        """What the heap's own free lists hold; None for heaps that have none. Some µs for each entry."""
+        from heapdump.heaps.nt.free_lists import read_free_lists
+
+        return read_free_lists(self.process, self.view_of(heap), heap)
+
+    def page_nodes(self, heap: Heap) -> PageNodes | None:
+        """What a page heap's own records say of its blocks; None for other heaps. Read when first asked for."""
+        from heapdump.heaps.page.traces import page_nodes
+
+        if heap.index not in self._page_nodes:
+            self._page_nodes[heap.index] = page_nodes(self.view_of(heap), heap)
+        return self._page_nodes[heap.index]
+
+    @cached_property
+    def damage(self) -> Damage:
+        """Everything that is damaged in the heaps, and what could not be examined."""
+        from heapdump.heaps.check import check_heaps
+
+        return check_heaps(self.process, self.heaps, self.walk)
+
+    @cached_property
+    def problems(self) -> tuple[Problem, ...]:
+        """What broke the heap: every damaged place, and what Windows reported."""
+        from heapdump.analyses.damage.check import Examined, find_problems
+
+        examined = Examined(self.process, self.heaps, self.walk.table, self.damage, self.crash, self.crt.blocks, self.stacks.numbers)
+        return find_problems(examined)
+
+    def verdict(self, heaps: Sequence[Heap]) -> Verdict:
+        """Whether these heaps are damaged, in one line."""
+        from heapdump.analyses.damage.reports import REPORTED
+        from heapdump.analyses.damage.verdict import verdict
+
+        return verdict(heaps, self.walk, lambda: [problem.finding for problem in self.problems if problem.finding.kind not in REPORTED])
+
+    def page_wounds(self, heap: Heap, block: Block) -> tuple[Wound, ...]:
+        """What is damaged around a block of a page heap: stamps, fills."""
+        from heapdump.heaps.page.damage import wounds
+
+        return tuple(wounds(self.view_of(heap), heap, block))
+
+    @cached_property
+    def crt(self) -> CrtReader:
+        """Finds blocks of the CRT's debug heap among rows of the block table."""
+        from heapdump.heaps.crt import CrtReader
+
+        return CrtReader(self.process.views, self.heaps, self.walk.table)
+
+    @cached_property
+    def crash(self) -> Crash | None:
+        """The crash as far as the heap explains it; None where there was none, or another one."""
+        from heapdump.analyses.damage.crash import PageHeaps, explain_crash
+
+        if self.process.exception is None:
+            return None
+        return explain_crash(self.process, self.walk.table, PageHeaps(self.heaps, self.page_nodes))
+
+    def view_of(self, heap: Heap) -> View:
+        """The view of the process that the heap belongs to."""
+        return next(view for view in self.process.views if view.arch == heap.view)
+
+    @cached_property
+    def usage(self) -> UsageMap:
+        """What each address range is used for."""
+        from heapdump.analyses.memory.usage import classify
+
+        return classify(self.process, self.heaps)
+
+    @cached_property
+    def stacks(self) -> Stacks:
+        """The recorded allocation stacks of blocks."""
+        from heapdump.analyses.allocated.stacks import Stacks
+        from heapdump.heaps import trace_reader
+
+        return Stacks(self.process, self.heaps, self.walk.table, trace_reader)
+
+    @cached_property
+    def graph(self) -> PointerGraph:
+        """Which busy block points to which, and what roots point to. From the index where there is one."""
+        from heapdump.analyses.graph.pointer_graph import columns_of, from_columns
+
+        return self.kept("graph", lambda columns: from_columns(columns, self.roots), self.sweep, columns_of)
+
+    def has_graph(self, most_bytes: int) -> bool:
+        """True where the pointer graph is there already, kept or not, or made of no more than so many bytes of memory."""
+        if "graph" in self.__dict__ or (self._index is not None and self._index.has("graph")):
+            return True
+        busy = sum(count.busy_bytes for count in self.walk.counts.values())
+        return 0 < busy <= most_bytes and busy + sum(area.span.size for area in self.roots.areas) <= most_bytes
+
+    @cached_property
+    def roots(self) -> Roots:
+        """Where the program can still find a block from."""
+        from heapdump.analyses.graph.roots import find_roots
+
+        return find_roots(self.process, self.usage, self.heaps, self.walk.counts)
+
+    def sweep(self, *, unaligned: bool = False) -> PointerGraph:
+        """The pointer graph, made now. `unaligned`: pointers may begin at any byte."""
+        from heapdump.analyses.graph.pointer_graph import build_graph
+
+        return build_graph(self.process, self.heaps, self.walk.table, self.roots, self.crt.blocks, unaligned=unaligned)
+
+    @cached_property
+    def reached(self) -> Reached:
+        """How each block can be reached. From the index where there is one."""
+        from heapdump.analyses.graph.unreachable import classify, columns_of, from_columns
+
+        return self.kept("reach", from_columns, lambda: classify(self.graph), columns_of)
+
+    @cached_property
+    def referrers(self) -> Referrers:
+        """Who points to each node of the graph. From the index where there is one."""
+        from heapdump.analyses.graph.pointer_graph import Referrers, referrers_of
+
+        def read(columns: dict[str, NDArray[Any]] | None) -> Referrers | None:
+            """Of kept columns."""
+            return None if columns is None else Referrers(**columns)
+
+        found: Referrers = self.kept("referrers", read, lambda: referrers_of(self.graph), vars)
+        return found
+
+    def references(self, namer: Namer) -> References:
+        """Who points at blocks, and how roots lead there; `namer` names the places."""
+        from heapdump.analyses.graph.references import References
+
+        return References(self.process, self.graph, lambda: self.referrers, namer)
+
+    @cached_property
+    def retained(self) -> Retained:
+        """What each block keeps alive. From the index where there is one."""
+        from heapdump.analyses.graph.retained import columns_of, from_columns, retained_of
+
+        return self.kept("retained", from_columns, lambda: retained_of(self.graph, self.referrers), columns_of)
+
+    def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
+        """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.
+
+        `symbol_path` is written as `_NT_SYMBOL_PATH`; only its folders are searched.
+        """
+        from heapdump.process.symbols.namer import Namer
+
+        return Namer(self.process, image_path, symbol_path, self.remarks)
+
+    def crashed_frames(self, image_path: Path | None = None, symbol_path: str = "") -> list[StackFrame]:
+        """The call stack of the exception, innermost first; empty without one."""
+        from heapdump.process.stacks.frames import crashed_frames
+
+        return crashed_frames(self.process, self.namer(image_path, symbol_path))
+
+    @property
+    def gaps(self) -> tuple[str, ...]:
+        """What of the process is missing in this dump, and why; empty for a whole one."""
+        return self.process.notes
+
+    def close(self) -> None:
+        """Unmaps the dump and deletes its temporary copy."""
+        self.dump.close()
+
+    def __enter__(self) -> Snapshot:
+        """Itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Closes."""
+        self.close()
+
+
+def open_dump(
+    path: str | Path,
+    progress: Callable[[int, int], None] | None = None,
+    say: Callable[[str], None] | None = None,
+    *,
+    use_index: bool = True,
+) -> Snapshot:
+    """Opens a Windows user-mode minidump, packed (.gz .xz .zst .zip .cab) or not.
+
+    `progress(done, total)` is called while unpacking, `say(text)` gets lines worth telling the user. `use_index`: keep
+    the walked blocks in the user's cache folder, and take them from there.
+
+    Raises:
+        DumpError: the file cannot be read as one; the message says what it is and what to try.
+    """
+    from heapdump.dump.open import open_minidump
+
+    dump = open_minidump(Path(path), progress or (lambda done, total: None), say or (lambda text: None))
+    return Snapshot(dump, use_index=use_index)
