@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.graph.roots import Roots
     from heapdump.analyses.graph.unreachable import Reached
     from heapdump.analyses.memory.usage import UsageMap
-    from heapdump.blocks.byte_damage import Wound
+    from heapdump.blocks.byte_damage import ByteDamage
     from heapdump.blocks.damage import Damage
     from heapdump.blocks.free_lists import FreeLists
     from heapdump.blocks.heap import Heap
@@ -141,7 +141,7 @@ class Snapshot:
 
         return verdict(heaps, self.walk, lambda: [problem.finding for problem in self.problems if problem.finding.kind not in REPORTED])
 
-    def page_wounds(self, heap: Heap, block: Block) -> tuple[Wound, ...]:
+    def page_wounds(self, heap: Heap, block: Block) -> tuple[ByteDamage, ...]:
         """What is damaged around a block of a page heap: stamps, fills."""
         from heapdump.heaps.page.damage import wounds
 

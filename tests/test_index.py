@@ -16,7 +16,7 @@ from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import NtHeapBuilder, ProcessBuilder
 
-COLUMNS = ("entry", "units", "spare", "lead", "heap", "tags")
+COLUMNS = ("entry", "size8", "unused", "header8", "heap", "tags")
 
 
 @pytest.fixture

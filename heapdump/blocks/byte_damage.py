@@ -8,7 +8,7 @@ from heapdump.blocks.findings import FindingKind
 
 
 @dataclass(frozen=True, slots=True)
-class Wound:
+class ByteDamage:
     """Damaged bytes [address, address + len(found)); `expected` has the same length."""
 
     kind: FindingKind

@@ -43,12 +43,12 @@ class BlockColumns:
         """The rows from `first` on; of all of them the table itself, when nothing is added any more."""
         return self._all.part(first, self._size)
 
-    def append(self, heap: int, entry: NDArray[np.integer], units: NDArray[np.integer], spare: NDArray[np.integer],
-               lead: NDArray[np.integer], tags: NDArray[np.integer]) -> None:  # fmt: skip
+    def append(self, heap: int, entry: NDArray[np.integer], size8: NDArray[np.integer], unused: NDArray[np.integer],
+               header8: NDArray[np.integer], tags: NDArray[np.integer]) -> None:  # fmt: skip
         """Adds rows of one heap that were made elsewhere."""
         tail, count = self.tail(len(entry)), len(entry)
-        tail.entry[:count], tail.units[:count], tail.spare[:count] = entry, units, spare
-        tail.lead[:count], tail.tags[:count] = lead, tags
+        tail.entry[:count], tail.size8[:count], tail.unused[:count] = entry, size8, unused
+        tail.header8[:count], tail.tags[:count] = header8, tags
         self.add(count, heap)
 
     def extend(self, rows: BlockTable) -> None:

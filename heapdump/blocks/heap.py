@@ -94,7 +94,7 @@ class Extent:
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class WindowsCounters:
     """What Windows itself counted in the heap's header; None where this version keeps no such count.
 
     All in bytes except `segments`, `uncommitted_ranges`, `lock_contention` (counts). `large_uncommitted_bytes` is the
@@ -117,7 +117,7 @@ class Heap:
 
     `reserved_bytes`, `committed_bytes`: of its segments (NT), of these and of its own reservation (segment heaps) or of
     the latter alone (the others), None where not known. `extents`: all memory known to belong to it, ascending. `is_fully_walked` is False when part of its memory
-    could not be found (`notes` say why). `parked_bytes`: freed blocks that wait on lookaside lists (before Vista).
+    could not be found (`notes` say why). `lookaside_bytes`: freed blocks that wait on lookaside lists (before Vista).
     `normal_heap`: of a page heap, the ordinary heap behind it.
     """
 
@@ -132,9 +132,9 @@ class Heap:
     extents: tuple[Extent, ...]
     reserved_bytes: int | None
     committed_bytes: int | None
-    stated: Stated
+    stated: WindowsCounters
     front_end: FrontEnd | None
-    parked_bytes: int
+    lookaside_bytes: int
     stack_traces: bool | None
     trust: Trust
     layout: str | None
@@ -157,7 +157,7 @@ class Heap:
         """
         if self.stated.free_bytes is None:
             return None
-        free = self.stated.free_bytes + self.parked_bytes
+        free = self.stated.free_bytes + self.lookaside_bytes
         return free if self.committed_bytes is None or free <= self.committed_bytes else None
 
     @property

@@ -70,7 +70,7 @@ class Block:
 
 
 COLUMNS: dict[str, type[np.generic]] = {
-    "entry": np.uint64, "units": np.uint32, "spare": np.uint32, "lead": np.uint8, "heap": np.uint16, "tags": np.uint16,
+    "entry": np.uint64, "size8": np.uint32, "unused": np.uint32, "header8": np.uint8, "heap": np.uint16, "tags": np.uint16,
 }  # fmt: skip
 """The columns of a block table and their types, in the order of its fields."""
 
@@ -79,15 +79,15 @@ COLUMNS: dict[str, type[np.generic]] = {
 class BlockTable:
     """Columns of one length n, ascending by `entry`.
 
-    `entry` (n,) uint64 address of the header; `units` (n,) uint32 occupied bytes / 8; `spare` (n,) uint32 occupied
-    bytes that the program did not ask for; `lead` (n,) uint8 bytes / 8 from entry to user data; `heap` (n,) uint16
+    `entry` (n,) uint64 address of the header; `size8` (n,) uint32 occupied bytes / 8; `unused` (n,) uint32 occupied
+    bytes that the program did not ask for; `header8` (n,) uint8 bytes / 8 from entry to user data; `heap` (n,) uint16
     index of the heap; `tags` (n,) uint16: kind in bits 0-3, busy 4, internal 5, trust 6-7, entry flags 8-15.
     """
 
     entry: NDArray[np.uint64]
-    units: NDArray[np.uint32]
-    spare: NDArray[np.uint32]
-    lead: NDArray[np.uint8]
+    size8: NDArray[np.uint32]
+    unused: NDArray[np.uint32]
+    header8: NDArray[np.uint8]
     heap: NDArray[np.uint16]
     tags: NDArray[np.uint16]
 
@@ -97,7 +97,7 @@ class BlockTable:
 
     def columns(self) -> tuple[NDArray[Any], ...]:
         """All columns, in the order of `COLUMNS`."""
-        return self.entry, self.units, self.spare, self.lead, self.heap, self.tags
+        return self.entry, self.size8, self.unused, self.header8, self.heap, self.tags
 
     def part(self, low: int, high: int) -> BlockTable:
         """The rows [low, high) as a table over the same memory."""
@@ -106,17 +106,17 @@ class BlockTable:
     @property
     def address(self) -> NDArray[np.uint64]:
         """What the program got; (n,) uint64."""
-        return self.entry + self.lead.astype(np.uint64) * np.uint64(_UNIT)
+        return self.entry + self.header8.astype(np.uint64) * np.uint64(_UNIT)
 
     @property
     def entry_size(self) -> NDArray[np.uint64]:
         """Occupied bytes; (n,) uint64."""
-        return self.units.astype(np.uint64) * np.uint64(_UNIT)
+        return self.size8.astype(np.uint64) * np.uint64(_UNIT)
 
     @property
     def size(self) -> NDArray[np.uint64]:
         """Requested bytes; (n,) uint64."""
-        return self.entry_size - self.spare
+        return self.entry_size - self.unused
 
     @property
     def kind(self) -> NDArray[np.uint16]:
@@ -158,9 +158,9 @@ class BlockTable:
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
             values = zip(batch.tolist(), *(column[batch].tolist() for column in self.columns()), strict=True)
-            for row, entry, units, spare, lead, heap, tags in values:
+            for row, entry, size8, unused, header8, heap, tags in values:
                 yield Block(
-                    row, entry, entry + lead * _UNIT, units * _UNIT - spare, units * _UNIT, heap, _KINDS[tags & _KIND],
+                    row, entry, entry + header8 * _UNIT, size8 * _UNIT - unused, size8 * _UNIT, heap, _KINDS[tags & _KIND],
                     "busy" if tags & BUSY else "free", bool(tags & INTERNAL), tags >> _FLAGS_SHIFT,
                     _TRUSTS[tags >> _TRUST_SHIFT & 3],
                 )  # fmt: skip
@@ -169,7 +169,7 @@ class BlockTable:
         """Rows whose bytes hold the address, innermost first: a block of a front end lies inside its carrier."""
         row = int(np.searchsorted(self.entry, np.uint64(address), side="right")) - 1
         near = range(row, max(-1, row - _NESTING), -1)
-        found = [i for i in near if address < int(self.entry[i]) + int(self.units[i]) * _UNIT]
+        found = [i for i in near if address < int(self.entry[i]) + int(self.size8[i]) * _UNIT]
         outer = self._carrier(row, address)
         return [*found, *([outer] if outer is not None and outer not in found else [])]
 
@@ -177,7 +177,7 @@ class BlockTable:
         """The internal block around an address, searched backwards over the slots inside it."""
         behind = int(np.searchsorted(self.internal_rows, row, side="right"))
         for candidate in self.internal_rows[max(0, behind - _NESTING) : behind][::-1].tolist():
-            if address < int(self.entry[candidate]) + int(self.units[candidate]) * _UNIT:
+            if address < int(self.entry[candidate]) + int(self.size8[candidate]) * _UNIT:
                 return int(candidate)
         return None
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heapdump.analyses.allocated.leaks import By, LeakGroup
-    from heapdump.analyses.graph.leak_suspects import Finder, Hoard
+    from heapdump.analyses.graph.leak_suspects import Finder, LeakSuspect
     from heapdump.analyses.graph.pointer_graph import PointerGraph
     from heapdump.analyses.graph.references import References
     from heapdump.analyses.graph.retained import Retained
@@ -84,7 +84,7 @@ def command(request: Request, address: int | None, top: int, by: str | None) -> 
         return request.emit(snapshot, _all(tree, top, gaps))
 
 
-def _hoard(tree: _Tree, hoard: Hoard) -> Record:
+def _hoard(tree: _Tree, hoard: LeakSuspect) -> Record:
     from heapdump.analyses.graph.leak_suspects import sentence
 
     structure, graph = hoard.structure, tree.graph

@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from heapdump.blocks.heap import Heap, HeapKind
-from heapdump.heaps.allocator import Claim, Context, Walker
+from heapdump.heaps.allocator import HeapClaim, DiscoveryContext, Walker
 from heapdump.heaps.candidates import heap_addresses
 from heapdump.heaps.jobs import CheckHeap, ReadTraces, WalkHeap
 from heapdump.process.model import Process, View
@@ -71,7 +71,7 @@ def discover(process: Process) -> tuple[Heap, ...]:
     """Every heap of every view, in the order of the heap lists; `index` counts on across views as in `!heap`."""
     heaps: list[Heap] = []
     for view in process.views:
-        context = Context(process, view)
+        context = DiscoveryContext(process, view)
         offered, waiting = set[int](), deque(heap_addresses(process, view))
         while waiting:
             address, is_listed = waiting.popleft()
@@ -83,7 +83,7 @@ def discover(process: Process) -> tuple[Heap, ...]:
     return tuple(heaps)
 
 
-def best_claim(view: View, address: int, *, is_listed: bool) -> tuple[Walker, Claim]:
+def best_claim(view: View, address: int, *, is_listed: bool) -> tuple[Walker, HeapClaim]:
     """The walker with the most witnesses for this address; the one for unknown heaps always has none."""
     claims = [(w, c) for w in walkers() if (c := w.claims(view, address, is_listed=is_listed)) is not None]
     return max(claims, key=lambda pair: len(pair[1].witnesses))

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Protocol
 
 from heapdump.blocks.heap import Heap, Trust
-from heapdump.heaps.linked_list import Ring, walk_ring
+from heapdump.heaps.linked_list import LinkedList, walk_list
 from heapdump.layouts import Layout
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
@@ -19,7 +19,7 @@ HEAP_SIGNATURE = 0xEEFFEEFF
 
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class HeapClaim:
     """A walker's word that its kind of heap lies at `address`, with the witnesses it saw there.
 
     `doubts` are witnesses that were looked for and missing; `layout` is the one that verified, None where none is used.
@@ -39,7 +39,7 @@ class Claim:
         return Trust.EXACT if self.is_layout_exact and not self.doubts else Trust.DERIVED
 
 
-class Context:
+class DiscoveryContext:
     """What the walkers of one view share: the process, a scan for lost segments, and which list nodes are taken.
 
     A list node belongs to one heap: a node that another list holds already ends a walk, so that many heaps whose
@@ -52,9 +52,9 @@ class Context:
         self.view = view
         self._taken: set[int] = set()
 
-    def ring(self, head: int, accepts: Callable[[int], bool]) -> Ring:
-        """Walks a ring of nodes that no other list holds; see `rings.walk_ring`."""
-        ring = walk_ring(self.view.space, head, lambda node: node not in self._taken and accepts(node))
+    def ring(self, head: int, accepts: Callable[[int], bool]) -> LinkedList:
+        """Walks a ring of nodes that no other list holds; see `rings.walk_list`."""
+        ring = walk_list(self.view.space, head, lambda node: node not in self._taken and accepts(node))
         self._taken.update(ring.nodes)
         return ring
 
@@ -76,13 +76,13 @@ class Context:
 class Walker(Protocol):
     """One heap kind."""
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> Claim | None:
+    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         """The claim on an address, or None. `is_listed`: the process names it as a heap, a witness of its own.
 
         Reads at most two pages.
         """
 
-    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
+    def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """The heap behind a claim: header, extents, what Windows counted. Never raises for bad data."""
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.heap import Heap, HeapKind
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
 from heapdump.blocks.walk import Check, HeapCount, KindCount
-from heapdump.heaps.jobs import Walked
+from heapdump.heaps.jobs import WalkLog
 from heapdump.kernels import compiled_if_worth
 from heapdump.kernels.block_counts import tally
 from heapdump.process.model import Process
@@ -32,7 +32,7 @@ class Tally:
         if len(table):
             self._grow(int(table.heap.max()) + 1)
             call = compiled_if_worth(tally, len(table)) or _by_arrays
-            call(table.heap, table.units, table.spare, table.tags, *(part.reshape(-1) for part in self._sums))
+            call(table.heap, table.size8, table.unused, table.tags, *(part.reshape(-1) for part in self._sums))
         return self
 
     def merge(self, other: Tally) -> None:
@@ -63,7 +63,7 @@ def _by_arrays(
 
 
 def count_blocks(
-    process: Process, tally: Tally, heaps: Sequence[Heap], walked: dict[int, Walked]
+    process: Process, tally: Tally, heaps: Sequence[Heap], walked: dict[int, WalkLog]
 ) -> dict[int, HeapCount]:
     """Heap index → its count. A difference to Windows' own lowers the integrity and adds a gap to `walked`."""
     out = {}
@@ -74,7 +74,7 @@ def count_blocks(
     return out
 
 
-def _count(sums: NDArray[np.int64], walked: Walked) -> HeapCount:
+def _count(sums: NDArray[np.int64], walked: WalkLog) -> HeapCount:
     return HeapCount(
         kinds=_kinds(sums, 0),
         internal=_kinds(sums, INTERNAL),
@@ -98,7 +98,7 @@ def _kind(sums: NDArray[np.int64], kind: BlockKind, internal: int) -> KindCount:
     return KindCount(kind, busy_blocks, busy_entries - unasked, busy_entries, free_blocks, free_bytes)
 
 
-def _checked(process: Process, heap: Heap, count: HeapCount, walked: Walked) -> HeapCount:
+def _checked(process: Process, heap: Heap, count: HeapCount, walked: WalkLog) -> HeapCount:
     """What does not agree with Windows' own counts lowers the integrity, and is said."""
     checks, integrity = tuple(_checks(process, heap, count)), count.integrity
     for check in checks:

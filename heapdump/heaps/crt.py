@@ -84,10 +84,10 @@ class CrtReader:
 
     def _of(self, heap: int, header: Header, rows: NDArray[np.int64]) -> CrtBlocks:
         space, table = self._spaces[heap], self._table
-        sizes = table.units[rows].astype(np.int64) * 8 - table.spare[rows]
+        sizes = table.size8[rows].astype(np.int64) * 8 - table.unused[rows]
         room = sizes >= header.bytes + _GUARD_BYTES
         rows, sizes = rows[room], sizes[room]
-        start = table.entry[rows] + table.lead[rows].astype(np.uint64) * np.uint64(8)
+        start = table.entry[rows] + table.header8[rows].astype(np.uint64) * np.uint64(8)
 
         def member(offset: int, size: int) -> NDArray[np.uint64]:
             """A member of every header."""

@@ -18,7 +18,7 @@ from heapdump.process.model import Process, View
 
 
 @dataclass
-class Walked:
+class WalkLog:
     """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held.
 
     `hosted`, `uncommitted_bytes`, `uncommitted_free_bytes`: see `blocks.walk.HeapCount`.
@@ -49,7 +49,7 @@ class Walked:
             self.has_more_gaps = True
             self.gaps.append(f"… and more of this kind: only the first {limits.MAX_GAPS:,} lines of a heap are kept")
 
-    def merge(self, other: Walked) -> None:
+    def merge(self, other: WalkLog) -> None:
         """Adds what another part of the walk found in the same heap."""
         self.findings += other.findings
         self.gaps += other.gaps
@@ -74,7 +74,7 @@ class Job:
     heap: Heap
     heaps: Sequence[Heap]
     columns: BlockColumns
-    walked: Walked
+    walked: WalkLog
     table: BlockTable
     advance: Callable[[int], None]
     host: Callable[[int, KindCount], None]

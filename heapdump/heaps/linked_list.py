@@ -23,7 +23,7 @@ class Break:
 
 
 @dataclass(frozen=True, slots=True)
-class Ring:
+class LinkedList:
     """The nodes that were reached, in list order: forwards from the head, then what only the way back reached.
 
     `is_closed`: both ways hold at every node, so none is missing.
@@ -34,7 +34,7 @@ class Ring:
     is_closed: bool
 
 
-def walk_ring(space: AddressSpace, head: int, accepts: Callable[[int], bool]) -> Ring:
+def walk_list(space: AddressSpace, head: int, accepts: Callable[[int], bool]) -> LinkedList:
     """Follows Flink from `head`, and Blink too when a link on the way does not hold.
 
     `accepts(node)` says whether a node looks like one of its kind; nodes are visited once, at most
@@ -42,13 +42,13 @@ def walk_ring(space: AddressSpace, head: int, accepts: Callable[[int], bool]) ->
     """
     forward, breaks, closed = _follow(space, head, 0, accepts)
     if closed and not breaks:
-        return Ring(tuple(forward), (), is_closed=True)
+        return LinkedList(tuple(forward), (), is_closed=True)
     backward, back_breaks, back_closed = _follow(space, head, space.pointer_bytes, accepts)
     known = {b.address for b in breaks}
     breaks += [b for b in back_breaks if b.address not in known]
     # a link that skips nodes closes one way only: the way that closes tells the order of most
     ways = (backward[::-1], forward) if back_closed else (forward, backward[::-1])
-    return Ring(tuple(dict.fromkeys((*ways[0], *ways[1]))), tuple(breaks), is_closed=False)
+    return LinkedList(tuple(dict.fromkeys((*ways[0], *ways[1]))), tuple(breaks), is_closed=False)
 
 
 def _follow(

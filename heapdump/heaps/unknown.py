@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heapdump.blocks.heap import Heap, HeapKind
-from heapdump.heaps.allocator import SEGMENT_SIGNATURE, Claim, Context
+from heapdump.heaps.allocator import SEGMENT_SIGNATURE, HeapClaim, DiscoveryContext
 from heapdump.heaps.unwalked import own_reservation
 from heapdump.process.model import View
 
@@ -11,11 +11,11 @@ from heapdump.process.model import View
 class UnknownHeapWalker:
     """Claims every address, with no witness at all."""
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> Claim | None:
+    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         """Always, and always the weakest claim."""
-        return Claim(address, (), (_reason(view, address),))
+        return HeapClaim(address, (), (_reason(view, address),))
 
-    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
+    def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """The address and the reason; none of its memory is called Heap."""
         note = f"heap {claim.address:#x} is not verified: {claim.doubts[0]}"
         return own_reservation(context, claim, index, HeapKind.UNKNOWN, "", note)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from heapdump.blocks.heap import Extent, Heap, HeapKind, Stated
-from heapdump.heaps.allocator import Claim, Context, role_of
+from heapdump.blocks.heap import Extent, Heap, HeapKind, WindowsCounters
+from heapdump.heaps.allocator import HeapClaim, DiscoveryContext, role_of
 from heapdump.spans import Span
 
 
 def own_reservation(
-    context: Context, claim: Claim, index: int, kind: HeapKind, what: str, note: str, known: Span | None = None
+    context: DiscoveryContext, claim: HeapClaim, index: int, kind: HeapKind, what: str, note: str, known: Span | None = None
 ) -> Heap:
     """A heap known by its own reservation alone; `known` is its extent where the dump has no memory map."""
     process, view = context.process, context.view
@@ -26,9 +26,9 @@ def own_reservation(
         extents=(Extent(span, what),) if span else (),
         reserved_bytes=span.size if span else None,
         committed_bytes=committed,
-        stated=Stated(),
+        stated=WindowsCounters(),
         front_end=None,
-        parked_bytes=0,
+        lookaside_bytes=0,
         stack_traces=None,
         trust=claim.trust,
         layout=claim.layout.name if claim.layout else None,

@@ -23,11 +23,11 @@ from heapdump.blocks.table import INTERNAL, BlockTable
 from heapdump.blocks.walk import KindCount, Walk
 from heapdump.heaps import walk_of
 from heapdump.heaps.counts import Tally, count_blocks
-from heapdump.heaps.jobs import Job, Walked
-from heapdump.heaps.nt.back_end import HeapWalk
-from heapdump.heaps.nt.entry_format import Generation, generation_of
+from heapdump.heaps.jobs import Job, WalkLog
+from heapdump.heaps.nt.back_end import BackEndWalk
+from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
 from heapdump.heaps.nt.large_rows import add_large_blocks
-from heapdump.heaps.nt.lfh import FrontEnd, FrontEndWalk
+from heapdump.heaps.nt.lfh import FrontEnd, LfhWalk
 from heapdump.heaps.nt.lookaside_state import apply_marks, marks_of
 from heapdump.heaps.nt.work import Part, cut
 from heapdump.process.model import Process, View
@@ -64,17 +64,17 @@ def walk_heaps(
     views = {view.arch: view for view in process.views}
     wanted = [heap for heap in heaps if heap.kind is HeapKind.NT and heap.layout is not None]
     others = [heap for heap in heaps if walk_of(heap.kind) is not None]
-    generations = {heap.index: generation_of(views[heap.view], heap) for heap in wanted}
+    entry_formats = {heap.index: entry_format_of(views[heap.view], heap) for heap in wanted}
     parts = cut(wanted)
     total = sum(part.bytes for part in parts) + sum(e.span.size for heap in others for e in heap.extents)
     pace = _Pace(total, progress)
-    walker = _Walker(views, generations, pace, process.space.total_bytes)
+    walker = _Walker(views, entry_formats, pace, process.space.total_bytes)
     table, tally = walker.walk(parts, min(threads or os.cpu_count() or 1, len(parts), _MAX_THREADS))
-    walked = {heap.index: Walked() for heap in (*wanted, *others)}
+    walked = {heap.index: WalkLog() for heap in (*wanted, *others)}
     for part in parts:
         for index, found in part.walked.items():
             walked[index].merge(found)
-    marks = marks_of(views, wanted, generations, [front for part in parts for front in part.fronts.values()])
+    marks = marks_of(views, wanted, entry_formats, [front for part in parts for front in part.fronts.values()])
     if marks:
         table = apply_marks(table, marks)
         tally = Tally().add(table)
@@ -88,7 +88,7 @@ def walk_heaps(
 
 def _with_others(
     process: Process, views: dict[ViewName, View], heaps: Sequence[Heap], others: Sequence[Heap], table: BlockTable,
-    walked: dict[int, Walked], advance: Callable[[int], None],
+    walked: dict[int, WalkLog], advance: Callable[[int], None],
 ) -> BlockTable:  # fmt: skip
     """The table with the blocks of the others of `heaps`, which are no NT heaps."""
     most_bytes = min(sum(e.span.size for heap in others for e in heap.extents), process.space.total_bytes)
@@ -116,10 +116,10 @@ class _Walker:
     """Walks parts, on one or several threads."""
 
     def __init__(
-        self, views: dict[ViewName, View], generations: dict[int, Generation], pace: _Pace, most_bytes: int
+        self, views: dict[ViewName, View], entry_formats: dict[int, EntryFormat], pace: _Pace, most_bytes: int
     ) -> None:
         """`most_bytes`: of memory in the dump, more than which no block can be read from."""
-        self._views, self._generations, self._pace, self._most_bytes, self._in_all = views, generations, pace, most_bytes, 0
+        self._views, self._generations, self._pace, self._most_bytes, self._in_all = views, entry_formats, pace, most_bytes, 0
 
     def walk(self, parts: list[Part], threads: int) -> tuple[BlockTable, Tally]:
         """(all rows by address, their tally)."""
@@ -156,19 +156,19 @@ class _Walker:
 
     def _walk_part(self, part: Part, columns: BlockColumns) -> None:
         for heap, is_large, items in part.groups():
-            view, generation = self._views[heap.view], self._generations[heap.index]
-            walked = part.walked.setdefault(heap.index, Walked())
+            view, entry_format = self._views[heap.view], self._generations[heap.index]
+            walked = part.walked.setdefault(heap.index, WalkLog())
             if is_large:
                 blocks = [item.large for item in items if item.large is not None]
-                add_large_blocks(view, heap, generation, blocks, columns, walked)
+                add_large_blocks(view, heap, entry_format, blocks, columns, walked)
                 continue
-            front = FrontEndWalk(view, heap, generation, part.fronts.setdefault(view.arch, FrontEnd()), columns, walked)
-            chain = HeapWalk(view, heap, generation, columns, walked, self._in_all)
+            front = LfhWalk(view, heap, entry_format, part.fronts.setdefault(view.arch, FrontEnd()), columns, walked)
+            chain = BackEndWalk(view, heap, entry_format, columns, walked, self._in_all)
             for window, first in chain.windows([item.span for item in items]):
                 view.space.expect(Span(window.swept.end, window.swept.end + _AHEAD))
                 front.add(window, first)
                 view.space.forget(window.swept)
-                self._pace.advance(sum(s.stop - s.start for s in window.stretches) * generation.granule)
+                self._pace.advance(sum(s.stop - s.start for s in window.stretches) * entry_format.granule)
                 if self._pace.is_stopped.is_set():
                     return
 

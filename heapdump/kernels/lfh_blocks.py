@@ -15,7 +15,7 @@ offset of its first block, bytes of each and how many; free blocks as it says, -
 
 def read_slots(
     words: Any, subsegments: Any, span: int, padding: int, tag: int,
-    out_entry: Any, out_units: Any, out_spare: Any, out_lead: Any, out_tags: Any, out_good: Any,
+    out_entry: Any, out_size8: Any, out_unused: Any, out_header8: Any, out_tags: Any, out_good: Any,
 ) -> int:  # fmt: skip
     """Writes a row for each block; to `out_good` 1 for each subsegment whose counts agree with its bitmap, else 0.
 
@@ -34,10 +34,10 @@ def read_slots(
             busy_at = bits * 8 + (i // span * 2 * span + i % span if span else 2 * i)
             told_at = busy_at + (span if span else 1)
             out_entry[row + i] = base + first + i * size
-            out_units[row + i] = units
+            out_size8[row + i] = units
             if not (words[busy_at >> 6] >> (busy_at & 63)) & 1:
                 free, odd = free + 1, odd | (words[told_at >> 6] >> (told_at & 63)) & 1
-                out_spare[row + i], out_lead[row + i], out_tags[row + i] = 0, 0, tag
+                out_unused[row + i], out_header8[row + i], out_tags[row + i] = 0, 0, tag
                 continue
             unused, mark = 0, 0
             if (words[told_at >> 6] >> (told_at & 63)) & 1:
@@ -47,12 +47,12 @@ def read_slots(
             row_tag, spare = tag | 0x10 | (mark & 0x4000) >> 5, unused + padding
             if spare > size:
                 spare, row_tag = min(size, padding), row_tag | 0x80
-            out_spare[row + i], out_lead[row + i], out_tags[row + i] = spare, min(padding, size) // 8, row_tag
+            out_unused[row + i], out_header8[row + i], out_tags[row + i] = spare, min(padding, size) // 8, row_tag
         freed, number, links = subsegments[k, 8], subsegments[k, 7], 0
         while links < freed and 0 < number <= count and out_tags[row + number - 1] & 0x10:
             # a freed block begins with the number of the next one
             at = first + (number - 1) * size
-            out_spare[row + number - 1], out_lead[row + number - 1], out_tags[row + number - 1] = 0, 0, tag
+            out_unused[row + number - 1], out_header8[row + number - 1], out_tags[row + number - 1] = 0, 0, tag
             number, links = (words[at >> 3] >> ((at & 7) * 8)) & 0xFFFF, links + 1
         agrees = (subsegments[k, 6] < 0 or subsegments[k, 6] == free) and links == freed
         out_good[k] = (1 if agrees else 0) + (2 if odd == 0 else 0)

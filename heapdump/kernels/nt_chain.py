@@ -36,7 +36,7 @@ def follow(words: Any, at: int, stop: int, end: int, stride: int, lead: int, key
 
 def chain_modern(
     words: Any, stretches: Any, k: int, until: int, at: int, stride: int, lead: int, key: int, mask: int, previous: int,
-    tag: int, out_entry: Any, out_units: Any, out_spare: Any, out_lead: Any, out_tags: Any,
+    tag: int, out_entry: Any, out_size8: Any, out_unused: Any, out_header8: Any, out_tags: Any,
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
     """Vista and later: encoded headers with a checksum, as rows of the block table.
 
@@ -85,9 +85,9 @@ def chain_modern(
                 spare = words[(at + size) * 2]
         internal = busy & ((word >> 19) & 1 | (unused == 1) | (unused == 3))
         out_entry[count] = base + at * granule
-        out_units[count] = size * stride
-        out_spare[count] = min(max(spare, 0), granule * size)
-        out_lead[count] = offset * stride
+        out_size8[count] = size * stride
+        out_unused[count] = min(max(spare, 0), granule * size)
+        out_header8[count] = offset * stride
         out_tags[count] = tag | busy << 4 | internal << 5 | (word >> 8) & 0xFF00
         count, at, previous = count + 1, at + size, size
         if unused == 3 and at != end:

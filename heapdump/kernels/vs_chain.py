@@ -16,7 +16,7 @@ or the output arrays are full."""
 
 def follow_chunks(
     words: Any, chains: Any, k: int, at: int, previous: int, wide: int, key: int, padding: int, tag: int,
-    out_entry: Any, out_units: Any, out_spare: Any, out_lead: Any, out_tags: Any,
+    out_entry: Any, out_size8: Any, out_unused: Any, out_header8: Any, out_tags: Any,
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
     """Writes a row for each chunk of the chains from number `k` on.
 
@@ -62,8 +62,8 @@ def follow_chunks(
                 spare, row_tag = min(size * granule, granule + padding), row_tag | 0x80
                 lead = min(lead, size * stride)
         out_entry[count] = base + at * granule
-        out_units[count] = size * stride
-        out_spare[count] = spare
-        out_lead[count] = lead
+        out_size8[count] = size * stride
+        out_unused[count] = spare
+        out_header8[count] = lead
         out_tags[count] = row_tag
         count, at, previous = count + 1, at + size, size

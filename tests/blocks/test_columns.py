@@ -16,7 +16,7 @@ def columns_of(entries: list[int]) -> BlockColumns:
     columns, count = BlockColumns(), len(entries)
     tail = columns.tail(count)
     tail.entry[:count] = entries
-    for column in (tail.units, tail.spare, tail.lead, tail.tags):
+    for column in (tail.size8, tail.unused, tail.header8, tail.tags):
         column[:count] = np.arange(count)
     columns.add(count, 5)
     return columns
@@ -30,7 +30,7 @@ def test_rows_are_sorted_by_entry_and_equal_ones_stay_in_order(entries, first):
     order = [*range(first), *sorted(range(first, len(entries)), key=lambda i: entries[i])]
     table = columns.since(0)
     assert table.entry.tolist() == [entries[i] for i in order]
-    for column in (table.units, table.spare, table.lead, table.tags):
+    for column in (table.size8, table.unused, table.header8, table.tags):
         assert column.tolist() == order
     assert table.heap.tolist() == [5] * len(entries)
 

@@ -21,7 +21,7 @@ from tests.heaps.plans import Generation, process_of
 from tests.patching import poke, word
 
 TEN, SEVEN, XP = Generation("x64", 19041), Generation("x86", 7601), Generation("x86", 2600)
-COLUMNS = ("entry", "units", "spare", "lead", "heap", "tags")
+COLUMNS = ("entry", "size8", "unused", "header8", "heap", "tags")
 
 
 def columns(snapshot: Snapshot, threads: int = 1) -> list[list[int]]:

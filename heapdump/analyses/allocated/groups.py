@@ -64,7 +64,7 @@ def group(table: BlockTable, rows: NDArray[np.int64], numbers: NDArray[np.int64]
     samples = np.zeros(width * _SAMPLES, np.int64)
     most = int(table.heap.max()) + 1
     seen = np.zeros(width * most, np.uint8)
-    columns = (rows, numbers, table.units, table.spare, table.heap)
+    columns = (rows, numbers, table.size8, table.unused, table.heap)
     run(aggregate, len(rows), *columns, most, _SAMPLES, counts, totals, low, high, seen, samples)
     everything = int(totals.sum()) or 1
     order = np.lexsort((np.arange(width), -counts, -totals))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from heapdump.analyses.blocks.select import guard_page
-from heapdump.blocks.byte_damage import Wound
+from heapdump.blocks.byte_damage import ByteDamage
 from heapdump.blocks.heap import Heap, HeapKind
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.table import Block, BlockKind
@@ -49,7 +49,7 @@ class PageBlock:
     virtual_block: Span | None
     guard: Span | None
     thread: int | None
-    wounds: tuple[Wound, ...]
+    wounds: tuple[ByteDamage, ...]
     is_header_there: bool
 
 
@@ -84,7 +84,7 @@ def _root(heap: Heap, walk: Walk, nodes: PageNodes | None) -> Root:
     )  # fmt: skip
 
 
-def page_block(view: View, heap: Heap, nodes: PageNodes | None, block: Block, wounds: Sequence[Wound]) -> PageBlock:
+def page_block(view: View, heap: Heap, nodes: PageNodes | None, block: Block, wounds: Sequence[ByteDamage]) -> PageBlock:
     """The block with everything that page heap knows of it; `wounds`: the damaged places of it."""
     information = information_struct(view, heap)
     i = nodes.at(block.address) if nodes is not None and block.kind is BlockKind.PAGE else None

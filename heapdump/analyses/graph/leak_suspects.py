@@ -35,7 +35,7 @@ _MANY = 1_000_000
 
 
 @dataclass(frozen=True)
-class Hoard:
+class LeakSuspect:
     """A block (`node`) that keeps much alive, or a group of `count` blocks with a common `key`.
 
     `bytes`, `blocks` retained, `share` of all that roots hold; `root`: where from it is reached, "" from nowhere; `pile`:
@@ -65,7 +65,7 @@ class Finder:
     group: Callable[[NDArray[np.int64]], Leaks]
     by_type: Callable[[NDArray[np.int64]], Leaks]
 
-    def hoard_of(self, node: int) -> Hoard:
+    def hoard_of(self, node: int) -> LeakSuspect:
         """What one block keeps alive."""
         graph, tree = self.graph, self.tree
         held, blocks = tree.of(node)
@@ -78,7 +78,7 @@ class Finder:
             structure = replace(structure, shape=structure.shape.replace("array", "vector"))
         elements = below[graph.size[below] == structure.size]
         content = self._looks(elements[:: max(1, len(elements) // _SAMPLE)])
-        return Hoard(held, blocks, held / (tree.total or 1), node, path.root.root if path else "", pile, structure, content)
+        return LeakSuspect(held, blocks, held / (tree.total or 1), node, path.root.root if path else "", pile, structure, content)
 
     def _looks(self, nodes: NDArray[np.int64]) -> str:
         """What most of the nodes look like, "" where that is nothing telling."""
@@ -87,7 +87,7 @@ class Finder:
         return most.key if most is not None and 2 * most.group.count > len(nodes) and most.key not in _DULL else ""
 
 
-def hoards(finder: Finder) -> tuple[Hoard, ...]:
+def hoards(finder: Finder) -> tuple[LeakSuspect, ...]:
     """The suspects, those that retain most first."""
     tree = finder.tree
     single = [node for node in tree.top(_MOST).tolist() if tree.of(node)[0] >= _ENOUGH * tree.total > 0]
@@ -98,7 +98,7 @@ def hoards(finder: Finder) -> tuple[Hoard, ...]:
     return tuple(sorted(out, key=lambda hoard: -hoard.bytes)[:_MOST])
 
 
-def _groups(graph: PointerGraph, tree: Retained, group: Callable[[NDArray[np.int64]], Leaks], single: NDArray[np.int64]) -> list[Hoard]:
+def _groups(graph: PointerGraph, tree: Retained, group: Callable[[NDArray[np.int64]], Leaks], single: NDArray[np.int64]) -> list[LeakSuspect]:
     """Groups of blocks that nothing dominates, the single suspects left out."""
     places = np.flatnonzero(tree.dominator == 0)[1:]
     nodes = np.sort(np.setdiff1d(tree.order[places].astype(np.int64), single))
@@ -113,7 +113,7 @@ def _groups(graph: PointerGraph, tree: Retained, group: Callable[[NDArray[np.int
         mine = found.values == one.group.value
         held = int(retained[mine].sum())
         if one.group.count > 1 and held >= _ENOUGH * tree.total:
-            out.append(Hoard(held, int(blocks[mine].sum()), held / tree.total, key=one.key, count=one.group.count))
+            out.append(LeakSuspect(held, int(blocks[mine].sum()), held / tree.total, key=one.key, count=one.group.count))
     return out
 
 
@@ -129,7 +129,7 @@ def _pile(graph: PointerGraph, tree: Retained, node: int) -> int:
     return node
 
 
-def sentence(graph: PointerGraph, hoard: Hoard) -> str:
+def sentence(graph: PointerGraph, hoard: LeakSuspect) -> str:
     """The suspect in words."""
     amount = f"{short_size(hoard.bytes)} ({hoard.share:.0%}) in {plural(hoard.blocks, 'block')}"
     if hoard.node is None or hoard.structure is None:
@@ -144,13 +144,13 @@ def sentence(graph: PointerGraph, hoard: Hoard) -> str:
     return text + (f"; it looks like {'an' if structure.shape[0] in 'ae' else 'a'} {structure.shape}" if structure.shape else "")
 
 
-def hoards_to_columns(found: tuple[Hoard, ...]) -> Columns:
+def hoards_to_columns(found: tuple[LeakSuspect, ...]) -> Columns:
     """Suspects as columns of an index."""
     return to_columns({"hoards": [asdict(hoard) for hoard in found]})
 
 
-def hoards_of_columns(columns: Columns | None) -> tuple[Hoard, ...] | None:
+def hoards_of_columns(columns: Columns | None) -> tuple[LeakSuspect, ...] | None:
     """The suspects of kept columns; None where there are none."""
     if columns is None:
         return None
-    return tuple(Hoard(**record | {"structure": record["structure"] and Structure(**record["structure"])}) for record in of_columns(columns)["hoards"])
+    return tuple(LeakSuspect(**record | {"structure": record["structure"] and Structure(**record["structure"])}) for record in of_columns(columns)["hoards"])

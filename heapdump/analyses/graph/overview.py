@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heapdump.analyses.graph.leak_suspects import Hoard, sentence
+from heapdump.analyses.graph.leak_suspects import LeakSuspect, sentence
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.unreachable import Reach, Reached
 from heapdump.analyses.graph.unreachable_report import LEAKED, Sum, missing_evidence
@@ -46,7 +46,7 @@ class Holding:
         return f"{plural(self.leaked.blocks, 'block')} with {short_size(self.leaked.bytes)} {seem}: {self.direct.blocks:,} lost directly"
 
 
-def holding_of(graph: PointerGraph, reached: Reached, table: BlockTable, hoards: Sequence[Hoard], *, is_walked: bool) -> Holding:
+def holding_of(graph: PointerGraph, reached: Reached, table: BlockTable, hoards: Sequence[LeakSuspect], *, is_walked: bool) -> Holding:
     """`table`: of all blocks; `hoards`: the suspects, largest first; `is_walked`: every block of every heap is known."""
     leaked, direct = (_sum(graph, reached, table, *kinds) for kinds in (LEAKED, (Reach.DIRECT,)))
     suspects = tuple(
@@ -58,4 +58,4 @@ def holding_of(graph: PointerGraph, reached: Reached, table: BlockTable, hoards:
 
 def _sum(graph: PointerGraph, reached: Reached, table: BlockTable, *kinds: Reach) -> Sum:
     rows = graph.rows[reached.nodes(*kinds)]
-    return Sum(len(rows), int(table.units[rows].sum(dtype=np.int64)) * 8 - int(table.spare[rows].sum(dtype=np.int64)))
+    return Sum(len(rows), int(table.size8[rows].sum(dtype=np.int64)) * 8 - int(table.unused[rows].sum(dtype=np.int64)))

@@ -21,7 +21,7 @@ from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
 from heapdump.kernels import run
-from heapdump.kernels.nt_walk import count_targets, invert
+from heapdump.kernels.reach import count_targets, invert
 from heapdump.kernels.pointer_map import take, thin
 from heapdump.process.model import Process
 
@@ -100,8 +100,8 @@ def referrers_of(graph: PointerGraph) -> Referrers:
 
 def program_blocks(table: BlockTable) -> tuple[NDArray[np.int32], NDArray[np.int64], Integers]:
     """(rows int32, address int64, requested bytes) of the program's busy blocks, ascending by address and disjoint."""
-    columns: list[NDArray[Any]] = [table.entry, table.units, table.spare, table.lead, table.tags]
-    is_short = len(table) == 0 or int(table.units.max()) < 1 << 28
+    columns: list[NDArray[Any]] = [table.entry, table.size8, table.unused, table.header8, table.tags]
+    is_short = len(table) == 0 or int(table.size8.max()) < 1 << 28
     rows, start = np.empty(len(table), np.int32), np.empty(len(table), np.int64)
     size: Integers = np.empty(len(table), np.int32 if is_short else np.int64)
     order = None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from heapdump.analyses.graph.pointer_graph import PointerGraph, Referrers, areas_of
 from heapdump.analyses.graph.root_names import place_name, register_name
 from heapdump.kernels import run
-from heapdump.kernels.nt_walk import trace
+from heapdump.kernels.reach import trace
 from heapdump.process.model import Process
 from heapdump.process.symbols.namer import Namer
 from heapdump.spans import Span

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.kernels import run
-from heapdump.kernels.nt_walk import flood, flood_in_order, heads, refer
+from heapdump.kernels.reach import flood, flood_in_order, heads, refer
 
 _BATCH = 1 << 12
 """Edges that are followed at once."""

@@ -146,7 +146,7 @@ def _report(sums: dict[Reach, Sum], found: Callable[[Reach], Leaks], by: str) ->
 def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) -> dict[Reach, Sum]:
     """Blocks and requested bytes of each kind."""
     counts, totals = np.zeros(len(Reach) + 1, np.int64), np.zeros(len(Reach) + 1, np.int64)
-    run(add_up, len(rows), state, rows, table.units, table.spare, counts, totals)
+    run(add_up, len(rows), state, rows, table.size8, table.unused, counts, totals)
     return {kind: Sum(int(counts[kind]), int(totals[kind])) for kind in Reach}
 
 

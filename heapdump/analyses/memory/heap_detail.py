@@ -176,7 +176,7 @@ def _checks(heap: Heap, count: HeapCount | None, lists: FreeLists | None) -> Ite
         return
     yield from count.checks
     # before Vista the walk's free blocks are runs of free and parked ones, as RtlWalkHeap lists them
-    if lists is not None and heap.front_end != "lookaside" and not heap.parked_bytes:
+    if lists is not None and heap.front_end != "lookaside" and not heap.lookaside_bytes:
         yield Check("entries on the free lists", len(lists.size), count.free_blocks)
     if heap.large_blocks is not None:
         large = (BlockKind.VIRTUAL, BlockKind.LARGE)

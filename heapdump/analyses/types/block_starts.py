@@ -43,9 +43,9 @@ class Heads:
 
 def heads_of(view: View, table: BlockTable, rows: NDArray[np.int64]) -> Heads:
     """The first bytes of the rows, all of heaps of this view. Some 10 million a second."""
-    lead, units = table.lead[rows].astype(np.uint64), table.units[rows].astype(np.uint64)
+    lead, units = table.header8[rows].astype(np.uint64), table.size8[rows].astype(np.uint64)
     address = table.entry[rows] + lead * np.uint64(8)
-    size = units * np.uint64(8) - table.spare[rows]
+    size = units * np.uint64(8) - table.unused[rows]
     first, there = view.space.gather(address, 8)
     second, _ = view.space.gather(address + np.uint64(8), 8)
     raw = np.stack([first, second], axis=1).view(np.uint8).reshape(-1, HEAD_BYTES)
@@ -78,7 +78,7 @@ def room_at(
     near = near[_is_program(table, row_below[near])]
     row = row_below[near]
     address, at = _addresses(table, row), words[near]
-    size, offset = table.units[row].astype(np.uint64) * np.uint64(8) - table.spare[row], at - address
+    size, offset = table.size8[row].astype(np.uint64) * np.uint64(8) - table.unused[row], at - address
     whole = offset == 0
     least[near[whole]] = most[near[whole]] = size[whole]
     aligned = np.flatnonzero(~whole & (offset <= _MOST_PADDING) & (at % _ALIGNMENT == 0) & (size >= _ALIGNED_FROM))
@@ -99,7 +99,7 @@ def rows_below(table: BlockTable, words: NDArray[np.uint64]) -> NDArray[np.int64
     out = np.full(len(words), -1, np.int64)
     if not len(table):
         return out
-    end = table.entry[-1:] + table.units[-1:].astype(np.uint64) * np.uint64(8)
+    end = table.entry[-1:] + table.size8[-1:].astype(np.uint64) * np.uint64(8)
     near = np.flatnonzero((words >= table.entry[0]) & (words <= end))
     near = near[np.argsort(words[near])]
     out[near] = np.searchsorted(table.entry, words[near], side="right") - 1
@@ -107,7 +107,7 @@ def rows_below(table: BlockTable, words: NDArray[np.uint64]) -> NDArray[np.int64
 
 
 def _addresses(table: BlockTable, row: NDArray[np.int64]) -> NDArray[np.uint64]:
-    address: NDArray[np.uint64] = table.entry[row] + table.lead[row].astype(np.uint64) * np.uint64(8)
+    address: NDArray[np.uint64] = table.entry[row] + table.header8[row].astype(np.uint64) * np.uint64(8)
     return address
 
 

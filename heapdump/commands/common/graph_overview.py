@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heapdump.analyses.allocated.leaks import By, Leaks
-    from heapdump.analyses.graph.leak_suspects import Finder, Hoard
+    from heapdump.analyses.graph.leak_suspects import Finder, LeakSuspect
     from heapdump.analyses.graph.overview import Holding
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
@@ -38,7 +38,7 @@ def finder_of(request: Request, snapshot: Snapshot) -> Finder:
     )  # fmt: skip
 
 
-def hoards_of(request: Request, snapshot: Snapshot) -> tuple[Hoard, ...]:
+def hoards_of(request: Request, snapshot: Snapshot) -> tuple[LeakSuspect, ...]:
     """The leak suspects of the dominator tree. Kept with the index, but where files named by the user could name them."""
     from heapdump.analyses.graph.leak_suspects import hoards, hoards_of_columns, hoards_to_columns
 

@@ -9,7 +9,7 @@ from heapdump.render.view import Record
 
 if TYPE_CHECKING:
     from heapdump.analyses.blocks.page_heap import PageBlock
-    from heapdump.blocks.byte_damage import Wound
+    from heapdump.blocks.byte_damage import ByteDamage
     from heapdump.blocks.table import Block
     from heapdump.snapshot import Snapshot
 
@@ -59,6 +59,6 @@ def page_lines(detail: PageBlock) -> list[list[tuple[str, str]]]:
     return lines
 
 
-def _wound(wound: Wound) -> str:
+def _wound(wound: ByteDamage) -> str:
     shown = text.plural(len(wound.found), "byte")
     return f"{wound.what} at {wound.address:#x}, {shown}: expected {wound.expected[:16].hex(' ')}, found {wound.found[:16].hex(' ')}"

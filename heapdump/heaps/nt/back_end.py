@@ -16,10 +16,10 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.heap import Heap, Trust
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, tag
-from heapdump.heaps.jobs import Walked
+from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.chain import MOST_ROWS, At, next_entries
 from heapdump.heaps.nt.entry import INTERNAL_FLAG, decoded, unasked
-from heapdump.heaps.nt.entry_format import Generation, signed
+from heapdump.heaps.nt.entry_format import EntryFormat, signed
 from heapdump.heaps.nt.header_repair import header_wound
 from heapdump.heaps.nt.lfh import SIGNATURE
 from heapdump.heaps.nt.resync import next_good_header
@@ -47,14 +47,14 @@ _WORDS = {
 }
 
 
-class HeapWalk:
+class BackEndWalk:
     """Walks the runs of one heap, window by window; rows go to `columns`, everything else to `walked`."""
 
     def __init__(
-        self, view: View, heap: Heap, generation: Generation, columns: BlockColumns, walked: Walked, in_all: int
+        self, view: View, heap: Heap, entry_format: EntryFormat, columns: BlockColumns, walked: WalkLog, in_all: int
     ) -> None:
         """One for some runs of a heap that follow each other. `in_all`: bytes of all runs of all heaps."""
-        self._view, self._heap, self._generation = view, heap, generation
+        self._view, self._heap, self._format = view, heap, entry_format
         self._columns, self._walked = columns, walked
         self._is_trusted = True
         self._is_lost = False
@@ -67,7 +67,7 @@ class HeapWalk:
         """(window, number of its first row), each after its rows were added."""
         space = self._view.space
         there = [run for run in wanted if space.is_mostly_present(run) or self._absent(run)]
-        for window in windows(space, self._generation, there):
+        for window in windows(space, self._format, there):
             first = len(self._columns)
             k = 0
             while k < len(window.stretches):
@@ -109,7 +109,7 @@ class HeapWalk:
         if stretch.is_first:
             self._is_trusted, self._is_lost, self._is_over, self._previous = True, False, False, 0
             return stretch.start
-        return max(stretch.start, (self._next - stretch.base) // self._generation.granule)
+        return max(stretch.start, (self._next - stretch.base) // self._format.granule)
 
     def _chain(self, window: Window, k: int, at: int) -> tuple[int, int, int]:
         """(number of the stretch, granule, why the chain stopped there)."""
@@ -117,7 +117,7 @@ class HeapWalk:
         common = tag(BlockKind.BACKEND, trust=Trust.EXACT if self._is_trusted else Trust.DERIVED)
         place = At(k, at, self._previous)
         count, place, why = next_entries(
-            self._generation, self._heap, window, place, until, common, self._columns, self._batch, self._expected
+            self._format, self._heap, window, place, until, common, self._columns, self._batch, self._expected
         )
         if place.k == k:
             self._rows += count
@@ -131,7 +131,7 @@ class HeapWalk:
     def _found_again(self, window: Window, k: int, at: int) -> int:
         """Goes on behind damage that reached over the end of the window before."""
         stretch = window.stretches[k]
-        good = next_good_header(self._generation, window.words, at, stretch.stop, stretch.end)
+        good = next_good_header(self._format, window.words, at, stretch.stop, stretch.end)
         if good is None:
             return stretch.stop
         self._is_lost, self._previous = False, good[1]
@@ -145,7 +145,7 @@ class HeapWalk:
         address = stretch.base + at * window.granule
         hole = next((span for span in window.missing if address in span), None)
         good = self._behind_wrong_size(window, k, at) or next_good_header(
-            self._generation, words, at + 1, stretch.stop, stretch.end
+            self._format, words, at + 1, stretch.stop, stretch.end
         )
         until = stretch.base + (good[0] if good else stretch.stop) * window.granule
         self._is_trusted, self._is_lost, self._batch = False, good is None, _FIRST_BATCH
@@ -169,13 +169,13 @@ class HeapWalk:
     def _behind_wrong_size(self, window: Window, k: int, at: int) -> tuple[int, int] | None:
         """Before Vista no checksum tells that the entry before lied about its size: the header truly behind it, if any."""
         stretch, entry = window.stretches[k], at - self._previous
-        if not self._generation.is_old or not self._previous or entry < stretch.start:
+        if not self._format.is_pre_vista or not self._previous or entry < stretch.start:
             return None
-        good = next_good_header(self._generation, window.words, entry + 1, at, stretch.end)
+        good = next_good_header(self._format, window.words, entry + 1, at, stretch.end)
         return good if good is not None and good[0] - good[1] == entry else None
 
     def _raw(self, window: Window, at: int) -> int:
-        return int(window.words[at * self._generation.stride + self._generation.lead]) & (1 << 64) - 1
+        return int(window.words[at * self._format.stride + self._format.word_index]) & (1 << 64) - 1
 
     def _wrong_size(self, entry: int, size: int) -> None:
         """The entry before the one that does not hold has another size than it says: the next good one names it."""
@@ -183,12 +183,12 @@ class HeapWalk:
         at = np.flatnonzero(rows.entry == entry)[-1:]
         if not len(at):
             return
-        stride, granule = self._generation.stride, self._generation.granule
-        found = int(rows.units[at[0]]) // stride
-        rows.units[at] = size * stride
-        rows.spare[at] = np.minimum(rows.spare[at], size * granule)
+        stride, granule = self._format.stride, self._format.granule
+        found = int(rows.size8[at[0]]) // stride
+        rows.size8[at] = size * stride
+        rows.unused[at] = np.minimum(rows.unused[at], size * granule)
         message = f"{self._name}: the entry at {entry:#x} says {found * granule:,} bytes, the next one {size * granule:,}"
-        place = entry + self._generation.lead * 8
+        place = entry + self._format.word_index * 8
         wanted, there = size.to_bytes(2, "little"), found.to_bytes(2, "little")
         first = int(wanted[0] == there[0])
         length = 2 - first if wanted[1] != there[1] else 1
@@ -198,7 +198,7 @@ class HeapWalk:
         """A damaged header alone: the next good one names it. Its block is kept where the rest of the header is whole."""
         address = window.stretches[k].base + at * window.granule
         raw = self._raw(window, at)
-        wound = header_wound(self._generation, self._heap, address, raw, size, self._previous)
+        wound = header_wound(self._format, self._heap, address, raw, size, self._previous)
         if wound is None:
             self._report(raw, address, "the entries around it do not agree", why)
             return
@@ -208,7 +208,7 @@ class HeapWalk:
             self._walked.gap(message)
         else:
             self._keep(window, k, at, wound.word, Trust.DERIVED)
-        place = address + self._generation.lead * 8 + wound.first
+        place = address + self._format.word_index * 8 + wound.first
         self._find("entry_header", place, len(wound.found), message, wound.expected, wound.found)
 
     def _guess(self, window: Window, k: int, at: int, size: int) -> str:
@@ -220,7 +220,7 @@ class HeapWalk:
         node, space, pointer = address + window.granule, self._view.space, self._view.pointer_bytes
         after, before = space.try_pointer(node), space.try_pointer(node + pointer)
         is_carrier = any(space.try_integer(node + place, 4) == SIGNATURE for place in range(0, 0x20, 4))
-        if self._generation.is_old or is_carrier or after is None or before is None:
+        if self._format.is_pre_vista or is_carrier or after is None or before is None:
             return f"the state of its {bytes_:,} bytes is not known"
         is_linked = space.try_pointer(after + pointer) == node and space.try_pointer(before) == node
         self._keep(window, k, at, size | (0 if is_linked else 1 << 16 | _LEAST_UNUSED << 56), Trust.GUESS)
@@ -228,14 +228,14 @@ class HeapWalk:
 
     def _keep(self, window: Window, k: int, at: int, word: int, trust: Trust) -> None:
         """Adds the row of an entry whose header is that decoded word."""
-        generation, place = self._generation, np.array([at])
-        header = decoded(generation, np.array([signed(word ^ (generation.key & (1 << 64) - 1))]))
-        spare, lead = unasked(generation, window.words, place, header.size, header.unused, header.is_busy)
+        entry_format, place = self._format, np.array([at])
+        header = decoded(entry_format, np.array([signed(word ^ (entry_format.key & (1 << 64) - 1))]))
+        spare, lead = unasked(entry_format, window.words, place, header.size, header.unused, header.is_busy)
         entry = window.stretches[k].base + place * window.granule
-        internal = header.is_busy & ((header.flags & INTERNAL_FLAG) != 0) & (not generation.is_old)
+        internal = header.is_busy & ((header.flags & INTERNAL_FLAG) != 0) & (not entry_format.is_pre_vista)
         tags = tag(BlockKind.BACKEND, trust=trust) | np.where(header.is_busy, BUSY, 0)
         tags |= np.where(internal, INTERNAL, 0) | header.flags << 8
-        stride = generation.stride
+        stride = entry_format.stride
         self._columns.append(self._heap.index, entry, header.size * stride, spare, lead * stride, tags)
 
     def _report(self, raw: int, address: int, then: str, why: int) -> None:
@@ -246,7 +246,7 @@ class HeapWalk:
             expected = f"{expected}: {self._previous:#x} granules"
         message = f"{self._name}: the entry header at {address:#x} is damaged ({what}); {then}"
         self._walked.headers += 1
-        place = address + self._generation.lead * 8
+        place = address + self._format.word_index * 8
         self._walked.find(Finding("entry_header", "error", self._heap.address, place, 8, message, expected, found))
         self._walked.gap(f"{message}; blocks between may be missing")
 

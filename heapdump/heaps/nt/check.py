@@ -18,7 +18,7 @@ from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
 from heapdump.heaps.jobs import CheckJob
-from heapdump.heaps.nt.entry_format import Generation, generation_of
+from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
 from heapdump.heaps.nt.free_lists import all_linked, read_free_lists
 from heapdump.heaps.nt.lookaside import check_lookasides
 from heapdump.heaps.nt.windows import Window, runs, windows
@@ -33,33 +33,33 @@ _AT_ONCE = 4
 
 def check_nt_heap(job: CheckJob) -> None:
     """Every entry, then the lookaside and free lists."""
-    generation = generation_of(job.view, job.heap)
-    _check_entries(job, generation)
-    job.findings.extend(check_lookasides(job, generation))
+    entry_format = entry_format_of(job.view, job.heap)
+    _check_entries(job, entry_format)
+    job.findings.extend(check_lookasides(job, entry_format))
     why = _why_partial(job)
     if why:
         job.gaps.append(f"heap {job.heap.address:#x}: {why}: its lists and counts were not compared")
     is_sound = not why and not job.has_damage and not job.findings  # else what was found is the reason
-    if not (is_sound and all_linked(job.view, job.heap, generation, _free_entries(job, generation))):
+    if not (is_sound and all_linked(job.view, job.heap, entry_format, _free_entries(job, entry_format))):
         lists = read_free_lists(job.process, job.view, job.heap)
         if lists is not None:
             job.findings.extend(_joined(lists.findings))
             if is_sound and not job.findings:
-                job.findings.extend(_membership(job, generation, lists))
+                job.findings.extend(_membership(job, entry_format, lists))
     if is_sound and not job.findings:
-        job.findings.extend(_counters(job, generation))
+        job.findings.extend(_counters(job, entry_format))
 
 
-def _check_entries(job: CheckJob, generation: Generation) -> None:
+def _check_entries(job: CheckJob, entry_format: EntryFormat) -> None:
     """Some windows at a time, on as many threads as pay."""
     wanted = sorted(part for segment in job.heap.segments for part in runs(segment))
     numbers = SpanMap((segment.span, number) for number, segment in enumerate(job.heap.segments))
     threads = min(os.cpu_count() or 1, _AT_ONCE) if len(job.table) >= WORTH_COMPILING else 1
-    found = windows(job.view.space, generation, wanted)
+    found = windows(job.view.space, entry_format, wanted)
     with ThreadPoolExecutor(threads) as pool:
         while batch := list(islice(found, threads)):
-            segments = [_segments(job.heap, generation, window, numbers) for window in batch]
-            jobs = [pool.submit(_look_at, job, generation, *pair) for pair in zip(batch, segments, strict=True)]
+            segments = [_segments(job.heap, entry_format, window, numbers) for window in batch]
+            jobs = [pool.submit(_look_at, job, entry_format, *pair) for pair in zip(batch, segments, strict=True)]
             for window, looked in zip(batch, jobs, strict=True):
                 rows, wrong, guarded = looked.result()
                 _report(job, window, rows, wrong)
@@ -81,7 +81,7 @@ def _why_partial(job: CheckJob) -> str:
 
 
 def _look_at(
-    job: CheckJob, generation: Generation, window: Window, segments: NDArray[np.int64]
+    job: CheckJob, entry_format: EntryFormat, window: Window, segments: NDArray[np.int64]
 ) -> tuple[BlockTable, NDArray[np.int64], int]:
     """(the window's rows, what is wrong with them, how many may be the CRT's)."""
     table, heap, worth = job.table, job.heap.index, len(job.table)
@@ -90,11 +90,11 @@ def _look_at(
     rows = table.part(first, last)
     if not len(rows):
         return rows, np.empty((0, 4), np.int64), 0
-    columns = (rows.entry.view(np.int64), rows.units, rows.spare, rows.lead, rows.tags, rows.heap, heap)
-    stride, old = generation.stride, int(generation.is_old)
+    columns = (rows.entry.view(np.int64), rows.size8, rows.unused, rows.header8, rows.tags, rows.heap, heap)
+    stride, old = entry_format.stride, int(entry_format.is_pre_vista)
     wrong = np.zeros((min(_MOST, 2 * len(rows) + 2), 4), np.int64)
     count, filled, guarded = run(
-        entry_checks.check_headers, worth, window.words, window.limits, segments, *columns, old, generation.key, stride, wrong
+        entry_checks.check_headers, worth, window.words, window.limits, segments, *columns, old, entry_format.key, stride, wrong
     )
     if not filled:
         return rows, wrong[:count], guarded
@@ -113,13 +113,13 @@ def _report(job: CheckJob, window: Window, rows: BlockTable, out: NDArray[np.int
             job.findings.append(_finding(job, rows, row, what, address, length))
 
 
-def _segments(heap: Heap, generation: Generation, window: Window, numbers: SpanMap[int]) -> NDArray[np.int64]:
+def _segments(heap: Heap, entry_format: EntryFormat, window: Window, numbers: SpanMap[int]) -> NDArray[np.int64]:
     """What the kernel needs to know of the segment of each stretch; `numbers`: places of the segments in their list."""
     out = np.zeros((len(window.stretches), 2), np.int64)
     for i, stretch in enumerate(window.stretches):
         number = numbers.at(stretch.run.start) or 0
         segment = heap.segments[number]
-        out[i] = (number, 0) if generation.is_old else (segment.address, int(segment.address == heap.address))
+        out[i] = (number, 0) if entry_format.is_pre_vista else (segment.address, int(segment.address == heap.address))
     return out
 
 
@@ -156,9 +156,9 @@ def _joined(findings: tuple[Finding, ...]) -> Iterator[Finding]:
         yield pending
 
 
-def _free_entries(job: CheckJob, generation: Generation) -> NDArray[np.int64]:
+def _free_entries(job: CheckJob, entry_format: EntryFormat) -> NDArray[np.int64]:
     """Entries that the walk calls free; before Vista none, whose rows are not entries but runs of them."""
-    if generation.is_old:
+    if entry_format.is_pre_vista:
         return np.empty(0, np.int64)
     rows, wanted = job.table, np.uint16(0x0F | BUSY | INTERNAL)
     free = (rows.tags & wanted == np.uint16(BlockKind.BACKEND)) & (rows.heap == np.uint16(job.heap.index))
@@ -166,19 +166,19 @@ def _free_entries(job: CheckJob, generation: Generation) -> NDArray[np.int64]:
     return entries
 
 
-def _membership(job: CheckJob, generation: Generation, lists: FreeLists) -> Iterator[Finding]:
+def _membership(job: CheckJob, entry_format: EntryFormat, lists: FreeLists) -> Iterator[Finding]:
     """Entries that a whole list links but the walk does not call free, and the other way round; sizes out of order.
 
     Before Vista the rows are runs of free and parked blocks, as RtlWalkHeap lists them: not compared.
     """
-    if not lists.is_whole or generation.is_old:
+    if not lists.is_whole or entry_format.is_pre_vista:
         return
-    free = _free_entries(job, generation)
+    free = _free_entries(job, entry_format)
     linked, unlinked = np.setdiff1d(lists.entry, free)[:_MOST].tolist(), np.setdiff1d(free, lists.entry)[:_MOST].tolist()
     if not linked and not unlinked:
         return
     severity, why = _severity(job)
-    heap, granule = job.heap.address, generation.granule
+    heap, granule = job.heap.address, entry_format.granule
     for entry in linked:
         message = f"heap {heap:#x}: the free list links {entry + granule:#x}, which is no free block{why}"
         yield Finding("free_list", severity, heap, entry + granule, 2 * job.view.pointer_bytes, message, "a free block", "none")
@@ -202,15 +202,15 @@ _COUNTERS: dict[str, tuple[FindingKind, str, str]] = {
 """Self-check → kind of damage, structure and member that Windows counts in."""
 
 
-def _counters(job: CheckJob, generation: Generation) -> Iterator[Finding]:
+def _counters(job: CheckJob, entry_format: EntryFormat) -> Iterator[Finding]:
     """Counts in the heap's header that differ from a walk which found no damage."""
     for check in job.count.checks:
         if check.holds or check.what not in _COUNTERS:
             continue
         kind, struct, member = _COUNTERS[check.what]
-        place = job.heap.address + generation.layout[struct].offset(member)
+        place = job.heap.address + entry_format.layout[struct].offset(member)
         if struct == "_HEAP_COUNTERS":
-            place += generation.layout["_HEAP"].offset("Counters")
+            place += entry_format.layout["_HEAP"].offset("Counters")
         severity, why = _severity(job)
         message = f"heap {job.heap.address:#x}: {member} is {check.stated:,}, the walk counts {check.walked:,} ({check.what}){why}"
         yield Finding(kind, severity, job.heap.address, place, job.view.pointer_bytes, message, f"{check.walked:,}", f"{check.stated:,}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.heaps.nt.entry_format import Generation
+from heapdump.heaps.nt.entry_format import EntryFormat
 
 Words = NDArray[np.int64]
 BUSY_FLAG, LAST_FLAG = 0x1, 0x10
@@ -37,34 +37,34 @@ class Headers:
         return busy
 
 
-def headers_at(generation: Generation, words: Words, at: Words) -> Headers:
+def headers_at(entry_format: EntryFormat, words: Words, at: Words) -> Headers:
     """The headers of the granules `at`."""
-    return decoded(generation, words[at * generation.stride + generation.lead])
+    return decoded(entry_format, words[at * entry_format.stride + entry_format.word_index])
 
 
-def decoded(generation: Generation, raw: Words) -> Headers:
+def decoded(entry_format: EntryFormat, raw: Words) -> Headers:
     """The headers whose 8 meaningful bytes are `raw`."""
-    word = raw ^ generation.key
-    if generation.is_old:
+    word = raw ^ entry_format.key
+    if entry_format.is_pre_vista:
         return Headers(
             word & 0xFFFF, word >> 16 & 0xFFFF, word >> 40 & 0xFF, word >> 48 & 0xFF, np.ones(len(raw), bool)
         )
     holds = np.ones(len(raw), bool)
-    if generation.mask:
-        holds = ((raw & generation.mask) != 0) & (((word >> 24 ^ word >> 16 ^ word >> 8 ^ word) & 0xFF) == 0)
+    if entry_format.mask:
+        holds = ((raw & entry_format.mask) != 0) & (((word >> 24 ^ word >> 16 ^ word >> 8 ^ word) & 0xFF) == 0)
     return Headers(word & 0xFFFF, word >> 32 & 0xFFFF, word >> 16 & 0xFF, word >> 56 & 0xFF, holds)
 
 
 def unasked(
-    generation: Generation, words: Words, at: Words, size: Words, unused: Words, busy: NDArray[np.bool_]
+    entry_format: EntryFormat, words: Words, at: Words, size: Words, unused: Words, busy: NDArray[np.bool_]
 ) -> tuple[Words, Words]:
     """(occupied bytes that the program did not ask for, granules from entry to user data).
 
     `size` in granules, `unused` the UnusedBytes codes. Of a block that is not busy it is the header.
     """
-    granule = generation.granule
+    granule = entry_format.granule
     lead = np.ones(len(at), np.int64)
-    if generation.is_old:
+    if entry_format.is_pre_vista:
         spare = np.where(busy, unused, granule)
         long = np.flatnonzero(busy & (unused == _LONG_OLD))
     else:
@@ -74,22 +74,22 @@ def unasked(
         prefixed, long = rare[is_prefixed], rare[~is_prefixed]
         low = unused[prefixed] & _LOW
         lead[prefixed] = 1 + low
-        spare[prefixed] = _prefixed_count(generation, words, at[prefixed], low, size[prefixed])
-    spare[long] = _long_count(generation, words, at[long], size[long])
+        spare[prefixed] = _prefixed_count(entry_format, words, at[prefixed], low, size[prefixed])
+    spare[long] = _long_count(entry_format, words, at[long], size[long])
     return np.minimum(np.maximum(spare, 0), granule * size), lead
 
 
-def _prefixed_count(generation: Generation, words: Words, at: Words, low: Words, size: Words) -> Words:
+def _prefixed_count(entry_format: EntryFormat, words: Words, at: Words, low: Words, size: Words) -> Words:
     """A front prefix (allocation stacks): the second header, `low` granules on, has the whole unused count."""
-    index = np.minimum((at + low) * generation.stride + generation.lead, len(words) - 1)
-    return np.where(low < size, words[index] >> 32 & 0xFFFF, generation.granule * size)
+    index = np.minimum((at + low) * entry_format.stride + entry_format.word_index, len(words) - 1)
+    return np.where(low < size, words[index] >> 32 & 0xFFFF, entry_format.granule * size)
 
 
-def _long_count(generation: Generation, words: Words, at: Words, size: Words) -> Words:
+def _long_count(entry_format: EntryFormat, words: Words, at: Words, size: Words) -> Words:
     """A count that does not fit the byte: in the entry's last word; from Vista on x64 in the 8 bytes behind it."""
-    index = (at + size) * generation.stride - (generation.is_old or generation.stride == 1)
+    index = (at + size) * entry_format.stride - (entry_format.is_pre_vista or entry_format.stride == 1)
     inside = index < len(words)
     count = words[np.where(inside, index, 0)]
-    if generation.stride == 1:
+    if entry_format.stride == 1:
         count = count >> 32 & 0xFFFFFFFF
-    return np.where(inside, count, generation.granule * size)
+    return np.where(inside, count, entry_format.granule * size)

@@ -1,4 +1,4 @@
-"""What differs between generations of the NT heap when its blocks are walked, as data for the walker."""
+"""What differs between entry_formats of the NT heap when its blocks are walked, as data for the walker."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ _ENCODED, _PREVIOUS_SIZE = 0xFFFF_FFFF_FFFF, 0xFFFF_0000_0000
 
 
 @dataclass(frozen=True, slots=True)
-class Generation:
-    """`stride`, `lead`: where header words lie (`kernels.chain`); `mask`: EncodeFlagMask, 0 = headers are plain.
+class EntryFormat:
+    """`stride`, `word_index`: where header words lie (`kernels.chain`); `mask`: EncodeFlagMask, 0 = headers are plain.
 
     `key`: what the 8 meaningful bytes of every header are XORed with. PreviousSize is so even where `mask` is 0, the
     last two bytes never are (heap-structures.md §2.3).
     """
 
     layout: Layout
-    is_old: bool
+    is_pre_vista: bool
     stride: int
-    lead: int
+    word_index: int
     granule: int
     key: int
     mask: int
 
 
-def generation_of(view: View, heap: Heap) -> Generation:
-    """The generation of a verified NT heap: by its layout, and by the encoding in its own header."""
+def entry_format_of(view: View, heap: Heap) -> EntryFormat:
+    """The entry_format of a verified NT heap: by its layout, and by the encoding in its own header."""
     assert heap.layout is not None
     layout = load(heap.layout)
     struct = layout["_HEAP"]
@@ -42,7 +42,7 @@ def generation_of(view: View, heap: Heap) -> Generation:
         key &= _ENCODED
         mask = view.space.try_integer(heap.address + struct.offset("EncodeFlagMask"), 4) or 0
     key = key if mask else key & _PREVIOUS_SIZE
-    return Generation(
+    return EntryFormat(
         layout, "Segments" in struct, 2 if wide else 1, 1 if wide else 0, view.granularity, signed(key), mask
     )
 

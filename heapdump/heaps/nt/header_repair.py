@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from heapdump.blocks.heap import Heap
-from heapdump.heaps.nt.entry_format import Generation
+from heapdump.heaps.nt.entry_format import EntryFormat
 
 _BYTES = 8
 _WORD = (1 << 64) - 1
@@ -31,20 +31,20 @@ class HeaderWound:
     word: int | None
 
 
-def header_wound(generation: Generation, heap: Heap, entry: int, raw: int, size: int, previous: int) -> HeaderWound | None:
+def header_wound(entry_format: EntryFormat, heap: Heap, entry: int, raw: int, size: int, previous: int) -> HeaderWound | None:
     """The wound of the header whose 8 meaningful bytes are `raw`; sizes in granules. None where nothing is wrong with it."""
-    word = (raw ^ generation.key) & _WORD
-    value, mask = (_old_members if generation.is_old else _members)(heap, entry, size, previous)
+    word = (raw ^ entry_format.key) & _WORD
+    value, mask = (_old_members if entry_format.is_pre_vista else _members)(heap, entry, size, previous)
     restored = word & ~mask | value
-    is_whole = generation.is_old or not generation.mask or _holds(restored)
+    is_whole = entry_format.is_pre_vista or not entry_format.mask or _holds(restored)
     if not is_whole:
         restored = min((_with_flags(restored, flags) for flags in (1, 0)), key=lambda w: _differences(w, word))
-    found = (word ^ generation.key & _WORD).to_bytes(_BYTES, "little")
-    wanted = (restored ^ generation.key & _WORD).to_bytes(_BYTES, "little")
+    found = (word ^ entry_format.key & _WORD).to_bytes(_BYTES, "little")
+    wanted = (restored ^ entry_format.key & _WORD).to_bytes(_BYTES, "little")
     wrong = [i for i in range(_BYTES) if found[i] != wanted[i]]
     if not wrong:
         return None
-    is_restored = is_whole and _is_plausible(generation, restored, word)
+    is_restored = is_whole and _is_plausible(entry_format, restored, word)
     sure = _BYTES * [True] if is_restored else [mask >> 8 * i & 0xFF == 0xFF for i in range(_BYTES)]
     places = range(wrong[0], wrong[-1] + 1)
     expected = " ".join(f"{wanted[i]:02x}" if sure[i] else "??" for i in places)
@@ -86,10 +86,10 @@ def _differences(one: int, other: int) -> int:
     return sum(a != b for a, b in zip(one.to_bytes(_BYTES, "little"), other.to_bytes(_BYTES, "little"), strict=True))
 
 
-def _is_plausible(generation: Generation, word: int, found: int) -> bool:
+def _is_plausible(entry_format: EntryFormat, word: int, found: int) -> bool:
     """Whether flags and unused bytes of a restored header can be true."""
-    size = (word & _SIZE) * generation.granule
-    if generation.is_old:
+    size = (word & _SIZE) * entry_format.granule
+    if entry_format.is_pre_vista:
         # no checksum tells whether the rest is whole: it is where one member alone was changed
         members = (_SIZE, _OLD_PREVIOUS, 0xFF << 56)
         return sum(bool((word ^ found) & member) for member in members) == 1 and word >> 48 & 0xFF <= size

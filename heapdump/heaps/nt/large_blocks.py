@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import LargeBlock
-from heapdump.heaps.allocator import PAGE, Context
+from heapdump.heaps.allocator import PAGE, DiscoveryContext
 from heapdump.heaps.nt.segments import address_limit, ring_findings
 from heapdump.layouts import Layout
 from heapdump.memory.regions import State
@@ -15,7 +15,7 @@ from heapdump.spans import Span
 
 
 def read_large_blocks(
-    context: Context, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
+    context: DiscoveryContext, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
 ) -> tuple[tuple[LargeBlock, ...] | None, bool]:
     """(blocks in list order, or None where the list's head is not in the dump; whether none can be missing).
 

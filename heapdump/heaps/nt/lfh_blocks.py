@@ -12,9 +12,9 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap, Trust
 from heapdump.blocks.table import BUSY, BlockKind, tag
-from heapdump.heaps.jobs import Walked
+from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.entry import unasked
-from heapdump.heaps.nt.entry_format import Generation, signed
+from heapdump.heaps.nt.entry_format import EntryFormat, signed
 from heapdump.heaps.nt.windows import Window
 
 _LFH, _LOW, _PREFIX, _OLD_LFH = 0x80, 0x3F, 0x40, 0xFF
@@ -53,7 +53,7 @@ class Slots:
 
 
 def add_slots(
-    generation: Generation, heap: Heap, window: Window, subsegments: Sequence[Slots], columns: BlockColumns, walked: Walked
+    entry_format: EntryFormat, heap: Heap, window: Window, subsegments: Sequence[Slots], columns: BlockColumns, walked: WalkLog
 ) -> None:
     """Adds all slots; a finding for each header that is not good, of which only the place is known."""
     counts = np.array([s.count for s in subsegments], np.int64)
@@ -61,19 +61,19 @@ def add_slots(
     index = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
     size = np.array([s.units for s in subsegments], np.int64)[owner]
     at = np.array([s.first for s in subsegments], np.int64)[owner] + index * size
-    raw = window.words[at * generation.stride + generation.lead]
-    entry = np.array([s.base for s in subsegments], np.int64)[owner] + at * generation.granule
-    unused = raw >> (48 if generation.is_old else 56) & 0xFF
-    good = _is_good(generation, subsegments, owner, raw, entry)
-    busy = _is_busy(generation, subsegments, owner, raw)
-    _disagreements(generation, heap, subsegments, owner, raw, entry, good, busy, walked)
-    spare, lead = unasked(generation, window.words, at, size, unused, busy & good)
-    if not generation.is_old:
-        spare[(unused & (_LOW | _PREFIX)) == 0] = generation.granule
+    raw = window.words[at * entry_format.stride + entry_format.word_index]
+    entry = np.array([s.base for s in subsegments], np.int64)[owner] + at * entry_format.granule
+    unused = raw >> (48 if entry_format.is_pre_vista else 56) & 0xFF
+    good = _is_good(entry_format, subsegments, owner, raw, entry)
+    busy = _is_busy(entry_format, subsegments, owner, raw)
+    _disagreements(entry_format, heap, subsegments, owner, raw, entry, good, busy, walked)
+    spare, lead = unasked(entry_format, window.words, at, size, unused, busy & good)
+    if not entry_format.is_pre_vista:
+        spare[(unused & (_LOW | _PREFIX)) == 0] = entry_format.granule
     tags = np.full(len(at), tag(BlockKind.LFH), np.int64)
     tags[~good] = tag(BlockKind.LFH, trust=Trust.GUESS)
     tags[busy] |= BUSY
-    columns.append(heap.index, entry, size * generation.stride, spare, lead * generation.stride, tags)
+    columns.append(heap.index, entry, size * entry_format.stride, spare, lead * entry_format.stride, tags)
     walked.headers += len(at)
     walked.good_headers += int(good.sum())
     for address in entry[~good].tolist():
@@ -82,30 +82,30 @@ def add_slots(
             continue
         message = f"heap {heap.address:#x}: the LFH block header at {address:#x} is damaged"
         found = "a header that does not lead to its subsegment"
-        walked.find(Finding("lfh_subsegment", "error", heap.address, address, generation.granule, message, "an LFH header", found))
+        walked.find(Finding("lfh_subsegment", "error", heap.address, address, entry_format.granule, message, "an LFH header", found))
 
 
 def _disagreements(
-    generation: Generation, heap: Heap, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64],
-    entry: NDArray[np.int64], good: NDArray[np.bool_], busy: NDArray[np.bool_], walked: Walked,
+    entry_format: EntryFormat, heap: Heap, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64],
+    entry: NDArray[np.int64], good: NDArray[np.bool_], busy: NDArray[np.bool_], walked: WalkLog,
 ) -> None:  # fmt: skip
     """Slots whose header says busy and whose bitmap says free, or the other way round: ntdll's lfh_bitmap_mismatch.
 
     A warning, because a thread may have been stopped between the two: the front end takes no lock.
     """
     has_bitmap = np.array([s.bitmap is not None for s in subsegments])[owner]
-    if generation.is_old or not has_bitmap.any():
+    if entry_format.is_pre_vista or not has_bitmap.any():
         return
     by_header = (raw >> 56 & _LFH != 0) & (raw >> 56 & _LOW != 0)
     for i in np.flatnonzero(good & has_bitmap & (by_header != busy)).tolist():
         says, other = ("busy", "free") if by_header[i] else ("free", "busy")
         message = f"heap {heap.address:#x}: the LFH block at {int(entry[i]):#x} is {says} by its header, {other} by its bitmap"
-        place = int(entry[i]) + 8 * generation.lead + 7
+        place = int(entry[i]) + 8 * entry_format.word_index + 7
         walked.find(Finding("lfh_subsegment", "warning", heap.address, place, 1, message, other, says))
 
 
 def _is_good(
-    generation: Generation, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64], entry: NDArray[np.int64]
+    entry_format: EntryFormat, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64], entry: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     def each(values: Sequence[int]) -> NDArray[np.int64]:
         """A value of each subsegment, for each of its slots."""
@@ -117,16 +117,16 @@ def _is_good(
     expected = each([0] * len(codes))
     if (distance_shift := max(c.distance_shift for c in codes)) != 0:
         expected = (entry - each([c.user for c in codes]) << distance_shift) & width
-    marked = raw >> 56 & 0xFF == _OLD_LFH if generation.is_old else raw >> 56 & _LFH != 0
+    marked = raw >> 56 & 0xFF == _OLD_LFH if entry_format.is_pre_vista else raw >> 56 & _LFH != 0
     good: NDArray[np.bool_] = (code == expected) & marked
     return good
 
 
 def _is_busy(
-    generation: Generation, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64]
+    entry_format: EntryFormat, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
     busy: NDArray[np.bool_]
-    if generation.is_old:
+    if entry_format.is_pre_vista:
         busy = (raw >> 40 & 1) != 0
         return busy
     busy = (raw >> 56 & _LFH != 0) & (raw >> 56 & _LOW != 0)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
 from heapdump.heaps.jobs import CheckJob
-from heapdump.heaps.nt.entry_format import Generation
+from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.windows import runs
 from heapdump.process.model import View
 
@@ -37,33 +37,33 @@ class _Link:
     again: bool
 
 
-def parked_entries(view: View, heap: Heap, generation: Generation) -> set[int]:
+def parked_entries(view: View, heap: Heap, entry_format: EntryFormat) -> set[int]:
     """Entries of the blocks that wait on the lookaside lists: free, though marked busy.
 
     A list is followed as far as its own depth says.
     """
-    granule = generation.granule
-    return {link.node - granule for link in _links(view, heap, generation) if link.left > 0 and link.node >= granule}
+    granule = entry_format.granule
+    return {link.node - granule for link in _links(view, heap, entry_format) if link.left > 0 and link.node >= granule}
 
 
-def check_lookasides(job: CheckJob, generation: Generation) -> Iterator[Finding]:
+def check_lookasides(job: CheckJob, entry_format: EntryFormat) -> Iterator[Finding]:
     """The first wrong link of each list. A list that leaves what the dump holds is not wrong.
 
     Headers of the blocks are compared where the walk found no damage: else the header may be what is wrong.
     """
     wrong: set[int] = set()
-    for link in _links(job.view, job.heap, generation):
-        why = "" if link.number in wrong else _what_is_wrong(job, generation, link)
+    for link in _links(job.view, job.heap, entry_format):
+        why = "" if link.number in wrong else _what_is_wrong(job, entry_format, link)
         if not why:
             continue
         wrong.add(link.number)
-        wanted = f"a busy block of {link.number * generation.granule} bytes" if link.left > 0 else "0, the end of the list"
+        wanted = f"a busy block of {link.number * entry_format.granule} bytes" if link.left > 0 else "0, the end of the list"
         message = f"heap {job.heap.address:#x}: lookaside list {link.number} is broken at {link.place:#x}: {why}"
         yield Finding("free_list", "error", job.heap.address, link.place, job.view.pointer_bytes, message, wanted, f"{link.node:#x}")
 
 
-def _what_is_wrong(job: CheckJob, generation: Generation, link: _Link) -> str:
-    node, granule = link.node, generation.granule
+def _what_is_wrong(job: CheckJob, entry_format: EntryFormat, link: _Link) -> str:
+    node, granule = link.node, entry_format.granule
     if (node == 0) != (link.left <= 0):
         return f"it ends {link.left:,} blocks early" if node == 0 else "it goes on beyond the count in its head"
     if node == 0:
@@ -72,22 +72,22 @@ def _what_is_wrong(job: CheckJob, generation: Generation, link: _Link) -> str:
         return "it leads back to a block that is on it already"
     if node % granule or not any(node - granule in part for segment in job.heap.segments for part in runs(segment)):
         return "it leads to no block of this heap"
-    header = None if job.has_damage else job.view.space.try_integer(node - granule + generation.lead * 8, 8)
+    header = None if job.has_damage else job.view.space.try_integer(node - granule + entry_format.word_index * 8, 8)
     if header is None:
         return ""
     size, flags = header & 0xFFFF, header >> 40 & 0xFF
     return "" if size == link.number and flags & _BUSY else "it leads to no block of its size"
 
 
-def _links(view: View, heap: Heap, generation: Generation) -> Iterator[_Link]:
+def _links(view: View, heap: Heap, entry_format: EntryFormat) -> Iterator[_Link]:
     """The links of every list, heads first, each list up to its end, its depth, its first circle or the end of the dump."""
-    struct = generation.layout["_HEAP"]
+    struct = entry_format.layout["_HEAP"]
     base = view.space.try_pointer(heap.address + struct.offset("FrontEndHeap")) or 0
-    if not generation.is_old or not base or view.space.try_integer(
+    if not entry_format.is_pre_vista or not base or view.space.try_integer(
         heap.address + struct.offset("FrontEndHeapType"), 1
     ) != _LOOKASIDE:
         return
-    lookaside = generation.layout["_HEAP_LOOKASIDE"]
+    lookaside = entry_format.layout["_HEAP_LOOKASIDE"]
     for number in range(_LISTS):
         yield from _list(view, number, base + number * lookaside.size + lookaside.offset("ListHead"))
 
@@ -112,30 +112,30 @@ def _list(view: View, number: int, head: int) -> Iterator[_Link]:
         place, node, left = node, following, left - 1
 
 
-def lookaside_block(view: View, heap: Heap, generation: Generation) -> int:
+def lookaside_block(view: View, heap: Heap, entry_format: EntryFormat) -> int:
     """The user address of the block that holds the lookaside lists of an old heap, or 0.
 
     XP keeps that block when the low-fragmentation heap replaces the lists (seen on 2600.5512, lfh): it is the heap's
     first, and each of its records still names the greatest depth of a list.
     """
-    if not generation.is_old:
+    if not entry_format.is_pre_vista:
         return 0
     if heap.front_end == "lookaside":
-        return view.space.try_pointer(heap.address + generation.layout["_HEAP"].offset("FrontEndHeap")) or 0
-    first = _first_block(view, heap, generation) if heap.front_end == "lfh" else 0
-    return first if first and _has_lists(view, generation, first) else 0
+        return view.space.try_pointer(heap.address + entry_format.layout["_HEAP"].offset("FrontEndHeap")) or 0
+    first = _first_block(view, heap, entry_format) if heap.front_end == "lfh" else 0
+    return first if first and _has_lists(view, entry_format, first) else 0
 
 
-def _first_block(view: View, heap: Heap, generation: Generation) -> int:
+def _first_block(view: View, heap: Heap, entry_format: EntryFormat) -> int:
     """User address of the entry behind the header of the heap's own segment, 0 where that is not in the dump."""
-    offset = generation.layout["_HEAP_SEGMENT"].offset("FirstEntry")
+    offset = entry_format.layout["_HEAP_SEGMENT"].offset("FirstEntry")
     header = next((segment.address for segment in heap.segments if segment.span.start == heap.address), 0)
     entry = view.space.try_pointer(header + offset) if header else None
-    return entry + generation.granule if entry else 0
+    return entry + entry_format.granule if entry else 0
 
 
-def _has_lists(view: View, generation: Generation, block: int) -> bool:
+def _has_lists(view: View, entry_format: EntryFormat, block: int) -> bool:
     """True where 128 records {list head, depth u16, greatest depth u16 …} of lookaside lists lie in the block."""
-    size, head = generation.layout["_HEAP_LOOKASIDE"].size, 2 * view.pointer_bytes
+    size, head = entry_format.layout["_HEAP_LOOKASIDE"].size, 2 * view.pointer_bytes
     data = view.space.try_read(block, _LISTS * size)
     return data is not None and {data[at : at + 2] for at in range(head + 2, len(data), size)} == {_DEEPEST}

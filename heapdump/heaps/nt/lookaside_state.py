@@ -12,7 +12,7 @@ import numpy as np
 
 from heapdump.blocks.heap import Heap, ViewName
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
-from heapdump.heaps.nt.entry_format import Generation
+from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.lfh import FrontEnd
 from heapdump.heaps.nt.lookaside import lookaside_block, parked_entries
 from heapdump.process.model import View
@@ -31,10 +31,10 @@ class Marks:
 
 
 def marks_of(
-    views: dict[ViewName, View], heaps: Sequence[Heap], generations: dict[int, Generation], fronts: Sequence[FrontEnd]
+    views: dict[ViewName, View], heaps: Sequence[Heap], entry_formats: dict[int, EntryFormat], fronts: Sequence[FrontEnd]
 ) -> Marks:
     """What is to be marked; empty sets from Vista on."""
-    old = [(views[heap.view], heap, generations[heap.index]) for heap in heaps if generations[heap.index].is_old]
+    old = [(views[heap.view], heap, entry_formats[heap.index]) for heap in heaps if entry_formats[heap.index].is_pre_vista]
     parked = {entry for place in old for entry in parked_entries(*place)}
     internal = {block for place in old if (block := lookaside_block(*place))}
     for front in fronts:
@@ -55,10 +55,10 @@ def apply_marks(table: BlockTable, marks: Marks) -> BlockTable:
     rows = rows[inside < table.entry[rows] + table.entry_size[rows]]
     tags[rows] |= np.uint16(INTERNAL)
     if not marks.parked:
-        return BlockTable(table.entry, table.units, table.spare, table.lead, table.heap, tags)
-    spare = table.spare.copy()
-    spare[parked] = table.lead[parked].astype(np.uint32) * 8
-    return _joined(BlockTable(table.entry, table.units, spare, table.lead, table.heap, tags))
+        return BlockTable(table.entry, table.size8, table.unused, table.header8, table.heap, tags)
+    spare = table.unused.copy()
+    spare[parked] = table.header8[parked].astype(np.uint32) * 8
+    return _joined(BlockTable(table.entry, table.size8, spare, table.header8, table.heap, tags))
 
 
 def _joined(table: BlockTable) -> BlockTable:
@@ -71,7 +71,7 @@ def _joined(table: BlockTable) -> BlockTable:
     joins = np.zeros(len(table), bool)
     joins[1:] = free[1:] & free[:-1] & (table.entry[1:] == end[:-1]) & (table.heap[1:] == table.heap[:-1])
     firsts = np.flatnonzero(~joins)
-    units = np.add.reduceat(table.units, firsts).astype(np.uint32) if len(firsts) else table.units
+    units = np.add.reduceat(table.size8, firsts).astype(np.uint32) if len(firsts) else table.size8
     return BlockTable(
-        table.entry[firsts], units, table.spare[firsts], table.lead[firsts], table.heap[firsts], table.tags[firsts]
+        table.entry[firsts], units, table.unused[firsts], table.header8[firsts], table.heap[firsts], table.tags[firsts]
     )

@@ -8,8 +8,8 @@ from __future__ import annotations
 from functools import cache
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, LargeBlock, Segment, Stated
-from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context
+from heapdump.blocks.heap import Extent, Heap, LargeBlock, Segment, WindowsCounters
+from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, HeapClaim, DiscoveryContext
 from heapdump.heaps.nt.large_blocks import read_large_blocks
 from heapdump.heaps.nt.record import FRONT_ENDS, Parts, nt_heap
 from heapdump.heaps.nt.segments import read_segments
@@ -23,13 +23,13 @@ CAPTURE_STACK_BACKTRACES = 0x08000000
 class NtHeapWalker:
     """NT heaps of Vista and later."""
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> Claim | None:
+    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         """Needs the heap signature and one more witness, or all others without it; the best layout wins.
 
         The signature alone is no proof, neither is the segment's: Wine's heaps have 0xFFEEFFEE in Windows' place and
         no 0xEEFFEEFF anywhere.
         """
-        best: Claim | None = None
+        best: HeapClaim | None = None
         modern = _modern_layouts(view.layout_names)
         if not _may_be_heap(view, address, modern[0]):
             return None
@@ -41,7 +41,7 @@ class NtHeapWalker:
                 break
         return best
 
-    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
+    def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """Header, segments, large blocks, counters."""
         assert claim.layout is not None
         process, view = context.process, context.view
@@ -75,7 +75,7 @@ def _may_be_heap(view: View, heap: int, layout: Layout) -> bool:
     return view.space.try_pointer(heap + struct.offset("Heap")) == heap
 
 
-def _claim_with(view: View, heap: int, layout: Layout, *, is_listed: bool) -> Claim | None:
+def _claim_with(view: View, heap: int, layout: Layout, *, is_listed: bool) -> HeapClaim | None:
     fields = view.struct("_HEAP", heap, layout)
     if fields is None:
         return None
@@ -94,7 +94,7 @@ def _claim_with(view: View, heap: int, layout: Layout, *, is_listed: bool) -> Cl
     witnesses = tuple(name for name, held in seen.items() if held)
     doubts = tuple(name for name, held in seen.items() if not held)
     build_is_known = layout.name == view.layout.name and view.is_layout_exact
-    return Claim(heap, witnesses, doubts, layout, build_is_known)
+    return HeapClaim(heap, witnesses, doubts, layout, build_is_known)
 
 
 def _entries_fit(fields: dict[str, int], heap: int) -> bool:
@@ -121,10 +121,10 @@ def _counters_fit(view: View, layout: Layout, heap: int, fields: dict[str, int])
     )
 
 
-def _stated(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> Stated:
+def _stated(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> WindowsCounters:
     counters = view.struct("_HEAP_COUNTERS", heap + layout["_HEAP"].offset("Counters"), layout) or {}
     free = fields.get("TotalFreeSize")
-    return Stated(
+    return WindowsCounters(
         free_bytes=None if free is None else free * view.granularity,
         reserved_bytes=counters.get("TotalMemoryReserved"),
         committed_bytes=counters.get("TotalMemoryCommitted"),

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from functools import cache
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, LargeBlock, Segment, Stated
-from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, Claim, Context, is_missing
+from heapdump.blocks.heap import Extent, Heap, LargeBlock, Segment, WindowsCounters
+from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, HeapClaim, DiscoveryContext, is_missing
 from heapdump.heaps.nt.large_blocks import read_large_blocks
 from heapdump.heaps.nt.modern import reservation
 from heapdump.heaps.nt.record import FRONT_ENDS, Parts, nt_heap
@@ -27,9 +27,9 @@ _LOOKASIDE_LISTS = 128
 class OldNtHeapWalker:
     """NT heaps of XP and Server 2003."""
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> Claim | None:
+    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         """Needs the heap signature, and a first segment inside the heap that names it."""
-        best: Claim | None = None
+        best: HeapClaim | None = None
         for layout in _old_layouts(view.layout_names):
             struct = layout["_HEAP"]
             if view.space.try_integer(address + struct.offset("Signature"), 4) != HEAP_SIGNATURE:
@@ -45,12 +45,12 @@ class OldNtHeapWalker:
             }
             exact = layout.name == view.layout.name and view.is_layout_exact
             witnesses = tuple(name for name, held in seen.items() if held)
-            claim = Claim(address, witnesses, tuple(n for n, held in seen.items() if not held), layout, exact)
+            claim = HeapClaim(address, witnesses, tuple(n for n, held in seen.items() if not held), layout, exact)
             if len(witnesses) >= 2 and (best is None or len(witnesses) > len(best.witnesses)):
                 best = claim
         return best
 
-    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
+    def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """Header, segments, large blocks, counters."""
         assert claim.layout is not None
         process, view = context.process, context.view
@@ -63,7 +63,7 @@ class OldNtHeapWalker:
         free, parked = fields.get("TotalFreeSize"), _parked_bytes(view, layout, fields)
         if parked is None:
             notes.append(f"the lookaside lists of heap {heap:#x} are not in the dump: blocks parked there count as busy")
-        stated = Stated(
+        stated = WindowsCounters(
             free_bytes=None if free is None else free * view.granularity,
             lock_contention=_lock_contention(view, layout, fields.get("LockVariable", 0)),
         )

@@ -1,12 +1,12 @@
-"""What the walkers of both NT heap generations know of a heap, as its record."""
+"""What the walkers of both NT heap entry_formats know of a heap, as its record."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, FrontEnd, Heap, HeapKind, LargeBlock, Segment, Stated, Trust
-from heapdump.heaps.allocator import Claim, Context, role_of
+from heapdump.blocks.heap import Extent, FrontEnd, Heap, HeapKind, LargeBlock, Segment, WindowsCounters, Trust
+from heapdump.heaps.allocator import HeapClaim, DiscoveryContext, role_of
 
 FRONT_ENDS: dict[int, FrontEnd] = {0: "none", 1: "lookaside", 2: "lfh"}
 """_HEAP.FrontEndHeapType."""
@@ -14,7 +14,7 @@ FRONT_ENDS: dict[int, FrontEnd] = {0: "none", 1: "lookaside", 2: "lfh"}
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What was read: `fields` of the header, lists, and whether each list is whole. `parked_bytes` None: not known."""
+    """What was read: `fields` of the header, lists, and whether each list is whole. `lookaside_bytes` None: not known."""
 
     fields: dict[str, int]
     segments: tuple[Segment, ...]
@@ -22,14 +22,14 @@ class Parts:
     large_blocks: tuple[LargeBlock, ...] | None
     has_all_large_blocks: bool
     extents: tuple[Extent, ...]
-    stated: Stated
-    parked_bytes: int | None
+    stated: WindowsCounters
+    lookaside_bytes: int | None
     stack_traces: bool | None
     findings: list[Finding]
     notes: list[str]
 
 
-def nt_heap(context: Context, claim: Claim, index: int, parts: Parts) -> Heap:
+def nt_heap(context: DiscoveryContext, claim: HeapClaim, index: int, parts: Parts) -> Heap:
     """The record of a verified NT heap; `claim.layout` is the layout that verified."""
     assert claim.layout is not None
     flags, segments = parts.fields.get("Flags"), parts.segments
@@ -47,11 +47,11 @@ def nt_heap(context: Context, claim: Claim, index: int, parts: Parts) -> Heap:
         committed_bytes=sum(s.committed_bytes for s in segments) or None,
         stated=parts.stated,
         front_end=FRONT_ENDS.get(parts.fields.get("FrontEndHeapType", 0)),
-        parked_bytes=parts.parked_bytes or 0,
+        lookaside_bytes=parts.lookaside_bytes or 0,
         stack_traces=parts.stack_traces,
         trust=claim.trust if parts.has_all_segments else Trust.DERIVED,
         layout=claim.layout.name,
         findings=tuple(parts.findings),
         notes=tuple(parts.notes),
-        is_fully_walked=parts.has_all_segments and parts.has_all_large_blocks and parts.parked_bytes is not None,
+        is_fully_walked=parts.has_all_segments and parts.has_all_large_blocks and parts.lookaside_bytes is not None,
     )

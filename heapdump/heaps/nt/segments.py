@@ -7,8 +7,8 @@ from functools import cache
 
 from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.heap import Segment
-from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE, Context, is_missing
-from heapdump.heaps.linked_list import Ring
+from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE, DiscoveryContext, is_missing
+from heapdump.heaps.linked_list import LinkedList
 from heapdump.layouts import Layout
 from heapdump.process.model import Process, View
 from heapdump.spans import Span, merged
@@ -18,7 +18,7 @@ MAX_SEGMENT_BYTES = 1 << 40
 
 
 def read_segments(
-    context: Context, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
+    context: DiscoveryContext, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
 ) -> tuple[tuple[Segment, ...], bool]:
     """(segments by list order, the heap's own first; whether all of them and of their ranges are known)."""
     view = context.view
@@ -82,7 +82,7 @@ def segment_span(view: View, layout: Layout, heap: int, address: int) -> Span | 
 
 
 def _segment(
-    context: Context,
+    context: DiscoveryContext,
     layout: Layout,
     heap: int,
     address: int,
@@ -119,7 +119,7 @@ def _segment(
 
 
 def ring_findings(
-    process: Process, kind: FindingKind, heap: int, ring: Ring, what: str, findings: list[Finding], notes: list[str]
+    process: Process, kind: FindingKind, heap: int, ring: LinkedList, what: str, findings: list[Finding], notes: list[str]
 ) -> None:
     """One finding for each break of a ring that is damage, and a note when nodes may be missing.
 

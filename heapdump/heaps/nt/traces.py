@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockKind, BlockTable
 from heapdump.heaps.jobs import NumbersOf
-from heapdump.heaps.nt.entry_format import generation_of
+from heapdump.heaps.nt.entry_format import entry_format_of
 from heapdump.heaps.nt.windows import Window, runs, windows
 from heapdump.kernels import WORTH_COMPILING, run, trace_numbers
 from heapdump.process.model import View
@@ -46,20 +46,20 @@ def nt_traces(view: View, heap: Heap, table: BlockTable) -> NumbersOf:
 def _sweep(view: View, heap: Heap, table: BlockTable) -> NDArray[np.uint64]:
     """The stack records of all rows that have a front prefix; (rows of the table,) uint64, 0 for the others."""
     out = np.zeros(len(table), np.int64)
-    generation = generation_of(view, heap)
+    entry_format = entry_format_of(view, heap)
 
     def read(window: Window) -> None:
         """Fills in the rows of one window."""
         swept = window.swept
         first, last = np.searchsorted(table.entry, np.array([swept.start, swept.end], np.uint64)).tolist()
         rows = table.part(first, last)
-        columns = (rows.entry.view(np.int64), rows.lead, rows.tags, rows.heap, heap.index)
+        columns = (rows.entry.view(np.int64), rows.header8, rows.tags, rows.heap, heap.index)
         mine = np.zeros(last - first, np.int64)
-        run(trace_numbers.read_prefixes, len(table), window.words, window.limits, *columns, generation.stride, mine)
+        run(trace_numbers.read_prefixes, len(table), window.words, window.limits, *columns, entry_format.stride, mine)
         out[first:last] = np.where(mine != 0, mine, out[first:last])
         view.space.forget(swept)
 
-    found = windows(view.space, generation, sorted(part for segment in heap.segments for part in runs(segment)))
+    found = windows(view.space, entry_format, sorted(part for segment in heap.segments for part in runs(segment)))
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _AT_ONCE)) as pool:
         while batch := list(islice(found, _AT_ONCE)):
             list(pool.map(read, batch))
@@ -71,13 +71,13 @@ def _numbers(view: View, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[
     out = np.zeros(len(rows), np.uint64)
     tags = table.tags[rows]
     busy = table.is_busy[rows]
-    address = table.entry[rows] + table.lead[rows].astype(np.uint64) * np.uint64(8)
-    prefixed = np.flatnonzero(busy & (table.lead[rows].astype(np.int64) * 8 == 3 * granule))
+    address = table.entry[rows] + table.header8[rows].astype(np.uint64) * np.uint64(8)
+    prefixed = np.flatnonzero(busy & (table.header8[rows].astype(np.int64) * 8 == 3 * granule))
     stubs, _ = view.space.gather(address[prefixed] - np.uint64(2), 2)
     prefixed = prefixed[stubs == _STUB]
     out[prefixed], _ = view.space.gather(address[prefixed] - np.uint64(4 * pointer), pointer)
     extra = np.flatnonzero(busy & (out == 0) & ((tags >> 8 & _EXTRA) != 0))
-    end = table.entry[rows[extra]] + table.units[rows[extra]].astype(np.uint64) * np.uint64(8)
+    end = table.entry[rows[extra]] + table.size8[rows[extra]].astype(np.uint64) * np.uint64(8)
     large = (tags[extra] & 0xF) == BlockKind.VIRTUAL
     place = np.where(large, table.entry[rows[extra]] - np.uint64(2 * granule), end - np.uint64(granule))
     out[extra], _ = view.space.gather(place, 2)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Segment
-from heapdump.heaps.nt.entry_format import Generation
+from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span
 
@@ -81,9 +81,9 @@ def runs(segment: Segment) -> Iterator[Span]:
         start = hole.end
 
 
-def windows(space: AddressSpace, generation: Generation, wanted: Sequence[Span]) -> Iterator[Window]:
+def windows(space: AddressSpace, entry_format: EntryFormat, wanted: Sequence[Span]) -> Iterator[Window]:
     """The runs, ascending, as windows; a run longer than one gets several, each with a tail into the next."""
-    granule = generation.granule
+    granule = entry_format.granule
     batch: list[Stretch] = []
     phase, size = 0, 0
     for run in wanted:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 
 from heapdump.blocks.heap import Heap, LargeBlock
-from heapdump.heaps.jobs import Walked
+from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.lfh import FrontEnd
 from heapdump.heaps.nt.windows import runs
 from heapdump.spans import Span
@@ -34,7 +34,7 @@ class Part:
     """A stretch of the address space, and what was found there besides blocks: by heap index, by view."""
 
     items: list[Item]
-    walked: dict[int, Walked] = field(default_factory=dict)
+    walked: dict[int, WalkLog] = field(default_factory=dict)
     fronts: dict[str, FrontEnd] = field(default_factory=dict)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from heapdump.blocks.byte_damage import Wound
+from heapdump.blocks.byte_damage import ByteDamage
 from heapdump.blocks.findings import FindingKind
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import Block, BlockKind
@@ -24,7 +24,7 @@ _STAMPS = {
 _PIECE = 1 << 20
 
 
-def wounds(view: View, heap: Heap, block: Block) -> Iterator[Wound]:
+def wounds(view: View, heap: Heap, block: Block) -> Iterator[ByteDamage]:
     """Every damaged place of a block of this page heap, ascending by address. What is not in the dump is not damaged."""
     if heap.layout is not None and block.entry != block.address:
         yield from _header(view, load(heap.layout)["_DPH_BLOCK_INFORMATION"], heap.address, block)
@@ -38,7 +38,7 @@ def wounds(view: View, heap: Heap, block: Block) -> Iterator[Wound]:
         yield from _fill(view, "page_suffix", "fill behind the bytes", end, block.end - end, FULL_SUFFIX)
 
 
-def _header(view: View, information: Struct, heap: int, block: Block) -> Iterator[Wound]:
+def _header(view: View, information: Struct, heap: int, block: Block) -> Iterator[ByteDamage]:
     start = block.address - information.size
     data = view.space.try_read(start, information.size)
     if data is None:
@@ -54,10 +54,10 @@ def _header(view: View, information: Struct, heap: int, block: Block) -> Iterato
         if found != expected:
             lead = next(i for i in range(size) if found[i] != expected[i])
             rest = next(i for i in range(size, 0, -1) if found[i - 1] != expected[i - 1])
-            yield Wound("page_header", name, start + place + lead, expected[lead:rest], found[lead:rest])
+            yield ByteDamage("page_header", name, start + place + lead, expected[lead:rest], found[lead:rest])
 
 
-def _fill(view: View, kind: FindingKind, what: str, start: int, size: int, fill: int) -> Iterator[Wound]:
+def _fill(view: View, kind: FindingKind, what: str, start: int, size: int, fill: int) -> Iterator[ByteDamage]:
     """The stretch from the first to the last byte that is not the fill, within the first piece that has one."""
     for at in range(start, start + size, _PIECE):
         data = view.space.try_read(at, min(_PIECE, start + size - at))
@@ -67,5 +67,5 @@ def _fill(view: View, kind: FindingKind, what: str, start: int, size: int, fill:
         if rest:
             lead = len(data) - len(rest)
             found = rest.rstrip(bytes([fill]))
-            yield Wound(kind, what, at + lead, bytes([fill]) * len(found), found)
+            yield ByteDamage(kind, what, at + lead, bytes([fill]) * len(found), found)
             return

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, HeapKind, Stated, Trust
-from heapdump.heaps.allocator import PAGE, Claim, Context, role_of
+from heapdump.blocks.heap import Extent, Heap, HeapKind, WindowsCounters, Trust
+from heapdump.heaps.allocator import PAGE, HeapClaim, DiscoveryContext, role_of
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
@@ -25,7 +25,7 @@ _WHAT = "page heap"
 class PageHeapWalker:
     """Page heaps, full and light."""
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> Claim | None:
+    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         """Needs both the filled page of the handle and the root's signature behind it."""
         if view.space.try_integer(address + 2 * view.pointer_bytes, 4) != FILL:
             return None
@@ -39,9 +39,9 @@ class PageHeapWalker:
         layout = layout or next(iter(known), None)
         exact = layout is not None and layout.name == view.layout.name and view.is_layout_exact
         linked = tuple(_linked(view, layout, address + PAGE)) if layout else ()
-        return Claim(address, tuple(witnesses), doubts, layout, exact, linked)
+        return HeapClaim(address, tuple(witnesses), doubts, layout, exact, linked)
 
-    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
+    def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """Root, reservations, the ordinary heap behind it."""
         process, view, layout = context.process, context.view, claim.layout
         root = claim.address + PAGE
@@ -65,9 +65,9 @@ class PageHeapWalker:
             extents=tuple(Extent(span, _WHAT) for span in spans),
             reserved_bytes=sum(span.size for span in spans) or None,
             committed_bytes=committed,
-            stated=Stated(),
+            stated=WindowsCounters(),
             front_end=None,
-            parked_bytes=0,
+            lookaside_bytes=0,
             stack_traces=None if extra is None else bool(extra & _COLLECTS_STACKS),
             trust=claim.trust if has_all else Trust.DERIVED,
             layout=layout.name if layout else None,
@@ -98,7 +98,7 @@ def _storage(view: View, layout: Layout, heap: int) -> Iterator[tuple[int, int, 
         node = following
 
 
-def _remarks(claim: Claim, fields: dict[str, int]) -> list[str]:
+def _remarks(claim: HeapClaim, fields: dict[str, int]) -> list[str]:
     if claim.layout is None:
         return [
             f"heap {claim.address:#x} is a page heap of a Windows whose page heap structures are not known: "
@@ -122,7 +122,7 @@ def _linked(view: View, layout: Layout, root: int) -> Iterator[int]:
             yield other - PAGE
 
 
-def _reservations(context: Context, layout: Layout, heap: int, notes: list[str]) -> tuple[list[Span], bool]:
+def _reservations(context: DiscoveryContext, layout: Layout, heap: int, notes: list[str]) -> tuple[list[Span], bool]:
     """(the reservations that the root lists, whether the list could be followed to its end).
 
     From 10240 on a ring through its head, before that a list that ends with 0 (recorded dumps of 19041 and XP).

@@ -80,4 +80,4 @@ def mark_delayed(job: Job, first: int, delayed: NDArray[np.uint64]) -> None:
     granule = np.uint64(job.view.granularity)
     waiting = (table.kind == BlockKind.VS) & table.is_busy & np.isin(table.entry + granule, delayed)
     table.tags[waiting] &= np.uint16(0xFFFF & ~(BUSY | 0xFF00))
-    table.spare[waiting], table.lead[waiting] = granule, granule // np.uint64(8)
+    table.unused[waiting], table.header8[waiting] = granule, granule // np.uint64(8)

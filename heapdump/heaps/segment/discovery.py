@@ -10,8 +10,8 @@ read.
 from __future__ import annotations
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, HeapKind, Segment, Stated, Trust
-from heapdump.heaps.allocator import PAGE, Claim, Context, role_of
+from heapdump.blocks.heap import Extent, Heap, HeapKind, Segment, WindowsCounters, Trust
+from heapdump.heaps.allocator import PAGE, HeapClaim, DiscoveryContext, role_of
 from heapdump.heaps.segment.header import SIGNATURE, contexts, is_usable, own_span, read_segments, witnesses
 from heapdump.heaps.segment.large_blocks import read_large_blocks
 from heapdump.heaps.unwalked import own_reservation
@@ -30,7 +30,7 @@ _PROOFS = {"metadata bounds that hold it", "segment lists that link back"}
 class SegmentHeapWalker:
     """Segment heaps."""
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> Claim | None:
+    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         """Needs the signature and one more: named by a heap list, or bounds of its metadata that hold it.
 
         The layout is the one with most witnesses; it is given where its bounds and its contexts hold.
@@ -44,9 +44,9 @@ class SegmentHeapWalker:
             return None
         doubts = tuple(name for name, good in seen.items() if not good)
         is_exact = best is not None and best.name == view.layout.name and view.is_layout_exact and not _is_inferred(best)
-        return Claim(address, ("signature DDEEDDEE", *listed, *held), doubts, best, is_exact)
+        return HeapClaim(address, ("signature DDEEDDEE", *listed, *held), doubts, best, is_exact)
 
-    def describe(self, context: Context, claim: Claim, index: int) -> Heap:
+    def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """Own reservation, segments, large blocks, Windows' counters; without a layout the own reservation alone."""
         if claim.layout is None:
             doubts = ", ".join(claim.doubts)
@@ -79,7 +79,7 @@ def _is_inferred(layout: Layout) -> bool:
     return layout["_SEGMENT_HEAP"].confidence.startswith("secondary (inferred")
 
 
-def _describe(context: Context, claim: Claim, layout: Layout, index: int) -> Heap:
+def _describe(context: DiscoveryContext, claim: HeapClaim, layout: Layout, index: int) -> Heap:
     process, view, heap = context.process, context.view, claim.address
     findings: list[Finding] = []
     notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
@@ -108,7 +108,7 @@ def _describe(context: Context, claim: Claim, layout: Layout, index: int) -> Hea
         committed_bytes=committed if has_map else stated.committed_bytes,
         stated=stated,
         front_end="lfh",
-        parked_bytes=0,
+        lookaside_bytes=0,
         stack_traces=bool(fields["Interceptor"]) if "Interceptor" in fields else None,
         trust=claim.trust if all_segments else Trust.DERIVED,
         layout=layout.name,
@@ -145,7 +145,7 @@ def _segment(process: Process, span: Span, unit: int) -> Segment:
     return Segment(span.start, span, tuple(uncommitted), total, has_all_ranges=True, unit_bytes=unit)
 
 
-def _stated(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> Stated:
+def _stated(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> WindowsCounters:
     """Windows' own counts of pages: they cover the segments and the heap's own reservation (recorded heaps)."""
     struct = layout["_SEGMENT_HEAP"]
     if "MemStats" in struct:
@@ -157,7 +157,7 @@ def _stated(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> St
         """A count of pages in bytes; None where this build has none."""
         return source[name] * PAGE if name in source else None
 
-    return Stated(
+    return WindowsCounters(
         reserved_bytes=size("TotalReservedPages", counts),
         committed_bytes=size("TotalCommittedPages", counts),
         virtual_bytes=size("LargeCommittedPages", fields),

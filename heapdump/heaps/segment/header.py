@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.blocks.findings import Finding
-from heapdump.heaps.allocator import PAGE, Context
+from heapdump.heaps.allocator import PAGE, DiscoveryContext
 from heapdump.heaps.nt.segments import address_limit, ring_findings
 from heapdump.heaps.segment.keys import ntdll_words
 from heapdump.layouts import Layout
@@ -164,7 +164,7 @@ def heap_keys(view: View, layout: Layout, part: SegContext, segment: int) -> lis
 
 
 def read_segments(
-    context: Context, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
+    context: DiscoveryContext, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
 ) -> tuple[list[tuple[SegContext, int]], bool]:
     """((list, segment address), in list order; whether none can be missing)."""
     view, found, whole = context.view, list[tuple[SegContext, int]](), True
@@ -187,7 +187,7 @@ def read_segments(
     return _disjoint(heap, trusted, findings, notes), whole
 
 
-def _witnesses_of_key(context: Context, layout: Layout, heap: int, rows: list[list[int]]) -> Iterator[list[int]]:
+def _witnesses_of_key(context: DiscoveryContext, layout: Layout, heap: int, rows: list[list[int]]) -> Iterator[list[int]]:
     """Residues of the first segments of some other heaps in the process' list; those of `rows` whose key ntdll holds, again."""
     view, place = context.view, layout["_SEGMENT_HEAP"].offset("Signature")
     for address in view.heap_addresses[:_MOST_OTHERS]:
@@ -218,7 +218,7 @@ def _disjoint(
 
 
 def _trusted(
-    context: Context, layout: Layout, heap: int, found: list[tuple[SegContext, int]], findings: list[Finding], notes: list[str],
+    context: DiscoveryContext, layout: Layout, heap: int, found: list[tuple[SegContext, int]], findings: list[Finding], notes: list[str],
     *, whole: bool,
 ) -> list[tuple[SegContext, int]]:  # fmt: skip
     """The segments, with a finding for each whose signature is not that of most, in other heaps too.

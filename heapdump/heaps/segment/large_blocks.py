@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import LargeBlock
-from heapdump.heaps.allocator import PAGE, Context, is_missing
+from heapdump.heaps.allocator import PAGE, DiscoveryContext, is_missing
 from heapdump.heaps.nt.segments import address_limit
 from heapdump.heaps.segment.page_ranges import EXTRA_ROOM
 from heapdump.layouts import Layout
@@ -23,7 +23,7 @@ _SLOT = 1 << 20
 
 
 def read_large_blocks(
-    context: Context, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
+    context: DiscoveryContext, layout: Layout, heap: int, findings: list[Finding], notes: list[str]
 ) -> tuple[tuple[LargeBlock, ...] | None, bool]:
     """(blocks ascending by address, or None where the tree's root is not in the dump; whether none can be missing)."""
     process, view = context.process, context.view

@@ -51,8 +51,8 @@ def _add(
     counted = np.zeros(len(rows), np.uint8)
     tail = job.columns.tail(room)
     run(
-        lfh_blocks.read_slots, room, batch.words, table, read.span, padding, tag(BlockKind.LFH), tail.entry, tail.units,
-        tail.spare, tail.lead, tail.tags, counted,
+        lfh_blocks.read_slots, room, batch.words, table, read.span, padding, tag(BlockKind.LFH), tail.entry, tail.size8,
+        tail.unused, tail.header8, tail.tags, counted,
     )  # fmt: skip
     del tail
     job.columns.add(room, job.heap.index)

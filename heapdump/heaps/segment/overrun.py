@@ -22,7 +22,7 @@ def mend_overrun(job: Job, address: int) -> None:
     """Corrects the last row's size where its chunk ends at a damaged header and its own count was overwritten."""
     table = job.columns.since(0)
     row = len(table) - 1
-    entry, size, lead = int(table.entry[row]), int(table.units[row]) * 8, int(table.lead[row]) * 8
+    entry, size, lead = int(table.entry[row]), int(table.size8[row]) * 8, int(table.header8[row]) * 8
     if entry + size != address:
         return
     doubt(table.tags, slice(row, None), Trust.GUESS)  # the damage may as well be its own size
@@ -30,8 +30,8 @@ def mend_overrun(job: Job, address: int) -> None:
         return
     start = _run_start(job, max(entry + lead, address - _LOOK_BACK), address)
     unused = address - start
-    if start < address and unused != int(table.spare[row]) - lead and unused < 2 * job.view.granularity:
-        table.spare[row] = lead + unused
+    if start < address and unused != int(table.unused[row]) - lead and unused < 2 * job.view.granularity:
+        table.unused[row] = lead + unused
         table.tags[row] &= np.uint16(0xFFFF & ~_EXTRA)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap, Segment
-from heapdump.heaps.jobs import Walked
+from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.segment.header import DESCRIPTORS
 from heapdump.layouts import Struct
 from heapdump.process.model import View
@@ -70,7 +70,7 @@ class Ranges:
         return Ranges(*(getattr(self, column.name)[rows] for column in fields(self)))
 
 
-def read_ranges(view: View, heap: Heap, structs: Sequence[Struct], walked: Walked) -> Ranges:
+def read_ranges(view: View, heap: Heap, structs: Sequence[Struct], walked: WalkLog) -> Ranges:
     """The ranges of all segments of a heap. `structs`: descriptors of the builds, the likeliest first."""
     segments, tables = _tables(view, heap, structs[0], walked)
     if not segments:
@@ -86,8 +86,8 @@ def _best_reading(raw: NDArray[np.uint8], unit: NDArray[np.int64], structs: Sequ
     """The first that fits everywhere, else the one that fits best."""
     tried = []
     for struct in structs:
-        for is_old in (False, True):
-            reading = _Reading(raw, unit, struct, is_old)
+        for is_pre_vista in (False, True):
+            reading = _Reading(raw, unit, struct, is_pre_vista)
             if reading.score > 1:  # every unit, and known kinds
                 return reading
             tried.append(reading)
@@ -99,7 +99,7 @@ def _none() -> Ranges:
     return Ranges(empty, empty, empty, empty, empty != 0, empty != 0, empty, empty)
 
 
-def _tables(view: View, heap: Heap, struct: Struct, walked: Walked) -> tuple[list[Segment], list[NDArray[np.uint8]]]:
+def _tables(view: View, heap: Heap, struct: Struct, walked: WalkLog) -> tuple[list[Segment], list[NDArray[np.uint8]]]:
     """Segments, ascending, whose descriptors are in the dump, and these; (256, bytes of one) uint8 each."""
     segments, tables = [], []
     for segment in sorted(heap.segments, key=lambda segment: segment.address):
@@ -115,16 +115,16 @@ def _tables(view: View, heap: Heap, struct: Struct, walked: Walked) -> tuple[lis
 class _Reading:
     """The descriptors as one kind of build wrote them; (segments, 256) arrays."""
 
-    def __init__(self, raw: NDArray[np.uint8], unit: NDArray[np.int64], struct: Struct, is_old: bool) -> None:
+    def __init__(self, raw: NDArray[np.uint8], unit: NDArray[np.int64], struct: Struct, is_pre_vista: bool) -> None:
         self._struct, self._unit, self._size = struct, unit, raw.shape[2]
-        flags = _column(raw, struct, "RangeFlags") & (0x3F if is_old else 0x1F)
-        first, in_use = (flags & (8 if is_old else 2)) != 0, (flags & (4 if is_old else 1)) != 0
+        flags = _column(raw, struct, "RangeFlags") & (0x3F if is_pre_vista else 0x1F)
+        first, in_use = (flags & (8 if is_pre_vista else 2)) != 0, (flags & (4 if is_pre_vista else 1)) != 0
         # the descriptors of the units that hold the descriptors themselves have the segment's header in their place
         own = -(-DESCRIPTORS * raw.shape[2] // unit)
         behind = np.arange(DESCRIPTORS) >= own[:, None]
         self.first, self.in_use, self.own, self.behind = first & behind, in_use & behind, own, behind
         self.units = _column(raw, struct, "UnitSize")
-        self.flags, self.is_old = flags, is_old
+        self.flags, self.is_pre_vista = flags, is_pre_vista
         self.signed = _column(raw, struct, "TreeSignature") == _TREE_SIGNATURE
         free = self.first & ~self.in_use
         if _is_usual(int((free & self.signed).sum()), int(free.sum())):
@@ -171,13 +171,13 @@ class _Reading:
         return uncovered
 
     def _kinds(self) -> NDArray[np.int64]:
-        if self.is_old:
+        if self.is_pre_vista:
             busy = np.where(self.flags & 0x20, RangeKind.VS, np.where(self.flags & 1, RangeKind.LFH, RangeKind.PAGES))
         else:
             busy = np.array([RangeKind.PAGES, RangeKind.INTERNAL, RangeKind.LFH, RangeKind.VS])[self.flags >> 2 & 3]
         return np.where(self.in_use | self.signed, busy, RangeKind.FREE)
 
-    def ranges(self, heap: int, starts: NDArray[np.int64], walked: Walked) -> Ranges:
+    def ranges(self, heap: int, starts: NDArray[np.int64], walked: WalkLog) -> Ranges:
         """The ranges, and an internal one for the units that hold the descriptors; findings for what cannot be."""
         good = self._good()
         self.first |= self._uncovered() & self.signed  # their flags are lost
@@ -195,7 +195,7 @@ class _Reading:
         own = Ranges(starts, size, none + RangeKind.INTERNAL, none, none != 0, none == 0, self._unit, starts)
         return _joined(own, found)
 
-    def _count(self, heap: int, starts: NDArray[np.int64], bad: NDArray[np.bool_], walked: Walked) -> None:
+    def _count(self, heap: int, starts: NDArray[np.int64], bad: NDArray[np.bool_], walked: WalkLog) -> None:
         """Headers and findings; and units that no range holds."""
         walked.headers += int(self.first.sum())
         walked.good_headers += int((self.first & ~bad).sum())

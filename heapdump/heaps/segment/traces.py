@@ -34,8 +34,8 @@ def _numbers(view: View, heap: Heap, table: BlockTable, rows: NDArray[np.int64])
     tags = table.tags[rows]
     with_extra = np.flatnonzero(table.is_busy[rows] & ((tags >> 8 & EXTRA_FLAG) != 0))
     mine = rows[with_extra]
-    address = table.entry[mine] + table.lead[mine].astype(np.uint64) * np.uint64(8)
-    size = table.units[mine].astype(np.uint64) * np.uint64(8) - table.spare[mine]
+    address = table.entry[mine] + table.header8[mine].astype(np.uint64) * np.uint64(8)
+    size = table.size8[mine].astype(np.uint64) * np.uint64(8) - table.unused[mine]
     place = (address + size + granule - np.uint64(1)) // granule * granule
     if not writes_header(layout):
         # the padding of a large block lies behind its user data there (three blocks of recorded 15063)

@@ -16,7 +16,7 @@ from heapdump.heaps.jobs import Job
 from heapdump.heaps.nt.entry_format import signed
 from heapdump.heaps.segment.memory_windows import Batch, batches, doubt_missing
 from heapdump.heaps.segment.overrun import mend_overrun
-from heapdump.heaps.segment.vs_recovery import Chunks, Wound
+from heapdump.heaps.segment.vs_recovery import Chunks, ByteDamage
 from heapdump.heaps.segment.vs_subsegments import Chains
 from heapdump.kernels import run, vs_chain
 from heapdump.spans import Span
@@ -71,7 +71,7 @@ class ChunkWalk:
         tail = job.columns.tail(room)
         found = run(
             vs_chain.follow_chunks, room, batch.words, part, k, at, previous, int(self._wide), self._signed_key,
-            self.padding, tag(BlockKind.VS, trust=trust), tail.entry, tail.units, tail.spare, tail.lead, tail.tags,
+            self.padding, tag(BlockKind.VS, trust=trust), tail.entry, tail.size8, tail.unused, tail.header8, tail.tags,
         )  # fmt: skip
         del tail
         count, k, at, reason, previous = (int(value) for value in found)
@@ -112,7 +112,7 @@ class ChunkWalk:
         """The chunk at this granule has another size than its header says; its row, the last one, gets the true one."""
         job = self._job
         row = job.columns.since(len(job.columns) - 1)
-        found = int(row.units[0]) * 8
+        found = int(row.size8[0]) * 8
         previous = int(chunks.headers(at, at + 1)[1][0])
         chunks.write_row(row, at, size, previous, self.padding)
         doubt(row.tags, slice(None), Trust.DERIVED)
@@ -145,7 +145,7 @@ class ChunkWalk:
         if previous > 0:
             mend_overrun(job, address)
 
-    def _find(self, chunks: Chunks, at: int, wound: Wound, message: str) -> None:
+    def _find(self, chunks: Chunks, at: int, wound: ByteDamage, message: str) -> None:
         place, heap = chunks.address(at) + wound.first, self._job.heap.address
         self._job.walked.find(Finding("vs_chunk", "error", heap, place, wound.length, message, wound.expected, wound.found))
 

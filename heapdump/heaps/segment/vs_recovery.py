@@ -21,7 +21,7 @@ _PROOF = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Wound:
+class ByteDamage:
     """The bytes [first, first + length) of a header that are not what they should be; texts in hex, ?? where not known."""
 
     first: int
@@ -83,7 +83,7 @@ class Chunks:
         own, before, busy = (int(values[0]) for values in self.headers(at, at + 1))
         return busy <= 1 and (own == size or before == previous)
 
-    def wound(self, at: int, size: int, previous: int) -> Wound:
+    def wound(self, at: int, size: int, previous: int) -> ByteDamage:
         """What is not right with the header of a chunk that has these sizes; its busy byte is judged by itself."""
         raw, code, wanted, is_known = self._wanted(at, size, previous)
         count = 8 if self.is_wide else 4
@@ -92,7 +92,7 @@ class Chunks:
         wrong = [i for i in range(count) if expected[i] != found[i] or i in unknown] or [0, count - 1]
         part = range(wrong[0], wrong[-1] + 1)
         texts = " ".join("??" if i in unknown else f"{expected[i]:02x}" for i in part)
-        return Wound(part.start, len(part), texts, found[part.start : part.stop].hex(" "))
+        return ByteDamage(part.start, len(part), texts, found[part.start : part.stop].hex(" "))
 
     def write_row(self, row: BlockTable, at: int, size: int, previous: int, padding: int) -> Trust:
         """Writes the chunk with these sizes to the first of `row`; how far it can be trusted."""
@@ -104,7 +104,7 @@ class Chunks:
         trust = Trust.DERIVED if is_known else Trust.GUESS
         vs_chain.follow_chunks(
             words, np.array([[0, size, self.address(at)]]), 0, 0, -1, int(self.is_wide), self.key, padding,
-            tag(BlockKind.VS, trust=trust), row.entry[:1], row.units, row.spare, row.lead, row.tags,
+            tag(BlockKind.VS, trust=trust), row.entry[:1], row.size8, row.unused, row.header8, row.tags,
         )  # fmt: skip
         if not is_known:
             row.tags[0] &= np.uint16(0xFF)  # what stands behind the user data is not known either

@@ -17,7 +17,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.heap import Extent, Trust
 from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable, doubt, tag
 from heapdump.heaps.allocator import PAGE
-from heapdump.heaps.jobs import Job, Walked
+from heapdump.heaps.jobs import Job, WalkLog
 from heapdump.heaps.segment.delayed import delayed_chunks, mark_delayed
 from heapdump.heaps.segment.discovery import OWN
 from heapdump.heaps.segment.header import contexts, heap_keys
@@ -115,7 +115,7 @@ class _HeapWalk:
         """Read off some subsegments, walked into columns of their own."""
         job = self._job
         columns = BlockColumns()
-        trial = replace(job, columns=columns, walked=Walked(), advance=lambda count: None)
+        trial = replace(job, columns=columns, walked=WalkLog(), advance=lambda count: None)
         for kind in (RangeKind.VS, RangeKind.LFH):
             rows = np.flatnonzero(ranges.kind == kind)
             part = ranges.of(rows[:: max(1, len(rows) // _SAMPLE_RANGES)])
@@ -221,7 +221,7 @@ class _HeapWalk:
         lfh = ranges.of(ranges.kind == RangeKind.LFH)
         is_whole = bool((self._committed.bytes(lfh.start, lfh.start + lfh.size) == lfh.size).all())
         # a free chunk holds whole uncommitted pages or none
-        may = table.units >= np.uint32(PAGE // 8)
+        may = table.size8 >= np.uint32(PAGE // 8)
         if not is_whole:
             may |= kind == BlockKind.LFH
         walked.uncommitted_free_bytes += self._uncommitted(table, may & ~table.is_busy)
@@ -229,7 +229,7 @@ class _HeapWalk:
     def _uncommitted(self, table: BlockTable, which: NDArray[np.bool_]) -> int:
         rows = np.flatnonzero(which)
         start = table.entry[rows].astype(np.int64)
-        end = start + table.units[rows].astype(np.int64) * 8
+        end = start + table.size8[rows].astype(np.int64) * 8
         return int((end - start).sum() - self._committed.bytes(start, end).sum())
 
 
