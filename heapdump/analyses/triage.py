@@ -88,11 +88,15 @@ def _damaged(known: Known) -> Iterator[Statement]:
         yield Statement(bug + problem.finding.message, ("check", "--address", f"{problem.finding.address:#x}"), weight)
     if len(damage) > _MOST_DAMAGE:
         is_bad = any(problem.finding.severity == "error" for problem in damage[_MOST_DAMAGE:])
-        yield Statement(f"{plural(len(damage) - _MOST_DAMAGE, 'more place')} like these", ("check",), "bad" if is_bad else "plain")
+        yield Statement(
+            f"{plural(len(damage) - _MOST_DAMAGE, 'more place')} like these", ("check",), "bad" if is_bad else "plain"
+        )
     if not damage and not known.examined:
         yield Statement("nothing could be examined: this dump holds no heap's memory", ("info",))
     elif not damage and known.unexamined:
-        yield Statement(f"no damage in what this dump holds; {plural(known.unexamined, 'part')} could not be examined", ("check",))
+        yield Statement(
+            f"no damage in what this dump holds; {plural(known.unexamined, 'part')} could not be examined", ("check",)
+        )
     elif not damage:
         yield Statement("no damage found in any heap", ("check",), "good")
 
@@ -101,7 +105,10 @@ def _memory(known: Known) -> Iterator[Statement]:
     committed = known.summary.committed_bytes
     items = sorted(known.summary.reconciliation, key=lambda item: -item.bytes)
     for item in [item for item in items if item.share >= _SHARE][:_MOST_MEMORY]:
-        yield Statement(f"{short_size(item.bytes)} ({item.share:.0%} of {short_size(committed)} committed): {item.item}", ("summary",))
+        yield Statement(
+            f"{short_size(item.bytes)} ({item.share:.0%} of {short_size(committed)} committed): {item.item}",
+            ("summary",),
+        )
     told = tuple(problem.finding.message for problem in known.problems)
     for headline in known.headlines:
         if headline.command[0] not in ("block", "summary", "retained") and not headline.sentence.startswith(told):
@@ -126,19 +133,26 @@ def _holders(known: Known) -> Iterator[Statement]:
 
 def _held(held: Holding | None) -> Iterator[Statement]:
     if held is None:
-        yield Statement("which blocks nobody holds any more was not looked at: that means to read all of the heaps", ("leaks", "--unreachable"))
+        yield Statement(
+            "which blocks nobody holds any more was not looked at: that means to read all of the heaps",
+            ("leaks", "--unreachable"),
+        )
         yield Statement("which few blocks keep the others alive was not looked at either", ("retained",))
         return
     weight: Weight = "bad" if held.leaked.blocks and held.is_whole else "plain"
     yield Statement(held.sentence, ("leaks", "--unreachable"), weight)
     for suspect in [one for one in held.suspects if one.share >= _BIG_SHARE][:_MOST_SUSPECTS]:
-        yield Statement(suspect.sentence, ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}"))
+        yield Statement(
+            suspect.sentence, ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}")
+        )
 
 
 def _missing(known: Known) -> Iterator[Statement]:
     open_questions = [question for question in known.questions if question.answer != "yes"]
     for question in open_questions:
         advice = f"; {question.advice}" if question.advice else ""
-        yield Statement(f"{question.question.partition(' (')[0]} {question.answer}: {question.reason}{advice}", ("info",))
+        yield Statement(
+            f"{question.question.partition(' (')[0]} {question.answer}: {question.reason}{advice}", ("info",)
+        )
     if not open_questions:
         yield Statement("nothing that heapdump is asked", ("info",), "good")

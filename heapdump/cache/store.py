@@ -113,7 +113,10 @@ class Index:
     def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
         """Raises OSError, ValueError, TypeError, AttributeError: there are none, or not as they were written."""
         columns = json.loads(_verified(self._folder / f"{name}.json"))
-        return {key: self._column(f"{name}.{key}", np.dtype(kind).type, int(rows), sum_) for key, (kind, rows, sum_) in columns.items()}
+        return {
+            key: self._column(f"{name}.{key}", np.dtype(kind).type, int(rows), sum_)
+            for key, (kind, rows, sum_) in columns.items()
+        }
 
     def keep(self, name: str, columns: dict[str, NDArray[Any]]) -> None:
         """Keeps arrays beside a walk that is kept; where that fails, a remark says why and nothing else happens."""
@@ -128,9 +131,13 @@ class Index:
             with tempfile.TemporaryDirectory(dir=self._root, prefix=_FRESH, ignore_cleanup_errors=True) as fresh:
                 for key, column in columns.items():
                     np.ascontiguousarray(column).tofile(Path(fresh) / f"{name}.{key}")
-                text = json.dumps({key: (column.dtype.str, len(column), _checksum(column)) for key, column in columns.items()})
+                text = json.dumps(
+                    {key: (column.dtype.str, len(column), _checksum(column)) for key, column in columns.items()}
+                )
                 (Path(fresh) / f"{name}.json").write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
-                for part in sorted(Path(fresh).iterdir(), key=lambda path: path.suffix == ".json"):  # the list of columns last
+                for part in sorted(
+                    Path(fresh).iterdir(), key=lambda path: path.suffix == ".json"
+                ):  # the list of columns last
                     part.replace(self._folder / part.name)
         except OSError as error:
             self.remarks.append(f"the {name} could not be kept in {self._folder}: {error.strerror or error}")

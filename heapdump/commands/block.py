@@ -72,7 +72,9 @@ def _content_record(content: Content) -> Record:
     return {
         "preview": content.data.hex(),
         "guess": content.guess,
-        "class": None if found is None else {"name": found.name, "decorated": found.decorated, "module": found.module.name},
+        "class": None
+        if found is None
+        else {"name": found.name, "decorated": found.decorated, "module": found.module.name},
     }
 
 
@@ -140,7 +142,14 @@ def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -
     parts: list[Table[Any] | Lines] = [Lines(lines)]
     content = _content(snapshot, found)
     if block is not None and content is not None:
-        parts.append(Lines([[("content: ", "bold"), (content.guess, "")], *([(line, "")] for line in hex_lines(content.data, block.address))]))
+        parts.append(
+            Lines(
+                [
+                    [("content: ", "bold"), (content.guess, "")],
+                    *([(line, "")] for line in hex_lines(content.data, block.address)),
+                ]
+            )
+        )
     if block is not None and (stack_number(snapshot, block) or is_free_stack(block)):
         parts.append(Lines(stack_lines(request, snapshot, block)))
     parts.append(Table(columns(heaps), found.neighbours, title="Neighbours", empty="no block near it"))

@@ -38,7 +38,9 @@ GROUPS: tuple[Column[SizeGroup], ...] = (
 @click.option("--size", metavar="A..B", help="Only requested sizes from A up to B inclusive; one number: exactly that.")
 @click.option("--at", metavar="A..B", help="Only user addresses from A up to, not including, B.")
 @click.option("--internal", is_flag=True, help="The allocator's own blocks too.")
-@click.option("--containing", metavar="PATTERN", help="Only blocks that hold it: a text, a pointer 0x…, or bytes hex:de ad.")
+@click.option(
+    "--containing", metavar="PATTERN", help="Only blocks that hold it: a text, a pointer 0x…, or bytes hex:de ad."
+)
 @click.option("--stat", is_flag=True, help="Group by size, most bytes first.")
 @dump_command("blocks")
 def command(
@@ -68,7 +70,9 @@ def command(
         rows = select(snapshot.walk.table, snapshot.heaps, wanted)
         if containing is not None:
             sizes = tuple(view.pointer_bytes for view in snapshot.process.views)
-            rows = search.containing(snapshot.walk.table, snapshot.process.space, rows, search.patterns(containing, sizes))
+            rows = search.containing(
+                snapshot.walk.table, snapshot.process.space, rows, search.patterns(containing, sizes)
+            )
         answer = _groups(request, snapshot, rows) if stat else _blocks(request, snapshot, rows, wanted)
         return request.emit(snapshot, answer)
 

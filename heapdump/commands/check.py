@@ -34,7 +34,9 @@ VIEW: tuple[Column[Problem], ...] = (
 @click.option("--heap", metavar="ADDR", help="Only this heap.")
 @click.option("--address", metavar="ADDR", help="Only what concerns this address, or the block that holds it.")
 @click.option("--kind", type=click.Choice(sorted(RULES)), help="Only damage of this kind.")
-@click.option("--sarif", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write SARIF 2.1.0 there, too.")
+@click.option(
+    "--sarif", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write SARIF 2.1.0 there, too."
+)
 @dump_command("check")
 def command(request: Request, heap: str | None, address: str | None, kind: str | None, sarif: Path | None) -> int:
     """What broke the heap: every damaged place, its victim, the culprit.
@@ -48,7 +50,9 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
     heapdump check crash.dmp --sarif check.sarif      for code scanning
     """
     with request.open() as snapshot:
-        wanted = _selected(snapshot, text.parse_address(heap) if heap else None, text.parse_address(address) if address else None, kind)
+        wanted = _selected(
+            snapshot, text.parse_address(heap) if heap else None, text.parse_address(address) if address else None, kind
+        )
         rows = request.rows(wanted, ProblemRecorder(request, snapshot).record)
         if sarif is not None:  # a recorder of its own, since it numbers what it is asked for more than once
             ids = ProblemRecorder(request, snapshot)
@@ -73,7 +77,11 @@ def _selected(snapshot: Snapshot, heap: int | None, address: int | None, kind: s
     return [
         problem
         for problem in snapshot.problems
-        if (heap is None or problem.finding.heap == heap or (problem.block is not None and snapshot.heaps[problem.block.heap].address == heap))
+        if (
+            heap is None
+            or problem.finding.heap == heap
+            or (problem.block is not None and snapshot.heaps[problem.block.heap].address == heap)
+        )
         and (kind is None or problem.finding.kind == kind)
         and (address is None or _concerns(problem, address))
     ]

@@ -33,7 +33,12 @@ _BAR = 24
 SEGMENTS: tuple[Column[SegmentDetail], ...] = (
     Column("Segment", lambda s: f"{s.address:#x}", "address of its header", right=True),
     Column("End", lambda s: f"{s.end:#x}", "first address behind its reservation (NumberOfPages)", right=True, rank=1),
-    Column("Committed", lambda s: text.size(s.committed_bytes), "reserved minus its uncommitted ranges (segment heaps: by the memory map)", right=True),
+    Column(
+        "Committed",
+        lambda s: text.size(s.committed_bytes),
+        "reserved minus its uncommitted ranges (segment heaps: by the memory map)",
+        right=True,
+    ),
     Column("Runs", lambda s: text.count(s.runs), "committed runs between them", right=True),
     Column("UCR", lambda s: text.count(s.uncommitted_ranges), "uncommitted ranges on its list", right=True),
     Column("LargestUCR", lambda s: text.size(s.largest_uncommitted_bytes), "the largest of them", right=True, rank=2),
@@ -46,7 +51,12 @@ FREE_LISTS: tuple[Column[FreeClass], ...] = (
     Column("Largest", lambda c: text.count(c.largest), "bytes of the largest", right=True, rank=1),
 )  # fmt: skip
 UNCOMMITTED: tuple[Column[Span], ...] = (
-    Column("Uncommitted", lambda u: f"{u.start:#x}", "start of an uncommitted range, by the segments' own lists", right=True),
+    Column(
+        "Uncommitted",
+        lambda u: f"{u.start:#x}",
+        "start of an uncommitted range, by the segments' own lists",
+        right=True,
+    ),
     Column("End", lambda u: f"{u.end:#x}", "first address behind it", right=True),
     Column("Size", lambda u: text.size(u.size), "bytes of it", right=True),
 )
@@ -63,7 +73,12 @@ CONTEXTS: tuple[Column[ContextDetail], ...] = (
 )  # fmt: skip
 BUCKETS: tuple[Column[Bucket], ...] = (
     Column("LFH bucket", lambda b: text.count(b.entry_size), "bytes that each block occupies", right=True),
-    Column("Subsegments", lambda b: text.count(b.subsegments), "user-block carriers (in segment heaps: page ranges) that hold them", right=True),
+    Column(
+        "Subsegments",
+        lambda b: text.count(b.subsegments),
+        "user-block carriers (in segment heaps: page ranges) that hold them",
+        right=True,
+    ),
     Column("Busy", lambda b: text.count(b.busy), "busy blocks", right=True),
     Column("Free", lambda b: text.count(b.free), "free slots", right=True),
     Column("Occupancy", lambda b: text.share(b.occupancy), "busy share", right=True),
@@ -137,9 +152,17 @@ def _parts(
     count = snapshot.walk.counts.get(heap.index)
     flags = "-" if heap.flags is None else f"{heap.flags:#x} {' '.join(heap.flag_names)}"
     lines = [
-        [(f"heap #{heap.index} {heap.address:#x}", "bold"), (f"  {heap.kind.value}, {heap.role}, {heap.view}, flags {flags}", "")],
-        [(f"front end {heap.front_end or '-'}, lock contention {text.count(heap.stated.lock_contention)}, "
-          f"layout {heap.layout or '-'} ({heap.trust.value})", "")],
+        [
+            (f"heap #{heap.index} {heap.address:#x}", "bold"),
+            (f"  {heap.kind.value}, {heap.role}, {heap.view}, flags {flags}", ""),
+        ],
+        [
+            (
+                f"front end {heap.front_end or '-'}, lock contention {text.count(heap.stated.lock_contention)}, "
+                f"layout {heap.layout or '-'} ({heap.trust.value})",
+                "",
+            )
+        ],
     ]
     if count:
         lines.append([(
@@ -163,4 +186,6 @@ def _parts(
     findings = [f for f in (*heap.findings, *broken, *snapshot.walk.findings) if f.heap == heap.address]
     if findings:
         shown_findings, more = request.shown(findings)
-        yield Lines([*([(f.message, "red")] for f in shown_findings), *([[(f"… {more:,} more", "dim")]] if more else [])])
+        yield Lines(
+            [*([(f.message, "red")] for f in shown_findings), *([[(f"… {more:,} more", "dim")]] if more else [])]
+        )

@@ -175,7 +175,16 @@ def command(request: Request) -> int:
             records=lambda: (record(heap) for heap in rows),
             parts=lambda: _parts(request, rows, walk),
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *walk.gaps),
-            nested={"stated": ("free_bytes", "reserved_bytes", "committed_bytes", "virtual_bytes", "segments", "uncommitted_ranges")},
+            nested={
+                "stated": (
+                    "free_bytes",
+                    "reserved_bytes",
+                    "committed_bytes",
+                    "virtual_bytes",
+                    "segments",
+                    "uncommitted_ranges",
+                )
+            },
         )
         return request.emit(snapshot, answer)
 
@@ -190,7 +199,9 @@ def _parts(request: Request, rows: Sequence[Heap], walk: Walk) -> list[Table[Any
         if kinds := by_kind(rows, walk):
             parts.append(Table(KINDS, kinds))
     if any(heap.trust.value != "exact" for heap in rows):
-        parts.append(Lines([[("~ not exact: damaged, or verified with the layout of a neighbouring Windows build", "dim")]]))
+        parts.append(
+            Lines([[("~ not exact: damaged, or verified with the layout of a neighbouring Windows build", "dim")]])
+        )
     found = [finding for heap in rows for finding in heap.findings] + list(walk.findings)
     problems = [[(finding.message, "red")] for finding in found]
     if problems:
@@ -205,6 +216,10 @@ def _totals(rows: Sequence[Heap]) -> str:
     committed = sum(heap.committed_bytes or 0 for heap in rows if heap.segments)
     large = sum(heap.large_committed_bytes or 0 for heap in rows)
     blocks = sum(len(heap.large_blocks or ()) for heap in rows)
-    known = f"{text.size(committed)} committed in segments" if any(heap.segments for heap in rows) else "committed bytes not known"
+    known = (
+        f"{text.size(committed)} committed in segments"
+        if any(heap.segments for heap in rows)
+        else "committed bytes not known"
+    )
     total = f"{text.plural(len(rows), 'heap')}: {known}"
     return f"{total}, {text.size(large)} in {text.plural(blocks, 'large block')}" if blocks else total

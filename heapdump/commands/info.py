@@ -71,7 +71,8 @@ def _data(snapshot: Snapshot, questions: Sequence[Question]) -> Record:
             "missing_bytes": process.missing_bytes,
         },
         "streams": [
-            {"number": s.number, "name": s.name, "bytes": s.size, "offset": s.offset, "present": s.present} for s in streams
+            {"number": s.number, "name": s.name, "bytes": s.size, "offset": s.offset, "present": s.present}
+            for s in streams
         ],
         "questions": [_question(question) for question in questions],
         "comments": list(snapshot.dump.comments),
@@ -93,7 +94,12 @@ def _parts(snapshot: Snapshot, questions: Sequence[Question]) -> Iterator[Table[
         [(str(snapshot.dump.path), "bold"), (f"  {text.size(snapshot.dump.file_bytes)}", "")],
         [(f"written {when if header.timestamp else 'at an unknown time'}, with {', '.join(header.flag_words)}", "")],
         [(f"{process.arch}, {process.windows.name}, build known from {process.windows.witness}", "")],
-        [(f"{text.size(process.space.total_bytes)} of memory in {text.plural(len(process.space.starts), 'range')}", "")],
+        [
+            (
+                f"{text.size(process.space.total_bytes)} of memory in {text.plural(len(process.space.starts), 'range')}",
+                "",
+            )
+        ],
     ]
     lines += [[("comment: ", "bold"), (comment, "")] for comment in snapshot.dump.comments]
     yield Lines(lines)

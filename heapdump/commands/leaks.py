@@ -41,22 +41,48 @@ VIEW: tuple[Column[LeakGroup], ...] = (
     Column("Share", lambda g: text.share(g.group.share), "of the bytes of all blocks asked about", right=True),
     Column("Blocks", lambda g: text.count(g.group.count), "busy blocks", right=True),
     Column("Sizes", _sizes, "smallest and largest requested size", right=True, rank=2),
-    Column("Key", lambda g: g.key, "what the blocks have in common; of a stack the first frames outside allocator modules", flexible=24),
+    Column(
+        "Key",
+        lambda g: g.key,
+        "what the blocks have in common; of a stack the first frames outside allocator modules",
+        flexible=24,
+    ),
 )
 
 
-@click.option("--group-by", "by", type=click.Choice(KEYS), help="What blocks are put together by.  [default: stack, or type where none is recorded]")
+@click.option(
+    "--group-by",
+    "by",
+    type=click.Choice(KEYS),
+    help="What blocks are put together by.  [default: stack, or type where none is recorded]",
+)
 @click.option("--heap", metavar="ADDR", help="Only this heap.")
 @click.option("--size", metavar="A..B", help="Only requested sizes from A up to B inclusive; one number: exactly that.")
 @click.option("--min-bytes", metavar="SIZE", default="0", help="Leave out smaller groups.")
 @click.option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
 @click.option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
-@click.option("--skip-module", multiple=True, metavar="NAME", help="This module only passes allocations on (repeatable).")
+@click.option(
+    "--skip-module", multiple=True, metavar="NAME", help="This module only passes allocations on (repeatable)."
+)
 @click.option("--full-stacks", is_flag=True, help="All frames, those of allocator modules too.")
-@click.option("--export", type=click.Choice(EXPORTS), help="Write the stacks in this format instead, to -o FILE or stdout.")
-@click.option("--weight", type=click.Choice(["bytes", "blocks"]), default="bytes", show_default=True, help="What folded lines count.")
-@click.option("--suppressions", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="LeakSanitizer's rules: leak:pattern.")
-@click.option("--unreachable", is_flag=True, help="Only blocks that the program can no longer reach, as LeakSanitizer finds them.")
+@click.option(
+    "--export", type=click.Choice(EXPORTS), help="Write the stacks in this format instead, to -o FILE or stdout."
+)
+@click.option(
+    "--weight",
+    type=click.Choice(["bytes", "blocks"]),
+    default="bytes",
+    show_default=True,
+    help="What folded lines count.",
+)
+@click.option(
+    "--suppressions",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="LeakSanitizer's rules: leak:pattern.",
+)
+@click.option(
+    "--unreachable", is_flag=True, help="Only blocks that the program can no longer reach, as LeakSanitizer finds them."
+)
 @lost_options
 @dump_command("leaks")
 def command(
@@ -93,26 +119,51 @@ def command(
         span = text.parse_span(size, text.parse_size, 1) if size else None
         wanted = Filter(heap=text.parse_address(heap) if heap else None, size=span)
         filtered = heap is not None or size is not None
-        rows = np.empty(0, np.int64) if unreachable and not filtered else select(snapshot.walk.table, snapshot.heaps, wanted)
+        rows = (
+            np.empty(0, np.int64)
+            if unreachable and not filtered
+            else select(snapshot.walk.table, snapshot.heaps, wanted)
+        )
         key = "stack" if export else by or ("stack" if snapshot.stacks.are_recorded else "type")
         question = Question(
-            cast("By", key), rows, text.parse_size(min_bytes), _regex("--focus", focus), _regex("--ignore", ignore), skip_module
+            cast("By", key),
+            rows,
+            text.parse_size(min_bytes),
+            _regex("--focus", focus),
+            _regex("--ignore", ignore),
+            skip_module,
         )
         namer = partial(snapshot.namer, request.image_path, request.symbol_path)
 
         def found(question: Question, rules: Suppressions) -> Leaks:
             """The groups of some blocks."""
-            return find_leaks(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, rules, snapshot.crt.blocks)
+            return find_leaks(
+                snapshot.process,
+                snapshot.heaps,
+                snapshot.walk.table,
+                snapshot.stacks,
+                namer,
+                question,
+                rules,
+                snapshot.crt.blocks,
+            )
 
         if options is not None:
-            return emit_lost(request, snapshot, Asked(question, filtered, rules, found, lambda one: _record(snapshot, one), full_stacks), options)
+            return emit_lost(
+                request,
+                snapshot,
+                Asked(question, filtered, rules, found, lambda one: _record(snapshot, one), full_stacks),
+                options,
+            )
         leaks = found(question, rules)
         if export:
             return export_stacks(request, snapshot, leaks, export, by_blocks=weight == "blocks")
         return request.emit(snapshot, _answer(request, snapshot, leaks, question, rules, full_stacks=full_stacks))
 
 
-def _answer(request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, rules: Suppressions, *, full_stacks: bool) -> Answer:
+def _answer(
+    request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, rules: Suppressions, *, full_stacks: bool
+) -> Answer:
     def records() -> Iterator[Record]:
         """The JSON records, made as they are read."""
         return (_record(snapshot, found) for found in leaks.groups)
@@ -165,7 +216,9 @@ def _parts(
     for rule in leaks.unused:
         yield Lines([[(f"suppression {rule.text} matched nothing", "dim")]])
     for rule in leaks.suppressed:
-        yield Lines([[(f"suppressed by {rule.text}: {text.plural(rule.count, 'block')} with {text.size(rule.bytes)}", "dim")]])
+        yield Lines(
+            [[(f"suppressed by {rule.text}: {text.plural(rule.count, 'block')} with {text.size(rule.bytes)}", "dim")]]
+        )
 
 
 def stacks(snapshot: Snapshot, shown: Sequence[LeakGroup], question: Question, *, full_stacks: bool) -> Iterator[Lines]:
@@ -188,7 +241,15 @@ def _stack(
     if folds is not None:
         frames = [frame for frame in frames if not folds(frame)][:_SHOWN_FRAMES] or frames
     left = len(found.frames) - len(frames)
-    lines = [[(f"#{number}", "bold"), (f"  {text.count(found.group.bytes)} bytes in {text.plural(found.group.count, 'block')}, such as {samples}", "")]]
+    lines = [
+        [
+            (f"#{number}", "bold"),
+            (
+                f"  {text.count(found.group.bytes)} bytes in {text.plural(found.group.count, 'block')}, such as {samples}",
+                "",
+            ),
+        ]
+    ]
     lines += [[(f"    {frame}", "")] for frame in frames]
     return [*lines, [(f"    … {left} more (--full-stacks)", "dim")]] if left else lines
 
@@ -208,5 +269,7 @@ def _suppressions(path: Path | None) -> Suppressions:
     if path is None:
         return Suppressions()
     data = path.read_bytes()
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"  # as Notepad and PowerShell write them
+    encoding = (
+        "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    )  # as Notepad and PowerShell write them
     return parse(data.decode(encoding, errors="replace").splitlines())

@@ -37,7 +37,11 @@ ROOTS: tuple[Column[Root], ...] = (
 
 
 @click.option("--heap", metavar="ADDR", help="The blocks of this page heap.")
-@click.option("--state", type=click.Choice(["busy", "freed", "all"]), help="The blocks in this state, of all page heaps or of --heap.")
+@click.option(
+    "--state",
+    type=click.Choice(["busy", "freed", "all"]),
+    help="The blocks in this state, of all page heaps or of --heap.",
+)
 @dump_command("page-heap", takes_address="perhaps")
 def command(request: Request, address: int | None, heap: str | None, state: str | None) -> int:
     """Page heaps, their blocks, or one block in depth, as !heap -p.
@@ -51,7 +55,9 @@ def command(request: Request, address: int | None, heap: str | None, state: str 
         if address is not None:
             return request.emit(snapshot, _one(request, snapshot, address))
         if heap is not None or state is not None:
-            return request.emit(snapshot, _blocks(request, snapshot, text.parse_address(heap) if heap else None, state or "busy"))
+            return request.emit(
+                snapshot, _blocks(request, snapshot, text.parse_address(heap) if heap else None, state or "busy")
+            )
         return request.emit(snapshot, _roots(request, snapshot))
 
 
@@ -64,7 +70,9 @@ def _roots(request: Request, snapshot: Snapshot) -> Answer:
     def parts() -> list[Table[Any] | Lines]:
         """The table and what it sums to."""
         shown, hidden = request.shown(rows)
-        table = Table(ROOTS, shown, hidden=hidden, empty="page heap is off; to switch it on: gflags /p /enable app.exe /full")
+        table = Table(
+            ROOTS, shown, hidden=hidden, empty="page heap is off; to switch it on: gflags /p /enable app.exe /full"
+        )
         return [table, *([Lines([[(_total(rows), "")]])] if rows else [])]
 
     return Answer(
@@ -135,7 +143,9 @@ def _one(request: Request, snapshot: Snapshot, address: int) -> Answer:
         frames = [frame_record(frame) for frame in frames_of(request, snapshot, block)]
         is_free = is_free_stack(block)
         more = {"offset": found.offset, "relation": found.relation, "frames": [] if is_free else frames}
-        return Recorder(snapshot)(block) | more | {"free_frames": frames if is_free else [], "page": page_record(detail)}
+        return (
+            Recorder(snapshot)(block) | more | {"free_frames": frames if is_free else [], "page": page_record(detail)}
+        )
 
     return Answer(
         "page-heap", data=record, records=lambda: [record()],

@@ -53,8 +53,20 @@ class _Found:
         return self.references.span(node)
 
 
-@click.option("--depth", type=click.IntRange(1), default=1, show_default=True, help="Also who points at those that point at it, so many levels.")
-@click.option("--all-paths", type=click.IntRange(1), default=1, metavar="N", help="Up to N shortest paths from different roots.  [default: 1]")
+@click.option(
+    "--depth",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Also who points at those that point at it, so many levels.",
+)
+@click.option(
+    "--all-paths",
+    type=click.IntRange(1),
+    default=1,
+    metavar="N",
+    help="Up to N shortest paths from different roots.  [default: 1]",
+)
 @dump_command("refs", takes_address=True)
 def command(request: Request, address: int, depth: int, all_paths: int) -> int:
     """Who points at a block, what it points to, and paths from roots.
@@ -89,7 +101,9 @@ def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: 
     block = locate(snapshot.walk.table, snapshot.process.space, address).block
     node = references.node_of(block.row) if block else None
     if block is None or node is None:
-        raise WrongUsage(f"{address:#x} is in no busy block of the program; heapdump block {address:#x} says what is there")
+        raise WrongUsage(
+            f"{address:#x} is in no busy block of the program; heapdump block {address:#x} says what is there"
+        )
     reach = Reach(int(snapshot.reached.state[node])).name.lower()
     circle = next((len(members) for members in snapshot.reached.cycles if members[0] == node), 0)
     return _Found(snapshot, references, block, node, reach, circle, references.paths(node, most), depth)
@@ -112,7 +126,10 @@ def _pointer(found: _Found, pointer: Pointer) -> Record:
 
 
 def _holders(found: _Found) -> Iterator[Record]:
-    return ({"level": level} | _pointer(found, pointer) for level, pointer in found.references.levels(found.node, found.depth))
+    return (
+        {"level": level} | _pointer(found, pointer)
+        for level, pointer in found.references.levels(found.node, found.depth)
+    )
 
 
 def _targets(found: _Found) -> Iterator[Pointer]:
@@ -126,13 +143,18 @@ def _data(found: _Found) -> Record:
         "reach": found.reach,
         "paths": [_path(found, path) for path in found.paths],
         "holders": list(_holders(found)),
-        "targets": [_pointer(found, pointer) | {"to_size": found.span(pointer.target).size} for pointer in _targets(found)],
+        "targets": [
+            _pointer(found, pointer) | {"to_size": found.span(pointer.target).size} for pointer in _targets(found)
+        ],
     }
 
 
 def _path(found: _Found, path: Path) -> Record:
     spans = (found.span(node) for node in path.nodes)
-    return {"root": _pointer(found, path.root), "blocks": [{"address": hex(span.start), "size": span.size} for span in spans]}
+    return {
+        "root": _pointer(found, path.root),
+        "blocks": [{"address": hex(span.start), "size": span.size} for span in spans],
+    }
 
 
 def _parts(request: Request, found: _Found) -> Iterator[Table[Any] | Lines]:
@@ -140,17 +162,33 @@ def _parts(request: Request, found: _Found) -> Iterator[Table[Any] | Lines]:
     yield Lines([[(f"{own.start:#x}", "bold"), (f", {text.plural(own.size, 'byte')}, is {found.reached}", "")]])
     for path in found.paths:
         yield Lines(path_lines(found, path))
-    level = Column[Any]("Level", lambda row: str(row["level"]), "1: points at the block itself, 2: at one that does, …", right=True)
-    where = Column[Any]("Held by", lambda row: row["root"] or f"{row['block']}+{row['offset']:#x}", "a root, or a block and where in it the pointer lies", flexible=24)
+    level = Column[Any](
+        "Level", lambda row: str(row["level"]), "1: points at the block itself, 2: at one that does, …", right=True
+    )
+    where = Column[Any](
+        "Held by",
+        lambda row: row["root"] or f"{row['block']}+{row['offset']:#x}",
+        "a root, or a block and where in it the pointer lies",
+        flexible=24,
+    )
     weak = Column[Any]("", lambda row: "weak" if row["weak"] else "", "weak: in memory that may be forgotten itself")
-    size = Column[Any]("Size", lambda row: text.count(row["size"]) if row["block"] else "", "bytes of that block", right=True)
-    to = Column[Any]("Points to", lambda row: row["to"] + (f"+{row['to_offset']:#x}" if row["to_offset"] else ""), "the block, and how far behind its start", right=True)
+    size = Column[Any](
+        "Size", lambda row: text.count(row["size"]) if row["block"] else "", "bytes of that block", right=True
+    )
+    to = Column[Any](
+        "Points to",
+        lambda row: row["to"] + (f"+{row['to_offset']:#x}" if row["to_offset"] else ""),
+        "the block, and how far behind its start",
+        right=True,
+    )
     shown, hidden = request.shown(list(_holders(found)))
     columns = (level, where, weak, size, to) if found.depth > 1 else (where, weak, size, to)
     yield Table(columns, shown, hidden=hidden, title="Who points at it", empty="nobody points at it")
     pointers = [_pointer(found, pointer) | {"to_size": found.span(pointer.target).size} for pointer in _targets(found)]
     shown, hidden = request.shown(pointers)
-    offset = Column[Any]("Offset", lambda row: f"+{row['offset']:#x}", "where in the block the pointer lies", right=True)
+    offset = Column[Any](
+        "Offset", lambda row: f"+{row['offset']:#x}", "where in the block the pointer lies", right=True
+    )
     of = Column[Any]("Size", lambda row: text.count(row["to_size"]), "bytes of the block that it points to", right=True)
     yield Table((offset, to, of), shown, hidden=hidden, title="What it points to", empty="it points to no block")
 

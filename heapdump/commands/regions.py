@@ -62,12 +62,18 @@ VIEW: tuple[Column[Region], ...] = (
 
 
 @click.option("--usage", metavar="U", help="Only this usage: Heap, Stack, Image, Free, '<unknown>' …")
-@click.option("--state", type=click.Choice(["commit", "reserve", "free"], case_sensitive=False), help="Only this state.")
-@click.option("--type", "type_", type=click.Choice(["private", "mapped", "image"], case_sensitive=False), help="Only this type.")
+@click.option(
+    "--state", type=click.Choice(["commit", "reserve", "free"], case_sensitive=False), help="Only this state."
+)
+@click.option(
+    "--type", "type_", type=click.Choice(["private", "mapped", "image"], case_sensitive=False), help="Only this type."
+)
 @click.option("--protect", metavar="P", help="Only protections with this word: READWRITE, EXECUTE, GUARD …")
 @click.option("--at", metavar="ADDR", help="Only the range that holds this address.")
 @dump_command("regions")
-def command(request: Request, usage: str | None, state: str | None, type_: str | None, protect: str | None, at: str | None) -> int:
+def command(
+    request: Request, usage: str | None, state: str | None, type_: str | None, protect: str | None, at: str | None
+) -> int:
     """Every address range of the process, as WinDbg's !address lists it.
 
     \b
@@ -90,5 +96,3 @@ def command(request: Request, usage: str | None, state: str | None, type_: str |
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps)),
         )
         return request.emit(snapshot, answer)
-
-

@@ -54,7 +54,9 @@ class _Tree:
         }  # fmt: skip
 
 
-@click.option("--top", type=click.IntRange(1), default=_TOP, show_default=True, metavar="N", help="The N blocks that retain most.")
+@click.option(
+    "--top", type=click.IntRange(1), default=_TOP, show_default=True, metavar="N", help="The N blocks that retain most."
+)
 @click.option("--by", type=click.Choice(["stack", "type", "module"]), help="What groups of blocks retain together.")
 @dump_command("retained", takes_address="perhaps")
 def command(request: Request, address: int | None, top: int, by: str | None) -> int:
@@ -104,14 +106,21 @@ def _columns() -> tuple[Column[Record], ...]:
     return (
         Column("Address", lambda row: row["address"], "of the block", right=True),
         Column("Size", lambda row: text.count(row["size"]), "bytes that the program asked for", right=True),
-        Column("Retained", lambda row: text.count(row["retained_bytes"]), "bytes of the block and of all that can be reached through it alone", right=True),
+        Column(
+            "Retained",
+            lambda row: text.count(row["retained_bytes"]),
+            "bytes of the block and of all that can be reached through it alone",
+            right=True,
+        ),
         Column("", lambda row: text.size(row["retained_bytes"]), "the same in units of 1024", right=True, rank=1),
         Column("Share", lambda row: text.share(row["share"]), "of the bytes of all blocks that roots hold", right=True),
         Column("Blocks", lambda row: text.count(row["retained_blocks"]), "so many blocks", right=True),
     )
 
 
-def _table(tree: _Tree, columns: tuple[Column[Record], ...], rows: list[Record], total: int, *, empty: str, title: str = "") -> Iterator[Table[Any] | Lines]:
+def _table(
+    tree: _Tree, columns: tuple[Column[Record], ...], rows: list[Record], total: int, *, empty: str, title: str = ""
+) -> Iterator[Table[Any] | Lines]:
     """Rows, of `total` that there are."""
     shown, hidden = tree.request.shown(rows)
     yield Table(columns, shown, hidden=hidden, title=title, empty=empty)
@@ -130,7 +139,16 @@ def _all(tree: _Tree, top: int, gaps: tuple[str, ...]) -> Answer:
         if suspects:
             yield Lines([[("• ", ""), (suspect["text"], "")] for suspect in suspects])
         yield from _table(tree, _columns(), rows, tree.tree.count_below(None), empty="roots hold no block")
-        yield Lines([[(f"of {text.plural(total['blocks'], 'block')} with {text.size(total['bytes'])} that roots hold; {_CAVEAT}", "dim")]])
+        yield Lines(
+            [
+                [
+                    (
+                        f"of {text.plural(total['blocks'], 'block')} with {text.size(total['bytes'])} that roots hold; {_CAVEAT}",
+                        "dim",
+                    )
+                ]
+            ]
+        )
 
     data = {"total": total, "suspects": [_hoard(tree, hoard) for hoard in found], "blocks": rows}
     return Answer("retained", data=lambda: data, records=lambda: rows, parts=parts, gaps=gaps, notes=(_CAVEAT,))
@@ -152,7 +170,12 @@ def _grouped(tree: _Tree, by: By, top: int, gaps: tuple[str, ...]) -> Answer:
     ranked = sorted(zip(found.groups, totals, strict=True), key=lambda pair: -pair[1])[:top]
     rows = [_group_record(tree, one, total) for one, total in ranked]
     columns: tuple[Column[Record], ...] = (
-        Column("Retained", lambda row: text.count(row["retained_bytes"]), "bytes that can be reached through blocks of the group alone, each once", right=True),
+        Column(
+            "Retained",
+            lambda row: text.count(row["retained_bytes"]),
+            "bytes that can be reached through blocks of the group alone, each once",
+            right=True,
+        ),
         Column("", lambda row: text.size(row["retained_bytes"]), "the same in units of 1024", right=True, rank=1),
         Column("Share", lambda row: text.share(row["share"]), "of the bytes of all blocks that roots hold", right=True),
         Column("Blocks", lambda row: text.count(row["count"]), "blocks of the group", right=True),
@@ -165,7 +188,9 @@ def _grouped(tree: _Tree, by: By, top: int, gaps: tuple[str, ...]) -> Answer:
         yield from _table(tree, columns, rows, len(found.groups), empty="roots hold no block")
 
     missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()
-    return Answer("retained", data=lambda: rows, records=lambda: rows, parts=parts, gaps=(*gaps, *missing), notes=(_CAVEAT,))
+    return Answer(
+        "retained", data=lambda: rows, records=lambda: rows, parts=parts, gaps=(*gaps, *missing), notes=(_CAVEAT,)
+    )
 
 
 def _group_record(tree: _Tree, one: LeakGroup, total: int) -> Record:
@@ -181,7 +206,11 @@ def _one(tree: _Tree, address: int, top: int, gaps: tuple[str, ...]) -> Answer:
     block = locate(tree.snapshot.walk.table, tree.snapshot.process.space, address).block
     node = tree.references.node_of(block.row) if block else None
     if node is None or tree.tree.number[node] < 0:
-        why = "in no busy block of the program" if node is None else "in a block that no root leads to, so that nothing is retained by it"
+        why = (
+            "in no busy block of the program"
+            if node is None
+            else "in a block that no root leads to, so that nothing is retained by it"
+        )
         raise WrongUsage(f"{address:#x} is {why}; heapdump refs {address:#x} says who points at it")
     known = (one for one in hoards_of(tree.request, tree.snapshot) if one.node == node)
     hoard = next(known, None) or tree.finder.hoard_of(node)
@@ -195,8 +224,17 @@ def _one(tree: _Tree, address: int, top: int, gaps: tuple[str, ...]) -> Answer:
     def parts() -> Iterator[Table[Any] | Lines]:
         """The sentence, what dominates it, what it dominates."""
         yield Lines([[("• ", ""), (_hoard(tree, hoard)["text"], "")]])
-        yield from _table(tree, _columns(), above, len(above), title="Held by, nearest first", empty="no single block holds it: several do, or roots")
-        yield from _table(tree, _columns(), children, tree.tree.count_below(node), title="Holds", empty="it alone holds nothing")
+        yield from _table(
+            tree,
+            _columns(),
+            above,
+            len(above),
+            title="Held by, nearest first",
+            empty="no single block holds it: several do, or roots",
+        )
+        yield from _table(
+            tree, _columns(), children, tree.tree.count_below(node), title="Holds", empty="it alone holds nothing"
+        )
 
     data = {"block": tree.record(node), "suspect": _hoard(tree, hoard), "dominators": above, "children": children}
     return Answer("retained", data=lambda: data, records=lambda: children, parts=parts, gaps=gaps, notes=(_CAVEAT,))

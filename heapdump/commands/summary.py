@@ -141,7 +141,9 @@ def _share_record(row: Share) -> Record:
     return record
 
 
-def _data(request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: Holding | None) -> Record:
+def _data(
+    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: Holding | None
+) -> Record:
     free = summary.largest_allocatable
     return {
         "process": process_record(snapshot),
@@ -159,7 +161,12 @@ def _data(request: Request, snapshot: Snapshot, summary: Summary, found: tuple[H
         "verdict": snapshot.verdict(snapshot.heaps).text,
         "unreachable": None
         if held is None
-        else {"blocks": held.leaked.blocks, "bytes": held.leaked.bytes, "direct_blocks": held.direct.blocks, "is_whole": held.is_whole},
+        else {
+            "blocks": held.leaked.blocks,
+            "bytes": held.leaked.bytes,
+            "direct_blocks": held.direct.blocks,
+            "is_whole": held.is_whole,
+        },
     }
 
 
@@ -167,10 +174,20 @@ def _records(summary: Summary) -> Iterator[Record]:
     """Every row of every table, flat."""
     for table in ("usage", "type", "state", "protect"):
         for row in getattr(summary, table):
-            yield {"table": table, **_share_record(row), "committed_bytes": row.committed_bytes, "reserved_bytes": row.reserved_bytes}
+            yield {
+                "table": table,
+                **_share_record(row),
+                "committed_bytes": row.committed_bytes,
+                "reserved_bytes": row.reserved_bytes,
+            }
     for item in summary.reconciliation:
         row_record = {"table": "reconciliation", "name": item.item, "regions": None, "bytes": item.bytes}
-        yield row_record | {"busy_share": None, "total_share": None, "committed_bytes": item.bytes, "reserved_bytes": None}
+        yield row_record | {
+            "busy_share": None,
+            "total_share": None,
+            "committed_bytes": item.bytes,
+            "reserved_bytes": None,
+        }
 
 
 def _parts(
@@ -184,7 +201,12 @@ def _parts(
     if snapshot.crash is not None:
         yield Lines(crash_lines(request, snapshot, snapshot.crash))
     if found:
-        yield Lines([[("• " + line.sentence, ""), (" → heapdump " + line.text.partition(" → heapdump ")[2], "cyan")] for line in found])
+        yield Lines(
+            [
+                [("• " + line.sentence, ""), (" → heapdump " + line.text.partition(" → heapdump ")[2], "cyan")]
+                for line in found
+            ]
+        )
     yield Table(USAGE, summary.usage, empty="no memory is known")
     for columns, rows in ((TYPE, summary.type), (STATE, summary.state), (PROTECT, summary.protect)):
         if rows:
@@ -194,7 +216,9 @@ def _parts(
         yield Table(LARGEST, summary.largest)
     if summary.largest_allocatable:
         free = summary.largest_allocatable
-        yield Lines([[(f"largest allocatable block: {text.size(free.bytes)} at {free.address:#x} (64 kB aligned)", "")]])
+        yield Lines(
+            [[(f"largest allocatable block: {text.size(free.bytes)} at {free.address:#x} (64 kB aligned)", "")]]
+        )
     if summary.reconciliation:
         yield Table(RECONCILIATION, summary.reconciliation)
         share = summary.explained_share or 0
@@ -211,16 +235,26 @@ def process_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
         yield [(process.command_line or process.image, "dim")]
     times = []
     if record["dump_time"]:
-        times.append(f"dumped {datetime.datetime.fromtimestamp(record['dump_time'], datetime.UTC):%Y-%m-%d %H:%M:%S} UTC")
+        times.append(
+            f"dumped {datetime.datetime.fromtimestamp(record['dump_time'], datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
+        )
     if record["uptime_seconds"] is not None:
         times.append(f"up {_duration(record['uptime_seconds'])}")
     counts = f"{text.plural(record['threads'], 'thread')}, {text.plural(record['modules'], 'module')}"
     yield [(", ".join([*times, counts]), "")]
     words = ", ".join(record["dump_flags"])
-    yield [(f"dump with {words}; {text.size(snapshot.dump.file_bytes)}, {text.size(process.space.total_bytes)} of memory", "")]
+    yield [
+        (
+            f"dump with {words}; {text.size(snapshot.dump.file_bytes)}, {text.size(process.space.total_bytes)} of memory",
+            "",
+        )
+    ]
     if record["exception"]:
         raised = record["exception"]
-        yield [(f"exception {raised['code']}: {raised['words']}", "red"), (f", thread {raised['thread']:#x}, at {raised['where']}", "")]
+        yield [
+            (f"exception {raised['code']}: {raised['words']}", "red"),
+            (f", thread {raised['thread']:#x}, at {raised['where']}", ""),
+        ]
 
 
 def _duration(seconds: int) -> str:

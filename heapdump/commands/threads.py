@@ -53,8 +53,12 @@ def columns(process: Process) -> tuple[Column[Thread], ...]:
 
     crashed = process.exception.thread_id if process.exception else None
     narrow: tuple[Column[Thread], ...] = (
-        Column("IP32", lambda t: where(t.ip32), "32-bit instruction pointer: TEB64.TlsSlots[1] holds the WOW64 CONTEXT"),
-        Column("SP32", lambda t: text.address(t.sp32), "32-bit stack pointer, from the same CONTEXT", right=True, rank=2),
+        Column(
+            "IP32", lambda t: where(t.ip32), "32-bit instruction pointer: TEB64.TlsSlots[1] holds the WOW64 CONTEXT"
+        ),
+        Column(
+            "SP32", lambda t: text.address(t.sp32), "32-bit stack pointer, from the same CONTEXT", right=True, rank=2
+        ),
     )
     return (
         Column("", lambda t: "*" if t.id == crashed else "", "* = the thread of the exception", style="red"),
@@ -91,7 +95,9 @@ def _frame_parts(thread: Thread, frames: Sequence[StackFrame], *, args: bool) ->
     if not frames:
         lines.append([("  no registers or no stack in the dump", "dim")])
     elif len(frames) == 1:
-        lines.append([("  nothing leads on: the code is not in the dump (image files can be named with --image-path)", "dim")])
+        lines.append(
+            [("  nothing leads on: the code is not in the dump (image files can be named with --image-path)", "dim")]
+        )
     return Lines(lines)
 
 
@@ -101,7 +107,9 @@ def _frame_record(found: StackFrame, *, args: bool) -> Record:
 
 
 @click.option("--frames", is_flag=True, help="The call stack of each thread.")
-@click.option("--args", is_flag=True, help="With --frames, on x86: the first three words of each frame's arguments, as kv.")
+@click.option(
+    "--args", is_flag=True, help="With --frames, on x86: the first three words of each frame's arguments, as kv."
+)
 @dump_command("threads")
 def command(request: Request, frames: bool, args: bool) -> int:
     """Every thread: id, instruction pointer, stack, TEB, name.

@@ -38,7 +38,9 @@ def command(request: Request) -> int:
         answer = Answer(
             "triage",
             data=lambda: {"sections": [_section(section) for section in page]},
-            records=lambda: ({"section": section.title, **_statement(said)} for section in page for said in section.statements),
+            records=lambda: (
+                {"section": section.title, **_statement(said)} for section in page for said in section.statements
+            ),
             parts=lambda: _parts(snapshot, page),
             gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps),
         )
@@ -57,7 +59,20 @@ def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
     questions = capabilities(process, heaps, snapshot.dump.directory.header.flags)
     unexamined = len({*walk_gaps(snapshot), *snapshot.damage.gaps})
     leaks, held = _leaks(request, snapshot), holding(request, snapshot, _CHEAP)
-    return triage(Known(process, heaps, summary, found, snapshot.problems, len(snapshot.walk.counts), unexamined, leaks, held, questions))
+    return triage(
+        Known(
+            process,
+            heaps,
+            summary,
+            found,
+            snapshot.problems,
+            len(snapshot.walk.counts),
+            unexamined,
+            leaks,
+            held,
+            questions,
+        )
+    )
 
 
 def _leaks(request: Request, snapshot: Snapshot) -> Leaks:

@@ -74,7 +74,9 @@ def _rows(snapshot: Snapshot, heap: int | None) -> list[Row]:
     from heapdump.analyses.blocks.select import Filter, Owners, select
 
     table = snapshot.walk.table
-    rows = np.sort(np.concatenate([select(table, snapshot.heaps, Filter(heap=heap, kind=kind)) for kind in ("virtual", "large")]))
+    rows = np.sort(
+        np.concatenate([select(table, snapshot.heaps, Filter(heap=heap, kind=kind)) for kind in ("virtual", "large")])
+    )
     owners, stacks = Owners(snapshot.heaps), snapshot.stacks.numbers(rows).tolist()
     found = ((block, owners.large_block(block), stack) for block, stack in zip(table.blocks(rows), stacks, strict=True))
     return [(block, large, stack) for block, large, stack in found if large is not None]

@@ -55,6 +55,5 @@ def require(name: str, value: int, maximum: int) -> None:
     """Raises HostileDump when `value` is above `maximum`."""
     if value > maximum:
         raise HostileDump(
-            f"{name}: {value:,} is more than heapdump accepts ({maximum:,}); "
-            "the file is damaged or was made to do harm"
+            f"{name}: {value:,} is more than heapdump accepts ({maximum:,}); the file is damaged or was made to do harm"
         )

@@ -29,7 +29,14 @@ RANGE = np.dtype([("start", "<u8"), ("size", "<u8"), ("offset", "<u8")])
 """One memory range: `size` bytes of the process from `start` on, at file offset `offset`."""
 
 REGION = np.dtype(
-    [("base", "<u8"), ("allocation_base", "<u8"), ("size", "<u8"), ("state", "<u4"), ("protect", "<u4"), ("type", "<u4")]
+    [
+        ("base", "<u8"),
+        ("allocation_base", "<u8"),
+        ("size", "<u8"),
+        ("state", "<u4"),
+        ("protect", "<u4"),
+        ("type", "<u4"),
+    ]
 )
 """One MemoryInfo entry, values as VirtualQuery gives them."""
 
@@ -56,7 +63,9 @@ class Strings:
         (size,) = _U32.unpack_from(self._data, offset)
         if size > min(limits.MAX_STRING_BYTES, len(self._data) - offset - 4, self._left):
             if not self._complained:
-                self._notes.append(f"strings are too long and left out, the first at file offset {offset:#x} ({size:,} bytes)")
+                self._notes.append(
+                    f"strings are too long and left out, the first at file offset {offset:#x} ({size:,} bytes)"
+                )
             self._complained = True
             return ""
         self._left -= size
@@ -103,7 +112,9 @@ def read_modules(data: mmap, stream: Stream, strings: Strings, notes: list[str])
             bad += 1
             continue
         pdb = _read_pdb(data, cv_offset, cv_size)
-        out.append(ModuleRecord(Span(base, base + size), strings.at(name), _version(version_info), checksum, timestamp, pdb))
+        out.append(
+            ModuleRecord(Span(base, base + size), strings.at(name), _version(version_info), checksum, timestamp, pdb)
+        )
     if bad:
         notes.append(f"{plural(bad, 'module entry')} of the module list with an impossible extent left out")
     return tuple(out)
@@ -200,7 +211,12 @@ def read_regions(data: mmap, stream: Stream, notes: list[str]) -> NDArray[np.voi
     offsets = {"base": 0, "allocation_base": 8, "size": 24, "state": 32, "protect": 36, "type": 40}
     names = list(offsets)
     stored = np.dtype(
-        {"names": names, "formats": [REGION[n] for n in names], "offsets": [offsets[n] for n in names], "itemsize": each}
+        {
+            "names": names,
+            "formats": [REGION[n] for n in names],
+            "offsets": [offsets[n] for n in names],
+            "itemsize": each,
+        }
     )
     start = stream.offset + head
     raw = np.frombuffer(data[start : start + count * each], stored)

@@ -47,7 +47,13 @@ class Minidump:
     """
 
     def __init__(
-        self, path: Path, file: BinaryIO, data: mmap.mmap, directory: Directory, stamp: str, temporary: Path | None = None
+        self,
+        path: Path,
+        file: BinaryIO,
+        data: mmap.mmap,
+        directory: Directory,
+        stamp: str,
+        temporary: Path | None = None,
     ) -> None:
         """Use `open_minidump`. `path` is the file as the user named it, `temporary` the unpacked copy.
 

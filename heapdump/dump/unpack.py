@@ -45,7 +45,15 @@ def unpack(path: Path, kind: str, progress: Progress) -> Path:
     try:
         with os.fdopen(handle, "wb") as out, _opened(path, kind) as source:
             _copy(path, source, out, progress)
-    except (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except (
+        OSError,
+        EOFError,
+        zlib.error,
+        lzma.LZMAError,
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:
         target.unlink(missing_ok=True)
         raise DumpError(f"{path}: the {kind} data cannot be unpacked: {error or type(error).__name__}") from error
     except BaseException:
@@ -156,7 +164,9 @@ def _only_dump(path: Path, names: list[str]) -> str:
     if not dumps:
         raise DumpError(f"{path}: holds no {', '.join(DUMP_SUFFIXES)} file ({len(names)} members)")
     shown = ", ".join(repr(name) for name in dumps[:3])
-    raise DumpError(f"{path}: holds {len(dumps)} dumps ({shown}{', …' if len(dumps) > 3 else ''}); unpack the one you want")
+    raise DumpError(
+        f"{path}: holds {len(dumps)} dumps ({shown}{', …' if len(dumps) > 3 else ''}); unpack the one you want"
+    )
 
 
 def _open_cabinet(path: Path) -> IO[bytes]:
@@ -174,7 +184,9 @@ def _open_cabinet(path: Path) -> IO[bytes]:
             advance, data = super().parse_cfdata(offset, compression)
             self.unpacked += len(data)
             if self.unpacked > limits.MAX_CABINET_BYTES:
-                raise HostileDump(f"{path}: the cabinet holds more than {limits.MAX_CABINET_BYTES:,} bytes; unpack it with `expand` or `cabextract`")
+                raise HostileDump(
+                    f"{path}: the cabinet holds more than {limits.MAX_CABINET_BYTES:,} bytes; unpack it with `expand` or `cabextract`"
+                )
             return advance, data
 
     archive = cabarchive.CabArchive()

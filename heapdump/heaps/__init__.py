@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from heapdump.blocks.heap import Heap, HeapKind
-from heapdump.heaps.allocator import HeapClaim, DiscoveryContext, Walker
+from heapdump.heaps.allocator import DiscoveryContext, HeapClaim, Walker
 from heapdump.heaps.candidates import heap_addresses
 from heapdump.heaps.jobs import CheckHeap, ReadTraces, WalkHeap
 from heapdump.process.model import Process, View

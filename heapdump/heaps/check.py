@@ -34,7 +34,9 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
             examine(job)
             findings += job.findings[: limits.MAX_FINDINGS]
             if len(job.findings) > limits.MAX_FINDINGS:
-                gaps.append(f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} damaged places are kept")
+                gaps.append(
+                    f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} damaged places are kept"
+                )
             gaps += job.gaps
         if heap.kind is not HeapKind.NT or (heap.index in walk.counts and job.guards):
             guarded.append(heap.index)

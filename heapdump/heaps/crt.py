@@ -100,7 +100,9 @@ class CrtReader:
         use = member(header.use, 4).astype(np.int64)
         fits = (data >= 0) & (data + header.bytes + _GUARD_BYTES == sizes) & ((use & 0xFFFF) <= _MOST_USE)
         after = np.ones(len(rows), bool)
-        after[fits] = space.gather(start[fits] + (data[fits] + header.bytes).astype(np.uint64), _GUARD_BYTES)[0] != _GUARD
+        after[fits] = (
+            space.gather(start[fits] + (data[fits] + header.bytes).astype(np.uint64), _GUARD_BYTES)[0] != _GUARD
+        )
         damaged = np.flatnonzero(fits & (before | after))
         kept = fits & ~before & ~after
         kept[damaged] = [_is_linked(space, header, int(start[i])) for i in damaged.tolist()]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heapdump.blocks.heap import Heap, HeapKind
-from heapdump.heaps.allocator import SEGMENT_SIGNATURE, HeapClaim, DiscoveryContext
+from heapdump.heaps.allocator import SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim
 from heapdump.heaps.unwalked import own_reservation
 from heapdump.process.model import View
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from heapdump.blocks.heap import Extent, Heap, HeapKind, WindowsCounters
-from heapdump.heaps.allocator import HeapClaim, DiscoveryContext, role_of
+from heapdump.heaps.allocator import DiscoveryContext, HeapClaim, role_of
 from heapdump.spans import Span
 
 
 def own_reservation(
-    context: DiscoveryContext, claim: HeapClaim, index: int, kind: HeapKind, what: str, note: str, known: Span | None = None
+    context: DiscoveryContext,
+    claim: HeapClaim,
+    index: int,
+    kind: HeapKind,
+    what: str,
+    note: str,
+    known: Span | None = None,
 ) -> Heap:
     """A heap known by its own reservation alone; `known` is its extent where the dump has no memory map."""
     process, view = context.process, context.view

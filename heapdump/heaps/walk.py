@@ -119,7 +119,13 @@ class _Walker:
         self, views: dict[ViewName, View], entry_formats: dict[int, EntryFormat], pace: _Pace, most_bytes: int
     ) -> None:
         """`most_bytes`: of memory in the dump, more than which no block can be read from."""
-        self._views, self._generations, self._pace, self._most_bytes, self._in_all = views, entry_formats, pace, most_bytes, 0
+        self._views, self._generations, self._pace, self._most_bytes, self._in_all = (
+            views,
+            entry_formats,
+            pace,
+            most_bytes,
+            0,
+        )
 
     def walk(self, parts: list[Part], threads: int) -> tuple[BlockTable, Tally]:
         """(all rows by address, their tally)."""

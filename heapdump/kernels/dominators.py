@@ -44,7 +44,18 @@ def preorder(first: Any, targets: Any, roots: Any, number: Any, order: Any, pare
 
 
 def dominators(
-    first: Any, sources: Any, is_root: Any, number: Any, order: Any, parent: Any, count: int, semi: Any, label: Any, ancestor: Any, out: Any, path: Any
+    first: Any,
+    sources: Any,
+    is_root: Any,
+    number: Any,
+    order: Any,
+    parent: Any,
+    count: int,
+    semi: Any,
+    label: Any,
+    ancestor: Any,
+    out: Any,
+    path: Any,
 ) -> None:
     """`out[number]`: the number of the immediate dominator of each, 0 for those of the root.
 
@@ -107,7 +118,9 @@ def spread(out: Any, count: int, inside: Any) -> None:
             inside[v] = inside[out[v]]
 
 
-def retain_groups(child: Any, children: Any, order: Any, group: Any, retained: Any, active: Any, edge: Any, path: Any, totals: Any) -> None:
+def retain_groups(
+    child: Any, children: Any, order: Any, group: Any, retained: Any, active: Any, edge: Any, path: Any, totals: Any
+) -> None:
     """Adds to `totals[group]` the retained bytes of nodes that no other node of their group dominates.
 
     The children of number v in the tree are `children[child[v]:child[v + 1]]`; `group[node]`: -1 for none. `active` is

@@ -11,7 +11,19 @@ from __future__ import annotations
 from typing import Any
 
 
-def take(entry: Any, units: Any, spare: Any, lead: Any, tags: Any, mask: int, wanted: int, top: int, rows: Any, start: Any, size: Any) -> int:
+def take(
+    entry: Any,
+    units: Any,
+    spare: Any,
+    lead: Any,
+    tags: Any,
+    mask: int,
+    wanted: int,
+    top: int,
+    rows: Any,
+    start: Any,
+    size: Any,
+) -> int:
     """The rows of a block table whose `tags & mask` is `wanted`, with the address and the requested bytes of each.
 
     A block that reaches into the next one ends there, one that starts where the last one does is left out, and so is one

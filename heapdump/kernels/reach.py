@@ -12,7 +12,16 @@ _SEEN_LATER = 255
 
 
 def flood(
-    first: Any, targets: Any, queue: Any, tail: int, mark: int, most: int, later: Any, waiting: int, batch: Any, state: Any
+    first: Any,
+    targets: Any,
+    queue: Any,
+    tail: int,
+    mark: int,
+    most: int,
+    later: Any,
+    waiting: int,
+    batch: Any,
+    state: Any,
 ) -> tuple[int, int, int]:
     """Gives `mark` to what `queue[:tail]` reaches, which have it already, until more than `most` nodes wait in the queue.
 
@@ -59,7 +68,16 @@ def flood(
 
 
 def flood_in_order(
-    first: Any, targets: Any, queue: Any, head: int, tail: int, mark: int, most: int, later: Any, waiting: int, state: Any
+    first: Any,
+    targets: Any,
+    queue: Any,
+    head: int,
+    tail: int,
+    mark: int,
+    most: int,
+    later: Any,
+    waiting: int,
+    state: Any,
 ) -> tuple[int, int]:
     """As `flood`, for more than `most` nodes that wait: follows them in the order of their numbers, as their edges lie.
 
@@ -162,7 +180,9 @@ def count_targets(targets: Any, counts: Any) -> None:
         counts[t if t >= 0 else -1 - t] += 1
 
 
-def trace(first: Any, sources: Any, node: int, held: Any, least: int, most: int, steps: Any, queue: Any, out: Any) -> int:
+def trace(
+    first: Any, sources: Any, node: int, held: Any, least: int, most: int, steps: Any, queue: Any, out: Any
+) -> int:
     """Goes backwards from a node, nearest first, to nodes that roots hold: those with `held` of `least` or more.
 
     `first`, `sources`: the edges backwards. `steps[n]` becomes the node behind n on the way to `node`, which is its own;

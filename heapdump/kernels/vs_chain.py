@@ -41,7 +41,12 @@ def follow_chunks(
         place = at * stride
         head = words[place] ^ (base + at * granule) ^ key
         if wide:
-            size, before, busy, more = (head >> 16) & 0xFFFF, (head >> 32) & 0xFFFF, (head >> 48) & 0xFFFF, words[place + 1]
+            size, before, busy, more = (
+                (head >> 16) & 0xFFFF,
+                (head >> 32) & 0xFFFF,
+                (head >> 48) & 0xFFFF,
+                words[place + 1],
+            )
         else:
             size, before, busy, more = (head >> 1) & 0x7FFF, (head >> 16) & 0x7FFF, (head >> 31) & 1, words[place] >> 32
         if before != previous and previous >= 0:

@@ -86,7 +86,7 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class HeapClaim:
+class RegionClaim:
     """Somebody's word that a span is used for something; of claims on the same bytes the later one wins.
 
     `item` names the line of the reconciliation that the memory counts in, where the usage alone is too coarse.
@@ -113,7 +113,7 @@ class RegionTable:
     type: NDArray[np.uint32]
     protect: NDArray[np.uint32]
     claim: NDArray[np.int64]
-    claims: tuple[HeapClaim, ...]
+    claims: tuple[RegionClaim, ...]
     is_complete_map: bool
 
     def __len__(self) -> int:
@@ -136,7 +136,7 @@ class RegionTable:
         """Starts and ends for scalar searches: bisect over an array is four times as fast as numpy's search."""
         return array("Q", self.start.tobytes()), array("Q", self.end.tobytes())
 
-    def row(self, i: int) -> tuple[Span, int, State, Kind, int, HeapClaim | None]:
+    def row(self, i: int) -> tuple[Span, int, State, Kind, int, RegionClaim | None]:
         """Row `i`: span, allocation base, state, type, protection, claim."""
         claim = int(self.claim[i])
         return (
@@ -172,7 +172,7 @@ class RegionTable:
             keep &= self.protect[lo:hi] & (_NO_ACCESS | _GUARD) == 0
         return int((end - start)[keep].sum())
 
-    def split(self, claims: Sequence[HeapClaim]) -> RegionTable:
+    def split(self, claims: Sequence[RegionClaim]) -> RegionTable:
         """The same regions cut where a claim begins or ends, each piece with its claim; later claims win, none holds on free memory.
 
         O((regions + claims) log) in numpy, plus one slice assignment for each claim.
@@ -202,7 +202,7 @@ class RegionTable:
         )  # fmt: skip
 
     def _sameness(
-        self, claims: Sequence[HeapClaim], region: NDArray[np.int64], owner: NDArray[np.int64]
+        self, claims: Sequence[RegionClaim], region: NDArray[np.int64], owner: NDArray[np.int64]
     ) -> NDArray[np.int64]:
         """A number for each piece, equal where its claim says the same: the item matters for committed memory only."""
         numbers: dict[tuple[str, ...], int] = {}
@@ -253,7 +253,9 @@ def region_table(regions: NDArray[np.void], notes: list[str]) -> RegionTable:
     return _table(start, end, regions, is_complete_map=True)
 
 
-def _table(start: NDArray[np.uint64], end: NDArray[np.uint64], regions: NDArray[np.void], *, is_complete_map: bool) -> RegionTable:
+def _table(
+    start: NDArray[np.uint64], end: NDArray[np.uint64], regions: NDArray[np.void], *, is_complete_map: bool
+) -> RegionTable:
     state = regions["state"].astype(np.uint32)
     free = state == State.MEM_FREE
     base = np.where(free, start, regions["allocation_base"].astype(_U64))

@@ -67,9 +67,7 @@ def _peb_array(space: AddressSpace, peb_fields: dict[str, int], gaps: list[str])
     return handles, count == stated
 
 
-def _ring(
-    space: AddressSpace, default: int, ntdlls: Sequence[Span], gaps: list[str]
-) -> tuple[list[int] | None, bool]:
+def _ring(space: AddressSpace, default: int, ntdlls: Sequence[Span], gaps: list[str]) -> tuple[list[int] | None, bool]:
     """(handles on the ring of 24H2, or None where ntdll's data shows no such ring; whether it could be followed)."""
     pointer = space.pointer_bytes
     near = Span(default, default + (1 << 32))  # the first node lies in the process heap's first segment

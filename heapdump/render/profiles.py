@@ -106,15 +106,27 @@ class _Profile:
         types = [("inuse_objects", "count"), ("inuse_space", "bytes")]
         out = b"".join(_message(1, self._pair(*kind)) for kind in types)
         body = [
-            _message(2, _packed(1, [self._location(frame) for frame in _named(sample)]) + _packed(2, [sample.blocks, sample.bytes]))
+            _message(
+                2,
+                _packed(1, [self._location(frame) for frame in _named(sample)])
+                + _packed(2, [sample.blocks, sample.bytes]),
+            )
             for sample in samples
         ]
         out += b"".join(body)
         for number, (name, start, end) in enumerate(self._modules, 1):
-            out += _message(3, _field(1, number) + _field(2, start) + _field(3, end) + _field(5, self._string(name)) + _field(7, 1))
+            out += _message(
+                3, _field(1, number) + _field(2, start) + _field(3, end) + _field(5, self._string(name)) + _field(7, 1)
+            )
         for frame, number in self._locations.items():
             line = _field(1, self._function(frame)) + _field(2, frame.line or 0)
-            out += _message(4, _field(1, number) + _field(2, self._mapping(frame.address)) + _field(3, frame.address) + _message(4, line))
+            out += _message(
+                4,
+                _field(1, number)
+                + _field(2, self._mapping(frame.address))
+                + _field(3, frame.address)
+                + _message(4, line),
+            )
         for (name, file), number in self._functions.items():
             text = self._string(name)
             out += _message(5, _field(1, number) + _field(2, text) + _field(3, text) + _field(4, self._string(file)))

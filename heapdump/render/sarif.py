@@ -42,7 +42,9 @@ def _result(record: Record, dump: str) -> dict[str, Any]:
         "partialFingerprints": {"heapdump/1": record["id"]},
     }
     if names:
-        result["stacks"] = [{"frames": [_stack_frame(frame, name) for frame, name in zip(record["frames"], names, strict=True)]}]
+        result["stacks"] = [
+            {"frames": [_stack_frame(frame, name) for frame, name in zip(record["frames"], names, strict=True)]}
+        ]
     return result
 
 
@@ -60,7 +62,13 @@ def _quoted(path: str) -> str:
 
 def _frame_name(frame: Record) -> str:
     module = frame["module"] or ""
-    return f"{module}!{frame['symbol']}" if frame["symbol"] else f"{module}+{frame['offset']:#x}" if module else frame["address"]
+    return (
+        f"{module}!{frame['symbol']}"
+        if frame["symbol"]
+        else f"{module}+{frame['offset']:#x}"
+        if module
+        else frame["address"]
+    )
 
 
 def _stack_frame(frame: Record, name: str) -> dict[str, Any]:

@@ -10,7 +10,18 @@ from heapdump.errors import WrongUsage
 from heapdump.spans import Span
 from heapdump.wording import plural, short_size, size
 
-__all__ = ["address", "count", "parse_address", "parse_size", "parse_span", "plural", "printable", "share", "short_size", "size"]
+__all__ = [
+    "address",
+    "count",
+    "parse_address",
+    "parse_size",
+    "parse_span",
+    "plural",
+    "printable",
+    "share",
+    "short_size",
+    "size",
+]
 
 _TOP = (1 << 64) - 1
 _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}

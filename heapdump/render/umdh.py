@@ -20,7 +20,9 @@ class Allocation:
 
 
 def log(
-    modules: Sequence[tuple[str, int, int]], heaps: Iterable[tuple[int, Iterable[Allocation]]], frames: dict[int, tuple[int, ...]]
+    modules: Sequence[tuple[str, int, int]],
+    heaps: Iterable[tuple[int, Iterable[Allocation]]],
+    frames: dict[int, tuple[int, ...]],
 ) -> Iterator[str]:
     """The lines, each with its end. `modules`: (path, start, end); `heaps`: address and allocations; `frames` by stack."""
     yield "// Loaded modules:\r\n//     Base Size Module\r\n"

@@ -16,7 +16,11 @@ STRONG = ("register", "stack", "module", "teb", "peb")
 WEAK = ("memory",)
 NONE = ("below", "free", "readonly")
 PLACES = (*STRONG, *WEAK, *NONE)
-REGISTERS = {"x64": ("rbx", "rsi", "r12", "r15"), "x86": ("ebx", "esi", "edi", "eax"), "wow64": ("rbx", "rsi", "r12", "r15")}
+REGISTERS = {
+    "x64": ("rbx", "rsi", "r12", "r15"),
+    "x86": ("ebx", "esi", "edi", "eax"),
+    "wow64": ("rbx", "rsi", "r12", "r15"),
+}
 ARENA, CONSTANTS = 0x30000000, 0x31000000
 TID = 7
 
@@ -137,7 +141,9 @@ def expected(laid: Laid, *, unaligned: bool = False) -> Expected:
         kind = starts(to, how)
         if place == "register":
             registers += 1
-            kind = starts(to, "start" if how == "unaligned" else how) if registers <= len(REGISTERS[plan.arch]) else None
+            kind = (
+                starts(to, "start" if how == "unaligned" else how) if registers <= len(REGISTERS[plan.arch]) else None
+            )
         if kind is None or place in NONE:
             continue
         (sure if kind and place in STRONG else perhaps).add(to)

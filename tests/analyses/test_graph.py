@@ -59,7 +59,11 @@ def test_edges_and_reach_are_those_of_the_plan(open_built, plan, unaligned):
             assert sum(map(len, kinds.values())) == len(laid.users)
         referrers = referrers_of(graph)
         first, sources = referrers.first, referrers.sources
-        back = {(number[s if s >= 0 else -1 - s], i, s >= 0) for n, i in number.items() for s in sources[first[n] : first[n + 1]].tolist()}
+        back = {
+            (number[s if s >= 0 else -1 - s], i, s >= 0)
+            for n, i in number.items()
+            for s in sources[first[n] : first[n + 1]].tolist()
+        }
         assert back == truth.edges
         assert graph.roots.missing == () and graph.missing_bytes == 0
 
@@ -75,7 +79,9 @@ def test_wide_graphs_are_flooded_in_the_order_of_their_nodes(open_built, plan, i
     with pytest.MonkeyPatch.context() as patch, open_built(lay(plan).built) as snapshot:
         graph = snapshot.graph
         state = classify(graph).state.tolist()
-        patch.setattr(kernels, "compiled_if_worth", lambda function, blocks: kernels.compiled(function) if is_compiled else None)
+        patch.setattr(
+            kernels, "compiled_if_worth", lambda function, blocks: kernels.compiled(function) if is_compiled else None
+        )
         for least in (0, 1):
             patch.setattr(unreachable, "_LEAST_WIDE", least)
             assert classify(graph).state.tolist() == state
@@ -166,7 +172,12 @@ def test_pointers_are_found_however_little_room_there_is(monkeypatch):
     edges = Sweeper(Memory(words), blocks, threads=3).edges(Sources(start, np.full(len(start), 40), 8))
     truth = [(blocks.find(words[5 * i : 5 * i + 5]), words[5 * i : 5 * i + 5]) for i in range(len(start))]
     assert edges.degree.tolist() == [int((found >= 0).sum()) for found, _ in truth]
-    flat = [int(b) if int(v) == int(blocks.start[b]) else -1 - int(b) for found, values in truth for b, v in zip(found, values, strict=True) if b >= 0]
+    flat = [
+        int(b) if int(v) == int(blocks.start[b]) else -1 - int(b)
+        for found, values in truth
+        for b, v in zip(found, values, strict=True)
+        if b >= 0
+    ]
     assert edges.targets.tolist() == flat
 
 
@@ -186,9 +197,25 @@ def test_words_of_any_value_are_no_pointers_or_those_they_are():
     """Blocks at both ends of what there can be; the kernel looks at words from the first one on, up to twice as far away."""
     start, size = np.array([0x10, 0x1000, 0xFFFFFFFF0000]), np.array([16, 0, 0xFFF0])
     blocks = pointer_map(start, size)
-    values = [0, 0xF, 0x10, 0x1F, 0x20, 0x1000, 0x1001, 0xFFFFFFFEFFFF, 0xFFFFFFFF0000, 0xFFFFFFFFFFEF, 0xFFFFFFFFFFF0, 1 << 48, 0x1000000000010]
+    values = [
+        0,
+        0xF,
+        0x10,
+        0x1F,
+        0x20,
+        0x1000,
+        0x1001,
+        0xFFFFFFFEFFFF,
+        0xFFFFFFFF0000,
+        0xFFFFFFFFFFEF,
+        0xFFFFFFFFFFF0,
+        1 << 48,
+        0x1000000000010,
+    ]
     values += [(2 << 48) - 1, 2 << 48, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
-    edges = Sweeper(Memory(np.array(values, np.uint64)), blocks).edges(Sources(np.array([0x1000]), np.array([8 * len(values)]), 8))
+    edges = Sweeper(Memory(np.array(values, np.uint64)), blocks).edges(
+        Sources(np.array([0x1000]), np.array([8 * len(values)]), 8)
+    )
     assert edges.targets.tolist() == [0, -1, 1, 2, -3]
 
 
@@ -206,4 +233,6 @@ def test_compiled_kernels_say_the_same(open_built, plan):
         assert quick.edges.targets.tolist() == plain.edges.targets.tolist()
         assert quick.edges.degree.tolist() == plain.edges.degree.tolist()
         assert classify(quick).state.tolist() == state.tolist()
-        assert [a.tolist() for a in vars(referrers_of(quick)).values()] == [a.tolist() for a in vars(referrers_of(plain)).values()]
+        assert [a.tolist() for a in vars(referrers_of(quick)).values()] == [
+            a.tolist() for a in vars(referrers_of(plain)).values()
+        ]

@@ -56,7 +56,12 @@ def test_groups_equal_a_dictionary(rows):
 
 def test_compiled_groups_are_the_same(monkeypatch):
     random = np.random.default_rng(3)
-    rows = [(int(k) * 16 + 0x7000, int(u), int(h)) for k, u, h in zip(random.integers(0, 40, 900), random.integers(2, 99, 900), random.integers(0, 4, 900), strict=True)]
+    rows = [
+        (int(k) * 16 + 0x7000, int(u), int(h))
+        for k, u, h in zip(
+            random.integers(0, 40, 900), random.integers(2, 99, 900), random.integers(0, 4, 900), strict=True
+        )
+    ]
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
     check(rows)
     kernels.compiled.cache_clear()

@@ -22,7 +22,9 @@ HPA = 0x02000000
 ARCHES = ["x64", "x86"]
 
 
-def crashed(page: PageHeapBuilder, address: int, how: int, *, code: int = 0xC0000005, parameters=None, stack: bytes = b""):
+def crashed(
+    page: PageHeapBuilder, address: int, how: int, *, code: int = 0xC0000005, parameters=None, stack: bytes = b""
+):
     process = ProcessBuilder(arch=page.arch, build=19041, nt_global_flag=HPA).heap(page.build())
     process.thread(TID, content=stack)
     process.dump.exception(TID, code, 0x401000, parameters if parameters is not None else (how, address))
@@ -60,7 +62,10 @@ def test_an_access_to_a_freed_block_is_a_use_after_free(open_built, arch):
         crash = snapshot.crash
         assert crash is not None
         assert (crash.bug, crash.block.address, crash.is_free_stack) == ("heap-use-after-free", freed, True)
-        assert crash.sentence == f"read at offset +16 of a 144-byte block [{freed:#x},{freed + 144:#x}) of page heap {PLACE:#x} that was freed"
+        assert (
+            crash.sentence
+            == f"read at offset +16 of a 144-byte block [{freed:#x},{freed + 144:#x}) of page heap {PLACE:#x} that was freed"
+        )
 
 
 def test_an_access_before_a_block_that_is_guarded_backwards_is_an_underflow(open_built):
@@ -82,7 +87,9 @@ def test_an_access_elsewhere_says_nothing_of_the_heap(open_built, address):
 
 @pytest.mark.parametrize("arch", ARCHES)
 @pytest.mark.parametrize("place", ["parameters", "stack", "wow64 breakpoint"])
-@pytest.mark.parametrize(("code", "bug"), [(7, "double-free"), (0xF, "heap-buffer-overflow"), (0x10, "heap-buffer-underflow")])
+@pytest.mark.parametrize(
+    ("code", "bug"), [(7, "double-free"), (0xF, "heap-buffer-overflow"), (0x10, "heap-buffer-underflow")]
+)
 def test_a_verifier_stop_names_its_block(open_built, arch, place, code, bug):
     page, busy, freed = page_of(arch)
     built = page.build()
@@ -93,9 +100,13 @@ def test_a_verifier_stop_names_its_block(open_built, arch, place, code, bug):
         process = crashed(page, 0, 0, code=0xC0000421, parameters=values)
     else:
         pad = "I" if arch == "x64" else ""
-        record = struct.pack(f"<II{'QQ' if arch == 'x64' else 'II'}I{pad}", 0xC0000421, 0, 0, 0x7FF0, 6, *([0] if pad else []))
+        record = struct.pack(
+            f"<II{'QQ' if arch == 'x64' else 'II'}I{pad}", 0xC0000421, 0, 0, 0x7FF0, 6, *([0] if pad else [])
+        )
         record += struct.pack(f"<6{'Q' if arch == 'x64' else 'I'}", *values)
-        process = crashed(page, 0, 0, code=0xC0000421 if place == "stack" else 0x4000001F, parameters=(), stack=bytes(32) + record)
+        process = crashed(
+            page, 0, 0, code=0xC0000421 if place == "stack" else 0x4000001F, parameters=(), stack=bytes(32) + record
+        )
     with open_built(process) as snapshot:
         crash = snapshot.crash
         assert crash is not None and crash.stop is not None
@@ -105,14 +116,20 @@ def test_a_verifier_stop_names_its_block(open_built, arch, place, code, bug):
         assert ("its stack" in crash.stop.witness) == (place != "parameters")
 
 
-@pytest.mark.parametrize(("code", "words"), [(8, "corrupted heap block"), (0x13, "first-chance access violation"), (0x300, "stop of another layer")])
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [(8, "corrupted heap block"), (0x13, "first-chance access violation"), (0x300, "stop of another layer")],
+)
 def test_a_stop_without_a_block_that_is_known_is_told_all_the_same(open_built, code, words):
     page, _, _ = page_of("x64")
     values = (0x32725641, code, PLACE + 0x1000, PLACE + 0x380000, 100, 0)
     with open_built(crashed(page, 0, 0, code=0xC0000421, parameters=values)) as snapshot:
         assert snapshot.crash is None
         (stop,) = [problem for problem in snapshot.problems if problem.finding.kind == "verifier_stop"]
-        assert stop.finding.message == f"Application Verifier stop {code:#x} ({words}); parameters 0x30001000, 0x30380000, 0x64, 0x0"
+        assert (
+            stop.finding.message
+            == f"Application Verifier stop {code:#x} ({words}); parameters 0x30001000, 0x30380000, 0x64, 0x0"
+        )
         assert (stop.finding.severity, stop.finding.address) == ("warning", PLACE + 0x380000 if code == 8 else 0x401000)
         assert (stop.block, stop.bug) == (None, None)
 
@@ -149,7 +166,13 @@ def test_damage_around_a_block_is_found_to_the_byte(open_built, arch):
         (busy + 101, b"\x01\xd0\x02", "page_suffix", busy + 101, 3),
         (busy - 4, b"\x11\x11\x11\x11", "page_header", busy - 4, 4),
         (busy - information, b"\xaa", "page_header", busy - information, 1),
-        (busy - information + 2 * information // 8, b"\x65", "page_header", busy - information + 2 * information // 8, 1),
+        (
+            busy - information + 2 * information // 8,
+            b"\x65",
+            "page_header",
+            busy - information + 2 * information // 8,
+            1,
+        ),
     ):
         with open_built(poke(process.build(), (at, new))) as snapshot:
             (wound,) = detail_of(snapshot, busy).wounds

@@ -48,7 +48,9 @@ def test_holders_and_shortest_paths_are_those_of_the_plan(open_built, plan):
             if paths:
                 assert len(paths[0].nodes) == 1 + expected_far
                 assert {path.root.is_weak for path in paths} == {i not in far}
-                assert {number[path.nodes[0]] for path in paths} == {a for a in (strong if i in far else truth.perhaps) if i in closure({a}, edges)}
+                assert {number[path.nodes[0]] for path in paths} == {
+                    a for a in (strong if i in far else truth.perhaps) if i in closure({a}, edges)
+                }
             for path in paths:
                 assert path.nodes[-1] == node and path.root.target == path.nodes[0]
                 assert all((number[a], number[b]) in edges for a, b in zip(path.nodes, path.nodes[1:], strict=False))

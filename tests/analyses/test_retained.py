@@ -33,7 +33,9 @@ def graph_of(count, edges, roots, sizes):
     def coded(found):
         return np.array([-1 - t if inner else t for t, inner in found], np.int32)
 
-    degree = np.bincount([a for a, _, _ in edges], minlength=count).astype(np.int32) if edges else np.zeros(count, np.int32)
+    degree = (
+        np.bincount([a for a, _, _ in edges], minlength=count).astype(np.int32) if edges else np.zeros(count, np.int32)
+    )
     area = Roots((Area(Span(0x1000, 0x2000), "module", 8),), (), ())
     start = 0x10000 + 64 * np.arange(count)
     graph = PointerGraph(
@@ -59,7 +61,9 @@ def reached(targets: dict[int, set[int]], roots: set[int], without: int = -1) ->
 def test_what_a_node_retains_is_what_is_lost_without_it(made, groups, is_compiled):
     graph, targets, roots = made
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernels, "compiled_if_worth", lambda function, blocks: kernels.compiled(function) if is_compiled else None)
+        patch.setattr(
+            kernels, "compiled_if_worth", lambda function, blocks: kernels.compiled(function) if is_compiled else None
+        )
         tree = retained_of(graph, referrers_of(graph))
         every = reached(targets, roots)
         gone = {v: every - reached(targets, roots, v) for v in every}
@@ -85,6 +89,8 @@ def test_what_a_node_retains_is_what_is_lost_without_it(made, groups, is_compile
 
 def test_a_long_list_needs_no_deep_stack():
     count = 5000
-    graph, _, _ = graph_of(count, [(i, i + 1, False) for i in range(count - 1)], [(0, False)], np.full(count, 10, np.int64))
+    graph, _, _ = graph_of(
+        count, [(i, i + 1, False) for i in range(count - 1)], [(0, False)], np.full(count, 10, np.int64)
+    )
     tree = retained_of(graph, referrers_of(graph))
     assert [tree.of(v) for v in (0, 1, count - 1)] == [(50_000, 5000), (49_990, 4999), (10, 1)]

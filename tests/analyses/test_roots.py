@@ -23,7 +23,8 @@ def reach(open_built, process: ProcessBuilder, heap: NtHeapBuilder, *changes: tu
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("verifier.dll", "DIRECT"), ("VrfCore.dll", "DIRECT"), ("verified.dll", "REACHABLE"), ("camera.dll", "REACHABLE")]
+    ("name", "kind"),
+    [("verifier.dll", "DIRECT"), ("VrfCore.dll", "DIRECT"), ("verified.dll", "REACHABLE"), ("camera.dll", "REACHABLE")],
 )
 def test_data_of_application_verifiers_modules_holds_nothing(open_built, name, kind):
     process = ProcessBuilder().module(MODULE, 0x8000, rf"C:\Windows\System32\{name}")

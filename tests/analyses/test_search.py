@@ -25,7 +25,12 @@ def table_of(blocks: list[tuple[int, int]]) -> BlockTable:
     count = len(blocks)
     spare = np.array([min(s, u * 8) for u, s in blocks], np.uint32)
     return BlockTable(
-        entry.astype(np.uint64), units, spare, np.zeros(count, np.uint8), np.zeros(count, np.uint16), np.full(count, BUSY, np.uint16)
+        entry.astype(np.uint64),
+        units,
+        spare,
+        np.zeros(count, np.uint8),
+        np.zeros(count, np.uint16),
+        np.full(count, BUSY, np.uint16),
     )
 
 
@@ -39,9 +44,15 @@ def table_of(blocks: list[tuple[int, int]]) -> BlockTable:
 def test_found_are_the_blocks_whose_requested_bytes_hold_it(open_built, blocks, content, wanted, window):
     data, patterns = content.encode(), tuple(text.encode() for text in wanted)
     table = table_of(blocks)
-    places = [(address - BASE, address - BASE + size) for address, size in zip(table.address.tolist(), table.size.tolist(), strict=True)]
+    places = [
+        (address - BASE, address - BASE + size)
+        for address, size in zip(table.address.tolist(), table.size.tolist(), strict=True)
+    ]
     truth = [row for row, (a, b) in enumerate(places) if any(pattern in data[a:b] for pattern in patterns)]
-    with pytest.MonkeyPatch.context() as patch, open_built(DumpBuilder().thread(4, 0).memory(BASE, data).build()) as snapshot:
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        open_built(DumpBuilder().thread(4, 0).memory(BASE, data).build()) as snapshot,
+    ):
         patch.setattr(search, "_WINDOW", window)
         assert containing(table, snapshot.process.space, np.arange(len(blocks)), patterns).tolist() == truth
 

@@ -55,7 +55,6 @@ class Blocks:
         self.late.append((at - self.pointer, self.words(block) + content))
         return at
 
-
     def vector(self, size: int, used: int, shift: int = 0) -> bytes:
         begin = self.array(b"\1" * used, size)
         return self.words(begin, begin + used, begin + size + shift)
@@ -132,7 +131,9 @@ MISSES: dict[str, Make] = {
     "string of another capacity": lambda b: b.string(b"name", 15)[: -b.pointer] + b.words(14),
     "string whose block has another size": lambda b: b.words(b.add(b"a path", 40)).ljust(16, b"\xaa") + b.words(6, 31),
     "string outside without an end": lambda b: b.string(b"x" * 32, 31, size=20),
-    "string outside that begins inside a block": lambda b: b.words(b.add(b"a path", 40) + 8).ljust(16, b"\xaa") + b.words(0, 31),
+    "string outside that begins inside a block": lambda b: (
+        b.words(b.add(b"a path", 40) + 8).ljust(16, b"\xaa") + b.words(0, 31)
+    ),
     "string whose block is cut": lambda b: b.string(b"name", 15)[: -b.pointer],
     "wstring without an end": lambda b: b.string("keyword".encode("utf-16-le"), 7, 2, size=3),
     "wstring of controls": lambda b: b.string(b"\1\0\2\0\3\0", 7, 2),
@@ -266,4 +267,8 @@ def test_blocks_of_pointers_and_numbers_are_told_as_word_by_word(open_built, arc
         found = labels(snapshot, [address for address, _ in made_])
     for (address, content), label in zip(made_, found, strict=True):
         can_be = told(address, content, dict(made_), blocks.pointer)
-        assert (label in can_be) if can_be and any(content) and len({*content}) > 1 else label not in (STRING, WSTRING, VECTOR)
+        assert (
+            (label in can_be)
+            if can_be and any(content) and len({*content}) > 1
+            else label not in (STRING, WSTRING, VECTOR)
+        )

@@ -25,7 +25,14 @@ def shape(graph: Graph) -> str:
     none = Edges.of(np.empty(0, np.int32), np.empty(0, np.int32), 0)
     start = 0x10000 + 64 * np.arange(count)
     made = PointerGraph(
-        np.arange(count, dtype=np.int32), start, np.array(sizes), np.full(count, 8, np.uint8), Edges.of(degree, targets, 0), Roots((), (), ()), none, 0
+        np.arange(count, dtype=np.int32),
+        start,
+        np.array(sizes),
+        np.full(count, 8, np.uint8),
+        Edges.of(degree, targets, 0),
+        Roots((), (), ()),
+        none,
+        0,
     )
     return structure_of(made, np.arange(count)).shape
 
@@ -63,7 +70,11 @@ def ring(count: int, *, both_ways: bool) -> Graph:
 
 def payloads(count: int) -> Graph:
     """A list whose elements hold a block each, and point to the owner of all."""
-    edges = [(i, i + 1) for i in range(count - 1)] + [(i, count + i) for i in range(count)] + [(i, 2 * count) for i in range(count)]
+    edges = (
+        [(i, i + 1) for i in range(count - 1)]
+        + [(i, count + i) for i in range(count)]
+        + [(i, 2 * count) for i in range(count)]
+    )
     return [32] * count + [48] * (count - 1) + [50, 32], edges
 
 
@@ -73,7 +84,9 @@ def owned(count: int) -> Graph:
 
 def noise(count: int, most: int, seed: int = 3) -> Graph:
     draw = random.Random(seed)
-    return [32] * count, list({(i, draw.randrange(count)) for i in range(count) for _ in range(draw.randint(min(most, 1), most))})
+    return [32] * count, list(
+        {(i, draw.randrange(count)) for i in range(count) for _ in range(draw.randint(min(most, 1), most))}
+    )
 
 
 def vector(count: int) -> Graph:

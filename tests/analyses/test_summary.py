@@ -53,7 +53,9 @@ def assert_adds_up(snapshot: Snapshot) -> Summary:
     return summary
 
 
-@pytest.mark.parametrize(("arch", "build"), [("x64", 19041), ("x86", 2600), ("x86", 19041), ("wow64", 7601), ("wow64", 19041)])
+@pytest.mark.parametrize(
+    ("arch", "build"), [("x64", 19041), ("x86", 2600), ("x86", 19041), ("wow64", 7601), ("wow64", 19041)]
+)
 def test_tables_of_a_whole_process_add_up(open_built, arch, build):
     with open_built(rich(arch, build)) as snapshot:
         summary = assert_adds_up(snapshot)
@@ -78,18 +80,32 @@ def test_tables_of_a_whole_process_add_up(open_built, arch, build):
 def test_tables_of_a_random_process_add_up(open_built, generation, actions, extra):
     process = process_of(generation, heap_of(generation, actions).build())
     for i, (gap, pages, state, kind, protect) in enumerate(extra):
-        process.region(0x50000000 + i * 0x1000000 + gap * 0x1000, pages * 0x1000, state=state, type=kind, protect=protect)
+        process.region(
+            0x50000000 + i * 0x1000000 + gap * 0x1000, pages * 0x1000, state=state, type=kind, protect=protect
+        )
     with open_built(process) as snapshot:
         assert_adds_up(snapshot)
         answers = capabilities(snapshot.process, snapshot.heaps, 2)
         assert {q.answer for q in answers} <= {"yes", "partly", "no"}
-        assert len(headlines(snapshot.process, snapshot.heaps, snapshot.walk, summarize(snapshot.usage, snapshot.heaps, snapshot.walk), snapshot.crash)) <= MOST
+        assert (
+            len(
+                headlines(
+                    snapshot.process,
+                    snapshot.heaps,
+                    snapshot.walk,
+                    summarize(snapshot.usage, snapshot.heaps, snapshot.walk),
+                    snapshot.crash,
+                )
+            )
+            <= MOST
+        )
 
 
 @pytest.mark.property
 @given(
     rows=st.lists(
-        st.tuples(st.integers(0, 60), st.integers(0, 9), st.sampled_from(["MEM_COMMIT", "MEM_RESERVE", "MEM_FREE"])), max_size=12
+        st.tuples(st.integers(0, 60), st.integers(0, 9), st.sampled_from(["MEM_COMMIT", "MEM_RESERVE", "MEM_FREE"])),
+        max_size=12,
     )
 )
 def test_tables_of_a_map_that_overlaps_itself_add_up(open_built, rows):
@@ -135,7 +151,11 @@ def test_pages_that_windows_took_out_of_a_free_block_are_no_free_bytes(open_buil
     start, end = -(-first.entry // 0x1000) * 0x1000 + 0x1000, (first.entry + first.entry_size) & ~0xFFF
     (base, size, *committed), *others = heap.regions
     assert end - start == 0x1000 and base < start < end < base + size
-    pieces = (base, start - base, *committed), (start, end - start, "MEM_RESERVE", "MEM_PRIVATE", 0, base), (end, base + size - end, *committed)
+    pieces = (
+        (base, start - base, *committed),
+        (start, end - start, "MEM_RESERVE", "MEM_PRIVATE", 0, base),
+        (end, base + size - end, *committed),
+    )
     built = process_of(TEN, replace(heap, regions=(*pieces, *others))).build()
     with open_built(without_memory(built, (start, end))) as snapshot:
         assert (snapshot.walk.findings, snapshot.walk.gaps) == ((), ())
@@ -202,14 +222,28 @@ def test_damage_is_the_first_headline(open_built):
     built = rich().build()
     head = TEN.base + 0x110
     with open_built(poke(built, (head, word(0x4141)))) as snapshot:
-        first = headlines(snapshot.process, snapshot.heaps, snapshot.walk, summarize(snapshot.usage, snapshot.heaps, snapshot.walk), snapshot.crash)[0]
-        assert first.sentence == f"the large-block list of heap {TEN.base:#x} is broken: the link at {head:#x} is 0x4141"
+        first = headlines(
+            snapshot.process,
+            snapshot.heaps,
+            snapshot.walk,
+            summarize(snapshot.usage, snapshot.heaps, snapshot.walk),
+            snapshot.crash,
+        )[0]
+        assert (
+            first.sentence == f"the large-block list of heap {TEN.base:#x} is broken: the link at {head:#x} is 0x4141"
+        )
         assert first.text.endswith("→ heapdump heaps")
 
 
 def test_a_small_healthy_process_has_no_headline_about_heaps(open_built):
     with open_built(process_of(TEN, heap_of(TEN, FIXED[0]).build())) as snapshot:
-        found = headlines(snapshot.process, snapshot.heaps, snapshot.walk, summarize(snapshot.usage, snapshot.heaps, snapshot.walk), snapshot.crash)
+        found = headlines(
+            snapshot.process,
+            snapshot.heaps,
+            snapshot.walk,
+            summarize(snapshot.usage, snapshot.heaps, snapshot.walk),
+            snapshot.crash,
+        )
         assert not [h for h in found if "heap" in h.sentence]
 
 

@@ -18,7 +18,18 @@ STACK = (frame("ntdll.dll", None), frame("vision.dll", "ImageTask::run", r"c:\sr
 
 @pytest.mark.parametrize(
     "pattern",
-    ["ImageTask", "vision", "vision.dll", "^vision.dll$", "Image*run", "^Image*::run$", "task.cpp", "^main$", "*main*", "mai*"],
+    [
+        "ImageTask",
+        "vision",
+        "vision.dll",
+        "^vision.dll$",
+        "Image*run",
+        "^Image*::run$",
+        "task.cpp",
+        "^main$",
+        "*main*",
+        "mai*",
+    ],
 )
 def test_a_pattern_matches_part_of_module_function_or_file(pattern):
     rules = parse([f"leak:{pattern}"])

@@ -68,7 +68,11 @@ def test_uncommitted_memory_and_the_guard_page_of_a_heap_are_heap_too(snapshot):
 def test_a_stack_is_called_stack_with_its_thread_from_its_reservation_on(snapshot):
     process = rich()
     base = process.plan.stacks + 0x100000
-    for address, state in ((base - 0x100000, State.MEM_RESERVE), (base - 0x5000, State.MEM_COMMIT), (base - 1, State.MEM_COMMIT)):
+    for address, state in (
+        (base - 0x100000, State.MEM_RESERVE),
+        (base - 0x5000, State.MEM_COMMIT),
+        (base - 1, State.MEM_COMMIT),
+    ):
         region = at(snapshot, address)
         assert (region.usage, region.detail, region.state) == ("Stack", "~0 tid 0x64", state)
     assert at(snapshot, base + 0x10000 + 0xFF000).detail == "~1 tid 0x65"

@@ -18,7 +18,11 @@ def with_table(arch: str, at: int, functions: list[int]) -> tuple[ProcessBuilder
     """(a process with an object whose first word is `at`, the object); `functions` are what lies there."""
     blocks = Blocks(arch)
     thing = blocks.add(blocks.words(BASE[arch] + at, 1, 2))
-    process = ProcessBuilder(arch=arch, build=19041).heap(blocks.heap.build()).module(BASE[arch], 0x8000, r"C:\acme\camera.dll")
+    process = (
+        ProcessBuilder(arch=arch, build=19041)
+        .heap(blocks.heap.build())
+        .module(BASE[arch], 0x8000, r"C:\acme\camera.dll")
+    )
     data = bytearray(0x1000)
     data[TABLE - 0x1000 : TABLE - 0x1000 + len(functions) * blocks.pointer] = blocks.words(*functions)
     process.memory(BASE[arch] + 0x1000, bytes(data))

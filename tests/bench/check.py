@@ -28,7 +28,9 @@ def main() -> None:
                 walks.append(middle - start)
                 checks.append(time.perf_counter() - middle)
         walk, check = min(walks[1:]), min(checks[1:])
-        print(f"\ncheck, {rows:,} rows: walk {walk:.2f} s, examining {check:.2f} s, together {(walk + check) / walk:.1f} times the walk")
+        print(
+            f"\ncheck, {rows:,} rows: walk {walk:.2f} s, examining {check:.2f} s, together {(walk + check) / walk:.1f} times the walk"
+        )
 
 
 if __name__ == "__main__":

@@ -69,9 +69,15 @@ def main() -> None:
     """Prints the tables."""
     with tempfile.TemporaryDirectory() as folder:
         os.environ["HEAPDUMP_CACHE"] = str(Path(folder) / "index")
-        for name, count, size, tree in (("8 M blocks, 80 % in a tree", 8_000_000, 112, True), ("a list of 1 M blocks", 1_000_000, 48, False)):
+        for name, count, size, tree in (
+            ("8 M blocks, 80 % in a tree", 8_000_000, 112, True),
+            ("a list of 1 M blocks", 1_000_000, 48, False),
+        ):
             dump = Path(folder) / "graph.dmp"
-            subprocess.run([sys.executable, "-m", "tests.bench.graph", str(dump), str(count), str(size), str(int(tree))], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "tests.bench.graph", str(dump), str(count), str(size), str(int(tree))],
+                check=True,
+            )
             _commands(name, dump)
             dump.unlink()
     _dominators(10_000_000)
@@ -106,7 +112,9 @@ def _dominators(nodes: int) -> None:
         begin = time.perf_counter()
         tree = retained_of(graph, referrers_of(graph))
         seconds.append(time.perf_counter() - begin)
-    print(f"\ndominators of {nodes:,} nodes, {len(targets):,} edges: {min(seconds):.1f} s; {int(tree.blocks[0]):,} reached")
+    print(
+        f"\ndominators of {nodes:,} nodes, {len(targets):,} edges: {min(seconds):.1f} s; {int(tree.blocks[0]):,} reached"
+    )
 
 
 if __name__ == "__main__":

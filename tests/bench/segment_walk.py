@@ -53,7 +53,9 @@ def main() -> None:
             rows = walk()  # compiles
             words = np.memmap(path, np.uint8, "r")[: size // 8 * 8].view(np.uint64)
             base, seconds = best(words.sum), best(walk)
-    print(f"{rows:,} rows in {size / 1e6:,.0f} MB: {seconds:.2f} s, {rows / seconds / 1e6:.1f} M blocks/s, {seconds / base:.1f} x numpy.sum")
+    print(
+        f"{rows:,} rows in {size / 1e6:,.0f} MB: {seconds:.2f} s, {rows / seconds / 1e6:.1f} M blocks/s, {seconds / base:.1f} x numpy.sum"
+    )
 
 
 if __name__ == "__main__":

@@ -48,7 +48,15 @@ def _exports() -> bytes:
     """An export table of _EXPORTS names, with everything that it points at."""
     data = bytearray(0x10000)
     at = {name: 0x100 + i * 4 * _EXPORTS for i, name in enumerate(("functions", "names", "ordinals", "pool"))}
-    struct.pack_into("<6I", data, 0x10, 1, _EXPORTS, _EXPORTS, *(_EXPORT_AT + at[name] for name in ("functions", "names", "ordinals")))
+    struct.pack_into(
+        "<6I",
+        data,
+        0x10,
+        1,
+        _EXPORTS,
+        _EXPORTS,
+        *(_EXPORT_AT + at[name] for name in ("functions", "names", "ordinals")),
+    )
     for i in range(_EXPORTS):
         text = f"function{i:05}".encode() + b"\0"
         place = at["pool"] + 16 * i
@@ -72,7 +80,9 @@ def _naming() -> None:
         with heapdump.open_dump(path) as snapshot:
             namer = snapshot.namer()
             start = time.perf_counter()
-            named = sum(namer.frame(base + 0x1001 + 64 * i).symbol is not None for base in bases for i in range(_EXPORTS))
+            named = sum(
+                namer.frame(base + 0x1001 + 64 * i).symbol is not None for base in bases for i in range(_EXPORTS)
+            )
             seconds = time.perf_counter() - start
     print(f"naming {_MODULES * _EXPORTS:,} frames in {_MODULES} modules by exports: {seconds:.2f} s, {named:,} named")
 

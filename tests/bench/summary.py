@@ -44,9 +44,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         dump = Path(folder) / "sparse.dmp"
         size = write_sparse_dump(dump)
-        found = json.loads(subprocess.run([*TOOL, "summary", str(dump), "--json"], capture_output=True, check=True).stdout)
+        found = json.loads(
+            subprocess.run([*TOOL, "summary", str(dump), "--json"], capture_output=True, check=True).stdout
+        )
         ranges = next(row["bytes"] for row in found["data"]["state"] if row["name"] == "MEM_COMMIT")
-        print(f"sparse dump: {size / 1e9:.1f} GB, {ranges / 1e9:.1f} GB committed, {_LARGE_BLOCKS + _PRIVATE_RANGES:,} ranges and more")
+        print(
+            f"sparse dump: {size / 1e9:.1f} GB, {ranges / 1e9:.1f} GB committed, {_LARGE_BLOCKS + _PRIVATE_RANGES:,} ranges and more"
+        )
         base = measure([sys.executable, "-c", "import numpy"])
         rows = {
             "python -c 'import numpy'": base,

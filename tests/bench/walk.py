@@ -58,14 +58,25 @@ def _walks(name: str, dump: Path) -> int:
         words = np.memmap(dump, np.uint8, "r")[: dump.stat().st_size // 8 * 8].view(np.uint64)
         base = best(lambda: words.sum())
         both = best(lambda: _on_two_threads(words))
-        one, two = (best(lambda threads=threads: walk_heaps(process, heaps, lambda done, total: None, threads)) for threads in (1, 2))
+        one, two = (
+            best(lambda threads=threads: walk_heaps(process, heaps, lambda done, total: None, threads))
+            for threads in (1, 2)
+        )
     print(f"\n{name}: {blocks:,} rows in {dump.stat().st_size / 1e6:,.0f} MB")
     print(f"{'':24}{'seconds':>10}{'M blocks/s':>12}{'x numpy.sum':>13}")
-    rows = (("numpy.sum", base), ("numpy.sum, two threads", both), ("walk, one thread", one), ("walk, two threads", two))
+    rows = (
+        ("numpy.sum", base),
+        ("numpy.sum, two threads", both),
+        ("walk, one thread", one),
+        ("walk, two threads", two),
+    )
     for what, seconds in rows:
         rate = "" if what.startswith("numpy") else f"{blocks / seconds / 1e6:.1f}"
         print(f"{what:24}{seconds:10.3f}{rate:>12}{seconds / base:13.1f}")
-    print(f"two threads: walk {one / two:.2f} times as fast as on one, numpy.sum (this machine's memory) {base / both:.2f}", flush=True)
+    print(
+        f"two threads: walk {one / two:.2f} times as fast as on one, numpy.sum (this machine's memory) {base / both:.2f}",
+        flush=True,
+    )
     return blocks
 
 
@@ -84,7 +95,9 @@ def _commands(dump: Path, blocks: int) -> None:
     }
     for what, row in rows.items():
         over = (row.peak_bytes - 150e6) / blocks
-        print(f"{what:24}{row.seconds:10.2f} s, peak {row.peak_bytes / 1e6:.0f} MB (150 MB + {max(0.0, over):.1f} bytes a block)")
+        print(
+            f"{what:24}{row.seconds:10.2f} s, peak {row.peak_bytes / 1e6:.0f} MB (150 MB + {max(0.0, over):.1f} bytes a block)"
+        )
 
 
 if __name__ == "__main__":

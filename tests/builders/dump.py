@@ -143,9 +143,7 @@ class DumpBuilder:
         self._exception = ExceptionTruth(tid, code, address, tuple(parameters), flags, ip or address, sp, named)
         return self
 
-    def misc(
-        self, pid: int, *, create_time: int = 0, user_time: int = 0, kernel_time: int = 0, size: int = 24
-    ) -> Self:
+    def misc(self, pid: int, *, create_time: int = 0, user_time: int = 0, kernel_time: int = 0, size: int = 24) -> Self:
         """Set the misc stream; `size` is 24, 44, 232, 832 or 1364 bytes."""
         self._misc = MiscTruth(pid, create_time, user_time, kernel_time, size)
         return self

@@ -128,9 +128,7 @@ def exception(blob: Blob, arch: Arch, item: ExceptionTruth) -> bytes:
 def misc_info(item: MiscTruth) -> bytes:
     """Stream 15: MINIDUMP_MISC_INFO of the wanted size; what is behind the 24 known bytes is zero."""
     times = 2 if item.create_time or item.user_time or item.kernel_time else 0
-    head = struct.pack(
-        "<6I", item.size, 1 | times, item.pid, item.create_time, item.user_time, item.kernel_time
-    )
+    head = struct.pack("<6I", item.size, 1 | times, item.pid, item.create_time, item.user_time, item.kernel_time)
     return head.ljust(item.size, b"\0")
 
 

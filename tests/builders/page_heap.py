@@ -14,7 +14,11 @@ from .memory_image import PAGE, MemoryImage
 from .nt_heap_truth import Region
 
 PageGeneration = Literal["xp", "vista", "ten"]
-_STAMPS = {"busy": (0xABCDBBBB, 0xDCBABBBB), "light busy": (0xABCDAAAA, 0xDCBAAAAA), "light freed": (0xABCDAAA9, 0xDCBAAAA9)}
+_STAMPS = {
+    "busy": (0xABCDBBBB, 0xDCBABBBB),
+    "light busy": (0xABCDAAAA, 0xDCBAAAAA),
+    "light freed": (0xABCDAAA9, 0xDCBAAAA9),
+}
 
 
 @dataclass(frozen=True)

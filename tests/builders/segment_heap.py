@@ -164,7 +164,9 @@ class SegmentHeapBuilder:
         self._free["vs"] += int((~busy).sum())
         return base
 
-    def _write_chunks(self, at: NDArray[np.int64], units: NDArray[np.int64], busy: NDArray[np.bool_], asked: NDArray[np.int64]) -> None:
+    def _write_chunks(
+        self, at: NDArray[np.int64], units: NDArray[np.int64], busy: NDArray[np.bool_], asked: NDArray[np.int64]
+    ) -> None:
         lay, g, pad = self._layout, self._layout.granule, self._padding
         before = np.concatenate([[0], units[:-1]])
         unused = np.where(busy, (units - 1) * g - pad - asked, 0)
@@ -172,12 +174,16 @@ class SegmentHeapBuilder:
         cost = self._random.integers(0, 2, len(at))
         if lay.pointer == 8:
             head = cost | units << 16 | before << 32 | busy.astype(np.int64) << 48
-            self._image.scatter(at, (head.astype(np.uint64) ^ at.astype(np.uint64) ^ np.uint64(self._chunk_key)).astype(np.int64))
+            self._image.scatter(
+                at, (head.astype(np.uint64) ^ at.astype(np.uint64) ^ np.uint64(self._chunk_key)).astype(np.int64)
+            )
             self._image.scatter(at + 8, told)
         else:
             head = cost | units << 1 | before << 16 | busy.astype(np.int64) << 31
             self._image.scatter(at, ((head ^ at ^ self._chunk_key) & 0xFFFFFFFF) | told << 32)
-        for address, size, spare in zip((at + g)[busy].tolist(), asked[busy].tolist(), unused[busy].tolist(), strict=True):
+        for address, size, spare in zip(
+            (at + g)[busy].tolist(), asked[busy].tolist(), unused[busy].tolist(), strict=True
+        ):
             end = address + pad + size + spare
             if spare > 1:
                 self._image.u16(end - 2, spare)
@@ -185,7 +191,9 @@ class SegmentHeapBuilder:
                 self._image.u8(end - 1, 0x80)
             self._take(address, size, "vs")
 
-    def slots(self, block: int, asked: Sequence[int] | NDArray[np.int64], *, pages: int = 1, listed: Sequence[int] = ()) -> int:
+    def slots(
+        self, block: int, asked: Sequence[int] | NDArray[np.int64], *, pages: int = 1, listed: Sequence[int] = ()
+    ) -> int:
         """Append an LFH subsegment: a slot of `block` bytes for each size asked for, free where that is negative.
 
         `listed` (26100): numbers of busy slots that were freed and wait on its list. Returns its address.
@@ -248,7 +256,9 @@ class SegmentHeapBuilder:
             self._image.u16(base + (lay.lfh_free or 0), int((~busy).sum()))
             self._image.u16(base + lay.lfh_commit[1], end)
         shifted = base >> 12 if new else (base & 0xFFFFFFFF) >> 12
-        self._image.u32(base + lay.lfh_offsets, (block | first << 16) ^ (self._lfh_key & 0xFFFFFFFF) ^ (shifted & 0xFFFFFFFF))
+        self._image.u32(
+            base + lay.lfh_offsets, (block | first << 16) ^ (self._lfh_key & 0xFFFFFFFF) ^ (shifted & 0xFFFFFFFF)
+        )
         return first
 
     def _slot_list(self, base: int, first: int, block: int, listed: list[int]) -> None:

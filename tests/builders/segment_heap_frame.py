@@ -22,7 +22,13 @@ Frame = tuple[
 
 
 def finish(
-    lay: SegmentLayout, image: MemoryImage, build: int, base: int, key: int, segments: list[_Segment], large: list[tuple[int, int, int]]
+    lay: SegmentLayout,
+    image: MemoryImage,
+    build: int,
+    base: int,
+    key: int,
+    segments: list[_Segment],
+    large: list[tuple[int, int, int]],
 ) -> Frame:
     """(memory, regions, segments, nodes of large blocks, (reserved, committed bytes) of segments and own structures)."""
     regions = [(base, PAGE, True, base), (base + PAGE, _OWN - PAGE, False, base)]
@@ -90,7 +96,9 @@ def _descriptors(lay: SegmentLayout, image: MemoryImage, build: int, part: _Segm
             image.u8(at + i * lay.descriptor + lay.units, i)
 
 
-def _header(lay: SegmentLayout, image: MemoryImage, build: int, base: int, reserved: int, committed: int, large: int) -> None:
+def _header(
+    lay: SegmentLayout, image: MemoryImage, build: int, base: int, reserved: int, committed: int, large: int
+) -> None:
     image.u32(base + 2 * lay.pointer, 0xDDEEDDEE)
     bounds = (base + 0x900, base + PAGE, base + _OWN, base + _OWN)
     for place, value in zip(lay.bounds, bounds, strict=False):
@@ -112,7 +120,10 @@ def _lists(lay: SegmentLayout, image: MemoryImage, build: int, base: int, key: i
             anchor = base + lay.contexts + number * lay.context_size
             head, count = anchor + lay.head, anchor + lay.count
             image.word(anchor, top + 1 - 256 * unit)
-            image.write(anchor + lay.shift, bytes([unit.bit_length() - 1, unit.bit_length() - 13, -(-256 * lay.descriptor // unit)]))
+            image.write(
+                anchor + lay.shift,
+                bytes([unit.bit_length() - 1, unit.bit_length() - 13, -(-256 * lay.descriptor // unit)]),
+            )
             image.word(anchor + lay.context_heap, base)
         image.word(count, len(mine))
         image.ring(head, [part.base for part in mine])
@@ -121,7 +132,9 @@ def _lists(lay: SegmentLayout, image: MemoryImage, build: int, base: int, key: i
             image.word(part.base + 2 * lay.pointer, place ^ anchor ^ key ^ constant)
 
 
-def _tree(lay: SegmentLayout, image: MemoryImage, build: int, base: int, large: list[tuple[int, int, int]]) -> tuple[int, ...]:
+def _tree(
+    lay: SegmentLayout, image: MemoryImage, build: int, base: int, large: list[tuple[int, int, int]]
+) -> tuple[int, ...]:
     """A tree of the large blocks, balanced; its links are encoded in every other heap."""
     if not large:
         return ()

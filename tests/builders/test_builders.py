@@ -37,9 +37,7 @@ MODERN: list[tuple[HeapArch, int, int, int, int]] = [
 @pytest.mark.parametrize(
     ("arch", "build", "front_end"), [("x86", 2600, "lookaside"), ("x64", 7601, "lfh"), ("x64", 19041, "lfh")]
 )
-def test_front_end_keeps_an_internal_entry(
-    arch: HeapArch, build: int, front_end: Literal["lookaside", "lfh"]
-) -> None:
+def test_front_end_keeps_an_internal_entry(arch: HeapArch, build: int, front_end: Literal["lookaside", "lfh"]) -> None:
     truth = NtHeapBuilder(arch=arch, build=build, base=0x500000, front_end=front_end).build().truth
     assert [len(truth.internal), len(truth.busy), truth.front_end] == [1, 0, front_end]
 
@@ -55,9 +53,7 @@ def test_any_end_of_a_run_is_padded_to_its_page(build: int, bytes_short: int) ->
     heap.uncommitted(0x1000)
     truth = heap.build().truth
     assert all(start % 0x1000 == 0 for start, _end in truth.uncommitted)
-    assert truth.committed_bytes == truth.reserved_bytes - sum(
-        end - start for start, end in truth.uncommitted
-    )
+    assert truth.committed_bytes == truth.reserved_bytes - sum(end - start for start, end in truth.uncommitted)
 
 
 class Memory:
@@ -133,16 +129,12 @@ def test_modern_heap(arch: HeapArch, build: int, free_at: int, list_at: int, cou
     assert memory.word(truth.address + free_at, p) * 2 * p == truth.free_bytes == sum(s for _, s in free)
     busy = [(a, u * 2 * p - x, u * 2 * p) for a, u, flags, x in entries if flags & 1 and x not in (1, 3)]
     assert busy == [(e.entry, e.size, e.entry_size) for e in truth.busy]
-    reserved, committed, _large, virtual = (
-        memory.word(truth.address + counters + k * p, p) for k in range(4)
-    )
+    reserved, committed, _large, virtual = (memory.word(truth.address + counters + k * p, p) for k in range(4))
     assert (reserved, committed) == (truth.reserved_bytes, truth.committed_bytes)
     assert virtual == truth.large_bytes == sum(block.commit_bytes for block in truth.large)
 
 
-@pytest.mark.parametrize(
-    ("arch", "build", "free_at"), [("x86", 2600, 0x28), ("x86", 3790, 0x28), ("x64", 3790, 0x40)]
-)
+@pytest.mark.parametrize(("arch", "build", "free_at"), [("x86", 2600, 0x28), ("x86", 3790, 0x28), ("x64", 3790, 0x40)])
 def test_classic_heap(arch: HeapArch, build: int, free_at: int) -> None:
     built = sample_heap(arch, build)
     truth, memory, p = built.truth, Memory(built), 8 if arch == "x64" else 4
@@ -165,9 +157,7 @@ def test_classic_heap(arch: HeapArch, build: int, free_at: int) -> None:
     assert busy == len(truth.busy) + len(truth.segments) + 1
 
 
-@pytest.mark.parametrize(
-    ("arch", "build", "head"), [("x86", 2600, 0x50), ("x64", 7601, 0x118), ("x64", 19041, 0x110)]
-)
+@pytest.mark.parametrize(("arch", "build", "head"), [("x86", 2600, 0x50), ("x64", 7601, 0x118), ("x64", 19041, 0x110)])
 def test_large_blocks(arch: HeapArch, build: int, head: int) -> None:
     built = sample_heap(arch, build)
     truth, memory, p = built.truth, Memory(built), 8 if arch == "x64" else 4
@@ -248,9 +238,7 @@ def test_process(arch: Literal["x64", "x86", "wow64"], build: int, top: int) -> 
     p = 8 if arch == "x64" else 4
     if arch == "wow64":
         peb = int.from_bytes(reader.read(teb + 0x2000 + 0x30, 4), "little")
-    assert (
-        int.from_bytes(reader.read(peb + (0x30 if p == 8 else 0x18), p), "little") == heaps[0].truth.address
-    )
+    assert int.from_bytes(reader.read(peb + (0x30 if p == 8 else 0x18), p), "little") == heaps[0].truth.address
     array = int.from_bytes(reader.read(peb + (0xF0 if p == 8 else 0x90), p), "little")
     words = struct.unpack(f"<21{'Q' if p == 8 else 'I'}", reader.read(array, 21 * p))
     assert words == (*(h.truth.address for h in heaps), 0x99990000)

@@ -56,7 +56,9 @@ def test_filters(built: BuiltHeap, capfd: Capture) -> None:
     assert {row["size"] for row in ask(capfd, "blocks", "--size", "1K..2M")} == {3000, 1_500_000}
     assert {row["kind"] for row in ask(capfd, "blocks", "--kind", "virtual")} == {"virtual"}
     free = ask(capfd, "blocks", "--state", "free")
-    assert {(row["entry"], row["entry_size"]) for row in free} == {(hex(f.entry), f.entry_size) for f in built.truth.free}
+    assert {(row["entry"], row["entry_size"]) for row in free} == {
+        (hex(f.entry), f.entry_size) for f in built.truth.free
+    }
     assert len(ask(capfd, "blocks", "--state", "all", "--internal")) > len(ask(capfd, "blocks", "--state", "all"))
     first = built.truth.busy[0].user
     assert [row["address"] for row in ask(capfd, "blocks", "--at", f"{first:#x}..{first + 1:#x}")] == [hex(first)]
@@ -65,7 +67,12 @@ def test_filters(built: BuiltHeap, capfd: Capture) -> None:
 
 
 def test_containing_finds_texts_and_pointers(built: BuiltHeap, capfd: Capture) -> None:
-    for pattern, size in [("connection string", 90), ("wide text", 40), ("0x7ff6f1780010", 16), ("hex:63 6f 6e 6e", 90)]:
+    for pattern, size in [
+        ("connection string", 90),
+        ("wide text", 40),
+        ("0x7ff6f1780010", 16),
+        ("hex:63 6f 6e 6e", 90),
+    ]:
         assert [row["size"] for row in ask(capfd, "blocks", "--containing", pattern)] == [size]
     assert ask(capfd, "blocks", "--containing", "no such text") == []
     assert run(["blocks", "--containing", "hex:xyz"]) == 2
@@ -84,7 +91,8 @@ def test_virt_blocks_have_their_list_entries(built: BuiltHeap, capfd: Capture) -
     rows = ask(capfd, "virt-blocks", "--heap", hex(HEAP))
     truth = [(b.list_entry, b.user, b.requested, b.commit_bytes, b.reserve_bytes) for b in built.truth.large]
     found = [
-        (int(r["list_entry"], 16), int(r["address"], 16), r["size"], r["commit_bytes"], r["reserve_bytes"]) for r in rows
+        (int(r["list_entry"], 16), int(r["address"], 16), r["size"], r["commit_bytes"], r["reserve_bytes"])
+        for r in rows
     ]
     assert sorted(found) == sorted(truth)
     assert run(["virt-blocks", "--heap", "0x1234"]) == 2
@@ -117,8 +125,12 @@ def test_heap_agrees_with_windows_own_counts(built: BuiltHeap, capfd: Capture) -
     assert all(c["low"] < c["high"] for c in data["sizes"])
 
 
-@pytest.mark.parametrize("arguments", [["heap", hex(HEAP)], ["blocks"], ["blocks", "--stat"], ["virt-blocks"], ["block", hex(HEAP)]])
-def test_tables_fit_80_columns(built: BuiltHeap, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> None:
+@pytest.mark.parametrize(
+    "arguments", [["heap", hex(HEAP)], ["blocks"], ["blocks", "--stat"], ["virt-blocks"], ["block", hex(HEAP)]]
+)
+def test_tables_fit_80_columns(
+    built: BuiltHeap, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: Capture
+) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     assert run([*arguments, "-q"]) == 0
     assert max(len(line) for line in capfd.readouterr().out.splitlines()) <= 80
@@ -131,7 +143,14 @@ def test_what_is_not_exact_is_marked(built: BuiltHeap, capfd: Capture) -> None:
     Path("crash.dmp").write_bytes(poke(dump, (lost.entry + 8, b"Z" * 8)).data)
     assert run(["blocks", "--no-cache"]) == 4
     states = {line.split()[0]: line.split()[4] for line in capfd.readouterr().out.splitlines() if line.startswith("0x")}
-    assert (states[f"{lost.user:#x}"], states[f"{behind.user:#x}"], states[f"{built.truth.busy[0].user:#x}"]) == ("busy?", "busy~", "busy")
-    for block, words in ((lost, "its state or its size is a guess"), (behind, "what is said of it follows from what is whole")):
+    assert (states[f"{lost.user:#x}"], states[f"{behind.user:#x}"], states[f"{built.truth.busy[0].user:#x}"]) == (
+        "busy?",
+        "busy~",
+        "busy",
+    )
+    for block, words in (
+        (lost, "its state or its size is a guess"),
+        (behind, "what is said of it follows from what is whole"),
+    ):
         run(["block", f"{block.user:#x}", "--no-cache"])
         assert words in capfd.readouterr().out

@@ -102,11 +102,15 @@ def test_ntdlls_record_blames_the_block_before_only_for_an_overrun(
     Path("crash.dmp").write_bytes(poke(process.build(), overrun(heap)).data)
     found = {record["kind"]: record for record in ask(capfd, "check", code=1)}["failure_record"]
     assert found["evidence"]["bug"] == bug
-    assert (found["culprit"] and found["culprit"]["address"]) == (None if culprit is None else hex(heap.truth.busy[culprit].user))
+    assert (found["culprit"] and found["culprit"]["address"]) == (
+        None if culprit is None else hex(heap.truth.busy[culprit].user)
+    )
     assert found["message"].endswith(f", at {victim.entry:#x} of heap {HEAP:#x}")
 
 
-def test_a_damaged_list_is_not_called_missing_memory(capfd: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_list_is_not_called_missing_memory(
+    capfd: Capture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     builder = NtHeapBuilder(base=HEAP)
     builder.busy(90)
@@ -114,7 +118,9 @@ def test_a_damaged_list_is_not_called_missing_memory(capfd: Capture, tmp_path: P
     write(builder.build(), (node, b"\xef\xbe" + bytes(6)))
     assert run(["check", "--json", "-q"]) == 1
     notes = [note for note in json.loads(capfd.readouterr().out)["notes"] if "were not compared" in note]
-    assert notes == [f"heap {HEAP:#x}: one of its own lists is damaged or not in the dump: its lists and counts were not compared"]
+    assert notes == [
+        f"heap {HEAP:#x}: one of its own lists is damaged or not in the dump: its lists and counts were not compared"
+    ]
 
 
 def test_a_dump_without_heaps_says_so_beside_its_exception(capfd: Capture, tmp_path: Path) -> None:
@@ -223,7 +229,9 @@ def test_an_exception_is_told_with_the_stack_that_raised_it_and_registers_of_its
     assert record["evidence"]["registers"][0]["block"] == hex(user)
 
 
-def test_other_places_beside_blocks_of_the_same_stack_are_counted(tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_places_beside_blocks_of_the_same_stack_are_counted(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     stacks = [(0x66001234, 0x67002010), (0x66001234, 0x67002200)]
     builder = NtHeapBuilder(base=HEAP, flags=UST)
@@ -233,11 +241,18 @@ def test_other_places_beside_blocks_of_the_same_stack_are_counted(tmp_path: Path
             builder.busy(between, trace=RECORDS)
     heap = builder.build()
     process = ProcessBuilder().heap(heap).region(RECORDS, 0x1000)
-    process.memory(RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in stacks).ljust(0x1000, b"\0"))
+    process.memory(
+        RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in stacks).ljust(0x1000, b"\0")
+    )
     victims = [block.entry + 8 for block in heap.truth.busy if block.size == 24]
     Path("crash.dmp").write_bytes(poke(process.build(), *((at, b"Z" * 8) for at in victims)).data)
     found = ask(capfd, "check", code=1)
     assert [one["culprit"]["size"] for one in found] == [100, 200, 300, 400]
-    assert [(one["evidence"]["alike"], one["evidence"]["alike_stack"]) for one in found] == [(0, 2), (0, 2), (0, 0), (0, 2)]
+    assert [(one["evidence"]["alike"], one["evidence"]["alike_stack"]) for one in found] == [
+        (0, 2),
+        (0, 2),
+        (0, 0),
+        (0, 2),
+    ]
     assert run(["check"]) == 1
     assert "2 other places with the same damage beside a block allocated by the same stack" in capfd.readouterr().out

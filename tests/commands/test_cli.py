@@ -151,7 +151,9 @@ def test_a_pipe_gets_whole_lines(dump: Path, monkeypatch: pytest.MonkeyPatch, ca
         (b"MZ" + bytes(100), "Windows program"),
     ],
 )
-def test_other_files_are_refused_by_name_with_exit_3(content: bytes, words: str, tmp_path: Path, capfd: Capture) -> None:
+def test_other_files_are_refused_by_name_with_exit_3(
+    content: bytes, words: str, tmp_path: Path, capfd: Capture
+) -> None:
     path = tmp_path / "x.dmp"
     path.write_bytes(content)
     assert run(["summary", str(path)]) == 3

@@ -50,7 +50,10 @@ def test_summary_and_triage_tell_what_is_lost_and_what_holds_most(dump):
     found = json.loads(run("summary", str(dump), "--json", "--no-cache"))["data"]
     assert found["unreachable"] == {"blocks": 2, "bytes": 80, "direct_blocks": 1, "is_whole": True}
     assert any("retains 1.9 MB" in line and "heapdump retained 0x" in line for line in found["findings"])
-    assert "2 blocks with 80 bytes can be reached by no pointer: 1 lost directly → heapdump leaks --unreachable" in words(run("summary", str(dump), "--no-cache"))
+    assert (
+        "2 blocks with 80 bytes can be reached by no pointer: 1 lost directly → heapdump leaks --unreachable"
+        in words(run("summary", str(dump), "--no-cache"))
+    )
     said = statements(dump)
     assert "2 blocks with 80 bytes can be reached by no pointer: 1 lost directly" in said
     assert any("retains 1.9 MB (100%) in 11 blocks" in text for text in said)
@@ -93,7 +96,9 @@ def test_without_the_memory_of_roots_nothing_is_called_lost(tmp_path, dump):
     path.write_bytes(without_memory(built, (stack.limit, stack.base)))
     found = json.loads(run("summary", str(path), "--json", "--no-cache"))["data"]["unreachable"]
     assert (found["blocks"], found["is_whole"]) == (1, False)
-    assert "look unreachable, but part of what could hold them is missing or damaged" in words(run("summary", str(path), "--no-cache"))
+    assert "look unreachable, but part of what could hold them is missing or damaged" in words(
+        run("summary", str(path), "--no-cache")
+    )
 
 
 ASKED = [("leaks", "--unreachable"), ("leaks", "--unreachable", "--group-by", "size"), ("retained",), ("summary",)]
@@ -122,5 +127,7 @@ def test_a_finished_answer_is_not_the_answer_to_another_question(dump, monkeypat
     for options in (["--size", "90"], ["--min-bytes", "1M"], ["--lsan-compat"], ["--use-unaligned"]):
         asked = ["leaks", str(dump), "--unreachable", *options]
         assert run(*asked) == run(*asked, "--no-cache")
-    assert json.loads(run("leaks", str(dump), "--unreachable", "--size", "90", "--json"))["data"]["direct"]["blocks"] == 0
+    assert (
+        json.loads(run("leaks", str(dump), "--unreachable", "--size", "90", "--json"))["data"]["direct"]["blocks"] == 0
+    )
     assert json.loads(run("leaks", str(dump), "--unreachable", "--report-objects", "--json"))["data"]["objects"]

@@ -38,7 +38,9 @@ def recorded(tmp_path: Path) -> str:
     for base, name in ((0x66000000, "msvcrt.dll"), (0x67000000, "vision.dll"), (0x68000000, "mymalloc.dll")):
         built.module(base, 0x10000, rf"C:\acme\{name}")
     built.region(RECORDS, 0x1000)
-    built.memory(RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in STACKS.values()).ljust(0x1000, b"\0"))
+    built.memory(
+        RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in STACKS.values()).ljust(0x1000, b"\0")
+    )
     path = tmp_path / "ust.dmp"
     path.write_bytes(built.build().data)
     return str(path)
@@ -68,7 +70,12 @@ def test_by_stack_every_block_is_in_the_group_of_its_stack(recorded):
     assert [(g["count"], g["bytes"], g["min_size"], g["max_size"]) for g in data] == [
         (2, 10000, 5000, 5000), (3, 600, 100, 300), (1, 50, 50, 50), (1, 7, 7, 7),
     ]  # fmt: skip
-    assert [tuple(int(f["address"], 16) for f in g["frames"]) for g in data] == [STACKS["load"], STACKS["run"], (), STACKS["inner"]]
+    assert [tuple(int(f["address"], 16) for f in g["frames"]) for g in data] == [
+        STACKS["load"],
+        STACKS["run"],
+        (),
+        STACKS["inner"],
+    ]
     assert sum(g["share"] for g in data) == pytest.approx(1)
     assert [len(g["sample"]) for g in data] == [2, 3, 1, 1]
     assert {heap for g in data for heap in g["heaps"]} == {"0x20000000000"}
@@ -110,17 +117,30 @@ def test_suppressed_groups_are_counted_apart_and_unused_rules_named(recorded, tm
 
 def test_the_table_has_suspects_and_folded_stacks(recorded):
     text = run(recorded).stdout
-    assert "• 93.8% of the bytes are 2 blocks of 5,000 bytes each in heap 0x20000000000, allocated by mymalloc.dll+0x3020 ← vision.dll+0x2200 ← vision.dll+0x2900" in text
+    assert (
+        "• 93.8% of the bytes are 2 blocks of 5,000 bytes each in heap 0x20000000000, allocated by mymalloc.dll+0x3020 ← vision.dll+0x2200 ← vision.dll+0x2900"
+        in text
+    )
     assert "    mymalloc.dll+0x3020\n    vision.dll+0x2200\n    vision.dll+0x2900\n    … 1 more (--full-stacks)" in text
     assert "msvcrt.dll+0x1234" in run(recorded, "--full-stacks").stdout
 
 
 def test_without_recorded_stacks_it_says_how_to_record_them(tmp_path):
     heap = NtHeapBuilder(base=0x20000000000)
-    contents = [b"", b"\0" * 16, b"\xcc" * 16, b"connection string", "wide text".encode("utf-16-le"), struct.pack("<Q", 5)]
+    contents = [
+        b"",
+        b"\0" * 16,
+        b"\xcc" * 16,
+        b"connection string",
+        "wide text".encode("utf-16-le"),
+        struct.pack("<Q", 5),
+    ]
     contents.append(struct.pack("<II", 0, 18) + "wide text\0".encode("utf-16-le"))
     for content in contents:
-        heap.busy(max(len(content), 24), content.ljust(24, content[:1] or b"\0") if content in (b"", b"\0" * 16, b"\xcc" * 16) else content)
+        heap.busy(
+            max(len(content), 24),
+            content.ljust(24, content[:1] or b"\0") if content in (b"", b"\0" * 16, b"\xcc" * 16) else content,
+        )
     pointer = heap.busy(64)
     heap.busy(32, struct.pack("<QQ", pointer, pointer))
     heap.busy(0)
@@ -129,7 +149,9 @@ def test_without_recorded_stacks_it_says_how_to_record_them(tmp_path):
     result = run(str(path), "--group-by", "stack", "--json")
     assert result.exit_code == 4
     document = json.loads(result.stdout)
-    assert any("gflags /i " in note and "+ust" in note and "grouped by type instead" in note for note in document["notes"])
+    assert any(
+        "gflags /i " in note and "+ust" in note and "grouped by type instead" in note for note in document["notes"]
+    )
     found = {g["key"]: g["count"] for g in document["data"]}
     assert found == {
         "zeros": 3, "one repeated byte": 1, "text (ASCII)": 1, "text (UTF-16)": 1, "small number": 1, "counted string (BSTR)": 1,
@@ -216,7 +238,10 @@ def test_filters_hold_for_umdhs_log_too(recorded):
 
 def test_the_total_is_that_of_the_groups_shown_and_the_rest_is_named(recorded):
     text = run(recorded, "--min-bytes", "1K").stdout
-    assert "2 busy blocks with 9.766 kB in 1 group, by stack; left out: 5 blocks with 657 B in smaller or suppressed groups" in text
+    assert (
+        "2 busy blocks with 9.766 kB in 1 group, by stack; left out: 5 blocks with 657 B in smaller or suppressed groups"
+        in text
+    )
 
 
 @pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(" * 5000 + ")" * 5000])

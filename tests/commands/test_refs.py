@@ -12,7 +12,12 @@ import pytest
 from heapdump import cli
 from tests.analyses.graphs import Plan, lay
 
-CHAIN = Plan("x64", [64, 64, 64, 64], [(0, 1, "start"), (1, 2, "inside"), (3, 2, "start"), (2, 2, "start")], [("module", 0, "start"), ("peb", 1, "start")])
+CHAIN = Plan(
+    "x64",
+    [64, 64, 64, 64],
+    [(0, 1, "start"), (1, 2, "inside"), (3, 2, "start"), (2, 2, "start")],
+    [("module", 0, "start"), ("peb", 1, "start")],
+)
 
 
 @pytest.fixture
@@ -70,7 +75,10 @@ def test_an_address_in_no_busy_block_is_refused(dump):
 
 @pytest.mark.parametrize(
     ("links", "told"),
-    [([(0, 1), (1, 0)], "held by a circle of 2 blocks alone, which nothing else holds: a direct leak"), ([(0, 0)], "held by nothing: a direct leak")],
+    [
+        ([(0, 1), (1, 0)], "held by a circle of 2 blocks alone, which nothing else holds: a direct leak"),
+        ([(0, 0)], "held by nothing: a direct leak"),
+    ],
     ids=["two", "one"],
 )
 def test_the_first_block_of_a_circle_is_held_by_it_alone(tmp_path, links, told):

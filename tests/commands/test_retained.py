@@ -69,7 +69,11 @@ def test_suspects_say_what_holds_how_much_and_how_it_is_linked(tmp_path, shape):
     data = json.loads(run(str(path), "--json")[1])["data"]
     assert data["total"] == {"bytes": sum(sizes), "blocks": len(sizes)}
     (suspect,) = data["suspects"]
-    assert (suspect["address"], suspect["root"], suspect["retained_bytes"]) == (hex(users[0]), "app.exe!.data+0x1000", sum(sizes))
+    assert (suspect["address"], suspect["root"], suspect["retained_bytes"]) == (
+        hex(users[0]),
+        "app.exe!.data+0x1000",
+        sum(sizes),
+    )
     assert (suspect["elements"], suspect["element_size"]) == (N, 48)
     assert f"it looks like {shape.partition(',')[0]}" in suspect["text"]
     assert suspect["text"].startswith(f"one block at {users[0]:#x}, reached from app.exe!.data+0x1000, retains ")
@@ -97,14 +101,21 @@ def test_blocks_alike_that_only_roots_hold_are_a_suspect_together(tmp_path):
     path = tmp_path / "x.dmp"
     path.write_bytes(poke(process.build(), *((data + 8 * i, word(user)) for i, user in enumerate(users))).data)
     (suspect,) = json.loads(run(str(path), "--json")[1])["data"]["suspects"]
-    assert suspect["text"] == "30 blocks that no other block holds alone, all text (ASCII), retain 2.9 kB (100%) in 30 blocks"
+    assert (
+        suspect["text"]
+        == "30 blocks that no other block holds alone, all text (ASCII), retain 2.9 kB (100%) in 30 blocks"
+    )
 
 
 def test_one_block_with_what_is_above_and_below_it(tmp_path):
     path = tmp_path / "x.dmp"
     users = write(path, [32, *[48] * N], tree(N))
     data = json.loads(run(str(path), hex(users[2] + 8), "--json")[1])["data"]
-    assert data["block"]["address"] == hex(users[2]) and data["block"]["retained_blocks"] == 1 + data["children"][0]["retained_blocks"] + data["children"][1]["retained_blocks"]
+    assert (
+        data["block"]["address"] == hex(users[2])
+        and data["block"]["retained_blocks"]
+        == 1 + data["children"][0]["retained_blocks"] + data["children"][1]["retained_blocks"]
+    )
     assert [row["address"] for row in data["dominators"]] == [hex(users[1]), hex(users[0])]
     assert {row["address"] for row in data["children"]} == {hex(users[4]), hex(users[5])}
     text = run(str(path), hex(users[2]))[1]
@@ -135,14 +146,18 @@ def test_blocks_of_the_crts_debug_heap_are_told_by_what_the_program_got(tmp_path
     path = tmp_path / "crt.dmp"
     path.write_bytes(poke(process.build(), *changes, (process.plan.exe + 0xC000 - 0x1000, word(users[0])), *chain).data)
     data = json.loads(run(str(path), "--json", "--no-cache")[1])["data"]
-    assert [(block["address"], block["size"], block["retained_bytes"]) for block in data["blocks"]] == [(hex(users[0]), 64, 640)]
+    assert [(block["address"], block["size"], block["retained_bytes"]) for block in data["blocks"]] == [
+        (hex(users[0]), 64, 640)
+    ]
     assert data["suspects"][0]["address"] == hex(users[0]) and f"{users[0]:#x}" in data["suspects"][0]["text"]
     below = json.loads(run(str(path), hex(users[0]), "--json", "--no-cache")[1])["data"]
     assert (below["children"][0]["address"], below["children"][0]["dominator"]) == (hex(users[1]), hex(users[0]))
     with redirect_stdout(StringIO()) as out:
         cli.run(["refs", str(path), hex(users[1]), "--json", "--no-cache"])
     told = json.loads(out.getvalue())["data"]
-    assert [(h["block"], h["offset"], h["to"], h["to_offset"]) for h in told["holders"]] == [(hex(users[0]), 0, hex(users[1]), 0)]
+    assert [(h["block"], h["offset"], h["to"], h["to_offset"]) for h in told["holders"]] == [
+        (hex(users[0]), 0, hex(users[1]), 0)
+    ]
     assert [(t["offset"], t["to"], t["to_size"]) for t in told["targets"]] == [(0, hex(users[2]), 64)]
     assert [block["address"] for block in told["paths"][0]["blocks"]] == [hex(users[0]), hex(users[1])]
 
@@ -152,6 +167,9 @@ def test_what_top_and_limit_leave_out_is_said(tmp_path):
     users = write(path, [32, 8 * N] + [48] * N, array(N))
     out = run(str(path), hex(users[1]), "--top", "5")[1]
     assert out.count("   48        48 ") == 5 and f"… {N - 5} more (--top N shows as many as you like)" in out
-    assert f"… {17} more (--all shows them, --limit N as many as you like)" in run(str(path), hex(users[1]), "--limit", "3")[1]
+    assert (
+        f"… {17} more (--all shows them, --limit N as many as you like)"
+        in run(str(path), hex(users[1]), "--limit", "3")[1]
+    )
     code, _, err = run(str(path), hex(users[1]), "--by", "type")
     assert code == 2 and "--by groups all blocks" in err

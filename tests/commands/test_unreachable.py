@@ -27,7 +27,9 @@ def dump(tmp_path: Path) -> tuple[str, dict[str, int]]:
     for base, name in ((0x66000000, "msvcrt.dll"), (0x67000000, "vision.dll")):
         process.module(base, 0x10000, rf"C:\acme\{name}")
     process.region(RECORDS, 0x1000)
-    process.memory(RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in STACKS.values()).ljust(0x1000, b"\0"))
+    process.memory(
+        RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in STACKS.values()).ljust(0x1000, b"\0")
+    )
     data = process.plan.exe + 0xC000 - 0x1000
     built = poke(
         process.build(), (data, word(at["held"])), (data + 8, word(at["inside"] + 5)), (at["head"], word(at["tail"])),
@@ -81,17 +83,27 @@ def test_what_suppressed_blocks_hold_is_suppressed_with_them(dump, tmp_path):
     assert (data["direct"]["blocks"], data["indirect"]["blocks"]) == (0, 0)
     assert data["suppressed"] == [{"rule": "leak:vision.dll", "count": 6, "bytes": 627}]
     text = run(path, "--unreachable", "--suppressions", str(rules)).stdout
-    assert "suppressed by leak:vision.dll: 6 blocks with 627 B" in text and "suppression leak:nowhere matched nothing" in text
+    assert (
+        "suppressed by leak:vision.dll: 6 blocks with 627 B" in text
+        and "suppression leak:nowhere matched nothing" in text
+    )
 
 
 def test_a_suppressed_stack_is_a_root_for_other_stacks(tmp_path):
     """The check runs again: what another stack's blocks are held by is no leak once that is suppressed."""
     heap = NtHeapBuilder(base=0x20000000000, flags=UST)
     first, second, third = (heap.busy(64, trace=RECORDS + 0x100 * i) for i in (0, 1, 1))
-    process = ProcessBuilder().heap(heap.build()).module(0x67000000, 0x10000, r"C:\acme\one.dll").module(0x68000000, 0x10000, r"C:\acme\two.dll")
+    process = (
+        ProcessBuilder()
+        .heap(heap.build())
+        .module(0x67000000, 0x10000, r"C:\acme\one.dll")
+        .module(0x68000000, 0x10000, r"C:\acme\two.dll")
+    )
     stacks = [(0x67000010,), (0x68000020,)]
     process.region(RECORDS, 0x1000)
-    process.memory(RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in stacks).ljust(0x1000, b"\0"))
+    process.memory(
+        RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in stacks).ljust(0x1000, b"\0")
+    )
     path = tmp_path / "x.dmp"
     path.write_bytes(poke(process.build(), (first, word(second))).data)
     rules = tmp_path / "rules.txt"
@@ -107,7 +119,9 @@ def test_leak_sanitizers_own_report(dump, tmp_path):
     rules.write_text("leak:vision.dll+nothing\n")
     result = run(path, "--unreachable", "--lsan-compat", "--report-objects")
     assert result.exit_code == 23
-    assert result.stdout.startswith(f"\n{'=' * 65}\n==4242==ERROR: LeakSanitizer: detected memory leaks\n\nDirect leak of 106 byte(s) in 1 object(s) allocated from:\n    #0 0x66001234")
+    assert result.stdout.startswith(
+        f"\n{'=' * 65}\n==4242==ERROR: LeakSanitizer: detected memory leaks\n\nDirect leak of 106 byte(s) in 1 object(s) allocated from:\n    #0 0x66001234"
+    )
     assert f"Objects leaked above:\n{at['own']:#x} (106 bytes)\n\n" in result.stdout
     assert result.stdout.endswith("SUMMARY: LeakSanitizer: 627 byte(s) leaked in 6 allocation(s).\n")
     assert "Indirect leak of 312 byte(s) in 3 object(s)" in result.stdout  # tail and both of the circle
@@ -117,8 +131,14 @@ def test_leak_sanitizers_own_report(dump, tmp_path):
     rules.write_text("leak:vision\n")
     used = run(path, "--unreachable", "--lsan-compat", "--suppressions", str(rules))
     assert used.exit_code == 0
-    assert used.stdout == f"{'-' * 53}\nSuppressions used:\n  count      bytes template\n      6        627 vision\n{'-' * 53}\n\n"
-    assert run(path, "--unreachable", "--lsan-compat", "--suppressions", str(rules), "--no-print-suppressions").stdout == ""
+    assert (
+        used.stdout
+        == f"{'-' * 53}\nSuppressions used:\n  count      bytes template\n      6        627 vision\n{'-' * 53}\n\n"
+    )
+    assert (
+        run(path, "--unreachable", "--lsan-compat", "--suppressions", str(rules), "--no-print-suppressions").stdout
+        == ""
+    )
 
 
 def test_the_table_says_what_the_kinds_mean_and_what_is_not_seen(dump):
@@ -132,7 +152,13 @@ def test_the_table_says_what_the_kinds_mean_and_what_is_not_seen(dump):
 
 def test_options_that_need_the_check_are_refused_without_it(dump):
     path, _ = dump
-    for options in (["--max-leaks", "3"], ["--report-objects"], ["--use-unaligned"], ["--exitcode", "1"], ["--lsan-compat"]):
+    for options in (
+        ["--max-leaks", "3"],
+        ["--report-objects"],
+        ["--use-unaligned"],
+        ["--exitcode", "1"],
+        ["--lsan-compat"],
+    ):
         assert run(path, *options).exit_code == 2
     assert run(path, "--unreachable", "--export", "folded").exit_code == 2
 
@@ -140,7 +166,9 @@ def test_options_that_need_the_check_are_refused_without_it(dump):
 def test_a_pointer_at_an_odd_address_counts_when_asked_for(dump, tmp_path):
     path, at = dump
     with open_dump(path, use_index=False) as snapshot:
-        plan_data = snapshot.process.module_map.at(snapshot.process.views[0].peb_fields["ImageBaseAddress"]).span.end - 0x1000
+        plan_data = (
+            snapshot.process.module_map.at(snapshot.process.views[0].peb_fields["ImageBaseAddress"]).span.end - 0x1000
+        )
         offset = snapshot.process.space.file_offsets
         i = int((snapshot.process.space.starts <= plan_data).sum()) - 1
         place = int(offset[i]) + plan_data - int(snapshot.process.space.starts[i])
@@ -165,7 +193,9 @@ def test_missing_evidence_is_said(tmp_path):
     assert result.exit_code == 4
     document = json.loads(result.stdout)
     assert not document["complete"]
-    assert "of other writable memory are not in the dump: what only they hold looks leaked" in " ".join(document["notes"])
+    assert "of other writable memory are not in the dump: what only they hold looks leaked" in " ".join(
+        document["notes"]
+    )
 
 
 def total(data: dict) -> int:

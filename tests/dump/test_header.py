@@ -62,7 +62,9 @@ def test_a_count_larger_than_the_file_is_cut_with_a_note(write_dump):
     data = plain().build().data
     with open_minidump(write_dump(with_header(data, count=200))) as dump:
         room = (len(data) - HEADER.size) // 12
-        assert any(note.startswith(f"the directory says 200 streams, the file has room for {room}") for note in dump.notes)
+        assert any(
+            note.startswith(f"the directory says 200 streams, the file has room for {room}") for note in dump.notes
+        )
         assert dump.modules[0].path == "C:\\a.dll"
 
 
@@ -132,7 +134,9 @@ def test_a_stream_that_runs_past_the_end_is_noted_with_what_is_present(write_dum
     with open_minidump(write_dump(data)) as dump:
         stream = dump.directory.find(21)
         assert stream is not None and stream.present == len(data) - 0x20
-        assert f"stream system memory info ends at the end of the file: {len(data) - 0x20:,} of 65,536 bytes" in dump.notes
+        assert (
+            f"stream system memory info ends at the end of the file: {len(data) - 0x20:,} of 65,536 bytes" in dump.notes
+        )
 
 
 def test_a_stream_behind_the_end_of_the_file_is_as_good_as_absent(write_dump):

@@ -61,7 +61,9 @@ def test_a_count_above_what_the_list_holds_is_cut_with_a_note(write_dump, memory
     built = three(memory_list).build()
     with open_minidump(write_dump(patched(built, stream_offset(built, number), form, count))) as dump:
         assert [int(r["start"]) for r in dump.memory_ranges] == [0x7000, 0x1000, 0x7FF000000000]
-        assert any(f"memory list says {count:,}" in note and "holds 3: the rest is missing" in note for note in dump.notes)
+        assert any(
+            f"memory list says {count:,}" in note and "holds 3: the rest is missing" in note for note in dump.notes
+        )
 
 
 @pytest.mark.parametrize("base", [0xFFFFFFFFFFFFFFFF, 1 << 63, 0])

@@ -35,7 +35,11 @@ def test_a_module_comes_out_as_it_was_written(write_dump):
         assert (module.path, module.version) == ("C:\\Windows\\ntdll.dll", (10, 0, 19041, 508))
         assert (module.timestamp, module.checksum) == (7, 9)
         assert module.pdb is not None
-        assert module.pdb.guid == uuid.UUID(bytes_le=GUID).hex.upper() == "03020100050407060809 0A0B0C0D0E0F".replace(" ", "")
+        assert (
+            module.pdb.guid
+            == uuid.UUID(bytes_le=GUID).hex.upper()
+            == "03020100050407060809 0A0B0C0D0E0F".replace(" ", "")
+        )
         assert (module.pdb.path, module.pdb.age) == ("ntdll.pdb", 2)
 
 

@@ -13,7 +13,13 @@ from tests.builders import DumpBuilder
 
 
 def elf(kind: int, *, little: bool = True) -> bytes:
-    return b"\x7fELF\x02" + (b"\x01" if little else b"\x02") + bytes(10) + struct.pack("<H" if little else ">H", kind) + bytes(64)
+    return (
+        b"\x7fELF\x02"
+        + (b"\x01" if little else b"\x02")
+        + bytes(10)
+        + struct.pack("<H" if little else ">H", kind)
+        + bytes(64)
+    )
 
 
 OTHERS = [

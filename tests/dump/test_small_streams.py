@@ -65,7 +65,9 @@ def test_small_streams_come_out_as_they_were_written(write_dump):
         assert [(u.span.start, u.span.size, u.name, u.timestamp) for u in dump.unloaded_modules] == [
             (u.base, u.size, u.name, u.timestamp) for u in truth.unloaded
         ]
-        assert [(i.id, i.start_address) for i in dump.thread_infos] == [(i.tid, i.start_address) for i in truth.thread_infos]
+        assert [(i.id, i.start_address) for i in dump.thread_infos] == [
+            (i.tid, i.start_address) for i in truth.thread_infos
+        ]
         assert dump.misc_info is not None
         assert dump.misc_info.create_time == 1_700_000_000
         assert (dump.misc_info.user_seconds, dump.misc_info.kernel_seconds) == (3, 4)

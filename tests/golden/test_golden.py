@@ -58,7 +58,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return where
 
 
-def output(folder: Path, dump: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> str:
+def output(
+    folder: Path, dump: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> str:
     monkeypatch.chdir(folder)
     code = run([*arguments, dump, "--color", "never"])
     captured = capfd.readouterr()
@@ -76,7 +78,9 @@ def check(name: str, text: str) -> None:
 @pytest.mark.golden
 @pytest.mark.parametrize("width", [80, 160])
 @pytest.mark.parametrize("name", COMMANDS)
-def test_table(name: str, width: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_table(
+    name: str, width: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
     text = output(folder, "service.dmp", COMMANDS[name], monkeypatch, capfd)
     assert max(len(line) for line in text.partition("-- stderr")[0].splitlines()) <= width

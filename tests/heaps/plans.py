@@ -37,7 +37,26 @@ class Generation:
 
 _X64 = (3790, 6000, 6001, 6002, 7600, 7601, 9200, 9600, 10240, 10586, 14393, 15063, 16299, 17134, 17763, 18362, 19041,
         20348, 22000, 26100)  # fmt: skip
-_X86 = (2600, 3790, 6000, 6001, 6002, 7600, 7601, 9200, 9600, 10240, 10586, 14393, 15063, 16299, 17134, 17763, 18362, 19041)
+_X86 = (
+    2600,
+    3790,
+    6000,
+    6001,
+    6002,
+    7600,
+    7601,
+    9200,
+    9600,
+    10240,
+    10586,
+    14393,
+    15063,
+    16299,
+    17134,
+    17763,
+    18362,
+    19041,
+)
 GENERATIONS = [Generation("x64", build) for build in _X64]
 GENERATIONS += [Generation("x86", build, 100 if build == 17763 else 508) for build in _X86]
 REPRESENTATIVES = [
@@ -61,8 +80,23 @@ FIXED = [
     [],
     [("virtual", 0x100000)],
     [("busy", 100), ("uncommitted", 3), ("busy", 50), ("free", 20), ("busy", 1), ("uncommitted", 1), ("busy", 7)],
-    [("busy", 5000), ("segment", 0x80000), ("busy", 100), ("uncommitted", 5), ("free", 9), ("segment", 0x100000), ("busy", 8)],
-    [("virtual", 0x80000), ("busy", 9), ("virtual", 0x7F001), ("segment", 0xC0000), ("virtual", 0x2FFFC0), ("busy", 30)],
+    [
+        ("busy", 5000),
+        ("segment", 0x80000),
+        ("busy", 100),
+        ("uncommitted", 5),
+        ("free", 9),
+        ("segment", 0x100000),
+        ("busy", 8),
+    ],
+    [
+        ("virtual", 0x80000),
+        ("busy", 9),
+        ("virtual", 0x7F001),
+        ("segment", 0xC0000),
+        ("virtual", 0x2FFFC0),
+        ("busy", 30),
+    ],
 ]
 
 

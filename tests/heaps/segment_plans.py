@@ -29,7 +29,11 @@ class Plan:
         base, random = BASES[self.arch], np.random.default_rng(self.seed)
         heap = SegmentHeapBuilder(arch=self.arch, build=self.build, base=base, seed=self.seed, padding=self.padding)
         pad = (16 if self.arch == "x64" else 8) * self.padding
-        granule, large, sizes = 16 if self.arch == "x64" else 8, 0, [2, 3, *random.choice(np.arange(4, 60), 6, replace=False)]
+        granule, large, sizes = (
+            16 if self.arch == "x64" else 8,
+            0,
+            [2, 3, *random.choice(np.arange(4, 60), 6, replace=False)],
+        )
         heap.segment(base + 0x400000)
         # enough of each kind that both keys and the padding show: many small slots leave one key only
         heap.chunks([int(n) for n in random.integers(0, 400, 60)])
@@ -37,7 +41,12 @@ class Plan:
             self._slots(heap, random, int(units) * granule, pad)
         for what, number in self.parts:
             if what == "vs":
-                heap.chunks([int(n) if n >= 0 else -int(random.integers(2, 40)) for n in _apart(random.integers(-300, 1500, number))])
+                heap.chunks(
+                    [
+                        int(n) if n >= 0 else -int(random.integers(2, 40))
+                        for n in _apart(random.integers(-300, 1500, number))
+                    ]
+                )
             elif what == "lfh":
                 self._slots(heap, random, int(sizes[number % 8]) * granule, pad, pages=1 + number % 3)
             elif what == "pages":
@@ -53,7 +62,9 @@ class Plan:
             heap.pages(1_000_000)
         return heap.build()
 
-    def _slots(self, heap: SegmentHeapBuilder, random: np.random.Generator, block: int, pad: int, pages: int = 1) -> None:
+    def _slots(
+        self, heap: SegmentHeapBuilder, random: np.random.Generator, block: int, pad: int, pages: int = 1
+    ) -> None:
         count = heap.most_slots(block, pages)
         asked = random.integers(0, max(1, block - pad + 1), count)
         asked[random.random(count) < 0.3] = -1

@@ -95,7 +95,9 @@ def test_a_random_heap_walks_to_its_truth(
 
 
 @pytest.mark.parametrize(("arch", "number"), [("x64", 19041), ("x86", 19041), ("x64", 7601), ("x86", 2600)])
-def test_a_damaged_header_costs_its_block_and_no_other(arch: Literal["x64", "x86"], number: int, tmp_path: Path) -> None:
+def test_a_damaged_header_costs_its_block_and_no_other(
+    arch: Literal["x64", "x86"], number: int, tmp_path: Path
+) -> None:
     built = build(arch, number, [("busy", 40 + 8 * i) for i in range(50)])
     victim = built.truth.busy[20]
     header = victim.entry + (8 if arch == "x64" else 0)
@@ -110,17 +112,25 @@ def test_a_damaged_header_costs_its_block_and_no_other(arch: Literal["x64", "x86
         table = snapshot.walk.table
         behind = [b for b in table.blocks(np.arange(len(table))) if b.entry > victim.entry]
         assert {b.trust.value for b in behind} == {"derived"}
-        assert [b.trust.value for b in table.blocks(np.arange(len(table))) if b.entry == victim.entry] == ["guess"] * len(guessed)
+        assert [b.trust.value for b in table.blocks(np.arange(len(table))) if b.entry == victim.entry] == [
+            "guess"
+        ] * len(guessed)
 
 
 @pytest.mark.parametrize(("arch", "number"), [("x64", 19041), ("x86", 9600), ("x86", 2600)])
-def test_what_a_free_list_holds_is_free_whatever_its_header_says(arch: Literal["x64", "x86"], number: int, tmp_path: Path) -> None:
+def test_what_a_free_list_holds_is_free_whatever_its_header_says(
+    arch: Literal["x64", "x86"], number: int, tmp_path: Path
+) -> None:
     built = build(arch, number, [("busy", 40), ("free", 9), ("busy", 48), ("free", 12), ("busy", 56)])
     victim = built.truth.free[0]
     header = victim.entry + (8 if arch == "x64" else 0)
     with opened(built, tmp_path, {header: b"AAAAAAAA"}) as snapshot:
         table = snapshot.walk.table
-        found = [(b.state, b.entry_size, b.trust.value) for b in table.blocks(np.arange(len(table))) if b.entry == victim.entry]
+        found = [
+            (b.state, b.entry_size, b.trust.value)
+            for b in table.blocks(np.arange(len(table)))
+            if b.entry == victim.entry
+        ]
         assert found == ([] if number == 2600 else [("free", victim.entry_size, "guess")])
         assert busy(snapshot) == wanted(built)
         assert ("taken for a free block" in snapshot.walk.gaps[0]) == bool(found)
@@ -157,12 +167,16 @@ def old_heap(arch: Literal["x64", "x86"], number: int) -> BuiltHeap:
 
 
 @pytest.mark.parametrize(("arch", "number"), [("x86", 2600), ("x64", 3790)])
-def test_the_block_of_the_lookaside_lists_is_the_heaps_own(arch: Literal["x64", "x86"], number: int, tmp_path: Path) -> None:
+def test_the_block_of_the_lookaside_lists_is_the_heaps_own(
+    arch: Literal["x64", "x86"], number: int, tmp_path: Path
+) -> None:
     built = old_heap(arch, number)
     with opened(built, tmp_path) as snapshot:
         table = snapshot.walk.table
         assert busy(snapshot) == wanted(built)
-        assert {b.user for b in built.truth.internal} < {b.address for b in table.blocks(np.flatnonzero(table.is_internal))}
+        assert {b.user for b in built.truth.internal} < {
+            b.address for b in table.blocks(np.flatnonzero(table.is_internal))
+        }
 
 
 @pytest.mark.parametrize("has_lists", [True, False])
@@ -201,7 +215,9 @@ def both_ways(built: BuiltHeap, tmp_path: Path, damage: dict[int, bytes] | None 
 
 
 def assert_same(plain: Walk, quick: Walk) -> None:
-    assert [column.tolist() for column in plain.table.columns()] == [column.tolist() for column in quick.table.columns()]
+    assert [column.tolist() for column in plain.table.columns()] == [
+        column.tolist() for column in quick.table.columns()
+    ]
     assert (plain.counts, plain.findings, plain.gaps) == (quick.counts, quick.findings, quick.gaps)
 
 
@@ -235,7 +251,9 @@ def test_small_dumps_never_load_numba(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "x.dmp")], check=True, capture_output=True)
 
 
-def test_how_many_blocks_there_will_be_is_told_from_the_first_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_how_many_blocks_there_will_be_is_told_from_the_first_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     expected: list[int] = []
     monkeypatch.setattr(back_end, "_SAMPLE", 300)
     monkeypatch.setattr(chain, "compiled_if_worth", lambda _, blocks: expected.append(blocks))

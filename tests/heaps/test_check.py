@@ -17,7 +17,13 @@ from tests.patching import poke, position, with_ranges, without_memory, word
 from tests.process.test_symbols import EXPORT_AT, directories, sections, tables
 
 TEN = Generation("x64", 19041)
-BUSY = [("busy", 40 + 24 * i) for i in range(60)] + [("free", 20), ("busy", 90), ("free", 40), ("busy", 9), ("virtual", 0x100000)]
+BUSY = [("busy", 40 + 24 * i) for i in range(60)] + [
+    ("free", 20),
+    ("busy", 90),
+    ("free", 40),
+    ("busy", 9),
+    ("virtual", 0x100000),
+]
 
 
 def errors(snapshot: Snapshot) -> list:
@@ -64,7 +70,9 @@ def test_changed_header_bytes_are_found_where_they_are(open_built, generation, s
             hits = [p for p in errors(snapshot) if p.finding.address <= place < p.finding.address + p.finding.length]
             found += bool(hits)
             assert len(errors(snapshot)) <= 3
-            lost = {b.user for b in heap.truth.busy} - set(snapshot.walk.table.address[snapshot.walk.table.is_busy].tolist())
+            lost = {b.user for b in heap.truth.busy} - set(
+                snapshot.walk.table.address[snapshot.walk.table.is_busy].tolist()
+            )
             assert lost <= {block.user}
     assert found >= 0.95 * tried
 
@@ -97,7 +105,10 @@ def test_an_overrun_names_the_block_before_and_an_underrun_the_block_itself(open
     if victim.user - granule == victim.entry and header - end > 2:
         with open_built(poke(built, (header, bytes([0x10, 0, 0, 0, 0x20, 0, 0, 0])))) as snapshot:
             (problem,) = errors(snapshot)
-            assert (problem.finding.kind, problem.bug) == ("entry_header", None if problem.block is None else "heap-buffer-underflow")
+            assert (problem.finding.kind, problem.bug) == (
+                "entry_header",
+                None if problem.block is None else "heap-buffer-underflow",
+            )
             assert any("a write before its start" in candidate.reason for candidate in problem.candidates)
 
 
@@ -133,7 +144,9 @@ def test_a_held_lock_turns_contradicting_counters_into_a_warning(open_built):
     heap = heap_of(TEN, BUSY).build()
     process = process_of(TEN, heap)
     lock = 0x7000000
-    process.region(lock, 0x1000).memory(lock, word(0) + word(0xFFFFFFFE, 4) + word(1, 4) + word(0x1234) + bytes(0x1000 - 24))
+    process.region(lock, 0x1000).memory(
+        lock, word(0) + word(0xFFFFFFFE, 4) + word(1, 4) + word(0x1234) + bytes(0x1000 - 24)
+    )
     built = process.build()
     with open_built(built) as snapshot:
         layout = next(layout for layout in snapshot.process.views[0].layouts if layout.name == snapshot.heaps[0].layout)
@@ -157,7 +170,9 @@ def test_a_thread_inside_a_heap_function_turns_contradicting_counters_into_a_war
     with open_built(poke(built, (TEN.base + layout["_HEAP"].offset("TotalFreeSize"), word(7, 2)))) as snapshot:
         (problem,) = snapshot.problems
         assert problem.finding.severity == severity
-        assert ("thread 0x77 is inside RtlFreeHeap, which may be changing it" in problem.finding.message) is (severity == "warning")
+        assert ("thread 0x77 is inside RtlFreeHeap, which may be changing it" in problem.finding.message) is (
+            severity == "warning"
+        )
 
 
 @pytest.mark.hostile

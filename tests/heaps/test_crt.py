@@ -28,7 +28,9 @@ VARIANTS = [
 ]
 
 
-def header(variant: tuple[str, str], links: tuple[int, int], file: int, line: int, use: int, size: int, request: int) -> bytes:
+def header(
+    variant: tuple[str, str], links: tuple[int, int], file: int, line: int, use: int, size: int, request: int
+) -> bytes:
     """_CrtMemBlockHeader with its guard."""
     if variant[0] == "x64":
         return struct.pack("<QQQiIQi", *links, file, line, use, size, request) + GUARD

@@ -30,7 +30,8 @@ class Large:
     def with_links(self, *changes: tuple[int, str, int]) -> BuiltDump:
         """(address of a list entry, "flink" or "blink", new value) each."""
         return poke(
-            self.built, *((at + (self.size if link == "blink" else 0), word(value, self.size)) for at, link, value in changes)
+            self.built,
+            *((at + (self.size if link == "blink" else 0), word(value, self.size)) for at, link, value in changes),
         )
 
 
@@ -53,7 +54,9 @@ def large(request) -> Large:
 
 @pytest.mark.parametrize("index", [0, 2, COUNT - 1])
 def test_an_overwritten_flink_leaves_all_blocks_listed_and_is_a_finding(open_built, large, index):
-    with open_built(large.with_links((large.nodes[index], "flink", 0xBEEF0000AD0B if large.size == 8 else 0xBEEF))) as snapshot:
+    with open_built(
+        large.with_links((large.nodes[index], "flink", 0xBEEF0000AD0B if large.size == 8 else 0xBEEF))
+    ) as snapshot:
         (heap,) = snapshot.heaps
         assert entries(heap) == large.nodes
         assert virtual_findings(heap) == [large.nodes[index]]
@@ -168,7 +171,9 @@ def test_a_block_whose_sizes_cannot_be_true_ends_the_list_there(open_built, larg
 def test_a_large_block_with_impossible_sizes_keeps_the_others_and_is_never_a_wrapped_size(open_built, gibibytes):
     large = Large(next(g for g in GENERATIONS if str(g) == "x64-19041"))
     victim, commit = large.nodes[2], gibibytes << 30
-    with open_built(poke(large.built, (victim + 0x20, word(commit)), (victim + 0x28, word(commit + 0x10000)))) as snapshot:
+    with open_built(
+        poke(large.built, (victim + 0x20, word(commit)), (victim + 0x28, word(commit + 0x10000)))
+    ) as snapshot:
         table, owners = snapshot.walk.table, Owners(snapshot.heaps)
         blocks = table.blocks(select(table, snapshot.heaps, Filter(kind="virtual")))
         held = {found.list_entry: block for block in blocks if (found := owners.large_block(block))}

@@ -43,7 +43,9 @@ def test_a_destroyed_chunk_header_leaves_a_guess_and_hurts_no_other(open_built, 
         found, table = blocks(snapshot), snapshot.walk.table
         assert {address for address in found if found[address] != truth.busy.get(address)} <= {victim + granule}
         guesses = {b.address: b.end for b in table.blocks(np.arange(len(table))) if b.trust == "guess"}
-        assert guesses.pop(victim + granule) and {*guesses.values()} <= {victim}  # the one before may have written over its end
+        assert guesses.pop(victim + granule) and {*guesses.values()} <= {
+            victim
+        }  # the one before may have written over its end
         assert set(found) == set(truth.busy)
         assert findings(snapshot) == ["vs_chunk"] and len(snapshot.walk.gaps) == 1
         assert victim <= snapshot.walk.findings[0].address < victim + granule
@@ -127,9 +129,21 @@ def test_a_cut_dump_has_only_true_blocks(tmp_path: Path, generation, share):
 @given(data=st.data())
 def test_any_bytes_changed_anywhere_in_it_are_survived(open_built, generation, data):
     dump, _, truth = built(generation)
-    places = [truth.address, *truth.subsegments, *truth.metadata, *(start for start, _ in truth.segments), *truth.headers[:40]]
-    changes = data.draw(st.lists(st.tuples(st.sampled_from(places), st.integers(0, 0x9F), st.binary(min_size=1, max_size=8)), max_size=12))
-    fits = [(place + offset & ~7, new) for place, offset, new in changes if place not in truth.metadata or offset < 0x40]
+    places = [
+        truth.address,
+        *truth.subsegments,
+        *truth.metadata,
+        *(start for start, _ in truth.segments),
+        *truth.headers[:40],
+    ]
+    changes = data.draw(
+        st.lists(
+            st.tuples(st.sampled_from(places), st.integers(0, 0x9F), st.binary(min_size=1, max_size=8)), max_size=12
+        )
+    )
+    fits = [
+        (place + offset & ~7, new) for place, offset, new in changes if place not in truth.metadata or offset < 0x40
+    ]
     with open_built(poke(dump, *fits)) as snapshot:
         summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
         assert sum(item.bytes for item in summary.reconciliation) == summary.committed_bytes

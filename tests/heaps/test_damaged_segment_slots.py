@@ -32,7 +32,10 @@ def many_sizes(generation) -> tuple[BuiltDump, object, SegmentLayout]:
 
 
 @EACH
-@pytest.mark.parametrize(("member", "bits"), [("offsets", 16), ("offsets", 24), ("offsets", 4), ("offsets", 9), ("count", 0), ("count", 3), ("count", 9)])
+@pytest.mark.parametrize(
+    ("member", "bits"),
+    [("offsets", 16), ("offsets", 24), ("offsets", 4), ("offsets", 9), ("count", 0), ("count", 3), ("count", 9)],
+)
 def test_a_damaged_member_of_a_header_follows_from_the_others(open_built, generation, member, bits):
     dump, truth, layout = many_sizes(generation)
     sub = truth.subsegments[5]
@@ -42,7 +45,9 @@ def test_a_damaged_member_of_a_header_follows_from_the_others(open_built, genera
         (finding,) = snapshot.walk.findings
         assert finding.kind == "lfh_subsegment" and finding.address <= at < finding.address + finding.length
         table = snapshot.walk.table
-        rows = {b.address: (b.size, b.trust.value) for b in table.blocks(np.flatnonzero(table.is_busy & ~table.is_internal))}
+        rows = {
+            b.address: (b.size, b.trust.value) for b in table.blocks(np.flatnonzero(table.is_busy & ~table.is_internal))
+        }
         inside = {address for address in truth.busy if sub < address < sub + 0x1000}
         # where several sizes fit as often, the blocks are left out rather than guessed
         if snapshot.walk.gaps:
@@ -98,13 +103,17 @@ def test_bits_that_cannot_be_are_found_where_they_are(open_built, generation, pl
     granule = 16 if generation[0] == "x64" else 8
     sub, size = truth.subsegments[5], 6 * granule
     count = peek(dump, sub + layout.lfh_count, 2)
-    busy = sorted(address for address, (asked, _) in truth.busy.items() if sub < address < sub + 0x1000 and asked < size)
+    busy = sorted(
+        address for address, (asked, _) in truth.busy.items() if sub < address < sub + 0x1000 and asked < size
+    )
     first = sub + 0x1000 - (sub + 0x1000 - busy[0]) // size * size
     slot = count if place == "behind" else (busy[3] - first) // size
     at = sub + layout.bitmap + bit_of(layout, slot) // 8
     with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 1 << bit_of(layout, slot) % 8])))) as snapshot:
         (finding,) = snapshot.walk.findings
-        assert finding.kind == "lfh_subsegment" and finding.address <= at < finding.address + finding.length < sub + 0x100
+        assert (
+            finding.kind == "lfh_subsegment" and finding.address <= at < finding.address + finding.length < sub + 0x100
+        )
         assert snapshot.walk.counts[snapshot.heaps[0].index].integrity < 1
         assert len(truth.busy) - len(blocks(snapshot)) == (place == "block")
 
@@ -118,8 +127,12 @@ def test_bits_that_most_bitmaps_have_are_how_the_build_is(open_built, generation
     with open_built(dump) as snapshot:
         table = snapshot.walk.table
         for sub in truth.subsegments[1 : 1 + most]:
-            first, second = (int(entry) for entry in table.entry[(table.entry > sub) & (table.entry < sub + 0x1000)][:2])
-            free = next(int(e) for e in table.entry[(table.entry > sub) & (table.entry < sub + 0x1000) & ~table.is_busy])
+            first, second = (
+                int(entry) for entry in table.entry[(table.entry > sub) & (table.entry < sub + 0x1000)][:2]
+            )
+            free = next(
+                int(e) for e in table.entry[(table.entry > sub) & (table.entry < sub + 0x1000) & ~table.is_busy]
+            )
             told = bit_of(layout, (free - first) // (second - first)) + (32 if layout.lfh_free is None else 1)
             at = sub + layout.bitmap + told // 8
             changes.append((at, bytes([peek(dump, at, 1) | 1 << told % 8])))
@@ -136,7 +149,9 @@ def test_bits_that_are_not_in_the_dump_are_no_contradiction(open_built):
         heap.slots(size, [7] * heap.most_slots(size, 1))
     sub = heap.slots(16, [7] * heap.most_slots(16, 128), pages=128)
     built = heap.build()
-    with open_built(without_memory(built.add_to(ProcessBuilder(build=19041)).build(), (sub + 0x1000, sub + 0x2000))) as snapshot:
+    with open_built(
+        without_memory(built.add_to(ProcessBuilder(build=19041)).build(), (sub + 0x1000, sub + 0x2000))
+    ) as snapshot:
         table = snapshot.walk.table
         assert snapshot.walk.findings == () and any("bitmap" in gap for gap in snapshot.walk.gaps)
         trust = {b.address: b.trust.value for b in table.blocks(np.flatnonzero(table.entry > sub))}
@@ -154,7 +169,9 @@ def test_a_list_of_freed_blocks_that_is_not_in_the_dump_is_no_contradiction(open
     count = heap.most_slots(112, 4)
     sub = heap.slots(112, [20] * count, pages=4, listed=[5, count - 3, 9])
     built = heap.build()
-    with open_built(without_memory(built.add_to(ProcessBuilder(build=26100)).build(), (sub + 0x3000, sub + 0x4000))) as snapshot:
+    with open_built(
+        without_memory(built.add_to(ProcessBuilder(build=26100)).build(), (sub + 0x3000, sub + 0x4000))
+    ) as snapshot:
         table = snapshot.walk.table
         assert snapshot.walk.findings == () and any("list of freed blocks" in gap for gap in snapshot.walk.gaps)
         busy = table.blocks(np.flatnonzero(table.is_busy & ~table.is_internal & (table.entry > sub)))
@@ -173,6 +190,10 @@ def test_a_block_doubted_twice_is_a_guess(open_built):
     block = min(address for address in truth.truth.busy if address > sub)
     with open_built(poke(dump, (block + 94, word(0x1234, 2)), (sub + 0x20, word(7, 2)))) as snapshot:
         table = snapshot.walk.table
-        trust = {b.address: b.trust for b in table.blocks(np.arange(len(table))) if b.address in truth.truth.busy and b.entry > sub}
+        trust = {
+            b.address: b.trust
+            for b in table.blocks(np.arange(len(table)))
+            if b.address in truth.truth.busy and b.entry > sub
+        }
         assert trust.pop(block) == "guess"
         assert {*trust.values()} == {"derived"}

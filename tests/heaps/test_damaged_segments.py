@@ -64,7 +64,9 @@ def test_a_segment_header_that_names_another_heap_is_left_out(open_built, genera
     at = heap.truth.segments[2][0] + (0x28 if generation.arch == "x64" else 0x18)
     with open_built(poke(built, (at, word(0x1230000, 8 if generation.arch == "x64" else 4)))) as snapshot:
         found = next(h for h in snapshot.heaps if h.address == heap.truth.address)
-        assert sorted(s.span.start for s in found.segments) == [s for i, (s, _) in enumerate(heap.truth.segments) if i != 2]
+        assert sorted(s.span.start for s in found.segments) == [
+            s for i, (s, _) in enumerate(heap.truth.segments) if i != 2
+        ]
         assert not found.is_fully_walked
 
 
@@ -124,7 +126,9 @@ def victim(generation: Generation) -> tuple[BuiltHeap, BuiltDump]:
     return heap, process_of(generation, heap).build()
 
 
-DAMAGE = st.lists(st.tuples(st.integers(0, 1 << 30), st.integers(0, 1 << 30), st.binary(min_size=1, max_size=12)), max_size=8)
+DAMAGE = st.lists(
+    st.tuples(st.integers(0, 1 << 30), st.integers(0, 1 << 30), st.binary(min_size=1, max_size=12)), max_size=8
+)
 
 
 @pytest.mark.property

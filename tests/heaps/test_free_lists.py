@@ -9,7 +9,17 @@ import pytest
 from tests.heaps.plans import GENERATIONS, Generation, heap_of, process_of
 from tests.patching import peek, poke, word
 
-ACTIONS = [("busy", 40), ("free", 20), ("busy", 9), ("free", 3), ("busy", 100), ("free", 700), ("busy", 5), ("free", 20), ("busy", 1)]
+ACTIONS = [
+    ("busy", 40),
+    ("free", 20),
+    ("busy", 9),
+    ("free", 3),
+    ("busy", 100),
+    ("free", 700),
+    ("busy", 5),
+    ("free", 20),
+    ("busy", 1),
+]
 TEN = Generation("x64", 19041)
 
 

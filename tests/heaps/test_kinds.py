@@ -70,7 +70,11 @@ def test_a_page_without_two_witnesses_is_unknown(open_built, offset, value):
 def test_a_heap_that_lost_one_signature_is_still_a_heap_with_a_note(open_built):
     generation = TEN
     heap = heap_of(generation, FIXED[3]).build()
-    for offset, name in ((0x10, "segment signature FFEEFFEE"), (0x98, "heap signature EEFFEEFF"), (0x28, "own address in Heap")):
+    for offset, name in (
+        (0x10, "segment signature FFEEFFEE"),
+        (0x98, "heap signature EEFFEEFF"),
+        (0x28, "own address in Heap"),
+    ):
         built = poke(process_of(generation, heap).build(), (heap.truth.address + offset, word(0x41414141, 4)))
         with open_built(built) as snapshot:
             found = snapshot.heaps[0]
@@ -127,7 +131,9 @@ def test_a_page_heap_is_recognised_by_its_filled_page_and_root(open_built, arch,
         assert f"the reservations of page heap {place:#x} end after 0" in heap.notes[0]
 
 
-@pytest.mark.parametrize("data", [b"\xee" * 0x2000, b"\xee" * 0x1000 + bytes(0x1000), bytes(0x1000) + page({0: 0xFFEEDDCC})])
+@pytest.mark.parametrize(
+    "data", [b"\xee" * 0x2000, b"\xee" * 0x1000 + bytes(0x1000), bytes(0x1000) + page({0: 0xFFEEDDCC})]
+)
 def test_half_a_page_heap_is_none(open_built, data):
     with open_built(with_handle(data)) as snapshot:
         assert snapshot.heaps[1].kind is HeapKind.UNKNOWN
@@ -169,7 +175,8 @@ def test_the_scan_finds_heaps_of_xp(open_built, build):
 
 
 @pytest.mark.parametrize(
-    ("heap_class", "role"), [(0x0, "private"), (0x1000, "private"), (0x5000, "console"), (0x7000, "csr shared"), (0x8000, "csr port")]
+    ("heap_class", "role"),
+    [(0x0, "private"), (0x1000, "private"), (0x5000, "console"), (0x7000, "csr shared"), (0x8000, "csr port")],
 )
 def test_the_role_of_a_heap_is_told_by_its_class(open_built, heap_class, role):
     heaps = [heap_of(TEN, [], base=TEN.base + i * 0x1000000, flags=2 | heap_class * i).build() for i in (0, 1)]
@@ -179,12 +186,19 @@ def test_the_role_of_a_heap_is_told_by_its_class(open_built, heap_class, role):
 
 def test_the_context_of_the_lfh_in_a_reservation_of_its_own_is_an_extent(open_built):
     heap = heap_of(TEN, FIXED[0]).build()
-    built = process_of(TEN, heap).region(PLACE, 0x3000).region(PLACE + 0x3000, 0xD000, state="MEM_RESERVE", allocation_base=PLACE).build()
+    built = (
+        process_of(TEN, heap)
+        .region(PLACE, 0x3000)
+        .region(PLACE + 0x3000, 0xD000, state="MEM_RESERVE", allocation_base=PLACE)
+        .build()
+    )
     changed = poke(built, (TEN.base + 0x198, word(PLACE)), (TEN.base + 0x1A2, b"\2"))
     with open_built(changed) as snapshot:
         (found,) = snapshot.heaps
         assert found.front_end == "lfh"
-        assert [(e.span.start, e.span.end) for e in found.extents if e.what == "front end"] == [(PLACE, PLACE + 0x10000)]
+        assert [(e.span.start, e.span.end) for e in found.extents if e.what == "front end"] == [
+            (PLACE, PLACE + 0x10000)
+        ]
 
 
 def test_blocks_on_lookaside_lists_of_xp_count_as_free(open_built):
@@ -195,8 +209,8 @@ def test_blocks_on_lookaside_lists_of_xp_count_as_free(open_built):
     changes = [(lists + 0x30 * i + 4, struct.pack("<H", depth)) for i, depth in depths.items()]
     with open_built(poke(process_of(generation, heap).build(), *changes)) as snapshot:
         (found,) = snapshot.heaps
-        assert found.parked_bytes == sum(i * 8 * depth for i, depth in depths.items())
-        assert found.free_bytes == heap.truth.free_bytes + found.parked_bytes
+        assert found.lookaside_bytes == sum(i * 8 * depth for i, depth in depths.items())
+        assert found.free_bytes == heap.truth.free_bytes + found.lookaside_bytes
 
 
 def test_a_heap_at_the_very_top_of_the_address_space_is_no_failure(open_built):

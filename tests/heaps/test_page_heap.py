@@ -106,7 +106,9 @@ def test_light_blocks_lie_in_blocks_of_the_ordinary_heap(open_built, generation)
         assert snapshot.heaps[0].normal_heap == ordinary_base
         lead = page.information
         assert rows_of(snapshot, "busy") == {a + lead: s for a, (s, state) in carriers.items() if state == "light busy"}
-        assert rows_of(snapshot, "free") == {a + lead: s for a, (s, state) in carriers.items() if state == "light freed"}
+        assert rows_of(snapshot, "free") == {
+            a + lead: s for a, (s, state) in carriers.items() if state == "light freed"
+        }
         table = snapshot.walk.table
         internal = {b.address for b in table.blocks(np.flatnonzero(table.is_internal))}
         assert set(carriers) <= internal
@@ -207,7 +209,9 @@ def test_a_node_whose_members_do_not_fit_together_is_a_finding_and_no_block(open
         (finding,) = snapshot.walk.findings
         assert (finding.kind, finding.address) == ("page_header", heap.truth.blocks[4].node)
         lost = heap.truth.blocks[4].user
-        assert rows_of(snapshot, "busy") == {b.user: b.size for b in heap.truth.blocks if b.state == "busy" and b.user != lost}
+        assert rows_of(snapshot, "busy") == {
+            b.user: b.size for b in heap.truth.blocks if b.state == "busy" and b.user != lost
+        }
         assert snapshot.walk.counts[0].integrity < 1
 
 
@@ -253,7 +257,9 @@ def test_the_layout_is_seen_on_the_root_whatever_the_build_says(open_built, gene
     arch, _, kind = generation
     page = builder_of(generation)
     busy = {page.block(size): size for size in (10, 200)}
-    process = ProcessBuilder(arch=arch, build=19041 if kind == "xp" else 6001 if arch == "x86" else 9600, nt_global_flag=HPA)
+    process = ProcessBuilder(
+        arch=arch, build=19041 if kind == "xp" else 6001 if arch == "x86" else 9600, nt_global_flag=HPA
+    )
     with open_built(process.heap(page.build())) as snapshot:
         assert rows_of(snapshot, "busy") == busy
         assert snapshot.heaps[0].is_fully_walked

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from heapdump.heaps.nt import resync
-from heapdump.heaps.nt.entry_format import Generation, generation_of
+from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
 from heapdump.snapshot import Snapshot
 from tests.heaps.plans import FIXED, heap_of, process_of
 from tests.heaps.plans import Generation as Plan
@@ -19,9 +19,9 @@ def old_header(size: int, previous: int) -> int:
     return size | previous << 16 | 1 << 40
 
 
-def generation(snapshot: Snapshot) -> Generation:
+def generation(snapshot: Snapshot) -> EntryFormat:
     heap = snapshot.heaps[0]
-    return generation_of(snapshot.view_of(heap), heap)
+    return entry_format_of(snapshot.view_of(heap), heap)
 
 
 def test_memory_full_of_headers_that_hold_for_one_step_is_read_at_once(open_built, monkeypatch: pytest.MonkeyPatch):

@@ -34,7 +34,10 @@ def places(generation: Generation, base: int) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("generation", MODERN, ids=str)
-@pytest.mark.parametrize("what", ["free bytes of the back end", "committed bytes of the segments", "committed bytes of large blocks", "segments"])
+@pytest.mark.parametrize(
+    "what",
+    ["free bytes of the back end", "committed bytes of the segments", "committed bytes of large blocks", "segments"],
+)
 def test_a_counter_that_does_not_agree_is_said_and_lowers_the_integrity(open_built, write_dump, generation, what):
     built = process_of(generation, heap_of(generation, ACTIONS).build()).build()
     address, size = places(generation, generation.base)[what]

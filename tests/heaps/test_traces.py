@@ -11,11 +11,15 @@ from heapdump.heaps.nt import traces as nt_traces
 from tests.heaps.plans import Generation, heap_of, process_of
 from tests.patching import without_memory
 
-ACTIONS = st.lists(st.tuples(st.sampled_from(["traced", "plain", "free", "uncommitted", "virtual"]), st.integers(1, 4000)), max_size=30)
+ACTIONS = st.lists(
+    st.tuples(st.sampled_from(["traced", "plain", "free", "uncommitted", "virtual"]), st.integers(1, 4000)), max_size=30
+)
 
 
 @pytest.mark.property
-@pytest.mark.parametrize("generation", [Generation("x64", 19041), Generation("x86", 19041), Generation("x64", 7601)], ids=str)
+@pytest.mark.parametrize(
+    "generation", [Generation("x64", 19041), Generation("x86", 19041), Generation("x64", 7601)], ids=str
+)
 @given(actions=ACTIONS, hole=st.integers(0, 12))
 def test_a_sweep_reads_what_single_reads_do(open_built, monkeypatch, generation, actions, hole):
     heap = heap_of(generation, [("busy", 1)], flags=0x08001002)

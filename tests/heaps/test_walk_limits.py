@@ -32,7 +32,11 @@ def columns(snapshot: Snapshot, threads: int = 1) -> list[list[int]]:
 def sure(snapshot: Snapshot) -> list[tuple[int, int]]:
     """Entries and their bytes, without those that are guessed: for that the headers around them must lie in one window."""
     table = walk_heaps(snapshot.process, snapshot.heaps, lambda done, total: None, 1).table
-    return [(block.entry, block.entry_size) for block in table.blocks(np.arange(len(table))) if block.trust is not Trust.GUESS]
+    return [
+        (block.entry, block.entry_size)
+        for block in table.blocks(np.arange(len(table)))
+        if block.trust is not Trust.GUESS
+    ]
 
 
 def heap_of_sizes(generation: Generation, sizes: list[int], segments: int = 1) -> NtHeapBuilder:
@@ -193,8 +197,6 @@ def test_damage_all_over_keeps_bounded_words(open_built, monkeypatch):
         assert len(snapshot.walk.findings) == 5
         assert len(snapshot.walk.gaps) <= 5 + 3
         assert any("more of this kind" in gap for gap in snapshot.walk.gaps)
-
-
 
 
 def test_a_commit_size_beyond_the_committed_memory_is_damage_and_not_counted(open_built):

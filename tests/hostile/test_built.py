@@ -16,7 +16,21 @@ from tests.hostile.ladder import climb, survives
 
 pytestmark = pytest.mark.hostile
 KINDS = [("x64", 19041), ("x86", 2600), ("x86", 19041), ("wow64", 7601), ("x64", 7601)]
-WORDS = [0, 1, 0x7F, 0xFF, 0x1000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0xFFFFF000, 1 << 40, 1 << 63, (1 << 64) - 1, (1 << 64) - 0x1000]
+WORDS = [
+    0,
+    1,
+    0x7F,
+    0xFF,
+    0x1000,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    0xFFFFF000,
+    1 << 40,
+    1 << 63,
+    (1 << 64) - 1,
+    (1 << 64) - 0x1000,
+]
 
 
 @cache
@@ -48,7 +62,9 @@ def test_the_healthy_dump_is_answered_without_notes(write_dump, open_built, arch
         assert snapshot.gaps == ()
 
 
-CHANGES = st.lists(st.tuples(st.integers(0, 1 << 40), st.sampled_from(WORDS), st.sampled_from([1, 2, 4, 8])), min_size=1, max_size=6)
+CHANGES = st.lists(
+    st.tuples(st.integers(0, 1 << 40), st.sampled_from(WORDS), st.sampled_from([1, 2, 4, 8])), min_size=1, max_size=6
+)
 
 
 @pytest.mark.property
@@ -125,7 +141,9 @@ def test_every_word_of_each_peb_and_teb_may_be_wild(write_dump, arch, build):
 
 @pytest.mark.property
 @settings(max_examples=60)
-@given(content=st.binary(max_size=600), prefix=st.sampled_from([b"", b"MDMP", b"MDMP\x93\xa7\xb1\x61\x03\0\0\0\x20\0\0\0"]))
+@given(
+    content=st.binary(max_size=600), prefix=st.sampled_from([b"", b"MDMP", b"MDMP\x93\xa7\xb1\x61\x03\0\0\0\x20\0\0\0"])
+)
 def test_random_bytes_are_refused_or_survived(write_dump, content, prefix):
     path = write_dump(prefix + content)
     survives(path)

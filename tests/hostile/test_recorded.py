@@ -26,7 +26,9 @@ READ = [f"real/partial/{name}.dmp.xz" for name in PARTIAL]
 READ += [f"real/wine/{name}.dmp" for name in ("wine32-crash", "wine32-normal", "wine64-crash", "wine64-normal")]
 READ += ["real/win7sp1-wow64-fizzbuzz.dmp.xz"]
 BROKEN = ["real/broken/malformed-invalid-range.dmp", "real/broken/malformed-invalid-record-count.dmp"]
-OTHERS = [f"real/other-systems/{n}.dmp.xz" for n in ("linux-x64-electron", "macos-x64-electron", "lldb-regions-memlist64")]
+OTHERS = [
+    f"real/other-systems/{n}.dmp.xz" for n in ("linux-x64-electron", "macos-x64-electron", "lldb-regions-memlist64")
+]
 
 
 @pytest.mark.parametrize("relative", READ)

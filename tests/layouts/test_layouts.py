@@ -81,12 +81,16 @@ def test_every_structure_names_its_source_and_confidence(name):
 def test_the_members_that_verify_a_heap_are_there(name):
     layout = load(name)
     heap = layout["_HEAP"]
-    assert {"Signature", "Flags", "VirtualAllocdBlocks", "TotalFreeSize", "FrontEndHeap", "FrontEndHeapType"} <= {*heap.fields}
+    assert {"Signature", "Flags", "VirtualAllocdBlocks", "TotalFreeSize", "FrontEndHeap", "FrontEndHeapType"} <= {
+        *heap.fields
+    }
     assert {"NumberOfHeaps", "MaximumNumberOfHeaps", "ProcessHeaps", "ProcessHeap"} <= {*layout["_PEB"].fields}
     assert {"CommitSize", "ReserveSize", "BusyBlock"} <= {*layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].fields}
     if layout.first[0] < 6000:
         assert {"Segments"} <= {*heap.fields}
-        assert {"Signature", "Heap", "BaseAddress", "NumberOfPages", "UnCommittedRanges"} <= {*layout["_HEAP_SEGMENT"].fields}
+        assert {"Signature", "Heap", "BaseAddress", "NumberOfPages", "UnCommittedRanges"} <= {
+            *layout["_HEAP_SEGMENT"].fields
+        }
         assert "_HEAP_UNCOMMMTTED_RANGE" in layout
     else:
         assert {"SegmentSignature", "SegmentListEntry", "SegmentList", "Counters", "Heap"} <= {*heap.fields}
@@ -127,12 +131,17 @@ def test_pinned_offsets_hold(name, signature, large, segments, counters):
 @pytest.mark.parametrize("name", FILES)
 def test_large_block_sizes_lie_behind_two_lists_in_every_version(name):
     entry, pointer = load(name)["_HEAP_VIRTUAL_ALLOC_ENTRY"], load(name).pointer_bytes
-    assert [entry.offset(f) for f in ("CommitSize", "ReserveSize", "BusyBlock")] == [4 * pointer, 5 * pointer, 6 * pointer]
+    assert [entry.offset(f) for f in ("CommitSize", "ReserveSize", "BusyBlock")] == [
+        4 * pointer,
+        5 * pointer,
+        6 * pointer,
+    ]
 
 
 @pytest.mark.parametrize("arch", ["x64", "x86"])
 @pytest.mark.parametrize(
-    ("build", "revision"), [(0, 0), (2600, 0), (7601, 19135), (17763, 1), (17763, 475), (19045, 5), (22631, 1), (99999, 0)]
+    ("build", "revision"),
+    [(0, 0), (2600, 0), (7601, 19135), (17763, 1), (17763, 475), (19045, 5), (22631, 1), (99999, 0)],
 )
 def test_candidates_are_the_older_ones_descending_then_the_newer_ones_ascending(arch, build, revision):
     names = candidates(arch, build, revision)

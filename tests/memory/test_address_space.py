@@ -155,7 +155,9 @@ def test_words_are_aligned_and_leave_out_what_is_not_whole():
 # --- against a dictionary of bytes
 
 BASES = st.sampled_from([0, 0x1000, 0x7FF0_0000_0000, TOP - 400])
-RANGES = st.lists(st.tuples(BASES, st.integers(0, 150), st.integers(0, 90), st.integers(0, len(FILE) + 100)), max_size=8)
+RANGES = st.lists(
+    st.tuples(BASES, st.integers(0, 150), st.integers(0, 90), st.integers(0, len(FILE) + 100)), max_size=8
+)
 
 
 def model(rows: list[tuple[int, int, int]]) -> dict[int, int]:
@@ -240,7 +242,9 @@ def test_gathered_integers_are_those_read_one_by_one(ranges, addresses, size):
     space = space_of(*ranges)
     values, there = space.gather(np.array(addresses, np.uint64), size)
     for address, value, found in zip(addresses, values.tolist(), there.tolist(), strict=True):
-        inside = any(int(a) <= address and address + size <= int(b) for a, b in zip(space.starts, space.ends, strict=True))
+        inside = any(
+            int(a) <= address and address + size <= int(b) for a, b in zip(space.starts, space.ends, strict=True)
+        )
         assert found == inside
         assert value == (space.integer(address, size) if inside else 0)
 

@@ -9,8 +9,8 @@ import pytest
 
 from heapdump.dump.lists import REGION
 from heapdump.memory.regions import (
-    Claim,
     Kind,
+    RegionClaim,
     RegionTable,
     State,
     known,
@@ -110,16 +110,16 @@ def test_committed_bytes_of_a_span_are_those_of_its_committed_parts(start, end, 
 
 
 def test_a_claim_cuts_the_rows_it_begins_or_ends_in():
-    table = table_of(*MAP).split([Claim(Span(0x10800, 0x12000), "Heap")])
+    table = table_of(*MAP).split([RegionClaim(Span(0x10800, 0x12000), "Heap")])
     assert spans(table)[:4] == [(0x10000, 0x10800), (0x10800, 0x11000), (0x11000, 0x12000), (0x12000, 0x20000)]
     assert table.claim.tolist() == [-1, 0, 0, -1, -1, -1, -1]
     assert table.row(1)[0] == Span(0x10800, 0x11000)
-    assert table.row(1)[5] == Claim(Span(0x10800, 0x12000), "Heap")
+    assert table.row(1)[5] == RegionClaim(Span(0x10800, 0x12000), "Heap")
     assert table.row(0)[5] is None
 
 
 def test_of_claims_on_the_same_bytes_the_later_one_wins():
-    first, second = Claim(Span(0x10000, 0x20000), "a"), Claim(Span(0x18000, 0x19000), "b")
+    first, second = RegionClaim(Span(0x10000, 0x20000), "a"), RegionClaim(Span(0x18000, 0x19000), "b")
     table = table_of(*MAP).split([first, second])
     assert [table.row(i)[5] for i in range(4)] == [first, first, second, first]
     table = table_of(*MAP).split([second, first])
@@ -127,7 +127,7 @@ def test_of_claims_on_the_same_bytes_the_later_one_wins():
 
 
 def test_nobody_claims_free_memory():
-    table = table_of(*MAP).split([Claim(Span(0x11000, 0x31000), "x")])
+    table = table_of(*MAP).split([RegionClaim(Span(0x11000, 0x31000), "x")])
     assert spans(table) == [
         (0x10000, 0x11000), (0x11000, 0x20000), (0x20000, 0x30000), (0x30000, 0x31000), (0x31000, 0x32000),
         (0x32000, 0x33000),
@@ -137,7 +137,11 @@ def test_nobody_claims_free_memory():
 
 def test_a_claim_outside_of_the_map_or_without_size_changes_nothing():
     table = table_of(*MAP)
-    claims = [Claim(Span(0, 0x1000), "a"), Claim(Span(0x90000, 0xA0000), "b"), Claim(Span(0x10800, 0x10800), "c")]
+    claims = [
+        RegionClaim(Span(0, 0x1000), "a"),
+        RegionClaim(Span(0x90000, 0xA0000), "b"),
+        RegionClaim(Span(0x10800, 0x10800), "c"),
+    ]
     split = table.split(claims)
     assert set(split.claim.tolist()) == {-1}
     assert spans(split)[0][0] == 0x10000 and spans(split)[-1][1] == 0x33000
@@ -146,7 +150,7 @@ def test_a_claim_outside_of_the_map_or_without_size_changes_nothing():
 
 def test_a_claim_up_to_the_very_top_is_taken():
     table = table_of((TOP - 0x3000, 0x2000, TOP - 0x3000, COMMIT, 4, PRIVATE))
-    split = table.split([Claim(Span(TOP - 0x2000, TOP), "x")])
+    split = table.split([RegionClaim(Span(TOP - 0x2000, TOP), "x")])
     assert spans(split) == [(TOP - 0x3000, TOP - 0x2000), (TOP - 0x2000, TOP - 0x1000)]
     assert split.claim.tolist() == [-1, 0]
 
@@ -154,7 +158,7 @@ def test_a_claim_up_to_the_very_top_is_taken():
 def test_the_map_itself_is_not_changed_by_a_split():
     table = table_of(*MAP)
     before = (table.start.tolist(), table.claim.tolist())
-    table.split([Claim(Span(0x10000, 0x11000), "a")])
+    table.split([RegionClaim(Span(0x10000, 0x11000), "a")])
     assert (table.start.tolist(), table.claim.tolist()) == before
 
 
@@ -195,7 +199,7 @@ def test_a_rebuilt_map_of_nothing_is_empty():
     assert len(table) == 0
     assert table.index_at(0x1000) is None
     assert table.committed_bytes(Span(0, 0x1000)) == 0
-    assert len(table.split([Claim(Span(0, 0x1000), "x")])) == 0
+    assert len(table.split([RegionClaim(Span(0, 0x1000), "x")])) == 0
 
 
 def test_a_rebuilt_map_may_reach_the_very_top():

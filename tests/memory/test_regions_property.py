@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.dump.lists import REGION
-from heapdump.memory.regions import Claim, Kind, RegionTable, State, rebuilt_table, region_table
+from heapdump.memory.regions import Kind, RegionClaim, RegionTable, State, rebuilt_table, region_table
 from heapdump.spans import Span
 
 pytestmark = pytest.mark.property
@@ -78,7 +78,7 @@ def test_each_page_has_the_attributes_of_its_entry(entries):
 def test_each_page_belongs_to_the_last_claim_on_it_and_free_ones_to_nobody(entries, pairs):
     table = table_of(entries)
     before = page_rows(table)
-    claims = [Claim(Span(a * PAGE, b * PAGE), str(i)) for i, (a, b) in enumerate(pairs)]
+    claims = [RegionClaim(Span(a * PAGE, b * PAGE), str(i)) for i, (a, b) in enumerate(pairs)]
     split = table.split(claims)
     after = page_rows(split)
     assert after.keys() == before.keys()
@@ -94,7 +94,7 @@ def test_each_page_belongs_to_the_last_claim_on_it_and_free_ones_to_nobody(entri
 def test_a_split_makes_no_more_rows_than_it_must(entries, pairs):
     table = table_of(entries)
     before = page_rows(table)
-    split = table.split([Claim(Span(a * PAGE, b * PAGE), "x") for a, b in pairs])
+    split = table.split([RegionClaim(Span(a * PAGE, b * PAGE), "x") for a, b in pairs])
     for i in range(1, len(split)):
         same_row = before[int(split.start[i - 1]) // PAGE] == before[int(split.start[i]) // PAGE]
         assert not (same_row and split.claim[i - 1] == split.claim[i])

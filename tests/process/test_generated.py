@@ -21,7 +21,9 @@ CODE = {"near": 0x7FFA50000000, "far": 0x15000000000, "x86": 0x5000000}
 AT = 0x1234
 
 
-def process(arch: str, place: int, code: bytes = b"", *names: str, protect: int = 0x20, kind: str = "MEM_PRIVATE") -> ProcessBuilder:
+def process(
+    arch: str, place: int, code: bytes = b"", *names: str, protect: int = 0x20, kind: str = "MEM_PRIVATE"
+) -> ProcessBuilder:
     """A process with runtimes and a reservation whose second page is code."""
     built = ProcessBuilder(arch=arch, build=19041)
     for i, name in enumerate(names):
@@ -40,7 +42,9 @@ def note(open_built, built: ProcessBuilder | BuiltDump, place: int) -> tuple[str
 
 def loads(count: int, start: int) -> bytes:
     """mov rax, imm64; call rax: what compilers that run make of calls to their runtime."""
-    return b"\x90" * 0x33 + b"".join(b"\x48\xb8" + (start + 0x1000 + 16 * i).to_bytes(8, "little") + b"\xff\xd0" for i in range(count))
+    return b"\x90" * 0x33 + b"".join(
+        b"\x48\xb8" + (start + 0x1000 + 16 * i).to_bytes(8, "little") + b"\xff\xd0" for i in range(count)
+    )
 
 
 def calls(count: int, place: int, start: int) -> bytes:
@@ -63,7 +67,10 @@ def test_of_two_runtimes_the_one_that_is_referred_to_counts(open_built):
 
 def test_few_references_are_chance(open_built):
     built = process("x64", CODE["far"], loads(1, CLR["x64"]), "coreclr.dll")
-    assert note(open_built, built, CODE["far"]) == ("perhaps .NET code: executable memory, and coreclr.dll is loaded", "guess")
+    assert note(open_built, built, CODE["far"]) == (
+        "perhaps .NET code: executable memory, and coreclr.dll is loaded",
+        "guess",
+    )
     place = CODE["x86"]
     built = process("x86", place, calls(7, place, CLR["x86"]), "clr.dll")
     assert note(open_built, built, place) == ("perhaps .NET code: executable memory, and clr.dll is loaded", "guess")
@@ -71,9 +78,15 @@ def test_few_references_are_chance(open_built):
 
 def test_a_reservation_near_the_runtime_is_perhaps_its_own(open_built):
     built = process("x64", CODE["near"], b"", "coreclr.dll", "v8.dll")
-    assert note(open_built, built, CODE["near"]) == ("perhaps .NET or V8 code: executable memory within 2 GiB of coreclr.dll or v8.dll", "guess")
+    assert note(open_built, built, CODE["near"]) == (
+        "perhaps .NET or V8 code: executable memory within 2 GiB of coreclr.dll or v8.dll",
+        "guess",
+    )
     built = process("x64", CODE["near"], b"", "coreclr.dll").module(0x10000000000, SIZE, r"C:\java\jvm.dll")
-    assert note(open_built, built, CODE["near"]) == ("perhaps .NET code: executable memory within 2 GiB of coreclr.dll", "guess")
+    assert note(open_built, built, CODE["near"]) == (
+        "perhaps .NET code: executable memory within 2 GiB of coreclr.dll",
+        "guess",
+    )
     far = CLR["x64"] + (1 << 31) - 0x1000
     built = process("x64", far, b"", "coreclr.dll")
     assert note(open_built, built, far) == ("perhaps .NET code: executable memory, and coreclr.dll is loaded", "guess")
@@ -91,7 +104,10 @@ def test_without_a_runtime_it_is_generated_code(open_built):
 ])  # fmt: skip
 def test_other_memory_is_what_the_map_says(open_built, protect, kind, said):
     """.NET 7 and later map its code twice, to write it here and run it there."""
-    assert note(open_built, process("x64", CODE["near"], b"", "coreclr.dll", protect=protect, kind=kind), CODE["near"]) == said
+    assert (
+        note(open_built, process("x64", CODE["near"], b"", "coreclr.dll", protect=protect, kind=kind), CODE["near"])
+        == said
+    )
 
 
 @pytest.mark.parametrize(("name", "kind"), [

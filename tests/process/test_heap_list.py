@@ -39,7 +39,9 @@ def test_a_list_that_is_cut_off_gives_what_is_there_and_a_note(open_built, arch,
         # the PEB names the default heap apart from the list
         assert view.heap_addresses == tuple(0x8000000 + i * 0x10000 for i in range(max(kept, 1)))
         assert not view.heap_list_complete
-        assert [note for note in snapshot.gaps if re.search(rf"list of 20 heaps .*handle {kept}: .*not in the dump", note)]
+        assert [
+            note for note in snapshot.gaps if re.search(rf"list of 20 heaps .*handle {kept}: .*not in the dump", note)
+        ]
 
 
 def test_empty_slots_and_repeated_handles_are_left_out(open_built):
@@ -167,7 +169,9 @@ def test_a_broken_ring_gives_the_heaps_before_the_break_a_note_and_the_scan(open
     with open_built(built) as snapshot:
         view = snapshot.process.views[0]
         assert view.heap_addresses[:before] == tuple(ring.heaps[:before])
-        assert any("the list of heaps in ntdll breaks at" in note and f"after {before} heaps" in note for note in snapshot.gaps)
+        assert any(
+            "the list of heaps in ntdll breaks at" in note and f"after {before} heaps" in note for note in snapshot.gaps
+        )
         assert not view.heap_list_complete
         assert sorted(heap.address for heap in snapshot.heaps) == ring.heaps
 

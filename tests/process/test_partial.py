@@ -36,7 +36,10 @@ def test_without_the_peb_the_heap_list_is_not_known_and_said_so(open_built, arch
         (view,) = snapshot.process.views
         assert (view.peb, view.peb_fields, view.heap_addresses) == (process.plan.peb, {}, ())
         assert (view.process_heap, view.global_flag, view.heap_list_complete) == (None, None, False)
-        assert f"the {arch} PEB at {process.plan.peb:#x} is not in the dump, so the heap list is not known" in snapshot.gaps
+        assert (
+            f"the {arch} PEB at {process.plan.peb:#x} is not in the dump, so the heap list is not known"
+            in snapshot.gaps
+        )
         assert snapshot.process.image == "C:\\Program Files\\App\\app.exe"
         assert snapshot.process.command_line is None
 

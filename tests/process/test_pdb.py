@@ -38,7 +38,8 @@ extern "C" int _DllMainCRTStartup(void*, unsigned, void*) { return 1; }
 BASE = 0x180000000
 
 needs_tools = pytest.mark.skipif(
-    any(shutil.which(tool) is None for tool in TOOLS), reason=f"no PDB is made: {', '.join(TOOLS)} are not all installed"
+    any(shutil.which(tool) is None for tool in TOOLS),
+    reason=f"no PDB is made: {', '.join(TOOLS)} are not all installed",
 )
 
 
@@ -46,8 +47,27 @@ needs_tools = pytest.mark.skipif(
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pdb")
     (folder / "task.cpp").write_text(SOURCE)
-    compile_ = ["clang", "--target=x86_64-pc-windows-msvc", "-g", "-gcodeview", "-O1", "-c", "task.cpp", "-o", "task.obj"]
-    link = ["lld-link", "/dll", "/debug", "/nodefaultlib", "/entry:_DllMainCRTStartup", "/pdb:task.pdb", "/out:task.dll", "task.obj"]
+    compile_ = [
+        "clang",
+        "--target=x86_64-pc-windows-msvc",
+        "-g",
+        "-gcodeview",
+        "-O1",
+        "-c",
+        "task.cpp",
+        "-o",
+        "task.obj",
+    ]
+    link = [
+        "lld-link",
+        "/dll",
+        "/debug",
+        "/nodefaultlib",
+        "/entry:_DllMainCRTStartup",
+        "/pdb:task.pdb",
+        "/out:task.dll",
+        "task.obj",
+    ]
     for command in (compile_, link):
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder
@@ -57,7 +77,11 @@ def identity(folder: Path) -> PdbId:
     """The CodeView record of the DLL, found by its magic."""
     data = (folder / "task.dll").read_bytes()
     at = data.index(b"RSDS")
-    return PdbId(r"C:\build\task.pdb", uuid.UUID(bytes_le=data[at + 4 : at + 20]).hex.upper(), struct.unpack_from("<I", data, at + 20)[0])
+    return PdbId(
+        r"C:\build\task.pdb",
+        uuid.UUID(bytes_le=data[at + 4 : at + 20]).hex.upper(),
+        struct.unpack_from("<I", data, at + 20)[0],
+    )
 
 
 def symbolized(folder: Path, rva: int) -> tuple[str, str, int]:
@@ -107,12 +131,16 @@ def test_another_builds_pdb_is_named_and_not_used(made):
 
 @needs_tools
 def test_frames_carry_function_file_and_line(made, open_built):
-    built = ProcessBuilder().module(BASE, 0x8000, r"C:\acme\task.dll", pdb=("task.pdb", uuid.UUID(identity(made).guid).bytes_le, identity(made).age))
+    built = ProcessBuilder().module(
+        BASE, 0x8000, r"C:\acme\task.dll", pdb=("task.pdb", uuid.UUID(identity(made).guid).bytes_le, identity(made).age)
+    )
     with open_built(built) as snapshot:
         namer = Namer(snapshot.process, None, str(made))
         frames = [namer.frame(BASE + rva) for rva in range(0x1001, 0x1080)]
         named = [frame for frame in frames if frame.symbol == "vision::Task::run"]
-        assert named and all(frame.trust == "exact" and frame.line and (frame.file or "").endswith("task.cpp") for frame in named)
+        assert named and all(
+            frame.trust == "exact" and frame.line and (frame.file or "").endswith("task.cpp") for frame in named
+        )
         assert str(named[0]).startswith("task.dll!vision::Task::run+0x1 [")
 
 
@@ -160,8 +188,27 @@ extern "C" int _DllMainCRTStartup(void*, unsigned, void*) { return 1; }
 @needs_tools
 def test_inlined_functions_are_llvms(tmp_path, open_built):
     (tmp_path / "task.cpp").write_text(INLINED)
-    compile_ = ["clang", "--target=x86_64-pc-windows-msvc", "-g", "-gcodeview", "-O1", "-c", "task.cpp", "-o", "task.obj"]
-    link = ["lld-link", "/dll", "/debug", "/nodefaultlib", "/entry:_DllMainCRTStartup", "/pdb:task.pdb", "/out:task.dll", "task.obj"]
+    compile_ = [
+        "clang",
+        "--target=x86_64-pc-windows-msvc",
+        "-g",
+        "-gcodeview",
+        "-O1",
+        "-c",
+        "task.cpp",
+        "-o",
+        "task.obj",
+    ]
+    link = [
+        "lld-link",
+        "/dll",
+        "/debug",
+        "/nodefaultlib",
+        "/entry:_DllMainCRTStartup",
+        "/pdb:task.pdb",
+        "/out:task.dll",
+        "task.obj",
+    ]
     for command in (compile_, link):
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     symbols = open_symbols(str(tmp_path), identity(tmp_path), [])
@@ -178,10 +225,15 @@ def test_inlined_functions_are_llvms(tmp_path, open_built):
         seen.add(tuple(names))
     assert ("innermost", "middle", "entry") in seen and ("entry",) in seen
     known = identity(tmp_path)
-    built = ProcessBuilder().module(BASE, 0x8000, r"C:\acme\task.dll", pdb=("task.pdb", uuid.UUID(known.guid).bytes_le, known.age))
+    built = ProcessBuilder().module(
+        BASE, 0x8000, r"C:\acme\task.dll", pdb=("task.pdb", uuid.UUID(known.guid).bytes_le, known.age)
+    )
     with open_built(built) as snapshot:
         namer = Namer(snapshot.process, None, str(tmp_path))
-        stacks = {tuple(str(frame).partition("+")[0].partition(" [")[0] for frame in namer.frames(BASE + rva)) for rva in range(0x1001, 0x1030)}
+        stacks = {
+            tuple(str(frame).partition("+")[0].partition(" [")[0] for frame in namer.frames(BASE + rva))
+            for rva in range(0x1001, 0x1030)
+        }
     assert ("task.dll!innermost (inline)", "task.dll!middle (inline)", "task.dll!entry") in stacks
 
 

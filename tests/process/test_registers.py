@@ -10,7 +10,9 @@ from heapdump.process.stacks.registers import read_context
 from tests.builders.cpu_context import cpu_context
 
 
-@pytest.mark.parametrize(("arch", "at", "flags_at", "bit", "word"), [("x64", 0x1A0, 0x30, 0x8, "<Q"), ("x86", 0x16C, 0, 0x20, "<I")])
+@pytest.mark.parametrize(
+    ("arch", "at", "flags_at", "bit", "word"), [("x64", 0x1A0, 0x30, 0x8, "<Q"), ("x86", 0x16C, 0, 0x20, "<I")]
+)
 def test_vector_registers_are_words_in_their_order(arch, at, flags_at, bit, word):
     context = bytearray(cpu_context(arch, 0x1000, 0x2000))
     size = struct.calcsize(word)

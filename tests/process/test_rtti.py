@@ -60,7 +60,12 @@ def test_an_object_is_named_by_its_vtable(open_built, arch):
         view = snapshot.process.views[0]
         found = class_of_vtable(snapshot.process, view, vtable)
         assert found is not None
-        assert (found.name, found.decorated, found.kind, found.module.name) == ("vision::ImageTask", NAME.decode(), "class", "vision.dll")
+        assert (found.name, found.decorated, found.kind, found.module.name) == (
+            "vision::ImageTask",
+            NAME.decode(),
+            "class",
+            "vision.dll",
+        )
         table = snapshot.walk.table
         content = content_of(snapshot.process, view, table, table.at(address)[0])
         assert content.guess == "object of class vision::ImageTask (vision.dll)"
@@ -86,7 +91,10 @@ def test_damaged_type_information_names_nothing(open_built, arch, damage):
         view = snapshot.process.views[0]
         assert class_of_vtable(snapshot.process, view, vtable) is None
         table = snapshot.walk.table
-        assert "perhaps an object with virtual functions" in content_of(snapshot.process, view, table, table.at(address)[0]).guess
+        assert (
+            "perhaps an object with virtual functions"
+            in content_of(snapshot.process, view, table, table.at(address)[0]).guess
+        )
 
 
 @pytest.mark.parametrize("arch", ["x64", "x86"])
@@ -98,7 +106,12 @@ def test_a_name_without_an_end_is_none(open_built, arch):
 
 @pytest.mark.parametrize(
     ("decorated", "plain"),
-    [("Foo@", "Foo"), ("Foo@inner@outer@", "outer::inner::Foo"), ("?$vector@H@std@", "?$vector@H@std@"), ("Foo@?A0x1@", "Foo@?A0x1@")],
+    [
+        ("Foo@", "Foo"),
+        ("Foo@inner@outer@", "outer::inner::Foo"),
+        ("?$vector@H@std@", "?$vector@H@std@"),
+        ("Foo@?A0x1@", "Foo@?A0x1@"),
+    ],
 )
 def test_simple_names_are_undecorated(decorated, plain):
     assert undecorated(decorated) == plain
@@ -108,8 +121,15 @@ def test_block_shows_the_class(write_dump):
     built, address, _ = process("x64")
     path = str(write_dump(built.build()))
     record = json.loads(CliRunner().invoke(cli, ["block", path, hex(address), "--json"]).stdout)["data"]
-    assert record["content"]["class"] == {"name": "vision::ImageTask", "decorated": NAME.decode(), "module": "vision.dll"}
-    assert "content: object of class vision::ImageTask (vision.dll)" in CliRunner().invoke(cli, ["block", path, hex(address)]).stdout
+    assert record["content"]["class"] == {
+        "name": "vision::ImageTask",
+        "decorated": NAME.decode(),
+        "module": "vision.dll",
+    }
+    assert (
+        "content: object of class vision::ImageTask (vision.dll)"
+        in CliRunner().invoke(cli, ["block", path, hex(address)]).stdout
+    )
 
 
 SHAPES = """\
@@ -126,7 +146,8 @@ extern "C" int _DllMainCRTStartup(void*, unsigned, void*) { return 1; }
 
 
 @pytest.mark.skipif(
-    any(shutil.which(tool) is None for tool in ("clang", "lld-link")), reason="no DLL is made: clang and lld-link are not installed"
+    any(shutil.which(tool) is None for tool in ("clang", "lld-link")),
+    reason="no DLL is made: clang and lld-link are not installed",
 )
 @pytest.mark.parametrize(("arch", "target"), [("x64", "x86_64-pc-windows-msvc"), ("x86", "i686-pc-windows-msvc")])
 def test_classes_of_a_compiled_program_are_named_without_its_pdb(open_built, tmp_path, arch, target):
@@ -134,7 +155,16 @@ def test_classes_of_a_compiled_program_are_named_without_its_pdb(open_built, tmp
     start = "_DllMainCRTStartup"
     commands = (
         ["clang", f"--target={target}", "-O1", "-c", "shapes.cpp", "-o", "shapes.obj"],
-        ["lld-link", "/dll", "/nodefaultlib", "/force:unresolved", "/safeseh:no", f"/entry:{start}", "/out:shapes.dll", "shapes.obj"],
+        [
+            "lld-link",
+            "/dll",
+            "/nodefaultlib",
+            "/force:unresolved",
+            "/safeseh:no",
+            f"/entry:{start}",
+            "/out:shapes.dll",
+            "shapes.obj",
+        ],
     )
     for command in commands:
         subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)

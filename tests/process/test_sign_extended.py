@@ -28,7 +28,9 @@ def sign_extended(memory_list: str) -> BuiltDump:
     builder.thread_info(4, start_address=HIGH + 0x80011234)
     teb = words({0x4: 0xC0001000, 0x8: 0xC0000000, 0x18: TEB, 0x20: 99, 0x24: 4, 0x30: PEB, 0xE0C: 0xBFF01000})
     peb = words({0x18: 0x90000000, 0x88: 2, 0x8C: 16, 0x90: PEB + 0x800, 0x800: 0x90000000, 0x804: 0xA0000000})
-    builder.memory(HIGH + TEB, teb).memory(HIGH + PEB, peb).memory(HIGH + 0xC0000000, bytes(0x1000)).memory(0x10000, b"MZ")
+    builder.memory(HIGH + TEB, teb).memory(HIGH + PEB, peb).memory(HIGH + 0xC0000000, bytes(0x1000)).memory(
+        0x10000, b"MZ"
+    )
     builder.region(HIGH + 0xBFF01000, 0xFF000, allocation_base=HIGH + 0xBFF01000, state="MEM_RESERVE")
     builder.region(HIGH + 0xC0000000, 0x1000, allocation_base=HIGH + 0xBFF01000)
     builder.region(HIGH + TEB, 0x2000)
@@ -81,7 +83,13 @@ def test_unloaded_modules_are_plain(process):
 
 
 def test_a_64_bit_dump_keeps_high_addresses_as_they_are(write_dump):
-    built = DumpBuilder().module(HIGH + 0x80010000, 0x1000, "C:\\a.dll").memory(HIGH + 0x90000000, b"x").thread(4, 0).build()
+    built = (
+        DumpBuilder()
+        .module(HIGH + 0x80010000, 0x1000, "C:\\a.dll")
+        .memory(HIGH + 0x90000000, b"x")
+        .thread(4, 0)
+        .build()
+    )
     with open_minidump(write_dump(built)) as dump:
         process = load_process(dump)
         assert process.modules[0].span.start == HIGH + 0x80010000

@@ -56,7 +56,9 @@ def test_prefixed_blocks_name_their_record(open_built, arch, build):
 
 @pytest.mark.parametrize("arch", ["x64", "x86"])
 @pytest.mark.parametrize(
-    "broken", [b"", b"\xff" * 64, b"\0" * 64, struct.pack("<QII", 0, 0, 65)], ids=["outside", "ones", "zeros", "too deep"]
+    "broken",
+    [b"", b"\xff" * 64, b"\0" * 64, struct.pack("<QII", 0, 0, 65)],
+    ids=["outside", "ones", "zeros", "too deep"],
 )
 def test_a_record_that_cannot_be_one_is_no_stack(open_built, arch, broken):
     built, addresses = process(arch, 19041, [broken, record(arch, FRAMES[1])])
@@ -80,9 +82,17 @@ def test_block_and_blocks_show_the_stack(write_dump):
     assert f"allocated by stack {RECORDS:#x}:\n  vision.dll+0x1234\n  vision.dll+0x2345" in shown
     one = json.loads(CliRunner().invoke(cli, ["block", path, hex(addresses[0]), "--json"]).stdout)["data"]
     assert one["stack"] == RECORDS
-    assert [(f["module"], f["offset"]) for f in one["frames"]] == [("vision.dll", 0x1234), ("vision.dll", 0x2345), ("vision.dll", 0x3456)]
+    assert [(f["module"], f["offset"]) for f in one["frames"]] == [
+        ("vision.dll", 0x1234),
+        ("vision.dll", 0x2345),
+        ("vision.dll", 0x3456),
+    ]
     every = json.loads(CliRunner().invoke(cli, ["blocks", path, "--json"]).stdout)["data"]
-    assert {r["address"]: r["stack"] for r in every} == {hex(addresses[0]): RECORDS, hex(addresses[1]): RECORDS + 0x100, hex(addresses[2]): None}
+    assert {r["address"]: r["stack"] for r in every} == {
+        hex(addresses[0]): RECORDS,
+        hex(addresses[1]): RECORDS + 0x100,
+        hex(addresses[2]): None,
+    }
 
 
 DATABASE, TOP = 0x6000000, 0x6010000
@@ -99,9 +109,13 @@ def database(process: ProcessBuilder, stacks: list[tuple[int, ...]], added: int 
         at += 0x80
     free = TOP - 4 * len(stacks)
     count = len(stacks) if added is None else added
-    struct.pack_into("<IIIIIIIII", low, 0x48, DATABASE, DATABASE + 0x1000, TOP - 0x1000, DATABASE + at, free, 9, count, TOP, 0x89)
+    struct.pack_into(
+        "<IIIIIIIII", low, 0x48, DATABASE, DATABASE + 0x1000, TOP - 0x1000, DATABASE + at, free, 9, count, TOP, 0x89
+    )
     process.region(DATABASE, 0x10000).memory(DATABASE, bytes(low)).memory(TOP - 0x1000, bytes(high))
-    process.region(0x7C990000, 0x1000).memory(0x7C990000, struct.pack("<III", 0x110000, DATABASE, 0x7C990000).ljust(0x1000, b"\0"))
+    process.region(0x7C990000, 0x1000).memory(
+        0x7C990000, struct.pack("<III", 0x110000, DATABASE, 0x7C990000).ljust(0x1000, b"\0")
+    )
 
 
 @pytest.mark.parametrize(("added", "expected"), [(None, FRAMES), (1, [FRAMES[0], None]), (5000, [None, None])])
@@ -154,7 +168,10 @@ def test_the_same_index_in_both_views_of_a_process_is_two_stacks(write_dump):
         (entry,) = done.truth.busy
         header = entry.entry + (8 if arch == "x64" else 0)
         flags = dict(done.memory)[base][header + 2 - base : header + 4 - base]
-        changes += [(data, words(pointer, at)), (header + 2, bytes(value ^ 2 for value in flags))]  # HEAP_ENTRY_EXTRA, checksum
+        changes += [
+            (data, words(pointer, at)),
+            (header + 2, bytes(value ^ 2 for value in flags)),
+        ]  # HEAP_ENTRY_EXTRA, checksum
         changes.append((entry.entry + entry.entry_size - 2 * pointer, b"\1\0"))
     path = write_dump(poke(built.build(), *changes))
     with heapdump.open_dump(path) as snapshot:
@@ -167,6 +184,8 @@ def test_the_same_index_in_both_views_of_a_process_is_two_stacks(write_dump):
     groups = json.loads(CliRunner().invoke(cli, ["leaks", str(path), "--group-by", "stack", "--json"]).stdout)["data"]
     assert {tuple(int(f["address"], 16) for f in g["frames"]) for g in groups} == {*frames.values()}
     every = json.loads(CliRunner().invoke(cli, ["blocks", str(path), "--json"]).stdout)["data"]
-    assert {(row["address"], row["stack"]) for row in every} == {(hex(a), n) for a, n in zip(blocks, numbers, strict=True)}
+    assert {(row["address"], row["stack"]) for row in every} == {
+        (hex(a), n) for a, n in zip(blocks, numbers, strict=True)
+    }
     _, logged = read_log(CliRunner().invoke(cli, ["leaks", str(path), "--export", "umdh"]).stdout.replace("\n", "\r\n"))
     assert {*logged.values()} == {*frames.values()}

@@ -34,7 +34,9 @@ def sections(forwarder: bool = False) -> bytes:
     names = dict(NAMES, forwarded=EXPORT_AT + 0x380) if forwarder else NAMES
     order = sorted(names)
     pool = 0x200
-    struct.pack_into("<6I", data, 0x10, 1, len(names), len(names), EXPORT_AT + 0x100, EXPORT_AT + 0x140, EXPORT_AT + 0x180)
+    struct.pack_into(
+        "<6I", data, 0x10, 1, len(names), len(names), EXPORT_AT + 0x100, EXPORT_AT + 0x140, EXPORT_AT + 0x180
+    )
     for i, name in enumerate(order):
         struct.pack_into("<I", data, 0x100 + 4 * i, names[name])
         struct.pack_into("<I", data, 0x140 + 4 * i, EXPORT_AT + pool)
@@ -150,7 +152,9 @@ def test_names_without_an_end_are_cut_and_cost_little():
 
     count = 4000
     table = bytearray(0x100 + 10 * count) + b"x" * 200_000
-    struct.pack_into("<6I", table, 0x10, 1, count, count, 0x1000 + 0x100, 0x1000 + 0x100 + 4 * count, 0x1000 + 0x100 + 8 * count)
+    struct.pack_into(
+        "<6I", table, 0x10, 1, count, count, 0x1000 + 0x100, 0x1000 + 0x100 + 4 * count, 0x1000 + 0x100 + 8 * count
+    )
     for i in range(count):
         struct.pack_into("<I", table, 0x100 + 4 * i, 0x90000 + i)
         struct.pack_into("<I", table, 0x100 + 4 * count + 4 * i, 0x1000 + 0x100 + 10 * count)

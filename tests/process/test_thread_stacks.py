@@ -37,14 +37,18 @@ def image(arch: str, functions: dict[int, tuple[int, bytes]]) -> tuple[bytes, by
     return code, bytes(data), struct.pack("<8I", 0, 0, 0, 0, 0, 0, UNWIND if size else 0, size)
 
 
-def info(prolog: int, codes: list[tuple[int, int, int] | int], *, frame: int = 0, scaled: int = 0, flags: int = 0) -> bytes:
+def info(
+    prolog: int, codes: list[tuple[int, int, int] | int], *, frame: int = 0, scaled: int = 0, flags: int = 0
+) -> bytes:
     """UNWIND_INFO; a code is (offset, operation, info), a plain number an operand slot."""
     slots = [code if isinstance(code, int) else code[0] | code[1] << 8 | code[2] << 12 for code in codes]
     data = struct.pack("<BBBB", 1 | flags << 3, prolog, len(slots), frame | scaled << 4)
     return data + b"".join(struct.pack("<H", slot) for slot in slots + [0] * (len(slots) % 2))
 
 
-def built(arch: str, functions: dict[int, tuple[int, bytes]], stack: bytes, registers: dict[str, int], ip: int) -> BuiltDump:
+def built(
+    arch: str, functions: dict[int, tuple[int, bytes]], stack: bytes, registers: dict[str, int], ip: int
+) -> BuiltDump:
     code, unwind, tables = image(arch, functions)
     process = ProcessBuilder(arch=arch, build=19041).module(BASE, SIZE, r"C:\acme\vision.dll")
     process.memory(BASE + CODE, code).memory(BASE + UNWIND, unwind)
@@ -97,7 +101,11 @@ def test_a_frame_register_and_a_chained_function(open_built):
     # push rbp; sub rsp, 0x30; lea rbp, [rsp+0x20]: rsp may be anything since
     codes = info(10, [(10, SETFP, 0), (5, SMALL, 5), (1, PUSH, RBP)], frame=RBP, scaled=2)
     chained = info(0, [], flags=4) + struct.pack("<3I", CODE, CODE + 0x400, UNWIND + 0x800)
-    functions = {CODE: (CODE + 0x400, codes), CODE + 0x400: (CODE + 0x800, chained), CODE + 0x800: (CODE + 0x900, info(0, []))}
+    functions = {
+        CODE: (CODE + 0x400, codes),
+        CODE + 0x400: (CODE + 0x800, chained),
+        CODE + 0x800: (CODE + 0x900, info(0, [])),
+    }
     stack = q(0xDEAD, 0xDEAD, *[0] * 6, 0x4444, ret(0x1A0), 0)
     frame = STACK + 0x1000 + 0x10 + 0x20
     dump = built("x64", functions, stack, {"rbp": frame}, BASE + CODE + 0x450)
@@ -105,7 +113,10 @@ def test_a_frame_register_and_a_chained_function(open_built):
 
 
 def test_a_prolog_is_undone_as_far_as_it_went(open_built):
-    functions = {CODE: (CODE + 0x400, info(5, [(5, SMALL, 3), (1, PUSH, RBP)])), CODE + 0x400: (CODE + 0x800, info(0, []))}
+    functions = {
+        CODE: (CODE + 0x400, info(5, [(5, SMALL, 3), (1, PUSH, RBP)])),
+        CODE + 0x400: (CODE + 0x800, info(0, [])),
+    }
     inside = built("x64", functions, q(0x1111, ret(0xD8), 0), {}, BASE + CODE + 1)
     assert frames(open_built, inside)[1][0] == ret(0xD8)
 
@@ -167,7 +178,10 @@ def test_threads_shows_and_records_frames(write_dump):
     shown = CliRunner().invoke(cli, ["threads", path, "--frames"]).stdout
     assert "vision.dll+0x212c  (context)" in shown and "vision.dll+0x2438  (unwind data)" in shown
     (record,) = json.loads(CliRunner().invoke(cli, ["threads", path, "--frames", "--json"]).stdout)["data"]
-    assert [(f["address"], f["how"]) for f in record["frames"]] == [(hex(ret(60)), "context"), (hex(ret(0xD8)), "unwind data")]
+    assert [(f["address"], f["how"]) for f in record["frames"]] == [
+        (hex(ret(60)), "context"),
+        (hex(ret(0xD8)), "unwind data"),
+    ]
     (plain,) = json.loads(CliRunner().invoke(cli, ["threads", path, "--json"]).stdout)["data"]
     assert "frames" not in plain
 

@@ -85,14 +85,18 @@ def test_threads_of_a_wow64_process_have_both_tebs_stacks_and_registers(open_bui
             assert (thread.ip32, thread.sp32) == (0x1111 * (i + 1), base32 - 0x400)
 
 
-@pytest.mark.parametrize(("arch", "build"), [("x64", 19041), ("x86", 2600), ("x86", 19041), ("wow64", 7601), ("wow64", 19041)])
+@pytest.mark.parametrize(
+    ("arch", "build"), [("x64", 19041), ("x86", 2600), ("x86", 19041), ("wow64", 7601), ("wow64", 19041)]
+)
 def test_image_and_command_line_come_from_the_process_parameters(open_built, arch, build):
     with open_built(process_of(arch, build).build()) as snapshot:
         assert snapshot.process.image == "C:\\Program Files\\App\\app.exe"
         assert snapshot.process.command_line == "app.exe --x ä"
 
 
-@pytest.mark.parametrize(("arch", "build"), [("x64", 19041), ("x86", 2600), ("x86", 7601), ("wow64", 7601), ("wow64", 19041)])
+@pytest.mark.parametrize(
+    ("arch", "build"), [("x64", 19041), ("x86", 2600), ("x86", 7601), ("wow64", 7601), ("wow64", 19041)]
+)
 def test_a_whole_dump_leaves_no_note(open_built, arch, build):
     process = process_of(arch, build)
     if arch == "wow64":

@@ -40,7 +40,11 @@ def test_every_live_block_is_found_and_nothing_freed(build: str, scenario: str, 
 def test_busy_and_free_blocks_are_those_of_windows_own_walk(build: str, scenario: str, recorded: Recorded) -> None:
     """XP's lists its front end's own blocks as busy; 8 and later say which blocks the front end serves."""
     says = json.loads(recorded(f"oracle/{build}/{scenario}.truth.json.xz").read_text())["ntdll_says"]["walks"]
-    rows = [(int(address, 16), size, overhead, int(flags, 16)) for walk in says for address, size, overhead, _, flags, *_ in walk["rows"]]
+    rows = [
+        (int(address, 16), size, overhead, int(flags, 16))
+        for walk in says
+        for address, size, overhead, _, flags, *_ in walk["rows"]
+    ]
     with heapdump.open_dump(recorded(f"oracle/{build}/{scenario}.dmp.xz")) as snapshot:
         table = snapshot.walk.table
         blocks = list(table.blocks(np.arange(len(table))))
@@ -53,7 +57,11 @@ def test_busy_and_free_blocks_are_those_of_windows_own_walk(build: str, scenario
         lfh = {address for address, _, _, flags in rows if flags & 0x8001 == 0x8001}
         assert {b.address for b in blocks if b.kind is BlockKind.LFH and b.state == "busy"} == lfh
     uncommitted = 0x1000 if int(build.split(".")[0]) >= 9200 else 0x100
-    free = {(address - overhead, size + overhead) for address, size, overhead, flags in rows if not flags & (uncommitted | 3)}
+    free = {
+        (address - overhead, size + overhead)
+        for address, size, overhead, flags in rows
+        if not flags & (uncommitted | 3)
+    }
     got = {(b.entry, b.entry_size) for b in blocks if b.state == "free"}
     assert got == free
 

@@ -58,7 +58,9 @@ def metadata(snapshot: Snapshot, rng: random.Random, count: int) -> list[tuple[i
             continue
         if block.kind is BlockKind.BACKEND and heap.segments:
             # before Vista flags and unused bytes of a header are verified by nothing
-            out.append((block.entry + wide + rng.choice((0, 1, 2, 3, 7) if old else (0, 1, 2, 3, 4, 5, 6)), "entry header"))
+            out.append(
+                (block.entry + wide + rng.choice((0, 1, 2, 3, 7) if old else (0, 1, 2, 3, 4, 5, 6)), "entry header")
+            )
         elif block.kind is BlockKind.LFH and heap.kind == "nt":
             out.append((block.entry + wide + rng.randrange(4), "LFH header"))
         elif block.kind is BlockKind.VS:

@@ -105,7 +105,9 @@ def test_a_broken_large_block_list_still_gives_every_block_and_a_finding_at_the_
     assert found_pointers(snapshot) == large_pointers(truth)
     (damage,) = truth["damage"]
     broken = [heap for heap in snapshot.heaps if heap.findings]
-    assert [(f.kind, f.address) for heap in broken for f in heap.findings] == [("virtual_list", int(damage["address"], 16))]
+    assert [(f.kind, f.address) for heap in broken for f in heap.findings] == [
+        ("virtual_list", int(damage["address"], 16))
+    ]
     assert [heap.is_fully_walked for heap in broken] == [False]
 
 
@@ -125,7 +127,9 @@ def test_the_process_is_named_by_its_modules_and_threads(recorded, opened, build
     process = opened(build, "heaps").process
     versions = {m["name"]: m["version"] for m in truth["modules"]}
     assert versions["ntdll.dll"].endswith(f".{process.windows.build}.{process.windows.revision}")
-    assert {(m.name, m.span.start) for m in process.modules} == {(m["name"], int(m["base"], 16)) for m in truth["modules"]}
+    assert {(m.name, m.span.start) for m in process.modules} == {
+        (m["name"], int(m["base"], 16)) for m in truth["modules"]
+    }
     assert [t.id for t in process.threads] == [t["tid"] for t in truth["threads"]]
     assert process.views[0].peb == int(truth["peb"], 16)
     assert process.pid == truth["pid"]

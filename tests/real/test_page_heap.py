@@ -30,7 +30,9 @@ def test_every_block_busy_or_freed_with_size_and_stacks(recorded, build, scenari
         assert {b.address for b in blocks if b.state == "free"} <= set(freed)
         for block, number in zip(blocks, snapshot.stacks.numbers(rows).tolist(), strict=True):
             record = live[block.address] if block.state == "busy" else freed[block.address]
-            wanted = [int(a, 16) for a in record.get("stack" if block.state == "busy" else "free_stack") or [] if int(a, 16)]
+            wanted = [
+                int(a, 16) for a in record.get("stack" if block.state == "busy" else "free_stack") or [] if int(a, 16)
+            ]
             frames = snapshot.stacks.frames(snapshot.heaps[block.heap], number)
             if record["by"] == "program" and wanted:
                 assert set(wanted) <= set(frames)
@@ -50,7 +52,11 @@ def test_the_crash_names_bug_and_block(recorded, build, scenario, bug):
     with open_dump(recorded(f"oracle/{build}/pageheap-{scenario}.dmp.xz")) as snapshot:
         crash = snapshot.crash
         assert crash is not None
-        assert (crash.bug, crash.block.address, crash.block.size) == (bug, int(truth["bug"]["ptr"], 16), truth["bug"]["size"])
+        assert (crash.bug, crash.block.address, crash.block.size) == (
+            bug,
+            int(truth["bug"]["ptr"], 16),
+            truth["bug"]["size"],
+        )
         stop = truth.get("verifier_stop")
         assert (crash.stop is not None) == (stop is not None)
         if stop is not None and crash.stop is not None:

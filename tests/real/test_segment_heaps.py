@@ -71,7 +71,11 @@ def test_allocation_stacks_stand_behind_the_blocks(build, recorded: Recorded):
         rows = np.flatnonzero((table.heap == heap.index) & table.is_busy & ~table.is_internal)
         numbers = snapshot.stacks.numbers(rows).tolist()
         found = {int(a): snapshot.stacks.frames(heap, n) for a, n in zip(table.address[rows], numbers, strict=True)}
-    wanted = {int(b["ptr"], 16): [int(a, 16) for a in b["stack"]] for b in truth["blocks"] if int(b["heap"], 16) == heap.address}
+    wanted = {
+        int(b["ptr"], 16): [int(a, 16) for a in b["stack"]]
+        for b in truth["blocks"]
+        if int(b["heap"], 16) == heap.address
+    }
     assert wanted
     for address, stack in wanted.items():
         own = [frame for frame in found[address] if low <= frame < low + 0x100000]
@@ -86,10 +90,16 @@ def test_an_overflow_leaves_a_guess_and_is_found_at_the_header_it_destroyed(buil
         found, findings = busy_blocks(snapshot), snapshot.walk.findings
         handles = {heap.address for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT}
         table, gaps = snapshot.walk.table, snapshot.walk.gaps
-        guesses = {b.address for b in table.blocks(np.flatnonzero(table.kind == BlockKind.VS)) if b.trust is Trust.GUESS}
-    live = {int(b["ptr"], 16): (b["size"], int(b["heap"], 16)) for b in truth["blocks"] if int(b["heap"], 16) in handles}
+        guesses = {
+            b.address for b in table.blocks(np.flatnonzero(table.kind == BlockKind.VS)) if b.trust is Trust.GUESS
+        }
+    live = {
+        int(b["ptr"], 16): (b["size"], int(b["heap"], 16)) for b in truth["blocks"] if int(b["heap"], 16) in handles
+    }
     assert found == live
-    assert int(damage["victim"], 16) in guesses and len(guesses) <= 2 and len(gaps) == 1  # the culprit's size may be one
+    assert (
+        int(damage["victim"], 16) in guesses and len(guesses) <= 2 and len(gaps) == 1
+    )  # the culprit's size may be one
     assert [finding.kind for finding in findings] == ["vs_chunk"]
     assert int(damage["address"], 16) <= findings[0].address < int(damage["address"], 16) + damage["length"]
 

@@ -24,7 +24,9 @@ def held_by_chance(truth: dict[str, Any], leaked: set[int], heaps: SpanMap[str])
     """Leaked blocks that stray words outside of heaps, or in blocks of ntdll, point to, and all that they hold."""
     own = [(int(b["ptr"], 16), int(b["ptr"], 16) + b["size"]) for b in truth["blocks"] if b["by"] != "program"]
     graph = truth["graph"]
-    strays = [(int(s["at"], 16), int(s["points_to"], 16)) for s in graph["stray_references"] if "below rsp" not in s["place"]]
+    strays = [
+        (int(s["at"], 16), int(s["points_to"], 16)) for s in graph["stray_references"] if "below rsp" not in s["place"]
+    ]
     out = {to for at, to in strays if heaps.at(at) is None or any(low <= at < high for low, high in own)} & leaked
     while more := {int(e["to"], 16) for e in graph["edges"] if int(e["of"], 16) in out} & leaked - out:
         out |= more
@@ -41,16 +43,26 @@ def test_leaked_blocks_are_those_that_the_program_lost(recorded, build, scenario
     direct, indirect = addresses(graph_truth["direct"]), addresses(graph_truth["indirect"])
     leaked = direct | indirect | ringed
     with open_dump(recorded(f"oracle/{build}/{scenario}.dmp.xz"), use_index=False) as snapshot:
-        doubtful = held_by_chance(truth, leaked, SpanMap((extent.span, extent.what) for heap in snapshot.heaps for extent in heap.extents))
+        doubtful = held_by_chance(
+            truth, leaked, SpanMap((extent.span, extent.what) for heap in snapshot.heaps for extent in heap.extents)
+        )
         graph = snapshot.graph
         reached = classify(graph)
         found = {kind: set(graph.start[reached.nodes(kind)].tolist()) for kind in Reach}
         assert graph.roots.missing == () and graph.missing_bytes == 0
         databases = [claim.span for claim in snapshot.usage.table.claims if claim.item == STACK_DATABASE]
-        assert bool(databases) == (scenario == "leak-ust") and not any(area.span & database for area in graph.roots.areas for database in databases)
-        assert {frozenset(graph.start[ring].tolist()) for ring in reached.cycles} == {ring for ring in rings if not ring & doubtful}
+        assert bool(databases) == (scenario == "leak-ust") and not any(
+            area.span & database for area in graph.roots.areas for database in databases
+        )
+        assert {frozenset(graph.start[ring].tolist()) for ring in reached.cycles} == {
+            ring for ring in rings if not ring & doubtful
+        }
     assert found[Reach.DIRECT] | found[Reach.INDIRECT] >= leaked - doubtful
     assert (found[Reach.DIRECT] | found[Reach.INDIRECT]) & addresses(graph_truth["reachable"]) == set()
-    assert found[Reach.POSSIBLE] & addresses(graph_truth["reachable"]) <= addresses(graph_truth["reachable_by_interior_pointer_only"])
+    assert found[Reach.POSSIBLE] & addresses(graph_truth["reachable"]) <= addresses(
+        graph_truth["reachable_by_interior_pointer_only"]
+    )
     strays = addresses([s["points_to"] for s in graph_truth["stray_references"]])
-    assert found[Reach.DIRECT] - ringed - strays <= direct and found[Reach.INDIRECT] - ringed - strays <= indirect | direct
+    assert (
+        found[Reach.DIRECT] - ringed - strays <= direct and found[Reach.INDIRECT] - ringed - strays <= indirect | direct
+    )

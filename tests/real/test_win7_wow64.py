@@ -44,7 +44,11 @@ def test_what_windows_counted_is_what_is_found(snapshot):
 
 
 def test_the_only_large_block_holds_the_lfh_context(snapshot):
-    large = [(heap.address, block.list_entry, block.commit_bytes) for heap in snapshot.heaps for block in heap.large_blocks or ()]
+    large = [
+        (heap.address, block.list_entry, block.commit_bytes)
+        for heap in snapshot.heaps
+        for block in heap.large_blocks or ()
+    ]
     assert large == [(0x700000, 0xE0000, 0xD4000)]
 
 
@@ -68,4 +72,6 @@ def test_the_process_is_whole(snapshot):
 def test_every_committed_byte_has_its_place(snapshot):
     summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
     assert sum(item.bytes for item in summary.reconciliation) == summary.committed_bytes
-    assert {"Heap32", "Heap64", "Stack32", "Stack64", "TEB32", "TEB64", "PEB32", "PEB64"} <= {r.name for r in summary.usage}
+    assert {"Heap32", "Heap64", "Stack32", "Stack64", "TEB32", "TEB64", "PEB32", "PEB64"} <= {
+        r.name for r in summary.usage
+    }

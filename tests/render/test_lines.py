@@ -11,7 +11,11 @@ from heapdump.render.view import Lines
 
 
 @pytest.mark.property
-@given(words=st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=30), width=st.integers(22, 40), indent=st.integers(0, 3))
+@given(
+    words=st.lists(st.text("abc", min_size=1, max_size=9), min_size=1, max_size=30),
+    width=st.integers(22, 40),
+    indent=st.integers(0, 3),
+)
 def test_folded_lines_hold_every_word_once_and_hang_two_columns_in(words, width, indent):
     text = " " * indent + " ".join(words)
     first, *rest = "".join(draw([Lines([[(text, "")]])], color=False, width=width, explain=False)).splitlines()
@@ -21,5 +25,7 @@ def test_folded_lines_hold_every_word_once_and_hang_two_columns_in(words, width,
 
 
 def test_a_space_behind_a_full_line_is_not_put_before_the_next_one():
-    lines = "".join(draw([Lines([[("a" * 10 + " " + "b" * 11 + " cc", "")]])], color=False, width=22, explain=False)).splitlines()
+    lines = "".join(
+        draw([Lines([[("a" * 10 + " " + "b" * 11 + " cc", "")]])], color=False, width=22, explain=False)
+    ).splitlines()
     assert lines == ["a" * 10 + " " + "b" * 11, "  cc"]

@@ -22,7 +22,8 @@ FRAMES = st.builds(
     st.sampled_from([None, "a.cpp", r"C:\ü.cpp"]), st.sampled_from([None, 0, 12]),
 )  # fmt: skip
 SAMPLES = st.lists(
-    st.builds(Sample, st.lists(FRAMES, max_size=6).map(tuple), st.integers(1, 1 << 30), st.integers(0, 1 << 45)), max_size=12
+    st.builds(Sample, st.lists(FRAMES, max_size=6).map(tuple), st.integers(1, 1 << 30), st.integers(0, 1 << 45)),
+    max_size=12,
 )
 MODULES = [("a.dll", 0x1000, 0x2000), ("b.dll", 0x10000, 0x20000)]
 
@@ -36,7 +37,9 @@ def test_folded_lines_have_the_samples_sums(samples):
     for by_blocks in (False, True):
         lines = [line.rpartition(" ") for line in "".join(folded(samples, by_blocks=by_blocks)).split("\n")[:-1]]
         assert [int(value) for _, _, value in lines] == [s.blocks if by_blocks else s.bytes for s in samples]
-        assert [stack.split(";") for stack, _, _ in lines] == [[n.replace(";", ":") for n in reversed(names(s))] for s in samples]
+        assert [stack.split(";") for stack, _, _ in lines] == [
+            [n.replace(";", ":") for n in reversed(names(s))] for s in samples
+        ]
 
 
 def has_members(value: object, required: dict[str, type], optional: dict[str, type]) -> bool:
@@ -49,7 +52,15 @@ def has_members(value: object, required: dict[str, type], optional: dict[str, ty
 
 def is_sampled_profile(value: dict, frames: int) -> bool:
     """A profile of type "sampled" whose stacks name only frames that are there."""
-    types = {"type": str, "name": str, "unit": str, "startValue": int, "endValue": int, "samples": list, "weights": list}
+    types = {
+        "type": str,
+        "name": str,
+        "unit": str,
+        "startValue": int,
+        "endValue": int,
+        "samples": list,
+        "weights": list,
+    }
     if not has_members(value, types, {}) or value["type"] != "sampled":
         return False
     numbers = [number for stack in value["samples"] for number in stack]
@@ -98,7 +109,9 @@ def test_speedscope_keeps_its_schemas_promises(samples):
     document = json.loads(speedscope(samples, "x"))
     assert is_speedscope(document)
     frames = [frame["name"] for frame in document["shared"]["frames"]]
-    for profile, weights in zip(document["profiles"], ([s.bytes for s in samples], [s.blocks for s in samples]), strict=True):
+    for profile, weights in zip(
+        document["profiles"], ([s.bytes for s in samples], [s.blocks for s in samples]), strict=True
+    ):
         assert profile["weights"] == weights
         assert [[frames[i] for i in stack] for stack in profile["samples"]] == [names(s)[::-1] for s in samples]
 
@@ -150,7 +163,10 @@ def test_pprof_is_read_back(samples):
     types = [(strings[t[1][0]], strings[t[2][0]]) for t in map(fields, profile[1])]
     assert types == [("inuse_objects", "count"), ("inuse_space", "bytes")]
     functions = {f[1][0]: strings[f[2][0]] for f in map(fields, profile[5])}
-    locations = {p[1][0]: (functions[fields(p[4][0])[1][0]], p[3][0] if p[3] else 0, p[2][0] if p[2] else 0) for p in map(fields, profile[4])}
+    locations = {
+        p[1][0]: (functions[fields(p[4][0])[1][0]], p[3][0] if p[3] else 0, p[2][0] if p[2] else 0)
+        for p in map(fields, profile[4])
+    }
     got = [([locations[i][:2] for i in packed(s[1][0])], packed(s[2][0])) for s in map(fields, profile[2])]
     assert got == [([(f.name, f.address) for f in s.frames] or [(NO_STACK, 0)], [s.blocks, s.bytes]) for s in samples]
     spans = {i: (start, end) for i, (_, start, end) in enumerate(MODULES, 1)}
@@ -200,7 +216,10 @@ def read_log(text: str) -> tuple[dict[int, list[Allocation]], dict[int, tuple[in
 
 
 def test_umdhs_log_is_parsed_back():
-    heaps = {0x29FB0000: [Allocation(0x43500060, 1000040, 0x38, 7), Allocation(0x43600060, 5, 3, 7)], 0x10000: [Allocation(0x10040, 1, 15, 9)]}
+    heaps = {
+        0x29FB0000: [Allocation(0x43500060, 1000040, 0x38, 7), Allocation(0x43600060, 5, 3, 7)],
+        0x10000: [Allocation(0x10040, 1, 15, 9)],
+    }
     frames = {7: (0x7FED230483B, 0x7FED22DD81D), 9: (0x401000,), 11: (0x1,)}
     text = "".join(log([(r"C:\app.exe", 0x400000, 0x410000)], heaps.items(), frames))
     assert read_log(text) == (heaps, {7: frames[7], 9: frames[9]})

@@ -12,7 +12,14 @@ from heapdump.render.text import parse_address, parse_size, plural, printable, s
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.000 kB"), (14_331_232_256, "13.347 GB"), (None, "-"), (1 << 47, "128.000 TB")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.000 kB"),
+        (14_331_232_256, "13.347 GB"),
+        (None, "-"),
+        (1 << 47, "128.000 TB"),
+    ],
 )
 def test_sizes_read_as_windbg_prints_them(value: int | None, text: str) -> None:
     assert size(value) == text
@@ -38,7 +45,9 @@ def test_what_is_no_address_is_refused(text: str) -> None:
         parse_address(text)
 
 
-@pytest.mark.parametrize(("text", "value"), [("4096", 4096), ("0x1000", 4096), ("64K", 65536), ("1M", 1 << 20), ("2gb", 2 << 30)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("4096", 4096), ("0x1000", 4096), ("64K", 65536), ("1M", 1 << 20), ("2gb", 2 << 30)]
+)
 def test_sizes_are_read_back(text: str, value: int) -> None:
     assert parse_size(text) == value
 

@@ -57,7 +57,9 @@ def describe(space: AddressSpace, blocks: CrtBlocks) -> list[CrtBlock]:
             names[file] = file_name(space, file)
         word = USES[use & 0xFFFF]
         places = [place for bit, place in ((1, "before"), (2, "after")) if guards & bit]
-        damage = tuple(f"HEAP CORRUPTION DETECTED: {place} {word.capitalize()} block (#{request}) at {user:#x}" for place in places)
+        damage = tuple(
+            f"HEAP CORRUPTION DETECTED: {place} {word.capitalize()} block (#{request}) at {user:#x}" for place in places
+        )
         out.append(CrtBlock(user, size, names[file], line, request, word, use >> 16, damage))
     return out
 
@@ -77,7 +79,11 @@ def by_source(space: AddressSpace, rows: NDArray[np.int64], blocks: CrtBlocks) -
     labels = {_NOT_CRT: 0}
     numbers = np.zeros(len(rows), np.int64)
     at = np.searchsorted(rows, blocks.row)
-    keys = np.stack([blocks.file.view(np.int64), blocks.line, blocks.use & 0xFFFF]) if len(blocks) else np.empty((3, 0), np.int64)
+    keys = (
+        np.stack([blocks.file.view(np.int64), blocks.line, blocks.use & 0xFFFF])
+        if len(blocks)
+        else np.empty((3, 0), np.int64)
+    )
     _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
     some = CrtBlocks(*(getattr(blocks, name)[first] for name in CrtBlocks.__slots__))
     of_key = np.array([labels.setdefault(block.source, len(labels)) for block in describe(space, some)], np.int64)

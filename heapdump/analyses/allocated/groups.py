@@ -55,7 +55,9 @@ def dense(values: NDArray[np.uint64]) -> tuple[NDArray[np.int64], list[int]]:
     return numbers, np.where(places > 0, (places - 1 << shift) + low, 0).tolist()
 
 
-def group(table: BlockTable, rows: NDArray[np.int64], numbers: NDArray[np.int64], values: Sequence[int]) -> tuple[Group, ...]:
+def group(
+    table: BlockTable, rows: NDArray[np.int64], numbers: NDArray[np.int64], values: Sequence[int]
+) -> tuple[Group, ...]:
     """The rows grouped by `numbers` (dense, from 0), most bytes first; `values[number]` is the key. One pass."""
     if not len(rows):
         return ()
@@ -71,7 +73,9 @@ def group(table: BlockTable, rows: NDArray[np.int64], numbers: NDArray[np.int64]
     order = order[counts[order] > 0]
     owners = _heaps(seen.reshape(width, most))
     some = samples.reshape(width, _SAMPLES)[order].tolist()
-    columns_of = zip(order.tolist(), *(column[order].tolist() for column in (counts, totals, low, high)), some, strict=True)
+    columns_of = zip(
+        order.tolist(), *(column[order].tolist() for column in (counts, totals, low, high)), some, strict=True
+    )
     return tuple(
         Group(values[i], count, total, smallest, largest, total / everything, owners[i], tuple(sample[:count]))
         for i, count, total, smallest, largest, sample in columns_of

@@ -165,7 +165,9 @@ class _Finder:
         numbers, values = dense(self._stacks.numbers(rows, checked=False))
         owner = np.zeros(len(values), np.int64)
         owner[numbers] = self._table.heap[rows]
-        raw = [self._stacks.frames(self._heaps[heap], value) for heap, value in zip(owner.tolist(), values, strict=True)]
+        raw = [
+            self._stacks.frames(self._heaps[heap], value) for heap, value in zip(owner.tolist(), values, strict=True)
+        ]
         namer = self._namer()
         frames = [tuple(frame for address in addresses for frame in namer.frames(address)) for addresses in raw]
         keys = [self._key(by, addresses, named) for addresses, named in zip(raw, frames, strict=True)]

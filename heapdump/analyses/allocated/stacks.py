@@ -49,7 +49,9 @@ class Stacks:
             reader = self._reader(heap.kind) if heap.stack_traces and len(mine) else None
             if reader is not None:
                 found = self._read(reader, heap, rows[mine])
-                if heap.kind is not HeapKind.PAGE:  # whose own record says what the number is: an id even without frames
+                if (
+                    heap.kind is not HeapKind.PAGE
+                ):  # whose own record says what the number is: an id even without frames
                     found = self._known(heap, found) if checked else found
                     found[(found > 0) & (found < FIRST_ADDRESS)] += np.uint64(self._first_index(heap))
                 out[mine] = found

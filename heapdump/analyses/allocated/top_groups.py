@@ -27,7 +27,11 @@ def suspects(leaks: Leaks, heaps: Sequence[Heap]) -> list[str]:
 
 def _sentence(found: LeakGroup, heaps: Sequence[Heap]) -> str:
     group = found.group
-    sizes = f"of {group.min_size:,} bytes" if group.min_size == group.max_size else f"of {group.min_size:,} to {group.max_size:,} bytes"
+    sizes = (
+        f"of {group.min_size:,} bytes"
+        if group.min_size == group.max_size
+        else f"of {group.min_size:,} to {group.max_size:,} bytes"
+    )
     each = " each" if group.min_size == group.max_size and group.count > 1 else ""
     where = ", ".join(f"{heaps[heap].address:#x}" for heap in group.heaps[:3]) + (" …" if len(group.heaps) > 3 else "")
     whose = f", allocated by {found.key}" if found.frames else f": {found.key}"

@@ -84,12 +84,16 @@ def _root(heap: Heap, walk: Walk, nodes: PageNodes | None) -> Root:
     )  # fmt: skip
 
 
-def page_block(view: View, heap: Heap, nodes: PageNodes | None, block: Block, wounds: Sequence[ByteDamage]) -> PageBlock:
+def page_block(
+    view: View, heap: Heap, nodes: PageNodes | None, block: Block, wounds: Sequence[ByteDamage]
+) -> PageBlock:
     """The block with everything that page heap knows of it; `wounds`: the damaged places of it."""
     information = information_struct(view, heap)
     i = nodes.at(block.address) if nodes is not None and block.kind is BlockKind.PAGE else None
     found = tuple(wounds)
-    there = information is not None and view.space.try_read(block.address - information.size, information.size) is not None
+    there = (
+        information is not None and view.space.try_read(block.address - information.size, information.size) is not None
+    )
     if nodes is None or i is None:
         return PageBlock(block, None, None, None, None, found, there)
     return PageBlock(

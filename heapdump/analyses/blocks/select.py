@@ -74,7 +74,9 @@ def select(table: BlockTable, heaps: Sequence[Heap], wanted: Filter) -> NDArray[
     if wanted.heap is not None:
         keep &= table.heap == heap_index(heaps, wanted.heap)
     if wanted.kind is not None:
-        keep &= np.isin(table.kind, [kind for kind, word in KIND_NAMES.items() if wanted.kind in (word, kind.name.lower())])
+        keep &= np.isin(
+            table.kind, [kind for kind, word in KIND_NAMES.items() if wanted.kind in (word, kind.name.lower())]
+        )
     if wanted.size is not None:
         sizes = table.size
         keep &= (sizes >= np.uint64(wanted.size.start)) & (sizes < np.uint64(wanted.size.end))

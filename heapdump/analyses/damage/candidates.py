@@ -37,13 +37,19 @@ def suspects_of(space: AddressSpace, table: BlockTable, finding: Finding, block:
     """Likeliest first; none for writes into freed or foreign memory, which may come from anywhere."""
     if finding.kind in _OWN_KINDS and block is not None:
         offset = finding.address - block.address
-        where = f"{plural(offset - block.size, 'byte')} past its end" if offset >= block.size else f"at offset {offset:+,} of it"
+        where = (
+            f"{plural(offset - block.size, 'byte')} past its end"
+            if offset >= block.size
+            else f"at offset {offset:+,} of it"
+        )
         yield Candidate(block, f"the damage begins {where}")
     elif finding.kind in HEADER_KINDS:
         yield from _beside_header(space, table, finding, block)
 
 
-def _beside_header(space: AddressSpace, table: BlockTable, finding: Finding, block: Block | None) -> Iterator[Candidate]:
+def _beside_header(
+    space: AddressSpace, table: BlockTable, finding: Finding, block: Block | None
+) -> Iterator[Candidate]:
     before = block_before(table, finding.address, block)
     if before is None:
         return
@@ -91,7 +97,11 @@ def block_before(table: BlockTable, address: int, block: Block | None) -> Block 
     row = int(np.searchsorted(table.entry, np.uint64(address), side="right")) - 1
     for i in range(row, max(-1, row - 4), -1):
         candidate = table.block(i)
-        if candidate.is_internal or (block is not None and candidate.row == block.row) or candidate.entry + 15 >= address:
+        if (
+            candidate.is_internal
+            or (block is not None and candidate.row == block.row)
+            or candidate.entry + 15 >= address
+        ):
             continue
         return candidate if candidate.end + _NEAR > address else None
     return None

@@ -77,7 +77,10 @@ def find_problems(examined: Examined) -> tuple[Problem, ...]:
         replace(problem, alike=alike, alike_stack=same if stack else None)
         for problem, alike, stack, same in zip(found, _others(found, sizes), *_by_stack(examined, found), strict=True)
     ]
-    told = [_reported(examined, report) for report in reports(examined.process, examined.table, examined.crash, examined.damage.findings)]
+    told = [
+        _reported(examined, report)
+        for report in reports(examined.process, examined.table, examined.crash, examined.damage.findings)
+    ]
     return tuple(sorted([*told, *counted], key=_order))
 
 
@@ -126,7 +129,11 @@ def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
 def _guards(examined: Examined) -> Iterator[Finding]:
     """Changed guards of CRT debug blocks."""
     table, space = examined.table, examined.process.space
-    mine = np.isin(table.heap, np.array(examined.damage.guarded, np.uint16)) if examined.damage.guarded else np.zeros(0, bool)
+    mine = (
+        np.isin(table.heap, np.array(examined.damage.guarded, np.uint16))
+        if examined.damage.guarded
+        else np.zeros(0, bool)
+    )
     blocks = examined.crt(np.flatnonzero(mine))
     for i in np.flatnonzero(blocks.guards).tolist():
         user, size, guards = int(blocks.user[i]), int(blocks.size[i]), int(blocks.guards[i])
@@ -136,7 +143,9 @@ def _guards(examined: Examined) -> Iterator[Finding]:
             wrong = [k for k, byte in enumerate(found) if byte != 0xFD]
             if guards & bit and wrong:
                 part = found[wrong[0] : wrong[-1] + 1]
-                message = f"heap {heap:#x}: the CRT's guard {where} block #{int(blocks.request[i])} at {user:#x} is changed"
+                message = (
+                    f"heap {heap:#x}: the CRT's guard {where} block #{int(blocks.request[i])} at {user:#x} is changed"
+                )
                 wanted = " ".join(["fd"] * len(part))
                 yield Finding("crt_guard", "error", heap, place + wrong[0], len(part), message, wanted, part.hex(" "))
 

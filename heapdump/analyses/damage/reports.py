@@ -75,12 +75,16 @@ def _stopped(stop: VerifierStop, crash: Crash | None, place: int) -> Report:
     """The exception is the error, the stop says why: one that verifier.dll caught in time has damaged nothing."""
     sentence = crash.sentence if crash is not None else f"Application Verifier stop {stop.code:#x} ({stop.words})"
     message = f"{sentence}; parameters {', '.join(hex(value) for value in stop.parameters)}"
-    address = (crash.block.address if crash.address is None else crash.address) if crash is not None else stop.block or place
+    address = (
+        (crash.block.address if crash.address is None else crash.address) if crash is not None else stop.block or place
+    )
     finding = Finding("verifier_stop", "warning", 0, address, 1, message, "", f"stop {stop.code:#x}")
     return Report(finding, crash.bug if crash is not None else None, crash.block if crash is not None else None)
 
 
-def _exception(process: Process, table: BlockTable, crash: Crash | None, registers: tuple[RegisterBlock, ...]) -> Report:
+def _exception(
+    process: Process, table: BlockTable, crash: Crash | None, registers: tuple[RegisterBlock, ...]
+) -> Report:
     """An exception alone is an error where it is the heap's: heap corruption, a verifier stop, a page heap or freed block."""
     raised = process.exception
     assert raised is not None
@@ -96,10 +100,13 @@ def _exception(process: Process, table: BlockTable, crash: Crash | None, registe
     elif located is not None and block is not None:
         message += f"; {address - block.address:,} bytes into the {block.state} block at {block.address:#x}"
     message += "".join(
-        f"; {r.register} points {_place(r)} {'freed ' if r.block.state == 'free' else ''}block at {r.block.address:#x}" for r in registers
+        f"; {r.register} points {_place(r)} {'freed ' if r.block.state == 'free' else ''}block at {r.block.address:#x}"
+        for r in registers
     )
     bug: Bug | None = crash.bug if crash is not None else "heap-use-after-free" if freed else None
-    finding = Finding("exception", "error" if is_heaps else "warning", 0, address, 1, message, "", f"{raised.code:#010x}")
+    finding = Finding(
+        "exception", "error" if is_heaps else "warning", 0, address, 1, message, "", f"{raised.code:#010x}"
+    )
     return Report(finding, bug, block, registers=registers)
 
 
@@ -147,5 +154,7 @@ def _failure(process: Process, table: BlockTable, record: FailureRecord) -> Repo
     words = f": {_FAILURE_WORDS[name]}" if name in _FAILURE_WORDS else ""
     places = [f"at {record.block:#x}"] * bool(record.block) + [f"of heap {record.heap:#x}"] * bool(record.heap)
     message = f"ntdll noted {record.words}{words}{', ' * bool(places)}{' '.join(places)}"
-    finding = Finding("failure_record", "error", record.heap, record.block or record.address, 1, message, "", f"type {record.type}")
+    finding = Finding(
+        "failure_record", "error", record.heap, record.block or record.address, 1, message, "", f"type {record.type}"
+    )
     return Report(finding, bug, block, record.frames)

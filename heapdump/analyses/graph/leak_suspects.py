@@ -78,7 +78,9 @@ class Finder:
             structure = replace(structure, shape=structure.shape.replace("array", "vector"))
         elements = below[graph.size[below] == structure.size]
         content = self._looks(elements[:: max(1, len(elements) // _SAMPLE)])
-        return LeakSuspect(held, blocks, held / (tree.total or 1), node, path.root.root if path else "", pile, structure, content)
+        return LeakSuspect(
+            held, blocks, held / (tree.total or 1), node, path.root.root if path else "", pile, structure, content
+        )
 
     def _looks(self, nodes: NDArray[np.int64]) -> str:
         """What most of the nodes look like, "" where that is nothing telling."""
@@ -98,7 +100,9 @@ def hoards(finder: Finder) -> tuple[LeakSuspect, ...]:
     return tuple(sorted(out, key=lambda hoard: -hoard.bytes)[:_MOST])
 
 
-def _groups(graph: PointerGraph, tree: Retained, group: Callable[[NDArray[np.int64]], Leaks], single: NDArray[np.int64]) -> list[LeakSuspect]:
+def _groups(
+    graph: PointerGraph, tree: Retained, group: Callable[[NDArray[np.int64]], Leaks], single: NDArray[np.int64]
+) -> list[LeakSuspect]:
     """Groups of blocks that nothing dominates, the single suspects left out."""
     places = np.flatnonzero(tree.dominator == 0)[1:]
     nodes = np.sort(np.setdiff1d(tree.order[places].astype(np.int64), single))
@@ -106,14 +110,18 @@ def _groups(graph: PointerGraph, tree: Retained, group: Callable[[NDArray[np.int
         return []
     found = group(np.sort(graph.rows[nodes]).astype(np.int64))
     order = np.argsort(graph.rows[nodes], kind="stable")
-    node_of = nodes[order][np.searchsorted(graph.rows[nodes], found.rows, sorter=order)] if len(found.rows) else nodes[:0]
+    node_of = (
+        nodes[order][np.searchsorted(graph.rows[nodes], found.rows, sorter=order)] if len(found.rows) else nodes[:0]
+    )
     retained, blocks = tree.bytes[tree.number[node_of]], tree.blocks[tree.number[node_of]]
     out = []
     for one in found.groups:
         mine = found.values == one.group.value
         held = int(retained[mine].sum())
         if one.group.count > 1 and held >= _ENOUGH * tree.total:
-            out.append(LeakSuspect(held, int(blocks[mine].sum()), held / tree.total, key=one.key, count=one.group.count))
+            out.append(
+                LeakSuspect(held, int(blocks[mine].sum()), held / tree.total, key=one.key, count=one.group.count)
+            )
     return out
 
 
@@ -141,7 +149,9 @@ def sentence(graph: PointerGraph, hoard: LeakSuspect) -> str:
         text += f", {structure.elements:,} of them of {plural(structure.size, 'byte')}{f', most like {hoard.content}' if hoard.content else ''}"
     if hoard.pile is not None and hoard.pile != hoard.node:
         text += f"; it piles up at {graph.start[hoard.pile]:#x}"
-    return text + (f"; it looks like {'an' if structure.shape[0] in 'ae' else 'a'} {structure.shape}" if structure.shape else "")
+    return text + (
+        f"; it looks like {'an' if structure.shape[0] in 'ae' else 'a'} {structure.shape}" if structure.shape else ""
+    )
 
 
 def hoards_to_columns(found: tuple[LeakSuspect, ...]) -> Columns:
@@ -153,4 +163,7 @@ def hoards_of_columns(columns: Columns | None) -> tuple[LeakSuspect, ...] | None
     """The suspects of kept columns; None where there are none."""
     if columns is None:
         return None
-    return tuple(LeakSuspect(**record | {"structure": record["structure"] and Structure(**record["structure"])}) for record in of_columns(columns)["hoards"])
+    return tuple(
+        LeakSuspect(**record | {"structure": record["structure"] and Structure(**record["structure"])})
+        for record in of_columns(columns)["hoards"]
+    )

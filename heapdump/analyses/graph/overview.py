@@ -41,16 +41,31 @@ class Holding:
     def sentence(self) -> str:
         """What is leaked."""
         if not self.leaked.blocks:
-            return "the program can still reach every block" if self.is_whole else "every block is pointed to by what is known of this process"
-        seem = "can be reached by no pointer" if self.is_whole else "look unreachable, but part of what could hold them is missing or damaged"
+            return (
+                "the program can still reach every block"
+                if self.is_whole
+                else "every block is pointed to by what is known of this process"
+            )
+        seem = (
+            "can be reached by no pointer"
+            if self.is_whole
+            else "look unreachable, but part of what could hold them is missing or damaged"
+        )
         return f"{plural(self.leaked.blocks, 'block')} with {short_size(self.leaked.bytes)} {seem}: {self.direct.blocks:,} lost directly"
 
 
-def holding_of(graph: PointerGraph, reached: Reached, table: BlockTable, hoards: Sequence[LeakSuspect], *, is_walked: bool) -> Holding:
+def holding_of(
+    graph: PointerGraph, reached: Reached, table: BlockTable, hoards: Sequence[LeakSuspect], *, is_walked: bool
+) -> Holding:
     """`table`: of all blocks; `hoards`: the suspects, largest first; `is_walked`: every block of every heap is known."""
     leaked, direct = (_sum(graph, reached, table, *kinds) for kinds in (LEAKED, (Reach.DIRECT,)))
     suspects = tuple(
-        Suspect(sentence(graph, hoard), None if hoard.node is None else int(graph.start[hoard.node]), hoard.bytes, hoard.share)
+        Suspect(
+            sentence(graph, hoard),
+            None if hoard.node is None else int(graph.start[hoard.node]),
+            hoard.bytes,
+            hoard.share,
+        )
         for hoard in hoards
     )
     return Holding(leaked, direct, suspects, is_walked and not missing_evidence(graph))

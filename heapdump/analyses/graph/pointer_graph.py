@@ -21,8 +21,8 @@ from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
 from heapdump.kernels import run
-from heapdump.kernels.reach import count_targets, invert
 from heapdump.kernels.pointer_map import take, thin
+from heapdump.kernels.reach import count_targets, invert
 from heapdump.process.model import Process
 
 _SAMPLE = 1 << 13
@@ -74,7 +74,9 @@ class PointerGraph:
         values = np.array([register.value for register in self.roots.registers], np.uint64).astype(np.int64)
         whole = (held >= 0) & (values == self.start[held]) if len(self) else np.zeros(len(held), bool)
         sure = np.concatenate([targets[(targets >= 0) & ~weak], held[whole]])
-        perhaps = np.concatenate([np.where(targets < 0, -1 - targets, targets)[(targets < 0) | weak], held[(held >= 0) & ~whole]])
+        perhaps = np.concatenate(
+            [np.where(targets < 0, -1 - targets, targets)[(targets < 0) | weak], held[(held >= 0) & ~whole]]
+        )
         return np.unique(sure), np.unique(perhaps)
 
 
@@ -105,11 +107,15 @@ def program_blocks(table: BlockTable) -> tuple[NDArray[np.int32], NDArray[np.int
     rows, start = np.empty(len(table), np.int32), np.empty(len(table), np.int64)
     size: Integers = np.empty(len(table), np.int32 if is_short else np.int64)
     order = None
-    count = run(take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, rows, start, size)
+    count = run(
+        take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, rows, start, size
+    )
     if count < 0:  # heaps over each other: damage
         order = np.argsort(table.address, kind="stable")
         columns = [column[order] for column in columns]
-        count = run(take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, rows, start, size)
+        count = run(
+            take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, rows, start, size
+        )
     rows = rows[:count] if order is None else order[rows[:count]].astype(np.int32)
     return rows, start[:count], size[:count]
 
@@ -123,7 +129,9 @@ def build_graph(
     _without_crt_headers(rows, start, size, table, crt)
     nodes = pointer_map(start, size)
     sweeper = Sweeper(process.space, nodes, unaligned=unaligned)
-    of_heap = np.array([next(v.pointer_bytes for v in process.views if v.arch == heap.view) for heap in heaps], np.uint8)
+    of_heap = np.array(
+        [next(v.pointer_bytes for v in process.views if v.arch == heap.view) for heap in heaps], np.uint8
+    )
     alike = len(of_heap) and of_heap.min() == of_heap.max()
     widths = np.broadcast_to(of_heap[0], len(rows)) if alike else of_heap[table.heap[rows]]
     edges = _by_width(sweeper, start, size, widths)
@@ -134,7 +142,11 @@ def build_graph(
 
 
 def _without_crt_headers(
-    rows: NDArray[np.int32], start: NDArray[np.int64], size: Integers, table: BlockTable, crt: Callable[[NDArray[np.int64]], CrtBlocks]
+    rows: NDArray[np.int32],
+    start: NDArray[np.int64],
+    size: Integers,
+    table: BlockTable,
+    crt: Callable[[NDArray[np.int64]], CrtBlocks],
 ) -> None:
     """Makes CRT debug blocks begin behind their header; a heap with none among many thousands is taken to have none."""
     heaps = int(table.heap.max()) + 1 if len(rows) else 0
@@ -153,21 +165,30 @@ def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: Integers, widths
     """The edges of sources that have pointers of `widths` bytes, in their order."""
     if len(widths) and widths.min() == widths.max():
         return sweeper.edges(Sources(start, size, int(widths[0])))
-    degree, owners, found = np.zeros(len(start), np.int32), [np.empty(0, np.int64)], [Edges.of(np.empty(0, np.int32), np.empty(0, np.int32))]
+    degree, owners, found = (
+        np.zeros(len(start), np.int32),
+        [np.empty(0, np.int64)],
+        [Edges.of(np.empty(0, np.int32), np.empty(0, np.int32))],
+    )
     for width in np.unique(widths).tolist():
         mine = np.flatnonzero(widths == width)
         found.append(sweeper.edges(Sources(start[mine], size[mine], width)))
         degree[mine] = found[-1].degree
         owners.append(np.repeat(mine, found[-1].degree))
     order = np.argsort(np.concatenate(owners), kind="stable")
-    return Edges.of(degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found))
+    return Edges.of(
+        degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found)
+    )
 
 
 def areas_of(graph: PointerGraph, node: int) -> list[Area]:
     """The areas of roots that point into a node."""
     targets = graph.root_edges.targets
     places = np.flatnonzero((targets == node) | (targets == -1 - node))
-    return [graph.roots.areas[i] for i in np.unique(np.searchsorted(graph.root_edges.first, places, side="right") - 1).tolist()]
+    return [
+        graph.roots.areas[i]
+        for i in np.unique(np.searchsorted(graph.root_edges.first, places, side="right") - 1).tolist()
+    ]
 
 
 _COLUMNS = ("rows", "start", "size", "widths")
@@ -187,7 +208,10 @@ def from_columns(columns: dict[str, NDArray[Any]] | None, roots: Roots) -> Point
     if columns is None or not np.array_equal(columns["areas"], _area_bounds(roots)):
         return None
     held, root_held, missing = columns["held"].tolist()
-    edges, root_edges = Edges(columns["first"], columns["targets"], held), Edges(columns["root_first"], columns["root_targets"], root_held)
+    edges, root_edges = (
+        Edges(columns["first"], columns["targets"], held),
+        Edges(columns["root_first"], columns["root_targets"], root_held),
+    )
     rows, start, size, widths = (columns[name] for name in _COLUMNS)
     return PointerGraph(rows, start, size, widths, edges, roots, root_edges, missing)
 

@@ -76,7 +76,9 @@ def pointer_map(start: NDArray[np.int64], size: Integers) -> PointerMap:
     return PointerMap(start, size, shift, tops, middles, cells)
 
 
-def _covered(start: NDArray[np.int64], size: Integers, blocks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _covered(
+    start: NDArray[np.int64], size: Integers, blocks: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(64 KiB pages that blocks reach into behind that of their start, the block of each)."""
     page = start >> 16
     counts = ((start + size - 1) >> 16) - page

@@ -22,7 +22,6 @@ _SHORT = 20_000
 """Nodes that are looked at in plain Python."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Pointer:
     """A pointer to node `target`. `at`: address of the word, None in a register; `value`: where it points.
@@ -119,7 +118,9 @@ class References:
                 nodes = [end]
                 while nodes[-1] != node:
                     nodes.append(int(steps[nodes[-1]]))
-                roots = (root for root in self.roots_of(end) if root.is_weak == (least == _WEAK and self._held[end] == _WEAK))
+                roots = (
+                    root for root in self.roots_of(end) if root.is_weak == (least == _WEAK and self._held[end] == _WEAK)
+                )
                 out += [Path(root, tuple(nodes)) for root in roots]
             if out:
                 break
@@ -154,5 +155,7 @@ class References:
     def _words(self, span: Span, width: int, target: Span) -> Iterator[tuple[int, int]]:
         """(address, value) of the words in a span that point into another one."""
         for start, words in self._process.space.with_pointers(width).words(span):
-            for i in np.flatnonzero((words >= np.uint64(target.start)) & (words < np.uint64(max(target.end, target.start + 1)))).tolist():
+            for i in np.flatnonzero(
+                (words >= np.uint64(target.start)) & (words < np.uint64(max(target.end, target.start + 1)))
+            ).tolist():
                 yield start + i * width, int(words[i])

@@ -77,7 +77,9 @@ class Retained:
     @cached_property
     def _tree(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         counts = np.bincount(self.dominator[1:], minlength=len(self.order))
-        return np.concatenate([[0], np.cumsum(counts)]), (np.argsort(self.dominator[1:], kind="stable") + 1).astype(np.int32)
+        return np.concatenate([[0], np.cumsum(counts)]), (np.argsort(self.dominator[1:], kind="stable") + 1).astype(
+            np.int32
+        )
 
     def by_group(self, group: NDArray[np.int32], groups: int) -> NDArray[np.int64]:
         """Bytes that the nodes of each group retain, together and counted once; (groups,) int64.
@@ -97,12 +99,27 @@ def retained_of(graph: PointerGraph, back: Referrers) -> Retained:
     sure, perhaps = graph.root_targets()
     roots = np.union1d(sure, perhaps)
     number, order, parent = np.full(nodes, -1, np.int32), np.empty(nodes + 1, np.int32), np.empty(nodes + 1, np.int32)
-    count = run(preorder, nodes, graph.first, graph.edges.targets, roots, number, order, parent, np.empty(nodes, np.int64))
+    count = run(
+        preorder, nodes, graph.first, graph.edges.targets, roots, number, order, parent, np.empty(nodes, np.int64)
+    )
     order, parent = order[:count].copy(), parent[:count]
     is_root = np.zeros(nodes + 1, np.uint8)
     is_root[roots] = 1
     out, scratch = np.empty(count, np.int32), [np.empty(count, np.int32) for _ in range(4)]
-    run(dominators, nodes, back.first, back.sources, is_root, number, order, parent, count, *scratch[:3], out, scratch[3])
+    run(
+        dominators,
+        nodes,
+        back.first,
+        back.sources,
+        is_root,
+        number,
+        order,
+        parent,
+        count,
+        *scratch[:3],
+        out,
+        scratch[3],
+    )
     held, blocks = np.empty(count, np.int64), np.empty(count, np.int64)
     run(retain, nodes, out, order, graph.size, count, held, blocks)
     return Retained(number, order, out, held, blocks)

@@ -30,7 +30,9 @@ from heapdump.spans import Span, merged
 _WRITABLE, _GUARD = 0x04 | 0x08 | 0x40 | 0x80, 0x100
 _TOP = 1 << 48
 _SEGMENT_HEAP = 0xDDEEDDEE
-_VERIFIER = re.compile(r"(verifier|vrfcore|vfbasics|vfcompat|vfluapriv|vfnet|vfntlmless|vfnws|vfcuzz)\.dll", re.IGNORECASE)
+_VERIFIER = re.compile(
+    r"(verifier|vrfcore|vfbasics|vfcompat|vfluapriv|vfnet|vfntlmless|vfnws|vfcuzz)\.dll", re.IGNORECASE
+)
 RootKind = Literal["stack", "module", "teb", "peb", "memory"]
 
 
@@ -72,10 +74,14 @@ def find_roots(process: Process, usage: UsageMap, heaps: Sequence[Heap], walked:
     """Everything that can hold a block. `walked`: the indices of heaps whose blocks are known."""
     known = set(walked)
     found = [*_stacks(process), *_environment(process), *_memory(process, usage, heaps, known)]
-    areas = [area for area in found if 0 <= area.span.start < area.span.end <= _TOP]  # others are damage: nothing is there
+    areas = [
+        area for area in found if 0 <= area.span.start < area.span.end <= _TOP
+    ]  # others are damage: nothing is there
     areas.sort(key=lambda area: (area.width, area.span))
     registers = tuple(_registers(process))
-    return Roots(tuple(areas), registers, tuple(_missing(process, areas, registers, [h for h in heaps if h.index not in known])))
+    return Roots(
+        tuple(areas), registers, tuple(_missing(process, areas, registers, [h for h in heaps if h.index not in known]))
+    )
 
 
 def _registers(process: Process) -> Iterator[Register]:
@@ -148,8 +154,15 @@ def _memory(process: Process, usage: UsageMap, heaps: Sequence[Heap], known: set
 def _nobodys(process: Process, usage: UsageMap) -> NDArray[np.int64]:
     """Rows of writable memory that is nobody's, without the stack trace database and segment heaps that are not listed."""
     table, rows = usage.table, _used(usage, UNKNOWN, "Other")
-    rows = rows[~np.isin(table.claim[rows], [i for i, claim in enumerate(table.claims) if claim.item == STACK_DATABASE])]
-    for place in {layout["_SEGMENT_HEAP"].offset("Signature") for view in process.views for layout in view.layouts if "_SEGMENT_HEAP" in layout}:
+    rows = rows[
+        ~np.isin(table.claim[rows], [i for i, claim in enumerate(table.claims) if claim.item == STACK_DATABASE])
+    ]
+    for place in {
+        layout["_SEGMENT_HEAP"].offset("Signature")
+        for view in process.views
+        for layout in view.layouts
+        if "_SEGMENT_HEAP" in layout
+    }:
         rows = rows[process.space.gather(table.start[rows] + np.uint64(place), 4)[0] != _SEGMENT_HEAP]
     return rows
 
@@ -181,8 +194,16 @@ def _by_module(process: Process, span: Span) -> Iterator[Span]:
     return (Span(low, high) for low, high in pairwise(cuts))
 
 
-def _missing(process: Process, areas: Sequence[Area], registers: Sequence[Register], unknown: Sequence[Heap]) -> Iterator[str]:
-    names = {"stack": "stacks", "module": "writable module data", "teb": "TEBs", "peb": "PEBs", "memory": "other writable memory"}
+def _missing(
+    process: Process, areas: Sequence[Area], registers: Sequence[Register], unknown: Sequence[Heap]
+) -> Iterator[str]:
+    names = {
+        "stack": "stacks",
+        "module": "writable module data",
+        "teb": "TEBs",
+        "peb": "PEBs",
+        "memory": "other writable memory",
+    }
     for kind, words in names.items():
         spans = merged(area.span for area in areas if area.kind == kind)
         edges = np.array([[span.start, span.end] for span in spans], np.uint64).reshape(-1, 2)

@@ -52,7 +52,9 @@ class Edges:
     @classmethod
     def of(cls, degree: NDArray[np.integer], targets: NDArray[np.int32], held: int = 0) -> Edges:
         """`degree`: so many pointers of each source."""
-        return cls(_starts(np.concatenate([np.zeros(1, np.int32), degree.astype(np.int32)]), len(targets)), targets, held)
+        return cls(
+            _starts(np.concatenate([np.zeros(1, np.int32), degree.astype(np.int32)]), len(targets)), targets, held
+        )
 
     @property
     def degree(self) -> NDArray[np.int32] | NDArray[np.int64]:
@@ -86,17 +88,24 @@ class Sources:
 class Sweeper:
     """Sweeps memory of one dump for pointers into the blocks of a map."""
 
-    def __init__(self, space: AddressSpace, blocks: PointerMap, *, unaligned: bool = False, threads: int | None = None) -> None:
+    def __init__(
+        self, space: AddressSpace, blocks: PointerMap, *, unaligned: bool = False, threads: int | None = None
+    ) -> None:
         """`unaligned`: pointers may begin at any byte, else at multiples of their size. `threads`: None: one a processor."""
         self._space, self._blocks, self._unaligned = space, blocks, unaligned
         self._threads = min(threads or os.cpu_count() or 1, _MAX_THREADS)
-        self._start, self._end = space.starts.astype(np.int64), space.ends.astype(np.int64)  # above 2^63: negative, held apart
+        self._start, self._end = (
+            space.starts.astype(np.int64),
+            space.ends.astype(np.int64),
+        )  # above 2^63: negative, held apart
         self._user = (self._start >= 0) & (self._end > 0)
 
     def edges(self, sources: Sources) -> Edges:
         """Every pointer in the sources."""
         if not len(sources.start) or not len(self._blocks.start):
-            return Edges(np.zeros(len(sources.start) + 1, np.int32), np.empty(0, np.int32), int(sources.size.sum(dtype=np.int64)))
+            return Edges(
+                np.zeros(len(sources.start) + 1, np.int32), np.empty(0, np.int32), int(sources.size.sum(dtype=np.int64))
+            )
         found = [self._pass(sources, *one) for one in self._passes(sources.width)]
         if len(found) == 1:
             return found[0]
@@ -104,7 +113,9 @@ class Sweeper:
         owner = np.concatenate([np.repeat(number, edges.degree) for edges in found])
         order = np.argsort(owner, kind="stable")
         degree: NDArray[np.int32] = np.stack([edges.degree for edges in found]).sum(axis=0, dtype=np.int32)
-        return Edges.of(degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found))
+        return Edges.of(
+            degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found)
+        )
 
     def _passes(self, width: int) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
         """(remainder of addresses, of file offsets, ranges): words of a pass lie at multiples of `width` behind those."""
@@ -119,7 +130,9 @@ class Sweeper:
         columns = (self._start[ranges], self._end[ranges], delta[ranges])
         degree = np.zeros(len(sources.start) + 1, np.int32)
         total = int(sources.size.sum(dtype=np.int64))
-        cuts = np.unique(np.linspace(0, len(sources.start), min(total // _A_SHARE, len(sources.start)) + 2).astype(np.int64)).tolist()
+        cuts = np.unique(
+            np.linspace(0, len(sources.start), min(total // _A_SHARE, len(sources.start)) + 2).astype(np.int64)
+        ).tolist()
         work = total // sources.width // _WORDS_A_BLOCK
         jobs = [(sources, work, phase, words, columns, degree[1:], low, high) for low, high in pairwise(cuts)]
         first, *others = jobs
@@ -139,7 +152,10 @@ class Sweeper:
     ) -> tuple[NDArray[np.int32], int]:  # fmt: skip
         """(the targets of the sources number `i` up to `until`, bytes of them in these ranges). `work`: of the whole pass, in blocks."""
         blocks, width, begin = self._blocks, sources.width, int(sources.start[i])
-        end, words_in = int(sources.start[until - 1] + sources.size[until - 1]), int(sources.size[i:until].sum(dtype=np.int64)) // width
+        end, words_in = (
+            int(sources.start[until - 1] + sources.size[until - 1]),
+            int(sources.size[i:until].sum(dtype=np.int64)) // width,
+        )
         room = min(_ROOM, words_in + 1)
         values, owners, targets = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(room, np.int32)
         found = np.empty(room, np.int64)

@@ -79,7 +79,12 @@ def classify(graph: PointerGraph, ignored: NDArray[np.int64] | None = None, *, a
 
 
 def _flood(
-    graph: PointerGraph, state: NDArray[np.uint8], queue: NDArray[np.int32], tail: int, later: NDArray[np.int32], waiting: int
+    graph: PointerGraph,
+    state: NDArray[np.uint8],
+    queue: NDArray[np.int32],
+    tail: int,
+    later: NDArray[np.int32],
+    waiting: int,
 ) -> None:
     """Marks what `queue[:tail]` reaches by pointers to starts alone, then by others or from `later[:waiting]`, too."""
     if not len(graph):
@@ -106,7 +111,11 @@ def without_firsts(reached: Reached) -> Reached:
 
 
 def _cycles(
-    graph: PointerGraph, state: NDArray[np.uint8], lost: NDArray[np.int64], direct: NDArray[np.int64], queue: NDArray[np.int32]
+    graph: PointerGraph,
+    state: NDArray[np.uint8],
+    lost: NDArray[np.int64],
+    direct: NDArray[np.int64],
+    queue: NDArray[np.int32],
 ) -> tuple[NDArray[np.int64], ...]:
     """The circles of unreachable blocks that no other unreachable block holds."""
     edges = (graph.first, graph.edges.targets)
@@ -124,7 +133,9 @@ def _cycles(
     return _members(graph, inside, np.sort(own[:found]))
 
 
-def _members(graph: PointerGraph, inside: NDArray[np.int64], heads_of: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+def _members(
+    graph: PointerGraph, inside: NDArray[np.int64], heads_of: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], ...]:
     """Everything that reaches a head: as nothing else holds a circle, its own members."""
     number = np.full(len(graph), -1, np.int64)
     number[inside] = np.arange(len(inside))
@@ -154,7 +165,11 @@ def _members(graph: PointerGraph, inside: NDArray[np.int64], heads_of: NDArray[n
 def columns_of(reached: Reached) -> dict[str, NDArray[np.uint8] | NDArray[np.int64]]:
     """What of the reckoning is kept: the circles one behind the other, with the length of each."""
     members = np.concatenate([np.empty(0, np.int64), *reached.cycles])
-    return {"state": reached.state, "members": members, "lengths": np.array([len(cycle) for cycle in reached.cycles], np.int64)}
+    return {
+        "state": reached.state,
+        "members": members,
+        "lengths": np.array([len(cycle) for cycle in reached.cycles], np.int64),
+    }
 
 
 def from_columns(columns: dict[str, NDArray[np.uint8]] | None) -> Reached | None:

@@ -87,7 +87,10 @@ class Lost:
     def left(self) -> Sum:
         """Blocks of the reported kinds in groups that were left out."""
         found = self._grouped(_ORDER)
-        return Sum(sum(self.sums[kind].blocks for kind in _ORDER) - found.blocks, sum(self.sums[kind].bytes for kind in _ORDER) - found.bytes)
+        return Sum(
+            sum(self.sums[kind].blocks for kind in _ORDER) - found.blocks,
+            sum(self.sums[kind].bytes for kind in _ORDER) - found.bytes,
+        )
 
     def _grouped(self, kinds: tuple[Reach, ...]) -> Sum:
         found = [one.found.group for one in self.groups if one.kind in kinds]
@@ -111,7 +114,11 @@ def find_lost(
         state = np.where(wanted[graph.rows], state, 0)
     if len(known):
         rows = np.sort(graph.rows[state == Reach.IGNORED]).astype(np.int64)
-        _count(group, replace(question, by="stack", rows=rows[np.isin(stacks.numbers(rows), known)], min_bytes=0), suppressions)
+        _count(
+            group,
+            replace(question, by="stack", rows=rows[np.isin(stacks.numbers(rows), known)], min_bytes=0),
+            suppressions,
+        )
 
     @cache
     def found(kind: Reach) -> Leaks:
@@ -151,7 +158,14 @@ def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) 
 
 
 def _suppressed(
-    graph: PointerGraph, before: Reached, stacks: Stacks, question: Question, suppressions: Suppressions, group: Group, *, as_lsan: bool
+    graph: PointerGraph,
+    before: Reached,
+    stacks: Stacks,
+    question: Question,
+    suppressions: Suppressions,
+    group: Group,
+    *,
+    as_lsan: bool,
 ) -> tuple[Reached, NDArray[np.uint64]]:
     """All blocks of a suppressed stack become roots, and the check runs again, until no more stacks are suppressed.
 
@@ -165,7 +179,9 @@ def _suppressed(
     numbers, reached = stacks.numbers(graph.rows.astype(np.int64)), plain
     for _ in range(_MOST_RUNS):
         lost = reached.nodes(*LEAKED)
-        kept = group(Question("stack", np.sort(graph.rows[lost]).astype(np.int64), skip=question.skip), suppressions).rows
+        kept = group(
+            Question("stack", np.sort(graph.rows[lost]).astype(np.int64), skip=question.skip), suppressions
+        ).rows
         fresh = np.unique(numbers[lost[~np.isin(graph.rows[lost], kept)]])
         fresh = fresh[(fresh > 0) & ~np.isin(fresh, known)]
         if not len(fresh):
@@ -202,7 +218,10 @@ CAVEATS = (
 
 def report_to_columns(report: Report) -> Columns:
     """A report on unreachable blocks as columns of an index. Frames are left out: groups by stack are not kept."""
-    groups = [{"kind": kind, "key": one.key, "trust": one.trust.value, "group": asdict(one.group)} for kind, one in report.groups]
+    groups = [
+        {"kind": kind, "key": one.key, "trust": one.trust.value, "group": asdict(one.group)}
+        for kind, one in report.groups
+    ]
     sums = {str(int(kind)): (found.blocks, found.bytes) for kind, found in report.sums.items()}
     return to_columns({"sums": sums, "groups": groups, "by": report.by, "missing": report.missing})
 
@@ -213,7 +232,10 @@ def report_of_columns(columns: Columns | None) -> Report | None:
         return None
     value = of_columns(columns)
     sums = {Reach(int(kind)): Sum(*found) for kind, found in value["sums"].items()}
-    groups = tuple((Reach(one["kind"]), LeakGroup(one["key"], _group(one["group"]), (), Trust(one["trust"]))) for one in value["groups"])
+    groups = tuple(
+        (Reach(one["kind"]), LeakGroup(one["key"], _group(one["group"]), (), Trust(one["trust"])))
+        for one in value["groups"]
+    )
     return Report(sums, groups, value["by"], value["missing"])
 
 

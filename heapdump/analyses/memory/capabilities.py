@@ -53,7 +53,9 @@ def _heaps(process: Process, heaps: Sequence[Heap]) -> Iterator[Question]:
     elif lists and all(heap.is_fully_walked for heap in heaps):
         yield Question(question, "yes", f"{plural(len(heaps), 'heap')}, all lists whole", "")
     else:
-        reason = f"{len(certain)} of {plural(len(heaps), 'heap')} verified, some lists or inner parts not read (see heaps)"
+        reason = (
+            f"{len(certain)} of {plural(len(heaps), 'heap')} verified, some lists or inner parts not read (see heaps)"
+        )
         yield Question(question, "partly", reason, "" if lists else FULL_DUMP)
 
 

@@ -99,5 +99,11 @@ def _divided(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[str
 
 def _plain_item(usage: str) -> str:
     plain = usage.removesuffix("32").removesuffix("64")
-    names = {"Stack": "stacks", "TEB": "TEBs and PEBs", "PEB": "TEBs and PEBs", "Image": "images", "Other": "other system data"}
+    names = {
+        "Stack": "stacks",
+        "TEB": "TEBs and PEBs",
+        "PEB": "TEBs and PEBs",
+        "Image": "images",
+        "Other": "other system data",
+    }
     return names[plain]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap, HeapKind
-from heapdump.memory.regions import HeapClaim, Kind, Region, RegionTable, State
+from heapdump.memory.regions import Kind, Region, RegionClaim, RegionTable, State
 from heapdump.process.model import Process, Stack, Thread, View
 from heapdump.process.stacks.trace_database import StackDatabase
 from heapdump.spans import Span, SpanMap
@@ -79,7 +79,7 @@ def classify(process: Process, heaps: Sequence[Heap]) -> UsageMap:
     return UsageMap(table, codes, tuple(names), process)
 
 
-def _claims(process: Process, heaps: Sequence[Heap]) -> Iterator[HeapClaim]:
+def _claims(process: Process, heaps: Sequence[Heap]) -> Iterator[RegionClaim]:
     yield from _other(process)
     for kind in (HeapKind.NT, HeapKind.SEGMENT, HeapKind.PAGE):
         for heap in heaps:
@@ -87,15 +87,15 @@ def _claims(process: Process, heaps: Sequence[Heap]) -> Iterator[HeapClaim]:
                 yield from _heap(process, heap)
     for thread in process.threads:
         for stack in thread.stacks:
-            yield HeapClaim(_stack_span(process, stack), f"Stack{_suffix(process, stack.view)}", _thread(thread))
+            yield RegionClaim(_stack_span(process, stack), f"Stack{_suffix(process, stack.view)}", _thread(thread))
     for view in process.views:
         if view.peb:
-            yield HeapClaim(Span(view.peb, view.peb + _PAGE), f"PEB{_suffix(process, view.arch)}")
+            yield RegionClaim(Span(view.peb, view.peb + _PAGE), f"PEB{_suffix(process, view.arch)}")
     for thread in process.threads:
         for teb in thread.tebs:
             if teb.size:
                 span = Span(teb.address, teb.address + teb.size)
-                yield HeapClaim(span, f"TEB{_suffix(process, teb.view)}", _thread(thread))
+                yield RegionClaim(span, f"TEB{_suffix(process, teb.view)}", _thread(thread))
     yield from _images(process)
 
 
@@ -121,14 +121,14 @@ def _stack_span(process: Process, stack: Stack) -> Span:
     return Span(whole.start if whole else stack.limit, base)
 
 
-def _heap(process: Process, heap: Heap) -> Iterator[HeapClaim]:
+def _heap(process: Process, heap: Heap) -> Iterator[RegionClaim]:
     usage = ("PageHeap" if heap.kind is HeapKind.PAGE else "Heap") + _suffix(process, heap.view)
     name = f"#{heap.index} {heap.address:#x}"
     for extent in sorted(heap.extents, key=lambda extent: extent.what != _METADATA):
-        yield HeapClaim(extent.span, usage, f"{name} {extent.what}", _item(heap, extent.what))
+        yield RegionClaim(extent.span, usage, f"{name} {extent.what}", _item(heap, extent.what))
     for i, segment in enumerate(heap.segments):
         for part in segment.uncommitted:
-            yield HeapClaim(part, usage, f"{name} segment {i}", "heap segments, uncommitted by the heap's own list")
+            yield RegionClaim(part, usage, f"{name} segment {i}", "heap segments, uncommitted by the heap's own list")
 
 
 def _item(heap: Heap, what: str) -> str:
@@ -145,17 +145,17 @@ def _item(heap: Heap, what: str) -> str:
     return own.get(what, "heap segments")
 
 
-def _other(process: Process) -> Iterator[HeapClaim]:
+def _other(process: Process) -> Iterator[RegionClaim]:
     for view in process.views:
         for field, words in _PEB_POINTERS.items():
             span = _mapped(process, view, view.peb_fields.get(field, 0))
             if span:
-                yield HeapClaim(span, "Other", words)
+                yield RegionClaim(span, "Other", words)
         if (view.global_flag or 0) & _RECORDS_STACKS and (span := StackDatabase(process, view).span) is not None:
-            yield HeapClaim(span, "Other", "Stack Trace Database", STACK_DATABASE)
+            yield RegionClaim(span, "Other", "Stack Trace Database", STACK_DATABASE)
     page = process.regions.index_at(_SHARED_USER_DATA)
     if page is not None and int(process.regions.start[page]) == _SHARED_USER_DATA:
-        yield HeapClaim(Span(_SHARED_USER_DATA, int(process.regions.end[page])), "Other", "Shared User Data")
+        yield RegionClaim(Span(_SHARED_USER_DATA, int(process.regions.end[page])), "Other", "Shared User Data")
 
 
 def _mapped(process: Process, view: View, pointer: int) -> Span | None:
@@ -168,7 +168,7 @@ def _mapped(process: Process, view: View, pointer: int) -> Span | None:
     return process.regions.allocation(pointer) if process.regions.type[i] == Kind.MEM_MAPPED else None
 
 
-def _images(process: Process) -> Iterator[HeapClaim]:
+def _images(process: Process) -> Iterator[RegionClaim]:
     """Modules, and image mappings that no module list names: unloaded modules still mapped, or data mappings."""
     table = process.regions
     unloaded = SpanMap((m.span, m.name) for m in process.unloaded)
@@ -179,6 +179,6 @@ def _images(process: Process) -> Iterator[HeapClaim]:
         if process.module_map.at(start) is None:
             was = unloaded.at(start)
             words = "API Set Map" if start in api_sets else f"was {was}" if was else ""
-            yield HeapClaim(Span(start, end), "Image", words)
+            yield RegionClaim(Span(start, end), "Image", words)
     for module in process.modules:
-        yield HeapClaim(module.span, "Image", module.name)
+        yield RegionClaim(module.span, "Image", module.name)

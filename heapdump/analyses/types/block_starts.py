@@ -33,7 +33,9 @@ class Heads:
     def part(self, some: NDArray[np.int64]) -> Heads:
         """Of some of the blocks, by their places."""
         words = (self.words[0][some], self.words[1][some])
-        return Heads(self.table, self.address[some], self.size[some], self.there[some], self.raw[some], self.known[some], words)
+        return Heads(
+            self.table, self.address[some], self.size[some], self.there[some], self.raw[some], self.known[some], words
+        )
 
     @cached_property
     def row_below(self) -> NDArray[np.int64]:

@@ -38,7 +38,6 @@ _MAX_THREADS, _WORTH_THREADS = 8, 4
 """Threads at most; parts of `_BATCH` rows from which on there are several."""
 
 
-
 @dataclass(frozen=True)
 class Shaped:
     """`numbers`: (n,) int64 dense, of each row. By that number: `labels`, and `trusts` how sure each is."""
@@ -48,7 +47,9 @@ class Shaped:
     trusts: list[Trust]
 
 
-def shapes(process: Process, views: dict[int, View], table: BlockTable, rows: NDArray[np.int64], *, by_class: bool) -> Shaped:
+def shapes(
+    process: Process, views: dict[int, View], table: BlockTable, rows: NDArray[np.int64], *, by_class: bool
+) -> Shaped:
     """The shape of each row by its first requested bytes; with `by_class` an object by its class or its vtable.
 
     `views`: heap index → view. Reads each block's first bytes once; a vtable is looked at once.
@@ -91,7 +92,9 @@ def view_by_heap(process: Process, heaps: tuple[Heap, ...]) -> dict[int, View]:
 class _Shaper:
     """Shapes of the blocks of one view."""
 
-    def __init__(self, process: Process, view: View, table: BlockTable, labels: dict[str, tuple[int, Trust]], naming: Lock) -> None:
+    def __init__(
+        self, process: Process, view: View, table: BlockTable, labels: dict[str, tuple[int, Trust]], naming: Lock
+    ) -> None:
         """`labels`: of all shapers, changed while `naming` is held."""
         self._process, self._view, self._table = process, view, table
         self._labels = labels  # label → its number and trust: the shapes, then the classes of all views

@@ -58,7 +58,10 @@ def crash_lines(request: Request, snapshot: Snapshot, crash: Crash) -> list[list
 
 def verdict_line(verdict: Verdict, command: tuple[str, ...]) -> list[tuple[str, str]]:
     """Whether the heap is damaged, and the command that tells more."""
-    return [(f"heap: {verdict.text}", "red" if verdict.errors else "green" if verdict.heaps else "dim"), (f" → heapdump {' '.join(command)}", "cyan")]
+    return [
+        (f"heap: {verdict.text}", "red" if verdict.errors else "green" if verdict.heaps else "dim"),
+        (f" → heapdump {' '.join(command)}", "cyan"),
+    ]
 
 
 def stack_lines(request: Request, snapshot: Snapshot, block: Block) -> list[list[tuple[str, str]]]:

@@ -96,9 +96,17 @@ class ProblemRecorder:
             "after": self._block(evidence.after),
             "alike": problem.alike,
             "alike_stack": problem.alike_stack,
-            "raised_by": [frame_record(found.frame) for found in self._accessing()] if problem.finding.kind == "exception" else [],
+            "raised_by": [frame_record(found.frame) for found in self._accessing()]
+            if problem.finding.kind == "exception"
+            else [],
             "registers": [
-                {"register": r.register, "value": hex(r.value), "relation": r.relation, "state": r.block.state, "block": hex(r.block.address)}
+                {
+                    "register": r.register,
+                    "value": hex(r.value),
+                    "relation": r.relation,
+                    "state": r.block.state,
+                    "block": hex(r.block.address),
+                }
                 for r in (report.registers if report else ())
             ],
         }
@@ -110,7 +118,10 @@ class ProblemRecorder:
         pid = self._snapshot.process.pid
         style = "red bold" if finding.severity == "error" else "yellow bold"
         lines: list[Styled] = [
-            [(f"=={pid if pid is not None else '?'}=={finding.severity.upper()}: heapdump: {name}", style), (f" on address {finding.address:#x}", "")],
+            [
+                (f"=={pid if pid is not None else '?'}=={finding.severity.upper()}: heapdump: {name}", style),
+                (f" on address {finding.address:#x}", ""),
+            ],
             [(finding.message, "")],
         ]
         if finding.expected or problem.evidence.looks:
@@ -128,7 +139,11 @@ class ProblemRecorder:
         if finding.found:
             lines.append([("  found     ", "dim"), (finding.found, "red")])
         if evidence.looks and evidence.data is not None:
-            reach = f", from {evidence.low:#x} to {evidence.high:#x}" if evidence.high - evidence.low > finding.length else ""
+            reach = (
+                f", from {evidence.low:#x} to {evidence.high:#x}"
+                if evidence.high - evidence.low > finding.length
+                else ""
+            )
             lines.append([("  which is  ", "dim"), (evidence.looks + reach, "")])
         return lines
 
@@ -136,7 +151,10 @@ class ProblemRecorder:
         """Where the exception was raised."""
         frames = self._accessing() if problem.finding.kind == "exception" else []
         lines: list[Styled] = [[("raised by:", "bold")]] if frames else []
-        return lines + [[(f"    #{i} {found.frame}", ""), (f"  ({found.how})", "dim")] for i, found in enumerate(frames[:_MOST_FRAMES])]
+        return lines + [
+            [(f"    #{i} {found.frame}", ""), (f"  ({found.how})", "dim")]
+            for i, found in enumerate(frames[:_MOST_FRAMES])
+        ]
 
     def _accessing(self) -> list[StackFrame]:
         if self._raised_by is None:
@@ -162,7 +180,13 @@ class ProblemRecorder:
         lines: list[Styled] = [[(where, ""), (f", {block.state} {block.kind.word}", "dim")]]
         frames = self.frames(problem)
         if frames:
-            verb = "ntdll noted this stack:" if not stack_number(self._snapshot, block) else "freed by:" if block.state == "free" else "allocated by:"
+            verb = (
+                "ntdll noted this stack:"
+                if not stack_number(self._snapshot, block)
+                else "freed by:"
+                if block.state == "free"
+                else "allocated by:"
+            )
             lines.append([(verb, "bold")])
             lines += [[(f"    #{i} {frame}", "")] for i, frame in enumerate(frames)]
         return lines
@@ -177,7 +201,9 @@ class ProblemRecorder:
             lines.append([(f"    {number}. {who}{candidate.reason}", "")])
         for count, what in ((problem.alike, "of that size"), (problem.alike_stack, "allocated by the same stack")):
             if count:
-                lines.append([(f"    {text.plural(count, 'other place')} with the same damage beside a block {what}", "")])
+                lines.append(
+                    [(f"    {text.plural(count, 'other place')} with the same damage beside a block {what}", "")]
+                )
         return lines
 
     def _memory(self, problem: Problem) -> list[Styled]:
@@ -203,7 +229,9 @@ class ProblemRecorder:
         from heapdump.analyses.damage.memory_rows import LEGEND, shadow
 
         rows = shadow(self._snapshot.walk.table, problem.finding.address, problem.finding.length)
-        lines: list[Styled] = [[("heap map, 8 bytes a cell:", "bold"), (f" {', '.join(f'{k} {v}' for k, v in LEGEND.items())}", "dim")]]
+        lines: list[Styled] = [
+            [("heap map, 8 bytes a cell:", "bold"), (f" {', '.join(f'{k} {v}' for k, v in LEGEND.items())}", "dim")]
+        ]
         lines += [[(f"  {'=>' if row.is_hit else '  '} {row.address:#x}  {' '.join(row.cells)}", "")] for row in rows]
         return lines
 

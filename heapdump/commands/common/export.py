@@ -39,14 +39,18 @@ def check_options(kind: str | None, by: str | None) -> None:
     context = click.get_current_context()
     given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
     if "weight" in given and kind != "folded":
-        raise WrongUsage("--weight is what folded lines count; the other exports have bytes and blocks: add --export folded")
+        raise WrongUsage(
+            "--weight is what folded lines count; the other exports have bytes and blocks: add --export folded"
+        )
     if kind is None:
         return
     if by not in (None, "stack"):
         raise WrongUsage(f"--export {kind} writes whole stacks, not groups by {by}; leave out --group-by, or --export")
     for name, option in _OF_RECORDS.items():
         if name in given:
-            raise WrongUsage(f"--export {kind} has a format of its own, with all stacks; leave out {option}, or --export")
+            raise WrongUsage(
+                f"--export {kind} has a format of its own, with all stacks; leave out {option}, or --export"
+            )
 
 
 def export_stacks(request: Request, snapshot: Snapshot, leaks: Leaks, kind: str, *, by_blocks: bool) -> int:
@@ -59,7 +63,10 @@ def export_stacks(request: Request, snapshot: Snapshot, leaks: Leaks, kind: str,
 
     if leaks.missing:
         raise WrongUsage(f"--export {kind}: {leaks.missing}")
-    gaps, samples = walk_gaps(snapshot), [_sample(found.frames, found.group.count, found.group.bytes) for found in leaks.groups]
+    gaps, samples = (
+        walk_gaps(snapshot),
+        [_sample(found.frames, found.group.count, found.group.bytes) for found in leaks.groups],
+    )
     title = f"{snapshot.dump.path.name}: {leaks.bytes:,} bytes in {leaks.blocks:,} busy blocks"
     if kind == "pprof":
         when = snapshot.dump.directory.header.timestamp

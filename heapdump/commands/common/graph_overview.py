@@ -24,13 +24,21 @@ def group_rows(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], by
     question = Question(by or ("stack" if snapshot.stacks.are_recorded else "type"), rows)
     namer = partial(snapshot.namer, request.image_path, request.symbol_path)
     return find_leaks(
-        snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.stacks, namer, question, Suppressions(), snapshot.crt.blocks
+        snapshot.process,
+        snapshot.heaps,
+        snapshot.walk.table,
+        snapshot.stacks,
+        namer,
+        question,
+        Suppressions(),
+        snapshot.crt.blocks,
     )
 
 
 def finder_of(request: Request, snapshot: Snapshot) -> Finder:
     """What leak suspects of the dominator tree are found with."""
     from heapdump.analyses.graph.leak_suspects import Finder
+
     references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
     return Finder(
         snapshot.graph, snapshot.retained, references,
@@ -54,4 +62,10 @@ def holding(request: Request, snapshot: Snapshot, most_bytes: int) -> Holding | 
 
     if not snapshot.has_graph(most_bytes):
         return None
-    return holding_of(snapshot.graph, snapshot.reached, snapshot.walk.table, hoards_of(request, snapshot), is_walked=not walk_gaps(snapshot))
+    return holding_of(
+        snapshot.graph,
+        snapshot.reached,
+        snapshot.walk.table,
+        hoards_of(request, snapshot),
+        is_walked=not walk_gaps(snapshot),
+    )

@@ -32,7 +32,10 @@ def as_lsan(snapshot: Snapshot, lost: Lost, most: int, *, with_objects: bool, wi
         yield f"Omitting {len(groups) - most} more leak(s).\n"
     if with_suppressions and lost.suppressed:
         yield f"{_RULER}\nSuppressions used:\n  count      bytes template\n"
-        yield from (f"{rule.count:7} {rule.bytes:10} {text.printable(rule.text.removeprefix('leak:'))}\n" for rule in lost.suppressed)
+        yield from (
+            f"{rule.count:7} {rule.bytes:10} {text.printable(rule.text.removeprefix('leak:'))}\n"
+            for rule in lost.suppressed
+        )
         yield f"{_RULER}\n\n"
     if groups:
         yield f"SUMMARY: LeakSanitizer: {lost.leaked.bytes} byte(s) leaked in {lost.leaked.blocks} allocation(s).\n"

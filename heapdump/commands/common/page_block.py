@@ -50,12 +50,27 @@ def page_lines(detail: PageBlock) -> list[list[tuple[str, str]]]:
     if detail.virtual_block and detail.guard:
         span, guard = detail.virtual_block, detail.guard
         thread = f", thread {detail.thread:#x}" if detail.thread else ""
-        lines.append([(f"virtual block {span.start:#x}..{span.end:#x} ({text.size(span.size)}), guard page {guard.start:#x}{thread}", "")])
+        lines.append(
+            [
+                (
+                    f"virtual block {span.start:#x}..{span.end:#x} ({text.size(span.size)}), guard page {guard.start:#x}{thread}",
+                    "",
+                )
+            ]
+        )
     lines += [[(f"damaged: {_wound(wound)}", "red")] for wound in detail.wounds]
     if detail.is_header_there and not detail.wounds:
         lines.append([("stamps and fills hold", "green")])
     elif not detail.is_header_there and detail.block.entry != detail.block.address:
-        lines.append([("its stamps are not in the dump" + (": freed memory is inaccessible" if detail.block.state == "free" else ""), "dim")])
+        lines.append(
+            [
+                (
+                    "its stamps are not in the dump"
+                    + (": freed memory is inaccessible" if detail.block.state == "free" else ""),
+                    "dim",
+                )
+            ]
+        )
     return lines
 
 

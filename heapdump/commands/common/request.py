@@ -228,7 +228,9 @@ _OPTIONS = (
 )  # fmt: skip
 
 
-def dump_command(name: str, *, takes_address: bool | Literal["perhaps"] = False) -> Callable[[Callable[..., int]], click.Command]:
+def dump_command(
+    name: str, *, takes_address: bool | Literal["perhaps"] = False
+) -> Callable[[Callable[..., int]], click.Command]:
     """Makes a click command of `function(request, **own options) -> exit code`, with DUMP and the shared options.
 
     The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`; with
@@ -237,6 +239,7 @@ def dump_command(name: str, *, takes_address: bool | Literal["perhaps"] = False)
 
     def decorate(function: Callable[..., int]) -> click.Command:
         """The function as a click command with the shared options."""
+
         @functools.wraps(function)
         def run(**values: Any) -> int:
             """Makes the request of the shared options' values and passes the function its own."""
@@ -250,10 +253,14 @@ def dump_command(name: str, *, takes_address: bool | Literal["perhaps"] = False)
             wrapped = option(wrapped)
         if takes_address:
             needed = takes_address is True
-            wrapped = click.argument("arguments", nargs=-1, required=needed, metavar=f"[DUMP] {'ADDRESS' if needed else '[ADDRESS]'}")(wrapped)
+            wrapped = click.argument(
+                "arguments", nargs=-1, required=needed, metavar=f"[DUMP] {'ADDRESS' if needed else '[ADDRESS]'}"
+            )(wrapped)
         else:
             wrapped = click.argument("dump", required=False, type=click.Path(path_type=Path))(wrapped)
-        return click.command(name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(wrapped)
+        return click.command(name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(
+            wrapped
+        )
 
     return decorate
 

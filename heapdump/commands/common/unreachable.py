@@ -84,8 +84,17 @@ def read_options(
         WrongUsage: options that go with --unreachable only, or do not go with it.
     """
     if not unreachable:
-        if max_leaks or report_objects or use_unaligned or exitcode is not None or lsan_compat or not print_suppressions:
-            raise WrongUsage("--max-leaks, --report-objects, --use-unaligned, --exitcode, --lsan-compat and --no-print-suppressions go with --unreachable")
+        if (
+            max_leaks
+            or report_objects
+            or use_unaligned
+            or exitcode is not None
+            or lsan_compat
+            or not print_suppressions
+        ):
+            raise WrongUsage(
+                "--max-leaks, --report-objects, --use-unaligned, --exitcode, --lsan-compat and --no-print-suppressions go with --unreachable"
+            )
         return None
     if export:
         raise WrongUsage("--export writes the stacks of all busy blocks, it does not go with --unreachable")
@@ -109,7 +118,9 @@ def emit_lost(request: Request, snapshot: Snapshot, asked: Asked, options: Optio
     if options.as_lsan:
         from heapdump.commands.common.lsan import as_lsan
 
-        shown = as_lsan(snapshot, lost, options.max_leaks, with_objects=options.objects, with_suppressions=options.suppressions)
+        shown = as_lsan(
+            snapshot, lost, options.max_leaks, with_objects=options.objects, with_suppressions=options.suppressions
+        )
         code = request.write(snapshot, shown, gaps)
     else:
         missing = (f"{lost.missing}; grouped by {lost.by} instead",) if lost.missing else ()
@@ -170,7 +181,10 @@ def _data(snapshot: Snapshot, lost: Lost, options: Options, groups: list[Record]
     kinds = (Reach.DIRECT, Reach.INDIRECT, Reach.POSSIBLE, Reach.REACHABLE)
     data: Record = {kind.name.lower(): _sum(lost.sums[kind]) for kind in kinds}
     data["groups"] = groups
-    data["cycles"] = [{"blocks": len(rows), "bytes": int(table.size[rows].sum()), "members": _addresses(snapshot, rows)} for rows in lost.cycles]
+    data["cycles"] = [
+        {"blocks": len(rows), "bytes": int(table.size[rows].sum()), "members": _addresses(snapshot, rows)}
+        for rows in lost.cycles
+    ]
     data["suppressed"] = [{"rule": rule.text, "count": rule.count, "bytes": rule.bytes} for rule in lost.suppressed]
     data["suppressed_total"] = _sum(lost.sums[Reach.IGNORED])
     if options.objects:
@@ -196,13 +210,22 @@ def _columns() -> tuple[Column[LostGroup], ...]:
     def of_group(column: Column[LeakGroup]) -> Column[LostGroup]:
         """The column of `leaks`, for a group with a kind."""
         explain = "of the bytes of all blocks of its kind" if column.title == "Share" else column.explain
-        return Column(column.title, lambda one: column.text(one.found), explain, right=column.right, rank=column.rank, flexible=column.flexible)
+        return Column(
+            column.title,
+            lambda one: column.text(one.found),
+            explain,
+            right=column.right,
+            rank=column.rank,
+            flexible=column.flexible,
+        )
 
     kind = Column[Any]("Kind", lambda one: one.kind.name.lower(), "how its blocks can be reached: see the table above")
     return (kind, *map(of_group, VIEW))
 
 
-def _parts(request: Request, snapshot: Snapshot, asked: Asked, lost: Lost, options: Options) -> Iterator[Table[Any] | Lines]:
+def _parts(
+    request: Request, snapshot: Snapshot, asked: Asked, lost: Lost, options: Options
+) -> Iterator[Table[Any] | Lines]:
     from heapdump.analyses.graph.unreachable import Reach
     from heapdump.analyses.graph.unreachable_report import CAVEATS
     from heapdump.commands.leaks import stacks
@@ -213,7 +236,9 @@ def _parts(request: Request, snapshot: Snapshot, asked: Asked, lost: Lost, optio
         sums.append(("suppressed", lost.sums[Reach.IGNORED]))
     yield Table(
         (
-            Column("Kind", lambda row: row[0], "by chains of pointers from registers, stacks, module data, TEBs and PEBs"),
+            Column(
+                "Kind", lambda row: row[0], "by chains of pointers from registers, stacks, module data, TEBs and PEBs"
+            ),
             Column("Blocks", lambda row: text.count(row[1].blocks), "busy blocks of the program", right=True),
             Column("Bytes", lambda row: text.count(row[1].bytes), "that it asked for in them", right=True),
             Column("", lambda row: text.size(row[1].bytes), "the same in units of 1024", right=True),
@@ -226,7 +251,16 @@ def _parts(request: Request, snapshot: Snapshot, asked: Asked, lost: Lost, optio
     nothing = "no group of leaked blocks is like that" if lost.left.blocks else "every block is held by the program"
     yield Table(_columns(), shown, hidden=hidden + len(lost.groups) - len(top), empty=nothing)
     if lost.left.blocks:
-        yield Lines([[(f"left out: {text.plural(lost.left.blocks, 'block')} with {text.size(lost.left.bytes)} in groups that are smaller, or not asked for", "dim")]])
+        yield Lines(
+            [
+                [
+                    (
+                        f"left out: {text.plural(lost.left.blocks, 'block')} with {text.size(lost.left.bytes)} in groups that are smaller, or not asked for",
+                        "dim",
+                    )
+                ]
+            ]
+        )
     if lost.by == "stack":
         yield from stacks(snapshot, [one.found for one in shown], asked.question, full_stacks=asked.full_stacks)
     if lost.cycles:
@@ -234,7 +268,9 @@ def _parts(request: Request, snapshot: Snapshot, asked: Asked, lost: Lost, optio
     if options.objects:
         yield _table_of_objects(snapshot, lost, request)
     for rule in lost.suppressed:
-        yield Lines([[(f"suppressed by {rule.text}: {text.plural(rule.count, 'block')} with {text.size(rule.bytes)}", "dim")]])
+        yield Lines(
+            [[(f"suppressed by {rule.text}: {text.plural(rule.count, 'block')} with {text.size(rule.bytes)}", "dim")]]
+        )
     for rule in lost.unused:
         yield Lines([[(f"suppression {rule.text} matched nothing", "dim")]])
     yield Lines([[(caveat, "dim")] for caveat in CAVEATS])

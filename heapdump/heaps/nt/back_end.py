@@ -187,12 +187,21 @@ class BackEndWalk:
         found = int(rows.size8[at[0]]) // stride
         rows.size8[at] = size * stride
         rows.unused[at] = np.minimum(rows.unused[at], size * granule)
-        message = f"{self._name}: the entry at {entry:#x} says {found * granule:,} bytes, the next one {size * granule:,}"
+        message = (
+            f"{self._name}: the entry at {entry:#x} says {found * granule:,} bytes, the next one {size * granule:,}"
+        )
         place = entry + self._format.word_index * 8
         wanted, there = size.to_bytes(2, "little"), found.to_bytes(2, "little")
         first = int(wanted[0] == there[0])
         length = 2 - first if wanted[1] != there[1] else 1
-        self._find("size_chain", place + first, length, message, wanted[first : first + length].hex(" "), there[first : first + length])
+        self._find(
+            "size_chain",
+            place + first,
+            length,
+            message,
+            wanted[first : first + length].hex(" "),
+            there[first : first + length],
+        )
 
     def _one_header(self, window: Window, k: int, at: int, size: int, why: int) -> None:
         """A damaged header alone: the next good one names it. Its block is kept where the rest of the header is whole."""
@@ -264,5 +273,7 @@ class BackEndWalk:
         # behind an end that is none, entries may go on
         self._is_trusted, self._is_lost, self._batch = False, True, _FIRST_BATCH
         message = f"{self._name}: the entries end at {address:#x}, the run at {end:#x}"
-        self._walked.find(Finding("ucr", "error", self._heap.address, address, 1, message, f"{end:#x}", f"{address:#x}"))
+        self._walked.find(
+            Finding("ucr", "error", self._heap.address, address, 1, message, f"{end:#x}", f"{address:#x}")
+        )
         self._walked.gap(message)

@@ -94,7 +94,16 @@ def _look_at(
     stride, old = entry_format.stride, int(entry_format.is_pre_vista)
     wrong = np.zeros((min(_MOST, 2 * len(rows) + 2), 4), np.int64)
     count, filled, guarded = run(
-        entry_checks.check_headers, worth, window.words, window.limits, segments, *columns, old, entry_format.key, stride, wrong
+        entry_checks.check_headers,
+        worth,
+        window.words,
+        window.limits,
+        segments,
+        *columns,
+        old,
+        entry_format.key,
+        stride,
+        wrong,
     )
     if not filled:
         return rows, wrong[:count], guarded
@@ -106,7 +115,9 @@ def _look_at(
 def _report(job: CheckJob, window: Window, rows: BlockTable, out: NDArray[np.int64]) -> None:
     if len(out) >= _MOST - 1:
         near = int(rows.entry[0])
-        job.gaps.append(f"heap {job.heap.address:#x}: thousands of wrong bytes near {near:#x}: the first {len(out):,} are reported")
+        job.gaps.append(
+            f"heap {job.heap.address:#x}: thousands of wrong bytes near {near:#x}: the first {len(out):,} are reported"
+        )
     for row, what, first, length in out.tolist():
         address = int(rows.entry[row]) + first
         if not any(address in hole for hole in window.missing):
@@ -174,17 +185,24 @@ def _membership(job: CheckJob, entry_format: EntryFormat, lists: FreeLists) -> I
     if not lists.is_whole or entry_format.is_pre_vista:
         return
     free = _free_entries(job, entry_format)
-    linked, unlinked = np.setdiff1d(lists.entry, free)[:_MOST].tolist(), np.setdiff1d(free, lists.entry)[:_MOST].tolist()
+    linked, unlinked = (
+        np.setdiff1d(lists.entry, free)[:_MOST].tolist(),
+        np.setdiff1d(free, lists.entry)[:_MOST].tolist(),
+    )
     if not linked and not unlinked:
         return
     severity, why = _severity(job)
     heap, granule = job.heap.address, entry_format.granule
     for entry in linked:
         message = f"heap {heap:#x}: the free list links {entry + granule:#x}, which is no free block{why}"
-        yield Finding("free_list", severity, heap, entry + granule, 2 * job.view.pointer_bytes, message, "a free block", "none")
+        yield Finding(
+            "free_list", severity, heap, entry + granule, 2 * job.view.pointer_bytes, message, "a free block", "none"
+        )
     for entry in unlinked:
         message = f"heap {heap:#x}: the free block at {entry:#x} is on no free list{why}"
-        yield Finding("free_list", severity, heap, entry + granule, 2 * job.view.pointer_bytes, message, "linked", "not linked")
+        yield Finding(
+            "free_list", severity, heap, entry + granule, 2 * job.view.pointer_bytes, message, "linked", "not linked"
+        )
 
 
 def _severity(job: CheckJob) -> tuple[Severity, str]:
@@ -213,7 +231,16 @@ def _counters(job: CheckJob, entry_format: EntryFormat) -> Iterator[Finding]:
             place += entry_format.layout["_HEAP"].offset("Counters")
         severity, why = _severity(job)
         message = f"heap {job.heap.address:#x}: {member} is {check.stated:,}, the walk counts {check.walked:,} ({check.what}){why}"
-        yield Finding(kind, severity, job.heap.address, place, job.view.pointer_bytes, message, f"{check.walked:,}", f"{check.stated:,}")
+        yield Finding(
+            kind,
+            severity,
+            job.heap.address,
+            place,
+            job.view.pointer_bytes,
+            message,
+            f"{check.walked:,}",
+            f"{check.stated:,}",
+        )
 
 
 CHECK = check_nt_heap

@@ -39,13 +39,17 @@ def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | Non
     is_whole = True
     for i in range(field.count):
         ring = walk_list(view.space, heap.address + field.offset + i * 2 * view.pointer_bytes, accepts)
-        ring_findings(process, "free_list", heap.address, ring, f"free list {i}" if field.count > 1 else "free list", findings, [])
+        ring_findings(
+            process, "free_list", heap.address, ring, f"free list {i}" if field.count > 1 else "free list", findings, []
+        )
         nodes += ring.nodes
         is_whole = is_whole and ring.is_closed
     header = decoded(entry_format, np.array([signed(headers[node]) for node in nodes], np.int64))
     entry = np.array(nodes, np.int64) - entry_format.granule
     free = (header.flags & BUSY_FLAG) == 0
-    return FreeLists(entry[free], header.size[free] * entry_format.granule, is_whole and bool(free.all()), tuple(findings))
+    return FreeLists(
+        entry[free], header.size[free] * entry_format.granule, is_whole and bool(free.all()), tuple(findings)
+    )
 
 
 def all_linked(view: View, heap: Heap, entry_format: EntryFormat, entries: NDArray[np.int64]) -> bool:

@@ -31,7 +31,9 @@ class HeaderWound:
     word: int | None
 
 
-def header_wound(entry_format: EntryFormat, heap: Heap, entry: int, raw: int, size: int, previous: int) -> HeaderWound | None:
+def header_wound(
+    entry_format: EntryFormat, heap: Heap, entry: int, raw: int, size: int, previous: int
+) -> HeaderWound | None:
     """The wound of the header whose 8 meaningful bytes are `raw`; sizes in granules. None where nothing is wrong with it."""
     word = (raw ^ entry_format.key) & _WORD
     value, mask = (_old_members if entry_format.is_pre_vista else _members)(heap, entry, size, previous)

@@ -56,7 +56,9 @@ def _checked(
         f"the memory map {shown:,}, which are counted"
     )
     place = block.list_entry + commit
-    findings.append(Finding("virtual_list", "error", heap, place, 8, message, f"{shown:#x}", f"{block.commit_bytes:#x}"))
+    findings.append(
+        Finding("virtual_list", "error", heap, place, 8, message, f"{shown:#x}", f"{block.commit_bytes:#x}")
+    )
     notes.append(message)
     return replace(block, commit_bytes=shown)
 

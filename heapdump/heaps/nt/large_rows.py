@@ -18,7 +18,12 @@ _TABLE_BYTES = 8 << 32  # the table counts occupied bytes in 32 bits of 8 bytes
 
 
 def add_large_blocks(
-    view: View, heap: Heap, entry_format: EntryFormat, blocks: Sequence[LargeBlock], columns: BlockColumns, walked: WalkLog
+    view: View,
+    heap: Heap,
+    entry_format: EntryFormat,
+    blocks: Sequence[LargeBlock],
+    columns: BlockColumns,
+    walked: WalkLog,
 ) -> None:
     """A row for each of the heap's large blocks given. Size in its header counts the committed bytes not asked for.
 

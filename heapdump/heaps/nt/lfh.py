@@ -94,10 +94,21 @@ class LfhWalk:
             base = int(window.bases(np.array([carrier.user]))[0])
             first = (carrier.user + offset - base) // entry_format.granule
             bitmap = _bitmap(view, header, carrier)
-            return Slots(first, base, carrier.units, carrier.blocks, _code(view, heap, entry_format, carrier, key), bitmap)
+            return Slots(
+                first, base, carrier.units, carrier.blocks, _code(view, heap, entry_format, carrier, key), bitmap
+            )
         message = f"the LFH subsegment at {carrier.subsegment:#x} of heap {heap.address:#x} cannot be decoded"
         self._walked.find(
-            Finding("lfh_subsegment", "error", heap.address, carrier.user, header.size, message, "offsets inside the carrier", f"{offset}")
+            Finding(
+                "lfh_subsegment",
+                "error",
+                heap.address,
+                carrier.user,
+                header.size,
+                message,
+                "offsets inside the carrier",
+                f"{offset}",
+            )
         )
         self._walked.gap(f"{message}: {carrier.blocks} blocks are missing")
         return None

@@ -53,7 +53,12 @@ class Slots:
 
 
 def add_slots(
-    entry_format: EntryFormat, heap: Heap, window: Window, subsegments: Sequence[Slots], columns: BlockColumns, walked: WalkLog
+    entry_format: EntryFormat,
+    heap: Heap,
+    window: Window,
+    subsegments: Sequence[Slots],
+    columns: BlockColumns,
+    walked: WalkLog,
 ) -> None:
     """Adds all slots; a finding for each header that is not good, of which only the place is known."""
     counts = np.array([s.count for s in subsegments], np.int64)
@@ -82,7 +87,11 @@ def add_slots(
             continue
         message = f"heap {heap.address:#x}: the LFH block header at {address:#x} is damaged"
         found = "a header that does not lead to its subsegment"
-        walked.find(Finding("lfh_subsegment", "error", heap.address, address, entry_format.granule, message, "an LFH header", found))
+        walked.find(
+            Finding(
+                "lfh_subsegment", "error", heap.address, address, entry_format.granule, message, "an LFH header", found
+            )
+        )
 
 
 def _disagreements(
@@ -105,7 +114,11 @@ def _disagreements(
 
 
 def _is_good(
-    entry_format: EntryFormat, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64], entry: NDArray[np.int64]
+    entry_format: EntryFormat,
+    subsegments: Sequence[Slots],
+    owner: NDArray[np.int64],
+    raw: NDArray[np.int64],
+    entry: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
     def each(values: Sequence[int]) -> NDArray[np.int64]:
         """A value of each subsegment, for each of its slots."""

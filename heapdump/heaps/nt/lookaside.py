@@ -57,9 +57,20 @@ def check_lookasides(job: CheckJob, entry_format: EntryFormat) -> Iterator[Findi
         if not why:
             continue
         wrong.add(link.number)
-        wanted = f"a busy block of {link.number * entry_format.granule} bytes" if link.left > 0 else "0, the end of the list"
+        wanted = (
+            f"a busy block of {link.number * entry_format.granule} bytes" if link.left > 0 else "0, the end of the list"
+        )
         message = f"heap {job.heap.address:#x}: lookaside list {link.number} is broken at {link.place:#x}: {why}"
-        yield Finding("free_list", "error", job.heap.address, link.place, job.view.pointer_bytes, message, wanted, f"{link.node:#x}")
+        yield Finding(
+            "free_list",
+            "error",
+            job.heap.address,
+            link.place,
+            job.view.pointer_bytes,
+            message,
+            wanted,
+            f"{link.node:#x}",
+        )
 
 
 def _what_is_wrong(job: CheckJob, entry_format: EntryFormat, link: _Link) -> str:
@@ -83,9 +94,11 @@ def _links(view: View, heap: Heap, entry_format: EntryFormat) -> Iterator[_Link]
     """The links of every list, heads first, each list up to its end, its depth, its first circle or the end of the dump."""
     struct = entry_format.layout["_HEAP"]
     base = view.space.try_pointer(heap.address + struct.offset("FrontEndHeap")) or 0
-    if not entry_format.is_pre_vista or not base or view.space.try_integer(
-        heap.address + struct.offset("FrontEndHeapType"), 1
-    ) != _LOOKASIDE:
+    if (
+        not entry_format.is_pre_vista
+        or not base
+        or view.space.try_integer(heap.address + struct.offset("FrontEndHeapType"), 1) != _LOOKASIDE
+    ):
         return
     lookaside = entry_format.layout["_HEAP_LOOKASIDE"]
     for number in range(_LISTS):

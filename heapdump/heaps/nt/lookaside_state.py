@@ -31,10 +31,15 @@ class Marks:
 
 
 def marks_of(
-    views: dict[ViewName, View], heaps: Sequence[Heap], entry_formats: dict[int, EntryFormat], fronts: Sequence[FrontEnd]
+    views: dict[ViewName, View],
+    heaps: Sequence[Heap],
+    entry_formats: dict[int, EntryFormat],
+    fronts: Sequence[FrontEnd],
 ) -> Marks:
     """What is to be marked; empty sets from Vista on."""
-    old = [(views[heap.view], heap, entry_formats[heap.index]) for heap in heaps if entry_formats[heap.index].is_pre_vista]
+    old = [
+        (views[heap.view], heap, entry_formats[heap.index]) for heap in heaps if entry_formats[heap.index].is_pre_vista
+    ]
     parked = {entry for place in old for entry in parked_entries(*place)}
     internal = {block for place in old if (block := lookaside_block(*place))}
     for front in fronts:

@@ -9,7 +9,7 @@ from functools import cache
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Extent, Heap, LargeBlock, Segment, WindowsCounters
-from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, HeapClaim, DiscoveryContext
+from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim
 from heapdump.heaps.nt.large_blocks import read_large_blocks
 from heapdump.heaps.nt.record import FRONT_ENDS, Parts, nt_heap
 from heapdump.heaps.nt.segments import read_segments
@@ -59,7 +59,6 @@ class NtHeapWalker:
             fields, segments, all_segments, blocks, all_blocks, extents, stated, 0, traces, findings, notes
         )  # fmt: skip
         return nt_heap(context, claim, index, parts)
-
 
 
 @cache

@@ -10,7 +10,7 @@ from functools import cache
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Extent, Heap, LargeBlock, Segment, WindowsCounters
-from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, HeapClaim, DiscoveryContext, is_missing
+from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim, is_missing
 from heapdump.heaps.nt.large_blocks import read_large_blocks
 from heapdump.heaps.nt.modern import reservation
 from heapdump.heaps.nt.record import FRONT_ENDS, Parts, nt_heap
@@ -62,7 +62,9 @@ class OldNtHeapWalker:
         blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
         free, parked = fields.get("TotalFreeSize"), _parked_bytes(view, layout, fields)
         if parked is None:
-            notes.append(f"the lookaside lists of heap {heap:#x} are not in the dump: blocks parked there count as busy")
+            notes.append(
+                f"the lookaside lists of heap {heap:#x} are not in the dump: blocks parked there count as busy"
+            )
         stated = WindowsCounters(
             free_bytes=None if free is None else free * view.granularity,
             lock_contention=_lock_contention(view, layout, fields.get("LockVariable", 0)),
@@ -109,7 +111,9 @@ def _segments(
             complete = False
             message = f"segment pointer at {slot:#x} of heap {heap:#x} leads to no segment of this heap"
             if not is_missing(process, segment):
-                findings.append(Finding("segment", "error", heap, slot, view.pointer_bytes, message, "a segment", f"{segment:#x}"))
+                findings.append(
+                    Finding("segment", "error", heap, slot, view.pointer_bytes, message, "a segment", f"{segment:#x}")
+                )
             notes.append(message)
             continue
         base = fields["BaseAddress"]
@@ -127,7 +131,14 @@ def _segments(
 
 
 def _uncommitted(
-    process: Process, view: View, layout: Layout, heap: int, span: Span, node: int, findings: list[Finding], notes: list[str]
+    process: Process,
+    view: View,
+    layout: Layout,
+    heap: int,
+    span: Span,
+    node: int,
+    findings: list[Finding],
+    notes: list[str],
 ) -> tuple[tuple[Span, ...], bool]:
     """(ranges ascending, whether the list ended as it should)."""
     found: list[Span] = []
@@ -138,7 +149,9 @@ def _uncommitted(
         if fields is None or node in seen or not span.covers(part) or part.start % PAGE or part.end % PAGE:
             message = f"the list of uncommitted ranges of segment {span.start:#x} breaks at {node:#x}"
             if not is_missing(process, node):
-                findings.append(Finding("ucr", "error", heap, node, 1, message, "a range inside the segment", f"{part.start:#x}"))
+                findings.append(
+                    Finding("ucr", "error", heap, node, 1, message, "a range inside the segment", f"{part.start:#x}")
+                )
             notes.append(f"{message}: {len(found)} ranges were read")
             return tuple(merged(found)), False
         seen.add(node)

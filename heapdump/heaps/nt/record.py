@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, FrontEnd, Heap, HeapKind, LargeBlock, Segment, WindowsCounters, Trust
-from heapdump.heaps.allocator import HeapClaim, DiscoveryContext, role_of
+from heapdump.blocks.heap import Extent, FrontEnd, Heap, HeapKind, LargeBlock, Segment, Trust, WindowsCounters
+from heapdump.heaps.allocator import DiscoveryContext, HeapClaim, role_of
 
 FRONT_ENDS: dict[int, FrontEnd] = {0: "none", 1: "lookaside", 2: "lfh"}
 """_HEAP.FrontEndHeapType."""

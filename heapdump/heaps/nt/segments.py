@@ -56,7 +56,9 @@ def _without_overlaps(
         i = bisect_left(starts, (span.start, span.end))
         if any(other[0] < span.end and span.start < other[1] for other in starts[max(0, i - 1) : i + 1]):
             message = f"segment {address:#x} of heap {heap:#x} overlaps another segment and was left out"
-            findings.append(Finding("segment", "error", heap, address, 1, message, "memory of its own", f"{span.start:#x}"))
+            findings.append(
+                Finding("segment", "error", heap, address, 1, message, "memory of its own", f"{span.start:#x}")
+            )
             notes.append(message)
             continue
         starts.insert(i, (span.start, span.end))
@@ -119,7 +121,13 @@ def _segment(
 
 
 def ring_findings(
-    process: Process, kind: FindingKind, heap: int, ring: LinkedList, what: str, findings: list[Finding], notes: list[str]
+    process: Process,
+    kind: FindingKind,
+    heap: int,
+    ring: LinkedList,
+    what: str,
+    findings: list[Finding],
+    notes: list[str],
 ) -> None:
     """One finding for each break of a ring that is damage, and a note when nodes may be missing.
 

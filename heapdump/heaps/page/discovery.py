@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, HeapKind, WindowsCounters, Trust
-from heapdump.heaps.allocator import PAGE, HeapClaim, DiscoveryContext, role_of
+from heapdump.blocks.heap import Extent, Heap, HeapKind, Trust, WindowsCounters
+from heapdump.heaps.allocator import PAGE, DiscoveryContext, HeapClaim, role_of
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
@@ -52,7 +52,9 @@ class PageHeapWalker:
         spans = sorted({*spans, *([own] if own else [])})
         flags = fields.get("HeapFlags")
         extra = fields.get("ExtraFlags")
-        committed = sum(process.regions.committed_bytes(span) for span in spans) if process.regions.is_complete_map else None
+        committed = (
+            sum(process.regions.committed_bytes(span) for span in spans) if process.regions.is_complete_map else None
+        )
         return Heap(
             address=claim.address,
             index=index,
@@ -104,7 +106,13 @@ def _remarks(claim: HeapClaim, fields: dict[str, int]) -> list[str]:
             f"heap {claim.address:#x} is a page heap of a Windows whose page heap structures are not known: "
             "only its own reservation is counted as PageHeap, its blocks are not walked"
         ]
-    return [] if fields else [f"the root of page heap {claim.address:#x} is not whole in the dump: what it says of its blocks may be missing"]
+    return (
+        []
+        if fields
+        else [
+            f"the root of page heap {claim.address:#x} is not whole in the dump: what it says of its blocks may be missing"
+        ]
+    )
 
 
 def _linked(view: View, layout: Layout, root: int) -> Iterator[int]:
@@ -137,7 +145,9 @@ def _reservations(context: DiscoveryContext, layout: Layout, heap: int, notes: l
         last = following
     has_all = last in (0, head)
     if not has_all:
-        notes.append(f"the reservations of page heap {heap:#x} end after {len(spans)}: the list is damaged or not in the dump")
+        notes.append(
+            f"the reservations of page heap {heap:#x} end after {len(spans)}: the list is damaged or not in the dump"
+        )
     return spans, has_all
 
 

@@ -113,7 +113,9 @@ def _columns(
         size = {"u32": 4, "u64": 8}.get(field.type, view.pointer_bytes)
         return view.space.gather(node + np.uint64(field.offset), size)[0]
 
-    user, start, whole, size = map(member, ("pUserAllocation", "pVirtualBlock", "nVirtualBlockSize", "nUserRequestedSize"))
+    user, start, whole, size = map(
+        member, ("pUserAllocation", "pVirtualBlock", "nVirtualBlockSize", "nUserRequestedSize")
+    )
     end = start + whole
     is_forward, is_backward = _geometry(view, user, start, end, size)
     thread = member("ThreadId") if _keeps_threads(view, struct, node) else np.zeros(len(node), np.uint64)
@@ -137,7 +139,9 @@ def _geometry(
     It ends at the guard page rounded up to the granularity, or exactly there (`gflags /unaligned`).
     """
     page, granule = np.uint64(PAGE), np.uint64(view.granularity)
-    sound = (start > 0) & (start % page == 0) & (end % page == 0) & (end >= start + page) & (user >= start) & (user <= end)
+    sound = (
+        (start > 0) & (start % page == 0) & (end % page == 0) & (end >= start + page) & (user >= start) & (user <= end)
+    )
     sound &= (size < end - start) & (end - start < np.uint64(1 << 47))
     gap = end - page - user - size  # wraps where the user data reaches into the last page
     forward = sound & (gap < granule)

@@ -49,10 +49,14 @@ def _judge(job: Job, found: NodeSet) -> None:
         job.walked.gap(gap)
     for node in found.odd.tolist():
         message = f"the block node at {node:#x} of page heap {job.heap.address:#x} is damaged: its members do not fit together"
-        job.walked.find(Finding("page_header", "error", job.heap.address, node, job.view.pointer_bytes, message, "", ""))
+        job.walked.find(
+            Finding("page_header", "error", job.heap.address, node, job.view.pointer_bytes, message, "", "")
+        )
     stated = _stated(job.view, job.heap)
     if stated is not None and not found.gaps and stated != found.busy_nodes:
-        job.walked.gap(f"page heap {job.heap.address:#x}: {found.busy_nodes:,} busy blocks were found, Windows counted {stated:,}")
+        job.walked.gap(
+            f"page heap {job.heap.address:#x}: {found.busy_nodes:,} busy blocks were found, Windows counted {stated:,}"
+        )
 
 
 def _stated(view: View, heap: Heap) -> int | None:

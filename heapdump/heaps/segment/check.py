@@ -21,7 +21,9 @@ def check_segment_heap(job: CheckJob) -> None:
     contradicted = list(_contradicted(job))
     why = job.changing() if contradicted else ""
     for kind, place, what, stated, found in contradicted:
-        message = f"heap {job.heap.address:#x}: {what} counted are {stated:,}, found {found:,}{f'; {why}' if why else ''}"
+        message = (
+            f"heap {job.heap.address:#x}: {what} counted are {stated:,}, found {found:,}{f'; {why}' if why else ''}"
+        )
         severity: Severity = "warning" if why else "error"
         job.findings.append(
             Finding(kind, severity, job.heap.address, place, job.view.pointer_bytes, message, f"{found:,}", f"{stated:,}")
@@ -34,7 +36,9 @@ def _contradicted(job: CheckJob) -> Iterator[tuple[FindingKind, int, str, int, i
     struct = layout["_SEGMENT_HEAP"]
     parts = contexts(job.view, layout, heap.address) or ()
     for size in dict.fromkeys(part.segment_bytes for part in parts):
-        mine = [part for part in parts if part.segment_bytes == size]  # both contexts on x86 of 19041, the second one empty
+        mine = [
+            part for part in parts if part.segment_bytes == size
+        ]  # both contexts on x86 of 19041, the second one empty
         found, stated = sum(segment.span.size == size for segment in heap.segments), sum(part.segments for part in mine)
         if found != stated:
             owner = struct if mine[0].anchor == heap.address else layout["_HEAP_SEG_CONTEXT"]

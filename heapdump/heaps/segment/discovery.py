@@ -10,8 +10,8 @@ read.
 from __future__ import annotations
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, HeapKind, Segment, WindowsCounters, Trust
-from heapdump.heaps.allocator import PAGE, HeapClaim, DiscoveryContext, role_of
+from heapdump.blocks.heap import Extent, Heap, HeapKind, Segment, Trust, WindowsCounters
+from heapdump.heaps.allocator import PAGE, DiscoveryContext, HeapClaim, role_of
 from heapdump.heaps.segment.header import SIGNATURE, contexts, is_usable, own_span, read_segments, witnesses
 from heapdump.heaps.segment.large_blocks import read_large_blocks
 from heapdump.heaps.unwalked import own_reservation
@@ -24,7 +24,6 @@ _CLASS_BITS = 0xF000
 _MiB = 1 << 20
 _PROOFS = {"metadata bounds that hold it", "segment lists that link back"}
 """Witnesses of which one is needed for an address that no heap list names; the others hold on zeros too."""
-
 
 
 class SegmentHeapWalker:
@@ -43,7 +42,9 @@ class SegmentHeapWalker:
         if not is_listed and not _PROOFS & {*held}:
             return None
         doubts = tuple(name for name, good in seen.items() if not good)
-        is_exact = best is not None and best.name == view.layout.name and view.is_layout_exact and not _is_inferred(best)
+        is_exact = (
+            best is not None and best.name == view.layout.name and view.is_layout_exact and not _is_inferred(best)
+        )
         return HeapClaim(address, ("signature DDEEDDEE", *listed, *held), doubts, best, is_exact)
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
@@ -54,7 +55,9 @@ class SegmentHeapWalker:
                 f"heap {claim.address:#x} is a segment heap of which no known layout holds (expected {doubts}): only its "
                 "own reservation is counted as Heap, its blocks are not walked"
             )
-            spans = (own_span(context.view, layout, claim.address) for layout in context.view.layouts if _says_where(layout))
+            spans = (
+                own_span(context.view, layout, claim.address) for layout in context.view.layouts if _says_where(layout)
+            )
             known = next((span for span in spans if span is not None), None)
             return own_reservation(context, claim, index, HeapKind.SEGMENT, "segment heap", note, known)
         return _describe(context, claim, claim.layout, index)
@@ -90,7 +93,9 @@ def _describe(context: DiscoveryContext, claim: HeapClaim, layout: Layout, index
     fields = view.struct("_SEGMENT_HEAP", heap, layout) or {}
     stated = _stated(view, layout, heap, fields)
     extents = [Extent(own, OWN), *(Extent(s.span, f"segment {i}") for i, s in enumerate(segments))]
-    extents += [Extent(span, "large block metadata") for span in _metadata(process, [b.metadata or 0 for b in blocks or ()])]
+    extents += [
+        Extent(span, "large block metadata") for span in _metadata(process, [b.metadata or 0 for b in blocks or ()])
+    ]
     extents += [Extent(block.span, "large block") for block in blocks or ()]
     has_map = process.regions.is_complete_map
     committed = process.regions.committed_bytes(own) + sum(s.committed_bytes for s in segments)

@@ -30,7 +30,6 @@ _MOST_OTHERS = 8
 """Heaps that are asked for the process' key."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class SegContext:
     """One list of segments: `anchor` is the address their signatures are made with, `unit` the bytes of a unit.
@@ -108,7 +107,8 @@ def witnesses(view: View, layout: Layout, heap: int) -> dict[str, bool]:
         "segment contexts that name it": parts is not None and all(part.is_whole for part in parts),
         "segment lists that link back": parts is not None and all(all(_links_back(view, part.head)) for part in parts),
         "segments whose signatures agree": parts is not None and _signatures_agree(view, layout, parts),
-        "a tree of large blocks": root is not None and (not root or view.space.try_pointer(heap + tree + view.pointer_bytes) != 0),
+        "a tree of large blocks": root is not None
+        and (not root or view.space.try_pointer(heap + tree + view.pointer_bytes) != 0),
     }
 
 
@@ -172,7 +172,11 @@ def read_segments(
         if not part.is_whole:
             message = f"the context at {part.anchor:#x} of the segments of heap {heap:#x} is damaged"
             size = layout["_HEAP_SEG_CONTEXT"].size
-            findings.append(Finding("segment", "error", heap, part.anchor, size, message, "its heap, its mask and its shift", "others"))
+            findings.append(
+                Finding(
+                    "segment", "error", heap, part.anchor, size, message, "its heap, its mask and its shift", "others"
+                )
+            )
 
         def accepts(node: int, part: SegContext = part) -> bool:
             """True for what can be a segment of this list."""
@@ -187,7 +191,9 @@ def read_segments(
     return _disjoint(heap, trusted, findings, notes), whole
 
 
-def _witnesses_of_key(context: DiscoveryContext, layout: Layout, heap: int, rows: list[list[int]]) -> Iterator[list[int]]:
+def _witnesses_of_key(
+    context: DiscoveryContext, layout: Layout, heap: int, rows: list[list[int]]
+) -> Iterator[list[int]]:
     """Residues of the first segments of some other heaps in the process' list; those of `rows` whose key ntdll holds, again."""
     view, place = context.view, layout["_SEGMENT_HEAP"].offset("Signature")
     for address in view.heap_addresses[:_MOST_OTHERS]:
@@ -198,7 +204,9 @@ def _witnesses_of_key(context: DiscoveryContext, layout: Layout, heap: int, rows
                 yield list(residues(view, layout, part, node))
     words = ntdll_words(context.process, view)
     constant = _CONSTANT & (1 << 8 * view.pointer_bytes) - 1
-    yield from (row for row in rows if np.isin(np.array([[value, value ^ constant] for value in row], np.uint64), words).any())
+    yield from (
+        row for row in rows if np.isin(np.array([[value, value ^ constant] for value in row], np.uint64), words).any()
+    )
 
 
 def _disjoint(
@@ -212,7 +220,9 @@ def _disjoint(
             end = node + part.segment_bytes
             continue
         message = f"segment {node:#x} of heap {heap:#x} lies over another one and is left out"
-        findings.append(Finding("segment", "error", heap, node, part.segment_bytes, message, "memory of its own", "another segment"))
+        findings.append(
+            Finding("segment", "error", heap, node, part.segment_bytes, message, "memory of its own", "another segment")
+        )
         notes.append(message)
     return [pair for pair in found if pair[1] in kept]
 

@@ -77,7 +77,9 @@ def chunk_key(process: Process, view: View, chains: Sequence[Chain], likely: Seq
     """
     known = keys_of(view)
     sure = [] if known.chunk is None else [known.chunk]
-    best = _best(view, chains[:: max(1, len(chains) // _FEW)], sure, _is_whole) or _best(view, chains, likely, _is_whole)
+    best = _best(view, chains[:: max(1, len(chains) // _FEW)], sure, _is_whole) or _best(
+        view, chains, likely, _is_whole
+    )
     best = best or _best(view, chains, [*sure, *likely], _has_good_headers)
     best = best or _best(view, chains, list(_from_ntdll(process, view, chains)), _is_whole)
     if best is not None:
@@ -85,7 +87,9 @@ def chunk_key(process: Process, view: View, chains: Sequence[Chain], likely: Seq
     return best
 
 
-def _best(view: View, chains: Sequence[Chain], candidates: Sequence[int], holds: Callable[[View, Chain, int], bool]) -> int | None:
+def _best(
+    view: View, chains: Sequence[Chain], candidates: Sequence[int], holds: Callable[[View, Chain, int], bool]
+) -> int | None:
     found = [(sum(holds(view, chain, key) for chain in chains), key) for key in dict.fromkeys(candidates)]
     score, key = max(found, key=lambda pair: pair[0], default=(0, 0))
     return key if score else None
@@ -106,7 +110,12 @@ def _is_whole(view: View, chain: Chain, key: int) -> bool:
         if at == chain.end:
             return True
         header = read_header(view, at, key)
-        if header is None or header[1] != previous or not 0 < header[0] * view.granularity <= chain.end - at or header[2] > 1:
+        if (
+            header is None
+            or header[1] != previous
+            or not 0 < header[0] * view.granularity <= chain.end - at
+            or header[2] > 1
+        ):
             return False
         at, previous = at + header[0] * view.granularity, header[0]
     return True
@@ -140,4 +149,3 @@ def _from_ntdll(process: Process, view: View, chains: Sequence[Chain]) -> Iterat
             size, before = size & np.uint64(0x7FFF), before & np.uint64(0x7FFF)
         fits = (before == 0) & (size > 0) & (size <= most) & (busy <= 1)
         yield from words[fits][:_MOST_CANDIDATES].tolist()
-

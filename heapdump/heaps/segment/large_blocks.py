@@ -44,7 +44,9 @@ def read_large_blocks(
             if names_parent:
                 _wrong_block(layout, heap, node, findings, notes)
             elif is_missing(process, node) or is_missing(process, node + layout["_HEAP_LARGE_ALLOC_DATA"].size - 1):
-                notes.append(f"the node {node:#x} in the tree of large blocks of heap {heap:#x} is not in the dump: blocks may be missing")
+                notes.append(
+                    f"the node {node:#x} in the tree of large blocks of heap {heap:#x} is not in the dump: blocks may be missing"
+                )
             else:
                 _broken(view, heap, parent, node, findings, notes)
             if not names_parent:
@@ -71,7 +73,9 @@ def _disjoint(
             continue
         place = (block.metadata or 0) + layout["_HEAP_LARGE_ALLOC_DATA"].offset("VirtualAddress")
         message = f"the large block at {block.list_entry:#x} of heap {heap:#x} lies inside the one at {kept[-1].list_entry:#x} and is left out"
-        findings.append(Finding("large_metadata", "error", heap, place, 8, message, "memory of its own", f"{block.list_entry:#x}"))
+        findings.append(
+            Finding("large_metadata", "error", heap, place, 8, message, "memory of its own", f"{block.list_entry:#x}")
+        )
         notes.append(message)
     return tuple(kept)
 
@@ -89,7 +93,9 @@ def _checked(process: Process, heap: int, block: LargeBlock, findings: list[Find
         f"the memory map {shown:,}, which are counted"
     )
     node = block.metadata or 0
-    findings.append(Finding("large_metadata", "error", heap, node, 8, message, f"{shown:#x}", f"{block.commit_bytes:#x}"))
+    findings.append(
+        Finding("large_metadata", "error", heap, node, 8, message, f"{shown:#x}", f"{block.commit_bytes:#x}")
+    )
     notes.append(message)
     return replace(block, commit_bytes=shown, reserve_bytes=max(shown, min(block.reserve_bytes, block.commit_bytes)))
 
@@ -105,14 +111,20 @@ def _wrong_block(layout: Layout, heap: int, node: int, findings: list[Finding], 
     struct = layout["_HEAP_LARGE_ALLOC_DATA"]
     place = node + struct.offset("VirtualAddress")
     message = f"the node at {node:#x} in the tree of large blocks of heap {heap:#x} names no large block"
-    findings.append(Finding("large_metadata", "error", heap, place, node + struct.size - place, message, "its place and size", "others"))
+    findings.append(
+        Finding(
+            "large_metadata", "error", heap, place, node + struct.size - place, message, "its place and size", "others"
+        )
+    )
     notes.append(f"{message}: that block is missing")
 
 
 def _broken(view: View, heap: int, parent: int, node: int, findings: list[Finding], notes: list[str]) -> None:
     message = f"the tree of large blocks of heap {heap:#x} is broken: the node {node:#x} named at {parent:#x} is none"
     wanted = "the metadata of a large block"
-    findings.append(Finding("large_metadata", "error", heap, parent, 2 * view.pointer_bytes, message, wanted, f"{node:#x}"))
+    findings.append(
+        Finding("large_metadata", "error", heap, parent, 2 * view.pointer_bytes, message, wanted, f"{node:#x}")
+    )
     notes.append(f"{message}; more large blocks may be missing behind it")
 
 
@@ -152,15 +164,23 @@ class Unused:
 def unused_of(view: View, layout: Layout, block: LargeBlock) -> Unused | None:
     """What the metadata of a large block says of its unused bytes; None where it is not in the dump."""
     fields = view.struct("_HEAP_LARGE_ALLOC_DATA", block.metadata, layout) if block.metadata is not None else None
-    return None if fields is None else Unused(fields["VirtualAddress"] & (_BOUNDARY - 1), bool(fields["AllocatedPages"] & 1))
+    return (
+        None
+        if fields is None
+        else Unused(fields["VirtualAddress"] & (_BOUNDARY - 1), bool(fields["AllocatedPages"] & 1))
+    )
 
 
 def _report_unused(view: View, layout: Layout, heap: int, block: LargeBlock, findings: list[Finding]) -> None:
     unused = unused_of(view, layout, block)
     if unused is not None and not unused.is_known:
         place = (block.metadata or 0) + layout["_HEAP_LARGE_ALLOC_DATA"].offset("VirtualAddress")
-        message = f"heap {heap:#x}: the large block at {block.list_entry:#x} says {unused.bytes:,} bytes of it are not used"
-        findings.append(Finding("large_metadata", "error", heap, place, 2, message, f"less than {PAGE:,}", f"{unused.bytes:,}"))
+        message = (
+            f"heap {heap:#x}: the large block at {block.list_entry:#x} says {unused.bytes:,} bytes of it are not used"
+        )
+        findings.append(
+            Finding("large_metadata", "error", heap, place, 2, message, f"less than {PAGE:,}", f"{unused.bytes:,}")
+        )
 
 
 def reserved(process: Process, address: int, size: int) -> int:
@@ -171,4 +191,3 @@ def reserved(process: Process, address: int, size: int) -> int:
         return size
     end = min(int(process.regions.end[i]), whole.end)
     return (end if whole.start == address else min(end, -(-(address + size) // _SLOT) * _SLOT)) - address
-

@@ -56,7 +56,9 @@ def bitmap_wound(read: Subsegments, i: int, count: int) -> BitmapWound:
         if len(slots):
             first, last = int(_byte_of(read, slots[:1])[0]), int(_byte_of(read, slots[-1:])[0]) + read.span // 8
             found = f"other bits at {len(slots)} of them, from number {int(slots[0])} on"
-            return BitmapWound(start + place + first, last + 1 - first, "both bits clear at free blocks, set behind the last", found)
+            return BitmapWound(
+                start + place + first, last + 1 - first, "both bits clear at free blocks, set behind the last", found
+            )
     return BitmapWound(start, end - start, "one number of free blocks", "two")
 
 

@@ -39,7 +39,13 @@ def add_slots(job: Job, read: Subsegments, decoded: Decoded, padding: int) -> No
 
 
 def _add(
-    job: Job, batch: Batch, read: Subsegments, decoded: Decoded, rows: NDArray[np.int64], base: NDArray[np.int64], padding: int
+    job: Job,
+    batch: Batch,
+    read: Subsegments,
+    decoded: Decoded,
+    rows: NDArray[np.int64],
+    base: NDArray[np.int64],
+    padding: int,
 ) -> None:
     start = read.start[rows] - base
     bits = start + read.struct.offset("BlockBitmap")
@@ -63,14 +69,20 @@ def _add(
         if read.has_list and not counted[0] & 1:
             _doubt_list(job, int(read.start[rows[0]]), room)
             return
-    good = ((counted & 1) > 0) & _are_usual(job, ((counted & 2) > 0) & is_filled_behind(read, rows, decoded.count[rows]))
+    good = ((counted & 1) > 0) & _are_usual(
+        job, ((counted & 2) > 0) & is_filled_behind(read, rows, decoded.count[rows])
+    )
     job.walked.headers += len(rows)
     job.walked.good_headers += int(good.sum())
     _doubt(job, decoded.count[rows], good & decoded.is_whole[rows], room)
     for i in rows[~good].tolist():
         wound, heap = bitmap_wound(read, i, int(decoded.count[i])), job.heap.address
         message = f"heap {heap:#x}: the bitmap of the LFH subsegment at {int(read.start[i]):#x} contradicts itself or its counts"
-        job.walked.find(Finding("lfh_subsegment", "warning", heap, wound.address, wound.length, message, wound.expected, wound.found))
+        job.walked.find(
+            Finding(
+                "lfh_subsegment", "warning", heap, wound.address, wound.length, message, wound.expected, wound.found
+            )
+        )
 
 
 def _are_usual(job: Job, clear: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -121,5 +133,7 @@ def _report(job: Job, read: Subsegments, decoded: Decoded) -> None:
             continue
         message = f"the LFH subsegment at {address:#x} of heap {heap:#x} cannot be decoded"
         found = f"blocks of {int(decoded.size[i])} bytes from {int(decoded.first[i]):#x} on"
-        job.walked.find(Finding("lfh_subsegment", "error", heap, address, read.struct.size, message, "blocks that fill it", found))
+        job.walked.find(
+            Finding("lfh_subsegment", "error", heap, address, read.struct.size, message, "blocks that fill it", found)
+        )
         job.walked.gap(f"{message}: its blocks are missing")

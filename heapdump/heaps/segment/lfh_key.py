@@ -20,7 +20,9 @@ _SAMPLE, _TRIED = 64, 7
 _WHOLE = 1 << 16
 
 
-def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> tuple[Subsegments, Decoded] | None:
+def best_reading(
+    job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]
+) -> tuple[Subsegments, Decoded] | None:
     """The subsegments of these ranges and their offsets, under the structure, rule and key that fit most of them.
 
     Keys come from what is known of the process, then from ntdll's words, then from what the subsegments alone allow:
@@ -37,7 +39,9 @@ def best_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seq
         for part in parts:
             keys = candidates(part)
             for wide in (False, True):
-                best = max(best, _best_key(part, keys, wide_shift=wide), key=lambda reading: (reading.whole, reading.good))
+                best = max(
+                    best, _best_key(part, keys, wide_shift=wide), key=lambda reading: (reading.whole, reading.good)
+                )
             if best.whole == len(sample):
                 break
         if best.whole >= least or 2 * best.good > len(sample):
@@ -110,5 +114,9 @@ def _ntdll_keys(part: Subsegments) -> NDArray[np.uint64]:
 
 
 _SOLVED = tuple((partial(Subsegments.candidates, part=turn / 7), 2) for turn in range(8))
-_SOURCES: tuple[tuple[Callable[[Subsegments], NDArray[np.uint64]], int], ...] = ((_known_key, 1), (_ntdll_keys, 1), *_SOLVED)
+_SOURCES: tuple[tuple[Callable[[Subsegments], NDArray[np.uint64]], int], ...] = (
+    (_known_key, 1),
+    (_ntdll_keys, 1),
+    *_SOLVED,
+)
 """Where keys come from, and how many subsegments must fit one exactly; the next is asked where that does not tell it."""

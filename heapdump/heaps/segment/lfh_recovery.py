@@ -40,7 +40,13 @@ def mended(job: Job, read: Subsegments, decoded: Decoded) -> Decoded:
     rows = np.flatnonzero(read.there & ~decoded.is_whole)
     if not len(rows):
         return decoded
-    out = replace(decoded, size=decoded.size.copy(), first=decoded.first.copy(), count=decoded.count.copy(), is_good=decoded.is_good.copy())
+    out = replace(
+        decoded,
+        size=decoded.size.copy(),
+        first=decoded.first.copy(),
+        count=decoded.count.copy(),
+        is_good=decoded.is_good.copy(),
+    )
     out.is_good[rows[_MOST_MENDED:]] = False
     for i in rows[:_MOST_MENDED].tolist():
         readings = list(_told(read, decoded, i))
@@ -54,7 +60,18 @@ def mended(job: Job, read: Subsegments, decoded: Decoded) -> Decoded:
         elif out.is_good[i]:
             address, heap = int(read.start[i]), job.heap.address
             message = f"heap {heap:#x}: the members of the header of the LFH subsegment at {address:#x} disagree"
-            job.walked.find(Finding("lfh_subsegment", "warning", heap, address, read.struct.size, message, "blocks that fill it", "others"))
+            job.walked.find(
+                Finding(
+                    "lfh_subsegment",
+                    "warning",
+                    heap,
+                    address,
+                    read.struct.size,
+                    message,
+                    "blocks that fill it",
+                    "others",
+                )
+            )
     return out
 
 

@@ -58,7 +58,11 @@ class Subsegments:
         if "CommitStateOffset" in struct:
             # 26100 counts words there, others bytes
             wide = struct.fields["CommitStateOffset"].type == "u16"
-            states = self._gather("CommitStateOffset", 2)[0] if wide else self._gather("CommitStateOffset", 1)[0] * np.uint64(8)
+            states = (
+                self._gather("CommitStateOffset", 2)[0]
+                if wide
+                else self._gather("CommitStateOffset", 1)[0] * np.uint64(8)
+            )
             self.states = states.astype(np.int64)
             self.commit_units = self._gather("CommitUnitCount", 1)[0].astype(np.int64)
         self.span = 4 * job.view.pointer_bytes if self.has_list else 0
@@ -97,7 +101,9 @@ class Subsegments:
             whole &= self.states[part] == self.bits_end(count)
         return Decoded(size, first, count, good, whole)
 
-    def is_full(self, size: NDArray[np.int64], first: NDArray[np.int64], count: NDArray[np.int64], part: slice) -> NDArray[np.bool_]:
+    def is_full(
+        self, size: NDArray[np.int64], first: NDArray[np.int64], count: NDArray[np.int64], part: slice
+    ) -> NDArray[np.bool_]:
         """Whether so many blocks begin at one of their `places` and end in the subsegment, and one more with its bits would not."""
         rest = self.bytes[part] - first - size * count
         if self.states is None:
@@ -117,7 +123,9 @@ class Subsegments:
         `more`: bytes that the bitmap would be longer.
         """
         granule, size = self.job.view.granularity, np.maximum(size, 1)
-        end = self.states[part] + 2 * self.commit_units[part] + more if self.states is not None else np.zeros(1, np.int64)
+        end = (
+            self.states[part] + 2 * self.commit_units[part] + more if self.states is not None else np.zeros(1, np.int64)
+        )
         step = np.where((size & (size - 1) == 0) & self.has_list, np.maximum(size, granule), granule)
         return -(-end // granule) * granule, -(-end // step) * step
 
@@ -149,5 +157,8 @@ class Subsegments:
         sizes = np.arange(granule, min(most, 0xFFFF) + 1, granule).astype(np.uint64)[-_MOST_FIRST:]
         plain = (firsts[:, None] << np.uint64(16) | sizes[None, :]).reshape(-1)
         address = int(self.start[i])
-        found = [plain ^ self.offsets[i] ^ np.uint64(shifted & 0xFFFFFFFF) for shifted in (address >> 12, (address & 0xFFFFFFFF) >> 12)]
+        found = [
+            plain ^ self.offsets[i] ^ np.uint64(shifted & 0xFFFFFFFF)
+            for shifted in (address >> 12, (address & 0xFFFFFFFF) >> 12)
+        ]
         return np.unique(np.concatenate(found))

@@ -56,7 +56,9 @@ def doubt_missing(job: Job, first: int, missing: Sequence[Span]) -> None:
     if lost.any():
         doubt(table.tags, lost, Trust.GUESS)
         place = int(table.entry[lost][0])
-        job.walked.gap(f"heap {job.heap.address:#x}: {int(lost.sum()):,} blocks from {place:#x} on are not whole in the dump")
+        job.walked.gap(
+            f"heap {job.heap.address:#x}: {int(lost.sum()):,} blocks from {place:#x} on are not whole in the dump"
+        )
 
 
 class Committed:

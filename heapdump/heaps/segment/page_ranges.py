@@ -105,7 +105,9 @@ def _tables(view: View, heap: Heap, struct: Struct, walked: WalkLog) -> tuple[li
     for segment in sorted(heap.segments, key=lambda segment: segment.address):
         data = view.space.try_read(segment.address, DESCRIPTORS * struct.size)
         if data is None:
-            walked.gap(f"heap {heap.address:#x}: the page descriptors of segment {segment.address:#x} are not in the dump")
+            walked.gap(
+                f"heap {heap.address:#x}: the page descriptors of segment {segment.address:#x} are not in the dump"
+            )
             continue
         segments.append(segment)
         tables.append(np.frombuffer(data, np.uint8).reshape(DESCRIPTORS, struct.size))
@@ -157,9 +159,13 @@ class _Reading:
         As long as they say, signed where they are in use and only there, and nothing in use inside free ones (recorded
         heaps of all builds).
         """
-        following = np.concatenate([self.in_use[:, 1:] & ~self.first[:, 1:], np.zeros((len(self.first), 1), bool)], axis=1)
+        following = np.concatenate(
+            [self.in_use[:, 1:] & ~self.first[:, 1:], np.zeros((len(self.first), 1), bool)], axis=1
+        )
         free = ~self.signed & ~following
-        good: NDArray[np.bool_] = (self._lengths() == self.units) & self.first & np.where(self.in_use, self.signed, free)
+        good: NDArray[np.bool_] = (
+            (self._lengths() == self.units) & self.first & np.where(self.in_use, self.signed, free)
+        )
         return good
 
     def _uncovered(self) -> NDArray[np.bool_]:

@@ -46,10 +46,14 @@ def settled(job: Job, ranges: Ranges, chunk_structs: Sequence[Struct], slot_stru
         return found
 
     said = ranges.kind
-    kind[rows_of(has_guard & (said != RangeKind.FREE) & (said != RangeKind.VS), RangeKind.VS, holds=True)] = RangeKind.VS
+    kind[rows_of(has_guard & (said != RangeKind.FREE) & (said != RangeKind.VS), RangeKind.VS, holds=True)] = (
+        RangeKind.VS
+    )
     kind[rows_of(~has_guard & (said == RangeKind.VS), RangeKind.VS, holds=False)] = RangeKind.PAGES
     kind[rows_of(~has_guard & ~is_full & (said == RangeKind.LFH), RangeKind.LFH, holds=False)] = RangeKind.PAGES
-    kind[rows_of(is_full & (said != RangeKind.FREE) & (said != RangeKind.LFH), RangeKind.LFH, holds=True)] = RangeKind.LFH
+    kind[rows_of(is_full & (said != RangeKind.FREE) & (said != RangeKind.LFH), RangeKind.LFH, holds=True)] = (
+        RangeKind.LFH
+    )
     for each in RangeKind:  # what most ranges of a kind seem to be wrong in is how this build has them
         same = np.flatnonzero(said == each)
         if len(same) >= _MANY and 2 * int((kind[same] != each).sum()) > len(same):
@@ -80,4 +84,6 @@ def _report(job: Job, ranges: Ranges, kind: NDArray[np.int64], inside: NDArray[n
         job.walked.good_headers -= 1
     for i in np.flatnonzero((kind == RangeKind.INTERNAL) & inside).tolist():
         # no recorded heap has such a range
-        job.walked.gap(f"heap {heap:#x}: the page range at {int(ranges.start[i]):#x} is of an unknown kind: what it holds is missing")
+        job.walked.gap(
+            f"heap {heap:#x}: the page range at {int(ranges.start[i]):#x} is of an unknown kind: what it holds is missing"
+        )

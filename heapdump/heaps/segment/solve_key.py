@@ -23,7 +23,11 @@ _LEAST_CHUNKS = 3
 def solve_chunk_key(view: View, chains: Sequence[Chain]) -> int | None:
     """The key, None where no chain gives one."""
     for chain in chains[:_MOST_CHAINS]:
-        found = [(side_by_side, key) for key in _candidates(view, chain) if (side_by_side := _free_pairs(view, chain, key)) is not None]
+        found = [
+            (side_by_side, key)
+            for key in _candidates(view, chain)
+            if (side_by_side := _free_pairs(view, chain, key)) is not None
+        ]
         if found:
             return min(found)[1]
     return None
@@ -39,7 +43,9 @@ def _candidates(view: View, chain: Chain) -> Iterator[int]:
     address = np.uint64(chain.start) + sizes * np.uint64(granule)
     words, there = view.space.gather(address, view.pointer_bytes)
     first = raw ^ chain.start
-    before = ((words ^ address ^ np.uint64(first)) >> np.uint64(32 if wide else 16)) & np.uint64(0xFFFF if wide else 0x7FFF)
+    before = ((words ^ address ^ np.uint64(first)) >> np.uint64(32 if wide else 16)) & np.uint64(
+        0xFFFF if wide else 0x7FFF
+    )
     for size in sizes[there & (before == sizes)].tolist():
         key = first ^ size << (16 if wide else 1)
         yield key
@@ -51,7 +57,12 @@ def _free_pairs(view: View, chain: Chain, key: int) -> int | None:
     at, previous, pairs, count, was_busy = chain.start, 0, 0, 0, 1
     while at < chain.end and count < _MOST_CHUNKS:
         header = read_header(view, at, key)
-        if header is None or header[1] != previous or not 0 < header[0] * view.granularity <= chain.end - at or header[2] > 1:
+        if (
+            header is None
+            or header[1] != previous
+            or not 0 < header[0] * view.granularity <= chain.end - at
+            or header[2] > 1
+        ):
             return None
         pairs += not (was_busy or header[2])
         at, previous, was_busy, count = at + header[0] * view.granularity, header[0], header[2], count + 1

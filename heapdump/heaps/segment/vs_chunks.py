@@ -16,7 +16,7 @@ from heapdump.heaps.jobs import Job
 from heapdump.heaps.nt.entry_format import signed
 from heapdump.heaps.segment.memory_windows import Batch, batches, doubt_missing
 from heapdump.heaps.segment.overrun import mend_overrun
-from heapdump.heaps.segment.vs_recovery import Chunks, ByteDamage
+from heapdump.heaps.segment.vs_recovery import ByteDamage, Chunks
 from heapdump.heaps.segment.vs_subsegments import Chains
 from heapdump.kernels import run, vs_chain
 from heapdump.spans import Span
@@ -130,7 +130,9 @@ class ChunkWalk:
         if previous > 0 and int(chunks.headers(at, at + 1)[0][0]) != size:
             mend_overrun(job, address)
         if chunks.write_row(job.columns.tail(1), at, size, previous, self.padding) is Trust.GUESS:
-            job.walked.gap(f"{message}; the state of its {size * self._granule:,} bytes is not known, they count as busy")
+            job.walked.gap(
+                f"{message}; the state of its {size * self._granule:,} bytes is not known, they count as busy"
+            )
         job.columns.add(1, job.heap.index)
 
     def _several_headers(self, chunks: Chunks, at: int, previous: int, behind: tuple[int, int] | None) -> None:
@@ -140,14 +142,18 @@ class ChunkWalk:
         message = f"heap {heap:#x}: the chunk header at {address:#x} is damaged"
         expected = f"{previous} granules before it" if previous >= 0 else "sizes that fit"
         data = job.view.space.try_read(address, 8) or b""
-        job.walked.find(Finding("vs_chunk", "error", heap, address, self._granule, message, expected, data.hex(" ") or "no memory"))
+        job.walked.find(
+            Finding("vs_chunk", "error", heap, address, self._granule, message, expected, data.hex(" ") or "no memory")
+        )
         job.walked.gap(f"{message}: chunks between it and {until:#x} are missing")
         if previous > 0:
             mend_overrun(job, address)
 
     def _find(self, chunks: Chunks, at: int, wound: ByteDamage, message: str) -> None:
         place, heap = chunks.address(at) + wound.first, self._job.heap.address
-        self._job.walked.find(Finding("vs_chunk", "error", heap, place, wound.length, message, wound.expected, wound.found))
+        self._job.walked.find(
+            Finding("vs_chunk", "error", heap, place, wound.length, message, wound.expected, wound.found)
+        )
 
     def _is_uncommitted(self, address: int) -> bool:
         regions = self._job.process.regions
@@ -157,6 +163,8 @@ class ChunkWalk:
         """The good headers from granule `first` on: (granule, granules of the one before)."""
         self._resyncs += 1
         if self._resyncs > _MOST_RESYNCS:
-            self._job.walked.gap(f"heap {self._job.heap.address:#x}: damaged all over, some chunks behind damage are missing")
+            self._job.walked.gap(
+                f"heap {self._job.heap.address:#x}: damaged all over, some chunks behind damage are missing"
+            )
             return []
         return chunks.good_from(first, named)

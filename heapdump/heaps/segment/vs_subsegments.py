@@ -81,7 +81,18 @@ class _Headers:
             address = int(self._address[i])
             if self._there[i]:
                 message = f"the VS subsegment at {address:#x} of heap {heap:#x} has a damaged header"
-                walked.find(Finding("vs_chunk", "error", heap, address, self._struct.size, message, "a size that fits its signature", "another"))
+                walked.find(
+                    Finding(
+                        "vs_chunk",
+                        "error",
+                        heap,
+                        address,
+                        self._struct.size,
+                        message,
+                        "a size that fits its signature",
+                        "another",
+                    )
+                )
                 walked.gap(f"{message}: its blocks are missing")
             else:
                 walked.gap(f"heap {heap:#x}: the VS subsegment at {address:#x} is not in the dump")
@@ -97,6 +108,10 @@ def key_of(job: Job, chains: Chains, likely: Sequence[int]) -> int | None:
         heap = job.heap.address
         message = f"no key decodes the chunks of heap {heap:#x}"
         job.walked.headers += 1
-        job.walked.find(Finding("vs_chunk", "error", heap, sample[0].start, job.view.granularity, message, "a chain of chunks", "none"))
+        job.walked.find(
+            Finding(
+                "vs_chunk", "error", heap, sample[0].start, job.view.granularity, message, "a chain of chunks", "none"
+            )
+        )
         job.walked.gap(f"{message}: the blocks of {len(chains.start):,} VS subsegments are missing")
     return key

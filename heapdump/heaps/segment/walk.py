@@ -55,7 +55,9 @@ def structs_of(job: Job, layout: Layout, name: str) -> list[Struct]:
     for other in (layout, *job.view.layouts):
         if name in other and "_SEGMENT_HEAP" in other:
             struct = other[name]
-            seen.setdefault((struct.size, tuple(sorted((k, f.offset, f.type) for k, f in struct.fields.items()))), struct)
+            seen.setdefault(
+                (struct.size, tuple(sorted((k, f.offset, f.type) for k, f in struct.fields.items()))), struct
+            )
     return list(seen.values())
 
 
@@ -135,7 +137,9 @@ class _HeapWalk:
 
     def _inside(self, ranges: Ranges, likely: Sequence[int], padding: int, trial: Job | None = None) -> _Inside:
         job = trial or self._job
-        chains = read_chains(job, ranges, np.flatnonzero(ranges.kind == RangeKind.VS), self._structs("_HEAP_VS_SUBSEGMENT"))
+        chains = read_chains(
+            job, ranges, np.flatnonzero(ranges.kind == RangeKind.VS), self._structs("_HEAP_VS_SUBSEGMENT")
+        )
         key = key_of(job, chains, likely)
         rows = np.flatnonzero(ranges.kind == RangeKind.LFH)
         return _Inside(chains, key, best_reading(job, ranges, rows, self._structs("_HEAP_LFH_SUBSEGMENT")), padding)
@@ -164,7 +168,13 @@ class _HeapWalk:
             for part in self._committed.runs(start, start + size)
         ]  # fmt: skip
         none = np.zeros(len(runs), np.int64)
-        self._add(np.array([r.start for r in runs], np.int64), np.array([r.size for r in runs], np.int64), none, none, tag(BlockKind.PAGES))
+        self._add(
+            np.array([r.start for r in runs], np.int64),
+            np.array([r.size for r in runs], np.int64),
+            none,
+            none,
+            tag(BlockKind.PAGES),
+        )
         carriers = ranges.of((ranges.kind != RangeKind.FREE) & (ranges.kind != RangeKind.PAGES))
         none = np.zeros(len(carriers.start), np.int64)
         self._add(carriers.start, carriers.size, none, none, _INTERNAL)
@@ -192,7 +202,11 @@ class _HeapWalk:
     def _large(self, padding: int) -> None:
         """The large blocks; their number of unused bytes is the low half of the address in their metadata."""
         job = self._job
-        blocks = [(block, found) for block in job.heap.large_blocks or () if (found := unused_of(job.view, self._layout, block))]
+        blocks = [
+            (block, found)
+            for block in job.heap.large_blocks or ()
+            if (found := unused_of(job.view, self._layout, block))
+        ]
         start = np.array([block.list_entry for block, _ in blocks], np.int64)
         size = np.array([block.commit_bytes for block, _ in blocks], np.int64)
         lead = self._leads(start, padding, start > 0)

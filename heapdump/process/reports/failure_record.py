@@ -64,7 +64,9 @@ def read_failure(process: Process) -> FailureRecord | None:
     first = address + (0x10 if pointer == 8 else 0xC)
     heap, block, _, _, _, previous, following = (view.space.try_pointer(first + i * pointer) or 0 for i in range(7))
     frames = _frames(process, view, address)
-    return FailureRecord(address, kind, type_names(kind, process.windows.build), heap, block, previous, following, frames)
+    return FailureRecord(
+        address, kind, type_names(kind, process.windows.build), heap, block, previous, following, frames
+    )
 
 
 def type_names(kind: int, build: int | None) -> tuple[str, ...]:

@@ -21,7 +21,12 @@ def inside_heap_functions(process: Process, view: View) -> Iterator[tuple[Thread
     """
     namer = Namer(process)
     for thread in process.threads:
-        inner = takewhile(lambda found: (found.frame.module or "").lower() == _NTDLL, thread_frames(process, thread, view, namer))
-        name = next((found.frame.symbol for found in inner if found.frame.symbol and _CHANGES.fullmatch(found.frame.symbol)), None)
+        inner = takewhile(
+            lambda found: (found.frame.module or "").lower() == _NTDLL, thread_frames(process, thread, view, namer)
+        )
+        name = next(
+            (found.frame.symbol for found in inner if found.frame.symbol and _CHANGES.fullmatch(found.frame.symbol)),
+            None,
+        )
         if name:
             yield thread, name

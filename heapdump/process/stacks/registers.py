@@ -8,14 +8,36 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-_X64 = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15", "rip")
+_X64 = (
+    "rax",
+    "rcx",
+    "rdx",
+    "rbx",
+    "rsp",
+    "rbp",
+    "rsi",
+    "rdi",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+    "rip",
+)
 _X64_AT, _X64_BYTES = 0x78, 0x4D0
 _X86 = ("edi", "esi", "ebx", "edx", "ecx", "eax", "ebp", "eip", "cs", "eflags", "esp")
 _X86_AT, _X86_BYTES = 0x9C, 0xCC
 
 
 _X64_VECTORS_AT, _X86_VECTORS_AT, _X86_LONG_BYTES = 0x1A0, 0xCC + 0xA0, 0x2CC
-_X64_FLAGS_AT, _X64_HAS_VECTORS, _X86_HAS_VECTORS = 0x30, 0x08, 0x20  # CONTEXT_FLOATING_POINT, CONTEXT_EXTENDED_REGISTERS
+_X64_FLAGS_AT, _X64_HAS_VECTORS, _X86_HAS_VECTORS = (
+    0x30,
+    0x08,
+    0x20,
+)  # CONTEXT_FLOATING_POINT, CONTEXT_EXTENDED_REGISTERS
 
 
 @dataclass(frozen=True, slots=True)

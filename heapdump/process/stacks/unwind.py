@@ -10,7 +10,24 @@ from dataclasses import dataclass
 from heapdump.memory.space import AddressSpace
 from heapdump.process.symbols.images import Image
 
-_REGISTERS = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15")
+_REGISTERS = (
+    "rax",
+    "rcx",
+    "rdx",
+    "rbx",
+    "rsp",
+    "rbp",
+    "rsi",
+    "rdi",
+    "r8",
+    "r9",
+    "r10",
+    "r11",
+    "r12",
+    "r13",
+    "r14",
+    "r15",
+)
 _CHAINED = 4
 _MOST_CHAINS = 32
 _RET = (0xC3, 0xC2)
@@ -37,7 +54,9 @@ class _Info:
     chained: tuple[int, int, int] | None
 
 
-def step(space: AddressSpace, image: Image, base: int, registers: dict[str, int], *, is_top: bool) -> dict[str, int] | None:
+def step(
+    space: AddressSpace, image: Image, base: int, registers: dict[str, int], *, is_top: bool
+) -> dict[str, int] | None:
     """The caller's registers (`rip` is the return address), or None where the data or the stack is not there."""
     rva = registers["rip"] - base
     function = image.function_at(rva if is_top else rva - 1)
@@ -108,7 +127,11 @@ def _info(image: Image, rva: int) -> _Info | None:
         row = image.read(rva + 4 + 2 * (count + count % 2), 12)
         if row is None:
             return None
-        chained = (int.from_bytes(row[:4], "little"), int.from_bytes(row[4:8], "little"), int.from_bytes(row[8:], "little"))
+        chained = (
+            int.from_bytes(row[:4], "little"),
+            int.from_bytes(row[4:8], "little"),
+            int.from_bytes(row[8:], "little"),
+        )
     if slots is None:
         return None
     return _Info(head[3] & 0xF, (head[3] >> 4) * 16, tuple(_codes(slots)), chained)

@@ -37,7 +37,12 @@ _RUNTIMES = (
 )
 """Runtimes by the names of their modules."""
 
-_EXPORTS = {"DotNetRuntimeInfo": ".NET", "mono_jit_init": "Mono", "JNI_CreateJavaVM": "Java", "napi_module_register": "V8"}
+_EXPORTS = {
+    "DotNetRuntimeInfo": ".NET",
+    "mono_jit_init": "Mono",
+    "JNI_CreateJavaVM": "Java",
+    "napi_module_register": "V8",
+}
 """Runtimes by a function that the program itself exports, where it was linked into it."""
 
 
@@ -84,7 +89,9 @@ class GeneratedCode:
 
     def _is_near(self, reservation: Span, module: Span) -> bool:
         """True on x64 only: with 32-bit addresses everything is near."""
-        return self._is_wide(module) and max(reservation.end, module.end) - min(reservation.start, module.start) <= _REACH
+        return (
+            self._is_wide(module) and max(reservation.end, module.end) - min(reservation.start, module.start) <= _REACH
+        )
 
     def _is_wide(self, span: Span) -> bool:
         return self._process.arch == "x64" or span.start >> 32 > 0
@@ -93,7 +100,9 @@ class GeneratedCode:
     def _runtimes(self) -> list[tuple[str, Module]]:
         """(language, its runtime's module), of those that are loaded."""
         modules = self._process.modules
-        named = [(kind, m) for m in modules for kind, pattern in _RUNTIMES if re.fullmatch(pattern, m.name, re.IGNORECASE)]
+        named = [
+            (kind, m) for m in modules for kind, pattern in _RUNTIMES if re.fullmatch(pattern, m.name, re.IGNORECASE)
+        ]
         program = next((m for m in modules if m.name.lower().endswith(".exe")), None)
         image = self._image(program) if program and all(m is not program for _, m in named) else None
         inside = dict.fromkeys(_EXPORTS[name] for name in image.exports.names if name in _EXPORTS) if image else ()

@@ -125,7 +125,9 @@ def folders(symbol_path: str) -> list[Path]:
     out: list[Path] = []
     for element in symbol_path.split(";"):
         parts = [part.strip() for part in element.split("*")]
-        out += [Path(part) for part in parts if part and part.lower() not in _WORDS and not part.lower().startswith(_URLS)]
+        out += [
+            Path(part) for part in parts if part and part.lower() not in _WORDS and not part.lower().startswith(_URLS)
+        ]
     return list(dict.fromkeys(out))
 
 
