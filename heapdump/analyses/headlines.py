@@ -9,7 +9,8 @@ from heapdump.analyses.damage.crash import Crash
 from heapdump.analyses.graph.overview import Holding
 from heapdump.analyses.memory.summary import Summary
 from heapdump.analyses.memory.usage import UNKNOWN
-from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import HeapKind
 from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process
 from heapdump.wording import plural, short_size
@@ -67,7 +68,7 @@ def _crashed(crash: Crash | None) -> Iterator[Headline]:
 
 
 def _page_heaps(heaps: Sequence[Heap], walk: Walk) -> Iterator[Headline]:
-    mine = [heap for heap in heaps if heap.kind is HeapKind.PAGE and heap.index in walk.counts]
+    mine = [heap for heap in heaps if heap.kind == HeapKind.PAGE and heap.index in walk.counts]
     committed = sum(heap.committed_bytes or 0 for heap in mine)
     if committed >= _BIG_BYTES:
         busy = sum(walk.counts[heap.index].busy_bytes for heap in mine)

@@ -8,6 +8,7 @@ from typing import Literal
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.flags import flag_names
+from heapdump.blocks.kinds import HeapKind
 from heapdump.spans import Span
 
 
@@ -17,15 +18,6 @@ class Trust(StrEnum):
     EXACT = "exact"
     DERIVED = "derived"
     GUESS = "guess"
-
-
-class HeapKind(StrEnum):
-    """Which allocator; UNKNOWN is no heap that heapdump can verify."""
-
-    NT = "nt"
-    SEGMENT = "segment"
-    PAGE = "page"
-    UNKNOWN = "unknown"
 
 
 FrontEnd = Literal["lfh", "lookaside", "none"]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import cached_property
 from typing import Any, Literal
 
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Trust
+from heapdump.blocks.kinds import BlockKind
 
 _UNIT = 8
 BUSY, INTERNAL = 0x10, 0x20
@@ -22,25 +22,6 @@ PAGE_LIGHT, PAGE_DECOMMITTED = 0x02, 0x04
 """Flags of page heap blocks: inside a block of the ordinary heap; freed, and its memory given back."""
 _KIND, _TRUST_SHIFT, _FLAGS_SHIFT = 0x0F, 6, 8
 _TRUSTS = (Trust.EXACT, Trust.DERIVED, Trust.GUESS, Trust.GUESS)
-
-
-class BlockKind(IntEnum):
-    """Which part of which allocator owns a block. LIGHT: a page heap's, inside a block of the ordinary heap behind it."""
-
-    BACKEND = 0
-    LFH = 1
-    VIRTUAL = 2
-    LOOKASIDE = 3
-    VS = 4
-    LARGE = 5
-    PAGE = 6
-    PAGES = 7
-    LIGHT = 8
-
-    @property
-    def word(self) -> str:
-        """The kind as the JSON has it: a light block is one of page heap, whole pages are the segment heap's back end."""
-        return {BlockKind.LIGHT: "page", BlockKind.PAGES: "backend"}.get(self, self.name.lower())
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +141,7 @@ class BlockTable:
             values = zip(batch.tolist(), *(column[batch].tolist() for column in self.columns()), strict=True)
             for row, entry, size8, unused, header8, heap, tags in values:
                 yield Block(
-                    row, entry, entry + header8 * _UNIT, size8 * _UNIT - unused, size8 * _UNIT, heap, _KINDS[tags & _KIND],
+                    row, entry, entry + header8 * _UNIT, size8 * _UNIT - unused, size8 * _UNIT, heap, BlockKind.of(tags & _KIND),
                     "busy" if tags & BUSY else "free", bool(tags & INTERNAL), tags >> _FLAGS_SHIFT,
                     _TRUSTS[tags >> _TRUST_SHIFT & 3],
                 )  # fmt: skip
@@ -184,7 +165,6 @@ class BlockTable:
 
 _NESTING = 4
 _BATCH = 4096
-_KINDS = {int(kind): kind for kind in BlockKind}
 
 
 def tag(kind: BlockKind, *, busy: bool = False, internal: bool = False, trust: Trust = Trust.EXACT) -> int:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.table import BlockKind, BlockTable
+from heapdump.blocks.kinds import BlockKind, Place
+from heapdump.blocks.table import BlockTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +52,6 @@ class Check:
         return min(self.stated, self.walked) / max(self.stated, self.walked)
 
 
-_NESTED = (BlockKind.LFH, BlockKind.VS)
-"""Kinds whose blocks lie inside blocks of the allocator's own."""
-
-
 @dataclass(frozen=True, slots=True)
 class HeapCount:
     """What was counted in one heap. `kinds`: those that have blocks, in the order of `BlockKind`.
@@ -88,12 +85,12 @@ class HeapCount:
     @property
     def free_blocks(self) -> int:
         """Free entries of the back end."""
-        return sum(kind.free_blocks for kind in self.kinds if kind.kind is not BlockKind.LFH)
+        return sum(kind.free_blocks for kind in self.kinds if kind.kind != BlockKind.LFH)
 
     @property
     def free_bytes(self) -> int:
         """Bytes that they occupy."""
-        return sum(kind.free_bytes for kind in self.kinds if kind.kind is not BlockKind.LFH)
+        return sum(kind.free_bytes for kind in self.kinds if kind.kind != BlockKind.LFH)
 
     @property
     def lfh_free_blocks(self) -> int:
@@ -111,8 +108,8 @@ class HeapCount:
 
         Committed ones only.
         """
-        nested = sum(kind.occupied_bytes for kind in self.of(*_NESTED))
-        own = sum(kind.occupied_bytes for kind in self.internal if kind.kind is not BlockKind.LFH)
+        nested = sum(kind.occupied_bytes for kind in self.kinds if kind.kind.place is Place.NESTED)
+        own = sum(kind.occupied_bytes for kind in self.internal if kind.kind != BlockKind.LFH)
         hosted = sum(kind.occupied_bytes for kind in self.hosted)
         own -= nested + hosted + self.uncommitted_bytes - self.uncommitted_free_bytes
         return sum(kind.busy_entry_bytes - kind.busy_bytes for kind in self.kinds) + own
@@ -120,9 +117,8 @@ class HeapCount:
     @property
     def segment_bytes(self) -> int:
         """Committed bytes of all entries that were walked in segments: of a whole walk all that are committed there."""
-        inside = (BlockKind.BACKEND, BlockKind.LOOKASIDE, BlockKind.PAGES)
-        counted = sum(kind.occupied_bytes for kind in (*self.kinds, *self.internal) if kind.kind in inside)
-        return counted - self.uncommitted_bytes
+        own = (kind for kind in (*self.kinds, *self.internal) if kind.kind.place is Place.SEGMENT)
+        return sum(kind.occupied_bytes for kind in own) - self.uncommitted_bytes
 
     @property
     def internal_blocks(self) -> int:

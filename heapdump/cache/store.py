@@ -29,7 +29,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.table import COLUMNS, BlockKind, BlockTable
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import COLUMNS, BlockTable
 from heapdump.blocks.walk import Check, HeapCount, KindCount, Walk
 
 _VERSION = 2
@@ -222,7 +223,7 @@ def _count(record: dict[str, Any]) -> HeapCount:
 
 
 def _kinds(records: list[dict[str, Any]]) -> tuple[KindCount, ...]:
-    return tuple(KindCount(**(kind | {"kind": BlockKind(kind["kind"])})) for kind in records)
+    return tuple(KindCount(**(kind | {"kind": BlockKind.of(kind["kind"])})) for kind in records)
 
 
 def _cache_folder() -> Path:

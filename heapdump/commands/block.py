@@ -131,7 +131,7 @@ def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -
                        f"{block.entry_size:,} occupied from {block.entry:#x} on", "")])  # fmt: skip
         if block.trust.value in _DOUBTS:
             lines.append([(_DOUBTS[block.trust.value], "yellow")])
-        lines.append([(f"heap #{heap.index} {heap.address:#x} ({heap.kind.value}, {heap.role})", "")])
+        lines.append([(f"heap #{heap.index} {heap.address:#x} ({heap.kind}, {heap.role})", "")])
     lines.append([(f"region: {where}", "dim")])
     if block is not None and (detail := page_detail(snapshot, block)) is not None:
         lines += page_lines(detail)

@@ -154,7 +154,7 @@ def _parts(
     lines = [
         [
             (f"heap #{heap.index} {heap.address:#x}", "bold"),
-            (f"  {heap.kind.value}, {heap.role}, {heap.view}, flags {flags}", ""),
+            (f"  {heap.kind}, {heap.role}, {heap.view}, flags {flags}", ""),
         ],
         [
             (

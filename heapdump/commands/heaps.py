@@ -23,7 +23,7 @@ def heap_record(heap: Heap, count: HeapCount | None) -> Record:
         "address": hex(heap.address),
         "index": heap.index,
         "view": heap.view,
-        "kind": heap.kind.value,
+        "kind": heap.kind,
         "role": heap.role,
         "flags": None if heap.flags is None else hex(heap.flags),
         "flag_names": heap.flag_names,
@@ -74,7 +74,7 @@ def _kind_record(kind: KindCount) -> Record:
 
 
 def _kind(heap: Heap) -> str:
-    return heap.kind.value + ("" if heap.trust.value == "exact" else "~")
+    return heap.kind + ("" if heap.trust.value == "exact" else "~")
 
 
 def _flags(heap: Heap) -> str:

@@ -1,70 +1,42 @@
-"""Room 6, walkers, one for each heap kind. A new kind is a new file here with a `WALKER`.
+"""Room 6: allocators, one package for each kind of heap.
 
-In comes the process, out come `Heap` records. Each address of the heap list is offered to every walker; the claim with
-the most witnesses wins, and what nobody claims is `unknown`, with the reason. A kind may also bring `WALK`, the function
-that walks one heap, `TRACES`, the one that reads which allocation stack its blocks have, and `CHECK`, the one that examines
-a walked heap for damage: in the file named as the kind, or in `<kind>_walk.py`, `<kind>_traces.py`, `<kind>_check.py`.
+In comes the process, out come `Heap` records and the block table. Each address of the heap lists, and each that an
+allocator looks for itself, is offered to every allocator; the claim with the highest score wins. An address of a heap list
+that nobody claims is `unknown`, with the reason.
 
-Decision: walkers are found by importing modules of this folder, those of one word and `*_walker.py` (chap's finders);
-nothing above knows which kinds exist, and what walks a kind is loaded when a heap of it is there. Given up: a static list;
-importing all modules of the folder (0.04 s of every command).
+A new kind is a package with an `ALLOCATOR` (see `allocator.Allocator`) and a line in `ALLOCATORS`.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Iterator
 from importlib import import_module
-from types import ModuleType
-from typing import Any
 
-from heapdump.blocks.heap import Heap, HeapKind
-from heapdump.heaps.allocator import DiscoveryContext, HeapClaim, Walker
-from heapdump.heaps.candidates import heap_addresses
-from heapdump.heaps.jobs import CheckHeap, ReadTraces, WalkHeap
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.table import BlockTable
+from heapdump.heaps.allocator import Allocator, DiscoveryContext, HeapClaim
+from heapdump.heaps.jobs import TraceReader
+from heapdump.heaps.unknown import UNKNOWN
 from heapdump.process.model import Process, View
 
-_PLACES: dict[str, dict[HeapKind, str]] = {
-    "WALK": {HeapKind.SEGMENT: "segment.walk", HeapKind.PAGE: "page.walk"},
-    "TRACES": {HeapKind.NT: "nt.traces", HeapKind.SEGMENT: "segment.traces", HeapKind.PAGE: "page.traces"},
-    "CHECK": {HeapKind.NT: "nt.check", HeapKind.SEGMENT: "segment.check", HeapKind.PAGE: "page.check"},
+ALLOCATORS: dict[HeapKind, str] = {
+    HeapKind.NT: "heapdump.heaps.nt",
+    HeapKind.SEGMENT: "heapdump.heaps.segment",
+    HeapKind.PAGE: "heapdump.heaps.page",
 }
-_WALKERS = ("nt.modern", "nt.pre_vista", "page.discovery", "segment.discovery", "unknown")
+"""Kind → package, in the order of walks: a kind whose blocks lie inside blocks of another kind stands behind that one."""
 
 
-@cache
-def walkers() -> tuple[Walker, ...]:
-    """Every `WALKER` of this folder."""
-    return tuple(_module(name).WALKER for name in _WALKERS)
+def allocators() -> dict[HeapKind, Allocator]:
+    """The allocator of each kind, in the order of `ALLOCATORS`. Loads their front doors, not what walks and checks."""
+    return {kind: import_module(name).ALLOCATOR for kind, name in ALLOCATORS.items()}
 
 
-def walk_of(kind: HeapKind) -> WalkHeap | None:
-    """How to walk one heap of a kind; NT heaps are walked all together instead, see `walk`."""
-    walk: WalkHeap | None = _brought(kind, "WALK")
-    return walk
-
-
-def trace_reader(kind: HeapKind) -> ReadTraces | None:
-    """Where the allocation stacks of a kind's blocks are recorded."""
-    read: ReadTraces | None = _brought(kind, "TRACES")
-    return read
-
-
-def check_of(kind: HeapKind) -> CheckHeap | None:
-    """What else of a walked heap of a kind can be examined."""
-    check: CheckHeap | None = _brought(kind, "CHECK")
-    return check
-
-
-def _brought(kind: HeapKind, name: str) -> Callable[..., Any] | None:
-    """What a kind brings under a name, or None."""
-    place = _PLACES[name].get(kind)
-    return None if place is None else getattr(_module(place), name)
-
-
-def _module(name: str) -> ModuleType:
-    return import_module(f"{__name__}.{name}")
+def allocator_of(heap: Heap) -> Allocator:
+    """The allocator of a heap."""
+    return UNKNOWN if heap.kind == HeapKind.UNKNOWN else import_module(ALLOCATORS[heap.kind]).ALLOCATOR
 
 
 def discover(process: Process) -> tuple[Heap, ...]:
@@ -72,18 +44,32 @@ def discover(process: Process) -> tuple[Heap, ...]:
     heaps: list[Heap] = []
     for view in process.views:
         context = DiscoveryContext(process, view)
-        offered, waiting = set[int](), deque(heap_addresses(process, view))
+        offered, waiting = set[int](), deque(_addresses(process, view))
         while waiting:
             address, is_listed = waiting.popleft()
             if address not in offered:
                 offered.add(address)
-                walker, claim = best_claim(view, address, is_listed=is_listed)
-                heaps.append(walker.describe(context, claim, len(heaps)))
+                allocator, claim = best_claim(view, address, is_listed=is_listed)
+                heaps.append(allocator.describe(context, claim, len(heaps)))
                 waiting.extend((other, True) for other in claim.linked)
     return tuple(heaps)
 
 
-def best_claim(view: View, address: int, *, is_listed: bool) -> tuple[Walker, HeapClaim]:
-    """The walker with the most witnesses for this address; the one for unknown heaps always has none."""
-    claims = [(w, c) for w in walkers() if (c := w.claims(view, address, is_listed=is_listed)) is not None]
-    return max(claims, key=lambda pair: len(pair[1].witnesses))
+def best_claim(view: View, address: int, *, is_listed: bool) -> tuple[Allocator, HeapClaim]:
+    """The allocator whose claim has the highest score, the first of equal ones; UNKNOWN where no allocator claims."""
+    pairs = ((one, one.claim(view, address, is_listed=is_listed)) for one in (*allocators().values(), UNKNOWN))
+    claims = [(allocator, claim) for allocator, claim in pairs if claim is not None]
+    return max(claims, key=lambda pair: pair[1].score)
+
+
+def _addresses(process: Process, view: View) -> Iterator[tuple[int, bool]]:
+    """(address, whether a heap list names it): listed ones first, then what allocators look for, ascending; each once."""
+    listed = dict.fromkeys(view.heap_addresses)
+    yield from ((address, True) for address in listed)
+    found = {address for allocator in allocators().values() for address in allocator.candidates(process, view)}
+    yield from ((address, False) for address in sorted(found - listed.keys()))
+
+
+def trace_reader(view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
+    """Reads which allocation stacks rows of a heap have; None where its kind records none."""
+    return allocator_of(heap).trace_reader(view, heap, table)

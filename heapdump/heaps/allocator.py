@@ -1,11 +1,12 @@
-"""What a walker is: it claims addresses on evidence, and describes the heaps it owns."""
+"""The protocol of an allocator: it claims addresses on evidence, describes its heaps, walks and checks them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import IntEnum
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from heapdump.blocks.heap import Heap, Trust
 from heapdump.heaps.linked_list import LinkedList, walk_list
@@ -13,25 +14,57 @@ from heapdump.layouts import Layout
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
 
+if TYPE_CHECKING:
+    from heapdump.blocks.kinds import BlockKind, HeapKind
+    from heapdump.blocks.table import BlockTable
+    from heapdump.blocks.walk import Check, HeapCount
+    from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
+
 PAGE = 0x1000
 SEGMENT_SIGNATURE = 0xFFEEFFEE
 HEAP_SIGNATURE = 0xEEFFEEFF
 
 
+class Weight(IntEnum):
+    """The weight of one piece of evidence in the score of a claim."""
+
+    PLAUSIBLE = 1
+    """A value that lies in the range it must have; other data often do as well."""
+
+    LINKED = 2
+    """A list that links back, or a pointer that leads to a place which names the heap."""
+
+    SIGNATURE = 4
+    """A constant of 32 bits, or the heap's own address, at its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One fact seen at an address that a heap of the kind has; `text` names it."""
+
+    text: str
+    weight: Weight
+
+
 @dataclass(frozen=True, slots=True)
 class HeapClaim:
-    """A walker's word that its kind of heap lies at `address`, with the witnesses it saw there.
+    """Evidence that a heap of one kind lies at `address`.
 
-    `doubts` are witnesses that were looked for and missing; `layout` is the one that verified, None where none is used.
-    `linked`: other heaps that this one's own list names.
+    `doubts`: names of facts that such a heap should have and this address does not; `layout`: the one that verified,
+    None where none is used. `linked`: addresses of other heaps that this heap's own list names.
     """
 
     address: int
-    witnesses: tuple[str, ...]
+    evidence: tuple[Evidence, ...]
     doubts: tuple[str, ...] = ()
     layout: Layout | None = None
     is_layout_exact: bool = False
     linked: tuple[int, ...] = ()
+
+    @property
+    def score(self) -> int:
+        """Sum of the weights of the evidence; of several claims on an address the highest score wins, 0 the weakest."""
+        return sum(one.weight for one in self.evidence)
 
     @property
     def trust(self) -> Trust:
@@ -39,8 +72,15 @@ class HeapClaim:
         return Trust.EXACT if self.is_layout_exact and not self.doubts else Trust.DERIVED
 
 
+def claim_of(address: int, facts: dict[Evidence, bool], layout: Layout, *, is_layout_exact: bool) -> HeapClaim:
+    """The claim with the facts that hold as evidence and the others as doubts."""
+    evidence = tuple(fact for fact, holds in facts.items() if holds)
+    doubts = tuple(fact.text for fact, holds in facts.items() if not holds)
+    return HeapClaim(address, evidence, doubts, layout, is_layout_exact)
+
+
 class DiscoveryContext:
-    """What the walkers of one view share: the process, a scan for lost segments, and which list nodes are taken.
+    """The state that allocators share while the heaps of one view are found: a scan for segments, and nodes in use.
 
     A list node belongs to one heap: a node that another list holds already ends a walk, so that many heaps whose
     lists lead into each other cost no more than one.
@@ -73,17 +113,44 @@ class DiscoveryContext:
         return found
 
 
-class Walker(Protocol):
-    """One heap kind."""
+class Allocator(Protocol):
+    """The front door of one package of heaps/: its `__init__.py` exposes one as ALLOCATOR.
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """The claim on an address, or None. `is_listed`: the process names it as a heap, a witness of its own.
+    Nothing outside the package knows more of the kind than this. Bad data never raises: it becomes findings and gaps.
+    """
 
-        Reads at most two pages.
+    kind: HeapKind
+    """The word of the kind in records; the key in ALLOCATORS."""
+
+    block_kinds: tuple[BlockKind, ...]
+    """Kinds of blocks that its walk adds, in the order of reports."""
+
+    def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
+        """The claim on an address, or None. `is_listed`: the process names it as a heap.
+
+        Reads at most two pages for each layout that is tried.
+        """
+
+    def candidates(self, process: Process, view: View) -> Iterable[int]:
+        """Addresses that no heap list names and where a heap of this kind may begin; each is offered to `claim`.
+
+        Called once for each view.
         """
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-        """The heap behind a claim: header, extents, what Windows counted. Never raises for bad data."""
+        """The heap behind a claim: header, extents, Windows' counters."""
+
+    def walk(self, job: AllocatorJob) -> None:
+        """Adds every block of the job's heaps to the job."""
+
+    def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
+        """Windows' counters beside what the walk of the heap counted."""
+
+    def trace_reader(self, view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
+        """Reads which allocation stack rows of the heap have; None where this kind records none."""
+
+    def check(self, job: CheckJob) -> bool:
+        """Examines a walked heap for damage that a walk does not meet. False: this kind brings no check."""
 
 
 def is_missing(process: Process, address: int) -> bool:

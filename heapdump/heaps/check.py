@@ -1,4 +1,4 @@
-"""Examines every walked heap for damage: what discovery and walk found, and what each kind looks at besides."""
+"""Examines every walked heap for damage: what discovery and walk found, and what its allocator checks besides."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from functools import cache, partial
 
 from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
-from heapdump.heaps import check_of
+from heapdump.heaps import allocator_of
 from heapdump.heaps.jobs import CheckJob
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
@@ -18,33 +18,39 @@ from heapdump.process.model import Process, View
 
 def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     """Everything that is damaged, and what could not be examined."""
-    findings, gaps, guarded = list[Finding](), list[str](), list[int]()
+    findings, gaps, guarded, unchecked = list[Finding](), list[str](), list[int](), list[int]()
     of_walk = defaultdict[int, list[Finding]](list)
     for finding in walk.findings:
         of_walk[finding.heap].append(finding)
     inside = {view.arch: cache(partial(_inside_words, process, view)) for view in process.views}
     for heap in heaps:
-        view = next(view for view in process.views if view.arch == heap.view)
         known = [*heap.findings, *of_walk[heap.address]]
         findings += known
-        examine = check_of(heap.kind)
-        if examine is not None and heap.index in walk.counts:
-            changing = partial(_changing, view, heap, inside[view.arch])
-            job = CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], changing, bool(known))
-            examine(job)
-            findings += job.findings[: limits.MAX_FINDINGS]
-            if len(job.findings) > limits.MAX_FINDINGS:
-                gaps.append(
-                    f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} damaged places are kept"
-                )
-            gaps += job.gaps
-        if heap.kind is not HeapKind.NT or (heap.index in walk.counts and job.guards):
+        job = _checked(process, heaps, walk, heap, inside[heap.view], bool(known))
+        if job is None:
+            unchecked.append(heap.index)
             guarded.append(heap.index)
-    return Damage(tuple(findings), tuple(gaps), tuple(guarded))
+            continue
+        findings += job.findings[: limits.MAX_FINDINGS]
+        if len(job.findings) > limits.MAX_FINDINGS:
+            gaps.append(
+                f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} damaged places are kept"
+            )
+        gaps += job.gaps
+        if job.guards is None or job.guards:
+            guarded.append(heap.index)
+    return Damage(tuple(findings), tuple(gaps), tuple(guarded), tuple(unchecked))
 
 
-def _changing(view: View, heap: Heap, inside: Callable[[], str]) -> str:
-    return lock_words(view, heap) or inside()
+def _checked(
+    process: Process, heaps: Sequence[Heap], walk: Walk, heap: Heap, changing: Callable[[], str], has_damage: bool
+) -> CheckJob | None:
+    """The job after the check; None for a heap that was not walked, or whose kind brings no check."""
+    if heap.index not in walk.counts:
+        return None
+    view = next(view for view in process.views if view.arch == heap.view)
+    job = CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], changing, has_damage)
+    return job if allocator_of(heap).check(job) else None
 
 
 def _inside_words(process: Process, view: View) -> str:
@@ -53,16 +59,3 @@ def _inside_words(process: Process, view: View) -> str:
     found = [f"thread {thread.id:#x} is inside {name}" for thread, name in inside_heap_functions(process, view)]
     more = f" ({len(found) - 1:,} more are in such functions)" if len(found) > 1 else ""
     return f"{found[0]}{more}, which may be changing it" if found else ""
-
-
-def lock_words(view: View, heap: Heap) -> str:
-    """Who holds the heap's lock, in words; "" when nobody does, or it cannot be read.
-
-    _HEAP.LockVariable points at an RTL_CRITICAL_SECTION {DebugInfo, LockCount i32, RecursionCount i32, OwningThread …}.
-    """
-    layout = next((layout for layout in view.layouts if layout.name == heap.layout), None)
-    if layout is None or "_HEAP" not in layout or "LockVariable" not in layout["_HEAP"]:
-        return ""
-    lock = view.space.try_pointer(heap.address + layout["_HEAP"].offset("LockVariable"))
-    owner = view.space.try_pointer(lock + view.pointer_bytes + 8) if lock else None
-    return f"its lock is held by thread {owner:#x}, which may be changing it" if owner else ""

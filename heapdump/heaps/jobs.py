@@ -1,9 +1,10 @@
-"""What walking one heap gives besides its blocks, and what a heap kind of its own is given to walk with."""
+"""Jobs that allocators carry out: walking all heaps of a kind, checking one heap; and the log of a walk."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from threading import Event, Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import HeapCount, KindCount
+from heapdump.heaps.row_counts import RowCounts
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
 
@@ -60,6 +62,64 @@ class WalkLog:
 
 
 @dataclass
+class AllocatorJob:
+    """All heaps of one kind to walk: `heaps`, of all heaps of the process (`all_heaps`).
+
+    `table`: the rows of the kinds that were walked before, ascending; a heap whose blocks lie inside some of those adds
+    their addresses to `owned`, (n,) uint64 each, and they count as internal. `columns`: where rows go, in any order.
+    `counts`: the sums of these rows where the allocator made them anyway. `logs`: heap index → findings and gaps of that
+    heap. `threads`: the most that may work at once.
+    """
+
+    process: Process
+    heaps: Sequence[Heap]
+    all_heaps: Sequence[Heap]
+    table: BlockTable
+    logs: dict[int, WalkLog]
+    pace: Pace
+    threads: int
+    columns: BlockColumns
+    owned: list[NDArray[np.uint64]] = field(default_factory=list)
+    counts: RowCounts | None = None
+
+    def view_of(self, heap: Heap) -> View:
+        """The view of the process that the heap belongs to."""
+        return next(view for view in self.process.views if view.arch == heap.view)
+
+    def each(self) -> Iterator[Job]:
+        """One job for each heap, in the order of the heaps."""
+        for heap in self.heaps:
+            log = self.logs[heap.index]
+            yield Job(
+                self.process, self.view_of(heap), heap, self.all_heaps, self.columns, log, self.table,
+                self.pace.advance, self._host, self.owned,
+            )  # fmt: skip
+
+    def replace_rows(self, rows: BlockTable) -> None:
+        """Puts other rows in the place of all that were added."""
+        self.columns, self.counts = BlockColumns(len(rows)), None
+        self.columns.extend(rows)
+
+    def _host(self, heap: int, count: KindCount) -> None:
+        self.logs[heap].hosted.append(count)
+
+
+class Pace:
+    """Progress of all threads together, and the request to stop."""
+
+    def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
+        """`total`: bytes to walk; `progress(bytes done, bytes in all)`."""
+        self._total, self._progress, self._done, self._lock = total, progress, 0, Lock()
+        self.is_stopped = Event()
+
+    def advance(self, count: int) -> None:
+        """Adds `count` bytes to those that are done."""
+        with self._lock:
+            self._done += count
+            self._progress(self._done, self._total)
+
+
+@dataclass
 class Job:
     """One heap of `heaps` to walk, and where its blocks go: rows in any order to `columns`, everything else to `walked`.
 
@@ -85,9 +145,9 @@ class Job:
 class CheckJob:
     """One walked heap of `heaps` to check: what is found goes to `findings`, what could not be checked to `gaps`.
 
-    `table`: all rows; `count`: of this heap; `changing`: who may be changing it at this moment, in words, "" nobody: asked
-    when something contradicts that contradicts for a while during a change; `has_damage`: the walk found some. `guards`:
-    blocks that may be the CRT's, by the guard where its debug header ends.
+    `table`: all rows; `count`: of this heap; `changing()`: who may be changing a heap at this moment, in words, "" for
+    nobody: a reason for contradictions that a change leaves for a while. `has_damage`: the walk found some. `guards`: the
+    number of blocks that may be the CRT's, by the guard where its debug header ends; None where nobody counted them.
     """
 
     process: Process
@@ -100,17 +160,8 @@ class CheckJob:
     has_damage: bool
     findings: list[Finding] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
-    guards: int = 0
+    guards: int | None = None
 
 
-CheckHeap = Callable[[CheckJob], None]
-"""Looks at what the walk does not look at. Never raises for bad data."""
-
-WalkHeap = Callable[[Job], None]
-"""Walks the heap of a job. Never raises for bad data."""
-
-NumbersOf = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
-"""The numbers of the allocation stacks of table rows of one heap; (n,) uint64, 0 where none is recorded."""
-
-ReadTraces = Callable[[View, Heap, BlockTable], NumbersOf]
-"""Makes what reads the stack numbers of a heap's rows."""
+TraceReader = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
+"""Rows of one heap → the numbers of their allocation stacks; (n,) uint64, 0 where none is recorded."""

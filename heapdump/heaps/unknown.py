@@ -1,24 +1,52 @@
-"""What the process calls a heap and no walker can verify: Wine's heaps, phantoms, heaps outside the dump."""
+"""Addresses that the process calls heaps and no allocator claims: Wine's heaps, phantoms, heaps outside the dump."""
 
 from __future__ import annotations
 
-from heapdump.blocks.heap import Heap, HeapKind
+from collections.abc import Iterable
+
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import BlockKind, HeapKind
+from heapdump.blocks.table import BlockTable
+from heapdump.blocks.walk import Check, HeapCount
 from heapdump.heaps.allocator import SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim
+from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
 from heapdump.heaps.unwalked import own_reservation
-from heapdump.process.model import View
+from heapdump.process.model import Process, View
 
 
-class UnknownHeapWalker:
-    """Claims every address, with no witness at all."""
+class UnknownHeaps:
+    """Claims every address, with the score 0. Its heaps are neither walked nor checked."""
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
+    kind = HeapKind.UNKNOWN
+    block_kinds: tuple[BlockKind, ...] = ()
+
+    def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim:
         """Always, and always the weakest claim."""
         return HeapClaim(address, (), (_reason(view, address),))
+
+    def candidates(self, process: Process, view: View) -> Iterable[int]:
+        """None."""
+        return ()
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """The address and the reason; none of its memory is called Heap."""
         note = f"heap {claim.address:#x} is not verified: {claim.doubts[0]}"
         return own_reservation(context, claim, index, HeapKind.UNKNOWN, "", note)
+
+    def walk(self, job: AllocatorJob) -> None:
+        """Adds nothing."""
+
+    def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
+        """None."""
+        return ()
+
+    def trace_reader(self, view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
+        """None."""
+        return None
+
+    def check(self, job: CheckJob) -> bool:
+        """Not checked."""
+        return False
 
 
 def _reason(view: View, address: int) -> str:
@@ -31,4 +59,4 @@ def _reason(view: View, address: int) -> str:
     return f"no heap signature: {word:#x} where an NT, segment or page heap has its own"
 
 
-WALKER = UnknownHeapWalker()
+UNKNOWN = UnknownHeaps()

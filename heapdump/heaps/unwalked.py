@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from heapdump.blocks.heap import Extent, Heap, HeapKind, WindowsCounters
+from heapdump.blocks.heap import Extent, Heap, WindowsCounters
+from heapdump.blocks.kinds import HeapKind
 from heapdump.heaps.allocator import DiscoveryContext, HeapClaim, role_of
 from heapdump.spans import Span
 
@@ -18,7 +19,7 @@ def own_reservation(
 ) -> Heap:
     """A heap known by its own reservation alone; `known` is its extent where the dump has no memory map."""
     process, view = context.process, context.view
-    span = None if kind is HeapKind.UNKNOWN else process.regions.allocation(claim.address) or known
+    span = None if kind == HeapKind.UNKNOWN else process.regions.allocation(claim.address) or known
     committed = process.regions.committed_bytes(span) if span and process.regions.is_complete_map else None
     return Heap(
         address=claim.address,

@@ -7,7 +7,8 @@ import numpy as np
 from heapdump.analyses.blocks.select import locate
 from heapdump.analyses.memory.heap_detail import heap_detail
 from heapdump.blocks.free_lists import FreeLists
-from heapdump.blocks.table import BlockKind, BlockTable, tag
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BlockTable, tag
 from heapdump.blocks.walk import Walk
 from heapdump.dump.lists import RANGE
 from heapdump.memory.space import AddressSpace

@@ -9,7 +9,7 @@ import pytest
 
 from heapdump.analyses.blocks.page_heap import page_block, roots
 from heapdump.analyses.blocks.select import locate
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.kinds import BlockKind
 from heapdump.memory import limits
 from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder

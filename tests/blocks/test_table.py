@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from heapdump.analyses.blocks.select import locate
 from heapdump.analyses.damage.evidence import _beside
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.table import BlockKind, BlockTable, tag
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BlockTable, tag
 from heapdump.dump.lists import RANGE
 from heapdump.memory.space import AddressSpace
 from tests.nothing import Nothing

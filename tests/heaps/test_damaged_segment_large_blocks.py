@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.kinds import BlockKind
 from tests.heaps.test_damaged_segment_heaps import EACH, built
 from tests.heaps.test_segment_heaps import blocks
 from tests.patching import poke, without_memory, word

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.blocks.heap import HeapKind
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder
 from tests.builders.page_heap import BuiltPageHeap, PageHeapBuilder

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from heapdump import kernels
 from heapdump.analyses.memory.summary import summarize
-from heapdump.blocks.heap import HeapKind, Trust
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.heap import Trust
+from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.snapshot import Snapshot
 from tests.heaps.segment_plans import GENERATIONS, Plan, plans
 

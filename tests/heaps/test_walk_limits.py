@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from heapdump import kernels
 from heapdump.blocks.heap import Trust
-from heapdump.heaps import walk
+from heapdump.heaps.nt import walk as nt_walk
 from heapdump.heaps.nt import windows, work
 from heapdump.heaps.walk import walk_heaps
 from heapdump.snapshot import Snapshot
@@ -102,7 +102,7 @@ def test_rows_of_heaps_over_each_other_are_put_in_order(open_built, monkeypatch)
     with open_built(process_of(TEN, built)) as snapshot:
         whole = columns(snapshot)
         monkeypatch.setattr(work, "_PART_BYTES", 0x40000)
-        monkeypatch.setattr(walk, "cut", lambda heaps: work.cut(heaps)[::-1])
+        monkeypatch.setattr(nt_walk, "cut", lambda heaps: work.cut(heaps)[::-1])
         assert columns(snapshot, 2) == whole
 
 

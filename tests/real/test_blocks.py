@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import heapdump
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.kinds import BlockKind
 
 ORACLE = Path(__file__).parents[2].parent / "shared" / "dumps" / "oracle"
 BUILDS = sorted(p.name for p in ORACLE.iterdir()) if ORACLE.is_dir() else ["no recorded dumps"]

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from heapdump.blocks.heap import HeapKind, Trust
+from heapdump.blocks.heap import Trust
+from heapdump.blocks.kinds import HeapKind
 from heapdump.snapshot import open_dump
 
 pytestmark = pytest.mark.real

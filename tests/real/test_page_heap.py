@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from heapdump.blocks.heap import HeapKind
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.snapshot import open_dump
 from tests.real.test_oracle import truth_of
 

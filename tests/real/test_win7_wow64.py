@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from heapdump.analyses.memory.summary import summarize
-from heapdump.blocks.heap import HeapKind, Trust
+from heapdump.blocks.heap import Trust
+from heapdump.blocks.kinds import HeapKind
 from heapdump.snapshot import open_dump
 from heapdump.spans import Span
 

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import HeapKind
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
 from heapdump.process.stacks.trace_database import FIRST_ADDRESS, StackDatabase
 
 Numbers = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
-Reader = Callable[[View, Heap, BlockTable], Numbers]
+Reader = Callable[[View, Heap, BlockTable], Numbers | None]
 _OF_32_BITS = 1 << 48
 """Added to indices into the 32-bit database of a WOW64 process, which has another one: behind all user addresses."""
 
@@ -21,12 +22,10 @@ _OF_32_BITS = 1 << 48
 class Stacks:
     """Stack numbers of blocks (see `process.stack_db`), and their frames; each number stands for one stack."""
 
-    def __init__(
-        self, process: Process, heaps: Sequence[Heap], table: BlockTable, reader: Callable[[HeapKind], Reader | None]
-    ) -> None:
-        """Reads nothing yet. `reader`: of a heap kind, makes what reads the stack numbers of a heap's rows."""
+    def __init__(self, process: Process, heaps: Sequence[Heap], table: BlockTable, reader: Reader) -> None:
+        """Reads nothing yet. `reader(view, heap, table)` makes the function that reads the stack numbers of a heap's rows."""
         self._process, self._table, self._heaps, self._reader = process, table, heaps, reader
-        self._numbers_of: dict[int, Numbers] = {}
+        self._numbers_of: dict[int, Numbers | None] = {}
         self._views = {view.arch: view for view in process.views}
         self._databases = {view.arch: StackDatabase(process, view) for view in process.views}
 
@@ -46,12 +45,9 @@ class Stacks:
         owners = self._table.heap[rows]
         for heap in self._heaps:
             mine = np.flatnonzero(owners == heap.index)
-            reader = self._reader(heap.kind) if heap.stack_traces and len(mine) else None
-            if reader is not None:
-                found = self._read(reader, heap, rows[mine])
-                if (
-                    heap.kind is not HeapKind.PAGE
-                ):  # whose own record says what the number is: an id even without frames
+            found = self._read(heap, rows[mine]) if heap.stack_traces and len(mine) else None
+            if found is not None:
+                if heap.kind != HeapKind.PAGE:  # whose own record says what the number is: an id even without frames
                     found = self._known(heap, found) if checked else found
                     found[(found > 0) & (found < FIRST_ADDRESS)] += np.uint64(self._first_index(heap))
                 out[mine] = found
@@ -65,7 +61,7 @@ class Stacks:
         """Return addresses of a stack, innermost first; empty for number 0."""
         first = self._first_index(heap)
         raw = number - first if first and number >= first else number
-        if not raw or (heap.kind is HeapKind.PAGE and raw < FIRST_ADDRESS):
+        if not raw or (heap.kind == HeapKind.PAGE and raw < FIRST_ADDRESS):
             return ()
         return self._databases[heap.view].frames(raw) or ()
 
@@ -76,7 +72,8 @@ class Stacks:
         numbers[np.isin(numbers, np.array(bad, np.uint64))] = 0
         return numbers
 
-    def _read(self, reader: Reader, heap: Heap, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    def _read(self, heap: Heap, rows: NDArray[np.int64]) -> NDArray[np.uint64] | None:
         if heap.index not in self._numbers_of:
-            self._numbers_of[heap.index] = reader(self._views[heap.view], heap, self._table)
-        return self._numbers_of[heap.index](rows)
+            self._numbers_of[heap.index] = self._reader(self._views[heap.view], heap, self._table)
+        numbers = self._numbers_of[heap.index]
+        return None if numbers is None else numbers(rows)

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from heapdump.analyses.blocks.select import guard_page
 from heapdump.blocks.byte_damage import ByteDamage
-from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.blocks.page_nodes import PageNodes
-from heapdump.blocks.table import Block, BlockKind
+from heapdump.blocks.table import Block
 from heapdump.blocks.walk import Walk
 from heapdump.process.model import View
 from heapdump.spans import Span
@@ -65,7 +66,7 @@ def is_free_stack(block: Block) -> bool:
 
 def roots(heaps: Sequence[Heap], walk: Walk, nodes: Sequence[PageNodes | None]) -> tuple[Root, ...]:
     """Every page heap; `nodes` for each of `heaps`."""
-    return tuple(_root(h, walk, n) for h, n in zip(heaps, nodes, strict=True) if h.kind is HeapKind.PAGE)
+    return tuple(_root(h, walk, n) for h, n in zip(heaps, nodes, strict=True) if h.kind == HeapKind.PAGE)
 
 
 def _root(heap: Heap, walk: Walk, nodes: PageNodes | None) -> Root:
@@ -89,7 +90,7 @@ def page_block(
 ) -> PageBlock:
     """The block with everything that page heap knows of it; `wounds`: the damaged places of it."""
     information = information_struct(view, heap)
-    i = nodes.at(block.address) if nodes is not None and block.kind is BlockKind.PAGE else None
+    i = nodes.at(block.address) if nodes is not None and block.kind == BlockKind.PAGE else None
     found = tuple(wounds)
     there = (
         information is not None and view.space.try_read(block.address - information.size, information.size) is not None

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap, LargeBlock
-from heapdump.blocks.table import INTERNAL, PAGE_DECOMMITTED, PAGE_LIGHT, Block, BlockKind, BlockTable
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import INTERNAL, PAGE_DECOMMITTED, PAGE_LIGHT, Block, BlockTable
 from heapdump.errors import WrongUsage
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span, SpanMap
@@ -20,9 +21,6 @@ from heapdump.spans import Span, SpanMap
 _PAGE = 0x1000
 _list_entry = attrgetter("list_entry")
 Relation = Literal["user", "header", "slack", "free", "guard", "outside"]
-KIND_NAMES = {kind: kind.word for kind in BlockKind}
-"""The kinds as the JSON has them."""
-
 _FLAG_WORDS = {0x02: "extra", 0x04: "fill", 0x10: "last", 0x20: "user1", 0x40: "user2", 0x80: "user3"}
 _PAGE_FLAG_WORDS = {PAGE_LIGHT: "light", PAGE_DECOMMITTED: "decommitted"}
 
@@ -75,7 +73,7 @@ def select(table: BlockTable, heaps: Sequence[Heap], wanted: Filter) -> NDArray[
         keep &= table.heap == heap_index(heaps, wanted.heap)
     if wanted.kind is not None:
         keep &= np.isin(
-            table.kind, [kind for kind, word in KIND_NAMES.items() if wanted.kind in (word, kind.name.lower())]
+            table.kind, [kind for kind in BlockKind.known() if wanted.kind in (kind.word, kind.name)]
         )
     if wanted.size is not None:
         sizes = table.size
@@ -114,7 +112,7 @@ def flag_words(block: Block) -> list[str]:
     """The entry's flags in words; `pages` for whole page ranges of a segment heap, `internal` for the allocator's own."""
     known = _PAGE_FLAG_WORDS if block.kind in (BlockKind.PAGE, BlockKind.LIGHT) else _FLAG_WORDS
     words = [word for bit, word in known.items() if block.flags & bit]
-    whole = ["pages"] if block.kind is BlockKind.PAGES else []
+    whole = ["pages"] if block.kind == BlockKind.PAGES else []
     return [*words, *whole, *(["internal"] if block.is_internal else [])]
 
 
@@ -165,7 +163,7 @@ def _in_page_heap(table: BlockTable, address: int) -> Located | None:
     last = int(np.searchsorted(table.entry, np.uint64(address), side="right")) - 1
     for row in range(max(0, last), min(last + 2, len(table))):
         block = table.block(row)
-        if block.kind is BlockKind.PAGE:
+        if block.kind == BlockKind.PAGE:
             guard, start = guard_page(block), block.entry // _PAGE * _PAGE
             offset = address - block.address
             if guard.start <= address < guard.end:

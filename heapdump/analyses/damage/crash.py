@@ -13,8 +13,9 @@ import numpy as np
 
 from heapdump.analyses.blocks.select import guard_page
 from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.page_nodes import PageNodes
-from heapdump.blocks.table import Block, BlockKind, BlockTable
+from heapdump.blocks.table import Block, BlockTable
 from heapdump.process.model import Process
 from heapdump.process.reports.verifier_stop import STOP, VerifierStop, find_stop
 from heapdump.wording import plural

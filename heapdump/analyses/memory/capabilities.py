@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import HeapKind
 from heapdump.process.model import Process
 from heapdump.wording import plural
 
@@ -46,7 +47,7 @@ def _memory_map(process: Process) -> Iterator[Question]:
 
 def _heaps(process: Process, heaps: Sequence[Heap]) -> Iterator[Question]:
     question = "which heaps are there, and how large? (heaps)"
-    certain = [heap for heap in heaps if heap.kind is not HeapKind.UNKNOWN]
+    certain = [heap for heap in heaps if heap.kind != HeapKind.UNKNOWN]
     lists = all(view.heap_list_complete for view in process.views)
     if not certain:
         yield Question(question, "no", "no heap header is in the dump", FULL_DUMP)

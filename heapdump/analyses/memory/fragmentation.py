@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import HeapKind
 
 
 def external(heap: Heap) -> float | None:
@@ -14,7 +15,7 @@ def external(heap: Heap) -> float | None:
 def virtual(heap: Heap) -> float | None:
     """(virtual - committed) / virtual, where virtual = reserved minus long uncommitted ranges; None if not counted."""
     large = heap.stated.large_uncommitted_bytes
-    if heap.kind is not HeapKind.NT or large is None or not heap.reserved_bytes or heap.committed_bytes is None:
+    if heap.kind != HeapKind.NT or large is None or not heap.reserved_bytes or heap.committed_bytes is None:
         return None
     size = heap.reserved_bytes - large
     return (size - heap.committed_bytes) / size if size > 0 and 0 <= heap.committed_bytes <= size else None

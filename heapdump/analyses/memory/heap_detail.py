@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import BlockKind, BlockTable
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import Check, HeapCount, Walk
 
 

@@ -8,15 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.analyses.memory.usage import UsageMap
-from heapdump.blocks.heap import Heap, HeapKind
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import BlockKind, HeapKind, Place
 from heapdump.blocks.walk import Walk
 from heapdump.memory.regions import Kind, State
 
 _SEGMENTS, _PAGE_HEAPS = "heap segments", "page heaps"
-_OUTSIDE = (BlockKind.VIRTUAL, BlockKind.LARGE)
-"""Blocks with a reservation of their own."""
-
 _ORDER = (
     _SEGMENTS, "heap segments, uncommitted by the heap's own list", "heap large blocks", "heap front ends",
     "heap large block metadata", "heap range descriptors", "segment heaps (own reservation)", _PAGE_HEAPS, "stacks",
@@ -78,9 +75,9 @@ def _divided(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[str
     Free blocks of 8 and later contain pages that Windows gave back and no list names: what the segments' lists call
     committed and the map does not is taken from the free blocks.
     """
-    mine = [h for h in heaps if h.index in walk.counts and h.layout is not None and h.kind is not HeapKind.PAGE]
+    mine = [h for h in heaps if h.index in walk.counts and h.layout is not None and h.kind != HeapKind.PAGE]
     counts = [walk.counts[heap.index] for heap in mine]
-    inside = [kind for count in counts for kind in (*count.kinds, *count.hosted) if kind.kind not in _OUTSIDE]
+    inside = [kind for count in counts for kind in (*count.kinds, *count.hosted) if kind.kind.place is not Place.OWN]
     busy = sum(kind.busy_bytes for kind in inside)
     free = sum(kind.free_bytes for kind in inside) - sum(count.uncommitted_free_bytes for count in counts)
     walked = sum(count.segment_bytes for count in counts)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import HeapKind
 from heapdump.memory.regions import Kind, Region, RegionClaim, RegionTable, State
 from heapdump.process.model import Process, Stack, Thread, View
 from heapdump.process.stacks.trace_database import StackDatabase
@@ -83,7 +84,7 @@ def _claims(process: Process, heaps: Sequence[Heap]) -> Iterator[RegionClaim]:
     yield from _other(process)
     for kind in (HeapKind.NT, HeapKind.SEGMENT, HeapKind.PAGE):
         for heap in heaps:
-            if heap.kind is kind:
+            if heap.kind == kind:
                 yield from _heap(process, heap)
     for thread in process.threads:
         for stack in thread.stacks:
@@ -122,7 +123,7 @@ def _stack_span(process: Process, stack: Stack) -> Span:
 
 
 def _heap(process: Process, heap: Heap) -> Iterator[RegionClaim]:
-    usage = ("PageHeap" if heap.kind is HeapKind.PAGE else "Heap") + _suffix(process, heap.view)
+    usage = ("PageHeap" if heap.kind == HeapKind.PAGE else "Heap") + _suffix(process, heap.view)
     name = f"#{heap.index} {heap.address:#x}"
     for extent in sorted(heap.extents, key=lambda extent: extent.what != _METADATA):
         yield RegionClaim(extent.span, usage, f"{name} {extent.what}", _item(heap, extent.what))
@@ -132,9 +133,9 @@ def _heap(process: Process, heap: Heap) -> Iterator[RegionClaim]:
 
 
 def _item(heap: Heap, what: str) -> str:
-    if heap.kind is HeapKind.PAGE:
+    if heap.kind == HeapKind.PAGE:
         return "page heaps"
-    if heap.kind is HeapKind.SEGMENT and what == "segment heap":
+    if heap.kind == HeapKind.SEGMENT and what == "segment heap":
         return "segment heaps (own reservation)"
     own = {
         "large block": "heap large blocks",

@@ -30,11 +30,11 @@ class Recorder:
     def __init__(self, snapshot: Snapshot) -> None:
         """One for all blocks of a dump."""
         from heapdump.analyses.blocks.page_heap import is_free_stack
-        from heapdump.analyses.blocks.select import KIND_NAMES, Owners, flag_words
+        from heapdump.analyses.blocks.select import Owners, flag_words
 
         self._snapshot = snapshot
         self._heaps = [hex(heap.address) for heap in snapshot.heaps]
-        self._kinds, self._flag_words, self._is_free_stack = KIND_NAMES, flag_words, is_free_stack
+        self._flag_words, self._is_free_stack = flag_words, is_free_stack
         self.owners = Owners(snapshot.heaps)
 
     def of(self, rows: NDArray[np.int64]) -> Iterator[Record]:
@@ -61,7 +61,7 @@ class Recorder:
             "entry": hex(block.entry),
             "heap": self._heaps[block.heap],
             "segment": None if segment is None else hex(segment),
-            "kind": self._kinds[block.kind],
+            "kind": block.kind.word,
             "state": block.state,
             "size": block.size,
             "entry_size": block.entry_size,

@@ -15,7 +15,8 @@ import numpy as np
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.heap import Heap, Trust
-from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, tag
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BUSY, INTERNAL, tag
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.chain import MOST_ROWS, At, next_entries
 from heapdump.heaps.nt.entry import INTERNAL_FLAG, decoded, unasked

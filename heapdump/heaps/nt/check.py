@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 from heapdump.blocks.findings import Finding, FindingKind, Severity
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
 from heapdump.heaps.nt.free_lists import all_linked, read_free_lists
+from heapdump.heaps.nt.lock import lock_words
 from heapdump.heaps.nt.lookaside import check_lookasides
 from heapdump.heaps.nt.windows import Window, runs, windows
 from heapdump.kernels import WORTH_COMPILING, entry_checks, run
@@ -63,7 +65,7 @@ def _check_entries(job: CheckJob, entry_format: EntryFormat) -> None:
             for window, looked in zip(batch, jobs, strict=True):
                 rows, wrong, guarded = looked.result()
                 _report(job, window, rows, wrong)
-                job.guards += guarded
+                job.guards = (job.guards or 0) + guarded
                 job.view.space.forget(window.swept)
 
 
@@ -207,7 +209,7 @@ def _membership(job: CheckJob, entry_format: EntryFormat, lists: FreeLists) -> I
 
 def _severity(job: CheckJob) -> tuple[Severity, str]:
     """Of what contradicts for a while in a heap that is being changed, and the reason."""
-    why = job.changing()
+    why = lock_words(job.view, job.heap) or job.changing()
     return ("warning", f"; {why}") if why else ("error", "")
 
 
@@ -241,6 +243,3 @@ def _counters(job: CheckJob, entry_format: EntryFormat) -> Iterator[Finding]:
             f"{check.walked:,}",
             f"{check.stated:,}",
         )
-
-
-CHECK = check_nt_heap

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.free_lists import FreeLists
-from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import HeapKind
 from heapdump.heaps.linked_list import walk_list
 from heapdump.heaps.nt.entry import BUSY_FLAG, decoded
 from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of, signed
@@ -18,7 +19,7 @@ from heapdump.spans import SpanMap
 
 def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | None:
     """What is linked, from both ends where a list is broken; None for heaps of other kinds. O(entries), some µs each."""
-    if heap.kind is not HeapKind.NT or heap.layout is None:
+    if heap.kind != HeapKind.NT or heap.layout is None:
         return None
     entry_format = entry_format_of(view, heap)
     field = entry_format.layout["_HEAP"].fields["FreeLists"]

@@ -8,7 +8,8 @@ import numpy as np
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.heap import Heap, LargeBlock
-from heapdump.blocks.table import BlockKind, tag
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import tag
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.process.model import View

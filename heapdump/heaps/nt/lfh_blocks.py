@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap, Trust
-from heapdump.blocks.table import BUSY, BlockKind, tag
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BUSY, tag
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.entry import unasked
 from heapdump.heaps.nt.entry_format import EntryFormat, signed

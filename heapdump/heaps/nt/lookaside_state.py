@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.blocks.heap import Heap, ViewName
-from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
 from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.lfh import FrontEnd
 from heapdump.heaps.nt.lookaside import lookaside_block, parked_entries

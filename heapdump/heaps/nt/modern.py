@@ -9,7 +9,16 @@ from functools import cache
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Extent, Heap, LargeBlock, Segment, WindowsCounters
-from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim
+from heapdump.heaps.allocator import (
+    HEAP_SIGNATURE,
+    PAGE,
+    SEGMENT_SIGNATURE,
+    DiscoveryContext,
+    Evidence,
+    HeapClaim,
+    Weight,
+    claim_of,
+)
 from heapdump.heaps.nt.large_blocks import read_large_blocks
 from heapdump.heaps.nt.record import FRONT_ENDS, Parts, nt_heap
 from heapdump.heaps.nt.segments import read_segments
@@ -20,50 +29,61 @@ from heapdump.spans import Span
 CAPTURE_STACK_BACKTRACES = 0x08000000
 
 
-class NtHeapWalker:
-    """NT heaps of Vista and later."""
+def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
+    """Needs two of the three signatures, with two also a place in the heap list or a segment list; the best layout wins.
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """Needs the heap signature and one more witness, or all others without it; the best layout wins.
+    The signature alone is no proof, neither is the segment's: Wine's heaps have 0xFFEEFFEE in Windows' place and
+    no 0xEEFFEEFF anywhere.
+    """
+    best: HeapClaim | None = None
+    modern = _modern_layouts(view.layout_names)
+    if not _may_be_heap(view, address, modern[0]):
+        return None
+    for layout in modern:
+        found = _claim_with(view, address, layout, is_listed=is_listed)
+        if found is not None and (best is None or found.score > best.score):
+            best = found
+        if best is not None and not best.doubts:
+            break
+    return best
 
-        The signature alone is no proof, neither is the segment's: Wine's heaps have 0xFFEEFFEE in Windows' place and
-        no 0xEEFFEEFF anywhere.
-        """
-        best: HeapClaim | None = None
-        modern = _modern_layouts(view.layout_names)
-        if not _may_be_heap(view, address, modern[0]):
-            return None
-        for layout in modern:
-            claim = _claim_with(view, address, layout, is_listed=is_listed)
-            if claim is not None and (best is None or len(claim.witnesses) > len(best.witnesses)):
-                best = claim
-            if best is not None and not best.doubts:
-                break
-        return best
 
-    def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-        """Header, segments, large blocks, counters."""
-        assert claim.layout is not None
-        process, view = context.process, context.view
-        heap, layout = claim.address, claim.layout
-        fields = view.struct("_HEAP", heap, layout) or {}
-        findings: list[Finding] = []
-        notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
-        segments, all_segments = read_segments(context, layout, heap, findings, notes)
-        blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
-        flags = fields.get("Flags")
-        traces = None if flags is None else bool(flags & CAPTURE_STACK_BACKTRACES)
-        extents = _extents(process, segments, blocks, fields.get("FrontEndHeap", 0))
-        stated = _stated(view, layout, heap, fields)
-        parts = Parts(
-            fields, segments, all_segments, blocks, all_blocks, extents, stated, 0, traces, findings, notes
-        )  # fmt: skip
-        return nt_heap(context, claim, index, parts)
+def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
+    """Header, segments, large blocks, counters."""
+    assert claim.layout is not None
+    process, view = context.process, context.view
+    heap, layout = claim.address, claim.layout
+    fields = view.struct("_HEAP", heap, layout) or {}
+    findings: list[Finding] = []
+    notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
+    segments, all_segments = read_segments(context, layout, heap, findings, notes)
+    blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
+    flags = fields.get("Flags")
+    traces = None if flags is None else bool(flags & CAPTURE_STACK_BACKTRACES)
+    extents = _extents(process, segments, blocks, fields.get("FrontEndHeap", 0))
+    stated = _stated(view, layout, heap, fields)
+    parts = Parts(
+        fields, segments, all_segments, blocks, all_blocks, extents, stated, 0, traces, findings, notes
+    )  # fmt: skip
+    return nt_heap(context, claim, index, parts)
+
+
+def is_modern(layout: Layout) -> bool:
+    """True for layouts of Vista and later."""
+    return "SegmentSignature" in layout["_HEAP"]
+
+
+def is_later_segment(view: View, address: int) -> bool:
+    """True for a later segment of an NT heap: FFEEFFEE, but its `Heap` member names another address."""
+    struct = view.layout["_HEAP_SEGMENT"]
+    if view.space.try_integer(address + 2 * view.pointer_bytes, 4) != SEGMENT_SIGNATURE:
+        return False
+    return view.space.try_pointer(address + struct.offset("Heap")) != address
 
 
 @cache
 def _modern_layouts(names: tuple[str, ...]) -> tuple[Layout, ...]:
-    return tuple(layout for layout in map(load, names) if "SegmentSignature" in layout["_HEAP"])
+    return tuple(layout for layout in map(load, names) if is_modern(layout))
 
 
 def _may_be_heap(view: View, heap: int, layout: Layout) -> bool:
@@ -78,22 +98,21 @@ def _claim_with(view: View, heap: int, layout: Layout, *, is_listed: bool) -> He
     fields = view.struct("_HEAP", heap, layout)
     if fields is None:
         return None
+    lists = [layout["_HEAP"].offset(name) for name in ("SegmentList", "VirtualAllocdBlocks")]
     seen = {
-        "segment signature FFEEFFEE": fields["SegmentSignature"] == SEGMENT_SIGNATURE,
-        "heap signature EEFFEEFF": fields["Signature"] == HEAP_SIGNATURE,
-        "own address in Heap": fields["Heap"] == heap,
-        "entries inside the first segment": _entries_fit(fields, heap),
-        "a segment list that links back": _links_back(view, heap + layout["_HEAP"].offset("SegmentList")),
-        "a large-block list that links back": _links_back(view, heap + layout["_HEAP"].offset("VirtualAllocdBlocks")),
-        "plausible counters": _counters_fit(view, layout, heap, fields),
+        Evidence("segment signature FFEEFFEE", Weight.SIGNATURE): fields["SegmentSignature"] == SEGMENT_SIGNATURE,
+        Evidence("heap signature EEFFEEFF", Weight.SIGNATURE): fields["Signature"] == HEAP_SIGNATURE,
+        Evidence("own address in Heap", Weight.SIGNATURE): fields["Heap"] == heap,
+        Evidence("entries inside the first segment", Weight.PLAUSIBLE): _entries_fit(fields, heap),
+        Evidence("a segment list that links back", Weight.LINKED): _links_back(view, heap + lists[0]),
+        Evidence("a large-block list that links back", Weight.LINKED): _links_back(view, heap + lists[1]),
+        Evidence("plausible counters", Weight.PLAUSIBLE): _counters_fit(view, layout, heap, fields),
     }
-    good = sum(list(seen.values())[:3])
-    if good < 2 or (good == 2 and not (is_listed or seen["a segment list that links back"])):
+    signatures = sum(holds for one, holds in seen.items() if one.weight is Weight.SIGNATURE)
+    if signatures < 2 or (signatures == 2 and not (is_listed or _links_back(view, heap + lists[0]))):
         return None
-    witnesses = tuple(name for name, held in seen.items() if held)
-    doubts = tuple(name for name, held in seen.items() if not held)
-    build_is_known = layout.name == view.layout.name and view.is_layout_exact
-    return HeapClaim(heap, witnesses, doubts, layout, build_is_known)
+    is_exact = layout.name == view.layout.name and view.is_layout_exact
+    return claim_of(heap, seen, layout, is_layout_exact=is_exact)
 
 
 def _entries_fit(fields: dict[str, int], heap: int) -> bool:
@@ -153,6 +172,3 @@ def reservation(process: Process, span: Span) -> Span:
     if whole is not None and whole.start == span.start and span.end <= whole.end <= span.end + PAGE:
         return whole
     return span
-
-
-WALKER = NtHeapWalker()

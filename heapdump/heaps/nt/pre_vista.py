@@ -10,7 +10,17 @@ from functools import cache
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Extent, Heap, LargeBlock, Segment, WindowsCounters
-from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim, is_missing
+from heapdump.heaps.allocator import (
+    HEAP_SIGNATURE,
+    PAGE,
+    SEGMENT_SIGNATURE,
+    DiscoveryContext,
+    Evidence,
+    HeapClaim,
+    Weight,
+    claim_of,
+    is_missing,
+)
 from heapdump.heaps.nt.large_blocks import read_large_blocks
 from heapdump.heaps.nt.modern import reservation
 from heapdump.heaps.nt.record import FRONT_ENDS, Parts, nt_heap
@@ -24,57 +34,55 @@ _USER_STACK_TRACE_DB = 0x1000
 _LOOKASIDE_LISTS = 128
 
 
-class OldNtHeapWalker:
-    """NT heaps of XP and Server 2003."""
-
-    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """Needs the heap signature, and a first segment inside the heap that names it."""
-        best: HeapClaim | None = None
-        for layout in _old_layouts(view.layout_names):
-            struct = layout["_HEAP"]
-            if view.space.try_integer(address + struct.offset("Signature"), 4) != HEAP_SIGNATURE:
-                continue
-            fields = view.struct("_HEAP", address, layout)
-            if fields is None:
-                continue
-            first = next(_segment_pointers(view, layout, address), (0, 0))[1]
-            seen = {
-                "heap signature EEFFEEFF": True,
-                "a first segment that names the heap": _segment_fields(view, layout, address, first) is not None,
-                "a front end type that exists": fields["FrontEndHeapType"] in FRONT_ENDS,
-            }
-            exact = layout.name == view.layout.name and view.is_layout_exact
-            witnesses = tuple(name for name, held in seen.items() if held)
-            claim = HeapClaim(address, witnesses, tuple(n for n, held in seen.items() if not held), layout, exact)
-            if len(witnesses) >= 2 and (best is None or len(witnesses) > len(best.witnesses)):
-                best = claim
-        return best
-
-    def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-        """Header, segments, large blocks, counters."""
-        assert claim.layout is not None
-        process, view = context.process, context.view
-        heap, layout = claim.address, claim.layout
-        fields = view.struct("_HEAP", heap, layout) or {}
-        findings: list[Finding] = []
-        notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
-        segments, all_segments = _segments(context.process, view, layout, heap, findings, notes)
-        blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
-        free, parked = fields.get("TotalFreeSize"), _parked_bytes(view, layout, fields)
-        if parked is None:
-            notes.append(
-                f"the lookaside lists of heap {heap:#x} are not in the dump: blocks parked there count as busy"
+def claim(view: View, address: int) -> HeapClaim | None:
+    """Needs the heap signature, and a first segment inside the heap that names it."""
+    best: HeapClaim | None = None
+    for layout in _old_layouts(view.layout_names):
+        struct = layout["_HEAP"]
+        if view.space.try_integer(address + struct.offset("Signature"), 4) != HEAP_SIGNATURE:
+            continue
+        fields = view.struct("_HEAP", address, layout)
+        if fields is None:
+            continue
+        first = next(_segment_pointers(view, layout, address), (0, 0))[1]
+        seen = {
+            Evidence("heap signature EEFFEEFF", Weight.SIGNATURE): True,
+            Evidence("a first segment that names the heap", Weight.LINKED): _segment_fields(
+                view, layout, address, first
             )
-        stated = WindowsCounters(
-            free_bytes=None if free is None else free * view.granularity,
-            lock_contention=_lock_contention(view, layout, fields.get("LockVariable", 0)),
-        )
-        traces = None if view.global_flag is None else bool(view.global_flag & _USER_STACK_TRACE_DB)
-        extents = _extents(process, view, layout, segments, blocks, fields.get("UCRSegments", 0))
-        parts = Parts(
-            fields, segments, all_segments, blocks, all_blocks, extents, stated, parked, traces, findings, notes
-        )  # fmt: skip
-        return nt_heap(context, claim, index, parts)
+            is not None,
+            Evidence("a front end type that exists", Weight.PLAUSIBLE): fields["FrontEndHeapType"] in FRONT_ENDS,
+        }
+        exact = layout.name == view.layout.name and view.is_layout_exact
+        found = claim_of(address, seen, layout, is_layout_exact=exact)
+        if len(found.evidence) >= 2 and (best is None or found.score > best.score):
+            best = found
+    return best
+
+
+def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
+    """Header, segments, large blocks, counters."""
+    assert claim.layout is not None
+    process, view = context.process, context.view
+    heap, layout = claim.address, claim.layout
+    fields = view.struct("_HEAP", heap, layout) or {}
+    findings: list[Finding] = []
+    notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
+    segments, all_segments = _segments(context.process, view, layout, heap, findings, notes)
+    blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
+    free, parked = fields.get("TotalFreeSize"), _parked_bytes(view, layout, fields)
+    if parked is None:
+        notes.append(f"the lookaside lists of heap {heap:#x} are not in the dump: blocks parked there count as busy")
+    stated = WindowsCounters(
+        free_bytes=None if free is None else free * view.granularity,
+        lock_contention=_lock_contention(view, layout, fields.get("LockVariable", 0)),
+    )
+    traces = None if view.global_flag is None else bool(view.global_flag & _USER_STACK_TRACE_DB)
+    extents = _extents(process, view, layout, segments, blocks, fields.get("UCRSegments", 0))
+    parts = Parts(
+        fields, segments, all_segments, blocks, all_blocks, extents, stated, parked, traces, findings, notes
+    )  # fmt: skip
+    return nt_heap(context, claim, index, parts)
 
 
 @cache
@@ -205,6 +213,3 @@ def _lock_contention(view: View, layout: Layout, lock: int) -> int | None:
     fields = view.struct("_HEAP_LOCK", lock, layout) if lock else None
     debug = view.struct("_RTL_CRITICAL_SECTION_DEBUG", fields["DebugInfo"], layout) if fields else None
     return debug["ContentionCount"] if debug else None
-
-
-WALKER = OldNtHeapWalker()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, FrontEnd, Heap, HeapKind, LargeBlock, Segment, Trust, WindowsCounters
+from heapdump.blocks.heap import Extent, FrontEnd, Heap, LargeBlock, Segment, Trust, WindowsCounters
+from heapdump.blocks.kinds import HeapKind
 from heapdump.heaps.allocator import DiscoveryContext, HeapClaim, role_of
 
 FRONT_ENDS: dict[int, FrontEnd] = {0: "none", 1: "lookaside", 2: "lfh"}

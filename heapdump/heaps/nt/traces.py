@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import BlockKind, BlockTable
-from heapdump.heaps.jobs import NumbersOf
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BlockTable
+from heapdump.heaps.jobs import TraceReader
 from heapdump.heaps.nt.entry_format import entry_format_of
 from heapdump.heaps.nt.windows import Window, runs, windows
 from heapdump.kernels import WORTH_COMPILING, run, trace_numbers
@@ -25,7 +26,7 @@ _AT_ONCE = 4
 _STUB = 0x0502  # EntryOffset 2, code 5: the header behind a front prefix
 
 
-def nt_traces(view: View, heap: Heap, table: BlockTable) -> NumbersOf:
+def nt_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
     """Reads stack numbers: of many rows by sweeping over the heap once, of few where they lie."""
     swept: list[NDArray[np.uint64]] = []
 
@@ -82,6 +83,3 @@ def _numbers(view: View, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[
     place = np.where(large, table.entry[rows[extra]] - np.uint64(2 * granule), end - np.uint64(granule))
     out[extra], _ = view.space.gather(place, 2)
     return out
-
-
-TRACES = nt_traces

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.kinds import BlockKind
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.page.damage import LIGHT_SUFFIX, wounds
 from heapdump.heaps.page.light import carriers_of
@@ -49,6 +49,3 @@ def _without_information(job: CheckJob, struct: Struct) -> None:
         job.findings.append(
             Finding("page_header", "error", heap, block.address, struct.size, message, "stamps of page heap", found)
         )
-
-
-CHECK = check_page_heap

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from heapdump.blocks.byte_damage import ByteDamage
 from heapdump.blocks.findings import FindingKind
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import Block, BlockKind
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import Block
 from heapdump.layouts import Struct, load
 from heapdump.process.model import View
 
@@ -28,10 +29,10 @@ def wounds(view: View, heap: Heap, block: Block) -> Iterator[ByteDamage]:
     """Every damaged place of a block of this page heap, ascending by address. What is not in the dump is not damaged."""
     if heap.layout is not None and block.entry != block.address:
         yield from _header(view, load(heap.layout)["_DPH_BLOCK_INFORMATION"], heap.address, block)
-    if block.kind is BlockKind.LIGHT and block.state == "free":
+    if block.kind == BlockKind.LIGHT and block.state == "free":
         yield from _fill(view, "page_freed_fill", "fill", block.address, block.size, FREED_FILL)
     end = block.address + block.size
-    if block.kind is BlockKind.LIGHT:
+    if block.kind == BlockKind.LIGHT:
         yield from _fill(view, "page_suffix", "fill behind the bytes", end, view.granularity, LIGHT_SUFFIX)
     elif block.state == "busy":
         # a block whose guard page lies before it is followed by the fill to the end of its page, too
@@ -44,7 +45,7 @@ def _header(view: View, information: Struct, heap: int, block: Block) -> Iterato
     if data is None:
         return
     first, last = _STAMPS[block.kind, block.state]
-    root = heap + _ROOT_OFFSET | (1 << 8 * view.pointer_bytes - 1) * (block.kind is BlockKind.LIGHT)
+    root = heap + _ROOT_OFFSET | (1 << 8 * view.pointer_bytes - 1) * (block.kind == BlockKind.LIGHT)
     words = {"StartStamp": (first, 4), "Heap": (root, view.pointer_bytes), "EndStamp": (last, 4)}
     if block.size < 1 << 32:  # else the size of an x86 block would not fit its own member
         words["RequestedSize"] = (block.size, view.pointer_bytes)

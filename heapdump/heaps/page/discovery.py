@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, HeapKind, Trust, WindowsCounters
-from heapdump.heaps.allocator import PAGE, DiscoveryContext, HeapClaim, role_of
+from heapdump.blocks.heap import Extent, Heap, Trust, WindowsCounters
+from heapdump.blocks.kinds import HeapKind
+from heapdump.heaps.allocator import PAGE, DiscoveryContext, Evidence, HeapClaim, Weight, role_of
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
@@ -22,62 +23,63 @@ _COLLECTS_STACKS = 0x2
 _WHAT = "page heap"
 
 
-class PageHeapWalker:
-    """Page heaps, full and light."""
+def claim(view: View, address: int) -> HeapClaim | None:
+    """Needs both the filled page of the handle and the root's signature behind it."""
+    if view.space.try_integer(address + 2 * view.pointer_bytes, 4) != FILL:
+        return None
+    if view.space.try_integer(address + PAGE, 4) != ROOT_SIGNATURE:
+        return None
+    known = [layout for layout in view.layouts if "_DPH_HEAP_BLOCK" in layout]
+    layout = next((layout for layout in known if _lists_itself(view, layout, address)), None)
+    evidence = [
+        Evidence("handle page filled with EE", Weight.SIGNATURE),
+        Evidence("root signature FFEEDDCC", Weight.SIGNATURE),
+    ]
+    evidence += [Evidence("a list of reservations that holds the root", Weight.LINKED)] if layout else []
+    doubts = () if layout else ("a list of reservations that holds the root",) if known else ("a known layout",)
+    layout = layout or next(iter(known), None)
+    exact = layout is not None and layout.name == view.layout.name and view.is_layout_exact
+    linked = tuple(_linked(view, layout, address + PAGE)) if layout else ()
+    return HeapClaim(address, tuple(evidence), doubts, layout, exact, linked)
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """Needs both the filled page of the handle and the root's signature behind it."""
-        if view.space.try_integer(address + 2 * view.pointer_bytes, 4) != FILL:
-            return None
-        if view.space.try_integer(address + PAGE, 4) != ROOT_SIGNATURE:
-            return None
-        known = [layout for layout in view.layouts if "_DPH_HEAP_BLOCK" in layout]
-        layout = next((layout for layout in known if _lists_itself(view, layout, address)), None)
-        witnesses = ["handle page filled with EE", "root signature FFEEDDCC"]
-        witnesses += ["a list of reservations that holds the root"] if layout else []
-        doubts = () if layout else ("a list of reservations that holds the root",) if known else ("a known layout",)
-        layout = layout or next(iter(known), None)
-        exact = layout is not None and layout.name == view.layout.name and view.is_layout_exact
-        linked = tuple(_linked(view, layout, address + PAGE)) if layout else ()
-        return HeapClaim(address, tuple(witnesses), doubts, layout, exact, linked)
 
-    def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-        """Root, reservations, the ordinary heap behind it."""
-        process, view, layout = context.process, context.view, claim.layout
-        root = claim.address + PAGE
-        fields = (view.struct("_DPH_HEAP_ROOT", root, layout) if layout else None) or {}
-        notes, findings = _remarks(claim, fields), list[Finding]()
-        spans, has_all = _reservations(context, layout, claim.address, notes) if layout else ([], False)
-        own = process.regions.allocation(claim.address)
-        spans = sorted({*spans, *([own] if own else [])})
-        flags = fields.get("HeapFlags")
-        extra = fields.get("ExtraFlags")
-        committed = (
-            sum(process.regions.committed_bytes(span) for span in spans) if process.regions.is_complete_map else None
-        )
-        return Heap(
-            address=claim.address,
-            index=index,
-            kind=HeapKind.PAGE,
-            role=role_of(view, claim.address, (flags or 0) & 0xF000),
-            view=view.arch,
-            flags=flags,
-            segments=(),
-            large_blocks=None,
-            extents=tuple(Extent(span, _WHAT) for span in spans),
-            reserved_bytes=sum(span.size for span in spans) or None,
-            committed_bytes=committed,
-            stated=WindowsCounters(),
-            front_end=None,
-            lookaside_bytes=0,
-            stack_traces=None if extra is None else bool(extra & _COLLECTS_STACKS),
-            trust=claim.trust if has_all else Trust.DERIVED,
-            layout=layout.name if layout else None,
-            findings=tuple(findings),
-            notes=tuple(notes),
-            is_fully_walked=has_all,
-            normal_heap=fields.get("NormalHeap") or None,
-        )
+def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
+    """Root, reservations, the ordinary heap behind it."""
+    process, view, layout = context.process, context.view, claim.layout
+    root = claim.address + PAGE
+    fields = (view.struct("_DPH_HEAP_ROOT", root, layout) if layout else None) or {}
+    notes, findings = _remarks(claim, fields), list[Finding]()
+    spans, has_all = _reservations(context, layout, claim.address, notes) if layout else ([], False)
+    own = process.regions.allocation(claim.address)
+    spans = sorted({*spans, *([own] if own else [])})
+    flags = fields.get("HeapFlags")
+    extra = fields.get("ExtraFlags")
+    committed = (
+        sum(process.regions.committed_bytes(span) for span in spans) if process.regions.is_complete_map else None
+    )
+    return Heap(
+        address=claim.address,
+        index=index,
+        kind=HeapKind.PAGE,
+        role=role_of(view, claim.address, (flags or 0) & 0xF000),
+        view=view.arch,
+        flags=flags,
+        segments=(),
+        large_blocks=None,
+        extents=tuple(Extent(span, _WHAT) for span in spans),
+        reserved_bytes=sum(span.size for span in spans) or None,
+        committed_bytes=committed,
+        stated=WindowsCounters(),
+        front_end=None,
+        lookaside_bytes=0,
+        stack_traces=None if extra is None else bool(extra & _COLLECTS_STACKS),
+        trust=claim.trust if has_all else Trust.DERIVED,
+        layout=layout.name if layout else None,
+        findings=tuple(findings),
+        notes=tuple(notes),
+        is_fully_walked=has_all,
+        normal_heap=fields.get("NormalHeap") or None,
+    )
 
 
 def _lists_itself(view: View, layout: Layout, heap: int) -> bool:
@@ -159,6 +161,3 @@ def _reservation(process: Process, start: int, end: int) -> Span | None:
         return Span(start, end)
     whole = process.regions.allocation(start)
     return whole if whole is not None and whole.start == start else None
-
-
-WALKER = PageHeapWalker()

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.table import BlockKind, BlockTable
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BlockTable
 from heapdump.heaps.allocator import PAGE
 from heapdump.layouts import Layout
 from heapdump.process.model import View

@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.blocks.page_nodes import PageNodes
-from heapdump.blocks.table import BlockKind, BlockTable
+from heapdump.blocks.table import BlockTable
 from heapdump.heaps.allocator import PAGE
-from heapdump.heaps.jobs import NumbersOf
+from heapdump.heaps.jobs import TraceReader
 from heapdump.heaps.page.nodes import read_nodes
 from heapdump.layouts import load
 from heapdump.process.model import View
@@ -17,12 +18,12 @@ from heapdump.process.model import View
 
 def page_nodes(view: View, heap: Heap) -> PageNodes | None:
     """The page heap's own records of its blocks; None for other heaps, and where its structures are not known."""
-    if heap.kind is not HeapKind.PAGE or heap.layout is None:
+    if heap.kind != HeapKind.PAGE or heap.layout is None:
         return None
     return read_nodes(view, load(heap.layout), heap.address + PAGE, view.space.total_bytes).nodes
 
 
-def page_traces(view: View, heap: Heap, table: BlockTable) -> NumbersOf:
+def page_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
     """Reads stack numbers: of a freed block that of the stack which freed it."""
     nodes = page_nodes(view, heap)
 
@@ -42,6 +43,3 @@ def page_traces(view: View, heap: Heap, table: BlockTable) -> NumbersOf:
         return out
 
     return numbers
-
-
-TRACES = page_traces

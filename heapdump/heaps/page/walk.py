@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
+from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.page_nodes import PageNodes
-from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, BlockKind, tag
+from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, tag
 from heapdump.blocks.walk import KindCount
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import Job
@@ -118,6 +119,3 @@ def _carriers(job: Job) -> NDArray[np.int64]:
     """Rows of the ordinary heap behind this page heap that may hold light blocks."""
     behind = [h.index for h in job.heaps if h.address == job.heap.normal_heap and h.view == job.heap.view]
     return carriers_of(job.table, behind[0]) if behind else np.empty(0, np.int64)
-
-
-WALK = walk_page_heap

@@ -47,6 +47,3 @@ def _contradicted(job: CheckJob) -> Iterator[tuple[FindingKind, int, str, int, i
     if counted is not None and committed is not None and counted != committed:
         place = heap.address + struct.offset("LargeCommittedPages")
         yield "large_metadata", place, "committed pages of large blocks", counted // PAGE, committed // PAGE
-
-
-CHECK = check_segment_heap

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.table import BUSY, BlockKind
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BUSY
 from heapdump.heaps.jobs import Job
 from heapdump.layouts import Layout
 from heapdump.memory import limits

@@ -10,8 +10,9 @@ read.
 from __future__ import annotations
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, HeapKind, Segment, Trust, WindowsCounters
-from heapdump.heaps.allocator import PAGE, DiscoveryContext, HeapClaim, role_of
+from heapdump.blocks.heap import Extent, Heap, Segment, Trust, WindowsCounters
+from heapdump.blocks.kinds import HeapKind
+from heapdump.heaps.allocator import PAGE, DiscoveryContext, Evidence, HeapClaim, Weight, role_of
 from heapdump.heaps.segment.header import SIGNATURE, contexts, is_usable, own_span, read_segments, witnesses
 from heapdump.heaps.segment.large_blocks import read_large_blocks
 from heapdump.heaps.unwalked import own_reservation
@@ -26,41 +27,39 @@ _PROOFS = {"metadata bounds that hold it", "segment lists that link back"}
 """Witnesses of which one is needed for an address that no heap list names; the others hold on zeros too."""
 
 
-class SegmentHeapWalker:
-    """Segment heaps."""
+def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
+    """Needs the signature and one more: named by a heap list, or bounds of its metadata that hold it.
 
-    def claims(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """Needs the signature and one more: named by a heap list, or bounds of its metadata that hold it.
+    The layout is the one with most witnesses; it is given where its bounds and its contexts hold.
+    """
+    if view.space.try_integer(address + 2 * view.pointer_bytes, 4) != SIGNATURE:
+        return None
+    listed = (Evidence("named by the heap list", Weight.LINKED),) if is_listed else ()
+    best, seen = _best_layout(view, address)
+    held = [name for name, good in seen.items() if good]
+    if not is_listed and not _PROOFS & {*held}:
+        return None
+    doubts = tuple(name for name, good in seen.items() if not good)
+    is_exact = best is not None and best.name == view.layout.name and view.is_layout_exact and not _is_inferred(best)
+    signature = Evidence("signature DDEEDDEE", Weight.SIGNATURE)
+    evidence = (signature, *listed, *(Evidence(name, Weight.PLAUSIBLE) for name in held))
+    return HeapClaim(address, evidence, doubts, best, is_exact)
 
-        The layout is the one with most witnesses; it is given where its bounds and its contexts hold.
-        """
-        if view.space.try_integer(address + 2 * view.pointer_bytes, 4) != SIGNATURE:
-            return None
-        listed = ("named by the heap list",) if is_listed else ()
-        best, seen = _best_layout(view, address)
-        held = [name for name, good in seen.items() if good]
-        if not is_listed and not _PROOFS & {*held}:
-            return None
-        doubts = tuple(name for name, good in seen.items() if not good)
-        is_exact = (
-            best is not None and best.name == view.layout.name and view.is_layout_exact and not _is_inferred(best)
+
+def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
+    """Own reservation, segments, large blocks, Windows' counters; without a layout the own reservation alone."""
+    if claim.layout is None:
+        doubts = ", ".join(claim.doubts)
+        note = (
+            f"heap {claim.address:#x} is a segment heap of which no known layout holds (expected {doubts}): only its "
+            "own reservation is counted as Heap, its blocks are not walked"
         )
-        return HeapClaim(address, ("signature DDEEDDEE", *listed, *held), doubts, best, is_exact)
-
-    def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-        """Own reservation, segments, large blocks, Windows' counters; without a layout the own reservation alone."""
-        if claim.layout is None:
-            doubts = ", ".join(claim.doubts)
-            note = (
-                f"heap {claim.address:#x} is a segment heap of which no known layout holds (expected {doubts}): only its "
-                "own reservation is counted as Heap, its blocks are not walked"
-            )
-            spans = (
-                own_span(context.view, layout, claim.address) for layout in context.view.layouts if _says_where(layout)
-            )
-            known = next((span for span in spans if span is not None), None)
-            return own_reservation(context, claim, index, HeapKind.SEGMENT, "segment heap", note, known)
-        return _describe(context, claim, claim.layout, index)
+        spans = (
+            own_span(context.view, layout, claim.address) for layout in context.view.layouts if _says_where(layout)
+        )
+        known = next((span for span in spans if span is not None), None)
+        return own_reservation(context, claim, index, HeapKind.SEGMENT, "segment heap", note, known)
+    return _describe(context, claim, claim.layout, index)
 
 
 def _best_layout(view: View, heap: int) -> tuple[Layout | None, dict[str, bool]]:
@@ -178,6 +177,3 @@ def _metadata(process: Process, nodes: list[int]) -> list[Span]:
         if whole is not None and (part := whole & Span(node // _MiB * _MiB, (node // _MiB + 1) * _MiB)):
             found.add(part)
     return sorted(found)
-
-
-WALKER = SegmentHeapWalker()

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Trust
-from heapdump.blocks.table import BlockKind, doubt, tag
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import doubt, tag
 from heapdump.heaps.jobs import Job
 from heapdump.heaps.segment.keys import keys_of
 from heapdump.heaps.segment.lfh_bitmap import bitmap_wound, is_filled_behind, lost_bits

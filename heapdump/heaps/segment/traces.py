@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import BlockKind, BlockTable
-from heapdump.heaps.jobs import NumbersOf
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BlockTable
+from heapdump.heaps.jobs import TraceReader
 from heapdump.heaps.segment.keys import keys_of
 from heapdump.heaps.segment.padding import writes_header
 from heapdump.heaps.segment.walk import EXTRA_FLAG
@@ -21,7 +22,7 @@ _WIDE_EXTRA = 0x10000000
 """_SEGMENT_HEAP.GlobalFlags: one more granule stands before the extra on x64 (heap-structures.md §4.1)."""
 
 
-def segment_traces(view: View, heap: Heap, table: BlockTable) -> NumbersOf:
+def segment_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
     """Reads stack numbers."""
     return lambda rows: _numbers(view, heap, table, rows)
 
@@ -46,6 +47,3 @@ def _numbers(view: View, heap: Heap, table: BlockTable, rows: NDArray[np.int64])
         place += granule
     out[with_extra], _ = view.space.gather(place + np.uint64(layout["_SEGMENT_HEAP_EXTRA"].size), view.pointer_bytes)
     return out
-
-
-TRACES = segment_traces

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Trust
-from heapdump.blocks.table import BlockKind, doubt, tag
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import doubt, tag
 from heapdump.heaps.jobs import Job
 from heapdump.heaps.nt.entry_format import signed
 from heapdump.heaps.segment.memory_windows import Batch, batches, doubt_missing

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Trust
-from heapdump.blocks.table import BlockKind, BlockTable, tag
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BlockTable, tag
 from heapdump.heaps.nt.entry_format import signed
 from heapdump.kernels import vs_chain
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.heap import Extent, Trust
-from heapdump.blocks.table import BUSY, INTERNAL, BlockKind, BlockTable, doubt, tag
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BUSY, INTERNAL, BlockTable, doubt, tag
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import Job, WalkLog
 from heapdump.heaps.segment.delayed import delayed_chunks, mark_delayed
@@ -255,6 +256,3 @@ def _windows(ranges: Ranges) -> list[Ranges]:
     before = np.cumsum(ranges.size) // _WINDOW_BYTES
     cuts = [0, *(np.flatnonzero(np.diff(before)) + 1).tolist(), len(ranges.start)]
     return [ranges.of(slice(low, high)) for low, high in pairwise(cuts) if high > low]
-
-
-WALK = walk_segment_heap

@@ -1,0 +1,19 @@
+"""The lock of an NT heap: _HEAP.LockVariable points at an RTL_CRITICAL_SECTION (heap-structures.md §2.1)."""
+
+from __future__ import annotations
+
+from heapdump.blocks.heap import Heap
+from heapdump.process.model import View
+
+
+def lock_words(view: View, heap: Heap) -> str:
+    """Who holds the heap's lock, in words; "" when nobody does, or it cannot be read.
+
+    RTL_CRITICAL_SECTION = {DebugInfo: pointer, LockCount: i32, RecursionCount: i32, OwningThread: pointer, …}.
+    """
+    layout = next((layout for layout in view.layouts if layout.name == heap.layout), None)
+    if layout is None or "_HEAP" not in layout or "LockVariable" not in layout["_HEAP"]:
+        return ""
+    lock = view.space.try_pointer(heap.address + layout["_HEAP"].offset("LockVariable"))
+    owner = view.space.try_pointer(lock + view.pointer_bytes + 8) if lock else None
+    return f"its lock is held by thread {owner:#x}, which may be changing it" if owner else ""

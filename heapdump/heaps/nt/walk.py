@@ -1,0 +1,112 @@
+"""Walks all NT heaps of a process together, in the order of addresses, so that the rows come out sorted.
+
+Several threads walk where the work is long: each walks and counts the next part, and the parts are joined in their order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+
+from heapdump.blocks.columns import BlockColumns
+from heapdump.blocks.heap import ViewName
+from heapdump.heaps.jobs import AllocatorJob, WalkLog
+from heapdump.heaps.nt.back_end import BackEndWalk
+from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
+from heapdump.heaps.nt.large_rows import add_large_blocks
+from heapdump.heaps.nt.lfh import FrontEnd, LfhWalk
+from heapdump.heaps.nt.lookaside_state import apply_marks, marks_of
+from heapdump.heaps.nt.work import Part, cut
+from heapdump.heaps.row_counts import RowCounts
+from heapdump.process.model import View
+from heapdump.spans import Span
+
+_MAX_THREADS, _WAITING_PARTS = 8, 1
+"""Threads at most; parts more than there are threads whose rows may wait to be joined."""
+
+_BYTES_A_BLOCK = 64
+"""Columns get room for blocks of this size; smaller blocks make them grow."""
+
+_AHEAD = 8 << 20
+"""Bytes behind the walked window that are read ahead from the file."""
+
+
+def walk_nt_heaps(job: AllocatorJob) -> None:
+    """Adds the blocks of every NT heap, ascending by address where heaps do not lie over each other."""
+    heaps = [heap for heap in job.heaps if heap.layout is not None]
+    views = {heap.view: job.view_of(heap) for heap in heaps}
+    formats = {heap.index: entry_format_of(views[heap.view], heap) for heap in heaps}
+    parts = cut(heaps)
+    walker = _Walker(job, views, formats)
+    walker.walk(parts, min(job.threads, len(parts), _MAX_THREADS))
+    for part in parts:
+        for index, log in part.walked.items():
+            job.logs[index].merge(log)
+    marks = marks_of(views, heaps, formats, [front for part in parts for front in part.fronts.values()])
+    if marks:
+        job.replace_rows(apply_marks(job.columns.since(0), marks))
+
+
+class _Walker:
+    """Walks parts, on one or several threads; rows go to the columns of the job."""
+
+    def __init__(self, job: AllocatorJob, views: dict[ViewName, View], formats: dict[int, EntryFormat]) -> None:
+        self._job, self._views, self._formats = job, views, formats
+        self._most_bytes = job.process.space.total_bytes
+        self._in_all = 0
+
+    def walk(self, parts: list[Part], threads: int) -> None:
+        """Adds the rows of all parts, ascending by address, and their sums."""
+        self._in_all = min(sum(part.bytes for part in parts), self._most_bytes)
+        if threads < 2:
+            self._job.columns, self._job.counts = self._walk_share(parts)
+            return
+        columns, counts, is_sorted = self._job.columns, RowCounts(), True
+        with ThreadPoolExecutor(threads) as pool:
+            waiting, others = deque[Future[tuple[BlockColumns, RowCounts]]](), iter(parts)
+            try:
+                for part in islice(others, threads + _WAITING_PARTS):
+                    waiting.append(pool.submit(self._walk_share, [part]))
+                while waiting:
+                    found, counted = waiting.popleft().result()
+                    waiting.extend(pool.submit(self._walk_share, [part]) for part in islice(others, 1))
+                    is_sorted = is_sorted and columns.ends_before(found)
+                    columns.extend(found.since(0))
+                    counts.merge(counted)
+            except BaseException:  # Ctrl-C: the threads end at their next window
+                self._job.pace.is_stopped.set()
+                raise
+        if not is_sorted:  # heaps over each other: damage
+            columns.sort()
+        self._job.counts = counts
+
+    def _walk_share(self, parts: list[Part]) -> tuple[BlockColumns, RowCounts]:
+        """The rows of neighbouring parts, ascending by address, and their sums."""
+        columns = self._columns(parts)
+        for part in parts:
+            self._walk_part(part, columns)
+        columns.sort()
+        return columns, RowCounts().add(columns.since(0))
+
+    def _walk_part(self, part: Part, columns: BlockColumns) -> None:
+        for heap, is_large, items in part.groups():
+            view, entry_format = self._views[heap.view], self._formats[heap.index]
+            log = part.walked.setdefault(heap.index, WalkLog())
+            if is_large:
+                blocks = [item.large for item in items if item.large is not None]
+                add_large_blocks(view, heap, entry_format, blocks, columns, log)
+                continue
+            front = LfhWalk(view, heap, entry_format, part.fronts.setdefault(view.arch, FrontEnd()), columns, log)
+            chain = BackEndWalk(view, heap, entry_format, columns, log, self._in_all)
+            for window, first in chain.windows([item.span for item in items]):
+                view.space.expect(Span(window.swept.end, window.swept.end + _AHEAD))
+                front.add(window, first)
+                view.space.forget(window.swept)
+                self._job.pace.advance(sum(s.stop - s.start for s in window.stretches) * entry_format.granule)
+                if self._job.pace.is_stopped.is_set():
+                    return
+
+    def _columns(self, parts: list[Part]) -> BlockColumns:
+        """Columns with room for the blocks that these parts may have."""
+        return BlockColumns(min(sum(part.bytes for part in parts), self._most_bytes) // _BYTES_A_BLOCK)
