@@ -72,9 +72,7 @@ def select(table: BlockTable, heaps: Sequence[Heap], wanted: Filter) -> NDArray[
     if wanted.heap is not None:
         keep &= table.heap == heap_index(heaps, wanted.heap)
     if wanted.kind is not None:
-        keep &= np.isin(
-            table.kind, [kind for kind in BlockKind.known() if wanted.kind in (kind.word, kind.name)]
-        )
+        keep &= np.isin(table.kind, [kind for kind in BlockKind.known() if wanted.kind in (kind.word, kind.name)])
     if wanted.size is not None:
         sizes = table.size
         keep &= (sizes >= np.uint64(wanted.size.start)) & (sizes < np.uint64(wanted.size.end))

@@ -75,7 +75,7 @@ def _divided(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[str
     Free blocks of 8 and later contain pages that Windows gave back and no list names: what the segments' lists call
     committed and the map does not is taken from the free blocks.
     """
-    mine = [h for h in heaps if h.index in walk.counts and h.layout is not None and h.kind != HeapKind.PAGE]
+    mine = [h for h in heaps if h.index in walk.counts and h.segments and h.kind != HeapKind.PAGE]
     counts = [walk.counts[heap.index] for heap in mine]
     inside = [kind for count in counts for kind in (*count.kinds, *count.hosted) if kind.kind.place is not Place.OWN]
     busy = sum(kind.busy_bytes for kind in inside)

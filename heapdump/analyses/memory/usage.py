@@ -82,10 +82,9 @@ def classify(process: Process, heaps: Sequence[Heap]) -> UsageMap:
 
 def _claims(process: Process, heaps: Sequence[Heap]) -> Iterator[RegionClaim]:
     yield from _other(process)
-    for kind in (HeapKind.NT, HeapKind.SEGMENT, HeapKind.PAGE):
-        for heap in heaps:
-            if heap.kind == kind:
-                yield from _heap(process, heap)
+    for heap in sorted(heaps, key=lambda heap: heap.kind == HeapKind.PAGE):
+        if heap.kind != HeapKind.UNKNOWN:
+            yield from _heap(process, heap)
     for thread in process.threads:
         for stack in thread.stacks:
             yield RegionClaim(_stack_span(process, stack), f"Stack{_suffix(process, stack.view)}", _thread(thread))
