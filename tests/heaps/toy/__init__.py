@@ -18,7 +18,6 @@ from heapdump.blocks.walk import Check, HeapCount
 from heapdump.heaps.allocator import DiscoveryContext, Evidence, HeapClaim, Weight
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, Job, TraceReader
 from heapdump.process.model import Process, View
-from heapdump.spans import Span
 
 MAGIC, HEADER = 0x59544F5459544F54, 16
 TOY = BlockKind.define(12, "toy", Place.SEGMENT)
