@@ -124,7 +124,7 @@ class Heap:
     extents: tuple[Extent, ...]
     reserved_bytes: int | None
     committed_bytes: int | None
-    stated: WindowsCounters
+    counters: WindowsCounters
     front_end: FrontEnd | None
     lookaside_bytes: int
     stack_traces: bool | None
@@ -147,9 +147,9 @@ class Heap:
         TotalFreeSize leaves the latter out, RtlWalkHeap calls them free (recorded heaps of XP). None where Windows
         keeps no count, or a damaged one: more than is committed.
         """
-        if self.stated.free_bytes is None:
+        if self.counters.free_bytes is None:
             return None
-        free = self.stated.free_bytes + self.lookaside_bytes
+        free = self.counters.free_bytes + self.lookaside_bytes
         return free if self.committed_bytes is None or free <= self.committed_bytes else None
 
     @property

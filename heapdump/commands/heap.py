@@ -158,7 +158,7 @@ def _parts(
         ],
         [
             (
-                f"front end {heap.front_end or '-'}, lock contention {text.count(heap.stated.lock_contention)}, "
+                f"front end {heap.front_end or '-'}, lock contention {text.count(heap.counters.lock_contention)}, "
                 f"layout {heap.layout or '-'} ({heap.trust.value})",
                 "",
             )

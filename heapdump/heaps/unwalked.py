@@ -33,7 +33,7 @@ def own_reservation(
         extents=(Extent(span, what),) if span else (),
         reserved_bytes=span.size if span else None,
         committed_bytes=committed,
-        stated=WindowsCounters(),
+        counters=WindowsCounters(),
         front_end=None,
         lookaside_bytes=0,
         stack_traces=None,

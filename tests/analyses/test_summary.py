@@ -213,8 +213,8 @@ def test_a_heap_s_fragmentation_is_that_of_the_published_formulas(open_built):
     with open_built(process_of(TEN, heap_of(TEN, FIXED[2]).build())) as snapshot:
         (heap,) = snapshot.heaps
         assert external(heap) == pytest.approx(heap.free_bytes / heap.committed_bytes)
-        assert heap.reserved_bytes is not None and heap.stated.large_uncommitted_bytes is not None
-        size = heap.reserved_bytes - heap.stated.large_uncommitted_bytes
+        assert heap.reserved_bytes is not None and heap.counters.large_uncommitted_bytes is not None
+        size = heap.reserved_bytes - heap.counters.large_uncommitted_bytes
         assert virtual(heap) == pytest.approx((size - heap.committed_bytes) / size)
 
 

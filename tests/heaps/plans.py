@@ -173,7 +173,7 @@ def assert_equals(heap: Heap, built: BuiltHeap, *, trust: Trust = Trust.EXACT) -
     assert [(e.span.start, e.span.end) for e in heap.extents] == extents_of(built)
     assert (heap.findings, heap.notes, heap.is_fully_walked) == ((), (), True)
     if truth.build >= 6000:
-        stated = heap.stated
+        stated = heap.counters
         assert (stated.reserved_bytes, stated.committed_bytes) == (truth.reserved_bytes, truth.committed_bytes)
         assert (stated.virtual_bytes, stated.segments) == (truth.large_bytes, len(truth.segments))
         assert stated.lock_contention == truth.lock_collisions

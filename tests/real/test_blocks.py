@@ -29,7 +29,7 @@ def test_every_live_block_is_found_and_nothing_freed(build: str, scenario: str, 
         rows = np.flatnonzero(walk.table.is_busy & ~walk.table.is_internal)
         found = {b.address: (b.size, heaps[b.heap].address) for b in walk.table.blocks(rows)}
         assert all(count.integrity == 1.0 for count in walk.counts.values())
-        assert all(walk.counts[h.index].free_bytes >= (h.stated.free_bytes or 0) for h in heaps)
+        assert all(walk.counts[h.index].free_bytes >= (h.counters.free_bytes or 0) for h in heaps)
         assert bool((walk.table.entry[1:] >= walk.table.entry[:-1]).all())
     assert found == {int(b["ptr"], 16): (b["size"], int(b["heap"], 16)) for b in truth["blocks"]}
 

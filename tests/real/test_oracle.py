@@ -82,13 +82,13 @@ def test_healthy_heaps_are_exact_and_agree_with_what_windows_counted(opened, bui
     for heap in snapshot.heaps:
         assert (heap.trust, heap.findings, heap.is_fully_walked) == (Trust.EXACT, (), True)
         assert heap.reserved_bytes is not None and heap.committed_bytes is not None
-        if heap.stated.committed_bytes is not None:
+        if heap.counters.committed_bytes is not None:
             front = [extent.span for extent in heap.extents if extent.what == "front end"]
             committed = sum(snapshot.process.regions.committed_bytes(span) for span in front)
-            assert heap.stated.reserved_bytes == heap.reserved_bytes + sum(span.size for span in front)
-            assert heap.stated.committed_bytes == heap.committed_bytes + committed
-            assert heap.stated.virtual_bytes == heap.large_committed_bytes
-            assert heap.stated.segments == len(heap.segments)
+            assert heap.counters.reserved_bytes == heap.reserved_bytes + sum(span.size for span in front)
+            assert heap.counters.committed_bytes == heap.committed_bytes + committed
+            assert heap.counters.virtual_bytes == heap.large_committed_bytes
+            assert heap.counters.segments == len(heap.segments)
 
 
 @pytest.mark.parametrize("scenario", ["large", "heaps"])

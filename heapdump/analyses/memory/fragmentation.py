@@ -14,7 +14,7 @@ def external(heap: Heap) -> float | None:
 
 def virtual(heap: Heap) -> float | None:
     """(virtual - committed) / virtual, where virtual = reserved minus long uncommitted ranges; None if not counted."""
-    large = heap.stated.large_uncommitted_bytes
+    large = heap.counters.large_uncommitted_bytes
     if heap.kind != HeapKind.NT or large is None or not heap.reserved_bytes or heap.committed_bytes is None:
         return None
     size = heap.reserved_bytes - large

@@ -46,7 +46,7 @@ def nt_heap(context: DiscoveryContext, claim: HeapClaim, index: int, parts: Part
         extents=tuple(sorted(parts.extents, key=lambda extent: extent.span)),
         reserved_bytes=sum(s.span.size for s in segments) or None,
         committed_bytes=sum(s.committed_bytes for s in segments) or None,
-        stated=parts.stated,
+        counters=parts.stated,
         front_end=FRONT_ENDS.get(parts.fields.get("FrontEndHeapType", 0)),
         lookaside_bytes=parts.lookaside_bytes or 0,
         stack_traces=parts.stack_traces,

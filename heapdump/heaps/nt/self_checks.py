@@ -15,7 +15,7 @@ def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Chec
     if process.regions.is_complete_map:
         # from 9600 on the front end has a reservation of its own, which Windows counts here (every recorded heap)
         own = sum(process.regions.committed_bytes(e.span) for e in heap.extents if e.what == "front end")
-        yield Check("committed bytes of the segments", heap.stated.committed_bytes, count.segment_bytes + own)
-    yield Check("segments", heap.stated.segments, len(heap.segments))
+        yield Check("committed bytes of the segments", heap.counters.committed_bytes, count.segment_bytes + own)
+    yield Check("segments", heap.counters.segments, len(heap.segments))
     if heap.large_blocks is not None:
-        yield Check("committed bytes of large blocks", heap.stated.virtual_bytes, heap.large_committed_bytes or 0)
+        yield Check("committed bytes of large blocks", heap.counters.virtual_bytes, heap.large_committed_bytes or 0)

@@ -69,7 +69,7 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         extents=tuple(Extent(span, _WHAT) for span in spans),
         reserved_bytes=sum(span.size for span in spans) or None,
         committed_bytes=committed,
-        stated=WindowsCounters(),
+        counters=WindowsCounters(),
         front_end=None,
         lookaside_bytes=0,
         stack_traces=None if extra is None else bool(extra & _COLLECTS_STACKS),

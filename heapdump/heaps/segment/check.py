@@ -43,7 +43,7 @@ def _contradicted(job: CheckJob) -> Iterator[tuple[FindingKind, int, str, int, i
         if found != stated:
             owner = struct if mine[0].anchor == heap.address else layout["_HEAP_SEG_CONTEXT"]
             yield "segment", mine[0].anchor + owner.offset("SegmentCount"), "segments", stated, found
-    counted, committed = heap.stated.virtual_bytes, heap.large_committed_bytes
+    counted, committed = heap.counters.virtual_bytes, heap.large_committed_bytes
     if counted is not None and committed is not None and counted != committed:
         place = heap.address + struct.offset("LargeCommittedPages")
         yield "large_metadata", place, "committed pages of large blocks", counted // PAGE, committed // PAGE

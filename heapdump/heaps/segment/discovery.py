@@ -110,7 +110,7 @@ def _describe(context: DiscoveryContext, claim: HeapClaim, layout: Layout, index
         extents=tuple(sorted(extents, key=lambda extent: extent.span)),
         reserved_bytes=own.size + sum(s.span.size for s in segments),
         committed_bytes=committed if has_map else stated.committed_bytes,
-        stated=stated,
+        counters=stated,
         front_end="lfh",
         lookaside_bytes=0,
         stack_traces=bool(fields["Interceptor"]) if "Interceptor" in fields else None,

@@ -15,7 +15,7 @@ def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Chec
         # Windows' own count leaves out pages that 17763 and 19041 added to the heap's structures (recorded heaps)
         yield Check("committed bytes by the memory map", heap.committed_bytes, count.segment_bytes)
     elif process.regions.is_complete_map:
-        yield Check("committed bytes of the segments", heap.stated.committed_bytes, count.segment_bytes)
-    yield Check("segments", heap.stated.segments, len(heap.segments))
+        yield Check("committed bytes of the segments", heap.counters.committed_bytes, count.segment_bytes)
+    yield Check("segments", heap.counters.segments, len(heap.segments))
     if heap.large_blocks is not None:
-        yield Check("committed bytes of large blocks", heap.stated.virtual_bytes, heap.large_committed_bytes or 0)
+        yield Check("committed bytes of large blocks", heap.counters.virtual_bytes, heap.large_committed_bytes or 0)

@@ -43,7 +43,7 @@ class ToyAllocator:
             address=claim.address, index=index, kind=self.kind, role="private", view=context.view.arch, flags=None,
             segments=(Segment(claim.address, span, (), 0, has_all_ranges=True),), large_blocks=None,
             extents=(Extent(span, "segment 0"),), reserved_bytes=span.size, committed_bytes=span.size,
-            stated=WindowsCounters(), front_end=None, lookaside_bytes=0, stack_traces=False, trust=claim.trust,
+            counters=WindowsCounters(), front_end=None, lookaside_bytes=0, stack_traces=False, trust=claim.trust,
             layout=None, findings=(), notes=(), is_fully_walked=True,
         )  # fmt: skip
 
