@@ -88,7 +88,7 @@ def test_findings_and_gaps_are_kept(tmp_path, folder, walks):
     path = tmp_path / "damaged.dmp"
     path.write_bytes(data)
     with heapdump.open_dump(path, use_index=False) as snapshot:
-        place = snapshot.process.space.file_place(Span(victim - 8, victim))
+        place = snapshot.process.space.mapped.file_place(Span(victim - 8, victim))
     assert place is not None
     data[place : place + 8] = b"AAAAAAAA"
     path.write_bytes(data)

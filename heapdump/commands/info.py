@@ -67,7 +67,7 @@ def _data(snapshot: Snapshot, questions: Sequence[Question]) -> Record:
             "flags": hex(header.flags),
             "flag_names": list(header.flag_words),
             "memory_bytes": process.space.total_bytes,
-            "memory_ranges": len(process.space.starts),
+            "memory_ranges": len(process.space.mapped.starts),
             "missing_bytes": process.missing_bytes,
         },
         "streams": [
@@ -96,7 +96,7 @@ def _parts(snapshot: Snapshot, questions: Sequence[Question]) -> Iterator[Table[
         [(f"{process.arch}, {process.windows.name}, build known from {process.windows.witness}", "")],
         [
             (
-                f"{text.size(process.space.total_bytes)} of memory in {text.plural(len(process.space.starts), 'range')}",
+                f"{text.size(process.space.total_bytes)} of memory in {text.plural(len(process.space.mapped.starts), 'range')}",
                 "",
             )
         ],

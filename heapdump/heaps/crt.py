@@ -77,7 +77,7 @@ class CrtReader:
                 mine = batch[owners == heap]
                 parts += [self._of(heap, header, mine) for header in HEADERS[self._spaces[heap].pointer_bytes]]
                 if len(rows) > at_once:  # the file's pages of all of them need not stay
-                    self._spaces[heap].forget(Span(int(entry[mine].min()), int(entry[mine].max())))
+                    self._spaces[heap].mapped.forget(Span(int(entry[mine].min()), int(entry[mine].max())))
         found = CrtBlocks.joined(parts)
         _, order = np.unique(found.row, return_index=True)  # use equal to size fits both orders, and says the same
         return CrtBlocks(*(getattr(found, name)[order] for name in CrtBlocks.__slots__))
@@ -91,7 +91,7 @@ class CrtReader:
 
         def member(offset: int, size: int) -> NDArray[np.uint64]:
             """A member of every header."""
-            return space.gather(start + np.uint64(offset), size)[0]
+            return space.mapped.gather(start + np.uint64(offset), size)[0]
 
         before = member(header.gap, _GUARD_BYTES) != _GUARD
         if len(rows) > _MANY and before.all():  # so many blocks and not one whole: not the CRT's
@@ -101,7 +101,7 @@ class CrtReader:
         fits = (data >= 0) & (data + header.bytes + _GUARD_BYTES == sizes) & ((use & 0xFFFF) <= _MOST_USE)
         after = np.ones(len(rows), bool)
         after[fits] = (
-            space.gather(start[fits] + (data[fits] + header.bytes).astype(np.uint64), _GUARD_BYTES)[0] != _GUARD
+            space.mapped.gather(start[fits] + (data[fits] + header.bytes).astype(np.uint64), _GUARD_BYTES)[0] != _GUARD
         )
         damaged = np.flatnonzero(fits & (before | after))
         kept = fits & ~before & ~after

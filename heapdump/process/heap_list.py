@@ -72,7 +72,7 @@ def _ring(space: AddressSpace, default: int, ntdlls: Sequence[Span], gaps: list[
     pointer = space.pointer_bytes
     near = Span(default, default + (1 << 32))  # the first node lies in the process heap's first segment
     for ntdll in ntdlls:
-        for start, words in space.words(ntdll):
+        for start, words in space.mapped.words(ntdll, space.pointer_bytes):
             for i in ((words >= near.start) & (words < near.end)).nonzero()[0][:_MAX_CANDIDATES].tolist():
                 head, node = start + i * pointer, int(words[i])
                 if space.try_pointer(node + pointer) == head and space.try_pointer(node + 2 * pointer) == default:

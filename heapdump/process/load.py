@@ -117,7 +117,7 @@ def _regions(dump: Minidump, space: AddressSpace, modules: Sequence[Module], arc
         "the dump has no memory map (MemoryInfoList): regions are rebuilt from the memory it holds and its modules, "
         "free and reserved memory is not known"
     )
-    held = [Span(a, b) for a, b in zip(space.starts.tolist(), space.ends.tolist(), strict=True)]
+    held = [Span(a, b) for a, b in zip(space.mapped.starts.tolist(), space.mapped.ends.tolist(), strict=True)]
     return rebuilt_table(held, [m.span for m in modules])
 
 

@@ -125,10 +125,10 @@ def test_the_map_finds_the_block_of_any_address(steps, shift, base):
 
 
 class Memory:
-    """An address space that holds some words at address 0x1000."""
+    """An address space, and its mapped memory, that holds some words at address 0x1000."""
 
     def __init__(self, words: np.ndarray) -> None:
-        self.words = words
+        self.words, self.mapped = words, self
         self.starts, self.ends = np.array([0x1000], np.uint64), np.array([0x1000 + 8 * len(words)], np.uint64)
         self.file_offsets = np.zeros(1, np.int64)
 

@@ -53,9 +53,9 @@ def write_graph_dump(path: Path, blocks: int, size: int, tree: bool, linked: flo
     with open_dump(path, use_index=False) as snapshot:
         space, data = snapshot.process.space, process.plan.exe + 0xC000 - 0x1000
         places = np.concatenate([address[:held], [np.uint64(data)]])
-        i = np.searchsorted(space.starts, places, side="right") - 1
-        at = (space.file_offsets[i] + (places - space.starts[i]).astype(np.int64)) // 8
-        assert not ((space.file_offsets[i] - space.starts[i].astype(np.int64)) % 8).any()
+        i = np.searchsorted(space.mapped.starts, places, side="right") - 1
+        at = (space.mapped.file_offsets[i] + (places - space.mapped.starts[i]).astype(np.int64)) // 8
+        assert not ((space.mapped.file_offsets[i] - space.mapped.starts[i].astype(np.int64)) % 8).any()
     words = np.memmap(path, np.uint64, "r+", shape=path.stat().st_size // 8)
     words[at[-1]] = address[0]
     number = np.arange(held)

@@ -169,9 +169,9 @@ def test_a_pointer_at_an_odd_address_counts_when_asked_for(dump, tmp_path):
         plan_data = (
             snapshot.process.module_map.at(snapshot.process.views[0].peb_fields["ImageBaseAddress"]).span.end - 0x1000
         )
-        offset = snapshot.process.space.file_offsets
-        i = int((snapshot.process.space.starts <= plan_data).sum()) - 1
-        place = int(offset[i]) + plan_data - int(snapshot.process.space.starts[i])
+        offset = snapshot.process.space.mapped.file_offsets
+        i = int((snapshot.process.space.mapped.starts <= plan_data).sum()) - 1
+        place = int(offset[i]) + plan_data - int(snapshot.process.space.mapped.starts[i])
     data = bytearray(Path(path).read_bytes())
     data[place + 0x13 : place + 0x1B] = word(at["head"])
     odd = tmp_path / "odd.dmp"

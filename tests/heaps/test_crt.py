@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from heapdump.analyses.allocated.crt import describe
 from heapdump.heaps import crt
-from heapdump.memory.space import AddressSpace
+from heapdump.memory.mapped import MappedMemory
 from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import ProcessBuilder
@@ -91,7 +91,7 @@ def test_many_blocks_are_read_some_at_a_time_and_their_pages_given_back(open_bui
     built, users = built_with(("x64", "ucrt"), [(5000 if apart else 10, 0, 0, 1, i) for i in range(20)])
     monkeypatch.setattr(crt, "_BATCH_APART" if apart else "_BATCH", 3)
     forgotten: list[Span] = []
-    monkeypatch.setattr(AddressSpace, "forget", lambda _, span: forgotten.append(span))
+    monkeypatch.setattr(MappedMemory, "forget", lambda _, span: forgotten.append(span))
     with open_built(built) as snapshot:
         table = snapshot.walk.table
         rows = np.flatnonzero(np.isin(table.address, np.array(users, np.uint64) - np.uint64(0x30)))

@@ -139,14 +139,14 @@ def test_an_empty_space_has_nothing():
     space = space_of()
     assert space.total_bytes == 0
     assert space.try_read(0, 1) is None
-    assert list(space.words(Span(0, TOP - 1))) == []
+    assert list(space.mapped.words(Span(0, TOP - 1), 8)) == []
     some = np.array([0, 5], np.uint64)
-    assert space.bytes_present(some, some + np.uint64(9)).tolist() == [0, 0]
+    assert space.mapped.bytes_present(some, some + np.uint64(9)).tolist() == [0, 0]
 
 
 def test_words_are_aligned_and_leave_out_what_is_not_whole():
     space = space_of((0x1003, 0x20, 3), (0x1023, 2, 0x23))
-    pieces = list(space.words(Span(0x1000, 0x2000)))
+    pieces = list(space.mapped.words(Span(0x1000, 0x2000), 8))
     assert [(start, words.tolist()) for start, words in pieces] == [
         (0x1008, [int.from_bytes(FILE[at : at + 8], "little") for at in (8, 16, 24)])
     ]
@@ -208,7 +208,7 @@ def test_bytes_present_counts_what_the_dictionary_holds(raw, spans):
     space, expected = space_of(*rows), model(rows)
     pairs = [(base + delta, min(base + delta + size, TOP - 1)) for base, delta, size in spans]
     starts, ends = (np.array([pair[i] for pair in pairs], np.uint64) for i in (0, 1))
-    counts = space.bytes_present(starts, np.maximum(starts, ends))
+    counts = space.mapped.bytes_present(starts, np.maximum(starts, ends))
     assert counts.tolist() == [sum(start <= a < end for a in expected) for start, end in pairs]
 
 
@@ -219,10 +219,10 @@ def test_words_are_all_aligned_words_of_single_ranges_in_the_span(raw, base, del
     space, expected = space_of(*rows, pointer_bytes=width), model(rows)
     span = Span(base + delta, min(base + delta + size, TOP - 1))
     found: dict[int, int] = {}
-    for start, words in space.words(span):
+    for start, words in space.mapped.words(span, width):
         assert start % width == 0
         found |= {start + i * width: int(word) for i, word in enumerate(words)}
-    edges = set(space.starts.tolist())
+    edges = set(space.mapped.starts.tolist())
     for address in range(-(-span.start // width) * width, span.end - width + 1, width):
         inside = [address + i in expected for i in range(width)]
         across = any(address + i in edges for i in range(1, width))
@@ -240,10 +240,11 @@ def test_words_are_all_aligned_words_of_single_ranges_in_the_span(raw, base, del
 )
 def test_gathered_integers_are_those_read_one_by_one(ranges, addresses, size):
     space = space_of(*ranges)
-    values, there = space.gather(np.array(addresses, np.uint64), size)
+    values, there = space.mapped.gather(np.array(addresses, np.uint64), size)
     for address, value, found in zip(addresses, values.tolist(), there.tolist(), strict=True):
         inside = any(
-            int(a) <= address and address + size <= int(b) for a, b in zip(space.starts, space.ends, strict=True)
+            int(a) <= address and address + size <= int(b)
+            for a, b in zip(space.mapped.starts, space.mapped.ends, strict=True)
         )
         assert found == inside
         assert value == (space.integer(address, size) if inside else 0)
@@ -251,19 +252,19 @@ def test_gathered_integers_are_those_read_one_by_one(ranges, addresses, size):
 
 def test_file_words_are_the_files_bytes_where_they_lie():
     space = space_of((0x1000, 64, 100))
-    assert space.file_place(Span(0x1004, 0x1044)) is None
-    assert space.file_place(Span(0x1004, 0x1010)) == 104
-    assert space.file_place(Span(0x1001, 0x1009)) is None
-    assert space.file_words(8).tobytes() == FILE[8:]
-    assert space.file_words(12).tobytes() == FILE[12 : 12 + (4096 - 12) // 8 * 8]
-    space.forget(Span(0, 1 << 20))
+    assert space.mapped.file_place(Span(0x1004, 0x1044)) is None
+    assert space.mapped.file_place(Span(0x1004, 0x1010)) == 104
+    assert space.mapped.file_place(Span(0x1001, 0x1009)) is None
+    assert space.mapped.file_words(8).tobytes() == FILE[8:]
+    assert space.mapped.file_words(12).tobytes() == FILE[12 : 12 + (4096 - 12) // 8 * 8]
+    space.mapped.forget(Span(0, 1 << 20))
 
 
 def test_what_will_be_swept_is_told_to_the_file_by_its_offsets(monkeypatch):
     space = space_of((0x1000, 64, 100), (0x1040, 64, 300), (0x9000, 64, 500))
     told: list[tuple[int, int]] = []
-    monkeypatch.setattr(space._source, "expect", lambda offset, size: told.append((offset, size)))
-    space.expect(Span(0x1010, 0x9000))
+    monkeypatch.setattr(space.mapped._source, "expect", lambda offset, size: told.append((offset, size)))
+    space.mapped.expect(Span(0x1010, 0x9000))
     assert told == [(116, 48), (300, 64)]
 
 

@@ -154,7 +154,7 @@ class References:
 
     def _words(self, span: Span, width: int, target: Span) -> Iterator[tuple[int, int]]:
         """(address, value) of the words in a span that point into another one."""
-        for start, words in self._process.space.with_pointers(width).words(span):
+        for start, words in self._process.space.mapped.words(span, width):
             for i in np.flatnonzero(
                 (words >= np.uint64(target.start)) & (words < np.uint64(max(target.end, target.start + 1)))
             ).tolist():

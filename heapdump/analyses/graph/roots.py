@@ -163,7 +163,7 @@ def _nobodys(process: Process, usage: UsageMap) -> NDArray[np.int64]:
         for layout in view.layouts
         if "_SEGMENT_HEAP" in layout
     }:
-        rows = rows[process.space.gather(table.start[rows] + np.uint64(place), 4)[0] != _SEGMENT_HEAP]
+        rows = rows[process.space.mapped.gather(table.start[rows] + np.uint64(place), 4)[0] != _SEGMENT_HEAP]
     return rows
 
 
@@ -207,7 +207,7 @@ def _missing(
     for kind, words in names.items():
         spans = merged(area.span for area in areas if area.kind == kind)
         edges = np.array([[span.start, span.end] for span in spans], np.uint64).reshape(-1, 2)
-        present = int(process.space.bytes_present(edges[:, 0], edges[:, 1]).sum())
+        present = int(process.space.mapped.bytes_present(edges[:, 0], edges[:, 1]).sum())
         total = sum(span.size for span in spans)
         if present < total:
             yield f"{total - present:,} of {total:,} bytes of {words} are not in the dump: what only they hold looks leaked"

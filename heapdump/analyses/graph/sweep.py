@@ -92,11 +92,11 @@ class Sweeper:
         self, space: AddressSpace, blocks: PointerMap, *, unaligned: bool = False, threads: int | None = None
     ) -> None:
         """`unaligned`: pointers may begin at any byte, else at multiples of their size. `threads`: None: one a processor."""
-        self._space, self._blocks, self._unaligned = space, blocks, unaligned
+        self._space, self._blocks, self._unaligned = space.mapped, blocks, unaligned
         self._threads = min(threads or os.cpu_count() or 1, _MAX_THREADS)
         self._start, self._end = (
-            space.starts.astype(np.int64),
-            space.ends.astype(np.int64),
+            space.mapped.starts.astype(np.int64),
+            space.mapped.ends.astype(np.int64),
         )  # above 2^63: negative, held apart
         self._user = (self._start >= 0) & (self._end > 0)
 

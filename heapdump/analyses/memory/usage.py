@@ -55,7 +55,7 @@ class UsageMap:
     def regions(self, rows: NDArray[np.int64]) -> Iterator[Region]:
         """The rows with their usage and detail; unknown memory gets a preview of its first 16 bytes."""
         table, space = self.table, self.process.space
-        present = space.bytes_present(table.start[rows], table.end[rows]).tolist()
+        present = space.mapped.bytes_present(table.start[rows], table.end[rows]).tolist()
         for i, in_dump in zip(rows.tolist(), present, strict=True):
             span, base, state, kind, protect, claim = table.row(i)
             usage = self.names[int(self.codes[i])]

@@ -48,8 +48,8 @@ def heads_of(view: View, table: BlockTable, rows: NDArray[np.int64]) -> Heads:
     lead, units = table.header8[rows].astype(np.uint64), table.size8[rows].astype(np.uint64)
     address = table.entry[rows] + lead * np.uint64(8)
     size = units * np.uint64(8) - table.unused[rows]
-    first, there = view.space.gather(address, 8)
-    second, _ = view.space.gather(address + np.uint64(8), 8)
+    first, there = view.space.mapped.gather(address, 8)
+    second, _ = view.space.mapped.gather(address + np.uint64(8), 8)
     raw = np.stack([first, second], axis=1).view(np.uint8).reshape(-1, HEAD_BYTES)
     known = np.minimum(size, np.uint64(HEAD_BYTES)).astype(np.int64)
     short = np.flatnonzero(known < HEAD_BYTES)
@@ -84,7 +84,7 @@ def room_at(
     whole = offset == 0
     least[near[whole]] = most[near[whole]] = size[whole]
     aligned = np.flatnonzero(~whole & (offset <= _MOST_PADDING) & (at % _ALIGNMENT == 0) & (size >= _ALIGNED_FROM))
-    kept, _ = view.space.gather(at[aligned] - np.uint64(view.pointer_bytes), view.pointer_bytes)
+    kept, _ = view.space.mapped.gather(at[aligned] - np.uint64(view.pointer_bytes), view.pointer_bytes)
     aligned = aligned[kept == address[aligned]]
     least[near[aligned]], most[near[aligned]] = size[aligned] - _MOST_PADDING, size[aligned] - offset[aligned]
     return least, most

@@ -70,7 +70,7 @@ def shapes(
         out[part] = shaper.of(rows[part], by_class=by_class)
         if len(part) == _BATCH:  # of so many blocks the file's pages need not all stay
             low, high = table.entry[rows[part[[0, -1]]]].tolist()
-            process.space.forget(Span(low, max(low, high)))
+            process.space.mapped.forget(Span(low, max(low, high)))
 
     if len(jobs) < _WORTH_THREADS:
         for job in jobs:

@@ -56,8 +56,8 @@ def is_string(view: View, heads: Heads, width: int) -> Mask:
     is_known = _IS_TEXT if width == 1 else _IS_WIDE_TEXT
     begins = is_known[units[:, 0]] | (heads.words[0] >= 0x10000)
     some = np.flatnonzero((heads.size >= np.uint64(HEAD_BYTES + 2 * pointer)) & begins)
-    size, _ = view.space.gather(heads.address[some] + np.uint64(HEAD_BYTES), pointer)
-    capacity, _ = view.space.gather(heads.address[some] + np.uint64(HEAD_BYTES + pointer), pointer)
+    size, _ = view.space.mapped.gather(heads.address[some] + np.uint64(HEAD_BYTES), pointer)
+    capacity, _ = view.space.mapped.gather(heads.address[some] + np.uint64(HEAD_BYTES + pointer), pointer)
     inside = np.flatnonzero((capacity == held) & (size > 0) & (size <= held))
     mask[some[inside]] = _is_text(units[some[inside]], size[inside].astype(np.int64), is_known)
     outside = np.flatnonzero((capacity > held) & (size <= capacity) & (capacity < 1 << 48))
@@ -74,7 +74,7 @@ def is_vector(view: View, heads: Heads) -> Mask:
     begin, end = heads.words
     wanted = (heads.size >= np.uint64(3 * view.pointer_bytes)) & (begin > 0) & (begin <= end) & (begin != heads.address)
     some = np.flatnonzero(wanted)
-    top, _ = view.space.gather(heads.address[some] + np.uint64(2 * view.pointer_bytes), view.pointer_bytes)
+    top, _ = view.space.mapped.gather(heads.address[some] + np.uint64(2 * view.pointer_bytes), view.pointer_bytes)
     good = (end[some] <= top) & (begin[some] < top)
     some, top = some[good], top[good]
     mask[some] = _is_room_for(view, heads, some, top - begin[some])
@@ -102,6 +102,6 @@ def _is_text(units: NDArray[np.unsignedinteger], count: NDArray[np.int64], is_kn
 
 def _ends(view: View, text: NDArray[np.uint64], size: NDArray[np.uint64], width: int) -> Mask:
     """A zero of `width` bytes lies `size` bytes behind the start of the text."""
-    last, there = view.space.gather(text + size, width)
+    last, there = view.space.mapped.gather(text + size, width)
     good: Mask = there & (last == 0)
     return good

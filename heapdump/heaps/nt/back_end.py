@@ -67,7 +67,7 @@ class BackEndWalk:
     def windows(self, wanted: Sequence[Span]) -> Iterator[tuple[Window, int]]:
         """(window, number of its first row), each after its rows were added."""
         space = self._view.space
-        there = [run for run in wanted if space.is_mostly_present(run) or self._absent(run)]
+        there = [run for run in wanted if space.mapped.is_mostly_present(run) or self._absent(run)]
         for window in windows(space, self._format, there):
             first = len(self._columns)
             k = 0

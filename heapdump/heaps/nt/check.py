@@ -66,7 +66,7 @@ def _check_entries(job: CheckJob, entry_format: EntryFormat) -> None:
                 rows, wrong, guarded = looked.result()
                 _report(job, window, rows, wrong)
                 job.guards = (job.guards or 0) + guarded
-                job.view.space.forget(window.swept)
+                job.view.space.mapped.forget(window.swept)
 
 
 def _why_partial(job: CheckJob) -> str:
@@ -75,8 +75,8 @@ def _why_partial(job: CheckJob) -> str:
     parts = [part for segment in job.heap.segments for part in runs(segment)]
     starts, ends = (np.array([getattr(part, side) for part in parts], np.uint64) for side in ("start", "end"))
     regions = job.process.regions
-    for i in np.flatnonzero(job.view.space.bytes_present(starts, ends) < ends - starts).tolist():
-        present = int(job.view.space.bytes_present(starts[i : i + 1], ends[i : i + 1])[0])
+    for i in np.flatnonzero(job.view.space.mapped.bytes_present(starts, ends) < ends - starts).tolist():
+        present = int(job.view.space.mapped.bytes_present(starts[i : i + 1], ends[i : i + 1])[0])
         if not regions.is_complete_map or present < regions.committed_bytes(parts[i], readable=True):
             return missing
     return "" if job.heap.is_fully_walked else "one of its own lists is damaged or not in the dump"

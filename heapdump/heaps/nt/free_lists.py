@@ -64,8 +64,8 @@ def all_linked(view: View, heap: Heap, entry_format: EntryFormat, entries: NDArr
     pointer, granule = view.pointer_bytes, entry_format.granule
     head = heap.address + field.offset
     nodes = np.sort(np.append(entries + granule, head)).astype(np.uint64)
-    following, there = view.space.gather(nodes, pointer)
-    before, also = view.space.gather(nodes + np.uint64(pointer), pointer)
+    following, there = view.space.mapped.gather(nodes, pointer)
+    before, also = view.space.mapped.gather(nodes + np.uint64(pointer), pointer)
     at = np.minimum(np.searchsorted(nodes, following), len(nodes) - 1)
     if not (there.all() and also.all() and (nodes[at] == following).all() and (before[at] == nodes).all()):
         return False

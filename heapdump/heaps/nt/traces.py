@@ -58,7 +58,7 @@ def _sweep(view: View, heap: Heap, table: BlockTable) -> NDArray[np.uint64]:
         mine = np.zeros(last - first, np.int64)
         run(trace_numbers.read_prefixes, len(table), window.words, window.limits, *columns, entry_format.stride, mine)
         out[first:last] = np.where(mine != 0, mine, out[first:last])
-        view.space.forget(swept)
+        view.space.mapped.forget(swept)
 
     found = windows(view.space, entry_format, sorted(part for segment in heap.segments for part in runs(segment)))
     with ThreadPoolExecutor(min(os.cpu_count() or 1, _AT_ONCE)) as pool:
@@ -74,12 +74,12 @@ def _numbers(view: View, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[
     busy = table.is_busy[rows]
     address = table.entry[rows] + table.header8[rows].astype(np.uint64) * np.uint64(8)
     prefixed = np.flatnonzero(busy & (table.header8[rows].astype(np.int64) * 8 == 3 * granule))
-    stubs, _ = view.space.gather(address[prefixed] - np.uint64(2), 2)
+    stubs, _ = view.space.mapped.gather(address[prefixed] - np.uint64(2), 2)
     prefixed = prefixed[stubs == _STUB]
-    out[prefixed], _ = view.space.gather(address[prefixed] - np.uint64(4 * pointer), pointer)
+    out[prefixed], _ = view.space.mapped.gather(address[prefixed] - np.uint64(4 * pointer), pointer)
     extra = np.flatnonzero(busy & (out == 0) & ((tags >> 8 & _EXTRA) != 0))
     end = table.entry[rows[extra]] + table.size8[rows[extra]].astype(np.uint64) * np.uint64(8)
     large = (tags[extra] & 0xF) == BlockKind.VIRTUAL
     place = np.where(large, table.entry[rows[extra]] - np.uint64(2 * granule), end - np.uint64(granule))
-    out[extra], _ = view.space.gather(place, 2)
+    out[extra], _ = view.space.mapped.gather(place, 2)
     return out

@@ -100,9 +100,9 @@ class _Walker:
             front = LfhWalk(view, heap, entry_format, part.fronts.setdefault(view.arch, FrontEnd()), columns, log)
             chain = BackEndWalk(view, heap, entry_format, columns, log, self._in_all)
             for window, first in chain.windows([item.span for item in items]):
-                view.space.expect(Span(window.swept.end, window.swept.end + _AHEAD))
+                view.space.mapped.expect(Span(window.swept.end, window.swept.end + _AHEAD))
                 front.add(window, first)
-                view.space.forget(window.swept)
+                view.space.mapped.forget(window.swept)
                 self._job.pace.advance(sum(s.stop - s.start for s in window.stretches) * entry_format.granule)
                 if self._job.pace.is_stopped.is_set():
                     return

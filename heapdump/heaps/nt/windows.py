@@ -87,9 +87,9 @@ def windows(space: AddressSpace, entry_format: EntryFormat, wanted: Sequence[Spa
     batch: list[Stretch] = []
     phase, size = 0, 0
     for run in wanted:
-        place = space.file_place(run) if run.size <= WINDOW_BYTES else None
+        place = space.mapped.file_place(run) if run.size <= WINDOW_BYTES else None
         if batch and (place is None or place % _PHASES != phase or size + run.size > WINDOW_BYTES):
-            yield Window(space.file_words(phase), tuple(batch), (), granule)
+            yield Window(space.mapped.file_words(phase), tuple(batch), (), granule)
             batch, size = [], 0
         if place is None:
             yield from _alone(space, granule, run)
@@ -100,7 +100,7 @@ def windows(space: AddressSpace, entry_format: EntryFormat, wanted: Sequence[Spa
         batch.append(Stretch(start, end, end, run.start - start * granule, run, is_first=True))
         size += run.size
     if batch:
-        yield Window(space.file_words(phase), tuple(batch), (), granule)
+        yield Window(space.mapped.file_words(phase), tuple(batch), (), granule)
 
 
 def _alone(space: AddressSpace, granule: int, run: Span) -> Iterator[Window]:
@@ -108,10 +108,10 @@ def _alone(space: AddressSpace, granule: int, run: Span) -> Iterator[Window]:
     for at in range(run.start, run.end, WINDOW_BYTES):
         stop = min(at + WINDOW_BYTES, run.end)
         span = Span(at, min(stop + _TAIL_BYTES, run.end))
-        place, start = space.file_place(span), 0
+        place, start = space.mapped.file_place(span), 0
         if place is None:
-            words, missing = space.words64(span)
+            words, missing = space.mapped.words64(span)
         else:
-            words, missing, start = space.file_words(place % _PHASES), (), place // _PHASES * _PHASES // granule
+            words, missing, start = space.mapped.file_words(place % _PHASES), (), place // _PHASES * _PHASES // granule
         first, end = start + (stop - at) // granule, start + span.size // granule
         yield Window(words, (Stretch(start, first, end, at - start * granule, run, at == run.start),), missing, granule)

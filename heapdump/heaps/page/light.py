@@ -56,7 +56,7 @@ def light_blocks(view: View, layout: Layout, heap: int, table: BlockTable, carri
         """A member of the block information in every carrier."""
         field = struct.fields[name]
         size = {"u32": 4, "u64": 8}.get(field.type, view.pointer_bytes)
-        return view.space.gather(start + np.uint64(field.offset), size)[0]
+        return view.space.mapped.gather(start + np.uint64(field.offset), size)[0]
 
     top = np.uint64(1 << 8 * view.pointer_bytes - 1)
     is_mine = member("Heap") == np.uint64(heap + PAGE) | top

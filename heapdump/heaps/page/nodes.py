@@ -70,7 +70,7 @@ def _tree(view: View, layout: Layout, table: int, most: int) -> Chain:
             return Chain(seen, why)
         children = []
         for side in ("LeftChild", "RightChild"):
-            child, there = space.gather(level + np.uint64(links.offset(side)), pointer)
+            child, there = space.mapped.gather(level + np.uint64(links.offset(side)), pointer)
             children.append(child)
         why = why if there.all() else "a node is not in the dump"
         seen = np.concatenate([seen, level[there]])
@@ -104,14 +104,14 @@ def _columns(
     view: View, struct: Struct, node: NDArray[np.uint64], is_busy: NDArray[np.bool_]
 ) -> tuple[PageNodes, NDArray[np.uint64], int]:
     """(the nodes whose members fit together, the others' addresses, how many are not whole in the dump)."""
-    is_whole = view.space.gather(node, 1)[1] & view.space.gather(node + np.uint64(struct.size - 1), 1)[1]
+    is_whole = view.space.mapped.gather(node, 1)[1] & view.space.mapped.gather(node + np.uint64(struct.size - 1), 1)[1]
     lost, node, is_busy = int((~is_whole).sum()), node[is_whole], is_busy[is_whole]
 
     def member(name: str) -> NDArray[np.uint64]:
         """A member of every node."""
         field = struct.fields[name]
         size = {"u32": 4, "u64": 8}.get(field.type, view.pointer_bytes)
-        return view.space.gather(node + np.uint64(field.offset), size)[0]
+        return view.space.mapped.gather(node + np.uint64(field.offset), size)[0]
 
     user, start, whole, size = map(
         member, ("pUserAllocation", "pVirtualBlock", "nVirtualBlockSize", "nUserRequestedSize")
@@ -161,5 +161,5 @@ def _keeps_threads(view: View, struct: Struct, node: NDArray[np.uint64]) -> bool
     """True where nodes hold a thread id: where the word at `State` is no size of pages, as it is in older nodes."""
     if "State" not in struct or not len(node):
         return False
-    state, there = view.space.gather(node + np.uint64(struct.offset("State")), 4)
+    state, there = view.space.mapped.gather(node + np.uint64(struct.offset("State")), 4)
     return bool((state[there] < PAGE).all())

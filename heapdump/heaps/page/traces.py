@@ -39,7 +39,7 @@ def page_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
             out[full] = np.where(nodes.user[at] == address[full], nodes.trace[at], 0)
         light = np.flatnonzero(kind == BlockKind.LIGHT)
         place = load(heap.layout)["_DPH_BLOCK_INFORMATION"].offset("StackTrace")
-        out[light], _ = view.space.gather(table.entry[rows[light]] + np.uint64(place), view.pointer_bytes)
+        out[light], _ = view.space.mapped.gather(table.entry[rows[light]] + np.uint64(place), view.pointer_bytes)
         return out
 
     return numbers

@@ -57,7 +57,7 @@ def ntdll_words(process: Process, view: View) -> NDArray[np.uint64]:
     keys = keys_of(view)
     if keys.data is None:
         spans = [module.span for module in process.modules if module.name.lower() == "ntdll.dll"]
-        parts = [words for span in spans for _, words in view.space.words(span)]
+        parts = [words for span in spans for _, words in view.space.mapped.words(span, view.pointer_bytes)]
         keys.data = np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
     return keys.data
 
@@ -97,7 +97,7 @@ def _best(
 
 def _has_good_headers(view: View, chain: Chain, key: int) -> bool:
     """True when some headers in a row hold anywhere in the chain."""
-    words, _ = view.space.words64(Span(chain.start, chain.end))
+    words, _ = view.space.mapped.words64(Span(chain.start, chain.end))
     is_wide = view.pointer_bytes == 8
     chunks = Chunks(words, chain.start, (chain.end - chain.start) // view.granularity, signed(key), is_wide)
     return bool(chunks.good_from(0, ()))

@@ -30,7 +30,7 @@ def is_filled_behind(read: Subsegments, rows: NDArray[np.int64], count: NDArray[
     """Which of these subsegments, of so many blocks each, have the usual bits behind those; (n,). True where not in the dump."""
     word = read.job.view.pointer_bytes
     last = (read.start[rows] + read.bits_end(count) - word).astype(np.uint64)
-    value, there = read.job.view.space.gather(last, word)
+    value, there = read.job.view.space.mapped.gather(last, word)
     rest = (count % (4 * word)).astype(np.uint64)
     if not read.span:
         every = np.uint64((1 << 8 * word) - 1)

@@ -72,7 +72,7 @@ class Subsegments:
         place = self.struct.offset(name)
         word = place // 8 * 8
         if word not in self._words:
-            self._words[word] = self.job.view.space.gather((self.start + word).astype(np.uint64), 8)
+            self._words[word] = self.job.view.space.mapped.gather((self.start + word).astype(np.uint64), 8)
         values, there = self._words[word]
         return values >> np.uint64((place - word) * 8) & np.uint64((1 << 8 * size) - 1), there
 
@@ -140,7 +140,7 @@ class Subsegments:
         if not many.any():
             return ~many
         start, size = self.start.astype(np.uint64), self.bytes.astype(np.uint64)
-        return ~many | (self.job.view.space.bytes_present(start, start + size) * np.uint64(4) >= size)
+        return ~many | (self.job.view.space.mapped.bytes_present(start, start + size) * np.uint64(4) >= size)
 
     def candidates(self, part: float) -> NDArray[np.uint64]:
         """Low halves of keys that one subsegment allows, ascending: for its number of blocks few sizes and offsets fit.

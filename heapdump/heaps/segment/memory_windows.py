@@ -34,13 +34,13 @@ class Batch:
 
 def batches(space: AddressSpace, start: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[Batch]:
     """All spans [start, end), (n,) each and on 8-byte boundaries, as few batches; those in several pieces are copied."""
-    place = space.file_places(start, end)
+    place = space.mapped.file_places(start, end)
     place[place % 8 != 0] = -1
     for phase in np.unique(place[place >= 0] % _PHASES).tolist():
         rows = np.flatnonzero((place >= 0) & (place % _PHASES == phase))
-        yield Batch(space.file_words(phase), rows, start[rows] - (place[rows] - phase), ())
+        yield Batch(space.mapped.file_words(phase), rows, start[rows] - (place[rows] - phase), ())
     for row in np.flatnonzero(place < 0).tolist():
-        words, missing = space.words64(Span(int(start[row]), int(end[row])))
+        words, missing = space.mapped.words64(Span(int(start[row]), int(end[row])))
         yield Batch(words, np.array([row]), start[row : row + 1], missing)
 
 

@@ -42,12 +42,12 @@ def _padding(job: Job, layout: Layout, address: NDArray[np.uint64], size: NDArra
     granule, pointer = job.view.granularity, job.view.pointer_bytes
     if not len(address):
         return 0
-    first, there = job.view.space.gather(address, pointer)
+    first, there = job.view.space.mapped.gather(address, pointer)
     if (first[there] == granule).mean() > _MOST if there.any() else False:
         return granule
     if writes_header(layout) or not there.any() or (size < granule).mean() > _FEW:
         return 0
-    second, _ = job.view.space.gather(address + np.uint64(pointer), pointer)
+    second, _ = job.view.space.mapped.gather(address + np.uint64(pointer), pointer)
     left = _is_left_over(job.heap, first, granule) & _is_left_over(job.heap, second, granule)
     return granule if left[there].mean() > _NEARLY_ALL else 0
 

@@ -41,7 +41,7 @@ def _candidates(view: View, chain: Chain) -> Iterator[int]:
         return
     sizes: NDArray[np.uint64] = np.arange(1, (chain.end - chain.start) // granule).astype(np.uint64)
     address = np.uint64(chain.start) + sizes * np.uint64(granule)
-    words, there = view.space.gather(address, view.pointer_bytes)
+    words, there = view.space.mapped.gather(address, view.pointer_bytes)
     first = raw ^ chain.start
     before = ((words ^ address ^ np.uint64(first)) >> np.uint64(32 if wide else 16)) & np.uint64(
         0xFFFF if wide else 0x7FFF

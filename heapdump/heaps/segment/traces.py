@@ -45,5 +45,7 @@ def _numbers(view: View, heap: Heap, table: BlockTable, rows: NDArray[np.int64])
     flags = view.space.try_integer(heap.address + layout["_SEGMENT_HEAP"].offset("GlobalFlags"), 4) or 0
     if flags & _WIDE_EXTRA and view.pointer_bytes == 8:
         place += granule
-    out[with_extra], _ = view.space.gather(place + np.uint64(layout["_SEGMENT_HEAP_EXTRA"].size), view.pointer_bytes)
+    out[with_extra], _ = view.space.mapped.gather(
+        place + np.uint64(layout["_SEGMENT_HEAP_EXTRA"].size), view.pointer_bytes
+    )
     return out

@@ -65,8 +65,8 @@ class _Headers:
         granule = view.granularity
         self._address, self._struct = ranges.start[rows], struct
         at = self._address.astype(np.uint64)
-        size, self._there = view.space.gather(at + np.uint64(struct.offset("Size")), 2)
-        mark, _ = view.space.gather(at + np.uint64(struct.offset("Signature")), 2)
+        size, self._there = view.space.mapped.gather(at + np.uint64(struct.offset("Size")), 2)
+        mark, _ = view.space.mapped.gather(at + np.uint64(struct.offset("Signature")), 2)
         self.start = self._address + -(-struct.size // granule) * granule
         self.end = self.start + size.astype(np.int64) * granule
         holds = ((size ^ np.uint64(_SCRAMBLE)) & np.uint64(_MASK)) == (mark & np.uint64(_MASK))

@@ -195,7 +195,7 @@ class _HeapWalk:
         lead = np.full(len(start), padding, np.int64)
         if not padding or not writes_header(self._layout):
             return lead
-        word, there = self._job.view.space.gather(start.astype(np.uint64), self._job.view.pointer_bytes)
+        word, there = self._job.view.space.mapped.gather(start.astype(np.uint64), self._job.view.pointer_bytes)
         usual = np.where(big, 4 * padding, padding)  # recorded: 64 or 32 bytes from 1 MiB on, and at large blocks
         likely = there & (word >= padding) & (word <= 4 * padding) & (word % np.uint64(padding) == 0)
         return np.where(likely, word.astype(np.int64), usual)

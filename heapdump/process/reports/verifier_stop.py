@@ -72,7 +72,7 @@ def _on_stack(process: Process, thread: Thread) -> VerifierStop | None:
     for stack in thread.stacks:
         view = next(view for view in process.views if view.arch == stack.view)
         pointer = view.pointer_bytes
-        for base, words in view.space.words(Span(stack.limit, stack.base)):
+        for base, words in view.space.mapped.words(Span(stack.limit, stack.base), view.pointer_bytes):
             for i in np.flatnonzero(words == _MAGIC).tolist():
                 at = base + i * pointer
                 record = at - (0x20 if pointer == 8 else 0x14)

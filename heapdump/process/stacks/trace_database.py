@@ -75,7 +75,7 @@ class StackDatabase:
         for module in self._process.modules:
             if module.name.lower() != "ntdll.dll":
                 continue
-            for _, words in view.space.words(module.span):
+            for _, words in view.space.mapped.words(module.span, view.pointer_bytes):
                 tried.update(words[(words % 0x10000 == 0) & (words > 0)].tolist())
         found = (self._at(address) for address in sorted(tried))
         return next((fields for fields in found if fields is not None), None)

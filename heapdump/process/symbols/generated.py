@@ -110,7 +110,7 @@ class GeneratedCode:
 
     def _references(self, code: Span, module: Span) -> bool:
         """True when the code holds enough addresses (x64) or call targets (x86) inside the module."""
-        words, _ = self._process.space.words64(Span(code.start & ~7, -(-code.end // 8) * 8))
+        words, _ = self._process.space.mapped.words64(Span(code.start & ~7, -(-code.end // 8) * 8))
         data = words.tobytes()
         if self._is_wide(module):
             return _pointers_into(data, module) >= _FEWEST_POINTERS

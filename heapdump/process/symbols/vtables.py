@@ -22,7 +22,7 @@ def are_vtables(process: Process, view: View, addresses: NDArray[np.uint64]) -> 
     good: NDArray[np.bool_] = (protect & _READ_ONLY != 0) & (addresses % np.uint64(pointer) == 0)
     for number in range(_WORDS):
         some = np.flatnonzero(good)
-        function, _ = view.space.gather(addresses[some] + np.uint64(number * pointer), pointer)
+        function, _ = view.space.mapped.gather(addresses[some] + np.uint64(number * pointer), pointer)
         good[some] = _image_protection(process, function) & _EXECUTABLE != 0
     return good
 
