@@ -77,12 +77,36 @@ class LargeBlock:
         return Span(start, start + self.reserve_bytes)
 
 
+class ExtentKind(StrEnum):
+    """The part of a heap that some memory is."""
+
+    SEGMENT = "segment"
+    LARGE_BLOCK = "large_block"
+    LARGE_METADATA = "large_block_metadata"
+    FRONT_END = "front_end"
+    RANGE_DESCRIPTORS = "range_descriptors"
+    STRUCTURES = "heap_structures"
+    SEGMENT_HEAP = "segment_heap"
+    PAGE_HEAP = "page_heap"
+
+    @property
+    def words(self) -> str:
+        """The kind for a person: `large block metadata`."""
+        return self.replace("_", " ")
+
+
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Memory that belongs to a heap, and as what (`segment 0`, `large block`, `front end` …)."""
+    """Memory that belongs to a heap, and as which part; `number` of a segment in the order of the heap's list."""
 
     span: Span
-    what: str
+    kind: ExtentKind
+    number: int | None = None
+
+    @property
+    def words(self) -> str:
+        """The part for a person: `segment 0`, `large block`."""
+        return self.kind.words if self.number is None else f"{self.kind.words} {self.number}"
 
 
 @dataclass(frozen=True, slots=True)

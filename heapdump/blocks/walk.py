@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 
 from heapdump.blocks.findings import Finding
@@ -31,25 +32,59 @@ class KindCount:
         return self.busy_entry_bytes + self.free_bytes
 
 
+class CheckKind(StrEnum):
+    """The number that a self-check compares."""
+
+    FREE_BYTES = "free_bytes"
+    SEGMENT_BYTES = "segment_bytes"
+    MAPPED_BYTES = "mapped_bytes"
+    SEGMENTS = "segments"
+    LARGE_BYTES = "large_bytes"
+    FREE_ENTRIES = "free_entries"
+    LARGE_BLOCKS = "large_blocks"
+    BLOCKS = "blocks"
+
+    @property
+    def words(self) -> str:
+        """The number's name for a person."""
+        return _CHECK_WORDS[self]
+
+
+_CHECK_WORDS = {
+    CheckKind.FREE_BYTES: "free bytes of the back end",
+    CheckKind.SEGMENT_BYTES: "committed bytes of the segments",
+    CheckKind.MAPPED_BYTES: "committed bytes by the memory map",
+    CheckKind.SEGMENTS: "segments",
+    CheckKind.LARGE_BYTES: "committed bytes of large blocks",
+    CheckKind.FREE_ENTRIES: "entries on the free lists",
+    CheckKind.LARGE_BLOCKS: "large blocks on the list",
+    CheckKind.BLOCKS: "blocks",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A self-check. `stated`: what Windows counted, or what a list links; None where this version keeps no count."""
+    """A self-check: one number from two sources.
 
-    what: str
-    stated: int | None
+    `counted` is Windows' counter, or the number of linked list entries; None where this version of Windows keeps no
+    such number. `walked` is the number that the walk found.
+    """
+
+    kind: CheckKind
+    counted: int | None
     walked: int
 
     @property
     def holds(self) -> bool:
-        """True when they agree, or nothing was stated."""
-        return self.stated is None or self.stated == self.walked
+        """True when both numbers are equal, or there is no counter."""
+        return self.counted is None or self.counted == self.walked
 
     @property
     def agreement(self) -> float:
         """The smaller number as a share of the larger one; 1.0 where the check holds."""
-        if self.stated is None or self.holds:
+        if self.counted is None or self.holds:
             return 1.0
-        return min(self.stated, self.walked) / max(self.stated, self.walked)
+        return min(self.counted, self.walked) / max(self.counted, self.walked)
 
 
 @dataclass(frozen=True, slots=True)

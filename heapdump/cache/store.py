@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import COLUMNS, BlockTable
-from heapdump.blocks.walk import Check, HeapCount, KindCount, Walk
+from heapdump.blocks.walk import Check, CheckKind, HeapCount, KindCount, Walk
 
 _VERSION = 2
 _OWN, _MANIFEST, _FRESH = "blocks", "manifest.json", "new-"
@@ -217,7 +217,7 @@ def _verified(path: Path) -> str:
 
 
 def _count(record: dict[str, Any]) -> HeapCount:
-    checks = tuple(Check(**check) for check in record["checks"])
+    checks = tuple(Check(**(check | {"kind": CheckKind(check["kind"])})) for check in record["checks"])
     kinds = {name: _kinds(record[name]) for name in ("kinds", "internal", "hosted")}
     return HeapCount(**(record | kinds | {"checks": checks}))
 

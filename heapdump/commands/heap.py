@@ -84,8 +84,8 @@ BUCKETS: tuple[Column[Bucket], ...] = (
     Column("Occupancy", lambda b: text.share(b.occupancy), "busy share", right=True),
 )
 CHECKS: tuple[Column[Check], ...] = (
-    Column("Self-check", lambda c: c.what, "a number that Windows keeps in the heap's header, or what its lists link"),
-    Column("Windows", lambda c: text.count(c.stated), "what Windows counted or links; - where this version does not", right=True),
+    Column("Self-check", lambda c: c.kind.words, "a number that Windows keeps in the heap's header, or what its lists link"),
+    Column("Windows", lambda c: text.count(c.counted), "what Windows counted or links; - where this version does not", right=True),
     Column("Walked", lambda c: text.count(c.walked), "what the walk counted", right=True),
     Column("", lambda c: "" if c.holds else "differs", "differs = damage, or the heap was being changed", style="red"),
 )  # fmt: skip
@@ -142,7 +142,9 @@ def _data(snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Record:
         "sizes": [asdict(size) for size in detail.sizes],
         "free_lists": [asdict(size) for size in detail.free_classes],
         "buckets": [asdict(bucket) for bucket in detail.buckets],
-        "checks": [asdict(check) for check in detail.checks],
+        "checks": [
+            {"what": check.kind.words, "stated": check.counted, "walked": check.walked} for check in detail.checks
+        ],
     }
 
 

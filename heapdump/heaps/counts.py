@@ -61,7 +61,7 @@ def _checked(heap: Heap, count: HeapCount, log: WalkLog, self_checks: SelfChecks
             continue
         integrity *= check.agreement
         log.gaps.append(
-            f"heap {heap.address:#x}: {check.what}: {check.walked:,} were found, Windows counted {check.stated:,}: "
+            f"heap {heap.address:#x}: {check.kind.words}: {check.walked:,} were found, Windows counted {check.counted:,}: "
             "damaged, or being changed while the dump was taken"
         )
     return replace(count, integrity=integrity, checks=checks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from heapdump.blocks.heap import Heap
+from heapdump.blocks.heap import ExtentKind, Heap
 from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import Check, HeapCount
@@ -31,7 +31,7 @@ class UnknownHeaps:
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """The address and the reason; none of its memory is called Heap."""
         note = f"heap {claim.address:#x} is not verified: {claim.doubts[0]}"
-        return own_reservation(context, claim, index, HeapKind.UNKNOWN, "", note)
+        return own_reservation(context, claim, index, HeapKind.UNKNOWN, ExtentKind.STRUCTURES, note)
 
     def walk(self, job: AllocatorJob) -> None:
         """Adds nothing."""

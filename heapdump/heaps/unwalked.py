@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapdump.blocks.heap import Extent, Heap, WindowsCounters
+from heapdump.blocks.heap import Extent, ExtentKind, Heap, WindowsCounters
 from heapdump.blocks.kinds import HeapKind
 from heapdump.heaps.allocator import DiscoveryContext, HeapClaim, role_of
 from heapdump.spans import Span
@@ -13,7 +13,7 @@ def own_reservation(
     claim: HeapClaim,
     index: int,
     kind: HeapKind,
-    what: str,
+    part: ExtentKind,
     note: str,
     known: Span | None = None,
 ) -> Heap:
@@ -30,7 +30,7 @@ def own_reservation(
         flags=None,
         segments=(),
         large_blocks=None,
-        extents=(Extent(span, what),) if span else (),
+        extents=(Extent(span, part),) if span else (),
         reserved_bytes=span.size if span else None,
         committed_bytes=committed,
         counters=WindowsCounters(),

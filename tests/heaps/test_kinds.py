@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from heapdump.blocks.heap import Trust
+from heapdump.blocks.heap import ExtentKind, Trust
 from heapdump.blocks.kinds import HeapKind
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.heaps.plans import FIXED, Generation, heap_of, process_of
@@ -97,7 +97,9 @@ def test_a_segment_heap_is_recognised_by_its_signature_and_metadata(open_built):
     with open_built(with_handle(page({0x10: 0xDDEEDDEE} | pointers))) as snapshot:
         heap = snapshot.heaps[1]
         assert (heap.kind, heap.trust, heap.is_fully_walked) == (HeapKind.SEGMENT, Trust.DERIVED, False)
-        assert [(e.span.start, e.span.end, e.what) for e in heap.extents] == [(PLACE, PLACE + 0x100000, "segment heap")]
+        assert [(e.span.start, e.span.end, e.words) for e in heap.extents] == [
+            (PLACE, PLACE + 0x100000, "segment heap")
+        ]
         assert (heap.reserved_bytes, heap.committed_bytes) == (0x100000, 0x1000)
         assert "is a segment heap" in heap.notes[0]
 
@@ -127,7 +129,7 @@ def test_a_page_heap_is_recognised_by_its_filled_page_and_root(open_built, arch,
     with open_built(with_handle(data, arch=arch, place=place)) as snapshot:
         heap = snapshot.heaps[1]
         assert (heap.kind, heap.is_fully_walked) == (HeapKind.PAGE, False)
-        assert [(e.span.start, e.span.end, e.what) for e in heap.extents] == [(place, place + 0x100000, "page heap")]
+        assert [(e.span.start, e.span.end, e.words) for e in heap.extents] == [(place, place + 0x100000, "page heap")]
         assert (heap.reserved_bytes, heap.committed_bytes) == (0x100000, 0x2000)
         assert f"the reservations of page heap {place:#x} end after 0" in heap.notes[0]
 
@@ -197,7 +199,7 @@ def test_the_context_of_the_lfh_in_a_reservation_of_its_own_is_an_extent(open_bu
     with open_built(changed) as snapshot:
         (found,) = snapshot.heaps
         assert found.front_end == "lfh"
-        assert [(e.span.start, e.span.end) for e in found.extents if e.what == "front end"] == [
+        assert [(e.span.start, e.span.end) for e in found.extents if e.kind is ExtentKind.FRONT_END] == [
             (PLACE, PLACE + 0x10000)
         ]
 

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heapdump.blocks.walk import CheckKind
 from heapdump.cli import cli
 from tests.builders import NtHeapBuilder
 from tests.builders.nt_heap_layout import heap_layout
@@ -21,41 +22,41 @@ MODERN = [generation for generation in REPRESENTATIVES if not generation.is_clas
 SEGMENT = 4  # words of Counters before TotalSegments
 
 
-def places(generation: Generation, base: int) -> dict[str, tuple[int, int]]:
+def places(generation: Generation, base: int) -> dict[CheckKind, tuple[int, int]]:
     """(address, bytes) of the counters that are checked, by the builder's own layout."""
     layout = heap_layout(generation.arch, generation.build)
     pointer, counters = layout.pointer, base + layout.counters
     return {
-        "free bytes of the back end": (base + layout.segment_reserve + 4 * pointer, pointer),
-        "committed bytes of the segments": (counters + pointer, pointer),
-        "committed bytes of large blocks": (counters + 3 * pointer, pointer),
-        "segments": (counters + SEGMENT * pointer, 4),
+        CheckKind.FREE_BYTES: (base + layout.segment_reserve + 4 * pointer, pointer),
+        CheckKind.SEGMENT_BYTES: (counters + pointer, pointer),
+        CheckKind.LARGE_BYTES: (counters + 3 * pointer, pointer),
+        CheckKind.SEGMENTS: (counters + SEGMENT * pointer, 4),
     }
 
 
 @pytest.mark.parametrize("generation", MODERN, ids=str)
 @pytest.mark.parametrize(
-    "what",
-    ["free bytes of the back end", "committed bytes of the segments", "committed bytes of large blocks", "segments"],
+    "kind",
+    [CheckKind.FREE_BYTES, CheckKind.SEGMENT_BYTES, CheckKind.LARGE_BYTES, CheckKind.SEGMENTS],
 )
-def test_a_counter_that_does_not_agree_is_said_and_lowers_the_integrity(open_built, write_dump, generation, what):
+def test_a_counter_that_does_not_agree_is_said_and_lowers_the_integrity(open_built, write_dump, generation, kind):
     built = process_of(generation, heap_of(generation, ACTIONS).build()).build()
-    address, size = places(generation, generation.base)[what]
+    address, size = places(generation, generation.base)[kind]
     stated = peek(built, address, size)
     changed = poke(built, (address, word(stated + 1, size)))
     with open_built(built) as snapshot:
         count = snapshot.walk.counts[0]
         assert count.integrity == 1.0 and all(check.holds for check in count.checks)
-        assert {check.what for check in count.checks if check.stated is not None} == set(places(generation, 0))
+        assert {check.kind for check in count.checks if check.counted is not None} == set(places(generation, 0))
         assert snapshot.walk.gaps == ()
     with open_built(changed) as snapshot:
         count = snapshot.walk.counts[0]
-        assert [check.what for check in count.checks if not check.holds] == [what]
+        assert [check.kind for check in count.checks if not check.holds] == [kind]
         assert count.integrity is not None and 0 < count.integrity < 1
-        assert any(what in gap and "Windows counted" in gap for gap in snapshot.walk.gaps)
+        assert any(kind.words in gap and "Windows counted" in gap for gap in snapshot.walk.gaps)
     shown = CliRunner().invoke(cli, ["heap", str(write_dump(changed)), hex(generation.base)]).stdout
     (line,) = (line for line in shown.splitlines() if line.endswith("differs"))
-    assert line.startswith(what)
+    assert line.startswith(kind.words)
 
 
 @pytest.mark.property

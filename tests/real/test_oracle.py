@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from heapdump.blocks.heap import Trust
+from heapdump.blocks.heap import ExtentKind, Trust
 from heapdump.blocks.kinds import HeapKind
 from heapdump.snapshot import open_dump
 
@@ -83,7 +83,7 @@ def test_healthy_heaps_are_exact_and_agree_with_what_windows_counted(opened, bui
         assert (heap.trust, heap.findings, heap.is_fully_walked) == (Trust.EXACT, (), True)
         assert heap.reserved_bytes is not None and heap.committed_bytes is not None
         if heap.counters.committed_bytes is not None:
-            front = [extent.span for extent in heap.extents if extent.what == "front end"]
+            front = [extent.span for extent in heap.extents if extent.kind is ExtentKind.FRONT_END]
             committed = sum(snapshot.process.regions.committed_bytes(span) for span in front)
             assert heap.counters.reserved_bytes == heap.reserved_bytes + sum(span.size for span in front)
             assert heap.counters.committed_bytes == heap.committed_bytes + committed

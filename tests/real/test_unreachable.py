@@ -44,7 +44,7 @@ def test_leaked_blocks_are_those_that_the_program_lost(recorded, build, scenario
     leaked = direct | indirect | ringed
     with open_dump(recorded(f"oracle/{build}/{scenario}.dmp.xz"), use_index=False) as snapshot:
         doubtful = held_by_chance(
-            truth, leaked, SpanMap((extent.span, extent.what) for heap in snapshot.heaps for extent in heap.extents)
+            truth, leaked, SpanMap((extent.span, extent.words) for heap in snapshot.heaps for extent in heap.extents)
         )
         graph = snapshot.graph
         reached = classify(graph)

@@ -12,7 +12,7 @@ from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import BlockTable
-from heapdump.blocks.walk import Check, HeapCount, Walk
+from heapdump.blocks.walk import Check, CheckKind, HeapCount, Walk
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,8 +178,8 @@ def _checks(heap: Heap, count: HeapCount | None, lists: FreeLists | None) -> Ite
     yield from count.checks
     # before Vista the walk's free blocks are runs of free and parked ones, as RtlWalkHeap lists them
     if lists is not None and heap.front_end != "lookaside" and not heap.lookaside_bytes:
-        yield Check("entries on the free lists", len(lists.size), count.free_blocks)
+        yield Check(CheckKind.FREE_ENTRIES, len(lists.size), count.free_blocks)
     if heap.large_blocks is not None:
         large = (BlockKind.VIRTUAL, BlockKind.LARGE)
         rows = sum(kind.busy_blocks for kind in (*count.kinds, *count.internal) if kind.kind in large)
-        yield Check("large blocks on the list", len(heap.large_blocks), rows)
+        yield Check(CheckKind.LARGE_BLOCKS, len(heap.large_blocks), rows)

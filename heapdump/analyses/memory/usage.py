@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.heap import Heap
+from heapdump.blocks.heap import ExtentKind, Heap
 from heapdump.blocks.kinds import HeapKind
 from heapdump.memory.regions import Kind, Region, RegionClaim, RegionTable, State
 from heapdump.process.model import Process, Stack, Thread, View
@@ -27,9 +27,6 @@ UNKNOWN = "<unknown>"
 _PAGE = 0x1000
 _SHARED_USER_DATA = 0x7FFE0000
 _RECORDS_STACKS = 0x1000 | 0x02000000 | 0x100  # NtGlobalFlag: stack traces, page heap, Application Verifier
-_METADATA = "large block metadata"
-"""Whole MiBs that hold the metadata: what else a heap has in them wins."""
-
 _PEB_POINTERS = {
     "ApiSetMap": "API Set Map",
     "ReadOnlySharedMemoryBase": "Read Only Shared Memory",
@@ -124,25 +121,24 @@ def _stack_span(process: Process, stack: Stack) -> Span:
 def _heap(process: Process, heap: Heap) -> Iterator[RegionClaim]:
     usage = ("PageHeap" if heap.kind == HeapKind.PAGE else "Heap") + _suffix(process, heap.view)
     name = f"#{heap.index} {heap.address:#x}"
-    for extent in sorted(heap.extents, key=lambda extent: extent.what != _METADATA):
-        yield RegionClaim(extent.span, usage, f"{name} {extent.what}", _item(heap, extent.what))
+    # metadata lies in whole MiBs: other parts of the heap inside them win
+    for extent in sorted(heap.extents, key=lambda extent: extent.kind is not ExtentKind.LARGE_METADATA):
+        yield RegionClaim(extent.span, usage, f"{name} {extent.words}", _item(extent.kind))
     for i, segment in enumerate(heap.segments):
         for part in segment.uncommitted:
             yield RegionClaim(part, usage, f"{name} segment {i}", "heap segments, uncommitted by the heap's own list")
 
 
-def _item(heap: Heap, what: str) -> str:
-    if heap.kind == HeapKind.PAGE:
-        return "page heaps"
-    if heap.kind == HeapKind.SEGMENT and what == "segment heap":
-        return "segment heaps (own reservation)"
+def _item(part: ExtentKind) -> str:
     own = {
-        "large block": "heap large blocks",
-        "front end": "heap front ends",
-        _METADATA: "heap large block metadata",
-        "range descriptors": "heap range descriptors",
+        ExtentKind.PAGE_HEAP: "page heaps",
+        ExtentKind.SEGMENT_HEAP: "segment heaps (own reservation)",
+        ExtentKind.LARGE_BLOCK: "heap large blocks",
+        ExtentKind.FRONT_END: "heap front ends",
+        ExtentKind.LARGE_METADATA: "heap large block metadata",
+        ExtentKind.RANGE_DESCRIPTORS: "heap range descriptors",
     }
-    return own.get(what, "heap segments")
+    return own.get(part, "heap segments")
 
 
 def _other(process: Process) -> Iterator[RegionClaim]:

@@ -18,6 +18,7 @@ from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
+from heapdump.blocks.walk import CheckKind
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
 from heapdump.heaps.nt.free_lists import all_linked, read_free_lists
@@ -213,11 +214,11 @@ def _severity(job: CheckJob) -> tuple[Severity, str]:
     return ("warning", f"; {why}") if why else ("error", "")
 
 
-_COUNTERS: dict[str, tuple[FindingKind, str, str]] = {
-    "free bytes of the back end": ("free_list", "_HEAP", "TotalFreeSize"),
-    "committed bytes of the segments": ("segment", "_HEAP_COUNTERS", "TotalMemoryCommitted"),
-    "segments": ("segment", "_HEAP_COUNTERS", "TotalSegments"),
-    "committed bytes of large blocks": ("virtual_list", "_HEAP_COUNTERS", "TotalSizeInVirtualBlocks"),
+_COUNTERS: dict[CheckKind, tuple[FindingKind, str, str]] = {
+    CheckKind.FREE_BYTES: ("free_list", "_HEAP", "TotalFreeSize"),
+    CheckKind.SEGMENT_BYTES: ("segment", "_HEAP_COUNTERS", "TotalMemoryCommitted"),
+    CheckKind.SEGMENTS: ("segment", "_HEAP_COUNTERS", "TotalSegments"),
+    CheckKind.LARGE_BYTES: ("virtual_list", "_HEAP_COUNTERS", "TotalSizeInVirtualBlocks"),
 }
 """Self-check → kind of damage, structure and member that Windows counts in."""
 
@@ -225,14 +226,14 @@ _COUNTERS: dict[str, tuple[FindingKind, str, str]] = {
 def _counters(job: CheckJob, entry_format: EntryFormat) -> Iterator[Finding]:
     """Counts in the heap's header that differ from a walk which found no damage."""
     for check in job.count.checks:
-        if check.holds or check.what not in _COUNTERS:
+        if check.holds or check.kind not in _COUNTERS:
             continue
-        kind, struct, member = _COUNTERS[check.what]
+        kind, struct, member = _COUNTERS[check.kind]
         place = job.heap.address + entry_format.layout[struct].offset(member)
         if struct == "_HEAP_COUNTERS":
             place += entry_format.layout["_HEAP"].offset("Counters")
         severity, why = _severity(job)
-        message = f"heap {job.heap.address:#x}: {member} is {check.stated:,}, the walk counts {check.walked:,} ({check.what}){why}"
+        message = f"heap {job.heap.address:#x}: {member} is {check.counted:,}, the walk counts {check.walked:,} ({check.kind.words}){why}"
         yield Finding(
             kind,
             severity,
@@ -241,5 +242,5 @@ def _counters(job: CheckJob, entry_format: EntryFormat) -> Iterator[Finding]:
             job.view.pointer_bytes,
             message,
             f"{check.walked:,}",
-            f"{check.stated:,}",
+            f"{check.counted:,}",
         )

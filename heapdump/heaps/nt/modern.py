@@ -8,7 +8,7 @@ from __future__ import annotations
 from functools import cache
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, LargeBlock, Segment, WindowsCounters
+from heapdump.blocks.heap import Extent, ExtentKind, Heap, LargeBlock, Segment, WindowsCounters
 from heapdump.heaps.allocator import (
     HEAP_SIGNATURE,
     PAGE,
@@ -157,12 +157,12 @@ def _stated(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> Wi
 def _extents(
     process: Process, segments: tuple[Segment, ...], blocks: tuple[LargeBlock, ...] | None, front_end: int
 ) -> tuple[Extent, ...]:
-    out = [Extent(reservation(process, s.span), f"segment {i}") for i, s in enumerate(segments)]
-    out += [Extent(block.span, "large block") for block in blocks or ()]
+    out = [Extent(reservation(process, s.span), ExtentKind.SEGMENT, i) for i, s in enumerate(segments)]
+    out += [Extent(block.span, ExtentKind.LARGE_BLOCK) for block in blocks or ()]
     # the LFH context has a reservation of its own (8 and later); on 7 it is a large block or lies inside a segment
     own = process.regions.allocation(front_end) if front_end else None
     if own is not None and own.start == front_end and not any(e.span & own for e in out):
-        out.append(Extent(own, "front end"))
+        out.append(Extent(own, ExtentKind.FRONT_END))
     return tuple(out)
 
 

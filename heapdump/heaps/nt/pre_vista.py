@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, LargeBlock, Segment, WindowsCounters
+from heapdump.blocks.heap import Extent, ExtentKind, Heap, LargeBlock, Segment, WindowsCounters
 from heapdump.heaps.allocator import (
     HEAP_SIGNATURE,
     PAGE,
@@ -176,8 +176,8 @@ def _extents(
     blocks: tuple[LargeBlock, ...] | None,
     node: int,
 ) -> tuple[Extent, ...]:
-    out = [Extent(reservation(process, s.span), f"segment {i}") for i, s in enumerate(segments)]
-    out += [Extent(block.span, "large block") for block in blocks or ()]
+    out = [Extent(reservation(process, s.span), ExtentKind.SEGMENT, i) for i, s in enumerate(segments)]
+    out += [Extent(block.span, ExtentKind.LARGE_BLOCK) for block in blocks or ()]
     seen: set[int] = set()
     while node and node not in seen and len(seen) < limits.MAX_LIST_NODES:
         # the descriptors of uncommitted ranges have a reservation of their own
@@ -185,7 +185,7 @@ def _extents(
         if fields is None or fields["ReservedSize"] % PAGE or not 0 < fields["ReservedSize"] <= 1 << 24 or node % PAGE:
             break
         seen.add(node)
-        out.append(Extent(Span(node, node + fields["ReservedSize"]), "range descriptors"))
+        out.append(Extent(Span(node, node + fields["ReservedSize"]), ExtentKind.RANGE_DESCRIPTORS))
         node = fields["Next"]
     return tuple(out)
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from heapdump.blocks.heap import Heap
-from heapdump.blocks.walk import Check, HeapCount
+from heapdump.blocks.heap import ExtentKind, Heap
+from heapdump.blocks.walk import Check, CheckKind, HeapCount
 from heapdump.process.model import Process
 
 
 def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Check]:
     """Free bytes, committed bytes, segments, and committed bytes of large blocks."""
-    yield Check("free bytes of the back end", heap.free_bytes, count.free_bytes)
+    yield Check(CheckKind.FREE_BYTES, heap.free_bytes, count.free_bytes)
     if process.regions.is_complete_map:
         # from 9600 on the front end has a reservation of its own, which Windows counts here (every recorded heap)
-        own = sum(process.regions.committed_bytes(e.span) for e in heap.extents if e.what == "front end")
-        yield Check("committed bytes of the segments", heap.counters.committed_bytes, count.segment_bytes + own)
-    yield Check("segments", heap.counters.segments, len(heap.segments))
+        own = sum(process.regions.committed_bytes(e.span) for e in heap.extents if e.kind is ExtentKind.FRONT_END)
+        yield Check(CheckKind.SEGMENT_BYTES, heap.counters.committed_bytes, count.segment_bytes + own)
+    yield Check(CheckKind.SEGMENTS, heap.counters.segments, len(heap.segments))
     if heap.large_blocks is not None:
-        yield Check("committed bytes of large blocks", heap.counters.virtual_bytes, heap.large_committed_bytes or 0)
+        yield Check(CheckKind.LARGE_BYTES, heap.counters.virtual_bytes, heap.large_committed_bytes or 0)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, Trust, WindowsCounters
+from heapdump.blocks.heap import Extent, ExtentKind, Heap, Trust, WindowsCounters
 from heapdump.blocks.kinds import HeapKind
 from heapdump.heaps.allocator import PAGE, DiscoveryContext, Evidence, HeapClaim, Weight, role_of
 from heapdump.layouts import Layout
@@ -20,7 +20,6 @@ from heapdump.spans import Span
 FILL = 0xEEEEEEEE
 ROOT_SIGNATURE = 0xFFEEDDCC
 _COLLECTS_STACKS = 0x2
-_WHAT = "page heap"
 
 
 def claim(view: View, address: int) -> HeapClaim | None:
@@ -66,7 +65,7 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         flags=flags,
         segments=(),
         large_blocks=None,
-        extents=tuple(Extent(span, _WHAT) for span in spans),
+        extents=tuple(Extent(span, ExtentKind.PAGE_HEAP) for span in spans),
         reserved_bytes=sum(span.size for span in spans) or None,
         committed_bytes=committed,
         counters=WindowsCounters(),

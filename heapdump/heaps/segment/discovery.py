@@ -10,7 +10,7 @@ read.
 from __future__ import annotations
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, Segment, Trust, WindowsCounters
+from heapdump.blocks.heap import Extent, ExtentKind, Heap, Segment, Trust, WindowsCounters
 from heapdump.blocks.kinds import HeapKind
 from heapdump.heaps.allocator import PAGE, DiscoveryContext, Evidence, HeapClaim, Weight, role_of
 from heapdump.heaps.segment.header import SIGNATURE, contexts, is_usable, own_span, read_segments, witnesses
@@ -58,7 +58,7 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
             own_span(context.view, layout, claim.address) for layout in context.view.layouts if _says_where(layout)
         )
         known = next((span for span in spans if span is not None), None)
-        return own_reservation(context, claim, index, HeapKind.SEGMENT, "segment heap", note, known)
+        return own_reservation(context, claim, index, HeapKind.SEGMENT, ExtentKind.SEGMENT_HEAP, note, known)
     return _describe(context, claim, claim.layout, index)
 
 
@@ -91,11 +91,11 @@ def _describe(context: DiscoveryContext, claim: HeapClaim, layout: Layout, index
     own = _own(process, view, layout, heap, segments)
     fields = view.struct("_SEGMENT_HEAP", heap, layout) or {}
     stated = _stated(view, layout, heap, fields)
-    extents = [Extent(own, OWN), *(Extent(s.span, f"segment {i}") for i, s in enumerate(segments))]
-    extents += [
-        Extent(span, "large block metadata") for span in _metadata(process, [b.metadata or 0 for b in blocks or ()])
-    ]
-    extents += [Extent(block.span, "large block") for block in blocks or ()]
+    extents = [Extent(own, ExtentKind.STRUCTURES)]
+    extents += [Extent(s.span, ExtentKind.SEGMENT, i) for i, s in enumerate(segments)]
+    metadata = _metadata(process, [b.metadata or 0 for b in blocks or ()])
+    extents += [Extent(span, ExtentKind.LARGE_METADATA) for span in metadata]
+    extents += [Extent(block.span, ExtentKind.LARGE_BLOCK) for block in blocks or ()]
     has_map = process.regions.is_complete_map
     committed = process.regions.committed_bytes(own) + sum(s.committed_bytes for s in segments)
     return Heap(
@@ -120,10 +120,6 @@ def _describe(context: DiscoveryContext, claim: HeapClaim, layout: Layout, index
         notes=tuple(notes),
         is_fully_walked=all_segments and all_blocks,
     )
-
-
-OWN = "heap structures"
-"""What the extent of the heap's own reservation is called."""
 
 
 def _own(process: Process, view: View, layout: Layout, heap: int, segments: tuple[Segment, ...]) -> Span:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.walk import Check, HeapCount
+from heapdump.blocks.walk import Check, CheckKind, HeapCount
 from heapdump.process.model import Process
 
 
@@ -13,9 +13,9 @@ def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Chec
     """Committed bytes, segments, and committed bytes of large blocks."""
     if process.regions.is_complete_map and heap.committed_bytes is not None:
         # Windows' own count leaves out pages that 17763 and 19041 added to the heap's structures (recorded heaps)
-        yield Check("committed bytes by the memory map", heap.committed_bytes, count.segment_bytes)
+        yield Check(CheckKind.MAPPED_BYTES, heap.committed_bytes, count.segment_bytes)
     elif process.regions.is_complete_map:
-        yield Check("committed bytes of the segments", heap.counters.committed_bytes, count.segment_bytes)
-    yield Check("segments", heap.counters.segments, len(heap.segments))
+        yield Check(CheckKind.SEGMENT_BYTES, heap.counters.committed_bytes, count.segment_bytes)
+    yield Check(CheckKind.SEGMENTS, heap.counters.segments, len(heap.segments))
     if heap.large_blocks is not None:
-        yield Check("committed bytes of large blocks", heap.counters.virtual_bytes, heap.large_committed_bytes or 0)
+        yield Check(CheckKind.LARGE_BYTES, heap.counters.virtual_bytes, heap.large_committed_bytes or 0)

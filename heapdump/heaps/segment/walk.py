@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.heap import Extent, Trust
+from heapdump.blocks.heap import Extent, ExtentKind, Trust
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import BUSY, INTERNAL, BlockTable, doubt, tag
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import Job, WalkLog
 from heapdump.heaps.segment.delayed import delayed_chunks, mark_delayed
-from heapdump.heaps.segment.discovery import OWN
 from heapdump.heaps.segment.header import contexts, heap_keys
 from heapdump.heaps.segment.large_blocks import unused_of
 from heapdump.heaps.segment.lfh_blocks import add_slots
@@ -155,7 +154,7 @@ class _HeapWalk:
     def _own(self) -> None:
         """The heap's own structures, as one internal block for each committed run."""
         job = self._job
-        own: list[Extent] = [extent for extent in job.heap.extents if extent.what == OWN]
+        own: list[Extent] = [extent for extent in job.heap.extents if extent.kind is ExtentKind.STRUCTURES]
         for extent in own:
             for part in self._committed.runs(extent.span.start, extent.span.end):
                 none = np.zeros(1, np.int64)

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, Heap, Segment, WindowsCounters
+from heapdump.blocks.heap import Extent, ExtentKind, Heap, Segment, WindowsCounters
 from heapdump.blocks.kinds import BlockKind, HeapKind, Place
 from heapdump.blocks.table import BlockTable, tag
-from heapdump.blocks.walk import Check, HeapCount
+from heapdump.blocks.walk import Check, CheckKind, HeapCount
 from heapdump.heaps.allocator import DiscoveryContext, Evidence, HeapClaim, Weight
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, Job, TraceReader
 from heapdump.process.model import Process, View
@@ -42,7 +42,7 @@ class ToyAllocator:
         return Heap(
             address=claim.address, index=index, kind=self.kind, role="private", view=context.view.arch, flags=None,
             segments=(Segment(claim.address, span, (), 0, has_all_ranges=True),), large_blocks=None,
-            extents=(Extent(span, "segment 0"),), reserved_bytes=span.size, committed_bytes=span.size,
+            extents=(Extent(span, ExtentKind.SEGMENT, 0),), reserved_bytes=span.size, committed_bytes=span.size,
             counters=WindowsCounters(), front_end=None, lookaside_bytes=0, stack_traces=False, trust=claim.trust,
             layout=None, findings=(), notes=(), is_fully_walked=True,
         )  # fmt: skip
@@ -64,7 +64,9 @@ class ToyAllocator:
 
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
         view = next(view for view in process.views if view.arch == heap.view)
-        yield Check("blocks", view.space.try_integer(heap.address + 8, 8), count.busy_blocks + count.free_blocks)
+        yield Check(
+            CheckKind.BLOCKS, view.space.try_integer(heap.address + 8, 8), count.busy_blocks + count.free_blocks
+        )
 
     def trace_reader(self, view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
         return None
