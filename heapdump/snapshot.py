@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from heapdump.analyses.allocated.leaks import By
     from heapdump.analyses.allocated.stacks import Stacks
     from heapdump.analyses.damage.check import Problem
     from heapdump.analyses.damage.crash import Crash
     from heapdump.analyses.damage.verdict import Verdict
+    from heapdump.analyses.graph.leak_suspects import LeakSuspect
     from heapdump.analyses.graph.pointer_graph import PointerGraph, Referrers
     from heapdump.analyses.graph.references import References
     from heapdump.analyses.graph.retained import Retained
     from heapdump.analyses.graph.roots import Roots
     from heapdump.analyses.graph.unreachable import Reached
+    from heapdump.analyses.graph.unreachable_report import Report
     from heapdump.analyses.memory.usage import UsageMap
     from heapdump.blocks.byte_damage import ByteDamage
     from heapdump.blocks.damage import Damage
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from heapdump.blocks.page_nodes import PageNodes
     from heapdump.blocks.table import Block
     from heapdump.blocks.walk import Walk
-    from heapdump.cache.store import Index
+    from heapdump.cache.answers import StoredAnswer
+    from heapdump.cache.store import Store
     from heapdump.dump.open import Minidump
     from heapdump.heaps.crt import CrtReader
     from heapdump.process.model import Process, View
@@ -66,43 +68,32 @@ class Snapshot:
     @cached_property
     def walk(self) -> Walk:
         """Every block of every heap: `walk.table` holds them as numpy columns. From the index where there is one."""
-        index = self._index
-        if index is None:
+        store = self._store
+        if store is None:
             return self._walk_heaps()
-        walk = index.read(lambda: self._walk_heaps().table)
+        from heapdump.cache.walk import read_walk, write_walk
+
+        walk = read_walk(store, lambda: self._walk_heaps().table)
         if walk is None:
             walk = self._walk_heaps()
-            index.write(walk)
+            write_walk(store, walk)
         return walk
 
     @cached_property
-    def _index(self) -> Index | None:
-        """Where answers about this dump are kept; None where none are."""
+    def _store(self) -> Store | None:
+        """The files of this dump in the user's cache folder; None without an index."""
         if not self.use_index:
             return None
-        from heapdump.cache.store import Index
+        from heapdump.cache.store import Store
 
-        return Index(self.dump.stamp, remarks=self.remarks)
+        return Store(self.dump.stamp, remarks=self.remarks)
 
-    def kept(
-        self,
-        name: str,
-        read: Callable[[dict[str, NDArray[Any]] | None], T | None],
-        make: Callable[[], T],
-        write: Callable[[T], dict[str, NDArray[Any]]],
-    ) -> T:
-        """What is kept beside the walk under a name; where it is not, it is made, and kept.
+    def _answer(self, answer: StoredAnswer[T], make: Callable[[], T]) -> T:
+        """An answer of an analysis: from the index where it is stored there, else made and stored."""
+        from heapdump.cache.answers import answer_from
 
-        `read` makes it of kept columns, None of none; `write` makes columns of it.
-        """
-        table = self.walk.table  # first: it may prove damaged, and be walked again
-        index = self._index if len(table) else None
-        found = None if index is None else read(index.kept(name))
-        if found is None:
-            found = make()
-            if index is not None:
-                index.keep(name, write(found))
-        return found
+        table = self.walk.table  # read first: a damaged column deletes the index, and the heaps are walked again
+        return make() if self._store is None or not len(table) else answer_from(self._store, answer, make)
 
     def _walk_heaps(self) -> Walk:
         from heapdump.heaps.walk import walk_heaps
@@ -196,12 +187,16 @@ class Snapshot:
     def graph(self) -> PointerGraph:
         """Which busy block points to which, and what roots point to. From the index where there is one."""
         from heapdump.analyses.graph.pointer_graph import columns_of, from_columns
+        from heapdump.cache.answers import StoredAnswer
 
-        return self.kept("graph", lambda columns: from_columns(columns, self.roots), self.sweep, columns_of)
+        stored = StoredAnswer("graph", lambda columns: from_columns(columns, self.roots), columns_of)
+        return self._answer(stored, self.sweep)
 
     def has_graph(self, most_bytes: int) -> bool:
-        """True where the pointer graph is there already, kept or not, or made of no more than so many bytes of memory."""
-        if "graph" in self.__dict__ or (self._index is not None and self._index.has("graph")):
+        """True where the pointer graph is known, stored, or made of at most `most_bytes` bytes of memory."""
+        from heapdump.cache.answers import has_answer
+
+        if "graph" in self.__dict__ or (self._store is not None and has_answer(self._store, "graph")):
             return True
         busy = sum(count.busy_bytes for count in self.walk.counts.values())
         return 0 < busy <= most_bytes and busy + sum(area.span.size for area in self.roots.areas) <= most_bytes
@@ -223,20 +218,18 @@ class Snapshot:
     def reached(self) -> Reached:
         """How each block can be reached. From the index where there is one."""
         from heapdump.analyses.graph.unreachable import classify, columns_of, from_columns
+        from heapdump.cache.answers import StoredAnswer
 
-        return self.kept("reach", from_columns, lambda: classify(self.graph), columns_of)
+        return self._answer(StoredAnswer("reach", from_columns, columns_of), lambda: classify(self.graph))
 
     @cached_property
     def referrers(self) -> Referrers:
         """Who points to each node of the graph. From the index where there is one."""
-        from heapdump.analyses.graph.pointer_graph import Referrers, referrers_of
+        from heapdump.analyses.graph.pointer_graph import referrers_from, referrers_of, referrers_to_columns
+        from heapdump.cache.answers import StoredAnswer
 
-        def read(columns: dict[str, NDArray[Any]] | None) -> Referrers | None:
-            """Of kept columns."""
-            return None if columns is None else Referrers(**columns)
-
-        found: Referrers = self.kept("referrers", read, lambda: referrers_of(self.graph), vars)
-        return found
+        stored = StoredAnswer("referrers", referrers_from, referrers_to_columns)
+        return self._answer(stored, lambda: referrers_of(self.graph))
 
     def references(self, namer: Namer) -> References:
         """Who points at blocks, and how roots lead there; `namer` names the places."""
@@ -248,8 +241,24 @@ class Snapshot:
     def retained(self) -> Retained:
         """What each block keeps alive. From the index where there is one."""
         from heapdump.analyses.graph.retained import columns_of, from_columns, retained_of
+        from heapdump.cache.answers import StoredAnswer
 
-        return self.kept("retained", from_columns, lambda: retained_of(self.graph, self.referrers), columns_of)
+        stored = StoredAnswer("retained", from_columns, columns_of)
+        return self._answer(stored, lambda: retained_of(self.graph, self.referrers))
+
+    def leak_suspects(self, make: Callable[[], tuple[LeakSuspect, ...]]) -> tuple[LeakSuspect, ...]:
+        """The leak suspects of the dominator tree, from the index where there is one; `make` finds them."""
+        from heapdump.analyses.graph.leak_suspects import from_record, to_record
+        from heapdump.cache.answers import json_answer
+
+        return self._answer(json_answer("leak-suspects", from_record, to_record), make)
+
+    def unreachable_report(self, by: By, make: Callable[[], Report]) -> Report:
+        """The report on all unreachable blocks in groups by `by`, from the index where there is one; `make` makes it."""
+        from heapdump.analyses.graph.unreachable_report import from_record, to_record
+        from heapdump.cache.answers import json_answer
+
+        return self._answer(json_answer(f"unreachable-{by}", from_record, to_record), make)
 
     def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
         """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.

@@ -1,26 +1,23 @@
-"""The walk of a dump on disk, so that the second question about it does not walk again.
+"""Files of one dump in the user's cache folder: columns and texts that verify, and the deletion of what is used least.
 
-A folder for each dump in the user's cache folder (`HEAPDUMP_CACHE` names another one): a file for each column of the
-block table, opened memory-mapped, and `manifest.json` with everything else. Its name is made of what would change the
-answer: the stamp of the dump's content (`dump/stamp.py`) and the code that walked. Nothing of the dump's content is kept but
-addresses, sizes and the findings' few bytes.
+A folder for each dump (`HEAPDUMP_CACHE` names another place). Its name is made of what would change an answer: the stamp of
+the dump's content (`dump/stamp.py`) and heapdump's own code. `MANIFEST` is written last: a folder without it is no index.
+Room `cache`: it knows numpy and paths; `walk.py` and `answers.py` know what the files mean.
 
-Decision: checksums are sums of 64-bit words, at the speed of memory: they are there against damage, not against an
-enemy, who could as well change heapdump itself. What does not verify is ignored and written anew.
+Decision: checksums are sums of 64-bit words, at the speed of memory. They find damage. They do not stop an enemy, who could
+change heapdump itself. A file that does not verify is ignored and written anew.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,174 +25,107 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.findings import Finding
-from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import COLUMNS, BlockTable
-from heapdump.blocks.walk import Check, CheckKind, HeapCount, KindCount, Walk
+MANIFEST = "manifest.json"
+"""The file whose time of modification is the time of the last use of its folder."""
 
 _VERSION = 2
-_OWN, _MANIFEST, _FRESH = "blocks", "manifest.json", "new-"
+_OWN, _FRESH = "blocks", "new-"
 _NAME_LENGTH = 32
 _IS_INDEX = re.compile(f"[0-9a-f]{{{_NAME_LENGTH}}}")
-_DAY = 86_400
+_DAY_SECONDS = 86_400
 _MOST_BYTES = 8 << 30
 _MOST_DUMPS = 128
 _SMALL_BYTES = 1 << 20
 _STEP, _FACTOR = 1 << 17, 0x100000001B3
 
 
-class Index:
-    """Where the walk of one dump is kept. `remarks`: what was done with it, in words."""
+class Store:
+    """The folder of one dump.
+
+    `root`: the folder of the folders of all dumps; `remarks`: sentences on each use, which `-v` prints.
+    """
 
     def __init__(self, stamp: str, root: Path | None = None, remarks: list[str] | None = None) -> None:
-        """`stamp`: the name of the dump's content; `root`: the folder of all indexes, None: the user's."""
-        self._root = root or _cache_folder()
-        self._folder = self._root / _digest(f"{_VERSION} {stamp} {_code()}")[:_NAME_LENGTH]
+        """`stamp`: of the dump's content; `root` None: the user's cache folder."""
+        self.root = root or _cache_folder()
+        self.folder = self.root / _digest(f"{_VERSION} {stamp} {_code()}")[:_NAME_LENGTH]
         self.remarks: list[str] = [] if remarks is None else remarks
 
-    def read(self, walk_again: Callable[[], BlockTable]) -> Walk | None:
-        """The walk as it was written; None where there is none that verifies.
+    @property
+    def has_manifest(self) -> bool:
+        """True where the folder holds an index."""
+        return (self.folder / MANIFEST).is_file()
 
-        The table is opened when it is first needed; where a column proves damaged then, `walk_again` makes it.
-        """
-        try:
-            manifest = self._manifest()
-            if manifest is None:
-                return None
-            rows, sums = int(manifest["rows"]), {name: str(manifest["checksums"][name]) for name in COLUMNS}
-            walk = Walk(
-                lambda: self._table_or(rows, sums, walk_again),
-                {int(heap): _count(count) for heap, count in manifest["counts"].items()},
-                tuple(Finding(**finding) for finding in manifest["findings"]),
-                tuple(map(str, manifest["gaps"])),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            self.remarks.append(f"the index in {self._folder} is not understood ({error!r}); walking again")
-            return None
-        with contextlib.suppress(OSError):  # the time of its last use decides what is deleted first
-            os.utime(self._folder / _MANIFEST)
-        self.remarks.append(f"the blocks come from the index in {self._folder}")
-        return walk
+    def touch(self) -> None:
+        """Makes now the time of the folder's last use; a folder that cannot be changed stays as it is."""
+        with contextlib.suppress(OSError):
+            os.utime(self.folder / MANIFEST)
 
-    def write(self, walk: Walk) -> None:
-        """Keeps a walk; where that fails, a remark says why and nothing else happens."""
-        need = sum(column.nbytes for column in walk.table.columns())
-        try:
-            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            room = min(_MOST_BYTES, shutil.disk_usage(self._root).free // 2)
-            if need > room:
-                self.remarks.append(f"no index was written: it needs {need:,} bytes, {room:,} are allowed")
-                return
-            _make_room(self._root, need)
-            self._write(walk)
-        except OSError as error:
-            self.remarks.append(f"no index could be written to {self._root}: {error.strerror or error}")
-
-    def has(self, name: str) -> bool:
-        """True where something is kept under a name that verifies."""
-        try:
-            self._arrays(name)
-        except (OSError, ValueError, TypeError, AttributeError):
-            return False
-        return True
-
-    def kept(self, name: str) -> dict[str, NDArray[Any]] | None:
-        """The arrays that were kept beside the walk under a name, memory-mapped; None where there are none that verify."""
-        try:
-            found = self._arrays(name)
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            self.remarks.append(f"the {name} in {self._folder} is damaged ({error}); made again")
-            return None
-        self.remarks.append(f"the {name} comes from the index in {self._folder}")
-        return found
-
-    def _arrays(self, name: str) -> dict[str, NDArray[Any]]:
-        """Raises OSError, ValueError, TypeError, AttributeError: there are none, or not as they were written."""
-        columns = json.loads(_verified(self._folder / f"{name}.json"))
-        return {
-            key: self._column(f"{name}.{key}", np.dtype(kind).type, int(rows), sum_)
-            for key, (kind, rows, sum_) in columns.items()
-        }
-
-    def keep(self, name: str, columns: dict[str, NDArray[Any]]) -> None:
-        """Keeps arrays beside a walk that is kept; where that fails, a remark says why and nothing else happens."""
-        need = sum(column.nbytes for column in columns.values())
-        try:
-            if not (self._folder / _MANIFEST).is_file():
-                return
-            if need > min(_MOST_BYTES, shutil.disk_usage(self._root).free // 2):
-                self.remarks.append(f"the {name} was not kept: it needs {need:,} bytes")
-                return
-            _make_room(self._root, need)
-            with tempfile.TemporaryDirectory(dir=self._root, prefix=_FRESH, ignore_cleanup_errors=True) as fresh:
-                for key, column in columns.items():
-                    np.ascontiguousarray(column).tofile(Path(fresh) / f"{name}.{key}")
-                text = json.dumps(
-                    {key: (column.dtype.str, len(column), _checksum(column)) for key, column in columns.items()}
-                )
-                (Path(fresh) / f"{name}.json").write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
-                for part in sorted(
-                    Path(fresh).iterdir(), key=lambda path: path.suffix == ".json"
-                ):  # the list of columns last
-                    part.replace(self._folder / part.name)
-        except OSError as error:
-            self.remarks.append(f"the {name} could not be kept in {self._folder}: {error.strerror or error}")
-
-    def _write(self, walk: Walk) -> None:
-        """Into a folder of its own first, so that nobody ever sees half an index."""
-        with tempfile.TemporaryDirectory(dir=self._root, prefix=_FRESH, ignore_cleanup_errors=True) as fresh:
-            inner = Path(fresh) / "index"
-            inner.mkdir()
-            sums = {}
-            for name, column in zip(COLUMNS, walk.table.columns(), strict=True):
-                column.tofile(inner / name)
-                sums[name] = _checksum(column)
-            body = {
-                "rows": len(walk.table),
-                "checksums": sums,
-                "counts": {str(heap): asdict(count) for heap, count in walk.counts.items()},
-                "findings": [asdict(finding) for finding in walk.findings],
-                "gaps": list(walk.gaps),
-            }
-            text = json.dumps(body)
-            (inner / _MANIFEST).write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
-            shutil.rmtree(self._folder, ignore_errors=True)
-            try:
-                inner.rename(self._folder)
-            except OSError:
-                if not (self._folder / _MANIFEST).is_file():  # else another process was quicker: the same answer
-                    raise
-        self.remarks.append(f"the blocks are kept in the index in {self._folder}")
-
-    def _manifest(self) -> dict[str, Any] | None:
-        """What was written besides the columns; None where there is no index, or a damaged one."""
-        try:
-            digest, _, text = (self._folder / _MANIFEST).read_text(encoding="utf-8").partition("\n")
-        except FileNotFoundError:
-            return None
-        if digest != _digest(text):
-            self.remarks.append(f"the index in {self._folder} is damaged; walking again")
-            return None
-        manifest: dict[str, Any] = json.loads(text)
-        return manifest
-
-    def _table_or(self, rows: int, sums: dict[str, str], walk_again: Callable[[], BlockTable]) -> BlockTable:
-        try:
-            return BlockTable(**{name: self._column(name, kind, rows, sums[name]) for name, kind in COLUMNS.items()})
-        except (OSError, ValueError) as error:
-            self.remarks.append(f"the index in {self._folder} is damaged ({error}); walked again")
-            shutil.rmtree(self._folder, ignore_errors=True)
-            return walk_again()
-
-    def _column(self, name: str, kind: type[np.generic], rows: int, checksum: str) -> NDArray[Any]:
-        """A column, memory-mapped: the bare bytes of an array, so that nothing is parsed.
+    def allowed_bytes(self) -> int:
+        """The most bytes that may be written: a fixed limit, and half of the free space of the disk.
 
         Raises:
-            OSError, ValueError: it is not what was written.
+            OSError: the folder of all dumps is not there.
         """
-        path = self._folder / name
+        return min(_MOST_BYTES, shutil.disk_usage(self.root).free // 2)
+
+    def make_root(self) -> None:
+        """Makes the folder of all dumps, for this user only.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    @contextlib.contextmanager
+    def fresh(self, need_bytes: int) -> Iterator[Path]:
+        """A new empty folder beside the indexes, deleted afterwards; old indexes make room for `need_bytes` first.
+
+        Files are written there and then moved, so that no other process sees half of them.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        _make_room(self.root, need_bytes)
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=_FRESH, ignore_cleanup_errors=True) as fresh:
+            yield Path(fresh)
+
+    def replace_with(self, folder: Path) -> None:
+        """Moves a finished folder to the place of this one.
+
+        Raises:
+            OSError: it cannot be moved, and no other process has written the same index meanwhile.
+        """
+        self.delete()
+        try:
+            folder.rename(self.folder)
+        except OSError:
+            if not self.has_manifest:
+                raise
+
+    def delete(self) -> None:
+        """Deletes the folder where it can be deleted."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def text(self, name: str) -> str:
+        """The text of a file that `write_text` wrote.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            OSError, ValueError: it cannot be read, or does not verify.
+        """
+        digest, _, text = (self.folder / name).read_text(encoding="utf-8").partition("\n")
+        if digest != _digest(text):
+            raise ValueError(f"{name} is not as it was written")
+        return text
+
+    def column(self, name: str, kind: type[np.generic], rows: int, checksum: str) -> NDArray[Any]:
+        """A column of `rows` values of dtype `kind`, memory-mapped from the bare bytes of the file; (rows,).
+
+        Raises:
+            OSError, ValueError: there is no such file, or it does not verify.
+        """
+        path = self.folder / name
         if path.stat().st_size != rows * np.dtype(kind).itemsize:
             raise ValueError(f"column {name} has another length")
         column: NDArray[Any] = np.asarray(np.memmap(path, kind, "r")) if rows else np.empty(0, kind)
@@ -204,26 +134,15 @@ class Index:
         return column
 
 
-def _verified(path: Path) -> str:
-    """The text of a file that begins with its digest.
-
-    Raises:
-        OSError, ValueError: there is no such file, or the digest is another one.
-    """
-    digest, _, text = path.read_text(encoding="utf-8").partition("\n")
-    if digest != _digest(text):
-        raise ValueError(f"{path.name} is not as it was written")
-    return text
+def write_text(path: Path, text: str) -> None:
+    """Writes a text behind a line with its digest."""
+    path.write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
 
 
-def _count(record: dict[str, Any]) -> HeapCount:
-    checks = tuple(Check(**(check | {"kind": CheckKind(check["kind"])})) for check in record["checks"])
-    kinds = {name: _kinds(record[name]) for name in ("kinds", "internal", "hosted")}
-    return HeapCount(**(record | kinds | {"checks": checks}))
-
-
-def _kinds(records: list[dict[str, Any]]) -> tuple[KindCount, ...]:
-    return tuple(KindCount(**(kind | {"kind": BlockKind.of(kind["kind"])})) for kind in records)
+def write_column(path: Path, column: NDArray[Any]) -> str:
+    """Writes the bare bytes of a column; its checksum in hex."""
+    np.ascontiguousarray(column).tofile(path)
+    return _checksum(column)
 
 
 def _cache_folder() -> Path:
@@ -236,7 +155,7 @@ def _cache_folder() -> Path:
 
 @cache
 def _code() -> str:
-    """Sizes and times of heapdump's own files: an index of another version, or of code being worked on, is not used."""
+    """Sizes and times of heapdump's own files: an index of another version, or of changed code, is not used."""
     files = sorted(path for path in Path(__file__).parent.parent.rglob("*") if path.suffix in (".py", ".json"))
     states = [(path.name, state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()]]
     return _digest(repr(states))
@@ -247,7 +166,7 @@ def _digest(text: str) -> str:
 
 
 def _checksum(column: NDArray[Any]) -> str:
-    """Sum of its 64-bit words, those of each stretch weighted by its place; and its last bytes."""
+    """Sum over steps s of (sum of the 64-bit words of step s) * FACTOR^(last step - s), modulo 2^64; and the last 0-7 bytes."""
     raw = np.ascontiguousarray(column).view(np.uint8).reshape(-1)
     words = raw[: len(raw) // 8 * 8].view(np.uint64)
     total = len(raw)
@@ -256,28 +175,28 @@ def _checksum(column: NDArray[Any]) -> str:
     return f"{total:016x}{raw[len(raw) // 8 * 8 :].tobytes().hex()}"
 
 
-def _make_room(root: Path, need: int) -> None:
-    """Deletes the indexes that were not used for longest where a limit would be passed, a quarter of them at once.
+def _make_room(root: Path, need_bytes: int) -> None:
+    """Deletes the indexes with the oldest last use where a limit would be passed, a quarter of them at once.
 
-    Sizes are looked at when a large index is to be written. Nothing is touched whose name is not an index's.
+    Sizes are added up only before a large index is written. Only folders with the name of an index are deleted.
     """
-    mine = [folder for folder in root.iterdir() if _IS_INDEX.fullmatch(folder.name)]
-    if need < _SMALL_BYTES and len(mine) < _MOST_DUMPS:
+    indexes = [folder for folder in root.iterdir() if _IS_INDEX.fullmatch(folder.name)]
+    if need_bytes < _SMALL_BYTES and len(indexes) < _MOST_DUMPS:
         return
     for folder in root.glob(f"{_FRESH}*"):  # left by a process that was killed while it wrote
         with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _DAY:
+            if time.time() - folder.stat().st_mtime > _DAY_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)
-    total, kept = need, _MOST_DUMPS if len(mine) < _MOST_DUMPS else _MOST_DUMPS * 3 // 4
-    for count, (_, size, folder) in enumerate(sorted(map(_entry, mine), reverse=True), 1):
+    total, most = need_bytes, _MOST_DUMPS if len(indexes) < _MOST_DUMPS else _MOST_DUMPS * 3 // 4
+    for count, (_, size, folder) in enumerate(sorted(map(_last_use, indexes), reverse=True), 1):
         total += size
-        if total > _MOST_BYTES or count > kept:
+        if total > _MOST_BYTES or count > most:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _entry(folder: Path) -> tuple[float, int, Path]:
-    """(time of last use, bytes, folder) of an index; 0 and 0 for one that another process deletes just now."""
+def _last_use(folder: Path) -> tuple[float, int, Path]:
+    """(seconds since 1970 of the last use, bytes, folder); 0 and 0 for a folder that another process deletes just now."""
     try:
-        return (folder / _MANIFEST).stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder
+        return (folder / MANIFEST).stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder
     except OSError:
         return 0.0, 0, folder

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.allocated.leaks import Leaks
-from heapdump.analyses.answers import Columns, of_columns, to_columns
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.references import References
 from heapdump.analyses.graph.retained import Retained
@@ -154,16 +154,14 @@ def sentence(graph: PointerGraph, hoard: LeakSuspect) -> str:
     )
 
 
-def hoards_to_columns(found: tuple[LeakSuspect, ...]) -> Columns:
-    """Suspects as columns of an index."""
-    return to_columns({"hoards": [asdict(hoard) for hoard in found]})
+def to_record(suspects: tuple[LeakSuspect, ...]) -> dict[str, Any]:
+    """The suspects as a JSON object, which `from_record` reads."""
+    return {"suspects": [asdict(suspect) for suspect in suspects]}
 
 
-def hoards_of_columns(columns: Columns | None) -> tuple[LeakSuspect, ...] | None:
-    """The suspects of kept columns; None where there are none."""
-    if columns is None:
-        return None
+def from_record(record: dict[str, Any]) -> tuple[LeakSuspect, ...]:
+    """The suspects that `to_record` wrote."""
     return tuple(
-        LeakSuspect(**record | {"structure": record["structure"] and Structure(**record["structure"])})
-        for record in of_columns(columns)["hoards"]
+        LeakSuspect(**suspect | {"structure": suspect["structure"] and Structure(**suspect["structure"])})
+        for suspect in record["suspects"]
     )

@@ -100,6 +100,16 @@ def referrers_of(graph: PointerGraph) -> Referrers:
     return Referrers(first, sources)
 
 
+def referrers_to_columns(referrers: Referrers) -> dict[str, NDArray[Any]]:
+    """The referrers as columns, which `referrers_from` reads."""
+    return {"first": referrers.first, "sources": referrers.sources}
+
+
+def referrers_from(columns: dict[str, NDArray[Any]]) -> Referrers:
+    """The referrers that `referrers_to_columns` wrote."""
+    return Referrers(columns["first"], columns["sources"])
+
+
 def program_blocks(table: BlockTable) -> tuple[NDArray[np.int32], NDArray[np.int64], Integers]:
     """(rows int32, address int64, requested bytes) of the program's busy blocks, ascending by address and disjoint."""
     columns: list[NDArray[Any]] = [table.entry, table.size8, table.unused, table.header8, table.tags]
@@ -203,9 +213,9 @@ def columns_of(graph: PointerGraph) -> dict[str, NDArray[Any]]:
     }  # fmt: skip
 
 
-def from_columns(columns: dict[str, NDArray[Any]] | None, roots: Roots) -> PointerGraph | None:
-    """The graph of kept columns; None where there are none, or they were made with other roots."""
-    if columns is None or not np.array_equal(columns["areas"], _area_bounds(roots)):
+def from_columns(columns: dict[str, NDArray[Any]], roots: Roots) -> PointerGraph | None:
+    """The graph that `columns_of` wrote; None where it was made with other roots."""
+    if not np.array_equal(columns["areas"], _area_bounds(roots)):
         return None
     held, root_held, missing = columns["held"].tolist()
     edges, root_edges = (

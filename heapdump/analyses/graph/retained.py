@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,11 +129,11 @@ def retained_of(graph: PointerGraph, back: Referrers) -> Retained:
 _COLUMNS = ("number", "order", "dominator", "bytes", "blocks")
 
 
-def columns_of(tree: Retained) -> dict[str, NDArray[np.int32] | NDArray[np.int64]]:
-    """What of a tree is kept: all of it."""
+def columns_of(tree: Retained) -> dict[str, NDArray[Any]]:
+    """The tree as columns, which `from_columns` reads."""
     return {name: getattr(tree, name) for name in _COLUMNS}
 
 
-def from_columns(columns: dict[str, NDArray[np.int32]] | None) -> Retained | None:
-    """The tree of kept columns."""
-    return None if columns is None else Retained(*(columns[name] for name in _COLUMNS))  # type: ignore[arg-type]
+def from_columns(columns: dict[str, NDArray[Any]]) -> Retained:
+    """The tree that `columns_of` wrote."""
+    return Retained(*(columns[name] for name in _COLUMNS))

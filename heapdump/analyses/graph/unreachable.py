@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -162,8 +163,8 @@ def _members(
     return tuple(sorted(out, key=lambda members: int(members[0])))
 
 
-def columns_of(reached: Reached) -> dict[str, NDArray[np.uint8] | NDArray[np.int64]]:
-    """What of the reckoning is kept: the circles one behind the other, with the length of each."""
+def columns_of(reached: Reached) -> dict[str, NDArray[Any]]:
+    """The states, the members of all cycles one cycle after the other, and the number of members of each cycle."""
     members = np.concatenate([np.empty(0, np.int64), *reached.cycles])
     return {
         "state": reached.state,
@@ -172,10 +173,8 @@ def columns_of(reached: Reached) -> dict[str, NDArray[np.uint8] | NDArray[np.int
     }
 
 
-def from_columns(columns: dict[str, NDArray[np.uint8]] | None) -> Reached | None:
-    """The reckoning of kept columns."""
-    if columns is None:
-        return None
+def from_columns(columns: dict[str, NDArray[Any]]) -> Reached:
+    """The answer that `columns_of` wrote."""
     ends = np.cumsum(columns["lengths"])[:-1]
-    cycles = np.split(columns["members"].view(np.int64), ends) if len(columns["lengths"]) else []
+    cycles = np.split(columns["members"], ends) if len(columns["lengths"]) else []
     return Reached(columns["state"], tuple(cycles))

@@ -14,7 +14,6 @@ from heapdump.analyses.allocated.groups import Group as Blocks
 from heapdump.analyses.allocated.leaks import LeakGroup, Leaks, Question
 from heapdump.analyses.allocated.stacks import Stacks
 from heapdump.analyses.allocated.suppressions import Rule, Suppressions
-from heapdump.analyses.answers import Columns, of_columns, to_columns
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.unreachable import Reach, Reached, classify, without_firsts
 from heapdump.blocks.heap import Trust
@@ -216,27 +215,24 @@ CAVEATS = (
 """What could hide a reference, and what could fake one."""
 
 
-def report_to_columns(report: Report) -> Columns:
-    """A report on unreachable blocks as columns of an index. Frames are left out: groups by stack are not kept."""
+def to_record(report: Report) -> dict[str, Any]:
+    """A report as a JSON object, which `from_record` reads. Frames are left out: groups by stack are not stored."""
     groups = [
         {"kind": kind, "key": one.key, "trust": one.trust.value, "group": asdict(one.group)}
         for kind, one in report.groups
     ]
     sums = {str(int(kind)): (found.blocks, found.bytes) for kind, found in report.sums.items()}
-    return to_columns({"sums": sums, "groups": groups, "by": report.by, "missing": report.missing})
+    return {"sums": sums, "groups": groups, "by": report.by, "missing": report.missing}
 
 
-def report_of_columns(columns: Columns | None) -> Report | None:
-    """The report of kept columns; None where there are none."""
-    if columns is None:
-        return None
-    value = of_columns(columns)
-    sums = {Reach(int(kind)): Sum(*found) for kind, found in value["sums"].items()}
+def from_record(record: dict[str, Any]) -> Report:
+    """The report that `to_record` wrote."""
+    sums = {Reach(int(kind)): Sum(*found) for kind, found in record["sums"].items()}
     groups = tuple(
         (Reach(one["kind"]), LeakGroup(one["key"], _group(one["group"]), (), Trust(one["trust"])))
-        for one in value["groups"]
+        for one in record["groups"]
     )
-    return Report(sums, groups, value["by"], value["missing"])
+    return Report(sums, groups, record["by"], record["missing"])
 
 
 def _group(record: dict[str, Any]) -> Blocks:

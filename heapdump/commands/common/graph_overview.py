@@ -48,11 +48,11 @@ def finder_of(request: Request, snapshot: Snapshot) -> Finder:
 
 def hoards_of(request: Request, snapshot: Snapshot) -> tuple[LeakSuspect, ...]:
     """The leak suspects of the dominator tree. Kept with the index, but where files named by the user could name them."""
-    from heapdump.analyses.graph.leak_suspects import hoards, hoards_of_columns, hoards_to_columns
+    from heapdump.analyses.graph.leak_suspects import hoards
 
     if request.image_path or request.symbol_path:
         return hoards(finder_of(request, snapshot))
-    return snapshot.kept("hoards", hoards_of_columns, lambda: hoards(finder_of(request, snapshot)), hoards_to_columns)
+    return snapshot.leak_suspects(lambda: hoards(finder_of(request, snapshot)))
 
 
 def holding(request: Request, snapshot: Snapshot, most_bytes: int) -> Holding | None:

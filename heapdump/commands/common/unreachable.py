@@ -138,12 +138,11 @@ def unmatched(snapshot: Snapshot, suppressions: Suppressions) -> tuple[str, ...]
 def _kept(snapshot: Snapshot, asked: Asked, make: Callable[[], Report], *, is_plain: bool) -> Report:
     """The report on all blocks comes from the index, where its groups are not named by files that change."""
     from heapdump.analyses.allocated.leaks import BY_STACK
-    from heapdump.analyses.graph.unreachable_report import report_of_columns, report_to_columns
 
     question = asked.question
     if not is_plain or asked.filtered or asked.suppressions.rules or question.min_bytes or question.by in BY_STACK:
         return make()
-    return snapshot.kept(f"unreachable-{question.by}", report_of_columns, make, report_to_columns)
+    return snapshot.unreachable_report(question.by, make)
 
 
 def _answer(

@@ -1,0 +1,113 @@
+"""Answers of analyses on disk, beside the walk that they were made of.
+
+An analysis knows neither files nor this room: it turns its answer into columns or a JSON record, and back. `StoredAnswer`
+names both directions; `snapshot.py` puts it together.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.cache.store import Store, write_column, write_text
+
+T = TypeVar("T")
+Columns = dict[str, NDArray[Any]]
+"""One-dimensional arrays by name."""
+
+_UNUSABLE = (OSError, ValueError, TypeError, AttributeError)
+"""Raised by `_columns` where a file is missing, does not verify, or is of another form."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer(Generic[T]):
+    """How an answer is stored. `name`: of its files; `read` gives None where the columns belong to another question."""
+
+    name: str
+    read: Callable[[Columns], T | None]
+    write: Callable[[T], Columns]
+
+
+def json_answer(
+    name: str, read: Callable[[dict[str, Any]], T], write: Callable[[T], dict[str, Any]]
+) -> StoredAnswer[T]:
+    """An answer that is one JSON object, stored as a column of its UTF-8 bytes."""
+
+    def from_columns(columns: Columns) -> T:
+        """The answer of the column `text`, (bytes,) uint8."""
+        return read(json.loads(columns["text"].tobytes()))
+
+    def to_columns(answer: T) -> Columns:
+        """Its JSON text as the column `text`, (bytes,) uint8."""
+        return {"text": np.frombuffer(json.dumps(write(answer)).encode(), np.uint8)}
+
+    return StoredAnswer(name, from_columns, to_columns)
+
+
+def has_answer(store: Store, name: str) -> bool:
+    """True where all columns of an answer verify."""
+    try:
+        _columns(store, name)
+    except _UNUSABLE:
+        return False
+    return True
+
+
+def answer_from(store: Store, answer: StoredAnswer[T], make: Callable[[], T]) -> T:
+    """The stored answer; where none is stored or it does not verify, the answer that `make` gives, stored for next time."""
+    columns = _read(store, answer.name)
+    found = None if columns is None else answer.read(columns)
+    if found is None:
+        found = make()
+        _write(store, answer.name, answer.write(found))
+    return found
+
+
+def _read(store: Store, name: str) -> Columns | None:
+    """The columns of an answer, memory-mapped; None where none are stored or one does not verify."""
+    try:
+        found = _columns(store, name)
+    except FileNotFoundError:
+        return None
+    except _UNUSABLE as error:
+        store.remarks.append(f"the {name} in {store.folder} is damaged ({error}); made again")
+        return None
+    store.remarks.append(f"the {name} comes from the index in {store.folder}")
+    return found
+
+
+def _columns(store: Store, name: str) -> Columns:
+    columns = json.loads(store.text(f"{name}.json"))
+    return {
+        key: store.column(f"{name}.{key}", np.dtype(kind).type, int(rows), checksum)
+        for key, (kind, rows, checksum) in columns.items()
+    }
+
+
+def _write(store: Store, name: str, columns: Columns) -> None:
+    """Writes columns where a walk is stored; where that fails a remark says why, and the program goes on."""
+    need = sum(column.nbytes for column in columns.values())
+    try:
+        if not store.has_manifest:
+            return
+        if need > store.allowed_bytes():
+            store.remarks.append(f"the {name} was not kept: it needs {need:,} bytes")
+            return
+        with store.fresh(need) as fresh:
+            _write_files(fresh, name, columns)
+            for file in sorted(fresh.iterdir(), key=lambda path: path.suffix == ".json"):  # the list of columns last
+                file.replace(store.folder / file.name)
+    except OSError as error:
+        store.remarks.append(f"the {name} could not be kept in {store.folder}: {error.strerror or error}")
+
+
+def _write_files(folder: Path, name: str, columns: Columns) -> None:
+    checksums = {key: write_column(folder / f"{name}.{key}", column) for key, column in columns.items()}
+    entries = {key: (column.dtype.str, len(column), checksums[key]) for key, column in columns.items()}
+    write_text(folder / f"{name}.json", json.dumps(entries))
