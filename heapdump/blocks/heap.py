@@ -9,14 +9,7 @@ from typing import Literal
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.flags import flag_names
 from heapdump.spans import Span
-
-
-class Trust(StrEnum):
-    """How a fact was come by: read (`exact`), inferred and verified (`derived`), inferred only (`guess`)."""
-
-    EXACT = "exact"
-    DERIVED = "derived"
-    GUESS = "guess"
+from heapdump.trust import Trust as Trust
 
 
 class HeapKind(StrEnum):

@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.heap import Trust
+from heapdump.trust import Trust
 
 _UNIT = 8
 BUSY, INTERNAL = 0x10, 0x20

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from heapdump.blocks.heap import Heap, HeapKind, Trust
+from heapdump.blocks.heap import Heap, HeapKind
+from heapdump.trust import Trust
 from tests.builders import BuiltHeap, HeapTruth, NtHeapBuilder, ProcessBuilder
 
 

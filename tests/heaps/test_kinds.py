@@ -6,7 +6,8 @@ import struct
 
 import pytest
 
-from heapdump.blocks.heap import HeapKind, Trust
+from heapdump.blocks.heap import HeapKind
+from heapdump.trust import Trust
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.heaps.plans import FIXED, Generation, heap_of, process_of
 from tests.patching import add_unlisted, poke, without_memory, word

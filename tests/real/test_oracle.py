@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from heapdump.blocks.heap import HeapKind, Trust
+from heapdump.blocks.heap import HeapKind
 from heapdump.snapshot import open_dump
+from heapdump.trust import Trust
 
 pytestmark = pytest.mark.real
 BUILDS = [

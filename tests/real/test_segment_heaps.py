@@ -13,8 +13,9 @@ import pytest
 
 import heapdump
 from heapdump.analyses.memory.reconciliation import reconcile
-from heapdump.blocks.heap import HeapKind, Trust
+from heapdump.blocks.heap import HeapKind
 from heapdump.blocks.table import BlockKind
+from heapdump.trust import Trust
 
 pytestmark = pytest.mark.real
 ORACLE = Path(__file__).parents[2].parent / "shared" / "dumps" / "oracle"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from heapdump.analyses.memory.summary import summarize
-from heapdump.blocks.heap import HeapKind, Trust
+from heapdump.blocks.heap import HeapKind
 from heapdump.snapshot import open_dump
 from heapdump.spans import Span
+from heapdump.trust import Trust
 
 pytestmark = pytest.mark.real
 
