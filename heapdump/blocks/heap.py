@@ -10,15 +10,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.flags import flag_names
 from heapdump.blocks.kinds import HeapKind
 from heapdump.spans import Span
-
-
-class Trust(StrEnum):
-    """How a fact was come by: read (`exact`), inferred and verified (`derived`), inferred only (`guess`)."""
-
-    EXACT = "exact"
-    DERIVED = "derived"
-    GUESS = "guess"
-
+from heapdump.trust import Trust as Trust
 
 FrontEnd = Literal["lfh", "lookaside", "none"]
 ViewName = Literal["x64", "x86"]

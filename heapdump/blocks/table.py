@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind
+from heapdump.trust import Trust
 
 _UNIT = 8
 BUSY, INTERNAL = 0x10, 0x20

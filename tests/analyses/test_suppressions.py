@@ -7,10 +7,11 @@ import pytest
 from heapdump.analyses.allocated.suppressions import parse
 from heapdump.errors import WrongUsage
 from heapdump.process.symbols.namer import Frame
+from heapdump.trust import Trust
 
 
 def frame(module: str, symbol: str | None, file: str | None = None) -> Frame:
-    return Frame(0x1000, module, symbol, 4, file, 3 if file else None, "exact")
+    return Frame(0x1000, module, symbol, 4, file, 3 if file else None, Trust.EXACT)
 
 
 STACK = (frame("ntdll.dll", None), frame("vision.dll", "ImageTask::run", r"c:\src\task.cpp"), frame("app.exe", "main"))

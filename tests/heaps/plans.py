@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from heapdump.blocks.heap import Heap, Trust
+from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import HeapKind
+from heapdump.trust import Trust
 from tests.builders import BuiltHeap, HeapTruth, NtHeapBuilder, ProcessBuilder
 
 

@@ -6,8 +6,9 @@ import struct
 
 import pytest
 
-from heapdump.blocks.heap import ExtentKind, Trust
+from heapdump.blocks.heap import ExtentKind
 from heapdump.blocks.kinds import HeapKind
+from heapdump.trust import Trust
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.heaps.plans import FIXED, Generation, heap_of, process_of
 from tests.patching import add_unlisted, poke, without_memory, word

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heapdump.blocks.heap import Trust
 from heapdump.snapshot import open_dump
+from heapdump.trust import Trust
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.heaps.plans import (
     ACTIONS,

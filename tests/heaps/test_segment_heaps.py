@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from heapdump import kernels
 from heapdump.analyses.memory.summary import summarize
-from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.snapshot import Snapshot
+from heapdump.trust import Trust
 from tests.heaps.segment_plans import GENERATIONS, Plan, plans
 
 EACH = pytest.mark.parametrize("generation", GENERATIONS, ids=[f"{arch}-{build}" for arch, build in GENERATIONS])

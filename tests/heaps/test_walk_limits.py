@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.blocks.heap import Trust
 from heapdump.heaps.nt import walk as nt_walk
 from heapdump.heaps.nt import windows, work
 from heapdump.heaps.walk import walk_heaps
 from heapdump.snapshot import Snapshot
+from heapdump.trust import Trust
 from tests.builders import NtHeapBuilder
 from tests.heaps.plans import Generation, process_of
 from tests.patching import poke, word

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from heapdump.blocks.heap import ExtentKind, Trust
+from heapdump.blocks.heap import ExtentKind
 from heapdump.blocks.kinds import HeapKind
 from heapdump.snapshot import open_dump
+from heapdump.trust import Trust
 
 pytestmark = pytest.mark.real
 BUILDS = [

@@ -13,8 +13,8 @@ import pytest
 
 import heapdump
 from heapdump.analyses.memory.reconciliation import reconcile
-from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind, HeapKind
+from heapdump.trust import Trust
 
 pytestmark = pytest.mark.real
 ORACLE = Path(__file__).parents[2].parent / "shared" / "dumps" / "oracle"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from heapdump.analyses.memory.summary import summarize
-from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import HeapKind
 from heapdump.snapshot import open_dump
 from heapdump.spans import Span
+from heapdump.trust import Trust
 
 pytestmark = pytest.mark.real
 

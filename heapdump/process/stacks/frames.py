@@ -15,6 +15,7 @@ from heapdump.process.stacks.disassembly import CALL_BYTES, ends_with_call
 from heapdump.process.stacks.registers import Registers
 from heapdump.process.stacks.unwind import step
 from heapdump.process.symbols.namer import Frame, Namer
+from heapdump.trust import Trust
 
 _MOST_FRAMES = 256
 _SCAN_BYTES = 0x4000
@@ -22,10 +23,14 @@ _SCANNED_WORDS = 8192
 """Words of one stack that are looked at by scanning, all gaps together."""
 
 How = Literal["context", "unwind data", "frame pointer", "return address", "scan"]
-_TRUST: dict[How, Literal["exact", "derived", "guess"]] = {
-    "context": "exact", "unwind data": "exact", "frame pointer": "derived", "return address": "derived", "scan": "guess",
-}  # fmt: skip
-_ORDER = ("exact", "derived", "guess")
+_TRUST: dict[How, Trust] = {
+    "context": Trust.EXACT,
+    "unwind data": Trust.EXACT,
+    "frame pointer": Trust.DERIVED,
+    "return address": Trust.DERIVED,
+    "scan": Trust.GUESS,
+}
+_ORDER = tuple(Trust)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Literal
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from heapdump.memory.regions import Kind, State
 from heapdump.process.model import Module, Process
 from heapdump.process.symbols.images import Image
 from heapdump.spans import Span
+from heapdump.trust import Trust
 
 _EXECUTABLE = 0xF0  # PAGE_EXECUTE… (winnt.h)
 _REACH = 1 << 31
@@ -51,7 +51,7 @@ class Found:
     """What is at an address in no module: `note` in words, and how sure they are."""
 
     note: str
-    trust: Literal["exact", "derived", "guess"]
+    trust: Trust
 
 
 class GeneratedCode:
@@ -69,23 +69,23 @@ class GeneratedCode:
         if i is None or regions.state[i] != State.MEM_COMMIT or not int(regions.protect[i]) & _EXECUTABLE:
             return None
         if regions.type[i] == Kind.MEM_IMAGE:
-            return Found("image that is not in the module list", "exact")
+            return Found("image that is not in the module list", Trust.EXACT)
         own = Span(int(regions.start[i]), int(regions.end[i]))
         start = max(own.start, address & -_AROUND)
         for kind, module in self._runtimes:
             if self._referred(Span(start, min(own.end, (address & -_AROUND) + _AROUND)), module.span):
-                return Found(f"{kind} code: it refers to {module.name}", "derived")
+                return Found(f"{kind} code: it refers to {module.name}", Trust.DERIVED)
         return self._guess(regions.allocation(address) or own)
 
     def _guess(self, reservation: Span) -> Found:
         near = [(kind, module) for kind, module in self._runtimes if self._is_near(reservation, module.span)]
         some = near or self._runtimes
         if not some:
-            return Found("generated code", "guess")
+            return Found("generated code", Trust.GUESS)
         kinds = " or ".join(dict.fromkeys(kind for kind, _ in some))
         names = " or ".join(dict.fromkeys(module.name for _, module in some))
         why = f" within 2 GiB of {names}" if near else f", and {names} is loaded"
-        return Found(f"perhaps {kinds} code: executable memory{why}", "guess")
+        return Found(f"perhaps {kinds} code: executable memory{why}", Trust.GUESS)
 
     def _is_near(self, reservation: Span, module: Span) -> bool:
         """True on x64 only: with 32-bit addresses everything is near."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from heapdump.memory.regions import State
 from heapdump.process.model import Module, Process
@@ -18,6 +17,7 @@ from heapdump.process.symbols.generated import GeneratedCode
 from heapdump.process.symbols.images import Image, open_image
 from heapdump.process.symbols.pdb import Symbols, open_symbols
 from heapdump.spans import SpanMap
+from heapdump.trust import Trust
 
 _FARTHEST_GUESS = 0x4000
 """Bytes behind an export beyond which it names nothing where function bounds are not known: few functions are longer."""
@@ -36,7 +36,7 @@ class Frame:
     offset: int | None
     file: str | None
     line: int | None
-    trust: Literal["exact", "derived", "guess"]
+    trust: Trust
     note: str = ""
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ class Namer:
         if module is None or symbols is None:
             return (own,)
         names = symbols.inlined_at(address - 1 - module.span.start)
-        return (*(Frame(address, module.name, name, None, None, None, "derived", "inline") for name in names), own)
+        return (*(Frame(address, module.name, name, None, None, None, Trust.DERIVED, "inline") for name in names), own)
 
     def _image(self, module: Module) -> Image | None:
         return open_image(self._process.space, module, self._image_path)
@@ -97,10 +97,10 @@ class Namer:
         if symbols is not None and known is not None:
             name, start, is_sure = known
             file, line = symbols.line_at(rva - back, start) or (None, None)
-            return Frame(address, module.name, name, rva - start, file, line, "exact" if is_sure else "derived")
+            return Frame(address, module.name, name, rva - start, file, line, Trust.EXACT if is_sure else Trust.DERIVED)
         found = self._export(module, rva - back)
         if found is None:
-            return Frame(address, module.name, None, rva, None, None, "exact")
+            return Frame(address, module.name, None, rva, None, None, Trust.EXACT)
         name, start, trust = found
         return Frame(address, module.name, name, rva - start, None, None, trust)
 
@@ -109,7 +109,7 @@ class Namer:
             return None
         return open_symbols(self._symbol_path, module.pdb, self.notes)
 
-    def _export(self, module: Module, rva: int) -> tuple[str, int, Literal["derived", "guess"]] | None:
+    def _export(self, module: Module, rva: int) -> tuple[str, int, Trust] | None:
         """(export, its RVA, trust) for code at an RVA; None where the nearest export is another function's."""
         image = self.image(module)
         found = image.exports.at(rva) if image else None
@@ -119,18 +119,18 @@ class Namer:
         if image.is_x64 and len(image.functions):
             function = image.function_at(rva)
             inside = start == rva if function is None else function[0] <= start
-            return (name, start, "derived") if inside else None
-        return (name, start, "guess") if rva - start < _FARTHEST_GUESS else None
+            return (name, start, Trust.DERIVED) if inside else None
+        return (name, start, Trust.GUESS) if rva - start < _FARTHEST_GUESS else None
 
     def _elsewhere(self, address: int) -> Frame:
         gone = self._unloaded.at(address)
         if gone is not None:
             offset = address - gone.span.start
-            return Frame(address, gone.name, None, offset, None, None, "derived", "unloaded")
+            return Frame(address, gone.name, None, offset, None, None, Trust.DERIVED, "unloaded")
         found = self._generated.at(address)
         if found is not None:
             return Frame(address, None, None, None, None, None, found.trust, found.note)
         regions = self._process.regions
         i = regions.index_at(address)
         is_free = regions.is_complete_map and (i is None or regions.state[i] != State.MEM_COMMIT)
-        return Frame(address, None, None, None, None, None, "exact", "no memory" if is_free else "")
+        return Frame(address, None, None, None, None, None, Trust.EXACT, "no memory" if is_free else "")

@@ -1,0 +1,17 @@
+"""How a fact was obtained. Ground floor: every room may import it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Trust(StrEnum):
+    """How far a fact can be relied on.
+
+    `exact`: read from the dump. `derived`: inferred, and confirmed by a second witness in the dump. `guess`: inferred
+    only.
+    """
+
+    EXACT = "exact"
+    DERIVED = "derived"
+    GUESS = "guess"
