@@ -10,6 +10,7 @@ import click
 from heapdump.commands.common.block_rows import unchecked_lines, walk_gaps
 from heapdump.commands.common.damage_report import RULES, ProblemRecorder
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
+from heapdump.errors import CannotWrite
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
@@ -149,5 +150,9 @@ def _write_sarif(snapshot: Snapshot, path: Path, records: list[Record]) -> None:
     from heapdump.commands.common.files import replaced
     from heapdump.render.sarif import sarif_document
 
-    with replaced(path, snapshot.dump.path) as stream:
-        stream.write(sarif_document(records, RULES, __version__, snapshot.dump.path.name))
+    document = sarif_document(records, RULES, __version__, snapshot.dump.path.name)
+    try:
+        with replaced(path, snapshot.dump.path) as stream:
+            stream.write(document)
+    except OSError as error:
+        raise CannotWrite(path, error) from error
