@@ -5,11 +5,14 @@ Bad data inside a readable dump is never an exception: it becomes a note or a fi
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import ClassVar
+
 
 class HeapdumpError(Exception):
-    """Ends the command; `cli.main` prints it in one line and exits with `exit_code`."""
+    """Ends the command; `cli.main` prints it in one line and exits with `exit_code`. Only subclasses are raised."""
 
-    exit_code = 3
+    exit_code: ClassVar[int]
 
 
 class WrongUsage(HeapdumpError):
@@ -18,8 +21,20 @@ class WrongUsage(HeapdumpError):
     exit_code = 2
 
 
+class CannotWrite(HeapdumpError):
+    """The system refused to write the output; the message has the file and the system's reason."""
+
+    exit_code = 2
+
+    def __init__(self, target: Path | None, error: OSError) -> None:
+        """`target` is None for the standard output."""
+        super().__init__(f"cannot write {target or 'the output'}: {error.strerror or error}")
+
+
 class DumpError(HeapdumpError):
     """The file is not a minidump that can be read."""
+
+    exit_code = 3
 
 
 class NotAMinidump(DumpError):

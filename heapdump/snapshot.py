@@ -134,13 +134,14 @@ class Snapshot:
     def verdict(self, heaps: Sequence[Heap]) -> Verdict:
         """Whether these heaps are damaged, in one line."""
         from heapdump.analyses.damage.reports import REPORTED
-        from heapdump.analyses.damage.verdict import verdict
+        from heapdump.analyses.damage.verdict import Examination, verdict
 
-        return verdict(
-            heaps,
-            self.walk,
-            lambda: [problem.finding for problem in self.problems if problem.finding.kind not in REPORTED],
-        )
+        def examine() -> Examination:
+            """The findings of all checks; what Windows reported is another question."""
+            found = [problem.finding for problem in self.problems if problem.finding.kind not in REPORTED]
+            return Examination(found, self.damage.unchecked)
+
+        return verdict(heaps, self.walk, examine)
 
     def page_wounds(self, heap: Heap, block: Block) -> tuple[ByteDamage, ...]:
         """What is damaged around a block of a page heap: stamps, fills."""

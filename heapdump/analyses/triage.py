@@ -14,6 +14,7 @@ from heapdump.analyses.graph.overview import Holding
 from heapdump.analyses.headlines import Headline
 from heapdump.analyses.memory.capabilities import Question
 from heapdump.analyses.memory.summary import Summary
+from heapdump.blocks.damage import UncheckedHeap, WhyUnchecked
 from heapdump.blocks.heap import Heap
 from heapdump.process.model import Process
 from heapdump.wording import plural, short_size
@@ -42,7 +43,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Known:
-    """What the page is made of. `examined`: heaps that were; `unexamined`: parts that could not be.
+    """What the page is made of. `unchecked`: heaps that were not checked; `unexamined`: parts of others that could not be.
 
     `held`: what the pointer graph says, None where it was not made.
     """
@@ -52,7 +53,7 @@ class Known:
     summary: Summary
     headlines: Sequence[Headline]
     problems: Sequence[Problem]
-    examined: int
+    unchecked: Sequence[UncheckedHeap]
     unexamined: int
     leaks: Leaks
     held: Holding | None
@@ -91,14 +92,21 @@ def _damaged(known: Known) -> Iterator[Statement]:
         yield Statement(
             f"{plural(len(damage) - _MOST_DAMAGE, 'more place')} like these", ("check",), "bad" if is_bad else "plain"
         )
-    if not damage and not known.examined:
-        yield Statement("nothing could be examined: this dump holds no heap's memory", ("info",))
-    elif not damage and known.unexamined:
-        yield Statement(
-            f"no damage in what this dump holds; {plural(known.unexamined, 'part')} could not be examined", ("check",)
-        )
-    elif not damage:
-        yield Statement("no damage found in any heap", ("check",), "good")
+    if not damage:
+        yield _no_damage(known)
+
+
+def _no_damage(known: Known) -> Statement:
+    if not known.heaps:
+        return Statement("nothing could be examined: this dump holds no heap's memory", ("info",))
+    if len(known.unchecked) == len(known.heaps):
+        return Statement("no heap could be checked", ("check",))
+    # a heap that was not verified or not walked is a part that could not be examined already
+    parts = known.unexamined + sum(one.why is WhyUnchecked.NO_CHECK for one in known.unchecked)
+    if parts:
+        sentence = f"no damage in what this dump holds; {plural(parts, 'part')} could not be examined"
+        return Statement(sentence, ("check",))
+    return Statement("no damage found in any heap", ("check",), "good")
 
 
 def _memory(known: Known) -> Iterator[Statement]:

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.commands.common.block_rows import walk_gaps
+from heapdump.commands.common.block_rows import unchecked_lines, walk_gaps
 from heapdump.commands.common.damage_report import RULES, ProblemRecorder
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
+from heapdump.errors import CannotWrite
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
 
@@ -42,7 +43,7 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
     """What broke the heap: every damaged place, its victim, the culprit.
 
     Examines every header, list and fill of every heap, page heap stamps, guards of the CRT's debug heap, and what
-    Windows reported: exit 1 when there is damage, 0 when there is none.
+    Windows reported: exit 1 when there is damage, 0 when there is none, 4 when a heap could not be checked.
 
     \b
     heapdump check crash.dmp
@@ -50,9 +51,9 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
     heapdump check crash.dmp --sarif check.sarif      for code scanning
     """
     with request.open() as snapshot:
-        wanted = _selected(
-            snapshot, text.parse_address(heap) if heap else None, text.parse_address(address) if address else None, kind
-        )
+        handle = text.parse_address(heap) if heap else None
+        wanted = _selected(snapshot, handle, text.parse_address(address) if address else None, kind)
+        unchecked = _unchecked(snapshot, handle)
         rows = request.rows(wanted, ProblemRecorder(request, snapshot).record)
         if sarif is not None:  # a recorder of its own, since it numbers what it is asked for more than once
             ids = ProblemRecorder(request, snapshot)
@@ -62,8 +63,8 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
             "check",
             data=lambda: [recorder.record(problem) for problem in rows],
             records=lambda: (recorder.record(problem) for problem in rows),
-            parts=lambda: _parts(request, snapshot, rows, recorder),
-            gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps),
+            parts=lambda: _parts(request, snapshot, rows, recorder, unchecked),
+            gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps, *unchecked),
         )
         code = request.emit(snapshot, answer)
         return EXIT_FINDINGS if any(problem.finding.severity == "error" for problem in rows) else code
@@ -87,6 +88,12 @@ def _selected(snapshot: Snapshot, heap: int | None, address: int | None, kind: s
     ]
 
 
+def _unchecked(snapshot: Snapshot, heap: int | None) -> tuple[str, ...]:
+    """A line for each heap that was not checked, or for the wanted heap alone."""
+    found = [one for one in snapshot.damage.unchecked if heap in (None, snapshot.heaps[one.heap].address)]
+    return unchecked_lines(snapshot.heaps, found)
+
+
 def _concerns(problem: Problem, address: int) -> bool:
     """True when the damage, its victim or its culprit holds the address."""
     finding = problem.finding
@@ -103,15 +110,22 @@ def verdict(problems: Sequence[Problem]) -> str:
 
 
 def _parts(
-    request: Request, snapshot: Snapshot, rows: Sequence[Problem], recorder: ProblemRecorder
+    request: Request, snapshot: Snapshot, rows: Sequence[Problem], recorder: ProblemRecorder, unchecked: Sequence[str]
 ) -> Iterator[Table[Any] | Lines]:
     is_bad = any(problem.finding.severity == "error" for problem in rows)
-    if not snapshot.walk.counts:
-        yield Lines([[("nothing could be examined: this dump holds no heap's memory", "yellow bold")]])
-    if rows or snapshot.walk.counts:
+    examined = _examined(snapshot)
+    if not examined:
+        none = (
+            "no heap could be checked" if unchecked else "nothing could be examined: this dump holds no heap's memory"
+        )
+        yield Lines([[(none, "yellow bold")]])
+    if rows or examined:
         words = verdict(rows) if rows else "no damage found"
-        examined = _examined(snapshot) if snapshot.walk.counts else ""
-        yield Lines([[(words, "red bold" if is_bad else "green bold"), (examined, "")]])
+        style = "red bold" if is_bad else "yellow bold" if unchecked else "green bold"
+        yield Lines([[(words, style), (examined, "")]])
+    if unchecked:
+        shown_lines, more = request.shown(unchecked)
+        yield Lines([*([(line, "yellow")] for line in shown_lines), *([[(f"… {more:,} more", "dim")]] if more else [])])
     if not rows:
         return
     shown, hidden = request.shown(rows)
@@ -124,9 +138,11 @@ def _parts(
 
 
 def _examined(snapshot: Snapshot) -> str:
-    counts = snapshot.walk.counts.values()
+    """The number of heaps and headers that were examined; "" for none."""
+    not_checked = {one.heap for one in snapshot.damage.unchecked}
+    counts = [count for heap, count in snapshot.walk.counts.items() if heap not in not_checked]
     headers = sum(count.headers for count in counts)
-    return f": {text.plural(len(counts), 'heap')} with {text.plural(headers, 'header')} examined"
+    return f": {text.plural(len(counts), 'heap')} with {text.plural(headers, 'header')} examined" if counts else ""
 
 
 def _write_sarif(snapshot: Snapshot, path: Path, records: list[Record]) -> None:
@@ -134,5 +150,9 @@ def _write_sarif(snapshot: Snapshot, path: Path, records: list[Record]) -> None:
     from heapdump.commands.common.files import replaced
     from heapdump.render.sarif import sarif_document
 
-    with replaced(path, snapshot.dump.path) as stream:
-        stream.write(sarif_document(records, RULES, __version__, snapshot.dump.path.name))
+    document = sarif_document(records, RULES, __version__, snapshot.dump.path.name)
+    try:
+        with replaced(path, snapshot.dump.path) as stream:
+            stream.write(document)
+    except OSError as error:
+        raise CannotWrite(path, error) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands.common.block_rows import walk_gaps
+from heapdump.commands.common.block_rows import unchecked_lines, walk_gaps
 from heapdump.commands.common.crash import verdict_line
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.heaps import heap_record
@@ -124,7 +124,11 @@ def command(request: Request, address: int) -> int:
             data=lambda: _data(snapshot, heap, detail),
             records=lambda: [_data(snapshot, heap, detail)],
             parts=lambda: _parts(request, snapshot, heap, detail, lists.findings if lists else ()),
-            gaps=(*walk_gaps(snapshot), *(f"{finding.message}" for finding in (lists.findings if lists else ()))),
+            gaps=(
+                *walk_gaps(snapshot),
+                *(finding.message for finding in (lists.findings if lists else ())),
+                *unchecked_lines(snapshot.heaps, snapshot.verdict([heap]).unchecked),
+            ),
         )
         return request.emit(snapshot, answer)
 

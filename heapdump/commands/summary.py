@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING, Any
 
+from heapdump.commands.common.block_rows import unchecked_lines
 from heapdump.commands.common.crash import crash_lines, crash_record, verdict_line
 from heapdump.commands.common.graph_overview import holding
 from heapdump.commands.common.request import Request, dump_command, heap_gaps
@@ -84,7 +85,12 @@ def command(request: Request) -> int:
             data=lambda: _data(request, snapshot, summary, found, held),
             records=lambda: _records(summary),
             parts=lambda: _parts(request, snapshot, summary, found, held),
-            gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps),
+            gaps=(
+                *snapshot.gaps,
+                *heap_gaps(snapshot.heaps),
+                *snapshot.walk.gaps,
+                *unchecked_lines(snapshot.heaps, snapshot.verdict(snapshot.heaps).unchecked),
+            ),
         )
         return request.emit(snapshot, answer)
 

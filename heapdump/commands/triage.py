@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands.common.block_rows import walk_gaps
+from heapdump.commands.common.block_rows import unchecked_lines, walk_gaps
 from heapdump.commands.common.graph_overview import group_rows, holding
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.summary import process_lines
@@ -42,7 +42,11 @@ def command(request: Request) -> int:
                 {"section": section.title, **_statement(said)} for section in page for said in section.statements
             ),
             parts=lambda: _parts(snapshot, page),
-            gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps),
+            gaps=(
+                *walk_gaps(snapshot),
+                *snapshot.damage.gaps,
+                *unchecked_lines(snapshot.heaps, snapshot.damage.unchecked),
+            ),
         )
         return request.emit(snapshot, answer)
 
@@ -66,7 +70,7 @@ def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
             summary,
             found,
             snapshot.problems,
-            len(snapshot.walk.counts),
+            snapshot.damage.unchecked,
             unexamined,
             leaks,
             held,

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 
-from heapdump.blocks.damage import Damage
+from heapdump.blocks.damage import Damage, UncheckedHeap, WhyUnchecked, why_not_walked
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
@@ -18,7 +18,7 @@ from heapdump.process.model import Process, View
 
 def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     """Everything that is damaged, and what could not be examined."""
-    findings, gaps, guarded, unchecked = list[Finding](), list[str](), list[int](), list[int]()
+    findings, gaps, guarded, unchecked = list[Finding](), list[str](), list[int](), list[UncheckedHeap]()
     of_walk = defaultdict[int, list[Finding]](list)
     for finding in walk.findings:
         of_walk[finding.heap].append(finding)
@@ -26,11 +26,14 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     for heap in heaps:
         known = [*heap.findings, *of_walk[heap.address]]
         findings += known
-        job = _checked(process, heaps, walk, heap, inside[heap.view], bool(known))
-        if job is None:
-            unchecked.append(heap.index)
+        job = _job(process, heaps, walk, heap, inside[heap.view], bool(known))
+        why = why_not_walked(heap, walk.counts.get(heap.index))
+        if job is None or not allocator_of(heap).check(job):
+            unchecked.append(UncheckedHeap(heap.index, why or WhyUnchecked.NO_CHECK))
             guarded.append(heap.index)
             continue
+        if why is not None:
+            unchecked.append(UncheckedHeap(heap.index, why))
         findings += job.findings[: limits.MAX_FINDINGS]
         if len(job.findings) > limits.MAX_FINDINGS:
             gaps.append(
@@ -42,15 +45,14 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     return Damage(tuple(findings), tuple(gaps), tuple(guarded), tuple(unchecked))
 
 
-def _checked(
+def _job(
     process: Process, heaps: Sequence[Heap], walk: Walk, heap: Heap, changing: Callable[[], str], has_damage: bool
 ) -> CheckJob | None:
-    """The job after the check; None for a heap that was not walked, or whose kind brings no check."""
+    """The check of one heap; None for a heap that no allocator walks."""
     if heap.index not in walk.counts:
         return None
     view = next(view for view in process.views if view.arch == heap.view)
-    job = CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], changing, has_damage)
-    return job if allocator_of(heap).check(job) else None
+    return CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], changing, has_damage)
 
 
 def _inside_words(process: Process, view: View) -> str:

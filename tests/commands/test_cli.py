@@ -98,8 +98,22 @@ def test_output_file_and_its_error(dump: Path, capfd: Capture) -> None:
     assert run(["heaps", "--json", "-o", "out.json"]) == 0
     assert capfd.readouterr().out == ""
     assert json.loads(Path("out.json").read_text())["command"] == "heaps"
-    assert run(["heaps", "--json", "-o", "nowhere/out.json"]) != 0
-    assert "cannot write nowhere/out.json" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["heaps", "-o"], ["heaps", "--json", "-o"], ["check", "--sarif"]])
+def test_an_output_that_cannot_be_written_is_an_error_of_usage(dump: Path, capfd: Capture, option: list[str]) -> None:
+    target = Path("nowhere", "out.json")
+    assert run([*option, str(target)]) == 2
+    assert capfd.readouterr().err.splitlines()[-1:] == [
+        f"heapdump: error: cannot write {target}: No such file or directory"
+    ]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+@pytest.mark.parametrize("option", [["heaps", "-o"], ["check", "--sarif"]])
+def test_a_full_disk_is_named(dump: Path, capfd: Capture, option: list[str]) -> None:
+    assert run([*option, "/dev/full"]) == 2
+    assert "heapdump: error: cannot write /dev/full: No space left on device" in capfd.readouterr().err
 
 
 def test_limit_all_sort_and_reverse(dump: Path, capfd: Capture) -> None:

@@ -1,41 +1,64 @@
-"""One line on whether the heap is damaged, for commands that ask something else."""
+"""One line on whether heaps are damaged, for commands whose question is another one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from heapdump.blocks.damage import UncheckedHeap, why_not_walked
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
 from heapdump.wording import plural
 
 _QUICK_HEADERS = 20_000
+"""Walked headers up to which a check is made for the sake of one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The findings of a check of all heaps, and the heaps that it could not check."""
+
+    findings: Sequence[Finding]
+    unchecked: Sequence[UncheckedHeap]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`errors` that were found in so many heaps; `is_thorough`: everything was examined, not just walked."""
+    """`errors`: findings of severity `error`; `heaps`: the number of heaps that were examined.
+
+    `is_thorough`: True after a check, False after a walk alone. `unchecked`: the heaps that were not examined.
+    """
 
     errors: int
     heaps: int
     is_thorough: bool
+    unchecked: tuple[UncheckedHeap, ...]
 
     @property
     def text(self) -> str:
         """The line."""
-        if not self.heaps:
-            return "no heap could be examined"
-        found = plural(self.errors, "damaged place") if self.errors else "no damage"
+        parts = []
         how = "found" if self.is_thorough else "found while walking, which does not look at everything"
-        return f"{found} {how} in {plural(self.heaps, 'heap')}"
+        if self.heaps or self.errors:
+            found = plural(self.errors, "damaged place") if self.errors else "no damage"
+            parts.append(f"{found} {how} in {plural(self.heaps, 'heap')}" if self.heaps else f"{found} {how}")
+        if self.unchecked:
+            parts.append(f"{plural(len(self.unchecked), 'heap')} not checked")
+        return "; ".join(parts) or "no heap could be examined"
 
 
-def verdict(heaps: Sequence[Heap], walk: Walk, examine: Callable[[], Sequence[Finding]]) -> Verdict:
-    """Examines everything where that is quick (`examine`), else says what the walk saw."""
-    mine = [heap for heap in heaps if heap.index in walk.counts]
-    is_quick = sum(count.headers for count in walk.counts.values()) <= _QUICK_HEADERS
-    known = examine() if is_quick else [*(f for heap in mine for f in heap.findings), *walk.findings]
-    addresses = {heap.address for heap in mine}
-    errors = sum(finding.severity == "error" and finding.heap in addresses for finding in known)
-    return Verdict(errors, len(mine), is_quick)
+def verdict(heaps: Sequence[Heap], walk: Walk, examine: Callable[[], Examination]) -> Verdict:
+    """The verdict on these heaps: by a check (`examine`) where that is quick, else by the findings of the walk."""
+    is_thorough = sum(count.headers for count in walk.counts.values()) <= _QUICK_HEADERS
+    known = examine() if is_thorough else _of_walk(heaps, walk)
+    indices, addresses = {heap.index for heap in heaps}, {heap.address for heap in heaps}
+    unchecked = tuple(one for one in known.unchecked if one.heap in indices)
+    errors = sum(finding.severity == "error" and finding.heap in addresses for finding in known.findings)
+    return Verdict(errors, len(heaps) - len(unchecked), is_thorough, unchecked)
+
+
+def _of_walk(heaps: Sequence[Heap], walk: Walk) -> Examination:
+    reasons = ((heap.index, why_not_walked(heap, walk.counts.get(heap.index))) for heap in heaps)
+    unchecked = [UncheckedHeap(index, why) for index, why in reasons if why is not None]
+    return Examination([*(f for heap in heaps for f in heap.findings), *walk.findings], unchecked)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heapdump.analyses.allocated.crt import CrtBlock
+    from heapdump.blocks.damage import UncheckedHeap
     from heapdump.blocks.heap import Heap
     from heapdump.blocks.table import Block
     from heapdump.commands.common.request import Request
@@ -137,6 +138,12 @@ def columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
         Column("EntrySize", lambda b: text.count(b.entry_size), "bytes it occupies, header included", right=True, rank=2),
         Column("Flags", lambda b: " ".join(flag_words(b)), "flags of the entry header", rank=4),
     )  # fmt: skip
+
+
+def unchecked_lines(heaps: Sequence[Heap], unchecked: Sequence[UncheckedHeap]) -> tuple[str, ...]:
+    """A line for each heap that was not checked, and why."""
+    named = ((heaps[one.heap], one.why) for one in unchecked)
+    return tuple(f"heap {heap.address:#x} ({heap.kind}) is not checked: {why.words}" for heap, why in named)
 
 
 def walk_gaps(snapshot: Snapshot) -> tuple[str, ...]:

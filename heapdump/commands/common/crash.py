@@ -59,9 +59,15 @@ def crash_lines(request: Request, snapshot: Snapshot, crash: Crash) -> list[list
 def verdict_line(verdict: Verdict, command: tuple[str, ...]) -> list[tuple[str, str]]:
     """Whether the heap is damaged, and the command that tells more."""
     return [
-        (f"heap: {verdict.text}", "red" if verdict.errors else "green" if verdict.heaps else "dim"),
+        (f"heap: {verdict.text}", _verdict_style(verdict)),
         (f" → heapdump {' '.join(command)}", "cyan"),
     ]
+
+
+def _verdict_style(verdict: Verdict) -> str:
+    if verdict.errors:
+        return "red"
+    return "yellow" if verdict.unchecked else "green" if verdict.heaps else "dim"
 
 
 def stack_lines(request: Request, snapshot: Snapshot, block: Block) -> list[list[tuple[str, str]]]:

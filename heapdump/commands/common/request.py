@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from heapdump.commands.common.files import dump_and_address, find_dump, perhaps_address, progress_bar, replaced
-from heapdump.errors import HeapdumpError, WrongUsage
+from heapdump.errors import CannotWrite, WrongUsage
 from heapdump.render.view import Answer, Record
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Request:
             # the reader of the pipe has seen enough (`| head`): no error, and nothing more to write at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         except OSError as error:
-            raise HeapdumpError(f"cannot write {self.output or 'the output'}: {error.strerror}") from error
+            raise CannotWrite(self.output, error) from error
 
     def _pieces(self, snapshot: Snapshot, answer: Answer, stream: IO[str]) -> Iterable[str]:
         if self.format == "table":
