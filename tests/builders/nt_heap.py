@@ -8,6 +8,7 @@ nothing of the tool under test is imported.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from . import nt_heap_classic, nt_heap_modern
 from .memory_image import PAGE, MemoryImage
 from .nt_heap_layout import HeapArch, heap_layout
+from .nt_heap_lfh import LfhEncoder, LfhPlan, subsegment_truth
+from .nt_heap_lfh_layout import lfh_layout
 from .nt_heap_parts import Entry, EntryKind, HeapPlan, LargeBlock, Run, Segment
 from .nt_heap_truth import BuiltHeap, BusyTruth, FreeTruth, FrontEnd, HeapTruth, LargeTruth, ManyTruth, Region
 
@@ -41,11 +44,12 @@ class NtHeapBuilder:
         index: int = 0,
         front_end: FrontEnd = "none",
         lock_collisions: int = 0,
+        lfh_key: int = 0x5A31_7C15_9D0F_6B27,
     ) -> None:
         """Begin a heap at `base` whose first segment reserves `reserve` bytes.
 
         `flags` are the HEAP_ flags (class bits included); `encoded` None means as the build does it;
-        `index` is the place in the process' list of heaps.
+        `index` is the place in the process' list of heaps; `lfh_key` is RtlpLFHKey, one for all heaps of a view.
 
         Raises:
             ValueError: that build has no such architecture or front end.
@@ -54,19 +58,21 @@ class NtHeapBuilder:
         self._layout = heap_layout(arch, build)
         self._granule = self._layout.granule
         self._classic = build < 6000
-        if (front_end == "lookaside") != self._classic and front_end != "none":
+        if front_end == "lookaside" and not self._classic:
             raise ValueError(f"front end {front_end!r} is not built for {build}")
         kind = {"none": 0, "lookaside": 1, "lfh": 2}[front_end]
         encode = (not self._classic) if encoded is None else encoded
-        self._plan = HeapPlan(base, flags, build, seed, index, encode, None, kind, lock_collisions)
+        self._plan = HeapPlan(base, flags, build, seed, index, encode, None, kind, lock_collisions, lfh_key)
         self._front_end: FrontEnd = front_end
         self._built: BuiltHeap | None = None
         self._open_segment(base, reserve)
-        if front_end == "lookaside":
-            size = 128 * (0x30 if arch == "x86" else 0x40)  # _HEAP_LOOKASIDE
-            self._plan.front_end_entry = self._append("internal", self._units(size), size)
-        elif front_end == "lfh":
-            self._plan.front_end_entry = self._lfh()
+        self._lfh: LfhPlan | None = None
+        if front_end != "none" and self._classic:
+            self._plan.front_end_entry = self._lookasides()
+        if front_end == "lfh":
+            lfh = lfh_layout(arch, build)
+            self._plan.front_end_entry = self._internal(lfh.context_bytes)
+            self._lfh = LfhPlan(lfh, self._plan.front_end_entry)
 
     def busy(self, size: int, fill: bytes = b"", trace: int = 0) -> int:
         """Append a busy entry for a request of `size` bytes; returns the user pointer.
@@ -98,6 +104,19 @@ class NtHeapBuilder:
         if units < 2:
             raise ValueError("a free entry has at least 2 granules")
         return self._append("free", units).address
+
+    def subsegment(self, units: int, asked: Sequence[int], *, trace: int = 0, spare: int = 0) -> int:
+        """Append an LFH subsegment of a block of `units` granules for each of `asked`; returns its address.
+
+        `asked`: requested bytes, -1 for a free block; `trace` as in `busy`, for all of them. `spare`: bytes of the user
+        blocks behind the last block.
+
+        Raises:
+            ValueError: the heap has no LFH, or the blocks cannot hold that.
+        """
+        if self._lfh is None:
+            raise ValueError("a heap without LFH has no subsegments")
+        return self._lfh.add(self._internal, units, asked, trace, spare).address
 
     def uncommitted(self, size: int) -> None:
         """End the committed run on a page boundary and leave `size` bytes (whole pages) uncommitted."""
@@ -144,21 +163,16 @@ class NtHeapBuilder:
         """Granules of an entry for `size` bytes; x64 user areas reach 8 bytes into the next header."""
         return max(2, (size + 8 + self._granule - 1) // self._granule)
 
-    def _lfh(self) -> Entry:
-        """A front end heap without any subsegment: an empty ring of zones and the pointer back."""
-        p, x64 = self._layout.pointer, self.arch == "x64"
-        early = self._plan.build < 9200
-        size = (0x6420 if x64 else 0x3728) if early else (0xCF0 if x64 else 0x7E8)
-        zones = (0x28 if x64 else 0x18) if early else p
-        back = (0x40 if x64 else 0x24) if early else (0x18 if x64 else 0xC)
-        entry = self._append("internal", self._units(size), size)
-        at = entry.address + self._granule
-        content = bytearray(back + p)
-        word = "<Q" if x64 else "<I"
-        struct.pack_into(word, content, zones, at + zones)
-        struct.pack_into(word, content, zones + p, at + zones)
-        struct.pack_into(word, content, back, self._plan.base)
-        entry.content = bytes(content)
+    def _internal(self, size: int) -> Entry:
+        """Append an entry of the heap's own."""
+        return self._append("internal", self._units(size), size)
+
+    def _lookasides(self) -> Entry:
+        """The lookaside lists before Vista, none of which holds a block; they stay when the LFH replaces them."""
+        size = 0x30 if self.arch == "x86" else 0x40  # _HEAP_LOOKASIDE
+        record = bytes(2 * self._layout.pointer) + struct.pack("<HH", 4, 0x100)  # Depth, MaximumDepth
+        entry = self._internal(128 * size)
+        entry.content = 128 * record.ljust(size, b"\0")
         return entry
 
     def _open_segment(self, base: int, reserve: int) -> None:
@@ -240,6 +254,8 @@ class NtHeapBuilder:
                 zeros.append((block.node + head, block.commit - head))
         encoder = nt_heap_classic.ClassicHeapEncoder if self._classic else nt_heap_modern.ModernHeapEncoder
         encoder(self._plan, self._layout, image).encode()
+        if self._lfh is not None:
+            LfhEncoder(self._plan, self._lfh, image).encode()
         regions = tuple(sorted(_regions(self._plan)))
         return BuiltHeap(image.pieces(), tuple(zeros), regions, self._truth())
 
@@ -264,6 +280,7 @@ class NtHeapBuilder:
             free_bytes=sum(entry.entry_size for entry in free),
             front_end=self._front_end,
             lock_collisions=plan.lock_collisions,
+            lfh=tuple(subsegment_truth(self._lfh.layout, s) for s in self._lfh.subsegments) if self._lfh else (),
         )
 
     def _busy_truth(self, entry: Entry) -> BusyTruth:

@@ -92,6 +92,29 @@ class LargeBlock:
 
 
 @dataclass
+class Subsegment:
+    """An LFH subsegment at `address`; `entry` holds its user blocks, `first` bytes behind whose header block 0 begins.
+
+    `asked`: requested bytes of each block, -1 for a free one; `trace` as in `Entry`, for all busy ones.
+    """
+
+    address: int
+    entry: Entry
+    units: int
+    first: int
+    asked: tuple[int, ...]
+    trace: int
+
+    def user_blocks(self, granule: int) -> int:
+        """Address of the user data header."""
+        return self.entry.address + granule
+
+    def block(self, number: int, granule: int) -> int:
+        """Address of a block's entry header."""
+        return self.user_blocks(granule) + self.first + number * self.units * granule
+
+
+@dataclass
 class HeapPlan:
     """Everything a generation's encoder needs to know about the heap."""
 
@@ -104,6 +127,7 @@ class HeapPlan:
     front_end_entry: Entry | None
     front_end_type: int
     lock_collisions: int
+    lfh_key: int = 0
     segments: list[Segment] = field(default_factory=list)
     large: list[LargeBlock] = field(default_factory=list)
 

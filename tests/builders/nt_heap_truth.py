@@ -56,13 +56,34 @@ class ManyTruth:
 
 
 @dataclass(frozen=True)
+class LfhBlockTruth:
+    """An LFH block: header address, user pointer, bytes asked for (None: it is free), bytes occupied."""
+
+    entry: int
+    user: int
+    size: int | None
+    entry_size: int
+
+
+@dataclass(frozen=True)
+class SubsegmentTruth:
+    """An LFH subsegment: address of its _HEAP_SUBSEGMENT, of its user data header, of the entry that this lies in."""
+
+    address: int
+    user_blocks: int
+    entry: int
+    blocks: tuple[LfhBlockTruth, ...]
+
+
+@dataclass(frozen=True)
 class HeapTruth:
     """One heap.
 
     `segments` are [base, end of the reservation that the segment counts), `uncommitted` the non-empty ranges
     [start, end) the heap records; `reserved_bytes` and `committed_bytes` are those of the segments, large
     blocks apart; `internal` are busy entries the heap keeps for its front end, not in `busy`; `free` holds
-    the padding before an uncommitted range, too; `free_bytes` is their sum in bytes.
+    the padding before an uncommitted range, too; `free_bytes` is their sum in bytes. The blocks of `lfh` are in
+    neither; the entries that hold them are `internal`.
     """
 
     address: int
@@ -81,6 +102,7 @@ class HeapTruth:
     front_end: FrontEnd
     lock_collisions: int
     many: tuple[ManyTruth, ...] = ()
+    lfh: tuple[SubsegmentTruth, ...] = ()
 
     @property
     def free_entries(self) -> int:

@@ -242,3 +242,14 @@ def test_process(arch: Literal["x64", "x86", "wow64"], build: int, top: int) -> 
     array = int.from_bytes(reader.read(peb + (0xF0 if p == 8 else 0x90), p), "little")
     words = struct.unpack(f"<21{'Q' if p == 8 else 'I'}", reader.read(array, 21 * p))
     assert words == (*(h.truth.address for h in heaps), 0x99990000)
+
+
+@pytest.mark.parametrize(("arch", "build"), [("x86", 2600), ("x64", 7601), ("x64", 19041)])
+def test_subsegments_that_cannot_be_are_refused(arch: HeapArch, build: int) -> None:
+    heap = NtHeapBuilder(arch=arch, build=build, base=0x500000, front_end="lfh")
+    most = 4 * (16 if arch == "x64" else 8) - 8
+    for units, asked in ((4, []), (1, [0]), (4, [most + 1]), (0x2000, [1])):
+        with pytest.raises(ValueError, match="no subsegment"):
+            heap.subsegment(units, asked)
+    with pytest.raises(ValueError, match="without LFH"):
+        NtHeapBuilder(arch=arch, build=build, base=0x500000).subsegment(4, [1])

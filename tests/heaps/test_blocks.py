@@ -189,9 +189,9 @@ def test_it_stays_the_heaps_own_when_the_low_fragmentation_heap_replaces_the_lis
     (lists,), pointer = built.truth.internal, 8 if arch == "x64" else 4
     memory = bytearray(built.memory[0][1])
     memory[at] = 2
-    for i in range(128 * has_lists):
+    for i in range(128 * (not has_lists)):
         place = lists.user - built.truth.address + i * lists.size // 128 + 2 * pointer
-        memory[place : place + 4] = b"\x04\0\0\x01"
+        memory[place : place + 4] = bytes(4)
     changed = replace(built, memory=((built.truth.address, bytes(memory)), *built.memory[1:]))
     with opened(changed, tmp_path) as snapshot:
         assert snapshot.heaps[0].front_end == "lfh"
