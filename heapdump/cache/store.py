@@ -3,7 +3,7 @@
 A folder for each dump in the user's cache folder (`HEAPDUMP_CACHE` names another one): a file for each column of the
 block table, opened memory-mapped, and `manifest.json` with everything else. Its name is made of what would change the
 answer: the stamp of the dump's content (`dump/stamp.py`) and the code that walked. Nothing of the dump's content is kept but
-addresses, sizes and the findings' few bytes.
+addresses, sizes, the findings' few bytes and what the walk inferred (keys and rules of the heap).
 
 Decision: checksums are sums of 64-bit words, at the speed of memory: they are there against damage, not against an
 enemy, who could as well change heapdump itself. What does not verify is ignored and written anew.
@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import COLUMNS, BlockTable
-from heapdump.blocks.walk import Check, CheckKind, HeapCount, KindCount, Walk
+from heapdump.blocks.walk import Check, CheckKind, HeapCount, HeapFacts, KindCount, Walk
 
-_VERSION = 2
+_VERSION = 3
 _OWN, _MANIFEST, _FRESH = "blocks", "manifest.json", "new-"
 _NAME_LENGTH = 32
 _IS_INDEX = re.compile(f"[0-9a-f]{{{_NAME_LENGTH}}}")
@@ -68,6 +68,7 @@ class Index:
                 {int(heap): _count(count) for heap, count in manifest["counts"].items()},
                 tuple(Finding(**finding) for finding in manifest["findings"]),
                 tuple(map(str, manifest["gaps"])),
+                {int(heap): _facts(facts) for heap, facts in manifest["facts"].items()},
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             self.remarks.append(f"the index in {self._folder} is not understood ({error!r}); walking again")
@@ -158,6 +159,7 @@ class Index:
                 "counts": {str(heap): asdict(count) for heap, count in walk.counts.items()},
                 "findings": [asdict(finding) for finding in walk.findings],
                 "gaps": list(walk.gaps),
+                "facts": {str(heap): dict(facts) for heap, facts in walk.facts.items()},
             }
             text = json.dumps(body)
             (inner / _MANIFEST).write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
@@ -220,6 +222,17 @@ def _count(record: dict[str, Any]) -> HeapCount:
     checks = tuple(Check(**(check | {"kind": CheckKind(check["kind"])})) for check in record["checks"])
     kinds = {name: _kinds(record[name]) for name in ("kinds", "internal", "hosted")}
     return HeapCount(**(record | kinds | {"checks": checks}))
+
+
+def _facts(record: dict[str, Any]) -> HeapFacts:
+    """What the walk of one heap inferred.
+
+    Raises:
+        TypeError: a value is none that JSON holds as a scalar.
+    """
+    if not all(value is None or isinstance(value, int | str) for value in record.values()):
+        raise TypeError("a fact is neither a number nor a word")
+    return record
 
 
 def _kinds(records: list[dict[str, Any]]) -> tuple[KindCount, ...]:

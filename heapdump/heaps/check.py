@@ -49,7 +49,17 @@ def _checked(
     if heap.index not in walk.counts:
         return None
     view = next(view for view in process.views if view.arch == heap.view)
-    job = CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], changing, has_damage)
+    job = CheckJob(
+        process,
+        view,
+        heap,
+        heaps,
+        walk.table,
+        walk.counts[heap.index],
+        changing,
+        has_damage,
+        walk.facts.get(heap.index, {}),
+    )
     return job if allocator_of(heap).check(job) else None
 
 
