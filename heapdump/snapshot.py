@@ -182,7 +182,7 @@ class Snapshot:
         from heapdump.analyses.allocated.stacks import Stacks
         from heapdump.heaps import trace_reader
 
-        return Stacks(self.process, self.heaps, self.walk.table, trace_reader)
+        return Stacks(self.process, self.heaps, self.walk, trace_reader)
 
     @cached_property
     def graph(self) -> PointerGraph:

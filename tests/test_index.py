@@ -15,6 +15,7 @@ from heapdump.heaps import walk
 from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.heaps.segment_plans import Plan
 
 COLUMNS = ("entry", "size8", "unused", "header8", "heap", "tags")
 
@@ -53,7 +54,8 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def content(snapshot: Snapshot) -> tuple:
     found = snapshot.walk
-    return [getattr(found.table, name).tolist() for name in COLUMNS], found.counts, found.findings, found.gaps
+    columns = [getattr(found.table, name).tolist() for name in COLUMNS]
+    return columns, found.counts, found.findings, found.gaps, found.facts
 
 
 def asked(path: Path, **options) -> tuple:
@@ -133,6 +135,27 @@ def test_a_foreign_manifest_is_ignored(dump, folder, walks):
     truth = asked(dump)
     file = only(folder) / "manifest.json"
     text = json.dumps({"rows": 3, "counts": {"0": {"kinds": 7}}})
+    file.write_text(f"{store._digest(text)}\n{text}")
+    assert asked(dump) == truth
+    assert len(walks) == 2
+
+
+def test_what_the_walk_inferred_is_kept(tmp_path, folder, walks):
+    plan = Plan("x64", 14393, True, (("vs", 40), ("lfh", 7), ("large", 2)), 11)
+    path = tmp_path / "segment.dmp"
+    plan.process(plan.heap()).write(path)
+    first = asked(path)
+    assert first[4][0]["padding_bytes"] == 16
+    assert asked(path) == first
+    assert len(walks) == 1
+
+
+@pytest.mark.parametrize("fact", [[1], {"a": 1}, 1.5])
+def test_facts_of_another_form_are_walked_again(dump, folder, walks, fact):
+    truth = asked(dump)
+    file = only(folder) / "manifest.json"
+    document = json.loads(file.read_text().partition("\n")[2])
+    text = json.dumps(document | {"facts": {"0": {"padding_bytes": fact}}})
     file.write_text(f"{store._digest(text)}\n{text}")
     assert asked(dump) == truth
     assert len(walks) == 2

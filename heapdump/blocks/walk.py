@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kinds import BlockKind, Place
 from heapdump.blocks.table import BlockTable
+
+Fact = int | str | bool | None
+HeapFacts = Mapping[str, Fact]
+"""What the walk of one heap inferred, by name: keys, padding, rules of the build. The heap's own package names them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,12 +174,14 @@ class Walk:
     """Every block of the process. `counts`: heap index → what was counted, for the heaps that were walked.
 
     `load` makes or opens the table, once, when it is first asked for. `gaps`: what keeps it from being whole, and why.
+    `facts`: heap index → what its walk inferred; later readers of the heap need it, so the index holds it too.
     """
 
     load: Callable[[], BlockTable]
     counts: dict[int, HeapCount]
     findings: tuple[Finding, ...]
     gaps: tuple[str, ...]
+    facts: Mapping[int, HeapFacts] = field(default_factory=dict)
 
     @cached_property
     def table(self) -> BlockTable:

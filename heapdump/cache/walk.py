@@ -14,7 +14,7 @@ from typing import Any
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import COLUMNS, BlockTable
-from heapdump.blocks.walk import Check, CheckKind, HeapCount, KindCount, Walk
+from heapdump.blocks.walk import Check, CheckKind, HeapCount, HeapFacts, KindCount, Walk
 from heapdump.cache.store import MANIFEST, Store, write_column, write_text
 
 
@@ -77,6 +77,7 @@ def _to_manifest(walk: Walk, checksums: dict[str, str]) -> dict[str, Any]:
         "counts": {str(heap): asdict(count) for heap, count in walk.counts.items()},
         "findings": [asdict(finding) for finding in walk.findings],
         "gaps": list(walk.gaps),
+        "facts": {str(heap): dict(facts) for heap, facts in walk.facts.items()},
     }
 
 
@@ -88,6 +89,7 @@ def _from_manifest(manifest: dict[str, Any], store: Store, walk_again: Callable[
         {int(heap): _count(count) for heap, count in manifest["counts"].items()},
         tuple(Finding(**finding) for finding in manifest["findings"]),
         tuple(map(str, manifest["gaps"])),
+        {int(heap): _facts(facts) for heap, facts in manifest["facts"].items()},
     )
 
 
@@ -104,6 +106,17 @@ def _count(record: dict[str, Any]) -> HeapCount:
     checks = tuple(Check(**(check | {"kind": CheckKind(check["kind"])})) for check in record["checks"])
     kinds = {name: _kinds(record[name]) for name in ("kinds", "internal", "hosted")}
     return HeapCount(**(record | kinds | {"checks": checks}))
+
+
+def _facts(record: dict[str, Any]) -> HeapFacts:
+    """The facts that the walk of one heap inferred.
+
+    Raises:
+        TypeError: a value is not a number, a word or null.
+    """
+    if not all(value is None or isinstance(value, int | str) for value in record.values()):
+        raise TypeError("a fact is neither a number nor a word")
+    return record
 
 
 def _kinds(records: list[dict[str, Any]]) -> tuple[KindCount, ...]:

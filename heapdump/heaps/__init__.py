@@ -15,7 +15,7 @@ from importlib import import_module
 
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import HeapKind
-from heapdump.blocks.table import BlockTable
+from heapdump.blocks.walk import Walk
 from heapdump.heaps.allocator import Allocator, DiscoveryContext, HeapClaim
 from heapdump.heaps.jobs import TraceReader
 from heapdump.heaps.unknown import UNKNOWN
@@ -70,6 +70,6 @@ def _addresses(process: Process, view: View) -> Iterator[tuple[int, bool]]:
     yield from ((address, False) for address in sorted(found - listed.keys()))
 
 
-def trace_reader(view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
+def trace_reader(view: View, heap: Heap, walk: Walk) -> TraceReader | None:
     """Reads which allocation stacks rows of a heap have; None where its kind records none."""
-    return allocator_of(heap).trace_reader(view, heap, table)
+    return allocator_of(heap).trace_reader(view, heap, walk)

@@ -8,16 +8,19 @@ from enum import IntEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from heapdump.blocks.heap import Heap, Trust
 from heapdump.heaps.linked_list import LinkedList, walk_list
+from heapdump.heaps.ntdll_words import ntdll_words
 from heapdump.layouts import Layout
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
 
 if TYPE_CHECKING:
     from heapdump.blocks.kinds import BlockKind, HeapKind
-    from heapdump.blocks.table import BlockTable
-    from heapdump.blocks.walk import Check, HeapCount
+    from heapdump.blocks.walk import Check, HeapCount, Walk
     from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
 
 PAGE = 0x1000
@@ -99,6 +102,11 @@ class DiscoveryContext:
         return ring
 
     @cached_property
+    def ntdll_words(self) -> NDArray[np.uint64]:
+        """See `heaps.ntdll_words`; read once."""
+        return ntdll_words(self.process, self.view)
+
+    @cached_property
     def segment_headers(self) -> dict[int, list[int]]:
         """Heap → reservations that begin with a segment header naming it; one scan, for lists that are broken."""
         found: dict[int, list[int]] = {}
@@ -146,7 +154,7 @@ class Allocator(Protocol):
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
         """Windows' counters beside what the walk of the heap counted."""
 
-    def trace_reader(self, view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
+    def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
         """Reads which allocation stack rows of the heap have; None where this kind records none."""
 
     def check(self, job: CheckJob) -> bool:

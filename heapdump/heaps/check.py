@@ -52,7 +52,8 @@ def _job(
     if heap.index not in walk.counts:
         return None
     view = next(view for view in process.views if view.arch == heap.view)
-    return CheckJob(process, view, heap, heaps, walk.table, walk.counts[heap.index], changing, has_damage)
+    count, facts = walk.counts[heap.index], walk.facts.get(heap.index, {})
+    return CheckJob(process, view, heap, heaps, walk.table, count, changing, has_damage, facts)
 
 
 def _inside_words(process: Process, view: View) -> str:

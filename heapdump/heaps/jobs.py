@@ -13,7 +13,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
-from heapdump.blocks.walk import HeapCount, KindCount
+from heapdump.blocks.walk import Fact, HeapCount, HeapFacts, KindCount
 from heapdump.heaps.row_counts import RowCounts
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
@@ -23,7 +23,7 @@ from heapdump.process.model import Process, View
 class WalkLog:
     """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held.
 
-    `hosted`, `uncommitted_bytes`, `uncommitted_free_bytes`: see `blocks.walk.HeapCount`.
+    `hosted`, `uncommitted_bytes`, `uncommitted_free_bytes`: see `blocks.walk.HeapCount`; `facts`: see `blocks.walk.Walk`.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -34,6 +34,7 @@ class WalkLog:
     hosted: list[KindCount] = field(default_factory=list)
     uncommitted_bytes: int = 0
     uncommitted_free_bytes: int = 0
+    facts: dict[str, Fact] = field(default_factory=dict)
 
     def find(self, finding: Finding) -> None:
         """Keeps a finding; of a heap that is damaged all over, the first ones."""
@@ -59,6 +60,7 @@ class WalkLog:
         self.good_headers += other.good_headers
         self.uncommitted_bytes += other.uncommitted_bytes
         self.uncommitted_free_bytes += other.uncommitted_free_bytes
+        self.facts |= other.facts
 
 
 @dataclass
@@ -146,8 +148,9 @@ class CheckJob:
     """One walked heap of `heaps` to check: what is found goes to `findings`, what could not be checked to `gaps`.
 
     `table`: all rows; `count`: of this heap; `changing()`: who may be changing a heap at this moment, in words, "" for
-    nobody: a reason for contradictions that a change leaves for a while. `has_damage`: the walk found some. `guards`: the
-    number of blocks that may be the CRT's, by the guard where its debug header ends; None where nobody counted them.
+    nobody: a reason for contradictions that a change leaves for a while. `has_damage`: the walk found some. `facts`: see
+    `blocks.walk.Walk`. `guards`: the number of blocks that may be the CRT's, by the guard where its debug header ends;
+    None where nobody counted them.
     """
 
     process: Process
@@ -158,6 +161,7 @@ class CheckJob:
     count: HeapCount
     changing: Callable[[], str]
     has_damage: bool
+    facts: HeapFacts
     findings: list[Finding] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     guards: int | None = None

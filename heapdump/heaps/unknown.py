@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from heapdump.blocks.heap import ExtentKind, Heap
 from heapdump.blocks.kinds import BlockKind, HeapKind
-from heapdump.blocks.table import BlockTable
-from heapdump.blocks.walk import Check, HeapCount
+from heapdump.blocks.walk import Check, HeapCount, Walk
 from heapdump.heaps.allocator import SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
 from heapdump.heaps.unwalked import own_reservation
@@ -40,7 +39,7 @@ class UnknownHeaps:
         """None."""
         return ()
 
-    def trace_reader(self, view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
+    def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
         """None."""
         return None
 

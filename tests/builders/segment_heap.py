@@ -53,6 +53,16 @@ class _Segment:
     committed: list[tuple[int, int]] = field(default_factory=list)  # [first unit, end)
 
 
+@dataclass(frozen=True)
+class LargePart:
+    """A large block in the making: committed and unused bytes; `has_extra`: a stack record stands behind it."""
+
+    address: int
+    commit: int
+    unused: int
+    has_extra: bool
+
+
 class SegmentHeapBuilder:
     """One heap in the making. Contents of blocks are random bytes."""
 
@@ -70,7 +80,7 @@ class SegmentHeapBuilder:
         self._image = MemoryImage(lay.pointer)
         self._image.commit(base, PAGE)
         self._segments: list[_Segment] = []
-        self._large: list[tuple[int, int, int]] = []
+        self._large: list[LargePart] = []
         self._busy: dict[int, tuple[int, Kind]] = {}
         self._free: dict[Kind, int] = {"vs": 0, "lfh": 0}
         self._subsegments: list[int] = []
@@ -119,12 +129,21 @@ class SegmentHeapBuilder:
             self._image.commit(part.base + part.used * part.unit, committed * part.unit)
         part.used += units
 
-    def large(self, address: int, size: int) -> int:
-        """Add a block with a reservation of its own at a multiple of 64 KiB; its user address."""
-        commit = -(-(size + self._padding) // PAGE) * PAGE
+    def large(self, address: int, size: int, *, trace: int = 0) -> int:
+        """Add a block with a reservation of its own at a multiple of 64 KiB; its user address.
+
+        `trace`: address of the record of its allocation stack, which stands behind the block (0: none does).
+        """
+        granule = self._layout.granule
+        end = size + self._padding
+        record = -(-end // granule) * granule + granule  # behind _SEGMENT_HEAP_EXTRA, one granule
+        commit = -(-(record + self._layout.pointer if trace else end) // PAGE) * PAGE
         self._image.commit(address, commit)
         self._image.write(address, self._random.bytes(64))
-        self._large.append((address, commit, commit - size - self._padding))
+        if trace:
+            self._image.word(self._base + self._layout.interceptor, 1)
+            self._image.word(address + record, trace)
+        self._large.append(LargePart(address, commit, commit - end, bool(trace)))
         if self._padding and self._build < 16299:  # there the padding of a large block lies behind it
             self._busy[address] = (size, "large")
             return address
@@ -276,7 +295,7 @@ class SegmentHeapBuilder:
             self._layout, self._image, self._build, self._base, self._heap_key, self._segments, self._large
         )  # fmt: skip
         truth = SegmentTruth(
-            self._base, dict(self._busy), dict(self._free), tuple(address for address, _, _ in self._large), segments, metadata,
+            self._base, dict(self._busy), dict(self._free), tuple(block.address for block in self._large), segments, metadata,
             tuple(self._subsegments), tuple(np.concatenate([np.empty(0, np.int64), *self._headers]).tolist()), *sums,
         )  # fmt: skip
         return BuiltSegmentHeap(memory, regions, truth)

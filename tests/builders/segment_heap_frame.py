@@ -12,7 +12,7 @@ from .memory_image import PAGE, MemoryImage
 from .segment_heap_layout import CONSTANT, SegmentLayout
 
 if TYPE_CHECKING:
-    from .segment_heap import _Segment
+    from .segment_heap import LargePart, _Segment
 
 _OWN = 0x10000
 _METADATA = 0x100000
@@ -28,7 +28,7 @@ def finish(
     base: int,
     key: int,
     segments: list[_Segment],
-    large: list[tuple[int, int, int]],
+    large: list[LargePart],
 ) -> Frame:
     """(memory, regions, segments, nodes of large blocks, (reserved, committed bytes) of segments and own structures)."""
     regions = [(base, PAGE, True, base), (base + PAGE, _OWN - PAGE, False, base)]
@@ -40,10 +40,10 @@ def finish(
         runs = _runs(part)
         reserved, committed = reserved + size, committed + sum(end - start for start, end in runs)
         regions += _regions(part.base, size, runs)
-    _header(lay, image, build, base, reserved, committed, sum(commit for _, commit, _ in large))
+    _header(lay, image, build, base, reserved, committed, sum(block.commit for block in large))
     _lists(lay, image, build, base, key, segments)
     nodes = _tree(lay, image, build, base, large)
-    regions += [(address, commit, True, address) for address, commit, _ in large]
+    regions += [(block.address, block.commit, True, block.address) for block in large]
     if nodes:
         regions.append((nodes[0], PAGE, True, nodes[0]))
     spans = tuple((part.base, part.base + 256 * part.unit) for part in segments)
@@ -132,9 +132,7 @@ def _lists(lay: SegmentLayout, image: MemoryImage, build: int, base: int, key: i
             image.word(part.base + 2 * lay.pointer, place ^ anchor ^ key ^ constant)
 
 
-def _tree(
-    lay: SegmentLayout, image: MemoryImage, build: int, base: int, large: list[tuple[int, int, int]]
-) -> tuple[int, ...]:
+def _tree(lay: SegmentLayout, image: MemoryImage, build: int, base: int, large: list[LargePart]) -> tuple[int, ...]:
     """A tree of the large blocks, balanced; its links are encoded in every other heap."""
     if not large:
         return ()
@@ -143,7 +141,7 @@ def _tree(
     step = 8 * lay.pointer
     nodes = tuple(place + i * step for i in range(len(large)))
     encoded = bool(base >> 20 & 1)
-    blocks = sorted(large)
+    blocks = sorted(large, key=lambda block: block.address)
 
     def link(low: int, high: int, parent: int) -> int:
         if low >= high:
@@ -152,8 +150,8 @@ def _tree(
         node = nodes[middle]
         children = [link(low, middle, node), link(middle + 1, high, node)]
         image.word(node, *((child ^ node if encoded and child else child) for child in children), parent)
-        address, commit, unused = blocks[middle]
-        image.word(node + 3 * lay.pointer, address | unused, commit)
+        block = blocks[middle]
+        image.word(node + 3 * lay.pointer, block.address | block.unused, block.commit | block.has_extra)
         return node
 
     root, tree = link(0, len(blocks), 0), base + lay.tree

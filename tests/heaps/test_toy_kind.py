@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from heapdump import cli, heaps
 from heapdump.blocks.kinds import HeapKind
 from tests.builders import ProcessBuilder
-from tests.heaps.toy import HEADER, arena
+from tests.heaps.toy import ALLOCATOR, HEADER, arena
 
 BASE, SIZE = 0x28A70000000, 0x3000
 BODIES = [(b"x" * 24, True), (b"y" * 40, False), (b"z" * 100, True)]
@@ -85,3 +85,10 @@ def test_the_index_gives_the_same_answer(dump, tmp_path, monkeypatch):
     cold = ask("blocks", dump, "--state", "all")
     assert list((tmp_path / "cache").rglob("manifest.json"))
     assert ask("blocks", dump, "--state", "all") == cold
+
+
+def test_a_kind_without_a_check_is_not_called_healthy(dump, monkeypatch):
+    monkeypatch.setattr(type(ALLOCATOR), "check", lambda self, job: False)
+    answer, code = ask("check", dump)
+    assert (code, answer["complete"]) == (4, False)
+    assert any("not checked" in note for note in answer["notes"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import lzma
 from collections.abc import Callable
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 import heapdump
+from heapdump import cli
 from heapdump.analyses.memory.reconciliation import reconcile
 from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.trust import Trust
@@ -80,6 +83,20 @@ def test_allocation_stacks_stand_behind_the_blocks(build, recorded: Recorded):
     for address, stack in wanted.items():
         own = [frame for frame in found[address] if low <= frame < low + 0x100000]
         assert own == [frame for frame in stack if low <= frame < low + 0x100000]
+
+
+def test_the_second_answer_names_the_stacks_that_the_first_one_names(recorded: Recorded, tmp_path, monkeypatch):
+    """Three large blocks of 15063 have their stacks behind the padding, which a walk alone can tell."""
+    monkeypatch.setenv("HEAPDUMP_CACHE", str(tmp_path))
+    path = str(recorded("damaged/silent-59160111820140.dmp.xz"))
+    answers = []
+    for _ in range(2):
+        with redirect_stdout(StringIO()) as out:
+            assert cli.run(["leaks", path, "--group-by", "stack", "--json"]) == 0
+        answers.append(out.getvalue())
+    assert answers[0] == answers[1]
+    (without,) = [group for group in json.loads(answers[0])["data"] if group["key"] == "no stack recorded"]
+    assert (without["count"], without["max_size"]) == (5, 2056)
 
 
 @pytest.mark.parametrize("build", sorted({path.parent.name for path in ORACLE.glob("*/corrupt-segment.dmp.xz")}))

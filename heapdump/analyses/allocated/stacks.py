@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import HeapKind
-from heapdump.blocks.table import BlockTable
+from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process, View
 from heapdump.process.stacks.trace_database import FIRST_ADDRESS, StackDatabase
 
 Numbers = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
-Reader = Callable[[View, Heap, BlockTable], Numbers | None]
+Reader = Callable[[View, Heap, Walk], Numbers | None]
 _OF_32_BITS = 1 << 48
 """Added to indices into the 32-bit database of a WOW64 process, which has another one: behind all user addresses."""
 
@@ -22,9 +22,9 @@ _OF_32_BITS = 1 << 48
 class Stacks:
     """Stack numbers of blocks (see `process.stack_db`), and their frames; each number stands for one stack."""
 
-    def __init__(self, process: Process, heaps: Sequence[Heap], table: BlockTable, reader: Reader) -> None:
-        """Reads nothing yet. `reader(view, heap, table)` makes the function that reads the stack numbers of a heap's rows."""
-        self._process, self._table, self._heaps, self._reader = process, table, heaps, reader
+    def __init__(self, process: Process, heaps: Sequence[Heap], walk: Walk, reader: Reader) -> None:
+        """Reads nothing yet. `reader(view, heap, walk)` makes the function that reads the stack numbers of a heap's rows."""
+        self._process, self._walk, self._heaps, self._reader = process, walk, heaps, reader
         self._numbers_of: dict[int, Numbers | None] = {}
         self._views = {view.arch: view for view in process.views}
         self._databases = {view.arch: StackDatabase(process, view) for view in process.views}
@@ -42,7 +42,7 @@ class Stacks:
         out = np.zeros(len(rows), np.uint64)
         if not self.are_recorded:
             return out
-        owners = self._table.heap[rows]
+        owners = self._walk.table.heap[rows]
         for heap in self._heaps:
             mine = np.flatnonzero(owners == heap.index)
             found = self._read(heap, rows[mine]) if heap.stack_traces and len(mine) else None
@@ -74,6 +74,6 @@ class Stacks:
 
     def _read(self, heap: Heap, rows: NDArray[np.int64]) -> NDArray[np.uint64] | None:
         if heap.index not in self._numbers_of:
-            self._numbers_of[heap.index] = self._reader(self._views[heap.view], heap, self._table)
+            self._numbers_of[heap.index] = self._reader(self._views[heap.view], heap, self._walk)
         numbers = self._numbers_of[heap.index]
         return None if numbers is None else numbers(rows)

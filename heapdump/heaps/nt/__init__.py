@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind, HeapKind
-from heapdump.blocks.table import BlockTable
-from heapdump.blocks.walk import Check, HeapCount
+from heapdump.blocks.walk import Check, HeapCount, Walk
 from heapdump.heaps.allocator import HEAP_SIGNATURE, SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim
 from heapdump.heaps.candidates import reservations_with
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
@@ -49,11 +48,11 @@ class NtAllocator:
 
         return self_checks(process, heap, count)
 
-    def trace_reader(self, view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
+    def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
         """Numbers in front of, or behind, user data."""
         from heapdump.heaps.nt.traces import nt_traces
 
-        return nt_traces(view, heap, table)
+        return nt_traces(view, heap, walk.table)
 
     def check(self, job: CheckJob) -> bool:
         """Header bytes that sizes do not need, fills, free lists, lookaside lists."""

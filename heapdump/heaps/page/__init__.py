@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind, HeapKind
-from heapdump.blocks.table import BlockTable
-from heapdump.blocks.walk import Check, HeapCount
+from heapdump.blocks.walk import Check, HeapCount, Walk
 from heapdump.heaps.allocator import DiscoveryContext, HeapClaim
 from heapdump.heaps.candidates import reservations_with
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
@@ -44,11 +43,11 @@ class PageAllocator:
         """None: the walk itself compares the number of busy blocks."""
         return ()
 
-    def trace_reader(self, view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
+    def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
         """Numbers of block information and nodes."""
         from heapdump.heaps.page.traces import page_traces
 
-        return page_traces(view, heap, table)
+        return page_traces(view, heap, walk.table)
 
     def check(self, job: CheckJob) -> bool:
         """Stamps and fills around every block."""

@@ -6,8 +6,7 @@ from collections.abc import Iterable
 
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind, HeapKind
-from heapdump.blocks.table import BlockTable
-from heapdump.blocks.walk import Check, HeapCount
+from heapdump.blocks.walk import Check, HeapCount, Walk
 from heapdump.heaps.allocator import DiscoveryContext, HeapClaim
 from heapdump.heaps.candidates import reservations_with
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
@@ -36,10 +35,12 @@ class SegmentAllocator:
 
     def walk(self, job: AllocatorJob) -> None:
         """Heap by heap."""
+        from heapdump.heaps.segment.keys import Keys, SegmentHeapJob
         from heapdump.heaps.segment.walk import walk_segment_heap
 
+        keys = {view.arch: Keys(job.process, view) for view in job.process.views}
         for one in job.each():
-            walk_segment_heap(one)
+            walk_segment_heap(SegmentHeapJob(**vars(one), keys=keys[one.heap.view]))
 
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
         """Committed bytes, segments, and committed bytes of large blocks."""
@@ -47,11 +48,11 @@ class SegmentAllocator:
 
         return self_checks(process, heap, count)
 
-    def trace_reader(self, view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
+    def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
         """Addresses behind user data."""
-        from heapdump.heaps.segment.traces import segment_traces
+        from heapdump.heaps.segment.traces import read_stack_numbers
 
-        return segment_traces(view, heap, table)
+        return read_stack_numbers(view, heap, walk)
 
     def check(self, job: CheckJob) -> bool:
         """Segments and large blocks against Windows' counters."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import BUSY
-from heapdump.heaps.jobs import Job
+from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 
@@ -22,7 +22,7 @@ _SLOT_SHIFT = 6
 _MOST_SLOTS = 256
 
 
-def delayed_chunks(job: Job, layout: Layout) -> NDArray[np.uint64]:
+def delayed_chunks(job: SegmentHeapJob, layout: Layout) -> NDArray[np.uint64]:
     """User addresses of the chunks on all lists of a heap; (n,) uint64, ascending.
 
     A list that is not as long as its head says is a finding, and none of it is believed.
@@ -44,12 +44,12 @@ def delayed_chunks(job: Job, layout: Layout) -> NDArray[np.uint64]:
     return np.array(sorted(found), np.uint64)
 
 
-def _depth(job: Job, head: int) -> int:
+def _depth(job: SegmentHeapJob, head: int) -> int:
     """The number of nodes in an SLIST_HEADER: its first 16 bits on x64, behind the pointer on x86."""
     return job.view.space.try_integer(head if job.view.pointer_bytes == 8 else head + 4, 2) or 0
 
 
-def _heads(job: Job, layout: Layout) -> Iterator[int]:
+def _heads(job: SegmentHeapJob, layout: Layout) -> Iterator[int]:
     struct, heap = layout["_SEGMENT_HEAP"], job.heap.address
     if "VsContext" not in struct or "_HEAP_VS_CONTEXT" not in layout:
         return
@@ -66,14 +66,14 @@ def _heads(job: Job, layout: Layout) -> Iterator[int]:
             yield at + (slot << _SLOT_SHIFT) + layout["_HEAP_VS_AFFINITY_SLOT"].offset("DelayFreeContext")
 
 
-def _first(job: Job, head: int) -> int:
+def _first(job: SegmentHeapJob, head: int) -> int:
     """The first node of an SLIST_HEADER: on x64 the upper 60 bits of its second word are the address / 16."""
     if job.view.pointer_bytes == 4:
         return job.view.space.try_integer(head, 4) or 0
     return (job.view.space.try_integer(head + 8, 8) or 0) & ~0xF
 
 
-def mark_delayed(job: Job, first: int, delayed: NDArray[np.uint64]) -> None:
+def mark_delayed(job: SegmentHeapJob, first: int, delayed: NDArray[np.uint64]) -> None:
     """Calls the chunks among the rows from `first` on whose user data is on a list free."""
     if not len(delayed):
         return

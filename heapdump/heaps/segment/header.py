@@ -14,7 +14,6 @@ import numpy as np
 from heapdump.blocks.findings import Finding
 from heapdump.heaps.allocator import PAGE, DiscoveryContext
 from heapdump.heaps.nt.segments import address_limit, ring_findings
-from heapdump.heaps.segment.keys import ntdll_words
 from heapdump.layouts import Layout
 from heapdump.process.model import View
 from heapdump.spans import Span
@@ -202,7 +201,7 @@ def _witnesses_of_key(
             node = view.space.try_pointer(part.head) or part.head
             if node != part.head and node % part.segment_bytes == 0:
                 yield list(residues(view, layout, part, node))
-    words = ntdll_words(context.process, view)
+    words = context.ntdll_words
     constant = _CONSTANT & (1 << 8 * view.pointer_bytes) - 1
     yield from (
         row for row in rows if np.isin(np.array([[value, value ^ constant] for value in row], np.uint64), words).any()

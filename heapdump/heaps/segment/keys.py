@@ -2,64 +2,77 @@
 
 The heap key follows from the signature of a segment, and is verified by the chunks it decodes. Up to 15063 chunks are
 coded with the LFH key instead (recorded 14393; the reference has the heap key for all builds): so the words of ntdll's
-data are tried too, where both keys stand. What is found is kept for the other heaps of the process.
+data are tried too, where both keys stand. What one heap shows holds for the later heaps of its view in the same walk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.blocks.walk import Fact
+from heapdump.heaps.jobs import Job
 from heapdump.heaps.nt.entry_format import signed
+from heapdump.heaps.ntdll_words import ntdll_words
 from heapdump.heaps.segment.vs_recovery import Chunks
 from heapdump.layouts import Struct
-from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Process, View
 from heapdump.spans import Span
+
+PADDING = "padding_bytes"
+"""The fact that says how many bytes lie in front of user data."""
 
 _PROOF = 8
 _FEW = 4
 _MOST_CANDIDATES = 64
 
 
-@dataclass
 class Keys:
-    """What is known of one view of the process. `chunk`, `slots`: the keys; `padding`: bytes before user data.
+    """Keys and rules that the walk of the segment heaps of one view has inferred so far; it lives for that walk.
 
+    `chunk`, `slots`: the keys; `padding`: bytes before user data.
     `slot_rule`: the structure of LFH subsegments, and whether 32 bits of their shifted address count; `has_full_slots`:
     most of them were seen to have no room for another block, right behind their commit states; `has_other_bits`: most
     bitmaps were seen to have other unused bits than the recorded builds'.
     """
 
-    chunk: int | None = None
-    slots: int | None = None
-    slot_rule: tuple[Struct, bool] | None = None
-    has_full_slots: bool = False
-    has_other_bits: bool = False
-    padding: int | None = None
-    data: NDArray[np.uint64] | None = field(default=None, repr=False)
+    def __init__(self, process: Process, view: View) -> None:
+        """Nothing is known yet."""
+        self._process, self._view = process, view
+        self.chunk: int | None = None
+        self.slots: int | None = None
+        self.slot_rule: tuple[Struct, bool] | None = None
+        self.has_full_slots = self.has_other_bits = False
+        self.padding: int | None = None
+
+    @cached_property
+    def ntdll_words(self) -> NDArray[np.uint64]:
+        """See `heaps.ntdll_words`; read once."""
+        return ntdll_words(self._process, self._view)
+
+    def facts(self, padding: int) -> dict[str, Fact]:
+        """What is known after the walk of one heap, by name; `padding`: of this heap, in bytes."""
+        struct, is_wide = self.slot_rule or (None, None)
+        return {
+            "chunk_key": self.chunk,
+            "lfh_key": self.slots,
+            "lfh_bitmap_offset": None if struct is None else struct.offset("BlockBitmap"),
+            "lfh_key_takes_32_bits": is_wide,
+            "has_full_slots": self.has_full_slots,
+            "has_other_bits": self.has_other_bits,
+            PADDING: padding,
+        }
 
 
-_KNOWN: WeakKeyDictionary[AddressSpace, Keys] = WeakKeyDictionary()
+@dataclass
+class SegmentHeapJob(Job):
+    """One segment heap to walk; `keys`: what the walk has learnt from the heaps of this view before."""
 
-
-def keys_of(view: View) -> Keys:
-    """What is known of the keys of a view so far; shared by its heaps."""
-    return _KNOWN.setdefault(view.space, Keys())
-
-
-def ntdll_words(process: Process, view: View) -> NDArray[np.uint64]:
-    """The different pointer-sized words of ntdll's memory in the dump, ascending; read once for each view."""
-    keys = keys_of(view)
-    if keys.data is None:
-        spans = [module.span for module in process.modules if module.name.lower() == "ntdll.dll"]
-        parts = [words for span in spans for _, words in view.space.mapped.words(span, view.pointer_bytes)]
-        keys.data = np.unique(np.concatenate([np.empty(0, np.uint64), *parts]))
-    return keys.data
+    keys: Keys = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +83,18 @@ class Chain:
     end: int
 
 
-def chunk_key(process: Process, view: View, chains: Sequence[Chain], likely: Sequence[int]) -> int | None:
+def chunk_key(job: SegmentHeapJob, chains: Sequence[Chain], likely: Sequence[int]) -> int | None:
     """The key that decodes most of these chains; None where none does.
 
     What is known and the `likely` ones are tried first, and again behind damage at the chains' starts.
     """
-    known = keys_of(view)
+    known, view = job.keys, job.view
     sure = [] if known.chunk is None else [known.chunk]
     best = _best(view, chains[:: max(1, len(chains) // _FEW)], sure, _is_whole) or _best(
         view, chains, likely, _is_whole
     )
     best = best or _best(view, chains, [*sure, *likely], _has_good_headers)
-    best = best or _best(view, chains, list(_from_ntdll(process, view, chains)), _is_whole)
+    best = best or _best(view, chains, list(_from_ntdll(job, chains)), _is_whole)
     if best is not None:
         known.chunk = best
     return best
@@ -132,9 +145,9 @@ def read_header(view: View, at: int, key: int) -> tuple[int, int, int] | None:
     return head >> 1 & 0x7FFF, head >> 16 & 0x7FFF, head >> 31 & 1
 
 
-def _from_ntdll(process: Process, view: View, chains: Sequence[Chain]) -> Iterator[int]:
+def _from_ntdll(job: SegmentHeapJob, chains: Sequence[Chain]) -> Iterator[int]:
     """Words of ntdll's data that decode the first chunks of some chains."""
-    words = ntdll_words(process, view)
+    words, view = job.keys.ntdll_words, job.view
     for chain in chains[:4]:
         raw = view.space.try_pointer(chain.start)
         if raw is None:

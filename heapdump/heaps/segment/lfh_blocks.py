@@ -11,8 +11,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import doubt, tag
-from heapdump.heaps.jobs import Job
-from heapdump.heaps.segment.keys import keys_of
+from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.heaps.segment.lfh_bitmap import bitmap_wound, is_filled_behind, lost_bits
 from heapdump.heaps.segment.lfh_recovery import mended
 from heapdump.heaps.segment.lfh_subsegments import Decoded, Subsegments
@@ -25,7 +24,7 @@ _MANY = 8
 """Subsegments, most of which tell what is usual."""
 
 
-def add_slots(job: Job, read: Subsegments, decoded: Decoded, padding: int) -> None:
+def add_slots(job: SegmentHeapJob, read: Subsegments, decoded: Decoded, padding: int) -> None:
     """Adds a row for each block; findings for subsegments that do not decode or whose counts disagree."""
     decoded = mended(job, read, decoded)
     _report(job, read, decoded)
@@ -40,7 +39,7 @@ def add_slots(job: Job, read: Subsegments, decoded: Decoded, padding: int) -> No
 
 
 def _add(
-    job: Job,
+    job: SegmentHeapJob,
     batch: Batch,
     read: Subsegments,
     decoded: Decoded,
@@ -86,14 +85,14 @@ def _add(
         )
 
 
-def _are_usual(job: Job, clear: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _are_usual(job: SegmentHeapJob, clear: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """Which bitmaps are as this build has them; `clear`: they are as in every recorded heap. What most have is no damage."""
-    known = keys_of(job.view)
+    known = job.keys
     known.has_other_bits |= len(clear) >= _MANY and 2 * int(clear.sum()) < len(clear)
     return clear | known.has_other_bits
 
 
-def _doubt_bits(job: Job, read: Subsegments, i: int, room: int, missing: Sequence[Span]) -> bool:
+def _doubt_bits(job: SegmentHeapJob, read: Subsegments, i: int, room: int, missing: Sequence[Span]) -> bool:
     """Whether some bits of subsegment `i`, whose rows are the last ones, are not in the dump; such rows are guesses."""
     lost = lost_bits(read, i, room, missing)
     if not lost.any():
@@ -106,7 +105,7 @@ def _doubt_bits(job: Job, read: Subsegments, i: int, room: int, missing: Sequenc
     return True
 
 
-def _doubt_list(job: Job, address: int, room: int) -> None:
+def _doubt_list(job: SegmentHeapJob, address: int, room: int) -> None:
     """The list of freed blocks in a subsegment, whose rows are the last ones, runs through what is not in the dump."""
     table = job.columns.since(len(job.columns) - room)
     doubt(table.tags, table.is_busy, Trust.GUESS)
@@ -116,14 +115,14 @@ def _doubt_list(job: Job, address: int, room: int) -> None:
     )
 
 
-def _doubt(job: Job, count: NDArray[np.int64], good: NDArray[np.bool_], room: int) -> None:
+def _doubt(job: SegmentHeapJob, count: NDArray[np.int64], good: NDArray[np.bool_], room: int) -> None:
     """The last `room` rows, of subsegments with so many blocks each: `derived` where a subsegment is not `good`."""
     if not good.all():
         table = job.columns.since(len(job.columns) - room)
         doubt(table.tags, np.repeat(~good, count), Trust.DERIVED)
 
 
-def _report(job: Job, read: Subsegments, decoded: Decoded) -> None:
+def _report(job: SegmentHeapJob, read: Subsegments, decoded: Decoded) -> None:
     heap = job.heap.address
     job.walked.headers += len(read.rows)
     job.walked.good_headers += int((decoded.is_good & decoded.is_whole).sum())

@@ -9,8 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.heaps.jobs import Job
-from heapdump.heaps.segment.keys import keys_of, ntdll_words
+from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.heaps.segment.lfh_subsegments import Decoded, Subsegments
 from heapdump.heaps.segment.page_ranges import RangeKind, Ranges
 from heapdump.layouts import Struct
@@ -21,7 +20,7 @@ _WHOLE = 1 << 16
 
 
 def best_reading(
-    job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]
+    job: SegmentHeapJob, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]
 ) -> tuple[Subsegments, Decoded] | None:
     """The subsegments of these ranges and their offsets, under the structure, rule and key that fit most of them.
 
@@ -50,7 +49,7 @@ def best_reading(
         read = Subsegments(job, ranges, rows, best.struct)
         nothing = read.decode(0, wide_shift=False)
         return read, replace(nothing, is_good=nothing.is_good & False, is_whole=nothing.is_whole & False)
-    known = keys_of(job.view)
+    known = job.keys
     known.slots, known.slot_rule = best.key, (best.struct, best.is_wide)
     known.has_full_slots |= 2 * best.whole > best.good
     every = Subsegments(job, ranges, rows, best.struct)
@@ -83,9 +82,11 @@ def _best_key(part: Subsegments, keys: NDArray[np.uint64], *, wide_shift: bool) 
     return _Reading(whole, good, part.struct, int(keys[best[0]]), is_wide=wide_shift)
 
 
-def are_slots(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> NDArray[np.bool_]:
+def are_slots(
+    job: SegmentHeapJob, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]
+) -> NDArray[np.bool_]:
     """Which of these ranges begin with the header of an LFH subsegment, by the key of the process; (n,)."""
-    known = keys_of(job.view)
+    known = job.keys
     if known.slot_rule is None:
         best_reading(job, ranges, np.flatnonzero(ranges.kind == RangeKind.LFH), structs)
     if known.slots is None or known.slot_rule is None:
@@ -94,9 +95,9 @@ def are_slots(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequen
     return Subsegments(job, ranges, rows, struct).decode(known.slots, wide_shift=wide).is_good
 
 
-def _usual_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64]) -> tuple[Subsegments, Decoded] | None:
+def _usual_reading(job: SegmentHeapJob, ranges: Ranges, rows: NDArray[np.int64]) -> tuple[Subsegments, Decoded] | None:
     """As the process' other subsegments are read, where that fits one of these beyond doubt, or most of them."""
-    known = keys_of(job.view)
+    known = job.keys
     if known.slots is None or known.slot_rule is None:
         return None
     every = Subsegments(job, ranges, rows, known.slot_rule[0])
@@ -105,12 +106,12 @@ def _usual_reading(job: Job, ranges: Ranges, rows: NDArray[np.int64]) -> tuple[S
 
 
 def _known_key(part: Subsegments) -> NDArray[np.uint64]:
-    known = keys_of(part.job.view).slots
+    known = part.job.keys.slots
     return np.array([] if known is None else [known & 0xFFFFFFFF], np.uint64)
 
 
 def _ntdll_keys(part: Subsegments) -> NDArray[np.uint64]:
-    return np.unique(ntdll_words(part.job.process, part.job.view) & _LOW)
+    return np.unique(part.job.keys.ntdll_words & _LOW)
 
 
 _SOLVED = tuple((partial(Subsegments.candidates, part=turn / 7), 2) for turn in range(8))

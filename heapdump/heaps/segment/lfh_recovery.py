@@ -14,8 +14,7 @@ import numpy as np
 
 from heapdump.blocks.findings import Finding
 from heapdump.heaps.allocator import PAGE
-from heapdump.heaps.jobs import Job
-from heapdump.heaps.segment.keys import keys_of
+from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.heaps.segment.lfh_bitmap import is_filled_behind
 from heapdump.heaps.segment.lfh_subsegments import MOST_BLOCKS, Decoded, Subsegments
 
@@ -33,9 +32,9 @@ class _Told:
     count: int
 
 
-def mended(job: Job, read: Subsegments, decoded: Decoded) -> Decoded:
+def mended(job: SegmentHeapJob, read: Subsegments, decoded: Decoded) -> Decoded:
     """The offsets with what follows for subsegments whose header contradicts itself; a finding for each of those."""
-    if read.states is None or not keys_of(job.view).has_full_slots:
+    if read.states is None or not job.keys.has_full_slots:
         return replace(decoded, is_whole=decoded.is_good)
     rows = np.flatnonzero(read.there & ~decoded.is_whole)
     if not len(rows):
@@ -110,7 +109,7 @@ def _bits_end(read: Subsegments, count: int) -> int:
     return int(read.bits_end(np.array([count]))[0])
 
 
-def _find(job: Job, read: Subsegments, decoded: Decoded, i: int, told: _Told) -> None:
+def _find(job: SegmentHeapJob, read: Subsegments, decoded: Decoded, i: int, told: _Told) -> None:
     """A finding of the damaged member."""
     heap, address = job.heap.address, int(read.start[i])
     member = read.struct.fields[told.member]

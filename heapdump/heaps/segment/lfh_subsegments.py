@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.heaps.jobs import Job
+from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.heaps.segment.page_ranges import Ranges
 from heapdump.layouts import Struct
 
@@ -38,7 +38,7 @@ class Decoded:
 class Subsegments:
     """LFH subsegments of a heap as one build has them; (n,) arrays."""
 
-    def __init__(self, job: Job, ranges: Ranges, rows: NDArray[np.int64], struct: Struct) -> None:
+    def __init__(self, job: SegmentHeapJob, ranges: Ranges, rows: NDArray[np.int64], struct: Struct) -> None:
         """`rows`: their page ranges; nothing is decoded yet."""
         self.job, self.struct, self.rows = job, struct, rows
         self.start, self.bytes = ranges.start[rows], ranges.size[rows]

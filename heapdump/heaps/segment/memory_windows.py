@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Trust
 from heapdump.blocks.table import doubt
-from heapdump.heaps.jobs import Job
+from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.memory.regions import RegionTable, State
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span
@@ -44,7 +44,7 @@ def batches(space: AddressSpace, start: NDArray[np.int64], end: NDArray[np.int64
         yield Batch(words, np.array([row]), start[row : row + 1], missing)
 
 
-def doubt_missing(job: Job, first: int, missing: Sequence[Span]) -> None:
+def doubt_missing(job: SegmentHeapJob, first: int, missing: Sequence[Span]) -> None:
     """Busy rows from `first` on whose last bytes are not in the dump: how many were asked for is not known."""
     table = job.columns.since(first)
     last = table.entry + table.entry_size - np.uint64(2)

@@ -11,14 +11,14 @@ import numpy as np
 
 from heapdump.blocks.heap import Trust
 from heapdump.blocks.table import BUSY, doubt
-from heapdump.heaps.jobs import Job
+from heapdump.heaps.segment.keys import SegmentHeapJob
 
 _PERIODS = (1, 2, 4, 8)
 _LOOK_BACK = 64
 _EXTRA = 0x0200
 
 
-def mend_overrun(job: Job, address: int) -> None:
+def mend_overrun(job: SegmentHeapJob, address: int) -> None:
     """Corrects the last row's size where its chunk ends at a damaged header and its own count was overwritten."""
     table = job.columns.since(0)
     row = len(table) - 1
@@ -35,7 +35,7 @@ def mend_overrun(job: Job, address: int) -> None:
         table.tags[row] &= np.uint16(0xFFFF & ~_EXTRA)
 
 
-def _run_start(job: Job, low: int, border: int) -> int:
+def _run_start(job: SegmentHeapJob, low: int, border: int) -> int:
     """First address of the periodic bytes that reach over the border; the border itself where there are none."""
     behind = 16
     data = job.view.space.try_read(low, border + behind - low)

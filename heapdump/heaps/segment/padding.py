@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
-from heapdump.heaps.jobs import Job
-from heapdump.heaps.segment.keys import keys_of
+from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.layouts import Layout
 
 _SAMPLE = 4096
@@ -23,12 +22,12 @@ _ENOUGH = 24
 _FEW, _MOST, _NEARLY_ALL = 0.02, 0.5, 0.9
 
 
-def padding_of(job: Job, layout: Layout, address: NDArray[np.uint64], size: NDArray[np.uint64]) -> int:
+def padding_of(job: SegmentHeapJob, layout: Layout, address: NDArray[np.uint64], size: NDArray[np.uint64]) -> int:
     """Bytes in front of user data, 0 for none. `address`, `size`: of some busy blocks, read without padding.
 
     What a heap with enough blocks shows holds for the process.
     """
-    known = keys_of(job.view)
+    known = job.keys
     if known.padding is not None:
         return known.padding
     step = max(1, len(address) // _SAMPLE)
@@ -38,7 +37,7 @@ def padding_of(job: Job, layout: Layout, address: NDArray[np.uint64], size: NDAr
     return found
 
 
-def _padding(job: Job, layout: Layout, address: NDArray[np.uint64], size: NDArray[np.uint64]) -> int:
+def _padding(job: SegmentHeapJob, layout: Layout, address: NDArray[np.uint64], size: NDArray[np.uint64]) -> int:
     granule, pointer = job.view.granularity, job.view.pointer_bytes
     if not len(address):
         return 0

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
-from heapdump.heaps.jobs import Job
+from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.heaps.segment.lfh_key import are_slots
 from heapdump.heaps.segment.page_ranges import RangeKind, Ranges
 from heapdump.heaps.segment.vs_subsegments import are_chains
@@ -28,7 +28,9 @@ _WORDS = {
 }  # fmt: skip
 
 
-def settled(job: Job, ranges: Ranges, chunk_structs: Sequence[Struct], slot_structs: Sequence[Struct]) -> Ranges:
+def settled(
+    job: SegmentHeapJob, ranges: Ranges, chunk_structs: Sequence[Struct], slot_structs: Sequence[Struct]
+) -> Ranges:
     """The ranges with the kinds that their contents have; a finding for each that says another one.
 
     `chunk_structs`, `slot_structs`: headers of VS and LFH subsegments of the builds, the likeliest first.
@@ -64,7 +66,7 @@ def settled(job: Job, ranges: Ranges, chunk_structs: Sequence[Struct], slot_stru
     return found
 
 
-def _report_unused(job: Job, ranges: Ranges) -> None:
+def _report_unused(job: SegmentHeapJob, ranges: Ranges) -> None:
     heap = job.heap.address
     for i in np.flatnonzero(~ranges.is_size_known & ranges.is_sure).tolist():
         place, unused, unit = int(ranges.descriptor[i]), int(ranges.unused[i]), int(ranges.unit[i])
@@ -74,7 +76,7 @@ def _report_unused(job: Job, ranges: Ranges) -> None:
         job.walked.good_headers -= 1
 
 
-def _report(job: Job, ranges: Ranges, kind: NDArray[np.int64], inside: NDArray[np.bool_]) -> None:
+def _report(job: SegmentHeapJob, ranges: Ranges, kind: NDArray[np.int64], inside: NDArray[np.bool_]) -> None:
     heap = job.heap.address
     for i in np.flatnonzero((kind != ranges.kind) & ranges.is_sure).tolist():
         place, size = int(ranges.descriptor[i]), 4 * job.view.pointer_bytes

@@ -11,23 +11,27 @@ from numpy.typing import NDArray
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import BlockTable
+from heapdump.blocks.walk import Walk
 from heapdump.heaps.jobs import TraceReader
-from heapdump.heaps.segment.keys import keys_of
+from heapdump.heaps.segment.keys import PADDING
 from heapdump.heaps.segment.padding import writes_header
 from heapdump.heaps.segment.walk import EXTRA_FLAG
 from heapdump.layouts import load
 from heapdump.process.model import View
 
+_MOST_PADDING = 0x40
 _WIDE_EXTRA = 0x10000000
 """_SEGMENT_HEAP.GlobalFlags: one more granule stands before the extra on x64 (heap-structures.md §4.1)."""
 
 
-def segment_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
-    """Reads stack numbers."""
-    return lambda rows: _numbers(view, heap, table, rows)
+def read_stack_numbers(view: View, heap: Heap, walk: Walk) -> TraceReader:
+    """The reader of stack numbers; for the padding it relies on what the walk of the heap inferred."""
+    padding = walk.facts.get(heap.index, {}).get(PADDING)
+    known = padding if type(padding) is int and 0 < padding <= _MOST_PADDING else 0
+    return lambda rows: _numbers(view, heap, walk.table, known, rows)
 
 
-def _numbers(view: View, heap: Heap, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+def _numbers(view: View, heap: Heap, table: BlockTable, padding: int, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     out = np.zeros(len(rows), np.uint64)
     if heap.layout is None:
         return out
@@ -41,7 +45,7 @@ def _numbers(view: View, heap: Heap, table: BlockTable, rows: NDArray[np.int64])
     if not writes_header(layout):
         # the padding of a large block lies behind its user data there (three blocks of recorded 15063)
         large = (table.tags[mine] & 0xF) == BlockKind.LARGE
-        place += np.where(large, np.uint64(keys_of(view).padding or 0), np.uint64(0))
+        place += np.where(large, np.uint64(padding), np.uint64(0))
     flags = view.space.try_integer(heap.address + layout["_SEGMENT_HEAP"].offset("GlobalFlags"), 4) or 0
     if flags & _WIDE_EXTRA and view.pointer_bytes == 8:
         place += granule

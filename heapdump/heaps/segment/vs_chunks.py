@@ -13,8 +13,8 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import doubt, tag
-from heapdump.heaps.jobs import Job
 from heapdump.heaps.nt.entry_format import signed
+from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.heaps.segment.memory_windows import Batch, batches, doubt_missing
 from heapdump.heaps.segment.overrun import mend_overrun
 from heapdump.heaps.segment.vs_recovery import ByteDamage, Chunks
@@ -30,7 +30,7 @@ _MOST_RESYNCS = 512
 class ChunkWalk:
     """Walks the chains of one heap with one key; rows go to the job's columns."""
 
-    def __init__(self, job: Job, key: int, padding: int) -> None:
+    def __init__(self, job: SegmentHeapJob, key: int, padding: int) -> None:
         """`padding`: bytes in front of what the program got."""
         self._job, self._key, self.padding = job, key, padding
         self._wide = job.view.pointer_bytes == 8

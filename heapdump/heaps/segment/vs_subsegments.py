@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
-from heapdump.heaps.jobs import Job
-from heapdump.heaps.segment.keys import Chain, chunk_key, keys_of
+from heapdump.heaps.segment.keys import Chain, SegmentHeapJob, chunk_key
 from heapdump.heaps.segment.page_ranges import Ranges
 from heapdump.heaps.segment.solve_key import solve_chunk_key
 from heapdump.layouts import Struct
@@ -34,7 +33,7 @@ class Chains:
         return [Chain(a, b) for a, b in zip(self.start[::step].tolist(), self.end[::step].tolist(), strict=True)]
 
 
-def read_chains(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> Chains:
+def read_chains(job: SegmentHeapJob, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> Chains:
     """The subsegments of these ranges whose headers hold; `structs`: those of the builds, the likeliest first."""
     if not len(rows):
         return Chains(rows, rows, rows)
@@ -49,7 +48,9 @@ def read_chains(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequ
     return Chains(best.start[keep], best.end[keep], rows[keep])
 
 
-def are_chains(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]) -> NDArray[np.bool_]:
+def are_chains(
+    job: SegmentHeapJob, ranges: Ranges, rows: NDArray[np.int64], structs: Sequence[Struct]
+) -> NDArray[np.bool_]:
     """Which of these ranges begin with the header of a VS subsegment that ends where the used part of the range does; (n,)."""
     tried = [_Headers(job, ranges, rows, struct) for struct in structs]
     used = ranges.start[rows] + ranges.size[rows] - ranges.unused[rows]
@@ -60,7 +61,7 @@ def are_chains(job: Job, ranges: Ranges, rows: NDArray[np.int64], structs: Seque
 class _Headers:
     """The headers of VS subsegments as one build has them."""
 
-    def __init__(self, job: Job, ranges: Ranges, rows: NDArray[np.int64], struct: Struct) -> None:
+    def __init__(self, job: SegmentHeapJob, ranges: Ranges, rows: NDArray[np.int64], struct: Struct) -> None:
         view = job.view
         granule = view.granularity
         self._address, self._struct = ranges.start[rows], struct
@@ -72,7 +73,7 @@ class _Headers:
         holds = ((size ^ np.uint64(_SCRAMBLE)) & np.uint64(_MASK)) == (mark & np.uint64(_MASK))
         self.is_good = self._there & holds & (size > 0) & (self.end <= self._address + ranges.size[rows])
 
-    def report(self, job: Job) -> None:
+    def report(self, job: SegmentHeapJob) -> None:
         """Findings and gaps for headers that do not hold."""
         walked, heap = job.walked, job.heap.address
         walked.headers += len(self._address)
@@ -98,12 +99,12 @@ class _Headers:
                 walked.gap(f"heap {heap:#x}: the VS subsegment at {address:#x} is not in the dump")
 
 
-def key_of(job: Job, chains: Chains, likely: Sequence[int]) -> int | None:
+def key_of(job: SegmentHeapJob, chains: Chains, likely: Sequence[int]) -> int | None:
     """The key of these chains; None where nothing decodes them, which is then a finding and a gap."""
     sample = chains.sample()
-    key = chunk_key(job.process, job.view, sample, likely) if sample else None
+    key = chunk_key(job, sample, likely) if sample else None
     if sample and key is None:
-        key = keys_of(job.view).chunk = solve_chunk_key(job.view, sample)
+        key = job.keys.chunk = solve_chunk_key(job.view, sample)
     if sample and key is None:
         heap = job.heap.address
         message = f"no key decodes the chunks of heap {heap:#x}"

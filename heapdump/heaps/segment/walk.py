@@ -18,9 +18,10 @@ from heapdump.blocks.heap import Extent, ExtentKind, Trust
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import BUSY, INTERNAL, BlockTable, doubt, tag
 from heapdump.heaps.allocator import PAGE
-from heapdump.heaps.jobs import Job, WalkLog
+from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.segment.delayed import delayed_chunks, mark_delayed
 from heapdump.heaps.segment.header import contexts, heap_keys
+from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.heaps.segment.large_blocks import unused_of
 from heapdump.heaps.segment.lfh_blocks import add_slots
 from heapdump.heaps.segment.lfh_key import best_reading
@@ -40,7 +41,7 @@ EXTRA_FLAG = 0x02
 """Entry flag: allocation stack and tag stand behind the user data."""
 
 
-def walk_segment_heap(job: Job) -> None:
+def walk_segment_heap(job: SegmentHeapJob) -> None:
     """The `WALK` of segment heaps."""
     if job.heap.layout is None:
         job.walked.headers += 1  # a heap that does not verify has integrity 0
@@ -49,7 +50,7 @@ def walk_segment_heap(job: Job) -> None:
     _HeapWalk(job, load(job.heap.layout)).walk()
 
 
-def structs_of(job: Job, layout: Layout, name: str) -> list[Struct]:
+def structs_of(job: SegmentHeapJob, layout: Layout, name: str) -> list[Struct]:
     """The different versions of a structure, that of the heap's own layout first."""
     seen: dict[tuple[object, ...], Struct] = {}
     for other in (layout, *job.view.layouts):
@@ -74,7 +75,7 @@ class _Inside:
 class _HeapWalk:
     """Walks one heap."""
 
-    def __init__(self, job: Job, layout: Layout) -> None:
+    def __init__(self, job: SegmentHeapJob, layout: Layout) -> None:
         self._job, self._layout = job, layout
         self._committed = Committed(job.process.regions)
 
@@ -99,6 +100,7 @@ class _HeapWalk:
             job.advance(int(window.size.sum()))
         self._large(padding)
         job.columns.sort(first)
+        job.walked.facts.update(job.keys.facts(padding))
 
     def _structs(self, name: str) -> list[Struct]:
         return structs_of(self._job, self._layout, name)
@@ -135,7 +137,9 @@ class _HeapWalk:
             address, size = large, np.full(len(large), 1 << 20, np.uint64)
         return padding_of(job, self._layout, address, size)
 
-    def _inside(self, ranges: Ranges, likely: Sequence[int], padding: int, trial: Job | None = None) -> _Inside:
+    def _inside(
+        self, ranges: Ranges, likely: Sequence[int], padding: int, trial: SegmentHeapJob | None = None
+    ) -> _Inside:
         job = trial or self._job
         chains = read_chains(
             job, ranges, np.flatnonzero(ranges.kind == RangeKind.VS), self._structs("_HEAP_VS_SUBSEGMENT")
@@ -144,7 +148,7 @@ class _HeapWalk:
         rows = np.flatnonzero(ranges.kind == RangeKind.LFH)
         return _Inside(chains, key, best_reading(job, ranges, rows, self._structs("_HEAP_LFH_SUBSEGMENT")), padding)
 
-    def _blocks(self, inside: _Inside, trial: Job | None = None) -> None:
+    def _blocks(self, inside: _Inside, trial: SegmentHeapJob | None = None) -> None:
         job = trial or self._job
         if inside.key is not None and len(inside.chains.start):
             ChunkWalk(job, inside.key, inside.padding).walk(inside.chains)

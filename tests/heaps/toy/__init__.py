@@ -13,8 +13,8 @@ import numpy as np
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Extent, ExtentKind, Heap, Segment, WindowsCounters
 from heapdump.blocks.kinds import BlockKind, HeapKind, Place
-from heapdump.blocks.table import BlockTable, tag
-from heapdump.blocks.walk import Check, CheckKind, HeapCount
+from heapdump.blocks.table import tag
+from heapdump.blocks.walk import Check, CheckKind, HeapCount, Walk
 from heapdump.heaps.allocator import DiscoveryContext, Evidence, HeapClaim, Weight
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, Job, TraceReader
 from heapdump.process.model import Process, View
@@ -68,7 +68,7 @@ class ToyAllocator:
             CheckKind.BLOCKS, view.space.try_integer(heap.address + 8, 8), count.busy_blocks + count.free_blocks
         )
 
-    def trace_reader(self, view: View, heap: Heap, table: BlockTable) -> TraceReader | None:
+    def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
         return None
 
     def check(self, job: CheckJob) -> bool:
