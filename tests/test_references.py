@@ -52,3 +52,18 @@ def test_sections_of_the_reference_stand_in_order_and_once(page: str) -> None:
         for number in re.findall(r"^#{2,3} (\d+(?:\.\d+)?)\.? ", text, re.MULTILINE)
     ]
     assert numbers == sorted(set(numbers))
+
+
+def test_decisions_are_numbered_listed_and_as_the_code_names_them() -> None:
+    folder = ROOT / "docs" / "decisions"
+    pages = sorted(page.name for page in folder.glob("[0-9]*.md"))
+    assert [int(name[:4]) for name in pages] == list(range(1, len(pages) + 1))
+    listed = (folder / "index.md").read_text(encoding="utf-8")
+    for number, name in enumerate(pages, 1):
+        text = (folder / name).read_text(encoding="utf-8")
+        title = text.partition("\n")[0].removeprefix(f"# {number}. ")
+        assert f"{number}. [{title}]({name})" in listed
+        assert [part for part in ("**Context.**", "**Choice.**", "**What we gave up.**") if part not in text] == []
+    for source in (ROOT / "heapdump").rglob("*.py"):
+        for cited in re.findall(r"docs/decisions/([\w-]+\.md)", source.read_text(encoding="utf-8")):
+            assert cited in pages, f"{source} cites {cited}"

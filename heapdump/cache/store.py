@@ -4,8 +4,7 @@ A folder for each dump (`HEAPDUMP_CACHE` names another place). Its name is made 
 the dump's content (`dump/stamp.py`) and heapdump's own code. `MANIFEST` is written last: a folder without it is no index.
 Room `cache`: it knows numpy and paths; `walk.py` and `answers.py` know what the files mean.
 
-Decision: checksums are sums of 64-bit words, at the speed of memory. They find damage. They do not stop an enemy, who could
-change heapdump itself. A file that does not verify is ignored and written anew.
+Decision: docs/decisions/0008-index-checks-against-damage-only.md.
 """
 
 from __future__ import annotations

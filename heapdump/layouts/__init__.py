@@ -2,8 +2,7 @@
 
 A new Windows build is a new file `<arch>_<build>[.<revision>].json`. Code asks for member names, never for numbers.
 
-Decision: the build number only orders the candidates; what is used is what verifies on the structure itself, because
-servicing changed layouts inside one build number (17763) and dumps carry wrong version numbers. Given up: one lookup.
+Decision: docs/decisions/0001-layouts-chosen-by-what-verifies.md.
 """
 
 from __future__ import annotations
