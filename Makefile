@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: all demo test lint type unit fix golden bench fuzz clean
+.PHONY: all demo test lint type unit fix golden bench fuzz docs dist clean
 
 all: test
 
@@ -47,5 +47,15 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.bench.stacks
 	$(BIN)/python -m tests.bench.graph
 
+# The site goes to site/. A broken link fails the build.
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
+
+# Wheel and source distribution go to dist/.
+dist: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group dist
+	$(BIN)/python -m build
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info fixtures/*.dmp
+	rm -rf $(VENV) build dist site *.egg-info fixtures/*.dmp

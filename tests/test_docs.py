@@ -10,6 +10,7 @@ import pytest
 
 from heapdump.cli import cli
 
+DOCS = Path(__file__).parent.parent / "docs"
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 NAMES = cli.list_commands(click.Context(cli))
 
@@ -24,6 +25,17 @@ def command(name: str) -> click.Command:
 def test_readme_has_a_section_and_an_example_for_each_command(name: str) -> None:
     assert f"### `{name}`" in README
     assert re.search(rf"^    (\$ )?heapdump {name} ", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_of_the_documentation_shows_each_command(name: str) -> None:
+    pages = [page.read_text(encoding="utf-8") for page in (DOCS / "questions").glob("*.md")]
+    assert any(re.search(rf"^    heapdump {name} crash\.dmp", page, re.MULTILINE) for page in pages)
+
+
+def test_every_page_of_the_documentation_is_in_its_menu() -> None:
+    menu = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    assert [page for page in DOCS.rglob("*.md") if f"- {page.relative_to(DOCS).as_posix()}\n" not in menu] == []
 
 
 @pytest.mark.parametrize("name", NAMES)

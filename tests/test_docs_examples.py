@@ -1,0 +1,111 @@
+"""Every example of the documentation prints what the page shows.
+
+An example is a block ```console with lines `$ heapdump … | filter`; the lines below are what it prints in a terminal of 100
+columns. `make golden` writes them anew; read their diff.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fixtures.sample import sample as sample_process
+from heapdump.cli import run
+
+DOCS = Path(__file__).parent.parent / "docs"
+BLOCK = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.MULTILINE | re.DOTALL)
+PAGES = sorted(page for page in DOCS.rglob("*.md") if BLOCK.search(page.read_text(encoding="utf-8")))
+RECORDED = {
+    "overflow.dmp": "oracle/17763.475/corrupt-overflow.dmp.xz",
+    "leak.dmp": "oracle/19041.508/leak-ust.dmp.xz",
+    "pageheap.dmp": "oracle/19041.508/pageheap-overrun.dmp.xz",
+}
+"""Dump that examples name → the recording; `sample.dmp` is built."""
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("examples") / "sample.dmp"
+    sample_process().write(path)
+    return path
+
+
+def filtered(lines: list[str], filters: list[list[str]]) -> list[str]:
+    """The lines behind `head -N`, `tail -N`, `sed -n A,Bp` and `grep WORD`."""
+    for name, *arguments in filters:
+        if name == "head":
+            lines = lines[: -int(arguments[0])]
+        elif name == "tail":
+            lines = lines[int(arguments[0]) :]
+        elif name == "sed":
+            first, last = arguments[1].removesuffix("p").split(",")
+            lines = lines[int(first) - 1 : int(last)]
+        else:
+            assert name == "grep"
+            lines = [line for line in lines if arguments[0] in line]
+    return lines
+
+
+def printed(command: str, capfd: pytest.CaptureFixture[str]) -> str:
+    """What a command line of an example prints."""
+    call, *filters = (shlex.split(part) for part in command.split(" | "))
+    assert call[0] == "heapdump"
+    assert run(call[1:]) in (0, 1, 4), command
+    return "".join(f"{line}\n" for line in filtered(capfd.readouterr().out.splitlines(), filters))
+
+
+def examples(block: str) -> list[tuple[str, str]]:
+    """(command line, what it prints) of a block."""
+    parts = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)
+    assert not parts[0]
+    return list(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def dumps_of(page: Path) -> set[str]:
+    """The dumps that the examples of a page name."""
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    return {name for block in blocks for command, _ in examples(block) for name in re.findall(r"\S+\.dmp", command)}
+
+
+@pytest.mark.golden
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_print_what_the_page_shows(
+    page: Path,
+    sample: Path,
+    recorded: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.delenv("HEAPDUMP_DUMP", raising=False)
+    present = set()
+    for name in sorted(dumps_of(page), key=lambda name: name != "sample.dmp"):
+        try:
+            Path(name).symlink_to(sample if name == "sample.dmp" else recorded(RECORDED[name]))
+        except pytest.skip.Exception:
+            continue  # the examples on other dumps of the page count all the same
+        present.add(name)
+
+    def fresh(match: re.Match[str]) -> str:
+        """The block as the commands print it now; examples about absent dumps as they stand."""
+        return "".join(
+            f"$ {command}\n{printed(command, capfd) if set(re.findall(r'[^ ]+[.]dmp', command)) <= present else shown}"
+            for command, shown in examples(match[1])
+        )
+
+    text = page.read_text(encoding="utf-8")
+    now = BLOCK.sub(fresh, text)
+    if os.environ.get("HEAPDUMP_WRITE_GOLDEN"):
+        page.write_text(now, encoding="utf-8")
+    assert now == page.read_text(encoding="utf-8")
+
+
+def test_examples_name_known_dumps() -> None:
+    assert {name for page in PAGES for name in dumps_of(page)} <= {"sample.dmp", *RECORDED}
