@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -10,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 if TYPE_CHECKING:
     from heapdump.analyses.allocated.leaks import By
     from heapdump.analyses.allocated.stacks import Stacks
-    from heapdump.analyses.damage.check import Problem
     from heapdump.analyses.damage.crash import Crash
+    from heapdump.analyses.damage.explained import ExplainedFinding
     from heapdump.analyses.damage.verdict import Verdict
     from heapdump.analyses.graph.leak_suspects import LeakSuspect
     from heapdump.analyses.graph.pointer_graph import PointerGraph, Referrers
@@ -122,29 +123,28 @@ class Snapshot:
         return check_heaps(self.process, self.heaps, self.walk)
 
     @cached_property
-    def problems(self) -> tuple[Problem, ...]:
-        """What broke the heap: every damaged place, and what Windows reported."""
-        from heapdump.analyses.damage.check import Examined, find_problems
+    def explained_findings(self) -> tuple[ExplainedFinding, ...]:
+        """What broke the heap: every finding, and what Windows reported."""
+        from heapdump.analyses.damage.explained import CheckedProcess, explain_findings
 
-        examined = Examined(
+        checked = CheckedProcess(
             self.process, self.heaps, self.walk.table, self.damage, self.crash, self.crt.blocks, self.stacks.numbers
         )
-        return find_problems(examined)
+        return explain_findings(checked)
 
     def verdict(self, heaps: Sequence[Heap]) -> Verdict:
         """Whether these heaps are damaged, in one line."""
-        from heapdump.analyses.damage.reports import REPORTED
-        from heapdump.analyses.damage.verdict import Examination, verdict
+        from heapdump.analyses.damage.verdict import verdict
 
-        def examine() -> Examination:
-            """The findings of all checks; what Windows reported is another question."""
-            found = [problem.finding for problem in self.problems if problem.finding.kind not in REPORTED]
-            return Examination(found, self.damage.unchecked)
+        def examine() -> Damage:
+            """The damage of all heaps with changed CRT guards; reports of Windows are another question."""
+            found = (explained.finding for explained in self.explained_findings)
+            return replace(self.damage, findings=tuple(finding for finding in found if not finding.is_report))
 
         return verdict(heaps, self.walk, examine)
 
-    def page_wounds(self, heap: Heap, block: Block) -> tuple[ByteDamage, ...]:
-        """What is damaged around a block of a page heap: stamps, fills."""
+    def page_damage(self, heap: Heap, block: Block) -> tuple[ByteDamage, ...]:
+        """Changed stamps and fills of a block of a page heap."""
         from heapdump.heaps.page.damage import wounds
 
         return tuple(wounds(self.view_of(heap), heap, block))

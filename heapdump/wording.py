@@ -1,4 +1,4 @@
-"""Numbers in words, for messages of every room: sizes, plurals."""
+"""Numbers and bytes as text, for messages of every room: sizes, plurals, printable characters."""
 
 from __future__ import annotations
 
@@ -28,3 +28,8 @@ def plural(number: int, word: str) -> str:
     if number != 1:
         word = word[:-1] + "ies" if word.endswith("y") else word + "s"
     return f"{number:,} {word}"
+
+
+def preview(data: bytes) -> str:
+    """The bytes as ASCII characters, a dot for each byte that is not printable."""
+    return "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)

@@ -8,8 +8,7 @@ from typing import Literal
 
 from heapdump.analyses.allocated.leaks import Leaks
 from heapdump.analyses.allocated.top_groups import suspects
-from heapdump.analyses.damage.check import Problem
-from heapdump.analyses.damage.reports import REPORTED
+from heapdump.analyses.damage.explained import ExplainedFinding
 from heapdump.analyses.graph.overview import Holding
 from heapdump.analyses.headlines import Headline
 from heapdump.analyses.memory.capabilities import Question
@@ -52,7 +51,7 @@ class Known:
     heaps: Sequence[Heap]
     summary: Summary
     headlines: Sequence[Headline]
-    problems: Sequence[Problem]
+    findings: Sequence[ExplainedFinding]
     unchecked: Sequence[UncheckedHeap]
     unexamined: int
     leaks: Leaks
@@ -72,23 +71,22 @@ def triage(known: Known) -> tuple[Section, ...]:
 
 
 def _happened(known: Known) -> Iterator[Statement]:
-    reported = [problem for problem in known.problems if problem.finding.kind in REPORTED]
-    for problem in reported:
-        weight: Weight = "bad" if problem.finding.severity == "error" else "plain"
-        yield Statement(problem.finding.message, ("check", "--kind", problem.finding.kind), weight)
+    for finding in (explained.finding for explained in known.findings if explained.finding.is_report):
+        weight: Weight = "bad" if finding.is_error else "plain"
+        yield Statement(finding.message, ("check", "--kind", finding.kind), weight)
     raised = known.process.exception
     if raised is None:
         yield Statement("no exception: the dump was taken of a running process", ("threads", "--frames"))
 
 
 def _damaged(known: Known) -> Iterator[Statement]:
-    damage = [problem for problem in known.problems if problem.finding.kind not in REPORTED]
-    for problem in damage[:_MOST_DAMAGE]:
-        bug = f"{problem.bug}: " if problem.bug else ""
-        weight: Weight = "bad" if problem.finding.severity == "error" else "plain"
-        yield Statement(bug + problem.finding.message, ("check", "--address", f"{problem.finding.address:#x}"), weight)
+    damage = [explained for explained in known.findings if not explained.finding.is_report]
+    for explained in damage[:_MOST_DAMAGE]:
+        bug, finding = f"{explained.bug}: " if explained.bug else "", explained.finding
+        weight: Weight = "bad" if finding.is_error else "plain"
+        yield Statement(bug + finding.message, ("check", "--address", f"{finding.address:#x}"), weight)
     if len(damage) > _MOST_DAMAGE:
-        is_bad = any(problem.finding.severity == "error" for problem in damage[_MOST_DAMAGE:])
+        is_bad = any(explained.finding.is_error for explained in damage[_MOST_DAMAGE:])
         yield Statement(
             f"{plural(len(damage) - _MOST_DAMAGE, 'more place')} like these", ("check",), "bad" if is_bad else "plain"
         )
@@ -117,7 +115,7 @@ def _memory(known: Known) -> Iterator[Statement]:
             f"{short_size(item.bytes)} ({item.share:.0%} of {short_size(committed)} committed): {item.item}",
             ("summary",),
         )
-    told = tuple(problem.finding.message for problem in known.problems)
+    told = tuple(explained.finding.message for explained in known.findings)
     for headline in known.headlines:
         if headline.command[0] not in ("block", "summary", "retained") and not headline.sentence.startswith(told):
             yield Statement(headline.sentence, headline.command)

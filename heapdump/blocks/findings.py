@@ -1,23 +1,97 @@
-"""A finding: one damaged place in a heap structure, as a value. Walkers make them and go on."""
+"""Findings: one broken rule at one place, as a value; and the kinds of findings.
+
+Walks and checks make findings and go on. Everything that depends on the kind of a finding stands in its `FindingRule`: the
+sentence of reports and of SARIF, the bytes that the rule protects, the bug that breaks it. An allocator package defines the
+kinds that only its heaps have with `define`; the kinds below belong to the allocators of Windows.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum, StrEnum
 from typing import Literal
 
-FindingKind = Literal[
-    "entry_header", "size_chain", "segment", "ucr", "free_list", "virtual_list", "lfh_subsegment", "vs_chunk",
-    "large_metadata", "tail_fill", "free_fill", "page_header", "page_suffix", "page_freed_fill", "crt_guard",
-    "failure_record", "exception", "verifier_stop",
-]  # fmt: skip
-"""What can be damaged, or have been reported, in the words of the JSON."""
+FindingKind = str
+"""The word of a kind, as records have it: a key of `FINDING_RULES`."""
 
 Severity = Literal["error", "warning"]
 
 
+class BugKind(StrEnum):
+    """A bug of a program, named as AddressSanitizer names it (semantics.md §2.10)."""
+
+    OVERFLOW = "heap-buffer-overflow"
+    UNDERFLOW = "heap-buffer-underflow"
+    USE_AFTER_FREE = "heap-use-after-free"
+    DOUBLE_FREE = "double-free"
+    BAD_FREE = "bad-free"
+
+
+class Protected(Enum):
+    """The bytes that a rule protects, which decide which blocks could have been the cause."""
+
+    HEADER = "the header between two blocks"
+    BLOCK = "bytes that belong to one block, beside its requested bytes"
+    FREED = "the body of a freed block"
+    LIST = "a list or a count of the heap"
+    REPORT = "nothing: Windows reported it"
+
+
+@dataclass(frozen=True, slots=True)
+class FindingRule:
+    """One kind of finding. `sentence` says what a finding of it means.
+
+    `bug`: the bug that breaks the rule; None where the kind alone does not decide.
+    """
+
+    kind: FindingKind
+    sentence: str
+    protected: Protected
+    bug: BugKind | None = None
+
+
+FINDING_RULES: dict[FindingKind, FindingRule] = {}
+"""Kind → rule, of every kind that is defined."""
+
+
+def define(kind: FindingKind, sentence: str, protected: Protected, bug: BugKind | None = None) -> None:
+    """Makes a kind of finding; the same definition twice is one kind.
+
+    Raises:
+        ValueError: the word is another kind's.
+    """
+    rule = FindingRule(kind, sentence, protected, bug)
+    if FINDING_RULES.setdefault(kind, rule) != rule:
+        raise ValueError(f"finding kind {kind}: the word is taken")
+
+
+define("entry_header", "An entry header of a heap is damaged", Protected.HEADER)
+define("size_chain", "Sizes of neighbouring entries contradict each other", Protected.HEADER)
+define("segment", "A segment's own data or list is damaged", Protected.LIST)
+define("ucr", "A list of uncommitted ranges is damaged", Protected.LIST)
+define("free_list", "A free list is damaged", Protected.FREED, BugKind.USE_AFTER_FREE)
+define("virtual_list", "The list of large blocks is damaged", Protected.LIST)
+define("lfh_subsegment", "A block header or subsegment of the low fragmentation heap is damaged", Protected.HEADER)
+define("vs_chunk", "A chunk header of a segment heap is damaged", Protected.HEADER)
+define("large_metadata", "The tree of large allocations is damaged", Protected.LIST)
+define("tail_fill", "Bytes behind a block were written to", Protected.BLOCK, BugKind.OVERFLOW)
+define("free_fill", "A free block was written to", Protected.FREED, BugKind.USE_AFTER_FREE)
+define("page_header", "The stamps before a page heap block are damaged", Protected.BLOCK, BugKind.UNDERFLOW)
+define("page_suffix", "Bytes behind a page heap block were written to", Protected.BLOCK, BugKind.OVERFLOW)
+define("page_freed_fill", "A freed page heap block was written to", Protected.FREED, BugKind.USE_AFTER_FREE)
+define("crt_guard", "A guard of the CRT's debug heap is damaged", Protected.BLOCK)
+define("failure_record", "ntdll found a heap damaged", Protected.REPORT)
+define("exception", "The process raised an exception", Protected.REPORT)
+define("verifier_stop", "Application Verifier stopped the process", Protected.REPORT)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`address` = first damaged byte, `length` in bytes; `expected` and `found` in words or hex."""
+    """One broken rule. `heap`: the address of the heap, 0 for none.
+
+    `address`: of the first damaged byte; `length`: bytes from there that are known to be damaged. `expected` and `found`
+    are hex or words; "" where nothing can be named.
+    """
 
     kind: FindingKind
     severity: Severity
@@ -27,3 +101,18 @@ class Finding:
     message: str
     expected: str
     found: str
+
+    @property
+    def rule(self) -> FindingRule:
+        """The rule that is broken."""
+        return FINDING_RULES[self.kind]
+
+    @property
+    def is_error(self) -> bool:
+        """True where a healthy heap cannot look like this; False where it can, while the heap is being changed."""
+        return self.severity == "error"
+
+    @property
+    def is_report(self) -> bool:
+        """True for a report of Windows, False for damage that was found."""
+        return self.rule.protected is Protected.REPORT

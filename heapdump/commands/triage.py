@@ -69,7 +69,7 @@ def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
             heaps,
             summary,
             found,
-            snapshot.problems,
+            snapshot.explained_findings,
             snapshot.damage.unchecked,
             unexamined,
             leaks,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from heapdump.errors import WrongUsage
 from heapdump.spans import Span
-from heapdump.wording import plural, short_size, size
+from heapdump.wording import plural, preview, short_size, size
 
 __all__ = [
     "address",
@@ -17,6 +17,7 @@ __all__ = [
     "parse_size",
     "parse_span",
     "plural",
+    "preview",
     "printable",
     "share",
     "short_size",

@@ -125,7 +125,7 @@ def test_a_stop_without_a_block_that_is_known_is_told_all_the_same(open_built, c
     values = (0x32725641, code, PLACE + 0x1000, PLACE + 0x380000, 100, 0)
     with open_built(crashed(page, 0, 0, code=0xC0000421, parameters=values)) as snapshot:
         assert snapshot.crash is None
-        (stop,) = [problem for problem in snapshot.problems if problem.finding.kind == "verifier_stop"]
+        (stop,) = [explained for explained in snapshot.explained_findings if explained.finding.kind == "verifier_stop"]
         assert (
             stop.finding.message
             == f"Application Verifier stop {code:#x} ({words}); parameters 0x30001000, 0x30380000, 0x64, 0x0"
@@ -151,7 +151,7 @@ def detail_of(snapshot: Snapshot, user: int, kind: BlockKind = BlockKind.PAGE):
     row = int(np.flatnonzero((table.address == user) & (table.kind == kind))[0])
     heap = snapshot.heaps[0]
     block = table.block(row)
-    return page_block(snapshot.view_of(heap), heap, snapshot.page_nodes(heap), block, snapshot.page_wounds(heap, block))
+    return page_block(snapshot.view_of(heap), heap, snapshot.page_nodes(heap), block, snapshot.page_damage(heap, block))
 
 
 @pytest.mark.parametrize("arch", ARCHES)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.analyses.blocks.select import locate
-from heapdump.analyses.damage.evidence import _beside
+from heapdump.analyses.damage.evidence import _nearest_blocks
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import BlockTable, tag
@@ -48,4 +48,4 @@ def test_no_look_up_makes_a_column_of_the_whole_table(monkeypatch: pytest.Monkey
         monkeypatch.setattr(BlockTable, name, property(refuse))
     found = locate(table, AddressSpace(Nothing(), np.empty(0, RANGE), 8), BASE + 2 * SIZE + 16)
     assert [block.row for block in found.neighbours] == [0, 3]
-    assert [block and block.row for block in _beside(table, BASE + 4 * SIZE)] == [3, 5]
+    assert [block and block.row for block in _nearest_blocks(table, BASE + 4 * SIZE)] == [3, 5]

@@ -84,7 +84,7 @@ def test_the_report_reads_like_addresssanitizers(heap: BuiltHeap, capfd: Capture
     culprit = heap.truth.busy[2]
     assert "==4242==ERROR: heapdump: heap-buffer-overflow on address 0x" in out
     assert f"after 24-byte region [{culprit.user:#x},{culprit.user + 24:#x})" in out
-    assert "suspects, likeliest first:" in out
+    assert "candidates, likeliest first:" in out
     assert "=> 0x" in out
     assert "SUMMARY: heapdump: heap-buffer-overflow" in out
     assert "\x1b" not in out

@@ -27,7 +27,7 @@ BUSY = [("busy", 40 + 24 * i) for i in range(60)] + [
 
 
 def errors(snapshot: Snapshot) -> list:
-    return [problem for problem in snapshot.problems if problem.finding.severity == "error"]
+    return [explained for explained in snapshot.explained_findings if explained.finding.severity == "error"]
 
 
 def header_place(generation: Generation, entry: int) -> int:
@@ -38,7 +38,7 @@ def header_place(generation: Generation, entry: int) -> int:
 @pytest.mark.parametrize("plan", range(len(FIXED)))
 def test_healthy_heaps_of_every_generation_are_clean(open_built, generation, plan):
     with open_built(process_of(generation, heap_of(generation, FIXED[plan]).build())) as snapshot:
-        assert not snapshot.problems
+        assert not snapshot.explained_findings
         assert (snapshot.damage.findings, snapshot.damage.gaps) == ((), ())
 
 
@@ -47,7 +47,7 @@ def test_healthy_heaps_of_every_generation_are_clean(open_built, generation, pla
 @given(actions=ACTIONS)
 def test_random_healthy_heaps_are_clean(open_built, generation, actions):
     with open_built(process_of(generation, heap_of(generation, actions).build())) as snapshot:
-        assert not snapshot.problems
+        assert not snapshot.explained_findings
 
 
 @pytest.mark.hostile
@@ -97,19 +97,22 @@ def test_an_overrun_names_the_block_before_and_an_underrun_the_block_itself(open
     end = culprit.user + culprit.size
     run = b"Q" * (header - end + count)
     with open_built(poke(built, (end, run))) as snapshot:
-        (problem,) = errors(snapshot)
-        assert problem.finding.kind in ("entry_header", "size_chain")
-        assert (problem.bug, problem.culprit and problem.culprit.address) == ("heap-buffer-overflow", culprit.user)
-        assert header <= problem.finding.address < header + count
+        (explained,) = errors(snapshot)
+        assert explained.finding.kind in ("entry_header", "size_chain")
+        assert (explained.bug, explained.candidate and explained.candidate.address) == (
+            "heap-buffer-overflow",
+            culprit.user,
+        )
+        assert header <= explained.finding.address < header + count
     granule = 16 if generation.arch == "x64" else 8
     if victim.user - granule == victim.entry and header - end > 2:
         with open_built(poke(built, (header, bytes([0x10, 0, 0, 0, 0x20, 0, 0, 0])))) as snapshot:
-            (problem,) = errors(snapshot)
-            assert (problem.finding.kind, problem.bug) == (
+            (explained,) = errors(snapshot)
+            assert (explained.finding.kind, explained.bug) == (
                 "entry_header",
-                None if problem.block is None else "heap-buffer-underflow",
+                None if explained.block is None else "heap-buffer-underflow",
             )
-            assert any("a write before its start" in candidate.reason for candidate in problem.candidates)
+            assert any("a write before its start" in candidate.reason for candidate in explained.candidates)
 
 
 @pytest.mark.parametrize("generation", REPRESENTATIVES, ids=str)
@@ -120,11 +123,11 @@ def test_free_list_links_that_were_overwritten_are_one_use_after_free(open_built
     free = heap.truth.free[0]
     place = free.entry + 2 * size
     with open_built(poke(built, (place, b"\x41" * 2 * size))) as snapshot:
-        (problem,) = errors(snapshot)
-        assert (problem.finding.kind, problem.bug) == ("free_list", "heap-use-after-free")
-        assert (problem.finding.address, problem.finding.length) == (place, 2 * size)
-        assert problem.block is not None and problem.block.entry == free.entry
-        assert "0x41 repeated" in problem.evidence.looks
+        (explained,) = errors(snapshot)
+        assert (explained.finding.kind, explained.bug) == ("free_list", "heap-use-after-free")
+        assert (explained.finding.address, explained.finding.length) == (place, 2 * size)
+        assert explained.block is not None and explained.block.entry == free.entry
+        assert "0x41 repeated" in explained.evidence.meaning
 
 
 @pytest.mark.parametrize("generation", [g for g in REPRESENTATIVES if not g.is_classic], ids=str)
@@ -136,8 +139,8 @@ def test_counters_and_membership_that_contradict_the_walk(open_built, generation
         layout = next(layout for layout in snapshot.process.views[0].layouts if layout.name == nt.layout)
         total = generation.base + layout["_HEAP"].offset("TotalFreeSize")
     with open_built(poke(built, (total, word(7, 2)))) as snapshot:
-        (problem,) = errors(snapshot)
-        assert (problem.finding.kind, problem.finding.address) == ("free_list", total)
+        (explained,) = errors(snapshot)
+        assert (explained.finding.kind, explained.finding.address) == ("free_list", total)
 
 
 def test_a_held_lock_turns_contradicting_counters_into_a_warning(open_built):
@@ -152,9 +155,9 @@ def test_a_held_lock_turns_contradicting_counters_into_a_warning(open_built):
         layout = next(layout for layout in snapshot.process.views[0].layouts if layout.name == snapshot.heaps[0].layout)
     total, variable = (TEN.base + layout["_HEAP"].offset(name) for name in ("TotalFreeSize", "LockVariable"))
     with open_built(poke(built, (total, word(7, 2)), (variable, word(lock)))) as snapshot:
-        (problem,) = snapshot.problems
-        assert problem.finding.severity == "warning"
-        assert "its lock is held by thread 0x1234" in problem.finding.message
+        (explained,) = snapshot.explained_findings
+        assert explained.finding.severity == "warning"
+        assert "its lock is held by thread 0x1234" in explained.finding.message
 
 
 @pytest.mark.parametrize(("at", "severity"), [(0x2110, "warning"), (0x2010, "error")], ids=["RtlFreeHeap", "alloc"])
@@ -165,12 +168,12 @@ def test_a_thread_inside_a_heap_function_turns_contradicting_counters_into_a_war
     process.memory(ntdll + EXPORT_AT, sections().replace(b"release".ljust(12, b"\0"), b"RtlFreeHeap\0"))
     built = poke(process.build(), (ntdll + directories("x64"), tables("x64")))
     with open_built(built) as snapshot:
-        assert not snapshot.problems
+        assert not snapshot.explained_findings
         layout = next(layout for layout in snapshot.process.views[0].layouts if layout.name == snapshot.heaps[0].layout)
     with open_built(poke(built, (TEN.base + layout["_HEAP"].offset("TotalFreeSize"), word(7, 2)))) as snapshot:
-        (problem,) = snapshot.problems
-        assert problem.finding.severity == severity
-        assert ("thread 0x77 is inside RtlFreeHeap, which may be changing it" in problem.finding.message) is (
+        (explained,) = snapshot.explained_findings
+        assert explained.finding.severity == severity
+        assert ("thread 0x77 is inside RtlFreeHeap, which may be changing it" in explained.finding.message) is (
             severity == "warning"
         )
 
@@ -211,9 +214,9 @@ def test_story_001_page_heap_tells_overrun_underrun_and_guard_page(open_built):
             ("page_header", header - 4, "heap-buffer-underflow", header),
             ("exception", (guard + 64) & ~7, "heap-buffer-overflow", guard),
         }
-        for problem in errors(snapshot):
-            assert problem.culprit is not None
-            number = int(snapshot.stacks.numbers(np.array([problem.culprit.row]))[0])
+        for explained in errors(snapshot):
+            assert explained.candidate is not None
+            number = int(snapshot.stacks.numbers(np.array([explained.candidate.row]))[0])
             assert snapshot.stacks.frames(snapshot.heaps[0], number) == (0x401000, 0x402000)
 
 
@@ -240,7 +243,7 @@ def test_a_healthy_lookaside_list_is_clean_and_a_broken_one_is_found(open_built,
     built, users, other = parked(generation)
     wide = 8 if generation.arch == "x64" else 4
     with open_built(built) as snapshot:
-        assert not snapshot.problems
+        assert not snapshot.explained_findings
         places = snapshot.walk.table
         assert not set(users) & set(places.address[places.is_busy].tolist())
     for place, value, why in [
@@ -249,6 +252,10 @@ def test_a_healthy_lookaside_list_is_clean_and_a_broken_one_is_found(open_built,
         (users[0], other, "no block of its size"),
     ]:  # fmt: skip
         with open_built(poke(built, (place, word(value, wide)))) as broken:
-            (problem,) = errors(broken)
-            assert (problem.finding.kind, problem.finding.address, problem.finding.length) == ("free_list", place, wide)
-            assert why in problem.finding.message
+            (explained,) = errors(broken)
+            assert (explained.finding.kind, explained.finding.address, explained.finding.length) == (
+                "free_list",
+                place,
+                wide,
+            )
+            assert why in explained.finding.message

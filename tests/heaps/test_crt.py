@@ -122,7 +122,7 @@ def test_the_line_of_verdict_counts_changed_guards(open_built, variant):
     with open_built(built) as snapshot:
         assert snapshot.verdict(snapshot.heaps).text == "no damage found in 1 heap"
     with open_built(poke(built, (users[0] + 100, b"X"))) as snapshot:
-        assert [problem.finding.kind for problem in snapshot.problems] == ["crt_guard"]
+        assert [explained.finding.kind for explained in snapshot.explained_findings] == ["crt_guard"]
         assert snapshot.verdict(snapshot.heaps).text == "1 damaged place found in 1 heap"
 
 

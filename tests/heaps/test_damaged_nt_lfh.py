@@ -125,7 +125,7 @@ def test_an_overrun_into_a_header_costs_its_block_and_no_other(open_built, gener
         assert {row for row in lfh_rows(snapshot) if row[4] == "exact"} >= lfh_truth(
             heap, without=(victim.entry, sub.blocks[8].entry)
         )
-        assert list(snapshot.problems)
+        assert list(snapshot.explained_findings)
 
 
 @pytest.mark.parametrize("generation", WITH_BITMAP, ids=str)
@@ -235,7 +235,7 @@ def test_no_damaged_member_costs_a_block_of_another_subsegment(open_built, gener
     for address, size in members(generation, sub).values():
         with open_built(poke(dump, (address, word(peek(dump, address, size) ^ mask, size)))) as snapshot:
             assert_others_whole(snapshot, heap, sub)
-            assert snapshot.problems is not None
+            assert snapshot.explained_findings is not None
 
 
 @pytest.mark.xfail(
@@ -358,4 +358,4 @@ def test_random_damage_never_raises_and_leaves_other_subsegments_whole(open_buil
         hurt.append(sub)
     with open_built(poke(dump, *pokes)) as snapshot:
         assert_others_whole(snapshot, heap, *hurt)
-        assert snapshot.problems is not None
+        assert snapshot.explained_findings is not None

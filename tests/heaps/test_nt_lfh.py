@@ -34,7 +34,7 @@ def assert_as_built(snapshot: Snapshot, *heaps: BuiltHeap) -> None:
     walk = snapshot.walk
     assert lfh_rows(snapshot) == lfh_truth(*heaps)
     assert back_end_rows(snapshot) == back_end_truth(*heaps)
-    assert (walk.findings, walk.gaps, tuple(snapshot.problems)) == ((), (), ())
+    assert (walk.findings, walk.gaps, tuple(snapshot.explained_findings)) == ((), (), ())
     for heap, built in zip(snapshot.heaps, heaps, strict=True):
         assert_equals(heap, built)
         count = walk.counts[heap.index]

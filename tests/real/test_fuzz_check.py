@@ -80,14 +80,14 @@ def test_overwritten_metadata_is_found(recorded, tmp_path, build, scenario):
     missed: list[str] = []
     count = 12 * ROUNDS
     with open_dump(path, use_index=False) as snapshot:
-        assert not [p for p in snapshot.problems if p.finding.severity == "error"]
+        assert not [p for p in snapshot.explained_findings if p.finding.severity == "error"]
         patched, places = Patched(path, snapshot.process), metadata(snapshot, rng, count)
         old = {at: snapshot.process.space.read(at, 1)[0] for at, _ in places}
     for at, what in places:
         target = tmp_path / "x.dmp"
         patched.write(target, at, bytes([rng.choice([v for v in range(256) if v != old[at]])]))
         with open_dump(target, use_index=False) as snapshot:
-            found = [p.finding for p in snapshot.problems]
+            found = [p.finding for p in snapshot.explained_findings]
             if not any(f.address <= at < f.address + max(f.length, 1) for f in found):
                 missed.append(f"{what} {at:#x}: {[(f.kind, hex(f.address)) for f in found]}")
     assert len(missed) <= 0.05 * len(places), missed
@@ -110,4 +110,4 @@ def test_overwritten_user_data_is_never_reported(recorded, tmp_path, build, scen
     target = tmp_path / "x.dmp"
     target.write_bytes(data)
     with open_dump(target, use_index=False) as snapshot:
-        assert not [p.finding for p in snapshot.problems if p.finding.severity == "error"]
+        assert not [p.finding for p in snapshot.explained_findings if p.finding.severity == "error"]

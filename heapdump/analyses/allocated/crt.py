@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.memory.usage import preview
 from heapdump.blocks.crt_blocks import USES, CrtBlocks
 from heapdump.memory.space import AddressSpace
+from heapdump.wording import preview
 
 _MOST_PATH = 260
 _SHOWN = 16

@@ -1,4 +1,7 @@
-"""Who may have damaged a place: the blocks around it, with the reason for each."""
+"""Candidates: the blocks whose overrun, underrun or use after free would explain a finding, each with the reason.
+
+In: a finding and the block that was damaged. Out: candidates, the likeliest first, and the bug they make likely.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,27 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heapdump.analyses.damage.crash import Bug
-from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Trust
+from heapdump.blocks.findings import BugKind, Finding, Protected
 from heapdump.blocks.table import Block, BlockTable
 from heapdump.memory.space import AddressSpace
+from heapdump.trust import Trust
 from heapdump.wording import plural
 
-HEADER_KINDS = ("entry_header", "size_chain", "lfh_subsegment", "vs_chunk")
-_OWN_KINDS = ("tail_fill", "page_suffix", "page_header", "crt_guard")
-_FREED_KINDS = ("free_fill", "free_list", "page_freed_fill")
 _LOOK_BACK = 64
+"""Bytes before the damage that are compared with it."""
+
 _NEAR = 0x40
+"""Bytes between the end of a block and a header up to which the block counts as its neighbour."""
+
+_GUARD_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A block whose code may have done it, and why. `block`: None where the block is not known, the reason tells which.
+    """A block whose code may have caused the damage, and the reason.
 
-    `is_as_likely`: as the one before it; then nothing tells what kind of bug it was.
+    `block`: None for a block that exists but has no row; then the reason names it. `is_as_likely`: as likely as the
+    candidate before it, so that the kind of bug is not decided.
     """
 
     block: Block | None
@@ -33,9 +38,12 @@ class Candidate:
     is_as_likely: bool = False
 
 
-def suspects_of(space: AddressSpace, table: BlockTable, finding: Finding, block: Block | None) -> Iterator[Candidate]:
-    """Likeliest first; none for writes into freed or foreign memory, which may come from anywhere."""
-    if finding.kind in _OWN_KINDS and block is not None:
+def candidates_of(space: AddressSpace, table: BlockTable, finding: Finding, block: Block | None) -> Iterator[Candidate]:
+    """The candidates for a finding in `block`, likeliest first.
+
+    None for writes into freed memory and into lists: these may come from any code.
+    """
+    if finding.rule.protected is Protected.BLOCK and block is not None:
         offset = finding.address - block.address
         where = (
             f"{plural(offset - block.size, 'byte')} past its end"
@@ -43,13 +51,14 @@ def suspects_of(space: AddressSpace, table: BlockTable, finding: Finding, block:
             else f"at offset {offset:+,} of it"
         )
         yield Candidate(block, f"the damage begins {where}")
-    elif finding.kind in HEADER_KINDS:
+    elif finding.rule.protected is Protected.HEADER:
         yield from _beside_header(space, table, finding, block)
 
 
 def _beside_header(
     space: AddressSpace, table: BlockTable, finding: Finding, block: Block | None
 ) -> Iterator[Candidate]:
+    """The block before the header (overrun) and the block of the header (underrun)."""
     before = block_before(table, finding.address, block)
     if before is None:
         return
@@ -78,7 +87,7 @@ def _overrun_reason(space: AddressSpace, before: Block, finding: Finding, gap: i
 
 
 def _continues(space: AddressSpace, finding: Finding, gap: int) -> bool:
-    """True when the bytes before the damage look like the damage itself: the same byte, or text as it is."""
+    """True where the `gap` bytes before the damage look like the damage: the same repeated byte, or both text."""
     size = min(gap, _LOOK_BACK)
     ahead, found = space.try_read(finding.address - size, size), space.try_read(finding.address, max(finding.length, 4))
     if not ahead or not found:
@@ -93,7 +102,10 @@ def _is_text(data: bytes) -> bool:
 
 
 def block_before(table: BlockTable, address: int, block: Block | None) -> Block | None:
-    """The nearest block that lies before a header, of the program or free, in the same heap where that is known."""
+    """The nearest block that ends before the header at `address`; None where none ends within 0x40 bytes of it.
+
+    Blocks of the allocator itself and `block`, the owner of the header, are left out.
+    """
     row = int(np.searchsorted(table.entry, np.uint64(address), side="right")) - 1
     for i in range(row, max(-1, row - 4), -1):
         candidate = table.block(i)
@@ -107,16 +119,13 @@ def block_before(table: BlockTable, address: int, block: Block | None) -> Block 
     return None
 
 
-def bug_of(finding: Finding, block: Block | None, candidates: Sequence[Candidate]) -> Bug | None:
-    """AddressSanitizer's name for it; None where it tells nothing of how it came about."""
-    if finding.kind in _FREED_KINDS:
-        return "heap-use-after-free"
-    if finding.kind in ("tail_fill", "page_suffix"):
-        return "heap-buffer-overflow"
-    if finding.kind == "page_header":
-        return "heap-buffer-underflow"
-    if finding.kind == "crt_guard" and block is not None:
-        return "heap-buffer-overflow" if finding.address >= block.address + block.size - 4 else "heap-buffer-underflow"
-    if finding.kind in HEADER_KINDS and candidates and not candidates[-1].is_as_likely:
-        return "heap-buffer-underflow" if candidates[0].block == block else "heap-buffer-overflow"
-    return None
+def bug_of(finding: Finding, block: Block | None, candidates: Sequence[Candidate]) -> BugKind | None:
+    """The bug that explains a finding in `block`; None where several bugs explain it equally well."""
+    rule = finding.rule
+    if rule.protected is Protected.BLOCK and rule.bug is None and block is not None:
+        # guards stand on both sides of the block: the side decides
+        is_behind = finding.address >= block.address + block.size - _GUARD_BYTES
+        return BugKind.OVERFLOW if is_behind else BugKind.UNDERFLOW
+    if rule.protected is Protected.HEADER and candidates and not candidates[-1].is_as_likely:
+        return BugKind.UNDERFLOW if candidates[0].block == block else BugKind.OVERFLOW
+    return rule.bug

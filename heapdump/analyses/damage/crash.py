@@ -1,17 +1,17 @@
-"""What ended the process, as far as the heap is concerned: which block, how, and who allocated and freed it.
+"""The crash in terms of the heap: the page-heap block at fault, and the access or verifier stop that hit it.
 
-Names are those of AddressSanitizer's reports (semantics.md §2.10).
+Names of bugs are those of AddressSanitizer's reports (semantics.md §2.10).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from heapdump.analyses.blocks.select import guard_page
+from heapdump.blocks.findings import BugKind
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.page_nodes import PageNodes
@@ -20,26 +20,29 @@ from heapdump.process.model import Process
 from heapdump.process.reports.verifier_stop import STOP, VerifierStop, find_stop
 from heapdump.wording import plural
 
-Bug = Literal["heap-buffer-overflow", "heap-buffer-underflow", "heap-use-after-free", "double-free", "bad-free"]
 ACCESS_VIOLATION = 0xC0000005
 _VERBS = {0: "read", 1: "write", 8: "execution"}
-_SUFFIX = 0xF  # the one heap stop whose fourth parameter is the first damaged byte
-_STOP_BUGS: dict[int, Bug] = {
-    0x6: "bad-free", 0x7: "double-free", 0xD: "heap-use-after-free", 0xE: "heap-use-after-free",
-    0xF: "heap-buffer-overflow", 0x10: "heap-buffer-underflow", 0x11: "heap-buffer-underflow",
-    0x12: "heap-buffer-underflow",
+"""ExceptionInformation[0] of an access violation → the access."""
+
+_SUFFIX = 0xF
+"""The one stop of the heap layer whose fourth parameter is the address of the first damaged byte."""
+
+_STOP_BUGS = {
+    0x6: BugKind.BAD_FREE, 0x7: BugKind.DOUBLE_FREE, 0xD: BugKind.USE_AFTER_FREE, 0xE: BugKind.USE_AFTER_FREE,
+    0xF: BugKind.OVERFLOW, 0x10: BugKind.UNDERFLOW, 0x11: BugKind.UNDERFLOW, 0x12: BugKind.UNDERFLOW,
 }  # fmt: skip
+"""Stop code → bug (heap-structures.md §7.2)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """A crash that the heap explains. `address`: of the failed access, or of the first damaged byte where it is known.
+    """A crash that the heap explains. `code`: of the exception; `sentence`: the bug for a person.
 
-    `code` of the exception; `sentence`: what happened, in words.
+    `address`: of the failed access, or of the first damaged byte; None where a stop does not name it.
     """
 
     code: int
-    bug: Bug
+    bug: BugKind
     sentence: str
     address: int | None
     block: Block
@@ -47,20 +50,20 @@ class Crash:
 
     @property
     def is_free_stack(self) -> bool:
-        """True where the recorded stack is the one that freed the block."""
+        """True where the recorded stack of the block is the one that freed it."""
         return self.block.state == "free"
 
 
 @dataclass(frozen=True, slots=True)
 class PageHeaps:
-    """The page heaps of a process: for each, its own records."""
+    """The heaps of a process, and the nodes of each; `nodes` gives None for heaps that are no page heaps."""
 
     heaps: Sequence[Heap]
     nodes: Callable[[Heap], PageNodes | None]
 
 
 def explain_crash(process: Process, table: BlockTable, pages: PageHeaps) -> Crash | None:
-    """The crash in terms of a page heap block; None where there is no exception, or another one."""
+    """The crash in terms of a page-heap block; None without an exception, and for a crash elsewhere."""
     raised = process.exception
     if raised is None:
         return None
@@ -72,31 +75,32 @@ def explain_crash(process: Process, table: BlockTable, pages: PageHeaps) -> Cras
     return None
 
 
-def _by_access(table: BlockTable, pages: PageHeaps, how: int, address: int) -> Crash | None:
+def _by_access(table: BlockTable, pages: PageHeaps, access: int, address: int) -> Crash | None:
     for heap in pages.heaps:
         nodes = pages.nodes(heap)
         i = nodes.holding(address) if nodes is not None else None
         if nodes is not None and i is not None and (block := _block_at(table, int(nodes.user[i]))) is not None:
-            return _accessed(heap, block, _VERBS.get(how, "access"), address)
+            return _accessed(heap, block, _VERBS.get(access, "access"), address)
     return None
 
 
 def _accessed(heap: Heap, block: Block, verb: str, address: int) -> Crash:
-    whole = f"a {block.size:,}-byte block [{block.address:#x},{block.address + block.size:#x}) of page heap {heap.address:#x}"
+    """The bug by the place of the access: before, inside or behind the requested bytes [address, address + size)."""
+    span = f"[{block.address:#x},{block.address + block.size:#x})"
+    words = f"a {block.size:,}-byte block {span} of page heap {heap.address:#x}"
     offset = address - block.address
     in_guard = guard_page(block).start <= address < guard_page(block).end
     place = " (guard page)" if in_guard else ""
     if block.state == "free":
-        sentence = f"{verb} at offset {offset:+,} of {whole} that was freed"
-        return Crash(ACCESS_VIOLATION, "heap-use-after-free", sentence, address, block, None)
-    if offset < 0:
-        sentence = f"{verb} {plural(-offset, 'byte')} before {whole}{place}"
-        return Crash(ACCESS_VIOLATION, "heap-buffer-underflow", sentence, address, block, None)
-    if offset < block.size:
-        sentence = f"{verb} at offset {offset:+,} of {whole}, which is not accessible"
-        return Crash(ACCESS_VIOLATION, "heap-use-after-free", sentence, address, block, None)
-    sentence = f"{verb} {plural(offset - block.size, 'byte')} past the end of {whole}{place}"
-    return Crash(ACCESS_VIOLATION, "heap-buffer-overflow", sentence, address, block, None)
+        bug, sentence = BugKind.USE_AFTER_FREE, f"{verb} at offset {offset:+,} of {words} that was freed"
+    elif offset < 0:
+        bug, sentence = BugKind.UNDERFLOW, f"{verb} {plural(-offset, 'byte')} before {words}{place}"
+    elif offset < block.size:
+        bug, sentence = BugKind.USE_AFTER_FREE, f"{verb} at offset {offset:+,} of {words}, which is not accessible"
+    else:
+        past = plural(offset - block.size, "byte")
+        bug, sentence = BugKind.OVERFLOW, f"{verb} {past} past the end of {words}{place}"
+    return Crash(ACCESS_VIOLATION, bug, sentence, address, block, None)
 
 
 def _by_stop(table: BlockTable, pages: PageHeaps, stop: VerifierStop) -> Crash | None:
@@ -109,17 +113,15 @@ def _by_stop(table: BlockTable, pages: PageHeaps, stop: VerifierStop) -> Crash |
         user = int(nodes.user[at[0]]) if nodes is not None and len(at) else stop.block
         block = _block_at(table, user)
         if block is not None and block.heap == heap.index:
-            bug = _STOP_BUGS[stop.code]
-            sentence = (
-                f"Application Verifier stop {stop.code:#x} ({stop.words}): {plural(block.size, 'byte')} at {block.address:#x} "
-                f"of page heap {heap.address:#x}"
-            )
-            return Crash(STOP, bug, sentence, stop.parameters[3] if stop.code == _SUFFIX else None, block, stop)
+            place = f"{plural(block.size, 'byte')} at {block.address:#x} of page heap {heap.address:#x}"
+            sentence = f"Application Verifier stop {stop.code:#x} ({stop.words}): {place}"
+            address = stop.parameters[3] if stop.code == _SUFFIX else None
+            return Crash(STOP, _STOP_BUGS[stop.code], sentence, address, block, stop)
     return None
 
 
 def _block_at(table: BlockTable, user: int) -> Block | None:
-    """The page heap block that the program got at this address."""
+    """The page-heap block whose user data begin at `user`."""
     last = int(np.searchsorted(table.entry, np.uint64(user), side="right")) - 1
     for row in range(last, max(-1, last - 4), -1):
         block = table.block(row)

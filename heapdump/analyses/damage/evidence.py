@@ -1,4 +1,4 @@
-"""What lies in and around a damaged place, in words and bytes."""
+"""The memory around a finding: its bytes, their meaning, the nearest blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ from heapdump.blocks.table import INTERNAL, Block, BlockTable
 from heapdump.process.model import Process
 
 _BEFORE, _AFTER, _LINE = 32, 64, 16
-_LOOKED_AT = 32
+"""Bytes that are shown before and behind the line of the damage, and bytes of a line."""
+
+_MOST_DAMAGED = 32
+"""Damaged bytes from whose content the meaning is taken."""
+
 _FILLS = {
     0xAB: "the heap's tail fill", 0xCD: "the CRT's fill of new memory", 0xDD: "the CRT's fill of freed memory",
     0xFD: "the CRT's guard", 0xF0: "page heap's fill of freed memory", 0xD0: "page heap's suffix", 0xA0: "page heap's suffix",
@@ -21,23 +25,24 @@ _FILLS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Memory around a place: `data` from `start` on, None where it is not in the dump; `looks`: what the new bytes are.
+class DamageEvidence:
+    """`data`: the bytes from `start` on, None where the dump has none; `meaning`: of the damaged bytes, "" not known.
 
-    [`low`, `high`): how far the same bytes reach around the damage. `before`, `after`: the nearest blocks.
+    [`low`, `high`): the addresses around the damage that hold the same byte as the damage. `before`, `after`: the
+    nearest blocks.
     """
 
     start: int
     data: bytes | None
-    looks: str
+    meaning: str
     low: int
     high: int
     before: Block | None
     after: Block | None
 
 
-def look_at(process: Process, table: BlockTable, finding: Finding) -> Evidence:
-    """The evidence for a finding."""
+def evidence_of(process: Process, table: BlockTable, finding: Finding) -> DamageEvidence:
+    """The evidence for a finding. Near the end of known memory fewer bytes are shown."""
     address, space = finding.address, process.space
     start = max(0, address // _LINE * _LINE - _BEFORE)
     data, size = None, _BEFORE + _AFTER
@@ -46,15 +51,15 @@ def look_at(process: Process, table: BlockTable, finding: Finding) -> Evidence:
         if data is not None:
             start = start if length > _LINE else address // _LINE * _LINE
             break
-    found = space.try_read(address, min(max(finding.length, 1), _LOOKED_AT)) or b""
-    low, high = _reach(data, start, address, found)
-    before, after = _beside(table, address)
-    looks = looks_like(process, table, found) if finding.length else ""
-    return Evidence(start, data, looks, low, max(high, address + finding.length), before, after)
+    found = space.try_read(address, min(max(finding.length, 1), _MOST_DAMAGED)) or b""
+    low, high = _same_byte(data, start, address, found)
+    before, after = _nearest_blocks(table, address)
+    meaning = meaning_of(process, table, found) if finding.length else ""
+    return DamageEvidence(start, data, meaning, low, max(high, address + finding.length), before, after)
 
 
-def looks_like(process: Process, table: BlockTable, data: bytes) -> str:
-    """What some bytes are: a repeated value, text, a pointer to something, a number."""
+def meaning_of(process: Process, table: BlockTable, data: bytes) -> str:
+    """The likeliest meaning of some bytes: a repeated value, text, a pointer, a number."""
     if not data:
         return "not in the dump"
     if (repeated := _repeated(data)) is not None:
@@ -73,6 +78,7 @@ def looks_like(process: Process, table: BlockTable, data: bytes) -> str:
 
 
 def _repeated(data: bytes) -> str | None:
+    """The value of 1, 2, 4 or 8 bytes that the data repeat; None where they repeat none."""
     if len(set(data)) == 1:
         byte = data[0]
         name = f", {_FILLS[byte]}" if byte in _FILLS else f", {chr(byte)!r}" if 0x20 <= byte < 0x7F else ""
@@ -86,7 +92,7 @@ def _repeated(data: bytes) -> str | None:
 
 
 def _pointer_words(process: Process, table: BlockTable, value: int) -> str:
-    """What a value points at; "" where it is no pointer."""
+    """The module or block that a value points into; "" where it points into neither."""
     if value < 0x10000:
         return ""
     if process.module_map.at(value) is not None:
@@ -98,8 +104,8 @@ def _pointer_words(process: Process, table: BlockTable, value: int) -> str:
     return ""
 
 
-def _reach(data: bytes | None, start: int, address: int, found: bytes) -> tuple[int, int]:
-    """How far one repeated byte reaches around the damage, inside what was read."""
+def _same_byte(data: bytes | None, start: int, address: int, found: bytes) -> tuple[int, int]:
+    """[low, high) around `address` where the bytes from `start` on all equal the damaged bytes `found`."""
     if data is None or not found or len(set(found)) != 1:
         return address, address + len(found)
     low = high = address - start
@@ -110,8 +116,8 @@ def _reach(data: bytes | None, start: int, address: int, found: bytes) -> tuple[
     return start + low, start + high
 
 
-def _beside(table: BlockTable, address: int) -> tuple[Block | None, Block | None]:
-    """The nearest blocks that begin before and behind an address, the allocator's own left out."""
+def _nearest_blocks(table: BlockTable, address: int) -> tuple[Block | None, Block | None]:
+    """The nearest blocks of the program whose entries begin at or before, and behind, an address."""
     at = int(np.searchsorted(table.entry, np.uint64(address), side="right"))
     before = next((i for i in range(at - 1, max(-1, at - 5), -1) if not table.tags[i] & INTERNAL), None)
     after = next((i for i in range(at, min(len(table), at + 4)) if not table.tags[i] & INTERNAL), None)

@@ -1,6 +1,6 @@
-"""A map of the memory around a damaged place, eight bytes a cell, in the manner of AddressSanitizer's shadow.
+"""The owner of each 8 bytes around a damaged place, in rows of 128 bytes, in the manner of AddressSanitizer's shadow.
 
-It is made from the heap's own records, not from a shadow that the process kept: the legend is another one.
+The rows come from the block table. The process keeps no shadow memory of its own.
 """
 
 from __future__ import annotations
@@ -11,37 +11,42 @@ import numpy as np
 
 from heapdump.blocks.table import BlockTable
 
-CELL, CELLS = 8, 16
+_CELL_BYTES, _CELLS = 8, 16
 LEGEND = {
     "a": "allocated", "f": "free", "h": "header", "s": "behind the requested bytes", ".": "no block", "X": "damaged",
 }  # fmt: skip
+"""Letter of a cell → its meaning."""
+
 _ROWS_AROUND = 2
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowRow:
-    """16 cells of 8 bytes from `address` on; `is_hit`: the damage begins here."""
+class MemoryRow:
+    """16 cells of 8 bytes from `address` on, a letter of `LEGEND` each; `is_hit`: the damage begins in this row."""
 
     address: int
     cells: str
     is_hit: bool
 
 
-def shadow(table: BlockTable, address: int, length: int) -> list[ShadowRow]:
-    """Five rows around an address. A cell is what its first byte belongs to, or damaged where any of it is."""
-    width = CELL * CELLS
+def memory_rows(table: BlockTable, address: int, length: int) -> list[MemoryRow]:
+    """Five rows, the damaged bytes [address, address + length) in the middle one.
+
+    A cell is damaged where any of its bytes is; else it shows the owner of its first byte.
+    """
+    width = _CELL_BYTES * _CELLS
     middle = address // width * width
     rows = range(max(0, middle - _ROWS_AROUND * width), middle + (_ROWS_AROUND + 1) * width, width)
-    return [ShadowRow(row, _cells(table, row, address, length), row == middle) for row in rows]
+    return [MemoryRow(row, _cells(table, row, address, length), row == middle) for row in rows]
 
 
 def _cells(table: BlockTable, start: int, address: int, length: int) -> str:
     first = max(0, int(np.searchsorted(table.entry, np.uint64(start), side="right")) - 4)
-    last = int(np.searchsorted(table.entry, np.uint64(start + CELL * CELLS)))
+    last = int(np.searchsorted(table.entry, np.uint64(start + _CELL_BYTES * _CELLS)))
     blocks = [block for block in table.blocks(np.arange(first, last)) if not block.is_internal]
     out = []
-    for at in range(start, start + CELL * CELLS, CELL):
-        if at < address + max(length, 1) and address < at + CELL:
+    for at in range(start, start + _CELL_BYTES * _CELLS, _CELL_BYTES):
+        if at < address + max(length, 1) and address < at + _CELL_BYTES:
             out.append("X")
             continue
         block = next((b for b in reversed(blocks) if b.entry <= at < b.end), None)

@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from heapdump.blocks.damage import UncheckedHeap, why_not_walked
-from heapdump.blocks.findings import Finding
+from heapdump.blocks.damage import Damage, UncheckedHeap, why_not_walked
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
 from heapdump.wording import plural
 
 _QUICK_HEADERS = 20_000
 """Walked headers up to which a check is made for the sake of one line."""
-
-
-@dataclass(frozen=True, slots=True)
-class Examination:
-    """The findings of a check of all heaps, and the heaps that it could not check."""
-
-    findings: Sequence[Finding]
-    unchecked: Sequence[UncheckedHeap]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,17 +39,19 @@ class Verdict:
         return "; ".join(parts) or "no heap could be examined"
 
 
-def verdict(heaps: Sequence[Heap], walk: Walk, examine: Callable[[], Examination]) -> Verdict:
+def verdict(heaps: Sequence[Heap], walk: Walk, examine: Callable[[], Damage]) -> Verdict:
     """The verdict on these heaps: by a check (`examine`) where that is quick, else by the findings of the walk."""
     is_thorough = sum(count.headers for count in walk.counts.values()) <= _QUICK_HEADERS
     known = examine() if is_thorough else _of_walk(heaps, walk)
     indices, addresses = {heap.index for heap in heaps}, {heap.address for heap in heaps}
     unchecked = tuple(one for one in known.unchecked if one.heap in indices)
-    errors = sum(finding.severity == "error" and finding.heap in addresses for finding in known.findings)
+    errors = sum(finding.is_error and finding.heap in addresses for finding in known.findings)
     return Verdict(errors, len(heaps) - len(unchecked), is_thorough, unchecked)
 
 
-def _of_walk(heaps: Sequence[Heap], walk: Walk) -> Examination:
+def _of_walk(heaps: Sequence[Heap], walk: Walk) -> Damage:
+    """The damage that discovery and walk found."""
     reasons = ((heap.index, why_not_walked(heap, walk.counts.get(heap.index))) for heap in heaps)
-    unchecked = [UncheckedHeap(index, why) for index, why in reasons if why is not None]
-    return Examination([*(f for heap in heaps for f in heap.findings), *walk.findings], unchecked)
+    unchecked = tuple(UncheckedHeap(index, why) for index, why in reasons if why is not None)
+    findings = (*(finding for heap in heaps for finding in heap.findings), *walk.findings)
+    return Damage(findings, walk.gaps, guarded=(), unchecked=unchecked)

@@ -18,6 +18,7 @@ from heapdump.memory.regions import Kind, Region, RegionClaim, RegionTable, Stat
 from heapdump.process.model import Process, Stack, Thread, View
 from heapdump.process.stacks.trace_database import StackDatabase
 from heapdump.spans import Span, SpanMap
+from heapdump.wording import preview
 
 FREE = "Free"
 STACK_DATABASE = "stack trace database"
@@ -60,11 +61,6 @@ class UsageMap:
             if usage == UNKNOWN and state is State.MEM_COMMIT and in_dump:
                 detail = preview(space.try_read(span.start, 16) or b"")
             yield Region(span, base, state, kind, protect, usage, detail, in_dump)
-
-
-def preview(data: bytes) -> str:
-    """Printable ASCII of some bytes, a dot for each other one."""
-    return "".join(chr(b) if 0x20 <= b < 0x7F else "." for b in data)
 
 
 def classify(process: Process, heaps: Sequence[Heap]) -> UsageMap:

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heapdump.analyses.memory.usage import preview
 from heapdump.analyses.types.block_types import LIBRARY_SHAPES, shapes
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
 from heapdump.process.symbols.rtti import ClassName, class_at
+from heapdump.wording import preview
 
 PREVIEW_BYTES = 64
 

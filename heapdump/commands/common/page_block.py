@@ -21,7 +21,7 @@ def page_detail(snapshot: Snapshot, block: Block) -> PageBlock | None:
     if not is_page_block(block):
         return None
     heap = snapshot.heaps[block.heap]
-    return page_block(snapshot.view_of(heap), heap, snapshot.page_nodes(heap), block, snapshot.page_wounds(heap, block))
+    return page_block(snapshot.view_of(heap), heap, snapshot.page_nodes(heap), block, snapshot.page_damage(heap, block))
 
 
 def page_record(detail: PageBlock) -> Record:

@@ -1,0 +1,165 @@
+"""Findings explained: each with the block that was damaged, the candidates, the evidence in memory.
+
+In: findings of the heaps, changed CRT guards, reports of Windows. Out: explained findings, errors first. The name of an
+explained finding (`fingerprint`) is the same for the same bug in another dump.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.blocks.select import locate
+from heapdump.analyses.damage.candidates import Candidate, bug_of, candidates_of
+from heapdump.analyses.damage.crash import Crash
+from heapdump.analyses.damage.crt_guards import FindCrtBlocks, changed_guards
+from heapdump.analyses.damage.evidence import DamageEvidence, evidence_of
+from heapdump.analyses.damage.reports import WindowsReport, windows_reports
+from heapdump.blocks.damage import Damage
+from heapdump.blocks.findings import BugKind, Finding, Protected
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.table import Block, BlockTable
+from heapdump.process.model import Process
+
+_LIST_NODE_BYTES = 0x40
+"""Bytes from a node of the large-block list to the entry of its block, at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainedFinding:
+    """A finding, or a report of Windows, with everything known of it.
+
+    `block`: the damaged block, None where no block is known there; `candidates`: likeliest first. `alike`: the number of
+    other findings of this kind beside blocks as large as the first candidate's; `alike_stack`: beside blocks that the
+    same stack allocated, None where no stack is recorded. `report`: of Windows, None for damage that was found.
+    """
+
+    finding: Finding
+    bug: BugKind | None
+    block: Block | None
+    candidates: tuple[Candidate, ...]
+    evidence: DamageEvidence
+    alike: int
+    alike_stack: int | None
+    report: WindowsReport | None
+
+    @property
+    def candidate(self) -> Block | None:
+        """The block of the first candidate: `culprit` in JSON."""
+        return self.candidates[0].block if self.candidates else None
+
+
+@dataclass(frozen=True)
+class CheckedProcess:
+    """A process whose heaps were walked and checked.
+
+    `find_crt`: finds CRT debug blocks; `stacks`: (n,) int64 rows → (n,) uint64 numbers of their allocation stacks, 0
+    where none is recorded.
+    """
+
+    process: Process
+    heaps: Sequence[Heap]
+    table: BlockTable
+    damage: Damage
+    crash: Crash | None
+    find_crt: FindCrtBlocks
+    stacks: Callable[[NDArray[np.int64]], NDArray[np.uint64]]
+
+
+def explain_findings(checked: CheckedProcess) -> tuple[ExplainedFinding, ...]:
+    """Every finding: errors first, among these reports of Windows before damage, then by address."""
+    process, damage = checked.process, checked.damage
+    guards = changed_guards(process.space, checked.heaps, checked.table, damage.guarded, checked.find_crt)
+    found = [_explained(checked, finding) for finding in (*_distinct(damage.findings), *guards)]
+    reports = windows_reports(process, checked.table, checked.crash, damage.findings)
+    reported = [_reported(checked, report) for report in reports]
+    return tuple(sorted([*reported, *_with_alike(checked, found)], key=_order))
+
+
+def fingerprint(explained: ExplainedFinding, frames: Sequence[str]) -> str:
+    """A name that the same bug has in another dump: of the kind, the sizes of both blocks, the candidate's stack.
+
+    `frames`: the stack as module and offset, which do not depend on where modules are loaded.
+    """
+    candidate, block, bug = explained.candidate, explained.block, explained.bug
+    sizes = candidate and candidate.size, block and block.size
+    parts = [explained.finding.kind, bug and bug.value, *sizes, *frames]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def _order(explained: ExplainedFinding) -> tuple[bool, bool, int]:
+    finding = explained.finding
+    return not finding.is_error, not finding.is_report, finding.address
+
+
+def _with_alike(checked: CheckedProcess, found: Sequence[ExplainedFinding]) -> Iterator[ExplainedFinding]:
+    """The findings with the numbers of others like them."""
+    sizes = [one.candidate.size if one.candidate else None for one in found]
+    stacks = _stacks(checked, found)
+    counted = zip(found, _others(found, sizes), stacks, _others(found, stacks), strict=True)
+    for one, alike, stack, alike_stack in counted:
+        yield replace(one, alike=alike, alike_stack=alike_stack if stack else None)
+
+
+def _others(found: Sequence[ExplainedFinding], keys: Sequence[int | None]) -> list[int]:
+    """For each finding the number of others with the same kind and the same key."""
+    pairs = [(one.finding.kind, key) for one, key in zip(found, keys, strict=True)]
+    counts = Counter(pairs)
+    return [counts[pair] - 1 for pair in pairs]
+
+
+def _stacks(checked: CheckedProcess, found: Sequence[ExplainedFinding]) -> list[int]:
+    """Numbers of the stacks that allocated the first candidates; 0 for none."""
+    rows = np.array([one.candidate.row if one.candidate else -1 for one in found], np.int64)
+    stacks = np.zeros(len(found), np.uint64)
+    stacks[rows >= 0] = checked.stacks(rows[rows >= 0])
+    numbers: list[int] = stacks.tolist()
+    return numbers
+
+
+def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
+    """The findings without the second and later ones of the same header."""
+    headers: set[tuple[int, int]] = set()
+    for finding in findings:
+        key = (finding.heap, finding.address >> 3)
+        if finding.rule.protected is Protected.HEADER:
+            if key in headers:
+                continue
+            headers.add(key)
+        yield finding
+
+
+def _explained(checked: CheckedProcess, finding: Finding) -> ExplainedFinding:
+    table, space = checked.table, checked.process.space
+    block = _damaged_block(table, finding, locate(table, space, finding.address).block)
+    candidates = tuple(candidates_of(space, table, finding, block))
+    evidence = evidence_of(checked.process, table, finding)
+    bug = bug_of(finding, block, candidates)
+    return ExplainedFinding(finding, bug, block, candidates, evidence, alike=0, alike_stack=None, report=None)
+
+
+def _damaged_block(table: BlockTable, finding: Finding, block: Block | None) -> Block | None:
+    """The block that was damaged: of a header the block behind it, of a list node the block that it belongs to."""
+    if finding.rule.protected is Protected.HEADER:
+        row = int(np.searchsorted(table.entry, np.uint64(finding.address), side="right")) - 1
+        own = table.block(row) if row >= 0 else None
+        return own if own is not None and not own.is_internal and finding.address < own.address else None
+    if finding.kind == "virtual_list":
+        after = int(np.searchsorted(table.entry, np.uint64(finding.address)))
+        if after < len(table) and int(table.entry[after]) - finding.address <= _LIST_NODE_BYTES:
+            return table.block(after)
+    return block if block is not None and not block.is_internal else None
+
+
+def _reported(checked: CheckedProcess, report: WindowsReport) -> ExplainedFinding:
+    """A report of Windows; the block at fault is the candidate where the report names a bug."""
+    block, finding = report.block, report.finding
+    is_known = block is not None and report.bug is not None
+    candidates = (Candidate(block, "the block at fault"),) if is_known else ()
+    evidence = replace(evidence_of(checked.process, checked.table, finding), meaning="")
+    return ExplainedFinding(finding, report.bug, block, candidates, evidence, 0, None, report)

@@ -1,0 +1,62 @@
+"""Explained findings that match filters, and the sentence of each kind of finding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from heapdump.blocks.findings import FINDING_RULES, FindingKind
+
+if TYPE_CHECKING:
+    from heapdump.analyses.damage.explained import ExplainedFinding
+    from heapdump.blocks.heap import Heap
+
+
+@dataclass(frozen=True, slots=True)
+class FindingFilter:
+    """The wanted findings; every given one must hold. `heap`: the address of a heap.
+
+    `address`: inside the damaged bytes, the damaged block or the first candidate.
+    """
+
+    heap: int | None = None
+    address: int | None = None
+    kind: FindingKind | None = None
+
+
+def rule_sentences() -> dict[FindingKind, str]:
+    """Kind of finding → the sentence of its rule, for every kind that is defined."""
+    return {kind: rule.sentence for kind, rule in FINDING_RULES.items()}
+
+
+def select_findings(
+    findings: Sequence[ExplainedFinding], heaps: Sequence[Heap], wanted: FindingFilter
+) -> list[ExplainedFinding]:
+    """The findings that match, in their order.
+
+    Raises:
+        WrongUsage: no heap at that address.
+    """
+    if wanted.heap is not None:
+        from heapdump.analyses.blocks.select import heap_index
+
+        heap_index(heaps, wanted.heap)
+    return [one for one in findings if _matches(one, heaps, wanted)]
+
+
+def _matches(explained: ExplainedFinding, heaps: Sequence[Heap], wanted: FindingFilter) -> bool:
+    finding, block = explained.finding, explained.block
+    if wanted.kind is not None and finding.kind != wanted.kind:
+        return False
+    if wanted.heap is not None and finding.heap != wanted.heap:
+        return block is not None and heaps[block.heap].address == wanted.heap and _holds(explained, wanted.address)
+    return _holds(explained, wanted.address)
+
+
+def _holds(explained: ExplainedFinding, address: int | None) -> bool:
+    """True where the damaged bytes or a block of the finding hold the address; None matches."""
+    finding = explained.finding
+    spans = [(finding.address, finding.address + max(finding.length, 1))]
+    spans += [(block.entry, block.end) for block in (explained.block, explained.candidate) if block is not None]
+    return address is None or any(start <= address < end for start, end in spans)

@@ -1,0 +1,162 @@
+"""Reports of findings in the manner of AddressSanitizer: plain data in, styled lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from heapdump.render.text import plural, preview
+
+StyledLine = list[tuple[str, str]]
+"""A line as pieces of (text, style of rich)."""
+
+_HEX_LINE, _MOST_FRAMES = 16, 12
+_BESIDE_BYTES = 0x2000
+"""Bytes around a block in which an address counts as beside it; a stop is raised in code, far from any block."""
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The block that a report is about: `size` requested bytes from `address` on, occupying [entry, end).
+
+    `words`: its state and kind; `stack`: the line before its frames, "" without any.
+    """
+
+    address: int
+    size: int
+    entry: int
+    end: int
+    words: str
+    stack: str
+    frames: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryView:
+    """The bytes from `start` on, None where the dump has none; and rows of (address, cells, damage begins here)."""
+
+    start: int
+    data: bytes | None
+    rows: Sequence[tuple[int, str, bool]]
+    legend: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report. The damaged bytes are [address, address + length).
+
+    `name`: the bug, or the kind of finding; `meaning`: of the damaged bytes, "" not known; `reach`: [low, high) of the
+    same byte around them. `raised_by`: (frame, how it was found), innermost first. `candidates`: a line each, likeliest
+    first; `alike`, `alike_stack`: numbers of similar findings. `memory`: None for a report of Windows. `place`: the end of
+    the summary line.
+    """
+
+    pid: int | None
+    name: str
+    severity: str
+    address: int
+    length: int
+    message: str
+    expected: str
+    found: str
+    meaning: str
+    reach: tuple[int, int]
+    raised_by: Sequence[tuple[str, str]]
+    region: Region | None
+    candidates: Sequence[str]
+    alike: int
+    alike_stack: int | None
+    memory: MemoryView | None
+    place: str
+
+
+def report_lines(report: Report) -> Iterator[StyledLine]:
+    """The report, top to bottom."""
+    pid = "?" if report.pid is None else report.pid
+    style = "red bold" if report.severity == "error" else "yellow bold"
+    title = f"=={pid}=={report.severity.upper()}: heapdump: {report.name}"
+    yield [(title, style), (f" on address {report.address:#x}", "")]
+    yield [(report.message, "")]
+    yield from _bytes(report)
+    yield from _raised_by(report)
+    if report.region is not None:
+        yield from _region(report.address, report.region)
+    yield from _candidates(report)
+    if report.memory is not None:
+        yield from _hex_lines(report, report.memory)
+        yield from _memory_rows(report.memory)
+    yield [(f"SUMMARY: heapdump: {report.name} {report.place}", "bold")]
+
+
+def _bytes(report: Report) -> Iterator[StyledLine]:
+    if not report.expected and not report.meaning:
+        return
+    if report.expected:
+        yield [("  expected  ", "dim"), (report.expected, "green")]
+    if report.found:
+        yield [("  found     ", "dim"), (report.found, "red")]
+    if report.meaning and report.memory is not None and report.memory.data is not None:
+        low, high = report.reach
+        reach = f", from {low:#x} to {high:#x}" if high - low > report.length else ""
+        yield [("  which is  ", "dim"), (report.meaning + reach, "")]
+
+
+def _raised_by(report: Report) -> Iterator[StyledLine]:
+    if report.raised_by:
+        yield [("raised by:", "bold")]
+    for i, (frame, how) in enumerate(report.raised_by[:_MOST_FRAMES]):
+        yield [(f"    #{i} {frame}", ""), (f"  ({how})", "dim")]
+
+
+def _region(address: int, region: Region) -> Iterator[StyledLine]:
+    """`0x… is located 3 bytes after 24-byte region [a,b), busy lfh`, and the stack of the block."""
+    end = region.address + region.size
+    if address >= end:
+        place = f"{plural(address - end, 'byte')} after"
+    elif address < region.address:
+        place = f"{plural(region.address - address, 'byte')} before"
+    else:
+        place = f"{plural(address - region.address, 'byte')} inside"
+    words = f"{region.size:,}-byte region [{region.address:#x},{end:#x})"
+    is_beside = region.entry - _BESIDE_BYTES <= address < region.end + _BESIDE_BYTES
+    where = f"{address:#x} is located {place} {words}" if is_beside else f"the block at fault is the {words}"
+    yield [(where, ""), (f", {region.words}", "dim")]
+    if region.frames:
+        yield [(region.stack, "bold")]
+    for i, frame in enumerate(region.frames):
+        yield [(f"    #{i} {frame}", "")]
+
+
+def _candidates(report: Report) -> Iterator[StyledLine]:
+    if not report.candidates:
+        return
+    yield [("candidates, likeliest first:", "bold")]
+    for number, candidate in enumerate(report.candidates, 1):
+        yield [(f"    {number}. {candidate}", "")]
+    for count, block in ((report.alike, "of that size"), (report.alike_stack, "allocated by the same stack")):
+        if count:
+            yield [(f"    {plural(count, 'other place')} with the same damage beside a block {block}", "")]
+
+
+def _hex_lines(report: Report, memory: MemoryView) -> Iterator[StyledLine]:
+    """Lines of 16 bytes; damaged bytes stand between brackets, so that they show without colours too."""
+    if memory.data is None:
+        yield [("the memory around it is not in the dump", "dim")]
+        return
+    yield [("memory around it:", "bold")]
+    low, high = report.address, report.address + report.length
+    for at in range(0, len(memory.data), _HEX_LINE):
+        row, start = memory.data[at : at + _HEX_LINE], memory.start + at
+        pieces = [(f"  {'=>' if start <= low < start + _HEX_LINE else '  '} {start:#x}  ", "dim")]
+        for i, byte in enumerate(row):
+            is_damaged = low <= start + i < high
+            opens, closes = "[" if start + i == low else " ", "]" if start + i == high - 1 else ""
+            pieces.append((f"{opens}{byte:02x}{closes}", "red bold" if is_damaged else ""))
+        yield [*pieces, ("  " + preview(row), "dim")]
+
+
+def _memory_rows(memory: MemoryView) -> Iterator[StyledLine]:
+    legend = ", ".join(f"{letter} {meaning}" for letter, meaning in memory.legend.items())
+    yield [("heap map, 8 bytes a cell:", "bold"), (f" {legend}", "dim")]
+    for address, cells, is_hit in memory.rows:
+        yield [(f"  {'=>' if is_hit else '  '} {address:#x}  {' '.join(cells)}", "")]
