@@ -28,7 +28,7 @@ type: $(STAMP)
 	$(BIN)/mypy
 
 unit: $(STAMP)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist worksteal
 
 fix: $(STAMP)
 	$(BIN)/ruff check --fix .

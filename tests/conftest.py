@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, settings
 import heapdump
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, ProcessBuilder
-
-RECORDED = Path(__file__).resolve().parents[2] / "shared" / "dumps"
+from tests.recordings import FOLDER, Recorded
 
 # the fixtures used inside properties write a new file at every call, so sharing them between examples is sound
 _UNHURT = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large)
@@ -69,26 +68,31 @@ def open_built(write_dump: WriteDump) -> OpenBuilt:
     return opened
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A test that reads recorded dumps is marked so: `-m real` runs all that a clone without them skips."""
+    for item in items:
+        if "recorded" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("real"):
+            raise pytest.UsageError(f"{item.nodeid} reads recorded dumps without the marker `real`")
+
+
 @pytest.fixture(scope="session")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], Path]]:
+def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     """The path of a recorded file, relative to ../shared/dumps; `.xz` ones come unpacked, once a session."""
     folder = tmp_path_factory.mktemp("recorded")
-    known: dict[str, Path] = {}
 
     def path_of(relative: str) -> Path:
-        source = RECORDED / relative
-        if not RECORDED.is_dir():
-            pytest.skip(f"the recorded dumps are not beside the project: {RECORDED} is missing")
+        source = FOLDER / relative
+        if not FOLDER.is_dir():
+            pytest.skip(f"the recorded dumps are not beside the project: {FOLDER} is missing")
         if not source.is_file():
             pytest.skip(f"{relative} is not among the recorded dumps")
         if source.suffix != ".xz":
             return source
-        if relative not in known:
-            target = folder / relative.replace("/", "_").removesuffix(".xz")
+        target = folder / relative.replace("/", "_").removesuffix(".xz")
+        if not target.exists():
             with lzma.open(source) as packed, target.open("wb") as out:
                 shutil.copyfileobj(packed, out, 1 << 20)
-            known[relative] = target
-        return known[relative]
+        return target
 
     yield path_of
     shutil.rmtree(folder, ignore_errors=True)

@@ -27,7 +27,7 @@ SIZES = {"run": [100, 200, 300], "load": [5000, 5000], "inner": [7]}
 
 
 @pytest.fixture
-def recorded(tmp_path: Path) -> str:
+def traced(tmp_path: Path) -> str:
     """Three stacks and a block without one."""
     heap = NtHeapBuilder(base=0x20000000000, flags=UST)
     for number, name in enumerate(STACKS):
@@ -65,8 +65,8 @@ def groups(*arguments: str) -> dict[str, tuple[int, int]]:
     return {g["key"]: (g["count"], g["bytes"]) for g in json.loads(result.stdout)["data"]}
 
 
-def test_by_stack_every_block_is_in_the_group_of_its_stack(recorded):
-    data = json.loads(run(recorded, "--group-by", "stack", "--json").stdout)["data"]
+def test_by_stack_every_block_is_in_the_group_of_its_stack(traced):
+    data = json.loads(run(traced, "--group-by", "stack", "--json").stdout)["data"]
     assert [(g["count"], g["bytes"], g["min_size"], g["max_size"]) for g in data] == [
         (2, 10000, 5000, 5000), (3, 600, 100, 300), (1, 50, 50, 50), (1, 7, 7, 7),
     ]  # fmt: skip
@@ -81,48 +81,48 @@ def test_by_stack_every_block_is_in_the_group_of_its_stack(recorded):
     assert {heap for g in data for heap in g["heaps"]} == {"0x20000000000"}
 
 
-def test_by_caller_allocator_modules_are_passed_over(recorded):
-    assert groups(recorded, "--group-by", "caller") == {
+def test_by_caller_allocator_modules_are_passed_over(traced):
+    assert groups(traced, "--group-by", "caller") == {
         "mymalloc.dll+0x3020": (2, 10000), "mymalloc.dll+0x3000": (3, 600), "no stack recorded": (1, 50), "only allocator frames": (1, 7),
     }  # fmt: skip
-    assert groups(recorded, "--group-by", "caller", "--skip-module", "MyMalloc") == {
+    assert groups(traced, "--group-by", "caller", "--skip-module", "MyMalloc") == {
         "vision.dll+0x2200": (2, 10000), "vision.dll+0x2010": (3, 600), "no stack recorded": (1, 50), "only allocator frames": (1, 7),
     }  # fmt: skip
-    assert groups(recorded, "--group-by", "module", "--skip-module", "mymalloc.dll")["vision.dll"] == (5, 10600)
+    assert groups(traced, "--group-by", "module", "--skip-module", "mymalloc.dll")["vision.dll"] == (5, 10600)
 
 
-def test_filters_choose_blocks_groups_and_stacks(recorded):
-    assert groups(recorded, "--group-by", "size") == {
+def test_filters_choose_blocks_groups_and_stacks(traced):
+    assert groups(traced, "--group-by", "size") == {
         "5,000 bytes": (2, 10000), "300 bytes": (1, 300), "200 bytes": (1, 200), "100 bytes": (1, 100), "50 bytes": (1, 50), "7 bytes": (1, 7),
     }  # fmt: skip
-    assert set(groups(recorded, "--group-by", "size", "--size", "100..300")) == {"300 bytes", "200 bytes", "100 bytes"}
-    assert groups(recorded, "--group-by", "heap") == {"heap #0 0x20000000000": (7, 10657)}
-    assert set(groups(recorded, "--group-by", "caller", "--min-bytes", "1K")) == {"mymalloc.dll+0x3020"}
-    assert set(groups(recorded, "--group-by", "caller", "--focus", r"vision\.dll\+0x2010")) == {"mymalloc.dll+0x3000"}
-    assert "mymalloc.dll+0x3000" not in groups(recorded, "--group-by", "caller", "--ignore", r"vision\.dll\+0x2010")
-    assert run(recorded, "--focus", "(").exit_code == 2
+    assert set(groups(traced, "--group-by", "size", "--size", "100..300")) == {"300 bytes", "200 bytes", "100 bytes"}
+    assert groups(traced, "--group-by", "heap") == {"heap #0 0x20000000000": (7, 10657)}
+    assert set(groups(traced, "--group-by", "caller", "--min-bytes", "1K")) == {"mymalloc.dll+0x3020"}
+    assert set(groups(traced, "--group-by", "caller", "--focus", r"vision\.dll\+0x2010")) == {"mymalloc.dll+0x3000"}
+    assert "mymalloc.dll+0x3000" not in groups(traced, "--group-by", "caller", "--ignore", r"vision\.dll\+0x2010")
+    assert run(traced, "--focus", "(").exit_code == 2
 
 
-def test_suppressed_groups_are_counted_apart_and_unused_rules_named(recorded, tmp_path):
+def test_suppressed_groups_are_counted_apart_and_unused_rules_named(traced, tmp_path):
     rules = tmp_path / "known.txt"
     rules.write_text("leak:vision\nleak:nowhere\n")
-    assert set(groups(recorded, "--group-by", "caller", "--suppressions", str(rules))) == {
+    assert set(groups(traced, "--group-by", "caller", "--suppressions", str(rules))) == {
         "no stack recorded", "only allocator frames", "mymalloc.dll+0x3020", "mymalloc.dll+0x3000",
     }  # fmt: skip
-    result = run(recorded, "--group-by", "stack", "--suppressions", str(rules), "-v")
+    result = run(traced, "--group-by", "stack", "--suppressions", str(rules), "-v")
     assert "suppressed by leak:vision: 5 blocks with 10.352 kB" in result.stdout
     assert "suppression leak:nowhere matched nothing" in result.stdout
     assert "'leak:nowhere' matched nothing" in result.stderr
 
 
-def test_the_table_has_suspects_and_folded_stacks(recorded):
-    text = run(recorded).stdout
+def test_the_table_has_suspects_and_folded_stacks(traced):
+    text = run(traced).stdout
     assert (
         "• 93.8% of the bytes are 2 blocks of 5,000 bytes each in heap 0x20000000000, allocated by mymalloc.dll+0x3020 ← vision.dll+0x2200 ← vision.dll+0x2900"
         in text
     )
     assert "    mymalloc.dll+0x3020\n    vision.dll+0x2200\n    vision.dll+0x2900\n    … 1 more (--full-stacks)" in text
-    assert "msvcrt.dll+0x1234" in run(recorded, "--full-stacks").stdout
+    assert "msvcrt.dll+0x1234" in run(traced, "--full-stacks").stdout
 
 
 def test_without_recorded_stacks_it_says_how_to_record_them(tmp_path):
@@ -164,21 +164,21 @@ def test_without_recorded_stacks_it_says_how_to_record_them(tmp_path):
     assert "all other keys say what the first bytes look like: guesses" in shown.stdout
 
 
-def test_exports_hold_what_the_table_holds(recorded, tmp_path):
+def test_exports_hold_what_the_table_holds(traced, tmp_path):
     total = sum(size for sizes in SIZES.values() for size in sizes) + 50
-    lines = run(recorded, "--export", "folded").stdout.splitlines()
+    lines = run(traced, "--export", "folded").stdout.splitlines()
     assert sum(int(line.rpartition(" ")[2]) for line in lines) == total
     assert lines[0].startswith("vision.dll+0x2900;vision.dll+0x2200;mymalloc.dll+0x3020;msvcrt.dll+0x1234 ")
-    blocks = run(recorded, "--export", "folded", "--weight", "blocks").stdout.splitlines()
+    blocks = run(traced, "--export", "folded", "--weight", "blocks").stdout.splitlines()
     assert sum(int(line.rpartition(" ")[2]) for line in blocks) == 7
-    scope = json.loads(run(recorded, "--export", "speedscope").stdout)
+    scope = json.loads(run(traced, "--export", "speedscope").stdout)
     assert [profile["endValue"] for profile in scope["profiles"]] == [total, 7]
-    heaps, stacks = read_log(run(recorded, "--export", "umdh").stdout)
+    heaps, stacks = read_log(run(traced, "--export", "umdh").stdout)
     assert sum(one.size for one in heaps[0x20000000000]) == total
     assert stacks == {RECORDS + 0x100 * i: frames for i, frames in enumerate(STACKS.values())}
     for kind, start in (("flame", b"<!DOCTYPE html>"), ("pprof", b"\x1f\x8b")):
         path = tmp_path / kind
-        assert run(recorded, "--export", kind, "-o", str(path)).exit_code == 0
+        assert run(traced, "--export", kind, "-o", str(path)).exit_code == 0
         assert path.read_bytes().startswith(start)
 
 
@@ -187,23 +187,23 @@ def test_exports_hold_what_the_table_holds(recorded, tmp_path):
     ("--json",), ("--format", "json"), ("--format", "csv"), ("--format", "table"), ("--group-by", "caller"), ("--group-by", "type"),
     ("--limit", "3"), ("--explain",),
 ])  # fmt: skip
-def test_what_an_export_cannot_do_is_a_usage_error_that_says_what_to_leave_out(recorded, kind, options, tmp_path):
+def test_what_an_export_cannot_do_is_a_usage_error_that_says_what_to_leave_out(traced, kind, options, tmp_path):
     path = tmp_path / "out"
-    result = run(recorded, "--export", kind, *options, "-o", str(path))
+    result = run(traced, "--export", kind, *options, "-o", str(path))
     assert (result.exit_code, result.stdout, path.exists()) == (2, "", False)
     assert f"leave out {options[0]}, or --export" in result.stderr
 
 
-def test_what_an_export_does_anyway_may_be_asked_for(recorded):
-    plain = run(recorded, "--export", "folded").stdout
+def test_what_an_export_does_anyway_may_be_asked_for(traced):
+    plain = run(traced, "--export", "folded").stdout
     for options in (("--group-by", "stack"), ("--full-stacks",), ("--all",), ("--weight", "bytes")):
-        result = run(recorded, "--export", "folded", *options)
+        result = run(traced, "--export", "folded", *options)
         assert (result.exit_code, result.stdout) == (0, plain)
 
 
-def test_a_weight_without_folded_lines_is_a_usage_error(recorded):
+def test_a_weight_without_folded_lines_is_a_usage_error(traced):
     for options in ((), ("--export", "speedscope"), ("--export", "pprof")):
-        result = run(recorded, "--weight", "blocks", *options)
+        result = run(traced, "--weight", "blocks", *options)
         assert result.exit_code == 2
         assert "add --export folded" in result.stderr
 
@@ -218,17 +218,17 @@ def test_there_is_nothing_to_export_without_stacks(tmp_path):
     assert "gflags" in result.stderr
 
 
-def test_csv_has_its_frames_as_json(recorded):
-    header, first, *_ = csv.reader(StringIO(run(recorded, "--format", "csv").stdout))
+def test_csv_has_its_frames_as_json(traced):
+    header, first, *_ = csv.reader(StringIO(run(traced, "--format", "csv").stdout))
     row = dict(zip(header, first, strict=True))
     frames = [json.loads(text) for text in row["frames"].split("|")]
     assert [int(frame["address"], 16) for frame in frames] == list(STACKS["load"])
     assert (row["count"], row["bytes"]) == ("2", "10000")
 
 
-def test_filters_hold_for_umdhs_log_too(recorded):
+def test_filters_hold_for_umdhs_log_too(traced):
     def sizes(*options: str) -> list[int]:
-        heaps, _ = read_log(run(recorded, "--export", "umdh", *options).stdout)
+        heaps, _ = read_log(run(traced, "--export", "umdh", *options).stdout)
         return sorted(one.size for found in heaps.values() for one in found)
 
     assert sizes("--focus", r"vision\.dll\+0x2010") == [100, 200, 300]
@@ -236,8 +236,8 @@ def test_filters_hold_for_umdhs_log_too(recorded):
     assert sizes("--focus", "nothing") == []
 
 
-def test_the_total_is_that_of_the_groups_shown_and_the_rest_is_named(recorded):
-    text = run(recorded, "--min-bytes", "1K").stdout
+def test_the_total_is_that_of_the_groups_shown_and_the_rest_is_named(traced):
+    text = run(traced, "--min-bytes", "1K").stdout
     assert (
         "2 busy blocks with 9.766 kB in 1 group, by stack; left out: 5 blocks with 657 B in smaller or suppressed groups"
         in text
@@ -245,15 +245,15 @@ def test_the_total_is_that_of_the_groups_shown_and_the_rest_is_named(recorded):
 
 
 @pytest.mark.parametrize("pattern", ["(", "a{99999999999}", "(" * 5000 + ")" * 5000])
-def test_a_pattern_that_cannot_be_used_is_a_usage_error(recorded, pattern):
-    assert run(recorded, "--focus", pattern).exit_code == 2
+def test_a_pattern_that_cannot_be_used_is_a_usage_error(traced, pattern):
+    assert run(traced, "--focus", pattern).exit_code == 2
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_suppressions_are_read_as_windows_editors_write_them(recorded, tmp_path, encoding):
+def test_suppressions_are_read_as_windows_editors_write_them(traced, tmp_path, encoding):
     rules = tmp_path / "known.txt"
     rules.write_text("leak:vision\nleak:vision.dll\nleak:nowhere\n", encoding=encoding)
-    text = run(recorded, "--suppressions", str(rules)).stdout
+    text = run(traced, "--suppressions", str(rules)).stdout
     assert "suppressed by leak:vision: 5 blocks" in text
     assert "suppression leak:vision.dll matched nothing" not in text
     assert "suppression leak:nowhere matched nothing" in text

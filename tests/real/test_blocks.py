@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import lzma
-from collections.abc import Callable
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 import heapdump
 from heapdump.blocks.kinds import BlockKind
+from tests.recordings import Recorded, builds, truth_of
 
-ORACLE = Path(__file__).parents[2].parent / "shared" / "dumps" / "oracle"
-BUILDS = sorted(p.name for p in ORACLE.iterdir()) if ORACLE.is_dir() else ["no recorded dumps"]
-Recorded = Callable[[str], Path]
+BUILDS = builds("basic")
 
 
 @pytest.mark.real
@@ -23,7 +17,7 @@ Recorded = Callable[[str], Path]
 @pytest.mark.parametrize("scenario", ["basic", "lfh", "large", "ust-tailcheck", "uservalue", "tailcheck-validate"])
 def test_every_live_block_is_found_and_nothing_freed(build: str, scenario: str, recorded: Recorded) -> None:
     path = recorded(f"oracle/{build}/{scenario}.dmp.xz")
-    truth = json.loads(lzma.decompress((ORACLE / build / f"{scenario}.truth.json.xz").read_bytes()))
+    truth = truth_of(recorded, build, scenario)
     with heapdump.open_dump(path) as snapshot:
         walk, heaps = snapshot.walk, snapshot.heaps
         rows = np.flatnonzero(walk.table.is_busy & ~walk.table.is_internal)
@@ -39,7 +33,7 @@ def test_every_live_block_is_found_and_nothing_freed(build: str, scenario: str, 
 @pytest.mark.parametrize("scenario", ["basic", "lfh"])
 def test_busy_and_free_blocks_are_those_of_windows_own_walk(build: str, scenario: str, recorded: Recorded) -> None:
     """XP's lists its front end's own blocks as busy; 8 and later say which blocks the front end serves."""
-    says = json.loads(recorded(f"oracle/{build}/{scenario}.truth.json.xz").read_text())["ntdll_says"]["walks"]
+    says = truth_of(recorded, build, scenario)["ntdll_says"]["walks"]
     rows = [
         (int(address, 16), size, overhead, int(flags, 16))
         for walk in says

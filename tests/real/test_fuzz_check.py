@@ -12,6 +12,7 @@ import pytest
 from heapdump.blocks.kinds import BlockKind
 from heapdump.process.model import Process
 from heapdump.snapshot import Snapshot, open_dump
+from heapdump.spans import Span
 
 pytestmark = pytest.mark.real
 ROUNDS = int(os.environ.get("HEAPDUMP_FUZZ", "1"))
@@ -27,15 +28,15 @@ class Patched:
     """A dump's file with bytes that are changed and put back."""
 
     def __init__(self, path: Path, process: Process) -> None:
-        self.path, self._space = path, process.space
+        self._mapped = process.space.mapped
         self._data = bytearray(path.read_bytes())
 
     def place(self, address: int) -> int:
         """The file offset of an address."""
-        from heapdump.spans import Span
-
-        piece = next(iter(self._space._pieces(Span(address, address + 1))))
-        return piece[1]
+        word = address & ~7
+        offset = self._mapped.file_place(Span(word, word + 8))
+        assert offset is not None
+        return offset + address - word
 
     def write(self, target: Path, address: int, data: bytes) -> None:
         """The dump with these bytes there, as a file."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,20 +10,12 @@ from heapdump.blocks.heap import ExtentKind
 from heapdump.blocks.kinds import HeapKind
 from heapdump.snapshot import open_dump
 from heapdump.trust import Trust
+from tests.recordings import truth_of
 
 pytestmark = pytest.mark.real
 BUILDS = [
     "2600.5512", "7601.17514", "9600.16384", "14393.447", "17763.475", "19041.508", "19041.804-x86", "22000.778", "26100.4061",
 ]  # fmt: skip
-
-
-@cache
-def load(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text())
-
-
-def truth_of(recorded, build: str, scenario: str) -> dict[str, Any]:
-    return load(recorded(f"oracle/{build}/{scenario}.truth.json.xz"))
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.snapshot import open_dump
-from tests.real.test_oracle import truth_of
+from tests.recordings import truth_of
 
 pytestmark = pytest.mark.real
 BUILDS = ["2600.5512", "19041.508", "19041.804-x86"]

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import lzma
-from collections.abc import Callable
 from contextlib import redirect_stdout
 from io import StringIO
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,17 +14,10 @@ from heapdump import cli
 from heapdump.analyses.memory.reconciliation import reconcile
 from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.trust import Trust
+from tests.recordings import Recorded, builds, scenarios, truth_of
 
 pytestmark = pytest.mark.real
-ORACLE = Path(__file__).parents[2].parent / "shared" / "dumps" / "oracle"
-CASES = sorted(
-    (path.parent.name, path.name.removesuffix(".dmp.xz")) for path in ORACLE.glob("*/segment*.dmp.xz")
-) or [("no recorded dumps", "segment")]  # fmt: skip
-Recorded = Callable[[str], Path]
-
-
-def truth_of(build: str, scenario: str) -> dict[str, Any]:
-    return json.loads(lzma.decompress((ORACLE / build / f"{scenario}.truth.json.xz").read_bytes()))
+CASES = scenarios("*/segment*")
 
 
 def busy_blocks(snapshot: heapdump.snapshot.Snapshot) -> dict[int, tuple[int, int]]:
@@ -41,7 +30,7 @@ def busy_blocks(snapshot: heapdump.snapshot.Snapshot) -> dict[int, tuple[int, in
 
 @pytest.mark.parametrize(("build", "scenario"), CASES)
 def test_every_live_block_of_a_segment_heap_is_found_and_nothing_freed(build, scenario, recorded: Recorded):
-    truth = truth_of(build, scenario)
+    truth = truth_of(recorded, build, scenario)
     with heapdump.open_dump(recorded(f"oracle/{build}/{scenario}.dmp.xz"), use_index=False) as snapshot:
         mine = {heap.address: heap for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT}
         found = busy_blocks(snapshot)
@@ -64,9 +53,9 @@ def test_committed_memory_is_explained_to_the_byte(build, scenario, recorded: Re
         assert {"heap segments: busy blocks", "heap segments: overhead"} <= items.keys()
 
 
-@pytest.mark.parametrize("build", sorted({build for build, scenario in CASES if scenario == "segment-ust"}))
+@pytest.mark.parametrize("build", builds("segment-ust"))
 def test_allocation_stacks_stand_behind_the_blocks(build, recorded: Recorded):
-    truth = truth_of(build, "segment-ust")
+    truth = truth_of(recorded, build, "segment-ust")
     low = int(truth["image_base"], 16)
     with heapdump.open_dump(recorded(f"oracle/{build}/segment-ust.dmp.xz"), use_index=False) as snapshot:
         heap = next(heap for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT)
@@ -99,9 +88,9 @@ def test_the_second_answer_names_the_stacks_that_the_first_one_names(recorded: R
     assert (without["count"], without["max_size"]) == (5, 2056)
 
 
-@pytest.mark.parametrize("build", sorted({path.parent.name for path in ORACLE.glob("*/corrupt-segment.dmp.xz")}))
+@pytest.mark.parametrize("build", builds("corrupt-segment"))
 def test_an_overflow_leaves_a_guess_and_is_found_at_the_header_it_destroyed(build, recorded: Recorded):
-    truth = truth_of(build, "corrupt-segment")
+    truth = truth_of(recorded, build, "corrupt-segment")
     damage = truth["damage"][0]
     with heapdump.open_dump(recorded(f"oracle/{build}/corrupt-segment.dmp.xz"), use_index=False) as snapshot:
         found, findings = busy_blocks(snapshot), snapshot.walk.findings

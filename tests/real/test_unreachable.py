@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from heapdump.analyses.memory.usage import STACK_DATABASE
 from heapdump.snapshot import open_dump
 from heapdump.spans import SpanMap
 from tests.real.test_oracle import BUILDS
+from tests.recordings import truth_of
 
 pytestmark = pytest.mark.real
 
@@ -36,7 +36,7 @@ def held_by_chance(truth: dict[str, Any], leaked: set[int], heaps: SpanMap[str])
 @pytest.mark.parametrize("scenario", ["leak", "leak-ust"])
 @pytest.mark.parametrize("build", BUILDS)
 def test_leaked_blocks_are_those_that_the_program_lost(recorded, build, scenario):
-    truth = json.loads(recorded(f"oracle/{build}/{scenario}.truth.json.xz").read_text())
+    truth = truth_of(recorded, build, scenario)
     graph_truth = truth["graph"]
     rings = {frozenset(addresses(ring)) for ring in graph_truth["leaked_cycles"]}
     ringed = set().union(*rings)
