@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -150,3 +151,15 @@ def test_the_make_targets_that_are_named_exist() -> None:
     workflows = [path.read_text(encoding="utf-8") for path in (ROOT / ".github" / "workflows").glob("*.yml")]
     called |= {target for text in workflows for target in re.findall(r"run: make ([a-z]+)", text)}
     assert [target for target in sorted(called) if not re.search(rf"^{target}:", makefile, re.MULTILINE)] == []
+
+
+def test_workflows_run_the_oldest_python_that_the_package_takes() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    oldest = project["requires-python"].removeprefix(">=")
+    for path in (ROOT / ".github" / "workflows").glob("*.yml"):
+        assert f'"{oldest}"' in path.read_text(encoding="utf-8")
+
+
+def test_commits_that_blame_leaves_out_are_named_in_full() -> None:
+    lines = (ROOT / ".git-blame-ignore-revs").read_text(encoding="utf-8").splitlines()
+    assert all(re.fullmatch(r"[0-9a-f]{40}", line) for line in lines if line and not line.startswith("#"))

@@ -78,3 +78,11 @@ def test_the_library_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pyt
     monkeypatch.chdir(tmp_path)
     code = README.split("## Library\n\n", 1)[1].split("\n## ", 1)[0]
     exec(compile("\n".join(line[4:] for line in code.splitlines()), "README", "exec"), {})
+
+
+def test_the_changelog_begins_with_what_is_unreleased_and_names_every_command() -> None:
+    text = (DOCS.parent / "CHANGELOG.md").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.*)$", text, re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert all(re.fullmatch(r"\[?\d+\.\d+\.\d+\]?( - \d{4}-\d\d-\d\d)?", heading) for heading in headings[1:])
+    assert [name for name in NAMES if f"`{name}`" not in text] == []
