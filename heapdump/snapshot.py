@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from heapdump.analyses.allocated.leaks import By
+    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.leaks import LeakContext
     from heapdump.analyses.allocated.stacks import Stacks
     from heapdump.analyses.damage.crash import Crash
     from heapdump.analyses.damage.explained import ExplainedFinding
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from heapdump.analyses.graph.references import References
     from heapdump.analyses.graph.retained import Retained
     from heapdump.analyses.graph.roots import Roots
-    from heapdump.analyses.graph.unreachable import Reached
-    from heapdump.analyses.graph.unreachable_report import Report
+    from heapdump.analyses.graph.unreachable import Reachability
+    from heapdump.analyses.graph.unreachable_report import UnreachableReport
     from heapdump.analyses.memory.usage import UsageMap
     from heapdump.blocks.byte_damage import ByteDamage
     from heapdump.blocks.damage import Damage
@@ -184,9 +185,15 @@ class Snapshot:
 
         return Stacks(self.process, self.heaps, self.walk, trace_reader)
 
+    def leak_context(self, namer: Callable[[], Namer]) -> LeakContext:
+        """The context in which blocks are grouped; `namer()` makes the names of stack frames."""
+        from heapdump.analyses.allocated.leaks import LeakContext
+
+        return LeakContext(self.process, self.heaps, self.walk.table, self.stacks, namer, self.crt.blocks)
+
     @cached_property
     def graph(self) -> PointerGraph:
-        """Which busy block points to which, and what roots point to. From the index where there is one."""
+        """The pointers between busy blocks, and from roots to them. From the index where there is one."""
         from heapdump.analyses.graph.pointer_graph import columns_of, from_columns
         from heapdump.cache.answers import StoredAnswer
 
@@ -204,19 +211,19 @@ class Snapshot:
 
     @cached_property
     def roots(self) -> Roots:
-        """Where the program can still find a block from."""
+        """The registers and the memory in which the program finds pointers to its blocks."""
         from heapdump.analyses.graph.roots import find_roots
 
         return find_roots(self.process, self.usage, self.heaps, self.walk.counts)
 
     def sweep(self, *, unaligned: bool = False) -> PointerGraph:
-        """The pointer graph, made now. `unaligned`: pointers may begin at any byte."""
+        """A new pointer graph. `unaligned`: pointers begin at any byte."""
         from heapdump.analyses.graph.pointer_graph import build_graph
 
         return build_graph(self.process, self.heaps, self.walk.table, self.roots, self.crt.blocks, unaligned=unaligned)
 
     @cached_property
-    def reached(self) -> Reached:
+    def reached(self) -> Reachability:
         """How each block can be reached. From the index where there is one."""
         from heapdump.analyses.graph.unreachable import classify, columns_of, from_columns
         from heapdump.cache.answers import StoredAnswer
@@ -225,7 +232,7 @@ class Snapshot:
 
     @cached_property
     def referrers(self) -> Referrers:
-        """Who points to each node of the graph. From the index where there is one."""
+        """The nodes that point to each node of the graph. From the index where there is one."""
         from heapdump.analyses.graph.pointer_graph import referrers_from, referrers_of, referrers_to_columns
         from heapdump.cache.answers import StoredAnswer
 
@@ -233,14 +240,14 @@ class Snapshot:
         return self._answer(stored, lambda: referrers_of(self.graph))
 
     def references(self, namer: Namer) -> References:
-        """Who points at blocks, and how roots lead there; `namer` names the places."""
+        """The pointers to blocks, and paths from roots to them; `namer` names places in roots."""
         from heapdump.analyses.graph.references import References
 
         return References(self.process, self.graph, lambda: self.referrers, namer)
 
     @cached_property
     def retained(self) -> Retained:
-        """What each block keeps alive. From the index where there is one."""
+        """The dominator tree: the memory that each block retains. From the index where there is one."""
         from heapdump.analyses.graph.retained import columns_of, from_columns, retained_of
         from heapdump.cache.answers import StoredAnswer
 
@@ -254,7 +261,7 @@ class Snapshot:
 
         return self._answer(json_answer("leak-suspects", from_record, to_record), make)
 
-    def unreachable_report(self, by: By, make: Callable[[], Report]) -> Report:
+    def unreachable_report(self, by: By, make: Callable[[], UnreachableReport]) -> UnreachableReport:
         """The report on all unreachable blocks in groups by `by`, from the index where there is one; `make` makes it."""
         from heapdump.analyses.graph.unreachable_report import from_record, to_record
         from heapdump.cache.answers import json_answer

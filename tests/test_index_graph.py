@@ -31,7 +31,7 @@ def answers(path: Path) -> tuple:
             graph.root_edges.targets,
         )
         columns += (tree.number, tree.order, tree.dominator, tree.bytes, tree.blocks, reached.state, *reached.cycles)
-        return [column.tolist() for column in columns], graph.missing_bytes, graph.edges.held
+        return [column.tolist() for column in columns], graph.missing_bytes, graph.edges.present_bytes
 
 
 @pytest.fixture

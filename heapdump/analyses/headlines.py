@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from heapdump.analyses.damage.crash import Crash
-from heapdump.analyses.graph.overview import Holding
+from heapdump.analyses.graph.overview import GraphOverview
 from heapdump.analyses.memory.summary import Summary
 from heapdump.analyses.memory.usage import UNKNOWN
 from heapdump.blocks.heap import Heap
@@ -40,12 +40,12 @@ def headlines(
     walk: Walk,
     summary: Summary,
     crash: Crash | None,
-    held: Holding | None = None,
+    held: GraphOverview | None = None,
 ) -> tuple[Headline, ...]:
     """At most five, the gravest first. `held`: what the pointer graph says, where it was made."""
     every = (
         *_crashed(crash), *_damage(heaps), *_page_heaps(heaps, walk), *_large_blocks(heaps, summary),
-        *_big_heap(heaps, summary), *_unknown_memory(summary), *_address_space(process, summary), *_free_in_heap(heaps), *_hoards(held),
+        *_big_heap(heaps, summary), *_unknown_memory(summary), *_address_space(process, summary), *_free_in_heap(heaps), *_leak_suspects(held),
     )  # fmt: skip
     return every[:MOST]
 
@@ -121,7 +121,7 @@ def _free_in_heap(heaps: Sequence[Heap]) -> Iterator[Headline]:
             yield Headline(sentence, ("heaps", "--explain"))
 
 
-def _hoards(held: Holding | None) -> Iterator[Headline]:
+def _leak_suspects(held: GraphOverview | None) -> Iterator[Headline]:
     for suspect in held.suspects if held else ():
         if suspect.bytes >= _BIG_BYTES and suspect.share >= _BIG_SHARE:
             yield Headline(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from heapdump.analyses.allocated.leaks import Leaks
-from heapdump.analyses.allocated.top_groups import suspects
+from heapdump.analyses.allocated.top_groups import top_groups
 from heapdump.analyses.damage.explained import ExplainedFinding
-from heapdump.analyses.graph.overview import Holding
+from heapdump.analyses.graph.overview import GraphOverview
 from heapdump.analyses.headlines import Headline
 from heapdump.analyses.memory.capabilities import Question
 from heapdump.analyses.memory.summary import Summary
@@ -55,7 +55,7 @@ class Known:
     unchecked: Sequence[UncheckedHeap]
     unexamined: int
     leaks: Leaks
-    held: Holding | None
+    held: GraphOverview | None
     questions: Sequence[Question]
 
 
@@ -125,7 +125,7 @@ def _memory(known: Known) -> Iterator[Statement]:
 
 def _holders(known: Known) -> Iterator[Statement]:
     command = ("leaks", "--group-by", known.leaks.by)
-    sentences = suspects(known.leaks, known.heaps)
+    sentences = top_groups(known.leaks, known.heaps)
     for sentence in sentences:
         yield Statement(sentence, command)
     if not sentences and known.leaks.blocks:
@@ -137,7 +137,7 @@ def _holders(known: Known) -> Iterator[Statement]:
         yield from _held(known.held)
 
 
-def _held(held: Holding | None) -> Iterator[Statement]:
+def _held(held: GraphOverview | None) -> Iterator[Statement]:
     if held is None:
         yield Statement(
             "which blocks nobody holds any more was not looked at: that means to read all of the heaps",
@@ -145,7 +145,7 @@ def _held(held: Holding | None) -> Iterator[Statement]:
         )
         yield Statement("which few blocks keep the others alive was not looked at either", ("retained",))
         return
-    weight: Weight = "bad" if held.leaked.blocks and held.is_whole else "plain"
+    weight: Weight = "bad" if held.leaked.blocks and held.is_complete else "plain"
     yield Statement(held.sentence, ("leaks", "--unreachable"), weight)
     for suspect in [one for one in held.suspects if one.share >= _BIG_SHARE][:_MOST_SUSPECTS]:
         yield Statement(

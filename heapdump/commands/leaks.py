@@ -3,57 +3,68 @@
 from __future__ import annotations
 
 import re
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.commands.common.block_rows import frame_record, walk_gaps
+from heapdump.analyses.allocated.by import By
+from heapdump.commands.common.block_rows import walk_gaps
 from heapdump.commands.common.export import EXPORTS, check_options, export_stacks
+from heapdump.commands.common.graph_overview import default_key, leak_context
+from heapdump.commands.common.leak_groups import (
+    COLUMNS,
+    group_record,
+    stack_lines,
+    suppressed_lines,
+    suppression_gaps,
+    unused_lines,
+    unused_notes,
+)
 from heapdump.commands.common.request import Request, dump_command
-from heapdump.commands.common.unreachable import Asked, emit_lost, lost_options, read_options, unmatched
+from heapdump.commands.common.unreachable import emit_unreachable, take_options, unreachable_options
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Lines, Record, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator
 
-    from heapdump.analyses.allocated.leaks import By, LeakGroup, Leaks, Question
+    from heapdump.analyses.allocated.leaks import LeakQuestion, Leaks
     from heapdump.analyses.allocated.suppressions import Suppressions
-    from heapdump.process.symbols.namer import Frame
     from heapdump.snapshot import Snapshot
 
-KEYS = ["stack", "caller", "module", "size", "heap", "type", "content", "source"]
-_SHOWN_FRAMES = 8
 _GUESSED = "class names are those of type information; all other keys say what the first bytes look like: guesses"
 
 
-def _sizes(found: LeakGroup) -> str:
-    low, high = found.group.min_size, found.group.max_size
-    return text.count(low) if low == high else f"{low:,}..{high:,}"
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """The options of the command as they are typed, those of --unreachable left out."""
 
+    by: str | None
+    heap: str | None
+    size: str | None
+    min_bytes: str
+    focus: str | None
+    ignore: str | None
+    skip_module: tuple[str, ...]
+    full_stacks: bool
+    export: str | None
+    weight: str
+    suppressions: Path | None
+    unreachable: bool
 
-VIEW: tuple[Column[LeakGroup], ...] = (
-    Column("Bytes", lambda g: text.count(g.group.bytes), "requested bytes of the group's busy blocks", right=True),
-    Column("", lambda g: text.size(g.group.bytes), "the same in units of 1024", right=True, rank=1),
-    Column("Share", lambda g: text.share(g.group.share), "of the bytes of all blocks asked about", right=True),
-    Column("Blocks", lambda g: text.count(g.group.count), "busy blocks", right=True),
-    Column("Sizes", _sizes, "smallest and largest requested size", right=True, rank=2),
-    Column(
-        "Key",
-        lambda g: g.key,
-        "what the blocks have in common; of a stack the first frames outside allocator modules",
-        flexible=24,
-    ),
-)
+    @property
+    def is_filtered(self) -> bool:
+        """True where only some busy blocks are asked about."""
+        return self.heap is not None or self.size is not None
 
 
 @click.option(
     "--group-by",
     "by",
-    type=click.Choice(KEYS),
+    type=click.Choice([by.value for by in By]),
     help="What blocks are put together by.  [default: stack, or type where none is recorded]",
 )
 @click.option("--heap", metavar="ADDR", help="Only this heap.")
@@ -83,13 +94,9 @@ VIEW: tuple[Column[LeakGroup], ...] = (
 @click.option(
     "--unreachable", is_flag=True, help="Only blocks that the program can no longer reach, as LeakSanitizer finds them."
 )
-@lost_options
+@unreachable_options
 @dump_command("leaks")
-def command(
-    request: Request, by: str | None, heap: str | None, size: str | None, min_bytes: str, focus: str | None,
-    ignore: str | None, skip_module: tuple[str, ...], full_stacks: bool, export: str | None, weight: str,
-    suppressions: Path | None, unreachable: bool, **lost: Any,
-) -> int:  # fmt: skip
+def command(request: Request, **values: Any) -> int:
     """Who allocated the memory that is busy, or what it is.
 
     Every busy block counts, as in UMDH; groups with most bytes come first. Stacks are recorded when the program ran
@@ -104,154 +111,104 @@ def command(
     heapdump leaks crash.dmp --export flame -o flame.html
     heapdump leaks crash.dmp --export pprof -o heap.pb.gz     for go tool pprof
     """
+    request.refuse_sorting("leaks")
+    check_options(values["export"], values["by"])
+    unreachable = take_options(values, unreachable=values["unreachable"], export=values["export"])
+    options = _Options(**values)
+    if unreachable is not None and unreachable.lsan_compat and request.format != "table":
+        raise WrongUsage("--lsan-compat is a text of its own, it does not go with --json and --format")
+    suppressions = _suppressions(options.suppressions)
+    with request.open() as snapshot:
+        question = _question(snapshot, options)
+        if unreachable is not None:
+            from heapdump.analyses.graph.unreachable_report import UnreachableQuestion
+
+            asked = UnreachableQuestion(question, suppressions, options.is_filtered, unreachable.lsan_compat)
+            return emit_unreachable(request, snapshot, asked, unreachable, full_stacks=options.full_stacks)
+        from heapdump.analyses.allocated.leaks import find_leaks
+
+        leaks = find_leaks(leak_context(request, snapshot), question, suppressions)
+        if options.export:
+            return export_stacks(request, snapshot, leaks, options.export, by_blocks=options.weight == "blocks")
+        page = _Page(request, snapshot, leaks, question, options.full_stacks)
+        return request.emit(snapshot, page.answer(suppressions))
+
+
+def _question(snapshot: Snapshot, options: _Options) -> LeakQuestion:
     import numpy as np
 
-    from heapdump.analyses.allocated.leaks import Question, find_leaks
+    from heapdump.analyses.allocated.leaks import LeakQuestion
     from heapdump.analyses.blocks.select import Filter, select
 
-    request.refuse_sorting("leaks")
-    check_options(export, by)
-    options = read_options(unreachable=unreachable, export=export, **lost)
-    if options is not None and options.as_lsan and request.format != "table":
-        raise WrongUsage("--lsan-compat is a text of its own, it does not go with --json and --format")
-    rules = _suppressions(suppressions)
-    with request.open() as snapshot:
-        span = text.parse_span(size, text.parse_size, 1) if size else None
-        wanted = Filter(heap=text.parse_address(heap) if heap else None, size=span)
-        filtered = heap is not None or size is not None
-        rows = (
-            np.empty(0, np.int64)
-            if unreachable and not filtered
-            else select(snapshot.walk.table, snapshot.heaps, wanted)
-        )
-        key = "stack" if export else by or ("stack" if snapshot.stacks.are_recorded else "type")
-        question = Question(
-            cast("By", key),
-            rows,
-            text.parse_size(min_bytes),
-            _regex("--focus", focus),
-            _regex("--ignore", ignore),
-            skip_module,
-        )
-        namer = partial(snapshot.namer, request.image_path, request.symbol_path)
-
-        def found(question: Question, rules: Suppressions) -> Leaks:
-            """The groups of some blocks."""
-            return find_leaks(
-                snapshot.process,
-                snapshot.heaps,
-                snapshot.walk.table,
-                snapshot.stacks,
-                namer,
-                question,
-                rules,
-                snapshot.crt.blocks,
-            )
-
-        if options is not None:
-            return emit_lost(
-                request,
-                snapshot,
-                Asked(question, filtered, rules, found, lambda one: _record(snapshot, one), full_stacks),
-                options,
-            )
-        leaks = found(question, rules)
-        if export:
-            return export_stacks(request, snapshot, leaks, export, by_blocks=weight == "blocks")
-        return request.emit(snapshot, _answer(request, snapshot, leaks, question, rules, full_stacks=full_stacks))
-
-
-def _answer(
-    request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, rules: Suppressions, *, full_stacks: bool
-) -> Answer:
-    def records() -> Iterator[Record]:
-        """The JSON records, made as they are read."""
-        return (_record(snapshot, found) for found in leaks.groups)
-
-    notes = [f"suppression {rule.text!r} matched nothing" for rule in leaks.unused]
-    missing = (f"{leaks.missing}; grouped by {leaks.by} instead",) if leaks.missing else ()
-    return Answer(
-        "leaks",
-        data=records,
-        records=records,
-        parts=lambda: _parts(request, snapshot, leaks, question, full_stacks=full_stacks),
-        gaps=(*walk_gaps(snapshot), *missing, *unmatched(snapshot, rules)),
-        notes=tuple(notes),
+    span = text.parse_span(options.size, text.parse_size, 1) if options.size else None
+    wanted = Filter(heap=text.parse_address(options.heap) if options.heap else None, size=span)
+    if options.unreachable and not options.is_filtered:
+        rows = np.empty(0, np.int64)  # the pointer graph has all blocks
+    else:
+        rows = select(snapshot.walk.table, snapshot.heaps, wanted)
+    return LeakQuestion(
+        By.STACK if options.export else By(options.by) if options.by else default_key(snapshot),
+        rows,
+        text.parse_size(options.min_bytes),
+        _regex("--focus", options.focus),
+        _regex("--ignore", options.ignore),
+        options.skip_module,
     )
 
 
-def _record(snapshot: Snapshot, found: LeakGroup) -> Record:
-    group, table = found.group, snapshot.walk.table
-    return {
-        "key": found.key,
-        "count": group.count,
-        "bytes": group.bytes,
-        "min_size": group.min_size,
-        "max_size": group.max_size,
-        "share": group.share,
-        "heaps": [hex(snapshot.heaps[heap].address) for heap in group.heaps],
-        "frames": [frame_record(frame) for frame in found.frames],
-        "sample": [hex(table.block(row).address) for row in group.sample],
-        "trust": found.trust.value,
-    }
+@dataclass(frozen=True)
+class _Page:
+    """Groups and how they are shown. `full_stacks`: with the frames of allocator modules."""
 
+    request: Request
+    snapshot: Snapshot
+    leaks: Leaks
+    question: LeakQuestion
+    full_stacks: bool
 
-def _parts(
-    request: Request, snapshot: Snapshot, leaks: Leaks, question: Question, *, full_stacks: bool
-) -> Iterator[Table[Any] | Lines]:
-    from heapdump.analyses.allocated.top_groups import suspects
-
-    if sentences := suspects(leaks, snapshot.heaps):
-        yield Lines([[("• ", ""), (sentence, "")] for sentence in sentences])
-    shown, hidden = request.shown(leaks.groups)
-    yield Table(VIEW, shown, hidden=hidden, empty="no busy block like that")
-    if leaks.groups:
-        total = f"{text.plural(leaks.blocks, 'busy block')} with {text.size(leaks.bytes)} in {text.plural(len(leaks.groups), 'group')}, by {leaks.by}"
-        left = f"; left out: {text.plural(leaks.left_blocks, 'block')} with {text.size(leaks.left_bytes)} in smaller or suppressed groups"
-        yield Lines([[(total, ""), (left if leaks.left_blocks else "", "dim")]])
-    if leaks.by in ("type", "content") and leaks.groups:
-        yield Lines([[(_GUESSED, "dim")]])
-    if leaks.by == "stack":
-        yield from stacks(snapshot, shown, question, full_stacks=full_stacks)
-    for rule in leaks.unused:
-        yield Lines([[(f"suppression {rule.text} matched nothing", "dim")]])
-    for rule in leaks.suppressed:
-        yield Lines(
-            [[(f"suppressed by {rule.text}: {text.plural(rule.count, 'block')} with {text.size(rule.bytes)}", "dim")]]
+    def answer(self, suppressions: Suppressions) -> Answer:
+        """The answer of the command."""
+        leaks = self.leaks
+        missing = (f"{leaks.missing}; grouped by {leaks.by} instead",) if leaks.missing else ()
+        return Answer(
+            "leaks",
+            data=self._records,
+            records=self._records,
+            parts=self._parts,
+            gaps=(*walk_gaps(self.snapshot), *missing, *suppression_gaps(self.snapshot, suppressions)),
+            notes=unused_notes(leaks.unused),
         )
 
+    def _records(self) -> Iterator[Record]:
+        return (group_record(self.snapshot, found) for found in self.leaks.groups)
 
-def stacks(snapshot: Snapshot, shown: Sequence[LeakGroup], question: Question, *, full_stacks: bool) -> Iterator[Lines]:
-    """The stacks of groups, numbered as the groups are; without `full_stacks` without the frames that only pass on."""
-    from heapdump.analyses.allocated.leaks import passes_on
+    def _parts(self) -> Iterator[Table[Any] | Lines]:
+        from heapdump.analyses.allocated.leaks import passes_on
+        from heapdump.analyses.allocated.top_groups import top_groups
 
-    folds = passes_on(question.skip) if not full_stacks else None
-    for number, found in enumerate(shown, 1):
-        if found.frames:
-            yield Lines(_stack(snapshot, number, found, folds))
+        leaks = self.leaks
+        if sentences := top_groups(leaks, self.snapshot.heaps):
+            yield Lines([[("• ", ""), (sentence, "")] for sentence in sentences])
+        shown, hidden = self.request.shown(leaks.groups)
+        yield Table(COLUMNS, shown, hidden=hidden, empty="no busy block like that")
+        if leaks.groups:
+            yield Lines([[(_total(leaks), ""), (_omitted(leaks) if leaks.omitted_blocks else "", "dim")]])
+        if leaks.by in (By.TYPE, By.CONTENT) and leaks.groups:
+            yield Lines([[(_GUESSED, "dim")]])
+        if leaks.by is By.STACK:
+            yield from stack_lines(self.snapshot, shown, None if self.full_stacks else passes_on(self.question.skip))
+        yield from unused_lines(leaks.unused)
+        yield from suppressed_lines(leaks.suppressed)
 
 
-def _stack(
-    snapshot: Snapshot, number: int, found: LeakGroup, folds: Callable[[Frame], bool] | None
-) -> list[list[tuple[str, str]]]:
-    """The group's stack without the frames that only pass on, and some addresses."""
-    table = snapshot.walk.table
-    samples = " ".join(hex(table.block(row).address) for row in found.group.sample[:3])
-    frames: Sequence[Frame] = found.frames
-    if folds is not None:
-        frames = [frame for frame in frames if not folds(frame)][:_SHOWN_FRAMES] or frames
-    left = len(found.frames) - len(frames)
-    lines = [
-        [
-            (f"#{number}", "bold"),
-            (
-                f"  {text.count(found.group.bytes)} bytes in {text.plural(found.group.count, 'block')}, such as {samples}",
-                "",
-            ),
-        ]
-    ]
-    lines += [[(f"    {frame}", "")] for frame in frames]
-    return [*lines, [(f"    … {left} more (--full-stacks)", "dim")]] if left else lines
+def _total(leaks: Leaks) -> str:
+    blocks = f"{text.plural(leaks.blocks, 'busy block')} with {text.size(leaks.bytes)}"
+    return f"{blocks} in {text.plural(len(leaks.groups), 'group')}, by {leaks.by}"
+
+
+def _omitted(leaks: Leaks) -> str:
+    blocks = f"{text.plural(leaks.omitted_blocks, 'block')} with {text.size(leaks.omitted_bytes)}"
+    return f"; left out: {blocks} in smaller or suppressed groups"
 
 
 def _regex(option: str, pattern: str | None) -> re.Pattern[str] | None:

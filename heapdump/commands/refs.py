@@ -26,30 +26,37 @@ _REACHED = {
     "reachable": "held by the program", "possible": "held by pointers to the inside of blocks, or by memory that may be forgotten itself, only",
     "direct": "held by nothing: a direct leak", "indirect": "held by leaked blocks only: an indirect leak",
 }  # fmt: skip
+"""State of a block (`Reach.word`) → the state in words."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Found:
-    """The block, how it can be reached, and what is known of it."""
+    """The block and the answer about it.
+
+    `reach`: `Reach.word` of its state; `cycle`: the number of blocks in the cycle whose first block it is, else 0; `depth`:
+    levels of holders.
+    """
 
     snapshot: Snapshot
     references: References
     block: Block
     node: int
     reach: str
-    circle: int
+    cycle: int
     paths: list[Path]
     depth: int
 
     @property
     def reached(self) -> str:
-        """How, in words; `circle` is the number of blocks in the circle that it is the first of, 0 for none."""
-        if self.circle:
-            return f"held by a circle of {text.plural(self.circle, 'block')} alone, which nothing else holds: a direct leak"
+        """How the block can be reached, in words."""
+        if self.cycle:
+            return (
+                f"held by a circle of {text.plural(self.cycle, 'block')} alone, which nothing else holds: a direct leak"
+            )
         return _REACHED[self.reach]
 
     def span(self, node: int) -> Span:
-        """The program's bytes of a node; of CRT debug blocks those behind the CRT's header, which pointers lead to."""
+        """The program's bytes of a node; of CRT debug blocks those behind the CRT's header."""
         return self.references.span(node)
 
 
@@ -104,22 +111,24 @@ def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: 
         raise WrongUsage(
             f"{address:#x} is in no busy block of the program; heapdump block {address:#x} says what is there"
         )
-    reach = Reach(int(snapshot.reached.state[node])).name.lower()
-    circle = next((len(members) for members in snapshot.reached.cycles if members[0] == node), 0)
-    return _Found(snapshot, references, block, node, reach, circle, references.paths(node, most), depth)
+    reached = snapshot.reached
+    reach = Reach(int(reached.state[node])).word
+    cycle = next((len(members) for members in reached.cycles if members[0] == node), 0)
+    return _Found(snapshot, references, block, node, reach, cycle, references.paths(node, most), depth)
 
 
 def _pointer(found: _Found, pointer: Pointer) -> Record:
-    """Where it lies, in what, and how far behind the start of the block that it points to."""
+    """The place of a pointer, the block it lies in, and its target with the offset behind the target's start."""
     source = None if pointer.source is None else found.span(pointer.source)
     target = found.span(pointer.target)
+    offset = None if source is None or pointer.at is None else pointer.at - source.start
     return {
         "at": None if pointer.at is None else hex(pointer.at),
         "root": pointer.root or None,
         "weak": pointer.is_weak,
         "block": None if source is None else hex(source.start),
         "size": None if source is None else source.size,
-        "offset": None if source is None or pointer.at is None else pointer.at - source.start,
+        "offset": offset,
         "to": hex(target.start),
         "to_offset": pointer.value - target.start,
     }
@@ -132,9 +141,10 @@ def _holders(found: _Found) -> Iterator[Record]:
     )
 
 
-def _targets(found: _Found) -> Iterator[Pointer]:
+def _targets(found: _Found) -> Iterator[Record]:
     for target in found.references.targets(found.node).tolist():
-        yield from found.references.pointers(found.node, target)
+        size = {"to_size": found.span(target).size}
+        yield from (_pointer(found, pointer) | size for pointer in found.references.pointers(found.node, target))
 
 
 def _data(found: _Found) -> Record:
@@ -143,9 +153,7 @@ def _data(found: _Found) -> Record:
         "reach": found.reach,
         "paths": [_path(found, path) for path in found.paths],
         "holders": list(_holders(found)),
-        "targets": [
-            _pointer(found, pointer) | {"to_size": found.span(pointer.target).size} for pointer in _targets(found)
-        ],
+        "targets": list(_targets(found)),
     }
 
 
@@ -158,43 +166,43 @@ def _path(found: _Found, path: Path) -> Record:
 
 
 def _parts(request: Request, found: _Found) -> Iterator[Table[Any] | Lines]:
-    own = found.span(found.node)
-    yield Lines([[(f"{own.start:#x}", "bold"), (f", {text.plural(own.size, 'byte')}, is {found.reached}", "")]])
+    span = found.span(found.node)
+    yield Lines([[(f"{span.start:#x}", "bold"), (f", {text.plural(span.size, 'byte')}, is {found.reached}", "")]])
     for path in found.paths:
-        yield Lines(path_lines(found, path))
-    level = Column[Any](
-        "Level", lambda row: str(row["level"]), "1: points at the block itself, 2: at one that does, …", right=True
-    )
-    where = Column[Any](
+        yield Lines(_path_lines(found, path))
+    shown, hidden = request.shown(list(_holders(found)))
+    columns = HOLDER_COLUMNS if found.depth > 1 else HOLDER_COLUMNS[1:]
+    yield Table(columns, shown, hidden=hidden, title="Who points at it", empty="nobody points at it")
+    shown, hidden = request.shown(list(_targets(found)))
+    yield Table(TARGET_COLUMNS, shown, hidden=hidden, title="What it points to", empty="it points to no block")
+
+
+HOLDER_COLUMNS: tuple[Column[Record], ...] = (
+    Column("Level", lambda row: str(row["level"]), "1: points at the block itself, 2: at one that does, …", right=True),
+    Column(
         "Held by",
         lambda row: row["root"] or f"{row['block']}+{row['offset']:#x}",
         "a root, or a block and where in it the pointer lies",
         flexible=24,
-    )
-    weak = Column[Any]("", lambda row: "weak" if row["weak"] else "", "weak: in memory that may be forgotten itself")
-    size = Column[Any](
-        "Size", lambda row: text.count(row["size"]) if row["block"] else "", "bytes of that block", right=True
-    )
-    to = Column[Any](
+    ),
+    Column("", lambda row: "weak" if row["weak"] else "", "weak: in memory that may be forgotten itself"),
+    Column("Size", lambda row: text.count(row["size"]) if row["block"] else "", "bytes of that block", right=True),
+    Column(
         "Points to",
         lambda row: row["to"] + (f"+{row['to_offset']:#x}" if row["to_offset"] else ""),
         "the block, and how far behind its start",
         right=True,
-    )
-    shown, hidden = request.shown(list(_holders(found)))
-    columns = (level, where, weak, size, to) if found.depth > 1 else (where, weak, size, to)
-    yield Table(columns, shown, hidden=hidden, title="Who points at it", empty="nobody points at it")
-    pointers = [_pointer(found, pointer) | {"to_size": found.span(pointer.target).size} for pointer in _targets(found)]
-    shown, hidden = request.shown(pointers)
-    offset = Column[Any](
-        "Offset", lambda row: f"+{row['offset']:#x}", "where in the block the pointer lies", right=True
-    )
-    of = Column[Any]("Size", lambda row: text.count(row["to_size"]), "bytes of the block that it points to", right=True)
-    yield Table((offset, to, of), shown, hidden=hidden, title="What it points to", empty="it points to no block")
+    ),
+)
+TARGET_COLUMNS: tuple[Column[Record], ...] = (
+    Column("Offset", lambda row: f"+{row['offset']:#x}", "where in the block the pointer lies", right=True),
+    HOLDER_COLUMNS[-1],
+    Column("Size", lambda row: text.count(row["to_size"]), "bytes of the block that it points to", right=True),
+)
 
 
-def path_lines(found: _Found, path: Path) -> list[list[tuple[str, str]]]:
-    """A path from a root, a line for each block; of a long one the ends."""
+def _path_lines(found: _Found, path: Path) -> list[list[tuple[str, str]]]:
+    """A path from a root, a line for each block; of a path of more than 12 blocks the first and the last six."""
     lines = [[("from ", ""), (path.root.root, "bold"), (" (weak)" if path.root.is_weak else "", "dim")]]
     nodes = path.nodes
     for number, node in enumerate(nodes):
@@ -202,8 +210,8 @@ def path_lines(found: _Found, path: Path) -> list[list[tuple[str, str]]]:
             if number == _MOST_STEPS // 2:
                 lines.append([(f"  … {text.plural(len(nodes) - _MOST_STEPS, 'more block')}", "dim")])
             continue
-        own = found.span(node)
+        span = found.span(node)
         pointer = next(found.references.pointers(node, nodes[number + 1]), None) if number + 1 < len(nodes) else None
-        at = f", at +{pointer.at - own.start:#x}" if pointer is not None and pointer.at is not None else ""
-        lines.append([(f"  → {own.start:#x}, {text.plural(own.size, 'byte')}{at}", "")])
+        at = f", at +{pointer.at - span.start:#x}" if pointer is not None and pointer.at is not None else ""
+        lines.append([(f"  → {span.start:#x}, {text.plural(span.size, 'byte')}{at}", "")])
     return lines

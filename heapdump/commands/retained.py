@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from heapdump.analyses.allocated.by import By
 from heapdump.commands.common.block_rows import walk_gaps
-from heapdump.commands.common.graph_overview import finder_of, group_rows, hoards_of
+from heapdump.commands.common.graph_overview import group_rows, leak_suspects, suspect_finder
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -17,8 +19,8 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.allocated.leaks import By, LeakGroup
-    from heapdump.analyses.graph.leak_suspects import Finder, LeakSuspect
+    from heapdump.analyses.allocated.leaks import LeakGroup
+    from heapdump.analyses.graph.leak_suspects import LeakSuspect
     from heapdump.analyses.graph.pointer_graph import PointerGraph
     from heapdump.analyses.graph.references import References
     from heapdump.analyses.graph.retained import Retained
@@ -28,36 +30,41 @@ _TOP = 20
 _CAVEAT = "by all pointers found, those to the inside of blocks and in memory that may be forgotten too; a false one makes the tree flatter"
 
 
-@dataclass(frozen=True)
-class _Tree:
-    """What all answers of this command are made of."""
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """The dump, its dominator tree, and the options. `top`: rows of a table; `gaps`: of the walk and of the evidence."""
 
     request: Request
     snapshot: Snapshot
     graph: PointerGraph
     tree: Retained
     references: References
-
-    @property
-    def finder(self) -> Finder:
-        """What suspects are found with."""
-        return finder_of(self.request, self.snapshot)
+    top: int
+    gaps: tuple[str, ...]
 
     def record(self, node: int) -> Record:
-        """A block and what it retains."""
-        held, blocks = self.tree.of(node)
-        own = self.references.span(node)
-        holder = self.tree.holder(node)
+        """A block and the memory that it retains."""
+        size, blocks = self.tree.of(node)
+        span = self.references.span(node)
+        dominator = self.tree.dominator_of(node)
         return {
-            "address": hex(own.start), "size": own.size, "retained_bytes": held, "retained_blocks": blocks,
-            "share": held / (self.tree.total or 1), "dominator": None if holder is None else hex(int(self.graph.start[holder])),
+            "address": hex(span.start), "size": span.size, "retained_bytes": size, "retained_blocks": blocks,
+            "share": size / (self.tree.total or 1), "dominator": None if dominator is None else self.address(dominator),
         }  # fmt: skip
+
+    def address(self, node: int) -> str:
+        """Where the program's bytes of a node begin."""
+        return hex(int(self.graph.start[node]))
 
 
 @click.option(
     "--top", type=click.IntRange(1), default=_TOP, show_default=True, metavar="N", help="The N blocks that retain most."
 )
-@click.option("--by", type=click.Choice(["stack", "type", "module"]), help="What groups of blocks retain together.")
+@click.option(
+    "--by",
+    type=click.Choice([By.STACK.value, By.TYPE.value, By.MODULE.value]),
+    help="What groups of blocks retain together.",
+)
 @dump_command("retained", takes_address="perhaps")
 def command(request: Request, address: int | None, top: int, by: str | None) -> int:
     """Which few blocks keep most of the memory alive: the dominator tree.
@@ -77,28 +84,28 @@ def command(request: Request, address: int | None, top: int, by: str | None) -> 
         raise WrongUsage("--by groups all blocks, it does not go with an address")
     with request.open() as snapshot:
         references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
-        tree = _Tree(request, snapshot, snapshot.graph, snapshot.retained, references)
         gaps = (*walk_gaps(snapshot), *missing_evidence(snapshot.graph))
+        context = _Context(request, snapshot, snapshot.graph, snapshot.retained, references, top, gaps)
         if address is not None:
-            return request.emit(snapshot, _one(tree, address, top, gaps))
+            return request.emit(snapshot, _one(context, address))
         if by is not None:
-            return request.emit(snapshot, _grouped(tree, cast("By", by), top, gaps))
-        return request.emit(snapshot, _all(tree, top, gaps))
+            return request.emit(snapshot, _grouped(context, By(by)))
+        return request.emit(snapshot, _all(context))
 
 
-def _hoard(tree: _Tree, hoard: LeakSuspect) -> Record:
+def _suspect_record(context: _Context, suspect: LeakSuspect) -> Record:
     from heapdump.analyses.graph.leak_suspects import sentence
 
-    structure, graph = hoard.structure, tree.graph
+    structure, point = suspect.structure, suspect.accumulation_point
     return {
-        "text": sentence(graph, hoard),
-        "address": None if hoard.node is None else hex(int(graph.start[hoard.node])),
-        "root": hoard.root or None,
-        "accumulation_point": None if hoard.pile is None else hex(int(graph.start[hoard.pile])),
-        "retained_bytes": hoard.bytes, "retained_blocks": hoard.blocks, "share": hoard.share,
-        "shape": structure.shape or None if structure else None,
+        "text": sentence(context.graph, suspect),
+        "address": None if suspect.node is None else context.address(suspect.node),
+        "root": suspect.root or None,
+        "accumulation_point": None if point is None else context.address(point),
+        "retained_bytes": suspect.bytes, "retained_blocks": suspect.blocks, "share": suspect.share,
+        "shape": structure.kind if structure else None,
         "elements": structure.elements if structure else None, "element_size": structure.size if structure else None,
-        "content": hoard.content or None, "key": hoard.key or None, "count": hoard.count, "trust": "guess",
+        "content": suspect.content or None, "key": suspect.key or None, "count": suspect.count, "trust": "guess",
     }  # fmt: skip
 
 
@@ -118,57 +125,43 @@ def _columns() -> tuple[Column[Record], ...]:
     )
 
 
-def _table(
-    tree: _Tree, columns: tuple[Column[Record], ...], rows: list[Record], total: int, *, empty: str, title: str = ""
-) -> Iterator[Table[Any] | Lines]:
-    """Rows, of `total` that there are."""
-    shown, hidden = tree.request.shown(rows)
-    yield Table(columns, shown, hidden=hidden, title=title, empty=empty)
+def _more(context: _Context, rows: list[Record], total: int) -> Iterator[Lines]:
+    """A line where `total` rows exist and fewer are in the table, unless --limit says so already."""
+    _, hidden = context.request.shown(rows)
     if total > len(rows) and not hidden:
         yield Lines([[(f"… {total - len(rows):,} more (--top N shows as many as you like)", "dim")]])
 
 
-def _all(tree: _Tree, top: int, gaps: tuple[str, ...]) -> Answer:
-    found = hoards_of(tree.request, tree.snapshot)
-    rows = [tree.record(node) for node in tree.tree.top(top).tolist()]
-    total = {"bytes": tree.tree.total, "blocks": int(tree.tree.blocks[0])}
+def _table(context: _Context, rows: list[Record], *, empty: str, title: str = "") -> Table[Any]:
+    shown, hidden = context.request.shown(rows)
+    return Table(_columns(), shown, hidden=hidden, title=title, empty=empty)
+
+
+def _all(context: _Context) -> Answer:
+    tree = context.tree
+    suspects = [_suspect_record(context, one) for one in leak_suspects(context.request, context.snapshot)]
+    rows = [context.record(node) for node in tree.top(context.top).tolist()]
+    total = {"bytes": tree.total, "blocks": int(tree.blocks[0])}
 
     def parts() -> Iterator[Table[Any] | Lines]:
         """Suspects, then blocks."""
-        suspects = [_hoard(tree, hoard) for hoard in found]
         if suspects:
             yield Lines([[("• ", ""), (suspect["text"], "")] for suspect in suspects])
-        yield from _table(tree, _columns(), rows, tree.tree.count_below(None), empty="roots hold no block")
-        yield Lines(
-            [
-                [
-                    (
-                        f"of {text.plural(total['blocks'], 'block')} with {text.size(total['bytes'])} that roots hold; {_CAVEAT}",
-                        "dim",
-                    )
-                ]
-            ]
-        )
+        yield _table(context, rows, empty="roots hold no block")
+        yield from _more(context, rows, tree.count_below(None))
+        amount = f"{text.plural(total['blocks'], 'block')} with {text.size(total['bytes'])}"
+        yield Lines([[(f"of {amount} that roots hold; {_CAVEAT}", "dim")]])
 
-    data = {"total": total, "suspects": [_hoard(tree, hoard) for hoard in found], "blocks": rows}
-    return Answer("retained", data=lambda: data, records=lambda: rows, parts=parts, gaps=gaps, notes=(_CAVEAT,))
+    data = {"total": total, "suspects": suspects, "blocks": rows}
+    return Answer("retained", data=lambda: data, records=lambda: rows, parts=parts, gaps=context.gaps, notes=(_CAVEAT,))
 
 
-def _grouped(tree: _Tree, by: By, top: int, gaps: tuple[str, ...]) -> Answer:
-    import numpy as np
+def _grouped(context: _Context, by: By) -> Answer:
+    from heapdump.analyses.graph.retained_groups import retained_groups
 
-    held = np.sort(tree.tree.order[1:].astype(np.int64))
-    order = np.argsort(tree.graph.rows[held], kind="stable")
-    found = group_rows(tree.request, tree.snapshot, tree.graph.rows[held][order].astype(np.int64), by)
-    values = {one.group.value: i for i, one in enumerate(found.groups)}
-    numbers = np.full(len(tree.graph), -1, np.int32)
-    lookup = np.full(max(values, default=-1) + 1, -1, np.int32)
-    lookup[list(values)] = list(values.values())
-    nodes = held[order][np.searchsorted(tree.graph.rows[held][order], found.rows)]
-    numbers[nodes] = lookup[found.values]
-    totals = tree.tree.by_group(numbers, len(values)).tolist()
-    ranked = sorted(zip(found.groups, totals, strict=True), key=lambda pair: -pair[1])[:top]
-    rows = [_group_record(tree, one, total) for one, total in ranked]
+    group = partial(group_rows, context.request, context.snapshot, by=by)
+    found, ranked = retained_groups(context.graph, context.tree, group)
+    rows = [_group_record(context, one, total) for one, total in ranked[: context.top]]
     columns: tuple[Column[Record], ...] = (
         Column(
             "Retained",
@@ -185,56 +178,63 @@ def _grouped(tree: _Tree, by: By, top: int, gaps: tuple[str, ...]) -> Answer:
 
     def parts() -> Iterator[Table[Any] | Lines]:
         """One table."""
-        yield from _table(tree, columns, rows, len(found.groups), empty="roots hold no block")
+        shown, hidden = context.request.shown(rows)
+        yield Table(columns, shown, hidden=hidden, empty="roots hold no block")
+        yield from _more(context, rows, len(found.groups))
 
     missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()
-    return Answer(
-        "retained", data=lambda: rows, records=lambda: rows, parts=parts, gaps=(*gaps, *missing), notes=(_CAVEAT,)
-    )
+    gaps = (*context.gaps, *missing)
+    return Answer("retained", data=lambda: rows, records=lambda: rows, parts=parts, gaps=gaps, notes=(_CAVEAT,))
 
 
-def _group_record(tree: _Tree, one: LeakGroup, total: int) -> Record:
+def _group_record(context: _Context, one: LeakGroup, total: int) -> Record:
     return {
         "key": one.key, "count": one.group.count, "bytes": one.group.bytes, "retained_bytes": total,
-        "share": total / (tree.tree.total or 1), "trust": one.trust.value,
+        "share": total / (context.tree.total or 1), "trust": one.trust.value,
     }  # fmt: skip
 
 
-def _one(tree: _Tree, address: int, top: int, gaps: tuple[str, ...]) -> Answer:
+def _one(context: _Context, address: int) -> Answer:
+    tree, node = context.tree, _node_at(context, address)
+    stored = (one for one in leak_suspects(context.request, context.snapshot) if one.node == node)
+    suspect = next(stored, None) or suspect_finder(context.request, context.snapshot).suspect(node)
+    suspect_record = _suspect_record(context, suspect)
+    dominators: list[Record] = []
+    above = tree.dominator_of(node)
+    while above is not None and len(dominators) < _TOP:
+        dominators.append(context.record(above))
+        above = tree.dominator_of(above)
+    children = [context.record(child) for child in tree.children(node)[: context.top].tolist()]
+
+    def parts() -> Iterator[Table[Any] | Lines]:
+        """The sentence, the dominators, the blocks below."""
+        yield Lines([[("• ", ""), (suspect_record["text"], "")]])
+        nothing = "no single block holds it: several do, or roots"
+        yield _table(context, dominators, title="Held by, nearest first", empty=nothing)
+        yield _table(context, children, title="Holds", empty="it alone holds nothing")
+        yield from _more(context, children, tree.count_below(node))
+
+    data = {"block": context.record(node), "suspect": suspect_record, "dominators": dominators, "children": children}
+    return Answer(
+        "retained", data=lambda: data, records=lambda: children, parts=parts, gaps=context.gaps, notes=(_CAVEAT,)
+    )
+
+
+def _node_at(context: _Context, address: int) -> int:
+    """The node that an address lies in.
+
+    Raises:
+        WrongUsage: there is none, or no root leads there.
+    """
     from heapdump.analyses.blocks.select import locate
 
-    block = locate(tree.snapshot.walk.table, tree.snapshot.process.space, address).block
-    node = tree.references.node_of(block.row) if block else None
-    if node is None or tree.tree.number[node] < 0:
+    block = locate(context.snapshot.walk.table, context.snapshot.process.space, address).block
+    node = context.references.node_of(block.row) if block else None
+    if node is None or context.tree.number[node] < 0:
         why = (
             "in no busy block of the program"
             if node is None
             else "in a block that no root leads to, so that nothing is retained by it"
         )
         raise WrongUsage(f"{address:#x} is {why}; heapdump refs {address:#x} says who points at it")
-    known = (one for one in hoards_of(tree.request, tree.snapshot) if one.node == node)
-    hoard = next(known, None) or tree.finder.hoard_of(node)
-    above: list[Record] = []
-    holder = tree.tree.holder(node)
-    while holder is not None and len(above) < _TOP:
-        above.append(tree.record(holder))
-        holder = tree.tree.holder(holder)
-    children = [tree.record(child) for child in tree.tree.children(node)[:top].tolist()]
-
-    def parts() -> Iterator[Table[Any] | Lines]:
-        """The sentence, what dominates it, what it dominates."""
-        yield Lines([[("• ", ""), (_hoard(tree, hoard)["text"], "")]])
-        yield from _table(
-            tree,
-            _columns(),
-            above,
-            len(above),
-            title="Held by, nearest first",
-            empty="no single block holds it: several do, or roots",
-        )
-        yield from _table(
-            tree, _columns(), children, tree.tree.count_below(node), title="Holds", empty="it alone holds nothing"
-        )
-
-    data = {"block": tree.record(node), "suspect": _hoard(tree, hoard), "dominators": above, "children": children}
-    return Answer("retained", data=lambda: data, records=lambda: children, parts=parts, gaps=gaps, notes=(_CAVEAT,))
+    return node

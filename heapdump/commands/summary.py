@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from heapdump.commands.common.block_rows import unchecked_lines
 from heapdump.commands.common.crash import crash_lines, crash_record, verdict_line
-from heapdump.commands.common.graph_overview import holding
+from heapdump.commands.common.graph_overview import graph_overview
 from heapdump.commands.common.request import Request, dump_command, heap_gaps
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
@@ -16,7 +16,7 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.graph.overview import Holding
+    from heapdump.analyses.graph.overview import GraphOverview
     from heapdump.analyses.headlines import Headline
     from heapdump.analyses.memory.reconciliation import Item
     from heapdump.analyses.memory.summary import Largest, Share, Summary
@@ -78,7 +78,7 @@ def command(request: Request) -> int:
     request.refuse_sorting("summary")
     with request.open() as snapshot:
         summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
-        held = holding(request, snapshot, _CHEAP)
+        held = graph_overview(request, snapshot, _CHEAP)
         found = headlines(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash, held)
         answer = Answer(
             "summary",
@@ -148,7 +148,7 @@ def _share_record(row: Share) -> Record:
 
 
 def _data(
-    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: Holding | None
+    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: GraphOverview | None
 ) -> Record:
     free = summary.largest_allocatable
     return {
@@ -171,7 +171,7 @@ def _data(
             "blocks": held.leaked.blocks,
             "bytes": held.leaked.bytes,
             "direct_blocks": held.direct.blocks,
-            "is_whole": held.is_whole,
+            "is_whole": held.is_complete,
         },
     }
 
@@ -197,12 +197,12 @@ def _records(summary: Summary) -> Iterator[Record]:
 
 
 def _parts(
-    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: Holding | None
+    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: GraphOverview | None
 ) -> Iterator[Table[Any] | Lines]:
     yield Lines(list(process_lines(snapshot)))
     yield Lines([verdict_line(snapshot.verdict(snapshot.heaps), ("check",))])
     if held is not None:
-        style = "yellow" if held.leaked.blocks and held.is_whole else ""
+        style = "yellow" if held.leaked.blocks and held.is_complete else ""
         yield Lines([[(held.sentence, style), (" → heapdump leaks --unreachable", "cyan")]])
     if snapshot.crash is not None:
         yield Lines(crash_lines(request, snapshot, snapshot.crash))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from heapdump.commands.common.block_rows import unchecked_lines, walk_gaps
-from heapdump.commands.common.graph_overview import group_rows, holding
+from heapdump.commands.common.graph_overview import graph_overview, group_rows
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.summary import process_lines
 from heapdump.render.view import Answer, Lines, Record, Table
@@ -62,7 +62,7 @@ def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
     found = headlines(process, heaps, snapshot.walk, summary, snapshot.crash)
     questions = capabilities(process, heaps, snapshot.dump.directory.header.flags)
     unexamined = len({*walk_gaps(snapshot), *snapshot.damage.gaps})
-    leaks, held = _leaks(request, snapshot), holding(request, snapshot, _CHEAP)
+    leaks, held = _leaks(request, snapshot), graph_overview(request, snapshot, _CHEAP)
     return triage(
         Known(
             process,

@@ -1,4 +1,4 @@
-"""A flame graph as one HTML file that needs nothing else: hover, zoom, search, bytes or blocks."""
+"""A flame graph as one HTML file without other files: hover, zoom, search, by bytes or by blocks."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from typing import Any
 from heapdump.render.profiles import Sample, names_of
 
 Node = dict[str, Any]
-"""A box: n name, b bytes, c blocks, k children by name."""
+"""A box of the graph: `n` name, `b` bytes, `c` blocks, `k` boxes that it calls, by name."""
 
 
 def flame(samples: Sequence[Sample], title: str) -> str:
-    """The page. Frames of the same name under the same callers are one box."""
+    """The HTML page. Frames with the same name and the same callers are one box."""
     root = _node("all")
     for sample in samples:
-        here = root
-        _add(here, sample)
+        node = root
+        _add(node, sample)
         for name in reversed(names_of(sample)):
-            here = here["k"].setdefault(name, _node(name))
-            _add(here, sample)
+            node = node["k"].setdefault(name, _node(name))
+            _add(node, sample)
     data = json.dumps(list(_flat(root)), separators=(",", ":")).replace("<", "\\u003c")
     page = files("heapdump.render").joinpath("flame.html").read_text(encoding="utf-8")
-    parts = {"@TITLE@": escape(title), "@DATA@": data}
-    return re.sub("@(?:TITLE|DATA)@", lambda match: parts[match[0]], page)
+    values = {"@TITLE@": escape(title), "@DATA@": data}
+    return re.sub("@(?:TITLE|DATA)@", lambda match: values[match[0]], page)
 
 
 def _node(name: str) -> Node:
@@ -40,7 +40,7 @@ def _add(node: Node, sample: Sample) -> None:
 
 
 def _flat(root: Node) -> Iterator[list[int | str]]:
-    """[depth, name, bytes, blocks] of every box, callers before what they call, most bytes first."""
+    """[depth, name, bytes, blocks] of every box: a caller before the boxes it calls, of those the one with most bytes first."""
     waiting = [(0, root)]
     while waiting:
         depth, node = waiting.pop()

@@ -16,7 +16,7 @@ NO_STACK = "(no stack recorded)"
 
 @dataclass(frozen=True, slots=True)
 class SampleFrame:
-    """A frame as viewers show it. `address` 0 where it has none of its own."""
+    """A frame as viewers show it. `address`: 0 for a frame without an address."""
 
     name: str
     address: int
@@ -26,7 +26,7 @@ class SampleFrame:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Blocks of one stack; `frames` innermost first, empty where none was recorded."""
+    """Blocks of one stack, and their requested bytes. `frames`: innermost first, none where no stack is recorded."""
 
     frames: tuple[SampleFrame, ...]
     blocks: int
@@ -38,19 +38,19 @@ def _named(sample: Sample) -> tuple[SampleFrame, ...]:
 
 
 def names_of(sample: Sample) -> tuple[str, ...]:
-    """Names of its frames, innermost first; one that says so where there is none."""
+    """Names of the frames of a sample, innermost first; `NO_STACK` for a sample without frames."""
     return tuple(frame.name for frame in _named(sample))
 
 
 def folded(samples: Sequence[Sample], *, by_blocks: bool) -> Iterator[str]:
-    """`outermost;…;innermost 123` lines, as flamegraph.pl and its kin read them."""
+    """`outermost;…;innermost 123` lines, which flamegraph.pl reads."""
     for sample in samples:
         names = (frame.name.replace(";", ":") for frame in reversed(_named(sample)))
         yield f"{';'.join(names)} {sample.blocks if by_blocks else sample.bytes}\n"
 
 
 def speedscope(samples: Sequence[Sample], name: str) -> str:
-    """The JSON of https://www.speedscope.app/file-format-schema.json, with a profile of bytes and one of blocks."""
+    """JSON by the schema https://www.speedscope.app/file-format-schema.json, with a profile of bytes and one of blocks."""
     numbers: dict[SampleFrame, int] = {}
     stacks = [[numbers.setdefault(frame, len(numbers)) for frame in reversed(_named(sample))] for sample in samples]
     frames = []
@@ -84,15 +84,15 @@ def speedscope(samples: Sequence[Sample], name: str) -> str:
 
 
 def pprof(samples: Sequence[Sample], modules: Sequence[tuple[str, int, int]], when: int) -> bytes:
-    """A gzipped profile.proto: sample types inuse_objects and inuse_space, as `go tool pprof` calls them.
+    """A gzipped profile.proto with the sample types inuse_objects and inuse_space, for `go tool pprof`.
 
-    `modules`: (name, start, end) of each mapping; `when`: seconds since 1970.
+    `modules`: (path, start, end) of each mapping; `when`: seconds since 1970.
     """
     return gzip.compress(_Profile(modules).encoded(samples, when), mtime=0)
 
 
 class _Profile:
-    """Builds the message; field numbers are those of github.com/google/pprof/proto/profile.proto."""
+    """Builds the protocol buffer message; field numbers by github.com/google/pprof/proto/profile.proto."""
 
     def __init__(self, modules: Sequence[tuple[str, int, int]]) -> None:
         self._modules = sorted(modules, key=lambda module: module[1])

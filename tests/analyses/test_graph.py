@@ -163,8 +163,8 @@ def test_blocks_with_impossible_addresses_are_left_out_and_those_over_others_cut
 
 def test_pointers_are_found_however_little_room_there_is(monkeypatch):
     """The kernel stops where its array is full and goes on there; parts are swept by several threads."""
-    monkeypatch.setattr("heapdump.analyses.graph.sweep._ROOM", 3)
-    monkeypatch.setattr("heapdump.analyses.graph.sweep._A_SHARE", 64)
+    monkeypatch.setattr("heapdump.analyses.graph.sweep._BUFFER_WORDS", 3)
+    monkeypatch.setattr("heapdump.analyses.graph.sweep._JOB_BYTES", 64)
     random = np.random.default_rng(1)
     blocks = pointer_map(np.arange(0x100000, 0x100000 + 64 * 50, 64), np.full(50, 48))
     words = random.integers(0x100000, 0x100000 + 64 * 50, 400).astype(np.uint64)

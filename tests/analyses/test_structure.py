@@ -34,7 +34,7 @@ def shape(graph: Graph) -> str:
         none,
         0,
     )
-    return structure_of(made, np.arange(count)).shape
+    return structure_of(made, np.arange(count)).kind or ""
 
 
 def std_map(count: int, seed: int = 1) -> Graph:

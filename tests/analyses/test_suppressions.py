@@ -34,19 +34,19 @@ STACK = (frame("ntdll.dll", None), frame("vision.dll", "ImageTask::run", r"c:\sr
 )
 def test_a_pattern_matches_part_of_module_function_or_file(pattern):
     rules = parse([f"leak:{pattern}"])
-    assert rules.match(STACK) is rules.rules[0]
+    assert rules.matches(STACK) == [rules.rules[0]]
 
 
 @pytest.mark.parametrize("pattern", ["^mage", "run$x", "^dll$", "Vision", "Image?ask", "main.", "task[.]cpp"])
 def test_a_pattern_that_is_not_there_matches_nothing(pattern):
-    assert parse([f"leak:{pattern}"]).match(STACK) is None
+    assert parse([f"leak:{pattern}"]).matches(STACK) == []
 
 
-def test_comments_and_empty_lines_are_no_rules_and_the_first_match_counts():
+def test_comments_and_empty_lines_are_no_rules():
     rules = parse(["# known", "", "  leak:nothing ", "leak:app", "leak:main"])
     assert [rule.text for rule in rules.rules] == ["leak:nothing", "leak:app", "leak:main"]
-    assert rules.match(STACK) is rules.rules[1]
-    assert rules.match(()) is None
+    assert rules.matches(STACK) == list(rules.rules[1:])
+    assert rules.matches(()) == []
 
 
 @pytest.mark.parametrize("line", ["main", "race:main", "leak:", "leak main"])

@@ -1,4 +1,4 @@
-"""Blocks of the CRT's debug heap in words: source file and line, without any PDB (semantics.md §2.4)."""
+"""Blocks of the CRT's debug heap in words: source file and line, without a PDB (semantics.md §2.4)."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ _IS_PATH = re.compile(rb"[\x20-\x7e\x80-\xff]+")
 
 @dataclass(frozen=True, slots=True)
 class CrtBlock:
-    """One block: `address`, `size` of the program's data; `file` None where no name was recorded or it is not there.
+    """One block. `address`, `size` in bytes of the program's data; `file`: None without a recorded, readable name.
 
-    `use`: normal, CRT, client …; `subtype` of client blocks; `damage`: which guards are changed, in the CRT's own words.
+    `request`: number of the allocation; `use`: normal, CRT, ignored, client or free; `subtype`: of client blocks, else 0;
+    `damage`: a sentence for each changed guard, as the CRT prints it.
     """
 
     address: int
@@ -36,19 +37,19 @@ class CrtBlock:
 
     @property
     def source(self) -> str:
-        """`path(line)`, or what is known instead."""
+        """`path(line)`, or the use of a block without a recorded file."""
         return f"{self.file}({self.line})" if self.file else f"{self.use} block without a recorded source"
 
     @property
     def words(self) -> str:
-        """As _CrtDumpMemoryLeaks prints it."""
+        """The line that _CrtDumpMemoryLeaks prints."""
         where = f"{self.file}({self.line}) : " if self.file else ""
         subtype = f", subtype {self.subtype:x}" if self.use == "client" else ""
         return f"{where}{{{self.request}}} {self.use} block at {self.address:#x}{subtype}, {self.size:,} bytes long"
 
 
 def describe(space: AddressSpace, blocks: CrtBlocks) -> list[CrtBlock]:
-    """The blocks as objects."""
+    """The blocks with the names that they point to; each name is read once."""
     names: dict[int, str | None] = {0: None}
     out = []
     columns = (getattr(blocks, name).tolist() for name in ("user", "size", "file", "line", "request", "use", "guards"))
@@ -75,23 +76,27 @@ def file_name(space: AddressSpace, address: int) -> str | None:
 
 
 def by_source(space: AddressSpace, rows: NDArray[np.int64], blocks: CrtBlocks) -> tuple[NDArray[np.int64], list[str]]:
-    """(group number of each row, labels): a group for each file and line, one for rows that are no such blocks."""
+    """(group number of each row, (n,) int64 from 0; labels by number).
+
+    A group for each file, line and use; group 0 has the rows that are no CRT debug blocks. `blocks`: the CRT debug blocks
+    among `rows`, which ascend.
+    """
     labels = {_NOT_CRT: 0}
     numbers = np.zeros(len(rows), np.int64)
-    at = np.searchsorted(rows, blocks.row)
+    places = np.searchsorted(rows, blocks.row)
     keys = (
         np.stack([blocks.file.view(np.int64), blocks.line, blocks.use & 0xFFFF])
         if len(blocks)
         else np.empty((3, 0), np.int64)
     )
     _, first, inverse = np.unique(keys, axis=1, return_index=True, return_inverse=True)
-    some = CrtBlocks(*(getattr(blocks, name)[first] for name in CrtBlocks.__slots__))
-    of_key = np.array([labels.setdefault(block.source, len(labels)) for block in describe(space, some)], np.int64)
-    numbers[at] = of_key[inverse.reshape(-1)]
+    examples = CrtBlocks(*(getattr(blocks, name)[first] for name in CrtBlocks.__slots__))
+    of_key = np.array([labels.setdefault(block.source, len(labels)) for block in describe(space, examples)], np.int64)
+    numbers[places] = of_key[inverse.reshape(-1)]
     return numbers, list(labels)
 
 
 def data_line(space: AddressSpace, block: CrtBlock) -> str:
-    """` Data: <ascii> hex`, as the CRT prints the first bytes."""
+    """`Data: <ascii> hex`, as the CRT prints the first 16 bytes."""
     data = space.try_read(block.address, min(block.size, _SHOWN)) or b""
     return f"Data: <{preview(data)}> {data.hex(' ').upper()}"

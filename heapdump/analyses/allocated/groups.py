@@ -1,4 +1,4 @@
-"""Busy blocks grouped by a key: how many, how many bytes, how regular in size, with samples."""
+"""Rows of the block table grouped by a number: blocks, bytes, smallest and largest size, heaps, samples."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from heapdump.kernels import run
 from heapdump.kernels.grouping import aggregate, assign
 
 _SAMPLES = 5
-_WIDEST = 1 << 26
-"""Different values of a key for which a lookup table is made; where they lie further apart they are sorted."""
+_MOST_PLACES = 1 << 26
+"""Places of the largest lookup table for values of a key; values that lie further apart are sorted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
-    """Blocks of one key. Sizes are requested bytes; `share` of all grouped bytes; `heaps` indices, `sample` rows.
+class BlockGroup:
+    """The blocks with one value of a key. `count` blocks, `bytes` requested in them, `share` of the bytes of all groups.
 
-    `value`: the key itself, as the analysis that made it numbers it.
+    `value`: of the key; `min_size`, `max_size`: requested bytes of one block; `heaps`: indices of heaps, ascending;
+    `sample`: the first rows, at most five.
     """
 
     value: int
@@ -35,15 +36,16 @@ class Group:
 
 
 def dense(values: NDArray[np.uint64]) -> tuple[NDArray[np.int64], list[int]]:
-    """(small number of each value, the values by that number), in the order of their first appearance.
+    """(dense number of each value, (n,) int64 from 0; the values by number).
 
-    At memory speed where the values lie close together, as the records of one log do; else they are sorted.
+    Values that lie close together, as the records of one log do, are numbered by their first appearance, in O(n) by a
+    lookup table; values that lie far apart are sorted and numbered ascending, in O(n log n).
     """
     signed = values.view(np.int64)
-    some = values[values > 0]
-    low, high = (int(some.min()), int(some.max())) if len(some) else (0, 0)
-    shift = 3 if not (some & np.uint64(7)).any() else 0
-    if (high - low) >> shift >= _WIDEST or high >= 1 << 63:
+    nonzero = values[values > 0]
+    low, high = (int(nonzero.min()), int(nonzero.max())) if len(nonzero) else (0, 0)
+    shift = 3 if not (nonzero & np.uint64(7)).any() else 0
+    if (high - low) >> shift >= _MOST_PLACES or high >= 1 << 63:
         found, inverse = np.unique(values, return_inverse=True)
         return inverse.astype(np.int64), found.tolist()
     table = np.zeros((high - low >> shift) + 2, np.int64)
@@ -57,34 +59,37 @@ def dense(values: NDArray[np.uint64]) -> tuple[NDArray[np.int64], list[int]]:
 
 def group(
     table: BlockTable, rows: NDArray[np.int64], numbers: NDArray[np.int64], values: Sequence[int]
-) -> tuple[Group, ...]:
-    """The rows grouped by `numbers` (dense, from 0), most bytes first; `values[number]` is the key. One pass."""
+) -> tuple[BlockGroup, ...]:
+    """The rows grouped by `numbers`, most bytes first; groups of the same bytes and blocks by number. One pass over rows.
+
+    `rows` (n,) int64; `numbers` (n,) int64, each from 0 to len(values) - 1; `values[number]` becomes `BlockGroup.value`.
+    """
     if not len(rows):
         return ()
     width = len(values)
     counts, totals, low, high = (np.zeros(width, np.int64) for _ in range(4))
     samples = np.zeros(width * _SAMPLES, np.int64)
-    most = int(table.heap.max()) + 1
-    seen = np.zeros(width * most, np.uint8)
+    heap_count = int(table.heap.max()) + 1
+    has_heap = np.zeros(width * heap_count, np.uint8)
     columns = (rows, numbers, table.size8, table.unused, table.heap)
-    run(aggregate, len(rows), *columns, most, _SAMPLES, counts, totals, low, high, seen, samples)
-    everything = int(totals.sum()) or 1
+    run(aggregate, len(rows), *columns, heap_count, _SAMPLES, counts, totals, low, high, has_heap, samples)
+    all_bytes = int(totals.sum()) or 1
     order = np.lexsort((np.arange(width), -counts, -totals))
     order = order[counts[order] > 0]
-    owners = _heaps(seen.reshape(width, most))
-    some = samples.reshape(width, _SAMPLES)[order].tolist()
-    columns_of = zip(
-        order.tolist(), *(column[order].tolist() for column in (counts, totals, low, high)), some, strict=True
+    heaps = _heaps(has_heap.reshape(width, heap_count))
+    first_rows = samples.reshape(width, _SAMPLES)[order].tolist()
+    sums = zip(
+        order.tolist(), *(column[order].tolist() for column in (counts, totals, low, high)), first_rows, strict=True
     )
     return tuple(
-        Group(values[i], count, total, smallest, largest, total / everything, owners[i], tuple(sample[:count]))
-        for i, count, total, smallest, largest, sample in columns_of
+        BlockGroup(values[i], count, total, smallest, largest, total / all_bytes, heaps[i], tuple(sample[:count]))
+        for i, count, total, smallest, largest, sample in sums
     )
 
 
-def _heaps(seen: NDArray[np.uint8]) -> list[tuple[int, ...]]:
-    """The heaps that each group has blocks in, ascending."""
-    out: list[tuple[int, ...]] = [()] * len(seen)
-    for number, heap in zip(*(found.tolist() for found in np.nonzero(seen)), strict=True):
+def _heaps(has_heap: NDArray[np.uint8]) -> list[tuple[int, ...]]:
+    """Indices of the heaps that each group has blocks in, ascending. `has_heap` (groups, heaps): 1 for a heap with blocks."""
+    out: list[tuple[int, ...]] = [()] * len(has_heap)
+    for number, heap in zip(*(found.tolist() for found in np.nonzero(has_heap)), strict=True):
         out[number] += (heap,)
     return out

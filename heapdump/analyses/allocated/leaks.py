@@ -1,33 +1,35 @@
-"""Busy blocks by who allocated them, or by what they are: a short list of suspects out of millions of blocks."""
+"""Busy blocks in groups, by the stack that allocated them or by their content.
+
+In: rows of the block table and a key. Out: `Leaks`, a few groups out of millions of blocks.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.allocated.groups import Group, dense, group
+from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.groups import BlockGroup, dense, group
 from heapdump.analyses.allocated.stacks import Stacks
-from heapdump.analyses.allocated.suppressions import Rule, Suppressions
-from heapdump.analyses.types.block_types import shapes, view_by_heap
+from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
+from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.blocks.crt_blocks import CrtBlocks
-from heapdump.blocks.heap import Heap, Trust
+from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process
+from heapdump.trust import Trust
 
 if TYPE_CHECKING:  # imported where stacks are named
     from heapdump.process.symbols.namer import Frame, Namer
 
-By = Literal["stack", "caller", "module", "size", "heap", "type", "content", "source"]
+Rows = NDArray[np.int64]
 _KEY_FRAMES = 3
-BY_STACK = ("stack", "caller", "module")
-"""Keys that need recorded stacks."""
-
-ALLOCATORS = re.compile(
+_ALLOCATORS = re.compile(
     r"(?:ntdll|kernelbase|kernel32|ucrtbased?|msvcrt|msvcr\d+d?|msvcp\w+|vcruntime\w+|verifier|vrfcore|vfbasics|vfcompat)"
     r"(?:\.dll)?",
     re.IGNORECASE,
@@ -40,15 +42,32 @@ HOW_TO_RECORD = (
 )
 
 
-@dataclass(frozen=True)
-class Question:
-    """What is asked. `rows`: the blocks, ascending; `min_bytes`: smaller groups are left out.
+@dataclass(frozen=True, slots=True)
+class LeakContext:
+    """The dump that blocks are grouped in.
 
-    `focus`, `ignore`: only stacks with, without a frame that matches; `skip`: more modules that only pass on.
+    `table`: all blocks; `namer()` makes the names of frames, and is called only for keys made of stacks; `crt(rows)`: the
+    CRT debug blocks among rows of the block table.
+    """
+
+    process: Process
+    heaps: Sequence[Heap]
+    table: BlockTable
+    stacks: Stacks
+    namer: Callable[[], Namer]
+    crt: Callable[[Rows], CrtBlocks]
+
+
+@dataclass(frozen=True, slots=True)
+class LeakQuestion:
+    """The blocks and their key. `rows` (n,) int64, ascending; groups of less than `min_bytes` bytes are left out.
+
+    Of keys made of stacks: `focus`, `ignore`: only stacks with, only stacks without a frame that matches; `skip`: names of
+    modules that pass allocations on, besides those of Windows and the C runtime.
     """
 
     by: By
-    rows: NDArray[np.int64]
+    rows: Rows
     min_bytes: int = 0
     focus: re.Pattern[str] | None = None
     ignore: re.Pattern[str] | None = None
@@ -57,23 +76,24 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class LeakGroup:
-    """One line: its key in words, the blocks, and the frames they have in common (innermost first).
+    """The blocks of one key. `key`: in words; `frames` that their stacks have in common, innermost first.
 
-    `trust`: of the key; what blocks hold is told by what they look like.
+    `trust` of the key: a key made of the content of blocks is a guess.
     """
 
     key: str
-    group: Group
+    group: BlockGroup
     frames: tuple[Frame, ...]
     trust: Trust = Trust.EXACT
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Leaks:
-    """Groups, most bytes first. `by`: the key that was used, another than asked for where `missing` says why.
+    """Groups, most bytes first. `by`: the key that was used; `missing`: why it is not the key of the question, or "".
 
-    `blocks`, `bytes` of these groups, `left_*` of smaller and suppressed ones; `suppressed` rules that matched, `unused`
-    those that no stack matches. `rows`: the blocks of these groups, `values` the group value of each.
+    `blocks`, `bytes` of these groups; `omitted_blocks`, `omitted_bytes` of small and suppressed groups. `rows` (n,) int64:
+    the blocks of these groups, ascending; `values` (n,) int64: `BlockGroup.value` of each. `suppressed`: rules that
+    suppress groups; `unused`: rules that match no stack.
     """
 
     by: By
@@ -81,135 +101,147 @@ class Leaks:
     missing: str
     blocks: int
     bytes: int
-    left_blocks: int
-    left_bytes: int
-    rows: NDArray[np.int64]
+    omitted_blocks: int
+    omitted_bytes: int
+    rows: Rows
     values: NDArray[np.int64]
-    suppressed: tuple[Rule, ...]
+    suppressed: tuple[RuleCount, ...]
     unused: tuple[Rule, ...]
 
 
-def find_leaks(
-    process: Process, heaps: Sequence[Heap], table: BlockTable, stacks: Stacks, namer: Callable[[], Namer], question: Question,
-    suppressions: Suppressions, crt: Callable[[NDArray[np.int64]], CrtBlocks],
-) -> Leaks:  # fmt: skip
-    """Groups the blocks; frames are named once for each stack, `namer` is asked for then. `crt`: finds CRT debug blocks among rows."""
+@dataclass(frozen=True, slots=True)
+class _Grouping:
+    """All groups of a question, most bytes first; `rows`, `values` as in `Leaks`."""
+
+    groups: list[LeakGroup]
+    rows: Rows
+    values: NDArray[np.int64]
+
+
+def find_leaks(context: LeakContext, question: LeakQuestion, suppressions: Suppressions | None = None) -> Leaks:
+    """Groups the blocks. Where no stacks are recorded, keys made of stacks become `By.TYPE`; each stack is named once."""
     by, missing = question.by, ""
-    if by in BY_STACK and not stacks.are_recorded:
-        image = (process.image or "app.exe").replace("/", "\\").rpartition("\\")[2]
-        by, missing = "type", HOW_TO_RECORD.format(image=image)
-    finder = _Finder(process, heaps, table, stacks, namer, question, crt)
-    groups = finder.by_stack(by) if by in BY_STACK else finder.by_data(by)
-    kept = []
-    for found in groups:
-        rule = suppressions.match(found.frames)
-        if rule is not None:
-            rule.count += found.group.count
-            rule.bytes += found.group.bytes
+    if by.needs_stacks and not context.stacks.are_recorded:
+        image = (context.process.image or "app.exe").replace("/", "\\").rpartition("\\")[2]
+        by, missing = By.TYPE, HOW_TO_RECORD.format(image=image)
+    grouping = _StackGrouper(context, question, by).grouping() if by.needs_stacks else _by_data(context, question, by)
+    suppressions = suppressions or Suppressions()
+    reported: list[LeakGroup] = []
+    matched: set[Rule] = set()
+    suppressed: dict[Rule, list[BlockGroup]] = {}
+    for found in grouping.groups:
+        rules = suppressions.matches(found.frames)
+        matched.update(rules)
+        if rules:
+            suppressed.setdefault(rules[0], []).append(found.group)
         elif found.group.bytes >= question.min_bytes:
-            kept.append(found)
-    used = tuple(rule for rule in suppressions.rules if rule.count)
-    unused = tuple(rule for rule in suppressions.rules if not rule.matched)
-    blocks, size = (sum(getattr(found.group, name) for found in kept) for name in ("count", "bytes"))
-    all_blocks, all_bytes = (sum(getattr(found.group, name) for found in groups) for name in ("count", "bytes"))
-    rows, values = finder.rows_of({found.group.value for found in kept})
-    left = (all_blocks - blocks, all_bytes - size)
-    return Leaks(by, tuple(kept), missing, blocks, size, *left, rows, values, used, unused if by in BY_STACK else ())
+            reported.append(found)
+    blocks, size = _sums([found.group for found in reported])
+    all_blocks, all_bytes = _sums([found.group for found in grouping.groups])
+    is_reported = np.isin(grouping.values, np.array(sorted(found.group.value for found in reported), np.int64))
+    counts = (RuleCount(rule, *_sums(suppressed[rule])) for rule in suppressions.rules if rule in suppressed)
+    unused = (rule for rule in suppressions.rules if rule not in matched and by.needs_stacks)
+    return Leaks(
+        by, tuple(reported), missing, blocks, size, all_blocks - blocks, all_bytes - size,
+        grouping.rows[is_reported], grouping.values[is_reported], tuple(counts), tuple(unused),
+    )  # fmt: skip
 
 
-class _Finder:
-    """Makes the groups of one question."""
+def _sums(groups: Sequence[BlockGroup]) -> tuple[int, int]:
+    """(blocks, bytes) of some groups together."""
+    return sum(one.count for one in groups), sum(one.bytes for one in groups)
 
-    def __init__(
-        self, process: Process, heaps: Sequence[Heap], table: BlockTable, stacks: Stacks, namer: Callable[[], Namer], question: Question,
-        crt: Callable[[NDArray[np.int64]], CrtBlocks],
-    ) -> None:  # fmt: skip
-        self._process, self._heaps, self._table = process, tuple(heaps), table
-        self._stacks, self._namer, self._question = stacks, namer, question
-        self._crt, self._passes_on = crt, passes_on(question.skip)
-        self._grouped = (question.rows, np.zeros(len(question.rows), np.int64))
 
-    def rows_of(self, values: set[int]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(the rows whose group has one of these values, the value of each)."""
-        rows, numbers = self._grouped
-        wanted = np.isin(numbers, np.array(sorted(values), np.int64))
-        return rows[wanted], numbers[wanted]
+def _by_data(context: LeakContext, question: LeakQuestion, by: By) -> _Grouping:
+    """Groups by size, heap, source line, class or content."""
+    table, rows = context.table, question.rows
+    if by is By.SIZE:
+        numbers, values = dense(table.size[rows])
+        return _labelled(context, rows, numbers, [f"{value:,} bytes" for value in values])
+    if by is By.HEAP:
+        labels = [f"heap #{heap.index} {heap.address:#x}" for heap in context.heaps]
+        return _labelled(context, rows, table.heap[rows].astype(np.int64), labels)
+    if by is By.SOURCE:
+        from heapdump.analyses.allocated.crt import by_source
 
-    def by_data(self, by: By) -> list[LeakGroup]:
-        """Groups by size, heap, source line, class or content."""
-        table, rows = self._table, self._question.rows
-        if by == "size":
-            numbers, values = dense(table.size[rows])
-            return self._labelled(numbers, [f"{value:,} bytes" for value in values])
-        if by == "heap":
-            labels = [f"heap #{heap.index} {heap.address:#x}" for heap in self._heaps]
-            return self._labelled(table.heap[rows].astype(np.int64), labels)
-        if by == "source":
-            from heapdump.analyses.allocated.crt import by_source
+        return _labelled(context, rows, *by_source(context.process.space, rows, context.crt(rows)))
+    views = view_by_heap(context.process, tuple(context.heaps))
+    found = types_of(context.process, views, table, rows, by_class=by is By.TYPE)
+    return _labelled(context, rows, found.numbers, found.labels, found.trusts)
 
-            return self._labelled(*by_source(self._process.space, rows, self._crt(rows)))
-        views = view_by_heap(self._process, self._heaps)
-        shaped = shapes(self._process, views, table, rows, by_class=by == "type")
-        return self._labelled(shaped.numbers, shaped.labels, shaped.trusts)
 
-    def _labelled(self, numbers: NDArray[np.int64], labels: list[str], trusts: Sequence[Trust] = ()) -> list[LeakGroup]:
-        """`trusts`: of the labels, by the same numbers; none given: all are exact."""
-        self._grouped = (self._question.rows, numbers)
-        groups = group(self._table, self._question.rows, numbers, range(len(labels)))
-        sure = trusts or [Trust.EXACT] * len(labels)
-        return [LeakGroup(labels[found.value], found, (), sure[found.value]) for found in groups]
+def _labelled(
+    context: LeakContext, rows: Rows, numbers: NDArray[np.int64], labels: list[str], trusts: Sequence[Trust] = ()
+) -> _Grouping:
+    """Groups by dense numbers. `labels`, `trusts` by number; no trusts: all labels are exact."""
+    groups = group(context.table, rows, numbers, range(len(labels)))
+    by_number = trusts or [Trust.EXACT] * len(labels)
+    out = [LeakGroup(labels[found.value], found, (), by_number[found.value]) for found in groups]
+    return _Grouping(out, rows, numbers)
 
-    def by_stack(self, by: By) -> list[LeakGroup]:
-        """Groups by stack, or by a part of it; stacks of the same frames are one."""
-        rows = self._question.rows
-        numbers, values = dense(self._stacks.numbers(rows, checked=False))
-        owner = np.zeros(len(values), np.int64)
-        owner[numbers] = self._table.heap[rows]
-        raw = [
-            self._stacks.frames(self._heaps[heap], value) for heap, value in zip(owner.tolist(), values, strict=True)
-        ]
-        namer = self._namer()
-        frames = [tuple(frame for address in addresses for frame in namer.frames(address)) for addresses in raw]
-        keys = [self._key(by, addresses, named) for addresses, named in zip(raw, frames, strict=True)]
-        places = {key: i for i, key in enumerate(dict.fromkeys(keys))}
-        remap = np.array([places[key] for key in keys], np.int64)
-        shown = {places[key]: named for key, named in zip(reversed(keys), reversed(frames), strict=True)}
-        wanted = np.array([self._is_wanted(named) for named in frames], bool)
-        keep = wanted[numbers] if len(values) else np.zeros(0, bool)
-        self._grouped = (rows[keep], remap[numbers[keep]] if len(remap) else numbers[keep])
-        groups = group(self._table, *self._grouped, range(len(places)))
-        named_keys = list(places)
-        return [
-            LeakGroup(self._label(by, named_keys[found.value], frames_of), found, self._common(by, frames_of))
+
+class _StackGrouper:
+    """Groups by stack, or by a part of it; stacks with the same key are one group."""
+
+    def __init__(self, context: LeakContext, question: LeakQuestion, by: By) -> None:
+        self._context, self._question, self._by = context, question, by
+        self._passes_on = passes_on(question.skip)
+
+    def grouping(self) -> _Grouping:
+        """The groups of the question, without stacks that `focus` and `ignore` leave out."""
+        context, rows = self._context, self._question.rows
+        numbers, values = dense(context.stacks.numbers(rows, checked=False))
+        stacks = self._addresses(rows, numbers, values)
+        namer = context.namer()
+        frames = [tuple(frame for address in addresses for frame in namer.frames(address)) for addresses in stacks]
+        keys = [self._key(addresses, named) for addresses, named in zip(stacks, frames, strict=True)]
+        number_of_key = {key: i for i, key in enumerate(dict.fromkeys(keys))}
+        group_of_stack = np.array([number_of_key[key] for key in keys], np.int64)
+        first_frames = {number_of_key[key]: named for key, named in zip(reversed(keys), reversed(frames), strict=True)}
+        if values:
+            is_wanted = np.array([self._is_wanted(named) for named in frames], bool)[numbers]
+            rows, numbers = rows[is_wanted], group_of_stack[numbers[is_wanted]]
+        groups = group(context.table, rows, numbers, range(len(number_of_key)))
+        all_keys = list(number_of_key)
+        out = [
+            LeakGroup(self._label(all_keys[found.value], shared), found, self._common(shared))
             for found in groups
-            for frames_of in [shown[found.value]]
+            for shared in [first_frames[found.value]]
         ]
+        return _Grouping(out, rows, numbers)
 
-    def _key(self, by: By, addresses: tuple[int, ...], named: tuple[Frame, ...]) -> object:
-        if by == "stack" or not addresses:
+    def _addresses(self, rows: Rows, numbers: NDArray[np.int64], values: list[int]) -> list[tuple[int, ...]]:
+        """Return addresses of each stack, innermost first; of a stack of several heaps as the last heap has it."""
+        owner = np.zeros(len(values), np.int64)
+        owner[numbers] = self._context.table.heap[rows]
+        stacks, heaps = self._context.stacks, self._context.heaps
+        return [stacks.frames(heaps[heap], value) for heap, value in zip(owner.tolist(), values, strict=True)]
+
+    def _key(self, addresses: tuple[int, ...], named: tuple[Frame, ...]) -> object:
+        if self._by is By.STACK or not addresses:
             return addresses
-        caller = self.caller(named)
+        caller = self._caller(named)
         if caller is None:
             return "only allocator frames"
-        return (caller.module or str(caller)) if by == "module" else str(caller)
+        return (caller.module or str(caller)) if self._by is By.MODULE else str(caller)
 
-    def _label(self, by: By, key: object, frames: tuple[Frame, ...]) -> str:
+    def _label(self, key: object, frames: tuple[Frame, ...]) -> str:
         if not frames:
             return "no stack recorded"
-        if by == "stack":
+        if self._by is By.STACK:
             first, *callers = [frame for frame in frames if not self._passes_on(frame)][:_KEY_FRAMES] or frames[:1]
             return " ← ".join([str(first), *(frame.symbol or str(frame) for frame in callers)])
         return str(key)
 
-    def _common(self, by: By, frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
-        """What the stacks of a group share: all frames, or the caller itself."""
-        if by == "stack":
+    def _common(self, frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
+        """The frames that the stacks of a group share: all of them, or the caller."""
+        if self._by is By.STACK:
             return frames
-        caller = self.caller(frames)
-        return (caller,) if by == "caller" and caller is not None else ()
+        caller = self._caller(frames)
+        return (caller,) if self._by is By.CALLER and caller is not None else ()
 
-    def caller(self, frames: Sequence[Frame]) -> Frame | None:
-        """The first frame outside the modules that only pass allocations on."""
+    def _caller(self, frames: Sequence[Frame]) -> Frame | None:
+        """The first frame outside the modules that pass allocations on."""
         return next((frame for frame in frames if not self._passes_on(frame)), None)
 
     def _is_wanted(self, frames: tuple[Frame, ...]) -> bool:
@@ -221,12 +253,12 @@ class _Finder:
 
 
 def passes_on(skip: Sequence[str]) -> Callable[[Frame], bool]:
-    """A test for frames that only pass an allocation on: of allocator modules, and of those named in `skip`."""
-    more = {name.lower().removesuffix(".dll") for name in skip}
+    """A test for frames that pass an allocation on: of allocator modules, and of the modules named in `skip`."""
+    names = {name.lower().removesuffix(".dll") for name in skip}
 
     def test(frame: Frame) -> bool:
-        """True when the frame's module is one of them."""
+        """True where the frame's module is one of them."""
         module = (frame.module or "").lower()
-        return bool(ALLOCATORS.fullmatch(module)) or module.removesuffix(".dll") in more
+        return bool(_ALLOCATORS.fullmatch(module)) or module.removesuffix(".dll") in names
 
     return test

@@ -1,4 +1,4 @@
-"""Which recorded stack each block was allocated by."""
+"""The recorded allocation stack of each block: its number, and the return addresses of a number."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from heapdump.process.stacks.trace_database import FIRST_ADDRESS, StackDatabase
 
 Numbers = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
 Reader = Callable[[View, Heap, Walk], Numbers | None]
-_OF_32_BITS = 1 << 48
-"""Added to indices into the 32-bit database of a WOW64 process, which has another one: behind all user addresses."""
+_FIRST_X86_INDEX = 1 << 48
+"""Added to indices into the 32-bit database of a WOW64 process, which has two databases. It lies behind all user addresses."""
 
 
 class Stacks:
-    """Stack numbers of blocks (see `process.stack_db`), and their frames; each number stands for one stack."""
+    """Stack numbers of blocks, and the frames of a number; each number stands for one stack.
+
+    A number is the address of a stack record, or an index into the database (`process.stacks.trace_database`).
+    """
 
     def __init__(self, process: Process, heaps: Sequence[Heap], walk: Walk, reader: Reader) -> None:
         """Reads nothing yet. `reader(view, heap, walk)` makes the function that reads the stack numbers of a heap's rows."""
@@ -35,27 +38,27 @@ class Stacks:
         return any(heap.stack_traces for heap in self._heaps)
 
     def numbers(self, rows: NDArray[np.int64], *, checked: bool = True) -> NDArray[np.uint64]:
-        """The stack number of each row; (n,) uint64, 0 where none is recorded or its record cannot be one.
+        """The stack number of each row; (n,) uint64, 0 where none is recorded or the number leads to no stack.
 
-        Without `checked` numbers are as recorded: those that lead to no stack have no frames.
+        Without `checked` numbers are as recorded, and a number that leads to no stack has no frames.
         """
         out = np.zeros(len(rows), np.uint64)
         if not self.are_recorded:
             return out
         owners = self._walk.table.heap[rows]
         for heap in self._heaps:
-            mine = np.flatnonzero(owners == heap.index)
-            found = self._read(heap, rows[mine]) if heap.stack_traces and len(mine) else None
+            places = np.flatnonzero(owners == heap.index)
+            found = self._read(heap, rows[places]) if heap.stack_traces and len(places) else None
             if found is not None:
-                if heap.kind != HeapKind.PAGE:  # whose own record says what the number is: an id even without frames
+                if heap.kind != HeapKind.PAGE:  # a page heap's number comes from its own record: valid without frames
                     found = self._known(heap, found) if checked else found
                     found[(found > 0) & (found < FIRST_ADDRESS)] += np.uint64(self._first_index(heap))
-                out[mine] = found
+                out[places] = found
         return out
 
     def _first_index(self, heap: Heap) -> int:
-        """What indices into the database of the heap's view are counted from."""
-        return _OF_32_BITS if self._process.is_wow64 and heap.view == "x86" else 0
+        """The number of index 0 of the database of the heap's view."""
+        return _FIRST_X86_INDEX if self._process.is_wow64 and heap.view == "x86" else 0
 
     def frames(self, heap: Heap, number: int) -> tuple[int, ...]:
         """Return addresses of a stack, innermost first; empty for number 0."""
@@ -66,7 +69,7 @@ class Stacks:
         return self._databases[heap.view].frames(raw) or ()
 
     def _known(self, heap: Heap, numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """The numbers without those that lead to no stack."""
+        """The numbers, 0 in place of those that lead to no stack."""
         database = self._databases[heap.view]
         bad = [number for number in np.unique(numbers).tolist() if number and database.frames(number) is None]
         numbers[np.isin(numbers, np.array(bad, np.uint64))] = 0

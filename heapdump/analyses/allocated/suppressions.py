@@ -1,13 +1,14 @@
 """Suppressions in LeakSanitizer's syntax: `leak:pattern` lines, matched against module, function and file of a frame.
 
-A pattern matches anywhere; `*` stands for any text, `^` and `$` bind it to the ends (sanitizer_common, TemplateMatch).
+A pattern matches anywhere in the name; `*` stands for any text, `^` and `$` bind it to the ends (LLVM, sanitizer_common,
+`TemplateMatch`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heapdump.errors import WrongUsage
@@ -16,39 +17,42 @@ if TYPE_CHECKING:
     from heapdump.process.symbols.namer import Frame
 
 
-@dataclass
+@dataclass(frozen=True, slots=True, eq=False)
 class Rule:
-    """One line; `count` blocks of `bytes` were suppressed by it. `matched`: a stack fits it, perhaps an earlier rule's."""
+    """One line of a suppression file; two equal lines are two rules."""
 
     text: str
     pattern: re.Pattern[str]
-    count: int = 0
-    bytes: int = 0
-    matched: bool = False
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class RuleCount:
+    """The blocks that a rule suppresses, and their requested bytes."""
+
+    rule: Rule
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Suppressions:
-    """The rules of a file, in its order; the first that matches a stack counts."""
+    """The rules of a file, in its order; the first rule that matches a stack suppresses it."""
 
-    rules: list[Rule] = field(default_factory=list)
+    rules: tuple[Rule, ...] = ()
 
-    def match(self, frames: Sequence[Frame]) -> Rule | None:
-        """The first rule that one of the frames matches."""
-        texts = [text for frame in frames for text in _texts(frame)]
-        found = [rule for rule in self.rules if any(rule.pattern.search(text) for text in texts)]
-        for rule in found:
-            rule.matched = True
-        return found[0] if found else None
+    def matches(self, frames: Sequence[Frame]) -> list[Rule]:
+        """All rules that match one of the frames, in the order of the file."""
+        names = [name for frame in frames for name in _names(frame)]
+        return [rule for rule in self.rules if any(rule.pattern.search(name) for name in names)]
 
 
 def parse(lines: Iterable[str]) -> Suppressions:
     """The rules of a suppression file; empty lines and `#` comments are skipped.
 
     Raises:
-        WrongUsage: a line that is none, with its number.
+        WrongUsage: a line is no rule; the message has its number.
     """
-    out = Suppressions()
+    rules = []
     for number, line in enumerate(lines, 1):
         text = line.strip()
         if not text or text.startswith("#"):
@@ -56,16 +60,16 @@ def parse(lines: Iterable[str]) -> Suppressions:
         kind, colon, pattern = text.partition(":")
         if not colon or kind != "leak" or not pattern:
             raise WrongUsage(f"line {number} of the suppressions is no rule: {text!r}; write leak:pattern")
-        out.rules.append(Rule(text, _compiled(pattern)))
-    return out
+        rules.append(Rule(text, _compiled(pattern)))
+    return Suppressions(tuple(rules))
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
     start, end = pattern.startswith("^"), pattern.endswith("$")
-    middle = pattern[start : len(pattern) - end]
-    body = ".*".join(re.escape(part) for part in middle.split("*"))
+    literals = pattern[start : len(pattern) - end].split("*")
+    body = ".*".join(map(re.escape, literals))
     return re.compile(f"{'^' if start else ''}{body}{'$' if end else ''}", re.DOTALL)
 
 
-def _texts(frame: Frame) -> Iterable[str]:
-    return (text for text in (frame.module, frame.symbol, frame.file) if text)
+def _names(frame: Frame) -> Iterable[str]:
+    return (name for name in (frame.module, frame.symbol, frame.file) if name)

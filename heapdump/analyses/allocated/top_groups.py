@@ -1,4 +1,4 @@
-"""Which groups hold most of the memory, in plain sentences."""
+"""The groups of an allocation question with most bytes, each in one sentence."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from heapdump.blocks.heap import Heap
 from heapdump.wording import plural
 
 _MOST = 3
-_ENOUGH, _LEAST = 0.8, 0.05
-"""Groups are named until they hold this share of the bytes together; one below the second share is none."""
+_ENOUGH_SHARE, _LEAST_SHARE = 0.8, 0.05
+"""Groups are named until they hold the first share of the bytes together; a group below the second share is not named."""
 
 
-def suspects(leaks: Leaks, heaps: Sequence[Heap]) -> list[str]:
-    """At most three sentences: what, how much, how regular in size, in which heap, allocated by whom."""
+def top_groups(leaks: Leaks, heaps: Sequence[Heap]) -> list[str]:
+    """At most three sentences: number of blocks, share of the bytes, sizes, heaps, and the key of the group."""
     out: list[str] = []
-    held = 0.0
+    share = 0.0
     for found in leaks.groups:
-        if len(out) == _MOST or held >= _ENOUGH or found.group.share < _LEAST:
+        if len(out) == _MOST or share >= _ENOUGH_SHARE or found.group.share < _LEAST_SHARE:
             break
         out.append(_sentence(found, heaps))
-        held += found.group.share
+        share += found.group.share
     return out
 
 

@@ -1,7 +1,8 @@
-"""Leak suspects: the few blocks, and groups of blocks, that keep most of the memory alive, in plain sentences.
+"""Leak suspects: the few blocks, and groups of blocks, that retain most of the memory, each in one sentence.
 
-As Eclipse MAT does it: a block that nothing else dominates and that retains a tenth of everything is one; so are groups of
-smaller ones that together do. From a block the tree is followed down to where the memory piles up.
+After Eclipse MAT. A block that no other block dominates and that retains a tenth of the memory is a suspect. So is a group of
+such blocks with one key that together retain a tenth. Below a single block the dominator tree is followed to the
+accumulation point.
 """
 
 from __future__ import annotations
@@ -17,30 +18,35 @@ from heapdump.analyses.allocated.leaks import Leaks
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.references import References
 from heapdump.analyses.graph.retained import Retained
-from heapdump.analyses.types.structure import Structure, structure_of
+from heapdump.analyses.types.content_kinds import ContentKind
+from heapdump.analyses.types.structure import Structure, StructureKind, structure_of
 from heapdump.wording import plural, short_size
 
-_ENOUGH, _MOST_OF_IT = 0.1, 0.8
+_SUSPECT_SHARE = 0.1
+"""Of the bytes that roots hold: what a suspect retains at least."""
+
+_NEARLY_ALL = 0.8
+"""A child that retains this share of what its dominator retains lies on the way to the accumulation point."""
+
 _MOST, _MOST_STEPS = 5, 20
 _SAMPLE = 1000
-_VECTOR = "std::vector-like"
-_DULL = (
-    "not in the dump", "no bytes", "zeros", "one repeated byte", "pointer into a module", "pointers to heap blocks", "pointer to a heap block",
-    "small number", "other data",
+_MOST_GROUPED = 1_000_000
+"""More blocks than these that no block dominates are not grouped: nothing accumulates there."""
+
+_TELLS_NOTHING = (
+    ContentKind.ABSENT, ContentKind.EMPTY, ContentKind.ZEROS, ContentKind.FILL, ContentKind.MODULE_POINTER,
+    ContentKind.BLOCK_POINTERS, ContentKind.BLOCK_POINTER, ContentKind.SMALL_NUMBER, ContentKind.OTHER,
 )  # fmt: skip
-"""What says nothing of a data structure."""
-
-_MANY = 1_000_000
-"""More blocks than that which nothing dominates are not grouped: they are no accumulation."""
+"""Kinds of content that say nothing about a data structure."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class LeakSuspect:
-    """A block (`node`) that keeps much alive, or a group of `count` blocks with a common `key`.
+    """A block (`node` of the pointer graph), or a group of `count` blocks with one `key` (`node` None).
 
-    `bytes`, `blocks` retained, `share` of all that roots hold; `root`: where from it is reached, "" from nowhere; `pile`:
-    where the memory piles up, the node itself where it does; `structure` of what is below that, `content` what most of
-    its elements look like, "" where that says nothing.
+    `bytes`, `blocks`: retained; `share`: of the bytes that roots hold; `root`: name of a root that leads there, "" without
+    one; `accumulation_point`: a node, `node` itself where the memory accumulates there; `structure`: of the blocks below
+    that; `content`: of most of the structure's elements, "" where that tells nothing.
     """
 
     bytes: int
@@ -48,16 +54,19 @@ class LeakSuspect:
     share: float
     node: int | None = None
     root: str = ""
-    pile: int | None = None
+    accumulation_point: int | None = None
     structure: Structure | None = None
     content: str = ""
     key: str = ""
     count: int = 1
 
 
-@dataclass(frozen=True)
-class Finder:
-    """What hoards are found with. `group` puts rows of the block table together by stack or type, `by_type` by type."""
+@dataclass(frozen=True, slots=True)
+class SuspectFinder:
+    """Finds the suspects of one dominator tree.
+
+    `group` groups rows of the block table, (n,) int64 ascending, by stack or type; `by_type` always by type.
+    """
 
     graph: PointerGraph
     tree: Retained
@@ -65,93 +74,93 @@ class Finder:
     group: Callable[[NDArray[np.int64]], Leaks]
     by_type: Callable[[NDArray[np.int64]], Leaks]
 
-    def hoard_of(self, node: int) -> LeakSuspect:
-        """What one block keeps alive."""
+    def suspects(self) -> tuple[LeakSuspect, ...]:
+        """At most five suspects, the one that retains most first."""
+        tree = self.tree
+        least = _SUSPECT_SHARE * tree.total
+        single = [node for node in tree.top(_MOST).tolist() if tree.of(node)[0] >= least > 0]
+        out = [self.suspect(node) for node in single]
+        if tree.total - sum(suspect.bytes for suspect in out) >= least > 0:
+            out += self._groups(np.array(single, np.int64))
+        return tuple(sorted(out, key=lambda suspect: -suspect.bytes)[:_MOST])
+
+    def suspect(self, node: int) -> LeakSuspect:
+        """One block as a suspect."""
         graph, tree = self.graph, self.tree
-        held, blocks = tree.of(node)
-        pile = _pile(graph, tree, node)
-        below = tree.below(pile)
+        size, blocks = tree.of(node)
+        point = self._accumulation_point(node)
+        below = tree.below(point)
         path = next(iter(self.references.paths(node)), None)
         structure = structure_of(graph, below)
-        owner = None if structure.table is None else tree.holder(structure.table)
-        if owner is not None and self._looks(np.array([owner])) == _VECTOR:
-            structure = replace(structure, shape=structure.shape.replace("array", "vector"))
+        owner = None if structure.table is None else tree.dominator_of(structure.table)
+        is_array = structure.kind is StructureKind.ARRAY
+        if is_array and owner is not None and self._content(np.array([owner])) == ContentKind.VECTOR:
+            structure = replace(structure, kind=StructureKind.VECTOR)
         elements = below[graph.size[below] == structure.size]
-        content = self._looks(elements[:: max(1, len(elements) // _SAMPLE)])
-        return LeakSuspect(
-            held, blocks, held / (tree.total or 1), node, path.root.root if path else "", pile, structure, content
-        )
+        content = self._content(elements[:: max(1, len(elements) // _SAMPLE)])
+        root = path.root.root if path else ""
+        return LeakSuspect(size, blocks, size / (tree.total or 1), node, root, point, structure, content)
 
-    def _looks(self, nodes: NDArray[np.int64]) -> str:
-        """What most of the nodes look like, "" where that is nothing telling."""
-        found = self.by_type(np.sort(self.graph.rows[nodes]).astype(np.int64)).groups
-        most = max(found, key=lambda one: one.group.count, default=None)
-        return most.key if most is not None and 2 * most.group.count > len(nodes) and most.key not in _DULL else ""
+    def _content(self, nodes: NDArray[np.int64]) -> str:
+        """The type of more than half of the nodes; "" where there is none, or it tells nothing."""
+        groups = self.by_type(np.sort(self.graph.rows[nodes]).astype(np.int64)).groups
+        largest = max(groups, key=lambda one: one.group.count, default=None)
+        if largest is None or 2 * largest.group.count <= len(nodes) or largest.key in _TELLS_NOTHING:
+            return ""
+        return largest.key
 
+    def _groups(self, single: NDArray[np.int64]) -> list[LeakSuspect]:
+        """Groups of blocks that no block dominates, without the nodes `single`."""
+        graph, tree = self.graph, self.tree
+        numbers = np.flatnonzero(tree.dominator == 0)[1:]
+        nodes = np.sort(np.setdiff1d(tree.order[numbers].astype(np.int64), single))
+        if not 1 < len(nodes) <= _MOST_GROUPED:
+            return []
+        order = np.argsort(graph.rows[nodes], kind="stable")
+        by_row = nodes[order]
+        found = self.group(graph.rows[by_row].astype(np.int64))
+        grouped = by_row[np.searchsorted(graph.rows[by_row], found.rows)]
+        retained, blocks = tree.bytes[tree.number[grouped]], tree.blocks[tree.number[grouped]]
+        out = []
+        for one in found.groups:
+            in_group = found.values == one.group.value
+            size = int(retained[in_group].sum())
+            if one.group.count > 1 and size >= _SUSPECT_SHARE * tree.total:
+                share, count = size / tree.total, int(blocks[in_group].sum())
+                out.append(LeakSuspect(size, count, share, key=one.key, count=one.group.count))
+        return out
 
-def hoards(finder: Finder) -> tuple[LeakSuspect, ...]:
-    """The suspects, those that retain most first."""
-    tree = finder.tree
-    single = [node for node in tree.top(_MOST).tolist() if tree.of(node)[0] >= _ENOUGH * tree.total > 0]
-    out = [finder.hoard_of(node) for node in single]
-    rest = tree.total - sum(hoard.bytes for hoard in out)
-    if rest >= _ENOUGH * tree.total > 0:
-        out += _groups(finder.graph, tree, finder.group, np.array(single, np.int64))
-    return tuple(sorted(out, key=lambda hoard: -hoard.bytes)[:_MOST])
+    def _accumulation_point(self, node: int) -> int:
+        """The last node on the way down the tree along children that retain nearly all that their dominator retains.
 
-
-def _groups(
-    graph: PointerGraph, tree: Retained, group: Callable[[NDArray[np.int64]], Leaks], single: NDArray[np.int64]
-) -> list[LeakSuspect]:
-    """Groups of blocks that nothing dominates, the single suspects left out."""
-    places = np.flatnonzero(tree.dominator == 0)[1:]
-    nodes = np.sort(np.setdiff1d(tree.order[places].astype(np.int64), single))
-    if not 1 < len(nodes) <= _MANY:
-        return []
-    found = group(np.sort(graph.rows[nodes]).astype(np.int64))
-    order = np.argsort(graph.rows[nodes], kind="stable")
-    node_of = (
-        nodes[order][np.searchsorted(graph.rows[nodes], found.rows, sorter=order)] if len(found.rows) else nodes[:0]
-    )
-    retained, blocks = tree.bytes[tree.number[node_of]], tree.blocks[tree.number[node_of]]
-    out = []
-    for one in found.groups:
-        mine = found.values == one.group.value
-        held = int(retained[mine].sum())
-        if one.group.count > 1 and held >= _ENOUGH * tree.total:
-            out.append(
-                LeakSuspect(held, int(blocks[mine].sum()), held / tree.total, key=one.key, count=one.group.count)
-            )
-    return out
-
-
-def _pile(graph: PointerGraph, tree: Retained, node: int) -> int:
-    """Where the memory piles up: down the tree as long as one block has nearly all of it, to the first of several alike."""
-    for _ in range(_MOST_STEPS):
-        children = tree.children(node)
-        if not len(children) or tree.of(int(children[0]))[0] < _MOST_OF_IT * tree.of(node)[0]:
-            break
-        if graph.size[children[0]] == graph.size[node]:
-            break
-        node = int(children[0])
-    return node
+        The way ends before a child of the same size as its dominator: that is an element of a list.
+        """
+        for _ in range(_MOST_STEPS):
+            children = self.tree.children(node)
+            if not len(children) or self.tree.of(int(children[0]))[0] < _NEARLY_ALL * self.tree.of(node)[0]:
+                break
+            if self.graph.size[children[0]] == self.graph.size[node]:
+                break
+            node = int(children[0])
+        return node
 
 
-def sentence(graph: PointerGraph, hoard: LeakSuspect) -> str:
+def sentence(graph: PointerGraph, suspect: LeakSuspect) -> str:
     """The suspect in words."""
-    amount = f"{short_size(hoard.bytes)} ({hoard.share:.0%}) in {plural(hoard.blocks, 'block')}"
-    if hoard.node is None or hoard.structure is None:
-        return f"{plural(hoard.count, 'block')} that no other block holds alone, all {hoard.key}, retain {amount}"
-    held = f", reached from {hoard.root}," if hoard.root else ""
-    text = f"one block at {graph.start[hoard.node]:#x}{held} retains {amount}"
-    structure = hoard.structure
+    amount = f"{short_size(suspect.bytes)} ({suspect.share:.0%}) in {plural(suspect.blocks, 'block')}"
+    if suspect.node is None or suspect.structure is None:
+        return f"{plural(suspect.count, 'block')} that no other block holds alone, all {suspect.key}, retain {amount}"
+    reached = f", reached from {suspect.root}," if suspect.root else ""
+    text = f"one block at {graph.start[suspect.node]:#x}{reached} retains {amount}"
+    structure, point = suspect.structure, suspect.accumulation_point
     if structure.elements > 1:
-        text += f", {structure.elements:,} of them of {plural(structure.size, 'byte')}{f', most like {hoard.content}' if hoard.content else ''}"
-    if hoard.pile is not None and hoard.pile != hoard.node:
-        text += f"; it piles up at {graph.start[hoard.pile]:#x}"
-    return text + (
-        f"; it looks like {'an' if structure.shape[0] in 'ae' else 'a'} {structure.shape}" if structure.shape else ""
-    )
+        content = f", most like {suspect.content}" if suspect.content else ""
+        text += f", {structure.elements:,} of them of {plural(structure.size, 'byte')}{content}"
+    if point is not None and point != suspect.node:
+        text += f"; it piles up at {graph.start[point]:#x}"
+    if structure.kind is not None:
+        text += f"; it looks like {'an' if structure.kind[0] in 'ae' else 'a'} {structure.kind}"
+    return text
 
 
 def to_record(suspects: tuple[LeakSuspect, ...]) -> dict[str, Any]:
@@ -162,6 +171,10 @@ def to_record(suspects: tuple[LeakSuspect, ...]) -> dict[str, Any]:
 def from_record(record: dict[str, Any]) -> tuple[LeakSuspect, ...]:
     """The suspects that `to_record` wrote."""
     return tuple(
-        LeakSuspect(**suspect | {"structure": suspect["structure"] and Structure(**suspect["structure"])})
+        LeakSuspect(**suspect | {"structure": suspect["structure"] and _structure(suspect["structure"])})
         for suspect in record["suspects"]
     )
+
+
+def _structure(record: dict[str, Any]) -> Structure:
+    return Structure(**record | {"kind": record["kind"] and StructureKind(record["kind"])})

@@ -1,4 +1,4 @@
-"""The pointer graph in few words: how much nobody holds any more, and which few blocks hold most of the rest."""
+"""The pointer graph in few words: the unreachable blocks, and the blocks that retain most of the others."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numpy as np
 
 from heapdump.analyses.graph.leak_suspects import LeakSuspect, sentence
 from heapdump.analyses.graph.pointer_graph import PointerGraph
-from heapdump.analyses.graph.unreachable import Reach, Reached
-from heapdump.analyses.graph.unreachable_report import LEAKED, Sum, missing_evidence
+from heapdump.analyses.graph.unreachable import LEAKED, Reach, Reachability
+from heapdump.analyses.graph.unreachable_report import BlockSum, missing_evidence
 from heapdump.blocks.table import BlockTable
 from heapdump.wording import plural, short_size
 
 
-@dataclass(frozen=True)
-class Suspect:
-    """A sentence on a block, or a group of blocks, that keeps much alive; the retained bytes and their share."""
+@dataclass(frozen=True, slots=True)
+class SuspectLine:
+    """A leak suspect in one sentence. `address`: of a single block, None for a group; `bytes`, `share`: retained."""
 
     sentence: str
     address: int | None
@@ -25,52 +25,54 @@ class Suspect:
     share: float
 
 
-@dataclass(frozen=True)
-class Holding:
-    """`leaked`: blocks that nothing reachable points to, `direct` of them no pointer at all; `suspects`, largest first.
+@dataclass(frozen=True, slots=True)
+class GraphOverview:
+    """`leaked`: direct and indirect leaks; `direct`: the direct ones of them; `suspects`: the largest first.
 
-    `is_whole`: everything that could hold a block is known; else some of the leaked ones may be held after all.
+    `is_complete`: all memory that can hold a pointer is known; else some leaked blocks may be reachable.
     """
 
-    leaked: Sum
-    direct: Sum
-    suspects: tuple[Suspect, ...]
-    is_whole: bool
+    leaked: BlockSum
+    direct: BlockSum
+    suspects: tuple[SuspectLine, ...]
+    is_complete: bool
 
     @property
     def sentence(self) -> str:
-        """What is leaked."""
+        """The leaked blocks in one sentence."""
         if not self.leaked.blocks:
             return (
                 "the program can still reach every block"
-                if self.is_whole
+                if self.is_complete
                 else "every block is pointed to by what is known of this process"
             )
         seem = (
             "can be reached by no pointer"
-            if self.is_whole
+            if self.is_complete
             else "look unreachable, but part of what could hold them is missing or damaged"
         )
         return f"{plural(self.leaked.blocks, 'block')} with {short_size(self.leaked.bytes)} {seem}: {self.direct.blocks:,} lost directly"
 
 
-def holding_of(
-    graph: PointerGraph, reached: Reached, table: BlockTable, hoards: Sequence[LeakSuspect], *, is_walked: bool
-) -> Holding:
-    """`table`: of all blocks; `hoards`: the suspects, largest first; `is_walked`: every block of every heap is known."""
-    leaked, direct = (_sum(graph, reached, table, *kinds) for kinds in (LEAKED, (Reach.DIRECT,)))
-    suspects = tuple(
-        Suspect(
-            sentence(graph, hoard),
-            None if hoard.node is None else int(graph.start[hoard.node]),
-            hoard.bytes,
-            hoard.share,
+def overview_of(
+    graph: PointerGraph, reached: Reachability, table: BlockTable, suspects: Sequence[LeakSuspect], *, is_walked: bool
+) -> GraphOverview:
+    """`table`: of all blocks; `suspects`: the largest first; `is_walked`: the walk of every heap has no gap."""
+    leaked, direct = _sum(graph, reached, table, *LEAKED), _sum(graph, reached, table, Reach.DIRECT)
+    lines = tuple(
+        SuspectLine(
+            sentence(graph, suspect),
+            None if suspect.node is None else int(graph.start[suspect.node]),
+            suspect.bytes,
+            suspect.share,
         )
-        for hoard in hoards
+        for suspect in suspects
     )
-    return Holding(leaked, direct, suspects, is_walked and not missing_evidence(graph))
+    return GraphOverview(leaked, direct, lines, is_walked and not missing_evidence(graph))
 
 
-def _sum(graph: PointerGraph, reached: Reached, table: BlockTable, *kinds: Reach) -> Sum:
-    rows = graph.rows[reached.nodes(*kinds)]
-    return Sum(len(rows), int(table.size8[rows].sum(dtype=np.int64)) * 8 - int(table.unused[rows].sum(dtype=np.int64)))
+def _sum(graph: PointerGraph, reached: Reachability, table: BlockTable, *states: Reach) -> BlockSum:
+    """Blocks and requested bytes, size8 * 8 - unused, of nodes of these states."""
+    rows = graph.rows[reached.nodes(*states)]
+    requested = int(table.size8[rows].sum(dtype=np.int64)) * 8 - int(table.unused[rows].sum(dtype=np.int64))
+    return BlockSum(len(rows), requested)

@@ -1,7 +1,8 @@
-"""The pointer graph: which busy block of the program points to which, and what roots point to.
+"""The pointer graph: the pointers between busy blocks of the program, and from roots to them.
 
-Blocks are sources with their requested bytes only; CRT debug blocks with the bytes behind the CRT's own header, whose
-links would hold all of them. Free blocks, bytes behind the requested ones, and the allocators' own memory are no sources.
+In: the block table and the roots. Out: `PointerGraph`. Pointers are searched in the requested bytes of busy blocks. Of CRT
+debug blocks they are searched behind the CRT's header, whose list links would connect all of them. Free blocks, unused
+bytes, and blocks of the allocators themselves are no sources.
 """
 
 from __future__ import annotations
@@ -26,15 +27,16 @@ from heapdump.kernels.reach import count_targets, invert
 from heapdump.process.model import Process
 
 _SAMPLE = 1 << 13
+"""Rows of each heap that are searched for CRT debug blocks before all rows of the heap are."""
 
 
 @dataclass(frozen=True)
 class PointerGraph:
-    """Nodes are the program's busy blocks, ascending by address; n of them.
+    """n nodes: the program's busy blocks, ascending by address, disjoint.
 
-    `rows` (n,) int32: of the block table. `start` (n,) int64, `size` (n,): the bytes of the program; `widths` (n,) uint8: of
-    the pointers in them. `edges`: of every node; `root_edges`: of every area of `roots`. `missing_bytes`: of nodes that
-    the dump does not hold.
+    `rows` (n,) int32: of the block table. `start` (n,) int64, `size` (n,) int32 or int64: the program's bytes, address and
+    number. `widths` (n,) uint8: bytes of a pointer in each node. `edges`: of each node; `root_edges`: of each area of
+    `roots`. `missing_bytes`: bytes of nodes that the dump does not hold.
     """
 
     rows: NDArray[np.int32]
@@ -52,12 +54,12 @@ class PointerGraph:
 
     @property
     def first(self) -> NDArray[np.int32] | NDArray[np.int64]:
-        """Where in `edges.targets` each node's begin; (n + 1,)."""
+        """The targets of node i are `edges.targets[first[i]:first[i + 1]]`; (n + 1,)."""
         return self.edges.first
 
     @cached_property
     def nodes(self) -> PointerMap:
-        """For looking up addresses by `find`."""
+        """The nodes by address, for `find` only."""
         empty = np.empty(0, np.int32)
         return PointerMap(self.start, self.size, 0, empty, empty, np.empty(0, np.int64))
 
@@ -67,29 +69,37 @@ class PointerGraph:
         return self.nodes.find(np.array([register.value for register in self.roots.registers], np.uint64))
 
     def root_targets(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(nodes whose start a strong root holds, nodes that roots hold otherwise); each ascending, no duplicates."""
+        """(nodes, other nodes) that roots point to: the first ones by a pointer to their start in a strong root.
+
+        (k,) int64 each, ascending, no duplicates; a node can be in both. The others: by a pointer to their inside, or in a
+        weak root.
+        """
         targets = self.root_edges.targets.astype(np.int64)
-        weak = np.repeat(np.array([area.is_weak for area in self.roots.areas], bool), self.root_edges.degree)
-        held = self.register_targets
+        is_weak = np.repeat(np.array([area.is_weak for area in self.roots.areas], bool), self.root_edges.degree)
+        in_register = self.register_targets
         values = np.array([register.value for register in self.roots.registers], np.uint64).astype(np.int64)
-        whole = (held >= 0) & (values == self.start[held]) if len(self) else np.zeros(len(held), bool)
-        sure = np.concatenate([targets[(targets >= 0) & ~weak], held[whole]])
-        perhaps = np.concatenate(
-            [np.where(targets < 0, -1 - targets, targets)[(targets < 0) | weak], held[(held >= 0) & ~whole]]
-        )
-        return np.unique(sure), np.unique(perhaps)
+        is_start = np.zeros(len(in_register), bool)
+        if len(self):
+            is_start = (in_register >= 0) & (values == self.start[in_register])
+        strong = np.concatenate([targets[(targets >= 0) & ~is_weak], in_register[is_start]])
+        others = targets[(targets < 0) | is_weak]
+        inside = in_register[(in_register >= 0) & ~is_start]
+        return np.unique(strong), np.unique(np.concatenate([np.where(others < 0, -1 - others, others), inside]))
 
 
 @dataclass(frozen=True)
 class Referrers:
-    """Who points to each node, ascending: `sources[first[node]:first[node + 1]]`, -1 - source for a pointer to its inside."""
+    """The edges backwards: node i is the target of `sources[first[i]:first[i + 1]]`, ascending.
+
+    `first` (n + 1,); `sources` (edges,) int32: a node that points to the start, or -1 - node where it points to the inside.
+    """
 
     first: NDArray[np.int32] | NDArray[np.int64]
     sources: NDArray[np.int32]
 
 
 def referrers_of(graph: PointerGraph) -> Referrers:
-    """The edges of a graph backwards."""
+    """The edges of a graph backwards, in O(edges)."""
     targets = graph.edges.targets
     kind: type[np.int32 | np.int64] = np.int32 if len(targets) < 1 << 31 else np.int64
     first: NDArray[Any] = np.zeros(len(graph) + 1, kind)
@@ -111,7 +121,10 @@ def referrers_from(columns: dict[str, NDArray[Any]]) -> Referrers:
 
 
 def program_blocks(table: BlockTable) -> tuple[NDArray[np.int32], NDArray[np.int64], Integers]:
-    """(rows int32, address int64, requested bytes) of the program's busy blocks, ascending by address and disjoint."""
+    """(rows int32, address int64, requested bytes int32 or int64) of the program's busy blocks; (n,) each.
+
+    Ascending by address and disjoint.
+    """
     columns: list[NDArray[Any]] = [table.entry, table.size8, table.unused, table.header8, table.tags]
     is_short = len(table) == 0 or int(table.size8.max()) < 1 << 28
     rows, start = np.empty(len(table), np.int32), np.empty(len(table), np.int64)
@@ -134,21 +147,21 @@ def build_graph(
     process: Process, heaps: tuple[Heap, ...], table: BlockTable, roots: Roots,
     crt: Callable[[NDArray[np.int64]], CrtBlocks], *, unaligned: bool = False,
 ) -> PointerGraph:  # fmt: skip
-    """Sweeps all blocks and roots. `crt`: finds CRT debug blocks among rows. `unaligned`: pointers at any byte count."""
+    """Sweeps all blocks and roots. `crt(rows)`: the CRT debug blocks among rows. `unaligned`: pointers begin at any byte."""
     rows, start, size = program_blocks(table)
     _without_crt_headers(rows, start, size, table, crt)
     nodes = pointer_map(start, size)
     sweeper = Sweeper(process.space, nodes, unaligned=unaligned)
-    of_heap = np.array(
-        [next(v.pointer_bytes for v in process.views if v.arch == heap.view) for heap in heaps], np.uint8
-    )
-    alike = len(of_heap) and of_heap.min() == of_heap.max()
-    widths = np.broadcast_to(of_heap[0], len(rows)) if alike else of_heap[table.heap[rows]]
+    width_of_view = {view.arch: view.pointer_bytes for view in process.views}
+    width_of_heap = np.array([width_of_view[heap.view] for heap in heaps], np.uint8)
+    is_one_width = len(width_of_heap) and width_of_heap.min() == width_of_heap.max()
+    widths = np.broadcast_to(width_of_heap[0], len(rows)) if is_one_width else width_of_heap[table.heap[rows]]
     edges = _by_width(sweeper, start, size, widths)
     root_start = np.array([area.span.start for area in roots.areas], np.int64)
     root_size = np.array([area.span.size for area in roots.areas], np.int64)
     root_edges = _by_width(sweeper, root_start, root_size, np.array([area.width for area in roots.areas], np.uint8))
-    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, int(size.sum(dtype=np.int64)) - edges.held)
+    missing_bytes = int(size.sum(dtype=np.int64)) - edges.present_bytes
+    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, missing_bytes)
 
 
 def _without_crt_headers(
@@ -158,21 +171,24 @@ def _without_crt_headers(
     table: BlockTable,
     crt: Callable[[NDArray[np.int64]], CrtBlocks],
 ) -> None:
-    """Makes CRT debug blocks begin behind their header; a heap with none among many thousands is taken to have none."""
+    """Makes CRT debug blocks begin behind their header, in `start` and `size`.
+
+    A heap with no CRT debug block in a sample of some thousand rows is taken to have none.
+    """
     heaps = int(table.heap.max()) + 1 if len(rows) else 0
     counts, places = np.zeros(heaps, np.int64), np.empty(len(rows), np.int64)
-    many = run(thin, len(rows), rows, table.heap, _SAMPLE, counts, np.zeros(heaps, np.int64), places)
-    found = crt(np.sort(rows[places[:many]]).astype(np.int64))
-    for heap in np.unique(table.heap[found.row]).tolist():
-        mine = np.flatnonzero(table.heap[rows] == heap)
-        found = crt(np.sort(rows[mine]).astype(np.int64))
-        order = mine[np.argsort(rows[mine], kind="stable")]
-        place = order[np.searchsorted(rows[order], found.row)]
-        start[place], size[place] = found.user.astype(np.int64), found.size
+    count = run(thin, len(rows), rows, table.heap, _SAMPLE, counts, np.zeros(heaps, np.int64), places)
+    sample = crt(np.sort(rows[places[:count]]).astype(np.int64))
+    for heap in np.unique(table.heap[sample.row]).tolist():
+        of_heap = np.flatnonzero(table.heap[rows] == heap)
+        found = crt(np.sort(rows[of_heap]).astype(np.int64))
+        order = of_heap[np.argsort(rows[of_heap], kind="stable")]
+        nodes = order[np.searchsorted(rows[order], found.row)]
+        start[nodes], size[nodes] = found.user.astype(np.int64), found.size
 
 
 def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: Integers, widths: NDArray[np.uint8]) -> Edges:
-    """The edges of sources that have pointers of `widths` bytes, in their order."""
+    """The edges of sources, in their order. `widths` (n,) uint8: bytes of a pointer in each source."""
     if len(widths) and widths.min() == widths.max():
         return sweeper.edges(Sources(start, size, int(widths[0])))
     degree, owners, found = (
@@ -181,13 +197,13 @@ def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: Integers, widths
         [Edges.of(np.empty(0, np.int32), np.empty(0, np.int32))],
     )
     for width in np.unique(widths).tolist():
-        mine = np.flatnonzero(widths == width)
-        found.append(sweeper.edges(Sources(start[mine], size[mine], width)))
-        degree[mine] = found[-1].degree
-        owners.append(np.repeat(mine, found[-1].degree))
+        nodes = np.flatnonzero(widths == width)
+        found.append(sweeper.edges(Sources(start[nodes], size[nodes], width)))
+        degree[nodes] = found[-1].degree
+        owners.append(np.repeat(nodes, found[-1].degree))
     order = np.argsort(np.concatenate(owners), kind="stable")
     return Edges.of(
-        degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.held for edges in found)
+        degree, np.concatenate([edges.targets for edges in found])[order], sum(edges.present_bytes for edges in found)
     )
 
 
@@ -205,11 +221,11 @@ _COLUMNS = ("rows", "start", "size", "widths")
 
 
 def columns_of(graph: PointerGraph) -> dict[str, NDArray[Any]]:
-    """What of a graph is kept: everything but its roots, whose areas tell whether they are still the same."""
-    held = np.array([graph.edges.held, graph.root_edges.held, graph.missing_bytes], np.int64)
+    """The graph without its roots as columns, which `from_columns` reads; `areas` says which roots it was made with."""
+    present = (graph.edges.present_bytes, graph.root_edges.present_bytes, graph.missing_bytes)
     return {
         **{name: getattr(graph, name) for name in _COLUMNS}, "first": graph.edges.first, "targets": graph.edges.targets,
-        "root_first": graph.root_edges.first, "root_targets": graph.root_edges.targets, "held": held, "areas": _area_bounds(graph.roots),
+        "root_first": graph.root_edges.first, "root_targets": graph.root_edges.targets, "bytes": np.array(present, np.int64), "areas": _area_bounds(graph.roots),
     }  # fmt: skip
 
 
@@ -217,14 +233,13 @@ def from_columns(columns: dict[str, NDArray[Any]], roots: Roots) -> PointerGraph
     """The graph that `columns_of` wrote; None where it was made with other roots."""
     if not np.array_equal(columns["areas"], _area_bounds(roots)):
         return None
-    held, root_held, missing = columns["held"].tolist()
-    edges, root_edges = (
-        Edges(columns["first"], columns["targets"], held),
-        Edges(columns["root_first"], columns["root_targets"], root_held),
-    )
+    present_bytes, root_bytes, missing_bytes = columns["bytes"].tolist()
+    edges = Edges(columns["first"], columns["targets"], present_bytes)
+    root_edges = Edges(columns["root_first"], columns["root_targets"], root_bytes)
     rows, start, size, widths = (columns[name] for name in _COLUMNS)
-    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, missing)
+    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, missing_bytes)
 
 
 def _area_bounds(roots: Roots) -> NDArray[np.int64]:
+    """(start, end, width) of each area, one after the other; (3 * areas,)."""
     return np.array([(area.span.start, area.span.end, area.width) for area in roots.areas], np.int64).reshape(-1)

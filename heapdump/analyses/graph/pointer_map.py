@@ -1,6 +1,6 @@
-"""Which block an address lies in, for very many addresses: the arrays of `kernels.pointers` and how they are made.
+"""The block that an address lies in, for hundreds of millions of addresses: the arrays that `kernels.pointer_map` searches.
 
-24 bytes a block and at most 16 MB for each GB that blocks lie in.
+They take 24 bytes a block, and at most 16 MB for each GB of address space that blocks lie in.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from heapdump.kernels import run
 from heapdump.kernels.pointer_map import mark, pages
 
 TOP = 1 << 48
-"""User addresses lie below."""
+"""The end of user address space."""
 
-_COARSEST = 4
+_MOST_SHIFT = 4
 Integers = NDArray[np.signedinteger[Any]]
-"""int32 where that is enough, else int64: memory that is not touched costs no time."""
+"""int32 where all values fit, else int64: less memory is touched."""
 
 
 @dataclass(frozen=True)
 class PointerMap:
-    """Blocks by address. `start` (n,) int64, `size` (n,): ascending and disjoint; a block of no bytes has one.
+    """Blocks by address, ascending and disjoint. `start` (n,) int64, `size` (n,) in bytes; size 0 counts as 1.
 
-    `shift`: starts are multiples of 1 << shift. `tops` (131072,), `middles` (65536 times the tops in use,), both int32,
-    and `cells` int64: see `kernels.pointers`.
+    `shift`, 0 to 4: starts are multiples of 1 << shift. `tops` (131072,) int32: by address >> 32; `middles` (65536 * tops in
+    use,) int32: by address >> 16; `cells` int64: 32 bits of starts and a running count each (`kernels.pointer_map`).
     """
 
     start: NDArray[np.int64]
@@ -39,16 +39,16 @@ class PointerMap:
 
     @property
     def low(self) -> int:
-        """The first address in a block; 0 without blocks."""
+        """The start of the first block; 0 without blocks."""
         return int(self.start[0]) if len(self.start) else 0
 
     @property
     def bits(self) -> int:
-        """The least for which `low + (1 << bits)` lies behind all blocks; 0 without blocks."""
+        """The least number for which `low + (1 << bits)` lies behind all blocks; 0 without blocks."""
         return (int(self.start[-1] + max(1, self.size[-1])) - self.low - 1).bit_length() if len(self.start) else 0
 
     def find(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The block that each address lies in, -1 for none; (n,) int64. By binary search: for some addresses."""
+        """The block that each address lies in, -1 for none; (n,) int64. By binary search: O(log blocks) for each address."""
         wanted = np.minimum(addresses, np.uint64(TOP)).astype(np.int64)
         block = np.searchsorted(self.start, wanted, side="right").astype(np.int64) - 1
         inside = block >= 0
@@ -60,7 +60,7 @@ def pointer_map(start: NDArray[np.int64], size: Integers) -> PointerMap:
     """The map of disjoint blocks, ascending by `start`."""
     count = len(start)
     merged = int(np.bitwise_or.reduce(start)) if count else 0
-    shift = next(s for s in range(_COARSEST, -1, -1) if merged % (1 << s) == 0)
+    shift = next(s for s in range(_MOST_SHIFT, -1, -1) if merged % (1 << s) == 0)
     leaves, long = np.empty(count, np.int64), np.empty(count, np.int64)
     found, reach = run(pages, count, start, size, leaves, long)
     leaves, long = leaves[:found].copy(), long[:reach].copy()
@@ -79,7 +79,7 @@ def pointer_map(start: NDArray[np.int64], size: Integers) -> PointerMap:
 def _covered(
     start: NDArray[np.int64], size: Integers, blocks: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(64 KiB pages that blocks reach into behind that of their start, the block of each)."""
+    """(64 KiB pages that blocks reach into behind the page of their start, the block of each page); (pages,) int64 each."""
     page = start >> 16
     counts = ((start + size - 1) >> 16) - page
     steps = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)

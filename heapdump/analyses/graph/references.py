@@ -1,4 +1,4 @@
-"""Who points at a block and at which offset, what it points to, and how the roots lead there."""
+"""The pointers to a block and from it, with their offsets, and the paths from roots to it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from heapdump.spans import Span
 
 _WEAK, _STRONG = 1, 2
 _SHORT = 20_000
-"""Nodes that are looked at in plain Python."""
+"""Nodes up to which a search runs in plain Python, without the compiled loop."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A pointer to node `target`. `at`: address of the word, None in a register; `value`: where it points.
+    """A pointer to node `target`. `at`: address of the word, None in a register; `value`: the address that it holds.
 
-    `source`: the node that it lies in, or None and `root` names the place; `is_weak`: memory that may be forgotten.
+    `source`: the node that the word lies in; None in a root, and `root` names the place. `is_weak`: in a weak root.
     """
 
     target: int
@@ -39,26 +39,26 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A way from a root: what it holds, then node after node to the one asked about."""
+    """A path: the pointer in a root, and the nodes from its target to the node asked about."""
 
     root: Pointer
     nodes: tuple[int, ...]
 
 
 class References:
-    """Answers about one pointer graph."""
+    """The pointers of one graph, with names of places in roots."""
 
     def __init__(self, process: Process, graph: PointerGraph, referrers: Callable[[], Referrers], namer: Namer) -> None:
-        """Computes nothing yet. `referrers`: of the graph, asked for when they are needed."""
+        """Reads nothing yet. `referrers()`: of the graph, called when they are needed."""
         self._process, self._graph, self._referrers, self._namer = process, graph, referrers, namer
 
     def node_of(self, row: int) -> int | None:
-        """The node of a row of the block table; None for rows that are none."""
+        """The node of a row of the block table; None for a row without a node."""
         found = np.flatnonzero(self._graph.rows == row).tolist()
         return found[0] if found else None
 
     def span(self, node: int) -> Span:
-        """The bytes of a node."""
+        """The bytes of a node that are swept."""
         start = int(self._graph.start[node])
         return Span(start, start + int(self._graph.size[node]))
 
@@ -78,20 +78,20 @@ class References:
     def holders(self, node: int) -> NDArray[np.int64]:
         """The nodes that point into a node, ascending, each once."""
         back = self._referrers()
-        mine = back.sources[back.first[node] : back.first[node + 1]].astype(np.int64)
-        return np.unique(np.where(mine < 0, -1 - mine, mine))
+        sources = back.sources[back.first[node] : back.first[node + 1]].astype(np.int64)
+        return np.unique(np.where(sources < 0, -1 - sources, sources))
 
     def targets(self, node: int) -> NDArray[np.int64]:
         """The nodes that a node points into, ascending, each once."""
-        mine = self._graph.edges.targets[self._graph.first[node] : self._graph.first[node + 1]].astype(np.int64)
-        return np.unique(np.where(mine < 0, -1 - mine, mine))
+        targets = self._graph.edges.targets[self._graph.first[node] : self._graph.first[node + 1]].astype(np.int64)
+        return np.unique(np.where(targets < 0, -1 - targets, targets))
 
     def levels(self, node: int, depth: int) -> Iterator[tuple[int, Pointer]]:
-        """(level, pointer) of who points at a node, who points at those, and so on; each holder is gone into once."""
-        seen, here = {node}, [node]
+        """(level, pointer): level 1 points at the node, level 2 at a holder of level 1, and so on; each holder is followed once."""
+        seen, current = {node}, [node]
         for level in range(1, depth + 1):
             found: list[int] = []
-            for target in here:
+            for target in current:
                 yield from ((level, root) for root in self.roots_of(target))
                 for source in self.holders(target).tolist():
                     yield from ((level, pointer) for pointer in self.pointers(source, target))
@@ -100,7 +100,7 @@ class References:
                         found.append(source)
             if not found:
                 break
-            here = found
+            current = found
 
     def pointers(self, source: int, target: int) -> Iterator[Pointer]:
         """The pointers in one node into another one."""
@@ -108,9 +108,9 @@ class References:
             yield Pointer(target, at, value, source)
 
     def paths(self, node: int, most: int = 1) -> list[Path]:
-        """The shortest ways from different roots, strong ones first; none where no root leads there."""
+        """At most `most` shortest paths from different roots, strong ones first; none where no root leads there."""
         out: list[Path] = []
-        if most == 1 and self._held[node] == _STRONG:  # no need to know who points to whom
+        if most == 1 and self._root_strength[node] == _STRONG:  # no search, so that referrers are not needed
             return [Path(next(self.roots_of(node)), (node,))]
         for least in (_STRONG, _WEAK):
             ends, steps = self._trace(node, least, most)
@@ -118,42 +118,44 @@ class References:
                 nodes = [end]
                 while nodes[-1] != node:
                     nodes.append(int(steps[nodes[-1]]))
-                roots = (
-                    root for root in self.roots_of(end) if root.is_weak == (least == _WEAK and self._held[end] == _WEAK)
-                )
+                is_weak = least == _WEAK and self._root_strength[end] == _WEAK
+                roots = (root for root in self.roots_of(end) if root.is_weak == is_weak)
                 out += [Path(root, tuple(nodes)) for root in roots]
             if out:
                 break
         return out[:most]
 
     def _trace(self, node: int, least: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-        """(the nearest nodes that roots hold, the node behind each on the way to this one); -1 for nodes not seen.
+        """(the nearest nodes that roots point to, the next node of every node on its path to this one).
 
-        Short searches are over before the compiled loop would be loaded.
+        (ends,) int64, at most `most`; (n,) int32, -1 for nodes that the search did not reach. Short searches run in plain
+        Python, which takes less time than loading the compiled loop.
         """
         back, count = self._referrers(), len(self._graph)
         ends, queue = np.empty(min(most, count), np.int64), np.empty(count, np.int32)
         for worth, limit in ((0, _SHORT), (len(back.sources), count)):
             steps = np.full(count, -1, np.int32)
-            found = run(trace, worth, back.first, back.sources, node, self._held, least, limit, steps, queue, ends)
+            found = run(
+                trace, worth, back.first, back.sources, node, self._root_strength, least, limit, steps, queue, ends
+            )
             if found >= 0:
                 break
         return ends[:found], steps
 
     @cached_property
-    def _held(self) -> NDArray[np.uint8]:
-        """(n,) what roots hold: 2 strong ones (or a register), 1 weak ones only, 0 none."""
+    def _root_strength(self) -> NDArray[np.uint8]:
+        """(n,) uint8: 2 for nodes that a strong root points to, 1 for those that only weak roots point to, else 0."""
         graph = self._graph
-        held, targets = np.zeros(len(graph), np.uint8), graph.root_edges.targets.astype(np.int64)
+        strength, targets = np.zeros(len(graph), np.uint8), graph.root_edges.targets.astype(np.int64)
         nodes = np.where(targets < 0, -1 - targets, targets)
-        weak = np.repeat(np.array([area.is_weak for area in graph.roots.areas], bool), graph.root_edges.degree)
-        held[nodes[weak]] = _WEAK
-        held[nodes[~weak]] = _STRONG
-        held[graph.register_targets[graph.register_targets >= 0]] = _STRONG
-        return held
+        is_weak = np.repeat(np.array([area.is_weak for area in graph.roots.areas], bool), graph.root_edges.degree)
+        strength[nodes[is_weak]] = _WEAK
+        strength[nodes[~is_weak]] = _STRONG
+        strength[graph.register_targets[graph.register_targets >= 0]] = _STRONG
+        return strength
 
     def _words(self, span: Span, width: int, target: Span) -> Iterator[tuple[int, int]]:
-        """(address, value) of the words in a span that point into another one."""
+        """(address, value) of the words of `width` bytes in a span that point into `target`."""
         for start, words in self._process.space.mapped.words(span, width):
             for i in np.flatnonzero(
                 (words >= np.uint64(target.start)) & (words < np.uint64(max(target.end, target.start + 1)))

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from heapdump.analyses.graph.roots import Area, Register, stack_pointers
+from heapdump.analyses.graph.roots import Area, Register, RootKind, stack_pointers
 from heapdump.process.model import Process
 from heapdump.process.symbols.namer import Namer
 
-_SLOTS = 64
+_TLS_SLOTS = 64
 
 
 def register_name(register: Register) -> str:
-    """`thread 3 rbx`, and when: the exception's registers are not those of the dump, nor need its thread be in it."""
-    of = f"thread {register.thread} " if register.thread >= 0 else ""
-    return f"{of}{register.name}{' at the exception' if register.of_exception else ''}"
+    """`thread 3 rbx`, without a thread where that is not in the dump; ` at the exception` for a register of its context."""
+    thread = f"thread {register.thread} " if register.thread >= 0 else ""
+    return f"{thread}{register.name}{' at the exception' if register.of_exception else ''}"
 
 
 def place_name(process: Process, namer: Namer, area: Area, address: int) -> str:
-    """The name of an address in an area of roots."""
-    if area.kind == "stack":
+    """The name of an address in root memory."""
+    if area.kind == RootKind.STACK:
         return _on_stack(process, area, address)
-    if area.kind == "module":
+    if area.kind == RootKind.MODULE:
         return _in_module(process, namer, address)
-    if area.kind == "teb":
+    if area.kind == RootKind.TEB:
         return _in_teb(process, area, address)
-    if area.kind == "peb":
+    if area.kind == RootKind.PEB:
         return f"PEB+{address - area.span.start:#x}"
     return f"memory {area.span.start:#x}+{address - area.span.start:#x}"
 
@@ -50,6 +50,6 @@ def _in_module(process: Process, namer: Namer, address: int) -> str:
 def _in_teb(process: Process, area: Area, address: int) -> str:
     view = next(view for view in process.views if view.pointer_bytes == area.width)
     slot, rest = divmod(address - area.span.start - view.layout["_TEB"].offset("TlsSlots"), area.width)
-    if 0 <= slot < _SLOTS and not rest:
+    if 0 <= slot < _TLS_SLOTS and not rest:
         return f"thread {area.thread} TLS slot {slot}"
     return f"thread {area.thread} TEB+{address - area.span.start:#x}"

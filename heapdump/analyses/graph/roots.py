@@ -1,11 +1,11 @@
-"""Where the program can still find a block from: registers, stacks, writable data of modules, TEBs and PEBs.
+"""The roots: memory and registers in which the program finds pointers to its blocks.
 
-Other writable memory (VirtualAlloc arenas, shared sections, heaps that could not be walked) counts as weak roots: what
-lies there may be forgotten as well. The memory of walked heaps is no root, nor is what lies below a stack pointer.
-TLS and FLS slots lie in TEBs and in blocks that TEBs point to.
+Strong roots: registers, stacks above the stack pointer, writable data of modules, TEBs and PEBs. TLS and FLS slots lie in
+TEBs, or in blocks that TEBs point to. Weak roots: other writable memory (VirtualAlloc arenas, shared sections, heaps that
+could not be walked); the program may have lost the pointer to it. Memory of walked heaps is no root.
 
-What allocators keep for themselves is no root: the stack trace database, the heap in which Windows keeps the records of
-segment heaps, and data of Application Verifier's modules, whose logs name nearly every block of a page heap (recorded
+Memory of the allocators is no root: the stack trace database, the segment heap in which Windows keeps records of other
+segment heaps, and data of Application Verifier's modules, whose logs point to nearly every block of a page heap (recorded
 19041: 741 of 1001).
 """
 
@@ -14,8 +14,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import pairwise
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,12 +33,27 @@ _SEGMENT_HEAP = 0xDDEEDDEE
 _VERIFIER = re.compile(
     r"(verifier|vrfcore|vfbasics|vfcompat|vfluapriv|vfnet|vfntlmless|vfnws|vfcuzz)\.dll", re.IGNORECASE
 )
-RootKind = Literal["stack", "module", "teb", "peb", "memory"]
+
+
+class RootKind(StrEnum):
+    """A kind of root memory; only MEMORY is weak."""
+
+    STACK = "stack"
+    MODULE = "module"
+    TEB = "teb"
+    PEB = "peb"
+    MEMORY = "memory"
+
+
+_IN_WORDS = {
+    RootKind.STACK: "stacks", RootKind.MODULE: "writable module data", RootKind.TEB: "TEBs", RootKind.PEB: "PEBs",
+    RootKind.MEMORY: "other writable memory",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Memory to look for pointers of `width` bytes in. `thread`: index of its thread, -1 for none."""
+    """Memory that is swept for pointers of `width` bytes. `thread`: index of the thread that it belongs to, -1 for none."""
 
     span: Span
     kind: RootKind
@@ -47,13 +62,13 @@ class Area:
 
     @property
     def is_weak(self) -> bool:
-        """True for memory of which nobody knows whether the program still uses it."""
-        return self.kind == "memory"
+        """True where it is not known whether the program still uses the memory."""
+        return self.kind == RootKind.MEMORY
 
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """A register of a thread (its index) that holds a value; `of_exception`: when the exception was raised."""
+    """The value of a register. `thread`: index of its thread, -1 for a thread not in the dump; `of_exception`: of its context."""
 
     thread: int
     name: str
@@ -63,7 +78,7 @@ class Register:
 
 @dataclass(frozen=True)
 class Roots:
-    """`areas` ascending by start for each width; `missing`: what of them this dump lacks, in words."""
+    """`areas`: by width, then ascending by start; `missing`: sentences on root memory that the dump does not hold."""
 
     areas: tuple[Area, ...]
     registers: tuple[Register, ...]
@@ -71,17 +86,14 @@ class Roots:
 
 
 def find_roots(process: Process, usage: UsageMap, heaps: Sequence[Heap], walked: Iterable[int]) -> Roots:
-    """Everything that can hold a block. `walked`: the indices of heaps whose blocks are known."""
+    """All roots of a process. `walked`: indices of heaps whose blocks are known."""
     known = set(walked)
     found = [*_stacks(process), *_environment(process), *_memory(process, usage, heaps, known)]
-    areas = [
-        area for area in found if 0 <= area.span.start < area.span.end <= _TOP
-    ]  # others are damage: nothing is there
+    areas = [area for area in found if 0 <= area.span.start < area.span.end <= _TOP]  # another one is a damaged address
     areas.sort(key=lambda area: (area.width, area.span))
     registers = tuple(_registers(process))
-    return Roots(
-        tuple(areas), registers, tuple(_missing(process, areas, registers, [h for h in heaps if h.index not in known]))
-    )
+    unknown = [heap for heap in heaps if heap.index not in known]
+    return Roots(tuple(areas), registers, tuple(_missing(process, areas, unknown)))
 
 
 def _registers(process: Process) -> Iterator[Register]:
@@ -111,11 +123,11 @@ def _stacks(process: Process) -> Iterator[Area]:
             pointers = list(stack_pointers(process, thread, stack))
             low = min(pointers, default=stack.limit)
             width = widths[stack.view]
-            yield Area(Span(low & -width, stack.base), "stack", width, thread.index)
+            yield Area(Span(low & -width, stack.base), RootKind.STACK, width, thread.index)
 
 
 def stack_pointers(process: Process, thread: Thread, stack: Stack) -> Iterator[int]:
-    """The stack pointers of a thread that lie in this stack of its; without any all of it counts."""
+    """The stack pointers of a thread, of its registers and of its exception, that lie in one of its stacks."""
     found = [thread.registers, thread.registers32]
     if process.exception is not None and process.exception.thread_id == thread.id:
         found.append(read_context(process.exception.context))
@@ -129,46 +141,46 @@ def _environment(process: Process) -> Iterator[Area]:
     for thread in process.threads:
         for teb in thread.tebs:
             if teb.size:
-                yield Area(Span(teb.address, teb.address + teb.size), "teb", widths[teb.view], thread.index)
+                yield Area(Span(teb.address, teb.address + teb.size), RootKind.TEB, widths[teb.view], thread.index)
     for view in process.views:
         if view.peb:
-            yield Area(Span(view.peb, view.peb + 0x1000), "peb", view.pointer_bytes)
+            yield Area(Span(view.peb, view.peb + 0x1000), RootKind.PEB, view.pointer_bytes)
 
 
 def _memory(process: Process, usage: UsageMap, heaps: Sequence[Heap], known: set[int]) -> Iterator[Area]:
-    """Writable memory of images, and whatever else is writable and nobody's."""
+    """Writable memory of images, writable memory without a known owner, and memory of heaps that are not walked."""
     widths = sorted({view.pointer_bytes for view in process.views})
     for span in merged(_spans(usage, _used(usage, "Image"))):
-        for part in _by_module(process, span):
-            module = process.module_map.at(part.start)
+        for piece in _by_module(process, span):
+            module = process.module_map.at(piece.start)
             if module is None or not _VERIFIER.fullmatch(module.name):
-                yield from (Area(part, "module", width) for width in widths)
-    for span in merged(_spans(usage, _nobodys(process, usage))):
-        yield from (Area(span, "memory", width) for width in widths)
+                yield from (Area(piece, RootKind.MODULE, width) for width in widths)
+    for span in merged(_spans(usage, _unclaimed(process, usage))):
+        yield from (Area(span, RootKind.MEMORY, width) for width in widths)
     for heap in heaps:
         if heap.index not in known:
             for span in merged(extent.span for extent in heap.extents):
-                yield from (Area(span, "memory", width) for width in widths)
+                yield from (Area(span, RootKind.MEMORY, width) for width in widths)
 
 
-def _nobodys(process: Process, usage: UsageMap) -> NDArray[np.int64]:
-    """Rows of writable memory that is nobody's, without the stack trace database and segment heaps that are not listed."""
+def _unclaimed(process: Process, usage: UsageMap) -> NDArray[np.int64]:
+    """Rows of writable memory without a known owner, except the stack trace database and segment heaps that are not listed."""
     table, rows = usage.table, _used(usage, UNKNOWN, "Other")
     rows = rows[
         ~np.isin(table.claim[rows], [i for i, claim in enumerate(table.claims) if claim.item == STACK_DATABASE])
     ]
-    for place in {
+    for offset in {
         layout["_SEGMENT_HEAP"].offset("Signature")
         for view in process.views
         for layout in view.layouts
         if "_SEGMENT_HEAP" in layout
     }:
-        rows = rows[process.space.mapped.gather(table.start[rows] + np.uint64(place), 4)[0] != _SEGMENT_HEAP]
+        rows = rows[process.space.mapped.gather(table.start[rows] + np.uint64(offset), 4)[0] != _SEGMENT_HEAP]
     return rows
 
 
 def _used(usage: UsageMap, *names: str) -> NDArray[np.int64]:
-    """Rows of committed, writable memory of these usages; where no protections are known all of it counts as writable."""
+    """Rows of committed, writable memory of these usages. Without a memory map, memory of unknown protection is writable."""
     table = usage.table
     codes = [code for code, name in enumerate(usage.names) if name in names]
     writable = (table.protect & np.uint32(_WRITABLE) > 0) & (table.protect & np.uint32(_GUARD) == 0)
@@ -194,17 +206,9 @@ def _by_module(process: Process, span: Span) -> Iterator[Span]:
     return (Span(low, high) for low, high in pairwise(cuts))
 
 
-def _missing(
-    process: Process, areas: Sequence[Area], registers: Sequence[Register], unknown: Sequence[Heap]
-) -> Iterator[str]:
-    names = {
-        "stack": "stacks",
-        "module": "writable module data",
-        "teb": "TEBs",
-        "peb": "PEBs",
-        "memory": "other writable memory",
-    }
-    for kind, words in names.items():
+def _missing(process: Process, areas: Sequence[Area], unknown: Sequence[Heap]) -> Iterator[str]:
+    """Sentences on roots that are not known. `unknown`: heaps without known blocks."""
+    for kind, words in _IN_WORDS.items():
         spans = merged(area.span for area in areas if area.kind == kind)
         edges = np.array([[span.start, span.end] for span in spans], np.uint64).reshape(-1, 2)
         present = int(process.space.mapped.bytes_present(edges[:, 0], edges[:, 1]).sum())
@@ -215,7 +219,7 @@ def _missing(
         yield f"the registers of {without:,} of {len(process.threads):,} threads are not in the dump"
     if without := sum(not thread.stacks for thread in process.threads):
         yield f"the stacks of {without:,} of {len(process.threads):,} threads are not known"
-    if process.modules and not any(area.kind == "module" for area in areas):
+    if process.modules and not any(area.kind == RootKind.MODULE for area in areas):
         yield "no writable data of a module is known: what only global variables hold looks leaked"
     if not process.regions.is_complete_map:
         yield "the dump has no memory map: which memory is writable is not known"

@@ -1,13 +1,17 @@
-"""Which blocks nobody holds any more: LeakSanitizer's algorithm on the pointer graph.
+"""How each block can be reached from the roots: LeakSanitizer's algorithm on the pointer graph.
 
-reachable: a chain of pointers to the starts of blocks leads there from a strong root. possible: only a chain through a
-pointer to the inside of a block, or from a weak root. direct: nothing points there; indirect: only other unreachable
-blocks do. LeakSanitizer finds no direct leak where unreachable blocks hold each other in a circle; here the first
-member of a circle that nothing else holds is direct, unless its own reckoning is asked for.
+    reachable   a chain of pointers to the starts of blocks leads there from a strong root
+    possible    every chain has a pointer to the inside of a block, or begins in a weak root
+    indirect    only unreachable blocks point there
+    direct      no block points there
+
+In a cycle of unreachable blocks that no other block points to, every block is indirect, and LeakSanitizer reports no direct
+leak. Here the first block of such a cycle is direct, unless `as_lsan` is set.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -22,13 +26,15 @@ from heapdump.kernels.reach import flood, flood_in_order, heads, refer
 _BATCH = 1 << 12
 """Edges that are followed at once."""
 
-_WIDE, _LEAST_WIDE = 32, 1 << 16
-"""Where more than one node in so many, and so many at least, wait to be followed, they are followed in their order: in a
-tree of 6 million blocks, scattered over memory, twice as fast."""
+_WIDE_SHARE, _LEAST_WIDE = 32, 1 << 16
+"""A queue of more nodes than max(n // _WIDE_SHARE, _LEAST_WIDE) is followed in the order of node numbers.
+
+In a tree of 6 million blocks, scattered over memory, that is twice as fast as the order of the queue.
+"""
 
 
 class Reach(IntEnum):
-    """How a block can be reached; the words of the JSON are these names in lower case. IGNORED: suppressed."""
+    """How a block can be reached. IGNORED: a leak of a suppressed stack, or a block that only such leaks point to."""
 
     REACHABLE = 1
     POSSIBLE = 2
@@ -36,67 +42,94 @@ class Reach(IntEnum):
     DIRECT = 4
     IGNORED = 5
 
+    @property
+    def word(self) -> str:
+        """The word of tables and of the JSON."""
+        return self.name.lower()
 
-@dataclass(frozen=True)
-class Reached:
-    """`state` (n,) uint8: the `Reach` of every node; `cycles`: circles that nothing else holds, members ascending."""
+
+LEAKED = (Reach.DIRECT, Reach.INDIRECT)
+REPORTED = (*LEAKED, Reach.POSSIBLE)
+"""States of blocks that a report lists, the gravest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """`state` (n,) uint8: the `Reach` of each node. `cycles`: unreachable blocks that point to each other.
+
+    Each cycle is (members,) int64, nodes ascending; no block outside a cycle points into it.
+    """
 
     state: NDArray[np.uint8]
     cycles: tuple[NDArray[np.int64], ...]
 
-    def nodes(self, *kinds: Reach) -> NDArray[np.int64]:
-        """The nodes of these kinds, ascending."""
-        return np.flatnonzero(np.isin(self.state, [int(kind) for kind in kinds]))
+    def nodes(self, *states: Reach) -> NDArray[np.int64]:
+        """The nodes of these states, (k,) int64, ascending."""
+        return np.flatnonzero(np.isin(self.state, [int(state) for state in states]))
 
 
-def classify(graph: PointerGraph, ignored: NDArray[np.int64] | None = None, *, as_lsan: bool = False) -> Reached:
-    """Every block by how it can be reached. What `ignored` nodes hold is reachable.
+def classify(graph: PointerGraph, ignored: NDArray[np.int64] | None = None, *, as_lsan: bool = False) -> Reachability:
+    """The state of every block. Nodes `ignored` (k,) count as strong roots, and are IGNORED themselves.
 
-    `as_lsan`: no block of a circle is direct.
+    `as_lsan`: no block of a cycle is direct.
     """
     count = len(graph)
     state, queue, later = np.zeros(count, np.uint8), np.empty(count, np.int32), np.empty(count, np.int32)
-    sure, perhaps = graph.root_targets()
-    state[perhaps] = Reach.POSSIBLE
-    state[sure] = Reach.REACHABLE
-    roots = sure
+    strong, others = graph.root_targets()
+    state[others] = Reach.POSSIBLE
+    state[strong] = Reach.REACHABLE
+    first = strong
     if ignored is not None and len(ignored):
         state[ignored] = Reach.IGNORED
-        roots = np.concatenate([ignored, sure[state[sure] != Reach.IGNORED]])
-    perhaps = perhaps[state[perhaps] == Reach.POSSIBLE]
-    queue[: len(roots)], later[: len(perhaps)] = roots, perhaps
-    edges = (graph.first, graph.edges.targets)
-    _flood(graph, state, queue, len(roots), later, len(perhaps))
+        first = np.concatenate([ignored, strong[state[strong] != Reach.IGNORED]])
+    others = others[state[others] == Reach.POSSIBLE]
+    queue[: len(first)], later[: len(others)] = first, others
+    _flood(graph, state, queue, later, (len(first), len(others)))
     if ignored is not None:
-        state[ignored] = Reach.IGNORED  # roots of a wide graph were marked like what they hold
-    lost = np.flatnonzero(state == 0)
-    run(refer, len(lost), *edges, lost, state, int(Reach.INDIRECT))
-    direct = lost[state[lost] == 0]
+        state[ignored] = Reach.IGNORED  # `flood_in_order` gives them the state of the nodes that they point to
+    unreachable = np.flatnonzero(state == 0)
+    run(refer, len(unreachable), graph.first, graph.edges.targets, unreachable, state, int(Reach.INDIRECT))
+    direct = unreachable[state[unreachable] == 0]
     state[direct] = Reach.DIRECT
-    cycles = _cycles(graph, state, lost, direct, queue)
+    cycles = _cycles(graph, unreachable, direct, queue)
     if not as_lsan:
-        state[np.array([members[0] for members in cycles], np.int64)] = Reach.DIRECT
-    return Reached(state, cycles)
+        state[_first_members(cycles)] = Reach.DIRECT
+    return Reachability(state, cycles)
+
+
+def without_direct_cycles(reached: Reachability) -> Reachability:
+    """The same, with LeakSanitizer's states: every block of a cycle is indirect."""
+    state = reached.state.copy()
+    state[_first_members(reached.cycles)] = Reach.INDIRECT
+    return Reachability(state, reached.cycles)
+
+
+def _first_members(cycles: tuple[NDArray[np.int64], ...]) -> NDArray[np.int64]:
+    return np.array([members[0] for members in cycles], np.int64)
 
 
 def _flood(
     graph: PointerGraph,
     state: NDArray[np.uint8],
     queue: NDArray[np.int32],
-    tail: int,
     later: NDArray[np.int32],
-    waiting: int,
+    lengths: tuple[int, int],
 ) -> None:
-    """Marks what `queue[:tail]` reaches by pointers to starts alone, then by others or from `later[:waiting]`, too."""
+    """Marks in `state` the nodes that chains of pointers lead to; `lengths`: nodes in `queue` and in `later`.
+
+    First REACHABLE: from `queue`, by pointers to starts. Then POSSIBLE: from `later`, by all pointers.
+    """
     if not len(graph):
         return
-    edges, count, most = (graph.first, graph.edges.targets), len(graph), max(len(graph) // _WIDE, _LEAST_WIDE)
+    tail, waiting = lengths
+    edges, count = (graph.first, graph.edges.targets), len(graph)
+    most = max(count // _WIDE_SHARE, _LEAST_WIDE)
     batch = np.empty(max(_BATCH, graph.edges.widest), np.int32)
     for mark in (int(Reach.REACHABLE), int(Reach.POSSIBLE)):
         if mark == Reach.POSSIBLE:
-            held = later[:waiting][state[later[:waiting]] == Reach.POSSIBLE]
-            tail = len(held)
-            queue[:tail] = held
+            possible = later[:waiting][state[later[:waiting]] == Reach.POSSIBLE]
+            tail = len(possible)
+            queue[:tail] = possible
         while tail:
             head, tail, waiting = run(flood, count, *edges, queue, tail, mark, most, later, waiting, batch, state)
             if head == tail:
@@ -104,77 +137,72 @@ def _flood(
             tail, waiting = run(flood_in_order, count, *edges, queue, head, tail, mark, most, later, waiting, state)
 
 
-def without_firsts(reached: Reached) -> Reached:
-    """As LeakSanitizer reckons: every block of a circle is indirect."""
-    state = reached.state.copy()
-    state[np.array([members[0] for members in reached.cycles], np.int64)] = Reach.INDIRECT
-    return Reached(state, reached.cycles)
-
-
 def _cycles(
-    graph: PointerGraph,
-    state: NDArray[np.uint8],
-    lost: NDArray[np.int64],
-    direct: NDArray[np.int64],
-    queue: NDArray[np.int32],
+    graph: PointerGraph, unreachable: NDArray[np.int64], direct: NDArray[np.int64], queue: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], ...]:
-    """The circles of unreachable blocks that no other unreachable block holds."""
+    """The cycles of unreachable blocks that no other unreachable block points into."""
     edges = (graph.first, graph.edges.targets)
-    seen = np.ones(len(state), np.uint8)
-    seen[lost] = 0
+    seen = np.ones(len(graph), np.uint8)
+    seen[unreachable] = 0
     run(heads, len(direct), *edges, direct, seen, queue, np.empty(len(direct), np.int64))
-    inside = lost[seen[lost] == 0]
-    if not len(inside):
+    rest = unreachable[seen[unreachable] == 0]  # no direct leak leads there: cycles, and what they point to
+    if not len(rest):
         return ()
-    first = np.empty(len(inside), np.int64)
-    found = run(heads, len(inside), *edges, inside, seen.copy(), queue, first)
-    # nobody before reaches a head; the last one is reached by nobody behind it either, and so on backwards
-    last_first, own = first[:found][::-1].copy(), np.empty(found, np.int64)
-    found = run(heads, len(inside), *edges, last_first, seen, queue, own)
-    return _members(graph, inside, np.sort(own[:found]))
+    starts = np.empty(len(rest), np.int64)
+    found = run(heads, len(rest), *edges, rest, seen.copy(), queue, starts)
+    # no start reaches a later start; backwards, the starts that remain are not reached by any other start
+    backwards, sources = starts[:found][::-1].copy(), np.empty(found, np.int64)
+    found = run(heads, len(rest), *edges, backwards, seen, queue, sources)
+    return _members(graph, rest, np.sort(sources[:found]))
 
 
-def _members(
-    graph: PointerGraph, inside: NDArray[np.int64], heads_of: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], ...]:
-    """Everything that reaches a head: as nothing else holds a circle, its own members."""
+def _members(graph: PointerGraph, rest: NDArray[np.int64], sources: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """The cycle of each source: all nodes of `rest` that lead to it, as no node outside the cycle does."""
     number = np.full(len(graph), -1, np.int64)
-    number[inside] = np.arange(len(inside))
-    degree = (graph.first[inside + 1] - graph.first[inside]).astype(np.int64)
-    source = np.repeat(np.arange(len(inside)), degree)
-    place = np.repeat(graph.first[inside] - (np.cumsum(degree) - degree), degree) + np.arange(int(degree.sum()))
+    number[rest] = np.arange(len(rest))
+    holders_of = _holders(graph, rest, number)
+    out, is_member = [], np.zeros(len(rest), bool)
+    for source in number[sources].tolist():
+        members, waiting = [source], [source]
+        is_member[source] = True
+        while waiting:
+            for holder in holders_of(waiting.pop()):
+                if not is_member[holder]:
+                    is_member[holder] = True
+                    members.append(holder)
+                    waiting.append(holder)
+        out.append(rest[np.sort(np.array(members, np.int64))])
+    return tuple(sorted(out, key=lambda members: int(members[0])))
+
+
+def _holders(graph: PointerGraph, rest: NDArray[np.int64], number: NDArray[np.int64]) -> Callable[[int], list[int]]:
+    """A function: number of a node of `rest` → numbers of the nodes of `rest` that point to it."""
+    degree = (graph.first[rest + 1] - graph.first[rest]).astype(np.int64)
+    source = np.repeat(np.arange(len(rest)), degree)
+    place = np.repeat(graph.first[rest] - (np.cumsum(degree) - degree), degree) + np.arange(int(degree.sum()))
     target = graph.edges.targets[place].astype(np.int64)
     target = number[np.where(target < 0, -1 - target, target)]
     order = np.argsort(target[target >= 0], kind="stable")
     source = source[target >= 0][order]
-    first = np.searchsorted(target[target >= 0][order], np.arange(len(inside) + 1))
-    out, owner = [], np.zeros(len(inside), bool)
-    for head in number[heads_of].tolist():
-        members, waiting = [head], [head]
-        owner[head] = True
-        while waiting:
-            node = waiting.pop()
-            for other in source[first[node] : first[node + 1]].tolist():
-                if not owner[other]:
-                    owner[other] = True
-                    members.append(other)
-                    waiting.append(other)
-        out.append(inside[np.sort(np.array(members, np.int64))])
-    return tuple(sorted(out, key=lambda members: int(members[0])))
+    first = np.searchsorted(target[target >= 0][order], np.arange(len(rest) + 1))
+
+    def holders(node: int) -> list[int]:
+        """The numbers of the nodes that point to a node."""
+        found: list[int] = source[first[node] : first[node + 1]].tolist()
+        return found
+
+    return holders
 
 
-def columns_of(reached: Reached) -> dict[str, NDArray[Any]]:
+def columns_of(reached: Reachability) -> dict[str, NDArray[Any]]:
     """The states, the members of all cycles one cycle after the other, and the number of members of each cycle."""
     members = np.concatenate([np.empty(0, np.int64), *reached.cycles])
-    return {
-        "state": reached.state,
-        "members": members,
-        "lengths": np.array([len(cycle) for cycle in reached.cycles], np.int64),
-    }
+    lengths = np.array([len(cycle) for cycle in reached.cycles], np.int64)
+    return {"state": reached.state, "members": members, "lengths": lengths}
 
 
-def from_columns(columns: dict[str, NDArray[Any]]) -> Reached:
+def from_columns(columns: dict[str, NDArray[Any]]) -> Reachability:
     """The answer that `columns_of` wrote."""
     ends = np.cumsum(columns["lengths"])[:-1]
     cycles = np.split(columns["members"], ends) if len(columns["lengths"]) else []
-    return Reached(columns["state"], tuple(cycles))
+    return Reachability(columns["state"], tuple(cycles))

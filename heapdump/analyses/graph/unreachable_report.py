@@ -1,4 +1,8 @@
-"""Unreachable blocks as a report: sums by kind, groups, circles; suppressed stacks are roots, and the check runs again."""
+"""Unreachable blocks as a report: sums by state, groups by key, cycles, suppressed stacks.
+
+In: the pointer graph, how its blocks are reached, a question. Out: `UnreachableBlocks`. Blocks of suppressed stacks become
+roots, and the reachability is computed again.
+"""
 
 from __future__ import annotations
 
@@ -10,197 +14,231 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.allocated.groups import Group as Blocks
-from heapdump.analyses.allocated.leaks import LeakGroup, Leaks, Question
-from heapdump.analyses.allocated.stacks import Stacks
-from heapdump.analyses.allocated.suppressions import Rule, Suppressions
+from heapdump.analyses.allocated.by import By
+from heapdump.analyses.allocated.groups import BlockGroup
+from heapdump.analyses.allocated.leaks import LeakContext, LeakGroup, LeakQuestion, Leaks, find_leaks
+from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
 from heapdump.analyses.graph.pointer_graph import PointerGraph
-from heapdump.analyses.graph.unreachable import Reach, Reached, classify, without_firsts
-from heapdump.blocks.heap import Trust
+from heapdump.analyses.graph.unreachable import (
+    LEAKED,
+    REPORTED,
+    Reach,
+    Reachability,
+    classify,
+    without_direct_cycles,
+)
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.grouping import add_up
+from heapdump.trust import Trust
 from heapdump.wording import plural
 
 _MOST_RUNS = 8
-LEAKED = (Reach.DIRECT, Reach.INDIRECT)
-_ORDER = (*LEAKED, Reach.POSSIBLE)
-Group = Callable[[Question, Suppressions], Leaks]
-"""Groups blocks (see `leaks.find_leaks`)."""
+CAVEATS = (
+    "not seen: pointers that only the kernel holds (timers, I/O in flight, window data), and encoded ones (RtlEncodePointer)",
+    "taken for pointers: whatever looks like one, such as old values in unused stack slots",
+)
+"""What can hide a pointer, and what can look like one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sum:
-    """Blocks and the bytes that the program asked for in them."""
+class BlockSum:
+    """Blocks, and the bytes that the program requested in them."""
 
     blocks: int
     bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class LostGroup:
-    """Blocks of one kind and one key. `rows()` (n,) int64: the blocks, ascending by address; found when asked for."""
+class UnreachableQuestion:
+    """`grouping`: the key, and the rows that count where `is_filtered`; else all blocks count.
 
-    kind: Reach
+    `as_lsan`: states of cycles as LeakSanitizer reports them.
+    """
+
+    grouping: LeakQuestion
+    suppressions: Suppressions
+    is_filtered: bool
+    as_lsan: bool
+
+    @property
+    def is_plain(self) -> bool:
+        """True for a question about all blocks whose answer depends on nothing but the dump and the key."""
+        grouping = self.grouping
+        is_all = not (self.is_filtered or self.suppressions.rules or grouping.min_bytes)
+        return is_all and not self.as_lsan and not grouping.by.needs_stacks
+
+
+@dataclass(frozen=True, slots=True)
+class UnreachableGroup:
+    """Blocks of one state and one key. `rows()`: (k,) int64 rows, ascending by address; computed when called."""
+
+    state: Reach
     found: LeakGroup
     rows: Callable[[], NDArray[np.int64]]
 
 
-@dataclass(frozen=True)
-class Report:
-    """What of the answer is worth keeping: `sums` of every kind; `groups`, direct ones first, then by bytes.
+@dataclass(frozen=True, slots=True)
+class UnreachableReport:
+    """The part of the answer that is stored in the index.
 
-    `by`: their key; `missing`: why it is another one than asked for.
+    `sums` of every state; `groups` in the order of `REPORTED`, most bytes first; `by`: their key; `missing`: why it is
+    not the key of the question, or "".
     """
 
-    sums: dict[Reach, Sum]
+    sums: dict[Reach, BlockSum]
     groups: tuple[tuple[Reach, LeakGroup], ...]
-    by: str
+    by: By
     missing: str
 
 
 @dataclass(frozen=True)
-class Lost:
-    """`sums` of every kind; `groups`, direct ones first, then by bytes; `missing`: why they have another key than asked.
+class UnreachableBlocks:
+    """The whole answer. `sums`, `by`, `missing` as in `UnreachableReport`.
 
-    IGNORED are leaked blocks of suppressed stacks, and what they hold. `blocks()`: (rows, kinds), (n,) each, of all
-    reported blocks, ascending by address; `cycles`: rows of each circle of leaked blocks that nothing else holds.
-    `suppressed`, `unused` rules of the suppressions.
+    `blocks()`: (rows int64, states uint8), (k,) each, of all blocks of the states `REPORTED`, ascending by address; `cycles`:
+    rows of each cycle. `suppressed`: rules with the blocks that they suppress; `unused`: rules that match no stack.
     """
 
-    sums: dict[Reach, Sum]
-    groups: tuple[LostGroup, ...]
-    by: str
+    sums: dict[Reach, BlockSum]
+    groups: tuple[UnreachableGroup, ...]
+    by: By
     missing: str
     blocks: Callable[[], tuple[NDArray[np.int64], NDArray[np.uint8]]]
     cycles: tuple[NDArray[np.int64], ...]
-    suppressed: tuple[Rule, ...]
+    suppressed: tuple[RuleCount, ...]
     unused: tuple[Rule, ...]
 
     @property
-    def leaked(self) -> Sum:
+    def leaked(self) -> BlockSum:
         """Direct and indirect leaks of these groups together."""
         return self._grouped(LEAKED)
 
     @property
-    def left(self) -> Sum:
-        """Blocks of the reported kinds in groups that were left out."""
-        found = self._grouped(_ORDER)
-        return Sum(
-            sum(self.sums[kind].blocks for kind in _ORDER) - found.blocks,
-            sum(self.sums[kind].bytes for kind in _ORDER) - found.bytes,
+    def omitted(self) -> BlockSum:
+        """Blocks of the states `REPORTED` in groups that are left out."""
+        grouped = self._grouped(REPORTED)
+        return BlockSum(
+            sum(self.sums[state].blocks for state in REPORTED) - grouped.blocks,
+            sum(self.sums[state].bytes for state in REPORTED) - grouped.bytes,
         )
 
-    def _grouped(self, kinds: tuple[Reach, ...]) -> Sum:
-        found = [one.found.group for one in self.groups if one.kind in kinds]
-        return Sum(sum(group.count for group in found), sum(group.bytes for group in found))
+    def _grouped(self, states: tuple[Reach, ...]) -> BlockSum:
+        found = [one.found.group for one in self.groups if one.state in states]
+        return BlockSum(sum(group.count for group in found), sum(group.bytes for group in found))
 
 
-def find_lost(
-    graph: PointerGraph, before: Reached, table: BlockTable, stacks: Stacks, question: Question, suppressions: Suppressions,
-    group: Group, kept: Callable[[Callable[[], Report]], Report], *, filtered: bool, as_lsan: bool,
-) -> Lost:  # fmt: skip
-    """The report on all blocks, or when `filtered` on those of `question.rows`.
-
-    `before`: how they are reached when nothing is suppressed. `kept`: returns what it is given makes, or the same as it
-    was made before.
-    """
-    reached, known = _suppressed(graph, before, stacks, question, suppressions, group, as_lsan=as_lsan)
-    state = reached.state
-    if filtered:
-        wanted = np.zeros(len(table), bool)
-        wanted[question.rows] = True
-        state = np.where(wanted[graph.rows], state, 0)
-    if len(known):
-        rows = np.sort(graph.rows[state == Reach.IGNORED]).astype(np.int64)
-        _count(
-            group,
-            replace(question, by="stack", rows=rows[np.isin(stacks.numbers(rows), known)], min_bytes=0),
-            suppressions,
-        )
+def find_unreachable(
+    context: LeakContext,
+    graph: PointerGraph,
+    reached: Reachability,
+    question: UnreachableQuestion,
+    stored: Callable[[Callable[[], UnreachableReport]], UnreachableReport],
+) -> UnreachableBlocks:
+    """The report. `reached`: without suppressions; `stored(make)`: the report of an earlier run, or `make()`."""
+    suppressed = _suppress(context, graph, reached, question)
+    state, grouping = suppressed.reached.state, question.grouping
+    if question.is_filtered:
+        is_asked = np.zeros(len(context.table), bool)
+        is_asked[grouping.rows] = True
+        state = np.where(is_asked[graph.rows], state, 0)
+    counts = suppressed.count(context, graph, state, question) if len(suppressed.stacks) else None
 
     @cache
-    def found(kind: Reach) -> Leaks:
-        """The blocks of one kind in groups."""
-        return group(replace(question, rows=np.sort(graph.rows[state == kind]).astype(np.int64)), Suppressions())
+    def found(reach: Reach) -> Leaks:
+        """The blocks of one state in groups."""
+        return find_leaks(context, replace(grouping, rows=_rows(graph, np.flatnonzero(state == reach))))
 
-    def rows_of(kind: Reach, value: int) -> NDArray[np.int64]:
+    def rows_of(reach: Reach, value: int) -> NDArray[np.int64]:
         """The rows of one group."""
-        rows: NDArray[np.int64] = found(kind).rows[found(kind).values == value]
+        leaks = found(reach)
+        rows: NDArray[np.int64] = leaks.rows[leaks.values == value]
         return rows
 
     def blocks() -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-        """The rows and kinds of all reported blocks."""
+        """Rows and states of all blocks of the states `REPORTED`."""
         reported = np.flatnonzero((state >= Reach.POSSIBLE) & (state <= Reach.DIRECT))
         return graph.rows[reported].astype(np.int64), state[reported]
 
-    report = kept(lambda: _report(_sums(state, graph.rows, table), found, question.by))
-    return Lost(
-        report.sums, tuple(LostGroup(kind, one, partial(rows_of, kind, one.group.value)) for kind, one in report.groups), report.by, report.missing,
-        blocks, tuple(graph.rows[members].astype(np.int64) for members in reached.cycles if state[members].any()),
-        tuple(rule for rule in suppressions.rules if rule.count), tuple(rule for rule in suppressions.rules if not rule.matched),
-    )  # fmt: skip
+    report = stored(lambda: _report(_sums(state, graph.rows, context.table), found, grouping.by))
+    groups = tuple(
+        UnreachableGroup(reach, one, partial(rows_of, reach, one.group.value)) for reach, one in report.groups
+    )
+    cycles = (graph.rows[members].astype(np.int64) for members in suppressed.reached.cycles if state[members].any())
+    used, unused = (counts.suppressed, counts.unused) if counts else ((), suppressed.unused)
+    return UnreachableBlocks(report.sums, groups, report.by, report.missing, blocks, tuple(cycles), used, unused)
 
 
-def _report(sums: dict[Reach, Sum], found: Callable[[Reach], Leaks], by: str) -> Report:
-    kinds = [kind for kind in _ORDER if sums[kind].blocks]
-    first = found(kinds[0]) if kinds else None
-    groups = tuple((kind, one) for kind in kinds for one in found(kind).groups)
-    return Report(sums, groups, first.by if first else by, first.missing if first else "")
+def _rows(graph: PointerGraph, nodes: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Rows of nodes, ascending."""
+    return np.sort(graph.rows[nodes]).astype(np.int64)
 
 
-def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) -> dict[Reach, Sum]:
-    """Blocks and requested bytes of each kind."""
+def _report(sums: dict[Reach, BlockSum], found: Callable[[Reach], Leaks], by: By) -> UnreachableReport:
+    states = [state for state in REPORTED if sums[state].blocks]
+    first = found(states[0]) if states else None
+    groups = tuple((state, one) for state in states for one in found(state).groups)
+    return UnreachableReport(sums, groups, first.by if first else by, first.missing if first else "")
+
+
+def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) -> dict[Reach, BlockSum]:
+    """Blocks and requested bytes of each state."""
     counts, totals = np.zeros(len(Reach) + 1, np.int64), np.zeros(len(Reach) + 1, np.int64)
     run(add_up, len(rows), state, rows, table.size8, table.unused, counts, totals)
-    return {kind: Sum(int(counts[kind]), int(totals[kind])) for kind in Reach}
+    return {reach: BlockSum(int(counts[reach]), int(totals[reach])) for reach in Reach}
 
 
-def _suppressed(
-    graph: PointerGraph,
-    before: Reached,
-    stacks: Stacks,
-    question: Question,
-    suppressions: Suppressions,
-    group: Group,
-    *,
-    as_lsan: bool,
-) -> tuple[Reached, NDArray[np.uint64]]:
-    """All blocks of a suppressed stack become roots, and the check runs again, until no more stacks are suppressed.
+@dataclass(frozen=True, slots=True)
+class _Suppressed:
+    """`reached`: leaks that suppressions end are IGNORED; `stacks` uint64: numbers of suppressed stacks; `unused` rules."""
 
-    Returns:
-        How blocks are reached, IGNORED those that are no leak any more for that, and the suppressed stacks.
-    """
-    plain = without_firsts(before) if as_lsan else before
-    known = np.empty(0, np.uint64)
-    if not suppressions.rules or not stacks.are_recorded:
-        return plain, known
-    numbers, reached = stacks.numbers(graph.rows.astype(np.int64)), plain
+    reached: Reachability
+    stacks: NDArray[np.uint64]
+    unused: tuple[Rule, ...]
+
+    def count(
+        self, context: LeakContext, graph: PointerGraph, state: NDArray[np.uint8], question: UnreachableQuestion
+    ) -> Leaks:
+        """Groups the IGNORED blocks of suppressed stacks, so that each rule has its blocks of those asked about."""
+        rows = _rows(graph, np.flatnonzero(state == Reach.IGNORED))
+        rows = rows[np.isin(context.stacks.numbers(rows), self.stacks)]
+        leaks = find_leaks(
+            context, replace(question.grouping, by=By.STACK, rows=rows, min_bytes=0), question.suppressions
+        )
+        return replace(leaks, unused=_still_unused(self.unused, leaks))
+
+
+def _still_unused(unused: tuple[Rule, ...], leaks: Leaks) -> tuple[Rule, ...]:
+    return tuple(rule for rule in unused if rule in leaks.unused)
+
+
+def _suppress(
+    context: LeakContext, graph: PointerGraph, reached: Reachability, question: UnreachableQuestion
+) -> _Suppressed:
+    """All blocks of a suppressed stack become roots, until no leak of another suppressed stack remains."""
+    plain = without_direct_cycles(reached) if question.as_lsan else reached
+    unused, known = question.suppressions.rules, np.empty(0, np.uint64)
+    if not unused or not context.stacks.are_recorded:
+        return _Suppressed(plain, known, unused)
+    numbers, current = context.stacks.numbers(graph.rows.astype(np.int64)), plain
     for _ in range(_MOST_RUNS):
-        lost = reached.nodes(*LEAKED)
-        kept = group(
-            Question("stack", np.sort(graph.rows[lost]).astype(np.int64), skip=question.skip), suppressions
-        ).rows
-        fresh = np.unique(numbers[lost[~np.isin(graph.rows[lost], kept)]])
+        leaked = current.nodes(*LEAKED)
+        stacks = LeakQuestion(By.STACK, _rows(graph, leaked), skip=question.grouping.skip)
+        leaks = find_leaks(context, stacks, question.suppressions)
+        unused = _still_unused(unused, leaks)
+        fresh = np.unique(numbers[leaked[~np.isin(graph.rows[leaked], leaks.rows)]])
         fresh = fresh[(fresh > 0) & ~np.isin(fresh, known)]
         if not len(fresh):
             break
         known = np.concatenate([known, fresh])
-        reached = classify(graph, np.flatnonzero(np.isin(numbers, known)), as_lsan=as_lsan)
-    was_lost, is_lost = np.isin(plain.state, LEAKED), np.isin(reached.state, LEAKED)
-    state = np.where(was_lost, np.where(is_lost, reached.state, np.uint8(Reach.IGNORED)), plain.state)
-    return Reached(state, reached.cycles), known
-
-
-def _count(group: Group, question: Question, suppressions: Suppressions) -> None:
-    """Counts anew what each rule suppresses: the blocks asked about."""
-    for rule in suppressions.rules:
-        rule.count = rule.bytes = 0
-    group(question, suppressions)
+        current = classify(graph, np.flatnonzero(np.isin(numbers, known)), as_lsan=question.as_lsan)
+    was_leaked, is_leaked = np.isin(plain.state, LEAKED), np.isin(current.state, LEAKED)
+    ended = np.where(is_leaked, current.state, np.uint8(Reach.IGNORED))
+    return _Suppressed(Reachability(np.where(was_leaked, ended, plain.state), current.cycles), known, unused)
 
 
 def missing_evidence(graph: PointerGraph) -> tuple[str, ...]:
-    """What of blocks and roots the dump lacks, in words."""
+    """Sentences on the bytes of blocks and roots that the dump does not hold."""
     if not graph.missing_bytes:
         return graph.roots.missing
     total = int(graph.size.sum(dtype=np.int64))
@@ -208,32 +246,25 @@ def missing_evidence(graph: PointerGraph) -> tuple[str, ...]:
     return (text, *graph.roots.missing)
 
 
-CAVEATS = (
-    "not seen: pointers that only the kernel holds (timers, I/O in flight, window data), and encoded ones (RtlEncodePointer)",
-    "taken for pointers: whatever looks like one, such as old values in unused stack slots",
-)
-"""What could hide a reference, and what could fake one."""
-
-
-def to_record(report: Report) -> dict[str, Any]:
+def to_record(report: UnreachableReport) -> dict[str, Any]:
     """A report as a JSON object, which `from_record` reads. Frames are left out: groups by stack are not stored."""
     groups = [
-        {"kind": kind, "key": one.key, "trust": one.trust.value, "group": asdict(one.group)}
-        for kind, one in report.groups
+        {"state": state, "key": one.key, "trust": one.trust.value, "group": asdict(one.group)}
+        for state, one in report.groups
     ]
-    sums = {str(int(kind)): (found.blocks, found.bytes) for kind, found in report.sums.items()}
+    sums = {str(int(state)): (found.blocks, found.bytes) for state, found in report.sums.items()}
     return {"sums": sums, "groups": groups, "by": report.by, "missing": report.missing}
 
 
-def from_record(record: dict[str, Any]) -> Report:
+def from_record(record: dict[str, Any]) -> UnreachableReport:
     """The report that `to_record` wrote."""
-    sums = {Reach(int(kind)): Sum(*found) for kind, found in record["sums"].items()}
+    sums = {Reach(int(state)): BlockSum(*found) for state, found in record["sums"].items()}
     groups = tuple(
-        (Reach(one["kind"]), LeakGroup(one["key"], _group(one["group"]), (), Trust(one["trust"])))
+        (Reach(one["state"]), LeakGroup(one["key"], _group(one["group"]), (), Trust(one["trust"])))
         for one in record["groups"]
     )
-    return Report(sums, groups, record["by"], record["missing"])
+    return UnreachableReport(sums, groups, By(record["by"]), record["missing"])
 
 
-def _group(record: dict[str, Any]) -> Blocks:
-    return Blocks(**record | {name: tuple(record[name]) for name in ("heaps", "sample")})
+def _group(record: dict[str, Any]) -> BlockGroup:
+    return BlockGroup(**record | {name: tuple(record[name]) for name in ("heaps", "sample")})

@@ -1,4 +1,7 @@
-"""The first bytes of many blocks at once, and which blocks the pointers among them lead to."""
+"""The first bytes of many blocks at once, and the blocks that pointers among them lead to.
+
+In: rows of the block table. Out: `BlockStarts`, arrays that `block_types.py` and `containers.py` classify.
+"""
 
 from __future__ import annotations
 
@@ -11,55 +14,62 @@ from numpy.typing import NDArray
 from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
 from heapdump.process.model import View
 
-HEAD_BYTES = 16
+START_BYTES = 16
+"""Bytes of each block that are read."""
+
+_ALIGNMENT, _ALIGNED_FROM, _MOST_PADDING = np.uint64(32), np.uint64(4096), np.uint64(64)
 
 
 @dataclass(frozen=True)
-class Heads:
-    """Of n blocks: `address`, `size` (n,) uint64 what the program got and asked for; `there` (n,) bool, in the dump.
+class BlockStarts:
+    """The starts of n blocks, in the order of the rows asked about.
 
-    `raw`: (n, 16) uint8, the first requested bytes; zero where a block has fewer, which `known` (n,) int64 says.
-    `words`: the first two pointers, (n,) uint64 each. `table`: of all blocks.
+    `address` (n,) uint64: of the first requested byte; `size` (n,) uint64: requested bytes; `is_present` (n,) bool: the
+    first 8 bytes are in the dump. `raw` (n, 16) uint8: the first bytes, 0 behind the requested ones; `known_bytes` (n,)
+    int64: min(size, 16). `words`: the first and the second pointer of each block, (n,) uint64 each. `table`: all blocks.
     """
 
     table: BlockTable
     address: NDArray[np.uint64]
     size: NDArray[np.uint64]
-    there: NDArray[np.bool_]
+    is_present: NDArray[np.bool_]
     raw: NDArray[np.uint8]
-    known: NDArray[np.int64]
+    known_bytes: NDArray[np.int64]
     words: tuple[NDArray[np.uint64], NDArray[np.uint64]]
 
-    def part(self, some: NDArray[np.int64]) -> Heads:
-        """Of some of the blocks, by their places."""
-        words = (self.words[0][some], self.words[1][some])
-        return Heads(
-            self.table, self.address[some], self.size[some], self.there[some], self.raw[some], self.known[some], words
-        )
+    def subset(self, places: NDArray[np.int64]) -> BlockStarts:
+        """The starts at these places."""
+        return BlockStarts(
+            self.table, self.address[places], self.size[places], self.is_present[places], self.raw[places],
+            self.known_bytes[places], (self.words[0][places], self.words[1][places]),
+        )  # fmt: skip
 
     @cached_property
     def row_below(self) -> NDArray[np.int64]:
-        """Of the first pointer of each block: see `rows_below`."""
+        """`rows_below` of the first pointer of each block."""
         return rows_below(self.table, self.words[0])
 
 
-def heads_of(view: View, table: BlockTable, rows: NDArray[np.int64]) -> Heads:
-    """The first bytes of the rows, all of heaps of this view. Some 10 million a second."""
-    lead, units = table.header8[rows].astype(np.uint64), table.size8[rows].astype(np.uint64)
-    address = table.entry[rows] + lead * np.uint64(8)
-    size = units * np.uint64(8) - table.unused[rows]
-    first, there = view.space.mapped.gather(address, 8)
+def read_starts(view: View, table: BlockTable, rows: NDArray[np.int64]) -> BlockStarts:
+    """The starts of rows, all of heaps of this view. Some 10 million rows a second."""
+    size8 = table.size8[rows].astype(np.uint64)
+    address = _addresses(table, rows)
+    size = size8 * np.uint64(8) - table.unused[rows]
+    first, is_present = view.space.mapped.gather(address, 8)
     second, _ = view.space.mapped.gather(address + np.uint64(8), 8)
-    raw = np.stack([first, second], axis=1).view(np.uint8).reshape(-1, HEAD_BYTES)
-    known = np.minimum(size, np.uint64(HEAD_BYTES)).astype(np.int64)
-    short = np.flatnonzero(known < HEAD_BYTES)
-    raw[short] = np.where(np.arange(HEAD_BYTES) < known[short, None], raw[short], 0)
+    raw = np.stack([first, second], axis=1).view(np.uint8).reshape(-1, START_BYTES)
+    known_bytes = np.minimum(size, np.uint64(START_BYTES)).astype(np.int64)
+    short = np.flatnonzero(known_bytes < START_BYTES)
+    raw[short] = np.where(np.arange(START_BYTES) < known_bytes[short, None], raw[short], 0)
     pointers = raw.view(f"<u{view.pointer_bytes}").astype(np.uint64)
-    return Heads(table, address, size, there, raw, known, (pointers[:, 0], pointers[:, 1]))
+    return BlockStarts(table, address, size, is_present, raw, known_bytes, (pointers[:, 0], pointers[:, 1]))
 
 
 def starts_block(table: BlockTable, words: NDArray[np.uint64], row_below: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Words that are the address of a busy block of the program; (n,) bool. `row_below`: of the words, see `rows_below`."""
+    """True for words that are the address of a busy block of the program; (n,) bool.
+
+    `row_below`: `rows_below(table, words)`.
+    """
     out = np.zeros(len(words), bool)
     near = np.flatnonzero(row_below >= 0)
     row = row_below[near]
@@ -70,33 +80,33 @@ def starts_block(table: BlockTable, words: NDArray[np.uint64], row_below: NDArra
 def room_at(
     view: View, table: BlockTable, words: NDArray[np.uint64], row_below: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """(least, most) bytes that an array at each word can have been made for; (n,) uint64 each, 0 where none is there.
+    """(least, most) bytes that the program can have asked for an array at each word; (n,) uint64 each, 0 without a block.
 
-    Those of the program's busy block that begins there. The C++ library aligns arrays of 4 KiB and more to 32 bytes
-    inside a larger block, whose address it keeps before them.
+    An array begins where a busy block of the program begins: least = most = requested bytes. Or it lies inside a larger
+    block, aligned to 32 bytes, with the address of the block in the pointer before it: the C++ library does so for arrays
+    of 4096 bytes and more. `row_below`: `rows_below(table, words)`.
     """
     least, most = np.zeros(len(words), np.uint64), np.zeros(len(words), np.uint64)
     near = np.flatnonzero(row_below >= 0)
     near = near[_is_program(table, row_below[near])]
     row = row_below[near]
-    address, at = _addresses(table, row), words[near]
-    size, offset = table.size8[row].astype(np.uint64) * np.uint64(8) - table.unused[row], at - address
-    whole = offset == 0
-    least[near[whole]] = most[near[whole]] = size[whole]
-    aligned = np.flatnonzero(~whole & (offset <= _MOST_PADDING) & (at % _ALIGNMENT == 0) & (size >= _ALIGNED_FROM))
-    kept, _ = view.space.mapped.gather(at[aligned] - np.uint64(view.pointer_bytes), view.pointer_bytes)
-    aligned = aligned[kept == address[aligned]]
+    address, array = _addresses(table, row), words[near]
+    size, offset = table.size8[row].astype(np.uint64) * np.uint64(8) - table.unused[row], array - address
+    at_start = offset == 0
+    least[near[at_start]] = most[near[at_start]] = size[at_start]
+    aligned = np.flatnonzero(
+        ~at_start & (offset <= _MOST_PADDING) & (array % _ALIGNMENT == 0) & (size >= _ALIGNED_FROM)
+    )
+    before, _ = view.space.mapped.gather(array[aligned] - np.uint64(view.pointer_bytes), view.pointer_bytes)
+    aligned = aligned[before == address[aligned]]
     least[near[aligned]], most[near[aligned]] = size[aligned] - _MOST_PADDING, size[aligned] - offset[aligned]
     return least, most
 
 
-_ALIGNMENT, _ALIGNED_FROM, _MOST_PADDING = np.uint64(32), np.uint64(4096), np.uint64(64)
-
-
 def rows_below(table: BlockTable, words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """The last row whose entry is at or below each word, -1 for words before the first or far behind the last; (n,) int64.
+    """The last row whose entry is at or below each word; (n,) int64, -1 for words outside all blocks' address range.
 
-    Words are looked up in their order, which is six times as fast as in any.
+    Words are sorted first: the search is then six times as fast.
     """
     out = np.full(len(words), -1, np.int64)
     if not len(table):
@@ -108,12 +118,13 @@ def rows_below(table: BlockTable, words: NDArray[np.uint64]) -> NDArray[np.int64
     return out
 
 
-def _addresses(table: BlockTable, row: NDArray[np.int64]) -> NDArray[np.uint64]:
-    address: NDArray[np.uint64] = table.entry[row] + table.header8[row].astype(np.uint64) * np.uint64(8)
+def _addresses(table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Address of the program's bytes of each row: entry + header8 * 8."""
+    address: NDArray[np.uint64] = table.entry[rows] + table.header8[rows].astype(np.uint64) * np.uint64(8)
     return address
 
 
-def _is_program(table: BlockTable, row: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Busy, and not the allocator's own."""
-    own: NDArray[np.bool_] = (table.tags[row] & np.uint16(BUSY | INTERNAL)) == BUSY
-    return own
+def _is_program(table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True for busy blocks that are not the allocator's own."""
+    is_program: NDArray[np.bool_] = (table.tags[rows] & np.uint16(BUSY | INTERNAL)) == BUSY
+    return is_program

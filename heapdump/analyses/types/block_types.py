@@ -1,4 +1,7 @@
-"""What the first bytes of many blocks look like, at once: the class of an object, or the shape of plain data."""
+"""The type of many blocks at once, by their first bytes: the class of an object, or a kind of content.
+
+In: rows of the block table. Out: `BlockTypes`, a dense number for each row with its label.
+"""
 
 from __future__ import annotations
 
@@ -11,164 +14,182 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.allocated.groups import dense
-from heapdump.analyses.types.block_starts import HEAD_BYTES, Heads, heads_of, rows_below, starts_block
+from heapdump.analyses.types.block_starts import START_BYTES, BlockStarts, read_starts, rows_below, starts_block
 from heapdump.analyses.types.containers import is_bstr, is_string, is_vector
-from heapdump.blocks.heap import Heap, Trust
+from heapdump.analyses.types.content_kinds import ContentKind
+from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
 from heapdump.process.symbols.rtti import class_of_vtable
 from heapdump.process.symbols.vtables import are_vtables
 from heapdump.spans import Span
-
-SHAPES = (
-    "not in the dump", "no bytes", "zeros", "one repeated byte", "counted string (BSTR)", "std::string-like", "std::wstring-like",
-    "std::vector-like", "text (ASCII)", "text (UTF-16)", "pointer into a module", "pointers to heap blocks",
-    "pointer to a heap block", "small number", "other data",
-)  # fmt: skip
-"""The shapes by number."""
-
-(
-    _ABSENT, _EMPTY, _ZEROS, _FILL, _BSTR, _STRING, _WSTRING, _VECTOR, _ASCII, _UTF16, _MODULE, _POINTERS, _POINTER, _SMALL, _OTHER,
-) = range(len(SHAPES))  # fmt: skip
-LIBRARY_SHAPES = (SHAPES[_BSTR], SHAPES[_STRING], SHAPES[_WSTRING], SHAPES[_VECTOR])
-"""Those of Windows' and the C++ library's own types."""
+from heapdump.trust import Trust
 
 _BATCH = 1 << 17
-_MAX_THREADS, _WORTH_THREADS = 8, 4
-"""Threads at most; parts of `_BATCH` rows from which on there are several."""
+"""Rows that one thread classifies at once."""
+
+_MAX_THREADS, _THREADS_FROM_BATCHES = 8, 4
+_SMALL_NUMBER = 0x10000
+"""Words below are no pointers: Windows maps nothing there."""
 
 
-@dataclass(frozen=True)
-class Shaped:
-    """`numbers`: (n,) int64 dense, of each row. By that number: `labels`, and `trusts` how sure each is."""
+@dataclass(frozen=True, slots=True)
+class BlockTypes:
+    """`numbers` (n,) int64: the dense number of the type of each row; `labels`, `trusts` by that number."""
 
     numbers: NDArray[np.int64]
     labels: list[str]
     trusts: list[Trust]
 
 
-def shapes(
+def types_of(
     process: Process, views: dict[int, View], table: BlockTable, rows: NDArray[np.int64], *, by_class: bool
-) -> Shaped:
-    """The shape of each row by its first requested bytes; with `by_class` an object by its class or its vtable.
+) -> BlockTypes:
+    """The type of each row. With `by_class` an object has its class, or its vtable; else the kind of its content.
 
-    `views`: heap index → view. Reads each block's first bytes once; a vtable is looked at once.
+    `views`: heap index → view. Reads 16 bytes of each block; each vtable is examined once.
     """
-    out = np.full(len(rows), _OTHER, np.uint64)
-    labels = {name: (i, Trust.EXACT if i in (_ABSENT, _EMPTY) else Trust.GUESS) for i, name in enumerate(SHAPES)}
-    naming = Lock()
-    shapers = {view.arch: _Shaper(process, view, table, labels, naming) for view in process.views}
+    out = np.full(len(rows), ContentKind.OTHER.number, np.uint64)
+    labels = _Labels()
+    classifiers = {view.arch: _Classifier(process, view, table, labels) for view in process.views}
     owners = table.heap[rows]
     jobs = []
     for heap in np.unique(owners).tolist():
-        mine = np.flatnonzero(owners == heap)
-        jobs += [(shapers[views[heap].arch], mine[first : first + _BATCH]) for first in range(0, len(mine), _BATCH)]
+        of_heap = np.flatnonzero(owners == heap)
+        batches = (of_heap[first : first + _BATCH] for first in range(0, len(of_heap), _BATCH))
+        jobs += [(classifiers[views[heap].arch], batch) for batch in batches]
 
-    def shape(job: tuple[_Shaper, NDArray[np.int64]]) -> None:
-        """Writes the numbers of some rows of one heap to `out`."""
-        shaper, part = job
-        out[part] = shaper.of(rows[part], by_class=by_class)
-        if len(part) == _BATCH:  # of so many blocks the file's pages need not all stay
-            low, high = table.entry[rows[part[[0, -1]]]].tolist()
+    def classify(job: tuple[_Classifier, NDArray[np.int64]]) -> None:
+        """Writes the numbers of one batch to `out`."""
+        classifier, batch = job
+        out[batch] = classifier.numbers(rows[batch], by_class=by_class)
+        if len(batch) == _BATCH:  # the pages of the file need not stay in memory
+            low, high = table.entry[rows[batch[[0, -1]]]].tolist()
             process.space.mapped.forget(Span(low, max(low, high)))
 
-    if len(jobs) < _WORTH_THREADS:
+    if len(jobs) < _THREADS_FROM_BATCHES:
         for job in jobs:
-            shape(job)
+            classify(job)
     else:
         with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
-            list(pool.map(shape, jobs))
+            list(pool.map(classify, jobs))
     numbers, values = dense(out)
-    names = list(labels)
-    return Shaped(numbers, [names[value] for value in values], [labels[names[value]][1] for value in values])
+    return BlockTypes(numbers, [labels.texts[value] for value in values], [labels.trusts[value] for value in values])
 
 
 def view_by_heap(process: Process, heaps: tuple[Heap, ...]) -> dict[int, View]:
-    """Heap index → the view it belongs to."""
+    """Heap index → the view that the heap belongs to."""
     views = {view.arch: view for view in process.views}
     return {heap.index: views[heap.view] for heap in heaps}
 
 
-class _Shaper:
-    """Shapes of the blocks of one view."""
+class _Labels:
+    """Labels by number: first the kinds of content, then classes and vtables as they are met, of all views together."""
 
-    def __init__(
-        self, process: Process, view: View, table: BlockTable, labels: dict[str, tuple[int, Trust]], naming: Lock
-    ) -> None:
-        """`labels`: of all shapers, changed while `naming` is held."""
-        self._process, self._view, self._table = process, view, table
-        self._labels = labels  # label → its number and trust: the shapes, then the classes of all views
-        self._known: dict[int, int] = {}
-        self._naming = naming
+    def __init__(self) -> None:
+        self.texts: list[str] = list(ContentKind)
+        self.trusts = [kind.trust for kind in ContentKind]
+        self.naming = Lock()
+        """Held while labels are added."""
+        self._numbers = {text: number for number, text in enumerate(self.texts)}
 
-    def of(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
-        """(n,) uint64: the number of each row's shape, or of its class."""
-        heads = heads_of(self._view, self._table, rows)
-        out = np.full(len(rows), _ZEROS, np.uint64)
-        first, second = heads.raw.view(np.uint64).T
-        some = np.flatnonzero((first | second) != 0)
-        if len(some):
-            part = heads.part(some) if len(some) < len(rows) else heads
-            shape = self._shape(part)
+    def number(self, text: str, trust: Trust) -> int:
+        """The number of a label, a new one for a new label. To be called while `naming` is held."""
+        if text not in self._numbers:
+            self._numbers[text] = len(self.texts)
+            self.texts.append(text)
+            self.trusts.append(trust)
+        return self._numbers[text]
+
+
+class _Classifier:
+    """Classifies blocks of one view; several threads may call it at once."""
+
+    def __init__(self, process: Process, view: View, table: BlockTable, labels: _Labels) -> None:
+        self._process, self._view, self._table, self._labels = process, view, table, labels
+        self._number_of_vtable: dict[int, int] = {}
+
+    def numbers(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
+        """(n,) uint64: the label's number of each row."""
+        starts = read_starts(self._view, self._table, rows)
+        out = np.full(len(rows), ContentKind.ZEROS.number, np.uint64)
+        first, second = starts.raw.view(np.uint64).T
+        nonzero = np.flatnonzero((first | second) != 0)
+        if len(nonzero):
+            nonzero_starts = starts.subset(nonzero) if len(nonzero) < len(rows) else starts
+            numbers = self._content_numbers(nonzero_starts)
             if by_class:
-                with self._naming:
-                    self._name_objects(shape, part)
-            out[some] = shape
-        out[~heads.there] = _ABSENT
-        out[heads.size == 0] = _EMPTY
+                with self._labels.naming:
+                    self._name_objects(numbers, nonzero_starts)
+            out[nonzero] = numbers
+        out[~starts.is_present] = ContentKind.ABSENT.number
+        out[starts.size == 0] = ContentKind.EMPTY.number
         return out
 
-    def _shape(self, heads: Heads) -> NDArray[np.uint64]:
-        """Of several shapes of blocks that are not all zeros the first of `in_order`."""
-        first, second = heads.words
-        same = ((heads.raw == heads.raw[:, :1]) | (np.arange(HEAD_BYTES) >= heads.known[:, None])).all(axis=1)
-        ascii_text, wide_text = _texts(heads)
-        points = starts_block(self._table, first, heads.row_below)
-        both = points.copy()
-        both[points] = starts_block(self._table, second[points], rows_below(self._table, second[points]))
+    def _content_numbers(self, starts: BlockStarts) -> NDArray[np.uint64]:
+        """Numbers of the kinds of content of blocks that do not begin with 16 zeros; the first kind in order that fits."""
+        first, second = starts.words
+        behind = np.arange(START_BYTES) >= starts.known_bytes[:, None]
+        is_fill = ((starts.raw == starts.raw[:, :1]) | behind).all(axis=1) & (starts.known_bytes > 1)
+        is_ascii, is_utf16 = _texts(starts)
+        points = starts_block(self._table, first, starts.row_below)
+        both_point = points.copy()
+        both_point[points] = starts_block(self._table, second[points], rows_below(self._table, second[points]))
         in_order = (
-            (same & (heads.known > 1), _FILL), (is_bstr(self._view, heads), _BSTR),
-            (is_string(self._view, heads, 1), _STRING), (is_string(self._view, heads, 2), _WSTRING),
-            (is_vector(self._view, heads), _VECTOR), (ascii_text, _ASCII), (wide_text, _UTF16),
-            (self._process.in_modules(first), _MODULE), (both, _POINTERS), (points, _POINTER), (first < 0x10000, _SMALL),
-        )  # fmt: skip
-        return np.select([mask for mask, _ in in_order], [np.uint64(n) for _, n in in_order], np.uint64(_OTHER))
+            (is_fill, ContentKind.FILL),
+            (is_bstr(self._view, starts), ContentKind.BSTR),
+            (is_string(self._view, starts, 1), ContentKind.STRING),
+            (is_string(self._view, starts, 2), ContentKind.WSTRING),
+            (is_vector(self._view, starts), ContentKind.VECTOR),
+            (is_ascii, ContentKind.ASCII),
+            (is_utf16, ContentKind.UTF16),
+            (self._process.in_modules(first), ContentKind.MODULE_POINTER),
+            (both_point, ContentKind.BLOCK_POINTERS),
+            (points, ContentKind.BLOCK_POINTER),
+            (first < _SMALL_NUMBER, ContentKind.SMALL_NUMBER),
+        )
+        masks, choices = [mask for mask, _ in in_order], [np.uint64(kind.number) for _, kind in in_order]
+        return np.select(masks, choices, np.uint64(ContentKind.OTHER.number))
 
-    def _name_objects(self, out: NDArray[np.uint64], heads: Heads) -> None:
-        """Numbers of classes and of vtables in place of `_MODULE`; each vtable is looked at once."""
-        some = np.flatnonzero((out == _MODULE) & (heads.size >= np.uint64(self._view.pointer_bytes)))
-        keys, inverse = np.unique(heads.words[0][some], return_inverse=True)
-        new = np.array([key for key in keys.tolist() if key not in self._known], np.uint64)
+    def _name_objects(self, numbers: NDArray[np.uint64], starts: BlockStarts) -> None:
+        """Replaces MODULE_POINTER in `numbers` by the number of a class or of a vtable, where the pointer leads to one."""
+        is_pointer = numbers == ContentKind.MODULE_POINTER.number
+        objects = np.flatnonzero(is_pointer & (starts.size >= np.uint64(self._view.pointer_bytes)))
+        vtables, inverse = np.unique(starts.words[0][objects], return_inverse=True)
+        new = np.array([vtable for vtable in vtables.tolist() if vtable not in self._number_of_vtable], np.uint64)
         bare = are_vtables(self._process, self._view, new)
         for vtable, is_bare in zip(new.tolist(), bare.tolist(), strict=True):
-            self._known[vtable] = self._number(vtable, is_bare=is_bare)
-        if len(some):
-            out[some] = np.array([self._known[key] for key in keys.tolist()], np.uint64)[inverse]
+            self._number_of_vtable[vtable] = self._number(vtable, is_bare=is_bare)
+        if len(objects):
+            of_vtables = np.array([self._number_of_vtable[vtable] for vtable in vtables.tolist()], np.uint64)
+            numbers[objects] = of_vtables[inverse]
 
     def _number(self, vtable: int, *, is_bare: bool) -> int:
-        """The number of its class, of itself, or `_MODULE`."""
+        """The number of the class of a vtable, of the vtable itself where it is `is_bare` of type information, or of neither."""
         found = class_of_vtable(self._process, self._view, vtable)
         if found is not None:
-            label, trust = f"{found.kind} {found.name} ({found.module.name})", Trust.DERIVED
-        elif is_bare:
-            label, trust = f"vtable {self._process.where(vtable)}", Trust.GUESS
-        else:
-            return _MODULE
-        return self._labels.setdefault(label, (len(self._labels), trust))[0]
+            return self._labels.number(f"{found.kind} {found.name} ({found.module.name})", Trust.DERIVED)
+        if is_bare:
+            return self._labels.number(f"vtable {self._process.where(vtable)}", Trust.GUESS)
+        return ContentKind.MODULE_POINTER.number
 
 
-def _texts(heads: Heads) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Blocks that begin with 4 bytes of ASCII, and with two characters of it as UTF-16; up to the first zero all are."""
-    some = np.flatnonzero((heads.known >= 4) & _is_printable(heads.raw[:, 0]))
-    raw = heads.raw[some]
-    behind = np.arange(HEAD_BYTES) >= heads.known[some, None]
+def _texts(starts: BlockStarts) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(ASCII, UTF-16) text; (n,) bool each.
+
+    ASCII: 4 printable bytes or more, all printable up to the first zero or the end. UTF-16: the same of the even bytes, 2
+    or more, and the odd bytes are 0.
+    """
+    candidates = np.flatnonzero((starts.known_bytes >= 4) & _is_printable(starts.raw[:, 0]))
+    raw = starts.raw[candidates]
+    behind = np.arange(START_BYTES) >= starts.known_bytes[candidates, None]
     zero, printable = raw == 0, _is_printable(raw)
-    ends = np.logical_or.accumulate(zero, axis=1)  # from the first zero on
-    narrow, wide = np.zeros(len(heads.known), bool), np.zeros(len(heads.known), bool)
-    narrow[some] = (printable | ends | behind).all(axis=1) & printable[:, :4].all(axis=1)
+    ended = np.logical_or.accumulate(zero, axis=1)  # from the first zero on
+    is_ascii, is_utf16 = np.zeros(len(starts.known_bytes), bool), np.zeros(len(starts.known_bytes), bool)
+    is_ascii[candidates] = (printable | ended | behind).all(axis=1) & printable[:, :4].all(axis=1)
     even = printable[:, ::2] | np.logical_or.accumulate(zero[:, ::2], axis=1) | behind[:, ::2]
-    wide[some] = even.all(axis=1) & (zero[:, 1::2] | behind[:, 1::2]).all(axis=1) & printable[:, 2]
-    return narrow, wide
+    is_utf16[candidates] = even.all(axis=1) & (zero[:, 1::2] | behind[:, 1::2]).all(axis=1) & printable[:, 2]
+    return is_ascii, is_utf16
 
 
 def _is_printable(raw: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""What the first bytes of a block look like."""
+"""The content of one block: its class, or what its first 64 bytes look like."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heapdump.analyses.types.block_types import LIBRARY_SHAPES, shapes
+from heapdump.analyses.types.block_types import types_of
+from heapdump.analyses.types.content_kinds import LIBRARY_KINDS
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
 from heapdump.process.symbols.rtti import ClassName, class_at
@@ -24,7 +25,7 @@ def hex_lines(data: bytes, start: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """`guess`: a word or two; `class_name`: what run-time type information calls the object, or None."""
+    """`data`: the first bytes, at most 64; `guess`: in a few words; `class_name`: by type information, None without it."""
 
     data: bytes
     guess: str
@@ -32,20 +33,20 @@ class Content:
 
 
 def content_of(process: Process, view: View, table: BlockTable, row: int) -> Content:
-    """What a block looks like: text, zeros, an object of a class, a string, a list entry. Reads its first 64 bytes."""
+    """The content of a block: text, zeros, an object of a class, a string, a list entry. Reads its first 64 bytes."""
     block = table.block(row)
     data = process.space.try_read(block.address, min(block.size, PREVIEW_BYTES)) or b""
     found = class_at(process, view, block.address) if len(data) >= view.pointer_bytes else None
     if found is not None:
         return Content(data, f"object of {found.kind} {found.name} ({found.module.name})", found)
-    shaped = shapes(process, {block.heap: view}, table, np.array([row]), by_class=True).labels[0]
-    if shaped in LIBRARY_SHAPES or shaped.startswith("vtable "):
-        return Content(data, shaped, None)
+    label = types_of(process, {block.heap: view}, table, np.array([row]), by_class=True).labels[0]
+    if label in LIBRARY_KINDS or label.startswith("vtable "):
+        return Content(data, label, None)
     return Content(data, "no bytes" if block.size <= 0 else _guess(process, data, view.pointer_bytes), None)
 
 
 def _guess(process: Process, data: bytes, pointer_bytes: int) -> str:
-    """Zeros, text, a pointer into a module, a list entry, a repeated byte."""
+    """Zeros, a repeated byte, text, a pointer into a module, a list entry, or binary."""
     if not data:
         return "not in the dump"
     if not data.strip(b"\0"):
@@ -66,5 +67,6 @@ def _guess(process: Process, data: bytes, pointer_bytes: int) -> str:
 
 
 def _is_list_entry(process: Process, data: bytes, pointer_bytes: int) -> bool:
+    """True where the first two words are addresses of memory in the dump."""
     words = (int.from_bytes(data[i : i + pointer_bytes], "little") for i in (0, pointer_bytes))
     return all(word and process.space.try_read(word, 1) is not None for word in words)

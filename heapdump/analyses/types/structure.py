@@ -1,15 +1,20 @@
-"""What data structure blocks make up, told by how those of the most common size point at each other: a guess.
+"""The data structure that some blocks make up, by the pointers between blocks of the most common size: a guess.
 
-linked list: nearly every element points to one other, or to two that point back, and is pointed to itself; tree or map:
-some to several, some to none or to the one above, and none is held by two; array: one block points to elements that do
-not know each other; hash table: and these form short chains, or a list. What many elements point to alike (an owner, the
-one node that stands for no child) is left out first.
+Blocks of the most common size are the elements. "Links" of an element are the elements that it points to, without common
+targets (an owner, the one node that stands for no child).
+
+    linked list       nearly every element has 1 link, or 2 links that both point back; nearly every one is a target
+    tree or map       some elements have 2 links or more, some 1 or 0; nearly none is the target of 2 others
+                      (elements that point back are not counted)
+    array             one other block points to many elements, nearly none of which has a link
+    hash table        one other block points to many elements, which form short chains or a list
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,85 +25,96 @@ _SAMPLE = 5000
 _FEWEST = 8
 _NEARLY, _SOME = 0.9, 0.15
 _FEW, _COMMON = 4, 0.1
-"""What more elements than this number, and than this share of those looked at, point to is an owner or a nil node."""
+"""A target of more elements than this number, and than this share of the sample, is common."""
 
 _BATCH = 1 << 18
 
 
+class StructureKind(StrEnum):
+    """A kind of data structure; its value is the word of the JSON. VECTOR: an array whose owner looks like a std::vector."""
+
+    LINKED_LIST = "linked list"
+    TREE = "tree or map"
+    ARRAY = "array of pointers"
+    VECTOR = "vector of pointers"
+    HASH_TABLE = "hash table"
+
+
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """`shape` in words, "" where none is recognised; `elements` blocks of `size` bytes each, the most common size.
+    """`kind`: None where none is recognised; `elements` blocks of `size` bytes each, the most common size.
 
-    `table`: the node that points to many of them, of arrays and hash tables.
+    `table`: of arrays and hash tables the node that points to many elements, else None.
     """
 
-    shape: str
+    kind: StructureKind | None
     elements: int
     size: int
     table: int | None = None
 
 
 def structure_of(graph: PointerGraph, nodes: NDArray[np.int64]) -> Structure:
-    """The structure of some nodes, ascending. Looks at some thousand of them."""
+    """The structure of some nodes, ascending, at least one. Classifies by at most 10,000 elements; goes over all edges once."""
     sizes, counts = np.unique(graph.size[nodes], return_counts=True)
     size, count = int(sizes[np.argmax(counts)]), int(counts.max())
     if count < _FEWEST:
-        return Structure("", count, size)
+        return Structure(None, count, size)
     is_element = np.zeros(len(graph), bool)
     elements = nodes[graph.size[nodes] == size]
     is_element[elements] = True
     sample = elements[:: max(1, len(elements) // _SAMPLE)]
     table, spokes = _table(graph, nodes[graph.size[nodes] != size], is_element)
     links = _links(graph, sample, is_element)
-    shape = _shape(graph, sample, links, is_element, spokes / count)
-    return Structure(shape, count, size, table if shape in ("array of pointers", "hash table") else None)
+    kind = _kind(graph, sample, links, is_element, spokes / count)
+    has_table = kind in (StructureKind.ARRAY, StructureKind.HASH_TABLE)
+    return Structure(kind, count, size, table if has_table else None)
 
 
 def _links(graph: PointerGraph, sample: NDArray[np.int64], is_element: NDArray[np.bool_]) -> list[set[int]]:
-    """The elements that each one points to, without those that many do."""
+    """The links of each element of the sample."""
     links = [_targets(graph, node, is_element) for node in sample.tolist()]
     counts = Counter(target for found in links for target in found)
     common = {target for target, times in counts.items() if times > max(_FEW, _COMMON * len(sample))}
     return [found - common for found in links]
 
 
-def _shape(
+def _kind(
     graph: PointerGraph, sample: NDArray[np.int64], links: list[set[int]], is_element: NDArray[np.bool_], spokes: float
-) -> str:
+) -> StructureKind | None:
     """`spokes`: the share of elements that one other block points to."""
     degree = np.array([len(found) for found in links])
     one, none, several = (float(np.mean(found)) for found in (degree == 1, degree == 0, degree >= 2))
     pairs = zip(sample.tolist(), links, strict=True)
     back = np.array([sum(node in _targets(graph, other, is_element) for other in found) for node, found in pairs])
-    held = _times_held(graph, sample, is_element)
+    sources = _source_counts(graph, sample, is_element)
     both_ways = back[degree == 2] == 2
     is_chained = one >= _NEARLY or (len(both_ways) >= _NEARLY * len(sample) and float(np.mean(both_ways)) >= _NEARLY)
     if spokes >= _SOME and (is_chained or (several < _SOME and one + none >= _NEARLY)):
-        return "array of pointers" if none >= _NEARLY else "hash table"
-    if float(np.mean(held - back <= 1)) < _NEARLY:  # more than one holds it: neither
-        return ""
+        return StructureKind.ARRAY if none >= _NEARLY else StructureKind.HASH_TABLE
+    if float(np.mean(sources - back <= 1)) < _NEARLY:  # several elements point to one: neither list nor tree
+        return None
     if is_chained:
-        return "linked list" if float(np.mean(held > 0)) >= _NEARLY else ""
-    return "tree or map" if several >= _SOME and one + none >= _SOME else ""
+        return StructureKind.LINKED_LIST if float(np.mean(sources > 0)) >= _NEARLY else None
+    return StructureKind.TREE if several >= _SOME and one + none >= _SOME else None
 
 
-def _times_held(graph: PointerGraph, sample: NDArray[np.int64], is_element: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """How many pointers of other elements lead to each node of the sample; (n,)."""
-    is_wanted = np.zeros(len(graph), bool)
-    is_wanted[sample] = True
-    found = [sample]  # each once, so that all are counted
+def _source_counts(graph: PointerGraph, sample: NDArray[np.int64], is_element: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The number of pointers of other elements to each node of the sample; (sample,) int64."""
+    in_sample = np.zeros(len(graph), bool)
+    in_sample[sample] = True
+    found = [sample]  # each node once, so that nodes without a source are counted
     for low in range(0, len(graph), _BATCH):
         high = min(low + _BATCH, len(graph))
         targets = graph.edges.targets[graph.first[low] : graph.first[high]]
         targets = np.where(targets < 0, -1 - targets, targets)
         sources = np.repeat(np.arange(low, high), np.diff(graph.first[low : high + 1]))
-        found.append(targets[is_wanted[targets] & is_element[sources] & (targets != sources)].astype(np.int64))
+        found.append(targets[in_sample[targets] & is_element[sources] & (targets != sources)].astype(np.int64))
     counts: NDArray[np.int64] = np.unique(np.concatenate(found), return_counts=True)[1] - 1
     return counts
 
 
 def _table(graph: PointerGraph, others: NDArray[np.int64], is_element: NDArray[np.bool_]) -> tuple[int | None, int]:
-    """(the one of the other nodes that has most pointers, how many elements it points to)."""
+    """(the one of the other nodes with most pointers, the number of elements that it points to)."""
     if not len(others):
         return None, 0
     widest = int(others[np.argmax(graph.first[others + 1] - graph.first[others])])

@@ -1,4 +1,4 @@
-"""Writes grouped stacks for profile viewers and UMDH's friends."""
+"""`leaks --export`: grouped stacks in the formats of profile viewers and of UMDH."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 
 EXPORTS = ["folded", "speedscope", "pprof", "umdh", "flame"]
 _BATCH = 4096
-_OF_RECORDS = {"json_": "--json", "format_": "--format", "limit": "--limit", "explain": "--explain"}
-"""Options of tables and records, which an export is neither of."""
+_TABLE_OPTIONS = {"json_": "--json", "format_": "--format", "limit": "--limit", "explain": "--explain"}
+"""Options for tables and records: they do not apply to an export."""
 
 
 def check_options(kind: str | None, by: str | None) -> None:
-    """Refuses what an export of this kind (None: no export) cannot do, rather than leave it out silently.
+    """Refuses options that an export of this kind (None: no export) would ignore.
 
     Raises:
-        WrongUsage: options that contradict each other; says what to do.
+        WrongUsage: options contradict each other; the message says what to leave out.
     """
     context = click.get_current_context()
     given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
@@ -46,7 +46,7 @@ def check_options(kind: str | None, by: str | None) -> None:
         return
     if by not in (None, "stack"):
         raise WrongUsage(f"--export {kind} writes whole stacks, not groups by {by}; leave out --group-by, or --export")
-    for name, option in _OF_RECORDS.items():
+    for name, option in _TABLE_OPTIONS.items():
         if name in given:
             raise WrongUsage(
                 f"--export {kind} has a format of its own, with all stacks; leave out {option}, or --export"
@@ -57,16 +57,14 @@ def export_stacks(request: Request, snapshot: Snapshot, leaks: Leaks, kind: str,
     """Writes the groups in one of `EXPORTS`; the exit code.
 
     Raises:
-        WrongUsage: the dump records no stacks, so that there is nothing to export.
+        WrongUsage: the dump has no recorded stacks.
     """
     from heapdump.render import flame, profiles
 
     if leaks.missing:
         raise WrongUsage(f"--export {kind}: {leaks.missing}")
-    gaps, samples = (
-        walk_gaps(snapshot),
-        [_sample(found.frames, found.group.count, found.group.bytes) for found in leaks.groups],
-    )
+    gaps = walk_gaps(snapshot)
+    samples = [_sample(found.frames, found.group.count, found.group.bytes) for found in leaks.groups]
     title = f"{snapshot.dump.path.name}: {leaks.bytes:,} bytes in {leaks.blocks:,} busy blocks"
     if kind == "pprof":
         when = snapshot.dump.directory.header.timestamp
@@ -90,7 +88,7 @@ def _sample(frames: tuple[Frame, ...], blocks: int, size: int) -> Sample:
 
 
 def _frame(frame: Frame) -> SampleFrame:
-    """Without the offset where there is a symbol: viewers add up functions."""
+    """Without the offset behind a symbol, so that viewers add up the frames of a function."""
     from heapdump.render.profiles import SampleFrame
 
     name = f"{frame.module}!{frame.symbol}" if frame.symbol else str(frame)
@@ -112,10 +110,10 @@ def _umdh(snapshot: Snapshot, rows: NDArray[np.int64]) -> Iterator[str]:
     owners = table.heap[rows]
 
     def allocations(heap: int) -> Iterator[Allocation]:
-        """The chosen blocks of one heap; the frames of stacks that are new are put into `frames` first."""
-        mine = rows[np.flatnonzero(owners == heap)]
-        for first in range(0, len(mine), _BATCH):
-            batch = mine[first : first + _BATCH]
+        """The chosen blocks of one heap. Frames of each stack are added to `frames` before its first block."""
+        of_heap = rows[np.flatnonzero(owners == heap)]
+        for first in range(0, len(of_heap), _BATCH):
+            batch = of_heap[first : first + _BATCH]
             numbers = stacks.numbers(batch).tolist()
             for number in set(numbers) - frames.keys():
                 frames[number] = stacks.frames(snapshot.heaps[heap], number)

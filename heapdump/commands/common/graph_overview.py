@@ -1,4 +1,4 @@
-"""What the pointer graph says in few words, for commands that ask something else."""
+"""The pointer graph in few words, and blocks in groups, for commands about other questions."""
 
 from __future__ import annotations
 
@@ -9,63 +9,60 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from heapdump.analyses.allocated.leaks import By, Leaks
-    from heapdump.analyses.graph.leak_suspects import Finder, LeakSuspect
-    from heapdump.analyses.graph.overview import Holding
+    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.leaks import LeakContext, Leaks
+    from heapdump.analyses.graph.leak_suspects import LeakSuspect, SuspectFinder
+    from heapdump.analyses.graph.overview import GraphOverview
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
 
 
+def leak_context(request: Request, snapshot: Snapshot) -> LeakContext:
+    """The context in which blocks are grouped, with names from the files that the request names."""
+    return snapshot.leak_context(partial(snapshot.namer, request.image_path, request.symbol_path))
+
+
+def default_key(snapshot: Snapshot) -> By:
+    """By allocation stack where stacks are recorded, else by type."""
+    from heapdump.analyses.allocated.by import By
+
+    return By.STACK if snapshot.stacks.are_recorded else By.TYPE
+
+
 def group_rows(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], by: By | None = None) -> Leaks:
-    """Rows of the block table in groups; None: by allocation stack where stacks are recorded, else by type."""
-    from heapdump.analyses.allocated.leaks import Question, find_leaks
-    from heapdump.analyses.allocated.suppressions import Suppressions
+    """Rows of the block table in groups; `by` None: `default_key`."""
+    from heapdump.analyses.allocated.leaks import LeakQuestion, find_leaks
 
-    question = Question(by or ("stack" if snapshot.stacks.are_recorded else "type"), rows)
-    namer = partial(snapshot.namer, request.image_path, request.symbol_path)
-    return find_leaks(
-        snapshot.process,
-        snapshot.heaps,
-        snapshot.walk.table,
-        snapshot.stacks,
-        namer,
-        question,
-        Suppressions(),
-        snapshot.crt.blocks,
-    )
+    return find_leaks(leak_context(request, snapshot), LeakQuestion(by or default_key(snapshot), rows))
 
 
-def finder_of(request: Request, snapshot: Snapshot) -> Finder:
-    """What leak suspects of the dominator tree are found with."""
-    from heapdump.analyses.graph.leak_suspects import Finder
+def suspect_finder(request: Request, snapshot: Snapshot) -> SuspectFinder:
+    """Finds leak suspects of the dominator tree."""
+    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.graph.leak_suspects import SuspectFinder
 
     references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
-    return Finder(
-        snapshot.graph, snapshot.retained, references,
-        lambda rows: group_rows(request, snapshot, rows), lambda rows: group_rows(request, snapshot, rows, "type"),
-    )  # fmt: skip
+    by_default, by_type = (partial(group_rows, request, snapshot, by=by) for by in (None, By.TYPE))
+    return SuspectFinder(snapshot.graph, snapshot.retained, references, by_default, by_type)
 
 
-def hoards_of(request: Request, snapshot: Snapshot) -> tuple[LeakSuspect, ...]:
-    """The leak suspects of the dominator tree. Kept with the index, but where files named by the user could name them."""
-    from heapdump.analyses.graph.leak_suspects import hoards
+def leak_suspects(request: Request, snapshot: Snapshot) -> tuple[LeakSuspect, ...]:
+    """The leak suspects of the dominator tree; from the index, unless the request names files that can change names."""
 
-    if request.image_path or request.symbol_path:
-        return hoards(finder_of(request, snapshot))
-    return snapshot.leak_suspects(lambda: hoards(finder_of(request, snapshot)))
+    def find() -> tuple[LeakSuspect, ...]:
+        """The suspects, found now."""
+        return suspect_finder(request, snapshot).suspects()
+
+    return find() if request.image_path or request.symbol_path else snapshot.leak_suspects(find)
 
 
-def holding(request: Request, snapshot: Snapshot, most_bytes: int) -> Holding | None:
-    """What is held and what is not; None where that would mean to sweep more than `most_bytes` of memory now."""
-    from heapdump.analyses.graph.overview import holding_of
+def graph_overview(request: Request, snapshot: Snapshot, most_bytes: int) -> GraphOverview | None:
+    """The pointer graph in few words; None where more than `most_bytes` bytes of memory would be swept for it."""
+    from heapdump.analyses.graph.overview import overview_of
     from heapdump.commands.common.block_rows import walk_gaps
 
     if not snapshot.has_graph(most_bytes):
         return None
-    return holding_of(
-        snapshot.graph,
-        snapshot.reached,
-        snapshot.walk.table,
-        hoards_of(request, snapshot),
-        is_walked=not walk_gaps(snapshot),
-    )
+    suspects = leak_suspects(request, snapshot)
+    is_walked = not walk_gaps(snapshot)
+    return overview_of(snapshot.graph, snapshot.reached, snapshot.walk.table, suspects, is_walked=is_walked)

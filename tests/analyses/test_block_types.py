@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.analyses.types.block_types import LIBRARY_SHAPES, shapes, view_by_heap
+from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content import content_of
+from heapdump.analyses.types.content_kinds import LIBRARY_KINDS
 from heapdump.snapshot import Snapshot
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import poke
 
-BSTR, STRING, WSTRING, VECTOR = LIBRARY_SHAPES
+BSTR, STRING, WSTRING, VECTOR = LIBRARY_KINDS
 ARCHES = ["x64", "x86"]
 BASE = {"x64": 0x7FF700000000, "x86": 0x66000000}
 Make = Callable[["Blocks"], bytes]
@@ -80,7 +81,7 @@ def labels(snapshot: Snapshot, addresses: list[int]) -> list[str]:
     table = snapshot.walk.table
     rows = np.array([table.at(address)[0] for address in addresses])
     assert table.address[rows].tolist() == addresses
-    found = shapes(snapshot.process, view_by_heap(snapshot.process, snapshot.heaps), table, rows, by_class=True)
+    found = types_of(snapshot.process, view_by_heap(snapshot.process, snapshot.heaps), table, rows, by_class=True)
     return [found.labels[number] for number in found.numbers.tolist()]
 
 
@@ -88,7 +89,7 @@ def seen(open_built, arch: str, make: Make) -> str:
     built, addresses, blocks = made(arch, make)
     with open_built(poke(built.build(), *blocks.late)) as snapshot:
         (label,) = labels(snapshot, addresses)
-        if label in LIBRARY_SHAPES:
+        if label in LIBRARY_KINDS:
             table, view = snapshot.walk.table, snapshot.process.views[0]
             assert content_of(snapshot.process, view, table, table.at(addresses[0])[0]).guess == label
     return label
@@ -157,7 +158,7 @@ MISSES: dict[str, Make] = {
 @pytest.mark.parametrize("arch", ARCHES)
 @pytest.mark.parametrize("name", MISSES)
 def test_what_only_comes_near_is_none(open_built, arch, name):
-    assert seen(open_built, arch, MISSES[name]) not in LIBRARY_SHAPES
+    assert seen(open_built, arch, MISSES[name]) not in LIBRARY_KINDS
 
 
 @pytest.mark.parametrize("arch", ARCHES)
@@ -171,7 +172,7 @@ def test_many_blocks_are_told_in_parts_side_by_side(open_built, arch, monkeypatc
 @pytest.mark.parametrize("arch", ARCHES)
 def test_a_block_that_names_its_own_ends_is_no_vector(open_built, arch):
     _, (own,), _ = made(arch, lambda b: bytes(64))
-    assert seen(open_built, arch, lambda b: b.words(own, own + 16, own + 64).ljust(64, b"\0")) not in LIBRARY_SHAPES
+    assert seen(open_built, arch, lambda b: b.words(own, own + 16, own + 64).ljust(64, b"\0")) not in LIBRARY_KINDS
 
 
 def test_an_array_in_a_freed_block_is_none(open_built):
@@ -188,7 +189,7 @@ def test_an_array_in_a_freed_block_is_none(open_built):
 def test_noise_holds_no_objects(open_built, arch, contents):
     built, addresses, _ = made(arch, *(lambda b, content=content: content for content in contents))
     with open_built(built) as snapshot:
-        assert not {*labels(snapshot, addresses)} & {*LIBRARY_SHAPES}
+        assert not {*labels(snapshot, addresses)} & {*LIBRARY_KINDS}
 
 
 Plan = list[tuple[str, int]]

@@ -69,8 +69,8 @@ def test_what_is_not_cheap_is_not_swept_unless_it_is_kept(dump, monkeypatch):
     run("leaks", str(dump), "--unreachable")
     assert json.loads(run("summary", str(dump), "--json"))["data"]["unreachable"]["blocks"] == 2
     assert not any("was not looked at" in text for text in statements(dump))
-    (kept,) = (dump.parent / "cache").rglob("graph.targets")
-    kept.write_bytes(bytes(kept.stat().st_size))
+    (stored,) = (dump.parent / "cache").rglob("graph.targets")
+    stored.write_bytes(bytes(stored.stat().st_size))
     assert any("was not looked at" in text for text in statements(dump))
 
 
@@ -110,7 +110,7 @@ def test_a_second_question_finds_the_finished_answer(dump, monkeypatch, question
     first, *options = question
     plain = json.loads(run(first, str(dump), *options, "--json", "--no-cache"))
     before = json.loads(run(first, str(dump), *options, "--json"))
-    for name in ("unreachable_report._sums", "unreachable_report._report", "leak_suspects.Finder.hoard_of"):
+    for name in ("unreachable_report._sums", "unreachable_report._report", "leak_suspects.SuspectFinder.suspect"):
         monkeypatch.setattr(f"heapdump.analyses.graph.{name}", never)
     again = json.loads(run(first, str(dump), *options, "--json"))
     assert again["data"] == before["data"] == plain["data"]

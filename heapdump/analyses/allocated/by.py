@@ -1,0 +1,23 @@
+"""The keys that busy blocks can be grouped by. No other import, so that `--help` knows the words without numpy."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class By(StrEnum):
+    """A key; its value is the word of the command line and of the JSON."""
+
+    STACK = "stack"
+    CALLER = "caller"
+    MODULE = "module"
+    SIZE = "size"
+    HEAP = "heap"
+    TYPE = "type"
+    CONTENT = "content"
+    SOURCE = "source"
+
+    @property
+    def needs_stacks(self) -> bool:
+        """True for keys that are made of recorded allocation stacks."""
+        return self in (By.STACK, By.CALLER, By.MODULE)

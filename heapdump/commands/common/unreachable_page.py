@@ -1,0 +1,190 @@
+"""`leaks --unreachable`: the report as tables and as records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from heapdump.commands.common.leak_groups import (
+    COLUMNS,
+    group_record,
+    stack_lines,
+    suppressed_lines,
+    unused_lines,
+    unused_notes,
+)
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Lines, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from heapdump.analyses.allocated.leaks import LeakGroup
+    from heapdump.analyses.graph.unreachable_report import (
+        BlockSum,
+        UnreachableBlocks,
+        UnreachableGroup,
+        UnreachableQuestion,
+    )
+    from heapdump.commands.common.request import Request
+    from heapdump.commands.common.unreachable import UnreachableOptions
+    from heapdump.snapshot import Snapshot
+
+_MOST_MEMBERS = 8
+_MEANINGS = {
+    "direct": "nothing points to them, circles aside", "indirect": "only leaked blocks point to them",
+    "possible": "only interior pointers, or weak roots",
+    "reachable": "still held by the program", "suppressed": "of suppressed stacks, or held by them",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class UnreachablePage:
+    """A report and how it is shown. `full_stacks`: with the frames of allocator modules."""
+
+    request: Request
+    snapshot: Snapshot
+    found: UnreachableBlocks
+    options: UnreachableOptions
+    question: UnreachableQuestion
+    full_stacks: bool
+
+    def answer(self, gaps: tuple[str, ...]) -> Answer:
+        """The answer of the command; `gaps`: of the walk and of the evidence."""
+        from heapdump.analyses.graph.unreachable_report import CAVEATS
+
+        found = self.found
+        missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()
+        return Answer(
+            "leaks",
+            data=self._data,
+            records=lambda: self._objects() if self.options.report_objects else self._groups(),
+            parts=self._parts,
+            gaps=(*gaps, *missing),
+            notes=(*unused_notes(found.unused), *CAVEATS),
+        )
+
+    @property
+    def _top(self) -> tuple[UnreachableGroup, ...]:
+        return self.found.groups[: self.options.max_leaks] if self.options.max_leaks else self.found.groups
+
+    def _groups(self) -> list[Record]:
+        return [{"kind": one.state.word} | group_record(self.snapshot, one.found) for one in self._top]
+
+    def _data(self) -> Record:
+        from heapdump.analyses.graph.unreachable import REPORTED, Reach
+
+        found, table = self.found, self.snapshot.walk.table
+        data: Record = {state.word: _sum(found.sums[state]) for state in (*REPORTED, Reach.REACHABLE)}
+        data["groups"] = self._groups()
+        data["cycles"] = [
+            {"blocks": len(rows), "bytes": int(table.size[rows].sum()), "members": self._addresses(rows)}
+            for rows in found.cycles
+        ]
+        data["suppressed"] = [
+            {"rule": used.rule.text, "count": used.count, "bytes": used.bytes} for used in found.suppressed
+        ]
+        data["suppressed_total"] = _sum(found.sums[Reach.IGNORED])
+        if self.options.report_objects:
+            data["objects"] = list(self._objects())
+        return data
+
+    def _objects(self) -> Iterator[Record]:
+        from heapdump.analyses.graph.unreachable import Reach
+
+        rows, states = self.found.blocks()
+        for block, state in zip(self.snapshot.walk.table.blocks(rows), states.tolist(), strict=True):
+            yield {"address": hex(block.address), "size": block.size, "kind": Reach(state).word}
+
+    def _addresses(self, rows: NDArray[np.int64]) -> list[str]:
+        return [hex(block.address) for block in self.snapshot.walk.table.blocks(rows)]
+
+    def _parts(self) -> Iterator[Table[Any] | Lines]:
+        from heapdump.analyses.graph.unreachable_report import CAVEATS
+
+        found, top = self.found, self._top
+        yield _sums(found)
+        shown, hidden = self.request.shown(top)
+        nothing = (
+            "no group of leaked blocks is like that" if found.omitted.blocks else "every block is held by the program"
+        )
+        yield Table(_columns(), shown, hidden=hidden + len(found.groups) - len(top), empty=nothing)
+        if found.omitted.blocks:
+            amount = f"{text.plural(found.omitted.blocks, 'block')} with {text.size(found.omitted.bytes)}"
+            yield Lines([[(f"left out: {amount} in groups that are smaller, or not asked for", "dim")]])
+        yield from self._stacks(shown)
+        if found.cycles:
+            yield Lines(list(self._cycles()))
+        if self.options.report_objects:
+            yield self._object_table()
+        yield from suppressed_lines(found.suppressed)
+        yield from unused_lines(found.unused)
+        yield Lines([[(caveat, "dim")] for caveat in CAVEATS])
+
+    def _stacks(self, shown: Sequence[UnreachableGroup]) -> Iterator[Lines]:
+        from heapdump.analyses.allocated.by import By
+        from heapdump.analyses.allocated.leaks import passes_on
+
+        if self.found.by is By.STACK:
+            folds = None if self.full_stacks else passes_on(self.question.grouping.skip)
+            yield from stack_lines(self.snapshot, [one.found for one in shown], folds)
+
+    def _cycles(self) -> Iterator[list[tuple[str, str]]]:
+        shown, hidden = self.request.shown(self.found.cycles)
+        for rows in shown:
+            names = self._addresses(rows[:_MOST_MEMBERS])
+            more = f" … {len(rows) - len(names)} more" if len(rows) > len(names) else ""
+            blocks = text.plural(len(rows), "block")
+            yield [(f"circle of {blocks} that nothing else holds: {', '.join(names)}{more}", "")]
+        if hidden:
+            yield [(f"… {text.plural(hidden, 'more circle')}", "dim")]
+
+    def _object_table(self) -> Table[Any]:
+        shown, hidden = self.request.shown(list(self._objects()))
+        columns: tuple[Column[Any], ...] = (
+            Column("Address", lambda row: row["address"], "what the program got", right=True),
+            Column("Size", lambda row: text.count(row["size"]), "bytes it asked for", right=True),
+            Column("Kind", lambda row: row["kind"], "how it can be reached"),
+        )
+        return Table(columns, shown, hidden=hidden, title="Objects")
+
+
+def _sum(found: BlockSum) -> Record:
+    return {"blocks": found.blocks, "bytes": found.bytes}
+
+
+def _sums(found: UnreachableBlocks) -> Table[Any]:
+    """Blocks and bytes of each state."""
+    from heapdump.analyses.graph.unreachable import REPORTED, Reach
+
+    rows = [(state.word, found.sums[state]) for state in (*REPORTED, Reach.REACHABLE)]
+    if found.sums[Reach.IGNORED].blocks:
+        rows.append(("suppressed", found.sums[Reach.IGNORED]))
+    columns: tuple[Column[tuple[str, BlockSum]], ...] = (
+        Column("Kind", lambda row: row[0], "by chains of pointers from registers, stacks, module data, TEBs and PEBs"),
+        Column("Blocks", lambda row: text.count(row[1].blocks), "busy blocks of the program", right=True),
+        Column("Bytes", lambda row: text.count(row[1].bytes), "that it asked for in them", right=True),
+        Column("", lambda row: text.size(row[1].bytes), "the same in units of 1024", right=True),
+        Column("Meaning", lambda row: _MEANINGS[row[0]], "in words", flexible=24),
+    )
+    return Table(columns, rows)
+
+
+def _columns() -> tuple[Column[UnreachableGroup], ...]:
+    def of_group(column: Column[LeakGroup]) -> Column[UnreachableGroup]:
+        """The column of `leaks`, for a group with a state."""
+        explain = "of the bytes of all blocks of its kind" if column.title == "Share" else column.explain
+        return Column(
+            column.title,
+            lambda one: column.text(one.found),
+            explain,
+            right=column.right,
+            rank=column.rank,
+            flexible=column.flexible,
+        )
+
+    kind = Column[Any]("Kind", lambda one: one.state.word, "how its blocks can be reached: see the table above")
+    return (kind, *map(of_group, COLUMNS))
