@@ -22,6 +22,11 @@ GENERATIONS = [
     )
     for build in builds
 ]
+CODINGS = [g for g in GENERATIONS if (g.arch, g.build) in {
+    ("x86", 2600), ("x64", 3790), ("x86", 7601), ("x64", 7601), ("x86", 9200), ("x64", 9600), ("x86", 19041), ("x64", 26100),
+}]  # fmt: skip
+"""One build of each."""
+
 EACH = pytest.mark.parametrize("generation", GENERATIONS, ids=str)
 TRACE = 0x7A5C0
 """Where the stack of blocks with a front prefix would be recorded."""

@@ -47,7 +47,7 @@ def assert_as_built(snapshot: Snapshot, *heaps: BuiltHeap) -> None:
 
 @pytest.mark.property
 @EACH
-@settings(max_examples=12)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_any_heap_is_found_as_it_was_built(open_built, generation, data):
     plan = data.draw(plans(generation))
