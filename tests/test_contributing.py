@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -11,10 +12,12 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 
 from heapdump import cli, commands, heaps, layouts
+from heapdump.analyses.damage.select import rule_sentences
+from heapdump.blocks.findings import FINDING_RULES, Protected, define
+from heapdump.render.sarif import sarif_document
 from tests.builders import NtHeapBuilder, ProcessBuilder
 
 ROOT = Path(__file__).parent.parent
@@ -111,21 +114,42 @@ def test_a_new_kind_of_heap_is_a_package_that_the_recipe_names() -> None:
     assert {name for name in members if name != "kind"} <= named
 
 
-def check_kinds() -> set[str]:
-    """The words that `check --kind` takes."""
-    command = cli.cli.get_command(click.Context(cli.cli), "check")
-    assert command is not None
-    (option,) = (one for one in command.params if one.name == "kind")
-    assert isinstance(option.type, click.Choice)
-    return set(option.type.choices)
+@pytest.fixture
+def odd_kind() -> Iterator[str]:
+    """A kind of finding that only this test defines."""
+    define("odd_kind", "Something odd was found", Protected.LIST)
+    yield "odd_kind"
+    del FINDING_RULES["odd_kind"]
 
 
-def test_a_new_kind_of_finding_is_documented_where_the_recipe_says() -> None:
+def test_a_new_kind_of_finding_is_one_definition(odd_kind: str) -> None:
+    assert rule_sentences()[odd_kind] == "Something odd was found"
+    record = {
+        "kind": odd_kind,
+        "severity": "error",
+        "address": "0x10",
+        "length": 4,
+        "message": "odd",
+        "frames": [],
+        "id": "1",
+    }
+    document = json.loads(sarif_document([record], rule_sentences(), "0", "crash.dmp"))
+    (rule,) = document["runs"][0]["tool"]["driver"]["rules"]
+    assert (rule["id"], rule["shortDescription"]["text"]) == (odd_kind, "Something odd was found")
+
+
+@pytest.mark.golden
+def test_kinds_of_findings_are_in_the_schema_and_on_the_page() -> None:
     schema = json.loads((ROOT / "docs" / "json-schema.json").read_text(encoding="utf-8"))
-    assert set(schema["$defs"]["findingKind"]["enum"]) == check_kinds()
-    page = (ROOT / "docs" / "questions" / "what-broke-the-heap.md").read_text(encoding="utf-8")
-    table = page.split("| kind | what is damaged", 1)[1].split("\n\n", 1)[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == check_kinds()
+    heaps.allocators()  # a package defines its own kinds
+    assert set(schema["$defs"]["findingKind"]["enum"]) == set(FINDING_RULES)
+    page = ROOT / "docs" / "questions" / "what-broke-the-heap.md"
+    rows = "".join(f"| `{rule.kind}` | {rule.sentence} |\n" for rule in FINDING_RULES.values())
+    before, head, behind = re.split(r"(\| kind \| what .*\n\|---\|---\|\n)", page.read_text(encoding="utf-8"))
+    now = before + head + rows + "\n" + behind.split("\n\n", 1)[1]
+    if os.environ.get("HEAPDUMP_WRITE_GOLDEN"):
+        page.write_text(now, encoding="utf-8")
+    assert page.read_text(encoding="utf-8") == now
 
 
 def test_the_schema_names_the_kinds_of_blocks_that_allocators_bring() -> None:

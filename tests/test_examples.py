@@ -45,6 +45,16 @@ def test_the_block_table_example(
     assert "1 blocks of 300 bytes, such as " in out
 
 
+def test_the_example_of_the_library_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "crash.dmp")
+    monkeypatch.chdir(tmp_path)
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    exec(compile(page.split("```python\n", 1)[1].split("```", 1)[0], "api.md", "exec"), {})
+    assert capsys.readouterr().out.endswith("5 blocks, 518 bytes\n")
+
+
 def gate(dumps: Path, sarif: Path) -> subprocess.CompletedProcess[str]:
     if shutil.which("sh") is None:
         pytest.skip("there is no sh")
