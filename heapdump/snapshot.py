@@ -103,13 +103,13 @@ class Snapshot:
         return walk_heaps(self.process, self.heaps, self.progress)
 
     def free_lists(self, heap: Heap) -> FreeLists | None:
-        """What the heap's own free lists hold; None for heaps that have none. Some µs for each entry."""
+        """The entries of the heap's free lists; None for heaps without free lists. Some µs for each entry."""
         from heapdump.heaps.nt.free_lists import read_free_lists
 
         return read_free_lists(self.process, self.view_of(heap), heap)
 
     def page_nodes(self, heap: Heap) -> PageNodes | None:
-        """What a page heap's own records say of its blocks; None for other heaps. Read when first asked for."""
+        """The nodes of a page heap; None for other heaps. Read once."""
         from heapdump.heaps.page.traces import page_nodes
 
         if heap.index not in self._page_nodes:
@@ -118,14 +118,14 @@ class Snapshot:
 
     @cached_property
     def damage(self) -> Damage:
-        """Everything that is damaged in the heaps, and what could not be examined."""
+        """All findings in the heaps, and the gaps of the checks."""
         from heapdump.heaps.check import check_heaps
 
         return check_heaps(self.process, self.heaps, self.walk)
 
     @cached_property
     def explained_findings(self) -> tuple[ExplainedFinding, ...]:
-        """What broke the heap: every finding, and what Windows reported."""
+        """Every finding with its incident and candidates, and the reports of Windows."""
         from heapdump.analyses.damage.explained import CheckedProcess, explain_findings
 
         checked = CheckedProcess(
@@ -172,7 +172,7 @@ class Snapshot:
 
     @cached_property
     def usage(self) -> UsageMap:
-        """What each address range is used for."""
+        """The usage of each address range."""
         from heapdump.analyses.memory.usage import classify
 
         return classify(self.process, self.heaps)
@@ -285,7 +285,7 @@ class Snapshot:
 
     @property
     def gaps(self) -> tuple[str, ...]:
-        """What of the process is missing in this dump, and why; empty for a whole one."""
+        """Sentences on parts of the process that this dump does not hold; none for a complete dump."""
         return self.process.notes
 
     def close(self) -> None:

@@ -132,7 +132,7 @@ def _write_sarif(snapshot: Snapshot, path: Path, records: list[Record]) -> None:
 
     document = sarif_document(records, rule_sentences(), __version__, snapshot.dump.path.name)
     try:
-        with replaced(path, snapshot.dump.path) as stream:
+        with replaced(path, [snapshot.dump.path]) as stream:
             stream.write(document)
     except OSError as error:
         raise CannotWrite(path, error) from error

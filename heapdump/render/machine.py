@@ -14,13 +14,16 @@ from heapdump.render.view import Answer, Record
 SCHEMA = "heapdump/1"
 
 
-def json_document(answer: Answer, tool: str, dump: Record) -> Iterator[str]:
-    """One JSON document in the envelope. ASCII only, so that nothing a dump contains reaches a terminal raw."""
+def json_document(answer: Answer, tool: str, dump: Record | list[Record]) -> Iterator[str]:
+    """One JSON document in the envelope. ASCII only, so that nothing a dump contains reaches a terminal raw.
+
+    `dump`: of the envelope; a list of them becomes `dumps`.
+    """
     document = {
         "schema": SCHEMA,
         "command": answer.command,
         "tool": tool,
-        "dump": dump,
+        ("dumps" if isinstance(dump, list) else "dump"): dump,
         "complete": answer.complete,
         "notes": list(dict.fromkeys((*answer.gaps, *answer.notes))),
     }

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from heapdump import kernels
 from heapdump.analyses.graph.pointer_graph import PointerGraph, referrers_of
 from heapdump.analyses.graph.retained import retained_of
-from heapdump.analyses.graph.roots import Area, Roots
+from heapdump.analyses.graph.roots import Area, RootKind, Roots
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.spans import Span
 
@@ -36,7 +36,7 @@ def graph_of(count, edges, roots, sizes):
     degree = (
         np.bincount([a for a, _, _ in edges], minlength=count).astype(np.int32) if edges else np.zeros(count, np.int32)
     )
-    area = Roots((Area(Span(0x1000, 0x2000), "module", 8),), (), ())
+    area = Roots((Area(Span(0x1000, 0x2000), RootKind.MODULE, 8),), (), ())
     start = 0x10000 + 64 * np.arange(count)
     graph = PointerGraph(
         np.arange(count, dtype=np.int32), start, sizes, np.full(count, 8, np.uint8), Edges.of(degree, coded([(b, i) for _, b, i in edges]), 0), area,

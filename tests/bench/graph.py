@@ -17,7 +17,7 @@ import numpy as np
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph, referrers_of
 from heapdump.analyses.graph.retained import retained_of
-from heapdump.analyses.graph.roots import Area, Roots
+from heapdump.analyses.graph.roots import Area, RootKind, Roots
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.spans import Span
 from tests.bench.processes import TOOL, measure
@@ -85,11 +85,11 @@ def main() -> None:
 
 def _commands(name: str, dump: Path) -> None:
     print(f"\n{name}: {dump.stat().st_size / 1e6:,.0f} MB")
-    lost = [*TOOL, "leaks", str(dump), "--unreachable"]
-    measure([*lost, "--no-cache"], 1)  # compiles
-    rows = {"leaks --unreachable --no-cache": measure([*lost, "--no-cache"], 3)}
-    subprocess.run(lost, capture_output=True, check=True)  # writes the index
-    rows["leaks --unreachable, from the index"] = measure(lost, 3)
+    leaks = [*TOOL, "leaks", str(dump), "--unreachable"]
+    measure([*leaks, "--no-cache"], 1)  # compiles
+    rows = {"leaks --unreachable --no-cache": measure([*leaks, "--no-cache"], 3)}
+    subprocess.run(leaks, capture_output=True, check=True)  # writes the index
+    rows["leaks --unreachable, from the index"] = measure(leaks, 3)
     rows["retained"] = measure([*TOOL, "retained", str(dump)], 1)
     rows["retained, from the index"] = measure([*TOOL, "retained", str(dump)], 3)
     for what, row in rows.items():
@@ -101,7 +101,7 @@ def _dominators(nodes: int) -> None:
     degree = np.full(nodes, 2, np.int32)
     targets = random.integers(0, nodes, 2 * nodes).astype(np.int32)
     targets[::2] = np.minimum(np.arange(nodes) * 2 + 1, nodes - 1)  # a tree, and as many edges across it
-    roots = Roots((Area(Span(0x1000, 0x2000), "module", 8),), (), ())
+    roots = Roots((Area(Span(0x1000, 0x2000), RootKind.MODULE, 8),), (), ())
     start = 0x10000 + 64 * np.arange(nodes)
     graph = PointerGraph(
         np.arange(nodes), start, np.full(nodes, 48), np.full(nodes, 8, np.uint8), Edges.of(degree, targets, 0), roots,

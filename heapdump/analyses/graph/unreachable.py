@@ -115,7 +115,7 @@ def _flood(
     later: NDArray[np.int32],
     lengths: tuple[int, int],
 ) -> None:
-    """Marks in `state` the nodes that chains of pointers lead to; `lengths`: nodes in `queue` and in `later`.
+    """Sets the `state` of the nodes that chains of pointers lead to; `lengths`: nodes in `queue` and in `later`.
 
     First REACHABLE: from `queue`, by pointers to starts. Then POSSIBLE: from `later`, by all pointers.
     """
@@ -125,16 +125,16 @@ def _flood(
     edges, count = (graph.first, graph.edges.targets), len(graph)
     most = max(count // _WIDE_SHARE, _LEAST_WIDE)
     batch = np.empty(max(_BATCH, graph.edges.widest), np.int32)
-    for mark in (int(Reach.REACHABLE), int(Reach.POSSIBLE)):
-        if mark == Reach.POSSIBLE:
+    for reach in (int(Reach.REACHABLE), int(Reach.POSSIBLE)):
+        if reach == Reach.POSSIBLE:
             possible = later[:waiting][state[later[:waiting]] == Reach.POSSIBLE]
             tail = len(possible)
             queue[:tail] = possible
         while tail:
-            head, tail, waiting = run(flood, count, *edges, queue, tail, mark, most, later, waiting, batch, state)
+            head, tail, waiting = run(flood, count, *edges, queue, tail, reach, most, later, waiting, batch, state)
             if head == tail:
                 break
-            tail, waiting = run(flood_in_order, count, *edges, queue, head, tail, mark, most, later, waiting, state)
+            tail, waiting = run(flood_in_order, count, *edges, queue, head, tail, reach, most, later, waiting, state)
 
 
 def _cycles(

@@ -1,1 +1,1 @@
-"""What blocks are: content, containers, C++ classes, data structures."""
+"""The types of blocks: content, containers, C++ classes, data structures."""

@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -60,13 +60,13 @@ def find_dump(say: Callable[[str], None]) -> Path:
 
 
 @contextlib.contextmanager
-def replaced(target: Path, dump: Path) -> Iterator[IO[str]]:
-    """A file that takes the target's place once it is whole.
+def replaced(target: Path, dumps: Iterable[Path]) -> Iterator[IO[str]]:
+    """A file that takes the target's place once it is complete.
 
     Raises:
-        WrongUsage: the target is the dump itself.
+        WrongUsage: the target is one of the dumps.
     """
-    if target.exists() and target.samefile(dump):
+    if target.exists() and any(target.samefile(dump) for dump in dumps):
         raise WrongUsage(f"-o {target} is the dump itself; name another file")
     if target.exists() and not target.is_file():
         with target.open("w", encoding="utf-8", newline="\n") as stream:  # a device or a pipe

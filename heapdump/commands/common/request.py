@@ -50,9 +50,19 @@ class Request:
     @contextlib.contextmanager
     def open(self) -> Iterator[Snapshot]:
         """The dump this call is about, opened; closed (and its temporary copy deleted) afterwards."""
+        with self._opened(self.dump or find_dump(self.say)) as snapshot:
+            yield snapshot
+
+    @contextlib.contextmanager
+    def open_all(self, paths: Sequence[Path]) -> Iterator[list[Snapshot]]:
+        """Likewise for a command with several dumps (`dump_command(takes_dumps=True)`), in the order of `paths`."""
+        with contextlib.ExitStack() as stack:
+            yield [stack.enter_context(self._opened(path)) for path in paths]
+
+    @contextlib.contextmanager
+    def _opened(self, path: Path) -> Iterator[Snapshot]:
         from heapdump.snapshot import open_dump
 
-        path = self.dump or find_dump(self.say)
         with progress_bar(f"unpacking {path.name}", enabled=self.progress) as report:
             snapshot = open_dump(path, report, self.say, use_index=self.use_index)
         with snapshot, progress_bar("walking the heaps", enabled=self.progress) as report:
@@ -102,8 +112,11 @@ class Request:
             return rows, 0
         return rows[: self.limit], len(rows) - self.limit
 
-    def emit(self, snapshot: Snapshot, answer: Answer) -> int:
-        """Writes the answer in the format asked for, its gaps and notes on stderr; the exit code."""
+    def emit(self, snapshot: Snapshot | list[Snapshot], answer: Answer) -> int:
+        """Writes the answer in the format asked for, its gaps and notes on stderr; the exit code.
+
+        `snapshot`: of the envelope's `dump`; a list of them makes its `dumps`.
+        """
         with self._output(snapshot) as stream:
             _copy(self._pieces(snapshot, answer, stream), stream)
         return self._finish(snapshot, answer.gaps, answer.notes)
@@ -127,10 +140,12 @@ class Request:
             stream.buffer.write(data)  # type: ignore[attr-defined]
         return self._finish(snapshot, gaps, ())
 
-    def _finish(self, snapshot: Snapshot, gaps: Sequence[str], notes: Sequence[str]) -> int:
+    def _finish(self, snapshot: Snapshot | list[Snapshot], gaps: Sequence[str], notes: Sequence[str]) -> int:
         """Says what is missing on stderr; the exit code."""
         lines = [f"incomplete: {gap}" for gap in dict.fromkeys(gaps)]
-        lines += [f"note: {note}" for note in (*notes, *snapshot.remarks)] if self.verbosity > 0 else []
+        if self.verbosity > 0:
+            remarks = (remark for one in _listed(snapshot) for remark in one.remarks)
+            lines += [f"note: {note}" for note in (*notes, *remarks)]
         for line in lines[:_MOST_LINES]:
             self.say(line)
         if len(lines) > _MOST_LINES:
@@ -138,12 +153,12 @@ class Request:
         return EXIT_PARTIAL if gaps else EXIT_DONE
 
     @contextlib.contextmanager
-    def _output(self, snapshot: Snapshot) -> Iterator[IO[str]]:
+    def _output(self, snapshot: Snapshot | list[Snapshot]) -> Iterator[IO[str]]:
         try:
             if self.output is None:
                 yield sys.stdout
             else:
-                with replaced(self.output, snapshot.dump.path) as stream:
+                with replaced(self.output, (one.dump.path for one in _listed(snapshot))) as stream:
                     yield stream
         except BrokenPipeError:
             # the reader of the pipe has seen enough (`| head`): no error, and nothing more to write at exit
@@ -151,7 +166,7 @@ class Request:
         except OSError as error:
             raise CannotWrite(self.output, error) from error
 
-    def _pieces(self, snapshot: Snapshot, answer: Answer, stream: IO[str]) -> Iterable[str]:
+    def _pieces(self, snapshot: Snapshot | list[Snapshot], answer: Answer, stream: IO[str]) -> Iterable[str]:
         if self.format == "table":
             from heapdump.render.table import draw, output_width
 
@@ -163,7 +178,8 @@ class Request:
         if self.format == "json":
             from heapdump import __version__
 
-            return machine.json_document(answer, __version__, dump_record(snapshot))
+            dump = [dump_record(one) for one in snapshot] if isinstance(snapshot, list) else dump_record(snapshot)
+            return machine.json_document(answer, __version__, dump)
         if self.format == "jsonl":
             return machine.json_lines(answer.records())
         return machine.comma_separated(answer.records(), answer.nested)
@@ -179,6 +195,10 @@ def _copy(pieces: Iterable[str], stream: IO[str]) -> None:
     while batch := "".join(itertools.islice(waiting, _PIECES)):
         stream.write(batch)
     stream.flush()
+
+
+def _listed(snapshot: Snapshot | list[Snapshot]) -> list[Snapshot]:
+    return snapshot if isinstance(snapshot, list) else [snapshot]
 
 
 def _ordered(key: Any) -> Any:
@@ -229,12 +249,13 @@ _OPTIONS = (
 
 
 def dump_command(
-    name: str, *, takes_address: bool | Literal["perhaps"] = False
+    name: str, *, takes_address: bool | Literal["perhaps"] = False, takes_dumps: bool = False
 ) -> Callable[[Callable[..., int]], click.Command]:
     """Makes a click command of `function(request, **own options) -> exit code`, with DUMP and the shared options.
 
     The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`; with
-    "perhaps" both may be missing, and a lone argument is the dump where a file of that name exists.
+    "perhaps" both may be missing, and a lone argument is the dump where a file of that name exists. `takes_dumps`: DUMP…
+    instead of [DUMP], given to the function as `dumps` for `Request.open_all`; `-d` names the first of them.
     """
 
     def decorate(function: Callable[..., int]) -> click.Command:
@@ -246,6 +267,9 @@ def dump_command(
             if takes_address:
                 split = perhaps_address if takes_address == "perhaps" else dump_and_address
                 values["dump"], values["address"] = split(values.pop("arguments"))
+            if takes_dumps:
+                values["dumps"] = _all_dumps(values["dumps"])
+                values["dump"] = values["dumps"][0]
             return function(_request(values), **values)
 
         wrapped: Callable[..., Any] = run
@@ -256,6 +280,8 @@ def dump_command(
             wrapped = click.argument(
                 "arguments", nargs=-1, required=needed, metavar=f"[DUMP] {'ADDRESS' if needed else '[ADDRESS]'}"
             )(wrapped)
+        elif takes_dumps:
+            wrapped = click.argument("dumps", nargs=-1, metavar="DUMP...", type=click.Path(path_type=Path))(wrapped)
         else:
             wrapped = click.argument("dump", required=False, type=click.Path(path_type=Path))(wrapped)
         return click.command(name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(
@@ -263,6 +289,19 @@ def dump_command(
         )
 
     return decorate
+
+
+def _all_dumps(paths: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The dump that `-d` names, then the arguments of the command.
+
+    Raises:
+        WrongUsage: no dump is named.
+    """
+    on_group = click.get_current_context().find_root().params.get("dump")
+    dumps = paths if on_group is None else (on_group, *paths)
+    if not dumps:
+        raise WrongUsage("no dump named; name the dumps one after the other, the oldest first")
+    return dumps
 
 
 def _request(values: dict[str, Any]) -> Request:
