@@ -12,7 +12,7 @@ from heapdump.render.view import Answer, Column, Lines, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from heapdump.analyses.memory.capabilities import Question
+    from heapdump.analyses.memory.capabilities import Capability
     from heapdump.dump.directory import Stream
     from heapdump.snapshot import Snapshot
 
@@ -49,16 +49,16 @@ def command(request: Request) -> int:
         return request.emit(snapshot, answer)
 
 
-def _question(question: Question) -> Record:
+def _question(question: Capability) -> Record:
     return {
-        "question": question.question,
+        "question": question.title,
         "answer": question.answer,
         "reason": question.reason,
         "advice": question.advice or None,
     }
 
 
-def _data(snapshot: Snapshot, questions: Sequence[Question]) -> Record:
+def _data(snapshot: Snapshot, questions: Sequence[Capability]) -> Record:
     header, streams = snapshot.dump.directory.header, snapshot.dump.directory.streams
     process = snapshot.process
     return {
@@ -82,12 +82,12 @@ def _data(snapshot: Snapshot, questions: Sequence[Question]) -> Record:
     }
 
 
-def _question_lines(question: Question) -> list[list[tuple[str, str]]]:
+def _question_lines(question: Capability) -> list[list[tuple[str, str]]]:
     answer = (f"{question.answer:<8}", _ANSWER_STYLES[question.answer])
-    return [[answer, (question.question, "")], [(f"{'':8}{question.reason}", "dim")]]
+    return [[answer, (question.title, "")], [(f"{'':8}{question.reason}", "dim")]]
 
 
-def _parts(snapshot: Snapshot, questions: Sequence[Question]) -> Iterator[Table[Any] | Lines]:
+def _parts(snapshot: Snapshot, questions: Sequence[Capability]) -> Iterator[Table[Any] | Lines]:
     header, process = snapshot.dump.directory.header, snapshot.process
     when = f"{datetime.datetime.fromtimestamp(header.timestamp, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
     lines: list[list[tuple[str, str]]] = [

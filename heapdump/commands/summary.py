@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from heapdump.analyses.graph.overview import GraphOverview
     from heapdump.analyses.headlines import Headline
-    from heapdump.analyses.memory.reconciliation import Item
+    from heapdump.analyses.memory.reconciliation import ItemBytes
     from heapdump.analyses.memory.summary import Largest, Share, Summary
     from heapdump.snapshot import Snapshot
 
@@ -53,8 +53,8 @@ LARGEST: tuple[Column[Largest], ...] = (
     Column("RgnSize", lambda r: f"{r.bytes:#x}", "bytes, hex", right=True, rank=1),
     Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
 )
-RECONCILIATION: tuple[Column[Item], ...] = (
-    Column("Committed memory is", lambda r: r.item, "each committed byte counts under exactly one item"),
+RECONCILIATION: tuple[Column[ItemBytes], ...] = (
+    Column("Committed memory is", lambda r: r.item.words, "each committed byte counts under exactly one item"),
     Column("Bytes", lambda r: text.count(r.bytes), "bytes", right=True),
     Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
     Column("Share", lambda r: text.share(r.share), "of all committed memory", right=True),
@@ -72,19 +72,20 @@ def command(request: Request) -> int:
     heapdump summary crash.dmp
     heapdump summary crash.dmp --json | jq '.data.reconciliation'
     """
-    from heapdump.analyses.headlines import headlines
+    from heapdump.analyses.headlines import HeadlineFacts, headlines
     from heapdump.analyses.memory.summary import summarize
 
     request.refuse_sorting("summary")
     with request.open() as snapshot:
         summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
-        held = graph_overview(request, snapshot, _CHEAP)
-        found = headlines(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash, held)
+        graph = graph_overview(request, snapshot, _CHEAP)
+        facts = HeadlineFacts(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash, graph)
+        found = headlines(facts)
         answer = Answer(
             "summary",
-            data=lambda: _data(request, snapshot, summary, found, held),
+            data=lambda: _data(request, snapshot, summary, found, graph),
             records=lambda: _records(summary),
-            parts=lambda: _parts(request, snapshot, summary, found, held),
+            parts=lambda: _parts(request, snapshot, summary, found, graph),
             gaps=(
                 *snapshot.gaps,
                 *heap_gaps(snapshot.heaps),
@@ -148,7 +149,7 @@ def _share_record(row: Share) -> Record:
 
 
 def _data(
-    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: GraphOverview | None
+    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], graph: GraphOverview | None
 ) -> Record:
     free = summary.largest_allocatable
     return {
@@ -161,17 +162,17 @@ def _data(
         "largest_allocatable": {"address": hex(free.address), "bytes": free.bytes} if free else None,
         "committed_bytes": summary.committed_bytes,
         "explained_share": summary.explained_share,
-        "reconciliation": [{"item": r.item, "bytes": r.bytes, "share": r.share} for r in summary.reconciliation],
+        "reconciliation": [{"item": r.item.words, "bytes": r.bytes, "share": r.share} for r in summary.reconciliation],
         "findings": [headline.text for headline in found],
         "crash": crash_record(request, snapshot),
         "verdict": snapshot.verdict(snapshot.heaps).text,
         "unreachable": None
-        if held is None
+        if graph is None
         else {
-            "blocks": held.leaked.blocks,
-            "bytes": held.leaked.bytes,
-            "direct_blocks": held.direct.blocks,
-            "is_whole": held.is_complete,
+            "blocks": graph.leaked.blocks,
+            "bytes": graph.leaked.bytes,
+            "direct_blocks": graph.direct.blocks,
+            "is_whole": graph.is_complete,
         },
     }
 
@@ -187,7 +188,7 @@ def _records(summary: Summary) -> Iterator[Record]:
                 "reserved_bytes": row.reserved_bytes,
             }
     for item in summary.reconciliation:
-        row_record = {"table": "reconciliation", "name": item.item, "regions": None, "bytes": item.bytes}
+        row_record = {"table": "reconciliation", "name": item.item.words, "regions": None, "bytes": item.bytes}
         yield row_record | {
             "busy_share": None,
             "total_share": None,
@@ -197,22 +198,17 @@ def _records(summary: Summary) -> Iterator[Record]:
 
 
 def _parts(
-    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: GraphOverview | None
+    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], graph: GraphOverview | None
 ) -> Iterator[Table[Any] | Lines]:
     yield Lines(list(process_lines(snapshot)))
     yield Lines([verdict_line(snapshot.verdict(snapshot.heaps), ("check",))])
-    if held is not None:
-        style = "yellow" if held.leaked.blocks and held.is_complete else ""
-        yield Lines([[(held.sentence, style), (" → heapdump leaks --unreachable", "cyan")]])
+    if graph is not None:
+        style = "yellow" if graph.leaked.blocks and graph.is_complete else ""
+        yield Lines([[(graph.sentence, style), (" → heapdump leaks --unreachable", "cyan")]])
     if snapshot.crash is not None:
         yield Lines(crash_lines(request, snapshot, snapshot.crash))
     if found:
-        yield Lines(
-            [
-                [("• " + line.sentence, ""), (" → heapdump " + line.text.partition(" → heapdump ")[2], "cyan")]
-                for line in found
-            ]
-        )
+        yield Lines([[("• " + headline.sentence, ""), (f" → {headline.command_line}", "cyan")] for headline in found])
     yield Table(USAGE, summary.usage, empty="no memory is known")
     for columns, rows in ((TYPE, summary.type), (STATE, summary.state), (PROTECT, summary.protect)):
         if rows:

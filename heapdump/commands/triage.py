@@ -52,29 +52,29 @@ def command(request: Request) -> int:
 
 
 def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
-    from heapdump.analyses.headlines import headlines
+    from heapdump.analyses.headlines import HeadlineFacts, headlines
     from heapdump.analyses.memory.capabilities import capabilities
     from heapdump.analyses.memory.summary import summarize
-    from heapdump.analyses.triage import Known, triage
+    from heapdump.analyses.triage import TriageFacts, triage
 
     process, heaps = snapshot.process, snapshot.heaps
     summary = summarize(snapshot.usage, heaps, snapshot.walk)
-    found = headlines(process, heaps, snapshot.walk, summary, snapshot.crash)
+    found = headlines(HeadlineFacts(process, heaps, snapshot.walk, summary, snapshot.crash))
     questions = capabilities(process, heaps, snapshot.dump.directory.header.flags)
-    unexamined = len({*walk_gaps(snapshot), *snapshot.damage.gaps})
-    leaks, held = _leaks(request, snapshot), graph_overview(request, snapshot, _CHEAP)
+    gaps = len({*walk_gaps(snapshot), *snapshot.damage.gaps})
+    leaks, graph = _leaks(request, snapshot), graph_overview(request, snapshot, _CHEAP)
     return triage(
-        Known(
-            process,
-            heaps,
-            summary,
-            found,
-            snapshot.explained_findings,
-            snapshot.damage.unchecked,
-            unexamined,
-            leaks,
-            held,
-            questions,
+        TriageFacts(
+            process=process,
+            heaps=heaps,
+            summary=summary,
+            headlines=found,
+            findings=snapshot.explained_findings,
+            unchecked=snapshot.damage.unchecked,
+            gaps=gaps,
+            leaks=leaks,
+            graph=graph,
+            capabilities=questions,
         )
     )
 
