@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -43,7 +43,7 @@ def command(request: Request) -> int:
             "info",
             data=lambda: _data(snapshot, questions),
             records=lambda: (_question(question) for question in questions),
-            parts=lambda: _parts(snapshot, questions),
+            page=lambda: _page(snapshot, questions),
             notes=(*snapshot.gaps, *snapshot.dump.remarks),
         )
         return request.emit(snapshot, answer)
@@ -87,7 +87,7 @@ def _question_lines(question: Capability) -> list[list[tuple[str, str]]]:
     return [[answer, (question.title, "")], [(f"{'':8}{question.reason}", "dim")]]
 
 
-def _parts(snapshot: Snapshot, questions: Sequence[Capability]) -> Iterator[Table[Any] | Lines]:
+def _page(snapshot: Snapshot, questions: Sequence[Capability]) -> Iterator[PageItem]:
     header, process = snapshot.dump.directory.header, snapshot.process
     when = f"{datetime.datetime.fromtimestamp(header.timestamp, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
     lines: list[list[tuple[str, str]]] = [

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from heapdump.commands.common.block_rows import Recorder, columns, frame_record, frames_of, walk_gaps
-from heapdump.commands.common.crash import stack_lines
+from heapdump.commands.common.blocks import BlockRecorder, block_columns
+from heapdump.commands.common.frames import frame_record, frames_of, stack_lines
+from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +68,7 @@ def _roots(request: Request, snapshot: Snapshot) -> Answer:
     found = roots(snapshot.heaps, snapshot.walk, [snapshot.page_nodes(heap) for heap in snapshot.heaps])
     rows = request.rows(found, _root_record)
 
-    def parts() -> list[Table[Any] | Lines]:
+    def page() -> list[PageItem]:
         """The table and what it sums to."""
         shown, hidden = request.shown(rows)
         table = Table(
@@ -77,7 +78,7 @@ def _roots(request: Request, snapshot: Snapshot) -> Answer:
 
     return Answer(
         "page-heap", data=lambda: [_root_record(row) for row in rows], records=lambda: (_root_record(row) for row in rows),
-        parts=parts, gaps=walk_gaps(snapshot),
+        page=page, gaps=walk_gaps(snapshot),
     )  # fmt: skip
 
 
@@ -113,17 +114,17 @@ def _blocks(request: Request, snapshot: Snapshot, heap: int | None, state: str) 
 
     wanted = {"busy": "busy", "freed": "free", "all": "all"}[state]
     found = select(snapshot.walk.table, snapshot.heaps, Filter(heap=heap, state=wanted, kind="page"))  # type: ignore[arg-type]  # click's choice
-    recorder = Recorder(snapshot)
+    recorder = BlockRecorder(snapshot)
     rows = request.rows(list(snapshot.walk.table.blocks(found)), recorder)
 
-    def parts() -> list[Table[Any] | Lines]:
+    def page() -> list[PageItem]:
         """The table of blocks."""
         shown, hidden = request.shown(rows)
-        return [Table(columns(snapshot.heaps), shown, hidden=hidden, empty="no such block under page heap")]
+        return [Table(block_columns(snapshot.heaps), shown, hidden=hidden, empty="no such block under page heap")]
 
     return Answer(
         "page-heap", data=lambda: [recorder(row) for row in rows], records=lambda: (recorder(row) for row in rows),
-        parts=parts, gaps=walk_gaps(snapshot),
+        page=page, gaps=walk_gaps(snapshot),
     )  # fmt: skip
 
 
@@ -144,16 +145,18 @@ def _one(request: Request, snapshot: Snapshot, address: int) -> Answer:
         is_free = is_free_stack(block)
         more = {"offset": found.offset, "relation": found.relation, "frames": [] if is_free else frames}
         return (
-            Recorder(snapshot)(block) | more | {"free_frames": frames if is_free else [], "page": page_record(detail)}
+            BlockRecorder(snapshot)(block)
+            | more
+            | {"free_frames": frames if is_free else [], "page": page_record(detail)}
         )
 
     return Answer(
         "page-heap", data=record, records=lambda: [record()],
-        parts=lambda: _one_parts(request, snapshot, block, address), gaps=walk_gaps(snapshot),
+        page=lambda: _one_page(request, snapshot, block, address), gaps=walk_gaps(snapshot),
     )  # fmt: skip
 
 
-def _one_parts(request: Request, snapshot: Snapshot, block: Block, address: int) -> list[Table[Any] | Lines]:
+def _one_page(request: Request, snapshot: Snapshot, block: Block, address: int) -> list[PageItem]:
     detail, heap = page_detail(snapshot, block), snapshot.heaps[block.heap]
     title = f"{block.state} block of {text.plural(block.size, 'byte')} at {block.address:#x}"
     mode = "light" if detail is None or detail.virtual_block is None else "full"

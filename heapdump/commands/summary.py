@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from heapdump.commands.common.block_rows import unchecked_lines
-from heapdump.commands.common.crash import crash_lines, crash_record, verdict_line
+from heapdump.commands.common.crash import crash_lines, crash_record
+from heapdump.commands.common.gaps import heap_gaps, unchecked_lines
 from heapdump.commands.common.graph_overview import graph_overview
-from heapdump.commands.common.request import Request, dump_command, heap_gaps
+from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.verdict import verdict_line
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +86,7 @@ def command(request: Request) -> int:
             "summary",
             data=lambda: _data(request, snapshot, summary, found, graph),
             records=lambda: _records(summary),
-            parts=lambda: _parts(request, snapshot, summary, found, graph),
+            page=lambda: _page(request, snapshot, summary, found, graph),
             gaps=(
                 *snapshot.gaps,
                 *heap_gaps(snapshot.heaps),
@@ -197,9 +198,9 @@ def _records(summary: Summary) -> Iterator[Record]:
         }
 
 
-def _parts(
+def _page(
     request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], graph: GraphOverview | None
-) -> Iterator[Table[Any] | Lines]:
+) -> Iterator[PageItem]:
     yield Lines(list(process_lines(snapshot)))
     yield Lines([verdict_line(snapshot.verdict(snapshot.heaps), ("check",))])
     if graph is not None:
@@ -261,6 +262,6 @@ def process_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
 
 def _duration(seconds: int) -> str:
     """`2 d 3 h`, `13 min 5 s`."""
-    parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
-    shown = [f"{value} {unit}" for value, unit in parts if value]
+    units = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
+    shown = [f"{value} {unit}" for value, unit in units if value]
     return " ".join(shown[:2]) or "0 s"
