@@ -13,7 +13,7 @@ from heapdump.render import text
 from heapdump.render.view import Answer, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
-    from heapdump.analyses.blocks.select import Located
+    from heapdump.analyses.blocks.locate import Located
     from heapdump.analyses.types.content import Content
     from heapdump.blocks.table import Block
     from heapdump.snapshot import Snapshot
@@ -36,7 +36,7 @@ def command(request: Request, address: int) -> int:
     heapdump block crash.dmp 0x43500060
     heapdump -d crash.dmp block 00000000`43500060
     """
-    from heapdump.analyses.blocks.select import locate
+    from heapdump.analyses.blocks.locate import locate
 
     request.refuse_sorting("block")
     with request.open() as snapshot:

@@ -18,11 +18,11 @@ from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from heapdump.analyses.blocks.page_heap import Root
+    from heapdump.analyses.blocks.page_heap import PageHeapRoot
     from heapdump.blocks.table import Block
     from heapdump.snapshot import Snapshot
 
-ROOTS: tuple[Column[Root], ...] = (
+ROOTS: tuple[Column[PageHeapRoot], ...] = (
     Column("PageHeap", lambda r: f"{r.heap.address:#x}", "the handle; its root lies in the page behind it", right=True, style="bold"),
     Column("Role", lambda r: r.heap.role, "process = PEB.ProcessHeap, else the class bits of the root's flags", rank=2),
     Column("Mode", lambda r: r.mode, "full: blocks with pages of their own; light: blocks in the ordinary heap behind it"),
@@ -63,9 +63,9 @@ def command(request: Request, address: int | None, heap: str | None, state: str 
 
 
 def _roots(request: Request, snapshot: Snapshot) -> Answer:
-    from heapdump.analyses.blocks.page_heap import roots
+    from heapdump.analyses.blocks.page_heap import page_heap_roots
 
-    found = roots(snapshot.heaps, snapshot.walk, [snapshot.page_nodes(heap) for heap in snapshot.heaps])
+    found = page_heap_roots(snapshot.heaps, snapshot.walk, [snapshot.page_nodes(heap) for heap in snapshot.heaps])
     rows = request.rows(found, _root_record)
 
     def page() -> list[PageItem]:
@@ -82,14 +82,14 @@ def _roots(request: Request, snapshot: Snapshot) -> Answer:
     )  # fmt: skip
 
 
-def _total(rows: Sequence[Root]) -> str:
+def _total(rows: Sequence[PageHeapRoot]) -> str:
     busy, blocks = sum(row.busy_bytes for row in rows), sum(row.busy_blocks for row in rows)
     committed = [row.committed_bytes for row in rows if row.committed_bytes is not None]
     cost = f", {text.size(sum(committed))} committed" if committed else ""
     return f"{text.plural(len(rows), 'page heap')}: {text.plural(blocks, 'busy block')} with {text.size(busy)} requested{cost}"
 
 
-def _root_record(row: Root) -> Record:
+def _root_record(row: PageHeapRoot) -> Record:
     heap = row.heap
     return {
         "address": hex(heap.address),
@@ -129,8 +129,8 @@ def _blocks(request: Request, snapshot: Snapshot, heap: int | None, state: str) 
 
 
 def _one(request: Request, snapshot: Snapshot, address: int) -> Answer:
+    from heapdump.analyses.blocks.locate import locate
     from heapdump.analyses.blocks.page_heap import is_free_stack
-    from heapdump.analyses.blocks.select import locate
 
     request.refuse_sorting("page-heap ADDRESS")
     found = locate(snapshot.walk.table, snapshot.process.space, address)

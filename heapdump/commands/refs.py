@@ -102,7 +102,7 @@ def command(request: Request, address: int, depth: int, all_paths: int) -> int:
 
 
 def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: int) -> _Found:
-    from heapdump.analyses.blocks.select import locate
+    from heapdump.analyses.blocks.locate import locate
     from heapdump.analyses.graph.unreachable import Reach
 
     references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))

@@ -226,7 +226,7 @@ def _node_at(context: _Context, address: int) -> int:
     Raises:
         WrongUsage: there is none, or no root leads there.
     """
-    from heapdump.analyses.blocks.select import locate
+    from heapdump.analyses.blocks.locate import locate
 
     block = locate(context.snapshot.walk.table, context.snapshot.process.space, address).block
     node = context.references.node_of(block.row) if block else None

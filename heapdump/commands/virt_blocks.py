@@ -72,7 +72,8 @@ def command(request: Request, heap: str | None) -> int:
 def _rows(snapshot: Snapshot, heap: int | None) -> list[Row]:
     import numpy as np
 
-    from heapdump.analyses.blocks.select import Filter, Owners, select
+    from heapdump.analyses.blocks.locate import Owners
+    from heapdump.analyses.blocks.select import Filter, select
 
     table = snapshot.walk.table
     rows = np.sort(

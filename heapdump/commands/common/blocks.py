@@ -27,8 +27,9 @@ class BlockRecorder:
 
     def __init__(self, snapshot: Snapshot) -> None:
         """One for all blocks of a dump."""
+        from heapdump.analyses.blocks.locate import Owners
         from heapdump.analyses.blocks.page_heap import is_free_stack
-        from heapdump.analyses.blocks.select import Owners, flag_words
+        from heapdump.analyses.blocks.select import flag_words
 
         self._snapshot = snapshot
         self._heaps = [hex(heap.address) for heap in snapshot.heaps]
