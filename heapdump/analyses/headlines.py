@@ -1,9 +1,10 @@
-"""The few sentences on top of everything: what stands out, and the command that shows more."""
+"""Headlines: the few sentences above an answer, on what stands out, each with the command that shows more."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from heapdump.analyses.damage.crash import Crash
 from heapdump.analyses.graph.overview import GraphOverview
@@ -19,73 +20,104 @@ MOST = 5
 _BIG_SHARE = 0.25
 _BIG_BYTES = 1 << 20
 _TIGHT_BYTES = 64 << 20
+"""Bytes of the largest free run below which a 32-bit address space is short."""
+
+
+class HeadlineKind(StrEnum):
+    """The subject of a headline."""
+
+    CRASH = "crash"
+    DAMAGE = "damage"
+    PAGE_HEAP = "page_heap"
+    LARGE_BLOCKS = "large_blocks"
+    BIG_HEAP = "big_heap"
+    UNKNOWN_MEMORY = "unknown_memory"
+    ADDRESS_SPACE = "address_space"
+    FREE_MEMORY = "free_memory"
+    LEAK_SUSPECT = "leak_suspect"
+
+    @property
+    def is_about_memory(self) -> bool:
+        """True for a headline on where the memory is; False for damage and for who holds it."""
+        return self not in (HeadlineKind.CRASH, HeadlineKind.DAMAGE, HeadlineKind.LEAK_SUSPECT)
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """A plain sentence, and the arguments of the command that shows more."""
+    """A sentence, and the arguments of the command that shows more."""
 
+    kind: HeadlineKind
     sentence: str
     command: tuple[str, ...]
 
     @property
+    def command_line(self) -> str:
+        """The command as one types it: `heapdump regions --usage '<unknown>'`."""
+        return f"heapdump {' '.join(_quoted(word) for word in self.command)}"
+
+    @property
     def text(self) -> str:
         """`sentence → heapdump command`."""
-        return f"{self.sentence} → heapdump {' '.join(_quoted(word) for word in self.command)}"
+        return f"{self.sentence} → {self.command_line}"
 
 
-def headlines(
-    process: Process,
-    heaps: Sequence[Heap],
-    walk: Walk,
-    summary: Summary,
-    crash: Crash | None,
-    held: GraphOverview | None = None,
-) -> tuple[Headline, ...]:
-    """At most five, the gravest first. `held`: what the pointer graph says, where it was made."""
-    every = (
-        *_crashed(crash), *_damage(heaps), *_page_heaps(heaps, walk), *_large_blocks(heaps, summary),
-        *_big_heap(heaps, summary), *_unknown_memory(summary), *_address_space(process, summary), *_free_in_heap(heaps), *_leak_suspects(held),
+@dataclass(frozen=True, slots=True)
+class HeadlineFacts:
+    """The facts that headlines are made of. `graph`: the overview of the pointer graph, None where there is none."""
+
+    process: Process
+    heaps: Sequence[Heap]
+    walk: Walk
+    summary: Summary
+    crash: Crash | None
+    graph: GraphOverview | None = None
+
+
+def headlines(facts: HeadlineFacts) -> tuple[Headline, ...]:
+    """At most five headlines, the gravest first."""
+    found = (
+        *_crash(facts.crash), *_damage(facts.heaps), *_page_heaps(facts.heaps, facts.walk),
+        *_large_blocks(facts.heaps, facts.summary), *_big_heap(facts.heaps, facts.summary), *_unknown_memory(facts.summary),
+        *_address_space(facts.process, facts.summary), *_free_in_heap(facts.heaps), *_leak_suspects(facts.graph),
     )  # fmt: skip
-    return every[:MOST]
+    return found[:MOST]
 
 
 def _quoted(word: str) -> str:
     return f"'{word}'" if set(word) & set("<> ") else word
 
 
-def _damage(heaps: Sequence[Heap]) -> Iterator[Headline]:
-    broken = [heap for heap in heaps if heap.findings]
-    if broken:
-        first = broken[0].findings[0].message
-        more = sum(len(heap.findings) for heap in broken) - 1
-        yield Headline(first + (f" ({more} more)" if more else ""), ("heaps",))
-
-
-def _crashed(crash: Crash | None) -> Iterator[Headline]:
+def _crash(crash: Crash | None) -> Iterator[Headline]:
     if crash is not None:
-        yield Headline(f"{crash.bug} ({crash.code:#x}): {crash.sentence}", ("block", f"{crash.block.address:#x}"))
+        sentence = f"{crash.bug} ({crash.code:#x}): {crash.sentence}"
+        yield Headline(HeadlineKind.CRASH, sentence, ("block", f"{crash.block.address:#x}"))
+
+
+def _damage(heaps: Sequence[Heap]) -> Iterator[Headline]:
+    findings = [finding for heap in heaps for finding in heap.findings]
+    if findings:
+        more = f" ({len(findings) - 1} more)" if len(findings) > 1 else ""
+        yield Headline(HeadlineKind.DAMAGE, findings[0].message + more, ("heaps",))
 
 
 def _page_heaps(heaps: Sequence[Heap], walk: Walk) -> Iterator[Headline]:
-    mine = [heap for heap in heaps if heap.kind == HeapKind.PAGE and heap.index in walk.counts]
-    committed = sum(heap.committed_bytes or 0 for heap in mine)
+    walked = [heap for heap in heaps if heap.kind == HeapKind.PAGE and heap.index in walk.counts]
+    committed = sum(heap.committed_bytes or 0 for heap in walked)
     if committed >= _BIG_BYTES:
-        busy = sum(walk.counts[heap.index].busy_bytes for heap in mine)
-        sentence = f"page heap is on: its {plural(len(mine), 'heap')} commit {short_size(committed)} for {short_size(busy)} requested"
-        yield Headline(sentence, ("page-heap",))
+        busy = sum(walk.counts[heap.index].busy_bytes for heap in walked)
+        cost = f"commit {short_size(committed)} for {short_size(busy)} requested"
+        sentence = f"page heap is on: its {plural(len(walked), 'heap')} {cost}"
+        yield Headline(HeadlineKind.PAGE_HEAP, sentence, ("page-heap",))
 
 
 def _large_blocks(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
     for heap in sorted(heaps, key=lambda h: -(h.large_committed_bytes or 0))[:1]:
         large = heap.large_committed_bytes or 0
-        whole = large + (heap.committed_bytes or 0)
+        total = large + (heap.committed_bytes or 0)
         if large >= _BIG_BYTES and large >= _BIG_SHARE * summary.committed_bytes:
-            command = ("virt-blocks", "--heap", f"{heap.address:#x}")
-            blocks = plural(len(heap.large_blocks or ()), "large block")
-            yield Headline(
-                f"{short_size(large)} of the {short_size(whole)} of heap {heap.address:#x} is in {blocks}", command
-            )
+            share = f"{short_size(large)} of the {short_size(total)} of heap {heap.address:#x}"
+            sentence = f"{share} is in {plural(len(heap.large_blocks or ()), 'large block')}"
+            yield Headline(HeadlineKind.LARGE_BLOCKS, sentence, ("virt-blocks", "--heap", f"{heap.address:#x}"))
 
 
 def _big_heap(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
@@ -93,37 +125,37 @@ def _big_heap(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
         committed = heap.committed_bytes or 0
         if committed >= _BIG_BYTES and committed >= _BIG_SHARE * summary.committed_bytes:
             share = min(1.0, committed / summary.committed_bytes)
-            sentence = f"heap {heap.address:#x} has {short_size(committed)} committed in segments, {share:.0%} of all committed memory"
-            yield Headline(sentence, ("heaps",))
+            size = f"heap {heap.address:#x} has {short_size(committed)} committed in segments"
+            yield Headline(HeadlineKind.BIG_HEAP, f"{size}, {share:.0%} of all committed memory", ("heaps",))
 
 
 def _unknown_memory(summary: Summary) -> Iterator[Headline]:
-    for item in summary.reconciliation:
-        if item.item.startswith("unknown") and item.bytes >= _BIG_BYTES and item.share >= _BIG_SHARE:
-            sentence = (
-                f"{short_size(item.bytes)} ({item.share:.0%}) of committed memory belongs to no heap, stack or image"
-            )
-            yield Headline(sentence, ("regions", "--usage", UNKNOWN, "--state", "commit"))
+    for line in summary.reconciliation:
+        if not line.item.is_known and line.bytes >= _BIG_BYTES and line.share >= _BIG_SHARE:
+            size = f"{short_size(line.bytes)} ({line.share:.0%})"
+            sentence = f"{size} of committed memory belongs to no heap, stack or image"
+            command = ("regions", "--usage", UNKNOWN, "--state", "commit")
+            yield Headline(HeadlineKind.UNKNOWN_MEMORY, sentence, command)
 
 
 def _address_space(process: Process, summary: Summary) -> Iterator[Headline]:
     free = summary.largest_allocatable
     if free is not None and any(view.arch == "x86" for view in process.views) and free.bytes < _TIGHT_BYTES:
         sentence = f"the largest free block of this 32-bit address space is {short_size(free.bytes)}"
-        yield Headline(sentence, ("regions", "--state", "free", "--sort", "size", "--reverse"))
+        command = ("regions", "--state", "free", "--sort", "size", "--reverse")
+        yield Headline(HeadlineKind.ADDRESS_SPACE, sentence, command)
 
 
 def _free_in_heap(heaps: Sequence[Heap]) -> Iterator[Headline]:
     for heap in sorted(heaps, key=lambda h: -(h.free_bytes or 0))[:1]:
         free, committed = heap.free_bytes or 0, heap.committed_bytes or 0
         if free >= _BIG_BYTES and free > committed / 2:
-            sentence = f"{short_size(free)} of the {short_size(committed)} committed in heap {heap.address:#x} is free: fragmentation"
-            yield Headline(sentence, ("heaps", "--explain"))
+            share = f"{short_size(free)} of the {short_size(committed)} committed in heap {heap.address:#x}"
+            yield Headline(HeadlineKind.FREE_MEMORY, f"{share} is free: fragmentation", ("heaps", "--explain"))
 
 
-def _leak_suspects(held: GraphOverview | None) -> Iterator[Headline]:
-    for suspect in held.suspects if held else ():
+def _leak_suspects(graph: GraphOverview | None) -> Iterator[Headline]:
+    for suspect in graph.suspects if graph else ():
         if suspect.bytes >= _BIG_BYTES and suspect.share >= _BIG_SHARE:
-            yield Headline(
-                suspect.sentence, ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}")
-            )
+            command = ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}")
+            yield Headline(HeadlineKind.LEAK_SUSPECT, suspect.sentence, command)

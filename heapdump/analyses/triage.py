@@ -11,7 +11,7 @@ from heapdump.analyses.allocated.top_groups import top_groups
 from heapdump.analyses.damage.explained import ExplainedFinding
 from heapdump.analyses.graph.overview import GraphOverview
 from heapdump.analyses.headlines import Headline
-from heapdump.analyses.memory.capabilities import Question
+from heapdump.analyses.memory.capabilities import Capability
 from heapdump.analyses.memory.summary import Summary
 from heapdump.blocks.damage import UncheckedHeap, WhyUnchecked
 from heapdump.blocks.heap import Heap
@@ -25,7 +25,7 @@ _SHARE, _BIG_SHARE = 0.05, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A sentence, and the arguments of the command that proves it; none where nothing more is to be seen."""
+    """A sentence, and the arguments of the command that proves it; () where no command shows more."""
 
     text: str
     command: tuple[str, ...] = ()
@@ -41,10 +41,11 @@ class Section:
 
 
 @dataclass(frozen=True)
-class Known:
-    """What the page is made of. `unchecked`: heaps that were not checked; `unexamined`: parts of others that could not be.
+class TriageFacts:
+    """The facts that the page is made of. `findings`: explained, errors first.
 
-    `held`: what the pointer graph says, None where it was not made.
+    `unchecked`: heaps that were not checked; `gaps`: the number of lines on what could not be walked or examined. `graph`:
+    the overview of the pointer graph, None where there is none.
     """
 
     process: Process
@@ -53,34 +54,34 @@ class Known:
     headlines: Sequence[Headline]
     findings: Sequence[ExplainedFinding]
     unchecked: Sequence[UncheckedHeap]
-    unexamined: int
+    gaps: int
     leaks: Leaks
-    held: GraphOverview | None
-    questions: Sequence[Question]
+    graph: GraphOverview | None
+    capabilities: Sequence[Capability]
 
 
-def triage(known: Known) -> tuple[Section, ...]:
+def triage(facts: TriageFacts) -> tuple[Section, ...]:
     """The page, always with the same five questions."""
     return (
-        Section("What happened?", tuple(_happened(known))),
-        Section("Is the heap damaged?", tuple(_damaged(known))),
-        Section("Where is the memory?", tuple(_memory(known))),
-        Section("Who holds it?", tuple(_holders(known))),
-        Section("What can this dump not tell?", tuple(_missing(known))),
+        Section("What happened?", tuple(_happened(facts))),
+        Section("Is the heap damaged?", tuple(_damaged(facts))),
+        Section("Where is the memory?", tuple(_memory(facts))),
+        Section("Who holds it?", tuple(_holders(facts))),
+        Section("What can this dump not tell?", tuple(_missing(facts))),
     )
 
 
-def _happened(known: Known) -> Iterator[Statement]:
-    for finding in (explained.finding for explained in known.findings if explained.finding.is_report):
+def _happened(facts: TriageFacts) -> Iterator[Statement]:
+    for finding in (explained.finding for explained in facts.findings if explained.finding.is_report):
         weight: Weight = "bad" if finding.is_error else "plain"
         yield Statement(finding.message, ("check", "--kind", finding.kind), weight)
-    raised = known.process.exception
+    raised = facts.process.exception
     if raised is None:
         yield Statement("no exception: the dump was taken of a running process", ("threads", "--frames"))
 
 
-def _damaged(known: Known) -> Iterator[Statement]:
-    damage = [explained for explained in known.findings if not explained.finding.is_report]
+def _damaged(facts: TriageFacts) -> Iterator[Statement]:
+    damage = [explained for explained in facts.findings if not explained.finding.is_report]
     for explained in damage[:_MOST_DAMAGE]:
         bug, finding = f"{explained.bug}: " if explained.bug else "", explained.finding
         weight: Weight = "bad" if finding.is_error else "plain"
@@ -91,74 +92,68 @@ def _damaged(known: Known) -> Iterator[Statement]:
             f"{plural(len(damage) - _MOST_DAMAGE, 'more place')} like these", ("check",), "bad" if is_bad else "plain"
         )
     if not damage:
-        yield _no_damage(known)
+        yield _no_damage(facts)
 
 
-def _no_damage(known: Known) -> Statement:
-    if not known.heaps:
+def _no_damage(facts: TriageFacts) -> Statement:
+    if not facts.heaps:
         return Statement("nothing could be examined: this dump holds no heap's memory", ("info",))
-    if len(known.unchecked) == len(known.heaps):
+    if len(facts.unchecked) == len(facts.heaps):
         return Statement("no heap could be checked", ("check",))
-    # a heap that was not verified or not walked is a part that could not be examined already
-    parts = known.unexamined + sum(one.why is WhyUnchecked.NO_CHECK for one in known.unchecked)
+    # of a heap that was not verified or not walked a gap is counted already
+    parts = facts.gaps + sum(one.why is WhyUnchecked.NO_CHECK for one in facts.unchecked)
     if parts:
         sentence = f"no damage in what this dump holds; {plural(parts, 'part')} could not be examined"
         return Statement(sentence, ("check",))
     return Statement("no damage found in any heap", ("check",), "good")
 
 
-def _memory(known: Known) -> Iterator[Statement]:
-    committed = known.summary.committed_bytes
-    items = sorted(known.summary.reconciliation, key=lambda item: -item.bytes)
-    for item in [item for item in items if item.share >= _SHARE][:_MOST_MEMORY]:
-        yield Statement(
-            f"{short_size(item.bytes)} ({item.share:.0%} of {short_size(committed)} committed): {item.item}",
-            ("summary",),
-        )
-    told = tuple(explained.finding.message for explained in known.findings)
-    for headline in known.headlines:
-        if headline.command[0] not in ("block", "summary", "retained") and not headline.sentence.startswith(told):
+def _memory(facts: TriageFacts) -> Iterator[Statement]:
+    committed = facts.summary.committed_bytes
+    lines = sorted(facts.summary.reconciliation, key=lambda line: -line.bytes)
+    for line in [line for line in lines if line.share >= _SHARE][:_MOST_MEMORY]:
+        share = f"{line.share:.0%} of {short_size(committed)} committed"
+        yield Statement(f"{short_size(line.bytes)} ({share}): {line.item.words}", ("summary",))
+    for headline in facts.headlines:
+        if headline.kind.is_about_memory:
             yield Statement(headline.sentence, headline.command)
-    if not items:
+    if not lines:
         yield Statement("not known: the dump has no memory map", ("info",))
 
 
-def _holders(known: Known) -> Iterator[Statement]:
-    command = ("leaks", "--group-by", known.leaks.by)
-    sentences = top_groups(known.leaks, known.heaps)
+def _holders(facts: TriageFacts) -> Iterator[Statement]:
+    command = ("leaks", "--group-by", facts.leaks.by)
+    sentences = top_groups(facts.leaks, facts.heaps)
     for sentence in sentences:
         yield Statement(sentence, command)
-    if not sentences and known.leaks.blocks:
-        groups = plural(len(known.leaks.groups), "group")
-        yield Statement(f"{plural(known.leaks.blocks, 'busy block')} in {groups}, none of which stands out", command)
+    if not sentences and facts.leaks.blocks:
+        groups = plural(len(facts.leaks.groups), "group")
+        yield Statement(f"{plural(facts.leaks.blocks, 'busy block')} in {groups}, none of which stands out", command)
     elif not sentences:
         yield Statement("no block of the program is in this dump", ("info",))
-    if known.leaks.blocks:
-        yield from _held(known.held)
+    if facts.leaks.blocks:
+        yield from _graph(facts.graph)
 
 
-def _held(held: GraphOverview | None) -> Iterator[Statement]:
-    if held is None:
+def _graph(graph: GraphOverview | None) -> Iterator[Statement]:
+    if graph is None:
         yield Statement(
             "which blocks nobody holds any more was not looked at: that means to read all of the heaps",
             ("leaks", "--unreachable"),
         )
         yield Statement("which few blocks keep the others alive was not looked at either", ("retained",))
         return
-    weight: Weight = "bad" if held.leaked.blocks and held.is_complete else "plain"
-    yield Statement(held.sentence, ("leaks", "--unreachable"), weight)
-    for suspect in [one for one in held.suspects if one.share >= _BIG_SHARE][:_MOST_SUSPECTS]:
-        yield Statement(
-            suspect.sentence, ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}")
-        )
+    weight: Weight = "bad" if graph.leaked.blocks and graph.is_complete else "plain"
+    yield Statement(graph.sentence, ("leaks", "--unreachable"), weight)
+    for suspect in [one for one in graph.suspects if one.share >= _BIG_SHARE][:_MOST_SUSPECTS]:
+        command = ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}")
+        yield Statement(suspect.sentence, command)
 
 
-def _missing(known: Known) -> Iterator[Statement]:
-    open_questions = [question for question in known.questions if question.answer != "yes"]
-    for question in open_questions:
-        advice = f"; {question.advice}" if question.advice else ""
-        yield Statement(
-            f"{question.question.partition(' (')[0]} {question.answer}: {question.reason}{advice}", ("info",)
-        )
-    if not open_questions:
+def _missing(facts: TriageFacts) -> Iterator[Statement]:
+    unanswered = [one for one in facts.capabilities if one.answer != "yes"]
+    for one in unanswered:
+        advice = f"; {one.advice}" if one.advice else ""
+        yield Statement(f"{one.question} {one.answer}: {one.reason}{advice}", ("info",))
+    if not unanswered:
         yield Statement("nothing that heapdump is asked", ("info",), "good")

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from heapdump.commands.common.block_rows import (
-    Recorder,
-    columns,
-    crt_blocks,
-    frame_record,
-    frames_of,
-    stack_number,
-    walk_gaps,
-)
-from heapdump.commands.common.crash import stack_lines
+from heapdump.commands.common.blocks import BlockRecorder, block_columns, crt_blocks
+from heapdump.commands.common.frames import frame_record, frames_of, stack_lines, stack_number
+from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Lines, Record, Table
+from heapdump.render.view import Answer, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
-    from heapdump.analyses.blocks.select import Located
+    from heapdump.analyses.blocks.locate import Located
     from heapdump.analyses.types.content import Content
     from heapdump.blocks.table import Block
     from heapdump.snapshot import Snapshot
@@ -43,7 +36,7 @@ def command(request: Request, address: int) -> int:
     heapdump block crash.dmp 0x43500060
     heapdump -d crash.dmp block 00000000`43500060
     """
-    from heapdump.analyses.blocks.select import locate
+    from heapdump.analyses.blocks.locate import locate
 
     request.refuse_sorting("block")
     with request.open() as snapshot:
@@ -52,7 +45,7 @@ def command(request: Request, address: int) -> int:
             "block",
             data=lambda: _record(request, snapshot, found, address),
             records=lambda: [_record(request, snapshot, found, address)],
-            parts=lambda: _parts(request, snapshot, found, address),
+            page=lambda: _page(request, snapshot, found, address),
             gaps=walk_gaps(snapshot),
         )
         return request.emit(snapshot, answer)
@@ -81,7 +74,7 @@ def _content_record(content: Content) -> Record:
 def _record(request: Request, snapshot: Snapshot, found: Located, address: int) -> Record:
     from heapdump.analyses.blocks.page_heap import is_free_stack
 
-    recorder, block = Recorder(snapshot), found.block
+    recorder, block = BlockRecorder(snapshot), found.block
     names = ("address", "entry", "heap", "segment", "kind", "state", "size", "entry_size", "flags", "stack", "trust")
     record: Record = recorder(block) if block else dict.fromkeys(names)
     if block is None:
@@ -114,7 +107,7 @@ def _crt_lines(snapshot: Snapshot, block: Block) -> list[list[tuple[str, str]]]:
     return [*words, *([(text_of_damage, "red")] for text_of_damage in found.damage)]
 
 
-def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -> list[Table[Any] | Lines]:
+def _page(request: Request, snapshot: Snapshot, found: Located, address: int) -> list[PageItem]:
     from heapdump.analyses.blocks.page_heap import is_free_stack
     from heapdump.analyses.memory.regions import select
     from heapdump.analyses.types.content import hex_lines
@@ -139,10 +132,10 @@ def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -
         lines += _crt_lines(snapshot, block)
     if block is not None and snapshot.crash is not None and snapshot.crash.block == block:
         lines += [[(f"{snapshot.crash.bug}: ", "red bold"), (snapshot.crash.sentence, "red")]]
-    parts: list[Table[Any] | Lines] = [Lines(lines)]
+    page: list[PageItem] = [Lines(lines)]
     content = _content(snapshot, found)
     if block is not None and content is not None:
-        parts.append(
+        page.append(
             Lines(
                 [
                     [("content: ", "bold"), (content.guess, "")],
@@ -151,6 +144,6 @@ def _parts(request: Request, snapshot: Snapshot, found: Located, address: int) -
             )
         )
     if block is not None and (stack_number(snapshot, block) or is_free_stack(block)):
-        parts.append(Lines(stack_lines(request, snapshot, block)))
-    parts.append(Table(columns(heaps), found.neighbours, title="Neighbours", empty="no block near it"))
-    return parts
+        page.append(Lines(stack_lines(request, snapshot, block)))
+    page.append(Table(block_columns(heaps), found.neighbours, title="Neighbours", empty="no block near it"))
+    return page

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import click
 
-from heapdump.commands.common.block_rows import Recorder, columns, walk_gaps
+from heapdump.commands.common.blocks import BlockRecorder, block_columns
+from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -83,7 +84,7 @@ def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], wante
 
     def records() -> Iterator[Record]:
         """The JSON records, made as they are read."""
-        return Recorder(snapshot).of(rows)
+        return BlockRecorder(snapshot).of(rows)
 
     limit = len(rows) if request.limit is None else request.limit
     shown = list(table.blocks(rows[:limit]))
@@ -91,8 +92,8 @@ def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], wante
         "blocks",
         data=records,
         records=records,
-        parts=lambda: [
-            Table(columns(heaps), shown, hidden=len(rows) - len(shown), empty="no block like that"),
+        page=lambda: [
+            Table(block_columns(heaps), shown, hidden=len(rows) - len(shown), empty="no block like that"),
             Lines([[(f"{text.plural(len(rows), 'block')}, {text.size(int(table.size[rows].sum()))}", "")]]),
         ],
         gaps=walk_gaps(snapshot),
@@ -126,6 +127,6 @@ def _groups(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> An
         "blocks",
         data=lambda: [record(group) for group in groups],
         records=lambda: (record(group) for group in groups),
-        parts=lambda: [Table(GROUPS, shown, hidden=hidden, empty="no block like that")],
+        page=lambda: [Table(GROUPS, shown, hidden=hidden, empty="no block like that")],
         gaps=walk_gaps(snapshot),
     )

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from heapdump.analyses.damage.select import FindingFilter, rule_sentences, select_findings
-from heapdump.commands.common.block_rows import unchecked_lines, walk_gaps
 from heapdump.commands.common.explained_findings import FindingRecorder
+from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
 from heapdump.errors import CannotWrite
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -69,7 +69,7 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
             "check",
             data=lambda: [recorder.record(explained) for explained in rows],
             records=lambda: (recorder.record(explained) for explained in rows),
-            parts=lambda: _parts(request, snapshot, rows, unchecked),
+            page=lambda: _page(request, snapshot, rows, unchecked),
             gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps, *unchecked),
         )
         code = request.emit(snapshot, answer)
@@ -82,9 +82,9 @@ def _unchecked(snapshot: Snapshot, heap: int | None) -> tuple[str, ...]:
     return unchecked_lines(snapshot.heaps, found)
 
 
-def _parts(
+def _page(
     request: Request, snapshot: Snapshot, rows: Sequence[ExplainedFinding], unchecked: Sequence[str]
-) -> Iterator[Table[Any] | Lines]:
+) -> Iterator[PageItem]:
     yield from _verdict_lines(snapshot, rows, unchecked)
     if unchecked:
         shown_lines, more = request.shown(unchecked)

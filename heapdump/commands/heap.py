@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands.common.block_rows import unchecked_lines, walk_gaps
-from heapdump.commands.common.crash import verdict_line
+from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
 from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.verdict import verdict_line
 from heapdump.commands.heaps import heap_record
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -123,7 +123,7 @@ def command(request: Request, address: int) -> int:
             "heap",
             data=lambda: _data(snapshot, heap, detail),
             records=lambda: [_data(snapshot, heap, detail)],
-            parts=lambda: _parts(request, snapshot, heap, detail, lists.findings if lists else ()),
+            page=lambda: _page(request, snapshot, heap, detail, lists.findings if lists else ()),
             gaps=(
                 *walk_gaps(snapshot),
                 *(finding.message for finding in (lists.findings if lists else ())),
@@ -152,9 +152,9 @@ def _data(snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Record:
     }
 
 
-def _parts(
+def _page(
     request: Request, snapshot: Snapshot, heap: Heap, detail: HeapDetail, broken: Sequence[Finding]
-) -> Iterator[Table[Any] | Lines]:
+) -> Iterator[PageItem]:
     count = snapshot.walk.counts.get(heap.index)
     flags = "-" if heap.flags is None else f"{heap.flags:#x} {' '.join(heap.flag_names)}"
     lines = [

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from heapdump.commands.common.request import Request, dump_command, heap_gaps
+from heapdump.commands.common.gaps import heap_gaps
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,7 +174,7 @@ def command(request: Request) -> int:
             "heaps",
             data=lambda: [record(heap) for heap in rows],
             records=lambda: (record(heap) for heap in rows),
-            parts=lambda: _parts(request, rows, walk),
+            page=lambda: _page(request, rows, walk),
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *walk.gaps),
             nested={
                 "stated": (
@@ -189,27 +190,27 @@ def command(request: Request) -> int:
         return request.emit(snapshot, answer)
 
 
-def _parts(request: Request, rows: Sequence[Heap], walk: Walk) -> list[Table[Any] | Lines]:
+def _page(request: Request, rows: Sequence[Heap], walk: Walk) -> list[PageItem]:
     from heapdump.analyses.blocks.kind_counts import by_kind
 
     shown, hidden = request.shown(rows)
-    parts: list[Table[Any] | Lines] = [Table(view(walk), shown, hidden=hidden, empty="no heap is known in this dump")]
+    page: list[PageItem] = [Table(view(walk), shown, hidden=hidden, empty="no heap is known in this dump")]
     if rows:
-        parts.append(Lines([[(_totals(rows), "")]]))
+        page.append(Lines([[(_totals(rows), "")]]))
         if kinds := by_kind(rows, walk):
-            parts.append(Table(KINDS, kinds))
+            page.append(Table(KINDS, kinds))
     if any(heap.trust.value != "exact" for heap in rows):
-        parts.append(
+        page.append(
             Lines([[("~ not exact: damaged, or verified with the layout of a neighbouring Windows build", "dim")]])
         )
     found = [finding for heap in rows for finding in heap.findings] + list(walk.findings)
     problems = [[(finding.message, "red")] for finding in found]
     if problems:
         kept, more = request.shown(problems)
-        parts.append(Lines([*kept, *([[(f"… {more:,} more", "dim")]] if more else [])]))
+        page.append(Lines([*kept, *([[(f"… {more:,} more", "dim")]] if more else [])]))
     if request.explain and rows:
-        parts.append(Table(FRAGMENTATION, shown, title="Fragmentation"))
-    return parts
+        page.append(Table(FRAGMENTATION, shown, title="Fragmentation"))
+    return page
 
 
 def _totals(rows: Sequence[Heap]) -> str:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from heapdump.analyses.memory.capabilities import Question
+    from heapdump.analyses.memory.capabilities import Capability
     from heapdump.dump.directory import Stream
     from heapdump.snapshot import Snapshot
 
@@ -43,22 +43,22 @@ def command(request: Request) -> int:
             "info",
             data=lambda: _data(snapshot, questions),
             records=lambda: (_question(question) for question in questions),
-            parts=lambda: _parts(snapshot, questions),
+            page=lambda: _page(snapshot, questions),
             notes=(*snapshot.gaps, *snapshot.dump.remarks),
         )
         return request.emit(snapshot, answer)
 
 
-def _question(question: Question) -> Record:
+def _question(question: Capability) -> Record:
     return {
-        "question": question.question,
+        "question": question.title,
         "answer": question.answer,
         "reason": question.reason,
         "advice": question.advice or None,
     }
 
 
-def _data(snapshot: Snapshot, questions: Sequence[Question]) -> Record:
+def _data(snapshot: Snapshot, questions: Sequence[Capability]) -> Record:
     header, streams = snapshot.dump.directory.header, snapshot.dump.directory.streams
     process = snapshot.process
     return {
@@ -82,12 +82,12 @@ def _data(snapshot: Snapshot, questions: Sequence[Question]) -> Record:
     }
 
 
-def _question_lines(question: Question) -> list[list[tuple[str, str]]]:
+def _question_lines(question: Capability) -> list[list[tuple[str, str]]]:
     answer = (f"{question.answer:<8}", _ANSWER_STYLES[question.answer])
-    return [[answer, (question.question, "")], [(f"{'':8}{question.reason}", "dim")]]
+    return [[answer, (question.title, "")], [(f"{'':8}{question.reason}", "dim")]]
 
 
-def _parts(snapshot: Snapshot, questions: Sequence[Question]) -> Iterator[Table[Any] | Lines]:
+def _page(snapshot: Snapshot, questions: Sequence[Capability]) -> Iterator[PageItem]:
     header, process = snapshot.dump.directory.header, snapshot.process
     when = f"{datetime.datetime.fromtimestamp(header.timestamp, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
     lines: list[list[tuple[str, str]]] = [

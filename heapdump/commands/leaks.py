@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from heapdump.analyses.allocated.by import By
-from heapdump.commands.common.block_rows import walk_gaps
 from heapdump.commands.common.export import EXPORTS, check_options, export_stacks
+from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import default_key, leak_context
 from heapdump.commands.common.leak_groups import (
     COLUMNS,
@@ -26,7 +26,7 @@ from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.unreachable import emit_unreachable, take_options, unreachable_options
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Lines, Record, Table
+from heapdump.render.view import Answer, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,7 +174,7 @@ class _Page:
             "leaks",
             data=self._records,
             records=self._records,
-            parts=self._parts,
+            page=self._page,
             gaps=(*walk_gaps(self.snapshot), *missing, *suppression_gaps(self.snapshot, suppressions)),
             notes=unused_notes(leaks.unused),
         )
@@ -182,7 +182,7 @@ class _Page:
     def _records(self) -> Iterator[Record]:
         return (group_record(self.snapshot, found) for found in self.leaks.groups)
 
-    def _parts(self) -> Iterator[Table[Any] | Lines]:
+    def _page(self) -> Iterator[PageItem]:
         from heapdump.analyses.allocated.leaks import passes_on
         from heapdump.analyses.allocated.top_groups import top_groups
 

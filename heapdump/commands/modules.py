@@ -74,7 +74,7 @@ def command(request: Request) -> int:
             "modules",
             data=lambda: [_record(module) for module in rows],
             records=lambda: (_record(module) for module in rows),
-            parts=lambda: [Table(columns, shown, hidden=hidden, empty=empty)],
+            page=lambda: [Table(columns, shown, hidden=hidden, empty=empty)],
             gaps=snapshot.dump.module_notes if rows or snapshot.dump.module_notes else (empty,),
             nested={"pdb": ("path", "guid", "age")},
         )

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from heapdump.commands.common.block_rows import Recorder, columns, frame_record, frames_of, walk_gaps
-from heapdump.commands.common.crash import stack_lines
+from heapdump.commands.common.blocks import BlockRecorder, block_columns
+from heapdump.commands.common.frames import frame_record, frames_of, stack_lines
+from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from heapdump.analyses.blocks.page_heap import Root
+    from heapdump.analyses.blocks.page_heap import PageHeapRoot
     from heapdump.blocks.table import Block
     from heapdump.snapshot import Snapshot
 
-ROOTS: tuple[Column[Root], ...] = (
+ROOTS: tuple[Column[PageHeapRoot], ...] = (
     Column("PageHeap", lambda r: f"{r.heap.address:#x}", "the handle; its root lies in the page behind it", right=True, style="bold"),
     Column("Role", lambda r: r.heap.role, "process = PEB.ProcessHeap, else the class bits of the root's flags", rank=2),
     Column("Mode", lambda r: r.mode, "full: blocks with pages of their own; light: blocks in the ordinary heap behind it"),
@@ -62,12 +63,12 @@ def command(request: Request, address: int | None, heap: str | None, state: str 
 
 
 def _roots(request: Request, snapshot: Snapshot) -> Answer:
-    from heapdump.analyses.blocks.page_heap import roots
+    from heapdump.analyses.blocks.page_heap import page_heap_roots
 
-    found = roots(snapshot.heaps, snapshot.walk, [snapshot.page_nodes(heap) for heap in snapshot.heaps])
+    found = page_heap_roots(snapshot.heaps, snapshot.walk, [snapshot.page_nodes(heap) for heap in snapshot.heaps])
     rows = request.rows(found, _root_record)
 
-    def parts() -> list[Table[Any] | Lines]:
+    def page() -> list[PageItem]:
         """The table and what it sums to."""
         shown, hidden = request.shown(rows)
         table = Table(
@@ -77,18 +78,18 @@ def _roots(request: Request, snapshot: Snapshot) -> Answer:
 
     return Answer(
         "page-heap", data=lambda: [_root_record(row) for row in rows], records=lambda: (_root_record(row) for row in rows),
-        parts=parts, gaps=walk_gaps(snapshot),
+        page=page, gaps=walk_gaps(snapshot),
     )  # fmt: skip
 
 
-def _total(rows: Sequence[Root]) -> str:
+def _total(rows: Sequence[PageHeapRoot]) -> str:
     busy, blocks = sum(row.busy_bytes for row in rows), sum(row.busy_blocks for row in rows)
     committed = [row.committed_bytes for row in rows if row.committed_bytes is not None]
     cost = f", {text.size(sum(committed))} committed" if committed else ""
     return f"{text.plural(len(rows), 'page heap')}: {text.plural(blocks, 'busy block')} with {text.size(busy)} requested{cost}"
 
 
-def _root_record(row: Root) -> Record:
+def _root_record(row: PageHeapRoot) -> Record:
     heap = row.heap
     return {
         "address": hex(heap.address),
@@ -113,23 +114,23 @@ def _blocks(request: Request, snapshot: Snapshot, heap: int | None, state: str) 
 
     wanted = {"busy": "busy", "freed": "free", "all": "all"}[state]
     found = select(snapshot.walk.table, snapshot.heaps, Filter(heap=heap, state=wanted, kind="page"))  # type: ignore[arg-type]  # click's choice
-    recorder = Recorder(snapshot)
+    recorder = BlockRecorder(snapshot)
     rows = request.rows(list(snapshot.walk.table.blocks(found)), recorder)
 
-    def parts() -> list[Table[Any] | Lines]:
+    def page() -> list[PageItem]:
         """The table of blocks."""
         shown, hidden = request.shown(rows)
-        return [Table(columns(snapshot.heaps), shown, hidden=hidden, empty="no such block under page heap")]
+        return [Table(block_columns(snapshot.heaps), shown, hidden=hidden, empty="no such block under page heap")]
 
     return Answer(
         "page-heap", data=lambda: [recorder(row) for row in rows], records=lambda: (recorder(row) for row in rows),
-        parts=parts, gaps=walk_gaps(snapshot),
+        page=page, gaps=walk_gaps(snapshot),
     )  # fmt: skip
 
 
 def _one(request: Request, snapshot: Snapshot, address: int) -> Answer:
+    from heapdump.analyses.blocks.locate import locate
     from heapdump.analyses.blocks.page_heap import is_free_stack
-    from heapdump.analyses.blocks.select import locate
 
     request.refuse_sorting("page-heap ADDRESS")
     found = locate(snapshot.walk.table, snapshot.process.space, address)
@@ -144,16 +145,18 @@ def _one(request: Request, snapshot: Snapshot, address: int) -> Answer:
         is_free = is_free_stack(block)
         more = {"offset": found.offset, "relation": found.relation, "frames": [] if is_free else frames}
         return (
-            Recorder(snapshot)(block) | more | {"free_frames": frames if is_free else [], "page": page_record(detail)}
+            BlockRecorder(snapshot)(block)
+            | more
+            | {"free_frames": frames if is_free else [], "page": page_record(detail)}
         )
 
     return Answer(
         "page-heap", data=record, records=lambda: [record()],
-        parts=lambda: _one_parts(request, snapshot, block, address), gaps=walk_gaps(snapshot),
+        page=lambda: _one_page(request, snapshot, block, address), gaps=walk_gaps(snapshot),
     )  # fmt: skip
 
 
-def _one_parts(request: Request, snapshot: Snapshot, block: Block, address: int) -> list[Table[Any] | Lines]:
+def _one_page(request: Request, snapshot: Snapshot, block: Block, address: int) -> list[PageItem]:
     detail, heap = page_detail(snapshot, block), snapshot.heaps[block.heap]
     title = f"{block.state} block of {text.plural(block.size, 'byte')} at {block.address:#x}"
     mode = "light" if detail is None or detail.virtual_block is None else "full"

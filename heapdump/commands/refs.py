@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from heapdump.commands.common.block_rows import Recorder, walk_gaps
+from heapdump.commands.common.blocks import BlockRecorder
+from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,14 +95,14 @@ def command(request: Request, address: int, depth: int, all_paths: int) -> int:
             "refs",
             data=lambda: _data(found),
             records=lambda: _holders(found),
-            parts=lambda: _parts(request, found),
+            page=lambda: _page(request, found),
             gaps=(*walk_gaps(snapshot), *missing_evidence(snapshot.graph)),
         )
         return request.emit(snapshot, answer)
 
 
 def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: int) -> _Found:
-    from heapdump.analyses.blocks.select import locate
+    from heapdump.analyses.blocks.locate import locate
     from heapdump.analyses.graph.unreachable import Reach
 
     references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
@@ -149,7 +150,7 @@ def _targets(found: _Found) -> Iterator[Record]:
 
 def _data(found: _Found) -> Record:
     return {
-        "block": Recorder(found.snapshot)(found.block),
+        "block": BlockRecorder(found.snapshot)(found.block),
         "reach": found.reach,
         "paths": [_path(found, path) for path in found.paths],
         "holders": list(_holders(found)),
@@ -165,7 +166,7 @@ def _path(found: _Found, path: Path) -> Record:
     }
 
 
-def _parts(request: Request, found: _Found) -> Iterator[Table[Any] | Lines]:
+def _page(request: Request, found: _Found) -> Iterator[PageItem]:
     span = found.span(found.node)
     yield Lines([[(f"{span.start:#x}", "bold"), (f", {text.plural(span.size, 'byte')}, is {found.reached}", "")]])
     for path in found.paths:

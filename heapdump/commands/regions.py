@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heapdump.commands.common.request import Request, dump_command, heap_gaps
+from heapdump.commands.common.gaps import heap_gaps
+from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Record, Table
 
@@ -92,7 +93,7 @@ def command(
             "regions",
             data=lambda: [_record(row) for row in rows],
             records=lambda: (_record(row) for row in rows),
-            parts=lambda: [Table(VIEW, shown, hidden=hidden, empty=empty)],
+            page=lambda: [Table(VIEW, shown, hidden=hidden, empty=empty)],
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps)),
         )
         return request.emit(snapshot, answer)

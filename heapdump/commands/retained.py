@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from heapdump.analyses.allocated.by import By
-from heapdump.commands.common.block_rows import walk_gaps
+from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import group_rows, leak_suspects, suspect_finder
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -143,7 +143,7 @@ def _all(context: _Context) -> Answer:
     rows = [context.record(node) for node in tree.top(context.top).tolist()]
     total = {"bytes": tree.total, "blocks": int(tree.blocks[0])}
 
-    def parts() -> Iterator[Table[Any] | Lines]:
+    def page() -> Iterator[PageItem]:
         """Suspects, then blocks."""
         if suspects:
             yield Lines([[("• ", ""), (suspect["text"], "")] for suspect in suspects])
@@ -153,7 +153,7 @@ def _all(context: _Context) -> Answer:
         yield Lines([[(f"of {amount} that roots hold; {_CAVEAT}", "dim")]])
 
     data = {"total": total, "suspects": suspects, "blocks": rows}
-    return Answer("retained", data=lambda: data, records=lambda: rows, parts=parts, gaps=context.gaps, notes=(_CAVEAT,))
+    return Answer("retained", data=lambda: data, records=lambda: rows, page=page, gaps=context.gaps, notes=(_CAVEAT,))
 
 
 def _grouped(context: _Context, by: By) -> Answer:
@@ -176,7 +176,7 @@ def _grouped(context: _Context, by: By) -> Answer:
         Column("Key", lambda row: row["key"], f"by {found.by}", flexible=24),
     )
 
-    def parts() -> Iterator[Table[Any] | Lines]:
+    def page() -> Iterator[PageItem]:
         """One table."""
         shown, hidden = context.request.shown(rows)
         yield Table(columns, shown, hidden=hidden, empty="roots hold no block")
@@ -184,7 +184,7 @@ def _grouped(context: _Context, by: By) -> Answer:
 
     missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()
     gaps = (*context.gaps, *missing)
-    return Answer("retained", data=lambda: rows, records=lambda: rows, parts=parts, gaps=gaps, notes=(_CAVEAT,))
+    return Answer("retained", data=lambda: rows, records=lambda: rows, page=page, gaps=gaps, notes=(_CAVEAT,))
 
 
 def _group_record(context: _Context, one: LeakGroup, total: int) -> Record:
@@ -206,7 +206,7 @@ def _one(context: _Context, address: int) -> Answer:
         above = tree.dominator_of(above)
     children = [context.record(child) for child in tree.children(node)[: context.top].tolist()]
 
-    def parts() -> Iterator[Table[Any] | Lines]:
+    def page() -> Iterator[PageItem]:
         """The sentence, the dominators, the blocks below."""
         yield Lines([[("• ", ""), (suspect_record["text"], "")]])
         nothing = "no single block holds it: several do, or roots"
@@ -216,7 +216,7 @@ def _one(context: _Context, address: int) -> Answer:
 
     data = {"block": context.record(node), "suspect": suspect_record, "dominators": dominators, "children": children}
     return Answer(
-        "retained", data=lambda: data, records=lambda: children, parts=parts, gaps=context.gaps, notes=(_CAVEAT,)
+        "retained", data=lambda: data, records=lambda: children, page=page, gaps=context.gaps, notes=(_CAVEAT,)
     )
 
 
@@ -226,7 +226,7 @@ def _node_at(context: _Context, address: int) -> int:
     Raises:
         WrongUsage: there is none, or no root leads there.
     """
-    from heapdump.analyses.blocks.select import locate
+    from heapdump.analyses.blocks.locate import locate
 
     block = locate(context.snapshot.walk.table, context.snapshot.process.space, address).block
     node = context.references.node_of(block.row) if block else None

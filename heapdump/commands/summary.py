@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from heapdump.commands.common.block_rows import unchecked_lines
-from heapdump.commands.common.crash import crash_lines, crash_record, verdict_line
+from heapdump.commands.common.crash import crash_lines, crash_record
+from heapdump.commands.common.gaps import heap_gaps, unchecked_lines
 from heapdump.commands.common.graph_overview import graph_overview
-from heapdump.commands.common.request import Request, dump_command, heap_gaps
+from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.verdict import verdict_line
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heapdump.analyses.graph.overview import GraphOverview
     from heapdump.analyses.headlines import Headline
-    from heapdump.analyses.memory.reconciliation import Item
+    from heapdump.analyses.memory.reconciliation import ItemBytes
     from heapdump.analyses.memory.summary import Largest, Share, Summary
     from heapdump.snapshot import Snapshot
 
@@ -53,8 +54,8 @@ LARGEST: tuple[Column[Largest], ...] = (
     Column("RgnSize", lambda r: f"{r.bytes:#x}", "bytes, hex", right=True, rank=1),
     Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
 )
-RECONCILIATION: tuple[Column[Item], ...] = (
-    Column("Committed memory is", lambda r: r.item, "each committed byte counts under exactly one item"),
+RECONCILIATION: tuple[Column[ItemBytes], ...] = (
+    Column("Committed memory is", lambda r: r.item.words, "each committed byte counts under exactly one item"),
     Column("Bytes", lambda r: text.count(r.bytes), "bytes", right=True),
     Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
     Column("Share", lambda r: text.share(r.share), "of all committed memory", right=True),
@@ -72,19 +73,20 @@ def command(request: Request) -> int:
     heapdump summary crash.dmp
     heapdump summary crash.dmp --json | jq '.data.reconciliation'
     """
-    from heapdump.analyses.headlines import headlines
+    from heapdump.analyses.headlines import HeadlineFacts, headlines
     from heapdump.analyses.memory.summary import summarize
 
     request.refuse_sorting("summary")
     with request.open() as snapshot:
         summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
-        held = graph_overview(request, snapshot, _CHEAP)
-        found = headlines(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash, held)
+        graph = graph_overview(request, snapshot, _CHEAP)
+        facts = HeadlineFacts(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash, graph)
+        found = headlines(facts)
         answer = Answer(
             "summary",
-            data=lambda: _data(request, snapshot, summary, found, held),
+            data=lambda: _data(request, snapshot, summary, found, graph),
             records=lambda: _records(summary),
-            parts=lambda: _parts(request, snapshot, summary, found, held),
+            page=lambda: _page(request, snapshot, summary, found, graph),
             gaps=(
                 *snapshot.gaps,
                 *heap_gaps(snapshot.heaps),
@@ -148,7 +150,7 @@ def _share_record(row: Share) -> Record:
 
 
 def _data(
-    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: GraphOverview | None
+    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], graph: GraphOverview | None
 ) -> Record:
     free = summary.largest_allocatable
     return {
@@ -161,17 +163,17 @@ def _data(
         "largest_allocatable": {"address": hex(free.address), "bytes": free.bytes} if free else None,
         "committed_bytes": summary.committed_bytes,
         "explained_share": summary.explained_share,
-        "reconciliation": [{"item": r.item, "bytes": r.bytes, "share": r.share} for r in summary.reconciliation],
+        "reconciliation": [{"item": r.item.words, "bytes": r.bytes, "share": r.share} for r in summary.reconciliation],
         "findings": [headline.text for headline in found],
         "crash": crash_record(request, snapshot),
         "verdict": snapshot.verdict(snapshot.heaps).text,
         "unreachable": None
-        if held is None
+        if graph is None
         else {
-            "blocks": held.leaked.blocks,
-            "bytes": held.leaked.bytes,
-            "direct_blocks": held.direct.blocks,
-            "is_whole": held.is_complete,
+            "blocks": graph.leaked.blocks,
+            "bytes": graph.leaked.bytes,
+            "direct_blocks": graph.direct.blocks,
+            "is_whole": graph.is_complete,
         },
     }
 
@@ -187,7 +189,7 @@ def _records(summary: Summary) -> Iterator[Record]:
                 "reserved_bytes": row.reserved_bytes,
             }
     for item in summary.reconciliation:
-        row_record = {"table": "reconciliation", "name": item.item, "regions": None, "bytes": item.bytes}
+        row_record = {"table": "reconciliation", "name": item.item.words, "regions": None, "bytes": item.bytes}
         yield row_record | {
             "busy_share": None,
             "total_share": None,
@@ -196,23 +198,18 @@ def _records(summary: Summary) -> Iterator[Record]:
         }
 
 
-def _parts(
-    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], held: GraphOverview | None
-) -> Iterator[Table[Any] | Lines]:
+def _page(
+    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], graph: GraphOverview | None
+) -> Iterator[PageItem]:
     yield Lines(list(process_lines(snapshot)))
     yield Lines([verdict_line(snapshot.verdict(snapshot.heaps), ("check",))])
-    if held is not None:
-        style = "yellow" if held.leaked.blocks and held.is_complete else ""
-        yield Lines([[(held.sentence, style), (" → heapdump leaks --unreachable", "cyan")]])
+    if graph is not None:
+        style = "yellow" if graph.leaked.blocks and graph.is_complete else ""
+        yield Lines([[(graph.sentence, style), (" → heapdump leaks --unreachable", "cyan")]])
     if snapshot.crash is not None:
         yield Lines(crash_lines(request, snapshot, snapshot.crash))
     if found:
-        yield Lines(
-            [
-                [("• " + line.sentence, ""), (" → heapdump " + line.text.partition(" → heapdump ")[2], "cyan")]
-                for line in found
-            ]
-        )
+        yield Lines([[("• " + headline.sentence, ""), (f" → {headline.command_line}", "cyan")] for headline in found])
     yield Table(USAGE, summary.usage, empty="no memory is known")
     for columns, rows in ((TYPE, summary.type), (STATE, summary.state), (PROTECT, summary.protect)):
         if rows:
@@ -265,6 +262,6 @@ def process_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
 
 def _duration(seconds: int) -> str:
     """`2 d 3 h`, `13 min 5 s`."""
-    parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
-    shown = [f"{value} {unit}" for value, unit in parts if value]
+    units = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
+    shown = [f"{value} {unit}" for value, unit in units if value]
     return " ".join(shown[:2]) or "0 s"

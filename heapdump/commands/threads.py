@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heapdump.commands.common.block_rows import frame_record
+from heapdump.commands.common.frames import frame_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, Record, Table
@@ -84,7 +84,7 @@ def _depth(thread: Thread) -> int | None:
     return thread.stacks[0].base - thread.sp
 
 
-def _frame_parts(thread: Thread, frames: Sequence[StackFrame], *, args: bool) -> Lines:
+def _frame_lines(thread: Thread, frames: Sequence[StackFrame], *, args: bool) -> Lines:
     """The thread's frames with how each was found."""
     name = f" {thread.name}" if thread.name else ""
     lines = [[(f"~{thread.index} tid {thread.id:#x}{name}", "bold")]]
@@ -137,9 +137,9 @@ def command(request: Request, frames: bool, args: bool) -> int:
             "threads",
             data=lambda: [record(thread) for thread in rows],
             records=lambda: (record(thread) for thread in rows),
-            parts=lambda: [
+            page=lambda: [
                 Table(columns(snapshot.process), shown, hidden=hidden, empty=empty),
-                *(_frame_parts(thread, found[thread.index], args=args) for thread in (shown if frames else ())),
+                *(_frame_lines(thread, found[thread.index], args=args) for thread in (shown if frames else ())),
             ],
             gaps=snapshot.dump.thread_notes if rows or snapshot.dump.thread_notes else (empty,),
         )

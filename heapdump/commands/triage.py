@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from heapdump.commands.common.block_rows import unchecked_lines, walk_gaps
+from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
 from heapdump.commands.common.graph_overview import graph_overview, group_rows
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.summary import process_lines
-from heapdump.render.view import Answer, Lines, Record, Table
+from heapdump.render.view import Answer, Lines, PageItem, Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,14 +34,14 @@ def command(request: Request) -> int:
     """
     request.refuse_sorting("triage")
     with request.open() as snapshot:
-        page = _page(request, snapshot)
+        sections = _sections(request, snapshot)
         answer = Answer(
             "triage",
-            data=lambda: {"sections": [_section(section) for section in page]},
+            data=lambda: {"sections": [_section(section) for section in sections]},
             records=lambda: (
-                {"section": section.title, **_statement(said)} for section in page for said in section.statements
+                {"section": section.title, **_statement(said)} for section in sections for said in section.statements
             ),
-            parts=lambda: _parts(snapshot, page),
+            page=lambda: _page(snapshot, sections),
             gaps=(
                 *walk_gaps(snapshot),
                 *snapshot.damage.gaps,
@@ -51,30 +51,30 @@ def command(request: Request) -> int:
         return request.emit(snapshot, answer)
 
 
-def _page(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
-    from heapdump.analyses.headlines import headlines
+def _sections(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
+    from heapdump.analyses.headlines import HeadlineFacts, headlines
     from heapdump.analyses.memory.capabilities import capabilities
     from heapdump.analyses.memory.summary import summarize
-    from heapdump.analyses.triage import Known, triage
+    from heapdump.analyses.triage import TriageFacts, triage
 
     process, heaps = snapshot.process, snapshot.heaps
     summary = summarize(snapshot.usage, heaps, snapshot.walk)
-    found = headlines(process, heaps, snapshot.walk, summary, snapshot.crash)
+    found = headlines(HeadlineFacts(process, heaps, snapshot.walk, summary, snapshot.crash))
     questions = capabilities(process, heaps, snapshot.dump.directory.header.flags)
-    unexamined = len({*walk_gaps(snapshot), *snapshot.damage.gaps})
-    leaks, held = _leaks(request, snapshot), graph_overview(request, snapshot, _CHEAP)
+    gaps = len({*walk_gaps(snapshot), *snapshot.damage.gaps})
+    leaks, graph = _leaks(request, snapshot), graph_overview(request, snapshot, _CHEAP)
     return triage(
-        Known(
-            process,
-            heaps,
-            summary,
-            found,
-            snapshot.explained_findings,
-            snapshot.damage.unchecked,
-            unexamined,
-            leaks,
-            held,
-            questions,
+        TriageFacts(
+            process=process,
+            heaps=heaps,
+            summary=summary,
+            headlines=found,
+            findings=snapshot.explained_findings,
+            unchecked=snapshot.damage.unchecked,
+            gaps=gaps,
+            leaks=leaks,
+            graph=graph,
+            capabilities=questions,
         )
     )
 
@@ -93,9 +93,9 @@ def _statement(said: Statement) -> Record:
     return {"text": said.text, "command": f"heapdump {' '.join(said.command)}" if said.command else None}
 
 
-def _parts(snapshot: Snapshot, page: tuple[Section, ...]) -> Iterator[Table[Any] | Lines]:
+def _page(snapshot: Snapshot, sections: tuple[Section, ...]) -> Iterator[PageItem]:
     yield Lines(list(process_lines(snapshot)))
-    for section in page:
+    for section in sections:
         lines = [[(section.title, "bold")]]
         for said in section.statements:
             command_words = f" → heapdump {' '.join(said.command)}" if said.command else ""

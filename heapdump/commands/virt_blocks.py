@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from heapdump.commands.common.block_rows import Recorder, walk_gaps
+from heapdump.commands.common.blocks import BlockRecorder
+from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,7 +63,7 @@ def command(request: Request, heap: str | None) -> int:
             "virt-blocks",
             data=lambda: [record(row) for row in rows],
             records=lambda: (record(row) for row in rows),
-            parts=lambda: _parts(request, snapshot, rows),
+            page=lambda: _page(request, snapshot, rows),
             gaps=walk_gaps(snapshot),
         )
         return request.emit(snapshot, answer)
@@ -71,7 +72,8 @@ def command(request: Request, heap: str | None) -> int:
 def _rows(snapshot: Snapshot, heap: int | None) -> list[Row]:
     import numpy as np
 
-    from heapdump.analyses.blocks.select import Filter, Owners, select
+    from heapdump.analyses.blocks.locate import Owners
+    from heapdump.analyses.blocks.select import Filter, select
 
     table = snapshot.walk.table
     rows = np.sort(
@@ -83,7 +85,7 @@ def _rows(snapshot: Snapshot, heap: int | None) -> list[Row]:
 
 
 def _recorder(snapshot: Snapshot) -> Callable[[Row], Record]:
-    recorder = Recorder(snapshot)
+    recorder = BlockRecorder(snapshot)
 
     def record(row: Row) -> Record:
         """The JSON record of a large block."""
@@ -97,18 +99,18 @@ def _recorder(snapshot: Snapshot) -> Callable[[Row], Record]:
     return record
 
 
-def _parts(request: Request, snapshot: Snapshot, rows: Sequence[Row]) -> list[Table[Any] | Lines]:
+def _page(request: Request, snapshot: Snapshot, rows: Sequence[Row]) -> list[PageItem]:
     shown, hidden = request.shown(rows)
-    parts: list[Table[Any] | Lines] = [Table(VIEW, shown, hidden=hidden, empty="no large block")]
+    page: list[PageItem] = [Table(VIEW, shown, hidden=hidden, empty="no large block")]
     if rows:
         requested, committed = sum(row[0].size for row in rows), sum(row[1].commit_bytes for row in rows)
         total = f"{text.plural(len(rows), 'large block')}: {text.size(requested)} requested, {text.size(committed)} committed"
-        parts.append(Lines([[(total, "")]]))
-        parts.append(_groups(request, rows))
+        page.append(Lines([[(total, "")]]))
+        page.append(_groups(request, rows))
     findings = [f for heap in snapshot.heaps for f in heap.findings if f.kind in ("virtual_list", "large_metadata")]
     if findings:
-        parts.append(Lines([[(finding.message, "red")] for finding in findings]))
-    return parts
+        page.append(Lines([[(finding.message, "red")] for finding in findings]))
+    return page
 
 
 def _groups(request: Request, rows: Sequence[Row]) -> Table[SizeGroup]:

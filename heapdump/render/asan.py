@@ -6,9 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from heapdump.render.text import plural, preview
-
-StyledLine = list[tuple[str, str]]
-"""A line as pieces of (text, style of rich)."""
+from heapdump.render.view import StyledLine
 
 _HEX_LINE, _MOST_FRAMES = 16, 12
 _BESIDE_BYTES = 0x2000

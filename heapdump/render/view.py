@@ -1,4 +1,4 @@
-"""What a command shows: columns with the sentence that `--explain` prints, tables, plain lines, and records."""
+"""The answer of a command as data: records for programs, and a page of tables and lines for people."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from typing import Any, Generic, TypeVar
 
 Row = TypeVar("Row")
 Record = dict[str, Any]
-"""One JSON object: what a program gets."""
+"""One JSON object."""
+
+StyledLine = Sequence[tuple[str, str]]
+"""A line as pieces of (text, style of rich)."""
 
 
 @dataclass(frozen=True)
 class Column(Generic[Row]):
-    """`text` makes the cell; `explain` says how the number was computed, from which structure.
+    """`text` makes the cell of a row; `explain` says which structure or formula the value comes from.
 
-    `rank` 0 columns are always shown; where the width does not suffice the highest ranks go first. A `flexible` column
-    is cut with an ellipsis instead, down to so many cells (0: never cut). `style` is a rich style or a function of the row.
+    Columns of rank 0 are always shown; where the width does not suffice those with the highest ranks go first. The cells
+    of a `flexible` column are cut with an ellipsis to this number of terminal cells (0: never cut). `style` is a style of
+    rich, or makes one of a row.
     """
 
     title: str
@@ -30,7 +34,7 @@ class Column(Generic[Row]):
 
 @dataclass(frozen=True)
 class Table(Generic[Row]):
-    """Rows under columns. `hidden` more rows exist than are shown."""
+    """Rows under columns. `hidden`: the number of rows that exist and are not shown; `empty`: the line without rows."""
 
     columns: Sequence[Column[Row]]
     rows: Sequence[Row]
@@ -41,24 +45,27 @@ class Table(Generic[Row]):
 
 @dataclass(frozen=True)
 class Lines:
-    """Plain lines between tables, each a list of (text, rich style) pieces."""
+    """Plain lines between tables."""
 
-    lines: Sequence[Sequence[tuple[str, str]]]
+    lines: Sequence[StyledLine]
+
+
+PageItem = Table[Any] | Lines
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Everything a command has to say.
+    """The answer of a command in all formats; only the format that is asked for is made.
 
-    `data` makes the JSON document's data (an object, or records one after the other); `records` the records of jsonl and csv, one after the other; `nested` names
-    the members of a record's objects, so that every line of a csv has the same columns;
-    `parts` what is shown to a person. `gaps` say what is missing: the answer is complete without any.
+    `data`: the `data` of the JSON document, an object or an iterable of records. `records`: those of jsonl and csv.
+    `page`: for a person. `gaps`: lines on what is missing, none for a complete answer; `notes`: other remarks. `nested`:
+    member of a record → names of the members of its object, so that every line of a csv has the same columns.
     """
 
     command: str
     data: Callable[[], Any]
     records: Callable[[], Iterable[Record]]
-    parts: Callable[[], Iterable[Table[Any] | Lines]]
+    page: Callable[[], Iterable[PageItem]]
     gaps: Sequence[str] = ()
     notes: Sequence[str] = ()
     nested: Mapping[str, Sequence[str]] = field(default_factory=dict)

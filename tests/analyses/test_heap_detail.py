@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.analyses.blocks.select import locate
+from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.memory.heap_detail import heap_detail
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.kinds import BlockKind

@@ -7,8 +7,8 @@ import struct
 import numpy as np
 import pytest
 
-from heapdump.analyses.blocks.page_heap import page_block, roots
-from heapdump.analyses.blocks.select import locate
+from heapdump.analyses.blocks.locate import locate
+from heapdump.analyses.blocks.page_heap import page_block, page_heap_roots
 from heapdump.blocks.kinds import BlockKind
 from heapdump.memory import limits
 from heapdump.snapshot import Snapshot
@@ -159,7 +159,7 @@ def test_damage_around_a_block_is_found_to_the_byte(open_built, arch):
     page, busy, _ = page_of(arch)
     process = ProcessBuilder(arch=arch, build=19041, nt_global_flag=HPA).heap(page.build())
     with open_built(process) as snapshot:
-        assert detail_of(snapshot, busy).wounds == ()
+        assert detail_of(snapshot, busy).damage == ()
     information = 0x40 if arch == "x64" else 0x20
     for at, new, kind, address, length in (
         (busy + 100, b"AB", "page_suffix", busy + 100, 2),
@@ -175,10 +175,10 @@ def test_damage_around_a_block_is_found_to_the_byte(open_built, arch):
         ),
     ):
         with open_built(poke(process.build(), (at, new))) as snapshot:
-            (wound,) = detail_of(snapshot, busy).wounds
-            assert (wound.kind, wound.address, len(wound.found)) == (kind, address, length), hex(at)
-            assert wound.found == new[: len(wound.found)]
-            assert len(wound.expected) == len(wound.found)
+            (damage,) = detail_of(snapshot, busy).damage
+            assert (damage.kind, damage.address, len(damage.found)) == (kind, address, length), hex(at)
+            assert damage.found == new[: len(damage.found)]
+            assert len(damage.expected) == len(damage.found)
 
 
 @pytest.mark.parametrize("arch", ARCHES)
@@ -191,12 +191,12 @@ def test_damage_in_and_behind_light_blocks(open_built, arch):
     process = ProcessBuilder(arch=arch, build=19041, nt_global_flag=HPA).heap(page.build()).heap(ordinary.build())
     built = process.build()
     with open_built(built) as snapshot:
-        assert not [w for user in users for w in detail_of(snapshot, user, BlockKind.LIGHT).wounds]
-        (root,) = roots(snapshot.heaps, snapshot.walk, [snapshot.page_nodes(heap) for heap in snapshot.heaps])
+        assert not [w for user in users for w in detail_of(snapshot, user, BlockKind.LIGHT).damage]
+        (root,) = page_heap_roots(snapshot.heaps, snapshot.walk, [snapshot.page_nodes(heap) for heap in snapshot.heaps])
         assert (root.mode, root.busy_blocks, root.freed_blocks, root.busy_bytes) == ("light", 1, 1, 50)
     with open_built(poke(built, (users[0] + 52, b"!"), (users[1] + 7, b"!"))) as snapshot:
-        (behind,) = detail_of(snapshot, users[0], BlockKind.LIGHT).wounds
-        (inside,) = detail_of(snapshot, users[1], BlockKind.LIGHT).wounds
+        (behind,) = detail_of(snapshot, users[0], BlockKind.LIGHT).damage
+        (inside,) = detail_of(snapshot, users[1], BlockKind.LIGHT).damage
         assert (behind.kind, behind.address) == ("page_suffix", users[0] + 52)
         assert (inside.kind, inside.address) == ("page_freed_fill", users[1] + 7)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.analyses.headlines import MOST, headlines
+from heapdump.analyses.headlines import MOST, Headline, HeadlineFacts, headlines
 from heapdump.analyses.memory.capabilities import capabilities
 from heapdump.analyses.memory.fragmentation import external, virtual
 from heapdump.analyses.memory.summary import Summary, summarize
@@ -87,18 +87,7 @@ def test_tables_of_a_random_process_add_up(open_built, generation, actions, extr
         assert_adds_up(snapshot)
         answers = capabilities(snapshot.process, snapshot.heaps, 2)
         assert {q.answer for q in answers} <= {"yes", "partly", "no"}
-        assert (
-            len(
-                headlines(
-                    snapshot.process,
-                    snapshot.heaps,
-                    snapshot.walk,
-                    summarize(snapshot.usage, snapshot.heaps, snapshot.walk),
-                    snapshot.crash,
-                )
-            )
-            <= MOST
-        )
+        assert len(headlines_of(snapshot)) <= MOST
 
 
 @pytest.mark.property
@@ -120,7 +109,7 @@ def test_tables_of_a_map_that_overlaps_itself_add_up(open_built, rows):
 def test_every_kind_of_memory_has_its_line_in_the_reconciliation(open_built):
     with open_built(rich()) as snapshot:
         summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
-        items = {item.item: item.bytes for item in summary.reconciliation}
+        items = {item.item.words: item.bytes for item in summary.reconciliation}
         heaps = snapshot.heaps
         assert in_segments(items) == sum(h.committed_bytes or 0 for h in heaps)
         assert items["heap large blocks"] == sum(h.large_committed_bytes or 0 for h in heaps)
@@ -139,7 +128,7 @@ def test_pages_committed_against_the_heaps_own_list_have_a_line_of_their_own(ope
     regions = tuple((b, s, "MEM_COMMIT", t, 4, a) for b, s, _, t, _, a in heap.regions)
     with open_built(process_of(TEN, replace(heap, regions=regions))) as snapshot:
         summary = assert_adds_up(snapshot)
-        items = {item.item: item.bytes for item in summary.reconciliation}
+        items = {item.item.words: item.bytes for item in summary.reconciliation}
         assert items["heap segments, uncommitted by the heap's own list"] == end - start
         assert in_segments(items) == heap.truth.committed_bytes
 
@@ -159,7 +148,7 @@ def test_pages_that_windows_took_out_of_a_free_block_are_no_free_bytes(open_buil
     built = process_of(TEN, replace(heap, regions=(*pieces, *others))).build()
     with open_built(without_memory(built, (start, end))) as snapshot:
         assert (snapshot.walk.findings, snapshot.walk.gaps) == ((), ())
-        items = {item.item: item.bytes for item in assert_adds_up(snapshot).reconciliation}
+        items = {item.item.words: item.bytes for item in assert_adds_up(snapshot).reconciliation}
     assert items["heap segments: free blocks"] == truth.free_bytes - (end - start)
     assert items["heap segments: busy blocks"] == 150
     assert "heap segments: not walked" not in items
@@ -222,13 +211,7 @@ def test_damage_is_the_first_headline(open_built):
     built = rich().build()
     head = TEN.base + 0x110
     with open_built(poke(built, (head, word(0x4141)))) as snapshot:
-        first = headlines(
-            snapshot.process,
-            snapshot.heaps,
-            snapshot.walk,
-            summarize(snapshot.usage, snapshot.heaps, snapshot.walk),
-            snapshot.crash,
-        )[0]
+        first = headlines_of(snapshot)[0]
         assert (
             first.sentence == f"the large-block list of heap {TEN.base:#x} is broken: the link at {head:#x} is 0x4141"
         )
@@ -237,14 +220,13 @@ def test_damage_is_the_first_headline(open_built):
 
 def test_a_small_healthy_process_has_no_headline_about_heaps(open_built):
     with open_built(process_of(TEN, heap_of(TEN, FIXED[0]).build())) as snapshot:
-        found = headlines(
-            snapshot.process,
-            snapshot.heaps,
-            snapshot.walk,
-            summarize(snapshot.usage, snapshot.heaps, snapshot.walk),
-            snapshot.crash,
-        )
+        found = headlines_of(snapshot)
         assert not [h for h in found if "heap" in h.sentence]
+
+
+def headlines_of(snapshot: Snapshot) -> tuple[Headline, ...]:
+    summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
+    return headlines(HeadlineFacts(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash))
 
 
 def questions(snapshot: Snapshot) -> dict[str, str]:
@@ -280,7 +262,7 @@ def test_heap_segments_are_divided_to_the_byte(open_built, generation, actions):
     built = heap_of(generation, actions).build()
     truth = built.truth
     with open_built(process_of(generation, built)) as snapshot:
-        items = {item.item: item.bytes for item in assert_adds_up(snapshot).reconciliation}
+        items = {item.item.words: item.bytes for item in assert_adds_up(snapshot).reconciliation}
     assert items.get("heap segments: busy blocks", 0) == sum(block.size for block in truth.busy)
     assert items.get("heap segments: free blocks", 0) == truth.free_bytes
     assert "heap segments: not walked" not in items
@@ -297,6 +279,6 @@ def test_what_damage_hides_is_not_walked(open_built, generation):
     entry_size, is_guessed = built.truth.busy[1].entry_size, generation is TEN
     data = poke(process_of(generation, built).build(), (victim - 8, b"AAAAAAAA"))
     with open_built(data) as snapshot:
-        items = {item.item: item.bytes for item in assert_adds_up(snapshot).reconciliation}
+        items = {item.item.words: item.bytes for item in assert_adds_up(snapshot).reconciliation}
         assert items["heap segments: busy blocks"] == 400 + (entry_size - 8 if is_guessed else 0)
         assert items.get("heap segments: not walked", 0) == (0 if is_guessed else entry_size)

@@ -6,12 +6,14 @@ from itertools import pairwise
 
 import pytest
 
+from heapdump.analyses.memory.items import ITEM_OF_EXTENT, Item
 from heapdump.analyses.memory.regions import select
-from heapdump.analyses.memory.usage import preview
+from heapdump.blocks.heap import ExtentKind
 from heapdump.errors import WrongUsage
 from heapdump.memory.regions import Kind, Region, State
 from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
+from heapdump.wording import preview
 from tests.builders import ProcessBuilder
 from tests.heaps.plans import FIXED, Generation, heap_of
 
@@ -176,3 +178,8 @@ def test_an_address_outside_of_the_map_selects_nothing(snapshot):
 def test_a_usage_that_the_process_does_not_have_is_wrong_usage_with_what_there_is(snapshot):
     with pytest.raises(WrongUsage, match=r"no usage 'pageheap' in this process; there are: .*Heap.*TEB"):
         select(snapshot.usage, usage="PageHeap")
+
+
+def test_every_part_of_a_heap_has_an_item_and_every_item_words():
+    assert ITEM_OF_EXTENT.keys() == set(ExtentKind)
+    assert len({item.words for item in Item}) == len(Item)

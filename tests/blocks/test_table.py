@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.analyses.blocks.select import locate
+from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.damage.evidence import _nearest_blocks
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.kinds import BlockKind

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from heapdump.analyses.blocks.select import Filter, Owners, select
+from heapdump.analyses.blocks.locate import Owners
+from heapdump.analyses.blocks.select import Filter, select
 from heapdump.blocks.heap import Heap
 from heapdump.memory import limits
 from tests.builders import BuiltDump

@@ -117,7 +117,7 @@ def test_light_blocks_lie_in_blocks_of_the_ordinary_heap(open_built, generation)
         hosted = snapshot.walk.counts[1].hosted
         assert [(kind.busy_blocks, kind.free_blocks) for kind in hosted] == [(2, 1)]
         assert snapshot.walk.counts[1].busy_bytes == 40
-        reconciled = {item.item: item.bytes for item in summary_of(snapshot)}
+        reconciled = {item.item.words: item.bytes for item in summary_of(snapshot)}
         assert reconciled["heap segments: busy blocks"] == 310 + 40
 
 

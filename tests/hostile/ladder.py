@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from heapdump.analyses.headlines import headlines
+from heapdump.analyses.headlines import HeadlineFacts, headlines
 from heapdump.analyses.memory.capabilities import capabilities
 from heapdump.analyses.memory.regions import select
 from heapdump.analyses.memory.summary import Summary, summarize
@@ -19,7 +19,7 @@ def climb(path: Path) -> Summary:
     with open_dump(path) as snapshot:
         process, heaps = snapshot.process, snapshot.heaps
         summary = summarize(snapshot.usage, heaps, snapshot.walk)
-        headlines(process, heaps, snapshot.walk, summary, snapshot.crash)
+        headlines(HeadlineFacts(process, heaps, snapshot.walk, summary, snapshot.crash))
         snapshot.crt.blocks(np.arange(len(snapshot.walk.table)))
         for heap in heaps:
             snapshot.page_nodes(heap)

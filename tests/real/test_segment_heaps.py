@@ -46,7 +46,7 @@ def test_every_live_block_of_a_segment_heap_is_found_and_nothing_freed(build, sc
 @pytest.mark.parametrize(("build", "scenario"), CASES)
 def test_committed_memory_is_explained_to_the_byte(build, scenario, recorded: Recorded):
     with heapdump.open_dump(recorded(f"oracle/{build}/{scenario}.dmp.xz"), use_index=False) as snapshot:
-        items = {item.item: item.bytes for item in reconcile(snapshot.usage, snapshot.heaps, snapshot.walk)}
+        items = {item.item.words: item.bytes for item in reconcile(snapshot.usage, snapshot.heaps, snapshot.walk)}
         table = snapshot.process.regions
         assert sum(items.values()) == int(table.size[table.state == 0x1000].sum())
         assert "heap segments: not walked" not in items

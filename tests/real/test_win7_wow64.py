@@ -57,7 +57,9 @@ def test_the_csr_heap_calls_uncommitted_what_the_memory_map_calls_committed(snap
     csr = next(heap for heap in snapshot.heaps if heap.address == 0x10000)
     assert [s.uncommitted for s in csr.segments] == [(Span(0x11000, 0x20000),)]
     assert snapshot.process.regions.committed_bytes(Span(0x11000, 0x20000)) == 0xF000
-    items = {item.item: item.bytes for item in summarize(snapshot.usage, snapshot.heaps, snapshot.walk).reconciliation}
+    items = {
+        item.item.words: item.bytes for item in summarize(snapshot.usage, snapshot.heaps, snapshot.walk).reconciliation
+    }
     assert items["heap segments, uncommitted by the heap's own list"] == 0xF000
 
 

@@ -1,4 +1,4 @@
-"""The program's blocks of several heaps by kind."""
+"""Counts of the program's blocks by kind, over several heaps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from heapdump.blocks.walk import KindCount, Walk
 
 
 def by_kind(heaps: Iterable[Heap], walk: Walk) -> list[KindCount]:
-    """The counts of these heaps, those of one kind added up; in the order of `BlockKind`."""
+    """The sums of the heaps' counts for each kind of block, in the order of the kinds' codes."""
     sums: dict[BlockKind, list[int]] = {}
     for kind in (kind for heap in heaps if heap.index in walk.counts for kind in walk.counts[heap.index].kinds):
         values = (kind.busy_blocks, kind.busy_bytes, kind.busy_entry_bytes, kind.free_blocks, kind.free_bytes)

@@ -1,4 +1,4 @@
-"""Page heaps and their blocks, as `!heap -p` asks for them."""
+"""Page heaps and their blocks, as `!heap -p` shows them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from heapdump.analyses.blocks.select import guard_page
+from heapdump.analyses.blocks.locate import guard_page
 from heapdump.blocks.byte_damage import ByteDamage
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind, HeapKind
@@ -23,11 +23,11 @@ Mode = Literal["full", "light", "full and light", "empty"]
 
 
 @dataclass(frozen=True, slots=True)
-class Root:
-    """One page heap; `cost` = committed / requested bytes.
+class PageHeapRoot:
+    """One page heap. `cost` = `committed_bytes` / `busy_bytes`.
 
-    Bytes: `busy_bytes` requested; `virtual_bytes` of address space that its blocks take, guard pages included;
-    `committed_bytes` of its reservations (None: no memory map) and of its blocks in the ordinary heap behind it.
+    `busy_bytes`, `freed_bytes`: requested bytes. `virtual_bytes`: address space of the full blocks, guard pages included.
+    `committed_bytes`: of the reservations of the page heap and of its light blocks; None without a memory map.
     """
 
     heap: Heap
@@ -43,15 +43,19 @@ class Root:
 
 @dataclass(frozen=True, slots=True)
 class PageBlock:
-    """One block in depth. `node`, `virtual_block`, `guard`, `thread`: of full blocks; `trace` allocated or freed it."""
+    """One block of a page heap. `node`, `virtual_block`, `guard`, `thread` are None for light blocks.
+
+    `node`: the address of its _DPH_HEAP_BLOCK; `virtual_block`: its pages, the guard page included; `thread`: the id of
+    the thread that allocated or freed it. `has_header`: its block information is in the dump.
+    """
 
     block: Block
     node: int | None
     virtual_block: Span | None
     guard: Span | None
     thread: int | None
-    wounds: tuple[ByteDamage, ...]
-    is_header_there: bool
+    damage: tuple[ByteDamage, ...]
+    has_header: bool
 
 
 def is_page_block(block: Block) -> bool:
@@ -60,16 +64,16 @@ def is_page_block(block: Block) -> bool:
 
 
 def is_free_stack(block: Block) -> bool:
-    """True where the recorded stack is the one that freed the block: of freed blocks under page heap."""
+    """True where the recorded stack is the one that freed the block: for freed blocks of a page heap."""
     return block.state == "free" and is_page_block(block)
 
 
-def roots(heaps: Sequence[Heap], walk: Walk, nodes: Sequence[PageNodes | None]) -> tuple[Root, ...]:
-    """Every page heap; `nodes` for each of `heaps`."""
+def page_heap_roots(heaps: Sequence[Heap], walk: Walk, nodes: Sequence[PageNodes | None]) -> tuple[PageHeapRoot, ...]:
+    """Every page heap; `nodes`: of each of `heaps`, None for other kinds."""
     return tuple(_root(h, walk, n) for h, n in zip(heaps, nodes, strict=True) if h.kind == HeapKind.PAGE)
 
 
-def _root(heap: Heap, walk: Walk, nodes: PageNodes | None) -> Root:
+def _root(heap: Heap, walk: Walk, nodes: PageNodes | None) -> PageHeapRoot:
     count = walk.counts.get(heap.index)
     full = list(count.of(BlockKind.PAGE)) if count else []
     light = list(count.of(BlockKind.LIGHT)) if count else []
@@ -78,7 +82,7 @@ def _root(heap: Heap, walk: Walk, nodes: PageNodes | None) -> Root:
         committed += sum(kind.occupied_bytes for kind in light)
     busy_bytes = count.busy_bytes if count else 0
     mode: Mode = "full and light" if full and light else "full" if full else "light" if light else "empty"
-    return Root(
+    return PageHeapRoot(
         heap, mode, count.busy_blocks if count else 0, busy_bytes, count.free_blocks if count else 0,
         count.free_bytes if count else 0, int((nodes.end - nodes.start).sum()) if nodes is not None else 0,
         committed, committed / busy_bytes if committed is not None and busy_bytes else None,
@@ -86,24 +90,21 @@ def _root(heap: Heap, walk: Walk, nodes: PageNodes | None) -> Root:
 
 
 def page_block(
-    view: View, heap: Heap, nodes: PageNodes | None, block: Block, wounds: Sequence[ByteDamage]
+    view: View, heap: Heap, nodes: PageNodes | None, block: Block, damage: Sequence[ByteDamage]
 ) -> PageBlock:
-    """The block with everything that page heap knows of it; `wounds`: the damaged places of it."""
-    information = information_struct(view, heap)
+    """The block with what its node and its block information say; `damage`: its changed stamps and fills."""
+    size = information.size if (information := information_struct(view, heap)) is not None else 0
+    has_header = bool(size) and view.space.try_read(block.address - size, size) is not None
     i = nodes.at(block.address) if nodes is not None and block.kind == BlockKind.PAGE else None
-    found = tuple(wounds)
-    there = (
-        information is not None and view.space.try_read(block.address - information.size, information.size) is not None
-    )
     if nodes is None or i is None:
-        return PageBlock(block, None, None, None, None, found, there)
+        return PageBlock(block, None, None, None, None, tuple(damage), has_header)
     return PageBlock(
         block, int(nodes.node[i]), Span(int(nodes.start[i]), int(nodes.end[i])), guard_page(block),
-        int(nodes.thread[i]) or None, found, there,
+        int(nodes.thread[i]) or None, tuple(damage), has_header,
     )  # fmt: skip
 
 
 def information_struct(view: View, heap: Heap) -> Struct | None:
-    """_DPH_BLOCK_INFORMATION of this heap's layout; None where it is not known."""
+    """_DPH_BLOCK_INFORMATION of the heap's layout; None where the layout is not known or has none."""
     layout = next((layout for layout in view.layouts if layout.name == heap.layout), None)
     return layout["_DPH_BLOCK_INFORMATION"] if layout and "_DPH_BLOCK_INFORMATION" in layout else None

@@ -15,13 +15,16 @@ from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span, merged
 
 _WINDOW = 8 << 20
+"""Bytes that are read at once."""
 
 
 def patterns(text: str, pointer_sizes: tuple[int, ...]) -> tuple[bytes, ...]:
-    """What to look for: `0x29fb0000` a pointer, `hex:de ad be ef` bytes, anything else a text (ASCII and UTF-16).
+    """The byte strings to search for: of a pointer `0x29fb0000`, of bytes `hex:de ad be ef`, else of a text.
+
+    A pointer has one for each of `pointer_sizes` (bytes) that holds it; a text has UTF-8 and UTF-16.
 
     Raises:
-        WrongUsage: nothing to look for, or bytes that are none.
+        WrongUsage: the text is empty, or no hex digits follow `hex:`.
     """
     if re.fullmatch(r"0x[0-9a-fA-F]{1,16}", text):
         value = int(text, 16)
@@ -41,30 +44,30 @@ def patterns(text: str, pointer_sizes: tuple[int, ...]) -> tuple[bytes, ...]:
 def containing(
     table: BlockTable, space: AddressSpace, rows: NDArray[np.int64], wanted: tuple[bytes, ...]
 ) -> NDArray[np.int64]:
-    """Those of the rows whose requested bytes hold one of the byte strings. Reads the memory of all rows once.
+    """The rows whose requested bytes hold one of the byte strings. Reads the memory of all rows once.
 
-    Of blocks inside each other a place belongs to the one that starts last.
+    Of blocks inside each other a place belongs to the block that starts last.
     """
     address, size = table.address[rows], table.size[rows]
-    low, high = address.tolist(), (address + size).tolist()
-    spans = merged(Span(a, b) for a, b in zip(low, high, strict=True))
-    keep = np.zeros(len(rows), bool)
+    starts, ends = address.tolist(), (address + size).tolist()
+    spans = merged(Span(start, end) for start, end in zip(starts, ends, strict=True))
+    is_match = np.zeros(len(rows), bool)
     longest = max(len(pattern) for pattern in wanted)
     for span in spans:
         for start in range(span.start, span.end, _WINDOW):
-            piece = space.try_read(start, min(_WINDOW + longest, span.end - start))
-            for pattern in wanted if piece else ():
-                keep[list(_holders(piece or b"", start, pattern, low, high))] = True
-    return rows[keep]
+            data = space.try_read(start, min(_WINDOW + longest, span.end - start))
+            for pattern in wanted if data else ():
+                is_match[list(_matches(data or b"", start, pattern, starts, ends))] = True
+    return rows[is_match]
 
 
-def _holders(piece: bytes, start: int, pattern: bytes, low: list[int], high: list[int]) -> Iterator[int]:
-    """The blocks [low, high) that hold the pattern, of those in the memory `piece` at `start`; one search for each."""
-    at = piece.find(pattern)
+def _matches(data: bytes, base: int, pattern: bytes, starts: list[int], ends: list[int]) -> Iterator[int]:
+    """Indices of the blocks [starts, ends) that hold the pattern in the memory `data` at `base`, each once."""
+    at = data.find(pattern)
     while at >= 0:
-        i = bisect_right(low, start + at) - 1
-        if start + at + len(pattern) <= high[i]:
+        i = bisect_right(starts, base + at) - 1
+        if base + at + len(pattern) <= ends[i]:
             yield i
-        if i + 1 == len(low):
+        if i + 1 == len(starts):
             return
-        at = piece.find(pattern, low[i + 1] - start)  # what else block i may hold says nothing new
+        at = data.find(pattern, starts[i + 1] - base)  # a second match in block i adds nothing

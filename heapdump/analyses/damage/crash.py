@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heapdump.analyses.blocks.select import guard_page
+from heapdump.analyses.blocks.locate import guard_page
 from heapdump.blocks.findings import BugKind
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.blocks.select import locate
+from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.damage.candidates import Candidate, bug_of, candidates_of
 from heapdump.analyses.damage.crash import Crash
 from heapdump.analyses.damage.crt_guards import FindCrtBlocks, changed_guards

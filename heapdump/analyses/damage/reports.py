@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from heapdump.analyses.blocks.select import Relation, locate
+from heapdump.analyses.blocks.locate import Relation, locate
 from heapdump.analyses.damage.crash import ACCESS_VIOLATION, Crash
 from heapdump.blocks.findings import BugKind, Finding, Severity
 from heapdump.blocks.table import Block, BlockTable

@@ -30,7 +30,7 @@ class SegmentDetail:
 
 @dataclass(frozen=True, slots=True)
 class SizeClass:
-    """Blocks whose size lies in [low, high): busy ones by requested size, free ones by occupied size."""
+    """Blocks whose size in bytes lies in [low, high): the requested size of busy, the occupied size of free blocks."""
 
     low: int
     high: int
@@ -54,7 +54,7 @@ class FreeClass:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """LFH blocks that occupy `entry_size` bytes each, in how many subsegments; `occupancy` = busy share."""
+    """LFH blocks that occupy `entry_size` bytes each, in `subsegments` subsegments; `occupancy` = busy / (busy + free)."""
 
     entry_size: int
     subsegments: int
@@ -65,9 +65,10 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class ContextDetail:
-    """The segments of a segment heap whose page ranges have units of `unit_bytes`.
+    """The page segments of a segment heap whose page ranges count in units of `unit_bytes`.
 
-    `page_blocks` are made of whole page ranges and occupy `page_block_bytes`; `free_runs`: committed runs in free ranges.
+    `page_blocks`: blocks made of whole page ranges, which occupy `page_block_bytes`. `free_runs`: committed runs of pages
+    in free page ranges.
     """
 
     unit_bytes: int
@@ -83,7 +84,7 @@ class ContextDetail:
 
 @dataclass(frozen=True, slots=True)
 class HeapDetail:
-    """Everything `heap` shows of one heap; `contexts` of segment heaps."""
+    """Everything that `heap` shows of one heap; `contexts` only of segment heaps."""
 
     segments: tuple[SegmentDetail, ...]
     contexts: tuple[ContextDetail, ...]
@@ -94,15 +95,15 @@ class HeapDetail:
 
 
 def heap_detail(heap: Heap, walk: Walk, lists: FreeLists | None) -> HeapDetail:
-    """The detail of one walked heap; costs by the number of its blocks."""
+    """The detail of one walked heap. The cost grows with the number of blocks of the process."""
     table = walk.table
-    mine = (table.heap == heap.index) & ~table.is_internal
+    rows = (table.heap == heap.index) & ~table.is_internal
     return HeapDetail(
         tuple(_segments(heap)),
-        tuple(_contexts(heap, table, mine)),
-        tuple(_sizes(table, mine)),
+        tuple(_contexts(heap, table, rows)),
+        tuple(_sizes(table, rows)),
         tuple(_free_classes(lists)) if lists else (),
-        tuple(_buckets(table, heap.index, mine)),
+        tuple(_buckets(table, heap.index, rows)),
         tuple(_checks(heap, walk.counts.get(heap.index), lists)),
     )
 
@@ -117,8 +118,8 @@ def _segments(heap: Heap) -> Iterator[SegmentDetail]:
         )  # fmt: skip
 
 
-def _contexts(heap: Heap, table: BlockTable, mine: NDArray[np.bool_]) -> Iterator[ContextDetail]:
-    pages = np.flatnonzero(mine & (table.kind == BlockKind.PAGES))
+def _contexts(heap: Heap, table: BlockTable, rows: NDArray[np.bool_]) -> Iterator[ContextDetail]:
+    pages = np.flatnonzero(rows & (table.kind == BlockKind.PAGES))
     entry, size, busy = table.entry[pages], table.entry_size[pages], table.is_busy[pages]
     for unit in sorted({segment.unit_bytes for segment in heap.segments if segment.unit_bytes}):
         segments = [segment for segment in heap.segments if segment.unit_bytes == unit]
@@ -132,9 +133,9 @@ def _contexts(heap: Heap, table: BlockTable, mine: NDArray[np.bool_]) -> Iterato
         )  # fmt: skip
 
 
-def _sizes(table: BlockTable, mine: NDArray[np.bool_]) -> Iterator[SizeClass]:
+def _sizes(table: BlockTable, rows: NDArray[np.bool_]) -> Iterator[SizeClass]:
     """A class for each power of two that has blocks; [0, 1) for requests of no byte."""
-    busy, free = mine & table.is_busy, mine & ~table.is_busy
+    busy, free = rows & table.is_busy, rows & ~table.is_busy
     columns = [_by_power(table.size[busy]), _by_power(table.entry_size[free])]
     for power in sorted(columns[0].keys() | columns[1].keys()):
         low, high = (1 << power - 1, 1 << power) if power else (0, 1)
@@ -158,25 +159,26 @@ def _by_power(sizes: NDArray[np.uint64]) -> dict[int, tuple[int, int]]:
     return {i: (int(n), int(total)) for i, (n, total) in enumerate(zip(counts, totals, strict=True)) if n}
 
 
-def _buckets(table: BlockTable, heap: int, mine: NDArray[np.bool_]) -> Iterator[Bucket]:
-    lfh = mine & (table.kind == BlockKind.LFH)
+def _buckets(table: BlockTable, heap: int, rows: NDArray[np.bool_]) -> Iterator[Bucket]:
+    lfh = rows & (table.kind == BlockKind.LFH)
     sizes, inverse = np.unique(table.entry_size[lfh], return_inverse=True)
     busy = np.bincount(inverse[table.is_busy[lfh]], minlength=len(sizes))
-    every = np.bincount(inverse, minlength=len(sizes))
-    carriers = table.entry[(table.heap == heap) & table.is_internal]
-    place = np.searchsorted(carriers, table.entry[lfh], side="right")  # slots of one subsegment lie in one carrier
-    pairs = np.unique(inverse.astype(np.int64) * (len(carriers) + 1) + place)
-    subsegments = np.bincount(pairs // (len(carriers) + 1), minlength=len(sizes))
-    columns = (sizes, subsegments, busy, every)
-    for size, carried, used, total in zip(*(column.tolist() for column in columns), strict=True):
-        yield Bucket(size, carried, used, total - used, used / total)
+    total = np.bincount(inverse, minlength=len(sizes))
+    user_blocks = table.entry[(table.heap == heap) & table.is_internal]
+    # LFH blocks of one subsegment lie in the same user blocks
+    owner = np.searchsorted(user_blocks, table.entry[lfh], side="right")
+    pairs = np.unique(inverse.astype(np.int64) * (len(user_blocks) + 1) + owner)
+    subsegments = np.bincount(pairs // (len(user_blocks) + 1), minlength=len(sizes))
+    columns = (sizes, subsegments, busy, total)
+    for size, count, used, blocks in zip(*(column.tolist() for column in columns), strict=True):
+        yield Bucket(size, count, used, blocks - used, used / blocks)
 
 
 def _checks(heap: Heap, count: HeapCount | None, lists: FreeLists | None) -> Iterator[Check]:
     if count is None:
         return
     yield from count.checks
-    # before Vista the walk's free blocks are runs of free and parked ones, as RtlWalkHeap lists them
+    # before Vista a free block of the walk is a run of free blocks and blocks on lookaside lists, as in RtlWalkHeap
     if lists is not None and heap.front_end != "lookaside" and not heap.lookaside_bytes:
         yield Check(CheckKind.FREE_ENTRIES, len(lists.size), count.free_blocks)
     if heap.large_blocks is not None:

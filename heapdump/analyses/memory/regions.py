@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.memory.usage import UsageMap
+from heapdump.analyses.memory.usage import UsageKind, UsageMap
 from heapdump.errors import WrongUsage
 from heapdump.memory.regions import Kind, Region, State, protection_name
 
@@ -47,12 +47,16 @@ def select(
 
 def _codes(usage_map: UsageMap, wanted: str) -> list[int]:
     wanted = wanted.lower()
-    plain = [name.lower().removesuffix("32").removesuffix("64") for name in usage_map.names]
-    codes = [i for i, name in enumerate(usage_map.names) if wanted in (name.lower(), plain[i], plain[i].strip("<>"))]
+    codes = [code for code, name in enumerate(usage_map.names) if wanted in _spellings(name, usage_map.kind(code))]
     if not codes:
         present = sorted(usage_map.names[i] for i in set(usage_map.codes.tolist()))
         raise WrongUsage(f"no usage {wanted!r} in this process; there are: {', '.join(present)}")
     return codes
+
+
+def _spellings(name: str, kind: UsageKind) -> tuple[str, ...]:
+    """The words that name a usage, in lower case: `heap32` and `heap`, `<unknown>` and `unknown`."""
+    return name.lower(), kind.lower(), kind.name.lower()
 
 
 def _has_protection(values: NDArray[np.uint32], word: str) -> NDArray[np.bool_]:

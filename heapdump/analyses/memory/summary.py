@@ -1,4 +1,4 @@
-"""Where the memory went: WinDbg's `!address -summary` tables, and the reconciliation of committed memory."""
+"""The summary of memory: WinDbg's `!address -summary` tables, and the reconciliation of committed memory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.memory.reconciliation import Item, reconcile
+from heapdump.analyses.memory.reconciliation import ItemBytes, reconcile
 from heapdump.analyses.memory.usage import FREE, UNKNOWN, UsageMap
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
@@ -19,10 +19,10 @@ _GRANULARITY = 0x10000
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One row: `regions` touching ranges with the same attributes, `bytes` of them.
+    """One row of a table. `regions`: the number of touching ranges with the same attributes; `bytes`: of all of them.
 
-    `busy_share` of all memory that is not free, `total_share` of the whole map; None where that is not known.
-    `committed_bytes` and `reserved_bytes` (reserved, not committed) are filled for usages.
+    `busy_share`: of all memory that is not free; `total_share`: of the whole map; None without a complete map.
+    `committed_bytes` and `reserved_bytes` (reserved and not committed) are None but in rows of usages.
     """
 
     name: str
@@ -45,7 +45,11 @@ class Largest:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The tables of `summary`. `largest_allocatable`: the largest free run between 64 KiB boundaries, None unknown."""
+    """The tables of `summary`.
+
+    `largest_allocatable`: the largest free run from a 64 KiB boundary on, None without a complete map.
+    `explained_share`: of the committed bytes, None where none is known.
+    """
 
     usage: tuple[Share, ...]
     type: tuple[Share, ...]
@@ -53,18 +57,18 @@ class Summary:
     protect: tuple[Share, ...]
     largest: tuple[Largest, ...]
     largest_allocatable: Largest | None
-    reconciliation: tuple[Item, ...]
+    reconciliation: tuple[ItemBytes, ...]
     committed_bytes: int
     explained_share: float | None
 
 
 def summarize(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> Summary:
-    """All tables; costs by the number of regions."""
+    """All tables. The cost grows with the number of regions."""
     table = usage.process.regions
     totals = _Totals(usage)
     reconciliation = reconcile(usage, heaps, walk)
-    committed = sum(item.bytes for item in reconciliation)
-    unknown = sum(item.bytes for item in reconciliation if item.item.startswith("unknown"))
+    committed = sum(line.bytes for line in reconciliation)
+    unknown = sum(line.bytes for line in reconciliation if not line.item.is_known)
     return Summary(
         usage=_usage_rows(usage, totals),
         type=totals.rows(table.type, table.size, table.state != State.MEM_FREE, _type_name),
@@ -79,7 +83,7 @@ def summarize(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> Summary:
 
 
 class _Totals:
-    """Bytes of the whole map and of what is not free; without a complete map only the latter means anything."""
+    """Bytes of the whole map, and of everything that is not free."""
 
     def __init__(self, usage: UsageMap) -> None:
         table = usage.process.regions
@@ -88,7 +92,7 @@ class _Totals:
         self.busy = int(table.size[table.state != State.MEM_FREE].sum())
 
     def share(self, name: str, regions: int, size: int, committed: int | None = None) -> Share:
-        """One row; shares of what is not known are None."""
+        """One row."""
         is_free = name in (FREE, State.MEM_FREE.name)
         busy_share = size / self.busy if self.busy and not is_free else None
         total_share = size / self.total if self.is_complete and self.total else None
@@ -96,11 +100,11 @@ class _Totals:
         return Share(name, regions, size, busy_share, total_share, committed, reserved)
 
     def rows(
-        self, values: NDArray[np.uint32], sizes: NDArray[np.uint64], keep: NDArray[np.bool_], name: Callable[[int], str]
+        self, values: NDArray[np.uint32], sizes: NDArray[np.uint64], rows: NDArray[np.bool_], name: Callable[[int], str]
     ) -> tuple[Share, ...]:
-        """One row for each distinct value, most bytes first."""
-        order = np.argsort(values[keep], kind="stable")
-        ordered, sizes = values[keep][order], sizes[keep][order]
+        """One row for each distinct value in `rows` of the map, most bytes first."""
+        order = np.argsort(values[rows], kind="stable")
+        ordered, sizes = values[rows][order], sizes[rows][order]
         if not len(ordered):
             return ()
         firsts = np.concatenate([[0], np.flatnonzero(ordered[1:] != ordered[:-1]) + 1])
@@ -126,30 +130,30 @@ def _protect_name(value: int) -> str:
 
 
 def _usage_rows(usage: UsageMap, totals: _Totals) -> tuple[Share, ...]:
-    """WinDbg's order: Free first, then by size."""
+    """A row for each usage in WinDbg's order: Free first, then by size."""
     table, out = usage.table, []
-    committed = table.state == State.MEM_COMMIT
+    is_committed = table.state == State.MEM_COMMIT
     for code, name in enumerate(usage.names):
-        mine = usage.codes == code
-        if mine.any():
+        rows = usage.codes == code
+        if rows.any():
             sizes = table.size
-            part = None if name == FREE else int(sizes[mine & committed].sum())
-            out.append(totals.share(name, int(mine.sum()), int(sizes[mine].sum()), part))
+            committed = None if name == FREE else int(sizes[rows & is_committed].sum())
+            out.append(totals.share(name, int(rows.sum()), int(sizes[rows].sum()), committed))
     return tuple(sorted(out, key=lambda row: (row.name != FREE, -row.bytes, row.name)))
 
 
 def _largest(usage: UsageMap) -> tuple[Largest, ...]:
     out, table = [], usage.table
     for code, name in enumerate(usage.names):
-        mine = np.flatnonzero(usage.codes == code)
-        if len(mine):
-            i = int(mine[np.argmax(table.size[mine])])
+        rows = np.flatnonzero(usage.codes == code)
+        if len(rows):
+            i = int(rows[np.argmax(table.size[rows])])
             out.append(Largest(name, int(table.start[i]), int(table.size[i])))
     return tuple(sorted(out, key=lambda row: (row.usage != FREE, -row.bytes, row.usage)))
 
 
 def _allocatable(usage: UsageMap) -> Largest | None:
-    """VirtualAlloc starts reservations on 64 KiB boundaries: the largest free run from such a boundary on."""
+    """The largest run of free memory from a 64 KiB boundary on: VirtualAlloc starts reservations on these."""
     table = usage.process.regions
     free = table.state == State.MEM_FREE
     if not table.is_complete_map or not free.any():

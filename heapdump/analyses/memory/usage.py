@@ -1,17 +1,19 @@
-"""What each address range is used for, in WinDbg's words (`!address`).
+"""The usage of each address range, in WinDbg's words (`!address`).
 
-The order of tests is that of semantics.md §2.1; a later claim wins over an earlier one, so they are listed backwards:
-other, heaps, page heaps, stacks, PEB, TEB, images. Free memory is nobody's.
+The order of tests is that of semantics.md §2.1. Of several claims on the same bytes the later one wins; the claims
+therefore come in the reverse order: other, heaps, page heaps, stacks, PEB, TEB, images. Free memory has no claim.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.analyses.memory.items import ITEM_OF_EXTENT, Item
 from heapdump.blocks.heap import ExtentKind, Heap
 from heapdump.blocks.kinds import HeapKind
 from heapdump.memory.regions import Kind, Region, RegionClaim, RegionTable, State
@@ -20,14 +22,33 @@ from heapdump.process.stacks.trace_database import StackDatabase
 from heapdump.spans import Span, SpanMap
 from heapdump.wording import preview
 
-FREE = "Free"
-STACK_DATABASE = "stack trace database"
-"""The item of the reconciliation in which the database of allocation stacks counts."""
 
-UNKNOWN = "<unknown>"
+class UsageKind(StrEnum):
+    """A usage as WinDbg names it; the names of a WOW64 process have the suffix 32 or 64."""
+
+    FREE = "Free"
+    OTHER = "Other"
+    HEAP = "Heap"
+    PAGE_HEAP = "PageHeap"
+    STACK = "Stack"
+    PEB = "PEB"
+    TEB = "TEB"
+    IMAGE = "Image"
+    UNKNOWN = "<unknown>"
+
+
+FREE, UNKNOWN = UsageKind.FREE.value, UsageKind.UNKNOWN.value
+STACK_DATABASE = Item.STACK_DATABASE
+"""The item of the reconciliation that the database of allocation stacks counts under."""
+
+_KINDS = {f"{kind}{suffix}": kind for kind in UsageKind for suffix in ("", "32", "64")}
+"""Name of a usage → its kind."""
+
 _PAGE = 0x1000
 _SHARED_USER_DATA = 0x7FFE0000
-_RECORDS_STACKS = 0x1000 | 0x02000000 | 0x100  # NtGlobalFlag: stack traces, page heap, Application Verifier
+_RECORDS_STACKS = 0x1000 | 0x02000000 | 0x100
+"""Bits of NtGlobalFlag: stack traces, page heap, Application Verifier (heap-structures.md §1.3)."""
+
 _PEB_POINTERS = {
     "ApiSetMap": "API Set Map",
     "ReadOnlySharedMemoryBase": "Read Only Shared Memory",
@@ -39,6 +60,7 @@ _PEB_POINTERS = {
     "ActivationContextData": "Activation Context Data",
     "SystemDefaultActivationContextData": "System Default Activation Context Data",
 }
+"""Member of the PEB → the detail of the mapping it points into."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +71,10 @@ class UsageMap:
     codes: NDArray[np.int64]
     names: tuple[str, ...]
     process: Process
+
+    def kind(self, code: int) -> UsageKind:
+        """The usage of a code without the suffix of WOW64 processes."""
+        return _KINDS[self.names[code]]
 
     def regions(self, rows: NDArray[np.int64]) -> Iterator[Region]:
         """The rows with their usage and detail; unknown memory gets a preview of its first 16 bytes."""
@@ -80,21 +106,24 @@ def _claims(process: Process, heaps: Sequence[Heap]) -> Iterator[RegionClaim]:
             yield from _heap(process, heap)
     for thread in process.threads:
         for stack in thread.stacks:
-            yield RegionClaim(_stack_span(process, stack), f"Stack{_suffix(process, stack.view)}", _thread(thread))
+            name = _name(process, UsageKind.STACK, stack.view)
+            yield RegionClaim(_stack_span(process, stack), name, _thread(thread), Item.STACKS)
     for view in process.views:
         if view.peb:
-            yield RegionClaim(Span(view.peb, view.peb + _PAGE), f"PEB{_suffix(process, view.arch)}")
+            name = _name(process, UsageKind.PEB, view.arch)
+            yield RegionClaim(Span(view.peb, view.peb + _PAGE), name, item=Item.TEBS_AND_PEBS)
     for thread in process.threads:
         for teb in thread.tebs:
             if teb.size:
                 span = Span(teb.address, teb.address + teb.size)
-                yield RegionClaim(span, f"TEB{_suffix(process, teb.view)}", _thread(thread))
+                name = _name(process, UsageKind.TEB, teb.view)
+                yield RegionClaim(span, name, _thread(thread), Item.TEBS_AND_PEBS)
     yield from _images(process)
 
 
-def _suffix(process: Process, view: str) -> str:
-    """WinDbg tells the two halves of a WOW64 process apart: Heap32, Heap64."""
-    return "" if not process.is_wow64 else "32" if view == "x86" else "64"
+def _name(process: Process, kind: UsageKind, view: str) -> str:
+    """The usage in one half of a process: `Heap32` and `Heap64` in a WOW64 process, else `Heap`."""
+    return f"{kind}{'' if not process.is_wow64 else '32' if view == 'x86' else '64'}"
 
 
 def _thread(thread: Thread) -> str:
@@ -102,56 +131,45 @@ def _thread(thread: Thread) -> str:
 
 
 def _stack_span(process: Process, stack: Stack) -> Span:
-    """From the reservation's start to its end; without a TEB, the reservation around the stack the dump holds.
+    """From the start of the reservation to its end; without a TEB, the reservation around the stack in the dump.
 
-    The base of a 64-bit WOW64 stack lies some bytes below the end of its page (real Windows 7 dump: 0x20fd20): the rest
-    of that page is the stack's too.
+    The base of a 64-bit stack of a WOW64 process lies some bytes below the end of its page (real Windows 7 dump:
+    0x20fd20). The rest of that page belongs to the stack.
     """
     base = -(-stack.base // _PAGE) * _PAGE
     if stack.reserved is not None:
         return Span(stack.reserved, base)
-    whole = process.regions.allocation(stack.limit)
-    return Span(whole.start if whole else stack.limit, base)
+    reservation = process.regions.allocation(stack.limit)
+    return Span(reservation.start if reservation else stack.limit, base)
 
 
 def _heap(process: Process, heap: Heap) -> Iterator[RegionClaim]:
-    usage = ("PageHeap" if heap.kind == HeapKind.PAGE else "Heap") + _suffix(process, heap.view)
+    usage = _name(process, UsageKind.PAGE_HEAP if heap.kind == HeapKind.PAGE else UsageKind.HEAP, heap.view)
     name = f"#{heap.index} {heap.address:#x}"
-    # metadata lies in whole MiBs: other parts of the heap inside them win
+    # the extent of metadata is whole MiBs: other parts of the heap inside it come later and win
     for extent in sorted(heap.extents, key=lambda extent: extent.kind is not ExtentKind.LARGE_METADATA):
-        yield RegionClaim(extent.span, usage, f"{name} {extent.words}", _item(extent.kind))
+        yield RegionClaim(extent.span, usage, f"{name} {extent.words}", ITEM_OF_EXTENT[extent.kind])
     for i, segment in enumerate(heap.segments):
-        for part in segment.uncommitted:
-            yield RegionClaim(part, usage, f"{name} segment {i}", "heap segments, uncommitted by the heap's own list")
-
-
-def _item(part: ExtentKind) -> str:
-    own = {
-        ExtentKind.PAGE_HEAP: "page heaps",
-        ExtentKind.SEGMENT_HEAP: "segment heaps (own reservation)",
-        ExtentKind.LARGE_BLOCK: "heap large blocks",
-        ExtentKind.FRONT_END: "heap front ends",
-        ExtentKind.LARGE_METADATA: "heap large block metadata",
-        ExtentKind.RANGE_DESCRIPTORS: "heap range descriptors",
-    }
-    return own.get(part, "heap segments")
+        for uncommitted in segment.uncommitted:
+            yield RegionClaim(uncommitted, usage, f"{name} segment {i}", Item.SEGMENTS_UNCOMMITTED)
 
 
 def _other(process: Process) -> Iterator[RegionClaim]:
     for view in process.views:
-        for field, words in _PEB_POINTERS.items():
-            span = _mapped(process, view, view.peb_fields.get(field, 0))
+        for member, words in _PEB_POINTERS.items():
+            span = _mapped(process, view, view.peb_fields.get(member, 0))
             if span:
-                yield RegionClaim(span, "Other", words)
+                yield RegionClaim(span, UsageKind.OTHER, words, Item.SYSTEM_DATA)
         if (view.global_flag or 0) & _RECORDS_STACKS and (span := StackDatabase(process, view).span) is not None:
-            yield RegionClaim(span, "Other", "Stack Trace Database", STACK_DATABASE)
+            yield RegionClaim(span, UsageKind.OTHER, "Stack Trace Database", Item.STACK_DATABASE)
     page = process.regions.index_at(_SHARED_USER_DATA)
     if page is not None and int(process.regions.start[page]) == _SHARED_USER_DATA:
-        yield RegionClaim(Span(_SHARED_USER_DATA, int(process.regions.end[page])), "Other", "Shared User Data")
+        span = Span(_SHARED_USER_DATA, int(process.regions.end[page]))
+        yield RegionClaim(span, UsageKind.OTHER, "Shared User Data", Item.SYSTEM_DATA)
 
 
 def _mapped(process: Process, view: View, pointer: int) -> Span | None:
-    """The mapping that a PEB member points into. A pointer into private memory (a heap block) claims nothing."""
+    """The mapping that a member of the PEB points into; None for a pointer into private memory (a heap block)."""
     i = process.regions.index_at(pointer) if pointer else None
     if i is None:
         return None
@@ -161,7 +179,7 @@ def _mapped(process: Process, view: View, pointer: int) -> Span | None:
 
 
 def _images(process: Process) -> Iterator[RegionClaim]:
-    """Modules, and image mappings that no module list names: unloaded modules still mapped, or data mappings."""
+    """Modules, and image mappings that no module list names: unloaded modules that are still mapped, data mappings."""
     table = process.regions
     unloaded = SpanMap((m.span, m.name) for m in process.unloaded)
     api_sets = {view.peb_fields.get("ApiSetMap") for view in process.views}  # Windows 7 maps them as an image
@@ -171,6 +189,6 @@ def _images(process: Process) -> Iterator[RegionClaim]:
         if process.module_map.at(start) is None:
             was = unloaded.at(start)
             words = "API Set Map" if start in api_sets else f"was {was}" if was else ""
-            yield RegionClaim(Span(start, end), "Image", words)
+            yield RegionClaim(Span(start, end), UsageKind.IMAGE, words, Item.IMAGES)
     for module in process.modules:
-        yield RegionClaim(module.span, "Image", module.name)
+        yield RegionClaim(module.span, UsageKind.IMAGE, module.name, Item.IMAGES)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heapdump.commands.common.block_rows import Recorder, frame_record, frames_of, stack_number
+from heapdump.commands.common.blocks import BlockRecorder
+from heapdump.commands.common.frames import frame_record, frames_of, stack_number
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class FindingRecorder:
     def __init__(self, request: Request, snapshot: Snapshot) -> None:
         """One for all findings of a dump."""
         self._request, self._snapshot = request, snapshot
-        self._blocks = Recorder(snapshot)
+        self._blocks = BlockRecorder(snapshot)
         self._seen: dict[str, int] = {}
         self._raised_by: list[StackFrame] | None = None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from heapdump.commands.common.block_rows import walk_gaps
+from heapdump.commands.common.gaps import walk_gaps
 from heapdump.errors import WrongUsage
 from heapdump.render.text import printable
 

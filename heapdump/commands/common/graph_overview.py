@@ -59,7 +59,7 @@ def leak_suspects(request: Request, snapshot: Snapshot) -> tuple[LeakSuspect, ..
 def graph_overview(request: Request, snapshot: Snapshot, most_bytes: int) -> GraphOverview | None:
     """The pointer graph in few words; None where more than `most_bytes` bytes of memory would be swept for it."""
     from heapdump.analyses.graph.overview import overview_of
-    from heapdump.commands.common.block_rows import walk_gaps
+    from heapdump.commands.common.gaps import walk_gaps
 
     if not snapshot.has_graph(most_bytes):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heapdump.commands.common.block_rows import frame_record
+from heapdump.commands.common.frames import frame_record
 from heapdump.render import text
 from heapdump.render.view import Column, Lines, Record
 

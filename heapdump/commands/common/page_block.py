@@ -1,4 +1,4 @@
-"""A page heap block in depth, for every command that shows one."""
+"""One block of a page heap as a JSON record and as lines."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 
+_SHOWN = 64
+"""Bytes of damage in records."""
+
+
 def page_detail(snapshot: Snapshot, block: Block) -> PageBlock | None:
-    """What page heap knows of a block; None for blocks of other heaps."""
+    """The node, the pages and the damage of a page-heap block; None for blocks of other heaps."""
     from heapdump.analyses.blocks.page_heap import is_page_block, page_block
 
     if not is_page_block(block):
@@ -33,47 +37,34 @@ def page_record(detail: PageBlock) -> Record:
         "virtual_bytes": virtual.size if virtual else None,
         "guard": hex(guard.start) if guard else None,
         "thread": detail.thread,
-        "header_in_dump": detail.is_header_there,
+        "header_in_dump": detail.has_header,
         "damage": [
             {
-                "kind": wound.kind, "what": wound.what, "address": hex(wound.address), "length": len(wound.found),
-                "expected": wound.expected[:64].hex(), "found": wound.found[:64].hex(),
+                "kind": damage.kind, "what": damage.what, "address": hex(damage.address), "length": len(damage.found),
+                "expected": damage.expected[:_SHOWN].hex(), "found": damage.found[:_SHOWN].hex(),
             }
-            for wound in detail.wounds
+            for damage in detail.damage
         ],
     }  # fmt: skip
 
 
 def page_lines(detail: PageBlock) -> list[list[tuple[str, str]]]:
-    """Geometry, thread, what of stamps and fills holds."""
+    """Pages, thread, damaged stamps and fills."""
     lines: list[list[tuple[str, str]]] = []
     if detail.virtual_block and detail.guard:
         span, guard = detail.virtual_block, detail.guard
         thread = f", thread {detail.thread:#x}" if detail.thread else ""
-        lines.append(
-            [
-                (
-                    f"virtual block {span.start:#x}..{span.end:#x} ({text.size(span.size)}), guard page {guard.start:#x}{thread}",
-                    "",
-                )
-            ]
-        )
-    lines += [[(f"damaged: {_wound(wound)}", "red")] for wound in detail.wounds]
-    if detail.is_header_there and not detail.wounds:
+        pages = f"virtual block {span.start:#x}..{span.end:#x} ({text.size(span.size)}), guard page {guard.start:#x}"
+        lines.append([(pages + thread, "")])
+    lines += [[(f"damaged: {_damage_words(damage)}", "red")] for damage in detail.damage]
+    if detail.has_header and not detail.damage:
         lines.append([("stamps and fills hold", "green")])
-    elif not detail.is_header_there and detail.block.entry != detail.block.address:
-        lines.append(
-            [
-                (
-                    "its stamps are not in the dump"
-                    + (": freed memory is inaccessible" if detail.block.state == "free" else ""),
-                    "dim",
-                )
-            ]
-        )
+    elif not detail.has_header and detail.block.entry != detail.block.address:
+        why = ": freed memory is inaccessible" if detail.block.state == "free" else ""
+        lines.append([(f"its stamps are not in the dump{why}", "dim")])
     return lines
 
 
-def _wound(wound: ByteDamage) -> str:
-    shown = text.plural(len(wound.found), "byte")
-    return f"{wound.what} at {wound.address:#x}, {shown}: expected {wound.expected[:16].hex(' ')}, found {wound.found[:16].hex(' ')}"
+def _damage_words(damage: ByteDamage) -> str:
+    place = f"{damage.what} at {damage.address:#x}, {text.plural(len(damage.found), 'byte')}"
+    return f"{place}: expected {damage.expected[:16].hex(' ')}, found {damage.found[:16].hex(' ')}"

@@ -19,7 +19,6 @@ from heapdump.errors import CannotWrite, WrongUsage
 from heapdump.render.view import Answer, Record
 
 if TYPE_CHECKING:
-    from heapdump.blocks.heap import Heap
     from heapdump.snapshot import Snapshot
 
 EXIT_DONE, EXIT_FINDINGS, EXIT_PARTIAL = 0, 1, 4
@@ -172,7 +171,7 @@ class Request:
 
             is_terminal = stream.isatty()
             width = output_width(is_terminal=is_terminal)
-            return draw(answer.parts(), color=self._uses_color(is_terminal), width=width, explain=self.explain)
+            return draw(answer.page(), color=self._uses_color(is_terminal), width=width, explain=self.explain)
         from heapdump.render import machine
 
         if self.format == "json":
@@ -204,11 +203,6 @@ def _listed(snapshot: Snapshot | list[Snapshot]) -> list[Snapshot]:
 def _ordered(key: Any) -> Any:
     """Addresses and hex values sort as numbers."""
     return int(key, 16) if isinstance(key, str) and key.startswith("0x") else key
-
-
-def heap_gaps(heaps: Sequence[Heap]) -> tuple[str, ...]:
-    """What is not known of some heaps, and why."""
-    return tuple(note for heap in heaps if not heap.is_fully_walked for note in heap.notes)
 
 
 def dump_record(snapshot: Snapshot) -> Record:

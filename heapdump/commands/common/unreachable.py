@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from heapdump.commands.common.block_rows import walk_gaps
+from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import leak_context
 from heapdump.commands.common.leak_groups import suppression_gaps
 from heapdump.errors import WrongUsage

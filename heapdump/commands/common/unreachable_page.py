@@ -14,7 +14,7 @@ from heapdump.commands.common.leak_groups import (
     unused_notes,
 )
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,7 +62,7 @@ class UnreachablePage:
             "leaks",
             data=self._data,
             records=lambda: self._objects() if self.options.report_objects else self._groups(),
-            parts=self._parts,
+            page=self._page,
             gaps=(*gaps, *missing),
             notes=(*unused_notes(found.unused), *CAVEATS),
         )
@@ -102,7 +102,7 @@ class UnreachablePage:
     def _addresses(self, rows: NDArray[np.int64]) -> list[str]:
         return [hex(block.address) for block in self.snapshot.walk.table.blocks(rows)]
 
-    def _parts(self) -> Iterator[Table[Any] | Lines]:
+    def _page(self) -> Iterator[PageItem]:
         from heapdump.analyses.graph.unreachable_report import CAVEATS
 
         found, top = self.found, self._top

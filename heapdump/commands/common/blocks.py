@@ -1,4 +1,4 @@
-"""Records and columns of blocks, for every command that shows some."""
+"""Blocks as JSON records and as columns of tables."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heapdump.analyses.allocated.crt import CrtBlock
-    from heapdump.blocks.damage import UncheckedHeap
     from heapdump.blocks.heap import Heap
     from heapdump.blocks.table import Block
-    from heapdump.commands.common.request import Request
-    from heapdump.process.symbols.namer import Frame
     from heapdump.snapshot import Snapshot
 
 _BATCH = 4096
 STATES = {"busy": "", "free": "dim"}
 
 
-class Recorder:
+class BlockRecorder:
     """Makes the JSON records of blocks (interface.md)."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         """One for all blocks of a dump."""
+        from heapdump.analyses.blocks.locate import Owners
         from heapdump.analyses.blocks.page_heap import is_free_stack
-        from heapdump.analyses.blocks.select import Owners, flag_words
+        from heapdump.analyses.blocks.select import flag_words
 
         self._snapshot = snapshot
         self._heaps = [hex(heap.address) for heap in snapshot.heaps]
@@ -92,39 +90,10 @@ def crt_records(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, Record
     }  # fmt: skip
 
 
-def stack_number(snapshot: Snapshot, block: Block) -> int:
-    """The number of the stack that allocated the block, or freed it (`is_free_stack`); 0 where none is recorded."""
-    import numpy as np
-
-    return int(snapshot.stacks.numbers(np.array([block.row], np.int64))[0])
-
-
-def frame_record(frame: Frame) -> Record:
-    """A frame (interface.md, F)."""
-    return {
-        "address": hex(frame.address),
-        "module": frame.module,
-        "symbol": frame.symbol,
-        "offset": frame.offset,
-        "file": frame.file,
-        "line": frame.line,
-        "trust": frame.trust,
-        **({"note": frame.note} if frame.note else {}),
-    }
-
-
-def frames_of(request: Request, snapshot: Snapshot, block: Block, stack: int | None = None) -> list[Frame]:
-    """The frames of a stack, by default of the block's own, innermost first; none where none is recorded."""
-    stack = stack_number(snapshot, block) if stack is None else stack
-    namer = snapshot.namer(request.image_path, request.symbol_path)
-    addresses = snapshot.stacks.frames(snapshot.heaps[block.heap], stack)
-    return [frame for address in addresses for frame in namer.frames(address)]
-
-
 _MARKS = {"exact": "", "derived": "~", "guess": "?"}
 
 
-def columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
+def block_columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
     """The table's columns."""
     from heapdump.analyses.blocks.select import flag_words
 
@@ -138,16 +107,3 @@ def columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
         Column("EntrySize", lambda b: text.count(b.entry_size), "bytes it occupies, header included", right=True, rank=2),
         Column("Flags", lambda b: " ".join(flag_words(b)), "flags of the entry header", rank=4),
     )  # fmt: skip
-
-
-def unchecked_lines(heaps: Sequence[Heap], unchecked: Sequence[UncheckedHeap]) -> tuple[str, ...]:
-    """A line for each heap that was not checked, and why."""
-    named = ((heaps[one.heap], one.why) for one in unchecked)
-    return tuple(f"heap {heap.address:#x} ({heap.kind}) is not checked: {why.words}" for heap, why in named)
-
-
-def walk_gaps(snapshot: Snapshot) -> tuple[str, ...]:
-    """Everything that keeps the block list from being whole."""
-    from heapdump.commands.common.request import heap_gaps
-
-    return (*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps)

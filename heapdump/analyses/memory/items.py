@@ -1,0 +1,70 @@
+"""Items: the lines of the reconciliation. Every committed byte of a process counts under exactly one item."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from heapdump.blocks.heap import ExtentKind
+
+
+class Item(StrEnum):
+    """A line of the reconciliation, in the order of reports. `Item.words` names it for a person."""
+
+    SEGMENTS = "heap_segments"
+    SEGMENTS_BUSY = "heap_segments_busy"
+    SEGMENTS_FREE = "heap_segments_free"
+    SEGMENTS_OVERHEAD = "heap_segments_overhead"
+    SEGMENTS_NOT_WALKED = "heap_segments_not_walked"
+    SEGMENTS_UNCOMMITTED = "heap_segments_uncommitted"
+    LARGE_BLOCKS = "heap_large_blocks"
+    FRONT_ENDS = "heap_front_ends"
+    LARGE_METADATA = "heap_large_block_metadata"
+    RANGE_DESCRIPTORS = "heap_range_descriptors"
+    SEGMENT_HEAPS = "segment_heaps"
+    PAGE_HEAPS = "page_heaps"
+    PAGE_HEAPS_BUSY = "page_heaps_busy"
+    PAGE_HEAPS_OVERHEAD = "page_heaps_overhead"
+    STACKS = "stacks"
+    TEBS_AND_PEBS = "tebs_and_pebs"
+    IMAGES = "images"
+    STACK_DATABASE = "stack_trace_database"
+    SYSTEM_DATA = "system_data"
+    MAPPED = "mapped"
+    UNKNOWN_PRIVATE = "unknown_private"
+    UNKNOWN = "unknown"
+
+    @property
+    def words(self) -> str:
+        """The item for a person, and the value of `item` in JSON."""
+        return _WORDS[self]
+
+    @property
+    def is_known(self) -> bool:
+        """False for memory whose use no structure of the process tells."""
+        return self not in (Item.UNKNOWN_PRIVATE, Item.UNKNOWN)
+
+
+_WORDS = {
+    Item.SEGMENTS: "heap segments", Item.SEGMENTS_BUSY: "heap segments: busy blocks", Item.SEGMENTS_FREE: "heap segments: free blocks",
+    Item.SEGMENTS_OVERHEAD: "heap segments: overhead", Item.SEGMENTS_NOT_WALKED: "heap segments: not walked",
+    Item.SEGMENTS_UNCOMMITTED: "heap segments, uncommitted by the heap's own list", Item.LARGE_BLOCKS: "heap large blocks",
+    Item.FRONT_ENDS: "heap front ends", Item.LARGE_METADATA: "heap large block metadata",
+    Item.RANGE_DESCRIPTORS: "heap range descriptors", Item.SEGMENT_HEAPS: "segment heaps (own reservation)",
+    Item.PAGE_HEAPS: "page heaps", Item.PAGE_HEAPS_BUSY: "page heaps: busy blocks",
+    Item.PAGE_HEAPS_OVERHEAD: "page heaps: freed blocks, guard pages and overhead", Item.STACKS: "stacks",
+    Item.TEBS_AND_PEBS: "TEBs and PEBs", Item.IMAGES: "images", Item.STACK_DATABASE: "stack trace database",
+    Item.SYSTEM_DATA: "other system data", Item.MAPPED: "mapped files and sections",
+    Item.UNKNOWN_PRIVATE: "unknown private memory", Item.UNKNOWN: "unknown memory",
+}  # fmt: skip
+
+ITEM_OF_EXTENT = {
+    ExtentKind.SEGMENT: Item.SEGMENTS,
+    ExtentKind.STRUCTURES: Item.SEGMENTS,
+    ExtentKind.LARGE_BLOCK: Item.LARGE_BLOCKS,
+    ExtentKind.LARGE_METADATA: Item.LARGE_METADATA,
+    ExtentKind.FRONT_END: Item.FRONT_ENDS,
+    ExtentKind.RANGE_DESCRIPTORS: Item.RANGE_DESCRIPTORS,
+    ExtentKind.SEGMENT_HEAP: Item.SEGMENT_HEAPS,
+    ExtentKind.PAGE_HEAP: Item.PAGE_HEAPS,
+}
+"""Part of a heap → the item that its committed bytes count under."""

@@ -1,0 +1,28 @@
+"""Gaps: lines on the parts of an answer that are missing, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from heapdump.blocks.damage import UncheckedHeap
+    from heapdump.blocks.heap import Heap
+    from heapdump.snapshot import Snapshot
+
+
+def heap_gaps(heaps: Sequence[Heap]) -> tuple[str, ...]:
+    """What is not known of some heaps, and why."""
+    return tuple(note for heap in heaps if not heap.is_fully_walked for note in heap.notes)
+
+
+def walk_gaps(snapshot: Snapshot) -> tuple[str, ...]:
+    """Everything that keeps the block list from being whole."""
+    return (*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps)
+
+
+def unchecked_lines(heaps: Sequence[Heap], unchecked: Sequence[UncheckedHeap]) -> tuple[str, ...]:
+    """A line for each heap that was not checked, and why."""
+    named = ((heaps[one.heap], one.why) for one in unchecked)
+    return tuple(f"heap {heap.address:#x} ({heap.kind}) is not checked: {why.words}" for heap, why in named)
