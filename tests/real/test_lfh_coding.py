@@ -43,7 +43,7 @@ class Subsegment:
 
 
 def subsegments(space: AddressSpace, at: LfhLayout) -> Iterator[Subsegment]:
-    for start, end in zip(space.starts.tolist(), space.ends.tolist(), strict=True):
+    for start, end in zip(space.mapped.starts.tolist(), space.mapped.ends.tolist(), strict=True):
         for found in re.finditer(SIGNATURE.to_bytes(4, "little"), space.read(start, end - start)):
             user = start + found.start() - at.signature
             address = space.try_integer(user, at.pointer) or 0

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap, LargeBlock
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import INTERNAL, PAGE_DECOMMITTED, PAGE_LIGHT, Block, BlockTable
+from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, Block, BlockTable
 from heapdump.errors import WrongUsage
+from heapdump.kernels.row import INTERNAL
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span, SpanMap
 
