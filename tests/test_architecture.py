@@ -20,7 +20,7 @@ ALLOWED = {
     "memory": {"spans", "errors"},
     "layouts": {"spans", "errors"},
     "process": {"dump", "memory", "layouts", "spans", "trust"},
-    "blocks": {"spans", "errors", "trust"},
+    "blocks": {"spans", "errors", "trust", "kernels"},
     "kernels": set(),
     "heaps": {"process", "memory", "layouts", "blocks", "kernels", "spans", "trust"},
     "analyses": {"process", "memory", "blocks", "kernels", "spans", "errors", "trust"},
@@ -74,6 +74,12 @@ def test_imports_only_go_down(path: Path) -> None:
     rooms = {name.split(".")[1] for name in imported(ast.parse(path.read_text())) if name.startswith("heapdump.")}
     rooms -= {own, "__version__", "wording"}  # wording: sizes and plurals, for messages anywhere
     assert rooms <= ALLOWED[own], f"{own} may not import {sorted(rooms - ALLOWED[own])}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "blocks").glob("*.py")), ids=lambda p: p.name)
+def test_blocks_know_the_row_of_the_kernels_only(path: Path) -> None:
+    names = {name for name in imported(ast.parse(path.read_text())) if name.startswith("heapdump.kernels")}
+    assert all(name.startswith("heapdump.kernels.row") for name in names)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,8 +1,8 @@
-"""The columns of a block table while it is made: rows are written straight into them.
+"""The columns of a block table while it is made: kernels write rows straight into them.
 
-Decision: memory is set aside for as many rows as are expected, of which only written ones cost any, so that 10 M blocks
-cost 21 bytes each and never twice that. Given up: no view of a column may live while it grows, which is why the arrays
-are private and `tail` says so.
+Decision: memory is set aside for the expected number of rows; pages of it that are never written cost nothing, so that
+10 M blocks cost 21 bytes each and never twice that. Given up: no view of a column may live while it grows, which is why
+the arrays are private and `tail` says so.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.table import COLUMNS, BlockTable
+from heapdump.kernels.row import RowWriter
 
 _MORE = 1 << 16
 
 
 class BlockColumns:
-    """Rows in the making, in the order they are added."""
+    """Rows while they are made, in the order in which they are added."""
 
     def __init__(self, expected: int = 0) -> None:
-        """`expected`: rows for which memory is set aside; only rows that are written cost any."""
+        """`expected`: number of rows for which memory is set aside."""
         self._size = 0
         self._all = BlockTable(*(np.empty(expected, kind) for kind in COLUMNS.values()))
 
@@ -27,35 +28,38 @@ class BlockColumns:
         """Rows that were added."""
         return self._size
 
-    def tail(self, least: int) -> BlockTable:
-        """Room for `least` or more rows behind the last; let go of every earlier view before asking for it."""
+    def tail(self, least: int) -> RowWriter:
+        """Room for `least` or more rows behind the last one; drop every earlier view before the call."""
+        return self._room(least).writer()
+
+    def _room(self, least: int) -> BlockTable:
         have = len(self._all)
         if have - self._size < least:
             self._resize(max(self._size + least, have + have // 4, _MORE))
         return self._all.part(self._size, len(self._all))
 
     def add(self, count: int, heap: int) -> None:
-        """The first `count` rows of the tail were written, all but their heap, which is that one (its index)."""
+        """Adds the first `count` rows of the tail, which were written, as rows of a heap; `heap`: its index."""
         self._all.heap[self._size : self._size + count] = heap
         self._size += count
 
     def since(self, first: int) -> BlockTable:
-        """The rows from `first` on; of all of them the table itself, when nothing is added any more."""
+        """The rows from `first` on, without a copy; `since(0)` is the table once no more rows are added."""
         return self._all.part(first, self._size)
 
     def append(self, heap: int, entry: NDArray[np.integer], size8: NDArray[np.integer], unused: NDArray[np.integer],
                header8: NDArray[np.integer], tags: NDArray[np.integer]) -> None:  # fmt: skip
         """Adds rows of one heap that were made elsewhere."""
-        tail, count = self.tail(len(entry)), len(entry)
+        tail, count = self._room(len(entry)), len(entry)
         tail.entry[:count], tail.size8[:count], tail.unused[:count] = entry, size8, unused
         tail.header8[:count], tail.tags[:count] = header8, tags
         self.add(count, heap)
 
     def extend(self, rows: BlockTable) -> None:
         """Adds rows of any heaps."""
-        tail = self.tail(len(rows))
-        for mine, theirs in zip(tail.columns(), rows.columns(), strict=True):
-            mine[: len(rows)] = theirs
+        tail = self._room(len(rows))
+        for column, added in zip(tail.columns(), rows.columns(), strict=True):
+            column[: len(rows)] = added
         self._size += len(rows)
 
     def sort(self, first: int = 0) -> None:
@@ -68,7 +72,7 @@ class BlockColumns:
             column[:] = np.take(column, order, mode="clip")  # without a check of each index: half the time
 
     def ends_before(self, other: BlockColumns) -> bool:
-        """True when the last row's entry is not behind the other's first; both are sorted."""
+        """True when the last entry is at or below the other's first entry; both are sorted."""
         return not len(self) or not len(other) or bool(self._all.entry[self._size - 1] <= other._all.entry[0])
 
     def _resize(self, rows: int) -> None:
@@ -77,7 +81,7 @@ class BlockColumns:
 
 
 def _ascends(entry: NDArray[np.uint64]) -> bool:
-    """True for ascending order; by parts, so that a long column costs no memory of its size."""
+    """True for ascending order; in batches, so that a long column needs no second one of its size."""
     step = 1 << 18
     return all(
         bool((entry[i + 1 : i + step + 1] >= entry[i : i + step][: len(entry) - i - 1]).all())

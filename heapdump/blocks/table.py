@@ -14,13 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kinds import BlockKind
+from heapdump.kernels.row import (
+    BUSY,
+    FLAGS_SHIFT,
+    INTERNAL,
+    KIND_MASK,
+    TRUST_MASK,
+    TRUST_SHIFT,
+    UNIT,
+    RowReader,
+    RowWriter,
+)
 from heapdump.trust import Trust
 
-_UNIT = 8
-BUSY, INTERNAL = 0x10, 0x20
 PAGE_LIGHT, PAGE_DECOMMITTED = 0x02, 0x04
-"""Flags of page heap blocks: inside a block of the ordinary heap; freed, and its memory given back."""
-_KIND, _TRUST_SHIFT, _FLAGS_SHIFT = 0x0F, 6, 8
+"""Entry flags of page heap blocks: inside a block of the ordinary heap; freed, and its memory given back."""
 _TRUSTS = (Trust.EXACT, Trust.DERIVED, Trust.GUESS, Trust.GUESS)
 
 
@@ -53,16 +61,20 @@ class Block:
 COLUMNS: dict[str, type[np.generic]] = {
     "entry": np.uint64, "size8": np.uint32, "unused": np.uint32, "header8": np.uint8, "heap": np.uint16, "tags": np.uint16,
 }  # fmt: skip
-"""The columns of a block table and their types, in the order of its fields."""
+"""The columns of a block table and their types, in the order of its fields; `kernels.row` says what they mean."""
 
 
 @dataclass(frozen=True)
 class BlockTable:
-    """Columns of one length n, ascending by `entry`.
+    """Columns of one length n, ascending by `entry`; `kernels.row` defines their units and the bits of `tags`.
 
-    `entry` (n,) uint64 address of the header; `size8` (n,) uint32 occupied bytes / 8; `unused` (n,) uint32 occupied
-    bytes that the program did not ask for; `header8` (n,) uint8 bytes / 8 from entry to user data; `heap` (n,) uint16
-    index of the heap; `tags` (n,) uint16: kind in bits 0-3, busy 4, internal 5, trust 6-7, entry flags 8-15.
+    Attributes:
+        entry: (n,) uint64 address of the block's first byte, its header where it has one.
+        size8: (n,) uint32 occupied bytes / UNIT.
+        unused: (n,) uint32 occupied bytes that the program did not ask for, header included.
+        header8: (n,) uint8 bytes from entry to user data / UNIT.
+        heap: (n,) uint16 index of the heap.
+        tags: (n,) uint16 kind, busy, internal, trust, entry flags.
     """
 
     entry: NDArray[np.uint64]
@@ -84,25 +96,45 @@ class BlockTable:
         """The rows [low, high) as a table over the same memory."""
         return BlockTable(*(column[low:high] for column in self.columns()))
 
+    def writer(self) -> RowWriter:
+        """The rows as kernels write them, all columns but `heap`; for tables that are still made."""
+        return RowWriter(self.entry, self.size8, self.unused, self.header8, self.tags)
+
+    def reader(self) -> RowReader:
+        """The rows as kernels read them; no copy."""
+        return RowReader(self.entry.view(np.int64), self.size8, self.unused, self.header8, self.heap, self.tags)
+
     @property
     def address(self) -> NDArray[np.uint64]:
-        """What the program got; (n,) uint64."""
-        return self.entry + self.header8.astype(np.uint64) * np.uint64(_UNIT)
+        """Addresses of the user data, which the program got; (n,) uint64."""
+        return self.addresses(slice(None))
 
     @property
     def entry_size(self) -> NDArray[np.uint64]:
         """Occupied bytes; (n,) uint64."""
-        return self.size8.astype(np.uint64) * np.uint64(_UNIT)
+        return self.entry_sizes(slice(None))
 
     @property
     def size(self) -> NDArray[np.uint64]:
         """Requested bytes; (n,) uint64."""
-        return self.entry_size - self.unused
+        return self.sizes(slice(None))
+
+    def addresses(self, rows: NDArray[np.integer] | slice) -> NDArray[np.uint64]:
+        """Addresses of the user data of some rows; (rows,) uint64."""
+        return self.entry[rows] + self.header8[rows].astype(np.uint64) * np.uint64(UNIT)
+
+    def entry_sizes(self, rows: NDArray[np.integer] | slice) -> NDArray[np.uint64]:
+        """Occupied bytes of some rows; (rows,) uint64."""
+        return self.size8[rows].astype(np.uint64) * np.uint64(UNIT)
+
+    def sizes(self, rows: NDArray[np.integer] | slice) -> NDArray[np.uint64]:
+        """Requested bytes of some rows; (rows,) uint64."""
+        return self.entry_sizes(rows) - self.unused[rows]
 
     @property
     def kind(self) -> NDArray[np.uint16]:
         """`BlockKind` values; (n,) uint16."""
-        return self.tags & np.uint16(_KIND)
+        return self.tags & np.uint16(KIND_MASK)
 
     @property
     def is_busy(self) -> NDArray[np.bool_]:
@@ -141,16 +173,16 @@ class BlockTable:
             values = zip(batch.tolist(), *(column[batch].tolist() for column in self.columns()), strict=True)
             for row, entry, size8, unused, header8, heap, tags in values:
                 yield Block(
-                    row, entry, entry + header8 * _UNIT, size8 * _UNIT - unused, size8 * _UNIT, heap, BlockKind.of(tags & _KIND),
-                    "busy" if tags & BUSY else "free", bool(tags & INTERNAL), tags >> _FLAGS_SHIFT,
-                    _TRUSTS[tags >> _TRUST_SHIFT & 3],
+                    row, entry, entry + header8 * UNIT, size8 * UNIT - unused, size8 * UNIT, heap, BlockKind.of(tags & KIND_MASK),
+                    "busy" if tags & BUSY else "free", bool(tags & INTERNAL), tags >> FLAGS_SHIFT,
+                    _TRUSTS[(tags & TRUST_MASK) >> TRUST_SHIFT],
                 )  # fmt: skip
 
     def at(self, address: int) -> list[int]:
         """Rows whose bytes hold the address, innermost first: a block of a front end lies inside its carrier."""
         row = int(np.searchsorted(self.entry, np.uint64(address), side="right")) - 1
         near = range(row, max(-1, row - _NESTING), -1)
-        found = [i for i in near if address < int(self.entry[i]) + int(self.size8[i]) * _UNIT]
+        found = [i for i in near if address < int(self.entry[i]) + int(self.size8[i]) * UNIT]
         outer = self._carrier(row, address)
         return [*found, *([outer] if outer is not None and outer not in found else [])]
 
@@ -158,7 +190,7 @@ class BlockTable:
         """The internal block around an address, searched backwards over the slots inside it."""
         behind = int(np.searchsorted(self.internal_rows, row, side="right"))
         for candidate in self.internal_rows[max(0, behind - _NESTING) : behind][::-1].tolist():
-            if address < int(self.entry[candidate]) + int(self.size8[candidate]) * _UNIT:
+            if address < int(self.entry[candidate]) + int(self.size8[candidate]) * UNIT:
                 return int(candidate)
         return None
 
@@ -169,10 +201,10 @@ _BATCH = 4096
 
 def tag(kind: BlockKind, *, busy: bool = False, internal: bool = False, trust: Trust = Trust.EXACT) -> int:
     """The `tags` value without entry flags."""
-    return int(kind) | BUSY * busy | INTERNAL * internal | _TRUSTS.index(trust) << _TRUST_SHIFT
+    return int(kind) | BUSY * busy | INTERNAL * internal | _TRUSTS.index(trust) << TRUST_SHIFT
 
 
 def doubt(tags: NDArray[np.uint16], which: NDArray[np.bool_] | slice, trust: Trust) -> None:
     """Gives the chosen tags this trust, in place; those that are trusted less already keep theirs."""
-    mask, level = np.uint16(3 << _TRUST_SHIFT), np.uint16(_TRUSTS.index(trust) << _TRUST_SHIFT)
+    mask, level = np.uint16(TRUST_MASK), np.uint16(_TRUSTS.index(trust) << TRUST_SHIFT)
     tags[which] = (tags[which] & ~mask) | np.maximum(tags[which] & mask, level)

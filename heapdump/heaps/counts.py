@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import BUSY, INTERNAL
 from heapdump.blocks.walk import Check, HeapCount, KindCount
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.row_counts import RowCounts
+from heapdump.kernels.row import BUSY, INTERNAL
 
 SelfChecks = Callable[[Heap, HeapCount], Iterable[Check]]
 """Windows' counters of a heap beside its count."""

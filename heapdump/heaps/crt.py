@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
+from heapdump.blocks.table import BlockTable
 from heapdump.heaps.allocator import PAGE
+from heapdump.kernels.row import BUSY, INTERNAL
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import View
 from heapdump.spans import Span
@@ -84,10 +85,10 @@ class CrtReader:
 
     def _of(self, heap: int, header: Header, rows: NDArray[np.int64]) -> CrtBlocks:
         space, table = self._spaces[heap], self._table
-        sizes = table.size8[rows].astype(np.int64) * 8 - table.unused[rows]
+        sizes = table.sizes(rows).astype(np.int64)
         room = sizes >= header.bytes + _GUARD_BYTES
         rows, sizes = rows[room], sizes[room]
-        start = table.entry[rows] + table.header8[rows].astype(np.uint64) * np.uint64(8)
+        start = table.addresses(rows)
 
         def member(offset: int, size: int) -> NDArray[np.uint64]:
             """A member of every header."""

@@ -15,6 +15,7 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import Fact, HeapCount, HeapFacts, KindCount
 from heapdump.heaps.row_counts import RowCounts
+from heapdump.heaps.workload import Workload
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
 
@@ -70,7 +71,7 @@ class AllocatorJob:
     `table`: the rows of the kinds that were walked before, ascending; a heap whose blocks lie inside some of those adds
     their addresses to `owned`, (n,) uint64 each, and they count as internal. `columns`: where rows go, in any order.
     `counts`: the sums of these rows where the allocator made them anyway. `logs`: heap index → findings and gaps of that
-    heap. `threads`: the most that may work at once.
+    heap. `threads`: the most that may work at once. `workload`: the blocks of all these heaps, for the choice of loops.
     """
 
     process: Process
@@ -81,6 +82,7 @@ class AllocatorJob:
     pace: Pace
     threads: int
     columns: BlockColumns
+    workload: Workload
     owned: list[NDArray[np.uint64]] = field(default_factory=list)
     counts: RowCounts | None = None
 
@@ -94,7 +96,7 @@ class AllocatorJob:
             log = self.logs[heap.index]
             yield Job(
                 self.process, self.view_of(heap), heap, self.all_heaps, self.columns, log, self.table,
-                self.pace.advance, self._host, self.owned,
+                self.pace.advance, self._host, self.workload, self.owned,
             )  # fmt: skip
 
     def replace_rows(self, rows: BlockTable) -> None:
@@ -128,7 +130,7 @@ class Job:
     `table`: the rows of all NT heaps, ascending, for heaps that keep their blocks inside one of those; entries of its
     rows that belong to this heap go to `owned`, (n,) uint64 each, and are counted as internal from then on; `host` is
     told, by the index of the heap they lie in, what is counted as this heap's.
-    `advance(bytes)` tells the progress.
+    `advance(bytes)` tells the progress. `workload`: the blocks of all heaps of the kind, for the choice of loops.
     """
 
     process: Process
@@ -140,6 +142,7 @@ class Job:
     table: BlockTable
     advance: Callable[[int], None]
     host: Callable[[int, KindCount], None]
+    workload: Workload
     owned: list[NDArray[np.uint64]] = field(default_factory=list)
 
 

@@ -14,12 +14,14 @@ import numpy as np
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import INTERNAL, BlockTable
+from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import Check, HeapCount, Walk
 from heapdump.heaps import allocator_of, allocators
 from heapdump.heaps.counts import count_blocks
 from heapdump.heaps.jobs import AllocatorJob, Pace, WalkLog
 from heapdump.heaps.row_counts import RowCounts
+from heapdump.heaps.workload import Workload
+from heapdump.kernels.row import INTERNAL
 from heapdump.process.model import Process
 
 _BYTES_A_BLOCK = 64
@@ -38,8 +40,10 @@ def walk_heaps(
     for kind, group in by_kind.items():
         if not group:
             continue
-        columns = BlockColumns(_expected_rows(process, group, table))
-        job = AllocatorJob(process, group, heaps, table, logs, pace, threads or os.cpu_count() or 1, columns)
+        size = min(sum(extent.span.size for heap in group for extent in heap.extents), process.space.total_bytes)
+        columns = BlockColumns(size // _BYTES_A_BLOCK + len(table))
+        at_once = threads or os.cpu_count() or 1
+        job = AllocatorJob(process, group, heaps, table, logs, pace, at_once, columns, Workload(size))
         allocators()[kind].walk(job)
         table, rows = _joined(table, rows, job)
     counts = count_blocks(rows, walked, logs, lambda heap, count: _self_checks(process, heap, count))
@@ -47,12 +51,6 @@ def walk_heaps(
     gaps = tuple(gap for log in logs.values() for gap in log.gaps)
     facts = {index: dict(log.facts) for index, log in logs.items() if log.facts}
     return Walk(lambda: table, counts, findings, gaps, facts)
-
-
-def _expected_rows(process: Process, heaps: Sequence[Heap], table: BlockTable) -> int:
-    """Rows of these heaps and of those that were walked before, for which columns get room."""
-    most_bytes = min(sum(extent.span.size for heap in heaps for extent in heap.extents), process.space.total_bytes)
-    return most_bytes // _BYTES_A_BLOCK + len(table)
 
 
 def _joined(table: BlockTable, rows: RowCounts, job: AllocatorJob) -> tuple[BlockTable, RowCounts]:

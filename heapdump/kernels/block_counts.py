@@ -1,14 +1,16 @@
-"""Counts the rows of a block table by heap and by what they are, in one pass."""
+"""Counts the rows of a block table by heap and class (the low six bits of `tags`), in one pass."""
 
 from __future__ import annotations
 
-from typing import Any
+from heapdump.kernels.arrays import Output
+from heapdump.kernels.row import CLASS_MASK, CLASSES, UNIT, RowReader
 
 
-def tally(heap: Any, units: Any, spare: Any, tags: Any, counts: Any, occupied: Any, unasked: Any) -> None:
-    """Adds each row to the three sums at `heap * 64 + low six bits of tags`: 1, occupied bytes, and spare ones."""
+def tally(rows: RowReader, counts: Output, occupied: Output, unused: Output) -> None:
+    """Adds each row to the sums at `heap * CLASSES + class`: 1, its occupied bytes, and its unused bytes."""
+    size8, unused_bytes, heap, tags = rows.size8, rows.unused, rows.heap, rows.tags
     for i in range(len(heap)):
-        place = heap[i] * 64 + (tags[i] & 63)
+        place = heap[i] * CLASSES + (tags[i] & CLASS_MASK)
         counts[place] += 1
-        occupied[place] += units[i] * 8
-        unasked[place] += spare[i]
+        occupied[place] += size8[i] * UNIT
+        unused[place] += unused_bytes[i]

@@ -1,22 +1,31 @@
-"""Immediate dominators: through which node every way from the roots to a node leads.
+"""Immediate dominators of the pointer graph, and what they retain.
 
-SEMI-NCA (Georgiadis, Tarjan): a depth-first order, semidominators by path compression, then the nearest common ancestor of
-parent and semidominator. Close to linear. Node n is the root that holds all others; edges as in `walk`.
+A node is dominated by another node when every way from the roots to it leads through that node. SEMI-NCA (Georgiadis,
+Tarjan): a depth-first order, semidominators by path compression, then the nearest common ancestor of parent and
+semidominator. Close to linear. Edges are those of `reach`; node n stands for all roots together.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from heapdump.kernels.arrays import Column, Output
 
 
-def preorder(first: Any, targets: Any, roots: Any, number: Any, order: Any, parent: Any, edge: Any) -> int:
-    """Numbers nodes in depth-first order from 1 on; number 0 is the one root, node n, whose targets are `roots`.
+def preorder(
+    first: Column, targets: Column, roots: Column, number: Output, order: Output, parent: Output, edge: Output
+) -> int:
+    """Numbers nodes in depth-first order from 1 on; number 0 is node n, whose targets are `roots`.
 
-    `number[node]`: -1 where not reached; `order[number]`: the node; `parent[number]`: the number that it was reached from.
-    `edge` (n,) is scratch.
+    Args:
+        first: (n + 1,), see `reach`.
+        targets: see `reach`.
+        roots: nodes.
+        number: (n,) -1; becomes the number of each node that is reached.
+        order: (n + 1,) becomes the node of each number.
+        parent: (n + 1,) becomes the number that each number was reached from.
+        edge: (n,) scratch.
 
     Returns:
-        How many numbers there are, the root's included.
+        The number of numbers, that of node n included.
     """
     count = 1
     order[0], parent[0] = len(first) - 1, 0
@@ -44,23 +53,23 @@ def preorder(first: Any, targets: Any, roots: Any, number: Any, order: Any, pare
 
 
 def dominators(
-    first: Any,
-    sources: Any,
-    is_root: Any,
-    number: Any,
-    order: Any,
-    parent: Any,
+    first: Column,
+    sources: Column,
+    is_root: Column,
+    number: Column,
+    order: Column,
+    parent: Column,
     count: int,
-    semi: Any,
-    label: Any,
-    ancestor: Any,
-    out: Any,
-    path: Any,
+    semi: Output,
+    label: Output,
+    ancestor: Output,
+    out: Output,
+    path: Output,
 ) -> None:
-    """`out[number]`: the number of the immediate dominator of each, 0 for those of the root.
+    """Writes the number of the immediate dominator of each number to `out`, (count,); 0: only all roots together.
 
-    `first`, `sources`: the edges backwards; `is_root[node]`: not 0 where the root points to it. Numbers are those of
-    `preorder`. `semi`, `label`, `ancestor`, `path` (count,) are scratch.
+    `first`, `sources`: the edges backwards, as `reach.invert` writes them. `is_root`: (n + 1,) not 0 for roots. `number`,
+    `order`, `parent`, `count`: of `preorder`. `semi`, `label`, `ancestor`, `path`: (count,) scratch.
     """
     for v in range(count):
         semi[v], label[v], ancestor[v], out[v] = v, v, -1, parent[v]
@@ -98,10 +107,10 @@ def dominators(
         out[v] = at
 
 
-def retain(out: Any, order: Any, size: Any, count: int, retained: Any, blocks: Any) -> None:
-    """Adds up subtrees: `retained[number]` bytes and `blocks[number]` nodes that only this one holds, itself included.
+def retain(out: Column, order: Column, size: Column, count: int, retained: Output, blocks: Output) -> None:
+    """Adds up subtrees: `retained[number]` bytes and `blocks[number]` nodes that the number dominates, itself included.
 
-    `out`: dominators by number, each smaller than its node's.
+    `out`: dominators by number; each is smaller than the number itself. `size`: (n,) bytes of each node.
     """
     for v in range(1, count):
         retained[v], blocks[v] = size[order[v]], 1
@@ -111,20 +120,36 @@ def retain(out: Any, order: Any, size: Any, count: int, retained: Any, blocks: A
         blocks[out[v]] += blocks[v]
 
 
-def spread(out: Any, count: int, inside: Any) -> None:
-    """`inside[number]` becomes that of its dominator where it is 0: a mark on a node spreads to all that it dominates."""
+def spread(out: Column, count: int, inside: Output) -> None:
+    """`inside[number]` becomes that of its dominator where it is 0: a 1 spreads to all numbers that it dominates."""
     for v in range(1, count):
         if inside[v] == 0:
             inside[v] = inside[out[v]]
 
 
 def retain_groups(
-    child: Any, children: Any, order: Any, group: Any, retained: Any, active: Any, edge: Any, path: Any, totals: Any
+    child: Column,
+    children: Column,
+    order: Column,
+    group: Column,
+    retained: Column,
+    active: Output,
+    edge: Output,
+    path: Output,
+    totals: Output,
 ) -> None:
     """Adds to `totals[group]` the retained bytes of nodes that no other node of their group dominates.
 
-    The children of number v in the tree are `children[child[v]:child[v + 1]]`; `group[node]`: -1 for none. `active` is
-    zero for each group; `edge`, `path` (count,) are scratch.
+    Args:
+        child: (count + 1,) the children of number v in the tree are `children[child[v]:child[v + 1]]`.
+        children: see above.
+        order: of `preorder`.
+        group: (n,) of each node, -1 for none.
+        retained: of `retain`.
+        active: a zero for each group.
+        edge: (count,) scratch.
+        path: (count + 1,) scratch.
+        totals: (groups,).
     """
     depth = 0
     path[0], edge[0] = 0, child[0]

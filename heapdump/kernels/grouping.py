@@ -1,15 +1,19 @@
-"""Numbers the different values of a key, and sums rows up by such numbers; one pass each."""
+"""Numbers the different values of a key, and sums rows of a block table by such numbers; one pass each."""
 
 from __future__ import annotations
 
-from typing import Any
+from heapdump.kernels.arrays import Column, Output
+from heapdump.kernels.row import UNIT, RowReader
 
 
-def assign(values: Any, low: int, shift: int, table: Any, numbers: Any) -> int:
-    """Numbers values in the order of their first appearance; how many different ones there are.
+def assign(values: Column, low: int, shift: int, table: Output, numbers: Output) -> int:
+    """Numbers values from 0 on in the order of their first appearance: `numbers[i]` becomes the number of `values[i]`.
 
-    `table` has a zero for each possible `((value - low) >> shift) + 1`; a value of 0 takes place 0. `numbers[i]` becomes
-    the number of `values[i]`, counted from 0.
+    `table`: a zero for each possible place, which is `((value - low) >> shift) + 1`, and 0 for a value of 0. It becomes
+    1 + the number of the value with that place.
+
+    Returns:
+        The number of different values.
     """
     count = 0
     for i in range(len(values)):
@@ -24,25 +28,38 @@ def assign(values: Any, low: int, shift: int, table: Any, numbers: Any) -> int:
     return count
 
 
-def add_up(numbers: Any, rows: Any, units: Any, spare: Any, counts: Any, totals: Any) -> None:
-    """Adds 1 to `counts[number]` of each row of a block table, and its requested bytes to `totals[number]`."""
-    for i in range(len(rows)):
-        row, number = rows[i], numbers[i]
+def add_up(numbers: Column, chosen: Column, rows: RowReader, counts: Output, totals: Output) -> None:
+    """Adds 1 to `counts[numbers[i]]`, and the requested bytes of row `chosen[i]` to `totals[numbers[i]]`."""
+    size8, unused = rows.size8, rows.unused
+    for i in range(len(chosen)):
+        row, number = chosen[i], numbers[i]
         counts[number] += 1
-        totals[number] += units[row] * 8 - spare[row]
+        totals[number] += size8[row] * UNIT - unused[row]
 
 
 def aggregate(
-    rows: Any, numbers: Any, units: Any, spare: Any, heap: Any, heaps: int, most: int,
-    counts: Any, totals: Any, smallest: Any, largest: Any, seen: Any, samples: Any,
+    chosen: Column, numbers: Column, rows: RowReader, heaps: int, most: int,
+    counts: Output, totals: Output, smallest: Output, largest: Output, seen: Output, samples: Output,
 ) -> None:  # fmt: skip
-    """Adds each row to its number's sums: rows, requested bytes, smallest and largest, and its first `most` rows.
+    """Adds row `chosen[i]` to the sums of its number, `numbers[i]`.
 
-    `seen[number * heaps + heap of the row]` becomes 1.
+    Args:
+        chosen: (n,) rows.
+        numbers: (n,) below m.
+        rows: the block table.
+        heaps: number of heaps.
+        most: samples of each number.
+        counts: (m,) rows.
+        totals: (m,) requested bytes.
+        smallest: (m,) fewest requested bytes of a row.
+        largest: (m,) most requested bytes of a row.
+        seen: (m * heaps,); element `number * heaps + heap of the row` becomes 1.
+        samples: (m * most,); from element `number * most` on, the first `most` rows.
     """
-    for i in range(len(rows)):
-        row, number = rows[i], numbers[i]
-        size = units[row] * 8 - spare[row]
+    size8, unused, heap = rows.size8, rows.unused, rows.heap
+    for i in range(len(chosen)):
+        row, number = chosen[i], numbers[i]
+        size = size8[row] * UNIT - unused[row]
         if counts[number] < most:
             samples[number * most + counts[number]] = row
         if counts[number] == 0 or size < smallest[number]:

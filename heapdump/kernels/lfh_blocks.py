@@ -1,60 +1,83 @@
-"""The blocks of many LFH subsegments of segment heaps, from their bitmaps.
+"""The blocks of many LFH subsegments of segment heaps, from their bitmaps: these blocks have no headers.
 
-`words` holds memory as signed 64-bit words. Formulas: heap-structures.md §6.5; the newer bitmap as recorded on 26100.
+Memory is an array of little-endian 64-bit words, as signed integers. Two bits of the bitmap belong to each block: *busy*,
+and *count*: the last two bytes of the block hold a count (docs/reference/heap-structures.md §6.5; the newer bitmap as
+recorded on 26100):
+
+    span == 0: busy of block i = bit 2 * i,                                  count = the next bit
+    span > 0:  busy of block i = bit i // span * 2 * span + i % span,        count = `span` bits on
+
+    bits of the count in a block
+    0-13   unused bytes behind the user data
+    14     data of the heap's own stands behind the user data
+    15     set: one byte is unused, whatever bits 0-13 are
 """
 
 from __future__ import annotations
 
-from typing import Any
+from heapdump.kernels.arrays import Column, Grid, Output
+from heapdump.kernels.row import BUSY, EXTRA, TRUST_GUESS, UNIT, RowWriter
 
-BASE, START, BITS, FIRST, SIZE, COUNT, STATED, LIST, FREED = range(9)
-"""Columns of a subsegment: address of byte 0 of the words; byte offsets of the subsegment and of its bitmap in them;
-offset of its first block, bytes of each and how many; free blocks as it says, -1 where it keeps no count; number (from
-1) of the first block on its list of freed ones, and how many are on it."""
+BASE, START, BITS, FIRST, SIZE, COUNT, FREE_COUNT, LIST, FREED = range(9)
+"""Columns of a subsegment: address of byte 0 of the words; byte offsets of the subsegment and of its bitmap in the words;
+bytes from the subsegment to its first block; bytes of a block; number of blocks; number of free blocks that the
+subsegment itself counts, -1 where it has no count; number (from 1) of the first block on its list of freed blocks, and
+how many are on that list."""
+
+COUNTS_AGREE, FREE_BITS_CLEAR = 1, 2
+"""Of each subsegment: its counts agree with its bitmap; no free block has its *count* bit set."""
+
+_COUNT_BITS, _ONE_BYTE, _EXTRA_BIT = 0x3FFF, 0x8000, 14
 
 
-def read_slots(
-    words: Any, subsegments: Any, span: int, padding: int, tag: int,
-    out_entry: Any, out_size8: Any, out_unused: Any, out_header8: Any, out_tags: Any, out_good: Any,
-) -> int:  # fmt: skip
-    """Writes a row for each block; to `out_good` 1 for each subsegment whose counts agree with its bitmap, else 0.
+def read_blocks(
+    words: Column, subsegments: Grid, span: int, padding: int, tag: int, out: RowWriter, soundness: Output
+) -> int:
+    """Writes a row for each block, and COUNTS_AGREE | FREE_BITS_CLEAR to `soundness` for each subsegment.
 
-    And 2 more where no free block has its other bit set.
+    Args:
+        words: the memory.
+        subsegments: (n, 9), see the columns above.
+        span: blocks of a group of the bitmap, or 0: see the module.
+        padding: bytes in front of the user data.
+        tag: bits of the tags of every row.
+        out: gets the rows.
+        soundness: (n,).
 
-    `span`: blocks of each group of the bitmap, whose busy bits are followed by as many bits that say that the last two
-    bytes of a block tell what is not used of it; 0: the two bits of each block stand together. `padding`: bytes in front
-    of what the program got. Returns the number of rows.
+    Returns:
+        The number of rows.
     """
+    entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags
     row = 0
     for k in range(len(subsegments)):
-        base, start, bits = subsegments[k, 0], subsegments[k, 1], subsegments[k, 2]
-        size, count = subsegments[k, 4], subsegments[k, 5]
-        first, units, free, odd = start + subsegments[k, 3], size // 8, 0, 0
+        base, start, bits = subsegments[k, BASE], subsegments[k, START], subsegments[k, BITS]
+        size, count = subsegments[k, SIZE], subsegments[k, COUNT]
+        first, units, free, stray = start + subsegments[k, FIRST], size // UNIT, 0, 0
         for i in range(count):
             busy_at = bits * 8 + (i // span * 2 * span + i % span if span else 2 * i)
-            told_at = busy_at + (span if span else 1)
-            out_entry[row + i] = base + first + i * size
-            out_size8[row + i] = units
+            count_at = busy_at + (span if span else 1)
+            entry[row + i] = base + first + i * size
+            size8[row + i] = units
             if not (words[busy_at >> 6] >> (busy_at & 63)) & 1:
-                free, odd = free + 1, odd | (words[told_at >> 6] >> (told_at & 63)) & 1
-                out_unused[row + i], out_header8[row + i], out_tags[row + i] = 0, 0, tag
+                free, stray = free + 1, stray | (words[count_at >> 6] >> (count_at & 63)) & 1
+                unused_bytes[row + i], header8[row + i], tags[row + i] = 0, 0, tag
                 continue
             unused, mark = 0, 0
-            if (words[told_at >> 6] >> (told_at & 63)) & 1:
+            if (words[count_at >> 6] >> (count_at & 63)) & 1:
                 last = first + (i + 1) * size - 2
                 mark = (words[last >> 3] >> ((last & 7) * 8)) & 0xFFFF
-                unused = 1 if mark & 0x8000 else mark & 0x3FFF
-            row_tag, spare = tag | 0x10 | (mark & 0x4000) >> 5, unused + padding
-            if spare > size:
-                spare, row_tag = min(size, padding), row_tag | 0x80
-            out_unused[row + i], out_header8[row + i], out_tags[row + i] = spare, min(padding, size) // 8, row_tag
-        freed, number, links = subsegments[k, 8], subsegments[k, 7], 0
-        while links < freed and 0 < number <= count and out_tags[row + number - 1] & 0x10:
+                unused = 1 if mark & _ONE_BYTE else mark & _COUNT_BITS
+            row_tag, unused = tag | BUSY | (mark >> _EXTRA_BIT & 1) * EXTRA, unused + padding
+            if unused > size:
+                unused, row_tag = min(size, padding), row_tag | TRUST_GUESS
+            unused_bytes[row + i], header8[row + i], tags[row + i] = unused, min(padding, size) // UNIT, row_tag
+        freed, number, links = subsegments[k, FREED], subsegments[k, LIST], 0
+        while links < freed and 0 < number <= count and tags[row + number - 1] & BUSY:
             # a freed block begins with the number of the next one
             at = first + (number - 1) * size
-            out_unused[row + number - 1], out_header8[row + number - 1], out_tags[row + number - 1] = 0, 0, tag
+            unused_bytes[row + number - 1], header8[row + number - 1], tags[row + number - 1] = 0, 0, tag
             number, links = (words[at >> 3] >> ((at & 7) * 8)) & 0xFFFF, links + 1
-        agrees = (subsegments[k, 6] < 0 or subsegments[k, 6] == free) and links == freed
-        out_good[k] = (1 if agrees else 0) + (2 if odd == 0 else 0)
+        agrees = (subsegments[k, FREE_COUNT] < 0 or subsegments[k, FREE_COUNT] == free) and links == freed
+        soundness[k] = (COUNTS_AGREE if agrees else 0) + (FREE_BITS_CLEAR if stray == 0 else 0)
         row += count
     return row

@@ -1,23 +1,63 @@
-"""Follows the chain of heap entry headers through memory.
+"""Follows the chain of entry headers through the committed runs of an NT heap.
 
-`words` holds the memory as signed 64-bit words. The header of granule g is `words[g * stride + lead]` (x64: stride 2,
-lead 1; x86: stride 1, lead 0). Formulas: heap-structures.md §2.3.
+Memory is an array of little-endian 64-bit words, as signed integers. An entry is a whole number of granules, of 8 bytes
+on x86 and 16 on x64, and its header holds one header word (docs/reference/heap-structures.md §2.3):
+
+    stride       64-bit words in a granule: 1 on x86, 2 on x64
+    lead         words of the granule before its header word: 0 on x86, 1 on x64
+    header word of granule g = words[g * stride + lead]
+    decoded header word      = header word ^ key
+    next header at granule   = g + Size
+
+    bits of the decoded word, Vista and later
+    0-15    Size, granules
+    16-23   Flags: 0x01 busy, 0x08 internal (blocks of the front end and its zones)
+    24-31   checksum = bits 0-7 ^ bits 8-15 ^ bits 16-23
+    32-47   PreviousSize, granules of the entry before; 0 where a run begins
+    56-63   UnusedBytes; 0x01 the heap's own header, 0x03 the last entry of a run, 0x40 a front prefix, 0x3F too large
 
 Decision: two ways to walk a chain. `follow` only finds the headers and leaves the rest to array arithmetic
-(`heaps.nt_entry`): uncompiled 3 M blocks/s, where a loop that does everything makes 0.6. `chain_modern` does
-everything in one pass for big heaps: compiled 50 M blocks/s against 20 of the first way. A test holds them equal.
+(`heaps.nt.chain`): uncompiled 3 M blocks/s, where a loop that does everything makes 0.6. `chain_modern` does everything
+in one pass for big heaps: compiled 50 M blocks/s against 20 of the first way. A test holds them equal.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
+
+from heapdump.kernels.arrays import Column, Grid, Output
+from heapdump.kernels.row import BUSY_SHIFT, FLAGS_MASK, INTERNAL_SHIFT, UNIT, RowWriter
 
 END, RUN_END, CHECKSUM, PREVIOUS, SIZE, FULL = range(6)
 """Why a chain stopped: at the end of the span; behind the last entry of a committed run; at a header whose checksum,
 previous size or size is wrong; or because the output arrays are full."""
 
+_HEADER_CODE, _RUN_END_CODE = 0x01, 0x03
+_PREFIX_BIT, _LOW_BITS, _TOO_LARGE = 0x40, 0x3F, 0x3F
+"""Of UnusedBytes: with a front prefix, bits 0-5 are its granules; without one, they are the unused bytes, or 0x3F where
+those do not fit."""
 
-def follow(words: Any, at: int, stop: int, end: int, stride: int, lead: int, key: int, out: Any) -> tuple[int, int]:
+
+class HeaderCoding(NamedTuple):
+    """How the headers of one heap are laid out and encoded: integers, see the module.
+
+    Attributes:
+        stride: 64-bit words in a granule.
+        lead: words of a granule before its header word.
+        key: what header words are XORed with; signed.
+        mask: `_HEAP.EncodeFlagMask`, a bit of the header word that is set in every encoded header; 0 where headers are
+            plain and have no checksum.
+    """
+
+    stride: int
+    lead: int
+    key: int
+    mask: int
+
+
+def follow(
+    words: Column, at: int, stop: int, end: int, stride: int, lead: int, key: int, out: Output
+) -> tuple[int, int]:
     """Writes the granules of the headers in [at, stop) to `out`; a size of 0 or one that reaches over `end` ends it.
 
     Returns:
@@ -35,27 +75,26 @@ def follow(words: Any, at: int, stop: int, end: int, stride: int, lead: int, key
 
 
 def chain_modern(
-    words: Any, stretches: Any, k: int, until: int, at: int, stride: int, lead: int, key: int, mask: int, previous: int,
-    tag: int, out_entry: Any, out_size8: Any, out_unused: Any, out_header8: Any, out_tags: Any,
+    words: Column, runs: Grid, k: int, until: int, at: int, previous: int, coding: HeaderCoding, tag: int, out: RowWriter
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
-    """Vista and later: encoded headers with a checksum, as rows of the block table.
+    """Vista and later: writes a row with the bits `tag` for each entry, from granule `at` of run `k` to the run before `until`.
 
-    `stretches`: (n, 4) granules start, stop, end and address of granule 0; the walk begins at granule `at` of number
-    `k` and goes on to those below `until`. Entries that start in [start, stop) are walked, none may reach over end.
-    `key`: what headers are XORed with; `mask`: EncodeFlagMask, 0 = headers are plain. `previous`: granules of the
-    entry before `at`, 0 at the start of a run. `tag`: what every row's tags have in common.
+    `runs`: (n, 4) runs, or parts of some: granules start, stop and end, and the address of granule 0. Entries that start
+    in [start, stop) are walked; none may reach over end. `previous`: granules of the entry before, 0 where a run begins.
 
     Returns:
-        (rows, number of the stretch and granule where it stopped, reason, granules of the last entry).
+        (rows, index of the run and granule where it stopped, reason, granules of the last entry).
     """
-    count, room, granule = 0, len(out_entry), stride * 8
-    stop, end, base = stretches[k, 1], stretches[k, 2], stretches[k, 3]
+    stride, lead, key, mask = coding
+    entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags
+    count, room, granule = 0, len(entry), stride * UNIT
+    stop, end, base = runs[k, 1], runs[k, 2], runs[k, 3]
     while True:
         while at >= stop:
             if k + 1 == until:
                 return count, k, at, END, previous
             k, previous = k + 1, 0
-            at, stop, end, base = stretches[k, 0], stretches[k, 1], stretches[k, 2], stretches[k, 3]
+            at, stop, end, base = runs[k, 0], runs[k, 1], runs[k, 2], runs[k, 3]
         if count == room:
             return count, k, at, FULL, previous
         raw = words[at * stride + lead]
@@ -67,28 +106,28 @@ def chain_modern(
         size = word & 0xFFFF
         if size == 0 or at + size > end:
             return count, k, at, SIZE, previous
-        unused = (word >> 56) & 0xFF
+        code = (word >> 56) & 0xFF
         busy = (word >> 16) & 1
-        spare, offset = unused & 0x3F, 1
+        unused, header = code & _LOW_BITS, 1
         if busy == 0:
-            spare = granule
-        elif unused & 0x40:
-            # a front prefix (allocation stacks): the second header, `low` granules on, has the whole unused count
-            offset = 1 + spare
-            spare = (words[(at + spare) * stride + lead] >> 32) & 0xFFFF if spare < size else granule * size
-        elif spare == 0x3F:
+            unused = granule
+        elif code & _PREFIX_BIT:
+            # a front prefix (allocation stacks): the second header, `unused` granules on, has the whole unused count
+            header = 1 + unused
+            unused = (words[(at + unused) * stride + lead] >> 32) & 0xFFFF if unused < size else granule * size
+        elif unused == _TOO_LARGE:
             # the count does not fit: x64 has it in the 8 bytes behind the entry, x86 in its last 4
-            spare = granule * size
+            unused = granule * size
             if stride == 1:
-                spare = (words[at + size - 1] >> 32) & 0xFFFFFFFF
+                unused = (words[at + size - 1] >> 32) & 0xFFFFFFFF
             elif (at + size) * 2 < len(words):
-                spare = words[(at + size) * 2]
-        internal = busy & ((word >> 19) & 1 | (unused == 1) | (unused == 3))
-        out_entry[count] = base + at * granule
-        out_size8[count] = size * stride
-        out_unused[count] = min(max(spare, 0), granule * size)
-        out_header8[count] = offset * stride
-        out_tags[count] = tag | busy << 4 | internal << 5 | (word >> 8) & 0xFF00
+                unused = words[(at + size) * 2]
+        internal = busy & ((word >> 19) & 1 | (code == _HEADER_CODE) | (code == _RUN_END_CODE))
+        entry[count] = base + at * granule
+        size8[count] = size * stride
+        unused_bytes[count] = min(max(unused, 0), granule * size)
+        header8[count] = header * stride
+        tags[count] = tag | busy << BUSY_SHIFT | internal << INTERNAL_SHIFT | (word >> 8) & FLAGS_MASK
         count, at, previous = count + 1, at + size, size
-        if unused == 3 and at != end:
+        if code == _RUN_END_CODE and at != end:
             return count, k, at, RUN_END, previous

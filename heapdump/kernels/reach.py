@@ -1,38 +1,40 @@
-"""Walks over a graph whose edges lie one node behind the other: those of node i are `targets[first[i]:first[i + 1]]`.
+"""Searches in the pointer graph: what is reached from some nodes, and its edges backwards.
 
-A target t < 0 stands for node -1 - t, and for a pointer that does not point at its start.
+Nodes are numbered 0 to n - 1. The edges of node i are `targets[first[i]:first[i + 1]]`, `first` being (n + 1,). A target
+t >= 0 is a pointer to the start of block t; t < 0 is a pointer to the inside of block -1 - t.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from heapdump.kernels.arrays import Column, Output
 
-_SEEN_LATER = 255
-"""State of a node that is known to be reached and whose edges were not followed yet."""
+_WAITING = 255
+"""State of a node that is reached and whose edges were not followed yet."""
 
 
 def flood(
-    first: Any,
-    targets: Any,
-    queue: Any,
+    first: Column,
+    targets: Column,
+    queue: Output,
     tail: int,
     mark: int,
     most: int,
-    later: Any,
+    later: Output,
     waiting: int,
-    batch: Any,
-    state: Any,
+    batch: Output,
+    state: Output,
 ) -> tuple[int, int, int]:
-    """Gives `mark` to what `queue[:tail]` reaches, which have it already, until more than `most` nodes wait in the queue.
+    """Gives the state `mark` to the nodes that `queue[:tail]` reaches, until more than `most` nodes wait in the queue.
 
-    A `mark` of 1 goes by pointers to starts alone, over nodes of state 0 or 2; nodes of state 0 that others point to get
-    2 and are added to `later[:waiting]`. Any other `mark` goes by all pointers, over nodes of state 0. Both arrays have
-    room for every node; `batch` is scratch, with room for the edges of the node that has most.
+    The nodes of `queue[:tail]` have that state already. A `mark` of 1 follows pointers to starts, through nodes of state 0
+    or 2; a node of state 0 that another pointer points into gets 2 and is added to `later[:waiting]`. Any other `mark`
+    follows all pointers, through nodes of state 0.
 
     Edges of several nodes are gathered before any is followed, so that the processor waits for memory once for all.
+    `queue`, `later` and `state` have room for every node, `batch`, scratch, for the edges of the node that has most.
 
     Returns:
-        (head, tail, waiting): those of `queue[head:tail]` were not followed.
+        (head, tail, waiting): the nodes of `queue[head:tail]` were not followed.
     """
     head = 0
     while 0 < tail - head <= most:
@@ -68,32 +70,32 @@ def flood(
 
 
 def flood_in_order(
-    first: Any,
-    targets: Any,
-    queue: Any,
+    first: Column,
+    targets: Column,
+    queue: Output,
     head: int,
     tail: int,
     mark: int,
     most: int,
-    later: Any,
+    later: Output,
     waiting: int,
-    state: Any,
+    state: Output,
 ) -> tuple[int, int]:
     """As `flood`, for more than `most` nodes that wait: follows them in the order of their numbers, as their edges lie.
 
-    Goes over all nodes again and again, until it finds no more than `most` of them waiting. Those of the queue get `mark`,
-    too, whatever they had.
+    Passes over all nodes until a pass finds `most` or fewer of them waiting. The nodes of `queue[head:tail]` get `mark`,
+    whatever state they had.
 
     Returns:
-        (tail, waiting): those of `queue[:tail]` were not followed.
+        (tail, waiting): the nodes of `queue[:tail]` were not followed.
     """
     for k in range(head, tail):
-        state[queue[k]] = _SEEN_LATER
+        state[queue[k]] = _WAITING
     followed = most + 1
     while followed > most:
         followed = 0
         for node in range(len(state)):
-            if state[node] != _SEEN_LATER:
+            if state[node] != _WAITING:
                 continue
             state[node] = mark
             followed += 1
@@ -108,18 +110,18 @@ def flood_in_order(
                             waiting += 1
                         continue
                 if state[t] == 0 or (state[t] == 2 and mark == 1):
-                    state[t] = _SEEN_LATER
+                    state[t] = _WAITING
     tail = 0
     for node in range(len(state)):
-        if state[node] == _SEEN_LATER:
+        if state[node] == _WAITING:
             state[node] = mark
             queue[tail] = node
             tail += 1
     return tail, waiting
 
 
-def refer(first: Any, targets: Any, nodes: Any, state: Any, mark: int) -> None:
-    """Gives `mark` to each node of state 0 or `mark` that another one of `nodes` points to."""
+def refer(first: Column, targets: Column, nodes: Column, state: Output, mark: int) -> None:
+    """Gives the state `mark` to each node of state 0 that another of `nodes` points to."""
     for k in range(len(nodes)):
         node = nodes[k]
         for e in range(first[node], first[node + 1]):
@@ -129,11 +131,13 @@ def refer(first: Any, targets: Any, nodes: Any, state: Any, mark: int) -> None:
                 state[t] = mark
 
 
-def heads(first: Any, targets: Any, nodes: Any, seen: Any, queue: Any, out: Any) -> int:
-    """Those of `nodes`, in their order, that none before them reaches; `seen` becomes 1 for all that were reached.
+def unreached_before(first: Column, targets: Column, nodes: Column, seen: Output, queue: Output, out: Output) -> int:
+    """Writes those of `nodes` to `out`, in their order, that no node before them reaches.
+
+    `seen`, (n,): 0, or 1 for nodes that are not entered; it becomes 1 for all nodes that are reached. `queue`: scratch.
 
     Returns:
-        How many are in `out`.
+        The number of nodes in `out`.
     """
     count = 0
     for k in range(len(nodes)):
@@ -157,10 +161,11 @@ def heads(first: Any, targets: Any, nodes: Any, seen: Any, queue: Any, out: Any)
     return count
 
 
-def invert(first: Any, targets: Any, place: Any, sources: Any) -> None:
-    """The edges backwards: `sources[place[t]:]` gets the nodes that point to t, -1 - node for those to its inside.
+def invert(first: Column, targets: Column, place: Output, sources: Output) -> None:
+    """Writes the edges backwards: the nodes that point to node t, from `sources[place[t]]` on.
 
-    `place[t]` is where the first goes; it ends behind the last.
+    A node that points to the start of t is written as it is, a node that points to its inside as -1 - node. `place[t]`
+    becomes the place behind the last of them.
     """
     for node in range(len(first) - 1):
         for e in range(first[node], first[node + 1]):
@@ -173,7 +178,7 @@ def invert(first: Any, targets: Any, place: Any, sources: Any) -> None:
                 place[-1 - t] += 1
 
 
-def count_targets(targets: Any, counts: Any) -> None:
+def count_targets(targets: Column, counts: Output) -> None:
     """Adds one to `counts[node]` for each edge to the node."""
     for e in range(len(targets)):
         t = targets[e]
@@ -181,16 +186,31 @@ def count_targets(targets: Any, counts: Any) -> None:
 
 
 def trace(
-    first: Any, sources: Any, node: int, held: Any, least: int, most: int, steps: Any, queue: Any, out: Any
+    first: Column,
+    sources: Column,
+    node: int,
+    held: Column,
+    least: int,
+    most: int,
+    steps: Output,
+    queue: Output,
+    out: Output,
 ) -> int:
-    """Goes backwards from a node, nearest first, to nodes that roots hold: those with `held` of `least` or more.
+    """Searches backwards from a node, nearest nodes first, and writes the nodes with `held` of `least` or more to `out`.
 
-    `first`, `sources`: the edges backwards. `steps[n]` becomes the node behind n on the way to `node`, which is its own;
-    -1 stands for nodes that were not seen.
+    Args:
+        first: (n + 1,) of the edges backwards.
+        sources: the edges backwards, as `invert` writes them.
+        node: where the search begins.
+        held: (n,) how roots hold each node.
+        least: see above.
+        most: nodes that may be followed.
+        steps: (n,) -1; becomes the next node on the way to `node`, and `node` for itself.
+        queue: (n,) scratch.
+        out: the search ends where it is full.
 
     Returns:
-        How many of the nodes found are in `out`; the search ends where that is full. -1 where it was not over after so
-        many nodes as `most` says.
+        The number of nodes in `out`; -1 where the search did not end within `most` nodes.
     """
     count, head, tail = 0, 0, 1
     steps[node], queue[0] = node, node

@@ -1,34 +1,67 @@
-"""Follows the chains of chunks through variable-size subsegments of segment heaps.
+"""Follows the chains of chunks through variable-size (VS) subsegments of segment heaps.
 
-`words` holds memory as signed 64-bit words; a granule is two of them on x64 (`wide` 1), one on x86 (`wide` 0). The
-header of a chunk is its first granule: sizes, XORed with its address and a key, and a flag word. Formulas:
-heap-structures.md §6.4.
+Memory is an array of little-endian 64-bit words, as signed integers. A chunk is a whole number of granules, of 8 bytes on
+x86 and 16 on x64. Its header is its first granule (docs/reference/heap-structures.md §6.4):
+
+    stride                  64-bit words in a granule: 1 on x86, 2 on x64
+    sizes word of granule g = words[g * stride] ^ address of granule g ^ key
+
+    bits of the sizes word    x64     x86
+    size, granules            16-31   1-15
+    previous size, granules   32-47   16-30
+    busy                      48-55   31
+
+    flag word: the second word on x64, bits 32-63 of the first word on x86; bit 8: the chunk's last two bytes hold a count
+
+    bits of that count
+    0-12   unused bytes behind the user data
+    14     data of the heap's own stands behind the user data
+    15     set: one byte is unused, whatever bits 0-12 are
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import NamedTuple
+
+from heapdump.kernels.arrays import Column, Grid
+from heapdump.kernels.row import BUSY, EXTRA, TRUST_GUESS, UNIT, RowWriter
 
 END, PREVIOUS, SIZE, FULL = range(4)
 """Why a walk stopped: every chain reached its end; a header whose previous size, or whose size or busy byte, is wrong;
 or the output arrays are full."""
 
+_HAS_COUNT = 1 << 8
+_COUNT_BITS, _ONE_BYTE, _EXTRA_BIT = 0x1FFF, 0x8000, 14
+
+
+class ChunkCoding(NamedTuple):
+    """How the headers of chunks of one heap are laid out and encoded: integers, see the module.
+
+    Attributes:
+        stride: 64-bit words in a granule.
+        key: what sizes words are XORed with, besides their address; signed.
+        padding: bytes between the header and the user data.
+    """
+
+    stride: int
+    key: int
+    padding: int
+
 
 def follow_chunks(
-    words: Any, chains: Any, k: int, at: int, previous: int, wide: int, key: int, padding: int, tag: int,
-    out_entry: Any, out_size8: Any, out_unused: Any, out_header8: Any, out_tags: Any,
+    words: Column, chains: Grid, k: int, at: int, previous: int, coding: ChunkCoding, tag: int, out: RowWriter
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
-    """Writes a row for each chunk of the chains from number `k` on.
+    """Writes a row with the bits `tag` for each chunk, from granule `at` of chain `k` to the end of the last chain.
 
-    `chains`: (n, 3) granule of the first chunk, granule behind the last, address of granule 0; the walk begins at
-    granule `at` of number `k`. `previous`: granules of the chunk before, 0 at the first, -1 where not known. `padding`:
-    bytes in front of what the program got. `tag`: what all rows' tags have in common.
+    `chains`: (n, 3) granule of the first chunk, granule behind the last, address of granule 0. `previous`: granules of the
+    chunk before; 0 where a chain begins, -1 where not known.
 
     Returns:
-        (rows, number of the chain and granule where it stopped, reason, granules of the last chunk).
+        (rows, index of the chain and granule where it stopped, reason, granules of the last chunk).
     """
-    count, room, stride = 0, len(out_entry), wide + 1
-    granule = 8 * stride
+    stride, key, padding = coding
+    entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags
+    count, room, granule = 0, len(entry), UNIT * stride
     end, base = chains[k, 1], chains[k, 2]
     while True:
         while at >= end:
@@ -40,35 +73,31 @@ def follow_chunks(
             return count, k, at, FULL, previous
         place = at * stride
         head = words[place] ^ (base + at * granule) ^ key
-        if wide:
-            size, before, busy, more = (
-                (head >> 16) & 0xFFFF,
-                (head >> 32) & 0xFFFF,
-                (head >> 48) & 0xFFFF,
-                words[place + 1],
-            )
+        if stride == 2:
+            size, before, busy = (head >> 16) & 0xFFFF, (head >> 32) & 0xFFFF, (head >> 48) & 0xFFFF
+            more = words[place + 1]
         else:
-            size, before, busy, more = (head >> 1) & 0x7FFF, (head >> 16) & 0x7FFF, (head >> 31) & 1, words[place] >> 32
+            size, before, busy = (head >> 1) & 0x7FFF, (head >> 16) & 0x7FFF, (head >> 31) & 1
+            more = words[place] >> 32
         if before != previous and previous >= 0:
             return count, k, at, PREVIOUS, previous
         if size == 0 or at + size > end or busy > 1:
             return count, k, at, SIZE, previous
-        spare, lead, row_tag, room_in = granule, stride, tag, (size - 1) * granule
+        unused, header, row_tag, room_in = granule, stride, tag, (size - 1) * granule
         if busy:
-            unused, mark = 0, 0
-            if (more >> 8) & 1:
-                # how many bytes the program did not ask for stands in the chunk's last two bytes; the top bit alone: one
+            behind, mark = 0, 0
+            if more & _HAS_COUNT:
                 mark = (words[place + size * stride - 1] >> 48) & 0xFFFF
-                unused = 1 if mark & 0x8000 else mark & 0x1FFF
-            row_tag |= 0x10 | (mark & 0x4000) >> 5
-            lead += padding // 8
-            spare += unused + padding
-            if unused + padding > room_in or lead * 8 > size * granule:
-                spare, row_tag = min(size * granule, granule + padding), row_tag | 0x80
-                lead = min(lead, size * stride)
-        out_entry[count] = base + at * granule
-        out_size8[count] = size * stride
-        out_unused[count] = spare
-        out_header8[count] = lead
-        out_tags[count] = row_tag
+                behind = 1 if mark & _ONE_BYTE else mark & _COUNT_BITS
+            row_tag |= BUSY | (mark >> _EXTRA_BIT & 1) * EXTRA
+            header += padding // UNIT
+            unused += behind + padding
+            if behind + padding > room_in or header * UNIT > size * granule:
+                unused, row_tag = min(size * granule, granule + padding), row_tag | TRUST_GUESS
+                header = min(header, size * stride)
+        entry[count] = base + at * granule
+        size8[count] = size * stride
+        unused_bytes[count] = unused
+        header8[count] = header
+        tags[count] = row_tag
         count, at, previous = count + 1, at + size, size

@@ -8,6 +8,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -39,6 +40,46 @@ class ByteSource(Protocol):
 _U64 = np.uint64
 _SHORT = 16 << 20
 """Bytes of a span up to which a copy is cheap, whatever the dump holds of it."""
+
+
+PHASE_BYTES = 16
+"""A span is read from the array of words that begins at byte `file offset % PHASE_BYTES` of the file: granules of 16 bytes
+begin at even indices of that array."""
+
+
+@dataclass(frozen=True, slots=True)
+class SpanWords:
+    """A span as words of 8 bytes, where it lies in the file or as a copy.
+
+    Attributes:
+        words: (n,) int64 little-endian words; of a span in the file, all words of the file from byte `phase` on.
+        base: address of the first byte of `words`, so that the word at address a is `words[(a - base) // 8]`. Perhaps
+            negative: `words` may begin far before the span.
+        phase: 0 or 8, the byte of the file that `words` begins at; -1 for a copy.
+        missing: parts of the span that the dump does not hold; they read as zero.
+    """
+
+    words: NDArray[np.int64]
+    base: int
+    phase: int
+    missing: tuple[Span, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WordBatch:
+    """Some of the asked spans whose words lie in one array.
+
+    Attributes:
+        words: (n,) int64 little-endian words.
+        rows: (m,) int64 indices of the spans, ascending.
+        base: (m,) int64 for each of them the address of the first byte of `words`, as that of `SpanWords`.
+        missing: parts of the span that the dump does not hold; they read as zero. Empty for more than one span.
+    """
+
+    words: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    base: NDArray[np.int64]
+    missing: tuple[Span, ...]
 
 
 class MappedMemory:
@@ -124,6 +165,33 @@ class MappedMemory:
         """The whole file from byte `phase` on as signed words of `size` bytes, where it lies: nothing is read or copied."""
         count = max(0, self._source.file_bytes - phase) // size
         return np.frombuffer(self._source.view_at(phase, count * size), f"<i{size}")
+
+    def in_file(self, span: Span) -> SpanWords | None:
+        """The words of the span where they lie; None where no single range holds it on an 8-byte boundary of the file."""
+        place = self.file_place(span)
+        if place is None:
+            return None
+        phase = place % PHASE_BYTES
+        return SpanWords(self.file_words(phase), span.start - (place - phase), phase, ())
+
+    def span_words(self, span: Span) -> SpanWords:
+        """The words of the span where they lie if that is possible, else a copy. Start and size are multiples of 8."""
+        found = self.in_file(span)
+        if found is None:
+            words, missing = self.words64(span)
+            found = SpanWords(words, span.start, -1, missing)
+        return found
+
+    def batches(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[WordBatch]:
+        """All spans [start, end), (n,) each and multiples of 8: first those that lie in the file, then a copy of each other one."""
+        place = self.file_places(start, end)
+        place[place % 8 != 0] = -1
+        for phase in np.unique(place[place >= 0] % PHASE_BYTES).tolist():
+            rows = np.flatnonzero((place >= 0) & (place % PHASE_BYTES == phase))
+            yield WordBatch(self.file_words(phase), rows, start[rows] - (place[rows] - phase), ())
+        for row in np.flatnonzero(place < 0).tolist():
+            words, missing = self.words64(Span(int(start[row]), int(end[row])))
+            yield WordBatch(words, np.array([row]), start[row : row + 1], missing)
 
     def words64(self, span: Span) -> tuple[NDArray[np.int64], tuple[Span, ...]]:
         """(a copy of the span as signed 64-bit words, the spans in it that the dump does not hold).

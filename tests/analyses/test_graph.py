@@ -13,8 +13,9 @@ from heapdump.analyses.graph.pointer_graph import PointerGraph, program_blocks, 
 from heapdump.analyses.graph.pointer_map import pointer_map
 from heapdump.analyses.graph.sweep import Sources, Sweeper
 from heapdump.analyses.graph.unreachable import Reach, classify
-from heapdump.blocks.table import BUSY, BlockTable
+from heapdump.blocks.table import BlockTable
 from heapdump.kernels.pointer_map import mark, thin
+from heapdump.kernels.row import BUSY
 from tests.analyses.graphs import Laid, Plan, expected, lay, plans
 
 pytestmark = pytest.mark.property
@@ -125,10 +126,10 @@ def test_the_map_finds_the_block_of_any_address(steps, shift, base):
 
 
 class Memory:
-    """An address space, and its mapped memory, that holds some words at address 0x1000."""
+    """Mapped memory that holds some words at address 0x1000."""
 
     def __init__(self, words: np.ndarray) -> None:
-        self.words, self.mapped = words, self
+        self.words = words
         self.starts, self.ends = np.array([0x1000], np.uint64), np.array([0x1000 + 8 * len(words)], np.uint64)
         self.file_offsets = np.zeros(1, np.int64)
 

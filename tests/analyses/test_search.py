@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from heapdump.analyses.blocks import search
 from heapdump.analyses.blocks.search import containing
-from heapdump.blocks.table import BUSY, BlockTable
+from heapdump.blocks.table import BlockTable
+from heapdump.kernels.row import BUSY
 from tests.builders import DumpBuilder, NtHeapBuilder
 from tests.heaps.plans import Generation, process_of
 from tests.patching import poke

@@ -11,7 +11,8 @@ import numpy as np
 
 import heapdump
 from heapdump.analyses.allocated.groups import dense, group
-from heapdump.blocks.table import BUSY, BlockTable
+from heapdump.blocks.table import BlockTable
+from heapdump.kernels.row import BUSY
 from tests.builders import ProcessBuilder
 from tests.patching import poke
 from tests.process.test_symbols import directories

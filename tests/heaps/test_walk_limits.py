@@ -74,12 +74,10 @@ def test_compiled_and_plain_walks_agree_on_damage(generation, damaged, open_buil
     lead = 8 if generation.arch == "x64" else 0
     changes = [(built.truth.busy[i].entry + lead + at, bytes([value])) for i, at, value in damaged]
     with open_built(poke(process_of(generation, built).build(), *changes)) as snapshot:
-        kernels.compiled.cache_clear()
         plain = walk_heaps(snapshot.process, snapshot.heaps, lambda done, total: None)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(kernels, "WORTH_COMPILING", 0)
             quick = walk_heaps(snapshot.process, snapshot.heaps, lambda done, total: None)
-        kernels.compiled.cache_clear()
         for name in COLUMNS:
             assert getattr(plain.table, name).tolist() == getattr(quick.table, name).tolist()
         assert (plain.counts, plain.findings, plain.gaps) == (quick.counts, quick.findings, quick.gaps)

@@ -260,6 +260,39 @@ def test_file_words_are_the_files_bytes_where_they_lie():
     space.mapped.forget(Span(0, 1 << 20))
 
 
+def test_a_span_in_the_file_is_read_where_it_lies_and_another_one_copied():
+    space = space_of((0x1000, 64, 96), (0x1040, 64, 200), (0x9000, 64, 501))
+    within = space.mapped.span_words(Span(0x1008, 0x1020))
+    assert (within.phase, within.missing) == (8, ())
+    assert within.words[(0x1008 - within.base) // 8 :][:3].tobytes() == FILE[104:128]
+    across = space.mapped.span_words(Span(0x1038, 0x1048))
+    assert (across.phase, across.base, across.missing) == (-1, 0x1038, ())
+    assert across.words.tobytes() == FILE[152:160] + FILE[200:208]
+    odd = space.mapped.span_words(Span(0x9000, 0x9010))
+    assert (odd.phase, odd.words.tobytes()) == (-1, FILE[501:517])
+    partly = space.mapped.span_words(Span(0x9038, 0x9048))
+    assert (partly.words.tobytes(), partly.missing) == (FILE[557:565] + bytes(8), (Span(0x9040, 0x9048),))
+    assert space.mapped.in_file(Span(0x1038, 0x1048)) is None
+
+
+@pytest.mark.property
+@given(RANGES, st.lists(st.tuples(BASES, st.integers(0, 40), st.integers(1, 10)), min_size=1, max_size=10))
+def test_batches_hold_every_span_once(raw, spans):
+    rows = [row for row in laid_out(raw) if row[0] + row[1] < 1 << 62]
+    space, expected = space_of(*rows), model(rows)
+    pairs = [(base + 8 * at, base + 8 * (at + words)) for base, at, words in spans if base < 1 << 62]
+    start, end = (np.array([pair[i] for pair in pairs], np.int64) for i in (0, 1))
+    found = {}
+    for batch in space.mapped.batches(start, end):
+        for row, base in zip(batch.rows.tolist(), batch.base.tolist(), strict=True):
+            first, count = (pairs[row][0] - base) // 8, (pairs[row][1] - pairs[row][0]) // 8
+            assert row not in found and (pairs[row][0] - base) % 8 == 0
+            found[row] = batch.words[first : first + count].tobytes()
+            missing = {a for span in batch.missing for a in range(span.start, span.end)}
+            assert missing == {a for a in range(*pairs[row]) if a not in expected}
+    assert found == {row: bytes(expected.get(a, 0) for a in range(*pair)) for row, pair in enumerate(pairs)}
+
+
 def test_what_will_be_swept_is_told_to_the_file_by_its_offsets(monkeypatch):
     space = space_of((0x1000, 64, 100), (0x1040, 64, 300), (0x9000, 64, 500))
     told: list[tuple[int, int]] = []

@@ -71,8 +71,10 @@ def group(
     samples = np.zeros(width * _SAMPLES, np.int64)
     heap_count = int(table.heap.max()) + 1
     has_heap = np.zeros(width * heap_count, np.uint8)
-    columns = (rows, numbers, table.size8, table.unused, table.heap)
-    run(aggregate, len(rows), *columns, heap_count, _SAMPLES, counts, totals, low, high, has_heap, samples)
+    run(
+        aggregate, len(rows), rows, numbers, table.reader(), heap_count, _SAMPLES, counts, totals, low, high, has_heap,
+        samples,
+    )  # fmt: skip
     all_bytes = int(totals.sum()) or 1
     order = np.lexsort((np.arange(width), -counts, -totals))
     order = order[counts[order] > 0]

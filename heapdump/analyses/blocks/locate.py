@@ -12,7 +12,8 @@ import numpy as np
 
 from heapdump.blocks.heap import Heap, LargeBlock
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import INTERNAL, Block, BlockTable
+from heapdump.blocks.table import Block, BlockTable
+from heapdump.kernels.row import INTERNAL
 from heapdump.memory.space import AddressSpace
 from heapdump.spans import Span, SpanMap
 

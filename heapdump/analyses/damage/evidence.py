@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.table import INTERNAL, Block, BlockTable
+from heapdump.blocks.table import Block, BlockTable
+from heapdump.kernels.row import INTERNAL
 from heapdump.process.model import Process
 
 _BEFORE, _AFTER, _LINE = 32, 64, 16

@@ -12,6 +12,7 @@ from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.unreachable import LEAKED, Reach, Reachability
 from heapdump.analyses.graph.unreachable_report import BlockSum, missing_evidence
 from heapdump.blocks.table import BlockTable
+from heapdump.kernels.row import UNIT
 from heapdump.wording import plural, short_size
 
 
@@ -72,7 +73,7 @@ def overview_of(
 
 
 def _sum(graph: PointerGraph, reached: Reachability, table: BlockTable, *states: Reach) -> BlockSum:
-    """Blocks and requested bytes, size8 * 8 - unused, of nodes of these states."""
+    """Blocks and requested bytes, size8 * UNIT - unused, of nodes of these states."""
     rows = graph.rows[reached.nodes(*states)]
-    requested = int(table.size8[rows].sum(dtype=np.int64)) * 8 - int(table.unused[rows].sum(dtype=np.int64))
+    requested = int(table.size8[rows].sum(dtype=np.int64)) * UNIT - int(table.unused[rows].sum(dtype=np.int64))
     return BlockSum(len(rows), requested)

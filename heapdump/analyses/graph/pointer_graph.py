@@ -20,10 +20,11 @@ from heapdump.analyses.graph.roots import Area, Roots
 from heapdump.analyses.graph.sweep import Edges, Sources, Sweeper
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
+from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.pointer_map import take, thin
 from heapdump.kernels.reach import count_targets, invert
+from heapdump.kernels.row import BUSY, INTERNAL
 from heapdump.process.model import Process
 
 _SAMPLE = 1 << 13
@@ -125,20 +126,16 @@ def program_blocks(table: BlockTable) -> tuple[NDArray[np.int32], NDArray[np.int
 
     Ascending by address and disjoint.
     """
-    columns: list[NDArray[Any]] = [table.entry, table.size8, table.unused, table.header8, table.tags]
+    reader = table.reader()
     is_short = len(table) == 0 or int(table.size8.max()) < 1 << 28
     rows, start = np.empty(len(table), np.int32), np.empty(len(table), np.int64)
     size: Integers = np.empty(len(table), np.int32 if is_short else np.int64)
     order = None
-    count = run(
-        take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, rows, start, size
-    )
+    count = run(take, len(table), reader, BUSY | INTERNAL, BUSY, TOP, rows, start, size)
     if count < 0:  # heaps over each other: damage
         order = np.argsort(table.address, kind="stable")
-        columns = [column[order] for column in columns]
-        count = run(
-            take, len(table), columns[0].view(np.int64), *columns[1:], BUSY | INTERNAL, BUSY, TOP, rows, start, size
-        )
+        reader = BlockTable(*(column[order] for column in table.columns())).reader()
+        count = run(take, len(table), reader, BUSY | INTERNAL, BUSY, TOP, rows, start, size)
     rows = rows[:count] if order is None else order[rows[:count]].astype(np.int32)
     return rows, start[:count], size[:count]
 
@@ -151,7 +148,7 @@ def build_graph(
     rows, start, size = program_blocks(table)
     _without_crt_headers(rows, start, size, table, crt)
     nodes = pointer_map(start, size)
-    sweeper = Sweeper(process.space, nodes, unaligned=unaligned)
+    sweeper = Sweeper(process.space.mapped, nodes, unaligned=unaligned)
     width_of_view = {view.arch: view.pointer_bytes for view in process.views}
     width_of_heap = np.array([width_of_view[heap.view] for heap in heaps], np.uint8)
     is_one_width = len(width_of_heap) and width_of_heap.min() == width_of_heap.max()

@@ -107,9 +107,10 @@ def retained_of(graph: PointerGraph, back: Referrers) -> Retained:
     order, parent = order[:count].copy(), parent[:count]
     is_root = np.zeros(nodes + 1, np.uint8)
     is_root[roots] = 1
-    dominator, scratch = np.empty(count, np.int32), [np.empty(count, np.int32) for _ in range(4)]
+    dominator, path = np.empty(count, np.int32), np.empty(count, np.int32)
+    semi, label, ancestor = (np.empty(count, np.int32) for _ in range(3))
     inputs = (back.first, back.sources, is_root, number, order, parent, count)
-    run(dominators, nodes, *inputs, *scratch[:3], dominator, scratch[3])
+    run(dominators, nodes, *inputs, semi, label, ancestor, dominator, path)
     size, blocks = np.empty(count, np.int64), np.empty(count, np.int64)
     run(retain, nodes, dominator, order, graph.size, count, size, blocks)
     return Retained(number, order, dominator, size, blocks)

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_map import Integers, PointerMap
 from heapdump.kernels import run
-from heapdump.kernels.pointer_map import resolve, sweep
-from heapdump.memory.space import AddressSpace
+from heapdump.kernels.pointer_sweep import resolve, sweep
+from heapdump.memory.mapped import MappedMemory
 from heapdump.spans import Span
 
 _MAX_THREADS = 8
@@ -106,12 +106,12 @@ class Sweeper:
     """Sweeps memory of one dump for pointers into the blocks of a map."""
 
     def __init__(
-        self, space: AddressSpace, blocks: PointerMap, *, unaligned: bool = False, threads: int | None = None
+        self, memory: MappedMemory, blocks: PointerMap, *, unaligned: bool = False, threads: int | None = None
     ) -> None:
         """`unaligned`: pointers begin at any byte, else at multiples of their size. `threads` None: one for each processor."""
-        self._space, self._blocks, self._unaligned = space.mapped, blocks, unaligned
+        self._memory, self._blocks, self._unaligned = memory, blocks, unaligned
         self._threads = min(threads or os.cpu_count() or 1, _MAX_THREADS)
-        self._start, self._end = space.mapped.starts.astype(np.int64), space.mapped.ends.astype(np.int64)
+        self._start, self._end = memory.starts.astype(np.int64), memory.ends.astype(np.int64)
         self._is_user = (self._start >= 0) & (self._end > 0)  # addresses from 2^63 on are negative
 
     def edges(self, sources: Sources) -> Edges:
@@ -132,7 +132,7 @@ class Sweeper:
 
     def _passes(self, width: int) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
         """(address % width, file offset % width, ranges) of each pass; `ranges` (m,) bool: memory ranges with these words."""
-        shift = (self._space.file_offsets - self._start) % width
+        shift = (self._memory.file_offsets - self._start) % width
         for offset_shift in np.unique(shift[self._is_user]).tolist():
             for phase in range(width if self._unaligned else 1):
                 yield phase, (phase + offset_shift) % width, self._is_user & (shift == offset_shift)
@@ -140,10 +140,10 @@ class Sweeper:
     def _sweep(self, sources: Sources, phase: int, file_phase: int, ranges: NDArray[np.bool_]) -> Edges:
         """The edges of one pass; `present_bytes` is counted in the pass of phase 0 only."""
         count, total = len(sources.start), int(sources.size.sum(dtype=np.int64))
-        offsets = self._space.file_offsets - self._start - file_phase
+        offsets = self._memory.file_offsets - self._start - file_phase
         degree = np.zeros(count + 1, np.int32)
         job = _Pass(
-            sources, phase, self._space.file_words(file_phase, sources.width),
+            sources, phase, self._memory.file_words(file_phase, sources.width),
             (self._start[ranges], self._end[ranges], offsets[ranges]), degree[1:], total // sources.width // _WORDS_A_BLOCK,
         )  # fmt: skip
         cuts = np.unique(np.linspace(0, count, min(total // _JOB_BYTES, count) + 2).astype(np.int64)).tolist()
@@ -165,7 +165,7 @@ class Sweeper:
         room = min(_BUFFER_WORDS, int(sources.size[i:until].sum(dtype=np.int64)) // width + 1)
         values, owners, targets = np.empty(room, np.int64), np.empty(room, np.int32), np.empty(room, np.int32)
         found = np.empty(room, np.int64)
-        self._space.expect(Span(end, end + self._threads * _JOB_BYTES))
+        self._memory.expect(Span(end, end + self._threads * _JOB_BYTES))
         r, at, present_bytes, out = int(np.searchsorted(job.ranges[1], begin, side="right")), 0, 0, []
         while i < until:
             many, i, at, r, seen = run(
@@ -176,7 +176,7 @@ class Sweeper:
             count = run(resolve, work, values, owners, many, *of_map, found, job.degree, targets)
             out.append(targets[:count].copy())
             present_bytes += seen
-        self._space.forget(Span(begin, end))
+        self._memory.forget(Span(begin, end))
         return (np.concatenate(out) if len(out) > 1 else out[0]), present_bytes
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.kernels import run
-from heapdump.kernels.reach import flood, flood_in_order, heads, refer
+from heapdump.kernels.reach import flood, flood_in_order, refer, unreached_before
 
 _BATCH = 1 << 12
 """Edges that are followed at once."""
@@ -144,15 +144,15 @@ def _cycles(
     edges = (graph.first, graph.edges.targets)
     seen = np.ones(len(graph), np.uint8)
     seen[unreachable] = 0
-    run(heads, len(direct), *edges, direct, seen, queue, np.empty(len(direct), np.int64))
+    run(unreached_before, len(unreachable), *edges, direct, seen, queue, np.empty(len(direct), np.int64))
     rest = unreachable[seen[unreachable] == 0]  # no direct leak leads there: cycles, and what they point to
     if not len(rest):
         return ()
     starts = np.empty(len(rest), np.int64)
-    found = run(heads, len(rest), *edges, rest, seen.copy(), queue, starts)
+    found = run(unreached_before, len(rest), *edges, rest, seen.copy(), queue, starts)
     # no start reaches a later start; backwards, the starts that remain are not reached by any other start
     backwards, sources = starts[:found][::-1].copy(), np.empty(found, np.int64)
-    found = run(heads, len(rest), *edges, backwards, seen, queue, sources)
+    found = run(unreached_before, len(rest), *edges, backwards, seen, queue, sources)
     return _members(graph, rest, np.sort(sources[:found]))
 
 

@@ -184,7 +184,7 @@ def _report(sums: dict[Reach, BlockSum], found: Callable[[Reach], Leaks], by: By
 def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) -> dict[Reach, BlockSum]:
     """Blocks and requested bytes of each state."""
     counts, totals = np.zeros(len(Reach) + 1, np.int64), np.zeros(len(Reach) + 1, np.int64)
-    run(add_up, len(rows), state, rows, table.size8, table.unused, counts, totals)
+    run(add_up, len(rows), state, rows, table.reader(), counts, totals)
     return {reach: BlockSum(int(counts[reach]), int(totals[reach])) for reach in Reach}
 
 

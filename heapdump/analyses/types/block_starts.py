@@ -11,7 +11,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
+from heapdump.blocks.table import BlockTable
+from heapdump.kernels.row import BUSY, INTERNAL
 from heapdump.process.model import View
 
 START_BYTES = 16
@@ -52,9 +53,7 @@ class BlockStarts:
 
 def read_starts(view: View, table: BlockTable, rows: NDArray[np.int64]) -> BlockStarts:
     """The starts of rows, all of heaps of this view. Some 10 million rows a second."""
-    size8 = table.size8[rows].astype(np.uint64)
-    address = _addresses(table, rows)
-    size = size8 * np.uint64(8) - table.unused[rows]
+    address, size = table.addresses(rows), table.sizes(rows)
     first, is_present = view.space.mapped.gather(address, 8)
     second, _ = view.space.mapped.gather(address + np.uint64(8), 8)
     raw = np.stack([first, second], axis=1).view(np.uint8).reshape(-1, START_BYTES)
@@ -73,7 +72,7 @@ def starts_block(table: BlockTable, words: NDArray[np.uint64], row_below: NDArra
     out = np.zeros(len(words), bool)
     near = np.flatnonzero(row_below >= 0)
     row = row_below[near]
-    out[near] = (_addresses(table, row) == words[near]) & _is_program(table, row)
+    out[near] = (table.addresses(row) == words[near]) & _is_program(table, row)
     return out
 
 
@@ -90,8 +89,8 @@ def room_at(
     near = np.flatnonzero(row_below >= 0)
     near = near[_is_program(table, row_below[near])]
     row = row_below[near]
-    address, array = _addresses(table, row), words[near]
-    size, offset = table.size8[row].astype(np.uint64) * np.uint64(8) - table.unused[row], array - address
+    address, array = table.addresses(row), words[near]
+    size, offset = table.sizes(row), array - address
     at_start = offset == 0
     least[near[at_start]] = most[near[at_start]] = size[at_start]
     aligned = np.flatnonzero(
@@ -111,17 +110,11 @@ def rows_below(table: BlockTable, words: NDArray[np.uint64]) -> NDArray[np.int64
     out = np.full(len(words), -1, np.int64)
     if not len(table):
         return out
-    end = table.entry[-1:] + table.size8[-1:].astype(np.uint64) * np.uint64(8)
+    end = table.entry[-1:] + table.entry_sizes(slice(-1, None))
     near = np.flatnonzero((words >= table.entry[0]) & (words <= end))
     near = near[np.argsort(words[near])]
     out[near] = np.searchsorted(table.entry, words[near], side="right") - 1
     return out
-
-
-def _addresses(table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    """Address of the program's bytes of each row: entry + header8 * 8."""
-    address: NDArray[np.uint64] = table.entry[rows] + table.header8[rows].astype(np.uint64) * np.uint64(8)
-    return address
 
 
 def _is_program(table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.heap import Heap, Trust
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import BUSY, INTERNAL, tag
+from heapdump.blocks.table import tag
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.chain import MOST_ROWS, At, next_entries
 from heapdump.heaps.nt.entry import INTERNAL_FLAG, decoded, unasked
@@ -25,15 +25,14 @@ from heapdump.heaps.nt.header_repair import header_wound
 from heapdump.heaps.nt.lfh import SIGNATURE
 from heapdump.heaps.nt.resync import next_good_header
 from heapdump.heaps.nt.windows import Stretch, Window, windows
+from heapdump.heaps.workload import Workload
 from heapdump.kernels import nt_chain
+from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL
 from heapdump.process.model import View
 from heapdump.spans import Span
 
 _SAMPLE = 1 << 12
 """Headers that are looked at first, twice as many each time, until it is known whether the compiled loop pays."""
-
-_SHARE, _ENOUGH = 16, 2 << 20
-"""One part in so many of the bytes, or so many at most, from whose blocks the number of all blocks is told."""
 
 _FIRST_BATCH = 64
 """Headers that are looked at behind damage before it is known that the chain holds; twice as many each time."""
@@ -52,9 +51,15 @@ class BackEndWalk:
     """Walks the runs of one heap, window by window; rows go to `columns`, everything else to `walked`."""
 
     def __init__(
-        self, view: View, heap: Heap, entry_format: EntryFormat, columns: BlockColumns, walked: WalkLog, in_all: int
+        self,
+        view: View,
+        heap: Heap,
+        entry_format: EntryFormat,
+        columns: BlockColumns,
+        walked: WalkLog,
+        workload: Workload,
     ) -> None:
-        """One for some runs of a heap that follow each other. `in_all`: bytes of all runs of all heaps."""
+        """One for some runs of a heap that follow each other. `workload`: of the whole walk."""
         self._view, self._heap, self._format = view, heap, entry_format
         self._columns, self._walked = columns, walked
         self._is_trusted = True
@@ -62,7 +67,7 @@ class BackEndWalk:
         self._is_over = False
         self._next, self._previous = 0, 0
         self._batch = _SAMPLE
-        self._in_all, self._rows, self._bytes_of_rows = in_all, 0, 0
+        self._workload = workload
 
     def windows(self, wanted: Sequence[Span]) -> Iterator[tuple[Window, int]]:
         """(window, number of its first row), each after its rows were added."""
@@ -78,13 +83,6 @@ class BackEndWalk:
     def _absent(self, run: Span) -> bool:
         self._walked.gap(f"{self._name}: most of its memory at {run.start:#x}..{run.end:#x} is not in the dump")
         return False
-
-    @property
-    def _expected(self) -> int:
-        """Blocks there may be in all heaps if the others are like those seen here, 0 before enough of them were seen."""
-        if self._bytes_of_rows < max(1, min(self._in_all // _SHARE, _ENOUGH)):
-            return 0
-        return self._rows * self._in_all // self._bytes_of_rows
 
     @property
     def _name(self) -> str:
@@ -118,11 +116,18 @@ class BackEndWalk:
         common = tag(BlockKind.BACKEND, trust=Trust.EXACT if self._is_trusted else Trust.DERIVED)
         place = At(k, at, self._previous)
         count, place, why = next_entries(
-            self._format, self._heap, window, place, until, common, self._columns, self._batch, self._expected
+            self._format,
+            self._heap,
+            window,
+            place,
+            until,
+            common,
+            self._columns,
+            self._batch,
+            self._workload.expected(),
         )
         if place.k == k:
-            self._rows += count
-            self._bytes_of_rows += (place.granule - at) * window.granule
+            self._workload.add(count, (place.granule - at) * window.granule)
         self._batch = min(2 * self._batch, MOST_ROWS)
         self._previous = place.previous
         self._walked.headers += count
@@ -244,7 +249,7 @@ class BackEndWalk:
         entry = window.stretches[k].base + place * window.granule
         internal = header.is_busy & ((header.flags & INTERNAL_FLAG) != 0) & (not entry_format.is_pre_vista)
         tags = tag(BlockKind.BACKEND, trust=trust) | np.where(header.is_busy, BUSY, 0)
-        tags |= np.where(internal, INTERNAL, 0) | header.flags << 8
+        tags |= np.where(internal, INTERNAL, 0) | header.flags << FLAGS_SHIFT
         stride = entry_format.stride
         self._columns.append(self._heap.index, entry, header.size * stride, spare, lead * stride, tags)
 

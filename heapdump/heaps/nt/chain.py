@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import BUSY, INTERNAL
 from heapdump.heaps.nt.entry import HEADER_CODE, INTERNAL_FLAG, LAST_FLAG, RANGE_END_CODE, Headers, headers_at, unasked
 from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.windows import Stretch, Window
 from heapdump.kernels import compiled_if_worth, nt_chain, run
+from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL
 
 MOST_ROWS = 1 << 16
 """Rows made at a time."""
@@ -49,8 +49,9 @@ def next_entries(
         return _by_arrays(entry_format, heap, window, at, base_tag, columns, most)
     rows = columns.tail(MOST_ROWS)
     count, k, granule, why, previous = quick(
-        window.words, window.limits, at.k, until, at.granule, g.stride, g.word_index, g.key, g.mask, at.previous, base_tag,
-        rows.entry, rows.size8, rows.unused, rows.header8, rows.tags,
+        window.words, window.limits, at.k, until, at.granule, at.previous,
+        nt_chain.HeaderCoding(g.stride, g.word_index, g.key, g.mask), base_tag,
+        rows,
     )  # fmt: skip
     columns.add(count, heap.index)
     return count, At(k, granule, previous), why
@@ -121,5 +122,5 @@ def _add(
         internal = np.isin(entry, np.array([heap.address, *(s.address for s in heap.segments)], np.int64))
     else:
         internal = busy & (((flags & INTERNAL_FLAG) != 0) | (unused == HEADER_CODE) | (unused == RANGE_END_CODE))
-    tags = base_tag | np.where(busy, BUSY, 0) | np.where(internal, INTERNAL, 0) | flags << 8
+    tags = base_tag | np.where(busy, BUSY, 0) | np.where(internal, INTERNAL, 0) | flags << FLAGS_SHIFT
     columns.append(heap.index, entry, size * entry_format.stride, spare, lead * entry_format.stride, tags)

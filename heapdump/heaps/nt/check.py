@@ -17,7 +17,7 @@ from heapdump.blocks.findings import Finding, FindingKind, Severity
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
+from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import CheckKind
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
@@ -25,7 +25,8 @@ from heapdump.heaps.nt.free_lists import all_linked, read_free_lists
 from heapdump.heaps.nt.lock import lock_words
 from heapdump.heaps.nt.lookaside import check_lookasides
 from heapdump.heaps.nt.windows import Window, runs, windows
-from heapdump.kernels import WORTH_COMPILING, entry_checks, run
+from heapdump.kernels import WORTH_COMPILING, nt_entry_checks, run
+from heapdump.kernels.row import CLASS_MASK
 from heapdump.spans import SpanMap
 
 _MOST = 4096
@@ -93,11 +94,11 @@ def _look_at(
     rows = table.part(first, last)
     if not len(rows):
         return rows, np.empty((0, 4), np.int64), 0
-    columns = (rows.entry.view(np.int64), rows.size8, rows.unused, rows.header8, rows.tags, rows.heap, heap)
+    columns = (rows.reader(), heap, int(BlockKind.LFH))
     stride, old = entry_format.stride, int(entry_format.is_pre_vista)
     wrong = np.zeros((min(_MOST, 2 * len(rows) + 2), 4), np.int64)
     count, filled, guarded = run(
-        entry_checks.check_headers,
+        nt_entry_checks.check_headers,
         worth,
         window.words,
         window.limits,
@@ -111,7 +112,7 @@ def _look_at(
     if not filled:
         return rows, wrong[:count], guarded
     fills = np.zeros((min(_MOST, len(rows)), 4), np.int64)
-    more = run(entry_checks.check_fills, worth, window.words, window.limits, *columns, stride, fills)
+    more = run(nt_entry_checks.check_fills, worth, window.words, window.limits, *columns, stride, fills)
     return rows, np.concatenate([wrong[:count], fills[:more]]), guarded
 
 
@@ -140,16 +141,16 @@ def _segments(heap: Heap, entry_format: EntryFormat, window: Window, numbers: Sp
 def _finding(job: CheckJob, rows: BlockTable, row: int, what: int, address: int, length: int) -> Finding:
     heap, entry = job.heap.address, int(rows.entry[row])
     found = (job.view.space.try_read(address, min(length, 64)) or b"").hex(" ")
-    if what == entry_checks.TAIL:
+    if what == nt_entry_checks.TAIL:
         message = f"heap {heap:#x}: the fill behind the block at {int(rows.address[row]):#x} is changed"
         return Finding("tail_fill", "error", heap, address, length, message, " ".join(["ab"] * min(length, 64)), found)
-    if what == entry_checks.FREE:
+    if what == nt_entry_checks.FREE:
         message = f"heap {heap:#x}: the free block at {entry:#x} was written to"
         wanted = " ".join("ee" if (address + i) % 2 == 0 else "fe" for i in range(min(length, 64)))
         return Finding("free_fill", "error", heap, address, length, message, wanted, found)
-    member = "number of its segment" if what == entry_checks.SEGMENT else "count of unused bytes"
+    member = "number of its segment" if what == nt_entry_checks.SEGMENT else "count of unused bytes"
     message = f"heap {heap:#x}: the entry header at {entry:#x} is damaged ({member})"
-    expected = "that of its segment" if what == entry_checks.SEGMENT else "one that fits its state and size"
+    expected = "that of its segment" if what == nt_entry_checks.SEGMENT else "one that fits its state and size"
     return Finding("entry_header", "error", heap, address, length, message, expected, found)
 
 
@@ -174,7 +175,7 @@ def _free_entries(job: CheckJob, entry_format: EntryFormat) -> NDArray[np.int64]
     """Entries that the walk calls free; before Vista none, whose rows are not entries but runs of them."""
     if entry_format.is_pre_vista:
         return np.empty(0, np.int64)
-    rows, wanted = job.table, np.uint16(0x0F | BUSY | INTERNAL)
+    rows, wanted = job.table, np.uint16(CLASS_MASK)
     free = (rows.tags & wanted == np.uint16(BlockKind.BACKEND)) & (rows.heap == np.uint16(job.heap.index))
     entries: NDArray[np.int64] = rows.entry[free].view(np.int64)
     return entries

@@ -12,9 +12,10 @@ from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import tag
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.entry_format import EntryFormat
+from heapdump.kernels.row import FLAGS_SHIFT, UNIT
 from heapdump.process.model import View
 
-_MOST_LEAD = 255 * 8  # the table counts the bytes before the user data in 8 bits of 8 bytes
+_MOST_LEAD = 255 * UNIT  # the table counts the bytes before the user data in 8 bits of 8 bytes
 _TABLE_BYTES = 8 << 32  # the table counts occupied bytes in 32 bits of 8 bytes
 
 
@@ -36,8 +37,8 @@ def add_large_blocks(
     if not rows:
         return
     entry, size, spare, lead, flags = (np.array(column, np.int64) for column in zip(*rows, strict=True))
-    tags = tag(BlockKind.VIRTUAL, busy=True) | flags << 8
-    columns.append(heap.index, entry, size // 8, spare, lead // 8, tags)
+    tags = tag(BlockKind.VIRTUAL, busy=True) | flags << FLAGS_SHIFT
+    columns.append(heap.index, entry, size // UNIT, spare, lead // UNIT, tags)
 
 
 def _large_row(

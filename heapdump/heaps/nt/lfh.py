@@ -21,6 +21,7 @@ from heapdump.heaps.nt.entry import BUSY_FLAG, INTERNAL_FLAG
 from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.lfh_blocks import Code, Slots, add_slots
 from heapdump.heaps.nt.windows import Window
+from heapdump.kernels.row import FLAGS_SHIFT, UNIT
 from heapdump.layouts import Struct
 from heapdump.process.model import View
 
@@ -117,13 +118,13 @@ class LfhWalk:
 def _carriers(view: View, entry_format: EntryFormat, window: Window, rows: BlockTable) -> list[Carrier]:
     header = entry_format.layout["_HEAP_USERDATA_HEADER"]
     # from Vista on a flag marks the blocks that the allocator took for itself
-    wanted = np.uint16((BUSY_FLAG if entry_format.is_pre_vista else BUSY_FLAG | INTERNAL_FLAG) << 8)
+    wanted = np.uint16((BUSY_FLAG if entry_format.is_pre_vista else BUSY_FLAG | INTERNAL_FLAG) << FLAGS_SHIFT)
     if np.bitwise_or.reduce(rows.tags) & wanted != wanted:
         return []
     flagged = np.flatnonzero(rows.tags & wanted == wanted)
     entry = rows.entry[flagged].astype(np.int64)
-    user = entry + rows.header8[flagged].astype(np.int64) * 8
-    end = entry + rows.size8[flagged].astype(np.int64) * 8
+    user = entry + rows.header8[flagged].astype(np.int64) * UNIT
+    end = entry + rows.size8[flagged].astype(np.int64) * UNIT
     where = (user - window.bases(entry)) // 8 + header.offset("Signature") // 8
     shift = header.offset("Signature") % 8 * 8
     where[where >= len(window.words)] = 0

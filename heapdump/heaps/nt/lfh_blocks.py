@@ -12,11 +12,12 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap, Trust
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import BUSY, tag
+from heapdump.blocks.table import tag
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.entry import unasked
 from heapdump.heaps.nt.entry_format import EntryFormat, signed
 from heapdump.heaps.nt.windows import Window
+from heapdump.kernels.row import BUSY
 
 _LFH, _LOW, _PREFIX, _OLD_LFH = 0x80, 0x3F, 0x40, 0xFF
 

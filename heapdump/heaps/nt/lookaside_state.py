@@ -12,10 +12,11 @@ import numpy as np
 
 from heapdump.blocks.heap import Heap, ViewName
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import BUSY, INTERNAL, BlockTable
+from heapdump.blocks.table import BlockTable
 from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.lfh import FrontEnd
 from heapdump.heaps.nt.lookaside import lookaside_block, parked_entries
+from heapdump.kernels.row import BUSY, INTERNAL, KIND_MASK, UNIT
 from heapdump.process.model import View
 
 
@@ -52,9 +53,11 @@ def apply_marks(table: BlockTable, marks: Marks) -> BlockTable:
     """The table with parked blocks free and the front end's own blocks internal."""
     tags = table.tags.copy()
     if marks.parked:
-        parked = np.isin(table.entry, np.array(sorted(marks.parked), np.uint64)) & (tags & 0xF == BlockKind.BACKEND)
-        tags[parked] = tags[parked] & ~np.uint16(BUSY | 0xF) | np.uint16(BlockKind.LOOKASIDE)
-    back = np.flatnonzero(tags & 0xF == BlockKind.BACKEND)
+        parked = np.isin(table.entry, np.array(sorted(marks.parked), np.uint64)) & (
+            tags & KIND_MASK == BlockKind.BACKEND
+        )
+        tags[parked] = tags[parked] & ~np.uint16(BUSY | KIND_MASK) | np.uint16(BlockKind.LOOKASIDE)
+    back = np.flatnonzero(tags & KIND_MASK == BlockKind.BACKEND)
     inside = np.array(sorted(address for address in marks.internal if address >= 0), np.uint64)
     found = np.searchsorted(table.entry[back], inside, side="right") - 1
     rows, inside = back[found[found >= 0]], inside[found >= 0]
@@ -63,7 +66,7 @@ def apply_marks(table: BlockTable, marks: Marks) -> BlockTable:
     if not marks.parked:
         return BlockTable(table.entry, table.size8, table.unused, table.header8, table.heap, tags)
     spare = table.unused.copy()
-    spare[parked] = table.header8[parked].astype(np.uint32) * 8
+    spare[parked] = table.header8[parked].astype(np.uint32) * UNIT
     return _joined(BlockTable(table.entry, table.size8, spare, table.header8, table.heap, tags))
 
 

@@ -18,10 +18,10 @@ from heapdump.blocks.table import BlockTable
 from heapdump.heaps.jobs import TraceReader
 from heapdump.heaps.nt.entry_format import entry_format_of
 from heapdump.heaps.nt.windows import Window, runs, windows
-from heapdump.kernels import WORTH_COMPILING, run, trace_numbers
+from heapdump.kernels import WORTH_COMPILING, nt_stack_records, run
+from heapdump.kernels.row import BUSY, EXTRA, KIND_MASK, UNIT
 from heapdump.process.model import View
 
-_EXTRA = 0x02  # entry flag: HEAP_ENTRY_EXTRA with an index behind the user data
 _AT_ONCE = 4
 _STUB = 0x0502  # EntryOffset 2, code 5: the header behind a front prefix
 
@@ -54,9 +54,11 @@ def _sweep(view: View, heap: Heap, table: BlockTable) -> NDArray[np.uint64]:
         swept = window.swept
         first, last = np.searchsorted(table.entry, np.array([swept.start, swept.end], np.uint64)).tolist()
         rows = table.part(first, last)
-        columns = (rows.entry.view(np.int64), rows.header8, rows.tags, rows.heap, heap.index)
         mine = np.zeros(last - first, np.int64)
-        run(trace_numbers.read_prefixes, len(table), window.words, window.limits, *columns, entry_format.stride, mine)
+        run(
+            nt_stack_records.read_records, len(table), window.words, window.limits, rows.reader(), heap.index,
+            entry_format.stride, mine,
+        )  # fmt: skip
         out[first:last] = np.where(mine != 0, mine, out[first:last])
         view.space.mapped.forget(swept)
 
@@ -71,15 +73,15 @@ def _numbers(view: View, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[
     granule, pointer = view.granularity, view.pointer_bytes
     out = np.zeros(len(rows), np.uint64)
     tags = table.tags[rows]
-    busy = table.is_busy[rows]
-    address = table.entry[rows] + table.header8[rows].astype(np.uint64) * np.uint64(8)
-    prefixed = np.flatnonzero(busy & (table.header8[rows].astype(np.int64) * 8 == 3 * granule))
+    busy = tags & np.uint16(BUSY) != 0
+    address = table.addresses(rows)
+    prefixed = np.flatnonzero(busy & (table.header8[rows].astype(np.int64) * UNIT == 3 * granule))
     stubs, _ = view.space.mapped.gather(address[prefixed] - np.uint64(2), 2)
     prefixed = prefixed[stubs == _STUB]
     out[prefixed], _ = view.space.mapped.gather(address[prefixed] - np.uint64(4 * pointer), pointer)
-    extra = np.flatnonzero(busy & (out == 0) & ((tags >> 8 & _EXTRA) != 0))
-    end = table.entry[rows[extra]] + table.size8[rows[extra]].astype(np.uint64) * np.uint64(8)
-    large = (tags[extra] & 0xF) == BlockKind.VIRTUAL
+    extra = np.flatnonzero(busy & (out == 0) & (tags & np.uint16(EXTRA) != 0))
+    end = table.entry[rows[extra]] + table.entry_sizes(rows[extra])
+    large = (tags[extra] & np.uint16(KIND_MASK)) == BlockKind.VIRTUAL
     place = np.where(large, table.entry[rows[extra]] - np.uint64(2 * granule), end - np.uint64(granule))
     out[extra], _ = view.space.mapped.gather(place, 2)
     return out

@@ -19,6 +19,7 @@ from heapdump.heaps.nt.lfh import FrontEnd, LfhWalk
 from heapdump.heaps.nt.lookaside_state import apply_marks, marks_of
 from heapdump.heaps.nt.work import Part, cut
 from heapdump.heaps.row_counts import RowCounts
+from heapdump.heaps.workload import Workload
 from heapdump.process.model import View
 from heapdump.spans import Span
 
@@ -54,11 +55,11 @@ class _Walker:
     def __init__(self, job: AllocatorJob, views: dict[ViewName, View], formats: dict[int, EntryFormat]) -> None:
         self._job, self._views, self._formats = job, views, formats
         self._most_bytes = job.process.space.total_bytes
-        self._in_all = 0
+        self._workload = Workload(0)
 
     def walk(self, parts: list[Part], threads: int) -> None:
         """Adds the rows of all parts, ascending by address, and their sums."""
-        self._in_all = min(sum(part.bytes for part in parts), self._most_bytes)
+        self._workload = Workload(min(sum(part.bytes for part in parts), self._most_bytes))
         if threads < 2:
             self._job.columns, self._job.counts = self._walk_share(parts)
             return
@@ -87,7 +88,7 @@ class _Walker:
         for part in parts:
             self._walk_part(part, columns)
         columns.sort()
-        return columns, RowCounts().add(columns.since(0))
+        return columns, RowCounts().add(columns.since(0), self._workload.expected())
 
     def _walk_part(self, part: Part, columns: BlockColumns) -> None:
         for heap, is_large, items in part.groups():
@@ -98,7 +99,7 @@ class _Walker:
                 add_large_blocks(view, heap, entry_format, blocks, columns, log)
                 continue
             front = LfhWalk(view, heap, entry_format, part.fronts.setdefault(view.arch, FrontEnd()), columns, log)
-            chain = BackEndWalk(view, heap, entry_format, columns, log, self._in_all)
+            chain = BackEndWalk(view, heap, entry_format, columns, log, self._workload)
             for window, first in chain.windows([item.span for item in items]):
                 view.space.mapped.expect(Span(window.swept.end, window.swept.end + _AHEAD))
                 front.add(window, first)

@@ -20,11 +20,11 @@ from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import Job
 from heapdump.heaps.page.light import LightBlocks, carriers_of, light_blocks
 from heapdump.heaps.page.nodes import NodeSet, read_nodes
+from heapdump.kernels.row import FLAGS_SHIFT, UNIT
 from heapdump.layouts import load
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
 
-_UNIT = 8
 _TABLE_UNITS = 1 << 32
 
 
@@ -72,11 +72,11 @@ def _add_full(job: Job, nodes: PageNodes, information: int) -> None:
     is_backward = nodes.data == nodes.user
     entry = np.where(is_backward, nodes.user, nodes.user - np.uint64(information))
     occupied = (nodes.data_end - entry).astype(np.int64)
-    units = np.minimum(-(-occupied // _UNIT), _TABLE_UNITS - 1)
-    spare = units * _UNIT - nodes.size.astype(np.int64)
+    units = np.minimum(-(-occupied // UNIT), _TABLE_UNITS - 1)
+    spare = units * UNIT - nodes.size.astype(np.int64)
     flags = np.where(nodes.is_busy | _is_committed(job.process, nodes.data), 0, PAGE_DECOMMITTED)
-    tags = np.where(nodes.is_busy, tag(BlockKind.PAGE, busy=True), tag(BlockKind.PAGE)) | flags << 8
-    lead = np.where(is_backward, 0, information // _UNIT)
+    tags = np.where(nodes.is_busy, tag(BlockKind.PAGE, busy=True), tag(BlockKind.PAGE)) | flags << FLAGS_SHIFT
+    lead = np.where(is_backward, 0, information // UNIT)
     job.columns.append(job.heap.index, entry, units, spare, lead, tags)
 
 
@@ -93,10 +93,10 @@ def _is_committed(process: Process, address: NDArray[np.uint64]) -> NDArray[np.b
 def _add_light(job: Job, light: LightBlocks, information: int) -> None:
     if not len(light):
         return
-    units = light.room // _UNIT
-    tags = np.where(light.is_busy, tag(BlockKind.LIGHT, busy=True), tag(BlockKind.LIGHT)) | PAGE_LIGHT << 8
-    lead = np.full(len(light), information // _UNIT)
-    job.columns.append(job.heap.index, light.start, units, units * _UNIT - light.size, lead, tags)
+    units = light.room // UNIT
+    tags = np.where(light.is_busy, tag(BlockKind.LIGHT, busy=True), tag(BlockKind.LIGHT)) | PAGE_LIGHT << FLAGS_SHIFT
+    lead = np.full(len(light), information // UNIT)
+    job.columns.append(job.heap.index, light.start, units, units * UNIT - light.size, lead, tags)
     job.walked.headers += len(light)
     job.walked.good_headers += int(light.is_sound.sum())
     job.owned.append(job.table.entry[light.rows])

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import BUSY
 from heapdump.heaps.segment.keys import SegmentHeapJob
+from heapdump.kernels.row import BUSY, FLAGS_MASK, UNIT
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 
@@ -80,5 +80,5 @@ def mark_delayed(job: SegmentHeapJob, first: int, delayed: NDArray[np.uint64]) -
     table = job.columns.since(first)
     granule = np.uint64(job.view.granularity)
     waiting = (table.kind == BlockKind.VS) & table.is_busy & np.isin(table.entry + granule, delayed)
-    table.tags[waiting] &= np.uint16(0xFFFF & ~(BUSY | 0xFF00))
-    table.unused[waiting], table.header8[waiting] = granule, granule // np.uint64(8)
+    table.tags[waiting] &= np.uint16(0xFFFF & ~(BUSY | FLAGS_MASK))
+    table.unused[waiting], table.header8[waiting] = granule, granule // np.uint64(UNIT)

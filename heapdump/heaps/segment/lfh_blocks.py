@@ -55,10 +55,10 @@ def _add(
     )  # fmt: skip
     table, room = np.ascontiguousarray(np.stack(columns, axis=1)), int(decoded.count[rows].sum())
     counted = np.zeros(len(rows), np.uint8)
+    job.workload.add(room, int((decoded.size[rows] * decoded.count[rows]).sum()))
     tail = job.columns.tail(room)
     run(
-        lfh_blocks.read_slots, room, batch.words, table, read.span, padding, tag(BlockKind.LFH), tail.entry, tail.size8,
-        tail.unused, tail.header8, tail.tags, counted,
+        lfh_blocks.read_blocks, job.workload.expected(room), batch.words, table, read.span, padding, tag(BlockKind.LFH), tail, counted,
     )  # fmt: skip
     del tail
     job.columns.add(room, job.heap.index)
@@ -66,11 +66,11 @@ def _add(
         doubt_missing(job, len(job.columns) - room, batch.missing)
         if _doubt_bits(job, read, int(rows[0]), room, batch.missing):
             return
-        if read.has_list and not counted[0] & 1:
+        if read.has_list and not counted[0] & lfh_blocks.COUNTS_AGREE:
             _doubt_list(job, int(read.start[rows[0]]), room)
             return
-    good = ((counted & 1) > 0) & _are_usual(
-        job, ((counted & 2) > 0) & is_filled_behind(read, rows, decoded.count[rows])
+    good = ((counted & lfh_blocks.COUNTS_AGREE) > 0) & _are_usual(
+        job, ((counted & lfh_blocks.FREE_BITS_CLEAR) > 0) & is_filled_behind(read, rows, decoded.count[rows])
     )
     job.walked.headers += len(rows)
     job.walked.good_headers += int(good.sum())

@@ -10,19 +10,19 @@ from __future__ import annotations
 import numpy as np
 
 from heapdump.blocks.heap import Trust
-from heapdump.blocks.table import BUSY, doubt
+from heapdump.blocks.table import doubt
 from heapdump.heaps.segment.keys import SegmentHeapJob
+from heapdump.kernels.row import BUSY, EXTRA, UNIT
 
 _PERIODS = (1, 2, 4, 8)
 _LOOK_BACK = 64
-_EXTRA = 0x0200
 
 
 def mend_overrun(job: SegmentHeapJob, address: int) -> None:
     """Corrects the last row's size where its chunk ends at a damaged header and its own count was overwritten."""
     table = job.columns.since(0)
     row = len(table) - 1
-    entry, size, lead = int(table.entry[row]), int(table.size8[row]) * 8, int(table.header8[row]) * 8
+    entry, size, lead = int(table.entry[row]), int(table.size8[row]) * UNIT, int(table.header8[row]) * UNIT
     if entry + size != address:
         return
     doubt(table.tags, slice(row, None), Trust.GUESS)  # the damage may as well be its own size
@@ -32,7 +32,7 @@ def mend_overrun(job: SegmentHeapJob, address: int) -> None:
     unused = address - start
     if start < address and unused != int(table.unused[row]) - lead and unused < 2 * job.view.granularity:
         table.unused[row] = lead + unused
-        table.tags[row] &= np.uint16(0xFFFF & ~_EXTRA)
+        table.tags[row] &= np.uint16(0xFFFF & ~EXTRA)
 
 
 def _run_start(job: SegmentHeapJob, low: int, border: int) -> int:

@@ -15,7 +15,7 @@ from heapdump.blocks.walk import Walk
 from heapdump.heaps.jobs import TraceReader
 from heapdump.heaps.segment.keys import PADDING
 from heapdump.heaps.segment.padding import writes_header
-from heapdump.heaps.segment.walk import EXTRA_FLAG
+from heapdump.kernels.row import BUSY, EXTRA, KIND_MASK
 from heapdump.layouts import load
 from heapdump.process.model import View
 
@@ -36,15 +36,12 @@ def _numbers(view: View, heap: Heap, table: BlockTable, padding: int, rows: NDAr
     if heap.layout is None:
         return out
     layout, granule = load(heap.layout), np.uint64(view.granularity)
-    tags = table.tags[rows]
-    with_extra = np.flatnonzero(table.is_busy[rows] & ((tags >> 8 & EXTRA_FLAG) != 0))
+    with_extra = np.flatnonzero(table.tags[rows] & np.uint16(BUSY | EXTRA) == np.uint16(BUSY | EXTRA))
     mine = rows[with_extra]
-    address = table.entry[mine] + table.header8[mine].astype(np.uint64) * np.uint64(8)
-    size = table.size8[mine].astype(np.uint64) * np.uint64(8) - table.unused[mine]
-    place = (address + size + granule - np.uint64(1)) // granule * granule
+    place = (table.addresses(mine) + table.sizes(mine) + granule - np.uint64(1)) // granule * granule
     if not writes_header(layout):
         # the padding of a large block lies behind its user data there (three blocks of recorded 15063)
-        large = (table.tags[mine] & 0xF) == BlockKind.LARGE
+        large = (table.tags[mine] & np.uint16(KIND_MASK)) == BlockKind.LARGE
         place += np.where(large, np.uint64(padding), np.uint64(0))
     flags = view.space.try_integer(heap.address + layout["_SEGMENT_HEAP"].offset("GlobalFlags"), 4) or 0
     if flags & _WIDE_EXTRA and view.pointer_bytes == 8:

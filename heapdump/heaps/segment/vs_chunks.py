@@ -20,6 +20,7 @@ from heapdump.heaps.segment.overrun import mend_overrun
 from heapdump.heaps.segment.vs_recovery import ByteDamage, Chunks
 from heapdump.heaps.segment.vs_subsegments import Chains
 from heapdump.kernels import run, vs_chain
+from heapdump.kernels.row import UNIT
 from heapdump.spans import Span
 
 _FIRST_ROOM = 1 << 12
@@ -37,6 +38,7 @@ class ChunkWalk:
         self._granule = job.view.granularity
         mask = -1 if self._wide else 0xFFFFFFFF
         self._signed_key = signed(key) & mask
+        self._coding = vs_chain.ChunkCoding(job.view.granularity // UNIT, self._signed_key, padding)
         self._resyncs = 0
 
     def walk(self, chains: Chains) -> None:
@@ -71,12 +73,13 @@ class ChunkWalk:
         job, trust = self._job, Trust.EXACT if trusted else Trust.DERIVED
         tail = job.columns.tail(room)
         found = run(
-            vs_chain.follow_chunks, room, batch.words, part, k, at, previous, int(self._wide), self._signed_key,
-            self.padding, tag(BlockKind.VS, trust=trust), tail.entry, tail.size8, tail.unused, tail.header8, tail.tags,
+            vs_chain.follow_chunks, job.workload.expected(room), batch.words, part, k, at, previous, self._coding,
+            tag(BlockKind.VS, trust=trust), tail,
         )  # fmt: skip
         del tail
         count, k, at, reason, previous = (int(value) for value in found)
         job.columns.add(count, job.heap.index)
+        job.workload.add(count, int(job.columns.since(len(job.columns) - count).entry_size.sum()))
         job.walked.headers += count
         job.walked.good_headers += count
         if not trusted and reason == vs_chain.END and k + 1 < len(places):
@@ -113,9 +116,9 @@ class ChunkWalk:
         """The chunk at this granule has another size than its header says; its row, the last one, gets the true one."""
         job = self._job
         row = job.columns.since(len(job.columns) - 1)
-        found = int(row.size8[0]) * 8
+        found = int(row.entry_size[0])
         previous = int(chunks.headers(at, at + 1)[1][0])
-        chunks.write_row(row, at, size, previous, self.padding)
+        chunks.write_row(row.writer(), at, size, previous, self.padding)
         doubt(row.tags, slice(None), Trust.DERIVED)
         message = (
             f"heap {job.heap.address:#x}: the chunk at {chunks.address(at):#x} says {found:,} bytes, "

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import BlockTable, tag
+from heapdump.blocks.table import tag
 from heapdump.heaps.nt.entry_format import signed
 from heapdump.kernels import vs_chain
+from heapdump.kernels.row import CLASS_MASK, TRUST_MASK, RowWriter
 
 _PROOF = 3
 """Headers in a row that hold where the walk goes on behind damage."""
@@ -95,7 +96,7 @@ class Chunks:
         texts = " ".join("??" if i in unknown else f"{expected[i]:02x}" for i in part)
         return ByteDamage(part.start, len(part), texts, found[part.start : part.stop].hex(" "))
 
-    def write_row(self, row: BlockTable, at: int, size: int, previous: int, padding: int) -> Trust:
+    def write_row(self, row: RowWriter, at: int, size: int, previous: int, padding: int) -> Trust:
         """Writes the chunk with these sizes to the first of `row`; how far it can be trusted."""
         _, code, wanted, is_known = self._wanted(at, size, previous)
         stride = self.granule // 8
@@ -104,11 +105,12 @@ class Chunks:
         words[0] = signed((wanted ^ code) & (1 << 64) - 1) if self.is_wide else rest | (wanted ^ code)
         trust = Trust.DERIVED if is_known else Trust.GUESS
         vs_chain.follow_chunks(
-            words, np.array([[0, size, self.address(at)]]), 0, 0, -1, int(self.is_wide), self.key, padding,
-            tag(BlockKind.VS, trust=trust), row.entry[:1], row.size8, row.unused, row.header8, row.tags,
+            words, np.array([[0, size, self.address(at)]]), 0, 0, -1,
+            vs_chain.ChunkCoding(stride, self.key, padding),
+            tag(BlockKind.VS, trust=trust), row,
         )  # fmt: skip
         if not is_known:
-            row.tags[0] &= np.uint16(0xFF)  # what stands behind the user data is not known either
+            row.tags[0] &= CLASS_MASK | TRUST_MASK  # what stands behind the user data is not known either
         return trust
 
     def _wanted(self, at: int, size: int, previous: int) -> tuple[int, int, int, bool]:

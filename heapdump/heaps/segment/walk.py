@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.heap import Extent, ExtentKind, Trust
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import BUSY, INTERNAL, BlockTable, doubt, tag
+from heapdump.blocks.table import BlockTable, doubt, tag
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.segment.delayed import delayed_chunks, mark_delayed
@@ -32,13 +32,12 @@ from heapdump.heaps.segment.page_ranges import RangeKind, Ranges, read_ranges
 from heapdump.heaps.segment.range_contents import settled
 from heapdump.heaps.segment.vs_chunks import ChunkWalk
 from heapdump.heaps.segment.vs_subsegments import Chains, key_of, read_chains
+from heapdump.kernels.row import BUSY, EXTRA, INTERNAL, UNIT
 from heapdump.layouts import Layout, Struct, load
 
 _WINDOW_BYTES = 32 << 20
 _SAMPLE_RANGES, _ENOUGH = 24, 24
 _BIG = 1 << 20
-EXTRA_FLAG = 0x02
-"""Entry flag: allocation stack and tag stand behind the user data."""
 
 
 def walk_segment_heap(job: SegmentHeapJob) -> None:
@@ -186,7 +185,7 @@ class _HeapWalk:
 
     def _pages(self, pages: Ranges, padding: int) -> None:
         lead = self._leads(pages.start, padding, pages.size - pages.unused >= _BIG)
-        extra = (pages.extra & pages.is_size_known).astype(np.int64) * (EXTRA_FLAG << 8)
+        extra = (pages.extra & pages.is_size_known).astype(np.int64) * EXTRA
         tags = (tag(BlockKind.PAGES, busy=True) | extra).astype(np.uint16)
         doubt(tags, ~pages.is_sure, Trust.DERIVED)
         doubt(tags, ~pages.is_size_known, Trust.GUESS)
@@ -220,7 +219,7 @@ class _HeapWalk:
         spare = np.minimum(np.where(known, unused, 0) + lead, size)
         if not writes_header(self._layout):
             lead = np.zeros(len(start), np.int64)  # recorded 14393: the padding of a large block lies behind it
-        tags = (tag(BlockKind.LARGE, busy=True) | extra * (EXTRA_FLAG << 8)).astype(np.uint16)
+        tags = (tag(BlockKind.LARGE, busy=True) | extra * EXTRA).astype(np.uint16)
         doubt(tags, ~known, Trust.GUESS)
         self._add(start, size, spare, lead, tags)
 
@@ -229,7 +228,7 @@ class _HeapWalk:
         tags: NDArray[np.integer] | int,
     ) -> None:  # fmt: skip
         marks = np.broadcast_to(np.asarray(tags), start.shape)
-        self._job.columns.append(self._job.heap.index, start, size // 8, spare, lead // 8, marks)
+        self._job.columns.append(self._job.heap.index, start, size // UNIT, spare, lead // UNIT, marks)
 
     def _count_uncommitted(self, first: int, ranges: Ranges) -> None:
         """Bytes of the new rows that are not committed: of those outside subsegments, and of free ones."""
@@ -239,7 +238,7 @@ class _HeapWalk:
         lfh = ranges.of(ranges.kind == RangeKind.LFH)
         is_whole = bool((self._committed.bytes(lfh.start, lfh.start + lfh.size) == lfh.size).all())
         # a free chunk holds whole uncommitted pages or none
-        may = table.size8 >= np.uint32(PAGE // 8)
+        may = table.size8 >= np.uint32(PAGE // UNIT)
         if not is_whole:
             may |= kind == BlockKind.LFH
         walked.uncommitted_free_bytes += self._uncommitted(table, may & ~table.is_busy)
@@ -247,7 +246,7 @@ class _HeapWalk:
     def _uncommitted(self, table: BlockTable, which: NDArray[np.bool_]) -> int:
         rows = np.flatnonzero(which)
         start = table.entry[rows].astype(np.int64)
-        end = start + table.size8[rows].astype(np.int64) * 8
+        end = start + table.entry_sizes(rows).astype(np.int64)
         return int((end - start).sum() - self._committed.bytes(start, end).sum())
 
 

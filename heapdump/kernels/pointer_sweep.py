@@ -1,0 +1,113 @@
+"""Finds the words of memory that point into blocks: first all words in the range of the blocks, then those that hit one.
+
+The blocks, and the arrays that find one by an address, are those of `pointer_map`.
+"""
+
+from __future__ import annotations
+
+from heapdump.kernels.arrays import Column, Output
+
+
+def sweep(
+    words: Column, mask: int, width: int, phase: int, range_start: Column, range_end: Column, range_delta: Column, r: int,
+    start: Column, size: Column, i: int, until: int, at: int, low: int, bits: int, values: Output, sources: Output,
+) -> tuple[int, int, int, int, int]:  # fmt: skip
+    """Writes each word w of the sources, low <= w < low + 2**bits, to `values`, and the number of its source to `sources`.
+
+    Args:
+        words: the file as words of `width` bytes, signed.
+        mask: the bits of a word: -1, or 0xFFFFFFFF for a width of 4.
+        width: bytes of a pointer, 4 or 8.
+        phase: words are read at addresses a with a % width == phase.
+        range_start: (m,) addresses of the memory ranges, ascending.
+        range_end: (m,) addresses behind them.
+        range_delta: (m,) the word at address a of range r is `words[(a + range_delta[r]) // width] & mask`.
+        r: the first range that may hold the first source.
+        start: (n,) addresses of the sources, ascending.
+        size: (n,) bytes.
+        i: number of the first source.
+        until: number of the source before which the sweep ends.
+        at: address to begin at in the first source, or less than its start.
+        low: lowest address in a block.
+        bits: see above.
+        values: gets the words.
+        sources: gets the numbers of their sources.
+
+    Returns:
+        (words written, source and address where there was no room for more, or `until` and 0; the range; bytes of the
+        sources that were swept to their end).
+    """
+    swept, by, count, room, ranges = 0, 3 if width == 8 else 2, 0, len(values), len(range_start)
+    while i < until:
+        at, end = max(at, start[i]), start[i] + size[i]
+        while r < ranges and range_end[r] <= at:
+            r += 1
+        s = r
+        while s < ranges and range_start[s] < end:
+            first = max(at, range_start[s])
+            first += (phase - first) & (width - 1)
+            begin = (first + range_delta[s]) >> by
+            for w in range(begin, begin + ((min(end, range_end[s]) - first) >> by)):
+                value = words[w] & mask
+                if (value - low) >> bits != 0:
+                    continue
+                if count == room:
+                    return count, i, first + (w - begin) * width, r, swept
+                values[count], sources[count] = value, i
+                count += 1
+            swept += min(end, range_end[s]) - max(start[i], range_start[s])
+            s += 1
+        i, at = i + 1, 0
+    return count, until, 0, r, swept
+
+
+def resolve(
+    values: Column, sources: Column, many: int, tops: Column, middles: Column, cells: Column, shift: int, start: Column,
+    size: Column, found: Output, degree: Output, targets: Output,
+) -> int:  # fmt: skip
+    """Finds the block that each of the first `many` values points into.
+
+    The cells are read in a loop of their own, short enough for the processor to wait for many of them at once.
+
+    Args:
+        values: words, of user mode.
+        sources: the number of each word's source.
+        many: number of words.
+        tops: see `pointer_map`.
+        middles: see `pointer_map`.
+        cells: see `pointer_map`.
+        shift: see `pointer_map`.
+        start: (n,) addresses of the blocks.
+        size: (n,) bytes; 0 counts as 1.
+        found: scratch, room for `many`.
+        degree: 1 is added to `degree[source]` for each pointer.
+        targets: gets the block of each pointer to the block's start, -1 - block for other pointers into it.
+
+    Returns:
+        The number of pointers.
+    """
+    count, leaf_cells = 0, 65536 >> shift >> 5
+    for k in range(many):
+        value = values[k]
+        top, leaf = tops[value >> 32], -1
+        if top >= 0:
+            leaf = middles[(top << 16) + ((value >> 16) & 0xFFFF)]
+        found[k] = leaf if leaf < 0 else cells[leaf * leaf_cells + ((value & 0xFFFF) >> shift >> 5)]
+    for k in range(many):
+        value, cell = values[k], found[k]
+        block, is_start = -2 - cell, False
+        if cell >= 0:
+            bit = (value >> shift) & 31
+            is_start = (cell >> bit) & 1 == 1 and value & ((1 << shift) - 1) == 0  # no other look into memory
+            bits = cell & ((2 << bit) - 1)
+            bits = bits - ((bits >> 1) & 0x55555555)
+            bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
+            block = (cell >> 32) + ((((bits + (bits >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24) & 0xFF) - 1
+        if block < 0 or (not is_start and value - start[block] >= size[block]):
+            if block < 0 or value != start[block]:
+                continue
+            is_start = True
+        targets[count] = block if is_start else -1 - block
+        degree[sources[k]] += 1
+        count += 1
+    return count
