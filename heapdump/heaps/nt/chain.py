@@ -125,9 +125,7 @@ def _follow(
     entry_format = context.entry_format
     out = np.empty(min(batch, part.stop - granule), np.int64)
     format_ = entry_format.stride, entry_format.word_index, entry_format.key
-    count, stop = run(
-        nt_chain.follow, len(context.columns), words, granule, part.stop, part.end, *format_, out
-    )
+    count, stop = run(nt_chain.follow, len(context.columns), words, granule, part.stop, part.end, *format_, out)
     return out[:count], stop
 
 
@@ -135,10 +133,8 @@ def _holding(entry_format: EntryFormat, headers: Headers, previous_size: int) ->
     """(headers up to the first that does not hold, or up to the last of the run; END, RUN_END, or CHECKSUM for damage)."""
     before = np.concatenate([np.array([previous_size]), headers.size[:-1]])[: len(headers.size)]
     bad = np.flatnonzero(~headers.holds | (headers.previous_size != before))[:1]
-    if entry_format.is_pre_vista:
-        is_last = (headers.flags & LAST_FLAG) != 0
-    else:
-        is_last = headers.unused_code == RUN_END_CODE
+    pre_vista = entry_format.is_pre_vista
+    is_last = (headers.flags & LAST_FLAG) != 0 if pre_vista else headers.unused_code == RUN_END_CODE
     last = np.flatnonzero(is_last)[:1]
     if len(last) and not (len(bad) and bad[0] <= last[0]):
         return int(last[0]) + 1, nt_chain.RUN_END

@@ -132,9 +132,7 @@ def _report_wrong_size(damaged: DamagedHeader, size: int) -> None:
     message = f"{context.name}: the entry at {entry:#x} {says}"
     expected, found_bytes = wanted[first : last + 1].hex(" "), there[first : last + 1].hex(" ")
     context.log.headers += 1
-    context.log.find(
-        Finding("size_chain", "error", context.address, place, length, message, expected, found_bytes)
-    )
+    context.log.find(Finding("size_chain", "error", context.address, place, length, message, expected, found_bytes))
 
 
 def _report_one_header(damaged: DamagedHeader, size: int) -> None:
@@ -203,6 +201,4 @@ def _add_row(damaged: DamagedHeader, word: int, trust: Trust) -> None:
     tags = tag(BlockKind.BACKEND, trust=trust) | np.where(header.is_busy, BUSY, 0)
     tags |= np.where(internal, INTERNAL, 0) | header.flags << 8
     entry, stride = damaged.part.base + granules * entry_format.granule, entry_format.stride
-    context.columns.append(
-        context.heap.index, entry, header.size * stride, unused, header_granules * stride, tags
-    )
+    context.columns.append(context.heap.index, entry, header.size * stride, unused, header_granules * stride, tags)

@@ -66,8 +66,8 @@ class HeapReader:
     def link_damage(self, kind: FindingKind, linked: LinkedList, name: str) -> None:
         """Adds the broken links of a list."""
         findings, notes = link_damage(self.process, kind, self.address, linked, name)
-        self.findings += findings
-        self.notes += notes
+        self.findings.extend(findings)
+        self.notes.extend(notes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,9 +60,7 @@ def header_damage(context: HeapContext, entry: int, encoded: int, size: int, pre
     return HeaderDamage(first, found[first : last + 1], expected, restored if is_restored else None)
 
 
-def _known_members(
-    entry_format: EntryFormat, heap: Heap, entry: int, size: int, previous_size: int
-) -> tuple[int, int]:
+def _known_members(entry_format: EntryFormat, heap: Heap, entry: int, size: int, previous_size: int) -> tuple[int, int]:
     """(members that the neighbours tell, in their places in the decoded word; mask of their bits)."""
     bits = entry_format.bits
     value, mask = size | previous_size << bits.previous_size, _SIZE | 0xFFFF << bits.previous_size

@@ -167,9 +167,7 @@ def _report_disagreements(context: WalkContext, subsegments: Sequence[LfhSubsegm
         entry = int(blocks.entry[i])
         message = f"{context.name}: the LFH block at {entry:#x} is {header} by its header, {bitmap} by its bitmap"
         place = entry + context.entry_format.word_offset + 7
-        context.log.find(
-            Finding("lfh_subsegment", "warning", context.address, place, 1, message, bitmap, header)
-        )
+        context.log.find(Finding("lfh_subsegment", "warning", context.address, place, 1, message, bitmap, header))
 
 
 def _report_bad_header(context: WalkContext, window: Window, entry: int) -> None:
@@ -179,6 +177,4 @@ def _report_bad_header(context: WalkContext, window: Window, entry: int) -> None
     message = f"{context.name}: the LFH block header at {entry:#x} is damaged"
     expected, found = "an LFH header", "a header that does not lead to its subsegment"
     granule = context.entry_format.granule
-    context.log.find(
-        Finding("lfh_subsegment", "error", context.address, entry, granule, message, expected, found)
-    )
+    context.log.find(Finding("lfh_subsegment", "error", context.address, entry, granule, message, expected, found))

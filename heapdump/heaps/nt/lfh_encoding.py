@@ -85,7 +85,10 @@ def derive_key(context: HeapContext, user_blocks: UserBlocks) -> int | None:
     if _has(context, "FirstAllocationOffset"):
         return None  # Windows 8: its rule is not known
     # without K the residue of every good header is K
-    encoding, stride = block_encoding(context, user_blocks, 0), user_blocks.block_granules * context.entry_format.granule
+    encoding, stride = (
+        block_encoding(context, user_blocks, 0),
+        user_blocks.block_granules * context.entry_format.granule,
+    )
     first = user_blocks.address + context.layout["_HEAP_USERDATA_HEADER"].size
     entries = [first + i * stride for i in range(min(3, user_blocks.block_count))]
     keys = [encoding.residue(context.header_word(entry) or 0, entry) for entry in entries]

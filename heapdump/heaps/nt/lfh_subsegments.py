@@ -42,7 +42,11 @@ class LfhWalk:
 
     def add(self, window: Window, first_row: int) -> None:
         """Adds the blocks of every subsegment whose user blocks are rows from `first_row` on; sorts these rows."""
-        found = [one for user_blocks in self._user_blocks(window, first_row) if (one := self._subsegment(window, user_blocks))]
+        found = [
+            one
+            for user_blocks in self._user_blocks(window, first_row)
+            if (one := self._subsegment(window, user_blocks))
+        ]
         if found:
             add_lfh_blocks(self._context, window, found)
             self._context.columns.sort(first_row)
@@ -89,7 +93,5 @@ def _busy_bitmap(context: WalkContext, user_blocks: UserBlocks) -> bytes | None:
     header = context.layout["_HEAP_USERDATA_HEADER"]
     if "BusyBitmap" not in header:
         return None
-    buffer = context.space.try_pointer(
-        user_blocks.address + header.offset("BusyBitmap") + context.view.pointer_bytes
-    )
+    buffer = context.space.try_pointer(user_blocks.address + header.offset("BusyBitmap") + context.view.pointer_bytes)
     return context.space.try_read(buffer, -(-user_blocks.block_count // 32) * 4) if buffer else None

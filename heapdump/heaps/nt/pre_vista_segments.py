@@ -64,9 +64,7 @@ def _report_no_segment(reader: HeapReader, place: int, segment: int) -> None:
     heap, pointer = reader.address, reader.view.pointer_bytes
     message = f"segment pointer at {place:#x} of heap {heap:#x} leads to no segment of this heap"
     if not is_missing(reader.process, segment):
-        reader.findings.append(
-            Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}")
-        )
+        reader.findings.append(Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}"))
     reader.notes.append(message)
 
 
@@ -81,9 +79,7 @@ def _uncommitted_ranges(reader: HeapReader, segment: Span, node: int) -> tuple[t
             message = f"the list of uncommitted ranges of segment {segment.start:#x} breaks at {node:#x}"
             if not is_missing(reader.process, node):
                 expected, start = "a range inside the segment", f"{one.start:#x}"
-                reader.findings.append(
-                    Finding("ucr", "error", reader.address, node, 1, message, expected, start)
-                )
+                reader.findings.append(Finding("ucr", "error", reader.address, node, 1, message, expected, start))
             reader.notes.append(f"{message}: {len(found)} ranges were read")
             return tuple(merged(found)), False
         seen.add(node)

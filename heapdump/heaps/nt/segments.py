@@ -93,9 +93,7 @@ def _segment(reader: HeapReader, address: int, span: Span) -> Segment:
     if linked.is_closed and not has_all:
         message = f"the {name} of heap {heap:#x} holds {plural(total, 'byte')}, the segment says {counted_bytes:,}"
         pointer = reader.view.pointer_bytes
-        reader.damage(
-            Finding("ucr", "error", heap, head, pointer, message, f"{counted_bytes}", f"{total}"), message
-        )
+        reader.damage(Finding("ucr", "error", heap, head, pointer, message, f"{counted_bytes}", f"{total}"), message)
     return Segment(address, span, tuple(ranges), counted_bytes, has_all)
 
 

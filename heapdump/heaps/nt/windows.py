@@ -86,12 +86,13 @@ class Window:
 
     @cached_property
     def _start_addresses(self) -> NDArray[np.int64]:
-        return self.limits[:, 3] + self.limits[:, 0] * self.granule
+        starts: NDArray[np.int64] = self.limits[:, 3] + self.limits[:, 0] * self.granule
+        return starts
 
     def bases(self, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
         """The base of the part that each address lies in; every address must lie in one."""
-        part = np.searchsorted(self._start_addresses, addresses, side="right") - 1
-        return self.limits[part, 3]
+        bases: NDArray[np.int64] = self.limits[np.searchsorted(self._start_addresses, addresses, side="right") - 1, 3]
+        return bases
 
 
 def committed_runs(segment: Segment) -> Iterator[Span]:

@@ -13,8 +13,8 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import doubt, tag
-from heapdump.heaps.jobs import Job
 from heapdump.heaps.integers import signed64
+from heapdump.heaps.jobs import Job
 from heapdump.heaps.segment.memory_windows import Batch, batches, doubt_missing
 from heapdump.heaps.segment.overrun import mend_overrun
 from heapdump.heaps.segment.vs_recovery import ByteDamage, Chunks
