@@ -45,6 +45,12 @@ class WalkLog:
             self.findings.append(finding)
             self.gaps.append(f"heap {finding.heap:#x}: only its first {len(self.findings):,} findings are kept")
 
+    def damage(self, finding: Finding, gap: str | None) -> None:
+        """Adds a finding, and the gap that the damage leaves; None where no block can be missing."""
+        if gap is not None:
+            self.gap(gap)
+        self.find(finding)
+
     def gap(self, text: str) -> None:
         """Keeps a line on what is missing; of a heap that is damaged all over, the first ones."""
         if len(self.gaps) < limits.MAX_GAPS:

@@ -253,7 +253,7 @@ def test_how_many_blocks_there_will_be_is_told_from_the_first_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected: list[int] = []
-    monkeypatch.setattr(back_end, "_SAMPLE", 300)
+    monkeypatch.setattr(back_end, "_FIRST_BATCH", 300)
     monkeypatch.setattr(chain, "compiled_if_worth", lambda _, blocks: expected.append(blocks))
     with opened(build("x64", 19041, [("busy", 100)] * 1000), tmp_path) as snapshot:
         total = len(snapshot.walk.table)
@@ -263,7 +263,7 @@ def test_how_many_blocks_there_will_be_is_told_from_the_first_ones(
 
 def test_a_few_small_blocks_do_not_stand_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected: list[int] = []
-    monkeypatch.setattr(back_end, "_SAMPLE", 20)
+    monkeypatch.setattr(back_end, "_FIRST_BATCH", 20)
     monkeypatch.setattr(chain, "compiled_if_worth", lambda _, blocks: expected.append(blocks))
     with opened(build("x64", 19041, [("busy", 16)] * 120 + [("busy", 6000)] * 100), tmp_path) as snapshot:
         total = len(snapshot.walk.table)

@@ -1,126 +1,168 @@
-"""One stretch of an NT heap's entry chain, as rows: in one compiled pass, or as array arithmetic on the headers found.
+"""The entries of committed runs as rows: the chain of sizes through the words of a window.
 
-Why two ways: `kernels.chain`.
+Two ways give the same rows: one compiled pass, or array arithmetic on the headers that a short loop finds. Decision:
+see `kernels.nt_chain`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.heap import Heap
-from heapdump.heaps.nt.entry import HEADER_CODE, INTERNAL_FLAG, LAST_FLAG, RANGE_END_CODE, Headers, headers_at, unasked
+from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.entry_format import EntryFormat
-from heapdump.heaps.nt.windows import Stretch, Window
+from heapdump.heaps.nt.header_word import (
+    HEADER_CODE,
+    INTERNAL_FLAG,
+    LAST_FLAG,
+    RUN_END_CODE,
+    Headers,
+    headers_at,
+)
+from heapdump.heaps.nt.unused_bytes import Entries, unused_bytes
+from heapdump.heaps.nt.windows import RunPart, Window
 from heapdump.kernels import compiled_if_worth, nt_chain, run
 from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL
 
 MOST_ROWS = 1 << 16
-"""Rows made at a time."""
+"""The most rows that one call adds."""
 
 
 @dataclass(frozen=True, slots=True)
-class At:
-    """A place in a window: number of the stretch, granule, and granules of the entry before it (0: a run starts)."""
+class ChainPosition:
+    """The entry of a window that the chain goes on with.
 
-    k: int
-    granule: int
-    previous: int
-
-
-def next_entries(
-    entry_format: EntryFormat, heap: Heap, window: Window, at: At, until: int, base_tag: int, columns: BlockColumns, most: int,
-    expected: int,
-) -> tuple[int, At, int]:  # fmt: skip
-    """Adds the entries from `at` on, as far as they hold, at most up to the end of the stretch before `until`.
-
-    `most`: so many headers may be looked at before the first is checked. `expected`: blocks there may be in all.
-
-    Returns:
-        (rows that were added, where the chain stopped, why: see `kernels.chain`). `FULL` asks to be called again, and
-        so does `END` before the last stretch.
+    Attributes:
+        part: index of the part of a run.
+        granule: of the entry's header, in the words of the window.
+        previous_size: granules of the entry before it; 0 where the run begins.
     """
-    g = entry_format
-    quick = None if g.is_pre_vista else compiled_if_worth(nt_chain.chain_modern, max(len(columns), expected))
-    if quick is None:
-        return _by_arrays(entry_format, heap, window, at, base_tag, columns, most)
+
+    part: int
+    granule: int
+    previous_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChainSection:
+    """How far a chain is followed in one call, and what its rows have in common.
+
+    Attributes:
+        until_part: index of the part before which the chain ends.
+        common_tags: bits of the tags of every row.
+        batch: the most headers that are read before the first is checked (array arithmetic only).
+        expected_blocks: rows that the whole walk may give; decides which of the two ways is taken.
+    """
+
+    until_part: int
+    common_tags: int
+    batch: int
+    expected_blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChainStop:
+    """Where a chain stopped.
+
+    Attributes:
+        rows: number of rows that were added.
+        position: the entry that the chain did not add.
+        reason: see `kernels.nt_chain`; FULL, and END before the last part, ask to be called again.
+    """
+
+    rows: int
+    position: ChainPosition
+    reason: int
+
+
+def add_entries(context: WalkContext, window: Window, start: ChainPosition, section: ChainSection) -> ChainStop:
+    """Adds the entries from `start` on, up to the first header that does not hold or the end of the section."""
+    entry_format, columns = context.entry_format, context.columns
+    seen = max(len(columns), section.expected_blocks)
+    compiled = None if entry_format.is_pre_vista else compiled_if_worth(nt_chain.chain_modern, seen)
+    if compiled is None:
+        return _by_arrays(context, window, start, section)
     rows = columns.tail(MOST_ROWS)
-    count, k, granule, why, previous = quick(
-        window.words, window.limits, at.k, until, at.granule, at.previous,
-        nt_chain.HeaderCoding(g.stride, g.word_index, g.key, g.mask), base_tag,
-        rows,
+    count, part, granule, reason, previous_size = compiled(
+        window.words, window.limits, start.part, section.until_part, start.granule, start.previous_size,
+        nt_chain.HeaderCoding(entry_format.stride, entry_format.word_index, entry_format.key, entry_format.mask),
+        section.common_tags, rows,
     )  # fmt: skip
-    columns.add(count, heap.index)
-    return count, At(k, granule, previous), why
+    columns.add(count, context.heap.index)
+    return ChainStop(count, ChainPosition(part, granule, previous_size), reason)
 
 
-def _by_arrays(
-    entry_format: EntryFormat, heap: Heap, window: Window, at: At, base_tag: int, columns: BlockColumns, most: int
-) -> tuple[int, At, int]:
-    stretch, words, previous = window.stretches[at.k], window.words, at.previous
-    granules, stopped = _follow(entry_format, words, at.granule, stretch, len(columns), most)
+def _by_arrays(context: WalkContext, window: Window, start: ChainPosition, section: ChainSection) -> ChainStop:
+    """The same with array arithmetic, up to the end of one part."""
+    entry_format, words, part = context.entry_format, window.words, window.run_parts[start.part]
+    granules, stop = _follow(context, words, start.granule, part, section.batch)
     headers = headers_at(entry_format, words, granules)
-    keep, why = _hold(entry_format, headers, previous)
-    if why == nt_chain.CHECKSUM:
-        stopped = int(granules[keep])
-        if headers.holds[keep]:
-            why = nt_chain.PREVIOUS
-    elif why == nt_chain.RUN_END:
-        stopped = int(granules[keep - 1] + headers.size[keep - 1])
-        if stopped == stretch.end:
-            why = nt_chain.END
-    if keep:
-        previous = int(headers.size[keep - 1])
-        _add(entry_format, heap, window, stretch, base_tag, granules[:keep], headers, columns)
-    if why == nt_chain.END and stopped < stretch.stop:
-        why = nt_chain.FULL if len(granules) == most else _why_not(entry_format, words, stopped, previous)
-    return keep, At(at.k, stopped, previous), why
+    count, reason = _holding(entry_format, headers, start.previous_size)
+    if reason == nt_chain.CHECKSUM:
+        stop = int(granules[count])
+        if headers.holds[count]:
+            reason = nt_chain.PREVIOUS
+    elif reason == nt_chain.RUN_END:
+        stop = int(granules[count - 1] + headers.size[count - 1])
+        if stop == part.end:
+            reason = nt_chain.END
+    position = replace(start, granule=stop)
+    if count:
+        position = replace(position, previous_size=int(headers.size[count - 1]))
+        _add_rows(context, window, part, granules[:count], headers, section.common_tags)
+    if reason == nt_chain.END and stop < part.stop:
+        is_full = len(granules) == section.batch
+        reason = nt_chain.FULL if is_full else _failed_check(entry_format, words, position)
+    return ChainStop(count, position, reason)
 
 
 def _follow(
-    g: EntryFormat, words: NDArray[np.int64], at: int, stretch: Stretch, blocks: int, most: int
+    context: WalkContext, words: NDArray[np.int64], granule: int, part: RunPart, batch: int
 ) -> tuple[NDArray[np.int64], int]:
-    """(granules of the headers, where it stopped)."""
-    out = np.empty(min(most, stretch.stop - at), np.int64)
-    arguments = (words, at, stretch.stop, stretch.end, g.stride, g.word_index, g.key, out)
-    count, stopped = run(nt_chain.follow, blocks, *arguments)
-    return out[:count], stopped
+    """(granules of the headers from `granule` on by their sizes alone; granule where the chain stopped)."""
+    entry_format = context.entry_format
+    out = np.empty(min(batch, part.stop - granule), np.int64)
+    format_ = entry_format.stride, entry_format.word_index, entry_format.key
+    count, stop = run(nt_chain.follow, len(context.columns), words, granule, part.stop, part.end, *format_, out)
+    return out[:count], stop
 
 
-def _hold(entry_format: EntryFormat, headers: Headers, previous: int) -> tuple[int, int]:
-    """(rows before the first that does not hold, or up to the last of the run; END, RUN_END, or CHECKSUM for damage)."""
-    before = np.concatenate([np.array([previous]), headers.size[:-1]])[: len(headers.size)]
-    bad = np.flatnonzero(~headers.holds | (headers.previous != before))[:1]
-    last = (headers.flags & LAST_FLAG) != 0 if entry_format.is_pre_vista else headers.unused == RANGE_END_CODE
-    ends = np.flatnonzero(last)[:1]
-    if len(ends) and not (len(bad) and bad[0] <= ends[0]):
-        return int(ends[0]) + 1, nt_chain.RUN_END
+def _holding(entry_format: EntryFormat, headers: Headers, previous_size: int) -> tuple[int, int]:
+    """(headers up to the first that does not hold, or up to the last of the run; END, RUN_END, or CHECKSUM for damage)."""
+    before = np.concatenate([np.array([previous_size]), headers.size[:-1]])[: len(headers.size)]
+    bad = np.flatnonzero(~headers.holds | (headers.previous_size != before))[:1]
+    pre_vista = entry_format.is_pre_vista
+    is_last = (headers.flags & LAST_FLAG) != 0 if pre_vista else headers.unused_code == RUN_END_CODE
+    last = np.flatnonzero(is_last)[:1]
+    if len(last) and not (len(bad) and bad[0] <= last[0]):
+        return int(last[0]) + 1, nt_chain.RUN_END
     return (int(bad[0]), nt_chain.CHECKSUM) if len(bad) else (len(headers.size), nt_chain.END)
 
 
-def _why_not(entry_format: EntryFormat, words: NDArray[np.int64], at: int, previous: int) -> int:
-    """Which check the header fails at which `follow` stopped for its size."""
-    header = headers_at(entry_format, words, np.array([at]))
+def _failed_check(entry_format: EntryFormat, words: NDArray[np.int64], position: ChainPosition) -> int:
+    """The first check that fails for a header whose size ends the chain."""
+    header = headers_at(entry_format, words, np.array([position.granule]))
     if not header.holds[0]:
         return nt_chain.CHECKSUM
-    return nt_chain.SIZE if header.previous[0] == previous else nt_chain.PREVIOUS
+    return nt_chain.SIZE if header.previous_size[0] == position.previous_size else nt_chain.PREVIOUS
 
 
-def _add(
-    entry_format: EntryFormat, heap: Heap, window: Window, stretch: Stretch, base_tag: int, at: NDArray[np.int64],
-    headers: Headers, columns: BlockColumns,
-) -> None:  # fmt: skip
-    keep = len(at)
-    size, flags, unused = headers.size[:keep], headers.flags[:keep], headers.unused[:keep]
-    busy = headers.is_busy[:keep]
-    spare, lead = unasked(entry_format, window.words, at, size, unused, busy)
-    entry = stretch.base + at * entry_format.granule
+def _add_rows(
+    context: WalkContext, window: Window, part: RunPart, granules: NDArray[np.int64], headers: Headers, common_tags: int
+) -> None:
+    """Adds a row for each of the first headers."""
+    entry_format, heap, count = context.entry_format, context.heap, len(granules)
+    flags, code = headers.flags[:count], headers.unused_code[:count]
+    entries = Entries(granules, headers.size[:count], code, headers.is_busy[:count])
+    unused, header = unused_bytes(entry_format, window.words, entries)
+    entry = part.base + granules * entry_format.granule
     if entry_format.is_pre_vista:
         internal = np.isin(entry, np.array([heap.address, *(s.address for s in heap.segments)], np.int64))
     else:
-        internal = busy & (((flags & INTERNAL_FLAG) != 0) | (unused == HEADER_CODE) | (unused == RANGE_END_CODE))
-    tags = base_tag | np.where(busy, BUSY, 0) | np.where(internal, INTERNAL, 0) | flags << FLAGS_SHIFT
-    columns.append(heap.index, entry, size * entry_format.stride, spare, lead * entry_format.stride, tags)
+        own = ((flags & INTERNAL_FLAG) != 0) | (code == HEADER_CODE) | (code == RUN_END_CODE)
+        internal = entries.is_busy & own
+    tags = common_tags | np.where(entries.is_busy, BUSY, 0) | np.where(internal, INTERNAL, 0) | flags << FLAGS_SHIFT
+    stride = entry_format.stride
+    context.columns.append(heap.index, entry, entries.size * stride, unused, header * stride, tags)

@@ -1,52 +1,110 @@
-"""What differs between entry_formats of the NT heap when its blocks are walked, as data for the walker."""
+"""The format of entry headers of one NT heap: a header word of 64 bits (docs/reference/heap-structures.md §2.3).
+
+An entry is a whole number of granules and begins with a header of one granule. All members of the header lie in 8
+bytes, the *header word*: bytes 8-15 of the 16-byte header on x64 (bytes 0-7 belong to the user data of the entry
+before), the whole header on x86. Memory is read as little-endian 64-bit words:
+
+    header word of granule g = words[g * stride + word_index]
+    decoded header word      = header word ^ key
+
+    bits of the decoded word    Vista and later    XP, Server 2003
+    Size                        0-15               0-15
+    PreviousSize                32-47              16-31
+    Flags                       16-23              40-47
+    SmallTagIndex               24-31              32-39
+    SegmentOffset, SegmentIndex 48-55              56-63
+    UnusedBytes                 56-63              48-55
+
+From Vista on SmallTagIndex is a checksum: bits 24-31 == bits 0-7 ^ bits 8-15 ^ bits 16-23.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from heapdump.blocks.heap import Heap
+from heapdump.heaps.integers import signed64
 from heapdump.layouts import Layout, load
 from heapdump.process.model import View
 
-_SIGN = 1 << 63
-_ENCODED, _PREVIOUS_SIZE = 0xFFFF_FFFF_FFFF, 0xFFFF_0000_0000
+_ENCODED_BITS = 0xFFFF_FFFF_FFFF
+"""Bits 0-47 of the header word are encoded; SegmentOffset and UnusedBytes never are."""
+
+_PREVIOUS_SIZE_BITS = 0xFFFF_0000_0000
+
+
+@dataclass(frozen=True, slots=True)
+class MemberBits:
+    """The lowest bit of each member in the decoded header word. Size has bits 0-15 in every version.
+
+    Attributes:
+        previous_size: of 16 bits.
+        flags: of 8 bits.
+        segment: of 8 bits: SegmentOffset, before Vista SegmentIndex.
+        unused: of 8 bits: UnusedBytes.
+    """
+
+    previous_size: int
+    flags: int
+    segment: int
+    unused: int
+
+
+_VISTA = MemberBits(previous_size=32, flags=16, segment=48, unused=56)
+_PRE_VISTA = MemberBits(previous_size=16, flags=40, segment=56, unused=48)
 
 
 @dataclass(frozen=True, slots=True)
 class EntryFormat:
-    """`stride`, `word_index`: where header words lie (`kernels.chain`); `mask`: EncodeFlagMask, 0 = headers are plain.
+    """Layout and encoding of the entry headers of one heap.
 
-    `key`: what the 8 meaningful bytes of every header are XORed with. PreviousSize is so even where `mask` is 0, the
-    last two bytes never are (heap-structures.md §2.3).
+    Attributes:
+        layout: the layout of the build, for structures other than the header.
+        is_pre_vista: True for XP and Server 2003: headers are plain and have no checksum.
+        bits: where the members lie in the decoded header word.
+        stride: 64-bit words in a granule: 2 on x64, 1 on x86.
+        word_index: index of the header word among the words of its granule: 1 on x64, 0 on x86.
+        granule: bytes in a granule, the unit of Size and PreviousSize: stride * 8, so 16 on x64, 8 on x86.
+        key: 64 bits, as a signed number. `_HEAP.Encoding` & 0x0000FFFFFFFFFFFF; where `mask` is 0, PreviousSize alone
+            is encoded, so `_HEAP.Encoding` & 0x0000FFFF00000000; before Vista 0.
+        mask: `_HEAP.EncodeFlagMask`, 32 bits: the bit of the header word, before decoding, that is set in every encoded
+            header (0x00100000). 0 where headers are plain, and before Vista.
     """
 
     layout: Layout
     is_pre_vista: bool
+    bits: MemberBits
     stride: int
     word_index: int
     granule: int
     key: int
     mask: int
 
+    @property
+    def word_offset(self) -> int:
+        """Bytes from the entry to its header word: 8 on x64, 0 on x86."""
+        return 8 * self.word_index
+
+    @property
+    def unsigned_key(self) -> int:
+        """The key as an unsigned number of 64 bits."""
+        return self.key & (1 << 64) - 1
+
 
 def entry_format_of(view: View, heap: Heap) -> EntryFormat:
-    """The entry_format of a verified NT heap: by its layout, and by the encoding in its own header."""
+    """The format of a verified NT heap: from its layout, and from Encoding and EncodeFlagMask in its own header."""
     assert heap.layout is not None
     layout = load(heap.layout)
     struct = layout["_HEAP"]
-    wide = view.pointer_bytes == 8
+    is_pre_vista = "Segments" in struct
+    stride = view.granularity // 8
+    word_index = stride - 1
     key = mask = 0
     if "Encoding" in struct:
-        # the useful half of an x64 entry header is its second 8 bytes
-        key = view.space.try_integer(heap.address + struct.offset("Encoding") + (8 if wide else 0), 8) or 0
-        key &= _ENCODED
+        place = heap.address + struct.offset("Encoding") + 8 * word_index
+        key = (view.space.try_integer(place, 8) or 0) & _ENCODED_BITS
         mask = view.space.try_integer(heap.address + struct.offset("EncodeFlagMask"), 4) or 0
-    key = key if mask else key & _PREVIOUS_SIZE
-    return EntryFormat(
-        layout, "Segments" in struct, 2 if wide else 1, 1 if wide else 0, view.granularity, signed(key), mask
-    )
-
-
-def signed(value: int) -> int:
-    """A 64-bit word as the kernels take it."""
-    return value - 2 * _SIGN if value & _SIGN else value
+    if not mask:
+        key &= _PREVIOUS_SIZE_BITS
+    bits = _PRE_VISTA if is_pre_vista else _VISTA
+    return EntryFormat(layout, is_pre_vista, bits, stride, word_index, view.granularity, signed64(key), mask)

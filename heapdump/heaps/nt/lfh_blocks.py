@@ -1,4 +1,4 @@
-"""The blocks of LFH subsegments: equal slots behind each other, many subsegments at a time."""
+"""LFH blocks as rows: the equal blocks of many subsegments at a time (docs/reference/heap-structures.md §3.3)."""
 
 from __future__ import annotations
 
@@ -8,144 +8,174 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Heap, Trust
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import tag
-from heapdump.heaps.jobs import WalkLog
-from heapdump.heaps.nt.entry import unasked
-from heapdump.heaps.nt.entry_format import EntryFormat, signed
+from heapdump.heaps.integers import signed64
+from heapdump.heaps.nt.context import WalkContext
+from heapdump.heaps.nt.entry_format import EntryFormat
+from heapdump.heaps.nt.lfh_encoding import BlockEncoding
+from heapdump.heaps.nt.unused_bytes import Entries, unused_bytes
 from heapdump.heaps.nt.windows import Window
 from heapdump.kernels.row import BUSY
+from heapdump.trust import Trust
 
-_LFH, _LOW, _PREFIX, _OLD_LFH = 0x80, 0x3F, 0x40, 0xFF
+_LFH = 0x80
+"""UnusedBytes, Vista and later: the LFH owns the block."""
 
+_BUSY_BITS, _PREFIX = 0x3F, 0x40
+"""UnusedBytes, Vista and later: not 0 for a busy block; the block has a front prefix."""
 
-@dataclass(frozen=True, slots=True)
-class Code:
-    """What the header of a slot says when it is good (heap-structures.md §3.4).
-
-    Its low bits, masked with `width` (0 = the key is not known), ^ entry address >> `shift` ^ `mixed` are the distance
-    from `user` << `distance_shift` (8.1 and later), or 0 where `distance_shift` is 0.
-    """
-
-    width: int
-    mixed: int
-    shift: int
-    user: int
-    distance_shift: int
+_PRE_VISTA_LFH = 0xFF
+"""SegmentIndex before Vista: the LFH owns the block."""
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
-    """One subsegment: granule of its first slot in the window's words, address of granule 0, granules of each, how many.
+class LfhSubsegment:
+    """One subsegment, and where its blocks lie in the words of a window.
 
-    `bitmap`: one bit for each, None where there is none.
-
-    Where bitmap and header disagree the bitmap counts.
+    Attributes:
+        first_granule: granule of the header of block 0.
+        base: address of granule 0 of the words.
+        block_granules: granules of each block; block i begins at granule first_granule + i * block_granules.
+        block_count: blocks, busy and free.
+        encoding: the rule for their header words.
+        bitmap: bit i, counted from the lowest bit of the first byte, is 1 when block i is busy. It wins over the header.
+            None where there is none.
     """
 
-    first: int
+    first_granule: int
     base: int
-    units: int
-    count: int
-    code: Code
+    block_granules: int
+    block_count: int
+    encoding: BlockEncoding
     bitmap: bytes | None
 
 
-def add_slots(
-    entry_format: EntryFormat,
-    heap: Heap,
-    window: Window,
-    subsegments: Sequence[Slots],
-    columns: BlockColumns,
-    walked: WalkLog,
-) -> None:
-    """Adds all slots; a finding for each header that is not good, of which only the place is known."""
-    counts = np.array([s.count for s in subsegments], np.int64)
-    owner = np.repeat(np.arange(len(counts)), counts)
-    index = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
-    size = np.array([s.units for s in subsegments], np.int64)[owner]
-    at = np.array([s.first for s in subsegments], np.int64)[owner] + index * size
-    raw = window.words[at * entry_format.stride + entry_format.word_index]
-    entry = np.array([s.base for s in subsegments], np.int64)[owner] + at * entry_format.granule
-    unused = raw >> (48 if entry_format.is_pre_vista else 56) & 0xFF
-    good = _is_good(entry_format, subsegments, owner, raw, entry)
-    busy = _is_busy(entry_format, subsegments, owner, raw)
-    _disagreements(entry_format, heap, subsegments, owner, raw, entry, good, busy, walked)
-    spare, lead = unasked(entry_format, window.words, at, size, unused, busy & good)
-    if not entry_format.is_pre_vista:
-        spare[(unused & (_LOW | _PREFIX)) == 0] = entry_format.granule
-    tags = np.full(len(at), tag(BlockKind.LFH), np.int64)
-    tags[~good] = tag(BlockKind.LFH, trust=Trust.GUESS)
-    tags[busy] |= BUSY
-    columns.append(heap.index, entry, size * entry_format.stride, spare, lead * entry_format.stride, tags)
-    walked.headers += len(at)
-    walked.good_headers += int(good.sum())
-    for address in entry[~good].tolist():
-        if any(address in hole for hole in window.missing):
-            walked.gap(f"heap {heap.address:#x}: the LFH block header at {address:#x} is not in the dump")
-            continue
-        message = f"heap {heap.address:#x}: the LFH block header at {address:#x} is damaged"
-        found = "a header that does not lead to its subsegment"
-        walked.find(
-            Finding(
-                "lfh_subsegment", "error", heap.address, address, entry_format.granule, message, "an LFH header", found
-            )
-        )
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """All blocks of some subsegments, subsegment by subsegment; (n,) int64 each unless said otherwise.
 
-
-def _disagreements(
-    entry_format: EntryFormat, heap: Heap, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64],
-    entry: NDArray[np.int64], good: NDArray[np.bool_], busy: NDArray[np.bool_], walked: WalkLog,
-) -> None:  # fmt: skip
-    """Slots whose header says busy and whose bitmap says free, or the other way round: ntdll's lfh_bitmap_mismatch.
-
-    A warning, because a thread may have been stopped between the two: the front end takes no lock.
+    `subsegment`: number of each block's subsegment; `granules`: of the headers; `size`: in granules; `entry`: addresses;
+    `word`: header words as they lie in memory; `is_good`: (n,) bool, the header follows the rule of its subsegment;
+    `is_busy`: (n,) bool.
     """
-    has_bitmap = np.array([s.bitmap is not None for s in subsegments])[owner]
-    if entry_format.is_pre_vista or not has_bitmap.any():
-        return
-    by_header = (raw >> 56 & _LFH != 0) & (raw >> 56 & _LOW != 0)
-    for i in np.flatnonzero(good & has_bitmap & (by_header != busy)).tolist():
-        says, other = ("busy", "free") if by_header[i] else ("free", "busy")
-        message = f"heap {heap.address:#x}: the LFH block at {int(entry[i]):#x} is {says} by its header, {other} by its bitmap"
-        place = int(entry[i]) + 8 * entry_format.word_index + 7
-        walked.find(Finding("lfh_subsegment", "warning", heap.address, place, 1, message, other, says))
+
+    subsegment: NDArray[np.int64]
+    granules: NDArray[np.int64]
+    size: NDArray[np.int64]
+    entry: NDArray[np.int64]
+    word: NDArray[np.int64]
+    is_good: NDArray[np.bool_]
+    is_busy: NDArray[np.bool_]
 
 
-def _is_good(
+def add_lfh_blocks(context: WalkContext, window: Window, subsegments: Sequence[LfhSubsegment]) -> None:
+    """Adds all blocks; a finding for each header that is not good, whose row is a guess: only its place is known."""
+    entry_format, log = context.entry_format, context.log
+    blocks = _blocks_of(entry_format, window, subsegments)
+    _report_disagreements(context, subsegments, blocks)
+    code = blocks.word >> entry_format.bits.unused & 0xFF
+    entries = Entries(blocks.granules, blocks.size, code, blocks.is_busy & blocks.is_good)
+    unused, header = unused_bytes(entry_format, window.words, entries)
+    if not entry_format.is_pre_vista:
+        unused[(code & (_BUSY_BITS | _PREFIX)) == 0] = entry_format.granule
+    tags = np.full(len(blocks.entry), tag(BlockKind.LFH), np.int64)
+    tags[~blocks.is_good] = tag(BlockKind.LFH, trust=Trust.GUESS)
+    tags[blocks.is_busy] |= BUSY
+    stride = entry_format.stride
+    context.columns.append(context.heap.index, blocks.entry, blocks.size * stride, unused, header * stride, tags)
+    log.headers += len(blocks.entry)
+    log.good_headers += int(blocks.is_good.sum())
+    for entry in blocks.entry[~blocks.is_good].tolist():
+        _report_bad_header(context, window, entry)
+
+
+def _blocks_of(entry_format: EntryFormat, window: Window, subsegments: Sequence[LfhSubsegment]) -> _Blocks:
+    counts = np.array([one.block_count for one in subsegments], np.int64)
+    owner = np.repeat(np.arange(len(counts)), counts)
+    number = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+    size = np.array([one.block_granules for one in subsegments], np.int64)[owner]
+    granules = np.array([one.first_granule for one in subsegments], np.int64)[owner] + number * size
+    word = window.words[granules * entry_format.stride + entry_format.word_index]
+    entry = np.array([one.base for one in subsegments], np.int64)[owner] + granules * entry_format.granule
+    is_good = _are_good(entry_format, [one.encoding for one in subsegments], owner, word, entry)
+    return _Blocks(owner, granules, size, entry, word, is_good, _are_busy(entry_format, subsegments, owner, word))
+
+
+def _are_good(
     entry_format: EntryFormat,
-    subsegments: Sequence[Slots],
+    encodings: Sequence[BlockEncoding],
     owner: NDArray[np.int64],
-    raw: NDArray[np.int64],
+    word: NDArray[np.int64],
     entry: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    def each(values: Sequence[int]) -> NDArray[np.int64]:
-        """A value of each subsegment, for each of its slots."""
-        return np.array([signed(value) for value in values], np.int64)[owner]
+    """True where a header word follows the rule of `BlockEncoding`, and the header says that the LFH owns the block."""
 
-    codes = [s.code for s in subsegments]
-    width, shift = each([c.width for c in codes]), codes[0].shift
-    code = (raw ^ entry >> shift ^ each([c.mixed for c in codes])) & width
-    expected = each([0] * len(codes))
-    if (distance_shift := max(c.distance_shift for c in codes)) != 0:
-        expected = (entry - each([c.user for c in codes]) << distance_shift) & width
-    marked = raw >> 56 & 0xFF == _OLD_LFH if entry_format.is_pre_vista else raw >> 56 & _LFH != 0
-    good: NDArray[np.bool_] = (code == expected) & marked
+    def each(values: list[int]) -> NDArray[np.int64]:
+        """A number of each subsegment, for each of its blocks."""
+        return np.array([signed64(value) for value in values], np.int64)[owner]
+
+    mask, constant = each([one.mask for one in encodings]), each([one.constant for one in encodings])
+    residue = (word ^ entry >> encodings[0].shift ^ constant) & mask
+    expected = np.zeros(len(owner), np.int64)
+    if (distance_shift := max(one.distance_shift for one in encodings)) != 0:
+        expected = (entry - each([one.user_blocks for one in encodings]) << distance_shift) & mask
+    if entry_format.is_pre_vista:
+        is_lfh = word >> entry_format.bits.segment & 0xFF == _PRE_VISTA_LFH
+    else:
+        is_lfh = word >> entry_format.bits.unused & _LFH != 0
+    good: NDArray[np.bool_] = (residue == expected) & is_lfh
     return good
 
 
-def _is_busy(
-    entry_format: EntryFormat, subsegments: Sequence[Slots], owner: NDArray[np.int64], raw: NDArray[np.int64]
+def _are_busy(
+    entry_format: EntryFormat, subsegments: Sequence[LfhSubsegment], owner: NDArray[np.int64], word: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
+    """The state of each block: by the bitmap where there is one, else by its header."""
     busy: NDArray[np.bool_]
     if entry_format.is_pre_vista:
-        busy = (raw >> 40 & 1) != 0
+        busy = (word >> entry_format.bits.flags & 1) != 0
         return busy
-    busy = (raw >> 56 & _LFH != 0) & (raw >> 56 & _LOW != 0)
-    bits = [np.unpackbits(np.frombuffer(s.bitmap or bytes(-(-s.count // 8)), np.uint8), bitorder="little")[: s.count]
-            for s in subsegments]  # fmt: skip
-    has_bitmap = np.array([s.bitmap is not None for s in subsegments])[owner]
-    return np.where(has_bitmap, np.concatenate(bits) != 0, busy)
+    bits = []
+    for one in subsegments:
+        bitmap = one.bitmap or bytes(-(-one.block_count // 8))
+        bits.append(np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")[: one.block_count])
+    return np.where(_have_bitmap(subsegments)[owner], np.concatenate(bits) != 0, _busy_by_header(word))
+
+
+def _have_bitmap(subsegments: Sequence[LfhSubsegment]) -> NDArray[np.bool_]:
+    return np.array([one.bitmap is not None for one in subsegments])
+
+
+def _busy_by_header(word: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Vista and later: UnusedBytes has bit 0x80 and one of the bits 0x3F."""
+    busy: NDArray[np.bool_] = (word >> 56 & _LFH != 0) & (word >> 56 & _BUSY_BITS != 0)
+    return busy
+
+
+def _report_disagreements(context: WalkContext, subsegments: Sequence[LfhSubsegment], blocks: _Blocks) -> None:
+    """Warns of blocks that are busy by header and free by bitmap, or the other way: ntdll's lfh_bitmap_mismatch.
+
+    No error, because a thread may have been stopped between the two changes: the LFH takes no lock.
+    """
+    has_bitmap = _have_bitmap(subsegments)[blocks.subsegment]
+    if context.entry_format.is_pre_vista or not has_bitmap.any():
+        return
+    by_header = _busy_by_header(blocks.word)
+    for i in np.flatnonzero(blocks.is_good & has_bitmap & (by_header != blocks.is_busy)).tolist():
+        header, bitmap = ("busy", "free") if by_header[i] else ("free", "busy")
+        entry = int(blocks.entry[i])
+        message = f"{context.name}: the LFH block at {entry:#x} is {header} by its header, {bitmap} by its bitmap"
+        place = entry + context.entry_format.word_offset + 7
+        context.log.find(Finding("lfh_subsegment", "warning", context.address, place, 1, message, bitmap, header))
+
+
+def _report_bad_header(context: WalkContext, window: Window, entry: int) -> None:
+    if any(entry in hole for hole in window.missing):
+        context.log.gap(f"{context.name}: the LFH block header at {entry:#x} is not in the dump")
+        return
+    message = f"{context.name}: the LFH block header at {entry:#x} is damaged"
+    expected, found = "an LFH header", "a header that does not lead to its subsegment"
+    granule = context.entry_format.granule
+    context.log.find(Finding("lfh_subsegment", "error", context.address, entry, granule, message, expected, found))

@@ -1,14 +1,13 @@
-"""The NT heap from Vista on: claim, header, segments, uncommitted ranges, large blocks.
+"""The NT heap of Vista and later: its claim, and its record (docs/reference/heap-structures.md §2.1).
 
-Structures: heap-structures.md §2, offsets from `layouts/`. The heap's header is also its first segment's.
+Offsets come from `layouts/`. The header of the heap is also the header of its first segment.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, ExtentKind, Heap, LargeBlock, Segment, WindowsCounters
+from heapdump.blocks.heap import Extent, ExtentKind, Heap, WindowsCounters
 from heapdump.heaps.allocator import (
     HEAP_SIGNATURE,
     PAGE,
@@ -19,21 +18,20 @@ from heapdump.heaps.allocator import (
     Weight,
     claim_of,
 )
-from heapdump.heaps.nt.large_blocks import read_large_blocks
-from heapdump.heaps.nt.record import FRONT_ENDS, Parts, nt_heap
+from heapdump.heaps.nt.discovery import FRONT_ENDS, HeapReader, HeapStructures, listed_extents, nt_heap
+from heapdump.heaps.nt.large_block_list import read_large_blocks
 from heapdump.heaps.nt.segments import read_segments
 from heapdump.layouts import Layout, load
-from heapdump.process.model import Process, View
-from heapdump.spans import Span
+from heapdump.process.model import View
 
-CAPTURE_STACK_BACKTRACES = 0x08000000
+_CAPTURE_STACK_BACKTRACES = 0x08000000  # _HEAP.Flags (§2.1)
 
 
 def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-    """Needs two of the three signatures, with two also a place in the heap list or a segment list; the best layout wins.
+    """The claim of the layout with the highest score; None where none has evidence enough.
 
-    The signature alone is no proof, neither is the segment's: Wine's heaps have 0xFFEEFFEE in Windows' place and
-    no 0xEEFFEEFF anywhere.
+    Of the three signatures all must hold, or two and also the heap list or a segment list that links back. One
+    signature is no evidence: heaps of Wine have FFEEFFEE at the place of Windows and EEFFEEFF nowhere.
     """
     best: HeapClaim | None = None
     modern = _modern_layouts(view.layout_names)
@@ -49,23 +47,21 @@ def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
 
 
 def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-    """Header, segments, large blocks, counters."""
-    assert claim.layout is not None
-    process, view = context.process, context.view
-    heap, layout = claim.address, claim.layout
-    fields = view.struct("_HEAP", heap, layout) or {}
-    findings: list[Finding] = []
-    notes = [f"heap {heap:#x}: expected {doubt}" for doubt in claim.doubts]
-    segments, all_segments = read_segments(context, layout, heap, findings, notes)
-    blocks, all_blocks = read_large_blocks(context, layout, heap, findings, notes)
-    flags = fields.get("Flags")
-    traces = None if flags is None else bool(flags & CAPTURE_STACK_BACKTRACES)
-    extents = _extents(process, segments, blocks, fields.get("FrontEndHeap", 0))
-    stated = _stated(view, layout, heap, fields)
-    parts = Parts(
-        fields, segments, all_segments, blocks, all_blocks, extents, stated, 0, traces, findings, notes
-    )  # fmt: skip
-    return nt_heap(context, claim, index, parts)
+    """The record of a claimed heap: header, segments, large blocks, Windows' counters."""
+    reader = HeapReader.of(context, claim)
+    segments, has_all_segments = read_segments(reader)
+    large_blocks, has_all_large_blocks = read_large_blocks(reader)
+    flags = reader.fields.get("Flags")
+    found = HeapStructures(
+        segments,
+        has_all_segments,
+        large_blocks,
+        has_all_large_blocks,
+        extents=_extents(reader, listed_extents(reader.process, segments, large_blocks)),
+        counters=_counters(reader),
+        stack_traces=None if flags is None else bool(flags & _CAPTURE_STACK_BACKTRACES),
+    )
+    return nt_heap(reader, claim, index, found)
 
 
 def is_modern(layout: Layout) -> bool:
@@ -87,7 +83,7 @@ def _modern_layouts(names: tuple[str, ...]) -> tuple[Layout, ...]:
 
 
 def _may_be_heap(view: View, heap: int, layout: Layout) -> bool:
-    """A quick look at the two members that lie at the same place in every version; one of them is always needed."""
+    """True when SegmentSignature or Heap holds; both lie at the same offsets in every version, and a claim needs one."""
     struct = layout["_HEAP"]
     if view.space.try_integer(heap + struct.offset("SegmentSignature"), 4) == SEGMENT_SIGNATURE:
         return True
@@ -116,17 +112,19 @@ def _claim_with(view: View, heap: int, layout: Layout, *, is_listed: bool) -> He
 
 
 def _entries_fit(fields: dict[str, int], heap: int) -> bool:
+    """True when FirstEntry and LastValidEntry lie in the heap's own segment."""
     end = heap + fields["NumberOfPages"] * PAGE
     return heap < fields["FirstEntry"] <= end and heap < fields["LastValidEntry"] <= end
 
 
 def _links_back(view: View, head: int) -> bool:
+    """True when Blink of the first node of the list leads to `head`."""
     first = view.space.try_pointer(head)
     return first is not None and view.space.try_pointer(first + view.pointer_bytes) == head
 
 
 def _counters_fit(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> bool:
-    """Tells layouts apart that share their signatures: 14393 and 17763 differ in the tail of the header only."""
+    """Decides between layouts with the same signatures: 14393 and 17763 differ in the tail of the header only (§2.1)."""
     counters = view.struct("_HEAP_COUNTERS", heap + layout["_HEAP"].offset("Counters"), layout)
     if counters is None or fields["FrontEndHeapType"] not in FRONT_ENDS:
         return False
@@ -139,11 +137,12 @@ def _counters_fit(view: View, layout: Layout, heap: int, fields: dict[str, int])
     )
 
 
-def _stated(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> WindowsCounters:
-    counters = view.struct("_HEAP_COUNTERS", heap + layout["_HEAP"].offset("Counters"), layout) or {}
-    free = fields.get("TotalFreeSize")
+def _counters(reader: HeapReader) -> WindowsCounters:
+    place = reader.address + reader.layout["_HEAP"].offset("Counters")
+    counters = reader.view.struct("_HEAP_COUNTERS", place, reader.layout) or {}
+    free_granules = reader.fields.get("TotalFreeSize")
     return WindowsCounters(
-        free_bytes=None if free is None else free * view.granularity,
+        free_bytes=None if free_granules is None else free_granules * reader.view.granularity,
         reserved_bytes=counters.get("TotalMemoryReserved"),
         committed_bytes=counters.get("TotalMemoryCommitted"),
         large_uncommitted_bytes=counters.get("TotalMemoryLargeUCR"),
@@ -154,21 +153,13 @@ def _stated(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> Wi
     )
 
 
-def _extents(
-    process: Process, segments: tuple[Segment, ...], blocks: tuple[LargeBlock, ...] | None, front_end: int
-) -> tuple[Extent, ...]:
-    out = [Extent(reservation(process, s.span), ExtentKind.SEGMENT, i) for i, s in enumerate(segments)]
-    out += [Extent(block.span, ExtentKind.LARGE_BLOCK) for block in blocks or ()]
-    # the LFH context has a reservation of its own (8 and later); on 7 it is a large block or lies inside a segment
-    own = process.regions.allocation(front_end) if front_end else None
-    if own is not None and own.start == front_end and not any(e.span & own for e in out):
-        out.append(Extent(own, ExtentKind.FRONT_END))
-    return tuple(out)
+def _extents(reader: HeapReader, listed: list[Extent]) -> tuple[Extent, ...]:
+    """The listed memory, and the reservation of the LFH context.
 
-
-def reservation(process: Process, span: Span) -> Span:
-    """The segment with the guard page that Windows keeps behind it (8 and later: reserved, never part of the heap)."""
-    whole = process.regions.allocation(span.start)
-    if whole is not None and whole.start == span.start and span.end <= whole.end <= span.end + PAGE:
-        return whole
-    return span
+    It has one of its own from 9600 on (§2.8); on 7 it is a large block or lies inside a segment.
+    """
+    front_end = reader.fields.get("FrontEndHeap", 0)
+    own = reader.process.regions.allocation(front_end) if front_end else None
+    if own is not None and own.start == front_end and not any(extent.span & own for extent in listed):
+        listed.append(Extent(own, ExtentKind.FRONT_END))
+    return tuple(listed)

@@ -1,44 +1,54 @@
-"""Finds the next trustworthy header behind a damaged one."""
+"""Resynchronisation: the next trustworthy header behind a damaged one (docs/reference/heap-structures.md §8.3)."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.heaps.nt.entry import decoded, headers_at
 from heapdump.heaps.nt.entry_format import EntryFormat
+from heapdump.heaps.nt.header_word import decode_headers, headers_at
 
-_FIRST, _WINDOW = 64, 1 << 16
+_FIRST, _MOST = 64, 1 << 16
 """Granules examined at a time: few at first, since damage is usually short, then twice as many each time."""
 
 
-def next_good_header(
-    entry_format: EntryFormat, words: NDArray[np.int64], at: int, stop: int, end: int
-) -> tuple[int, int] | None:
-    """(granule, the PREVIOUS size its header states) of the next header in [at, stop) whose chain holds for two more.
+class GoodHeader(NamedTuple):
+    """A header that holds: its granule, and its PreviousSize, the granules of the entry before it."""
 
-    The chain may go on up to `end`. None where there is none. Each examined granule costs some numpy operations.
+    granule: int
+    previous_size: int
+
+
+def next_good_header(
+    entry_format: EntryFormat, words: NDArray[np.int64], start: int, stop: int, end: int
+) -> GoodHeader | None:
+    """The first header of the granules [start, stop) that holds, with two headers behind it that hold as well.
+
+    These two may lie up to granule `end`, where the chain may also end. None where there is none. Each examined granule
+    costs some numpy operations.
     """
-    low, width = at, _FIRST
+    low, width = start, _FIRST
     while low < stop:
         high = min(low + width, stop)
         found = _first_good(entry_format, words, low, high, end)
         if found is not None:
             return found
-        low, width = high, min(2 * width, _WINDOW)
+        low, width = high, min(2 * width, _MOST)
     return None
 
 
 def _first_good(
     entry_format: EntryFormat, words: NDArray[np.int64], low: int, high: int, end: int
-) -> tuple[int, int] | None:
-    """The first one in [low, high) that holds, and whose next two exist and each name the size of the one before.
+) -> GoodHeader | None:
+    """The first one in [low, high); each header must name as PreviousSize the size of the one before.
 
-    All are followed at once: of memory full of headers that hold for a step, one after the other took seconds a MiB.
+    All are followed at once: in memory full of headers that hold for one step, one after the other took seconds a MiB.
     """
     stride = entry_format.stride
-    headers = decoded(entry_format, words[low * stride + entry_format.word_index : high * stride : stride])
-    rows = np.flatnonzero(headers.holds & (headers.size > 0) & (headers.previous > 0))
+    headers = decode_headers(entry_format, words[low * stride + entry_format.word_index : high * stride : stride])
+    rows = np.flatnonzero(headers.holds & (headers.size > 0) & (headers.previous_size > 0))
     size = headers.size[rows]
     following = low + rows + size
     for _ in range(2):
@@ -46,7 +56,7 @@ def _first_good(
             return None
         inside = following < end
         header = headers_at(entry_format, words, np.minimum(following, end - 1))
-        good = (following == end) | (inside & header.holds & (header.size > 0) & (header.previous == size))
+        good = (following == end) | (inside & header.holds & (header.size > 0) & (header.previous_size == size))
         following = np.where(inside, following + header.size, following)[good]
         rows, size = rows[good], header.size[good]
-    return (low + int(rows[0]), int(headers.previous[rows[0]])) if len(rows) else None
+    return GoodHeader(low + int(rows[0]), int(headers.previous_size[rows[0]])) if len(rows) else None

@@ -1,6 +1,6 @@
-"""Where blocks of an NT heap say which stack allocated them (heap-structures.md §4.1).
+"""The allocation stacks of blocks of an NT heap, as they record them (docs/reference/heap-structures.md §4.1).
 
-A front prefix holds a pointer (7 and later), HEAP_ENTRY_EXTRA behind the user data an index.
+A front prefix holds the address of a trace record (7 and later); HEAP_ENTRY_EXTRA holds an index (§2.7).
 """
 
 from __future__ import annotations
@@ -17,17 +17,25 @@ from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import BlockTable
 from heapdump.heaps.jobs import TraceReader
 from heapdump.heaps.nt.entry_format import entry_format_of
-from heapdump.heaps.nt.windows import Window, runs, windows
+from heapdump.heaps.nt.windows import Window, committed_runs, windows
 from heapdump.kernels import WORTH_COMPILING, nt_stack_records, run
-from heapdump.kernels.row import BUSY, EXTRA, KIND_MASK, UNIT
+from heapdump.kernels.row import FLAGS_SHIFT, KIND_MASK, UNIT
 from heapdump.process.model import View
 
-_AT_ONCE = 4
-_STUB = 0x0502  # EntryOffset 2, code 5: the header behind a front prefix
+_EXTRA_FLAG = 0x02
+"""Flags: HEAP_ENTRY_EXTRA lies behind the user data, of a large block before its header."""
+
+_SECOND_HEADER = 0x0502
+"""The last two bytes of the second header: EntryOffset 2, ExtendedBlockSignature 5."""
+
+_PREFIXED_GRANULES = 3
+"""Granules from the entry to user data with a prefix: header, prefix of 2 granules with the second header at its end."""
+
+_MAX_THREADS = 4
 
 
 def nt_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
-    """Reads stack numbers: of many rows by sweeping over the heap once, of few where they lie."""
+    """Reads stack numbers: of many rows in one sweep over the heap, of few rows where they lie."""
     swept: list[NDArray[np.uint64]] = []
 
     def numbers(rows: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -45,43 +53,44 @@ def nt_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
 
 
 def _sweep(view: View, heap: Heap, table: BlockTable) -> NDArray[np.uint64]:
-    """The stack records of all rows that have a front prefix; (rows of the table,) uint64, 0 for the others."""
+    """Addresses of the trace records of all rows with a front prefix; (rows of the table,) uint64, 0 for the others."""
     out = np.zeros(len(table), np.int64)
     entry_format = entry_format_of(view, heap)
 
     def read(window: Window) -> None:
         """Fills in the rows of one window."""
-        swept = window.swept
-        first, last = np.searchsorted(table.entry, np.array([swept.start, swept.end], np.uint64)).tolist()
+        span = window.span
+        first, last = np.searchsorted(table.entry, np.array([span.start, span.end], np.uint64)).tolist()
         rows = table.part(first, last)
-        mine = np.zeros(last - first, np.int64)
+        found = np.zeros(last - first, np.int64)
         run(
             nt_stack_records.read_records, len(table), window.words, window.limits, rows.reader(), heap.index,
-            entry_format.stride, mine,
+            entry_format.stride, found,
         )  # fmt: skip
-        out[first:last] = np.where(mine != 0, mine, out[first:last])
-        view.space.mapped.forget(swept)
+        out[first:last] = np.where(found != 0, found, out[first:last])
+        view.space.mapped.forget(span)
 
-    found = windows(view.space, entry_format, sorted(part for segment in heap.segments for part in runs(segment)))
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, _AT_ONCE)) as pool:
-        while batch := list(islice(found, _AT_ONCE)):
+    runs = sorted(one for segment in heap.segments for one in committed_runs(segment))
+    waiting = windows(view.space, entry_format, runs)
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
+        while batch := list(islice(waiting, _MAX_THREADS)):
             list(pool.map(read, batch))
     return out.view(np.uint64)
 
 
 def _numbers(view: View, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-    granule, pointer = view.granularity, view.pointer_bytes
+    """Address of the trace record, or index, of each row; (n,) uint64, 0 where none is recorded."""
+    granule, pointer, mapped = view.granularity, view.pointer_bytes, view.space.mapped
     out = np.zeros(len(rows), np.uint64)
-    tags = table.tags[rows]
-    busy = tags & np.uint16(BUSY) != 0
-    address = table.addresses(rows)
-    prefixed = np.flatnonzero(busy & (table.header8[rows].astype(np.int64) * UNIT == 3 * granule))
-    stubs, _ = view.space.mapped.gather(address[prefixed] - np.uint64(2), 2)
-    prefixed = prefixed[stubs == _STUB]
-    out[prefixed], _ = view.space.mapped.gather(address[prefixed] - np.uint64(4 * pointer), pointer)
-    extra = np.flatnonzero(busy & (out == 0) & (tags & np.uint16(EXTRA) != 0))
-    end = table.entry[rows[extra]] + table.entry_sizes(rows[extra])
-    large = (tags[extra] & np.uint16(KIND_MASK)) == BlockKind.VIRTUAL
-    place = np.where(large, table.entry[rows[extra]] - np.uint64(2 * granule), end - np.uint64(granule))
-    out[extra], _ = view.space.mapped.gather(place, 2)
+    flags, busy, entry = table.tags[rows] >> FLAGS_SHIFT, table.is_busy[rows], table.entry[rows]
+    user = entry + table.header8[rows].astype(np.uint64) * np.uint64(UNIT)
+    prefixed = np.flatnonzero(busy & (user - entry == np.uint64(_PREFIXED_GRANULES * granule)))
+    last_bytes, _ = mapped.gather(user[prefixed] - np.uint64(2), 2)
+    prefixed = prefixed[last_bytes == _SECOND_HEADER]
+    out[prefixed], _ = mapped.gather(user[prefixed] - np.uint64(4 * pointer), pointer)
+    extra = np.flatnonzero(busy & (out == 0) & ((flags & _EXTRA_FLAG) != 0))
+    end = entry[extra] + table.entry_sizes(rows[extra])
+    is_large = (table.tags[rows[extra]] & np.uint16(KIND_MASK)) == BlockKind.VIRTUAL
+    place = np.where(is_large, entry[extra] - np.uint64(2 * granule), end - np.uint64(granule))
+    out[extra], _ = mapped.gather(place, 2)
     return out

@@ -10,17 +10,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.heap import ViewName
+from heapdump.blocks.heap import Heap
 from heapdump.heaps.jobs import AllocatorJob, WalkLog
 from heapdump.heaps.nt.back_end import BackEndWalk
-from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
-from heapdump.heaps.nt.large_rows import add_large_blocks
-from heapdump.heaps.nt.lfh import FrontEnd, LfhWalk
-from heapdump.heaps.nt.lookaside_state import apply_marks, marks_of
+from heapdump.heaps.nt.context import HeapContext, WalkContext, heap_context
+from heapdump.heaps.nt.large_block_rows import add_large_blocks
+from heapdump.heaps.nt.lfh_subsegments import LfhState, LfhWalk
+from heapdump.heaps.nt.pre_vista_states import pre_vista_states, with_states
 from heapdump.heaps.nt.work import Part, cut
 from heapdump.heaps.row_counts import RowCounts
 from heapdump.heaps.workload import Workload
-from heapdump.process.model import View
 from heapdump.spans import Span
 
 _MAX_THREADS, _WAITING_PARTS = 8, 1
@@ -36,30 +35,30 @@ _AHEAD = 8 << 20
 def walk_nt_heaps(job: AllocatorJob) -> None:
     """Adds the blocks of every NT heap, ascending by address where heaps do not lie over each other."""
     heaps = [heap for heap in job.heaps if heap.layout is not None]
-    views = {heap.view: job.view_of(heap) for heap in heaps}
-    formats = {heap.index: entry_format_of(views[heap.view], heap) for heap in heaps}
+    contexts = {heap.index: heap_context(job.view_of(heap), heap) for heap in heaps}
     parts = cut(heaps)
-    walker = _Walker(job, views, formats)
+    walker = _Walker(job, contexts)
     walker.walk(parts, min(job.threads, len(parts), _MAX_THREADS))
     for part in parts:
         for index, log in part.walked.items():
             job.logs[index].merge(log)
-    marks = marks_of(views, heaps, formats, [front for part in parts for front in part.fronts.values()])
-    if marks:
-        job.replace_rows(apply_marks(job.columns.since(0), marks))
+    lfh_states = [state for part in parts for state in part.lfh_states.values()]
+    if states := pre_vista_states(list(contexts.values()), lfh_states):
+        job.replace_rows(with_states(job.columns.since(0), states))
 
 
 class _Walker:
     """Walks parts, on one or several threads; rows go to the columns of the job."""
 
-    def __init__(self, job: AllocatorJob, views: dict[ViewName, View], formats: dict[int, EntryFormat]) -> None:
-        self._job, self._views, self._formats = job, views, formats
-        self._most_bytes = job.process.space.total_bytes
+    def __init__(self, job: AllocatorJob, contexts: dict[int, HeapContext]) -> None:
+        """`contexts`: by the index of the heap."""
+        self._job, self._contexts = job, contexts
+        self._dump_bytes = job.process.space.total_bytes
         self._workload = Workload(0)
 
     def walk(self, parts: list[Part], threads: int) -> None:
         """Adds the rows of all parts, ascending by address, and their sums."""
-        self._workload = Workload(min(sum(part.bytes for part in parts), self._most_bytes))
+        self._workload = Workload(min(sum(part.bytes for part in parts), self._dump_bytes))
         if threads < 2:
             self._job.columns, self._job.counts = self._walk_share(parts)
             return
@@ -92,22 +91,25 @@ class _Walker:
 
     def _walk_part(self, part: Part, columns: BlockColumns) -> None:
         for heap, is_large, items in part.groups():
-            view, entry_format = self._views[heap.view], self._formats[heap.index]
-            log = part.walked.setdefault(heap.index, WalkLog())
+            context = self._walk_context(part, heap, columns)
             if is_large:
-                blocks = [item.large for item in items if item.large is not None]
-                add_large_blocks(view, heap, entry_format, blocks, columns, log)
+                add_large_blocks(context, [item.large for item in items if item.large is not None])
                 continue
-            front = LfhWalk(view, heap, entry_format, part.fronts.setdefault(view.arch, FrontEnd()), columns, log)
-            chain = BackEndWalk(view, heap, entry_format, columns, log, self._workload)
-            for window, first in chain.windows([item.span for item in items]):
-                view.space.mapped.expect(Span(window.swept.end, window.swept.end + _AHEAD))
-                front.add(window, first)
-                view.space.mapped.forget(window.swept)
-                self._job.pace.advance(sum(s.stop - s.start for s in window.stretches) * entry_format.granule)
+            mapped = context.space.mapped
+            lfh = LfhWalk(context, part.lfh_states.setdefault(heap.view, LfhState()))
+            back_end = BackEndWalk(context, self._workload)
+            for window, first_row in back_end.windows([item.span for item in items]):
+                mapped.expect(Span(window.span.end, window.span.end + _AHEAD))
+                lfh.add(window, first_row)
+                mapped.forget(window.span)
+                self._job.pace.advance(window.walked_bytes)
                 if self._job.pace.is_stopped.is_set():
                     return
 
+    def _walk_context(self, part: Part, heap: Heap, columns: BlockColumns) -> WalkContext:
+        known, log = self._contexts[heap.index], part.walked.setdefault(heap.index, WalkLog())
+        return WalkContext(known.view, heap, known.entry_format, columns, log)
+
     def _columns(self, parts: list[Part]) -> BlockColumns:
         """Columns with room for the blocks that these parts may have."""
-        return BlockColumns(min(sum(part.bytes for part in parts), self._most_bytes) // _BYTES_A_BLOCK)
+        return BlockColumns(min(sum(part.bytes for part in parts), self._dump_bytes) // _BYTES_A_BLOCK)

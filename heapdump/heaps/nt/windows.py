@@ -1,6 +1,7 @@
-"""The committed runs of a heap as stretches of 64-bit words, some megabytes at a time.
+"""Committed runs as windows: some megabytes of 64-bit words each, and the parts of runs that lie in them.
 
-Runs that the file holds in one piece are walked where they lie in it, several of them in one window; others are copied.
+A run that the file holds in one piece is read where it lies in the file, several such runs in one window. Other runs are
+copied.
 """
 
 from __future__ import annotations
@@ -19,17 +20,25 @@ from heapdump.spans import Span
 
 WINDOW_BYTES = 4 << 20
 _TAIL_BYTES = (3 << 20) + 0x1000
-"""More than three of the longest entries: one that begins in a window ends in its tail, and so do two behind it."""
+"""More than three of the longest entries (0xFFFF granules of 16 bytes): an entry that begins in a window ends in its
+tail, and so do the two entries behind it."""
 
 _PHASES = 16
-"""Places in the file that differ by a multiple of this lie on granules of the same array of words."""
+"""File offsets with the same remainder of this lie on granules of the same array of words."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
-    """Part of a run: entries that start in granules [start, stop) of the window's words and end by granule `end`.
+class RunPart:
+    """The part of one committed run that lies in a window. Granules are counted from the first word of the window.
 
-    `base` = address of granule 0 of the words (perhaps negative).
+    Attributes:
+        start: granule of the first entry that is walked here.
+        stop: granule behind the last place where an entry may begin to be walked here.
+        end: granule that no entry reaches over: the end of the run, or of the window's tail.
+        base: address of granule 0, so that granule g has address base + g * granule bytes. Perhaps negative: granule 0
+            may be the start of the file.
+        run: the whole run.
+        is_first: the run begins here.
     """
 
     start: int
@@ -42,38 +51,52 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Window:
-    """Stretches of one heap, ascending, and the words they lie in. `missing`: what reads as zero there."""
+    """Parts of runs of one heap, ascending by address, and the words that they lie in.
+
+    Attributes:
+        words: (n,) int64, the memory as little-endian words.
+        run_parts: ascending by address.
+        missing: addresses that are not in the dump; they read as zero.
+        granule: bytes in a granule.
+    """
 
     words: NDArray[np.int64]
-    stretches: tuple[Stretch, ...]
+    run_parts: tuple[RunPart, ...]
     missing: tuple[Span, ...]
     granule: int
 
     @property
-    def swept(self) -> Span:
-        """From the first stretch's start to the last one's stop, by address: what no later window needs."""
-        first, last = self.stretches[0], self.stretches[-1]
-        return Span(first.base + first.start * self.granule, last.base + last.stop * self.granule)
+    def span(self) -> Span:
+        """Addresses from the first part's start to the last one's stop: what no later window needs."""
+        return Span(self.address(0, self.run_parts[0].start), self.address(-1, self.run_parts[-1].stop))
 
-    @cached_property
-    def places(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(addresses where the stretches start, their bases); (n,) int64 each."""
-        base = np.array([stretch.base for stretch in self.stretches], np.int64)
-        return base + np.array([stretch.start for stretch in self.stretches], np.int64) * self.granule, base
+    @property
+    def walked_bytes(self) -> int:
+        """Bytes of all parts without their tails."""
+        return sum(part.stop - part.start for part in self.run_parts) * self.granule
+
+    def address(self, part: int, granule: int) -> int:
+        """The address of a granule of the part with that index."""
+        return self.run_parts[part].base + granule * self.granule
 
     @cached_property
     def limits(self) -> NDArray[np.int64]:
-        """(n, 4) int64: start, stop, end and base of each stretch, for the kernel."""
-        return np.array([(s.start, s.stop, s.end, s.base) for s in self.stretches], np.int64)
+        """(n, 4) int64: start, stop, end and base of each part, for the kernels."""
+        return np.array([(part.start, part.stop, part.end, part.base) for part in self.run_parts], np.int64)
+
+    @cached_property
+    def _start_addresses(self) -> NDArray[np.int64]:
+        starts: NDArray[np.int64] = self.limits[:, 3] + self.limits[:, 0] * self.granule
+        return starts
 
     def bases(self, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-        """For addresses inside the stretches: the base of the stretch that each lies in."""
-        starts, base = self.places
-        return base[np.searchsorted(starts, addresses, side="right") - 1]
+        """The base of the part that each address lies in; every address must lie in one."""
+        bases: NDArray[np.int64] = self.limits[np.searchsorted(self._start_addresses, addresses, side="right") - 1, 3]
+        return bases
 
 
-def runs(segment: Segment) -> Iterator[Span]:
-    """The committed runs of a segment, one after the other."""
+def committed_runs(segment: Segment) -> Iterator[Span]:
+    """The committed runs of a segment, ascending: what lies between its uncommitted ranges."""
     start = segment.span.start
     for hole in (*segment.uncommitted, Span(segment.span.end, segment.span.end)):
         if hole.start > start:
@@ -81,30 +104,30 @@ def runs(segment: Segment) -> Iterator[Span]:
         start = hole.end
 
 
-def windows(space: AddressSpace, entry_format: EntryFormat, wanted: Sequence[Span]) -> Iterator[Window]:
-    """The runs, ascending, as windows; a run longer than one gets several, each with a tail into the next."""
+def windows(space: AddressSpace, entry_format: EntryFormat, runs: Sequence[Span]) -> Iterator[Window]:
+    """The runs, ascending, as windows; a run of more than WINDOW_BYTES gets several, each with a tail into the next."""
     granule = entry_format.granule
-    batch: list[Stretch] = []
+    batch: list[RunPart] = []
     phase, size = 0, 0
-    for run in wanted:
+    for run in runs:
         place = space.mapped.file_place(run) if run.size <= WINDOW_BYTES else None
         if batch and (place is None or place % _PHASES != phase or size + run.size > WINDOW_BYTES):
             yield Window(space.mapped.file_words(phase), tuple(batch), (), granule)
             batch, size = [], 0
         if place is None:
-            yield from _alone(space, granule, run)
+            yield from _windows_of_run(space, granule, run)
             continue
         phase = place % _PHASES
         start = (place - phase) // granule
         end = start + run.size // granule
-        batch.append(Stretch(start, end, end, run.start - start * granule, run, is_first=True))
+        batch.append(RunPart(start, end, end, run.start - start * granule, run, is_first=True))
         size += run.size
     if batch:
         yield Window(space.mapped.file_words(phase), tuple(batch), (), granule)
 
 
-def _alone(space: AddressSpace, granule: int, run: Span) -> Iterator[Window]:
-    """Windows of one run that is long, or in several pieces."""
+def _windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Window]:
+    """Windows of one run that is long, or that the file holds in several pieces."""
     for at in range(run.start, run.end, WINDOW_BYTES):
         stop = min(at + WINDOW_BYTES, run.end)
         span = Span(at, min(stop + _TAIL_BYTES, run.end))
@@ -113,5 +136,5 @@ def _alone(space: AddressSpace, granule: int, run: Span) -> Iterator[Window]:
             words, missing = space.mapped.words64(span)
         else:
             words, missing, start = space.mapped.file_words(place % _PHASES), (), place // _PHASES * _PHASES // granule
-        first, end = start + (stop - at) // granule, start + span.size // granule
-        yield Window(words, (Stretch(start, first, end, at - start * granule, run, at == run.start),), missing, granule)
+        last, end = start + (stop - at) // granule, start + span.size // granule
+        yield Window(words, (RunPart(start, last, end, at - start * granule, run, at == run.start),), missing, granule)

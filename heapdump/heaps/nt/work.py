@@ -12,8 +12,8 @@ from itertools import groupby
 
 from heapdump.blocks.heap import Heap, LargeBlock
 from heapdump.heaps.jobs import WalkLog
-from heapdump.heaps.nt.lfh import FrontEnd
-from heapdump.heaps.nt.windows import runs
+from heapdump.heaps.nt.lfh_subsegments import LfhState
+from heapdump.heaps.nt.windows import committed_runs
 from heapdump.spans import Span
 
 _PART_BYTES = 16 << 20
@@ -35,7 +35,7 @@ class Part:
 
     items: list[Item]
     walked: dict[int, WalkLog] = field(default_factory=dict)
-    fronts: dict[str, FrontEnd] = field(default_factory=dict)
+    lfh_states: dict[str, LfhState] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -60,7 +60,7 @@ def cut(heaps: Sequence[Heap]) -> list[Part]:
 
 def _items(heap: Heap) -> Iterator[Item]:
     for segment in heap.segments:
-        for run in runs(segment):
+        for run in committed_runs(segment):
             yield Item(run, heap, None)
     for block in heap.large_blocks or ():
         yield Item(Span(block.list_entry, block.list_entry + 1), heap, block)

@@ -13,7 +13,8 @@ import numpy as np
 
 from heapdump.blocks.findings import Finding
 from heapdump.heaps.allocator import PAGE, DiscoveryContext
-from heapdump.heaps.nt.segments import address_limit, ring_findings
+from heapdump.heaps.integers import address_limit
+from heapdump.heaps.link_damage import link_damage
 from heapdump.layouts import Layout
 from heapdump.process.model import View
 from heapdump.spans import Span
@@ -183,7 +184,9 @@ def read_segments(
             return node % part.segment_bytes == 0 and inside and view.space.try_pointer(node) is not None
 
         ring = context.ring(part.head, accepts)
-        ring_findings(context.process, "segment", heap, ring, "list of segments", findings, notes)
+        broken, gaps = link_damage(context.process, "segment", heap, ring, "list of segments")
+        findings += broken
+        notes += gaps
         whole &= ring.is_closed
         found += [(part, node) for node in ring.nodes]
     trusted = _trusted(context, layout, heap, found, findings, notes, whole=whole)

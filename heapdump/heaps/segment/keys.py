@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.walk import Fact
+from heapdump.heaps.integers import signed64
 from heapdump.heaps.jobs import Job
-from heapdump.heaps.nt.entry_format import signed
 from heapdump.heaps.ntdll_words import ntdll_words
 from heapdump.heaps.segment.vs_recovery import Chunks
 from heapdump.layouts import Struct
@@ -112,7 +112,7 @@ def _has_good_headers(view: View, chain: Chain, key: int) -> bool:
     """True when some headers in a row hold anywhere in the chain."""
     words, _ = view.space.mapped.words64(Span(chain.start, chain.end))
     is_wide = view.pointer_bytes == 8
-    chunks = Chunks(words, chain.start, (chain.end - chain.start) // view.granularity, signed(key), is_wide)
+    chunks = Chunks(words, chain.start, (chain.end - chain.start) // view.granularity, signed64(key), is_wide)
     return bool(chunks.good_from(0, ()))
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import LargeBlock
 from heapdump.heaps.allocator import PAGE, DiscoveryContext, is_missing
-from heapdump.heaps.nt.segments import address_limit
+from heapdump.heaps.integers import address_limit
 from heapdump.heaps.segment.page_ranges import EXTRA_ROOM
 from heapdump.layouts import Layout
 from heapdump.memory import limits

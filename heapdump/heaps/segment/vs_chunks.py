@@ -13,7 +13,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import doubt, tag
-from heapdump.heaps.nt.entry_format import signed
+from heapdump.heaps.integers import signed64
 from heapdump.heaps.segment.keys import SegmentHeapJob
 from heapdump.heaps.segment.memory_windows import Batch, batches, doubt_missing
 from heapdump.heaps.segment.overrun import mend_overrun
@@ -37,7 +37,7 @@ class ChunkWalk:
         self._wide = job.view.pointer_bytes == 8
         self._granule = job.view.granularity
         mask = -1 if self._wide else 0xFFFFFFFF
-        self._signed_key = signed(key) & mask
+        self._signed_key = signed64(key) & mask
         self._coding = vs_chain.ChunkCoding(job.view.granularity // UNIT, self._signed_key, padding)
         self._resyncs = 0
 

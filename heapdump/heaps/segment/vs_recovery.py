@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import tag
-from heapdump.heaps.nt.entry_format import signed
+from heapdump.heaps.integers import signed64
 from heapdump.kernels import vs_chain
 from heapdump.kernels.row import CLASS_MASK, TRUST_MASK, RowWriter
 
@@ -102,7 +102,7 @@ class Chunks:
         stride = self.granule // 8
         words = self.words[at * stride : (at + size) * stride].copy()
         rest = 0 if self.is_wide else int(words[0]) >> 32 << 32
-        words[0] = signed((wanted ^ code) & (1 << 64) - 1) if self.is_wide else rest | (wanted ^ code)
+        words[0] = signed64((wanted ^ code) & (1 << 64) - 1) if self.is_wide else rest | (wanted ^ code)
         trust = Trust.DERIVED if is_known else Trust.GUESS
         vs_chain.follow_chunks(
             words, np.array([[0, size, self.address(at)]]), 0, 0, -1,

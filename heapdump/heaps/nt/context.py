@@ -1,0 +1,63 @@
+"""What functions of this package need together: one NT heap to read, and one that is being walked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from heapdump.blocks.columns import BlockColumns
+from heapdump.blocks.heap import Heap
+from heapdump.heaps.jobs import WalkLog
+from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
+from heapdump.layouts import Layout
+from heapdump.memory.space import AddressSpace
+from heapdump.process.model import View
+
+
+@dataclass(frozen=True, slots=True)
+class HeapContext:
+    """One NT heap to read: the view that it lies in, its record, the format of its entry headers."""
+
+    view: View
+    heap: Heap
+    entry_format: EntryFormat
+
+    @property
+    def address(self) -> int:
+        """The address of the heap."""
+        return self.heap.address
+
+    @property
+    def name(self) -> str:
+        """The heap as messages begin with it."""
+        return f"heap {self.heap.address:#x}"
+
+    @property
+    def space(self) -> AddressSpace:
+        """The memory that the heap lies in."""
+        return self.view.space
+
+    @property
+    def layout(self) -> Layout:
+        """The layout that verified for the heap."""
+        return self.entry_format.layout
+
+    def header_word(self, entry: int) -> int | None:
+        """The header word of an entry before decoding, 64 bits unsigned; None where it is not in the dump."""
+        return self.view.space.try_integer(entry + self.entry_format.word_offset, 8)
+
+    def heap_pointer(self, member: str) -> int:
+        """A member of _HEAP that is a pointer; 0 where it is not in the dump."""
+        return self.view.space.try_pointer(self.heap.address + self.layout["_HEAP"].offset(member)) or 0
+
+
+@dataclass(frozen=True, slots=True)
+class WalkContext(HeapContext):
+    """One NT heap that is being walked: its rows go to `columns`, its findings and gaps to `log`."""
+
+    columns: BlockColumns
+    log: WalkLog
+
+
+def heap_context(view: View, heap: Heap) -> HeapContext:
+    """The context of a verified NT heap."""
+    return HeapContext(view, heap, entry_format_of(view, heap))

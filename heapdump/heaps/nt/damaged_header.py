@@ -1,0 +1,205 @@
+"""A header at which the chain of entries stops: one finding, the gap it leaves, and the row of its entry where known.
+
+The next good header tells the size of the entry before it (`resync`); from that, one of these follows:
+
+- the entry before the damaged header has another size than its header says: its row is mended;
+- one header alone is damaged: its entry gets a row, and the finding names the changed bytes (`header_repair`);
+- neither: blocks between the two places may be missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import tag
+from heapdump.heaps.integers import signed64
+from heapdump.heaps.nt.chain import MOST_ROWS
+from heapdump.heaps.nt.context import WalkContext
+from heapdump.heaps.nt.header_repair import header_damage
+from heapdump.heaps.nt.header_word import INTERNAL_FLAG, decode_headers
+from heapdump.heaps.nt.lfh_user_blocks import SIGNATURE
+from heapdump.heaps.nt.resync import GoodHeader, next_good_header
+from heapdump.heaps.nt.unused_bytes import Entries, unused_bytes
+from heapdump.heaps.nt.windows import RunPart, Window
+from heapdump.kernels import nt_chain
+from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL
+from heapdump.trust import Trust
+
+_HEADER_BYTES = 8
+"""UnusedBytes of a busy entry is at least that from Vista on (§2.3)."""
+
+_REASONS = {
+    nt_chain.CHECKSUM: ("a header whose checksum holds", "checksum"),
+    nt_chain.PREVIOUS: ("the size of the entry before it", "previous size"),
+    nt_chain.SIZE: ("a size that stays inside the segment", "size"),
+}
+"""Why the chain stopped → (what is expected, which member does not hold)."""
+
+
+@dataclass(frozen=True, slots=True)
+class DamagedHeader:
+    """The header at which the chain of a heap stopped.
+
+    Attributes:
+        context: the walk of the heap.
+        window: the words that the header lies in.
+        part: the part of a run that it lies in.
+        granule: of its entry.
+        previous_size: granules of the entry before it; 0 where the run begins.
+        reason: CHECKSUM, PREVIOUS or SIZE of `kernels.nt_chain`.
+    """
+
+    context: WalkContext
+    window: Window
+    part: RunPart
+    granule: int
+    previous_size: int
+    reason: int
+
+    def address_of(self, granule: int) -> int:
+        """The address of a granule of the same part."""
+        return self.part.base + granule * self.window.granule
+
+    @property
+    def address(self) -> int:
+        """The address of the entry."""
+        return self.address_of(self.granule)
+
+    @property
+    def word(self) -> int:
+        """The header word as it lies in memory, unsigned."""
+        entry_format = self.context.entry_format
+        return int(self.window.words[self.granule * entry_format.stride + entry_format.word_index]) & (1 << 64) - 1
+
+    @property
+    def member(self) -> str:
+        """The member that does not hold, in words."""
+        return _REASONS[self.reason][1]
+
+    def next_good_header(self) -> GoodHeader | None:
+        """The header to go on with; None where no header of the part holds."""
+        entry_format, words, part = self.context.entry_format, self.window.words, self.part
+        entry_before = self.granule - self.previous_size
+        if entry_format.is_pre_vista and self.previous_size and entry_before >= part.start:
+            # no checksum tells that the entry before has another size: the header truly behind it, if any
+            good = next_good_header(entry_format, words, entry_before + 1, self.granule, part.end)
+            if good is not None and good.granule - good.previous_size == entry_before:
+                return good
+        return next_good_header(entry_format, words, self.granule + 1, part.stop, part.end)
+
+
+def report_damage(damaged: DamagedHeader, good: GoodHeader | None) -> None:
+    """Adds the finding, the gap and the row that follow from the damaged header and the next good one."""
+    address = damaged.address
+    until = damaged.address_of(good.granule if good else damaged.part.stop)
+    hole = next((span for span in damaged.window.missing if address in span), None)
+    if hole is not None:
+        name = damaged.context.name
+        damaged.context.log.gap(
+            f"{name}: its memory at {hole.start:#x}..{hole.end:#x} is not in the dump; "
+            f"blocks between {address:#x} and {until:#x} are missing"
+        )
+        return
+    entry_of_size = None if good is None else good.granule - good.previous_size
+    if good is not None and damaged.previous_size and entry_of_size == damaged.granule - damaged.previous_size:
+        _report_wrong_size(damaged, good.previous_size)
+    elif good is not None and entry_of_size == damaged.granule:
+        _report_one_header(damaged, good.previous_size)
+    else:
+        _report_unknown(damaged, f"going on at {until:#x}" if good else f"no header holds up to {until:#x}")
+
+
+def _report_wrong_size(damaged: DamagedHeader, size: int) -> None:
+    """Mends the row of the entry before, whose true size in granules the next good header names."""
+    context, entry_format = damaged.context, damaged.context.entry_format
+    entry = damaged.address_of(damaged.granule - damaged.previous_size)
+    rows = context.columns.since(max(0, len(context.columns) - MOST_ROWS))
+    row = np.flatnonzero(rows.entry == entry)[-1:]
+    if not len(row):
+        return
+    stride, granule = entry_format.stride, entry_format.granule
+    found = int(rows.size8[row[0]]) // stride
+    rows.size8[row] = size * stride
+    rows.unused[row] = np.minimum(rows.unused[row], size * granule)
+    wanted, there = size.to_bytes(2, "little"), found.to_bytes(2, "little")
+    first = int(wanted[0] == there[0])
+    last = 1 if wanted[1] != there[1] else first
+    place, length = entry + entry_format.word_offset + first, last - first + 1
+    says = f"says {found * granule:,} bytes, the next one {size * granule:,}"
+    message = f"{context.name}: the entry at {entry:#x} {says}"
+    expected, found_bytes = wanted[first : last + 1].hex(" "), there[first : last + 1].hex(" ")
+    context.log.headers += 1
+    context.log.find(Finding("size_chain", "error", context.address, place, length, message, expected, found_bytes))
+
+
+def _report_one_header(damaged: DamagedHeader, size: int) -> None:
+    """One damaged header alone, whose size in granules the next good header names; adds the row of its entry."""
+    context, address = damaged.context, damaged.address
+    damage = header_damage(context, address, damaged.word, size, damaged.previous_size)
+    if damage is None:
+        _report_unknown(damaged, "the entries around it do not agree")
+        return
+    message, gap = f"{context.name}: the entry header at {address:#x} is damaged ({damaged.member})", None
+    if damage.word is None:
+        message = gap = f"{message}; {_add_guess(damaged, size)}"
+    else:
+        _add_row(damaged, damage.word, Trust.DERIVED)
+    place = address + context.entry_format.word_offset + damage.first
+    length, found = len(damage.found), damage.found.hex(" ")
+    context.log.headers += 1
+    context.log.damage(
+        Finding("entry_header", "error", context.address, place, length, message, damage.expected, found), gap
+    )
+
+
+def _report_unknown(damaged: DamagedHeader, consequence: str) -> None:
+    """More than one header is damaged, or no header behind it holds."""
+    context, place = damaged.context, damaged.address + damaged.context.entry_format.word_offset
+    expected, member = _REASONS[damaged.reason]
+    if damaged.reason == nt_chain.PREVIOUS:
+        expected = f"{expected}: {damaged.previous_size:#x} granules"
+    found = f"{member} of {damaged.word.to_bytes(8, 'little').hex(' ')}"
+    message = f"{context.name}: the entry header at {damaged.address:#x} is damaged ({member}); {consequence}"
+    context.log.headers += 1
+    context.log.damage(
+        Finding("entry_header", "error", context.address, place, 8, message, expected, found),
+        f"{message}; blocks between may be missing",
+    )
+
+
+def _add_guess(damaged: DamagedHeader, size: int) -> str:
+    """Adds the row of an entry whose Flags are not known: free when a free list links it, else busy. In words.
+
+    No row where that would often be wrong: before Vista, whose lookaside lists hold busy entries that are free, and for
+    user blocks of the LFH.
+    """
+    context = damaged.context
+    granule, space, pointer = context.entry_format.granule, context.space, context.view.pointer_bytes
+    size_bytes, node = size * granule, damaged.address + granule
+    after, before = space.try_pointer(node), space.try_pointer(node + pointer)
+    is_user_blocks = any(space.try_integer(node + place, 4) == SIGNATURE for place in range(0, 0x20, 4))
+    if context.entry_format.is_pre_vista or is_user_blocks or after is None or before is None:
+        return f"the state of its {size_bytes:,} bytes is not known"
+    is_linked = space.try_pointer(after + pointer) == node and space.try_pointer(before) == node
+    bits = context.entry_format.bits
+    busy_word = size | 1 << bits.flags | _HEADER_BYTES << bits.unused
+    _add_row(damaged, size if is_linked else busy_word, Trust.GUESS)
+    return f"its {size_bytes:,} bytes are taken for a {'free' if is_linked else 'busy'} block"
+
+
+def _add_row(damaged: DamagedHeader, word: int, trust: Trust) -> None:
+    """Adds the row of the entry, `word` being its decoded header word."""
+    context, entry_format = damaged.context, damaged.context.entry_format
+    granules = np.array([damaged.granule])
+    header = decode_headers(entry_format, np.array([signed64(word ^ entry_format.unsigned_key)]))
+    entries = Entries(granules, header.size, header.unused_code, header.is_busy)
+    unused, header_granules = unused_bytes(entry_format, damaged.window.words, entries)
+    internal = header.is_busy & ((header.flags & INTERNAL_FLAG) != 0) & (not entry_format.is_pre_vista)
+    tags = tag(BlockKind.BACKEND, trust=trust) | np.where(header.is_busy, BUSY, 0)
+    tags |= np.where(internal, INTERNAL, 0) | header.flags << FLAGS_SHIFT
+    entry, stride = damaged.part.base + granules * entry_format.granule, entry_format.stride
+    context.columns.append(context.heap.index, entry, header.size * stride, unused, header_granules * stride, tags)

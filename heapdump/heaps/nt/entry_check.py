@@ -1,0 +1,129 @@
+"""Checks every entry of an NT heap: the segment byte and UnusedBytes of its header, and its fills.
+
+The walk needs none of these. Rules: docs/reference/heap-structures.md §2.3 and §2.9; the loops are `kernels.nt_entry_checks`.
+"""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import BlockTable
+from heapdump.heaps.jobs import CheckJob
+from heapdump.heaps.nt.context import HeapContext
+from heapdump.heaps.nt.windows import Window, committed_runs, windows
+from heapdump.kernels import WORTH_COMPILING, nt_entry_checks, run
+from heapdump.spans import SpanMap
+
+_MAX_FINDINGS = 4096
+"""Findings of one window."""
+
+_SHOWN_BYTES = 64
+"""Bytes of a damaged fill that a finding shows."""
+
+_MAX_THREADS = 4
+
+
+class _Place(NamedTuple):
+    """Damaged bytes: the address of the first, and how many."""
+
+    address: int
+    length: int
+
+
+class _Examined(NamedTuple):
+    """One window: its rows, the damage by `kernels.nt_entry_checks` as (n, 4) int64, the rows that may be blocks of the CRT."""
+
+    rows: BlockTable
+    damage: NDArray[np.int64]
+    guards: int
+
+
+def check_entries(job: CheckJob, context: HeapContext) -> None:
+    """Some windows at a time; on several threads where compiled loops are used."""
+    runs = sorted(one for segment in job.heap.segments for one in committed_runs(segment))
+    numbers = SpanMap((segment.span, number) for number, segment in enumerate(job.heap.segments))
+    threads = min(os.cpu_count() or 1, _MAX_THREADS) if len(job.table) >= WORTH_COMPILING else 1
+    waiting = windows(job.view.space, context.entry_format, runs)
+    with ThreadPoolExecutor(threads) as pool:
+        while batch := list(islice(waiting, threads)):
+            tasks = [
+                pool.submit(_examine, job, context, window, _segments(context, window, numbers)) for window in batch
+            ]
+            for window, task in zip(batch, tasks, strict=True):
+                examined = task.result()
+                _report(job, context, window, examined)
+                job.guards = (job.guards or 0) + examined.guards
+                job.view.space.mapped.forget(window.span)
+
+
+def _segments(context: HeapContext, window: Window, numbers: SpanMap[int]) -> NDArray[np.int64]:
+    """What the kernel needs to know of the segment of each part of a run, (n, 2) int64.
+
+    Its address, and 1 for the heap's own segment; before Vista its number in the heap, and 0. `numbers`: by address.
+    """
+    heap = context.heap
+    out = np.zeros((len(window.run_parts), 2), np.int64)
+    for i, part in enumerate(window.run_parts):
+        number = numbers.at(part.run.start) or 0
+        segment = heap.segments[number]
+        is_own = int(segment.address == heap.address)
+        out[i] = (number, 0) if context.entry_format.is_pre_vista else (segment.address, is_own)
+    return out
+
+
+def _examine(job: CheckJob, context: HeapContext, window: Window, segments: NDArray[np.int64]) -> _Examined:
+    table, heap, worth, entry_format = job.table, job.heap.index, len(job.table), context.entry_format
+    first, last = np.searchsorted(table.entry, np.array([window.span.start, window.span.end], np.uint64)).tolist()
+    rows = table.part(first, last)
+    if not len(rows):
+        return _Examined(rows, np.empty((0, 4), np.int64), 0)
+    columns = (rows.reader(), heap, int(BlockKind.LFH))
+    stride = entry_format.stride
+    damage = np.zeros((min(_MAX_FINDINGS, 2 * len(rows) + 2), 4), np.int64)
+    count, filled, guards = run(
+        nt_entry_checks.check_headers, worth, window.words, window.limits, segments, *columns,
+        int(entry_format.is_pre_vista), entry_format.key, stride, damage,
+    )  # fmt: skip
+    if not filled:
+        return _Examined(rows, damage[:count], guards)
+    fills = np.zeros((min(_MAX_FINDINGS, len(rows)), 4), np.int64)
+    more = run(nt_entry_checks.check_fills, worth, window.words, window.limits, *columns, stride, fills)
+    return _Examined(rows, np.concatenate([damage[:count], fills[:more]]), guards)
+
+
+def _report(job: CheckJob, context: HeapContext, window: Window, examined: _Examined) -> None:
+    rows, damage = examined.rows, examined.damage
+    if len(damage) >= _MAX_FINDINGS - 1:
+        near = f"thousands of wrong bytes near {int(rows.entry[0]):#x}"
+        job.gaps.append(f"{context.name}: {near}: the first {len(damage):,} are reported")
+    for row, rule, first, length in damage.tolist():
+        address = int(rows.entry[row]) + first
+        if not any(address in hole for hole in window.missing):
+            job.findings.append(_finding(context, rows, row, rule, _Place(address, length)))
+
+
+def _finding(context: HeapContext, rows: BlockTable, row: int, rule: int, place: _Place) -> Finding:
+    """The finding for one row and one rule of `kernels.nt_entry_checks`."""
+    heap, name, entry = context.address, context.name, int(rows.entry[row])
+    shown = min(place.length, _SHOWN_BYTES)
+    found = (context.space.try_read(place.address, shown) or b"").hex(" ")
+    if rule == nt_entry_checks.TAIL:
+        message = f"{name}: the fill behind the block at {int(rows.address[row]):#x} is changed"
+        return Finding("tail_fill", "error", heap, *place, message, " ".join(["ab"] * shown), found)
+    if rule == nt_entry_checks.FREE:
+        message = f"{name}: the free block at {entry:#x} was written to"
+        expected = " ".join("ee" if (place.address + i) % 2 == 0 else "fe" for i in range(shown))
+        return Finding("free_fill", "error", heap, *place, message, expected, found)
+    is_segment = rule == nt_entry_checks.SEGMENT
+    member = "number of its segment" if is_segment else "count of unused bytes"
+    message = f"{name}: the entry header at {entry:#x} is damaged ({member})"
+    expected = "that of its segment" if is_segment else "one that fits its state and size"
+    return Finding("entry_header", "error", heap, *place, message, expected, found)

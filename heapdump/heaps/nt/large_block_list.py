@@ -1,0 +1,76 @@
+"""The list of large blocks, VirtualAllocdBlocks: the same in every version (docs/reference/heap-structures.md §2.6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.heap import LargeBlock
+from heapdump.heaps.allocator import PAGE
+from heapdump.heaps.integers import address_limit
+from heapdump.heaps.nt.discovery import HeapReader
+from heapdump.memory.regions import State
+from heapdump.spans import Span
+
+
+def read_large_blocks(reader: HeapReader) -> tuple[tuple[LargeBlock, ...] | None, bool]:
+    """(blocks in list order, or None where the head is not in the dump; True when no block can be missing).
+
+    A broken list is followed from both of its ends.
+    """
+    head = reader.address + reader.layout["_HEAP"].offset("VirtualAllocdBlocks")
+    if reader.view.space.try_pointer(head) is None:
+        reader.notes.append(f"the large-block list of heap {reader.address:#x} is not in the dump")
+        return None, False
+    blocks: dict[int, LargeBlock] = {}
+
+    def accepts(node: int) -> bool:
+        """True for the node of a large block, which goes to `blocks`."""
+        block = _block(reader, node)
+        if block is not None:
+            blocks[node] = block
+        return block is not None
+
+    linked = reader.discovery.ring(head, accepts)
+    reader.link_damage("virtual_list", linked, "large-block list")
+    return tuple(_checked(reader, blocks[node]) for node in linked.nodes), linked.is_closed
+
+
+def _checked(reader: HeapReader, block: LargeBlock) -> LargeBlock:
+    """The block with the committed bytes of the memory map, where its CommitSize differs (damage)."""
+    regions = reader.process.regions
+    if not regions.is_complete_map:
+        return block
+    mapped = regions.committed_bytes(Span(block.list_entry, block.list_entry + block.commit_bytes))
+    if mapped == block.commit_bytes:
+        return block
+    message = (
+        f"the large block at {block.list_entry:#x} of heap {reader.address:#x} says {block.commit_bytes:,} bytes committed, "
+        f"the memory map {mapped:,}, which are counted"
+    )
+    place = block.list_entry + reader.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("CommitSize")
+    expected, found = f"{mapped:#x}", f"{block.commit_bytes:#x}"
+    reader.damage(Finding("virtual_list", "error", reader.address, place, 8, message, expected, found), message)
+    return replace(block, commit_bytes=mapped)
+
+
+def _block(reader: HeapReader, node: int) -> LargeBlock | None:
+    """The large block whose list entry lies at `node`; None where its sizes cannot be true.
+
+    The entry lies on a page boundary: on 64 KiB up to Windows 7, from 8 on a random number of pages into the
+    reservation (§2.6; every recorded dump from 9600 on).
+    """
+    view, regions = reader.view, reader.process.regions
+    struct = reader.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"]
+    data = view.space.try_read(node, struct.offset("BusyBlock"))
+    if data is None or node % PAGE:
+        return None
+    fields = struct.decode(data, view.pointer_bytes)
+    commit, reserve = fields["CommitSize"], fields["ReserveSize"]
+    if not 0 < commit <= reserve or commit % PAGE or reserve % PAGE or node + reserve > address_limit(view):
+        return None
+    if regions.is_complete_map:
+        i = regions.index_at(node)
+        if i is None or regions.state[i] != State.MEM_COMMIT:
+            return None
+    return LargeBlock(node, commit, reserve)

@@ -1,0 +1,125 @@
+"""Lookaside lists, the front end of XP and Server 2003: 128 singly linked lists (docs/reference/heap-structures.md §3.1).
+
+List i links the user areas of blocks of i granules; its head has their number, the depth. Such a block is free though
+its header says busy. Each change of a head is one interlocked instruction, so that a healthy list is consistent at any
+moment (719 blocks on the lists of all recorded heaps of 2600.5512: sizes, states and depths without exception).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from heapdump.heaps.nt.context import HeapContext
+from heapdump.heaps.nt.discovery import FRONT_ENDS
+from heapdump.layouts import Layout
+from heapdump.process.model import View
+
+_LISTS = 128
+_GREATEST_DEPTH = (256).to_bytes(2, "little")
+
+
+@dataclass(frozen=True, slots=True)
+class LookasideLink:
+    """One link of a list.
+
+    Attributes:
+        number: of the list, which is the granules of its blocks.
+        place: address of the link.
+        node: where it leads, the user address of a block; 0 at the end of the list.
+        remaining: blocks of the list from here on, by the depth in its head.
+        is_repeated: the node was on the list before.
+    """
+
+    number: int
+    place: int
+    node: int
+    remaining: int
+    is_repeated: bool
+
+
+def lookaside_bytes(view: View, layout: Layout, fields: Mapping[str, int]) -> int | None:
+    """Bytes of all blocks on lookaside lists, by the depths: sum of depth * i * granule over the lists.
+
+    `fields`: members of _HEAP. None where the lists are not in the dump.
+    """
+    lists = fields.get("FrontEndHeap", 0)
+    if not lists or FRONT_ENDS.get(fields.get("FrontEndHeapType", 0)) != "lookaside":
+        return 0
+    struct = layout["_HEAP_LOOKASIDE"]
+    depth_at = struct.offset("ListHead") + (4 if view.pointer_bytes == 4 else 0)  # SLIST_HEADER (winnt.h)
+    total = 0
+    for i in range(_LISTS):
+        depth = view.space.try_integer(lists + i * struct.size + depth_at, 2)
+        if depth is None:
+            return None
+        total += depth * i * view.granularity
+    return total
+
+
+def lookaside_entries(context: HeapContext) -> set[int]:
+    """Entries of the blocks on lookaside lists; each list is followed as far as its depth says."""
+    granule = context.entry_format.granule
+    return {link.node - granule for link in lookaside_links(context) if link.remaining > 0 and link.node >= granule}
+
+
+def lookaside_links(context: HeapContext) -> Iterator[LookasideLink]:
+    """The links of every list, heads first, each list up to its end, its depth, its first cycle or the end of the dump."""
+    if not context.entry_format.is_pre_vista:
+        return
+    lists = context.heap_pointer("FrontEndHeap")
+    type_at = context.address + context.layout["_HEAP"].offset("FrontEndHeapType")
+    if not lists or FRONT_ENDS.get(context.space.try_integer(type_at, 1) or 0) != "lookaside":
+        return
+    struct = context.layout["_HEAP_LOOKASIDE"]
+    for number in range(_LISTS):
+        yield from _list(context.view, number, lists + number * struct.size + struct.offset("ListHead"))
+
+
+def _list(view: View, number: int, head: int) -> Iterator[LookasideLink]:
+    header = view.space.try_integer(head, 8)
+    if header is None:
+        return
+    if view.pointer_bytes == 4:  # SLIST_HEADER: {u32 next, u16 depth, u16 sequence}
+        node, remaining = header & 0xFFFFFFFF, header >> 32 & 0xFFFF
+    else:  # 16 bits depth, 9 bits sequence, 39 bits of the address (winnt.h)
+        node, remaining = header >> 25 << 4, header & 0xFFFF
+    place, seen = head, set[int]()
+    while True:
+        yield LookasideLink(number, place, node, remaining, node in seen)
+        if not node or remaining <= 0 or node in seen:
+            return
+        seen.add(node)
+        following = view.space.try_pointer(node)
+        if following is None:
+            return
+        place, node, remaining = node, following, remaining - 1
+
+
+def lists_block(context: HeapContext) -> int:
+    """The user address of the block that holds the lists; 0 from Vista on, and where there is none.
+
+    XP keeps that block when the LFH replaces the lists (seen on 2600.5512, lfh): it is the first block of the heap, and
+    each of its records still has the greatest depth of a list.
+    """
+    if not context.entry_format.is_pre_vista:
+        return 0
+    if context.heap.front_end == "lookaside":
+        return context.heap_pointer("FrontEndHeap")
+    first = _first_block(context) if context.heap.front_end == "lfh" else 0
+    return first if first and _has_lists(context, first) else 0
+
+
+def _first_block(context: HeapContext) -> int:
+    """User address of the first entry of the heap's own segment; 0 where its header is not in the dump."""
+    offset = context.layout["_HEAP_SEGMENT"].offset("FirstEntry")
+    own = next((segment.address for segment in context.heap.segments if segment.span.start == context.address), 0)
+    entry = context.space.try_pointer(own + offset) if own else None
+    return entry + context.entry_format.granule if entry else 0
+
+
+def _has_lists(context: HeapContext, user: int) -> bool:
+    """True where 128 records {list head, depth u16, greatest depth u16 …} of lookaside lists lie at a user address."""
+    size, head = context.layout["_HEAP_LOOKASIDE"].size, 2 * context.view.pointer_bytes
+    data = context.space.try_read(user, _LISTS * size)
+    return data is not None and {data[at : at + 2] for at in range(head + 2, len(data), size)} == {_GREATEST_DEPTH}

@@ -1,0 +1,89 @@
+"""Segments and uncommitted ranges of NT heaps of XP and Server 2003 (docs/reference/heap-structures.md §2.2, §2.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.heap import Segment
+from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE, is_missing
+from heapdump.heaps.integers import address_limit
+from heapdump.heaps.nt.discovery import HeapReader
+from heapdump.heaps.nt.segments import MAX_SEGMENT_BYTES
+from heapdump.layouts import Layout
+from heapdump.memory import limits
+from heapdump.process.model import View
+from heapdump.spans import Span, merged
+
+
+def segment_pointers(view: View, layout: Layout, heap: int) -> Iterator[tuple[int, int]]:
+    """(address of the element, segment) of each element of _HEAP.Segments[64] that is in use."""
+    field = layout["_HEAP"].fields["Segments"]
+    for i in range(field.count):
+        place = heap + field.offset + i * view.pointer_bytes
+        if segment := view.space.try_pointer(place):
+            yield place, segment
+
+
+def segment_fields(view: View, layout: Layout, heap: int, segment: int) -> dict[str, int] | None:
+    """The members of a _HEAP_SEGMENT by name; None where there is no segment of the heap."""
+    fields = view.struct("_HEAP_SEGMENT", segment, layout) if segment else None
+    if fields is None or fields["Signature"] != SEGMENT_SIGNATURE or fields["Heap"] != heap:
+        return None
+    base, size = fields["BaseAddress"], fields["NumberOfPages"] * PAGE
+    fits = base % PAGE == 0 and base <= segment < base + size and size <= MAX_SEGMENT_BYTES
+    return fields if fits and base + size < address_limit(view) else None
+
+
+def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bool]:
+    """(segments in the order of Segments[64]; True when no segment and no range of one can be missing)."""
+    view, layout, heap = reader.view, reader.layout, reader.address
+    out: list[Segment] = []
+    has_all = True
+    for place, segment in segment_pointers(view, layout, heap):
+        fields = segment_fields(view, layout, heap, segment)
+        if fields is None:
+            has_all = False
+            _report_no_segment(reader, place, segment)
+            continue
+        base = fields["BaseAddress"]
+        span = Span(base, base + fields["NumberOfPages"] * PAGE)
+        if any(span & other.span for other in out):
+            has_all = False
+            message = f"segment {segment:#x} of heap {heap:#x} overlaps another segment and was left out"
+            damage = Finding("segment", "error", heap, segment, 1, message, "memory of its own", f"{base:#x}")
+            reader.damage(damage, message)
+            continue
+        ranges, has_all_ranges = _uncommitted_ranges(reader, span, fields["UnCommittedRanges"])
+        has_all = has_all and has_all_ranges
+        out.append(Segment(segment, span, ranges, fields["NumberOfUnCommittedPages"] * PAGE, has_all_ranges))
+    return tuple(out), has_all
+
+
+def _report_no_segment(reader: HeapReader, place: int, segment: int) -> None:
+    heap, pointer = reader.address, reader.view.pointer_bytes
+    message = f"segment pointer at {place:#x} of heap {heap:#x} leads to no segment of this heap"
+    if not is_missing(reader.process, segment):
+        reader.findings.append(Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}"))
+    reader.notes.append(message)
+
+
+def _uncommitted_ranges(reader: HeapReader, segment: Span, node: int) -> tuple[tuple[Span, ...], bool]:
+    """(ranges ascending; True when the list from `node` on ends with 0 and its ranges do not overlap)."""
+    found: list[Span] = []
+    seen: set[int] = set()
+    while node and len(seen) < limits.MAX_LIST_NODES:
+        fields = reader.view.struct("_HEAP_UNCOMMMTTED_RANGE", node, reader.layout)
+        one = Span(fields["Address"], fields["Address"] + fields["Size"]) if fields else Span(0, 0)
+        if fields is None or node in seen or not segment.covers(one) or one.start % PAGE or one.end % PAGE:
+            message = f"the list of uncommitted ranges of segment {segment.start:#x} breaks at {node:#x}"
+            if not is_missing(reader.process, node):
+                expected, start = "a range inside the segment", f"{one.start:#x}"
+                reader.findings.append(Finding("ucr", "error", reader.address, node, 1, message, expected, start))
+            reader.notes.append(f"{message}: {len(found)} ranges were read")
+            return tuple(merged(found)), False
+        seen.add(node)
+        found.append(one)
+        node = fields["Next"]
+    ranges = tuple(merged(found))
+    return ranges, not node and sum(one.size for one in ranges) == sum(one.size for one in found)

@@ -1,0 +1,87 @@
+"""From the header of an entry to its requested bytes (docs/reference/heap-structures.md §2.3, *User size*).
+
+    requested bytes = Size * granule - unused bytes
+
+UnusedBytes of the header word is the number of unused bytes, or a code that says where the number lies. The same rules
+hold for entries of the back end and for LFH blocks; `kernels.nt_chain` has them once more for long walks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.heaps.nt.entry_format import EntryFormat
+from heapdump.heaps.nt.header_word import Words
+
+_COUNT_BITS = 0x3F
+"""Vista and later: the number of unused bytes, below 0x3F; with _PREFIX the granules of the front prefix."""
+
+_PREFIX = 0x40
+"""Vista and later: the block has a front prefix, which holds the pointer to its allocation stack (§4.1)."""
+
+_LONG, _PRE_VISTA_LONG = 0x3F, 0xFF
+"""The number does not fit in the byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """n entries whose headers are decoded.
+
+    Attributes:
+        granules: places in the words of a window, (n,) int64.
+        size: granules of each, (n,) int64: Size of the header; of an LFH block the size of its subsegment's blocks.
+        unused_code: UnusedBytes, (n,) int64.
+        is_busy: (n,) bool.
+    """
+
+    granules: Words
+    size: Words
+    unused_code: Words
+    is_busy: NDArray[np.bool_]
+
+
+def unused_bytes(entry_format: EntryFormat, words: Words, entries: Entries) -> tuple[Words, Words]:
+    """(unused bytes, header included; granules from the entry to its user data), (n,) int64 each.
+
+    Of a free entry these are the header alone. Never more than the entry has.
+    """
+    granule, code, busy = entry_format.granule, entries.unused_code, entries.is_busy
+    header = np.ones(len(entries.granules), np.int64)
+    if entry_format.is_pre_vista:
+        unused = np.where(busy, code, granule)
+        long = np.flatnonzero(busy & (code == _PRE_VISTA_LONG))
+    else:
+        unused = np.where(busy, code & _COUNT_BITS, granule)
+        rare = np.flatnonzero(busy & ((code & (_PREFIX | _COUNT_BITS)) >= _LONG))
+        has_prefix = (code[rare] & _PREFIX) != 0
+        prefixed, long = rare[has_prefix], rare[~has_prefix]
+        prefix = code[prefixed] & _COUNT_BITS
+        header[prefixed] = 1 + prefix
+        unused[prefixed] = _behind_prefix(entry_format, words, entries, prefixed, prefix)
+    unused[long] = _in_last_word(entry_format, words, entries, long)
+    return np.minimum(np.maximum(unused, 0), granule * entries.size), header
+
+
+def _behind_prefix(entry_format: EntryFormat, words: Words, entries: Entries, rows: Words, prefix: Words) -> Words:
+    """UnusedBytesLength, bits 32-47 of the second header, which follows the front prefix of `prefix` granules."""
+    granules, size = entries.granules[rows], entries.size[rows]
+    place = np.minimum((granules + prefix) * entry_format.stride + entry_format.word_index, len(words) - 1)
+    return np.where(prefix < size, words[place] >> 32 & 0xFFFF, entry_format.granule * size)
+
+
+def _in_last_word(entry_format: EntryFormat, words: Words, entries: Entries, rows: Words) -> Words:
+    """The number where it has 32 or 64 bits: in the last word of the entry.
+
+    x86: its last 4 bytes. x64 before Vista: its last 8 bytes; later the 8 bytes behind it, which also belong to it.
+    All bytes of the entry where that word does not lie in the window.
+    """
+    stride, end = entry_format.stride, entries.granules[rows] + entries.size[rows]
+    place = end * stride - (entry_format.is_pre_vista or stride == 1)
+    inside = place < len(words)
+    count = words[np.where(inside, place, 0)]
+    if stride == 1:
+        count = count >> 32 & 0xFFFFFFFF
+    return np.where(inside, count, entry_format.granule * entries.size[rows])
