@@ -25,7 +25,7 @@ def toy(request: Request, dumps: tuple[Path, ...]) -> int:
             "toy",
             data=lambda: {"blocks": counts},
             records=lambda: [{"blocks": count} for count in counts],
-            parts=lambda: [Lines([[(str(count), "")] for count in counts])],
+            page=lambda: [Lines([[(str(count), "")] for count in counts])],
         )
         return request.emit(snapshots, answer)
 
