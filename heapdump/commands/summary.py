@@ -157,8 +157,8 @@ class _Summary:
                 yield {"table": table, **_share_record(row), **sizes}
         for line in summary.reconciliation:
             yield {
-                "table": "reconciliation", "name": line.item.words, "regions": None, "bytes": line.bytes, "busy_share": None,
-                "total_share": None, "committed_bytes": line.bytes, "reserved_bytes": None,
+                "table": "reconciliation", "name": line.item.words, "regions": None, "bytes": line.bytes,
+                "busy_share": None, "total_share": None, "committed_bytes": line.bytes, "reserved_bytes": None,
             }  # fmt: skip
 
     def _page(self) -> Iterator[PageItem]:
