@@ -1,4 +1,4 @@
-"""The command line: a click group that finds its commands in `commands/`, and the one place that ends on errors."""
+"""The command line: a click group that finds its commands in `commands/`, and the only `except HeapdumpError`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from heapdump.errors import HeapdumpError
 
 
 class LazyGroup(click.Group):
-    """Lists the files of `commands/`; imports one when it is called or its help is shown."""
+    """Lists the files of `commands/`; imports a file when its command is called or its help is shown."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Command names: file names with `-` for `_`."""
@@ -55,8 +55,11 @@ def cli(dump: Path | None) -> None:
 
 
 _NEW_OBJECTS = 1_000_000
-"""Objects made before the garbage collector looks for circles again. At Python's 700 it goes a hundred times through all
-that the imports leave behind, none of it garbage: 0.2 s of a command that loads numba."""
+"""New objects after which the garbage collector searches for cycles.
+
+At Python's 700 it searches a hundred times through the objects that imports leave behind, none of which is garbage: 0.2 s
+of a command that loads numba.
+"""
 
 
 def main() -> None:
@@ -70,7 +73,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     code = run(sys.argv[1:])
-    gc.freeze()  # the interpreter ends without looking for circles once more: 0.25 s where numba was loaded
+    gc.freeze()  # no last search for cycles at the end: 0.25 s where numba was loaded
     sys.exit(code)
 
 

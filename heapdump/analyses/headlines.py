@@ -77,8 +77,9 @@ def headlines(facts: HeadlineFacts) -> tuple[Headline, ...]:
     """At most five headlines, the gravest first."""
     found = (
         *_crash(facts.crash), *_damage(facts.heaps), *_page_heaps(facts.heaps, facts.walk),
-        *_large_blocks(facts.heaps, facts.summary), *_big_heap(facts.heaps, facts.summary), *_unknown_memory(facts.summary),
-        *_address_space(facts.process, facts.summary), *_free_in_heap(facts.heaps), *_leak_suspects(facts.graph),
+        *_large_blocks(facts.heaps, facts.summary), *_big_heap(facts.heaps, facts.summary),
+        *_unknown_memory(facts.summary), *_address_space(facts.process, facts.summary), *_free_in_heap(facts.heaps),
+        *_leak_suspects(facts.graph),
     )  # fmt: skip
     return found[:MOST]
 

@@ -44,8 +44,8 @@ class Section:
 class TriageFacts:
     """The facts that the page is made of. `findings`: explained, errors first.
 
-    `unchecked`: heaps that were not checked; `gaps`: the number of lines on what could not be walked or examined. `graph`:
-    the overview of the pointer graph, None where there is none.
+    `unchecked`: heaps that were not checked; `gaps`: the number of lines on what could not be walked or examined.
+    `graph`: the overview of the pointer graph, None where there is none.
     """
 
     process: Process

@@ -15,9 +15,9 @@ USES = {0: "free", 1: "normal", 2: "CRT", 3: "ignored", 4: "client"}
 class CrtBlocks:
     """CRT debug blocks among the rows asked about, in their order; columns of one length n.
 
-    `row`: of the block table, int64; `user`: what the program got, uint64; `size`: requested by it, bytes; `file`: address of
-    the source file's name, 0 unknown; `line`, `request` (number of the allocation), `use`: int64; `guards`: int64, bit 0
-    the four bytes before the data are changed, bit 1 those behind.
+    `row`: of the block table, int64; `user`: what the program got, uint64; `size`: requested by it, bytes; `file`:
+    address of the source file's name, 0 unknown; `line`, `request` (number of the allocation), `use`: int64;
+    `guards`: int64, bit 0 the four bytes before the data are changed, bit 1 those behind.
     """
 
     row: NDArray[np.int64]

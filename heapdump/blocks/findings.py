@@ -1,8 +1,9 @@
 """Findings: one broken rule at one place, as a value; and the kinds of findings.
 
-Walks and checks make findings and go on. Everything that depends on the kind of a finding stands in its `FindingRule`: the
-sentence of reports and of SARIF, the bytes that the rule protects, the bug that breaks it. An allocator package defines the
-kinds that only its heaps have with `define`; the kinds below belong to the allocators of Windows.
+Walks and checks make findings and go on. Everything that depends on the kind of a finding stands in its
+`FindingRule`: the sentence of reports and of SARIF, the bytes that the rule protects, the bug that breaks it. An
+allocator package defines the kinds that only its heaps have with `define`; the kinds below belong to the allocators
+of Windows.
 """
 
 from __future__ import annotations
@@ -89,8 +90,8 @@ define("verifier_stop", "Application Verifier stopped the process", Protected.RE
 class Finding:
     """One broken rule. `heap`: the address of the heap, 0 for none.
 
-    `address`: of the first damaged byte; `length`: bytes from there that are known to be damaged. `expected` and `found`
-    are hex or words; "" where nothing can be named.
+    `address`: of the first damaged byte; `length`: bytes from there that are known to be damaged. `expected` and
+    `found` are hex or words; "" where nothing can be named.
     """
 
     kind: FindingKind

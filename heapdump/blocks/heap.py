@@ -123,10 +123,10 @@ class WindowsCounters:
 class Heap:
     """One heap: its kind and what is certain of it.
 
-    `reserved_bytes`, `committed_bytes`: of its segments (NT), of these and of its own reservation (segment heaps) or of
-    the latter alone (the others), None where not known. `extents`: all memory known to belong to it, ascending. `is_fully_walked` is False when part of its memory
-    could not be found (`notes` say why). `lookaside_bytes`: freed blocks that wait on lookaside lists (before Vista).
-    `normal_heap`: of a page heap, the ordinary heap behind it.
+    `reserved_bytes`, `committed_bytes`: of its segments (NT), of these and of its own reservation (segment heaps) or
+    of the latter alone (the others), None where not known. `extents`: all memory known to belong to it, ascending.
+    `is_fully_walked` is False when part of its memory could not be found (`notes` say why). `lookaside_bytes`: freed
+    blocks that wait on lookaside lists (before Vista). `normal_heap`: of a page heap, the ordinary heap behind it.
     """
 
     address: int

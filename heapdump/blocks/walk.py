@@ -70,9 +70,9 @@ _CHECK_WORDS = {
 class Check:
     """A self-check: one number from two sources.
 
-    LARGE_BYTES: TotalSizeInVirtualBlocks stays where it is when HeapReAlloc shrinks a large block (every recorded build
-    from 7 on), so it is at least what the walk finds. `counted` is Windows' counter, or the number of linked list entries; None where this version of Windows keeps no
-    such number. `walked` is the number that the walk found.
+    LARGE_BYTES: TotalSizeInVirtualBlocks stays where it is when HeapReAlloc shrinks a large block (every recorded
+    build from 7 on), so it is at least what the walk finds. `counted` is Windows' counter, or the number of linked
+    list entries; None where this version of Windows keeps no such number. `walked` is the number that the walk found.
     """
 
     kind: CheckKind
@@ -98,11 +98,11 @@ class Check:
 class HeapCount:
     """What was counted in one heap. `kinds`: those that have blocks, in the order of `BlockKind`.
 
-    `internal`: the allocator's own blocks by kind; the slots of the front end and the chunks of VS subsegments lie inside
-    them. `hosted`: blocks of page heaps inside them, counted there too: BACKEND those in segments, VIRTUAL in large blocks.
-    `uncommitted_*`: of all bytes in segments, and of those in free blocks, what is not committed by the memory map
-    (segment heaps; NT heaps have no such bytes by their own lists).
-    `integrity` = share of headers that verified, lowered by each of `checks` that does not hold; None without headers.
+    `internal`: the allocator's own blocks by kind; the slots of the front end and the chunks of VS subsegments lie
+    inside them. `hosted`: blocks of page heaps inside them, counted there too: BACKEND those in segments, VIRTUAL in
+    large blocks. `uncommitted_*`: of all bytes in segments, and of those in free blocks, what is not committed by the
+    memory map (segment heaps; NT heaps have no such bytes by their own lists). `integrity` = share of headers that
+    verified, lowered by each of `checks` that does not hold; None without headers.
     """
 
     kinds: tuple[KindCount, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.blocks import BlockRecorder, block_columns, crt_blocks
@@ -10,9 +11,11 @@ from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Lines, PageItem, Record, StyledLine, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from heapdump.analyses.blocks.locate import Located
     from heapdump.analyses.types.content import Content
     from heapdump.blocks.table import Block
@@ -41,23 +44,125 @@ def command(request: Request, address: int) -> int:
     request.refuse_sorting("block")
     with request.open() as snapshot:
         found = locate(snapshot.walk.table, snapshot.process.space, address)
+        place = _Place(request, snapshot, address, found)
         answer = Answer(
             "block",
-            data=lambda: _record(request, snapshot, found, address),
-            records=lambda: [_record(request, snapshot, found, address)],
-            page=lambda: _page(request, snapshot, found, address),
+            data=place.record,
+            records=lambda: [place.record()],
+            page=place.page,
             gaps=walk_gaps(snapshot),
         )
         return request.emit(snapshot, answer)
 
 
-def _content(snapshot: Snapshot, found: Located) -> Content | None:
-    from heapdump.analyses.types.content import content_of
+@dataclass(frozen=True)
+class _Place:
+    """An address and the block there."""
 
-    if found.block is None:
-        return None
-    view = snapshot.view_of(snapshot.heaps[found.block.heap])
-    return content_of(snapshot.process, view, snapshot.walk.table, found.block.row)
+    request: Request
+    snapshot: Snapshot
+    address: int
+    found: Located
+
+    def record(self) -> Record:
+        """The JSON record."""
+        from heapdump.analyses.blocks.page_heap import is_free_stack
+
+        snapshot, found = self.snapshot, self.found
+        recorder, block = BlockRecorder(snapshot), found.block
+        names = (
+            "address",
+            "entry",
+            "heap",
+            "segment",
+            "kind",
+            "state",
+            "size",
+            "entry_size",
+            "flags",
+            "stack",
+            "trust",
+        )
+        record: Record = recorder(block) if block else dict.fromkeys(names)
+        if block is None:
+            record |= {"address": hex(self.address), "flags": []}
+        content = self._content()
+        detail = page_detail(snapshot, block) if block else None
+        is_free = block is not None and is_free_stack(block)
+        frames = [frame_record(frame) for frame in frames_of(self.request, snapshot, block)] if block else []
+        return record | {
+            "offset": found.offset,
+            "relation": found.relation,
+            "frames": [] if is_free else frames,
+            "neighbours": [recorder(b) for b in found.neighbours],
+            "content": _content_record(content) if content else None,
+            **({"free_frames": frames} if is_free else {}),
+            **({"page": page_record(detail)} if detail else {}),
+        }
+
+    def page(self) -> Iterator[PageItem]:
+        """The block, its content, its stack, the blocks beside it."""
+        block, heaps = self.found.block, self.snapshot.heaps
+        where = [(f"{self.address:#x}", "bold"), (f" is {_RELATIONS[self.found.relation]}", "")]
+        region = (f"region: {self._region()}", "dim")
+        if block is None:
+            yield Lines([where, [region]])
+        else:
+            where.append((f" at {block.address:#x}, offset {self.found.offset:+#x}", ""))
+            yield Lines([where, *self._block_lines(block), [region], *self._detail_lines(block)])
+            yield from self._content_lines(block)
+            yield from self._stack_lines(block)
+        yield Table(block_columns(heaps), self.found.neighbours, title="Neighbours", empty="no block near it")
+
+    def _region(self) -> str:
+        """Usage and detail of the memory at the address."""
+        from heapdump.analyses.memory.regions import select
+
+        region = next(iter(select(self.snapshot.usage, address=self.address)), None)
+        if region is None:
+            return "no known memory"
+        return f"{region.usage}{f' [{region.detail}]' if region.detail else ''}"
+
+    def _block_lines(self, block: Block) -> Iterator[StyledLine]:
+        heap = self.snapshot.heaps[block.heap]
+        own = " (the allocator's own)" if block.is_internal else ""
+        size = f"{text.plural(block.size, 'byte')} requested, {block.entry_size:,} occupied from {block.entry:#x} on"
+        yield [(f"{block.state} {block.kind.word} block{own}: {size}", "")]
+        if block.trust.value in _DOUBTS:
+            yield [(_DOUBTS[block.trust.value], "yellow")]
+        yield [(f"heap #{heap.index} {heap.address:#x} ({heap.kind}, {heap.role})", "")]
+
+    def _detail_lines(self, block: Block) -> Iterator[StyledLine]:
+        """Page heap, the CRT's debug heap, the crash."""
+        snapshot = self.snapshot
+        if (detail := page_detail(snapshot, block)) is not None:
+            yield from page_lines(detail)
+        yield from _crt_lines(snapshot, block)
+        if snapshot.crash is not None and snapshot.crash.block == block:
+            yield [(f"{snapshot.crash.bug}: ", "red bold"), (snapshot.crash.sentence, "red")]
+
+    def _content(self) -> Content | None:
+        from heapdump.analyses.types.content import content_of
+
+        block, snapshot = self.found.block, self.snapshot
+        if block is None:
+            return None
+        view = snapshot.view_of(snapshot.heaps[block.heap])
+        return content_of(snapshot.process, view, snapshot.walk.table, block.row)
+
+    def _content_lines(self, block: Block) -> Iterator[Lines]:
+        from heapdump.analyses.types.content import hex_lines
+
+        content = self._content()
+        if content is not None:
+            lines = ([(line, "")] for line in hex_lines(content.data, block.address))
+            yield Lines([[("content: ", "bold"), (content.guess, "")], *lines])
+
+    def _stack_lines(self, block: Block) -> Iterator[Lines]:
+        from heapdump.analyses.blocks.page_heap import is_free_stack
+
+        if stack_number(self.snapshot, block) or is_free_stack(block):
+            yield Lines(stack_lines(self.request, self.snapshot, block))
 
 
 def _content_record(content: Content) -> Record:
@@ -71,79 +176,13 @@ def _content_record(content: Content) -> Record:
     }
 
 
-def _record(request: Request, snapshot: Snapshot, found: Located, address: int) -> Record:
-    from heapdump.analyses.blocks.page_heap import is_free_stack
-
-    recorder, block = BlockRecorder(snapshot), found.block
-    names = ("address", "entry", "heap", "segment", "kind", "state", "size", "entry_size", "flags", "stack", "trust")
-    record: Record = recorder(block) if block else dict.fromkeys(names)
-    if block is None:
-        record |= {"address": hex(address), "flags": []}
-    content = _content(snapshot, found)
-    detail = page_detail(snapshot, block) if block else None
-    is_free = block is not None and is_free_stack(block)
-    frames = [frame_record(frame) for frame in frames_of(request, snapshot, block)] if block else []
-    return record | {
-        "offset": found.offset,
-        "relation": found.relation,
-        "frames": [] if is_free else frames,
-        "neighbours": [recorder(b) for b in found.neighbours],
-        "content": _content_record(content) if content else None,
-        **({"free_frames": frames} if is_free else {}),
-        **({"page": page_record(detail)} if detail else {}),
-    }
-
-
-def _crt_lines(snapshot: Snapshot, block: Block) -> list[list[tuple[str, str]]]:
-    """What the CRT's debug heap says, in its own words."""
+def _crt_lines(snapshot: Snapshot, block: Block) -> Iterator[StyledLine]:
+    """The header of the CRT's debug heap, for blocks of it."""
     import numpy as np
 
     from heapdump.analyses.allocated.crt import data_line
 
     found = crt_blocks(snapshot, np.array([block.row], np.int64)).get(block.row)
-    if found is None:
-        return []
-    words = [[("CRT debug heap: ", "bold"), (f"{found.words}. {data_line(snapshot.process.space, found)}", "")]]
-    return [*words, *([(text_of_damage, "red")] for text_of_damage in found.damage)]
-
-
-def _page(request: Request, snapshot: Snapshot, found: Located, address: int) -> list[PageItem]:
-    from heapdump.analyses.blocks.page_heap import is_free_stack
-    from heapdump.analyses.memory.regions import select
-    from heapdump.analyses.types.content import hex_lines
-
-    heaps, block = snapshot.heaps, found.block
-    region = next(iter(select(snapshot.usage, address=address)), None)
-    where = f"{region.usage}{f' [{region.detail}]' if region.detail else ''}" if region else "no known memory"
-    lines: list[list[tuple[str, str]]] = [[(f"{address:#x}", "bold"), (f" is {_RELATIONS[found.relation]}", "")]]
-    if block is not None:
-        heap = heaps[block.heap]
-        own = " (the allocator's own)" if block.is_internal else ""
-        lines[0].append((f" at {block.address:#x}, offset {found.offset:+#x}", ""))
-        lines.append([(f"{block.state} {block.kind.word} block{own}: {text.plural(block.size, 'byte')} requested, "
-                       f"{block.entry_size:,} occupied from {block.entry:#x} on", "")])  # fmt: skip
-        if block.trust.value in _DOUBTS:
-            lines.append([(_DOUBTS[block.trust.value], "yellow")])
-        lines.append([(f"heap #{heap.index} {heap.address:#x} ({heap.kind}, {heap.role})", "")])
-    lines.append([(f"region: {where}", "dim")])
-    if block is not None and (detail := page_detail(snapshot, block)) is not None:
-        lines += page_lines(detail)
-    if block is not None:
-        lines += _crt_lines(snapshot, block)
-    if block is not None and snapshot.crash is not None and snapshot.crash.block == block:
-        lines += [[(f"{snapshot.crash.bug}: ", "red bold"), (snapshot.crash.sentence, "red")]]
-    page: list[PageItem] = [Lines(lines)]
-    content = _content(snapshot, found)
-    if block is not None and content is not None:
-        page.append(
-            Lines(
-                [
-                    [("content: ", "bold"), (content.guess, "")],
-                    *([(line, "")] for line in hex_lines(content.data, block.address)),
-                ]
-            )
-        )
-    if block is not None and (stack_number(snapshot, block) or is_free_stack(block)):
-        page.append(Lines(stack_lines(request, snapshot, block)))
-    page.append(Table(block_columns(heaps), found.neighbours, title="Neighbours", empty="no block near it"))
-    return page
+    if found is not None:
+        yield [("CRT debug heap: ", "bold"), (f"{found.words}. {data_line(snapshot.process.space, found)}", "")]
+        yield from ([(damage, "red")] for damage in found.damage)

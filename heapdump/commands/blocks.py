@@ -1,8 +1,9 @@
-"""`blocks`: every allocation of every NT heap, filtered, or grouped by size."""
+"""`blocks`: the blocks of all heaps, filtered, or grouped by size."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, cast
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -33,6 +34,37 @@ GROUPS: tuple[Column[SizeGroup], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class _Options:
+    """The command's own options as click gives them."""
+
+    heap: str | None
+    state: Literal["busy", "free", "all"]
+    kind: str | None
+    size: str | None
+    at: str | None
+    internal: bool
+    containing: str | None
+    stat: bool
+
+    def filter(self) -> Filter:
+        """The wanted blocks.
+
+        Raises:
+            WrongUsage: an option is no address, size or span.
+        """
+        from heapdump.analyses.blocks.select import Filter
+
+        return Filter(
+            heap=text.parse_address(self.heap) if self.heap else None,
+            state=self.state,
+            kind=self.kind,
+            size=text.parse_span(self.size, text.parse_size, 1) if self.size else None,
+            at=text.parse_span(self.at, text.parse_address, 0) if self.at else None,
+            internal=self.internal,
+        )
+
+
 @click.option("--heap", metavar="ADDR", help="Only this heap.")
 @click.option("--state", type=click.Choice(["busy", "free", "all"]), default="busy", show_default=True)
 @click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
@@ -44,10 +76,7 @@ GROUPS: tuple[Column[SizeGroup], ...] = (
 )
 @click.option("--stat", is_flag=True, help="Group by size, most bytes first.")
 @dump_command("blocks")
-def command(
-    request: Request, heap: str | None, state: str, kind: str | None, size: str | None, at: str | None,
-    internal: bool, containing: str | None, stat: bool,
-) -> int:  # fmt: skip
+def command(request: Request, **values: Any) -> int:
     """Every block of every heap, or those that match.
 
     \b
@@ -57,28 +86,21 @@ def command(
     heapdump blocks crash.dmp --state all --format csv -o blocks.csv
     """
     from heapdump.analyses.blocks import search
-    from heapdump.analyses.blocks.select import Filter, select
+    from heapdump.analyses.blocks.select import select
 
-    wanted = Filter(
-        heap=text.parse_address(heap) if heap else None,
-        state=cast(Literal["busy", "free", "all"], state),
-        kind=kind,
-        size=text.parse_span(size, text.parse_size, 1) if size else None,
-        at=text.parse_span(at, text.parse_address, 0) if at else None,
-        internal=internal,
-    )
+    options = _Options(**values)
+    wanted = options.filter()
     with request.open() as snapshot:
         rows = select(snapshot.walk.table, snapshot.heaps, wanted)
-        if containing is not None:
+        if options.containing is not None:
             sizes = tuple(view.pointer_bytes for view in snapshot.process.views)
-            rows = search.containing(
-                snapshot.walk.table, snapshot.process.space, rows, search.patterns(containing, sizes)
-            )
-        answer = _groups(request, snapshot, rows) if stat else _blocks(request, snapshot, rows, wanted)
+            patterns = search.patterns(options.containing, sizes)
+            rows = search.containing(snapshot.walk.table, snapshot.process.space, rows, patterns)
+        answer = _groups(request, snapshot, rows) if options.stat else _blocks(request, snapshot, rows)
         return request.emit(snapshot, answer)
 
 
-def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], wanted: Filter) -> Answer:
+def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> Answer:
     table, heaps = snapshot.walk.table, snapshot.heaps
     rows = _ordered(request, snapshot, rows)
 
@@ -101,16 +123,19 @@ def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], wante
 
 
 def _ordered(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rows as --sort asks: by a column, without making a record of each of millions of blocks."""
+    """The rows as --sort asks: by a column, because records of millions of blocks would take too long."""
     import numpy as np
 
     table = snapshot.walk.table
-    fields: dict[str, NDArray[Any]] = {"address": table.address, "entry": table.entry, "size": table.size, "entry_size": table.entry_size,
-              "heap": table.heap, "kind": table.kind, "state": table.is_busy}  # fmt: skip
+    fields: dict[str, NDArray[Any]] = {
+        "address": table.address, "entry": table.entry, "size": table.size, "entry_size": table.entry_size,
+        "heap": table.heap, "kind": table.kind, "state": table.is_busy,
+    }  # fmt: skip
     if request.sort is not None:
-        if request.sort.replace("-", "_") not in fields:
+        name = request.sort.replace("-", "_")
+        if name not in fields:
             raise WrongUsage(f"cannot sort by {request.sort!r}; there are: {', '.join(fields)}")
-        rows = rows[np.argsort(fields[request.sort.replace("-", "_")][rows], kind="stable")]
+        rows = rows[np.argsort(fields[name][rows], kind="stable")]
     return rows[::-1] if request.reverse else rows
 
 

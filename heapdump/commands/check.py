@@ -87,8 +87,7 @@ def _page(
 ) -> Iterator[PageItem]:
     yield from _verdict_lines(snapshot, rows, unchecked)
     if unchecked:
-        shown_lines, more = request.shown(unchecked)
-        yield Lines([*([(line, "yellow")] for line in shown_lines), *([[(f"… {more:,} more", "dim")]] if more else [])])
+        yield Lines(request.shown_lines([[(line, "yellow")] for line in unchecked]))
     if rows:
         shown, hidden = request.shown(rows)
         yield Table(VIEW, shown, hidden=hidden)

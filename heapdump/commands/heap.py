@@ -10,7 +10,7 @@ from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.verdict import verdict_line
 from heapdump.commands.heaps import heap_record
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,11 +76,11 @@ BUCKETS: tuple[Column[Bucket], ...] = (
     Column(
         "Subsegments",
         lambda b: text.count(b.subsegments),
-        "user-block carriers (in segment heaps: page ranges) that hold them",
+        "subsegments (in segment heaps: page ranges) that hold them",
         right=True,
     ),
     Column("Busy", lambda b: text.count(b.busy), "busy blocks", right=True),
-    Column("Free", lambda b: text.count(b.free), "free slots", right=True),
+    Column("Free", lambda b: text.count(b.free), "free blocks", right=True),
     Column("Occupancy", lambda b: text.share(b.occupancy), "busy share", right=True),
 )
 CHECKS: tuple[Column[Check], ...] = (
@@ -98,7 +98,7 @@ def sizes_view(detail: HeapDetail) -> tuple[Column[SizeClass], ...]:
         Column("Size", lambda c: f"{c.low:,}..{c.high - 1:,}", "requested bytes of busy, occupied bytes of free blocks", right=True),
         Column("Busy", lambda c: text.count(c.busy_blocks), "busy blocks", right=True),
         Column("BusyBytes", lambda c: text.size(c.busy_bytes), "their requested bytes", right=True),
-        Column("Free", lambda c: text.count(c.free_blocks), "free blocks and slots", right=True, rank=1),
+        Column("Free", lambda c: text.count(c.free_blocks), "free blocks, of the LFH too", right=True, rank=1),
         Column("FreeBytes", lambda c: text.size(c.free_bytes), "their occupied bytes", right=True, rank=1),
         Column("", lambda c: "█" * round(_BAR * c.busy_bytes / most), "busy bytes, relative to the largest class", rank=2, style="cyan"),
     )  # fmt: skip
@@ -153,45 +153,40 @@ def _data(snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Record:
 
 
 def _page(
-    request: Request, snapshot: Snapshot, heap: Heap, detail: HeapDetail, broken: Sequence[Finding]
+    request: Request, snapshot: Snapshot, heap: Heap, detail: HeapDetail, list_findings: Sequence[Finding]
 ) -> Iterator[PageItem]:
-    count = snapshot.walk.counts.get(heap.index)
-    flags = "-" if heap.flags is None else f"{heap.flags:#x} {' '.join(heap.flag_names)}"
-    lines = [
-        [
-            (f"heap #{heap.index} {heap.address:#x}", "bold"),
-            (f"  {heap.kind}, {heap.role}, {heap.view}, flags {flags}", ""),
-        ],
-        [
-            (
-                f"front end {heap.front_end or '-'}, lock contention {text.count(heap.counters.lock_contention)}, "
-                f"layout {heap.layout or '-'} ({heap.trust.value})",
-                "",
-            )
-        ],
-    ]
-    if count:
-        lines.append([(
-            f"{text.plural(count.busy_blocks, 'busy block')} with {text.size(count.busy_bytes)}, {text.size(count.free_bytes)} free in "
-            f"{text.plural(count.free_blocks, 'block')}, {text.share(count.integrity)} of {text.plural(count.headers, 'header')} verified", "",
-        )])  # fmt: skip
-    lines.append(verdict_line(snapshot.verdict([heap]), ("check", "--heap", f"{heap.address:#x}")))
-    yield Lines(lines)
+    yield Lines(list(_head(snapshot, heap)))
+    uncommitted = [part for segment in heap.segments for part in segment.uncommitted]
     tables: tuple[tuple[Any, Sequence[Any]], ...] = (
-        (CONTEXTS, detail.contexts), (SEGMENTS, detail.segments), (UNCOMMITTED, [part for s in heap.segments for part in s.uncommitted]), (sizes_view(detail), detail.sizes), (FREE_LISTS, detail.free_classes), (BUCKETS, detail.buckets),
+        (CONTEXTS, detail.contexts), (SEGMENTS, detail.segments), (UNCOMMITTED, uncommitted),
+        (sizes_view(detail), detail.sizes), (FREE_LISTS, detail.free_classes), (BUCKETS, detail.buckets),
     )  # fmt: skip
     for columns, rows in tables:
         if rows:
             shown, hidden = request.shown(rows)
             yield Table(columns, shown, hidden=hidden)
     if heap.large_blocks:
-        blocks = f"{text.plural(len(heap.large_blocks), 'large block')} with {text.size(heap.large_committed_bytes)} committed"
+        committed = f"{text.size(heap.large_committed_bytes)} committed"
+        blocks = f"{text.plural(len(heap.large_blocks), 'large block')} with {committed}"
         yield Lines([[(blocks, ""), (f" → heapdump virt-blocks --heap {heap.address:#x}", "cyan")]])
-    if count:
+    if heap.index in snapshot.walk.counts:
         yield Table(CHECKS, detail.checks)
-    findings = [f for f in (*heap.findings, *broken, *snapshot.walk.findings) if f.heap == heap.address]
+    findings = [f for f in (*heap.findings, *list_findings, *snapshot.walk.findings) if f.heap == heap.address]
     if findings:
-        shown_findings, more = request.shown(findings)
-        yield Lines(
-            [*([(f.message, "red")] for f in shown_findings), *([[(f"… {more:,} more", "dim")]] if more else [])]
-        )
+        yield Lines(request.shown_lines([[(finding.message, "red")] for finding in findings]))
+
+
+def _head(snapshot: Snapshot, heap: Heap) -> Iterator[StyledLine]:
+    """Kind, flags, front end, layout, block counts, verdict."""
+    count = snapshot.walk.counts.get(heap.index)
+    flags = "-" if heap.flags is None else f"{heap.flags:#x} {' '.join(heap.flag_names)}"
+    kind = f"  {heap.kind}, {heap.role}, {heap.view}, flags {flags}"
+    yield [(f"heap #{heap.index} {heap.address:#x}", "bold"), (kind, "")]
+    front_end = f"front end {heap.front_end or '-'}, lock contention {text.count(heap.counters.lock_contention)}"
+    yield [(f"{front_end}, layout {heap.layout or '-'} ({heap.trust.value})", "")]
+    if count:
+        busy = f"{text.plural(count.busy_blocks, 'busy block')} with {text.size(count.busy_bytes)}"
+        free = f"{text.size(count.free_bytes)} free in {text.plural(count.free_blocks, 'block')}"
+        verified = f"{text.share(count.integrity)} of {text.plural(count.headers, 'header')} verified"
+        yield [(f"{busy}, {free}, {verified}", "")]
+    yield verdict_line(snapshot.verdict([heap]), ("check", "--heap", f"{heap.address:#x}"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from heapdump.commands.common.gaps import heap_gaps
 from heapdump.commands.common.request import Request, dump_command
@@ -63,6 +63,10 @@ def heap_record(heap: Heap, count: HeapCount | None) -> Record:
     }
 
 
+_COUNTERS = ("free_bytes", "reserved_bytes", "committed_bytes", "virtual_bytes", "segments", "uncommitted_ranges")
+"""Members of `stated`, Windows' counters in the JSON."""
+
+
 def _kind_record(kind: KindCount) -> Record:
     return {
         "kind": kind.kind.word,
@@ -86,8 +90,15 @@ def _blocks(heap: Heap) -> str:
     return text.count(None if heap.large_blocks is None else len(heap.large_blocks))
 
 
-def _share(value: float | None) -> str:
-    return text.share(value) or "-"
+def _fragmentation(heap: Heap, kind: Literal["external", "virtual"]) -> str:
+    from heapdump.analyses.memory import fragmentation
+
+    share = fragmentation.external(heap) if kind == "external" else fragmentation.virtual(heap)
+    return text.share(share) or "-"
+
+
+def _verified(count: HeapCount | None) -> str:
+    return text.share(count.integrity if count else None) or "-"
 
 
 def view(walk: Walk) -> tuple[Column[Heap], ...]:
@@ -109,9 +120,9 @@ def view(walk: Walk) -> tuple[Column[Heap], ...]:
         Column("Blocks", lambda h: text.count(count(h, "busy_blocks")), "busy blocks of the program, of every kind, large ones too", right=True),
         Column("Busy", lambda h: text.size(count(h, "busy_bytes")), "bytes the program asked for in them", right=True),
         Column("Free", lambda h: text.size(count(h, "free_bytes")), "free entries of the back end, as walked; a healthy heap's TotalFreeSize × granularity is the same", right=True, rank=2),
-        Column("LfhFree", lambda h: text.size(count(h, "lfh_free_bytes")), "free slots of the low fragmentation heap", right=True, rank=5),
+        Column("LfhFree", lambda h: text.size(count(h, "lfh_free_bytes")), "free blocks of the low fragmentation heap", right=True, rank=5),
         Column("Overhead", lambda h: text.size(count(h, "overhead_bytes")), "headers, bytes behind the requested ones, and what the allocator keeps for itself", right=True, rank=5),
-        Column("Verified", lambda h: text.share(getattr(walk.counts.get(h.index), "integrity", None)) or "-", "share of walked headers that verified (integrity)", right=True, rank=5),
+        Column("Verified", lambda h: _verified(walk.counts.get(h.index)), "share of walked headers that verified (integrity)", right=True, rank=5),
         Column("UCR", lambda h: text.count(h.uncommitted_ranges if h.segments else None), "uncommitted ranges on the segments' lists", right=True, rank=6),
         Column("Large", _blocks, "entries on _HEAP.VirtualAllocdBlocks (of segment heaps in LargeAllocMetadata), each with a reservation of its own", right=True),
         Column("LargeBytes", lambda h: text.size(h.large_committed_bytes), "sum of their CommitSize", right=True, style="cyan"),
@@ -123,32 +134,20 @@ def view(walk: Walk) -> tuple[Column[Heap], ...]:
 
 
 KINDS: tuple[Column[KindCount], ...] = (
-    Column("Kind of block", lambda k: k.kind.name.lower(), "backend: segments; lfh: front end; virtual: large blocks; lookaside: parked by the front end of XP; page: pages of their own under page heap; light: page heap's, inside blocks of an ordinary heap"),
+    Column("Kind of block", lambda k: k.kind.name.lower(), "backend: segments; lfh: front end; virtual: large blocks; lookaside: freed, on a lookaside list of XP; page: pages of their own under page heap; light: page heap's, inside blocks of an ordinary heap"),
     Column("Busy", lambda k: text.count(k.busy_blocks), "busy blocks of the program", right=True),
     Column("BusyBytes", lambda k: text.size(k.busy_bytes), "bytes it asked for in them", right=True),
     Column("Occupied", lambda k: text.size(k.busy_entry_bytes), "bytes they occupy, headers included", right=True),
-    Column("Free", lambda k: text.count(k.free_blocks), "free blocks or slots", right=True),
+    Column("Free", lambda k: text.count(k.free_blocks), "free blocks, of the back end and of the LFH", right=True),
     Column("FreeBytes", lambda k: text.size(k.free_bytes), "bytes they occupy", right=True),
 )  # fmt: skip
 
 
 FRAGMENTATION: tuple[Column[Heap], ...] = (
     Column("Heap", lambda h: f"{h.address:#x}", "the handle", right=True, style="bold"),
-    Column("ExternalFragmentation", lambda h: _share(_external(h)), "free / committed bytes, as !heap -s prints it", right=True),
-    Column("VirtualFragmentation", lambda h: _share(_virtual(h)), "(virtual - committed) / virtual, virtual = reserved minus Counters.TotalMemoryLargeUCR", right=True),
+    Column("ExternalFragmentation", lambda h: _fragmentation(h, "external"), "free / committed bytes, as !heap -s prints it", right=True),
+    Column("VirtualFragmentation", lambda h: _fragmentation(h, "virtual"), "(virtual - committed) / virtual, virtual = reserved minus Counters.TotalMemoryLargeUCR", right=True),
 )  # fmt: skip
-
-
-def _external(heap: Heap) -> float | None:
-    from heapdump.analyses.memory import fragmentation
-
-    return fragmentation.external(heap)
-
-
-def _virtual(heap: Heap) -> float | None:
-    from heapdump.analyses.memory import fragmentation
-
-    return fragmentation.virtual(heap)
 
 
 @dump_command("heaps")
@@ -176,16 +175,7 @@ def command(request: Request) -> int:
             records=lambda: (record(heap) for heap in rows),
             page=lambda: _page(request, rows, walk),
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *walk.gaps),
-            nested={
-                "stated": (
-                    "free_bytes",
-                    "reserved_bytes",
-                    "committed_bytes",
-                    "virtual_bytes",
-                    "segments",
-                    "uncommitted_ranges",
-                )
-            },
+            nested={"stated": _COUNTERS},
         )
         return request.emit(snapshot, answer)
 
@@ -200,14 +190,11 @@ def _page(request: Request, rows: Sequence[Heap], walk: Walk) -> list[PageItem]:
         if kinds := by_kind(rows, walk):
             page.append(Table(KINDS, kinds))
     if any(heap.trust.value != "exact" for heap in rows):
-        page.append(
-            Lines([[("~ not exact: damaged, or verified with the layout of a neighbouring Windows build", "dim")]])
-        )
-    found = [finding for heap in rows for finding in heap.findings] + list(walk.findings)
-    problems = [[(finding.message, "red")] for finding in found]
-    if problems:
-        kept, more = request.shown(problems)
-        page.append(Lines([*kept, *([[(f"… {more:,} more", "dim")]] if more else [])]))
+        inexact = "~ not exact: damaged, or verified with the layout of a neighbouring Windows build"
+        page.append(Lines([[(inexact, "dim")]]))
+    findings = [finding for heap in rows for finding in heap.findings] + list(walk.findings)
+    if findings:
+        page.append(Lines(request.shown_lines([[(finding.message, "red")] for finding in findings])))
     if request.explain and rows:
         page.append(Table(FRAGMENTATION, shown, title="Fragmentation"))
     return page

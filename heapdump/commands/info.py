@@ -89,17 +89,13 @@ def _question_lines(question: Capability) -> list[list[tuple[str, str]]]:
 
 def _page(snapshot: Snapshot, questions: Sequence[Capability]) -> Iterator[PageItem]:
     header, process = snapshot.dump.directory.header, snapshot.process
+    ranges = text.plural(len(process.space.mapped.starts), "range")
     when = f"{datetime.datetime.fromtimestamp(header.timestamp, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
     lines: list[list[tuple[str, str]]] = [
         [(str(snapshot.dump.path), "bold"), (f"  {text.size(snapshot.dump.file_bytes)}", "")],
         [(f"written {when if header.timestamp else 'at an unknown time'}, with {', '.join(header.flag_words)}", "")],
         [(f"{process.arch}, {process.windows.name}, build known from {process.windows.witness}", "")],
-        [
-            (
-                f"{text.size(process.space.total_bytes)} of memory in {text.plural(len(process.space.mapped.starts), 'range')}",
-                "",
-            )
-        ],
+        [(f"{text.size(process.space.total_bytes)} of memory in {ranges}", "")],
     ]
     lines += [[("comment: ", "bold"), (comment, "")] for comment in snapshot.dump.comments]
     yield Lines(lines)
@@ -108,6 +104,6 @@ def _page(snapshot: Snapshot, questions: Sequence[Capability]) -> Iterator[PageI
     advice = dict.fromkeys(question.advice for question in questions if question.advice)
     if advice:
         yield Lines([[("For a dump that answers more:", "bold")], *([("  " + words, "")] for words in advice)])
-    oddities = (*snapshot.gaps, *snapshot.dump.remarks)
-    if oddities:
-        yield Lines([[("Noticed:", "bold")], *([("  " + words, "")] for words in oddities)])
+    remarks = (*snapshot.gaps, *snapshot.dump.remarks)
+    if remarks:
+        yield Lines([[("Noticed:", "bold")], *([("  " + words, "")] for words in remarks)])

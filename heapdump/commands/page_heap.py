@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -35,6 +35,9 @@ ROOTS: tuple[Column[PageHeapRoot], ...] = (
     Column("Cost", lambda r: "-" if r.cost is None else f"{r.cost:.1f}x", "committed / requested bytes", right=True),
     Column("Stacks", lambda r: "-" if r.heap.stack_traces is None else "yes" if r.heap.stack_traces else "no", "_DPH_HEAP_ROOT.ExtraFlags & 2", rank=4),
 )  # fmt: skip
+
+
+_STATES: dict[str, Literal["busy", "free", "all"]] = {"busy": "busy", "freed": "free", "all": "all"}
 
 
 @click.option("--heap", metavar="ADDR", help="The blocks of this page heap.")
@@ -77,16 +80,20 @@ def _roots(request: Request, snapshot: Snapshot) -> Answer:
         return [table, *([Lines([[(_total(rows), "")]])] if rows else [])]
 
     return Answer(
-        "page-heap", data=lambda: [_root_record(row) for row in rows], records=lambda: (_root_record(row) for row in rows),
-        page=page, gaps=walk_gaps(snapshot),
-    )  # fmt: skip
+        "page-heap",
+        data=lambda: [_root_record(row) for row in rows],
+        records=lambda: (_root_record(row) for row in rows),
+        page=page,
+        gaps=walk_gaps(snapshot),
+    )
 
 
 def _total(rows: Sequence[PageHeapRoot]) -> str:
     busy, blocks = sum(row.busy_bytes for row in rows), sum(row.busy_blocks for row in rows)
     committed = [row.committed_bytes for row in rows if row.committed_bytes is not None]
     cost = f", {text.size(sum(committed))} committed" if committed else ""
-    return f"{text.plural(len(rows), 'page heap')}: {text.plural(blocks, 'busy block')} with {text.size(busy)} requested{cost}"
+    requested = f"{text.plural(blocks, 'busy block')} with {text.size(busy)} requested"
+    return f"{text.plural(len(rows), 'page heap')}: {requested}{cost}"
 
 
 def _root_record(row: PageHeapRoot) -> Record:
@@ -112,8 +119,7 @@ def _root_record(row: PageHeapRoot) -> Record:
 def _blocks(request: Request, snapshot: Snapshot, heap: int | None, state: str) -> Answer:
     from heapdump.analyses.blocks.select import Filter, select
 
-    wanted = {"busy": "busy", "freed": "free", "all": "all"}[state]
-    found = select(snapshot.walk.table, snapshot.heaps, Filter(heap=heap, state=wanted, kind="page"))  # type: ignore[arg-type]  # click's choice
+    found = select(snapshot.walk.table, snapshot.heaps, Filter(heap=heap, state=_STATES[state], kind="page"))
     recorder = BlockRecorder(snapshot)
     rows = request.rows(list(snapshot.walk.table.blocks(found)), recorder)
 

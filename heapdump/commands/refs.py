@@ -34,8 +34,8 @@ _REACHED = {
 class _Found:
     """The block and the answer about it.
 
-    `reach`: `Reach.word` of its state; `cycle`: the number of blocks in the cycle whose first block it is, else 0; `depth`:
-    levels of holders.
+    `reach`: `Reach.word` of its state; `cycle`: the number of blocks in the cycle whose first block it is, else 0;
+    `depth`: levels of holders.
     """
 
     snapshot: Snapshot
@@ -79,8 +79,8 @@ class _Found:
 def command(request: Request, address: int, depth: int, all_paths: int) -> int:
     """Who points at a block, what it points to, and paths from roots.
 
-    Roots are registers, stacks, writable module data, TEBs and PEBs; where none of them leads to the block, other writable
-    memory.
+    Roots are registers, stacks, writable module data, TEBs and PEBs; where none of them leads to the block, other
+    writable memory.
 
     \b
     heapdump refs crash.dmp 0x43500060

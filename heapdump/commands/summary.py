@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import datetime
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.crash import crash_lines, crash_record
 from heapdump.commands.common.gaps import heap_gaps, unchecked_lines
 from heapdump.commands.common.graph_overview import graph_overview
+from heapdump.commands.common.process import process_lines, process_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.verdict import verdict_line
 from heapdump.commands.regions import usage_style
@@ -81,59 +82,8 @@ def command(request: Request) -> int:
         summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
         graph = graph_overview(request, snapshot, _CHEAP)
         facts = HeadlineFacts(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash, graph)
-        found = headlines(facts)
-        answer = Answer(
-            "summary",
-            data=lambda: _data(request, snapshot, summary, found, graph),
-            records=lambda: _records(summary),
-            page=lambda: _page(request, snapshot, summary, found, graph),
-            gaps=(
-                *snapshot.gaps,
-                *heap_gaps(snapshot.heaps),
-                *snapshot.walk.gaps,
-                *unchecked_lines(snapshot.heaps, snapshot.verdict(snapshot.heaps).unchecked),
-            ),
-        )
-        return request.emit(snapshot, answer)
-
-
-def process_record(snapshot: Snapshot) -> Record:
-    """What the process is."""
-    process, header = snapshot.process, snapshot.dump.directory.header
-    raised, misc = process.exception, process.misc
-    return {
-        "image": process.image,
-        "command_line": process.command_line,
-        "pid": process.pid,
-        "arch": process.arch,
-        "windows": process.windows.name,
-        "build": process.windows.build,
-        "revision": process.windows.revision,
-        "build_witness": process.windows.witness,
-        "dump_time": header.timestamp or None,
-        "create_time": misc.create_time if misc else None,
-        "uptime_seconds": _uptime(snapshot),
-        "dump_flags": list(header.flag_words),
-        "threads": len(process.threads),
-        "modules": len(process.modules),
-        "exception": None
-        if raised is None
-        else {
-            "code": f"{raised.code:#010x}",
-            "words": process.exception_words,
-            "thread": raised.thread_id,
-            "address": hex(raised.address),
-            "where": process.where(raised.address),
-            "parameters": [hex(value) for value in raised.parameters],
-        },
-    }
-
-
-def _uptime(snapshot: Snapshot) -> int | None:
-    """Seconds between the process's start and the dump; None where one is not recorded or they contradict."""
-    created = snapshot.process.misc.create_time if snapshot.process.misc else None
-    dumped = snapshot.dump.directory.header.timestamp
-    return dumped - created if created and dumped >= created else None
+        found = _Summary(request, snapshot, summary, graph, headlines(facts))
+        return request.emit(snapshot, found.answer())
 
 
 def _share_record(row: Share) -> Record:
@@ -149,119 +99,94 @@ def _share_record(row: Share) -> Record:
     return record
 
 
-def _data(
-    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], graph: GraphOverview | None
-) -> Record:
-    free = summary.largest_allocatable
-    return {
-        "process": process_record(snapshot),
-        "usage": [_share_record(row) for row in summary.usage],
-        "type": [_share_record(row) for row in summary.type],
-        "state": [_share_record(row) for row in summary.state],
-        "protect": [_share_record(row) for row in summary.protect],
-        "largest": [{"usage": r.usage, "address": hex(r.address), "bytes": r.bytes} for r in summary.largest],
-        "largest_allocatable": {"address": hex(free.address), "bytes": free.bytes} if free else None,
-        "committed_bytes": summary.committed_bytes,
-        "explained_share": summary.explained_share,
-        "reconciliation": [{"item": r.item.words, "bytes": r.bytes, "share": r.share} for r in summary.reconciliation],
-        "findings": [headline.text for headline in found],
-        "crash": crash_record(request, snapshot),
-        "verdict": snapshot.verdict(snapshot.heaps).text,
-        "unreachable": None
-        if graph is None
-        else {
-            "blocks": graph.leaked.blocks,
-            "bytes": graph.leaked.bytes,
-            "direct_blocks": graph.direct.blocks,
-            "is_whole": graph.is_complete,
-        },
-    }
+@dataclass(frozen=True)
+class _Summary:
+    """The summary and what stands above it; `graph`: None where the pointer graph is not made."""
 
+    request: Request
+    snapshot: Snapshot
+    summary: Summary
+    graph: GraphOverview | None
+    headlines: tuple[Headline, ...]
 
-def _records(summary: Summary) -> Iterator[Record]:
-    """Every row of every table, flat."""
-    for table in ("usage", "type", "state", "protect"):
-        for row in getattr(summary, table):
-            yield {
-                "table": table,
-                **_share_record(row),
-                "committed_bytes": row.committed_bytes,
-                "reserved_bytes": row.reserved_bytes,
-            }
-    for item in summary.reconciliation:
-        row_record = {"table": "reconciliation", "name": item.item.words, "regions": None, "bytes": item.bytes}
-        yield row_record | {
-            "busy_share": None,
-            "total_share": None,
-            "committed_bytes": item.bytes,
-            "reserved_bytes": None,
+    def answer(self) -> Answer:
+        """The answer of the command."""
+        snapshot = self.snapshot
+        unchecked = unchecked_lines(snapshot.heaps, snapshot.verdict(snapshot.heaps).unchecked)
+        return Answer(
+            "summary", data=self._data, records=self._records, page=self._page,
+            gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps, *unchecked),
+        )  # fmt: skip
+
+    def _data(self) -> Record:
+        snapshot, summary, graph = self.snapshot, self.summary, self.graph
+        free = summary.largest_allocatable
+        return {
+            "process": process_record(snapshot),
+            "usage": [_share_record(row) for row in summary.usage],
+            "type": [_share_record(row) for row in summary.type],
+            "state": [_share_record(row) for row in summary.state],
+            "protect": [_share_record(row) for row in summary.protect],
+            "largest": [{"usage": r.usage, "address": hex(r.address), "bytes": r.bytes} for r in summary.largest],
+            "largest_allocatable": {"address": hex(free.address), "bytes": free.bytes} if free else None,
+            "committed_bytes": summary.committed_bytes,
+            "explained_share": summary.explained_share,
+            "reconciliation": [
+                {"item": line.item.words, "bytes": line.bytes, "share": line.share} for line in summary.reconciliation
+            ],
+            "findings": [headline.text for headline in self.headlines],
+            "crash": crash_record(self.request, snapshot),
+            "verdict": snapshot.verdict(snapshot.heaps).text,
+            "unreachable": None
+            if graph is None
+            else {
+                "blocks": graph.leaked.blocks,
+                "bytes": graph.leaked.bytes,
+                "direct_blocks": graph.direct.blocks,
+                "is_whole": graph.is_complete,
+            },
         }
 
+    def _records(self) -> Iterator[Record]:
+        """Every row of every table, flat."""
+        summary = self.summary
+        tables = {"usage": summary.usage, "type": summary.type, "state": summary.state, "protect": summary.protect}
+        for table, rows in tables.items():
+            for row in rows:
+                sizes = {"committed_bytes": row.committed_bytes, "reserved_bytes": row.reserved_bytes}
+                yield {"table": table, **_share_record(row), **sizes}
+        for line in summary.reconciliation:
+            yield {
+                "table": "reconciliation", "name": line.item.words, "regions": None, "bytes": line.bytes,
+                "busy_share": None, "total_share": None, "committed_bytes": line.bytes, "reserved_bytes": None,
+            }  # fmt: skip
 
-def _page(
-    request: Request, snapshot: Snapshot, summary: Summary, found: tuple[Headline, ...], graph: GraphOverview | None
-) -> Iterator[PageItem]:
-    yield Lines(list(process_lines(snapshot)))
-    yield Lines([verdict_line(snapshot.verdict(snapshot.heaps), ("check",))])
-    if graph is not None:
-        style = "yellow" if graph.leaked.blocks and graph.is_complete else ""
-        yield Lines([[(graph.sentence, style), (" → heapdump leaks --unreachable", "cyan")]])
-    if snapshot.crash is not None:
-        yield Lines(crash_lines(request, snapshot, snapshot.crash))
-    if found:
-        yield Lines([[("• " + headline.sentence, ""), (f" → {headline.command_line}", "cyan")] for headline in found])
-    yield Table(USAGE, summary.usage, empty="no memory is known")
-    for columns, rows in ((TYPE, summary.type), (STATE, summary.state), (PROTECT, summary.protect)):
-        if rows:
-            shown, hidden = request.shown(rows)
-            yield Table(columns, shown, hidden=hidden)
-    if summary.largest:
-        yield Table(LARGEST, summary.largest)
-    if summary.largest_allocatable:
-        free = summary.largest_allocatable
-        yield Lines(
-            [[(f"largest allocatable block: {text.size(free.bytes)} at {free.address:#x} (64 kB aligned)", "")]]
-        )
-    if summary.reconciliation:
-        yield Table(RECONCILIATION, summary.reconciliation)
-        share = summary.explained_share or 0
-        yield Lines([[(f"{share:.2%} of {summary.committed_bytes:,} committed bytes explained", "bold")]])
+    def _page(self) -> Iterator[PageItem]:
+        request, snapshot, summary = self.request, self.snapshot, self.summary
+        yield Lines(list(process_lines(snapshot)))
+        yield Lines([verdict_line(snapshot.verdict(snapshot.heaps), ("check",))])
+        if self.graph is not None:
+            style = "yellow" if self.graph.leaked.blocks and self.graph.is_complete else ""
+            yield Lines([[(self.graph.sentence, style), (" → heapdump leaks --unreachable", "cyan")]])
+        if snapshot.crash is not None:
+            yield Lines(crash_lines(request, snapshot, snapshot.crash))
+        if self.headlines:
+            yield Lines([[("• " + line.sentence, ""), (f" → {line.command_line}", "cyan")] for line in self.headlines])
+        yield Table(USAGE, summary.usage, empty="no memory is known")
+        for columns, rows in ((TYPE, summary.type), (STATE, summary.state), (PROTECT, summary.protect)):
+            if rows:
+                shown, hidden = request.shown(rows)
+                yield Table(columns, shown, hidden=hidden)
+        if summary.largest:
+            yield Table(LARGEST, summary.largest)
+        yield from self._allocatable()
+        if summary.reconciliation:
+            yield Table(RECONCILIATION, summary.reconciliation)
+            share = summary.explained_share or 0
+            yield Lines([[(f"{share:.2%} of {summary.committed_bytes:,} committed bytes explained", "bold")]])
 
-
-def process_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
-    """What the process is, for a person."""
-    record, process = process_record(snapshot), snapshot.process
-    name = (process.image or "unknown image").replace("/", "\\").rpartition("\\")[2]
-    pid = "unknown" if process.pid is None else str(process.pid)
-    yield [(name, "bold"), (f"  pid {pid}  {process.arch}  {process.windows.name}", "")]
-    if process.image:
-        yield [(process.command_line or process.image, "dim")]
-    times = []
-    if record["dump_time"]:
-        times.append(
-            f"dumped {datetime.datetime.fromtimestamp(record['dump_time'], datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
-        )
-    if record["uptime_seconds"] is not None:
-        times.append(f"up {_duration(record['uptime_seconds'])}")
-    counts = f"{text.plural(record['threads'], 'thread')}, {text.plural(record['modules'], 'module')}"
-    yield [(", ".join([*times, counts]), "")]
-    words = ", ".join(record["dump_flags"])
-    yield [
-        (
-            f"dump with {words}; {text.size(snapshot.dump.file_bytes)}, {text.size(process.space.total_bytes)} of memory",
-            "",
-        )
-    ]
-    if record["exception"]:
-        raised = record["exception"]
-        yield [
-            (f"exception {raised['code']}: {raised['words']}", "red"),
-            (f", thread {raised['thread']:#x}, at {raised['where']}", ""),
-        ]
-
-
-def _duration(seconds: int) -> str:
-    """`2 d 3 h`, `13 min 5 s`."""
-    units = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "min"), (seconds % 60, "s")]
-    shown = [f"{value} {unit}" for value, unit in units if value]
-    return " ".join(shown[:2]) or "0 s"
+    def _allocatable(self) -> Iterator[Lines]:
+        free = self.summary.largest_allocatable
+        if free is not None:
+            place = f"{text.size(free.bytes)} at {free.address:#x} (64 kB aligned)"
+            yield Lines([[(f"largest allocatable block: {place}", "")]])

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
 from heapdump.commands.common.graph_overview import graph_overview, group_rows
+from heapdump.commands.common.process import process_lines
 from heapdump.commands.common.request import Request, dump_command
-from heapdump.commands.summary import process_lines
 from heapdump.render.view import Answer, Lines, PageItem, Record
 
 if TYPE_CHECKING:

@@ -104,8 +104,8 @@ def _page(request: Request, snapshot: Snapshot, rows: Sequence[Row]) -> list[Pag
     page: list[PageItem] = [Table(VIEW, shown, hidden=hidden, empty="no large block")]
     if rows:
         requested, committed = sum(row[0].size for row in rows), sum(row[1].commit_bytes for row in rows)
-        total = f"{text.plural(len(rows), 'large block')}: {text.size(requested)} requested, {text.size(committed)} committed"
-        page.append(Lines([[(total, "")]]))
+        sizes = f"{text.size(requested)} requested, {text.size(committed)} committed"
+        page.append(Lines([[(f"{text.plural(len(rows), 'large block')}: {sizes}", "")]]))
         page.append(_groups(request, rows))
     findings = [f for heap in snapshot.heaps for f in heap.findings if f.kind in ("virtual_list", "large_metadata")]
     if findings:

@@ -85,9 +85,9 @@ class WordBatch:
 class MappedMemory:
     """The memory ranges of a dump, and the bytes of the file behind them.
 
-    Ranges are disjoint and ascending: `starts`, `ends` are (n,) uint64 addresses, `file_offsets` (n,) int64 where in the
-    file each range begins. `edges` holds the same three as Python arrays, for scalar searches: `bisect` over an array is
-    four times as fast as numpy's search.
+    Ranges are disjoint and ascending: `starts`, `ends` are (n,) uint64 addresses, `file_offsets` (n,) int64 where in
+    the file each range begins. `edges` holds the same three as Python arrays, for scalar searches: `bisect` over an
+    array is four times as fast as numpy's search.
     """
 
     def __init__(self, source: ByteSource, ranges: NDArray[np.void]) -> None:

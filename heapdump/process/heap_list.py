@@ -1,9 +1,9 @@
 """The handles of a view's heaps: the array that the PEB names, and the linked list of Windows 11 24H2.
 
-Folklore: from 26100 on the PEB's array holds the default heap alone. The others stand on a ring of nodes
-{LIST_ENTRY, handle} whose head lies in ntdll's data and whose first node is the default heap's (every recorded process of
-26100.4061; heap-structures.md §1.1). The head is found without symbols: the one place in ntdll that points at a node which
-points back at it and holds the default heap's handle.
+Folklore: from 26100 on the PEB's array holds the default heap alone. The others stand on a ring of nodes {LIST_ENTRY,
+handle} whose head lies in ntdll's data and whose first node is the default heap's (every recorded process of
+26100.4061; heap-structures.md §1.1). The head is found without symbols: the one place in ntdll that points at a node
+which points back at it and holds the default heap's handle.
 """
 
 from __future__ import annotations

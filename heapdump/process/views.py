@@ -1,8 +1,8 @@
 """TEBs → PEB, for each pointer size; what to do when they are absent.
 
-A TEB is believed when its `Self` member names its own address and it has a PEB pointer; the PEB is what most believed TEBs point at.
-WOW64: the 32-bit TEB lies at TEB64 + WowTebOffset (from 10240), classically at TEB64 + 0x2000, and before 10240 the
-first pointer of the 64-bit TEB names it too; each place must prove itself by `Self`.
+A TEB is believed when its `Self` member names its own address and it has a PEB pointer; the PEB is what most believed
+TEBs point at. WOW64: the 32-bit TEB lies at TEB64 + WowTebOffset (from 10240), classically at TEB64 + 0x2000, and
+before 10240 the first pointer of the 64-bit TEB names it too; each place must prove itself by `Self`.
 """
 
 from __future__ import annotations

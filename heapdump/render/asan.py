@@ -43,10 +43,10 @@ class MemoryView:
 class Report:
     """One report. The damaged bytes are [address, address + length).
 
-    `name`: the bug, or the kind of finding; `meaning`: of the damaged bytes, "" not known; `reach`: [low, high) of the
-    same byte around them. `raised_by`: (frame, how it was found), innermost first. `candidates`: a line each, likeliest
-    first; `alike`, `alike_stack`: numbers of similar findings. `memory`: None for a report of Windows. `place`: the end of
-    the summary line.
+    `name`: the bug, or the kind of finding; `meaning`: of the damaged bytes, "" not known; `reach`: [low, high) of
+    the same byte around them. `raised_by`: (frame, how it was found), innermost first. `candidates`: a line each,
+    likeliest first; `alike`, `alike_stack`: numbers of similar findings. `memory`: None for a report of Windows.
+    `place`: the end of the summary line.
     """
 
     pid: int | None

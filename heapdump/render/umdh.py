@@ -1,7 +1,7 @@
 """The log that UMDH writes for a live process: its viewers and `umdh old new` then read a dump.
 
-In: modules, and allocations of each heap. Out: the lines of the log. Numbers are hex without 0x, each stack is written once,
-lines end in CR LF (semantics.md §2.8, after HeapStat).
+In: modules, and allocations of each heap. Out: the lines of the log. Numbers are hex without 0x, each stack is
+written once, lines end in CR LF (semantics.md §2.8, after HeapStat).
 """
 
 from __future__ import annotations

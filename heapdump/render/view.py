@@ -18,9 +18,9 @@ StyledLine = Sequence[tuple[str, str]]
 class Column(Generic[Row]):
     """`text` makes the cell of a row; `explain` says which structure or formula the value comes from.
 
-    Columns of rank 0 are always shown; where the width does not suffice those with the highest ranks go first. The cells
-    of a `flexible` column are cut with an ellipsis to this number of terminal cells (0: never cut). `style` is a style of
-    rich, or makes one of a row.
+    Columns of rank 0 are always shown; where the width does not suffice those with the highest ranks go first. The
+    cells of a `flexible` column are cut with an ellipsis to this number of terminal cells (0: never cut). `style` is
+    a style of rich, or makes one of a row.
     """
 
     title: str
@@ -58,8 +58,9 @@ class Answer:
     """The answer of a command in all formats; only the format that is asked for is made.
 
     `data`: the `data` of the JSON document, an object or an iterable of records. `records`: those of jsonl and csv.
-    `page`: for a person. `gaps`: lines on what is missing, none for a complete answer; `notes`: other remarks. `nested`:
-    member of a record → names of the members of its object, so that every line of a csv has the same columns.
+    `page`: for a person. `gaps`: lines on what is missing, none for a complete answer; `notes`: other remarks.
+    `nested`: member of a record → names of the members of its object, so that every line of a csv has the same
+    columns.
     """
 
     command: str

@@ -43,7 +43,8 @@ def test_a_counter_that_does_not_agree_is_said_and_lowers_the_integrity(open_bui
     built = process_of(generation, heap_of(generation, ACTIONS).build()).build()
     address, size = places(generation, generation.base)[kind]
     stated = peek(built, address, size)
-    changed = poke(built, (address, word(stated + 1, size)))
+    # the bytes of large blocks may be counted too high, never too low
+    changed = poke(built, (address, word(stated + (-1 if kind is CheckKind.LARGE_BYTES else 1), size)))
     with open_built(built) as snapshot:
         count = snapshot.walk.counts[0]
         assert count.integrity == 1.0 and all(check.holds for check in count.checks)

@@ -20,7 +20,7 @@ from heapdump.spans import Span, SpanMap
 _PAGE = 0x1000
 _list_entry = attrgetter("list_entry")
 Relation = Literal["user", "header", "slack", "free", "guard", "outside"]
-"""The place of an address in a block. `user`: in the requested bytes; `slack`: behind them, up to the end of the entry."""
+"""The place of an address in a block. `user`: in the requested bytes; `slack`: behind them, in the same entry."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,8 +26,9 @@ Mode = Literal["full", "light", "full and light", "empty"]
 class PageHeapRoot:
     """One page heap. `cost` = `committed_bytes` / `busy_bytes`.
 
-    `busy_bytes`, `freed_bytes`: requested bytes. `virtual_bytes`: address space of the full blocks, guard pages included.
-    `committed_bytes`: of the reservations of the page heap and of its light blocks; None without a memory map.
+    `busy_bytes`, `freed_bytes`: requested bytes. `virtual_bytes`: address space of the full blocks, guard pages
+    included. `committed_bytes`: of the reservations of the page heap and of its light blocks; None without a memory
+    map.
     """
 
     heap: Heap

@@ -23,7 +23,8 @@ _PAGE_FLAG_WORDS = {PAGE_LIGHT: "light", PAGE_DECOMMITTED: "decommitted"}
 class Filter:
     """The wanted blocks; every given filter must hold. `heap`: the address of a heap; `kind`: its word or name.
 
-    `size`: [low, high) of requested bytes; `at`: [start, end) of user addresses. `internal`: blocks of the allocator too.
+    `size`: [low, high) of requested bytes; `at`: [start, end) of user addresses. `internal`: blocks of the allocator
+    too.
     """
 
     heap: int | None = None

@@ -19,10 +19,18 @@ _MOST_DAMAGED = 32
 """Damaged bytes from whose content the meaning is taken."""
 
 _FILLS = {
-    0xAB: "the heap's tail fill", 0xCD: "the CRT's fill of new memory", 0xDD: "the CRT's fill of freed memory",
-    0xFD: "the CRT's guard", 0xF0: "page heap's fill of freed memory", 0xD0: "page heap's suffix", 0xA0: "page heap's suffix",
-    0xC0: "page heap's fill of new memory", 0xE0: "page heap's fill of new memory", 0xCC: "the compiler's fill of locals",
-}  # fmt: skip
+    0xAB: "the heap's tail fill",
+    0xCD: "the CRT's fill of new memory",
+    0xDD: "the CRT's fill of freed memory",
+    0xFD: "the CRT's guard",
+    0xF0: "page heap's fill of freed memory",
+    0xD0: "page heap's suffix",
+    0xA0: "page heap's suffix",
+    0xC0: "page heap's fill of new memory",
+    0xE0: "page heap's fill of new memory",
+    0xCC: "the compiler's fill of locals",
+}
+"""Byte → the code that fills memory with it (semantics.md §2.3, §2.4)."""
 
 
 @dataclass(frozen=True, slots=True)

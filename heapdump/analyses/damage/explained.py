@@ -34,9 +34,9 @@ _LIST_NODE_BYTES = 0x40
 class ExplainedFinding:
     """A finding, or a report of Windows, with everything known of it.
 
-    `block`: the damaged block, None where no block is known there; `candidates`: likeliest first. `alike`: the number of
-    other findings of this kind beside blocks as large as the first candidate's; `alike_stack`: beside blocks that the
-    same stack allocated, None where no stack is recorded. `report`: of Windows, None for damage that was found.
+    `block`: the damaged block, None where no block is known there; `candidates`: likeliest first. `alike`: the number
+    of other findings of this kind beside blocks as large as the first candidate's; `alike_stack`: beside blocks that
+    the same stack allocated, None where no stack is recorded. `report`: of Windows, None for damage that was found.
     """
 
     finding: Finding

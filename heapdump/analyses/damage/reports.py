@@ -86,7 +86,7 @@ def windows_reports(
 
 
 def _stopped(stop: VerifierStop, crash: Crash | None, place: int) -> WindowsReport:
-    """The stop as a warning: the error is the exception; a stop that verifier.dll raised in time has damaged nothing."""
+    """The stop as a warning: the exception is the error; a stop that verifier.dll raised in time damaged nothing."""
     sentence = crash.sentence if crash is not None else f"Application Verifier stop {stop.code:#x} ({stop.words})"
     message = f"{sentence}; parameters {', '.join(hex(value) for value in stop.parameters)}"
     address = stop.block or place

@@ -1,4 +1,4 @@
-"""Capabilities: the questions that this dump answers, wholly, partly or not, and how to capture a dump that answers more."""
+"""Capabilities: the questions that this dump answers, wholly, partly or not, and how to capture a better dump."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class FreeClass:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """LFH blocks that occupy `entry_size` bytes each, in `subsegments` subsegments; `occupancy` = busy / (busy + free)."""
+    """LFH blocks that occupy `entry_size` bytes each, in all subsegments; `occupancy` = busy / (busy + free)."""
 
     entry_size: int
     subsegments: int
@@ -67,8 +67,8 @@ class Bucket:
 class ContextDetail:
     """The page segments of a segment heap whose page ranges count in units of `unit_bytes`.
 
-    `page_blocks`: blocks made of whole page ranges, which occupy `page_block_bytes`. `free_runs`: committed runs of pages
-    in free page ranges.
+    `page_blocks`: blocks made of whole page ranges, which occupy `page_block_bytes`. `free_runs`: committed runs of
+    pages in free page ranges.
     """
 
     unit_bytes: int

@@ -45,10 +45,11 @@ class Item(StrEnum):
 
 
 _WORDS = {
-    Item.SEGMENTS: "heap segments", Item.SEGMENTS_BUSY: "heap segments: busy blocks", Item.SEGMENTS_FREE: "heap segments: free blocks",
-    Item.SEGMENTS_OVERHEAD: "heap segments: overhead", Item.SEGMENTS_NOT_WALKED: "heap segments: not walked",
-    Item.SEGMENTS_UNCOMMITTED: "heap segments, uncommitted by the heap's own list", Item.LARGE_BLOCKS: "heap large blocks",
-    Item.FRONT_ENDS: "heap front ends", Item.LARGE_METADATA: "heap large block metadata",
+    Item.SEGMENTS: "heap segments", Item.SEGMENTS_BUSY: "heap segments: busy blocks",
+    Item.SEGMENTS_FREE: "heap segments: free blocks", Item.SEGMENTS_OVERHEAD: "heap segments: overhead",
+    Item.SEGMENTS_NOT_WALKED: "heap segments: not walked",
+    Item.SEGMENTS_UNCOMMITTED: "heap segments, uncommitted by the heap's own list",
+    Item.LARGE_BLOCKS: "heap large blocks", Item.FRONT_ENDS: "heap front ends", Item.LARGE_METADATA: "heap large block metadata",
     Item.RANGE_DESCRIPTORS: "heap range descriptors", Item.SEGMENT_HEAPS: "segment heaps (own reservation)",
     Item.PAGE_HEAPS: "page heaps", Item.PAGE_HEAPS_BUSY: "page heaps: busy blocks",
     Item.PAGE_HEAPS_OVERHEAD: "page heaps: freed blocks, guard pages and overhead", Item.STACKS: "stacks",

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 _BATCH = 4096
-STATES = {"busy": "", "free": "dim"}
+"""Rows whose stacks are read together."""
+
+_STATE_STYLES = {"busy": "", "free": "dim"}
 
 
 class BlockRecorder:
@@ -72,7 +74,7 @@ class BlockRecorder:
 
 
 def crt_blocks(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, CrtBlock]:
-    """Row → what the CRT's debug heap says of the block, for rows that are such blocks."""
+    """Row → the header of the CRT's debug heap, for the rows that are blocks of it."""
     from heapdump.analyses.allocated.crt import describe
 
     found = snapshot.crt.blocks(rows)
@@ -80,17 +82,17 @@ def crt_blocks(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, CrtBloc
 
 
 def crt_records(snapshot: Snapshot, rows: NDArray[np.int64]) -> dict[int, Record]:
-    """Likewise as JSON records."""
+    """Row → the header of the CRT's debug heap as a JSON record, for the rows that are blocks of it."""
     return {
         row: {
-            "address": hex(block.address), "size": block.size, "file": block.file, "line": block.line, "request": block.request,
-            "use": block.use, "subtype": block.subtype, "damage": list(block.damage),
+            "address": hex(block.address), "size": block.size, "file": block.file, "line": block.line,
+            "request": block.request, "use": block.use, "subtype": block.subtype, "damage": list(block.damage),
         }
         for row, block in crt_blocks(snapshot, rows).items()
     }  # fmt: skip
 
 
-_MARKS = {"exact": "", "derived": "~", "guess": "?"}
+_TRUST_SIGNS = {"exact": "", "derived": "~", "guess": "?"}
 
 
 def block_columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
@@ -102,7 +104,7 @@ def block_columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
         Column("Entry", lambda b: f"{b.entry:#x}", "its entry header", right=True, rank=3),
         Column("Heap", lambda b: f"{heaps[b.heap].address:#x}", "handle of its heap", right=True, rank=1),
         Column("Kind", lambda b: b.kind.word, "backend, lfh, virtual (a reservation of its own), lookaside or page; of segment heaps vs, lfh, pages (whole page ranges) or large"),
-        Column("State", lambda b: b.state + _MARKS[b.trust.value], "busy or free; ~ = behind damage, or with a damaged header; ? = state or size is a guess", style=lambda b: STATES[b.state]),
+        Column("State", lambda b: b.state + _TRUST_SIGNS[b.trust.value], "busy or free; ~ = behind damage, or with a damaged header; ? = state or size is a guess", style=lambda b: _STATE_STYLES[b.state]),
         Column("Size", lambda b: text.count(b.size), "bytes the program asked for (entry size minus unused bytes)", right=True),
         Column("EntrySize", lambda b: text.count(b.entry_size), "bytes it occupies, header included", right=True, rank=2),
         Column("Flags", lambda b: " ".join(flag_words(b)), "flags of the entry header", rank=4),

@@ -16,7 +16,7 @@ import click
 
 from heapdump.commands.common.files import dump_and_address, find_dump, perhaps_address, progress_bar, replaced
 from heapdump.errors import CannotWrite, WrongUsage
-from heapdump.render.view import Answer, Record
+from heapdump.render.view import Answer, Record, StyledLine
 
 if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
@@ -110,6 +110,11 @@ class Request:
         if self.limit is None or len(rows) <= self.limit:
             return rows, 0
         return rows[: self.limit], len(rows) - self.limit
+
+    def shown_lines(self, lines: Sequence[StyledLine]) -> list[StyledLine]:
+        """The lines that are shown, and a line with the number of those that are not."""
+        shown, hidden = self.shown(lines)
+        return [*shown, *([[(f"… {hidden:,} more", "dim")]] if hidden else [])]
 
     def emit(self, snapshot: Snapshot | list[Snapshot], answer: Answer) -> int:
         """Writes the answer in the format asked for, its gaps and notes on stderr; the exit code.
@@ -223,12 +228,19 @@ _OPTIONS = (
         "--format", "format_", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table",
         show_default=True, help="jsonl: one record a line; csv: the same, flat.",
     ),
-    click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout."),
-    click.option("--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="Rows shown in tables."),
+    click.option(
+        "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout.",
+    ),
+    click.option(
+        "--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="Rows shown in tables.",
+    ),
     click.option("--all", "all_", is_flag=True, help="Show all rows."),
     click.option("--sort", metavar="FIELD", help="Order by a field, named as in the JSON."),
     click.option("--reverse", is_flag=True, help="Turn the order round."),
-    click.option("--symbols", metavar="PATH", help="Folders of PDBs, as in _NT_SYMBOL_PATH (the default); servers are skipped."),
+    click.option(
+        "--symbols", metavar="PATH",
+        help="Folders of PDBs, as in _NT_SYMBOL_PATH (the default); servers are skipped.",
+    ),
     click.option(
         "--image-path", type=click.Path(path_type=Path), metavar="DIR",
         help="Where the PE files of modules are whose memory is not in the dump.",

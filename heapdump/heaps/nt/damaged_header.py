@@ -30,7 +30,7 @@ from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL
 from heapdump.trust import Trust
 
 _HEADER_BYTES = 8
-"""UnusedBytes of a busy entry is at least that from Vista on (§2.3)."""
+"""UnusedBytes of a busy entry is at least that from Vista on (heap-structures.md §2.3)."""
 
 _REASONS = {
     nt_chain.CHECKSUM: ("a header whose checksum holds", "checksum"),

@@ -76,7 +76,7 @@ def _segment_index(heap: Heap, entry: int) -> int | None:
 
 
 def _segment_offset(heap: Heap, entry: int) -> int | None:
-    """SegmentOffset: 0 in the heap's own segment, else ((entry & ~0xFFFF) - segment + 0x10000) >> 16 (§2.3)."""
+    """SegmentOffset: 0 in the heap's own segment, else ((entry & ~0xFFFF) - segment + 0x10000) >> 16 (heap-structures.md §2.3)."""
     segment = next((segment for segment in heap.segments if entry in segment.span), None)
     if segment is None:
         return None

@@ -19,10 +19,10 @@ LAST_FLAG = 0x10
 """Before Vista: the last entry of a committed run."""
 
 INTERNAL_FLAG = 0x08
-"""Vista and later: the heap uses the block itself, for user blocks of the LFH and for zones (§2.3; every recorded build)."""
+"""Vista and later: the heap uses the block itself, for user blocks of the LFH and for zones (heap-structures.md §2.3; every recorded build)."""
 
 HEADER_CODE, RUN_END_CODE = 1, 3
-"""UnusedBytes of the entry that covers a segment's header, and of the last entry of a committed run (§2.3)."""
+"""UnusedBytes of the entry that covers a segment's header, and of the last entry of a committed run (heap-structures.md §2.3)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """What ntdll noted when it found a heap damaged: _HEAP_FAILURE_INFORMATION (heap-structures.md §7.1).
 
-STATUS_HEAP_CORRUPTION has one parameter, the record's address in ntdll's data. Its first members lie at the same place in
-every version; the stack lies behind two encoded entries, of which Windows 10 1809 and later have one (recorded dumps).
+STATUS_HEAP_CORRUPTION has one parameter, the record's address in ntdll's data. Its first members lie at the same
+place in every version; the stack lies behind two encoded entries, of which Windows 10 1809 and later have one
+(recorded dumps).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ _NEWER = (
 class FailureRecord:
     """The record at `address`. `type`: its number; `names`: what it means, two where this build's numbering is not known.
 
-    `heap`, `block` (the entry that failed), `previous`, `next`: addresses, 0 not said; `frames`: of the call that failed.
+    `heap`, `block` (the entry that failed), `previous`, `next`: addresses, 0 not said; `frames`: of the call that
+    failed.
     """
 
     address: int

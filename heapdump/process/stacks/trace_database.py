@@ -1,11 +1,11 @@
 """Recorded allocation stacks (`gflags +ust`): the stack trace database and the records of later builds, as addresses.
 
 A stack has a number: below 64 Ki it is an index into the database (XP and Server 2003, and where an entry carries
-HEAP_ENTRY_EXTRA), else it is the address of a record: {next, hash u32, depth u32, frames} (7 and later), an entry of the
-database {…, index u16, depth u16, frames} (page heap from Vista on), or an RTL_TRACE_BLOCK (page heap of XP). The first
-two have their frames at the same place, and tell themselves apart: the depth of one is the other's upper half, and never
-above 64. The database is found without symbols: a pointer in ntdll's data to a 64 KiB boundary where it names itself
-(heap-structures.md §4).
+HEAP_ENTRY_EXTRA), else it is the address of a record: {next, hash u32, depth u32, frames} (7 and later), an entry of
+the database {…, index u16, depth u16, frames} (page heap from Vista on), or an RTL_TRACE_BLOCK (page heap of XP). The
+first two have their frames at the same place, and tell themselves apart: the depth of one is the other's upper half,
+and never above 64. The database is found without symbols: a pointer in ntdll's data to a 64 KiB boundary where it
+names itself (heap-structures.md §4).
 """
 
 from __future__ import annotations
