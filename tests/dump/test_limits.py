@@ -206,7 +206,7 @@ def test_a_small_file_may_expand_up_to_the_minimum_whatever_its_proportion(write
         assert snapshot.dump.file_bytes > 1 << 20
 
 
-def test_keep_free_bytes_stops_before_the_disk_is_full(write_dump, monkeypatch, temporary_folder):
+def test_min_disk_free_bytes_stops_before_the_disk_is_full(write_dump, monkeypatch, temporary_folder):
     path = packed(write_dump)
     free = limits.MIN_DISK_FREE_BYTES + (1 << 20) - 1  # the dump is a little larger than the megabyte
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1 << 40, 0, free))
