@@ -1,8 +1,7 @@
 """The columns of a block table while it is made: kernels write rows straight into them.
 
-Decision: memory is set aside for the expected number of rows; pages of it that are never written cost nothing, so that
-10 M blocks cost 21 bytes each and never twice that. Given up: no view of a column may live while it grows, which is why
-the arrays are private and `tail` says so.
+No view of a column may live while it grows: the arrays are private, and `tail` says so. Decision:
+docs/decisions/0004-one-sorted-block-table.md.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The minidump header and its stream directory, bounds-checked. Unknown stream numbers stay numbers."""
+"""The minidump header and its stream directory, bounds-checked. An unknown stream has a number and no name."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class Header:
 
     @property
     def flag_words(self) -> tuple[str, ...]:
-        """The dump type in words, lowest bit first; unknown bits as hex; "normal" where no bit is set."""
+        """The dump type in words, lowest bit first; unknown bits as hex; "normal contents" where no bit is set."""
         words = [word for bit, word in FLAG_WORDS.items() if self.flags & bit]
         unknown = self.flags & ~sum(FLAG_WORDS)
         return (*words, *([f"{unknown:#x}"] if unknown else [])) or ("normal contents",)
@@ -99,7 +99,7 @@ class Stream:
 
     @property
     def name(self) -> str:
-        """What the stream holds, in words; vendor streams as hex."""
+        """The content of the stream in words; the number of an unknown stream as hex."""
         if self.number in (StreamType.COMMENT_A, StreamType.COMMENT_W):
             return "comment"
         try:
@@ -110,13 +110,13 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Header and streams in file order, UNUSED entries left out; `notes` say what was wrong."""
+    """Header and streams in file order, UNUSED entries left out. `notes`: one line for each damaged entry."""
 
     header: Header
     streams: tuple[Stream, ...]
     notes: tuple[str, ...]
 
-    def find(self, number: int) -> Stream | None:
+    def first(self, number: int) -> Stream | None:
         """The first non-empty stream of that number, or None."""
         return next((s for s in self.streams if s.number == number and s.present), None)
 

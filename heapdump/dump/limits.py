@@ -14,6 +14,8 @@ MAX_STREAMS = 4096
 MAX_MODULES = 65_536
 MAX_UNLOADED_MODULES = 65_536
 MAX_THREADS = 65_536
+"""Entries of each of these lists."""
+
 MAX_MEMORY_RANGES = 8_000_000
 """Memory ranges of both lists together: 64 GiB in single pages is 16 M, real full dumps have below 200,000."""
 
@@ -25,6 +27,7 @@ MAX_STRING_BYTES = 8192
 
 MAX_COMMENTS = 16
 MAX_COMMENT_BYTES = 65_536
+"""Comment streams of a dump, and the bytes of each."""
 
 MAX_STRINGS_TOTAL_BYTES = 32 << 20
 """All strings of one dump together: many records may point at the same long string."""
@@ -33,18 +36,20 @@ MAX_STREAM_BYTES = 64 << 20
 """A small stream that is handed to the `minidump` package as a whole."""
 
 MAX_CODEVIEW_BYTES = 4096
-MAX_CONTEXT_BYTES = 0x4D0
-"""The fixed part of the largest CONTEXT (AMD64); what follows it is processor state nobody here reads."""
+"""A CodeView record: 24 bytes and the path of the PDB file."""
 
-MAX_SHARED_BYTES = 4
-"""Memory ranges may together be this many times as large as the file: they share its bytes only where somebody
-wants them to."""
+MAX_CONTEXT_BYTES = 0x4D0
+"""The fixed part of the largest CONTEXT (AMD64). Extended processor state follows it, which heapdump does not read."""
+
+MAX_MEMORY_PER_FILE = 4
+"""Bytes of all memory ranges / bytes of the file. Ranges that share bytes of the file make more than 1; no writer of dumps
+makes such ranges."""
 
 MIN_EXPANSION_BYTES = 4 << 30
 MAX_EXPANSION = 2000
 """A compressed file may unpack to MIN_EXPANSION_BYTES, or to MAX_EXPANSION times its own size if that is more."""
 
-KEEP_FREE_BYTES = 1 << 30
+MIN_DISK_FREE_BYTES = 1 << 30
 """Unpacking stops before less than this is free on the disk that takes the temporary file."""
 
 MAX_CABINET_BYTES = 1 << 30

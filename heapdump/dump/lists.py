@@ -1,7 +1,7 @@
 """Our own readers of the long lists: modules, threads, memory ranges, MemoryInfo; and of the exception.
 
-Each takes the mapped file and a stream, clamps the count to what the stream holds and to `limits`, and appends to
-`notes` what it had to leave out. Addresses come out as the file has them (`process/load.py` shortens the sign-extended ones of 32-bit dumps).
+Each reader takes the mapped file and a stream, and cuts the count to the entries that the stream holds. A count above
+`limits` is an error; an entry that is left out adds a line to `notes`. Addresses come out as the file has them (`process/load.py` shortens the sign-extended ones of 32-bit dumps).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Strings:
     def __init__(self, data: mmap, notes: list[str]) -> None:
         """`notes` gets one line for the first string that is too long to be read."""
         self._data, self._notes = data, notes
-        self._complained = False
+        self._has_noted = False
         self._known: dict[int, str] = {}
         self._left = limits.MAX_STRINGS_TOTAL_BYTES
 
@@ -62,22 +62,22 @@ class Strings:
             return ""
         (size,) = _U32.unpack_from(self._data, offset)
         if size > min(limits.MAX_STRING_BYTES, len(self._data) - offset - 4, self._left):
-            if not self._complained:
+            if not self._has_noted:
                 self._notes.append(
                     f"strings are too long and left out, the first at file offset {offset:#x} ({size:,} bytes)"
                 )
-            self._complained = True
+            self._has_noted = True
             return ""
         self._left -= size
         return self._data[offset + 4 : offset + 4 + size].decode("utf-16-le", errors="replace")
 
 
 def counted(
-    data: mmap, stream: Stream, record_bytes: int, maximum: int, what: str, notes: list[str]
+    data: mmap, stream: Stream, record_bytes: int, maximum: int, name: str, notes: list[str]
 ) -> tuple[int, int]:
     """(file offset of the first record, number of records) of a stream that starts with a u32 count.
 
-    Breakpad pads the count to 8 bytes in some lists; the stream's size tells.
+    Breakpad pads the count to 8 bytes in some lists; such a stream is 4 bytes larger.
     """
     if stream.present < 4:
         return stream.offset, 0
@@ -85,9 +85,9 @@ def counted(
     first = 8 if stream.size == 8 + count * record_bytes else 4
     fits = max(0, (stream.present - first) // record_bytes)
     if count > fits:
-        notes.append(f"the {what} list says {plural(count, 'entry')}, its stream holds {fits:,}: the rest is missing")
+        notes.append(f"the {name} list says {plural(count, 'entry')}, its stream holds {fits:,}: the rest is missing")
         count = fits
-    limits.require(f"entries of the {what} list", count, maximum)
+    limits.require(f"entries of the {name} list", count, maximum)
     return stream.offset + first, count
 
 
@@ -101,22 +101,22 @@ def read_system_info(data: mmap, stream: Stream, strings: Strings) -> SystemInfo
 
 
 def read_modules(data: mmap, stream: Stream, strings: Strings, notes: list[str]) -> tuple[ModuleRecord, ...]:
-    """The modules in file order, those of size 0 or past the top of the address space left out."""
+    """The modules in file order; modules of size 0 or past the top of the address space are left out."""
     first, count = counted(data, stream, _MODULE.size, limits.MAX_MODULES, "module", notes)
-    out, bad = [], 0
+    out, impossible = [], 0
     for i in range(count):
         values = _MODULE.unpack_from(data, first + i * _MODULE.size)
         base, size, checksum, timestamp, name = values[:5]
         version_info, (cv_size, cv_offset) = values[5:18], values[18:20]
         if size == 0 or base + size >= _TOP:
-            bad += 1
+            impossible += 1
             continue
         pdb = _read_pdb(data, cv_offset, cv_size)
         out.append(
             ModuleRecord(Span(base, base + size), strings.at(name), _version(version_info), checksum, timestamp, pdb)
         )
-    if bad:
-        notes.append(f"{plural(bad, 'module entry')} of the module list with an impossible extent left out")
+    if impossible:
+        notes.append(f"{plural(impossible, 'module entry')} of the module list with an impossible extent left out")
     return tuple(out)
 
 
@@ -194,7 +194,7 @@ def read_memory32(data: mmap, stream: Stream, notes: list[str]) -> NDArray[np.vo
 
 
 def read_regions(data: mmap, stream: Stream, notes: list[str]) -> NDArray[np.void]:
-    """MemoryInfoList as (n,) REGION in file order; empty where the header makes no sense."""
+    """MemoryInfoList as (n,) REGION in file order; empty where the sizes in its header are too small."""
     if stream.present < 16:
         return np.empty(0, REGION)
     head, each, count = struct.unpack_from("<IIQ", data, stream.offset)

@@ -1,4 +1,4 @@
-"""Opens a dump file: finds out what it is, unpacks it where needed, maps it, reads header and streams."""
+"""Opens a dump file: identifies it, unpacks it where it is packed, maps it, reads header and streams."""
 
 from __future__ import annotations
 
@@ -31,19 +31,27 @@ from heapdump.dump.unpack import Progress, unpack
 from heapdump.errors import DumpError, NotAMinidump, TruncatedDump, UnsupportedDump
 
 _WINDOWS_CONTEXT_BYTES = {0x2CC: 0, 0x4D0: 9}
+"""Bytes of a CONTEXT → PROCESSOR_ARCHITECTURE_* of the processor."""
 
 
 def _quiet(done: int, total: int) -> None:
-    """No progress wanted."""
+    """Shows no progress."""
 
 
 class Minidump:
-    """A mapped minidump; each stream is read when it is first asked for.
-
-    `notes` collects what is missing or wrong, `module_notes` and `thread_notes` that of those two lists, `remarks` what
-    is merely odd.
+    """A mapped minidump; each stream is read once, at its first use.
 
     Close it (or use it as a context manager) to delete the temporary file of an unpacked dump.
+
+    Attributes:
+        path: the file as the user named it.
+        data: the mapped (unpacked) minidump.
+        directory: header and streams.
+        stamp: names the content of the file, see `stamp.stamp_of`.
+        notes: one line for each thing that is missing or damaged, but those of modules and threads.
+        module_notes: the same for the list of modules.
+        thread_notes: the same for the list of threads.
+        remarks: one line for each thing that is unusual and loses nothing.
     """
 
     def __init__(
@@ -55,10 +63,7 @@ class Minidump:
         stamp: str,
         temporary: Path | None = None,
     ) -> None:
-        """Use `open_minidump`. `path` is the file as the user named it, `temporary` the unpacked copy.
-
-        `stamp` names the content of that file (`stamp.stamp_of`).
-        """
+        """Use `open_minidump`. `file`: the minidump, opened; `temporary`: the path of the unpacked copy."""
         self.path = path
         self.data = data
         self._file = file
@@ -87,21 +92,21 @@ class Minidump:
         return self.data[offset : offset + size]
 
     def view_at(self, offset: int, size: int) -> memoryview:
-        """Bytes of the file where they lie, for sweeps; let go of it before `close`."""
+        """Bytes of the file where they lie, for sweeps; drop the view before `close`."""
         return memoryview(self.data)[offset : offset + size]
 
     def expect(self, offset: int, size: int) -> None:
-        """Lets the system read bytes that a sweep will come to soon; returns at once. Where it cannot, nothing happens."""
+        """Lets the system read bytes ahead of a sweep; returns at once. Does nothing where the system has no such call."""
         start = offset // mmap.PAGESIZE * mmap.PAGESIZE
         end = min(offset + size, len(self.data))
         if hasattr(mmap, "MADV_WILLNEED") and start < end:
             self.data.madvise(mmap.MADV_WILLNEED, start, end - start)
 
     def forget(self, offset: int, size: int) -> None:
-        """Gives the whole pages of a swept part back to the system; they are read again when they are needed.
+        """Gives the whole pages of swept bytes back to the system, which reads them again at their next use.
 
-        Pages of a mapping count as this process's memory: a sweep over 13 GB of heap would look like 13 GB. Windows
-        has no such call and gives them back by itself.
+        Pages of a mapping count as memory of this process: a sweep over 13 GB of heap would count as 13 GB. Windows has
+        no such call and takes the pages back by itself.
         """
         start, end = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
         if hasattr(mmap, "MADV_DONTNEED") and start < end:
@@ -109,7 +114,7 @@ class Minidump:
 
     def close(self) -> None:
         """Unmaps the file and deletes the temporary copy."""
-        with contextlib.suppress(BufferError):  # somebody still holds a view: it is unmapped with the last one
+        with contextlib.suppress(BufferError):  # a view is still in use: the file is unmapped with the last view
             self.data.close()
         self._file.close()
         if self._temporary is not None:
@@ -125,8 +130,8 @@ class Minidump:
 
     @cached_property
     def system_info(self) -> SystemInfo:
-        """What system and processor; where the stream is missing, the processor is told by a thread's CONTEXT."""
-        stream = self.directory.find(StreamType.SYSTEM_INFO)
+        """Operating system and processor. Without the stream, the size of a thread's CONTEXT gives the processor."""
+        stream = self.directory.first(StreamType.SYSTEM_INFO)
         info = lists.read_system_info(self.data, stream, self._strings) if stream else None
         if info is not None:
             return info
@@ -140,37 +145,37 @@ class Minidump:
     @cached_property
     def modules(self) -> tuple[ModuleRecord, ...]:
         """The module list in file order; empty where the stream is missing."""
-        stream = self.directory.find(StreamType.MODULE_LIST)
+        stream = self.directory.first(StreamType.MODULE_LIST)
         return lists.read_modules(self.data, stream, self._strings, self.module_notes) if stream else ()
 
     @cached_property
     def threads(self) -> tuple[ThreadRecord, ...]:
         """The thread list in file order; empty where the stream is missing."""
-        stream = self.directory.find(StreamType.THREAD_LIST)
+        stream = self.directory.first(StreamType.THREAD_LIST)
         return lists.read_threads(self.data, stream, self.thread_notes) if stream else ()
 
     @cached_property
     def exception(self) -> ExceptionRecord | None:
         """The exception, or None: the dump was taken of a running process."""
-        stream = self.directory.find(StreamType.EXCEPTION)
+        stream = self.directory.first(StreamType.EXCEPTION)
         return lists.read_exception(self.data, stream) if stream else None
 
     @cached_property
     def memory_ranges(self) -> NDArray[np.void]:
         """Both memory lists as (n,) `lists.RANGE`, as the file has them: unsorted, perhaps overlapping."""
-        parts = [np.empty(0, lists.RANGE)]
-        if stream := self.directory.find(StreamType.MEMORY64_LIST):
-            parts.append(lists.read_memory64(self.data, stream, self.notes))
-        if stream := self.directory.find(StreamType.MEMORY_LIST):
-            parts.append(lists.read_memory32(self.data, stream, self.notes))
-        ranges = np.concatenate(parts)
+        found = [np.empty(0, lists.RANGE)]
+        if stream := self.directory.first(StreamType.MEMORY64_LIST):
+            found.append(lists.read_memory64(self.data, stream, self.notes))
+        if stream := self.directory.first(StreamType.MEMORY_LIST):
+            found.append(lists.read_memory32(self.data, stream, self.notes))
+        ranges = np.concatenate(found)
         limits.require("memory ranges of both lists", len(ranges), limits.MAX_MEMORY_RANGES)
         return ranges
 
     @cached_property
     def regions(self) -> NDArray[np.void] | None:
         """The memory map as (n,) `lists.REGION` in file order; None where the stream is missing or unusable."""
-        stream = self.directory.find(StreamType.MEMORY_INFO_LIST)
+        stream = self.directory.first(StreamType.MEMORY_INFO_LIST)
         found = lists.read_regions(self.data, stream, self.notes) if stream else None
         return found if found is not None and len(found) else None
 
@@ -181,31 +186,31 @@ class Minidump:
 
     @cached_property
     def unloaded_modules(self) -> tuple[UnloadedModule, ...]:
-        """Modules unloaded before the dump."""
+        """Modules that were unloaded before the dump was written; empty where the stream is missing."""
         return small.read_unloaded_modules(self.data, self.directory, self.notes)
 
     @cached_property
     def thread_infos(self) -> tuple[ThreadInfo, ...]:
-        """Start addresses of threads."""
+        """Start addresses of threads; empty where the stream is missing."""
         return small.read_thread_infos(self.data, self.directory, self.notes)
 
     @cached_property
     def thread_names(self) -> dict[int, str]:
-        """Thread names by thread id."""
+        """Thread id → name; empty where the stream is missing."""
         return small.read_thread_names(self.data, self.directory, self._strings, self.notes)
 
     @cached_property
     def comments(self) -> tuple[str, ...]:
-        """Comments somebody put into the dump."""
+        """The texts of the comment streams."""
         return small.read_comments(self.data, self.directory, self.notes)
 
 
 def open_minidump(path: Path, progress: Progress = _quiet, say: Callable[[str], None] = lambda _: None) -> Minidump:
-    """Opens a dump, packed or not; `say` gets a line when it has to be unpacked.
+    """Opens a dump, packed or not; `say` gets one line where it is packed.
 
     Raises:
-        DumpError: and its kinds: no such file, not a minidump (the message names what it is), not of Windows x86
-            or x64, truncated so that nothing can be said, or hostile.
+        DumpError: the file does not exist, is not a minidump (the message names what it is), is not of Windows x86 or
+            x64, is cut so short that nothing can be read, or is hostile.
     """
     temporary, stamp = None, ""
     try:

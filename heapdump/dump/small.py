@@ -1,8 +1,8 @@
 """The small streams, through the `minidump` package: one stream at a time, on a bounded view, each call guarded.
 
-The package trusts counts and lengths (a fuzzed file of 789 KB made it take 23 GB), so a stream whose count is larger
-than it can hold gets its count corrected in the view, and the view refuses reads past the limits. A failure here is a
-note, never an error: none of these streams is needed to read memory.
+The package trusts counts and lengths: a fuzzed file of 789 KB made it take 23 GB. So a count that is larger than its
+stream can hold is corrected in the view, and the view refuses reads past the limits. A failure here is a note, never an
+error: memory can be read without these streams.
 """
 
 from __future__ import annotations
@@ -66,9 +66,9 @@ def _body(data: mmap, stream: Stream) -> bytes:
 
 
 def _counted_body(data: mmap, stream: Stream, entry_bytes: int, maximum: int, notes: list[str]) -> bytes:
-    """The body of a stream {u32 header size, u32 entry size, u32 count} with the count cut to what it holds.
+    """The body of a stream {u32 header size, u32 entry size, u32 count}, its count cut to the entries that it holds.
 
-    The package takes header and entry sizes for granted: b"" with a note where they are others.
+    The package supports one header size and one entry size: b"" with a note where the stream has others.
     """
     body = bytearray(_body(data, stream))
     if len(body) < 12:
@@ -78,10 +78,10 @@ def _counted_body(data: mmap, stream: Stream, entry_bytes: int, maximum: int, no
         notes.append(f"stream {stream.name} has entries of {each} bytes behind a header of {head}: not read")
         return b""
     fits = (len(body) - head) // each
-    kept = min(count, fits, maximum)
-    if count > kept:
-        notes.append(f"stream {stream.name} says {plural(count, 'entry')}, {kept:,} of them were read")
-    struct.pack_into("<I", body, 8, kept)
+    readable = min(count, fits, maximum)
+    if count > readable:
+        notes.append(f"stream {stream.name} says {plural(count, 'entry')}, {readable:,} of them were read")
+    struct.pack_into("<I", body, 8, readable)
     return bytes(body)
 
 
@@ -89,7 +89,7 @@ def read_misc_info(data: mmap, directory: Directory, notes: list[str]) -> MiscIn
     """Process id and times, or None without the stream."""
     from minidump.streams.MiscInfoStream import MinidumpMiscInfo
 
-    stream = directory.find(StreamType.MISC_INFO)
+    stream = directory.first(StreamType.MISC_INFO)
     if stream is None or stream.present < 24:
         return None
     parsed = _parse(data, stream, MinidumpMiscInfo.parse, _body(data, stream), notes)
@@ -102,7 +102,7 @@ def read_unloaded_modules(data: mmap, directory: Directory, notes: list[str]) ->
     """Modules unloaded before the dump, in file order."""
     from minidump.streams.UnloadedModuleListStream import MinidumpUnloadedModuleList
 
-    stream = directory.find(StreamType.UNLOADED_MODULES)
+    stream = directory.first(StreamType.UNLOADED_MODULES)
     if stream is None:
         return ()
     body = _counted_body(data, stream, 24, limits.MAX_UNLOADED_MODULES, notes)
@@ -117,7 +117,7 @@ def read_thread_infos(data: mmap, directory: Directory, notes: list[str]) -> tup
     """Start addresses of threads, in file order."""
     from minidump.streams.ThreadInfoListStream import MinidumpThreadInfoList
 
-    stream = directory.find(StreamType.THREAD_INFO_LIST)
+    stream = directory.first(StreamType.THREAD_INFO_LIST)
     if stream is None:
         return ()
     body = _counted_body(data, stream, 64, limits.MAX_THREADS, notes)
@@ -126,7 +126,7 @@ def read_thread_infos(data: mmap, directory: Directory, notes: list[str]) -> tup
 
 
 def read_comments(data: mmap, directory: Directory, notes: list[str]) -> tuple[str, ...]:
-    """The comments somebody put into the dump (procdump writes its command line there)."""
+    """The texts of the comment streams (procdump writes its command line there)."""
     from minidump.streams.CommentStreamA import CommentStreamA
     from minidump.streams.CommentStreamW import CommentStreamW
 
@@ -148,7 +148,7 @@ def read_comments(data: mmap, directory: Directory, notes: list[str]) -> tuple[s
 
 def read_thread_names(data: mmap, directory: Directory, strings: Strings, notes: list[str]) -> dict[int, str]:
     """Thread names by id (stream 24; the package has no reader): {u32 id, u64 file offset} each, 12 bytes."""
-    stream = directory.find(StreamType.THREAD_NAMES)
+    stream = directory.first(StreamType.THREAD_NAMES)
     if stream is None:
         return {}
     first, count = counted(data, stream, 12, limits.MAX_MEMORY_RANGES, "thread name", notes)

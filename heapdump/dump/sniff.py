@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: a minidump, a compressed file to unpack, or something to refuse by name."""
+"""Identifies a file by its first bytes: a minidump, a packed file, or another file, which is refused by its name."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ _PLATFORMS = {
 
 
 def compression(head: bytes) -> str | None:
-    """The name of the compression, or None for a file that is not compressed in a way heapdump unpacks."""
+    """The name of the compression; None where the file is not packed, or in a way that heapdump does not unpack."""
     return next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None)
 
 
 def describe_other(head: bytes) -> str:
-    """What a file that is not a minidump is, for the end of "<path> is …". `head` = its first 4096 bytes."""
+    """Names a file that is not a minidump, as the end of "<path> is …". `head`: its first 4096 bytes."""
     if not head:
         return "empty"
     if head.startswith(b"\x7fELF") and len(head) >= 18:

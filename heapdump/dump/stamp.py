@@ -1,4 +1,4 @@
-"""A name for the content of a dump file, so that what was found in it can be kept."""
+"""A name for the content of a dump file: the index finds the walks and answers of a dump by it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ _SAMPLES, _SAMPLE_BYTES = 16, 4096
 
 
 def stamp_of(file: BinaryIO) -> str:
-    """64 hex digits made of the file's size, time, first bytes (header and directory) and some bytes of each part.
+    """SHA-256 as 64 hex digits, of the file's size and time of change and of samples of its bytes.
 
-    Taken of the opened file: what is put in its place later has another.
+    Samples are the first 64 KiB (header and directory) and 4 KiB at each sixteenth of the file. They are read from the
+    opened file: a file that takes its place later has another stamp.
     """
     state = os.fstat(file.fileno())
     file.seek(0)

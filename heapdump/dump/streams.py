@@ -1,4 +1,4 @@
-"""Frozen records of the streams heapdump uses. What a stream does not say is None, never a default."""
+"""Frozen records of the streams that heapdump uses. A member that a dump does not have is None, never a default."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROCESSOR_NAMES = {0: "x86", 5: "arm", 6: "ia64", 9: "x64", 12: "arm64", 0x8001:
 
 @dataclass(frozen=True, slots=True)
 class SystemInfo:
-    """MINIDUMP_SYSTEM_INFO. `product_type` 1 = workstation, 2 and 3 = server."""
+    """MINIDUMP_SYSTEM_INFO. `product_type`: 1 workstation, 2 and 3 server. `version`: major, minor, build."""
 
     processor: int
     processors: int
@@ -46,7 +46,7 @@ class ModuleRecord:
 
 @dataclass(frozen=True, slots=True)
 class ThreadRecord:
-    """MINIDUMP_THREAD. `stack` is the part of the stack the writer put into the dump; `context` the raw CONTEXT."""
+    """MINIDUMP_THREAD. `stack`: the part of the stack that is in the dump; `context`: the raw CONTEXT."""
 
     id: int
     suspend_count: int
@@ -69,7 +69,7 @@ class ExceptionRecord:
 
 @dataclass(frozen=True, slots=True)
 class UnloadedModule:
-    """A module that was in the process earlier."""
+    """MINIDUMP_UNLOADED_MODULE. `timestamp`: that of its PE header, seconds since 1970."""
 
     span: Span
     name: str
@@ -88,7 +88,7 @@ class MiscInfo:
 
 @dataclass(frozen=True, slots=True)
 class ThreadInfo:
-    """MINIDUMP_THREAD_INFO: where the thread started."""
+    """MINIDUMP_THREAD_INFO. `start_address`: of the thread's function."""
 
     id: int
     start_address: int

@@ -29,15 +29,15 @@ _CHUNK = 4 << 20
 _ZSTANDARD_PIECE = 4096
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all; 0 = unknown)."""
+"""Called with (bytes done, bytes in all). 0 bytes in all: unknown."""
 
 
 def unpack(path: Path, kind: str, progress: Progress) -> Path:
     """The path of a temporary file with the unpacked dump; the caller deletes it.
 
     Raises:
-        NotAMinidump: what is inside is not a minidump.
-        HostileDump: it grows beyond all proportion, or would fill the disk.
+        NotAMinidump: the unpacked file is not a minidump.
+        HostileDump: the unpacked file is larger than the limits, or would fill the disk.
         DumpError: the archive is damaged, or holds no dump, or several.
     """
     handle, name = tempfile.mkstemp(prefix="heapdump-", suffix=".dmp")
@@ -63,6 +63,7 @@ def unpack(path: Path, kind: str, progress: Progress) -> Path:
 
 
 def _copy(path: Path, source: IO[bytes], out: IO[bytes], progress: Progress) -> None:
+    """Copies all unpacked bytes; `path`: the packed file, for messages and limits."""
     most = max(limits.MIN_EXPANSION_BYTES, limits.MAX_EXPANSION * path.stat().st_size)
     written = 0
     while chunk := source.read(_CHUNK):
@@ -74,7 +75,7 @@ def _copy(path: Path, source: IO[bytes], out: IO[bytes], progress: Progress) -> 
                 f"{path}: {path.stat().st_size:,} packed bytes unpack to more than {most:,}: "
                 "stopped; unpack it yourself if you trust it"
             )
-        if shutil.disk_usage(tempfile.gettempdir()).free - len(chunk) < limits.KEEP_FREE_BYTES:
+        if shutil.disk_usage(tempfile.gettempdir()).free - len(chunk) < limits.MIN_DISK_FREE_BYTES:
             raise HostileDump(
                 f"{path}: stopped after {written:,} unpacked bytes, the disk of {tempfile.gettempdir()} is nearly full; "
                 "point TMPDIR (TEMP on Windows) at a larger disk, or unpack the dump yourself"
@@ -105,9 +106,9 @@ def _opened(path: Path, kind: str) -> Iterator[IO[bytes]]:
 
 
 class _Zstandard(io.RawIOBase):
-    """The unpacked bytes of a zstandard file. The package's own reader takes a file that is cut short for whole.
+    """The unpacked bytes of a zstandard file; a file that is cut short is an error, unlike with the package's own reader.
 
-    It is fed in small pieces, because one piece may unpack to 30,000 times its size.
+    The unpacker gets the file in small pieces, because one piece may unpack to 30,000 times its size.
     """
 
     def __init__(self, packed: IO[bytes]) -> None:

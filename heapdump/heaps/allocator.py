@@ -113,7 +113,7 @@ class DiscoveryContext:
         struct = self.view.layout["_HEAP_SEGMENT"]
         if "SegmentSignature" not in struct:
             return found
-        for first, _ in self.process.regions.runs():
+        for first, _ in self.process.regions.allocation_rows():
             start = int(self.process.regions.start[first])
             if self.view.space.try_integer(start + struct.offset("SegmentSignature"), 4) == SEGMENT_SIGNATURE:
                 heap = self.view.space.try_pointer(start + struct.offset("Heap"))

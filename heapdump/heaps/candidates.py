@@ -30,7 +30,7 @@ def reservations_with(process: Process, view: View, words: Collection[int]) -> I
     if has_every_heap_listed(process, view):
         return
     regions = process.regions
-    for first, _ in regions.runs():
+    for first, _ in regions.allocation_rows():
         start, kind = int(regions.start[first]), int(regions.type[first])
         if start % 0x10000 or kind not in (Kind.MEM_PRIVATE, Kind.UNKNOWN):
             continue

@@ -8,8 +8,7 @@ two runs depends on the number of blocks alone, and never changes an answer: tes
 read them: `nt_entry_checks`, `nt_stack_records`, `block_counts`, `grouping`. Kernels of the pointer graph: `pointer_map`,
 `pointer_sweep`, `reach`, `dominators`.
 
-Decision: signed 64-bit words throughout, because numba turns mixed signed and unsigned arithmetic into floats. Given
-up: C code of our own.
+Decision: docs/decisions/0005-loops-in-python-compiled-by-numba.md.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 Memory is an array of little-endian 64-bit words, as signed integers. An entry is a whole number of granules, of 8 bytes
 on x86 and 16 on x64, and its header holds one header word (docs/reference/heap-structures.md §2.3):
 
-    stride       64-bit words in a granule: 1 on x86, 2 on x64
-    lead         words of the granule before its header word: 0 on x86, 1 on x64
-    header word of granule g = words[g * stride + lead]
+    stride                   64-bit words in a granule: 1 on x86, 2 on x64
+    word_index               index of the header word among the words of its granule: 0 on x86, 1 on x64
+    header word of granule g = words[g * stride + word_index]
     decoded header word      = header word ^ key
     next header at granule   = g + Size
 
@@ -16,9 +16,8 @@ on x86 and 16 on x64, and its header holds one header word (docs/reference/heap-
     32-47   PreviousSize, granules of the entry before; 0 where a run begins
     56-63   UnusedBytes; 0x01 the heap's own header, 0x03 the last entry of a run, 0x40 a front prefix, 0x3F too large
 
-Decision: two ways to walk a chain. `follow` only finds the headers and leaves the rest to array arithmetic
-(`heaps.nt.chain`): uncompiled 3 M blocks/s, where a loop that does everything makes 0.6. `chain_modern` does everything
-in one pass for big heaps: compiled 50 M blocks/s against 20 of the first way. A test holds them equal.
+`follow` only finds the headers and leaves the rest to array arithmetic (`heaps.nt.chain`); `chain_modern` does everything
+in one pass. Decision: docs/decisions/0006-two-walks-of-an-nt-chain.md.
 """
 
 from __future__ import annotations
@@ -43,29 +42,28 @@ class HeaderCoding(NamedTuple):
 
     Attributes:
         stride: 64-bit words in a granule.
-        lead: words of a granule before its header word.
+        word_index: index of the header word among the words of its granule.
         key: what header words are XORed with; signed.
         mask: `_HEAP.EncodeFlagMask`, a bit of the header word that is set in every encoded header; 0 where headers are
             plain and have no checksum.
     """
 
     stride: int
-    lead: int
+    word_index: int
     key: int
     mask: int
 
 
-def follow(
-    words: Column, at: int, stop: int, end: int, stride: int, lead: int, key: int, out: Output
-) -> tuple[int, int]:
+def follow(words: Column, at: int, stop: int, end: int, coding: HeaderCoding, out: Output) -> tuple[int, int]:
     """Writes the granules of the headers in [at, stop) to `out`; a size of 0 or one that reaches over `end` ends it.
 
     Returns:
         (headers found, granule where it stopped).
     """
+    stride, word_index, key, _ = coding
     count, room = 0, len(out)
     while at < stop and count < room:
-        size = (words[at * stride + lead] ^ key) & 0xFFFF
+        size = (words[at * stride + word_index] ^ key) & 0xFFFF
         if size == 0 or at + size > end:
             break
         out[count] = at
@@ -85,7 +83,7 @@ def chain_modern(
     Returns:
         (rows, index of the run and granule where it stopped, reason, granules of the last entry).
     """
-    stride, lead, key, mask = coding
+    stride, word_index, key, mask = coding
     entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags
     count, room, granule = 0, len(entry), stride * UNIT
     stop, end, base = runs[k, 1], runs[k, 2], runs[k, 3]
@@ -97,7 +95,7 @@ def chain_modern(
             at, stop, end, base = runs[k, 0], runs[k, 1], runs[k, 2], runs[k, 3]
         if count == room:
             return count, k, at, FULL, previous
-        raw = words[at * stride + lead]
+        raw = words[at * stride + word_index]
         word = raw ^ key
         if mask and (not raw & mask or ((word >> 24) ^ (word >> 16) ^ (word >> 8) ^ word) & 0xFF):
             return count, k, at, CHECKSUM, previous
@@ -114,7 +112,7 @@ def chain_modern(
         elif code & _PREFIX_BIT:
             # a front prefix (allocation stacks): the second header, `unused` granules on, has the whole unused count
             header = 1 + unused
-            unused = (words[(at + unused) * stride + lead] >> 32) & 0xFFFF if unused < size else granule * size
+            unused = (words[(at + unused) * stride + word_index] >> 32) & 0xFFFF if unused < size else granule * size
         elif unused == _TOO_LARGE:
             # the count does not fit: x64 has it in the 8 bytes behind the entry, x86 in its last 4
             unused = granule * size

@@ -1,6 +1,6 @@
 """Checks of the entries of an NT heap that the chain of sizes does not make: segment byte, unused bytes, fill patterns.
 
-Memory, stride, lead, key and runs are those of `nt_chain`. Rules: docs/reference/heap-structures.md §2.3 and §2.9.
+Memory, stride, key and runs are those of `nt_chain`. Rules: docs/reference/heap-structures.md §2.3 and §2.9.
 
 `rows` are rows of the block table, ascending. Rows of other heaps, and rows whose entry lies outside of the runs, are
 passed over. Each wrong thing is a record of `out`: (row, what, first byte, bytes), where the first byte is counted from the
@@ -10,6 +10,7 @@ entry's address. Writing stops when `out` is full.
 from __future__ import annotations
 
 from heapdump.kernels.arrays import Column, Grid, OutputGrid
+from heapdump.kernels.nt_chain import HeaderCoding
 from heapdump.kernels.row import BUSY, EXTRA, FILL, INTERNAL, KIND_MASK, UNIT, RowReader
 
 SEGMENT, UNUSED, TAIL, FREE = range(1, 5)
@@ -29,30 +30,31 @@ _MOST_SPAN = 4096
 
 
 def check_headers(
-    words: Column, runs: Grid, segments: Grid, rows: RowReader, heap: int, without: int, is_pre_vista: int, key: int,
-    stride: int, out: OutputGrid,
+    words: Column, runs: Grid, segments: Grid, rows: RowReader, heap: int, without: int, is_pre_vista: int,
+    coding: HeaderCoding, out: OutputGrid,
 ) -> tuple[int, int, int]:  # fmt: skip
     """The segment byte and the unused bytes of each header.
 
     Args:
         words: the memory.
-        runs: (n, 4), see `nt_chain`.
+        runs: (n, 4), see `nt_chain.chain_modern`.
         segments: (n, 2) of each run: address of its segment, and 1 where the segment byte is 0. Before Vista: the
             segment byte, -1 unknown, and anything.
-        rows: rows of the block table.
+        rows: see the module.
         heap: index of the heap.
-        without: kind of rows that are passed over (LFH blocks, whose header words have another format).
+        without: kind of rows that are passed over: LFH blocks, whose header words have another format.
         is_pre_vista: 1 for XP and Server 2003, else 0.
-        key: see `nt_chain`.
-        stride: see `nt_chain`.
-        out: (m, 4), gets what is wrong.
+        coding: of the headers.
+        out: (m, 4), see the module.
 
     Returns:
         (wrong things written, rows with a fill pattern, rows that may be blocks of the debug CRT: a guard stands where
         the CRT's header ends).
     """
     entries, size8, unused_bytes, header8, heaps, tags = rows
-    count, room, granule, lead, filled, guarded, k = 0, len(out), UNIT * stride, stride - 1, 0, 0, 0
+    stride, word_index, key, _ = coding
+    count, room, granule, filled, guarded, k = 0, len(out), UNIT * stride, 0, 0, 0
+    segment_byte, unused_byte = UNIT * word_index + 6 + is_pre_vista, UNIT * word_index + 7 - is_pre_vista
     for row in range(len(entries)):
         if heaps[row] != heap or count + 2 > room:
             continue
@@ -69,7 +71,7 @@ def check_headers(
         if tag & KIND_MASK == without:
             continue
         filled += tag & FILL != 0
-        word = words[at + lead] ^ key
+        word = words[at + word_index] ^ key
         segment, code = word >> 48 & 0xFF, word >> 56 & 0xFF
         if is_pre_vista:
             segment, code = code, segment
@@ -78,13 +80,13 @@ def check_headers(
             # SegmentOffset: 64 KiB steps from the segment to the entry, counted from 1; 0 in the first segment
             number = 0 if segments[k, 1] else ((entry & ~0xFFFF) + 0x10000 - number) >> 16 & 0xFF
         if number >= 0 and segment != number:
-            first = UNIT * lead + (7 if is_pre_vista else 6)
-            out[count, 0], out[count, 1], out[count, 2], out[count, 3] = row, SEGMENT, first, 1
+            out[count, 0], out[count, 1], out[count, 2], out[count, 3] = row, SEGMENT, segment_byte, 1
             count += 1
-        wrong = busy and (unused_bytes[row] > size8[row] * UNIT or unused_bytes[row] < UNIT * (header8[row] - lead))
+        wrong = busy and (
+            unused_bytes[row] > size8[row] * UNIT or unused_bytes[row] < UNIT * (header8[row] - word_index)
+        )
         if (wrong or (not is_pre_vista and (code & _UNUSED_BITS != 0) != (busy != 0))) and not internal:
-            first = UNIT * lead + (6 if is_pre_vista else 7)
-            out[count, 0], out[count, 1], out[count, 2], out[count, 3] = row, UNUSED, first, 1
+            out[count, 0], out[count, 1], out[count, 2], out[count, 3] = row, UNUSED, unused_byte, 1
             count += 1
     return count, filled, guarded
 

@@ -27,7 +27,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Struct:
-    """A structure of one build: its size in bytes, its members by name, and who says so. Equal to itself only."""
+    """A structure of one build: size in bytes, members by name, source and confidence. Equal to itself only: not by value."""
 
     name: str
     size: int
@@ -44,16 +44,16 @@ class Struct:
         return self.fields[field].offset
 
     def decode(self, data: bytes, pointer_bytes: int) -> dict[str, int]:
-        """The scalar and pointer members found in the bytes of one structure (members past its end are left out)."""
+        """The scalar and pointer members in the bytes of one structure; members past the end of `data` are left out."""
         out: dict[str, int] = {}
         for end, names, reader in _readers(self, pointer_bytes):
             if end > len(data):
-                return out | self._decode_part(data, pointer_bytes)
+                return out | self._decode_prefix(data, pointer_bytes)
             out.update(zip(names, reader.unpack_from(data), strict=True))
         return out
 
-    def _decode_part(self, data: bytes, pointer_bytes: int) -> dict[str, int]:
-        """The members of a structure that was cut short."""
+    def _decode_prefix(self, data: bytes, pointer_bytes: int) -> dict[str, int]:
+        """The members that lie inside the bytes of a structure that is cut short."""
         out = {}
         for name, field in self.fields.items():
             code = _code(field, pointer_bytes)
@@ -69,7 +69,7 @@ def _code(field: Field, pointer_bytes: int) -> str | None:
 
 @cache
 def _readers(layout: Struct, pointer_bytes: int) -> list[tuple[int, list[str], struct.Struct]]:
-    """(bytes needed, names, reader) that together read every scalar: one, and another for members over others."""
+    """(bytes needed, names, reader) that together read every scalar: one reader, and one more for members of unions."""
     members = [
         (field.offset, name, code)
         for name, field in layout.fields.items()

@@ -6,10 +6,10 @@ MAX_LIST_NODES = 1 << 20
 """Nodes of one linked list (segments, uncommitted ranges, large blocks)."""
 
 MAX_HEAPS = 16_384
-"""Heaps on one list: those behind it are named in a note and not looked at."""
+"""Heaps on one list; the number of further ones is in a note."""
 
 MAX_GAPS = 1_000
-"""Lines kept on what is missing of one heap in one part of the walk."""
+"""Gaps of one heap that one part of the walk records, one line each; further ones are one line together."""
 
 MAX_FINDINGS = 10_000
-"""Findings kept of one heap and one part of the walk."""
+"""Findings of one heap that one part of the walk records; a gap says that there are more."""

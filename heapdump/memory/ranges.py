@@ -1,4 +1,4 @@
-"""The memory ranges that a dump lists, as an address space needs them: sorted, disjoint, inside the file."""
+"""Makes the memory ranges of a dump sorted, disjoint, and lie inside the file."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ _TOP = (1 << 64) - 1
 def disjoint(
     ranges: NDArray[np.void], file_bytes: int, gaps: list[str], remarks: list[str]
 ) -> tuple[NDArray[np.void], int]:
-    """(ranges sorted, disjoint, inside the file and the address space; bytes that the file no longer has).
+    """(the ranges sorted, disjoint, inside the file and the address space; bytes of them behind the end of the file).
 
-    `gaps` gets a line for each kind of loss with its extent, `remarks` one where nothing is lost.
+    Args:
+        ranges: (n,) with fields start, size (bytes) and offset (in the file), in any order.
+        file_bytes: size of the file.
+        gaps: gets a line for each way in which memory is missing, with the number of ranges or bytes.
+        remarks: gets a line where ranges overlap, which loses nothing.
     """
     ranges = ranges[ranges["size"] > 0]
     start, size = ranges["start"].astype(_U64), ranges["size"].astype(_U64)
@@ -24,26 +28,28 @@ def disjoint(
     if wraps.any():
         gaps.append(f"{plural(int(wraps.sum()), 'memory range')} past the top of the address space left out")
         ranges = ranges[~wraps]
-    ranges, lost = _inside_file(ranges, file_bytes, gaps)
+    ranges, missing = _inside_file(ranges, file_bytes, gaps)
     ranges = ranges[np.argsort(ranges["start"], kind="stable")]
-    return _without_overlaps(ranges, remarks), lost
+    return _without_overlaps(ranges, remarks), missing
 
 
 def _inside_file(ranges: NDArray[np.void], file_bytes: int, gaps: list[str]) -> tuple[NDArray[np.void], int]:
+    """(the ranges, cut at the end of the file; bytes behind it)."""
     offset, size = ranges["offset"].astype(_U64), ranges["size"].astype(_U64)
     room = _U64(file_bytes) - np.minimum(offset, _U64(file_bytes))
     cut = size > room
     if not cut.any():
         return ranges, 0
-    lost = sum(int(v) for v in (size - room)[cut].tolist())
+    missing = sum(int(v) for v in (size - room)[cut].tolist())
     where = f"{int(cut.sum()):,} of {plural(len(ranges), 'range')}"
-    gaps.append(f"the file ends before its memory does: {plural(lost, 'byte')} in {where} missing")
+    gaps.append(f"the file ends before its memory does: {plural(missing, 'byte')} in {where} missing")
     ranges = ranges.copy()
     ranges["size"] = np.minimum(size, room)
-    return ranges[ranges["size"] > 0], lost
+    return ranges[ranges["size"] > 0], missing
 
 
 def _without_overlaps(ranges: NDArray[np.void], remarks: list[str]) -> NDArray[np.void]:
+    """The ranges, ascending, each cut where the ranges before it end."""
     if len(ranges) < 2:
         return ranges
     start = ranges["start"].astype(_U64)

@@ -1,7 +1,7 @@
-"""The memory map: what Windows said of each address range, as columns; rebuilt where the dump has none.
+"""The memory map as columns: state, type, protection and allocation of address ranges; rebuilt where the dump has none.
 
-A region carries `usage` and `detail` once somebody has said what it is for (`analyses/usage.py`); until then they
-are empty. Tables are never changed: `split` gives a new one.
+A region has `usage` and `detail` from the claim on it (`analyses/memory/usage.py`); without a claim they are empty.
+Tables are never changed: `split` gives a new one.
 """
 
 from __future__ import annotations
@@ -87,9 +87,9 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class RegionClaim:
-    """Somebody's word that a span is used for something; of claims on the same bytes the later one wins.
+    """A span with its usage. Where claims overlap, the later one counts.
 
-    `item` names the line of the reconciliation that the memory counts in, where the usage alone is too coarse.
+    `item`: the line of the reconciliation that the memory counts in, where one usage has several lines.
     """
 
     span: Span
@@ -103,7 +103,7 @@ class RegionTable:
     """Regions as columns of one length, ascending and disjoint.
 
     `start`, `end`, `allocation_base`: (n,) uint64; `state`, `type`, `protect`: (n,) uint32; `claim`: (n,) int64,
-    index into `claims`, -1 = nobody's. `is_complete_map` is False when the map was rebuilt from what the dump holds.
+    index into `claims`, -1 without a claim. `is_complete_map`: False for a map that was rebuilt from the ranges in the dump.
     """
 
     start: NDArray[np.uint64]
@@ -159,7 +159,7 @@ class RegionTable:
         return Span(int(self.start[firsts[run]]), int(self.end[last]))
 
     def committed_bytes(self, span: Span, *, readable: bool = False) -> int:
-        """Committed bytes of the span by this map; `readable`: without guard pages and others that nobody may read."""
+        """Committed bytes of the span by this map; `readable`: without guard pages and pages without access."""
         span = Span(min(span.start, _TOP), min(span.end, _TOP))
         lo = max(0, int(np.searchsorted(self.start, _U64(span.start), side="right")) - 1)
         hi = int(np.searchsorted(self.start, _U64(span.end), side="left"))
@@ -173,7 +173,7 @@ class RegionTable:
         return int((end - start)[keep].sum())
 
     def split(self, claims: Sequence[RegionClaim]) -> RegionTable:
-        """The same regions cut where a claim begins or ends, each piece with its claim; later claims win, none holds on free memory.
+        """The same regions, cut where a claim begins or ends, each piece with its claim; free memory has none.
 
         O((regions + claims) log) in numpy, plus one slice assignment for each claim.
         """
@@ -190,7 +190,7 @@ class RegionTable:
         inside = (region >= 0) & (edges < self.end[np.maximum(region, 0)])
         edges_in, region, owner = edges[inside], region[inside], owner[inside]
         owner[self.state[region] == State.MEM_FREE] = -1
-        same = self._sameness(claims, region, owner)
+        same = self._claim_numbers(claims, region, owner)
         first = np.ones(len(edges_in), bool)
         first[1:] = (region[1:] != region[:-1]) | (same[1:] != same[:-1])
         rows, owner, start = region[first], owner[first], edges_in[first]
@@ -201,17 +201,17 @@ class RegionTable:
             owner, tuple(claims), self.is_complete_map,
         )  # fmt: skip
 
-    def _sameness(
+    def _claim_numbers(
         self, claims: Sequence[RegionClaim], region: NDArray[np.int64], owner: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """A number for each piece, equal where its claim says the same: the item matters for committed memory only."""
+        """A number for the claim on each piece, equal for claims that say the same; the item counts in committed memory only."""
         numbers: dict[tuple[str, ...], int] = {}
         fine = [numbers.setdefault((c.usage, c.detail, c.item), len(numbers)) for c in claims]
         coarse = [numbers.setdefault((c.usage, c.detail), len(numbers)) for c in claims]
         committed = self.state[region] == State.MEM_COMMIT
         return np.where(committed, np.array([*fine, -1])[owner], np.array([*coarse, -1])[owner])
 
-    def runs(self) -> Iterator[tuple[int, int]]:
+    def allocation_rows(self) -> Iterator[tuple[int, int]]:
         """(first row, row behind the last) of each allocation: touching rows with the same allocation base."""
         yield from pairwise([*self._run_starts, len(self)])
 
@@ -266,27 +266,27 @@ def _table(
     return RegionTable(start, end, base, state, kind, protect, claim, (), is_complete_map)
 
 
-def rebuilt_table(held: Sequence[Span], images: Sequence[Span]) -> RegionTable:
-    """A map of what is known without MemoryInfoList: the bytes in the dump, and the modules' extents.
+def rebuilt_table(present: Sequence[Span], images: Sequence[Span]) -> RegionTable:
+    """A map without MemoryInfoList, from the memory ranges in the dump (`present`) and the extents of modules (`images`).
 
-    What the dump holds was committed; a module's extent is MEM_IMAGE, its pages outside the dump of unknown state.
-    Protection, other reservations and what lies between are not known, so nothing here is called free.
+    Memory in the dump was committed. The extent of a module is MEM_IMAGE; pages of it outside the dump have state UNKNOWN.
+    Protection, other reservations and free memory are not known: nothing here is called free.
     """
     image_spans = merged(Span(span.start, min(span.end, _TOP)) for span in images)
-    edges = sorted({edge for span in (*held, *image_spans) for edge in (span.start, span.end)})
+    edges = sorted({edge for span in (*present, *image_spans) for edge in (span.start, span.end)})
     rows = []
-    h = i = 0
-    held_spans = merged(held)
+    p = i = 0
+    present_spans = merged(present)
     for start, end in pairwise(edges):
-        while h < len(held_spans) and held_spans[h].end <= start:
-            h += 1
+        while p < len(present_spans) and present_spans[p].end <= start:
+            p += 1
         while i < len(image_spans) and image_spans[i].end <= start:
             i += 1
-        is_held = h < len(held_spans) and held_spans[h].start <= start
+        is_present = p < len(present_spans) and present_spans[p].start <= start
         is_image = i < len(image_spans) and image_spans[i].start <= start
-        if is_held or is_image:
-            base = image_spans[i].start if is_image else held_spans[h].start
-            state = State.MEM_COMMIT if is_held else State.UNKNOWN
+        if is_present or is_image:
+            base = image_spans[i].start if is_image else present_spans[p].start
+            state = State.MEM_COMMIT if is_present else State.UNKNOWN
             rows.append((start, end, base, state, Kind.MEM_IMAGE if is_image else Kind.UNKNOWN))
     columns = list(zip(*rows, strict=True)) or [(), (), (), (), ()]
     count = len(rows)

@@ -102,7 +102,7 @@ def _address_space(dump: Minidump, arch: Arch) -> tuple[AddressSpace, int]:
     ranges["start"] = _normal_column(ranges["start"], arch)
     room = np.uint64(dump.file_bytes) - np.minimum(ranges["offset"], np.uint64(dump.file_bytes))
     present = int(np.minimum(ranges["size"], room).sum())
-    limits.require("bytes of memory in the dump", present, limits.MAX_SHARED_BYTES * dump.file_bytes)
+    limits.require("bytes of memory in the dump", present, limits.MAX_MEMORY_PER_FILE * dump.file_bytes)
     ranges, missing = disjoint(ranges, dump.file_bytes, dump.notes, dump.remarks)
     return AddressSpace(dump, ranges, 8 if arch == "x64" else 4), missing
 

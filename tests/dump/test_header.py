@@ -124,7 +124,7 @@ def test_unused_and_zero_length_streams_say_nothing(write_dump):
     data = with_more_entries(plain().build().data, (0, 0, 0), (0, 77, 12), (16, 0, 0))
     with open_minidump(write_dump(data)) as dump:
         assert 0 not in [s.number for s in dump.directory.streams]
-        assert dump.directory.find(16) is None
+        assert dump.directory.first(16) is None
         assert dump.regions is None
         assert dump.notes == []
 
@@ -132,7 +132,7 @@ def test_unused_and_zero_length_streams_say_nothing(write_dump):
 def test_a_stream_that_runs_past_the_end_is_noted_with_what_is_present(write_dump):
     data = with_more_entries(plain().build().data, (21, 0x10000, 0x20))
     with open_minidump(write_dump(data)) as dump:
-        stream = dump.directory.find(21)
+        stream = dump.directory.first(21)
         assert stream is not None and stream.present == len(data) - 0x20
         assert (
             f"stream system memory info ends at the end of the file: {len(data) - 0x20:,} of 65,536 bytes" in dump.notes

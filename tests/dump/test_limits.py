@@ -157,7 +157,7 @@ def test_max_comment_bytes_leaves_the_comment_out_with_a_note(write_dump, limit)
 
 
 @pytest.mark.parametrize(("ranges", "refused"), [(3, False), (6, True)])
-def test_max_shared_bytes_refuses_ranges_that_are_many_times_the_file(write_dump, ranges, refused):
+def test_max_memory_per_file_refuses_ranges_that_are_many_times_the_file(write_dump, ranges, refused):
     size = 1 << 20
     rows = b"".join(struct.pack("<QII", (i + 1) << 32, size, 0) for i in range(ranges))
     builder = DumpBuilder().thread(4, 0x5000).memory(0x10000, bytes(size)).drop(9)
@@ -206,9 +206,9 @@ def test_a_small_file_may_expand_up_to_the_minimum_whatever_its_proportion(write
         assert snapshot.dump.file_bytes > 1 << 20
 
 
-def test_keep_free_bytes_stops_before_the_disk_is_full(write_dump, monkeypatch, temporary_folder):
+def test_min_disk_free_bytes_stops_before_the_disk_is_full(write_dump, monkeypatch, temporary_folder):
     path = packed(write_dump)
-    free = limits.KEEP_FREE_BYTES + (1 << 20) - 1  # the dump is a little larger than the megabyte
+    free = limits.MIN_DISK_FREE_BYTES + (1 << 20) - 1  # the dump is a little larger than the megabyte
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1 << 40, 0, free))
     with pytest.raises(HostileDump, match="nearly full; point TMPDIR"):
         open_dump(path)

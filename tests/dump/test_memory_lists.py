@@ -147,7 +147,7 @@ def test_a_stream_cut_after_a_few_bytes_is_read_without_failure(write_dump, numb
     if number == 3:
         built = DumpBuilder().drop(number).stream(number, b"\xff" * size).build()
     with open_minidump(write_dump(built)) as dump:
-        stream = dump.directory.find(number)
+        stream = dump.directory.first(number)
         assert stream is not None and stream.present == size
         assert len(dump.threads) == (0 if number == 3 else 1)
         assert len(dump.modules) == len(dump.unloaded_modules) == len(dump.thread_infos) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from itertools import pairwise
 from pathlib import Path
@@ -192,3 +193,33 @@ def test_a_signed_member_is_negative():
     at = teb.offset("WowTebOffset")
     data = bytes(at) + (-0x2000 & 0xFFFFFFFF).to_bytes(4, "little")
     assert teb.decode(data, 8)["WowTebOffset"] == -0x2000
+
+
+def members_that_vary() -> set[str]:
+    """Structures that some layouts have and others do not, and members of which the same holds."""
+    structs = [load(name).structs for name in FILES]
+    names = {struct for one in structs for struct in one}
+    out = {name for name in names if not all(name in one for one in structs)}
+    for name in names:
+        having = [set(one[name].fields) for one in structs if name in one]
+        out |= set.union(*having) - set.intersection(*having)
+    return out
+
+
+def members_asked_for() -> set[str]:
+    """Constants on the left of `in` and `not in` in the code that reads structures."""
+    out = set()
+    for room in ("heaps", "process", "runtimes", "analyses"):
+        for path in (FOLDER.parent / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Compare) and isinstance(node.ops[0], (ast.In, ast.NotIn)):
+                    out |= {part.value for part in [node.left] if isinstance(part, ast.Constant)}
+    return {name for name in out if isinstance(name, str)}
+
+
+def test_members_that_switch_code_on_are_in_the_readme():
+    """Who makes a layout file learns there which members to look for."""
+    table = (FOLDER / "README.md").read_text(encoding="utf-8").split("## Members whose presence")[1]
+    asked = members_asked_for() & members_that_vary()
+    assert len(asked) >= 15
+    assert sorted(name for name in asked if f"`{name}`" not in table) == []

@@ -85,12 +85,12 @@ def test_an_allocation_ends_at_a_gap():
     table = table_of((0x1000, 0x1000, 0x1000, COMMIT, 4, PRIVATE), (0x3000, 0x1000, 0x1000, COMMIT, 4, PRIVATE))
     assert table.allocation(0x1000) == Span(0x1000, 0x2000)
     assert table.allocation(0x3000) == Span(0x3000, 0x4000)
-    assert list(table.runs()) == [(0, 1), (1, 2)]
+    assert list(table.allocation_rows()) == [(0, 1), (1, 2)]
 
 
 def test_runs_are_the_allocations_in_order():
-    assert list(table_of(*MAP).runs()) == [(0, 2), (2, 3), (3, 4), (4, 5)]
-    assert list(table_of().runs()) == []
+    assert list(table_of(*MAP).allocation_rows()) == [(0, 2), (2, 3), (3, 4), (4, 5)]
+    assert list(table_of().allocation_rows()) == []
 
 
 @pytest.mark.parametrize(

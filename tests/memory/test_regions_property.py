@@ -128,7 +128,7 @@ def test_an_allocation_is_the_largest_run_of_touching_pages_with_one_base(entrie
 @given(ENTRIES)
 def test_runs_cover_every_row_once_and_share_their_base(entries):
     table = table_of(entries)
-    runs = list(table.runs())
+    runs = list(table.allocation_rows())
     assert [i for first, last in runs for i in range(first, last)] == list(range(len(table)))
     for first, last in runs:
         assert len(set(table.allocation_base[first:last].tolist())) == 1

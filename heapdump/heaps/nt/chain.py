@@ -87,8 +87,7 @@ def add_entries(context: WalkContext, window: Window, start: ChainPosition, sect
     rows = columns.tail(MOST_ROWS)
     count, part, granule, reason, previous_size = compiled(
         window.words, window.limits, start.part, section.until_part, start.granule, start.previous_size,
-        nt_chain.HeaderCoding(entry_format.stride, entry_format.word_index, entry_format.key, entry_format.mask),
-        section.common_tags, rows,
+        entry_format.coding, section.common_tags, rows,
     )  # fmt: skip
     columns.add(count, context.heap.index)
     return ChainStop(count, ChainPosition(part, granule, previous_size), reason)
@@ -122,10 +121,9 @@ def _follow(
     context: WalkContext, words: NDArray[np.int64], granule: int, part: RunPart, batch: int
 ) -> tuple[NDArray[np.int64], int]:
     """(granules of the headers from `granule` on by their sizes alone; granule where the chain stopped)."""
-    entry_format = context.entry_format
     out = np.empty(min(batch, part.stop - granule), np.int64)
-    format_ = entry_format.stride, entry_format.word_index, entry_format.key
-    count, stop = run(nt_chain.follow, len(context.columns), words, granule, part.stop, part.end, *format_, out)
+    coding = context.entry_format.coding
+    count, stop = run(nt_chain.follow, len(context.columns), words, granule, part.stop, part.end, coding, out)
     return out[:count], stop
 
 

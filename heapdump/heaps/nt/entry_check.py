@@ -86,16 +86,15 @@ def _examine(job: CheckJob, context: HeapContext, window: Window, segments: NDAr
     if not len(rows):
         return _Examined(rows, np.empty((0, 4), np.int64), 0)
     columns = (rows.reader(), heap, int(BlockKind.LFH))
-    stride = entry_format.stride
     damage = np.zeros((min(_MAX_FINDINGS, 2 * len(rows) + 2), 4), np.int64)
     count, filled, guards = run(
         nt_entry_checks.check_headers, worth, window.words, window.limits, segments, *columns,
-        int(entry_format.is_pre_vista), entry_format.key, stride, damage,
+        int(entry_format.is_pre_vista), entry_format.coding, damage,
     )  # fmt: skip
     if not filled:
         return _Examined(rows, damage[:count], guards)
     fills = np.zeros((min(_MAX_FINDINGS, len(rows)), 4), np.int64)
-    more = run(nt_entry_checks.check_fills, worth, window.words, window.limits, *columns, stride, fills)
+    more = run(nt_entry_checks.check_fills, worth, window.words, window.limits, *columns, entry_format.stride, fills)
     return _Examined(rows, np.concatenate([damage[:count], fills[:more]]), guards)
 
 

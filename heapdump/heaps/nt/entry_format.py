@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from heapdump.blocks.heap import Heap
 from heapdump.heaps.integers import signed64
+from heapdump.kernels.nt_chain import HeaderCoding
 from heapdump.layouts import Layout, load
 from heapdump.process.model import View
 
@@ -79,6 +80,11 @@ class EntryFormat:
     granule: int
     key: int
     mask: int
+
+    @property
+    def coding(self) -> HeaderCoding:
+        """Layout and encoding as the kernels take them."""
+        return HeaderCoding(self.stride, self.word_index, self.key, self.mask)
 
     @property
     def word_offset(self) -> int:

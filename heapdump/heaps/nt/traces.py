@@ -19,11 +19,8 @@ from heapdump.heaps.jobs import TraceReader
 from heapdump.heaps.nt.entry_format import entry_format_of
 from heapdump.heaps.nt.windows import Window, committed_runs, windows
 from heapdump.kernels import WORTH_COMPILING, nt_stack_records, run
-from heapdump.kernels.row import FLAGS_SHIFT, KIND_MASK, UNIT
+from heapdump.kernels.row import EXTRA, KIND_MASK
 from heapdump.process.model import View
-
-_EXTRA_FLAG = 0x02
-"""Flags: HEAP_ENTRY_EXTRA lies behind the user data, of a large block before its header."""
 
 _SECOND_HEADER = 0x0502
 """The last two bytes of the second header: EntryOffset 2, ExtendedBlockSignature 5."""
@@ -82,15 +79,15 @@ def _numbers(view: View, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[
     """Address of the trace record, or index, of each row; (n,) uint64, 0 where none is recorded."""
     granule, pointer, mapped = view.granularity, view.pointer_bytes, view.space.mapped
     out = np.zeros(len(rows), np.uint64)
-    flags, busy, entry = table.tags[rows] >> FLAGS_SHIFT, table.is_busy[rows], table.entry[rows]
-    user = entry + table.header8[rows].astype(np.uint64) * np.uint64(UNIT)
+    tags, busy, entry = table.tags[rows], table.is_busy[rows], table.entry[rows]
+    user = table.addresses(rows)
     prefixed = np.flatnonzero(busy & (user - entry == np.uint64(_PREFIXED_GRANULES * granule)))
     last_bytes, _ = mapped.gather(user[prefixed] - np.uint64(2), 2)
     prefixed = prefixed[last_bytes == _SECOND_HEADER]
     out[prefixed], _ = mapped.gather(user[prefixed] - np.uint64(4 * pointer), pointer)
-    extra = np.flatnonzero(busy & (out == 0) & ((flags & _EXTRA_FLAG) != 0))
+    extra = np.flatnonzero(busy & (out == 0) & ((tags & np.uint16(EXTRA)) != 0))
     end = entry[extra] + table.entry_sizes(rows[extra])
-    is_large = (table.tags[rows[extra]] & np.uint16(KIND_MASK)) == BlockKind.VIRTUAL
+    is_large = (tags[extra] & np.uint16(KIND_MASK)) == BlockKind.VIRTUAL
     place = np.where(is_large, entry[extra] - np.uint64(2 * granule), end - np.uint64(granule))
     out[extra], _ = mapped.gather(place, 2)
     return out

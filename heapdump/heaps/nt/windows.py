@@ -23,9 +23,6 @@ _TAIL_BYTES = (3 << 20) + 0x1000
 """More than three of the longest entries (0xFFFF granules of 16 bytes): an entry that begins in a window ends in its
 tail, and so do the two entries behind it."""
 
-_PHASES = 16
-"""File offsets with the same remainder of this lie on granules of the same array of words."""
-
 
 @dataclass(frozen=True, slots=True)
 class RunPart:
@@ -107,23 +104,24 @@ def committed_runs(segment: Segment) -> Iterator[Span]:
 def windows(space: AddressSpace, entry_format: EntryFormat, runs: Sequence[Span]) -> Iterator[Window]:
     """The runs, ascending, as windows; a run of more than WINDOW_BYTES gets several, each with a tail into the next."""
     granule = entry_format.granule
-    batch: list[RunPart] = []
-    phase, size = 0, 0
+    parts: list[RunPart] = []
+    size, window_words = 0, None
     for run in runs:
-        place = space.mapped.file_place(run) if run.size <= WINDOW_BYTES else None
-        if batch and (place is None or place % _PHASES != phase or size + run.size > WINDOW_BYTES):
-            yield Window(space.mapped.file_words(phase), tuple(batch), (), granule)
-            batch, size = [], 0
-        if place is None:
+        found = space.mapped.in_file(run) if run.size <= WINDOW_BYTES else None
+        is_other = found is None or window_words is None or found.phase != window_words.phase
+        if window_words is not None and (is_other or size + run.size > WINDOW_BYTES):
+            yield Window(window_words.words, tuple(parts), (), granule)
+            parts, size = [], 0
+        window_words = found
+        if found is None:
             yield from _windows_of_run(space, granule, run)
             continue
-        phase = place % _PHASES
-        start = (place - phase) // granule
+        start = (run.start - found.base) // granule
         end = start + run.size // granule
-        batch.append(RunPart(start, end, end, run.start - start * granule, run, is_first=True))
+        parts.append(RunPart(start, end, end, found.base, run, is_first=True))
         size += run.size
-    if batch:
-        yield Window(space.mapped.file_words(phase), tuple(batch), (), granule)
+    if window_words is not None:
+        yield Window(window_words.words, tuple(parts), (), granule)
 
 
 def _windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Window]:
@@ -131,10 +129,8 @@ def _windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Wi
     for at in range(run.start, run.end, WINDOW_BYTES):
         stop = min(at + WINDOW_BYTES, run.end)
         span = Span(at, min(stop + _TAIL_BYTES, run.end))
-        place, start = space.mapped.file_place(span), 0
-        if place is None:
-            words, missing = space.mapped.words64(span)
-        else:
-            words, missing, start = space.mapped.file_words(place % _PHASES), (), place // _PHASES * _PHASES // granule
+        found = space.mapped.span_words(span)
+        start = (at - found.base) // granule
         last, end = start + (stop - at) // granule, start + span.size // granule
-        yield Window(words, (RunPart(start, last, end, at - start * granule, run, at == run.start),), missing, granule)
+        part = RunPart(start, last, end, found.base, run, at == run.start)
+        yield Window(found.words, (part,), found.missing, granule)

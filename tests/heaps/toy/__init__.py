@@ -33,7 +33,7 @@ class ToyAllocator:
         return HeapClaim(address, (Evidence("magic word", Weight.SIGNATURE),), is_layout_exact=True)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
-        starts = (int(process.regions.start[first]) for first, _ in process.regions.runs())
+        starts = (int(process.regions.start[first]) for first, _ in process.regions.allocation_rows())
         return (start for start in starts if view.space.try_integer(start, 8) == MAGIC)
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
