@@ -1,0 +1,30 @@
+"""Broken links of a list of a heap, as findings."""
+
+from __future__ import annotations
+
+from heapdump.blocks.findings import Finding, FindingKind
+from heapdump.heaps.allocator import is_missing
+from heapdump.heaps.linked_list import LinkedList
+from heapdump.process.model import Process
+
+
+def link_damage(
+    process: Process, kind: FindingKind, heap: int, linked: LinkedList, name: str
+) -> tuple[list[Finding], list[str]]:
+    """(one finding for each damaged link, a gap where nodes may be missing); `name` of the list, as messages have it.
+
+    A link that leads to memory which the dump lacks is a gap and no damage.
+    """
+    findings: list[Finding] = []
+    for broken in linked.breaks:
+        if broken.found is None or is_missing(process, broken.found):
+            continue
+        expected = "a node of the list" if broken.expected is None else f"{broken.expected:#x}"
+        found = f"{broken.found:#x}"
+        message = f"the {name} of heap {heap:#x} is broken: the link at {broken.address:#x} is {found}"
+        findings.append(Finding(kind, "error", heap, broken.address, broken.length, message, expected, found))
+    if linked.is_closed:
+        return findings, []
+    places = ", ".join(f"{broken.address:#x}" for broken in linked.breaks[:4])
+    reached = f"{len(linked.nodes)} reached from its two ends, more may be missing between"
+    return findings, [f"the {name} of heap {heap:#x} is broken at {places}: {reached}"]
