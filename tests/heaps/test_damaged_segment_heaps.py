@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import heapdump
 from heapdump.analyses.memory.summary import summarize
 from heapdump.blocks.kinds import HeapKind
-from heapdump.heaps.segment import vs_chunks
+from heapdump.heaps.segment import vs_walk
 from tests.builders import SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
 from tests.heaps.segment_plans import GENERATIONS, Plan
@@ -150,7 +150,7 @@ def test_any_bytes_changed_anywhere_in_it_are_survived(open_built, generation, d
 
 
 def test_a_chain_that_is_damaged_everywhere_costs_bounded_work(open_built, monkeypatch):
-    monkeypatch.setattr(vs_chunks, "_MOST_RESYNCS", 3)
+    monkeypatch.setattr(vs_walk, "_MOST_RESYNCS", 3)
     heap = SegmentHeapBuilder(base=0x20000000000, seed=1)
     heap.segment(0x20000400000)
     heap.chunks([40] * 900)

@@ -66,3 +66,15 @@ def test_a_large_block_inside_another_one_is_left_out(open_built, generation):
         (finding,) = snapshot.heaps[0].findings
         assert (finding.kind, finding.address) == ("large_metadata", at)
         assert len(set(truth.busy) - set(blocks(snapshot))) == 1 and set(blocks(snapshot)) <= set(truth.busy)
+
+
+@EACH
+def test_a_node_that_is_half_in_the_dump_is_said_and_no_damage(open_built, generation):
+    dump, _, truth = built(generation)
+    pointer = 8 if generation[0] == "x64" else 4
+    root = truth.metadata[len(truth.metadata) // 2]
+    page = root & ~0xFFF
+    with open_built(without_memory(dump, (root + 3 * pointer, page + 0x1000))) as snapshot:
+        (heap,) = snapshot.heaps
+        assert heap.findings == () and not heap.is_fully_walked
+        assert any(f"{root:#x}" in note and "not in the dump" in note for note in heap.notes)

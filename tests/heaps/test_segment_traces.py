@@ -12,7 +12,7 @@ import heapdump
 from heapdump.blocks.heap import HeapKind
 from heapdump.blocks.table import BlockKind
 from heapdump.heaps import walk
-from heapdump.heaps.segment.traces import read_stack_numbers
+from heapdump.heaps.segment.traces import trace_reader
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.heaps.segment_plans import BASES
 from tests.heaps.test_segment_heaps import EACH
@@ -61,5 +61,5 @@ def test_facts_that_no_walk_writes_are_not_followed(open_built, padding):
         other = heapdump.blocks.walk.Walk(
             lambda: found.table, found.counts, (), (), {heap.index: {"padding_bytes": padding}}
         )
-        numbers = read_stack_numbers(snapshot.view_of(heap), heap, other)
+        numbers = trace_reader(snapshot.view_of(heap), heap, other)
         assert RECORDS not in numbers(rows).tolist()

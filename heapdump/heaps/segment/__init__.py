@@ -1,4 +1,8 @@
-"""The segment heap of Windows 10 and later: page ranges, VS and LFH subsegments, large blocks (heap-structures.md §6)."""
+"""The segment heap of Windows 10 and later (docs/reference/heap-structures.md §6).
+
+A heap has page segments. Their units form page ranges: blocks of whole pages, VS subsegments with chunks of any size, LFH
+subsegments with blocks of one size. Large allocations lie outside of segments.
+"""
 
 from __future__ import annotations
 
@@ -16,46 +20,46 @@ from heapdump.process.model import Process, View
 
 
 class SegmentAllocator:
-    """Segment heaps."""
+    """The front door of the package; see `allocator.Allocator`."""
 
     kind = HeapKind.SEGMENT
     block_kinds = (BlockKind.PAGES, BlockKind.LFH, BlockKind.VS, BlockKind.LARGE)
 
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """The layout with the highest score on the heap itself."""
+        """The claim under the layout of which most facts hold on the heap itself."""
         return discovery.claim(view, address, is_listed=is_listed)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
-        """Reservations that begin with a heap's header."""
+        """Starts of reservations that have a segment heap's signature."""
         return reservations_with(process, view, (SIGNATURE,))
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-        """Own reservation, segments, large blocks, Windows' counters."""
+        """The record with own structures, segments, large allocations, Windows' counters."""
         return discovery.describe(context, claim, index)
 
     def walk(self, job: AllocatorJob) -> None:
-        """Heap by heap."""
-        from heapdump.heaps.segment.keys import Keys, SegmentHeapJob
+        """Walks heap by heap; the keys and the padding of one hold for the later heaps of its view."""
+        from heapdump.heaps.segment.keys import Keys
         from heapdump.heaps.segment.walk import walk_segment_heap
 
         keys = {view.arch: Keys(job.process, view) for view in job.process.views}
         for one in job.each():
-            walk_segment_heap(SegmentHeapJob(**vars(one), keys=keys[one.heap.view]))
+            walk_segment_heap(one, keys[one.heap.view])
 
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
-        """Committed bytes, segments, and committed bytes of large blocks."""
+        """Compares committed bytes, segments, and committed bytes of large allocations."""
         from heapdump.heaps.segment.self_checks import self_checks
 
         return self_checks(process, heap, count)
 
     def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
-        """Addresses behind user data."""
-        from heapdump.heaps.segment.traces import read_stack_numbers
+        """Reads the addresses of stack records, which stand behind user data."""
+        from heapdump.heaps.segment.traces import trace_reader
 
-        return read_stack_numbers(view, heap, walk)
+        return trace_reader(view, heap, walk)
 
     def check(self, job: CheckJob) -> bool:
-        """Segments and large blocks against Windows' counters."""
+        """Compares segments and large allocations with Windows' counters."""
         from heapdump.heaps.segment.check import check_segment_heap
 
         check_segment_heap(job)

@@ -1,49 +1,68 @@
-"""What of a walked segment heap contradicts its own counts: segments and large blocks that nothing links any more."""
+"""Windows' counters of a segment heap against what its lists and its tree lead to.
+
+A segment, or a large allocation, to which no link leads any more is missed by the walk; the counters of the header still
+count it (docs/reference/heap-structures.md §6.1, §6.2).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from heapdump.blocks.findings import Finding, FindingKind, Severity
+from heapdump.blocks.findings import FindingKind
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import CheckJob
-from heapdump.heaps.segment.header import contexts
-from heapdump.layouts import load
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.header import SegContext, contexts
+from heapdump.layouts import Layout, load
+
+
+@dataclass(frozen=True, slots=True)
+class _Counter:
+    """A counter of the header: what it counts, its address, its value, and the number that was found."""
+
+    kind: FindingKind
+    what: str
+    address: int
+    counted: int
+    found: int
 
 
 def check_segment_heap(job: CheckJob) -> None:
-    """The `CHECK` of segment heaps.
+    """A finding for each counter that differs from what was found; a warning while the heap may be changing.
 
-    Nothing is compared where the walk found damage, or not all of the heap: that is the reason then.
+    Nothing is compared where the walk found damage, or not all of the heap: that explains a difference.
     """
     if job.has_damage or job.heap.layout is None or not job.heap.is_fully_walked:
         return
-    contradicted = list(_contradicted(job))
-    why = job.changing() if contradicted else ""
-    for kind, place, what, stated, found in contradicted:
-        message = (
-            f"heap {job.heap.address:#x}: {what} counted are {stated:,}, found {found:,}{f'; {why}' if why else ''}"
-        )
-        severity: Severity = "warning" if why else "error"
-        job.findings.append(
-            Finding(kind, severity, job.heap.address, place, job.view.pointer_bytes, message, f"{found:,}", f"{stated:,}")
-        )  # fmt: skip
+    wrong = [counter for counter in _counters(job, load(job.heap.layout)) if counter.counted != counter.found]
+    why = job.changing() if wrong else ""
+    for counter in wrong:
+        message = f"heap {job.heap.address:#x}: {counter.what} counted are {counter.counted:,}, found {counter.found:,}"
+        texts = f"{counter.found:,}", f"{counter.counted:,}"
+        damaged = DamagedBytes(counter.kind, counter.address, job.view.pointer_bytes, *texts)
+        if why:
+            damaged, message = replace(damaged, severity="warning"), f"{message}; {why}"
+        job.findings.append(damaged.finding(job.heap.address, message))
 
 
-def _contradicted(job: CheckJob) -> Iterator[tuple[FindingKind, int, str, int, int]]:
-    """(kind of damage, address of the count, what is counted, as it says, as it was found)."""
-    layout, heap = load(job.heap.layout or ""), job.heap
-    struct = layout["_SEGMENT_HEAP"]
-    parts = contexts(job.view, layout, heap.address) or ()
-    for size in dict.fromkeys(part.segment_bytes for part in parts):
-        mine = [
-            part for part in parts if part.segment_bytes == size
-        ]  # both contexts on x86 of 19041, the second one empty
-        found, stated = sum(segment.span.size == size for segment in heap.segments), sum(part.segments for part in mine)
-        if found != stated:
-            owner = struct if mine[0].anchor == heap.address else layout["_HEAP_SEG_CONTEXT"]
-            yield "segment", mine[0].anchor + owner.offset("SegmentCount"), "segments", stated, found
-    counted, committed = heap.counters.virtual_bytes, heap.large_committed_bytes
-    if counted is not None and committed is not None and counted != committed:
-        place = heap.address + struct.offset("LargeCommittedPages")
-        yield "large_metadata", place, "committed pages of large blocks", counted // PAGE, committed // PAGE
+def _counters(job: CheckJob, layout: Layout) -> Iterator[_Counter]:
+    """The counters of segments, one for each size of them, and of committed pages of large allocations."""
+    lists = contexts(job.view, layout, job.heap.address) or ()
+    for size in dict.fromkeys(context.segment_bytes for context in lists):
+        # both contexts of 19041 x86 have one size; the second one is not in use
+        yield _segment_counter(job, layout, [context for context in lists if context.segment_bytes == size])
+    counted, committed = job.heap.counters.virtual_bytes, job.heap.large_committed_bytes
+    if counted is not None and committed is not None:
+        place = job.heap.address + layout["_SEGMENT_HEAP"].offset("LargeCommittedPages")
+        what = "committed pages of large blocks"
+        yield _Counter("large_metadata", what, place, counted // PAGE, committed // PAGE)
+
+
+def _segment_counter(job: CheckJob, layout: Layout, lists: list[SegContext]) -> _Counter:
+    """The counter of segments in the first of some contexts whose segments have one size."""
+    anchor, size = lists[0].anchor, lists[0].segment_bytes
+    owner = layout["_SEGMENT_HEAP" if anchor == job.heap.address else "_HEAP_SEG_CONTEXT"]
+    found = sum(segment.span.size == size for segment in job.heap.segments)
+    counted = sum(context.segment_count for context in lists)
+    return _Counter("segment", "segments", anchor + owner.offset("SegmentCount"), counted, found)

@@ -1,78 +1,80 @@
-"""The bitmaps of LFH subsegments: which of their bits cannot be, and which are not in the dump.
+"""The bitmaps of LFH subsegments: bits that contradict each other, and bits that the dump does not hold.
 
-In every recorded heap a free block has neither bit set, and behind the last block the busy bits of the bitmap's last word
-are set; the other bits there are set too, on 26100 not.
+Two bits belong to a block, *busy* and *has a count of unused bytes* (docs/reference/heap-structures.md §6.5). In every
+recorded heap a free block has neither. Behind the last block, in the last word of the bitmap, the busy bits are set; the
+count bits are set too, but clear on 26100.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.heaps.segment.lfh_subsegments import Subsegments
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.lfh_subsegments import LfhSubsegments
 from heapdump.spans import Span
 
 
-@dataclass(frozen=True, slots=True)
-class BitmapWound:
-    """Bytes [address, address + length) some of which are wrong, and in words what should be there and what is."""
+def has_recorded_tail(
+    subsegments: LfhSubsegments, rows: NDArray[np.int64], count: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """True for bitmaps whose bits behind the last block are those of recorded heaps, or not in the dump; (n,).
 
-    address: int
-    length: int
-    expected: str
-    found: str
-
-
-def is_filled_behind(read: Subsegments, rows: NDArray[np.int64], count: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of these subsegments, of so many blocks each, have the usual bits behind those; (n,). True where not in the dump."""
-    word = read.job.view.pointer_bytes
-    last = (read.start[rows] + read.bits_end(count) - word).astype(np.uint64)
-    value, there = read.job.view.space.mapped.gather(last, word)
-    rest = (count % (4 * word)).astype(np.uint64)
-    if not read.span:
-        every = np.uint64((1 << 8 * word) - 1)
-        fits = value >> (np.uint64(2) * rest) == every >> (np.uint64(2) * rest)
+    `rows`: which subsegments; `count`: blocks of each.
+    """
+    walk, group = subsegments.walk, subsegments.group_bits
+    word = walk.pointer_bytes
+    last_word = (subsegments.start[rows] + subsegments.bitmap_end(count) - word).astype(np.uint64)
+    value, is_present = walk.mapped.gather(last_word, word)
+    used = (count % (4 * word)).astype(np.uint64)  # blocks with bits in the last word; 0: it has no bits behind them
+    if not group:
+        all_set = np.uint64((1 << 8 * word) - 1)
+        fits = value >> (np.uint64(2) * used) == all_set >> (np.uint64(2) * used)
     else:
-        half = np.uint64((1 << read.span) - 1)
-        fits = ((value & half) >> rest == half >> rest) & (value >> (np.uint64(read.span) + rest) == 0)
-    filled: NDArray[np.bool_] = fits | ~there | (rest == 0)
-    return filled
+        busy_bits = np.uint64((1 << group) - 1)
+        fits = ((value & busy_bits) >> used == busy_bits >> used) & (value >> (np.uint64(group) + used) == 0)
+    recorded: NDArray[np.bool_] = fits | ~is_present | (used == 0)
+    return recorded
 
 
-def bitmap_wound(read: Subsegments, i: int, count: int) -> BitmapWound:
-    """What is wrong with the bitmap of subsegment `i`; all of it and the header where only their counts differ."""
-    start, place = int(read.start[i]), read.struct.offset("BlockBitmap")
-    end = start + int(read.bits_end(np.array([count]))[0])
-    data = read.job.view.space.try_read(start + place, end - start - place)
-    if data is not None:
-        bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little").reshape(-1, 2, read.span or 1)
-        busy, told = bits[:, 0].reshape(-1), bits[:, 1].reshape(-1)
-        odd = (busy == 0) & (told == 1)
-        odd[count:] = (busy[count:] == 0) | (told[count:] == (read.span > 0))
-        slots = np.flatnonzero(odd)
-        if len(slots):
-            first, last = int(_byte_of(read, slots[:1])[0]), int(_byte_of(read, slots[-1:])[0]) + read.span // 8
-            found = f"other bits at {len(slots)} of them, from number {int(slots[0])} on"
-            return BitmapWound(
-                start + place + first, last + 1 - first, "both bits clear at free blocks, set behind the last", found
-            )
-    return BitmapWound(start, end - start, "one number of free blocks", "two")
+def bitmap_damage(subsegments: LfhSubsegments, i: int, count: int) -> DamagedBytes:
+    """The bytes of the bitmap of subsegment `i` whose bits cannot be; header and bitmap where only their counts differ."""
+    start, offset = int(subsegments.start[i]), subsegments.struct.offset("BlockBitmap")
+    end = start + int(subsegments.bitmap_end(np.array([count]))[0])
+    data = subsegments.walk.view.space.try_read(start + offset, end - start - offset)
+    wrong = np.empty(0, np.int64) if data is None else _contradicting(subsegments, data, count)
+    if not len(wrong):
+        return DamagedBytes("lfh_subsegment", start, end - start, "one number of free blocks", "two", "warning")
+    at = _byte_of(subsegments, wrong[[0, -1]])
+    first, last = int(at[0]), int(at[1]) + subsegments.group_bits // 8
+    expected = "both bits clear at free blocks, set behind the last"
+    found = f"other bits at {len(wrong)} of them, from number {int(wrong[0])} on"
+    return DamagedBytes("lfh_subsegment", start + offset + first, last + 1 - first, expected, found, "warning")
 
 
-def lost_bits(read: Subsegments, i: int, count: int, missing: Sequence[Span]) -> NDArray[np.bool_]:
-    """Which blocks of subsegment `i` have a bit in one of these spans; (count,)."""
-    at = int(read.start[i]) + read.struct.offset("BlockBitmap") + _byte_of(read, np.arange(count))
-    lost = np.zeros(count, bool)
+def _contradicting(subsegments: LfhSubsegments, bitmap: bytes, count: int) -> NDArray[np.int64]:
+    """Numbers of blocks, and of places behind the last one, whose bits are not those of any recorded heap; ascending."""
+    group = subsegments.group_bits
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").reshape(-1, 2, group or 1)
+    is_busy, has_count = bits[:, 0].reshape(-1), bits[:, 1].reshape(-1)
+    contradicts = (is_busy == 0) & (has_count == 1)
+    contradicts[count:] = (is_busy[count:] == 0) | (has_count[count:] == (group > 0))
+    return np.flatnonzero(contradicts)
+
+
+def missing_bits(subsegments: LfhSubsegments, i: int, count: int, missing: Sequence[Span]) -> NDArray[np.bool_]:
+    """True for blocks of subsegment `i` with a bit in one of the missing spans; (count,)."""
+    bitmap = int(subsegments.start[i]) + subsegments.struct.offset("BlockBitmap")
+    at = bitmap + _byte_of(subsegments, np.arange(count))
+    is_missing = np.zeros(count, bool)
     for span in missing:
-        lost |= (at < span.end) & (at + read.span // 8 >= span.start)
-    return lost
+        is_missing |= (at < span.end) & (at + subsegments.group_bits // 8 >= span.start)
+    return is_missing
 
 
-def _byte_of(read: Subsegments, slots: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Offset in the bitmap of the byte with the busy bit of each slot; the other bit lies `span` bits behind, or beside it."""
-    if not read.span:
-        return slots // 4
-    return (slots // read.span * 2 * read.span + slots % read.span) // 8
+def _byte_of(subsegments: LfhSubsegments, number: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Bytes from the bitmap to the byte with the busy bit of each block; its count bit lies `group_bits` bits further."""
+    group = subsegments.group_bits
+    return (number // group * 2 * group + number % group) // 8 if group else number // 4

@@ -1,4 +1,7 @@
-"""The blocks of LFH subsegments of a segment heap, from their bitmaps: there are no block headers."""
+"""The blocks of LFH subsegments as rows: their bitmaps say which are busy, since blocks have no headers.
+
+Formulas: docs/reference/heap-structures.md §6.5; the loop over blocks is `kernels.lfh_blocks`.
+"""
 
 from __future__ import annotations
 
@@ -7,133 +10,136 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import doubt, tag
-from heapdump.heaps.segment.keys import SegmentHeapJob
-from heapdump.heaps.segment.lfh_bitmap import bitmap_wound, is_filled_behind, lost_bits
-from heapdump.heaps.segment.lfh_recovery import mended
-from heapdump.heaps.segment.lfh_subsegments import Decoded, Subsegments
-from heapdump.heaps.segment.memory_windows import Batch, batches, doubt_missing
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.lfh_bitmap import bitmap_damage, has_recorded_tail, missing_bits
+from heapdump.heaps.segment.lfh_recovery import corrected
+from heapdump.heaps.segment.lfh_subsegments import BlockExtents, LfhSubsegments
+from heapdump.heaps.segment.missing_rows import doubt_missing
 from heapdump.kernels import lfh_blocks, run
+from heapdump.memory.mapped import WordBatch
 from heapdump.spans import Span
+from heapdump.trust import Trust
 
 _BATCH_ROWS = 1 << 18
+"""Rows of one call of the kernel."""
+
 _MANY = 8
-"""Subsegments, most of which tell what is usual."""
+"""Bitmaps from which on a majority says how the build writes unused bits."""
 
 
-def add_slots(job: SegmentHeapJob, read: Subsegments, decoded: Decoded, padding: int) -> None:
-    """Adds a row for each block; findings for subsegments that do not decode or whose counts disagree."""
-    decoded = mended(job, read, decoded)
-    _report(job, read, decoded)
-    good = np.flatnonzero(decoded.is_good)
-    end = read.start + decoded.first + decoded.size * decoded.count
-    for batch in batches(job.view.space, read.start[good], end[good]):
-        rows = good[batch.rows]
-        cuts = np.flatnonzero(np.diff(np.cumsum(decoded.count[rows]) // _BATCH_ROWS)) + 1
-        bases = np.split(batch.base, cuts)
-        for part, base in zip(np.split(rows, cuts), bases, strict=True):
-            _add(job, batch, read, decoded, part, base, padding)
+class LfhBlocks:
+    """The blocks of some subsegments of one heap. `padding`: bytes between the start of a block and its user data."""
 
+    def __init__(self, walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtents, padding: int) -> None:
+        """Corrects the extents of damaged headers and reports these; adds no row."""
+        self._walk, self._subsegments, self._padding = walk, subsegments, padding
+        self._extents = corrected(walk, subsegments, extents)
+        self._report_headers()
 
-def _add(
-    job: SegmentHeapJob,
-    batch: Batch,
-    read: Subsegments,
-    decoded: Decoded,
-    rows: NDArray[np.int64],
-    base: NDArray[np.int64],
-    padding: int,
-) -> None:
-    start = read.start[rows] - base
-    bits = start + read.struct.offset("BlockBitmap")
-    columns = (
-        base, start, bits, decoded.first[rows], decoded.size[rows], decoded.count[rows], read.stated[rows], read.list[rows],
-        read.freed[rows],
-    )  # fmt: skip
-    table, room = np.ascontiguousarray(np.stack(columns, axis=1)), int(decoded.count[rows].sum())
-    counted = np.zeros(len(rows), np.uint8)
-    job.workload.add(room, int((decoded.size[rows] * decoded.count[rows]).sum()))
-    tail = job.columns.tail(room)
-    run(
-        lfh_blocks.read_blocks, job.workload.expected(room), batch.words, table, read.span, padding, tag(BlockKind.LFH), tail, counted,
-    )  # fmt: skip
-    del tail
-    job.columns.add(room, job.heap.index)
-    if batch.missing:
-        doubt_missing(job, len(job.columns) - room, batch.missing)
-        if _doubt_bits(job, read, int(rows[0]), room, batch.missing):
-            return
-        if read.has_list and not counted[0] & lfh_blocks.COUNTS_AGREE:
-            _doubt_list(job, int(read.start[rows[0]]), room)
-            return
-    good = ((counted & lfh_blocks.COUNTS_AGREE) > 0) & _are_usual(
-        job, ((counted & lfh_blocks.FREE_BITS_CLEAR) > 0) & is_filled_behind(read, rows, decoded.count[rows])
-    )
-    job.walked.headers += len(rows)
-    job.walked.good_headers += int(good.sum())
-    _doubt(job, decoded.count[rows], good & decoded.is_whole[rows], room)
-    for i in rows[~good].tolist():
-        wound, heap = bitmap_wound(read, i, int(decoded.count[i])), job.heap.address
-        message = f"heap {heap:#x}: the bitmap of the LFH subsegment at {int(read.start[i]):#x} contradicts itself or its counts"
-        job.walked.find(
-            Finding(
-                "lfh_subsegment", "warning", heap, wound.address, wound.length, message, wound.expected, wound.found
+    def add_rows(self) -> None:
+        """Adds a row for each block; findings on bitmaps that contradict themselves or the header's counts."""
+        extents, start = self._extents, self._subsegments.start
+        possible = np.flatnonzero(extents.is_possible)
+        end = start + extents.first_offset + extents.block_bytes * extents.count
+        for batch in self._walk.mapped.batches(start[possible], end[possible]):
+            rows = possible[batch.rows]
+            cuts = np.flatnonzero(np.diff(np.cumsum(extents.count[rows]) // _BATCH_ROWS)) + 1
+            bases = np.split(batch.base, cuts)
+            for call_rows, base in zip(np.split(rows, cuts), bases, strict=True):
+                self._add(batch, call_rows, base)
+
+    def _add(self, batch: WordBatch, rows: NDArray[np.int64], base: NDArray[np.int64]) -> None:
+        """Adds the blocks of some subsegments. `base`: of each, the address of byte 0 of the batch's words."""
+        walk, count = self._walk, self._extents.count[rows]
+        added = int(count.sum())
+        result = self._run_kernel(batch, rows, base, added)
+        walk.columns.add(added, walk.heap.index)
+        if batch.missing:
+            doubt_missing(walk, len(walk.columns) - added, batch.missing)
+            if self._doubt_missing_bits(int(rows[0]), added, batch.missing):
+                return
+            if self._subsegments.has_freed_list and not result[0] & lfh_blocks.COUNTS_AGREE:
+                self._doubt_freed_list(int(rows[0]), added)
+                return
+        is_recorded = ((result & lfh_blocks.FREE_BITS_CLEAR) > 0) & has_recorded_tail(self._subsegments, rows, count)
+        sound = ((result & lfh_blocks.COUNTS_AGREE) > 0) & self._as_build_writes(is_recorded)
+        walk.count_headers(len(rows), int(sound.sum()))
+        is_exact = sound & self._extents.is_consistent[rows]
+        if not is_exact.all():
+            doubt(self._last_rows(added), np.repeat(~is_exact, count), Trust.DERIVED)
+        for i in rows[~sound].tolist():
+            at = int(self._subsegments.start[i])
+            walk.report(
+                bitmap_damage(self._subsegments, i, int(self._extents.count[i])),
+                f"{walk.name}: the bitmap of the LFH subsegment at {at:#x} contradicts itself or its counts",
             )
+
+    def _run_kernel(
+        self, batch: WordBatch, rows: NDArray[np.int64], base: NDArray[np.int64], added: int
+    ) -> NDArray[np.uint8]:
+        """Writes `added` rows behind the last; of each subsegment the bits of the kernel's result, (n,) uint8."""
+        subsegments, extents = self._subsegments, self._extents
+        start = subsegments.start[rows] - base
+        members = (
+            base, start, start + subsegments.struct.offset("BlockBitmap"), extents.first_offset[rows],
+            extents.block_bytes[rows], extents.count[rows], subsegments.free_count[rows], subsegments.first_freed[rows],
+            subsegments.freed_count[rows],
+        )  # fmt: skip
+        table, result = np.ascontiguousarray(np.stack(members, axis=1)), np.zeros(len(rows), np.uint8)
+        walk = self._walk
+        walk.workload.add(added, int((extents.block_bytes[rows] * extents.count[rows]).sum()))
+        run(
+            lfh_blocks.read_blocks, walk.workload.expected(added), batch.words, table, subsegments.group_bits,
+            self._padding, tag(BlockKind.LFH), walk.columns.tail(added), result,
+        )  # fmt: skip
+        return result
+
+    def _as_build_writes(self, is_recorded: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """True for bitmaps whose unused bits are as this build writes them; where most differ, nothing follows from them."""
+        keys = self._walk.keys
+        keys.lfh_has_other_unused_bits |= len(is_recorded) >= _MANY and 2 * int(is_recorded.sum()) < len(is_recorded)
+        return is_recorded | keys.lfh_has_other_unused_bits
+
+    def _last_rows(self, count: int) -> NDArray[np.uint16]:
+        """The tags of the last rows."""
+        columns = self._walk.columns
+        return columns.since(len(columns) - count).tags
+
+    def _doubt_missing_bits(self, i: int, added: int, missing: Sequence[Span]) -> bool:
+        """Makes guesses of the last rows, of subsegment `i`, whose bits are not in the dump; True where there are any."""
+        is_missing = missing_bits(self._subsegments, i, added, missing)
+        if not is_missing.any():
+            return False
+        doubt(self._last_rows(added), is_missing, Trust.GUESS)
+        at = int(self._subsegments.start[i])
+        self._walk.add_gap(
+            f"{self._walk.name}: a part of the bitmap of the LFH subsegment at {at:#x} is not in the dump: "
+            f"whether {int(is_missing.sum()):,} of its blocks are busy is not known, they count as free"
+        )
+        return True
+
+    def _doubt_freed_list(self, i: int, added: int) -> None:
+        """Makes guesses of the last busy rows, of subsegment `i`: its list of freed blocks runs through missing memory."""
+        columns, at = self._walk.columns, int(self._subsegments.start[i])
+        doubt(self._last_rows(added), columns.since(len(columns) - added).is_busy, Trust.GUESS)
+        self._walk.add_gap(
+            f"{self._walk.name}: a part of the list of freed blocks in the LFH subsegment at {at:#x} is not in the dump: "
+            "some of them count as busy"
         )
 
-
-def _are_usual(job: SegmentHeapJob, clear: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which bitmaps are as this build has them; `clear`: they are as in every recorded heap. What most have is no damage."""
-    known = job.keys
-    known.has_other_bits |= len(clear) >= _MANY and 2 * int(clear.sum()) < len(clear)
-    return clear | known.has_other_bits
-
-
-def _doubt_bits(job: SegmentHeapJob, read: Subsegments, i: int, room: int, missing: Sequence[Span]) -> bool:
-    """Whether some bits of subsegment `i`, whose rows are the last ones, are not in the dump; such rows are guesses."""
-    lost = lost_bits(read, i, room, missing)
-    if not lost.any():
-        return False
-    doubt(job.columns.since(len(job.columns) - room).tags, lost, Trust.GUESS)
-    job.walked.gap(
-        f"heap {job.heap.address:#x}: a part of the bitmap of the LFH subsegment at {int(read.start[i]):#x} is not in the dump: "
-        f"whether {int(lost.sum()):,} of its blocks are busy is not known, they count as free"
-    )
-    return True
-
-
-def _doubt_list(job: SegmentHeapJob, address: int, room: int) -> None:
-    """The list of freed blocks in a subsegment, whose rows are the last ones, runs through what is not in the dump."""
-    table = job.columns.since(len(job.columns) - room)
-    doubt(table.tags, table.is_busy, Trust.GUESS)
-    job.walked.gap(
-        f"heap {job.heap.address:#x}: a part of the list of freed blocks in the LFH subsegment at {address:#x} is not in the dump: "
-        "some of them count as busy"
-    )
-
-
-def _doubt(job: SegmentHeapJob, count: NDArray[np.int64], good: NDArray[np.bool_], room: int) -> None:
-    """The last `room` rows, of subsegments with so many blocks each: `derived` where a subsegment is not `good`."""
-    if not good.all():
-        table = job.columns.since(len(job.columns) - room)
-        doubt(table.tags, np.repeat(~good, count), Trust.DERIVED)
-
-
-def _report(job: SegmentHeapJob, read: Subsegments, decoded: Decoded) -> None:
-    heap = job.heap.address
-    job.walked.headers += len(read.rows)
-    job.walked.good_headers += int((decoded.is_good & decoded.is_whole).sum())
-    for i in np.flatnonzero(~decoded.is_good).tolist():
-        address = int(read.start[i])
-        if not read.there[i]:
-            job.walked.gap(f"heap {heap:#x}: the LFH subsegment at {address:#x} is not in the dump")
-            continue
-        message = f"the LFH subsegment at {address:#x} of heap {heap:#x} cannot be decoded"
-        found = f"blocks of {int(decoded.size[i])} bytes from {int(decoded.first[i]):#x} on"
-        job.walked.find(
-            Finding("lfh_subsegment", "error", heap, address, read.struct.size, message, "blocks that fill it", found)
-        )
-        job.walked.gap(f"{message}: its blocks are missing")
+    def _report_headers(self) -> None:
+        """Counts headers; a finding and a gap for each whose blocks are missing."""
+        walk, subsegments, extents = self._walk, self._subsegments, self._extents
+        walk.count_headers(len(subsegments), int((extents.is_possible & extents.is_consistent).sum()))
+        for i in np.flatnonzero(~extents.is_possible).tolist():
+            at = int(subsegments.start[i])
+            if not subsegments.is_present[i]:
+                walk.add_gap(f"{walk.name}: the LFH subsegment at {at:#x} is not in the dump")
+                continue
+            message = f"the LFH subsegment at {at:#x} of {walk.name} cannot be decoded"
+            found = f"blocks of {int(extents.block_bytes[i])} bytes from {int(extents.first_offset[i]):#x} on"
+            damaged = DamagedBytes("lfh_subsegment", at, subsegments.struct.size, "blocks that fill it", found)
+            walk.report(damaged, message, gap=f"{message}: its blocks are missing")

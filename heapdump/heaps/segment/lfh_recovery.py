@@ -1,7 +1,8 @@
-"""LFH subsegments of which one member of the header is damaged: the others still tell where their blocks lie.
+"""LFH subsegments with one damaged member in the header: the other members determine where their blocks lie.
 
-In every recorded heap (subsegments of up to 32 KiB) blocks begin right behind the commit states, these right behind the
-bitmap, and there is no room for one block more: so place, size and number of blocks each follow from the rest.
+In every recorded heap (subsegments of up to 32 KiB) the commit states begin right behind the bitmap, the blocks right behind
+the commit states, and one more block does not fit. So block size, number of blocks and offset of the bitmap's end each follow
+from the rest.
 """
 
 from __future__ import annotations
@@ -12,112 +13,121 @@ from typing import Literal
 
 import numpy as np
 
-from heapdump.blocks.findings import Finding
 from heapdump.heaps.allocator import PAGE
-from heapdump.heaps.segment.keys import SegmentHeapJob
-from heapdump.heaps.segment.lfh_bitmap import is_filled_behind
-from heapdump.heaps.segment.lfh_subsegments import MOST_BLOCKS, Decoded, Subsegments
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.lfh_bitmap import has_recorded_tail
+from heapdump.heaps.segment.lfh_subsegments import MOST_BLOCKS, BlockExtents, LfhSubsegments
 
-_MOST_MENDED = 1 << 12
-"""Damaged headers of some megabytes that are looked at one by one; the rest are left out with their findings."""
+_MOST_HEADERS = 1 << 12
+"""Damaged headers of one batch that are corrected; the subsegments of further ones are left out."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Told:
-    """What the sound members tell of a subsegment's blocks, and which member is damaged."""
+class _Correction:
+    """The extent of a subsegment's blocks, and the one member of its header that contradicts it."""
 
     member: Literal["BlockOffsets", "BlockCount", "CommitStateOffset"]
-    size: int
-    first: int
+    block_bytes: int
+    first_offset: int
     count: int
 
 
-def mended(job: SegmentHeapJob, read: Subsegments, decoded: Decoded) -> Decoded:
-    """The offsets with what follows for subsegments whose header contradicts itself; a finding for each of those."""
-    if read.states is None or not job.keys.has_full_slots:
-        return replace(decoded, is_whole=decoded.is_good)
-    rows = np.flatnonzero(read.there & ~decoded.is_whole)
+def corrected(walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtents) -> BlockExtents:
+    """The extents, with those of inconsistent headers replaced by what their other members determine.
+
+    A finding for each such header. Subsegments for which two corrections remain are not possible any more.
+    """
+    if subsegments.commit_state_offset is None or not walk.keys.lfh_subsegments_are_full:
+        return replace(extents, is_consistent=extents.is_possible)
+    rows = np.flatnonzero(subsegments.is_present & ~extents.is_consistent)
     if not len(rows):
-        return decoded
+        return extents
     out = replace(
-        decoded,
-        size=decoded.size.copy(),
-        first=decoded.first.copy(),
-        count=decoded.count.copy(),
-        is_good=decoded.is_good.copy(),
+        extents,
+        block_bytes=extents.block_bytes.copy(),
+        first_offset=extents.first_offset.copy(),
+        count=extents.count.copy(),
+        is_possible=extents.is_possible.copy(),
     )
-    out.is_good[rows[_MOST_MENDED:]] = False
-    for i in rows[:_MOST_MENDED].tolist():
-        readings = list(_told(read, decoded, i))
-        if len(readings) > 1:
-            readings = [told for told in readings if is_filled_behind(read, np.array([i]), np.array([told.count]))[0]]
-            out.is_good[i] = False
-        if len(readings) == 1:
-            (told,) = readings
-            out.size[i], out.first[i], out.count[i], out.is_good[i] = told.size, told.first, told.count, True
-            _find(job, read, decoded, i, told)
-        elif out.is_good[i]:
-            address, heap = int(read.start[i]), job.heap.address
-            message = f"heap {heap:#x}: the members of the header of the LFH subsegment at {address:#x} disagree"
-            job.walked.find(
-                Finding(
-                    "lfh_subsegment",
-                    "warning",
-                    heap,
-                    address,
-                    read.struct.size,
-                    message,
-                    "blocks that fill it",
-                    "others",
-                )
+    out.is_possible[rows[_MOST_HEADERS:]] = False
+    for i in rows[:_MOST_HEADERS].tolist():
+        found = list(_corrections(subsegments, extents, i))
+        if len(found) > 1:
+            found = [one for one in found if has_recorded_tail(subsegments, np.array([i]), np.array([one.count]))[0]]
+            out.is_possible[i] = False
+        if len(found) == 1:
+            out.block_bytes[i], out.first_offset[i] = found[0].block_bytes, found[0].first_offset
+            out.count[i], out.is_possible[i] = found[0].count, True
+            _report(walk, subsegments, extents, i, found[0])
+        elif out.is_possible[i]:
+            at = int(subsegments.start[i])
+            size, texts = subsegments.struct.size, ("blocks that fill it", "others")
+            walk.report(
+                DamagedBytes("lfh_subsegment", at, size, *texts, "warning"),
+                f"{walk.name}: the members of the header of the LFH subsegment at {at:#x} disagree",
             )
     return out
 
 
-def _told(read: Subsegments, decoded: Decoded, i: int) -> Iterator[_Told]:
-    """Readings of subsegment `i` under which all members but one agree, the likeliest first."""
-    size, first, count, total = (int(v[i]) for v in (decoded.size, decoded.first, decoded.count, read.bytes))
-    states, units = (int(v[i]) for v in (read.states if read.states is not None else read.bytes, read.commit_units))
-    has_size = size > 0 and size % read.job.view.granularity == 0
+def _corrections(subsegments: LfhSubsegments, extents: BlockExtents, i: int) -> Iterator[_Correction]:
+    """Corrections of the header of subsegment `i` under which all members but one agree, the likeliest first."""
+    assert subsegments.commit_state_offset is not None
+    size, first, count = (int(v[i]) for v in (extents.block_bytes, extents.first_offset, extents.count))
+    total, states = int(subsegments.size[i]), int(subsegments.commit_state_offset[i])
+    has_size = size > 0 and size % subsegments.walk.granule == 0
     most = (total - first) // size if has_size else 0
     for fits in (most, most - 1):  # one more block may need one more word of the bitmap
-        if 0 < fits <= MOST_BLOCKS and _bits_end(read, fits) == states and _is_full(read, i, size, first, fits):
-            yield _Told("BlockCount", size, first, fits)
+        if 0 < fits <= MOST_BLOCKS and _bitmap_end(subsegments, fits) == states and _is_full(
+            subsegments, i, size, first, fits
+        ):  # fmt: skip
+            yield _Correction("BlockCount", size, first, fits)
     if not 0 < count <= MOST_BLOCKS:
         return
-    if _bits_end(read, count) == states and units == total // PAGE:
-        granule, part, number = read.job.view.granularity, slice(i, i + 1), np.array([count])
-        sizes = np.arange(granule, min(total // count, 0xFFFF) + 1, granule)
-        found: dict[int, int] = {}
-        for place in read.places(sizes, part):  # the aligned one counts before the other
-            place = np.broadcast_to(place, sizes.shape)
-            full = read.is_full(sizes, place, number, part)
-            found |= dict(zip(sizes[full].tolist(), place[full].tolist(), strict=True))
-        # the size as it is, else the only one of which so many blocks fit
-        if size in found or len(found) == 1:
-            size = size if size in found else next(iter(found))
-            yield _Told("BlockOffsets", size, found[size], count)
-    elif has_size and _bits_end(read, count) <= first and 0 <= total - first - size * count < size:
-        yield _Told("CommitStateOffset", size, first, count)
+    if _bitmap_end(subsegments, count) == states and int(subsegments.commit_units[i]) == total // PAGE:
+        offset_of = _sizes_that_fill(subsegments, i, count)
+        if size not in offset_of and len(offset_of) == 1:
+            size = next(iter(offset_of))
+        if size in offset_of:
+            yield _Correction("BlockOffsets", size, offset_of[size], count)
+    elif has_size and _bitmap_end(subsegments, count) <= first and 0 <= total - first - size * count < size:
+        yield _Correction("CommitStateOffset", size, first, count)
 
 
-def _is_full(read: Subsegments, i: int, size: int, first: int, count: int) -> bool:
-    return bool(read.is_full(np.array([size]), np.array([first]), np.array([count]), slice(i, i + 1))[0])
+def _sizes_that_fill(subsegments: LfhSubsegments, i: int, count: int) -> dict[int, int]:
+    """Block sizes of which `count` blocks fill subsegment `i` → offset of the first block; bytes."""
+    granule, which, number = subsegments.walk.granule, slice(i, i + 1), np.array([count])
+    sizes = np.arange(granule, min(int(subsegments.size[i]) // count, 0xFFFF) + 1, granule)
+    found: dict[int, int] = {}
+    for offset in subsegments.first_offsets(sizes, which):  # the aligned one, which is the second, is likelier
+        offset = np.broadcast_to(offset, sizes.shape)
+        full = subsegments.are_full(sizes, offset, number, which)
+        found |= dict(zip(sizes[full].tolist(), offset[full].tolist(), strict=True))
+    return found
 
 
-def _bits_end(read: Subsegments, count: int) -> int:
-    return int(read.bits_end(np.array([count]))[0])
+def _is_full(subsegments: LfhSubsegments, i: int, size: int, first: int, count: int) -> bool:
+    one = (np.array([size]), np.array([first]), np.array([count]))
+    return bool(subsegments.are_full(*one, slice(i, i + 1))[0])
 
 
-def _find(job: SegmentHeapJob, read: Subsegments, decoded: Decoded, i: int, told: _Told) -> None:
-    """A finding of the damaged member."""
-    heap, address = job.heap.address, int(read.start[i])
-    member = read.struct.fields[told.member]
-    first = address + member.offset
-    end = first + {"BlockOffsets": 4, "BlockCount": 2, "CommitStateOffset": 2}[told.member]
-    if told.member == "BlockCount" and "WitheldBlockCount" in read.struct:
-        end = address + read.struct.offset("WitheldBlockCount") + 1  # the two are added
-    message = f"heap {heap:#x}: the header of the LFH subsegment at {address:#x} is damaged ({told.member})"
-    expected = f"{told.count} blocks of {told.size} bytes from {told.first:#x} on"
-    found = f"{int(decoded.count[i])} blocks of {int(decoded.size[i])} bytes from {int(decoded.first[i]):#x} on"
-    job.walked.find(Finding("lfh_subsegment", "error", heap, first, end - first, message, expected, found))
+def _bitmap_end(subsegments: LfhSubsegments, count: int) -> int:
+    return int(subsegments.bitmap_end(np.array([count]))[0])
+
+
+_MEMBER_BYTES = {"BlockOffsets": 4, "BlockCount": 2, "CommitStateOffset": 2}
+
+
+def _report(walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtents, i: int, right: _Correction) -> None:
+    """A finding on the damaged member; BlockCount with WitheldBlockCount, of which the number of blocks is the sum."""
+    at, struct = int(subsegments.start[i]), subsegments.struct
+    first = at + struct.offset(right.member)
+    end = first + _MEMBER_BYTES[right.member]
+    if right.member == "BlockCount" and "WitheldBlockCount" in struct:
+        end = at + struct.offset("WitheldBlockCount") + 1
+    expected = f"{right.count} blocks of {right.block_bytes} bytes from {right.first_offset:#x} on"
+    found = f"{int(extents.count[i])} blocks of {int(extents.block_bytes[i])} bytes from {int(extents.first_offset[i]):#x} on"
+    walk.report(
+        DamagedBytes("lfh_subsegment", first, end - first, expected, found),
+        f"{walk.name}: the header of the LFH subsegment at {at:#x} is damaged ({right.member})",
+    )

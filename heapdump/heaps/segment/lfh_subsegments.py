@@ -1,8 +1,6 @@
-"""The headers of LFH subsegments of a segment heap, and how their offsets are decoded (heap-structures.md §6.5).
+"""The headers of LFH subsegments, and where their blocks lie under a key (docs/reference/heap-structures.md §6.5).
 
-Folklore, from recorded dumps: block size and first offset are XORed with the low 32 bits of the subsegment's address
-shifted by 12; 26100 takes 32 bits of the shifted address instead. Since 26100 the bitmap has the busy bits of 32 blocks
-and then their other bits, and freed blocks wait on a list of block numbers in the subsegment whose busy bits stay set.
+In: page ranges of kind LFH. Out: arrays of header members, and `BlockExtents` under one coding. Nothing is reported here.
 """
 
 from __future__ import annotations
@@ -12,153 +10,185 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.heaps.segment.keys import SegmentHeapJob
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.keys import LfhCoding
 from heapdump.heaps.segment.page_ranges import Ranges
 from heapdump.layouts import Struct
 
-_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(0xFFFF)
-_MOST_FIRST = 0x400
-MOST_BLOCKS, _MANY_BLOCKS = 0x8000, 0x400
+MOST_BLOCKS = 0x8000
+"""Blocks of one subsegment; more are no possible number."""
+
+_MANY_BLOCKS = 0x400
+_U16, _U32 = np.uint64(0xFFFF), np.uint64(0xFFFFFFFF)
+_MOST_BEHIND_BITMAP = 0x400
+"""Bytes of commit states, and of alignment, between the bitmap and the first block at most."""
+
+_MOST_SIZES = 0x400
+"""Block sizes that are tried for one subsegment, the largest ones."""
 
 
 @dataclass(frozen=True, slots=True)
-class Decoded:
-    """Offsets of subsegments as one key and rule decode them, and their numbers of blocks; (n,) each.
+class BlockExtents:
+    """Where the blocks of n subsegments lie, as their headers say under one coding; (n,) each.
 
-    `is_good`: they can be true; `is_whole`: every member of the header that says something of them agrees.
+    Attributes:
+        block_bytes: bytes of a block; int64.
+        first_offset: bytes from the subsegment to its first block; int64.
+        count: number of blocks; int64.
+        is_possible: the blocks fill the subsegment.
+        is_consistent: also all other members of the header agree.
     """
 
-    size: NDArray[np.int64]
-    first: NDArray[np.int64]
+    block_bytes: NDArray[np.int64]
+    first_offset: NDArray[np.int64]
     count: NDArray[np.int64]
-    is_good: NDArray[np.bool_]
-    is_whole: NDArray[np.bool_]
+    is_possible: NDArray[np.bool_]
+    is_consistent: NDArray[np.bool_]
 
 
-class Subsegments:
-    """LFH subsegments of a heap as one build has them; (n,) arrays."""
+class LfhSubsegments:
+    """The headers of the LFH subsegments in some page ranges under one version of the structure; (n,) arrays.
 
-    def __init__(self, job: SegmentHeapJob, ranges: Ranges, rows: NDArray[np.int64], struct: Struct) -> None:
-        """`rows`: their page ranges; nothing is decoded yet."""
-        self.job, self.struct, self.rows = job, struct, rows
-        self.start, self.bytes = ranges.start[rows], ranges.size[rows]
+    Attributes:
+        start: address of the subsegment; int64.
+        size: bytes of its page range; int64.
+        is_present: the header, and a quarter of the bytes of a subsegment of very many blocks, are in the dump.
+        count: number of blocks: BlockCount + WitheldBlockCount; int64.
+        free_count: FreeCount, -1 where it does not count all free blocks; int64.
+        first_freed: number, from 1, of the first block on the list of freed blocks, 0 for none (26100); int64.
+        freed_count: blocks on that list; int64.
+        has_freed_list: the structure has that list.
+        commit_state_offset: bytes from the subsegment to its commit states; int64; None where the structure lacks it.
+        commit_units: number of commit states, 2 bytes each; int64; only with `commit_state_offset`.
+        group_bits: blocks whose busy bits stand together in the bitmap (26100); 0: the two bits of a block do.
+    """
+
+    def __init__(self, walk: SegmentWalk, ranges: Ranges, struct: Struct) -> None:
+        """Reads the headers; nothing is decoded yet."""
+        self.walk, self.struct = walk, struct
+        self.start, self.size = ranges.start, ranges.size
         self._words: dict[int, tuple[NDArray[np.uint64], NDArray[np.bool_]]] = {}
-        self.offsets, self.there = self._gather("BlockOffsets", 4)
-        count, _ = self._gather("BlockCount", 2)
-        withheld = self._gather("WitheldBlockCount", 1)[0] if "WitheldBlockCount" in struct else np.uint64(0)
-        self.count = (count + withheld).astype(np.int64)
-        self.there &= self._has_blocks()
-        self.has_list = "State" in struct
-        free = self._gather("FreeCount", 2)[0].astype(np.int64)
-        # whether withheld blocks count as free is not known: no recorded subsegment had one
-        self.stated = np.where(self.has_list | (withheld > 0), -1, free)
-        state = self._gather("State", 4)[0] if self.has_list else np.zeros(len(rows), np.uint64)
-        self.list, self.freed = (state & _HALF).astype(np.int64), (state >> np.uint64(16)).astype(np.int64)
-        self.states: NDArray[np.int64] | None = None
+        self._encoded_offsets, self.is_present = self._member("BlockOffsets", 4)
+        withheld = self._member("WitheldBlockCount", 1)[0] if "WitheldBlockCount" in struct else np.uint64(0)
+        self.count = (self._member("BlockCount", 2)[0] + withheld).astype(np.int64)
+        self.is_present &= self._is_mostly_present()
+        self.has_freed_list = "State" in struct
+        self.group_bits = 4 * walk.pointer_bytes if self.has_freed_list else 0
+        free = self._member("FreeCount", 2)[0].astype(np.int64)
+        # no recorded subsegment had a withheld block: whether FreeCount counts them is not known
+        self.free_count = np.where(self.has_freed_list | (withheld > 0), -1, free)
+        state = self._member("State", 4)[0] if self.has_freed_list else np.zeros(len(self.start), np.uint64)
+        self.first_freed = (state & _U16).astype(np.int64)
+        self.freed_count = (state >> np.uint64(16)).astype(np.int64)
+        self.commit_state_offset: NDArray[np.int64] | None = None
         if "CommitStateOffset" in struct:
-            # 26100 counts words there, others bytes
-            wide = struct.fields["CommitStateOffset"].type == "u16"
-            states = (
-                self._gather("CommitStateOffset", 2)[0]
-                if wide
-                else self._gather("CommitStateOffset", 1)[0] * np.uint64(8)
-            )
-            self.states = states.astype(np.int64)
-            self.commit_units = self._gather("CommitUnitCount", 1)[0].astype(np.int64)
-        self.span = 4 * job.view.pointer_bytes if self.has_list else 0
+            # a u16 counts bytes, the u8 of 26100 words of 8 bytes
+            width, unit = (2, 1) if struct.fields["CommitStateOffset"].type == "u16" else (1, 8)
+            self.commit_state_offset = self._member("CommitStateOffset", width)[0].astype(np.int64) * unit
+            self.commit_units = self._member("CommitUnitCount", 1)[0].astype(np.int64)
 
-    def _gather(self, name: str, size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        """A member of each header; members of one 8-byte word are read together."""
+    def __len__(self) -> int:
+        """N."""
+        return len(self.start)
+
+    def _member(self, name: str, size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """(a member of `size` bytes of each header, whether it is in the dump); members of one 8-byte word are read at once."""
         place = self.struct.offset(name)
         word = place // 8 * 8
         if word not in self._words:
-            self._words[word] = self.job.view.space.mapped.gather((self.start + word).astype(np.uint64), 8)
-        values, there = self._words[word]
-        return values >> np.uint64((place - word) * 8) & np.uint64((1 << 8 * size) - 1), there
+            self._words[word] = self.walk.mapped.gather((self.start + word).astype(np.uint64), 8)
+        values, is_present = self._words[word]
+        return values >> np.uint64((place - word) * 8) & np.uint64((1 << 8 * size) - 1), is_present
 
-    def decode(self, key: int, *, wide_shift: bool) -> Decoded:
-        """Offsets under a key. `wide_shift`: the rule of 26100."""
-        return self._fit(np.uint64(key & 0xFFFFFFFF), slice(None), wide_shift=wide_shift)
+    def _is_mostly_present(self) -> NDArray[np.bool_]:
+        """False where a header names very many blocks and the dump holds less than a quarter of the subsegment.
 
-    def allowed(self, i: int, keys: NDArray[np.uint64], *, wide_shift: bool) -> Decoded:
-        """Offsets of subsegment `i` under each of some keys."""
-        return self._fit(keys, slice(i, i + 1), wide_shift=wide_shift)
+        Such a header would make rows for memory that the dump does not have.
+        """
+        has_many = self.count > _MANY_BLOCKS
+        if not has_many.any():
+            return ~has_many
+        start, size = self.start.astype(np.uint64), self.size.astype(np.uint64)
+        return ~has_many | (self.walk.mapped.bytes_present(start, start + size) * np.uint64(4) >= size)
 
-    def _fit(self, key: NDArray[np.uint64] | np.uint64, part: slice, *, wide_shift: bool) -> Decoded:
-        address, count = self.start[part].astype(np.uint64), self.count[part]
-        shifted = (address >> np.uint64(12)) & _LOW if wide_shift else (address & _LOW) >> np.uint64(12)
-        plain = (self.offsets[part] ^ key ^ shifted) & _LOW
-        size, first = (plain & _HALF).astype(np.int64), (plain >> np.uint64(16)).astype(np.int64)
-        granule = self.job.view.granularity
-        behind_bits = self.struct.offset("BlockBitmap") + -(-count // 4)
-        good = (size > 0) & (size % granule == 0) & (first % granule == 0) & (first >= behind_bits)
-        good &= (count > 0) & (count <= MOST_BLOCKS) & self.there[part]
-        rest = self.bytes[part] - first - size * count
-        # blocks fill the subsegment: what is left is less than one more, however their number was rounded
-        good &= (rest >= 0) & (rest < size + granule + _MOST_FIRST)
-        whole = good & self.is_full(size, first, count, part)
-        if self.states is not None:
-            whole &= self.states[part] == self.bits_end(count)
-        return Decoded(size, first, count, good, whole)
+    def extents(self, coding: LfhCoding) -> BlockExtents:
+        """The extents under a coding whose structure is this one."""
+        return self._extents(np.uint64(coding.key), slice(None), shifts_first=coding.shifts_first)
 
-    def is_full(
-        self, size: NDArray[np.int64], first: NDArray[np.int64], count: NDArray[np.int64], part: slice
+    def extents_under(self, i: int, keys: NDArray[np.uint64], *, shifts_first: bool) -> BlockExtents:
+        """The extents of subsegment `i` under each of n keys (32 bits); (n,) arrays."""
+        return self._extents(keys, slice(i, i + 1), shifts_first=shifts_first)
+
+    def _extents(self, key: NDArray[np.uint64] | np.uint64, which: slice, *, shifts_first: bool) -> BlockExtents:
+        """The extents of some subsegments under one key, or of one under some keys."""
+        address, count, granule = self.start[which].astype(np.uint64), self.count[which], self.walk.granule
+        shifted = (address >> np.uint64(12)) & _U32 if shifts_first else (address & _U32) >> np.uint64(12)
+        offsets = (self._encoded_offsets[which] ^ key ^ shifted) & _U32
+        block_bytes, first = (offsets & _U16).astype(np.int64), (offsets >> np.uint64(16)).astype(np.int64)
+        possible = (block_bytes > 0) & (block_bytes % granule == 0) & (first % granule == 0)
+        possible &= (first >= self._least_first_offset(count)) & self.is_present[which]
+        possible &= (count > 0) & (count <= MOST_BLOCKS)
+        rest = self.size[which] - first - block_bytes * count
+        # one more block would not fit, wherever the first one begins
+        possible &= (rest >= 0) & (rest < block_bytes + granule + _MOST_BEHIND_BITMAP)
+        consistent = possible & self.are_full(block_bytes, first, count, which)
+        if self.commit_state_offset is not None:
+            consistent &= self.commit_state_offset[which] == self.bitmap_end(count)
+        return BlockExtents(block_bytes, first, count, possible, consistent)
+
+    def _least_first_offset(self, count: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Bytes from the subsegment to the end of two bits for each block: the first block begins there or behind."""
+        return self.struct.offset("BlockBitmap") + -(-count // 4)
+
+    def are_full(
+        self, block_bytes: NDArray[np.int64], first: NDArray[np.int64], count: NDArray[np.int64], which: slice
     ) -> NDArray[np.bool_]:
-        """Whether so many blocks begin at one of their `places` and end in the subsegment, and one more with its bits would not."""
-        rest = self.bytes[part] - first - size * count
-        if self.states is None:
-            return (rest >= 0) & (rest < size)
-        (least, aligned), more = self.places(size, part), self.bits_end(count + 1) - self.bits_end(count)
-        longer = self.places(size, part, more)
-        following = np.where(first == aligned, longer[1], longer[0])
+        """True where blocks begin right behind the commit states, and one more block and its bits do not fit."""
+        rest = self.size[which] - first - block_bytes * count
+        if self.commit_state_offset is None:
+            return (rest >= 0) & (rest < block_bytes)
+        least, aligned = self.first_offsets(block_bytes, which)
+        longer = self.first_offsets(block_bytes, which, self.bitmap_end(count + 1) - self.bitmap_end(count))
+        next_first = np.where(first == aligned, longer[1], longer[0])
         full: NDArray[np.bool_] = (first == least) | (first == aligned)
-        full &= (rest >= 0) & (self.bytes[part] < following + size * (count + 1))
+        full &= (rest >= 0) & (self.size[which] < next_first + block_bytes * (count + 1))
         return full
 
-    def places(
-        self, size: NDArray[np.int64], part: slice, more: NDArray[np.int64] | int = 0
+    def first_offsets(
+        self, block_bytes: NDArray[np.int64], which: slice, more: NDArray[np.int64] | int = 0
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Where blocks of these sizes begin: right behind the commit states; on 26100 those of 2^n bytes on such a boundary.
+        """Offsets of the first block right behind the commit states: (on the next granule, on the next multiple of its size).
 
-        `more`: bytes that the bitmap would be longer.
+        The second one is for blocks of 2**n bytes on 26100, else it is equal to the first. `more`: bytes by which the bitmap
+        is longer than it is.
         """
-        granule, size = self.job.view.granularity, np.maximum(size, 1)
-        end = (
-            self.states[part] + 2 * self.commit_units[part] + more if self.states is not None else np.zeros(1, np.int64)
-        )
-        step = np.where((size & (size - 1) == 0) & self.has_list, np.maximum(size, granule), granule)
+        granule, block_bytes = self.walk.granule, np.maximum(block_bytes, 1)
+        end = np.zeros(1, np.int64)
+        if self.commit_state_offset is not None:
+            end = self.commit_state_offset[which] + 2 * self.commit_units[which] + more
+        is_power = (block_bytes & (block_bytes - 1) == 0) & self.has_freed_list
+        step = np.where(is_power, np.maximum(block_bytes, granule), granule)
         return -(-end // granule) * granule, -(-end // step) * step
 
-    def bits_end(self, count: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Offset behind the bitmap of so many blocks, which has whole words; commit states begin there."""
-        span, word = self.span or 4 * self.job.view.pointer_bytes, self.job.view.pointer_bytes
-        return self.struct.offset("BlockBitmap") + -(-count // span) * word
+    def bitmap_end(self, count: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Bytes from the subsegment to the end of the bitmap of `count` blocks; it has whole words of the pointer size."""
+        word = self.walk.pointer_bytes
+        return self.struct.offset("BlockBitmap") + -(-count // (4 * word)) * word
 
-    def _has_blocks(self) -> NDArray[np.bool_]:
-        """A quarter of a subsegment is in the dump: one with very many blocks must not stand for memory that is not."""
-        many = self.count > _MANY_BLOCKS
-        if not many.any():
-            return ~many
-        start, size = self.start.astype(np.uint64), self.bytes.astype(np.uint64)
-        return ~many | (self.job.view.space.mapped.bytes_present(start, start + size) * np.uint64(4) >= size)
+    def possible_keys(self, share: float) -> NDArray[np.uint64]:
+        """Keys that one subsegment allows, (n,) uint64 of 32 bits, ascending: few sizes and offsets fit its number of blocks.
 
-    def candidates(self, part: float) -> NDArray[np.uint64]:
-        """Low halves of keys that one subsegment allows, ascending: for its number of blocks few sizes and offsets fit.
-
-        `part`: which one, as a part of all of them, from 0 to 1.
+        `share`: which subsegment, from 0 (the first) to 1 (the last).
         """
-        usable = np.flatnonzero(self.there & (self.count > 0) & (self.count <= MOST_BLOCKS))
+        usable = np.flatnonzero(self.is_present & (self.count > 0) & (self.count <= MOST_BLOCKS))
         if not len(usable):
             return np.empty(0, np.uint64)
-        i, granule = int(usable[round(part * (len(usable) - 1))]), self.job.view.granularity
-        least = self.struct.offset("BlockBitmap") + -(-int(self.count[i]) // 4)
-        firsts = np.arange(-(-least // granule) * granule, least + _MOST_FIRST, granule).astype(np.uint64)
-        most = (int(self.bytes[i]) - least) // int(self.count[i])
-        sizes = np.arange(granule, min(most, 0xFFFF) + 1, granule).astype(np.uint64)[-_MOST_FIRST:]
-        plain = (firsts[:, None] << np.uint64(16) | sizes[None, :]).reshape(-1)
+        i, granule = int(usable[round(share * (len(usable) - 1))]), self.walk.granule
+        least = int(self._least_first_offset(self.count[i : i + 1])[0])
+        first = np.arange(-(-least // granule) * granule, least + _MOST_BEHIND_BITMAP, granule).astype(np.uint64)
+        most_bytes = min((int(self.size[i]) - least) // int(self.count[i]), 0xFFFF)
+        block_bytes = np.arange(granule, most_bytes + 1, granule).astype(np.uint64)[-_MOST_SIZES:]
+        offsets = (first[:, None] << np.uint64(16) | block_bytes[None, :]).reshape(-1) ^ self._encoded_offsets[i]
         address = int(self.start[i])
-        found = [
-            plain ^ self.offsets[i] ^ np.uint64(shifted & 0xFFFFFFFF)
-            for shifted in (address >> 12, (address & 0xFFFFFFFF) >> 12)
-        ]
-        return np.unique(np.concatenate(found))
+        shifted = (address >> 12 & 0xFFFFFFFF, (address & 0xFFFFFFFF) >> 12)
+        return np.unique(np.concatenate([offsets ^ np.uint64(value) for value in shifted]))

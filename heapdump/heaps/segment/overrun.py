@@ -1,50 +1,54 @@
-"""What a block that was written over its end still tells of its size.
+"""The requested size of a chunk whose program wrote over its end.
 
-The last two bytes of a chunk say how much of it was not asked for. Where they are overwritten together with the header
-behind them, the size is inferred from the bytes that did it: the run of equal or periodic bytes across the border begins
-where the program's own bytes end (seen in every recorded overflow of a VS block).
+The last two bytes of a chunk hold the number of its unused bytes. An overrun that reaches the next header overwrites them
+too. In every recorded overrun of a VS block the bytes across the border of the two chunks repeat with a period of 1, 2, 4 or
+8 bytes, and the repetition begins where the requested bytes end.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from heapdump.blocks.heap import Trust
 from heapdump.blocks.table import doubt
-from heapdump.heaps.segment.keys import SegmentHeapJob
+from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.kernels.row import BUSY, EXTRA, UNIT
+from heapdump.trust import Trust
 
 _PERIODS = (1, 2, 4, 8)
-_LOOK_BACK = 64
+_MOST_BYTES_BEFORE = 64
+_BYTES_BEHIND = 16
+_LEAST_BYTES_BEFORE = 2
 
 
-def mend_overrun(job: SegmentHeapJob, address: int) -> None:
-    """Corrects the last row's size where its chunk ends at a damaged header and its own count was overwritten."""
-    table = job.columns.since(0)
+def correct_overrun_row(walk: SegmentWalk, header: int) -> None:
+    """Corrects the unused bytes of the last row where its chunk ends at the damaged header at address `header`.
+
+    The row becomes a guess: the damage may as well be in its own size.
+    """
+    table = walk.columns.since(0)
     row = len(table) - 1
-    entry, size, lead = int(table.entry[row]), int(table.size8[row]) * UNIT, int(table.header8[row]) * UNIT
-    if entry + size != address:
+    entry, header_bytes = int(table.entry[row]), int(table.header8[row]) * UNIT
+    if entry + int(table.size8[row]) * UNIT != header:
         return
-    doubt(table.tags, slice(row, None), Trust.GUESS)  # the damage may as well be its own size
+    doubt(table.tags, slice(row, None), Trust.GUESS)
     if not table.tags[row] & BUSY:
         return
-    start = _run_start(job, max(entry + lead, address - _LOOK_BACK), address)
-    unused = address - start
-    if start < address and unused != int(table.unused[row]) - lead and unused < 2 * job.view.granularity:
-        table.unused[row] = lead + unused
+    start = _repetition_start(walk, max(entry + header_bytes, header - _MOST_BYTES_BEFORE), header)
+    unused = header - start
+    if start < header and unused != int(table.unused[row]) - header_bytes and unused < 2 * walk.granule:
+        table.unused[row] = header_bytes + unused
         table.tags[row] &= np.uint16(0xFFFF & ~EXTRA)
 
 
-def _run_start(job: SegmentHeapJob, low: int, border: int) -> int:
-    """First address of the periodic bytes that reach over the border; the border itself where there are none."""
-    behind = 16
-    data = job.view.space.try_read(low, border + behind - low)
+def _repetition_start(walk: SegmentWalk, low: int, border: int) -> int:
+    """First address, not below `low`, of bytes that repeat across the border; the border where none do."""
+    data = walk.view.space.try_read(low, border + _BYTES_BEHIND - low)
     if data is None:
         return border
     for period in _PERIODS:
-        at = border - low + behind - period
+        at = border - low + _BYTES_BEHIND - period
         while at > 0 and data[at - 1] == data[at - 1 + period]:
             at -= 1
-        if at <= border - low - 2:
+        if at <= border - low - _LEAST_BYTES_BEFORE:
             return low + at
     return border

@@ -1,10 +1,7 @@
-"""The page ranges of a segment heap: the descriptors at the start of each segment (heap-structures.md §6.3).
+"""The page ranges of a segment heap, from the range descriptors at the start of each segment.
 
-A descriptor stands for each unit of a segment. The first one of a range says what the range is and how many units it has.
-
-Folklore: up to 15063 the flags have other meanings (1 LFH, 2 committed, 4 allocated, 8 first, 0x20 VS; recorded 14393, the
-reference gives one meaning for all builds). Which hold is seen on the descriptors: under the wrong ones the ranges do not
-fill the segments.
+In: segments. Out: `Ranges`, a table of what lies where. Structures: docs/reference/heap-structures.md §6.3. Each unit of a
+segment has a descriptor. The first descriptor of a range says what the range holds, and its number of units.
 """
 
 from __future__ import annotations
@@ -16,23 +13,24 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Heap, Segment
-from heapdump.heaps.jobs import WalkLog
+from heapdump.blocks.heap import Segment
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import DESCRIPTORS
 from heapdump.layouts import Struct
-from heapdump.process.model import View
+
+EXTRA_ROOM = 0x40
+"""Bytes that an extra behind user data needs at most; they count as unused."""
 
 _MANY = 4
-"""Descriptors or segments, most of which tell what is usual."""
+"""Descriptors, or segments, from which on a majority says how the build writes them."""
 
 _TREE_SIGNATURE = 0xCCDDCCDD
-EXTRA_ROOM = 0x40
-"""More bytes than stand behind a block with an extra."""
+_KNOWN_KIND_WEIGHT = 1 / 8
 
 
 class RangeKind(IntEnum):
-    """What lies in a page range; FREE ones belong to nobody, INTERNAL ones to the allocator."""
+    """The content of a page range; a FREE one belongs to nobody, an INTERNAL one to the allocator."""
 
     FREE = 0
     PAGES = 1
@@ -43,11 +41,17 @@ class RangeKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """The ranges of some segments, ascending by address; (n,) each.
+    """The page ranges of some segments, ascending by address; columns of one length n.
 
-    `start` address and `size` bytes, int64; `kind`: `RangeKind`; `unused`: bytes at the end of it that were not asked
-    for, `extra`: whether something of the heap's stands behind the asked ones; `is_sure` False beside damage; `unit`
-    bytes of one; `descriptor` address of its first one, of the descriptors' own range its start.
+    Attributes:
+        start: address of the first unit; int64.
+        size: bytes of all units; int64.
+        kind: `RangeKind` by the flags; int64.
+        unused: bytes at the end that the program did not ask for, of a block; int64.
+        extra: True where an extra of the heap's own stands behind the user data.
+        is_sound: False where the first descriptor contradicts the others.
+        unit: bytes of one unit; int64.
+        descriptor: address of the first descriptor; the range of the descriptors themselves has its own address; int64.
     """
 
     start: NDArray[np.int64]
@@ -55,181 +59,190 @@ class Ranges:
     kind: NDArray[np.int64]
     unused: NDArray[np.int64]
     extra: NDArray[np.bool_]
-    is_sure: NDArray[np.bool_]
+    is_sound: NDArray[np.bool_]
     unit: NDArray[np.int64]
     descriptor: NDArray[np.int64]
 
     @property
-    def is_size_known(self) -> NDArray[np.bool_]:
-        """Where the unused bytes of a block can be true: less than a unit, and what the heap puts behind it; (n,)."""
-        known: NDArray[np.bool_] = (self.kind != RangeKind.PAGES) | (self.unused < self.unit + self.extra * EXTRA_ROOM)
-        return known
+    def is_size_possible(self) -> NDArray[np.bool_]:
+        """False for a block whose unused bytes are a unit and an extra, or more; (n,)."""
+        possible: NDArray[np.bool_] = self.unused < self.unit + self.extra * EXTRA_ROOM
+        possible |= self.kind != RangeKind.PAGES
+        return possible
 
     def of(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Ranges:
-        """Some of them."""
+        """The chosen rows."""
         return Ranges(*(getattr(self, column.name)[rows] for column in fields(self)))
 
+    def of_kind(self, kind: RangeKind) -> Ranges:
+        """The ranges of one kind."""
+        return self.of(self.kind == kind)
 
-def read_ranges(view: View, heap: Heap, structs: Sequence[Struct], walked: WalkLog) -> Ranges:
-    """The ranges of all segments of a heap. `structs`: descriptors of the builds, the likeliest first."""
-    segments, tables = _tables(view, heap, structs[0], walked)
+
+def read_ranges(walk: SegmentWalk) -> Ranges:
+    """The page ranges of all segments of a heap.
+
+    Under wrong flags, or a wrong structure, ranges do not fill the segments: the first combination that fits everywhere
+    is used, else the one that fits best.
+    """
+    structs = walk.structs("_HEAP_PAGE_RANGE_DESCRIPTOR")
+    segments, tables = _descriptor_tables(walk, structs[0])
     if not segments:
-        return _none()
+        none = np.empty(0, np.int64)
+        return Ranges(none, none, none, none, none != 0, none != 0, none, none)
     raw = np.stack(tables)
     unit = np.array([segment.span.size // DESCRIPTORS for segment in segments], np.int64)
-    best = _best_reading(raw, unit, structs)
     starts = np.array([segment.address for segment in segments], np.int64)
-    return best.ranges(heap.address, starts, walked)
+    return _best_descriptors(raw, unit, structs).ranges(walk, starts)
 
 
-def _best_reading(raw: NDArray[np.uint8], unit: NDArray[np.int64], structs: Sequence[Struct]) -> _Reading:
-    """The first that fits everywhere, else the one that fits best."""
+def _best_descriptors(raw: NDArray[np.uint8], unit: NDArray[np.int64], structs: Sequence[Struct]) -> _Descriptors:
     tried = []
     for struct in structs:
-        for is_pre_vista in (False, True):
-            reading = _Reading(raw, unit, struct, is_pre_vista)
-            if reading.score > 1:  # every unit, and known kinds
-                return reading
-            tried.append(reading)
-    return max(tried, key=lambda reading: reading.score)
+        for is_before_16299 in (False, True):
+            descriptors = _Descriptors(raw, unit, struct, is_before_16299=is_before_16299)
+            if descriptors.score > 1:  # every unit lies in a range that holds, and all of a known kind
+                return descriptors
+            tried.append(descriptors)
+    return max(tried, key=lambda descriptors: descriptors.score)
 
 
-def _none() -> Ranges:
-    empty = np.empty(0, np.int64)
-    return Ranges(empty, empty, empty, empty, empty != 0, empty != 0, empty, empty)
-
-
-def _tables(view: View, heap: Heap, struct: Struct, walked: WalkLog) -> tuple[list[Segment], list[NDArray[np.uint8]]]:
-    """Segments, ascending, whose descriptors are in the dump, and these; (256, bytes of one) uint8 each."""
+def _descriptor_tables(walk: SegmentWalk, struct: Struct) -> tuple[list[Segment], list[NDArray[np.uint8]]]:
+    """(segments whose descriptors are in the dump, ascending; their descriptors, (256, bytes of one) uint8 each)."""
     segments, tables = [], []
-    for segment in sorted(heap.segments, key=lambda segment: segment.address):
-        data = view.space.try_read(segment.address, DESCRIPTORS * struct.size)
+    for segment in sorted(walk.heap.segments, key=lambda segment: segment.address):
+        data = walk.view.space.try_read(segment.address, DESCRIPTORS * struct.size)
         if data is None:
-            walked.gap(
-                f"heap {heap.address:#x}: the page descriptors of segment {segment.address:#x} are not in the dump"
-            )
+            walk.add_gap(f"{walk.name}: the page descriptors of segment {segment.address:#x} are not in the dump")
             continue
         segments.append(segment)
         tables.append(np.frombuffer(data, np.uint8).reshape(DESCRIPTORS, struct.size))
     return segments, tables
 
 
-class _Reading:
-    """The descriptors as one kind of build wrote them; (segments, 256) arrays."""
+class _Descriptors:
+    """The range descriptors of some segments under one structure and one meaning of the flags.
 
-    def __init__(self, raw: NDArray[np.uint8], unit: NDArray[np.int64], struct: Struct, is_pre_vista: bool) -> None:
-        self._struct, self._unit, self._size = struct, unit, raw.shape[2]
-        flags = _column(raw, struct, "RangeFlags") & (0x3F if is_pre_vista else 0x1F)
-        first, in_use = (flags & (8 if is_pre_vista else 2)) != 0, (flags & (4 if is_pre_vista else 1)) != 0
-        # the descriptors of the units that hold the descriptors themselves have the segment's header in their place
-        own = -(-DESCRIPTORS * raw.shape[2] // unit)
-        behind = np.arange(DESCRIPTORS) >= own[:, None]
-        self.first, self.in_use, self.own, self.behind = first & behind, in_use & behind, own, behind
-        self.units = _column(raw, struct, "UnitSize")
-        self.flags, self.is_pre_vista = flags, is_pre_vista
-        self.signed = _column(raw, struct, "TreeSignature") == _TREE_SIGNATURE
-        free = self.first & ~self.in_use
-        if _is_usual(int((free & self.signed).sum()), int(free.sum())):
-            self.signed &= ~free
-        self.unused = _column(raw, struct, "UnusedBytes")
-        self.extra = (_column(raw, struct, "ExtraPresent") & 1) != 0
+    Arrays are (segments, 256). `is_first`: first descriptor of a range; `in_use`; `is_signed`: has the TreeSignature;
+    `units`: UnitSize; `flags`: the bits of RangeFlags that count.
+    """
+
+    def __init__(
+        self, raw: NDArray[np.uint8], unit: NDArray[np.int64], struct: Struct, *, is_before_16299: bool
+    ) -> None:
+        """`raw`: (segments, 256, bytes of a descriptor). `is_before_16299`: RangeFlags mean what they did up to 15063."""
+        self._unit, self._size, self._is_before_16299 = unit, raw.shape[2], is_before_16299
+        self.flags = _member(raw, struct, "RangeFlags") & (0x3F if is_before_16299 else 0x1F)
+        first_bit, in_use_bit = (8, 4) if is_before_16299 else (2, 1)
+        # the segment's header lies over the descriptors of the units that hold the descriptors themselves
+        self._own_units = -(-DESCRIPTORS * raw.shape[2] // unit)
+        self._is_behind_own = np.arange(DESCRIPTORS) >= self._own_units[:, None]
+        self.is_first = ((self.flags & first_bit) != 0) & self._is_behind_own
+        self.in_use = ((self.flags & in_use_bit) != 0) & self._is_behind_own
+        self.units = _member(raw, struct, "UnitSize")
+        self.is_signed = _member(raw, struct, "TreeSignature") == _TREE_SIGNATURE
+        free = self.is_first & ~self.in_use
+        if _is_majority(int((free & self.is_signed).sum()), int(free.sum())):
+            self.is_signed &= ~free
+        self._unused = _member(raw, struct, "UnusedBytes")
+        self._extra = (_member(raw, struct, "ExtraPresent") & 1) != 0
 
     @property
     def score(self) -> float:
-        """Share of the units with flags that lie in ranges as long as they say; more where the kinds are known ones."""
-        good = self._good()
-        busy = good & self.in_use
-        covered = int(self.units[busy].sum()) + int((good & ~busy).sum())
-        flagged = max(int(((self.flags != 0) & self.behind).sum()), 1)
-        kinds = self._kinds()[busy]
-        return covered / flagged + (float((kinds != RangeKind.INTERNAL).mean()) if len(kinds) else 0.0) / 8
+        """Share of the units with flags that lie in sound ranges, plus 1/8 of the share of those of a known kind."""
+        sound = self._sound()
+        in_use = sound & self.in_use
+        covered = int(self.units[in_use].sum()) + int((sound & ~in_use).sum())
+        flagged = max(int(((self.flags != 0) & self._is_behind_own).sum()), 1)
+        is_known = self._kind()[in_use] != RangeKind.INTERNAL
+        return covered / flagged + (float(is_known.mean()) * _KNOWN_KIND_WEIGHT if len(is_known) else 0.0)
 
     def _lengths(self) -> NDArray[np.int64]:
-        """Units from each first descriptor to the next one, or the last unit in use before that; 0 for others."""
-        count = DESCRIPTORS
-        place = np.where(self.first, np.arange(count), count)
+        """Units of each range, at its first descriptor, and 0 elsewhere: UnitSize, but at most up to the next range."""
+        place = np.where(self.is_first, np.arange(DESCRIPTORS), DESCRIPTORS)
         following = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
-        following = np.concatenate([following[:, 1:], np.full((len(place), 1), count)], axis=1)
-        lengths = np.where(self.first, following - np.arange(count), 0)
-        return np.where(self.first & (self.units > 0), np.minimum(lengths, self.units), lengths)
+        following = np.concatenate([following[:, 1:], np.full((len(place), 1), DESCRIPTORS)], axis=1)
+        lengths = np.where(self.is_first, following - np.arange(DESCRIPTORS), 0)
+        return np.where(self.is_first & (self.units > 0), np.minimum(lengths, self.units), lengths)
 
-    def _good(self) -> NDArray[np.bool_]:
-        """First descriptors of ranges that hold.
+    def _sound(self) -> NDArray[np.bool_]:
+        """First descriptors that no other one contradicts.
 
-        As long as they say, signed where they are in use and only there, and nothing in use inside free ones (recorded
-        heaps of all builds).
+        A range ends where the next one begins. It is signed exactly where it is in use. No unit of a free range is in use
+        (recorded heaps of all builds).
         """
-        following = np.concatenate(
-            [self.in_use[:, 1:] & ~self.first[:, 1:], np.zeros((len(self.first), 1), bool)], axis=1
-        )
-        free = ~self.signed & ~following
-        good: NDArray[np.bool_] = (
-            (self._lengths() == self.units) & self.first & np.where(self.in_use, self.signed, free)
-        )
-        return good
+        next_in_use = self.in_use[:, 1:] & ~self.is_first[:, 1:]
+        next_in_use = np.concatenate([next_in_use, np.zeros((len(next_in_use), 1), bool)], axis=1)
+        signature_fits = np.where(self.in_use, self.is_signed, ~self.is_signed & ~next_in_use)
+        sound: NDArray[np.bool_] = (self._lengths() == self.units) & self.is_first & signature_fits
+        return sound
 
     def _uncovered(self) -> NDArray[np.bool_]:
-        """Units that no range holds: in a whole segment there are none."""
-        reach = np.maximum.accumulate(np.where(self.first, np.arange(DESCRIPTORS) + self._lengths(), 0), axis=1)
-        uncovered: NDArray[np.bool_] = self.behind & (np.arange(DESCRIPTORS) >= reach)
-        if _is_usual(int((uncovered & ~self.in_use).any(axis=1).sum()), len(uncovered)):
+        """Units that lie in no range, which an undamaged segment does not have."""
+        ends = np.where(self.is_first, np.arange(DESCRIPTORS) + self._lengths(), 0)
+        reach = np.maximum.accumulate(ends, axis=1)
+        uncovered: NDArray[np.bool_] = self._is_behind_own & (np.arange(DESCRIPTORS) >= reach)
+        if _is_majority(int((uncovered & ~self.in_use).any(axis=1).sum()), len(uncovered)):
             uncovered &= self.in_use
         return uncovered
 
-    def _kinds(self) -> NDArray[np.int64]:
-        if self.is_pre_vista:
-            busy = np.where(self.flags & 0x20, RangeKind.VS, np.where(self.flags & 1, RangeKind.LFH, RangeKind.PAGES))
+    def _kind(self) -> NDArray[np.int64]:
+        """`RangeKind` by the flags (docs/reference/heap-structures.md §6.3)."""
+        if self._is_before_16299:
+            kind = np.where(self.flags & 0x20, RangeKind.VS, np.where(self.flags & 1, RangeKind.LFH, RangeKind.PAGES))
         else:
-            busy = np.array([RangeKind.PAGES, RangeKind.INTERNAL, RangeKind.LFH, RangeKind.VS])[self.flags >> 2 & 3]
-        return np.where(self.in_use | self.signed, busy, RangeKind.FREE)
+            by_bits = np.array([RangeKind.PAGES, RangeKind.INTERNAL, RangeKind.LFH, RangeKind.VS])
+            kind = by_bits[self.flags >> 2 & 3]
+        return np.where(self.in_use | self.is_signed, kind, RangeKind.FREE)
 
-    def ranges(self, heap: int, starts: NDArray[np.int64], walked: WalkLog) -> Ranges:
-        """The ranges, and an internal one for the units that hold the descriptors; findings for what cannot be."""
-        good = self._good()
-        self.first |= self._uncovered() & self.signed  # their flags are lost
-        lengths, bad = self._lengths(), self.first & ~good
-        seg, place = np.nonzero(self.first)
-        self._count(heap, starts, bad, walked)
-        unit = self._unit[seg]
+    def ranges(self, walk: SegmentWalk, starts: NDArray[np.int64]) -> Ranges:
+        """The ranges, and for each segment an INTERNAL one for the units of the descriptors; reports what contradicts.
+
+        `starts`: (segments,) addresses. A signed descriptor that no range holds begins one: its flags are damaged.
+        """
+        sound = self._sound()
+        self.is_first |= self._uncovered() & self.is_signed
+        self._report(walk, starts, self.is_first & ~sound)
+        lengths, (row, place) = self._lengths(), np.nonzero(self.is_first)
+        unit = self._unit[row]
+        size = lengths[row, place] * unit
         found = Ranges(
-            starts[seg] + place * unit, lengths[seg, place] * unit, self._kinds()[seg, place].astype(np.int64),
-            np.minimum(self.unused[seg, place], lengths[seg, place] * unit), self.extra[seg, place], good[seg, place],
-            unit, starts[seg] + place * self._size,
+            starts[row] + place * unit, size, self._kind()[row, place].astype(np.int64),
+            np.minimum(self._unused[row, place], size), self._extra[row, place], sound[row, place], unit,
+            starts[row] + place * self._size,
         )  # fmt: skip
-        none = np.zeros(len(starts), np.int64)
-        size = self.own * self._unit
-        own = Ranges(starts, size, none + RangeKind.INTERNAL, none, none != 0, none == 0, self._unit, starts)
+        none, own_bytes = np.zeros(len(starts), np.int64), self._own_units * self._unit
+        own = Ranges(starts, own_bytes, none + RangeKind.INTERNAL, none, none != 0, none == 0, self._unit, starts)
         return _joined(own, found)
 
-    def _count(self, heap: int, starts: NDArray[np.int64], bad: NDArray[np.bool_], walked: WalkLog) -> None:
-        """Headers and findings; and units that no range holds."""
-        walked.headers += int(self.first.sum())
-        walked.good_headers += int((self.first & ~bad).sum())
+    def _report(self, walk: SegmentWalk, starts: NDArray[np.int64], bad: NDArray[np.bool_]) -> None:
+        """Counts headers; findings for bad first descriptors, and for the first of neighbouring units in no range."""
+        walk.count_headers(int(self.is_first.sum()), int((self.is_first & ~bad).sum()))
         orphans = self._uncovered()
-        orphans &= ~np.concatenate([np.zeros((len(orphans), 1), bool), orphans[:, :-1]], axis=1)  # the first of several
+        orphans &= ~np.concatenate([np.zeros((len(orphans), 1), bool), orphans[:, :-1]], axis=1)
         for what, wrong in (("is damaged", bad), ("belongs to no range", orphans)):
-            for seg, place in zip(*(index.tolist() for index in np.nonzero(wrong)), strict=True):
-                address = int(starts[seg]) + place * self._size
-                message = f"heap {heap:#x}: the page descriptor at {address:#x} {what}"
-                found = f"flags {int(self.flags[seg, place]):#x}, {int(self.units[seg, place])} units"
-                walked.find(Finding("segment", "error", heap, address, self._size, message, "a range that fits", found))
-                walked.headers += what != "is damaged"
+            for row, place in zip(*(index.tolist() for index in np.nonzero(wrong)), strict=True):
+                address = int(starts[row]) + place * self._size
+                found = f"flags {int(self.flags[row, place]):#x}, {int(self.units[row, place])} units"
+                damaged = DamagedBytes("segment", address, self._size, "a range that fits", found)
+                walk.report(damaged, f"{walk.name}: the page descriptor at {address:#x} {what}")
+        walk.count_headers(int(orphans.sum()), 0)
 
 
-def _is_usual(odd: int, count: int) -> bool:
-    """What most of many are is how the build has them, not damage: no recorded one has any."""
-    return odd >= _MANY and 2 * odd > count
+def _is_majority(count: int, total: int) -> bool:
+    """True for most of many: what most descriptors have is how the build writes them, and no damage."""
+    return count >= _MANY and 2 * count > total
 
 
 def _joined(one: Ranges, other: Ranges) -> Ranges:
     """Both, ascending by address."""
-    both = Ranges(*(np.concatenate([getattr(part, column.name) for part in (one, other)]) for column in fields(Ranges)))
+    both = Ranges(*(np.concatenate([getattr(each, column.name) for each in (one, other)]) for column in fields(Ranges)))
     order: NDArray[np.int64] = np.argsort(both.start, kind="stable")
     return both.of(order)
 
 
-def _column(raw: NDArray[np.uint8], struct: Struct, name: str) -> NDArray[np.int64]:
-    """A member of every descriptor, int64."""
+def _member(raw: NDArray[np.uint8], struct: Struct, name: str) -> NDArray[np.int64]:
+    """A member of every descriptor; (segments, 256) int64."""
     field = struct.fields[name]
     size = {"u8": 1, "u16": 2, "u32": 4}[field.type]
     data = np.ascontiguousarray(raw[:, :, field.offset : field.offset + size])

@@ -1,26 +1,24 @@
-"""What the ranges of a segment heap hold where their descriptors cannot be right about it.
+"""The content of page ranges where their flags contradict their unused bytes, or the header of a subsegment.
 
-Of a VS subsegment the last unit is not used, of an LFH subsegment everything, of a block all but less than a unit
-(recorded heaps of all builds). Where the flags contradict that, the subsegment's own header tells.
+In every recorded heap the last unit of a VS subsegment is unused, no byte of an LFH subsegment is, and of a block less than
+a unit. Where the flags say otherwise, the header at the start of the range decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.findings import Finding
-from heapdump.heaps.segment.keys import SegmentHeapJob
-from heapdump.heaps.segment.lfh_key import are_slots
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.lfh_coding import are_lfh_subsegments
 from heapdump.heaps.segment.page_ranges import RangeKind, Ranges
-from heapdump.heaps.segment.vs_subsegments import are_chains
-from heapdump.layouts import Struct
+from heapdump.heaps.segment.vs_subsegments import are_vs_subsegments
 
 _MANY = 8
-"""Ranges of one kind, most of which tell what is usual."""
+"""Ranges of one kind from which on a majority says how the build writes them."""
 
 _WORDS = {
     RangeKind.FREE: "nothing", RangeKind.PAGES: "a block", RangeKind.LFH: "an LFH subsegment", RangeKind.VS: "a VS subsegment",
@@ -28,64 +26,68 @@ _WORDS = {
 }  # fmt: skip
 
 
-def settled(
-    job: SegmentHeapJob, ranges: Ranges, chunk_structs: Sequence[Struct], slot_structs: Sequence[Struct]
-) -> Ranges:
-    """The ranges with the kinds that their contents have; a finding for each that says another one.
-
-    `chunk_structs`, `slot_structs`: headers of VS and LFH subsegments of the builds, the likeliest first.
-    """
-    kind, inside = ranges.kind.copy(), ranges.start != ranges.descriptor
-    has_guard, is_full = ranges.unused >= ranges.unit, ranges.unused == 0
-
-    def rows_of(which: NDArray[np.bool_], witness: RangeKind, *, holds: bool) -> NDArray[np.int64]:
-        """Those of the ranges whose content is of the witness' kind, or is not."""
-        rows = np.flatnonzero(which & inside)
-        if not len(rows):
-            return rows
-        tell, structs = (are_slots, slot_structs) if witness is RangeKind.LFH else (are_chains, chunk_structs)
-        found: NDArray[np.int64] = rows[tell(job, ranges, rows, structs) == holds]
-        return found
-
-    said = ranges.kind
-    kind[rows_of(has_guard & (said != RangeKind.FREE) & (said != RangeKind.VS), RangeKind.VS, holds=True)] = (
-        RangeKind.VS
-    )
-    kind[rows_of(~has_guard & (said == RangeKind.VS), RangeKind.VS, holds=False)] = RangeKind.PAGES
-    kind[rows_of(~has_guard & ~is_full & (said == RangeKind.LFH), RangeKind.LFH, holds=False)] = RangeKind.PAGES
-    kind[rows_of(is_full & (said != RangeKind.FREE) & (said != RangeKind.LFH), RangeKind.LFH, holds=True)] = (
-        RangeKind.LFH
-    )
-    for each in RangeKind:  # what most ranges of a kind seem to be wrong in is how this build has them
-        same = np.flatnonzero(said == each)
-        if len(same) >= _MANY and 2 * int((kind[same] != each).sum()) > len(same):
-            kind[same] = each
-    _report(job, ranges, kind, inside)
-    found = replace(ranges, kind=kind, is_sure=ranges.is_sure & (kind == ranges.kind))
-    _report_unused(job, found)
+def with_content_kind(walk: SegmentWalk, ranges: Ranges) -> Ranges:
+    """The ranges, each with the kind of its content; a finding for each whose flags name another kind."""
+    kind = _content_kind(walk, ranges)
+    is_inside = _is_inside(ranges)
+    _report_kind(walk, ranges, kind)
+    for i in np.flatnonzero((kind == RangeKind.INTERNAL) & is_inside).tolist():
+        # no recorded heap has such a range
+        at = int(ranges.start[i])
+        walk.add_gap(f"{walk.name}: the page range at {at:#x} is of an unknown kind: what it holds is missing")
+    found = replace(ranges, kind=kind, is_sound=ranges.is_sound & (kind == ranges.kind))
+    _report_unused(walk, found)
     return found
 
 
-def _report_unused(job: SegmentHeapJob, ranges: Ranges) -> None:
-    heap = job.heap.address
-    for i in np.flatnonzero(~ranges.is_size_known & ranges.is_sure).tolist():
-        place, unused, unit = int(ranges.descriptor[i]), int(ranges.unused[i]), int(ranges.unit[i])
-        message = f"heap {heap:#x}: the page descriptor at {place:#x} is damaged: {unused:,} bytes not used at the end of a block"
-        size = 4 * job.view.pointer_bytes
-        job.walked.find(Finding("segment", "error", heap, place, size, message, f"less than {unit:,}", f"{unused:,}"))
-        job.walked.good_headers -= 1
+def _is_inside(ranges: Ranges) -> NDArray[np.bool_]:
+    """False for the ranges of the descriptors themselves; (n,)."""
+    inside: NDArray[np.bool_] = ranges.start != ranges.descriptor
+    return inside
 
 
-def _report(job: SegmentHeapJob, ranges: Ranges, kind: NDArray[np.int64], inside: NDArray[np.bool_]) -> None:
-    heap = job.heap.address
-    for i in np.flatnonzero((kind != ranges.kind) & ranges.is_sure).tolist():
-        place, size = int(ranges.descriptor[i]), 4 * job.view.pointer_bytes
-        message = f"heap {heap:#x}: the page descriptor at {place:#x} is damaged: its range at {int(ranges.start[i]):#x} is of another kind"
-        texts = _WORDS[RangeKind(kind[i])], _WORDS[RangeKind(ranges.kind[i])]
-        job.walked.find(Finding("segment", "error", heap, place, size, message, *texts))
-        job.walked.good_headers -= 1
-    for i in np.flatnonzero((kind == RangeKind.INTERNAL) & inside).tolist():
-        # no recorded heap has such a range
-        job.walked.gap(
-            f"heap {heap:#x}: the page range at {int(ranges.start[i]):#x} is of an unknown kind: what it holds is missing"
+def _content_kind(walk: SegmentWalk, ranges: Ranges) -> NDArray[np.int64]:
+    """`RangeKind` by flags, unused bytes and headers; (n,) int64."""
+    kind, flagged, is_inside = ranges.kind.copy(), ranges.kind, _is_inside(ranges)
+    has_guard, is_full, in_use = ranges.unused >= ranges.unit, ranges.unused == 0, flagged != RangeKind.FREE
+
+    def vs(where: NDArray[np.bool_], *, holds: bool) -> NDArray[np.int64]:
+        """Those of the ranges that begin with the header of a VS subsegment, or that do not."""
+        rows = np.flatnonzero(where & is_inside)
+        return rows[are_vs_subsegments(walk, ranges, rows) == holds] if len(rows) else rows
+
+    def lfh(where: NDArray[np.bool_], *, holds: bool) -> NDArray[np.int64]:
+        """Those of the ranges that begin with the header of an LFH subsegment, or that do not."""
+        rows = np.flatnonzero(where & is_inside)
+        return rows[are_lfh_subsegments(walk, ranges, rows) == holds] if len(rows) else rows
+
+    kind[vs(has_guard & in_use & (flagged != RangeKind.VS), holds=True)] = RangeKind.VS
+    kind[vs(~has_guard & (flagged == RangeKind.VS), holds=False)] = RangeKind.PAGES
+    kind[lfh(~has_guard & ~is_full & (flagged == RangeKind.LFH), holds=False)] = RangeKind.PAGES
+    kind[lfh(is_full & in_use & (flagged != RangeKind.LFH), holds=True)] = RangeKind.LFH
+    for each in RangeKind:
+        same = np.flatnonzero(flagged == each)
+        if len(same) >= _MANY and 2 * int((kind[same] != each).sum()) > len(same):
+            kind[same] = each  # the rules above do not hold in this build
+    return kind
+
+
+def _report_kind(walk: SegmentWalk, ranges: Ranges, kind: NDArray[np.int64]) -> None:
+    for i in np.flatnonzero((kind != ranges.kind) & ranges.is_sound).tolist():
+        at = int(ranges.descriptor[i])
+        expected, found = _WORDS[RangeKind(kind[i])], _WORDS[RangeKind(ranges.kind[i])]
+        walk.report(
+            DamagedBytes("segment", at, 4 * walk.pointer_bytes, expected, found),
+            f"{walk.name}: the page descriptor at {at:#x} is damaged: its range at {int(ranges.start[i]):#x} is of another kind",
         )
+        walk.count_headers(0, -1)
+
+
+def _report_unused(walk: SegmentWalk, ranges: Ranges) -> None:
+    for i in np.flatnonzero(~ranges.is_size_possible & ranges.is_sound).tolist():
+        at, unused, unit = int(ranges.descriptor[i]), int(ranges.unused[i]), int(ranges.unit[i])
+        walk.report(
+            DamagedBytes("segment", at, 4 * walk.pointer_bytes, f"less than {unit:,}", f"{unused:,}"),
+            f"{walk.name}: the page descriptor at {at:#x} is damaged: {unused:,} bytes not used at the end of a block",
+        )
+        walk.count_headers(0, -1)

@@ -1,4 +1,4 @@
-"""Windows' counters of a segment heap beside what its walk counted (heap-structures.md §6.1)."""
+"""Windows' counters of a segment heap beside what its walk counted (docs/reference/heap-structures.md §6.1)."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from heapdump.process.model import Process
 
 
 def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Check]:
-    """Committed bytes, segments, and committed bytes of large blocks."""
+    """Committed bytes, segments, and committed bytes of large allocations.
+
+    Committed bytes are those of the memory map: Windows' counter leaves out pages that 17763 and 19041 added to the heap's
+    own structures (recorded).
+    """
     if process.regions.is_complete_map and heap.committed_bytes is not None:
-        # Windows' own count leaves out pages that 17763 and 19041 added to the heap's structures (recorded heaps)
         yield Check(CheckKind.MAPPED_BYTES, heap.committed_bytes, count.segment_bytes)
     elif process.regions.is_complete_map:
         yield Check(CheckKind.SEGMENT_BYTES, heap.counters.committed_bytes, count.segment_bytes)

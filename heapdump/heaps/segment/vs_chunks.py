@@ -1,174 +1,178 @@
-"""Variable-size blocks of a segment heap: chains of chunks in VS subsegments (heap-structures.md §6.4).
+"""VS chunks of one subsegment as arrays: headers on every granule, and what a damaged header must have been.
 
-A chain is verified chunk by chunk: each names the size of the one before it. At a damaged header the walk makes one
-finding, goes on at the next place where three headers in a row hold, and calls what follows in the subsegment `derived`.
+The header of a chunk is its first granule (docs/reference/heap-structures.md §6.4). For the chunk at address a:
+
+    sizes word = u64[a] ^ a ^ key (x64), u32[a] ^ a ^ key (x86)
+
+    bits of the sizes word                     x64     x86
+    size in granules, header included          16-31   1-15
+    size of the chunk before it, in granules   32-47   16-30
+    busy: 0 free, 1 busy                       48-63   31
+
+All places and sizes in this module are in granules, unless they are called addresses.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Trust
 from heapdump.blocks.kinds import BlockKind
-from heapdump.blocks.table import doubt, tag
+from heapdump.blocks.table import tag
 from heapdump.heaps.integers import signed64
-from heapdump.heaps.segment.keys import SegmentHeapJob
-from heapdump.heaps.segment.memory_windows import Batch, batches, doubt_missing
-from heapdump.heaps.segment.overrun import mend_overrun
-from heapdump.heaps.segment.vs_recovery import ByteDamage, Chunks
-from heapdump.heaps.segment.vs_subsegments import Chains
-from heapdump.kernels import run, vs_chain
-from heapdump.kernels.row import UNIT
-from heapdump.spans import Span
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.kernels.row import CLASS_MASK, TRUST_MASK, UNIT, RowWriter
+from heapdump.kernels.vs_chain import ChunkCoding, follow_chunks
+from heapdump.process.model import View
+from heapdump.trust import Trust
 
-_FIRST_ROOM = 1 << 12
-_MOST_ROOM = 1 << 18
-_MOST_RESYNCS = 512
+_PROOF_HEADERS = 3
+"""Headers in a row that must hold where the walk goes on behind damage."""
+
+_UNKNOWN_SIZE = -1
+"""The size of the chunk before, where it is not known."""
+
+_U64 = (1 << 64) - 1
+_U32 = (1 << 32) - 1
+
+Word = TypeVar("Word", int, NDArray[np.int64])
 
 
-class ChunkWalk:
-    """Walks the chains of one heap with one key; rows go to the job's columns."""
+def header_fields(sizes_word: Word, *, is_wide: bool) -> tuple[Word, Word, Word]:
+    """(size, size of the chunk before, busy) of a sizes word, or of each of many. `is_wide`: x64."""
+    if is_wide:
+        return sizes_word >> 16 & 0xFFFF, sizes_word >> 32 & 0xFFFF, sizes_word >> 48 & 0xFFFF
+    return sizes_word >> 1 & 0x7FFF, sizes_word >> 16 & 0x7FFF, sizes_word >> 31 & 1
 
-    def __init__(self, job: SegmentHeapJob, key: int, padding: int) -> None:
-        """`padding`: bytes in front of what the program got."""
-        self._job, self._key, self.padding = job, key, padding
-        self._wide = job.view.pointer_bytes == 8
-        self._granule = job.view.granularity
-        mask = -1 if self._wide else 0xFFFFFFFF
-        self._signed_key = signed64(key) & mask
-        self._coding = vs_chain.ChunkCoding(job.view.granularity // UNIT, self._signed_key, padding)
-        self._resyncs = 0
 
-    def walk(self, chains: Chains) -> None:
-        """All chains."""
-        for batch in batches(self._job.view.space, chains.start, chains.end):
-            ends = [(side[batch.rows] - batch.base) // self._granule for side in (chains.start, chains.end)]
-            first = len(self._job.columns)
-            self._walk(batch, np.ascontiguousarray(np.stack([*ends, batch.base], axis=1)))
-            if batch.missing:
-                doubt_missing(self._job, first, batch.missing)
+class ChunkHeader(NamedTuple):
+    """The decoded header of one chunk; see the module."""
 
-    def _walk(self, batch: Batch, places: NDArray[np.int64]) -> None:
-        k, at, previous, trusted = 0, int(places[0, 0]), 0, True
-        room = _FIRST_ROOM
-        while True:
-            stopped, at, reason, previous = self._some(batch, places, k, at, previous, room, trusted)
-            trusted = trusted and stopped == k
-            k = stopped
-            if reason == vs_chain.END:
-                return
-            if reason == vs_chain.FULL:
-                room = min(2 * room, _MOST_ROOM)
-                continue
-            chunks = Chunks(batch.words, int(places[k, 2]), int(places[k, 1]), self._signed_key, self._wide)
-            at, previous, trusted = self._damaged(batch, chunks, at, previous)
+    size: int
+    previous_size: int
+    busy: int
 
-    def _some(
-        self, batch: Batch, places: NDArray[np.int64], k: int, at: int, previous: int, room: int, trusted: bool
-    ) -> tuple[int, int, int, int]:
-        # behind damage only this chain is derived: it is walked alone
-        part = places if trusted else places[: k + 1]
-        job, trust = self._job, Trust.EXACT if trusted else Trust.DERIVED
-        tail = job.columns.tail(room)
-        found = run(
-            vs_chain.follow_chunks, job.workload.expected(room), batch.words, part, k, at, previous, self._coding,
-            tag(BlockKind.VS, trust=trust), tail,
-        )  # fmt: skip
-        del tail
-        count, k, at, reason, previous = (int(value) for value in found)
-        job.columns.add(count, job.heap.index)
-        job.workload.add(count, int(job.columns.since(len(job.columns) - count).entry_size.sum()))
-        job.walked.headers += count
-        job.walked.good_headers += count
-        if not trusted and reason == vs_chain.END and k + 1 < len(places):
-            return k + 1, int(places[k + 1, 0]), vs_chain.FULL, 0
-        return k, at, reason, previous
+    def holds(self, previous_size: int, most: int) -> bool:
+        """True for a possible header behind a chunk of this size, with at most `most` granules left for the chunk."""
+        return self.previous_size == previous_size and 0 < self.size <= most and self.busy <= 1
 
-    def _damaged(self, batch: Batch, chunks: Chunks, at: int, previous: int) -> tuple[int, int, bool]:
-        """One finding; (granule to go on with, granules of the chunk before it or -1, whether nothing is in doubt).
 
-        `previous` > 0: the last row is the chunk before, of so many granules.
+def read_chunk_header(view: View, address: int, key: int) -> ChunkHeader | None:
+    """The header at an address under a key; None where it is not in the dump."""
+    raw = view.space.try_pointer(address)
+    if raw is None:
+        return None
+    return ChunkHeader(*header_fields(raw ^ address ^ key, is_wide=view.pointer_bytes == 8))
+
+
+@dataclass(frozen=True, slots=True)
+class VsChunks:
+    """The memory of one subsegment's chunks, for the places where their chain is damaged.
+
+    `words`: signed 64-bit words. `base`: address of granule 0. `end`: granule behind the last chunk.
+    """
+
+    words: NDArray[np.int64]
+    base: int
+    end: int
+    coding: ChunkCoding
+
+    @property
+    def is_wide(self) -> bool:
+        """True on x64, where a granule is two words; on x86 it is one."""
+        return self.coding.stride == 2
+
+    @property
+    def granule_bytes(self) -> int:
+        """Bytes of a granule."""
+        return self.coding.stride * UNIT
+
+    def address(self, at: int) -> int:
+        """Address of a granule."""
+        return self.base + at * self.granule_bytes
+
+    def headers(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """(size, size of the chunk before, busy) as if a header stood on every granule of [first, last)."""
+        granules = np.arange(first, last)
+        raw = self.words[granules * self.coding.stride]
+        return header_fields(raw ^ (self.base + granules * self.granule_bytes) ^ self.coding.key, is_wide=self.is_wide)
+
+    def header(self, at: int) -> ChunkHeader:
+        """The header on one granule."""
+        return ChunkHeader(*(int(values[0]) for values in self.headers(at, at + 1)))
+
+    def sound_from(self, first: int, starts: tuple[int, ...]) -> list[tuple[int, int]]:
+        """(place of a header, size of the chunk before it), from `first` on, for each header that begins a sound chain.
+
+        A chain is sound where three headers in a row hold, or two or more up to the end of the subsegment. The last header
+        of the subsegment alone is sound where the chunk before it begins at one of `starts`.
         """
-        job, address = self._job, chunks.address(at)
-        is_missing = any(address in span for span in batch.missing) and not self._is_uncommitted(address)
-        before = at - max(previous, 0)
-        good = self._good(chunks, before + 1, (before, at))
-        behind = next((place for place in good if place[0] > at), None)
-        if is_missing:
-            job.walked.gap(f"heap {job.heap.address:#x}: chunks from {address:#x} on are not in the dump")
-            return (behind or (chunks.end, -1))[0], -1, False
-        job.walked.headers += 1
-        # the chunk before may lie about its size: the one truly behind it names it
-        if previous > 0 and good and good[0][0] - good[0][1] == before:
-            self._wrong_size(chunks, before, good[0][1])
-            return *good[0], True
-        if behind is None and int(chunks.headers(at, at + 1)[0][0]) == chunks.end - at:
-            behind = chunks.end, chunks.end - at
-        if behind is not None and behind[0] - behind[1] == at:
-            self._one_header(chunks, at, behind[1], previous)
-            return *behind, False
-        self._several_headers(chunks, at, previous, behind)
-        return (behind or (chunks.end, -1))[0], -1, False
+        size, before, busy = self.headers(first, self.end)
+        count = len(size)
+        each = np.arange(count)
+        possible = (size > 0) & (each + size <= count) & (busy <= 1)
+        is_last = possible & (each + size == count) & np.isin(first + each - before, starts)
+        holds, place = possible.copy(), each.copy()
+        for _ in range(_PROOF_HEADERS - 1):
+            own_size = size[np.minimum(place, count - 1)]
+            following = np.where(holds, place + own_size, count)
+            inside = np.minimum(following, count - 1)
+            next_holds = (following < count) & possible[inside] & (before[inside] == own_size)
+            holds &= (following == count) & (place > each) | next_holds
+            place = np.where(holds & (following < count), following, place)
+        sound = np.flatnonzero(holds | is_last)
+        return list(zip((first + sound).tolist(), before[sound].tolist(), strict=True))
 
-    def _wrong_size(self, chunks: Chunks, at: int, size: int) -> None:
-        """The chunk at this granule has another size than its header says; its row, the last one, gets the true one."""
-        job = self._job
-        row = job.columns.since(len(job.columns) - 1)
-        found = int(row.entry_size[0])
-        previous = int(chunks.headers(at, at + 1)[1][0])
-        chunks.write_row(row.writer(), at, size, previous, self.padding)
-        doubt(row.tags, slice(None), Trust.DERIVED)
-        message = (
-            f"heap {job.heap.address:#x}: the chunk at {chunks.address(at):#x} says {found:,} bytes, "
-            f"the next one {size * self._granule:,}"
-        )
-        self._find(chunks, at, chunks.wound(at, size, previous), message)
+    def is_state_known(self, at: int, size: int, previous_size: int) -> bool:
+        """True where the header of a chunk with these sizes tells whether it is busy.
 
-    def _one_header(self, chunks: Chunks, at: int, size: int, previous: int) -> None:
-        """A damaged header between whole ones: its chunk is known, its state where the header still tells."""
-        job, address = self._job, chunks.address(at)
-        message = f"heap {job.heap.address:#x}: the chunk header at {address:#x} is damaged"
-        self._find(chunks, at, chunks.wound(at, size, previous), message)
-        if previous > 0 and int(chunks.headers(at, at + 1)[0][0]) != size:
-            mend_overrun(job, address)
-        if chunks.write_row(job.columns.tail(1), at, size, previous, self.padding) is Trust.GUESS:
-            job.walked.gap(
-                f"{message}; the state of its {size * self._granule:,} bytes is not known, they count as busy"
-            )
-        job.columns.add(1, job.heap.index)
+        One of its own two sizes holds and its busy bits are possible. `previous_size` -1: not known.
+        """
+        header = self.header(at)
+        return header.busy <= 1 and (header.size == size or header.previous_size == previous_size)
 
-    def _several_headers(self, chunks: Chunks, at: int, previous: int, behind: tuple[int, int] | None) -> None:
-        """Damage behind which no header tells where this chunk ends."""
-        job, address = self._job, chunks.address(at)
-        heap, until = job.heap.address, chunks.address(behind[0] if behind else chunks.end)
-        message = f"heap {heap:#x}: the chunk header at {address:#x} is damaged"
-        expected = f"{previous} granules before it" if previous >= 0 else "sizes that fit"
-        data = job.view.space.try_read(address, 8) or b""
-        job.walked.find(
-            Finding("vs_chunk", "error", heap, address, self._granule, message, expected, data.hex(" ") or "no memory")
-        )
-        job.walked.gap(f"{message}: chunks between it and {until:#x} are missing")
-        if previous > 0:
-            mend_overrun(job, address)
+    def damage(self, at: int, size: int, previous_size: int) -> DamagedBytes:
+        """The bytes of a header that differ from those of a chunk with these sizes, as hex; ?? where the right ones are not known."""
+        raw, expected_word, is_known = self._expected(at, size, previous_size)
+        count = 8 if self.is_wide else 4
+        expected, found = (word.to_bytes(count, "little") for word in (expected_word, raw))
+        unknown = () if is_known or not self.is_wide else (6,)  # the byte with the busy bits
+        wrong = [i for i in range(count) if expected[i] != found[i] or i in unknown] or [0, count - 1]
+        first, end = wrong[0], wrong[-1] + 1
+        texts = " ".join("??" if i in unknown else f"{expected[i]:02x}" for i in range(first, end))
+        return DamagedBytes("vs_chunk", self.address(at) + first, end - first, texts, found[first:end].hex(" "))
 
-    def _find(self, chunks: Chunks, at: int, wound: ByteDamage, message: str) -> None:
-        place, heap = chunks.address(at) + wound.first, self._job.heap.address
-        self._job.walked.find(
-            Finding("vs_chunk", "error", heap, place, wound.length, message, wound.expected, wound.found)
-        )
+    def write_row(self, row: RowWriter, at: int, size: int, previous_size: int) -> Trust:
+        """Writes the chunk with these sizes to the first of `row`; returns its trust.
 
-    def _is_uncommitted(self, address: int) -> bool:
-        regions = self._job.process.regions
-        return regions.is_complete_map and not regions.committed_bytes(Span(address, address + 1))
+        GUESS where its state is not known: it counts as busy then.
+        """
+        _, header, is_known = self._expected(at, size, previous_size)
+        stride = self.coding.stride
+        words = self.words[at * stride : (at + size) * stride].copy()
+        words[0] = signed64(header) if self.is_wide else int(words[0]) >> 32 << 32 | header
+        trust = Trust.DERIVED if is_known else Trust.GUESS
+        chain = np.array([[0, size, self.address(at)]])
+        follow_chunks(words, chain, 0, 0, _UNKNOWN_SIZE, self.coding, tag(BlockKind.VS, trust=trust), row)
+        if not is_known:
+            row.tags[0] &= CLASS_MASK | TRUST_MASK  # without entry flags: nothing is known of an extra
+        return trust
 
-    def _good(self, chunks: Chunks, first: int, named: tuple[int, ...]) -> list[tuple[int, int]]:
-        """The good headers from granule `first` on: (granule, granules of the one before)."""
-        self._resyncs += 1
-        if self._resyncs > _MOST_RESYNCS:
-            self._job.walked.gap(
-                f"heap {self._job.heap.address:#x}: damaged all over, some chunks behind damage are missing"
-            )
-            return []
-        return chunks.good_from(first, named)
+    def _expected(self, at: int, size: int, previous_size: int) -> tuple[int, int, bool]:
+        """(header as it is, header of a chunk with these sizes, whether its state is known); encoded, unsigned.
+
+        A chunk whose state is not known becomes busy.
+        """
+        mask = _U64 if self.is_wide else _U32
+        raw, code = int(self.words[at * self.coding.stride]) & mask, (self.address(at) ^ self.coding.key) & mask
+        size_shift, previous_shift, busy_shift, bits = (16, 32, 48, 0xFFFF) if self.is_wide else (1, 16, 31, 0x7FFF)
+        decoded = (raw ^ code) & ~(bits << size_shift) | size << size_shift
+        if previous_size >= 0:
+            decoded = decoded & ~(bits << previous_shift) | previous_size << previous_shift
+        is_known = self.is_state_known(at, size, previous_size)
+        if not is_known:
+            decoded = decoded & (1 << busy_shift) - 1 | 1 << busy_shift
+        return raw, (decoded ^ code) & mask, is_known

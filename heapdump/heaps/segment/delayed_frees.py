@@ -1,0 +1,90 @@
+"""Freed VS chunks that wait on a delay-free list: their headers still say busy (docs/reference/heap-structures.md §6.4).
+
+17763.379 and later keep one list in the VS context, 26100 one in each affinity slot. No recorded heap had a chunk on it: a
+node counts as freed only where it is the user data of a busy chunk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.kinds import BlockKind
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_MASK, UNIT
+from heapdump.memory import limits
+
+_SLOT_REF_SHIFT = 6
+"""References to affinity slots count 64 bytes from the VS context."""
+
+_MOST_AFFINITY_SLOTS = 256
+_FREE_TAGS = (CLASS_MASK | TRUST_MASK) & ~BUSY
+"""Bits of `tags` that a busy row has in common with a free one."""
+
+
+def delayed_frees(walk: SegmentWalk) -> NDArray[np.uint64]:
+    """Addresses of the user data of all chunks on the lists of a heap; (n,) uint64, ascending.
+
+    A list whose length contradicts its depth is a finding, and none of its nodes counts.
+    """
+    found: dict[int, None] = {}
+    for head in _delay_free_lists(walk):
+        depth, nodes = _depth(walk, head), dict[int, None]()
+        node: int | None = _first_node(walk, head)
+        while node and node not in nodes and node not in found and len(nodes) <= min(depth, limits.MAX_LIST_NODES):
+            nodes[node] = None
+            node = walk.view.space.try_pointer(node)
+        if node is None or (len(nodes) == depth and not node):  # None: the rest of the list is not in the dump
+            found |= nodes
+            continue
+        walk.count_headers(1, 0)
+        walk.report(
+            DamagedBytes("vs_chunk", head, 2 * walk.pointer_bytes, f"{depth:,} nodes", "others"),
+            f"{walk.name}: the list at {head:#x} of chunks that wait to be freed does not have the {depth:,} nodes that it counts",
+        )
+    return np.array(sorted(found), np.uint64)
+
+
+def free_delayed(walk: SegmentWalk, first: int, delayed: NDArray[np.uint64]) -> None:
+    """Makes free rows of the busy VS rows from `first` on whose user data is on a list. `delayed`: see `delayed_frees`."""
+    if not len(delayed):
+        return
+    table = walk.columns.since(first)
+    granule = np.uint64(walk.granule)
+    is_delayed = (table.kind == BlockKind.VS) & table.is_busy & np.isin(table.entry + granule, delayed)
+    table.tags[is_delayed] &= np.uint16(_FREE_TAGS)
+    table.unused[is_delayed], table.header8[is_delayed] = granule, granule // np.uint64(UNIT)
+
+
+def _depth(walk: SegmentWalk, head: int) -> int:
+    """The number of nodes in an SLIST_HEADER: its first 16 bits on x64, those behind the pointer on x86."""
+    return walk.view.space.try_integer(head if walk.pointer_bytes == 8 else head + 4, 2) or 0
+
+
+def _first_node(walk: SegmentWalk, head: int) -> int:
+    """The first node of an SLIST_HEADER, 0 for none: on x64 its second word without the lowest 4 bits."""
+    if walk.pointer_bytes == 4:
+        return walk.view.space.try_integer(head, 4) or 0
+    return (walk.view.space.try_integer(head + 8, 8) or 0) & ~0xF
+
+
+def _delay_free_lists(walk: SegmentWalk) -> Iterator[int]:
+    """Addresses of the SLIST_HEADERs of a heap; none before 17763.379."""
+    layout, heap = walk.layout["_SEGMENT_HEAP"], walk.heap.address
+    if "VsContext" not in layout or "_HEAP_VS_CONTEXT" not in walk.layout:
+        return
+    at, context = heap + layout.offset("VsContext"), walk.layout["_HEAP_VS_CONTEXT"]
+    if "DelayFreeContext" in context:
+        yield at + context.offset("DelayFreeContext")
+    fields = walk.view.struct("_HEAP_VS_CONTEXT", at, walk.layout)
+    if fields is None or "SlotMapRef" not in fields or "_HEAP_VS_AFFINITY_SLOT" not in walk.layout:
+        return
+    slot_map = at + (fields["SlotMapRef"] << _SLOT_REF_SHIFT)
+    delay_free = walk.layout["_HEAP_VS_AFFINITY_SLOT"].offset("DelayFreeContext")
+    for i in range(min(fields["AffinityMask"] + 1, _MOST_AFFINITY_SLOTS)):
+        slot_ref = walk.view.space.try_integer(slot_map + 4 * i, 2)
+        if slot_ref:
+            yield at + (slot_ref << _SLOT_REF_SHIFT) + delay_free

@@ -1,0 +1,146 @@
+"""The coding of LFH subsegment headers: the structure, key and shift under which most of them hold.
+
+In: page ranges of kind LFH. Out: their headers and extents. Keys are tried in this order: the one of an earlier heap; the
+words of ntdll's data; and what the subsegments alone allow (docs/reference/heap-structures.md §6.9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.keys import LfhCoding
+from heapdump.heaps.segment.lfh_subsegments import BlockExtents, LfhSubsegments
+from heapdump.heaps.segment.page_ranges import RangeKind, Ranges
+
+_STRUCT = "_HEAP_LFH_SUBSEGMENT"
+_U32 = np.uint64(0xFFFFFFFF)
+_SAMPLE = 64
+"""Subsegments of a heap on which keys are tried."""
+
+_FIRST_TRIALS = 8
+"""Subsegments after which keys that hold on none of them are dropped."""
+
+_CONSISTENT = 1 << 16
+"""Weight of a consistent header against possible ones in the score of a key; more than the sample has."""
+
+LfhReading = tuple[LfhSubsegments, BlockExtents]
+
+
+def read_lfh_subsegments(walk: SegmentWalk, ranges: Ranges) -> LfhReading | None:
+    """The subsegments in these ranges and their extents under the best coding; None for no ranges.
+
+    The coding becomes part of the walk's keys. Where none holds for most of the subsegments, no extent is possible.
+    """
+    if not len(ranges.start):
+        return None
+    reading = _under_known_coding(walk, ranges)
+    if reading is not None:
+        return reading
+    sample = ranges.of(slice(None, None, max(1, len(ranges.start) // _SAMPLE)))
+    headers = [LfhSubsegments(walk, sample, struct) for struct in walk.structs(_STRUCT)]
+    best, is_found = _best_coding(headers)
+    subsegments = LfhSubsegments(walk, ranges, best.coding.struct)
+    extents = subsegments.extents(best.coding)
+    if not is_found:
+        none = np.zeros(len(subsegments), bool)
+        return subsegments, replace(extents, is_possible=none, is_consistent=none)
+    walk.keys.lfh = best.coding
+    walk.keys.lfh_subsegments_are_full |= 2 * best.consistent > best.possible
+    return subsegments, extents
+
+
+def are_lfh_subsegments(walk: SegmentWalk, ranges: Ranges, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of these ranges begin with the header of an LFH subsegment under the coding of the process; (n,)."""
+    if walk.keys.lfh is None:
+        read_lfh_subsegments(walk, ranges.of_kind(RangeKind.LFH))
+    coding = walk.keys.lfh
+    if coding is None:
+        return np.zeros(len(rows), bool)
+    return LfhSubsegments(walk, ranges.of(rows), coding.struct).extents(coding).is_possible
+
+
+def _under_known_coding(walk: SegmentWalk, ranges: Ranges) -> LfhReading | None:
+    """The reading under the coding of an earlier heap, where one header is consistent or most are possible."""
+    coding = walk.keys.lfh
+    if coding is None:
+        return None
+    subsegments = LfhSubsegments(walk, ranges, coding.struct)
+    extents = subsegments.extents(coding)
+    holds = extents.is_consistent.any() or 2 * int(extents.is_possible.sum()) > len(subsegments)
+    return (subsegments, extents) if holds else None
+
+
+@dataclass(frozen=True, slots=True)
+class _ScoredCoding:
+    """A coding, and the numbers of headers of the sample that are consistent and possible under it."""
+
+    coding: LfhCoding
+    consistent: int
+    possible: int
+
+    @property
+    def score(self) -> tuple[int, int]:
+        """More is better."""
+        return self.consistent, self.possible
+
+
+def _best_coding(headers: Sequence[LfhSubsegments]) -> tuple[_ScoredCoding, bool]:
+    """(the best coding, whether it is believed). `headers`: the sample under each structure, the likeliest first.
+
+    A coding is believed where enough headers are consistent for the place that its key comes from, or most are possible.
+    """
+    count = len(headers[0])
+    best = _ScoredCoding(LfhCoding(headers[0].struct, 0, shifts_first=False), 0, 0)
+    for keys_of, least in _SOURCES:
+        for one in headers:
+            keys = keys_of(one)
+            for shifts_first in (False, True):
+                best = max(best, _best_key(one, keys, shifts_first=shifts_first), key=lambda found: found.score)
+            if best.consistent == count:
+                break
+        if best.consistent >= least or 2 * best.possible > count:
+            return best, True
+    return best, False
+
+
+def _best_key(headers: LfhSubsegments, keys: NDArray[np.uint64], *, shifts_first: bool) -> _ScoredCoding:
+    """The key under which most headers hold; without a score where several are equal."""
+    score, alive = np.zeros(len(keys), np.int64), np.arange(len(keys))
+    for i in range(len(headers)):
+        extents = headers.extents_under(i, keys[alive], shifts_first=shifts_first)
+        score[alive] += extents.is_possible.astype(np.int64) + extents.is_consistent * _CONSISTENT
+        if i == _FIRST_TRIALS - 1:
+            alive = alive[score[alive] > 0]
+    best = np.flatnonzero(score == score.max(initial=0))
+    if len(best) != 1:
+        return _ScoredCoding(LfhCoding(headers.struct, 0, shifts_first), 0, 0)
+    consistent, possible = divmod(int(score[best[0]]), _CONSISTENT)
+    return _ScoredCoding(LfhCoding(headers.struct, int(keys[best[0]]), shifts_first), consistent, possible)
+
+
+def _known_keys(headers: LfhSubsegments) -> NDArray[np.uint64]:
+    """The key of an earlier heap, alone; (0 or 1,)."""
+    coding = headers.walk.keys.lfh
+    return np.array([] if coding is None else [coding.key], np.uint64)
+
+
+def _ntdll_keys(headers: LfhSubsegments) -> NDArray[np.uint64]:
+    """The low halves of ntdll's words; (n,), ascending."""
+    return np.unique(headers.walk.keys.ntdll_words & _U32)
+
+
+_SOLVED_FROM = 8
+"""Subsegments, evenly spread over the sample, from which keys are solved one after the other."""
+
+_SOURCES: tuple[tuple[Callable[[LfhSubsegments], NDArray[np.uint64]], int], ...] = (
+    (_known_keys, 1),
+    (_ntdll_keys, 1),
+    *((partial(LfhSubsegments.possible_keys, share=turn / (_SOLVED_FROM - 1)), 2) for turn in range(_SOLVED_FROM)),
+)
+"""Where keys come from, and how many headers must be consistent under one; solved keys need a second witness."""

@@ -1,0 +1,102 @@
+"""Rows of what is made of whole pages: the heap's own structures, page ranges, large allocations.
+
+A subsegment is an internal row of kind PAGES; its VS chunks, or LFH blocks, lie inside. A free page range is a row for each
+of its committed runs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.heap import ExtentKind
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import doubt, tag
+from heapdump.heaps.segment.committed import Committed
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.large_allocations import unused_of
+from heapdump.heaps.segment.padding import writes_padding_header
+from heapdump.heaps.segment.page_ranges import RangeKind, Ranges
+from heapdump.kernels.row import EXTRA, UNIT
+from heapdump.spans import Span
+from heapdump.trust import Trust
+
+_INTERNAL_TAG = tag(BlockKind.PAGES, busy=True, internal=True)
+_MUCH_PADDING_BYTES = 1 << 20
+"""Bytes of a block from which on its padding is four times as long (recorded, 17763 and 19041)."""
+
+
+def add_own_structures(walk: SegmentWalk, committed: Committed) -> None:
+    """An internal row for each committed run of the heap's own structures."""
+    own = [extent.span for extent in walk.heap.extents if extent.kind is ExtentKind.STRUCTURES]
+    _add_runs(walk, [run for span in own for run in committed.runs(span.start, span.end)], _INTERNAL_TAG)
+
+
+def add_page_ranges(walk: SegmentWalk, committed: Committed, ranges: Ranges, padding: int) -> None:
+    """Rows of free ranges, of subsegments and internal ranges, and of blocks made of pages."""
+    free = ranges.of_kind(RangeKind.FREE)
+    runs = [
+        run for start, size in zip(free.start.tolist(), free.size.tolist(), strict=True)
+        for run in committed.runs(start, start + size)
+    ]  # fmt: skip
+    _add_runs(walk, runs, tag(BlockKind.PAGES))
+    internal = ranges.of((ranges.kind != RangeKind.FREE) & (ranges.kind != RangeKind.PAGES))
+    none = np.zeros(len(internal.start), np.int64)
+    _add(walk, internal.start, internal.size, none, none, none + _INTERNAL_TAG)
+    pages = ranges.of_kind(RangeKind.PAGES)
+    header = _padding_bytes(walk, pages.start, padding, pages.size - pages.unused >= _MUCH_PADDING_BYTES)
+    has_extra = pages.extra & pages.is_size_possible
+    tags = (tag(BlockKind.PAGES, busy=True) | has_extra * EXTRA).astype(np.uint16)
+    doubt(tags, ~pages.is_sound, Trust.DERIVED)
+    doubt(tags, ~pages.is_size_possible, Trust.GUESS)
+    unused = np.minimum(np.where(pages.is_size_possible, pages.unused, 0) + header, pages.size)
+    _add(walk, pages.start, pages.size, unused, header, tags)
+
+
+def add_large_allocations(walk: SegmentWalk, padding: int) -> None:
+    """Rows of large allocations whose metadata is in the dump."""
+    found = [(block, unused_of(walk.view, walk.layout, block)) for block in walk.heap.large_blocks or ()]
+    blocks = [(block, unused) for block, unused in found if unused is not None]
+    start = np.array([block.list_entry for block, _ in blocks], np.int64)
+    size = np.array([block.commit_bytes for block, _ in blocks], np.int64)
+    is_possible = np.array([unused.is_possible for _, unused in blocks], bool)
+    has_extra = np.array([unused.has_extra for _, unused in blocks], bool) & is_possible
+    header = _padding_bytes(walk, start, padding, np.ones(len(start), bool))
+    unused_bytes = np.where(is_possible, np.array([unused.bytes for _, unused in blocks], np.int64), 0)
+    unused_bytes = np.minimum(unused_bytes + header, size)
+    if not writes_padding_header(walk.layout):
+        header = np.zeros(len(start), np.int64)  # 14393 has it behind the user data (recorded)
+    tags = (tag(BlockKind.LARGE, busy=True) | has_extra * EXTRA).astype(np.uint16)
+    doubt(tags, ~is_possible, Trust.GUESS)
+    _add(walk, start, size, unused_bytes, header, tags)
+
+
+def _padding_bytes(
+    walk: SegmentWalk, start: NDArray[np.int64], padding: int, is_long: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """Bytes in front of the user data of blocks that begin at these addresses; (n,) int64.
+
+    By the first word of their padding header where it is possible, else the usual number. `padding`: of the heap;
+    `is_long`: blocks whose padding is usually four times as long.
+    """
+    if not padding or not writes_padding_header(walk.layout):
+        return np.full(len(start), padding, np.int64)
+    word, is_present = walk.mapped.gather(start.astype(np.uint64), walk.pointer_bytes)
+    usual = np.where(is_long, 4 * padding, padding)
+    possible = is_present & (word >= padding) & (word <= 4 * padding) & (word % np.uint64(padding) == 0)
+    return np.where(possible, word.astype(np.int64), usual)
+
+
+def _add_runs(walk: SegmentWalk, runs: list[Span], tags: int) -> None:
+    """A row without a header for each run, all of it requested."""
+    start = np.array([run.start for run in runs], np.int64)
+    size, none = np.array([run.size for run in runs], np.int64), np.zeros(len(runs), np.int64)
+    _add(walk, start, size, none, none, none + tags)
+
+
+def _add(
+    walk: SegmentWalk, start: NDArray[np.int64], size: NDArray[np.int64], unused: NDArray[np.integer],
+    header: NDArray[np.integer], tags: NDArray[np.integer],
+) -> None:  # fmt: skip
+    """Adds rows: address, occupied bytes, bytes of them not requested, bytes in front of the user data; (n,) each."""
+    walk.columns.append(walk.heap.index, start, size // UNIT, unused, header // UNIT, tags)

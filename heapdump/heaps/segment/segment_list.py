@@ -1,0 +1,116 @@
+"""The page segments of a segment heap: its lists, and which of their members can be trusted.
+
+In: a heap whose header holds. Out: segments, with findings and notes for what contradicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from heapdump.heaps.integers import address_limit
+from heapdump.heaps.link_damage import link_damage
+from heapdump.heaps.segment.context import SegmentDiscovery
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.header import SIGNATURE, SegContext, contexts
+from heapdump.heaps.segment.signature import decoded_signatures, possible_heap_keys
+from heapdump.process.model import View
+
+ListedSegment = tuple[SegContext, int]
+"""A segment's list and the segment's address."""
+
+_MOST_OTHER_HEAPS = 8
+"""Other heaps of the process that are read for the key."""
+
+
+def read_segments(discovery: SegmentDiscovery) -> tuple[list[ListedSegment], bool]:
+    """(segments in list order; whether all lists closed, so that none is missing)."""
+    view, found, are_closed = discovery.view, list[ListedSegment](), True
+    for context in contexts(view, discovery.layout, discovery.heap) or ():
+        if not context.is_consistent:
+            _report_context(discovery, context)
+        ring = discovery.shared.ring(context.list_head, partial(_may_be_segment, view, context))
+        findings, gaps = link_damage(discovery.process, "segment", discovery.heap, ring, "list of segments")
+        discovery.findings.extend(findings)
+        discovery.notes.extend(gaps)
+        are_closed &= ring.is_closed
+        found += [(context, node) for node in ring.nodes]
+    trusted = _with_usual_signature(discovery, found, are_closed=are_closed)
+    return _without_overlaps(discovery, trusted), are_closed
+
+
+def _may_be_segment(view: View, context: SegContext, node: int) -> bool:
+    """True for a node of a list that can be a segment: the address is a multiple of its size, and in the dump."""
+    fits = node % context.segment_bytes == 0 and node + context.segment_bytes <= address_limit(view)
+    return fits and view.space.try_pointer(node) is not None
+
+
+def _report_context(discovery: SegmentDiscovery, context: SegContext) -> None:
+    size = discovery.layout["_HEAP_SEG_CONTEXT"].size
+    damaged = DamagedBytes("segment", context.anchor, size, "its heap, its mask and its shift", "others")
+    discovery.report(
+        damaged, f"the context at {context.anchor:#x} of the segments of heap {discovery.heap:#x} is damaged"
+    )
+
+
+def _with_usual_signature(
+    discovery: SegmentDiscovery, found: list[ListedSegment], *, are_closed: bool
+) -> list[ListedSegment]:
+    """The segments, with a finding for each whose decoded signature differs from that of most.
+
+    A segment with another signature remains only where all lists are closed. Where the segments of this heap
+    disagree, other heaps of the process and ntdll's data decide which signature is usual.
+    """
+    view = discovery.view
+    rows = [decoded_signatures(view, discovery.layout, context.anchor, node) for context, node in found]
+    read = [row for row in rows if row]
+    agree = any(len(set(column)) == 1 for column in zip(*read, strict=True))
+    others = [] if agree else [row for row in _other_signatures(discovery, read) if row]
+    columns = list(zip(*read, *others, strict=True))
+    usual = [max(set(column), key=column.count) for column in columns]
+    encoding = max(range(len(columns)), key=lambda i: columns[i].count(usual[i]), default=0)
+    place = discovery.layout["_HEAP_PAGE_SEGMENT"].offset("Signature")
+    out = []
+    for segment, row in zip(found, rows, strict=True):
+        is_usual = bool(row) and row[encoding] == usual[encoding]
+        if row and not is_usual:
+            message = f"the signature of segment {segment[1]:#x} of heap {discovery.heap:#x} is damaged"
+            expected, length = "the key of the other segments", view.pointer_bytes
+            damaged = DamagedBytes("segment", segment[1] + place, length, expected, f"{row[encoding]:#x}")
+            discovery.report(damaged, message, note=message)
+        if are_closed or is_usual:
+            out.append(segment)
+    return out
+
+
+def _other_signatures(discovery: SegmentDiscovery, rows: list[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
+    """Decoded signatures of the first segments of other heaps; and those of `rows` whose key ntdll's data holds, again."""
+    view, layout = discovery.view, discovery.layout
+    place = layout["_SEGMENT_HEAP"].offset("Signature")
+    for address in view.heap_addresses[:_MOST_OTHER_HEAPS]:
+        is_other = address != discovery.heap and view.space.try_integer(address + place, 4) == SIGNATURE
+        for context in (contexts(view, layout, address) if is_other else None) or ():
+            node = view.space.try_pointer(context.list_head) or context.list_head
+            if node != context.list_head and node % context.segment_bytes == 0:
+                yield decoded_signatures(view, layout, context.anchor, node)
+    words = discovery.shared.ntdll_words
+    for row in rows:
+        keys = np.array([key for decoded in row for key in possible_heap_keys(view, decoded)], np.uint64)
+        if np.isin(keys, words).any():
+            yield row
+
+
+def _without_overlaps(discovery: SegmentDiscovery, found: list[ListedSegment]) -> list[ListedSegment]:
+    """The segments without those that begin inside a segment at a lower address; each of those is a finding."""
+    accepted, end = set[int](), 0
+    for context, node in sorted(found, key=lambda segment: segment[1]):
+        if node >= end:
+            accepted.add(node)
+            end = node + context.segment_bytes
+            continue
+        message = f"segment {node:#x} of heap {discovery.heap:#x} lies over another one and is left out"
+        damaged = DamagedBytes("segment", node, context.segment_bytes, "memory of its own", "another segment")
+        discovery.report(damaged, message, note=message)
+    return [segment for segment in found if segment[1] in accepted]

@@ -1,0 +1,61 @@
+"""The key of VS chunk headers from the chunks alone, for dumps without a usable segment signature and without ntdll's data.
+
+The first chunk of a subsegment has size 0 before it, and the second one names the size of the first. So few places are
+possible for the second chunk, each of which gives a key. A chain that holds to its end proves the key, but for the lowest busy
+bit: of its two values the one is right under which fewer free chunks lie side by side, since the allocator joins those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.heaps.segment.vs_chunks import header_fields, read_chunk_header
+from heapdump.process.model import View
+from heapdump.spans import Span
+
+_MOST_CHAINS = 8
+_MOST_CHUNKS = 512
+_LEAST_CHUNKS = 3
+"""Chunks of a chain that prove a key."""
+
+
+def solve_vs_key(view: View, chains: Sequence[Span]) -> int | None:
+    """The key; None where no chain gives one."""
+    for chain in chains[:_MOST_CHAINS]:
+        pairs = ((_free_pairs(view, chain, key), key) for key in _candidates(view, chain))
+        found = [(count, key) for count, key in pairs if count is not None]
+        if found:
+            return min(found)[1]
+    return None
+
+
+def _candidates(view: View, chain: Span) -> Iterator[int]:
+    """Keys under which the second chunk names the size of the first; two for each place, by the busy bit of the first."""
+    is_wide = view.pointer_bytes == 8
+    raw = view.space.try_pointer(chain.start)
+    if raw is None:
+        return
+    sizes: NDArray[np.uint64] = np.arange(1, chain.size // view.granularity).astype(np.uint64)
+    address = np.uint64(chain.start) + sizes * np.uint64(view.granularity)
+    words, is_present = view.space.mapped.gather(address, view.pointer_bytes)
+    first = raw ^ chain.start
+    _, previous, _ = header_fields((words ^ address ^ np.uint64(first)).view(np.int64), is_wide=is_wide)
+    for size in sizes[is_present & (previous == sizes.astype(np.int64))].tolist():
+        key = first ^ size << (16 if is_wide else 1)
+        yield key
+        yield key ^ (1 << 48 if is_wide else 1 << 31)
+
+
+def _free_pairs(view: View, chain: Span, key: int) -> int | None:
+    """Free chunks that follow a free one; None where the chain does not hold under the key, or is too short as a proof."""
+    at, previous, pairs, count, was_busy = chain.start, 0, 0, 0, 1
+    while at < chain.end and count < _MOST_CHUNKS:
+        header = read_chunk_header(view, at, key)
+        if header is None or not header.holds(previous, (chain.end - at) // view.granularity):
+            return None
+        pairs += not (was_busy or header.busy)
+        at, previous, was_busy, count = at + header.size * view.granularity, header.size, header.busy, count + 1
+    return pairs if count >= _LEAST_CHUNKS else None

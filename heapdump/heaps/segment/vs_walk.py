@@ -1,0 +1,168 @@
+"""The walk of VS chunks: every chunk of every VS subsegment becomes a row (docs/reference/heap-structures.md §6.4).
+
+Each header names the size of the chunk before it, which verifies the chain. At a damaged header the walk makes one finding
+and goes on where headers hold again. What follows in that subsegment is `derived`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.table import doubt, tag
+from heapdump.heaps.integers import signed64
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.missing_rows import doubt_missing
+from heapdump.heaps.segment.overrun import correct_overrun_row
+from heapdump.heaps.segment.vs_chunks import VsChunks
+from heapdump.heaps.segment.vs_subsegments import VsSubsegments
+from heapdump.kernels import run, vs_chain
+from heapdump.kernels.row import UNIT
+from heapdump.memory.mapped import WordBatch
+from heapdump.spans import Span
+from heapdump.trust import Trust
+
+_FIRST_ROOM = 1 << 12
+_MOST_ROOM = 1 << 18
+"""Rows that one call of the kernel may write, at first and at most."""
+
+_MOST_RESYNCS = 512
+"""Damaged places of a heap behind which sound headers are searched."""
+
+_U32 = (1 << 32) - 1
+_UNKNOWN = -1
+"""The size of the chunk before, where it is not known."""
+
+
+class VsWalk:
+    """The walk of the VS subsegments of one heap. Places and sizes are in granules."""
+
+    def __init__(self, walk: SegmentWalk, key: int, padding: int) -> None:
+        """`key`: see `keys.Keys.vs_key`. `padding`: bytes between a chunk's header and its user data."""
+        self._walk = walk
+        signed_key = signed64(key) if walk.pointer_bytes == 8 else key & _U32
+        self._coding = vs_chain.ChunkCoding(walk.granule // UNIT, signed_key, padding)
+        self._resyncs = 0
+
+    def add_rows(self, subsegments: VsSubsegments) -> None:
+        """Adds a row for each chunk."""
+        for batch in self._walk.mapped.batches(subsegments.start, subsegments.end):
+            start, end = (
+                (side[batch.rows] - batch.base) // self._walk.granule for side in (subsegments.start, subsegments.end)
+            )
+            first = len(self._walk.columns)
+            self._follow(batch, np.ascontiguousarray(np.stack([start, end, batch.base], axis=1)))
+            if batch.missing:
+                doubt_missing(self._walk, first, batch.missing)
+
+    def _follow(self, batch: WordBatch, chains: NDArray[np.int64]) -> None:
+        """Adds the rows of one batch. `chains`: (n, 3) as the kernel takes them."""
+        chain, at, previous, is_sound = 0, int(chains[0, 0]), 0, True
+        room = _FIRST_ROOM
+        while True:
+            stopped, at, reason, previous = self._run_kernel(batch, chains, (chain, at, previous), room, is_sound)
+            is_sound = is_sound and stopped == chain
+            chain = stopped
+            if reason == vs_chain.END:
+                return
+            if reason == vs_chain.FULL:
+                room = min(2 * room, _MOST_ROOM)
+                continue
+            chunks = VsChunks(batch.words, int(chains[chain, 2]), int(chains[chain, 1]), self._coding)
+            at, previous, is_sound = self._pass_damage(batch, chunks, at, previous)
+
+    def _run_kernel(
+        self, batch: WordBatch, chains: NDArray[np.int64], place: tuple[int, int, int], room: int, is_sound: bool
+    ) -> tuple[int, int, int, int]:
+        """Follows chains from `place` on: (chain, granule, size before); returns where it stopped (.., .., reason, ..).
+
+        Behind damage (`is_sound` False) the rest of this one chain is followed, as derived.
+        """
+        chain, at, previous = place
+        followed = chains if is_sound else chains[: chain + 1]
+        walk, trust = self._walk, Trust.EXACT if is_sound else Trust.DERIVED
+        found = run(
+            vs_chain.follow_chunks, walk.workload.expected(room), batch.words, followed, chain, at, previous, self._coding,
+            tag(BlockKind.VS, trust=trust), walk.columns.tail(room),
+        )  # fmt: skip
+        count, chain, at, reason, previous = (int(value) for value in found)
+        walk.columns.add(count, walk.heap.index)
+        walk.workload.add(count, int(walk.columns.since(len(walk.columns) - count).entry_size.sum()))
+        walk.count_headers(count, count)
+        if not is_sound and reason == vs_chain.END and chain + 1 < len(chains):
+            return chain + 1, int(chains[chain + 1, 0]), vs_chain.FULL, 0
+        return chain, at, reason, previous
+
+    def _pass_damage(self, batch: WordBatch, chunks: VsChunks, at: int, previous: int) -> tuple[int, int, bool]:
+        """One finding on the header at `at`; (granule to go on at, size of the chunk before it, whether nothing is in doubt).
+
+        `previous` > 0: the last row is the chunk before, of this size.
+        """
+        walk, address = self._walk, chunks.address(at)
+        is_missing = any(address in span for span in batch.missing) and not self._is_uncommitted(address)
+        before = at - max(previous, 0)
+        sound = self._sound_headers(chunks, before + 1, (before, at))
+        behind = next((header for header in sound if header[0] > at), None)
+        if is_missing:
+            walk.add_gap(f"{walk.name}: chunks from {address:#x} on are not in the dump")
+            return (behind or (chunks.end, _UNKNOWN))[0], _UNKNOWN, False
+        walk.count_headers(1, 0)
+        if previous > 0 and sound and sound[0][0] - sound[0][1] == before:
+            # the size of the chunk before is wrong: the header truly behind it names it
+            self._add_wrong_size(chunks, before, sound[0][1])
+            return *sound[0], True
+        if behind is None and chunks.header(at).size == chunks.end - at:
+            behind = chunks.end, chunks.end - at
+        if behind is not None and behind[0] - behind[1] == at:
+            self._add_damaged_chunk(chunks, at, behind[1], previous)
+            return *behind, False
+        self._report_gap(chunks, at, previous, behind)
+        return (behind or (chunks.end, _UNKNOWN))[0], _UNKNOWN, False
+
+    def _add_wrong_size(self, chunks: VsChunks, at: int, size: int) -> None:
+        """The chunk at `at` has another size than its header says: its row, the last one, gets the true one."""
+        walk = self._walk
+        row = walk.columns.since(len(walk.columns) - 1)
+        found = int(row.entry_size[0])
+        previous = chunks.header(at).previous_size
+        chunks.write_row(row.writer(), at, size, previous)
+        doubt(row.tags, slice(None), Trust.DERIVED)
+        message = f"{walk.name}: the chunk at {chunks.address(at):#x} says {found:,} bytes, the next one {size * walk.granule:,}"
+        walk.report(chunks.damage(at, size, previous), message)
+
+    def _add_damaged_chunk(self, chunks: VsChunks, at: int, size: int, previous: int) -> None:
+        """A damaged header before a sound one, which names its chunk's size: adds the row."""
+        walk, address = self._walk, chunks.address(at)
+        message = f"{walk.name}: the chunk header at {address:#x} is damaged"
+        walk.report(chunks.damage(at, size, previous), message)
+        if previous > 0 and chunks.header(at).size != size:
+            correct_overrun_row(walk, address)
+        if chunks.write_row(walk.columns.tail(1), at, size, previous) is Trust.GUESS:
+            walk.add_gap(f"{message}; the state of its {size * walk.granule:,} bytes is not known, they count as busy")
+        walk.columns.add(1, walk.heap.index)
+
+    def _report_gap(self, chunks: VsChunks, at: int, previous: int, behind: tuple[int, int] | None) -> None:
+        """A damaged header whose chunk's end no other header names: chunks up to the next sound header are missing."""
+        walk, address = self._walk, chunks.address(at)
+        until = chunks.address(behind[0] if behind else chunks.end)
+        message = f"{walk.name}: the chunk header at {address:#x} is damaged"
+        expected = f"{previous} granules before it" if previous >= 0 else "sizes that fit"
+        found = (walk.view.space.try_read(address, 8) or b"").hex(" ") or "no memory"
+        damaged = DamagedBytes("vs_chunk", address, walk.granule, expected, found)
+        walk.report(damaged, message, gap=f"{message}: chunks between it and {until:#x} are missing")
+        if previous > 0:
+            correct_overrun_row(walk, address)
+
+    def _is_uncommitted(self, address: int) -> bool:
+        regions = self._walk.process.regions
+        return regions.is_complete_map and not regions.committed_bytes(Span(address, address + 1))
+
+    def _sound_headers(self, chunks: VsChunks, first: int, starts: tuple[int, ...]) -> list[tuple[int, int]]:
+        """See `VsChunks.sound_from`; [] in a heap with very many damaged places."""
+        self._resyncs += 1
+        if self._resyncs > _MOST_RESYNCS:
+            self._walk.add_gap(f"{self._walk.name}: damaged all over, some chunks behind damage are missing")
+            return []
+        return chunks.sound_from(first, starts)
