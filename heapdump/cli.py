@@ -57,8 +57,8 @@ def cli(dump: Path | None) -> None:
 _NEW_OBJECTS = 1_000_000
 """New objects after which the garbage collector searches for cycles.
 
-At Python's 700 it searches a hundred times through the objects that imports leave behind, none of which is garbage: 0.2 s
-of a command that loads numba.
+At Python's 700 it searches a hundred times through the objects that imports leave behind, none of which is garbage:
+0.2 s of a command that loads numba.
 """
 
 

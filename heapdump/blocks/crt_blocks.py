@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 USES = {0: "free", 1: "normal", 2: "CRT", 3: "ignored", 4: "client"}
-"""_CrtMemBlockHeader._block_use & 0xFFFF: _FREE_BLOCK … _CLIENT_BLOCK of crtdbg.h; the upper half is a client's own type."""
+"""_CrtMemBlockHeader._block_use & 0xFFFF: _FREE_BLOCK … _CLIENT_BLOCK of crtdbg.h; the high half is a subtype."""
 
 
 @dataclass(frozen=True, slots=True)

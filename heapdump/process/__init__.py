@@ -1,5 +1,5 @@
 """Room 4, the process model: views (one for each pointer size), modules, threads, versions.
 
-In come streams, the address space and layouts; out goes a frozen `Process`. Heaps are the next room's business; here
-only the addresses of the heap list are read.
+In come streams, the address space and layouts; out goes a frozen `Process`. Of heaps only
+the addresses of the heap list are read here.
 """

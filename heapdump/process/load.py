@@ -1,4 +1,4 @@
-"""Streams and address space → Process."""
+"""Streams and address space → Process. Bad data never raises: it becomes a line in `Process.notes`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MAX_STACK_BYTES = 4 << 30
 
 
 def load_process(dump: Minidump) -> Process:
-    """Everything the streams, the TEBs and the PEBs say; what is missing is in `notes`, never raised."""
+    """The process by the streams, the TEBs and the PEBs of the dump."""
     arch: Arch = "x64" if PROCESSOR_NAMES[dump.system_info.processor] == "x64" else "x86"
     gaps: list[str] = dump.notes
     space, missing = _address_space(dump, arch)
@@ -117,8 +117,8 @@ def _regions(dump: Minidump, space: AddressSpace, modules: Sequence[Module], arc
         "the dump has no memory map (MemoryInfoList): regions are rebuilt from the memory it holds and its modules, "
         "free and reserved memory is not known"
     )
-    held = [Span(a, b) for a, b in zip(space.mapped.starts.tolist(), space.mapped.ends.tolist(), strict=True)]
-    return rebuilt_table(held, [m.span for m in modules])
+    present = [Span(a, b) for a, b in zip(space.mapped.starts.tolist(), space.mapped.ends.tolist(), strict=True)]
+    return rebuilt_table(present, [m.span for m in modules])
 
 
 # --- modules
@@ -133,7 +133,7 @@ def _ntdll_version(records: Sequence[ModuleRecord]) -> tuple[int, int, int, int]
 
 
 def _ntdlls(records: Sequence[ModuleRecord]) -> tuple[Span, ...]:
-    """The extents of ntdll: one, or two under WOW64; a dump that lists more is not believed."""
+    """The extents of ntdll: one, or two under WOW64. Of more in the list the first two count."""
     return tuple(dict.fromkeys(m.span for m in records if _is_ntdll(m)))[:2]
 
 
@@ -143,7 +143,7 @@ def _file_name(path: str) -> str:
 
 
 def _modules(records: Sequence[ModuleRecord]) -> tuple[Module, ...]:
-    """Each extent once: the 64-bit and the 32-bit loader of a WOW64 process both list the program (Windows 7)."""
+    """Each extent once: both loaders of a WOW64 process list the program (Windows 7)."""
     out: dict[Span, Module] = {}
     for m in records:
         name = _file_name(m.path) or f"module@{m.span.start:#x}"
@@ -244,7 +244,10 @@ def _threads(
 
 
 def _wow_registers(wide: View | None, tebs: Sequence[Teb]) -> Registers | None:
-    """32-bit registers of a WOW64 thread: TEB64.TlsSlots[1] → {u16 flags, u16 machine, x86 CONTEXT} (WOW64_CPURESERVED)."""
+    """The 32-bit registers of a WOW64 thread: TEB64.TlsSlots[1] points to {u16 flags, u16 machine, x86 CONTEXT}.
+
+    The structure is WOW64_CPURESERVED. None where it, or its integer registers, are not in the dump.
+    """
     teb = next((t for t in tebs if t.view == "x64"), None)
     if wide is None or teb is None:
         return None
@@ -256,7 +259,7 @@ def _wow_registers(wide: View | None, tebs: Sequence[Teb]) -> Registers | None:
 
 
 def _stack(view: View, teb: int) -> Stack | None:
-    """The stack that a TEB names, or None where its three addresses make no sense together."""
+    """The stack that a TEB names; None unless 0 < StackLimit < StackBase, at most 4 GiB apart."""
     tib = view.struct("_NT_TIB", teb)
     if tib is None:
         return None

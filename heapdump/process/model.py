@@ -1,4 +1,4 @@
-"""The process as facts: Process, View, Module, Thread. Built once by `load.py`, never changed."""
+"""The process as immutable facts: Process, View, Module, Thread. `load.py` makes them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A thread's stack in one view: [limit, base) is committed, [reserved, base) belongs to it.
+    """A thread's stack in one view. [limit, base) is committed, [reserved, base) is the reservation.
 
     `reserved` is None where the TEB is not in the dump.
     """
@@ -59,7 +59,7 @@ class Teb:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread. `registers` are those of the dump's own processor, `registers32` the 32-bit ones under WOW64."""
+    """A thread. `index`: its place in the dump's list. `registers`: of the dump's processor; `registers32`: of WOW64."""
 
     index: int
     id: int
@@ -93,10 +93,11 @@ class Thread:
 
 @dataclass(frozen=True)
 class View:
-    """The process as seen with one pointer size. WOW64 processes have two, the 64-bit one first.
+    """A process with one pointer size. A WOW64 process has two views, the 64-bit one first.
 
-    `peb` is None where no TEB is in the dump; `peb_fields` holds what could be read of it. `heap_addresses` are the
-    handles of the heap list in its order, `heap_list_complete` tells whether the list could be read.
+    `layout`: the likeliest of `layout_names`; `is_layout_exact`: it belongs to this build. `peb`: None where no TEB
+    is in the dump; `peb_fields`: member → value, as far as the dump has the PEB. `heap_addresses`: handles of the
+    heap list in its order; `heap_list_complete`: the list was read to its end.
     """
 
     arch: Arch
@@ -131,7 +132,7 @@ class View:
 
     @cached_property
     def layouts(self) -> tuple[Layout, ...]:
-        """Every layout of this processor, the likeliest first; for confirmation on a structure itself."""
+        """Every layout of this processor, the likeliest first; structures in memory decide between them."""
         return tuple(layouts.load(name) for name in self.layout_names)
 
     def struct(self, name: str, address: int, layout: Layout | None = None) -> dict[str, int] | None:
@@ -143,7 +144,10 @@ class View:
 
 @dataclass(frozen=True)
 class Process:
-    """Everything the dump says of the process that is not heap. `notes` say what is missing and why."""
+    """All facts of the dump but the heaps. `notes`: lines on what is missing, and why.
+
+    `missing_bytes`: memory that the dump lists and the file no longer has, because it is cut.
+    """
 
     pid: int | None
     image: str | None
@@ -175,7 +179,7 @@ class Process:
         return SpanMap((m.span, m) for m in self.modules)
 
     def in_modules(self, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
-        """Which addresses lie in a loaded module; (n,) bool."""
+        """True for each address in a loaded module; (n,) bool."""
         starts, ends = self._module_edges
         if not len(starts):
             return np.zeros(len(addresses), bool)
@@ -190,7 +194,7 @@ class Process:
 
     @property
     def exception_words(self) -> str:
-        """What the exception means: `access violation writing 0x10`; "" without one."""
+        """The exception for a person: `access violation writing 0x10`; "" without one."""
         return exception_words(self.exception) if self.exception else ""
 
     @property

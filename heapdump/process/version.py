@@ -1,4 +1,4 @@
-"""Which Windows is this: the build that decides about layouts, with the witness that told it.
+"""The Windows version: the build, which decides about layouts, and its witness.
 
 Order of trust (measured on real dumps): ntdll's file version, the PEB, the SystemInfo stream. The first two numbers
 of ntdll's version are wrong in about a third of the dumps, its build and revision are right; SystemInfo says 22631
@@ -8,11 +8,18 @@ where ntdll says 22621, or 6.2.9200 on an 18362 system.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
 from heapdump.dump.streams import SystemInfo
 
-Witness = Literal["ntdll", "peb", "system information"]
+
+class Witness(StrEnum):
+    """A source of the build, the most trusted first."""
+
+    NTDLL = "ntdll"
+    PEB = "peb"
+    SYSTEM_INFORMATION = "system information"
+
 
 _NAMES = {
     2195: ("2000", "2000"),
@@ -53,7 +60,10 @@ _NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class WindowsVersion:
-    """`build`, `revision` decide about layouts; `stated_build` is what SystemInfo says. `witness` told the build."""
+    """`build`, `revision`: of the files, they decide about layouts. `stated_build`: of the SystemInfo stream.
+
+    `witness`: the source of `build`.
+    """
 
     major: int
     minor: int
@@ -71,7 +81,7 @@ class WindowsVersion:
 
     @property
     def name(self) -> str:
-        """`Windows 10 1809 (17763.475)`; the stated build too where it is another one."""
+        """`Windows 10 1809 (17763.475)`, with the stated build where it differs."""
         product = _NAMES.get(self.stated_build) or _NAMES.get(self.build)
         words = f"Windows {product[self.is_server]}" if product else f"Windows {self.major}.{self.minor}"
         revision = f".{self.revision}" if self.revision else ""
@@ -86,15 +96,16 @@ def windows_version(
     stated = info.version[2]
     # SystemInfo lies to programs without a manifest (6.2.9200 on an 18362 system): believed only for known pairs
     if ntdll is not None and ntdll[2] >= 2000:
-        build, revision, witness = ntdll[2], ntdll[3], "ntdll"
+        build, revision, witness = ntdll[2], ntdll[3], Witness.NTDLL
     elif peb is not None and 2000 <= peb[2] < 0x10000:
-        build, revision, witness = peb[2], 0, "peb"
+        build, revision, witness = peb[2], 0, Witness.PEB
     else:
-        build, revision, witness = stated, 0, "system information"
+        build, revision, witness = stated, 0, Witness.SYSTEM_INFORMATION
     if (build, stated) not in _SAME_FILES:
         stated = build
     major, minor = _numbers(build, info.version[:2])
-    return WindowsVersion(major, minor, build, revision, stated, info.product_type > 1, info.service_pack, witness)  # type: ignore[arg-type]
+    is_server = info.product_type > 1
+    return WindowsVersion(major, minor, build, revision, stated, is_server, info.service_pack, witness)
 
 
 _SAME_FILES = {
@@ -104,7 +115,7 @@ _SAME_FILES = {
 
 
 def _numbers(build: int, stated: tuple[int, int]) -> tuple[int, int]:
-    """The first two numbers that belong to a build; what the dump states where the build is not known."""
+    """(major, minor) of a build; the stated ones where the build is not known."""
     if build >= 10000:
         return 10, 0
     by_build = {2195: (5, 0), 2600: (5, 1), 3790: (5, 2), 9200: (6, 2), 9600: (6, 3), 7600: (6, 1), 7601: (6, 1)}

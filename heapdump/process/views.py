@@ -1,8 +1,8 @@
-"""TEBs → PEB, for each pointer size; what to do when they are absent.
+"""Views of a process: TEBs → PEB → heap list, for each pointer size.
 
-A TEB is believed when its `Self` member names its own address and it has a PEB pointer; the PEB is what most believed
-TEBs point at. WOW64: the 32-bit TEB lies at TEB64 + WowTebOffset (from 10240), classically at TEB64 + 0x2000, and
-before 10240 the first pointer of the 64-bit TEB names it too; each place must prove itself by `Self`.
+A TEB counts when its `Self` member holds its own address and it has a PEB pointer. The PEB is the address that most of
+these TEBs point to. Under WOW64 the 32-bit TEB lies at TEB64 + WowTebOffset (from 10240), at TEB64 + 0x2000, or at the
+first pointer of the 64-bit TEB (before 10240); `Self` must confirm each place (heap-structures.md §1.2).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def wow_tebs(space: AddressSpace, layout64: Layout, layout32: Layout, teb64: int
 def thread_tebs(
     arch: Arch, space: AddressSpace, layout64: Layout, layout32: Layout, threads: Iterable[ThreadRecord]
 ) -> dict[int, tuple[Teb, ...]]:
-    """The believed TEBs of each thread id, the dump's own pointer size first."""
+    """Thread id → its confirmed TEBs, the one of the dump's own pointer size first."""
     wide, narrow = space.with_pointers(8), space.with_pointers(4)
     out: dict[int, tuple[Teb, ...]] = {}
     for thread in threads:
@@ -79,7 +79,7 @@ def read_view(
     ntdlls: Sequence[Span],
     gaps: list[str],
 ) -> View:
-    """The view of one pointer size, as far as its TEBs and PEB are in the dump; `gaps` says what is missing."""
+    """The view of one pointer size. `gaps` gets a line for each structure that is not in the dump."""
     space = space.with_pointers(8 if arch == "x64" else 4)
     names = layouts.candidates(arch, windows.build, windows.revision)
     layout = layouts.load(names[0])
@@ -100,7 +100,7 @@ def read_view(
 
 
 def _peb_fields(space: AddressSpace, layout: Layout, peb: int) -> dict[str, int]:
-    """As many members of the PEB as the dump has bytes for."""
+    """Member → value of the PEB, for the members whose bytes are in the dump."""
     struct = layout["_PEB"]
     sizes = range(struct.size, 0, -8)  # a small dump may end inside the PEB
     data = next((found for size in sizes if (found := space.try_read(peb, size)) is not None), b"")

@@ -48,7 +48,7 @@ def json_lines(records: Iterable[Record]) -> Iterator[str]:
 
 
 def comma_separated(records: Iterable[Record], nested: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """A header and one line for each record; lists are joined by `|`, objects spread to `name.member` columns, or JSON."""
+    """A header and a line for each record. Lists are joined by `|`; objects become `name.member` columns, or JSON."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header: list[str] | None = None

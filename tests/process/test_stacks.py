@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import heapdump
 from heapdump.cli import cli
 from heapdump.process.model import Module
-from heapdump.process.stacks.trace_database import StackDatabase
+from heapdump.process.stacks.trace_database import RecordedStacks
 from heapdump.spans import Span
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import poke
@@ -126,7 +126,7 @@ def test_the_database_of_xp_is_found_and_counts_its_entries(open_built, added, e
     with open_built(built) as snapshot:
         ntdll = Module("ntdll.dll", "ntdll.dll", Span(0x7C990000, 0x7C991000), None, 0, 0, None)
         process = replace(snapshot.process, modules=(ntdll,))
-        found = StackDatabase(process, process.views[0])
+        found = RecordedStacks(process, process.views[0])
         assert [found.frames(number) for number in (1, 2)] == expected
         assert found.frames(3) is None
 

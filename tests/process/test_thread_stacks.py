@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from heapdump.cli import cli
 from heapdump.process.stacks.disassembly import CALL_BYTES, ends_with_call
 from heapdump.process.stacks.frames import thread_frames
-from heapdump.process.stacks.unwind import step
+from heapdump.process.stacks.unwind import caller_registers
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.patching import poke
 from tests.process.test_symbols import directories
@@ -158,7 +158,7 @@ def test_random_unwind_information_is_survived(data):
             return address if address < 1 << 40 else None
 
     names = ("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", *(f"r{i}" for i in range(8, 16)), "rip")
-    found = step(Space(), Image(), 0x1000, dict.fromkeys(names, 0x1100), is_top=True)  # type: ignore[arg-type]
+    found = caller_registers(Space(), Image(), 0x1000, dict.fromkeys(names, 0x1100), is_top=True)  # type: ignore[arg-type]
     assert found is None or found.keys() == set(names)
 
 

@@ -11,7 +11,7 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import HeapKind
 from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process, View
-from heapdump.process.stacks.trace_database import FIRST_ADDRESS, StackDatabase
+from heapdump.process.stacks.trace_database import FIRST_RECORD_ADDRESS, RecordedStacks
 
 Numbers = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
 Reader = Callable[[View, Heap, Walk], Numbers | None]
@@ -30,7 +30,7 @@ class Stacks:
         self._process, self._walk, self._heaps, self._reader = process, walk, heaps, reader
         self._numbers_of: dict[int, Numbers | None] = {}
         self._views = {view.arch: view for view in process.views}
-        self._databases = {view.arch: StackDatabase(process, view) for view in process.views}
+        self._databases = {view.arch: RecordedStacks(process, view) for view in process.views}
 
     @property
     def are_recorded(self) -> bool:
@@ -52,7 +52,7 @@ class Stacks:
             if found is not None:
                 if heap.kind != HeapKind.PAGE:  # a page heap's number comes from its own record: valid without frames
                     found = self._known(heap, found) if checked else found
-                    found[(found > 0) & (found < FIRST_ADDRESS)] += np.uint64(self._first_index(heap))
+                    found[(found > 0) & (found < FIRST_RECORD_ADDRESS)] += np.uint64(self._first_index(heap))
                 out[places] = found
         return out
 
@@ -64,7 +64,7 @@ class Stacks:
         """Return addresses of a stack, innermost first; empty for number 0."""
         first = self._first_index(heap)
         raw = number - first if first and number >= first else number
-        if not raw or (heap.kind == HeapKind.PAGE and raw < FIRST_ADDRESS):
+        if not raw or (heap.kind == HeapKind.PAGE and raw < FIRST_RECORD_ADDRESS):
             return ()
         return self._databases[heap.view].frames(raw) or ()
 

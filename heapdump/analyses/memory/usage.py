@@ -18,7 +18,7 @@ from heapdump.blocks.heap import ExtentKind, Heap
 from heapdump.blocks.kinds import HeapKind
 from heapdump.memory.regions import Kind, Region, RegionClaim, RegionTable, State
 from heapdump.process.model import Process, Stack, Thread, View
-from heapdump.process.stacks.trace_database import StackDatabase
+from heapdump.process.stacks.trace_database import RecordedStacks
 from heapdump.spans import Span, SpanMap
 from heapdump.wording import preview
 
@@ -160,7 +160,7 @@ def _other(process: Process) -> Iterator[RegionClaim]:
             span = _mapped(process, view, view.peb_fields.get(member, 0))
             if span:
                 yield RegionClaim(span, UsageKind.OTHER, words, Item.SYSTEM_DATA)
-        if (view.global_flag or 0) & _RECORDS_STACKS and (span := StackDatabase(process, view).span) is not None:
+        if (view.global_flag or 0) & _RECORDS_STACKS and (span := RecordedStacks(process, view).span) is not None:
             yield RegionClaim(span, UsageKind.OTHER, "Stack Trace Database", Item.STACK_DATABASE)
     page = process.regions.index_at(_SHARED_USER_DATA)
     if page is not None and int(process.regions.start[page]) == _SHARED_USER_DATA:

@@ -259,9 +259,10 @@ def dump_command(
 ) -> Callable[[Callable[..., int]], click.Command]:
     """Makes a click command of `function(request, **own options) -> exit code`, with DUMP and the shared options.
 
-    The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`; with
-    "perhaps" both may be missing, and a lone argument is the dump where a file of that name exists. `takes_dumps`: DUMP…
-    instead of [DUMP], given to the function as `dumps` for `Request.open_all`; `-d` names the first of them.
+    The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`;
+    with "perhaps" both may be missing, and a lone argument is the dump where a file of that name exists.
+    `takes_dumps`: DUMP… instead of [DUMP], given to the function as `dumps` for `Request.open_all`; `-d` names the
+    first of them.
     """
 
     def decorate(function: Callable[..., int]) -> click.Command:

@@ -1,8 +1,8 @@
-"""What ntdll noted when it found a heap damaged: _HEAP_FAILURE_INFORMATION (heap-structures.md §7.1).
+"""The failure record of ntdll, which it fills when it finds a heap damaged: _HEAP_FAILURE_INFORMATION.
 
-STATUS_HEAP_CORRUPTION has one parameter, the record's address in ntdll's data. Its first members lie at the same
-place in every version; the stack lies behind two encoded entries, of which Windows 10 1809 and later have one
-(recorded dumps).
+The only parameter of STATUS_HEAP_CORRUPTION is the address of the record in ntdll's data. Its first members lie at the
+same offsets in every version. The stack lies behind two encoded entries, behind one from Windows 10 1809 on
+(heap-structures.md §7.1, recorded dumps).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _COMMON = (
 )  # fmt: skip
 _OLDER = (
     *_COMMON, "usage_after_free", "cross_heap_operation", "freelists_corruption", "listentry_corruption",
-    "lfh_bitmap_mismatch", "segment_lfh_bitmap_corruption", "segment_lfh_double_free", "vs_subsegment_corruption", "null_heap",
+    "lfh_bitmap_mismatch", "segment_lfh_bitmap_corruption", "segment_lfh_double_free", "vs_subsegment_corruption",
+    "null_heap",
 )  # fmt: skip
 _NEWER = (
     *_COMMON, "invalid_allocation_type", *_OLDER[10:], "allocation_limit", "commit_limit", "invalid_va_mgr_query",
@@ -31,7 +32,7 @@ _NEWER = (
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """The record at `address`. `type`: its number; `names`: what it means, two where this build's numbering is not known.
+    """The record at `address`. `type`: its number; `names`: its meaning, two where the build does not decide.
 
     `heap`, `block` (the entry that failed), `previous`, `next`: addresses, 0 not said; `frames`: of the call that
     failed.
@@ -72,7 +73,7 @@ def read_failure(process: Process) -> FailureRecord | None:
 
 
 def type_names(kind: int, build: int | None) -> tuple[str, ...]:
-    """What a failure type means; two readings where the build does not decide (semantics.md §2.5)."""
+    """The names of a failure type; two where the build does not decide between both numberings (semantics.md §2.5)."""
     older = _OLDER[kind : kind + 1]
     newer = _NEWER[kind : kind + 1]
     if build is not None and build >= _NEWER_FROM:

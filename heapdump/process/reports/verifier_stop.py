@@ -1,4 +1,4 @@
-"""Application Verifier's last words: the stop that ended the process (heap-structures.md §7.2).
+"""Verifier stops: the report with which Application Verifier ended the process (heap-structures.md §7.2).
 
 verifier.dll raises an exception with six parameters: the word 'AVr2', the stop code, and what the code says four more
 are. On a real machine the exception stream holds it; where the dump was taken later, as the process terminated itself,
@@ -43,12 +43,12 @@ class VerifierStop:
 
     @property
     def words(self) -> str:
-        """What the code means."""
+        """The meaning of the code."""
         return _HEAP_CODES.get(self.code, "stop of another layer")
 
     @property
     def block(self) -> int | None:
-        """The block that the heap layer names, as the program knows it or as its node; None for stops without one."""
+        """The block of a heap stop: its user address or its page-heap node; None for stops without a block."""
         return self.parameters[1] or None if 6 <= self.code <= 8 or 0xB <= self.code <= 0x12 else None
 
 
@@ -59,7 +59,7 @@ def find_stop(process: Process) -> VerifierStop | None:
         return None
     if raised.code == STOP and len(raised.parameters) >= _PARAMETERS and raised.parameters[0] == _MAGIC:
         code, *rest = raised.parameters[1:_PARAMETERS]
-        return VerifierStop(code, _four(rest), raised.thread_id, "the exception's parameters")
+        return VerifierStop(code, _parameters(rest), raised.thread_id, "the exception's parameters")
     thread = next((thread for thread in process.threads if thread.id == raised.thread_id), None)
     return _on_stack(process, thread) if thread is not None else None
 
@@ -80,10 +80,12 @@ def _on_stack(process: Process, thread: Thread) -> VerifierStop | None:
                     continue
                 values = [view.space.try_pointer(at + k * pointer) for k in range(1, _PARAMETERS)]
                 code, *rest = (value or 0 for value in values)
-                return VerifierStop(code, _four(rest), thread.id, f"the exception record at {record:#x} on its stack")
+                return VerifierStop(
+                    code, _parameters(rest), thread.id, f"the exception record at {record:#x} on its stack"
+                )
     return None
 
 
-def _four(values: list[int]) -> tuple[int, int, int, int]:
+def _parameters(values: list[int]) -> tuple[int, int, int, int]:
     first, second, third, fourth = values
     return first, second, third, fourth

@@ -1,34 +1,44 @@
-"""Call stacks of threads: by unwind data (x64), by the frame pointer chain (x86), else by scanning for return addresses.
+"""Call stacks of threads: by unwind data (x64), by the frame pointer chain (x86), else by a scan for return addresses.
 
-How each frame was found is its `how`, and decides its trust: the context's own address and what unwind data says is
-exact, a frame pointer chain whose return address stands behind a call is derived, what a scan found is a guess.
+`How` is the way in which a frame was found. It decides the trust of the frame: exact by the context and by unwind data,
+derived by a frame pointer whose return address stands behind a call, guess by a scan.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from enum import StrEnum
 
 from heapdump.process.model import Process, Stack, Thread, View
 from heapdump.process.stacks.disassembly import CALL_BYTES, ends_with_call
 from heapdump.process.stacks.registers import Registers
-from heapdump.process.stacks.unwind import step
+from heapdump.process.stacks.unwind import caller_registers
 from heapdump.process.symbols.namer import Frame, Namer
 from heapdump.trust import Trust
 
 _MOST_FRAMES = 256
 _SCAN_BYTES = 0x4000
 _SCANNED_WORDS = 8192
-"""Words of one stack that are looked at by scanning, all gaps together."""
+"""Words of one stack that scans read, all scans together."""
 
-How = Literal["context", "unwind data", "frame pointer", "return address", "scan"]
-_TRUST: dict[How, Trust] = {
-    "context": Trust.EXACT,
-    "unwind data": Trust.EXACT,
-    "frame pointer": Trust.DERIVED,
-    "return address": Trust.DERIVED,
-    "scan": Trust.GUESS,
+
+class How(StrEnum):
+    """The way in which a frame was found. RETURN_ADDRESS: of a leaf function, at the stack pointer."""
+
+    CONTEXT = "context"
+    UNWIND_DATA = "unwind data"
+    FRAME_POINTER = "frame pointer"
+    RETURN_ADDRESS = "return address"
+    SCAN = "scan"
+
+
+_TRUST = {
+    How.CONTEXT: Trust.EXACT,
+    How.UNWIND_DATA: Trust.EXACT,
+    How.FRAME_POINTER: Trust.DERIVED,
+    How.RETURN_ADDRESS: Trust.DERIVED,
+    How.SCAN: Trust.GUESS,
 }
 _ORDER = tuple(Trust)
 
@@ -37,8 +47,8 @@ _ORDER = tuple(Trust)
 class StackFrame:
     """A frame of a thread: `sp` of the frame, its named address, and how it was found.
 
-    `words`: on x86 the first three words where a function with a frame pointer has its arguments, as `kv` prints them;
-    a function that passes arguments in registers, or keeps no frame pointer, has others.
+    `words`: on x86 the three words behind saved frame pointer and return address, as `kv` prints them. They are the
+    arguments of a function that keeps a frame pointer and gets its arguments on the stack.
     """
 
     sp: int
@@ -59,7 +69,7 @@ def thread_frames(process: Process, thread: Thread, view: View, namer: Namer) ->
     if registers is None or registers.arch != view.arch:
         return []
     stack = next((stack for stack in thread.stacks if stack.view == view.arch), None)
-    walk = _Walk(process, view, namer, stack, registers)
+    walk = _StackWalk(process, view, namer, stack, registers)
     return list(walk.frames())
 
 
@@ -81,8 +91,8 @@ def exception_registers(process: Process, view: View) -> Registers | None:
     return found if found is not None and found.arch == view.arch else None
 
 
-class _Walk:
-    """Walks one stack."""
+class _StackWalk:
+    """Walks one stack up, frame by frame."""
 
     def __init__(self, process: Process, view: View, namer: Namer, stack: Stack | None, registers: Registers) -> None:
         self._process, self._view, self._namer = process, view, namer
@@ -94,7 +104,7 @@ class _Walk:
 
     def frames(self) -> Iterator[StackFrame]:
         """Every frame; each step must go up the stack."""
-        how: How = "context"
+        how = How.CONTEXT
         for number in range(_MOST_FRAMES):
             ip, sp = self._registers[self._ip], self._registers[self._sp]
             names = (self._namer.name(ip, 0),) if number == 0 else self._namer.frames(ip)
@@ -125,23 +135,23 @@ class _Walk:
         module = self._process.module_map.at(ip if is_top else ip - 1)
         image = self._namer.image(module) if module else None
         if module is not None and image is not None and len(image.functions):
-            found = step(self._view.space, image, module.span.start, self._registers, is_top=is_top)
+            found = caller_registers(self._view.space, image, module.span.start, self._registers, is_top=is_top)
             if found is not None:
                 self._registers = found
-                return "unwind data"
+                return How.UNWIND_DATA
         if is_top and self._take(self._registers["rsp"]):
-            return "return address"  # of a leaf, such as a system call
+            return How.RETURN_ADDRESS  # of a leaf, such as a system call
         return self._scan()
 
     def _by_frame_pointer(self, *, is_top: bool) -> How | None:
         space, frame = self._view.space, self._registers["ebp"]
         if is_top and self._take(self._registers["esp"]):
-            return "return address"
+            return How.RETURN_ADDRESS
         if self._registers["esp"] <= frame < self._top:
             caller, address = space.try_integer(frame, 4), space.try_integer(frame + 4, 4)
             if caller is not None and address is not None and self._is_return(address):
                 self._registers |= {"ebp": caller, "eip": address, "esp": frame + 8}
-                return "frame pointer"
+                return How.FRAME_POINTER
         return self._scan()
 
     def _take(self, at: int) -> bool:
@@ -160,15 +170,15 @@ class _Walk:
             if self._budget < 0:
                 return None
             if self._take(at):
-                return "scan"
+                return How.SCAN
         return None
 
     def _is_return(self, address: int) -> bool:
         """True for an address in a module, behind a call instruction in its memory or its image file."""
         key = (self._view.arch, address)
-        if key not in self._namer.returns:
-            self._namer.returns[key] = self._looks_returned(address)
-        return self._namer.returns[key]
+        if key not in self._namer.return_addresses:
+            self._namer.return_addresses[key] = self._looks_returned(address)
+        return self._namer.return_addresses[key]
 
     def _looks_returned(self, address: int) -> bool:
         module = self._process.module_map.at(address - 1)

@@ -1,4 +1,4 @@
-"""Threads that were inside ntdll's heap functions when the dump was taken: what they work on may be half done."""
+"""Threads inside ntdll's heap functions at the moment of the dump: the heap they change may be inconsistent."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CHANGES = re.compile(r"Rtl(Allocate|ReAllocate|Free|Create|Destroy|Compact|Mult
 
 
 def inside_heap_functions(process: Process, view: View) -> Iterator[tuple[Thread, str]]:
-    """(thread, function that changes a heap) for threads of a view whose innermost frames lie in ntdll up to that function.
+    """(thread, exported function that changes a heap) for threads whose innermost frames, up to it, all lie in ntdll.
 
-    Which heap it works on is not told. By exports: functions that ntdll keeps to itself lie between.
+    The heap that the function changes is not known. Functions that ntdll does not export may lie between.
     """
     namer = Namer(process)
     for thread in process.threads:

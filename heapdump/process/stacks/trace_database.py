@@ -1,11 +1,15 @@
-"""Recorded allocation stacks (`gflags +ust`): the stack trace database and the records of later builds, as addresses.
+"""Recorded allocation stacks (`gflags +ust`): from the number of a stack to its return addresses.
 
-A stack has a number: below 64 Ki it is an index into the database (XP and Server 2003, and where an entry carries
-HEAP_ENTRY_EXTRA), else it is the address of a record: {next, hash u32, depth u32, frames} (7 and later), an entry of
-the database {…, index u16, depth u16, frames} (page heap from Vista on), or an RTL_TRACE_BLOCK (page heap of XP). The
-first two have their frames at the same place, and tell themselves apart: the depth of one is the other's upper half,
-and never above 64. The database is found without symbols: a pointer in ntdll's data to a 64 KiB boundary where it
-names itself (heap-structures.md §4).
+A number below 0x10000 is an index into the stack trace database (XP and Server 2003, and entries with
+HEAP_ENTRY_EXTRA). Other numbers are addresses of a record, of one of three kinds (heap-structures.md §4):
+
+    {next, hash u32, depth u32, frames}          7 and later
+    {…, index u16, depth u16, frames}            page heap from Vista on: an entry of the database
+    RTL_TRACE_BLOCK                              page heap of XP
+
+The first two have their frames at the same offset. A u32 depth is at most 64; in an entry of the database the u32
+there is depth << 16 | index. The database is found without symbols: a word of ntdll's data points to a 64 KiB
+boundary, and the structure there holds its own address (heap-structures.md §4.3).
 """
 
 from __future__ import annotations
@@ -16,13 +20,15 @@ from heapdump.layouts import Layout
 from heapdump.process.model import Process, View
 from heapdump.spans import Span
 
-FIRST_ADDRESS = 0x10000
+FIRST_RECORD_ADDRESS = 0x10000
+"""Numbers of stacks from here on are addresses of records."""
+
 _MOST_FRAMES = 64
 _PAGE = 0x1000
 _TRACE_MAGIC = 0xABCDAAAA
 
 
-class StackDatabase:
+class RecordedStacks:
     """The recorded stacks of one view."""
 
     def __init__(self, process: Process, view: View) -> None:
@@ -32,7 +38,7 @@ class StackDatabase:
 
     def _frames(self, stack: int) -> tuple[int, ...] | None:
         """Return addresses, innermost first; None where the record is not in the dump or cannot be one."""
-        return self._of_record(stack) if stack >= FIRST_ADDRESS else self._of_index(stack)
+        return self._of_record(stack) if stack >= FIRST_RECORD_ADDRESS else self._of_index(stack)
 
     def _of_record(self, address: int) -> tuple[int, ...] | None:
         view, pointer = self._view, self._view.pointer_bytes
@@ -82,12 +88,12 @@ class StackDatabase:
 
     @property
     def span(self) -> Span | None:
-        """Where the database lies, [start, end); None where there is none in the dump."""
+        """[CommitBase, EntryIndexArray) of the database; None where there is none in the dump."""
         found = self.database
         return None if found is None else Span(found["CommitBase"], found["EntryIndexArray"])
 
     def _at(self, address: int) -> dict[str, int] | None:
-        """The database's members when it lies there: it names itself, and its parts are in order."""
+        """The members of the database at an address; None unless CommitBase is the address and the bounds are in order."""
         fields = self._view.struct("_STACK_TRACE_DATABASE", address, self._layout)
         if fields is None or fields["CommitBase"] != address:
             return None

@@ -35,8 +35,8 @@ _PUSH, _ALLOC_LARGE, _ALLOC_SMALL, _SET_FRAME, _SAVE, _SAVE_FAR, _EPILOG, _SPARE
 
 
 @dataclass(frozen=True, slots=True)
-class _Code:
-    """An unwind code: offset in the prolog behind the instruction, operation, its four bits, operand of the next slots."""
+class _UnwindCode:
+    """One unwind code. `offset`: in the prolog, behind the instruction; `info`: 4 bits; `operand`: of the next slots."""
 
     offset: int
     operation: int
@@ -45,16 +45,16 @@ class _Code:
 
 
 @dataclass(frozen=True, slots=True)
-class _Info:
+class _UnwindInfo:
     """UNWIND_INFO: `frame` register number or 0, its `scaled` offset in bytes, codes, and the chained function."""
 
     frame: int
     scaled: int
-    codes: tuple[_Code, ...]
+    codes: tuple[_UnwindCode, ...]
     chained: tuple[int, int, int] | None
 
 
-def step(
+def caller_registers(
     space: AddressSpace, image: Image, base: int, registers: dict[str, int], *, is_top: bool
 ) -> dict[str, int] | None:
     """The caller's registers (`rip` is the return address), or None where the data or the stack is not there."""
@@ -83,8 +83,8 @@ def _returned(space: AddressSpace, registers: dict[str, int]) -> dict[str, int] 
     return None if address is None else registers | {"rip": address, "rsp": registers["rsp"] + 8}
 
 
-def _undo(space: AddressSpace, info: _Info, registers: dict[str, int], offset: int) -> bool | None:
-    """Undoes the prolog up to `offset` in place; whether a machine frame was left, None where the stack is missing."""
+def _undo(space: AddressSpace, info: _UnwindInfo, registers: dict[str, int], offset: int) -> bool | None:
+    """Undoes the prolog up to `offset` in place. True behind a machine frame; None where the stack is missing."""
     frame = registers["rsp"]
     if info.frame and any(code.operation == _SET_FRAME and code.offset <= offset for code in info.codes):
         frame = registers[_REGISTERS[info.frame]] - info.scaled
@@ -116,7 +116,7 @@ def _undo(space: AddressSpace, info: _Info, registers: dict[str, int], offset: i
     return False
 
 
-def _info(image: Image, rva: int) -> _Info | None:
+def _info(image: Image, rva: int) -> _UnwindInfo | None:
     head = image.read(rva, 4)
     if head is None or head[0] & 7 not in (1, 2):
         return None
@@ -134,10 +134,10 @@ def _info(image: Image, rva: int) -> _Info | None:
         )
     if slots is None:
         return None
-    return _Info(head[3] & 0xF, (head[3] >> 4) * 16, tuple(_codes(slots)), chained)
+    return _UnwindInfo(head[3] & 0xF, (head[3] >> 4) * 16, tuple(_codes(slots)), chained)
 
 
-def _codes(slots: bytes) -> list[_Code]:
+def _codes(slots: bytes) -> list[_UnwindCode]:
     """Codes in file order, which undoes the prolog from its end; slots that hold operands belong to the code before."""
     words = [int.from_bytes(slots[i : i + 2], "little") for i in range(0, len(slots), 2)]
     out, i = [], 0
@@ -156,6 +156,6 @@ def _codes(slots: bytes) -> list[_Code]:
             used = 2 if operation == _XMM else 1
         elif operation in (_XMM_FAR, _SPARE):
             used = 3
-        out.append(_Code(offset, operation, info, operand))
+        out.append(_UnwindCode(offset, operation, info, operand))
         i += used
     return out

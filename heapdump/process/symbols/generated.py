@@ -1,8 +1,8 @@
-"""What executable memory outside modules is: code that a language's runtime made while it ran, and why that is said.
+"""Generated code: executable memory outside of modules, and the language runtime that made it.
 
-derived: the code around the address refers to the runtime's module. guess: the runtime's reservation lies where such
-runtimes put theirs, within reach of a 32-bit displacement of their own module (.NET and V8 on x64; seen in Electron on
-26200: 0.55 GiB off), or the runtime is at least loaded.
+derived: the code around the address refers to the runtime's module. guess: the reservation lies within 2 GiB of the
+runtime's module, the reach of a 32-bit displacement (.NET and V8 on x64; 0.55 GiB in Electron on 26200), or the
+runtime is loaded.
 """
 
 from __future__ import annotations
@@ -23,10 +23,14 @@ from heapdump.trust import Trust
 _EXECUTABLE = 0xF0  # PAGE_EXECUTE… (winnt.h)
 _REACH = 1 << 31
 _AROUND = 1 << 16
-"""Bytes of code, aligned to as many, in which references to the runtime are looked for."""
+"""Bytes of aligned code around an address in which references to the runtime are counted."""
 
 _FEWEST_POINTERS, _FEWEST_CALLS, _ABOVE_NOISE = 2, 8, 4
-"""References that tell: 64-bit addresses hardly come by chance, 32-bit displacements do, and more so to a large module."""
+"""References from which on a runtime counts as found.
+
+Two 64-bit addresses do not occur by chance. 32-bit displacements do, the more often the larger the module is: there
+must be 8, and 4 times the number that random displacements would hit.
+"""
 
 _RUNTIMES = (
     (".NET", r"(core)?clr\.dll|mscor(wks|svr)\.dll"),
@@ -47,8 +51,8 @@ _EXPORTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What is at an address in no module: `note` in words, and how sure they are."""
+class CodeOrigin:
+    """The origin of code in no module, for a person."""
 
     note: str
     trust: Trust
@@ -62,33 +66,33 @@ class GeneratedCode:
         self._process, self._image = process, image
         self._referred = cache(self._references)
 
-    def at(self, address: int) -> Found | None:
-        """What made the code there; None where no committed memory is executable, or that is not known."""
+    def at(self, address: int) -> CodeOrigin | None:
+        """The origin of the code at an address; None where the memory is not committed, or not executable."""
         regions = self._process.regions
         i = regions.index_at(address)
         if i is None or regions.state[i] != State.MEM_COMMIT or not int(regions.protect[i]) & _EXECUTABLE:
             return None
         if regions.type[i] == Kind.MEM_IMAGE:
-            return Found("image that is not in the module list", Trust.EXACT)
+            return CodeOrigin("image that is not in the module list", Trust.EXACT)
         own = Span(int(regions.start[i]), int(regions.end[i]))
         start = max(own.start, address & -_AROUND)
         for kind, module in self._runtimes:
             if self._referred(Span(start, min(own.end, (address & -_AROUND) + _AROUND)), module.span):
-                return Found(f"{kind} code: it refers to {module.name}", Trust.DERIVED)
+                return CodeOrigin(f"{kind} code: it refers to {module.name}", Trust.DERIVED)
         return self._guess(regions.allocation(address) or own)
 
-    def _guess(self, reservation: Span) -> Found:
+    def _guess(self, reservation: Span) -> CodeOrigin:
         near = [(kind, module) for kind, module in self._runtimes if self._is_near(reservation, module.span)]
-        some = near or self._runtimes
-        if not some:
-            return Found("generated code", Trust.GUESS)
-        kinds = " or ".join(dict.fromkeys(kind for kind, _ in some))
-        names = " or ".join(dict.fromkeys(module.name for _, module in some))
+        likely = near or self._runtimes
+        if not likely:
+            return CodeOrigin("generated code", Trust.GUESS)
+        kinds = " or ".join(dict.fromkeys(kind for kind, _ in likely))
+        names = " or ".join(dict.fromkeys(module.name for _, module in likely))
         why = f" within 2 GiB of {names}" if near else f", and {names} is loaded"
-        return Found(f"perhaps {kinds} code: executable memory{why}", Trust.GUESS)
+        return CodeOrigin(f"perhaps {kinds} code: executable memory{why}", Trust.GUESS)
 
     def _is_near(self, reservation: Span, module: Span) -> bool:
-        """True on x64 only: with 32-bit addresses everything is near."""
+        """True within 2 GiB of the module, on x64; with 32-bit addresses the distance says nothing."""
         return (
             self._is_wide(module) and max(reservation.end, module.end) - min(reservation.start, module.start) <= _REACH
         )

@@ -1,8 +1,8 @@
-"""Names of code addresses: `module!export+0x8b` as well as the dump and the image files allow, each with its trust.
+"""Names of code addresses: `module!symbol+0x8b`, by PDBs and by exports of images, each with its trust.
 
-exact: the module and the offset in it are certain, or a PDB's function says so. derived: the nearest public symbol of a
-PDB, or the export lies in the same function by the image's unwind data. guess: the nearest export below, on processors
-whose images do not tell where functions end.
+exact: module and offset without a symbol, or a function of a PDB with its length. derived: the nearest public symbol
+of a PDB, or an export in the same function by the image's unwind data. guess: the nearest export below, on x86, whose
+images do not say where functions end.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from heapdump.memory.regions import State
 from heapdump.process.model import Module, Process
 from heapdump.process.symbols.generated import GeneratedCode
 from heapdump.process.symbols.images import Image, open_image
-from heapdump.process.symbols.pdb import Symbols, open_symbols
+from heapdump.process.symbols.pdb import PdbSymbols, open_symbols
 from heapdump.spans import SpanMap
 from heapdump.trust import Trust
 
 _FARTHEST_GUESS = 0x4000
-"""Bytes behind an export beyond which it names nothing where function bounds are not known: few functions are longer."""
+"""Bytes behind an export in which it names code where function bounds are not known; few functions are longer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
     """A code address with its name. `offset` counts from the symbol, or from the module where there is no symbol.
 
-    `module` None: in no loaded module; `note` says what is there and why (unloaded module, .NET code …).
+    `module`: None for an address in no loaded module. `note`: the kind of code there (unloaded module, .NET code …).
     """
 
     address: int
@@ -51,7 +51,7 @@ class Frame:
 
 
 class Namer:
-    """Names addresses; parses only the images of modules that are asked for, each once."""
+    """Names addresses. Parses the image of a module when an address in it is first named."""
 
     def __init__(
         self, process: Process, image_path: Path | None = None, symbol_path: str = "", notes: list[str] | None = None
@@ -63,7 +63,8 @@ class Namer:
         self._process, self._image_path, self._symbol_path = process, image_path, symbol_path
         self.notes: list[str] = [] if notes is None else notes
         self._symbols = cache(self._read_symbols)
-        self.returns: dict[tuple[str, int], bool] = {}
+        self.return_addresses: dict[tuple[str, int], bool] = {}
+        """(arch, address) → whether a call instruction ends there, as far as that was asked."""
         self._unloaded = SpanMap((module.span, module) for module in process.unloaded)
         self.image = cache(self._image)
         self.name = cache(self._name)
@@ -74,7 +75,7 @@ class Namer:
         return self.name(address, 1)
 
     def frames(self, address: int) -> tuple[Frame, ...]:
-        """The frames of a return address, innermost first: functions that a PDB says were inlined there, and its own."""
+        """The frames of a return address, innermost first: functions inlined there (PDB), then the function itself."""
         own = self.frame(address)
         module = self._process.module_map.at(address - 1)
         symbols = self._symbols(module) if module and own.symbol else None
@@ -87,7 +88,7 @@ class Namer:
         return open_image(self._process.space, module, self._image_path)
 
     def _name(self, address: int, back: int) -> Frame:
-        """`back`: bytes before the address at which the function is looked up."""
+        """The frame of an address, by the function that holds `address - back`."""
         module = self._process.module_map.at(address - back)
         if module is None:
             return self._elsewhere(address)
@@ -95,16 +96,18 @@ class Namer:
         symbols = self._symbols(module)
         known = symbols.function_at(rva - back) if symbols else None
         if symbols is not None and known is not None:
-            name, start, is_sure = known
+            name, start, is_exact = known
             file, line = symbols.line_at(rva - back, start) or (None, None)
-            return Frame(address, module.name, name, rva - start, file, line, Trust.EXACT if is_sure else Trust.DERIVED)
+            return Frame(
+                address, module.name, name, rva - start, file, line, Trust.EXACT if is_exact else Trust.DERIVED
+            )
         found = self._export(module, rva - back)
         if found is None:
             return Frame(address, module.name, None, rva, None, None, Trust.EXACT)
         name, start, trust = found
         return Frame(address, module.name, name, rva - start, None, None, trust)
 
-    def _read_symbols(self, module: Module) -> Symbols | None:
+    def _read_symbols(self, module: Module) -> PdbSymbols | None:
         if not self._symbol_path or module.pdb is None:
             return None
         return open_symbols(self._symbol_path, module.pdb, self.notes)
@@ -123,10 +126,11 @@ class Namer:
         return (name, start, Trust.GUESS) if rva - start < _FARTHEST_GUESS else None
 
     def _elsewhere(self, address: int) -> Frame:
-        gone = self._unloaded.at(address)
-        if gone is not None:
-            offset = address - gone.span.start
-            return Frame(address, gone.name, None, offset, None, None, Trust.DERIVED, "unloaded")
+        """The frame of an address in no loaded module."""
+        unloaded = self._unloaded.at(address)
+        if unloaded is not None:
+            offset = address - unloaded.span.start
+            return Frame(address, unloaded.name, None, offset, None, None, Trust.DERIVED, "unloaded")
         found = self._generated.at(address)
         if found is not None:
             return Frame(address, None, None, None, None, None, found.trust, found.note)

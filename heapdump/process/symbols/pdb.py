@@ -24,7 +24,7 @@ _LONGEST_NAME = 4096
 _CALL = re.compile(r"\b__(?:cdecl|stdcall|thiscall|fastcall|vectorcall|clrcall|regcall|pascal) ")
 
 
-class Symbols:
+class PdbSymbols:
     """The code symbols of one PDB, by RVA."""
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +54,7 @@ class Symbols:
         self._longest = max((length for _, length, _ in inlined), default=0)
 
     def function_at(self, rva: int) -> tuple[str, int, bool] | None:
-        """(name as in the source, its RVA, whether its length is known) of the function that holds an RVA.
+        """(name as in the source, its RVA, True where its length is known) of the function that holds an RVA.
 
         Public symbols have no length: of those the nearest below.
         """
@@ -83,8 +83,8 @@ class Symbols:
         return (file, line) if start >= function and rva - start < _FARTHEST_LINE and line else None
 
 
-def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> Symbols | None:
-    """The symbols of the PDB with that GUID and age, or None; `notes` gets a line for one that cannot be used."""
+def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> PdbSymbols | None:
+    """The symbols of the PDB with that GUID and age, or None. `notes` gets a line for each file that cannot be used."""
     name = wanted.path.replace("\\", "/").rpartition("/")[2]
     if not symbol_path or not is_plain(name):
         return None
@@ -97,7 +97,7 @@ def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> Symbols |
             if not _is_wanted(path, wanted):
                 notes.append(f"{path} is another build's: its GUID or age is not the module's")
                 continue
-            return Symbols(path)
+            return PdbSymbols(path)
         except (PdbError, OSError, ValueError, struct.error, IndexError, KeyError, EOFError) as error:
             notes.append(f"{path} cannot be read as a PDB: {error}")
     return None
@@ -160,7 +160,7 @@ def _bare(plain: str) -> str:
 
 
 def _name_of(text: str) -> str:
-    """What stands before the parameters; the signs of an operator are no brackets."""
+    """The text before the parameters. `<`, `>` and `()` of operator names are no brackets."""
     depth = 0
     for i, letter in enumerate(text):
         if depth == 0 and text.startswith("operator", i) and (i == 0 or text[i - 1] == ":"):

@@ -21,7 +21,7 @@ _PLAIN = re.compile(r"[A-Za-z_]\w*(?:@[A-Za-z_]\w*)*")
 
 @dataclass(frozen=True, slots=True)
 class ClassName:
-    """`name` as in the source where it could be told (`ns::Foo`), else decorated; `kind` class, struct or union."""
+    """`name` as in the source (`ns::Foo`), decorated for templates and unnamed namespaces; `kind`: class, struct …."""
 
     name: str
     decorated: str

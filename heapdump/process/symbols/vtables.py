@@ -16,14 +16,14 @@ _WORDS = 3
 
 
 def are_vtables(process: Process, view: View, addresses: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Which addresses a vtable lies at; (n,) bool. None where the dump has no memory map, or not the images' memory."""
+    """True for each address of a vtable; (n,) bool. All False without a memory map, or without the images' memory."""
     pointer = view.pointer_bytes
     protect = _image_protection(process, addresses)
     good: NDArray[np.bool_] = (protect & _READ_ONLY != 0) & (addresses % np.uint64(pointer) == 0)
     for number in range(_WORDS):
-        some = np.flatnonzero(good)
-        function, _ = view.space.mapped.gather(addresses[some] + np.uint64(number * pointer), pointer)
-        good[some] = _image_protection(process, function) & _EXECUTABLE != 0
+        rows = np.flatnonzero(good)
+        function, _ = view.space.mapped.gather(addresses[rows] + np.uint64(number * pointer), pointer)
+        good[rows] = _image_protection(process, function) & _EXECUTABLE != 0
     return good
 
 
