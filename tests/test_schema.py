@@ -13,7 +13,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
 from heapdump.cli import cli, run
-from tests.analyses.graphs import Plan, lay
+from tests.analyses.graph.plans import Plan, lay
 from tests.builders import NtHeapBuilder, ProcessBuilder, SegmentHeapBuilder
 from tests.builders.page_heap import PageHeapBuilder
 from tests.patching import poke

@@ -15,7 +15,7 @@ from heapdump.blocks.table import BlockTable
 from heapdump.kernels.row import BUSY
 from tests.builders import ProcessBuilder
 from tests.patching import poke
-from tests.process.test_symbols import directories
+from tests.process.symbols.test_namer import directories
 
 _ROWS, _STACKS = 10_000_000, 50_000
 _MODULES, _EXPORTS = 100, 500

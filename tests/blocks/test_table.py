@@ -14,7 +14,7 @@ from heapdump.blocks.kinds import BlockKind
 from heapdump.blocks.table import BlockTable, tag
 from heapdump.dump.lists import RANGE
 from heapdump.memory.space import AddressSpace
-from tests.nothing import Nothing
+from tests.empty_source import EmptySource
 
 BASE, SIZE = 0x10000000, 32
 
@@ -46,6 +46,6 @@ def test_no_look_up_makes_a_column_of_the_whole_table(monkeypatch: pytest.Monkey
     table = table_of([False, True, False, False, True, False])
     for name in ("address", "entry_size", "size", "kind", "is_busy", "is_internal"):
         monkeypatch.setattr(BlockTable, name, property(refuse))
-    found = locate(table, AddressSpace(Nothing(), np.empty(0, RANGE), 8), BASE + 2 * SIZE + 16)
+    found = locate(table, AddressSpace(EmptySource(), np.empty(0, RANGE), 8), BASE + 2 * SIZE + 16)
     assert [block.row for block in found.neighbours] == [0, 3]
     assert [block and block.row for block in _nearest_blocks(table, BASE + 4 * SIZE)] == [3, 5]

@@ -13,7 +13,7 @@ from heapdump.cli import run
 from heapdump.render.sarif import sarif_document
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 from tests.patching import poke
-from tests.process.test_stacks import RECORDS, UST, record
+from tests.process.stacks.test_trace_database import RECORDS, UST, record
 
 HEAP = 0x20000000000
 Capture = pytest.CaptureFixture[str]

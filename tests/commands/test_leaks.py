@@ -14,7 +14,7 @@ import pytest
 
 from heapdump import cli
 from tests.builders import NtHeapBuilder, ProcessBuilder
-from tests.process.test_stacks import RECORDS, UST, record
+from tests.process.stacks.test_trace_database import RECORDS, UST, record
 from tests.render.test_profiles import read_log
 
 NTDLL, MINE, WRAP = 0x66001234, 0x67002000, 0x68003000

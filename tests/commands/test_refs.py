@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from heapdump import cli
-from tests.analyses.graphs import Plan, lay
+from tests.analyses.graph.plans import Plan, lay
 
 CHAIN = Plan(
     "x64",

@@ -11,7 +11,7 @@ import pytest
 
 from heapdump import cli
 from tests.builders import NtHeapBuilder, ProcessBuilder
-from tests.heaps.plans import Generation, process_of
+from tests.heaps.nt.plans import Generation, process_of
 from tests.heaps.test_crt import NAMES, crt_heap
 from tests.patching import poke, word
 

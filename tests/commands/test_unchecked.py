@@ -10,7 +10,7 @@ import pytest
 from heapdump.cli import run
 from heapdump.heaps.nt import NtAllocator
 from tests.builders import NtHeapBuilder, ProcessBuilder
-from tests.heaps.test_kinds import PLACE, page, with_handle
+from tests.heaps.test_discovery import PLACE, page, with_handle
 
 HEAP, OTHER = 0x20000000000, 0x20010000000
 NO_ALLOCATOR = f"heap {OTHER:#x} (unknown) is not checked: no allocator recognises it"

@@ -11,7 +11,7 @@ from heapdump.snapshot import open_dump
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.commands.test_leaks import run
 from tests.patching import poke, word
-from tests.process.test_stacks import RECORDS, UST, record
+from tests.process.stacks.test_trace_database import RECORDS, UST, record
 
 NTDLL, MINE = 0x66001234, 0x67002000
 STACKS = {"cache": (NTDLL, MINE + 0x10, MINE + 0x900), "load": (NTDLL, MINE + 0x200, MINE + 0x900)}

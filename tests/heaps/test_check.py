@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.builders.page_heap import PageHeapBuilder
-from tests.heaps.plans import ACTIONS, FIXED, GENERATIONS, REPRESENTATIVES, Generation, heap_of, process_of
+from tests.heaps.nt.plans import ACTIONS, FIXED, GENERATIONS, REPRESENTATIVES, Generation, heap_of, process_of
 from tests.patching import poke, position, with_ranges, without_memory, word
-from tests.process.test_symbols import EXPORT_AT, directories, sections, tables
+from tests.process.symbols.test_namer import EXPORT_AT, directories, sections, tables
 
 TEN = Generation("x64", 19041)
 BUSY = [("busy", 40 + 24 * i) for i in range(60)] + [

@@ -16,7 +16,7 @@ from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import ProcessBuilder
 from tests.builders.page_heap import PageHeapBuilder
-from tests.heaps.plans import FIXED, Generation, heap_of, process_of
+from tests.heaps.nt.plans import FIXED, Generation, heap_of, process_of
 from tests.patching import poke
 
 GUARD = b"\xfd" * 4

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import BuiltDump, ProcessBuilder
-from tests.heaps.plans import FIXED, Generation, heap_of
+from tests.heaps.nt.plans import FIXED, Generation, heap_of
 from tests.hostile.ladder import climb, survives
 
 pytestmark = pytest.mark.hostile

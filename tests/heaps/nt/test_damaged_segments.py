@@ -1,0 +1,153 @@
+"""Damaged segment lists, lists of uncommitted ranges, and random damage of whole heaps."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from heapdump.blocks.kinds import HeapKind
+from tests.builders import BuiltDump, BuiltHeap
+from tests.heaps.nt.plans import FIXED, REPRESENTATIVES, Generation, assert_extents, heap_of, process_of
+from tests.patching import poke, position, word
+
+MODERN = [g for g in REPRESENTATIVES if str(g) in ("x64-7601", "x86-19041", "x64-19041")]
+SEGMENT_HEADS = {"x64-7601": (0x128, 0x18), "x86-19041": (0xA4, 0x10), "x64-19041": (0x120, 0x18)}
+"""Offset of _HEAP.SegmentList, and of SegmentListEntry in a segment."""
+
+
+def segmented(generation: Generation) -> tuple[BuiltHeap, BuiltDump]:
+    actions = [("busy", 100), ("uncommitted", 2), ("busy", 9)]
+    for _ in range(3):
+        actions += [("segment", 0x80000), ("busy", 100), ("uncommitted", 3), ("busy", 5)]
+    heap = heap_of(generation, actions).build()
+    return heap, process_of(generation, heap).build()
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+@pytest.mark.parametrize("where", ["head", 0, 1, 3])
+@pytest.mark.parametrize("both", [False, True])
+def test_a_broken_segment_list_is_mended_by_the_scan_and_is_a_finding(open_built, generation, where, both):
+    heap, built = segmented(generation)
+    size = 8 if generation.arch == "x64" else 4
+    head, entry = SEGMENT_HEADS[str(generation)]
+    at = heap.truth.address + head if where == "head" else heap.truth.segments[where][0] + entry
+    with open_built(poke(built, (at, word(0x77, size) * (2 if both else 1)))) as snapshot:
+        (found,) = snapshot.heaps
+        assert sorted((s.span.start, s.span.end) for s in found.segments) == [*heap.truth.segments]
+        assert found.segments[0].address == heap.truth.address
+        assert sorted((u.start, u.end) for s in found.segments for u in s.uncommitted) == [*heap.truth.uncommitted]
+        assert found.committed_bytes == heap.truth.committed_bytes
+        assert {f.kind for f in found.findings} == {"segment"}
+        assert not found.is_fully_walked
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+@pytest.mark.parametrize("target", ["itself", "the first", "the head"])
+def test_a_segment_list_in_a_circle_ends_with_each_segment_once(open_built, generation, target):
+    heap, built = segmented(generation)
+    size = 8 if generation.arch == "x64" else 4
+    head, entry = SEGMENT_HEADS[str(generation)]
+    at = heap.truth.segments[2][0] + entry
+    value = {"itself": at, "the first": heap.truth.address + entry, "the head": heap.truth.address + head}[target]
+    with open_built(poke(built, (at, word(value, size)))) as snapshot:
+        (found,) = snapshot.heaps
+        assert sorted((s.span.start, s.span.end) for s in found.segments) == [*heap.truth.segments]
+        assert {f.kind for f in found.findings} == {"segment"}
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+def test_a_segment_header_that_names_another_heap_is_left_out(open_built, generation):
+    heap, built = segmented(generation)
+    at = heap.truth.segments[2][0] + (0x28 if generation.arch == "x64" else 0x18)
+    with open_built(poke(built, (at, word(0x1230000, 8 if generation.arch == "x64" else 4)))) as snapshot:
+        found = next(h for h in snapshot.heaps if h.address == heap.truth.address)
+        assert sorted(s.span.start for s in found.segments) == [
+            s for i, (s, _) in enumerate(heap.truth.segments) if i != 2
+        ]
+        assert not found.is_fully_walked
+
+
+def test_a_segment_pointer_of_xp_that_leads_nowhere_is_a_finding(open_built):
+    generation = Generation("x86", 2600)
+    heap, built = segmented(generation)
+    slot = heap.truth.address + 0x58 + 4 * 2
+    with open_built(poke(built, (slot, word(0x99999, 4)))) as snapshot:
+        (found,) = snapshot.heaps
+        assert [s.span.start for s in found.segments] == [s for i, (s, _) in enumerate(heap.truth.segments) if i != 2]
+        assert [(f.kind, f.address, f.found) for f in found.findings] == [("segment", slot, "0x99999")]
+        assert not found.is_fully_walked
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+def test_a_broken_list_of_uncommitted_ranges_is_a_finding_of_its_kind(open_built, generation):
+    heap, built = segmented(generation)
+    size = 8 if generation.arch == "x64" else 4
+    head = heap.truth.segments[1][0] + (0x60 if size == 8 else 0x38)
+    with open_built(poke(built, (head, word(0x31, size)))) as snapshot:
+        (found,) = snapshot.heaps
+        assert {f.kind for f in found.findings} == {"ucr"}
+        assert [f.address for f in found.findings] == [head]
+        assert sorted((u.start, u.end) for s in found.segments for u in s.uncommitted) == [*heap.truth.uncommitted]
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+def test_a_range_outside_of_its_segment_is_not_believed(open_built, generation):
+    heap, built = segmented(generation)
+    size = 8 if generation.arch == "x64" else 4
+    start, end = heap.truth.uncommitted[0]
+    raw = built.data.index(word(start, size) + word(end - start, size), position(built, heap.truth.address))
+    data = built.data[:raw] + word(heap.truth.segments[0][1], size) + built.data[raw + size :]
+    with open_built(data) as snapshot:
+        (found,) = snapshot.heaps
+        assert "ucr" in {f.kind for f in found.findings}
+        for segment in found.segments:
+            assert all(segment.span.covers(part) for part in segment.uncommitted)
+
+
+# --- random damage
+
+
+def page_and_lists(built: BuiltDump, heap: BuiltHeap) -> list[tuple[int, int]]:
+    """(file offset, bytes) of the heap's first page, segment headers and large-block entries."""
+    size = 8 if heap.truth.arch == "x64" else 4
+    places = [(heap.truth.address, 0x1000)]
+    places += [(start, 0x80) for start, _ in heap.truth.segments[1:]]
+    places += [(block.list_entry, 8 * size) for block in heap.truth.large]
+    return [(position(built, address), length) for address, length in places]
+
+
+@cache
+def victim(generation: Generation) -> tuple[BuiltHeap, BuiltDump]:
+    """A heap with a bit of everything, built once."""
+    heap = heap_of(generation, [*FIXED[3], *FIXED[1], ("uncommitted", 4), *FIXED[1]]).build()
+    return heap, process_of(generation, heap).build()
+
+
+DAMAGE = st.lists(
+    st.tuples(st.integers(0, 1 << 30), st.integers(0, 1 << 30), st.binary(min_size=1, max_size=12)), max_size=8
+)
+
+
+@pytest.mark.property
+@pytest.mark.hostile
+@pytest.mark.parametrize("generation", REPRESENTATIVES, ids=str)
+@settings(max_examples=30)
+@given(damage=DAMAGE)
+def test_no_damage_of_a_heap_makes_heaps_raise(open_built, generation, damage):
+    heap, built = victim(generation)
+    places = page_and_lists(built, heap)
+    data = bytearray(built.data)
+    for place, offset, new in damage:
+        at, length = places[place % len(places)]
+        at += offset % (length - len(new))
+        data[at : at + len(new)] = new
+    with open_built(bytes(data)) as snapshot:
+        first = next(h for h in snapshot.heaps if h.address == heap.truth.address)
+        assert first.kind in (HeapKind.NT, HeapKind.UNKNOWN)
+        assert all(s.span.size > 0 for s in first.segments)
+        if not damage:
+            assert_extents(first, heap.truth)
+        assert snapshot.usage.table.is_complete_map

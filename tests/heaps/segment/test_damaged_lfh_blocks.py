@@ -1,0 +1,199 @@
+"""Damage to LFH subsegments of segment heaps: what the bitmap, the counts and the offsets still tell."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.builders import ProcessBuilder, SegmentHeapBuilder
+from tests.builders.dump_truth import BuiltDump
+from tests.builders.segment_heap_layout import SegmentLayout, segment_layout
+from tests.heaps.segment.plans import BASES
+from tests.heaps.segment.test_damaged_heaps import EACH
+from tests.heaps.segment.test_walk import blocks
+from tests.patching import peek, poke, without_memory, word
+
+BASE = 0x20000000000
+
+
+def many_sizes(generation) -> tuple[BuiltDump, object, SegmentLayout]:
+    """A heap with full LFH subsegments of one page each, of blocks of ten sizes."""
+    arch, build = generation
+    heap = SegmentHeapBuilder(arch=arch, build=build, base=BASES[arch], seed=1)
+    heap.segment(BASES[arch] + 0x400000)
+    heap.chunks([40] * 300)
+    granule = 16 if arch == "x64" else 8
+    for units in range(2, 12):
+        random = np.random.default_rng(units)
+        count = heap.most_slots(units * granule, 1)
+        heap.slots(units * granule, random.integers(-units * granule // 2, units * granule, count))
+    made = heap.build()
+    return made.add_to(ProcessBuilder(arch=arch, build=build)).build(), made.truth, segment_layout(arch, build)
+
+
+@EACH
+@pytest.mark.parametrize(
+    ("member", "bits"),
+    [("offsets", 16), ("offsets", 24), ("offsets", 4), ("offsets", 9), ("count", 0), ("count", 3), ("count", 9)],
+)
+def test_a_damaged_member_of_a_header_follows_from_the_others(open_built, generation, member, bits):
+    dump, truth, layout = many_sizes(generation)
+    sub = truth.subsegments[5]
+    place = sub + (layout.lfh_offsets if member == "offsets" else layout.lfh_count)
+    at = place + bits // 8
+    with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 1 << bits % 8])))) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert finding.kind == "lfh_subsegment" and finding.address <= at < finding.address + finding.length
+        table = snapshot.walk.table
+        rows = {
+            b.address: (b.size, b.trust.value) for b in table.blocks(np.flatnonzero(table.is_busy & ~table.is_internal))
+        }
+        inside = {address for address in truth.busy if sub < address < sub + 0x1000}
+        # where several sizes fit as often, the blocks are left out rather than guessed
+        if snapshot.walk.gaps:
+            assert member == "offsets" and bits < 16 and set(truth.busy) - set(rows) == inside
+        else:
+            assert blocks(snapshot) == truth.busy
+            assert {address for address in rows if rows[address][1] != "exact"} == inside
+
+
+@EACH
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_damaged_headers_do_not_hide_the_key_of_the_others(open_built, generation, count):
+    """The key is not in the dump: two healthy subsegments tell it."""
+    dump, truth, layout = many_sizes(generation)
+    subs = truth.subsegments[1 : 1 + count]
+    with open_built(poke(dump, *((sub + layout.lfh_offsets, b"AAAA") for sub in subs))) as snapshot:
+        found = blocks(snapshot)
+        assert {finding.address & ~0xFFF for finding in snapshot.walk.findings} == set(subs)
+        assert {address: found[address] for address in found if address & ~0xFFF not in subs} == {
+            address: block for address, block in truth.busy.items() if address & ~0xFFF not in subs
+        }
+
+
+def test_withheld_blocks_that_are_none_do_not_change_the_structure_of_all(open_built):
+    dump, truth, _ = many_sizes(("x64", 26100))
+    with open_built(poke(dump, (truth.subsegments[3] + 0x25, b"\x08"))) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert finding.address >> 12 == truth.subsegments[3] >> 12
+        assert blocks(snapshot) == truth.busy
+
+
+def test_one_more_block_may_need_one_more_word_of_the_bitmap(open_built):
+    """Then the subsegment is full although the block's own bytes are left."""
+    heap = SegmentHeapBuilder(arch="x86", base=BASES["x86"], seed=1)
+    heap.segment(BASES["x86"] + 0x400000)
+    heap.chunks([40] * 300)
+    for size, pages in ((56, 2), (24, 1), (40, 1)):
+        heap.slots(size, [20] * heap.most_slots(size, pages), pages=pages)
+    with open_built(heap.build().add_to(ProcessBuilder(arch="x86", build=19041)).build()) as snapshot:
+        assert snapshot.walk.findings == () and not snapshot.walk.gaps
+
+
+def bit_of(layout: SegmentLayout, slot: int) -> int:
+    """Number of a slot's busy bit in the bitmap."""
+    return slot // 32 * 64 + slot % 32 if layout.lfh_free is None else 2 * slot
+
+
+@EACH
+@pytest.mark.parametrize("place", ["block", "behind"])
+def test_bits_that_cannot_be_are_found_where_they_are(open_built, generation, place):
+    """A free block whose last bytes should tell something, and a free block behind the last one."""
+    dump, truth, layout = many_sizes(generation)
+    granule = 16 if generation[0] == "x64" else 8
+    sub, size = truth.subsegments[5], 6 * granule
+    count = peek(dump, sub + layout.lfh_count, 2)
+    busy = sorted(
+        address for address, (asked, _) in truth.busy.items() if sub < address < sub + 0x1000 and asked < size
+    )
+    first = sub + 0x1000 - (sub + 0x1000 - busy[0]) // size * size
+    slot = count if place == "behind" else (busy[3] - first) // size
+    at = sub + layout.bitmap + bit_of(layout, slot) // 8
+    with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 1 << bit_of(layout, slot) % 8])))) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert (
+            finding.kind == "lfh_subsegment" and finding.address <= at < finding.address + finding.length < sub + 0x100
+        )
+        assert snapshot.walk.counts[snapshot.heaps[0].index].integrity < 1
+        assert len(truth.busy) - len(blocks(snapshot)) == (place == "block")
+
+
+@EACH
+@pytest.mark.parametrize("most", [8, 3], ids=["usual", "damage"])
+def test_bits_that_most_bitmaps_have_are_how_the_build_is(open_built, generation, most):
+    """The other bit of a free block, in most bitmaps or in some."""
+    dump, truth, layout = many_sizes(generation)
+    changes = []
+    with open_built(dump) as snapshot:
+        table = snapshot.walk.table
+        for sub in truth.subsegments[1 : 1 + most]:
+            first, second = (
+                int(entry) for entry in table.entry[(table.entry > sub) & (table.entry < sub + 0x1000)][:2]
+            )
+            free = next(
+                int(e) for e in table.entry[(table.entry > sub) & (table.entry < sub + 0x1000) & ~table.is_busy]
+            )
+            told = bit_of(layout, (free - first) // (second - first)) + (32 if layout.lfh_free is None else 1)
+            at = sub + layout.bitmap + told // 8
+            changes.append((at, bytes([peek(dump, at, 1) | 1 << told % 8])))
+    with open_built(poke(dump, *changes)) as snapshot:
+        assert len(snapshot.walk.findings) == (0 if most == 8 else 3)
+        assert blocks(snapshot) == truth.busy
+
+
+def test_bits_that_are_not_in_the_dump_are_no_contradiction(open_built):
+    heap = SegmentHeapBuilder(base=BASE, seed=1)
+    heap.segment(BASE + 0x400000)
+    heap.chunks([40] * 300)
+    for size in (32, 48, 64):
+        heap.slots(size, [7] * heap.most_slots(size, 1))
+    sub = heap.slots(16, [7] * heap.most_slots(16, 128), pages=128)
+    built = heap.build()
+    with open_built(
+        without_memory(built.add_to(ProcessBuilder(build=19041)).build(), (sub + 0x1000, sub + 0x2000))
+    ) as snapshot:
+        table = snapshot.walk.table
+        assert snapshot.walk.findings == () and any("bitmap" in gap for gap in snapshot.walk.gaps)
+        trust = {b.address: b.trust.value for b in table.blocks(np.flatnonzero(table.entry > sub))}
+        lost = set(built.truth.busy) - set(blocks(snapshot))
+        assert len(lost) > 16000 and {trust[address] for address in lost} == {"guess"}
+        assert "exact" in trust.values()
+
+
+def test_a_list_of_freed_blocks_that_is_not_in_the_dump_is_no_contradiction(open_built):
+    heap = SegmentHeapBuilder(build=26100, base=BASE, seed=1)
+    heap.segment(BASE + 0x400000)
+    heap.chunks([40] * 300)
+    for size in (32, 48, 80):
+        heap.slots(size, [20] * heap.most_slots(size, 1))
+    count = heap.most_slots(112, 4)
+    sub = heap.slots(112, [20] * count, pages=4, listed=[5, count - 3, 9])
+    built = heap.build()
+    with open_built(
+        without_memory(built.add_to(ProcessBuilder(build=26100)).build(), (sub + 0x3000, sub + 0x4000))
+    ) as snapshot:
+        table = snapshot.walk.table
+        assert snapshot.walk.findings == () and any("list of freed blocks" in gap for gap in snapshot.walk.gaps)
+        busy = table.blocks(np.flatnonzero(table.is_busy & ~table.is_internal & (table.entry > sub)))
+        assert {block.trust.value for block in busy} == {"guess"}
+
+
+def test_a_block_doubted_twice_is_a_guess(open_built):
+    """Its last bytes are overwritten and its subsegment counts other free blocks."""
+    heap = SegmentHeapBuilder(base=BASE, seed=1)
+    heap.segment(BASE + 0x400000)
+    heap.chunks([40] * 900)
+    for size in (64, 80, 96):
+        sub = heap.slots(size, [20] * heap.most_slots(size, 1))
+    truth = heap.build()
+    dump = truth.add_to(ProcessBuilder(build=19041)).build()
+    block = min(address for address in truth.truth.busy if address > sub)
+    with open_built(poke(dump, (block + 94, word(0x1234, 2)), (sub + 0x20, word(7, 2)))) as snapshot:
+        table = snapshot.walk.table
+        trust = {
+            b.address: b.trust
+            for b in table.blocks(np.arange(len(table)))
+            if b.address in truth.truth.busy and b.entry > sub
+        }
+        assert trust.pop(block) == "guess"
+        assert {*trust.values()} == {"derived"}

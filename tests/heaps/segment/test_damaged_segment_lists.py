@@ -1,0 +1,108 @@
+"""Damage to the lists of segments and their contexts: two witnesses are left for what one damaged word hides."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.builders import ProcessBuilder, SegmentHeapBuilder
+from tests.builders.dump_truth import BuiltDump
+from tests.builders.segment_heap_layout import GENERATIONS, SegmentLayout, segment_layout
+from tests.heaps.segment.plans import BASES
+from tests.heaps.segment.test_damaged_heaps import EACH, findings
+from tests.heaps.segment.test_walk import blocks
+from tests.patching import peek, poke, without_memory, word
+
+WITH_CONTEXTS = pytest.mark.parametrize("generation", [g for g in GENERATIONS if g[1] > 16299], ids=str)
+
+
+def three_segments(generation) -> tuple[BuiltDump, object, SegmentLayout]:
+    """A heap with a VS subsegment in each of three segments."""
+    arch, build = generation
+    base = BASES[arch]
+    heap = SegmentHeapBuilder(arch=arch, build=build, base=base, seed=1)
+    for number in range(3):
+        heap.segment(base + 0x400000 + number * 0x100000)
+        heap.chunks([40] * 500)
+        heap.pages(5000)
+    made = heap.build()
+    return made.add_to(ProcessBuilder(arch=arch, build=build)).build(), made.truth, segment_layout(arch, build)
+
+
+def context(truth, layout: SegmentLayout) -> int:
+    return truth.address + (layout.contexts or 0)
+
+
+@EACH
+@pytest.mark.parametrize("place", ["first segment", "last segment", "forward head", "backward head"])
+def test_a_damaged_link_is_a_finding_and_hides_no_segment(open_built, generation, place):
+    dump, truth, layout = three_segments(generation)
+    pointer, head = layout.pointer, context(truth, layout) + layout.head
+    at = {
+        "first segment": truth.segments[0][0] + pointer, "last segment": truth.segments[-1][0],
+        "forward head": head, "backward head": head + pointer,
+    }[place]  # fmt: skip
+    with open_built(poke(dump, (at, word(peek(dump, at, pointer) ^ 0x5A000, pointer)))) as snapshot:
+        assert blocks(snapshot) == truth.busy
+        assert findings(snapshot) == ["segment"]
+        (finding,) = snapshot.heaps[0].findings
+        assert finding.address == at and not snapshot.heaps[0].is_fully_walked
+
+
+@EACH
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_absent_segment_header_hides_no_other_segment(open_built, generation, number):
+    dump, truth, _layout = three_segments(generation)
+    start, end = truth.segments[number]
+    with open_built(without_memory(dump, (start, start + 0x1000))) as snapshot:
+        found = blocks(snapshot)
+        assert {a for a in truth.busy if not start <= a < end} <= set(found) <= set(truth.busy)
+        assert findings(snapshot) == [] and snapshot.heaps[0].notes
+
+
+@WITH_CONTEXTS
+@pytest.mark.parametrize("member", ["mask", "shift", "heap"])
+def test_a_damaged_member_of_a_context_is_a_finding(open_built, generation, member):
+    dump, truth, layout = three_segments(generation)
+    at = context(truth, layout) + {"mask": 2, "shift": layout.shift, "heap": layout.context_heap + 1}[member]
+    with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 0x41])))) as snapshot:
+        assert blocks(snapshot) == truth.busy
+        assert findings(snapshot) == ["segment"]
+
+
+@EACH
+def test_a_segment_that_was_unlinked_from_both_sides_is_missed(open_built, generation):
+    dump, truth, layout = three_segments(generation)
+    first, middle, last = (start for start, _ in truth.segments)
+    pointer = layout.pointer
+    with open_built(poke(dump, (first, word(last, pointer)), (last + pointer, word(first, pointer)))) as snapshot:
+        (finding,) = [f for f in snapshot.damage.findings if f.kind == "segment"]
+        assert finding.address == context(truth, layout) + layout.count
+        assert (finding.severity, finding.expected, finding.found) == ("error", "2", "3")
+        assert not any(middle <= address < last for address in blocks(snapshot))
+
+
+@EACH
+def test_counts_that_hold_are_no_finding(open_built, generation):
+    dump, _, _ = three_segments(generation)
+    with open_built(dump) as snapshot:
+        assert snapshot.damage.findings == ()
+
+
+@EACH
+@pytest.mark.parametrize("number", [0, 1])
+def test_of_two_segments_the_damaged_one_is_told(open_built, generation, number):
+    """By the process' key, which ntdll has."""
+    arch, build = generation
+    base = BASES[arch]
+    heap = SegmentHeapBuilder(arch=arch, build=build, base=base, seed=1)
+    for each in range(2):
+        heap.segment(base + 0x400000 + each * 0x100000)
+        heap.chunks([40] * 500)
+    made = heap.build()
+    process = made.add_to(ProcessBuilder(arch=arch, build=build))
+    segments = [start for start, _ in made.truth.segments]
+    at, size = segments[number] + (0x10 if arch == "x64" else 8), 8 if arch == "x64" else 4
+    key = process.plan.ntdll + 0x1F4000 + 0x100  # in its data
+    with open_built(poke(process.build(), (key, word(heap._heap_key, size)), (at, b"AAAA"))) as snapshot:
+        assert len(segments) == 2
+        assert [finding.address for heap in snapshot.heaps for finding in heap.findings] == [at]

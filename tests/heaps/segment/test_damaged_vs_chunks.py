@@ -1,0 +1,114 @@
+"""Damage to VS chunks of segment heaps: where it is found, and that it costs no chunk beside it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from heapdump.snapshot import Snapshot
+from tests.builders import ProcessBuilder, SegmentHeapBuilder
+from tests.builders.dump_truth import BuiltDump
+from tests.heaps.segment.test_walk import blocks
+from tests.patching import peek, poke, without_memory, without_stream, word
+
+BASE = 0x20000000000
+
+
+def one_subsegment(chunks: int = 900, size: int = 40) -> tuple[BuiltDump, object]:
+    """A heap of 19041 with one VS subsegment of equal chunks, and its truth."""
+    heap = SegmentHeapBuilder(base=BASE, seed=1)
+    heap.segment(BASE + 0x400000)
+    heap.chunks([size] * chunks)
+    built = heap.build()
+    return built.add_to(ProcessBuilder(build=19041)).build(), built.truth
+
+
+def trusts(snapshot: Snapshot) -> dict[int, str]:
+    """Trust of all rows that are not exact, by user address."""
+    table = snapshot.walk.table
+    return {b.address: b.trust.value for b in table.blocks(np.arange(len(table))) if b.trust != "exact"}
+
+
+@pytest.mark.parametrize("place", [6, 7])
+def test_a_busy_byte_that_can_be_none_costs_one_finding_there(open_built, place):
+    dump, truth = one_subsegment()
+    for victim in (truth.headers[300], truth.headers[898], truth.headers[-1]):
+        with open_built(poke(dump, (victim + place, bytes([peek(dump, victim + place, 1) ^ 0x5A])))) as snapshot:
+            (finding,) = snapshot.walk.findings
+            assert (finding.kind, finding.severity) == ("vs_chunk", "error")
+            assert victim + 6 <= finding.address <= victim + place < finding.address + finding.length <= victim + 8
+            assert finding.expected != finding.found
+            assert {**blocks(snapshot), victim + 16: None} == {**truth.busy, victim + 16: None}
+            assert trusts(snapshot)[victim + 16] == "guess"
+            assert any("state" in gap for gap in snapshot.walk.gaps)
+
+
+def test_a_busy_byte_that_can_be_none_in_every_subsegment_hides_nothing(open_built):
+    heap = SegmentHeapBuilder(base=BASE, seed=1)
+    heap.segment(BASE + 0x400000)
+    for _ in range(14):
+        heap.chunks([40] * 900)
+    built = heap.build()
+    dump = built.add_to(ProcessBuilder(build=19041)).build()
+    victims = [header for header in built.truth.headers if header + 16 in built.truth.busy][7::80]
+    with open_built(poke(dump, *((at + 7, b"\xee") for at in victims))) as snapshot:
+        assert len(snapshot.walk.findings) == len(victims)
+        assert blocks(snapshot) == built.truth.busy
+
+
+@pytest.mark.parametrize("bit", range(16, 32))
+def test_a_chunk_that_lies_about_its_size_is_read_at_its_true_end(open_built, bit):
+    """Size, flags and unused bytes as they are; the trust says that the size is the neighbour's word."""
+    dump, truth = one_subsegment()
+    for victim in (truth.headers[300], truth.headers[899]):
+        at = victim + bit // 8
+        with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 1 << bit % 8])))) as snapshot:
+            (finding,) = snapshot.walk.findings
+            assert finding.address <= at < finding.address + finding.length
+            assert blocks(snapshot) == truth.busy
+            assert trusts(snapshot)[victim + 16] == "derived"
+            assert not snapshot.walk.gaps
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_one_of_the_first_headers_of_the_only_subsegment_does_not_hide_the_key(open_built, number):
+    """The segment's signature tells it, and headers in a row anywhere in the chain prove it."""
+    dump, truth = one_subsegment()
+    victim = truth.headers[number]
+    with open_built(poke(dump, (victim, b"A" * 16))) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert victim <= finding.address < victim + 16
+        assert set(blocks(snapshot)) == set(truth.busy)
+
+
+def test_two_pages_that_are_absent_leave_guesses_and_no_more(open_built):
+    """A chunk behind the first one is derived, and where its last bytes lie in the second one it is a guess."""
+    dump, truth = one_subsegment()
+    sub = truth.subsegments[0]
+    with open_built(without_memory(dump, (sub + 0x2000, sub + 0x3000), (sub + 0x5000, sub + 0x6000))) as snapshot:
+        table = snapshot.walk.table
+        trusts = {b.trust for b in table.blocks(np.arange(len(table))) if sub < b.entry < sub + 0x10000}
+        assert trusts == {"exact", "derived", "guess"}
+        assert snapshot.walk.gaps and not snapshot.walk.findings
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2, 3])
+def test_chunks_wait_to_be_freed_where_their_list_is_as_long_as_it_says(open_built, depth):
+    """A stray pointer in the head frees nothing."""
+    dump, truth = one_subsegment()
+    head, nodes = truth.address + 0x280 + 0x40, [truth.headers[i] + 16 for i in (7, 90)]
+    links = [(head, word(depth, 2)), (head + 8, word(nodes[0])), (nodes[0], word(nodes[1])), (nodes[1], word(0))]
+    with open_built(poke(dump, *links)) as snapshot:
+        free = set(truth.busy) - set(blocks(snapshot))
+        assert free == (set(nodes) if depth == 2 else set())
+        assert [finding.address for finding in snapshot.walk.findings] == ([] if depth == 2 else [head])
+
+
+def test_absent_pages_inside_a_free_chunk_make_nothing_doubtful(open_built):
+    """Without a memory map they may as well not be committed; of a free chunk only its header counts."""
+    dump, truth = one_subsegment(chunks=100)
+    sub = truth.subsegments[0]
+    assert truth.headers[-1] < sub + 0x8000
+    with open_built(without_memory(without_stream(dump, 16), (sub + 0x9000, sub + 0x10000))) as snapshot:
+        assert trusts(snapshot) == {} and not snapshot.walk.gaps
+        assert blocks(snapshot) == truth.busy
