@@ -200,12 +200,11 @@ class Snapshot:
         stored = StoredAnswer("graph", lambda columns: from_columns(columns, self.roots), columns_of)
         return self._answer(stored, self.sweep)
 
-    def has_graph(self, most_bytes: int) -> bool:
-        """True where the pointer graph is known, stored, or made of at most `most_bytes` bytes of memory."""
-        from heapdump.cache.answers import has_answer
+    def has_small_graph(self, most_bytes: int) -> bool:
+        """True where the pointer graph is made of at most `most_bytes` bytes of memory, blocks and roots together.
 
-        if "graph" in self.__dict__ or (self._store is not None and has_answer(self._store, "graph")):
-            return True
+        Never depends on what the index holds: the answer would change when it is asked again.
+        """
         busy = sum(count.busy_bytes for count in self.walk.counts.values())
         return 0 < busy <= most_bytes and busy + sum(area.span.size for area in self.roots.areas) <= most_bytes
 

@@ -50,15 +50,6 @@ def json_answer(
     return StoredAnswer(name, from_columns, to_columns)
 
 
-def has_answer(store: Store, name: str) -> bool:
-    """True where all columns of an answer verify."""
-    try:
-        _columns(store, name)
-    except _UNUSABLE:
-        return False
-    return True
-
-
 def answer_from(store: Store, answer: StoredAnswer[T], make: Callable[[], T]) -> T:
     """The stored answer; where none is stored or it does not verify, the answer that `make` gives, stored for next time."""
     columns = _read(store, answer.name)

@@ -61,7 +61,7 @@ def graph_overview(request: Request, snapshot: Snapshot, most_bytes: int) -> Gra
     from heapdump.analyses.graph.overview import overview_of
     from heapdump.commands.common.gaps import walk_gaps
 
-    if not snapshot.has_graph(most_bytes):
+    if not snapshot.has_small_graph(most_bytes):
         return None
     suspects = leak_suspects(request, snapshot)
     is_walked = not walk_gaps(snapshot)
