@@ -29,15 +29,27 @@ from heapdump.trust import Trust
 
 PAGE_LIGHT, PAGE_DECOMMITTED = 0x02, 0x04
 """Entry flags of page heap blocks: inside a block of the ordinary heap; freed, and its memory given back."""
+
 _TRUSTS = (Trust.EXACT, Trust.DERIVED, Trust.GUESS, Trust.GUESS)
+"""Trust by the value of its two bits in `tags`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One row. `address` = what the program got, `entry` = its header, sizes in bytes; `heap` = index of its heap.
+    """One row, decoded.
 
-    `size` is what the program asked for; of a free block the bytes behind its header. `is_internal`: the allocator's
-    own.
+    Attributes:
+        row: number of the row.
+        entry: address of the block's first byte: its header where it has one.
+        address: of the user data, which the program got.
+        size: requested bytes; of a free block the bytes behind its header.
+        entry_size: occupied bytes.
+        heap: index of the heap.
+        kind: the part of the allocator that owns the block.
+        state: busy or free.
+        is_internal: the allocator's own block.
+        flags: of the entry, 8 bits, as the allocator's format has them.
+        trust: how certain the row is.
     """
 
     row: int
@@ -148,11 +160,11 @@ class BlockTable:
 
     @cached_property
     def internal_rows(self) -> NDArray[np.int64]:
-        """Rows of the allocator's own, ascending; (m,) int64. Looked for once."""
+        """Rows of the allocator's own blocks, ascending; (m,) int64. Searched once."""
         return np.flatnonzero(self.tags & np.uint16(INTERNAL))
 
     def program_row(self, row: int, step: Literal[-1, 1]) -> int | None:
-        """The nearest row that is the program's, from this one on upwards or downwards; None where there is none."""
+        """The nearest row of a block of the program, from `row` on upwards (1) or downwards (-1); None where there is none."""
         width = _NESTING
         while 0 <= row < len(self):
             tags = self.tags[row : row + width] if step > 0 else self.tags[max(0, row + 1 - width) : row + 1][::-1]
@@ -163,11 +175,11 @@ class BlockTable:
         return None
 
     def block(self, row: int) -> Block:
-        """Row as an object."""
+        """One row, decoded."""
         return next(self.blocks(np.array([row], np.int64)))
 
     def blocks(self, rows: NDArray[np.int64]) -> Iterator[Block]:
-        """The rows as objects, one after the other; columns are taken over in batches."""
+        """The rows, decoded, one after the other; columns are read in batches."""
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
             values = zip(batch.tolist(), *(column[batch].tolist() for column in self.columns()), strict=True)
@@ -179,15 +191,15 @@ class BlockTable:
                 )  # fmt: skip
 
     def at(self, address: int) -> list[int]:
-        """Rows whose bytes hold the address, innermost first: a block of a front end lies inside its carrier."""
+        """Rows whose bytes hold the address, innermost first: LFH blocks and VS chunks lie inside internal blocks."""
         row = int(np.searchsorted(self.entry, np.uint64(address), side="right")) - 1
         near = range(row, max(-1, row - _NESTING), -1)
         found = [i for i in near if address < int(self.entry[i]) + int(self.size8[i]) * UNIT]
-        outer = self._carrier(row, address)
+        outer = self._enclosing(row, address)
         return [*found, *([outer] if outer is not None and outer not in found else [])]
 
-    def _carrier(self, row: int, address: int) -> int | None:
-        """The internal block around an address, searched backwards over the slots inside it."""
+    def _enclosing(self, row: int, address: int) -> int | None:
+        """The internal block around an address, among the last ones that begin at or before `row`."""
         behind = int(np.searchsorted(self.internal_rows, row, side="right"))
         for candidate in self.internal_rows[max(0, behind - _NESTING) : behind][::-1].tolist():
             if address < int(self.entry[candidate]) + int(self.size8[candidate]) * UNIT:
@@ -196,6 +208,8 @@ class BlockTable:
 
 
 _NESTING = 4
+"""Rows before an address that may hold it: blocks lie inside each other."""
+
 _BATCH = 4096
 
 
@@ -205,6 +219,6 @@ def tag(kind: BlockKind, *, busy: bool = False, internal: bool = False, trust: T
 
 
 def doubt(tags: NDArray[np.uint16], which: NDArray[np.bool_] | slice, trust: Trust) -> None:
-    """Gives the chosen tags this trust, in place; those that are trusted less already keep theirs."""
+    """Lowers the trust of the chosen tags to `trust`, in place; tags of lower trust stay as they are."""
     mask, level = np.uint16(TRUST_MASK), np.uint16(_TRUSTS.index(trust) << TRUST_SHIFT)
     tags[which] = (tags[which] & ~mask) | np.maximum(tags[which] & mask, level)
