@@ -59,19 +59,16 @@ def test_summary_and_triage_tell_what_is_lost_and_what_holds_most(dump):
     assert any("retains 1.9 MB (100%) in 11 blocks" in text for text in said)
 
 
-def test_what_is_not_cheap_is_not_swept_unless_it_is_kept(dump, monkeypatch):
+def test_what_is_not_cheap_is_not_swept_whatever_the_index_holds(dump, monkeypatch):
     monkeypatch.setenv("HEAPDUMP_CACHE", str(dump.parent / "cache"))
     monkeypatch.setattr(summary, "_CHEAP", 1 << 20)
     monkeypatch.setattr(triage, "_CHEAP", 1 << 20)
-    assert json.loads(run("summary", str(dump), "--json"))["data"]["unreachable"] is None
-    assert "unreachable" not in run("summary", str(dump))
-    assert any("was not looked at" in text for text in statements(dump))
-    run("leaks", str(dump), "--unreachable")
-    assert json.loads(run("summary", str(dump), "--json"))["data"]["unreachable"]["blocks"] == 2
-    assert not any("was not looked at" in text for text in statements(dump))
-    (stored,) = (dump.parent / "cache").rglob("graph.targets")
-    stored.write_bytes(bytes(stored.stat().st_size))
-    assert any("was not looked at" in text for text in statements(dump))
+    for _ in range(2):
+        assert json.loads(run("summary", str(dump), "--json"))["data"]["unreachable"] is None
+        assert "unreachable" not in run("summary", str(dump))
+        assert any("was not looked at" in text for text in statements(dump))
+        run("leaks", str(dump), "--unreachable")
+        assert list((dump.parent / "cache").rglob("graph.targets"))
 
 
 def test_of_a_damaged_heap_nothing_is_called_lost_for_certain(dump):
