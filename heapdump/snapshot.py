@@ -262,7 +262,7 @@ class Snapshot:
         return self._answer(json_answer("leak-suspects", from_record, to_record), make)
 
     def unreachable_report(self, by: By, make: Callable[[], UnreachableReport]) -> UnreachableReport:
-        """The report on all unreachable blocks in groups by `by`, from the index where there is one; `make` makes it."""
+        """The report on all unreachable blocks in groups by `by`: from the index, else made by `make`."""
         from heapdump.analyses.graph.unreachable_report import from_record, to_record
         from heapdump.cache.answers import json_answer
 
