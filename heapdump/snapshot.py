@@ -134,7 +134,7 @@ class Snapshot:
         return explain_findings(checked)
 
     def verdict(self, heaps: Sequence[Heap]) -> Verdict:
-        """Whether these heaps are damaged, in one line."""
+        """The verdict on these heaps: damaged, healthy as far as examined, or not checked."""
         from heapdump.analyses.damage.verdict import verdict
 
         def examine() -> Damage:
@@ -146,9 +146,9 @@ class Snapshot:
 
     def page_damage(self, heap: Heap, block: Block) -> tuple[ByteDamage, ...]:
         """Changed stamps and fills of a block of a page heap."""
-        from heapdump.heaps.page.damage import wounds
+        from heapdump.heaps.page.damage import byte_damage
 
-        return tuple(wounds(self.view_of(heap), heap, block))
+        return tuple(byte_damage(self.view_of(heap), heap, block))
 
     @cached_property
     def crt(self) -> CrtReader:
