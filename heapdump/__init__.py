@@ -1,8 +1,8 @@
 """heapdump answers questions about a Windows user-mode crash dump.
 
 Where did the memory go, who allocated it, who holds it, and what broke the heap? The ten names in `__all__` are the
-public interface of the library (docs/api.md). Each is loaded when it is first used: `import heapdump` loads neither numpy
-nor rich. Everything else in the package may change without notice.
+public interface of the library (docs/api.md). Each is loaded when it is first used: `import heapdump` loads neither
+numpy nor rich. Everything else in the package may change without notice.
 """
 
 from __future__ import annotations

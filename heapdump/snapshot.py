@@ -134,7 +134,7 @@ class Snapshot:
         return explain_findings(checked)
 
     def verdict(self, heaps: Sequence[Heap]) -> Verdict:
-        """Whether these heaps are damaged, in one line."""
+        """The verdict on these heaps: damaged, healthy as far as examined, or not checked."""
         from heapdump.analyses.damage.verdict import verdict
 
         def examine() -> Damage:
@@ -146,9 +146,9 @@ class Snapshot:
 
     def page_damage(self, heap: Heap, block: Block) -> tuple[ByteDamage, ...]:
         """Changed stamps and fills of a block of a page heap."""
-        from heapdump.heaps.page.damage import wounds
+        from heapdump.heaps.page.damage import byte_damage
 
-        return tuple(wounds(self.view_of(heap), heap, block))
+        return tuple(byte_damage(self.view_of(heap), heap, block))
 
     @cached_property
     def crt(self) -> CrtReader:
@@ -261,7 +261,7 @@ class Snapshot:
         return self._answer(json_answer("leak-suspects", from_record, to_record), make)
 
     def unreachable_report(self, by: By, make: Callable[[], UnreachableReport]) -> UnreachableReport:
-        """The report on all unreachable blocks in groups by `by`, from the index where there is one; `make` makes it."""
+        """The report on all unreachable blocks in groups by `by`: from the index, else made by `make`."""
         from heapdump.analyses.graph.unreachable_report import from_record, to_record
         from heapdump.cache.answers import json_answer
 

@@ -1,4 +1,4 @@
-"""What the free lists of one heap hold."""
+"""The free lists of one heap."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from heapdump.blocks.findings import Finding
 
 @dataclass(frozen=True, slots=True)
 class FreeLists:
-    """Linked entries in list order: `entry` addresses, `size` occupied bytes, both (n,) int64.
+    """Linked entries in list order. `entry`: addresses, `size`: occupied bytes; both (n,) int64.
 
-    `is_whole` is False where a list breaks; `findings` say where.
+    `is_complete` is False where a list is broken; `findings` are the broken links.
     """
 
     entry: NDArray[np.int64]
     size: NDArray[np.int64]
-    is_whole: bool
+    is_complete: bool
     findings: tuple[Finding, ...]

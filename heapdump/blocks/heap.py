@@ -1,4 +1,4 @@
-"""Heap and its extents: what the heap's own header and lists say of the memory it holds."""
+"""Heaps as records: segments, large blocks, extents, Windows' counters, by the heap's own header and lists."""
 
 from __future__ import annotations
 
@@ -18,18 +18,17 @@ ViewName = Literal["x64", "x86"]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One reservation of a heap: [span.start, span.end) reserved, `uncommitted` as an NT heap's own list says.
+    """One segment: `span` is its reservation.
 
-    Segment heaps keep no such list: there it is what the memory map says, and `unit_bytes` is the unit of page ranges.
-
-    `stated_uncommitted_bytes` is the segment's own count of them; it is what counts where the list is broken
-    (`has_all_ranges` False).
+    `uncommitted`: the uncommitted ranges, of an NT heap by its own list, of a segment heap by the memory map.
+    `counted_uncommitted_bytes`: the segment's own counter of their bytes, which is used where the list is broken
+    (`has_all_ranges` is False). `unit_bytes`: the unit of page ranges, of segment heaps.
     """
 
     address: int
     span: Span
     uncommitted: tuple[Span, ...]
-    stated_uncommitted_bytes: int
+    counted_uncommitted_bytes: int
     has_all_ranges: bool
     unit_bytes: int | None = None
 
@@ -37,7 +36,7 @@ class Segment:
     def uncommitted_bytes(self) -> int:
         """Bytes of the uncommitted ranges, never more than the segment has."""
         listed = sum(span.size for span in self.uncommitted)
-        return min(self.span.size, listed if self.has_all_ranges else self.stated_uncommitted_bytes)
+        return min(self.span.size, listed if self.has_all_ranges else self.counted_uncommitted_bytes)
 
     @property
     def committed_bytes(self) -> int:
@@ -47,10 +46,10 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class LargeBlock:
-    """A block with a reservation of its own: `list_entry` = address of its node on VirtualAllocdBlocks.
+    """A block with a reservation of its own. `list_entry`: the address of its node on VirtualAllocdBlocks.
 
-    In a segment heap the block itself begins at `list_entry`, and `metadata` is the address of its node in the heap's
-    tree of large blocks.
+    In a segment heap `list_entry` is the address of the block, and `metadata` that of its node in the tree of large
+    allocations.
     """
 
     list_entry: int
@@ -70,7 +69,7 @@ class LargeBlock:
 
 
 class ExtentKind(StrEnum):
-    """The part of a heap that some memory is."""
+    """A part of a heap. SEGMENT_HEAP: the own reservation of a segment heap that is not walked."""
 
     SEGMENT = "segment"
     LARGE_BLOCK = "large_block"
@@ -103,7 +102,7 @@ class Extent:
 
 @dataclass(frozen=True, slots=True)
 class WindowsCounters:
-    """What Windows itself counted in the heap's header; None where this version keeps no such count.
+    """The counters of a heap's header (`_HEAP_COUNTERS`, heap-structures.md §2.8); None for those a version lacks.
 
     All in bytes except `segments`, `uncommitted_ranges`, `lock_contention` (counts). `large_uncommitted_bytes` is the
     part of the reservation in long uncommitted ranges, the correction behind WinDbg's Virt column.
@@ -121,7 +120,7 @@ class WindowsCounters:
 
 @dataclass(frozen=True, slots=True)
 class Heap:
-    """One heap: its kind and what is certain of it.
+    """One heap.
 
     `reserved_bytes`, `committed_bytes`: of its segments (NT), of these and of its own reservation (segment heaps) or
     of the latter alone (the others), None where not known. `extents`: all memory known to belong to it, ascending.
@@ -158,9 +157,9 @@ class Heap:
 
     @property
     def free_bytes(self) -> int | None:
-        """Free bytes of the back end: what Windows counted, and the blocks parked on lookaside lists.
+        """Free bytes of the back end: Windows' counter plus the blocks on lookaside lists.
 
-        TotalFreeSize leaves the latter out, RtlWalkHeap calls them free (recorded heaps of XP). None where Windows
+        TotalFreeSize does not count the latter, RtlWalkHeap calls them free (recorded heaps of XP). None where Windows
         keeps no count, or a damaged one: more than is committed.
         """
         if self.counters.free_bytes is None:

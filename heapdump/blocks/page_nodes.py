@@ -1,4 +1,4 @@
-"""What a page heap's own records say of its blocks with pages of their own."""
+"""The nodes of a page heap: its own records of its full blocks (heap-structures.md §5.1)."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class PageNodes:
-    """Blocks with pages of their own, ascending by `user`; columns of one length n, all uint64 but `is_busy`.
+    """Full blocks, ascending by `user`; columns of one length n, all uint64 but `is_busy`.
 
-    `node`: address of the _DPH_HEAP_BLOCK; `user`: what the program got, `size` bytes; [`start`, `end`): the whole
-    virtual block, guard page included; [`data`, `data_end`): its accessible part; `trace`: the record of the stack that
-    allocated it, or freed it when it is free; `thread`: that did, 0 where not recorded.
+    `node`: address of the _DPH_HEAP_BLOCK. `user`: user address; `size`: requested bytes. [`start`, `end`): the virtual
+    block, guard page included; [`data`, `data_end`): its accessible pages. `trace`: address of the record of the stack
+    that allocated the block, or freed it when it is free; `thread`: id of the thread that did, 0 where not recorded.
     """
 
     node: NDArray[np.uint64]
@@ -33,11 +33,11 @@ class PageNodes:
         return len(self.user)
 
     def at(self, user: int) -> int | None:
-        """The place of the block that the program got at that address; None where there is none."""
+        """The index of the block with that user address; None where there is none."""
         i = int(np.searchsorted(self.user, np.uint64(user)))
         return i if i < len(self) and int(self.user[i]) == user else None
 
-    def holding(self, address: int) -> int | None:
-        """The place of the block whose virtual block, guard page included, holds the address; None where none does."""
+    def covering(self, address: int) -> int | None:
+        """The index of the block whose virtual block [start, end) holds the address; None where none does."""
         i = int(np.searchsorted(self.start, np.uint64(address), side="right")) - 1
         return i if i >= 0 and address < int(self.end[i]) else None

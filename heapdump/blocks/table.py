@@ -71,7 +71,8 @@ class Block:
 
 
 COLUMNS: dict[str, type[np.generic]] = {
-    "entry": np.uint64, "size8": np.uint32, "unused": np.uint32, "header8": np.uint8, "heap": np.uint16, "tags": np.uint16,
+    "entry": np.uint64, "size8": np.uint32, "unused": np.uint32, "header8": np.uint8, "heap": np.uint16,
+    "tags": np.uint16,
 }  # fmt: skip
 """The columns of a block table and their types, in the order of its fields; `kernels.row` says what they mean."""
 
@@ -185,7 +186,8 @@ class BlockTable:
             values = zip(batch.tolist(), *(column[batch].tolist() for column in self.columns()), strict=True)
             for row, entry, size8, unused, header8, heap, tags in values:
                 yield Block(
-                    row, entry, entry + header8 * UNIT, size8 * UNIT - unused, size8 * UNIT, heap, BlockKind.of(tags & KIND_MASK),
+                    row, entry, entry + header8 * UNIT, size8 * UNIT - unused, size8 * UNIT, heap,
+                    BlockKind.of(tags & KIND_MASK),
                     "busy" if tags & BUSY else "free", bool(tags & INTERNAL), tags >> FLAGS_SHIFT,
                     _TRUSTS[(tags & TRUST_MASK) >> TRUST_SHIFT],
                 )  # fmt: skip

@@ -96,13 +96,13 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class HeapCount:
-    """What was counted in one heap. `kinds`: those that have blocks, in the order of `BlockKind`.
+    """The blocks of one heap after its walk. `kinds`: kinds that have blocks, by code.
 
-    `internal`: the allocator's own blocks by kind; the slots of the front end and the chunks of VS subsegments lie
-    inside them. `hosted`: blocks of page heaps inside them, counted there too: BACKEND those in segments, VIRTUAL in
-    large blocks. `uncommitted_*`: of all bytes in segments, and of those in free blocks, what is not committed by the
-    memory map (segment heaps; NT heaps have no such bytes by their own lists). `integrity` = share of headers that
-    verified, lowered by each of `checks` that does not hold; None without headers.
+    `internal`: blocks of the allocator itself, by kind; LFH blocks and VS chunks lie inside of these. `hosted`:
+    blocks of page heaps that lie inside blocks of this heap and are counted by the page heap, too; BACKEND: in
+    segments, VIRTUAL: in large blocks. `uncommitted_bytes`: bytes of entries in segments that the memory map does not
+    call committed, `uncommitted_free_bytes`: those of them in free blocks (0 for NT heaps, whose lists say what is
+    committed). `integrity` = verified headers / headers * product of `agreement` of `checks`; None without headers.
     """
 
     kinds: tuple[KindCount, ...]
@@ -121,7 +121,7 @@ class HeapCount:
 
     @property
     def busy_bytes(self) -> int:
-        """Bytes that the program asked for in them."""
+        """Requested bytes of the program's busy blocks."""
         return sum(kind.busy_bytes for kind in self.kinds)
 
     @property
@@ -131,25 +131,22 @@ class HeapCount:
 
     @property
     def free_bytes(self) -> int:
-        """Bytes that they occupy."""
+        """Occupied bytes of the free entries of the back end."""
         return sum(kind.free_bytes for kind in self.kinds if kind.kind != BlockKind.LFH)
 
     @property
     def lfh_free_blocks(self) -> int:
-        """Free slots of the front end."""
+        """Free blocks of the LFH."""
         return sum(kind.free_blocks for kind in self.of(BlockKind.LFH))
 
     @property
     def lfh_free_bytes(self) -> int:
-        """Bytes that they occupy."""
+        """Occupied bytes of the free blocks of the LFH."""
         return sum(kind.free_bytes for kind in self.of(BlockKind.LFH))
 
     @property
     def overhead_bytes(self) -> int:
-        """Headers, bytes behind the requested ones, and the allocator's own blocks, as far as no block lies in them.
-
-        Committed ones only.
-        """
+        """Committed bytes of headers, of unused bytes, and of internal blocks where no block of the program lies."""
         nested = sum(kind.occupied_bytes for kind in self.kinds if kind.kind.place is Place.NESTED)
         own = sum(kind.occupied_bytes for kind in self.internal if kind.kind != BlockKind.LFH)
         hosted = sum(kind.occupied_bytes for kind in self.hosted)
@@ -158,7 +155,7 @@ class HeapCount:
 
     @property
     def segment_bytes(self) -> int:
-        """Committed bytes of all entries that were walked in segments: of a whole walk all that are committed there."""
+        """Committed bytes of the walked entries in segments; after a walk without gaps all committed bytes there."""
         own = (kind for kind in (*self.kinds, *self.internal) if kind.kind.place is Place.SEGMENT)
         return sum(kind.occupied_bytes for kind in own) - self.uncommitted_bytes
 
@@ -168,7 +165,7 @@ class HeapCount:
         return sum(kind.busy_blocks + kind.free_blocks for kind in self.internal)
 
     def of(self, *kinds: BlockKind) -> Iterable[KindCount]:
-        """The counts of these kinds, the allocator's own blocks left out."""
+        """The counts of the program's blocks of these kinds."""
         return (kind for kind in self.kinds if kind.kind in kinds)
 
 

@@ -1,7 +1,7 @@
 """Answers of analyses on disk, beside the walk that they were made of.
 
-An analysis knows neither files nor this room: it turns its answer into columns or a JSON record, and back. `StoredAnswer`
-names both directions; `snapshot.py` puts it together.
+An analysis knows neither files nor this room: it turns its answer into columns or a JSON record, and back.
+`StoredAnswer` names both directions; `snapshot.py` puts it together.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def json_answer(
 
 
 def answer_from(store: Store, answer: StoredAnswer[T], make: Callable[[], T]) -> T:
-    """The stored answer; where none is stored or it does not verify, the answer that `make` gives, stored for next time."""
+    """The stored answer; where none is stored, or it does not verify, the answer of `make`, which is stored."""
     columns = _read(store, answer.name)
     found = None if columns is None else answer.read(columns)
     if found is None:

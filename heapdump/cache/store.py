@@ -1,8 +1,8 @@
 """Files of one dump in the user's cache folder: columns and texts that verify, and the deletion of what is used least.
 
-A folder for each dump (`HEAPDUMP_CACHE` names another place). Its name is made of what would change an answer: the stamp of
-the dump's content (`dump/stamp.py`) and heapdump's own code. `MANIFEST` is written last: a folder without it is no index.
-Room `cache`: it knows numpy and paths; `walk.py` and `answers.py` know what the files mean.
+A folder for each dump (`HEAPDUMP_CACHE` names another place). Its name is made of what would change an answer: the
+stamp of the dump's content (`dump/stamp.py`) and heapdump's own code. `MANIFEST` is written last: a folder without it
+is no index. Room `cache`: it knows numpy and paths; `walk.py` and `answers.py` know what the files mean.
 
 Decision: docs/decisions/0008-index-checks-against-damage-only.md.
 """
@@ -165,7 +165,7 @@ def _digest(text: str) -> str:
 
 
 def _checksum(column: NDArray[Any]) -> str:
-    """Sum over steps s of (sum of the 64-bit words of step s) * FACTOR^(last step - s), modulo 2^64; and the last 0-7 bytes."""
+    """Sum over steps s of (sum of u64 words of step s) * FACTOR^(last step - s), mod 2^64; and the last 0-7 bytes."""
     raw = np.ascontiguousarray(column).view(np.uint8).reshape(-1)
     words = raw[: len(raw) // 8 * 8].view(np.uint64)
     total = len(raw)
@@ -194,7 +194,7 @@ def _make_room(root: Path, need_bytes: int) -> None:
 
 
 def _last_use(folder: Path) -> tuple[float, int, Path]:
-    """(seconds since 1970 of the last use, bytes, folder); 0 and 0 for a folder that another process deletes just now."""
+    """(seconds since 1970 of the last use, bytes, folder); 0 and 0 for a folder that another process deletes."""
     try:
         return (folder / MANIFEST).stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder
     except OSError:

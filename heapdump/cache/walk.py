@@ -1,7 +1,7 @@
 """A walk on disk: a file for each column of the block table, and a manifest with everything else that the walk learnt.
 
-In: a `Walk` and the `Store` of the dump. Out: the same walk again. Of the dump's content only addresses, sizes and the few
-bytes of findings are written.
+In: a `Walk` and the `Store` of the dump. Out: the same walk again. Of the dump's content only addresses, sizes and
+the few bytes of findings are written.
 """
 
 from __future__ import annotations

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _MOST_STEPS = 12
 _REACHED = {
-    "reachable": "held by the program", "possible": "held by pointers to the inside of blocks, or by memory that may be forgotten itself, only",
+    "reachable": "held by the program",
+    "possible": "held by pointers to the inside of blocks, or by memory that may be forgotten itself, only",
     "direct": "held by nothing: a direct leak", "indirect": "held by leaked blocks only: an indirect leak",
 }  # fmt: skip
 """State of a block (`Reach.word`) → the state in words."""

@@ -27,12 +27,15 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 _TOP = 20
-_CAVEAT = "by all pointers found, those to the inside of blocks and in memory that may be forgotten too; a false one makes the tree flatter"
+_CAVEAT = (
+    "by all pointers found, those to the inside of blocks and in memory that may be forgotten too; "
+    "a false one makes the tree flatter"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """The dump, its dominator tree, and the options. `top`: rows of a table; `gaps`: of the walk and of the evidence."""
+    """The dump, its dominator tree, the options. `top`: rows of a table; `gaps`: of the walk and of the evidence."""
 
     request: Request
     snapshot: Snapshot

@@ -42,7 +42,7 @@ MAX_CONTEXT_BYTES = 0x4D0
 """The fixed part of the largest CONTEXT (AMD64). Extended processor state follows it, which heapdump does not read."""
 
 MAX_MEMORY_PER_FILE = 4
-"""Bytes of all memory ranges / bytes of the file. Ranges that share bytes of the file make more than 1; no writer of dumps
+"""Bytes of all memory ranges / bytes of the file. Ranges that share bytes of the file make it more than 1; no writer
 makes such ranges."""
 
 MIN_EXPANSION_BYTES = 4 << 30

@@ -1,7 +1,8 @@
 """Our own readers of the long lists: modules, threads, memory ranges, MemoryInfo; and of the exception.
 
 Each reader takes the mapped file and a stream, and cuts the count to the entries that the stream holds. A count above
-`limits` is an error; an entry that is left out adds a line to `notes`. Addresses come out as the file has them (`process/load.py` shortens the sign-extended ones of 32-bit dumps).
+`limits` is an error; an entry that is left out adds a line to `notes`. Addresses come out as the file has them
+(`process/load.py` shortens the sign-extended ones of 32-bit dumps).
 """
 
 from __future__ import annotations

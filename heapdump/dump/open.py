@@ -96,7 +96,7 @@ class Minidump:
         return memoryview(self.data)[offset : offset + size]
 
     def expect(self, offset: int, size: int) -> None:
-        """Lets the system read bytes ahead of a sweep; returns at once. Does nothing where the system has no such call."""
+        """Lets the system read bytes ahead of a sweep; returns at once. Does nothing where there is no such call."""
         start = offset // mmap.PAGESIZE * mmap.PAGESIZE
         end = min(offset + size, len(self.data))
         if hasattr(mmap, "MADV_WILLNEED") and start < end:

@@ -77,7 +77,8 @@ def _copy(path: Path, source: IO[bytes], out: IO[bytes], progress: Progress) -> 
             )
         if shutil.disk_usage(tempfile.gettempdir()).free - len(chunk) < limits.MIN_DISK_FREE_BYTES:
             raise HostileDump(
-                f"{path}: stopped after {written:,} unpacked bytes, the disk of {tempfile.gettempdir()} is nearly full; "
+                f"{path}: stopped after {written:,} unpacked bytes, "
+                f"the disk of {tempfile.gettempdir()} is nearly full; "
                 "point TMPDIR (TEMP on Windows) at a larger disk, or unpack the dump yourself"
             )
         out.write(chunk)
@@ -106,7 +107,7 @@ def _opened(path: Path, kind: str) -> Iterator[IO[bytes]]:
 
 
 class _Zstandard(io.RawIOBase):
-    """The unpacked bytes of a zstandard file; a file that is cut short is an error, unlike with the package's own reader.
+    """The unpacked bytes of a zstandard file. A file that is cut is an error, unlike with the package's reader.
 
     The unpacker gets the file in small pieces, because one piece may unpack to 30,000 times its size.
     """
@@ -186,7 +187,8 @@ def _open_cabinet(path: Path) -> IO[bytes]:
             self.unpacked += len(data)
             if self.unpacked > limits.MAX_CABINET_BYTES:
                 raise HostileDump(
-                    f"{path}: the cabinet holds more than {limits.MAX_CABINET_BYTES:,} bytes; unpack it with `expand` or `cabextract`"
+                    f"{path}: the cabinet holds more than {limits.MAX_CABINET_BYTES:,} bytes; "
+                    "unpack it with `expand` or `cabextract`"
                 )
             return advance, data
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from heapdump.blocks.heap import ExtentKind, Heap
+from heapdump.blocks.heap import Heap
 from heapdump.blocks.kinds import BlockKind, HeapKind
 from heapdump.blocks.walk import Check, HeapCount, Walk
 from heapdump.heaps.allocator import SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
-from heapdump.heaps.unwalked import own_reservation
+from heapdump.heaps.unwalked import Unwalked, own_reservation
 from heapdump.process.model import Process, View
 
 
@@ -30,7 +30,7 @@ class UnknownHeaps:
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """The address and the reason; none of its memory is called Heap."""
         note = f"heap {claim.address:#x} is not verified: {claim.doubts[0]}"
-        return own_reservation(context, claim, index, HeapKind.UNKNOWN, ExtentKind.STRUCTURES, note)
+        return own_reservation(context, claim, index, Unwalked(HeapKind.UNKNOWN, note))
 
     def walk(self, job: AllocatorJob) -> None:
         """Adds nothing."""

@@ -2,35 +2,43 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from heapdump.blocks.heap import Extent, ExtentKind, Heap, WindowsCounters
 from heapdump.blocks.kinds import HeapKind
 from heapdump.heaps.allocator import DiscoveryContext, HeapClaim, role_of
 from heapdump.spans import Span
 
 
-def own_reservation(
-    context: DiscoveryContext,
-    claim: HeapClaim,
-    index: int,
-    kind: HeapKind,
-    part: ExtentKind,
-    note: str,
-    known: Span | None = None,
-) -> Heap:
-    """A heap known by its own reservation alone; `known` is its extent where the dump has no memory map."""
-    process, view = context.process, context.view
-    span = None if kind == HeapKind.UNKNOWN else process.regions.allocation(claim.address) or known
+@dataclass(frozen=True, slots=True)
+class Unwalked:
+    """The facts of a heap that is not walked. `note`: the reason.
+
+    `part`: the part of a heap that its reservation is, None where no memory counts as the heap's. `span`: of the
+    reservation, for dumps without a memory map; None where it is not known.
+    """
+
+    kind: HeapKind
+    note: str
+    part: ExtentKind | None = None
+    span: Span | None = None
+
+
+def own_reservation(context: DiscoveryContext, claim: HeapClaim, index: int, facts: Unwalked) -> Heap:
+    """A heap that is known by its own reservation alone."""
+    process, view, part = context.process, context.view, facts.part
+    span = None if part is None else process.regions.allocation(claim.address) or facts.span
     committed = process.regions.committed_bytes(span) if span and process.regions.is_complete_map else None
     return Heap(
         address=claim.address,
         index=index,
-        kind=kind,
+        kind=facts.kind,
         role=role_of(view, claim.address, None),
         view=view.arch,
         flags=None,
         segments=(),
         large_blocks=None,
-        extents=(Extent(span, part),) if span else (),
+        extents=(Extent(span, part),) if span and part else (),
         reserved_bytes=span.size if span else None,
         committed_bytes=committed,
         counters=WindowsCounters(),
@@ -40,6 +48,6 @@ def own_reservation(
         trust=claim.trust,
         layout=claim.layout.name if claim.layout else None,
         findings=(),
-        notes=(note,),
+        notes=(facts.note,),
         is_fully_walked=False,
     )

@@ -27,7 +27,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Struct:
-    """A structure of one build: size in bytes, members by name, source and confidence. Equal to itself only: not by value."""
+    """A structure of one build: size in bytes, members by name, source and confidence. Equal to itself only."""
 
     name: str
     size: int

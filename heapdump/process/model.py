@@ -59,7 +59,7 @@ class Teb:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread. `index`: its place in the dump's list. `registers`: of the dump's processor; `registers32`: of WOW64."""
+    """A thread. `index`: place in the dump's list. `registers`: of the dump's processor; `registers32`: of WOW64."""
 
     index: int
     id: int

@@ -40,7 +40,7 @@ def _add(node: Node, sample: Sample) -> None:
 
 
 def _flat(root: Node) -> Iterator[list[int | str]]:
-    """[depth, name, bytes, blocks] of every box: a caller before the boxes it calls, of those the one with most bytes first."""
+    """[depth, name, bytes, blocks] of every box: a caller before its callees, these by bytes, the largest first."""
     waiting = [(0, root)]
     while waiting:
         depth, node = waiting.pop()

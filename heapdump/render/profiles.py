@@ -50,7 +50,7 @@ def folded(samples: Sequence[Sample], *, by_blocks: bool) -> Iterator[str]:
 
 
 def speedscope(samples: Sequence[Sample], name: str) -> str:
-    """JSON by the schema https://www.speedscope.app/file-format-schema.json, with a profile of bytes and one of blocks."""
+    """JSON by https://www.speedscope.app/file-format-schema.json, with a profile of bytes and one of blocks."""
     numbers: dict[SampleFrame, int] = {}
     stacks = [[numbers.setdefault(frame, len(numbers)) for frame in reversed(_named(sample))] for sample in samples]
     frames = []
@@ -65,7 +65,8 @@ def speedscope(samples: Sequence[Sample], name: str) -> str:
     def profile(title: str, unit: str, weights: list[int]) -> dict[str, object]:
         """One of the document's profiles."""
         return {
-            "type": "sampled", "name": title, "unit": unit, "startValue": 0, "endValue": sum(weights), "samples": stacks,
+            "type": "sampled", "name": title, "unit": unit, "startValue": 0, "endValue": sum(weights),
+            "samples": stacks,
             "weights": weights,
         }  # fmt: skip
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """A busy block: address, `size` requested bytes, `overhead` the other bytes of its entry, `stack` number (0: none)."""
+    """A busy block: address, `size` requested bytes, `overhead` other bytes of its entry, `stack` number (0: none)."""
 
     address: int
     size: int
@@ -25,7 +25,7 @@ def log(
     heaps: Iterable[tuple[int, Iterable[Allocation]]],
     frames: dict[int, tuple[int, ...]],
 ) -> Iterator[str]:
-    """The lines with their ends. `modules`: (path, start, end); `heaps`: (address, allocations); `frames`: by stack number."""
+    """The lines with their ends. `modules`: (path, start, end); `heaps`: (address, allocations); `frames`: by stack."""
     yield "// Loaded modules:\r\n//     Base Size Module\r\n"
     for path, start, end in modules:
         yield f"//            {start:X}    {end - start:X} {path}\r\n"

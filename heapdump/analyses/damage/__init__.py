@@ -1,1 +1,1 @@
-"""What broke: findings explained, candidates, evidence, reports of Windows."""
+"""Damage: findings explained, candidates, evidence, reports of Windows."""

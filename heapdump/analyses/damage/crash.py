@@ -78,7 +78,7 @@ def explain_crash(process: Process, table: BlockTable, pages: PageHeaps) -> Cras
 def _by_access(table: BlockTable, pages: PageHeaps, access: int, address: int) -> Crash | None:
     for heap in pages.heaps:
         nodes = pages.nodes(heap)
-        i = nodes.holding(address) if nodes is not None else None
+        i = nodes.covering(address) if nodes is not None else None
         if nodes is not None and i is not None and (block := _block_at(table, int(nodes.user[i]))) is not None:
             return _accessed(heap, block, _VERBS.get(access, "access"), address)
     return None

@@ -1,1 +1,1 @@
-"""Where the memory is: usage, regions, reconciliation, capabilities of the dump."""
+"""Memory: usage, regions, reconciliation, heaps in depth, capabilities of the dump."""

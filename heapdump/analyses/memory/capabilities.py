@@ -46,7 +46,7 @@ _QUESTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """Whether this dump answers the question of a topic, and why; `advice` for a dump that does, "" without any."""
+    """The answer of this dump to the question of a topic, and why; `advice`: for a dump that answers more, or ""."""
 
     topic: Topic
     answer: Answerable

@@ -1,4 +1,4 @@
-"""How fragmented a heap is, by WinDbg's two formulas (semantics.md §2.2, checked there on published output)."""
+"""Fragmentation of a heap by WinDbg's two formulas (semantics.md §2.2, checked there on published output)."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def crash_record(request: Request, snapshot: Snapshot) -> Record | None:
 
 
 def crash_lines(request: Request, snapshot: Snapshot, crash: Crash) -> list[list[tuple[str, str]]]:
-    """What happened and both stacks, as far as they are recorded."""
+    """The bug, the stop parameters, the recorded stack of the block."""
     lines = [[(f"{crash.bug}: ", "red bold"), (crash.sentence, "red")]]
     if crash.stop is not None:
         words = ", ".join(f"{value:#x}" for value in crash.stop.parameters)

@@ -93,7 +93,7 @@ def dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, int]:
 
 
 def perhaps_address(arguments: tuple[str, ...]) -> tuple[Path | None, int | None]:
-    """Likewise, with neither needed."""
+    """(dump, address) as `dump_and_address` gives them; both may be missing."""
     if not arguments:
         return None, None
     if len(arguments) == 1 and Path(arguments[0]).is_file():

@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 
 def heap_gaps(heaps: Sequence[Heap]) -> tuple[str, ...]:
-    """What is not known of some heaps, and why."""
+    """The notes of heaps of which some memory was not found."""
     return tuple(note for heap in heaps if not heap.is_fully_walked for note in heap.notes)
 
 
 def walk_gaps(snapshot: Snapshot) -> tuple[str, ...]:
-    """Everything that keeps the block list from being whole."""
+    """A line for each reason why the block table may lack blocks."""
     return (*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps)
 
 

@@ -1,4 +1,4 @@
-"""What every command shares: naming the dump, the options of interface.md, output, diagnostics, exit codes."""
+"""The request of a command: the dump it names, the shared options, output, diagnostics, exit codes."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ class Request:
         return self._finish(snapshot, gaps, ())
 
     def write_bytes(self, snapshot: Snapshot, data: bytes, gaps: Sequence[str]) -> int:
-        """Likewise for bytes.
+        """Writes bytes that are no answer of records, then the gaps as `emit` does; the exit code.
 
         Raises:
             WrongUsage: they would go to a terminal.

@@ -32,7 +32,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class UnreachableOptions:
-    """The options of --unreachable, with their defaults. `exitcode`: where blocks are leaked, None: the usual exit code."""
+    """The options of --unreachable, with their defaults. `exitcode`: where blocks are leaked, None: the usual code."""
 
     max_leaks: int = 0
     report_objects: bool = False
@@ -64,7 +64,8 @@ def take_options(values: dict[str, Any], *, unreachable: bool, export: str | Non
     if not unreachable:
         if options != UnreachableOptions():
             raise WrongUsage(
-                "--max-leaks, --report-objects, --use-unaligned, --exitcode, --lsan-compat and --no-print-suppressions go with --unreachable"
+                "--max-leaks, --report-objects, --use-unaligned, --exitcode, --lsan-compat and "
+                "--no-print-suppressions go with --unreachable"
             )
         return None
     if export:

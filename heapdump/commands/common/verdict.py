@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def verdict_line(verdict: Verdict, command: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Whether the heap is damaged, and the command that tells more."""
+    """The verdict, and the command that shows more."""
     return [
         (f"heap: {verdict.text}", _verdict_style(verdict)),
         (f" → heapdump {' '.join(command)}", "cyan"),

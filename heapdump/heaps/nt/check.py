@@ -100,7 +100,7 @@ def _membership(job: CheckJob, context: HeapContext, lists: FreeLists) -> Iterat
 
     Not compared before Vista, where a row is a run of free blocks and of blocks on lookaside lists.
     """
-    if not lists.is_whole or context.entry_format.is_pre_vista:
+    if not lists.is_complete or context.entry_format.is_pre_vista:
         return
     free = _free_entries(job, context)
     linked = np.setdiff1d(lists.entry, free)[:_MAX_FINDINGS].tolist()

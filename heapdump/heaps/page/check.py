@@ -7,7 +7,7 @@ import numpy as np
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kinds import BlockKind
 from heapdump.heaps.jobs import CheckJob
-from heapdump.heaps.page.damage import LIGHT_SUFFIX, wounds
+from heapdump.heaps.page.damage import LIGHT_SUFFIX, byte_damage
 from heapdump.heaps.page.light import carriers_of
 from heapdump.layouts import Struct, load
 
@@ -19,11 +19,11 @@ def check_page_heap(job: CheckJob) -> None:
     table, heap = job.table, job.heap
     rows = np.flatnonzero((table.heap == heap.index) & np.isin(table.kind, [BlockKind.PAGE, BlockKind.LIGHT]))
     for block in table.blocks(rows):
-        for wound in wounds(job.view, heap, block):
-            message = f"page heap {heap.address:#x}: the {wound.what} of the {block.state} block at {block.address:#x} is changed"
-            expected, found = wound.expected[:_SHOWN].hex(" "), wound.found[:_SHOWN].hex(" ")
+        for damage in byte_damage(job.view, heap, block):
+            message = f"page heap {heap.address:#x}: the {damage.what} of the {block.state} block at {block.address:#x} is changed"
+            expected, found = damage.expected[:_SHOWN].hex(" "), damage.found[:_SHOWN].hex(" ")
             job.findings.append(
-                Finding(wound.kind, "error", heap.address, wound.address, len(wound.found), message, expected, found)
+                Finding(damage.kind, "error", heap.address, damage.address, len(damage.found), message, expected, found)
             )
     if heap.layout is not None:
         _without_information(job, load(heap.layout)["_DPH_BLOCK_INFORMATION"])

@@ -25,7 +25,7 @@ _STAMPS = {
 _PIECE = 1 << 20
 
 
-def wounds(view: View, heap: Heap, block: Block) -> Iterator[ByteDamage]:
+def byte_damage(view: View, heap: Heap, block: Block) -> Iterator[ByteDamage]:
     """Every damaged place of a block of this page heap, ascending by address. What is not in the dump is not damaged."""
     if heap.layout is not None and block.entry != block.address:
         yield from _header(view, load(heap.layout)["_DPH_BLOCK_INFORMATION"], heap.address, block)

@@ -17,7 +17,7 @@ from heapdump.heaps.segment.context import SegmentDiscovery
 from heapdump.heaps.segment.header import SIGNATURE, SegContext, contexts, header_facts, is_usable, own_span
 from heapdump.heaps.segment.large_allocations import read_large_allocations
 from heapdump.heaps.segment.segment_list import read_segments
-from heapdump.heaps.unwalked import own_reservation
+from heapdump.heaps.unwalked import Unwalked, own_reservation
 from heapdump.layouts import Layout
 from heapdump.process.model import Process, View
 from heapdump.spans import Span
@@ -59,7 +59,7 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
     layouts = (layout for layout in context.view.layouts if _has_segment_lists(layout))
     spans = (own_span(context.view, layout, claim.address) for layout in layouts)
     known = next((span for span in spans if span is not None), None)
-    return own_reservation(context, claim, index, HeapKind.SEGMENT, ExtentKind.SEGMENT_HEAP, note, known)
+    return own_reservation(context, claim, index, Unwalked(HeapKind.SEGMENT, note, ExtentKind.SEGMENT_HEAP, known))
 
 
 def _best_layout(view: View, heap: int) -> tuple[Layout | None, dict[str, bool]]:

@@ -93,7 +93,7 @@ class RecordedStacks:
         return None if found is None else Span(found["CommitBase"], found["EntryIndexArray"])
 
     def _at(self, address: int) -> dict[str, int] | None:
-        """The members of the database at an address; None unless CommitBase is the address and the bounds are in order."""
+        """The members of the database at an address; None unless CommitBase is the address, and bounds are ordered."""
         fields = self._view.struct("_STACK_TRACE_DATABASE", address, self._layout)
         if fields is None or fields["CommitBase"] != address:
             return None

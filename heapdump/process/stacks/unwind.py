@@ -36,7 +36,7 @@ _PUSH, _ALLOC_LARGE, _ALLOC_SMALL, _SET_FRAME, _SAVE, _SAVE_FAR, _EPILOG, _SPARE
 
 @dataclass(frozen=True, slots=True)
 class _UnwindCode:
-    """One unwind code. `offset`: in the prolog, behind the instruction; `info`: 4 bits; `operand`: of the next slots."""
+    """One unwind code. `offset`: of the instruction's end in the prolog; `info`: 4 bits; `operand`: next slots."""
 
     offset: int
     operation: int
@@ -91,29 +91,37 @@ def _undo(space: AddressSpace, info: _UnwindInfo, registers: dict[str, int], off
     for code in info.codes:
         if code.offset > offset:
             continue
-        if code.operation in (_SAVE, _SAVE_FAR):
-            value = space.try_integer(frame + code.operand, 8)
-            if value is None:
-                return None
-            registers[_REGISTERS[code.info]] = value
-        elif code.operation == _PUSH:
-            value = space.try_integer(registers["rsp"], 8)
-            if value is None:
-                return None
-            registers[_REGISTERS[code.info]] = value
-            registers["rsp"] += 8
-        elif code.operation in (_ALLOC_LARGE, _ALLOC_SMALL):
-            registers["rsp"] += code.operand
-        elif code.operation == _SET_FRAME:
-            registers["rsp"] = frame
-        elif code.operation == _MACHINE:
-            at = registers["rsp"] + 8 * code.info
-            ip, sp = space.try_integer(at, 8), space.try_integer(at + 24, 8)
-            if ip is None or sp is None:
-                return None
-            registers |= {"rip": ip, "rsp": sp}
-            return True
+        if code.operation == _MACHINE:
+            return _undo_machine_frame(space, code, registers)
+        if not _undo_one(space, code, registers, frame):
+            return None
     return False
+
+
+def _undo_one(space: AddressSpace, code: _UnwindCode, registers: dict[str, int], frame: int) -> bool:
+    """Undoes one instruction of the prolog in place; False where the stack is missing."""
+    if code.operation in (_SAVE, _SAVE_FAR, _PUSH):
+        at = registers["rsp"] if code.operation == _PUSH else frame + code.operand
+        value = space.try_integer(at, 8)
+        if value is None:
+            return False
+        registers[_REGISTERS[code.info]] = value
+        registers["rsp"] += 8 * (code.operation == _PUSH)
+    elif code.operation in (_ALLOC_LARGE, _ALLOC_SMALL):
+        registers["rsp"] += code.operand
+    elif code.operation == _SET_FRAME:
+        registers["rsp"] = frame
+    return True
+
+
+def _undo_machine_frame(space: AddressSpace, code: _UnwindCode, registers: dict[str, int]) -> bool | None:
+    """Takes ip and sp from {error code if info is 1, rip, cs, eflags, rsp}; None where the stack is missing."""
+    at = registers["rsp"] + 8 * code.info
+    ip, sp = space.try_integer(at, 8), space.try_integer(at + 24, 8)
+    if ip is None or sp is None:
+        return None
+    registers |= {"rip": ip, "rsp": sp}
+    return True
 
 
 def _info(image: Image, rva: int) -> _UnwindInfo | None:

@@ -29,7 +29,7 @@ def test_subsegments_are_counted_by_the_carriers_of_a_bucket(open_built):
         np.zeros(len(rows), np.uint16), tags.astype(np.uint16),
     )  # fmt: skip
     with open_built(ProcessBuilder().heap(heap.build())) as snapshot:
-        lists = FreeLists(np.array([1, 2, 3]), np.array([32, 48, 4096]), is_whole=True, findings=())
+        lists = FreeLists(np.array([1, 2, 3]), np.array([32, 48, 4096]), is_complete=True, findings=())
         detail = heap_detail(snapshot.heaps[0], Walk(lambda: table, {}, (), ()), lists)
     assert [(b.entry_size, b.subsegments, b.busy, b.free) for b in detail.buckets] == [(32, 2, 2, 1), (64, 1, 2, 0)]
     assert [b.occupancy for b in detail.buckets] == [2 / 3, 1.0]

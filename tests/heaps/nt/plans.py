@@ -157,7 +157,7 @@ def assert_extents(heap: Heap, truth: HeapTruth) -> None:
     assert heap.uncommitted_ranges == len(truth.uncommitted)
     assert (heap.reserved_bytes, heap.committed_bytes) == (truth.reserved_bytes, truth.committed_bytes)
     for segment in heap.segments:
-        assert segment.stated_uncommitted_bytes == segment.uncommitted_bytes
+        assert segment.counted_uncommitted_bytes == segment.uncommitted_bytes
     assert heap.large_blocks is not None
     assert [(b.list_entry, b.commit_bytes, b.reserve_bytes) for b in heap.large_blocks] == [
         (b.list_entry, b.commit_bytes, b.reserve_bytes) for b in truth.large

@@ -28,7 +28,7 @@ def test_every_free_entry_is_linked(open_built, generation):
     built = heap_of(generation, ACTIONS).build()
     with open_built(process_of(generation, built)) as snapshot:
         lists = snapshot.free_lists(snapshot.heaps[0])
-        assert lists is not None and lists.is_whole and lists.findings == ()
+        assert lists is not None and lists.is_complete and lists.findings == ()
         linked = sorted(zip(lists.entry.tolist(), lists.size.tolist(), strict=True))
         assert linked == sorted((free.entry, free.entry_size) for free in built.truth.free)
 
@@ -39,7 +39,7 @@ def test_a_broken_link_is_a_finding_and_the_rest_is_reached_from_the_other_end(o
     data = poke(process_of(TEN, built).build(), (victim.entry + 16, word(0x4141414141414141)))
     with open_built(data) as snapshot:
         lists = snapshot.free_lists(snapshot.heaps[0])
-        assert lists is not None and not lists.is_whole
+        assert lists is not None and not lists.is_complete
         assert [(f.kind, f.address) for f in lists.findings] == [("free_list", victim.entry + 16)]
         assert sorted(lists.entry.tolist()) == sorted(free.entry for free in built.truth.free)
 
@@ -50,7 +50,7 @@ def test_lists_that_lead_into_each_other_end(open_built):
     data = poke(process_of(TEN, built).build(), (first, word(second)), (second, word(first)))
     with open_built(data) as snapshot:
         lists = snapshot.free_lists(snapshot.heaps[0])
-        assert lists is not None and not lists.is_whole
+        assert lists is not None and not lists.is_complete
         assert set(lists.entry.tolist()) <= {free.entry for free in built.truth.free}
 
 
@@ -65,7 +65,7 @@ def test_a_busy_entry_on_a_free_list_is_not_counted_and_the_lists_are_not_whole(
     data = poke(dump, *((header + at, bytes([peek(dump, header + at, 1) ^ 1])) for at in flips))
     with open_built(data) as snapshot:
         lists = snapshot.free_lists(snapshot.heaps[0])
-        assert lists is not None and not lists.is_whole
+        assert lists is not None and not lists.is_complete
         linked = sorted(zip(lists.entry.tolist(), lists.size.tolist(), strict=True))
         assert linked == sorted((free.entry, free.entry_size) for free in built.truth.free if free != victim)
 
