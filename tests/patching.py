@@ -67,15 +67,15 @@ def with_ranges(built: BuiltDump, ranges: Iterable[tuple[int, int]]) -> bytes:
 
 def without_memory(built: BuiltDump, *holes: tuple[int, int]) -> bytes:
     """The dump without the memory of these (start, end) spans."""
-    parts = [(start, start + size) for start, size in built.truth.ranges]
+    spans = [(start, start + size) for start, size in built.truth.ranges]
     for low, high in holes:
-        parts = [
+        spans = [
             piece
-            for start, end in parts
+            for start, end in spans
             for piece in ((start, min(end, max(start, low))), (max(start, min(end, high)), end))
             if piece[1] > piece[0]
         ]
-    return with_ranges(built, parts)
+    return with_ranges(built, spans)
 
 
 def add_unlisted(process: ProcessBuilder, heap: BuiltHeap) -> None:

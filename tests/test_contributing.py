@@ -115,17 +115,17 @@ def test_a_new_kind_of_heap_is_a_package_that_the_recipe_names() -> None:
 
 
 @pytest.fixture
-def odd_kind() -> Iterator[str]:
+def extra_kind() -> Iterator[str]:
     """A kind of finding that only this test defines."""
     define("odd_kind", "Something odd was found", Protected.LIST)
     yield "odd_kind"
     del FINDING_RULES["odd_kind"]
 
 
-def test_a_new_kind_of_finding_is_one_definition(odd_kind: str) -> None:
-    assert rule_sentences()[odd_kind] == "Something odd was found"
+def test_a_new_kind_of_finding_is_one_definition(extra_kind: str) -> None:
+    assert rule_sentences()[extra_kind] == "Something odd was found"
     record = {
-        "kind": odd_kind,
+        "kind": extra_kind,
         "severity": "error",
         "address": "0x10",
         "length": 4,
@@ -135,7 +135,7 @@ def test_a_new_kind_of_finding_is_one_definition(odd_kind: str) -> None:
     }
     document = json.loads(sarif_document([record], rule_sentences(), "0", "crash.dmp"))
     (rule,) = document["runs"][0]["tool"]["driver"]["rules"]
-    assert (rule["id"], rule["shortDescription"]["text"]) == (odd_kind, "Something odd was found")
+    assert (rule["id"], rule["shortDescription"]["text"]) == (extra_kind, "Something odd was found")
 
 
 @pytest.mark.golden
@@ -145,8 +145,8 @@ def test_kinds_of_findings_are_in_the_schema_and_on_the_page() -> None:
     assert set(schema["$defs"]["findingKind"]["enum"]) == set(FINDING_RULES)
     page = ROOT / "docs" / "questions" / "what-broke-the-heap.md"
     rows = "".join(f"| `{rule.kind}` | {rule.sentence} |\n" for rule in FINDING_RULES.values())
-    before, head, behind = re.split(r"(\| kind \| what .*\n\|---\|---\|\n)", page.read_text(encoding="utf-8"))
-    now = before + head + rows + "\n" + behind.split("\n\n", 1)[1]
+    before, header, behind = re.split(r"(\| kind \| what .*\n\|---\|---\|\n)", page.read_text(encoding="utf-8"))
+    now = before + header + rows + "\n" + behind.split("\n\n", 1)[1]
     if os.environ.get("HEAPDUMP_WRITE_GOLDEN"):
         page.write_text(now, encoding="utf-8")
     assert page.read_text(encoding="utf-8") == now

@@ -56,7 +56,7 @@ def filtered(lines: list[str], filters: list[list[str]]) -> list[str]:
 
 def printed(command: str, capfd: pytest.CaptureFixture[str]) -> str:
     """What a command line of an example prints."""
-    call, *filters = (shlex.split(part) for part in command.split(" | "))
+    call, *filters = (shlex.split(piece) for piece in command.split(" | "))
     assert call[0] == "heapdump"
     assert run(call[1:]) in (0, 1, 4), command
     return "".join(f"{line}\n" for line in filtered(capfd.readouterr().out.splitlines(), filters))
@@ -64,9 +64,9 @@ def printed(command: str, capfd: pytest.CaptureFixture[str]) -> str:
 
 def examples(block: str) -> list[tuple[str, str]]:
     """(command line, what it prints) of a block."""
-    parts = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)
-    assert not parts[0]
-    return list(zip(parts[1::2], parts[2::2], strict=True))
+    pieces = re.split(r"^\$ (.*)\n", block, flags=re.MULTILINE)
+    assert not pieces[0]
+    return list(zip(pieces[1::2], pieces[2::2], strict=True))
 
 
 def dumps_of(page: Path) -> set[str]:

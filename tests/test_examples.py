@@ -26,8 +26,8 @@ def write(path: Path, *, damaged: bool = False) -> None:
     for size in (90, 40, 24, 300, 64):
         heap.busy(size)
     built = heap.build()
-    culprit, victim = built.truth.busy[2], built.truth.busy[3]
-    end = culprit.user + culprit.size
+    candidate, victim = built.truth.busy[2], built.truth.busy[3]
+    end = candidate.user + candidate.size
     change = [(end, b"Z" * (victim.user - end))] if damaged else []
     path.write_bytes(poke(ProcessBuilder().heap(built).build(), *change).data)
 

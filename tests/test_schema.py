@@ -61,8 +61,8 @@ def process(place: Path) -> None:
     heap.busy(16)
     heap.virtual(0x20100000000, 3_200_000)
     built = heap.build()
-    culprit, victim = built.truth.busy[2], built.truth.busy[3]
-    end = culprit.user + culprit.size
+    candidate, victim = built.truth.busy[2], built.truth.busy[3]
+    end = candidate.user + candidate.size
     segment = SegmentHeapBuilder(base=0x21000000000)
     segment.segment(0x21010000000)
     segment.chunks([100, 200, 300])

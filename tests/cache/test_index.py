@@ -223,13 +223,13 @@ def test_an_index_that_would_fill_the_disk_is_not_written(dump, folder, monkeypa
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 3_000_001])
 def test_the_checksum_sees_each_byte_and_each_place(size):
     data = np.random.default_rng(1).integers(0, 256, size, np.uint8)
-    whole = store._checksum(data)
+    checksum = store._checksum(data)
     for at in {0, size // 3, size - 1} - {-1}:
         if size:
             changed = data.copy()
             changed[at] ^= 1
-            assert store._checksum(changed) != whole
-    assert store._checksum(np.append(data, np.uint8(0))) != whole
+            assert store._checksum(changed) != checksum
+    assert store._checksum(np.append(data, np.uint8(0))) != checksum
 
 
 def test_only_indexes_are_ever_deleted(dump, folder, monkeypatch):

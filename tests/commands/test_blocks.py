@@ -138,18 +138,18 @@ def test_tables_fit_80_columns(
 
 def test_what_is_not_exact_is_marked(built: BuiltHeap, capfd: Capture) -> None:
     """Behind a destroyed header blocks are derived, and the block itself is a guess."""
-    lost, behind = built.truth.busy[1], built.truth.busy[2]
+    damaged, behind = built.truth.busy[1], built.truth.busy[2]
     dump = ProcessBuilder().heap(built).build()
-    Path("crash.dmp").write_bytes(poke(dump, (lost.entry + 8, b"Z" * 8)).data)
+    Path("crash.dmp").write_bytes(poke(dump, (damaged.entry + 8, b"Z" * 8)).data)
     assert run(["blocks", "--no-cache"]) == 4
     states = {line.split()[0]: line.split()[4] for line in capfd.readouterr().out.splitlines() if line.startswith("0x")}
-    assert (states[f"{lost.user:#x}"], states[f"{behind.user:#x}"], states[f"{built.truth.busy[0].user:#x}"]) == (
+    assert (states[f"{damaged.user:#x}"], states[f"{behind.user:#x}"], states[f"{built.truth.busy[0].user:#x}"]) == (
         "busy?",
         "busy~",
         "busy",
     )
     for block, words in (
-        (lost, "its state or its size is a guess"),
+        (damaged, "its state or its size is a guess"),
         (behind, "what is said of it follows from what is whole"),
     ):
         run(["block", f"{block.user:#x}", "--no-cache"])

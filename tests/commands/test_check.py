@@ -38,8 +38,8 @@ def write(heap: BuiltHeap, *changes: tuple[int, bytes]) -> None:
 
 def overrun(heap: BuiltHeap) -> tuple[int, bytes]:
     """The third block runs over the header of the fourth."""
-    culprit, victim = heap.truth.busy[2], heap.truth.busy[3]
-    end = culprit.user + culprit.size
+    candidate, victim = heap.truth.busy[2], heap.truth.busy[3]
+    end = candidate.user + candidate.size
     return end, b"Z" * (victim.user - end)
 
 
@@ -61,15 +61,15 @@ def test_an_overrun_is_told_with_victim_culprit_and_evidence(heap: BuiltHeap, ca
     start, data = overrun(heap)
     write(heap, (start, data))
     (record,) = ask(capfd, "check", code=1)
-    culprit, victim = heap.truth.busy[2], heap.truth.busy[3]
+    candidate, victim = heap.truth.busy[2], heap.truth.busy[3]
     assert (record["kind"], record["severity"], record["heap"]) == ("entry_header", "error", hex(HEAP))
     assert int(record["address"], 16) >= victim.entry + 8
-    assert record["culprit"]["address"] == hex(culprit.user)
+    assert record["culprit"]["address"] == hex(candidate.user)
     evidence = record["evidence"]
     assert evidence["bug"] == "heap-buffer-overflow"
     assert "0x5a repeated, 'Z'" in evidence["looks_like"]
     assert evidence["reaches"][0] == hex(start)
-    assert evidence["candidates"][0]["block"]["address"] == hex(culprit.user)
+    assert evidence["candidates"][0]["block"]["address"] == hex(candidate.user)
     assert bytes.fromhex(evidence["memory"]["bytes"]).count(b"Z") >= 8
     assert set(record) == {
         "id", "kind", "severity", "heap", "block", "address", "length", "message", "expected", "found", "culprit",
@@ -81,18 +81,18 @@ def test_the_report_reads_like_addresssanitizers(heap: BuiltHeap, capfd: Capture
     write(heap, overrun(heap))
     assert run(["check", "-q"]) == 1
     out = capfd.readouterr().out
-    culprit = heap.truth.busy[2]
+    candidate = heap.truth.busy[2]
     assert "==4242==ERROR: heapdump: heap-buffer-overflow on address 0x" in out
-    assert f"after 24-byte region [{culprit.user:#x},{culprit.user + 24:#x})" in out
+    assert f"after 24-byte region [{candidate.user:#x},{candidate.user + 24:#x})" in out
     assert "candidates, likeliest first:" in out
     assert "=> 0x" in out
     assert "SUMMARY: heapdump: heap-buffer-overflow" in out
     assert "\x1b" not in out
 
 
-@pytest.mark.parametrize(("kind", "bug", "culprit"), [(8, "double-free", None), (6, "heap-buffer-overflow", 2)])
+@pytest.mark.parametrize(("kind", "bug", "candidate"), [(8, "double-free", None), (6, "heap-buffer-overflow", 2)])
 def test_ntdlls_record_blames_the_block_before_only_for_an_overrun(
-    heap: BuiltHeap, capfd: Capture, kind: int, bug: str, culprit: int | None
+    heap: BuiltHeap, capfd: Capture, kind: int, bug: str, candidate: int | None
 ) -> None:
     """The third block's last 8 bytes lie in the header of the fourth, which is damaged and has no row."""
     victim, place = heap.truth.busy[3], 0x50000000
@@ -103,7 +103,7 @@ def test_ntdlls_record_blames_the_block_before_only_for_an_overrun(
     found = {record["kind"]: record for record in ask(capfd, "check", code=1)}["failure_record"]
     assert found["evidence"]["bug"] == bug
     assert (found["culprit"] and found["culprit"]["address"]) == (
-        None if culprit is None else hex(heap.truth.busy[culprit].user)
+        None if candidate is None else hex(heap.truth.busy[candidate].user)
     )
     assert found["message"].endswith(f", at {victim.entry:#x} of heap {HEAP:#x}")
 
@@ -134,9 +134,9 @@ def test_a_dump_without_heaps_says_so_beside_its_exception(capfd: Capture, tmp_p
 
 def test_filters_and_sorting(heap: BuiltHeap, capfd: Capture) -> None:
     write(heap, overrun(heap))
-    culprit = heap.truth.busy[2]
+    candidate = heap.truth.busy[2]
     assert len(ask(capfd, "check", "--heap", hex(HEAP), code=1)) == 1
-    assert len(ask(capfd, "check", "--address", hex(culprit.user), code=1)) == 1
+    assert len(ask(capfd, "check", "--address", hex(candidate.user), code=1)) == 1
     assert ask(capfd, "check", "--kind", "tail_fill", code=4) == []
     assert ask(capfd, "check", "--address", hex(heap.truth.busy[0].user), code=4) == []
     assert run(["check", "--heap", "0x1234"]) == 2
@@ -149,8 +149,8 @@ def test_the_id_is_the_same_for_the_same_bug_elsewhere(heap: BuiltHeap, capfd: C
     for size in (500, 90, 40, 24, 300, 64):
         other.busy(size)
     built = other.build()
-    culprit, victim = built.truth.busy[3], built.truth.busy[4]
-    end = culprit.user + culprit.size
+    candidate, victim = built.truth.busy[3], built.truth.busy[4]
+    end = candidate.user + candidate.size
     write(built, (end, b"Y" * (victim.user - end)))
     (two,) = ask(capfd, "check", code=1)
     assert one["id"] == two["id"]

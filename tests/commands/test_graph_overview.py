@@ -31,11 +31,11 @@ def words(output: str) -> str:
 def dump(tmp_path: Path) -> Path:
     """Its data holds a block of 80 bytes, that one ten of 200,000; nobody holds a block of 40 bytes, and that another one."""
     heap = NtHeapBuilder(base=0x20000000000, reserve=0x400000)
-    head, lost, below = heap.busy(80), heap.busy(40), heap.busy(40)
+    holder, leaked, below = heap.busy(80), heap.busy(40), heap.busy(40)
     held = [heap.busy(200_000) for _ in range(10)]
     process = ProcessBuilder().thread(7).heap(heap.build())
-    links = [(head + 8 * i, word(block)) for i, block in enumerate(held)]
-    data = poke(process.build(), (process.plan.exe + 0xC000 - 0x1000, word(head)), (lost, word(below)), *links).data
+    links = [(holder + 8 * i, word(block)) for i, block in enumerate(held)]
+    data = poke(process.build(), (process.plan.exe + 0xC000 - 0x1000, word(holder)), (leaked, word(below)), *links).data
     path = tmp_path / "crash.dmp"
     path.write_bytes(data)
     return path

@@ -17,10 +17,10 @@ from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.process.stacks.test_trace_database import RECORDS, UST, record
 from tests.render.test_profiles import read_log
 
-NTDLL, MINE, WRAP = 0x66001234, 0x67002000, 0x68003000
+NTDLL, PROGRAM, WRAP = 0x66001234, 0x67002000, 0x68003000
 STACKS = {
-    "run": (NTDLL, WRAP, MINE + 0x10, MINE + 0x900),
-    "load": (NTDLL, WRAP + 0x20, MINE + 0x200, MINE + 0x900),
+    "run": (NTDLL, WRAP, PROGRAM + 0x10, PROGRAM + 0x900),
+    "load": (NTDLL, WRAP + 0x20, PROGRAM + 0x200, PROGRAM + 0x900),
     "inner": (NTDLL, NTDLL + 8),
 }
 SIZES = {"run": [100, 200, 300], "load": [5000, 5000], "inner": [7]}

@@ -40,7 +40,7 @@ def ask(capfd: Capture, *arguments: str) -> Any:
     return json.loads(capfd.readouterr().out)["data"]
 
 
-def told(capfd: Capture, *arguments: str) -> str:
+def asked(capfd: Capture, *arguments: str) -> str:
     assert run([*arguments, "-q"]) == 0
     return capfd.readouterr().out
 
@@ -51,7 +51,7 @@ def test_roots(page: PageHeapBuilder, capfd: Capture) -> None:
     assert (root["busy_blocks"], root["freed_blocks"], root["busy_bytes"]) == (2, 1, 212)
     assert root["virtual_bytes"] == 3 * 0x2000
     assert root["cost"] == pytest.approx(root["committed_bytes"] / 212)
-    assert "1 page heap: 2 busy blocks with 212 B requested" in told(capfd, "page-heap", "crash.dmp")
+    assert "1 page heap: 2 busy blocks with 212 B requested" in asked(capfd, "page-heap", "crash.dmp")
 
 
 def test_blocks_by_state(page: PageHeapBuilder, capfd: Capture) -> None:
@@ -76,10 +76,10 @@ def test_one_block(page: PageHeapBuilder, capfd: Capture) -> None:
     record = ask(capfd, "page-heap", "crash.dmp", hex(freed.user))
     assert [frame["address"] for frame in record["free_frames"]] == ["0x403000"]
     assert record["frames"] == []
-    shown = told(capfd, "page-heap", hex(busy.user))
+    shown = asked(capfd, "page-heap", hex(busy.user))
     assert "stamps and fills hold" in shown
     assert f"allocated by stack {busy.trace:#x}" in shown
-    assert "freed by stack" in told(capfd, "block", hex(freed.user))
+    assert "freed by stack" in asked(capfd, "block", hex(freed.user))
 
 
 def test_an_address_of_no_page_heap_block_is_refused(page: PageHeapBuilder, capfd: Capture) -> None:
@@ -94,8 +94,8 @@ def test_summary_and_block_tell_the_crash(page: PageHeapBuilder, capfd: Capture)
     assert [frame["address"] for frame in crash["freed_by"]] == ["0x403000"]
     assert crash["allocated_by"] == []
     sentence = f"heap-use-after-free: read at offset +8 of a 144-byte block [{freed.user:#x},{freed.user + 144:#x})"
-    assert sentence in told(capfd, "summary")
-    assert sentence in told(capfd, "block", hex(freed.user + 8))
+    assert sentence in asked(capfd, "summary")
+    assert sentence in asked(capfd, "block", hex(freed.user + 8))
     assert any("heap-use-after-free" in line for line in ask(capfd, "summary")["findings"])
 
 
@@ -108,7 +108,7 @@ def test_crt_blocks_in_blocks_block_and_leaks(page: PageHeapBuilder, capfd: Capt
         "address": hex(debug.user + 0x30), "size": 60, "file": "main.cpp", "line": 12, "request": 3, "use": "normal",
         "subtype": 0, "damage": [],
     }  # fmt: skip
-    assert "main.cpp(12) : {3} normal block" in told(capfd, "block", hex(debug.user))
+    assert "main.cpp(12) : {3} normal block" in asked(capfd, "block", hex(debug.user))
     groups = {group["key"]: group["count"] for group in ask(capfd, "leaks", "--group-by", "source")}
     assert groups == {"main.cpp(12)": 1, "not a block of the CRT's debug heap": 1}
     (by_stack,) = ask(capfd, "leaks", "--group-by", "stack")
@@ -124,7 +124,7 @@ def test_a_stop_is_raised_nowhere_near_its_block(capfd: Capture, tmp_path: Path)
     process.dump.exception(99, 0xC0000421, 0x7FFB0000, values)
     process.write(tmp_path / "stop.dmp")
     assert run(["check", str(tmp_path / "stop.dmp"), "-q"]) == 1
-    told, stop = capfd.readouterr().out.split("\n==")[1:]
-    assert f"the block at fault is the 144-byte region [{freed:#x},{freed + 144:#x}), free page" in told
-    assert "is located" not in told
+    report, stop = capfd.readouterr().out.split("\n==")[1:]
+    assert f"the block at fault is the 144-byte region [{freed:#x},{freed + 144:#x}), free page" in report
+    assert "is located" not in report
     assert f"{freed:#x} is located 0 bytes inside 144-byte region" in stop

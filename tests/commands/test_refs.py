@@ -55,8 +55,8 @@ def test_the_table_tells_the_path(dump):
     assert code == 0
     assert f"from PEB+0x510\n  → {at[1]:#x}, 64 bytes, at +0x0\n  → {at[2]:#x}, 64 bytes\n" in out
     assert f"{at[1]:#x}+0x0" in out and f"{at[2]:#x}+0x3f" in out
-    lost = run(path, hex(at[3]))[1]
-    assert "is held by nothing: a direct leak" in lost and "nobody points at it" in lost
+    leaked = run(path, hex(at[3]))[1]
+    assert "is held by nothing: a direct leak" in leaked and "nobody points at it" in leaked
 
 
 def test_a_long_path_is_shown_by_its_ends(tmp_path):
@@ -74,15 +74,15 @@ def test_an_address_in_no_busy_block_is_refused(dump):
 
 
 @pytest.mark.parametrize(
-    ("links", "told"),
+    ("links", "sentence"),
     [
         ([(0, 1), (1, 0)], "held by a circle of 2 blocks alone, which nothing else holds: a direct leak"),
         ([(0, 0)], "held by nothing: a direct leak"),
     ],
     ids=["two", "one"],
 )
-def test_the_first_block_of_a_circle_is_held_by_it_alone(tmp_path, links, told):
+def test_the_first_block_of_a_circle_is_held_by_it_alone(tmp_path, links, sentence):
     laid = lay(Plan("x64", [64, 64], [(a, b, "start") for a, b in links], []))
     path = tmp_path / "circle.dmp"
     path.write_bytes(laid.built.data)
-    assert f"{laid.users[0]:#x}, 64 bytes, is {told}" in run(str(path), hex(laid.users[0]))[1]
+    assert f"{laid.users[0]:#x}, 64 bytes, is {sentence}" in run(str(path), hex(laid.users[0]))[1]

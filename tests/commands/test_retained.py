@@ -52,7 +52,7 @@ def array(count: int, chains: int = 1) -> Links:
     return out + [(2 + i, 0, 3 + i) for i in range(count - 1) if (i + 1) % chains]
 
 
-SHAPES = {
+STRUCTURES = {
     "a linked list": ([32] + [48] * N, linked(N)),
     "a linked list, both ways": ([32] + [48] * N, linked(N, back=True)),
     "a tree or map": ([32] + [48] * N, tree(N)),
@@ -61,9 +61,9 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_suspects_say_what_holds_how_much_and_how_it_is_linked(tmp_path, shape):
-    sizes, links = SHAPES[shape]
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_suspects_say_what_holds_how_much_and_how_it_is_linked(tmp_path, structure):
+    sizes, links = STRUCTURES[structure]
     path = tmp_path / "x.dmp"
     users = write(path, [*sizes, 100], links)
     data = json.loads(run(str(path), "--json")[1])["data"]
@@ -75,7 +75,7 @@ def test_suspects_say_what_holds_how_much_and_how_it_is_linked(tmp_path, shape):
         sum(sizes),
     )
     assert (suspect["elements"], suspect["element_size"]) == (N, 48)
-    assert f"it looks like {shape.partition(',')[0]}" in suspect["text"]
+    assert f"it looks like {structure.partition(',')[0]}" in suspect["text"]
     assert suspect["text"].startswith(f"one block at {users[0]:#x}, reached from app.exe!.data+0x1000, retains ")
     assert f"(100%) in {len(sizes)} blocks, {N} of them of 48 bytes" in suspect["text"]
 
@@ -154,12 +154,12 @@ def test_blocks_of_the_crts_debug_heap_are_told_by_what_the_program_got(tmp_path
     assert (below["children"][0]["address"], below["children"][0]["dominator"]) == (hex(users[1]), hex(users[0]))
     with redirect_stdout(StringIO()) as out:
         cli.run(["refs", str(path), hex(users[1]), "--json", "--no-cache"])
-    told = json.loads(out.getvalue())["data"]
-    assert [(h["block"], h["offset"], h["to"], h["to_offset"]) for h in told["holders"]] == [
+    answer = json.loads(out.getvalue())["data"]
+    assert [(h["block"], h["offset"], h["to"], h["to_offset"]) for h in answer["holders"]] == [
         (hex(users[0]), 0, hex(users[1]), 0)
     ]
-    assert [(t["offset"], t["to"], t["to_size"]) for t in told["targets"]] == [(0, hex(users[2]), 64)]
-    assert [block["address"] for block in told["paths"][0]["blocks"]] == [hex(users[0]), hex(users[1])]
+    assert [(t["offset"], t["to"], t["to_size"]) for t in answer["targets"]] == [(0, hex(users[2]), 64)]
+    assert [block["address"] for block in answer["paths"][0]["blocks"]] == [hex(users[0]), hex(users[1])]
 
 
 def test_what_top_and_limit_leave_out_is_said(tmp_path):

@@ -13,8 +13,8 @@ from tests.commands.test_leaks import run
 from tests.patching import poke, word
 from tests.process.stacks.test_trace_database import RECORDS, UST, record
 
-NTDLL, MINE = 0x66001234, 0x67002000
-STACKS = {"cache": (NTDLL, MINE + 0x10, MINE + 0x900), "load": (NTDLL, MINE + 0x200, MINE + 0x900)}
+NTDLL, PROGRAM = 0x66001234, 0x67002000
+STACKS = {"cache": (NTDLL, PROGRAM + 0x10, PROGRAM + 0x900), "load": (NTDLL, PROGRAM + 0x200, PROGRAM + 0x900)}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def data_of(*arguments: str) -> dict:
     return json.loads(result.stdout)["data"]
 
 
-def kinds(data: dict, at: dict[str, int]) -> dict[str, str]:
+def leak_kinds(data: dict, at: dict[str, int]) -> dict[str, str]:
     names = {hex(address): name for name, address in at.items()}
     return {names[found["address"]]: found["kind"] for found in data["objects"]}
 
@@ -54,7 +54,7 @@ def kinds(data: dict, at: dict[str, int]) -> dict[str, str]:
 def test_every_block_has_its_kind_and_circles_are_told_once(dump):
     path, at = dump
     data = data_of(path, "--report-objects")
-    assert kinds(data, at) == {
+    assert leak_kinds(data, at) == {
         "inside": "possible", "head": "direct", "tail": "indirect", "ring": "direct", "gnir": "indirect", "own": "direct", "held by own": "indirect",
     }  # fmt: skip
     assert data["direct"] == {"blocks": 3, "bytes": 102 + 104 + 106}
@@ -70,7 +70,7 @@ def test_every_block_has_its_kind_and_circles_are_told_once(dump):
 def test_filters_leave_blocks_out_of_everything(dump):
     path, at = dump
     data = data_of(path, "--report-objects", "--size", "102..103", "--group-by", "size")
-    assert kinds(data, at) == {"head": "direct", "tail": "indirect"}
+    assert leak_kinds(data, at) == {"head": "direct", "tail": "indirect"}
     assert (data["reachable"]["blocks"], data["cycles"]) == (0, [])
     assert [g["key"] for g in data["groups"]] == ["102 bytes", "103 bytes"]
 
@@ -174,10 +174,10 @@ def test_a_pointer_at_an_odd_address_counts_when_asked_for(dump, tmp_path):
         place = int(offset[i]) + plan_data - int(snapshot.process.space.mapped.starts[i])
     data = bytearray(Path(path).read_bytes())
     data[place + 0x13 : place + 0x1B] = word(at["head"])
-    odd = tmp_path / "odd.dmp"
-    odd.write_bytes(data)
-    assert "head" in kinds(data_of(str(odd), "--report-objects"), at)
-    assert not {"head", "tail"} & set(kinds(data_of(str(odd), "--report-objects", "--use-unaligned"), at))
+    shifted = tmp_path / "odd.dmp"
+    shifted.write_bytes(data)
+    assert "head" in leak_kinds(data_of(str(shifted), "--report-objects"), at)
+    assert not {"head", "tail"} & set(leak_kinds(data_of(str(shifted), "--report-objects", "--use-unaligned"), at))
 
 
 def test_missing_evidence_is_said(tmp_path):
@@ -225,8 +225,8 @@ def test_groups_that_are_left_out_are_said_and_no_leaks_of_the_report(dump):
         assert "left out: 7 blocks with 728 B in groups that are smaller, or not asked for" in text
         found = run(path, "--unreachable", *options, "--lsan-compat")
         assert (found.exit_code, found.stdout) == (0, "")
-    some = run(path, "--unreachable", "--min-bytes", "200", "--lsan-compat").stdout
-    assert some.endswith("SUMMARY: LeakSanitizer: 312 byte(s) leaked in 3 allocation(s).\n")
+    largest = run(path, "--unreachable", "--min-bytes", "200", "--lsan-compat").stdout
+    assert largest.endswith("SUMMARY: LeakSanitizer: 312 byte(s) leaked in 3 allocation(s).\n")
 
 
 def test_leak_sanitizers_frames_lie_in_modules_and_hold_no_control_characters(tmp_path):

@@ -85,19 +85,23 @@ def test_a_wild_size_in_the_64_bit_list_puts_what_follows_behind_the_file(write_
         assert all(offset >= dump.file_bytes for offset in offsets[1:])
 
 
-def info_list(head: int, each: int, rows: list[tuple[int, ...]], count: int | None = None) -> bytes:
-    out = struct.pack("<IIQ", head, each, len(rows) if count is None else count).ljust(min(head, 4096), b"\xaa")
+def info_list(header_bytes: int, entry_bytes: int, rows: list[tuple[int, ...]], count: int | None = None) -> bytes:
+    out = struct.pack("<IIQ", header_bytes, entry_bytes, len(rows) if count is None else count).ljust(
+        min(header_bytes, 4096), b"\xaa"
+    )
     for row in rows:
-        out += struct.pack("<QQIIQIIII", *row).ljust(min(each, 4096), b"\xbb")
+        out += struct.pack("<QQIIQIIII", *row).ljust(min(entry_bytes, 4096), b"\xbb")
     return out
 
 
 ROWS = [(0x1000, 0x1000, 4, 0, 0x2000, 0x1000, 4, 0x20000, 0), (0x3000, 0, 0, 0, 0x5000, 0x10000, 1, 0, 0)]
 
 
-@pytest.mark.parametrize(("head", "each"), [(16, 48), (16, 64), (32, 48), (24, 52), (16, 49)])
-def test_the_map_is_read_by_the_sizes_that_its_header_states(write_dump, head, each):
-    with open_minidump(write_dump(DumpBuilder().stream(16, info_list(head, each, ROWS)).build())) as dump:
+@pytest.mark.parametrize(("header_bytes", "entry_bytes"), [(16, 48), (16, 64), (32, 48), (24, 52), (16, 49)])
+def test_the_map_is_read_by_the_sizes_that_its_header_states(write_dump, header_bytes, entry_bytes):
+    with open_minidump(
+        write_dump(DumpBuilder().stream(16, info_list(header_bytes, entry_bytes, ROWS)).build())
+    ) as dump:
         assert dump.regions is not None
         found = [tuple(int(v) for v in row) for row in dump.regions]
         assert found == [
@@ -107,20 +111,24 @@ def test_the_map_is_read_by_the_sizes_that_its_header_states(write_dump, head, e
         assert dump.notes == []
 
 
-@pytest.mark.parametrize(("head", "each"), [(16, 0), (16, 47), (15, 48), (0, 48), (0, 0)])
-def test_a_map_with_entries_too_small_is_not_read_and_noted(write_dump, head, each):
+@pytest.mark.parametrize(("header_bytes", "entry_bytes"), [(16, 0), (16, 47), (15, 48), (0, 48), (0, 0)])
+def test_a_map_with_entries_too_small_is_not_read_and_noted(write_dump, header_bytes, entry_bytes):
     data = info_list(16, 48, ROWS)
-    data = struct.pack("<II", head, each) + data[8:]
+    data = struct.pack("<II", header_bytes, entry_bytes) + data[8:]
     with open_minidump(write_dump(DumpBuilder().stream(16, data).build())) as dump:
         assert dump.regions is None
-        assert f"the memory info list has entries of {each} bytes behind a header of {head}: not read" in dump.notes
+        assert (
+            f"the memory info list has entries of {entry_bytes} bytes behind a header of {header_bytes}: not read"
+            in dump.notes
+        )
 
 
 @pytest.mark.parametrize(
-    ("head", "each"), [(16, 0xFFFFFFFF), (16, 0x80000000), (16, 0x7FFFFFFF), (0xFFFFFFFF, 48), (0xFFFFFFFF, 0xFFFFFFFF)]
+    ("header_bytes", "entry_bytes"),
+    [(16, 0xFFFFFFFF), (16, 0x80000000), (16, 0x7FFFFFFF), (0xFFFFFFFF, 48), (0xFFFFFFFF, 0xFFFFFFFF)],
 )
-def test_a_map_whose_entries_cannot_fit_the_stream_is_empty_and_noted(write_dump, head, each):
-    data = struct.pack("<IIQ", head, each, 2) + bytes(96)
+def test_a_map_whose_entries_cannot_fit_the_stream_is_empty_and_noted(write_dump, header_bytes, entry_bytes):
+    data = struct.pack("<IIQ", header_bytes, entry_bytes, 2) + bytes(96)
     with open_minidump(write_dump(DumpBuilder().stream(16, data).build())) as dump:
         assert dump.regions is None
         assert any("memory info list" in note for note in dump.notes)

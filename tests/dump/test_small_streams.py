@@ -137,14 +137,16 @@ def test_a_hostile_count_of_a_small_stream_is_cut_with_a_note(write_dump, number
 
 
 @pytest.mark.parametrize(("number", "name", "each"), SMALL)
-@pytest.mark.parametrize(("head", "delta"), [(12, -1), (12, 1), (16, 0), (0, 0), (12, 1 << 30)])
-def test_a_small_stream_with_other_sizes_is_not_read_and_noted(write_dump, number, name, each, head, delta):
+@pytest.mark.parametrize(("header_bytes", "delta"), [(12, -1), (12, 1), (16, 0), (0, 0), (12, 1 << 30)])
+def test_a_small_stream_with_other_sizes_is_not_read_and_noted(write_dump, number, name, each, header_bytes, delta):
     built = small_built()
     data = bytearray(built.data)
-    struct.pack_into("<II", data, stream_offset(built, number), head, each + delta)
+    struct.pack_into("<II", data, stream_offset(built, number), header_bytes, each + delta)
     with open_minidump(write_dump(bytes(data))) as dump:
         assert getattr(dump, name) == ()
-        assert any(f"has entries of {each + delta} bytes behind a header of {head}: not read" in n for n in dump.notes)
+        assert any(
+            f"has entries of {each + delta} bytes behind a header of {header_bytes}: not read" in n for n in dump.notes
+        )
 
 
 def test_an_unloaded_module_with_a_wild_name_is_no_failure(write_dump):

@@ -20,7 +20,7 @@ from tests.builders import DumpBuilder
 Usage = namedtuple("Usage", "total used free")
 NOISE = bytes((i * 7919 >> 5) & 0xFF for i in range(60_000))
 DUMP = DumpBuilder().module(0x10000, 0x1000, "C:\\a.dll").memory(0x5000, NOISE).build().data
-KINDS = ["gz", "xz", "zst", "zip", "cab"]
+FORMATS = ["gz", "xz", "zst", "zip", "cab"]
 
 
 def zipped(*members: tuple[str, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
@@ -54,7 +54,7 @@ def leaves_no_file(temporary_folder):
     assert list(temporary_folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_packed_dump_opens_like_a_plain_one_and_cleans_up_when_closed(write_dump, temporary_folder, kind):
     said, seen = [], []
     path = write_dump(pack(kind, DUMP), f"a.dmp.{kind}")
@@ -67,7 +67,7 @@ def test_a_packed_dump_opens_like_a_plain_one_and_cleans_up_when_closed(write_du
         assert seen[-1] == len(DUMP)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_the_name_of_the_file_does_not_matter(write_dump, kind):
     with open_minidump(write_dump(pack(kind, DUMP), "crash.bin")) as dump:
         assert len(dump.modules) == 1
@@ -129,20 +129,20 @@ def test_no_path_of_an_archive_is_ever_used(write_dump, temporary_folder):
     assert not (temporary_folder.parent / "evil.dmp").exists()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("content", [b"this is only text\n" * 20, bytes(100), b"MZ" + bytes(500)])
 def test_packed_content_that_is_no_dump_is_refused_by_name(write_dump, kind, content):
     with pytest.raises(NotAMinidump, match=r"what is packed inside is (a text|not a dump|a Windows program)"):
         open_minidump(write_dump(pack(kind, content), f"a.{kind}"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_an_empty_file_inside_is_a_dump_error(write_dump, kind):
     with pytest.raises(DumpError, match=r"what is packed inside is empty|cabinet cannot be unpacked"):
         open_minidump(write_dump(pack(kind, b""), f"a.{kind}"))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 @pytest.mark.parametrize("keep", [0.3, 0.7, 0.95])
 def test_an_archive_cut_short_is_an_error_that_says_so(write_dump, kind, keep):
     """Also where some of the dump has come out by then: half a dump must not pass for a whole one."""
@@ -152,7 +152,7 @@ def test_an_archive_cut_short_is_an_error_that_says_so(write_dump, kind, keep):
         pass
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_damaged_packed_data_is_a_dump_error_or_reads_as_written(write_dump, kind):
     """Wherever one byte is wrong: an error of ours, or a byte that does not matter."""
     data = pack(kind, DUMP[:8000])
@@ -168,7 +168,7 @@ def test_damaged_packed_data_is_a_dump_error_or_reads_as_written(write_dump, kin
     assert refused > 10
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_few_bytes_behind_the_magic_are_a_dump_error(write_dump, kind):
     data = pack(kind, DUMP)
     for size in (6, 7, 10, 20, 36):
@@ -185,7 +185,7 @@ def test_an_encrypted_zip_is_an_error_that_says_so(write_dump):
         open_minidump(write_dump(bytes(data)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", FORMATS)
 def test_a_full_disk_is_a_clear_error(write_dump, monkeypatch, kind):
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(1 << 40, 1 << 40, 100_000))
     with pytest.raises(HostileDump, match=r"disk of .* is nearly full; point TMPDIR"):

@@ -1,101 +1,139 @@
-"""The exact output of every command, at 80 and at 160 columns and as JSON, for one built process.
+"""The exact output of every command on built dumps: tables at 80 and at 160 columns, JSON, and the help.
 
-`make golden` rewrites the files in `expected/`; read their diff before you commit it.
+`make golden` writes the files in `expected/` anew and deletes those of no case; read their diff before you commit it.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
-from heapdump.cli import run
-from tests.builders import NtHeapBuilder, ProcessBuilder
+from heapdump.cli import cli, run
+from tests.samples import SAMPLES, Places
 
+pytestmark = pytest.mark.golden
 EXPECTED = Path(__file__).parent / "expected"
-COMMANDS = {
-    "summary": ["summary"],
-    "heaps": ["heaps"],
-    "heaps-explain": ["heaps", "--explain"],
-    "regions": ["regions", "--limit", "12"],
-    "regions-heap": ["regions", "--usage", "heap", "--all"],
-    "modules-verbose": ["modules", "--verbose"],
-    "threads": ["threads"],
-    "info": ["info"],
+WRITES = bool(os.environ.get("HEAPDUMP_WRITE_GOLDEN"))
+COMMANDS = cli.list_commands(click.Context(cli))
+WIDTHS = (80, 160)
+
+CASES: dict[str, dict[str, str]] = {
+    "service": {
+        "blocks": "blocks --size 190..194", "blocks-stat": "blocks --stat --size 200..207", "check": "check", "heap": "heap {heap}",
+        "heaps": "heaps", "heaps-explain": "heaps --explain", "info": "info", "modules": "modules --verbose",
+        "regions": "regions --limit 12 --at {heap}", "regions-heap": "regions --usage heap --limit 12 --at {block}",
+        "summary": "summary", "threads": "threads --frames", "triage": "triage", "virt-blocks": "virt-blocks --sort size --limit 3",
+    },
+    "wow64": {"heaps": "heaps", "summary": "summary", "threads": "threads"},
+    "damaged": {
+        "block": "block {victim}", "check": "check", "heap": "heap {heap}", "summary": "summary", "triage": "triage",
+    },
+    "stacks": {
+        "block": "block {child}", "heap": "heap {heap}", "leaks": "leaks", "leaks-caller": "leaks --group-by caller",
+        "leaks-size": "leaks --group-by size", "leaks-unreachable": "leaks --unreachable --report-objects",
+        "refs": "refs {child} --depth 2", "refs-leaked": "refs {back}", "retained": "retained", "retained-block": "retained {root}",
+        "triage": "triage",
+    },
+    "page-heap": {
+        "block": "block {freed}", "blocks": "blocks --state all", "check": "check", "heaps": "heaps", "page-heap": "page-heap",
+        "page-heap-block": "page-heap {freed}", "triage": "triage",
+    },
+    "segment-heap": {
+        "block": "block {block}", "blocks": "blocks --kind vs", "check": "check", "heap": "heap {heap}", "heaps": "heaps",
+        "virt-blocks": "virt-blocks",
+    },
+    "before-vista": {"heap": "heap {heap}", "heaps": "heaps", "blocks": "blocks"},
+}  # fmt: skip
+"""Dump → case → command line. JSON holds every row, so the command lines choose few."""
+CALLS = [(dump, case) for dump, cases in CASES.items() for case in cases]
+FILES = {
+    *(f"{dump}/{case}{form}" for dump, case in CALLS for form in (*(f"-{width}.txt" for width in WIDTHS), ".json")),
+    *(f"help/{name}.txt" for name in ("heapdump", *COMMANDS)),
 }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the dumps `service.dmp` (x64, full memory) and `wow64.dmp`."""
-    where = tmp_path_factory.mktemp("golden")
-    process = ProcessBuilder(build=19041, revision=508, exe="C:\\Service\\imagesvc.exe")
-    main = NtHeapBuilder(base=0x28A65B00000, flags=0x2, seed=1, lock_collisions=7)
-    for i in range(300):
-        main.busy(16 + i % 200)
-        if i % 7 == 0:
-            main.free(5)
-    main.uncommitted(0x4000)
-    main.busy(3000)
-    images = NtHeapBuilder(base=0x28A66000000, flags=0x1002, seed=2, index=1)
-    images.busy(64)
-    for i in range(12):
-        images.virtual(0x28A70000000 + i * 0x400000, 3_200_000 + i * 4096)
-    process.heap(main.build()).heap(images.build())
-    process.heap_handle(0x28A7F000000)
-    process.thread(0x1B3C, ip=0x7FF6F1780010, name="Main\x1b[31m")
-    process.thread(0x1B40, ip=0x7FF6F1780020)
-    process.exception(0x1B40, 0xC0000005, 0x7FF6F1780020, (1, 0x28A7FF00010))
-    process.write(where / "service.dmp")
-    wow64 = ProcessBuilder(arch="wow64", build=7601, exe="C:\\Old\\tool32.exe")
-    wow64.heap(NtHeapBuilder(arch="x64", build=7601, base=0x500000, flags=0x2, seed=3).build())
-    narrow = NtHeapBuilder(arch="x86", build=7601, base=0x700000, flags=0x2, seed=4)
-    narrow.busy(100)
-    narrow.virtual(0x3000000, 0xD3D28)
-    wow64.heap(narrow.build())
-    wow64.write(where / "wow64.dmp")
-    return where
+    """The folder that the dumps are built in."""
+    return tmp_path_factory.mktemp("golden")
 
 
-def output(
-    folder: Path, dump: str, arguments: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> str:
+@pytest.fixture(scope="module")
+def places(folder: Path) -> dict[str, Places]:
+    """Dumps that are built, and the addresses in them."""
+    return {}
+
+
+@pytest.fixture
+def call(
+    request: pytest.FixtureRequest,
+    folder: Path,
+    places: dict[str, Places],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[list[str]]:
+    """The command line of a case, run in the folder of its dump."""
+    dump, case = request.param
+    if dump not in places:
+        places[dump] = SAMPLES[dump](folder / f"{dump}.dmp")
     monkeypatch.chdir(folder)
-    code = run([*arguments, dump, "--color", "never"])
+    monkeypatch.delenv("HEAPDUMP_DUMP", raising=False)
+    monkeypatch.setenv("HEAPDUMP_CACHE", str(tmp_path))  # summary and triage take the pointer graph that others stored
+    name, *rest = CASES[dump][case].format(**{place: hex(at) for place, at in places[dump].items()}).split()
+    yield [name, f"{dump}.dmp", *rest, "--color", "never"]
+
+
+def output(arguments: list[str], capfd: pytest.CaptureFixture[str]) -> str:
+    """Everything that a command prints, and its exit code."""
+    code = run(arguments)
     captured = capfd.readouterr()
     return f"{captured.out}-- stderr, exit {code}\n{captured.err}"
 
 
 def check(name: str, text: str) -> None:
+    """Holds a text against its file, or writes that."""
     path = EXPECTED / name
-    if os.environ.get("HEAPDUMP_WRITE_GOLDEN"):
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+    assert name in FILES
+    if WRITES:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
     assert text == path.read_text(encoding="utf-8")
 
 
-@pytest.mark.golden
-@pytest.mark.parametrize("width", [80, 160])
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(
+    ("call", "name"), [(one, "/".join(one)) for one in CALLS], indirect=["call"], ids=map("-".join, CALLS)
+)
 def test_table(
-    name: str, width: int, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    call: list[str], name: str, width: int, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
-    text = output(folder, "service.dmp", COMMANDS[name], monkeypatch, capfd)
+    text = output(call, capfd)
     assert max(len(line) for line in text.partition("-- stderr")[0].splitlines()) <= width
     check(f"{name}-{width}.txt", text)
 
 
-@pytest.mark.golden
-@pytest.mark.parametrize("name", ["summary", "heaps", "regions", "modules", "threads", "info"])
-def test_json(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    arguments = [name, "--at", "0x28a65b00000"] if name == "regions" else [name]
-    check(f"{name}.json", output(folder, "service.dmp", [*arguments, "--json"], monkeypatch, capfd))
+@pytest.mark.parametrize(
+    ("call", "name"), [(one, "/".join(one)) for one in CALLS], indirect=["call"], ids=map("-".join, CALLS)
+)
+def test_json(call: list[str], name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    check(f"{name}.json", output([*call, "--json"], capfd))
 
 
-@pytest.mark.golden
-@pytest.mark.parametrize("name", ["summary", "heaps", "threads"])
-def test_wow64(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("COLUMNS", "100")
-    check(f"{name}-wow64.txt", output(folder, "wow64.dmp", [name], monkeypatch, capfd))
+@pytest.mark.parametrize("name", ["heapdump", *COMMANDS])
+def test_help(name: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    check(f"help/{name}.txt", output([*([] if name == "heapdump" else [name]), "--help"], capfd))
+
+
+def test_every_command_has_a_case_and_every_file_belongs_to_one() -> None:
+    assert {line.split()[0] for cases in CASES.values() for line in cases.values()} == set(COMMANDS)
+    there = {path.relative_to(EXPECTED).as_posix(): path for path in EXPECTED.rglob("*") if path.is_file()}
+    if WRITES:
+        for name in there.keys() - FILES:
+            there.pop(name).unlink()
+    assert there.keys() - FILES == set()

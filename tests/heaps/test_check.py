@@ -70,10 +70,10 @@ def test_changed_header_bytes_are_found_where_they_are(open_built, generation, s
             hits = [p for p in errors(snapshot) if p.finding.address <= place < p.finding.address + p.finding.length]
             found += bool(hits)
             assert len(errors(snapshot)) <= 3
-            lost = {b.user for b in heap.truth.busy} - set(
+            missing = {b.user for b in heap.truth.busy} - set(
                 snapshot.walk.table.address[snapshot.walk.table.is_busy].tolist()
             )
-            assert lost <= {block.user}
+            assert missing <= {block.user}
     assert found >= 0.95 * tried
 
 
@@ -92,16 +92,16 @@ def test_overwritten_user_data_is_never_reported(open_built, generation):
 def test_an_overrun_names_the_block_before_and_an_underrun_the_block_itself(open_built, generation, count):
     heap = heap_of(generation, BUSY).build()
     built = process_of(generation, heap).build()
-    culprit, victim = heap.truth.busy[10], heap.truth.busy[11]
+    candidate, victim = heap.truth.busy[10], heap.truth.busy[11]
     header = header_place(generation, victim.entry)
-    end = culprit.user + culprit.size
+    end = candidate.user + candidate.size
     run = b"Q" * (header - end + count)
     with open_built(poke(built, (end, run))) as snapshot:
         (explained,) = errors(snapshot)
         assert explained.finding.kind in ("entry_header", "size_chain")
         assert (explained.bug, explained.candidate and explained.candidate.address) == (
             "heap-buffer-overflow",
-            culprit.user,
+            candidate.user,
         )
         assert header <= explained.finding.address < header + count
     granule = 16 if generation.arch == "x64" else 8
@@ -207,8 +207,8 @@ def test_story_001_page_heap_tells_overrun_underrun_and_guard_page(open_built):
     process.dump.exception(99, 0xC0000005, 0x401000, (1, (guard + 64) & ~7))
     built = poke(process.build(), (suffix + 45, b"\0\0"), (header - 0x20, b"\x11" * 4), (header - 4, b"\x22" * 4))
     with open_built(built) as snapshot:
-        told = {(p.finding.kind, p.finding.address, p.bug, p.block and p.block.address) for p in errors(snapshot)}
-        assert told == {
+        reported = {(p.finding.kind, p.finding.address, p.bug, p.block and p.block.address) for p in errors(snapshot)}
+        assert reported == {
             ("page_suffix", suffix + 45, "heap-buffer-overflow", suffix),
             ("page_header", header - 0x20, "heap-buffer-underflow", header),
             ("page_header", header - 4, "heap-buffer-underflow", header),
@@ -223,7 +223,7 @@ def test_story_001_page_heap_tells_overrun_underrun_and_guard_page(open_built):
 LISTS = [("busy", 40)] * 8 + [("busy", 500)]
 
 
-def parked(generation: Generation) -> tuple[BuiltDump, list[int], int]:
+def lookaside_heap(generation: Generation) -> tuple[BuiltDump, list[int], int]:
     """(a dump with three blocks of 40 bytes on their lookaside list, their user areas in order, that of a busy block)."""
     heap = heap_of(generation, LISTS, front_end="lookaside").build()
     built = process_of(generation, heap).build()
@@ -231,16 +231,16 @@ def parked(generation: Generation) -> tuple[BuiltDump, list[int], int]:
     granule, record = (8, 0x30) if generation.arch == "x86" else (16, 0x40)
     header = users[0] - granule + (8 if generation.arch == "x64" else 0)
     number = int.from_bytes(built.data[position(built, header) :][:2], "little")
-    head = heap.truth.internal[0].user + record * number
+    list_head = heap.truth.internal[0].user + record * number
     wide = 8 if generation.arch == "x64" else 4
     first = users[0] >> 4 << 25 | 3 if wide == 8 else users[0] | 3 << 32
     links = [(user, word(after, wide)) for user, after in zip(users, [*users[1:], 0], strict=True)]
-    return poke(built, (head, word(first)), *links), users, heap.truth.busy[-1].user
+    return poke(built, (list_head, word(first)), *links), users, heap.truth.busy[-1].user
 
 
 @pytest.mark.parametrize("generation", [Generation("x86", 2600), Generation("x64", 3790)], ids=str)
 def test_a_healthy_lookaside_list_is_clean_and_a_broken_one_is_found(open_built, generation):
-    built, users, other = parked(generation)
+    built, users, other = lookaside_heap(generation)
     wide = 8 if generation.arch == "x64" else 4
     with open_built(built) as snapshot:
         assert not snapshot.explained_findings

@@ -42,7 +42,7 @@ def crt_heap(variant: tuple[str, str], blocks: list[tuple[int, int, int, int, in
     """(builder, [user address]) of blocks (size, file, line, use, request), linked as the CRT does: newest first."""
     generation = Generation(variant[0], 19041)
     heap = heap_of(generation, FIXED[0])
-    head = 0x30 if variant[0] == "x64" else 0x20
+    header_bytes = 0x30 if variant[0] == "x64" else 0x20
     places, step = [], 16 if variant[0] == "x64" else 8
     # the links are written afterwards, when the addresses are known
     contents = []
@@ -55,7 +55,7 @@ def crt_heap(variant: tuple[str, str], blocks: list[tuple[int, int, int, int, in
     for i, place in enumerate(places):
         links = (places[i - 1] if i else 0, places[i + 1] if i + 1 < len(places) else 0)
         pokes.append((place, header(variant, links, *[contents[i][k] for k in (1, 2, 3, 0, 4)])))
-    return heap, [place + head for place in places], pokes
+    return heap, [place + header_bytes for place in places], pokes
 
 
 def crt_of(snapshot: Snapshot):
@@ -111,8 +111,8 @@ def test_a_changed_guard_is_seen_through_the_neighbours(open_built, variant, sid
         assert [block.address for block in found] == users
         assert found[1].damage == (f"HEAP CORRUPTION DETECTED: {side} Normal block (#2) at {users[1]:#x}",)
         assert not found[0].damage
-        head = 0x30 if variant[0] == "x64" else 0x20
-        alone = np.flatnonzero(snapshot.walk.table.address == users[1] - head)
+        header_bytes = 0x30 if variant[0] == "x64" else 0x20
+        alone = np.flatnonzero(snapshot.walk.table.address == users[1] - header_bytes)
         assert snapshot.crt.blocks(alone).user.tolist() == [users[1]]
 
 

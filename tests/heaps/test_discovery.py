@@ -119,9 +119,9 @@ def test_a_segment_signature_that_no_list_names_needs_its_metadata(open_built):
         process.region(place + 0x1000, 0xFF000, state="MEM_RESERVE", allocation_base=place)
     built = process.build()
     with open_built(without_memory(built, (process.plan.peb, process.plan.peb + 0x1000))) as snapshot:
-        kinds = {heap.address: heap.kind for heap in snapshot.heaps}
-        assert kinds[PLACE] is HeapKind.SEGMENT
-        assert kinds.get(PLACE + 0x1000000, HeapKind.UNKNOWN) is HeapKind.UNKNOWN
+        kind_of = {heap.address: heap.kind for heap in snapshot.heaps}
+        assert kind_of[PLACE] is HeapKind.SEGMENT
+        assert kind_of.get(PLACE + 0x1000000, HeapKind.UNKNOWN) is HeapKind.UNKNOWN
 
 
 @pytest.mark.parametrize(("arch", "place"), [("x64", PLACE), ("x86", 0x60000000)])

@@ -69,8 +69,8 @@ def test_usage_and_reconciliation(dump):
 def test_leaks_references_and_reachability(dump):
     groups = ask("leaks", dump, "--group-by", "size")[0]["data"]
     assert {(group["count"], group["bytes"]) for group in groups} == {(1, 24), (1, 100)}
-    lost = ask("leaks", dump, "--unreachable")[0]["data"]
-    assert (lost["direct"]["blocks"], lost["reachable"]["blocks"]) == (0, 2)
+    report = ask("leaks", dump, "--unreachable")[0]["data"]
+    assert (report["direct"]["blocks"], report["reachable"]["blocks"]) == (0, 2)
     assert "0x" in json.dumps(ask("refs", dump, hex(LAST))[0]["data"])
 
 

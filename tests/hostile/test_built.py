@@ -15,7 +15,7 @@ from tests.heaps.nt.plans import FIXED, Generation, heap_of
 from tests.hostile.ladder import climb, survives
 
 pytestmark = pytest.mark.hostile
-KINDS = [("x64", 19041), ("x86", 2600), ("x86", 19041), ("wow64", 7601), ("x64", 7601)]
+PROCESSES = [("x64", 19041), ("x86", 2600), ("x86", 19041), ("wow64", 7601), ("x64", 7601)]
 WORDS = [
     0,
     1,
@@ -54,7 +54,7 @@ def metadata_bytes(built: BuiltDump) -> int:
     return built.truth.size - sum(size for _, size in built.truth.ranges)
 
 
-@pytest.mark.parametrize(("arch", "build"), KINDS)
+@pytest.mark.parametrize(("arch", "build"), PROCESSES)
 def test_the_healthy_dump_is_answered_without_notes(write_dump, open_built, arch, build):
     built = healthy(arch, build)
     assert climb(write_dump(built)).committed_bytes > 0
@@ -68,7 +68,7 @@ CHANGES = st.lists(
 
 
 @pytest.mark.property
-@pytest.mark.parametrize(("arch", "build"), KINDS)
+@pytest.mark.parametrize(("arch", "build"), PROCESSES)
 @settings(max_examples=60)
 @given(changes=CHANGES)
 def test_overwritten_words_of_the_streams_are_survived(write_dump, arch, build, changes):
@@ -84,7 +84,7 @@ def test_overwritten_words_of_the_streams_are_survived(write_dump, arch, build, 
 
 
 @pytest.mark.property
-@pytest.mark.parametrize(("arch", "build"), KINDS)
+@pytest.mark.parametrize(("arch", "build"), PROCESSES)
 @settings(max_examples=40)
 @given(flips=st.lists(st.integers(0, 1 << 50), min_size=1, max_size=40))
 def test_flipped_bits_anywhere_are_survived(write_dump, arch, build, flips):
@@ -97,7 +97,7 @@ def test_flipped_bits_anywhere_are_survived(write_dump, arch, build, flips):
 
 
 @pytest.mark.property
-@pytest.mark.parametrize(("arch", "build"), KINDS)
+@pytest.mark.parametrize(("arch", "build"), PROCESSES)
 @settings(max_examples=40)
 @given(cut=st.one_of(st.integers(0, 6000), st.integers(0, 1 << 40)))
 def test_a_dump_cut_anywhere_is_survived(write_dump, arch, build, cut):
@@ -112,7 +112,7 @@ def test_a_dump_cut_anywhere_is_survived(write_dump, arch, build, cut):
         assert not answered
 
 
-@pytest.mark.parametrize(("arch", "build"), KINDS)
+@pytest.mark.parametrize(("arch", "build"), PROCESSES)
 def test_every_word_of_each_peb_and_teb_may_be_wild(write_dump, arch, build):
     """One dump for each wild value, written over a member after the other in turn."""
     built = healthy(arch, build)

@@ -50,8 +50,8 @@ def test_a_partial_dump_names_its_threads_and_modules(recorded, relative):
 @pytest.mark.parametrize("relative", [r for r in READ if "partial" in r])
 def test_what_a_partial_dump_cannot_answer_is_said(recorded, relative):
     with open_dump(recorded(relative)) as snapshot:
-        whole = all(view.heap_list_complete for view in snapshot.process.views)
-        assert whole or snapshot.gaps
+        is_complete = all(view.heap_list_complete for view in snapshot.process.views)
+        assert is_complete or snapshot.gaps
         verified = [heap for heap in snapshot.heaps if heap.is_fully_walked]
         assert len(verified) == len(snapshot.heaps) or any(heap.notes for heap in snapshot.heaps)
 

@@ -178,13 +178,13 @@ def test_the_best_candidate_is_the_range_that_holds_the_build(arch, build, revis
 def test_a_structure_decodes_scalars_and_pointers_and_leaves_out_what_is_cut_off():
     heap = load("x64_19041")["_HEAP"]
     data = bytes(range(256)) * 3
-    whole = heap.decode(data[: heap.size], 8)
-    assert whole["Signature"] == int.from_bytes(data[0x98:0x9C], "little")
-    assert whole["TotalFreeSize"] == int.from_bytes(data[0xC0:0xC8], "little")
-    assert "VirtualAllocdBlocks" not in whole
+    complete = heap.decode(data[: heap.size], 8)
+    assert complete["Signature"] == int.from_bytes(data[0x98:0x9C], "little")
+    assert complete["TotalFreeSize"] == int.from_bytes(data[0xC0:0xC8], "little")
+    assert "VirtualAllocdBlocks" not in complete
     cut = heap.decode(data[: heap.offset("Signature") + 3], 8)
     assert "Signature" not in cut
-    assert cut["Flags"] == whole["Flags"]
+    assert cut["Flags"] == complete["Flags"]
     assert heap.decode(b"", 8) == {}
 
 

@@ -100,18 +100,18 @@ def test_a_read_never_wraps_from_the_top_to_zero():
 def test_a_range_that_runs_past_the_top_is_left_out_as_a_gap():
     gaps: list[str] = []
     rows = np.array([(TOP - 8, 16, 0), (0x1000, 8, 0), (TOP - 1, TOP - 1, 0)], RANGE)
-    found, lost = disjoint(rows, len(FILE), gaps, [])
+    found, dropped = disjoint(rows, len(FILE), gaps, [])
     assert [int(s) for s in found["start"]] == [0x1000]
-    assert lost == 0
+    assert dropped == 0
     assert len(gaps) == 1 and re.search("2 memory ranges .*past the top", gaps[0])
 
 
 def test_a_truncated_file_keeps_what_it_has_and_counts_what_is_lost():
     gaps: list[str] = []
     rows = np.array([(0x1000, 100, 4000), (0x5000, 50, 5000), (0x9000, 10, 0), (0xB000, 7, TOP - 1)], RANGE)
-    found, lost = disjoint(rows, len(FILE), gaps, [])
+    found, dropped = disjoint(rows, len(FILE), gaps, [])
     assert [(int(r["start"]), int(r["size"])) for r in found] == [(0x1000, 96), (0x9000, 10)]
-    assert lost == 4 + 50 + 7
+    assert dropped == 4 + 50 + 7
     assert len(gaps) == 1 and re.search("file ends before .*61 bytes in 3 of 4 ranges .*missing", gaps[0])
 
 
@@ -140,8 +140,8 @@ def test_an_empty_space_has_nothing():
     assert space.total_bytes == 0
     assert space.try_read(0, 1) is None
     assert list(space.mapped.words(Span(0, TOP - 1), 8)) == []
-    some = np.array([0, 5], np.uint64)
-    assert space.mapped.bytes_present(some, some + np.uint64(9)).tolist() == [0, 0]
+    places = np.array([0, 5], np.uint64)
+    assert space.mapped.bytes_present(places, places + np.uint64(9)).tolist() == [0, 0]
 
 
 def test_words_are_aligned_and_leave_out_what_is_not_whole():
@@ -268,8 +268,8 @@ def test_a_span_in_the_file_is_read_where_it_lies_and_another_one_copied():
     across = space.mapped.span_words(Span(0x1038, 0x1048))
     assert (across.phase, across.base, across.missing) == (-1, 0x1038, ())
     assert across.words.tobytes() == FILE[152:160] + FILE[200:208]
-    odd = space.mapped.span_words(Span(0x9000, 0x9010))
-    assert (odd.phase, odd.words.tobytes()) == (-1, FILE[501:517])
+    is_shifted = space.mapped.span_words(Span(0x9000, 0x9010))
+    assert (is_shifted.phase, is_shifted.words.tobytes()) == (-1, FILE[501:517])
     partly = space.mapped.span_words(Span(0x9038, 0x9048))
     assert (partly.words.tobytes(), partly.missing) == (FILE[557:565] + bytes(8), (Span(0x9040, 0x9048),))
     assert space.mapped.in_file(Span(0x1038, 0x1048)) is None
@@ -295,10 +295,10 @@ def test_batches_hold_every_span_once(raw, spans):
 
 def test_what_will_be_swept_is_told_to_the_file_by_its_offsets(monkeypatch):
     space = space_of((0x1000, 64, 100), (0x1040, 64, 300), (0x9000, 64, 500))
-    told: list[tuple[int, int]] = []
-    monkeypatch.setattr(space.mapped._source, "expect", lambda offset, size: told.append((offset, size)))
+    announced: list[tuple[int, int]] = []
+    monkeypatch.setattr(space.mapped._source, "expect", lambda offset, size: announced.append((offset, size)))
     space.mapped.expect(Span(0x1010, 0x9000))
-    assert told == [(116, 48), (300, 64)]
+    assert announced == [(116, 48), (300, 64)]
 
 
 def test_a_file_may_be_expected_behind_its_end(tmp_path):

@@ -30,17 +30,17 @@ def test_handles_come_in_the_order_of_the_list(open_built, arch, count):
 
 
 @pytest.mark.parametrize("arch", ["x64", "x86"])
-@pytest.mark.parametrize("kept", [0, 1, 5, 19])
-def test_a_list_that_is_cut_off_gives_what_is_there_and_a_note(open_built, arch, kept):
+@pytest.mark.parametrize("length", [0, 1, 5, 19])
+def test_a_list_that_is_cut_off_gives_what_is_there_and_a_note(open_built, arch, length):
     process, built = with_handles(20, arch)
-    start = process.plan.heap_list + kept * (8 if arch == "x64" else 4)
+    start = process.plan.heap_list + length * (8 if arch == "x64" else 4)
     with open_built(without_memory(built, (start, process.plan.heap_list + 0x4000))) as snapshot:
         (view,) = snapshot.process.views
         # the PEB names the default heap apart from the list
-        assert view.heap_addresses == tuple(0x8000000 + i * 0x10000 for i in range(max(kept, 1)))
+        assert view.heap_addresses == tuple(0x8000000 + i * 0x10000 for i in range(max(length, 1)))
         assert not view.heap_list_complete
         assert [
-            note for note in snapshot.gaps if re.search(rf"list of 20 heaps .*handle {kept}: .*not in the dump", note)
+            note for note in snapshot.gaps if re.search(rf"list of 20 heaps .*handle {length}: .*not in the dump", note)
         ]
 
 
@@ -77,7 +77,7 @@ def test_a_list_outside_of_the_dump_leaves_the_default_heap(open_built):
 # --- the ring of 24H2: ntdll's data holds the head, nodes are {Flink, Blink, handle} in blocks of the process heap
 
 
-class Ring:
+class CyclicList:
     """A process of 26100 whose PEB lists one heap and whose ring lists `count`."""
 
     def __init__(self, count: int, arch: str = "x64", build: int = 26100) -> None:
@@ -97,10 +97,10 @@ class Ring:
         self.built = poke(self.process.build(), *self.links())
 
     def links(self) -> list[tuple[int, bytes]]:
-        ring = [self.head, *self.nodes]
+        chain = [self.head, *self.nodes]
         out = []
-        for i, node in enumerate(ring):
-            flink, blink = ring[(i + 1) % len(ring)], ring[i - 1]
+        for i, node in enumerate(chain):
+            flink, blink = chain[(i + 1) % len(chain)], chain[i - 1]
             out.append((node, word(flink, self.size) + word(blink, self.size)))
             if i:
                 out.append((node + 2 * self.size, word(self.heaps[i - 1], self.size)))
@@ -112,72 +112,72 @@ class Ring:
 
 @pytest.mark.parametrize(("arch", "count"), [("x64", 1), ("x64", 5), ("x64", 40), ("x86", 4)])
 def test_heaps_on_the_ring_of_24h2_are_listed_behind_those_of_the_peb(open_built, arch, count):
-    ring = Ring(count, arch)
-    with open_built(ring.built) as snapshot:
+    chain = CyclicList(count, arch)
+    with open_built(chain.built) as snapshot:
         (view,) = snapshot.process.views
-        assert view.heap_addresses == tuple(ring.heaps)
+        assert view.heap_addresses == tuple(chain.heaps)
         assert view.heap_list_complete
-        assert [heap.address for heap in snapshot.heaps] == ring.heaps
+        assert [heap.address for heap in snapshot.heaps] == chain.heaps
         assert {heap.kind for heap in snapshot.heaps} == {"nt"}
         assert snapshot.gaps == ()
 
 
 def test_a_ring_of_a_build_just_before_24h2_counts_too(open_built):
-    ring = Ring(4, build=22621)
-    with open_built(ring.built) as snapshot:
-        assert snapshot.process.views[0].heap_addresses == tuple(ring.heaps)
+    chain = CyclicList(4, build=22621)
+    with open_built(chain.built) as snapshot:
+        assert snapshot.process.views[0].heap_addresses == tuple(chain.heaps)
         assert snapshot.process.views[0].heap_list_complete
 
 
 def test_a_missing_ring_before_24h2_is_nothing_to_mention(open_built):
-    ring = Ring(1, build=22621)
-    with open_built(poke(ring.built, (ring.head, bytes(16)))) as snapshot:
+    chain = CyclicList(1, build=22621)
+    with open_built(poke(chain.built, (chain.head, bytes(16)))) as snapshot:
         assert snapshot.process.views[0].heap_list_complete
         assert snapshot.gaps == ()
 
 
 def test_a_missing_ring_on_24h2_is_a_note_and_the_scan_finds_the_heaps(open_built):
-    ring = Ring(4)
-    with open_built(poke(ring.built, (ring.head, bytes(16)))) as snapshot:
+    chain = CyclicList(4)
+    with open_built(poke(chain.built, (chain.head, bytes(16)))) as snapshot:
         (view,) = snapshot.process.views
         assert view.heap_addresses == (FIRST,)
         assert not view.heap_list_complete
         assert any("keeps its heaps on a list in ntdll's data, which was not found" in note for note in snapshot.gaps)
-        assert sorted(heap.address for heap in snapshot.heaps) == ring.heaps
+        assert sorted(heap.address for heap in snapshot.heaps) == chain.heaps
 
 
 def test_words_that_look_like_the_head_but_do_not_link_back_are_passed_over(open_built):
-    ring = Ring(3)
-    decoys = [(ring.head - 0x200 + 8 * i, word(node)) for i, node in enumerate((*ring.nodes, FIRST, FIRST + 0x40))]
-    with open_built(poke(ring.built, *decoys)) as snapshot:
-        assert snapshot.process.views[0].heap_addresses == tuple(ring.heaps)
+    chain = CyclicList(3)
+    decoys = [(chain.head - 0x200 + 8 * i, word(node)) for i, node in enumerate((*chain.nodes, FIRST, FIRST + 0x40))]
+    with open_built(poke(chain.built, *decoys)) as snapshot:
+        assert snapshot.process.views[0].heap_addresses == tuple(chain.heaps)
 
 
 @pytest.mark.parametrize("damage", ["wrong back-link", "no memory", "to itself", "back to the first", "zero"])
 def test_a_broken_ring_gives_the_heaps_before_the_break_a_note_and_the_scan(open_built, damage):
-    ring = Ring(6)
+    chain = CyclicList(6)
     if damage == "wrong back-link":
-        built, before = ring.changed(3, 1, 0x4141), 3
+        built, before = chain.changed(3, 1, 0x4141), 3
     elif damage == "no memory":
-        built, before = ring.changed(3, 0, 0xDEAD0000), 4
+        built, before = chain.changed(3, 0, 0xDEAD0000), 4
     elif damage == "to itself":
-        built, before = ring.changed(3, 0, ring.nodes[3]), 4
+        built, before = chain.changed(3, 0, chain.nodes[3]), 4
     elif damage == "back to the first":
-        built, before = ring.changed(3, 0, ring.nodes[0]), 4
+        built, before = chain.changed(3, 0, chain.nodes[0]), 4
     else:
-        built, before = ring.changed(3, 0, 0), 4
+        built, before = chain.changed(3, 0, 0), 4
     with open_built(built) as snapshot:
         view = snapshot.process.views[0]
-        assert view.heap_addresses[:before] == tuple(ring.heaps[:before])
+        assert view.heap_addresses[:before] == tuple(chain.heaps[:before])
         assert any(
             "the list of heaps in ntdll breaks at" in note and f"after {before} heaps" in note for note in snapshot.gaps
         )
         assert not view.heap_list_complete
-        assert sorted(heap.address for heap in snapshot.heaps) == ring.heaps
+        assert sorted(heap.address for heap in snapshot.heaps) == chain.heaps
 
 
 def test_a_ring_without_end_is_bounded(open_built, monkeypatch):
     monkeypatch.setattr("heapdump.memory.limits.MAX_HEAPS", 3)
-    ring = Ring(6)
-    with open_built(ring.built) as snapshot:
-        assert snapshot.process.views[0].heap_addresses == tuple(ring.heaps[:3])
+    chain = CyclicList(6)
+    with open_built(chain.built) as snapshot:
+        assert snapshot.process.views[0].heap_addresses == tuple(chain.heaps[:3])

@@ -89,12 +89,12 @@ def test_a_dump_of_nothing_but_streams_has_a_process(open_built):
 
 
 @pytest.mark.parametrize("arch", ["x64", "x86"])
-@pytest.mark.parametrize("kept", [0, 1, 0x1800, 0x10000, -0x3000, -1])
-def test_a_file_cut_in_its_memory_is_answered_and_says_how_much_is_missing(open_built, arch, kept):
+@pytest.mark.parametrize("length", [0, 1, 0x1800, 0x10000, -0x3000, -1])
+def test_a_file_cut_in_its_memory_is_answered_and_says_how_much_is_missing(open_built, arch, length):
     """Also one whose stated memory is many times what the file still has: a copy that stopped early is no attack."""
     _, built = process_of(arch)
     memory = sum(size for _, size in built.truth.ranges)
-    cut = built.truth.size - memory + (kept if kept >= 0 else memory + kept)
+    cut = built.truth.size - memory + (length if length >= 0 else memory + length)
     with open_built(built.data[:cut]) as snapshot:
         assert snapshot.process.missing_bytes == built.truth.size - cut
         assert snapshot.process.space.total_bytes == memory - (built.truth.size - cut)

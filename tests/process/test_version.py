@@ -15,7 +15,7 @@ def info(major: int, minor: int, build: int, product: int = 1) -> SystemInfo:
 
 
 @pytest.mark.parametrize(
-    ("stated", "ntdll", "build", "revision", "stated_build", "name"),
+    ("written", "ntdll", "build", "revision", "stated_build", "name"),
     [
         ((10, 0, 22631), (10, 0, 22621, 3447), 22621, 3447, 22631, "Windows 11 23H2 (22621.3447, says 22631)"),
         ((10, 0, 26200), (10, 0, 26100, 1), 26100, 1, 26200, "Windows 11 25H2 (26100.1, says 26200)"),
@@ -28,9 +28,9 @@ def info(major: int, minor: int, build: int, product: int = 1) -> SystemInfo:
     ],
 )
 def test_ntdll_tells_the_build_and_the_stated_one_is_kept_for_releases_with_the_same_files(
-    stated, ntdll, build, revision, stated_build, name
+    written, ntdll, build, revision, stated_build, name
 ):
-    found = windows_version(info(*stated), ntdll, (10, 0, 12345))
+    found = windows_version(info(*written), ntdll, (10, 0, 12345))
     assert (found.build, found.revision, found.stated_build, found.witness) == (build, revision, stated_build, "ntdll")
     assert found.name == name
 
@@ -65,9 +65,9 @@ def test_an_unknown_build_is_named_by_its_numbers():
     assert windows_version(info(5, 9, 3000), None, None).number == "5.9.3000"
 
 
-def versions_of(open_built, process: ProcessBuilder, stated: tuple[int, int, int] | None = None):
-    if stated:
-        process.dump.os = stated
+def versions_of(open_built, process: ProcessBuilder, written: tuple[int, int, int] | None = None):
+    if written:
+        process.dump.os = written
     with open_built(process.build()) as snapshot:
         return snapshot.process.windows
 

@@ -63,8 +63,8 @@ def test_busy_and_free_blocks_are_those_of_windows_own_walk(build: str, scenario
 @pytest.mark.real
 def test_front_ends_are_told_apart(recorded: Recorded) -> None:
     with heapdump.open_dump(recorded("oracle/2600.5512/basic.dmp.xz")) as snapshot:
-        kinds = set(snapshot.walk.table.kind.tolist())
-    assert kinds == {BlockKind.BACKEND, BlockKind.LOOKASIDE}
+        block_kinds = set(snapshot.walk.table.kind.tolist())
+    assert block_kinds == {BlockKind.BACKEND, BlockKind.LOOKASIDE}
     with heapdump.open_dump(recorded("oracle/19041.508/lfh.dmp.xz")) as snapshot:
-        kinds = set(snapshot.walk.table.kind.tolist())
-    assert kinds == {BlockKind.BACKEND, BlockKind.LFH}
+        block_kinds = set(snapshot.walk.table.kind.tolist())
+    assert block_kinds == {BlockKind.BACKEND, BlockKind.LFH}

@@ -32,11 +32,11 @@ RECORDED: list[tuple[str, HeapArch, int, int]] = [
 
 @dataclass(frozen=True)
 class Subsegment:
-    """One that links back to its user blocks; `units` granules of each of `count` blocks."""
+    """One that links back to its user blocks; `granules` of each of `count` blocks."""
 
     address: int
     user_blocks: int
-    units: int
+    granules: int
     count: int
     free: int
     hint: int
@@ -49,13 +49,13 @@ def subsegments(space: AddressSpace, at: LfhLayout) -> Iterator[Subsegment]:
             address = space.try_integer(user, at.pointer) or 0
             if user % 8 == 0 and space.try_integer(address + at.user_blocks, at.pointer) == user:
                 exchange = space.integer(address + at.exchange, 4)
-                units, count = (space.integer(address + place, 2) for place in (at.block_size, at.block_count))
-                yield Subsegment(address, user, units, count, exchange & 0xFFFF, exchange >> 16)
+                granules, count = (space.integer(address + place, 2) for place in (at.block_size, at.block_count))
+                yield Subsegment(address, user, granules, count, exchange & 0xFFFF, exchange >> 16)
 
 
 def key_of(space: AddressSpace, at: LfhLayout, heap: int, sub: Subsegment) -> int | None:
     """The key by the code of the first block, None where another block's code or the offsets say otherwise."""
-    first, stride, key = at.first_offset(sub.count), sub.units * at.granule, None
+    first, stride, key = at.first_offset(sub.count), sub.granules * at.granule, None
     for number in range(sub.count):
         entry = sub.user_blocks + first + number * stride
         word = space.read(entry + (8 if at.pointer == 8 else 0), 8)
@@ -88,11 +88,11 @@ def live_blocks(space: AddressSpace, at: LfhLayout, sub: Subsegment, live: dict[
     """Heaps of the program's blocks in a subsegment, whose sizes are those of their headers."""
     heaps = set()
     for number in range(sub.count):
-        entry = sub.user_blocks + at.first_offset(sub.count) + number * sub.units * at.granule
+        entry = sub.user_blocks + at.first_offset(sub.count) + number * sub.granules * at.granule
         if entry + at.granule in live:
             size, heap = live[entry + at.granule]
             unused = space.integer(entry + (8 if at.pointer == 8 else 0) + (6 if at.is_classic else 7), 1)
-            assert size == sub.units * at.granule - (unused if at.is_classic else unused & 0x3F)
+            assert size == sub.granules * at.granule - (unused if at.is_classic else unused & 0x3F)
             heaps.add(heap)
     return heaps
 
@@ -119,8 +119,8 @@ def test_every_recorded_lfh_block_is_as_the_builder_writes_it(recorded, name, ar
 
 def assert_free_blocks(space: AddressSpace, at: LfhLayout, sub: Subsegment) -> None:
     """Headers, bitmap, count and chain name the same free blocks."""
-    first, stride, lead = at.first_offset(sub.count), sub.units * at.granule, 8 if at.pointer == 8 else 0
-    words = [space.read(sub.user_blocks + first + i * stride + lead, 8) for i in range(sub.count)]
+    first, stride, word_offset = at.first_offset(sub.count), sub.granules * at.granule, 8 if at.pointer == 8 else 0
+    words = [space.read(sub.user_blocks + first + i * stride + word_offset, 8) for i in range(sub.count)]
     free = [i for i, word in enumerate(words) if not (word[5] & 1 if at.is_classic else word[7] & 0x3F)]
     assert len(free) == sub.free
     if at.bitmap:

@@ -24,22 +24,26 @@ def busy_blocks(snapshot: heapdump.snapshot.Snapshot) -> dict[int, tuple[int, in
     """User address → (requested bytes, handle) of the program's busy blocks in segment heaps."""
     table, heaps = snapshot.walk.table, snapshot.heaps
     rows = np.flatnonzero(table.is_busy & ~table.is_internal)
-    kinds = {heap.index for heap in heaps if heap.kind is HeapKind.SEGMENT}
-    return {b.address: (b.size, heaps[b.heap].address) for b in table.blocks(rows) if b.heap in kinds}
+    indices = {heap.index for heap in heaps if heap.kind is HeapKind.SEGMENT}
+    return {b.address: (b.size, heaps[b.heap].address) for b in table.blocks(rows) if b.heap in indices}
 
 
 @pytest.mark.parametrize(("build", "scenario"), CASES)
 def test_every_live_block_of_a_segment_heap_is_found_and_nothing_freed(build, scenario, recorded: Recorded):
     truth = truth_of(recorded, build, scenario)
     with heapdump.open_dump(recorded(f"oracle/{build}/{scenario}.dmp.xz"), use_index=False) as snapshot:
-        mine = {heap.address: heap for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT}
+        segment_heaps = {heap.address: heap for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT}
         found = busy_blocks(snapshot)
-        counts = [snapshot.walk.counts[heap.index] for heap in mine.values()]
-        assert [count.integrity for count in counts] == [1.0] * len(mine)
+        counts = [snapshot.walk.counts[heap.index] for heap in segment_heaps.values()]
+        assert [count.integrity for count in counts] == [1.0] * len(segment_heaps)
         assert all(check.holds for count in counts for check in count.checks)
-        assert {(heap.trust, heap.is_fully_walked) for heap in mine.values()} == {(Trust.EXACT, True)}
+        assert {(heap.trust, heap.is_fully_walked) for heap in segment_heaps.values()} == {(Trust.EXACT, True)}
         assert not snapshot.walk.gaps
-    live = {int(b["ptr"], 16): (b["size"], int(b["heap"], 16)) for b in truth["blocks"] if int(b["heap"], 16) in mine}
+    live = {
+        int(b["ptr"], 16): (b["size"], int(b["heap"], 16))
+        for b in truth["blocks"]
+        if int(b["heap"], 16) in segment_heaps
+    }
     assert {address: found[address] for address in found if found[address][1] in {h for _, h in live.values()}} == live
 
 
@@ -113,5 +117,5 @@ def test_an_overflow_leaves_a_guess_and_is_found_at_the_header_it_destroyed(buil
 def test_kinds_of_blocks_by_the_part_of_the_heap_that_holds_them(recorded: Recorded):
     with heapdump.open_dump(recorded("oracle/19041.804-x86/segment.dmp.xz"), use_index=False) as snapshot:
         index = next(heap.index for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT)
-        kinds = {kind.kind: kind.busy_blocks for kind in snapshot.walk.counts[index].kinds}
-    assert kinds == {BlockKind.LFH: 928, BlockKind.VS: 492, BlockKind.LARGE: 8, BlockKind.PAGES: 10}
+        busy_by_kind = {kind.kind: kind.busy_blocks for kind in snapshot.walk.counts[index].kinds}
+    assert busy_by_kind == {BlockKind.LFH: 928, BlockKind.VS: 492, BlockKind.LARGE: 8, BlockKind.PAGES: 10}

@@ -38,10 +38,10 @@ def test_the_five_heaps_have_the_known_numbers(snapshot):
 
 def test_what_windows_counted_is_what_is_found(snapshot):
     for heap in snapshot.heaps:
-        stated = heap.counters
-        assert (stated.reserved_bytes, stated.committed_bytes) == (heap.reserved_bytes, heap.committed_bytes)
-        assert stated.segments == len(heap.segments)
-        assert stated.virtual_bytes == heap.large_committed_bytes
+        counters = heap.counters
+        assert (counters.reserved_bytes, counters.committed_bytes) == (heap.reserved_bytes, heap.committed_bytes)
+        assert counters.segments == len(heap.segments)
+        assert counters.virtual_bytes == heap.large_committed_bytes
 
 
 def test_the_only_large_block_holds_the_lfh_context(snapshot):

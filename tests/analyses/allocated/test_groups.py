@@ -21,9 +21,9 @@ ROWS = st.lists(st.tuples(st.one_of(st.just(0), NEAR, FAR), st.integers(2, 60), 
 
 def table_of(rows: list[tuple[int, int, int]]) -> BlockTable:
     n = len(rows)
-    units = np.array([units for _, units, _ in rows], np.uint32)
+    size8 = np.array([size8 for _, size8, _ in rows], np.uint32)
     return BlockTable(
-        np.arange(n, dtype=np.uint64) * np.uint64(0x1000), units, np.full(n, 16, np.uint32), np.full(n, 2, np.uint8),
+        np.arange(n, dtype=np.uint64) * np.uint64(0x1000), size8, np.full(n, 16, np.uint32), np.full(n, 2, np.uint8),
         np.array([heap for _, _, heap in rows], np.uint16), np.full(n, BUSY, np.uint16),
     )  # fmt: skip
 
@@ -35,8 +35,8 @@ def check(rows: list[tuple[int, int, int]]) -> None:
     assert len(set(values)) == len(values) == len(set(keys.tolist()))
     found = {g.value: g for g in group(table_of(rows), np.arange(len(rows)), numbers, values)}
     truth: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-    for row, (key, units, heap) in enumerate(rows):
-        truth[key].append((row, units * 8 - 16, heap))
+    for row, (key, size8, heap) in enumerate(rows):
+        truth[key].append((row, size8 * 8 - 16, heap))
     assert found.keys() == truth.keys()
     everything = sum(size for group_ in truth.values() for _, size, _ in group_)
     for key, members in truth.items():

@@ -21,14 +21,14 @@ BLOCKS = st.lists(st.tuples(st.integers(1, 4), st.integers(0, 8)), min_size=1, m
 
 def table_of(blocks: list[tuple[int, int]]) -> BlockTable:
     """Blocks behind each other without headers: (occupied bytes / 8, bytes not asked for)."""
-    units = np.array([u for u, _ in blocks], np.uint32)
-    entry = BASE + np.concatenate([[0], np.cumsum(units[:-1])]) * 8
+    size8 = np.array([u for u, _ in blocks], np.uint32)
+    entry = BASE + np.concatenate([[0], np.cumsum(size8[:-1])]) * 8
     count = len(blocks)
-    spare = np.array([min(s, u * 8) for u, s in blocks], np.uint32)
+    unused = np.array([min(s, u * 8) for u, s in blocks], np.uint32)
     return BlockTable(
         entry.astype(np.uint64),
-        units,
-        spare,
+        size8,
+        unused,
         np.zeros(count, np.uint8),
         np.zeros(count, np.uint16),
         np.full(count, BUSY, np.uint16),

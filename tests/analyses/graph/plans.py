@@ -78,15 +78,15 @@ def lay(plan: Plan) -> Laid:
     for base, protect in ((ARENA, 4), (CONSTANTS, 2)):
         process.region(base, 0x1000, protect=protect)
         process.memory(base, bytes(0x1000))
-    changes, slots = [], [0] * len(users)
+    changes, written = [], [0] * len(users)
     for source, to, how in plan.edges:
-        at = users[source] + 16 * slots[source] + (3 if how == "unaligned" else 0)
-        slots[source] += 1
+        at = users[source] + 16 * written[source] + (3 if how == "unaligned" else 0)
+        written[source] += 1
         changes.append((at, word(value_of(laid, to, how), widths[source])))
     for number, (place, to, how) in enumerate(plan.roots):
         base = _base(process, place, free)
-        odd = how == "unaligned"
-        at = None if base is None else base + 16 * number + (3 if odd else 0)
+        is_shifted = how == "unaligned"
+        at = None if base is None else base + 16 * number + (3 if is_shifted else 0)
         laid.root_at.append(at)
         if at is not None:
             changes.append((at, word(value_of(laid, to, how), laid.pointer)))
@@ -117,8 +117,8 @@ class Expected:
     """Edges as (from, to, to its start), and blocks by how they are reached."""
 
     edges: set[tuple[int, int, bool]]
-    sure: set[int]
-    perhaps: set[int]
+    strong: set[int]
+    weak: set[int]
     reachable: set[int]
     possible: set[int]
     direct: set[int]
@@ -136,7 +136,7 @@ def expected(laid: Laid, *, unaligned: bool = False) -> Expected:
         return how != "inside" or laid.sizes[to] == 1
 
     edges = {(a, b, bool(starts(b, how))) for a, b, how in plan.edges if starts(b, how) is not None}
-    sure, perhaps, registers = set(), set(), 0
+    strong, weak, registers = set(), set(), 0
     for place, to, how in plan.roots:
         kind = starts(to, how)
         if place == "register":
@@ -146,17 +146,17 @@ def expected(laid: Laid, *, unaligned: bool = False) -> Expected:
             )
         if kind is None or place in NONE:
             continue
-        (sure if kind and place in STRONG else perhaps).add(to)
-    every = set(range(len(laid.users)))
-    reachable = closure(sure, {(a, b) for a, b, whole in edges if whole})
-    held = closure(reachable | perhaps, {(a, b) for a, b, _ in edges})
-    lost = every - held
-    inner = {(a, b) for a, b, _ in edges if a in lost and a != b}
-    direct = lost - {b for _, b in inner}
-    behind = lost - closure(direct, inner)
-    rings = {frozenset(b for b in closure({a}, inner) if a in closure({b}, inner)) for a in behind}
-    cycles = {ring for ring in rings if not any(b in ring and a not in ring for a, b in inner)}
-    return Expected(edges, sure, perhaps, reachable, held - reachable, direct, cycles)
+        (strong if kind and place in STRONG else weak).add(to)
+    blocks = set(range(len(laid.users)))
+    reachable = closure(strong, {(a, b) for a, b, is_start in edges if is_start})
+    held = closure(reachable | weak, {(a, b) for a, b, _ in edges})
+    unreached = blocks - held
+    inner = {(a, b) for a, b, _ in edges if a in unreached and a != b}
+    direct = unreached - {b for _, b in inner}
+    behind = unreached - closure(direct, inner)
+    components = {frozenset(b for b in closure({a}, inner) if a in closure({b}, inner)) for a in behind}
+    cycles = {cycle for cycle in components if not any(b in cycle and a not in cycle for a, b in inner)}
+    return Expected(edges, strong, weak, reachable, held - reachable, direct, cycles)
 
 
 def closure(nodes: set[int], edges: set[tuple[int, int]]) -> set[int]:

@@ -19,7 +19,7 @@ from heapdump.kernels.row import BUSY
 from tests.analyses.graph.plans import Laid, Plan, expected, lay, plans
 
 pytestmark = pytest.mark.property
-RING = Plan("x64", [10, 20, 30, 40], [(0, 1, "start"), (1, 0, "start"), (1, 2, "start"), (3, 3, "start")], [])
+CYCLE = Plan("x64", [10, 20, 30, 40], [(0, 1, "start"), (1, 0, "start"), (1, 2, "start"), (3, 3, "start")], [])
 INSIDE = Plan("x64", [20, 20, 20, 20], [(0, 1, "start"), (1, 2, "inside"), (2, 3, "inside")], [("module", 0, "start")])
 FIRST_INSIDE = Plan("x64", [20, 20, 20], [(0, 1, "inside"), (0, 2, "start"), (2, 1, "start")], [("module", 0, "start")])
 
@@ -33,7 +33,7 @@ def numbers(laid: Laid, graph: PointerGraph) -> dict[int, int]:
 @pytest.mark.parametrize("unaligned", [False, True])
 @settings(max_examples=100)
 @given(plan=plans())
-@example(plan=RING)
+@example(plan=CYCLE)
 @example(plan=INSIDE)
 @example(plan=FIRST_INSIDE)
 def test_edges_and_reach_are_those_of_the_plan(open_built, plan, unaligned):
@@ -51,13 +51,15 @@ def test_edges_and_reach_are_those_of_the_plan(open_built, plan, unaligned):
         assert found == truth.edges
         for as_lsan in (False, True):
             reached = classify(graph, as_lsan=as_lsan)
-            kinds = {kind: {number[node] for node in reached.nodes(kind).tolist() if node in number} for kind in Reach}
-            assert kinds[Reach.REACHABLE] == truth.reachable
-            assert kinds[Reach.POSSIBLE] == truth.possible
+            by_reach = {
+                kind: {number[node] for node in reached.nodes(kind).tolist() if node in number} for kind in Reach
+            }
+            assert by_reach[Reach.REACHABLE] == truth.reachable
+            assert by_reach[Reach.POSSIBLE] == truth.possible
             assert {frozenset(number[node] for node in members.tolist()) for members in reached.cycles} == truth.cycles
             firsts = set() if as_lsan else {number[int(members[0])] for members in reached.cycles}
-            assert kinds[Reach.DIRECT] == truth.direct | firsts
-            assert sum(map(len, kinds.values())) == len(laid.users)
+            assert by_reach[Reach.DIRECT] == truth.direct | firsts
+            assert sum(map(len, by_reach.values())) == len(laid.users)
         referrers = referrers_of(graph)
         first, sources = referrers.first, referrers.sources
         back = {
@@ -71,7 +73,7 @@ def test_edges_and_reach_are_those_of_the_plan(open_built, plan, unaligned):
 
 @pytest.mark.parametrize("is_compiled", [False, True])
 @given(plan=plans())
-@example(plan=RING)
+@example(plan=CYCLE)
 @example(plan=INSIDE)
 @example(plan=FIRST_INSIDE)
 def test_wide_graphs_are_flooded_in_the_order_of_their_nodes(open_built, plan, is_compiled):
@@ -96,12 +98,14 @@ def test_what_ignored_blocks_hold_is_no_leak(open_built, plan, least):
         patch.setattr(unreachable, "_LEAST_WIDE", least)
         graph = snapshot.graph
         before = classify(graph)
-        lost = before.nodes(Reach.DIRECT, Reach.INDIRECT)
-        reached = classify(graph, lost)
+        unreached = before.nodes(Reach.DIRECT, Reach.INDIRECT)
+        reached = classify(graph, unreached)
         assert len(reached.nodes(Reach.DIRECT, Reach.INDIRECT)) == 0
-        assert reached.nodes(Reach.IGNORED).tolist() == lost.tolist()
-        one = classify(graph, lost[:1])
-        assert set(one.nodes(Reach.DIRECT, Reach.INDIRECT).tolist()) <= set(lost.tolist()) - set(lost[:1].tolist())
+        assert reached.nodes(Reach.IGNORED).tolist() == unreached.tolist()
+        one = classify(graph, unreached[:1])
+        assert set(one.nodes(Reach.DIRECT, Reach.INDIRECT).tolist()) <= set(unreached.tolist()) - set(
+            unreached[:1].tolist()
+        )
 
 
 BLOCKS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 300_000)), min_size=1, max_size=12)
@@ -154,9 +158,9 @@ def sweep_words(blocks, words: np.ndarray) -> list[tuple[int, bool]]:
 def test_blocks_with_impossible_addresses_are_left_out_and_those_over_others_cut():
     """Damaged heaps lie over each other: rows that go back are put in order first."""
     entry = np.array([0x1000, 0x1000, 0x1020, 0x900, 0x2000, 0xFFFF800000000000], np.uint64)
-    units = np.array([8, 8, 2, 2, 2, 2], np.uint32)
+    size8 = np.array([8, 8, 2, 2, 2, 2], np.uint32)
     zero, tags = np.zeros(6, np.uint32), np.full(6, BUSY, np.uint16)
-    table = BlockTable(entry, units, zero, zero.astype(np.uint8), zero.astype(np.uint16), tags)
+    table = BlockTable(entry, size8, zero, zero.astype(np.uint8), zero.astype(np.uint16), tags)
     rows, start, size = program_blocks(table)
     assert [hex(a) for a in start.tolist()] == ["0x900", "0x1000", "0x1020", "0x2000"]
     assert (rows.tolist(), size.tolist()) == ([3, 0, 2, 4], [16, 32, 16, 16])
@@ -189,8 +193,8 @@ def test_some_rows_of_each_heap_are_taken_at_equal_distances(owners, most):
     places = out[: thin(rows, heap, most, counts, np.zeros(3, np.int64), out)].tolist()
     assert counts.tolist() == [owners.count(i) for i in range(3)]
     for i in range(3):
-        mine = [place for place, owner in enumerate(owners) if owner == i]
-        assert [place for place in places if owners[place] == i] == mine[:: max(1, len(mine) // most)]
+        own = [place for place, owner in enumerate(owners) if owner == i]
+        assert [place for place in places if owners[place] == i] == own[:: max(1, len(own) // most)]
     assert places == sorted(places)
 
 

@@ -34,7 +34,7 @@ def test_holders_and_shortest_paths_are_those_of_the_plan(open_built, plan):
         is_held = place in STRONG and how != "past" and (how != "unaligned" or place == "register")
         if is_held and (place != "register" or taken[0] <= len(REGISTERS[plan.arch])):
             strong.add(to)
-    far, weak = distances(edges, strong), distances(edges, truth.sure | truth.perhaps)
+    far, weak = distances(edges, strong), distances(edges, truth.strong | truth.weak)
     with open_built(laid.built) as snapshot:
         graph, references = snapshot.graph, snapshot.references(snapshot.namer())
         node_of = {i: graph.start.tolist().index(user) for i, user in enumerate(laid.users)}
@@ -49,7 +49,7 @@ def test_holders_and_shortest_paths_are_those_of_the_plan(open_built, plan):
                 assert len(paths[0].nodes) == 1 + expected_far
                 assert {path.root.is_weak for path in paths} == {i not in far}
                 assert {number[path.nodes[0]] for path in paths} == {
-                    a for a in (strong if i in far else truth.perhaps) if i in closure({a}, edges)
+                    a for a in (strong if i in far else truth.weak) if i in closure({a}, edges)
                 }
             for path in paths:
                 assert path.nodes[-1] == node and path.root.target == path.nodes[0]

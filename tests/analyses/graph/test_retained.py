@@ -65,11 +65,11 @@ def test_what_a_node_retains_is_what_is_lost_without_it(made, groups, is_compile
             kernels, "compiled_if_worth", lambda function, blocks: kernels.compiled(function) if is_compiled else None
         )
         tree = retained_of(graph, referrers_of(graph))
-        every = reached(targets, roots)
-        gone = {v: every - reached(targets, roots, v) for v in every}
+        nodes = reached(targets, roots)
+        gone = {v: nodes - reached(targets, roots, v) for v in nodes}
         sizes = graph.size.tolist()
         for v in range(len(graph)):
-            if v not in every:
+            if v not in nodes:
                 assert (tree.number[v], tree.of(v), tree.dominator_of(v), len(tree.children(v))) == (
                     -1,
                     (0, 0),
@@ -78,16 +78,16 @@ def test_what_a_node_retains_is_what_is_lost_without_it(made, groups, is_compile
                 )
                 continue
             assert tree.of(v) == (sum(sizes[w] for w in gone[v]), len(gone[v]))
-            above = [u for u in every if u != v and v in gone[u]]
+            above = [u for u in nodes if u != v and v in gone[u]]
             nearest = max(above, key=lambda u: len([w for w in above if u in gone[w]]), default=None)
             assert tree.dominator_of(v) == nearest
             assert tree.below(v).tolist() == sorted(gone[v])
             assert set(tree.children(v).tolist()) == {w for w in gone[v] - {v} if tree.dominator_of(w) == v}
-        assert tree.total == sum(sizes[v] for v in every)
-        tops = {v for v in every if tree.dominator_of(v) is None}
+        assert tree.total == sum(sizes[v] for v in nodes)
+        tops = {v for v in nodes if tree.dominator_of(v) is None}
         assert set(tree.children(None).tolist()) == tops
         assert [tree.of(v)[0] for v in tree.top(3).tolist()] == sorted((tree.of(v)[0] for v in tops), reverse=True)[:3]
-        together = [set().union(*(gone[v] for v in every if groups[v] == g)) for g in range(3)]
+        together = [set().union(*(gone[v] for v in nodes if groups[v] == g)) for g in range(3)]
         totals = tree.by_group(np.array(groups[: len(graph)], np.int32), 3)
         assert totals.tolist() == [sum(sizes[v] for v in found) for found in together]
 

@@ -31,8 +31,10 @@ def test_data_of_application_verifiers_modules_holds_nothing(open_built, name, k
     assert reach(open_built, process, NtHeapBuilder(base=0x20000000000), (MODULE + 0x7000, 0)) == kind
 
 
-@pytest.mark.parametrize(("head", "kind"), [(SIGNATURE, "DIRECT"), (b"data", "POSSIBLE")], ids=["records", "arena"])
-def test_the_heap_of_records_of_segment_heaps_holds_nothing(open_built, head, kind):
+@pytest.mark.parametrize(
+    ("signature", "kind"), [(SIGNATURE, "DIRECT"), (b"data", "POSSIBLE")], ids=["records", "arena"]
+)
+def test_the_heap_of_records_of_segment_heaps_holds_nothing(open_built, signature, kind):
     process = ProcessBuilder().region(ARENA, 0x2000)
-    process.memory(ARENA, bytes(0x10) + head + bytes(0x2000 - 0x14))
+    process.memory(ARENA, bytes(0x10) + signature + bytes(0x2000 - 0x14))
     assert reach(open_built, process, NtHeapBuilder(base=0x20000000000), (ARENA + 0x1000, 0)) == kind

@@ -19,13 +19,13 @@ from tests.empty_source import EmptySource
 def test_subsegments_are_counted_by_the_carriers_of_a_bucket(open_built):
     heap = NtHeapBuilder(base=0x20000000000)
     heap.busy(8)
-    carrier, slot = tag(BlockKind.BACKEND, busy=True, internal=True), tag(BlockKind.LFH)
+    user_blocks, lfh_block = tag(BlockKind.BACKEND, busy=True, internal=True), tag(BlockKind.LFH)
     busy = tag(BlockKind.LFH, busy=True)
-    rows = [(0x1000, 64, carrier), (0x1040, 4, busy), (0x1060, 4, slot), (0x2000, 64, carrier), (0x2040, 4, busy),
-            (0x3000, 64, carrier), (0x3040, 8, busy), (0x3080, 8, busy)]  # fmt: skip
-    entry, units, tags = (np.array(column) for column in zip(*rows, strict=True))
+    rows = [(0x1000, 64, user_blocks), (0x1040, 4, busy), (0x1060, 4, lfh_block), (0x2000, 64, user_blocks), (0x2040, 4, busy),
+            (0x3000, 64, user_blocks), (0x3040, 8, busy), (0x3080, 8, busy)]  # fmt: skip
+    entry, size8, tags = (np.array(column) for column in zip(*rows, strict=True))
     table = BlockTable(
-        entry.astype(np.uint64), units.astype(np.uint32), np.full(len(rows), 16, np.uint32), np.full(len(rows), 2, np.uint8),
+        entry.astype(np.uint64), size8.astype(np.uint32), np.full(len(rows), 16, np.uint32), np.full(len(rows), 2, np.uint8),
         np.zeros(len(rows), np.uint16), tags.astype(np.uint16),
     )  # fmt: skip
     with open_built(ProcessBuilder().heap(heap.build())) as snapshot:
@@ -43,9 +43,9 @@ def test_the_last_slots_bytes_behind_it_are_its_own():
     rows = [(0x1000, 64, 0, tag(BlockKind.BACKEND, busy=True, internal=True)),
             *((0x1040 + 32 * i, 4, 8, tag(BlockKind.LFH, busy=True)) for i in range(6)),
             (0x1200, 8, 16, tag(BlockKind.BACKEND, busy=True))]  # fmt: skip
-    entry, units, spare, tags = (np.array(column) for column in zip(*rows, strict=True))
+    entry, size8, unused, tags = (np.array(column) for column in zip(*rows, strict=True))
     table = BlockTable(
-        entry.astype(np.uint64), units.astype(np.uint32), spare.astype(np.uint32), np.full(len(rows), 2, np.uint8),
+        entry.astype(np.uint64), size8.astype(np.uint32), unused.astype(np.uint32), np.full(len(rows), 2, np.uint8),
         np.zeros(len(rows), np.uint16), tags.astype(np.uint16),
     )  # fmt: skip
     space = AddressSpace(EmptySource(), np.empty(0, RANGE), 8)

@@ -241,8 +241,8 @@ def test_a_whole_dump_answers_and_a_small_one_says_what_it_cannot(open_built):
         assert answers["where did the memory go"] == answers["which heaps are there, and how large"] == "yes"
         assert answers["what is in the blocks"] == "yes"
         assert answers["what happened"] == "partly"
-    whole = (0, 1 << 63)
-    with open_built(without_memory(without_stream(built, 16), whole)) as snapshot:
+    everything = (0, 1 << 63)
+    with open_built(without_memory(without_stream(built, 16), everything)) as snapshot:
         answers = questions(snapshot)
         assert answers["which heaps are there, and how large"] == "no"
         assert answers["where did the memory go"] == "partly"

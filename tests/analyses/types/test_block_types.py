@@ -213,10 +213,10 @@ def word_of(blocks: Blocks, made: list[tuple[int, bytes]], kind: str, number: in
 def planned(blocks: Blocks, made: list[tuple[int, bytes]], plan: Plan | tuple[str, int]) -> bytes:
     """The content of a block: words each for itself, or those of an object."""
     if isinstance(plan, tuple):
-        kinds = PLANS[plan[0]]
-        if blocks.pointer == 8 and len(kinds) > 3:
-            kinds = (kinds[0], kinds[1], *kinds[4:])
-        plan = [(kind, plan[1]) for kind in kinds]
+        letters = PLANS[plan[0]]
+        if blocks.pointer == 8 and len(letters) > 3:
+            letters = (letters[0], letters[1], *letters[4:])
+        plan = [(kind, plan[1]) for kind in letters]
     return blocks.words(*(word_of(blocks, made, kind, number) for kind, number in plan))
 
 
@@ -228,7 +228,7 @@ def is_text(unit: bytes) -> bool:
     return any(low <= value <= high for low, high in ranges)
 
 
-def told(address: int, content: bytes, arrays: dict[int, bytes], pointer: int) -> set[str]:
+def expected(address: int, content: bytes, arrays: dict[int, bytes], pointer: int) -> set[str]:
     """The library's objects that a block can be, said word by word; its blocks are too small for aligned arrays."""
     word = [int.from_bytes(content[i : i + pointer], "little") for i in range(0, len(content) - pointer + 1, pointer)]
     out: set[str] = set()
@@ -243,15 +243,15 @@ def told(address: int, content: bytes, arrays: dict[int, bytes], pointer: int) -
         text = content[:16] if held else arrays.get(word[0], b"")
         if size > capacity or capacity < 16 // width - 1 or len(text) != (capacity + 1) * width:
             continue
-        units = [text[i : i + width] for i in range(0, len(text), width)]
-        if not any(units[size]) and (not held or (size > 0 and all(map(is_text, units[:size])))):
+        characters = [text[i : i + width] for i in range(0, len(text), width)]
+        if not any(characters[size]) and (not held or (size > 0 and all(map(is_text, characters[:size])))):
             out.add(label)
     return out
 
 
 NUMBERS = st.one_of(st.integers(0, 3), st.integers(0, 1 << 20))
-KINDS = ["start", "inside", "end", "small", "seven", "fifteen", "text", "noise", "capacity", "wide capacity"]
-WORDS = st.lists(st.tuples(st.sampled_from(KINDS), NUMBERS), min_size=2, max_size=8)
+WORD_KINDS = ["start", "inside", "end", "small", "seven", "fifteen", "text", "noise", "capacity", "wide capacity"]
+WORDS = st.lists(st.tuples(st.sampled_from(WORD_KINDS), NUMBERS), min_size=2, max_size=8)
 OBJECTS = st.tuples(st.sampled_from(sorted(PLANS)), NUMBERS)
 
 
@@ -267,7 +267,7 @@ def test_blocks_of_pointers_and_numbers_are_told_as_word_by_word(open_built, arc
     with open_built(ProcessBuilder(arch=arch, build=19041).heap(blocks.heap.build())) as snapshot:
         found = labels(snapshot, [address for address, _ in made_])
     for (address, content), label in zip(made_, found, strict=True):
-        can_be = told(address, content, dict(made_), blocks.pointer)
+        can_be = expected(address, content, dict(made_), blocks.pointer)
         assert (
             (label in can_be)
             if can_be and any(content) and len({*content}) > 1

@@ -16,7 +16,7 @@ Graph = tuple[list[int], list[tuple[int, int]]]
 """Sizes of nodes, and who points to whom."""
 
 
-def shape(graph: Graph) -> str:
+def found(graph: Graph) -> str:
     sizes, edges = graph
     count = len(sizes)
     ordered = sorted(edges)
@@ -63,7 +63,7 @@ def tree(count: int, *, parents: bool) -> Graph:
     return [32] * count, down + [(child, i) for i, child in down] * parents
 
 
-def ring(count: int, *, both_ways: bool) -> Graph:
+def cyclic_list(count: int, *, both_ways: bool) -> Graph:
     edges = [(i, (i + 1) % count) for i in range(count)]
     return [24] * count, edges + [(b, a) for a, b in edges] * both_ways
 
@@ -95,13 +95,13 @@ def vector(count: int) -> Graph:
 
 @pytest.mark.parametrize("count", [20, 300, 6000])
 @pytest.mark.parametrize(
-    ("make", "told"),
+    ("make", "name"),
     [
         (std_map, "tree or map"), (lambda n: tree(n, parents=False), "tree or map"), (lambda n: tree(n, parents=True), "tree or map"),
-        (lambda n: ring(n, both_ways=False), "linked list"), (lambda n: ring(n, both_ways=True), "linked list"), (payloads, "linked list"),
+        (lambda n: cyclic_list(n, both_ways=False), "linked list"), (lambda n: cyclic_list(n, both_ways=True), "linked list"), (payloads, "linked list"),
         (vector, "array of pointers"), (owned, ""), (lambda n: noise(n, 1), ""), (lambda n: noise(n, 3), ""),
     ],
     ids=["std::map", "tree", "tree with parents", "ring", "std::list", "list of owners", "vector", "one owner", "a pointer each", "some pointers each"],
 )  # fmt: skip
-def test_structures_are_told(make, told, count):
-    assert shape(make(count)) == told
+def test_structures_are_told(make, name, count):
+    assert found(make(count)) == name

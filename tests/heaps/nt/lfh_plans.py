@@ -73,23 +73,23 @@ class Plan:
         return process
 
 
-def sizes(generation: Generation, units: int, count: int, draw: random.Random, trace: int = 0) -> list[int]:
+def sizes(generation: Generation, granules: int, count: int, draw: random.Random, trace: int = 0) -> list[int]:
     """Requested bytes of `count` blocks, -1 for about a third of them."""
     granule = 16 if generation.arch == "x64" else 8
-    most = units * granule - 8 - (2 * granule if trace else 0)
+    most = granules * granule - 8 - (2 * granule if trace else 0)
     # where x64 puts counts of 255 unused bytes and more before Vista is not known
-    least = max(0, units * granule - 254) if generation.is_classic and granule == 16 else 0
+    least = max(0, granules * granule - 254) if generation.is_classic and granule == 16 else 0
     return [-1 if draw.random() < 0.35 else draw.choice([least, most, draw.randint(least, most)]) for _ in range(count)]
 
 
 def _fits(generation: Generation, part: Part) -> Part:
     """The part as far as its generation has such: no front prefix before Vista, and room in a segment."""
-    what, units, count = part
+    what, granules, count = part
     if what in ("busy", "segment"):
         return part
     granule = 16 if generation.arch == "x64" else 8
     what = "lfh" if generation.is_classic else what
-    return what, max(units, 4 if what == "traced" else 2), max(1, min(count, 0x8000 // (max(units, 4) * granule)))
+    return what, max(granules, 4 if what == "traced" else 2), max(1, min(count, 0x8000 // (max(granules, 4) * granule)))
 
 
 def plans(generation: Generation) -> st.SearchStrategy[Plan]:

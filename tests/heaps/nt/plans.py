@@ -125,8 +125,8 @@ def heap_of(generation: Generation, actions: list[tuple[str, int]], **options) -
             segments += 1
             heap.segment(base + segments * 0x200000, value)
         else:
-            lead = large % 16 * 0x1000 if generation.build >= 9200 else 0
-            heap.virtual(base + 0x1000000 + large * 0x400000 + lead, value)
+            offset = large % 16 * 0x1000 if generation.build >= 9200 else 0
+            heap.virtual(base + 0x1000000 + large * 0x400000 + offset, value)
             large += 1
         if what != "virtual":
             may_end = what != "uncommitted"
@@ -174,7 +174,7 @@ def assert_equals(heap: Heap, built: BuiltHeap, *, trust: Trust = Trust.EXACT) -
     assert [(e.span.start, e.span.end) for e in heap.extents] == extents_of(built)
     assert (heap.findings, heap.notes, heap.is_fully_walked) == ((), (), True)
     if truth.build >= 6000:
-        stated = heap.counters
-        assert (stated.reserved_bytes, stated.committed_bytes) == (truth.reserved_bytes, truth.committed_bytes)
-        assert (stated.virtual_bytes, stated.segments) == (truth.large_bytes, len(truth.segments))
-        assert stated.lock_contention == truth.lock_collisions
+        counters = heap.counters
+        assert (counters.reserved_bytes, counters.committed_bytes) == (truth.reserved_bytes, truth.committed_bytes)
+        assert (counters.virtual_bytes, counters.segments) == (truth.large_bytes, len(truth.segments))
+        assert counters.lock_contention == truth.lock_collisions

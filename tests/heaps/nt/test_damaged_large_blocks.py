@@ -13,7 +13,7 @@ from tests.heaps.nt.plans import REPRESENTATIVES, Generation, heap_of, process_o
 from tests.patching import poke, word
 
 GENERATIONS = [g for g in REPRESENTATIVES if str(g) in ("x86-2600", "x64-7601", "x86-19041", "x64-19041")]
-HEADS = {"x86-2600": 0x50, "x64-7601": 0x118, "x86-19041": 0x9C, "x64-19041": 0x110}
+LIST_HEADS = {"x86-2600": 0x50, "x64-7601": 0x118, "x86-19041": 0x9C, "x64-19041": 0x110}
 COUNT = 6
 
 
@@ -25,7 +25,7 @@ class Large:
         self.size = 8 if generation.arch == "x64" else 4
         self.heap = heap_of(generation, [("busy", 100), *[("virtual", 0x80000)] * COUNT]).build()
         self.built = process_of(generation, self.heap).build()
-        self.head = generation.base + HEADS[str(generation)]
+        self.head = generation.base + LIST_HEADS[str(generation)]
         self.nodes = [block.list_entry for block in self.heap.truth.large]
 
     def with_links(self, *changes: tuple[int, str, int]) -> BuiltDump:

@@ -28,7 +28,7 @@ from tests.heaps.nt.lfh_plans import (
 from tests.heaps.nt.plans import Generation
 from tests.patching import peek, poke, without_memory, word
 
-PARTS = (("lfh", 4, 40), ("lfh", 5, 40), ("busy", 100, 0), ("lfh", 9, 20), ("lfh", 5, 30), ("busy", 50, 0))
+LAYOUT = (("lfh", 4, 40), ("lfh", 5, 40), ("busy", 100, 0), ("lfh", 9, 20), ("lfh", 5, 30), ("busy", 50, 0))
 WITH_BITMAP = [generation for generation in CODINGS if generation.build >= 9600]
 WITHOUT_BITMAP = [generation for generation in CODINGS if generation.build < 9600]
 UNVERIFIED = "issue: Windows 8.0's LFH headers and bitmaps are not verified"
@@ -48,7 +48,7 @@ def layout_of(generation: Generation) -> LfhLayout:
 @cache
 def built(generation: Generation) -> tuple[BuiltDump, BuiltHeap]:
     """A heap with four subsegments, two of them of one bucket."""
-    plan = Plan(generation, PARTS, seed=5)
+    plan = Plan(generation, LAYOUT, seed=5)
     heap = plan.heap()
     return plan.process(heap).build(), heap
 
@@ -79,10 +79,10 @@ def outside(rows: set[Row], sub: SubsegmentTruth) -> set[Row]:
     return {row for row in rows if not sub.user_blocks <= row[0] < end_of(sub)}
 
 
-def assert_others_whole(snapshot: Snapshot, heap: BuiltHeap, *hurt: SubsegmentTruth) -> None:
+def assert_others_undamaged(snapshot: Snapshot, heap: BuiltHeap, *damaged: SubsegmentTruth) -> None:
     """All blocks but those of the subsegments `hurt` are as built."""
     rows, wanted = lfh_rows(snapshot), lfh_truth(heap)
-    for sub in hurt:
+    for sub in damaged:
         rows, wanted = outside(rows, sub), outside(wanted, sub)
     assert rows == wanted
     found, truth = back_end_rows(snapshot), back_end_truth(heap)
@@ -103,9 +103,9 @@ def assert_one_header_is_damaged(open_built, generation: Generation, number: int
         assert (finding.kind, finding.severity) == ("lfh_subsegment", "error")
         assert finding.address <= header_place(generation, block) + bit // 8 < finding.address + finding.length
         rows = lfh_rows(snapshot)
-        hurt = {row for row in rows if row[0] == block.entry}
-        assert {(row[3], row[4]) for row in hurt} == {(block.entry_size, "guess")}
-        assert rows - hurt == lfh_truth(heap, without=(block.entry,))
+        damaged = {row for row in rows if row[0] == block.entry}
+        assert {(row[3], row[4]) for row in damaged} == {(block.entry_size, "guess")}
+        assert rows - damaged == lfh_truth(heap, without=(block.entry,))
         assert back_end_rows(snapshot) == back_end_truth(heap)
         assert snapshot.walk.counts[0].integrity < 1
 
@@ -146,7 +146,7 @@ def test_headers_that_tell_no_key_leave_it_to_the_next_subsegment(open_built, ge
     changes = [(header_place(generation, block), b"AAAA") for block in sub.blocks[:count]]
     with open_built(poke(dump, *changes)) as snapshot:
         assert snapshot.walk.findings
-        assert_others_whole(snapshot, heap, sub)
+        assert_others_undamaged(snapshot, heap, sub)
 
 
 @pytest.mark.xfail(
@@ -155,9 +155,11 @@ def test_headers_that_tell_no_key_leave_it_to_the_next_subsegment(open_built, ge
 @pytest.mark.parametrize("generation", WITHOUT_BITMAP, ids=str)
 def test_headers_that_tell_no_key_are_damaged_themselves(open_built, generation):
     dump, heap = built(generation)
-    hurt = heap.truth.lfh[0].blocks[:3]
-    with open_built(poke(dump, *((header_place(generation, b), b"AAAA"[i:]) for i, b in enumerate(hurt)))) as snapshot:
-        assert {finding.address for finding in snapshot.walk.findings} == {block.entry for block in hurt}
+    damaged = heap.truth.lfh[0].blocks[:3]
+    with open_built(
+        poke(dump, *((header_place(generation, b), b"AAAA"[i:]) for i, b in enumerate(damaged)))
+    ) as snapshot:
+        assert {finding.address for finding in snapshot.walk.findings} == {block.entry for block in damaged}
 
 
 def test_damage_of_all_subsegments_is_said_of_each(open_built):
@@ -244,7 +246,7 @@ def test_no_damaged_member_costs_a_block_of_another_subsegment(open_built, gener
     sub = heap.truth.lfh[which]
     for address, size in members(generation, sub).values():
         with open_built(poke(dump, (address, word(peek(dump, address, size) ^ mask, size)))) as snapshot:
-            assert_others_whole(snapshot, heap, sub)
+            assert_others_undamaged(snapshot, heap, sub)
 
 
 @pytest.mark.xfail(
@@ -268,7 +270,7 @@ def test_a_damaged_first_offset_is_an_error(open_built, generation, bit):
     with open_built(flipped(dump, address, bit)) as snapshot:
         assert {(f.kind, f.severity) for f in snapshot.walk.findings} >= {("lfh_subsegment", "error")}
         assert all(sub.user_blocks <= f.address < end_of(sub) for f in snapshot.walk.findings)
-        assert_others_whole(snapshot, heap, sub)
+        assert_others_undamaged(snapshot, heap, sub)
         assert not {row for row in lfh_rows(snapshot) if row[4] == "exact"} - lfh_truth(heap)
 
 
@@ -298,7 +300,7 @@ def test_a_damaged_member_is_an_error_at_its_bytes_and_blocks_are_not_lost_silen
     address, _ = members(generation, sub)[member]
     bit = SILENT[member][1]
     with open_built(flipped(dump, address, bit)) as snapshot:
-        assert_others_whole(snapshot, heap, sub)
+        assert_others_undamaged(snapshot, heap, sub)
         assert [f.severity for f in covering(snapshot, address + bit // 8)] == ["error"]
         found = {row[:4] for row in lfh_rows(snapshot)}
         assert found == {row[:4] for row in lfh_truth(heap)} or snapshot.walk.gaps
@@ -313,14 +315,14 @@ def test_headers_that_are_not_in_the_dump_are_no_damage(open_built, generation):
     heap = plan.heap()
     sub = heap.truth.lfh[1]
     start = (sub.user_blocks & ~0xFFF) + 0x2000
-    lost = {b.entry for b in sub.blocks if start - 16 <= b.entry < start + 0x1000}
-    assert len(lost) > 25
+    missing = {b.entry for b in sub.blocks if start - 16 <= b.entry < start + 0x1000}
+    assert len(missing) > 25
     with open_built(without_memory(plan.process(heap).build(), (start, start + 0x1000))) as snapshot:
         assert snapshot.walk.findings == ()
         assert snapshot.walk.gaps
         rows = lfh_rows(snapshot)
         assert {row for row in rows if row[4] == "exact"} >= {
-            row for row in lfh_truth(heap) if row[0] not in lost and not start <= row[0] + row[3] < start + 16
+            row for row in lfh_truth(heap) if row[0] not in missing and not start <= row[0] + row[3] < start + 16
         }
         assert back_end_rows(snapshot) == back_end_truth(heap)
 
@@ -358,13 +360,13 @@ def test_random_damage_never_raises_and_leaves_other_subsegments_whole(open_buil
     """Of user data headers, subsegments and headers of blocks."""
     dump, heap = built(generation)
     at = layout_of(generation)
-    pokes, hurt = [], []
+    pokes, damaged = [], []
     for number, draw, new in changes:
         sub = heap.truth.lfh[number]
         places = [sub.user_blocks + draw % at.header_bytes, sub.address + draw % (at.subsegment_bytes - 12)]
         places += [sub.blocks[draw % len(sub.blocks)].entry]
         pokes.append((places[draw % 3], new))
-        hurt.append(sub)
+        damaged.append(sub)
     with open_built(poke(dump, *pokes)) as snapshot:
-        assert_others_whole(snapshot, heap, *hurt)
+        assert_others_undamaged(snapshot, heap, *damaged)
         assert snapshot.explained_findings is not None

@@ -14,7 +14,7 @@ from tests.heaps.nt.plans import FIXED, REPRESENTATIVES, Generation, assert_exte
 from tests.patching import poke, position, word
 
 MODERN = [g for g in REPRESENTATIVES if str(g) in ("x64-7601", "x86-19041", "x64-19041")]
-SEGMENT_HEADS = {"x64-7601": (0x128, 0x18), "x86-19041": (0xA4, 0x10), "x64-19041": (0x120, 0x18)}
+LIST_HEADS = {"x64-7601": (0x128, 0x18), "x86-19041": (0xA4, 0x10), "x64-19041": (0x120, 0x18)}
 """Offset of _HEAP.SegmentList, and of SegmentListEntry in a segment."""
 
 
@@ -32,7 +32,7 @@ def segmented(generation: Generation) -> tuple[BuiltHeap, BuiltDump]:
 def test_a_broken_segment_list_is_mended_by_the_scan_and_is_a_finding(open_built, generation, where, both):
     heap, built = segmented(generation)
     size = 8 if generation.arch == "x64" else 4
-    head, entry = SEGMENT_HEADS[str(generation)]
+    head, entry = LIST_HEADS[str(generation)]
     at = heap.truth.address + head if where == "head" else heap.truth.segments[where][0] + entry
     with open_built(poke(built, (at, word(0x77, size) * (2 if both else 1)))) as snapshot:
         (found,) = snapshot.heaps
@@ -49,7 +49,7 @@ def test_a_broken_segment_list_is_mended_by_the_scan_and_is_a_finding(open_built
 def test_a_segment_list_in_a_circle_ends_with_each_segment_once(open_built, generation, target):
     heap, built = segmented(generation)
     size = 8 if generation.arch == "x64" else 4
-    head, entry = SEGMENT_HEADS[str(generation)]
+    head, entry = LIST_HEADS[str(generation)]
     at = heap.truth.segments[2][0] + entry
     value = {"itself": at, "the first": heap.truth.address + entry, "the head": heap.truth.address + head}[target]
     with open_built(poke(built, (at, word(value, size)))) as snapshot:
@@ -73,11 +73,11 @@ def test_a_segment_header_that_names_another_heap_is_left_out(open_built, genera
 def test_a_segment_pointer_of_xp_that_leads_nowhere_is_a_finding(open_built):
     generation = Generation("x86", 2600)
     heap, built = segmented(generation)
-    slot = heap.truth.address + 0x58 + 4 * 2
-    with open_built(poke(built, (slot, word(0x99999, 4)))) as snapshot:
+    entry = heap.truth.address + 0x58 + 4 * 2
+    with open_built(poke(built, (entry, word(0x99999, 4)))) as snapshot:
         (found,) = snapshot.heaps
         assert [s.span.start for s in found.segments] == [s for i, (s, _) in enumerate(heap.truth.segments) if i != 2]
-        assert [(f.kind, f.address, f.found) for f in found.findings] == [("segment", slot, "0x99999")]
+        assert [(f.kind, f.address, f.found) for f in found.findings] == [("segment", entry, "0x99999")]
         assert not found.is_fully_walked
 
 
@@ -104,7 +104,7 @@ def test_a_range_outside_of_its_segment_is_not_believed(open_built, generation):
         (found,) = snapshot.heaps
         assert "ucr" in {f.kind for f in found.findings}
         for segment in found.segments:
-            assert all(segment.span.covers(part) for part in segment.uncommitted)
+            assert all(segment.span.covers(uncommitted) for uncommitted in segment.uncommitted)
 
 
 # --- random damage

@@ -61,10 +61,10 @@ def test_every_size_that_a_block_can_hold_is_exact(open_built, generation):
     """Counts of unused bytes that fit the header's byte, and those that do not and lie at the end of the block."""
     granule = 16 if generation.arch == "x64" else 8
     heap = NtHeapBuilder(arch=generation.arch, build=generation.build, base=generation.base, front_end="lfh")
-    for units in (2, 3, 40):
-        most = units * granule - 8
-        least = max(0, units * granule - 254) if generation.is_classic and granule == 16 else 0
-        heap.subsegment(units, range(least, most + 1))
+    for granules in (2, 3, 40):
+        most = granules * granule - 8
+        least = max(0, granules * granule - 254) if generation.is_classic and granule == 16 else 0
+        heap.subsegment(granules, range(least, most + 1))
     built = heap.build()
     with open_built(ProcessBuilder(arch=generation.arch, build=generation.build).heap(built)) as snapshot:
         assert_as_built(snapshot, built)

@@ -42,9 +42,9 @@ def places(generation: Generation, base: int) -> dict[CheckKind, tuple[int, int]
 def test_a_counter_that_does_not_agree_is_said_and_lowers_the_integrity(open_built, write_dump, generation, kind):
     built = process_of(generation, heap_of(generation, ACTIONS).build()).build()
     address, size = places(generation, generation.base)[kind]
-    stated = peek(built, address, size)
+    counter = peek(built, address, size)
     # the bytes of large blocks may be counted too high, never too low
-    changed = poke(built, (address, word(stated + (-1 if kind is CheckKind.LARGE_BYTES else 1), size)))
+    changed = poke(built, (address, word(counter + (-1 if kind is CheckKind.LARGE_BYTES else 1), size)))
     with open_built(built) as snapshot:
         count = snapshot.walk.counts[0]
         assert count.integrity == 1.0 and all(check.holds for check in count.checks)
@@ -69,8 +69,8 @@ def test_blocks_outside_the_damage_are_found_exactly(open_built, generation, dam
     for i in range(60):
         heap.busy(24 + 16 * i)
     built = heap.build()
-    blocks, lead = built.truth.busy, 8 if generation.arch == "x64" else 0
-    changes = [(blocks[i].entry + lead, data) for i, data in damaged.items()]
+    blocks, word_offset = built.truth.busy, 8 if generation.arch == "x64" else 0
+    changes = [(blocks[i].entry + word_offset, data) for i, data in damaged.items()]
     with open_built(poke(process_of(generation, built).build(), *changes)) as snapshot:
         table = snapshot.walk.table
         rows = table.blocks(np.flatnonzero(table.is_busy & ~table.is_internal))

@@ -148,8 +148,8 @@ def test_random_damage_never_ends_the_walk_nor_overlaps_blocks(
     for at, value in places:
         broken[at % len(broken)] = value
     folder = tmp_path_factory.mktemp("damage")
-    whole = ProcessBuilder(arch=built.truth.arch, build=built.truth.build).heap(built).build().data
-    (folder / "x.dmp").write_bytes(whole.replace(bytes(data), bytes(broken), 1))
+    undamaged = ProcessBuilder(arch=built.truth.arch, build=built.truth.build).heap(built).build().data
+    (folder / "x.dmp").write_bytes(undamaged.replace(bytes(data), bytes(broken), 1))
     with heapdump.open_dump(folder / "x.dmp") as snapshot:
         table = snapshot.walk.table
         rows = [b for b in table.blocks(np.arange(len(table))) if b.kind is BlockKind.BACKEND]

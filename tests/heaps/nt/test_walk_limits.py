@@ -29,7 +29,7 @@ def columns(snapshot: Snapshot, threads: int = 1) -> list[list[int]]:
     return [getattr(table, name).tolist() for name in COLUMNS]
 
 
-def sure(snapshot: Snapshot) -> list[tuple[int, int]]:
+def exact_blocks(snapshot: Snapshot) -> list[tuple[int, int]]:
     """Entries and their bytes, without those that are guessed: for that the headers around them must lie in one window."""
     table = walk_heaps(snapshot.process, snapshot.heaps, lambda done, total: None, 1).table
     return [
@@ -57,13 +57,13 @@ def heap_of_sizes(generation: Generation, sizes: list[int], segments: int = 1) -
 )  # fmt: skip
 def test_small_windows_find_the_same_blocks(generation, sizes, window, damaged, open_built, tmp_path_factory):
     built = heap_of_sizes(generation, sizes).build()
-    lead = 8 if generation.arch == "x64" else 0
-    changes = [(built.truth.busy[i % len(sizes)].entry + lead, data) for i, data in damaged]
+    word_offset = 8 if generation.arch == "x64" else 0
+    changes = [(built.truth.busy[i % len(sizes)].entry + word_offset, data) for i, data in damaged]
     with open_built(poke(process_of(generation, built).build(), *changes)) as snapshot:
-        whole = sure(snapshot)
+        complete = exact_blocks(snapshot)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(windows, "WINDOW_BYTES", window)
-            assert sure(snapshot) == whole
+            assert exact_blocks(snapshot) == complete
 
 
 @pytest.mark.property
@@ -71,8 +71,8 @@ def test_small_windows_find_the_same_blocks(generation, sizes, window, damaged, 
 @given(damaged=st.lists(st.tuples(st.integers(0, 59), st.integers(0, 7), st.integers(0, 255)), max_size=6))
 def test_compiled_and_plain_walks_agree_on_damage(generation, damaged, open_built):
     built = heap_of_sizes(generation, [10 + 7 * i for i in range(60)]).build()
-    lead = 8 if generation.arch == "x64" else 0
-    changes = [(built.truth.busy[i].entry + lead + at, bytes([value])) for i, at, value in damaged]
+    word_offset = 8 if generation.arch == "x64" else 0
+    changes = [(built.truth.busy[i].entry + word_offset + at, bytes([value])) for i, at, value in damaged]
     with open_built(poke(process_of(generation, built).build(), *changes)) as snapshot:
         plain = walk_heaps(snapshot.process, snapshot.heaps, lambda done, total: None)
         with pytest.MonkeyPatch.context() as patch:
@@ -88,20 +88,20 @@ def test_compiled_and_plain_walks_agree_on_damage(generation, damaged, open_buil
 def test_threads_find_the_same_blocks(generation, threads, open_built, monkeypatch):
     built = heap_of_sizes(generation, [100 + 13 * i for i in range(90)], segments=6).build()
     with open_built(process_of(generation, built)) as snapshot:
-        whole = columns(snapshot)
+        complete = columns(snapshot)
         monkeypatch.setattr(work, "_PART_BYTES", 0x40000)
-        assert columns(snapshot, threads) == whole
-        assert len(whole[0]) > 500
+        assert columns(snapshot, threads) == complete
+        assert len(complete[0]) > 500
 
 
 def test_rows_of_heaps_over_each_other_are_put_in_order(open_built, monkeypatch):
     """Parts that come in any order stand for those of damaged heaps."""
     built = heap_of_sizes(TEN, [100 + 13 * i for i in range(90)], segments=6).build()
     with open_built(process_of(TEN, built)) as snapshot:
-        whole = columns(snapshot)
+        complete = columns(snapshot)
         monkeypatch.setattr(work, "_PART_BYTES", 0x40000)
         monkeypatch.setattr(nt_walk, "cut", lambda heaps: work.cut(heaps)[::-1])
-        assert columns(snapshot, 2) == whole
+        assert columns(snapshot, 2) == complete
 
 
 def test_ctrl_c_ends_every_thread(open_built, monkeypatch):
@@ -131,11 +131,11 @@ def test_a_last_flag_in_mid_run_is_damage_and_costs_no_block_behind_it(open_buil
 def test_a_segment_of_absurd_size_costs_no_memory_of_its_size(generation, pages, open_built):
     built = heap_of_sizes(generation, [40] * 9).build()
     truth = built.truth
-    stated = struct.pack("<I", (truth.segments[0][1] - truth.segments[0][0]) // 0x1000)
+    page_count = struct.pack("<I", (truth.segments[0][1] - truth.segments[0][0]) // 0x1000)
     start = truth.address
     data = process_of(generation, built).build()
     memory = dict(built.memory)[start]
-    places = [i for i in range(0x10, 0x700, 4) if memory[i : i + 4] == stated]
+    places = [i for i in range(0x10, 0x700, 4) if memory[i : i + 4] == page_count]
     with open_built(poke(data, *((start + place, struct.pack("<I", pages)) for place in places[:1]))) as snapshot:
         assert len(snapshot.walk.table) < 100
 

@@ -103,10 +103,12 @@ def test_light_blocks_lie_in_blocks_of_the_ordinary_heap(open_built, generation)
     with open_built(process_with(generation, built, ordinary_heap)) as snapshot:
         assert [heap.kind for heap in snapshot.heaps] == [HeapKind.PAGE, HeapKind.NT]
         assert snapshot.heaps[0].normal_heap == ordinary_base
-        lead = page.information
-        assert rows_of(snapshot, "busy") == {a + lead: s for a, (s, state) in carriers.items() if state == "light busy"}
+        prefix = page.information
+        assert rows_of(snapshot, "busy") == {
+            a + prefix: s for a, (s, state) in carriers.items() if state == "light busy"
+        }
         assert rows_of(snapshot, "free") == {
-            a + lead: s for a, (s, state) in carriers.items() if state == "light freed"
+            a + prefix: s for a, (s, state) in carriers.items() if state == "light freed"
         }
         table = snapshot.walk.table
         internal = {b.address for b in table.blocks(np.flatnonzero(table.is_internal))}
@@ -207,9 +209,9 @@ def test_a_node_whose_members_do_not_fit_together_is_a_finding_and_no_block(open
     with open_built(built) as snapshot:
         (finding,) = snapshot.walk.findings
         assert (finding.kind, finding.address) == ("page_header", heap.truth.blocks[4].node)
-        lost = heap.truth.blocks[4].user
+        missing = heap.truth.blocks[4].user
         assert rows_of(snapshot, "busy") == {
-            b.user: b.size for b in heap.truth.blocks if b.state == "busy" and b.user != lost
+            b.user: b.size for b in heap.truth.blocks if b.state == "busy" and b.user != missing
         }
         assert snapshot.walk.counts[0].integrity < 1
 

@@ -37,8 +37,8 @@ class Plan:
         heap.segment(base + 0x400000)
         # enough of each kind that both keys and the padding show: many small slots leave one key only
         heap.chunks([int(n) for n in random.integers(0, 400, 60)])
-        for units in sizes[:5]:
-            self._slots(heap, random, int(units) * granule, pad)
+        for granules in sizes[:5]:
+            self._lfh_blocks(heap, random, int(granules) * granule, pad)
         for what, number in self.parts:
             if what == "vs":
                 heap.chunks(
@@ -48,7 +48,7 @@ class Plan:
                     ]
                 )
             elif what == "lfh":
-                self._slots(heap, random, int(sizes[number % 8]) * granule, pad, pages=1 + number % 3)
+                self._lfh_blocks(heap, random, int(sizes[number % 8]) * granule, pad, pages=1 + number % 3)
             elif what == "pages":
                 heap.pages(number * 500 + 1)
             elif what == "free":
@@ -62,7 +62,7 @@ class Plan:
             heap.pages(1_000_000)
         return heap.build()
 
-    def _slots(
+    def _lfh_blocks(
         self, heap: SegmentHeapBuilder, random: np.random.Generator, block: int, pad: int, pages: int = 1
     ) -> None:
         count = heap.most_slots(block, pages)
@@ -86,7 +86,7 @@ def _apart(sizes: np.ndarray) -> list[int]:
     return out
 
 
-PARTS = st.lists(
+CONTENTS = st.lists(
     st.tuples(st.sampled_from(["vs", "lfh", "pages", "free", "large"]), st.integers(1, 40)), max_size=8,
 ).map(tuple)  # fmt: skip
 
@@ -95,7 +95,7 @@ def plans(generation: tuple[HeapArch, int]) -> st.SearchStrategy[Plan]:
     """Random heaps of one generation; padding as far as that generation was seen with it."""
     arch, build = generation
     padding = st.booleans() if build < 20348 else st.just(False)
-    return st.builds(Plan, st.just(arch), st.just(build), padding, PARTS, st.integers(0, 1 << 30))
+    return st.builds(Plan, st.just(arch), st.just(build), padding, CONTENTS, st.integers(0, 1 << 30))
 
 
 __all__ = ["GENERATIONS", "Plan", "plans"]

@@ -20,11 +20,11 @@ from tests.heaps.segment.test_walk import blocks
 from tests.patching import poke, word
 
 EACH = pytest.mark.parametrize("generation", GENERATIONS, ids=[f"{arch}-{build}" for arch, build in GENERATIONS])
-PARTS = (("vs", 40), ("lfh", 7), ("pages", 3), ("large", 2), ("large", 3), ("large", 4), ("vs", 30))
+CONTENTS = (("vs", 40), ("lfh", 7), ("pages", 3), ("large", 2), ("large", 3), ("large", 4), ("vs", 30))
 
 
 def built(generation) -> tuple[BuiltDump, Plan, object]:
-    plan = Plan(*generation, padding=False, parts=PARTS, seed=5)
+    plan = Plan(*generation, padding=False, parts=CONTENTS, seed=5)
     heap = plan.heap()
     return plan.process(heap).build(), plan, heap.truth
 
@@ -58,9 +58,9 @@ def test_a_damaged_subsegment_header_leaves_its_blocks_out(open_built, generatio
     pointer = 8 if generation[0] == "x64" else 4
     with open_built(poke(dump, (truth.subsegments[0] + (0x20 if pointer == 8 else 0x14), word(0x1234, 2)))) as snapshot:
         found = blocks(snapshot)
-        lost = set(truth.busy) - set(found)
-        assert lost and not set(found) - set(truth.busy)
-        assert all(truth.subsegments[0] < address < truth.subsegments[0] + 0x10000 for address in lost)
+        missing = set(truth.busy) - set(found)
+        assert missing and not set(found) - set(truth.busy)
+        assert all(truth.subsegments[0] < address < truth.subsegments[0] + 0x10000 for address in missing)
         assert "vs_chunk" in findings(snapshot) and snapshot.walk.gaps
 
 
@@ -118,9 +118,9 @@ def test_a_cut_dump_has_only_true_blocks(tmp_path: Path, generation, share):
     with heapdump.open_dump(path, use_index=False) as snapshot:
         table = snapshot.walk.table
         rows = np.flatnonzero(table.is_busy & ~table.is_internal)
-        sure = {b.address: b.size for b in table.blocks(rows) if b.trust != "guess"}
-        assert all(truth.busy[address][0] == size for address, size in sure.items())
-        assert len(sure) == len(truth.busy) or snapshot.walk.gaps or snapshot.gaps
+        exact = {b.address: b.size for b in table.blocks(rows) if b.trust != "guess"}
+        assert all(truth.busy[address][0] == size for address, size in exact.items())
+        assert len(exact) == len(truth.busy) or snapshot.walk.gaps or snapshot.gaps
 
 
 @pytest.mark.hostile

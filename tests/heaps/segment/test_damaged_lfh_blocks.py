@@ -23,10 +23,10 @@ def many_sizes(generation) -> tuple[BuiltDump, object, SegmentLayout]:
     heap.segment(BASES[arch] + 0x400000)
     heap.chunks([40] * 300)
     granule = 16 if arch == "x64" else 8
-    for units in range(2, 12):
-        random = np.random.default_rng(units)
-        count = heap.most_slots(units * granule, 1)
-        heap.slots(units * granule, random.integers(-units * granule // 2, units * granule, count))
+    for granules in range(2, 12):
+        random = np.random.default_rng(granules)
+        count = heap.most_slots(granules * granule, 1)
+        heap.slots(granules * granule, random.integers(-granules * granule // 2, granules * granule, count))
     made = heap.build()
     return made.add_to(ProcessBuilder(arch=arch, build=build)).build(), made.truth, segment_layout(arch, build)
 
@@ -90,9 +90,9 @@ def test_one_more_block_may_need_one_more_word_of_the_bitmap(open_built):
         assert snapshot.walk.findings == () and not snapshot.walk.gaps
 
 
-def bit_of(layout: SegmentLayout, slot: int) -> int:
+def bit_of(layout: SegmentLayout, number: int) -> int:
     """Number of a slot's busy bit in the bitmap."""
-    return slot // 32 * 64 + slot % 32 if layout.lfh_free is None else 2 * slot
+    return number // 32 * 64 + number % 32 if layout.lfh_free is None else 2 * number
 
 
 @EACH
@@ -107,9 +107,9 @@ def test_bits_that_cannot_be_are_found_where_they_are(open_built, generation, pl
         address for address, (asked, _) in truth.busy.items() if sub < address < sub + 0x1000 and asked < size
     )
     first = sub + 0x1000 - (sub + 0x1000 - busy[0]) // size * size
-    slot = count if place == "behind" else (busy[3] - first) // size
-    at = sub + layout.bitmap + bit_of(layout, slot) // 8
-    with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 1 << bit_of(layout, slot) % 8])))) as snapshot:
+    number = count if place == "behind" else (busy[3] - first) // size
+    at = sub + layout.bitmap + bit_of(layout, number) // 8
+    with open_built(poke(dump, (at, bytes([peek(dump, at, 1) ^ 1 << bit_of(layout, number) % 8])))) as snapshot:
         (finding,) = snapshot.walk.findings
         assert (
             finding.kind == "lfh_subsegment" and finding.address <= at < finding.address + finding.length < sub + 0x100
@@ -133,9 +133,9 @@ def test_bits_that_most_bitmaps_have_are_how_the_build_is(open_built, generation
             free = next(
                 int(e) for e in table.entry[(table.entry > sub) & (table.entry < sub + 0x1000) & ~table.is_busy]
             )
-            told = bit_of(layout, (free - first) // (second - first)) + (32 if layout.lfh_free is None else 1)
-            at = sub + layout.bitmap + told // 8
-            changes.append((at, bytes([peek(dump, at, 1) | 1 << told % 8])))
+            bit = bit_of(layout, (free - first) // (second - first)) + (32 if layout.lfh_free is None else 1)
+            at = sub + layout.bitmap + bit // 8
+            changes.append((at, bytes([peek(dump, at, 1) | 1 << bit % 8])))
     with open_built(poke(dump, *changes)) as snapshot:
         assert len(snapshot.walk.findings) == (0 if most == 8 else 3)
         assert blocks(snapshot) == truth.busy
@@ -155,8 +155,8 @@ def test_bits_that_are_not_in_the_dump_are_no_contradiction(open_built):
         table = snapshot.walk.table
         assert snapshot.walk.findings == () and any("bitmap" in gap for gap in snapshot.walk.gaps)
         trust = {b.address: b.trust.value for b in table.blocks(np.flatnonzero(table.entry > sub))}
-        lost = set(built.truth.busy) - set(blocks(snapshot))
-        assert len(lost) > 16000 and {trust[address] for address in lost} == {"guess"}
+        missing = set(built.truth.busy) - set(blocks(snapshot))
+        assert len(missing) > 16000 and {trust[address] for address in missing} == {"guess"}
         assert "exact" in trust.values()
 
 

@@ -53,7 +53,7 @@ def descriptors(generation) -> Descriptors:
     return Descriptors(dump, truth, size, flags, *meanings)
 
 
-def whole_pages(truth) -> int:
+def page_range(truth) -> int:
     """A block of whole pages in the first segment."""
     start, end = truth.segments[0]
     return next(address for address, (_, kind) in truth.busy.items() if kind == "pages" and start < address < end)
@@ -68,7 +68,7 @@ def findings(snapshot) -> list[tuple[str, int]]:
 def test_a_busy_range_that_lost_its_flags_is_still_busy(open_built, generation, way):
     """Its signature says so, and the flags of its other units."""
     given = descriptors(generation)
-    address = whole_pages(given.truth)
+    address = page_range(given.truth)
     with open_built(poke(given.dump, given.without(address, way))) as snapshot:
         assert findings(snapshot) == [("segment", given.of(address) - given.flags)]
         assert blocks(snapshot) == given.truth.busy
@@ -77,17 +77,17 @@ def test_a_busy_range_that_lost_its_flags_is_still_busy(open_built, generation, 
         assert block.trust == "derived"
 
 
-KINDS = ("pages", "vs", "lfh")
+CONTENTS = ("pages", "vs", "lfh")
 
 
 @EACH
-@pytest.mark.parametrize(("old", "new"), [(a, b) for a in KINDS for b in KINDS if a != b])
+@pytest.mark.parametrize(("old", "new"), [(a, b) for a in CONTENTS for b in CONTENTS if a != b])
 def test_a_range_holds_what_its_header_and_its_unused_units_say(open_built, generation, old, new):
     given = descriptors(generation)
     vs, lfh = given.truth.subsegments[0], given.truth.subsegments[1]
-    address = {"pages": whole_pages(given.truth), "vs": vs, "lfh": lfh}[old]
-    at, kinds = given.of(address), given.vs | given.lfh
-    flags = peek(given.dump, at, 1) & ~kinds | {"pages": 0, "vs": given.vs, "lfh": given.lfh}[new]
+    address = {"pages": page_range(given.truth), "vs": vs, "lfh": lfh}[old]
+    at, flags_of_both = given.of(address), given.vs | given.lfh
+    flags = peek(given.dump, at, 1) & ~flags_of_both | {"pages": 0, "vs": given.vs, "lfh": given.lfh}[new]
     with open_built(poke(given.dump, (at, bytes([flags])))) as snapshot:
         assert findings(snapshot) == [("segment", at - given.flags)]
         assert blocks(snapshot) == given.truth.busy
@@ -96,7 +96,7 @@ def test_a_range_holds_what_its_header_and_its_unused_units_say(open_built, gene
 @pytest.mark.parametrize("generation", [g for g in GENERATIONS if g[1] > 16299], ids=str)
 def test_a_range_of_an_unknown_kind_is_a_gap(open_built, generation):
     given = descriptors(generation)
-    address = whole_pages(given.truth)
+    address = page_range(given.truth)
     at = given.of(address)
     with open_built(poke(given.dump, (at, bytes([peek(given.dump, at, 1) | 4])))) as snapshot:
         assert set(given.truth.busy) - set(blocks(snapshot)) == {address}
@@ -106,7 +106,7 @@ def test_a_range_of_an_unknown_kind_is_a_gap(open_built, generation):
 @EACH
 def test_more_unused_bytes_than_a_unit_are_none(open_built, generation):
     given = descriptors(generation)
-    address = whole_pages(given.truth)
+    address = page_range(given.truth)
     lay = segment_layout(*generation)
     place, size = lay.unused
     at = given.of(address) - given.flags + place

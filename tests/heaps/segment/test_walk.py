@@ -15,14 +15,14 @@ from heapdump.trust import Trust
 from tests.heaps.segment.plans import GENERATIONS, Plan, plans
 
 EACH = pytest.mark.parametrize("generation", GENERATIONS, ids=[f"{arch}-{build}" for arch, build in GENERATIONS])
-KINDS = {BlockKind.VS: "vs", BlockKind.LFH: "lfh", BlockKind.PAGES: "pages", BlockKind.LARGE: "large"}
+NAMES = {BlockKind.VS: "vs", BlockKind.LFH: "lfh", BlockKind.PAGES: "pages", BlockKind.LARGE: "large"}
 
 
 def blocks(snapshot: Snapshot) -> dict[int, tuple[int, str]]:
     """User address → (requested bytes, kind) of the program's busy blocks."""
     table = snapshot.walk.table
     rows = np.flatnonzero(table.is_busy & ~table.is_internal)
-    return {block.address: (block.size, KINDS[block.kind]) for block in table.blocks(rows)}
+    return {block.address: (block.size, NAMES[block.kind]) for block in table.blocks(rows)}
 
 
 def assert_as_built(snapshot: Snapshot, built) -> None:
@@ -34,7 +34,7 @@ def assert_as_built(snapshot: Snapshot, built) -> None:
     assert {(segment.span.start, segment.span.end) for segment in heap.segments} == set(truth.segments)
     assert walk.findings == ()
     assert blocks(snapshot) == truth.busy
-    free = {KINDS[kind.kind]: kind.free_blocks for kind in count.kinds if kind.kind in (BlockKind.VS, BlockKind.LFH)}
+    free = {NAMES[kind.kind]: kind.free_blocks for kind in count.kinds if kind.kind in (BlockKind.VS, BlockKind.LFH)}
     assert {kind: number for kind, number in free.items() if number} == {k: n for k, n in truth.free.items() if n}
     assert count.integrity == 1.0 and all(check.holds for check in count.checks)
     assert tuple(b.metadata for b in heap.large_blocks or ()) == truth.metadata

@@ -41,9 +41,9 @@ def info(
     prolog: int, codes: list[tuple[int, int, int] | int], *, frame: int = 0, scaled: int = 0, flags: int = 0
 ) -> bytes:
     """UNWIND_INFO; a code is (offset, operation, info), a plain number an operand slot."""
-    slots = [code if isinstance(code, int) else code[0] | code[1] << 8 | code[2] << 12 for code in codes]
-    data = struct.pack("<BBBB", 1 | flags << 3, prolog, len(slots), frame | scaled << 4)
-    return data + b"".join(struct.pack("<H", slot) for slot in slots + [0] * (len(slots) % 2))
+    operands = [code if isinstance(code, int) else code[0] | code[1] << 8 | code[2] << 12 for code in codes]
+    data = struct.pack("<BBBB", 1 | flags << 3, prolog, len(operands), frame | scaled << 4)
+    return data + b"".join(struct.pack("<H", operand) for operand in operands + [0] * (len(operands) % 2))
 
 
 def built(
@@ -74,7 +74,7 @@ def q(*words: int) -> bytes:
 
 PUSH, LARGE, SMALL, SETFP, SAVE, SAVE_FAR = 0, 1, 2, 3, 4, 5
 RBP, RBX, RSI = 5, 3, 6
-SHAPES = {
+PROLOGUES = {
     # push rbp; sub rsp, 0x20
     "push and small": (info(5, [(5, SMALL, 3), (1, PUSH, RBP)]), q(0, 0, 0, 0, 0x1111)),
     # sub rsp, 0x88 (scaled), and with the full size
@@ -87,9 +87,9 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-def test_unwind_codes_lead_to_the_caller(open_built, shape):
-    codes, used = SHAPES[shape]
+@pytest.mark.parametrize("prologue", PROLOGUES)
+def test_unwind_codes_lead_to_the_caller(open_built, prologue):
+    codes, used = PROLOGUES[prologue]
     functions = {CODE: (CODE + 0x400, codes), CODE + 0x400: (CODE + 0x800, info(0, []))}
     stack = used + q(ret(0xD8), 0)
     assert frames(open_built, built("x64", functions, stack, {}, ret(60))) == [

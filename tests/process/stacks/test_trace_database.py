@@ -87,8 +87,8 @@ def test_block_and_blocks_show_the_stack(write_dump):
         ("vision.dll", 0x2345),
         ("vision.dll", 0x3456),
     ]
-    every = json.loads(CliRunner().invoke(cli, ["blocks", path, "--json"]).stdout)["data"]
-    assert {r["address"]: r["stack"] for r in every} == {
+    rows = json.loads(CliRunner().invoke(cli, ["blocks", path, "--json"]).stdout)["data"]
+    assert {r["address"]: r["stack"] for r in rows} == {
         hex(addresses[0]): RECORDS,
         hex(addresses[1]): RECORDS + 0x100,
         hex(addresses[2]): None,
@@ -183,8 +183,8 @@ def test_the_same_index_in_both_views_of_a_process_is_two_stacks(write_dump):
         assert len({*numbers}) == 2 and 1 in numbers
     groups = json.loads(CliRunner().invoke(cli, ["leaks", str(path), "--group-by", "stack", "--json"]).stdout)["data"]
     assert {tuple(int(f["address"], 16) for f in g["frames"]) for g in groups} == {*frames.values()}
-    every = json.loads(CliRunner().invoke(cli, ["blocks", str(path), "--json"]).stdout)["data"]
-    assert {(row["address"], row["stack"]) for row in every} == {
+    rows = json.loads(CliRunner().invoke(cli, ["blocks", str(path), "--json"]).stdout)["data"]
+    assert {(row["address"], row["stack"]) for row in rows} == {
         (hex(a), n) for a, n in zip(blocks, numbers, strict=True)
     }
     _, logged = read_log(CliRunner().invoke(cli, ["leaks", str(path), "--export", "umdh"]).stdout.replace("\n", "\r\n"))

@@ -133,10 +133,10 @@ def test_a_runtime_linked_into_the_program_is_known_by_its_exports(open_built):
 
 @pytest.mark.property
 @pytest.mark.parametrize("arch", ["x64", "x86"])
-@given(seed=st.integers(0, 1 << 30), lead=st.sampled_from([None, 0xE8]))
-def test_noise_refers_to_nothing(open_built, arch, seed, lead):
+@given(seed=st.integers(0, 1 << 30), opcode=st.sampled_from([None, 0xE8]))
+def test_noise_refers_to_nothing(open_built, arch, seed, opcode):
     raw = np.random.default_rng(seed).integers(0, 256, 0x1000, np.uint8)
-    raw[:: 5 if lead else 0x1000] = lead or 0
+    raw[:: 5 if opcode else 0x1000] = opcode or 0
     place = CODE["x86"] if arch == "x86" else CODE["near"]
     built = process(arch, place, raw.tobytes(), "vision.dll").module(CLR[arch] - 0x20000000, 0x8000000, r"C:\x\clr.dll")
     found, trust = note(open_built, built, place)

@@ -132,7 +132,7 @@ def test_block_shows_the_class(write_dump):
     )
 
 
-SHAPES = """\
+SOURCE = """\
 extern "C" { int _fltused; }
 namespace vision {
 struct Shape { virtual int area() { return 1; } int side = 3; };
@@ -151,7 +151,7 @@ extern "C" int _DllMainCRTStartup(void*, unsigned, void*) { return 1; }
 )
 @pytest.mark.parametrize(("arch", "target"), [("x64", "x86_64-pc-windows-msvc"), ("x86", "i686-pc-windows-msvc")])
 def test_classes_of_a_compiled_program_are_named_without_its_pdb(open_built, tmp_path, arch, target):
-    (tmp_path / "shapes.cpp").write_text(SHAPES)
+    (tmp_path / "shapes.cpp").write_text(SOURCE)
     start = "_DllMainCRTStartup"
     commands = (
         ["clang", f"--target={target}", "-O1", "-c", "shapes.cpp", "-o", "shapes.obj"],
