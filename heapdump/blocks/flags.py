@@ -1,4 +1,4 @@
-"""`_HEAP.Flags` in words: HEAP_* of ntrtl.h, the high bits as read in ntdll (docs/reference/heap-structures.md §2.1)."""
+"""`_HEAP.Flags` in words: HEAP_* of ntrtl.h, high bits as read in ntdll (docs/reference/heap-structures.md §2.1)."""
 
 from __future__ import annotations
 

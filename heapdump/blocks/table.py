@@ -165,7 +165,7 @@ class BlockTable:
         return np.flatnonzero(self.tags & np.uint16(INTERNAL))
 
     def program_row(self, row: int, step: Literal[-1, 1]) -> int | None:
-        """The nearest row of a block of the program, from `row` on upwards (1) or downwards (-1); None where there is none."""
+        """The nearest row of a program block, from `row` on upwards (1) or downwards (-1); None without one."""
         width = _NESTING
         while 0 <= row < len(self):
             tags = self.tags[row : row + width] if step > 0 else self.tags[max(0, row + 1 - width) : row + 1][::-1]
