@@ -11,7 +11,7 @@ from heapdump.analyses.graph.overview import GraphOverview
 from heapdump.analyses.memory.summary import Summary
 from heapdump.analyses.memory.usage import UNKNOWN
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process
 from heapdump.wording import plural, short_size

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.blocks.walk import HeapCount
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.flags import flag_names
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.spans import Span
 from heapdump.trust import Trust as Trust
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.kinds import BlockKind, Place
+from heapdump.blocks.kind import BlockKind, Place
 from heapdump.blocks.table import BlockTable
 
 Fact = int | str | bool | None

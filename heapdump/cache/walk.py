@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import Any
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import COLUMNS, BlockTable
 from heapdump.blocks.walk import Check, CheckKind, HeapCount, HeapFacts, KindCount, Walk
 from heapdump.cache.store import MANIFEST, Store, write_column, write_text

@@ -73,7 +73,7 @@ FLAG_WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class DumpHeader:
     """MINIDUMP_HEADER: `timestamp` in seconds since 1970, `flags` = MINIDUMP_TYPE bits."""
 
     version: int
@@ -112,7 +112,7 @@ class Stream:
 class Directory:
     """Header and streams in file order, UNUSED entries left out. `notes`: one line for each damaged entry."""
 
-    header: Header
+    header: DumpHeader
     streams: tuple[Stream, ...]
     notes: tuple[str, ...]
 
@@ -151,4 +151,4 @@ def read_directory(data: mmap) -> Directory:
         streams.append(Stream(number, size, at, present))
         if present < size:
             notes.append(f"stream {streams[-1].name} ends at the end of the file: {present:,} of {size:,} bytes")
-    return Directory(Header(version, timestamp, flags), tuple(streams), tuple(notes))
+    return Directory(DumpHeader(version, timestamp, flags), tuple(streams), tuple(notes))

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from importlib import import_module
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.blocks.walk import Walk
 from heapdump.heaps.allocator import Allocator, DiscoveryContext, HeapClaim
 from heapdump.heaps.jobs import TraceReader

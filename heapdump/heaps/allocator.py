@@ -19,7 +19,7 @@ from heapdump.memory.regions import State
 from heapdump.process.model import Process, View
 
 if TYPE_CHECKING:
-    from heapdump.blocks.kinds import BlockKind, HeapKind
+    from heapdump.blocks.kind import BlockKind, HeapKind
     from heapdump.blocks.walk import Check, HeapCount, Walk
     from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
 

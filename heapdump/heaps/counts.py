@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.walk import Check, HeapCount, KindCount
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.row_counts import RowCounts

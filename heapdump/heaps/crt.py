@@ -32,7 +32,7 @@ _BATCH, _BATCH_APART = 1 << 18, 1 << 11
 
 
 @dataclass(frozen=True, slots=True)
-class Header:
+class CrtHeader:
     """Where the members lie; `pointer` bytes of a pointer and of the size."""
 
     pointer: int
@@ -50,8 +50,8 @@ class Header:
 
 
 HEADERS = {
-    8: (Header(8, 0x10, 0x18, 0x1C, 0x20, 0x28, 0x2C),),
-    4: (Header(4, 0x08, 0x0C, 0x10, 0x14, 0x18, 0x1C), Header(4, 0x08, 0x0C, 0x14, 0x10, 0x18, 0x1C)),
+    8: (CrtHeader(8, 0x10, 0x18, 0x1C, 0x20, 0x28, 0x2C),),
+    4: (CrtHeader(4, 0x08, 0x0C, 0x10, 0x14, 0x18, 0x1C), CrtHeader(4, 0x08, 0x0C, 0x14, 0x10, 0x18, 0x1C)),
 }
 """By pointer size: x64; x86 of the Universal CRT, x86 of the CRTs before it."""
 
@@ -83,7 +83,7 @@ class CrtReader:
         _, order = np.unique(found.row, return_index=True)  # use equal to size fits both orders, and says the same
         return CrtBlocks(*(getattr(found, name)[order] for name in CrtBlocks.__slots__))
 
-    def _of(self, heap: int, header: Header, rows: NDArray[np.int64]) -> CrtBlocks:
+    def _of(self, heap: int, header: CrtHeader, rows: NDArray[np.int64]) -> CrtBlocks:
         space, table = self._spaces[heap], self._table
         sizes = table.sizes(rows).astype(np.int64)
         room = sizes >= header.bytes + _GUARD_BYTES
@@ -114,7 +114,7 @@ class CrtReader:
         )  # fmt: skip
 
 
-def _is_linked(space: AddressSpace, header: Header, block: int) -> bool:
+def _is_linked(space: AddressSpace, header: CrtHeader, block: int) -> bool:
     """True when the CRT's list holds the block: a whole one before or after it, and the two point at each other."""
     for link, back in ((0, header.pointer), (header.pointer, 0)):
         other = space.try_pointer(block + link)
@@ -123,7 +123,7 @@ def _is_linked(space: AddressSpace, header: Header, block: int) -> bool:
     return False
 
 
-def _is_whole(space: AddressSpace, header: Header, block: int) -> bool:
+def _is_whole(space: AddressSpace, header: CrtHeader, block: int) -> bool:
     """True where a header lies whose use exists, with both guards."""
     use, size = space.try_integer(block + header.use, 4), space.try_integer(block + header.data_size, header.pointer)
     if use is None or size is None or use & 0xFFFF > _MOST_USE:

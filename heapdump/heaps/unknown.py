@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind, HeapKind
+from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.blocks.walk import Check, HeapCount, Walk
 from heapdump.heaps.allocator import SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader

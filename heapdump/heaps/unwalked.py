@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from heapdump.blocks.heap import Extent, ExtentKind, Heap, WindowsCounters
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.heaps.allocator import DiscoveryContext, HeapClaim, role_of
 from heapdump.spans import Span
 

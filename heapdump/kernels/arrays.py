@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Column(Protocol):
+class ArrayColumn(Protocol):
     """(n,) integers to read."""
 
     def __len__(self) -> int:
@@ -15,7 +15,7 @@ class Column(Protocol):
         """Element `index`, 0 <= index < n."""
 
 
-class Output(Column, Protocol):
+class Output(ArrayColumn, Protocol):
     """(n,) integers to read and write."""
 
     def __setitem__(self, index: int, value: int, /) -> None:

@@ -7,11 +7,17 @@ semidominator. Close to linear. Edges are those of `reach`; node n stands for al
 
 from __future__ import annotations
 
-from heapdump.kernels.arrays import Column, Output
+from heapdump.kernels.arrays import ArrayColumn, Output
 
 
 def preorder(
-    first: Column, targets: Column, roots: Column, number: Output, order: Output, parent: Output, edge: Output
+    first: ArrayColumn,
+    targets: ArrayColumn,
+    roots: ArrayColumn,
+    number: Output,
+    order: Output,
+    parent: Output,
+    edge: Output,
 ) -> int:
     """Numbers nodes in depth-first order from 1 on; number 0 is node n, whose targets are `roots`.
 
@@ -53,12 +59,12 @@ def preorder(
 
 
 def dominators(
-    first: Column,
-    sources: Column,
-    is_root: Column,
-    number: Column,
-    order: Column,
-    parent: Column,
+    first: ArrayColumn,
+    sources: ArrayColumn,
+    is_root: ArrayColumn,
+    number: ArrayColumn,
+    order: ArrayColumn,
+    parent: ArrayColumn,
     count: int,
     semi: Output,
     label: Output,
@@ -107,7 +113,9 @@ def dominators(
         out[v] = at
 
 
-def retain(out: Column, order: Column, size: Column, count: int, retained: Output, blocks: Output) -> None:
+def retain(
+    out: ArrayColumn, order: ArrayColumn, size: ArrayColumn, count: int, retained: Output, blocks: Output
+) -> None:
     """Adds up subtrees: `retained[number]` bytes and `blocks[number]` nodes that the number dominates, itself included.
 
     `out`: dominators by number; each is smaller than the number itself. `size`: (n,) bytes of each node.
@@ -120,7 +128,7 @@ def retain(out: Column, order: Column, size: Column, count: int, retained: Outpu
         blocks[out[v]] += blocks[v]
 
 
-def spread(out: Column, count: int, inside: Output) -> None:
+def spread(out: ArrayColumn, count: int, inside: Output) -> None:
     """`inside[number]` becomes that of its dominator where it is 0: a 1 spreads to all numbers that it dominates."""
     for v in range(1, count):
         if inside[v] == 0:
@@ -128,11 +136,11 @@ def spread(out: Column, count: int, inside: Output) -> None:
 
 
 def retain_groups(
-    child: Column,
-    children: Column,
-    order: Column,
-    group: Column,
-    retained: Column,
+    child: ArrayColumn,
+    children: ArrayColumn,
+    order: ArrayColumn,
+    group: ArrayColumn,
+    retained: ArrayColumn,
     active: Output,
     edge: Output,
     path: Output,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from heapdump.kernels.arrays import Column, Output
+from heapdump.kernels.arrays import ArrayColumn, Output
 from heapdump.kernels.row import UNIT, RowReader
 
 
-def assign(values: Column, low: int, shift: int, table: Output, numbers: Output) -> int:
+def assign(values: ArrayColumn, low: int, shift: int, table: Output, numbers: Output) -> int:
     """Numbers values from 0 on in the order of their first appearance: `numbers[i]` becomes the number of `values[i]`.
 
     `table`: a zero for each possible place, which is `((value - low) >> shift) + 1`, and 0 for a value of 0. It becomes
@@ -28,7 +28,7 @@ def assign(values: Column, low: int, shift: int, table: Output, numbers: Output)
     return count
 
 
-def add_up(numbers: Column, chosen: Column, rows: RowReader, counts: Output, totals: Output) -> None:
+def add_up(numbers: ArrayColumn, chosen: ArrayColumn, rows: RowReader, counts: Output, totals: Output) -> None:
     """Adds 1 to `counts[numbers[i]]`, and the requested bytes of row `chosen[i]` to `totals[numbers[i]]`."""
     size8, unused = rows.size8, rows.unused
     for i in range(len(chosen)):
@@ -38,7 +38,7 @@ def add_up(numbers: Column, chosen: Column, rows: RowReader, counts: Output, tot
 
 
 def aggregate(
-    chosen: Column, numbers: Column, rows: RowReader, heaps: int, most: int,
+    chosen: ArrayColumn, numbers: ArrayColumn, rows: RowReader, heaps: int, most: int,
     counts: Output, totals: Output, smallest: Output, largest: Output, seen: Output, samples: Output,
 ) -> None:  # fmt: skip
     """Adds row `chosen[i]` to the sums of its number, `numbers[i]`.

@@ -15,7 +15,7 @@ recorded on 26100):
 
 from __future__ import annotations
 
-from heapdump.kernels.arrays import Column, Grid, Output
+from heapdump.kernels.arrays import ArrayColumn, Grid, Output
 from heapdump.kernels.row import BUSY, EXTRA, TRUST_GUESS, UNIT, RowWriter
 
 BASE, START, BITS, FIRST, SIZE, COUNT, FREE_COUNT, LIST, FREED = range(9)
@@ -31,7 +31,7 @@ _COUNT_BITS, _ONE_BYTE, _EXTRA_BIT = 0x3FFF, 0x8000, 14
 
 
 def read_blocks(
-    words: Column, subsegments: Grid, span: int, padding: int, tag: int, out: RowWriter, soundness: Output
+    words: ArrayColumn, subsegments: Grid, span: int, padding: int, tag: int, out: RowWriter, soundness: Output
 ) -> int:
     """Writes a row for each block, and COUNTS_AGREE | FREE_BITS_CLEAR to `soundness` for each subsegment.
 

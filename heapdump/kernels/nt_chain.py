@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from heapdump.kernels.arrays import Column, Grid, Output
+from heapdump.kernels.arrays import ArrayColumn, Grid, Output
 from heapdump.kernels.row import BUSY_SHIFT, FLAGS_MASK, INTERNAL_SHIFT, UNIT, RowWriter
 
 END, RUN_END, CHECKSUM, PREVIOUS, SIZE, FULL = range(6)
@@ -54,7 +54,7 @@ class HeaderCoding(NamedTuple):
     mask: int
 
 
-def follow(words: Column, at: int, stop: int, end: int, coding: HeaderCoding, out: Output) -> tuple[int, int]:
+def follow(words: ArrayColumn, at: int, stop: int, end: int, coding: HeaderCoding, out: Output) -> tuple[int, int]:
     """Writes the granules of the headers in [at, stop) to `out`; a size of 0 or one that reaches over `end` ends it.
 
     Returns:
@@ -73,7 +73,7 @@ def follow(words: Column, at: int, stop: int, end: int, coding: HeaderCoding, ou
 
 
 def chain_modern(
-    words: Column, runs: Grid, k: int, until: int, at: int, previous: int, coding: HeaderCoding, tag: int, out: RowWriter
+    words: ArrayColumn, runs: Grid, k: int, until: int, at: int, previous: int, coding: HeaderCoding, tag: int, out: RowWriter
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
     """Vista and later: writes a row with the bits `tag` for each entry, from granule `at` of run `k` to the run before `until`.
 

@@ -9,7 +9,7 @@ entry's address. Writing stops when `out` is full.
 
 from __future__ import annotations
 
-from heapdump.kernels.arrays import Column, Grid, OutputGrid
+from heapdump.kernels.arrays import ArrayColumn, Grid, OutputGrid
 from heapdump.kernels.nt_chain import HeaderCoding
 from heapdump.kernels.row import BUSY, EXTRA, FILL, INTERNAL, KIND_MASK, UNIT, RowReader
 
@@ -30,7 +30,7 @@ _MOST_SPAN = 4096
 
 
 def check_headers(
-    words: Column, runs: Grid, segments: Grid, rows: RowReader, heap: int, without: int, is_pre_vista: int,
+    words: ArrayColumn, runs: Grid, segments: Grid, rows: RowReader, heap: int, without: int, is_pre_vista: int,
     coding: HeaderCoding, out: OutputGrid,
 ) -> tuple[int, int, int]:  # fmt: skip
     """The segment byte and the unused bytes of each header.
@@ -92,7 +92,7 @@ def check_headers(
 
 
 def check_fills(
-    words: Column, runs: Grid, rows: RowReader, heap: int, without: int, stride: int, out: OutputGrid
+    words: ArrayColumn, runs: Grid, rows: RowReader, heap: int, without: int, stride: int, out: OutputGrid
 ) -> int:
     """The fill patterns of entries whose flags say that they have one; arguments as of `check_headers`.
 

@@ -11,7 +11,7 @@ bits before the user data, at word index `user`:
 
 from __future__ import annotations
 
-from heapdump.kernels.arrays import Column, Grid, Output
+from heapdump.kernels.arrays import ArrayColumn, Grid, Output
 from heapdump.kernels.row import BUSY, UNIT, RowReader
 
 _SECOND_HEADER = 0x0502
@@ -19,7 +19,7 @@ _PREFIXED = 3
 """Granules from an entry with a front prefix to its user data."""
 
 
-def read_records(words: Column, runs: Grid, rows: RowReader, heap: int, stride: int, out: Output) -> None:
+def read_records(words: ArrayColumn, runs: Grid, rows: RowReader, heap: int, stride: int, out: Output) -> None:
     """Writes the record's address of each busy row of the heap with a prefix to `out`, (rows,), and 0 for the others."""
     entries, header8, heaps, tags = rows.entry, rows.header8, rows.heap, rows.tags
     granule, k = UNIT * stride, 0

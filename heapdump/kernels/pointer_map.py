@@ -13,7 +13,7 @@ lead from an address to the last block that starts at or below it:
 
 from __future__ import annotations
 
-from heapdump.kernels.arrays import Column, Output
+from heapdump.kernels.arrays import ArrayColumn, Output
 from heapdump.kernels.row import UNIT, RowReader
 
 
@@ -46,7 +46,7 @@ def take(rows: RowReader, mask: int, wanted: int, top: int, numbers: Output, sta
     return count
 
 
-def thin(rows: Column, heap: Column, most: int, counts: Output, due: Output, out: Output) -> int:
+def thin(rows: ArrayColumn, heap: ArrayColumn, most: int, counts: Output, due: Output, out: Output) -> int:
     """Writes places of `rows`, evenly spread over each heap: about `most` of a heap, or all where it has no more.
 
     `heap`: heap of every row of the table. `counts`, `due`: a zero for each heap; `counts` becomes the number of its rows.
@@ -67,7 +67,7 @@ def thin(rows: Column, heap: Column, most: int, counts: Output, due: Output, out
     return many
 
 
-def pages(start: Column, size: Column, leaves: Output, long: Output) -> tuple[int, int]:
+def pages(start: ArrayColumn, size: ArrayColumn, leaves: Output, long: Output) -> tuple[int, int]:
     """Writes the 64 KiB pages (address >> 16) in which blocks start to `leaves`, and blocks that end in another page to `long`.
 
     Returns:
@@ -85,7 +85,7 @@ def pages(start: Column, size: Column, leaves: Output, long: Output) -> tuple[in
     return count, reach
 
 
-def mark(start: Column, shift: int, cells: Output) -> None:
+def mark(start: ArrayColumn, shift: int, cells: Output) -> None:
     """Fills the cells of blocks that start at the addresses `start`, ascending.
 
     `cells`: zeros, `65536 >> shift >> 5` for each 64 KiB in which a block starts.

@@ -5,12 +5,12 @@ The blocks, and the arrays that find one by an address, are those of `pointer_ma
 
 from __future__ import annotations
 
-from heapdump.kernels.arrays import Column, Output
+from heapdump.kernels.arrays import ArrayColumn, Output
 
 
 def sweep(
-    words: Column, mask: int, width: int, phase: int, range_start: Column, range_end: Column, range_delta: Column, r: int,
-    start: Column, size: Column, i: int, until: int, at: int, low: int, bits: int, values: Output, sources: Output,
+    words: ArrayColumn, mask: int, width: int, phase: int, range_start: ArrayColumn, range_end: ArrayColumn, range_delta: ArrayColumn, r: int,
+    start: ArrayColumn, size: ArrayColumn, i: int, until: int, at: int, low: int, bits: int, values: Output, sources: Output,
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
     """Writes each word w of the sources, low <= w < low + 2**bits, to `values`, and the number of its source to `sources`.
 
@@ -62,8 +62,8 @@ def sweep(
 
 
 def resolve(
-    values: Column, sources: Column, many: int, tops: Column, middles: Column, cells: Column, shift: int, start: Column,
-    size: Column, found: Output, degree: Output, targets: Output,
+    values: ArrayColumn, sources: ArrayColumn, many: int, tops: ArrayColumn, middles: ArrayColumn, cells: ArrayColumn, shift: int, start: ArrayColumn,
+    size: ArrayColumn, found: Output, degree: Output, targets: Output,
 ) -> int:  # fmt: skip
     """Finds the block that each of the first `many` values points into.
 

@@ -6,15 +6,15 @@ t >= 0 is a pointer to the start of block t; t < 0 is a pointer to the inside of
 
 from __future__ import annotations
 
-from heapdump.kernels.arrays import Column, Output
+from heapdump.kernels.arrays import ArrayColumn, Output
 
 _WAITING = 255
 """State of a node that is reached and whose edges were not followed yet."""
 
 
 def flood(
-    first: Column,
-    targets: Column,
+    first: ArrayColumn,
+    targets: ArrayColumn,
     queue: Output,
     tail: int,
     mark: int,
@@ -70,8 +70,8 @@ def flood(
 
 
 def flood_in_order(
-    first: Column,
-    targets: Column,
+    first: ArrayColumn,
+    targets: ArrayColumn,
     queue: Output,
     head: int,
     tail: int,
@@ -120,7 +120,7 @@ def flood_in_order(
     return tail, waiting
 
 
-def refer(first: Column, targets: Column, nodes: Column, state: Output, mark: int) -> None:
+def refer(first: ArrayColumn, targets: ArrayColumn, nodes: ArrayColumn, state: Output, mark: int) -> None:
     """Gives the state `mark` to each node of state 0 that another of `nodes` points to."""
     for k in range(len(nodes)):
         node = nodes[k]
@@ -131,7 +131,9 @@ def refer(first: Column, targets: Column, nodes: Column, state: Output, mark: in
                 state[t] = mark
 
 
-def unreached_before(first: Column, targets: Column, nodes: Column, seen: Output, queue: Output, out: Output) -> int:
+def unreached_before(
+    first: ArrayColumn, targets: ArrayColumn, nodes: ArrayColumn, seen: Output, queue: Output, out: Output
+) -> int:
     """Writes those of `nodes` to `out`, in their order, that no node before them reaches.
 
     `seen`, (n,): 0, or 1 for nodes that are not entered; it becomes 1 for all nodes that are reached. `queue`: scratch.
@@ -161,7 +163,7 @@ def unreached_before(first: Column, targets: Column, nodes: Column, seen: Output
     return count
 
 
-def invert(first: Column, targets: Column, place: Output, sources: Output) -> None:
+def invert(first: ArrayColumn, targets: ArrayColumn, place: Output, sources: Output) -> None:
     """Writes the edges backwards: the nodes that point to node t, from `sources[place[t]]` on.
 
     A node that points to the start of t is written as it is, a node that points to its inside as -1 - node. `place[t]`
@@ -178,7 +180,7 @@ def invert(first: Column, targets: Column, place: Output, sources: Output) -> No
                 place[-1 - t] += 1
 
 
-def count_targets(targets: Column, counts: Output) -> None:
+def count_targets(targets: ArrayColumn, counts: Output) -> None:
     """Adds one to `counts[node]` for each edge to the node."""
     for e in range(len(targets)):
         t = targets[e]
@@ -186,10 +188,10 @@ def count_targets(targets: Column, counts: Output) -> None:
 
 
 def trace(
-    first: Column,
-    sources: Column,
+    first: ArrayColumn,
+    sources: ArrayColumn,
     node: int,
-    held: Column,
+    held: ArrayColumn,
     least: int,
     most: int,
     steps: Output,

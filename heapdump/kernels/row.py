@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from heapdump.kernels.arrays import Column, Output
+from heapdump.kernels.arrays import ArrayColumn, Output
 
 UNIT = 8
 """Bytes in a unit of `size8` and `header8`."""
@@ -75,9 +75,9 @@ class RowWriter(NamedTuple):
 class RowReader(NamedTuple):
     """Rows of a block table: columns of one length. `entry` as signed integers."""
 
-    entry: Column
-    size8: Column
-    unused: Column
-    header8: Column
-    heap: Column
-    tags: Column
+    entry: ArrayColumn
+    size8: ArrayColumn
+    unused: ArrayColumn
+    header8: ArrayColumn
+    heap: ArrayColumn
+    tags: ArrayColumn

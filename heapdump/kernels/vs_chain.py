@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from heapdump.kernels.arrays import Column, Grid
+from heapdump.kernels.arrays import ArrayColumn, Grid
 from heapdump.kernels.row import BUSY, EXTRA, TRUST_GUESS, UNIT, RowWriter
 
 END, PREVIOUS, SIZE, FULL = range(4)
@@ -49,7 +49,7 @@ class ChunkCoding(NamedTuple):
 
 
 def follow_chunks(
-    words: Column, chains: Grid, k: int, at: int, previous: int, coding: ChunkCoding, tag: int, out: RowWriter
+    words: ArrayColumn, chains: Grid, k: int, at: int, previous: int, coding: ChunkCoding, tag: int, out: RowWriter
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
     """Writes a row with the bits `tag` for each chunk, from granule `at` of chain `k` to the end of the last chain.
 

@@ -14,7 +14,7 @@ _BESIDE_BYTES = 0x2000
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class MemoryRegion:
     """The block that a report is about: `size` requested bytes from `address` on, occupying [entry, end).
 
     `words`: its state and kind; `stack`: the line before its frames, "" without any.
@@ -60,7 +60,7 @@ class Report:
     meaning: str
     reach: tuple[int, int]
     raised_by: Sequence[tuple[str, str]]
-    region: Region | None
+    region: MemoryRegion | None
     candidates: Sequence[str]
     alike: int
     alike_stack: int | None
@@ -106,7 +106,7 @@ def _raised_by(report: Report) -> Iterator[StyledLine]:
         yield [(f"    #{i} {frame}", ""), (f"  ({how})", "dim")]
 
 
-def _region(address: int, region: Region) -> Iterator[StyledLine]:
+def _region(address: int, region: MemoryRegion) -> Iterator[StyledLine]:
     """`0x… is located 3 bytes after 24-byte region [a,b), busy lfh`, and the stack of the block."""
     end = region.address + region.size
     if address >= end:

@@ -7,7 +7,7 @@ import pytest
 
 from heapdump.analyses.allocated.by import By
 from heapdump.analyses.graph.unreachable import REPORTED, Reach
-from heapdump.analyses.types.content_kinds import LIBRARY_KINDS, ContentKind
+from heapdump.analyses.types.content_kind import LIBRARY_KINDS, ContentKind
 from heapdump.commands import leaks
 from heapdump.trust import Trust
 

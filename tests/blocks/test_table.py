@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.damage.evidence import _nearest_blocks
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable, tag
 from heapdump.dump.lists import RANGE
 from heapdump.memory.space import AddressSpace

@@ -18,7 +18,7 @@ from .memory_image import PAGE, MemoryImage
 from .nt_heap_layout import HeapArch, heap_layout
 from .nt_heap_lfh import LfhEncoder, LfhPlan, subsegment_truth
 from .nt_heap_lfh_layout import lfh_layout
-from .nt_heap_parts import Entry, EntryKind, HeapPlan, LargeBlock, Run, Segment
+from .nt_heap_records import Entry, EntryKind, HeapPlan, LargeBlock, Run, Segment
 from .nt_heap_truth import BuiltHeap, BusyTruth, FreeTruth, FrontEnd, HeapTruth, LargeTruth, ManyTruth, Region
 
 _UCR_UNITS = 4

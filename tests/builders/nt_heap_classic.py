@@ -10,7 +10,7 @@ import struct
 
 from .memory_image import PAGE, MemoryImage
 from .nt_heap_layout import HeapLayout
-from .nt_heap_parts import Entry, HeapPlan, LargeBlock, Run, Segment
+from .nt_heap_records import Entry, HeapPlan, LargeBlock, Run, Segment
 
 RANGE_SLOTS = 8
 """Descriptors of uncommitted ranges that lie behind the header; more of them have memory of their own."""

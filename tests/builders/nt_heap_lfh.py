@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 from .memory_image import MemoryImage
 from .nt_heap_lfh_layout import SIGNATURE, LfhLayout
-from .nt_heap_parts import Entry, HeapPlan, Subsegment
+from .nt_heap_records import Entry, HeapPlan, Subsegment
 from .nt_heap_truth import LfhBlockTruth, SubsegmentTruth
 
 ZONE_BYTES = 1024

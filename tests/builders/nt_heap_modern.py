@@ -13,7 +13,7 @@ import numpy as np
 
 from .memory_image import PAGE, MemoryImage
 from .nt_heap_layout import HeapLayout
-from .nt_heap_parts import Entry, HeapPlan, LargeBlock, Segment
+from .nt_heap_records import Entry, HeapPlan, LargeBlock, Segment
 
 ENCODE_MASK = 0x100000
 

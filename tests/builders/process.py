@@ -15,8 +15,8 @@ from .dump_truth import BuiltDump, DumpTruth, Pdb, Version
 from .memory_image import PAGE
 from .nt_heap_truth import BuiltHeap
 from .process_assembly import ProcessAssembler
-from .process_parts import ModulePart, ProcessParts, ThreadPart, View
 from .process_plan import Plan, ProcessArch, process_plan
+from .process_records import ModulePart, ProcessParts, ThreadPart, View
 
 _OS = {2600: (5, 1), 3790: (5, 2), 6000: (6, 0), 6001: (6, 0), 6002: (6, 0), 7600: (6, 1), 7601: (6, 1)}
 _OS |= {9200: (6, 2), 9600: (6, 3)}

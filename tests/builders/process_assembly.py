@@ -11,8 +11,8 @@ from .cpu_context import cpu_context
 from .dump import DumpBuilder
 from .image_header import DATA_BYTES, image_header
 from .memory_image import PAGE, MemoryImage
-from .process_parts import ModulePart, ProcessParts, ThreadPart, View
 from .process_plan import pool_bytes
+from .process_records import ModulePart, ProcessParts, ThreadPart, View
 
 _SHARED_PAGE = 0x7FFE0000
 

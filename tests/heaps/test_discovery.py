@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from heapdump.blocks.heap import ExtentKind
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.trust import Trust
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.heaps.nt.plans import FIXED, Generation, heap_of, process_of

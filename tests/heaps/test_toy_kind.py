@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from heapdump import cli, heaps
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from tests.builders import ProcessBuilder
 from tests.heaps.toy import ALLOCATOR, HEADER, arena
 

@@ -7,7 +7,7 @@ import pytest
 
 from heapdump import kernels
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import COLUMNS, BlockTable, tag
 from heapdump.kernels import lfh_blocks, nt_chain, row, vs_chain
 from heapdump.kernels.grouping import add_up

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import heapdump
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from tests.recordings import Recorded, builds, truth_of
 
 BUILDS = builds("basic")

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.process.model import Process
 from heapdump.snapshot import Snapshot, open_dump
 from heapdump.spans import Span

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from heapdump.blocks.heap import ExtentKind
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.snapshot import open_dump
 from heapdump.trust import Trust
 from tests.recordings import truth_of

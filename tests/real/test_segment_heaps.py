@@ -12,7 +12,7 @@ import pytest
 import heapdump
 from heapdump import cli
 from heapdump.analyses.memory.reconciliation import reconcile
-from heapdump.blocks.kinds import BlockKind, HeapKind
+from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.trust import Trust
 from tests.recordings import Recorded, builds, scenarios, truth_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heapdump.analyses.memory.summary import summarize
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.snapshot import open_dump
 from heapdump.spans import Span
 from heapdump.trust import Trust

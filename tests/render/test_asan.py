@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from heapdump.render.asan import MemoryView, Region, Report, report_lines
+from heapdump.render.asan import MemoryRegion, MemoryView, Report, report_lines
 
 MEMORY = MemoryView(
     0x1010, b"AAAAAAAAZZZ\0\0\0\0\0", [(0x1000, "aaXf", True), (0x1080, "....", False)], {"a": "used", "X": "damaged"}
 )
-REGION = Region(0x1000, 24, 0xFF0, 0x1020, "busy lfh", "allocated by:", ["app!main+0x10"])
+REGION = MemoryRegion(0x1000, 24, 0xFF0, 0x1020, "busy lfh", "allocated by:", ["app!main+0x10"])
 REPORT = Report(
     pid=42, name="heap-buffer-overflow", severity="error", address=0x1018, length=3, message="the header is damaged",
     expected="00 00 00", found="5a 5a 5a", meaning="0x5a repeated, 'Z'", reach=(0x1018, 0x101B), raised_by=[],

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process, View
 from heapdump.process.stacks.trace_database import FIRST_RECORD_ADDRESS, RecordedStacks

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from heapdump.blocks.heap import Heap, LargeBlock
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import Block, BlockTable
 from heapdump.kernels.row import INTERNAL
 from heapdump.memory.space import AddressSpace

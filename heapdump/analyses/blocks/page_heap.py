@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from heapdump.analyses.blocks.locate import guard_page
 from heapdump.blocks.byte_damage import ByteDamage
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind, HeapKind
+from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.table import Block
 from heapdump.blocks.walk import Walk

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, Block, BlockTable
 from heapdump.errors import WrongUsage
 from heapdump.spans import Span

@@ -13,7 +13,7 @@ import numpy as np
 from heapdump.analyses.blocks.locate import guard_page
 from heapdump.blocks.findings import BugKind
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.table import Block, BlockTable
 from heapdump.process.model import Process

@@ -18,7 +18,7 @@ from heapdump.analyses.allocated.leaks import Leaks
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.references import References
 from heapdump.analyses.graph.retained import Retained
-from heapdump.analyses.types.content_kinds import ContentKind
+from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.analyses.types.structure import Structure, StructureKind, structure_of
 from heapdump.wording import plural, short_size
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.process.model import Process
 from heapdump.wording import plural
 

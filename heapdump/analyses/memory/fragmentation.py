@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 
 
 def external(heap: Heap) -> float | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import Check, CheckKind, HeapCount, Walk
 

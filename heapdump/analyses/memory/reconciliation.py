@@ -10,7 +10,7 @@ import numpy as np
 from heapdump.analyses.memory.items import Item
 from heapdump.analyses.memory.usage import UsageMap
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind, HeapKind, Place
+from heapdump.blocks.kind import BlockKind, HeapKind, Place
 from heapdump.blocks.walk import Walk
 from heapdump.memory.regions import Kind, State
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.memory.items import ITEM_OF_EXTENT, Item
 from heapdump.blocks.heap import ExtentKind, Heap
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.memory.regions import Kind, Region, RegionClaim, RegionTable, State
 from heapdump.process.model import Process, Stack, Thread, View
 from heapdump.process.stacks.trace_database import RecordedStacks

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from heapdump.analyses.allocated.groups import dense
 from heapdump.analyses.types.block_starts import START_BYTES, BlockStarts, read_starts, rows_below, starts_block
 from heapdump.analyses.types.containers import is_bstr, is_string, is_vector
-from heapdump.analyses.types.content_kinds import ContentKind
+from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.analyses.types.block_types import types_of
-from heapdump.analyses.types.content_kinds import LIBRARY_KINDS
+from heapdump.analyses.types.content_kind import LIBRARY_KINDS
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
 from heapdump.process.symbols.rtti import ClassName, class_at

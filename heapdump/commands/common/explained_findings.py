@@ -133,8 +133,8 @@ class FindingRecorder:
             place=self._place(explained),
         )
 
-    def _region(self, explained: ExplainedFinding) -> asan.Region | None:
-        from heapdump.render.asan import Region
+    def _region(self, explained: ExplainedFinding) -> asan.MemoryRegion | None:
+        from heapdump.render.asan import MemoryRegion
 
         block = explained.candidate or explained.block
         if block is None:
@@ -143,7 +143,7 @@ class FindingRecorder:
         verb = "freed by:" if block.state == "free" else "allocated by:"
         stack = verb if has_stack else "ntdll noted this stack:"
         words, frames = f"{block.state} {block.kind.word}", [str(frame) for frame in self.frames(explained)]
-        return Region(block.address, block.size, block.entry, block.end, words, stack, frames)
+        return MemoryRegion(block.address, block.size, block.entry, block.end, words, stack, frames)
 
     def _memory(self, explained: ExplainedFinding) -> asan.MemoryView:
         from heapdump.analyses.damage.memory_rows import LEGEND, memory_rows

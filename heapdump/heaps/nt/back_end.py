@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import tag
 from heapdump.heaps.nt.chain import MOST_ROWS, ChainPosition, ChainSection, add_entries
 from heapdump.heaps.nt.context import WalkContext

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding, FindingKind, Severity
 from heapdump.blocks.free_lists import FreeLists
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.walk import CheckKind
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.context import HeapContext, heap_context

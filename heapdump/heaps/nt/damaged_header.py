@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import tag
 from heapdump.heaps.integers import signed64
 from heapdump.heaps.nt.chain import MOST_ROWS

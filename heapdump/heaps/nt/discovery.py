@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.heap import Extent, ExtentKind, FrontEnd, Heap, LargeBlock, Segment, WindowsCounters
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.heaps.allocator import PAGE, DiscoveryContext, HeapClaim, role_of
 from heapdump.heaps.link_damage import link_damage
 from heapdump.heaps.linked_list import LinkedList

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.context import HeapContext

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.heaps.integers import signed64
 from heapdump.heaps.link_damage import link_damage
 from heapdump.heaps.linked_list import walk_list

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from heapdump.blocks.heap import LargeBlock
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import tag
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.entry_format import EntryFormat

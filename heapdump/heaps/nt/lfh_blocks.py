@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import tag
 from heapdump.heaps.integers import signed64
 from heapdump.heaps.nt.context import WalkContext

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.lfh_subsegments import LfhState

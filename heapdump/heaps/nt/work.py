@@ -21,7 +21,7 @@ _MAX_PARTS = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class WorkItem:
     """A committed run of a heap (`large` None), or one of its large blocks; `span` is read."""
 
     span: Span
@@ -33,7 +33,7 @@ class Item:
 class Part:
     """A stretch of the address space, and what was found there besides blocks: by heap index, by view."""
 
-    items: list[Item]
+    items: list[WorkItem]
     walked: dict[int, WalkLog] = field(default_factory=dict)
     lfh_states: dict[str, LfhState] = field(default_factory=dict)
 
@@ -42,7 +42,7 @@ class Part:
         """Bytes to read."""
         return sum(item.span.size for item in self.items)
 
-    def groups(self) -> Iterator[tuple[Heap, bool, list[Item]]]:
+    def groups(self) -> Iterator[tuple[Heap, bool, list[WorkItem]]]:
         """(heap, whether these are large blocks, items of it that follow each other)."""
         for (_, is_large), group in groupby(self.items, key=lambda item: (item.heap.index, item.large is not None)):
             items = list(group)
@@ -58,15 +58,15 @@ def cut(heaps: Sequence[Heap]) -> list[Part]:
     return [Part([item for _, item in group]) for _, group in groups]
 
 
-def _items(heap: Heap) -> Iterator[Item]:
+def _items(heap: Heap) -> Iterator[WorkItem]:
     for segment in heap.segments:
         for run in committed_runs(segment):
-            yield Item(run, heap, None)
+            yield WorkItem(run, heap, None)
     for block in heap.large_blocks or ():
-        yield Item(Span(block.list_entry, block.list_entry + 1), heap, block)
+        yield WorkItem(Span(block.list_entry, block.list_entry + 1), heap, block)
 
 
-def _numbered(items: list[Item]) -> Iterator[tuple[int, Item]]:
+def _numbered(items: list[WorkItem]) -> Iterator[tuple[int, WorkItem]]:
     """(bytes of the items before, item)."""
     before = 0
     for item in items:

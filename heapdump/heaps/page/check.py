@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.page.damage import LIGHT_SUFFIX, byte_damage
 from heapdump.heaps.page.light import carriers_of

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from heapdump.blocks.byte_damage import ByteDamage
 from heapdump.blocks.findings import FindingKind
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import Block
 from heapdump.layouts import Struct, load
 from heapdump.process.model import View

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Extent, ExtentKind, Heap, Trust, WindowsCounters
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.heaps.allocator import PAGE, DiscoveryContext, Evidence, HeapClaim, Weight, role_of
 from heapdump.layouts import Layout
 from heapdump.memory import limits

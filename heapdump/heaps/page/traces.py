@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind, HeapKind
+from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.table import BlockTable
 from heapdump.heaps.allocator import PAGE

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, tag
 from heapdump.blocks.walk import KindCount

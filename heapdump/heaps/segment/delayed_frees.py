@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_MASK, UNIT

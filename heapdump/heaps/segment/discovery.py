@@ -10,7 +10,7 @@ again when these are read.
 from __future__ import annotations
 
 from heapdump.blocks.heap import Extent, ExtentKind, Heap, LargeBlock, Segment, WindowsCounters
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.heaps.allocator import PAGE, DiscoveryContext, Evidence, HeapClaim, Weight, role_of
 from heapdump.heaps.segment.committed import Committed
 from heapdump.heaps.segment.context import SegmentDiscovery

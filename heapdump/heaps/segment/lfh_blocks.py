@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import doubt, tag
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes

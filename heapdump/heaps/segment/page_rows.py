@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import ExtentKind
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import doubt, tag
 from heapdump.heaps.segment.committed import Committed
 from heapdump.heaps.segment.context import SegmentWalk

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import Walk
 from heapdump.heaps.jobs import TraceReader

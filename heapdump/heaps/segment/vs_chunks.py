@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import tag
 from heapdump.heaps.integers import signed64
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes

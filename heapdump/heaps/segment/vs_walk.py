@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import doubt, tag
 from heapdump.heaps.integers import signed64
 from heapdump.heaps.segment.context import SegmentWalk

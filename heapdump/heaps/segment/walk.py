@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.columns import BlockColumns
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import Job, WalkLog

@@ -9,7 +9,7 @@ import pytest
 
 from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.blocks.page_heap import page_block, page_heap_roots
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.memory import limits
 from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder

@@ -7,7 +7,7 @@ import numpy as np
 from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.memory.heap_detail import heap_detail
 from heapdump.blocks.free_lists import FreeLists
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable, tag
 from heapdump.blocks.walk import Walk
 from heapdump.dump.lists import RANGE

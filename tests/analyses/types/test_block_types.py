@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content import content_of
-from heapdump.analyses.types.content_kinds import LIBRARY_KINDS
+from heapdump.analyses.types.content_kind import LIBRARY_KINDS
 from heapdump.snapshot import Snapshot
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import poke

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.trust import Trust
 from tests.builders import BuiltHeap, HeapTruth, NtHeapBuilder, ProcessBuilder
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from tests.builders import BuiltDump, BuiltHeap
 from tests.heaps.nt.plans import FIXED, REPRESENTATIVES, Generation, assert_extents, heap_of, process_of
 from tests.patching import poke, position, word

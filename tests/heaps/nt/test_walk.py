@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import heapdump
 from heapdump import kernels
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.walk import Walk
 from heapdump.heaps.nt import back_end, chain
 from heapdump.kernels import nt_chain

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.blocks.kinds import BlockKind, HeapKind
+from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder
 from tests.builders.page_heap import BuiltPageHeap, PageHeapBuilder

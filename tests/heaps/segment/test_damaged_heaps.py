@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import heapdump
 from heapdump.analyses.memory.summary import summarize
-from heapdump.blocks.kinds import HeapKind
+from heapdump.blocks.kind import HeapKind
 from heapdump.heaps.segment import vs_walk
 from tests.builders import SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump

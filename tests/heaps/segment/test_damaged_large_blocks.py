@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from tests.heaps.segment.test_damaged_heaps import EACH, built
 from tests.heaps.segment.test_walk import blocks
 from tests.patching import poke, without_memory, word

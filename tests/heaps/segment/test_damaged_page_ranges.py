@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from heapdump.blocks.kinds import BlockKind
+from heapdump.blocks.kind import BlockKind
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
 from tests.builders.segment_heap_layout import segment_layout

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from heapdump import kernels
 from heapdump.analyses.memory.summary import summarize
-from heapdump.blocks.kinds import BlockKind, HeapKind
+from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.snapshot import Snapshot
 from heapdump.trust import Trust
 from tests.heaps.segment.plans import GENERATIONS, Plan, plans

@@ -12,7 +12,7 @@ import numpy as np
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Extent, ExtentKind, Heap, Segment, WindowsCounters
-from heapdump.blocks.kinds import BlockKind, HeapKind, Place
+from heapdump.blocks.kind import BlockKind, HeapKind, Place
 from heapdump.blocks.table import tag
 from heapdump.blocks.walk import Check, CheckKind, HeapCount, Walk
 from heapdump.heaps.allocator import DiscoveryContext, Evidence, HeapClaim, Weight
