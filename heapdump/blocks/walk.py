@@ -70,21 +70,22 @@ _CHECK_WORDS = {
 class Check:
     """A self-check: one number from two sources.
 
-    LARGE_BYTES: TotalSizeInVirtualBlocks stays where it is when HeapReAlloc shrinks a large block (every recorded
-    build from 7 on), so it is at least what the walk finds. `counted` is Windows' counter, or the number of linked
-    list entries; None where this version of Windows keeps no such number. `walked` is the number that the walk found.
+    `counted`: Windows' counter, or the number of linked list entries; None where this version of Windows keeps no such
+    number. `walked`: the number that the walk found. `may_exceed`: the counter is not lowered whenever Windows frees
+    something, so that it is only at least what the walk finds.
     """
 
     kind: CheckKind
     counted: int | None
     walked: int
+    may_exceed: bool = False
 
     @property
     def holds(self) -> bool:
-        """True when both numbers are equal, or there is no counter, or a counter that may drift is the larger one."""
+        """True without a counter, for equal numbers, and for a counter that may exceed the walk and does."""
         if self.counted is None or self.counted == self.walked:
             return True
-        return self.kind is CheckKind.LARGE_BYTES and self.counted > self.walked
+        return self.may_exceed and self.counted > self.walked
 
     @property
     def agreement(self) -> float:

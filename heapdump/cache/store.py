@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 MANIFEST = "manifest.json"
 """The file whose time of modification is the time of the last use of its folder."""
 
-_VERSION = 3
+_VERSION = 4
 _OWN, _FRESH = "blocks", "new-"
 _NAME_LENGTH = 32
 _IS_INDEX = re.compile(f"[0-9a-f]{{{_NAME_LENGTH}}}")

@@ -18,4 +18,6 @@ def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Chec
         yield Check(CheckKind.SEGMENT_BYTES, heap.counters.committed_bytes, count.segment_bytes + own)
     yield Check(CheckKind.SEGMENTS, heap.counters.segments, len(heap.segments))
     if heap.large_blocks is not None:
-        yield Check(CheckKind.LARGE_BYTES, heap.counters.virtual_bytes, heap.large_committed_bytes or 0)
+        # TotalSizeInVirtualBlocks stays where it is when HeapReAlloc shrinks a large block (every recorded build from 7 on)
+        walked = heap.large_committed_bytes or 0
+        yield Check(CheckKind.LARGE_BYTES, heap.counters.virtual_bytes, walked, may_exceed=True)

@@ -13,7 +13,7 @@ def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Chec
     """Committed bytes, segments, and committed bytes of large allocations.
 
     Committed bytes are those of the memory map: Windows' counter leaves out pages that 17763 and 19041 added to the heap's
-    own structures (recorded).
+    own structures (recorded). LargeCommittedPages is exact in every recorded heap.
     """
     if process.regions.is_complete_map and heap.committed_bytes is not None:
         yield Check(CheckKind.MAPPED_BYTES, heap.committed_bytes, count.segment_bytes)

@@ -41,6 +41,8 @@ def test_blocks_that_no_node_names_any_more_are_missed(open_built, generation):
     with open_built(poke(dump, (root, bytes(pointer)))) as snapshot:
         (finding,) = snapshot.damage.findings
         assert finding.kind == "large_metadata" and "committed pages" in finding.message
+        assert any("committed bytes of large blocks" in gap for gap in snapshot.walk.gaps)
+        assert (snapshot.walk.counts[0].integrity or 0) < 1
 
 
 @EACH
