@@ -1,75 +1,238 @@
-"""Asked twice, cold and from the index, every command prints the same bytes: no state lies in modules or is lost."""
+"""Asked twice, cold and from the index, every command prints the same bytes.
+
+The cold answers come from this process, which has walked other dumps before. Those from the index come from a helper
+process that walks none. So an answer that depends on the state of a module, or on a fact that the index lacks, differs.
+"""
 
 from __future__ import annotations
 
-from contextlib import redirect_stderr, redirect_stdout
-from io import StringIO
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 
-import heapdump
-from heapdump.cli import cli, run
-from tests.command_lines import command_lines, with_dump
-from tests.sample_dumps import KINDS
+from fixtures.sample import sample
+from heapdump import snapshot as snapshots
+from heapdump.analyses.allocated.by import By
+from heapdump.blocks.kind import BlockKind
+from heapdump.cli import cli
+from heapdump.snapshot import Snapshot, open_dump
+from tests.analyses.graph.plans import How, lay
+from tests.analyses.graph.plans import Plan as GraphPlan
+from tests.asking import Answer, Helper, ask, helper
+from tests.builders import BuiltDump, ProcessBuilder
+from tests.builders.segment_heap_layout import GENERATIONS as SEGMENT_GENERATIONS
+from tests.heaps.nt.lfh_plans import GENERATIONS as LFH_GENERATIONS
+from tests.heaps.nt.lfh_plans import Plan as LfhPlan
+from tests.heaps.nt.plans import FIXED, REPRESENTATIVES, Generation, heap_of, process_of
+from tests.heaps.page.test_walk import GENERATIONS as PAGE_GENERATIONS
+from tests.heaps.page.test_walk import builder_of, process_with
+from tests.heaps.segment.test_traces import traced_process
+from tests.heaps.test_check import lookaside_heap
+from tests.heaps.test_crt import NAMES, crt_heap
+from tests.recordings import Recorded, dumps
+from tests.samples import SAMPLES
 
-RECORDED = (
-    "oracle/2600.5512/leak-ust", "oracle/7601.17514/lfh", "oracle/9600.16384/corrupt-overflow", "oracle/14393.447/leak-ust",
-    "oracle/17763.475/segment-ust", "oracle/19041.508/pageheap", "oracle/19041.804-x86/segment",
-    "oracle/22000.778/corrupt-segment", "oracle/26100.4061/segment-ust", "hard/9200.16578-x86/life",
-    "damaged/silent-59160111820140",
-)  # fmt: skip
+Built = BuiltDump | ProcessBuilder
+
+COMMANDS = cli.list_commands(click.Context(cli))
+OF_WALKS = [
+    "summary --json", "triage --json", "heaps --json", "blocks --state all --internal --json", "blocks --stat --all",
+    "virt-blocks --json", "check --json", "page-heap --state all --json", "leaks --group-by stack --json",
+    "leaks --group-by type --json", "retained --json", "leaks --unreachable --report-objects --json",
+]  # fmt: skip
+"""These show what a walk finds."""
+CALLS = [
+    *OF_WALKS, "summary", "triage", "info --json", "heaps --explain", "regions --json", "modules --json",
+    "threads --frames --args --json", "check", "blocks --containing hex:000000", "leaks", "leaks --export umdh",
+    "leaks --export pprof", "retained", "leaks --unreachable --lsan-compat --use-unaligned",
+    "leaks --unreachable --size 0..200 --json",
+    *(f"leaks --group-by {by} --json" for by in By if by not in (By.STACK, By.TYPE)),
+    *(f"leaks --unreachable --group-by {by} --json" for by in By),
+    *(f"retained --by {by} --json" for by in (By.STACK, By.TYPE, By.MODULE)),
+]  # fmt: skip
+_MOST_BYTES = 40 << 20
+
+
+def recorded_dumps(*, every: bool) -> list[str]:
+    """Recorded dumps; unless `every`: some of each build, and those whose answers need most of what a walk infers."""
+    names = [*dumps("oracle/*/*"), *dumps("hard/*/*")]
+    patterns = ["damaged/*", "oracle/*/segment-ust", *(["reports/*", "real/partial/*"] if every else [])]
+    return sorted({*names[:: 1 if every else 19], *(name for pattern in patterns for name in dumps(pattern))})
+
+
+RECORDED = recorded_dumps(every="HEAPDUMP_FUZZ" in os.environ)
+"""`make fuzz` asks all."""
+
+
+def calls_about(snapshot: Snapshot) -> Iterator[str]:
+    """Calls about heaps, and about the first and the last busy block."""
+    for heap in snapshot.heaps[:3]:
+        yield f"heap {heap.address:#x} --json"
+    rows = np.flatnonzero(snapshot.walk.table.is_busy)
+    for row in {int(row) for row in (*rows[:1], *rows[-1:])}:
+        address = int(snapshot.walk.table.address[row])
+        yield from (f"{name} {address:#x} --json" for name in ("block", "refs", "retained"))
+        if snapshot.walk.table.kind[row] == BlockKind.PAGE:
+            yield f"page-heap {address:#x} --json"
+
+
+def arguments(path: Path, call: str) -> list[str]:
+    """The command line of a call about a dump."""
+    name, *rest = call.split()
+    return [name, str(path), *rest]
+
+
+def difference(call: str, *answers: Answer) -> str:
+    """The call, and the first place where its two answers differ."""
+    first, second = (f"exit {answer.exit_code}\n{answer.stdout}\n{answer.stderr}" for answer in answers)
+    at = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    return f"{call}: {first[max(0, at - 200) : at + 80]!r} ≠ {second[max(0, at - 20) : at + 80]!r}"
+
+
+class Index:
+    """The folder of an index, and the answers that were given while it was written."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        """`path`: the dump; `folder` need not exist."""
+        self.path, self.folder = path, folder
+        self.answers: dict[str, Answer] = {}
+
+    def ask_each(self, calls: Iterable[str]) -> None:
+        """Asks one after the other."""
+        self.answers |= {call: ask(self.folder, arguments(self.path, call)) for call in calls}
+
+    def ask_in_one(self, calls: Iterable[str]) -> None:
+        """Asks about the dump opened once: what its walk found is at hand, and is not read from the index."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("HEAPDUMP_CACHE", str(self.folder))
+            with open_dump(self.path) as opened:
+                patch.setattr(snapshots, "open_dump", lambda *_, **__: opened)
+                patch.setattr(Snapshot, "__exit__", lambda *_: None)
+                self.ask_each([*calls, *calls_about(opened)])
+            opened.close()
+
+    def differences(self, other: Helper) -> list[str]:
+        """The calls that `other` answers otherwise from the index."""
+        second = {call: other.ask(self.folder, arguments(self.path, call)) for call in self.answers}
+        return [difference(call, first, second[call]) for call, first in self.answers.items() if first != second[call]]
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("kinds")
-    for name, write in KINDS.items():
-        write(folder / f"{name}.dmp")
-    return {name: folder / f"{name}.dmp" for name in KINDS}
+def other() -> Iterator[Helper]:
+    """A process that has walked no dump."""
+    with helper() as process:
+        yield process
 
 
-def answer(arguments: list[str]) -> tuple[int, str, str]:
-    with redirect_stdout(StringIO()) as out, redirect_stderr(StringIO()) as err:
-        code = run(arguments)
-    return code, out.getvalue(), err.getvalue()
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where indexes lie."""
+    yield tmp_path / "indexes"
+    shutil.rmtree(tmp_path / "indexes", ignore_errors=True)
 
 
-def first_block(path: Path) -> tuple[str, str]:
-    """(address of the first heap, of a busy block)."""
-    with heapdump.open_dump(path, use_index=False) as snapshot:
-        table = snapshot.walk.table
-        row = int((table.is_busy & ~table.is_internal).nonzero()[0][0])
-        return hex(snapshot.heaps[0].address), hex(int(table.address[row]))
+def test_every_command_is_asked() -> None:
+    assert {call.split()[0] for call in CALLS} | {"heap", "block", "refs"} == set(COMMANDS)
 
 
-def check_twice(path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = command_lines(*first_block(path))
-    for name, arguments in lines.items():
-        for options in ((), ("--json",)):
-            line = [*with_dump(arguments, str(path)), *options]
-            monkeypatch.setenv("HEAPDUMP_CACHE", str(folder / f"{path.stem}-{name}{len(options)}"))
-            cold = answer(line)
-            assert cold[0] in (0, 1, 4), (line, cold[2])
-            assert answer(line) == cold, line
-    monkeypatch.setenv("HEAPDUMP_CACHE", str(folder / f"{path.stem}-shared"))
-    shared = {name: answer(with_dump(arguments, str(path))) for name, arguments in lines.items()}
-    for name, arguments in reversed(lines.items()):  # in another order, with all that the others left in the index
-        assert answer(with_dump(arguments, str(path))) == shared[name], name
+@pytest.mark.parametrize("name", SAMPLES)
+def test_samples_are_answered_alike_by_an_empty_and_by_a_full_index(
+    name: str, tmp_path: Path, folder: Path, other: Helper
+) -> None:
+    path = tmp_path / f"{name}.dmp"
+    SAMPLES[name](path)
+    with open_dump(path, use_index=False) as snapshot:
+        calls = [*CALLS, *calls_about(snapshot)]
+    full, empty = Index(path, folder / "full"), {}
+    full.ask_each(calls)
+    for number, call in enumerate(calls):
+        empty[call] = ask(folder / str(number), arguments(path, call))
+    assert [
+        difference(call, empty[call], full.answers[call]) for call in calls if empty[call] != full.answers[call]
+    ] == []
+    assert full.differences(other) == []
 
 
-def test_every_command_has_a_line() -> None:
-    context = click.Context(cli)
-    assert {line[0] for line in command_lines("0", "0").values()} == {*cli.list_commands(context)}
+def nt_heap(generation: Generation) -> Built:
+    """A healthy NT heap of back-end blocks."""
+    return process_of(generation, heap_of(generation, FIXED[4]).build())
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_built_dumps(built: dict[str, Path], kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_twice(built[kind], tmp_path, monkeypatch)
+def lfh(generation: Generation) -> Built:
+    """LFH blocks of an NT heap."""
+    return LfhPlan(generation, (("lfh", 4, 40), ("busy", 100, 0), ("lfh", 9, 20)), seed=5).process()
+
+
+def lookaside(generation: Generation) -> Built:
+    """Blocks on a lookaside list."""
+    return lookaside_heap(generation)[0]
+
+
+def page_heap(generation: tuple[str, int, str]) -> Built:
+    """A page heap with busy and freed blocks."""
+    heap = builder_of(generation)
+    for state in ("busy", "freed", "busy"):
+        heap.block(90, state=state, trace=heap.trace(0x401000, 0x402000), thread=7)
+    return process_with(generation, heap.build())
+
+
+def crt_blocks(arch: str) -> Built:
+    """Blocks of the CRT's debug heap."""
+    heap, _, _ = crt_heap((arch, "ucrt"), [(40, NAMES, 12, 1, 1), (100, 0, 0, 2, 2), (7, NAMES, 9, 4, 3)])
+    process = process_of(Generation(arch, 19041), heap.build())
+    return process.region(NAMES, 0x1000).memory(NAMES, b"main.cpp".ljust(0x1000, b"\0"))
+
+
+def graph() -> Built:
+    """Blocks that hold each other, in several ways."""
+    edges: list[tuple[int, int, How]] = [
+        (0, 1, "start"), (1, 2, "inside"), (3, 4, "start"), (4, 3, "start"), (5, 5, "start"), (2, 0, "past"),
+    ]  # fmt: skip
+    return lay(
+        GraphPlan("x64", [64, 40, 600, 24, 24, 16, 8], edges, [("module", 0, "start"), ("peb", 1, "start")])
+    ).built
+
+
+BUILT: dict[str, Callable[[], Built]] = {
+    **{f"nt-{one}": partial(nt_heap, one) for one in REPRESENTATIVES},
+    **{f"lfh-{one}": partial(lfh, one) for one in LFH_GENERATIONS},
+    **{f"lookaside-{one}": partial(lookaside, one) for one in (Generation("x86", 2600), Generation("x64", 3790))},
+    **{f"segment-{arch}-{build}": partial(traced_process, (arch, build)) for arch, build in SEGMENT_GENERATIONS},
+    **{f"page-{one.id}": partial(page_heap, one.values[0]) for one in PAGE_GENERATIONS},
+    **{f"crt-{arch}": partial(crt_blocks, arch) for arch in ("x64", "x86")},
+    "graph": graph,
+    "sample": sample,
+}
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_built_dumps_are_answered_alike_cold_and_from_the_index(
+    name: str, tmp_path: Path, folder: Path, other: Helper
+) -> None:
+    path, made = tmp_path / f"{name}.dmp", BUILT[name]()
+    if isinstance(made, ProcessBuilder):
+        made.write(path)
+    else:
+        path.write_bytes(made.data)
+    index = Index(path, folder)
+    index.ask_in_one(OF_WALKS)
+    assert index.differences(other) == []
 
 
 @pytest.mark.real
 @pytest.mark.parametrize("name", RECORDED)
-def test_recorded_dumps(name: str, recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    check_twice(recorded(f"{name}.dmp.xz"), tmp_path, monkeypatch)
+def test_recorded_dumps_are_answered_alike_cold_and_from_the_index(
+    name: str, recorded: Recorded, folder: Path, other: Helper
+) -> None:
+    path = recorded(f"{name}.dmp.xz")
+    if path.stat().st_size <= _MOST_BYTES:
+        index = Index(path, folder)
+        index.ask_in_one(CALLS)
+        assert index.differences(other) == []
+    path.unlink()  # all of them would fill the disk

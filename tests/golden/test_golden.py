@@ -73,7 +73,6 @@ def call(
     request: pytest.FixtureRequest,
     folder: Path,
     places: dict[str, Places],
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[list[str]]:
     """The command line of a case, run in the folder of its dump."""
@@ -82,7 +81,6 @@ def call(
         places[dump] = SAMPLES[dump](folder / f"{dump}.dmp")
     monkeypatch.chdir(folder)
     monkeypatch.delenv("HEAPDUMP_DUMP", raising=False)
-    monkeypatch.setenv("HEAPDUMP_CACHE", str(tmp_path))  # summary and triage take the pointer graph that others stored
     name, *rest = CASES[dump][case].format(**{place: hex(at) for place, at in places[dump].items()}).split()
     yield [name, f"{dump}.dmp", *rest, "--color", "never"]
 
