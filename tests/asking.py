@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from io import BytesIO, TextIOWrapper
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -44,8 +44,8 @@ def ask(index: Path, arguments: Iterable[str]) -> Answer:
 
 def _written(stream: TextIOWrapper) -> str:
     """What was written to a stream over bytes."""
-    stream.seek(0)
-    return stream.buffer.read().decode("utf-8", "backslashreplace")
+    stream.flush()
+    return cast("BytesIO", stream.buffer).getvalue().decode("utf-8", "backslashreplace")
 
 
 class Helper:

@@ -26,12 +26,12 @@ from tests.analyses.graph.plans import How, lay
 from tests.analyses.graph.plans import Plan as GraphPlan
 from tests.asking import Answer, Helper, ask, helper
 from tests.builders import BuiltDump, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.builders.segment_heap_layout import GENERATIONS as SEGMENT_GENERATIONS
 from tests.heaps.nt.lfh_plans import GENERATIONS as LFH_GENERATIONS
 from tests.heaps.nt.lfh_plans import Plan as LfhPlan
 from tests.heaps.nt.plans import FIXED, REPRESENTATIVES, Generation, heap_of, process_of
-from tests.heaps.page.test_walk import GENERATIONS as PAGE_GENERATIONS
-from tests.heaps.page.test_walk import builder_of, process_with
+from tests.heaps.page.test_walk import PAGE_HEAPS, PageHeapOf, builder_of, process_with
 from tests.heaps.segment.test_traces import traced_process
 from tests.heaps.test_check import lookaside_heap
 from tests.heaps.test_crt import NAMES, crt_heap
@@ -174,7 +174,7 @@ def lookaside(generation: Generation) -> Built:
     return lookaside_heap(generation)[0]
 
 
-def page_heap(generation: tuple[str, int, str]) -> Built:
+def page_heap(generation: PageHeapOf) -> Built:
     """A page heap with busy and freed blocks."""
     heap = builder_of(generation)
     for state in ("busy", "freed", "busy"):
@@ -182,7 +182,7 @@ def page_heap(generation: tuple[str, int, str]) -> Built:
     return process_with(generation, heap.build())
 
 
-def crt_blocks(arch: str) -> Built:
+def crt_blocks(arch: HeapArch) -> Built:
     """Blocks of the CRT's debug heap."""
     heap, _, _ = crt_heap((arch, "ucrt"), [(40, NAMES, 12, 1, 1), (100, 0, 0, 2, 2), (7, NAMES, 9, 4, 3)])
     process = process_of(Generation(arch, 19041), heap.build())
@@ -204,7 +204,7 @@ BUILT: dict[str, Callable[[], Built]] = {
     **{f"lfh-{one}": partial(lfh, one) for one in LFH_GENERATIONS},
     **{f"lookaside-{one}": partial(lookaside, one) for one in (Generation("x86", 2600), Generation("x64", 3790))},
     **{f"segment-{arch}-{build}": partial(traced_process, (arch, build)) for arch, build in SEGMENT_GENERATIONS},
-    **{f"page-{one.id}": partial(page_heap, one.values[0]) for one in PAGE_GENERATIONS},
+    **{f"page-{name}": partial(page_heap, generation) for name, generation in PAGE_HEAPS.items()},
     **{f"crt-{arch}": partial(crt_blocks, arch) for arch in ("x64", "x86")},
     "graph": graph,
     "sample": sample,

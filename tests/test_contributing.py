@@ -11,6 +11,7 @@ import textwrap
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -30,7 +31,7 @@ def recipe(title: str) -> str:
     return CONTRIBUTING.split(f"\n## Recipe: {title}\n", 1)[1].split("\n## ", 1)[0]
 
 
-def ask(capfd: Capture, *arguments: object) -> tuple[dict[str, object], int]:
+def ask(capfd: Capture, *arguments: object) -> tuple[dict[str, Any], int]:
     code = cli.run([str(one) for one in arguments])
     return json.loads(capfd.readouterr().out), code
 
@@ -64,13 +65,13 @@ def layout_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
 
 def test_a_new_windows_build_is_one_file(layout_folder: Path, tmp_path: Path, capfd: Capture) -> None:
     dump = dump_of(27000, tmp_path / "crash.dmp")
-    (before,) = ask(capfd, "heaps", dump, "--json", "--no-cache")[0]["data"]  # type: ignore[misc]
+    (before,) = ask(capfd, "heaps", dump, "--json", "--no-cache")[0]["data"]
     assert before["trust"] == "derived"
     document = json.loads((layout_folder / "x64_26100.json").read_text(encoding="utf-8"))
     document["first"], document["last"] = [27000, 0], [27000, 4294967295]
     (layout_folder / "x64_27000.json").write_text(json.dumps(document), encoding="utf-8")
     layouts.candidates.cache_clear()
-    (heap,) = ask(capfd, "heaps", dump, "--json", "--no-cache")[0]["data"]  # type: ignore[misc]
+    (heap,) = ask(capfd, "heaps", dump, "--json", "--no-cache")[0]["data"]
     assert (heap["layout"], heap["trust"], heap["busy_blocks"]) == ("x64_27000", "exact", before["busy_blocks"])
 
 
@@ -99,7 +100,7 @@ def test_a_new_command_is_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         dump = dump_of(19041, tmp_path / "crash.dmp")
         document, exit_code = ask(capfd, "free-blocks", dump, "--json")
         assert exit_code == 0
-        assert {block["state"] for block in document["data"]} == {"free"}  # type: ignore[attr-defined]
+        assert {block["state"] for block in document["data"]} == {"free"}
         assert cli.run(["free-blocks", str(dump)]) == 0
     finally:
         sys.modules.pop(f"{commands.__name__}.free_blocks", None)

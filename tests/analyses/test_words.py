@@ -13,6 +13,7 @@ from heapdump.trust import Trust
 
 
 def test_every_key_is_a_choice_of_leaks():
+    assert isinstance(leaks.command, click.Command)
     (option,) = (one for one in leaks.command.params if one.name == "by")
     assert isinstance(option.type, click.Choice)
     assert list(option.type.choices) == [by.value for by in By]

@@ -104,7 +104,7 @@ def _dominators(nodes: int) -> None:
     roots = Roots((Area(Span(0x1000, 0x2000), RootKind.MODULE, 8),), (), ())
     start = 0x10000 + 64 * np.arange(nodes)
     graph = PointerGraph(
-        np.arange(nodes), start, np.full(nodes, 48), np.full(nodes, 8, np.uint8), Edges.of(degree, targets, 0), roots,
+        np.arange(nodes, dtype=np.int32), start, np.full(nodes, 48), np.full(nodes, 8, np.uint8), Edges.of(degree, targets, 0), roots,
         Edges.of(np.array([1], np.int32), np.zeros(1, np.int32), 0), 0,
     )  # fmt: skip
     seconds = []

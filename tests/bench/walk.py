@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -58,10 +59,7 @@ def _walks(name: str, dump: Path) -> int:
         words = np.memmap(dump, np.uint8, "r")[: dump.stat().st_size // 8 * 8].view(np.uint64)
         base = best(lambda: words.sum())
         both = best(lambda: _on_two_threads(words))
-        one, two = (
-            best(lambda threads=threads: walk_heaps(process, heaps, lambda done, total: None, threads))
-            for threads in (1, 2)
-        )
+        one, two = (best(partial(walk_heaps, process, heaps, lambda done, total: None, threads)) for threads in (1, 2))
     print(f"\n{name}: {blocks:,} rows in {dump.stat().st_size / 1e6:,.0f} MB")
     print(f"{'':24}{'seconds':>10}{'M blocks/s':>12}{'x numpy.sum':>13}")
     rows = (

@@ -15,9 +15,10 @@ def columns_of(entries: list[int]) -> BlockColumns:
     """Rows with these entries, each numbered in its other columns."""
     columns, count = BlockColumns(), len(entries)
     tail = columns.tail(count)
-    tail.entry[:count] = entries
-    for column in (tail.size8, tail.unused, tail.header8, tail.tags):
-        column[:count] = np.arange(count)
+    for row, entry in enumerate(entries):
+        tail.entry[row] = entry
+        for column in (tail.size8, tail.unused, tail.header8, tail.tags):
+            column[row] = row
     columns.add(count, 5)
     return columns
 
@@ -39,7 +40,7 @@ def test_a_long_column_with_one_row_out_of_order_is_sorted():
     """Order is looked for by parts of 1 << 18 rows: the last of one and the first of the next are compared too."""
     for place in (1 << 18, (1 << 18) + 1, (1 << 18) + 2):
         columns, count = BlockColumns(), (1 << 18) + 3
-        columns.tail(count).entry[:count] = np.arange(count)
+        np.asarray(columns.tail(count).entry)[:count] = np.arange(count)
         columns.add(count, 0)
         columns.since(0).entry[place - 1 : place + 1] = place, place - 1
         columns.sort()

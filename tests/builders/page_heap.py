@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from .memory_image import PAGE, MemoryImage
+from .nt_heap_layout import HeapArch
 from .nt_heap_truth import Region
 
 PageGeneration = Literal["xp", "vista", "ten"]
@@ -40,7 +41,7 @@ class PageBlockTruth:
 class PageHeapTruth:
     """The page heap: `address` its handle."""
 
-    arch: str
+    arch: HeapArch
     address: int
     blocks: tuple[PageBlockTruth, ...]
 
@@ -58,7 +59,7 @@ class BuiltPageHeap:
 class PageHeapBuilder:
     """A page heap in the making, in one reservation of `reserve` bytes at `base`."""
 
-    def __init__(self, base: int, *, arch: str = "x64", generation: PageGeneration = "ten", reserve: int = 0x400000,
+    def __init__(self, base: int, *, arch: HeapArch = "x64", generation: PageGeneration = "ten", reserve: int = 0x400000,
                  normal_heap: int = 0, flags: int = 0x1002, extra_flags: int = 3) -> None:  # fmt: skip
         self.base, self.arch, self.generation, self.reserve = base, arch, generation, reserve
         self.wide = arch == "x64"

@@ -14,6 +14,7 @@ from .dump import DumpBuilder
 from .dump_truth import BuiltDump, DumpTruth, Pdb, Version
 from .memory_image import PAGE
 from .nt_heap_truth import BuiltHeap
+from .page_heap import BuiltPageHeap
 from .process_assembly import ProcessAssembler
 from .process_plan import Plan, ProcessArch, process_plan
 from .process_records import ModulePart, ProcessParts, ThreadPart, View
@@ -52,7 +53,7 @@ class ProcessBuilder:
         self.dump = DumpBuilder(arch=self._parts.own_view, os=os, memory_list=memory_list)
         self.dump.misc(pid, create_time=1_699_990_000, size=1364 if build >= 10240 else 24)
 
-    def heap(self, built: BuiltHeap, *, view: View | None = None) -> Self:
+    def heap(self, built: BuiltHeap | BuiltPageHeap, *, view: View | None = None) -> Self:
         """Add a heap's memory and regions, and its handle; the first of a view is the process heap."""
         self._parts.heaps[view or built.truth.arch].append(built.truth.address)
         for base, size, state, kind, protect, allocation in built.regions:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,13 +53,13 @@ def walks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return seen
 
 
-def content(snapshot: Snapshot) -> tuple:
+def content(snapshot: Snapshot) -> tuple[Any, ...]:
     found = snapshot.walk
     columns = [getattr(found.table, name).tolist() for name in COLUMNS]
     return columns, found.counts, found.findings, found.gaps, found.facts
 
 
-def asked(path: Path, **options) -> tuple:
+def asked(path: Path, **options) -> tuple[Any, ...]:
     with heapdump.open_dump(path, **options) as snapshot:
         return content(snapshot)
 

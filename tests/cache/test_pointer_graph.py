@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import heapdump
 from heapdump.cache import store
-from tests.analyses.graph.plans import Plan, lay
+from tests.analyses.graph.plans import How, Plan, lay
 
 
 @pytest.fixture
@@ -17,11 +19,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "blocks"
 
 
-def answers(path: Path) -> tuple:
+def answers(path: Path) -> tuple[Any, ...]:
     """Everything that is kept of the pointer graph."""
     with heapdump.open_dump(path) as snapshot:
         graph, tree, reached = snapshot.graph, snapshot.retained, snapshot.reached
-        columns = (
+        columns: tuple[np.ndarray, ...] = (
             graph.rows,
             graph.start,
             graph.size,
@@ -37,7 +39,13 @@ def answers(path: Path) -> tuple:
 @pytest.fixture
 def linked(tmp_path: Path) -> Path:
     """Blocks that hold each other, and some in a circle."""
-    links = [(0, 1, "start"), (1, 2, "inside"), (3, 4, "start"), (4, 3, "start"), (5, 5, "start")]
+    links: list[tuple[int, int, How]] = [
+        (0, 1, "start"),
+        (1, 2, "inside"),
+        (3, 4, "start"),
+        (4, 3, "start"),
+        (5, 5, "start"),
+    ]
     path = tmp_path / "linked.dmp"
     path.write_bytes(lay(Plan("x64", [40] * 6, links, [("module", 0, "start"), ("memory", 1, "start")])).built.data)
     return path

@@ -76,6 +76,7 @@ def test_of_a_damaged_heap_nothing_is_called_lost_for_certain(dump):
         entry = int(snapshot.walk.table.entry[-2])
         space = snapshot.process.space
         place = space.mapped.file_place(Span(entry, entry + 16))
+    assert place is not None
     data = bytearray(dump.read_bytes())
     data[place + 8 : place + 16] = b"Z" * 8
     dump.write_bytes(data)

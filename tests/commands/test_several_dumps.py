@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -47,7 +48,7 @@ def dumps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return paths
 
 
-def document(capfd: pytest.CaptureFixture[str], *arguments: object) -> dict:
+def document(capfd: pytest.CaptureFixture[str], *arguments: object) -> dict[str, Any]:
     assert cli.run([*map(str, arguments), "--json"]) == 0
     return json.loads(capfd.readouterr().out)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -40,13 +41,13 @@ def dump(tmp_path: Path) -> tuple[str, dict[str, int]]:
     return str(path), at
 
 
-def data_of(*arguments: str) -> dict:
+def data_of(*arguments: str) -> dict[str, Any]:
     result = run(*arguments, "--unreachable", "--json")
     assert result.exit_code == 0, result.stderr
     return json.loads(result.stdout)["data"]
 
 
-def leak_kinds(data: dict, at: dict[str, int]) -> dict[str, str]:
+def leak_kinds(data: dict[str, Any], at: dict[str, int]) -> dict[str, str]:
     names = {hex(address): name for name, address in at.items()}
     return {names[found["address"]]: found["kind"] for found in data["objects"]}
 
@@ -166,9 +167,9 @@ def test_options_that_need_the_check_are_refused_without_it(dump):
 def test_a_pointer_at_an_odd_address_counts_when_asked_for(dump, tmp_path):
     path, at = dump
     with open_dump(path, use_index=False) as snapshot:
-        plan_data = (
-            snapshot.process.module_map.at(snapshot.process.views[0].peb_fields["ImageBaseAddress"]).span.end - 0x1000
-        )
+        module = snapshot.process.module_map.at(snapshot.process.views[0].peb_fields["ImageBaseAddress"])
+        assert module is not None
+        plan_data = module.span.end - 0x1000
         offset = snapshot.process.space.mapped.file_offsets
         i = int((snapshot.process.space.mapped.starts <= plan_data).sum()) - 1
         place = int(offset[i]) + plan_data - int(snapshot.process.space.mapped.starts[i])
@@ -198,7 +199,7 @@ def test_missing_evidence_is_said(tmp_path):
     )
 
 
-def total(data: dict) -> int:
+def total(data: dict[str, Any]) -> int:
     return sum(data[kind]["blocks"] for kind in ("direct", "indirect", "possible", "reachable", "suppressed_total"))
 
 

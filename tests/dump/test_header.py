@@ -9,6 +9,7 @@ import pytest
 from heapdump.dump.open import open_minidump
 from heapdump.errors import DumpError, NotAMinidump, TruncatedDump
 from tests.builders import DumpBuilder
+from tests.builders.dump_truth import Arch
 
 HEADER = struct.Struct("<4sIIIIIQ")
 
@@ -148,7 +149,8 @@ def test_a_stream_behind_the_end_of_the_file_is_as_good_as_absent(write_dump):
 
 
 def test_without_system_information_the_threads_tell_the_processor(write_dump):
-    for arch, processor in (("x64", 9), ("x86", 0)):
+    processors: dict[Arch, int] = {"x64": 9, "x86": 0}
+    for arch, processor in processors.items():
         built = DumpBuilder(arch=arch).thread(4, 0x5000).drop(7).build()
         with open_minidump(write_dump(built)) as dump:
             assert dump.system_info.processor == processor

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 
@@ -20,7 +22,7 @@ def patched(built: BuiltDump, offset: int, form: str, *values: int) -> bytes:
     return bytes(data)
 
 
-def three(memory_list: str) -> DumpBuilder:
+def three(memory_list: Literal["64", "32"]) -> DumpBuilder:
     builder = DumpBuilder(memory_list=memory_list)
     return builder.memory(0x7000, b"seven").memory(0x1000, b"one").memory(0x7FF000000000, b"high")
 
@@ -85,7 +87,7 @@ def test_a_wild_size_in_the_64_bit_list_puts_what_follows_behind_the_file(write_
         assert all(offset >= dump.file_bytes for offset in offsets[1:])
 
 
-def info_list(header_bytes: int, entry_bytes: int, rows: list[tuple[int, ...]], count: int | None = None) -> bytes:
+def info_list(header_bytes: int, entry_bytes: int, rows: Sequence[tuple[int, ...]], count: int | None = None) -> bytes:
     out = struct.pack("<IIQ", header_bytes, entry_bytes, len(rows) if count is None else count).ljust(
         min(header_bytes, 4096), b"\xaa"
     )

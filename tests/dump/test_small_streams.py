@@ -6,6 +6,7 @@ import importlib
 import io
 import re
 import struct
+from typing import Literal
 
 import pytest
 
@@ -19,7 +20,7 @@ def stream_offset(built: BuiltDump, number: int) -> int:
     return struct.unpack_from("<I", built.data, 32 + 12 * built.truth.streams.index(number) + 8)[0]
 
 
-def healthy(memory_list: str) -> BuiltDump:
+def healthy(memory_list: Literal["64", "32"]) -> BuiltDump:
     builder = DumpBuilder(memory_list=memory_list).misc(99, create_time=1_700_000_000, user_time=3, kernel_time=4)
     for i in range(3):
         builder.module(0x7FF600000000 + (i << 20), 0x10000 + i * 0x1000, f"C:\\m{i}.dll")

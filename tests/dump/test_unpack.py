@@ -56,7 +56,8 @@ def leaves_no_file(temporary_folder):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_packed_dump_opens_like_a_plain_one_and_cleans_up_when_closed(write_dump, temporary_folder, kind):
-    said, seen = [], []
+    said: list[str] = []
+    seen: list[int] = []
     path = write_dump(pack(kind, DUMP), f"a.dmp.{kind}")
     with open_minidump(path, lambda done, total: seen.append(done), said.append) as dump:
         assert dump.path == path
@@ -74,7 +75,7 @@ def test_the_name_of_the_file_does_not_matter(write_dump, kind):
 
 
 def test_a_plain_dump_makes_no_temporary_file_and_says_nothing(write_dump, temporary_folder):
-    said = []
+    said: list[str] = []
     with open_minidump(write_dump(DUMP), say=said.append):
         assert said == []
         assert list(temporary_folder.iterdir()) == []

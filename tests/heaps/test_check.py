@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heapdump.analyses.damage.explained import ExplainedFinding
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.builders.page_heap import PageHeapBuilder
@@ -26,7 +27,7 @@ BUSY = [("busy", 40 + 24 * i) for i in range(60)] + [
 ]
 
 
-def errors(snapshot: Snapshot) -> list:
+def errors(snapshot: Snapshot) -> list[ExplainedFinding]:
     return [explained for explained in snapshot.explained_findings if explained.finding.severity == "error"]
 
 

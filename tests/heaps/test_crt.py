@@ -15,6 +15,7 @@ from heapdump.memory.mapped import MappedMemory
 from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.builders.page_heap import PageHeapBuilder
 from tests.heaps.nt.plans import FIXED, Generation, heap_of, process_of
 from tests.patching import poke
@@ -38,7 +39,7 @@ def header(
     return struct.pack("<IIIiIIi", *links, file, line, *pair, request) + GUARD
 
 
-def crt_heap(variant: tuple[str, str], blocks: list[tuple[int, int, int, int, int]]):
+def crt_heap(variant: tuple[HeapArch, str], blocks: list[tuple[int, int, int, int, int]]):
     """(builder, [user address]) of blocks (size, file, line, use, request), linked as the CRT does: newest first."""
     generation = Generation(variant[0], 19041)
     heap = heap_of(generation, FIXED[0])

@@ -10,6 +10,7 @@ from heapdump.blocks.heap import ExtentKind
 from heapdump.blocks.kind import HeapKind
 from heapdump.trust import Trust
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.heaps.nt.plans import FIXED, Generation, heap_of, process_of
 from tests.patching import add_unlisted, poke, without_memory, word
 
@@ -24,7 +25,7 @@ def page(at: dict[int, int], fill: int = 0, size: int = 8) -> bytes:
     return bytes(data)
 
 
-def with_handle(data: bytes, *, arch: str = "x64", place: int = PLACE, reserve: int = 0x100000) -> ProcessBuilder:
+def with_handle(data: bytes, *, arch: HeapArch = "x64", place: int = PLACE, reserve: int = 0x100000) -> ProcessBuilder:
     """A process with one healthy heap, and a handle with this memory at the start of a reservation."""
     process = process_of(Generation(arch, 19041), heap_of(Generation(arch, 19041), FIXED[0]).build())
     process.heap_handle(place)

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.builders import BuiltDump, ProcessBuilder
+from tests.builders.process_plan import ProcessArch
 from tests.heaps.nt.plans import FIXED, Generation, heap_of
 from tests.hostile.ladder import climb, survives
 
@@ -34,7 +35,7 @@ WORDS = [
 
 
 @cache
-def healthy(arch: str, build: int) -> BuiltDump:
+def healthy(arch: ProcessArch, build: int) -> BuiltDump:
     """A process with heaps, threads, names, an exception and every stream the builder writes."""
     process = ProcessBuilder(arch=arch, build=build)
     own = Generation("x64" if arch == "x64" else "x86", build)

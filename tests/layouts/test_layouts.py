@@ -202,7 +202,7 @@ def members_that_vary() -> set[str]:
     out = {name for name in names if not all(name in one for one in structs)}
     for name in names:
         having = [set(one[name].fields) for one in structs if name in one]
-        out |= set.union(*having) - set.intersection(*having)
+        out |= having[0].union(*having) - having[0].intersection(*having)
     return out
 
 

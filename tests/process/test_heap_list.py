@@ -7,12 +7,13 @@ import re
 import pytest
 
 from tests.builders import BuiltDump, NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import add_unlisted, poke, without_memory, word
 
 FIRST = 0x28A65B00000
 
 
-def with_handles(count: int, arch: str = "x64") -> tuple[ProcessBuilder, BuiltDump]:
+def with_handles(count: int, arch: HeapArch = "x64") -> tuple[ProcessBuilder, BuiltDump]:
     process = ProcessBuilder(arch=arch, build=19041)
     for i in range(count):
         process.heap_handle(0x8000000 + i * 0x10000)
@@ -80,7 +81,7 @@ def test_a_list_outside_of_the_dump_leaves_the_default_heap(open_built):
 class CyclicList:
     """A process of 26100 whose PEB lists one heap and whose ring lists `count`."""
 
-    def __init__(self, count: int, arch: str = "x64", build: int = 26100) -> None:
+    def __init__(self, count: int, arch: HeapArch = "x64", build: int = 26100) -> None:
         self.size = 8 if arch == "x64" else 4
         base = FIRST if arch == "x64" else 0x8000000
         self.process = ProcessBuilder(arch=arch, build=build)

@@ -6,14 +6,16 @@ import pytest
 
 from heapdump.process.model import Stack
 from tests.builders import BuiltDump, NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
+from tests.builders.process_plan import ProcessArch
 from tests.patching import poke, with_ranges, without_memory, without_stream, word
 
 TOP = 1 << 64
 
 
-def process_of(arch: str, threads: int = 1) -> tuple[ProcessBuilder, BuiltDump]:
+def process_of(arch: ProcessArch, threads: int = 1) -> tuple[ProcessBuilder, BuiltDump]:
     process = ProcessBuilder(arch=arch, build=19041)
-    own = "x64" if arch == "x64" else "x86"
+    own: HeapArch = "x64" if arch == "x64" else "x86"
     process.heap(NtHeapBuilder(arch=own, build=19041, base=0x8000000).build())
     for i in range(threads):
         process.thread(100 + i)

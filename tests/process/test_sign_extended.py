@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 
 from heapdump.dump.open import open_minidump
@@ -19,7 +21,7 @@ def words(at: dict[int, int], size: int = 0x1000) -> bytes:
     return bytes(data)
 
 
-def sign_extended(memory_list: str) -> BuiltDump:
+def sign_extended(memory_list: Literal["64", "32"]) -> BuiltDump:
     builder = DumpBuilder(arch="x86", os=(6, 1, 7601), memory_list=memory_list)
     builder.module(HIGH + 0x80010000, 0x20000, "C:\\high.dll", version=None).module(0x10000, 0x1000, "C:\\low.exe")
     builder.module(HIGH + 0xFFFF0000, 0xF000, "C:\\top.dll")

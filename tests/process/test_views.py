@@ -7,15 +7,17 @@ import pytest
 from heapdump.process.model import Teb
 from heapdump.spans import Span
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
+from tests.builders.process_plan import ProcessArch
 
 NATIVE = [("x64", b) for b in (3790, 6002, 7601, 9200, 9600, 14393, 17763, 19041, 22000, 26100)]
 NATIVE += [("x86", b) for b in (2600, 3790, 6002, 7601, 9200, 9600, 14393, 17763, 19041)]
 WOW64 = [6002, 7601, 9200, 9600, 10240, 14393, 19041]
 
 
-def process_of(arch: str, build: int, heaps: int = 3) -> ProcessBuilder:
+def process_of(arch: ProcessArch, build: int, heaps: int = 3) -> ProcessBuilder:
     process = ProcessBuilder(arch=arch, build=build, pid=77, nt_global_flag=0x1070, command_line="app.exe --x ä")
-    own = "x64" if arch == "x64" else "x86"
+    own: HeapArch = "x64" if arch == "x64" else "x86"
     for i in range(heaps):
         process.heap(NtHeapBuilder(arch=own, build=build, base=0x8000000 + i * 0x1000000, index=i).build())
     for i in range(3):

@@ -130,7 +130,8 @@ def assert_free_blocks(space: AddressSpace, at: LfhLayout, sub: Subsegment) -> N
         unset = np.flatnonzero(np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little") == 0)
         assert unset.tolist() == free
         return
-    chain, place = [], sub.hint
+    chain: list[int] = []
+    place = sub.hint
     while place != 0xFFFF and len(chain) <= sub.count:
         chain.append((place * at.granule - first) // stride)
         place = space.integer(sub.user_blocks + place * at.granule + at.granule, 2)

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 from collections import Counter, defaultdict
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -50,7 +51,7 @@ def has_members(value: object, required: dict[str, type], optional: dict[str, ty
     return all(isinstance(member, known[name]) and not isinstance(member, bool) for name, member in value.items())
 
 
-def is_sampled_profile(value: dict, frames: int) -> bool:
+def is_sampled_profile(value: dict[str, Any], frames: int) -> bool:
     """A profile of type "sampled" whose stacks name only frames that are there."""
     types = {
         "type": str,
@@ -74,9 +75,9 @@ def is_sampled_profile(value: dict, frames: int) -> bool:
     )
 
 
-def is_speedscope(document: object) -> bool:
+def is_speedscope(document: Any) -> bool:
     """What https://www.speedscope.app/file-format-schema.json demands of sampled profiles, and that its numbers agree."""
-    types = {"$schema": str, "shared": dict, "profiles": list}
+    types: dict[str, type] = {"$schema": str, "shared": dict, "profiles": list}
     if not has_members(document, types, {"name": str, "exporter": str, "activeProfileIndex": int}):
         return False
     frames, profiles = document["shared"].get("frames"), document["profiles"]
@@ -116,9 +117,9 @@ def test_speedscope_keeps_its_schemas_promises(samples):
         assert [[frames[i] for i in stack] for stack in profile["samples"]] == [names(s)[::-1] for s in samples]
 
 
-def fields(data: bytes) -> dict[int, list]:
+def fields(data: bytes) -> dict[int, list[Any]]:
     """Fields of a protocol buffer message by number: integers and bytes."""
-    out: dict[int, list] = defaultdict(list)
+    out: dict[int, list[Any]] = defaultdict(list)
     at = 0
 
     def varint() -> int:

@@ -13,6 +13,7 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.memory import limits
 from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.builders.page_heap import PageHeapBuilder
 from tests.heaps.nt.plans import FIXED, Generation, heap_of
 from tests.patching import poke, word
@@ -31,7 +32,7 @@ def crashed(
     return process
 
 
-def page_of(arch: str) -> tuple[PageHeapBuilder, int, int]:
+def page_of(arch: HeapArch) -> tuple[PageHeapBuilder, int, int]:
     """(builder, address of a busy block of 100 bytes, of a freed one of 144 bytes)."""
     page = PageHeapBuilder(PLACE, arch=arch)
     allocated, freed = page.trace(0x401000), page.trace(0x402000)

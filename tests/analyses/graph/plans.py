@@ -8,6 +8,7 @@ from typing import Literal
 from hypothesis import strategies as st
 
 from tests.builders import BuiltDump, NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import poke, word
 
 Arch = Literal["x64", "x86", "wow64"]
@@ -60,8 +61,7 @@ def plans(draw, most: int = 14, arches=("x64", "x86", "wow64")) -> Plan:
 
 def lay(plan: Plan) -> Laid:
     """The process of a plan: two heaps, blocks in turn."""
-    wow = plan.arch == "wow64"
-    views = ("x64", "x86") if wow else (plan.arch, plan.arch)
+    views: tuple[HeapArch, HeapArch] = ("x64", "x86") if plan.arch == "wow64" else (plan.arch, plan.arch)
     heaps = [NtHeapBuilder(arch=view, base=base) for view, base in zip(views, (0x10000000, 0x20000000), strict=True)]
     needed = [max(size, 16 * sum(source == i for source, _, _ in plan.edges)) for i, size in enumerate(plan.sizes)]
     users = [heaps[i % 2].busy(size) for i, size in enumerate(needed)]
@@ -84,12 +84,12 @@ def lay(plan: Plan) -> Laid:
         written[source] += 1
         changes.append((at, word(value_of(laid, to, how), widths[source])))
     for number, (place, to, how) in enumerate(plan.roots):
-        base = _base(process, place, free)
+        first = _base(process, place, free)
         is_shifted = how == "unaligned"
-        at = None if base is None else base + 16 * number + (3 if is_shifted else 0)
-        laid.root_at.append(at)
-        if at is not None:
-            changes.append((at, word(value_of(laid, to, how), laid.pointer)))
+        root_at = None if first is None else first + 16 * number + (3 if is_shifted else 0)
+        laid.root_at.append(root_at)
+        if root_at is not None:
+            changes.append((root_at, word(value_of(laid, to, how), laid.pointer)))
     laid.built = poke(process.build(), *changes)
     return laid
 
@@ -136,7 +136,9 @@ def expected(laid: Laid, *, unaligned: bool = False) -> Expected:
         return how != "inside" or laid.sizes[to] == 1
 
     edges = {(a, b, bool(starts(b, how))) for a, b, how in plan.edges if starts(b, how) is not None}
-    strong, weak, registers = set(), set(), 0
+    strong: set[int] = set()
+    weak: set[int] = set()
+    registers = 0
     for place, to, how in plan.roots:
         kind = starts(to, how)
         if place == "register":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -16,6 +18,7 @@ from heapdump.analyses.graph.unreachable import Reach, classify
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels.pointer_map import mark, thin
 from heapdump.kernels.row import BUSY
+from heapdump.memory.mapped import MappedMemory
 from tests.analyses.graph.plans import Laid, Plan, expected, lay, plans
 
 pytestmark = pytest.mark.property
@@ -148,9 +151,14 @@ class Memory:
         pass
 
 
+def memory(words: np.ndarray) -> MappedMemory:
+    """These words at address 0x1000, as a sweep reads them."""
+    return cast("MappedMemory", Memory(words))
+
+
 def sweep_words(blocks, words: np.ndarray) -> list[tuple[int, bool]]:
     """(block, to its start) of every word that the kernel finds to be a pointer."""
-    edges = Sweeper(Memory(words), blocks).edges(Sources(np.array([0x1000]), np.array([8 * len(words)]), 8))
+    edges = Sweeper(memory(words), blocks).edges(Sources(np.array([0x1000]), np.array([8 * len(words)]), 8))
     assert edges.degree.tolist() == [len(edges.targets)]
     return [(t if t >= 0 else -1 - t, t >= 0) for t in edges.targets.tolist()]
 
@@ -174,7 +182,7 @@ def test_pointers_are_found_however_little_room_there_is(monkeypatch):
     blocks = pointer_map(np.arange(0x100000, 0x100000 + 64 * 50, 64), np.full(50, 48))
     words = random.integers(0x100000, 0x100000 + 64 * 50, 400).astype(np.uint64)
     start = np.arange(0x1000, 0x1000 + 3200, 40)
-    edges = Sweeper(Memory(words), blocks, threads=3).edges(Sources(start, np.full(len(start), 40), 8))
+    edges = Sweeper(memory(words), blocks, threads=3).edges(Sources(start, np.full(len(start), 40), 8))
     truth = [(blocks.find(words[5 * i : 5 * i + 5]), words[5 * i : 5 * i + 5]) for i in range(len(start))]
     assert edges.degree.tolist() == [int((found >= 0).sum()) for found, _ in truth]
     flat = [
@@ -218,7 +226,7 @@ def test_words_of_any_value_are_no_pointers_or_those_they_are():
         0x1000000000010,
     ]
     values += [(2 << 48) - 1, 2 << 48, 1 << 62, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
-    edges = Sweeper(Memory(np.array(values, np.uint64)), blocks).edges(
+    edges = Sweeper(memory(np.array(values, np.uint64)), blocks).edges(
         Sources(np.array([0x1000]), np.array([8 * len(values)]), 8)
     )
     assert edges.targets.tolist() == [0, -1, 1, 2, -3]

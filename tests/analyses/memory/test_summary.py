@@ -47,9 +47,9 @@ def assert_adds_up(snapshot: Snapshot) -> Summary:
         assert row.regions > 0 and row.bytes > 0
         assert row.busy_share is None or 0 <= row.busy_share <= 1
     assert {row.usage for row in summary.largest} == {row.name for row in summary.usage}
-    for row in summary.largest:
-        i = snapshot.usage.table.index_at(row.address)
-        assert i is not None and int(snapshot.usage.table.size[i]) == row.bytes
+    for largest in summary.largest:
+        i = snapshot.usage.table.index_at(largest.address)
+        assert i is not None and int(snapshot.usage.table.size[i]) == largest.bytes
     return summary
 
 
@@ -138,7 +138,8 @@ def test_pages_that_windows_took_out_of_a_free_block_are_no_free_bytes(open_buil
     heap = heap_of(TEN, [("busy", 100), ("free", 900), ("busy", 50)]).build()
     truth, first = heap.truth, heap.truth.free[0]
     start, end = -(-first.entry // 0x1000) * 0x1000 + 0x1000, (first.entry + first.entry_size) & ~0xFFF
-    (base, size, *committed), *others = heap.regions
+    (base, size, state, kind, protect, allocation), *others = heap.regions
+    committed = (state, kind, protect, allocation)
     assert end - start == 0x1000 and base < start < end < base + size
     pieces = (
         (base, start - base, *committed),

@@ -15,13 +15,14 @@ from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from heapdump.wording import preview
 from tests.builders import ProcessBuilder
+from tests.builders.process_plan import ProcessArch
 from tests.heaps.nt.plans import FIXED, Generation, heap_of
 
 AREA = 0x28A70000000
 TEN = Generation("x64", 19041)
 
 
-def rich(arch: str = "x64", build: int = 19041) -> ProcessBuilder:
+def rich(arch: ProcessArch = "x64", build: int = 19041) -> ProcessBuilder:
     """A process with two heaps, two threads, private and mapped memory, and an image that no list names."""
     process = ProcessBuilder(arch=arch, build=build)
     own = Generation("x64" if arch == "x64" else "x86", build)

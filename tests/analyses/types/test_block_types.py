@@ -15,6 +15,7 @@ from heapdump.analyses.types.content import content_of
 from heapdump.analyses.types.content_kind import LIBRARY_KINDS
 from heapdump.snapshot import Snapshot
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import poke
 
 BSTR, STRING, WSTRING, VECTOR = LIBRARY_KINDS
@@ -26,7 +27,7 @@ Make = Callable[["Blocks"], bytes]
 class Blocks:
     """A heap in the making whose blocks name each other."""
 
-    def __init__(self, arch: str) -> None:
+    def __init__(self, arch: HeapArch) -> None:
         self.arch = arch
         self.heap = NtHeapBuilder(arch=arch, build=19041, base=0x20000000000 if arch == "x64" else 0x1000000)
         self.heap.busy(40)
@@ -70,7 +71,7 @@ class Blocks:
         return prefix.rjust(self.pointer, b"\xee") + data + end
 
 
-def made(arch: str, *makes: Make) -> tuple[ProcessBuilder, list[int], Blocks]:
+def made(arch: HeapArch, *makes: Make) -> tuple[ProcessBuilder, list[int], Blocks]:
     """(a process with a block of each content, their addresses)."""
     blocks = Blocks(arch)
     addresses = [blocks.add(make(blocks)) for make in makes]
@@ -85,7 +86,7 @@ def labels(snapshot: Snapshot, addresses: list[int]) -> list[str]:
     return [found.labels[number] for number in found.numbers.tolist()]
 
 
-def seen(open_built, arch: str, make: Make) -> str:
+def seen(open_built, arch: HeapArch, make: Make) -> str:
     built, addresses, blocks = made(arch, make)
     with open_built(poke(built.build(), *blocks.late)) as snapshot:
         (label,) = labels(snapshot, addresses)

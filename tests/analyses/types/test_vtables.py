@@ -9,12 +9,13 @@ from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content import content_of
 from tests.analyses.types.test_block_types import ARCHES, BASE, Blocks, labels
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import poke, without_stream
 
 CODE, TABLE, GENERATED = 0x2000, 0x1100, 0x100000
 
 
-def with_table(arch: str, at: int, functions: list[int]) -> tuple[ProcessBuilder, int]:
+def with_table(arch: HeapArch, at: int, functions: list[int]) -> tuple[ProcessBuilder, int]:
     """(a process with an object whose first word is `at`, the object); `functions` are what lies there."""
     blocks = Blocks(arch)
     thing = blocks.add(blocks.words(BASE[arch] + at, 1, 2))

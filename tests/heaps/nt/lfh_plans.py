@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.heaps.nt.plans import Generation
 
-GENERATIONS = [
-    Generation(arch, build)
-    for arch, builds in (
-        ("x86", (2600, 3790, 6002, 7601, 9200, 9600, 14393, 19041)),
-        ("x64", (3790, 6002, 7601, 9200, 9600, 14393, 17763, 19041, 26100)),
-    )
-    for build in builds
-]
+_BUILDS: dict[HeapArch, tuple[int, ...]] = {
+    "x86": (2600, 3790, 6002, 7601, 9200, 9600, 14393, 19041),
+    "x64": (3790, 6002, 7601, 9200, 9600, 14393, 17763, 19041, 26100),
+}
+GENERATIONS = [Generation(arch, build) for arch, builds in _BUILDS.items() for build in builds]
 CODINGS = [g for g in GENERATIONS if (g.arch, g.build) in {
     ("x86", 2600), ("x64", 3790), ("x86", 7601), ("x64", 7601), ("x86", 9200), ("x64", 9600), ("x86", 19041), ("x64", 26100),
 }]  # fmt: skip
@@ -44,7 +43,7 @@ class Plan:
     seed: int = 1
     key: int = 0x3C9F944E_51DE978B
 
-    def heap(self, base: int = 0, **options: int) -> BuiltHeap:
+    def heap(self, base: int = 0, **options: Any) -> BuiltHeap:
         """Builds it."""
         generation, draw = self.generation, random.Random(self.seed)
         base = base or generation.base

@@ -13,13 +13,14 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import HeapKind
 from heapdump.trust import Trust
 from tests.builders import BuiltHeap, HeapTruth, NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 
 
 @dataclass(frozen=True)
 class Generation:
     """One Windows build and pointer size."""
 
-    arch: str
+    arch: HeapArch
     build: int
     revision: int = 508
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 from tests.heaps.nt.lfh_plans import (

@@ -7,6 +7,7 @@ import pytest
 
 from heapdump.heaps.nt import resync
 from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
+from heapdump.heaps.nt.header_word import headers_at
 from heapdump.snapshot import Snapshot
 from tests.heaps.nt.plans import FIXED, heap_of, process_of
 from tests.heaps.nt.plans import Generation as Plan
@@ -27,7 +28,7 @@ def generation(snapshot: Snapshot) -> EntryFormat:
 def test_memory_full_of_headers_that_hold_for_one_step_is_read_at_once(open_built, monkeypatch: pytest.MonkeyPatch):
     bad = old_header(5, 9)
     words = np.array([old_header(1, 1), old_header(1, 1), bad] * 100_000 + [old_header(1, 1)] * 4 + [bad], np.int64)
-    calls, headers_at = [], resync.headers_at
+    calls = []
 
     def counted(*arguments):
         calls.append(arguments)

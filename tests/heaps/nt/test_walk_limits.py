@@ -204,7 +204,7 @@ def test_a_commit_size_beyond_the_committed_memory_is_damage_and_not_counted(ope
     built = heap.build()
     commit = built.truth.large[0].commit_bytes
     with open_built(poke(process_of(TEN, built).build(), (0x30000000000 + 0x20, word(0x3000000)))) as snapshot:
-        (block,) = snapshot.heaps[0].large_blocks or ()
+        (block,) = snapshot.heaps[0].large_blocks or []
         assert block.commit_bytes == commit
         (finding,) = snapshot.heaps[0].findings
         assert (finding.kind, finding.address, finding.found) == ("virtual_list", 0x30000000020, "0x3000000")

@@ -14,31 +14,34 @@ from hypothesis import strategies as st
 from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder
-from tests.builders.page_heap import BuiltPageHeap, PageHeapBuilder
+from tests.builders.nt_heap_layout import HeapArch
+from tests.builders.page_heap import BuiltPageHeap, PageGeneration, PageHeapBuilder
 from tests.heaps.nt.plans import FIXED, Generation, heap_of
 from tests.patching import poke, without_memory, word
 
 HPA = 0x02000000
-GENERATIONS = [
-    pytest.param(("x86", 2600, "xp"), id="recorded-xp-x86"),
-    pytest.param(("x64", 19041, "ten"), id="recorded-10-x64"),
-    pytest.param(("x86", 19041, "ten"), id="recorded-10-x86"),
-    pytest.param(("x64", 22000, "ten"), id="unconfirmed-11-x64"),
-    pytest.param(("x64", 7601, "vista"), id="unconfirmed-7-x64"),
-    pytest.param(("x86", 7601, "vista"), id="unconfirmed-7-x86"),
-    pytest.param(("x64", 9200, "vista"), id="unconfirmed-8-x64"),
-    pytest.param(("x86", 6002, "vista"), id="unconfirmed-vista-x86"),
-]
-TEN = ("x64", 19041, "ten")
+PageHeapOf = tuple[HeapArch, int, PageGeneration]
+PAGE_HEAPS: dict[str, PageHeapOf] = {
+    "recorded-xp-x86": ("x86", 2600, "xp"),
+    "recorded-10-x64": ("x64", 19041, "ten"),
+    "recorded-10-x86": ("x86", 19041, "ten"),
+    "unconfirmed-11-x64": ("x64", 22000, "ten"),
+    "unconfirmed-7-x64": ("x64", 7601, "vista"),
+    "unconfirmed-7-x86": ("x86", 7601, "vista"),
+    "unconfirmed-8-x64": ("x64", 9200, "vista"),
+    "unconfirmed-vista-x86": ("x86", 6002, "vista"),
+}
+GENERATIONS = [pytest.param(generation, id=name) for name, generation in PAGE_HEAPS.items()]
+TEN: PageHeapOf = ("x64", 19041, "ten")
 PLACE = 0x30000000
 
 
-def builder_of(generation: tuple[str, int, str], **options) -> PageHeapBuilder:
+def builder_of(generation: PageHeapOf, **options) -> PageHeapBuilder:
     arch, _, kind = generation
     return PageHeapBuilder(PLACE, arch=arch, generation=kind, **options)
 
 
-def process_with(generation: tuple[str, int, str], page: BuiltPageHeap, *others) -> ProcessBuilder:
+def process_with(generation: PageHeapOf, page: BuiltPageHeap, *others) -> ProcessBuilder:
     arch, build, _ = generation
     process = ProcessBuilder(arch=arch, build=build, revision=5512 if build == 2600 else 508, nt_global_flag=HPA)
     for heap in (page, *others):

@@ -15,6 +15,8 @@ from heapdump.blocks.kind import HeapKind
 from heapdump.heaps.segment import vs_walk
 from tests.builders import SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
+from tests.builders.nt_heap_layout import HeapArch
+from tests.builders.segment_heap import SegmentTruth
 from tests.heaps.segment.plans import GENERATIONS, Plan
 from tests.heaps.segment.test_walk import blocks
 from tests.patching import poke, word
@@ -23,7 +25,7 @@ EACH = pytest.mark.parametrize("generation", GENERATIONS, ids=[f"{arch}-{build}"
 CONTENTS = (("vs", 40), ("lfh", 7), ("pages", 3), ("large", 2), ("large", 3), ("large", 4), ("vs", 30))
 
 
-def built(generation) -> tuple[BuiltDump, Plan, object]:
+def built(generation: tuple[HeapArch, int]) -> tuple[BuiltDump, Plan, SegmentTruth]:
     plan = Plan(*generation, padding=False, parts=CONTENTS, seed=5)
     heap = plan.heap()
     return plan.process(heap).build(), plan, heap.truth

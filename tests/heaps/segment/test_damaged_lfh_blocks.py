@@ -7,6 +7,7 @@ import pytest
 
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
+from tests.builders.segment_heap import SegmentTruth
 from tests.builders.segment_heap_layout import SegmentLayout, segment_layout
 from tests.heaps.segment.plans import BASES
 from tests.heaps.segment.test_damaged_heaps import EACH
@@ -16,7 +17,7 @@ from tests.patching import peek, poke, without_memory, word
 BASE = 0x20000000000
 
 
-def many_sizes(generation) -> tuple[BuiltDump, object, SegmentLayout]:
+def many_sizes(generation) -> tuple[BuiltDump, SegmentTruth, SegmentLayout]:
     """A heap with full LFH subsegments of one page each, of blocks of ten sizes."""
     arch, build = generation
     heap = SegmentHeapBuilder(arch=arch, build=build, base=BASES[arch], seed=1)

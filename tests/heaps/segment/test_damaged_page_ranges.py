@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from heapdump.blocks.kind import BlockKind
-from tests.builders import ProcessBuilder, SegmentHeapBuilder
+from tests.builders import ProcessBuilder, SegmentHeapBuilder, SegmentTruth
 from tests.builders.dump_truth import BuiltDump
+from tests.builders.nt_heap_layout import HeapArch
 from tests.builders.segment_heap_layout import segment_layout
 from tests.heaps.segment.plans import BASES, GENERATIONS
 from tests.heaps.segment.test_damaged_heaps import EACH, built
@@ -25,7 +26,7 @@ class Descriptors:
     """Where the flags of a unit of the first segment lie, and what they mean."""
 
     dump: BuiltDump
-    truth: object
+    truth: SegmentTruth
     size: int
     flags: int
     in_use: int
@@ -45,7 +46,7 @@ class Descriptors:
         return at, bytes([0 if way == ALL else old & ~(self.in_use if way == ALLOCATED else self.first)])
 
 
-def descriptors(generation) -> Descriptors:
+def descriptors(generation: tuple[HeapArch, int]) -> Descriptors:
     dump, _, truth = built(generation)
     arch, build = generation
     size, flags = (32, 0x18) if arch == "x64" else (16, 0xC)

@@ -6,6 +6,7 @@ import pytest
 
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
+from tests.builders.segment_heap import SegmentTruth
 from tests.builders.segment_heap_layout import GENERATIONS, SegmentLayout, segment_layout
 from tests.heaps.segment.plans import BASES
 from tests.heaps.segment.test_damaged_heaps import EACH, findings
@@ -15,7 +16,7 @@ from tests.patching import peek, poke, without_memory, word
 WITH_CONTEXTS = pytest.mark.parametrize("generation", [g for g in GENERATIONS if g[1] > 16299], ids=str)
 
 
-def three_segments(generation) -> tuple[BuiltDump, object, SegmentLayout]:
+def three_segments(generation) -> tuple[BuiltDump, SegmentTruth, SegmentLayout]:
     """A heap with a VS subsegment in each of three segments."""
     arch, build = generation
     base = BASES[arch]

@@ -8,13 +8,14 @@ import pytest
 from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
+from tests.builders.segment_heap import SegmentTruth
 from tests.heaps.segment.test_walk import blocks
 from tests.patching import peek, poke, without_memory, without_stream, word
 
 BASE = 0x20000000000
 
 
-def one_subsegment(chunks: int = 900, size: int = 40) -> tuple[BuiltDump, object]:
+def one_subsegment(chunks: int = 900, size: int = 40) -> tuple[BuiltDump, SegmentTruth]:
     """A heap of 19041 with one VS subsegment of equal chunks, and its truth."""
     heap = SegmentHeapBuilder(base=BASE, seed=1)
     heap.segment(BASE + 0x400000)

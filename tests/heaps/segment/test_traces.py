@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import heapdump
-from heapdump.blocks.heap import HeapKind
-from heapdump.blocks.table import BlockKind
+from heapdump.blocks.kind import BlockKind, HeapKind
+from heapdump.blocks.walk import Walk
 from heapdump.heaps import walk
 from heapdump.heaps.segment.traces import trace_reader
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
@@ -58,8 +58,7 @@ def test_facts_that_no_walk_writes_are_not_followed(open_built, padding):
         found = snapshot.walk
         (heap,) = [heap for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT]
         rows = np.flatnonzero(found.table.kind == BlockKind.LARGE)
-        other = heapdump.blocks.walk.Walk(
-            lambda: found.table, found.counts, (), (), {heap.index: {"padding_bytes": padding}}
-        )
+        other = Walk(lambda: found.table, found.counts, (), (), {heap.index: {"padding_bytes": padding}})
         numbers = trace_reader(snapshot.view_of(heap), heap, other)
+        assert numbers is not None
         assert RECORDS not in numbers(rows).tolist()

@@ -55,7 +55,8 @@ def test_any_heap_is_found_as_it_was_built(open_built, generation, data):
 
 @EACH
 def test_compiled_kernels_say_the_same(open_built, generation, monkeypatch):
-    plan = Plan(*generation, False, (("vs", 40), ("lfh", 7), ("pages", 3), ("large", 2)), 11)
+    arch, build = generation
+    plan = Plan(arch, build, padding=False, parts=(("vs", 40), ("lfh", 7), ("pages", 3), ("large", 2)), seed=11)
     built = plan.heap()
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
     with open_built(plan.process(built).build()) as snapshot:

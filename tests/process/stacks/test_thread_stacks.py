@@ -15,6 +15,7 @@ from heapdump.process.stacks.disassembly import CALL_BYTES, ends_with_call
 from heapdump.process.stacks.frames import thread_frames
 from heapdump.process.stacks.unwind import caller_registers
 from tests.builders import BuiltDump, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import poke
 from tests.process.symbols.test_namer import directories
 
@@ -24,7 +25,7 @@ STACK = 0x30000000
 CALL = bytes.fromhex("e800000000")  # call next
 
 
-def image(arch: str, functions: dict[int, tuple[int, bytes]]) -> tuple[bytes, bytes, bytes]:
+def image(arch: HeapArch, functions: dict[int, tuple[int, bytes]]) -> tuple[bytes, bytes, bytes]:
     """(code section full of calls, unwind section, data directories). `functions`: begin → (end, UNWIND_INFO)."""
     code = (CALL * 0x400)[:0x1000]
     data = bytearray(0x1000)
@@ -47,7 +48,7 @@ def info(
 
 
 def built(
-    arch: str, functions: dict[int, tuple[int, bytes]], stack: bytes, registers: dict[str, int], ip: int
+    arch: HeapArch, functions: dict[int, tuple[int, bytes]], stack: bytes, registers: dict[str, int], ip: int
 ) -> BuiltDump:
     code, unwind, tables = image(arch, functions)
     process = ProcessBuilder(arch=arch, build=19041).module(BASE, SIZE, r"C:\acme\vision.dll")

@@ -16,6 +16,7 @@ from heapdump.process.model import Module
 from heapdump.process.stacks.trace_database import RecordedStacks
 from heapdump.spans import Span
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import poke
 from tests.render.test_profiles import read_log
 
@@ -25,12 +26,12 @@ FRAMES = [(0x66001234, 0x66002345, 0x66003456), (0x66001234, 0x66009999)]
 GENERATIONS = [("x64", 7601), ("x86", 7601), ("x64", 9600), ("x64", 19041), ("x86", 19041), ("x64", 26100)]
 
 
-def record(arch: str, frames: tuple[int, ...]) -> bytes:
+def record(arch: HeapArch, frames: tuple[int, ...]) -> bytes:
     word = "Q" if arch == "x64" else "I"
     return struct.pack(f"<{word}II{len(frames)}{word}", 0, 0x1234, len(frames), *frames)
 
 
-def process(arch: str, build: int, records: list[bytes]) -> tuple[ProcessBuilder, list[int]]:
+def process(arch: HeapArch, build: int, records: list[bytes]) -> tuple[ProcessBuilder, list[int]]:
     """(a process with a block of each record's stack and one without a stack, their addresses)."""
     heap = NtHeapBuilder(arch=arch, build=build, base=0x20000000000 if arch == "x64" else 0x1000000, flags=UST)
     blocks = [heap.busy(100 + i, b"x", trace=RECORDS + 0x100 * i) for i in range(len(records))]
@@ -135,7 +136,7 @@ LATER = {"x64": (8, 0x88, 0xA8, 0xB4, 0xB8), "x86": (4, 0x48, 0x58, 0x60, 0x64)}
 """Pointer size; CommitBase, NextFreeUpperMemory, NumberOfEntriesAdded and EntryIndexArray of the database since 7."""
 
 
-def later_database(process: ProcessBuilder, arch: str, at: int, frames: tuple[int, ...]) -> None:
+def later_database(process: ProcessBuilder, arch: HeapArch, at: int, frames: tuple[int, ...]) -> None:
     """A database with one stack, number 1, in two committed pages."""
     pointer, base, free, count, array = LATER[arch]
     low, high, top = bytearray(0x1000), bytearray(0x1000), at + 0x10000
@@ -158,7 +159,8 @@ def test_the_same_index_in_both_views_of_a_process_is_two_stacks(write_dump):
     frames = {"x64": (0x7FF956301234,), "x86": (0x77501234, 0x77502345)}
     ntdll = {"x64": (built.plan.ntdll + 0x1F3000, 0x6000000), "x86": (built.plan.ntdll32 + 0x19B000, 0x6100000)}
     blocks = []
-    for arch, base in (("x64", 0x20000000000), ("x86", 0x1000000)):
+    bases: dict[HeapArch, int] = {"x64": 0x20000000000, "x86": 0x1000000}
+    for arch, base in bases.items():
         pointer = LATER[arch][0]
         heap = NtHeapBuilder(arch=arch, build=19041, base=base, flags=UST)
         blocks.append(heap.busy(100, bytes([0x40]) * 100))

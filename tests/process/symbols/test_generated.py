@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import heapdump
 from heapdump.process.symbols.namer import Namer
 from tests.builders import BuiltDump, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import poke
 from tests.process.symbols.test_namer import EXPORT_AT, directories, sections, tables
 
@@ -22,7 +23,7 @@ AT = 0x1234
 
 
 def process(
-    arch: str, place: int, code: bytes = b"", *names: str, protect: int = 0x20, kind: str = "MEM_PRIVATE"
+    arch: HeapArch, place: int, code: bytes = b"", *names: str, protect: int = 0x20, kind: str = "MEM_PRIVATE"
 ) -> ProcessBuilder:
     """A process with runtimes and a reservation whose second page is code."""
     built = ProcessBuilder(arch=arch, build=19041)

@@ -15,6 +15,7 @@ from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.builders.image_header import image_header
+from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import poke
 
 BASE, SIZE, STAMP = 0x67000000, 0x8000, 0x5F000000
@@ -23,7 +24,7 @@ FUNCTIONS = [(0x2000, 0x2080, 0x3800), (0x2090, 0x20F0, 0x3800), (0x2100, 0x2200
 EXPORT_AT, UNWIND_AT = 0x3000, 0x3400
 
 
-def directories(arch: str) -> int:
+def directories(arch: HeapArch) -> int:
     """Offset of the data directories in the header page."""
     return 0x98 + (112 if arch == "x64" else 96)
 
@@ -48,12 +49,12 @@ def sections(forwarder: bool = False) -> bytes:
     return bytes(data)
 
 
-def tables(arch: str) -> bytes:
+def tables(arch: HeapArch) -> bytes:
     """The first four data directories."""
     return struct.pack("<8I", EXPORT_AT, 0x400, 0, 0, 0, 0, UNWIND_AT, 12 * len(FUNCTIONS) if arch == "x64" else 0)
 
 
-def built(arch: str, content: bytes | None = None) -> BuiltDump:
+def built(arch: HeapArch, content: bytes | None = None) -> BuiltDump:
     process = ProcessBuilder(arch=arch, build=19041).module(BASE, SIZE, r"C:\acme\vision.dll", timestamp=STAMP)
     if content is not None:
         process.memory(BASE + EXPORT_AT, content)

@@ -16,12 +16,13 @@ from heapdump.analyses.types.content import content_of
 from heapdump.cli import cli
 from heapdump.process.symbols.rtti import class_of_vtable, undecorated
 from tests.builders import DumpBuilder, NtHeapBuilder, ProcessBuilder
+from tests.builders.nt_heap_layout import HeapArch
 
 NAME = b".?AVImageTask@vision@@"
 OBJECT_BYTES = 48
 
 
-def image(arch: str, base: int, name: bytes = NAME) -> tuple[bytes, int]:
+def image(arch: HeapArch, base: int, name: bytes = NAME) -> tuple[bytes, int]:
     """(bytes of a read-only section at base + 0x1000, address of the vtable in it)."""
     data = bytearray(0x1000)
     at = base + 0x1000
@@ -39,7 +40,7 @@ def image(arch: str, base: int, name: bytes = NAME) -> tuple[bytes, int]:
 
 
 def process(
-    arch: str, name: bytes = NAME, damage: tuple[int, bytes] | None = None, base: int = 0
+    arch: HeapArch, name: bytes = NAME, damage: tuple[int, bytes] | None = None, base: int = 0
 ) -> tuple[ProcessBuilder, int, int]:
     """(a process with one object in its heap, its address, its vtable's)."""
     base = base or (0x7FF700000000 if arch == "x64" else 0x66000000)
