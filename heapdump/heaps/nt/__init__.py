@@ -1,4 +1,19 @@
-"""The NT heap, from XP to 11: back end, front ends, large blocks (heap-structures.md §2, §3)."""
+"""The NT heap, XP to 11: back end, LFH, lookaside lists, large blocks (docs/reference/heap-structures.md §2, §3).
+
+From a claim to the record of a heap: `modern` or `pre_vista` verify it; `segments`, `pre_vista_segments`,
+`large_block_list` read its lists; `discovery` makes the record. From memory to rows, in the order of the steps:
+
+1. `work` and `walk` cut the heaps into shares for threads; `windows` puts committed runs before 64-bit words.
+2. `entry_format`: where the header word of an entry lies, its key. `header_word`: its members and its checksum.
+3. `chain`: entry to entry by Size. `back_end`: run to run. `resync`, `damaged_header`, `header_repair`: past damage.
+4. `unused_bytes`: from UnusedBytes to requested bytes, of entries and LFH blocks alike. Then the row is added.
+5. LFH: `lfh_user_blocks` finds the user blocks among the rows, `lfh_encoding` the key and block 0 by build,
+   `lfh_subsegments` the subsegments, `lfh_blocks` adds their blocks as rows.
+6. `large_block_rows`; `pre_vista_states` with `lookaside_lists`: states that headers before Vista do not tell.
+
+Later: `traces` reads recorded stacks; `check`, `entry_check`, `free_lists`, `lookaside_check`, `lock`, `self_checks`
+look for damage. `context`: what these functions share.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +36,7 @@ class NtAllocator:
     block_kinds = (BlockKind.BACKEND, BlockKind.LFH, BlockKind.VIRTUAL, BlockKind.LOOKASIDE)
 
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """The better one of both versions."""
+        """The claim with the higher score, of Vista and later or of the versions before."""
         claims = (modern.claim(view, address, is_listed=is_listed), pre_vista.claim(view, address))
         return max((claim for claim in claims if claim is not None), key=lambda claim: claim.score, default=None)
 
@@ -37,25 +52,25 @@ class NtAllocator:
         return (modern.describe if is_modern else pre_vista.describe)(context, claim, index)
 
     def walk(self, job: AllocatorJob) -> None:
-        """All heaps together; see `walk`."""
+        """All heaps together, ascending by address."""
         from heapdump.heaps.nt.walk import walk_nt_heaps
 
         walk_nt_heaps(job)
 
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
-        """Free, committed and large bytes, segments."""
+        """Free bytes, committed bytes, segments, bytes of large blocks."""
         from heapdump.heaps.nt.self_checks import self_checks
 
         return self_checks(process, heap, count)
 
     def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
-        """Numbers in front of, or behind, user data."""
+        """Trace records before user data, indices behind it."""
         from heapdump.heaps.nt.traces import nt_traces
 
         return nt_traces(view, heap, walk.table)
 
     def check(self, job: CheckJob) -> bool:
-        """Header bytes that sizes do not need, fills, free lists, lookaside lists."""
+        """Header bytes and fills of every entry, lookaside lists, free lists, counters."""
         from heapdump.heaps.nt.check import check_nt_heap
 
         check_nt_heap(job)

@@ -1,4 +1,4 @@
-"""Every back-end block of one NT heap: the chain of entries through each committed run.
+"""The back-end blocks of one NT heap: the chain of entries through each committed run.
 
 The chain goes from run to run by the heap's own uncommitted ranges, never by the pages in the dump: free entries of 8
 and later contain decommitted pages that no range names (docs/reference/heap-structures.md §2.4), and a shared csr heap
@@ -24,7 +24,7 @@ from heapdump.spans import Span
 from heapdump.trust import Trust
 
 _FIRST_BATCH = 1 << 12
-"""Headers of the first batch; each further batch has twice as many. Array arithmetic reads a batch before it checks it."""
+"""Headers of the first batch; each further one has twice as many. Array arithmetic reads a batch before it checks it."""
 
 _FIRST_BATCH_AFTER_DAMAGE = 64
 """Headers of the first batch behind damage, where the chain often stops again soon."""
@@ -34,7 +34,7 @@ class BackEndWalk:
     """The walk of some committed runs of one heap that follow each other, window by window."""
 
     def __init__(self, context: WalkContext, workload: Workload) -> None:
-        """`workload`: of the whole walk, all heaps together."""
+        """`workload`: of the walk of all heaps."""
         self._context, self._workload = context, workload
         self._is_undamaged = True
         self._is_out_of_step = False

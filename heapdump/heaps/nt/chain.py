@@ -47,13 +47,13 @@ class ChainPosition:
 
 @dataclass(frozen=True, slots=True)
 class ChainSection:
-    """How far a chain is followed in one call, and what its rows have in common.
+    """The section of a chain that one call follows, and the tags that its rows share.
 
     Attributes:
         until_part: index of the part before which the chain ends.
-        common_tags: bits of the tags of every row.
+        common_tags: bits that the tags of all these rows have.
         batch: the most headers that are read before the first is checked (array arithmetic only).
-        expected_blocks: rows that the whole walk may give; decides which of the two ways is taken.
+        expected_blocks: rows that the walk of all heaps may give; decides which of the two ways is taken.
     """
 
     until_part: int
@@ -128,7 +128,7 @@ def _follow(
 
 
 def _holding(entry_format: EntryFormat, headers: Headers, previous_size: int) -> tuple[int, int]:
-    """(headers up to the first that does not hold, or up to the last of the run; END, RUN_END, or CHECKSUM for damage)."""
+    """(headers before the first that does not hold, or up to the last of the run; END, RUN_END or, for damage, CHECKSUM)."""
     before = np.concatenate([np.array([previous_size]), headers.size[:-1]])[: len(headers.size)]
     bad = np.flatnonzero(~headers.holds | (headers.previous_size != before))[:1]
     pre_vista = entry_format.is_pre_vista

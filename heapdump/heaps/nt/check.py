@@ -37,7 +37,7 @@ _COUNTERS: dict[CheckKind, tuple[FindingKind, str, str]] = {
 
 
 def check_nt_heap(job: CheckJob) -> None:
-    """Every entry, then the lookaside and free lists, then the counters."""
+    """Checks all entries, then the lookaside and free lists, then the counters."""
     context = heap_context(job.view, job.heap)
     check_entries(job, context)
     job.findings.extend(check_lookaside_lists(job, context))
@@ -56,7 +56,7 @@ def check_nt_heap(job: CheckJob) -> None:
 
 
 def _why_partial(job: CheckJob) -> str:
-    """Why the walk cannot have met every block: memory or a list that the dump does not hold; "" where it has."""
+    """The reason why the walk cannot have met all blocks: memory or a list that is missing; "" where there is none."""
     missing = "part of its memory is not in the dump"
     runs = [run for segment in job.heap.segments for run in committed_runs(segment)]
     starts, ends = (np.array([getattr(run, side) for run in runs], np.uint64) for side in ("start", "end"))
@@ -74,8 +74,8 @@ def _joined(findings: tuple[Finding, ...]) -> Iterator[Finding]:
     for finding in sorted(findings, key=lambda f: f.address):
         if pending is not None and finding.address == pending.address + pending.length:
             pending = Finding(
-                pending.kind, pending.severity, pending.heap, pending.address, pending.length + finding.length, pending.message,
-                f"{pending.expected}, {finding.expected}", f"{pending.found}, {finding.found}",
+                pending.kind, pending.severity, pending.heap, pending.address, pending.length + finding.length,
+                pending.message,                f"{pending.expected}, {finding.expected}", f"{pending.found}, {finding.found}",
             )  # fmt: skip
             continue
         if pending is not None:
@@ -120,7 +120,7 @@ def _membership(job: CheckJob, context: HeapContext, lists: FreeLists) -> Iterat
 
 
 def _severity(job: CheckJob) -> tuple[Severity, str]:
-    """(severity of a contradiction that a change of the heap leaves for a while, who may be changing it)."""
+    """(severity of a contradiction that a change of the heap leaves for a while; who may be changing it)."""
     why = lock_words(job.view, job.heap) or job.changing()
     return ("warning", f"; {why}") if why else ("error", "")
 

@@ -1,4 +1,4 @@
-"""What functions of this package need together: one NT heap to read, and one that is being walked."""
+"""Contexts that the functions of this package share: one NT heap to read, and one that is being walked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading the structures of one NT heap: what the readers of its lists share, and the record made of their results."""
+"""The record of an NT heap: the context that the readers of its lists share, and the Heap made of their results."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class HeapReader:
         return self.discovery.view
 
     def damage(self, finding: Finding, note: str) -> None:
-        """Adds a finding, and the note on what is missing because of it."""
+        """Adds a finding, and the note that says which memory or list is missing because of it."""
         self.findings.append(finding)
         self.notes.append(note)
 
@@ -72,7 +72,7 @@ class HeapReader:
 
 @dataclass(frozen=True, slots=True)
 class HeapStructures:
-    """What the readers of one NT heap found.
+    """The structures of one NT heap, as its readers found them.
 
     Attributes:
         segments: the heap's own first, then in list order.
@@ -131,7 +131,10 @@ def listed_extents(
 
 
 def _reservation(process: Process, span: Span) -> Span:
-    """The segment with the guard page behind it, which 9600 and later reserve and never count (docs/reference/heap-structures.md §2.2)."""
+    """The segment with the guard page behind it, which 9600 and later reserve and never count.
+
+    Source: docs/reference/heap-structures.md §2.2.
+    """
     reserved = process.regions.allocation(span.start)
     if reserved is not None and reserved.start == span.start and span.end <= reserved.end <= span.end + PAGE:
         return reserved

@@ -1,6 +1,7 @@
-"""Checks every entry of an NT heap: the segment byte and UnusedBytes of its header, and its fills.
+"""Checks the entries of an NT heap: the segment byte and UnusedBytes of its header, and its fills.
 
-The walk needs none of these. Rules: docs/reference/heap-structures.md §2.3 and §2.9; the loops are `kernels.nt_entry_checks`.
+The walk needs none of these. Rules: docs/reference/heap-structures.md §2.3 and §2.9. The loops are in
+`kernels.nt_entry_checks`.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ class _Place(NamedTuple):
 
 
 class _Examined(NamedTuple):
-    """One window: its rows, the damage by `kernels.nt_entry_checks` as (n, 4) int64, the rows that may be blocks of the CRT."""
+    """One checked window.
+
+    Attributes:
+        rows: those of the window.
+        damage: (n, 4) int64, as `kernels.nt_entry_checks` writes it.
+        guards: number of rows that may be blocks of the CRT's debug heap.
+    """
 
     rows: BlockTable
     damage: NDArray[np.int64]
@@ -65,7 +72,7 @@ def check_entries(job: CheckJob, context: HeapContext) -> None:
 
 
 def _segments(context: HeapContext, window: Window, numbers: SpanMap[int]) -> NDArray[np.int64]:
-    """What the kernel needs to know of the segment of each part of a run, (n, 2) int64.
+    """The segment of each part of a run as the kernel takes it, (n, 2) int64.
 
     Its address, and 1 for the heap's own segment; before Vista its number in the heap, and 0. `numbers`: by address.
     """

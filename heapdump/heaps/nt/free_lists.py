@@ -1,4 +1,7 @@
-"""The free lists of one NT heap: 128 by size before Vista, then one, ascending by size (docs/reference/heap-structures.md §2.4)."""
+"""The free lists of one NT heap: before Vista 128 by size, then one, ascending by size.
+
+Source: docs/reference/heap-structures.md §2.4.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The true header word of a damaged entry, as far as its neighbours tell, and which of its bytes are changed.
+"""The undamaged header word of an entry, as far as its neighbours tell it, and the bytes that differ from it.
 
 Size is the PreviousSize of the next good header, PreviousSize the size of the entry before, the segment byte follows
 from the address. Flags and SmallTagIndex are taken as they are where the checksum holds with these; else busy or free,
@@ -76,7 +76,10 @@ def _segment_index(heap: Heap, entry: int) -> int | None:
 
 
 def _segment_offset(heap: Heap, entry: int) -> int | None:
-    """SegmentOffset: 0 in the heap's own segment, else ((entry & ~0xFFFF) - segment + 0x10000) >> 16 (heap-structures.md §2.3)."""
+    """SegmentOffset (heap-structures.md §2.3); None where the entry lies in no segment.
+
+    0 in the heap's own segment, else ((entry & ~0xFFFF) - segment + 0x10000) >> 16.
+    """
     segment = next((segment for segment in heap.segments if entry in segment.span), None)
     if segment is None:
         return None

@@ -1,6 +1,6 @@
 """Header words of entries, many at a time: their members and whether the checksum holds.
 
-In: the words of a window and granules of entries. Out: columns of one length n, int64. Bits: `entry_format`.
+In: the words of a window and granules of entries. Out: columns of one length n, int64. The bits are in `entry_format`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ LAST_FLAG = 0x10
 """Before Vista: the last entry of a committed run."""
 
 INTERNAL_FLAG = 0x08
-"""Vista and later: the heap uses the block itself, for user blocks of the LFH and for zones (heap-structures.md §2.3; every recorded build)."""
+"""Vista and later: the heap uses the block itself, for user blocks of the LFH and for zones.
+
+Source: heap-structures.md §2.3, and every recorded build.
+"""
 
 HEADER_CODE, RUN_END_CODE = 1, 3
-"""UnusedBytes of the entry that covers a segment's header, and of the last entry of a committed run (heap-structures.md §2.3)."""
+"""UnusedBytes of the entry that covers a segment's header, and of the last entry of a committed run."""
 
 
 @dataclass(frozen=True, slots=True)

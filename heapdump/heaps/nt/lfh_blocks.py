@@ -40,8 +40,8 @@ class LfhSubsegment:
         block_granules: granules of each block; block i begins at granule first_granule + i * block_granules.
         block_count: blocks, busy and free.
         encoding: the rule for their header words.
-        bitmap: bit i, counted from the lowest bit of the first byte, is 1 when block i is busy. It wins over the header.
-            None where there is none.
+        bitmap: BusyBitmap; bit i, counted from the lowest bit of the first byte, is 1 when block i is busy. It wins
+            over the header. None before 8, and where the dump lacks it.
     """
 
     first_granule: int
@@ -56,9 +56,14 @@ class LfhSubsegment:
 class _Blocks:
     """All blocks of some subsegments, subsegment by subsegment; (n,) int64 each unless said otherwise.
 
-    `subsegment`: number of each block's subsegment; `granules`: of the headers; `size`: in granules; `entry`: addresses;
-    `word`: header words as they lie in memory; `is_good`: (n,) bool, the header follows the rule of its subsegment;
-    `is_busy`: (n,) bool.
+    Attributes:
+        subsegment: index of the subsegment.
+        granules: place of the header in the words of the window.
+        size: granules of the block.
+        entry: address of the header.
+        word: header word as it lies in memory.
+        is_good: (n,) bool; the header word follows the rule of its subsegment.
+        is_busy: (n,) bool.
     """
 
     subsegment: NDArray[np.int64]

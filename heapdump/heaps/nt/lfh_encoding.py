@@ -1,6 +1,6 @@
-"""Encoding of LFH blocks: the key of the process, and the rule for header words (docs/reference/heap-structures.md §3.3).
+"""Encoding of LFH blocks: the key of the process, and the rule that header words follow.
 
-With H the address of the heap, U of the user blocks, S of the subsegment, K the key RtlpLFHKey, a header word is good
+Source: docs/reference/heap-structures.md §3.3. With H the address of the heap, U of the user blocks, S of the subsegment, K the key RtlpLFHKey, a header word is good
 when its low bits are
 
     8.1 and later, x64    32 bits:  entry >> 4 ^ K ^ H ^ (entry - U) << 12
@@ -116,7 +116,7 @@ def _key_from_offsets(context: HeapContext, user_blocks: UserBlocks) -> int | No
 
 
 def first_block_offset(context: HeapContext, user_blocks: UserBlocks, key: int | None) -> int | None:
-    """Bytes from the user blocks to LFH block 0; None where that is not in the dump, or needs a key that is not known."""
+    """Bytes from the user blocks to block 0; None where the dump lacks it, or it needs a key that is not known."""
     header = context.layout["_HEAP_USERDATA_HEADER"]
     if "FirstAllocationOffset" in header:
         return context.space.try_integer(user_blocks.address + header.offset("FirstAllocationOffset"), 2)

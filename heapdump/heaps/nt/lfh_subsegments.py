@@ -1,4 +1,7 @@
-"""The LFH of one heap: every subsegment whose user blocks lie in a window, with its blocks as rows."""
+"""The LFH of one heap: subsegments whose user blocks lie in a window, and their blocks as rows.
+
+Rules: `lfh_user_blocks`, `lfh_encoding`; docs/reference/heap-structures.md §3.5.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,12 @@ _MAX_FAILURES = 64
 
 @dataclass
 class LfhState:
-    """What is known of the LFH of one view while its heaps are walked.
+    """The LFH of one view of the process, as far as the walk of its heaps knows it.
 
     Attributes:
         key: RtlpLFHKey, 32 or 40 bits as the encoding needs; None until user blocks gave it.
         failures: user blocks that did not give it.
-        internal: before Vista, addresses of user blocks and subsegments; from Vista on Flags of their entries mark them.
+        internal: before Vista, addresses of user blocks and subsegments; later ones are marked by Flags.
     """
 
     key: int | None = None
@@ -41,7 +44,7 @@ class LfhWalk:
         self._context, self._state = context, state
 
     def add(self, window: Window, first_row: int) -> None:
-        """Adds the blocks of every subsegment whose user blocks are rows from `first_row` on; sorts these rows."""
+        """Adds the blocks of the subsegments whose user blocks are rows from `first_row` on; sorts these rows."""
         found = [
             one
             for user_blocks in self._user_blocks(window, first_row)
@@ -80,7 +83,7 @@ class LfhWalk:
             )
         message = f"the LFH subsegment at {user_blocks.subsegment:#x} of {context.name} cannot be decoded"
         place, length = user_blocks.address, context.layout["_HEAP_USERDATA_HEADER"].size
-        expected, found = "offsets inside the carrier", f"{offset}"
+        expected, found = "offsets inside the user blocks", f"{offset}"
         context.log.damage(
             Finding("lfh_subsegment", "error", context.address, place, length, message, expected, found),
             f"{message}: {user_blocks.block_count} blocks are missing",
@@ -89,7 +92,7 @@ class LfhWalk:
 
 
 def _busy_bitmap(context: WalkContext, user_blocks: UserBlocks) -> bytes | None:
-    """BusyBitmap, one bit for each block, 1 = busy, in whole 32-bit words; None before 8, or where the dump lacks it."""
+    """BusyBitmap, 32-bit words of one bit for each block; None before 8, and where the dump lacks it."""
     header = context.layout["_HEAP_USERDATA_HEADER"]
     if "BusyBitmap" not in header:
         return None

@@ -1,4 +1,4 @@
-"""The lock of an NT heap: _HEAP.LockVariable points at an RTL_CRITICAL_SECTION (heap-structures.md §2.1)."""
+"""The lock of an NT heap, an RTL_CRITICAL_SECTION at _HEAP.LockVariable (docs/reference/heap-structures.md §2.1)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from heapdump.process.model import View
 
 
 def lock_words(view: View, heap: Heap) -> str:
-    """Who holds the heap's lock, in words; "" when nobody does, or it cannot be read.
+    """The thread that has the heap's lock, in words; "" when none has, or the dump lacks the lock.
 
     RTL_CRITICAL_SECTION = {DebugInfo: pointer, LockCount: i32, RecursionCount: i32, OwningThread: pointer, …}.
     """

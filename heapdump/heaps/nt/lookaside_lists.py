@@ -1,6 +1,6 @@
-"""Lookaside lists, the front end of XP and Server 2003: 128 singly linked lists (docs/reference/heap-structures.md §3.1).
+"""Lookaside lists, the front end of XP and Server 2003: 128 singly linked lists.
 
-List i links the user areas of blocks of i granules; its head has their number, the depth. Such a block is free though
+Source: docs/reference/heap-structures.md §3.1. List i links the user areas of blocks of i granules; its head has their number, the depth. Such a block is free though
 its header says busy. Each change of a head is one interlocked instruction, so that a healthy list is consistent at any
 moment (719 blocks on the lists of all recorded heaps of 2600.5512: sizes, states and depths without exception).
 """
@@ -64,7 +64,10 @@ def lookaside_entries(context: HeapContext) -> set[int]:
 
 
 def lookaside_links(context: HeapContext) -> Iterator[LookasideLink]:
-    """The links of every list, heads first, each list up to its end, its depth, its first cycle or the end of the dump."""
+    """The links of all lists, list by list.
+
+    A list is followed up to its end, its depth, a node that it had before, or a link that the dump lacks.
+    """
     if not context.entry_format.is_pre_vista:
         return
     lists = context.heap_pointer("FrontEndHeap")

@@ -83,7 +83,7 @@ def _modern_layouts(names: tuple[str, ...]) -> tuple[Layout, ...]:
 
 
 def _may_be_heap(view: View, heap: int, layout: Layout) -> bool:
-    """True when SegmentSignature or Heap holds; both lie at the same offsets in every version, and a claim needs one."""
+    """True when SegmentSignature or Heap holds: a claim needs one, and both have the same offsets in every version."""
     struct = layout["_HEAP"]
     if view.space.try_integer(heap + struct.offset("SegmentSignature"), 4) == SEGMENT_SIGNATURE:
         return True
@@ -124,7 +124,7 @@ def _links_back(view: View, head: int) -> bool:
 
 
 def _counters_fit(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> bool:
-    """Decides between layouts with the same signatures: 14393 and 17763 differ in the tail of the header only (§2.1)."""
+    """Decides between layouts with the same signatures: 14393 and 17763 differ in the tail of _HEAP only (§2.1)."""
     counters = view.struct("_HEAP_COUNTERS", heap + layout["_HEAP"].offset("Counters"), layout)
     if counters is None or fields["FrontEndHeapType"] not in FRONT_ENDS:
         return False

@@ -32,7 +32,7 @@ _MAX_DESCRIPTOR_BYTES = 1 << 24
 
 
 def claim(view: View, address: int) -> HeapClaim | None:
-    """The claim of the layout with the highest score: the heap signature, and a first segment or front end that fits."""
+    """The claim of the layout with the highest score: the signature, and a first segment or front end that fits."""
     best: HeapClaim | None = None
     for layout in _pre_vista_layouts(view.layout_names):
         struct = layout["_HEAP"]
@@ -64,7 +64,7 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
     on_lists = lookaside_bytes(view, layout, fields)
     if on_lists is None:
         lists = f"the lookaside lists of heap {reader.address:#x} are not in the dump"
-        reader.notes.append(f"{lists}: blocks parked there count as busy")
+        reader.notes.append(f"{lists}: blocks on them count as busy")
     free_granules = fields.get("TotalFreeSize")
     found = HeapStructures(
         segments,

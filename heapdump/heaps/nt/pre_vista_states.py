@@ -20,7 +20,7 @@ from heapdump.kernels.row import BUSY, INTERNAL, KIND_MASK
 
 @dataclass(frozen=True, slots=True)
 class PreVistaStates:
-    """What the rows do not show yet.
+    """Corrections of rows.
 
     Attributes:
         on_lookaside_lists: entries of the blocks there.
@@ -37,9 +37,9 @@ class PreVistaStates:
 
 def pre_vista_states(heaps: Sequence[HeapContext], lfh_states: Sequence[LfhState]) -> PreVistaStates:
     """The states to correct in these heaps; empty sets from Vista on."""
-    old = [context for context in heaps if context.entry_format.is_pre_vista]
-    on_lists = {entry for context in old for entry in lookaside_entries(context)}
-    internal = {block for context in old if (block := lists_block(context))}
+    pre_vista = [context for context in heaps if context.entry_format.is_pre_vista]
+    on_lists = {entry for context in pre_vista for entry in lookaside_entries(context)}
+    internal = {block for context in pre_vista if (block := lists_block(context))}
     internal.update(*(state.internal for state in lfh_states))
     return PreVistaStates(frozenset(on_lists), frozenset(internal))
 

@@ -26,8 +26,7 @@ def next_good_header(
 ) -> GoodHeader | None:
     """The first header of the granules [start, stop) that holds, with two headers behind it that hold as well.
 
-    These two may lie up to granule `end`, where the chain may also end. None where there is none. Each examined granule
-    costs some numpy operations.
+    These two may lie up to granule `end`, where the chain may also end. None where no header does.
     """
     low, width = start, _FIRST
     while low < stop:

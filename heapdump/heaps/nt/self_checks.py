@@ -1,4 +1,4 @@
-"""Windows' counters of an NT heap beside what its walk counted (heap-structures.md §2.1)."""
+"""Windows' counters of an NT heap beside the counts of its walk (docs/reference/heap-structures.md §2.8)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Chec
     """Free bytes, committed bytes, segments, and committed bytes of large blocks."""
     yield Check(CheckKind.FREE_BYTES, heap.free_bytes, count.free_bytes)
     if process.regions.is_complete_map:
-        # from 9600 on the front end has a reservation of its own, which Windows counts here (every recorded heap)
+        # from 9600 on the LFH has a reservation of its own, which this counter includes (every recorded heap)
         own = sum(process.regions.committed_bytes(e.span) for e in heap.extents if e.kind is ExtentKind.FRONT_END)
         yield Check(CheckKind.SEGMENT_BYTES, heap.counters.committed_bytes, count.segment_bytes + own)
     yield Check(CheckKind.SEGMENTS, heap.counters.segments, len(heap.segments))

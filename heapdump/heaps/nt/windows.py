@@ -1,7 +1,7 @@
 """Committed runs as windows: some megabytes of 64-bit words each, and the parts of runs that lie in them.
 
-A run that the file holds in one piece is read where it lies in the file, several such runs in one window. Other runs are
-copied.
+A run that the file holds in one piece is read where it lies in the file, several such runs in one window. Other runs
+are copied.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class RunPart:
         end: granule that no entry reaches over: the end of the run, or of the window's tail.
         base: address of granule 0, so that granule g has address base + g * granule bytes. Perhaps negative: granule 0
             may be the start of the file.
-        run: the whole run.
+        run: the run that this is a part of.
         is_first: the run begins here.
     """
 

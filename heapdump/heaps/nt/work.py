@@ -1,7 +1,7 @@
-"""The work of a walk: committed runs and large blocks of all heaps by address, cut into parts of about equal bytes.
+"""The work of a walk: committed runs and large blocks of all heaps by address, cut into shares of about equal bytes.
 
-Decision: how the parts are cut depends on the heaps alone, never on the machine, because what a damaged front end shows
-depends on what was seen before it in its part.
+Decision: the shares depend on the heaps alone, never on the machine, because what a damaged LFH shows depends on the
+user blocks met before it in its share.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from heapdump.heaps.nt.lfh_subsegments import LfhState
 from heapdump.heaps.nt.windows import committed_runs
 from heapdump.spans import Span
 
-_PART_BYTES = 16 << 20
-_MAX_PARTS = 64
+_SHARE_BYTES = 16 << 20
+_MAX_SHARES = 64
 
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """A committed run of a heap (`large` None), or one of its large blocks; `span` is read."""
+    """A committed run of a heap (`large` None), or one of its large blocks.
+
+    `span`: the run; of a large block one byte at its list entry.
+    """
 
     span: Span
     heap: Heap
@@ -30,11 +33,17 @@ class WorkItem:
 
 
 @dataclass
-class Part:
-    """A stretch of the address space, and what was found there besides blocks: by heap index, by view."""
+class Share:
+    """Neighbouring items, and what their walk finds besides rows.
+
+    Attributes:
+        items: ascending by address.
+        logs: by the index of the heap.
+        lfh_states: by the view of the process.
+    """
 
     items: list[WorkItem]
-    walked: dict[int, WalkLog] = field(default_factory=dict)
+    logs: dict[int, WalkLog] = field(default_factory=dict)
     lfh_states: dict[str, LfhState] = field(default_factory=dict)
 
     @property
@@ -43,19 +52,19 @@ class Part:
         return sum(item.span.size for item in self.items)
 
     def groups(self) -> Iterator[tuple[Heap, bool, list[WorkItem]]]:
-        """(heap, whether these are large blocks, items of it that follow each other)."""
+        """(heap, True for large blocks and False for runs, items of this heap that follow each other)."""
         for (_, is_large), group in groupby(self.items, key=lambda item: (item.heap.index, item.large is not None)):
             items = list(group)
             yield items[0].heap, is_large, items
 
 
-def cut(heaps: Sequence[Heap]) -> list[Part]:
-    """All work of these heaps, ascending by address."""
+def cut(heaps: Sequence[Heap]) -> list[Share]:
+    """All work of these heaps as shares, ascending by address."""
     items = sorted((item for heap in heaps for item in _items(heap)), key=lambda item: item.span)
     total = sum(item.span.size for item in items)
-    count = min(_MAX_PARTS, max(1, total // _PART_BYTES))
+    count = min(_MAX_SHARES, max(1, total // _SHARE_BYTES))
     groups = groupby(_numbered(items), key=lambda pair: pair[0] * count // (total + 1))
-    return [Part([item for _, item in group]) for _, group in groups]
+    return [Share([item for _, item in group]) for _, group in groups]
 
 
 def _items(heap: Heap) -> Iterator[WorkItem]:

@@ -89,24 +89,24 @@ def test_threads_find_the_same_blocks(generation, threads, open_built, monkeypat
     built = heap_of_sizes(generation, [100 + 13 * i for i in range(90)], segments=6).build()
     with open_built(process_of(generation, built)) as snapshot:
         complete = columns(snapshot)
-        monkeypatch.setattr(work, "_PART_BYTES", 0x40000)
+        monkeypatch.setattr(work, "_SHARE_BYTES", 0x40000)
         assert columns(snapshot, threads) == complete
         assert len(complete[0]) > 500
 
 
 def test_rows_of_heaps_over_each_other_are_put_in_order(open_built, monkeypatch):
-    """Parts that come in any order stand for those of damaged heaps."""
+    """Shares that come in any order stand for those of damaged heaps."""
     built = heap_of_sizes(TEN, [100 + 13 * i for i in range(90)], segments=6).build()
     with open_built(process_of(TEN, built)) as snapshot:
         complete = columns(snapshot)
-        monkeypatch.setattr(work, "_PART_BYTES", 0x40000)
+        monkeypatch.setattr(work, "_SHARE_BYTES", 0x40000)
         monkeypatch.setattr(nt_walk, "cut", lambda heaps: work.cut(heaps)[::-1])
         assert columns(snapshot, 2) == complete
 
 
 def test_ctrl_c_ends_every_thread(open_built, monkeypatch):
     built = heap_of_sizes(TEN, [5000] * 90, segments=6).build()
-    monkeypatch.setattr(work, "_PART_BYTES", 0x40000)
+    monkeypatch.setattr(work, "_SHARE_BYTES", 0x40000)
 
     def interrupted(done: int, total: int) -> None:
         raise KeyboardInterrupt
