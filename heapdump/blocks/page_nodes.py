@@ -1,4 +1,4 @@
-"""The nodes of a page heap: its own records of its full blocks (heap-structures.md §5.1)."""
+"""The nodes of a page heap: its own record of each block that has pages of its own."""
 
 from __future__ import annotations
 
@@ -10,11 +10,19 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class PageNodes:
-    """Full blocks, ascending by `user`; columns of one length n, all uint64 but `is_busy`.
+    """n full blocks, busy and freed, ascending by `user`. (n,) uint64 each unless said otherwise.
 
-    `node`: address of the _DPH_HEAP_BLOCK. `user`: user address; `size`: requested bytes. [`start`, `end`): the virtual
-    block, guard page included; [`data`, `data_end`): its accessible pages. `trace`: address of the record of the stack
-    that allocated the block, or freed it when it is free; `thread`: id of the thread that did, 0 where not recorded.
+    Attributes:
+        node: address of the _DPH_HEAP_BLOCK.
+        user: user address.
+        size: requested bytes.
+        start: first address of the virtual block, which includes the guard page.
+        end: first address behind the virtual block.
+        data: first address of its accessible pages.
+        data_end: first address behind its accessible pages.
+        trace: record of the stack that allocated the block, of a freed block that freed it; 0 where there is none.
+        thread: id of the thread that did; 0 where it is not recorded.
+        is_busy: (n,) bool.
     """
 
     node: NDArray[np.uint64]
@@ -38,6 +46,6 @@ class PageNodes:
         return i if i < len(self) and int(self.user[i]) == user else None
 
     def covering(self, address: int) -> int | None:
-        """The index of the block whose virtual block [start, end) holds the address; None where none does."""
+        """The index of the block whose virtual block, guard page included, contains the address; None for none."""
         i = int(np.searchsorted(self.start, np.uint64(address), side="right")) - 1
         return i if i >= 0 and address < int(self.end[i]) else None

@@ -24,7 +24,7 @@ from heapdump.spans import Span
 from heapdump.trust import Trust
 
 _FIRST_BATCH = 1 << 12
-"""Headers of the first batch; each further one has twice as many. Array arithmetic reads a batch before it checks it."""
+"""Headers of the first batch; each further one has twice as many. Array arithmetic reads a batch, then checks it."""
 
 _FIRST_BATCH_AFTER_DAMAGE = 64
 """Headers of the first batch behind damage, where the chain often stops again soon."""

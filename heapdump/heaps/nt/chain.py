@@ -128,7 +128,7 @@ def _follow(
 
 
 def _holding(entry_format: EntryFormat, headers: Headers, previous_size: int) -> tuple[int, int]:
-    """(headers before the first that does not hold, or up to the last of the run; END, RUN_END or, for damage, CHECKSUM)."""
+    """(headers before a bad one, or up to the last of the run; END, RUN_END, or CHECKSUM for damage)."""
     before = np.concatenate([np.array([previous_size]), headers.size[:-1]])[: len(headers.size)]
     bad = np.flatnonzero(~headers.holds | (headers.previous_size != before))[:1]
     pre_vista = entry_format.is_pre_vista

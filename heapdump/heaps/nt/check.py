@@ -75,7 +75,7 @@ def _joined(findings: tuple[Finding, ...]) -> Iterator[Finding]:
         if pending is not None and finding.address == pending.address + pending.length:
             pending = Finding(
                 pending.kind, pending.severity, pending.heap, pending.address, pending.length + finding.length,
-                pending.message,                f"{pending.expected}, {finding.expected}", f"{pending.found}, {finding.found}",
+                pending.message, f"{pending.expected}, {finding.expected}", f"{pending.found}, {finding.found}",
             )  # fmt: skip
             continue
         if pending is not None:

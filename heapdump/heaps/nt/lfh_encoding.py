@@ -1,12 +1,13 @@
 """Encoding of LFH blocks: the key of the process, and the rule that header words follow.
 
-Source: docs/reference/heap-structures.md §3.3. With H the address of the heap, U of the user blocks, S of the subsegment, K the key RtlpLFHKey, a header word is good
-when its low bits are
+Source: docs/reference/heap-structures.md §3.3. H is the address of the heap, U of the user blocks, S of the subsegment,
+K the key RtlpLFHKey. A header word is good when its low bits are
 
     8.1 and later, x64    32 bits:  entry >> 4 ^ K ^ H ^ (entry - U) << 12
     8.1 and later, x86    32 bits:  entry >> 3 ^ K ^ H ^ (entry - U) << 13
     Vista and 7, x64      40 bits:  (entry ^ H) >> 4 ^ K ^ S >> 4
     XP to 7, x86          32 bits:  entry >> 3 ^ K ^ H ^ S
+    Server 2003, x64      as Vista, 32 bits (no source)
     8                     not known: no header is checked
 
 The key is derived from the first user blocks that decode (§3.4): for the offset of block 0 there are few choices, and

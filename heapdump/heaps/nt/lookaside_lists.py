@@ -1,8 +1,9 @@
 """Lookaside lists, the front end of XP and Server 2003: 128 singly linked lists.
 
-Source: docs/reference/heap-structures.md §3.1. List i links the user areas of blocks of i granules; its head has their number, the depth. Such a block is free though
-its header says busy. Each change of a head is one interlocked instruction, so that a healthy list is consistent at any
-moment (719 blocks on the lists of all recorded heaps of 2600.5512: sizes, states and depths without exception).
+Source: docs/reference/heap-structures.md §3.1. List i links the user areas of blocks of i granules; its head has their
+number, the depth. Such a block is free though its header says busy. Each change of a head is one interlocked
+instruction, so that a healthy list is consistent at any moment (719 blocks on the lists of all recorded heaps of
+2600.5512: sizes, states and depths without exception).
 """
 
 from __future__ import annotations

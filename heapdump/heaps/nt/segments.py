@@ -56,7 +56,7 @@ def _without_overlaps(reader: HeapReader, spans: dict[int, Span | None]) -> list
 
 
 def _segment_span(reader: HeapReader, address: int) -> Span | None:
-    """[base, end of the reservation) of the segment whose header lies at `address`; None where the heap has none there."""
+    """[base, end of the reservation) of the segment whose header lies there; None where the heap has none there."""
     view = reader.view
     fields = view.struct("_HEAP_SEGMENT", address, reader.layout)
     if fields is None:

@@ -26,7 +26,7 @@ _SECOND_HEADER = 0x0502
 """The last two bytes of the second header: EntryOffset 2, ExtendedBlockSignature 5."""
 
 _PREFIXED_GRANULES = 3
-"""Granules from the entry to the user data with a prefix: the header, then 2 granules with a second header at their end."""
+"""Granules from the entry to user data behind a prefix: the header, then 2 granules that end with the second header."""
 
 _MAX_THREADS = 4
 

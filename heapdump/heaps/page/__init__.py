@@ -1,4 +1,10 @@
-"""The page heap (DPH): every block ends, or begins, at an inaccessible page; and light blocks (heap-structures.md §5)."""
+"""The page heap (`gflags +hpa`, Application Verifier): docs/reference/heap-structures.md §5.
+
+A *full* block has pages of its own and ends, or begins, at a guard page; a *light* block lies inside a block of an
+ordinary heap. `discovery` finds the heap; `nodes` and `node_lists` read its records of full blocks; `light` finds light
+blocks among the rows of the ordinary heap; `walk` makes rows of both; `damage` and `check` compare stamps and fills;
+`traces` reads recorded stacks.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +27,7 @@ class PageAllocator:
     block_kinds = (BlockKind.PAGE, BlockKind.LIGHT)
 
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """Needs the filled page of the handle and the signature of the root behind it."""
+        """The claim, by the filled page of the handle and the signature of the root."""
         return discovery.claim(view, address)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:

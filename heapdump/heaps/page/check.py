@@ -1,4 +1,4 @@
-"""Stamps and fills around every block of a page heap."""
+"""Checks the blocks of a page heap: stamps and fills (docs/reference/heap-structures.md §5.2)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.page.damage import LIGHT_SUFFIX, byte_damage
-from heapdump.heaps.page.light import carriers_of
+from heapdump.heaps.page.light import hosts_of
 from heapdump.layouts import Struct, load
 
-_SHOWN = 64
+_SHOWN_BYTES = 64
+"""Bytes of a damaged place that a finding shows."""
 
 
 def check_page_heap(job: CheckJob) -> None:
@@ -20,32 +21,34 @@ def check_page_heap(job: CheckJob) -> None:
     rows = np.flatnonzero((table.heap == heap.index) & np.isin(table.kind, [BlockKind.PAGE, BlockKind.LIGHT]))
     for block in table.blocks(rows):
         for damage in byte_damage(job.view, heap, block):
-            message = f"page heap {heap.address:#x}: the {damage.what} of the {block.state} block at {block.address:#x} is changed"
-            expected, found = damage.expected[:_SHOWN].hex(" "), damage.found[:_SHOWN].hex(" ")
+            place = f"the {damage.what} of the {block.state} block at {block.address:#x}"
+            message = f"page heap {heap.address:#x}: {place} is changed"
+            expected, found = damage.expected[:_SHOWN_BYTES].hex(" "), damage.found[:_SHOWN_BYTES].hex(" ")
+            length = len(damage.found)
             job.findings.append(
-                Finding(damage.kind, "error", heap.address, damage.address, len(damage.found), message, expected, found)
+                Finding(damage.kind, "error", heap.address, damage.address, length, message, expected, found)
             )
     if heap.layout is not None:
-        _without_information(job, load(heap.layout)["_DPH_BLOCK_INFORMATION"])
+        _check_hosts(job, load(heap.layout)["_DPH_BLOCK_INFORMATION"])
 
 
-def _without_information(job: CheckJob, struct: Struct) -> None:
-    """Busy blocks of the ordinary heap that end as light blocks do, but whose block information is all overwritten.
+def _check_hosts(job: CheckJob, information: Struct) -> None:
+    """Finds blocks of the ordinary heap that end like light blocks, but whose block information is overwritten.
 
-    Under light page heap every busy block of the ordinary heap is one (recorded dumps of XP and 19041).
+    Under light page heap every busy block of the ordinary heap is the host of one (recorded dumps of XP and 19041).
     """
     table = job.table
     behind = [h.index for h in job.heaps if h.address == job.heap.normal_heap and h.view == job.heap.view]
     if not behind or not ((table.heap == job.heap.index) & (table.kind == BlockKind.LIGHT)).any():
         return
-    granule, heap = job.view.granularity, job.heap.address
-    for block in table.blocks(carriers_of(table, behind[0])):
-        suffix = job.view.space.try_read(block.address + block.size - granule, granule)
-        if suffix != bytes([LIGHT_SUFFIX]) * granule or block.size < struct.size + granule:
+    granule, heap, length = job.view.granularity, job.heap.address, information.size
+    for host in table.blocks(hosts_of(table, behind[0])):
+        suffix = job.view.space.try_read(host.address + host.size - granule, granule)
+        if suffix != bytes([LIGHT_SUFFIX]) * granule or host.size < length + granule:
             continue
-        found = (job.view.space.try_read(block.address, struct.size) or b"").hex(" ")
-        size = block.size - struct.size - granule
-        message = f"page heap {heap:#x}: the block information before {block.address + struct.size:#x} ({size:,} bytes) is overwritten"
+        found = (job.view.space.try_read(host.address, length) or b"").hex(" ")
+        user, size = host.address + length, host.size - length - granule
+        message = f"page heap {heap:#x}: the block information before {user:#x} ({size:,} bytes) is overwritten"
         job.findings.append(
-            Finding("page_header", "error", heap, block.address, struct.size, message, "stamps of page heap", found)
+            Finding("page_header", "error", heap, host.address, length, message, "stamps of page heap", found)
         )

@@ -1,7 +1,6 @@
-"""What is damaged around a page heap block: its stamps, the fill behind it, the fill of a freed one.
+"""Damage around one block of a page heap: its block information, the fill behind it, the fill of a freed block.
 
-Expected bytes (semantics.md §2.3, confirmed by every recorded page heap of XP and 19041): D0 from the requested end to the
-end of the accessible page; of a light block A0, 8 bytes on x86 and 16 on x64; F0 in a light block that was freed.
+Expected bytes: docs/reference/heap-structures.md §5.2, confirmed by every recorded page heap of XP and 19041.
 """
 
 from __future__ import annotations
@@ -13,60 +12,74 @@ from heapdump.blocks.findings import FindingKind
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import Block
+from heapdump.heaps.page.light import BUSY_STAMPS, FREED_STAMPS
+from heapdump.heaps.page.structures import light_heap_member, root_of
 from heapdump.layouts import Struct, load
 from heapdump.process.model import View
 
-FULL_SUFFIX, LIGHT_SUFFIX, FREED_FILL = 0xD0, 0xA0, 0xF0
-_ROOT_OFFSET = 0x1000
+FULL_SUFFIX = 0xD0
+"""Behind the requested bytes of a full block, up to the end of its accessible pages."""
+
+LIGHT_SUFFIX = 0xA0
+"""Behind the requested bytes of a light block: one granule."""
+
+FREED_FILL = 0xF0
+"""The requested bytes of a freed light block."""
+
 _STAMPS = {
     (BlockKind.PAGE, "busy"): (0xABCDBBBB, 0xDCBABBBB), (BlockKind.PAGE, "free"): (0xABCDBBBA, 0xDCBABBBA),
-    (BlockKind.LIGHT, "busy"): (0xABCDAAAA, 0xDCBAAAAA), (BlockKind.LIGHT, "free"): (0xABCDAAA9, 0xDCBAAAA9),
+    (BlockKind.LIGHT, "busy"): BUSY_STAMPS, (BlockKind.LIGHT, "free"): FREED_STAMPS,
 }  # fmt: skip
-_PIECE = 1 << 20
+"""StartStamp and EndStamp by kind and state."""
+
+_PIECE_BYTES = 1 << 20
 
 
 def byte_damage(view: View, heap: Heap, block: Block) -> Iterator[ByteDamage]:
-    """Every damaged place of a block of this page heap, ascending by address. What is not in the dump is not damaged."""
+    """The damaged places of a block of this page heap; bytes that the dump lacks are not damaged."""
     if heap.layout is not None and block.entry != block.address:
-        yield from _header(view, load(heap.layout)["_DPH_BLOCK_INFORMATION"], heap.address, block)
-    if block.kind == BlockKind.LIGHT and block.state == "free":
-        yield from _fill(view, "page_freed_fill", "fill", block.address, block.size, FREED_FILL)
+        yield from _information_damage(view, load(heap.layout)["_DPH_BLOCK_INFORMATION"], heap.address, block)
+    is_light = block.kind == BlockKind.LIGHT
+    if is_light and block.state == "free":
+        yield from _fill_damage(view, "page_freed_fill", "fill", (block.address, block.size), FREED_FILL)
     end = block.address + block.size
-    if block.kind == BlockKind.LIGHT:
-        yield from _fill(view, "page_suffix", "fill behind the bytes", end, view.granularity, LIGHT_SUFFIX)
+    if is_light:
+        yield from _fill_damage(view, "page_suffix", "fill behind the bytes", (end, view.granularity), LIGHT_SUFFIX)
     elif block.state == "busy":
-        # a block whose guard page lies before it is followed by the fill to the end of its page, too
-        yield from _fill(view, "page_suffix", "fill behind the bytes", end, block.end - end, FULL_SUFFIX)
+        # also where the guard page lies before the block
+        yield from _fill_damage(view, "page_suffix", "fill behind the bytes", (end, block.end - end), FULL_SUFFIX)
 
 
-def _header(view: View, information: Struct, heap: int, block: Block) -> Iterator[ByteDamage]:
-    start = block.address - information.size
+def _information_damage(view: View, information: Struct, heap: int, block: Block) -> Iterator[ByteDamage]:
+    """Members of the block information, in front of the user data, that differ from what they must be."""
+    start, pointer = block.address - information.size, view.pointer_bytes
     data = view.space.try_read(start, information.size)
     if data is None:
         return
-    first, last = _STAMPS[block.kind, block.state]
-    root = heap + _ROOT_OFFSET | (1 << 8 * view.pointer_bytes - 1) * (block.kind == BlockKind.LIGHT)
-    words = {"StartStamp": (first, 4), "Heap": (root, view.pointer_bytes), "EndStamp": (last, 4)}
+    start_stamp, end_stamp = _STAMPS[block.kind, block.state]
+    root = light_heap_member(view, heap) if block.kind == BlockKind.LIGHT else root_of(heap)
+    values = {"StartStamp": (start_stamp, 4), "Heap": (root, pointer), "EndStamp": (end_stamp, 4)}
     if block.size < 1 << 32:  # else the size of an x86 block would not fit its own member
-        words["RequestedSize"] = (block.size, view.pointer_bytes)
-    for name, (value, size) in sorted(words.items(), key=lambda item: information.offset(item[0])):
+        values["RequestedSize"] = (block.size, pointer)
+    for name, (value, size) in sorted(values.items(), key=lambda item: information.offset(item[0])):
         place, expected = information.offset(name), value.to_bytes(size, "little")
         found = data[place : place + size]
         if found != expected:
-            lead = next(i for i in range(size) if found[i] != expected[i])
-            rest = next(i for i in range(size, 0, -1) if found[i - 1] != expected[i - 1])
-            yield ByteDamage("page_header", name, start + place + lead, expected[lead:rest], found[lead:rest])
+            first = next(i for i in range(size) if found[i] != expected[i])
+            stop = next(i for i in range(size, 0, -1) if found[i - 1] != expected[i - 1])
+            yield ByteDamage("page_header", name, start + place + first, expected[first:stop], found[first:stop])
 
 
-def _fill(view: View, kind: FindingKind, what: str, start: int, size: int, fill: int) -> Iterator[ByteDamage]:
-    """The stretch from the first to the last byte that is not the fill, within the first piece that has one."""
-    for at in range(start, start + size, _PIECE):
-        data = view.space.try_read(at, min(_PIECE, start + size - at))
+def _fill_damage(view: View, kind: FindingKind, what: str, place: tuple[int, int], fill: int) -> Iterator[ByteDamage]:
+    """From the first to the last byte that is not the fill, in the first MiB that has one; `place`: (address, size)."""
+    start, size = place
+    for at in range(start, start + size, _PIECE_BYTES):
+        data = view.space.try_read(at, min(_PIECE_BYTES, start + size - at))
         if data is None:
             return
-        rest = data.lstrip(bytes([fill]))
-        if rest:
-            lead = len(data) - len(rest)
-            found = rest.rstrip(bytes([fill]))
-            yield ByteDamage(kind, what, at + lead, bytes([fill]) * len(found), found)
+        changed = data.lstrip(bytes([fill]))
+        if changed:
+            first = len(data) - len(changed)
+            found = changed.rstrip(bytes([fill]))
+            yield ByteDamage(kind, what, at + first, bytes([fill]) * len(found), found)
             return

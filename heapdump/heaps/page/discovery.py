@@ -1,7 +1,7 @@
-"""The page heap (DPH, `gflags +hpa`, Application Verifier): every block ends, or begins, at an inaccessible page.
+"""The claim and the record of a page heap (docs/reference/heap-structures.md §5.3).
 
-The handle's page is filled with EE bytes; the root lies in the next page (heap-structures.md §5.3 and §11). Behind it is
-an ordinary heap, which holds the blocks of a light page heap.
+The page at the handle is filled with EE bytes; the root lies in the next page. It names an ordinary heap, NormalHeap,
+in which the light blocks lie.
 """
 
 from __future__ import annotations
@@ -9,24 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from heapdump.blocks.findings import Finding
-from heapdump.blocks.heap import Extent, ExtentKind, Heap, Trust, WindowsCounters
+from heapdump.blocks.heap import Extent, ExtentKind, Heap, WindowsCounters
 from heapdump.blocks.kind import HeapKind
 from heapdump.heaps.allocator import PAGE, DiscoveryContext, Evidence, HeapClaim, Weight, role_of
+from heapdump.heaps.page.structures import root_of
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
 from heapdump.spans import Span
+from heapdump.trust import Trust
 
 FILL = 0xEEEEEEEE
+"""The 32-bit words of the page at the handle."""
+
 ROOT_SIGNATURE = 0xFFEEDDCC
-_COLLECTS_STACKS = 0x2
+_COLLECTS_STACKS = 0x2  # ExtraFlags (§5.5)
 
 
 def claim(view: View, address: int) -> HeapClaim | None:
-    """Needs both the filled page of the handle and the root's signature behind it."""
+    """The claim, by the layout whose list of reservations fits; None without the filled page or the signature."""
     if view.space.try_integer(address + 2 * view.pointer_bytes, 4) != FILL:
         return None
-    if view.space.try_integer(address + PAGE, 4) != ROOT_SIGNATURE:
+    if view.space.try_integer(root_of(address), 4) != ROOT_SIGNATURE:
         return None
     known = [layout for layout in view.layouts if "_DPH_HEAP_BLOCK" in layout]
     layout = next((layout for layout in known if _lists_itself(view, layout, address)), None)
@@ -38,14 +42,14 @@ def claim(view: View, address: int) -> HeapClaim | None:
     doubts = () if layout else ("a list of reservations that holds the root",) if known else ("a known layout",)
     layout = layout or next(iter(known), None)
     exact = layout is not None and layout.name == view.layout.name and view.is_layout_exact
-    linked = tuple(_linked(view, layout, address + PAGE)) if layout else ()
+    linked = tuple(_linked(view, layout, root_of(address))) if layout else ()
     return HeapClaim(address, tuple(evidence), doubts, layout, exact, linked)
 
 
 def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
     """Root, reservations, the ordinary heap behind it."""
     process, view, layout = context.process, context.view, claim.layout
-    root = claim.address + PAGE
+    root = root_of(claim.address)
     fields = (view.struct("_DPH_HEAP_ROOT", root, layout) if layout else None) or {}
     notes, findings = _remarks(claim, fields), list[Finding]()
     spans, has_all = _reservations(context, layout, claim.address, notes) if layout else ([], False)
@@ -82,14 +86,14 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
 
 
 def _lists_itself(view: View, layout: Layout, heap: int) -> bool:
-    """Whether the root's list of reservations, read with this layout, holds the one that the root lies in."""
-    return any(start <= heap < end for start, end, _ in _storage(view, layout, heap))
+    """True when the root's list of reservations, read with this layout, has the reservation of the root itself."""
+    return any(start <= heap < end for start, end, _ in _reservation_nodes(view, layout, heap))
 
 
-def _storage(view: View, layout: Layout, heap: int) -> Iterator[tuple[int, int, int]]:
-    """(start, end, next node) of each node of the root's list of reservations, as far as it can be followed."""
+def _reservation_nodes(view: View, layout: Layout, heap: int) -> Iterator[tuple[int, int, int]]:
+    """(start, end, next node) for each node of the root's list of reservations, as far as it can be followed."""
     struct = layout["_DPH_HEAP_BLOCK"]
-    head = heap + PAGE + layout["_DPH_HEAP_ROOT"].offset("pVirtualStorageListHead")
+    head = root_of(heap) + layout["_DPH_HEAP_ROOT"].offset("pVirtualStorageListHead")
     node, seen = view.space.try_pointer(head), set[int]()
     while node and node != head and node not in seen and len(seen) < limits.MAX_LIST_NODES:
         seen.add(node)
@@ -102,18 +106,16 @@ def _storage(view: View, layout: Layout, heap: int) -> Iterator[tuple[int, int, 
 
 
 def _remarks(claim: HeapClaim, fields: dict[str, int]) -> list[str]:
+    """Notes on what is not known: the structures of this Windows, or the root."""
     if claim.layout is None:
         return [
             f"heap {claim.address:#x} is a page heap of a Windows whose page heap structures are not known: "
             "only its own reservation is counted as PageHeap, its blocks are not walked"
         ]
-    return (
-        []
-        if fields
-        else [
-            f"the root of page heap {claim.address:#x} is not whole in the dump: what it says of its blocks may be missing"
-        ]
-    )
+    if fields:
+        return []
+    root = f"the root of page heap {claim.address:#x} is not whole in the dump"
+    return [f"{root}: what it says of its blocks may be missing"]
 
 
 def _linked(view: View, layout: Layout, root: int) -> Iterator[int]:
@@ -132,13 +134,13 @@ def _linked(view: View, layout: Layout, root: int) -> Iterator[int]:
 
 
 def _reservations(context: DiscoveryContext, layout: Layout, heap: int, notes: list[str]) -> tuple[list[Span], bool]:
-    """(the reservations that the root lists, whether the list could be followed to its end).
+    """(the reservations that the root lists; True when the list was followed to its end).
 
-    From 10240 on a ring through its head, before that a list that ends with 0 (recorded dumps of 19041 and XP).
+    From 10 on it is a ring through its head, on XP a list that ends with 0 (§5.1).
     """
-    head = heap + PAGE + layout["_DPH_HEAP_ROOT"].offset("pVirtualStorageListHead")
+    head = root_of(heap) + layout["_DPH_HEAP_ROOT"].offset("pVirtualStorageListHead")
     spans, last = list[Span](), -1
-    for start, end, following in _storage(context.view, layout, heap):
+    for start, end, following in _reservation_nodes(context.view, layout, heap):
         span = _reservation(context.process, start, end)
         if span is None:
             break
@@ -153,10 +155,10 @@ def _reservations(context: DiscoveryContext, layout: Layout, heap: int, notes: l
 
 
 def _reservation(process: Process, start: int, end: int) -> Span | None:
-    """The reservation of a node, None where the memory map has none there."""
+    """The reservation [start, end) of a node; None where the memory map has none that begins there."""
     if not start or start % PAGE or end <= start or end % PAGE:
         return None
     if not process.regions.is_complete_map:
         return Span(start, end)
-    whole = process.regions.allocation(start)
-    return whole if whole is not None and whole.start == start else None
+    reserved = process.regions.allocation(start)
+    return reserved if reserved is not None and reserved.start == start else None

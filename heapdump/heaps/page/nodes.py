@@ -1,7 +1,8 @@
-"""The nodes of a page heap: one `_DPH_HEAP_BLOCK` for each block that has pages of its own (heap-structures.md §5, §11).
+"""The nodes of a page heap as columns: one _DPH_HEAP_BLOCK for each full block.
 
-Busy ones are an AVL tree from Vista on and a list before; freed ones, whose memory is kept inaccessible for a while, are
-a list. A node counts only where its own members fit together: the user data ends, or begins, at the guard page.
+Source: docs/reference/heap-structures.md §5.1 and §5.5. Busy nodes are an AVL tree from Vista on and a list before;
+freed nodes, whose memory stays inaccessible for a while, are a list. A node counts only where its own members fit
+together: its user data ends, or begins, at the guard page.
 """
 
 from __future__ import annotations
@@ -12,154 +13,110 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.page_nodes import PageNodes
+from heapdump.heaps.allocator import PAGE
+from heapdump.heaps.page.node_lists import list_nodes, tree_nodes
+from heapdump.heaps.page.structures import members
 from heapdump.layouts import Layout, Struct
 from heapdump.process.model import View
 
-PAGE = 0x1000
-_MOST_LEVELS = 64  # an AVL tree of so many levels has more nodes than there is memory
-
-
-@dataclass(frozen=True, slots=True)
-class Chain:
-    """Node addresses of a tree or list, (n,) uint64, and whether it was followed to its end; `why` it was not."""
-
-    nodes: NDArray[np.uint64]
-    why: str
+_MAX_BLOCK_BYTES = 1 << 47
 
 
 @dataclass(frozen=True, slots=True)
 class NodeSet:
-    """What tree and lists of one page heap hold. `odd`: nodes whose members do not fit together. `gaps`: what is missing."""
+    """The nodes of one page heap.
+
+    Attributes:
+        nodes: those whose members fit together.
+        busy_nodes: number of nodes in the busy tree or list, damaged ones included.
+        damaged: addresses of the nodes whose members do not fit together, (m,) uint64.
+        gaps: what is missing, and why.
+    """
 
     nodes: PageNodes
     busy_nodes: int
-    odd: NDArray[np.uint64]
+    damaged: NDArray[np.uint64]
     gaps: tuple[str, ...]
 
 
-def read_nodes(view: View, layout: Layout, root: int, most_bytes: int) -> NodeSet:
-    """Every busy and every freed block of the page heap with that root. `most_bytes`: of memory in the dump."""
-    struct, top, gaps = layout["_DPH_HEAP_BLOCK"], layout["_DPH_HEAP_ROOT"], []
-    most = most_bytes // struct.size + 1
-    if "BusyNodesTable" in top:
-        busy = _tree(view, layout, root + top.offset("BusyNodesTable"), most)
+def read_nodes(view: View, layout: Layout, root: int) -> NodeSet:
+    """The busy and the freed nodes of the page heap with that root."""
+    struct, root_struct, gaps = layout["_DPH_HEAP_BLOCK"], layout["_DPH_HEAP_ROOT"], []
+    most = view.space.total_bytes // struct.size + 1
+    if "BusyNodesTable" in root_struct:
+        busy = tree_nodes(view, layout, root + root_struct.offset("BusyNodesTable"), most)
     else:
-        busy = _list(view, root + top.offset("pBusyAllocationListHead"), most)
-    free = _list(view, root + top.offset("pFreeAllocationListHead"), most)
-    for what, chain in (("busy blocks", busy), ("freed blocks", free)):
-        if chain.why:
-            gaps.append(f"page heap {root - PAGE:#x}: the {what} end after {len(chain.nodes):,}: {chain.why}")
-    found = np.concatenate([busy.nodes, free.nodes[~np.isin(free.nodes, busy.nodes)]])
-    is_busy = np.arange(len(found)) < len(busy.nodes)
-    nodes, odd, lost = _columns(view, struct, found, is_busy)
-    if lost:
-        gaps.append(f"page heap {root - PAGE:#x}: {lost:,} block nodes are not whole in the dump")
-    return NodeSet(nodes, len(busy.nodes), odd, tuple(gaps))
+        busy = list_nodes(view, root + root_struct.offset("pBusyAllocationListHead"), most)
+    freed = list_nodes(view, root + root_struct.offset("pFreeAllocationListHead"), most)
+    for name, found in (("busy blocks", busy), ("freed blocks", freed)):
+        if found.why:
+            gaps.append(f"page heap {root - PAGE:#x}: the {name} end after {len(found.nodes):,}: {found.why}")
+    node = np.concatenate([busy.nodes, freed.nodes[~np.isin(freed.nodes, busy.nodes)]])
+    is_busy = np.arange(len(node)) < len(busy.nodes)
+    is_present = _are_present(view, struct, node)
+    if missing := int((~is_present).sum()):
+        gaps.append(f"page heap {root - PAGE:#x}: {missing:,} block nodes are not whole in the dump")
+    nodes, damaged = _columns(view, struct, node[is_present], is_busy[is_present])
+    return NodeSet(nodes, len(busy.nodes), damaged, tuple(gaps))
 
 
-def _tree(view: View, layout: Layout, table: int, most: int) -> Chain:
-    """The nodes of an _RTL_AVL_TABLE, level by level, so that each level is read at once."""
-    links, space, pointer = layout["_RTL_BALANCED_LINKS"], view.space, view.pointer_bytes
-    first = space.try_pointer(table + links.offset("RightChild"))
-    if first is None:
-        return Chain(np.empty(0, np.uint64), "the root is not in the dump")
-    level = np.array([first] if first else [], np.uint64)
-    seen, why = np.empty(0, np.uint64), ""
-    for _ in range(_MOST_LEVELS):
-        if not len(level):
-            return Chain(seen, why)
-        children = []
-        for side in ("LeftChild", "RightChild"):
-            child, there = space.mapped.gather(level + np.uint64(links.offset(side)), pointer)
-            children.append(child)
-        why = why if there.all() else "a node is not in the dump"
-        seen = np.concatenate([seen, level[there]])
-        fresh = np.concatenate(children)
-        level = np.unique(fresh[fresh != 0])
-        if np.isin(level, seen).any():
-            level, why = level[~np.isin(level, seen)], "the tree leads back into itself"
-        if len(seen) + len(level) > most:
-            return Chain(seen, "more nodes than there is memory for")
-    return Chain(seen, "the tree is deeper than any balanced one")
-
-
-def _list(view: View, head: int, most: int) -> Chain:
-    """A singly linked list; the link is the node's first member."""
-    node, seen = view.space.try_pointer(head), dict[int, None]()
-    why = "" if node is not None else "the head is not in the dump"
-    while node and not why:
-        if node in seen:
-            why = "the list leads back into itself"
-        elif len(seen) >= most:
-            why = "more nodes than there is memory for"
-        elif (following := view.space.try_pointer(node)) is None:
-            why = f"the node at {node:#x} is not in the dump"
-        else:
-            seen[node] = None
-            node = following
-    return Chain(np.array(list(seen), np.uint64), why)
+def _are_present(view: View, struct: Struct, node: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """True for nodes whose first and last byte are in the dump; (n,) bool."""
+    last_byte = node + np.uint64(struct.size - 1)
+    present: NDArray[np.bool_] = view.space.mapped.gather(node, 1)[1] & view.space.mapped.gather(last_byte, 1)[1]
+    return present
 
 
 def _columns(
     view: View, struct: Struct, node: NDArray[np.uint64], is_busy: NDArray[np.bool_]
-) -> tuple[PageNodes, NDArray[np.uint64], int]:
-    """(the nodes whose members fit together, the others' addresses, how many are not whole in the dump)."""
-    is_whole = view.space.mapped.gather(node, 1)[1] & view.space.mapped.gather(node + np.uint64(struct.size - 1), 1)[1]
-    lost, node, is_busy = int((~is_whole).sum()), node[is_whole], is_busy[is_whole]
-
-    def member(name: str) -> NDArray[np.uint64]:
-        """A member of every node."""
-        field = struct.fields[name]
-        size = {"u32": 4, "u64": 8}.get(field.type, view.pointer_bytes)
-        return view.space.mapped.gather(node + np.uint64(field.offset), size)[0]
-
-    user, start, whole, size = map(
-        member, ("pUserAllocation", "pVirtualBlock", "nVirtualBlockSize", "nUserRequestedSize")
+) -> tuple[PageNodes, NDArray[np.uint64]]:
+    """(the nodes whose members fit together, the addresses of the others)."""
+    user, start, bytes_, size = (
+        members(view, struct, node, name)
+        for name in ("pUserAllocation", "pVirtualBlock", "nVirtualBlockSize", "nUserRequestedSize")
     )
-    end = start + whole
+    end = start + bytes_
     is_forward, is_backward = _geometry(view, user, start, end, size)
-    thread = member("ThreadId") if _keeps_threads(view, struct, node) else np.zeros(len(node), np.uint64)
+    has_thread = _record_threads(view, struct, node)
+    thread = members(view, struct, node, "ThreadId") if has_thread else np.zeros(len(node), np.uint64)
     page = np.uint64(PAGE)
-    every = PageNodes(
-        node, user, size, start, end, np.where(is_backward, start + page, start), np.where(is_backward, end, end - page),
-        member("StackTrace"), thread, is_busy,
+    read = PageNodes(
+        node, user, size, start, end,
+        np.where(is_backward, start + page, start), np.where(is_backward, end, end - page),
+        members(view, struct, node, "StackTrace"), thread, is_busy,
     )  # fmt: skip
     fits = is_forward | is_backward
     order = np.flatnonzero(fits)[np.argsort(user[fits], kind="stable")]
-    order = order[_apart(start[order], end[order])]
-    odd = np.delete(node, order)
-    return PageNodes(*(getattr(every, name)[order] for name in PageNodes.__slots__)), odd, lost
+    order = order[_are_apart(start[order], end[order])]
+    return PageNodes(*(getattr(read, name)[order] for name in PageNodes.__slots__)), np.delete(node, order)
 
 
 def _geometry(
     view: View, user: NDArray[np.uint64], start: NDArray[np.uint64], end: NDArray[np.uint64], size: NDArray[np.uint64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(user data ends at the guard page behind it, user data begins at the guard page before it), (n,) each.
+    """(user data ends at the guard page behind it; user data begins at the guard page before it), (n,) bool each.
 
-    It ends at the guard page rounded up to the granularity, or exactly there (`gflags /unaligned`).
+    It ends there when its size is rounded up to the granule, or exactly (`gflags /unaligned`).
     """
     page, granule = np.uint64(PAGE), np.uint64(view.granularity)
-    sound = (
-        (start > 0) & (start % page == 0) & (end % page == 0) & (end >= start + page) & (user >= start) & (user <= end)
-    )
-    sound &= (size < end - start) & (end - start < np.uint64(1 << 47))
-    gap = end - page - user - size  # wraps where the user data reaches into the last page
-    forward = sound & (gap < granule)
-    backward = sound & ~forward & (user == start + page) & (size <= end - user)
-    return forward, backward
+    is_sound = (start > 0) & (start % page == 0) & (end % page == 0) & (end >= start + page)
+    is_sound &= (user >= start) & (user <= end) & (size < end - start) & (end - start < np.uint64(_MAX_BLOCK_BYTES))
+    rest = end - page - user - size  # wraps where the user data reaches into the last page
+    is_forward = is_sound & (rest < granule)
+    return is_forward, is_sound & ~is_forward & (user == start + page) & (size <= end - user)
 
 
-def _apart(start: NDArray[np.uint64], end: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """False for virtual blocks that begin inside the one before; both ascending by user data."""
+def _are_apart(start: NDArray[np.uint64], end: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """False for virtual blocks that begin before the end of an earlier one; both ascending by user address."""
     if not len(start):
         return np.zeros(0, bool)
     reached = np.maximum.accumulate(end)
     return np.concatenate([np.array([True]), start[1:] >= reached[:-1]])
 
 
-def _keeps_threads(view: View, struct: Struct, node: NDArray[np.uint64]) -> bool:
-    """True where nodes hold a thread id: where the word at `State` is no size of pages, as it is in older nodes."""
+def _record_threads(view: View, struct: Struct, node: NDArray[np.uint64]) -> bool:
+    """True where nodes have a thread id: where the member State is less than a page; older nodes have a size there."""
     if "State" not in struct or not len(node):
         return False
-    state, there = view.space.mapped.gather(node + np.uint64(struct.offset("State")), 4)
-    return bool((state[there] < PAGE).all())
+    state, is_present = view.space.mapped.gather(node + np.uint64(struct.offset("State")), 4)
+    return bool((state[is_present] < PAGE).all())

@@ -1,4 +1,4 @@
-"""What a page heap records of its blocks, and which allocation stacks these have."""
+"""The nodes of a page heap, and the allocation stacks of its blocks (docs/reference/heap-structures.md §5.4)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.table import BlockTable
-from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import TraceReader
 from heapdump.heaps.page.nodes import read_nodes
+from heapdump.heaps.page.structures import members, root_of
 from heapdump.layouts import load
 from heapdump.process.model import View
 
 
 def page_nodes(view: View, heap: Heap) -> PageNodes | None:
-    """The page heap's own records of its blocks; None for other heaps, and where its structures are not known."""
+    """The nodes of a page heap; None for heaps of other kinds, and where its structures are not known."""
     if heap.kind != HeapKind.PAGE or heap.layout is None:
         return None
-    return read_nodes(view, load(heap.layout), heap.address + PAGE, view.space.total_bytes).nodes
+    return read_nodes(view, load(heap.layout), root_of(heap.address)).nodes
 
 
 def page_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
-    """Reads stack numbers: of a freed block that of the stack which freed it."""
+    """Reads stack numbers; of a freed block it is the stack that freed it."""
     nodes = page_nodes(view, heap)
 
     def numbers(rows: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -35,11 +35,11 @@ def page_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
         address, kind = table.address[rows], table.kind[rows]
         if len(nodes):
             full = np.flatnonzero(kind == BlockKind.PAGE)
-            at = np.minimum(np.searchsorted(nodes.user, address[full]), len(nodes) - 1)
-            out[full] = np.where(nodes.user[at] == address[full], nodes.trace[at], 0)
+            i = np.minimum(np.searchsorted(nodes.user, address[full]), len(nodes) - 1)
+            out[full] = np.where(nodes.user[i] == address[full], nodes.trace[i], 0)
         light = np.flatnonzero(kind == BlockKind.LIGHT)
-        place = load(heap.layout)["_DPH_BLOCK_INFORMATION"].offset("StackTrace")
-        out[light], _ = view.space.mapped.gather(table.entry[rows[light]] + np.uint64(place), view.pointer_bytes)
+        information = load(heap.layout)["_DPH_BLOCK_INFORMATION"]
+        out[light] = members(view, information, table.entry[rows[light]], "StackTrace")
         return out
 
     return numbers

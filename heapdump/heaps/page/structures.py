@@ -1,0 +1,27 @@
+"""Members of many structures of a page heap at a time, and where its root lies."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.heaps.allocator import PAGE
+from heapdump.layouts import Struct
+from heapdump.process.model import View
+
+
+def root_of(heap: int) -> int:
+    """The address of the root of the page heap with that handle (docs/reference/heap-structures.md §5.3)."""
+    return heap + PAGE
+
+
+def light_heap_member(view: View, heap: int) -> int:
+    """_DPH_BLOCK_INFORMATION.Heap of a light block: the address of the root with the top bit set (§5.1)."""
+    return root_of(heap) | 1 << 8 * view.pointer_bytes - 1
+
+
+def members(view: View, struct: Struct, addresses: NDArray[np.uint64], name: str) -> NDArray[np.uint64]:
+    """A member of the structures at these addresses, (n,) uint64; 0 where it is not in the dump."""
+    field = struct.fields[name]
+    size = {"u32": 4, "u64": 8}.get(field.type, view.pointer_bytes)
+    return view.space.mapped.gather(addresses + np.uint64(field.offset), size)[0]
