@@ -17,6 +17,7 @@ the right one makes several headers good.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.lfh_user_blocks import UserBlocks
@@ -42,7 +43,7 @@ class BlockEncoding:
 
     Attributes:
         mask: the bits of the header word that are encoded, 32 or 40; 0 where the key is not known: every word is good.
-        constant: what does not depend on the entry, & mask: K ^ H, up to 7 with S, see above.
+        constant: K ^ H, up to 7 also ^ S, as above, & mask.
         shift: 4 on x64, 3 on x86.
         user_blocks: address of the user blocks.
         distance_shift: 12 on x64, 13 on x86, from 8.1 on; 0 before.
@@ -54,14 +55,10 @@ class BlockEncoding:
     user_blocks: int
     distance_shift: int
 
-    def residue(self, word: int, entry: int) -> int:
-        """The left side."""
-        return (word ^ entry >> self.shift ^ self.constant) & self.mask
-
-    def is_good(self, word: int, entry: int) -> bool:
-        """True when the header word of that entry follows the rule."""
+    def key_of(self, word: int, entry: int) -> int:
+        """K by the good header word of an entry (§3.4); this rule must be made with the key 0."""
         distance = entry - self.user_blocks << self.distance_shift if self.distance_shift else 0
-        return self.residue(word, entry) == distance & self.mask
+        return (word ^ entry >> self.shift ^ self.constant ^ distance) & self.mask
 
 
 def block_encoding(context: HeapContext, user_blocks: UserBlocks, key: int | None) -> BlockEncoding:
@@ -85,14 +82,11 @@ def derive_key(context: HeapContext, user_blocks: UserBlocks) -> int | None:
         return _key_from_offsets(context, user_blocks)
     if _has(context, "FirstAllocationOffset"):
         return None  # Windows 8: its rule is not known
-    # without K the residue of every good header is K
-    encoding, stride = (
-        block_encoding(context, user_blocks, 0),
-        user_blocks.block_granules * context.entry_format.granule,
-    )
+    keyless = block_encoding(context, user_blocks, 0)
+    stride = user_blocks.block_granules * context.entry_format.granule
     first = user_blocks.address + context.layout["_HEAP_USERDATA_HEADER"].size
     entries = [first + i * stride for i in range(min(3, user_blocks.block_count))]
-    keys = [encoding.residue(context.header_word(entry) or 0, entry) for entry in entries]
+    keys = [keyless.key_of(context.header_word(entry) or 0, entry) for entry in entries]
     most_frequent = max(keys, key=keys.count)
     return most_frequent if keys.count(most_frequent) > 1 else None
 
@@ -102,15 +96,13 @@ def _key_from_offsets(context: HeapContext, user_blocks: UserBlocks) -> int | No
     encoded = _encoded_offsets(context, user_blocks)
     if encoded is None:
         return None
+    keyless = block_encoding(context, user_blocks, 0)
     stride = user_blocks.block_granules * context.entry_format.granule
     checked = min(_CHECKED_BLOCKS, user_blocks.block_count)
-    words: dict[int, int] = {}
+    key_at = cache(lambda entry: keyless.key_of(context.header_word(entry) or 0, entry))
     for offset in _FIRST_OFFSETS:
-        key = encoded ^ (offset | stride << 16 & _U32)
-        encoding, good = block_encoding(context, user_blocks, key), 0
-        for entry in range(user_blocks.address + offset, user_blocks.address + offset + checked * stride, stride):
-            word = words[entry] = words[entry] if entry in words else context.header_word(entry) or 0
-            good += encoding.is_good(word, entry)
+        key, first = encoded ^ (offset | stride << 16 & _U32), user_blocks.address + offset
+        good = sum(key_at(first + i * stride) == key for i in range(checked))
         if good >= max(1, checked - 1):
             return key
     return None
