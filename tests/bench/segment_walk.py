@@ -1,6 +1,6 @@
 """Times the walk of a segment heap of 1 GiB, written by the builder: `python -m tests.bench.segment_walk`.
 
-Half of its segments hold LFH slots, half VS chunks. Blocks a second after compilation, on one thread, and the ratio to
+Half of its segments hold LFH blocks, half VS chunks. Blocks a second after compilation, on one thread, and the ratio to
 `numpy.sum` over the same bytes.
 """
 
@@ -21,7 +21,7 @@ _MiB = 1 << 20
 
 
 def write_big_segment_heap(path: Path, segments: int = 1024, seed: int = 3) -> int:
-    """Writes the dump; its bytes. Slots of 32 to 256 bytes in pages, chunks of up to 200 bytes in 64 KiB."""
+    """Writes the dump; its bytes. LFH blocks of 32 to 256 bytes in pages, chunks of up to 200 bytes in 64 KiB."""
     random = np.random.default_rng(seed)
     heap = SegmentHeapBuilder(base=BASE, seed=seed)
     for number in range(segments):
@@ -32,9 +32,9 @@ def write_big_segment_heap(path: Path, segments: int = 1024, seed: int = 3) -> i
         else:
             for _ in range(250):
                 block = 16 * int(random.integers(2, 17))
-                asked = random.integers(0, block + 1, heap.most_slots(block, 1))
+                asked = random.integers(0, block + 1, heap.most_lfh_blocks(block, 1))
                 asked[random.random(len(asked)) < 0.2] = -1
-                heap.slots(block, asked)
+                heap.lfh_blocks(block, asked)
     return heap.build().add_to(ProcessBuilder(build=19041)).write(path).size
 
 

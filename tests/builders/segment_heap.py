@@ -189,17 +189,17 @@ class SegmentHeapBuilder:
         lay, g, pad = self._layout, self._layout.granule, self._padding
         before = np.concatenate([[0], units[:-1]])
         unused = np.where(busy, (units - 1) * g - pad - asked, 0)
-        told = (unused > 0).astype(np.int64) << 8 | self._random.integers(0, 256, len(at))
+        flag_word = (unused > 0).astype(np.int64) << 8 | self._random.integers(0, 256, len(at))
         cost = self._random.integers(0, 2, len(at))
         if lay.pointer == 8:
             head = cost | units << 16 | before << 32 | busy.astype(np.int64) << 48
             self._image.scatter(
                 at, (head.astype(np.uint64) ^ at.astype(np.uint64) ^ np.uint64(self._chunk_key)).astype(np.int64)
             )
-            self._image.scatter(at + 8, told)
+            self._image.scatter(at + 8, flag_word)
         else:
             head = cost | units << 1 | before << 16 | busy.astype(np.int64) << 31
-            self._image.scatter(at, ((head ^ at ^ self._chunk_key) & 0xFFFFFFFF) | told << 32)
+            self._image.scatter(at, ((head ^ at ^ self._chunk_key) & 0xFFFFFFFF) | flag_word << 32)
         for address, size, spare in zip(
             (at + g)[busy].tolist(), asked[busy].tolist(), unused[busy].tolist(), strict=True
         ):
@@ -210,12 +210,12 @@ class SegmentHeapBuilder:
                 self._image.u8(end - 1, 0x80)
             self._take(address, size, "vs")
 
-    def slots(
+    def lfh_blocks(
         self, block: int, asked: Sequence[int] | NDArray[np.int64], *, pages: int = 1, listed: Sequence[int] = ()
     ) -> int:
-        """Append an LFH subsegment: a slot of `block` bytes for each size asked for, free where that is negative.
+        """Append an LFH subsegment: an LFH block of `block` bytes for each size asked for, free where that is negative.
 
-        `listed` (26100): numbers of busy slots that were freed and wait on its list. Returns its address.
+        `listed` (26100): numbers of busy blocks that were freed and wait on its list. Returns its address.
         """
         pad, count = self._padding, len(asked)
         base = self._range(pages * PAGE, self._flags("lfh"))
@@ -223,11 +223,11 @@ class SegmentHeapBuilder:
         busy = sizes >= 0
         waiting = np.isin(np.arange(count), np.array(listed, np.int64))
         unused = np.where(busy, block - pad - sizes, 0)
-        first = self._slot_header(base, block, busy | waiting, (unused > 0) | waiting, pages)
+        first = self._lfh_header(base, block, busy | waiting, (unused > 0) | waiting, pages)
         if first + block * count > pages * PAGE or (busy & (unused < 0)).any():
-            raise ValueError("the slots do not fit")
+            raise ValueError("the LFH blocks do not fit")
         self._image.write(base + first, self._random.bytes(block * count))
-        self._slot_list(base, first, block, list(listed))
+        self._freed_list(base, first, block, list(listed))
         for i in np.flatnonzero(busy & ~waiting).tolist():
             address = base + first + i * block
             self._take(address, int(sizes[i]), "lfh")
@@ -239,33 +239,35 @@ class SegmentHeapBuilder:
         self._free["lfh"] += int((~busy | waiting).sum())
         return base
 
-    def most_slots(self, block: int, pages: int) -> int:
-        """How many slots of so many bytes fill a subsegment."""
+    def most_lfh_blocks(self, block: int, pages: int) -> int:
+        """The number of LFH blocks of `block` bytes that fill a subsegment."""
         count = pages * PAGE // block
-        while self._first_slot(count, pages)[1] + block * count > pages * PAGE:
+        while self._first_block(count, pages)[1] + block * count > pages * PAGE:
             count -= 1
         return count
 
-    def _first_slot(self, count: int, pages: int) -> tuple[int, int]:
-        """(end of the bitmap, offset of the first slot)."""
+    def _first_block(self, count: int, pages: int) -> tuple[int, int]:
+        """(end of the bitmap, offset of the first block)."""
         lay, group = self._layout, 8 * self._layout.pointer
         bits = -(-count // 32) * 64 if lay.lfh_free is None else -(-2 * count // group) * group
         end = lay.bitmap + bits // 8
         return end, -(-(end + 2 * min(pages, 255)) // lay.granule) * lay.granule
 
-    def _slot_header(self, base: int, block: int, busy: NDArray[np.bool_], told: NDArray[np.bool_], pages: int) -> int:
-        """Header and bitmap; the offset of the first slot."""
+    def _lfh_header(
+        self, base: int, block: int, busy: NDArray[np.bool_], has_count: NDArray[np.bool_], pages: int
+    ) -> int:
+        """Header and bitmap; the offset of the first block."""
         lay, count, new = self._layout, len(busy), self._layout.lfh_free is None
         group = 32 if new else 1
         room = -(-count // 32) * 32
         bits = np.ones((2, room), bool)
-        bits[0, :count], bits[1, :count] = busy, told
+        bits[0, :count], bits[1, :count] = busy, has_count
         if new:
             bits[1, count:] = False
         order = bits.reshape(2, -1, group).transpose(1, 0, 2).reshape(-1)
         data = np.packbits(order, bitorder="little").tobytes()
-        self._image.write(base + lay.bitmap, data[: self._first_slot(count, pages)[0] - lay.bitmap])
-        end, first = self._first_slot(count, pages)
+        self._image.write(base + lay.bitmap, data[: self._first_block(count, pages)[0] - lay.bitmap])
+        end, first = self._first_block(count, pages)
         units = min(pages, 255)
         self._image.u16(base + lay.lfh_count, count)
         self._image.u8(base + lay.lfh_commit[0], units)
@@ -280,12 +282,12 @@ class SegmentHeapBuilder:
         )
         return first
 
-    def _slot_list(self, base: int, first: int, block: int, listed: list[int]) -> None:
+    def _freed_list(self, base: int, first: int, block: int, listed: list[int]) -> None:
         if not listed:
             return
         self._image.u32(base + 0x10, listed[0] + 1 | len(listed) << 16)
-        for slot, following in zip(listed, [*listed[1:], -1], strict=True):
-            self._image.u32(base + first + slot * block, following + 1)
+        for number, following in zip(listed, [*listed[1:], -1], strict=True):
+            self._image.u32(base + first + number * block, following + 1)
 
     def build(self) -> BuiltSegmentHeap:
         """The heap."""

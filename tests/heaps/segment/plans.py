@@ -1,4 +1,4 @@
-"""Random segment heaps: what the builder is told to put into one, and the dump that holds it."""
+"""Random segment heaps as plans for the builder, and the dump of a process with such a heap."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Plan:
             [2, 3, *random.choice(np.arange(4, 60), 6, replace=False)],
         )
         heap.segment(base + 0x400000)
-        # enough of each kind that both keys and the padding show: many small slots leave one key only
+        # enough of each kind that both keys and the padding show: many small LFH blocks leave one key only
         heap.chunks([int(n) for n in random.integers(0, 400, 60)])
         for granules in sizes[:5]:
             self._lfh_blocks(heap, random, int(granules) * granule, pad)
@@ -65,12 +65,12 @@ class Plan:
     def _lfh_blocks(
         self, heap: SegmentHeapBuilder, random: np.random.Generator, block: int, pad: int, pages: int = 1
     ) -> None:
-        count = heap.most_slots(block, pages)
+        count = heap.most_lfh_blocks(block, pages)
         asked = random.integers(0, max(1, block - pad + 1), count)
         asked[random.random(count) < 0.3] = -1
         busy = np.flatnonzero(asked >= 0)
         listed = random.permutation(busy)[: len(busy) // 4].tolist() if self.build >= 26100 else ()
-        heap.slots(block, asked, pages=pages, listed=listed)
+        heap.lfh_blocks(block, asked, pages=pages, listed=listed)
 
     def process(self, built: BuiltSegmentHeap) -> ProcessBuilder:
         """The process that the heap is in."""

@@ -26,8 +26,8 @@ def many_sizes(generation) -> tuple[BuiltDump, SegmentTruth, SegmentLayout]:
     granule = 16 if arch == "x64" else 8
     for granules in range(2, 12):
         random = np.random.default_rng(granules)
-        count = heap.most_slots(granules * granule, 1)
-        heap.slots(granules * granule, random.integers(-granules * granule // 2, granules * granule, count))
+        count = heap.most_lfh_blocks(granules * granule, 1)
+        heap.lfh_blocks(granules * granule, random.integers(-granules * granule // 2, granules * granule, count))
     made = heap.build()
     return made.add_to(ProcessBuilder(arch=arch, build=build)).build(), made.truth, segment_layout(arch, build)
 
@@ -86,13 +86,13 @@ def test_one_more_block_may_need_one_more_word_of_the_bitmap(open_built):
     heap.segment(BASES["x86"] + 0x400000)
     heap.chunks([40] * 300)
     for size, pages in ((56, 2), (24, 1), (40, 1)):
-        heap.slots(size, [20] * heap.most_slots(size, pages), pages=pages)
+        heap.lfh_blocks(size, [20] * heap.most_lfh_blocks(size, pages), pages=pages)
     with open_built(heap.build().add_to(ProcessBuilder(arch="x86", build=19041)).build()) as snapshot:
         assert snapshot.walk.findings == () and not snapshot.walk.gaps
 
 
 def bit_of(layout: SegmentLayout, number: int) -> int:
-    """Number of a slot's busy bit in the bitmap."""
+    """Number of the busy bit of a block in the bitmap."""
     return number // 32 * 64 + number % 32 if layout.lfh_free is None else 2 * number
 
 
@@ -147,8 +147,8 @@ def test_bits_that_are_not_in_the_dump_are_no_contradiction(open_built):
     heap.segment(BASE + 0x400000)
     heap.chunks([40] * 300)
     for size in (32, 48, 64):
-        heap.slots(size, [7] * heap.most_slots(size, 1))
-    sub = heap.slots(16, [7] * heap.most_slots(16, 128), pages=128)
+        heap.lfh_blocks(size, [7] * heap.most_lfh_blocks(size, 1))
+    sub = heap.lfh_blocks(16, [7] * heap.most_lfh_blocks(16, 128), pages=128)
     built = heap.build()
     with open_built(
         without_memory(built.add_to(ProcessBuilder(build=19041)).build(), (sub + 0x1000, sub + 0x2000))
@@ -166,9 +166,9 @@ def test_a_list_of_freed_blocks_that_is_not_in_the_dump_is_no_contradiction(open
     heap.segment(BASE + 0x400000)
     heap.chunks([40] * 300)
     for size in (32, 48, 80):
-        heap.slots(size, [20] * heap.most_slots(size, 1))
-    count = heap.most_slots(112, 4)
-    sub = heap.slots(112, [20] * count, pages=4, listed=[5, count - 3, 9])
+        heap.lfh_blocks(size, [20] * heap.most_lfh_blocks(size, 1))
+    count = heap.most_lfh_blocks(112, 4)
+    sub = heap.lfh_blocks(112, [20] * count, pages=4, listed=[5, count - 3, 9])
     built = heap.build()
     with open_built(
         without_memory(built.add_to(ProcessBuilder(build=26100)).build(), (sub + 0x3000, sub + 0x4000))
@@ -185,7 +185,7 @@ def test_a_block_doubted_twice_is_a_guess(open_built):
     heap.segment(BASE + 0x400000)
     heap.chunks([40] * 900)
     for size in (64, 80, 96):
-        sub = heap.slots(size, [20] * heap.most_slots(size, 1))
+        sub = heap.lfh_blocks(size, [20] * heap.most_lfh_blocks(size, 1))
     truth = heap.build()
     dump = truth.add_to(ProcessBuilder(build=19041)).build()
     block = min(address for address in truth.truth.busy if address > sub)
