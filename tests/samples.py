@@ -112,8 +112,8 @@ def segment_heap(path: Path) -> Places:
     heap.segment(0x21010000000)
     heap.chunks([100, 200, -20, 300])
     for granules in (3, 7, 12, 20, 31, 43, 50):  # enough that the encoded offsets have one key only
-        count = heap.most_slots(16 * granules, 1)
-        heap.slots(16 * granules, [16 * granules - i % 9 if i % 3 else -1 for i in range(count)])
+        count = heap.most_lfh_blocks(16 * granules, 1)
+        heap.lfh_blocks(16 * granules, [16 * granules - i % 9 if i % 3 else -1 for i in range(count)])
     heap.pages(0x8000)
     large = heap.large(0x21020000000, 600_000)
     process = heap.build().add_to(ProcessBuilder().heap(main.build()))
