@@ -34,10 +34,11 @@ def builds(scenario: str) -> list[str]:
 
 def truth_of(recorded: Recorded, build: str, scenario: str) -> dict[str, Any]:
     """What the recorded program did."""
-    return _load(recorded(f"oracle/{build}/{scenario}.truth.json.xz"))
+    return load_truth(recorded(f"oracle/{build}/{scenario}.truth.json.xz"))
 
 
 @cache
-def _load(path: Path) -> dict[str, Any]:
+def load_truth(path: Path) -> dict[str, Any]:
+    """The truth in a file."""
     truth: dict[str, Any] = json.loads(path.read_text())
     return truth

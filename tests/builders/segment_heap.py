@@ -111,7 +111,8 @@ class SegmentHeapBuilder:
         if self._build < 16299:
             return {"pages": 0x0E, "lfh": 0x0F, "vs": 0x2E, "free": 0x08}[kind]
         high = 0x20 if self._layout.pointer == 4 and kind in ("lfh", "vs") else 0
-        return high | {"pages": 0x03, "lfh": 0x0B, "vs": 0x0F, "free": 0x02}[kind]
+        lfh, vs = self._layout.kinds
+        return high | {"pages": 3, "lfh": 3 | lfh << 2, "vs": 3 | vs << 2, "free": 2}[kind]
 
     def pages(self, size: int) -> int:
         """Append a block of whole units; its user address."""
@@ -144,13 +145,13 @@ class SegmentHeapBuilder:
             self._image.word(self._base + self._layout.interceptor, 1)
             self._image.word(address + record, trace)
         self._large.append(LargePart(address, commit, commit - end, bool(trace)))
-        if self._padding and self._build < 16299:  # there the padding of a large block lies behind it
+        if self._padding and self._build < 17134:  # there the padding of a large block lies behind it
             self._busy[address] = (size, "large")
             return address
         return self._take(address, size, "large")
 
     def _take(self, address: int, size: int, kind: Kind) -> int:
-        if self._padding and self._build >= 16299:
+        if self._padding and self._build >= 17134:
             self._image.word(address, self._padding, 0)
         elif self._padding:
             self._image.word(address, 0, 0)

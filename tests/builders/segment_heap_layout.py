@@ -15,7 +15,10 @@ CONSTANT = 0xA2E64EADA2E64EAD
 
 @dataclass(frozen=True)
 class SegmentLayout:
-    """Offsets in bytes; `contexts` None: the heap has one list of segments itself, at `head` with its count at `count`."""
+    """Offsets in bytes; `contexts` None: the heap has one list of segments itself, at `head` with its count at `count`.
+
+    `kinds`: what bits 2 and up of the flags of an LFH and of a VS subsegment are.
+    """
 
     pointer: int
     interceptor: int
@@ -41,6 +44,7 @@ class SegmentLayout:
     lfh_offsets: int
     lfh_commit: tuple[int, int]
     bitmap: int
+    kinds: tuple[int, int] = (2, 3)
 
     @property
     def granule(self) -> int:
@@ -69,6 +73,10 @@ _LAYOUTS: dict[tuple[HeapArch, int], SegmentLayout] = {
     ("x64", 14393): replace(
         _X64, interceptor=0x20, tree=0x38, large_pages=(0x48, 0x50), totals=(0, 8), bounds=(0x98, 0xA0, 0xA8), head=0x60,
         count=0x70, contexts=None, unused=(6, 2), extra=4, units=0x1B,
+    ),
+    ("x64", 16299): replace(
+        _X64, interceptor=0x38, tree=0x50, large_pages=(0x60, 0x68), totals=(0x18, 0x20), bounds=(0x150, 0x158, 0x160),
+        head=0x20, count=0x30, context_size=0x68, context_heap=0x60, contexts=0x70, kinds=(1, 2),
     ),
     ("x64", 19041): _X64,
     ("x64", 22000): replace(_X64, bounds=(0xE8, 0xF0, 0xF8, 0x100), contexts=0x140),

@@ -14,7 +14,7 @@ from heapdump import cli
 from heapdump.analyses.memory.reconciliation import reconcile
 from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.trust import Trust
-from tests.recordings import Recorded, builds, scenarios, truth_of
+from tests.recordings import Recorded, builds, dumps, load_truth, scenarios, truth_of
 
 pytestmark = pytest.mark.real
 CASES = scenarios("*/segment*")
@@ -119,3 +119,14 @@ def test_kinds_of_blocks_by_the_part_of_the_heap_that_holds_them(recorded: Recor
         index = next(heap.index for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT)
         busy_by_kind = {kind.kind: kind.busy_blocks for kind in snapshot.walk.counts[index].kinds}
     assert busy_by_kind == {BlockKind.LFH: 928, BlockKind.VS: 492, BlockKind.LARGE: 8, BlockKind.PAGES: 10}
+
+
+@pytest.mark.parametrize("name", dumps("hard/*/seg*"))
+def test_every_live_block_of_a_long_life_is_found(name, recorded: Recorded):
+    truth = load_truth(recorded(f"{name}.truth.json.xz"))
+    with heapdump.open_dump(recorded(f"{name}.dmp.xz"), use_index=False) as snapshot:
+        handles = {heap.address for heap in snapshot.heaps if heap.kind is HeapKind.SEGMENT}
+        found = busy_blocks(snapshot)
+        assert not snapshot.walk.gaps and not snapshot.walk.findings
+    live = {int(b["ptr"], 16): (b["size"], int(b["heap"], 16)) for b in truth["blocks"]}
+    assert found == {address: block for address, block in live.items() if block[1] in handles}

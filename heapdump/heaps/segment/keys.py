@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,13 @@ class LfhCoding:
     shifts_first: bool
 
 
+class RangeCodes(NamedTuple):
+    """Codes in the flags of page descriptors: of an LFH and of a VS subsegment. 0 is that of plain pages."""
+
+    lfh: int
+    vs: int
+
+
 class Keys:
     """Keys and rules that one walk of all segment heaps of a view has inferred so far.
 
@@ -48,6 +56,7 @@ class Keys:
         vs_key: key of VS chunk headers, 64 bits on x64 and 32 on x86: the sizes word of the chunk at address a is
             u64[a] ^ a ^ vs_key (x86: u32[a]). It is the process' HeapKey, up to 15063 its LfhKey. None: not known.
         lfh: coding of LFH subsegment headers. None: not known.
+        range_codes: codes of the kinds of page ranges. None: no heap with two subsegments was walked.
         lfh_subsegments_are_full: in most LFH subsegments blocks begin right behind the commit states, and one more block
             does not fit. The extent of blocks then follows from any two of size, number and offset.
         lfh_has_other_unused_bits: in most LFH bitmaps the bits of no block are not those of the recorded builds; they say
@@ -61,6 +70,7 @@ class Keys:
         self._process, self._view = process, view
         self.vs_key: int | None = None
         self.lfh: LfhCoding | None = None
+        self.range_codes: RangeCodes | None = None
         self.lfh_subsegments_are_full = False
         self.lfh_has_other_unused_bits = False
         self.padding_bytes: int | None = None
@@ -77,6 +87,8 @@ class Keys:
             "lfh_key": None if self.lfh is None else self.lfh.key,
             "lfh_layout": self._lfh_layout(),
             "lfh_shifts_first": None if self.lfh is None else self.lfh.shifts_first,
+            "lfh_range_code": None if self.range_codes is None else self.range_codes.lfh,
+            "vs_range_code": None if self.range_codes is None else self.range_codes.vs,
             "lfh_subsegments_are_full": self.lfh_subsegments_are_full,
             "lfh_has_other_unused_bits": self.lfh_has_other_unused_bits,
             _PADDING_FACT: padding_bytes,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.keys import LfhCoding
 from heapdump.heaps.segment.page_ranges import Ranges
@@ -110,6 +111,18 @@ class LfhSubsegments:
             return ~has_many
         start, size = self.start.astype(np.uint64), self.size.astype(np.uint64)
         return ~has_many | (self.walk.mapped.bytes_present(start, start + size) * np.uint64(4) >= size)
+
+    def members_agree(self) -> NDArray[np.bool_]:
+        """True where the number of blocks, the bitmap's end and the number of commit states agree; (n,).
+
+        No key is needed for these members. False under a structure that does not say where the commit states are.
+        """
+        if self.commit_state_offset is None:
+            return np.zeros(len(self), bool)
+        agree: NDArray[np.bool_] = self.is_present & (self.count > 0) & (self.count <= MOST_BLOCKS)
+        agree &= self.commit_state_offset == self.bitmap_end(self.count)
+        agree &= (self.commit_units > 0) & (self.commit_units * PAGE <= self.size)
+        return agree
 
     def extents(self, coding: LfhCoding) -> BlockExtents:
         """The extents under a coding whose structure is this one."""

@@ -25,6 +25,9 @@ EXTRA_ROOM = 0x40
 _MANY = 4
 """Descriptors, or segments, from which on a majority says how the build writes them."""
 
+KIND_CODES = range(4)
+"""Codes of the kinds of ranges that a build can have, as far as is known."""
+
 _TREE_SIGNATURE = 0xCCDDCCDD
 _KNOWN_KIND_WEIGHT = 1 / 8
 
@@ -46,7 +49,8 @@ class Ranges:
     Attributes:
         start: address of the first unit; int64.
         size: bytes of all units; int64.
-        kind: `RangeKind` by the flags; int64.
+        kind: `RangeKind`; as it is read PAGES for all ranges in use: `range_codes` tells their codes apart; int64.
+        code: bits of the flags that name the kind of a range in use, 0 for plain pages; -1 for others; int64.
         unused: bytes at the end that the program did not ask for, of a block; int64.
         extra: True where an extra of the heap's own stands behind the user data.
         is_sound: False where the first descriptor contradicts the others.
@@ -57,6 +61,7 @@ class Ranges:
     start: NDArray[np.int64]
     size: NDArray[np.int64]
     kind: NDArray[np.int64]
+    code: NDArray[np.int64]
     unused: NDArray[np.int64]
     extra: NDArray[np.bool_]
     is_sound: NDArray[np.bool_]
@@ -89,7 +94,7 @@ def read_ranges(walk: SegmentWalk) -> Ranges:
     segments, tables = _descriptor_tables(walk, structs[0])
     if not segments:
         none = np.empty(0, np.int64)
-        return Ranges(none, none, none, none, none != 0, none != 0, none, none)
+        return Ranges(none, none, none, none, none, none != 0, none != 0, none, none)
     raw = np.stack(tables)
     unit = np.array([segment.span.size // DESCRIPTORS for segment in segments], np.int64)
     starts = np.array([segment.address for segment in segments], np.int64)
@@ -154,7 +159,7 @@ class _Descriptors:
         in_use = sound & self.in_use
         covered = int(self.units[in_use].sum()) + int((sound & ~in_use).sum())
         flagged = max(int(((self.flags != 0) & self._is_behind_own).sum()), 1)
-        is_known = self._kind()[in_use] != RangeKind.INTERNAL
+        is_known = self._code()[in_use] < len(KIND_CODES)
         return covered / flagged + (float(is_known.mean()) * _KNOWN_KIND_WEIGHT if len(is_known) else 0.0)
 
     def _lengths(self) -> NDArray[np.int64]:
@@ -186,14 +191,10 @@ class _Descriptors:
             uncovered &= self.in_use
         return uncovered
 
-    def _kind(self) -> NDArray[np.int64]:
-        """`RangeKind` by the flags (docs/reference/heap-structures.md §6.3)."""
-        if self._is_before_16299:
-            kind = np.where(self.flags & 0x20, RangeKind.VS, np.where(self.flags & 1, RangeKind.LFH, RangeKind.PAGES))
-        else:
-            by_bits = np.array([RangeKind.PAGES, RangeKind.INTERNAL, RangeKind.LFH, RangeKind.VS])
-            kind = by_bits[self.flags >> 2 & 3]
-        return np.where(self.in_use | self.is_signed, kind, RangeKind.FREE)
+    def _code(self) -> NDArray[np.int64]:
+        """The bits of the flags that name the kind of a range (docs/reference/heap-structures.md §6.3)."""
+        code = np.where(self.flags & 32, 2, self.flags & 1) if self._is_before_16299 else self.flags >> 2
+        return np.where(self.in_use | self.is_signed, code, -1)
 
     def ranges(self, walk: SegmentWalk, starts: NDArray[np.int64]) -> Ranges:
         """The ranges, and for each segment an INTERNAL one for the units of the descriptors; reports what contradicts.
@@ -206,13 +207,16 @@ class _Descriptors:
         lengths, (row, place) = self._lengths(), np.nonzero(self.is_first)
         unit = self._unit[row]
         size = lengths[row, place] * unit
+        code = self._code()[row, place]
+        kind = np.where(code < 0, RangeKind.FREE, RangeKind.PAGES).astype(np.int64)
         found = Ranges(
-            starts[row] + place * unit, size, self._kind()[row, place].astype(np.int64),
-            np.minimum(self._unused[row, place], size), self._extra[row, place], sound[row, place], unit,
-            starts[row] + place * self._size,
+            starts[row] + place * unit, size, kind, code, np.minimum(self._unused[row, place], size),
+            self._extra[row, place], sound[row, place], unit, starts[row] + place * self._size,
         )  # fmt: skip
         none, own_bytes = np.zeros(len(starts), np.int64), self._own_units * self._unit
-        own = Ranges(starts, own_bytes, none + RangeKind.INTERNAL, none, none != 0, none == 0, self._unit, starts)
+        own = Ranges(
+            starts, own_bytes, none + RangeKind.INTERNAL, none - 1, none, none != 0, none == 0, self._unit, starts
+        )
         return _joined(own, found)
 
     def _report(self, walk: SegmentWalk, starts: NDArray[np.int64], bad: NDArray[np.bool_]) -> None:

@@ -28,6 +28,7 @@ from heapdump.heaps.segment.lfh_coding import LfhReading, read_lfh_subsegments
 from heapdump.heaps.segment.padding import padding_of
 from heapdump.heaps.segment.page_ranges import RangeKind, Ranges, read_ranges
 from heapdump.heaps.segment.page_rows import add_large_allocations, add_own_structures, add_page_ranges
+from heapdump.heaps.segment.range_codes import with_kinds
 from heapdump.heaps.segment.range_contents import with_content_kind
 from heapdump.heaps.segment.signature import decoded_signatures, possible_heap_keys
 from heapdump.heaps.segment.vs_key import vs_key_of
@@ -61,7 +62,7 @@ def walk_segment_heap(job: Job, keys: Keys) -> None:
     )
     committed, first = Committed(job.process.regions), len(job.columns)
     add_own_structures(walk, committed)
-    ranges = with_content_kind(walk, read_ranges(walk))
+    ranges = with_content_kind(walk, with_kinds(walk, read_ranges(walk)))
     likely = _likely_vs_keys(walk)
     padding = _padding(walk, ranges, likely)
     delayed = delayed_frees(walk)

@@ -50,7 +50,8 @@ def descriptors(generation: tuple[HeapArch, int]) -> Descriptors:
     dump, _, truth = built(generation)
     arch, build = generation
     size, flags = (32, 0x18) if arch == "x64" else (16, 0xC)
-    meanings = (4, 8, 0x20, 1) if build < 16299 else (1, 2, 0xC, 8)
+    lfh, vs = (kind << 2 for kind in segment_layout(arch, build).kinds)
+    meanings = (4, 8, 0x20, 1) if build < 16299 else (1, 2, vs, lfh)
     return Descriptors(dump, truth, size, flags, *meanings)
 
 
@@ -99,7 +100,7 @@ def test_a_range_of_an_unknown_kind_is_a_gap(open_built, generation):
     given = descriptors(generation)
     address = page_range(given.truth)
     at = given.of(address)
-    with open_built(poke(given.dump, (at, bytes([peek(given.dump, at, 1) | 4])))) as snapshot:
+    with open_built(poke(given.dump, (at, bytes([peek(given.dump, at, 1) | 0x1C])))) as snapshot:
         assert set(given.truth.busy) - set(blocks(snapshot)) == {address}
         assert any("unknown kind" in gap for gap in snapshot.walk.gaps)
 
