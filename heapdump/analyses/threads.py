@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from heapdump.process.model import Process
-from heapdump.process.stacks.frames import StackFrame, thread_frames
+from heapdump.process.stacks.frames import ThreadStack, thread_stack
 from heapdump.process.symbols.namer import Namer
 
 
-def all_frames(process: Process, namer: Namer) -> dict[int, list[StackFrame]]:
-    """Thread index → its frames, innermost first; under WOW64 those of the 32-bit stack, then of the 64-bit one."""
+def all_stacks(process: Process, namer: Namer) -> dict[int, list[ThreadStack]]:
+    """Thread index → its stacks; under WOW64 the 32-bit one, then the 64-bit one."""
     return {
-        thread.index: [
-            found for view in reversed(process.views) for found in thread_frames(process, thread, view, namer)
-        ]
+        thread.index: [thread_stack(process, thread, view, namer) for view in reversed(process.views)]
         for thread in process.threads
     }

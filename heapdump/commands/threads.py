@@ -6,16 +6,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heapdump.commands.common.frames import frame_record
 from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.thread_stacks import (
+    GUESSED,
+    has_guesses,
+    stack_frame_record,
+    stack_gaps,
+    stack_page,
+)
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from heapdump.process.model import Process, Stack, Thread
-    from heapdump.process.stacks.frames import StackFrame
+    from heapdump.process.stacks.frames import ThreadStack
 
 
 def _hex(value: int | None) -> str | None:
@@ -84,31 +90,11 @@ def _depth(thread: Thread) -> int | None:
     return thread.stacks[0].base - thread.sp
 
 
-def _frame_lines(thread: Thread, frames: Sequence[StackFrame], *, args: bool) -> Lines:
-    """The thread's frames with how each was found."""
-    name = f" {thread.name}" if thread.name else ""
-    lines = [[(f"~{thread.index} tid {thread.id:#x}{name}", "bold")]]
-    for found in frames:
-        style = {"exact": "", "derived": "", "guess": "dim"}[found.frame.trust]
-        words = "  " + " ".join(f"{word:08x}" for word in found.words) if args and found.words else ""
-        lines.append([(f"  {found.sp:#x}  {found.frame}", style), (words, ""), (f"  ({found.how})", "dim")])
-    if not frames:
-        lines.append([("  no registers or no stack in the dump", "dim")])
-    elif len(frames) == 1:
-        lines.append(
-            [("  nothing leads on: the code is not in the dump (image files can be named with --image-path)", "dim")]
-        )
-    return Lines(lines)
-
-
-def _frame_record(found: StackFrame, *, args: bool) -> Record:
-    record = frame_record(found.frame) | {"sp": hex(found.sp), "how": found.how}
-    return record | {"args": [hex(word) for word in found.words]} if args else record
-
-
 @click.option("--frames", is_flag=True, help="The call stack of each thread.")
 @click.option(
-    "--args", is_flag=True, help="With --frames, on x86: the first three words of each frame's arguments, as kv."
+    "--args",
+    is_flag=True,
+    help="With --frames: arguments. x86: three words, as kv; x64: home slots that the function filled.",
 )
 @dump_command("threads")
 def command(request: Request, frames: bool, args: bool) -> int:
@@ -118,29 +104,42 @@ def command(request: Request, frames: bool, args: bool) -> int:
     heapdump threads crash.dmp
     heapdump threads crash.dmp --frames
     """
-    from heapdump.analyses.threads import all_frames
+    from heapdump.analyses.threads import all_stacks
 
     frames = frames or args
     with request.open() as snapshot:
-        found = all_frames(snapshot.process, snapshot.namer(request.image_path, request.symbol_path)) if frames else {}
+        process = snapshot.process
+        found = all_stacks(process, snapshot.namer(request.image_path, request.symbol_path)) if frames else {}
 
         def record(thread: Thread) -> Record:
             """The JSON record of a thread, with its frames where they were asked for."""
             if not frames:
                 return _record(thread)
-            return _record(thread) | {"frames": [_frame_record(one, args=args) for one in found[thread.index]]}
+            every = (one for stack in found[thread.index] for one in stack.frames)
+            return _record(thread) | {"frames": [stack_frame_record(one, args=args) for one in every]}
 
-        rows = request.rows(snapshot.process.threads, _record)
+        rows = request.rows(process.threads, _record)
         shown, hidden = request.shown(rows)
         empty = "no thread is known" if snapshot.dump.thread_notes else "the dump has no thread list"
+        missing = snapshot.dump.thread_notes if rows or snapshot.dump.thread_notes else (empty,)
         answer = Answer(
             "threads",
             data=lambda: [record(thread) for thread in rows],
             records=lambda: (record(thread) for thread in rows),
             page=lambda: [
-                Table(columns(snapshot.process), shown, hidden=hidden, empty=empty),
-                *(_frame_lines(thread, found[thread.index], args=args) for thread in (shown if frames else ())),
+                Table(columns(process), shown, hidden=hidden, empty=empty),
+                *(_stacks(process, shown, found, args=args) if frames else ()),
             ],
-            gaps=snapshot.dump.thread_notes if rows or snapshot.dump.thread_notes else (empty,),
+            gaps=(*missing, *stack_gaps(found)),
         )
         return request.emit(snapshot, answer)
+
+
+def _stacks(
+    process: Process, threads: Sequence[Thread], found: dict[int, list[ThreadStack]], *, args: bool
+) -> Iterator[PageItem]:
+    """The stacks of the threads, and once the reason why frames are guesses."""
+    for thread in threads:
+        yield from stack_page(process, thread, found[thread.index], args=args)
+    if has_guesses(found):
+        yield Lines([[(GUESSED, "dim")]])

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import takewhile
 
 from heapdump.process.model import Process, Thread, View
-from heapdump.process.stacks.frames import thread_frames
+from heapdump.process.stacks.frames import How, thread_frames
 from heapdump.process.symbols.namer import Namer
 
 _NTDLL = "ntdll.dll"
@@ -22,7 +22,8 @@ def inside_heap_functions(process: Process, view: View) -> Iterator[tuple[Thread
     namer = Namer(process)
     for thread in process.threads:
         inner = takewhile(
-            lambda found: (found.frame.module or "").lower() == _NTDLL, thread_frames(process, thread, view, namer)
+            lambda found: (found.frame.module or "").lower() == _NTDLL and found.how is not How.SCAN,
+            thread_frames(process, thread, view, namer),
         )
         name = next(
             (found.frame.symbol for found in inner if found.frame.symbol and _CHANGES.fullmatch(found.frame.symbol)),

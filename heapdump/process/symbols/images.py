@@ -25,6 +25,9 @@ _LONGEST_NAME, _FOREIGN_NAME = 512, 256
 _FIRST_SECTION = 0x200
 """No section lies below: the headers do."""
 
+_EXECUTABLE = 0x20000000
+"""IMAGE_SCN_MEM_EXECUTE (winnt.h)."""
+
 _EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6  # indices of data directories (winnt.h)
 ReadRva = Callable[[int, int], bytes | None]
 
@@ -76,6 +79,16 @@ class Image:
                 return section.Name.rstrip(b"\0").decode("latin-1"), start
         return None
 
+    def is_code(self, rva: int) -> bool:
+        """True when an RVA lies in an executable section."""
+        return any(
+            section.VirtualAddress
+            <= rva
+            < section.VirtualAddress + max(section.Misc_VirtualSize, section.SizeOfRawData)
+            for section in self._headers.sections
+            if section.Characteristics & _EXECUTABLE
+        )
+
     def function_at(self, rva: int) -> tuple[int, int, int] | None:
         """(begin, end, unwind information) of the function whose code holds an RVA, as RVAs."""
         i = int(np.searchsorted(self.functions[:, 0], rva, side="right")) - 1
@@ -101,12 +114,18 @@ def open_image(space: AddressSpace, module: Module, image_path: Path | None) -> 
         inside = rva >= 0 and rva + size <= module.span.size
         return space.try_read(module.span.start + rva, size) if inside else None
 
-    if parsed is not None and _has_tables(parsed, from_memory):
-        return Image(parsed, from_memory, "memory")
     found = _file_image(module, image_path) if image_path else None
-    if found is None and parsed is not None:
+    if parsed is None:
+        return found
+    if found is None:
         return Image(parsed, from_memory, "memory")
-    return found
+
+    def from_either(rva: int, size: int) -> bytes | None:
+        """Bytes of the image in the dump's memory, else of its file."""
+        data = from_memory(rva, size)
+        return found.read(rva, size) if data is None else data
+
+    return Image(parsed, from_either, "memory") if _has_tables(parsed, from_memory) else found
 
 
 def _has_tables(headers: pefile.PE, read: ReadRva) -> bool:

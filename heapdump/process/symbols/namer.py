@@ -63,8 +63,8 @@ class Namer:
         self._process, self._image_path, self._symbol_path = process, image_path, symbol_path
         self.notes: list[str] = [] if notes is None else notes
         self._symbols = cache(self._read_symbols)
-        self.return_addresses: dict[tuple[str, int], bool] = {}
-        """(arch, address) → whether a call instruction ends there, as far as that was asked."""
+        self.return_addresses: dict[tuple[str, int], int] = {}
+        """(arch, address) → `Returns` of process/stacks as a number, as far as that was asked."""
         self._unloaded = SpanMap((module.span, module) for module in process.unloaded)
         self.image = cache(self._image)
         self.name = cache(self._name)

@@ -1,0 +1,108 @@
+"""Call stacks of threads: a table of frames for each, their JSON records, and one line on what is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heapdump.commands.common.frames import frame_record
+from heapdump.render.view import Column, Lines, PageItem, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from heapdump.process.model import Process, Thread
+    from heapdump.process.stacks.frames import StackFrame, ThreadStack
+
+Numbered = tuple[int, "StackFrame"]
+GUESSED = (
+    "dim frames marked scan are guesses: words of the stack that point into code which the dump does not hold; "
+    "image files can be named with --image-path"
+)
+_HOW = (
+    "how the frame was found: registers, unwind data, frame pointer; call-scan: a word of the stack behind a call; "
+    "scan: a word that points into code which the dump does not hold"
+)
+_SYSTEM_FOLDER = "\\windows\\"
+
+
+def frame_columns(process: Process, first_own: int | None, *, args: bool) -> tuple[Column[Numbered], ...]:
+    """Columns of a table of numbered frames; `first_own`: number of the first frame of the program itself."""
+    system = {module.name for module in process.modules if _SYSTEM_FOLDER in module.path.lower()}
+
+    def style(row: Numbered) -> str:
+        """Bold for the program's first frame; dim for frames of Windows and for guesses."""
+        number, found = row
+        if number == first_own:
+            return "bold"
+        return "dim" if found.frame.module in system or found.frame.trust == "guess" else ""
+
+    words: Column[Numbered] = Column(
+        "Args", lambda r: _words(r[1]),
+        "x86: three words behind the return address, as kv; x64: home slots, where the function stored its registers",
+    )  # fmt: skip
+    return (
+        Column("#", lambda r: f"{r[0]}", "number of the frame, as --frame takes it", right=True),
+        Column("ChildSP", lambda r: f"{r[1].sp:#x}", "stack pointer in the frame", right=True, rank=1),
+        Column("RetAddr", lambda r: _address(r[1].returns), "address that it returns to", right=True, rank=3),
+        *((words,) if args else ()),
+        Column("Where", lambda r: str(r[1].frame), "module!symbol+offset of the frame's address", style=style),
+        Column("How", lambda r: str(r[1].how), _HOW, style="dim", rank=2),
+    )
+
+
+def stack_page(process: Process, thread: Thread, stacks: Sequence[ThreadStack], *, args: bool) -> list[PageItem]:
+    """The thread's heading, its frames, and the reason where there are none; a WOW64 thread has two stacks."""
+    frames = [found for stack in stacks for found in stack.frames]
+    heading: list[tuple[str, str]] = [(f"~{thread.index} tid {thread.id:#x}", "bold")]
+    if thread.name:
+        heading.append((f" {thread.name}", "bold"))
+    if process.exception is not None and process.exception.thread_id == thread.id:
+        heading.append(("  the exception's thread", "red"))
+    reason = "; ".join(dict.fromkeys(str(stack.end) for stack in stacks if stack.end != "bottom"))
+    page: list[PageItem] = [Lines([heading, *([[(f"  {reason}", "dim")]] if reason else [])])]
+    if frames:
+        columns = frame_columns(process, first_own(process, frames), args=args)
+        page.append(Table(columns, list(enumerate(frames))))
+    return page
+
+
+def first_own(process: Process, frames: Sequence[StackFrame]) -> int | None:
+    """The number of the first frame in a module outside the Windows folder; None where there is none."""
+    own = {module.name for module in process.modules if _SYSTEM_FOLDER not in module.path.lower()}
+    return next((number for number, found in enumerate(frames) if found.frame.module in own), None)
+
+
+def stack_frame_record(found: StackFrame, *, args: bool) -> Record:
+    """A frame of a thread (interface.md, F)."""
+    record = frame_record(found.frame) | {
+        "sp": hex(found.sp),
+        "fp": None if found.fp is None else hex(found.fp),
+        "return": None if found.returns is None else hex(found.returns),
+        "how": found.how,
+    }
+    return record | {"args": [None if word is None else hex(word) for word in found.words]} if args else record
+
+
+def stack_gaps(stacks: Mapping[int, Sequence[ThreadStack]]) -> list[str]:
+    """One line for each reason why frames are missing, with the number of threads."""
+    reasons: dict[str, int] = {}
+    for of_thread in stacks.values():
+        ends = {str(stack.end) for stack in of_thread if not stack.frames or stack.end != "bottom"}
+        if any(stack.frames and stack.end == "bottom" for stack in of_thread):
+            continue
+        for end in ends:
+            reasons[end] = reasons.get(end, 0) + 1
+    return [f"frames of {count} thread{'s' if count != 1 else ''} are missing: {end}" for end, count in reasons.items()]
+
+
+def has_guesses(stacks: Mapping[int, Sequence[ThreadStack]]) -> bool:
+    """True when a frame of any thread is a guess."""
+    return any(stack.has_guesses for of_thread in stacks.values() for stack in of_thread)
+
+
+def _address(value: int | None) -> str:
+    return "-" if value is None else f"{value:#x}"
+
+
+def _words(found: StackFrame) -> str:
+    return " ".join("-" if word is None else f"{word:08x}" for word in found.words)
