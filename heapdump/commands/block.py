@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.blocks import BlockRecorder, block_columns, crt_blocks
 from heapdump.commands.common.frames import frame_record, frames_of, stack_lines, stack_number
 from heapdump.commands.common.gaps import walk_gaps
@@ -32,7 +33,7 @@ _RELATIONS = {
 
 
 @dump_command("block", takes_address=True)
-def command(request: Request, address: int) -> int:
+def command(request: Request, address: str) -> int:
     """What is at an address and what owns it, as !heap -p -a and !heap -x.
 
     \b
@@ -43,8 +44,9 @@ def command(request: Request, address: int) -> int:
 
     request.refuse_sorting("block")
     with request.open() as snapshot:
-        found = locate(snapshot.walk.table, snapshot.process.space, address)
-        place = _Place(request, snapshot, address, found)
+        at = address_in(request, snapshot, address)
+        found = locate(snapshot.walk.table, snapshot.process.space, at)
+        place = _Place(request, snapshot, at, found)
         answer = Answer(
             "block",
             data=place.record,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from heapdump.commands.common.addresses import address_in, span_in
 from heapdump.commands.common.blocks import BlockRecorder, block_columns
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.request import Request, dump_command
@@ -47,7 +48,7 @@ class _Options:
     containing: str | None
     stat: bool
 
-    def filter(self) -> Filter:
+    def filter(self, request: Request, snapshot: Snapshot) -> Filter:
         """The wanted blocks.
 
         Raises:
@@ -56,11 +57,11 @@ class _Options:
         from heapdump.analyses.blocks.select import Filter
 
         return Filter(
-            heap=text.parse_address(self.heap) if self.heap else None,
+            heap=address_in(request, snapshot, self.heap) if self.heap else None,
             state=self.state,
             kind=self.kind,
             size=text.parse_span(self.size, text.parse_size, 1) if self.size else None,
-            at=text.parse_span(self.at, text.parse_address, 0) if self.at else None,
+            at=span_in(request, snapshot, self.at) if self.at else None,
             internal=self.internal,
         )
 
@@ -75,7 +76,7 @@ class _Options:
     "--containing", metavar="PATTERN", help="Only blocks that hold it: a text, a pointer 0x…, or bytes hex:de ad."
 )
 @click.option("--stat", is_flag=True, help="Group by size, most bytes first.")
-@dump_command("blocks")
+@dump_command("blocks", takes_expressions=True)
 def command(request: Request, **values: Any) -> int:
     """Every block of every heap, or those that match.
 
@@ -89,9 +90,8 @@ def command(request: Request, **values: Any) -> int:
     from heapdump.analyses.blocks.select import select
 
     options = _Options(**values)
-    wanted = options.filter()
     with request.open() as snapshot:
-        rows = select(snapshot.walk.table, snapshot.heaps, wanted)
+        rows = select(snapshot.walk.table, snapshot.heaps, options.filter(request, snapshot))
         if options.containing is not None:
             sizes = tuple(view.pointer_bytes for view in snapshot.process.views)
             patterns = search.patterns(options.containing, sizes)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from heapdump.analyses.damage.select import FindingFilter, rule_sentences, select_findings
+from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.explained_findings import FindingRecorder
 from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
@@ -39,7 +40,7 @@ VIEW: tuple[Column[ExplainedFinding], ...] = (
 @click.option(
     "--sarif", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write SARIF 2.1.0 there, too."
 )
-@dump_command("check")
+@dump_command("check", takes_expressions=True)
 def command(request: Request, heap: str | None, address: str | None, kind: str | None, sarif: Path | None) -> int:
     """What broke the heap: every damaged place, its block, and the candidates.
 
@@ -51,12 +52,12 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
     heapdump check crash.dmp --address 0x43500060
     heapdump check crash.dmp --sarif check.sarif      for code scanning
     """
-    wanted = FindingFilter(
-        heap=text.parse_address(heap) if heap else None,
-        address=text.parse_address(address) if address else None,
-        kind=kind,
-    )
     with request.open() as snapshot:
+        wanted = FindingFilter(
+            heap=address_in(request, snapshot, heap) if heap else None,
+            address=address_in(request, snapshot, address) if address else None,
+            kind=kind,
+        )
         found = select_findings(snapshot.explained_findings, snapshot.heaps, wanted)
         unchecked = _unchecked(snapshot, wanted.heap)
         rows = request.rows(found, FindingRecorder(request, snapshot).record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.verdict import verdict_line
@@ -105,7 +106,7 @@ def sizes_view(detail: HeapDetail) -> tuple[Column[SizeClass], ...]:
 
 
 @dump_command("heap", takes_address=True)
-def command(request: Request, address: int) -> int:
+def command(request: Request, address: str) -> int:
     """One heap in depth: segments, size classes, LFH buckets, self-checks.
 
     \b
@@ -116,7 +117,7 @@ def command(request: Request, address: int) -> int:
 
     request.refuse_sorting("heap")
     with request.open() as snapshot:
-        heap = snapshot.heaps[heap_index(snapshot.heaps, address)]
+        heap = snapshot.heaps[heap_index(snapshot.heaps, address_in(request, snapshot, address))]
         lists = snapshot.free_lists(heap)
         detail = heap_detail(heap, snapshot.walk, lists)
         answer = Answer(

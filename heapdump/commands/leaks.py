@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from heapdump.analyses.allocated.by import By
+from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.export import EXPORTS, check_options, export_stacks
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import default_key, leak_context
@@ -95,7 +96,7 @@ class _Options:
     "--unreachable", is_flag=True, help="Only blocks that the program can no longer reach, as LeakSanitizer finds them."
 )
 @unreachable_options
-@dump_command("leaks")
+@dump_command("leaks", takes_expressions=True)
 def command(request: Request, **values: Any) -> int:
     """Who allocated the memory that is busy, or what it is.
 
@@ -119,7 +120,7 @@ def command(request: Request, **values: Any) -> int:
         raise WrongUsage("--lsan-compat is a text of its own, it does not go with --json and --format")
     suppressions = _suppressions(options.suppressions)
     with request.open() as snapshot:
-        question = _question(snapshot, options)
+        question = _question(request, snapshot, options)
         if unreachable is not None:
             from heapdump.analyses.graph.unreachable_report import UnreachableQuestion
 
@@ -134,14 +135,14 @@ def command(request: Request, **values: Any) -> int:
         return request.emit(snapshot, page.answer(suppressions))
 
 
-def _question(snapshot: Snapshot, options: _Options) -> LeakQuestion:
+def _question(request: Request, snapshot: Snapshot, options: _Options) -> LeakQuestion:
     import numpy as np
 
     from heapdump.analyses.allocated.leaks import LeakQuestion
     from heapdump.analyses.blocks.select import Filter, select
 
     span = text.parse_span(options.size, text.parse_size, 1) if options.size else None
-    wanted = Filter(heap=text.parse_address(options.heap) if options.heap else None, size=span)
+    wanted = Filter(heap=address_in(request, snapshot, options.heap) if options.heap else None, size=span)
     if options.unreachable and not options.is_filtered:
         rows = np.empty(0, np.int64)  # the pointer graph has all blocks
     else:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.blocks import BlockRecorder, block_columns
 from heapdump.commands.common.frames import frame_record, frames_of, stack_lines
 from heapdump.commands.common.gaps import walk_gaps
@@ -47,7 +48,7 @@ _STATES: dict[str, Literal["busy", "free", "all"]] = {"busy": "busy", "freed": "
     help="The blocks in this state, of all page heaps or of --heap.",
 )
 @dump_command("page-heap", takes_address="perhaps")
-def command(request: Request, address: int | None, heap: str | None, state: str | None) -> int:
+def command(request: Request, address: str | None, heap: str | None, state: str | None) -> int:
     """Page heaps, their blocks, or one block in depth, as !heap -p.
 
     \b
@@ -57,10 +58,11 @@ def command(request: Request, address: int | None, heap: str | None, state: str 
     """
     with request.open() as snapshot:
         if address is not None:
-            return request.emit(snapshot, _one(request, snapshot, address))
+            return request.emit(snapshot, _one(request, snapshot, address_in(request, snapshot, address)))
         if heap is not None or state is not None:
             return request.emit(
-                snapshot, _blocks(request, snapshot, text.parse_address(heap) if heap else None, state or "busy")
+                snapshot,
+                _blocks(request, snapshot, address_in(request, snapshot, heap) if heap else None, state or "busy"),
             )
         return request.emit(snapshot, _roots(request, snapshot))
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.blocks import BlockRecorder
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.request import Request, dump_command
@@ -77,7 +78,7 @@ class _Found:
     help="Up to N shortest paths from different roots.  [default: 1]",
 )
 @dump_command("refs", takes_address=True)
-def command(request: Request, address: int, depth: int, all_paths: int) -> int:
+def command(request: Request, address: str, depth: int, all_paths: int) -> int:
     """Who points at a block, what it points to, and paths from roots.
 
     Roots are registers, stacks, writable module data, TEBs and PEBs; where none of them leads to the block, other
@@ -91,7 +92,7 @@ def command(request: Request, address: int, depth: int, all_paths: int) -> int:
 
     request.refuse_sorting("refs")
     with request.open() as snapshot:
-        found = _find(request, snapshot, address, depth, all_paths)
+        found = _find(request, snapshot, address_in(request, snapshot, address), depth, all_paths)
         answer = Answer(
             "refs",
             data=lambda: _data(found),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.gaps import heap_gaps
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
@@ -71,7 +72,7 @@ VIEW: tuple[Column[Region], ...] = (
 )
 @click.option("--protect", metavar="P", help="Only protections with this word: READWRITE, EXECUTE, GUARD …")
 @click.option("--at", metavar="ADDR", help="Only the range that holds this address.")
-@dump_command("regions")
+@dump_command("regions", takes_expressions=True)
 def command(
     request: Request, usage: str | None, state: str | None, type_: str | None, protect: str | None, at: str | None
 ) -> int:
@@ -83,8 +84,8 @@ def command(
     """
     from heapdump.analyses.memory.regions import select
 
-    address = text.parse_address(at) if at else None
     with request.open() as snapshot:
+        address = address_in(request, snapshot, at) if at else None
         found = select(snapshot.usage, usage=usage, state=state, type_=type_, protect=protect, address=address)
         rows = request.rows(found, _record)
         shown, hidden = request.shown(rows)

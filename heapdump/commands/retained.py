@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from heapdump.analyses.allocated.by import By
+from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import group_rows, leak_suspects, suspect_finder
 from heapdump.commands.common.request import Request, dump_command
@@ -69,7 +70,7 @@ class _Context:
     help="What groups of blocks retain together.",
 )
 @dump_command("retained", takes_address="perhaps")
-def command(request: Request, address: int | None, top: int, by: str | None) -> int:
+def command(request: Request, address: str | None, top: int, by: str | None) -> int:
     """Which few blocks keep most of the memory alive: the dominator tree.
 
     A block retains what the program could no longer reach without it. With an address: what that block retains, what
@@ -90,7 +91,7 @@ def command(request: Request, address: int | None, top: int, by: str | None) -> 
         gaps = (*walk_gaps(snapshot), *missing_evidence(snapshot.graph))
         context = _Context(request, snapshot, snapshot.graph, snapshot.retained, references, top, gaps)
         if address is not None:
-            return request.emit(snapshot, _one(context, address))
+            return request.emit(snapshot, _one(context, address_in(request, snapshot, address)))
         if by is not None:
             return request.emit(snapshot, _grouped(context, By(by)))
         return request.emit(snapshot, _all(context))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.blocks import BlockRecorder
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.request import Request, dump_command
@@ -45,7 +46,7 @@ def _flags(block: Block) -> list[str]:
 
 
 @click.option("--heap", metavar="ADDR", help="Only this heap.")
-@dump_command("virt-blocks")
+@dump_command("virt-blocks", takes_expressions=True)
 def command(request: Request, heap: str | None) -> int:
     """The large blocks, each with a reservation of its own.
 
@@ -58,7 +59,7 @@ def command(request: Request, heap: str | None) -> int:
     """
     with request.open() as snapshot:
         record = _recorder(snapshot)
-        rows = request.rows(_rows(snapshot, text.parse_address(heap) if heap else None), record)
+        rows = request.rows(_rows(snapshot, address_in(request, snapshot, heap) if heap else None), record)
         answer = Answer(
             "virt-blocks",
             data=lambda: [record(row) for row in rows],

@@ -81,18 +81,16 @@ def replaced(target: Path, dumps: Iterable[Path]) -> Iterator[IO[str]]:
         part.unlink(missing_ok=True)
 
 
-def dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, int]:
+def dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, str]:
     """File first, address last; one argument is the address unless a file of that name exists."""
-    from heapdump.render.text import parse_address
-
     if len(arguments) > 2:
         raise WrongUsage(f"one dump and one address, not {len(arguments)} arguments")
     if len(arguments) == 1 and Path(arguments[0]).is_file():
         raise WrongUsage(f"{arguments[0]} is a file; name the address too: heapdump block {arguments[0]} 0x29fb0000")
-    return (Path(arguments[0]) if len(arguments) == 2 else None), parse_address(arguments[-1])
+    return (Path(arguments[0]) if len(arguments) == 2 else None), arguments[-1]
 
 
-def perhaps_address(arguments: tuple[str, ...]) -> tuple[Path | None, int | None]:
+def perhaps_address(arguments: tuple[str, ...]) -> tuple[Path | None, str | None]:
     """(dump, address) as `dump_and_address` gives them; both may be missing."""
     if not arguments:
         return None, None

@@ -45,6 +45,8 @@ class Request:
     use_index: bool
     image_path: Path | None
     symbol_path: str
+    thread: str | None = None
+    frame: int | None = None
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Snapshot]:
@@ -254,13 +256,24 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+_REGISTER_OPTIONS = (
+    click.option("--thread", metavar="ID|~INDEX", help="Whose registers addresses name.  [default: the crashed one]"),
+    click.option("--frame", type=int, metavar="N", help="The frame whose registers they are, numbered from 0."),
+)
+
+
 def dump_command(
-    name: str, *, takes_address: bool | Literal["perhaps"] = False, takes_dumps: bool = False
+    name: str,
+    *,
+    takes_address: bool | Literal["perhaps"] = False,
+    takes_dumps: bool = False,
+    takes_expressions: bool = False,
 ) -> Callable[[Callable[..., int]], click.Command]:
     """Makes a click command of `function(request, **own options) -> exit code`, with DUMP and the shared options.
 
-    The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`;
-    with "perhaps" both may be missing, and a lone argument is the dump where a file of that name exists.
+    The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`, an
+    expression (`address_in`); with "perhaps" both may be missing, and a lone argument is the dump where a file of that
+    name exists. `takes_expressions`: options of the command are addresses.
     `takes_dumps`: DUMP… instead of [DUMP], given to the function as `dumps` for `Request.open_all`; `-d` names the
     first of them.
     """
@@ -280,7 +293,8 @@ def dump_command(
             return function(_request(values), **values)
 
         wrapped: Callable[..., Any] = run
-        for option in reversed(_OPTIONS):
+        more = _REGISTER_OPTIONS if takes_address or takes_expressions else ()
+        for option in reversed((*_OPTIONS, *more)):
             wrapped = option(wrapped)
         if takes_address:
             needed = takes_address is True
@@ -332,4 +346,6 @@ def _request(values: dict[str, Any]) -> Request:
         use_index=not take("no_cache"),
         image_path=take("image_path"),
         symbol_path=take("symbols") or os.environ.get("_NT_SYMBOL_PATH", ""),
+        thread=take("thread", None),
+        frame=take("frame", None),
     )

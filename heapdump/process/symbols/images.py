@@ -44,6 +44,10 @@ class Exports:
         i = int(np.searchsorted(self.rva, rva, side="right")) - 1
         return (self.names[i], int(self.rva[i])) if i >= 0 else None
 
+    def rva_of(self, name: str) -> int | None:
+        """The RVA of the export of that name; None without one."""
+        return next((int(rva) for rva, known in zip(self.rva, self.names, strict=True) if known == name), None)
+
 
 class Image:
     """One module's image; `source` says where it was read."""

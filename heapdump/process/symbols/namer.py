@@ -84,6 +84,14 @@ class Namer:
         names = symbols.inlined_at(address - 1 - module.span.start)
         return (*(Frame(address, module.name, name, None, None, None, Trust.DERIVED, "inline") for name in names), own)
 
+    def address_of(self, module: Module, symbol: str) -> int | None:
+        """The address of an export, or of a function of the module's PDB; None without one of that name."""
+        image, symbols = self.image(module), self._symbols(module)
+        rva = image.exports.rva_of(symbol) if image else None
+        if rva is None and symbols is not None:
+            rva = symbols.rva_of(symbol)
+        return None if rva is None else module.span.start + rva
+
     def _image(self, module: Module) -> Image | None:
         return open_image(self._process.space, module, self._image_path)
 

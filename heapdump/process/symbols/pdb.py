@@ -64,6 +64,10 @@ class PdbSymbols:
         start, size, name = self._functions[i]
         return (undecorated(name), start, size > 0) if not size or rva < start + size else None
 
+    def rva_of(self, name: str) -> int | None:
+        """The RVA of the function with that name, decorated or as in the source; None without one."""
+        return next((rva for rva, _, known in self._functions if name in (known, undecorated(known))), None)
+
     def inlined_at(self, rva: int) -> list[str]:
         """Names of the functions that were inlined where an RVA lies, innermost first."""
         last = int(np.searchsorted(self._inline_starts, rva, side="right"))

@@ -1,0 +1,44 @@
+"""Addresses and spans of the command line: expressions, evaluated in the dump that the command has opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heapdump.render import text
+
+if TYPE_CHECKING:
+    from heapdump.analyses.by_hand.place import Place
+    from heapdump.commands.common.request import Request
+    from heapdump.process.symbols.namer import Namer
+    from heapdump.snapshot import Snapshot
+    from heapdump.spans import Span
+
+
+def place_of(request: Request, snapshot: Snapshot, namer: Namer | None = None) -> Place:
+    """The thread and the frame that --thread and --frame name."""
+    from heapdump.analyses.by_hand.place import Place
+
+    namer = namer or snapshot.namer(request.image_path, request.symbol_path)
+    return Place(snapshot.process, namer, request.thread, request.frame)
+
+
+def address_in(request: Request, snapshot: Snapshot, expression: str) -> int:
+    """The address that an expression gives.
+
+    Raises:
+        WrongUsage: it gives none.
+    """
+    from heapdump.analyses.by_hand.expressions import Expressions
+
+    return Expressions(place_of(request, snapshot)).value(expression)
+
+
+def span_in(request: Request, snapshot: Snapshot, expressions: str) -> Span:
+    """`A..B`, `A..` or `..B` as a half-open span, `A` as that address alone; A and B are expressions.
+
+    Raises:
+        WrongUsage: one is no address, or B lies below A.
+    """
+    from heapdump.analyses.by_hand.expressions import Expressions
+
+    return text.parse_span(expressions, Expressions(place_of(request, snapshot)).value, 0)
