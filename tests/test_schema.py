@@ -25,7 +25,8 @@ CALLS = [
     "summary", "triage", "info", "heaps", "regions", "modules", "threads", "threads --frames --args",
     "blocks --state all --internal", "blocks --stat", "virt-blocks", "check", "leaks --group-by size", "leaks --group-by type",
     "leaks --group-by stack", "leaks --unreachable --report-objects", "page-heap", "page-heap --state all", "retained",
-    "retained --by type", "block 0x10",
+    "retained --by type", "block 0x10", "memory 0x7ffe0000", "memory 0x10 --as pointers", "memory 0x10 --as links",
+    "memory 0x10 --as text",
 ]  # fmt: skip
 """Calls that every dump answers. Those that need an address of a block follow in `calls`."""
 Capture = pytest.CaptureFixture[str]
@@ -46,6 +47,7 @@ PROMISED = {
     "frame": "address module symbol offset file line trust",
     "group": "key count bytes min_size max_size share heaps frames sample",
     "unreachable": "direct indirect possible reachable groups suppressed",
+    "memory": "address bytes value points_to",
     "finding": "id kind severity heap block address length message expected found culprit frames evidence",
     "usageRow": "name regions bytes busy_share total_share",
 }

@@ -221,6 +221,10 @@ class MappedMemory:
         for piece, offset in self._pieces(span):
             self._source.forget(offset, piece.size)
 
+    def present(self, span: Span) -> Iterator[Span]:
+        """The parts of the span that the dump holds, ascending; touching ones of two ranges stay two."""
+        return (piece for piece, _ in self._pieces(span))
+
     def _pieces(self, span: Span) -> Iterator[tuple[Span, int]]:
         """(piece of the span that one range holds, its offset in the file), ascending."""
         starts, ends, offsets = self.edges

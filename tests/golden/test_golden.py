@@ -24,7 +24,8 @@ WIDTHS = (80, 160)
 CASES: dict[str, dict[str, str]] = {
     "service": {
         "blocks": "blocks --size 190..194", "blocks-stat": "blocks --stat --size 200..207", "check": "check", "heap": "heap {heap}",
-        "heaps": "heaps", "heaps-explain": "heaps --explain", "info": "info", "modules": "modules --verbose",
+        "heaps": "heaps", "heaps-explain": "heaps --explain", "info": "info",
+        "memory": "memory poi(peb+20) --count 64", "modules": "modules --verbose",
         "regions": "regions --limit 12 --at {heap}", "regions-heap": "regions --usage heap --limit 12 --at {block}",
         "summary": "summary", "threads": "threads --frames", "triage": "triage", "virt-blocks": "virt-blocks --sort size --limit 3",
     },

@@ -1,0 +1,139 @@
+"""The thing that a pointer leads to: a block and its type, a place on a stack, code or data of a module, a region."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+
+import numpy as np
+
+from heapdump.analyses.blocks.locate import locate
+from heapdump.analyses.by_hand.texts import quoted, text_at
+from heapdump.analyses.memory.usage import UsageKind, UsageMap
+from heapdump.analyses.types.block_types import types_of, view_by_heap
+from heapdump.analyses.types.content_kind import ContentKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.table import Block, BlockTable
+from heapdump.memory.regions import State
+from heapdump.process.model import Module, Process
+from heapdump.process.symbols.namer import Namer
+from heapdump.process.symbols.rtti import class_of_vtable
+
+_LOWEST = 0x10000
+"""Windows maps nothing below."""
+
+_SAYS_NOTHING = {ContentKind.OTHER, ContentKind.ABSENT, ContentKind.EMPTY}
+
+
+class PointeeKind(StrEnum):
+    """The kind of thing at the other end of a pointer."""
+
+    BLOCK = "block"
+    STACK = "stack"
+    MODULE = "module"
+    REGION = "region"
+
+
+@dataclass(frozen=True, slots=True)
+class Pointee:
+    """The thing at the other end of a pointer.
+
+    `text`: for a person. `start`: its first address, of a block the first requested byte. `offset`: the pointer minus
+    `start`.
+    """
+
+    kind: PointeeKind
+    text: str
+    start: int
+    offset: int
+
+
+class Pointees:
+    """Names what pointers lead to. The heaps are walked when the first pointer into one of them is met."""
+
+    def __init__(
+        self,
+        process: Process,
+        usage: UsageMap,
+        heaps: tuple[Heap, ...],
+        table: Callable[[], BlockTable],
+        namer: Namer,
+    ) -> None:
+        """`table()` gives the blocks of `heaps`."""
+        self._process, self._usage, self._heaps, self._namer = process, usage, heaps, namer
+        self._table = table
+        self.at = cache(self._at)
+
+    def _at(self, address: int) -> Pointee | None:
+        """The thing at an address; None where nothing is committed there, and for small numbers."""
+        regions = self._usage.table
+        i = regions.index_at(address) if address >= _LOWEST else None
+        if i is None or regions.state[i] == State.MEM_FREE:
+            return None
+        usage = self._usage.kind(int(self._usage.codes[i]))
+        if usage in (UsageKind.HEAP, UsageKind.PAGE_HEAP) and (block := self._in_block(address)):
+            return block
+        if usage is UsageKind.STACK and (slot := self._on_stack(address)):
+            return slot
+        if (module := self._process.module_map.at(address)) is not None:
+            return self._in_module(module, address)
+        if regions.state[i] != State.MEM_COMMIT:
+            return None
+        region = next(self._usage.regions(np.array([i])))
+        named = self._namer.name(address, 0)
+        words = f"{region.usage}{f' [{region.detail}]' if region.detail else ''}"
+        if named.note and not named.module:
+            words = named.note
+        return Pointee(PointeeKind.REGION, words, region.span.start, address - region.span.start)
+
+    def _in_block(self, address: int) -> Pointee | None:
+        found = locate(self._table(), self._process.space, address)
+        block = found.block
+        if block is None:
+            return None
+        offset = address - block.address
+        place = f"{block.address:#x}{f'{offset:+#x}' if offset else ''}"
+        what = "block of the allocator" if block.is_internal else f"{block.state} block"
+        type_ = "" if block.is_internal or block.state == "free" else self._type_of(block)
+        if words := text_at(self._process.space, address):
+            type_ = quoted(words)
+        text = f"{what} {place}, {block.size:,} bytes{f': {type_}' if type_ else ''}"
+        return Pointee(PointeeKind.BLOCK, text, block.address, offset)
+
+    def _type_of(self, block: Block) -> str:
+        """The class or the content of a block in a few words; "" where they say nothing."""
+        views = view_by_heap(self._process, self._heaps)
+        label = types_of(self._process, views, self._table(), np.array([block.row]), by_class=True).labels[0]
+        return "" if label in _SAYS_NOTHING else label
+
+    def _on_stack(self, address: int) -> Pointee | None:
+        for thread in self._process.threads:
+            for stack in thread.stacks:
+                if (stack.reserved or stack.limit) <= address < stack.base:
+                    registers = thread.registers32 if stack.view == "x86" and thread.registers32 else thread.registers
+                    sp = registers.sp if registers and registers.arch == stack.view else None
+                    text = f"stack of ~{thread.index} tid {thread.id:#x}"
+                    if sp is not None and stack.limit <= sp <= stack.base:
+                        name = "rsp" if stack.view == "x64" else "esp"
+                        text += f", {name}{address - sp:+#x}" if address != sp else f", {name}"
+                    return Pointee(PointeeKind.STACK, text, stack.limit, address - stack.limit)
+        return None
+
+    def _in_module(self, module: Module, address: int) -> Pointee:
+        """Code by its symbol, data by its section, a table of virtual functions by its class."""
+        offset = address - module.span.start
+        for view in self._process.views:
+            found = class_of_vtable(self._process, view, address)
+            if found is not None:
+                text = f"vtable of {found.kind} {found.name} ({module.name})"
+                return Pointee(PointeeKind.MODULE, text, module.span.start, offset)
+        text = str(self._namer.name(address, 0))
+        if words := text_at(self._process.space, address):
+            text = f"{text}: {quoted(words)}"
+        image = self._namer.image(module)
+        section = image.section_at(offset) if image else None
+        if section is not None and not section[0].startswith(".text") and "!" not in text:
+            text = f"{module.name}!{section[0]}+{offset - section[1]:#x}"
+        return Pointee(PointeeKind.MODULE, text, module.span.start, offset)
