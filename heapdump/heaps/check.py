@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from functools import cache, partial
+from typing import TYPE_CHECKING
 
 from heapdump.blocks.damage import Damage, UncheckedHeap, WhyUnchecked, why_not_walked
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
 from heapdump.heaps import allocator_of
+from heapdump.heaps.in_operation import softened
 from heapdump.heaps.jobs import CheckJob
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
+
+if TYPE_CHECKING:
+    from heapdump.process.stacks.heap_calls import HeapCall
 
 
 def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
@@ -22,19 +27,20 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     of_walk = defaultdict[int, list[Finding]](list)
     for finding in walk.findings:
         of_walk[finding.heap].append(finding)
-    inside = {view.arch: cache(partial(_inside_words, process, view)) for view in process.views}
+    inside = {view.arch: cache(partial(_heap_calls, process, view)) for view in process.views}
     for heap in heaps:
         known = [*heap.findings, *of_walk[heap.address]]
-        findings += known
-        job = _job(process, heaps, walk, heap, inside[heap.view], bool(known))
+        changing = partial(_changing_words, heap, inside[heap.view])
+        job = _job(process, heaps, walk, heap, changing, bool(known))
         why = why_not_walked(heap, walk.counts.get(heap.index))
         if job is None or not allocator_of(heap).check(job):
+            findings += known
             unchecked.append(UncheckedHeap(heap.index, why or WhyUnchecked.NO_CHECK))
             guarded.append(heap.index)
             continue
         if why is not None:
             unchecked.append(UncheckedHeap(heap.index, why))
-        findings += job.findings[: limits.MAX_FINDINGS]
+        findings += softened([*known, *job.findings[: limits.MAX_FINDINGS]], job.in_operation)
         if len(job.findings) > limits.MAX_FINDINGS:
             gaps.append(
                 f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} damaged places are kept"
@@ -56,9 +62,14 @@ def _job(
     return CheckJob(process, view, heap, heaps, walk.table, count, changing, has_damage, facts)
 
 
-def _inside_words(process: Process, view: View) -> str:
+def _heap_calls(process: Process, view: View) -> list[HeapCall]:
     from heapdump.process.stacks.heap_calls import inside_heap_functions
 
-    found = [f"thread {thread.id:#x} is inside {name}" for thread, name in inside_heap_functions(process, view)]
+    return list(inside_heap_functions(process, view))
+
+
+def _changing_words(heap: Heap, calls: Callable[[], list[HeapCall]]) -> str:
+    """The thread that is inside a heap function with the handle of this heap, in words; "" for none."""
+    found = [f"thread {c.thread.id:#x} is inside {c.function}" for c in calls() if heap.address in c.words]
     more = f" ({len(found) - 1:,} more are in such functions)" if len(found) > 1 else ""
     return f"{found[0]}{more}, which may be changing it" if found else ""

@@ -18,7 +18,7 @@ from .memory_image import PAGE, MemoryImage
 from .nt_heap_layout import HeapArch, heap_layout
 from .nt_heap_lfh import LfhEncoder, LfhPlan, subsegment_truth
 from .nt_heap_lfh_layout import lfh_layout
-from .nt_heap_records import Entry, EntryKind, HeapPlan, LargeBlock, Run, Segment
+from .nt_heap_records import Entry, EntryKind, HeapPlan, LargeBlock, Run, Segment, Stopped
 from .nt_heap_truth import BuiltHeap, BusyTruth, FreeTruth, FrontEnd, HeapTruth, LargeTruth, ManyTruth, Region
 
 _UCR_UNITS = 4
@@ -135,6 +135,14 @@ class NtHeapBuilder:
         """Close the current segment and begin another one of `reserve` bytes at `base`."""
         self._close_segment()
         self._open_segment(base, reserve)
+
+    def stop_at(self, address: int, header: Stopped, owner: int) -> None:
+        """The dump is taken while thread `owner` holds the lock of the heap and works on the entry at `address`.
+
+        `header`: plain, as ntdll decodes it in place, or not written yet (from 6000 on).
+        """
+        entry = next(e for s in self._plan.segments for e, _previous in s.entries() if e.address == address)
+        entry.stopped, self._plan.lock_owner = header, owner
 
     def virtual(self, node: int, size: int, *, reserve: int | None = None, fill: bytes = b"") -> int:
         """Add a large block whose list entry is at `node` (page aligned); returns the user pointer.

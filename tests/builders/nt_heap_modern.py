@@ -66,7 +66,10 @@ class ModernHeapEncoder:
         }[entry.kind]
         offset = 0 if segment.base == self.plan.base else (entry.address >> 16) - (segment.base >> 16) + 1
         code = self._code(entry.units, flags, previous, offset, unused)
-        self.image.write(entry.address + self.layout.code, code)
+        if entry.stopped == "plain":  # bits 0-31 as they are, the checksum not there yet
+            code = struct.pack("<I", entry.units | flags << 16) + code[4:]
+        if entry.stopped != "unwritten":
+            self.image.write(entry.address + self.layout.code, code)
         user = entry.address + granule
         if entry.trace:
             self.image.word(user, entry.trace)
@@ -165,7 +168,8 @@ class ModernHeapEncoder:
         if not self.plan.flags & 1:  # serialised: a critical section behind the header
             image.word(base + at.lock, lookup)
             image.word(lookup, (1 << 8 * at.pointer) - 1)  # no debug information
-            image.u32(lookup + at.pointer, 0xFFFFFFFF)
+            image.u32(lookup + at.pointer, 0xFFFFFFFE if self.plan.lock_owner else 0xFFFFFFFF, 1)
+            image.word(lookup + at.pointer + 8, self.plan.lock_owner)
             image.word(lookup + (0x20 if at.pointer == 8 else 0x14), 0x20007D0)  # SpinCount
             lookup += 0x28 if at.pointer == 8 else 0x18
         image.word(base + at.blocks_index, lookup)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 PAGE = 0x1000
 EntryKind = Literal["header", "busy", "internal", "free", "ucr", "many"]
+Stopped = Literal["plain", "unwritten"]
 
 
 @dataclass
@@ -30,6 +31,9 @@ class Entry:
     """Of a busy entry from 6000 on: address of the record of the stack that allocated it; 0 = no front prefix."""
     many: tuple[NDArray[np.int64], NDArray[np.int64]] | None = None
     """Of kind `many`: (granules, bytes asked for) of each of the busy entries that lie in this one's place."""
+
+    stopped: Stopped | None = None
+    """The dump is taken while ntdll works on this entry: its header is plain, or not written yet."""
 
     @property
     def last_units(self) -> int:
@@ -128,6 +132,7 @@ class HeapPlan:
     front_end_type: int
     lock_collisions: int
     lfh_key: int = 0
+    lock_owner: int = 0
     segments: list[Segment] = field(default_factory=list)
     large: list[LargeBlock] = field(default_factory=list)
 

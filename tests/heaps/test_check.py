@@ -147,6 +147,7 @@ def test_counters_and_membership_that_contradict_the_walk(open_built, generation
 def test_a_held_lock_turns_contradicting_counters_into_a_warning(open_built):
     heap = heap_of(TEN, BUSY).build()
     process = process_of(TEN, heap)
+    process.thread(0x1234)
     lock = 0x7000000
     process.region(lock, 0x1000).memory(
         lock, word(0) + word(0xFFFFFFFE, 4) + word(1, 4) + word(0x1234) + bytes(0x1000 - 24)
@@ -165,7 +166,7 @@ def test_a_held_lock_turns_contradicting_counters_into_a_warning(open_built):
 def test_a_thread_inside_a_heap_function_turns_contradicting_counters_into_a_warning(open_built, at, severity):
     process = process_of(TEN, heap_of(TEN, BUSY).build())
     ntdll = process.plan.ntdll
-    process.thread(0x77, registers={"rip": ntdll + at})
+    process.thread(0x77, registers={"rip": ntdll + at, "rcx": TEN.base})
     process.memory(ntdll + EXPORT_AT, sections().replace(b"release".ljust(12, b"\0"), b"RtlFreeHeap\0"))
     built = poke(process.build(), (ntdll + directories("x64"), tables("x64")))
     with open_built(built) as snapshot:

@@ -15,7 +15,8 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import tag
 from heapdump.heaps.nt.chain import MOST_ROWS, ChainPosition, ChainSection, add_entries
 from heapdump.heaps.nt.context import WalkContext
-from heapdump.heaps.nt.damaged_header import DamagedHeader, report_damage
+from heapdump.heaps.nt.damaged_header import DamagedHeader, add_plain_entries, report_damage
+from heapdump.heaps.nt.in_place import decoded_in_place, previous_size_at
 from heapdump.heaps.nt.resync import next_good_header
 from heapdump.heaps.nt.windows import RunPart, Window, windows
 from heapdump.heaps.workload import Workload
@@ -112,7 +113,13 @@ class BackEndWalk:
 
     def _pass_damage(self, window: Window, part: RunPart, granule: int, reason: int) -> int:
         """Reports a header that does not hold; the granule to go on with."""
+        plain = decoded_in_place(self._context, window, part, granule, self._previous_size)
         damaged = DamagedHeader(self._context, window, part, granule, self._previous_size, reason)
+        if plain:
+            add_plain_entries(damaged, plain)
+            end = plain[-1].granule + plain[-1].size
+            self._previous_size = previous_size_at(self._context.entry_format, window.words, end, part.end)
+            return end
         good = damaged.next_good_header()
         self._is_undamaged, self._is_out_of_step = False, good is None
         self._batch = _FIRST_BATCH_AFTER_DAMAGE

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.findings import Finding, FindingKind, Severity
+from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.free_lists import FreeLists
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.walk import CheckKind
@@ -23,6 +23,7 @@ from heapdump.heaps.nt.lock import lock_words
 from heapdump.heaps.nt.lookaside_check import check_lookaside_lists
 from heapdump.heaps.nt.windows import committed_runs
 from heapdump.kernels.row import CLASS_MASK
+from heapdump.process.reports.failure_record import HEAP_CORRUPTION
 
 _MAX_FINDINGS = 4096
 """Findings of entries that are on a list and should not be, or the other way."""
@@ -53,6 +54,8 @@ def check_nt_heap(job: CheckJob) -> None:
                 job.findings.extend(_membership(job, context, lists))
     if is_sound and not job.findings:
         job.findings.extend(_counters(job, context))
+    if job.has_damage or job.findings:
+        job.in_operation = _who_changes(job)
 
 
 def _why_partial(job: CheckJob) -> str:
@@ -107,22 +110,23 @@ def _membership(job: CheckJob, context: HeapContext, lists: FreeLists) -> Iterat
     unlinked = np.setdiff1d(free, lists.entry)[:_MAX_FINDINGS].tolist()
     if not linked and not unlinked:
         return
-    severity, why = _severity(job)
     granule, length = context.entry_format.granule, 2 * job.view.pointer_bytes
     for entry in linked:
         place = entry + granule
-        message = f"{context.name}: the free list links {place:#x}, which is no free block{why}"
-        yield Finding("free_list", severity, context.address, place, length, message, "a free block", "none")
+        message = f"{context.name}: the free list links {place:#x}, which is no free block"
+        yield Finding("free_list", "error", context.address, place, length, message, "a free block", "none")
     for entry in unlinked:
         place = entry + granule
-        message = f"{context.name}: the free block at {entry:#x} is on no free list{why}"
-        yield Finding("free_list", severity, context.address, place, length, message, "linked", "not linked")
+        message = f"{context.name}: the free block at {entry:#x} is on no free list"
+        yield Finding("free_list", "error", context.address, place, length, message, "linked", "not linked")
 
 
-def _severity(job: CheckJob) -> tuple[Severity, str]:
-    """(severity of a contradiction that a change of the heap leaves for a while; who may be changing it)."""
-    why = lock_words(job.view, job.heap) or job.changing()
-    return ("warning", f"; {why}") if why else ("error", "")
+def _who_changes(job: CheckJob) -> str:
+    """The thread that may be changing the heap, in words; "" for none, and where ntdll found a heap damaged."""
+    raised = job.process.exception
+    if raised is not None and raised.code == HEAP_CORRUPTION:
+        return ""
+    return lock_words(job.process, job.view, job.heap) or job.changing()
 
 
 def _counters(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
@@ -134,7 +138,6 @@ def _counters(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
         place = context.address + context.layout[struct].offset(member)
         if struct == "_HEAP_COUNTERS":
             place += context.layout["_HEAP"].offset("Counters")
-        severity, why = _severity(job)
         expected, found = f"{check.walked:,}", f"{check.counted:,}"
-        message = f"{context.name}: {member} is {found}, the walk counts {expected} ({check.kind.words}){why}"
-        yield Finding(kind, severity, context.address, place, job.view.pointer_bytes, message, expected, found)
+        message = f"{context.name}: {member} is {found}, the walk counts {expected} ({check.kind.words})"
+        yield Finding(kind, "error", context.address, place, job.view.pointer_bytes, message, expected, found)

@@ -9,7 +9,8 @@ The next good header tells the size of the entry before it (`resync`); from that
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from heapdump.heaps.nt.chain import MOST_ROWS
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.header_repair import header_damage
 from heapdump.heaps.nt.header_word import INTERNAL_FLAG, decode_headers
+from heapdump.heaps.nt.in_place import PlainEntry
 from heapdump.heaps.nt.lfh_user_blocks import SIGNATURE
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
 from heapdump.heaps.nt.unused_bytes import Entries, unused_bytes
@@ -111,6 +113,14 @@ def report_damage(damaged: DamagedHeader, good: GoodHeader | None) -> None:
         _report_one_header(damaged, good.previous_size)
     else:
         _report_unknown(damaged, f"going on at {until:#x}" if good else f"no header holds up to {until:#x}")
+
+
+def add_plain_entries(damaged: DamagedHeader, plain: Sequence[PlainEntry]) -> None:
+    """Adds the rows of entries whose headers ntdll has decoded in place, of which `damaged` is the first."""
+    for one in plain:
+        _add_row(replace(damaged, granule=one.granule), one.word, Trust.DERIVED)
+    damaged.context.log.headers += len(plain)
+    damaged.context.log.good_headers += len(plain)
 
 
 def _report_wrong_size(damaged: DamagedHeader, size: int) -> None:

@@ -64,10 +64,16 @@ def _known_members(entry_format: EntryFormat, heap: Heap, entry: int, size: int,
     """(members that the neighbours tell, in their places in the decoded word; mask of their bits)."""
     bits = entry_format.bits
     value, mask = size | previous_size << bits.previous_size, _SIZE | 0xFFFF << bits.previous_size
-    segment = _segment_index(heap, entry) if entry_format.is_pre_vista else _segment_offset(heap, entry)
+    segment = expected_segment(entry_format, heap, entry)
     if segment is None:
         return value, mask
-    return value | (segment & 0xFF) << bits.segment, mask | 0xFF << bits.segment
+    return value | segment << bits.segment, mask | 0xFF << bits.segment
+
+
+def expected_segment(entry_format: EntryFormat, heap: Heap, entry: int) -> int | None:
+    """SegmentOffset, before Vista SegmentIndex, as the header of the entry must have it; None in no segment."""
+    segment = _segment_index(heap, entry) if entry_format.is_pre_vista else _segment_offset(heap, entry)
+    return None if segment is None else segment & 0xFF
 
 
 def _segment_index(heap: Heap, entry: int) -> int | None:
