@@ -16,6 +16,8 @@ from heapdump.process.model import Module, Process
 from heapdump.process.symbols.generated import GeneratedCode
 from heapdump.process.symbols.images import Image, open_image
 from heapdump.process.symbols.pdb import PdbSymbols, open_symbols
+from heapdump.process.symbols.pdb_types import open_types
+from heapdump.process.types import TypeSource
 from heapdump.spans import SpanMap
 from heapdump.trust import Trust
 
@@ -65,6 +67,7 @@ class Namer:
         self._symbols = cache(self._read_symbols)
         self.return_addresses: dict[tuple[str, int], int] = {}
         """(arch, address) → `Returns` of process/stacks as a number, as far as that was asked."""
+        self.types = cache(self._types)
         self._unloaded = SpanMap((module.span, module) for module in process.unloaded)
         self.image = cache(self._image)
         self.name = cache(self._name)
@@ -91,6 +94,13 @@ class Namer:
         if rva is None and symbols is not None:
             rva = symbols.rva_of(symbol)
         return None if rva is None else module.span.start + rva
+
+    def _types(self, module: Module) -> TypeSource | None:
+        """The types of the module's PDB; None where no folder of the symbol path has it."""
+        if not self._symbol_path or module.pdb is None:
+            return None
+        is_wide = self._process.arch == "x64" or module.span.start >> 32 > 0
+        return open_types(self._symbol_path, module.pdb, self.notes, 8 if is_wide else 4)
 
     def _image(self, module: Module) -> Image | None:
         return open_image(self._process.space, module, self._image_path)

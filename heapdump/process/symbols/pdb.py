@@ -9,14 +9,16 @@ from __future__ import annotations
 import re
 import struct
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from heapdump.dump.streams import PdbId
 from heapdump.process.symbols.images import is_plain
 
+T = TypeVar("T")
 _URLS = ("http:", "https:", "\\\\")
 _WORDS = ("srv", "symsrv", "symsrv.dll", "cache")
 _FARTHEST_LINE = 0x10000
@@ -89,6 +91,11 @@ class PdbSymbols:
 
 def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> PdbSymbols | None:
     """The symbols of the PDB with that GUID and age, or None. `notes` gets a line for each file that cannot be used."""
+    return find_pdb(symbol_path, wanted, notes, PdbSymbols)
+
+
+def find_pdb(symbol_path: str, wanted: PdbId, notes: list[str], read: Callable[[Path], T]) -> T | None:
+    """What `read` makes of the first file with that GUID and age that it can read, or None; `notes` as above."""
     name = wanted.path.replace("\\", "/").rpartition("/")[2]
     if not symbol_path or not is_plain(name):
         return None
@@ -101,7 +108,7 @@ def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> PdbSymbol
             if not _is_wanted(path, wanted):
                 notes.append(f"{path} is another build's: its GUID or age is not the module's")
                 continue
-            return PdbSymbols(path)
+            return read(path)
         except (PdbError, OSError, ValueError, struct.error, IndexError, KeyError, EOFError) as error:
             notes.append(f"{path} cannot be read as a PDB: {error}")
     return None
