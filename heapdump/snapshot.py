@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.memory.usage import UsageMap
     from heapdump.blocks.byte_damage import ByteDamage
     from heapdump.blocks.damage import Damage
+    from heapdump.blocks.decoded import Decoded
     from heapdump.blocks.free_lists import FreeLists
     from heapdump.blocks.heap import Heap
     from heapdump.blocks.page_nodes import PageNodes
@@ -143,6 +144,29 @@ class Snapshot:
             return replace(self.damage, findings=tuple(finding for finding in found if not finding.is_report))
 
         return verdict(heaps, self.walk, examine)
+
+    def heap_at(self, address: int) -> Heap | None:
+        """The heap that the address belongs to, of several the one with the smallest part there; None without one."""
+        parts = ((extent.span.size, heap) for heap in self.heaps for extent in heap.extents if address in extent.span)
+        return min(parts, key=lambda part: part[0], default=(0, None))[1]
+
+    def decoded(self, name: str, address: int, data: bytes) -> Decoded | None:
+        """An encoded structure of a heap in plain; None for one that is not encoded, or whose key is not known.
+
+        `name`: of the structure, as in the layouts; `data`: its bytes, which lie at `address`.
+        """
+        heap = self.heap_at(address)
+        if heap is None or heap.layout is None:
+            return None
+        if heap.kind == "segment":
+            from heapdump.heaps.segment.decoded import decode
+
+            return decode(self.view_of(heap), heap, self.walk.facts.get(heap.index, {}), name, address, data)
+        if heap.kind == "nt" and name in ("_HEAP_ENTRY", "_HEAP_FREE_ENTRY"):
+            from heapdump.heaps.nt.decoded import decode_header
+
+            return decode_header(self.view_of(heap), heap, data)
+        return None
 
     def page_damage(self, heap: Heap, block: Block) -> tuple[ByteDamage, ...]:
         """Changed stamps and fills of a block of a page heap."""

@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, str]] = {
     "service": {
         "blocks": "blocks --size 190..194", "blocks-stat": "blocks --stat --size 200..207", "check": "check", "heap": "heap {heap}",
         "heaps": "heaps", "heaps-explain": "heaps --explain", "info": "info",
-        "memory": "memory poi(peb+20) --count 64", "modules": "modules --verbose",
+        "struct": "struct _HEAP {heap}", "memory": "memory poi(peb+20) --count 64", "modules": "modules --verbose",
         "regions": "regions --limit 12 --at {heap}", "regions-heap": "regions --usage heap --limit 12 --at {block}",
         "summary": "summary", "threads": "threads --frames", "triage": "triage", "virt-blocks": "virt-blocks --sort size --limit 3",
     },
@@ -44,7 +44,7 @@ CASES: dict[str, dict[str, str]] = {
         "page-heap-block": "page-heap {freed}", "triage": "triage",
     },
     "segment-heap": {
-        "block": "block {block}", "blocks": "blocks --kind vs", "check": "check", "heap": "heap {heap}", "heaps": "heaps",
+        "struct": "struct _SEGMENT_HEAP {heap}", "block": "block {block}", "blocks": "blocks --kind vs", "check": "check", "heap": "heap {heap}", "heaps": "heaps",
         "virt-blocks": "virt-blocks",
     },
     "before-vista": {"heap": "heap {heap}", "heaps": "heaps", "blocks": "blocks"},

@@ -63,7 +63,7 @@ class Pointees:
     ) -> None:
         """`table()` gives the blocks of `heaps`."""
         self._process, self._usage, self._heaps, self._namer = process, usage, heaps, namer
-        self._table = table
+        self._table, self._handles = table, {heap.address: heap for heap in heaps}
         self.at = cache(self._at)
 
     def _at(self, address: int) -> Pointee | None:
@@ -73,6 +73,9 @@ class Pointees:
         if i is None or regions.state[i] == State.MEM_FREE:
             return None
         usage = self._usage.kind(int(self._usage.codes[i]))
+        if (heap := self._handles.get(address)) is not None:
+            text = f"heap #{heap.index} {heap.address:#x} ({heap.kind}, {heap.role})"
+            return Pointee(PointeeKind.REGION, text, address, 0)
         if usage in (UsageKind.HEAP, UsageKind.PAGE_HEAP) and (block := self._in_block(address)):
             return block
         if usage is UsageKind.STACK and (slot := self._on_stack(address)):
@@ -86,6 +89,8 @@ class Pointees:
         words = f"{region.usage}{f' [{region.detail}]' if region.detail else ''}"
         if named.note and not named.module:
             words = named.note
+        if found := text_at(self._process.space, address):
+            words = f"{region.usage}: {quoted(found)}"
         return Pointee(PointeeKind.REGION, words, region.span.start, address - region.span.start)
 
     def _in_block(self, address: int) -> Pointee | None:
@@ -129,7 +134,7 @@ class Pointees:
             if found is not None:
                 text = f"vtable of {found.kind} {found.name} ({module.name})"
                 return Pointee(PointeeKind.MODULE, text, module.span.start, offset)
-        text = str(self._namer.name(address, 0))
+        text = str(self._namer.name(address, 0)) if offset else module.name
         if words := text_at(self._process.space, address):
             text = f"{text}: {quoted(words)}"
         image = self._namer.image(module)

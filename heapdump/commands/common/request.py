@@ -256,6 +256,14 @@ _OPTIONS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
+class Arguments:
+    """Arguments of a command beside options. `split` makes the values of the function's parameters, `dump` too."""
+
+    metavar: str
+    split: Callable[[tuple[str, ...]], dict[str, Any]]
+
+
 _REGISTER_OPTIONS = (
     click.option("--thread", metavar="ID|~INDEX", help="Whose registers addresses name.  [default: the crashed one]"),
     click.option("--frame", type=int, metavar="N", help="The frame whose registers they are, numbered from 0."),
@@ -268,12 +276,13 @@ def dump_command(
     takes_address: bool | Literal["perhaps"] = False,
     takes_dumps: bool = False,
     takes_expressions: bool = False,
+    arguments: Arguments | None = None,
 ) -> Callable[[Callable[..., int]], click.Command]:
     """Makes a click command of `function(request, **own options) -> exit code`, with DUMP and the shared options.
 
     The function's docstring is the help text. `takes_address`: [DUMP] ADDRESS, given to the function as `address`, an
     expression (`address_in`); with "perhaps" both may be missing, and a lone argument is the dump where a file of that
-    name exists. `takes_expressions`: options of the command are addresses.
+    name exists. `takes_expressions`: options of the command are addresses. `arguments`: other ones than [DUMP].
     `takes_dumps`: DUMP… instead of [DUMP], given to the function as `dumps` for `Request.open_all`; `-d` names the
     first of them.
     """
@@ -287,6 +296,8 @@ def dump_command(
             if takes_address:
                 split = perhaps_address if takes_address == "perhaps" else dump_and_address
                 values["dump"], values["address"] = split(values.pop("arguments"))
+            if arguments is not None:
+                values |= arguments.split(values.pop("arguments"))
             if takes_dumps:
                 values["dumps"] = _all_dumps(values["dumps"])
                 values["dump"] = values["dumps"][0]
@@ -296,11 +307,10 @@ def dump_command(
         more = _REGISTER_OPTIONS if takes_address or takes_expressions else ()
         for option in reversed((*_OPTIONS, *more)):
             wrapped = option(wrapped)
-        if takes_address:
+        if takes_address or arguments is not None:
             needed = takes_address is True
-            wrapped = click.argument(
-                "arguments", nargs=-1, required=needed, metavar=f"[DUMP] {'ADDRESS' if needed else '[ADDRESS]'}"
-            )(wrapped)
+            metavar = arguments.metavar if arguments else f"[DUMP] {'ADDRESS' if needed else '[ADDRESS]'}"
+            wrapped = click.argument("arguments", nargs=-1, required=needed, metavar=metavar)(wrapped)
         elif takes_dumps:
             wrapped = click.argument("dumps", nargs=-1, metavar="DUMP...", type=click.Path(path_type=Path))(wrapped)
         else:
