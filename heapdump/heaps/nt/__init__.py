@@ -7,8 +7,10 @@ From a claim to the record of a heap: `modern` or `pre_vista` verify it; `segmen
 2. `entry_format`: where the header word of an entry lies, its key. `header_word`: its members and its checksum.
 3. `chain`: entry to entry by Size. `back_end`: run to run. `resync`, `damaged_header`, `header_repair`: past damage.
 4. `unused_bytes`: from UnusedBytes to requested bytes, of entries and LFH blocks alike. Then the row is added.
-5. LFH: `lfh_user_blocks` finds the user blocks among the rows, `lfh_encoding` the key and block 0 by build,
-   `lfh_subsegments` the subsegments, `lfh_blocks` adds their blocks as rows.
+5. LFH: `lfh_user_blocks` finds the user blocks among the rows, `lfh_members` reads what they and their subsegments
+   say, `lfh_encoding` has the rule of headers by build. Where members contradict, `lfh_recovery` places the blocks by
+   their headers and `lfh_damage` reports. `lfh_states`: busy or free. `lfh_subsegments` orders these steps,
+   `lfh_blocks` adds the rows.
 6. `large_block_rows`; `pre_vista_states` with `lookaside_lists`: states that headers before Vista do not tell.
 
 Later: `traces` reads recorded stacks; `check`, `entry_check`, `free_lists`, `lookaside_check`, `lock`, `self_checks`

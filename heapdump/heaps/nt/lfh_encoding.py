@@ -1,131 +1,118 @@
-"""Encoding of LFH blocks: the key of the process, and the rule that header words follow.
+"""The rule that the header words of LFH blocks follow, and the key of the process (heap-structures.md §3.3, §3.4).
 
-Source: docs/reference/heap-structures.md §3.3. H is the address of the heap, U of the user blocks, S of the subsegment,
-K the key RtlpLFHKey. A header word is good when its low bits are
+H is the address of the heap, U of the user blocks, S of the subsegment, K the key RtlpLFHKey. The low bits of a header
+word, its *code*, are
 
     8.1 and later, x64    32 bits:  entry >> 4 ^ K ^ H ^ (entry - U) << 12
     8.1 and later, x86    32 bits:  entry >> 3 ^ K ^ H ^ (entry - U) << 13
-    Vista and 7, x64      40 bits:  (entry ^ H) >> 4 ^ K ^ S >> 4
-    XP to 7, x86          32 bits:  entry >> 3 ^ K ^ H ^ S
+    Vista to 8, x64       40 bits:  (entry ^ H) >> 4 ^ K ^ S >> 4
+    XP to 8, x86          32 bits:  entry >> 3 ^ K ^ H ^ S
     Server 2003, x64      as Vista, 32 bits (no source)
-    8                     not known: no header is checked
 
-The key is derived from the first user blocks that decode (§3.4): for the offset of block 0 there are few choices, and
-the right one makes several headers good.
+So code, address and distance give a *constant*: one and the same for all blocks of a subsegment, from 8.1 on for all
+blocks of a heap. A header is good when its constant is the right one. Equal constants of several headers are evidence
+of their own: no other memory has them by chance.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
-from heapdump.heaps.nt.context import HeapContext
-from heapdump.heaps.nt.lfh_user_blocks import UserBlocks
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.heaps.integers import signed64
+from heapdump.heaps.nt.entry_format import EntryFormat
+
+Words = NDArray[np.int64]
 
 _U32 = 0xFFFFFFFF
 _U40 = (1 << 40) - 1
-_FIRST_OFFSETS = range(0x20, 0x1000, 8)
-"""Choices for FirstAllocationOffset."""
 
-_CHECKED_BLOCKS = 4
-"""Headers that are tried with a choice; one of them may be bad."""
+_LFH = 0x80
+"""UnusedBytes, Vista and later: the LFH owns the block."""
+
+_PRE_VISTA_LFH = 0xFF
+"""SegmentIndex before Vista: the LFH owns the block."""
+
+_BUSY_BITS = 0x3F
+"""UnusedBytes, Vista and later: not 0 for a busy block."""
+
+INDEX_SHIFT = 40
+"""Bytes 5 and 6 of the header word, from 8 on: the number of the block in its subsegment."""
 
 
 @dataclass(frozen=True, slots=True)
-class BlockEncoding:
-    """The rule that the header words of the blocks of one subsegment follow.
-
-    A header word as it lies in memory is good when
-
-        (word ^ entry >> shift ^ constant) & mask == ((entry - user_blocks) << distance_shift) & mask
-
-    and the right side is 0 where `distance_shift` is 0.
+class BlockCoding:
+    """The rule of one build.
 
     Attributes:
-        mask: the bits of the header word that are encoded, 32 or 40; 0 where the key is not known: every word is good.
-        constant: K ^ H, up to 7 also ^ S, as above, & mask.
-        shift: 4 on x64, 3 on x86.
-        user_blocks: address of the user blocks.
-        distance_shift: 12 on x64, 13 on x86, from 8.1 on; 0 before.
+        mask: the bits of the header word that are its code.
+        shift: entry >> shift is part of the code.
+        distance_shift: 12 or 13 from 8.1 on; 0 before, where the constant holds the subsegment instead.
+        address_shift: how far H and S are shifted before 8.1: 4 on x64, 0 on x86.
+        has_index: the header word holds the number of the block (8 and later).
+        is_pre_vista: marks and states stand in other bytes.
     """
 
     mask: int
-    constant: int
     shift: int
-    user_blocks: int
     distance_shift: int
+    address_shift: int
+    has_index: bool
+    is_pre_vista: bool
 
-    def key_of(self, word: int, entry: int) -> int:
-        """K by the good header word of an entry (§3.4); this rule must be made with the key 0."""
-        distance = entry - self.user_blocks << self.distance_shift if self.distance_shift else 0
-        return (word ^ entry >> self.shift ^ self.constant ^ distance) & self.mask
+    @property
+    def names_subsegment(self) -> bool:
+        """True before 8.1: the constant leads to the subsegment."""
+        return not self.distance_shift
 
+    def constants(self, words: Words, entries: Words, user_blocks: Words | int) -> Words:
+        """The constant of each header word; (n,) int64 each."""
+        out = words ^ entries >> self.shift
+        if self.distance_shift:
+            out = out ^ entries - user_blocks << self.distance_shift
+        constants: Words = out & self.mask
+        return constants
 
-def block_encoding(context: HeapContext, user_blocks: UserBlocks, key: int | None) -> BlockEncoding:
-    """The rule for the blocks of one subsegment; `key`: None where it is not known."""
-    is_x64, address = context.view.pointer_bytes == 8, user_blocks.address
-    shift = 4 if is_x64 else 3
-    if key is None:
-        return BlockEncoding(0, 0, shift, address, 0)
-    if _has(context, "EncodedOffsets"):
-        return BlockEncoding(_U32, (key ^ context.address) & _U32, shift, address, 12 if is_x64 else 13)
-    if not is_x64:
-        return BlockEncoding(_U32, (key ^ context.address ^ user_blocks.subsegment) & _U32, shift, address, 0)
-    mask = _U32 if context.entry_format.is_pre_vista else _U40
-    constant = key ^ context.address >> 4 ^ user_blocks.subsegment >> 4
-    return BlockEncoding(mask, constant & mask, shift, address, 0)
+    def constant(self, key: int, heap: int, subsegment: int) -> int:
+        """The constant that these give."""
+        if self.distance_shift:
+            return (key ^ heap) & self.mask
+        return (key ^ heap >> self.address_shift ^ subsegment >> self.address_shift) & self.mask
 
+    def key(self, constant: int, heap: int, subsegment: int) -> int:
+        """K by the constant of a subsegment, as far as the code needs it."""
+        return self.constant(constant, heap, subsegment)
 
-def derive_key(context: HeapContext, user_blocks: UserBlocks) -> int | None:
-    """K as far as the encoding needs it, from one subsegment; None where nothing decodes: it may be damaged."""
-    if _has(context, "EncodedOffsets"):
-        return _key_from_offsets(context, user_blocks)
-    if _has(context, "FirstAllocationOffset"):
-        return None  # Windows 8: its rule is not known
-    keyless = block_encoding(context, user_blocks, 0)
-    stride = user_blocks.block_granules * context.entry_format.granule
-    first = user_blocks.address + context.layout["_HEAP_USERDATA_HEADER"].size
-    entries = [first + i * stride for i in range(min(3, user_blocks.block_count))]
-    keys = [keyless.key_of(context.header_word(entry) or 0, entry) for entry in entries]
-    most_frequent = max(keys, key=keys.count)
-    return most_frequent if keys.count(most_frequent) > 1 else None
+    def subsegments(self, constants: Words, key: int, heap: int) -> Words:
+        """Before 8.1: the addresses of subsegments that the constants lead to, cut to the bits of the code."""
+        return (constants ^ signed64(self.constant(key, heap, 0))) << self.address_shift
 
+    def are_lfh(self, words: Words) -> NDArray[np.bool_]:
+        """True where the header says that the LFH owns the block, and its fixed bytes hold."""
+        lfh: NDArray[np.bool_]
+        lfh = words >> 56 & 0xFF == _PRE_VISTA_LFH if self.is_pre_vista else words >> 56 & _LFH != 0
+        return lfh
 
-def _key_from_offsets(context: HeapContext, user_blocks: UserBlocks) -> int | None:
-    """8.1 and later: K = EncodedOffsets ^ U ^ FrontEndHeap ^ (FirstAllocationOffset | BlockStride << 16), 32 bits."""
-    encoded = _encoded_offsets(context, user_blocks)
-    if encoded is None:
-        return None
-    keyless = block_encoding(context, user_blocks, 0)
-    stride = user_blocks.block_granules * context.entry_format.granule
-    checked = min(_CHECKED_BLOCKS, user_blocks.block_count)
-    key_at = cache(lambda entry: keyless.key_of(context.header_word(entry) or 0, entry))
-    for offset in _FIRST_OFFSETS:
-        key, first = encoded ^ (offset | stride << 16 & _U32), user_blocks.address + offset
-        good = sum(key_at(first + i * stride) == key for i in range(checked))
-        if good >= max(1, checked - 1):
-            return key
-    return None
+    def are_busy(self, words: Words) -> NDArray[np.bool_]:
+        """The states that the headers say."""
+        busy: NDArray[np.bool_]
+        by_count = self.are_lfh(words) & (words >> 56 & _BUSY_BITS != 0)
+        busy = words >> 40 & 1 != 0 if self.is_pre_vista else by_count
+        return busy
 
 
-def first_block_offset(context: HeapContext, user_blocks: UserBlocks, key: int | None) -> int | None:
-    """Bytes from the user blocks to block 0; None where the dump lacks it, or it needs a key that is not known."""
-    header = context.layout["_HEAP_USERDATA_HEADER"]
-    if "FirstAllocationOffset" in header:
-        return context.space.try_integer(user_blocks.address + header.offset("FirstAllocationOffset"), 2)
-    if "EncodedOffsets" not in header:
-        return header.size
-    encoded = _encoded_offsets(context, user_blocks)
-    return None if encoded is None or key is None else (encoded ^ key) & 0xFFFF
-
-
-def _encoded_offsets(context: HeapContext, user_blocks: UserBlocks) -> int | None:
-    """EncodedOffsets ^ U ^ FrontEndHeap, 32 bits: what K is still to be XORed with."""
-    place = user_blocks.address + context.layout["_HEAP_USERDATA_HEADER"].offset("EncodedOffsets")
-    encoded = context.space.try_integer(place, 4)
-    return None if encoded is None else (encoded ^ user_blocks.address ^ context.heap_pointer("FrontEndHeap")) & _U32
-
-
-def _has(context: HeapContext, member: str) -> bool:
-    """True when the _HEAP_USERDATA_HEADER of the build has the member."""
-    return member in context.layout["_HEAP_USERDATA_HEADER"]
+def block_coding(entry_format: EntryFormat) -> BlockCoding:
+    """The rule of the build that a heap's layout is of."""
+    header = entry_format.layout["_HEAP_USERDATA_HEADER"]
+    has_distance, is_x64 = "EncodedOffsets" in header, entry_format.stride == 2
+    is_wide = is_x64 and not has_distance and not entry_format.is_pre_vista
+    return BlockCoding(
+        mask=_U40 if is_wide else _U32,
+        shift=4 if is_x64 else 3,
+        distance_shift=(12 if is_x64 else 13) if has_distance else 0,
+        address_shift=4 if is_x64 else 0,
+        has_index="BusyBitmap" in header,
+        is_pre_vista=entry_format.is_pre_vista,
+    )

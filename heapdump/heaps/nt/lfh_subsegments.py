@@ -1,11 +1,11 @@
 """The LFH of one heap: subsegments whose user blocks lie in a window, and their blocks as rows.
 
-Rules: `lfh_user_blocks`, `lfh_encoding`; docs/reference/heap-structures.md §3.5.
+Rules: `lfh_user_blocks`, `lfh_members`, `lfh_encoding`; where they contradict, `lfh_recovery` and `lfh_damage`.
+docs/reference/heap-structures.md §3.5.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,9 +13,17 @@ import numpy as np
 from heapdump.blocks.findings import Finding
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.lfh_blocks import LfhSubsegment, add_lfh_blocks
-from heapdump.heaps.nt.lfh_encoding import block_encoding, derive_key, first_block_offset
-from heapdump.heaps.nt.lfh_user_blocks import UserBlocks, find_user_blocks
+from heapdump.heaps.nt.lfh_damage import is_in_heap, report_contradictions
+from heapdump.heaps.nt.lfh_encoding import block_coding
+from heapdump.heaps.nt.lfh_members import Geometry, Members, first_offset, is_consistent, read_members
+from heapdump.heaps.nt.lfh_recovery import Recovered, recover
+from heapdump.heaps.nt.lfh_states import Place
+from heapdump.heaps.nt.lfh_user_blocks import UserArea, find_user_areas
 from heapdump.heaps.nt.windows import Window
+from heapdump.trust import Trust
+
+_KEY_BLOCKS = 64
+"""Blocks of one subsegment that are asked for the key."""
 
 _MAX_FAILURES = 64
 """User blocks from which the key is derived at most; in a healthy process the first one gives it."""
@@ -45,56 +53,95 @@ class LfhWalk:
 
     def add(self, window: Window, first_row: int) -> None:
         """Adds the blocks of the subsegments whose user blocks are rows from `first_row` on; sorts these rows."""
-        found = [
-            one
-            for user_blocks in self._user_blocks(window, first_row)
-            if (one := self._subsegment(window, user_blocks))
-        ]
-        if found:
-            add_lfh_blocks(self._context, window, found)
-            self._context.columns.sort(first_row)
-
-    def _user_blocks(self, window: Window, first_row: int) -> Iterator[UserBlocks]:
-        """The user blocks among these rows; the key is derived on the way."""
         context, state = self._context, self._state
-        for user_blocks in find_user_blocks(context, window, context.columns.since(first_row)):
-            if context.entry_format.is_pre_vista:
-                state.internal |= {user_blocks.address, user_blocks.subsegment}
-            if state.key is None and state.failures < _MAX_FAILURES:
-                state.key = derive_key(context, user_blocks)
+        areas = [
+            (area, read_members(context, area))
+            for area in find_user_areas(context, window, context.columns.since(first_row))
+        ]
+        for area, members in areas:
+            if state.key is None and state.failures < _MAX_FAILURES and is_consistent(context, area, members, None):
+                state.key = self._key(window, area, members)
                 state.failures += state.key is None
-            yield user_blocks
+        found = [one for area, members in areas if (one := self._subsegment(window, area, members)) is not None]
+        if found:
+            add_lfh_blocks(context, window, found)
+            context.columns.sort(first_row)
 
-    def _subsegment(self, window: Window, user_blocks: UserBlocks) -> LfhSubsegment | None:
-        """The subsegment with the place of its blocks; None, and a finding, where they do not fit in."""
+    def _key(self, window: Window, area: UserArea, members: Members) -> int | None:
+        """K as most of the first blocks give it; None where no two agree: they may be damaged."""
+        context, subsegment, entry_format = self._context, members.subsegment, self._context.entry_format
+        assert subsegment is not None
+        coding = block_coding(entry_format)
+        base = self._base(window, area)
+        first = area.address + first_offset(context, subsegment.count)
+        entries = first + np.arange(min(subsegment.count, _KEY_BLOCKS)) * subsegment.stride
+        words = window.words[(entries - base) // 8 + entry_format.word_index]
+        lfh = coding.are_lfh(words)
+        values, counts = np.unique(coding.constants(words, entries, area.address)[lfh], return_counts=True)
+        if not len(values) or (counts.max() < 2 and subsegment.count > 1):
+            return None
+        key = coding.key(int(values[counts.argmax()]), context.address, subsegment.address)
+        if counts.max() < 2 and (members.offsets is None or not is_consistent(context, area, members, key)):
+            return None
+        return key
+
+    def _base(self, window: Window, area: UserArea) -> int:
+        """The address of granule 0 of the words that the area lies in."""
+        return int(window.bases(np.array([area.address]))[0])
+
+    def _subsegment(self, window: Window, area: UserArea, members: Members) -> LfhSubsegment | None:
+        """The subsegment with the place of its blocks; None, and a finding, where they cannot be placed."""
         context, key = self._context, self._state.key
-        granule = context.entry_format.granule
-        block_bytes = user_blocks.block_granules * user_blocks.block_count * granule
-        offset = first_block_offset(context, user_blocks, key)
-        if offset is not None and offset % granule == 0 and offset + block_bytes <= user_blocks.size:
-            base = int(window.bases(np.array([user_blocks.address]))[0])
-            return LfhSubsegment(
-                (user_blocks.address + offset - base) // granule,
-                base,
-                user_blocks.block_granules,
-                user_blocks.block_count,
-                block_encoding(context, user_blocks, key),
-                _busy_bitmap(context, user_blocks),
-            )
-        message = f"the LFH subsegment at {user_blocks.subsegment:#x} of {context.name} cannot be decoded"
-        place, length = user_blocks.address, context.layout["_HEAP_USERDATA_HEADER"].size
-        expected, found = "offsets inside the user blocks", f"{offset}"
-        context.log.damage(
-            Finding("lfh_subsegment", "error", context.address, place, length, message, expected, found),
-            f"{message}: {user_blocks.block_count} blocks are missing",
-        )
+        if is_consistent(context, area, members, key):
+            subsegment = members.subsegment
+            assert subsegment is not None
+            constant = None
+            if key is not None:
+                constant = block_coding(context.entry_format).constant(key, context.address, subsegment.address)
+            geometry = Geometry(first_offset(context, subsegment.count), subsegment.stride, subsegment.count)
+            return self._placed(window, area, Recovered(geometry, constant, subsegment, True), Trust.EXACT)
+        recovered = recover(context, window, area, members, key)
+        if recovered is not None:
+            is_damaged = report_contradictions(context, area, members, recovered, key)
+            return self._placed(window, area, recovered, Trust.DERIVED if is_damaged else Trust.EXACT)
+        self._report_lost(area, members)
         return None
 
+    def _placed(self, window: Window, area: UserArea, found: Recovered, trust: Trust) -> LfhSubsegment:
+        context, state = self._context, self._state
+        if context.entry_format.is_pre_vista:
+            state.internal.add(area.address)
+            if found.subsegment is not None and found.subsegment.user_blocks == area.address:
+                state.internal.add(found.subsegment.address)
+        place = Place(
+            area.address, found.geometry, found.subsegment, _busy_bitmap(context, area, found.geometry.blocks)
+        )
+        return LfhSubsegment(self._base(window, area), place, found.constant, trust)
 
-def _busy_bitmap(context: WalkContext, user_blocks: UserBlocks) -> bytes | None:
+    def _report_lost(self, area: UserArea, members: Members) -> None:
+        """A finding where user blocks that are in use have no block that can be placed."""
+        context, subsegment = self._context, members.subsegment
+        if not area.has_signature:
+            return
+        if subsegment is None:
+            if is_in_heap(context, members.pointer):
+                where = f"the LFH subsegment at {members.pointer:#x} is not in the dump"
+                context.log.gap(f"{context.name}: {where}; blocks of the user blocks at {area.address:#x} are missing")
+            return
+        if subsegment.user_blocks != area.address:
+            return  # free user blocks that the LFH keeps
+        message = f"the LFH subsegment at {subsegment.address:#x} of {context.name} cannot be decoded"
+        place, length = area.address, context.layout["_HEAP_USERDATA_HEADER"].size
+        expected, found = "numbers that its blocks confirm", f"{subsegment.count} blocks of {subsegment.stride} bytes"
+        context.log.damage(
+            Finding("lfh_subsegment", "error", context.address, place, length, message, expected, found),
+            f"{message}: {subsegment.count} blocks are missing",
+        )
+
+
+def _busy_bitmap(context: WalkContext, area: UserArea, count: int) -> bytes | None:
     """BusyBitmap, 32-bit words of one bit for each block; None before 8, and where the dump lacks it."""
     header = context.layout["_HEAP_USERDATA_HEADER"]
     if "BusyBitmap" not in header:
         return None
-    buffer = context.space.try_pointer(user_blocks.address + header.offset("BusyBitmap") + context.view.pointer_bytes)
-    return context.space.try_read(buffer, -(-user_blocks.block_count // 32) * 4) if buffer else None
+    return context.space.try_read(area.address + header.offset("BitmapData"), -(-count // 32) * 4)

@@ -1,7 +1,8 @@
 """User blocks of the LFH: the busy back-end blocks that hold its blocks (docs/reference/heap-structures.md §3.5).
 
 User blocks are found from the rows of the back end alone: the user area of such a block begins with a
-_HEAP_USERDATA_HEADER with the signature F0E0D0C0, and the _HEAP_SUBSEGMENT that it points at points back.
+_HEAP_USERDATA_HEADER with the signature F0E0D0C0, and the _HEAP_SUBSEGMENT that it points at points back. Where one of
+the two does not hold, the headers of the blocks inside decide (`lfh_recovery`).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heapdump.blocks.table import BlockTable
 from heapdump.heaps.nt.context import HeapContext
@@ -17,57 +19,64 @@ from heapdump.heaps.nt.windows import Window
 from heapdump.kernels.row import FLAGS_SHIFT
 
 SIGNATURE = 0xF0E0D0C0
-_MAX_BLOCKS = 0x10000
 
 
 @dataclass(frozen=True, slots=True)
-class UserBlocks:
-    """The user blocks of one subsegment.
+class UserArea:
+    """The user area of a back-end block that may hold the blocks of a subsegment.
 
     Attributes:
-        address: of the _HEAP_USERDATA_HEADER, which is the user address of the back-end block.
+        address: of the user area, and of the _HEAP_USERDATA_HEADER in it.
         size: bytes from there to the end of the back-end block.
-        subsegment: address of the _HEAP_SUBSEGMENT.
-        block_granules: granules of each LFH block (BlockSize).
-        block_count: LFH blocks, busy and free (BlockCount).
+        request: bytes that the LFH asked the back end for.
+        has_signature: the signature is where it should be.
     """
 
     address: int
     size: int
-    subsegment: int
-    block_granules: int
-    block_count: int
+    request: int
+    has_signature: bool
 
 
-def find_user_blocks(context: HeapContext, window: Window, rows: BlockTable) -> list[UserBlocks]:
-    """The user blocks among rows of the back end that lie in the window."""
-    entry_format = context.entry_format
-    # from Vista on Flags mark what the heap uses itself
-    flags = BUSY_FLAG if entry_format.is_pre_vista else BUSY_FLAG | INTERNAL_FLAG
-    wanted = np.uint16(flags << FLAGS_SHIFT)
+def find_user_areas(context: HeapContext, window: Window, rows: BlockTable) -> list[UserArea]:
+    """The areas among rows of the back end that lie in the window: all that the heap uses itself.
+
+    Before Vista no flag marks those: the areas with the signature, and those whose first pointer leads to a
+    subsegment that points back.
+    """
+    pre_vista = context.entry_format.is_pre_vista
+    wanted = np.uint16((BUSY_FLAG if pre_vista else BUSY_FLAG | INTERNAL_FLAG) << FLAGS_SHIFT)
     if np.bitwise_or.reduce(rows.tags) & wanted != wanted:
         return []
     flagged = np.flatnonzero(rows.tags & wanted == wanted)
     entry = rows.entry[flagged].astype(np.int64)
     user = entry + rows.header8[flagged].astype(np.int64) * 8
-    end = entry + rows.size8[flagged].astype(np.int64) * 8
-    offset = context.layout["_HEAP_USERDATA_HEADER"].offset("Signature")
-    place = (user - window.bases(entry)) // 8 + offset // 8
-    place[place >= len(window.words)] = 0
-    has_signature = window.words[place] >> offset % 8 * 8 & 0xFFFFFFFF == SIGNATURE
-    candidates = zip(user[has_signature].tolist(), end[has_signature].tolist(), strict=True)
-    found = (_user_blocks(context, start, stop - start) for start, stop in candidates)
-    return [one for one in found if one is not None]
+    size = rows.size8[flagged].astype(np.int64) * 8
+    request = size - rows.unused[flagged].astype(np.int64)
+    header = context.layout["_HEAP_USERDATA_HEADER"]
+    signature = _word(window, entry, user, header.offset("Signature"))
+    has_signature = signature & 0xFFFFFFFF == SIGNATURE
+    chosen = has_signature | (size >= 2 * header.size)
+    if pre_vista:
+        chosen = has_signature | _are_linked(context, user, _word(window, entry, user, 0))
+    columns = (user[chosen], (entry + size - user)[chosen], request[chosen], has_signature[chosen])
+    return [UserArea(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
 
 
-def _user_blocks(context: HeapContext, user: int, size: int) -> UserBlocks | None:
-    """The user blocks at that user address; None where its subsegment does not point back or does not fit in."""
-    subsegment = context.space.try_pointer(user) or 0
-    fields = context.view.struct("_HEAP_SUBSEGMENT", subsegment, context.layout) if subsegment else None
-    if fields is None or fields["UserBlocks"] != user:
-        return None
-    granules, count = fields["BlockSize"], fields["BlockCount"]
-    bytes_ = granules * count * context.entry_format.granule
-    if not granules > 0 or not 0 < count <= _MAX_BLOCKS or bytes_ > size:
-        return None
-    return UserBlocks(user, size, subsegment, granules, count)
+def _word(window: Window, entry: NDArray[np.int64], user: NDArray[np.int64], offset: int) -> NDArray[np.int64]:
+    """The integer at that offset of each user area, in the low bits; nothing where it lies behind the window."""
+    place = (user + offset - window.bases(entry)) // 8
+    words: NDArray[np.int64] = window.words[np.where(place < len(window.words), place, 0)] >> offset % 8 * 8
+    return np.where(place < len(window.words), words, 0)
+
+
+def _are_linked(context: HeapContext, user: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True where the first pointer of the area leads to a subsegment that points back and can be one."""
+    struct, pointer = context.layout["_HEAP_SUBSEGMENT"], context.view.pointer_bytes
+    subsegment = (first & (1 << 32) - 1 if pointer == 4 else first).astype(np.uint64)
+    mapped = context.space.mapped
+    back, is_present = mapped.gather(subsegment + np.uint64(struct.offset("UserBlocks")), pointer)
+    granules, _ = mapped.gather(subsegment + np.uint64(struct.offset("BlockSize")), 2)
+    count, _ = mapped.gather(subsegment + np.uint64(struct.offset("BlockCount")), 2)
+    linked: NDArray[np.bool_] = is_present & (back == user.astype(np.uint64)) & (granules > 1) & (count > 1)
+    return linked

@@ -61,7 +61,10 @@ class Plan:
             else:
                 trace = TRACE if what == "traced" else 0
                 asked = sizes(generation, size, count, draw, trace)
-                heap.subsegment(size, asked, trace=trace, spare=draw.randrange(0, 200))
+                spare = draw.randrange(0, 200)
+                if generation.build < 9200:  # as many blocks as fit
+                    spare %= size * (16 if generation.arch == "x64" else 8)
+                heap.subsegment(size, asked, trace=trace, spare=spare)
         return heap.build()
 
     def process(self, *heaps: BuiltHeap) -> ProcessBuilder:

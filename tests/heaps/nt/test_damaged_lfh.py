@@ -31,14 +31,11 @@ from tests.patching import peek, poke, without_memory, word
 LAYOUT = (("lfh", 4, 40), ("lfh", 5, 40), ("busy", 100, 0), ("lfh", 9, 20), ("lfh", 5, 30), ("busy", 50, 0))
 WITH_BITMAP = [generation for generation in CODINGS if generation.build >= 9600]
 WITHOUT_BITMAP = [generation for generation in CODINGS if generation.build < 9600]
-UNVERIFIED = "issue: Windows 8.0's LFH headers and bitmaps are not verified"
 
 
 def each(generations: Iterable[Generation]) -> pytest.MarkDecorator:
-    """Parametrizes a test of what is verified; that of Windows 8.0 is expected to fail."""
-    unknown = pytest.mark.xfail(strict=True, reason=UNVERIFIED)
-    rows = [pytest.param(g, marks=[unknown] if g.build == 9200 else [], id=str(g)) for g in generations]
-    return pytest.mark.parametrize("generation", rows)
+    """Parametrizes a test by generation."""
+    return pytest.mark.parametrize("generation", list(generations), ids=str)
 
 
 def layout_of(generation: Generation) -> LfhLayout:
@@ -80,7 +77,7 @@ def outside(rows: set[Row], sub: SubsegmentTruth) -> set[Row]:
 
 
 def assert_others_undamaged(snapshot: Snapshot, heap: BuiltHeap, *damaged: SubsegmentTruth) -> None:
-    """All blocks but those of the subsegments `hurt` are as built."""
+    """All blocks but those of the subsegments `damaged` are as built."""
     rows, wanted = lfh_rows(snapshot), lfh_truth(heap)
     for sub in damaged:
         rows, wanted = outside(rows, sub), outside(wanted, sub)
@@ -149,9 +146,6 @@ def test_headers_that_tell_no_key_leave_it_to_the_next_subsegment(open_built, ge
         assert_others_undamaged(snapshot, heap, sub)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue: where a subsegment's first headers tell no key, none of them is verified"
-)
 @pytest.mark.parametrize("generation", WITHOUT_BITMAP, ids=str)
 def test_headers_that_tell_no_key_are_damaged_themselves(open_built, generation):
     dump, heap = built(generation)
@@ -162,18 +156,25 @@ def test_headers_that_tell_no_key_are_damaged_themselves(open_built, generation)
         assert {finding.address for finding in snapshot.walk.findings} == {block.entry for block in damaged}
 
 
-def test_damage_of_all_subsegments_is_said_of_each(open_built):
-    """No header tells the key, no block can be placed."""
+def test_headers_that_are_all_damaged_leave_the_places_of_their_blocks(open_built):
+    """No header tells the key; all members agree."""
     generation = Generation("x64", 19041)
     dump, heap = built(generation)
-    changes = [(header_place(generation, b), b"ABCD") for sub in heap.truth.lfh for b in sub.blocks]
-    with open_built(poke(dump, *changes)) as snapshot:
-        assert {f.address for f in snapshot.walk.findings} == {sub.user_blocks for sub in heap.truth.lfh}
-        assert len(snapshot.walk.gaps) >= len(heap.truth.lfh)
+    blocks = [b for sub in heap.truth.lfh for b in sub.blocks]
+    with open_built(poke(dump, *((header_place(generation, b), b"ABCDEFGH") for b in blocks))) as snapshot:
+        assert {f.address for f in snapshot.walk.findings} == {b.entry for b in blocks}
+        assert {(row[0], row[4]) for row in lfh_rows(snapshot)} == {(b.entry, "guess") for b in blocks}
         assert back_end_rows(snapshot) == back_end_truth(heap)
 
 
 # --- states: header, bitmap, count
+
+
+def one_of(heap: BuiltHeap, state: str) -> tuple[SubsegmentTruth, LfhBlockTruth, int]:
+    """A subsegment, one of its blocks that has this state, and the number of that block."""
+    sub = heap.truth.lfh[1]
+    number = next(i for i, b in enumerate(sub.blocks) if i > 4 and (b.size is not None) == (state == "busy"))
+    return sub, sub.blocks[number], number
 
 
 def with_other_state(block: LfhBlockTruth, sub: SubsegmentTruth) -> LfhBlockTruth:
@@ -182,29 +183,44 @@ def with_other_state(block: LfhBlockTruth, sub: SubsegmentTruth) -> LfhBlockTrut
 
 
 @each(g for g in GENERATIONS if g.build >= 9200)
-@pytest.mark.parametrize("where", ["bitmap", "header"])
 @pytest.mark.parametrize("state", ["busy", "free"])
-def test_a_bitmap_and_a_header_that_disagree_are_a_warning(open_built, generation, where, state):
+def test_a_header_that_contradicts_bitmap_and_count_is_a_warning(open_built, generation, state):
     """The bitmap counts: the state is that of the bitmap, and no other block is touched."""
     dump, heap = built(generation)
-    sub, at = heap.truth.lfh[1], layout_of(generation)
-    number = next(i for i, b in enumerate(sub.blocks) if i > 4 and (b.size is not None) == (state == "busy"))
-    block = sub.blocks[number]
+    _, block, _ = one_of(heap, state)
     byte = header_place(generation, block) + 7
-    if where == "bitmap":
-        changed = flipped(dump, sub.user_blocks + at.bits, number)
-    else:
-        changed = poke(dump, (byte, b"\x80" if state == "busy" else b"\x8c"))
-    with open_built(changed) as snapshot:
+    with open_built(poke(dump, (byte, b"\x80" if state == "busy" else b"\x8c"))) as snapshot:
         (finding,) = snapshot.walk.findings
         assert (finding.kind, finding.severity, finding.address) == ("lfh_subsegment", "warning", byte)
         rows = lfh_rows(snapshot)
-        ((*_, size, _, _),) = [row for row in rows if row[0] == block.entry]
-        assert (size is not None) == ((state == "busy") != (where == "bitmap"))
+        ((*_, size, _, trust),) = [row for row in rows if row[0] == block.entry]
+        assert ((size is not None), trust) == (state == "busy", "guess")
         assert {row for row in rows if row[0] != block.entry} == lfh_truth(heap, without=(block.entry,))
 
 
-@pytest.mark.xfail(strict=True, reason="issue: states of LFH blocks are not compared with the count of free ones")
+@each(g for g in GENERATIONS if g.build >= 9200)
+@pytest.mark.parametrize("state", ["busy", "free"])
+def test_a_bitmap_that_contradicts_headers_and_count_is_an_error_and_costs_no_block(open_built, generation, state):
+    dump, heap = built(generation)
+    sub, _, number = one_of(heap, state)
+    place = sub.user_blocks + layout_of(generation).bits
+    with open_built(flipped(dump, place, number)) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert (finding.kind, finding.severity, finding.address) == ("lfh_subsegment", "error", place + number // 8)
+        assert lfh_rows(snapshot) == lfh_truth(heap)
+
+
+@EACH
+def test_a_count_of_free_blocks_that_nothing_confirms_is_a_warning(open_built, generation):
+    dump, heap = built(generation)
+    sub = heap.truth.lfh[1]
+    place = sub.address + layout_of(generation).exchange
+    with open_built(flipped(dump, place, 4)) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert (finding.kind, finding.severity, finding.address) == ("lfh_subsegment", "warning", place)
+        assert lfh_rows(snapshot) == lfh_truth(heap)
+
+
 @pytest.mark.parametrize("generation", WITHOUT_BITMAP, ids=str)
 @pytest.mark.parametrize("state", ["busy", "free"])
 def test_a_state_that_contradicts_the_count_of_free_blocks_is_found(open_built, generation, state):
@@ -249,9 +265,6 @@ def test_no_damaged_member_costs_a_block_of_another_subsegment(open_built, gener
             assert_others_undamaged(snapshot, heap, sub)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue: before Vista user blocks without subsegment count as a block of the program"
-)
 @pytest.mark.parametrize("generation", [g for g in GENERATIONS if g.is_classic], ids=str)
 def test_user_blocks_of_a_damaged_subsegment_are_no_block_of_the_program(open_built, generation):
     dump, heap = built(generation)
@@ -274,22 +287,23 @@ def test_a_damaged_first_offset_is_an_error(open_built, generation, bit):
         assert not {row for row in lfh_rows(snapshot) if row[4] == "exact"} - lfh_truth(heap)
 
 
-SILENT = {
-    "pointer": ("issue: user blocks whose pointer to their subsegment is damaged lose their blocks silently", 12),
-    "signature": ("issue: user blocks whose signature is damaged lose their blocks silently", 5),
-    "back pointer": ("issue: a subsegment whose pointer to its user blocks is damaged loses its blocks silently", 7),
-    "block size": ("issue: a subsegment whose block size is too large loses its blocks silently", 9),
-    "block count": ("issue: a subsegment whose block count is too small loses blocks silently", 3),
-    "bitmap size": ("issue: the size of a busy bitmap is not compared with the number of blocks", 3),
-    "bitmap pointer": ("issue: a busy bitmap that lies nowhere is not an error", 27),
+BITS = {
+    "pointer": 12,
+    "signature": 5,
+    "back pointer": 7,
+    "block size": 9,
+    "block count": 3,
+    "bitmap size": 3,
+    "bitmap pointer": 27,
 }
+"""Member → the bit of it that is changed."""
 
 
 @pytest.mark.parametrize(
     ("generation", "member"),
     [
-        pytest.param(g, member, marks=pytest.mark.xfail(strict=True, reason=why), id=f"{g}-{member}")
-        for member, (why, _) in SILENT.items()
+        pytest.param(g, member, id=f"{g}-{member}")
+        for member in BITS
         for g in CODINGS
         if "bitmap" not in member or g.build >= 9200
     ],
@@ -298,7 +312,7 @@ def test_a_damaged_member_is_an_error_at_its_bytes_and_blocks_are_not_lost_silen
     dump, heap = built(generation)
     sub = heap.truth.lfh[1]
     address, _ = members(generation, sub)[member]
-    bit = SILENT[member][1]
+    bit = BITS[member]
     with open_built(flipped(dump, address, bit)) as snapshot:
         assert_others_undamaged(snapshot, heap, sub)
         assert [f.severity for f in covering(snapshot, address + bit // 8)] == ["error"]
@@ -327,13 +341,11 @@ def test_headers_that_are_not_in_the_dump_are_no_damage(open_built, generation):
         assert back_end_rows(snapshot) == back_end_truth(heap)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="issue: where subsegments are not in the dump, blocks that are there are not listed"
-)
 @EACH
 def test_subsegments_that_are_not_in_the_dump_are_said_and_their_blocks_listed(open_built, generation):
     """Subsegments in a zone of the first pages, whose user blocks lie behind."""
-    heap = Plan(generation, (("lfh", 3, 40), ("busy", 9000, 0), ("lfh", 3, 60), ("lfh", 3, 50))).heap()
+    layout = (("busy", 4096, 0), ("lfh", 3, 40), ("busy", 9000, 0), ("lfh", 3, 60), ("lfh", 3, 50))
+    heap = Plan(generation, layout).heap()
     start = heap.truth.lfh[1].address & ~0xFFF
     assert all(start + 0x1000 <= sub.user_blocks for sub in heap.truth.lfh[1:])
     dump = Plan(generation, ()).process(heap).build()

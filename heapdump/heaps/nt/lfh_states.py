@@ -1,0 +1,149 @@
+"""States of LFH blocks: which are busy, by as many witnesses as the build has (heap-structures.md §3.3).
+
+The header of a block says its state. The subsegment counts its free blocks (Depth). From 8 on a bitmap has one bit for
+each block; before, the free blocks form a chain. ntdll goes by the bitmap and by the chain; a thread that was stopped
+between two of these writes leaves them contradicting, since the LFH takes no lock, so that is a warning. Where header
+and count agree against the bitmap, no order of writes explains it: the bitmap is damaged.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.findings import Finding
+from heapdump.heaps.nt.context import WalkContext
+from heapdump.heaps.nt.lfh_members import Geometry, Subsegment
+
+_END_OF_CHAIN = 0xFFFF
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderStates:
+    """The headers of the blocks of one subsegment, (n,) bool each.
+
+    Attributes:
+        good: the header follows the rule of its subsegment.
+        busy: the block is busy by its header.
+    """
+
+    good: NDArray[np.bool_]
+    busy: NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the blocks of a subsegment lie, and its own members; None where the dump lacks those.
+
+    `bitmap`: BusyBitmap; bit i, counted from the lowest bit of the first byte, is 1 when block i is busy. None before 8,
+    and where the dump lacks it.
+    """
+
+    user_blocks: int
+    geometry: Geometry
+    subsegment: Subsegment | None
+    bitmap: bytes | None
+
+    def entry(self, number: int) -> int:
+        """The address of a block's header."""
+        return self.user_blocks + self.geometry.first + number * self.geometry.stride
+
+
+def busy_blocks(context: WalkContext, place: Place, headers: HeaderStates) -> NDArray[np.bool_]:
+    """(n,) bool, the state of each block by the witness that counts; findings where the witnesses contradict."""
+    if place.bitmap is None:
+        return _by_chain(context, place, headers)
+    bits = np.unpackbits(np.frombuffer(place.bitmap, np.uint8), bitorder="little")
+    by_bitmap = np.zeros(place.geometry.blocks, bool)
+    by_bitmap[: len(bits)] = bits[: len(by_bitmap)] != 0
+    by_header = np.where(headers.good, headers.busy, by_bitmap)
+    differ = by_header != by_bitmap
+    free = place.subsegment.free if place.subsegment else None
+    count = int((~by_bitmap).sum())
+    if free in (None, count):
+        _warn_of_headers(context, place, np.flatnonzero(differ), by_header)
+        return by_bitmap
+    if differ.any() and free == int((~by_header).sum()):
+        _report_bitmap(context, place, np.flatnonzero(differ))
+        return by_header
+    _warn_of_headers(context, place, np.flatnonzero(differ), by_header)
+    _warn_of_count(context, place, count)
+    return by_bitmap
+
+
+def _by_chain(context: WalkContext, place: Place, headers: HeaderStates) -> NDArray[np.bool_]:
+    """The states by the headers; by the chain of free blocks where a header is damaged or the count contradicts."""
+    subsegment = place.subsegment
+    if subsegment is None or (headers.good.all() and subsegment.free == int((~headers.busy).sum())):
+        return headers.busy
+    free = _chain(context, place, subsegment)
+    if free is not None:
+        by_chain = ~free
+        differ = np.flatnonzero(headers.good & (headers.busy != by_chain))
+        _warn_of_headers(context, place, differ, headers.busy)
+        return by_chain
+    known = int((headers.good & ~headers.busy).sum())
+    bad = int((~headers.good).sum())
+    if subsegment.free == known:
+        return headers.busy | ~headers.good
+    if subsegment.free == known + bad:
+        return headers.busy & headers.good
+    if not known < subsegment.free < known + bad:
+        _warn_of_count(context, place, known)
+    return headers.busy
+
+
+def _chain(context: WalkContext, place: Place, subsegment: Subsegment) -> NDArray[np.bool_] | None:
+    """(n,) bool, the blocks on the chain of free blocks; None where it does not have as many as are counted."""
+    granule, (first, stride, count) = context.entry_format.granule, place.geometry
+    free, at = np.zeros(count, bool), subsegment.hint
+    for _ in range(subsegment.free):
+        number, rest = divmod(at * granule - first, stride)
+        if rest or not 0 <= number < count or free[number]:
+            return None
+        free[number] = True
+        following = context.space.try_integer(place.entry(number) + granule, 2)
+        if following is None:
+            return None
+        at = following
+    return free if at == _END_OF_CHAIN else None
+
+
+def _warn_of_headers(context: WalkContext, place: Place, rows: NDArray[np.intp], by_header: NDArray[np.bool_]) -> None:
+    """Warns of blocks that are busy by header and free otherwise, or the other way: ntdll's lfh_bitmap_mismatch."""
+    other = "its bitmap" if place.bitmap is not None else "the list of free blocks"
+    offset = context.entry_format.word_offset + (5 if context.entry_format.is_pre_vista else 7)
+    for i in rows.tolist():
+        says, truth = ("busy", "free") if by_header[i] else ("free", "busy")
+        entry = place.entry(i)
+        message = f"{context.name}: the LFH block at {entry:#x} is {says} by its header, {truth} by {other}"
+        finding = Finding("lfh_subsegment", "warning", context.address, entry + offset, 1, message, truth, says)
+        context.log.find(finding)
+
+
+def _report_bitmap(context: WalkContext, place: Place, rows: NDArray[np.intp]) -> None:
+    """An error at the bytes of the bitmap that contradict headers and count."""
+    bitmap = place.user_blocks + context.layout["_HEAP_USERDATA_HEADER"].offset("BitmapData")
+    low, high = int(rows[0]) // 8, int(rows[-1]) // 8
+    found = (place.bitmap or b"")[low : high + 1].hex(" ")
+    message = (
+        f"{context.name}: the busy bitmap of the LFH user blocks at {place.user_blocks:#x} is damaged: "
+        f"headers and count say otherwise of {len(rows):,} blocks"
+    )
+    finding = Finding(
+        "lfh_subsegment", "error", context.address, bitmap + low, high - low + 1, message, "as the headers", found
+    )
+    context.log.find(finding)
+
+
+def _warn_of_count(context: WalkContext, place: Place, free: int) -> None:
+    """A warning at the count of free blocks."""
+    subsegment = place.subsegment
+    if subsegment is None:
+        return
+    address = subsegment.address + context.layout["_HEAP_SUBSEGMENT"].offset("AggregateExchg")
+    message = f"{context.name}: the LFH subsegment at {subsegment.address:#x} counts {subsegment.free:,} free blocks, {free:,} are"
+    expected, found = f"{free}", f"{subsegment.free}"
+    context.log.find(Finding("lfh_subsegment", "warning", context.address, address, 2, message, expected, found))
