@@ -216,7 +216,8 @@ class SegmentHeapBuilder:
     ) -> int:
         """Append an LFH subsegment: an LFH block of `block` bytes for each size asked for, free where that is negative.
 
-        `listed` (26100): numbers of busy blocks that were freed and wait on its list. Returns its address.
+        `listed` (26100): numbers of busy blocks that were freed and wait on its list; their bits and counts are as they
+        were (recorded). Returns its address.
         """
         pad, count = self._padding, len(asked)
         base = self._range(pages * PAGE, self._flags("lfh"))
@@ -224,14 +225,15 @@ class SegmentHeapBuilder:
         busy = sizes >= 0
         waiting = np.isin(np.arange(count), np.array(listed, np.int64))
         unused = np.where(busy, block - pad - sizes, 0)
-        first = self._lfh_header(base, block, busy | waiting, (unused > 0) | waiting, pages)
+        first = self._lfh_header(base, block, busy | waiting, unused > 0, pages)
         if first + block * count > pages * PAGE or (busy & (unused < 0)).any():
             raise ValueError("the LFH blocks do not fit")
         self._image.write(base + first, self._random.bytes(block * count))
         self._freed_list(base, first, block, list(listed))
-        for i in np.flatnonzero(busy & ~waiting).tolist():
+        for i in np.flatnonzero(busy).tolist():
             address = base + first + i * block
-            self._take(address, int(sizes[i]), "lfh")
+            if not waiting[i]:
+                self._take(address, int(sizes[i]), "lfh")
             if unused[i] > 1:
                 self._image.u16(address + block - 2, int(unused[i]))
             elif unused[i]:

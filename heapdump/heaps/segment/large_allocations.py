@@ -34,11 +34,13 @@ _RESERVED_STEP = 1 << 20
 class LargeUnused:
     """The unused bytes of a large allocation, as its metadata says: committed minus requested bytes.
 
-    `has_extra`: an extra of the heap's own, which holds the allocation stack, stands behind the user data.
+    `has_extra`: an extra of the heap's own, which holds the allocation stack, stands behind the user data. `is_confirmed`:
+    False where the metadata names other committed bytes than the record of the block, which has those of the memory map.
     """
 
     bytes: int
     has_extra: bool
+    is_confirmed: bool
 
     @property
     def is_possible(self) -> bool:
@@ -144,7 +146,9 @@ def _with_mapped_bytes(discovery: SegmentDiscovery, block: LargeBlock) -> LargeB
     regions = discovery.process.regions
     if not regions.is_complete_map:
         return block
-    mapped = regions.committed_bytes(Span(block.list_entry, block.list_entry + block.commit_bytes))
+    named = Span(block.list_entry, block.list_entry + block.commit_bytes)
+    own = regions.allocation(block.list_entry)
+    mapped = regions.committed_bytes(named if own is None else named & own or named)
     if mapped == block.commit_bytes:
         return block
     message = (
@@ -210,7 +214,8 @@ def unused_of(view: View, layout: Layout, block: LargeBlock) -> LargeUnused | No
     fields = view.struct("_HEAP_LARGE_ALLOC_DATA", block.metadata, layout) if block.metadata is not None else None
     if fields is None:
         return None
-    return LargeUnused(fields["VirtualAddress"] & (_ALIGNMENT - 1), bool(fields["AllocatedPages"] & 1))
+    is_confirmed = fields["AllocatedPages"] & ~(PAGE - 1) == block.commit_bytes
+    return LargeUnused(fields["VirtualAddress"] & (_ALIGNMENT - 1), bool(fields["AllocatedPages"] & 1), is_confirmed)
 
 
 def _reserved_bytes(process: Process, address: int, size: int) -> int:

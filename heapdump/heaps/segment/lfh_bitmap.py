@@ -56,12 +56,17 @@ def bitmap_damage(subsegments: LfhSubsegments, i: int, count: int) -> DamagedByt
 
 def _contradicting(subsegments: LfhSubsegments, bitmap: bytes, count: int) -> NDArray[np.int64]:
     """Numbers of blocks, and of places behind the last one, whose bits are not those of any recorded heap; ascending."""
-    group = subsegments.group_bits
-    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").reshape(-1, 2, group or 1)
-    is_busy, has_count = bits[:, 0].reshape(-1), bits[:, 1].reshape(-1)
-    contradicts = (is_busy == 0) & (has_count == 1)
-    contradicts[count:] = (is_busy[count:] == 0) | (has_count[count:] == (group > 0))
+    is_busy, has_count = block_bits(subsegments, bitmap)
+    contradicts = ~is_busy & has_count
+    contradicts[count:] = ~is_busy[count:] | (has_count[count:] == (subsegments.group_bits > 0))
     return np.flatnonzero(contradicts)
+
+
+def block_bits(subsegments: LfhSubsegments, bitmap: bytes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(*busy*, *has a count of unused bytes*) of every place of a bitmap of whole words; (n,) each."""
+    bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").astype(bool)
+    pairs = bits.reshape(-1, 2, subsegments.group_bits or 1)
+    return pairs[:, 0].reshape(-1), pairs[:, 1].reshape(-1)
 
 
 def missing_bits(subsegments: LfhSubsegments, i: int, count: int, missing: Sequence[Span]) -> NDArray[np.bool_]:

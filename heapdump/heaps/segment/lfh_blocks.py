@@ -70,6 +70,7 @@ class LfhBlocks:
         is_exact = sound & self._extents.is_consistent[rows]
         if not is_exact.all():
             doubt(self._last_rows(added), np.repeat(~is_exact, count), Trust.DERIVED)
+            doubt(self._last_rows(added), np.repeat(self._extents.is_guess[rows], count), Trust.GUESS)
         for i in rows[~sound].tolist():
             at = int(self._subsegments.start[i])
             walk.report(
@@ -82,11 +83,11 @@ class LfhBlocks:
     ) -> NDArray[np.uint8]:
         """Writes `added` rows behind the last; of each subsegment the bits of the kernel's result, (n,) uint8."""
         subsegments, extents = self._subsegments, self._extents
-        start = subsegments.start[rows] - base
+        start, has_header = subsegments.start[rows] - base, ~extents.is_guess[rows]
         members = (
             base, start, start + subsegments.struct.offset("BlockBitmap"), extents.first_offset[rows],
-            extents.block_bytes[rows], extents.count[rows], subsegments.free_count[rows], subsegments.first_freed[rows],
-            subsegments.freed_count[rows],
+            extents.block_bytes[rows], extents.count[rows], np.where(has_header, subsegments.free_count[rows], -1),
+            subsegments.first_freed[rows], subsegments.freed_count[rows] * has_header,
         )  # fmt: skip
         table, result = np.ascontiguousarray(np.stack(members, axis=1)), np.zeros(len(rows), np.uint8)
         walk = self._walk

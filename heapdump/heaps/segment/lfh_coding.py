@@ -26,6 +26,9 @@ _SAMPLE = 64
 _FIRST_TRIALS = 8
 """Subsegments after which keys that hold on none of them are dropped."""
 
+_LEAST_CONSISTENT = 2
+"""Headers that must be consistent under a key that only subsegments show."""
+
 _CONSISTENT = 1 << 16
 """Weight of a consistent header against possible ones in the score of a key; more than the sample has."""
 
@@ -93,20 +96,21 @@ class _ScoredCoding:
 def _best_coding(headers: Sequence[LfhSubsegments]) -> tuple[_ScoredCoding, bool]:
     """(the best coding, whether it is believed). `headers`: the sample under each structure, the likeliest first.
 
-    A coding is believed where enough headers are consistent for the place that its key comes from, or most are possible.
+    A coding is believed where most headers are possible. Fewer do where its key stands elsewhere, one consistent header, or
+    where no other key was found, two of them: the key of a damaged header may fit a second one by chance.
     """
     count = len(headers[0])
     best = _ScoredCoding(LfhCoding(headers[0].struct, 0, shifts_first=False), 0, 0)
-    for keys_of, least in _SOURCES:
+    for keys_of, stands_elsewhere in _SOURCES:
         for one in headers:
             keys = keys_of(one)
             for shifts_first in (False, True):
                 best = max(best, _best_key(one, keys, shifts_first=shifts_first), key=lambda found: found.score)
             if best.consistent == count:
                 break
-        if best.consistent >= least or 2 * best.possible > count:
+        if 2 * best.possible > count or (stands_elsewhere and best.consistent):
             return best, True
-    return best, False
+    return best, best.consistent >= _LEAST_CONSISTENT
 
 
 def _best_key(headers: LfhSubsegments, keys: NDArray[np.uint64], *, shifts_first: bool) -> _ScoredCoding:
@@ -138,9 +142,9 @@ def _ntdll_keys(headers: LfhSubsegments) -> NDArray[np.uint64]:
 _SOLVED_FROM = 8
 """Subsegments, evenly spread over the sample, from which keys are solved one after the other."""
 
-_SOURCES: tuple[tuple[Callable[[LfhSubsegments], NDArray[np.uint64]], int], ...] = (
-    (_known_keys, 1),
-    (_ntdll_keys, 1),
-    *((partial(LfhSubsegments.possible_keys, share=turn / (_SOLVED_FROM - 1)), 2) for turn in range(_SOLVED_FROM)),
+_SOURCES: tuple[tuple[Callable[[LfhSubsegments], NDArray[np.uint64]], bool], ...] = (
+    (_known_keys, True),
+    (_ntdll_keys, True),
+    *((partial(LfhSubsegments.possible_keys, share=turn / (_SOLVED_FROM - 1)), False) for turn in range(_SOLVED_FROM)),
 )
-"""Where keys come from, and how many headers must be consistent under one; solved keys need a second witness."""
+"""Where keys come from, and whether that is a place outside of the subsegments: the others need a second witness."""

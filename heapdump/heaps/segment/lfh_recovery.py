@@ -8,7 +8,7 @@ from the rest.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -16,11 +16,14 @@ import numpy as np
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
-from heapdump.heaps.segment.lfh_bitmap import has_recorded_tail
+from heapdump.heaps.segment.lfh_search import FoundExtent, best_extent, find_extent
 from heapdump.heaps.segment.lfh_subsegments import MOST_BLOCKS, BlockExtents, LfhSubsegments
 
 _MOST_HEADERS = 1 << 12
 """Damaged headers of one batch that are corrected; the subsegments of further ones are left out."""
+
+_MOST_SEARCHES = 64
+"""Destroyed headers of one batch for which the bitmap and the blocks are searched."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,42 +35,73 @@ class _Correction:
     first_offset: int
     count: int
 
+    @property
+    def extent(self) -> FoundExtent:
+        """Where the blocks lie."""
+        return FoundExtent(self.block_bytes, self.first_offset, self.count)
+
 
 def corrected(walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtents) -> BlockExtents:
-    """The extents, with those of inconsistent headers replaced by what their other members determine.
+    """The extents, with those of damaged headers replaced by what the rest of the subsegment determines.
 
-    A finding for each such header. Subsegments for which two corrections remain are not possible any more.
+    That is the bitmap and the counts in the blocks, else the rest of the header. A finding for each such header. Where both
+    leave a choice, the extent is not possible any more.
     """
-    if subsegments.commit_state_offset is None or not walk.keys.lfh_subsegments_are_full:
-        return replace(extents, is_consistent=extents.is_possible)
+    has_rules = subsegments.commit_state_offset is not None and walk.keys.lfh_subsegments_are_full
+    if not has_rules:
+        extents = replace(extents, is_consistent=extents.is_possible)
     rows = np.flatnonzero(subsegments.is_present & ~extents.is_consistent)
-    if not len(rows):
-        return extents
-    out = replace(
-        extents,
-        block_bytes=extents.block_bytes.copy(),
-        first_offset=extents.first_offset.copy(),
-        count=extents.count.copy(),
-        is_possible=extents.is_possible.copy(),
-    )
-    out.is_possible[rows[_MOST_HEADERS:]] = False
-    for i in rows[:_MOST_HEADERS].tolist():
-        found = list(_corrections(subsegments, extents, i))
-        if len(found) > 1:
-            found = [one for one in found if has_recorded_tail(subsegments, np.array([i]), np.array([one.count]))[0]]
-            out.is_possible[i] = False
-        if len(found) == 1:
-            out.block_bytes[i], out.first_offset[i] = found[0].block_bytes, found[0].first_offset
-            out.count[i], out.is_possible[i] = found[0].count, True
-            _report(walk, subsegments, extents, i, found[0])
-        elif out.is_possible[i]:
-            at = int(subsegments.start[i])
-            size, texts = subsegments.struct.size, ("blocks that fill it", "others")
+    if not len(rows) or not extents.is_possible.any():
+        return extents  # without a header that holds, their coding is not known
+    recovery = _Recovery(walk, subsegments, extents, _copied(extents))
+    recovery.found.is_possible[rows[_MOST_HEADERS:]] = False
+    likely = np.unique(extents.block_bytes[extents.is_consistent])
+    for number, i in enumerate(rows[:_MOST_HEADERS].tolist()):
+        search = find_extent(subsegments, i, likely) if number < _MOST_SEARCHES else (None, False)
+        recovery.correct(i, list(_corrections(subsegments, extents, i)) if has_rules else [], search)
+    return recovery.found
+
+
+@dataclass(frozen=True, slots=True)
+class _Recovery:
+    """The recovery of damaged headers: `extents` as their headers say, `found` as they are, to be written to."""
+
+    walk: SegmentWalk
+    subsegments: LfhSubsegments
+    extents: BlockExtents
+    found: BlockExtents
+
+    def correct(self, i: int, corrections: list[_Correction], search: tuple[FoundExtent | None, bool]) -> None:
+        """Writes and reports the extent of subsegment `i`. `search`: see `find_extent`."""
+        walk, (found, is_proved) = self.walk, search
+        if not is_proved and corrections:
+            found = best_extent(self.subsegments, i, [one.extent for one in corrections])
+            self.found.is_possible[i] = False
+        fitting = [one for one in corrections if one.extent == found]
+        if fitting:
+            self._write(i, fitting[0].extent)
+            _report(walk, self.subsegments, self.extents, i, fitting[0])
+        elif found is not None and (is_proved or not self.found.is_possible[i]):
+            self._write(i, found)
+            self.found.is_guess[i] = True
+            _report_search(walk, self.subsegments, i, found, is_proved=is_proved)
+        elif self.found.is_possible[i]:
+            at = int(self.subsegments.start[i])
+            size, texts = self.subsegments.struct.size, ("blocks that fill it", "others")
             walk.report(
                 DamagedBytes("lfh_subsegment", at, size, *texts, "warning"),
                 f"{walk.name}: the members of the header of the LFH subsegment at {at:#x} disagree",
             )
-    return out
+
+    def _write(self, i: int, extent: FoundExtent) -> None:
+        self.found.block_bytes[i], self.found.first_offset[i] = extent.block_bytes, extent.first_offset
+        self.found.count[i] = extent.count
+        self.found.is_possible[i] = True
+
+
+def _copied(extents: BlockExtents) -> BlockExtents:
+    """The same extents, to be written to."""
+    return BlockExtents(*(getattr(extents, column.name).copy() for column in fields(extents)))
 
 
 def _corrections(subsegments: LfhSubsegments, extents: BlockExtents, i: int) -> Iterator[_Correction]:
@@ -131,3 +165,14 @@ def _report(walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtent
         DamagedBytes("lfh_subsegment", first, end - first, expected, found),
         f"{walk.name}: the header of the LFH subsegment at {at:#x} is damaged ({right.member})",
     )
+
+
+def _report_search(
+    walk: SegmentWalk, subsegments: LfhSubsegments, i: int, found: FoundExtent, *, is_proved: bool
+) -> None:
+    """A finding on a destroyed header; its blocks are known from the bitmap and the blocks themselves."""
+    at = int(subsegments.start[i])
+    expected = f"{found.count} blocks of {found.block_bytes} bytes from {found.first_offset:#x} on"
+    damaged = DamagedBytes("lfh_subsegment", at, subsegments.struct.offset("BlockBitmap"), expected, "others")
+    message = f"{walk.name}: the header of the LFH subsegment at {at:#x} is damaged"
+    walk.report(damaged, message, gap=None if is_proved else f"{message}; the size of its blocks is a guess")

@@ -38,6 +38,7 @@ class BlockExtents:
         count: number of blocks; int64.
         is_possible: the blocks fill the subsegment.
         is_consistent: also all other members of the header agree.
+        is_guess: the header is destroyed; the bitmap and the blocks allow no other extent.
     """
 
     block_bytes: NDArray[np.int64]
@@ -45,6 +46,7 @@ class BlockExtents:
     count: NDArray[np.int64]
     is_possible: NDArray[np.bool_]
     is_consistent: NDArray[np.bool_]
+    is_guess: NDArray[np.bool_]
 
 
 class LfhSubsegments:
@@ -147,7 +149,7 @@ class LfhSubsegments:
         consistent = possible & self.are_full(block_bytes, first, count, which)
         if self.commit_state_offset is not None:
             consistent &= self.commit_state_offset[which] == self.bitmap_end(count)
-        return BlockExtents(block_bytes, first, count, possible, consistent)
+        return BlockExtents(block_bytes, first, count, possible, consistent, np.zeros(len(possible), bool))
 
     def _least_first_offset(self, count: NDArray[np.int64]) -> NDArray[np.int64]:
         """Bytes from the subsegment to the end of two bits for each block: the first block begins there or behind."""

@@ -67,7 +67,7 @@ def add_large_allocations(walk: SegmentWalk, padding: int) -> None:
     if not writes_padding_header(walk.layout):
         header = np.zeros(len(start), np.int64)  # 14393 has it behind the user data (recorded)
     tags = (tag(BlockKind.LARGE, busy=True) | has_extra * EXTRA).astype(np.uint16)
-    doubt(tags, ~is_possible, Trust.GUESS)
+    doubt(tags, ~is_possible | ~np.array([unused.is_confirmed for _, unused in blocks], bool), Trust.GUESS)
     _add(walk, start, size, unused_bytes, header, tags)
 
 

@@ -33,9 +33,10 @@ class VsSubsegments:
 
 
 def read_vs_subsegments(walk: SegmentWalk, ranges: Ranges) -> VsSubsegments:
-    """The subsegments, of ranges of kind VS, whose headers hold; findings and gaps for the others.
+    """The subsegments in ranges of kind VS; findings for damaged headers, gaps for missing ones.
 
-    The version of the header that holds most often is used, the likelier of equal ones.
+    The version of the header that holds most often is used, the likelier of equal ones. Where a header does not hold, the
+    chunks are those up to the end of the used bytes of its range: their own headers verify each other.
     """
     if not len(ranges.start):
         return VsSubsegments(ranges.start, ranges.start)
@@ -46,7 +47,8 @@ def read_vs_subsegments(walk: SegmentWalk, ranges: Ranges) -> VsSubsegments:
             break
     best = max(tried, key=lambda headers: int(headers.is_sound.sum()))
     best.report(walk)
-    return VsSubsegments(best.start[best.is_sound], best.end[best.is_sound])
+    possible = best.end > best.start
+    return VsSubsegments(best.start[possible], best.end[possible])
 
 
 def are_vs_subsegments(walk: SegmentWalk, ranges: Ranges, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -61,8 +63,8 @@ def are_vs_subsegments(walk: SegmentWalk, ranges: Ranges, rows: NDArray[np.int64
 class _VsHeaders:
     """The headers at the start of some ranges, under one version of the structure; (n,) arrays.
 
-    `start`, `end`: of the chunks. `is_sound`: (Size ^ 0x2BED) & 0x7FFF == Signature & 0x7FFF, and the chunks end inside the
-    range.
+    `start`, `end`: of the chunks; where the header does not hold, `end` is that of the range without its unused bytes.
+    `is_sound`: (Size ^ 0x2BED) & 0x7FFF == Signature & 0x7FFF, and the chunks end inside the range.
     """
 
     def __init__(self, walk: SegmentWalk, ranges: Ranges, struct: Struct) -> None:
@@ -71,18 +73,21 @@ class _VsHeaders:
         size, self._is_present = walk.mapped.gather(address + np.uint64(struct.offset("Size")), 2)
         signature, _ = walk.mapped.gather(address + np.uint64(struct.offset("Signature")), 2)
         self.start = self._address + -(-struct.size // walk.granule) * walk.granule
-        self.end = self.start + size.astype(np.int64) * walk.granule
+        end = self.start + size.astype(np.int64) * walk.granule
         agrees = ((size ^ np.uint64(_SIZE_XOR)) & np.uint64(_SIZE_BITS)) == (signature & np.uint64(_SIZE_BITS))
-        self.is_sound = self._is_present & agrees & (size > 0) & (self.end <= self._address + ranges.size)
+        self.is_sound = self._is_present & agrees & (size > 0) & (end <= self._address + ranges.size)
+        guard = np.where(ranges.unused == 0, ranges.unit, ranges.unused)
+        used_end = self.start + (ranges.start + ranges.size - guard - self.start) // walk.granule * walk.granule
+        self.end = np.where(self.is_sound, end, used_end)
 
     def report(self, walk: SegmentWalk) -> None:
-        """Counts the headers; a finding and a gap for each that does not hold."""
+        """Counts the headers; a finding for each that is damaged, a gap for each that is missing."""
         walk.count_headers(len(self._address), int(self.is_sound.sum()))
         for i in np.flatnonzero(~self.is_sound).tolist():
             address = int(self._address[i])
             if not self._is_present[i]:
-                walk.add_gap(f"{walk.name}: the VS subsegment at {address:#x} is not in the dump")
+                walk.add_gap(f"{walk.name}: the header of the VS subsegment at {address:#x} is not in the dump")
                 continue
             message = f"the VS subsegment at {address:#x} of {walk.name} has a damaged header"
             damaged = DamagedBytes("vs_chunk", address, self._struct.size, "a size that fits its signature", "another")
-            walk.report(damaged, message, gap=f"{message}: its blocks are missing")
+            walk.report(damaged, message)

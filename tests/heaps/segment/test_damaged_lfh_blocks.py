@@ -72,6 +72,41 @@ def test_damaged_headers_do_not_hide_the_key_of_the_others(open_built, generatio
         }
 
 
+@EACH
+@pytest.mark.parametrize("what", [b"\0", b"A", b"\xff"], ids=["zeros", "text", "ones"])
+def test_a_destroyed_header_costs_no_block_that_bitmap_and_counts_describe(open_built, generation, what):
+    dump, truth, layout = many_sizes(generation)
+    sub = truth.subsegments[5]
+    with open_built(poke(dump, (sub, what * layout.bitmap))) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert (finding.kind, finding.address, finding.length) == ("lfh_subsegment", sub, layout.bitmap)
+        assert blocks(snapshot) == truth.busy and not snapshot.walk.gaps
+        table = snapshot.walk.table
+        trusts = {b.address: b.trust.value for b in table.blocks(np.flatnonzero(table.is_busy & ~table.is_internal))}
+        assert {address for address in trusts if trusts[address] == "guess"} == {
+            address for address in truth.busy if sub < address < sub + 0x1000
+        }
+
+
+@EACH
+def test_a_destroyed_header_without_counts_leaves_its_blocks_out(open_built, generation):
+    """No block has a count of unused bytes: several sizes fit, and none is guessed."""
+    arch, build = generation
+    granule = 16 if arch == "x64" else 8
+    heap = SegmentHeapBuilder(arch=arch, build=build, base=BASES[arch], seed=1)
+    heap.segment(BASES[arch] + 0x400000)
+    heap.chunks([40] * 300)
+    for granules in (3, 5, 7, 11, 13):
+        heap.lfh_blocks(granules * granule, [granules * granule] * heap.most_lfh_blocks(granules * granule, 1))
+    made = heap.build()
+    dump, sub = made.add_to(ProcessBuilder(arch=arch, build=build)).build(), made.truth.subsegments[3]
+    with open_built(poke(dump, (sub, b"A" * segment_layout(arch, build).bitmap))) as snapshot:
+        missing = set(made.truth.busy) - set(blocks(snapshot))
+        assert not set(blocks(snapshot)) - set(made.truth.busy)
+        assert bool(missing) == bool(snapshot.walk.gaps)
+        assert [finding.address for finding in snapshot.walk.findings] == [sub]
+
+
 def test_withheld_blocks_that_are_none_do_not_change_the_structure_of_all(open_built):
     dump, truth, _ = many_sizes(("x64", 26100))
     with open_built(poke(dump, (truth.subsegments[3] + 0x25, b"\x08"))) as snapshot:

@@ -1,0 +1,123 @@
+"""Where the blocks of an LFH subsegment lie whose header is destroyed: what its bitmap and its blocks still tell.
+
+For every block size the number of blocks that fill the range follows, and with it the length of the bitmap. Under the true
+size the bitmap has no bit that cannot be, and each block with a count of unused bytes holds a possible one
+(docs/reference/heap-structures.md §6.5). In doubt, a size that another subsegment of the heap has is the likelier one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.heaps.allocator import PAGE
+from heapdump.heaps.segment.lfh_bitmap import block_bits
+from heapdump.heaps.segment.lfh_subsegments import LfhSubsegments
+
+_MOST_SIZES = 1 << 12
+"""Block sizes that are tried for one subsegment."""
+
+_MOST_RANGE_BYTES = 1 << 20
+_PROOF_COUNTS = 3
+"""Possible counts of unused bytes that prove a block size that no other subsegment has."""
+
+_MOST_COMMIT_STATES = 255
+_ONE_BYTE, _COUNT_BITS = 0x8000, 0x3FFF
+
+
+@dataclass(frozen=True, slots=True)
+class FoundExtent:
+    """Bytes of a block, bytes from the subsegment to the first block, number of blocks."""
+
+    block_bytes: int
+    first_offset: int
+    count: int
+
+
+class _Candidate(NamedTuple):
+    extent: FoundExtent
+    counts: int
+    """Blocks with a possible count of unused bytes; none has an impossible one."""
+
+
+def find_extent(subsegments: LfhSubsegments, i: int, likely: NDArray[np.int64]) -> tuple[FoundExtent | None, bool]:
+    """(the extent of the blocks of subsegment `i`, whether their counts prove it).
+
+    None where no block size, or more than one, is possible. `likely`: block sizes of other subsegments of the heap. The
+    header itself is not read.
+    """
+    data = _bytes(subsegments, i)
+    if data is None:
+        return None, False
+    found = list(_candidates(subsegments, data))
+    most = max((one.counts for one in found), default=0)
+    best = [one.extent for one in found if one.counts == most]
+    if most >= _PROOF_COUNTS and len(best) == 1:
+        return best[0], True
+    known = [extent for extent in best if extent.block_bytes in set(likely.tolist())]
+    return (known[0] if len(known) == 1 else None), False
+
+
+def best_extent(subsegments: LfhSubsegments, i: int, extents: Sequence[FoundExtent]) -> FoundExtent | None:
+    """The one of these extents that the bitmap and the blocks of subsegment `i` allow; None where more than one is possible."""
+    data = _bytes(subsegments, i)
+    found = [] if data is None else [(_possible_counts(subsegments, data, extent), extent) for extent in extents]
+    possible = [(counts, extent) for counts, extent in found if counts is not None]
+    most = max((counts for counts, _ in possible), default=0)
+    best = [extent for counts, extent in possible if counts == most]
+    return best[0] if len(best) == 1 else None
+
+
+def _bytes(subsegments: LfhSubsegments, i: int) -> bytes | None:
+    """The bytes of the range of subsegment `i`; None where they are not all in the dump, and for very large ranges."""
+    start, size = int(subsegments.start[i]), int(subsegments.size[i])
+    return subsegments.walk.view.space.try_read(start, size) if size <= _MOST_RANGE_BYTES else None
+
+
+def _candidates(subsegments: LfhSubsegments, data: bytes) -> Iterator[_Candidate]:
+    for extent in _full_extents(subsegments, len(data)):
+        counts = _possible_counts(subsegments, data, extent)
+        if counts is not None:
+            yield _Candidate(extent, counts)
+
+
+def _full_extents(subsegments: LfhSubsegments, total: int) -> Iterator[FoundExtent]:
+    """For every block size the most blocks that a range of `total` bytes has room for."""
+    granule, bitmap = subsegments.walk.granule, subsegments.struct.offset("BlockBitmap")
+    states = 2 * min(total // PAGE, _MOST_COMMIT_STATES)
+    sizes = np.arange(granule, min(total - bitmap, 0xFFFF) + 1, granule)[:_MOST_SIZES]
+    count = (total - bitmap - states) // sizes
+    for size, most in zip(sizes.tolist(), count.tolist(), strict=True):
+        is_power = subsegments.has_freed_list and size & (size - 1) == 0
+        for step in {granule, size if is_power else granule}:
+            number = most
+            while number > 0:
+                end = int(subsegments.bitmap_end(np.array([number]))[0]) + states
+                first = -(-end // step) * step
+                if first + number * size <= total:
+                    yield FoundExtent(size, first, number)
+                    break
+                number = min(number - 1, (total - first) // size)
+
+
+def _possible_counts(subsegments: LfhSubsegments, data: bytes, extent: FoundExtent) -> int | None:
+    """Blocks with a possible count of unused bytes; None where a bit, or a count, cannot be."""
+    bitmap = subsegments.struct.offset("BlockBitmap")
+    end = int(subsegments.bitmap_end(np.array([extent.count]))[0])
+    if extent.first_offset + extent.count * extent.block_bytes > len(data):
+        return None
+    is_busy, has_count = block_bits(subsegments, data[bitmap:end])
+    count, has_groups = extent.count, subsegments.group_bits > 0
+    tail_fits = bool(is_busy[count:].all()) and bool((has_count[count:] != has_groups).all())
+    if not tail_fits or (has_count[:count] & ~is_busy[:count]).any() or not is_busy[:count].any():
+        return None
+    blocks = np.frombuffer(data, np.uint8, extent.count * extent.block_bytes, extent.first_offset)
+    last = blocks.reshape(extent.count, extent.block_bytes)[:, -2:].copy().view("<u2")[:, 0]
+    value = last[has_count[:count]].astype(np.int64)
+    unused = np.where(value & _ONE_BYTE, 1, value & _COUNT_BITS)
+    possible = (unused > 0) & (unused <= extent.block_bytes)
+    return int(possible.sum()) if possible.all() else None
