@@ -46,12 +46,12 @@ def bitmap_damage(subsegments: LfhSubsegments, i: int, count: int) -> DamagedByt
     data = subsegments.walk.view.space.try_read(start + offset, end - start - offset)
     wrong = np.empty(0, np.int64) if data is None else _contradicting(subsegments, data, count)
     if not len(wrong):
-        return DamagedBytes("lfh_subsegment", start, end - start, "one number of free blocks", "two", "warning")
+        return DamagedBytes("lfh_subsegment", start, end - start, "one number of free blocks", "two")
     at = _byte_of(subsegments, wrong[[0, -1]])
     first, last = int(at[0]), int(at[1]) + subsegments.group_bits // 8
     expected = "both bits clear at free blocks, set behind the last"
     found = f"other bits at {len(wrong)} of them, from number {int(wrong[0])} on"
-    return DamagedBytes("lfh_subsegment", start + offset + first, last + 1 - first, expected, found, "warning")
+    return DamagedBytes("lfh_subsegment", start + offset + first, last + 1 - first, expected, found)
 
 
 def _contradicting(subsegments: LfhSubsegments, bitmap: bytes, count: int) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import doubt, tag
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.end_counts import report_counts
 from heapdump.heaps.segment.lfh_bitmap import bitmap_damage, has_recorded_tail, missing_bits
 from heapdump.heaps.segment.lfh_recovery import corrected
 from heapdump.heaps.segment.lfh_subsegments import BlockExtents, LfhSubsegments
@@ -57,6 +58,7 @@ class LfhBlocks:
         added = int(count.sum())
         result = self._run_kernel(batch, rows, base, added)
         walk.columns.add(added, walk.heap.index)
+        report_counts(walk, len(walk.columns) - added, batch.missing)
         if batch.missing:
             doubt_missing(walk, len(walk.columns) - added, batch.missing)
             if self._doubt_missing_bits(int(rows[0]), added, batch.missing):

@@ -89,7 +89,7 @@ class _Recovery:
             at = int(self.subsegments.start[i])
             size, texts = self.subsegments.struct.size, ("blocks that fill it", "others")
             walk.report(
-                DamagedBytes("lfh_subsegment", at, size, *texts, "warning"),
+                DamagedBytes("lfh_subsegment", at, size, *texts),
                 f"{walk.name}: the members of the header of the LFH subsegment at {at:#x} disagree",
             )
 

@@ -14,6 +14,7 @@ from heapdump.blocks.table import doubt, tag
 from heapdump.heaps.integers import signed64
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.end_counts import report_counts
 from heapdump.heaps.segment.missing_rows import doubt_missing
 from heapdump.heaps.segment.overrun import correct_overrun_row
 from heapdump.heaps.segment.vs_chunks import VsChunks
@@ -45,6 +46,7 @@ class VsWalk:
         signed_key = signed64(key) if walk.pointer_bytes == 8 else key & _U32
         self._coding = vs_chain.ChunkCoding(walk.granule // UNIT, signed_key, padding)
         self._resyncs = 0
+        self._damaged: list[int] = []
 
     def add_rows(self, subsegments: VsSubsegments) -> None:
         """Adds a row for each chunk."""
@@ -53,7 +55,9 @@ class VsWalk:
                 (side[batch.rows] - batch.base) // self._walk.granule for side in (subsegments.start, subsegments.end)
             )
             first = len(self._walk.columns)
+            self._damaged = []
             self._follow(batch, np.ascontiguousarray(np.stack([start, end, batch.base], axis=1)))
+            report_counts(self._walk, first, batch.missing, self._damaged)
             if batch.missing:
                 doubt_missing(self._walk, first, batch.missing)
 
@@ -109,6 +113,7 @@ class VsWalk:
             walk.add_gap(f"{walk.name}: chunks from {address:#x} on are not in the dump")
             return (behind or (chunks.end, _UNKNOWN))[0], _UNKNOWN, False
         walk.count_headers(1, 0)
+        self._damaged += [address, chunks.address(before)]
         if previous > 0 and sound and sound[0][0] - sound[0][1] == before:
             # the size of the chunk before is wrong: the header truly behind it names it
             self._add_wrong_size(chunks, before, sound[0][1])
