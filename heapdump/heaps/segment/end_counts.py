@@ -47,7 +47,7 @@ def report_counts(walk: SegmentWalk, first: int, missing: Sequence[Span], excuse
         return
     table.unused[rows] = table.header8[rows].astype(np.uint32) * np.uint32(UNIT)
     table.tags[rows] &= np.uint16(0xFFFF & ~EXTRA)
-    doubt(table.tags, rows, Trust.GUESS)
+    doubt(table.tags, bad, Trust.GUESS)
     values, _ = walk.mapped.gather(count_at[rows], 2)
     for at, value in zip(count_at[rows][:_MOST_REPORTS].tolist(), values.tolist(), strict=False):
         message = f"{walk.name}: the count of unused bytes at the end of a block, at {at:#x}, is damaged"
