@@ -11,7 +11,9 @@ from dataclasses import replace
 
 from heapdump.blocks.findings import Finding
 
-_KINDS = frozenset({"entry_header", "size_chain", "segment", "ucr", "free_list", "virtual_list", "lfh_subsegment"})
+_KINDS = frozenset({
+    "entry_header", "size_chain", "segment", "ucr", "free_list", "virtual_list", "lfh_subsegment", "vs_chunk", "large_metadata",
+})  # fmt: skip
 """Kinds that a healthy heap shows in the middle of an operation; fills, for one, are written before a block changes hands."""
 
 _MOST = 4

@@ -7,14 +7,15 @@ count it (docs/reference/heap-structures.md §6.1, §6.2).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from heapdump.blocks.findings import FindingKind
+from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import SegContext, contexts
 from heapdump.layouts import Layout, load
+from heapdump.process.reports.failure_record import HEAP_CORRUPTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,21 +30,24 @@ class _Counter:
 
 
 def check_segment_heap(job: CheckJob) -> None:
-    """A finding for each counter that differs from what was found; a warning while the heap may be changing.
+    """A finding for each counter that differs from what was found.
 
     Nothing is compared where the walk found damage, or not all of the heap: that explains a difference.
     """
-    if job.has_damage or job.heap.layout is None or not job.heap.is_fully_walked:
-        return
-    wrong = [counter for counter in _counters(job, load(job.heap.layout)) if counter.counted != counter.found]
-    why = job.changing() if wrong else ""
-    for counter in wrong:
-        message = f"heap {job.heap.address:#x}: {counter.what} counted are {counter.counted:,}, found {counter.found:,}"
-        texts = f"{counter.found:,}", f"{counter.counted:,}"
-        damaged = DamagedBytes(counter.kind, counter.address, job.view.pointer_bytes, *texts)
-        if why:
-            damaged, message = replace(damaged, severity="warning"), f"{message}; {why}"
-        job.findings.append(damaged.finding(job.heap.address, message))
+    if not job.has_damage and job.heap.layout is not None and job.heap.is_fully_walked:
+        for counter in _counters(job, load(job.heap.layout)):
+            if counter.counted != counter.found:
+                job.findings.append(_finding(job, counter))
+    raised = job.process.exception
+    if (job.has_damage or job.findings) and (raised is None or raised.code != HEAP_CORRUPTION):
+        job.in_operation = job.changing()
+
+
+def _finding(job: CheckJob, counter: _Counter) -> Finding:
+    message = f"heap {job.heap.address:#x}: {counter.what} counted are {counter.counted:,}, found {counter.found:,}"
+    texts = f"{counter.found:,}", f"{counter.counted:,}"
+    damaged = DamagedBytes(counter.kind, counter.address, job.view.pointer_bytes, *texts)
+    return damaged.finding(job.heap.address, message)
 
 
 def _counters(job: CheckJob, layout: Layout) -> Iterator[_Counter]:
