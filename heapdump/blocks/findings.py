@@ -3,7 +3,7 @@
 Walks and checks make findings and go on. Everything that depends on the kind of a finding stands in its
 `FindingRule`: the sentence of reports and of SARIF, the bytes that the rule protects, the bug that breaks it. An
 allocator package defines the kinds that only its heaps have with `define`; the kinds below belong to the allocators
-of Windows.
+that heapdump brings along.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ define("page_header", "The stamps before a page heap block are damaged", Protect
 define("page_suffix", "Bytes behind a page heap block were written to", Protected.BLOCK, BugKind.OVERFLOW)
 define("page_freed_fill", "A freed page heap block was written to", Protected.FREED, BugKind.USE_AFTER_FREE)
 define("crt_guard", "A guard of the CRT's debug heap is damaged", Protected.BLOCK)
+define("asan_chunk", "A chunk header of AddressSanitizer is damaged", Protected.HEADER)
 define("failure_record", "ntdll found a heap damaged", Protected.REPORT)
 define("exception", "The process raised an exception", Protected.REPORT)
 define("verifier_stop", "Application Verifier stopped the process", Protected.REPORT)

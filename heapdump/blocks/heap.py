@@ -79,6 +79,8 @@ class ExtentKind(StrEnum):
     STRUCTURES = "heap_structures"
     SEGMENT_HEAP = "segment_heap"
     PAGE_HEAP = "page_heap"
+    ASAN_CHUNKS = "chunks"
+    ASAN_SHADOW = "shadow"
 
     @property
     def words(self) -> str:
@@ -126,6 +128,8 @@ class Heap:
     of the latter alone (the others), None where not known. `extents`: all memory known to belong to it, ascending.
     `is_fully_walked` is False when part of its memory could not be found (`notes` say why). `lookaside_bytes`: freed
     blocks that wait on lookaside lists (before Vista). `normal_heap`: of a page heap, the ordinary heap behind it.
+    `stack_ids`: words before the number of an allocation stack whose frames are not read, so that the number only tells
+    stacks apart; "" where a number leads to frames.
     """
 
     address: int
@@ -149,6 +153,7 @@ class Heap:
     notes: tuple[str, ...]
     is_fully_walked: bool
     normal_heap: int | None = None
+    stack_ids: str = ""
 
     @property
     def flag_names(self) -> list[str]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.blocks.select import Filter, SizeGroup
     from heapdump.snapshot import Snapshot
 
-KINDS = ["backend", "lfh", "virtual", "lookaside", "vs", "large", "pages", "page", "light"]
+KINDS = ["backend", "lfh", "virtual", "lookaside", "vs", "large", "pages", "page", "light", "asan"]
 GROUPS: tuple[Column[SizeGroup], ...] = (
     Column("Size", lambda g: text.count(g.size), "requested bytes of each block", right=True),
     Column("Hex", lambda g: f"{g.size:#x}", "the same in hex, as !heap -stat prints it", right=True, rank=2),

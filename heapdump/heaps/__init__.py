@@ -25,6 +25,7 @@ ALLOCATORS: dict[HeapKind, str] = {
     HeapKind.NT: "heapdump.heaps.nt",
     HeapKind.SEGMENT: "heapdump.heaps.segment",
     HeapKind.PAGE: "heapdump.heaps.page",
+    HeapKind("asan"): "heapdump.heaps.asan",
 }
 """Kind → package, in the order of walks: a kind whose blocks lie inside blocks of another kind stands behind that one."""
 

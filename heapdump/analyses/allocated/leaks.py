@@ -194,7 +194,10 @@ class _StackGrouper:
         stacks = self._addresses(rows, numbers, values)
         namer = context.namer()
         frames = [tuple(frame for address in addresses for frame in namer.frames(address)) for addresses in stacks]
-        keys = [self._key(addresses, named) for addresses, named in zip(stacks, frames, strict=True)]
+        names = [self._context.stacks.name_of(value) for value in values]
+        keys = [
+            name or self._key(addresses, named) for name, addresses, named in zip(names, stacks, frames, strict=True)
+        ]
         number_of_key = {key: i for i, key in enumerate(dict.fromkeys(keys))}
         group_of_stack = np.array([number_of_key[key] for key in keys], np.int64)
         first_frames = {number_of_key[key]: named for key, named in zip(reversed(keys), reversed(frames), strict=True)}
@@ -227,7 +230,7 @@ class _StackGrouper:
 
     def _label(self, key: object, frames: tuple[Frame, ...]) -> str:
         if not frames:
-            return "no stack recorded"
+            return key if isinstance(key, str) else "no stack recorded"
         if self._by is By.STACK:
             first, *callers = [frame for frame in frames if not self._passes_on(frame)][:_KEY_FRAMES] or frames[:1]
             return " ← ".join([str(first), *(frame.symbol or str(frame) for frame in callers)])

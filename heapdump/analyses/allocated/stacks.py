@@ -15,6 +15,10 @@ from heapdump.process.stacks.trace_database import FIRST_RECORD_ADDRESS, Recorde
 
 Numbers = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
 Reader = Callable[[View, Heap, Walk], Numbers | None]
+_FIRST_ID = 1 << 56
+"""Added to numbers that lead to no frames (`Heap.stack_ids`), with the heap's index above them."""
+
+_ID_BITS = 32
 _FIRST_X86_INDEX = 1 << 48
 """Added to indices into the 32-bit database of a WOW64 process, which has two databases. It lies behind all user addresses."""
 
@@ -50,11 +54,20 @@ class Stacks:
             places = np.flatnonzero(owners == heap.index)
             found = self._read(heap, rows[places]) if heap.stack_traces and len(places) else None
             if found is not None:
-                if heap.kind != HeapKind.PAGE:  # a page heap's number comes from its own record: valid without frames
+                if heap.stack_ids:
+                    found = np.where(found > 0, found + np.uint64(_FIRST_ID + (heap.index << _ID_BITS)), found)
+                elif heap.kind != HeapKind.PAGE:  # a page heap's number comes from its own record: valid without frames
                     found = self._known(heap, found) if checked else found
                     found[(found > 0) & (found < FIRST_RECORD_ADDRESS)] += np.uint64(self._first_index(heap))
                 out[places] = found
         return out
+
+    def name_of(self, number: int) -> str:
+        """`AddressSanitizer stack 2` for the number of a stack whose frames are not read; "" for other numbers."""
+        if number < _FIRST_ID:
+            return ""
+        owner = self._heaps[(number - _FIRST_ID) >> _ID_BITS]
+        return f"{owner.stack_ids} {number & ((1 << _ID_BITS) - 1)}"
 
     def _first_index(self, heap: Heap) -> int:
         """The number of index 0 of the database of the heap's view."""
@@ -62,6 +75,8 @@ class Stacks:
 
     def frames(self, heap: Heap, number: int) -> tuple[int, ...]:
         """Return addresses of a stack, innermost first; empty for number 0."""
+        if number >= _FIRST_ID:
+            return ()
         first = self._first_index(heap)
         raw = number - first if first and number >= first else number
         if not raw or (heap.kind == HeapKind.PAGE and raw < FIRST_RECORD_ADDRESS):

@@ -24,6 +24,11 @@ class Item(StrEnum):
     PAGE_HEAPS = "page_heaps"
     PAGE_HEAPS_BUSY = "page_heaps_busy"
     PAGE_HEAPS_OVERHEAD = "page_heaps_overhead"
+    ASAN = "asan_heap"
+    ASAN_BUSY = "asan_heap_busy"
+    ASAN_FREED = "asan_heap_quarantine"
+    ASAN_OVERHEAD = "asan_heap_overhead"
+    ASAN_SHADOW = "asan_shadow"
     STACKS = "stacks"
     TEBS_AND_PEBS = "tebs_and_pebs"
     IMAGES = "images"
@@ -54,6 +59,9 @@ _WORDS = {
     Item.RANGE_DESCRIPTORS: "heap range descriptors", Item.SEGMENT_HEAPS: "segment heaps (own reservation)",
     Item.PAGE_HEAPS: "page heaps", Item.PAGE_HEAPS_BUSY: "page heaps: busy blocks",
     Item.PAGE_HEAPS_OVERHEAD: "page heaps: freed blocks, guard pages and overhead", Item.STACKS: "stacks",
+    Item.ASAN: "AddressSanitizer heap", Item.ASAN_BUSY: "AddressSanitizer heap: allocated chunks",
+    Item.ASAN_FREED: "AddressSanitizer heap: quarantine", Item.ASAN_SHADOW: "AddressSanitizer shadow",
+    Item.ASAN_OVERHEAD: "AddressSanitizer heap: redzones and overhead",
     Item.TEBS_AND_PEBS: "TEBs and PEBs", Item.IMAGES: "images", Item.STACK_DATABASE: "stack trace database",
     Item.SYSTEM_DATA: "other system data", Item.MAPPED: "mapped files and sections",
     Item.UNKNOWN_PRIVATE: "unknown private memory", Item.UNKNOWN: "unknown memory",
@@ -68,5 +76,7 @@ ITEM_OF_EXTENT = {
     ExtentKind.RANGE_DESCRIPTORS: Item.RANGE_DESCRIPTORS,
     ExtentKind.SEGMENT_HEAP: Item.SEGMENT_HEAPS,
     ExtentKind.PAGE_HEAP: Item.PAGE_HEAPS,
+    ExtentKind.ASAN_CHUNKS: Item.ASAN,
+    ExtentKind.ASAN_SHADOW: Item.ASAN_SHADOW,
 }
 """Part of a heap → the item that its committed bytes count under."""

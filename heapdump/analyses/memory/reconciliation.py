@@ -50,6 +50,8 @@ def _divided(item: Item, size: int, heaps: Sequence[Heap], walk: Walk) -> Iterat
         yield from _segments(size, heaps, walk)
     elif item is Item.PAGE_HEAPS:
         yield from _page_heaps(size, heaps, walk)
+    elif item is Item.ASAN:
+        yield from _asan(size, heaps, walk)
     else:
         yield item, size
 
@@ -63,6 +65,18 @@ def _page_heaps(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[
         return
     yield Item.PAGE_HEAPS_BUSY, busy
     yield Item.PAGE_HEAPS_OVERHEAD, size - busy
+
+
+def _asan(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[Item, int]]:
+    """The committed bytes of AddressSanitizer's allocations: allocated chunks, freed chunks, the rest."""
+    kinds = [kind for h in heaps if h.kind == "asan" and h.index in walk.counts for kind in walk.counts[h.index].kinds]
+    busy, freed = sum(kind.busy_bytes for kind in kinds), sum(kind.free_bytes for kind in kinds)
+    if busy + freed > size:
+        yield Item.ASAN, size
+        return
+    yield Item.ASAN_BUSY, busy
+    yield Item.ASAN_FREED, freed
+    yield Item.ASAN_OVERHEAD, size - busy - freed
 
 
 def _segments(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[Item, int]]:

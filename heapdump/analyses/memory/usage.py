@@ -30,6 +30,7 @@ class UsageKind(StrEnum):
     OTHER = "Other"
     HEAP = "Heap"
     PAGE_HEAP = "PageHeap"
+    ASAN_SHADOW = "ASanShadow"
     STACK = "Stack"
     PEB = "PEB"
     TEB = "TEB"
@@ -148,7 +149,9 @@ def _heap(process: Process, heap: Heap) -> Iterator[RegionClaim]:
     name = f"#{heap.index} {heap.address:#x}"
     # the extent of metadata is whole MiBs: other parts of the heap inside it come later and win
     for extent in sorted(heap.extents, key=lambda extent: extent.kind is not ExtentKind.LARGE_METADATA):
-        yield RegionClaim(extent.span, usage, f"{name} {extent.words}", ITEM_OF_EXTENT[extent.kind])
+        is_shadow = extent.kind is ExtentKind.ASAN_SHADOW
+        name_of_usage = UsageKind.ASAN_SHADOW if is_shadow else usage
+        yield RegionClaim(extent.span, name_of_usage, f"{name} {extent.words}", ITEM_OF_EXTENT[extent.kind])
     for i, segment in enumerate(heap.segments):
         for uncommitted in segment.uncommitted:
             yield RegionClaim(uncommitted, usage, f"{name} segment {i}", Item.SEGMENTS_UNCOMMITTED)
