@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Module
+from heapdump.process.symbols.imports import Import, read_imports
 
 _HEADER_BYTES = 0x1000
 _MOST_EXPORTS = 1 << 16
@@ -28,7 +29,7 @@ _FIRST_SECTION = 0x200
 _EXECUTABLE = 0x20000000
 """IMAGE_SCN_MEM_EXECUTE (winnt.h)."""
 
-_EXPORT, _EXCEPTION, _DEBUG = 0, 3, 6  # indices of data directories (winnt.h)
+_EXPORT, _IMPORT, _EXCEPTION, _DEBUG, _DELAY_IMPORT = 0, 1, 3, 6, 13  # indices of data directories (winnt.h)
 ReadRva = Callable[[int, int], bytes | None]
 
 
@@ -64,12 +65,19 @@ class Image:
     @cached_property
     def exports(self) -> Exports:
         """Its named exports; none where the table is not there or makes no sense."""
-        return _exports(self.read, *self._directory(_EXPORT))
+        return _exports(self.read, *self.directory(_EXPORT))
+
+    @cached_property
+    def imports(self) -> tuple[Import, ...]:
+        """Every function that it imports, by slot; none where the table is not there or makes no sense."""
+        return read_imports(
+            self.read, self.directory(_IMPORT)[0], self.directory(_DELAY_IMPORT)[0], is_wide=self.is_x64
+        )
 
     @cached_property
     def functions(self) -> NDArray[np.uint32]:
         """RUNTIME_FUNCTION rows of x64 images: (n, 3) uint32 begin, end, unwind information, ascending by begin."""
-        rva, size = self._directory(_EXCEPTION) if self.is_x64 else (0, 0)
+        rva, size = self.directory(_EXCEPTION) if self.is_x64 else (0, 0)
         data = self.read(rva, min(size, 12 * _MOST_FUNCTIONS) // 12 * 12) if size else None
         rows = np.frombuffer(data or b"", "<u4").reshape(-1, 3)
         rows = rows[rows[:, 0] < rows[:, 1]]
@@ -101,7 +109,8 @@ class Image:
         begin, end, unwind = (int(value) for value in self.functions[i])
         return begin, end, unwind
 
-    def _directory(self, index: int) -> tuple[int, int]:
+    def directory(self, index: int) -> tuple[int, int]:
+        """(RVA, bytes) of a data directory; zeros where there is none."""
         directories = self._headers.OPTIONAL_HEADER.DATA_DIRECTORY
         if index >= len(directories):
             return 0, 0

@@ -15,6 +15,7 @@ from heapdump.memory.regions import State
 from heapdump.process.model import Module, Process
 from heapdump.process.symbols.generated import GeneratedCode
 from heapdump.process.symbols.images import Image, open_image
+from heapdump.process.symbols.imports import Import
 from heapdump.process.symbols.pdb import PdbSymbols, open_symbols
 from heapdump.process.symbols.pdb_types import open_types
 from heapdump.process.types import TypeSource
@@ -68,6 +69,7 @@ class Namer:
         self.return_addresses: dict[tuple[str, int], int] = {}
         """(arch, address) → `Returns` of process/stacks as a number, as far as that was asked."""
         self.types = cache(self._types)
+        self._import_slots = cache(self._slots)
         self._unloaded = SpanMap((module.span, module) for module in process.unloaded)
         self.image = cache(self._image)
         self.name = cache(self._name)
@@ -86,6 +88,19 @@ class Namer:
             return (own,)
         names = symbols.inlined_at(address - 1 - module.span.start)
         return (*(Frame(address, module.name, name, None, None, None, Trust.DERIVED, "inline") for name in names), own)
+
+    def import_at(self, address: int) -> str | None:
+        """`kernel32.dll!VirtualAlloc` for the slot of an import address table; None elsewhere."""
+        module = self._process.module_map.at(address)
+        if module is None:
+            return None
+        slots = self._import_slots(module)
+        found = slots.get(address - module.span.start)
+        return f"{found.dll}!{found.name}" if found and found.name else None
+
+    def _slots(self, module: Module) -> dict[int, Import]:
+        image = self.image(module)
+        return {one.slot: one for one in image.imports} if image else {}
 
     def address_of(self, module: Module, symbol: str) -> int | None:
         """The address of an export, or of a function of the module's PDB; None without one of that name."""
