@@ -1,8 +1,10 @@
-"""Instructions through capstone: whether a call stands before a return address, and where it leads."""
+"""Instructions through capstone: decoded ones, whether a call stands before a return address, and where it leads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,7 +14,11 @@ if TYPE_CHECKING:  # imported where it is used: most questions have no stack to 
 CALL_BYTES = 7
 """The longest call instruction."""
 
+LONGEST_INSTRUCTION = 15
+"""Bytes of the longest instruction of x86 and x64."""
+
 _SHORTEST_CALL = 2
+_SPACED = re.compile(r"\[[^]]*\]")
 
 
 @cache
@@ -58,3 +64,103 @@ def _call(code: bytes, address: int, pointer_bytes: int) -> CsInsn | None:
         if found is not None and found.size == size and CS_GRP_CALL in found.groups:
             return found
     return None
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryOperand:
+    """An operand in memory: base + index * scale + displacement, with names of registers, "" without one.
+
+    `size`: bytes that the instruction reads or writes there, 0 where it takes the address alone. `segment`: `fs`, `gs`,
+    or "".
+    """
+
+    base: str
+    index: str
+    scale: int
+    displacement: int
+    size: int
+    segment: str
+
+    def __str__(self) -> str:
+        """`[ebp+0xc]`, `[rax+rcx*8-0x10]`, `[0x401000]`."""
+        index = f"{self.index}*{self.scale}" if self.index and self.scale != 1 else self.index
+        names = "+".join(name for name in (self.base, index) if name)
+        offset = f"{self.displacement:+#x}" if names else f"{self.displacement:#x}"
+        return f"[{names}{offset if self.displacement or not names else ''}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    """One instruction.
+
+    `target`: where a direct call or jump leads, None for others; `memory`: its operand in memory.
+    """
+
+    address: int
+    data: bytes
+    text: str
+    is_call: bool = False
+    is_jump: bool = False
+    is_return: bool = False
+    target: int | None = None
+    memory: MemoryOperand | None = None
+
+    @property
+    def end(self) -> int:
+        """The address behind it."""
+        return self.address + len(self.data)
+
+    @property
+    def is_final(self) -> bool:
+        """True where what follows is not reached by going on: a return, an unconditional jump, int3."""
+        return self.is_return or self.text.startswith(("jmp", "int3", "ud2", "hlt"))
+
+
+def decode(code: bytes, address: int, pointer_bytes: int) -> Iterator[Instruction]:
+    """The instructions of code from an address on; a byte that begins none is one itself.
+
+    `db 0xff` stands for such a byte. Ends behind the last whole instruction.
+    """
+    decoder, at = _decoder(pointer_bytes), 0
+    while at < len(code):
+        for found in decoder.disasm(code[at:], address + at):
+            yield _instruction(found)
+            at = found.address + found.size - address
+        if at < len(code):
+            if len(code) - at < LONGEST_INSTRUCTION:  # perhaps cut
+                return
+            yield Instruction(address + at, code[at : at + 1], f"db {code[at]:#04x}")
+            at += 1
+
+
+def lengths(code: bytes, address: int, pointer_bytes: int) -> list[int]:
+    """The length of the instruction at each byte of the code, 0 where none begins or it is cut."""
+    decoder = _decoder(pointer_bytes)
+    out = []
+    for at in range(len(code)):
+        found = next(decoder.disasm_lite(code[at : at + LONGEST_INSTRUCTION], address + at, 1), None)
+        out.append(found[1] if found else 0)
+    return out
+
+
+def _instruction(found: CsInsn) -> Instruction:
+    from capstone import CS_GRP_CALL, CS_GRP_JUMP, CS_GRP_RET
+    from capstone.x86 import X86_OP_IMM, X86_OP_MEM
+
+    is_call, is_jump = CS_GRP_CALL in found.groups, CS_GRP_JUMP in found.groups
+    target, memory = None, None
+    for operand in found.operands:
+        if operand.type == X86_OP_IMM and (is_call or is_jump):
+            target = int(operand.imm) & (1 << 64) - 1
+        elif operand.type == X86_OP_MEM and memory is None:
+            place = operand.mem
+            name = found.reg_name
+            memory = MemoryOperand(
+                name(place.base) or "" if place.base else "", name(place.index) or "" if place.index else "",
+                int(place.scale), int(place.disp), 0 if found.mnemonic in ("lea", "nop") else int(operand.size),
+                name(place.segment) or "" if place.segment else "",
+            )  # fmt: skip
+    text = _SPACED.sub(lambda part: part[0].replace(" ", ""), f"{found.mnemonic} {found.op_str}".strip())
+    return Instruction(
+        found.address, bytes(found.bytes), text, is_call, is_jump, CS_GRP_RET in found.groups, target, memory
+    )
