@@ -11,12 +11,31 @@ from __future__ import annotations
 
 from heapdump.blocks.heap import Extent, ExtentKind, Heap, LargeBlock, Segment, WindowsCounters
 from heapdump.blocks.kind import HeapKind
-from heapdump.heaps.allocator import PAGE, DiscoveryContext, Evidence, HeapClaim, Weight, role_of
+from heapdump.heaps.allocator import (
+    HEAP_SIGNATURE,
+    PAGE,
+    SEGMENT_SIGNATURE,
+    DiscoveryContext,
+    Evidence,
+    HeapClaim,
+    Weight,
+    role_of,
+)
 from heapdump.heaps.segment.committed import Committed
 from heapdump.heaps.segment.context import SegmentDiscovery
-from heapdump.heaps.segment.header import SIGNATURE, SegContext, contexts, header_facts, is_usable, own_span
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.header import (
+    SIGNATURE,
+    SegContext,
+    assumed_contexts,
+    contexts,
+    header_facts,
+    is_usable,
+    own_span,
+)
 from heapdump.heaps.segment.large_allocations import read_large_allocations
 from heapdump.heaps.segment.segment_list import read_segments
+from heapdump.heaps.segment.segment_search import links_to_header
 from heapdump.heaps.unwalked import Unwalked, own_reservation
 from heapdump.layouts import Layout
 from heapdump.process.model import Process, View
@@ -25,6 +44,9 @@ from heapdump.trust import Trust
 
 _CLASS_BITS = 0xF000
 _MiB = 1 << 20
+_WITHOUT_SIGNATURE = 2
+"""Distinctive facts that an address without the signature needs."""
+
 _DISTINCTIVE = {"metadata bounds that hold it", "segment lists that link back"}
 """Facts of which an address that no heap list names needs one; the other facts hold on zeros too."""
 
@@ -32,19 +54,34 @@ _DISTINCTIVE = {"metadata bounds that hold it", "segment lists that link back"}
 def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
     """The claim; None without the signature, and without a distinctive fact where no heap list names the address.
 
-    The claim has a layout where the segments can be read under it.
+    A listed address without any heap's signature is claimed on two distinctive facts, or on segments that link to it. The
+    claim has a layout where the segments can be read under it.
     """
-    if view.space.try_integer(address + 2 * view.pointer_bytes, 4) != SIGNATURE:
+    word = view.space.try_integer(address + 2 * view.pointer_bytes, 4)
+    if word != SIGNATURE and (word is None or not is_listed or word in (HEAP_SIGNATURE, SEGMENT_SIGNATURE)):
         return None
-    listed = (Evidence("named by the heap list", Weight.LINKED),) if is_listed else ()
     layout, facts = _best_layout(view, address)
     true_facts = [name for name, holds in facts.items() if holds]
-    if not is_listed and _DISTINCTIVE.isdisjoint(true_facts):
+    distinctive = len(_DISTINCTIVE.intersection(true_facts))
+    evidence = [Evidence("signature DDEEDDEE", Weight.SIGNATURE)] if word == SIGNATURE else []
+    if layout is None or (word != SIGNATURE and distinctive < _WITHOUT_SIGNATURE):
+        layout = _linked_layout(view, address) if is_listed else None
+        evidence += [] if layout is None else [Evidence("segments that link to it", Weight.LINKED)]
+    if not (is_listed or distinctive) or not (evidence or layout):
         return None
-    doubts = tuple(name for name, holds in facts.items() if not holds)
-    signature = Evidence("signature DDEEDDEE", Weight.SIGNATURE)
-    evidence = (signature, *listed, *(Evidence(name, Weight.PLAUSIBLE) for name in true_facts))
-    return HeapClaim(address, evidence, doubts, layout, _is_layout_exact(view, layout))
+    evidence += [Evidence("named by the heap list", Weight.LINKED)] if is_listed else []
+    evidence += [Evidence(name, Weight.PLAUSIBLE) for name in true_facts]
+    doubts = [] if word == SIGNATURE else ["signature DDEEDDEE"]
+    doubts += [name for name, holds in facts.items() if not holds]
+    return HeapClaim(address, tuple(evidence), tuple(doubts), layout, _is_layout_exact(view, layout))
+
+
+def _linked_layout(view: View, heap: int) -> Layout | None:
+    """The layout under which most segments in the dump link to the heads of the heap's lists; None where none does."""
+    layouts = [layout for layout in view.layouts if _has_segment_lists(layout)]
+    counts = [links_to_header(view, layout, assumed_contexts(layout, heap)) for layout in layouts]
+    most = max(counts, default=0)
+    return layouts[counts.index(most)] if most else None
 
 
 def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
@@ -86,6 +123,7 @@ def _is_layout_exact(view: View, layout: Layout | None) -> bool:
 def _heap(discovery: SegmentDiscovery, claim: HeapClaim, index: int) -> Heap:
     process, view, layout, address = discovery.process, discovery.view, discovery.layout, discovery.heap
     discovery.notes.extend(f"heap {address:#x}: expected {doubt}" for doubt in claim.doubts)
+    _report_signature(discovery)
     listed, all_segments = read_segments(discovery)
     blocks, all_blocks = read_large_allocations(discovery)
     committed_memory = Committed(process.regions)
@@ -116,6 +154,15 @@ def _heap(discovery: SegmentDiscovery, claim: HeapClaim, index: int) -> Heap:
         notes=tuple(discovery.notes),
         is_fully_walked=all_segments and all_blocks,
     )
+
+
+def _report_signature(discovery: SegmentDiscovery) -> None:
+    """A finding where the heap's signature is another one."""
+    place = discovery.heap + 2 * discovery.view.pointer_bytes
+    found = discovery.view.space.try_integer(place, 4)
+    if found not in (None, SIGNATURE):
+        damaged = DamagedBytes("segment", place, 4, f"{SIGNATURE:#x}", f"{found:#x}")
+        discovery.report(damaged, f"the signature of heap {discovery.heap:#x} is damaged")
 
 
 def _own_structures(discovery: SegmentDiscovery, segments: tuple[Segment, ...]) -> Span:

@@ -22,6 +22,7 @@ DESCRIPTORS = 256
 """Range descriptors of a page segment, which are also its units."""
 
 _UNIT_SHIFTS = range(12, 21)
+_LARGE_UNIT = 0x10000
 _MOST_OWN_BYTES = 1 << 30
 _COMPARED_SEGMENTS = 2
 """Segments of each list whose signatures are compared."""
@@ -64,21 +65,41 @@ def own_span(view: View, layout: Layout, heap: int) -> Span | None:
 
 
 def contexts(view: View, layout: Layout, heap: int) -> tuple[SegContext, ...] | None:
-    """The lists of segments that the heap uses; None where the layout does not hold for one of its contexts."""
+    """The lists of segments that the heap uses; None where the layout holds for none of its contexts.
+
+    A context for which it does not hold, beside one for which it does, is as the layout says.
+    """
     struct = layout["_SEGMENT_HEAP"]
     if "SegContexts" not in struct:
         fields = view.struct("_SEGMENT_HEAP", heap, layout)
         head = heap + struct.offset("SegmentListHead")
         return None if fields is None else (SegContext(heap, head, PAGE, fields["SegmentCount"]),)
-    size, found = layout["_HEAP_SEG_CONTEXT"].size, []
-    for i in range(struct.fields["SegContexts"].count):
-        context = _context(view, layout, heap, heap + struct.offset("SegContexts") + i * size)
-        if context is None:
-            return None
-        # the second context of 19041 x86 holds true values but an empty list head: the heap does not use it
-        if context.segment_count or view.space.try_pointer(context.list_head):
-            found.append(context)
-    return tuple(found)
+    places = _context_places(layout, heap)
+    found = [_context(view, layout, heap, place) for place in places]
+    if not any(found):
+        return None
+    both = [one or assumed for one, assumed in zip(found, assumed_contexts(layout, heap), strict=True)]
+    # the second context of 19041 x86 holds true values but an empty list head: the heap does not use it
+    return tuple(one for one in both if one.segment_count or view.space.try_pointer(one.list_head))
+
+
+def assumed_contexts(layout: Layout, heap: int) -> tuple[SegContext, ...]:
+    """The lists of segments that a heap at this address has under the layout, whatever its header says; none counts segments.
+
+    In every recorded heap the first context has units of a page, the second one of 64 KiB.
+    """
+    if "SegContexts" not in layout["_SEGMENT_HEAP"]:
+        head = heap + layout["_SEGMENT_HEAP"].offset("SegmentListHead")
+        return (SegContext(heap, head, PAGE, 0, is_consistent=False),)
+    head = layout["_HEAP_SEG_CONTEXT"].offset("SegmentListHead")
+    pairs = zip(_context_places(layout, heap), (PAGE, _LARGE_UNIT), strict=False)
+    return tuple(SegContext(place, place + head, unit, 0, is_consistent=False) for place, unit in pairs)
+
+
+def _context_places(layout: Layout, heap: int) -> list[int]:
+    """Addresses of the contexts of a heap."""
+    struct, size = layout["_SEGMENT_HEAP"], layout["_HEAP_SEG_CONTEXT"].size
+    return [heap + struct.offset("SegContexts") + i * size for i in range(struct.fields["SegContexts"].count)]
 
 
 def _context(view: View, layout: Layout, heap: int, address: int) -> SegContext | None:

@@ -14,6 +14,7 @@ from heapdump.heaps.allocator import PAGE, is_missing
 from heapdump.heaps.integers import address_limit
 from heapdump.heaps.segment.context import SegmentDiscovery
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.header import contexts
 from heapdump.heaps.segment.page_ranges import EXTRA_ROOM
 from heapdump.layouts import Layout
 from heapdump.memory import limits
@@ -56,6 +57,10 @@ def read_large_allocations(discovery: SegmentDiscovery) -> tuple[tuple[LargeBloc
     if root is None or least is None:
         discovery.notes.append(f"the tree of large blocks of heap {heap:#x} is not in the dump")
         return None, False
+    lists = contexts(view, discovery.layout, heap)
+    if not root and not (lists and all(view.space.try_pointer(one.list_head) for one in lists)):
+        discovery.notes.append(f"the header of heap {heap:#x} is damaged: whether it has large blocks is not known")
+        return (), False
     found = _Tree(discovery, tree, is_encoded=bool(least & _ENCODED_BIT))
     found.read(root)
     blocks = _without_overlaps(discovery, [found.blocks[address] for address in sorted(found.blocks)])

@@ -5,7 +5,7 @@ In: a heap whose header holds. Out: segments, with findings and notes for what c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import numpy as np
@@ -14,31 +14,57 @@ from heapdump.heaps.integers import address_limit
 from heapdump.heaps.link_damage import link_damage
 from heapdump.heaps.segment.context import SegmentDiscovery
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
-from heapdump.heaps.segment.header import SIGNATURE, SegContext, contexts
+from heapdump.heaps.segment.header import SIGNATURE, SegContext, assumed_contexts, contexts
+from heapdump.heaps.segment.segment_search import ListedSegment, search_segments
 from heapdump.heaps.segment.signature import decoded_signatures, possible_heap_keys
 from heapdump.process.model import View
-
-ListedSegment = tuple[SegContext, int]
-"""A segment's list and the segment's address."""
 
 _MOST_OTHER_HEAPS = 8
 """Other heaps of the process that are read for the key."""
 
 
 def read_segments(discovery: SegmentDiscovery) -> tuple[list[ListedSegment], bool]:
-    """(segments in list order; whether all lists closed, so that none is missing)."""
-    view, found, are_closed = discovery.view, list[ListedSegment](), True
-    for context in contexts(view, discovery.layout, discovery.heap) or ():
+    """(segments in list order, and behind them those that only a search finds; whether none is missing)."""
+    view, found, are_closed, gaps = discovery.view, list[ListedSegment](), True, list[str]()
+    lists = contexts(view, discovery.layout, discovery.heap)
+    if lists is None:
+        lists = assumed_contexts(discovery.layout, discovery.heap)
+    for context in lists:
         if not context.is_consistent:
             _report_context(discovery, context)
         ring = discovery.shared.ring(context.list_head, partial(_may_be_segment, view, context))
-        findings, gaps = link_damage(discovery.process, "segment", discovery.heap, ring, "list of segments")
+        findings, lost = link_damage(discovery.process, "segment", discovery.heap, ring, "list of segments")
         discovery.findings.extend(findings)
-        discovery.notes.extend(gaps)
+        gaps.extend(lost)
         are_closed &= ring.is_closed
         found += [(context, node) for node in ring.nodes]
     trusted = _with_usual_signature(discovery, found, are_closed=are_closed)
-    return _without_overlaps(discovery, trusted), are_closed
+    every = trusted if are_closed and _are_all(lists, trusted) else _with_lost_segments(discovery, lists, trusted)
+    is_complete = are_closed or _are_all(lists, every)
+    discovery.notes.extend(() if is_complete else gaps)
+    return _without_overlaps(discovery, every), is_complete
+
+
+def _are_all(lists: Sequence[SegContext], found: Sequence[ListedSegment]) -> bool:
+    """True for as many segments as the heap counts, and one at least."""
+    return bool(found) and len(found) == sum(context.segment_count for context in lists)
+
+
+def _with_lost_segments(
+    discovery: SegmentDiscovery, lists: Sequence[SegContext], trusted: list[ListedSegment]
+) -> list[ListedSegment]:
+    """The segments, and those of the heap in memory that are on none of its lists; each of those is a finding."""
+    view, layout = discovery.view, discovery.layout
+    known = [decoded_signatures(view, layout, context.anchor, node) for context, node in trusted]
+    if not trusted:
+        known += _other_signatures(discovery, [])
+    nodes = {node for _, node in trusted}
+    lost = [one for one in search_segments(view, layout, lists, known) if one[1] not in nodes]
+    for context, node in lost:
+        message = f"segment {node:#x} of heap {discovery.heap:#x} is on no list of the heap"
+        length, head = 2 * view.pointer_bytes, f"linked from {context.list_head:#x} on"
+        discovery.report(DamagedBytes("segment", node, length, head, "not linked"), message)
+    return [*trusted, *lost]
 
 
 def _may_be_segment(view: View, context: SegContext, node: int) -> bool:

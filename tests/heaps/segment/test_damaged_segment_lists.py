@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from heapdump.blocks.kind import HeapKind
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
 from tests.builders.segment_heap import SegmentTruth
@@ -46,7 +47,8 @@ def test_a_damaged_link_is_a_finding_and_hides_no_segment(open_built, generation
         assert blocks(snapshot) == truth.busy
         assert findings(snapshot) == ["segment"]
         (finding,) = snapshot.heaps[0].findings
-        assert finding.address == at and not snapshot.heaps[0].is_fully_walked
+        # as many segments as the heap counts: none is missing
+        assert finding.address == at and snapshot.heaps[0].is_fully_walked
 
 
 @EACH
@@ -71,15 +73,33 @@ def test_a_damaged_member_of_a_context_is_a_finding(open_built, generation, memb
 
 
 @EACH
-def test_a_segment_that_was_unlinked_from_both_sides_is_missed(open_built, generation):
+def test_a_segment_that_was_unlinked_from_both_sides_is_found_by_its_signature(open_built, generation):
     dump, truth, layout = three_segments(generation)
     first, middle, last = (start for start, _ in truth.segments)
     pointer = layout.pointer
     with open_built(poke(dump, (first, word(last, pointer)), (last + pointer, word(first, pointer)))) as snapshot:
-        (finding,) = [f for f in snapshot.damage.findings if f.kind == "segment"]
-        assert finding.address == context(truth, layout) + layout.count
-        assert (finding.severity, finding.expected, finding.found) == ("error", "2", "3")
-        assert not any(middle <= address < last for address in blocks(snapshot))
+        (finding,) = snapshot.damage.findings
+        assert (finding.kind, finding.severity, finding.address) == ("segment", "error", middle)
+        assert blocks(snapshot) == truth.busy and snapshot.heaps[0].is_fully_walked
+
+
+@EACH
+@pytest.mark.parametrize("what", ["signature", "lists", "header", "links of the segments"])
+def test_a_heap_whose_segments_describe_its_blocks_loses_none(open_built, generation, what):
+    """The segments link to the head of the list, and their signatures hold the address of the context."""
+    dump, truth, layout = three_segments(generation)
+    pointer, size = layout.pointer, 0x1000 if what == "header" else 2 * layout.pointer
+    at = {
+        "signature": truth.address + 2 * pointer,
+        "lists": context(truth, layout) + layout.head,
+        "header": truth.address,
+    }
+    changes = [(at[what], bytes(size))] if what in at else [(start, bytes(size)) for start, _ in truth.segments]
+    with open_built(poke(dump, *changes)) as snapshot:
+        (heap,) = snapshot.heaps
+        assert blocks(snapshot) == truth.busy and heap.kind is HeapKind.SEGMENT
+        assert "segment" in findings(snapshot)
+        assert {(segment.span.start, segment.span.end) for segment in heap.segments} == set(truth.segments)
 
 
 @EACH

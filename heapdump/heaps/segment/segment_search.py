@@ -1,0 +1,89 @@
+"""Page segments that no list of their heap leads to any more, found in memory.
+
+A segment lies on a multiple of its size. It links to the neighbours in its list, the first and the last one to the head in
+the heap; and its signature is encoded with the address of the context that it belongs to, and with the process' HeapKey
+(docs/reference/heap-structures.md §6.3). So a segment names its heap, whatever happened to the heap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from heapdump.heaps.segment.header import DESCRIPTORS, SegContext
+from heapdump.heaps.segment.signature import decoded_signatures
+from heapdump.layouts import Layout
+from heapdump.process.model import View
+
+ListedSegment = tuple[SegContext, int]
+"""A segment's list and the segment's address."""
+
+_MiB = 1 << 20
+_TREE_SIGNATURE = 0xCCDDCCDD
+_MOST_CANDIDATES = 1 << 20
+
+
+def search_segments(
+    view: View, layout: Layout, lists: Sequence[SegContext], known: Sequence[tuple[int, ...]]
+) -> list[ListedSegment]:
+    """All segments in the dump that belong to these lists, ascending by address.
+
+    `known`: decoded signatures of segments of the process. Without any, those of segments that link to a head of the lists
+    are used.
+    """
+    places = [place for place in _possible_places(view) if _has_descriptors(view, layout, place)]
+    pairs = [(one, place) for one in lists for place in places if place % one.segment_bytes == 0]
+    decoded = [decoded_signatures(view, layout, one.anchor, place) for one, place in pairs]
+    linked = [one.list_head in _links(view, place) for one, place in pairs]
+    rows = [row for row in known if row] or [row for row, holds in zip(decoded, linked, strict=True) if holds and row]
+    columns = list(zip(*rows, strict=True))
+    usual = [max(set(column), key=column.count) for column in columns]
+    best = max(range(len(columns)), key=lambda i: columns[i].count(usual[i]), default=0)
+    fits = [bool(row and usual and row[best] == usual[best]) for row in decoded]
+    found = {place: one for (one, place), a, b in zip(pairs, linked, fits, strict=True) if a or b}
+    return [(found[place], place) for place in sorted(found)]
+
+
+def links_to_header(view: View, layout: Layout, lists: Sequence[SegContext]) -> int:
+    """The number of links between segments in the dump and the heads of these lists, in either direction."""
+    heads = {one.list_head: one.segment_bytes for one in lists}
+    named = {(link, head) for head in heads for link in _links(view, head)}
+    count = 0
+    for place in _possible_places(view):
+        fitting = [head for head in heads if place % heads[head] == 0]
+        links = _links(view, place)
+        linked = sum((head in links) + ((place, head) in named) for head in fitting)
+        count += linked if linked and _has_descriptors(view, layout, place) else 0
+    return count
+
+
+def _possible_places(view: View) -> Iterator[int]:
+    """Multiples of 1 MiB that are in the dump, ascending."""
+    starts, ends, _ = view.space.mapped.edges
+    count = 0
+    for start, end in zip(starts, ends, strict=True):
+        for place in range(-(-start // _MiB) * _MiB, end, _MiB):
+            count += 1
+            if count > _MOST_CANDIDATES:
+                return
+            yield place
+
+
+def _links(view: View, place: int) -> tuple[int, ...]:
+    """The two links of the ListEntry at an address, without those that are 0 or not in the dump."""
+    pointer = view.pointer_bytes
+    links = (view.space.try_pointer(place), view.space.try_pointer(place + pointer))
+    return tuple(link for link in links if link)
+
+
+def _has_descriptors(view: View, layout: Layout, place: int) -> bool:
+    """True where page descriptors stand: of a range in use, or of one free range."""
+    struct = layout["_HEAP_PAGE_RANGE_DESCRIPTOR"]
+    data = view.space.try_read(place, DESCRIPTORS * struct.size)
+    if data is None:
+        return False
+    descriptors = np.frombuffer(data, np.uint8).reshape(DESCRIPTORS, struct.size)
+    at = struct.offset("TreeSignature")
+    signatures = np.ascontiguousarray(descriptors[:, at : at + 4]).view("<u4")
+    return bool((signatures == _TREE_SIGNATURE).any()) or bool(descriptors[1:, struct.offset("RangeFlags")].any())
