@@ -20,13 +20,14 @@ ALLOWED = {
     "memory": {"spans", "errors"},
     "layouts": {"spans", "errors"},
     "process": {"dump", "memory", "layouts", "spans", "trust"},
+    "runtimes": {"process", "memory", "layouts", "kernels", "spans", "trust"},
     "blocks": {"spans", "errors", "trust", "kernels"},
     "kernels": set(),
     "heaps": {"process", "memory", "layouts", "blocks", "kernels", "spans", "trust"},
-    "analyses": {"process", "memory", "blocks", "kernels", "spans", "errors", "trust"},
+    "analyses": {"process", "runtimes", "memory", "blocks", "kernels", "spans", "errors", "trust"},
     "render": {"spans", "errors"},
     "cache": {"blocks", "errors"},
-    "snapshot": {"dump", "memory", "process", "heaps", "blocks", "analyses", "cache"},
+    "snapshot": {"dump", "memory", "process", "runtimes", "heaps", "blocks", "analyses", "cache"},
     "commands": {"snapshot", "analyses", "render", "errors", "trust"},
     "cli": {"commands", "render", "errors"},
 }
@@ -74,6 +75,13 @@ def test_imports_only_go_down(path: Path) -> None:
     rooms = {name.split(".")[1] for name in imported(ast.parse(path.read_text())) if name.startswith("heapdump.")}
     rooms -= {own, "__version__", "wording"}  # wording: sizes and plurals, for messages anywhere
     assert rooms <= ALLOWED[own], f"{own} may not import {sorted(rooms - ALLOWED[own])}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "runtimes").glob("*/*.py")), ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_packages_of_runtimes_do_not_import_each_other(path: Path) -> None:
+    names = {name for name in imported(ast.parse(path.read_text())) if name.startswith("heapdump.runtimes.")}
+    packages = {name.split(".")[2] for name in names}
+    assert packages <= {path.parent.name, "runtime"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "blocks").glob("*.py")), ids=lambda p: p.name)

@@ -1,0 +1,256 @@
+"""One CLR put together: code by address, owners of memory, the managed heap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from itertools import islice
+
+import numpy as np
+
+from heapdump.process.model import Process
+from heapdump.process.symbols.foreign_code import UnwindData
+from heapdump.runtimes.dotnet import gc_variables
+from heapdump.runtimes.dotnet.code_ranges import CodeKind, CodeRange, code_ranges
+from heapdump.runtimes.dotnet.discovery import Clr
+from heapdump.runtimes.dotnet.gc_segments import Segment, segments
+from heapdump.runtimes.dotnet.jit_code import JitMethod, header_layout, method_at, method_from, starts
+from heapdump.runtimes.dotnet.managed_heap import ManagedHeap
+from heapdump.runtimes.dotnet.memory_owners import memory_owners
+from heapdump.runtimes.dotnet.names import Evidence, Names, vote
+from heapdump.runtimes.dotnet.pe import mapped_image
+from heapdump.runtimes.dotnet.ready_to_run import ReadyToRun, ready_to_run
+from heapdump.runtimes.runtime import CodeCounts, CodePlace, MemoryOwner, RuntimeInfo
+from heapdump.spans import Span, SpanMap
+from heapdump.trust import Trust
+from heapdump.wording import plural
+
+_MOST_CANDIDATES = 4096
+_WORDS = 0x4000
+"""Bytes of each segment in which MethodTables are looked for."""
+_OUT_OF_MEMORY = {
+    1: "the budget of the generation was exhausted",
+    2: "the GC could not commit memory",
+    3: "the GC could not reserve memory",
+    4: "the GC could not make room for a large object",
+    5: "memory was low",
+    6: "full collections freed nothing",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _JitUnwindData:
+    """The unwind data of one jitted method."""
+
+    clr: Clr
+    method: JitMethod
+
+    def function_at(self, rva: int) -> tuple[int, int, int] | None:
+        """The RUNTIME_FUNCTION of the code header that holds an RVA."""
+        return self.method.function_at(self.method.base + rva)
+
+    def read(self, rva: int, size: int) -> bytes | None:
+        """Bytes at an RVA."""
+        return self.clr.space.try_read(self.method.base + rva, size)
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageUnwindData:
+    """The unwind data of a precompiled image."""
+
+    code: ReadyToRun
+
+    def function_at(self, rva: int) -> tuple[int, int, int] | None:
+        """The RUNTIME_FUNCTION of the image that holds an RVA."""
+        return self.code.function_at(rva)
+
+    def read(self, rva: int, size: int) -> bytes | None:
+        """Bytes at an RVA."""
+        return self.code.image.read(rva, size)
+
+
+class DotNet:
+    """One CLR of the process. Everything is read when it is first asked for."""
+
+    def __init__(self, process: Process, clr: Clr) -> None:
+        """Reads nothing yet."""
+        self._process, self._clr = process, clr
+        self._layout = header_layout(clr.descriptor)
+        self._image_code = cache(self._read_image)
+        self._names_at = cache(self._place)
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """Kind, version, module, evidence."""
+        clr = self._clr
+        return RuntimeInfo(clr.kind, clr.version, clr.module.name, clr.found_by)
+
+    @cached_property
+    def ranges(self) -> SpanMap[CodeRange]:
+        """The code ranges of the execution manager."""
+        clr = self._clr
+        roots = (clr.descriptor.globals.get("ExecutionManagerCodeRangeMapAddress"), *clr.variables[:1])
+        found = (code_ranges(clr.space, root) for root in roots if root)
+        return next((ranges for ranges in found if len(ranges)), SpanMap(()))
+
+    @cached_property
+    def names(self) -> Names:
+        """Names of methods and types, in the dialect that methods of this process confirm."""
+        descs = list(dict.fromkeys(method.method_desc for method in islice(self._methods(), _MOST_CANDIDATES)))
+        names = vote(self._process, self._clr.space, self._clr.descriptor, Evidence(descs, self._first_words))
+        modules = {one.module for _, one in self.ranges if one.module}
+        names.learn((found for desc in descs if (found := names.structures.method(desc))), modules)
+        return names
+
+    def _first_words(self) -> list[int]:
+        """Distinct words at the start of each segment of the managed heap: MethodTables among them."""
+        space, width = self._clr.space, self._clr.space.pointer_bytes
+        spans = [Span(one.objects.start, min(one.objects.end, one.objects.start + _WORDS)) for one in self._segments]
+        pieces = (words for span in spans for _, words in space.mapped.words(span, width))
+        return sorted(
+            {word for words in pieces for word in (words & np.uint64(-width & 0xFFFFFFFFFFFFFFFF)).tolist()} - {0}
+        )
+
+    def _methods(self) -> Iterator[JitMethod]:
+        """Every jitted method, by code heap."""
+        for span, one in self.ranges:
+            for start in starts(self._clr.space, one.heap) if one.heap else ():
+                found = method_from(self._clr.space, self._layout, start, span.start)
+                if isinstance(found, JitMethod):
+                    yield found
+
+    def has_code(self, address: int) -> bool:
+        """True in jitted or precompiled code."""
+        found = self.ranges.at(address)
+        return found is not None and found.kind is not CodeKind.STUBS
+
+    def code_at(self, address: int, back: int = 0) -> CodePlace | None:
+        """The method or stub that holds `address - back`."""
+        return self._names_at(address - back)
+
+    def _place(self, address: int) -> CodePlace | None:
+        within = self.ranges.at(address)
+        if within is None:
+            return None
+        if within.kind is CodeKind.STUBS:
+            return CodePlace("stub", within.span.start, note="stub", trust=Trust.DERIVED)
+        if within.kind is CodeKind.IMAGE:
+            return self._in_image(within, address)
+        found = method_at(self._clr.space, self._layout, within, address)
+        if isinstance(found, int):
+            return CodePlace("stub", within.span.start, note="stub", trust=Trust.DERIVED)
+        return self._jitted(found, address) if found is not None else None
+
+    def _jitted(self, found: JitMethod, address: int) -> CodePlace | None:
+        name = self.names.method_of(found.method_desc)
+        if name is None:
+            return None
+        handler = found.is_handler(address)
+        return CodePlace(
+            "method", found.start, name.type, name.method, name.token, name.assembly, found.method_desc,
+            name.trust, "handler" if handler else "", handler,
+        )  # fmt: skip
+
+    def _read_image(self, base: int) -> ReadyToRun | None:
+        image = mapped_image(self._clr.space, base)
+        return ready_to_run(image) if image is not None else None
+
+    def _code_of(self, within: CodeRange) -> ReadyToRun | None:
+        """The precompiled code of a range: of the image that begins there, else of the Module's image."""
+        found = self._image_code(within.span.start)
+        if found is None and within.module:
+            home = self.names.assemblies.of_module(within.module)
+            found = self._image_code(home.image.base) if home else None
+        return found
+
+    def _in_image(self, within: CodeRange, address: int) -> CodePlace | None:
+        code = self._code_of(within)
+        rva = address - code.image.base if code else 0
+        method = code.method_at(rva) if code else None
+        if code is None or method is None:
+            return None
+        home = self.names.assemblies.at_base(code.image.base)
+        start, assembly = code.image.base + method.start, home.name if home else None
+        if not method.token:
+            note = f"generic instantiation in {assembly or 'a precompiled image'}"
+            return CodePlace("method", start, assembly=assembly, trust=Trust.GUESS, note=note)
+        if home is None:
+            return CodePlace("method", start, token=method.token, trust=Trust.DERIVED, note="precompiled")
+        owner = home.metadata.owner_of_method(method.token)
+        type_ = home.metadata.type_name(owner) if owner else None
+        trust = Trust.DERIVED if method.is_funclet else Trust.EXACT
+        return CodePlace(
+            "method", start, type_, home.metadata.method_name(method.token), method.token, assembly, None, trust
+        )
+
+    def unwind_at(self, address: int) -> tuple[int, UnwindData] | None:
+        """(base of the RVAs, unwind data) of x64 code."""
+        within = self.ranges.at(address)
+        if within is None or self._clr.space.pointer_bytes != 8:
+            return None
+        if within.kind is CodeKind.IMAGE:
+            code = self._code_of(within)
+            return (code.image.base, _ImageUnwindData(code)) if code is not None else None
+        found = method_at(self._clr.space, self._layout, within, address)
+        return (found.base, _JitUnwindData(self._clr, found)) if isinstance(found, JitMethod) else None
+
+    @cached_property
+    def _gc(self) -> gc_variables.GcVariables | None:
+        return gc_variables.find_gc_variables(self._clr.space, self._clr.variables)
+
+    @cached_property
+    def heap(self) -> ManagedHeap | None:
+        """The managed heap; None where the collector's variables are not found."""
+        if self._gc is None:
+            return None
+        space = self._clr.space
+        free_at = self._clr.descriptor.globals.get("FreeObjectMethodTable")
+        free = space.try_pointer(free_at) or 0 if free_at else 0
+        return ManagedHeap(space, self.names, self._segments, free) if self._segments else None
+
+    @cached_property
+    def _segments(self) -> list[Segment]:
+        return segments(self._clr.space, self._gc) if self._gc else []
+
+    def owners(self) -> Sequence[MemoryOwner]:
+        """Heap, code, stubs, and memory in which the runtime's structures lie (an inference)."""
+        gc = self._gc
+        bookkeeping = self._clr.space.try_pointer(gc.bookkeeping) or 0 if gc and gc.bookkeeping else 0
+        structures = {m.method_desc for m in islice(self._methods(), _MOST_CANDIDATES)}
+        tables = {found.table for desc in structures if (found := self.names.structures.method(desc))}
+        modules = {one.module for _, one in self.ranges if one.module} | set(self.names.known_modules)
+        return memory_owners(
+            self._process, self._segments, [one for _, one in self.ranges], bookkeeping,
+            sorted(structures | tables | modules),
+        )  # fmt: skip
+
+    def code(self) -> CodeCounts:
+        """Jitted methods, bytes of code and stubs, precompiled images."""
+        committed = self._process.regions.committed_bytes
+        by_kind = {kind: [one for _, one in self.ranges if one.kind is kind] for kind in CodeKind}
+        return CodeCounts(
+            sum(1 for _ in self._methods()),
+            sum(committed(one.span) for one in by_kind[CodeKind.JIT]),
+            sum(committed(one.span) for one in by_kind[CodeKind.STUBS]),
+            len(by_kind[CodeKind.IMAGE]),
+        )
+
+    def trouble(self) -> Sequence[str]:
+        """The collector's out-of-memory record in a sentence."""
+        found = gc_variables.out_of_memory(self._clr.space, self._gc) if self._gc else None
+        if found is None:
+            return ()
+        wanted = f" for an allocation of {plural(found.alloc_bytes, 'byte')}" if found.alloc_bytes else ""
+        return (f"managed OutOfMemory: {_OUT_OF_MEMORY[found.reason]}{wanted}",)
+
+    def gaps(self) -> Sequence[str]:
+        """What of the runtime could not be read."""
+        out = []
+        if not len(self.ranges):
+            out.append(f"{self._clr.module.name}: its code ranges are not in the dump, so its methods are not named")
+        if self._gc is None:
+            out.append(f"{self._clr.module.name}: the variables of its garbage collector are not found")
+        elif self._gc.is_invalid:
+            out.append("the dump was taken during a garbage collection: the managed heap is not whole")
+        return out

@@ -1,0 +1,251 @@
+"""The objects of the managed heap: counted by type, and the one at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.kernels import run
+from heapdump.kernels.managed_objects import END, REACHED, TypeTable, slot_of, walk_objects
+from heapdump.memory.mapped import SpanWords
+from heapdump.memory.space import AddressSpace
+from heapdump.runtimes.dotnet.fields import Fields
+from heapdump.runtimes.dotnet.gc_segments import Generation, Segment
+from heapdump.runtimes.dotnet.names import FREE, Names
+from heapdump.runtimes.dotnet.structures import MethodTable
+from heapdump.runtimes.runtime import GenerationRow, ManagedObject, TypeCount
+from heapdump.spans import Span, SpanMap
+
+_FREE_HEAD = b"\x01\x00\x00\x80"
+_NOWHERE = 1 << 62
+_MOST_FOREIGN = 1 << 20
+"""Words that are no type and that the walk asks about before it gives up."""
+
+_MOST_CHARACTERS = 1 << 20
+_OBJECT_BYTES = 48
+"""Bytes of a usual object, to decide whether compiling pays."""
+
+
+class _Types:
+    """The types that a walk has met, as the kernel wants them; grows with them."""
+
+    def __init__(self, names: Names, free: int) -> None:
+        self._names, self._free = names, free
+        self.tables: list[int] = []
+        self._base: list[int] = []
+        self._component: list[int] = []
+        self._entries: dict[int, int] = {}
+        self.foreign = 0
+        self._build()
+
+    def _build(self) -> None:
+        length = 1024
+        while length < 4 * len(self._entries):
+            length *= 2
+        self._slots, self._numbers = np.zeros(length, np.int64), np.full(length, -1, np.int64)
+        for pointer, number in self._entries.items():
+            place = slot_of(pointer, self._slots)
+            self._slots[place], self._numbers[place] = pointer, number
+        self.table = TypeTable(
+            self._slots,
+            self._numbers,
+            np.array(self._base or [0], np.int64),
+            np.array(self._component or [0], np.int64),
+        )
+
+    def add(self, pointer: int) -> None:
+        """Decides whether a pointer is a type, and adds it."""
+        table = self._names.structures.method_table(pointer)
+        is_free = pointer == self._free or (table is None and self._looks_free(pointer))
+        number = -1
+        if is_free or (table is not None and table.base_size >= 2 * self._names.structures.pointer):
+            number = len(self.tables)
+            self.tables.append(pointer)
+            width = self._names.structures.pointer
+            self._base.append(3 * width if is_free or table is None else table.base_size)
+            self._component.append(1 if is_free or table is None else table.component_bytes)
+            if is_free:
+                self._free = pointer
+        else:
+            self.foreign += 1
+        self._entries[pointer] = number
+        if 2 * len(self._entries) > len(self._slots) or number >= 0:
+            self._build()
+        else:
+            place = slot_of(pointer, self._slots)
+            self._slots[place], self._numbers[place] = pointer, number
+
+    def _looks_free(self, pointer: int) -> bool:
+        """The MethodTable of free space has neither EEClass nor module: flags, base size, zeros."""
+        width = self._names.structures.pointer
+        data = self._names.structures.space.try_read(pointer, 0x10 + 4 * width)
+        return data is not None and data[:8] == _FREE_HEAD + (3 * width).to_bytes(4, "little") and not any(data[16:])
+
+    def is_free(self, pointer: int) -> bool:
+        """True for the MethodTable of free space."""
+        return pointer == self._free
+
+
+class ManagedHeap:
+    """The objects in the segments of one runtime."""
+
+    def __init__(self, space: AddressSpace, names: Names, segments: Sequence[Segment], free: int) -> None:
+        """Reads nothing yet. `free`: the MethodTable of free space, 0 where nothing names it."""
+        self._space, self._names = space, names
+        self.segments = tuple(segments)
+        self._map = SpanMap((segment.objects, segment) for segment in segments)
+        self._types = _Types(names, free)
+        self._fields = Fields(names)
+
+    @property
+    def pointer_bytes(self) -> int:
+        """4 or 8."""
+        return self._names.structures.pointer
+
+    def spans(self) -> Sequence[Span]:
+        """The spans that hold objects, ascending."""
+        return [segment.objects for segment in self.segments if segment.objects.size]
+
+    @cached_property
+    def _rows(self) -> tuple[GenerationRow, ...]:
+        out = []
+        for generation in Generation:
+            mine = [segment for segment in self.segments if segment.generation is generation]
+            if mine:
+                counts = self._walked[generation]
+                free = sum(size for pointer, _, size in counts if self._types.is_free(pointer))
+                objects = sum(count for pointer, count, _ in counts if not self._types.is_free(pointer))
+                committed = sum(segment.committed - segment.start for segment in mine)
+                reserved = sum(segment.reserved - segment.start for segment in mine)
+                size = sum(size for _, _, size in counts) - free
+                out.append(GenerationRow(generation, len(mine), committed, reserved, objects, size, free))
+        return tuple(out)
+
+    def rows(self) -> Sequence[GenerationRow]:
+        """A row for each generation that has segments."""
+        return self._rows
+
+    @cached_property
+    def _type_rows(self) -> tuple[TypeCount, ...]:
+        totals: dict[str, list[int]] = {}
+        for pointer, count, size in (row for rows in self._walked.values() for row in rows):
+            entry = totals.setdefault(self.type_name(pointer), [0, 0])
+            entry[0] += count
+            entry[1] += size
+        rows = (TypeCount(name, count, size) for name, (count, size) in totals.items())
+        return tuple(sorted(rows, key=lambda row: (-row.bytes, row.type)))
+
+    def types(self) -> Sequence[TypeCount]:
+        """The types with their objects, most bytes first; free space is the type `Free`."""
+        return self._type_rows
+
+    def gaps(self) -> Sequence[str]:
+        """What of the heap the dump does not hold, and words that ended a walk."""
+        starts = np.array([span.start for span in self.spans()], np.uint64)
+        ends = np.array([span.end for span in self.spans()], np.uint64)
+        total = int((ends - starts).sum())
+        present = int(self._space.mapped.bytes_present(starts, ends).sum())
+        out = []
+        if present < total:
+            out.append(f"{total - present:,} of {total:,} bytes of the managed heap are not in the dump")
+        if self._walked and self._types.foreign > _MOST_FOREIGN:
+            out.append("the managed heap holds too many words that are no object: its walk was given up")
+        return out
+
+    def type_name(self, pointer: int) -> str:
+        """The name of a MethodTable that the walk met."""
+        if self._types.is_free(pointer):
+            return FREE
+        return self._names.type_of(pointer) or f"MethodTable {pointer:#x}"
+
+    @cached_property
+    def _walked(self) -> dict[Generation, list[tuple[int, int, int]]]:
+        """Generation → (MethodTable, count, bytes) of each type."""
+        totals: dict[Generation, dict[int, list[int]]] = {}
+        for segment in self.segments:
+            by_type = totals.setdefault(segment.generation, {})
+            counts, sizes = self._walk(segment.objects, _NOWHERE)[1]
+            for number in np.flatnonzero(counts).tolist():
+                entry = by_type.setdefault(self._types.tables[number], [0, 0])
+                entry[0] += int(counts[number])
+                entry[1] += int(sizes[number])
+        return {
+            generation: [(pointer, count, size) for pointer, (count, size) in by_type.items()]
+            for generation, by_type in totals.items()
+        }
+
+    def _walk(self, span: Span, target: int) -> tuple[int, tuple[NDArray[np.int64], NDArray[np.int64]], int]:
+        """(where it stopped, (counts, bytes) by number of the type, reason)."""
+        width = self._names.structures.pointer
+        words = self._words(span)
+        counts, sizes = np.zeros(1024, np.int64), np.zeros(1024, np.int64)
+        at, reason = span.start, END
+        while at < span.end:
+            at, reason, _ = run(
+                walk_objects, span.size // _OBJECT_BYTES, words.words, words.base, at, span.end, width, target,
+                self._types.table, counts, sizes,
+            )  # fmt: skip
+            if reason in (END, REACHED) or self._types.foreign > _MOST_FOREIGN:
+                break
+            self._types.add(self._pointer_at(at))
+            if len(self._types.tables) > len(counts):
+                counts, sizes = (np.append(one, np.zeros(len(one), np.int64)) for one in (counts, sizes))
+        return at, (counts, sizes), reason
+
+    def _pointer_at(self, address: int) -> int:
+        width = self._names.structures.pointer
+        return (self._space.try_pointer(address) or 0) & -(8 if width == 8 else 4)
+
+    def _words(self, span: Span) -> SpanWords:
+        return self._space.mapped.span_words(Span(span.start & -8, -(-span.end // 8) * 8))
+
+    def object_at(self, address: int) -> ManagedObject | None:
+        """The object that holds an address; None in free space, in a gap and outside of the heap. Walks its segment."""
+        segment = self._map.at(address)
+        if segment is None:
+            return None
+        at, _, reason = self._walk(segment.objects, address)
+        found = self.object_from(at, segment) if reason == REACHED else None
+        return found if found is not None and at <= address < at + found.bytes else None
+
+    def object_from(self, address: int, segment: Segment) -> ManagedObject | None:
+        """The object that begins at an address; None for free space and where no type is."""
+        pointer = self._pointer_at(address)
+        table = self._names.structures.method_table(pointer) if not self._types.is_free(pointer) else None
+        if table is None:
+            return None
+        size, length = self._size(address, table)
+        return ManagedObject(
+            address, self.type_name(pointer), size, segment.generation, length, pointer, table.has_finalizer
+        )
+
+    def _size(self, address: int, table: MethodTable) -> tuple[int, int | None]:
+        width, length = self._names.structures.pointer, None
+        size = table.base_size
+        if table.component_bytes:
+            length = self._space.try_integer(address + width, 4) or 0
+            size += length * table.component_bytes
+        return -(-max(size, 3 * width) // width) * width, length
+
+    def text_of(self, found: ManagedObject) -> str | None:
+        """The contents of a string, at most 1 Mi characters; None for other objects."""
+        if found.type != "System.String" or found.length is None:
+            return None
+        width = self._names.structures.pointer
+        data = self._space.try_read(found.address + width + 4, 2 * min(found.length, _MOST_CHARACTERS))
+        return None if data is None else data.decode("utf-16-le", "replace")
+
+    def field_at(self, found: ManagedObject, address: int) -> str | None:
+        """The field of an object, or the element of an array, that holds an address."""
+        table = self._names.structures.method_table(found.type_address)
+        return self._fields.at(table, address - found.address) if table is not None else None
+
+    def pointers_to(self, address: int) -> Iterator[int]:
+        """Addresses of the words in the heap that hold an address, ascending. Reads the whole heap."""
+        width = self._names.structures.pointer
+        for span in self.spans():
+            for start, words in self._space.mapped.words(span, width):
+                yield from (start + width * i for i in np.flatnonzero(words == np.uint64(address)).tolist())

@@ -1,0 +1,205 @@
+"""Names of types and methods of one CLR: `Namespace.Outer+Inner<Argument>`, `T[,]`, `Namespace.Type.Method`.
+
+A name is exact when two structures agree: the type that declares a method by the metadata is the type of its
+MethodTable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import islice
+
+from heapdump.memory.space import AddressSpace
+from heapdump.process.model import Process
+from heapdump.runtimes.dotnet.assemblies import Assemblies, Assembly
+from heapdump.runtimes.dotnet.descriptor import Descriptor
+from heapdump.runtimes.dotnet.structures import DIALECTS, DYNAMIC, Method, MethodTable, Structures
+from heapdump.trust import Trust
+
+_DEPTH, _SAMPLE, _SLOTS = 8, 48, 40
+DYNAMIC_CLASS = "DynamicClass"
+FREE = "Free"
+
+
+@dataclass(frozen=True, slots=True)
+class MethodName:
+    """A method in words. `type`, `method`: None where they are not known; `assembly`: its simple name, or None."""
+
+    type: str | None
+    method: str | None
+    assembly: str | None
+    token: int
+    trust: Trust
+
+    @property
+    def symbol(self) -> str:
+        """`Namespace.Type.Method`, or what is known of it."""
+        if self.assembly is None and self.type == DYNAMIC_CLASS:
+            return self.method or "?"
+        return f"{self.type or '?'}.{self.method or f'{self.token:#x}'}"
+
+
+class Names:
+    """Names of one CLR in one dialect."""
+
+    def __init__(self, process: Process, structures: Structures, descriptor: Descriptor) -> None:
+        """Reads nothing yet."""
+        self.structures = structures
+        self.assemblies = Assemblies(process, structures, descriptor)
+        self.type_of = cache(self._type_of)
+        self.method_of = cache(self._method_of)
+        self.home = cache(self._home)
+
+    def matches(self, method: Method) -> bool:
+        """True when the metadata of the type's own module says that the method belongs to the type."""
+        table = self.structures.method_table(method.table)
+        return table is not None and bool(table.token) and self._owner(table, method.token) is not None
+
+    def _owner(self, table: MethodTable, token: int) -> Assembly | None:
+        """The assembly in whose metadata the method belongs to the MethodTable's type; None where none agrees."""
+        for module in self._modules(table):
+            found = self.assemblies.of_module(module)
+            if found is None:
+                continue
+            owner = found.metadata.owner_of_method(token)
+            if owner is not None and owner == (table.token or owner):
+                return found
+        return None
+
+    def _modules(self, table: MethodTable) -> Iterator[int]:
+        """Modules that may hold the type: its own, the canonical one's, and those in the optional slots behind it.
+
+        Up to 7 a MethodTable names the module that loaded it. That of a generic type over types of another assembly
+        is in an optional slot behind the virtual methods' tables (`ModuleOverride`); the caller tests each.
+        """
+        canonical = self.structures.method_table(table.canonical) or table
+        yield canonical.module
+        if table.module != canonical.module:
+            yield table.module
+        if not (table.has_arguments or table.is_array):
+            return
+        pointer, space = self.structures.pointer, self.structures.space
+        for one in dict.fromkeys((canonical.address, table.address)):
+            data = space.try_read(one + 0x10 + 4 * pointer, _SLOTS * pointer) or b""
+            for i in range(0, len(data), pointer):
+                value = int.from_bytes(data[i : i + pointer], "little")
+                for place in (value, self.structures.relative(one + 0x10 + 4 * pointer + i, value)):
+                    if place > 0xFFFF and place % pointer == 0 and place in self.known_modules:
+                        yield place
+
+    known_modules: frozenset[int] = frozenset()
+    """Modules of other MethodTables, which optional slots may point to; see `learn`."""
+
+    def learn(self, methods: Iterable[Method], modules: Iterable[int]) -> None:
+        """Notes the modules of these methods' types, and other modules."""
+        tables = (self.structures.method_table(method.table) for method in methods)
+        found = {*modules, *(table.module for table in tables if table is not None)}
+        self.known_modules = frozenset(module for module in found if self.assemblies.of_module(module))
+
+    def _method_of(self, desc: int) -> MethodName | None:
+        """The name of a MethodDesc; None where there is none."""
+        method = self.structures.method(desc)
+        if method is None:
+            return None
+        if method.kind == DYNAMIC:
+            name = self.structures.dynamic_name(method)
+            return MethodName(DYNAMIC_CLASS, name, None, 0, Trust.EXACT) if name else None
+        table = self.structures.method_table(method.table)
+        if table is None or not method.token:
+            return None
+        home = self._owner(table, method.token)
+        if home is None:
+            return MethodName(None, None, None, method.token, Trust.GUESS)
+        arguments = self._arguments(self.structures.method_arguments(method), 0)
+        name = home.metadata.method_name(method.token)
+        return MethodName(
+            self._instance(home, table, 0),
+            f"{name}{arguments}" if name else None,
+            home.name,
+            method.token,
+            Trust.EXACT if table.token else Trust.DERIVED,
+        )
+
+    def _home(self, address: int) -> tuple[Assembly, bool] | None:
+        """(assembly of a MethodTable's type, whether a method of the type confirms it); None where it is not known.
+
+        Without a method the number of generic parameters must agree.
+        """
+        table = self.structures.method_table(address)
+        if table is None or not table.token:
+            return None
+        first = self.structures.first_method(table)
+        if first is not None and first.token:
+            found = self._owner(table, first.token)
+            return (found, True) if found else None
+        arguments = self.structures.type_arguments(table) if table.has_arguments else []
+        for module in self._modules(table):
+            home = self.assemblies.of_module(module)
+            if home is not None and home.metadata.generic_parameters(table.token) == len(arguments or ()):
+                return home, False
+        return None
+
+    def _type_of(self, address: int) -> str | None:
+        """The name of a MethodTable's type; None where it is none, or where nothing names it."""
+        return self._named(address, 0)
+
+    def _named(self, address: int, depth: int) -> str | None:
+        table = self.structures.method_table(address) if depth < _DEPTH else None
+        if table is None:
+            return None
+        if table.is_array:
+            element = self._handle(table.element, depth + 1)
+            rank = table.rank(self.structures.pointer)
+            return f"{element}[{',' * (rank - 1) if rank > 1 else '*' if rank else ''}]"
+        home = self.home(address)
+        return self._instance(home[0], table, depth) if home else None
+
+    def _instance(self, home: Assembly, table: MethodTable, depth: int) -> str | None:
+        name = home.metadata.type_name(table.token) if table.token else None
+        if name is None or not table.has_arguments:
+            return name
+        return name + self._arguments(self.structures.type_arguments(table) or [], depth)
+
+    def _arguments(self, handles: Sequence[int], depth: int) -> str:
+        """`<A,B>`; nothing without arguments."""
+        return f"<{','.join(self._handle(one, depth + 1) for one in handles)}>" if handles else ""
+
+    def _handle(self, handle: int, depth: int) -> str:
+        """The name of a type handle; `?` for types without a MethodTable (pointers, type variables)."""
+        return (self._named(handle, depth) if not handle & 2 else None) or "?"
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a vote looks at: MethodDescs of code, and words of the managed heap, some of which are MethodTables."""
+
+    descs: Sequence[int]
+    words: Callable[[], Sequence[int]]
+
+
+def vote(process: Process, space: AddressSpace, descriptor: Descriptor, evidence: Evidence) -> Names:
+    """The names in the dialect that most methods confirm: those of code, else those of types in the heap."""
+    words = cache(evidence.words)
+    descs = evidence.descs[:: max(1, len(evidence.descs) // _SAMPLE)][:_SAMPLE]
+    readers = {dialect: Names(process, Structures(space, descriptor, dialect), descriptor) for dialect in DIALECTS}
+
+    def by_code(names: Names) -> int:
+        """How many methods of the code belong to the type of their MethodTable."""
+        methods = (names.structures.method(desc) for desc in descs)
+        return sum(names.matches(method) for method in methods if method and method.kind != DYNAMIC)
+
+    def by_heap(names: Names) -> int:
+        """How many types of objects declare the first method that their EEClass leads to."""
+        structures = names.structures
+        tables = (found for word in words() if (found := structures.method_table(word)))
+        methods = (method for table in tables if (method := structures.first_method(table)))
+        return sum(names.matches(method) for method in islice(methods, _SAMPLE))
+
+    for score in (by_code, by_heap):
+        scores = {dialect: score(names) for dialect, names in readers.items()}
+        best = max(scores, key=lambda dialect: scores[dialect])
+        if scores[best]:
+            return readers[best]
+    return readers[DIALECTS[0]]

@@ -1,0 +1,188 @@
+"""The protocol of a runtime that lives in the process: it names code, owns memory, and knows the objects of its heap.
+
+The records are those that every runtime gives; how it finds them is its own affair. Bad data never raises: what
+cannot be read is absent, and a sentence in `gaps` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, Protocol
+
+from heapdump.process.model import Process
+from heapdump.process.symbols.foreign_code import UnwindData
+from heapdump.spans import Span
+from heapdump.trust import Trust
+
+
+class OwnerKind(StrEnum):
+    """What a runtime keeps in a piece of memory."""
+
+    HEAP = "managed_heap"
+    BOOKKEEPING = "collector_bookkeeping"
+    JIT_CODE = "jit_code"
+    STUBS = "runtime_stubs"
+    OTHER = "runtime_other"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryOwner:
+    """A span that a runtime uses. `detail`: for a person; `trust`: guess where only its neighbours tell."""
+
+    span: Span
+    kind: OwnerKind
+    detail: str
+    trust: Trust = Trust.EXACT
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeInfo:
+    """A runtime. `version`: None where nothing names it; `found_by`: the evidence, strongest first, in words."""
+
+    kind: str
+    version: str | None
+    module: str
+    found_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CodePlace:
+    """An address in the runtime's code. `start`: of the method's code; `assembly`: its simple name.
+
+    `type`, `method`: None where they are not known; `token`: 0 where there is none. `note`: for a person, "" where
+    the name says all. `is_handler`: in a catch, finally or filter, which runs as a function of its own.
+    """
+
+    kind: Literal["method", "stub"]
+    start: int
+    type: str | None = None
+    method: str | None = None
+    token: int = 0
+    assembly: str | None = None
+    descriptor: int | None = None
+    trust: Trust = Trust.EXACT
+    note: str = ""
+    is_handler: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TypeCount:
+    """The objects of a type: their number, and their bytes with headers."""
+
+    type: str
+    count: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedObject:
+    """An object: where it begins, its type and bytes, and the generation that it lies in.
+
+    `length`: elements of an array or string, else None; `type_address`: of the runtime's description of the type;
+    `is_finalizable`: the runtime calls a finalizer before it goes.
+    """
+
+    address: int
+    type: str
+    bytes: int
+    generation: str
+    length: int | None
+    type_address: int
+    is_finalizable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationRow:
+    """A part of the managed heap: memory, objects (free space left out) and their bytes, free bytes."""
+
+    generation: str
+    segments: int
+    committed_bytes: int
+    reserved_bytes: int
+    objects: int
+    bytes: int
+    free_bytes: int
+
+
+class ObjectHeap(Protocol):
+    """The managed heap of a runtime."""
+
+    @property
+    def pointer_bytes(self) -> int:
+        """4 or 8."""
+
+    def spans(self) -> Sequence[Span]:
+        """The spans that hold objects, ascending; nothing is walked."""
+
+    def rows(self) -> Sequence[GenerationRow]:
+        """A row for each generation. Walks the heap."""
+
+    def types(self) -> Sequence[TypeCount]:
+        """The types, most bytes first. Walks the heap."""
+
+    def object_at(self, address: int) -> ManagedObject | None:
+        """The object that holds an address; None in free space and outside of the heap. Walks one segment."""
+
+    def text_of(self, found: ManagedObject) -> str | None:
+        """The contents of a string; None for other objects."""
+
+    def field_at(self, found: ManagedObject, address: int) -> str | None:
+        """The field, or `[i]` for an element, that holds an address of the object; None where it is not known."""
+
+    def pointers_to(self, address: int) -> Iterator[int]:
+        """Addresses of the words in the heap that hold an address, ascending. Reads the whole heap."""
+
+    def gaps(self) -> Sequence[str]:
+        """Sentences on what could not be walked. Walks the heap."""
+
+
+@dataclass(frozen=True, slots=True)
+class CodeCounts:
+    """The code of a runtime: jitted methods, committed bytes of code and of stubs, precompiled images."""
+
+    methods: int
+    jit_bytes: int
+    stub_bytes: int
+    images: int
+
+
+class Runtime(Protocol):
+    """One runtime of the process."""
+
+    @property
+    def info(self) -> RuntimeInfo:
+        """What it is."""
+
+    @property
+    def heap(self) -> ObjectHeap | None:
+        """Its heap; None where it is not known."""
+
+    def code_at(self, address: int, back: int = 0) -> CodePlace | None:
+        """The code that holds `address - back`; None outside of the runtime's code."""
+
+    def unwind_at(self, address: int) -> tuple[int, UnwindData] | None:
+        """(base of RVAs, unwind data) of the code at an address; None on x86 and outside of the runtime's code."""
+
+    def has_code(self, address: int) -> bool:
+        """True in jitted or precompiled code. Cheap."""
+
+    def owners(self) -> Sequence[MemoryOwner]:
+        """The memory that the runtime uses. Where they overlap, the later one counts."""
+
+    def code(self) -> CodeCounts:
+        """How much code there is."""
+
+    def trouble(self) -> Sequence[str]:
+        """What the runtime recorded of its own failures, in sentences."""
+
+    def gaps(self) -> Sequence[str]:
+        """Sentences on what could not be read."""
+
+
+class RuntimeFinder(Protocol):
+    """The front door of one package of runtimes/: its `__init__.py` exposes one as RUNTIME."""
+
+    def find(self, process: Process) -> Sequence[Runtime]:
+        """The runtimes of this kind; costs some reads for each module where there is none."""
