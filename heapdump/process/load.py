@@ -24,6 +24,7 @@ from heapdump.spans import Span
 
 _SIGN_EXTENDED = 0xFFFFFFFF_00000000
 _MAX_TEXT_BYTES = 65_534
+_I386 = 0x14C
 _MAX_STACK_BYTES = 4 << 30
 
 
@@ -37,6 +38,8 @@ def load_process(dump: Minidump) -> Process:
     ntdll = _ntdll_version(records)
     guess = windows_version(dump.system_info, ntdll, None)
     tebs = thread_tebs(arch, space, *_layout_pair(guess), threads)
+    if arch == "x64" and not _has_narrow_half(space, records):
+        tebs = {thread: tuple(teb for teb in found if teb.view == "x64") for thread, found in tebs.items()}
     windows = windows_version(dump.system_info, ntdll, _peb_version(arch, space, guess, tebs))
     views = tuple(
         read_view(a, space, windows, [t for found in tebs.values() for t in found], _ntdlls(records), gaps)
@@ -135,6 +138,22 @@ def _ntdll_version(records: Sequence[ModuleRecord]) -> tuple[int, int, int, int]
 def _ntdlls(records: Sequence[ModuleRecord]) -> tuple[Span, ...]:
     """The extents of ntdll: one, or two under WOW64. Of more in the list the first two count."""
     return tuple(dict.fromkeys(m.span for m in records if _is_ntdll(m)))[:2]
+
+
+def _has_narrow_half(space: AddressSpace, records: Sequence[ModuleRecord]) -> bool:
+    """True where the modules of a 64-bit dump say WOW64: a 32-bit ntdll, two ntdlls, wow64.dll; or there are none.
+
+    Wine fills the WOW64 fields of every 64-bit TEB, and a 32-bit TEB lies behind it (recorded .NET and Java processes).
+    """
+    if not records or len(_ntdlls(records)) > 1 or any(_file_name(m.path).lower() == "wow64.dll" for m in records):
+        return True
+    return any(_machine(space, m.span.start) == _I386 for m in records if _is_ntdll(m))
+
+
+def _machine(space: AddressSpace, base: int) -> int | None:
+    """IMAGE_FILE_HEADER.Machine of an image; None where its headers are not in the dump."""
+    at = space.try_integer(base + 0x3C, 4)
+    return space.try_integer(base + at + 4, 2) if at is not None and at < 0x1000 else None
 
 
 @cache

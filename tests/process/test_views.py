@@ -127,3 +127,14 @@ def test_a_module_that_both_loaders_list_comes_once(open_built):
     process.dump.module(0x400000, 0xC000, "C:\\Program Files\\App\\app.exe")
     with open_built(process.build()) as snapshot:
         assert [m.name for m in snapshot.process.modules if m.span == Span(0x400000, 0x40C000)] == ["app.exe"]
+
+
+def test_a_64_bit_process_without_a_32_bit_ntdll_is_no_wow64(open_built):
+    """Wine fills the WOW64 fields of every 64-bit TEB, and a 32-bit TEB lies behind it."""
+    data = process_of("wow64", 19041).build().data
+    for name, other in (("wow64.dll", "wow65.dll"), ("SysWOW64\\ntdll.dll", "SysWOW64\\ntdlx.dll")):
+        assert name.encode("utf-16-le") in data
+        data = data.replace(name.encode("utf-16-le"), other.encode("utf-16-le"))
+    with open_built(data) as snapshot:
+        assert (snapshot.process.arch, [view.arch for view in snapshot.process.views]) == ("x64", ["x64"])
+        assert all(teb.view == "x64" for thread in snapshot.process.threads for teb in thread.tebs)

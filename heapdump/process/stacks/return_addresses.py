@@ -66,11 +66,19 @@ class ReturnAddresses:
     def _judged(self, address: int) -> Returns:
         module = self._process.module_map.at(address - 1)
         if module is None:
-            return Returns.NO
+            return self._judged_foreign(address)
         code = self._code(address)
         if code is None:
             return Returns.UNCHECKED if self._is_executable(module, address - 1) else Returns.NO
         return Returns.CALL if ends_with_call(code, address, self._view.pointer_bytes) else Returns.NO
+
+    def _judged_foreign(self, address: int) -> Returns:
+        """Of code in no module: only that of a runtime counts."""
+        if not self._namer.code.holds(address - 1):
+            return Returns.NO
+        code = self._code(address)
+        is_behind = code is not None and ends_with_call(code, address, self._view.pointer_bytes)
+        return Returns.UNCHECKED if code is None else Returns.CALL if is_behind else Returns.NO
 
     def _code(self, address: int) -> bytes | None:
         """The bytes before an address, from memory, else from the image file."""

@@ -50,6 +50,7 @@ class StackEnd(StrEnum):
 
 
 _ORDER = tuple(Trust)
+_PROLOG = b"\x55\x8b\xec"
 _PRESERVED = ("rip", "rsp", "rbp", "rbx", "rsi", "rdi", "r12", "r13", "r14", "r15")
 """x64 registers that unwind data restores (Microsoft's x64 calling convention)."""
 
@@ -176,6 +177,11 @@ class StackWalk:
             if found is not None:
                 self._registers = found
                 return _Step(How.UNWIND, Trust.EXACT)
+        elif (foreign := self._namer.code.unwind(ip if is_top else ip - 1)) is not None:
+            found = caller_registers(self._view.space, foreign[1], foreign[0], self._registers, is_top=is_top)
+            if found is not None:
+                self._registers = found
+                return _Step(How.UNWIND, Trust.EXACT)
         if is_top and (taken := self._take(self._registers["rsp"])):
             return taken  # of a leaf, such as a system call, or of a call to nowhere
         return self._scan()
@@ -192,6 +198,7 @@ class StackWalk:
                 None if self._chain.is_end(registers["ebp"]) and before.how is How.FRAME_POINTER else self._scan_x86()
             )
         skipped = self._skipped(link.frame) if self._returns.enters(link.returns, registers["eip"]) is False else None
+        skipped = skipped or self._frameless(link.frame)
         if skipped is not None:
             return skipped
         self._registers = registers | {"ebp": link.caller, "eip": link.returns, "esp": link.frame + 8}
@@ -214,6 +221,21 @@ class StackWalk:
             if word is not None and self._returns.judge(word) is Returns.CALL and self._returns.enters(word, ip):
                 return self._take(at)
         return None
+
+    def _frameless(self, below: int) -> _Step | None:
+        """The caller of a jitted method without a frame pointer: the nearest return address below the next link.
+
+        Small methods are compiled so (2.1.8 x86); one with a frame pointer begins with `push ebp; mov ebp, esp`.
+        """
+        ip = self._registers["eip"]
+        managed = self._namer.code.name(ip - 1)
+        if managed is None or managed.symbol is None:
+            return None
+        head = self._view.space.try_read(ip - 1 - managed.offset, len(_PROLOG))
+        if head is None or head == _PROLOG:
+            return None
+        places = range(self._registers["esp"], min(below, self._registers["esp"] + _SCAN_BYTES), 4)
+        return next((found for at in places if (found := self._take(at)) is not None), None)
 
     def _take(self, at: int) -> _Step | None:
         """Returns to the address that lies at `at` when it can be a return address."""

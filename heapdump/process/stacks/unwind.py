@@ -1,4 +1,4 @@
-"""One step up an x64 stack by the unwind data of an image (RUNTIME_FUNCTION, UNWIND_INFO; Microsoft's x64 ABI).
+"""One step up an x64 stack by unwind data, of images and of jitted code (RUNTIME_FUNCTION, UNWIND_INFO; Microsoft ABI).
 
 Only functions in their body or prolog are undone; a top frame in an epilog is seen by its `ret` alone.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from heapdump.memory.space import AddressSpace
-from heapdump.process.symbols.images import Image
+from heapdump.process.symbols.foreign_code import UnwindData
 
 _REGISTERS = (
     "rax",
@@ -55,7 +55,7 @@ class _UnwindInfo:
 
 
 def caller_registers(
-    space: AddressSpace, image: Image, base: int, registers: dict[str, int], *, is_top: bool
+    space: AddressSpace, image: UnwindData, base: int, registers: dict[str, int], *, is_top: bool
 ) -> dict[str, int] | None:
     """The caller's registers (`rip` is the return address), or None where the data or the stack is not there."""
     rva = registers["rip"] - base
@@ -124,7 +124,7 @@ def _undo_machine_frame(space: AddressSpace, code: _UnwindCode, registers: dict[
     return True
 
 
-def _info(image: Image, rva: int) -> _UnwindInfo | None:
+def _info(image: UnwindData, rva: int) -> _UnwindInfo | None:
     head = image.read(rva, 4)
     if head is None or head[0] & 7 not in (1, 2):
         return None

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from heapdump.memory.regions import State
 from heapdump.process.model import Module, Process
+from heapdump.process.symbols.foreign_code import ForeignCode, NoForeignCode
 from heapdump.process.symbols.generated import GeneratedCode
 from heapdump.process.symbols.images import Image, open_image
 from heapdump.process.symbols.imports import Import
@@ -57,12 +58,19 @@ class Namer:
     """Names addresses. Parses the image of a module when an address in it is first named."""
 
     def __init__(
-        self, process: Process, image_path: Path | None = None, symbol_path: str = "", notes: list[str] | None = None
+        self,
+        process: Process,
+        image_path: Path | None = None,
+        symbol_path: str = "",
+        notes: list[str] | None = None,
+        *,
+        code: ForeignCode | None = None,
     ) -> None:
         """`image_path`: folder of image files for modules whose memory is not in the dump; `symbol_path`: of PDBs.
 
-        `notes` gets a line for each PDB that cannot be used.
+        `notes` gets a line for each PDB that cannot be used. `code`: of the runtimes of the process.
         """
+        self.code: ForeignCode = NoForeignCode() if code is None else code
         self._process, self._image_path, self._symbol_path = process, image_path, symbol_path
         self.notes: list[str] = [] if notes is None else notes
         self._symbols = cache(self._read_symbols)
@@ -123,6 +131,10 @@ class Namer:
     def _name(self, address: int, back: int) -> Frame:
         """The frame of an address, by the function that holds `address - back`."""
         module = self._process.module_map.at(address - back)
+        managed = self.code.name(address - back)
+        if managed is not None:
+            symbol, offset = managed.symbol, managed.offset + back
+            return Frame(address, managed.module, symbol, offset, None, None, managed.trust, managed.note)
         if module is None:
             return self._elsewhere(address)
         rva = address - module.span.start
