@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from heapdump.process.model import Process, View
     from heapdump.process.stacks.frames import StackFrame
     from heapdump.process.symbols.namer import Namer
+    from heapdump.runtimes.runtime import Runtime
 
 VERSION = "0.1.0"
 T = TypeVar("T")
@@ -195,11 +196,19 @@ class Snapshot:
         return next(view for view in self.process.views if view.arch == heap.view)
 
     @cached_property
+    def runtimes(self) -> tuple[Runtime, ...]:
+        """The runtimes of the process (.NET …); none costs some reads for each module."""
+        from heapdump.runtimes import find_runtimes
+
+        return find_runtimes(self.process)
+
+    @cached_property
     def usage(self) -> UsageMap:
         """The usage of each address range."""
         from heapdump.analyses.memory.usage import classify
 
-        return classify(self.process, self.heaps)
+        owners = [owner for runtime in self.runtimes for owner in runtime.owners()]
+        return classify(self.process, self.heaps, owners)
 
     @cached_property
     def stacks(self) -> Stacks:
@@ -237,7 +246,8 @@ class Snapshot:
         """The registers and the memory in which the program finds pointers to its blocks."""
         from heapdump.analyses.graph.roots import find_roots
 
-        return find_roots(self.process, self.usage, self.heaps, self.walk.counts)
+        managed = [runtime.heap for runtime in self.runtimes if runtime.heap is not None]
+        return find_roots(self.process, self.usage, self.heaps, self.walk.counts, managed)
 
     def sweep(self, *, unaligned: bool = False) -> PointerGraph:
         """A new pointer graph. `unaligned`: pointers begin at any byte."""
@@ -297,8 +307,10 @@ class Snapshot:
         `symbol_path` is written as `_NT_SYMBOL_PATH`; only its folders are searched.
         """
         from heapdump.process.symbols.namer import Namer
+        from heapdump.runtimes.code import RuntimeCode
 
-        return Namer(self.process, image_path, symbol_path, self.remarks)
+        code = RuntimeCode(lambda: self.runtimes)
+        return Namer(self.process, image_path, symbol_path, self.remarks, code=code)
 
     def crashed_frames(self, image_path: Path | None = None, symbol_path: str = "") -> list[StackFrame]:
         """The call stack of the exception, innermost first; empty without one."""

@@ -12,6 +12,7 @@ from tests.builders import NtHeapBuilder, ProcessBuilder, SegmentHeapBuilder
 from tests.builders.page_heap import PageHeapBuilder
 from tests.patching import poke, word
 from tests.process.stacks.test_trace_database import RECORDS, UST, record
+from tests.runtimes.dotnet.plans import plan
 
 Places = dict[str, int]
 Sample = Callable[[Path], Places]
@@ -131,7 +132,15 @@ def before_vista(path: Path) -> Places:
     return {"heap": 0x150000, "block": block}
 
 
+def managed(path: Path) -> Places:
+    """A CLR of the layout of 8.0: methods, objects in every generation, a record of a failed allocation."""
+    made = plan("8")
+    made.clr.oom = (2, 1 << 20, 0, 0)
+    path.write_bytes(made.clr.build().data)
+    return {"method": min(made.methods) + 0x12, "object": made.places["order"], "text": made.places["text"]}
+
+
 SAMPLES: dict[str, Sample] = {
     make.__name__.replace("_", "-"): make
-    for make in (service, wow64, damaged, stacks, page_heap, segment_heap, before_vista)
+    for make in (service, wow64, damaged, stacks, page_heap, segment_heap, before_vista, managed)
 }

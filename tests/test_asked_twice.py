@@ -49,7 +49,7 @@ OF_WALKS = [
 """These show what a walk finds."""
 CALLS = [
     *OF_WALKS, "summary", "triage", "info --json", "heaps --explain", "regions --json", "modules --json",
-    "threads --frames --args --json", "check", "blocks --containing hex:000000", "leaks", "leaks --export umdh",
+    "threads --frames --args --json", "managed --json", "check", "blocks --containing hex:000000", "leaks", "leaks --export umdh",
     "leaks --export pprof", "retained", "leaks --unreachable --lsan-compat",
     "leaks --unreachable --size 0..200 --json", "memory rsp --as pointers --json", "memory peb --all",
     "struct _TEB teb --json", "disasm rip --json",

@@ -25,6 +25,7 @@ CALLS = [
     "summary", "triage", "info", "heaps", "regions", "modules", "threads", "threads --frames --args",
     "blocks --state all --internal", "blocks --stat", "virt-blocks", "check", "leaks --group-by size", "leaks --group-by type",
     "leaks --group-by stack", "leaks --unreachable --report-objects", "page-heap", "page-heap --state all", "retained",
+    "managed", "managed 0x10", "managed 0x10 0x401000",
     "retained --by type", "block 0x10", "memory 0x7ffe0000", "memory 0x10 --as pointers", "memory 0x10 --as links",
     "memory 0x10 --as text", "struct", "struct _HEAP", "struct _PEB 0x10", "struct _TEB 0x7ffe0000",
     "disasm 0x401000", "disasm 0x10 --before 0",
@@ -52,6 +53,8 @@ PROMISED = {
     "member": "offset field type value meaning",
     "memory": "address bytes value points_to",
     "finding": "id kind severity heap block address length message expected found culprit frames evidence",
+    "managed": "runtime heaps code types",
+    "managedPlace": "address kind type method token module offset trust",
     "usageRow": "name regions bytes busy_share total_share",
 }
 """Definition of the schema → members that the interface promises."""

@@ -12,6 +12,7 @@ from heapdump.analyses.damage.explained import ExplainedFinding
 from heapdump.analyses.graph.overview import GraphOverview
 from heapdump.analyses.headlines import Headline
 from heapdump.analyses.memory.capabilities import Capability
+from heapdump.analyses.memory.items import Item
 from heapdump.analyses.memory.summary import Summary
 from heapdump.blocks.damage import UncheckedHeap, WhyUnchecked
 from heapdump.blocks.heap import Heap
@@ -114,11 +115,24 @@ def _memory(facts: TriageFacts) -> Iterator[Statement]:
     for line in [line for line in lines if line.share >= _SHARE][:_MOST_MEMORY]:
         share = f"{line.share:.0%} of {short_size(committed)} committed"
         yield Statement(f"{short_size(line.bytes)} ({share}): {line.item.words}", ("summary",))
+    yield from _managed(facts)
     for headline in facts.headlines:
         if headline.kind.is_about_memory:
             yield Statement(headline.sentence, headline.command)
     if not lines:
         yield Statement("not known: the dump has no memory map", ("info",))
+
+
+def _managed(facts: TriageFacts) -> Iterator[Statement]:
+    """Managed or native, where a managed runtime is loaded."""
+    lines = facts.summary.reconciliation
+    managed = sum(line.bytes for line in lines if line.item.is_managed)
+    if managed:
+        native = sum(line.bytes for line in lines if line.item.is_native_heap)
+        objects = sum(line.bytes for line in lines if line.item is Item.MANAGED_HEAP)
+        sentence = f"managed: {short_size(managed)}, of which the GC heap {short_size(objects)}"
+        heaps = f"; native heaps: {short_size(native)}" if native else ""
+        yield Statement(sentence + heaps, ("managed",))
 
 
 def _holders(facts: TriageFacts) -> Iterator[Statement]:

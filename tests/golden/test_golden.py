@@ -24,7 +24,7 @@ WIDTHS = (80, 160)
 CASES: dict[str, dict[str, str]] = {
     "service": {
         "blocks": "blocks --size 190..194", "blocks-stat": "blocks --stat --size 200..207", "check": "check", "heap": "heap {heap}",
-        "heaps": "heaps", "heaps-explain": "heaps --explain", "info": "info",
+        "heaps": "heaps", "heaps-explain": "heaps --explain", "info": "info", "managed": "managed",
         "disasm": "disasm rip --before 2 --after 2", "struct": "struct _HEAP {heap}", "memory": "memory poi(peb+20) --count 64", "modules": "modules --verbose",
         "regions": "regions --limit 12 --at {heap}", "regions-heap": "regions --usage heap --limit 12 --at {block}",
         "summary": "summary", "threads": "threads --frames", "triage": "triage", "virt-blocks": "virt-blocks --sort size --limit 3",
@@ -46,6 +46,10 @@ CASES: dict[str, dict[str, str]] = {
     "segment-heap": {
         "struct": "struct _SEGMENT_HEAP {heap}", "block": "block {block}", "blocks": "blocks --kind vs", "check": "check", "heap": "heap {heap}", "heaps": "heaps",
         "virt-blocks": "virt-blocks",
+    },
+    "managed": {
+        "managed": "managed", "managed-at": "managed {method} {text} 0x10", "managed-object": "managed {object}",
+        "regions": "regions --usage unknown", "summary": "summary", "triage": "triage",
     },
     "before-vista": {"heap": "heap {heap}", "heaps": "heaps", "blocks": "blocks"},
 }  # fmt: skip

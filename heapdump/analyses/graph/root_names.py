@@ -1,4 +1,4 @@
-"""Names of places in roots: `thread 3 stack rsp+0x40`, `app.exe!.data+0x1230`, `thread 3 TLS slot 4`."""
+"""Names of places in roots: `thread 3 stack rsp+0x40`, `app.exe!.data+0x1230`, `thread 3 TLS slot 4`, `Acme.Buffer._handle of 0x…`."""
 
 from __future__ import annotations
 
@@ -25,6 +25,8 @@ def place_name(process: Process, namer: Namer, area: Area, address: int) -> str:
         return _in_teb(process, area, address)
     if area.kind == RootKind.PEB:
         return f"PEB+{address - area.span.start:#x}"
+    if area.kind == RootKind.MANAGED:
+        return namer.code.data(address) or f"managed heap {address:#x}"
     return f"memory {area.span.start:#x}+{address - area.span.start:#x}"
 
 

@@ -1,7 +1,7 @@
 """The roots: memory and registers in which the program finds pointers to its blocks.
 
-Strong roots: registers, stacks above the stack pointer, writable data of modules, TEBs and PEBs. TLS and FLS slots lie in
-TEBs, or in blocks that TEBs point to. Weak roots: other writable memory (VirtualAlloc arenas, shared sections, heaps that
+Strong roots: registers, stacks above the stack pointer, writable data of modules, TEBs and PEBs, and objects of managed
+heaps. TLS and FLS slots lie in TEBs, or in blocks that TEBs point to. Weak roots: other writable memory (VirtualAlloc arenas, shared sections, heaps that
 could not be walked); the program may have lost the pointer to it. Memory of walked heaps is no root.
 
 Memory of the allocators is no root: the stack trace database, the segment heap in which Windows keeps records of other
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
@@ -25,6 +25,7 @@ from heapdump.blocks.heap import Heap
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, Stack, Thread
 from heapdump.process.stacks.registers import Registers, read_context
+from heapdump.runtimes.runtime import ObjectHeap
 from heapdump.spans import Span, merged
 
 _WRITABLE, _GUARD = 0x04 | 0x08 | 0x40 | 0x80, 0x100
@@ -42,12 +43,13 @@ class RootKind(StrEnum):
     MODULE = "module"
     TEB = "teb"
     PEB = "peb"
+    MANAGED = "managed"
     MEMORY = "memory"
 
 
 _IN_WORDS = {
     RootKind.STACK: "stacks", RootKind.MODULE: "writable module data", RootKind.TEB: "TEBs", RootKind.PEB: "PEBs",
-    RootKind.MEMORY: "other writable memory",
+    RootKind.MANAGED: "managed heaps", RootKind.MEMORY: "other writable memory",
 }  # fmt: skip
 
 
@@ -85,10 +87,13 @@ class Roots:
     missing: tuple[str, ...]
 
 
-def find_roots(process: Process, usage: UsageMap, heaps: Sequence[Heap], walked: Iterable[int]) -> Roots:
-    """All roots of a process. `walked`: indices of heaps whose blocks are known."""
-    known = set(walked)
+def find_roots(
+    process: Process, usage: UsageMap, heaps: Sequence[Heap], walked: Iterable[int], managed: Sequence[ObjectHeap] = ()
+) -> Roots:
+    """All roots of a process. `walked`: indices of heaps whose blocks are known; `managed`: heaps of runtimes."""
+    known, objects = set(walked), list(_managed(managed))
     found = [*_stacks(process), *_environment(process), *_memory(process, usage, heaps, known)]
+    found = [*objects, *(piece for area in found for piece in _without(area, objects))]
     areas = [area for area in found if 0 <= area.span.start < area.span.end <= _TOP]  # another one is a damaged address
     areas.sort(key=lambda area: (area.width, area.span))
     registers = tuple(_registers(process))
@@ -161,6 +166,24 @@ def _memory(process: Process, usage: UsageMap, heaps: Sequence[Heap], known: set
         if heap.index not in known:
             for span in merged(extent.span for extent in heap.extents):
                 yield from (Area(span, RootKind.MEMORY, width) for width in widths)
+
+
+def _managed(heaps: Sequence[ObjectHeap]) -> Iterator[Area]:
+    """The memory of managed heaps that holds objects."""
+    for heap in heaps:
+        yield from (Area(span, RootKind.MANAGED, heap.pointer_bytes) for span in merged(heap.spans()))
+
+
+def _without(area: Area, objects: Sequence[Area]) -> Iterator[Area]:
+    """Weak memory, without the part of it that managed objects lie in; other areas as they are."""
+    low = area.span.start
+    if area.is_weak:
+        for span in (one.span for one in objects if one.span & area.span):
+            if span.start > low:
+                yield replace(area, span=Span(low, span.start))
+            low = max(low, span.end)
+    if low < area.span.end:
+        yield replace(area, span=Span(low, area.span.end))
 
 
 def _unclaimed(process: Process, usage: UsageMap) -> NDArray[np.int64]:

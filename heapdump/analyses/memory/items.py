@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from heapdump.blocks.heap import ExtentKind
+from heapdump.runtimes.runtime import OwnerKind
 
 
 class Item(StrEnum):
@@ -29,6 +30,11 @@ class Item(StrEnum):
     ASAN_FREED = "asan_heap_quarantine"
     ASAN_OVERHEAD = "asan_heap_overhead"
     ASAN_SHADOW = "asan_shadow"
+    MANAGED_HEAP = "managed_heap"
+    COLLECTOR = "collector_bookkeeping"
+    JIT_CODE = "jit_code"
+    RUNTIME_STUBS = "runtime_stubs"
+    RUNTIME_OTHER = "runtime_other"
     STACKS = "stacks"
     TEBS_AND_PEBS = "tebs_and_pebs"
     IMAGES = "images"
@@ -42,6 +48,16 @@ class Item(StrEnum):
     def words(self) -> str:
         """The item for a person, and the value of `item` in JSON."""
         return _WORDS[self]
+
+    @property
+    def is_managed(self) -> bool:
+        """True for memory of a managed runtime."""
+        return self in ITEM_OF_OWNER.values()
+
+    @property
+    def is_native_heap(self) -> bool:
+        """True for memory of Windows' heaps."""
+        return self in _NATIVE_HEAPS
 
     @property
     def is_known(self) -> bool:
@@ -62,10 +78,15 @@ _WORDS = {
     Item.ASAN: "AddressSanitizer heap", Item.ASAN_BUSY: "AddressSanitizer heap: allocated chunks",
     Item.ASAN_FREED: "AddressSanitizer heap: quarantine", Item.ASAN_SHADOW: "AddressSanitizer shadow",
     Item.ASAN_OVERHEAD: "AddressSanitizer heap: redzones and overhead",
+    Item.MANAGED_HEAP: "managed heap (GC)",
+    Item.COLLECTOR: "GC bookkeeping", Item.JIT_CODE: "JIT code", Item.RUNTIME_STUBS: "CLR stubs",
+    Item.RUNTIME_OTHER: "CLR, other (inferred from structures in it)",
     Item.TEBS_AND_PEBS: "TEBs and PEBs", Item.IMAGES: "images", Item.STACK_DATABASE: "stack trace database",
     Item.SYSTEM_DATA: "other system data", Item.MAPPED: "mapped files and sections",
     Item.UNKNOWN_PRIVATE: "unknown private memory", Item.UNKNOWN: "unknown memory",
 }  # fmt: skip
+
+_NATIVE_HEAPS = {item for item in Item if item.startswith(("heap_", "segment_heaps", "page_heaps"))}
 
 ITEM_OF_EXTENT = {
     ExtentKind.SEGMENT: Item.SEGMENTS,
@@ -80,3 +101,12 @@ ITEM_OF_EXTENT = {
     ExtentKind.ASAN_SHADOW: Item.ASAN_SHADOW,
 }
 """Part of a heap → the item that its committed bytes count under."""
+
+ITEM_OF_OWNER = {
+    OwnerKind.HEAP: Item.MANAGED_HEAP,
+    OwnerKind.BOOKKEEPING: Item.COLLECTOR,
+    OwnerKind.JIT_CODE: Item.JIT_CODE,
+    OwnerKind.STUBS: Item.RUNTIME_STUBS,
+    OwnerKind.OTHER: Item.RUNTIME_OTHER,
+}
+"""Memory of a runtime → the item that its committed bytes count under."""

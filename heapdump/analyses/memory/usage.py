@@ -1,7 +1,7 @@
 """The usage of each address range, in WinDbg's words (`!address`).
 
 The order of tests is that of semantics.md §2.1. Of several claims on the same bytes the later one wins; the claims
-therefore come in the reverse order: other, heaps, page heaps, stacks, PEB, TEB, images. Free memory has no claim.
+therefore come in the reverse order: runtimes, other, heaps, page heaps, stacks, PEB, TEB, images. Free memory has none.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.memory.items import ITEM_OF_EXTENT, Item
+from heapdump.analyses.memory.items import ITEM_OF_EXTENT, ITEM_OF_OWNER, Item
 from heapdump.blocks.heap import ExtentKind, Heap
 from heapdump.blocks.kind import HeapKind
 from heapdump.memory.regions import Kind, Region, RegionClaim, RegionTable, State
 from heapdump.process.model import Process, Stack, Thread, View
 from heapdump.process.stacks.trace_database import RecordedStacks
+from heapdump.runtimes.runtime import MemoryOwner
 from heapdump.spans import Span, SpanMap
 from heapdump.wording import preview
 
@@ -85,14 +86,15 @@ class UsageMap:
             span, base, state, kind, protect, claim = table.row(i)
             usage = self.names[int(self.codes[i])]
             detail = claim.detail if claim else ""
-            if usage == UNKNOWN and state is State.MEM_COMMIT and in_dump:
+            if usage == UNKNOWN and claim is None and state is State.MEM_COMMIT and in_dump:
                 detail = preview(space.try_read(span.start, 16) or b"")
             yield Region(span, base, state, kind, protect, usage, detail, in_dump)
 
 
-def classify(process: Process, heaps: Sequence[Heap]) -> UsageMap:
-    """The usage of every region of the process."""
-    table = process.regions.split(tuple(_claims(process, heaps)))
+def classify(process: Process, heaps: Sequence[Heap], owners: Sequence[MemoryOwner] = ()) -> UsageMap:
+    """The usage of every region of the process. `owners`: memory of runtimes; its usage stays `<unknown>`."""
+    runtime = (RegionClaim(one.span, UNKNOWN, one.detail, ITEM_OF_OWNER[one.kind]) for one in owners)
+    table = process.regions.split((*runtime, *_claims(process, heaps)))
     names: dict[str, int] = {UNKNOWN: 0, FREE: 1}
     by_claim = np.array([names.setdefault(c.usage, len(names)) for c in table.claims] + [0], np.int64)
     codes = by_claim[table.claim]

@@ -1,0 +1,68 @@
+"""What lies at an address, as the runtimes of the process see it: a method, a stub, an object, or nothing of theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from heapdump.runtimes.runtime import CodePlace, ManagedObject, ObjectHeap, Runtime
+
+_MOST_REFERRERS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedPlace:
+    """An address with the code or the object that holds it; both None where no runtime knows it.
+
+    `text`: the contents of a string; `field`: of the object, which the address points into.
+    """
+
+    address: int
+    code: CodePlace | None
+    found: ManagedObject | None
+    text: str | None = None
+    field: str | None = None
+
+    @property
+    def offset(self) -> int | None:
+        """Bytes from the start of the method's code or of the object."""
+        start = self.code.start if self.code else self.found.address if self.found else None
+        return None if start is None else self.address - start
+
+
+@dataclass(frozen=True, slots=True)
+class Referrer:
+    """A word of the managed heap that points to an object: its address, the object that it lies in, its field."""
+
+    at: int
+    source: ManagedObject | None
+    field: str | None
+
+
+def managed_place(runtimes: Sequence[Runtime], address: int) -> ManagedPlace:
+    """The method, stub or object at an address; of an object its segment is walked."""
+    code = next((place for runtime in runtimes if (place := runtime.code_at(address)) is not None), None)
+    if code is not None:
+        return ManagedPlace(address, code, None)
+    for heap in heaps(runtimes):
+        found = heap.object_at(address)
+        if found is not None:
+            field = heap.field_at(found, address) if address != found.address else None
+            return ManagedPlace(address, None, found, heap.text_of(found), field)
+    return ManagedPlace(address, None, None)
+
+
+def heaps(runtimes: Sequence[Runtime]) -> Iterator[ObjectHeap]:
+    """The managed heaps of all runtimes."""
+    return (runtime.heap for runtime in runtimes if runtime.heap is not None)
+
+
+def referrers(runtimes: Sequence[Runtime], address: int) -> tuple[Referrer, ...]:
+    """The first 20 words of managed heaps that hold an address. Reads the whole heaps."""
+    found = ((heap, at) for heap in heaps(runtimes) for at in heap.pointers_to(address))
+    out = []
+    for heap, at in islice(found, _MOST_REFERRERS):
+        source = heap.object_at(at)
+        out.append(Referrer(at, source, heap.field_at(source, at) if source is not None else None))
+    return tuple(out)

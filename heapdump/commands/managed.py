@@ -1,0 +1,146 @@
+"""`managed`: runtimes of the process, their heaps, types and methods."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from heapdump.commands.common.addresses import address_in
+from heapdump.commands.common.managed import (
+    CODE_WORDS,
+    GENERATIONS,
+    TYPES,
+    generation_record,
+    place_lines,
+    place_record,
+    referrer_lines,
+    referrer_record,
+    runtime_record,
+    type_record,
+)
+from heapdump.commands.common.request import Arguments, Request, dump_command
+from heapdump.render import text
+from heapdump.render.view import Answer, Lines, PageItem, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from heapdump.runtimes.runtime import Runtime, TypeCount
+    from heapdump.snapshot import Snapshot
+
+
+_SUFFIXES = (".dmp", ".mdmp", ".hdmp", ".gz", ".xz", ".zst", ".zip", ".cab")
+
+
+def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
+    """`dump` and `addresses` of [DUMP] [ADDRESS]...: the first is the dump where it is a file or named like one."""
+    has_dump = bool(arguments) and (Path(arguments[0]).is_file() or arguments[0].lower().endswith(_SUFFIXES))
+    dump, rest = (Path(arguments[0]), arguments[1:]) if has_dump else (None, arguments)
+    return {"dump": dump, "addresses": rest}
+
+
+@click.option("--types", "only_types", is_flag=True, help="Only the types, as !dumpheap -stat.")
+@dump_command("managed", takes_expressions=True, arguments=Arguments("[DUMP] [ADDRESS]...", split_arguments))
+def command(request: Request, addresses: tuple[str, ...], only_types: bool) -> int:
+    """.NET: runtime, managed heap, types; at an address method or object.
+
+    \b
+    heapdump managed crash.dmp                    as !eeheap and !dumpheap -stat
+    heapdump managed crash.dmp --types --sort count
+    heapdump managed crash.dmp 0x7fe83e3bcf6      as !ip2md and !dumpobj
+    """
+    with request.open() as snapshot:
+        if addresses:
+            return request.emit(snapshot, _at(snapshot, [address_in(request, snapshot, one) for one in addresses]))
+        return request.emit(snapshot, _Overview(request, snapshot, only_types).answer())
+
+
+def _at(snapshot: Snapshot, addresses: Sequence[int]) -> Answer:
+    """The methods and objects at addresses; of a single object also who points to it."""
+    from heapdump.analyses.managed.places import managed_place, referrers
+
+    places = [managed_place(snapshot.runtimes, address) for address in addresses]
+    found = places[0].found if len(places) == 1 else None
+    pointing = referrers(snapshot.runtimes, found.address) if found is not None else ()
+    records = [place_record(place) for place in places]
+    if found is not None:
+        records[0]["referrers"] = [referrer_record(one) for one in pointing]
+    lines = [line for place in places for line in place_lines(place)]
+    return Answer(
+        "managed",
+        data=lambda: records[0] if len(records) == 1 else records,
+        records=lambda: records,
+        page=lambda: [Lines([*lines, *(referrer_lines(pointing) if found is not None else ())])],
+        gaps=_gaps(snapshot.runtimes),
+    )
+
+
+def _gaps(runtimes: Sequence[Runtime]) -> list[str]:
+    return [gap for runtime in runtimes for gap in runtime.gaps()]
+
+
+class _Overview:
+    """The answer without addresses."""
+
+    def __init__(self, request: Request, snapshot: Snapshot, only_types: bool) -> None:
+        self._request, self._snapshot = request, snapshot
+        self._only_types = only_types
+        self._runtimes = snapshot.runtimes
+        self._types: list[TypeCount] = request.rows(self._all_types(), type_record)
+
+    def _all_types(self) -> list[TypeCount]:
+        return [row for runtime in self._runtimes if runtime.heap for row in runtime.heap.types()]
+
+    def answer(self) -> Answer:
+        """Runtime, heaps, code and types."""
+        heap_gaps = [gap for runtime in self._runtimes if runtime.heap for gap in runtime.heap.gaps()]
+        return Answer(
+            "managed",
+            data=self._data,
+            records=lambda: (type_record(row) for row in self._types),
+            page=self._page,
+            gaps=(*_gaps(self._runtimes), *heap_gaps),
+        )
+
+    def _data(self) -> Record:
+        first = self._runtimes[0] if self._runtimes else None
+        rows = [row for runtime in self._runtimes if runtime.heap for row in runtime.heap.rows()]
+        code = first.code() if first else None
+        return {
+            "runtime": runtime_record(first.info) if first else None,
+            "other_runtimes": [runtime_record(runtime.info) for runtime in self._runtimes[1:]],
+            "heaps": [generation_record(row) for row in rows],
+            "code": {word: getattr(code, word) for word in CODE_WORDS} if code else None,
+            "trouble": [line for runtime in self._runtimes for line in runtime.trouble()],
+            "types": [type_record(row) for row in self._types],
+        }
+
+    def _page(self) -> Iterator[PageItem]:
+        if not self._runtimes:
+            yield Lines([[("no .NET runtime is loaded in this process", "dim")]])
+            return
+        if not self._only_types:
+            for runtime in self._runtimes:
+                yield from self._runtime_page(runtime)
+        shown, hidden = self._request.shown(self._types)
+        yield Table(TYPES, shown, title="Types", hidden=hidden, empty="no object is known")
+
+    def _runtime_page(self, runtime: Runtime) -> Iterator[PageItem]:
+        info, code = runtime.info, runtime.code()
+        version = f" {info.version}" if info.version else ""
+        lines = [
+            [(f"{info.kind}{version}", "bold"), (f" in {info.module}, found by {', '.join(info.found_by)}", "")],
+            [
+                (
+                    f"code: {text.plural(code.methods, 'jitted method')}, {text.size(code.jit_bytes)} of JIT code, "
+                    f"{text.size(code.stub_bytes)} of stubs, {text.plural(code.images, 'precompiled image')}",
+                    "",
+                )
+            ],
+            *([(line, "red")] for line in runtime.trouble()),
+        ]
+        yield Lines(lines)
+        if runtime.heap is not None:
+            yield Table(GENERATIONS, list(runtime.heap.rows()), title="Managed heap", empty="no generation is known")

@@ -1,0 +1,189 @@
+"""Built CLRs of every layout generation: methods, objects and stacks are those that were built."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+
+import pytest
+
+from heapdump.analyses.threads import all_stacks
+from heapdump.runtimes.runtime import CodePlace, ManagedObject, ObjectHeap, Runtime
+from heapdump.snapshot import Snapshot
+from heapdump.trust import Trust
+from tests.builders.clr import Release
+from tests.runtimes.dotnet.plans import RELEASES, Plan, plan
+
+FOUND_BY = {
+    "2.1": ("module", "DAC resource"), "3.1": ("module", "DAC resource"), "8": ("module", "g_dacTable"),
+    "10": ("module", "contract descriptor", "g_dacTable"),
+}  # fmt: skip
+
+
+@pytest.fixture(params=[(release, flat) for release in RELEASES for flat in (False, True)], ids=str)
+def made(request: pytest.FixtureRequest) -> Plan:
+    release, flat = request.param
+    return plan(release, flat=flat)
+
+
+@pytest.fixture
+def snapshot(made: Plan, open_built):
+    with open_built(made.clr.build()) as opened:
+        yield opened
+
+
+def only(snapshot: Snapshot) -> Runtime:
+    (found,) = snapshot.runtimes
+    return found
+
+
+def heap_of(snapshot: Snapshot) -> ObjectHeap:
+    heap = only(snapshot).heap
+    assert heap is not None
+    return heap
+
+
+def object_at(snapshot: Snapshot, address: int) -> ManagedObject:
+    found = heap_of(snapshot).object_at(address)
+    assert found is not None
+    return found
+
+
+def code_at(snapshot: Snapshot, address: int) -> CodePlace:
+    found = only(snapshot).code_at(address)
+    assert found is not None
+    return found
+
+
+def test_the_runtime_is_found_with_its_evidence(snapshot, made):
+    info = only(snapshot).info
+    assert (info.kind, info.module, info.version) == (".NET", "coreclr.dll", "8.0.1.2")
+    assert info.found_by == FOUND_BY[made.clr.release]
+    assert only(snapshot).gaps() == []
+
+
+@pytest.mark.parametrize("release", ["8", "10"])
+def test_a_single_file_app_is_found_by_its_export(release: Release, open_built):
+    with open_built(plan(release, single_file=True).clr.build()) as snapshot:
+        info = only(snapshot).info
+        assert (info.module, info.version, info.found_by[0]) == ("host.exe", None, "export")
+        assert only(snapshot).heap is not None
+
+
+def test_every_byte_of_a_method_leads_to_it(snapshot, made):
+    clr = only(snapshot)
+    assert clr.code().methods == len(made.methods)
+    for start, (type_, method, token, desc, size) in made.methods.items():
+        for address in (start, start + 1, start + size // 2, start + size - 1):
+            found = clr.code_at(address)
+            assert found is not None, (hex(address), method)
+            assert (found.kind, found.start, found.type, found.method) == ("method", start, type_, method)
+            assert (found.token, found.descriptor, found.trust) == (token, desc, Trust.EXACT)
+            assert not found.is_handler
+
+
+def test_no_name_is_given_outside_of_methods(snapshot, made):
+    clr = only(snapshot)
+    assert code_at(snapshot, made.places["stub"]).kind == "stub"
+    last = max(made.methods)
+    size = made.methods[last][4]
+    assert clr.code_at(last + size + 0x400) is None
+    assert clr.code_at(min(made.methods) - 1) is None
+    assert clr.code_at(0x1234) is None
+
+
+def test_a_handler_is_named_as_its_method(snapshot, made):
+    if made.clr.p == 8:
+        found = code_at(snapshot, made.places["handler"])
+        assert (found.start, found.method, found.is_handler, found.note) == (
+            made.places["tier1"],
+            "Pay",
+            True,
+            "handler",
+        )
+
+
+def test_the_heap_has_the_objects_that_were_built(snapshot, made):
+    heap = heap_of(snapshot)
+    count, size = Counter[str](), Counter[str]()
+    for name, bytes_ in made.objects.values():
+        count[name] += 1
+        size[name] += bytes_
+    assert {row.type: (row.count, row.bytes) for row in heap.types() if row.type != "Free"} == {
+        name: (count[name], size[name]) for name in count
+    }
+    free = next(row for row in heap.types() if row.type == "Free")
+    assert (free.count, free.bytes) == (1, 3 * made.clr.p + 40)
+    assert sum(row.objects for row in heap.rows()) == len(made.objects)
+    assert heap.gaps() == []
+
+
+def test_every_address_of_an_object_leads_to_it(snapshot, made):
+    heap = heap_of(snapshot)
+    for address, (name, size) in made.objects.items():
+        for inside in (address, address + size // 2, address + size - 1):
+            found = object_at(snapshot, inside)
+            assert (found.address, found.type, found.bytes) == (address, name, size)
+    assert heap.object_at(made.clr.segment_start("gen0")) is None  # a gap
+    assert heap.text_of(object_at(snapshot, made.places["text"])) == "späteß7"
+    assert object_at(snapshot, made.places["order"]).is_finalizable
+
+
+def test_generations_are_told_apart(snapshot, made):
+    heap = heap_of(snapshot)
+    assert object_at(snapshot, made.places["order"]).generation == "gen2"
+    rows = {row.generation: row for row in heap.rows()}
+    assert (rows["gen1"].objects, rows["gen0"].objects, rows["large"].objects) == (1, 2, 1)
+
+
+def test_fields_and_referrers_are_named(snapshot, made):
+    heap, p = heap_of(snapshot), made.clr.p
+    order = object_at(snapshot, made.places["order"])
+    assert heap.field_at(order, order.address + p) == "_handle"
+    assert heap.field_at(order, order.address + 2 * p) == "_total"
+    pointing = list(heap.pointers_to(made.places["order"]))
+    sources = [object_at(snapshot, at) for at in pointing]
+    assert "Acme.Orders.Ledger<Acme.Orders.Order>" in [source.type for source in sources]
+
+
+@pytest.mark.parametrize("release", ["3.1", "8", "10"])
+def test_x64_stacks_lead_through_jitted_code(release: Release, open_built):
+    made = plan(release)
+    starts = list(made.methods)
+    stack = bytearray(0x4000)
+    struct.pack_into("<Q", stack, 0x100 + 0x28, starts[1] + 0x20)  # each function keeps 0x28 bytes
+    struct.pack_into("<Q", stack, 0x100 + 0x58, starts[2] + 0x20)
+    registers = {"rip": starts[0] + 0x20, "rsp": 0x50000100}
+    with open_built(made.clr.build(stack=bytes(stack), registers=registers)) as snapshot:
+        (frames,) = all_stacks(snapshot.process, snapshot.namer())[0]
+        names = [(str(one.frame), one.how) for one in frames.frames[:3]]
+    wanted = [(made.methods[start][0], made.methods[start][1]) for start in starts[:3]]
+    assert names == [
+        (f"System.Private.CoreLib!{type_}.{method}+0x20", how)
+        for (type_, method), how in zip(wanted, ("context", "unwind", "unwind"), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("piece", ["clr", "loader", "code", "gc", "images"])
+@pytest.mark.parametrize("release", RELEASES)
+def test_what_the_dump_lacks_is_absent_and_said(release: Release, piece: str, open_built):
+    made = plan(release)
+    with open_built(made.clr.build(drop=[piece])) as snapshot:
+        for clr in snapshot.runtimes:
+            for start, (type_, method, *_) in made.methods.items():
+                found = clr.code_at(start)
+                if found is not None and found.trust is Trust.EXACT and found.method is not None:
+                    assert (found.type, found.method) == (type_, method)
+            if clr.heap is not None:
+                types = {row.type for row in clr.heap.types()}
+                assert types <= {name for name, _ in made.objects.values()} | {"Free"} or piece == "images"
+            if piece == "clr":
+                assert clr.gaps()
+
+
+def test_the_out_of_memory_record_is_told(open_built):
+    made = plan("8")
+    made.clr.oom = (2, 1 << 20, 0, 0)
+    with open_built(made.clr.build()) as snapshot:
+        (line,) = only(snapshot).trouble()
+        assert line == "managed OutOfMemory: the GC could not commit memory for an allocation of 1,048,576 bytes"
