@@ -363,6 +363,9 @@ class ClrBuilder:
         rva = self._variable(gc)
         variables = [root, 0, rva]
         directories, symbols = {}, {}
+        if self.hides_tables:
+            self._module_bytes(0, pe.pe_header(_CLR_BYTES, wide=self.p == 8, directories={}))
+            return
         if self.single_file:
             symbols["DotNetRuntimeInfo"] = _DATA_RVA
         if self.traits.source == "resource":
@@ -436,6 +439,9 @@ class ClrBuilder:
         gc = self.room(p * (len(head) + len(words)))
         self.put(gc, *head, *words)
         return gc
+
+    hides_tables = False
+    """The module has neither exports nor resources, as far as anybody knows of .NET Framework."""
 
     oom: tuple[int, int, int, int] = (0, 0, 0, 0)
     """reason, bytes wanted, reserved, allocated of `oom_history`."""

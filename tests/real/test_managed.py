@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from heapdump.analyses.threads import all_stacks
+from heapdump.runtimes.dotnet.clr import DotNet
+from heapdump.runtimes.dotnet.descriptor import Descriptor
+from heapdump.runtimes.dotnet.discovery import find_clrs
 from heapdump.runtimes.runtime import Runtime
 from heapdump.snapshot import Snapshot, open_dump
 from heapdump.trust import Trust
@@ -126,3 +130,19 @@ def test_stacks_show_the_frames_that_the_program_recorded(snapshot: Snapshot, re
                 want = plain(f"{frame['type']}.{frame['method']}")
                 assert want in found
                 found = found[found.index(want) + 1 :]
+
+
+@pytest.mark.parametrize("variables", [True, False], ids=["no descriptor", "no tables"])
+def test_names_are_the_same_without_the_tables_of_the_runtime(snapshot: Snapshot, variables: bool) -> None:
+    (whole,) = find_clrs(snapshot.process)
+    hidden = replace(whole, descriptor=Descriptor(), variables=whole.variables if variables else ())
+    one, other = DotNet(snapshot.process, whole), DotNet(snapshot.process, hidden)
+    assert other.code().methods == one.code().methods
+    for method in one.methods():
+        for address in (method.start, method.end - 1):
+            found, want = other.code_at(address), one.code_at(address)
+            assert found is not None and want is not None
+            assert (found.start, found.type, found.method, found.token, found.assembly) == (
+                want.start, want.type, want.method, want.token, want.assembly,
+            )  # fmt: skip
+            assert found.trust is (Trust.EXACT if variables else Trust.GUESS)

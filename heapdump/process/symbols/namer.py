@@ -132,9 +132,12 @@ class Namer:
         """The frame of an address, by the function that holds `address - back`."""
         module = self._process.module_map.at(address - back)
         managed = self.code.name(address - back)
-        if managed is not None:
+        if managed is not None and managed.symbol is not None:
             symbol, offset = managed.symbol, managed.offset + back
             return Frame(address, managed.module, symbol, offset, None, None, managed.trust, managed.note)
+        if managed is not None:
+            name, rva = (module.name, address - module.span.start) if module else (None, None)
+            return Frame(address, name, None, rva, None, None, managed.trust, managed.note)
         if module is None:
             return self._elsewhere(address)
         rva = address - module.span.start

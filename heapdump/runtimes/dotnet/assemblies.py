@@ -1,8 +1,9 @@
 """The assemblies of a runtime: from its Module structure to the image and its metadata.
 
-The image of a Module is `Module.Base` where the descriptor names that field (10). Before, a Module points to its simple
-name, and images by that name are looked for among all images with a CLR header in memory; where several bear the
-name, the one that the Module leads to by pointers is it (docs/reference/managed-code.md §3).
+The image of a Module is `Module.Base` where the descriptor names that field, else the first word of the Module that
+is the base of an image (from 9 on). Before, a Module points to its simple name, and images by that name are looked
+for among all images with a CLR header in memory; where several bear the name, the one that the Module leads to by
+pointers is it (docs/reference/managed-code.md §3).
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from heapdump.runtimes.dotnet.structures import Structures
 
 _PAGE = 0x1000
 _MZ = int.from_bytes(b"MZ", "little")
+_MODULE_BYTES = 0x200
+"""Bytes of a Module in which 9 and later hold the base of the image."""
+
 _MOST_POINTERS, _FIRST_BYTES, _NEXT_BYTES, _DEPTH = 20_000, 0x100, 0xA0, 4
 _READ_ONLY = 0x02 | 0x08 | 0x20 | 0x80
 """PAGE_READONLY, PAGE_WRITECOPY, PAGE_EXECUTE_READ, PAGE_EXECUTE_WRITECOPY."""
@@ -57,9 +61,24 @@ class Assemblies:
         place = self._space.try_pointer(module + self._structures.pointer)
         name = self._structures.zero_ended(place) if place else None
         bases = self._by_name.get(name or "", ())
-        if len(bases) > 1:
+        if not name:
+            bases = tuple(base for base in self._words(module, _MODULE_BYTES) if base in self._all_bases)[:1]
+        elif len(bases) > 1:
             bases = tuple(base for base in self._pointed_to(module) if base in bases)[:1] or bases[:1]
         return self.at_base(bases[0]) if bases else None
+
+    def _words(self, address: int, size: int) -> list[int]:
+        """The words of pointer size in a structure; none where the dump does not hold it."""
+        pointer, data = self._structures.pointer, self._space.try_read(address, size) or b""
+        return [int.from_bytes(data[i : i + pointer], "little") for i in range(0, len(data), pointer)]
+
+    @cached_property
+    def _all_bases(self) -> frozenset[int]:
+        return frozenset(base for found in self._by_name.values() for base in found)
+
+    def all(self) -> list[Assembly]:
+        """Every assembly that lies in memory, each image once."""
+        return [found for base in sorted(self._all_bases) if (found := self.at_base(base)) is not None]
 
     def _read(self, base: int) -> Assembly | None:
         image = mapped_image(self._space, base)
@@ -98,16 +117,12 @@ class Assemblies:
     def _pointed_to(self, module: int) -> Iterator[int]:
         """Page-aligned addresses that a Module leads to, breadth first, four levels deep."""
         queue, seen, budget = deque([(module, 0)]), {module}, _MOST_POINTERS
-        pointer = self._structures.pointer
         while queue and budget > 0:
             address, depth = queue.popleft()
-            size = _NEXT_BYTES if depth else _FIRST_BYTES
-            data = self._space.try_read(address, size)
-            for i in range(0, len(data or b""), pointer):
+            for value in self._words(address, _NEXT_BYTES if depth else _FIRST_BYTES):
                 budget -= 1
-                value = int.from_bytes((data or b"")[i : i + pointer], "little")
                 if value % _PAGE == 0 and value:
                     yield value
-                elif value > 0xFFFF and value % pointer == 0 and value not in seen and depth < _DEPTH:
+                elif value > 0xFFFF and value % self._structures.pointer == 0 and value not in seen and depth < _DEPTH:
                     seen.add(value)
                     queue.append((value, depth + 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import cache, cached_property
 from itertools import islice
 
@@ -15,12 +15,14 @@ from heapdump.runtimes.dotnet import gc_variables
 from heapdump.runtimes.dotnet.code_ranges import CodeKind, CodeRange, code_ranges
 from heapdump.runtimes.dotnet.discovery import Clr
 from heapdump.runtimes.dotnet.gc_segments import Segment, segments
-from heapdump.runtimes.dotnet.jit_code import JitMethod, header_layout, method_at, method_from, starts
+from heapdump.runtimes.dotnet.jit_code import JitMethod, header_layout, method_at, methods_of
 from heapdump.runtimes.dotnet.managed_heap import ManagedHeap
 from heapdump.runtimes.dotnet.memory_owners import memory_owners
 from heapdump.runtimes.dotnet.names import Evidence, Names, vote
+from heapdump.runtimes.dotnet.pattern import find_code
 from heapdump.runtimes.dotnet.pe import mapped_image
 from heapdump.runtimes.dotnet.ready_to_run import ReadyToRun, ready_to_run
+from heapdump.runtimes.dotnet.unwind_data import ImageUnwindData, JitUnwindData
 from heapdump.runtimes.runtime import CodeCounts, CodePlace, MemoryOwner, RuntimeInfo
 from heapdump.spans import Span, SpanMap
 from heapdump.trust import Trust
@@ -39,37 +41,6 @@ _OUT_OF_MEMORY = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _JitUnwindData:
-    """The unwind data of one jitted method."""
-
-    clr: Clr
-    method: JitMethod
-
-    def function_at(self, rva: int) -> tuple[int, int, int] | None:
-        """The RUNTIME_FUNCTION of the code header that holds an RVA."""
-        return self.method.function_at(self.method.base + rva)
-
-    def read(self, rva: int, size: int) -> bytes | None:
-        """Bytes at an RVA."""
-        return self.clr.space.try_read(self.method.base + rva, size)
-
-
-@dataclass(frozen=True, slots=True)
-class _ImageUnwindData:
-    """The unwind data of a precompiled image."""
-
-    code: ReadyToRun
-
-    def function_at(self, rva: int) -> tuple[int, int, int] | None:
-        """The RUNTIME_FUNCTION of the image that holds an RVA."""
-        return self.code.function_at(rva)
-
-    def read(self, rva: int, size: int) -> bytes | None:
-        """Bytes at an RVA."""
-        return self.code.image.read(rva, size)
-
-
 class DotNet:
     """One CLR of the process. Everything is read when it is first asked for."""
 
@@ -84,22 +55,46 @@ class DotNet:
     def info(self) -> RuntimeInfo:
         """Kind, version, module, evidence."""
         clr = self._clr
-        return RuntimeInfo(clr.kind, clr.version, clr.module.name, clr.found_by)
+        by_pattern = () if len(self._listed) else ("pattern of code",)
+        return RuntimeInfo(clr.kind, clr.version, clr.module.name, (*clr.found_by, *by_pattern))
 
     @cached_property
-    def ranges(self) -> SpanMap[CodeRange]:
-        """The code ranges of the execution manager."""
+    def _listed(self) -> SpanMap[CodeRange]:
+        """The code ranges that the execution manager lists; none where its tables are not found."""
         clr = self._clr
         roots = (clr.descriptor.globals.get("ExecutionManagerCodeRangeMapAddress"), *clr.variables[:1])
         found = (code_ranges(clr.space, root) for root in roots if root)
         return next((ranges for ranges in found if len(ranges)), SpanMap(()))
 
     @cached_property
+    def _found(self) -> list[CodeRange]:
+        """Ranges of methods that the pattern of their code gives: only where no table lists code."""
+        if len(self._listed):
+            return []
+        found = find_code(self._process, self._clr.space, self._layout)
+        return [CodeRange(one.span, CodeKind.JIT, found=one) for one in found]
+
+    @cached_property
+    def ranges(self) -> SpanMap[CodeRange]:
+        """The code ranges of the execution manager; without its tables methods by pattern, and precompiled images."""
+        if len(self._listed):
+            return self._listed
+        out = []
+        for one in self._found:
+            methods = methods_of(self._clr.space, self._layout, one)
+            wrong = {method.start for method in methods if self.names.method_of(method.method_desc) is None}
+            kept = one.found.without(wrong) if one.found else None
+            out += [CodeRange(one.span, CodeKind.JIT, found=kept)] if kept else []
+        images = [home.image for home in self.names.assemblies.all() if self._image_code(home.image.base)]
+        out += [CodeRange(Span(image.base, image.base + image.size), CodeKind.IMAGE) for image in images]
+        return SpanMap((one.span, one) for one in out)
+
+    @cached_property
     def names(self) -> Names:
         """Names of methods and types, in the dialect that methods of this process confirm."""
-        descs = list(dict.fromkeys(method.method_desc for method in islice(self._methods(), _MOST_CANDIDATES)))
+        descs = list(dict.fromkeys(method.method_desc for method in islice(self.methods(), _MOST_CANDIDATES)))
         names = vote(self._process, self._clr.space, self._clr.descriptor, Evidence(descs, self._first_words))
-        modules = {one.module for _, one in self.ranges if one.module}
+        modules = {one.module for _, one in self._listed if one.module}
         names.learn((found for desc in descs if (found := names.structures.method(desc))), modules)
         return names
 
@@ -112,13 +107,11 @@ class DotNet:
             {word for words in pieces for word in (words & np.uint64(-width & 0xFFFFFFFFFFFFFFFF)).tolist()} - {0}
         )
 
-    def _methods(self) -> Iterator[JitMethod]:
-        """Every jitted method, by code heap."""
-        for span, one in self.ranges:
-            for start in starts(self._clr.space, one.heap) if one.heap else ():
-                found = method_from(self._clr.space, self._layout, start, span.start)
-                if isinstance(found, JitMethod):
-                    yield found
+    def methods(self) -> Iterator[JitMethod]:
+        """Every jitted method, by range; before the ranges are known those that a pattern gives."""
+        ranges = self._found if self._found else (one for _, one in self._listed)
+        for one in ranges:
+            yield from methods_of(self._clr.space, self._layout, one)
 
     def has_code(self, address: int) -> bool:
         """True in jitted or precompiled code."""
@@ -140,7 +133,8 @@ class DotNet:
         found = method_at(self._clr.space, self._layout, within, address)
         if isinstance(found, int):
             return CodePlace("stub", within.span.start, note="stub", trust=Trust.DERIVED)
-        return self._jitted(found, address) if found is not None else None
+        place = self._jitted(found, address) if found is not None else None
+        return replace(place, trust=Trust.GUESS) if place is not None and within.found else place
 
     def _jitted(self, found: JitMethod, address: int) -> CodePlace | None:
         name = self.names.method_of(found.method_desc)
@@ -191,9 +185,9 @@ class DotNet:
             return None
         if within.kind is CodeKind.IMAGE:
             code = self._code_of(within)
-            return (code.image.base, _ImageUnwindData(code)) if code is not None else None
+            return (code.image.base, ImageUnwindData(code)) if code is not None else None
         found = method_at(self._clr.space, self._layout, within, address)
-        return (found.base, _JitUnwindData(self._clr, found)) if isinstance(found, JitMethod) else None
+        return (found.base, JitUnwindData(self._clr.space, found)) if isinstance(found, JitMethod) else None
 
     @cached_property
     def _gc(self) -> gc_variables.GcVariables | None:
@@ -217,7 +211,7 @@ class DotNet:
         """Heap, code, stubs, and memory in which the runtime's structures lie (an inference)."""
         gc = self._gc
         bookkeeping = self._clr.space.try_pointer(gc.bookkeeping) or 0 if gc and gc.bookkeeping else 0
-        structures = {m.method_desc for m in islice(self._methods(), _MOST_CANDIDATES)}
+        structures = {m.method_desc for m in islice(self.methods(), _MOST_CANDIDATES)}
         tables = {found.table for desc in structures if (found := self.names.structures.method(desc))}
         modules = {one.module for _, one in self.ranges if one.module} | set(self.names.known_modules)
         return memory_owners(
@@ -230,7 +224,7 @@ class DotNet:
         committed = self._process.regions.committed_bytes
         by_kind = {kind: [one for _, one in self.ranges if one.kind is kind] for kind in CodeKind}
         return CodeCounts(
-            sum(1 for _ in self._methods()),
+            sum(1 for _, one in self.ranges for _ in methods_of(self._clr.space, self._layout, one)),
             sum(committed(one.span) for one in by_kind[CodeKind.JIT]),
             sum(committed(one.span) for one in by_kind[CodeKind.STUBS]),
             len(by_kind[CodeKind.IMAGE]),
@@ -247,8 +241,8 @@ class DotNet:
     def gaps(self) -> Sequence[str]:
         """What of the runtime could not be read."""
         out = []
-        if not len(self.ranges):
-            out.append(f"{self._clr.module.name}: its code ranges are not in the dump, so its methods are not named")
+        if not len(self._listed):
+            out.append(f"{self._clr.module.name}: no list of its code is found; methods are named by a pattern")
         if self._gc is None:
             out.append(f"{self._clr.module.name}: the variables of its garbage collector are not found")
         elif self._gc.is_invalid:

@@ -7,6 +7,7 @@ structures decide (docs/reference/managed-code.md §2).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,14 +41,37 @@ class CodeHeap:
     nibble_map: int
 
 
+@dataclass(frozen=True)
+class FoundCode:
+    """Methods of one allocation: starts, ascending, and for each what the RVAs of its header count from."""
+
+    span: Span
+    starts: tuple[int, ...]
+    bases: tuple[int, ...]
+
+    def before(self, address: int) -> tuple[int, int] | None:
+        """(start, base) of the last method at or below an address."""
+        i = bisect_right(self.starts, address) - 1
+        return (self.starts[i], self.bases[i]) if i >= 0 else None
+
+    def without(self, starts: set[int]) -> FoundCode | None:
+        """The same without some methods; None where none remains."""
+        kept = [(a, b) for a, b in zip(self.starts, self.bases, strict=True) if a not in starts]
+        return FoundCode(self.span, *map(tuple, zip(*kept, strict=True))) if kept else None
+
+
 @dataclass(frozen=True, slots=True)
 class CodeRange:
-    """A range section. `module`: the runtime's Module of precompiled code, else 0; `heap`: of jitted code."""
+    """A range section. `module`: the runtime's Module of precompiled code, else 0; `heap`: of jitted code.
+
+    `found`: the methods of a range that no table of the runtime names.
+    """
 
     span: Span
     kind: CodeKind
     module: int = 0
     heap: CodeHeap | None = None
+    found: FoundCode | None = None
 
 
 def code_ranges(space: AddressSpace, root: int) -> SpanMap[CodeRange]:

@@ -67,15 +67,34 @@ def header_layout(descriptor: Descriptor) -> HeaderLayout:
 
 def method_at(space: AddressSpace, layout: HeaderLayout, within: CodeRange, address: int) -> JitMethod | int | None:
     """The method whose code holds an address; the kind of a stub (1 to 15); None where there is neither."""
-    if within.kind is not CodeKind.JIT or within.heap is None:
-        return None
-    start = _start_of(space, within.heap, address)
+    start, base = _start_in(space, within, address)
     if start is None or address - start > _LONGEST_METHOD:
         return None
-    found = method_from(space, layout, start, within.span.start)
+    found = method_from(space, layout, start, base)
     if isinstance(found, JitMethod):
         return found if start <= address < found.end or found.function_at(address) else None
     return found
+
+
+def _start_in(space: AddressSpace, within: CodeRange, address: int) -> tuple[int | None, int]:
+    """(the last start at or below an address, what its RVAs count from)."""
+    if within.found is not None:
+        return within.found.before(address) or (None, 0)
+    if within.kind is not CodeKind.JIT or within.heap is None:
+        return None, 0
+    return _start_of(space, within.heap, address), within.span.start
+
+
+def methods_of(space: AddressSpace, layout: HeaderLayout, within: CodeRange) -> Iterator[JitMethod]:
+    """Every jitted method of a range, ascending."""
+    if within.found is not None:
+        pairs: Iterator[tuple[int, int]] = zip(within.found.starts, within.found.bases, strict=True)
+    else:
+        pairs = ((start, within.span.start) for start in (starts(space, within.heap) if within.heap else ()))
+    for start, base in pairs:
+        found = method_from(space, layout, start, base)
+        if isinstance(found, JitMethod):
+            yield found
 
 
 def starts(space: AddressSpace, heap: CodeHeap) -> Iterator[int]:

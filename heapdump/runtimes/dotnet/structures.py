@@ -113,7 +113,6 @@ class Structures:
 
         self._bits = descriptor.globals.get("MethodDescTokenRemainderBitCount", dialect.token_bits)
         self._chunk_bytes = offset("MethodDescChunk", "!", 24 if p == 8 else 12)
-        self._desc_bytes = offset("MethodDesc", "!", 8)
         self._module_at = offset("MethodTable", "Module", 0x10 + p)
         self._class_at = offset("MethodTable", "EEClassOrCanonMT", 0x10 + 3 * p)
         self._instance_at = offset("MethodTable", "PerInstInfo", 0x10 + 4 * p)
@@ -245,26 +244,26 @@ class Structures:
 
     def method_arguments(self, method: Method) -> list[int]:
         """The type handles of a generic method's arguments; none for other methods."""
-        p = self.pointer
-        at = self._method_arguments_at
-        at = self._desc_bytes + p if at is None else at
-        slot = method.address + at
-        own, count = self.space.try_pointer(slot), self.space.try_integer(slot + p + 2, 2)
-        if method.kind != GENERIC_INSTANTIATION or not own or count is None or not 1 <= count <= _MOST_ARGUMENTS:
+        p, known = self.pointer, self._method_arguments_at
+        if method.kind != GENERIC_INSTANTIATION:
             return []
-        for start in (own, self.relative(slot, own)):
-            handles = self.handles(start, count)
-            if handles and all(self.method_table(one) or one & 2 for one in handles):
-                return handles
+        for at in (8 + p, 16 + p) if known is None else (known,):
+            slot = method.address + at
+            own, count = self.space.try_pointer(slot), self.space.try_integer(slot + p + 2, 2)
+            for start in (own, self.relative(slot, own)) if own and count and count <= _MOST_ARGUMENTS else ():
+                handles = self.handles(start, count or 0)
+                if handles and all(self.method_table(one) or one & 2 for one in handles):
+                    return handles
         return []
 
     def dynamic_name(self, method: Method) -> str | None:
         """The name of a dynamic method (LCG, IL stubs): a pointer to UTF-8; None where nothing printable is there."""
-        at = self._desc_bytes + 2 * self.pointer if self._name_at is None else self._name_at
-        place = self.space.try_pointer(method.address + at)
-        if not place:
-            return None
-        return self.zero_ended(place) or self.zero_ended(self.relative(method.address + at, place))  # relative in 2.x
+        places = (8 + 2 * self.pointer, 16 + 2 * self.pointer)  # behind a MethodDesc of up to 8, of 9 and later
+        for at in places if self._name_at is None else (self._name_at,):
+            place = self.space.try_pointer(method.address + at)
+            if place and (name := self.zero_ended(place) or self.zero_ended(self.relative(method.address + at, place))):
+                return name  # relative in 2.x
+        return None
 
     def zero_ended(self, address: int) -> str | None:
         """Printable UTF-8 text up to a zero byte; None for anything else."""

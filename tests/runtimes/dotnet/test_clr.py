@@ -187,3 +187,20 @@ def test_the_out_of_memory_record_is_told(open_built):
     with open_built(made.clr.build()) as snapshot:
         (line,) = only(snapshot).trouble()
         assert line == "managed OutOfMemory: the GC could not commit memory for an allocation of 1,048,576 bytes"
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_without_tables_methods_are_found_by_the_pattern_of_their_code(release: Release, open_built):
+    made = plan(release)
+    made.clr.hides_tables = True
+    with open_built(made.clr.build()) as snapshot:
+        clr = only(snapshot)
+        assert clr.info.found_by == ("module", "pattern of code")
+        assert clr.code().methods == len(made.methods)
+        for start, (type_, method, token, _, size) in made.methods.items():
+            for address in (start, start + size - 1):
+                found = code_at(snapshot, address)
+                assert (found.start, found.type, found.method, found.token) == (start, type_, method, token)
+                assert found.trust is Trust.GUESS
+        assert clr.code_at(min(made.methods) - 1) is None
+        assert clr.gaps()
