@@ -86,7 +86,7 @@ _WORDS = {
     Item.UNKNOWN_PRIVATE: "unknown private memory", Item.UNKNOWN: "unknown memory",
 }  # fmt: skip
 
-_NATIVE_HEAPS = {item for item in Item if item.startswith(("heap_", "segment_heaps", "page_heaps"))}
+_NATIVE_HEAPS = {item for item in Item if item.startswith(("heap_", "segment_heaps", "page_heaps", "asan_heap"))}
 
 ITEM_OF_EXTENT = {
     ExtentKind.SEGMENT: Item.SEGMENTS,
