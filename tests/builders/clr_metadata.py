@@ -91,7 +91,7 @@ def assembly_image(
     at = min(native) if native else 0
     header = (
         struct.pack("<IHHII", 72, 2, 5, METADATA_RVA, len(metadata))
-        + bytes(44)
+        + bytes(48)
         + struct.pack("<II", at, 0x100 if at else 0)
     )
     section[: len(header)] = header

@@ -171,12 +171,13 @@ class DotNet:
             return CodePlace("method", start, assembly=assembly, trust=Trust.GUESS, note=note)
         if home is None:
             return CodePlace("method", start, token=method.token, trust=Trust.DERIVED, note="precompiled")
-        owner = home.metadata.owner_of_method(method.token)
-        type_ = home.metadata.type_name(owner) if owner else None
-        trust = Trust.DERIVED if method.is_funclet else Trust.EXACT
-        return CodePlace(
-            "method", start, type_, home.metadata.method_name(method.token), method.token, assembly, None, trust
-        )
+        owner, instance = home.metadata.owner_of_method(method.token), method.instance
+        type_ = instance.type if instance else home.metadata.type_name(owner) if owner else None
+        name = home.metadata.method_name(method.token)
+        name = f"{name}{instance.arguments}" if name and instance else name
+        trust = Trust.DERIVED if method.is_funclet or method.is_shared else Trust.EXACT
+        note = "or a method with the same code" if method.is_shared else ""
+        return CodePlace("method", start, type_, name, method.token, assembly, None, trust, note)
 
     def unwind_at(self, address: int) -> tuple[int, UnwindData] | None:
         """(base of the RVAs, unwind data) of x64 code."""

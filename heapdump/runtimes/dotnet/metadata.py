@@ -15,9 +15,21 @@ from numpy.typing import NDArray
 
 from heapdump.runtimes.dotnet.pe import CLR_HEADER, MappedImage
 
-TYPE_DEF, FIELD, METHOD_DEF, PARAM, ASSEMBLY, NESTED_CLASS, GENERIC_PARAM = 0x02, 0x04, 0x06, 0x08, 0x20, 0x29, 0x2A
+TYPE_REF, TYPE_DEF, FIELD, METHOD_DEF, PARAM, ASSEMBLY, NESTED_CLASS, GENERIC_PARAM = (
+    0x01,
+    0x02,
+    0x04,
+    0x06,
+    0x08,
+    0x20,
+    0x29,
+    0x2A,
+)
 _MOST_METADATA = 1 << 28
 _LONGEST_NAME = 1024
+_DEEPEST = 64
+_SCOPE_IS_TYPE = 3
+"""Tag of a ResolutionScope that is a TypeRef: a nested type."""
 
 _CODED = {
     "TypeDefOrRef": (2, (0x02, 0x01, 0x1B)),
@@ -80,6 +92,7 @@ class Metadata:
         if at > len(tables):
             raise ValueError("tables reach over the end of the stream")
         self.type_name = cache(self._type_name)
+        self.reference_name = cache(self._reference_name)
 
     @cached_property
     def _sizes(self) -> dict[str, int]:
@@ -176,19 +189,33 @@ class Metadata:
         table, row = token >> 24, token & 0xFFFFFF
         return self._generic_counts.get(row << 1 | (table == METHOD_DEF), 0)
 
+    def _reference_name(self, row: int) -> str | None:
+        """`Namespace.Outer+Inner` of a TypeRef, without generic arity; None for no row of the table."""
+        pieces = list[str]()
+        while len(pieces) < _DEEPEST:
+            if not 1 <= row <= self.rows.get(TYPE_REF, 0):
+                return None
+            pieces.append(self._plain(TYPE_REF, row, 1))
+            scope = int(self.column(TYPE_REF, 0)[row - 1])
+            if scope & 3 != _SCOPE_IS_TYPE:
+                return "+".join(reversed(pieces))
+            row = scope >> 2
+        return None
+
+    def _plain(self, table: int, row: int, column: int) -> str:
+        """Namespace and name of a row; the name is in `column`, the namespace behind. Without generic arity."""
+        name, space = (self.text(int(self.column(table, column + i)[row - 1])) for i in (0, 1))
+        head, tick, arity = name.rpartition("`")
+        name = head if tick and arity.isdigit() else name
+        return f"{space}.{name}" if space else name
+
     def _type_name(self, token: int) -> str | None:
         """`Namespace.Outer+Inner` of a TypeDef, without generic arity; None for no type of this assembly."""
         row, pieces = token & 0xFFFFFF, list[str]()
-        if token >> 24 != TYPE_DEF:
-            return None
-        while len(pieces) < 64:
+        while token >> 24 == TYPE_DEF and len(pieces) < _DEEPEST:
             if not 1 <= row <= self.rows.get(TYPE_DEF, 0):
                 return None
-            name = self.text(int(self.column(TYPE_DEF, 1)[row - 1]))
-            space = self.text(int(self.column(TYPE_DEF, 2)[row - 1]))
-            name = f"{space}.{name}" if space else name
-            head, tick, arity = name.rpartition("`")
-            pieces.append(head if tick and arity.isdigit() else name)
+            pieces.append(self._plain(TYPE_DEF, row, 1))
             if row not in self._enclosing:
                 return "+".join(reversed(pieces))
             row = self._enclosing[row]

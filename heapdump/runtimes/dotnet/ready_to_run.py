@@ -2,25 +2,27 @@
 
 The CLR header's ManagedNativeHeader leads to "RTR\\0", u16 major, u16 minor, u32 flags, u32 sections, then {u32 type,
 u32 RVA, u32 size}. Section 102 holds the RUNTIME_FUNCTIONs, ascending; section 103 maps each MethodDef to the index
-of its first function, as a NativeArray. A function without an entry of its own belongs to the entry before it (a
-funclet). Functions above the highest entry are instantiations of generic methods, which other tables name. Measured
-in 8.0.4: 633 of 633 plain methods exact, all 156 instantiations above the highest entry. Source: readytorun.h,
-nativeformatreader.h.
+of its first function, as a NativeArray; section 109 does so for instantiations of generics (`instances`). A function
+without an entry of its own is a funclet of the entry before it. Measured in 8.0.4: 633 of 633 plain methods exact.
+Source: readytorun.h, nativeformatreader.h.
 """
 
 from __future__ import annotations
 
 import struct
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
+from heapdump.runtimes.dotnet.instances import Instance, instances
+from heapdump.runtimes.dotnet.metadata import read_metadata
 from heapdump.runtimes.dotnet.pe import CLR_HEADER, MappedImage
 
-_FUNCTIONS, _METHODS = 102, 103
+_FUNCTIONS, _METHODS, _INSTANCES = 102, 103, 109
 _MOST_SECTIONS, _MOST_FUNCTIONS, _MOST_METHODS = 64, 1 << 22, 1 << 20
 _BLOCK = 16
 _FARTHEST = 1 << 26
@@ -28,11 +30,16 @@ _FARTHEST = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class CompiledMethod:
-    """The method at an RVA. `token`: 0 for an instantiation of a generic; `is_funclet`: not its first function."""
+    """The method at an RVA. `token`: 0 for an instantiation without a name; `is_funclet`: not its first function.
+
+    `instance`: the instantiation of a generic, else None; `is_shared`: other methods have the same code (folded).
+    """
 
     token: int
     start: int
     is_funclet: bool
+    instance: Instance | None = None
+    is_shared: bool = False
 
 
 class ReadyToRun:
@@ -58,15 +65,36 @@ class ReadyToRun:
         return begin.tolist(), end.tolist(), rows[:, width // 4 - 1].tolist()
 
     @cached_property
-    def _entries(self) -> tuple[list[int], list[int]]:
-        """(index of the first function, ascending; token of its method)."""
-        rva, size = self._sections.get(_METHODS, (0, 0))
-        data = self.image.read(rva, size) if 0 < size < _FARTHEST else None
+    def _entries(self) -> tuple[list[int], list[int | Instance]]:
+        """(index of the first function of a method, ascending; its token, or the instantiation of a generic).
+
+        Reads the metadata of the image where it has instantiations.
+        """
+        found: dict[int, int | Instance] = dict(reversed(self._plain))  # of folded methods the first counts
+        data = self._section(_INSTANCES)
+        metadata = read_metadata(self.image) if data else None
+        found |= instances(data, metadata) if metadata else {}
+        order = sorted(found)
+        return order, [found[function] for function in order]
+
+    @cached_property
+    def _plain(self) -> list[tuple[int, int]]:
+        """(index of the first function, token) of the MethodDefs."""
         try:
-            found = sorted(_NativeArray(data or b"").functions())
+            return list(_NativeArray(self._section(_METHODS)).functions())
         except (IndexError, struct.error):
-            found = []
-        return [function for function, _ in found], [token for _, token in found]
+            return []
+
+    @cached_property
+    def _shared(self) -> frozenset[int]:
+        """Functions that several MethodDefs have."""
+        counts = Counter(function for function, _ in self._plain)
+        return frozenset(function for function, count in counts.items() if count > 1)
+
+    def _section(self, kind: int) -> bytes:
+        """The bytes of a section; none where it is missing."""
+        rva, size = self._sections.get(kind, (0, 0))
+        return (self.image.read(rva, size) if 0 < size < _FARTHEST else None) or b""
 
     def function_at(self, rva: int) -> tuple[int, int, int] | None:
         """The RUNTIME_FUNCTION that holds an RVA."""
@@ -77,14 +105,15 @@ class ReadyToRun:
     def method_at(self, rva: int) -> CompiledMethod | None:
         """The method whose code holds an RVA; None in no function."""
         begins, ends, _ = self._functions
-        functions, tokens = self._entries
+        functions, methods = self._entries
         i = bisect_right(begins, rva) - 1
-        if i < 0 or (self.image.is_wide and rva >= ends[i]) or not functions:
-            return None
         k = bisect_right(functions, i) - 1
-        if k < 0 or (k == len(functions) - 1 and functions[k] < i):
-            return CompiledMethod(0, begins[i], False)  # above the highest entry
-        return CompiledMethod(tokens[k], begins[functions[k]], functions[k] != i)
+        if i < 0 or k < 0 or (self.image.is_wide and rva >= ends[i]):
+            return None
+        found, start, is_funclet = methods[k], begins[functions[k]], functions[k] != i
+        if isinstance(found, int):
+            return CompiledMethod(found, start, is_funclet, None, functions[k] in self._shared)
+        return CompiledMethod(found.token, start, is_funclet, found)
 
 
 class _NativeArray:
