@@ -9,6 +9,7 @@ from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.blocks import BlockRecorder, block_columns, crt_blocks
 from heapdump.commands.common.frames import frame_record, frames_of, stack_lines, stack_number
 from heapdump.commands.common.gaps import walk_gaps
+from heapdump.commands.common.managed import place_lines
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
@@ -108,13 +109,21 @@ class _Place:
         where = [(f"{self.address:#x}", "bold"), (f" is {_RELATIONS[self.found.relation]}", "")]
         region = (f"region: {self._region()}", "dim")
         if block is None:
-            yield Lines([where, [region]])
+            yield Lines([where, [region], *self._managed_lines()])
         else:
             where.append((f" at {block.address:#x}, offset {self.found.offset:+#x}", ""))
             yield Lines([where, *self._block_lines(block), [region], *self._detail_lines(block)])
             yield from self._content_lines(block)
             yield from self._stack_lines(block)
         yield Table(block_columns(heaps), self.found.neighbours, title="Neighbours", empty="no block near it")
+
+    def _managed_lines(self) -> Iterator[StyledLine]:
+        """The managed method or object at an address outside of native heaps."""
+        from heapdump.analyses.managed.places import managed_place
+
+        place = managed_place(self.snapshot.runtimes, self.address)
+        if place.code is not None or place.found is not None:
+            yield from place_lines(place)
 
     def _region(self) -> str:
         """Usage and detail of the memory at the address."""

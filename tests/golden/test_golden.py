@@ -48,7 +48,7 @@ CASES: dict[str, dict[str, str]] = {
         "virt-blocks": "virt-blocks",
     },
     "managed": {
-        "managed": "managed", "managed-at": "managed {method} {text} 0x10", "managed-object": "managed {object}",
+        "block": "block {text}", "managed": "managed", "managed-at": "managed {method} {text} 0x10", "managed-object": "managed {object}",
         "regions": "regions --usage unknown", "summary": "summary", "triage": "triage",
     },
     "before-vista": {"heap": "heap {heap}", "heaps": "heaps", "blocks": "blocks"},

@@ -30,11 +30,12 @@ if TYPE_CHECKING:  # imported where stacks are named
 Rows = NDArray[np.int64]
 _KEY_FRAMES = 3
 _ALLOCATORS = re.compile(
-    r"(?:ntdll|kernelbase|kernel32|ucrtbased?|msvcrt|msvcr\d+d?|msvcp\w+|vcruntime\w+|verifier|vrfcore|vfbasics|vfcompat)"
+    r"(?:ntdll|kernelbase|kernel32|ucrtbased?|msvcrt|msvcr\d+d?|msvcp\w+|vcruntime\w+|verifier|vrfcore|vfbasics|vfcompat|"
+    r"DynamicClass)"
     r"(?:\.dll)?",
     re.IGNORECASE,
 )
-"""Modules whose frames only pass an allocation on."""
+"""Modules whose frames only pass an allocation on. `DynamicClass`: stubs of .NET between managed and native code."""
 
 HOW_TO_RECORD = (
     "no allocation stacks are recorded in this dump; to have them: gflags /i {image} +ust (as administrator), "

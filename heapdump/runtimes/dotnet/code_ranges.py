@@ -77,8 +77,9 @@ class CodeRange:
 def code_ranges(space: AddressSpace, root: int) -> SpanMap[CodeRange]:
     """The ranges behind a root: a variable that points to the list, or the top of the map."""
     listed = list(_from_list(space, root))
-    mapped = [] if listed else list(_from_map(space, root))
-    return SpanMap((one.span, one) for one in listed or mapped)
+    if not any(one.heap for one in listed):  # what begins like a list may be a map
+        listed = list(_from_map(space, root)) or listed
+    return SpanMap((one.span, one) for one in listed)
 
 
 def _from_list(space: AddressSpace, root: int) -> Iterator[CodeRange]:
