@@ -50,16 +50,6 @@ class Headline:
     sentence: str
     command: tuple[str, ...]
 
-    @property
-    def command_line(self) -> str:
-        """The command as one types it: `heapdump regions --usage '<unknown>'`."""
-        return f"heapdump {' '.join(_quoted(word) for word in self.command)}"
-
-    @property
-    def text(self) -> str:
-        """`sentence → heapdump command`."""
-        return f"{self.sentence} → {self.command_line}"
-
 
 @dataclass(frozen=True, slots=True)
 class HeadlineFacts:
@@ -82,10 +72,6 @@ def headlines(facts: HeadlineFacts) -> tuple[Headline, ...]:
         *_leak_suspects(facts.graph),
     )  # fmt: skip
     return found[:MOST]
-
-
-def _quoted(word: str) -> str:
-    return f"'{word}'" if set(word) & set("<> ") else word
 
 
 def _crash(crash: Crash | None) -> Iterator[Headline]:

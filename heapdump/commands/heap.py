@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
+from heapdump.commands.common.next_command import arrow
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.verdict import verdict_line
 from heapdump.commands.heaps import heap_record
@@ -169,7 +170,7 @@ def _page(
     if heap.large_blocks:
         committed = f"{text.size(heap.large_committed_bytes)} committed"
         blocks = f"{text.plural(len(heap.large_blocks), 'large block')} with {committed}"
-        yield Lines([[(blocks, ""), (f" → heapdump virt-blocks --heap {heap.address:#x}", "cyan")]])
+        yield Lines([[(blocks, ""), arrow(snapshot, ("virt-blocks", "--heap", f"{heap.address:#x}"))]])
     if heap.index in snapshot.walk.counts:
         yield Table(CHECKS, detail.checks)
     findings = [f for f in (*heap.findings, *list_findings, *snapshot.walk.findings) if f.heap == heap.address]
@@ -190,4 +191,4 @@ def _head(snapshot: Snapshot, heap: Heap) -> Iterator[StyledLine]:
         free = f"{text.size(count.free_bytes)} free in {text.plural(count.free_blocks, 'block')}"
         verified = f"{text.share(count.integrity)} of {text.plural(count.headers, 'header')} verified"
         yield [(f"{busy}, {free}, {verified}", "")]
-    yield verdict_line(snapshot.verdict([heap]), ("check", "--heap", f"{heap.address:#x}"))
+    yield verdict_line(snapshot, snapshot.verdict([heap]), ("check", "--heap", f"{heap.address:#x}"))

@@ -185,11 +185,11 @@ class _Page:
 
     def _page(self) -> Iterator[PageItem]:
         from heapdump.analyses.allocated.leaks import passes_on
-        from heapdump.analyses.allocated.top_groups import top_groups
+        from heapdump.analyses.allocated.top_groups import group_sentence, top_groups
 
-        leaks = self.leaks
-        if sentences := top_groups(leaks, self.snapshot.heaps):
-            yield Lines([[("• ", ""), (sentence, "")] for sentence in sentences])
+        leaks, heaps = self.leaks, self.snapshot.heaps
+        if top := top_groups(leaks):
+            yield Lines([[(f"• {group_sentence(leaks, found, heaps)}", "")] for found in top])
         shown, hidden = self.request.shown(leaks.groups)
         yield Table(COLUMNS, shown, hidden=hidden, empty="no busy block like that")
         if leaks.groups:

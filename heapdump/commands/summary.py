@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from heapdump.commands.common.crash import crash_lines, crash_record
 from heapdump.commands.common.gaps import heap_gaps, unchecked_lines
 from heapdump.commands.common.graph_overview import graph_overview
+from heapdump.commands.common.next_command import arrow, command_text
 from heapdump.commands.common.process import process_lines, process_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.verdict import verdict_line
@@ -134,7 +135,7 @@ class _Summary:
             "reconciliation": [
                 {"item": line.item.words, "bytes": line.bytes, "share": line.share} for line in summary.reconciliation
             ],
-            "findings": [headline.text for headline in self.headlines],
+            "findings": [f"{one.sentence} → {command_text(snapshot, one.command)}" for one in self.headlines],
             "crash": crash_record(self.request, snapshot),
             "verdict": snapshot.verdict(snapshot.heaps).text,
             "unreachable": None
@@ -164,14 +165,14 @@ class _Summary:
     def _page(self) -> Iterator[PageItem]:
         request, snapshot, summary = self.request, self.snapshot, self.summary
         yield Lines(list(process_lines(snapshot)))
-        yield Lines([verdict_line(snapshot.verdict(snapshot.heaps), ("check",))])
+        yield Lines([verdict_line(snapshot, snapshot.verdict(snapshot.heaps), ("check",))])
         if self.graph is not None:
             style = "yellow" if self.graph.leaked.blocks and self.graph.is_complete else ""
-            yield Lines([[(self.graph.sentence, style), (" → heapdump leaks --unreachable", "cyan")]])
+            yield Lines([[(self.graph.sentence, style), arrow(snapshot, ("leaks", "--unreachable"))]])
         if snapshot.crash is not None:
             yield Lines(crash_lines(request, snapshot, snapshot.crash))
         if self.headlines:
-            yield Lines([[("• " + line.sentence, ""), (f" → {line.command_line}", "cyan")] for line in self.headlines])
+            yield Lines([[("• " + line.sentence, ""), arrow(snapshot, line.command)] for line in self.headlines])
         yield Table(USAGE, summary.usage, empty="no memory is known")
         for columns, rows in ((TYPE, summary.type), (STATE, summary.state), (PROTECT, summary.protect)):
             if rows:

@@ -2,46 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
 from heapdump.commands.common.graph_overview import graph_overview, group_rows
-from heapdump.commands.common.process import process_lines
 from heapdump.commands.common.request import Request, dump_command
-from heapdump.render.view import Answer, Lines, PageItem, Record
+from heapdump.commands.common.triage_page import page_of
+from heapdump.commands.common.triage_record import triage_record
+from heapdump.render.view import Answer, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from heapdump.analyses.allocated.leaks import Leaks
-    from heapdump.analyses.triage import Section, Statement
+    from heapdump.analyses.triage.page import Triage
     from heapdump.snapshot import Snapshot
 
 _CHEAP = 64 << 20
 """Bytes that are swept for pointers without being asked to."""
-
-_STYLES = {"bad": "red", "good": "green", "plain": ""}
 
 
 @dump_command("triage")
 def command(request: Request) -> int:
     """One page: what happened, is the heap damaged, where is the memory.
 
-    For whoever has just got the dump. Each statement comes with the command that proves it.
+    For whoever has just got the dump: the crash or the hang, the heap, the memory, who holds it, what this dump cannot
+    tell, and the commands to go on with.
 
     \b
     heapdump triage crash.dmp
     """
     request.refuse_sorting("triage")
     with request.open() as snapshot:
-        sections = _sections(request, snapshot)
+        page = _triage(request, snapshot)
         answer = Answer(
             "triage",
-            data=lambda: {"sections": [_section(section) for section in sections]},
-            records=lambda: (
-                {"section": section.title, **_statement(said)} for section in sections for said in section.statements
-            ),
-            page=lambda: _page(snapshot, sections),
+            data=lambda: triage_record(request, snapshot, page),
+            records=lambda: _records(triage_record(request, snapshot, page)),
+            page=lambda: page_of(request, snapshot, page),
             gaps=(
                 *walk_gaps(snapshot),
                 *snapshot.damage.gaps,
@@ -51,53 +47,46 @@ def command(request: Request) -> int:
         return request.emit(snapshot, answer)
 
 
-def _sections(request: Request, snapshot: Snapshot) -> tuple[Section, ...]:
-    from heapdump.analyses.headlines import HeadlineFacts, headlines
+def _triage(request: Request, snapshot: Snapshot) -> Triage:
+    from heapdump.analyses.blocks.select import Filter, select
     from heapdump.analyses.memory.capabilities import capabilities
     from heapdump.analyses.memory.summary import summarize
-    from heapdump.analyses.triage import TriageFacts, triage
+    from heapdump.analyses.triage.page import TriageFacts, triage
 
     process, heaps = snapshot.process, snapshot.heaps
-    summary = summarize(snapshot.usage, heaps, snapshot.walk)
-    found = headlines(HeadlineFacts(process, heaps, snapshot.walk, summary, snapshot.crash))
-    questions = capabilities(process, heaps, snapshot.dump.directory.header.flags)
-    gaps = len({*walk_gaps(snapshot), *snapshot.damage.gaps})
-    leaks, graph = _leaks(request, snapshot), graph_overview(request, snapshot, _CHEAP)
     return triage(
         TriageFacts(
             process=process,
             heaps=heaps,
-            summary=summary,
-            headlines=found,
+            summary=summarize(snapshot.usage, heaps, snapshot.walk),
+            crashed_frames=snapshot.crashed_frames(request.image_path, request.symbol_path),
+            verdict=snapshot.verdict(heaps),
             findings=snapshot.explained_findings,
-            unchecked=snapshot.damage.unchecked,
-            gaps=gaps,
-            leaks=leaks,
-            graph=graph,
-            capabilities=questions,
+            gaps=len({*walk_gaps(snapshot), *snapshot.damage.gaps}),
+            leaks=group_rows(request, snapshot, select(snapshot.walk.table, heaps, Filter())),
+            graph=graph_overview(request, snapshot, _CHEAP),
+            capabilities=capabilities(process, heaps, snapshot.dump.directory.header.flags),
         )
     )
 
 
-def _leaks(request: Request, snapshot: Snapshot) -> Leaks:
-    from heapdump.analyses.blocks.select import Filter, select
+def _records(data: Record) -> Iterator[Record]:
+    """A flat record for each statement: `section`, `name`, `bytes`, `text`."""
+    for section in ("crash", "hang"):
+        if data[section]:
+            yield _flat(section, text=data[section]["text"])
+    yield _flat("heap", text=data["heap"]["verdict"])
+    for one in data["heap"]["incidents"]:
+        yield _flat("heap", one["bug"] or one["severity"], None, one["text"])
+    for item in data["memory"]["items"]:
+        yield _flat("memory", item["item"], item["bytes"])
+    for holder in data["who"]:
+        yield _flat("who", holder["kind"], holder["bytes"], holder["text"])
+    for question in data["cannot"]:
+        yield _flat("cannot", question["question"], None, question["reason"])
+    for command_line in data["next"]:
+        yield _flat("next", text=command_line)
 
-    return group_rows(request, snapshot, select(snapshot.walk.table, snapshot.heaps, Filter()))
 
-
-def _section(section: Section) -> Record:
-    return {"question": section.title, "statements": [_statement(said) for said in section.statements]}
-
-
-def _statement(said: Statement) -> Record:
-    return {"text": said.text, "command": f"heapdump {' '.join(said.command)}" if said.command else None}
-
-
-def _page(snapshot: Snapshot, sections: tuple[Section, ...]) -> Iterator[PageItem]:
-    yield Lines(list(process_lines(snapshot)))
-    for section in sections:
-        lines = [[(section.title, "bold")]]
-        for said in section.statements:
-            command_words = f" → heapdump {' '.join(said.command)}" if said.command else ""
-            lines.append([("• " + said.text, _STYLES[said.weight]), (command_words, "cyan")])
-        yield Lines(lines)
+def _flat(section: str, name: str | None = None, size: int | None = None, text: str | None = None) -> Record:
+    return {"section": section, "name": name, "bytes": size, "text": text}

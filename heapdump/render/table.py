@@ -17,12 +17,16 @@ from rich.color import ColorSystem
 from rich.console import Console
 from rich.style import Style
 from rich.text import Text
+from rich.theme import Theme
 
 from heapdump.render.text import count, printable
-from heapdump.render.view import Column, Lines, PageItem, Table
+from heapdump.render.view import COMMAND, Column, Lines, PageItem, Sections, StyledLine, Table
 
 _GAP = 2
 """Cells between two columns."""
+
+_MARGIN = 9
+"""Cells of the margin that holds the labels of sections."""
 
 _PIPE_WIDTH = 100_000
 
@@ -35,6 +39,8 @@ def draw(page: Iterable[PageItem], *, color: bool, width: int, explain: bool) ->
             yield "\n"
         if isinstance(item, Lines):
             yield from pen.wrapped(item, width)
+        elif isinstance(item, Sections):
+            yield from _sections(pen, item, width)
         else:
             yield from _table(pen, item, width, explain=explain)
 
@@ -56,7 +62,8 @@ class _Pen:
 
     def __init__(self, color: bool) -> None:
         self._color = color
-        self._console = Console(width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False)
+        theme = Theme({COMMAND: "cyan"})
+        self._console = Console(width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False, theme=theme)
 
     def write(self, text: str, style: str) -> str:
         """The text in a style, or as it is."""
@@ -67,18 +74,28 @@ class _Pen:
     def wrapped(self, lines: Lines, width: int) -> Iterator[str]:
         """The lines folded at words; continuations are indented by two more columns."""
         for pieces in lines.lines:
-            text = Text.assemble(*((printable(text), style) for text, style in pieces))
-            plain = text.plain
-            indent = len(plain) - len(plain.lstrip()) + 2
-            folded = [text]
-            if text.cell_len > width:
-                first = text.wrap(self._console, width)[0]
-                behind = plain[len(first.plain) :]  # a space where the first line is full to the last column
-                rest = text[len(plain) - len(behind.lstrip()) :].wrap(self._console, max(20, width - indent))
-                folded = [first, *(Text(" " * indent) + line for line in rest)]
-            for line in folded:
+            for line in self._folded(pieces, width):
                 line.rstrip()
                 yield self._styled(line) + "\n"
+
+    def _folded(self, pieces: StyledLine, width: int) -> Iterator[Text]:
+        """One line as the lines that it takes; a command that does not fit goes to a line of its own, as it is."""
+        text = _assembled(pieces)
+        plain = text.plain
+        indent = len(plain) - len(plain.lstrip()) + 2
+        if text.cell_len <= width:
+            yield text
+        elif pieces[-1][1] == COMMAND:
+            if len(pieces) > 1:
+                yield from self._folded(pieces[:-1], width)
+                text = Text(" " * indent) + _assembled([(pieces[-1][0].lstrip(), COMMAND)])
+            yield text
+        else:
+            first = text.wrap(self._console, width)[0]
+            behind = plain[len(first.plain) :]  # a space where the first line is full to the last column
+            rest = text[len(plain) - len(behind.lstrip()) :].wrap(self._console, max(20, width - indent))
+            yield first
+            yield from (Text(" " * indent) + line for line in rest)
 
     def _styled(self, text: Text) -> str:
         if not self._color:
@@ -89,6 +106,19 @@ class _Pen:
             else segment.text
             for segment in text.render(self._console)
         )
+
+
+def _assembled(pieces: StyledLine) -> Text:
+    return Text.assemble(*((printable(text), style) for text, style in pieces))
+
+
+def _sections(pen: _Pen, item: Sections, width: int) -> Iterator[str]:
+    """Each section with its label before the first line."""
+    for section in item.sections:
+        label = pen.write(section.label.ljust(_MARGIN), "bold")
+        for line in pen.wrapped(Lines(section.lines), max(20, width - _MARGIN)):
+            yield label + line
+            label = " " * _MARGIN
 
 
 @cache

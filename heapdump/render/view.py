@@ -10,8 +10,11 @@ Row = TypeVar("Row")
 Record = dict[str, Any]
 """One JSON object."""
 
+COMMAND = "command"
+"""Style of a command that can be pasted. It is never folded; where it does not fit, it gets a line of its own."""
+
 StyledLine = Sequence[tuple[str, str]]
-"""A line as pieces of (text, style of rich)."""
+"""A line as pieces of (text, style of rich, or COMMAND). A COMMAND is the last piece."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,22 @@ class Lines:
     lines: Sequence[StyledLine]
 
 
-PageItem = Table[Any] | Lines
+@dataclass(frozen=True)
+class Section:
+    """Lines behind a label in the left margin."""
+
+    label: str
+    lines: Sequence[StyledLine]
+
+
+@dataclass(frozen=True)
+class Sections:
+    """Sections one below the other, without empty lines between them."""
+
+    sections: Sequence[Section]
+
+
+PageItem = Table[Any] | Lines | Sections
 
 
 @dataclass(frozen=True)

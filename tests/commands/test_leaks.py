@@ -118,7 +118,7 @@ def test_suppressed_groups_are_counted_apart_and_unused_rules_named(traced, tmp_
 def test_the_table_has_suspects_and_folded_stacks(traced):
     text = run(traced).stdout
     assert (
-        "• 93.8% of the bytes are 2 blocks of 5,000 bytes each in heap 0x20000000000, allocated by mymalloc.dll+0x3020 ← vision.dll+0x2200 ← vision.dll+0x2900"
+        "• 93.8% of the 10.4 kB in heap blocks: 2 blocks of 5,000 bytes each in heap 0x20000000000, allocated by mymalloc.dll+0x3020 ← vision.dll+0x2200 ← vision.dll+0x2900"
         in text
     )
     assert "    mymalloc.dll+0x3020\n    vision.dll+0x2200\n    vision.dll+0x2900\n    … 1 more (--full-stacks)" in text

@@ -50,12 +50,12 @@ def test_a_heap_of_wine_is_not_checked(tmp_path: Path, capfd: Capture) -> None:
 def test_the_verdict_line_says_so(tmp_path: Path, capfd: Capture) -> None:
     with_a_wine_heap(dump := tmp_path / "wine.dmp")
     out, err = ask(capfd, "summary", str(dump), code=4)
-    assert "heap: no damage found in 1 heap; 1 heap not checked → heapdump check" in out
+    assert f"heap: no damage found in 1 heap; 1 heap not checked → heapdump check {dump}" in out
     assert f"heapdump: incomplete: {NO_ALLOCATOR}" in err
     out, _ = ask(capfd, "heap", str(dump), hex(OTHER), code=4)
-    assert f"heap: 1 heap not checked → heapdump check --heap {OTHER:#x}" in out
+    assert f"heap: 1 heap not checked → heapdump check {dump} --heap {OTHER:#x}" in out
     out, _ = ask(capfd, "heap", str(dump), hex(HEAP), code=4)
-    assert f"heap: no damage found in 1 heap → heapdump check --heap {HEAP:#x}" in out
+    assert f"heap: no damage found in 1 heap → heapdump check {dump} --heap {HEAP:#x}" in out
 
 
 def test_a_dump_with_nothing_but_such_heaps(tmp_path: Path, capfd: Capture) -> None:
@@ -63,7 +63,7 @@ def test_a_dump_with_nothing_but_such_heaps(tmp_path: Path, capfd: Capture) -> N
     process.heap_handle(OTHER, page({0x10: 0xFFEEFFEE}, size=4))
     process.write(dump := tmp_path / "wine.dmp")
     assert ask(capfd, "check", str(dump), code=4)[0] == ["no heap could be checked", "", NO_ALLOCATOR]
-    assert "• no heap could be checked → heapdump check" in ask(capfd, "triage", str(dump), code=4)[0]
+    assert "HEAP     1 heap not checked" in ask(capfd, "triage", str(dump), code=4)[0]
 
 
 def test_a_kind_that_brings_no_check(tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,8 +76,8 @@ def test_a_kind_that_brings_no_check(tmp_path: Path, capfd: Capture, monkeypatch
     out, err = ask(capfd, "check", str(dump), code=4)
     assert out == ["no heap could be checked", "", line]
     assert err[-1] == f"heapdump: incomplete: {line}"
-    assert "heap: 1 heap not checked → heapdump check" in ask(capfd, "summary", str(dump), code=4)[0]
-    assert "• no heap could be checked → heapdump check" in ask(capfd, "triage", str(dump), code=4)[0]
+    assert f"heap: 1 heap not checked → heapdump check {dump}" in ask(capfd, "summary", str(dump), code=4)[0]
+    assert "HEAP     1 heap not checked" in ask(capfd, "triage", str(dump), code=4)[0]
 
 
 def test_a_heap_whose_walk_failed(tmp_path: Path, capfd: Capture) -> None:
@@ -87,5 +87,5 @@ def test_a_heap_whose_walk_failed(tmp_path: Path, capfd: Capture) -> None:
     out, _ = ask(capfd, "check", str(dump), code=4)
     assert out[0].startswith("no damage found: 1 heap with ")
     assert out[2:] == [f"heap {PLACE:#x} (segment) is not checked: none of its blocks could be read"]
-    verdict = "heap: no damage found in 1 heap; 1 heap not checked → heapdump check"
+    verdict = f"heap: no damage found in 1 heap; 1 heap not checked → heapdump check {dump}"
     assert verdict in ask(capfd, "summary", str(dump), code=4)[0]

@@ -6,35 +6,36 @@ from collections.abc import Sequence
 
 from heapdump.analyses.allocated.leaks import LeakGroup, Leaks
 from heapdump.blocks.heap import Heap
-from heapdump.wording import plural
+from heapdump.wording import plural, short_size
 
 _MOST = 3
 _ENOUGH_SHARE, _LEAST_SHARE = 0.8, 0.05
 """Groups are named until they hold the first share of the bytes together; a group below the second share is not named."""
 
 
-def top_groups(leaks: Leaks, heaps: Sequence[Heap]) -> list[str]:
-    """At most three sentences: number of blocks, share of the bytes, sizes, heaps, and the key of the group."""
-    out: list[str] = []
+def top_groups(leaks: Leaks) -> list[LeakGroup]:
+    """At most three groups, most bytes first; none where no group stands out."""
+    out: list[LeakGroup] = []
     share = 0.0
     for found in leaks.groups:
         if len(out) == _MOST or share >= _ENOUGH_SHARE or found.group.share < _LEAST_SHARE:
             break
-        out.append(_sentence(found, heaps))
+        out.append(found)
         share += found.group.share
     return out
 
 
-def _sentence(found: LeakGroup, heaps: Sequence[Heap]) -> str:
+def group_sentence(leaks: Leaks, found: LeakGroup, heaps: Sequence[Heap]) -> str:
+    """A group in words: its share, of which total, number of blocks, sizes, heaps, and its key."""
     group = found.group
     sizes = (
-        f"of {group.min_size:,} bytes"
+        f"of {plural(group.min_size, 'byte')}"
         if group.min_size == group.max_size
-        else f"of {group.min_size:,} to {group.max_size:,} bytes"
+        else f"of {group.min_size:,} to {plural(group.max_size, 'byte')}"
     )
     each = " each" if group.min_size == group.max_size and group.count > 1 else ""
-    where = ", ".join(f"{heaps[heap].address:#x}" for heap in group.heaps[:3]) + (" …" if len(group.heaps) > 3 else "")
+    where = ", ".join(f"{heaps[heap].address:#x}" for heap in group.heaps[:2]) + (" …" if len(group.heaps) > 2 else "")
     whose = f", allocated by {found.key}" if found.frames else f": {found.key}"
-    blocks = plural(group.count, "block")
+    total = f"{group.share:.1%} of the {short_size(leaks.bytes)} in heap blocks"
     heap_word = "heap" if len(group.heaps) == 1 else "heaps"
-    return f"{group.share:.1%} of the bytes are {blocks} {sizes}{each} in {heap_word} {where}{whose}"
+    return f"{total}: {plural(group.count, 'block')} {sizes}{each} in {heap_word} {where}{whose}"

@@ -54,30 +54,39 @@ def _uptime(snapshot: Snapshot) -> int | None:
 
 
 def process_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
-    """Image, command line, times, the memory in the dump, the exception."""
-    record, process = process_record(snapshot), snapshot.process
+    """The header, and the exception."""
+    yield from header_lines(snapshot)
+    process, raised = snapshot.process, snapshot.process.exception
+    if raised is not None:
+        where = f", thread {raised.thread_id:#x}, at {process.where(raised.address)}"
+        yield [(f"exception {raised.code:#010x}: {process.exception_words}", "red"), (where, "")]
+
+
+def header_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
+    """Image, command line, times, and the memory in the dump."""
+    process, time = snapshot.process, snapshot.dump.directory.header.timestamp
     name = (process.image or "unknown image").replace("/", "\\").rpartition("\\")[2]
     pid = "unknown" if process.pid is None else str(process.pid)
     yield [(name, "bold"), (f"  pid {pid}  {process.arch}  {process.windows.name}", "")]
     if process.image:
         yield [(process.command_line or process.image, "dim")]
-    times = []
-    if record["dump_time"]:
-        times.append(
-            f"dumped {datetime.datetime.fromtimestamp(record['dump_time'], datetime.UTC):%Y-%m-%d %H:%M:%S} UTC"
-        )
-    if record["uptime_seconds"] is not None:
-        times.append(f"up {_duration(record['uptime_seconds'])}")
-    counts = f"{text.plural(record['threads'], 'thread')}, {text.plural(record['modules'], 'module')}"
-    yield [(", ".join([*times, counts]), "")]
-    memory = f"{text.size(snapshot.dump.file_bytes)}, {text.size(process.space.total_bytes)} of memory"
-    yield [(f"dump with {', '.join(record['dump_flags'])}; {memory}", "")]
-    if record["exception"]:
-        raised = record["exception"]
-        yield [
-            (f"exception {raised['code']}: {raised['words']}", "red"),
-            (f", thread {raised['thread']:#x}, at {raised['where']}", ""),
-        ]
+    up = _uptime(snapshot)
+    words = [
+        f"dumped {datetime.datetime.fromtimestamp(time, datetime.UTC):%Y-%m-%d %H:%M:%S} UTC" if time else "",
+        f"up {_duration(up)}" if up is not None else "",
+        text.plural(len(process.threads), "thread"),
+        text.plural(len(process.modules), "module"),
+    ]
+    yield [(", ".join(filter(None, words)), "")]
+    yield [(f"{_content(snapshot)}; {text.size(process.space.total_bytes)} of memory in the dump", "")]
+
+
+def _content(snapshot: Snapshot) -> str:
+    """The memory that the dump was asked to hold, by the flags of its header."""
+    flags = snapshot.dump.directory.header.flags
+    memory = "full memory" if flags & 0x2 else "private memory" if flags & 0x200 else "small dump"
+    memory_map = "memory map" if snapshot.process.regions.is_complete_map else "no memory map"
+    return ", ".join([memory, *(["filtered"] if flags & 0x8 else []), memory_map])
 
 
 def _duration(seconds: int) -> str:

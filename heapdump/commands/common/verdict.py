@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from heapdump.commands.common.next_command import arrow
+
 if TYPE_CHECKING:
     from heapdump.analyses.damage.verdict import Verdict
+    from heapdump.snapshot import Snapshot
 
 
-def verdict_line(verdict: Verdict, command: tuple[str, ...]) -> list[tuple[str, str]]:
+def verdict_line(snapshot: Snapshot, verdict: Verdict, command: tuple[str, ...]) -> list[tuple[str, str]]:
     """The verdict, and the command that shows more."""
-    return [
-        (f"heap: {verdict.text}", _verdict_style(verdict)),
-        (f" → heapdump {' '.join(command)}", "cyan"),
-    ]
+    return [(f"heap: {verdict.text}", verdict_style(verdict)), arrow(snapshot, command)]
 
 
-def _verdict_style(verdict: Verdict) -> str:
+def verdict_style(verdict: Verdict) -> str:
+    """Style of a verdict: red for damage, green for none."""
     if verdict.errors:
         return "red"
     return "yellow" if verdict.unchecked else "green" if verdict.heaps else "dim"

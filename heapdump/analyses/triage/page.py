@@ -1,0 +1,137 @@
+"""The sections of the page for whoever has just got the dump, in the order in which they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from heapdump.analyses.allocated.leaks import Leaks
+from heapdump.analyses.damage.explained import ExplainedFinding
+from heapdump.analyses.damage.verdict import Verdict
+from heapdump.analyses.graph.overview import GraphOverview
+from heapdump.analyses.memory.capabilities import Capability, Topic
+from heapdump.analyses.memory.reconciliation import ItemBytes
+from heapdump.analyses.memory.summary import Largest, Summary
+from heapdump.analyses.memory.usage import UNKNOWN
+from heapdump.analyses.triage.holders import Holder, holders
+from heapdump.blocks.heap import Heap
+from heapdump.process.model import Process
+from heapdump.process.stacks.frames import StackFrame
+
+_MOST_COMMANDS = 5
+_BIG_SHARE = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class CrashSection:
+    """The exception of the dump. `frames`: of the thread that raised it, innermost first; none where not known."""
+
+    code: int
+    words: str
+    thread: int
+    address: int
+    frames: tuple[StackFrame, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HeapSection:
+    """The verdict on the heaps, and the findings: errors first. `gaps`: the number of parts that were not examined."""
+
+    verdict: Verdict
+    findings: tuple[ExplainedFinding, ...]
+    gaps: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemorySection:
+    """Where the memory is. `items`: of the reconciliation, most bytes first.
+
+    `committed_bytes`: of the memory map; of the file where `is_whole_process` is False. `largest_free`: the largest
+    allocatable block of a 32-bit address space, None for others and where it is not known.
+    """
+
+    committed_bytes: int
+    items: tuple[ItemBytes, ...]
+    is_whole_process: bool
+    largest_free: Largest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Triage:
+    """The page. `cannot`: the questions that this dump does not answer wholly; `next`: arguments of commands."""
+
+    crash: CrashSection | None
+    heap: HeapSection
+    memory: MemorySection
+    who: tuple[Holder, ...]
+    cannot: tuple[Capability, ...]
+    next: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
+class TriageFacts:
+    """The facts that the page is made of. `findings`: explained, errors first; `crashed_frames`: of the exception.
+
+    `graph`: the overview of the pointer graph, None where there is none. `gaps`: as in `HeapSection`.
+    """
+
+    process: Process
+    heaps: Sequence[Heap]
+    summary: Summary
+    crashed_frames: Sequence[StackFrame]
+    verdict: Verdict
+    findings: Sequence[ExplainedFinding]
+    gaps: int
+    leaks: Leaks
+    graph: GraphOverview | None
+    capabilities: Sequence[Capability]
+
+
+def triage(facts: TriageFacts) -> Triage:
+    """The page."""
+    raised = facts.process.exception
+    crash = None
+    if raised is not None:
+        frames = tuple(facts.crashed_frames)
+        crash = CrashSection(raised.code, facts.process.exception_words, raised.thread_id, raised.address, frames)
+    memory = _memory(facts)
+    who = holders(facts.leaks, facts.heaps, facts.graph)
+    return Triage(
+        crash,
+        HeapSection(facts.verdict, tuple(facts.findings), facts.gaps),
+        memory,
+        who,
+        tuple(one for one in facts.capabilities if _is_missed(one)),
+        tuple(dict.fromkeys(_next(facts, memory, who)))[:_MOST_COMMANDS],
+    )
+
+
+def _is_missed(one: Capability) -> bool:
+    """True for a question without a whole answer; that a process had no exception is an answer."""
+    return one.answer == "no" or (one.answer == "partly" and one.topic is not Topic.CRASH)
+
+
+def _memory(facts: TriageFacts) -> MemorySection:
+    summary, process = facts.summary, facts.process
+    is_narrow = any(view.arch == "x86" for view in process.views)
+    return MemorySection(
+        summary.committed_bytes,
+        tuple(sorted(summary.reconciliation, key=lambda line: -line.bytes)),
+        process.regions.is_complete_map,
+        summary.largest_allocatable if is_narrow else None,
+    )
+
+
+def _next(facts: TriageFacts, memory: MemorySection, who: Sequence[Holder]) -> Iterator[tuple[str, ...]]:
+    """The commands that show more, those for the gravest news first."""
+    if any(explained.finding.is_error for explained in facts.findings):
+        yield ("check",)
+    if facts.process.threads:
+        yield ("threads", "--frames")
+    for line in memory.items:
+        if not line.item.is_known and line.share >= _BIG_SHARE and memory.is_whole_process:
+            yield ("regions", "--usage", UNKNOWN, "--state", "commit", "--sort", "size", "--reverse")
+    yield from (holder.command for holder in who)
+    if facts.graph is None and facts.leaks.blocks:
+        yield from (("leaks", "--unreachable"), ("retained",))
+    yield ("info",)

@@ -1,0 +1,85 @@
+"""The triage page for a person: short sections with a label in the margin."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from heapdump.commands.common.next_command import command_text
+from heapdump.commands.common.process import header_lines
+from heapdump.commands.common.triage_record import crash_words
+from heapdump.commands.common.verdict import verdict_style
+from heapdump.render import text
+from heapdump.render.view import COMMAND, Lines, PageItem, Section, Sections, StyledLine
+
+if TYPE_CHECKING:
+    from heapdump.analyses.memory.capabilities import Capability
+    from heapdump.analyses.triage.page import CrashSection, HeapSection, MemorySection, Triage
+    from heapdump.commands.common.request import Request
+    from heapdump.snapshot import Snapshot
+
+_MOST_FRAMES, _MOST_DAMAGE, _MOST_ITEMS = 5, 3, 4
+_BAR = 16
+_SMALL_SHARE = 0.005
+
+
+def page_of(request: Request, snapshot: Snapshot, page: Triage) -> Iterator[PageItem]:
+    """The header of the process, and the sections."""
+    yield Lines(list(header_lines(snapshot)))
+    sections = [
+        *([Section("CRASH", list(_crash(snapshot, page.crash)))] if page.crash else []),
+        *([] if page.crash else [Section("RUNNING", [[("dump of a running process: no exception", "")]])]),
+        Section("HEAP", list(_heap(snapshot, page.heap))),
+        Section("MEMORY", list(_memory(page.memory))),
+        Section("WHO", list(_who(page)) or [[("no block of the program is in this dump", "")]]),
+        *([Section("CANNOT", list(_cannot(page.cannot)))] if page.cannot else []),
+        Section("NEXT", [[(command_text(snapshot, command), COMMAND)] for command in page.next]),
+    ]
+    yield Sections(sections)
+
+
+def _crash(snapshot: Snapshot, crash: CrashSection) -> Iterator[StyledLine]:
+    where = f", thread {crash.thread:#x}, at {snapshot.process.where(crash.address)}"
+    yield [(crash_words(crash), "red"), (where, "")]
+    for number, found in enumerate(crash.frames[:_MOST_FRAMES]):
+        yield [(f"  #{number} {found.frame}", "" if found.frame.trust != "guess" else "dim")]
+
+
+def _heap(snapshot: Snapshot, heap: HeapSection) -> Iterator[StyledLine]:
+    damage = [one for one in heap.findings if not one.finding.is_report]
+    for one in damage[:_MOST_DAMAGE]:
+        style = "red" if one.finding.is_error else ""
+        yield [(f"{one.bug}: " if one.bug else "", f"{style} bold"), (one.finding.message, style)]
+    if len(damage) > _MOST_DAMAGE:
+        yield [(f"{text.plural(len(damage) - _MOST_DAMAGE, 'more place')} like these", "")]
+    if not damage:
+        unseen = f"; {text.plural(heap.gaps, 'part')} could not be examined" if heap.gaps else ""
+        yield [(heap.verdict.text + unseen, verdict_style(heap.verdict))]
+
+
+def _memory(memory: MemorySection) -> Iterator[StyledLine]:
+    if not memory.items:
+        yield [("not known: the dump has no memory map", "")]
+        return
+    total = text.short_size(memory.committed_bytes)
+    yield [(f"{total} committed" if memory.is_whole_process else f"{total} of memory in the dump", "")]
+    for line in [line for line in memory.items if line.share >= _SMALL_SHARE][:_MOST_ITEMS]:
+        bar = "█" * round(_BAR * line.share)
+        share = f"{line.share:4.0%}" if memory.is_whole_process else ""
+        size = f"{text.short_size(line.bytes):>9} {share} "
+        yield [(size, ""), (f"{bar:<{_BAR}}", "cyan"), (f" {line.item.words}", "")]
+    if memory.largest_free is not None:
+        free = memory.largest_free
+        yield [(f"largest allocatable block {text.short_size(free.bytes)} at {free.address:#x}", "")]
+
+
+def _who(page: Triage) -> Iterator[StyledLine]:
+    for holder in page.who:
+        yield [(holder.sentence, "red" if holder.is_bad else "")]
+
+
+def _cannot(questions: tuple[Capability, ...]) -> Iterator[StyledLine]:
+    for one in questions:
+        yield [(f"{one.question.rstrip('?')}: {one.reason}", "")]
+    for advice in dict.fromkeys(one.advice for one in questions if one.advice):
+        yield [(f"  {advice}", "dim")]

@@ -1,0 +1,106 @@
+"""The triage page as a JSON record (interface.md, triage)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heapdump.commands.common.explained_findings import FindingRecorder
+from heapdump.commands.common.frames import frame_record
+from heapdump.commands.common.next_command import command_text
+from heapdump.render.view import Record
+
+if TYPE_CHECKING:
+    from heapdump.analyses.memory.capabilities import Capability
+    from heapdump.analyses.triage.holders import Holder
+    from heapdump.analyses.triage.page import CrashSection, HeapSection, MemorySection, Triage
+    from heapdump.commands.common.request import Request
+    from heapdump.snapshot import Snapshot
+
+
+def triage_record(request: Request, snapshot: Snapshot, page: Triage) -> Record:
+    """Every section of the page; `crash` and `hang` are null where there is none."""
+    return {
+        "crash": None if page.crash is None else _crash(snapshot, page.crash),
+        "hang": None,
+        "heap": _heap(request, snapshot, page.heap),
+        "memory": _memory(page.memory),
+        "who": [_holder(snapshot, holder) for holder in page.who],
+        "cannot": [_missed(one) for one in page.cannot],
+        "next": [command_text(snapshot, command) for command in page.next],
+    }
+
+
+def crash_words(crash: CrashSection) -> str:
+    """`exception 0xc0000005: access violation writing 0x10`."""
+    return f"exception {crash.code:#010x}: {crash.words}"
+
+
+def _crash(snapshot: Snapshot, crash: CrashSection) -> Record:
+    return {
+        "code": f"{crash.code:#010x}",
+        "words": crash.words,
+        "thread": crash.thread,
+        "address": hex(crash.address),
+        "where": snapshot.process.where(crash.address),
+        "text": crash_words(crash),
+        "frames": [frame_record(found.frame) | {"sp": hex(found.sp), "how": found.how} for found in crash.frames],
+    }
+
+
+def _heap(request: Request, snapshot: Snapshot, heap: HeapSection) -> Record:
+    recorder = FindingRecorder(request, snapshot)
+    verdict = heap.verdict
+    reported = [one for one in heap.findings if one.finding.is_error or not one.finding.is_report]
+    records = [(one, recorder.record(one)) for one in reported]
+    return {
+        "verdict": verdict.text,
+        "errors": verdict.errors,
+        "heaps": verdict.heaps,
+        "unchecked": len(verdict.unchecked),
+        "gaps": heap.gaps,
+        "incidents": [
+            {
+                "incident": record["id"], "bug": one.bug, "severity": record["severity"], "heap": record["heap"],
+                "block": record["block"] and record["block"]["address"], "address": record["address"],
+                "text": record["message"],
+            }
+            for one, record in records
+        ],
+    }  # fmt: skip
+
+
+def _memory(memory: MemorySection) -> Record:
+    free = memory.largest_free
+    return {
+        "private_bytes": None,
+        "working_set": None,
+        "committed_bytes": memory.committed_bytes if memory.is_whole_process else None,
+        "in_dump_bytes": memory.committed_bytes,
+        "items": [{"item": i.item.words, "bytes": i.bytes, "share": i.share} for i in memory.items],
+        "largest_allocatable": {"address": hex(free.address), "bytes": free.bytes} if free else None,
+    }
+
+
+def _missed(one: Capability) -> Record:
+    return {
+        "id": one.topic,
+        "question": one.question,
+        "answer": one.answer,
+        "reason": one.reason,
+        "capture": one.advice or None,
+    }
+
+
+def _holder(snapshot: Snapshot, holder: Holder) -> Record:
+    return {
+        "kind": holder.kind,
+        "key": holder.key or None,
+        "blocks": holder.blocks,
+        "bytes": holder.bytes,
+        "share": holder.share,
+        "of_bytes": holder.of_bytes,
+        "heaps": [hex(heap) for heap in holder.heaps],
+        "address": None if holder.address is None else hex(holder.address),
+        "text": holder.sentence,
+        "command": command_text(snapshot, holder.command),
+    }
