@@ -14,6 +14,7 @@ from heapdump.analyses.memory.reconciliation import ItemBytes
 from heapdump.analyses.memory.summary import Largest, Summary
 from heapdump.analyses.memory.usage import UNKNOWN
 from heapdump.analyses.triage.holders import Holder, holders
+from heapdump.blocks.damage import WhyUnchecked
 from heapdump.blocks.heap import Heap
 from heapdump.process.model import Process
 from heapdump.process.stacks.frames import StackFrame
@@ -98,12 +99,17 @@ def triage(facts: TriageFacts) -> Triage:
     who = holders(facts.leaks, facts.heaps, facts.graph)
     return Triage(
         crash,
-        HeapSection(facts.verdict, tuple(facts.findings), facts.gaps),
+        HeapSection(facts.verdict, tuple(facts.findings), _gaps(facts)),
         memory,
         who,
         tuple(one for one in facts.capabilities if _is_missed(one)),
         tuple(dict.fromkeys(_next(facts, memory, who)))[:_MOST_COMMANDS],
     )
+
+
+def _gaps(facts: TriageFacts) -> int:
+    """The gaps without those of heaps that the verdict already calls not checked."""
+    return max(0, facts.gaps - sum(one.why is not WhyUnchecked.NO_CHECK for one in facts.verdict.unchecked))
 
 
 def _is_missed(one: Capability) -> bool:
