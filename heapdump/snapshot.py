@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.graph.roots import Roots
     from heapdump.analyses.graph.unreachable import Reachability
     from heapdump.analyses.graph.unreachable_report import UnreachableReport
+    from heapdump.analyses.locks import HeapLock
     from heapdump.analyses.memory.usage import UsageMap
     from heapdump.blocks.byte_damage import ByteDamage
     from heapdump.blocks.damage import Damage
@@ -190,6 +191,13 @@ class Snapshot:
         if self.process.exception is None:
             return None
         return explain_crash(self.process, self.walk.table, PageHeaps(self.heaps, self.page_nodes))
+
+    @cached_property
+    def locks(self) -> dict[int, HeapLock]:
+        """Index of a heap → its lock; heaps whose lock is not known are left out."""
+        from heapdump.analyses.locks import heap_locks
+
+        return heap_locks(self.process, self.heaps)
 
     def view_of(self, heap: Heap) -> View:
         """The view of the process that the heap belongs to."""

@@ -1,9 +1,9 @@
-"""The call stacks of all threads."""
+"""The call stacks of all threads, and of one."""
 
 from __future__ import annotations
 
 from heapdump.process.model import Process
-from heapdump.process.stacks.frames import ThreadStack, thread_stack
+from heapdump.process.stacks.frames import StackFrame, ThreadStack, thread_frames, thread_stack
 from heapdump.process.symbols.namer import Namer
 
 
@@ -13,3 +13,10 @@ def all_stacks(process: Process, namer: Namer) -> dict[int, list[ThreadStack]]:
         thread.index: [thread_stack(process, thread, view, namer) for view in reversed(process.views)]
         for thread in process.threads
     }
+
+
+def frames_of_thread(process: Process, thread: int, namer: Namer) -> list[StackFrame]:
+    """The frames of the thread with this id, innermost first, of the first view that has some."""
+    found = next((one for one in process.threads if one.id == thread), None)
+    every = (thread_frames(process, found, view, namer) for view in reversed(process.views)) if found else ()
+    return next((frames for frames in every if frames), [])

@@ -130,6 +130,7 @@ class Heap:
     blocks that wait on lookaside lists (before Vista). `normal_heap`: of a page heap, the ordinary heap behind it.
     `stack_ids`: words before the number of an allocation stack whose frames are not read, so that the number only tells
     stacks apart; "" where a number leads to frames.
+    `lock`: the address of its critical section; None where it has none, or where that is not known.
     """
 
     address: int
@@ -154,6 +155,7 @@ class Heap:
     is_fully_walked: bool
     normal_heap: int | None = None
     stack_ids: str = ""
+    lock: int | None = None
 
     @property
     def flag_names(self) -> list[str]:

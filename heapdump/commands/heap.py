@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
+from heapdump.commands.common.locks import lock_sentence
 from heapdump.commands.common.next_command import arrow
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.verdict import verdict_line
@@ -136,7 +137,7 @@ def command(request: Request, address: str) -> int:
 
 
 def _data(snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Record:
-    return heap_record(heap, snapshot.walk.counts.get(heap.index)) | {
+    return heap_record(snapshot, heap) | {
         "verdict": snapshot.verdict([heap]).text,
         "segment_list": [
             asdict(s) | {"address": hex(s.address), "start": hex(s.start), "end": hex(s.end)} for s in detail.segments
@@ -186,6 +187,9 @@ def _head(snapshot: Snapshot, heap: Heap) -> Iterator[StyledLine]:
     yield [(f"heap #{heap.index} {heap.address:#x}", "bold"), (kind, "")]
     front_end = f"front end {heap.front_end or '-'}, lock contention {text.count(heap.counters.lock_contention)}"
     yield [(f"{front_end}, layout {heap.layout or '-'} ({heap.trust.value})", "")]
+    lock = snapshot.locks.get(heap.index)
+    if lock is not None and lock.section.owner is not None:
+        yield [(lock_sentence(lock).removeprefix(f"heap {heap.address:#x} is "), "red" if lock.hangs else "yellow")]
     if count:
         busy = f"{text.plural(count.busy_blocks, 'busy block')} with {text.size(count.busy_bytes)}"
         free = f"{text.size(count.free_bytes)} free in {text.plural(count.free_blocks, 'block')}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from heapdump.commands.common.gaps import heap_gaps
+from heapdump.commands.common.locks import lock_record, lock_words
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
@@ -13,13 +14,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from heapdump.blocks.heap import Heap
-    from heapdump.blocks.walk import HeapCount, KindCount, Walk
+    from heapdump.blocks.walk import HeapCount, KindCount
+    from heapdump.snapshot import Snapshot
 
 
-def heap_record(heap: Heap, count: HeapCount | None) -> Record:
-    """The JSON record of a heap; `count` is what its walk counted, None where its kind is not walked."""
+def heap_record(snapshot: Snapshot, heap: Heap) -> Record:
+    """The JSON record of a heap; the counts of its blocks are null where its kind is not walked."""
     from heapdump.analyses.memory import fragmentation
 
+    count = snapshot.walk.counts.get(heap.index)
     return {
         "address": hex(heap.address),
         "index": heap.index,
@@ -43,6 +46,7 @@ def heap_record(heap: Heap, count: HeapCount | None) -> Record:
         "virtual_blocks": None if heap.large_blocks is None else len(heap.large_blocks),
         "virtual_bytes": heap.large_committed_bytes,
         "lock_contention": heap.counters.lock_contention,
+        "lock": lock_record(snapshot.locks.get(heap.index)),
         "front_end": heap.front_end,
         "stack_traces": heap.stack_traces,
         "external_fragmentation": fragmentation.external(heap),
@@ -63,8 +67,9 @@ def heap_record(heap: Heap, count: HeapCount | None) -> Record:
     }
 
 
+_LOCK = ("owner", "owner_exists", "waiters", "recursion", "waiting")
 _COUNTERS = ("free_bytes", "reserved_bytes", "committed_bytes", "virtual_bytes", "segments", "uncommitted_ranges")
-"""Members of `stated`, Windows' counters in the JSON."""
+"""Members of `lock`; of `stated`, Windows' counters in the JSON."""
 
 
 def _kind_record(kind: KindCount) -> Record:
@@ -101,14 +106,21 @@ def _verified(count: HeapCount | None) -> str:
     return text.share(count.integrity if count else None) or "-"
 
 
-def view(walk: Walk) -> tuple[Column[Heap], ...]:
-    """The columns of the table; block counts come from the walk."""
+def view(snapshot: Snapshot, heaps: Sequence[Heap]) -> tuple[Column[Heap], ...]:
+    """The columns of the table; block counts come from the walk. The lock of a heap is shown where one is held."""
+    walk = snapshot.walk
 
     def count(heap: Heap, name: str) -> int | None:
         """A number of the heap's count, None where its kind is not walked."""
         counted = walk.counts.get(heap.index)
         return getattr(counted, name) if counted else None
 
+    lock: Column[Heap] = Column(
+        "Lock",
+        lambda h: lock_words(snapshot.locks.get(h.index)),
+        "thread that holds the heap's critical section, and how many wait for it",
+        style="red",
+    )
     return (
         Column("#", lambda h: str(h.index), "place in the heap lists, as !heap numbers them", right=True, rank=5),
         Column("Heap", lambda h: f"{h.address:#x}", "the handle: address of the heap's header", right=True, style="bold"),
@@ -128,6 +140,7 @@ def view(walk: Walk) -> tuple[Column[Heap], ...]:
         Column("LargeBytes", lambda h: text.size(h.large_committed_bytes), "sum of their CommitSize", right=True, style="cyan"),
         Column("Front", lambda h: h.front_end or "-", "_HEAP.FrontEndHeapType: none, lookaside or lfh", rank=2),
         Column("LockCont", lambda h: text.count(h.counters.lock_contention), "_HEAP.Counters.LockCollisions (before Vista the lock's ContentionCount)", right=True, rank=7),
+        *((lock,) if any(lock.text(heap) for heap in heaps) else ()),
         Column("Stacks", lambda h: "-" if h.stack_traces is None else "yes" if h.stack_traces else "no", "allocation stacks are recorded: flag 0x08000000 (before Vista NtGlobalFlag 0x1000)", rank=6),
         Column("Flags", _flags, "_HEAP.Flags", rank=8, flexible=16, style="dim"),
     )  # fmt: skip
@@ -162,29 +175,29 @@ def command(request: Request) -> int:
     heapdump heaps crash.dmp --explain        how each number is computed, and fragmentation
     """
     with request.open() as snapshot:
-        walk = snapshot.walk
 
         def record(heap: Heap) -> Record:
             """The JSON record of a heap."""
-            return heap_record(heap, walk.counts.get(heap.index))
+            return heap_record(snapshot, heap)
 
         rows = request.rows(snapshot.heaps, record)
         answer = Answer(
             "heaps",
             data=lambda: [record(heap) for heap in rows],
             records=lambda: (record(heap) for heap in rows),
-            page=lambda: _page(request, rows, walk),
-            gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *walk.gaps),
-            nested={"stated": _COUNTERS},
+            page=lambda: _page(request, snapshot, rows),
+            gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps),
+            nested={"stated": _COUNTERS, "lock": _LOCK},
         )
         return request.emit(snapshot, answer)
 
 
-def _page(request: Request, rows: Sequence[Heap], walk: Walk) -> list[PageItem]:
+def _page(request: Request, snapshot: Snapshot, rows: Sequence[Heap]) -> list[PageItem]:
     from heapdump.analyses.blocks.kind_counts import by_kind
 
+    walk = snapshot.walk
     shown, hidden = request.shown(rows)
-    page: list[PageItem] = [Table(view(walk), shown, hidden=hidden, empty="no heap is known in this dump")]
+    page: list[PageItem] = [Table(view(snapshot, rows), shown, hidden=hidden, empty="no heap is known in this dump")]
     if rows:
         page.append(Lines([[(_totals(rows), "")]]))
         if kinds := by_kind(rows, walk):

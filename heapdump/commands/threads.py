@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from heapdump.commands.common.locks import ThreadLocks
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.thread_stacks import (
     GUESSED,
@@ -28,7 +29,7 @@ def _hex(value: int | None) -> str | None:
     return None if value is None else hex(value)
 
 
-def _record(thread: Thread) -> Record:
+def _record(thread: Thread, locks: ThreadLocks) -> Record:
     """TEB and stack of the dump's own processor; the 32-bit ones of a WOW64 thread beside them."""
     first = thread.stacks[0] if thread.stacks else None
     other = thread.stacks[1] if len(thread.stacks) > 1 else None
@@ -47,16 +48,24 @@ def _record(thread: Thread) -> Record:
         "stack32_limit": _hex(other.limit if other else None),
         "ip32": _hex(thread.ip32),
         "sp32": _hex(thread.sp32),
+        "waits_for": locks.waits_for(thread),
+        "holds": locks.holds(thread),
     }
 
 
-def columns(process: Process) -> tuple[Column[Thread], ...]:
-    """The table's columns; addresses are named by this process's modules."""
+def columns(process: Process, locks: ThreadLocks) -> tuple[Column[Thread], ...]:
+    """The table's columns; addresses are named by this process's modules.
+
+    Locks are shown where a thread holds one, or waits for one.
+    """
 
     def where(address: int | None) -> str:
         """`module+0x1234`, or a dash."""
         return "-" if address is None else process.where(address)
 
+    lock: Column[Thread] = Column(
+        "Lock", locks.words, "heaps whose lock it holds, and the heap whose lock it waits for", style="red"
+    )
     crashed = process.exception.thread_id if process.exception else None
     narrow: tuple[Column[Thread], ...] = (
         Column(
@@ -74,6 +83,7 @@ def columns(process: Process) -> tuple[Column[Thread], ...]:
         Column("SP", lambda t: text.address(t.sp), "stack pointer of its CONTEXT", right=True, rank=2),
         *(narrow if process.is_wow64 else ()),
         Column("Stack", lambda t: _range(t.stacks), "[limit, base) of NtTib; of the dumped stack where no TEB is in the dump", rank=1),
+        *((lock,) if any(locks.words(thread) for thread in process.threads) else ()),
         Column("Depth", lambda t: text.size(_depth(t)), "bytes between stack pointer and base", right=True, rank=4),
         Column("TEB", lambda t: text.address(t.tebs[0].address if t.tebs else None), "thread environment block", right=True, rank=3),
         Column("Name", lambda t: t.name or "", "SetThreadDescription's name (ThreadNames stream)", flexible=10),
@@ -108,17 +118,17 @@ def command(request: Request, frames: bool, args: bool) -> int:
 
     frames = frames or args
     with request.open() as snapshot:
-        process = snapshot.process
+        process, locks = snapshot.process, ThreadLocks(snapshot)
         found = all_stacks(process, snapshot.namer(request.image_path, request.symbol_path)) if frames else {}
 
         def record(thread: Thread) -> Record:
             """The JSON record of a thread, with its frames where they were asked for."""
             if not frames:
-                return _record(thread)
+                return _record(thread, locks)
             every = (one for stack in found[thread.index] for one in stack.frames)
-            return _record(thread) | {"frames": [stack_frame_record(one, args=args) for one in every]}
+            return _record(thread, locks) | {"frames": [stack_frame_record(one, args=args) for one in every]}
 
-        rows = request.rows(process.threads, _record)
+        rows = request.rows(process.threads, lambda thread: _record(thread, locks))
         shown, hidden = request.shown(rows)
         empty = "no thread is known" if snapshot.dump.thread_notes else "the dump has no thread list"
         missing = snapshot.dump.thread_notes if rows or snapshot.dump.thread_notes else (empty,)
@@ -127,7 +137,7 @@ def command(request: Request, frames: bool, args: bool) -> int:
             data=lambda: [record(thread) for thread in rows],
             records=lambda: (record(thread) for thread in rows),
             page=lambda: [
-                Table(columns(process), shown, hidden=hidden, empty=empty),
+                Table(columns(process, locks), shown, hidden=hidden, empty=empty),
                 *(_stacks(process, shown, found, args=args) if frames else ()),
             ],
             gaps=(*missing, *stack_gaps(found)),

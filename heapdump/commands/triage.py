@@ -13,7 +13,9 @@ from heapdump.commands.common.triage_record import triage_record
 from heapdump.render.view import Answer, Record
 
 if TYPE_CHECKING:
+    from heapdump.analyses.locks import Hang
     from heapdump.analyses.triage.page import Triage
+    from heapdump.process.stacks.frames import StackFrame
     from heapdump.snapshot import Snapshot
 
 _CHEAP = 64 << 20
@@ -49,17 +51,21 @@ def command(request: Request) -> int:
 
 def _triage(request: Request, snapshot: Snapshot) -> Triage:
     from heapdump.analyses.blocks.select import Filter, select
+    from heapdump.analyses.locks import worst_hang
     from heapdump.analyses.memory.capabilities import capabilities
     from heapdump.analyses.memory.summary import summarize
     from heapdump.analyses.triage.page import TriageFacts, triage
 
     process, heaps = snapshot.process, snapshot.heaps
+    hang = worst_hang(process, snapshot.locks)
     return triage(
         TriageFacts(
             process=process,
             heaps=heaps,
             summary=summarize(snapshot.usage, heaps, snapshot.walk),
             crashed_frames=snapshot.crashed_frames(request.image_path, request.symbol_path),
+            hang=hang,
+            hang_frames=_owner_frames(request, snapshot, hang),
             verdict=snapshot.verdict(heaps),
             findings=snapshot.explained_findings,
             gaps=len({*walk_gaps(snapshot), *snapshot.damage.gaps}),
@@ -68,6 +74,16 @@ def _triage(request: Request, snapshot: Snapshot) -> Triage:
             capabilities=capabilities(process, heaps, snapshot.dump.directory.header.flags),
         )
     )
+
+
+def _owner_frames(request: Request, snapshot: Snapshot, hang: Hang | None) -> list[StackFrame]:
+    """The frames of the thread that owns the lock of the hang; none where it has ended."""
+    from heapdump.analyses.threads import frames_of_thread
+
+    if hang is None or hang.lock.section.owner is None:
+        return []
+    namer = snapshot.namer(request.image_path, request.symbol_path)
+    return frames_of_thread(snapshot.process, hang.lock.section.owner, namer)
 
 
 def _records(data: Record) -> Iterator[Record]:

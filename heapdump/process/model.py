@@ -146,7 +146,8 @@ class View:
 class Process:
     """All facts of the dump but the heaps. `notes`: lines on what is missing, and why.
 
-    `missing_bytes`: memory that the dump lists and the file no longer has, because it is cut.
+    `missing_bytes`: memory that the dump lists and the file no longer has, because it is cut. `has_all_threads`: the
+    dump has a list of threads, and it could be read to its end.
     """
 
     pid: int | None
@@ -161,6 +162,7 @@ class Process:
     exception: ExceptionRecord | None
     misc: MiscInfo | None
     missing_bytes: int
+    has_all_threads: bool
     notes: tuple[str, ...]
 
     @property

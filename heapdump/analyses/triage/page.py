@@ -9,6 +9,7 @@ from heapdump.analyses.allocated.leaks import Leaks
 from heapdump.analyses.damage.explained import ExplainedFinding
 from heapdump.analyses.damage.verdict import Verdict
 from heapdump.analyses.graph.overview import GraphOverview
+from heapdump.analyses.locks import Hang
 from heapdump.analyses.memory.capabilities import Capability, Topic
 from heapdump.analyses.memory.reconciliation import ItemBytes
 from heapdump.analyses.memory.summary import Largest, Summary
@@ -59,9 +60,14 @@ class MemorySection:
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """The page. `cannot`: the questions that this dump does not answer wholly; `next`: arguments of commands."""
+    """The page. `hang_frames`: of the thread that owns the lock of the hang.
+
+    `cannot`: the questions that this dump does not answer wholly; `next`: arguments of commands.
+    """
 
     crash: CrashSection | None
+    hang: Hang | None
+    hang_frames: tuple[StackFrame, ...]
     heap: HeapSection
     memory: MemorySection
     who: tuple[Holder, ...]
@@ -73,6 +79,7 @@ class Triage:
 class TriageFacts:
     """The facts that the page is made of. `findings`: explained, errors first; `crashed_frames`: of the exception.
 
+    `hang`: the worst hang, None without one; `hang_frames`: of the thread that owns its lock.
     `graph`: the overview of the pointer graph, None where there is none. `gaps`: as in `HeapSection`.
     """
 
@@ -80,6 +87,8 @@ class TriageFacts:
     heaps: Sequence[Heap]
     summary: Summary
     crashed_frames: Sequence[StackFrame]
+    hang: Hang | None
+    hang_frames: Sequence[StackFrame]
     verdict: Verdict
     findings: Sequence[ExplainedFinding]
     gaps: int
@@ -99,6 +108,8 @@ def triage(facts: TriageFacts) -> Triage:
     who = holders(facts.leaks, facts.heaps, facts.graph)
     return Triage(
         crash,
+        facts.hang,
+        tuple(facts.hang_frames),
         HeapSection(facts.verdict, tuple(facts.findings), _gaps(facts)),
         memory,
         who,
@@ -134,6 +145,8 @@ def _next(facts: TriageFacts, memory: MemorySection, who: Sequence[Holder]) -> I
         yield ("check",)
     if facts.process.threads:
         yield ("threads", "--frames")
+    if facts.hang is not None:
+        yield ("heap", f"{facts.hang.lock.heap.address:#x}")
     for line in memory.items:
         if not line.item.is_known and line.share >= _BIG_SHARE and memory.is_whole_process:
             yield ("regions", "--usage", UNKNOWN, "--state", "commit", "--sort", "size", "--reverse")

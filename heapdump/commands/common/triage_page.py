@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from heapdump.commands.common.locks import hang_lines
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.process import header_lines
 from heapdump.commands.common.triage_record import crash_words
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 _MOST_FRAMES, _MOST_DAMAGE, _MOST_ITEMS = 5, 3, 4
+_RUNNING = "dump of a running process: no exception, and no thread waits for the lock of a heap"
 _BAR = 16
 _SMALL_SHARE = 0.005
 
@@ -28,7 +30,8 @@ def page_of(request: Request, snapshot: Snapshot, page: Triage) -> Iterator[Page
     yield Lines(list(header_lines(snapshot)))
     sections = [
         *([Section("CRASH", list(_crash(snapshot, page.crash)))] if page.crash else []),
-        *([] if page.crash else [Section("RUNNING", [[("dump of a running process: no exception", "")]])]),
+        *([Section("HANG", list(_hang(snapshot, page)))] if page.hang else []),
+        *([] if page.crash or page.hang else [Section("RUNNING", [[(_RUNNING, "")]])]),
         Section("HEAP", list(_heap(snapshot, page.heap))),
         Section("MEMORY", list(_memory(page.memory))),
         Section("WHO", list(_who(page)) or [[("no block of the program is in this dump", "")]]),
@@ -43,6 +46,11 @@ def _crash(snapshot: Snapshot, crash: CrashSection) -> Iterator[StyledLine]:
     yield [(crash_words(crash), "red"), (where, "")]
     for number, found in enumerate(crash.frames[:_MOST_FRAMES]):
         yield [(f"  #{number} {found.frame}", "" if found.frame.trust != "guess" else "dim")]
+
+
+def _hang(snapshot: Snapshot, page: Triage) -> Iterator[StyledLine]:
+    for line in hang_lines(snapshot, page.hang, page.hang_frames) if page.hang else ():
+        yield [(line, "red")]
 
 
 def _heap(snapshot: Snapshot, heap: HeapSection) -> Iterator[StyledLine]:

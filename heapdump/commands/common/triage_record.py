@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.explained_findings import FindingRecorder
-from heapdump.commands.common.frames import frame_record
+from heapdump.commands.common.locks import hang_record
 from heapdump.commands.common.next_command import command_text
+from heapdump.commands.common.thread_stacks import stack_frame_record
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def triage_record(request: Request, snapshot: Snapshot, page: Triage) -> Record:
     """Every section of the page; `crash` and `hang` are null where there is none."""
     return {
         "crash": None if page.crash is None else _crash(snapshot, page.crash),
-        "hang": None,
+        "hang": hang_record(snapshot, page.hang, page.hang_frames),
         "heap": _heap(request, snapshot, page.heap),
         "memory": _memory(page.memory),
         "who": [_holder(snapshot, holder) for holder in page.who],
@@ -43,7 +44,7 @@ def _crash(snapshot: Snapshot, crash: CrashSection) -> Record:
         "address": hex(crash.address),
         "where": snapshot.process.where(crash.address),
         "text": crash_words(crash),
-        "frames": [frame_record(found.frame) | {"sp": hex(found.sp), "how": found.how} for found in crash.frames],
+        "frames": [stack_frame_record(found, args=False) for found in crash.frames],
     }
 
 

@@ -19,10 +19,10 @@ from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.context import HeapContext, heap_context
 from heapdump.heaps.nt.entry_check import check_entries
 from heapdump.heaps.nt.free_lists import links_exactly, read_free_lists
-from heapdump.heaps.nt.lock import lock_words
 from heapdump.heaps.nt.lookaside_check import check_lookaside_lists
 from heapdump.heaps.nt.windows import committed_runs
 from heapdump.kernels.row import CLASS_MASK
+from heapdump.process.critical_sections import read_section, thread_exists
 from heapdump.process.reports.failure_record import HEAP_CORRUPTION
 
 _MAX_FINDINGS = 4096
@@ -126,7 +126,19 @@ def _who_changes(job: CheckJob) -> str:
     raised = job.process.exception
     if raised is not None and raised.code == HEAP_CORRUPTION:
         return ""
-    return lock_words(job.process, job.view, job.heap) or job.changing()
+    return _lock_words(job) or job.changing()
+
+
+def _lock_words(job: CheckJob) -> str:
+    """The living thread that has the heap's lock, in words; "" when none has, or the dump lacks the lock.
+
+    A thread that raised the exception of the dump is none: it stopped at damage.
+    """
+    lock = read_section(job.process, job.view, job.heap.lock) if job.heap.lock else None
+    raised = job.process.exception.thread_id if job.process.exception else None
+    if lock is None or not lock.owner or lock.owner == raised or not thread_exists(job.process, lock.owner):
+        return ""
+    return f"its lock is held by thread {lock.owner:#x}, which may be changing it"
 
 
 def _counters(job: CheckJob, context: HeapContext) -> Iterator[Finding]:

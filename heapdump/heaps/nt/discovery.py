@@ -119,6 +119,7 @@ def nt_heap(reader: HeapReader, claim: HeapClaim, index: int, found: HeapStructu
         findings=tuple(reader.findings),
         notes=tuple(reader.notes),
         is_fully_walked=found.has_all_segments and found.has_all_large_blocks and found.lookaside_bytes is not None,
+        lock=reader.fields.get("LockVariable") or None,
     )
 
 

@@ -82,6 +82,7 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         notes=tuple(notes),
         is_fully_walked=has_all,
         normal_heap=fields.get("NormalHeap") or None,
+        lock=fields.get("HeapCritSect") or None,
     )
 
 
