@@ -101,7 +101,8 @@ def _large_blocks(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]
     for heap in sorted(heaps, key=lambda h: -(h.large_committed_bytes or 0))[:1]:
         large = heap.large_committed_bytes or 0
         total = large + (heap.committed_bytes or 0)
-        if large >= _BIG_BYTES and large >= _BIG_SHARE * summary.committed_bytes:
+        is_big = not summary.is_whole_process or large >= _BIG_SHARE * summary.committed_bytes
+        if large >= _BIG_BYTES and is_big:
             share = f"{short_size(large)} of the {short_size(total)} of heap {heap.address:#x}"
             sentence = f"{share} is in {plural(len(heap.large_blocks or ()), 'large block')}"
             yield Headline(HeadlineKind.LARGE_BLOCKS, sentence, ("virt-blocks", "--heap", f"{heap.address:#x}"))
@@ -110,15 +111,17 @@ def _large_blocks(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]
 def _big_heap(heaps: Sequence[Heap], summary: Summary) -> Iterator[Headline]:
     for heap in sorted((h for h in heaps if h.segments), key=lambda h: -(h.committed_bytes or 0))[:1]:
         committed = heap.committed_bytes or 0
-        if committed >= _BIG_BYTES and committed >= _BIG_SHARE * summary.committed_bytes:
-            share = min(1.0, committed / summary.committed_bytes)
+        is_big = not summary.is_whole_process or committed >= _BIG_SHARE * summary.committed_bytes
+        if committed >= _BIG_BYTES and is_big:
             size = f"heap {heap.address:#x} has {short_size(committed)} committed in segments"
-            yield Headline(HeadlineKind.BIG_HEAP, f"{size}, {share:.0%} of all committed memory", ("heaps",))
+            share = min(1.0, committed / summary.committed_bytes) if summary.is_whole_process else None
+            of_all = "" if share is None else f", {share:.0%} of all committed memory"
+            yield Headline(HeadlineKind.BIG_HEAP, size + of_all, ("heaps",))
 
 
 def _unknown_memory(summary: Summary) -> Iterator[Headline]:
     for line in summary.reconciliation:
-        if not line.item.is_known and line.bytes >= _BIG_BYTES and line.share >= _BIG_SHARE:
+        if not line.item.is_known and line.bytes >= _BIG_BYTES and line.share is not None and line.share >= _BIG_SHARE:
             size = f"{short_size(line.bytes)} ({line.share:.0%})"
             sentence = f"{size} of committed memory belongs to no heap, stack or image"
             command = ("regions", "--usage", UNKNOWN, "--state", "commit")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
+from heapdump.commands.common.capture import capture_lines
+from heapdump.commands.common.counters import counter_lines, counters_record, system_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -24,6 +26,9 @@ STREAMS: tuple[Column[Stream], ...] = (
     Column("", lambda s: "cut" if s.present < s.size else "", "cut = ends at the end of the file", style="red"),
 )  # fmt: skip
 
+_OPERATIONS = {1: "open", 2: "close", 3: "bad reference"}
+"""eAvrfHandleOperation → the word."""
+
 _ANSWER_STYLES = {"yes": "green", "partly": "yellow", "no": "red"}
 
 
@@ -38,7 +43,7 @@ def command(request: Request) -> int:
 
     request.refuse_sorting("info")
     with request.open() as snapshot:
-        questions = capabilities(snapshot.process, snapshot.heaps, snapshot.dump.directory.header.flags)
+        questions = capabilities(snapshot.process, snapshot.heaps)
         answer = Answer(
             "info",
             data=lambda: _data(snapshot, questions),
@@ -50,11 +55,15 @@ def command(request: Request) -> int:
 
 
 def _question(question: Capability) -> Record:
+    capture = question.capture
     return {
+        "id": question.topic,
         "question": question.title,
         "answer": question.answer,
         "reason": question.reason,
         "advice": question.advice or None,
+        "capture": capture.command if capture else None,
+        "estimated_bytes": capture.estimated_bytes if capture else None,
     }
 
 
@@ -75,6 +84,18 @@ def _data(snapshot: Snapshot, questions: Sequence[Capability]) -> Record:
             for s in streams
         ],
         "questions": [_question(question) for question in questions],
+        "counters": counters_record(process),
+        "system_memory": system_record(process),
+        "handle_operations": [
+            {
+                "handle": hex(one.handle),
+                "process": one.process,
+                "thread": one.thread,
+                "operation": _OPERATIONS.get(one.operation, str(one.operation)),
+                "frames": [hex(address) for address in one.frames],
+            }
+            for one in snapshot.dump.handle_operations
+        ],
         "comments": list(snapshot.dump.comments),
         "unloaded_modules": [
             {"name": m.name, "address": hex(m.span.start), "size": m.span.size} for m in process.unloaded
@@ -82,9 +103,12 @@ def _data(snapshot: Snapshot, questions: Sequence[Capability]) -> Record:
     }
 
 
-def _question_lines(question: Capability) -> list[list[tuple[str, str]]]:
+def _question_lines(question: Capability) -> list[StyledLine]:
+    """Answer and question, the reason, and how to capture a dump that answers it."""
     answer = (f"{question.answer:<8}", _ANSWER_STYLES[question.answer])
-    return [[answer, (question.title, "")], [(f"{'':8}{question.reason}", "dim")]]
+    margin = (" " * 8, "")
+    lines: list[StyledLine] = [[answer, (question.title, "")], [margin, (question.reason, "dim")]]
+    return lines + [[margin, *line] for line in (capture_lines([question]) if question.answer != "yes" else ())]
 
 
 def _page(snapshot: Snapshot, questions: Sequence[Capability]) -> Iterator[PageItem]:
@@ -96,14 +120,15 @@ def _page(snapshot: Snapshot, questions: Sequence[Capability]) -> Iterator[PageI
         [(f"written {when if header.timestamp else 'at an unknown time'}, with {', '.join(header.flag_words)}", "")],
         [(f"{process.arch}, {process.windows.name}, build known from {process.windows.witness}", "")],
         [(f"{text.size(process.space.total_bytes)} of memory in {ranges}", "")],
+        *([(line, "")] for line in counter_lines(process)),
     ]
+    operations = snapshot.dump.handle_operations
+    if operations:
+        lines.append([(f"{text.plural(len(operations), 'handle operation')}, recorded by Application Verifier", "")])
     lines += [[("comment: ", "bold"), (comment, "")] for comment in snapshot.dump.comments]
     yield Lines(lines)
     yield Table(STREAMS, snapshot.dump.directory.streams, empty="the directory is empty")
     yield Lines([line for question in questions for line in _question_lines(question)])
-    advice = dict.fromkeys(question.advice for question in questions if question.advice)
-    if advice:
-        yield Lines([[("For a dump that answers more:", "bold")], *([("  " + words, "")] for words in advice)])
     remarks = (*snapshot.gaps, *snapshot.dump.remarks)
     if remarks:
         yield Lines([[("Noticed:", "bold")], *([("  " + words, "")] for words in remarks)])

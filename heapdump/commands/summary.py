@@ -56,12 +56,20 @@ LARGEST: tuple[Column[Largest], ...] = (
     Column("RgnSize", lambda r: f"{r.bytes:#x}", "bytes, hex", right=True, rank=1),
     Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
 )
-RECONCILIATION: tuple[Column[ItemBytes], ...] = (
-    Column("Committed memory is", lambda r: r.item.words, "each committed byte counts under exactly one item"),
-    Column("Bytes", lambda r: text.count(r.bytes), "bytes", right=True),
-    Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
-    Column("Share", lambda r: text.share(r.share), "of all committed memory", right=True),
-)
+
+
+def reconciliation_columns(summary: Summary) -> tuple[Column[ItemBytes], ...]:
+    """The columns of the reconciliation; shares where the committed memory of the process is known."""
+    title = "Committed memory is" if summary.is_whole_process else "Memory in the dump is"
+    share: Column[ItemBytes] = Column(
+        "Share", lambda r: text.share(r.share), "of all committed memory", right=True
+    )
+    return (
+        Column(title, lambda r: r.item.words, "each byte counts under exactly one item"),
+        Column("Bytes", lambda r: text.count(r.bytes), "bytes", right=True),
+        Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
+        *((share,) if summary.is_whole_process else ()),
+    )
 
 
 @dump_command("summary")
@@ -85,6 +93,18 @@ def command(request: Request) -> int:
         facts = HeadlineFacts(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash, graph)
         found = _Summary(request, snapshot, summary, graph, headlines(facts))
         return request.emit(snapshot, found.answer())
+
+
+def _totals(snapshot: Snapshot, summary: Summary) -> list[str]:
+    """The sum of the items; beside Windows' counter the private memory of the map, as a third witness."""
+    total, counters = f"{summary.committed_bytes:,}", snapshot.process.counters
+    if not summary.is_whole_process:
+        return [f"{total} bytes of memory in the dump; how much the process has committed is not known"]
+    lines = [f"{summary.explained_share or 0:.2%} of {total} committed bytes explained"]
+    if counters is not None and counters.private is not None and summary.private_bytes is not None:
+        mapped = f"the map has {summary.private_bytes:,} committed private bytes"
+        lines.append(f"{mapped}; Windows counts {counters.private:,} (with written image pages and page tables)")
+    return lines
 
 
 def _share_record(row: Share) -> Record:
@@ -130,7 +150,9 @@ class _Summary:
             "protect": [_share_record(row) for row in summary.protect],
             "largest": [{"usage": r.usage, "address": hex(r.address), "bytes": r.bytes} for r in summary.largest],
             "largest_allocatable": {"address": hex(free.address), "bytes": free.bytes} if free else None,
-            "committed_bytes": summary.committed_bytes,
+            "committed_bytes": summary.committed_bytes if summary.is_whole_process else None,
+            "in_dump_bytes": summary.committed_bytes,
+            "private_bytes": summary.private_bytes,
             "explained_share": summary.explained_share,
             "reconciliation": [
                 {"item": line.item.words, "bytes": line.bytes, "share": line.share} for line in summary.reconciliation
@@ -182,9 +204,8 @@ class _Summary:
             yield Table(LARGEST, summary.largest)
         yield from self._allocatable()
         if summary.reconciliation:
-            yield Table(RECONCILIATION, summary.reconciliation)
-            share = summary.explained_share or 0
-            yield Lines([[(f"{share:.2%} of {summary.committed_bytes:,} committed bytes explained", "bold")]])
+            yield Table(reconciliation_columns(summary), summary.reconciliation)
+            yield Lines([[(line, "bold")] for line in _totals(snapshot, summary)])
 
     def _allocatable(self) -> Iterator[Lines]:
         free = self.summary.largest_allocatable

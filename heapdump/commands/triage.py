@@ -71,7 +71,7 @@ def _triage(request: Request, snapshot: Snapshot) -> Triage:
             gaps=len({*walk_gaps(snapshot), *snapshot.damage.gaps}),
             leaks=group_rows(request, snapshot, select(snapshot.walk.table, heaps, Filter())),
             graph=graph_overview(request, snapshot, _CHEAP),
-            capabilities=capabilities(process, heaps, snapshot.dump.directory.header.flags),
+            capabilities=capabilities(process, heaps),
         )
     )
 

@@ -126,7 +126,7 @@ def read_directory(data: mmap) -> Directory:
 
     Raises:
         NotAMinidump: the magic is not MDMP.
-        TruncatedDump: the header or the first directory entry lies outside the file.
+        TruncatedDump: the header or the first directory entry lies outside the file, or no entry names a stream.
         HostileDump: more than `limits.MAX_STREAMS` entries that the file really holds.
     """
     if data[:4] != MAGIC:
@@ -151,4 +151,8 @@ def read_directory(data: mmap) -> Directory:
         streams.append(Stream(number, size, at, present))
         if present < size:
             notes.append(f"stream {streams[-1].name} ends at the end of the file: {present:,} of {size:,} bytes")
+    if not streams:
+        raise TruncatedDump(
+            f"the directory names no stream ({count:,} empty entries): the writer of the dump did not finish"
+        )
     return Directory(DumpHeader(version, timestamp, flags), tuple(streams), tuple(notes))

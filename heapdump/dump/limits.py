@@ -25,6 +25,9 @@ MAX_REGIONS = 8_000_000
 MAX_STRING_BYTES = 8192
 """One MINIDUMP_STRING: 4,096 characters; the paths of real modules have below 300."""
 
+MAX_HANDLE_OPERATIONS = 65_536
+"""Entries of the handle operation list; Application Verifier keeps some thousands."""
+
 MAX_COMMENTS = 16
 MAX_COMMENT_BYTES = 65_536
 """Comment streams of a dump, and the bytes of each."""

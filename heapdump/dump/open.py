@@ -14,15 +14,18 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.dump import limits, lists, small, sniff
+from heapdump.dump import counters, limits, lists, small, sniff
 from heapdump.dump.directory import MAGIC, Directory, StreamType, read_directory
 from heapdump.dump.stamp import stamp_of
 from heapdump.dump.streams import (
     PROCESSOR_NAMES,
     ExceptionRecord,
+    HandleOperation,
     MiscInfo,
     ModuleRecord,
+    ProcessCounters,
     SystemInfo,
+    SystemMemory,
     ThreadInfo,
     ThreadRecord,
     UnloadedModule,
@@ -198,6 +201,21 @@ class Minidump:
     def thread_names(self) -> dict[int, str]:
         """Thread id → name; empty where the stream is missing."""
         return small.read_thread_names(self.data, self.directory, self._strings, self.notes)
+
+    @cached_property
+    def process_counters(self) -> ProcessCounters | None:
+        """Memory counters of the process, or None."""
+        return counters.read_process_counters(self.data, self.directory, self.remarks)
+
+    @cached_property
+    def system_memory(self) -> SystemMemory | None:
+        """Memory of the system, or None."""
+        return counters.read_system_memory(self.data, self.directory, self.remarks)
+
+    @cached_property
+    def handle_operations(self) -> tuple[HandleOperation, ...]:
+        """Recorded openings and closings of handles; empty where the stream is missing."""
+        return counters.read_handle_operations(self.data, self.directory, self.notes)
 
     @cached_property
     def comments(self) -> tuple[str, ...]:

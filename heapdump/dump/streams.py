@@ -92,3 +92,44 @@ class ThreadInfo:
 
     id: int
     start_address: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessCounters:
+    """MINIDUMP_PROCESS_VM_COUNTERS, in bytes but for `page_faults`; None for a counter that the system did not fill in.
+
+    `private`: the commit charge of the process, the figure that tools call private bytes. `pagefile`: the same as older
+    systems count it.
+    """
+
+    page_faults: int
+    peak_working_set: int
+    working_set: int
+    pagefile: int
+    peak_pagefile: int
+    peak_virtual: int | None
+    virtual: int | None
+    private: int | None
+    private_working_set: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class SystemMemory:
+    """MINIDUMP_SYSTEM_MEMORY_INFO, in bytes, of the whole system; None for what its writer did not count."""
+
+    physical: int
+    available: int | None
+    committed: int | None
+    commit_limit: int | None
+    peak_committed: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class HandleOperation:
+    """AVRF_HANDLE_OPERATION. `operation`: 1 opened, 2 closed, 3 bad reference; `frames`: innermost first."""
+
+    handle: int
+    process: int
+    thread: int
+    operation: int
+    frames: tuple[int, ...]

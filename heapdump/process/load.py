@@ -60,6 +60,9 @@ def load_process(dump: Minidump) -> Process:
         exception=_normal_exception(dump.exception, arch),
         misc=dump.misc_info,
         missing_bytes=missing,
+        flags=dump.directory.header.flags,
+        counters=dump.process_counters,
+        system_memory=dump.system_memory,
         has_all_threads=bool(dump.threads) and not dump.thread_notes,
         notes=(*gaps, *dump.module_notes, *dump.thread_notes),
     )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump import layouts
-from heapdump.dump.streams import ExceptionRecord, MiscInfo, PdbId, UnloadedModule
+from heapdump.dump.streams import ExceptionRecord, MiscInfo, PdbId, ProcessCounters, SystemMemory, UnloadedModule
 from heapdump.layouts import Layout
 from heapdump.memory.regions import RegionTable
 from heapdump.memory.space import AddressSpace
@@ -20,6 +20,12 @@ from heapdump.process.version import WindowsVersion
 from heapdump.spans import Span, SpanMap
 
 Arch = Literal["x64", "x86"]
+_FILTERED = 0x8
+"""MiniDumpFilterMemory."""
+
+_WIPED, _ENOUGH_WIPED = (0x0DEFACED).to_bytes(4, "little"), 16
+_LOOKED_AT, _TOPS = 8, (0x1000, 0x400, 0x100)
+"""Threads whose stacks are looked at, and bytes of each from the stack pointer on, as many as are in the dump."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +153,7 @@ class Process:
     """All facts of the dump but the heaps. `notes`: lines on what is missing, and why.
 
     `missing_bytes`: memory that the dump lists and the file no longer has, because it is cut. `has_all_threads`: the
-    dump has a list of threads, and it could be read to its end.
+    dump has a list of threads, and it could be read to its end. `flags`: MINIDUMP_TYPE bits of the dump.
     """
 
     pid: int | None
@@ -163,6 +169,9 @@ class Process:
     misc: MiscInfo | None
     missing_bytes: int
     has_all_threads: bool
+    flags: int
+    counters: ProcessCounters | None
+    system_memory: SystemMemory | None
     notes: tuple[str, ...]
 
     @property
@@ -193,6 +202,21 @@ class Process:
     def _module_edges(self) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         spans = [span for span, _ in self.module_map]
         return np.array([span.start for span in spans], np.uint64), np.array([span.end for span in spans], np.uint64)
+
+    @cached_property
+    def is_filtered(self) -> bool:
+        """True where the writer wiped words of the stacks that are no code addresses.
+
+        By the flag MiniDumpFilterMemory, or the pattern that Breakpad's sanitizer leaves on a stack.
+        """
+        if self.flags & _FILTERED:
+            return True
+        for thread in self.threads[:_LOOKED_AT]:
+            tops = (self.space.try_read(thread.sp, size) for size in _TOPS) if thread.sp is not None else ()
+            top = next((data for data in tops if data), b"")
+            if top.count(_WIPED) >= _ENOUGH_WIPED:
+                return True
+        return False
 
     @property
     def exception_words(self) -> str:

@@ -10,6 +10,7 @@ from heapdump.dump.open import open_minidump
 from heapdump.errors import DumpError, NotAMinidump, TruncatedDump
 from tests.builders import DumpBuilder
 from tests.builders.dump_truth import Arch
+from tests.patching import without_stream
 
 HEADER = struct.Struct("<4sIIIIIQ")
 
@@ -83,9 +84,22 @@ def test_a_file_that_ends_inside_the_header_is_a_truncated_dump(write_dump, size
         open_minidump(write_dump(plain().build().data[:size]))
 
 
-def test_a_dump_without_any_stream_has_no_known_processor(write_dump):
+def test_a_directory_of_zeros_is_a_dump_whose_writer_did_not_finish(write_dump):
+    built = plain().build()
+    with pytest.raises(TruncatedDump, match=r"names no stream \(0 empty entries\): the writer of the dump did not finish"):
+        open_minidump(write_dump(with_header(built.data, count=0)))
+    count = len(built.truth.streams)
+    zeros = built.data[:32] + bytes(12 * count) + built.data[32 + 12 * count :]
+    with pytest.raises(TruncatedDump, match=f"{count} empty entries"):
+        open_minidump(write_dump(zeros))
+
+
+def test_a_dump_without_system_information_and_threads_has_no_known_processor(write_dump):
+    built = plain().build()
+    for number in (7, 3):
+        built = without_stream(built, number)
     with pytest.raises(TruncatedDump, match="no system information"):
-        open_minidump(write_dump(with_header(plain().build().data, count=0)))
+        open_minidump(write_dump(built))
 
 
 def test_a_directory_entry_that_points_at_the_directory_is_only_a_wrong_list(write_dump):

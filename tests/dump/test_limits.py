@@ -141,6 +141,14 @@ def test_max_stream_bytes_bounds_all_reads_of_a_stream_together(write_dump, limi
             assert bool(found) != any("more than a small stream may have" in note for note in dump.notes)
 
 
+def test_max_handle_operations_reads_the_first_ones_with_a_note(write_dump, limit):
+    limit("MAX_HANDLE_OPERATIONS", 2)
+    data = struct.pack("<IIII", 16, 32, 3, 0) + bytes(3 * 32)
+    with open_minidump(write_dump(DumpBuilder().stream(18, data).build())) as dump:
+        assert len(dump.handle_operations) == 2
+        assert any("says 3 entries, 2 of them were read" in note for note in dump.notes)
+
+
 def test_max_comments_reads_the_first_ones_with_a_note(write_dump, limit):
     limit("MAX_COMMENTS", 2)
     builder = DumpBuilder().comment("a").comment("b", wide=True).comment("c")

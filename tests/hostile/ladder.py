@@ -27,7 +27,7 @@ def climb(path: Path) -> Summary:
         assert len(snapshot.reached.state) == len(graph) and snapshot.retained.total <= int(graph.size.sum())
         for node in snapshot.retained.top(3).tolist():
             assert references.paths(node)
-        capabilities(process, heaps, snapshot.dump.directory.header.flags)
+        capabilities(process, heaps)
         for region in select(snapshot.usage):
             assert region.span.size > 0
         for thread in process.threads:

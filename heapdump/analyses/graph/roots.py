@@ -244,6 +244,8 @@ def _missing(process: Process, areas: Sequence[Area], unknown: Sequence[Heap]) -
         yield f"the stacks of {without:,} of {len(process.threads):,} threads are not known"
     if process.modules and not any(area.kind == RootKind.MODULE for area in areas):
         yield "no writable data of a module is known: what only global variables hold looks leaked"
+    if process.is_filtered:
+        yield "the writer removed pointers to data from the stacks (filtered memory): what only stacks hold looks leaked"
     if not process.regions.is_complete_map:
         yield "the dump has no memory map: which memory is writable is not known"
     for heap in unknown:

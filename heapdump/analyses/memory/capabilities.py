@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+import numpy as np
+
+from heapdump.analyses.memory.capture import Capture, capture_crash, capture_map, capture_private, program_of
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import HeapKind
 from heapdump.process.model import Process
+from heapdump.spans import merged
 from heapdump.wording import plural
 
 Answerable = Literal["yes", "partly", "no"]
-_FULL_MEMORY = 0x2
-"""MiniDumpWithFullMemory in the flags of the header."""
-
 _UST, _HPA = 0x1000, 0x02000000
 """Bits of NtGlobalFlag: stack traces, page heap (heap-structures.md §1.3)."""
-
-FULL_DUMP = "capture with full memory: procdump -ma <pid>"
 
 
 class Topic(StrEnum):
@@ -46,12 +45,18 @@ _QUESTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """The answer of this dump to the question of a topic, and why; `advice`: for a dump that answers more, or ""."""
+    """The answer of this dump to the question of a topic, and why.
+
+    `capture`: the smallest dump that answers it, None where another dump would not help; `before`: what must be done
+    before the program starts, "" for nothing; `hint`: what helps without another dump, "" for nothing.
+    """
 
     topic: Topic
     answer: Answerable
     reason: str
-    advice: str = ""
+    capture: Capture | None = None
+    before: str = ""
+    hint: str = ""
 
     @property
     def question(self) -> str:
@@ -63,11 +68,20 @@ class Capability:
         """The question and the commands or facts that answer it: `question` in JSON."""
         return f"{self.question} ({_QUESTIONS[self.topic][1]})"
 
+    @property
+    def advice(self) -> str:
+        """What to do for a dump that answers it; "" where nothing helps."""
+        if self.capture is None:
+            return self.hint
+        if self.before:
+            return f"{self.before}, start the program again, then {self.capture.command}"
+        return self.capture.command
 
-def capabilities(process: Process, heaps: Sequence[Heap], flags: int) -> tuple[Capability, ...]:
-    """One for each topic, in the order of `Topic`. `flags`: MINIDUMP_TYPE bits of the header."""
+
+def capabilities(process: Process, heaps: Sequence[Heap]) -> tuple[Capability, ...]:
+    """One for each topic, in the order of `Topic`. Judged by the memory that is in the dump, not by its flags."""
     return (
-        *_memory_map(process), *_heaps(process, heaps), *_blocks(process, heaps, flags), *_stacks(process, heaps),
+        *_memory_map(process), *_heaps(process, heaps), *_blocks(process, heaps), *_stacks(process, heaps),
         *_crash(process), *_modules(process),
     )  # fmt: skip
 
@@ -76,8 +90,8 @@ def _memory_map(process: Process) -> Iterator[Capability]:
     if process.regions.is_complete_map:
         yield Capability(Topic.MEMORY_MAP, "yes", f"memory map with {plural(len(process.regions), 'region')}")
     else:
-        reason = "no memory map (MemoryInfoList): free and reserved memory is not known"
-        yield Capability(Topic.MEMORY_MAP, "partly", reason, FULL_DUMP)
+        reason = "no memory map (MemoryInfoList): sizes are those of the file, not of the process"
+        yield Capability(Topic.MEMORY_MAP, "partly", reason, capture_map(process))
 
 
 def _heaps(process: Process, heaps: Sequence[Heap]) -> Iterator[Capability]:
@@ -85,38 +99,53 @@ def _heaps(process: Process, heaps: Sequence[Heap]) -> Iterator[Capability]:
     has_lists = all(view.heap_list_complete for view in process.views)
     total = plural(len(heaps), "heap")
     if not verified:
-        yield Capability(Topic.HEAPS, "no", "no heap header is in the dump", FULL_DUMP)
+        yield Capability(Topic.HEAPS, "no", "no heap header is in the dump", capture_private(process))
     elif has_lists and all(heap.is_fully_walked for heap in heaps):
         yield Capability(Topic.HEAPS, "yes", f"{total}, all lists whole")
     else:
         reason = f"{len(verified)} of {total} verified, some lists or inner parts not read (see heaps)"
-        yield Capability(Topic.HEAPS, "partly", reason, "" if has_lists else FULL_DUMP)
+        yield Capability(Topic.HEAPS, "partly", reason, None if has_lists else capture_private(process))
 
 
-def _blocks(process: Process, heaps: Sequence[Heap], flags: int) -> Iterator[Capability]:
-    spans = [extent.span for heap in heaps for extent in heap.extents]
-    committed = sum(process.regions.committed_bytes(span) for span in spans)
+def _blocks(process: Process, heaps: Sequence[Heap]) -> Iterator[Capability]:
+    needed = sum(_needed_bytes(process, heap) for heap in heaps)
+    spans = merged(extent.span for heap in heaps for extent in heap.extents)
+    edges = np.array([[span.start, span.end] for span in spans], np.uint64).reshape(-1, 2)
+    present = min(needed, int(process.space.mapped.bytes_present(edges[:, 0], edges[:, 1]).sum()))
+    capture = capture_private(process)
     if process.missing_bytes:
         reason = f"the file is cut: {process.missing_bytes:,} bytes of memory are missing"
-        yield Capability(Topic.BLOCKS, "partly", reason, "copy the dump again, comparing sizes")
-    elif flags & _FULL_MEMORY and committed:
-        yield Capability(Topic.BLOCKS, "yes", "full memory")
-    elif flags & _FULL_MEMORY:
-        yield Capability(Topic.BLOCKS, "no", "full memory, but no heap could be located in it")
+        yield Capability(Topic.BLOCKS, "partly", reason, hint="copy the dump again, comparing sizes")
+    elif not present:
+        reason = "no heap could be located" if not spans else "no memory of the heaps is in the dump"
+        yield Capability(Topic.BLOCKS, "no", reason, capture)
+    elif present < needed:
+        reason = f"{present:,} of {needed:,} bytes of the heaps are in the dump"
+        yield Capability(Topic.BLOCKS, "partly", reason, capture)
     else:
-        yield Capability(Topic.BLOCKS, "no", "the dump was written without full memory", FULL_DUMP)
+        yield Capability(Topic.BLOCKS, "yes", f"all {needed:,} committed bytes of the heaps are in the dump")
+
+
+def _needed_bytes(process: Process, heap: Heap) -> int:
+    """Committed bytes of a heap: those that can be read by the memory map, else by the heap's own lists."""
+    if process.regions.is_complete_map:
+        spans = merged(extent.span for extent in heap.extents)
+        return sum(process.regions.committed_bytes(span, readable=True) for span in spans)
+    return (heap.committed_bytes or 0) + (heap.large_committed_bytes or 0)
 
 
 def _stacks(process: Process, heaps: Sequence[Heap]) -> Iterator[Capability]:
-    image = (process.image or "app.exe").rpartition("\\")[2]
-    advice = f"gflags /i {image} +ust, restart it, capture again with full memory"
+    before, capture = f"gflags /i {program_of(process)} +ust", capture_private(process)
     flags = [view.global_flag for view in process.views if view.global_flag is not None]
-    if not flags:
-        yield Capability(Topic.STACKS, "no", "the PEB is not in the dump, so its NtGlobalFlag is not known", advice)
-    elif any(flag & (_UST | _HPA) for flag in flags) or any(heap.stack_traces for heap in heaps):
+    if any(flag & (_UST | _HPA) for flag in flags) or any(heap.stack_traces for heap in heaps):
         yield Capability(Topic.STACKS, "yes", "stacks were recorded (NtGlobalFlag has +ust or page heap)")
-    else:
-        yield Capability(Topic.STACKS, "no", f"stacks were not recorded (NtGlobalFlag {flags[-1]:#x})", advice)
+        return
+    reason = (
+        f"stacks were not recorded (NtGlobalFlag {flags[-1]:#x})"
+        if flags
+        else "the PEB is not in the dump, so its NtGlobalFlag is not known"
+    )
+    yield Capability(Topic.STACKS, "no", reason, capture, before)
 
 
 def _crash(process: Process) -> Iterator[Capability]:
@@ -124,15 +153,16 @@ def _crash(process: Process) -> Iterator[Capability]:
         yield Capability(Topic.CRASH, "yes", f"exception {process.exception.code:#010x} is recorded")
     elif process.threads:
         reason = "no exception: taken of a running process; the threads are there"
-        yield Capability(Topic.CRASH, "partly", reason, "to catch the crash itself: procdump -ma -e <pid>")
+        yield Capability(Topic.CRASH, "partly", reason, capture_crash(process))
     else:
-        yield Capability(Topic.CRASH, "no", "neither an exception nor threads", FULL_DUMP)
+        yield Capability(Topic.CRASH, "no", "neither an exception nor threads", capture_crash(process))
 
 
 def _modules(process: Process) -> Iterator[Capability]:
     if not process.modules:
-        yield Capability(Topic.MODULES, "no", "no module list", FULL_DUMP)
+        yield Capability(Topic.MODULES, "no", "no module list", capture_map(process))
         return
     with_pdb = sum(module.pdb is not None for module in process.modules)
     reason = f"{plural(len(process.modules), 'module')}, {with_pdb} with PDB id"
-    yield Capability(Topic.MODULES, "yes" if with_pdb else "partly", reason)
+    hint = "" if with_pdb else "--image-path DIR, with the files of the modules"
+    yield Capability(Topic.MODULES, "yes" if with_pdb else "partly", reason, hint=hint)

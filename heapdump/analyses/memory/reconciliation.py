@@ -17,15 +17,17 @@ from heapdump.memory.regions import Kind, State
 
 @dataclass(frozen=True, slots=True)
 class ItemBytes:
-    """The committed bytes under one item, and their share of all committed bytes."""
+    """The committed bytes under one item, and their share of all committed bytes; None where the map is partial."""
 
     item: Item
     bytes: int
-    share: float
+    share: float | None
 
 
 def reconcile(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> tuple[ItemBytes, ...]:
     """The items that have bytes, in the order of `Item`; their sum is the committed bytes of the memory map.
+
+    Without a memory map: the bytes in the dump, without shares.
 
     The walk divides the bytes of heap segments and of page heaps into blocks and overhead.
     """
@@ -38,10 +40,10 @@ def reconcile(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> tuple[ItemB
     number[is_unclaimed & (table.type == Kind.MEM_MAPPED)] = order.index(Item.MAPPED)
     number[is_unclaimed & (table.type == Kind.MEM_PRIVATE)] = order.index(Item.UNKNOWN_PRIVATE)
     committed = table.state == State.MEM_COMMIT
-    total = int(table.size[committed].sum())
+    total = int(table.size[committed].sum()) if table.is_complete_map else 0
     sizes = ((item, int(table.size[committed & (number == i)].sum())) for i, item in enumerate(order))
     divided = (pair for item, size in sizes for pair in _divided(item, size, heaps, walk))
-    return tuple(ItemBytes(item, size, size / total) for item, size in divided if size)
+    return tuple(ItemBytes(item, size, size / total if total else None) for item, size in divided if size)
 
 
 def _divided(item: Item, size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[Item, int]]:

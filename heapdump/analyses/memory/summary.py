@@ -12,7 +12,7 @@ from heapdump.analyses.memory.reconciliation import ItemBytes, reconcile
 from heapdump.analyses.memory.usage import FREE, UNKNOWN, UsageMap
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
-from heapdump.memory.regions import Kind, State, known, protection_name
+from heapdump.memory.regions import Kind, RegionTable, State, known, protection_name
 
 _GRANULARITY = 0x10000
 
@@ -21,7 +21,7 @@ _GRANULARITY = 0x10000
 class Share:
     """One row of a table. `regions`: the number of touching ranges with the same attributes; `bytes`: of all of them.
 
-    `busy_share`: of all memory that is not free; `total_share`: of the whole map; None without a complete map.
+    `busy_share`: of all memory that is not free; `total_share`: of the whole map; both None without a complete map.
     `committed_bytes` and `reserved_bytes` (reserved and not committed) are None but in rows of usages.
     """
 
@@ -48,7 +48,8 @@ class Summary:
     """The tables of `summary`.
 
     `largest_allocatable`: the largest free run from a 64 KiB boundary on, None without a complete map.
-    `explained_share`: of the committed bytes, None where none is known.
+    `explained_share`: of the committed bytes, None where these are not known. `private_bytes`: committed private memory
+    by the memory map. `is_whole_process`: the dump has a memory map; else the tables count the memory in the dump.
     """
 
     usage: tuple[Share, ...]
@@ -60,6 +61,8 @@ class Summary:
     reconciliation: tuple[ItemBytes, ...]
     committed_bytes: int
     explained_share: float | None
+    private_bytes: int | None
+    is_whole_process: bool
 
 
 def summarize(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> Summary:
@@ -78,8 +81,14 @@ def summarize(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> Summary:
         largest_allocatable=_allocatable(usage),
         reconciliation=reconciliation,
         committed_bytes=committed,
-        explained_share=1 - unknown / committed if committed else None,
+        explained_share=1 - unknown / committed if committed and table.is_complete_map else None,
+        private_bytes=_private_bytes(table) if table.is_complete_map else None,
+        is_whole_process=table.is_complete_map,
     )
+
+
+def _private_bytes(table: RegionTable) -> int:
+    return int(table.size[(table.state == State.MEM_COMMIT) & (table.type == Kind.MEM_PRIVATE)].sum())
 
 
 class _Totals:
@@ -94,7 +103,7 @@ class _Totals:
     def share(self, name: str, regions: int, size: int, committed: int | None = None) -> Share:
         """One row."""
         is_free = name in (FREE, State.MEM_FREE.name)
-        busy_share = size / self.busy if self.busy and not is_free else None
+        busy_share = size / self.busy if self.is_complete and self.busy and not is_free else None
         total_share = size / self.total if self.is_complete and self.total else None
         reserved = None if committed is None or not self.is_complete or is_free else size - committed
         return Share(name, regions, size, busy_share, total_share, committed, reserved)

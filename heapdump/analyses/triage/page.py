@@ -48,13 +48,16 @@ class HeapSection:
 class MemorySection:
     """Where the memory is. `items`: of the reconciliation, most bytes first.
 
-    `committed_bytes`: of the memory map; of the file where `is_whole_process` is False. `largest_free`: the largest
+    `committed_bytes`: of the memory map; in the dump where `is_whole_process` is False. `private_bytes`: as Windows
+    counted them, else by the memory map (`is_counted` False); None where neither is known. `largest_free`: the largest
     allocatable block of a 32-bit address space, None for others and where it is not known.
     """
 
     committed_bytes: int
     items: tuple[ItemBytes, ...]
     is_whole_process: bool
+    private_bytes: int | None
+    is_counted: bool
     largest_free: Largest | None
 
 
@@ -130,11 +133,14 @@ def _is_missed(one: Capability) -> bool:
 
 def _memory(facts: TriageFacts) -> MemorySection:
     summary, process = facts.summary, facts.process
+    counted = process.counters.private if process.counters else None
     is_narrow = any(view.arch == "x86" for view in process.views)
     return MemorySection(
         summary.committed_bytes,
         tuple(sorted(summary.reconciliation, key=lambda line: -line.bytes)),
-        process.regions.is_complete_map,
+        summary.is_whole_process,
+        summary.private_bytes if counted is None else counted,
+        counted is not None,
         summary.largest_allocatable if is_narrow else None,
     )
 
@@ -148,7 +154,7 @@ def _next(facts: TriageFacts, memory: MemorySection, who: Sequence[Holder]) -> I
     if facts.hang is not None:
         yield ("heap", f"{facts.hang.lock.heap.address:#x}")
     for line in memory.items:
-        if not line.item.is_known and line.share >= _BIG_SHARE and memory.is_whole_process:
+        if not line.item.is_known and line.share is not None and line.share >= _BIG_SHARE:
             yield ("regions", "--usage", UNKNOWN, "--state", "commit", "--sort", "size", "--reverse")
     yield from (holder.command for holder in who)
     if facts.graph is None and facts.leaks.blocks:

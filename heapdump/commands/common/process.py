@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import TYPE_CHECKING
 
+from heapdump.commands.common.counters import counter_lines, counters_record, system_record
 from heapdump.render import text
 from heapdump.render.view import Record
 
@@ -31,6 +32,8 @@ def process_record(snapshot: Snapshot) -> Record:
         "create_time": misc.create_time if misc else None,
         "uptime_seconds": _uptime(snapshot),
         "dump_flags": list(header.flag_words),
+        "counters": counters_record(process),
+        "system_memory": system_record(process),
         "threads": len(process.threads),
         "modules": len(process.modules),
         "exception": None
@@ -63,7 +66,7 @@ def process_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
 
 
 def header_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
-    """Image, command line, times, and the memory in the dump."""
+    """Image, command line, times, the memory in the dump, Windows' counters of memory."""
     process, time = snapshot.process, snapshot.dump.directory.header.timestamp
     name = (process.image or "unknown image").replace("/", "\\").rpartition("\\")[2]
     pid = "unknown" if process.pid is None else str(process.pid)
@@ -79,6 +82,7 @@ def header_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
     ]
     yield [(", ".join(filter(None, words)), "")]
     yield [(f"{_content(snapshot)}; {text.size(process.space.total_bytes)} of memory in the dump", "")]
+    yield from ([(line, "")] for line in counter_lines(process))
 
 
 def _content(snapshot: Snapshot) -> str:
@@ -86,7 +90,7 @@ def _content(snapshot: Snapshot) -> str:
     flags = snapshot.dump.directory.header.flags
     memory = "full memory" if flags & 0x2 else "private memory" if flags & 0x200 else "small dump"
     memory_map = "memory map" if snapshot.process.regions.is_complete_map else "no memory map"
-    return ", ".join([memory, *(["filtered"] if flags & 0x8 else []), memory_map])
+    return ", ".join([memory, *(["filtered stacks"] if snapshot.process.is_filtered else []), memory_map])
 
 
 def _duration(seconds: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from heapdump.commands.common.capture import most_captures
 from heapdump.commands.common.locks import hang_lines
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.process import header_lines
@@ -69,16 +70,26 @@ def _memory(memory: MemorySection) -> Iterator[StyledLine]:
     if not memory.items:
         yield [("not known: the dump has no memory map", "")]
         return
-    total = text.short_size(memory.committed_bytes)
-    yield [(f"{total} committed" if memory.is_whole_process else f"{total} of memory in the dump", "")]
-    for line in [line for line in memory.items if line.share >= _SMALL_SHARE][:_MOST_ITEMS]:
-        bar = "█" * round(_BAR * line.share)
-        share = f"{line.share:4.0%}" if memory.is_whole_process else ""
+    yield [(_totals(memory), "")]
+    total = memory.committed_bytes or 1
+    for line in [line for line in memory.items if line.bytes >= _SMALL_SHARE * total][:_MOST_ITEMS]:
+        bar = "█" * round(_BAR * line.bytes / total)
+        share = "" if line.share is None else f"{line.share:4.0%}"
         size = f"{text.short_size(line.bytes):>9} {share} "
         yield [(size, ""), (f"{bar:<{_BAR}}", "cyan"), (f" {line.item.words}", "")]
     if memory.largest_free is not None:
         free = memory.largest_free
         yield [(f"largest allocatable block {text.short_size(free.bytes)} at {free.address:#x}", "")]
+
+
+def _totals(memory: MemorySection) -> str:
+    """`370.9 MB committed, 369.3 MB private`; without a memory map the memory in the dump."""
+    total = text.short_size(memory.committed_bytes)
+    words = f"{total} committed" if memory.is_whole_process else f"{total} of memory in the dump"
+    if memory.private_bytes is None:
+        return words
+    by_windows = ", as Windows counts them" if memory.is_counted else ""
+    return f"{words}; private bytes {text.short_size(memory.private_bytes)}{by_windows}"
 
 
 def _who(page: Triage) -> Iterator[StyledLine]:
@@ -89,5 +100,5 @@ def _who(page: Triage) -> Iterator[StyledLine]:
 def _cannot(questions: tuple[Capability, ...]) -> Iterator[StyledLine]:
     for one in questions:
         yield [(f"{one.question.rstrip('?')}: {one.reason}", "")]
-    for advice in dict.fromkeys(one.advice for one in questions if one.advice):
-        yield [(f"  {advice}", "dim")]
+    for line in most_captures(questions):
+        yield [("  ", ""), *line]

@@ -24,7 +24,7 @@ def triage_record(request: Request, snapshot: Snapshot, page: Triage) -> Record:
         "crash": None if page.crash is None else _crash(snapshot, page.crash),
         "hang": hang_record(snapshot, page.hang, page.hang_frames),
         "heap": _heap(request, snapshot, page.heap),
-        "memory": _memory(page.memory),
+        "memory": _memory(snapshot, page.memory),
         "who": [_holder(snapshot, holder) for holder in page.who],
         "cannot": [_missed(one) for one in page.cannot],
         "next": [command_text(snapshot, command) for command in page.next],
@@ -70,11 +70,13 @@ def _heap(request: Request, snapshot: Snapshot, heap: HeapSection) -> Record:
     }  # fmt: skip
 
 
-def _memory(memory: MemorySection) -> Record:
-    free = memory.largest_free
+def _memory(snapshot: Snapshot, memory: MemorySection) -> Record:
+    free, counters = memory.largest_free, snapshot.process.counters
+    source = "windows" if memory.is_counted else "memory map"
     return {
-        "private_bytes": None,
-        "working_set": None,
+        "private_bytes": memory.private_bytes,
+        "private_bytes_from": None if memory.private_bytes is None else source,
+        "working_set": counters.working_set if counters else None,
         "committed_bytes": memory.committed_bytes if memory.is_whole_process else None,
         "in_dump_bytes": memory.committed_bytes,
         "items": [{"item": i.item.words, "bytes": i.bytes, "share": i.share} for i in memory.items],
@@ -88,7 +90,9 @@ def _missed(one: Capability) -> Record:
         "question": one.question,
         "answer": one.answer,
         "reason": one.reason,
-        "capture": one.advice or None,
+        "advice": one.advice or None,
+        "capture": one.capture.command if one.capture else None,
+        "estimated_bytes": one.capture.estimated_bytes if one.capture else None,
     }
 
 
