@@ -53,6 +53,7 @@ class Snapshot:
         self.dump = dump
         self.use_index = use_index
         self.remarks: list[str] = []
+        self._namers: dict[tuple[Path | None, str], Namer] = {}
         self._page_nodes: dict[int, PageNodes | None] = {}
         self.progress: Callable[[int, int], None] = lambda done, total: None
 
@@ -317,8 +318,11 @@ class Snapshot:
         from heapdump.process.symbols.namer import Namer
         from heapdump.runtimes.code import RuntimeCode
 
-        code = RuntimeCode(lambda: self.runtimes)
-        return Namer(self.process, image_path, symbol_path, self.remarks, code=code)
+        key = (image_path, symbol_path)
+        if key not in self._namers:
+            code = RuntimeCode(lambda: self.runtimes)
+            self._namers[key] = Namer(self.process, image_path, symbol_path, self.remarks, code=code)
+        return self._namers[key]
 
     def crashed_frames(self, image_path: Path | None = None, symbol_path: str = "") -> list[StackFrame]:
         """The call stack of the exception, innermost first; empty without one."""

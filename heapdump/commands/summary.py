@@ -61,9 +61,7 @@ LARGEST: tuple[Column[Largest], ...] = (
 def reconciliation_columns(summary: Summary) -> tuple[Column[ItemBytes], ...]:
     """The columns of the reconciliation; shares where the committed memory of the process is known."""
     title = "Committed memory is" if summary.is_whole_process else "Memory in the dump is"
-    share: Column[ItemBytes] = Column(
-        "Share", lambda r: text.share(r.share), "of all committed memory", right=True
-    )
+    share: Column[ItemBytes] = Column("Share", lambda r: text.share(r.share), "of all committed memory", right=True)
     return (
         Column(title, lambda r: r.item.words, "each byte counts under exactly one item"),
         Column("Bytes", lambda r: text.count(r.bytes), "bytes", right=True),
@@ -143,7 +141,7 @@ class _Summary:
         snapshot, summary, graph = self.snapshot, self.summary, self.graph
         free = summary.largest_allocatable
         return {
-            "process": process_record(snapshot),
+            "process": process_record(self.request, snapshot),
             "usage": [_share_record(row) for row in summary.usage],
             "type": [_share_record(row) for row in summary.type],
             "state": [_share_record(row) for row in summary.state],
@@ -186,7 +184,7 @@ class _Summary:
 
     def _page(self) -> Iterator[PageItem]:
         request, snapshot, summary = self.request, self.snapshot, self.summary
-        yield Lines(list(process_lines(snapshot)))
+        yield Lines(list(process_lines(request, snapshot)))
         yield Lines([verdict_line(snapshot, snapshot.verdict(snapshot.heaps), ("check",))])
         if self.graph is not None:
             style = "yellow" if self.graph.leaked.blocks and self.graph.is_complete else ""

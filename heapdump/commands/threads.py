@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from heapdump.process.model import Process, Stack, Thread
     from heapdump.process.stacks.frames import ThreadStack
+    from heapdump.process.symbols.namer import Namer
 
 
 def _hex(value: int | None) -> str | None:
@@ -53,15 +54,15 @@ def _record(thread: Thread, locks: ThreadLocks) -> Record:
     }
 
 
-def columns(process: Process, locks: ThreadLocks) -> tuple[Column[Thread], ...]:
-    """The table's columns; addresses are named by this process's modules.
+def columns(process: Process, namer: Namer, locks: ThreadLocks) -> tuple[Column[Thread], ...]:
+    """The table's columns; `namer` names instruction pointers.
 
     Locks are shown where a thread holds one, or waits for one.
     """
 
     def where(address: int | None) -> str:
-        """`module+0x1234`, or a dash."""
-        return "-" if address is None else process.where(address)
+        """`module!symbol+0x8b`, or a dash."""
+        return "-" if address is None else str(namer.name(address, 0))
 
     lock: Column[Thread] = Column(
         "Lock", locks.words, "heaps whose lock it holds, and the heap whose lock it waits for", style="red"
@@ -79,7 +80,7 @@ def columns(process: Process, locks: ThreadLocks) -> tuple[Column[Thread], ...]:
         Column("", lambda t: "*" if t.id == crashed else "", "* = the thread of the exception", style="red"),
         Column("#", lambda t: f"~{t.index}", "place in the dump's thread list, as ~ numbers them", right=True, rank=3),
         Column("Id", lambda t: f"{t.id:#x}", "thread id", right=True),
-        Column("IP", lambda t: where(t.ip), "instruction pointer of its CONTEXT, as module+offset", style="green"),
+        Column("IP", lambda t: where(t.ip), "instruction pointer of its CONTEXT, as module!symbol+offset", style="green"),
         Column("SP", lambda t: text.address(t.sp), "stack pointer of its CONTEXT", right=True, rank=2),
         *(narrow if process.is_wow64 else ()),
         Column("Stack", lambda t: _range(t.stacks), "[limit, base) of NtTib; of the dumped stack where no TEB is in the dump", rank=1),
@@ -119,7 +120,8 @@ def command(request: Request, frames: bool, args: bool) -> int:
     frames = frames or args
     with request.open() as snapshot:
         process, locks = snapshot.process, ThreadLocks(snapshot)
-        found = all_stacks(process, snapshot.namer(request.image_path, request.symbol_path)) if frames else {}
+        namer = snapshot.namer(request.image_path, request.symbol_path)
+        found = all_stacks(process, namer) if frames else {}
 
         def record(thread: Thread) -> Record:
             """The JSON record of a thread, with its frames where they were asked for."""
@@ -137,7 +139,7 @@ def command(request: Request, frames: bool, args: bool) -> int:
             data=lambda: [record(thread) for thread in rows],
             records=lambda: (record(thread) for thread in rows),
             page=lambda: [
-                Table(columns(process, locks), shown, hidden=hidden, empty=empty),
+                Table(columns(process, namer, locks), shown, hidden=hidden, empty=empty),
                 *(_stacks(process, shown, found, args=args) if frames else ()),
             ],
             gaps=(*missing, *stack_gaps(found)),

@@ -86,7 +86,9 @@ def test_a_file_that_ends_inside_the_header_is_a_truncated_dump(write_dump, size
 
 def test_a_directory_of_zeros_is_a_dump_whose_writer_did_not_finish(write_dump):
     built = plain().build()
-    with pytest.raises(TruncatedDump, match=r"names no stream \(0 empty entries\): the writer of the dump did not finish"):
+    with pytest.raises(
+        TruncatedDump, match=r"names no stream \(0 empty entries\): the writer of the dump did not finish"
+    ):
         open_minidump(write_dump(with_header(built.data, count=0)))
     count = len(built.truth.streams)
     zeros = built.data[:32] + bytes(12 * count) + built.data[32 + 12 * count :]

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.allocated.by import By
 from heapdump.analyses.allocated.groups import BlockGroup, dense, group
+from heapdump.analyses.allocated.stack_keys import distinct, stack_key
 from heapdump.analyses.allocated.stacks import Stacks
 from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
 from heapdump.analyses.types.block_types import types_of, view_by_heap
@@ -28,7 +29,6 @@ if TYPE_CHECKING:  # imported where stacks are named
     from heapdump.process.symbols.namer import Frame, Namer
 
 Rows = NDArray[np.int64]
-_KEY_FRAMES = 3
 _ALLOCATORS = re.compile(
     r"(?:ntdll|kernelbase|kernel32|ucrtbased?|msvcrt|msvcr\d+d?|msvcp\w+|vcruntime\w+|verifier|vrfcore|vfbasics|vfcompat|"
     r"DynamicClass)"
@@ -206,12 +206,8 @@ class _StackGrouper:
             is_wanted = np.array([self._is_wanted(named) for named in frames], bool)[numbers]
             rows, numbers = rows[is_wanted], group_of_stack[numbers[is_wanted]]
         groups = group(context.table, rows, numbers, range(len(number_of_key)))
-        all_keys = list(number_of_key)
-        out = [
-            LeakGroup(self._label(all_keys[found.value], shared), found, self._common(shared))
-            for found in groups
-            for shared in [first_frames[found.value]]
-        ]
+        labels = self._labels(list(number_of_key), [first_frames[i] for i in range(len(number_of_key))])
+        out = [LeakGroup(labels[one.value], one, self._common(first_frames[one.value])) for one in groups]
         return _Grouping(out, rows, numbers)
 
     def _addresses(self, rows: Rows, numbers: NDArray[np.int64], values: list[int]) -> list[tuple[int, ...]]:
@@ -229,13 +225,16 @@ class _StackGrouper:
             return "only allocator frames"
         return (caller.module or str(caller)) if self._by is By.MODULE else str(caller)
 
-    def _label(self, key: object, frames: tuple[Frame, ...]) -> str:
+    def _labels(self, keys: list[object], stacks: list[tuple[Frame, ...]]) -> list[str]:
+        """The key of each group in words, each once."""
+        where = self._context.process.where
+        words = [self._words(key, frames) for key, frames in zip(keys, stacks, strict=True)]
+        return distinct(words, [[where(frame.address) for frame in frames] for frames in stacks])
+
+    def _words(self, key: object, frames: tuple[Frame, ...]) -> str:
         if not frames:
             return key if isinstance(key, str) else "no stack recorded"
-        if self._by is By.STACK:
-            first, *callers = [frame for frame in frames if not self._passes_on(frame)][:_KEY_FRAMES] or frames[:1]
-            return " ← ".join([str(first), *(frame.symbol or str(frame) for frame in callers)])
-        return str(key)
+        return stack_key(frames, self._passes_on) if self._by is By.STACK else str(key)
 
     def _common(self, frames: tuple[Frame, ...]) -> tuple[Frame, ...]:
         """The frames that the stacks of a group share: all of them, or the caller."""

@@ -11,8 +11,10 @@ from heapdump.analyses.graph.leak_suspects import LeakSuspect, sentence
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.unreachable import LEAKED, Reach, Reachability
 from heapdump.analyses.graph.unreachable_report import BlockSum, missing_evidence
+from heapdump.analyses.graph.way_in import NO_WAY_IN, has_way_in
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels.row import UNIT
+from heapdump.process.model import Process
 from heapdump.wording import plural, short_size
 
 
@@ -30,13 +32,15 @@ class SuspectLine:
 class GraphOverview:
     """`leaked`: direct and indirect leaks; `direct`: the direct ones of them; `suspects`: the largest first.
 
-    `is_complete`: all memory that can hold a pointer is known; else some leaked blocks may be reachable.
+    `is_complete`: all memory that can hold a pointer is known; else some leaked blocks may be reachable. `has_way_in`:
+    roots of the program lead into the heaps.
     """
 
     leaked: BlockSum
     direct: BlockSum
     suspects: tuple[SuspectLine, ...]
     is_complete: bool
+    has_way_in: bool = True
 
     @property
     def sentence(self) -> str:
@@ -47,8 +51,10 @@ class GraphOverview:
                 if self.is_complete
                 else "every block is pointed to by what is known of this process"
             )
+        if not self.has_way_in:
+            return NO_WAY_IN
         seem = (
-            "can be reached by no pointer"
+            "are unreachable"
             if self.is_complete
             else "look unreachable, but part of what could hold them is missing or damaged"
         )
@@ -56,7 +62,13 @@ class GraphOverview:
 
 
 def overview_of(
-    graph: PointerGraph, reached: Reachability, table: BlockTable, suspects: Sequence[LeakSuspect], *, is_walked: bool
+    process: Process,
+    graph: PointerGraph,
+    reached: Reachability,
+    table: BlockTable,
+    suspects: Sequence[LeakSuspect],
+    *,
+    is_walked: bool,
 ) -> GraphOverview:
     """`table`: of all blocks; `suspects`: the largest first; `is_walked`: the walk of every heap has no gap."""
     leaked, direct = _sum(graph, reached, table, *LEAKED), _sum(graph, reached, table, Reach.DIRECT)
@@ -69,7 +81,9 @@ def overview_of(
         )
         for suspect in suspects
     )
-    return GraphOverview(leaked, direct, lines, is_walked and not missing_evidence(graph))
+    way_in = has_way_in(process, graph)
+    is_complete = is_walked and way_in and not missing_evidence(graph)
+    return GraphOverview(leaked, direct, lines, is_complete, way_in)
 
 
 def _sum(graph: PointerGraph, reached: Reachability, table: BlockTable, *states: Reach) -> BlockSum:

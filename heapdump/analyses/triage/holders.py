@@ -11,7 +11,7 @@ from heapdump.analyses.allocated.top_groups import group_sentence, top_groups
 from heapdump.analyses.graph.overview import GraphOverview
 from heapdump.blocks.heap import Heap
 
-_MOST_SUSPECTS = 2
+_MOST_GROUPS, _MOST_SUSPECTS = 2, 1
 _BIG_SHARE = 0.25
 
 
@@ -52,7 +52,7 @@ def holders(leaks: Leaks, heaps: Sequence[Heap], graph: GraphOverview | None) ->
 
 def _groups(leaks: Leaks, heaps: Sequence[Heap]) -> Iterator[Holder]:
     command = ("leaks", "--group-by", leaks.by)
-    for found in top_groups(leaks):
+    for found in top_groups(leaks)[:_MOST_GROUPS]:
         group = found.group
         yield Holder(
             HolderKind.GROUP, group_sentence(leaks, found, heaps), found.key, group.count, group.bytes, group.share,

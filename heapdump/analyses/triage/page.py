@@ -17,10 +17,11 @@ from heapdump.analyses.memory.usage import UNKNOWN
 from heapdump.analyses.triage.holders import Holder, holders
 from heapdump.blocks.damage import WhyUnchecked
 from heapdump.blocks.heap import Heap
+from heapdump.process.image_header import is_large_address_aware
 from heapdump.process.model import Process
 from heapdump.process.stacks.frames import StackFrame
 
-_MOST_COMMANDS = 5
+_MOST_COMMANDS = 4
 _BIG_SHARE = 0.25
 
 
@@ -51,6 +52,7 @@ class MemorySection:
     `committed_bytes`: of the memory map; in the dump where `is_whole_process` is False. `private_bytes`: as Windows
     counted them, else by the memory map (`is_counted` False); None where neither is known. `largest_free`: the largest
     allocatable block of a 32-bit address space, None for others and where it is not known.
+    `is_large_address_aware`: the program may use more than 2 GB of that space.
     """
 
     committed_bytes: int
@@ -59,6 +61,7 @@ class MemorySection:
     private_bytes: int | None
     is_counted: bool
     largest_free: Largest | None
+    is_large_address_aware: bool | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ def _memory(facts: TriageFacts) -> MemorySection:
         summary.private_bytes if counted is None else counted,
         counted is not None,
         summary.largest_allocatable if is_narrow else None,
+        is_large_address_aware(process) if is_narrow else None,
     )
 
 

@@ -39,5 +39,5 @@ def _lines(question: Capability) -> Iterator[StyledLine]:
     size = "" if capture.estimated_bytes is None else f"about {text.short_size(capture.estimated_bytes)}: "
     if question.before:
         yield (("first: ", "dim"), (question.before, COMMAND))
-        size = f"start the program again, then {size}"
+        size = f"restart, then {size}"
     yield ((size, "dim"), (capture.command, COMMAND))

@@ -25,6 +25,11 @@ def stack_number(snapshot: Snapshot, block: Block) -> int:
     return int(snapshot.stacks.numbers(np.array([block.row], np.int64))[0])
 
 
+def place_name(request: Request, snapshot: Snapshot, address: int) -> str:
+    """The best name of a code address: `module!symbol+0x8b`, `module+0x1234`, or the bare address."""
+    return str(snapshot.namer(request.image_path, request.symbol_path).name(address, 0))
+
+
 def frame_record(frame: Frame) -> Record:
     """A frame (interface.md, F)."""
     return {

@@ -65,4 +65,5 @@ def graph_overview(request: Request, snapshot: Snapshot, most_bytes: int) -> Gra
         return None
     suspects = leak_suspects(request, snapshot)
     is_walked = not walk_gaps(snapshot)
-    return overview_of(snapshot.graph, snapshot.reached, snapshot.walk.table, suspects, is_walked=is_walked)
+    graph, reached, table = snapshot.graph, snapshot.reached, snapshot.walk.table
+    return overview_of(snapshot.process, graph, reached, table, suspects, is_walked=is_walked)

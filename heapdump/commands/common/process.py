@@ -6,16 +6,18 @@ import datetime
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.counters import counter_lines, counters_record, system_record
+from heapdump.commands.common.frames import place_name
 from heapdump.render import text
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
 
 
-def process_record(snapshot: Snapshot) -> Record:
+def process_record(request: Request, snapshot: Snapshot) -> Record:
     """The JSON record: image, command line, Windows, times, exception."""
     process, header = snapshot.process, snapshot.dump.directory.header
     raised, misc = process.exception, process.misc
@@ -43,7 +45,7 @@ def process_record(snapshot: Snapshot) -> Record:
             "words": process.exception_words,
             "thread": raised.thread_id,
             "address": hex(raised.address),
-            "where": process.where(raised.address),
+            "where": place_name(request, snapshot, raised.address),
             "parameters": [hex(value) for value in raised.parameters],
         },
     }
@@ -56,12 +58,12 @@ def _uptime(snapshot: Snapshot) -> int | None:
     return dumped - created if created and dumped >= created else None
 
 
-def process_lines(snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
+def process_lines(request: Request, snapshot: Snapshot) -> Iterator[list[tuple[str, str]]]:
     """The header, and the exception."""
     yield from header_lines(snapshot)
     process, raised = snapshot.process, snapshot.process.exception
     if raised is not None:
-        where = f", thread {raised.thread_id:#x}, at {process.where(raised.address)}"
+        where = f", thread {raised.thread_id:#x}, at {place_name(request, snapshot, raised.address)}"
         yield [(f"exception {raised.code:#010x}: {process.exception_words}", "red"), (where, "")]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.capture import most_captures
+from heapdump.commands.common.frames import place_name
 from heapdump.commands.common.locks import hang_lines
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.process import header_lines
@@ -21,16 +22,17 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 _MOST_FRAMES, _MOST_DAMAGE, _MOST_ITEMS = 5, 3, 4
-_RUNNING = "dump of a running process: no exception, and no thread waits for the lock of a heap"
+_RUNNING = "dump of a running process; no thread waits for the lock of a heap"
+_AWARE = {None: "", True: ", large-address aware", False: ", not large-address aware"}
 _BAR = 16
-_SMALL_SHARE = 0.005
+_SMALL_SHARE = 0.02
 
 
 def page_of(request: Request, snapshot: Snapshot, page: Triage) -> Iterator[PageItem]:
     """The header of the process, and the sections."""
     yield Lines(list(header_lines(snapshot)))
     sections = [
-        *([Section("CRASH", list(_crash(snapshot, page.crash)))] if page.crash else []),
+        *([Section("CRASH", list(_crash(request, snapshot, page.crash)))] if page.crash else []),
         *([Section("HANG", list(_hang(snapshot, page)))] if page.hang else []),
         *([] if page.crash or page.hang else [Section("RUNNING", [[(_RUNNING, "")]])]),
         Section("HEAP", list(_heap(snapshot, page.heap))),
@@ -42,8 +44,8 @@ def page_of(request: Request, snapshot: Snapshot, page: Triage) -> Iterator[Page
     yield Sections(sections)
 
 
-def _crash(snapshot: Snapshot, crash: CrashSection) -> Iterator[StyledLine]:
-    where = f", thread {crash.thread:#x}, at {snapshot.process.where(crash.address)}"
+def _crash(request: Request, snapshot: Snapshot, crash: CrashSection) -> Iterator[StyledLine]:
+    where = f", thread {crash.thread:#x}, at {place_name(request, snapshot, crash.address)}"
     yield [(crash_words(crash), "red"), (where, "")]
     for number, found in enumerate(crash.frames[:_MOST_FRAMES]):
         yield [(f"  #{number} {found.frame}", "" if found.frame.trust != "guess" else "dim")]
@@ -79,7 +81,8 @@ def _memory(memory: MemorySection) -> Iterator[StyledLine]:
         yield [(size, ""), (f"{bar:<{_BAR}}", "cyan"), (f" {line.item.words}", "")]
     if memory.largest_free is not None:
         free = memory.largest_free
-        yield [(f"largest allocatable block {text.short_size(free.bytes)} at {free.address:#x}", "")]
+        place = f"largest allocatable block {text.short_size(free.bytes)} at {free.address:#x}"
+        yield [(place + _AWARE[memory.is_large_address_aware], "")]
 
 
 def _totals(memory: MemorySection) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.explained_findings import FindingRecorder
+from heapdump.commands.common.frames import place_name
 from heapdump.commands.common.locks import hang_record
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.thread_stacks import stack_frame_record
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def triage_record(request: Request, snapshot: Snapshot, page: Triage) -> Record:
     """Every section of the page; `crash` and `hang` are null where there is none."""
     return {
-        "crash": None if page.crash is None else _crash(snapshot, page.crash),
+        "crash": None if page.crash is None else _crash(request, snapshot, page.crash),
         "hang": hang_record(snapshot, page.hang, page.hang_frames),
         "heap": _heap(request, snapshot, page.heap),
         "memory": _memory(snapshot, page.memory),
@@ -36,13 +37,13 @@ def crash_words(crash: CrashSection) -> str:
     return f"exception {crash.code:#010x}: {crash.words}"
 
 
-def _crash(snapshot: Snapshot, crash: CrashSection) -> Record:
+def _crash(request: Request, snapshot: Snapshot, crash: CrashSection) -> Record:
     return {
         "code": f"{crash.code:#010x}",
         "words": crash.words,
         "thread": crash.thread,
         "address": hex(crash.address),
-        "where": snapshot.process.where(crash.address),
+        "where": place_name(request, snapshot, crash.address),
         "text": crash_words(crash),
         "frames": [stack_frame_record(found, args=False) for found in crash.frames],
     }
@@ -81,6 +82,7 @@ def _memory(snapshot: Snapshot, memory: MemorySection) -> Record:
         "in_dump_bytes": memory.committed_bytes,
         "items": [{"item": i.item.words, "bytes": i.bytes, "share": i.share} for i in memory.items],
         "largest_allocatable": {"address": hex(free.address), "bytes": free.bytes} if free else None,
+        "large_address_aware": memory.is_large_address_aware,
     }
 
 

@@ -64,8 +64,15 @@ class UnreachablePage:
             records=lambda: self._objects() if self.options.report_objects else self._groups(),
             page=self._page,
             gaps=(*gaps, *missing),
-            notes=(*unused_notes(found.unused), *CAVEATS),
+            notes=(*unused_notes(found.unused), *self._doubts, *CAVEATS),
         )
+
+    @property
+    def _doubts(self) -> tuple[str, ...]:
+        """The sentence for a process whose roots lead into no heap; none for others."""
+        from heapdump.analyses.graph.way_in import NO_WAY_IN, has_way_in
+
+        return () if has_way_in(self.snapshot.process, self.snapshot.graph) else (NO_WAY_IN,)
 
     @property
     def _top(self) -> tuple[UnreachableGroup, ...]:
@@ -107,6 +114,8 @@ class UnreachablePage:
 
         found, top = self.found, self._top
         yield _sums(found)
+        if self._doubts:
+            yield Lines([[(doubt, "yellow")] for doubt in self._doubts])
         shown, hidden = self.request.shown(top)
         nothing = (
             "no group of leaked blocks is like that" if found.omitted.blocks else "every block is held by the program"

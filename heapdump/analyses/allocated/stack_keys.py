@@ -1,0 +1,50 @@
+"""Keys of allocation stacks in words: the first frames of the program; no two stacks have the same key."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from heapdump.process.symbols.namer import Frame
+
+_KEY_FRAMES = 3
+_VERIFIER = re.compile(r"(?:verifier|vrfcore|vfbasics|vfcompat)(?:\.dll)?", re.IGNORECASE)
+"""Modules of Application Verifier: their frames lie between an allocation and who asked for it."""
+
+
+def stack_key(frames: Sequence[Frame], passes_on: Callable[[Frame], bool]) -> str:
+    """`app.exe!Load+0x14 ← Parse ← main`: the first frames that do not only pass the allocation on.
+
+    Where all of them do, the first ones behind Application Verifier's.
+    """
+    own = [frame for frame in frames if not passes_on(frame)] or _behind_verifier(frames)
+    first, *callers = own[:_KEY_FRAMES]
+    return " ← ".join([str(first), *(frame.symbol or str(frame) for frame in callers)])
+
+
+def _behind_verifier(frames: Sequence[Frame]) -> Sequence[Frame]:
+    last = max((i for i, frame in enumerate(frames) if _VERIFIER.fullmatch(frame.module or "")), default=-1)
+    return frames[last + 1 :] or frames
+
+
+def distinct(keys: Sequence[str], stacks: Sequence[Sequence[str]]) -> list[str]:
+    """The keys, those of several stacks with a short hash of the whole stack: `… #3f2a91`.
+
+    `stacks`: the frames of each key as module and offset, which do not depend on where modules are loaded.
+    """
+    counts = Counter(keys)
+    named = [key if counts[key] == 1 else f"{key} #{_hash(stack)}" for key, stack in zip(keys, stacks, strict=True)]
+    seen = Counter[str]()
+    out = []
+    for key in named:
+        seen[key] += 1
+        out.append(key if seen[key] == 1 else f"{key}-{seen[key]}")
+    return out
+
+
+def _hash(stack: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(stack).encode()).hexdigest()[:6]

@@ -1,0 +1,41 @@
+"""Keys of stacks: two groups never share one; frames of Application Verifier are skipped."""
+
+from __future__ import annotations
+
+from heapdump.analyses.allocated.leaks import passes_on
+from heapdump.analyses.allocated.stack_keys import distinct, stack_key
+from heapdump.process.symbols.namer import Frame
+from heapdump.trust import Trust
+
+
+def frames(*names: str) -> list[Frame]:
+    """Frames of `module+offset`."""
+    split = [name.partition("+") for name in names]
+    return [Frame(int(at, 16), module, None, int(at, 16), None, None, Trust.EXACT) for module, _, at in split]
+
+
+def key(*names: str) -> str:
+    return stack_key(frames(*names), passes_on(()))
+
+
+def test_frames_that_only_pass_an_allocation_on_are_skipped() -> None:
+    assert key("ntdll.dll+0x1", "ucrtbase.dll+0x2", "app.exe+0x3", "app.exe+0x4") == "app.exe+0x3 ← app.exe+0x4"
+
+
+def test_verifier_s_frames_are_skipped_where_nothing_but_allocators_is_left() -> None:
+    """Recorded page heaps: ntdll calls verifier.dll, which calls ntdll again; 194 stacks had the key of their first frame."""
+    inner, outer = ("ntdll.dll+0x1", "verifier.dll+0x2", "ntdll.dll+0x3", "verifier.dll+0x4"), ("ntdll.dll+0x5",)
+    assert key(*inner, *outer) == "ntdll.dll+0x5"
+    assert key(*inner) == "ntdll.dll+0x1 ← verifier.dll+0x2 ← ntdll.dll+0x3"
+    assert key("ntdll.dll+0x1") == "ntdll.dll+0x1"
+
+
+def test_stacks_that_begin_alike_have_keys_of_their_own() -> None:
+    stacks = [("a+1", "b+2"), ("a+1", "b+3"), ("c+1",)]
+    first, second, third = distinct(["f ← g", "f ← g", "h"], stacks)
+    assert first != second and first.startswith("f ← g #") and third == "h"
+    assert distinct(["f ← g", "f ← g", "h"], stacks) == [first, second, third]
+
+
+def test_even_keys_whose_hashes_meet_differ() -> None:
+    assert len(set(distinct(["f", "f", "f"], [("a+1",)] * 3))) == 3
