@@ -13,8 +13,12 @@ from heapdump.analyses.memory.usage import FREE, UNKNOWN, UsageMap
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
 from heapdump.memory.regions import Kind, RegionTable, State, known, protection_name
+from heapdump.process.image_header import is_large_address_aware
+from heapdump.process.model import Process
 
 _GRANULARITY = 0x10000
+_NO_TOP, _LARGE_TOP, _SMALL_TOP = (1 << 64) - 1, 0xFFFF0000, 0x7FFF0000
+"""Ends of the address space of 32-bit programs on 64-bit Windows: large-address aware ones, and others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +89,13 @@ def summarize(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> Summary:
         private_bytes=_private_bytes(table) if table.is_complete_map else None,
         is_whole_process=table.is_complete_map,
     )
+
+
+def _top(process: Process) -> np.uint64:
+    """The end of the addresses that the program can use."""
+    if not process.is_wow64:
+        return np.uint64(_NO_TOP)
+    return np.uint64(_LARGE_TOP if is_large_address_aware(process) else _SMALL_TOP)
 
 
 def _private_bytes(table: RegionTable) -> int:
@@ -162,13 +173,16 @@ def _largest(usage: UsageMap) -> tuple[Largest, ...]:
 
 
 def _allocatable(usage: UsageMap) -> Largest | None:
-    """The largest run of free memory from a 64 KiB boundary on: VirtualAlloc starts reservations on these."""
-    table = usage.process.regions
-    free = table.state == State.MEM_FREE
+    """The largest run of free memory from a 64 KiB boundary on: VirtualAlloc starts reservations on these.
+
+    Of a WOW64 process the 32-bit part of its memory counts.
+    """
+    table, top = usage.process.regions, _top(usage.process)
+    free = (table.state == State.MEM_FREE) & (table.start < top)
     if not table.is_complete_map or not free.any():
         return None
     step = np.uint64(_GRANULARITY)
-    first, end = table.start[free], table.end[free]
+    first, end = table.start[free], np.minimum(table.end[free], top)
     gap = (step - first % step) % step  # to the next boundary; there may be none below the top of the address space
     room = np.where(end - first > gap, end - first - np.minimum(gap, end - first), np.uint64(0))
     start = np.where(room > 0, first + np.minimum(gap, end - first), first)

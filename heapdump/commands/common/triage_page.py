@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 _MOST_FRAMES, _MOST_DAMAGE, _MOST_ITEMS = 5, 3, 4
-_RUNNING = "dump of a running process; no thread waits for the lock of a heap"
 _AWARE = {None: "", True: ", large-address aware", False: ", not large-address aware"}
 _BAR = 16
 _SMALL_SHARE = 0.02
@@ -34,7 +33,7 @@ def page_of(request: Request, snapshot: Snapshot, page: Triage) -> Iterator[Page
     sections = [
         *([Section("CRASH", list(_crash(request, snapshot, page.crash)))] if page.crash else []),
         *([Section("HANG", list(_hang(snapshot, page)))] if page.hang else []),
-        *([] if page.crash or page.hang else [Section("RUNNING", [[(_RUNNING, "")]])]),
+        *([] if page.crash or page.hang else [Section("RUNNING", [[(_running(snapshot), "")]])]),
         Section("HEAP", list(_heap(snapshot, page.heap))),
         Section("MEMORY", list(_memory(page.memory))),
         Section("WHO", list(_who(page)) or [[("no block of the program is in this dump", "")]]),
@@ -49,6 +48,11 @@ def _crash(request: Request, snapshot: Snapshot, crash: CrashSection) -> Iterato
     yield [(crash_words(crash), "red"), (where, "")]
     for number, found in enumerate(crash.frames[:_MOST_FRAMES]):
         yield [(f"  #{number} {found.frame}", "" if found.frame.trust != "guess" else "dim")]
+
+
+def _running(snapshot: Snapshot) -> str:
+    locks = "no thread waits for the lock of a heap" if snapshot.locks else "locks of heaps are not in it"
+    return f"dump of a running process; {locks}"
 
 
 def _hang(snapshot: Snapshot, page: Triage) -> Iterator[StyledLine]:
