@@ -159,7 +159,7 @@ def _next(facts: TriageFacts, memory: MemorySection, who: Sequence[Holder]) -> I
         yield ("heap", f"{facts.hang.lock.heap.address:#x}")
     for line in memory.items:
         if not line.item.is_known and line.share is not None and line.share >= _BIG_SHARE:
-            yield ("regions", "--usage", UNKNOWN, "--state", "commit", "--sort", "size", "--reverse")
+            yield ("regions", "--usage", UNKNOWN, "--state", "commit")
     yield from (holder.command for holder in who)
     if facts.graph is None and facts.leaks.blocks:
         yield from (("leaks", "--unreachable"), ("retained",))

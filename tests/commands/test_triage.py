@@ -1,0 +1,103 @@
+"""The triage page: its order and length, shares of named totals, commands that can be pasted."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heapdump.cli import run
+from tests.builders import NtHeapBuilder, ProcessBuilder
+
+Capture = pytest.CaptureFixture[str]
+
+
+def page(capfd: Capture, path: Path, *, code: int = 0) -> list[str]:
+    assert run(["triage", str(path), "-q", "--no-cache"]) == code
+    return capfd.readouterr().out.splitlines()
+
+
+def data(capfd: Capture, path: Path, *, code: int = 0) -> Any:
+    assert run(["triage", str(path), "-q", "--no-cache", "--json"]) == code
+    return json.loads(capfd.readouterr().out)["data"]
+
+
+def labels(lines: list[str]) -> list[str]:
+    """The labels in the margin, behind the header."""
+    first = lines.index("")
+    return [line[:9].strip() for line in lines[first + 1 :] if line[:9].strip()]
+
+
+def running(path: Path) -> None:
+    """A process with nothing wrong."""
+    heap = NtHeapBuilder(base=0x20000000000)
+    for size in (40, 400, 4000):
+        heap.busy(size)
+    ProcessBuilder().heap(heap.build()).thread(8).write(path)
+
+
+def small_heap(path: Path) -> None:
+    """A 32-bit process, 300 MB of whose memory lies outside of its heap, with a C++ exception."""
+    heap = NtHeapBuilder(arch="x86", base=0x1000000)
+    for i in range(20):
+        heap.busy(100 + i)
+    process = ProcessBuilder(arch="x86").heap(heap.build()).thread(8)
+    for i in range(3):
+        process.region(0x20000000 + i * 0x10000000, 100 << 20)
+    process.exception(8, 0xE06D7363, process.plan.ntdll + 0x10)
+    process.write(path)
+
+
+@pytest.mark.parametrize("make", [running, small_heap])
+def test_a_page_with_little_to_say_has_25_lines_of_80_columns(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch, make: Any
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    make(Path("crash.dmp"))
+    lines = page(capfd, Path("crash.dmp"))
+    assert len(lines) <= 25
+    assert max(map(len, lines)) <= 80
+    first = "RUNNING" if make is running else "CRASH"
+    assert labels(lines) == [first, "HEAP", "MEMORY", "WHO", "CANNOT", "NEXT"]
+
+
+def test_commands_stand_on_one_line_with_the_name_of_the_dump(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    folder = tmp_path / ("a folder with a name that is much longer than a line of the page " * 2).strip()
+    folder.mkdir()
+    running(path := folder / "crash.dmp")
+    lines = page(capfd, path)
+    shown = [line.strip().removeprefix("NEXT").strip() for line in lines if "heapdump " in line]
+    assert shown == data(capfd, path)["next"]
+    for words in shown:
+        name, command, *arguments = shlex.split(words)
+        assert name == "heapdump" and str(path) in arguments
+        assert run([command, *arguments, "-q", "--json"]) in (0, 4)
+        capfd.readouterr()
+
+
+def test_the_heap_is_a_small_part_of_the_memory(tmp_path: Path, capfd: Capture) -> None:
+    small_heap(path := tmp_path / "crash.dmp")
+    found = data(capfd, path)
+    assert found["memory"]["items"][0]["item"] == "unknown private memory"
+    assert found["memory"]["largest_allocatable"]["bytes"] > 1 << 20
+    assert (found["who"][0]["share"], found["who"][0]["of_bytes"]) == (1.0, sum(100 + i for i in range(20)))
+    assert (found["crash"]["code"], found["crash"]["thread"]) == ("0xe06d7363", 8)
+    assert any("--usage" in command for command in found["next"])
+    text = "\n".join(page(capfd, path))
+    assert "100.0% of the 2.1 kB in heap blocks: 20 blocks of 100 to 119 bytes" in text
+    assert "largest allocatable block" in text
+
+
+def test_flat_records_name_their_section(tmp_path: Path, capfd: Capture) -> None:
+    running(path := tmp_path / "crash.dmp")
+    assert run(["triage", str(path), "-q", "--format", "jsonl"]) == 0
+    records = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    assert [*dict.fromkeys(record["section"] for record in records)] == ["heap", "memory", "who", "cannot", "next"]
+    assert {tuple(record) for record in records} == {("section", "name", "bytes", "text")}
