@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from heapdump.commands.common.crash import crash_lines, crash_record
 from heapdump.commands.common.gaps import heap_gaps, unchecked_lines
 from heapdump.commands.common.graph_overview import graph_overview
+from heapdump.commands.common.locks import lock_sentence
 from heapdump.commands.common.next_command import arrow, command_text
 from heapdump.commands.common.process import process_lines, process_record
 from heapdump.commands.common.request import Request, dump_command
@@ -186,6 +187,9 @@ class _Summary:
         request, snapshot, summary = self.request, self.snapshot, self.summary
         yield Lines(list(process_lines(request, snapshot)))
         yield Lines([verdict_line(snapshot, snapshot.verdict(snapshot.heaps), ("check",))])
+        held = [lock for lock in snapshot.locks.values() if lock.hangs]
+        if held:
+            yield Lines([[(lock_sentence(lock), "red"), arrow(snapshot, ("triage",))] for lock in held])
         if self.graph is not None:
             style = "yellow" if self.graph.leaked.blocks and self.graph.is_complete else ""
             yield Lines([[(self.graph.sentence, style), arrow(snapshot, ("leaks", "--unreachable"))]])

@@ -96,6 +96,8 @@ def test_threads_wait_for_a_heap_lock_that_a_thread_holds(tmp_path: Path, capfd:
     assert said in out
     assert "thread 0x8 is at app.exe+0x20" in out
     assert "RUNNING" not in out
+    assert run(["summary", str(path), "-q"]) == 0
+    assert said.removeprefix("HANG").strip() in capfd.readouterr().out
 
 
 def test_an_owner_that_ended_left_its_lock_behind(tmp_path: Path, capfd: Capture) -> None:
