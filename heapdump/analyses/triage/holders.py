@@ -66,6 +66,8 @@ def _graph(graph: GraphOverview) -> Iterator[Holder]:
             HolderKind.UNREACHABLE, graph.sentence, "", graph.leaked.blocks, graph.leaked.bytes, None, None, (), None,
             ("leaks", "--unreachable"), graph.is_complete,
         )  # fmt: skip
+    if not graph.has_way_in:
+        return  # what ntdll alone holds is not where the program's memory went
     for suspect in [one for one in graph.suspects if one.share >= _BIG_SHARE][:_MOST_SUSPECTS]:
         command = ("retained",) if suspect.address is None else ("retained", f"{suspect.address:#x}")
         total = round(suspect.bytes / suspect.share) if suspect.share else None

@@ -46,7 +46,8 @@ def page_of(request: Request, snapshot: Snapshot, page: Triage) -> Iterator[Page
 def _crash(request: Request, snapshot: Snapshot, crash: CrashSection) -> Iterator[StyledLine]:
     where = f", thread {crash.thread:#x}, at {place_name(request, snapshot, crash.address)}"
     yield [(crash_words(crash), "red"), (where, "")]
-    for number, found in enumerate(crash.frames[:_MOST_FRAMES]):
+    for number in shown_frames(crash):
+        found = crash.frames[number]
         yield [(f"  #{number} {found.frame}", "" if found.frame.trust != "guess" else "dim")]
 
 
@@ -58,6 +59,16 @@ def _running(snapshot: Snapshot) -> str:
 def _hang(snapshot: Snapshot, page: Triage) -> Iterator[StyledLine]:
     for line in hang_lines(snapshot, page.hang, page.hang_frames) if page.hang else ():
         yield [(line, "red")]
+
+
+def shown_frames(crash: CrashSection) -> list[int]:
+    """The numbers of the frames that are shown: the innermost one, then from the first one of the program on."""
+    from heapdump.analyses.allocated.leaks import passes_on
+
+    folds = passes_on(())
+    own = next((i for i, found in enumerate(crash.frames) if not folds(found.frame)), 0)
+    numbers = [0, *range(max(1, own), len(crash.frames))] if crash.frames else []
+    return numbers[:_MOST_FRAMES]
 
 
 def _heap(snapshot: Snapshot, heap: HeapSection) -> Iterator[StyledLine]:
