@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
 from heapdump.commands.common.graph_overview import graph_overview, group_rows
+from heapdump.commands.common.pointees import pointees_of
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.triage_page import page_of
 from heapdump.commands.common.triage_record import triage_record
@@ -14,7 +15,9 @@ from heapdump.render.view import Answer, Record
 
 if TYPE_CHECKING:
     from heapdump.analyses.locks import Hang
+    from heapdump.analyses.triage.crash import CrashSection
     from heapdump.analyses.triage.page import Triage
+    from heapdump.process.model import View
     from heapdump.process.stacks.frames import StackFrame
     from heapdump.snapshot import Snapshot
 
@@ -63,7 +66,7 @@ def _triage(request: Request, snapshot: Snapshot) -> Triage:
             process=process,
             heaps=heaps,
             summary=summarize(snapshot.usage, heaps, snapshot.walk),
-            crashed_frames=snapshot.crashed_frames(request.image_path, request.symbol_path),
+            crash=_crash(request, snapshot),
             hang=hang,
             hang_frames=_owner_frames(request, snapshot, hang),
             verdict=snapshot.verdict(heaps),
@@ -74,6 +77,20 @@ def _triage(request: Request, snapshot: Snapshot) -> Triage:
             capabilities=capabilities(process, heaps),
         )
     )
+
+
+def _crash(request: Request, snapshot: Snapshot) -> CrashSection | None:
+    from heapdump.analyses.by_hand.code import Code
+    from heapdump.analyses.triage.crash import crash_section
+
+    namer = snapshot.namer(request.image_path, request.symbol_path)
+    frames = snapshot.crashed_frames(request.image_path, request.symbol_path)
+
+    def code(view: View) -> Code:
+        """Reads the code of a view."""
+        return Code(snapshot.process, view, namer)
+
+    return crash_section(snapshot.process, frames, code, pointees_of(snapshot, namer).at)
 
 
 def _owner_frames(request: Request, snapshot: Snapshot, hang: Hang | None) -> list[StackFrame]:

@@ -101,3 +101,44 @@ def test_flat_records_name_their_section(tmp_path: Path, capfd: Capture) -> None
     records = [json.loads(line) for line in capfd.readouterr().out.splitlines()]
     assert [*dict.fromkeys(record["section"] for record in records)] == ["heap", "memory", "who", "cannot", "next"]
     assert {tuple(record) for record in records} == {("section", "name", "bytes", "text")}
+
+
+CODE = 0x50000000
+MOV_RDX_RAX_10 = bytes.fromhex("488b5010")
+
+
+def crashed(path: Path, *, code: bytes, free: bool) -> int:
+    """A read through rax, which leads nowhere; rcx points into the block whose address is returned."""
+    heap = NtHeapBuilder(base=0x20000000000)
+    heap.busy(40)
+    block = heap.free(12) + 16 if free else heap.busy(180)
+    heap.busy(40)
+    process = ProcessBuilder().heap(heap.build()).region(CODE, 0x1000, protect=0x20).thread(8)
+    if code:
+        process.memory(CODE, code.ljust(0x1000, b"\x90"))
+    registers = {"rax": 0x4C43524F000000DF, "rcx": block + 0x20, "rsi": 3}
+    process.dump.exception(8, 0xC0000005, CODE, (0, (1 << 64) - 1), ip=CODE, registers=registers)
+    process.write(path)
+    return block
+
+
+def test_a_crash_names_the_instruction_and_what_its_registers_point_to(tmp_path: Path, capfd: Capture) -> None:
+    block = crashed(path := tmp_path / "crash.dmp", code=MOV_RDX_RAX_10, free=True)
+    crash = data(capfd, path)["crash"]
+    assert crash["instruction"] == "mov rdx, qword ptr [rax+0x10]"
+    first, second = crash["registers"]
+    assert first == {"register": "rax", "value": "0x4c43524f000000df", "points_to": None}
+    assert (second["register"], second["points_to"]["kind"]) == ("rcx", "block")
+    text = "\n".join(page(capfd, path))
+    assert "\n           mov rdx, qword ptr [rax+0x10]\n           rax = 0x4c43524f000000df\n" in text
+    assert f"rcx = {block + 0x20:#x}: free block {block:#x}+0x20, " in text
+
+
+def test_a_crash_whose_code_is_not_in_the_dump_names_registers_that_point_into_blocks(
+    tmp_path: Path, capfd: Capture
+) -> None:
+    block = crashed(path := tmp_path / "crash.dmp", code=b"", free=False)
+    crash = data(capfd, path, code=0)["crash"]
+    assert crash["instruction"] is None
+    assert [one["register"] for one in crash["registers"]] == ["rcx"]
+    assert crash["registers"][0]["points_to"]["address"] == hex(block)

@@ -14,6 +14,7 @@ from heapdump.analyses.memory.capabilities import Capability, Topic
 from heapdump.analyses.memory.reconciliation import ItemBytes
 from heapdump.analyses.memory.summary import Largest, Summary
 from heapdump.analyses.memory.usage import UNKNOWN
+from heapdump.analyses.triage.crash import CrashSection
 from heapdump.analyses.triage.holders import Holder, holders
 from heapdump.blocks.damage import WhyUnchecked
 from heapdump.blocks.heap import Heap
@@ -23,17 +24,6 @@ from heapdump.process.stacks.frames import StackFrame
 
 _MOST_COMMANDS = 4
 _BIG_SHARE = 0.25
-
-
-@dataclass(frozen=True, slots=True)
-class CrashSection:
-    """The exception of the dump. `frames`: of the thread that raised it, innermost first; none where not known."""
-
-    code: int
-    words: str
-    thread: int
-    address: int
-    frames: tuple[StackFrame, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +73,7 @@ class Triage:
 
 @dataclass(frozen=True)
 class TriageFacts:
-    """The facts that the page is made of. `findings`: explained, errors first; `crashed_frames`: of the exception.
+    """The facts that the page is made of. `findings`: explained, errors first; `crash`: None without an exception.
 
     `hang`: the worst hang, None without one; `hang_frames`: of the thread that owns its lock.
     `graph`: the overview of the pointer graph, None where there is none. `gaps`: as in `HeapSection`.
@@ -92,7 +82,7 @@ class TriageFacts:
     process: Process
     heaps: Sequence[Heap]
     summary: Summary
-    crashed_frames: Sequence[StackFrame]
+    crash: CrashSection | None
     hang: Hang | None
     hang_frames: Sequence[StackFrame]
     verdict: Verdict
@@ -105,15 +95,10 @@ class TriageFacts:
 
 def triage(facts: TriageFacts) -> Triage:
     """The page."""
-    raised = facts.process.exception
-    crash = None
-    if raised is not None:
-        frames = tuple(facts.crashed_frames)
-        crash = CrashSection(raised.code, facts.process.exception_words, raised.thread_id, raised.address, frames)
     memory = _memory(facts)
     who = holders(facts.leaks, facts.heaps, facts.graph)
     return Triage(
-        crash,
+        facts.crash,
         facts.hang,
         tuple(facts.hang_frames),
         HeapSection(facts.verdict, tuple(facts.findings), _gaps(facts)),

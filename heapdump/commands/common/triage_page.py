@@ -17,7 +17,8 @@ from heapdump.render.view import COMMAND, Lines, PageItem, Section, Sections, St
 
 if TYPE_CHECKING:
     from heapdump.analyses.memory.capabilities import Capability
-    from heapdump.analyses.triage.page import CrashSection, HeapSection, MemorySection, Triage
+    from heapdump.analyses.triage.crash import CrashSection
+    from heapdump.analyses.triage.page import HeapSection, MemorySection, Triage
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
 
@@ -46,6 +47,10 @@ def page_of(request: Request, snapshot: Snapshot, page: Triage) -> Iterator[Page
 def _crash(request: Request, snapshot: Snapshot, crash: CrashSection) -> Iterator[StyledLine]:
     where = f", thread {crash.thread:#x}, at {place_name(request, snapshot, crash.address)}"
     yield [(crash_words(crash), "red"), (where, "")]
+    if crash.instruction:
+        yield [(f"  {crash.instruction}", "bold")]
+    for one in crash.registers:
+        yield [(f"  {one.name} = {one.value:#x}", ""), (f": {one.pointee.text}" if one.pointee else "", "")]
     for number in shown_frames(crash):
         found = crash.frames[number]
         yield [(f"  #{number} {found.frame}", "" if found.frame.trust != "guess" else "dim")]

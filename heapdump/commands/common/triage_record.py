@@ -8,13 +8,15 @@ from heapdump.commands.common.explained_findings import FindingRecorder
 from heapdump.commands.common.frames import place_name
 from heapdump.commands.common.locks import hang_record
 from heapdump.commands.common.next_command import command_text
+from heapdump.commands.common.pointees import pointee_record
 from heapdump.commands.common.thread_stacks import stack_frame_record
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
     from heapdump.analyses.memory.capabilities import Capability
+    from heapdump.analyses.triage.crash import CrashSection
     from heapdump.analyses.triage.holders import Holder
-    from heapdump.analyses.triage.page import CrashSection, HeapSection, MemorySection, Triage
+    from heapdump.analyses.triage.page import HeapSection, MemorySection, Triage
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
 
@@ -45,6 +47,11 @@ def _crash(request: Request, snapshot: Snapshot, crash: CrashSection) -> Record:
         "address": hex(crash.address),
         "where": place_name(request, snapshot, crash.address),
         "text": crash_words(crash),
+        "instruction": crash.instruction or None,
+        "registers": [
+            {"register": one.name, "value": hex(one.value), "points_to": pointee_record(one.pointee)}
+            for one in crash.registers
+        ],
         "frames": [stack_frame_record(found, args=False) for found in crash.frames],
     }
 

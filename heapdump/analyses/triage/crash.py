@@ -1,0 +1,94 @@
+"""The crash: the exception, the stack of its thread, the instruction, and what the registers that matter point to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from heapdump.analyses.by_hand.code import Code
+from heapdump.analyses.by_hand.pointees import Pointee, PointeeKind
+from heapdump.process.model import Process, View
+from heapdump.process.stacks.disassembly import Instruction
+from heapdump.process.stacks.frames import StackFrame, exception_registers
+from heapdump.process.stacks.registers import Registers
+
+_ACCESS_VIOLATION = 0xC0000005
+_MOST_REGISTERS = 3
+_NEAR = 0x1000
+"""Bytes between the value of a register and the address of a failed access that was made through it."""
+
+_NO_POINTERS = ("rsp", "esp", "rip", "eip", "cs", "eflags")
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterValue:
+    """A register at the exception, and the thing that it points to; None for none."""
+
+    name: str
+    value: int
+    pointee: Pointee | None
+
+
+@dataclass(frozen=True, slots=True)
+class CrashSection:
+    """The exception of the dump. `frames`: of the thread that raised it, innermost first; none where not known.
+
+    `instruction`: at which it was raised, "" where the code is not known; `registers`: those of its operand first.
+    """
+
+    code: int
+    words: str
+    thread: int
+    address: int
+    frames: tuple[StackFrame, ...]
+    instruction: str
+    registers: tuple[RegisterValue, ...]
+
+
+def crash_section(
+    process: Process,
+    frames: Sequence[StackFrame],
+    code: Callable[[View], Code],
+    pointees: Callable[[int], Pointee | None],
+) -> CrashSection | None:
+    """The crash; None for a dump without exception. `code` reads code of a view, `pointees` names addresses."""
+    raised = process.exception
+    if raised is None:
+        return None
+    instruction, registers = None, None
+    for view in reversed(process.views):
+        registers = exception_registers(process, view)
+        if registers is not None:
+            instruction = next(iter(code(view).after(registers.ip, 1)), None)
+            break
+    named = tuple(_registers(process, registers, instruction, pointees)) if registers else ()
+    text = "" if instruction is None or not any(instruction.data) else instruction.text
+    return CrashSection(
+        raised.code, process.exception_words, raised.thread_id, raised.address, tuple(frames), text,
+        named[:_MOST_REGISTERS],
+    )  # fmt: skip
+
+
+def _registers(
+    process: Process,
+    registers: Registers,
+    instruction: Instruction | None,
+    pointees: Callable[[int], Pointee | None],
+) -> Iterator[RegisterValue]:
+    """Registers of the operand, else those near the address that failed; then those that point into blocks."""
+    used = instruction.memory if instruction is not None else None
+    values = {name: value for name, value in registers.values.items() if name not in _NO_POINTERS}
+    names = [name for name in (used.base, used.index) if name in values] if used is not None else []
+    names = names or [name for name, value in values.items() if _is_near(process, value)]
+    yield from (RegisterValue(name, values[name], pointees(values[name])) for name in names)
+    for name, value in values.items():
+        found = pointees(value) if name not in names else None
+        if found is not None and found.kind is PointeeKind.BLOCK:
+            yield RegisterValue(name, value, found)
+
+
+def _is_near(process: Process, value: int) -> bool:
+    raised = process.exception
+    if raised is None or raised.code != _ACCESS_VIOLATION or len(raised.parameters) < 2 or value < _NEAR:
+        return False
+    return abs(raised.parameters[1] - value) < _NEAR
