@@ -11,6 +11,7 @@ from heapdump.analyses.damage.verdict import Verdict
 from heapdump.analyses.graph.overview import GraphOverview
 from heapdump.analyses.locks import Hang
 from heapdump.analyses.memory.capabilities import Capability, Topic
+from heapdump.analyses.memory.items import Item
 from heapdump.analyses.memory.reconciliation import ItemBytes
 from heapdump.analyses.memory.summary import Largest, Summary
 from heapdump.analyses.memory.usage import UNKNOWN
@@ -36,13 +37,22 @@ class HeapSection:
 
 
 @dataclass(frozen=True, slots=True)
+class ManagedShare:
+    """Committed bytes of managed runtimes, of their objects (the GC heaps), and of Windows' heaps beside them."""
+
+    bytes: int
+    objects: int
+    native: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemorySection:
     """Where the memory is. `items`: of the reconciliation, most bytes first.
 
     `committed_bytes`: of the memory map; in the dump where `is_whole_process` is False. `private_bytes`: as Windows
     counted them, else by the memory map (`is_counted` False); None where neither is known. `largest_free`: the largest
     allocatable block of a 32-bit address space, None for others and where it is not known.
-    `is_large_address_aware`: the program may use more than 2 GB of that space.
+    `is_large_address_aware`: the program may use more than 2 GB of that space. `managed`: None without a runtime.
     """
 
     committed_bytes: int
@@ -52,6 +62,7 @@ class MemorySection:
     is_counted: bool
     largest_free: Largest | None
     is_large_address_aware: bool | None
+    managed: ManagedShare | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +142,15 @@ def _memory(facts: TriageFacts) -> MemorySection:
         counted is not None,
         summary.largest_allocatable if is_narrow else None,
         is_large_address_aware(process) if is_narrow else None,
+        _managed(summary.reconciliation),
     )
+
+
+def _managed(lines: Sequence[ItemBytes]) -> ManagedShare | None:
+    managed = sum(line.bytes for line in lines if line.item.is_managed)
+    objects = sum(line.bytes for line in lines if line.item is Item.MANAGED_HEAP)
+    native = sum(line.bytes for line in lines if line.item.is_native_heap)
+    return ManagedShare(managed, objects, native) if managed else None
 
 
 def _next(facts: TriageFacts, memory: MemorySection, who: Sequence[Holder]) -> Iterator[tuple[str, ...]]:
@@ -140,6 +159,8 @@ def _next(facts: TriageFacts, memory: MemorySection, who: Sequence[Holder]) -> I
         yield ("check",)
     if facts.process.threads:
         yield ("threads", "--frames")
+    if memory.managed is not None:
+        yield ("managed",)
     if facts.hang is not None:
         yield ("heap", f"{facts.hang.lock.heap.address:#x}")
     for line in memory.items:

@@ -99,6 +99,10 @@ def _memory(memory: MemorySection) -> Iterator[StyledLine]:
         share = "" if line.share is None else f"{line.share:4.0%}"
         size = f"{text.short_size(line.bytes):>9} {share} "
         yield [(size, ""), (f"{bar:<{_BAR}}", "cyan"), (f" {line.item.words}", "")]
+    if memory.managed is not None:
+        managed, objects = text.short_size(memory.managed.bytes), text.short_size(memory.managed.objects)
+        native = f"; native heaps: {text.short_size(memory.managed.native)}" if memory.managed.native else ""
+        yield [(f"managed: {managed}, of which the GC heap {objects}{native}", "")]
     if memory.largest_free is not None:
         free = memory.largest_free
         place = f"largest allocatable block {text.short_size(free.bytes)} at {free.address:#x}"

@@ -80,6 +80,7 @@ def _heap(request: Request, snapshot: Snapshot, heap: HeapSection) -> Record:
 
 def _memory(snapshot: Snapshot, memory: MemorySection) -> Record:
     free, counters = memory.largest_free, snapshot.process.counters
+    managed = memory.managed
     source = "windows" if memory.is_counted else "memory map"
     return {
         "private_bytes": memory.private_bytes,
@@ -90,6 +91,9 @@ def _memory(snapshot: Snapshot, memory: MemorySection) -> Record:
         "items": [{"item": i.item.words, "bytes": i.bytes, "share": i.share} for i in memory.items],
         "largest_allocatable": {"address": hex(free.address), "bytes": free.bytes} if free else None,
         "large_address_aware": memory.is_large_address_aware,
+        "managed": None
+        if managed is None
+        else {"bytes": managed.bytes, "gc_heap_bytes": managed.objects, "native_heap_bytes": managed.native},
     }
 
 
