@@ -28,7 +28,8 @@ CALLS = [
     "managed", "managed 0x10", "managed 0x10 0x401000",
     "retained --by type", "block 0x10", "memory 0x7ffe0000", "memory 0x10 --as pointers", "memory 0x10 --as links",
     "memory 0x10 --as text", "struct", "struct _HEAP", "struct _PEB 0x10", "struct _TEB 0x7ffe0000",
-    "disasm 0x401000", "disasm 0x10 --before 0",
+    "disasm 0x401000", "disasm 0x10 --before 0", "search hex:00 --count 9",
+    "search 0x10", "search x --at 0x10..0x7ffe1000",
 ]  # fmt: skip
 """Calls that every dump answers. Those that need an address of a block follow in `calls`."""
 Capture = pytest.CaptureFixture[str]
@@ -50,6 +51,7 @@ PROMISED = {
     "group": "key count bytes min_size max_size share heaps frames sample",
     "unreachable": "direct indirect possible reachable groups suppressed",
     "instruction": "address bytes text target is_current",
+    "place": "address usage block text",
     "member": "offset field type value meaning",
     "memory": "address bytes value points_to",
     "finding": "id kind severity heap block address length message expected found culprit frames evidence",
