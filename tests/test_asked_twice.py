@@ -52,7 +52,7 @@ CALLS = [
     "threads --frames --args --json", "managed --json", "check", "blocks --containing hex:000000", "leaks", "leaks --export umdh",
     "leaks --export pprof", "retained", "leaks --unreachable --lsan-compat",
     "leaks --unreachable --size 0..200 --json", "memory rsp --as pointers --json", "memory peb --all",
-    "struct _TEB teb --json", "disasm rip --json", "search dll --json",
+    "struct _TEB teb --json", "disasm rip --json", "search dll --json", "modules ntdll --json",
     *(f"leaks --group-by {by} --json" for by in By if by not in (By.STACK, By.TYPE)),
     *(f"leaks --unreachable --group-by {by} --json" for by in By),
     *(f"retained --by {by} --json" for by in (By.STACK, By.TYPE, By.MODULE)),

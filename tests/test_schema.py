@@ -22,7 +22,7 @@ SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "json-schema.json")
 VALIDATOR = Draft202012Validator(SCHEMA)
 COMMANDS = cli.list_commands(click.Context(cli))
 CALLS = [
-    "summary", "triage", "info", "heaps", "regions", "modules", "threads", "threads --frames --args",
+    "summary", "triage", "info", "heaps", "regions", "modules", "modules --imports memory --exports --sections --strings", "threads", "threads --frames --args",
     "blocks --state all --internal", "blocks --stat", "virt-blocks", "check", "leaks --group-by size", "leaks --group-by type",
     "leaks --group-by stack", "leaks --unreachable --report-objects", "page-heap", "page-heap --state all", "retained",
     "managed", "managed 0x10", "managed 0x10 0x401000",
@@ -37,7 +37,7 @@ Capture = pytest.CaptureFixture[str]
 PROMISED = {
     "summary": "process usage type state protect largest reconciliation findings",
     "region": "address size allocation_base state type protect usage detail bytes_in_dump",
-    "module": "name path address size timestamp version pdb",
+    "module": "name path address size timestamp version pdb listed",
     "thread": "id teb stack_base stack_limit ip sp",
     "heapRecord": (
         "address index kind role flags flag_names segments reserved_bytes committed_bytes free_bytes free_blocks "

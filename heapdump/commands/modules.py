@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import datetime
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from heapdump.commands.common.request import Request, dump_command
+import click
+
+from heapdump.commands.common.addresses import place_of
+from heapdump.commands.common.module_page import detail_page, detail_record
+from heapdump.commands.common.request import Arguments, Request, dump_command
+from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Record, Table
 
 if TYPE_CHECKING:
+    from heapdump.analyses.by_hand.module_detail import ModuleDetail
     from heapdump.process.model import Module
+    from heapdump.snapshot import Snapshot
 
 
 def version_words(module: Module) -> str | None:
@@ -57,25 +65,112 @@ VERBOSE: tuple[Column[Module], ...] = (
 )  # fmt: skip
 
 
-@dump_command("modules")
-def command(request: Request) -> int:
-    """Every loaded image: address, size, version, PDB.
+def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
+    """`dump` and `name` of [DUMP] [NAME]: one argument is the dump where a file of that name exists.
+
+    Raises:
+        WrongUsage: too many arguments.
+    """
+    if len(arguments) > 2:
+        raise WrongUsage(f"a dump and a module, not {len(arguments)} arguments")
+    if len(arguments) == 1 and not Path(arguments[0]).exists() and not _looks_like_a_dump(arguments[0]):
+        return {"dump": None, "name": arguments[0]}
+    dump, name = (*arguments, None, None)[:2]
+    return {"dump": Path(dump) if dump else None, "name": name}
+
+
+def _looks_like_a_dump(argument: str) -> bool:
+    """True for a path or an ending of dumps: a dump that does not exist is no module."""
+    return "/" in argument or ".dmp" in argument.lower() or argument.lower().endswith((".mdmp", ".hdmp"))
+
+
+@click.option(
+    "--imports", type=click.Choice(["all", "memory"]), is_flag=False, flag_value="all",
+    help="Imports and where their slots point; memory: only functions that allocate, map, protect or load.",
+)  # fmt: skip
+@click.option("--exports", is_flag=True, help="Exports.")
+@click.option("--sections", is_flag=True, help="Sections.")
+@click.option("--strings", is_flag=True, help="Texts in the memory that the dump holds of it.")
+@dump_command("modules", takes_expressions=True, arguments=Arguments("[DUMP] [NAME]", split_arguments))
+def command(
+    request: Request, name: str | None, imports: str | None, exports: bool, sections: bool, strings: bool
+) -> int:
+    """Every loaded image, or one in depth.
+
+    In depth: version texts, headers, sections, imports, exports, hooks. An image that no list names is found by its
+    headers.
 
     \b
     heapdump modules crash.dmp --verbose          with path, link time, checksum and PDB
     heapdump modules crash.dmp --sort size --reverse
+    heapdump modules crash.dmp ntdll              one module in depth
+    heapdump modules crash.dmp app --imports memory
     """
+    flags = {"imports": imports is not None, "exports": exports, "sections": sections, "strings": strings}
+    wanted = {word for word, is_wanted in flags.items() if is_wanted}
     with request.open() as snapshot:
-        rows = request.rows(snapshot.process.modules, _record)
-        shown, hidden = request.shown(rows)
-        columns = VERBOSE if request.verbosity > 0 else VIEW
-        empty = "no module is known" if snapshot.dump.module_notes else "the dump has no module list"
-        answer = Answer(
-            "modules",
-            data=lambda: [_record(module) for module in rows],
-            records=lambda: (_record(module) for module in rows),
-            page=lambda: [Table(columns, shown, hidden=hidden, empty=empty)],
-            gaps=snapshot.dump.module_notes if rows or snapshot.dump.module_notes else (empty,),
-            nested={"pdb": ("path", "guid", "age")},
+        if name is not None or wanted:
+            return request.emit(snapshot, _in_depth(request, snapshot, name, wanted, memory_only=imports == "memory"))
+        return request.emit(snapshot, _list(request, snapshot))
+
+
+def _in_depth(request: Request, snapshot: Snapshot, name: str | None, wanted: set[str], *, memory_only: bool) -> Answer:
+    """The modules of that name, or all of them. Without options all but the texts."""
+    from heapdump.analyses.by_hand.expressions import Expressions
+    from heapdump.analyses.by_hand.module_detail import every_module, modules_named
+
+    namer = snapshot.namer(request.image_path, request.symbol_path)
+    found = every_module(snapshot.process, namer)
+    if name is not None:
+        found = modules_named(found, Expressions(place_of(request, snapshot, namer)), name)
+    members = wanted or {"sections", "imports", "exports"}
+
+    def record(detail: ModuleDetail) -> Record:
+        """The record of the list, and what is known in depth."""
+        return _record(detail.module) | detail_record(detail, members, memory_only=memory_only)
+
+    rows = request.rows(found, lambda detail: _record(detail.module))
+    shown = wanted or {"sections"}
+    missing = [
+        f"{one.module.name} (headers)" if one.image is None else f"{one.module.name} ({', '.join(one.lost_tables)})"
+        for one in found
+        if one.image is None or one.lost_tables
+    ]
+    lost = f"parts of {text.plural(len(missing), 'module')} are not in the dump: {', '.join(missing[:5])}"
+    return Answer(
+        "modules",
+        data=lambda: [record(detail) for detail in rows],
+        records=lambda: (record(detail) for detail in rows),
+        page=lambda: (item for one in rows for item in detail_page(request, one, shown, memory_only=memory_only)),
+        gaps=(f"{lost}{' …' if len(missing) > 5 else ''}",) if missing else (),
+        nested={"pdb": ("path", "guid", "age")},
+    )
+
+
+def _list(request: Request, snapshot: Snapshot) -> Answer:
+    from heapdump.analyses.by_hand.images import unlisted_images
+
+    others = [module for module, _ in unlisted_images(snapshot.process)]
+    unlisted = set(others)
+
+    def record(module: Module) -> Record:
+        """The JSON record."""
+        return _record(module) | {"listed": module not in unlisted}
+
+    rows = request.rows([*snapshot.process.modules, *others], _record)
+    shown, hidden = request.shown(rows)
+    columns = VERBOSE if request.verbosity > 0 else VIEW
+    if others:
+        mark: Column[Module] = Column(
+            "", lambda m: "in no list" if m in unlisted else "", "found by its headers, in no module list", style="red"
         )
-        return request.emit(snapshot, answer)
+        columns = (*columns, mark)
+    empty = "no module is known" if snapshot.dump.module_notes else "the dump has no module list"
+    return Answer(
+        "modules",
+        data=lambda: [record(module) for module in rows],
+        records=lambda: (record(module) for module in rows),
+        page=lambda: [Table(columns, shown, hidden=hidden, empty=empty)],
+        gaps=snapshot.dump.module_notes if rows or snapshot.dump.module_notes else (empty,),
+        nested={"pdb": ("path", "guid", "age")},
+    )

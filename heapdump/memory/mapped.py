@@ -221,6 +221,10 @@ class MappedMemory:
         for piece, offset in self._pieces(span):
             self._source.forget(offset, piece.size)
 
+    def count_present(self, start: int, end: int) -> int:
+        """Bytes of [start, end) that the dump holds."""
+        return sum(piece.size for piece, _ in self._pieces(Span(start, end)))
+
     def present(self, span: Span) -> Iterator[Span]:
         """The parts of the span that the dump holds, ascending; touching ones of two ranges stay two."""
         return (piece for piece, _ in self._pieces(span))

@@ -25,7 +25,7 @@ CASES: dict[str, dict[str, str]] = {
     "service": {
         "blocks": "blocks --size 190..194", "blocks-stat": "blocks --stat --size 200..207", "check": "check", "heap": "heap {heap}",
         "heaps": "heaps", "heaps-explain": "heaps --explain", "info": "info", "managed": "managed",
-        "search": "search hex:40040000", "disasm": "disasm rip --before 2 --after 2", "struct": "struct _HEAP {heap}", "memory": "memory poi(peb+20) --count 64", "modules": "modules --verbose",
+        "search": "search hex:40040000", "disasm": "disasm rip --before 2 --after 2", "struct": "struct _HEAP {heap}", "memory": "memory poi(peb+20) --count 64", "modules": "modules --verbose", "modules-one": "modules imagesvc",
         "regions": "regions --limit 12 --at {heap}", "regions-heap": "regions --usage heap --limit 12 --at {block}",
         "summary": "summary", "threads": "threads --frames", "triage": "triage", "virt-blocks": "virt-blocks --sort size --limit 3",
     },

@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Module
-from heapdump.process.symbols.imports import Import, read_imports
+from heapdump.process.symbols.forwarders import read_forwarders
+from heapdump.process.symbols.imports import Import, read_imports, text_at
+from heapdump.process.symbols.version_strings import read_versions
 
 _HEADER_BYTES = 0x1000
 _MOST_EXPORTS = 1 << 16
@@ -30,7 +32,42 @@ _EXECUTABLE = 0x20000000
 """IMAGE_SCN_MEM_EXECUTE (winnt.h)."""
 
 _EXPORT, _IMPORT, _EXCEPTION, _DEBUG, _DELAY_IMPORT = 0, 1, 3, 6, 13  # indices of data directories (winnt.h)
+_RESOURCE = 2
 ReadRva = Callable[[int, int], bytes | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section: RVA and bytes in memory, bytes in the file, characteristics (IMAGE_SCN_…)."""
+
+    name: str
+    rva: int
+    size: int
+    file_size: int
+    characteristics: int
+
+    @property
+    def access(self) -> str:
+        """`r-x`, `rw-`."""
+        bits = ((1 << 30, "r"), (1 << 31, "w"), (_EXECUTABLE, "x"))
+        return "".join(letter if self.characteristics & bit else "-" for bit, letter in bits)
+
+
+@dataclass(frozen=True, slots=True)
+class Headers:
+    """The file and optional header, as `!dh` has them. `entry`: RVA of the entry point, 0 without one."""
+
+    machine: int
+    characteristics: int
+    timestamp: int
+    linker: tuple[int, int]
+    entry: int
+    image_base: int
+    size: int
+    checksum: int
+    subsystem: int
+    subsystem_version: tuple[int, int]
+    dll_characteristics: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +98,52 @@ class Image:
     def is_x64(self) -> bool:
         """True for PE32+ of AMD64."""
         return bool(self._headers.FILE_HEADER.Machine == pefile.MACHINE_TYPE["IMAGE_FILE_MACHINE_AMD64"])
+
+    @cached_property
+    def sections(self) -> tuple[Section, ...]:
+        """The section table, in its order."""
+        return tuple(
+            Section(
+                one.Name.rstrip(b"\0").decode("latin-1"), int(one.VirtualAddress), int(one.Misc_VirtualSize),
+                int(one.SizeOfRawData), int(one.Characteristics),
+            )
+            for one in self._headers.sections
+        )  # fmt: skip
+
+    @cached_property
+    def headers(self) -> Headers:
+        """The file header and the optional header."""
+        file, own = self._headers.FILE_HEADER, self._headers.OPTIONAL_HEADER
+        return Headers(
+            int(file.Machine), int(file.Characteristics), int(file.TimeDateStamp),
+            (int(own.MajorLinkerVersion), int(own.MinorLinkerVersion)), int(own.AddressOfEntryPoint),
+            int(own.ImageBase), int(own.SizeOfImage), int(own.CheckSum), int(own.Subsystem),
+            (int(own.MajorSubsystemVersion), int(own.MinorSubsystemVersion)), int(own.DllCharacteristics),
+        )  # fmt: skip
+
+    @property
+    def lost_tables(self) -> list[str]:
+        """Names of tables that the headers name and that cannot be read."""
+        tables = {"import table": _IMPORT, "export table": _EXPORT, "version resource": _RESOURCE}
+        places = {name: self.directory(index) for name, index in tables.items()}
+        return [name for name, (rva, size) in places.items() if size and self.read(rva, 16) is None]
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """The texts of its version resource: `CompanyName`, `ProductName` …; none where it is not there."""
+        return read_versions(self.read, self.directory(_RESOURCE)[0])
+
+    @cached_property
+    def forwarders(self) -> dict[str, str]:
+        """Export → `NTDLL.RtlAllocateHeap`, of those that are another DLL's."""
+        return read_forwarders(self.read, *self.directory(_EXPORT))
+
+    @property
+    def export_name(self) -> str:
+        """The name that the export table gives the image; "" without one."""
+        rva, size = self.directory(_EXPORT)
+        table = self.read(rva, 40) if size else None
+        return text_at(self.read, int.from_bytes(table[12:16], "little")) if table else ""
 
     @cached_property
     def exports(self) -> Exports:
@@ -127,7 +210,7 @@ def open_image(space: AddressSpace, module: Module, image_path: Path | None) -> 
         inside = rva >= 0 and rva + size <= module.span.size
         return space.try_read(module.span.start + rva, size) if inside else None
 
-    found = _file_image(module, image_path) if image_path else None
+    found = file_image(module, image_path) if image_path else None
     if parsed is None:
         return found
     if found is None:
@@ -141,13 +224,28 @@ def open_image(space: AddressSpace, module: Module, image_path: Path | None) -> 
     return Image(parsed, from_either, "memory") if _has_tables(parsed, from_memory) else found
 
 
+def image_at(space: AddressSpace, address: int) -> Image | None:
+    """The image whose headers lie at an address, in no module list; None where there are none."""
+    header = space.try_read(address, _HEADER_BYTES)
+    parsed = _parsed(header) if header is not None and header.startswith(b"MZ") else None
+    if parsed is None:
+        return None
+    size = int(parsed.OPTIONAL_HEADER.SizeOfImage)
+
+    def from_memory(rva: int, length: int) -> bytes | None:
+        """Bytes of the image in the dump's memory."""
+        return space.try_read(address + rva, length) if rva >= 0 and rva + length <= size else None
+
+    return Image(parsed, from_memory, "memory")
+
+
 def _has_tables(headers: pefile.PE, read: ReadRva) -> bool:
     """True when the export table is in the dump, or there is none."""
     entry = headers.OPTIONAL_HEADER.DATA_DIRECTORY[:1]
     return not entry or not entry[0].Size or read(int(entry[0].VirtualAddress), 40) is not None
 
 
-def _file_image(module: Module, folder: Path) -> Image | None:
+def file_image(module: Module, folder: Path) -> Image | None:
     """A file of that name below the folder, directly or in a symbol store, with the module's time stamp and size."""
     if not is_plain(module.name):
         return None

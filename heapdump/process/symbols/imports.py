@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 ReadRva = Callable[[int, int], bytes | None]
 _MOST_DLLS, _MOST_FUNCTIONS = 1024, 1 << 15
-_PIECES = (256, 64, 16, 4)
+_LONGEST_TEXT, _PIECES = 512, (64, 16, 4, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,14 +71,15 @@ def _names(read: ReadRva, rva: int, pointer: int) -> Iterator[str]:
 
 def text_at(read: ReadRva, rva: int) -> str:
     """The zero-ended text at an RVA, "" where it is not there, has no end, or is no text."""
-    for size in _PIECES:
-        data = read(rva, size)
-        if data is None:
-            continue
-        end = data.find(b"\0")
-        text = data[: max(end, 0)].decode("latin-1")
-        return text if text.isprintable() else ""
-    return ""
+    data = b""
+    while len(data) < _LONGEST_TEXT and b"\0" not in data:
+        more = next((found for size in _PIECES if (found := read(rva + len(data), size)) is not None), None)
+        if more is None:
+            return ""
+        data += more
+    text, end, _ = data.partition(b"\0")
+    plain = text.decode("latin-1")
+    return plain if end and plain.isprintable() else ""
 
 
 def _words(data: bytes | None) -> list[int]:

@@ -15,7 +15,7 @@ from heapdump.memory.regions import State
 from heapdump.process.model import Module, Process
 from heapdump.process.symbols.foreign_code import ForeignCode, NoForeignCode
 from heapdump.process.symbols.generated import GeneratedCode
-from heapdump.process.symbols.images import Image, open_image
+from heapdump.process.symbols.images import Image, file_image, open_image
 from heapdump.process.symbols.imports import Import
 from heapdump.process.symbols.pdb import PdbSymbols, open_symbols
 from heapdump.process.symbols.pdb_types import open_types
@@ -109,6 +109,10 @@ class Namer:
     def _slots(self, module: Module) -> dict[int, Import]:
         image = self.image(module)
         return {one.slot: one for one in image.imports} if image else {}
+
+    def file_of(self, module: Module) -> Image | None:
+        """The image of the module's file under the image path; None where it is not there."""
+        return file_image(module, self._image_path) if self._image_path else None
 
     def address_of(self, module: Module, symbol: str) -> int | None:
         """The address of an export, or of a function of the module's PDB; None without one of that name."""
