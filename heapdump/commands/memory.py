@@ -28,8 +28,9 @@ _DIGITS = {"words": 4, "dwords": 8, "qwords": 16}
     help="How to read it; links follows a list of LIST_ENTRY.",
 )  # fmt: skip
 @click.option("--count", type=int, metavar="N", help="Elements to read: bytes, words, characters, list entries.")
+@click.option("--arch", type=click.Choice(["x64", "x86"]), help="Whose pointers, in a WOW64 process.")
 @dump_command("memory", takes_address=True)
-def command(request: Request, address: str, form: str, count: int | None) -> int:
+def command(request: Request, address: str, form: str, count: int | None, arch: str | None) -> int:
     """Memory at an address, as db, dd, dps, da, du and dl show it.
 
     Bytes that the dump does not hold are ??. Pointers say what they lead to.
@@ -46,11 +47,12 @@ def command(request: Request, address: str, form: str, count: int | None) -> int
     request.refuse_sorting("memory")
     with request.open() as snapshot:
         namer = snapshot.namer(request.image_path, request.symbol_path)
-        place = place_of(request, snapshot, namer)
+        place = place_of(request, snapshot, namer, arch)
         at = Expressions(place).value(address)
         pointees = pointees_of(snapshot, namer)
-        view = read_memory(place.view.space, at, Form(form), count, pointees.at)
-        page = _Page(request, form, count is not None, view, pointees, place.view.pointer_bytes)
+        space = place.view_at(at).space
+        view = read_memory(space, at, Form(form), count, pointees.at)
+        page = _Page(request, form, count is not None, view, pointees, space.pointer_bytes)
         answer = Answer(
             "memory",
             data=lambda: [_record(row) for row in view.rows],

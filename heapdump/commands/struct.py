@@ -45,7 +45,7 @@ def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
 _MOST_LINES = 8
 
 
-@click.option("--arch", type=click.Choice(["x64", "x86"]), help="Whose structure, in a WOW64 process.  [default: x86]")
+@click.option("--arch", type=click.Choice(["x64", "x86"]), help="Whose structure, in a WOW64 process.")
 @click.option(
     "--count", type=click.IntRange(1, 1 << 16), default=16, show_default=True, metavar="N",
     help="Elements of an array of structures that are opened.",
@@ -67,7 +67,7 @@ def command(request: Request, name: str | None, address: str | None, arch: str |
     request.refuse_sorting("struct")
     with request.open() as snapshot:
         namer = snapshot.namer(request.image_path, request.symbol_path)
-        asked = _Asked(request, snapshot, namer, place_of(request, snapshot, namer), arch, count)
+        asked = _Asked(request, snapshot, namer, place_of(request, snapshot, namer, arch), count)
         if name is None:
             return request.emit(snapshot, asked.every())
         return request.emit(snapshot, asked.one(name, address))
@@ -81,7 +81,6 @@ class _Asked:
     snapshot: Snapshot
     namer: Namer
     place: Place
-    arch: str | None
     count: int
 
     def every(self) -> Answer:
@@ -116,10 +115,8 @@ class _Asked:
         )
 
     def _view(self, at: int | None) -> View:
-        """The view that --arch names, else that of the address: 64-bit above 4 GiB."""
-        views = self.snapshot.process.views
-        wanted = self.arch or ("x64" if at is not None and at >> 32 else None)
-        return next((view for view in views if view.arch == wanted), self.place.view)
+        """The view that --arch names, else that of the address."""
+        return self.place.view if at is None else self.place.view_at(at)
 
     def _layout(self, view: View, at: int | None) -> TypeSource:
         """The structures by the layout that verified on the heap at the address, else by that of the build."""

@@ -52,13 +52,15 @@ class Place:
     """A thread, and one of its frames: the one whose registers expressions name.
 
     `thread_name`: as `find_thread` takes it; None for the crashed thread, or the first one. `frame_number`: as
-    `threads --frames` numbers frames; None for the innermost frame, whose registers are all known.
+    `threads --frames` numbers frames; None for the innermost frame, whose registers are all known. `arch`: the half
+    of a WOW64 process that is meant; None for the one that the thread was in.
     """
 
     process: Process
     namer: Namer
     thread_name: str | None = None
     frame_number: int | None = None
+    arch: str | None = None
     _frames: dict[int, list[StackFrame]] = field(default_factory=dict)
 
     @cached_property
@@ -102,8 +104,28 @@ class Place:
 
     @cached_property
     def view(self) -> View:
-        """The view that pointers are read in: that of the frame, else the narrowest one of the process."""
-        return self.frame[0] if self.frame else self.process.views[-1]
+        """The view that pointers are read in: that of `arch`, or of the frame.
+
+        Else the 32-bit one where the thread has such registers.
+        """
+        named = next((view for view in self.process.views if view.arch == self.arch), None)
+        if named is not None:
+            return named
+        if self.frame is not None:
+            return self.frame[0]
+        is_narrow = self.thread is None or self.thread.registers32 is not None
+        return self.process.views[-1] if is_narrow else self.process.views[0]
+
+    def view_at(self, address: int) -> View:
+        """The view that memory at an address is read in.
+
+        That of `arch`, else the 64-bit one above 4 GiB, else that of the stack there, else that of the place.
+        """
+        by_arch = {view.arch: view for view in self.process.views}
+        stacks = (stack for thread in self.process.threads for stack in thread.stacks)
+        of_stack = next((one.view for one in stacks if one.limit <= address < one.base), None)
+        wanted = self.arch or ("x64" if address >> 32 else of_stack)
+        return next((view for name, view in by_arch.items() if name == wanted), self.view)
 
     @cached_property
     def registers(self) -> Mapping[str, int]:

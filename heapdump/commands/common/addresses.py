@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from heapdump.spans import Span
 
 
-def place_of(request: Request, snapshot: Snapshot, namer: Namer | None = None) -> Place:
-    """The thread and the frame that --thread and --frame name."""
+def place_of(request: Request, snapshot: Snapshot, namer: Namer | None = None, arch: str | None = None) -> Place:
+    """The thread and the frame that --thread and --frame name; `arch`: the half of a WOW64 process."""
     from heapdump.analyses.by_hand.place import Place
 
     namer = namer or snapshot.namer(request.image_path, request.symbol_path)
-    return Place(snapshot.process, namer, request.thread, request.frame)
+    return Place(snapshot.process, namer, request.thread, request.frame, arch)
 
 
 def address_in(request: Request, snapshot: Snapshot, expression: str) -> int:

@@ -127,3 +127,16 @@ def test_two_threads_of_one_name_are_told_apart(open_built):
             find_thread(snapshot.process, "10")
         assert find_thread(snapshot.process, "0n10").index == 1
         assert find_thread(snapshot.process, "0x10").index == 0
+
+
+def test_the_half_of_a_wow64_process(open_built):
+    made = ProcessBuilder(arch="wow64", build=19041).thread(7)
+    with open_built(made) as snapshot:
+        process = snapshot.process
+        wide, narrow = process.views
+        stack = next(stack for stack in process.threads[0].stacks if stack.view == "x64")
+        plain, wanted = Place(process, snapshot.namer()), Place(process, snapshot.namer(), arch="x64")
+        assert (plain.view, wanted.view) == (narrow, wide)
+        assert Expressions(plain).value("peb") == narrow.peb
+        assert Expressions(wanted).value("peb") == wide.peb
+        assert plain.view_at(stack.limit) == wide and plain.view_at(1 << 33) == wide and plain.view_at(0x10) == narrow
