@@ -59,6 +59,7 @@ def command(request: Request, address: str, before: int | None, after: int | Non
             records=lambda: (_record(line) for line in listing.lines),
             page=lambda: _page(place, namer, at, listing),
             gaps=_gaps(at, listing),
+            nested={"operand": ("text", "address", "value")},
         )
         return request.emit(snapshot, answer)
 

@@ -109,7 +109,8 @@ class _Found:
 
     @cached_property
     def _pointees(self) -> Pointees:
-        return pointees_of(self.snapshot, self.snapshot.namer(self.request.image_path, self.request.symbol_path))
+        namer = self.snapshot.namer(self.request.image_path, self.request.symbol_path)
+        return pointees_of(self.snapshot, namer, quotes=False)
 
     def short_record(self, hit: Hit) -> Record:
         """The members that --sort takes."""

@@ -60,8 +60,11 @@ class Pointees:
         heaps: tuple[Heap, ...],
         table: Callable[[], BlockTable],
         namer: Namer,
+        *,
+        quotes: bool,
     ) -> None:
-        """`table()` gives the blocks of `heaps`."""
+        """`table()` gives the blocks of `heaps`. `quotes`: texts that pointers lead to are quoted."""
+        self._quotes = quotes
         self._process, self._usage, self._heaps, self._namer = process, usage, heaps, namer
         self._table, self._handles = table, {heap.address: heap for heap in heaps}
         self.at = cache(self._at)
@@ -89,9 +92,14 @@ class Pointees:
         words = f"{region.usage}{f' [{region.detail}]' if region.detail else ''}"
         if named.note and not named.module:
             words = named.note
-        if found := text_at(self._process.space, address):
-            words = f"{region.usage}: {quoted(found)}"
+        if found := self._quote(address):
+            words = f"{region.usage}: {found}"
         return Pointee(PointeeKind.REGION, words, region.span.start, address - region.span.start)
+
+    def _quote(self, address: int) -> str:
+        """The text at an address in quotation marks; "" where there is none, or none is wanted."""
+        text = text_at(self._process.space, address) if self._quotes else None
+        return quoted(text) if text else ""
 
     def _in_block(self, address: int) -> Pointee | None:
         found = locate(self._table(), self._process.space, address)
@@ -102,8 +110,8 @@ class Pointees:
         place = f"{block.address:#x}{f'{offset:+#x}' if offset else ''}"
         what = "block of the allocator" if block.is_internal else f"{block.state} block"
         type_ = "" if block.is_internal or block.state == "free" else self._type_of(block)
-        if words := text_at(self._process.space, address):
-            type_ = quoted(words)
+        if words := self._quote(address):
+            type_ = words
         text = f"{what} {place}, {block.size:,} bytes{f': {type_}' if type_ else ''}"
         return Pointee(PointeeKind.BLOCK, text, block.address, offset)
 
@@ -135,8 +143,8 @@ class Pointees:
                 text = f"vtable of {found.kind} {found.name} ({module.name})"
                 return Pointee(PointeeKind.MODULE, text, module.span.start, offset)
         text = str(self._namer.name(address, 0)) if offset else module.name
-        if words := text_at(self._process.space, address):
-            text = f"{text}: {quoted(words)}"
+        if words := self._quote(address):
+            text = f"{text}: {words}"
         image = self._namer.image(module)
         section = image.section_at(offset) if image else None
         if section is not None and not section[0].startswith(".text") and "!" not in text:

@@ -15,11 +15,12 @@ STYLES = {"block": "green", "stack": "magenta", "module": "cyan", "region": "dim
 """Kind of a pointee → its style in tables."""
 
 
-def pointees_of(snapshot: Snapshot, namer: Namer) -> Pointees:
-    """Names what pointers of this dump lead to."""
+def pointees_of(snapshot: Snapshot, namer: Namer, *, quotes: bool = True) -> Pointees:
+    """Names what pointers of this dump lead to; `quotes`: with the text there."""
     from heapdump.analyses.by_hand.pointees import Pointees
 
-    return Pointees(snapshot.process, snapshot.usage, snapshot.heaps, lambda: snapshot.walk.table, namer)
+    process, heaps = snapshot.process, snapshot.heaps
+    return Pointees(process, snapshot.usage, heaps, lambda: snapshot.walk.table, namer, quotes=quotes)
 
 
 def pointee_record(pointee: Pointee | None) -> Record | None:
