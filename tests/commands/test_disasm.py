@@ -140,3 +140,21 @@ def test_what_cannot_be_is_said_in_one_line(dump, capfd, arguments, words):
 @pytest.mark.parametrize("address", ["0", "ffffffff", "ffffffffffffffff", "1"])
 def test_addresses_at_the_ends(ask, address):
     assert ask(address) == (4, [])
+
+
+def test_a_wait_is_found_by_hand(dump, capfd):
+    """docs/questions/a-stack-by-hand.md: the stack, the code before the return address, the argument."""
+
+    def data(*arguments: str) -> Rows:
+        """Rows of a JSON answer."""
+        assert cli.run([arguments[0], str(dump), *arguments[1:], "--json", "-q"]) in (0, 4)
+        rows: Rows = json.loads(capfd.readouterr().out)["data"]
+        return rows
+
+    frames = data("threads", "--frames", "--args")[0]["frames"]
+    number = next(i for i, frame in enumerate(frames) if "0xc350" in (frame["args"] or []))
+    rows = data("disasm", "eip", "--frame", str(number), "--before", "4", "--after", "0")
+    pushed = [row["operand"] for row in rows if row["text"].startswith("push") and row["operand"]]
+    assert pushed[-1]["text"] == "[ebp+0xc]"
+    (found,) = data("memory", "ebp+0xc", "--frame", str(number), "--as", "dwords", "--count", "1")
+    assert (found["address"], int(found["value"], 16)) == (pushed[-1]["address"], 50_000)
