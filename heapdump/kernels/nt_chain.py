@@ -25,13 +25,16 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from heapdump.kernels.arrays import ArrayColumn, Grid, Output
-from heapdump.kernels.row import BUSY_SHIFT, FLAGS_MASK, INTERNAL_SHIFT, UNIT, RowWriter
+from heapdump.kernels.row import BUSY_SHIFT, FLAGS_MASK, INTERNAL_SHIFT, TRUST_GUESS, UNIT, RowWriter
 
 END, RUN_END, CHECKSUM, PREVIOUS, SIZE, FULL = range(6)
 """Why a chain stopped: at the end of the span; behind the last entry of a committed run; at a header whose checksum,
 previous size or size is wrong; or because the output arrays are full."""
 
 _HEADER_CODE, _RUN_END_CODE = 0x01, 0x03
+_SECOND_SIGNATURE = 0x0500
+"""Byte 7 of a second header, as bits 8-15 of its last two bytes."""
+
 _PREFIX_BIT, _LOW_BITS, _TOO_LARGE = 0x40, 0x3F, 0x3F
 """Of UnusedBytes: with a front prefix, bits 0-5 are its granules; without one, they are the unused bytes, or 0x3F where
 those do not fit."""
@@ -106,26 +109,31 @@ def chain_modern(
             return count, k, at, SIZE, previous
         code = (word >> 56) & 0xFF
         busy = (word >> 16) & 1
-        unused, header = code & _LOW_BITS, 1
+        unused, header, trust = code & _LOW_BITS, 1, 0
         if busy == 0:
             unused = granule
-        elif code & _PREFIX_BIT:
-            # a front prefix (allocation stacks): the second header, `unused` granules on, has the whole unused count
-            header = 1 + unused
-            unused = (words[(at + unused) * stride + word_index] >> 32) & 0xFFFF if unused < size else granule * size
-        elif unused == _TOO_LARGE:
-            # the count does not fit: x64 has it in the 8 bytes behind the entry, x86 in its last 4
-            unused = granule * size
-            if stride == 1:
+        elif code & _PREFIX_BIT or unused == _TOO_LARGE:
+            if code & _PREFIX_BIT:
+                # a front prefix (allocation stacks): the second header, `unused` granules on, has the whole unused count;
+                # its bytes 6 and 7 are the prefix and the signature 5
+                header, prefix, unused = 1 + unused, unused, -1
+                second = words[(at + prefix) * stride + word_index] if prefix < size else 0
+                if (second >> 48) & 0xFFFF == prefix | _SECOND_SIGNATURE:
+                    unused = (second >> 32) & 0xFFFF
+            elif stride == 1:
+                # the count does not fit: x64 has it in the 8 bytes behind the entry, x86 in its last 4
                 unused = (words[at + size - 1] >> 32) & 0xFFFFFFFF
-            elif (at + size) * 2 < len(words):
-                unused = words[(at + size) * 2]
+            else:
+                unused = words[(at + size) * 2] if (at + size) * 2 < len(words) else granule * size
+            least = granule * header - UNIT * word_index
+            if not least <= unused <= granule * size:
+                unused, trust = least, TRUST_GUESS
         internal = busy & ((word >> 19) & 1 | (code == _HEADER_CODE) | (code == _RUN_END_CODE))
         entry[count] = base + at * granule
         size8[count] = size * stride
-        unused_bytes[count] = min(max(unused, 0), granule * size)
+        unused_bytes[count] = min(unused, granule * size)
         header8[count] = header * stride
-        tags[count] = tag | busy << BUSY_SHIFT | internal << INTERNAL_SHIFT | (word >> 8) & FLAGS_MASK
+        tags[count] = tag | trust | busy << BUSY_SHIFT | internal << INTERNAL_SHIFT | (word >> 8) & FLAGS_MASK
         count, at, previous = count + 1, at + size, size
         if code == _RUN_END_CODE and at != end:
             return count, k, at, RUN_END, previous

@@ -24,7 +24,7 @@ from heapdump.heaps.nt.header_word import (
 from heapdump.heaps.nt.unused_bytes import Entries, unused_bytes
 from heapdump.heaps.nt.windows import RunPart, Window
 from heapdump.kernels import compiled_if_worth, nt_chain, run
-from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL
+from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL, TRUST_GUESS
 
 MOST_ROWS = 1 << 16
 """The most rows that one call adds."""
@@ -154,13 +154,19 @@ def _add_rows(
     entry_format, heap, count = context.entry_format, context.heap, len(granules)
     flags, code = headers.flags[:count], headers.unused_code[:count]
     entries = Entries(granules, headers.size[:count], code, headers.is_busy[:count])
-    unused, header = unused_bytes(entry_format, window.words, entries)
+    unused = unused_bytes(entry_format, window.words, entries)
     entry = part.base + granules * entry_format.granule
     if entry_format.is_pre_vista:
         internal = np.isin(entry, np.array([heap.address, *(s.address for s in heap.segments)], np.int64))
     else:
         own = ((flags & INTERNAL_FLAG) != 0) | (code == HEADER_CODE) | (code == RUN_END_CODE)
         internal = entries.is_busy & own
-    tags = common_tags | np.where(entries.is_busy, BUSY, 0) | np.where(internal, INTERNAL, 0) | flags << FLAGS_SHIFT
+    tags = (
+        common_tags
+        | np.where(unused.is_guess, TRUST_GUESS, 0)
+        | np.where(entries.is_busy, BUSY, 0)
+        | np.where(internal, INTERNAL, 0)
+        | flags << FLAGS_SHIFT
+    )
     stride = entry_format.stride
-    context.columns.append(heap.index, entry, entries.size * stride, unused, header * stride, tags)
+    context.columns.append(heap.index, entry, entries.size * stride, unused.unused, unused.header * stride, tags)

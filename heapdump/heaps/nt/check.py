@@ -20,6 +20,7 @@ from heapdump.heaps.nt.context import HeapContext, heap_context
 from heapdump.heaps.nt.entry_check import check_entries
 from heapdump.heaps.nt.free_lists import links_exactly, read_free_lists
 from heapdump.heaps.nt.lookaside_check import check_lookaside_lists
+from heapdump.heaps.nt.unused_check import check_unused_bytes
 from heapdump.heaps.nt.windows import committed_runs
 from heapdump.kernels.row import CLASS_MASK
 from heapdump.process.critical_sections import read_section, thread_exists
@@ -41,6 +42,7 @@ def check_nt_heap(job: CheckJob) -> None:
     """Checks all entries, then the lookaside and free lists, then the counters."""
     context = heap_context(job.view, job.heap)
     check_entries(job, context)
+    job.findings.extend(check_unused_bytes(job, context))
     job.findings.extend(check_lookaside_lists(job, context))
     why = _why_partial(job)
     if why:

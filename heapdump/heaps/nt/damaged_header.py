@@ -25,10 +25,10 @@ from heapdump.heaps.nt.header_word import INTERNAL_FLAG, decode_headers
 from heapdump.heaps.nt.in_place import PlainEntry
 from heapdump.heaps.nt.lfh_user_blocks import SIGNATURE
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
-from heapdump.heaps.nt.unused_bytes import Entries, unused_bytes
+from heapdump.heaps.nt.unused_bytes import FRONT_PREFIX, Entries, second_header_prefix, unused_bytes
 from heapdump.heaps.nt.windows import RunPart, Window
 from heapdump.kernels import nt_chain
-from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL
+from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL, TRUST_GUESS
 from heapdump.trust import Trust
 
 _HEADER_BYTES = 8
@@ -196,7 +196,8 @@ def _add_guess(damaged: DamagedHeader, size: int) -> str:
         return f"the state of its {size_bytes:,} bytes is not known"
     is_linked = space.try_pointer(after + pointer) == node and space.try_pointer(before) == node
     bits = context.entry_format.bits
-    busy_word = size | 1 << bits.flags | _HEADER_BYTES << bits.unused
+    prefixed = second_header_prefix(context.entry_format, damaged.window.words, np.array([damaged.granule]))[0]
+    busy_word = size | 1 << bits.flags | (FRONT_PREFIX if prefixed else _HEADER_BYTES) << bits.unused
     _add_row(damaged, size if is_linked else busy_word, Trust.GUESS)
     return f"its {size_bytes:,} bytes are taken for a {'free' if is_linked else 'busy'} block"
 
@@ -207,9 +208,9 @@ def _add_row(damaged: DamagedHeader, word: int, trust: Trust) -> None:
     granules = np.array([damaged.granule])
     header = decode_headers(entry_format, np.array([signed64(word ^ entry_format.unsigned_key)]))
     entries = Entries(granules, header.size, header.unused_code, header.is_busy)
-    unused, header_granules = unused_bytes(entry_format, damaged.window.words, entries)
+    unused = unused_bytes(entry_format, damaged.window.words, entries)
     internal = header.is_busy & ((header.flags & INTERNAL_FLAG) != 0) & (not entry_format.is_pre_vista)
     tags = tag(BlockKind.BACKEND, trust=trust) | np.where(header.is_busy, BUSY, 0)
-    tags |= np.where(internal, INTERNAL, 0) | header.flags << FLAGS_SHIFT
+    tags |= np.where(unused.is_guess, TRUST_GUESS, 0) | np.where(internal, INTERNAL, 0) | header.flags << FLAGS_SHIFT
     entry, stride = damaged.part.base + granules * entry_format.granule, entry_format.stride
-    context.columns.append(context.heap.index, entry, header.size * stride, unused, header_granules * stride, tags)
+    context.columns.append(context.heap.index, entry, header.size * stride, unused.unused, unused.header * stride, tags)

@@ -16,7 +16,8 @@ from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.lfh_encoding import INDEX_SHIFT, block_coding
 from heapdump.heaps.nt.lfh_states import HeaderStates, Place, busy_blocks
-from heapdump.heaps.nt.unused_bytes import Entries, unused_bytes
+from heapdump.heaps.nt.unused_bytes import FRONT_PREFIX, Entries, second_header_prefix, unused_bytes
+from heapdump.heaps.nt.unused_check import unused_finding
 from heapdump.heaps.nt.windows import Window
 from heapdump.kernels.row import BUSY
 from heapdump.trust import Trust
@@ -77,17 +78,26 @@ def add_lfh_blocks(context: WalkContext, window: Window, subsegments: Sequence[L
     is_busy, by_header = _states(context, subsegments, blocks)
     code = blocks.word >> entry_format.bits.unused & 0xFF
     is_sure = blocks.is_good & (is_busy == by_header)
-    entries = Entries(blocks.granules, blocks.size, code, is_busy & is_sure)
-    unused, header = unused_bytes(entry_format, window.words, entries)
+    has_prefix = ~is_sure & is_busy & second_header_prefix(entry_format, window.words, blocks.granules)
+    code[has_prefix] = FRONT_PREFIX
+    entries = Entries(blocks.granules, blocks.size, code, is_busy & (is_sure | has_prefix))
+    unused = unused_bytes(entry_format, window.words, entries)
     if not entry_format.is_pre_vista:
-        unused[(code & (_BUSY_BITS | _PREFIX)) == 0] = entry_format.granule
+        unused.unused[(code & (_BUSY_BITS | _PREFIX)) == 0] = entry_format.granule
     trusts = np.array([tag(BlockKind.LFH, trust=one.trust) for one in subsegments], np.int64)
-    tags = np.where(is_sure, trusts[blocks.subsegment], tag(BlockKind.LFH, trust=Trust.GUESS))
+    tags = np.where(is_sure & ~unused.is_guess, trusts[blocks.subsegment], tag(BlockKind.LFH, trust=Trust.GUESS))
     tags[is_busy] |= BUSY
     stride = entry_format.stride
-    context.columns.append(context.heap.index, blocks.entry, blocks.size * stride, unused, header * stride, tags)
+    context.columns.append(
+        context.heap.index, blocks.entry, blocks.size * stride, unused.unused, unused.header * stride, tags
+    )
     log.headers += len(blocks.entry)
     log.good_headers += int(blocks.is_good.sum())
+    for row in np.flatnonzero(is_sure & unused.is_guess).tolist():
+        size = int(blocks.size[row]) * entry_format.granule
+        finding = unused_finding(context, int(blocks.entry[row]), size, int(code[row]))
+        if finding is not None:
+            log.find(finding)
     for entry in blocks.entry[~blocks.is_good].tolist():
         _report_bad_header(context, window, entry)
 

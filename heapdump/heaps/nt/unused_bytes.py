@@ -9,6 +9,7 @@ hold for entries of the back end and for LFH blocks; `kernels.nt_chain` has them
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,12 @@ _PREFIX = 0x40
 
 _LONG, _PRE_VISTA_LONG = 0x3F, 0xFF
 """The number does not fit in the byte."""
+
+_USUAL_PREFIX, _SIGNATURE = 2, 5
+"""Granules of the front prefix of blocks with recorded stacks; ExtendedBlockSignature of the second header."""
+
+FRONT_PREFIX = _PREFIX | _USUAL_PREFIX
+"""UnusedBytes of a back-end block with such a prefix."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +50,65 @@ class Entries:
     is_busy: NDArray[np.bool_]
 
 
-def unused_bytes(entry_format: EntryFormat, words: Words, entries: Entries) -> tuple[Words, Words]:
-    """(unused bytes, header included; granules from the entry to its user data), (n,) int64 each.
+class UnusedBytes(NamedTuple):
+    """What headers say of requested bytes, (n,) each.
 
-    Of a free entry these are the header alone. Never more than the entry has.
+    Attributes:
+        unused: unused bytes, header included; of a free entry those of the header alone. Never more than the entry has.
+        header: granules from the entry to its user data.
+        is_guess: (n,) bool; the place that should have the number has none, and the largest request that fits is taken.
     """
+
+    unused: Words
+    header: Words
+    is_guess: NDArray[np.bool_]
+
+
+def unused_bytes(entry_format: EntryFormat, words: Words, entries: Entries) -> UnusedBytes:
+    """The unused bytes of entries, and where their user data begin."""
     granule, code, busy = entry_format.granule, entries.unused_code, entries.is_busy
     header = np.ones(len(entries.granules), np.int64)
     if entry_format.is_pre_vista:
         unused = np.where(busy, code, granule)
-        long = np.flatnonzero(busy & (code == _PRE_VISTA_LONG))
+        prefixed, long = np.empty(0, np.int64), np.flatnonzero(busy & (code == _PRE_VISTA_LONG))
     else:
         unused = np.where(busy, code & _COUNT_BITS, granule)
         rare = np.flatnonzero(busy & ((code & (_PREFIX | _COUNT_BITS)) >= _LONG))
         has_prefix = (code[rare] & _PREFIX) != 0
         prefixed, long = rare[has_prefix], rare[~has_prefix]
-        prefix = code[prefixed] & _COUNT_BITS
-        header[prefixed] = 1 + prefix
-        unused[prefixed] = _behind_prefix(entry_format, words, entries, prefixed, prefix)
+        header[prefixed] = 1 + (code[prefixed] & _COUNT_BITS)
+        unused[prefixed] = _behind_prefix(entry_format, words, entries, prefixed, header[prefixed] - 1)
     unused[long] = _in_last_word(entry_format, words, entries, long)
-    return np.minimum(np.maximum(unused, 0), granule * entries.size), header
+    elsewhere = np.concatenate([prefixed, long])
+    least = granule * header - 8 * entry_format.word_index
+    bad = elsewhere[(unused[elsewhere] < least[elsewhere]) | (unused[elsewhere] > granule * entries.size[elsewhere])]
+    unused[bad] = least[bad]
+    is_guess = np.zeros(len(unused), bool)
+    is_guess[bad] = True
+    return UnusedBytes(np.minimum(unused, granule * entries.size), header, is_guess)
+
+
+def second_header_prefix(entry_format: EntryFormat, words: Words, granules: Words) -> NDArray[np.bool_]:
+    """True where a front prefix of 2 granules follows the header, by the mark of the second header; never before Vista.
+
+    For entries whose own header is damaged.
+    """
+    place = (granules + _USUAL_PREFIX) * entry_format.stride + entry_format.word_index
+    inside = place < len(words)
+    mark = words[np.where(inside, place, 0)] >> 48 & 0xFFFF
+    found: NDArray[np.bool_] = inside & (mark == (_SIGNATURE << 8 | _USUAL_PREFIX)) & (not entry_format.is_pre_vista)
+    return found
 
 
 def _behind_prefix(entry_format: EntryFormat, words: Words, entries: Entries, rows: Words, prefix: Words) -> Words:
-    """UnusedBytesLength, bits 32-47 of the second header, which follows the front prefix of `prefix` granules."""
+    """UnusedBytesLength, bits 32-47 of the second header, which follows the front prefix of `prefix` granules.
+
+    -1 where no second header is there: its bytes 6 and 7 are EntryOffset, which is the prefix, and the signature 5.
+    """
     granules, size = entries.granules[rows], entries.size[rows]
     place = np.minimum((granules + prefix) * entry_format.stride + entry_format.word_index, len(words) - 1)
-    return np.where(prefix < size, words[place] >> 32 & 0xFFFF, entry_format.granule * size)
+    has_mark = (prefix < size) & (words[place] >> 48 & 0xFFFF == prefix | _SIGNATURE << 8)
+    return np.where(has_mark, words[place] >> 32 & 0xFFFF, -1)
 
 
 def _in_last_word(entry_format: EntryFormat, words: Words, entries: Entries, rows: Words) -> Words:

@@ -1,0 +1,61 @@
+"""Findings about unused bytes that are not where the header says: in the second header, or in the last word.
+
+The walk takes such a row for a guess (`unused_bytes`). Both places lie beside the requested bytes of their own block:
+the second header directly before them, the last word behind them (docs/reference/heap-structures.md §2.3, §4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.kind import BlockKind
+from heapdump.heaps.integers import signed64
+from heapdump.heaps.jobs import CheckJob
+from heapdump.heaps.nt.context import HeapContext
+from heapdump.heaps.nt.header_word import decode_headers
+from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_GUESS, TRUST_MASK
+
+_PREFIX, _COUNT_BITS = 0x40, 0x3F
+_WORD_BYTES = 8
+_MAX_FINDINGS = 4096
+
+
+def check_unused_bytes(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
+    """A finding for each busy back-end block with a good header and unused bytes that cannot be."""
+    table, mask = job.table, np.uint16(CLASS_MASK | TRUST_MASK)
+    wanted = np.uint16(BUSY | int(BlockKind.BACKEND) | TRUST_GUESS)
+    rows = np.flatnonzero((table.tags & mask == wanted) & (table.heap == np.uint16(job.heap.index)))
+    for row in rows[:_MAX_FINDINGS].tolist():
+        entry = int(table.entry[row])
+        word = context.header_word(entry)
+        if word is None:
+            continue
+        header = decode_headers(context.entry_format, np.array([signed64(word)]))
+        if header.holds[0] and int(header.size[0]) * context.entry_format.granule == int(table.entry_size[row]):
+            found = unused_finding(context, entry, int(table.entry_size[row]), int(header.unused_code[0]))
+            if found is not None:
+                yield found
+
+
+def unused_finding(context: HeapContext, entry: int, size: int, code: int) -> Finding | None:
+    """The finding for an entry of `size` bytes whose UnusedBytes is `code`; None where the dump lacks the place."""
+    entry_format, space = context.entry_format, context.space
+    prefix = code & _COUNT_BITS
+    if code & _PREFIX and not entry_format.is_pre_vista:
+        place, length = entry + prefix * entry_format.granule + entry_format.word_offset, _WORD_BYTES
+        found = space.try_read(place, length)
+        user = place + length
+        message = f"{context.name}: the second header of the block at {user:#x}, directly before it, is damaged"
+        kind, expected = "front_prefix", f"?? ?? ?? ?? ?? ?? {prefix:02x} 05"
+    else:
+        length = context.view.pointer_bytes
+        place = entry + size - (length if entry_format.is_pre_vista or length == 4 else 0)
+        found = space.try_read(place, length)
+        message = f"{context.name}: the count of unused bytes behind the block at {entry:#x} is damaged"
+        kind, expected = "entry_header", "a count that fits its size"
+    if found is None:
+        return None
+    return Finding(kind, "error", context.address, place, length, message, expected, found.hex(" "))
