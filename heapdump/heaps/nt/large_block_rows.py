@@ -14,26 +14,33 @@ from typing import NamedTuple
 
 import numpy as np
 
+from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import LargeBlock
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import tag
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.header_word import BUSY_FLAG
-from heapdump.kernels.row import FLAGS_SHIFT
+from heapdump.kernels.row import FLAGS_SHIFT, TRUST_GUESS
 
-_MAX_HEADER_BYTES = 255 * 8  # the column header8 has 8 bits
+_LARGE_CODE = 4
+"""UnusedBytes of a large block, Vista and later."""
+
+_PREFIX, _SIGNATURE = 2, 5
+"""Granules of the front prefix; ExtendedBlockSignature of the second header behind it."""
+
 _TABLE_BYTES = 8 << 32  # the column size8 has 32 bits
 
 
 class _Row(NamedTuple):
-    """One row; all but `entry` and `flags` in bytes."""
+    """One row; `occupied`, `unused` and `header` in bytes."""
 
     entry: int
     occupied: int
     unused: int
     header: int
     flags: int
+    is_guess: bool
 
 
 def add_large_blocks(context: WalkContext, blocks: Sequence[LargeBlock]) -> None:
@@ -41,38 +48,97 @@ def add_large_blocks(context: WalkContext, blocks: Sequence[LargeBlock]) -> None
     rows = [row for block in blocks if (row := _row(context, block)) is not None]
     if not rows:
         return
-    entry, occupied, unused, header, flags = (np.array(column, np.int64) for column in zip(*rows, strict=True))
-    tags = tag(BlockKind.VIRTUAL, busy=True) | flags << FLAGS_SHIFT
+    entry, occupied, unused, header, flags, guess = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    tags = tag(BlockKind.VIRTUAL, busy=True) | guess * TRUST_GUESS | flags << FLAGS_SHIFT
     context.columns.append(context.heap.index, entry, occupied // 8, unused, header // 8, tags)
 
 
 def _row(context: WalkContext, block: LargeBlock) -> _Row | None:
-    """The row of one block; None, and a gap, where the table cannot have one. Damage of its header is a gap, too."""
+    """The row of one block; None, and a gap, where the table cannot have one.
+
+    A block whose header is damaged stays, without a second header as one without front prefix; its size is a guess:
+    the most that CommitSize has room for.
+    """
     log, entry_format, node, commit = context.log, context.entry_format, block.list_entry, block.commit_bytes
     offset = context.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("BusyBlock")
-    entry = node + offset
+    entry, occupied = node + offset, commit - offset
     word = context.header_word(entry)
     log.headers += 1
-    if word is None:
-        log.gap(f"{context.name}: the header of the large block at {node:#x} is not in the dump")
-        return None
-    word = _decoded(entry_format, word)
-    size, flags = word & 0xFFFF, word >> entry_format.bits.flags & 0xFF
-    prefix = 0 if entry_format.is_pre_vista else word >> entry_format.bits.segment & 0xFF
-    header, occupied = (1 + prefix) * entry_format.granule, commit - offset
     if occupied >= _TABLE_BYTES:
         log.gap(
             f"{context.name}: the large block at {node:#x} ({commit:,} bytes committed) is beyond the block table's 32 GiB; "
             "its sizes are among the large blocks of the heap"
         )
         return None
-    if header > _MAX_HEADER_BYTES or not offset + header <= size <= commit or not flags & BUSY_FLAG:
-        log.gap(f"{context.name}: the header of the large block at {node:#x} is damaged")
-        header = header if header <= _MAX_HEADER_BYTES else entry_format.granule
-        size = min(max(size, offset + header), commit)
-    else:
+    if word is None:
+        log.gap(f"{context.name}: the header of the large block at {node:#x} is not in the dump")
+        return None
+    word = _decoded(entry_format, word)
+    prefix, is_sound = _prefix(context, entry, word)
+    header = (1 + prefix) * entry_format.granule
+    size, flags = word & 0xFFFF, word >> entry_format.bits.flags & 0xFF
+    if is_sound and offset + header <= size <= commit:
         log.good_headers += 1
-    return _Row(entry, occupied, size - offset, header, flags)
+        return _Row(entry, occupied, size - offset, header, flags, is_guess=False)
+    _report(context, entry)
+    return _Row(entry, occupied, header, header, BUSY_FLAG, is_guess=True)
+
+
+def _prefix(context: WalkContext, entry: int, word: int) -> tuple[int, bool]:
+    """(granules of the front prefix, True when the header holds).
+
+    The segment byte and the second header are witnesses. Of a damaged header the second one decides. A front prefix
+    without second header is damage, too, but the header alone has all that the row needs.
+    """
+    entry_format = context.entry_format
+    has_mark = context.space.try_integer(_second_header(context, entry) + 6, 2) == _PREFIX | _SIGNATURE << 8
+    by_mark = _PREFIX if has_mark and not entry_format.is_pre_vista else 0
+    segment = word >> entry_format.bits.segment & 0xFF
+    if not _holds(entry_format, word) or segment not in (0, by_mark, 0 if entry_format.is_pre_vista else _PREFIX):
+        return by_mark, False
+    if segment == by_mark or not context.heap.stack_traces:
+        return segment, True
+    if not segment:
+        return by_mark, False
+    _report_second_header(context, entry)
+    return segment, True
+
+
+def _holds(entry_format: EntryFormat, word: int) -> bool:
+    """True when the decoded header word is as every recorded large block has it.
+
+    PreviousSize is 0. Vista and later: the checksum holds, UnusedBytes is 4. Before: UnusedBytes is 0.
+    """
+    bits = entry_format.bits
+    if word >> bits.previous_size & 0xFFFF or not word >> bits.flags & BUSY_FLAG:
+        return False
+    unused = word >> bits.unused & 0xFF
+    if entry_format.is_pre_vista:
+        return unused == 0
+    return unused == _LARGE_CODE and not (entry_format.mask and (word >> 24 ^ word >> 16 ^ word >> 8 ^ word) & 0xFF)
+
+
+def _second_header(context: WalkContext, entry: int) -> int:
+    """The address of the second header's word, if there is a front prefix."""
+    return entry + _PREFIX * context.entry_format.granule + context.entry_format.word_offset
+
+
+def _report_second_header(context: WalkContext, entry: int) -> None:
+    """An error at the second header."""
+    place = _second_header(context, entry)
+    found = (context.space.try_read(place, 8) or b"").hex(" ")
+    message = f"{context.name}: the second header of the block at {place + 8:#x}, directly before it, is damaged"
+    expected = "?? ?? ?? ?? ?? ?? 02 05"
+    context.log.find(Finding("front_prefix", "error", context.address, place, 8, message, expected, found))
+
+
+def _report(context: WalkContext, entry: int) -> None:
+    """An error at the header."""
+    place = entry + context.entry_format.word_offset
+    found = (context.space.try_read(place, 8) or b"").hex(" ")
+    message = f"{context.name}: the header of the large block at {entry:#x} is damaged; its size is a guess"
+    expected = "the header of a large block"
+    context.log.find(Finding("entry_header", "error", context.address, place, 8, message, expected, found))
 
 
 def _decoded(entry_format: EntryFormat, word: int) -> int:
