@@ -113,15 +113,12 @@ def chain_modern(
         if busy == 0:
             unused = granule
         elif code & _PREFIX_BIT or unused == _TOO_LARGE:
-            if code & _PREFIX_BIT:
-                # a front prefix (allocation stacks): the second header, `unused` granules on, has the whole unused count;
-                # its bytes 6 and 7 are the prefix and the signature 5
+            if code & _PREFIX_BIT:  # allocation stacks: the second header, `unused` granules on, has count and mark
                 header, prefix, unused = 1 + unused, unused, -1
                 second = words[(at + prefix) * stride + word_index] if prefix < size else 0
                 if (second >> 48) & 0xFFFF == prefix | _SECOND_SIGNATURE:
                     unused = (second >> 32) & 0xFFFF
-            elif stride == 1:
-                # the count does not fit: x64 has it in the 8 bytes behind the entry, x86 in its last 4
+            elif stride == 1:  # the count does not fit: x64 has it in the 8 bytes behind the entry, x86 in its last 4
                 unused = (words[at + size - 1] >> 32) & 0xFFFFFFFF
             else:
                 unused = words[(at + size) * 2] if (at + size) * 2 < len(words) else granule * size

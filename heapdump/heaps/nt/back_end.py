@@ -9,6 +9,7 @@ finding and goes on at the next place where three headers in a row hold; blocks 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
@@ -16,6 +17,7 @@ from heapdump.blocks.table import tag
 from heapdump.heaps.nt.chain import MOST_ROWS, ChainPosition, ChainSection, add_entries
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.damaged_header import DamagedHeader, add_plain_entries, report_damage
+from heapdump.heaps.nt.free_lists import linked_nodes
 from heapdump.heaps.nt.in_place import decoded_in_place, previous_size_at
 from heapdump.heaps.nt.resync import next_good_header
 from heapdump.heaps.nt.windows import RunPart, Window, windows
@@ -42,6 +44,7 @@ class BackEndWalk:
         self._has_run_ended = False
         self._next_address, self._previous_size = 0, 0
         self._batch = _FIRST_BATCH
+        self._free_nodes = cache(lambda: linked_nodes(context))
 
     def windows(self, runs: Sequence[Span]) -> Iterator[tuple[Window, int]]:
         """(window, number of its first row), each after the rows of the window were added."""
@@ -114,7 +117,7 @@ class BackEndWalk:
     def _pass_damage(self, window: Window, part: RunPart, granule: int, reason: int) -> int:
         """Reports a header that does not hold; the granule to go on with."""
         plain = decoded_in_place(self._context, window, part, granule, self._previous_size)
-        damaged = DamagedHeader(self._context, window, part, granule, self._previous_size, reason)
+        damaged = DamagedHeader(self._context, window, part, granule, self._previous_size, reason, self._free_nodes)
         if plain:
             add_plain_entries(damaged, plain)
             end = plain[-1].granule + plain[-1].size

@@ -9,7 +9,7 @@ The next good header tells the size of the entry before it (`resync`); from that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,11 +21,11 @@ from heapdump.heaps.integers import signed64
 from heapdump.heaps.nt.chain import MOST_ROWS
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.header_repair import header_damage
-from heapdump.heaps.nt.header_word import INTERNAL_FLAG, decode_headers
+from heapdump.heaps.nt.header_word import BUSY_FLAG, INTERNAL_FLAG, decode_headers
 from heapdump.heaps.nt.in_place import PlainEntry
 from heapdump.heaps.nt.lfh_user_blocks import SIGNATURE
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
-from heapdump.heaps.nt.unused_bytes import FRONT_PREFIX, Entries, second_header_prefix, unused_bytes
+from heapdump.heaps.nt.unused_bytes import FRONT_PREFIX, USUAL_PREFIX, Entries, second_header_prefix, unused_bytes
 from heapdump.heaps.nt.windows import RunPart, Window
 from heapdump.kernels import nt_chain
 from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL, TRUST_GUESS
@@ -53,6 +53,7 @@ class DamagedHeader:
         granule: of its entry.
         previous_size: granules of the entry before it; 0 where the run begins.
         reason: CHECKSUM, PREVIOUS or SIZE of `kernels.nt_chain`.
+        free_nodes: gives the nodes that sound free entries link (`free_lists.linked_nodes`).
     """
 
     context: WalkContext
@@ -61,6 +62,7 @@ class DamagedHeader:
     granule: int
     previous_size: int
     reason: int
+    free_nodes: Callable[[], frozenset[int]]
 
     def address_of(self, granule: int) -> int:
         """The address of a granule of the same part."""
@@ -184,22 +186,32 @@ def _report_unknown(damaged: DamagedHeader, consequence: str) -> None:
 def _add_guess(damaged: DamagedHeader, size: int) -> str:
     """Adds the row of an entry whose Flags are not known: free when a free list links it, else busy. In words.
 
-    No row where that would often be wrong: before Vista, whose lookaside lists hold busy entries that are free, and for
-    user blocks of the LFH.
+    Before Vista a busy entry may be on a lookaside list; `pre_vista_states` frees those.
     """
-    context = damaged.context
-    granule, space, pointer = context.entry_format.granule, context.space, context.view.pointer_bytes
-    size_bytes, node = size * granule, damaged.address + granule
+    context, entry_format = damaged.context, damaged.context.entry_format
+    bits, granule, size_bytes = entry_format.bits, entry_format.granule, size * entry_format.granule
+    if _is_linked(damaged):
+        _add_row(damaged, size, Trust.GUESS)
+        return f"its {size_bytes:,} bytes are taken for a free block"
+    prefixed = second_header_prefix(entry_format, damaged.window.words, np.array([damaged.granule]))[0]
+    header = context.layout["_HEAP_USERDATA_HEADER"]
+    place = damaged.address + (1 + USUAL_PREFIX * bool(prefixed)) * granule + header.offset("Signature")
+    is_user_blocks = context.space.try_integer(place, 4) == SIGNATURE
+    flags = BUSY_FLAG | INTERNAL_FLAG * (is_user_blocks and not entry_format.is_pre_vista)
+    _add_row(
+        damaged, size | flags << bits.flags | (FRONT_PREFIX if prefixed else _HEADER_BYTES) << bits.unused, Trust.GUESS
+    )
+    return f"its {size_bytes:,} bytes are taken for {'LFH user blocks' if is_user_blocks else 'a busy block'}"
+
+
+def _is_linked(damaged: DamagedHeader) -> bool:
+    """True when free entries around it on the free list lead to the entry, by its own links or by theirs."""
+    space, pointer = damaged.context.space, damaged.context.view.pointer_bytes
+    node = damaged.address + damaged.context.entry_format.granule
     after, before = space.try_pointer(node), space.try_pointer(node + pointer)
-    is_user_blocks = any(space.try_integer(node + place, 4) == SIGNATURE for place in range(0, 0x20, 4))
-    if context.entry_format.is_pre_vista or is_user_blocks or after is None or before is None:
-        return f"the state of its {size_bytes:,} bytes is not known"
-    is_linked = space.try_pointer(after + pointer) == node and space.try_pointer(before) == node
-    bits = context.entry_format.bits
-    prefixed = second_header_prefix(context.entry_format, damaged.window.words, np.array([damaged.granule]))[0]
-    busy_word = size | 1 << bits.flags | (FRONT_PREFIX if prefixed else _HEADER_BYTES) << bits.unused
-    _add_row(damaged, size if is_linked else busy_word, Trust.GUESS)
-    return f"its {size_bytes:,} bytes are taken for a {'free' if is_linked else 'busy'} block"
+    if after and before and space.try_pointer(after + pointer) == node and space.try_pointer(before) == node:
+        return True
+    return node in damaged.free_nodes()
 
 
 def _add_row(damaged: DamagedHeader, word: int, trust: Trust) -> None:

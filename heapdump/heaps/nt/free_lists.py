@@ -16,7 +16,9 @@ from heapdump.heaps.integers import signed64
 from heapdump.heaps.link_damage import link_damage
 from heapdump.heaps.linked_list import walk_list
 from heapdump.heaps.nt.context import HeapContext, heap_context
+from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.header_word import BUSY_FLAG, decode_headers
+from heapdump.memory import limits
 from heapdump.process.model import Process, View
 from heapdump.spans import SpanMap
 
@@ -51,6 +53,41 @@ def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | Non
     entry = np.array(nodes, np.int64) - granule
     free = (header.flags & BUSY_FLAG) == 0
     return FreeLists(entry[free], header.size[free] * granule, is_complete and bool(free.all()), tuple(findings))
+
+
+def linked_nodes(context: HeapContext) -> frozenset[int]:
+    """Nodes of the free lists that the head or a sound free entry leads to, forwards or backwards; some µs an entry.
+
+    Of an entry whose own header is damaged this tells that it is free.
+    """
+    field, pointer, found = context.layout["_HEAP"].fields["FreeLists"], context.view.pointer_bytes, set[int]()
+    for i in range(field.count):
+        head = context.address + field.offset + i * 2 * pointer
+        for link in (0, pointer):
+            found.update(_sound_chain(context, head, link))
+    return frozenset(found)
+
+
+def _sound_chain(context: HeapContext, head: int, link: int) -> set[int]:
+    """The nodes from the head on by the link at that offset, up to the first whose entry is not a sound free one."""
+    granule, space = context.entry_format.granule, context.space
+    found: set[int] = set()
+    node = space.try_pointer(head + link)
+    while node and node != head and node not in found and len(found) < limits.MAX_LIST_NODES:
+        found.add(node)
+        word = context.header_word(node - granule)
+        if word is None or not _is_sound_and_free(context.entry_format, word):
+            break
+        node = space.try_pointer(node + link)
+    return found
+
+
+def _is_sound_and_free(entry_format: EntryFormat, encoded: int) -> bool:
+    """True for the header word of a free entry whose checksum holds."""
+    word = encoded ^ entry_format.unsigned_key
+    checksum = (word >> 24 ^ word >> 16 ^ word >> 8 ^ word) & 0xFF
+    holds = not entry_format.mask or (encoded & entry_format.mask and not checksum)
+    return bool(holds and word & 0xFFFF and not word >> entry_format.bits.flags & BUSY_FLAG)
 
 
 def links_exactly(context: HeapContext, entries: NDArray[np.int64]) -> bool:

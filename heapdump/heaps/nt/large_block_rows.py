@@ -138,7 +138,7 @@ def _report(context: WalkContext, entry: int) -> None:
     found = (context.space.try_read(place, 8) or b"").hex(" ")
     message = f"{context.name}: the header of the large block at {entry:#x} is damaged; its size is a guess"
     expected = "the header of a large block"
-    context.log.find(Finding("entry_header", "error", context.address, place, 8, message, expected, found))
+    context.log.damage(Finding("entry_header", "error", context.address, place, 8, message, expected, found), message)
 
 
 def _decoded(entry_format: EntryFormat, word: int) -> int:

@@ -26,10 +26,10 @@ _PREFIX = 0x40
 _LONG, _PRE_VISTA_LONG = 0x3F, 0xFF
 """The number does not fit in the byte."""
 
-_USUAL_PREFIX, _SIGNATURE = 2, 5
+USUAL_PREFIX, _SIGNATURE = 2, 5
 """Granules of the front prefix of blocks with recorded stacks; ExtendedBlockSignature of the second header."""
 
-FRONT_PREFIX = _PREFIX | _USUAL_PREFIX
+FRONT_PREFIX = _PREFIX | USUAL_PREFIX
 """UnusedBytes of a back-end block with such a prefix."""
 
 
@@ -93,10 +93,10 @@ def second_header_prefix(entry_format: EntryFormat, words: Words, granules: Word
 
     For entries whose own header is damaged.
     """
-    place = (granules + _USUAL_PREFIX) * entry_format.stride + entry_format.word_index
+    place = (granules + USUAL_PREFIX) * entry_format.stride + entry_format.word_index
     inside = place < len(words)
     mark = words[np.where(inside, place, 0)] >> 48 & 0xFFFF
-    found: NDArray[np.bool_] = inside & (mark == (_SIGNATURE << 8 | _USUAL_PREFIX)) & (not entry_format.is_pre_vista)
+    found: NDArray[np.bool_] = inside & (mark == (_SIGNATURE << 8 | USUAL_PREFIX)) & (not entry_format.is_pre_vista)
     return found
 
 
