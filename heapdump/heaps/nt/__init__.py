@@ -13,7 +13,7 @@ From a claim to the record of a heap: `modern` or `pre_vista` verify it; `segmen
    `lfh_blocks` adds the rows.
 6. `large_block_rows`; `pre_vista_states` with `lookaside_lists`: states that headers before Vista do not tell.
 
-Later: `traces` reads recorded stacks; `check`, `entry_check`, `unused_check`, `free_lists`, `lookaside_check`, `lock`, `self_checks`
+Later: `traces` reads recorded stacks; `check`, `entry_check`, `unused_check`, `cookie_check`, `free_lists`, `lookaside_check`, `lock`, `self_checks`
 look for damage. `context`: what these functions share.
 """
 

@@ -17,6 +17,7 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.walk import CheckKind
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.context import HeapContext, heap_context
+from heapdump.heaps.nt.cookie_check import check_cookies
 from heapdump.heaps.nt.entry_check import check_entries
 from heapdump.heaps.nt.free_lists import links_exactly, read_free_lists
 from heapdump.heaps.nt.lookaside_check import check_lookaside_lists
@@ -43,6 +44,7 @@ def check_nt_heap(job: CheckJob) -> None:
     context = heap_context(job.view, job.heap)
     check_entries(job, context)
     job.findings.extend(check_unused_bytes(job, context))
+    job.findings.extend(check_cookies(job, context))
     job.findings.extend(check_lookaside_lists(job, context))
     why = _why_partial(job)
     if why:

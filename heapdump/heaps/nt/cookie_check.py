@@ -1,0 +1,67 @@
+"""Checks the header cookies of XP from SP2 on, and of Server 2003: SmallTagIndex = entry / 8 XOR the heap's cookie, 8 bits.
+
+Every busy back-end block of the recordings has it, and every block on a lookaside list; of a large block it counts from
+the list entry. Free entries keep what they had. The cookie is that of most blocks, so a heap without cookies has none
+(docs/reference/heap-structures.md §2.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.kind import BlockKind
+from heapdump.heaps.jobs import CheckJob
+from heapdump.heaps.nt.context import HeapContext
+from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_GUESS, TRUST_MASK
+
+_LEAST_BLOCKS = 8
+_COOKIE_BYTE = 4
+"""SmallTagIndex, counted from the header word."""
+
+_MAX_FINDINGS = 4096
+
+
+def check_cookies(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
+    """A finding for each header whose cookie is another than that of most; none from Vista on."""
+    if not context.entry_format.is_pre_vista:
+        return
+    rows = _rows(job)
+    entry = job.table.entry[rows]
+    place = entry + np.uint64(context.entry_format.word_offset + _COOKIE_BYTE)
+    found, is_present = context.space.mapped.gather(place, 1)
+    offset = np.uint64(context.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("BusyBlock"))
+    is_large = job.table.tags[rows] & np.uint16(CLASS_MASK) == np.uint16(BUSY | int(BlockKind.VIRTUAL))
+    counted = np.where(is_large, entry - offset, entry) >> np.uint64(3) & np.uint64(0xFF)
+    cookie = _most_frequent((found ^ counted)[is_present])
+    if cookie is None:
+        return
+    expected = counted ^ np.uint64(cookie)
+    for i in np.flatnonzero(is_present & (found != expected))[:_MAX_FINDINGS].tolist():
+        message = f"{context.name}: the entry header at {int(entry[i]):#x} is damaged (cookie)"
+        wanted, there = f"{int(expected[i]):02x}", f"{int(found[i]):02x}"
+        yield Finding("entry_header", "error", context.address, int(place[i]), 1, message, wanted, there)
+
+
+def _rows(job: CheckJob) -> NDArray[np.intp]:
+    """Rows of the heap whose header has a cookie; no guesses, whose header is damaged anyway."""
+    tags = job.table.tags
+    kinds = tags & np.uint16(CLASS_MASK)
+    has_cookie = np.isin(
+        kinds,
+        np.array([BUSY | int(BlockKind.BACKEND), BUSY | int(BlockKind.VIRTUAL), int(BlockKind.LOOKASIDE)], np.uint16),
+    )
+    is_sure = tags & np.uint16(TRUST_MASK) < np.uint16(TRUST_GUESS)
+    return np.flatnonzero(has_cookie & is_sure & (job.table.heap == np.uint16(job.heap.index)))
+
+
+def _most_frequent(cookies: NDArray[np.uint64]) -> int | None:
+    """The cookie of at least three quarters of the blocks; None where there is none, or too few blocks."""
+    if len(cookies) < _LEAST_BLOCKS:
+        return None
+    counts = np.bincount(cookies.astype(np.int64), minlength=1)
+    best = int(counts.argmax())
+    return best if 4 * int(counts[best]) >= 3 * len(cookies) else None
