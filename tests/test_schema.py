@@ -25,7 +25,7 @@ CALLS = [
     "summary", "triage", "info", "heaps", "regions", "modules", "modules --imports memory --exports --sections --strings", "threads", "threads --frames --args",
     "blocks --state all --internal", "blocks --stat", "virt-blocks", "check", "leaks --group-by size", "leaks --group-by type",
     "leaks --group-by stack", "leaks --unreachable --report-objects", "page-heap", "page-heap --state all", "retained",
-    "managed", "managed 0x10", "managed 0x10 0x401000",
+    "managed", "managed --threads", "managed 0x10", "managed 0x10 0x401000",
     "retained --by type", "block 0x10", "memory 0x7ffe0000", "memory 0x10 --as pointers", "memory 0x10 --as links",
     "memory 0x10 --as text", "struct", "struct _HEAP", "struct _PEB 0x10", "struct _TEB 0x7ffe0000",
     "disasm 0x401000", "disasm 0x10 --before 0", "search hex:00 --count 9",

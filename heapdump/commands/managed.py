@@ -18,6 +18,8 @@ from heapdump.commands.common.managed import (
     referrer_lines,
     referrer_record,
     runtime_record,
+    thread_lines,
+    thread_record,
     type_record,
 )
 from heapdump.commands.common.request import Arguments, Request, dump_command
@@ -27,6 +29,7 @@ from heapdump.render.view import Answer, Lines, PageItem, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from heapdump.analyses.managed.threads import ManagedThread
     from heapdump.runtimes.runtime import Runtime, TypeCount
     from heapdump.snapshot import Snapshot
 
@@ -42,19 +45,21 @@ def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
 
 
 @click.option("--types", "only_types", is_flag=True, help="Only the types, as !dumpheap -stat.")
+@click.option("--threads", "threads", is_flag=True, help="The managed frames of each thread, as !clrstack.")
 @dump_command("managed", takes_expressions=True, arguments=Arguments("[DUMP] [ADDRESS]...", split_arguments))
-def command(request: Request, addresses: tuple[str, ...], only_types: bool) -> int:
+def command(request: Request, addresses: tuple[str, ...], only_types: bool, threads: bool) -> int:
     """.NET: runtime, managed heap, types; at an address method or object.
 
     \b
     heapdump managed crash.dmp                    as !eeheap and !dumpheap -stat
     heapdump managed crash.dmp --types --sort count
+    heapdump managed crash.dmp --threads          as !clrstack of every thread
     heapdump managed crash.dmp 0x7fe83e3bcf6      as !ip2md and !dumpobj
     """
     with request.open() as snapshot:
         if addresses:
             return request.emit(snapshot, _at(snapshot, [address_in(request, snapshot, one) for one in addresses]))
-        return request.emit(snapshot, _Overview(request, snapshot, only_types).answer())
+        return request.emit(snapshot, _Overview(request, snapshot, only_types, threads).answer())
 
 
 def _at(snapshot: Snapshot, addresses: Sequence[int]) -> Answer:
@@ -84,11 +89,18 @@ def _gaps(runtimes: Sequence[Runtime]) -> list[str]:
 class _Overview:
     """The answer without addresses."""
 
-    def __init__(self, request: Request, snapshot: Snapshot, only_types: bool) -> None:
+    def __init__(self, request: Request, snapshot: Snapshot, only_types: bool, threads: bool) -> None:
         self._request, self._snapshot = request, snapshot
         self._only_types = only_types
+        self._threads = self._managed_threads() if threads else None
         self._runtimes = snapshot.runtimes
         self._types: list[TypeCount] = request.rows(self._all_types(), type_record)
+
+    def _managed_threads(self) -> list[ManagedThread]:
+        from heapdump.analyses.managed.threads import managed_threads
+
+        namer = self._snapshot.namer(self._request.image_path, self._request.symbol_path)
+        return managed_threads(self._snapshot.process, namer)
 
     def _all_types(self) -> list[TypeCount]:
         return [row for runtime in self._runtimes if runtime.heap for row in runtime.heap.types()]
@@ -115,11 +127,15 @@ class _Overview:
             "code": {word: getattr(code, word) for word in CODE_WORDS} if code else None,
             "trouble": [line for runtime in self._runtimes for line in runtime.trouble()],
             "types": [type_record(row) for row in self._types],
+            **({} if self._threads is None else {"threads": [thread_record(one) for one in self._threads]}),
         }
 
     def _page(self) -> Iterator[PageItem]:
         if not self._runtimes:
             yield Lines([[("no .NET runtime is loaded in this process", "dim")]])
+            return
+        if self._threads is not None:
+            yield Lines([line for one in self._threads for line in thread_lines(one)])
             return
         if not self._only_types:
             for runtime in self._runtimes:

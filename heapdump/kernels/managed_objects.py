@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from heapdump.kernels.arrays import ArrayColumn, Output
 
-END, NEW_TYPE, REACHED = range(3)
-"""Why a walk stopped: at the end of the span; at a pointer that the table does not hold; at the object behind the target."""
+END, NEW_TYPE, REACHED, FULL = range(4)
+"""Why a walk stopped: at the end of the span; at a pointer that the table does not hold; at the object behind the target;
+because the output array is full."""
 
 
 class TypeTable(NamedTuple):
@@ -87,3 +88,48 @@ def walk_objects(
         sizes[number] += size
         at += size
     return at, END, skipped
+
+
+def find_objects(
+    words: ArrayColumn, base: int, at: int, end: int, width: int, wanted: int, types: TypeTable, out: Output
+) -> tuple[int, int, int]:  # fmt: skip
+    """Writes start and end of each object of type number `wanted` in [at, end) to `out`, two elements for each.
+
+    Every type of the span is known: `walk_objects` has met them. Other parameters as there.
+
+    Returns:
+        (address where it stopped, reason, elements written).
+    """
+    slots, numbers, bases, components = types
+    mask, count, least = len(slots) - 1, 0, 3 * width
+    while at + width <= end:
+        word = words[(at - base) >> 3]
+        if width == 4:
+            word = (word >> (((at - base) & 4) << 3)) & 0xFFFFFFFC
+        else:
+            word &= -8
+        number = -1
+        if word >= 0x10000:
+            place = ((word >> 3) ^ (word >> 12)) & mask  # as slot_of
+            while slots[place] != 0 and slots[place] != word:
+                place = (place + 1) & mask
+            number = numbers[place] if slots[place] != 0 else -1
+        size = 0
+        if number >= 0:
+            size = bases[number]
+            if components[number] and at + 2 * width <= end:
+                length = words[(at + width - base) >> 3]
+                if width == 4:
+                    length = length >> (((at + width - base) & 4) << 3)
+                size += (length & 0xFFFFFFFF) * components[number]
+            size = (max(size, least) + width - 1) & -width
+        if number < 0 or size > end - at:
+            at += width
+            continue
+        if number == wanted:
+            if count + 2 > len(out):
+                return at, FULL, count
+            out[count], out[count + 1] = at, at + size
+            count += 2
+        at += size
+    return at, END, count

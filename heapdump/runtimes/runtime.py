@@ -116,6 +116,9 @@ class ObjectHeap(Protocol):
     def spans(self) -> Sequence[Span]:
         """The spans that hold objects, ascending; nothing is walked."""
 
+    def live_spans(self) -> Sequence[Span]:
+        """The same without free space, whose words are stale. Walks the heap."""
+
     def rows(self) -> Sequence[GenerationRow]:
         """A row for each generation. Walks the heap."""
 

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.memory.usage import STACK_DATABASE, UNKNOWN, UsageMap
+from heapdump.analyses.memory.items import Item
+from heapdump.analyses.memory.usage import UNKNOWN, UsageMap
 from heapdump.blocks.heap import Heap
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, Stack, Thread
@@ -28,6 +29,7 @@ from heapdump.process.stacks.registers import Registers, read_context
 from heapdump.runtimes.runtime import ObjectHeap
 from heapdump.spans import Span, merged
 
+_NO_EVIDENCE = (Item.STACK_DATABASE, Item.MANAGED_HEAP, Item.COLLECTOR)
 _WRITABLE, _GUARD = 0x04 | 0x08 | 0x40 | 0x80, 0x100
 _TOP = 1 << 48
 _SEGMENT_HEAP = 0xDDEEDDEE
@@ -91,9 +93,8 @@ def find_roots(
     process: Process, usage: UsageMap, heaps: Sequence[Heap], walked: Iterable[int], managed: Sequence[ObjectHeap] = ()
 ) -> Roots:
     """All roots of a process. `walked`: indices of heaps whose blocks are known; `managed`: heaps of runtimes."""
-    known, objects = set(walked), list(_managed(managed))
-    found = [*_stacks(process), *_environment(process), *_memory(process, usage, heaps, known)]
-    found = [*objects, *(piece for area in found for piece in _without(area, objects))]
+    known = set(walked)
+    found = [*_stacks(process), *_environment(process), *_memory(process, usage, heaps, known), *_managed(managed)]
     areas = [area for area in found if 0 <= area.span.start < area.span.end <= _TOP]  # another one is a damaged address
     areas.sort(key=lambda area: (area.width, area.span))
     registers = tuple(_registers(process))
@@ -169,29 +170,18 @@ def _memory(process: Process, usage: UsageMap, heaps: Sequence[Heap], known: set
 
 
 def _managed(heaps: Sequence[ObjectHeap]) -> Iterator[Area]:
-    """The memory of managed heaps that holds objects."""
+    """The objects of managed heaps. The free space between them holds what collected objects held: no evidence."""
     for heap in heaps:
-        yield from (Area(span, RootKind.MANAGED, heap.pointer_bytes) for span in merged(heap.spans()))
-
-
-def _without(area: Area, objects: Sequence[Area]) -> Iterator[Area]:
-    """Weak memory, without the part of it that managed objects lie in; other areas as they are."""
-    low = area.span.start
-    if area.is_weak:
-        for span in (one.span for one in objects if one.span & area.span):
-            if span.start > low:
-                yield replace(area, span=Span(low, span.start))
-            low = max(low, span.end)
-    if low < area.span.end:
-        yield replace(area, span=Span(low, area.span.end))
+        yield from (Area(span, RootKind.MANAGED, heap.pointer_bytes) for span in merged(heap.live_spans()))
 
 
 def _unclaimed(process: Process, usage: UsageMap) -> NDArray[np.int64]:
-    """Rows of writable memory without a known owner, except the stack trace database and segment heaps that are not listed."""
+    """Rows of writable memory without a known owner, except the stack trace database and segment heaps that are not listed.
+
+    Memory of managed heaps beside their objects is left out, too: it holds what collected objects held.
+    """
     table, rows = usage.table, _used(usage, UNKNOWN, "Other")
-    rows = rows[
-        ~np.isin(table.claim[rows], [i for i, claim in enumerate(table.claims) if claim.item == STACK_DATABASE])
-    ]
+    rows = rows[~np.isin(table.claim[rows], [i for i, claim in enumerate(table.claims) if claim.item in _NO_EVIDENCE])]
     for offset in {
         layout["_SEGMENT_HEAP"].offset("Signature")
         for view in process.views

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from heapdump.commands.common.thread_stacks import stack_frame_record
 from heapdump.render import text
 from heapdump.render.view import Column, Record, StyledLine
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from heapdump.analyses.managed.places import ManagedPlace, Referrer
+    from heapdump.analyses.managed.threads import ManagedThread
     from heapdump.runtimes.runtime import CodePlace, GenerationRow, ManagedObject, RuntimeInfo, TypeCount
 
 _LONGEST_TEXT = 200
@@ -151,3 +153,16 @@ def referrer_lines(found: Sequence[Referrer]) -> Iterator[StyledLine]:
         source = f"{one.source.type} at {one.source.address:#x}" if one.source else "no object"
         field = f", {one.field}" if one.field else ""
         yield [(f"  {one.at:#x}  {source}{field}", "")]
+
+
+def thread_record(found: ManagedThread) -> Record:
+    """A thread and its managed frames."""
+    frames = [stack_frame_record(one, args=False) for one in found.frames]
+    return {"id": found.thread.id, "name": found.thread.name, "frames": frames}
+
+
+def thread_lines(found: ManagedThread) -> Iterator[StyledLine]:
+    """A thread and its managed frames, a line for each."""
+    thread = found.thread
+    yield [(f"~{thread.index} tid {thread.id:#x}{f' {thread.name}' if thread.name else ''}", "bold")]
+    yield from ([(f"  {one.sp:#x}  {one.frame}", "")] for one in found.frames)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.kernels import run
-from heapdump.kernels.managed_objects import END, REACHED, TypeTable, slot_of, walk_objects
+from heapdump.kernels.managed_objects import END, FULL, REACHED, TypeTable, find_objects, slot_of, walk_objects
 from heapdump.memory.mapped import SpanWords
 from heapdump.memory.space import AddressSpace
 from heapdump.runtimes.dotnet.fields import Fields
@@ -25,6 +25,7 @@ _MOST_FOREIGN = 1 << 20
 """Words that are no type and that the walk asks about before it gives up."""
 
 _MOST_CHARACTERS = 1 << 20
+_ROOM = 1 << 16
 _OBJECT_BYTES = 48
 """Bytes of a usual object, to decide whether compiling pays."""
 
@@ -84,6 +85,11 @@ class _Types:
         data = self._names.structures.space.try_read(pointer, 0x10 + 4 * width)
         return data is not None and data[:8] == _FREE_HEAD + (3 * width).to_bytes(4, "little") and not any(data[16:])
 
+    @property
+    def free_number(self) -> int:
+        """The number of the type of free space; -1 where no free space was met."""
+        return self._entries.get(self._free, -1)
+
     def is_free(self, pointer: int) -> bool:
         """True for the MethodTable of free space."""
         return pointer == self._free
@@ -108,6 +114,28 @@ class ManagedHeap:
     def spans(self) -> Sequence[Span]:
         """The spans that hold objects, ascending."""
         return [segment.objects for segment in self.segments if segment.objects.size]
+
+    def live_spans(self) -> Sequence[Span]:
+        """The spans of objects without the free space between them, whose words are stale. Walks the heap."""
+        free = self._types.free_number if self._walked else -1
+        out = []
+        for span in self.spans():
+            edges = self._free_in(span, free) if free >= 0 else np.empty(0, np.int64)
+            bounds = np.concatenate([[span.start], edges, [span.end]]).reshape(-1, 2)
+            out += [Span(low, high) for low, high in bounds[bounds[:, 0] < bounds[:, 1]].tolist()]
+        return out
+
+    def _free_in(self, span: Span, number: int) -> NDArray[np.int64]:
+        """Start and end of each free object in a span, one after the other."""
+        words, at, found = self._words(span), span.start, list[NDArray[np.int64]]()
+        out, reason = np.zeros(_ROOM, np.int64), FULL
+        while reason == FULL:
+            at, reason, count = run(
+                find_objects, span.size // _OBJECT_BYTES, words.words, words.base, at, span.end,
+                self.pointer_bytes, number, self._types.table, out,
+            )  # fmt: skip
+            found.append(out[:count].copy())
+        return np.concatenate(found)
 
     @cached_property
     def _rows(self) -> tuple[GenerationRow, ...]:

@@ -16,11 +16,12 @@ from tests.runtimes.dotnet.plans import plan
 
 @pytest.fixture
 def held() -> tuple[ProcessBuilder, int, int]:
-    """(a process, a block that an Order holds in `_handle`, a block that nothing holds)."""
+    """(a process, a block that an Order holds in `_handle`, a block that only free space of the managed heap names)."""
     heap = NtHeapBuilder(base=0x20000000000)
     first, lost = heap.busy(100), heap.busy(200)
     made = plan("8")
     made.clr.object("gen2", made.types["Acme.Orders.Order"], None, first.to_bytes(8, "little"))
+    made.clr.object("gen2", made.clr.free, 40, bytes(4) + lost.to_bytes(8, "little"))
     return made.clr.add_to(ProcessBuilder().heap(heap.build())), first, lost
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from heapdump.analyses.threads import all_stacks
+from heapdump.cli import cli
 from heapdump.runtimes.runtime import CodePlace, ManagedObject, ObjectHeap, Runtime
 from heapdump.snapshot import Snapshot
 from heapdump.trust import Trust
@@ -129,6 +132,15 @@ def test_every_address_of_an_object_leads_to_it(snapshot, made):
     assert object_at(snapshot, made.places["order"]).is_finalizable
 
 
+def test_live_spans_are_all_objects_without_free_space(snapshot, made):
+    heap = heap_of(snapshot)
+    spans = heap.live_spans()
+    for address, (_, size) in made.objects.items():
+        assert any(span.start <= address and address + size <= span.end for span in spans)
+    inside = sum(span.size for span in heap.spans())
+    assert inside - sum(span.size for span in spans) == 3 * made.clr.p + 40
+
+
 def test_generations_are_told_apart(snapshot, made):
     heap = heap_of(snapshot)
     assert object_at(snapshot, made.places["order"]).generation == "gen2"
@@ -204,3 +216,14 @@ def test_without_tables_methods_are_found_by_the_pattern_of_their_code(release: 
                 assert found.trust is Trust.GUESS
         assert clr.code_at(min(made.methods) - 1) is None
         assert clr.gaps()
+
+
+@pytest.mark.parametrize("release", ["3.1", "10"])
+def test_managed_threads_show_the_managed_frames_alone(release: Release, tmp_path: Path):
+    made = plan(release)
+    start = min(made.methods)
+    path = tmp_path / "threads.dmp"
+    path.write_bytes(made.clr.build(stack=b"", registers={"rip": start + 0x20, "rsp": 0x50000100}).data)
+    result = CliRunner().invoke(cli, ["managed", str(path), "--threads"])
+    assert "System.Private.CoreLib!System.Object.ToString+0x20" in result.output
+    assert "Types" not in result.output
