@@ -17,7 +17,7 @@ from .dump import DumpBuilder
 from .dump_truth import BuiltDump
 from .process import ProcessBuilder
 
-Release = Literal["2.1", "3.1", "8", "10"]
+Release = Literal["2.1", "2.2", "3.1", "8", "10"]
 _CLR, _LOADER, _CODE, _GC, _STACK = 0x10000000, 0x20000000, 0x30000000, 0x40000000, 0x50000000
 _IMAGES = 0x18000000
 LOADER = _LOADER
@@ -46,6 +46,7 @@ class Traits:
 
 TRAITS: dict[Release, Traits] = {
     "2.1": Traits(False, 14, True, False, 8, False, "resource", False, False, 2),
+    "2.2": Traits(True, 14, True, False, 8, False, "resource", False, False, 2),
     "3.1": Traits(True, 14, False, False, 8, False, "resource", False, False, 2),
     "8": Traits(True, 12, False, False, 8, True, "table", True, False, 1),
     "10": Traits(True, 12, False, True, 16, True, "descriptor", True, True, 1),
@@ -425,20 +426,32 @@ class ClrBuilder:
         segments, firsts = self._segments()
         self.segments = segments
         count, size = (5, 0x100) if self.traits.regions else (4, 0x80)
-        table = self.room(size * count)
+        heap = self.room(0x1000 + size * count)
+        table = heap + (0x708 if self.is_server else 0)
         for i in range(count):
             self.put(table + i * size + 7 * p, segments[i], firsts[i])
         end = self.segment_start("gen0") + len(self.objects["gen0"])
-        most = self._variable(2)
-        ephemeral, allocated, memory = self._variable(segments[0]), self._variable(end), self._variable(*self.oom)
-        offsets = self._variable(7 * p << 32) if p == 8 else 0
-        words = [0, 0, 0, table, _CLR + most, 0, 0, _CLR + ephemeral, 0, 0, 0, 0, _CLR + allocated, 0, _CLR + memory]
-        words += [0] * 13
-        words += [_CLR + offsets if self.traits.regions else 0, 0]
+        memory = self._variable(*self.oom)
+        words = [0] * 30
+        words[3], words[4], words[14] = table, _CLR + self._variable(2), _CLR + memory
+        words[7], words[12] = _CLR + self._variable(segments[0]), _CLR + self._variable(end)
+        if self.is_server:
+            heaps = self.room(p)
+            self.put(heaps, heap)
+            self.put(heap + 0x20, end, segments[0])
+            words[3] = words[7] = words[12] = 0
+            words[19], words[20] = _CLR + self._variable(1), _CLR + self._variable(heaps)
+        if self.traits.regions:
+            words[27] = self.room(4 * 19)
+            self.put_bytes(words[27], struct.pack("<19I", 0x20, 0x20 + p, *[0xFFFFFFFF] * 16, 0x708))
+            words[28] = _CLR + self._variable(7 * p << 32)
         head = [2 | 1 << 8, size, count] if self.traits.regions else [1, size]
         gc = self.room(p * (len(head) + len(words)))
         self.put(gc, *head, *words)
         return gc
+
+    is_server = False
+    """One heap of server GC: a gc_heap holds the generation table; its offsets are known from major 2 on only."""
 
     hides_tables = False
     """The module has neither exports nor resources, as far as anybody knows of .NET Framework."""

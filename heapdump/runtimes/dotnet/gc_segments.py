@@ -9,7 +9,7 @@ docs/reference/managed-code.md §5.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 
 from heapdump.memory.space import AddressSpace
@@ -162,17 +162,19 @@ class _Reader:
             yield raw
             raw = self.raw(raw.next)
 
-    def _segment(self, heap: _Heap, raw: _Raw, generation: Generation) -> Segment:
+    def _segment(self, heap: _Heap, raw: _Raw, generation: Generation, *, is_shared: bool = False) -> Segment:
         end = raw.allocated
         if raw.address == heap.ephemeral and raw.first <= heap.allocated <= raw.committed:
             end = heap.allocated
+        elif is_shared and not heap.ephemeral:  # server GC up to 3.1, whose members have no known offsets
+            end = min(max(raw.used, end), raw.committed)
         return Segment(
             generation, Span(raw.first, end), raw.first & -_PAGE, max(raw.committed, end), raw.reserved, heap.number
         )
 
     def _ephemeral(self, heap: _Heap, raw: _Raw, offset: int) -> Iterator[Segment]:
         """The ephemeral segment, cut where generations begin: the word behind the start segment says where."""
-        whole = replace(self._segment(heap, raw, Generation.GEN0))
+        whole = self._segment(heap, raw, Generation.GEN0, is_shared=True)
         size, p = self._variables.generation_bytes, self._p
         cuts = [self._space.try_pointer(heap.table + i * size + offset + p) or 0 for i in (1, 0)]
         if not whole.objects.start <= cuts[0] <= cuts[1] <= whole.objects.end:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tests.builders.clr import ClrBuilder, Release, TypePart
 from tests.builders.clr_metadata import MetadataBuilder
 
-RELEASES: tuple[Release, ...] = ("2.1", "3.1", "8", "10")
+RELEASES: tuple[Release, ...] = ("2.1", "2.2", "3.1", "8", "10")
 
 
 @dataclass

@@ -18,7 +18,8 @@ from tests.builders.clr import Release
 from tests.runtimes.dotnet.plans import RELEASES, Plan, plan
 
 FOUND_BY = {
-    "2.1": ("module", "DAC resource"), "3.1": ("module", "DAC resource"), "8": ("module", "g_dacTable"),
+    "2.1": ("module", "DAC resource"),
+    "2.2": ("module", "DAC resource"), "3.1": ("module", "DAC resource"), "8": ("module", "g_dacTable"),
     "10": ("module", "contract descriptor", "g_dacTable"),
 }  # fmt: skip
 
@@ -158,7 +159,7 @@ def test_fields_and_referrers_are_named(snapshot, made):
     assert "Acme.Orders.Ledger<Acme.Orders.Order>" in [source.type for source in sources]
 
 
-@pytest.mark.parametrize("release", ["3.1", "8", "10"])
+@pytest.mark.parametrize("release", ["2.2", "3.1", "8", "10"])
 def test_x64_stacks_lead_through_jitted_code(release: Release, open_built):
     made = plan(release)
     starts = list(made.methods)
@@ -227,3 +228,15 @@ def test_managed_threads_show_the_managed_frames_alone(release: Release, tmp_pat
     result = CliRunner().invoke(cli, ["managed", str(path), "--threads"])
     assert "System.Private.CoreLib!System.Object.ToString+0x20" in result.output
     assert "Types" not in result.output
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_heap_of_server_gc_is_walked(release: Release, open_built):
+    made = plan(release)
+    made.clr.is_server = True
+    with open_built(made.clr.build()) as snapshot:
+        heap = heap_of(snapshot)
+        assert sum(row.objects for row in heap.rows()) == len(made.objects)
+        for address, (name, size) in made.objects.items():
+            found = object_at(snapshot, address)
+            assert (found.address, found.type, found.bytes) == (address, name, size)
