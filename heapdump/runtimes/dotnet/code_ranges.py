@@ -18,6 +18,8 @@ from heapdump.spans import Span, SpanMap
 _MOST_RANGES = 1 << 16
 _MOST_LEAVES = 1 << 18
 _FRAGMENTS = 4096
+_MOST_VAIN = 20_000
+"""Leaves one after the other that lead to nothing new: a long range has a leaf for each 128 KiB."""
 _JIT, _READY_TO_RUN, _STUBS = 2, 4, 4
 _HEAP_START = 0x1000
 """Bytes below the start of a range in which its nibble map may begin."""
@@ -119,20 +121,29 @@ def _from_map(space: AddressSpace, top: int) -> Iterator[CodeRange]:
     """The map of 8 and later: leaves lead to fragments, fragments to sections; each section once."""
     levels = 5 if space.pointer_bytes == 8 else 2
     seen: set[int] = set()
+    vain = 0
     for leaf in _leaves(space, top, levels, [_MOST_LEAVES]):
-        fragment, met = leaf, set[int]()
-        while fragment and fragment not in met and len(met) < _FRAGMENTS:
-            met.add(fragment)
-            words = _words(space, fragment, 4)
-            if words is None:
-                break
-            section = words[3] & ~1
-            if section not in seen and len(seen) < _MOST_RANGES:
-                seen.add(section)
-                found = _section(space, section)
-                if found is not None and words[1] == found.span.start:
-                    yield found
-            fragment = words[0] & ~1
+        before = len(seen)
+        yield from _sections(space, leaf, seen)
+        vain = vain + 1 if len(seen) == before else 0
+        if vain > _MOST_VAIN:
+            return
+
+
+def _sections(space: AddressSpace, fragment: int, seen: set[int]) -> Iterator[CodeRange]:
+    """The sections that the fragments of a leaf lead to, without those `seen`; each begins where its fragment says."""
+    met: set[int] = set()
+    while fragment and fragment not in met and len(met) < _FRAGMENTS and len(seen) < _MOST_RANGES:
+        met.add(fragment)
+        words = _words(space, fragment, 4)
+        section = words[3] & ~1 if words else 0
+        found = _section(space, section) if section and section not in seen else None
+        if words is None or (section not in seen and (found is None or words[1] != found.span.start)):
+            return
+        if found is not None:
+            seen.add(section)
+            yield found
+        fragment = words[0] & ~1
 
 
 def _leaves(space: AddressSpace, table: int, levels: int, budget: list[int]) -> Iterator[int]:
