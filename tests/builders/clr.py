@@ -25,6 +25,9 @@ LOADER = _LOADER
 
 _LOADER_BYTES, _CODE_BYTES, _CLR_BYTES, _SEGMENT_BYTES = 0x40000, 0x20000, 0x20000, 0x10000
 _DATA_RVA, _EXPORT_RVA, _RESOURCE_RVA, _DESCRIPTOR_RVA = 0x4000, 0x1000, 0x2000, 0x8000
+STUBS = _CODE + 0x1C000
+"""Where the range of stubs begins, in releases that have a map of ranges."""
+
 GENERATIONS = ("gen0", "gen1", "gen2", "large", "pinned")
 
 
@@ -407,10 +410,12 @@ class ClrBuilder:
         return self._variable(section)
 
     def _map(self, node: int) -> int:
-        section = self.room(8 * self.p)
-        self.put(section, _CODE, _CODE + _CODE_BYTES, 2, 0, 0, node)
-        fragment = self.room(4 * self.p)
-        self.put(fragment, 0, _CODE, _CODE + _CODE_BYTES, section)
+        section, stubs = self.room(8 * self.p), self.room(8 * self.p)
+        self.put(section, _CODE, STUBS, 2, 0, 0, node)
+        self.put(stubs, STUBS, _CODE + _CODE_BYTES, 4, 0, 0, 0)
+        fragment, other = self.room(4 * self.p), self.room(4 * self.p)
+        self.put(fragment, other | 1, _CODE, STUBS, section)
+        self.put(other, 0, STUBS, _CODE + _CODE_BYTES, stubs)
         below = fragment
         for shift in (17, 25, 33, 41):
             table = self.room(256 * 8)

@@ -14,7 +14,7 @@ from heapdump.cli import cli
 from heapdump.runtimes.runtime import CodePlace, ManagedObject, ObjectHeap, Runtime
 from heapdump.snapshot import Snapshot
 from heapdump.trust import Trust
-from tests.builders.clr import Release
+from tests.builders.clr import STUBS, Release
 from tests.runtimes.dotnet.plans import RELEASES, Plan, plan
 
 FOUND_BY = {
@@ -89,6 +89,8 @@ def test_every_byte_of_a_method_leads_to_it(snapshot, made):
 def test_no_name_is_given_outside_of_methods(snapshot, made):
     clr = only(snapshot)
     assert code_at(snapshot, made.places["stub"]).kind == "stub"
+    if made.clr.traits.mapped:  # the second range of a leaf of the map
+        assert code_at(snapshot, STUBS + 0x10).kind == "stub"
     last = max(made.methods)
     size = made.methods[last][4]
     assert clr.code_at(last + size + 0x400) is None
