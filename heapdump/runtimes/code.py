@@ -21,7 +21,7 @@ class RuntimeCode:
             found = runtime.code_at(address)
             if found is not None:
                 offset = address - found.start
-                if found.kind == "stub":
+                if found.kind == "stub" and found.method is None:
                     return ForeignName(None, None, offset, found.trust, f"stub of {runtime.info.kind}")
                 symbol = f"{found.type}.{found.method}" if found.type and found.method else found.method
                 return ForeignName(found.assembly or found.type, symbol, offset, found.trust, found.note)

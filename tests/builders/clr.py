@@ -243,6 +243,17 @@ class ClrBuilder:
         self._sizes.append(0)
         return start
 
+    def precode(self, desc: int, *, is_fixup: bool) -> int:
+        """A stub that leads to a method, at the start of the range of stubs or 0x18 bytes behind; its data 0x1000 behind."""
+        start = STUBS + (0 if is_fixup else 0x18)
+        at = start - _CODE
+        load = b"\x4c\x8b\x15" + struct.pack("<i", 0xFFB if is_fixup else 0xFF9)  # mov r10, [rip + d]
+        jump = b"\xff\x25" + struct.pack("<i", 0xFFA)
+        code = jump + load + jump if is_fixup else load + jump
+        self.code[at : at + len(code)] = code
+        self.code[at + 0x1000 : at + 0x1010] = struct.pack("<QQ", 0, desc) if is_fixup else struct.pack("<QQ", desc, 0)
+        return start
+
     def _nibble_map(self) -> bytes:
         words = [0] * (_CODE_BYTES // 256 + 1)
         for start, size in zip(self._nibbles, self._sizes, strict=True):

@@ -122,7 +122,7 @@ def place_lines(place: ManagedPlace) -> Iterator[StyledLine]:
 
 def _code_words(code: CodePlace, offset: int) -> str:
     """`assembly!Namespace.Type.Method+0x1a`."""
-    if code.kind == "stub":
+    if code.kind == "stub" and code.method is None:
         return "stub of the runtime"
     if code.method is None:
         return code.note or "method without a name"

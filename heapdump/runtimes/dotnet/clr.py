@@ -21,6 +21,7 @@ from heapdump.runtimes.dotnet.memory_owners import memory_owners
 from heapdump.runtimes.dotnet.names import Evidence, Names, vote
 from heapdump.runtimes.dotnet.pattern import find_code
 from heapdump.runtimes.dotnet.pe import mapped_image
+from heapdump.runtimes.dotnet.precodes import stub_target
 from heapdump.runtimes.dotnet.ready_to_run import ReadyToRun, ready_to_run
 from heapdump.runtimes.dotnet.unwind_data import ImageUnwindData, JitUnwindData
 from heapdump.runtimes.runtime import CodeCounts, CodePlace, MemoryOwner, RuntimeInfo
@@ -127,7 +128,7 @@ class DotNet:
         if within is None:
             return None
         if within.kind is CodeKind.STUBS:
-            return CodePlace("stub", within.span.start, note="stub", trust=Trust.DERIVED)
+            return self._stub(within, address)
         if within.kind is CodeKind.IMAGE:
             return self._in_image(within, address)
         found = method_at(self._clr.space, self._layout, within, address)
@@ -135,6 +136,16 @@ class DotNet:
             return CodePlace("stub", within.span.start, note="stub", trust=Trust.DERIVED)
         place = self._jitted(found, address) if found is not None else None
         return replace(place, trust=Trust.GUESS) if place is not None and within.found else place
+
+    def _stub(self, within: CodeRange, address: int) -> CodePlace:
+        """A stub, and the method that it leads to where it names one."""
+        found = stub_target(self._clr.space, address, lambda desc: self.names.method_of(desc) is not None)
+        name = self.names.method_of(found[1]) if found else None
+        if found is None or name is None:
+            return CodePlace("stub", within.span.start, note="stub", trust=Trust.DERIVED)
+        return CodePlace(
+            "stub", found[0], name.type, name.method, name.token, name.assembly, found[1], Trust.DERIVED, "stub"
+        )
 
     def _jitted(self, found: JitMethod, address: int) -> CodePlace | None:
         name = self.names.method_of(found.method_desc)

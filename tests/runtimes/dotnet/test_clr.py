@@ -242,3 +242,19 @@ def test_the_heap_of_server_gc_is_walked(release: Release, open_built):
         for address, (name, size) in made.objects.items():
             found = object_at(snapshot, address)
             assert (found.address, found.type, found.bytes) == (address, name, size)
+
+
+@pytest.mark.parametrize("is_fixup", [True, False])
+@pytest.mark.parametrize("release", ["8", "10"])
+def test_a_stub_names_the_method_that_it_leads_to(release: Release, is_fixup: bool, open_built):
+    made = plan(release)
+    type_, method, token, desc, _ = made.methods[
+        max(start for start in made.methods if made.methods[start][1] == "Post")
+    ]
+    start = made.clr.precode(desc, is_fixup=is_fixup)
+    with open_built(made.clr.build()) as snapshot:
+        for address in (start, start + 6, start + 12):
+            found = code_at(snapshot, address)
+            assert (found.kind, found.start, found.type, found.method) == ("stub", start, type_, method)
+            assert (found.token, found.descriptor, found.trust) == (token, desc, Trust.DERIVED)
+        assert code_at(snapshot, start + 0x40).method is None
