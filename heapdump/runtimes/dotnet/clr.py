@@ -139,7 +139,9 @@ class DotNet:
 
     def _stub(self, within: CodeRange, address: int) -> CodePlace:
         """A stub, and the method that it leads to where it names one."""
-        found = stub_target(self._clr.space, address, lambda desc: self.names.method_of(desc) is not None)
+        found = stub_target(
+            self._clr.space, within.span.start, address, lambda desc: self.names.method_of(desc) is not None
+        )
         name = self.names.method_of(found[1]) if found else None
         if found is None or name is None:
             return CodePlace("stub", within.span.start, note="stub", trust=Trust.DERIVED)

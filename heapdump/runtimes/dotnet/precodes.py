@@ -17,13 +17,19 @@ _LOAD, _JUMP = b"\x4c\x8b\x15", b"\xff\x25"
 _LOAD_BYTES, _JUMP_BYTES, _STUB_BYTES = 7, 6, 24
 
 
-def stub_target(space: AddressSpace, address: int, is_method: Callable[[int], bool]) -> tuple[int, int] | None:
-    """(start of the stub, MethodDesc) of the stub that holds an address; None where no stub names a method."""
+def stub_target(
+    space: AddressSpace, first: int, address: int, is_method: Callable[[int], bool]
+) -> tuple[int, int] | None:
+    """(start of the stub, MethodDesc) of the stub that holds an address; None where no stub names a method.
+
+    `first`: where the range of stubs begins.
+    """
     low = address - _STUB_BYTES
-    behind = space.try_read(address, _STUB_BYTES + _LOAD_BYTES)
-    if behind is None or space.pointer_bytes != 8:
+    before = max(low, first)
+    read = space.try_read(before, address - before + _STUB_BYTES + _LOAD_BYTES)
+    if read is None or space.pointer_bytes != 8:
         return None
-    code = (space.try_read(low, _STUB_BYTES) or bytes(_STUB_BYTES)) + behind  # the range may begin at the address
+    code = bytes(before - low) + read
     for at in range(_STUB_BYTES + _JUMP_BYTES, 0, -1):  # the nearest stub that begins at or before the address
         if code[at : at + 3] != _LOAD:
             continue

@@ -253,7 +253,7 @@ def test_a_stub_names_the_method_that_it_leads_to(release: Release, is_fixup: bo
     ]
     start = made.clr.precode(desc, is_fixup=is_fixup)
     with open_built(made.clr.build()) as snapshot:
-        for address in (start, start + 6, start + 12):
+        for address in (start, start + 6, start + 12, start + 0x17 * is_fixup):
             found = code_at(snapshot, address)
             assert (found.kind, found.start, found.type, found.method) == ("stub", start, type_, method)
             assert (found.token, found.descriptor, found.trust) == (token, desc, Trust.DERIVED)
