@@ -23,6 +23,9 @@ from heapdump.runtimes.dotnet.pe import CLR_HEADER, MappedImage, mapped_image
 from heapdump.runtimes.dotnet.structures import Structures
 
 _PAGE = 0x1000
+_LARGEST_BUNDLE = 1 << 29
+"""Bytes of a mapping whose pages are looked at; a larger one is a data file."""
+
 _MZ = int.from_bytes(b"MZ", "little")
 _MODULE_BYTES = 0x200
 """Bytes of a Module in which 9 and later hold the base of the image."""
@@ -107,6 +110,7 @@ class Assemblies:
         committed = regions.state == State.MEM_COMMIT
         first = regions.start == regions.allocation_base
         read_only = (regions.type == Kind.MEM_MAPPED) & (regions.protect & np.uint32(_READ_ONLY) > 0)
+        read_only &= regions.size <= np.uint64(_LARGEST_BUNDLE)
         starts = [regions.start[committed & first]]
         edges = zip(regions.start[committed & read_only], regions.end[committed & read_only], strict=True)
         starts += [np.arange(start, end, _PAGE, dtype=np.uint64) for start, end in edges]
