@@ -130,9 +130,12 @@ class ClrBuilder:
     def type(
         self, module: int, token: int, methods: Sequence[int] = (), *, base_size: int = 0, component: int = 0,
         fields: Sequence[tuple[int, int]] = (), canonical: TypePart | None = None, arguments: Sequence[int] = (),
-        element: int = 0, flags: int = 0, parent: int = 0,
+        element: int = 0, flags: int = 0, parent: int = 0, override: int = 0,
     ) -> TypePart:  # fmt: skip
-        """A MethodTable with its EEClass, MethodDescs of the tokens, and fields (token, offset)."""
+        """A MethodTable with its EEClass, MethodDescs of the tokens, and fields (token, offset).
+
+        `override`: the type's own module, in an optional slot, where `module` is the one that loaded it.
+        """
         p = self.p
         table = self.room(0x10 + 12 * p)
         ee_class = canonical.ee_class if canonical else self.room(0x10 + 6 * p)
@@ -156,6 +159,8 @@ class ClrBuilder:
             self._pointer(table + 0x10 + 4 * p, dictionary)
         if element:
             self.put(table + 0x10 + 4 * p, element)
+        if override:
+            self._pointer(table + 0x10 + 6 * p, override)
         descs = self._chunk(table, ee_class, methods)
         self._fields(table, ee_class, fields)
         return TypePart(table, ee_class, descs, base, component)

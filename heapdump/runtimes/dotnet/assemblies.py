@@ -61,14 +61,21 @@ class Assemblies:
             found = self.at_base(base) if base and base % _PAGE == 0 else None
             if found is not None:
                 return found
-        place = self._space.try_pointer(module + self._structures.pointer)
-        name = self._structures.zero_ended(place) if place else None
+        name = self._simple_name(module)
         bases = self._by_name.get(name or "", ())
         if not name:
             bases = tuple(base for base in self._words(module, _MODULE_BYTES) if base in self._all_bases)[:1]
         elif len(bases) > 1:
             bases = tuple(base for base in self._pointed_to(module) if base in bases)[:1] or bases[:1]
         return self.at_base(bases[0]) if bases else None
+
+    def _simple_name(self, module: int) -> str | None:
+        place = self._space.try_pointer(module + self._structures.pointer)
+        return self._structures.zero_ended(place) if place else None
+
+    def has_name(self, module: int) -> bool:
+        """True where a Module may lie: it points to the simple name of an assembly (up to 8)."""
+        return self._simple_name(module) in self._by_name
 
     def _words(self, address: int, size: int) -> list[int]:
         """The words of pointer size in a structure; none where the dump does not hold it."""

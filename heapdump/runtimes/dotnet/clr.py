@@ -94,10 +94,7 @@ class DotNet:
     def names(self) -> Names:
         """Names of methods and types, in the dialect that methods of this process confirm."""
         descs = list(dict.fromkeys(method.method_desc for method in islice(self.methods(), _MOST_CANDIDATES)))
-        names = vote(self._process, self._clr.space, self._clr.descriptor, Evidence(descs, self._first_words))
-        modules = {one.module for _, one in self._listed if one.module}
-        names.learn((found for desc in descs if (found := names.structures.method(desc))), modules)
-        return names
+        return vote(self._process, self._clr.space, self._clr.descriptor, Evidence(descs, self._first_words))
 
     def _first_words(self) -> list[int]:
         """Distinct words at the start of each segment of the managed heap: MethodTables among them."""
@@ -227,7 +224,8 @@ class DotNet:
         bookkeeping = self._clr.space.try_pointer(gc.bookkeeping) or 0 if gc and gc.bookkeeping else 0
         structures = {m.method_desc for m in islice(self.methods(), _MOST_CANDIDATES)}
         tables = {found.table for desc in structures if (found := self.names.structures.method(desc))}
-        modules = {one.module for _, one in self.ranges if one.module} | set(self.names.known_modules)
+        modules = {one.module for _, one in self.ranges if one.module}
+        modules |= {type_.module for one in tables if (type_ := self.names.structures.method_table(one))}
         return memory_owners(
             self._process, self._segments, [one for _, one in self.ranges], bookkeeping,
             sorted(structures | tables | modules),

@@ -6,7 +6,7 @@ MethodTable.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import islice
@@ -18,7 +18,10 @@ from heapdump.runtimes.dotnet.descriptor import Descriptor
 from heapdump.runtimes.dotnet.structures import DIALECTS, DYNAMIC, Method, MethodTable, Structures
 from heapdump.trust import Trust
 
-_DEPTH, _SAMPLE, _SLOTS = 8, 48, 40
+_DEPTH, _SAMPLE = 8, 48
+_SLOTS, _VIRTUALS_A_TABLE = 8, 8
+"""Optional slots of a MethodTable, and virtual methods for each pointer before them (methodtable.h)."""
+
 DYNAMIC_CLASS = "DynamicClass"
 FREE = "Free"
 
@@ -61,42 +64,47 @@ class Names:
         """The assembly in whose metadata the method belongs to the MethodTable's type; None where none agrees."""
         for module in self._modules(table):
             found = self.assemblies.of_module(module)
-            if found is None:
-                continue
-            owner = found.metadata.owner_of_method(token)
+            owner = found.metadata.owner_of_method(token) if found is not None else None
             if owner is not None and owner == (table.token or owner):
                 return found
-        return None
+        return self._overridden(table, token)
 
     def _modules(self, table: MethodTable) -> Iterator[int]:
-        """Modules that may hold the type: its own, the canonical one's, and those in the optional slots behind it.
-
-        Up to 7 a MethodTable names the module that loaded it. That of a generic type over types of another assembly
-        is in an optional slot behind the virtual methods' tables (`ModuleOverride`); the caller tests each.
-        """
+        """The module of the canonical MethodTable, and that of the MethodTable itself."""
         canonical = self.structures.method_table(table.canonical) or table
         yield canonical.module
         if table.module != canonical.module:
             yield table.module
-        if not (table.has_arguments or table.is_array):
-            return
+
+    def _overridden(self, table: MethodTable, token: int) -> Assembly | None:
+        """The assembly of a generic type whose MethodTable names the loading module, or None.
+
+        Up to 7 that of a generic type over types of another assembly is in an optional slot behind the tables of
+        virtual methods (`ModuleOverride`). The type must have as many generic parameters as the MethodTable has arguments.
+        """
+        for module in self._slots(table):
+            found = self.assemblies.of_module(module)
+            owner = found.metadata.owner_of_method(token) if found is not None else None
+            if found is not None and owner is not None and owner == table.token and self._has_parameters(found, table):
+                return found
+        return None
+
+    def _has_parameters(self, home: Assembly, table: MethodTable) -> bool:
+        arguments = self.structures.type_arguments(table) if table.has_arguments else []
+        return home.metadata.generic_parameters(table.token) == len(arguments or ())
+
+    def _slots(self, table: MethodTable) -> Iterator[int]:
+        """Modules in the optional slots of a generic type's MethodTable and of its canonical one."""
         pointer, space = self.structures.pointer, self.structures.space
-        for one in dict.fromkeys((canonical.address, table.address)):
-            data = space.try_read(one + 0x10 + 4 * pointer, _SLOTS * pointer) or b""
+        for one in dict.fromkeys((table.canonical, table.address)) if table.has_arguments else ():
+            virtuals = space.try_integer(one + 0xC, 2) or 0
+            count = -(-virtuals // _VIRTUALS_A_TABLE) + _SLOTS
+            data = space.try_read(one + 0x10 + 4 * pointer, count * pointer) or b""
             for i in range(0, len(data), pointer):
                 value = int.from_bytes(data[i : i + pointer], "little")
                 for place in (value, self.structures.relative(one + 0x10 + 4 * pointer + i, value)):
-                    if place > 0xFFFF and place % pointer == 0 and place in self.known_modules:
+                    if place > 0xFFFF and place % pointer == 0 and self.assemblies.has_name(place):
                         yield place
-
-    known_modules: frozenset[int] = frozenset()
-    """Modules of other MethodTables, which optional slots may point to; see `learn`."""
-
-    def learn(self, methods: Iterable[Method], modules: Iterable[int]) -> None:
-        """Notes the modules of these methods' types, and other modules."""
-        tables = (self.structures.method_table(method.table) for method in methods)
-        found = {*modules, *(table.module for table in tables if table is not None)}
-        self.known_modules = frozenset(module for module in found if self.assemblies.of_module(module))
 
     def _method_of(self, desc: int) -> MethodName | None:
         """The name of a MethodDesc; None where there is none."""
@@ -134,10 +142,9 @@ class Names:
         if first is not None and first.token:
             found = self._owner(table, first.token)
             return (found, True) if found else None
-        arguments = self.structures.type_arguments(table) if table.has_arguments else []
-        for module in self._modules(table):
+        for module in (*self._modules(table), *self._slots(table)):
             home = self.assemblies.of_module(module)
-            if home is not None and home.metadata.generic_parameters(table.token) == len(arguments or ()):
+            if home is not None and self._has_parameters(home, table):
                 return home, False
         return None
 

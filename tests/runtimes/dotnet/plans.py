@@ -27,7 +27,8 @@ def plan(release: Release, *, single_file: bool = False, flat: bool = False) -> 
     made = Plan(clr)
     core, app = MetadataBuilder("System.Private.CoreLib"), MetadataBuilder("Acme.Orders")
     p = clr.p
-    base_library = _library(made, core, flat=flat)
+    base_library, core_module = _library(made, core, flat=flat)
+    list_token, list_methods, _ = core.type("System", "List`1", ["Add"], parameters=1)
     module = clr.assembly(app, flat=flat)
     app.type("", "<Module>")
     token, methods, fields = app.type("Acme.Orders", "Order", ["Pay", ".ctor", "Cancel"], ["_handle", "_total"])
@@ -43,6 +44,10 @@ def plan(release: Release, *, single_file: bool = False, flat: bool = False) -> 
     token, methods, _ = app.type("Acme.Orders", "Ledger`1", ["Post"], parameters=1)
     ledger = clr.type(module, token, methods, arguments=[base_library["System.__Canon"].table])
     _methods(made, "Acme.Orders.Ledger<System.__Canon>", ledger, ["Post"], methods)
+    if not clr.traits.mapped:  # the loader's module, and the type's own in a slot
+        lists = clr.type(module, list_token, list_methods, arguments=[order.table], override=core_module)
+        _methods(made, "System.List<Acme.Orders.Order>", lists, ["Add"], list_methods)
+        made.types["System.List<Acme.Orders.Order>"] = lists
     ledger_of = clr.type(module, token, canonical=ledger, arguments=[order.table])
     arrays = clr.type(module, 0, base_size=3 * p, component=p, element=order.table, flags=0x80000)
     grid = clr.type(module, 0, base_size=3 * p + 16, component=p, element=order.table, flags=0x80000)
@@ -55,8 +60,8 @@ def plan(release: Release, *, single_file: bool = False, flat: bool = False) -> 
     return made
 
 
-def _library(made: Plan, core: MetadataBuilder, *, flat: bool) -> dict[str, TypePart]:
-    """Object, String and __Canon, in an assembly of their own."""
+def _library(made: Plan, core: MetadataBuilder, *, flat: bool) -> tuple[dict[str, TypePart], int]:
+    """Object, String and __Canon, in an assembly of their own, and its Module."""
     clr, p = made.clr, made.clr.p
     module = clr.assembly(core, flat=flat)
     core.type("", "<Module>")
@@ -64,7 +69,7 @@ def _library(made: Plan, core: MetadataBuilder, *, flat: bool) -> dict[str, Type
         token, methods, _ = core.type("System", name, ["ToString", "Equals"])
         made.types[f"System.{name}"] = clr.type(module, token, methods, base_size=size, component=component)
         _methods(made, f"System.{name}", made.types[f"System.{name}"], ["ToString", "Equals"], methods)
-    return made.types
+    return made.types, module
 
 
 def _methods(made: Plan, type_: str, part: TypePart, names: list[str], tokens: list[int]) -> None:
@@ -109,5 +114,7 @@ def _objects(made: Plan) -> None:
     add("gen0", "System.Object")
     clr.gap("gen0", 3 * clr.p)
     add("gen0", "System.String", 0)
+    if "System.List<Acme.Orders.Order>" in types:
+        add("gen0", "System.List<Acme.Orders.Order>")
     add("large", "Acme.Orders.Order[]", 3, b"" if clr.p == 4 else bytes(4) + order.to_bytes(8, "little"))
     made.places["order"] = order
