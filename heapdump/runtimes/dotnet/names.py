@@ -80,7 +80,8 @@ class Names:
         """The assembly of a generic type whose MethodTable names the loading module, or None.
 
         Up to 7 that of a generic type over types of another assembly is in an optional slot behind the tables of
-        virtual methods (`ModuleOverride`). The type must have as many generic parameters as the MethodTable has arguments.
+        virtual methods (`ModuleOverride`). The type must have as many generic parameters as the MethodTable has
+        arguments.
         """
         for module in self._slots(table):
             found = self.assemblies.of_module(module)
