@@ -137,8 +137,8 @@ class Snapshot:
         )
         return explain_findings(checked)
 
-    def verdict(self, heaps: Sequence[Heap]) -> Verdict:
-        """The verdict on these heaps: damaged, healthy as far as examined, or not checked."""
+    def verdict(self, heaps: Sequence[Heap], *, thorough: bool = False) -> Verdict:
+        """The verdict on these heaps: damaged, healthy as far as examined, or not checked; `thorough`: by a check."""
         from heapdump.analyses.damage.verdict import verdict
 
         def examine() -> Damage:
@@ -146,7 +146,7 @@ class Snapshot:
             found = (explained.finding for explained in self.explained_findings)
             return replace(self.damage, findings=tuple(finding for finding in found if not finding.is_report))
 
-        return verdict(heaps, self.walk, examine)
+        return verdict(heaps, self.walk, examine, thorough=thorough)
 
     def heap_at(self, address: int) -> Heap | None:
         """The heap that the address belongs to, of several the one with the smallest part there; None without one."""

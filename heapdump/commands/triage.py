@@ -69,7 +69,7 @@ def _triage(request: Request, snapshot: Snapshot) -> Triage:
             crash=_crash(request, snapshot),
             hang=hang,
             hang_frames=_owner_frames(request, snapshot, hang),
-            verdict=snapshot.verdict(heaps),
+            verdict=snapshot.verdict(heaps, thorough=True),
             findings=snapshot.explained_findings,
             gaps=len({*walk_gaps(snapshot), *snapshot.damage.gaps}),
             leaks=group_rows(request, snapshot, select(snapshot.walk.table, heaps, Filter())),

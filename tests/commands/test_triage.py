@@ -95,6 +95,14 @@ def test_the_heap_is_a_small_part_of_the_memory(tmp_path: Path, capfd: Capture) 
     assert "largest allocatable block" in text
 
 
+def test_the_verdict_of_the_page_is_that_of_a_check_however_large_the_heaps(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("heapdump.analyses.damage.verdict._QUICK_HEADERS", 0)
+    running(path := tmp_path / "crash.dmp")
+    assert "HEAP     no damage found in 1 heap" in page(capfd, path)
+
+
 def test_flat_records_name_their_section(tmp_path: Path, capfd: Capture) -> None:
     running(path := tmp_path / "crash.dmp")
     assert run(["triage", str(path), "-q", "--format", "jsonl"]) == 0

@@ -39,9 +39,12 @@ class Verdict:
         return "; ".join(parts) or "no heap could be examined"
 
 
-def verdict(heaps: Sequence[Heap], walk: Walk, examine: Callable[[], Damage]) -> Verdict:
-    """The verdict on these heaps: by a check (`examine`) where that is quick, else by the findings of the walk."""
-    is_thorough = sum(count.headers for count in walk.counts.values()) <= _QUICK_HEADERS
+def verdict(heaps: Sequence[Heap], walk: Walk, examine: Callable[[], Damage], *, thorough: bool = False) -> Verdict:
+    """The verdict on these heaps: by a check (`examine`) where that is quick or asked for, else by the walk's findings.
+
+    `thorough`: a check is made whatever it costs.
+    """
+    is_thorough = thorough or sum(count.headers for count in walk.counts.values()) <= _QUICK_HEADERS
     known = examine() if is_thorough else _of_walk(heaps, walk)
     indices, addresses = {heap.index for heap in heaps}, {heap.address for heap in heaps}
     unchecked = tuple(one for one in known.unchecked if one.heap in indices)
