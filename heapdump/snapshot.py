@@ -158,18 +158,12 @@ class Snapshot:
 
         `name`: of the structure, as in the layouts; `data`: its bytes, which lie at `address`.
         """
+        from heapdump.heaps.decoded import decoded
+
         heap = self.heap_at(address)
-        if heap is None or heap.layout is None:
+        if heap is None:
             return None
-        if heap.kind == "segment":
-            from heapdump.heaps.segment.decoded import decode
-
-            return decode(self.view_of(heap), heap, self.walk.facts.get(heap.index, {}), name, address, data)
-        if heap.kind == "nt" and name in ("_HEAP_ENTRY", "_HEAP_FREE_ENTRY"):
-            from heapdump.heaps.nt.decoded import decode_header
-
-            return decode_header(self.view_of(heap), heap, data)
-        return None
+        return decoded(self.view_of(heap), heap, self.walk.facts.get(heap.index, {}), name, address, data)
 
     def page_damage(self, heap: Heap, block: Block) -> tuple[ByteDamage, ...]:
         """Changed stamps and fills of a block of a page heap."""
