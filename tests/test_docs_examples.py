@@ -24,6 +24,7 @@ RECORDED = {
     "overflow.dmp": "oracle/17763.475/corrupt-overflow.dmp.xz",
     "leak.dmp": "oracle/19041.508/leak-ust.dmp.xz",
     "pageheap.dmp": "oracle/19041.508/pageheap-overrun.dmp.xz",
+    "dotnet.dmp": "managed/t21.dmp.xz",
 }
 """Dump that examples name → the recording; `sample.dmp` is built."""
 

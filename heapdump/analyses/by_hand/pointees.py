@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -11,6 +11,7 @@ import numpy as np
 
 from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.by_hand.texts import quoted, text_at
+from heapdump.analyses.managed.places import managed_place
 from heapdump.analyses.memory.usage import UsageKind, UsageMap
 from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
@@ -20,6 +21,7 @@ from heapdump.memory.regions import State
 from heapdump.process.model import Module, Process
 from heapdump.process.symbols.namer import Namer
 from heapdump.process.symbols.rtti import class_of_vtable
+from heapdump.runtimes.runtime import Runtime
 
 _LOWEST = 0x10000
 """Windows maps nothing below."""
@@ -50,6 +52,15 @@ class Pointee:
     offset: int
 
 
+@dataclass(frozen=True, slots=True)
+class Words:
+    """How things are named. `managed`: names objects of runtimes, "" for none; `quotes`: texts are quoted."""
+
+    namer: Namer
+    managed: Callable[[int], str] = lambda _: ""
+    quotes: bool = True
+
+
 class Pointees:
     """Names what pointers lead to. The heaps are walked when the first pointer into one of them is met."""
 
@@ -59,13 +70,11 @@ class Pointees:
         usage: UsageMap,
         heaps: tuple[Heap, ...],
         table: Callable[[], BlockTable],
-        namer: Namer,
-        *,
-        quotes: bool,
+        words: Words,
     ) -> None:
-        """`table()` gives the blocks of `heaps`. `quotes`: texts that pointers lead to are quoted."""
-        self._quotes = quotes
-        self._process, self._usage, self._heaps, self._namer = process, usage, heaps, namer
+        """`table()` gives the blocks of `heaps`."""
+        self._process, self._usage, self._heaps = process, usage, heaps
+        self._namer, self._managed, self._quotes = words.namer, words.managed, words.quotes
         self._table, self._handles = table, {heap.address: heap for heap in heaps}
         self.at = cache(self._at)
 
@@ -88,11 +97,11 @@ class Pointees:
         if regions.state[i] != State.MEM_COMMIT:
             return None
         region = next(self._usage.regions(np.array([i])))
+        words = self._managed(address) or f"{region.usage}{f' [{region.detail}]' if region.detail else ''}"
         named = self._namer.name(address, 0)
-        words = f"{region.usage}{f' [{region.detail}]' if region.detail else ''}"
-        if named.note and not named.module:
-            words = named.note
-        if found := self._quote(address):
+        if named.symbol or (named.note and not named.module):
+            words = str(named) if named.symbol else named.note
+        elif found := self._quote(address):
             words = f"{region.usage}: {found}"
         return Pointee(PointeeKind.REGION, words, region.span.start, address - region.span.start)
 
@@ -150,3 +159,14 @@ class Pointees:
         if section is not None and not section[0].startswith(".text") and "!" not in text:
             text = f"{module.name}!{section[0]}+{offset - section[1]:#x}"
         return Pointee(PointeeKind.MODULE, text, module.span.start, offset)
+
+
+def managed_words(runtimes: Sequence[Runtime], address: int) -> str:
+    """The object of a runtime at an address, with its text where it is a string; "" where there is none."""
+    place = managed_place(runtimes, address)
+    found = place.found
+    if found is None:
+        return ""
+    offset = f"+{address - found.address:#x}" if address != found.address else ""
+    text = f": {quoted(place.text)}" if place.text else ""
+    return f"{found.type}{offset}, {found.bytes:,} bytes{text}"

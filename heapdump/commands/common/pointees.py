@@ -17,10 +17,10 @@ STYLES = {"block": "green", "stack": "magenta", "module": "cyan", "region": "dim
 
 def pointees_of(snapshot: Snapshot, namer: Namer, *, quotes: bool = True) -> Pointees:
     """Names what pointers of this dump lead to; `quotes`: with the text there."""
-    from heapdump.analyses.by_hand.pointees import Pointees
+    from heapdump.analyses.by_hand.pointees import Pointees, Words, managed_words
 
-    process, heaps = snapshot.process, snapshot.heaps
-    return Pointees(process, snapshot.usage, heaps, lambda: snapshot.walk.table, namer, quotes=quotes)
+    words = Words(namer, lambda address: managed_words(snapshot.runtimes, address), quotes)
+    return Pointees(snapshot.process, snapshot.usage, snapshot.heaps, lambda: snapshot.walk.table, words)
 
 
 def pointee_record(pointee: Pointee | None) -> Record | None:
