@@ -83,8 +83,11 @@ class Exports:
         return (self.names[i], int(self.rva[i])) if i >= 0 else None
 
     def rva_of(self, name: str) -> int | None:
-        """The RVA of the export of that name; None without one."""
-        return next((int(rva) for rva, known in zip(self.rva, self.names, strict=True) if known == name), None)
+        """The RVA of the export of that name, in any case where none has it exactly; None without one."""
+        if name in self.names:
+            return int(self.rva[self.names.index(name)])
+        lower = name.lower()
+        return next((int(rva) for rva, known in zip(self.rva, self.names, strict=True) if known.lower() == lower), None)
 
 
 class Image:

@@ -46,7 +46,7 @@ def value(snapshot: Snapshot, text: str, thread: str | None = "~0", frame: int |
 ALIKE = {
     "29fb0000": 0x29FB0000, "0x29fb0000": 0x29FB0000, "00000000`29fb0000": 0x29FB0000, "0n16": 16, "add": 0xADD,
     "10 + 20 - 8": 0x28, "(10+20)-(8-4)": 0x2C, "-8+10": 8, "vision+10": BASE + 0x10, "VISION.dll": BASE,
-    "vision.dll+0x1234": BASE + 0x1234, "vision!alloc": BASE + 0x2000, "vision.dll!release+10": BASE + 0x2110,
+    "vision.dll+0x1234": BASE + 0x1234, "vision!alloc": BASE + 0x2000, "VISION!Alloc": BASE + 0x2000, "vision.dll!release+10": BASE + 0x2110,
     "api-ms-two+1": 0x68000001, "api_ms_two": 0x68000000, "add.dll": 0x69000000, " vision - 1 ": BASE - 1,
     "ffffffffffffffff": (1 << 64) - 1,
 }  # fmt: skip
