@@ -105,6 +105,16 @@ def test_a_broken_list_and_signature_are_told(ask, dump, capfd):
     assert "VirtualAllocdBlocks: 0x5000000 does not point back: 0x0" in capfd.readouterr().out
 
 
+def test_a_list_entry_alone_is_checked(ask, dump, capfd):
+    at = ask("_HEAP", hex(HEAP))[1]["VirtualAllocdBlocks"]["address"]
+    rows = ask("_LIST_ENTRY", at)[1]
+    assert rows["Flink"]["meaning"].startswith("points back; ") and rows["Blink"]["meaning"].startswith("points back; ")
+    assert ask("_LIST_ENTRY", "5000300")[1]["Flink"]["meaning"] == "not linked"
+    hurt(dump, int(at, 16), struct.pack("<Q", DATA))
+    cli.run(["struct", str(dump), "_LIST_ENTRY", at, "--no-cache"])
+    assert "Flink: 0x5000000 does not point back: 0x0" in capfd.readouterr().out
+
+
 def test_a_critical_section_names_its_owner(ask):
     rows = ask("_RTL_CRITICAL_SECTION", "5000100")[1]
     assert rows["LockCount"]["meaning"] == "owned, 1 waiting"

@@ -44,6 +44,8 @@ _UNUSED_CODES = {0: "", 1: "covers the header of a segment", 3: "the last entry 
 
 _IN_GRANULES = ("TotalFreeSize", "VirtualMemoryThreshold")
 _FRONT_ENDS = {0: "no front end", 1: "lookaside lists", 2: "LFH"}
+_LISTS = ("_LIST_ENTRY", "LIST_ENTRY")
+_LINKS = ("Flink", "Blink")
 _PAGE = 0x1000
 _ENTRIES = ("_HEAP_ENTRY", "_HEAP_FREE_ENTRY")
 
@@ -96,6 +98,8 @@ class Meanings:
             return self._thread(value)
         if owner == "_RTL_CRITICAL_SECTION" and name == "LockCount":
             return self._lock(value)
+        if owner in _LISTS and name in _LINKS:
+            return self._link(row, value)
         return None
 
     def _signature(self, row: StructRow, value: int) -> str:
@@ -134,9 +138,26 @@ class Meanings:
         waiting = (-1 - signed) >> 2
         return "free" if signed & 1 and not waiting else f"{'free' if signed & 1 else 'owned'}, {waiting} waiting"
 
+    def _link(self, row: StructRow, value: int) -> str:
+        """A link of a list entry: whether the neighbour points back, and where it lies."""
+        size, is_forward = self.space.pointer_bytes, row.member == "Flink"
+        entry = row.address - (0 if is_forward else size)
+        if value == entry:
+            return "itself: an empty list"
+        seen = self.space.try_pointer(value + (size if is_forward else 0))
+        found = self.pointees(value)
+        where = f"; {found.text}" if found else ""
+        if seen is None:
+            return "not linked" if not value else f"not in the dump{where}"
+        if seen == entry:
+            return f"points back{where}"
+        if row.field == row.member:
+            self.broken.append(f"{row.member}: {value:#x} does not point back: {seen:#x}")
+        return f"does not point back: {seen:#x}{where}"
+
     def _struct(self, row: StructRow, values: dict[str, int]) -> str:
         """A list entry with its neighbours, a counted string, or nothing."""
-        if row.type.target in ("_LIST_ENTRY", "LIST_ENTRY"):
+        if row.type.target in _LISTS:
             return self._list_entry(row, values)
         if row.type.target == "_HEAP_ENTRY":
             return self._header(row, values)
