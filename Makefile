@@ -46,6 +46,7 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.bench.check
 	$(BIN)/python -m tests.bench.stacks
 	$(BIN)/python -m tests.bench.graph
+	$(BIN)/python -m tests.bench.diff
 
 # The site goes to site/. A broken link fails the build.
 docs: $(STAMP)

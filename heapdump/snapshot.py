@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from heapdump.analyses.allocated.by import By
-    from heapdump.analyses.allocated.leaks import LeakContext
+    from heapdump.analyses.allocated.leaks import LeakContext, LeakGroup
     from heapdump.analyses.allocated.stacks import Stacks
     from heapdump.analyses.damage.crash import Crash
     from heapdump.analyses.damage.explained import ExplainedFinding
@@ -297,6 +297,13 @@ class Snapshot:
 
         return self._answer(json_answer("leak-suspects", from_record, to_record), make)
 
+    def leak_groups(self, by: By, make: Callable[[], tuple[LeakGroup, ...]]) -> tuple[LeakGroup, ...]:
+        """All busy blocks of the program in groups by `by`: from the index, else made by `make`."""
+        from heapdump.analyses.allocated.stored_groups import from_record, to_record
+        from heapdump.cache.answers import json_answer
+
+        return self._answer(json_answer(f"groups-{by}", from_record, to_record), make)
+
     def unreachable_report(self, by: By, make: Callable[[], UnreachableReport]) -> UnreachableReport:
         """The report on all unreachable blocks in groups by `by`: from the index, else made by `make`."""
         from heapdump.analyses.graph.unreachable_report import from_record, to_record
@@ -328,6 +335,12 @@ class Snapshot:
     def gaps(self) -> tuple[str, ...]:
         """Sentences on parts of the process that this dump does not hold; none for a complete dump."""
         return self.process.notes
+
+    def forget_blocks(self) -> None:
+        """Drops the walk and everything made of it; what is asked for again is made again."""
+        blocks = ("walk", "damage", "explained_findings", "crt", "stacks")
+        for name in (*blocks, "graph", "reached", "referrers", "retained"):
+            self.__dict__.pop(name, None)
 
     def close(self) -> None:
         """Unmaps the dump and deletes its temporary copy."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from tests import address_spaces
+from tests.address_spaces import write_pair
 from tests.builders import NtHeapBuilder, ProcessBuilder, SegmentHeapBuilder
 from tests.builders.page_heap import PageHeapBuilder
+from tests.moments import HEAP, LOAD, NONE, RUN, STOP, Moment, Stack
 from tests.patching import poke, word
 from tests.process.stacks.test_trace_database import RECORDS, UST, record
 from tests.runtimes.dotnet.plans import plan
@@ -140,7 +143,59 @@ def managed(path: Path) -> Places:
     return {"method": min(made.methods) + 0x12, "object": made.places["order"], "text": made.places["text"]}
 
 
+def growth(path: Path) -> Places:
+    """An x64 process of 19041 with recorded stacks; an hour later, in `growth-later.dmp` beside it, it has grown."""
+    old = Moment({LOAD: [5000] * 4, RUN: [100 + i for i in range(40)], NONE: [50, 60]})
+    late = Moment(
+        {LOAD: [5000] * 40, RUN: [100 + i for i in range(30)], STOP: [64] * 9, NONE: [50, 60]}, timestamp=1_700_003_600
+    )
+    old.write(path)
+    process = late.process().module(0x69000000, 0x20000, r"C:\acme\plugin.dll", version=(1, 2, 3, 4))
+    process.region(0x6A000000, 0x100000)
+    process.write(path.with_name(f"{path.stem}-later.dmp"))
+    return {"heap": HEAP}
+
+
+def series(path: Path) -> Places:
+    """An x64 process of 19041 with recorded stacks; half an hour later each, `series-1.dmp` to `series-5.dmp` beside it."""
+    for i in range(6):
+        blocks: dict[Stack, list[int]] = {
+            LOAD: [5000] * (4 + 9 * i), RUN: [100 + 40 * (i % 2)] * 50, STOP: [70_000] * (i > 2) + [64], NONE: [50, 60]
+        }  # fmt: skip
+        moment = Moment(blocks, timestamp=1_700_000_000 + 1800 * i)
+        moment.write(path if i == 0 else path.with_name(f"{path.stem}-{i}.dmp"))
+    return {"heap": HEAP}
+
+
+def address_space(path: Path) -> Places:
+    """An x86 process of 7601; in `address-space-later.dmp` beside it, another run in which a hook moved its runtime."""
+    before, after = write_pair(path.parent)
+    Path(before).replace(path)
+    Path(after).replace(path.with_name(f"{path.stem}-later.dmp"))
+    return {"heap": 0x1000000}
+
+
+def hooked(path: Path) -> Places:
+    """An x86 process of 7601 whose address space a moved runtime breaks up."""
+    address_spaces.process(hooked=True).write(path)
+    return {"heap": 0x1000000}
+
+
 SAMPLES: dict[str, Sample] = {
     make.__name__.replace("_", "-"): make
-    for make in (service, wow64, damaged, stacks, page_heap, segment_heap, before_vista, managed)
+    for make in (
+        service,
+        wow64,
+        damaged,
+        stacks,
+        page_heap,
+        segment_heap,
+        before_vista,
+        managed,
+        growth,
+        growth,
+        series,
+        address_space,
+        hooked,
+    )
 }

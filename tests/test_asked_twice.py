@@ -48,6 +48,7 @@ OF_WALKS = [
 ]  # fmt: skip
 """These show what a walk finds."""
 CALLS = [
+    "diff", "diff --all --json", "gaps", "gaps --json",
     *OF_WALKS, "summary", "triage", "info --json", "heaps --explain", "regions --json", "modules --json",
     "threads --frames --args --json", "managed --json", "check", "blocks --containing hex:000000", "leaks", "leaks --export umdh",
     "leaks --export pprof", "retained", "leaks --unreachable --lsan-compat",
@@ -88,7 +89,7 @@ def calls_about(snapshot: Snapshot) -> Iterator[str]:
 def arguments(path: Path, call: str) -> list[str]:
     """The command line of a call about a dump."""
     name, *rest = call.split()
-    return [name, str(path), *rest]
+    return [name, str(path), *([str(path)] if name == "diff" else []), *rest]
 
 
 def difference(call: str, *answers: Answer) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.export import EXPORTS, check_options, export_stacks
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import default_key, leak_context
+from heapdump.commands.common.group_options import read_suppressions, regex
 from heapdump.commands.common.leak_groups import (
     COLUMNS,
     group_record,
@@ -118,7 +118,7 @@ def command(request: Request, **values: Any) -> int:
     options = _Options(**values)
     if unreachable is not None and unreachable.lsan_compat and request.format != "table":
         raise WrongUsage("--lsan-compat is a text of its own, it does not go with --json and --format")
-    suppressions = _suppressions(options.suppressions)
+    suppressions = read_suppressions(options.suppressions)
     with request.open() as snapshot:
         question = _question(request, snapshot, options)
         if unreachable is not None:
@@ -151,8 +151,8 @@ def _question(request: Request, snapshot: Snapshot, options: _Options) -> LeakQu
         By.STACK if options.export else By(options.by) if options.by else default_key(snapshot),
         rows,
         text.parse_size(options.min_bytes),
-        _regex("--focus", options.focus),
-        _regex("--ignore", options.ignore),
+        regex("--focus", options.focus),
+        regex("--ignore", options.ignore),
         options.skip_module,
     )
 
@@ -210,24 +210,3 @@ def _total(leaks: Leaks) -> str:
 def _omitted(leaks: Leaks) -> str:
     blocks = f"{text.plural(leaks.omitted_blocks, 'block')} with {text.size(leaks.omitted_bytes)}"
     return f"; left out: {blocks} in smaller or suppressed groups"
-
-
-def _regex(option: str, pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
-        return None
-    try:
-        return re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise WrongUsage(f"{option} {pattern!r} is no regular expression: {error}") from error
-
-
-def _suppressions(path: Path | None) -> Suppressions:
-    from heapdump.analyses.allocated.suppressions import Suppressions, parse
-
-    if path is None:
-        return Suppressions()
-    data = path.read_bytes()
-    encoding = (
-        "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    )  # as Notepad and PowerShell write them
-    return parse(data.decode(encoding, errors="replace").splitlines())

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from heapdump.dump import counters, limits, lists, small, sniff
 from heapdump.dump.directory import MAGIC, Directory, StreamType, read_directory
+from heapdump.dump.handles import handle_count
 from heapdump.dump.stamp import stamp_of
 from heapdump.dump.streams import (
     PROCESSOR_NAMES,
@@ -162,6 +163,11 @@ class Minidump:
         """The exception, or None: the dump was taken of a running process."""
         stream = self.directory.first(StreamType.EXCEPTION)
         return lists.read_exception(self.data, stream) if stream else None
+
+    @cached_property
+    def handle_count(self) -> int | None:
+        """The number of open handles; None where the dump does not tell."""
+        return handle_count(self.data, self.directory)
 
     @cached_property
     def memory_ranges(self) -> NDArray[np.void]:

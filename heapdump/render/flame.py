@@ -12,11 +12,14 @@ from typing import Any
 from heapdump.render.profiles import Sample, names_of
 
 Node = dict[str, Any]
-"""A box of the graph: `n` name, `b` bytes, `c` blocks, `k` boxes that it calls, by name."""
+"""A box of the graph: `n` name, `b` bytes, `c` blocks, `k` boxes that it calls, by name, `d` net bytes and blocks."""
 
 
 def flame(samples: Sequence[Sample], title: str) -> str:
-    """The HTML page. Frames with the same name and the same callers are one box."""
+    """The HTML page. Frames with the same name and the same callers are one box.
+
+    Of a difference, the width of a box is all that changed in it; what grew is red, what shrank is blue.
+    """
     root = _node("all")
     for sample in samples:
         node = root
@@ -31,18 +34,24 @@ def flame(samples: Sequence[Sample], title: str) -> str:
 
 
 def _node(name: str) -> Node:
-    return {"n": name, "b": 0, "c": 0, "k": {}}
+    return {"n": name, "b": 0, "c": 0, "k": {}, "d": []}
 
 
 def _add(node: Node, sample: Sample) -> None:
     node["b"] += sample.bytes
     node["c"] += sample.blocks
+    if sample.net_bytes is not None and sample.net_blocks is not None:
+        before = node["d"] or [0, 0]
+        node["d"] = [before[0] + sample.net_bytes, before[1] + sample.net_blocks]
 
 
 def _flat(root: Node) -> Iterator[list[int | str]]:
-    """[depth, name, bytes, blocks] of every box: a caller before its callees, these by bytes, the largest first."""
+    """[depth, name, bytes, blocks] of every box: a caller before its callees, these by bytes, the largest first.
+
+    Of a difference, [… net bytes, net blocks]: with their sign.
+    """
     waiting = [(0, root)]
     while waiting:
         depth, node = waiting.pop()
-        yield [depth, node["n"], node["b"], node["c"]]
+        yield [depth, node["n"], node["b"], node["c"], *node["d"]]
         waiting += [(depth + 1, child) for child in sorted(node["k"].values(), key=lambda child: int(child["b"]))]

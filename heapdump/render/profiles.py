@@ -26,11 +26,16 @@ class SampleFrame:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Blocks of one stack, and their requested bytes. `frames`: innermost first, none where no stack is recorded."""
+    """Blocks of one stack, and their requested bytes. `frames`: innermost first, none where no stack is recorded.
+
+    Of a difference, `blocks` and `bytes` are without a sign; `net_blocks`, `net_bytes` have it, else None.
+    """
 
     frames: tuple[SampleFrame, ...]
     blocks: int
     bytes: int
+    net_blocks: int | None = None
+    net_bytes: int | None = None
 
 
 def _named(sample: Sample) -> tuple[SampleFrame, ...]:
@@ -84,12 +89,18 @@ def speedscope(samples: Sequence[Sample], name: str) -> str:
     return json.dumps(document, separators=(",", ":"))
 
 
-def pprof(samples: Sequence[Sample], modules: Sequence[tuple[str, int, int]], when: int) -> bytes:
+def pprof(
+    samples: Sequence[Sample], modules: Sequence[tuple[str, int, int]], when: int, base: Sequence[Sample] = ()
+) -> bytes:
     """A gzipped profile.proto with the sample types inuse_objects and inuse_space, for `go tool pprof`.
 
-    `modules`: (path, start, end) of each mapping; `when`: seconds since 1970.
+    `modules`: (path, start, end) of each mapping; `when`: seconds since 1970. `base`: samples that are subtracted, as
+    `pprof -diff_base` does: with negative values and the label pprof::base.
     """
-    return gzip.compress(_Profile(modules).encoded(samples, when), mtime=0)
+    return gzip.compress(_Profile(modules).encoded(samples, when, base), mtime=0)
+
+
+_MASK = (1 << 64) - 1
 
 
 class _Profile:
@@ -102,19 +113,14 @@ class _Profile:
         self._functions: dict[tuple[str, str], int] = {}
         self._locations: dict[SampleFrame, int] = {}
 
-    def encoded(self, samples: Sequence[Sample], when: int) -> bytes:
+    def encoded(self, samples: Sequence[Sample], when: int, base: Sequence[Sample] = ()) -> bytes:
         """The message, not yet packed; `when` in seconds since 1970."""
         types = [("inuse_objects", "count"), ("inuse_space", "bytes")]
         out = b"".join(_message(1, self._pair(*kind)) for kind in types)
-        body = [
-            _message(
-                2,
-                _packed(1, [self._location(frame) for frame in _named(sample)])
-                + _packed(2, [sample.blocks, sample.bytes]),
-            )
-            for sample in samples
-        ]
-        out += b"".join(body)
+        out += b"".join(_message(2, self._sample(sample, 1)) for sample in samples)
+        if base:
+            label = _message(3, _field(1, self._string("pprof::base")) + _field(2, self._string("true")))
+            out += b"".join(_message(2, self._sample(sample, -1) + label) for sample in base)
         for number, (name, start, end) in enumerate(self._modules, 1):
             out += _message(
                 3, _field(1, number) + _field(2, start) + _field(3, end) + _field(5, self._string(name)) + _field(7, 1)
@@ -133,6 +139,10 @@ class _Profile:
             out += _message(5, _field(1, number) + _field(2, text) + _field(3, text) + _field(4, self._string(file)))
         out += _field(14, self._string("inuse_space")) + _field(9, when * 1_000_000_000)
         return out + b"".join(_message(6, text.encode("utf-8", "replace")) for text in self._strings)
+
+    def _sample(self, sample: Sample, sign: int) -> bytes:
+        values = [sign * sample.blocks & _MASK, sign * sample.bytes & _MASK]  # int64 as its two's complement
+        return _packed(1, [self._location(frame) for frame in _named(sample)]) + _packed(2, values)
 
     def _string(self, text: str) -> int:
         return self._strings.setdefault(text, len(self._strings))

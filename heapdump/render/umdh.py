@@ -41,3 +41,54 @@ def log(
                 written.add(one.stack)
                 yield "".join(f"\t{address:X}\r\n" for address in frames[one.stack]) + "\r\n"
         yield f"\r\n*- - - - - - - - - - End of data for heap @ {heap:X} - - - - - - - - - -\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A stack in two logs. `number`: of its backtrace; `frames`: as they are printed, innermost first."""
+
+    number: int
+    old_bytes: int
+    new_bytes: int
+    old_count: int
+    new_count: int
+    frames: tuple[str, ...]
+
+
+def difference(changes: Sequence[Change], overhead: int) -> Iterator[str]:
+    """The log of `umdh old new`: the largest increase first. `overhead`: change of the bytes that nobody asked for."""
+    yield _SYNTAX
+    for one in sorted(changes, key=lambda change: change.old_bytes - change.new_bytes):
+        size, count = one.new_bytes - one.old_bytes, one.new_count - one.old_count
+        trace = f"BackTrace{one.number:X}"
+        yield (
+            f"{_sign(size)} {abs(size):7} ({one.new_bytes:7} - {one.old_bytes:7}) {one.new_count:6} allocs\t{trace}\r\n"
+            f"{_sign(count)} {abs(count):7} ({one.new_count:7} - {one.old_count:7})\t{trace}\tallocations\r\n\r\n"
+        )
+        yield "".join(f"\t{frame}\r\n" for frame in one.frames) + "\r\n\r\n"
+    total = sum(one.new_bytes - one.old_bytes for one in changes)
+    word, sign = ("increase", 1) if total >= 0 else ("decrease", -1)
+    requested, more = sign * total, sign * overhead
+    yield f"Total {word} == {requested:6} requested + {more:6} overhead = {requested + more:6}\r\n"
+
+
+def _sign(value: int) -> str:
+    return "-" if value < 0 else "+"
+
+
+_SYNTAX = """// Each log entry has the following syntax:
+//
+// + BYTES_DELTA (NEW_BYTES - OLD_BYTES) NEW_COUNT allocs BackTrace TRACEID
+// + COUNT_DELTA (NEW_COUNT - OLD_COUNT) BackTrace TRACEID allocations
+//     ... stack trace ...
+//
+// where:
+//     BYTES_DELTA - increase in bytes between before and after log
+//     NEW_BYTES - bytes in after log
+//     OLD_BYTES - bytes in before log
+//     COUNT_DELTA - increase in allocations between before and after log
+//     NEW_COUNT - number of allocations in after log
+//     OLD_COUNT - number of allocations in before log
+//     TRACEID - number of the stack trace
+
+""".replace("\n", "\r\n")

@@ -12,6 +12,7 @@ from typing import Literal, Self
 
 from .dump import DumpBuilder
 from .dump_truth import BuiltDump, DumpTruth, Pdb, Version
+from .image_header import ImageFacts
 from .memory_image import PAGE
 from .nt_heap_truth import BuiltHeap
 from .page_heap import BuiltPageHeap
@@ -40,18 +41,26 @@ class ProcessBuilder:
         exe: str = "C:\\Program Files\\App\\app.exe",
         command_line: str | None = None,
         memory_list: Literal["64", "32"] = "64",
+        create_time: int = 1_699_990_000,
+        timestamp: int = 1_700_000_000,
+        exe_facts: ImageFacts | None = None,
     ) -> None:
-        """Begin a process; see `process_plan` for the addresses it uses itself."""
+        """Begin a process; see `process_plan` for the addresses it uses itself.
+
+        `create_time` of the process, `timestamp` of the dump: seconds since 1970. `exe_facts`: of the program's header.
+        """
         self.arch = arch
         self.plan: Plan = process_plan(arch, build)
         major, minor = _OS.get(build, (10, 0))
         line = f'"{exe}"' if command_line is None else command_line
         version = (major, minor, build, revision)
         os = (major, minor, build)
-        self._parts = ProcessParts(arch, self.plan, os, version, pid, nt_global_flag, exe, line)
+        self._parts = ProcessParts(
+            arch, self.plan, os, version, pid, nt_global_flag, exe, line, exe_facts or ImageFacts()
+        )
         self._finished = False
-        self.dump = DumpBuilder(arch=self._parts.own_view, os=os, memory_list=memory_list)
-        self.dump.misc(pid, create_time=1_699_990_000, size=1364 if build >= 10240 else 24)
+        self.dump = DumpBuilder(arch=self._parts.own_view, os=os, memory_list=memory_list, timestamp=timestamp)
+        self.dump.misc(pid, create_time=create_time, size=1364 if build >= 10240 else 24)
 
     def heap(self, built: BuiltHeap | BuiltPageHeap, *, view: View | None = None) -> Self:
         """Add a heap's memory and regions, and its handle; the first of a view is the process heap."""
@@ -118,12 +127,14 @@ class ProcessBuilder:
         checksum: int = 0,
         pdb: Pdb | None = None,
         arch: View | None = None,
+        facts: ImageFacts | None = None,
     ) -> Self:
         """Add an image with its regions; the dump gets its header page and its writable section only."""
         if size < 0x4000 or size % PAGE:
             raise ValueError("an image has at least 4 whole pages")
         view: View = arch or ("x86" if self.arch == "wow64" and base < 1 << 32 else self._parts.own_view)
-        self._parts.modules.append(ModulePart(base, size, path, view, version, timestamp, checksum, pdb))
+        said = facts or ImageFacts()
+        self._parts.modules.append(ModulePart(base, size, path, view, version, timestamp, checksum, pdb, said))
         return self
 
     def region(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from . import process_blocks as blocks
 from .cpu_context import cpu_context
 from .dump import DumpBuilder
-from .image_header import DATA_BYTES, image_header
+from .image_header import DATA_BYTES, ImageFacts, image_header
 from .memory_image import PAGE, MemoryImage
 from .process_plan import pool_bytes
 from .process_records import ModulePart, ProcessParts, ThreadPart, View
@@ -65,7 +65,8 @@ class ProcessAssembler:
             if path.lower() not in names:
                 wide = self.parts.arch == "x64" or (self.parts.arch == "wow64" and path.startswith(system))
                 arch: View = "x64" if wide else "x86"
-                part = ModulePart(base, size, path, arch, self.parts.version, 0x5F000000, 0, None)
+                facts = self.parts.exe_facts if path == self.parts.exe else ImageFacts()
+                part = ModulePart(base, size, path, arch, self.parts.version, 0x5F000000, 0, None, facts)
                 added.append(part)
         self.parts.modules[:0] = added  # the process' own images come first
 
@@ -80,7 +81,7 @@ class ProcessAssembler:
             (data, m.base + m.size, 4),
         ):
             self.parts.regions.append((base, end - base, "MEM_COMMIT", "MEM_IMAGE", protect, m.base, 0x80))
-        self.parts.memory.append((m.base, image_header(m.arch, m.size, m.timestamp, m.checksum)))
+        self.parts.memory.append((m.base, image_header(m.arch, m.size, m.timestamp, m.checksum, m.facts)))
         (self._image if m.arch == self.parts.own_view else self._image32).commit(data, DATA_BYTES)
 
     def _finish_thread(self, number: int, thread: ThreadPart) -> None:

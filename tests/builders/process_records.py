@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from .dump_truth import Pdb, Version
+from .image_header import ImageFacts
 from .process_plan import Plan, ProcessArch
 
 View = Literal["x64", "x86"]
@@ -42,6 +43,7 @@ class ModulePart:
     timestamp: int
     checksum: int
     pdb: Pdb | None
+    facts: ImageFacts = field(default_factory=ImageFacts)
 
 
 @dataclass
@@ -56,6 +58,7 @@ class ProcessParts:
     global_flag: int
     exe: str
     command_line: str
+    exe_facts: ImageFacts = field(default_factory=ImageFacts)
     heaps: dict[View, list[int]] = field(default_factory=lambda: {"x64": [], "x86": []})
     threads: list[ThreadPart] = field(default_factory=list)
     modules: list[ModulePart] = field(default_factory=list)

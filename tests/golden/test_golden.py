@@ -22,6 +22,13 @@ COMMANDS = cli.list_commands(click.Context(cli))
 WIDTHS = (80, 160)
 
 CASES: dict[str, dict[str, str]] = {
+    "growth": {
+        "diff": "diff growth-later.dmp", "diff-size": "diff growth-later.dmp --group-by size --unreachable --limit 5",
+        "diff-caller": "diff growth-later.dmp --group-by caller --all",
+    },
+    "series": {"diff": "diff series-1.dmp series-2.dmp series-3.dmp series-4.dmp series-5.dmp"},
+    "address-space": {"diff": "diff address-space-later.dmp"},
+    "hooked": {"gaps": "gaps", "gaps-request": "gaps --request 1G --limit 3"},
     "service": {
         "blocks": "blocks --size 190..194", "blocks-stat": "blocks --stat --size 200..207", "check": "check", "heap": "heap {heap}",
         "heaps": "heaps", "heaps-explain": "heaps --explain", "info": "info", "managed": "managed",

@@ -123,8 +123,7 @@ def find_leaks(context: LeakContext, question: LeakQuestion, suppressions: Suppr
     """Groups the blocks. Where no stacks are recorded, keys made of stacks become `By.TYPE`; each stack is named once."""
     by, missing = question.by, ""
     if by.needs_stacks and not context.stacks.are_recorded:
-        image = (context.process.image or "app.exe").replace("/", "\\").rpartition("\\")[2]
-        by, missing = By.TYPE, HOW_TO_RECORD.format(image=image)
+        by, missing = By.TYPE, how_to_record(context.process)
     grouping = _StackGrouper(context, question, by).grouping() if by.needs_stacks else _by_data(context, question, by)
     suppressions = suppressions or Suppressions()
     reported: list[LeakGroup] = []
@@ -146,6 +145,12 @@ def find_leaks(context: LeakContext, question: LeakQuestion, suppressions: Suppr
         by, tuple(reported), missing, blocks, size, all_blocks - blocks, all_bytes - size,
         grouping.rows[is_reported], grouping.values[is_reported], tuple(counts), tuple(unused),
     )  # fmt: skip
+
+
+def how_to_record(process: Process) -> str:
+    """Why no stack is known, and the command that makes Windows record them."""
+    image = (process.image or "app.exe").replace("/", "\\").rpartition("\\")[2]
+    return HOW_TO_RECORD.format(image=image)
 
 
 def _sums(groups: Sequence[BlockGroup]) -> tuple[int, int]:

@@ -23,6 +23,11 @@ _FIRST_X86_INDEX = 1 << 48
 """Added to indices into the 32-bit database of a WOW64 process, which has two databases. It lies behind all user addresses."""
 
 
+def records_stacks(heaps: Sequence[Heap]) -> bool:
+    """True when some heap records allocation stacks. Needs no walk."""
+    return any(heap.stack_traces for heap in heaps)
+
+
 class Stacks:
     """Stack numbers of blocks, and the frames of a number; each number stands for one stack.
 
@@ -39,7 +44,7 @@ class Stacks:
     @property
     def are_recorded(self) -> bool:
         """True when some heap of the process records allocation stacks."""
-        return any(heap.stack_traces for heap in self._heaps)
+        return records_stacks(self._heaps)
 
     def numbers(self, rows: NDArray[np.int64], *, checked: bool = True) -> NDArray[np.uint64]:
         """The stack number of each row; (n,) uint64, 0 where none is recorded or the number leads to no stack.

@@ -71,7 +71,7 @@ def overview_of(
     is_walked: bool,
 ) -> GraphOverview:
     """`table`: of all blocks; `suspects`: the largest first; `is_walked`: the walk of every heap has no gap."""
-    leaked, direct = _sum(graph, reached, table, *LEAKED), _sum(graph, reached, table, Reach.DIRECT)
+    leaked, direct = leaked_sum(graph, reached, table), _sum(graph, reached, table, Reach.DIRECT)
     lines = tuple(
         SuspectLine(
             sentence(graph, suspect),
@@ -84,6 +84,11 @@ def overview_of(
     way_in = has_way_in(process, graph)
     is_complete = is_walked and way_in and not missing_evidence(graph)
     return GraphOverview(leaked, direct, lines, is_complete, way_in)
+
+
+def leaked_sum(graph: PointerGraph, reached: Reachability, table: BlockTable) -> BlockSum:
+    """The direct and indirect leaks."""
+    return _sum(graph, reached, table, *LEAKED)
 
 
 def _sum(graph: PointerGraph, reached: Reachability, table: BlockTable, *states: Reach) -> BlockSum:

@@ -68,7 +68,7 @@ def export_stacks(request: Request, snapshot: Snapshot, leaks: Leaks, kind: str,
     title = f"{snapshot.dump.path.name}: {leaks.bytes:,} bytes in {leaks.blocks:,} busy blocks"
     if kind == "pprof":
         when = snapshot.dump.directory.header.timestamp
-        return request.write_bytes(snapshot, profiles.pprof(samples, _modules(snapshot), when), gaps)
+        return request.write_bytes(snapshot, profiles.pprof(samples, modules_of(snapshot), when), gaps)
     pieces: Iterator[str]
     if kind == "folded":
         pieces = profiles.folded(samples, by_blocks=by_blocks)
@@ -84,10 +84,10 @@ def export_stacks(request: Request, snapshot: Snapshot, leaks: Leaks, kind: str,
 def _sample(frames: tuple[Frame, ...], blocks: int, size: int) -> Sample:
     from heapdump.render.profiles import Sample
 
-    return Sample(tuple(map(_frame, frames)), blocks, size)
+    return Sample(tuple(map(sample_frame, frames)), blocks, size)
 
 
-def _frame(frame: Frame) -> SampleFrame:
+def sample_frame(frame: Frame) -> SampleFrame:
     """Without the offset behind a symbol, so that viewers add up the frames of a function."""
     from heapdump.render.profiles import SampleFrame
 
@@ -95,7 +95,7 @@ def _frame(frame: Frame) -> SampleFrame:
     return SampleFrame(printable(name), frame.address, printable(frame.file) if frame.file else None, frame.line)
 
 
-def _modules(snapshot: Snapshot) -> list[tuple[str, int, int]]:
+def modules_of(snapshot: Snapshot) -> list[tuple[str, int, int]]:
     """(path, start, end) of every module."""
     return [(printable(module.path), module.span.start, module.span.end) for module in snapshot.process.modules]
 
@@ -121,4 +121,4 @@ def _umdh(snapshot: Snapshot, rows: NDArray[np.int64]) -> Iterator[str]:
                 yield umdh.Allocation(block.address, block.size, block.entry_size - block.size, number)
 
     heaps = ((heap.address, allocations(heap.index)) for heap in snapshot.heaps if bool((owners == heap.index).any()))
-    return umdh.log(_modules(snapshot), heaps, frames)
+    return umdh.log(modules_of(snapshot), heaps, frames)

@@ -71,12 +71,17 @@ def _stack(
     """A line with the number, the blocks and some addresses, and a line for each frame."""
     table, group = snapshot.walk.table, found.group
     samples = " ".join(hex(table.block(row).address) for row in group.sample[:3])
-    frames: Sequence[Frame] = found.frames
-    if folds is not None:
-        frames = [frame for frame in frames if not folds(frame)][:_SHOWN_FRAMES] or frames
-    hidden = len(found.frames) - len(frames)
     blocks = f"  {text.count(group.bytes)} bytes in {text.plural(group.count, 'block')}, such as {samples}"
-    lines = [[(f"#{number}", "bold"), (blocks, "")], *([(f"    {frame}", "")] for frame in frames)]
+    return [[(f"#{number}", "bold"), (blocks, "")], *folded_frames(found.frames, folds)]
+
+
+def folded_frames(stack: Sequence[Frame], folds: Callable[[Frame], bool] | None) -> list[list[tuple[str, str]]]:
+    """A line for each frame of a stack; those for which `folds` is true are left out and counted. None: all frames."""
+    frames = stack
+    if folds is not None:
+        frames = [frame for frame in stack if not folds(frame)][:_SHOWN_FRAMES] or stack
+    hidden = len(stack) - len(frames)
+    lines = [[(f"    {frame}", "")] for frame in frames]
     return [*lines, [(f"    … {hidden} more (--full-stacks)", "dim")]] if hidden else lines
 
 

@@ -127,13 +127,13 @@ class Request:
             _copy(self._pieces(snapshot, answer, stream), stream)
         return self._finish(snapshot, answer.gaps, answer.notes)
 
-    def write(self, snapshot: Snapshot, pieces: Iterable[str], gaps: Sequence[str]) -> int:
+    def write(self, snapshot: Snapshot | list[Snapshot], pieces: Iterable[str], gaps: Sequence[str]) -> int:
         """Writes text that is no answer of records, then the gaps as `emit` does; the exit code."""
         with self._output(snapshot) as stream:
             _copy(pieces, stream)
         return self._finish(snapshot, gaps, ())
 
-    def write_bytes(self, snapshot: Snapshot, data: bytes, gaps: Sequence[str]) -> int:
+    def write_bytes(self, snapshot: Snapshot | list[Snapshot], data: bytes, gaps: Sequence[str]) -> int:
         """Writes bytes that are no answer of records, then the gaps as `emit` does; the exit code.
 
         Raises:

@@ -31,6 +31,7 @@ _FIRST_SECTION = 0x200
 _EXECUTABLE = 0x20000000
 """IMAGE_SCN_MEM_EXECUTE (winnt.h)."""
 
+_LARGE_ADDRESS_AWARE, _DYNAMIC_BASE = 0x20, 0x40
 _EXPORT, _IMPORT, _EXCEPTION, _DEBUG, _DELAY_IMPORT = 0, 1, 3, 6, 13  # indices of data directories (winnt.h)
 _RESOURCE = 2
 ReadRva = Callable[[int, int], bytes | None]
@@ -101,6 +102,21 @@ class Image:
     def is_x64(self) -> bool:
         """True for PE32+ of AMD64."""
         return bool(self._headers.FILE_HEADER.Machine == pefile.MACHINE_TYPE["IMAGE_FILE_MACHINE_AMD64"])
+
+    @property
+    def is_large_address_aware(self) -> bool:
+        """True where the linker set IMAGE_FILE_LARGE_ADDRESS_AWARE: a 32-bit process may use more than 2 GiB."""
+        return bool(self._headers.FILE_HEADER.Characteristics & _LARGE_ADDRESS_AWARE)
+
+    @property
+    def has_dynamic_base(self) -> bool:
+        """True where the linker set IMAGE_DLLCHARACTERISTICS_DYNAMIC_BASE: Windows chooses the base (ASLR)."""
+        return bool(self._headers.OPTIONAL_HEADER.DllCharacteristics & _DYNAMIC_BASE)
+
+    @property
+    def header_base(self) -> int:
+        """ImageBase of the header: the preferred base in a file; in memory since Vista the actual base."""
+        return int(self._headers.OPTIONAL_HEADER.ImageBase)
 
     @cached_property
     def sections(self) -> tuple[Section, ...]:

@@ -1,0 +1,1 @@
+"""What changed between dumps: facts of each dump, matched with each other."""

@@ -1,0 +1,120 @@
+"""Modules of several dumps: new, gone, moved to another base, replaced by another version."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+from heapdump.analyses.compare.code_names import build_of
+from heapdump.analyses.memory.allocations import Allocation, Allocations
+from heapdump.analyses.memory.memory_imports import memory_imports
+from heapdump.analyses.memory.usage import UsageMap
+from heapdump.process.model import Module, Process
+
+
+class Change(StrEnum):
+    """What happened to a module; the value is the word of the JSON. VERSION: another build, at whatever base."""
+
+    NEW = "new"
+    GONE = "gone"
+    MOVED = "moved"
+    VERSION = "version"
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleChange:
+    """A module that differs. `old`: in the first dump, None if it is new; `new`: in the last, None if it is gone.
+
+    `memory_imports`: of a new module, imported functions that reserve address space, change pages or load images.
+    `at_old_base`: of a moved module, what lies at its old base in the last dump.
+    """
+
+    name: str
+    change: Change
+    old: Module | None
+    new: Module | None
+    memory_imports: tuple[str, ...] = ()
+    at_old_base: tuple[Allocation, ...] = ()
+
+    @property
+    def address(self) -> int:
+        """The base in the last dump that has the module."""
+        module = self.new or self.old
+        return module.span.start if module else 0
+
+
+def explained_changes(
+    old: Process, new: UsageMap, image_path: Path | None, *, is_address_comparable: bool
+) -> tuple[ModuleChange, ...]:
+    """The modules that differ, new ones with their imports and moved ones with what lies at their old base.
+
+    `is_address_comparable`: the old base means something in the last dump.
+    """
+    allocations = Allocations(new)
+    return tuple(
+        _explained(one, new.process, allocations, image_path, is_address_comparable=is_address_comparable)
+        for one in module_changes(old, new.process)
+    )
+
+
+def _explained(
+    change: ModuleChange,
+    process: Process,
+    allocations: Allocations,
+    image_path: Path | None,
+    *,
+    is_address_comparable: bool,
+) -> ModuleChange:
+    """A change with its explanation."""
+    if change.change in (Change.NEW, Change.VERSION) and change.new is not None:
+        return replace(change, memory_imports=memory_imports(process, change.new, image_path))
+    if change.change is Change.MOVED and change.old is not None and is_address_comparable:
+        return replace(change, at_old_base=tuple(allocations.inside(change.old.span)))
+    return change
+
+
+def module_changes(old: Process, new: Process) -> tuple[ModuleChange, ...]:
+    """The modules that differ: new, other versions, moved, gone; of each kind by address.
+
+    Modules are matched by name; several of one name (a WOW64 process has two ntdll) first by build, then by order.
+    """
+    before, after = _by_name(old.modules), _by_name(new.modules)
+    found = (
+        change
+        for name in dict.fromkeys([*after, *before])
+        for change in _changes(before.get(name, []), after.get(name, []))
+    )
+    order = [Change.NEW, Change.VERSION, Change.MOVED, Change.GONE]
+    return tuple(sorted(found, key=lambda one: (order.index(one.change), one.address)))
+
+
+def _by_name(modules: Sequence[Module]) -> dict[str, list[Module]]:
+    out: dict[str, list[Module]] = defaultdict(list)
+    for module in modules:
+        out[module.name.lower()].append(module)
+    return out
+
+
+def _changes(before: list[Module], after: list[Module]) -> Iterator[ModuleChange]:
+    """The changes of the modules of one name."""
+    rest = list(before)
+    unmatched = []
+    for module in after:
+        same = [one for one in rest if build_of(one) == build_of(module)]
+        if not same:
+            unmatched.append(module)
+            continue
+        old = next((one for one in same if one.span == module.span), same[0])
+        rest.remove(old)
+        if old.span.start != module.span.start:
+            yield ModuleChange(module.name, Change.MOVED, old, module)
+    for module in unmatched:
+        if rest:
+            yield ModuleChange(module.name, Change.VERSION, rest.pop(0), module)
+        else:
+            yield ModuleChange(module.name, Change.NEW, None, module)
+    for old in rest:
+        yield ModuleChange(old.name, Change.GONE, old, None)

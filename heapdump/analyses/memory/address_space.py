@@ -1,0 +1,125 @@
+"""The address space of a process: what is free, in which pieces, who sits between them, what a request needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from heapdump.analyses.memory.address_limit import AddressLimit, address_limit
+from heapdump.analyses.memory.allocations import Allocations
+from heapdump.analyses.memory.free_runs import FreeSpace, free_runs, free_space
+from heapdump.analyses.memory.gaps import Divider, Gaps, Neighbours
+from heapdump.analyses.memory.occupants import Occupant, Occupants, Reason
+from heapdump.analyses.memory.pointers_into import pointers_into
+from heapdump.analyses.memory.usage import FREE, UsageMap
+from heapdump.memory.regions import State
+from heapdump.process.symbols.namer import Namer
+
+_MOST_REFERRERS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Culprit:
+    """Allocations that keep free runs apart, each with the reason for its place."""
+
+    divider: Divider
+    occupants: tuple[Occupant, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UsageBytes:
+    """The address space of one usage: `bytes` = committed and reserved ones."""
+
+    name: str
+    regions: int
+    bytes: int
+    committed_bytes: int
+
+    @property
+    def reserved_bytes(self) -> int:
+        """Reserved and not committed."""
+        return self.bytes - self.committed_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRequest:
+    """A request of `bytes`. `fitting`: free runs that it fits in."""
+
+    bytes: int
+    fitting: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSpaceReport:
+    """`runs`: the largest free runs. `culprits`: what keeps most free bytes apart, the most first.
+
+    `usage`: committed and reserved bytes by usage. `request`: None without one.
+    """
+
+    limit: AddressLimit
+    free: FreeSpace
+    runs: tuple[Neighbours, ...]
+    culprits: tuple[Culprit, ...]
+    usage: tuple[UsageBytes, ...]
+    request: AddressRequest | None
+
+
+@dataclass(frozen=True, slots=True)
+class AddressSpaceQuestion:
+    """`request`: bytes of a request, None without one; `runs`, `culprits`: how many of each are wanted."""
+
+    request: int | None
+    runs: int
+    culprits: int
+    image_path: Path | None
+
+
+def examine(usage: UsageMap, namer: Namer, question: AddressSpaceQuestion) -> AddressSpaceReport | None:
+    """The report; None without a complete memory map. Walks no heap."""
+    process = usage.process
+    if not process.regions.is_complete_map:
+        return None
+    limit = address_limit(process, question.image_path)
+    runs = free_runs(process.regions, limit.end)
+    allocations = Allocations(usage)
+    gaps = Gaps(runs, allocations)
+    occupants = Occupants(process, allocations, namer, question.image_path)
+    dividers = gaps.dividers(question.culprits)
+    culprits = [Culprit(one, tuple(occupants.of(member) for member in one.members)) for one in dividers]
+    request = None if question.request is None else AddressRequest(question.request, gaps.fitting(question.request))
+    return AddressSpaceReport(
+        limit,
+        free_space(runs),
+        tuple(gaps.largest(question.runs)),
+        tuple(_with_referrers(usage, culprits)),
+        _usage(usage),
+        request,
+    )
+
+
+def _usage(usage: UsageMap) -> tuple[UsageBytes, ...]:
+    """A row for each usage but free memory, most bytes first."""
+    table, out = usage.table, []
+    is_committed = table.state == State.MEM_COMMIT
+    for code, name in enumerate(usage.names):
+        rows = usage.codes == code
+        if name != FREE and rows.any():
+            total, committed = (int(table.size[chosen].sum()) for chosen in (rows, rows & is_committed))
+            out.append(UsageBytes(name, int(rows.sum()), total, committed))
+    return tuple(sorted(out, key=lambda row: (-row.bytes, row.name)))
+
+
+def _with_referrers(usage: UsageMap, culprits: list[Culprit]) -> list[Culprit]:
+    """The culprits, private memory with the words that point into it."""
+    private = [one for culprit in culprits for one in culprit.occupants if one.reason is Reason.PRIVATE]
+    spans = [one.allocation.span for one in private]
+    referrers = dict(zip(spans, pointers_into(usage.process, spans, _MOST_REFERRERS), strict=True))
+    return [
+        replace(
+            culprit,
+            occupants=tuple(
+                replace(one, referrers=referrers.get(one.allocation.span, ())) for one in culprit.occupants
+            ),
+        )
+        for culprit in culprits
+    ]

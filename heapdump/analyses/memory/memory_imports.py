@@ -1,0 +1,23 @@
+"""The imported functions of a module that place memory: what a new DLL can do to the address space."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from heapdump.process.model import Module, Process
+from heapdump.process.symbols.images import open_image
+
+_PLACES_MEMORY = re.compile(
+    r"Virtual(?:Alloc|Protect|Free)\w*|(?:Nt|Zw)(?:Allocate|Protect|Free|Write)VirtualMemory\w*"
+    r"|(?:Nt|Zw)MapViewOfSection\w*|MapViewOfFile\w*|CreateFileMapping\w*|AllocateUserPhysicalPages\w*"
+    r"|HeapCreate|RtlCreateHeap|LoadLibrary\w*|LdrLoadDll|WriteProcessMemory|SetWindowsHookEx[AW]"
+)
+"""Functions that reserve address space, map files, change pages, load images or hook other code."""
+
+
+def memory_imports(process: Process, module: Module, image_path: Path | None) -> tuple[str, ...]:
+    """Names of such functions, each once, in the order of the import table; empty where that is not known."""
+    image = open_image(process.space, module, image_path)
+    names = (one.name for one in image.imports) if image else ()
+    return tuple(dict.fromkeys(name for name in names if _PLACES_MEMORY.fullmatch(name)))

@@ -1,0 +1,177 @@
+"""Dumps of one comparison, asked one after the other, so that the blocks of one dump at a time are in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from heapdump.analyses.allocated.by import By
+from heapdump.commands.common.gaps import walk_gaps
+from heapdump.commands.common.graph_overview import leak_context
+from heapdump.errors import WrongUsage
+
+if TYPE_CHECKING:
+    import re
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from heapdump.analyses.allocated.leaks import LeakGroup
+    from heapdump.analyses.allocated.suppressions import Suppressions
+    from heapdump.analyses.compare.code_names import CodeNames
+    from heapdump.analyses.compare.difference import Difference
+    from heapdump.analyses.compare.facts import CrtRequests, DumpFacts
+    from heapdump.analyses.compare.heaps import HeapKey
+    from heapdump.analyses.graph.unreachable_report import BlockSum
+    from heapdump.commands.common.request import Request
+    from heapdump.snapshot import Snapshot
+    from heapdump.spans import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is compared. `by`, `size`, `focus`, `ignore`, `skip`, `suppressions`: as in `leaks`.
+
+    `heap`: address of a heap in one of the dumps; the heap is matched in the others. `least_bytes`: groups whose bytes
+    change less are left out. `unreachable`: the pointer graph of each dump is made.
+    """
+
+    by: By
+    heap: int | None
+    size: Span | None
+    focus: re.Pattern[str] | None
+    ignore: re.Pattern[str] | None
+    skip: tuple[str, ...]
+    suppressions: Suppressions
+    least_bytes: int
+    unreachable: bool
+
+    @property
+    def is_filtered(self) -> bool:
+        """True where options choose blocks or change their keys."""
+        options = (self.heap, self.size, self.focus, self.ignore, self.skip or None, self.suppressions.rules or None)
+        return any(option is not None for option in options)
+
+
+def compare_dumps(request: Request, snapshots: Sequence[Snapshot], asked: Comparison) -> Difference:
+    """Walks one dump after the other, keeps the facts of each, and compares them. The blocks of the last one stay.
+
+    Raises:
+        WrongUsage: no dump has a heap at the address asked for.
+    """
+    from heapdump.analyses.compare.code_names import CodeNames
+    from heapdump.analyses.compare.difference import compare
+    from heapdump.analyses.compare.heaps import heap_keys
+    from heapdump.analyses.compare.identity import comparability
+
+    found = comparability([one.process for one in snapshots])
+    names = CodeNames([one.process for one in snapshots], is_same_process=found.is_same_process)
+    keys = [heap_keys(one.heaps, is_same_process=found.is_same_process) for one in snapshots]
+    wanted = None if asked.heap is None else _heap_key(snapshots, keys, asked.heap)
+    facts: list[DumpFacts] = []
+    for one, own in zip(snapshots, keys, strict=True):
+        first = facts[0].crt if facts and found.is_same_process else None
+        facts.append(_Taker(request, one, asked, names, own).facts(wanted, first.last if first else None))
+        if one is not snapshots[-1]:
+            one.forget_blocks()
+    return compare(facts, found, asked.least_bytes, request.image_path)
+
+
+def _heap_key(snapshots: Sequence[Snapshot], keys: Sequence[list[HeapKey]], address: int) -> HeapKey:
+    """The key of the heap at an address, in the last dump that has one there."""
+    for snapshot, own in zip(reversed(snapshots), reversed(keys), strict=True):
+        for heap, key in zip(snapshot.heaps, own, strict=True):
+            if heap.address == address:
+                return key
+    raise WrongUsage(f"no dump has a heap at {address:#x}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Taker:
+    """Takes the facts of one dump. `keys`: of its heaps in their order."""
+
+    request: Request
+    snapshot: Snapshot
+    asked: Comparison
+    names: CodeNames
+    keys: Sequence[HeapKey]
+
+    def facts(self, heap: HeapKey | None, last_request: int | None) -> DumpFacts:
+        """The facts; `heap`: the key of the only heap whose blocks are grouped, None for all.
+
+        `last_request`: the highest allocation number of the CRT's debug heap in the first dump of the process.
+        """
+        from heapdump.analyses.compare.facts import Extras, WalkedDump, facts_of
+        from heapdump.analyses.compare.groups import GroupedDump, take_groups
+        from heapdump.analyses.memory.address_limit import address_limit
+
+        snapshot, asked = self.snapshot, self.asked
+        grouped = GroupedDump(snapshot.process, snapshot.walk.table, asked.by, self._groups(heap), self.keys)
+        groups = take_groups(grouped, self.names)
+        dump = WalkedDump(
+            snapshot.process, snapshot.dump.directory.header.timestamp or None, snapshot.usage, snapshot.heaps,
+            snapshot.walk, snapshot.dump.handle_count, address_limit(snapshot.process, self.request.image_path),
+        )  # fmt: skip
+        crt = self._crt(heap, last_request) if asked.by is By.SOURCE else None
+        return facts_of(dump, self.keys, groups, Extras(self._unreachable(), crt, walk_gaps(snapshot)))
+
+    def _crt(self, heap: HeapKey | None, last_request: int | None) -> CrtRequests | None:
+        """The allocation numbers of the CRT's debug heap."""
+        from heapdump.analyses.compare.facts import crt_requests
+
+        return crt_requests(self.snapshot.crt.blocks(self._rows(heap)), last_request)
+
+    def _groups(self, heap: HeapKey | None) -> tuple[LeakGroup, ...]:
+        """The groups; of all blocks from the index, unless the request names files that can change names."""
+        from heapdump.analyses.allocated.leaks import LeakQuestion, find_leaks
+
+        asked, request = self.asked, self.request
+
+        def find() -> tuple[LeakGroup, ...]:
+            """The groups, made now."""
+            question = LeakQuestion(asked.by, self._rows(heap), 0, asked.focus, asked.ignore, asked.skip)
+            return find_leaks(leak_context(request, self.snapshot), question, asked.suppressions).groups
+
+        if asked.is_filtered or request.image_path or request.symbol_path:
+            return find()
+        return self.snapshot.leak_groups(asked.by, find)
+
+    def _rows(self, heap: HeapKey | None) -> NDArray[np.int64]:
+        """Rows of the busy blocks that are grouped."""
+        import numpy as np
+
+        from heapdump.analyses.blocks.select import Filter, select
+
+        address = None
+        if heap is not None:
+            if heap not in self.keys:
+                return np.empty(0, np.int64)
+            address = self.snapshot.heaps[self.keys.index(heap)].address
+        return select(self.snapshot.walk.table, self.snapshot.heaps, Filter(heap=address, size=self.asked.size))
+
+    def _unreachable(self) -> BlockSum | None:
+        """The blocks that can no longer be reached; None where that is not asked for."""
+        if not self.asked.unreachable:
+            return None
+        from heapdump.analyses.graph.overview import leaked_sum
+
+        return leaked_sum(self.snapshot.graph, self.snapshot.reached, self.snapshot.walk.table)
+
+
+_CHEAP = 4 << 20
+"""Bytes that are swept for pointers without being asked to."""
+
+
+def holder_of(request: Request, snapshot: Snapshot, address: int, *, follow: bool) -> str:
+    """The root that holds a block, in words; "" where none does, or pointers are not followed.
+
+    They are where that is asked for (`follow`), or means to sweep 4 MB or less.
+    """
+    if not follow and not snapshot.has_small_graph(_CHEAP):
+        return ""
+    references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
+    rows = snapshot.walk.table.at(address)
+    node = references.node_of(rows[0]) if rows else None
+    paths = references.paths(node) if node is not None else []
+    return paths[0].root.root if paths else ""

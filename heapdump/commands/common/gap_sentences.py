@@ -1,0 +1,125 @@
+"""The address space in sentences: is it used up or broken up, by whom, and what helps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from heapdump.analyses.compare.identity import image_name
+from heapdump.commands.common.gap_words import owner_words, reasons_words
+from heapdump.render import text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heapdump.analyses.memory.address_space import AddressSpaceReport, Culprit
+    from heapdump.snapshot import Snapshot
+
+_GRAVE = 8
+"""A culprit, or memory that is only reserved, is mentioned from this part of the address space on."""
+
+_MOST_CULPRITS = 3
+
+
+class Sentence(NamedTuple):
+    """A statement, and the command that leads on; "" for a statement that stands alone."""
+
+    text: str
+    command: str = ""
+
+
+def sentences(snapshot: Snapshot, report: AddressSpaceReport) -> list[Sentence]:
+    """The statements, the most important first."""
+    return [
+        *_request(report),
+        *_free(report),
+        *_culprits(snapshot, report),
+        *_aware(snapshot, report),
+        *_reserved(snapshot, report),
+    ]
+
+
+def _request(report: AddressSpaceReport) -> Iterator[Sentence]:
+    request, free = report.request, report.free
+    if request is None:
+        return
+    size = text.short_size(request.bytes)
+    if request.fitting:
+        runs = text.plural(request.fitting, "free run")
+        yield Sentence(f"a request of {size} fits in {runs}: the address space is not what refuses it")
+        return
+    largest = f"the largest free run has {text.short_size(free.largest_bytes)}"
+    if free.free_bytes >= request.bytes:
+        yield Sentence(
+            f"a request of {size} does not fit: {largest}, although {text.short_size(free.free_bytes)} are free: the "
+            "address space is broken up"
+        )
+    else:
+        yield Sentence(f"a request of {size} does not fit: {largest}: the address space is used up")
+
+
+def _free(report: AddressSpaceReport) -> Iterator[Sentence]:
+    free, limit = report.free, report.limit
+    if free.largest is None:
+        yield Sentence("nothing is free")
+        return
+    of = f" of {text.short_size(limit.end)} of address space" if limit.end else ""
+    apart = f", {free.fragmentation:.0%} of it outside of the largest one" if free.fragmentation else ""
+    yield Sentence(
+        f"{text.short_size(free.free_bytes)}{of} are free in {text.plural(free.runs, 'run')}{apart}; the largest one "
+        f"has {text.short_size(free.largest_bytes)}, at {free.largest.start:#x}"
+    )
+
+
+def _culprits(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[Sentence]:
+    """What keeps an eighth of the address space apart, or more free memory than the request needs."""
+    least = (report.limit.end or 1 << 47) // _GRAVE
+    if report.request is not None and not report.request.fitting:
+        enough = [one for one in report.culprits if one.divider.joined.size >= report.request.bytes]
+        for one in enough[:_MOST_CULPRITS]:
+            yield _culprit(snapshot, one, "it would fit")
+        if enough or not report.free.free_bytes:
+            return
+    for one in report.culprits[:_MOST_CULPRITS]:
+        if one.divider.apart_bytes >= least:
+            yield _culprit(snapshot, one, "the free run would be")
+
+
+def _culprit(snapshot: Snapshot, culprit: Culprit, what: str) -> Sentence:
+    divider = culprit.divider
+    joined = text.short_size(divider.joined.size)
+    would = f"without it, {what}{f' {joined}' if what.endswith('be') else f': the free run would be {joined}'}"
+    reasons = reasons_words(snapshot, culprit)
+    return Sentence(
+        f"{owner_words(culprit)} at {divider.span.start:#x} ({text.short_size(divider.span.size)}) keeps "
+        f"{text.short_size(divider.apart_bytes)} of free memory apart; {would}. {reasons[0].upper()}{reasons[1:]}",
+        f'regions "{snapshot.dump.path}" --at {divider.span.start:#x}'
+        if " " in str(snapshot.dump.path)
+        else f"regions {snapshot.dump.path} --at {divider.span.start:#x}",
+    )
+
+
+def _aware(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[Sentence]:
+    limit = report.limit
+    if not limit.gain_bytes:
+        return
+    name = image_name(snapshot.process) or "the program"
+    gain = text.short_size(limit.gain_bytes)
+    if limit.is_large_address_aware is None:
+        yield Sentence(f"whether {name} is large address aware is not in the dump; if not, that is worth {gain}")
+    else:
+        yield Sentence(
+            f"{name} is not large address aware: linked with /LARGEADDRESSAWARE (editbin sets it too) it has {gain} "
+            "more on 64-bit Windows"
+        )
+
+
+def _reserved(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[Sentence]:
+    """Usages that reserve much address space and do not commit it."""
+    if not report.limit.is_32bit or not report.limit.end:
+        return
+    for share in report.usage:
+        if share.reserved_bytes >= report.limit.end // _GRAVE:
+            threads = f" of {text.plural(len(snapshot.process.threads), 'thread')}" if "Stack" in share.name else ""
+            yield Sentence(
+                f"{share.name}{threads} reserves {text.short_size(share.reserved_bytes)} that it does not commit"
+            )

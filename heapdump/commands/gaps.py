@@ -1,0 +1,178 @@
+"""`gaps`: what is free in the address space, and who breaks it up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from heapdump.commands.common.gaps import heap_gaps
+from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.regions import usage_style
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heapdump.analyses.memory.address_space import AddressSpaceReport, Culprit, UsageBytes
+    from heapdump.analyses.memory.allocations import Allocation
+    from heapdump.analyses.memory.gaps import Neighbours
+    from heapdump.commands.common.gap_sentences import Sentence
+    from heapdump.snapshot import Snapshot
+
+_MOST = 1000
+"""Free runs and culprits that are examined with --all and for machines."""
+
+_NO_MAP = "this dump has no complete memory map: free memory is not known"
+
+
+def _neighbour(allocation: Allocation | None) -> str:
+    """The neighbour of a free run; `-` at an end of the address space."""
+    return "-" if allocation is None else allocation.words
+
+
+RUNS: tuple[Column[Neighbours], ...] = (
+    Column("Free run", lambda n: f"{n.span.start:#x}", "its first address on a 64 KiB boundary, as VirtualAlloc begins reservations", right=True),
+    Column("Bytes", lambda n: text.count(n.span.size), "bytes up to the next allocation", right=True, rank=2),
+    Column("Size", lambda n: text.size(n.span.size), "the same in units of 1024", right=True),
+    Column("Before it", lambda n: _neighbour(n.before), "the allocation that ends before the run", flexible=16, rank=1),
+    Column("Behind it", lambda n: _neighbour(n.after), "the allocation that begins behind the run", flexible=16),
+)  # fmt: skip
+HOLDERS: tuple[Column[UsageBytes], ...] = (
+    Column("Usage", lambda s: s.name, "by modules, TEBs, PEBs, heap lists", style=lambda s: usage_style(s.name)),
+    Column("Regions", lambda s: text.count(s.regions), "touching ranges with the same attributes", right=True),
+    Column("Address space", lambda s: text.size(s.bytes), "committed and reserved bytes", right=True),
+    Column("Committed", lambda s: text.size(s.committed_bytes), "the committed part", right=True),
+    Column("Only reserved", lambda s: text.size(s.reserved_bytes), "the part that is reserved and not committed", right=True),
+)  # fmt: skip
+
+
+@click.option("--request", "request_size", metavar="SIZE", help="Does a reservation of this size fit, and if not, why?")
+@dump_command("gaps")
+def command(request: Request, request_size: str | None) -> int:
+    """How fragmented the address space is, and who sits in the gaps.
+
+    Free runs count from a 64 KiB boundary on, where VirtualAlloc begins. Most useful for 32-bit processes that run out
+    of memory while much of it is free.
+
+    \b
+    heapdump gaps crash.dmp
+    heapdump gaps crash.dmp --request 200M
+    heapdump gaps crash.dmp --image-path C:\\modules       preferred bases from the files of the images
+    """
+    from heapdump.analyses.memory.address_space import AddressSpaceQuestion, examine
+
+    request.refuse_sorting("gaps")
+    size = text.parse_size(request_size) if request_size else None
+    with request.open() as snapshot:
+        most = _MOST if request.limit is None or request.format != "table" else request.limit
+        namer = snapshot.namer(request.image_path, request.symbol_path)
+        report = examine(snapshot.usage, namer, AddressSpaceQuestion(size, most, most, request.image_path))
+        return request.emit(snapshot, _Page(request, snapshot, report).answer())
+
+
+@dataclass(frozen=True)
+class _Page:
+    """The report and how it is shown; None without a complete memory map."""
+
+    request: Request
+    snapshot: Snapshot
+    report: AddressSpaceReport | None
+
+    def answer(self) -> Answer:
+        """The answer of the command."""
+        no_map = () if self.report else (_NO_MAP,)
+        return Answer(
+            "gaps",
+            data=self._data,
+            records=lambda: self._data()["runs"],
+            page=self._page,
+            gaps=(*self.snapshot.gaps, *heap_gaps(self.snapshot.heaps), *no_map),
+            nested={"before": ("address", "usage", "detail"), "after": ("address", "usage", "detail")},
+        )
+
+    def _data(self) -> Record:
+        from heapdump.commands.common.gap_records import report_record
+
+        return report_record(self.report, [one.text for one in self._sentences()], self._culprit)
+
+    def _culprit(self, culprit: Culprit) -> Record:
+        from heapdump.commands.common.gap_words import owner_words, reason_words, reasons_words
+
+        divider = culprit.divider
+        return {
+            "address": hex(divider.span.start),
+            "bytes": divider.span.size,
+            "owner": owner_words(culprit),
+            "gain_bytes": divider.gain_bytes,
+            "joined_bytes": divider.joined.size,
+            "reason": reasons_words(self.snapshot, culprit),
+            "members": [
+                {
+                    "address": hex(one.allocation.span.start),
+                    "bytes": one.allocation.span.size,
+                    "owner": one.allocation.words,
+                    "kind": one.reason.value,
+                    "reason": reason_words(self.snapshot, one),
+                    "preferred_base": hex(one.image.preferred) if one.image and one.image.preferred else None,
+                    "memory_imports": list(one.image.memory_imports) if one.image else [],
+                    "referrers": [hex(address) for address in one.referrers],
+                }
+                for one in culprit.occupants
+            ],
+        }
+
+    def _sentences(self) -> list[Sentence]:
+        from heapdump.commands.common.gap_sentences import sentences
+
+        return sentences(self.snapshot, self.report) if self.report else []
+
+    def _header(self) -> list[tuple[str, str]]:
+        process = self.snapshot.process
+        name = (process.image or "unknown image").replace("/", "\\").rpartition("\\")[2]
+        pid = "unknown" if process.pid is None else str(process.pid)
+        return [(name, "bold"), (f"  pid {pid}  {process.arch}  {process.windows.name}", "")]
+
+    def _page(self) -> Iterator[PageItem]:
+        report, request = self.report, self.request
+        yield Lines([self._header()])
+        if report is None:
+            yield Lines([[(_NO_MAP, "yellow")]])
+            return
+        yield Lines([_bullet(sentence) for sentence in self._sentences()])
+        shown, _ = request.shown(report.runs)
+        hidden = report.free.runs - len(shown)
+        yield Table(RUNS, shown, hidden=hidden, empty="nothing is free")
+        yield Lines([[(f"free runs: {_classes(report)}", "")]])
+        culprits, _ = request.shown(report.culprits)
+        if culprits:
+            yield Table(_culprit_columns(self.snapshot), culprits)
+        yield Table(HOLDERS, report.usage)
+
+
+def _culprit_columns(snapshot: Snapshot) -> tuple[Column[Culprit], ...]:
+    from heapdump.commands.common.gap_words import owner_words, reasons_words
+
+    return (
+        Column("In the way", lambda c: f"{c.divider.span.start:#x}", "first address of what lies between two free runs", right=True),
+        Column("Size", lambda c: text.size(c.divider.span.size), "bytes from the first to the last of them", right=True),
+        Column("Gain", lambda c: text.size(c.divider.gain_bytes), "the joined free run without it, minus the larger of the two runs", right=True),
+        Column("Joined", lambda c: text.size(c.divider.joined.size), "the free run that there would be without it", right=True, rank=1),
+        Column("Owner", owner_words, "usage and detail, as in `regions`", flexible=16),
+        Column("Why", lambda c: reasons_words(snapshot, c), "from headers of images, TEBs, heap lists and code", flexible=24, rank=2),
+    )  # fmt: skip
+
+
+def _classes(report: AddressSpaceReport) -> str:
+    """`5 of 1 MB and more, 2 of 16 MB and more …`."""
+    from heapdump.analyses.memory.free_runs import SIZE_CLASSES
+
+    counts = zip(report.free.counts, SIZE_CLASSES, strict=True)
+    return ", ".join(f"{count:,} of {least >> 20} MB and more" for count, least in counts)
+
+
+def _bullet(sentence: Sentence) -> list[tuple[str, str]]:
+    line = [(f"• {sentence.text}", "")]
+    return [*line, (f" → heapdump {sentence.command}", "cyan")] if sentence.command else line
