@@ -22,7 +22,8 @@ class Segment:
 
     `uncommitted`: the uncommitted ranges, of an NT heap by its own list, of a segment heap by the memory map.
     `counted_uncommitted_bytes`: the segment's own counter of their bytes, which is used where the list is broken
-    (`has_all_ranges` is False). `unit_bytes`: the unit of page ranges, of segment heaps.
+    (`has_all_ranges` is False). `unit_bytes`: the unit of page ranges, of segment heaps. `number`: its index in the
+    heap's array of segments, which headers name before Vista; None where the heap has no such array.
     """
 
     address: int
@@ -31,6 +32,7 @@ class Segment:
     counted_uncommitted_bytes: int
     has_all_ranges: bool
     unit_bytes: int | None = None
+    number: int | None = None
 
     @property
     def uncommitted_bytes(self) -> int:

@@ -173,6 +173,13 @@ def is_missing(process: Process, address: int) -> bool:
     return not regions.is_complete_map or (i is not None and bool(regions.state[i] == State.MEM_COMMIT))
 
 
+def is_partly_missing(process: Process, address: int, size: int) -> bool:
+    """True where a dump lacks some bytes, of `size` at `address`, that the process had."""
+    if process.space.try_read(address, size) is not None:
+        return False
+    return any(is_missing(process, at) for at in (*range(address, address + size, 4), address + size - 1))
+
+
 def role_of(view: View, address: int, heap_class: int | None) -> str:
     """`process` for the default heap, else by the class bits of its flags (`_HEAP.Flags` & 0xF000)."""
     if address == view.process_heap:

@@ -25,6 +25,7 @@ class WalkLog:
     """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held.
 
     `hosted`, `uncommitted_bytes`, `uncommitted_free_bytes`: see `blocks.walk.HeapCount`; `facts`: see `blocks.walk.Walk`.
+    `missing_bytes`: committed memory of the heap that the dump lacks, so that its counts are no whole ones.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -36,6 +37,7 @@ class WalkLog:
     uncommitted_bytes: int = 0
     uncommitted_free_bytes: int = 0
     facts: dict[str, Fact] = field(default_factory=dict)
+    missing_bytes: int = 0
 
     def find(self, finding: Finding) -> None:
         """Keeps a finding; of a heap that is damaged all over, the first ones."""

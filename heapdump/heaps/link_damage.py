@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.heaps.allocator import is_missing
 from heapdump.heaps.linked_list import LinkedList
@@ -9,15 +11,21 @@ from heapdump.process.model import Process
 
 
 def link_damage(
-    process: Process, kind: FindingKind, heap: int, linked: LinkedList, name: str
+    process: Process,
+    kind: FindingKind,
+    heap: int,
+    linked: LinkedList,
+    name: str,
+    is_unknown: Callable[[int], bool] = lambda node: False,
 ) -> tuple[list[Finding], list[str]]:
     """(one finding for each damaged link, a gap where nodes may be missing); `name` of the list, as messages have it.
 
-    A link that leads to memory which the dump lacks is a gap and no damage.
+    A link that leads to memory which the dump lacks is a gap and no damage; so is one to a node that `is_unknown`, of
+    which the dump lacks other bytes, or the memory around.
     """
     findings: list[Finding] = []
     for broken in linked.breaks:
-        if broken.found is None or is_missing(process, broken.found):
+        if broken.found is None or is_missing(process, broken.found) or is_unknown(broken.found):
             continue
         expected = "a node of the list" if broken.expected is None else f"{broken.expected:#x}"
         found = f"{broken.found:#x}"

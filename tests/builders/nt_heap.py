@@ -74,16 +74,16 @@ class NtHeapBuilder:
             self._plan.front_end_entry = self._internal(lfh.context_bytes)
             self._lfh = LfhPlan(lfh, self._plan.front_end_entry)
 
-    def busy(self, size: int, fill: bytes = b"", trace: int = 0) -> int:
+    def busy(self, size: int, fill: bytes = b"", trace: int = 0, spare: int = 0) -> int:
         """Append a busy entry for a request of `size` bytes; returns the user pointer.
 
         `fill` goes to the start of the user area, the rest of which is zero. `trace`: the block gets a front
-        prefix that points at this record of an allocation stack (from 6000 on).
+        prefix that points at this record of an allocation stack (from 6000 on). `spare`: granules that it has too many.
         """
         if len(fill) > size or (trace and self._classic):
             raise ValueError(f"a block of {size} bytes cannot have these {len(fill)} bytes, or no front prefix")
         prefix = 2 * self._granule if trace else 0
-        entry = self._append("busy", self._units(size + prefix), size, bytes(fill))
+        entry = self._append("busy", self._units(size + prefix) + spare, size, bytes(fill))
         entry.trace = trace
         return entry.address + self._granule + prefix
 

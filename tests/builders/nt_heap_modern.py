@@ -64,6 +64,10 @@ class ModernHeapEncoder:
             "free": (0, 0),
             "ucr": (1, 3),
         }[entry.kind]
+        if unused >= 0x3F and not entry.trace:  # the count stands at the end, on x64 in the granule behind
+            place = entry.address + entry.units * granule - (4 if self.layout.pointer == 4 else 0)
+            self.image.word(place, unused)
+            unused = 0x3F
         offset = 0 if segment.base == self.plan.base else (entry.address >> 16) - (segment.base >> 16) + 1
         code = self._code(entry.units, flags, previous, offset, unused)
         if entry.stopped == "plain":  # bits 0-31 as they are, the checksum not there yet

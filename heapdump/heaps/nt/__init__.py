@@ -5,7 +5,8 @@ From a claim to the record of a heap: `modern` or `pre_vista` verify it; `segmen
 
 1. `work` and `walk` cut the heaps into shares for threads; `windows` puts committed runs before 64-bit words.
 2. `entry_format`: where the header word of an entry lies, its key. `header_word`: its members and its checksum.
-3. `chain`: entry to entry by Size. `back_end`: run to run. `resync`, `damaged_header`, `header_repair`: past damage.
+3. `chain`: entry to entry by Size. `back_end`: run to run. `resync`, `damaged_header`, `header_repair`: past damage;
+   `in_place`: over headers that ntdll works on; `holes`, `missing`: behind memory that the dump lacks.
 4. `unused_bytes`: from UnusedBytes to requested bytes, of entries and LFH blocks alike. Then the row is added.
 5. LFH: `lfh_user_blocks` finds the user blocks among the rows, `lfh_members` reads what they and their subsegments
    say, `lfh_encoding` has the rule of headers by build. Where members contradict, `lfh_recovery` places the blocks by

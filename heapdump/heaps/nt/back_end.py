@@ -18,6 +18,7 @@ from heapdump.heaps.nt.chain import MOST_ROWS, ChainPosition, ChainSection, add_
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.damaged_header import DamagedHeader, add_plain_entries, report_damage
 from heapdump.heaps.nt.free_lists import linked_nodes
+from heapdump.heaps.nt.holes import Islands
 from heapdump.heaps.nt.in_place import decoded_in_place, previous_size_at
 from heapdump.heaps.nt.resync import next_good_header
 from heapdump.heaps.nt.windows import RunPart, Window, windows
@@ -45,6 +46,8 @@ class BackEndWalk:
         self._next_address, self._previous_size = 0, 0
         self._batch = _FIRST_BATCH
         self._free_nodes = cache(lambda: linked_nodes(context))
+        self._lost: int | None = None
+        self._islands: tuple[RunPart, Islands] | None = None
 
     def windows(self, runs: Sequence[Span]) -> Iterator[tuple[Window, int]]:
         """(window, number of its first row), each after the rows of the window were added."""
@@ -83,7 +86,7 @@ class BackEndWalk:
         """The granule to begin with: of the run's first entry, or of the entry that the window before ended at."""
         if part.is_first:
             self._is_undamaged, self._is_out_of_step, self._has_run_ended = True, False, False
-            self._previous_size = 0
+            self._previous_size, self._lost = 0, None
             return part.start
         return max(part.start, (self._next_address - part.base) // self._context.entry_format.granule)
 
@@ -106,6 +109,8 @@ class BackEndWalk:
 
     def _resynchronise(self, window: Window, part: RunPart, granule: int) -> int:
         """Goes on behind damage that reached over the end of the window before; the granule to go on with."""
+        if self._lost is not None:
+            return self._pass_hole(window, part, granule)
         good = next_good_header(self._context.entry_format, window.words, granule, part.stop, part.end)
         if good is None:
             return part.stop
@@ -116,6 +121,9 @@ class BackEndWalk:
 
     def _pass_damage(self, window: Window, part: RunPart, granule: int, reason: int) -> int:
         """Reports a header that does not hold; the granule to go on with."""
+        if window.lacks_word(part.base + granule * window.granule + self._context.entry_format.word_offset):
+            self._lost = part.base + granule * window.granule
+            return self._pass_hole(window, part, granule)
         plain = decoded_in_place(self._context, window, part, granule, self._previous_size)
         damaged = DamagedHeader(self._context, window, part, granule, self._previous_size, reason, self._free_nodes)
         if plain:
@@ -132,12 +140,29 @@ class BackEndWalk:
         self._previous_size = good.previous_size
         return good.granule
 
+    def _pass_hole(self, window: Window, part: RunPart, granule: int) -> int:
+        """Goes on behind headers that are not in the dump; the granule to go on with."""
+        if self._islands is None or self._islands[0] is not part:
+            has_all = next((s.has_all_ranges for s in self._context.heap.segments if part.run.start in s.span), True)
+            self._islands = part, Islands(self._context, window, part, not has_all)
+        lost = ((self._lost or 0) - part.base) // window.granule
+        good = self._islands[1].next_header(granule, lost)
+        self._is_undamaged, self._is_out_of_step = False, good is None
+        if good is None:
+            return part.stop
+        self._lost, self._previous_size = None, good.previous_size
+        return good.granule
+
     def _end_run(self, part: RunPart, granule: int) -> None:
         """Behind the last entry of a run an uncommitted range must begin, by the heap's list."""
         context, end = self._context, part.run.end
         address = part.base + granule * context.entry_format.granule
         if address >= end:
             self._has_run_ended = True
+            return
+        if not all(segment.has_all_ranges for segment in context.heap.segments if part.run.start in segment.span):
+            # an uncommitted range that the list of the segment does not tell
+            self._is_undamaged, self._is_out_of_step, self._lost = False, True, address
             return
         # the entry may not be the last: entries may go on behind it
         self._is_undamaged, self._is_out_of_step, self._batch = False, True, _FIRST_BATCH_AFTER_DAMAGE

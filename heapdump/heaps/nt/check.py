@@ -21,8 +21,8 @@ from heapdump.heaps.nt.cookie_check import check_cookies
 from heapdump.heaps.nt.entry_check import check_entries
 from heapdump.heaps.nt.free_lists import links_exactly, read_free_lists
 from heapdump.heaps.nt.lookaside_check import check_lookaside_lists
+from heapdump.heaps.nt.missing import missing_bytes
 from heapdump.heaps.nt.unused_check import check_unused_bytes
-from heapdump.heaps.nt.windows import committed_runs
 from heapdump.kernels.row import CLASS_MASK
 from heapdump.process.critical_sections import read_section, thread_exists
 from heapdump.process.reports.failure_record import HEAP_CORRUPTION
@@ -64,14 +64,8 @@ def check_nt_heap(job: CheckJob) -> None:
 
 def _why_partial(job: CheckJob) -> str:
     """The reason why the walk cannot have met all blocks: memory or a list that is missing; "" where there is none."""
-    missing = "part of its memory is not in the dump"
-    runs = [run for segment in job.heap.segments for run in committed_runs(segment)]
-    starts, ends = (np.array([getattr(run, side) for run in runs], np.uint64) for side in ("start", "end"))
-    regions, mapped = job.process.regions, job.view.space.mapped
-    for i in np.flatnonzero(mapped.bytes_present(starts, ends) < ends - starts).tolist():
-        present = int(mapped.bytes_present(starts[i : i + 1], ends[i : i + 1])[0])
-        if not regions.is_complete_map or present < regions.committed_bytes(runs[i], readable=True):
-            return missing
+    if missing_bytes(job.process, job.view, job.heap):
+        return "part of its memory is not in the dump"
     return "" if job.heap.is_fully_walked else "one of its own lists is damaged or not in the dump"
 
 

@@ -98,16 +98,7 @@ class DamagedHeader:
 
 def report_damage(damaged: DamagedHeader, good: GoodHeader | None) -> None:
     """Adds the finding, the gap and the row that follow from the damaged header and the next good one."""
-    address = damaged.address
     until = damaged.address_of(good.granule if good else damaged.part.stop)
-    hole = next((span for span in damaged.window.missing if address in span), None)
-    if hole is not None:
-        name = damaged.context.name
-        damaged.context.log.gap(
-            f"{name}: its memory at {hole.start:#x}..{hole.end:#x} is not in the dump; "
-            f"blocks between {address:#x} and {until:#x} are missing"
-        )
-        return
     entry_of_size = None if good is None else good.granule - good.previous_size
     if good is not None and damaged.previous_size and entry_of_size == damaged.granule - damaged.previous_size:
         _report_wrong_size(damaged, good.previous_size)

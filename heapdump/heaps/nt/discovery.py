@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapdump.blocks.findings import Finding, FindingKind
 from heapdump.blocks.heap import Extent, ExtentKind, FrontEnd, Heap, LargeBlock, Segment, WindowsCounters
 from heapdump.blocks.kind import HeapKind
-from heapdump.heaps.allocator import PAGE, DiscoveryContext, HeapClaim, role_of
+from heapdump.heaps.allocator import PAGE, DiscoveryContext, HeapClaim, is_partly_missing, role_of
 from heapdump.heaps.link_damage import link_damage
 from heapdump.heaps.linked_list import LinkedList
 from heapdump.layouts import Layout
@@ -63,9 +63,17 @@ class HeapReader:
         self.findings.append(finding)
         self.notes.append(note)
 
-    def link_damage(self, kind: FindingKind, linked: LinkedList, name: str) -> None:
-        """Adds the broken links of a list."""
-        findings, notes = link_damage(self.process, kind, self.address, linked, name)
+    def link_damage(self, kind: FindingKind, linked: LinkedList, name: str, node: tuple[int, int]) -> None:
+        """Adds the broken links of a list. `node`: bytes before a node and size of the structure that holds it.
+
+        A link to such a structure that the dump has only in part is no damage.
+        """
+        before, size = node
+
+        def is_unknown(place: int) -> bool:
+            return is_partly_missing(self.process, place - before, size)
+
+        findings, notes = link_damage(self.process, kind, self.address, linked, name, is_unknown)
         self.findings.extend(findings)
         self.notes.extend(notes)
 

@@ -79,10 +79,10 @@ def _segments(context: HeapContext, window: Window, numbers: SpanMap[int]) -> ND
     heap = context.heap
     out = np.zeros((len(window.run_parts), 2), np.int64)
     for i, part in enumerate(window.run_parts):
-        number = numbers.at(part.run.start) or 0
-        segment = heap.segments[number]
+        segment = heap.segments[numbers.at(part.run.start) or 0]
         is_own = int(segment.address == heap.address)
-        out[i] = (number, 0) if context.entry_format.is_pre_vista else (segment.address, is_own)
+        index = -1 if segment.number is None else segment.number
+        out[i] = (index, 0) if context.entry_format.is_pre_vista else (segment.address, is_own)
     return out
 
 

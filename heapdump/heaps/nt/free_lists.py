@@ -40,13 +40,18 @@ def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | Non
         words[node] = word
         return True
 
+    def is_unknown(node: int) -> bool:
+        """True for a node whose header the dump lacks, or that may lie in a segment that was not found."""
+        is_inside = segments.at(node - granule) is not None
+        return context.header_word(node - granule) is None if is_inside else not heap.is_fully_walked
+
     findings: list[Finding] = []
     nodes: list[int] = []
     is_complete = True
     for i in range(field.count):
         linked = walk_list(view.space, heap.address + field.offset + i * 2 * view.pointer_bytes, accepts)
         name = f"free list {i}" if field.count > 1 else "free list"
-        findings += link_damage(process, "free_list", heap.address, linked, name)[0]
+        findings += link_damage(process, "free_list", heap.address, linked, name, is_unknown)[0]
         nodes += linked.nodes
         is_complete = is_complete and linked.is_closed
     header = decode_headers(context.entry_format, np.array([signed64(words[node]) for node in nodes], np.int64))

@@ -77,8 +77,8 @@ def expected_segment(entry_format: EntryFormat, heap: Heap, entry: int) -> int |
 
 
 def _segment_index(heap: Heap, entry: int) -> int | None:
-    """SegmentIndex: the place of the entry's segment among those of the heap; None where it lies in none."""
-    return next((i for i, segment in enumerate(heap.segments) if entry in segment.span), None)
+    """SegmentIndex: the place of the entry's segment in _HEAP.Segments; None where it lies in none."""
+    return next((segment.number for segment in heap.segments if entry in segment.span), None)
 
 
 def _segment_offset(heap: Heap, entry: int) -> int | None:

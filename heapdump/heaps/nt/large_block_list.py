@@ -32,7 +32,8 @@ def read_large_blocks(reader: HeapReader) -> tuple[tuple[LargeBlock, ...] | None
         return block is not None
 
     linked = reader.discovery.ring(head, accepts)
-    reader.link_damage("virtual_list", linked, "large-block list")
+    size = reader.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("BusyBlock")
+    reader.link_damage("virtual_list", linked, "large-block list", (0, size))
     return tuple(_checked(reader, blocks[node]) for node in linked.nodes), linked.is_closed
 
 

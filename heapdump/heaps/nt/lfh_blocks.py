@@ -87,19 +87,30 @@ def add_lfh_blocks(context: WalkContext, window: Window, subsegments: Sequence[L
     trusts = np.array([tag(BlockKind.LFH, trust=one.trust) for one in subsegments], np.int64)
     tags = np.where(is_sure & ~unused.is_guess, trusts[blocks.subsegment], tag(BlockKind.LFH, trust=Trust.GUESS))
     tags[is_busy] |= BUSY
+    is_missing = window.lacks(blocks.entry + entry_format.word_offset)
+    known = ~is_missing | _are_known(context, subsegments)[blocks.subsegment]
     stride = entry_format.stride
-    context.columns.append(
-        context.heap.index, blocks.entry, blocks.size * stride, unused.unused, unused.header * stride, tags
-    )
-    log.headers += len(blocks.entry)
+    columns = (blocks.entry, blocks.size * stride, unused.unused, unused.header * stride, tags)
+    context.columns.append(context.heap.index, *(column[known] for column in columns))
+    log.headers += int((~is_missing).sum())
     log.good_headers += int(blocks.is_good.sum())
     for row in np.flatnonzero(is_sure & unused.is_guess).tolist():
         size = int(blocks.size[row]) * entry_format.granule
         finding = unused_finding(context, int(blocks.entry[row]), size, int(code[row]))
         if finding is not None:
             log.find(finding)
-    for entry in blocks.entry[~blocks.is_good].tolist():
-        _report_bad_header(context, window, entry)
+    for entry in blocks.entry[~blocks.is_good & ~is_missing].tolist():
+        _report_bad_header(context, entry)
+
+
+def _are_known(context: WalkContext, subsegments: Sequence[LfhSubsegment]) -> NDArray[np.bool_]:
+    """True for each subsegment that tells state and address of blocks whose headers are not in the dump.
+
+    Its bitmap does, but for heaps with allocation stacks: there the header says whether a front prefix lies before the
+    user data.
+    """
+    is_plain = context.heap.stack_traces is False
+    return np.array([is_plain and one.place.bitmap is not None for one in subsegments], bool)
 
 
 def _blocks_of(entry_format: EntryFormat, window: Window, subsegments: Sequence[LfhSubsegment]) -> _Blocks:
@@ -152,10 +163,7 @@ def _states(
     return is_busy, by_header
 
 
-def _report_bad_header(context: WalkContext, window: Window, entry: int) -> None:
-    if any(entry in hole for hole in window.missing):
-        context.log.gap(f"{context.name}: the LFH block header at {entry:#x} is not in the dump")
-        return
+def _report_bad_header(context: WalkContext, entry: int) -> None:
     message = f"{context.name}: the LFH block header at {entry:#x} is damaged"
     expected, found = "an LFH header", "a header that does not lead to its subsegment"
     granule = context.entry_format.granule

@@ -82,7 +82,9 @@ def _links(context: HeapContext, area: UserArea, members: Members, recovered: Re
     """The pointer to the subsegment, its way back, its numbers."""
     named, true, pointer = members.subsegment, recovered.subsegment, context.view.pointer_bytes
     leads_back = true is not None and true.user_blocks == area.address
-    if named is None and not leads_back and (is_in_heap(context, members.pointer) or not members.pointer):
+    # where segments of the heap were not found, the subsegment may lie in one of those
+    may_be_missing = is_in_heap(context, members.pointer) or not context.heap.is_fully_walked
+    if named is None and not leads_back and (may_be_missing or not members.pointer):
         if context.space.try_pointer(area.address) == 0:
             yield Contradiction(area.address, pointer, "SubSegment", "a subsegment", "0")
         return

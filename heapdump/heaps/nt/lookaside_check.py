@@ -41,6 +41,8 @@ def _what_is_wrong(job: CheckJob, context: HeapContext, link: LookasideLink) -> 
     if link.is_repeated:
         return "it leads back to a block that is on it already"
     entry = node - granule
+    if not context.heap.is_fully_walked and not node % granule:
+        return ""
     if node % granule or not any(entry in run for segment in context.heap.segments for run in committed_runs(segment)):
         return "it leads to no block of this heap"
     word = None if job.has_damage else context.header_word(entry)

@@ -38,6 +38,8 @@ def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
     if not _may_be_heap(view, address, modern[0]):
         return None
     for layout in modern:
+        if view.is_layout_exact and layout.name == view.layout.name and view.struct("_HEAP", address, layout) is None:
+            return None  # its header is not whole in the dump: an older, shorter one must not be read in its place
         found = _claim_with(view, address, layout, is_listed=is_listed)
         if found is not None and (best is None or found.score > best.score):
             best = found

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Segment
-from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE, is_missing
+from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE, is_partly_missing
 from heapdump.heaps.integers import address_limit
 from heapdump.heaps.nt.discovery import HeapReader
 from heapdump.heaps.nt.segments import MAX_SEGMENT_BYTES
@@ -56,14 +56,16 @@ def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bo
             continue
         ranges, has_all_ranges = _uncommitted_ranges(reader, span, fields["UnCommittedRanges"])
         has_all = has_all and has_all_ranges
-        out.append(Segment(segment, span, ranges, fields["NumberOfUnCommittedPages"] * PAGE, has_all_ranges))
+        number = (place - heap - layout["_HEAP"].offset("Segments")) // view.pointer_bytes
+        uncommitted = fields["NumberOfUnCommittedPages"] * PAGE
+        out.append(Segment(segment, span, ranges, uncommitted, has_all_ranges, number=number))
     return tuple(out), has_all
 
 
 def _report_no_segment(reader: HeapReader, place: int, segment: int) -> None:
     heap, pointer = reader.address, reader.view.pointer_bytes
     message = f"segment pointer at {place:#x} of heap {heap:#x} leads to no segment of this heap"
-    if not is_missing(reader.process, segment):
+    if not is_partly_missing(reader.process, segment, reader.layout["_HEAP_SEGMENT"].size):
         reader.findings.append(Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}"))
     reader.notes.append(message)
 
@@ -77,7 +79,7 @@ def _uncommitted_ranges(reader: HeapReader, segment: Span, node: int) -> tuple[t
         one = Span(fields["Address"], fields["Address"] + fields["Size"]) if fields else Span(0, 0)
         if fields is None or node in seen or not segment.covers(one) or one.start % PAGE or one.end % PAGE:
             message = f"the list of uncommitted ranges of segment {segment.start:#x} breaks at {node:#x}"
-            if not is_missing(reader.process, node):
+            if not is_partly_missing(reader.process, node, reader.layout["_HEAP_UNCOMMMTTED_RANGE"].size):
                 expected, start = "a range inside the segment", f"{one.start:#x}"
                 reader.findings.append(Finding("ucr", "error", reader.address, node, 1, message, expected, start))
             reader.notes.append(f"{message}: {len(found)} ranges were read")

@@ -23,7 +23,7 @@ def read_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bool]:
     head = heap + layout["_HEAP"].offset("SegmentList")
     spans = cache(lambda address: _segment_span(reader, address))
     linked = reader.discovery.ring(head, lambda node: spans(node - offset) is not None)
-    reader.link_damage("segment", linked, "segment list")
+    reader.link_damage("segment", linked, "segment list", (offset, layout["_HEAP_SEGMENT"].size))
     addresses = dict.fromkeys(node - offset for node in linked.nodes)
     if not linked.is_closed:
         addresses.update(dict.fromkeys(reader.discovery.segment_headers.get(heap, ())))
@@ -85,12 +85,13 @@ def _segment(reader: HeapReader, address: int, span: Span) -> Segment:
     range_at = cache(lambda node: _uncommitted_range(reader, span, node))
     linked = reader.discovery.ring(head, lambda node: range_at(node) is not None)
     name = f"list of uncommitted ranges of segment {address:#x}"
-    reader.link_damage("ucr", linked, name)
+    descriptor = layout["_HEAP_UCR_DESCRIPTOR"]
+    reader.link_damage("ucr", linked, name, (descriptor.offset("SegmentEntry"), descriptor.size))
     listed = sorted(found for node in linked.nodes if (found := range_at(node)) is not None and found.size)
     ranges = merged(listed)
     total = sum(one.size for one in ranges)
     has_all = linked.is_closed and total == counted_bytes and total == sum(one.size for one in listed)
-    if linked.is_closed and not has_all:
+    if fields and linked.is_closed and not has_all:
         message = f"the {name} of heap {heap:#x} holds {plural(total, 'byte')}, the segment says {counted_bytes:,}"
         pointer = reader.view.pointer_bytes
         reader.damage(Finding("ucr", "error", heap, head, pointer, message, f"{counted_bytes}", f"{total}"), message)

@@ -124,3 +124,19 @@ def _in_last_word(entry_format: EntryFormat, words: Words, entries: Entries, row
     if stride == 1:
         count = count >> 32 & 0xFFFFFFFF
     return np.where(inside, count, entry_format.granule * entries.size[rows])
+
+
+def count_places(entry_format: EntryFormat, entry: Words, size_bytes: Words, code: Words) -> tuple[Words, Words]:
+    """(address of the word with the number of unused bytes, -1 where UnusedBytes has it; the least number), (n,) each.
+
+    `entry`, `size_bytes`, `code`: addresses, occupied bytes and UnusedBytes of n busy entries.
+    """
+    granule, end = entry_format.granule, entry + size_bytes
+    in_last = end if entry_format.stride == 2 and not entry_format.is_pre_vista else end - 8
+    if entry_format.is_pre_vista:
+        return np.where(code == _PRE_VISTA_LONG, in_last, -1), np.full(len(entry), _PRE_VISTA_LONG, np.int64)
+    prefix = code & _COUNT_BITS
+    has_prefix = (code & _PREFIX) != 0
+    second = entry + prefix * granule + entry_format.word_offset
+    place = np.where(has_prefix, second, np.where(prefix == _LONG, in_last, -1))
+    return place, np.where(has_prefix, (1 + prefix) * granule, _LONG)

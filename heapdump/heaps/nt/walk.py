@@ -17,11 +17,13 @@ from heapdump.heaps.nt.back_end import BackEndWalk
 from heapdump.heaps.nt.context import HeapContext, WalkContext, heap_context
 from heapdump.heaps.nt.large_block_rows import add_large_blocks
 from heapdump.heaps.nt.lfh_subsegments import LfhState, LfhWalk
+from heapdump.heaps.nt.missing import doubt_unread_sizes, missing_bytes
 from heapdump.heaps.nt.pre_vista_states import pre_vista_states, with_states
 from heapdump.heaps.nt.work import Share, cut
 from heapdump.heaps.row_counts import RowCounts
 from heapdump.heaps.workload import Workload
 from heapdump.spans import Span
+from heapdump.wording import plural
 
 _MAX_THREADS, _WAITING_SHARES = 8, 1
 """Threads at most; shares beyond one a thread whose rows may wait to be joined."""
@@ -43,9 +45,19 @@ def walk_nt_heaps(job: AllocatorJob) -> None:
     for share in shares:
         for index, log in share.logs.items():
             job.logs[index].merge(log)
+    for heap in heaps:
+        _say_what_is_missing(job, heap)
     lfh_states = [state for share in shares for state in share.lfh_states.values()]
     if states := pre_vista_states(list(contexts.values()), lfh_states):
         job.replace_rows(with_states(job.columns.since(0), states))
+
+
+def _say_what_is_missing(job: AllocatorJob, heap: Heap) -> None:
+    log = job.logs[heap.index]
+    log.missing_bytes = missing_bytes(job.process, job.view_of(heap), heap)
+    if log.missing_bytes:
+        what = f"{plural(log.missing_bytes, 'byte')} of its memory are not in the dump"
+        log.gap(f"heap {heap.address:#x}: {what}: blocks there are missing")
 
 
 class _Walker:
@@ -103,6 +115,7 @@ class _Walker:
             for window, first_row in back_end.windows([item.span for item in items]):
                 mapped.expect(Span(window.span.end, window.span.end + _AHEAD))
                 lfh.add(window, first_row)
+                doubt_unread_sizes(context, window, columns.since(first_row))
                 mapped.forget(window.span)
                 self._job.pace.advance(window.walked_bytes)
                 if self._job.pace.is_stopped.is_set():

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Segment
 from heapdump.heaps.nt.entry_format import EntryFormat
+from heapdump.memory.mapped import SpanWords
 from heapdump.memory.space import AddressSpace
-from heapdump.spans import Span
+from heapdump.spans import Span, merged
 
 WINDOW_BYTES = 4 << 20
 _TAIL_BYTES = (3 << 20) + 0x1000
@@ -53,7 +54,7 @@ class Window:
     Attributes:
         words: (n,) int64, the memory as little-endian words.
         run_parts: ascending by address.
-        missing: addresses that are not in the dump; they read as zero.
+        missing: spans of whole words of which the dump lacks at least one byte, ascending; these words read as zero.
         granule: bytes in a granule.
     """
 
@@ -80,6 +81,23 @@ class Window:
     def limits(self) -> NDArray[np.int64]:
         """(n, 4) int64: start, stop, end and base of each part, for the kernels."""
         return np.array([(part.start, part.stop, part.end, part.base) for part in self.run_parts], np.int64)
+
+    def lacks(self, addresses: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """True for each word of 8 bytes, by its address, that is not whole in the dump; (n,) bool."""
+        starts, ends = self._missing_edges
+        i = np.searchsorted(starts, addresses, side="right") - 1
+        lacking: NDArray[np.bool_] = (i >= 0) & (addresses < ends[np.maximum(i, 0)])
+        return lacking
+
+    def lacks_word(self, address: int) -> bool:
+        """True where the word of 8 bytes at the address is not whole in the dump."""
+        return bool(self.missing) and bool(self.lacks(np.array([address]))[0])
+
+    @cached_property
+    def _missing_edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Start and end of each missing span; one empty span where there is none."""
+        spans = self.missing or (Span(0, 0),)
+        return np.array([span.start for span in spans], np.int64), np.array([span.end for span in spans], np.int64)
 
     @cached_property
     def _start_addresses(self) -> NDArray[np.int64]:
@@ -133,4 +151,13 @@ def _windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Wi
         start = (at - found.base) // granule
         last, end = start + (stop - at) // granule, start + span.size // granule
         part = RunPart(start, last, end, found.base, run, at == run.start)
-        yield Window(found.words, (part,), found.missing, granule)
+        yield Window(found.words, (part,), _without_half_words(found), granule)
+
+
+def _without_half_words(found: SpanWords) -> tuple[Span, ...]:
+    """The missing spans as whole words. Words that the dump has only in part become zero: they are no evidence."""
+    whole = [Span(span.start & ~7, -(-span.end // 8) * 8) for span in found.missing]
+    for span in whole:
+        for edge in (span.start, span.end - 8):
+            found.words[(edge - found.base) // 8] = 0
+    return tuple(merged(whole))

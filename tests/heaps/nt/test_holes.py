@@ -1,0 +1,141 @@
+"""Heaps with memory left out: no error, nothing invented, nothing wrong as exact, and what is missing is said."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from heapdump.blocks.table import Block
+from heapdump.snapshot import Snapshot
+from heapdump.trust import Trust
+from tests.builders import BuiltDump, BuiltHeap
+from tests.builders.nt_heap_truth import BusyTruth
+from tests.heaps.nt.plans import REPRESENTATIVES, Generation, heap_of, process_of
+from tests.patching import without_memory
+
+SIZES = [random.Random(7).choice([8, 24, 40, 100, 300, 700, 3000, 9000]) for _ in range(500)]
+LIFE: list[tuple[str, int]] = [
+    ("busy" if i % 4 else "free", size if i % 4 else 2 + size // 8) for i, size in enumerate(SIZES)
+]
+ACTIONS = [
+    *LIFE[:150],
+    ("uncommitted", 3),
+    *LIFE[150:200],
+    ("segment", 0x100000),
+    *LIFE[200:],
+    ("uncommitted", 2),
+    ("busy", 40),
+]
+EACH = pytest.mark.parametrize("generation", REPRESENTATIVES, ids=str)
+
+
+def built_heap(generation: Generation) -> tuple[BuiltHeap, BuiltDump]:
+    heap = heap_of(generation, ACTIONS, reserve=0x200000).build()
+    return heap, process_of(generation, heap).build()
+
+
+def header(generation: Generation, block: BusyTruth) -> tuple[int, int]:
+    """The header word of a block: [start, end)."""
+    start = block.entry + (8 if generation.arch == "x64" else 0)
+    return start, start + 8
+
+
+def holes_of(heap: BuiltHeap, draw: random.Random, share: float, sizes: tuple[int, int]) -> list[tuple[int, int]]:
+    """Spans of the heap's memory behind its first page, of some bytes each, that are left out."""
+    out = []
+    for start, memory in heap.memory:
+        at = start + (0x1000 if start == heap.truth.address else 0)
+        while at < start + len(memory):
+            end = min(at + draw.randrange(*sizes), start + len(memory))
+            if draw.random() < share:
+                out.append((at, end))
+            at = end
+    return sorted(draw.sample(out, min(len(out), 60)))  # more of them take long to cut
+
+
+def busy_blocks(snapshot: Snapshot) -> list[Block]:
+    """The program's busy blocks that were found."""
+    table = snapshot.walk.table
+    return list(table.blocks(np.flatnonzero(table.is_busy & ~table.is_internal)))
+
+
+def assert_nothing_invented(snapshot: Snapshot, heap: BuiltHeap) -> set[int]:
+    """No error, no false busy block, no wrong size that is not called a guess; the addresses of the busy blocks."""
+    assert not [explained for explained in snapshot.explained_findings if explained.finding.is_error]
+    truth = {block.user: block.size for block in heap.truth.busy}
+    found = set()
+    for block in busy_blocks(snapshot):
+        assert block.address in truth
+        assert block.size == truth[block.address] or block.trust is Trust.GUESS
+        found.add(block.address)
+    return found
+
+
+@pytest.mark.hostile
+@EACH
+@given(
+    seed=st.integers(0, 1 << 30),
+    share=st.sampled_from([0.02, 0.1, 0.3, 0.6]),
+    size=st.sampled_from([40, 0x400, 0x3000]),
+)
+def test_fragments_of_a_heap_give_no_error_and_no_invented_block(open_built, generation, seed, share, size):
+    heap, built = built_heap(generation)
+    holes = holes_of(heap, random.Random(seed), share, (1, size))
+    with open_built(without_memory(built, *holes)) as snapshot:
+        assert_nothing_invented(snapshot, heap)
+        if holes:
+            gaps = [gap for gap in snapshot.walk.gaps if "of its memory are not in the dump" in gap]
+            assert gaps or not snapshot.heaps[0].is_fully_walked
+            assert len(gaps) <= 1
+
+
+@EACH
+@pytest.mark.parametrize("seed", range(4))
+def test_behind_missing_pages_the_walk_goes_on(open_built, generation, seed):
+    heap, built = built_heap(generation)
+    pages = [
+        (a & ~0xFFF, (a & ~0xFFF) + 0x1000) for a, _ in holes_of(heap, random.Random(seed), 0.11, (0x1000, 0x1001))
+    ]
+    segments = {start for start, _ in heap.truth.segments}
+    pages = [page for page in pages if page[0] not in segments]
+    with open_built(without_memory(built, *pages)) as snapshot:
+        found = assert_nothing_invented(snapshot, heap)
+    there = {
+        block.user for block in heap.truth.busy
+        if not any(low < header(generation, block)[1] and header(generation, block)[0] < high for low, high in pages)
+    }  # fmt: skip
+    assert len(found & there) >= 0.95 * len(there)
+
+
+@EACH
+def test_what_is_missing_is_said_once_with_its_size(open_built, generation):
+    heap, built = built_heap(generation)
+    start = heap.truth.address + 0x4000
+    with open_built(without_memory(built, (start, start + 0x123), (start + 0x2000, start + 0x3000))) as snapshot:
+        said = f"heap {heap.truth.address:#x}: {0x1123:,} bytes of its memory are not in the dump: blocks there are missing"
+        assert list(snapshot.walk.gaps) == [said]
+        assert not snapshot.walk.counts[0].checks
+
+
+@pytest.mark.parametrize("generation", [g for g in REPRESENTATIVES if not g.is_classic], ids=str)
+def test_a_size_whose_count_is_missing_is_a_guess(open_built, generation):
+    """The block is two pages long; the number of unused bytes lies at its end."""
+    granule = 16 if generation.arch == "x64" else 8
+    heap = heap_of(generation, [("busy", 100), ("busy", 8000), ("busy", 100), ("busy", 100)])
+    user = heap.busy(5000, spare=40)
+    heap.busy(64)
+    built = heap.build()
+    block = next(b for b in built.truth.busy if b.user == user)
+    place = block.entry + block.entry_size - (0 if granule == 16 else 8)
+    dump = process_of(generation, built).build()
+    with open_built(dump) as snapshot:
+        assert (block.user, 5000, Trust.EXACT) in {(b.address, b.size, b.trust) for b in busy_blocks(snapshot)}
+    with open_built(without_memory(dump, (place, place + 8))) as snapshot:
+        (found,) = [b for b in busy_blocks(snapshot) if b.address == block.user]
+        assert found.trust is Trust.GUESS
+        assert 5000 < found.size <= block.entry_size - granule
+        assert not snapshot.explained_findings
