@@ -130,6 +130,7 @@ class Heap:
     of the latter alone (the others), None where not known. `extents`: all memory known to belong to it, ascending.
     `is_fully_walked` is False when part of its memory could not be found (`notes` say why). `lookaside_bytes`: freed
     blocks that wait on lookaside lists (before Vista). `normal_heap`: of a page heap, the ordinary heap behind it.
+    `entry_key`: of an NT heap whose header the dump lacks, the key of entry headers, 48 bits, as they tell it.
     `stack_ids`: words before the number of an allocation stack whose frames are not read, so that the number only tells
     stacks apart; "" where a number leads to frames.
     `lock`: the address of its critical section; None where it has none, or where that is not known.
@@ -156,6 +157,7 @@ class Heap:
     notes: tuple[str, ...]
     is_fully_walked: bool
     normal_heap: int | None = None
+    entry_key: int | None = None
     stack_ids: str = ""
     lock: int | None = None
 

@@ -28,7 +28,7 @@ from heapdump.blocks.walk import Check, HeapCount, Walk
 from heapdump.heaps.allocator import HEAP_SIGNATURE, SEGMENT_SIGNATURE, DiscoveryContext, HeapClaim
 from heapdump.heaps.candidates import reservations_with
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
-from heapdump.heaps.nt import modern, pre_vista
+from heapdump.heaps.nt import headless, modern, pre_vista
 from heapdump.process.model import Process, View
 
 
@@ -40,7 +40,9 @@ class NtAllocator:
 
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         """The claim with the higher score, of Vista and later or of the versions before."""
-        claims = (modern.claim(view, address, is_listed=is_listed), pre_vista.claim(view, address))
+        claims = [modern.claim(view, address, is_listed=is_listed), pre_vista.claim(view, address)]
+        if is_listed:
+            claims.append(headless.claim_without_header(view, address))
         return max((claim for claim in claims if claim is not None), key=lambda claim: claim.score, default=None)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
@@ -51,6 +53,8 @@ class NtAllocator:
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """Header, segments, large blocks, Windows' counters."""
+        if claim.doubts == headless.NO_HEADER:
+            return headless.describe_without_header(context, claim, index)
         is_modern = claim.layout is not None and modern.is_modern(claim.layout)
         return (modern.describe if is_modern else pre_vista.describe)(context, claim, index)
 

@@ -31,6 +31,9 @@ from heapdump.process.model import View
 _ENCODED_BITS = 0xFFFF_FFFF_FFFF
 """Bits 0-47 of the header word are encoded; SegmentOffset and UnusedBytes never are."""
 
+ENCODE_FLAG_MASK = 0x00100000
+"""`_HEAP.EncodeFlagMask` of every heap that encodes its headers: set in the key, and so in every encoded header."""
+
 _PREVIOUS_SIZE_BITS = 0xFFFF_0000_0000
 
 
@@ -110,6 +113,8 @@ def entry_format_of(view: View, heap: Heap) -> EntryFormat:
         place = heap.address + struct.offset("Encoding") + 8 * word_index
         key = (view.space.try_integer(place, 8) or 0) & _ENCODED_BITS
         mask = view.space.try_integer(heap.address + struct.offset("EncodeFlagMask"), 4) or 0
+    if heap.entry_key is not None:
+        key, mask = heap.entry_key, ENCODE_FLAG_MASK
     if not mask:
         key &= _PREVIOUS_SIZE_BITS
     bits = _PRE_VISTA if is_pre_vista else _VISTA

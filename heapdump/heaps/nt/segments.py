@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from functools import cache
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Segment
-from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE
+from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE, is_partly_missing
 from heapdump.heaps.integers import address_limit
+from heapdump.heaps.linked_list import LinkedList
 from heapdump.heaps.nt.discovery import HeapReader
+from heapdump.memory.regions import State
 from heapdump.spans import Span, merged
 from heapdump.wording import plural
 
@@ -32,8 +35,57 @@ def read_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bool]:
         ordered.insert(0, heap)
     apart = _without_overlaps(reader, {address: spans(address) for address in ordered})
     segments = tuple(_segment(reader, address, span) for address, span in apart)
+    segments += _without_header(reader, linked, segments)
     has_all = linked.is_closed and len(apart) == len(ordered) and all(s.has_all_ranges for s in segments)
     return segments, has_all
+
+
+def mapped_segment(reader: HeapReader, address: int) -> Segment | None:
+    """The segment whose header is not in the dump, by the memory map: the reservation that begins at the address.
+
+    Of its uncommitted ranges only the last one is taken from the map: others may lie inside free entries.
+    """
+    regions = reader.process.regions
+    span = regions.allocation(address) if regions.is_complete_map else None
+    if span is None or span.start != address or span.size > MAX_SEGMENT_BYTES:
+        return None
+    tail = _uncommitted_tail(reader, span)
+    return Segment(address, span, () if tail is None else (tail,), 0, has_all_ranges=False)
+
+
+def _uncommitted_tail(reader: HeapReader, span: Span) -> Span | None:
+    """What lies behind the last committed page of a reservation, by the memory map; None where nothing does."""
+    regions = reader.process.regions
+    end, i = span.end, regions.index_at(span.end - 1)
+    while i is not None and i >= 0 and end > span.start and regions.state[i] != State.MEM_COMMIT:
+        end = max(span.start, int(regions.start[i]))
+        i -= 1
+    return Span(end, span.end) if end < span.end else None
+
+
+def _without_header(reader: HeapReader, linked: LinkedList, known: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """The segments that a link leads to and whose headers are not in the dump."""
+    places = (broken.found for broken in linked.breaks if broken.found is not None)
+    return segments_at(reader, places, known)
+
+
+def segments_at(reader: HeapReader, nodes: Iterable[int], known: tuple[Segment, ...]) -> tuple[Segment, ...]:
+    """The segments with these nodes of the segment list whose headers the dump lacks; none that overlaps a known one."""
+    struct, found = reader.layout["_HEAP_SEGMENT"], list(known)
+    for address in sorted({node - struct.offset("SegmentListEntry") for node in nodes}):
+        is_lost = is_partly_missing(reader.process, address, struct.size)
+        one = mapped_segment(reader, address) if is_lost else None
+        if one is not None and not any(one.span & other.span for other in found):
+            found.append(one)
+    return tuple(found[len(known) :])
+
+
+def segments_by_headers(reader: HeapReader) -> Iterator[Segment]:
+    """The later segments whose headers name the heap, by the scan of all reservations."""
+    for address in sorted(reader.discovery.segment_headers.get(reader.address, ())):
+        span = _segment_span(reader, address) if address != reader.address else None
+        if span is not None:
+            yield _segment(reader, address, span)
 
 
 def _without_overlaps(reader: HeapReader, spans: dict[int, Span | None]) -> list[tuple[int, Span]]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heapdump.blocks.kind import HeapKind
 from heapdump.blocks.table import Block
 from heapdump.snapshot import Snapshot
 from heapdump.trust import Trust
@@ -139,3 +140,32 @@ def test_a_size_whose_count_is_missing_is_a_guess(open_built, generation):
         assert found.trust is Trust.GUESS
         assert 5000 < found.size <= block.entry_size - granule
         assert not snapshot.explained_findings
+
+
+MODERN = [generation for generation in REPRESENTATIVES if not generation.is_classic]
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+@pytest.mark.parametrize("lost", ["heap", "segment", "both"])
+def test_a_heap_or_segment_without_its_header_is_told_by_its_entries(open_built, generation, lost):
+    heap, built = built_heap(generation)
+    first, second = (start for start, _ in heap.truth.segments)
+    pages = {"heap": [first], "segment": [second], "both": [first, second]}[lost]
+    with open_built(without_memory(built, *((page, page + 0x1000) for page in pages))) as snapshot:
+        found = assert_nothing_invented(snapshot, heap)
+        assert snapshot.heaps[0].kind == HeapKind.NT
+        assert not snapshot.heaps[0].is_fully_walked
+    there = {
+        block.user for block in heap.truth.busy
+        if not any(page <= header(generation, block)[0] < page + 0x1000 for page in pages)
+        and (lost != "both" or block.entry < second)
+    }  # fmt: skip
+    assert len(found & there) >= 0.95 * len(there)
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+def test_an_address_of_the_heap_list_with_nothing_behind_it_stays_unknown(open_built, generation):
+    heap = heap_of(generation, [("busy", 20)]).build()
+    start = heap.truth.address
+    with open_built(without_memory(process_of(generation, heap).build(), (start, start + 0x1000))) as snapshot:
+        assert snapshot.heaps[0].kind == HeapKind.UNKNOWN

@@ -1,0 +1,105 @@
+"""The key of the entry headers of a heap, solved from the headers themselves (Vista and later).
+
+A header word is the decoded one XOR the key, in bits 0-47 (docs/reference/heap-structures.md §2.3). The first entry of
+a later segment is known: it covers the segment's header. Other entries are told by their checksums, which all give one
+constant, by what most of them have in common, and by sizes that lead from header to header.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.heaps.nt.entry_format import ENCODE_FLAG_MASK
+from heapdump.heaps.nt.header_word import BUSY_FLAG, HEADER_CODE
+from heapdump.layouts import Layout
+from heapdump.process.model import View
+
+_KEY_BITS = 0xFFFF_FFFF_FFFF
+_MOST_WORDS = 1 << 17
+_MOST_TRIED = 1 << 12
+_LEAST_PAIRS = 8
+"""Headers that name the one before, at least; each does by chance once in 65,536 times."""
+
+Words = NDArray[np.int64]
+
+
+def key_of_segment(view: View, segment: int, layout: Layout) -> int | None:
+    """The key by the first entry of a later segment: {Size up to FirstEntry, busy, PreviousSize 0, UnusedBytes 1}."""
+    fields = view.struct("_HEAP_SEGMENT", segment, layout)
+    word = view.space.try_integer(segment + view.granularity - 8, 8)
+    if fields is None or word is None or word >> 56 != HEADER_CODE:
+        return None
+    size, rest = divmod(fields["FirstEntry"] - segment, view.granularity)
+    if rest or not 0 < size <= 0xFFFF:
+        return None
+    checksum = (size ^ size >> 8 ^ BUSY_FLAG) & 0xFF
+    key = (word ^ (size | BUSY_FLAG << 16 | checksum << 24)) & _KEY_BITS
+    return key if key & ENCODE_FLAG_MASK else None
+
+
+def key_of_entries(words: Words) -> int | None:
+    """The key by the entries of a heap's own segment; None where too few of them agree.
+
+    Args:
+        words: (n,) the word of each granule where a header word would lie, 0 where the dump lacks it.
+    """
+    words = words[:_MOST_WORDS]
+    places = np.flatnonzero(_may_be_busy(words))
+    if len(places) < _LEAST_PAIRS:
+        return None
+    # byte 0 ^ byte 1 ^ byte 2 ^ byte 3 is that of the key, whatever the header is
+    constant = _most_frequent(_xor_of_bytes(words[places]))
+    places = places[_xor_of_bytes(words[places]) == constant]
+    flags = _most_frequent(words[places] >> 16 & 0xFF) ^ BUSY_FLAG
+    places = places[words[places] >> 16 & 0xFF == flags ^ BUSY_FLAG][:_MOST_TRIED]
+    holds = (_xor_of_bytes(words) == constant) & (words & ENCODE_FLAG_MASK != 0)
+    low = _size_key(words, places, holds)
+    if low is None:
+        return None
+    checksum = (constant ^ low ^ low >> 8 ^ flags) & 0xFF
+    size = (words[places] ^ low) & 0xFFFF
+    leads = _leads(places + size, holds)
+    previous = (words[(places + size)[leads]] >> 32 & 0xFFFF) ^ size[leads]
+    if not len(previous):
+        return None
+    high = _most_frequent(previous)
+    agreeing = int((previous == high).sum())
+    if agreeing < _LEAST_PAIRS or 2 * agreeing < len(previous):
+        return None
+    return low | flags << 16 | checksum << 24 | high << 32
+
+
+def _may_be_busy(words: Words) -> NDArray[np.bool_]:
+    """True for words with the bit of the mask, SegmentOffset 0, and the UnusedBytes of a busy entry without prefix."""
+    code = words >> 56 & 0xFF
+    busy: NDArray[np.bool_] = (words & ENCODE_FLAG_MASK != 0) & (words >> 48 & 0xFF == 0) & (code >= 8) & (code <= 0x3F)
+    return busy
+
+
+def _size_key(words: Words, places: Words, holds: NDArray[np.bool_]) -> int | None:
+    """Bits 0-15 of the key: those with which most sizes lead to another header."""
+    highs, counts = np.unique(words[places] >> 8 & 0xFF, return_counts=True)
+    best, most = None, 0
+    for high in highs[np.argsort(-counts)][:4].tolist():
+        for low in range(0x100):
+            key = high << 8 | low
+            size = (words[places] ^ key) & 0xFFFF
+            count = int((_leads(places + size, holds) & (size > 0)).sum())
+            if count > most:
+                best, most = key, count
+    return best if most >= _LEAST_PAIRS else None
+
+
+def _leads(places: Words, holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    leads: NDArray[np.bool_] = (places < len(holds)) & holds[np.minimum(places, len(holds) - 1)]
+    return leads
+
+
+def _xor_of_bytes(words: Words) -> Words:
+    """Byte 0 ^ byte 1 ^ byte 2 ^ byte 3 of each."""
+    return (words ^ words >> 8 ^ words >> 16 ^ words >> 24) & 0xFF
+
+
+def _most_frequent(values: Words) -> int:
+    return int(np.bincount(values).argmax())
