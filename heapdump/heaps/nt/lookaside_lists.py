@@ -16,7 +16,7 @@ from heapdump.heaps.nt.discovery import FRONT_ENDS
 from heapdump.layouts import Layout
 from heapdump.process.model import View
 
-_LISTS = 128
+LISTS = 128
 _GREATEST_DEPTH = (256).to_bytes(2, "little")
 
 
@@ -50,7 +50,7 @@ def lookaside_bytes(view: View, layout: Layout, fields: Mapping[str, int]) -> in
     struct = layout["_HEAP_LOOKASIDE"]
     depth_at = struct.offset("ListHead") + (4 if view.pointer_bytes == 4 else 0)  # SLIST_HEADER (winnt.h)
     total = 0
-    for i in range(_LISTS):
+    for i in range(LISTS):
         depth = view.space.try_integer(lists + i * struct.size + depth_at, 2)
         if depth is None:
             return None
@@ -76,7 +76,7 @@ def lookaside_links(context: HeapContext) -> Iterator[LookasideLink]:
     if not lists or FRONT_ENDS.get(context.space.try_integer(type_at, 1) or 0) != "lookaside":
         return
     struct = context.layout["_HEAP_LOOKASIDE"]
-    for number in range(_LISTS):
+    for number in range(LISTS):
         yield from _list(context.view, number, lists + number * struct.size + struct.offset("ListHead"))
 
 
@@ -125,5 +125,5 @@ def _first_block(context: HeapContext) -> int:
 def _has_lists(context: HeapContext, user: int) -> bool:
     """True where 128 records {list head, depth u16, greatest depth u16 …} of lookaside lists lie at a user address."""
     size, head = context.layout["_HEAP_LOOKASIDE"].size, 2 * context.view.pointer_bytes
-    data = context.space.try_read(user, _LISTS * size)
+    data = context.space.try_read(user, LISTS * size)
     return data is not None and {data[at : at + 2] for at in range(head + 2, len(data), size)} == {_GREATEST_DEPTH}

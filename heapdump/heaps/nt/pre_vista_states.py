@@ -5,17 +5,37 @@ Blocks on lookaside lists are free though their headers say busy. Blocks that th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import BlockTable
+from heapdump.blocks.table import BlockTable, doubt
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.lfh_subsegments import LfhState
-from heapdump.heaps.nt.lookaside_lists import lists_block, lookaside_entries
+from heapdump.heaps.nt.lookaside_lists import LISTS, LookasideLink, lists_block, lookaside_entries, lookaside_links
 from heapdump.kernels.row import BUSY, INTERNAL, KIND_MASK
+from heapdump.trust import Trust
+
+_DISABLE_COALESCE_ON_FREE = 0x80
+"""_HEAP.Flags (winnt.h)."""
+
+_USUAL_DEPTH = 4
+"""Blocks on a list whose head the dump lacks: lists grow beyond that with use alone."""
+
+_FAR_TOO_MANY = 4
+"""Times as many blocks as a list has lost: then what they hold is no link."""
+
+
+class LostEnd(NamedTuple):
+    """The end of a lookaside list: the heap, the number of the list, and how many of its blocks the dump does not tell."""
+
+    context: HeapContext
+    number: int
+    blocks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +45,18 @@ class PreVistaStates:
     Attributes:
         on_lookaside_lists: entries of the blocks there.
         internal: addresses inside blocks that the front end uses itself.
+        uncoalesced: indices of the heaps whose neighbouring free blocks stay apart.
+        lost: the ends of lookaside lists that the dump lacks.
     """
 
     on_lookaside_lists: frozenset[int]
     internal: frozenset[int]
+    uncoalesced: frozenset[int] = frozenset()
+    lost: tuple[LostEnd, ...] = ()
 
     def __bool__(self) -> bool:
         """True when a row is to be corrected."""
-        return bool(self.on_lookaside_lists or self.internal)
+        return bool(self.on_lookaside_lists or self.internal or self.lost)
 
 
 def pre_vista_states(heaps: Sequence[HeapContext], lfh_states: Sequence[LfhState]) -> PreVistaStates:
@@ -41,12 +65,58 @@ def pre_vista_states(heaps: Sequence[HeapContext], lfh_states: Sequence[LfhState
     on_lists = {entry for context in pre_vista for entry in lookaside_entries(context)}
     internal = {block for context in pre_vista if (block := lists_block(context))}
     internal.update(*(state.internal for state in lfh_states))
-    return PreVistaStates(frozenset(on_lists), frozenset(internal))
+    uncoalesced = {c.heap.index for c in pre_vista if (c.heap.flags or 0) & _DISABLE_COALESCE_ON_FREE}
+    lost = tuple(end for context in pre_vista for end in _lost_ends(context))
+    return PreVistaStates(frozenset(on_lists), frozenset(internal), frozenset(uncoalesced), lost)
+
+
+def _lost_ends(context: HeapContext) -> Iterator[LostEnd]:
+    """One for each lookaside list with a link that the dump lacks."""
+    last: dict[int, LookasideLink] = {}
+    for link in lookaside_links(context):
+        last[link.number] = link
+    if context.heap.front_end == "lookaside":
+        whole = context.heap_pointer("FrontEndHeap") != 0
+        unread = (number for number in range(LISTS) if number not in last and whole)
+        yield from (LostEnd(context, number, _USUAL_DEPTH) for number in unread)
+    for link in last.values():
+        is_cut = link.node and link.remaining > 1 and not link.is_repeated
+        if is_cut and context.space.try_pointer(link.node) is None:
+            yield LostEnd(context, link.number, link.remaining - 1)
+
+
+def _may_be_blocks(context: HeapContext, links: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """True for each address in a segment where the header of a block may lie that the dump lacks."""
+    granule = np.uint64(context.entry_format.granule)
+    inside = np.zeros(len(links), bool)
+    for segment in context.heap.segments:
+        inside |= (links >= np.uint64(segment.span.start) + granule) & (links < np.uint64(segment.span.end))
+    _, is_there = context.space.mapped.gather(links - granule, 4)
+    may_be: NDArray[np.bool_] = inside & ~is_there & (links % granule == 0)
+    return may_be
+
+
+def _lost_blocks(table: BlockTable, end: LostEnd) -> NDArray[np.int64]:
+    """Rows of busy blocks that may stand on the lost end of a list: their size is the list's, and they hold a link.
+
+    That is 0, or the address of another block of that size. All of them, or none where they are far too many.
+    """
+    context, size8 = end.context, end.number * end.context.entry_format.stride
+    wanted = np.uint16(BUSY | BlockKind.BACKEND)
+    mask = np.uint16(BUSY | KIND_MASK | INTERNAL)
+    rows = np.flatnonzero((table.heap == context.heap.index) & (table.size8 == size8) & (table.tags & mask == wanted))
+    address = table.addresses(rows)
+    links, _ = context.space.mapped.gather(address, context.view.pointer_bytes)
+    found: NDArray[np.int64] = rows[(links == 0) | np.isin(links, address) | _may_be_blocks(context, links)]
+    return found if len(found) <= _FAR_TOO_MANY * end.blocks else found[:0]
 
 
 def with_states(table: BlockTable, states: PreVistaStates) -> BlockTable:
     """The table with blocks on lookaside lists free, and the front end's own blocks internal."""
     tags = table.tags.copy()
+    for rows in (_lost_blocks(table, end) for end in states.lost):
+        tags[rows] = tags[rows] & ~np.uint16(BUSY | KIND_MASK) | np.uint16(BlockKind.LOOKASIDE)
+        doubt(tags, np.isin(np.arange(len(tags)), rows), Trust.GUESS)
     if states.on_lookaside_lists:
         entries = np.array(sorted(states.on_lookaside_lists), np.uint64)
         on_lists = np.isin(table.entry, entries) & (tags & KIND_MASK == BlockKind.BACKEND)
@@ -61,19 +131,22 @@ def with_states(table: BlockTable, states: PreVistaStates) -> BlockTable:
         return BlockTable(table.entry, table.size8, table.unused, table.header8, table.heap, tags)
     unused = table.unused.copy()
     unused[on_lists] = table.header8[on_lists].astype(np.uint32) * 8
-    return _joined(BlockTable(table.entry, table.size8, unused, table.header8, table.heap, tags))
+    return _joined(BlockTable(table.entry, table.size8, unused, table.header8, table.heap, tags), states.uncoalesced)
 
 
-def _joined(table: BlockTable) -> BlockTable:
-    """Touching free blocks as one row.
+def _joined(table: BlockTable, uncoalesced: frozenset[int]) -> BlockTable:
+    """Blocks on lookaside lists with the free blocks that they touch as one row; `uncoalesced`: indices of heaps.
 
-    ntdll does not join a block on a lookaside list with the free blocks beside it, but RtlWalkHeap lists each run of
-    them as a single free block (all recorded heaps of XP).
+    ntdll does not join them, but RtlWalkHeap empties the lists first, which does (all recorded heaps of XP). Other free
+    neighbours stay apart: together they would be longer than a block can be, or the heap has
+    HEAP_DISABLE_COALESCE_ON_FREE.
     """
     end = table.entry + table.entry_size
-    free = ~table.is_busy & (table.kind != BlockKind.LFH)
+    free = ~table.is_busy & (table.kind != BlockKind.LFH) & ~np.isin(table.heap, list(uncoalesced))
+    on_list = table.kind == BlockKind.LOOKASIDE
     joins = np.zeros(len(table), bool)
     joins[1:] = free[1:] & free[:-1] & (table.entry[1:] == end[:-1]) & (table.heap[1:] == table.heap[:-1])
+    joins[1:] &= on_list[1:] | on_list[:-1]
     firsts = np.flatnonzero(~joins)
     size8 = np.add.reduceat(table.size8, firsts).astype(np.uint32) if len(firsts) else table.size8
     return BlockTable(
