@@ -111,11 +111,10 @@ class DiscoveryContext:
         """Heap → reservations that begin with a segment header naming it; one scan, for lists that are broken."""
         found: dict[int, list[int]] = {}
         struct = self.view.layout["_HEAP_SEGMENT"]
-        if "SegmentSignature" not in struct:
-            return found
+        signature = struct.offset("SegmentSignature" if "SegmentSignature" in struct else "Signature")
         for first, _ in self.process.regions.allocation_rows():
             start = int(self.process.regions.start[first])
-            if self.view.space.try_integer(start + struct.offset("SegmentSignature"), 4) == SEGMENT_SIGNATURE:
+            if self.view.space.try_integer(start + signature, 4) == SEGMENT_SIGNATURE:
                 heap = self.view.space.try_pointer(start + struct.offset("Heap"))
                 found.setdefault(heap or 0, []).append(start)
         return found
@@ -177,7 +176,7 @@ def is_partly_missing(process: Process, address: int, size: int) -> bool:
     """True where a dump lacks some bytes, of `size` at `address`, that the process had."""
     if process.space.try_read(address, size) is not None:
         return False
-    return any(is_missing(process, at) for at in (*range(address, address + size, 4), address + size - 1))
+    return any(is_missing(process, at) for at in range(address, address + size))
 
 
 def role_of(view: View, address: int, heap_class: int | None) -> str:

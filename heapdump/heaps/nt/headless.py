@@ -1,17 +1,22 @@
-"""NT heaps whose own header is not in the dump: found by their later segments and by their entries (Vista and later)."""
+"""NT heaps whose own header is not in the dump: found by their later segments and by their entries."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 
 from heapdump.blocks.heap import Heap, Segment, WindowsCounters
-from heapdump.heaps.allocator import DiscoveryContext, Evidence, HeapClaim, Weight
+from heapdump.heaps.allocator import SEGMENT_SIGNATURE, DiscoveryContext, Evidence, HeapClaim, Weight
+from heapdump.heaps.nt.context import heap_context
 from heapdump.heaps.nt.discovery import HeapReader, HeapStructures, listed_extents, nt_heap
 from heapdump.heaps.nt.entry_key import key_of_entries, key_of_segment
+from heapdump.heaps.nt.holes import Islands
+from heapdump.heaps.nt.pre_vista_segments import later_segments
 from heapdump.heaps.nt.segments import mapped_segment, segments_at, segments_by_headers
+from heapdump.heaps.nt.windows import committed_runs, windows
 from heapdump.heaps.unknown import UNKNOWN
 from heapdump.process.model import View
 from heapdump.spans import Span
@@ -19,34 +24,57 @@ from heapdump.spans import Span
 NO_HEADER = ("its header in the dump",)
 """The doubts of such a claim."""
 
+_CHAIN = 8
+"""Headers in a row that show a heap."""
+
+_PRE_VISTA_SEGMENTS = (0x640, 0x608)
+"""Bytes from a heap to the entry with its own segment's header; without a lock the second (every recorded heap of XP)."""
+
 _MOST_BYTES = 1 << 21
 
 
 def claim_without_header(view: View, address: int) -> HeapClaim | None:
     """The weakest claim, on an address of the heap list whose header the dump lacks; `describe_without_header` decides."""
-    layout = view.layout
-    if "SegmentSignature" not in layout["_HEAP"] or view.struct("_HEAP", address, layout) is not None:
+    if view.struct("_HEAP", address, view.layout) is not None:
         return None
     listed = Evidence("an address of the heap list", Weight.PLAUSIBLE)
-    return HeapClaim(address, (listed,), NO_HEADER, layout)
+    return HeapClaim(address, (listed,), NO_HEADER, view.layout)
 
 
 def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-    """The heap, where its entries tell their key; else an unknown heap."""
+    """The heap, where its entries tell that it is one; else an unknown heap."""
     reader = HeapReader.of(context, claim)
-    segments = tuple(_segments(reader))
-    segments += segments_at(reader, _links(reader, segments), segments)
-    key = next(_keys(reader, segments), None)
-    if key is None or not segments:
+    is_pre_vista = "Segments" in reader.layout["_HEAP"]
+    segments = tuple(_pre_vista_segments(reader) if is_pre_vista else _segments(reader))
+    if not is_pre_vista:
+        segments += segments_at(reader, _links(reader, segments), segments)
+    key = None if is_pre_vista else next(_keys(reader, segments), None)
+    heap = _heap(reader, claim, index, segments)
+    if not segments or not (_has_entries(reader.view, heap) if is_pre_vista else key is not None):
         unknown = UNKNOWN.claim(context.view, claim.address, is_listed=True)
         return UNKNOWN.describe(context, unknown, index)
+    return replace(heap, entry_key=key)
+
+
+def _heap(reader: HeapReader, claim: HeapClaim, index: int, segments: tuple[Segment, ...]) -> Heap:
     reader.notes[:] = [
         f"heap {claim.address:#x}: its header is not in the dump: its blocks are told by their own headers, in "
         f"{len(segments)} of its segments; large blocks and further segments may be missing"
     ]
     extents = tuple(listed_extents(reader.process, segments, None))
     found = HeapStructures(segments, False, None, False, extents, WindowsCounters(), None)
-    return replace(nt_heap(reader, claim, index, found), entry_key=key)
+    return replace(nt_heap(reader, claim, index, found), front_end=None)
+
+
+def _has_entries(view: View, heap: Heap) -> bool:
+    """True where headers of the first window of a segment form a chain: before Vista nothing else tells a heap."""
+    context = heap_context(view, heap)
+    for segment in heap.segments:
+        for window in islice(windows(view.space, context.entry_format, list(committed_runs(segment))), 1):
+            part = window.run_parts[0]
+            if Islands(context, window, part, may_begin=True).has_chain(_CHAIN):
+                return True
+    return False
 
 
 def _segments(reader: HeapReader) -> Iterator[Segment]:
@@ -55,6 +83,17 @@ def _segments(reader: HeapReader) -> Iterator[Segment]:
     if own is not None:
         yield own
     yield from segments_by_headers(reader)
+
+
+def _pre_vista_segments(reader: HeapReader) -> Iterator[Segment]:
+    """The same before Vista."""
+    own = mapped_segment(reader, reader.address)
+    if own is not None:
+        places = (reader.address + offset for offset in _PRE_VISTA_SEGMENTS)
+        signature = reader.view.granularity  # behind the entry
+        at = next((p for p in places if reader.view.space.try_integer(p + signature, 4) == SEGMENT_SIGNATURE), None)
+        yield replace(own, address=at or reader.address + _PRE_VISTA_SEGMENTS[0], number=0)
+    yield from later_segments(reader)
 
 
 def _links(reader: HeapReader, segments: tuple[Segment, ...]) -> Iterator[int]:

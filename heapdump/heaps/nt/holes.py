@@ -79,6 +79,11 @@ class Islands:
             i += 1
         return None
 
+    def has_chain(self, headers: int) -> bool:
+        """True where so many headers in a row hold, from any of these entries on."""
+        granules, _ = self._candidates
+        return any((chain := self._chain(granule)) and chain.headers >= headers for granule in granules)
+
     def _spanning(self, i: int, end: int) -> int | None:
         """Index of a later candidate, from granule `end` on, whose entry before spans candidate `i`: that one is stale."""
         granules, previous = self._candidates

@@ -59,6 +59,8 @@ class LfhWalk:
             for area in find_user_areas(context, window, context.columns.since(first_row))
         ]
         for area, members in areas:
+            if context.entry_format.is_pre_vista and area.has_signature:
+                state.internal.add(area.address)
             if state.key is None and state.failures < _MAX_FAILURES and is_consistent(context, area, members, None):
                 state.key = self._key(window, area, members)
                 state.failures += state.key is None

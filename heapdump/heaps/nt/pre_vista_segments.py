@@ -62,6 +62,20 @@ def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bo
     return tuple(out), has_all
 
 
+def later_segments(reader: HeapReader) -> Iterator[Segment]:
+    """The segments behind the first whose headers name the heap, by the scan of all reservations."""
+    view = reader.view
+    for address in sorted(reader.discovery.segment_headers.get(reader.address, ())):
+        fields = segment_fields(view, reader.layout, reader.address, address)
+        number = view.space.try_integer(address + view.granularity - 1, 1)  # SegmentIndex of its first entry
+        if fields is None or not number:
+            continue
+        span = Span(fields["BaseAddress"], fields["BaseAddress"] + fields["NumberOfPages"] * PAGE)
+        ranges, has_all = _uncommitted_ranges(reader, span, fields["UnCommittedRanges"])
+        uncommitted = fields["NumberOfUnCommittedPages"] * PAGE
+        yield Segment(address, span, ranges, uncommitted, has_all, number=number)
+
+
 def _report_no_segment(reader: HeapReader, place: int, segment: int) -> None:
     heap, pointer = reader.address, reader.view.pointer_bytes
     message = f"segment pointer at {place:#x} of heap {heap:#x} leads to no segment of this heap"

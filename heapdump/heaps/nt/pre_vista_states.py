@@ -75,9 +75,9 @@ def _lost_ends(context: HeapContext) -> Iterator[LostEnd]:
     last: dict[int, LookasideLink] = {}
     for link in lookaside_links(context):
         last[link.number] = link
-    if context.heap.front_end == "lookaside":
-        whole = context.heap_pointer("FrontEndHeap") != 0
-        unread = (number for number in range(LISTS) if number not in last and whole)
+    front_end = context.heap.front_end
+    if front_end is None or (front_end == "lookaside" and context.heap_pointer("FrontEndHeap")):
+        unread = (number for number in range(LISTS) if number not in last)
         yield from (LostEnd(context, number, _USUAL_DEPTH) for number in unread)
     for link in last.values():
         is_cut = link.node and link.remaining > 1 and not link.is_repeated

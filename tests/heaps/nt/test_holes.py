@@ -163,6 +163,17 @@ def test_a_heap_or_segment_without_its_header_is_told_by_its_entries(open_built,
     assert len(found & there) >= 0.95 * len(there)
 
 
+def test_a_heap_of_xp_without_its_header_is_told_by_its_entries(open_built):
+    generation = Generation("x86", 2600)
+    heap, built = built_heap(generation)
+    start = heap.truth.address
+    with open_built(without_memory(built, (start, start + 0x1000))) as snapshot:
+        found = assert_nothing_invented(snapshot, heap)
+        assert (snapshot.heaps[0].kind, snapshot.heaps[0].front_end) == (HeapKind.NT, None)
+    there = {block.user for block in heap.truth.busy if not start <= block.entry < start + 0x1000}
+    assert len(found & there) >= 0.95 * len(there)
+
+
 @pytest.mark.parametrize("generation", MODERN, ids=str)
 def test_an_address_of_the_heap_list_with_nothing_behind_it_stays_unknown(open_built, generation):
     heap = heap_of(generation, [("busy", 20)]).build()
