@@ -58,8 +58,9 @@ class LfhWalk:
             (area, read_members(context, area))
             for area in find_user_areas(context, window, context.columns.since(first_row))
         ]
+        is_partial = bool(window.missing) or not context.heap.is_fully_walked
         for area, members in areas:
-            if context.entry_format.is_pre_vista and area.has_signature:
+            if context.entry_format.is_pre_vista and area.has_signature and is_partial:
                 state.internal.add(area.address)
             if state.key is None and state.failures < _MAX_FAILURES and is_consistent(context, area, members, None):
                 state.key = self._key(window, area, members)

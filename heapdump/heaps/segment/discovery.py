@@ -60,6 +60,8 @@ def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
     word = view.space.try_integer(address + 2 * view.pointer_bytes, 4)
     if word != SIGNATURE and (word is None or not is_listed or word in (HEAP_SIGNATURE, SEGMENT_SIGNATURE)):
         return None
+    if word != SIGNATURE and "_SEGMENT_HEAP" not in view.layout:
+        return None  # this Windows has none, whatever an overwritten header looks like
     layout, facts = _best_layout(view, address)
     true_facts = [name for name, holds in facts.items() if holds]
     distinctive = len(_DISTINCTIVE.intersection(true_facts))
