@@ -50,7 +50,8 @@ def mapped_segment(reader: HeapReader, address: int) -> Segment | None:
     if span is None or span.start != address or span.size > MAX_SEGMENT_BYTES:
         return None
     tail = _uncommitted_tail(reader, span)
-    return Segment(address, span, () if tail is None else (tail,), 0, has_all_ranges=False)
+    uncommitted = span.size - regions.committed_bytes(span)
+    return Segment(address, span, () if tail is None else (tail,), uncommitted, has_all_ranges=False)
 
 
 def _uncommitted_tail(reader: HeapReader, span: Span) -> Span | None:

@@ -154,6 +154,8 @@ def test_a_heap_or_segment_without_its_header_is_told_by_its_entries(open_built,
     with open_built(without_memory(built, *((page, page + 0x1000) for page in pages))) as snapshot:
         found = assert_nothing_invented(snapshot, heap)
         assert snapshot.heaps[0].kind == HeapKind.NT
+        if lost != "both":
+            assert snapshot.heaps[0].committed_bytes == heap.truth.committed_bytes
         assert not snapshot.heaps[0].is_fully_walked
     there = {
         block.user for block in heap.truth.busy
