@@ -15,6 +15,7 @@ from heapdump.runtimes.runtime import Runtime, RuntimeFinder
 
 RUNTIMES: dict[str, str] = {
     "dotnet": "heapdump.runtimes.dotnet",
+    "java": "heapdump.runtimes.java",
 }
 """Kind → package, in the order in which they are asked for an address."""
 
