@@ -48,7 +48,7 @@ def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
 @click.option("--threads", "threads", is_flag=True, help="The managed frames of each thread, as !clrstack.")
 @dump_command("managed", takes_expressions=True, arguments=Arguments("[DUMP] [ADDRESS]...", split_arguments))
 def command(request: Request, addresses: tuple[str, ...], only_types: bool, threads: bool) -> int:
-    """.NET: runtime, managed heap, types; at an address method or object.
+    """.NET and Java: runtime, heap, types; at an address method or object.
 
     \b
     heapdump managed crash.dmp                    as !eeheap and !dumpheap -stat
@@ -132,7 +132,7 @@ class _Overview:
 
     def _page(self) -> Iterator[PageItem]:
         if not self._runtimes:
-            yield Lines([[("no .NET runtime is loaded in this process", "dim")]])
+            yield Lines([[("no .NET and no Java runtime is loaded in this process", "dim")]])
             return
         if self._threads is not None:
             yield Lines([line for one in self._threads for line in thread_lines(one)])

@@ -20,7 +20,7 @@ CODE_WORDS = ("methods", "jit_bytes", "stub_bytes", "images")
 """Members of CodeCounts and of the record `code`."""
 
 TYPES: tuple[Column[TypeCount], ...] = (
-    Column("Count", lambda t: text.count(t.count), "objects whose MethodTable is of the type", right=True),
+    Column("Count", lambda t: text.count(t.count), "objects of the type (its MethodTable, or Klass)", right=True),
     Column("Bytes", lambda t: text.count(t.bytes), "their sizes with headers: base size + elements", right=True),
     Column("Type", lambda t: t.type, "the type by the metadata of its assembly; Free: free space", flexible=30),
 )

@@ -111,6 +111,10 @@ class JavaHeap:
         """The spans that hold objects, ascending."""
         return [space.objects for space in self.layout.spaces if space.objects.size]
 
+    def live_spans(self) -> Sequence[Span]:
+        """The same without the unused parts of allocation buffers."""
+        return [piece for span in self.spans() for piece in self._pieces(span)]
+
     @cached_property
     def _walked(self) -> list[tuple[Space, NDArray[np.int64], NDArray[np.int64]]]:
         return [(space, *self._count(space.objects)) for space in self.layout.spaces]
