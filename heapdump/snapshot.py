@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from heapdump.analyses.allocated.stacks import Stacks
     from heapdump.analyses.damage.crash import Crash
     from heapdump.analyses.damage.explained import ExplainedFinding
+    from heapdump.analyses.damage.incidents import Incident
+    from heapdump.analyses.damage.report_context import ReportContext
     from heapdump.analyses.damage.verdict import Verdict
     from heapdump.analyses.graph.leak_suspects import LeakSuspect
     from heapdump.analyses.graph.pointer_graph import PointerGraph, Referrers
@@ -128,14 +130,27 @@ class Snapshot:
         return check_heaps(self.process, self.heaps, self.walk)
 
     @cached_property
-    def explained_findings(self) -> tuple[ExplainedFinding, ...]:
-        """Every finding with its incident and candidates, and the reports of Windows."""
-        from heapdump.analyses.damage.explained import CheckedProcess, explain_findings
+    def incidents(self) -> tuple[Incident, ...]:
+        """Every finding and every report of Windows, joined by bug; errors first."""
+        from heapdump.analyses.damage.incidents import find_incidents
 
-        checked = CheckedProcess(
-            self.process, self.heaps, self.walk.table, self.damage, self.crash, self.crt.blocks, self.stacks.numbers
-        )
-        return explain_findings(checked)
+        return find_incidents(self.report_context, self.crash, self.damage, self.stacks.numbers)
+
+    @property
+    def explained_findings(self) -> tuple[ExplainedFinding, ...]:
+        """The findings of all incidents, in their order."""
+        return tuple(explained for incident in self.incidents for explained in incident.findings)
+
+    @cached_property
+    def report_context(self) -> ReportContext:
+        """The context in which reports of Windows are explained."""
+        from heapdump.analyses.damage.report_context import report_context
+        from heapdump.heaps.nt.cross_heap import is_checked_by
+
+        return report_context(
+            self.process, self.heaps, self.walk.table, self.page_nodes, self.crt.blocks,
+            lambda entry, own, other: is_checked_by(self.view_of(own), entry, own, other),
+        )  # fmt: skip
 
     def verdict(self, heaps: Sequence[Heap], *, thorough: bool = False) -> Verdict:
         """The verdict on these heaps: damaged, healthy as far as examined, or not checked; `thorough`: by a check."""
@@ -181,11 +196,9 @@ class Snapshot:
     @cached_property
     def crash(self) -> Crash | None:
         """The crash as far as the heap explains it; None where there was none, or another one."""
-        from heapdump.analyses.damage.crash import PageHeaps, explain_crash
+        from heapdump.analyses.damage.crash import explain_crash
 
-        if self.process.exception is None:
-            return None
-        return explain_crash(self.process, self.walk.table, PageHeaps(self.heaps, self.page_nodes))
+        return None if self.process.exception is None else explain_crash(self.report_context)
 
     @cached_property
     def locks(self) -> dict[int, HeapLock]:
@@ -250,7 +263,7 @@ class Snapshot:
         from heapdump.analyses.graph.roots import find_roots
 
         managed = [runtime.heap for runtime in self.runtimes if runtime.heap is not None]
-        return find_roots(self.process, self.usage, self.heaps, self.walk.counts, managed)
+        return find_roots(self.process, self.usage, self.heaps, self.walk.counts, managed, self.report_context.failure)
 
     def sweep(self, *, unaligned: bool = False) -> PointerGraph:
         """A new pointer graph. `unaligned`: pointers begin at any byte."""

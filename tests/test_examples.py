@@ -72,11 +72,11 @@ def test_the_gate_passes_sound_dumps_and_stops_damaged_ones(tmp_path: Path) -> N
     write(dumps / "hurt.dmp", damaged=True)
     done = gate(dumps, sarif)
     assert done.returncode == 1
-    assert done.stdout.startswith("hurt: damaged\n1 error") and done.stdout.endswith("sound: no damage\n")
+    assert done.stdout.startswith("hurt: damaged\n1 incident: 1 error") and done.stdout.endswith("sound: no damage\n")
     results = {
         name: json.loads((sarif / f"{name}.sarif").read_text())["runs"][0]["results"] for name in ("hurt", "sound")
     }
-    assert [result["ruleId"] for result in results["hurt"]] == ["entry_header"]
+    assert [result["ruleId"] for result in results["hurt"]] == ["heap-buffer-overflow"]
     assert results["sound"] == []
 
 

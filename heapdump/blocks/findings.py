@@ -26,6 +26,36 @@ class BugKind(StrEnum):
     USE_AFTER_FREE = "heap-use-after-free"
     DOUBLE_FREE = "double-free"
     BAD_FREE = "bad-free"
+    MISMATCH = "heap-mismatch"
+    CORRUPTION = "heap-corruption"
+    LEAK = "memory-leak"
+    LOCK = "lock-misuse"
+    HANDLE = "invalid-handle"
+    STACK_OVERRUN = "stack-buffer-overrun"
+    FAIL_FAST = "fail-fast"
+    STACK_OVERFLOW = "stack-overflow"
+
+    @property
+    def sentence(self) -> str:
+        """The meaning of the bug, for reports and SARIF."""
+        return _BUG_SENTENCES[self]
+
+
+_BUG_SENTENCES = {
+    BugKind.OVERFLOW: "The program wrote or read past the end of a block",
+    BugKind.UNDERFLOW: "The program wrote or read before the start of a block",
+    BugKind.USE_AFTER_FREE: "The program used a block after it freed it",
+    BugKind.DOUBLE_FREE: "The program freed a block twice",
+    BugKind.BAD_FREE: "The program freed a pointer that no allocation returned",
+    BugKind.MISMATCH: "The program freed a block to another heap than its own",
+    BugKind.CORRUPTION: "A heap is damaged; the bytes do not tell by which bug",
+    BugKind.LEAK: "A DLL was unloaded and left an allocation behind",
+    BugKind.LOCK: "The program misused a lock",
+    BugKind.HANDLE: "The program used an invalid handle",
+    BugKind.STACK_OVERRUN: "The program wrote past the end of a buffer on the stack",
+    BugKind.FAIL_FAST: "The process ended itself with a fast fail",
+    BugKind.STACK_OVERFLOW: "A thread used up its stack",
+}
 
 
 class Protected(Enum):

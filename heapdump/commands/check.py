@@ -20,23 +20,29 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from heapdump.analyses.damage.explained import ExplainedFinding
+    from heapdump.analyses.damage.incidents import Incident
     from heapdump.snapshot import Snapshot
 
 _REPORTS = 5
-VIEW: tuple[Column[ExplainedFinding], ...] = (
-    Column("Severity", lambda e: e.finding.severity, "error: cannot be in a healthy heap; warning: can, while the heap is being changed", style=lambda e: "red" if e.finding.is_error else "yellow"),
-    Column("Kind", lambda e: e.finding.kind, "what is damaged, or what Windows reported"),
-    Column("Address", lambda e: f"{e.finding.address:#x}", "the first damaged byte; of an exception the faulting address", right=True),
-    Column("Bytes", lambda e: text.count(e.finding.length), "damaged bytes that are known", right=True, rank=2),
-    Column("Block", lambda e: f"{e.block.address:#x}" if e.block else "-", "the block that was damaged", right=True, rank=1),
-    Column("Candidate", lambda e: f"{e.candidate.address:#x}" if e.candidate else "-", "the block whose code most likely did it (`culprit` in JSON)", right=True, rank=1),
-    Column("What", lambda e: e.finding.message, "in words", flexible=24),
+VIEW: tuple[Column[Incident], ...] = (
+    Column("Severity", lambda i: i.severity, "error: cannot be in a healthy heap; warning: can, while the heap is being changed", style=lambda i: "red" if i.is_error else "yellow"),
+    Column("Bug", lambda i: i.bug or i.leading.finding.kind, "the bug, as AddressSanitizer names it; else what was found or reported"),
+    Column("Address", lambda i: f"{i.address:#x}", "the first bad byte; of an exception the faulting address", right=True),
+    Column("Seen", lambda i: str(len(i.findings)), "findings and reports of Windows that concern it (records in JSON)", right=True, rank=2),
+    Column("Block", lambda i: f"{i.block.address:#x}" if i.block else "-", "the block that was damaged, or is at fault", right=True, rank=1),
+    Column("Culprit", lambda i: f"{i.culprit.address:#x}" if i.culprit else "-", "the block whose code did it; - where the bytes do not tell", right=True, rank=1),
+    Column("What", lambda i: i.sentence, "in words", flexible=24),
 )  # fmt: skip
 
 
 @click.option("--heap", metavar="ADDR", help="Only this heap.")
 @click.option("--address", metavar="ADDR", help="Only what concerns this address, or the block that holds it.")
-@click.option("--kind", type=click.Choice(sorted(rule_sentences())), help="Only damage of this kind.")
+@click.option(
+    "--kind",
+    type=click.Choice(sorted(rule_sentences())),
+    metavar="BUG|KIND",
+    help="Only this bug, or findings of this kind.",
+)
 @click.option(
     "--sarif", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write SARIF 2.1.0 there, too."
 )
@@ -90,9 +96,11 @@ def _page(
     if unchecked:
         yield Lines(request.shown_lines([[(line, "yellow")] for line in unchecked]))
     if rows:
-        shown, hidden = request.shown(rows)
+        wanted = {explained.incident for explained in rows}
+        found = [incident for incident in snapshot.incidents if incident.number in wanted]
+        shown, hidden = request.shown(found)
         yield Table(VIEW, shown, hidden=hidden)
-        yield from _reports(request, snapshot, shown if request.limit is None else shown[:_REPORTS], len(rows))
+        yield from _reports(request, snapshot, shown if request.limit is None else shown[:_REPORTS], len(found))
 
 
 def _verdict_lines(snapshot: Snapshot, rows: Sequence[ExplainedFinding], unchecked: Sequence[str]) -> Iterator[Lines]:
@@ -102,7 +110,8 @@ def _verdict_lines(snapshot: Snapshot, rows: Sequence[ExplainedFinding], uncheck
         yield Lines([[("no heap could be checked" if unchecked else no_memory, "yellow bold")]])
     if rows or examined:
         errors = sum(explained.finding.is_error for explained in rows)
-        counts = f"{text.plural(errors, 'error')}, {text.plural(len(rows) - errors, 'warning')}"
+        found = text.plural(len({explained.incident for explained in rows}), "incident")
+        counts = f"{found}: {text.plural(errors, 'error')}, {text.plural(len(rows) - errors, 'warning')}"
         style = "red bold" if errors else "yellow bold" if unchecked else "green bold"
         yield Lines([[(counts if rows else "no damage found", style), (examined, "")]])
 
@@ -115,12 +124,13 @@ def _examined(snapshot: Snapshot) -> str:
     return f": {text.plural(len(counts), 'heap')} with {text.plural(headers, 'header')} examined" if counts else ""
 
 
-def _reports(request: Request, snapshot: Snapshot, shown: Sequence[ExplainedFinding], total: int) -> Iterator[Lines]:
+def _reports(request: Request, snapshot: Snapshot, shown: Sequence[Incident], total: int) -> Iterator[Lines]:
+    from heapdump.commands.common.incident_report import IncidentReporter
     from heapdump.render.asan import report_lines
 
-    recorder = FindingRecorder(request, snapshot)
-    for explained in shown:
-        yield Lines(list(report_lines(recorder.report(explained))))
+    reporter = IncidentReporter(snapshot, FindingRecorder(request, snapshot))
+    for incident in shown:
+        yield Lines(list(report_lines(reporter.report(incident))))
     if len(shown) < total:
         yield Lines([[(f"… {total - len(shown):,} more reports (--all, or --address for one)", "dim")]])
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.triage.page import Triage
     from heapdump.process.model import View
     from heapdump.process.stacks.frames import StackFrame
+    from heapdump.process.symbols.namer import Namer
     from heapdump.snapshot import Snapshot
 
 _CHEAP = 64 << 20
@@ -70,7 +71,7 @@ def _triage(request: Request, snapshot: Snapshot) -> Triage:
             hang=hang,
             hang_frames=_owner_frames(request, snapshot, hang),
             verdict=snapshot.verdict(heaps, thorough=True),
-            findings=snapshot.explained_findings,
+            incidents=snapshot.incidents,
             gaps=len({*walk_gaps(snapshot), *snapshot.damage.gaps}),
             leaks=group_rows(request, snapshot, select(snapshot.walk.table, heaps, Filter())),
             graph=graph_overview(request, snapshot, _CHEAP),
@@ -90,7 +91,19 @@ def _crash(request: Request, snapshot: Snapshot) -> CrashSection | None:
         """Reads the code of a view."""
         return Code(snapshot.process, view, namer)
 
-    return crash_section(snapshot.process, frames, code, pointees_of(snapshot, namer).at)
+    found = crash_section(snapshot.process, frames, code, pointees_of(snapshot, namer).at)
+    return found or _of_failure(snapshot, namer)
+
+
+def _of_failure(snapshot: Snapshot, namer: Namer) -> CrashSection | None:
+    """The crash of a dump without exception whose stack holds the record of a heap failure."""
+    from heapdump.analyses.threads import frames_of_thread
+    from heapdump.analyses.triage.crash import failed_section
+
+    failure = snapshot.report_context.failure
+    if failure is None or failure.thread_id is None:
+        return None
+    return failed_section(failure, frames_of_thread(snapshot.process, failure.thread_id, namer))
 
 
 def _owner_frames(request: Request, snapshot: Snapshot, hang: Hang | None) -> list[StackFrame]:

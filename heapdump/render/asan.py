@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapdump.render.text import plural, preview
 from heapdump.render.view import StyledLine
 
-_HEX_LINE, _MOST_FRAMES = 16, 12
+_HEX_LINE, _MOST_FRAMES, _MOST_OTHERS = 16, 12, 8
 _BESIDE_BYTES = 0x2000
 """Bytes around a block in which an address counts as beside it; a stop is raised in code, far from any block."""
 
@@ -43,10 +43,11 @@ class MemoryView:
 class Report:
     """One report. The damaged bytes are [address, address + length).
 
-    `name`: the bug, or the kind of finding; `meaning`: of the damaged bytes, "" not known; `reach`: [low, high) of
-    the same byte around them. `raised_by`: (frame, how it was found), innermost first. `candidates`: a line each,
-    likeliest first; `alike`, `alike_stack`: numbers of similar findings. `memory`: None for a report of Windows.
-    `place`: the end of the summary line.
+    `name`: the bug, or the kind of finding; `seen_by`: the witnesses in a few words, the one of `message` first;
+    `others`: the messages of the others. `meaning`: of the damaged bytes, "" not known; `reach`: [low, high) of the
+    same byte around them. `raised_by`: (frame, how it was found), innermost first; `noted`: frames that ntdll noted.
+    `candidates`: a line each, likeliest first; `is_decided`: the first of them did it. `alike`, `alike_stack`: numbers
+    of similar findings. `memory`: None for a report of Windows. `place`: the end of the summary line.
     """
 
     pid: int | None
@@ -55,13 +56,17 @@ class Report:
     address: int
     length: int
     message: str
+    seen_by: Sequence[str]
+    others: Sequence[str]
     expected: str
     found: str
     meaning: str
     reach: tuple[int, int]
     raised_by: Sequence[tuple[str, str]]
+    noted: Sequence[str]
     region: MemoryRegion | None
     candidates: Sequence[str]
+    is_decided: bool
     alike: int
     alike_stack: int | None
     memory: MemoryView | None
@@ -76,6 +81,7 @@ def report_lines(report: Report) -> Iterator[StyledLine]:
     yield [(title, style), (f" on address {report.address:#x}", "")]
     yield [(report.message, "")]
     yield from _bytes(report)
+    yield from _witnesses(report)
     yield from _raised_by(report)
     if report.region is not None:
         yield from _region(report.address, report.region)
@@ -99,11 +105,25 @@ def _bytes(report: Report) -> Iterator[StyledLine]:
         yield [("  which is  ", "dim"), (report.meaning + reach, "")]
 
 
+def _witnesses(report: Report) -> Iterator[StyledLine]:
+    """Everything that concerns the incident: its witnesses, and what each of them says."""
+    if report.others:
+        yield [("seen by: ", "bold"), (", ".join(dict.fromkeys(report.seen_by)), "")]
+        for message in report.others[:_MOST_OTHERS]:
+            yield [(f"    {message}", "dim")]
+        if len(report.others) > _MOST_OTHERS:
+            yield [(f"    … {len(report.others) - _MOST_OTHERS:,} more", "dim")]
+
+
 def _raised_by(report: Report) -> Iterator[StyledLine]:
     if report.raised_by:
         yield [("raised by:", "bold")]
     for i, (frame, how) in enumerate(report.raised_by[:_MOST_FRAMES]):
         yield [(f"    #{i} {frame}", ""), (f"  ({how})", "dim")]
+    if report.noted:
+        yield [("ntdll noted this stack:", "bold")]
+    for i, frame in enumerate(report.noted[:_MOST_FRAMES]):
+        yield [(f"    #{i} {frame}", "")]
 
 
 def _region(address: int, region: MemoryRegion) -> Iterator[StyledLine]:
@@ -128,7 +148,10 @@ def _region(address: int, region: MemoryRegion) -> Iterator[StyledLine]:
 def _candidates(report: Report) -> Iterator[StyledLine]:
     if not report.candidates:
         return
-    yield [("candidates, likeliest first:", "bold")]
+    title = "candidates, likeliest first" + (
+        "" if report.is_decided else "; the bytes do not tell which of them it was"
+    )
+    yield [(f"{title}:", "bold")]
     for number, candidate in enumerate(report.candidates, 1):
         yield [(f"    {number}. {candidate}", "")]
     for count, block in ((report.alike, "of that size"), (report.alike_stack, "allocated by the same stack")):

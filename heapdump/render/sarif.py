@@ -13,8 +13,14 @@ _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 def sarif_document(records: Iterable[Record], rules: Mapping[str, str], tool: str, dump: str) -> str:
-    """The document of `check` records; `rules`: kind → what it means. ASCII only."""
-    results = [_result(record, dump) for record in records]
+    """The document of `check` records: one result for each incident. `rules`: bug or kind → its sentence. ASCII only.
+
+    The first record of an incident gives the place and the message, the others are related locations.
+    """
+    groups: dict[Any, list[Record]] = {}
+    for number, record in enumerate(records):
+        groups.setdefault(record.get("incident") or f"record {number}", []).append(record)
+    results = [_incident(group, dump) for group in groups.values()]
     used = sorted({result["ruleId"] for result in results})
     driver = {
         "name": "heapdump",
@@ -25,17 +31,31 @@ def sarif_document(records: Iterable[Record], rules: Mapping[str, str], tool: st
     return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
 
-def _result(record: Record, dump: str) -> dict[str, Any]:
-    place = {
+def _incident(records: list[Record], dump: str) -> dict[str, Any]:
+    """The result of one incident."""
+    result = _result(records[0], dump)
+    result["level"] = "error" if any(record["severity"] == "error" for record in records) else "warning"
+    if len(records) > 1:
+        result["relatedLocations"] = [
+            {"physicalLocation": _place(record, dump), "message": {"text": record["message"]}} for record in records[1:]
+        ]
+    return result
+
+
+def _place(record: Record, dump: str) -> dict[str, Any]:
+    return {
         "artifactLocation": {"uri": _uri(dump)},
         "address": {"absoluteAddress": int(record["address"], 16), "length": record["length"]},
     }
-    location: dict[str, Any] = {"physicalLocation": place}
+
+
+def _result(record: Record, dump: str) -> dict[str, Any]:
+    location: dict[str, Any] = {"physicalLocation": _place(record, dump)}
     names = [_frame_name(frame) for frame in record["frames"]]
     if names:
         location["logicalLocations"] = [{"fullyQualifiedName": names[0], "kind": "function"}]
     result: dict[str, Any] = {
-        "ruleId": record["kind"],
+        "ruleId": record.get("bug") or record["kind"],
         "level": record["severity"],
         "message": {"text": record["message"]},
         "locations": [location],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import struct
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def test_an_overrun_is_told_with_victim_culprit_and_evidence(heap: BuiltHeap, ca
     assert bytes.fromhex(evidence["memory"]["bytes"]).count(b"Z") >= 8
     assert set(record) == {
         "id", "kind", "severity", "heap", "block", "address", "length", "message", "expected", "found", "culprit",
-        "frames", "evidence",
+        "frames", "evidence", "bug", "incident", "access",
     }  # fmt: skip
 
 
@@ -91,11 +92,13 @@ def test_the_report_reads_like_addresssanitizers(heap: BuiltHeap, capfd: Capture
     assert "\x1b" not in out
 
 
-@pytest.mark.parametrize(("kind", "bug", "candidate"), [(8, "double-free", None), (6, "heap-buffer-overflow", 2)])
+@pytest.mark.parametrize(
+    ("kind", "bug", "candidate"), [(8, "heap-buffer-overflow", None), (6, "heap-buffer-overflow", 2)]
+)
 def test_ntdlls_record_blames_the_block_before_only_for_an_overrun(
     heap: BuiltHeap, capfd: Capture, kind: int, bug: str, candidate: int | None
 ) -> None:
-    """The third block's last 8 bytes lie in the header of the fourth, which is damaged and has no row."""
+    """The third block's last 8 bytes lie in the header of the fourth, which is damaged: no second free (type 8)."""
     victim, place = heap.truth.busy[3], 0x50000000
     record = struct.pack("<QIIQQ", 0, kind, 0, HEAP, victim.entry) + bytes(0x200)
     process = ProcessBuilder().heap(heap).region(place, 0x1000).memory(place, record).thread(99)
@@ -130,7 +133,9 @@ def test_a_dump_without_heaps_says_so_beside_its_exception(capfd: Capture, tmp_p
     process.write(tmp_path / "crash.dmp")
     assert run(["check", str(tmp_path / "crash.dmp"), "-q"]) in (0, 4)
     out = capfd.readouterr().out
-    assert out.startswith("nothing could be examined: this dump holds no heap's memory\n\n0 errors, 1 warning\n")
+    assert out.startswith(
+        "nothing could be examined: this dump holds no heap's memory\n\n1 incident: 0 errors, 1 warning\n"
+    )
 
 
 def test_filters_and_sorting(heap: BuiltHeap, capfd: Capture) -> None:
@@ -164,9 +169,9 @@ def test_sarif(heap: BuiltHeap, capfd: Capture) -> None:
     assert (document["version"], document["$schema"].rpartition("/")[2]) == ("2.1.0", "sarif-2.1.0.json")
     (sarif_run,) = document["runs"]
     (result,) = sarif_run["results"]
-    assert (result["ruleId"], result["level"]) == ("entry_header", "error")
+    assert (result["ruleId"], result["level"]) == ("heap-buffer-overflow", "error")
     assert result["partialFingerprints"] == {"heapdump/1": record["id"]}
-    assert [rule["id"] for rule in sarif_run["tool"]["driver"]["rules"]] == ["entry_header"]
+    assert [rule["id"] for rule in sarif_run["tool"]["driver"]["rules"]] == ["heap-buffer-overflow"]
     place = result["locations"][0]["physicalLocation"]
     assert place["artifactLocation"]["uri"] == "crash.dmp"
     assert place["address"]["absoluteAddress"] == int(record["address"], 16)
@@ -191,6 +196,7 @@ def test_paths_in_sarif_are_uris(path: str, uri: str) -> None:
     frame = {"address": "0x10", "module": "m", "symbol": "f", "offset": 0, "file": path, "line": 3, "trust": "exact"}
     record = {
         "id": "1", "kind": "tail_fill", "severity": "error", "address": "0x20", "length": 1, "message": "m", "frames": [frame],
+        "bug": None, "incident": 1,
     }  # fmt: skip
     (result,) = json.loads(sarif_document([record], {}, "1", path))["runs"][0]["results"]
     assert result["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": uri}
@@ -242,8 +248,9 @@ def test_other_places_beside_blocks_of_the_same_stack_are_counted(
     process.memory(
         RECORDS, b"".join(record("x64", frames).ljust(0x100, b"\0") for frames in stacks).ljust(0x1000, b"\0")
     )
-    victims = [block.entry + 8 for block in heap.truth.busy if block.size == 24]
-    Path("crash.dmp").write_bytes(poke(process.build(), *((at, b"Z" * 8) for at in victims)).data)
+    pairs = [(before, own) for before, own in pairwise(heap.truth.busy) if own.size == 24]
+    changes = [(end := before.user + before.size, b"Z" * (own.user - end)) for before, own in pairs]
+    Path("crash.dmp").write_bytes(poke(process.build(), *changes).data)
     found = ask(capfd, "check", code=1)
     assert [one["culprit"]["size"] for one in found] == [100, 200, 300, 400]
     assert [(one["evidence"]["alike"], one["evidence"]["alike_stack"]) for one in found] == [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 
 from heapdump.cli import run
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.patching import poke, word
+from tests.samples import SAMPLES
 
 Capture = pytest.CaptureFixture[str]
 
@@ -150,3 +153,33 @@ def test_a_crash_whose_code_is_not_in_the_dump_names_registers_that_point_into_b
     assert crash["instruction"] is None
     assert [one["register"] for one in crash["registers"]] == ["rcx"]
     assert crash["registers"][0]["points_to"]["address"] == hex(block)
+
+
+def test_incidents_have_the_numbers_and_bugs_of_check(tmp_path: Path, capfd: Capture) -> None:
+    path = tmp_path / "hurt.dmp"
+    SAMPLES["damaged"](path)
+    found_by_triage = data(capfd, path, code=4)
+    assert run(["check", str(path), "-q", "--no-cache", "--json"]) == 1
+    records = json.loads(capfd.readouterr().out)["data"]
+    found = [(one["incident"], one["bug"], one["address"]) for one in found_by_triage["heap"]["incidents"]]
+    assert found == [(one["incident"], one["bug"], one["address"]) for one in records]
+    assert [bug for _, bug, _ in found] == ["heap-buffer-overflow", "heap-use-after-free"]
+    assert sum("heap-buffer-overflow at 0x20000000808: " in line for line in page(capfd, path, code=4)) == 1
+
+
+def test_a_heap_failure_on_a_stack_leads_the_page_without_an_exception(tmp_path: Path, capfd: Capture) -> None:
+    heap = NtHeapBuilder(base=0x20000000000)
+    heap.busy(40)
+    free = heap.free(8) + 16
+    heap.busy(40)
+    ntdll = ProcessBuilder().plan.ntdll
+    place = ntdll + 0x1F5000 - 0x1000 + 0x400
+    stack = bytes(0x60) + struct.pack("<IIQQIIQ", 0xC0000374, 1, 0, place, 1, 0, place)
+    record = struct.pack("<IIIIQQ", 2, 0x6D0, 8, 0, 0x20000000000, free - 16).ljust(0x58, b"\0") + word(ntdll + 0x1234)
+    built = ProcessBuilder().heap(heap.build()).thread(99, content=stack).build()
+    path = tmp_path / "box.dmp"
+    path.write_bytes(poke(built, (place, record)).data)
+    answer = data(capfd, path)
+    assert (answer["crash"]["code"], answer["crash"]["thread"]) == ("0xc0000374", 99)
+    assert [one["bug"] for one in answer["heap"]["incidents"]] == ["double-free"]
+    assert labels(page(capfd, path))[0] == "CRASH"

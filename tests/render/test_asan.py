@@ -14,6 +14,7 @@ MEMORY = MemoryView(
 REGION = MemoryRegion(0x1000, 24, 0xFF0, 0x1020, "busy lfh", "allocated by:", ["app!main+0x10"])
 REPORT = Report(
     pid=42, name="heap-buffer-overflow", severity="error", address=0x1018, length=3, message="the header is damaged",
+    seen_by=["entry header"], others=[], noted=[], is_decided=True,
     expected="00 00 00", found="5a 5a 5a", meaning="0x5a repeated, 'Z'", reach=(0x1018, 0x101B), raised_by=[],
     region=REGION, candidates=["busy block at 0x1000: 24 bytes", "another"], alike=2, alike_stack=None, memory=MEMORY,
     place="in app!main+0x10",
@@ -75,6 +76,19 @@ def test_a_report_of_windows_shows_the_stack_that_raised_it_and_no_memory() -> N
         "    #0 ntdll!f  (context)",
         "SUMMARY: heapdump: exception at 0x1018",
     ]
+
+
+def test_all_witnesses_of_an_incident_are_lines_of_its_one_report() -> None:
+    report = replace(
+        REPORT, seen_by=["page suffix", "verifier stop 0xf"], others=["stop 0xf: 121 bytes"], is_decided=False
+    )
+    found = lines(report)
+    assert found[5:7] == ["seen by: page suffix, verifier stop 0xf", "    stop 0xf: 121 bytes"]
+    assert "candidates, likeliest first; the bytes do not tell which of them it was:" in found
+
+
+def test_the_stack_that_ntdll_noted_is_shown() -> None:
+    assert lines(replace(REPORT, noted=["ntdll!f"]))[5:7] == ["ntdll noted this stack:", "    #0 ntdll!f"]
 
 
 def test_memory_that_is_not_in_the_dump() -> None:

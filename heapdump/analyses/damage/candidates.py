@@ -1,104 +1,159 @@
 """Candidates: the blocks whose overrun, underrun or use after free would explain a finding, each with the reason.
 
-In: a finding and the block that was damaged. Out: candidates, the likeliest first, and the bug they make likely.
+In: a finding and the block that was damaged. Out: a judgement: the bug, the culprit where the bytes decide, and the
+candidates, the likeliest first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from heapdump.analyses.damage.header_write import (
+    DamagedHeader,
+    Direction,
+    HeaderWrite,
+    Surroundings,
+    judge_header_write,
+)
 from heapdump.blocks.findings import BugKind, Finding, Protected
 from heapdump.blocks.table import Block, BlockTable
 from heapdump.memory.space import AddressSpace
-from heapdump.trust import Trust
 from heapdump.wording import plural
-
-_LOOK_BACK = 64
-"""Bytes before the damage that are compared with it."""
 
 _NEAR = 0x40
 """Bytes between the end of a block and a header up to which the block counts as its neighbour."""
 
-_GUARD_BYTES = 4
+_GUARD_BYTES, _WORD = 4, 8
+_HEX_BYTE = re.compile("[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A block whose code may have caused the damage, and the reason.
 
-    `block`: None for a block that exists but has no row; then the reason names it. `is_as_likely`: as likely as the
-    candidate before it, so that the kind of bug is not decided.
+    `block`: None for a block that exists but has no row; then the reason names it.
     """
 
     block: Block | None
     reason: str
-    is_as_likely: bool = False
 
 
-def candidates_of(space: AddressSpace, table: BlockTable, finding: Finding, block: Block | None) -> Iterator[Candidate]:
-    """The candidates for a finding in `block`, likeliest first.
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """The explanation of one finding.
 
-    None for writes into freed memory and into lists: these may come from any code.
+    `bug`: None where several bugs explain it equally well. `culprit`: the block that did it, None where the bytes do
+    not tell. `candidates`: likeliest first. `start`: address of the first byte that the same write changed.
     """
+
+    bug: BugKind | None
+    culprit: Block | None
+    candidates: tuple[Candidate, ...]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class DamageContext:
+    """What findings are judged by. `is_pointer`: the value leads into committed memory of the process."""
+
+    space: AddressSpace
+    table: BlockTable
+    is_pointer: Callable[[int], bool]
+
+
+def judge(context: DamageContext, finding: Finding, block: Block | None) -> Judgement:
+    """The judgement on a finding in `block`.
+
+    No candidates for writes into freed memory and into lists: these may come from any code.
+    """
+    if finding.rule.protected is Protected.HEADER:
+        return _header(context, finding, block)
     if finding.rule.protected is Protected.BLOCK and block is not None:
-        offset = finding.address - block.address
-        where = (
-            f"{plural(offset - block.size, 'byte')} past its end"
-            if offset >= block.size
-            else f"at offset {offset:+,} of it"
-        )
-        yield Candidate(block, f"the damage begins {where}")
-    elif finding.rule.protected is Protected.HEADER:
-        yield from _beside_header(space, table, finding, block)
+        return _beside_block(finding, block)
+    return Judgement(finding.rule.bug, None, (), finding.address)
 
 
-def _beside_header(
-    space: AddressSpace, table: BlockTable, finding: Finding, block: Block | None
-) -> Iterator[Candidate]:
-    """The block before the header (overrun) and the block of the header (underrun)."""
-    before = block_before(table, finding.address, block)
+def _beside_block(finding: Finding, block: Block) -> Judgement:
+    """A write beside the requested bytes of a block, in bytes that are its own."""
+    offset, end = finding.address - block.address, finding.address + finding.length
+    if finding.rule.bug is BugKind.UNDERFLOW and offset >= 0 and end <= block.address + block.size:
+        # the bytes are another block's, which has no row because its information is overwritten
+        lost = Candidate(None, f"the block at {end:#x}, whose information is overwritten: a write before its start")
+        return Judgement(BugKind.UNDERFLOW, None, (lost,), finding.address)
+    where = (
+        f"{plural(offset - block.size, 'byte')} past its end"
+        if offset >= block.size
+        else f"{plural(-offset, 'byte')} before its start"
+        if offset < 0
+        else f"at offset {offset:+,} of it"
+    )
+    # guards stand on both sides of the block: the side decides
+    side = BugKind.OVERFLOW if offset >= block.size - _GUARD_BYTES else BugKind.UNDERFLOW
+    candidates = (Candidate(block, f"the damage begins {where}"),)
+    return Judgement(finding.rule.bug or side, block, candidates, finding.address)
+
+
+def _header(context: DamageContext, finding: Finding, block: Block | None) -> Judgement:
+    before = block_before(context.table, finding.address, block)
+    own = Candidate(block, _own_words(block))
+    word = _header_word(finding, block)
     if before is None:
-        return
+        lead = finding.address - word
+        if block is None or block.state == "free" or not _is_exact(finding) or lead < _WORD // 2:
+            return Judgement(None, None, (own,) if block is not None else (), finding.address)
+        return Judgement(BugKind.UNDERFLOW, block, (own,), finding.address)
+    end = before.end if before.state == "free" else before.address + before.size
+    damage = max(finding.address, word) if _is_exact(finding) else None
+    user = block.address if block is not None else word + _WORD
+    around = Surroundings(context.space, before, block, context.is_pointer)
+    found = judge_header_write(around, DamagedHeader(min(end, word), word, damage, user))
+    return _judged(found, before, block, own)
+
+
+def _judged(found: HeaderWrite, before: Block, block: Block | None, own: Candidate) -> Judgement:
+    freed = "freed " if before.state == "free" else ""
     end = before.address + before.size
-    gap = finding.address - end
-    overrun = Candidate(before, _overrun_reason(space, before, finding, gap))
-    underrun = Candidate(block, "the damaged header is its own: a write before its start")
-    if is_lost := block is None or block.trust is Trust.GUESS:
-        who = "the damaged header is its own" if block else "the block behind the header, lost with it"
-        underrun = Candidate(block, f"{who}: a write before its start is as likely", is_as_likely=True)
-    if before.state == "free":
-        overrun = Candidate(before, "the block before it, which is free now")
-    is_overrun = gap <= 0 or (before.state == "busy" and _continues(space, finding, gap))
-    if is_overrun and is_lost:
-        yield overrun
-    else:
-        yield from (overrun, underrun) if is_overrun or is_lost else (underrun, overrun)
+    overrun = Candidate(before, f"{freed}{plural(before.size, 'byte')} up to {end:#x}; {found.evidence}")
+    if found.direction is Direction.OVERRUN:
+        bug = BugKind.USE_AFTER_FREE if before.state == "free" else BugKind.OVERFLOW
+        return Judgement(bug, before, (overrun,), found.start)
+    if found.direction is Direction.UNDERRUN and (block is None or block.state == "busy"):
+        reason = Candidate(block, f"{own.reason}; {found.evidence}")
+        return Judgement(BugKind.UNDERFLOW, block, (reason, overrun_of(before)), found.start)
+    return Judgement(None, None, (own, overrun) if before.state == "free" else (overrun, own), found.start)
 
 
-def _overrun_reason(space: AddressSpace, before: Block, finding: Finding, gap: int) -> str:
+def overrun_of(before: Block) -> Candidate:
+    """The block before the header, as the less likely candidate."""
     end = before.address + before.size
-    if gap <= 0:
-        return f"{plural(before.size, 'byte')} up to {end:#x}, where the damage begins"
-    reason = f"{plural(before.size, 'byte')} up to {end:#x}, {plural(gap, 'byte')} before the damage"
-    return reason + (", filled in the same way" if _continues(space, finding, gap) else "")
+    return Candidate(before, f"{before.state}, {plural(before.size, 'byte')} up to {end:#x}: less likely")
 
 
-def _continues(space: AddressSpace, finding: Finding, gap: int) -> bool:
-    """True where the `gap` bytes before the damage look like the damage: the same repeated byte, or both text."""
-    size = min(gap, _LOOK_BACK)
-    ahead, found = space.try_read(finding.address - size, size), space.try_read(finding.address, max(finding.length, 4))
-    if not ahead or not found:
-        return False
-    if len(set(found)) == 1:
-        return ahead[-1] == found[0] and found[0] != 0
-    return _is_text(found) and _is_text(ahead)
+def _own_words(block: Block | None) -> str:
+    if block is None:
+        return "the block behind the header, lost with it: a write before its start"
+    state = "it is free: " if block.state == "free" else ""
+    return f"{state}the damaged header is its own, a write before its start"
 
 
-def _is_text(data: bytes) -> bool:
-    return all(0x20 <= byte < 0x7F or byte in b"\r\n\t" for byte in data)
+def _is_exact(finding: Finding) -> bool:
+    """True where the finding's address is the first changed byte: its expected bytes are known, at least one."""
+    known = [byte for byte in finding.expected.split() if byte != "??"]
+    return bool(known) and all(_HEX_BYTE.fullmatch(byte) for byte in known)
+
+
+def _header_word(finding: Finding, block: Block | None) -> int:
+    """The header word that the finding is about: the 8 bytes before user data, of other headers the entry."""
+    if block is None:
+        return finding.address & ~(_WORD - 1)
+    word = block.address - _WORD
+    if word <= finding.address < block.address or (finding.address == block.entry and finding.length > _WORD):
+        return word
+    return max(block.entry, finding.address & ~(_WORD - 1))
 
 
 def block_before(table: BlockTable, address: int, block: Block | None) -> Block | None:
@@ -117,15 +172,3 @@ def block_before(table: BlockTable, address: int, block: Block | None) -> Block 
             continue
         return candidate if candidate.end + _NEAR > address else None
     return None
-
-
-def bug_of(finding: Finding, block: Block | None, candidates: Sequence[Candidate]) -> BugKind | None:
-    """The bug that explains a finding in `block`; None where several bugs explain it equally well."""
-    rule = finding.rule
-    if rule.protected is Protected.BLOCK and rule.bug is None and block is not None:
-        # guards stand on both sides of the block: the side decides
-        is_behind = finding.address >= block.address + block.size - _GUARD_BYTES
-        return BugKind.OVERFLOW if is_behind else BugKind.UNDERFLOW
-    if rule.protected is Protected.HEADER and candidates and not candidates[-1].is_as_likely:
-        return BugKind.UNDERFLOW if candidates[0].block == block else BugKind.OVERFLOW
-    return rule.bug

@@ -1,44 +1,31 @@
-"""The crash in terms of the heap: the page-heap block at fault, and the access or verifier stop that hit it.
+"""The crash in terms of the heap: the block at fault, and the access or verifier stop that hit it.
 
 Names of bugs are those of AddressSanitizer's reports (semantics.md §2.10).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from heapdump.analyses.blocks.locate import guard_page
+from heapdump.analyses.damage.page_access import block_at, by_access
+from heapdump.analyses.damage.report_context import ReportContext
+from heapdump.analyses.damage.stops import explain_stop
 from heapdump.blocks.findings import BugKind
-from heapdump.blocks.heap import Heap
-from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.page_nodes import PageNodes
-from heapdump.blocks.table import Block, BlockTable
-from heapdump.process.model import Process
-from heapdump.process.reports.verifier_stop import STOP, VerifierStop, find_stop
-from heapdump.wording import plural
+from heapdump.blocks.table import Block
+from heapdump.process.reports.verifier_stop import STOP, VerifierStop
+from heapdump.process.stacks.faulting import PointerUsed
+from heapdump.process.symbols.namer import Namer
 
 ACCESS_VIOLATION = 0xC0000005
-_VERBS = {0: "read", 1: "write", 8: "execution"}
-"""ExceptionInformation[0] of an access violation → the access."""
-
-_SUFFIX = 0xF
-"""The one stop of the heap layer whose fourth parameter is the address of the first damaged byte."""
-
-_STOP_BUGS = {
-    0x6: BugKind.BAD_FREE, 0x7: BugKind.DOUBLE_FREE, 0xD: BugKind.USE_AFTER_FREE, 0xE: BugKind.USE_AFTER_FREE,
-    0xF: BugKind.OVERFLOW, 0x10: BugKind.UNDERFLOW, 0x11: BugKind.UNDERFLOW, 0x12: BugKind.UNDERFLOW,
-}  # fmt: skip
-"""Stop code → bug (heap-structures.md §7.2)."""
+_VERBS = {0: "reads", 1: "writes", 8: "executes"}
 
 
 @dataclass(frozen=True, slots=True)
 class Crash:
     """A crash that the heap explains. `code`: of the exception; `sentence`: the bug for a person.
 
-    `address`: of the failed access, or of the first damaged byte; None where a stop does not name it.
+    `address`: of the failed access, or of the first damaged byte; None where a stop does not name it. `is_likely`:
+    inferred from the pointers that the failed access went through, not from its address.
     """
 
     code: int
@@ -47,6 +34,7 @@ class Crash:
     address: int | None
     block: Block
     stop: VerifierStop | None
+    is_likely: bool = False
 
     @property
     def is_free_stack(self) -> bool:
@@ -54,77 +42,47 @@ class Crash:
         return self.block.state == "free"
 
 
-@dataclass(frozen=True, slots=True)
-class PageHeaps:
-    """The heaps of a process, and the nodes of each; `nodes` gives None for heaps that are no page heaps."""
-
-    heaps: Sequence[Heap]
-    nodes: Callable[[Heap], PageNodes | None]
-
-
-def explain_crash(process: Process, table: BlockTable, pages: PageHeaps) -> Crash | None:
-    """The crash in terms of a page-heap block; None without an exception, and for a crash elsewhere."""
-    raised = process.exception
+def explain_crash(context: ReportContext) -> Crash | None:
+    """The crash in terms of a block; None without an exception, and for a crash elsewhere."""
+    raised, stop = context.process.exception, context.stop
     if raised is None:
         return None
-    stop = find_stop(process)
     if stop is not None:
-        return _by_stop(table, pages, stop)
-    if raised.code == ACCESS_VIOLATION and len(raised.parameters) >= 2:
-        return _by_access(table, pages, raised.parameters[0], raised.parameters[1])
-    return None
-
-
-def _by_access(table: BlockTable, pages: PageHeaps, access: int, address: int) -> Crash | None:
-    for heap in pages.heaps:
-        nodes = pages.nodes(heap)
-        i = nodes.covering(address) if nodes is not None else None
-        if nodes is not None and i is not None and (block := _block_at(table, int(nodes.user[i]))) is not None:
-            return _accessed(heap, block, _VERBS.get(access, "access"), address)
-    return None
-
-
-def _accessed(heap: Heap, block: Block, verb: str, address: int) -> Crash:
-    """The bug by the place of the access: before, inside or behind the requested bytes [address, address + size)."""
-    span = f"[{block.address:#x},{block.address + block.size:#x})"
-    words = f"a {block.size:,}-byte block {span} of page heap {heap.address:#x}"
-    offset = address - block.address
-    in_guard = guard_page(block).start <= address < guard_page(block).end
-    place = " (guard page)" if in_guard else ""
-    if block.state == "free":
-        bug, sentence = BugKind.USE_AFTER_FREE, f"{verb} at offset {offset:+,} of {words} that was freed"
-    elif offset < 0:
-        bug, sentence = BugKind.UNDERFLOW, f"{verb} {plural(-offset, 'byte')} before {words}{place}"
-    elif offset < block.size:
-        bug, sentence = BugKind.USE_AFTER_FREE, f"{verb} at offset {offset:+,} of {words}, which is not accessible"
-    else:
-        past = plural(offset - block.size, "byte")
-        bug, sentence = BugKind.OVERFLOW, f"{verb} {past} past the end of {words}{place}"
-    return Crash(ACCESS_VIOLATION, bug, sentence, address, block, None)
-
-
-def _by_stop(table: BlockTable, pages: PageHeaps, stop: VerifierStop) -> Crash | None:
-    """The block that a verifier stop names: by its address, or by its node (a double free)."""
-    if stop.block is None or stop.code not in _STOP_BUGS:
+        found = explain_stop(context, stop)
+        if found.bug is None or found.block is None:
+            return None
+        return Crash(STOP, found.bug, found.sentence, found.address, found.block, stop)
+    if raised.code != ACCESS_VIOLATION or len(raised.parameters) < 2:
         return None
-    for heap in pages.heaps:
-        nodes = pages.nodes(heap)
-        at = np.flatnonzero(nodes.node == stop.block) if nodes is not None else np.empty(0, np.int64)
-        user = int(nodes.user[at[0]]) if nodes is not None and len(at) else stop.block
-        block = _block_at(table, user)
-        if block is not None and block.heap == heap.index:
-            place = f"{plural(block.size, 'byte')} at {block.address:#x} of page heap {heap.address:#x}"
-            sentence = f"Application Verifier stop {stop.code:#x} ({stop.words}): {place}"
-            address = stop.parameters[3] if stop.code == _SUFFIX else None
-            return Crash(STOP, _STOP_BUGS[stop.code], sentence, address, block, stop)
+    access, address = raised.parameters[:2]
+    hit = by_access(context, access, address)
+    if hit is not None:
+        return Crash(ACCESS_VIOLATION, hit.bug, hit.sentence, address, hit.block, None)
+    return _by_pointers(context, access, address)
+
+
+def _by_pointers(context: ReportContext, access: int, address: int) -> Crash | None:
+    """A freed block that the failed access went through: its address is in a register or a stack slot."""
+    instruction = context.instruction
+    for pointer in instruction.pointers if instruction is not None else ():
+        block = block_at(context, pointer.value)
+        if block is not None and block.state == "free" and instruction is not None:
+            where = Namer(context.process).name(instruction.address, 0)
+            words = f"{where} {_verb(access, pointer)} through {pointer.holder} = {_place(block, pointer)}"
+            return Crash(
+                ACCESS_VIOLATION, BugKind.USE_AFTER_FREE, words, pointer.value + pointer.displacement, block, None,
+                is_likely=True,
+            )  # fmt: skip
     return None
 
 
-def _block_at(table: BlockTable, user: int) -> Block | None:
-    """The page-heap block whose user data begin at `user`."""
-    last = int(np.searchsorted(table.entry, np.uint64(user), side="right")) - 1
-    for row in range(last, max(-1, last - 4), -1):
-        block = table.block(row)
-        if block.address == user and block.kind in (BlockKind.PAGE, BlockKind.LIGHT):
-            return block
-    return None
+def _verb(access: int, pointer: PointerUsed) -> str:
+    """The access through a pointer: a pointer behind the first one was read."""
+    return _VERBS.get(access, "uses memory") if pointer.steps == 0 else "reads"
+
+
+def _place(block: Block, pointer: PointerUsed) -> str:
+    """`+0x20 in the freed 192-byte block 0x29a31ef8390`; of what was read there its offset."""
+    offset = pointer.value - block.address
+    at = f", at {pointer.displacement:+#x} of it" if pointer.displacement else ""
+    return f"{offset:+#x} in the freed {block.size:,}-byte block {block.address:#x}{at}"

@@ -1,7 +1,7 @@
 """Findings explained: each with the block that was damaged, the candidates, the evidence in memory.
 
-In: findings of the heaps, changed CRT guards, reports of Windows. Out: explained findings, errors first. The name of an
-explained finding (`fingerprint`) is the same for the same bug in another dump.
+In: findings of the heaps, changed CRT guards, reports of Windows. Out: explained findings, in no particular order;
+`incidents` joins them. The name of an explained finding (`fingerprint`) is the same for the same bug in another dump.
 """
 
 from __future__ import annotations
@@ -15,70 +15,101 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.blocks.locate import locate
-from heapdump.analyses.damage.candidates import Candidate, bug_of, candidates_of
+from heapdump.analyses.damage.candidates import Candidate, DamageContext, Judgement, judge
 from heapdump.analyses.damage.crash import Crash
-from heapdump.analyses.damage.crt_guards import FindCrtBlocks, changed_guards
+from heapdump.analyses.damage.crt_guards import changed_guards
 from heapdump.analyses.damage.evidence import DamageEvidence, evidence_of
+from heapdump.analyses.damage.report_context import ReportContext
 from heapdump.analyses.damage.reports import WindowsReport, windows_reports
 from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import BugKind, Finding, Protected
-from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import Block, BlockTable
-from heapdump.process.model import Process
+from heapdump.spans import Span
 
 _LIST_NODE_BYTES = 0x40
 """Bytes from a node of the large-block list to the entry of its block, at most."""
+
+_LOWEST = 0x10000
+"""The lowest value that can be a pointer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExplainedFinding:
     """A finding, or a report of Windows, with everything known of it.
 
-    `block`: the damaged block, None where no block is known there; `candidates`: likeliest first. `alike`: the number
-    of other findings of this kind beside blocks as large as the first candidate's; `alike_stack`: beside blocks that
-    the same stack allocated, None where no stack is recorded. `report`: of Windows, None for damage that was found.
+    `block`: the damaged block, None where no block is known there; `judgement`: the bug, the culprit, the candidates.
+    `alike`: the number of other findings of this kind beside blocks as large as the first candidate's; `alike_stack`:
+    beside blocks that the same stack allocated, None where no stack is recorded. `report`: of Windows, None for damage
+    that was found. `incident`: the number of the incident that it belongs to, from 1 on; 0 before incidents are made.
     """
 
     finding: Finding
-    bug: BugKind | None
+    judgement: Judgement
     block: Block | None
-    candidates: tuple[Candidate, ...]
     evidence: DamageEvidence
     alike: int
     alike_stack: int | None
     report: WindowsReport | None
+    incident: int = 0
+
+    @property
+    def bug(self) -> BugKind | None:
+        """The bug that explains it; None where several do."""
+        return self.judgement.bug
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """Likeliest first."""
+        return self.judgement.candidates
 
     @property
     def candidate(self) -> Block | None:
-        """The block of the first candidate: `culprit` in JSON."""
+        """The block of the first candidate."""
         return self.candidates[0].block if self.candidates else None
+
+    @property
+    def culprit(self) -> Block | None:
+        """The block that did it; None where the bytes do not tell."""
+        return self.judgement.culprit
 
 
 @dataclass(frozen=True)
 class CheckedProcess:
-    """A process whose heaps were walked and checked.
+    """A process whose heaps were walked and checked. `reports`: the context of Windows' reports, `crash`: explained.
 
-    `find_crt`: finds CRT debug blocks; `stacks`: (n,) int64 rows → (n,) uint64 numbers of their allocation stacks, 0
-    where none is recorded.
+    `stacks`: (n,) int64 rows → (n,) uint64 numbers of their allocation stacks, 0 where none is recorded.
     """
 
-    process: Process
-    heaps: Sequence[Heap]
-    table: BlockTable
-    damage: Damage
+    reports: ReportContext
     crash: Crash | None
-    find_crt: FindCrtBlocks
+    damage: Damage
     stacks: Callable[[NDArray[np.int64]], NDArray[np.uint64]]
+
+    @property
+    def table(self) -> BlockTable:
+        """Every block of every heap."""
+        return self.reports.table
+
+    @property
+    def context(self) -> DamageContext:
+        """The context in which findings are judged."""
+        process = self.reports.process
+        regions = process.regions
+        return DamageContext(
+            process.space,
+            self.table,
+            lambda value: value >= _LOWEST and regions.committed_bytes(Span(value, value + 1)) > 0,
+        )
 
 
 def explain_findings(checked: CheckedProcess) -> tuple[ExplainedFinding, ...]:
-    """Every finding: errors first, among these reports of Windows before damage, then by address."""
-    process, damage = checked.process, checked.damage
-    guards = changed_guards(process.space, checked.heaps, checked.table, damage.guarded, checked.find_crt)
-    found = [_explained(checked, finding) for finding in (*_distinct(damage.findings), *guards)]
-    reports = windows_reports(process, checked.table, checked.crash, damage.findings)
-    reported = [_reported(checked, report) for report in reports]
-    return tuple(sorted([*reported, *_with_alike(checked, found)], key=_order))
+    """Every finding, and every report of Windows."""
+    reports, damage = checked.reports, checked.damage
+    guards = changed_guards(reports.process.space, reports.heaps, reports.table, damage.guarded, reports.find_crt)
+    context = checked.context
+    found = [_explained(checked, context, finding) for finding in (*_distinct(damage.findings), *guards)]
+    reported = [_reported(checked, report) for report in windows_reports(reports, checked.crash, damage.findings)]
+    return (*reported, *_with_alike(checked, found))
 
 
 def fingerprint(explained: ExplainedFinding, frames: Sequence[str]) -> str:
@@ -90,11 +121,6 @@ def fingerprint(explained: ExplainedFinding, frames: Sequence[str]) -> str:
     sizes = candidate and candidate.size, block and block.size
     parts = [explained.finding.kind, bug and bug.value, *sizes, *frames]
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
-
-
-def _order(explained: ExplainedFinding) -> tuple[bool, bool, int]:
-    finding = explained.finding
-    return not finding.is_error, not finding.is_report, finding.address
 
 
 def _with_alike(checked: CheckedProcess, found: Sequence[ExplainedFinding]) -> Iterator[ExplainedFinding]:
@@ -134,13 +160,12 @@ def _distinct(findings: Sequence[Finding]) -> Iterator[Finding]:
         yield finding
 
 
-def _explained(checked: CheckedProcess, finding: Finding) -> ExplainedFinding:
-    table, space = checked.table, checked.process.space
-    block = _damaged_block(table, finding, locate(table, space, finding.address).block)
-    candidates = tuple(candidates_of(space, table, finding, block))
-    evidence = evidence_of(checked.process, table, finding)
-    bug = bug_of(finding, block, candidates)
-    return ExplainedFinding(finding, bug, block, candidates, evidence, alike=0, alike_stack=None, report=None)
+def _explained(checked: CheckedProcess, context: DamageContext, finding: Finding) -> ExplainedFinding:
+    table, process = checked.table, checked.reports.process
+    block = _damaged_block(table, finding, locate(table, process.space, finding.address).block)
+    judgement = judge(context, finding, block)
+    evidence = evidence_of(process, table, finding)
+    return ExplainedFinding(finding, judgement, block, evidence, alike=0, alike_stack=None, report=None)
 
 
 def _damaged_block(table: BlockTable, finding: Finding, block: Block | None) -> Block | None:
@@ -157,9 +182,11 @@ def _damaged_block(table: BlockTable, finding: Finding, block: Block | None) -> 
 
 
 def _reported(checked: CheckedProcess, report: WindowsReport) -> ExplainedFinding:
-    """A report of Windows; the block at fault is the candidate where the report names a bug."""
+    """A report of Windows. The block at fault is the candidate, and the culprit where its own bytes were left."""
     block, finding = report.block, report.finding
     is_known = block is not None and report.bug is not None
     candidates = (Candidate(block, "the block at fault"),) if is_known else ()
-    evidence = replace(evidence_of(checked.process, checked.table, finding), meaning="")
-    return ExplainedFinding(finding, report.bug, block, candidates, evidence, 0, None, report)
+    evidence = replace(evidence_of(checked.reports.process, checked.table, finding), meaning="")
+    is_overrun = report.bug in (BugKind.OVERFLOW, BugKind.UNDERFLOW)
+    judgement = Judgement(report.bug, block if is_overrun else None, candidates, finding.address)
+    return ExplainedFinding(finding, judgement, block, evidence, 0, None, report)

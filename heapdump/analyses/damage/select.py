@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from heapdump.blocks.findings import FINDING_RULES, FindingKind
+from heapdump.blocks.findings import FINDING_RULES, BugKind
 
 if TYPE_CHECKING:
     from heapdump.analyses.damage.explained import ExplainedFinding
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
 class FindingFilter:
     """The wanted findings; every given one must hold. `heap`: the address of a heap.
 
-    `address`: inside the damaged bytes, the damaged block or the first candidate.
+    `address`: inside the damaged bytes, the damaged block or the first candidate. `kind`: of finding, or a bug.
     """
 
     heap: int | None = None
     address: int | None = None
-    kind: FindingKind | None = None
+    kind: str | None = None
 
 
-def rule_sentences() -> dict[FindingKind, str]:
-    """Kind of finding → the sentence of its rule, for every kind that is defined."""
-    return {kind: rule.sentence for kind, rule in FINDING_RULES.items()}
+def rule_sentences() -> dict[str, str]:
+    """Kind of finding, or bug → its sentence, for every one that is defined."""
+    rules = {kind: rule.sentence for kind, rule in FINDING_RULES.items()}
+    return rules | {bug.value: bug.sentence for bug in BugKind}
 
 
 def select_findings(
@@ -47,7 +48,7 @@ def select_findings(
 
 def _matches(explained: ExplainedFinding, heaps: Sequence[Heap], wanted: FindingFilter) -> bool:
     finding, block = explained.finding, explained.block
-    if wanted.kind is not None and finding.kind != wanted.kind:
+    if wanted.kind is not None and wanted.kind not in (finding.kind, explained.bug):
         return False
     if wanted.heap is not None and finding.heap != wanted.heap:
         return block is not None and heaps[block.heap].address == wanted.heap and _holds(explained, wanted.address)

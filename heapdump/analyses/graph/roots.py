@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import pairwise
 
@@ -25,6 +25,7 @@ from heapdump.analyses.memory.usage import UNKNOWN, UsageMap
 from heapdump.blocks.heap import Heap
 from heapdump.memory.regions import State
 from heapdump.process.model import Process, Stack, Thread
+from heapdump.process.reports.failure_record import FailureRecord
 from heapdump.process.stacks.registers import Registers, read_context
 from heapdump.runtimes.runtime import ObjectHeap
 from heapdump.spans import Span, merged
@@ -90,16 +91,37 @@ class Roots:
 
 
 def find_roots(
-    process: Process, usage: UsageMap, heaps: Sequence[Heap], walked: Iterable[int], managed: Sequence[ObjectHeap] = ()
+    process: Process,
+    usage: UsageMap,
+    heaps: Sequence[Heap],
+    walked: Iterable[int],
+    managed: Sequence[ObjectHeap] = (),
+    failure: FailureRecord | None = None,
 ) -> Roots:
-    """All roots of a process. `walked`: indices of heaps whose blocks are known; `managed`: heaps of runtimes."""
+    """All roots of a process. `walked`: indices of heaps whose blocks are known; `managed`: heaps of runtimes.
+
+    `failure`: ntdll's record of a heap failure, which names blocks and holds none.
+    """
     known = set(walked)
-    found = [*_stacks(process), *_environment(process), *_memory(process, usage, heaps, known), *_managed(managed)]
+    memory = (piece for area in _memory(process, usage, heaps, known) for piece in _outside(area, failure))
+    found = [*_stacks(process), *_environment(process), *memory, *_managed(managed)]
     areas = [area for area in found if 0 <= area.span.start < area.span.end <= _TOP]  # another one is a damaged address
     areas.sort(key=lambda area: (area.width, area.span))
     registers = tuple(_registers(process))
     unknown = [heap for heap in heaps if heap.index not in known]
     return Roots(tuple(areas), registers, tuple(_missing(process, areas, unknown)))
+
+
+def _outside(area: Area, failure: FailureRecord | None) -> Iterator[Area]:
+    """The area without the words of the record."""
+    if failure is None or not area.span & failure.span:
+        yield area
+        return
+    hole = failure.span
+    low, high = hole.start & -area.width, -(-hole.end // area.width) * area.width
+    for start, end in ((area.span.start, low), (high, area.span.end)):
+        if start < end:
+            yield replace(area, span=Span(start, end))
 
 
 def _registers(process: Process) -> Iterator[Register]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from heapdump.analyses.by_hand.code import Code
 from heapdump.analyses.by_hand.pointees import Pointee, PointeeKind
 from heapdump.process.model import Process, View
+from heapdump.process.reports.failure_record import HEAP_CORRUPTION, FailureRecord
 from heapdump.process.stacks.disassembly import Instruction
 from heapdump.process.stacks.frames import StackFrame, exception_registers
 from heapdump.process.stacks.registers import Registers
@@ -67,6 +68,13 @@ def crash_section(
         raised.code, process.exception_words, raised.thread_id, raised.address, tuple(frames), text,
         named[:_MOST_REGISTERS],
     )  # fmt: skip
+
+
+def failed_section(failure: FailureRecord, frames: Sequence[StackFrame]) -> CrashSection:
+    """The crash of a dump without exception: ntdll's record of a heap failure, and the frames of its thread."""
+    address = failure.frames[0] if failure.frames else failure.address
+    thread = failure.thread_id or 0
+    return CrashSection(HEAP_CORRUPTION, "heap corruption", thread, address, tuple(frames), "", ())
 
 
 def _registers(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from heapdump.analyses.allocated.leaks import Leaks
-from heapdump.analyses.damage.explained import ExplainedFinding
+from heapdump.analyses.damage.incidents import Incident
 from heapdump.analyses.damage.verdict import Verdict
 from heapdump.analyses.graph.overview import GraphOverview
 from heapdump.analyses.locks import Hang
@@ -29,10 +29,10 @@ _BIG_SHARE = 0.25
 
 @dataclass(frozen=True, slots=True)
 class HeapSection:
-    """The verdict on the heaps, and the findings: errors first. `gaps`: the number of parts that were not examined."""
+    """The verdict on the heaps, and the incidents: errors first. `gaps`: the number of parts that were not examined."""
 
     verdict: Verdict
-    findings: tuple[ExplainedFinding, ...]
+    incidents: tuple[Incident, ...]
     gaps: int
 
 
@@ -97,7 +97,7 @@ class TriageFacts:
     hang: Hang | None
     hang_frames: Sequence[StackFrame]
     verdict: Verdict
-    findings: Sequence[ExplainedFinding]
+    incidents: Sequence[Incident]
     gaps: int
     leaks: Leaks
     graph: GraphOverview | None
@@ -112,12 +112,17 @@ def triage(facts: TriageFacts) -> Triage:
         facts.crash,
         facts.hang,
         tuple(facts.hang_frames),
-        HeapSection(facts.verdict, tuple(facts.findings), _gaps(facts)),
+        HeapSection(facts.verdict, tuple(one for one in facts.incidents if _is_of_heap(one)), _gaps(facts)),
         memory,
         who,
         tuple(one for one in facts.capabilities if _is_missed(one)),
         tuple(dict.fromkeys(_next(facts, memory, who)))[:_MOST_COMMANDS],
     )
+
+
+def _is_of_heap(incident: Incident) -> bool:
+    """True for damage and misuse of a heap; an exception that is neither stands in the crash."""
+    return incident.is_error or any(one.report is None or one.bug is not None for one in incident.findings)
 
 
 def _gaps(facts: TriageFacts) -> int:
@@ -155,7 +160,7 @@ def _managed(lines: Sequence[ItemBytes]) -> ManagedShare | None:
 
 def _next(facts: TriageFacts, memory: MemorySection, who: Sequence[Holder]) -> Iterator[tuple[str, ...]]:
     """The commands that show more, those for the gravest news first."""
-    if any(explained.finding.is_error for explained in facts.findings):
+    if any(incident.is_error for incident in facts.incidents):
         yield ("check",)
     if facts.process.threads:
         yield ("threads", "--frames")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from heapdump.commands.common.capture import most_captures
 from heapdump.commands.common.frames import place_name
+from heapdump.commands.common.incident_report import incident_name
 from heapdump.commands.common.locks import hang_lines
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.process import header_lines
@@ -77,13 +78,13 @@ def shown_frames(crash: CrashSection) -> list[int]:
 
 
 def _heap(snapshot: Snapshot, heap: HeapSection) -> Iterator[StyledLine]:
-    damage = [one for one in heap.findings if not one.finding.is_report]
-    for one in damage[:_MOST_DAMAGE]:
-        style = "red" if one.finding.is_error else ""
-        yield [(f"{one.bug}: " if one.bug else "", f"{style} bold"), (one.finding.message, style)]
-    if len(damage) > _MOST_DAMAGE:
-        yield [(f"{text.plural(len(damage) - _MOST_DAMAGE, 'more place')} like these", "")]
-    if not damage:
+    for one in heap.incidents[:_MOST_DAMAGE]:
+        style = "red" if one.is_error else ""
+        title = f"{incident_name(one)} at {one.address:#x}: " if one.bug else ""
+        yield [(title, f"{style} bold"), (one.sentence, style)]
+    if len(heap.incidents) > _MOST_DAMAGE:
+        yield [(f"{text.plural(len(heap.incidents) - _MOST_DAMAGE, 'more incident')}", "")]
+    if not any(one.leading.report is None for one in heap.incidents):
         unseen = f"; {text.plural(heap.gaps, 'part')} could not be examined" if heap.gaps else ""
         yield [(heap.verdict.text + unseen, verdict_style(heap.verdict))]
 

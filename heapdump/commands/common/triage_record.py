@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heapdump.commands.common.explained_findings import FindingRecorder
 from heapdump.commands.common.frames import place_name
 from heapdump.commands.common.locks import hang_record
 from heapdump.commands.common.next_command import command_text
@@ -26,7 +25,7 @@ def triage_record(request: Request, snapshot: Snapshot, page: Triage) -> Record:
     return {
         "crash": None if page.crash is None else _crash(request, snapshot, page.crash),
         "hang": hang_record(snapshot, page.hang, page.hang_frames),
-        "heap": _heap(request, snapshot, page.heap),
+        "heap": _heap(page.heap),
         "memory": _memory(snapshot, page.memory),
         "who": [_holder(snapshot, holder) for holder in page.who],
         "cannot": [_missed(one) for one in page.cannot],
@@ -56,11 +55,8 @@ def _crash(request: Request, snapshot: Snapshot, crash: CrashSection) -> Record:
     }
 
 
-def _heap(request: Request, snapshot: Snapshot, heap: HeapSection) -> Record:
-    recorder = FindingRecorder(request, snapshot)
+def _heap(heap: HeapSection) -> Record:
     verdict = heap.verdict
-    reported = [one for one in heap.findings if one.finding.is_error or not one.finding.is_report]
-    records = [(one, recorder.record(one)) for one in reported]
     return {
         "verdict": verdict.text,
         "errors": verdict.errors,
@@ -69,11 +65,11 @@ def _heap(request: Request, snapshot: Snapshot, heap: HeapSection) -> Record:
         "gaps": heap.gaps,
         "incidents": [
             {
-                "incident": record["id"], "bug": one.bug, "severity": record["severity"], "heap": record["heap"],
-                "block": record["block"] and record["block"]["address"], "address": record["address"],
-                "text": record["message"],
+                "incident": one.number, "bug": one.bug, "severity": one.severity,
+                "heap": hex(one.heap) if one.heap else None, "block": hex(one.block.address) if one.block else None,
+                "address": hex(one.address), "text": one.sentence,
             }
-            for one, record in records
+            for one in heap.incidents
         ],
     }  # fmt: skip
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from heapdump.dump.streams import ExceptionRecord
+from heapdump.process.reports.fast_fail import FAST_FAIL, fast_fail_words
 
 _WORDS = {
     0x80000001: "guard page hit",
@@ -22,6 +23,24 @@ _WORDS = {
     0xC0000094: "integer division by zero",
     0xC0000095: "integer overflow",
     0xC0000096: "privileged instruction",
+    0xC0000022: "access denied",
+    0xC0000023: "buffer too small",
+    0xC0000026: "invalid exception disposition",
+    0xC000007B: "invalid image format",
+    0xC000009A: "insufficient resources",
+    0xC000012D: "commit limit reached",
+    0xC0000138: "ordinal not found in a DLL",
+    0xC0000139: "function not found in a DLL",
+    0xC000013A: "Ctrl-C",
+    0xC0000235: "close of a handle that is protected or not open",
+    0xC0000417: "invalid parameter passed to a C runtime function",
+    0xC06D007E: "delay-loaded DLL not found",
+    0xC06D007F: "function not found in a delay-loaded DLL",
+    0x80000007: "debugger wake",
+    0x4001000A: "debug text (wide)",
+    0x40010006: "debug text",
+    0x8001010D: "COM call out of a synchronous input call",
+    0xE0000001: "exception raised by the program",
     0xC00000FD: "stack overflow",
     0xC0000135: "DLL not found",
     0xC0000142: "DLL initialisation failed",
@@ -48,4 +67,6 @@ def exception_words(record: ExceptionRecord) -> str:
     words = _WORDS.get(record.code, "exception")
     if record.code in (0xC0000005, 0xC0000006) and len(record.parameters) >= 2:
         return f"{words} {_ACCESS.get(record.parameters[0], 'using')} {record.parameters[1]:#x}"
+    if record.code == FAST_FAIL and record.parameters:
+        return fast_fail_words(record.parameters[0])
     return words

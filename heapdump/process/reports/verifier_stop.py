@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.process.model import Process, Thread
+from heapdump.process.reports.stop_codes import LEAKED_BLOCK, parameter_names, stop_words
 from heapdump.spans import Span
 
 STOP = 0xC0000421
@@ -20,16 +21,6 @@ BREAKPOINTS = (0x80000003, 0x4000001F)
 
 _MAGIC = 0x32725641  # 'AVr2'
 _PARAMETERS = 6
-_HEAP_CODES = {
-    0x1: "unclassified", 0x2: "access violation near a heap block", 0x3: "two threads inside a heap without a lock",
-    0x4: "absurd request size", 0x5: "heap handle without a valid signature", 0x6: "block belongs to another heap",
-    0x7: "block already freed", 0x8: "corrupted heap block", 0x9: "the process heap was destroyed",
-    0xA: "exception inside heap code", 0xB: "exception while reading a block header",
-    0xC: "exception while probing a block", 0xD: "block header changed after free",
-    0xE: "freed block changed", 0xF: "bytes behind the block changed", 0x10: "start stamp changed",
-    0x11: "end stamp changed", 0x12: "bytes before the block changed", 0x13: "first-chance access violation",
-    0x14: "heap list is inconsistent",
-}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +35,20 @@ class VerifierStop:
     @property
     def words(self) -> str:
         """The meaning of the code."""
-        return _HEAP_CODES.get(self.code, "stop of another layer")
+        return stop_words(self.code)
 
     @property
     def block(self) -> int | None:
-        """The block of a heap stop: its user address or its page-heap node; None for stops without a block."""
+        """The block of a stop: its user address or its page-heap node; None for stops without a block."""
+        if self.code == LEAKED_BLOCK:
+            return self.parameters[0] or None
         return self.parameters[1] or None if 6 <= self.code <= 8 or 0xB <= self.code <= 0x12 else None
+
+    @property
+    def parameter_words(self) -> str:
+        """`heap 0x1000, block 0x2000, block size 0x79`; parameters without a meaning are left out where they are 0."""
+        named = zip(parameter_names(self.code), self.parameters, strict=True)
+        return ", ".join(f"{name} {value:#x}".strip() for name, value in named if name or value)
 
 
 def find_stop(process: Process) -> VerifierStop | None:

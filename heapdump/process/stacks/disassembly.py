@@ -1,4 +1,4 @@
-"""Instructions through capstone: decoded ones, whether a call stands before a return address, and where it leads."""
+"""Instructions through capstone: decoded ones, the code before an address, calls before return addresses."""
 
 from __future__ import annotations
 
@@ -164,3 +164,60 @@ def _instruction(found: CsInsn) -> Instruction:
     return Instruction(
         found.address, bytes(found.bytes), text, is_call, is_jump, CS_GRP_RET in found.groups, target, memory
     )
+
+
+@dataclass(frozen=True, slots=True)
+class TracedInstruction:
+    """An instruction with its effect on registers, whole names of these (`rax` for `eax` on x64).
+
+    `loads`: the register that a plain move fills from memory, "" for none; `written`: registers that it changes.
+    """
+
+    instruction: Instruction
+    loads: str
+    written: frozenset[str]
+
+
+def instruction_at(code: bytes, address: int, pointer_bytes: int) -> Instruction | None:
+    """The instruction that begins with `code`; None where it is none."""
+    found = next(_decoder(pointer_bytes).disasm(code, address, 1), None)
+    return None if found is None else _instruction(found)
+
+
+def instructions_before(code: bytes, address: int, pointer_bytes: int) -> list[TracedInstruction]:
+    """The instructions that end at `address`, oldest first: of all ways to read `code` the one with the most of them.
+
+    `code` = the bytes before the address. The first instructions may be wrong: code has no start marks.
+    """
+    best: list[CsInsn] = []
+    for size in range(len(code), 0, -1):
+        found = list(_decoder(pointer_bytes).disasm(code[-size:], address - size))
+        if found and found[-1].address + found[-1].size == address and len(found) > len(best):
+            best = found
+    return [_traced(one, pointer_bytes) for one in best]
+
+
+def _traced(found: CsInsn, pointer_bytes: int) -> TracedInstruction:
+    from capstone.x86 import X86_OP_REG
+
+    instruction, loads = _instruction(found), ""
+    if found.mnemonic == "mov" and instruction.memory is not None:
+        first = found.operands[0]
+        if first.type == X86_OP_REG and first.size == pointer_bytes:
+            loads = _whole(found.reg_name(first.reg) or "", pointer_bytes)
+    _, changed = found.regs_access()
+    written = frozenset(_whole(found.reg_name(number) or "", pointer_bytes) for number in changed)
+    return TracedInstruction(instruction, loads, written)
+
+
+def _whole(name: str, pointer_bytes: int) -> str:
+    """The general register that a register is part of: `rax` for `eax` and `al` on x64."""
+    if pointer_bytes == 4:
+        name = {"ax": "eax", "bx": "ebx", "cx": "ecx", "dx": "edx"}.get(name, name)
+        return {"l": f"e{name[0]}x", "h": f"e{name[0]}x"}.get(name[-1:], name) if len(name) == 2 else name
+    if name.startswith("r") and name[1:2].isdigit():
+        return name.rstrip("dwb")
+    stem = name[1:] if name[:1] in "er" and len(name) == 3 else name
+    if len(stem) == 2 and stem[0] in "abcd" and stem[1] in "xlh":
+        return f"r{stem[0]}x"
+    return f"r{stem[:2]}" if stem[:2] in ("si", "di", "bp", "sp") else name

@@ -118,21 +118,31 @@ def test_a_verifier_stop_names_its_block(open_built, arch, place, code, bug):
 
 
 @pytest.mark.parametrize(
-    ("code", "words"),
-    [(8, "corrupted heap block"), (0x13, "first-chance access violation"), (0x300, "stop of another layer")],
-)
-def test_a_stop_without_a_block_that_is_known_is_told_all_the_same(open_built, code, words):
+    ("code", "bug", "words"),
+    [
+        (8, "heap-corruption", "corrupted heap block): 0x30380000; heap 0x30001000, block 0x30380000, block size 0x64"),
+        (
+            0x13, None,
+            "first-chance access violation): at 0x30001000; address 0x30001000, code address 0x30380000, "
+            "exception record 0x64, context record 0x0",
+        ),
+        (
+            0x300, "invalid-handle",
+            "invalid handle); exception code 0x30001000, exception record 0x30380000, context record 0x64, handle 0x0",
+        ),
+    ],
+)  # fmt: skip
+def test_a_stop_without_a_block_that_is_known_is_told_all_the_same(open_built, code, bug, words):
     page, _, _ = page_of("x64")
     values = (0x32725641, code, PLACE + 0x1000, PLACE + 0x380000, 100, 0)
     with open_built(crashed(page, 0, 0, code=0xC0000421, parameters=values)) as snapshot:
         assert snapshot.crash is None
         (stop,) = [explained for explained in snapshot.explained_findings if explained.finding.kind == "verifier_stop"]
-        assert (
-            stop.finding.message
-            == f"Application Verifier stop {code:#x} ({words}); parameters 0x30001000, 0x30380000, 0x64, 0x0"
-        )
-        assert (stop.finding.severity, stop.finding.address) == ("warning", PLACE + 0x380000 if code == 8 else 0x401000)
-        assert (stop.block, stop.bug) == (None, None)
+        assert stop.finding.message == f"Application Verifier stop {code:#x} ({words}"
+        assert stop.bug == bug
+        assert stop.finding.severity == "warning"
+        (incident,) = snapshot.incidents
+        assert incident.is_error  # the exception ended the process
 
 
 def test_words_on_the_stack_that_are_no_record_are_no_stop(open_built):

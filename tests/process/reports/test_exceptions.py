@@ -20,6 +20,13 @@ from heapdump.process.reports.exceptions import exception_words
         (0xC0000374, (0x7FFE,), "heap corruption"),
         (0x80000003, (), "breakpoint"),
         (0xE06D7363, (1, 2, 3, 4), "C++ exception"),
+        (0xC0000409, (), "stack buffer overrun or fast fail"),
+        (0xC0000409, (2,), "fast fail 2 (STACK_COOKIE_CHECK_FAILURE): a stack buffer was overrun (/GS cookie)"),
+        (0xC0000409, (7,), "fast fail 7 (FATAL_APP_EXIT): abort() or std::terminate()"),
+        (0xC0000409, (8,), "fast fail 8 (RANGE_CHECK_FAILURE): array bounds exceeded"),
+        (0xC0000409, (50,), "fast fail 50 (HEAP_METADATA_CORRUPTION): heap metadata is corrupted"),
+        (0xC0000409, (71,), "fast fail 71 (ASAN_ERROR): AddressSanitizer found an error"),
+        (0xC0000409, (0x1234,), "fast fail 4660"),
         (0x12345678, (1, 2), "exception"),
     ],
 )

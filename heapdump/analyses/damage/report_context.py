@@ -1,0 +1,70 @@
+"""The context in which reports of Windows are explained: process, heaps, blocks, and how to look deeper."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from heapdump.analyses.blocks.locate import Located, locate
+from heapdump.analyses.damage.crt_guards import FindCrtBlocks
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kind import HeapKind
+from heapdump.blocks.page_nodes import PageNodes
+from heapdump.blocks.table import BlockTable
+from heapdump.process.model import Process
+from heapdump.process.reports.failure_record import FailureRecord, find_failure
+from heapdump.process.reports.verifier_stop import VerifierStop, find_stop
+from heapdump.process.stacks.faulting import FaultingInstruction, faulting_instruction
+
+_INSIDE_HEAP_BYTES = 0x2000
+"""Bytes from the address of a segment heap in which its contexts lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReportContext:
+    """`nodes`: of a page heap, None for other heaps; `find_crt`: finds CRT debug blocks.
+
+    `is_checked_by(entry, own, other)`: True where the checksum of the header at `entry`, a block of heap `own`, holds
+    under the key of heap `other` alone. `failure`, `stop`, `instruction`: what Windows and the processor
+    left, None for none.
+    """
+
+    process: Process
+    heaps: Sequence[Heap]
+    table: BlockTable
+    nodes: Callable[[Heap], PageNodes | None]
+    find_crt: FindCrtBlocks
+    is_checked_by: Callable[[int, Heap, Heap], bool]
+    failure: FailureRecord | None
+    stop: VerifierStop | None
+    instruction: FaultingInstruction | None
+
+    def locate(self, address: int) -> Located:
+        """The block at an address."""
+        return locate(self.table, self.process.space, address)
+
+    def heap_at(self, address: int) -> Heap | None:
+        """The heap with that address, or the segment heap whose context lies there."""
+        exact = next((heap for heap in self.heaps if heap.address == address), None)
+        if exact is not None:
+            return exact
+        near = (
+            heap
+            for heap in self.heaps
+            if heap.kind == HeapKind.SEGMENT and 0 < address - heap.address < _INSIDE_HEAP_BYTES
+        )
+        return next(near, None)
+
+
+def report_context(
+    process: Process,
+    heaps: Sequence[Heap],
+    table: BlockTable,
+    nodes: Callable[[Heap], PageNodes | None],
+    find_crt: FindCrtBlocks,
+    is_checked_by: Callable[[int, Heap, Heap], bool],
+) -> ReportContext:
+    """The context with what Windows and the processor left in the process; see `ReportContext`."""
+    failure = find_failure(process, [heap.address for heap in heaps])
+    left = (failure, find_stop(process), faulting_instruction(process))
+    return ReportContext(process, heaps, table, nodes, find_crt, is_checked_by, *left)

@@ -1,0 +1,117 @@
+"""Incidents as the plain data of reports in the manner of AddressSanitizer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heapdump.commands.common.explained_findings import FindingRecorder
+from heapdump.commands.common.frames import stack_number
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from heapdump.analyses.damage.explained import ExplainedFinding
+    from heapdump.analyses.damage.incidents import Incident
+    from heapdump.blocks.table import Block
+    from heapdump.process.symbols.namer import Frame
+    from heapdump.render import asan
+    from heapdump.snapshot import Snapshot
+
+
+class IncidentReporter:
+    """Makes the reports of incidents, one for each."""
+
+    def __init__(self, snapshot: Snapshot, recorder: FindingRecorder) -> None:
+        """`recorder` names the stacks."""
+        self._snapshot, self._recorder = snapshot, recorder
+
+    def report(self, incident: Incident) -> asan.Report:
+        """The plain data of the report."""
+        from heapdump.render.asan import Report
+
+        leading = incident.leading
+        finding, evidence = leading.finding, leading.evidence
+        noted, raised = self._noted(incident), self._raised(incident)
+        end = finding.address + finding.length
+        return Report(
+            pid=self._snapshot.process.pid,
+            name=incident_name(incident),
+            severity=incident.severity,
+            address=incident.address,
+            length=max(end - incident.address, finding.length),
+            message=finding.message,
+            seen_by=[witness(one) for one in incident.findings],
+            others=[one.finding.message for one in incident.findings[1:]],
+            expected=finding.expected,
+            found=finding.found,
+            meaning=evidence.meaning,
+            reach=(evidence.low, evidence.high),
+            raised_by=[] if noted else raised,
+            noted=[str(frame) for frame in noted],
+            region=self._region(incident),
+            candidates=[]
+            if leading.report is not None
+            else [_candidate_words(c.block, c.reason) for c in leading.candidates],
+            is_decided=leading.culprit is not None,
+            alike=leading.alike,
+            alike_stack=leading.alike_stack,
+            memory=None if finding.is_report else self._memory(incident),
+            place=self._place(incident, noted),
+        )
+
+    def _noted(self, incident: Incident) -> list[Frame]:
+        """The stack that ntdll noted when it found the damage: the best there is."""
+        return [frame for one in incident.findings for frame in self._recorder.noted(one)]
+
+    def _raised(self, incident: Incident) -> list[tuple[str, str]]:
+        return [(str(found.frame), found.how) for one in incident.findings for found in self._recorder.raising(one)]
+
+    def _region(self, incident: Incident) -> asan.MemoryRegion | None:
+        from heapdump.render.asan import MemoryRegion
+
+        block = incident.culprit or incident.block or incident.leading.candidate
+        if block is None:
+            return None
+        verb = "freed by:" if block.state == "free" else "allocated by:"
+        frames = self._recorder.allocated(block) if stack_number(self._snapshot, block) else []
+        words = f"{block.state} {block.kind.word}"
+        named = [str(frame) for frame in frames]
+        return MemoryRegion(block.address, block.size, block.entry, block.end, words, verb, named)
+
+    def _memory(self, incident: Incident) -> asan.MemoryView:
+        from heapdump.analyses.damage.memory_rows import LEGEND, memory_rows
+        from heapdump.render.asan import MemoryView
+
+        finding, evidence = incident.leading.finding, incident.leading.evidence
+        rows = memory_rows(self._snapshot.walk.table, finding.address, finding.length)
+        cells = [(row.address, row.cells, row.is_hit) for row in rows]
+        return MemoryView(evidence.start, evidence.data, cells, LEGEND)
+
+    def _place(self, incident: Incident, noted: Sequence[Frame]) -> str:
+        """The first frame outside of allocators, of the best stack there is; the address where there is none."""
+        from heapdump.analyses.allocated.leaks import passes_on
+
+        folds = passes_on(())
+        raised = (found.frame for one in incident.findings for found in self._recorder.raising(one))
+        block = incident.culprit or incident.block or incident.leading.candidate
+        allocated = self._recorder.allocated(block) if block is not None else ()
+        first = next((frame for frame in (*noted, *raised, *allocated) if not folds(frame)), None)
+        return f"in {first}" if first is not None else f"at {incident.address:#x}"
+
+
+def incident_name(incident: Incident) -> str:
+    """The bug, with a word where it is inferred; the exception, or the sentence of the rule, where there is none."""
+    leading = incident.leading
+    if incident.bug is not None:
+        is_likely = any(one.report is not None and one.report.is_likely for one in incident.findings)
+        return f"{incident.bug} (likely)" if is_likely else incident.bug
+    return leading.report.witness if leading.report is not None else leading.finding.rule.sentence
+
+
+def witness(explained: ExplainedFinding) -> str:
+    """The finding in a few words: `tail fill`, `verifier stop 0xf`."""
+    return explained.report.witness if explained.report is not None else explained.finding.kind.replace("_", " ")
+
+
+def _candidate_words(block: Block | None, reason: str) -> str:
+    return reason if block is None else f"{block.state} block at {block.address:#x}: {reason}"
