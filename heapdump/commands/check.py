@@ -48,7 +48,7 @@ VIEW: tuple[Column[Incident], ...] = (
 )
 @dump_command("check", takes_expressions=True)
 def command(request: Request, heap: str | None, address: str | None, kind: str | None, sarif: Path | None) -> int:
-    """What broke the heap: every damaged place, its block, and the candidates.
+    """What broke the heap: one report for each bug.
 
     Examines every header, list and fill of every heap, page heap stamps, guards of the CRT's debug heap, and what
     Windows reported: exit 1 when there is damage, 0 when there is none, 4 when a heap could not be checked.
