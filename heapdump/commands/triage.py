@@ -96,14 +96,16 @@ def _crash(request: Request, snapshot: Snapshot) -> CrashSection | None:
 
 
 def _of_failure(snapshot: Snapshot, namer: Namer) -> CrashSection | None:
-    """The crash of a dump without exception whose stack holds the record of a heap failure."""
+    """The crash of a dump without exception in which ntdll noted a heap failure."""
     from heapdump.analyses.threads import frames_of_thread
     from heapdump.analyses.triage.crash import failed_section
 
     failure = snapshot.report_context.failure
-    if failure is None or failure.thread_id is None:
+    if failure is None:
         return None
-    return failed_section(failure, frames_of_thread(snapshot.process, failure.thread_id, namer))
+    thread = failure.thread_id
+    frames = frames_of_thread(snapshot.process, thread, namer) if thread is not None else []
+    return failed_section(failure, frames)
 
 
 def _owner_frames(request: Request, snapshot: Snapshot, hang: Hang | None) -> list[StackFrame]:

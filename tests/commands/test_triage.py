@@ -167,7 +167,11 @@ def test_incidents_have_the_numbers_and_bugs_of_check(tmp_path: Path, capfd: Cap
     assert sum("heap-buffer-overflow at 0x20000000808: " in line for line in page(capfd, path, code=4)) == 1
 
 
-def test_a_heap_failure_on_a_stack_leads_the_page_without_an_exception(tmp_path: Path, capfd: Capture) -> None:
+@pytest.mark.parametrize("thread", [99, None])
+def test_a_heap_failure_that_ntdll_noted_leads_the_page_without_an_exception(
+    tmp_path: Path, capfd: Capture, thread: int | None
+) -> None:
+    """With its exception record on the stack of a thread, or in ntdll's data alone."""
     heap = NtHeapBuilder(base=0x20000000000)
     heap.busy(40)
     free = heap.free(8) + 16
@@ -176,10 +180,10 @@ def test_a_heap_failure_on_a_stack_leads_the_page_without_an_exception(tmp_path:
     place = ntdll + 0x1F5000 - 0x1000 + 0x400
     stack = bytes(0x60) + struct.pack("<IIQQIIQ", 0xC0000374, 1, 0, place, 1, 0, place)
     record = struct.pack("<IIIIQQ", 2, 0x6D0, 8, 0, 0x20000000000, free - 16).ljust(0x58, b"\0") + word(ntdll + 0x1234)
-    built = ProcessBuilder().heap(heap.build()).thread(99, content=stack).build()
+    built = ProcessBuilder().heap(heap.build()).thread(99, content=stack if thread else b"").build()
     path = tmp_path / "box.dmp"
     path.write_bytes(poke(built, (place, record)).data)
     answer = data(capfd, path)
-    assert (answer["crash"]["code"], answer["crash"]["thread"]) == ("0xc0000374", 99)
+    assert (answer["crash"]["code"], answer["crash"]["thread"]) == ("0xc0000374", thread)
     assert [one["bug"] for one in answer["heap"]["incidents"]] == ["double-free"]
     assert labels(page(capfd, path))[0] == "CRASH"

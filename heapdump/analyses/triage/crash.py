@@ -32,14 +32,15 @@ class RegisterValue:
 
 @dataclass(frozen=True, slots=True)
 class CrashSection:
-    """The exception of the dump. `frames`: of the thread that raised it, innermost first; none where not known.
+    """The exception of the dump, or the failure that ntdll noted. `thread`: None where it is not known.
 
+    `frames`: of that thread, innermost first; none where not known.
     `instruction`: at which it was raised, "" where the code is not known; `registers`: those of its operand first.
     """
 
     code: int
     words: str
-    thread: int
+    thread: int | None
     address: int
     frames: tuple[StackFrame, ...]
     instruction: str
@@ -73,8 +74,7 @@ def crash_section(
 def failed_section(failure: FailureRecord, frames: Sequence[StackFrame]) -> CrashSection:
     """The crash of a dump without exception: ntdll's record of a heap failure, and the frames of its thread."""
     address = failure.frames[0] if failure.frames else failure.address
-    thread = failure.thread_id or 0
-    return CrashSection(HEAP_CORRUPTION, "heap corruption", thread, address, tuple(frames), "", ())
+    return CrashSection(HEAP_CORRUPTION, "heap corruption", failure.thread_id, address, tuple(frames), "", ())
 
 
 def _registers(

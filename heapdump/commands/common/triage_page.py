@@ -46,8 +46,8 @@ def page_of(request: Request, snapshot: Snapshot, page: Triage) -> Iterator[Page
 
 
 def _crash(request: Request, snapshot: Snapshot, crash: CrashSection) -> Iterator[StyledLine]:
-    where = f", thread {crash.thread:#x}, at {place_name(request, snapshot, crash.address)}"
-    yield [(crash_words(crash), "red"), (where, "")]
+    thread = "" if crash.thread is None else f", thread {crash.thread:#x}"
+    yield [(crash_words(crash), "red"), (f"{thread}, at {place_name(request, snapshot, crash.address)}", "")]
     if crash.instruction:
         yield [(f"  {crash.instruction}", "bold")]
     for one in crash.registers:
