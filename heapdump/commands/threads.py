@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from heapdump.commands.common.locks import ThreadLocks
-from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.pointees import pointees_of
+from heapdump.commands.common.request import Arguments, Request, dump_command
+from heapdump.commands.common.thread_registers import ThreadRegisters
 from heapdump.commands.common.thread_stacks import (
     GUESSED,
     has_guesses,
@@ -15,6 +19,7 @@ from heapdump.commands.common.thread_stacks import (
     stack_gaps,
     stack_page,
 )
+from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
@@ -101,36 +106,61 @@ def _depth(thread: Thread) -> int | None:
     return thread.stacks[0].base - thread.sp
 
 
+def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
+    """`dump` and `thread_id` of [DUMP] [ID|~INDEX]; a lone argument is the thread unless a file has that name.
+
+    Raises:
+        WrongUsage: more than two arguments.
+    """
+    if len(arguments) > 2:
+        raise WrongUsage(f"one dump and one thread, not {len(arguments)} arguments")
+    if len(arguments) == 1 and not is_thread_name(arguments[0]):
+        return {"dump": Path(arguments[0]), "thread_id": None}
+    dump = Path(arguments[0]) if len(arguments) == 2 else None
+    return {"dump": dump, "thread_id": arguments[-1] if arguments else None}
+
+
+def is_thread_name(word: str) -> bool:
+    """True for `~2`, `0x288c`, `10380`, where no file has that name."""
+    return not Path(word).is_file() and re.fullmatch(r"~\d+|0n\d+|(0x)?[0-9a-f]+", word.lower()) is not None
+
+
 @click.option("--frames", is_flag=True, help="The call stack of each thread.")
+@click.option("--registers", is_flag=True, help="The registers of each thread, and what they point to.")
 @click.option(
     "--args",
     is_flag=True,
     help="With --frames: arguments. x86: three words, as kv; x64: home slots that the function filled.",
 )
-@dump_command("threads")
-def command(request: Request, frames: bool, args: bool) -> int:
-    """Every thread: id, instruction pointer, stack, TEB, name.
+@dump_command("threads", arguments=Arguments("[DUMP] [ID|~INDEX]", split_arguments))
+def command(request: Request, thread_id: str | None, frames: bool, registers: bool, args: bool) -> int:
+    """Every thread: id, instruction pointer, stack, TEB, name; or one of them.
 
     \b
     heapdump threads crash.dmp
     heapdump threads crash.dmp --frames
+    heapdump threads crash.dmp ~2 --args --registers      as ~2 kv and ~2 r
     """
+    from heapdump.analyses.by_hand.place import find_thread
     from heapdump.analyses.threads import all_stacks
 
     frames = frames or args
     with request.open() as snapshot:
         process, locks = snapshot.process, ThreadLocks(snapshot)
         namer = snapshot.namer(request.image_path, request.symbol_path)
-        found = all_stacks(process, namer) if frames else {}
+        wanted = process.threads if thread_id is None else (find_thread(process, thread_id),)
+        found = all_stacks(process, wanted, namer) if frames else {}
+        values = ThreadRegisters(process, namer, pointees_of(snapshot, namer))
 
         def record(thread: Thread) -> Record:
-            """The JSON record of a thread, with its frames where they were asked for."""
-            if not frames:
-                return _record(thread, locks)
-            every = (one for stack in found[thread.index] for one in stack.frames)
-            return _record(thread, locks) | {"frames": [stack_frame_record(one, args=args) for one in every]}
+            """The JSON record of a thread, with its frames and registers where they were asked for."""
+            out = _record(thread, locks)
+            if frames:
+                every = (one for stack in found[thread.index] for one in stack.frames)
+                out["frames"] = [stack_frame_record(one, args=args) for one in every]
+            return out | ({"registers": values.records(thread)} if registers else {})
 
-        rows = request.rows(process.threads, lambda thread: _record(thread, locks))
+        rows = request.rows(wanted, lambda thread: _record(thread, locks))
         shown, hidden = request.shown(rows)
         empty = "no thread is known" if snapshot.dump.thread_notes else "the dump has no thread list"
         missing = snapshot.dump.thread_notes if rows or snapshot.dump.thread_notes else (empty,)
@@ -140,6 +170,7 @@ def command(request: Request, frames: bool, args: bool) -> int:
             records=lambda: (record(thread) for thread in rows),
             page=lambda: [
                 Table(columns(process, namer, locks), shown, hidden=hidden, empty=empty),
+                *(item for thread in (shown if registers else ()) for item in values.page(thread)),
                 *(_stacks(process, shown, found, args=args) if frames else ()),
             ],
             gaps=(*missing, *stack_gaps(found)),

@@ -120,7 +120,7 @@ def plain(name: str) -> str:
 
 def test_stacks_show_the_frames_that_the_program_recorded(snapshot: Snapshot, recorded: Recorded, name: str) -> None:
     truth = json.loads(recorded(f"managed/{name}.truth.json.xz").read_text())
-    stacks = all_stacks(snapshot.process, snapshot.namer())
+    stacks = all_stacks(snapshot.process, snapshot.process.threads, snapshot.namer())
     for thread in truth["threads"]:
         index = next(one.index for one in snapshot.process.threads if one.id == thread["tid"])
         found = [plain(one.frame.symbol or "") for stack in stacks[index] for one in stack.frames]

@@ -21,7 +21,7 @@ class ManagedThread:
 def managed_threads(process: Process, namer: Namer) -> list[ManagedThread]:
     """The threads with a frame in jitted or precompiled code."""
     out = []
-    for index, stacks in all_stacks(process, namer).items():
+    for index, stacks in all_stacks(process, process.threads, namer).items():
         frames = tuple(one for stack in stacks for one in stack.frames if _is_managed(one, namer))
         if frames:
             out.append(ManagedThread(process.threads[index], frames))

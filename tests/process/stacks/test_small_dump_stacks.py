@@ -150,3 +150,20 @@ def test_a_stack_that_is_not_in_the_dump_is_said_once_and_exits_with_4(tmp_path)
     answer = ask(tmp_path, ["threads", str(path), "--frames"])
     assert answer.exit_code == 4
     assert answer.stderr == "heapdump: incomplete: frames of 2 threads are missing: stack memory is not in the dump\n"
+
+
+def test_one_thread_by_its_id_or_index_with_its_registers(tmp_path):
+    process = ProcessBuilder(arch="x64", build=19041).module(BASE, SIZE, r"C:\acme\vision.dll")
+    for tid in (7, 0x28):
+        process.thread(tid, ip=BASE + CODE + tid, registers={"rcx": BASE + CODE})
+    path = tmp_path / "two.dmp"
+    path.write_bytes(process.build().data)
+    for name in ("~1", "0x28"):
+        (record,) = json.loads(ask(tmp_path, ["threads", str(path), name, "--registers", "--json"]).stdout)["data"]
+        assert record["id"] == 0x28
+        values = {row["name"]: row for row in record["registers"]}
+        assert values["rip"]["value"] == hex(BASE + CODE + 0x28)
+        assert values["rcx"]["points_to"]["text"] == "vision.dll+0x2000"
+        assert values["rax"]["points_to"] is None
+    missing = ask(tmp_path, ["threads", str(path), "~9"])
+    assert (missing.exit_code, missing.stdout) == (2, "")

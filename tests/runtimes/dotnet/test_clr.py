@@ -171,7 +171,7 @@ def test_x64_stacks_lead_through_jitted_code(release: Release, open_built):
     struct.pack_into("<Q", stack, 0x100 + 0x58, starts[2] + 0x20)
     registers = {"rip": starts[0] + 0x20, "rsp": 0x50000100}
     with open_built(made.clr.build(stack=bytes(stack), registers=registers)) as snapshot:
-        (frames,) = all_stacks(snapshot.process, snapshot.namer())[0]
+        (frames,) = all_stacks(snapshot.process, snapshot.process.threads, snapshot.namer())[0]
         names = [(str(one.frame), one.how) for one in frames.frames[:3]]
     wanted = [(made.methods[start][0], made.methods[start][1]) for start in starts[:3]]
     assert names == [
