@@ -40,7 +40,7 @@ class NtAllocator:
 
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         """The claim with the higher score, of Vista and later or of the versions before."""
-        claims = [modern.claim(view, address, is_listed=is_listed), pre_vista.claim(view, address)]
+        claims = [modern.claim(view, address, is_listed=is_listed), pre_vista.claim(view, address, is_listed=is_listed)]
         if is_listed:
             claims.append(headless.claim_without_header(view, address))
         return max((claim for claim in claims if claim is not None), key=lambda claim: claim.score, default=None)

@@ -24,17 +24,13 @@ from dataclasses import dataclass
 
 from heapdump.blocks.heap import Heap
 from heapdump.heaps.integers import signed64
+from heapdump.heaps.nt.header_key import header_key
 from heapdump.kernels.nt_chain import HeaderCoding
 from heapdump.layouts import Layout, load
 from heapdump.process.model import View
 
-_ENCODED_BITS = 0xFFFF_FFFF_FFFF
-"""Bits 0-47 of the header word are encoded; SegmentOffset and UnusedBytes never are."""
-
 ENCODE_FLAG_MASK = 0x00100000
 """`_HEAP.EncodeFlagMask` of every heap that encodes its headers: set in the key, and so in every encoded header."""
-
-_PREVIOUS_SIZE_BITS = 0xFFFF_0000_0000
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +97,7 @@ class EntryFormat:
 
 
 def entry_format_of(view: View, heap: Heap) -> EntryFormat:
-    """The format of a verified NT heap: from its layout, and from Encoding and EncodeFlagMask in its own header."""
+    """The format of a verified NT heap: from its layout, and from the key that `header_key` finds."""
     assert heap.layout is not None
     layout = load(heap.layout)
     struct = layout["_HEAP"]
@@ -110,12 +106,8 @@ def entry_format_of(view: View, heap: Heap) -> EntryFormat:
     word_index = stride - 1
     key = mask = 0
     if "Encoding" in struct:
-        place = heap.address + struct.offset("Encoding") + 8 * word_index
-        key = (view.space.try_integer(place, 8) or 0) & _ENCODED_BITS
-        mask = view.space.try_integer(heap.address + struct.offset("EncodeFlagMask"), 4) or 0
+        key, mask = header_key(view.space, heap.address, layout)
     if heap.entry_key is not None:
         key, mask = heap.entry_key, ENCODE_FLAG_MASK
-    if not mask:
-        key &= _PREVIOUS_SIZE_BITS
     bits = _PRE_VISTA if is_pre_vista else _VISTA
     return EntryFormat(layout, is_pre_vista, bits, stride, word_index, view.granularity, signed64(key), mask)

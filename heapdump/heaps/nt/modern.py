@@ -19,6 +19,7 @@ from heapdump.heaps.allocator import (
     claim_of,
 )
 from heapdump.heaps.nt.discovery import FRONT_ENDS, HeapReader, HeapStructures, listed_extents, nt_heap
+from heapdump.heaps.nt.heap_header import report_header
 from heapdump.heaps.nt.large_block_list import read_large_blocks
 from heapdump.heaps.nt.segments import read_segments
 from heapdump.layouts import Layout, load
@@ -51,6 +52,7 @@ def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
 def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
     """The record of a claimed heap: header, segments, large blocks, Windows' counters."""
     reader = HeapReader.of(context, claim)
+    report_header(reader)
     segments, has_all_segments = read_segments(reader)
     large_blocks, has_all_large_blocks = read_large_blocks(reader)
     flags = reader.fields.get("Flags")

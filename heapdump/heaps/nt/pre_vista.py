@@ -19,6 +19,7 @@ from heapdump.heaps.allocator import (
     claim_of,
 )
 from heapdump.heaps.nt.discovery import FRONT_ENDS, HeapReader, HeapStructures, listed_extents, nt_heap
+from heapdump.heaps.nt.heap_header import report_pre_vista_header
 from heapdump.heaps.nt.large_block_list import read_large_blocks
 from heapdump.heaps.nt.lookaside_lists import lookaside_bytes
 from heapdump.heaps.nt.pre_vista_segments import read_pre_vista_segments, segment_fields, segment_pointers
@@ -31,20 +32,25 @@ _USER_STACK_TRACE_DB = 0x1000  # NtGlobalFlag (§1.3)
 _MAX_DESCRIPTOR_BYTES = 1 << 24
 
 
-def claim(view: View, address: int) -> HeapClaim | None:
-    """The claim of the layout with the highest score: the signature, and a first segment or front end that fits."""
+def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
+    """The claim of the layout with the highest score: the signature, and a first segment or front end that fits.
+
+    Of a heap that the process lists, a first segment that begins with it and names it stands for a damaged signature.
+    """
     best: HeapClaim | None = None
     for layout in _pre_vista_layouts(view.layout_names):
         struct = layout["_HEAP"]
-        if view.space.try_integer(address + struct.offset("Signature"), 4) != HEAP_SIGNATURE:
-            continue
-        fields = view.struct("_HEAP", address, layout)
+        has_signature = view.space.try_integer(address + struct.offset("Signature"), 4) == HEAP_SIGNATURE
+        fields = view.struct("_HEAP", address, layout) if has_signature or is_listed else None
         if fields is None:
             continue
-        first = next(segment_pointers(view, layout, address), (0, 0))[1]
-        names_heap = segment_fields(view, layout, address, first) is not None
+        first = segment_fields(view, layout, address, next(segment_pointers(view, layout, address), (0, 0))[1])
+        names_heap, begins_here = first is not None, first is not None and first["BaseAddress"] == address
+        if not has_signature and not begins_here:
+            continue
         seen = {
-            Evidence("heap signature EEFFEEFF", Weight.SIGNATURE): True,
+            Evidence("heap signature EEFFEEFF", Weight.SIGNATURE): has_signature,
+            Evidence("a first segment that begins with the heap", Weight.SIGNATURE): begins_here,
             Evidence("a first segment that names the heap", Weight.LINKED): names_heap,
             Evidence("a front end type that exists", Weight.PLAUSIBLE): fields["FrontEndHeapType"] in FRONT_ENDS,
         }
@@ -58,6 +64,7 @@ def claim(view: View, address: int) -> HeapClaim | None:
 def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
     """The record of a claimed heap: header, segments, large blocks, Windows' counters."""
     reader = HeapReader.of(context, claim)
+    report_pre_vista_header(reader)
     view, layout, fields = reader.view, reader.layout, reader.fields
     segments, has_all_segments = read_pre_vista_segments(reader)
     large_blocks, has_all_large_blocks = read_large_blocks(reader)
