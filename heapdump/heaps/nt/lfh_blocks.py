@@ -75,9 +75,9 @@ def add_lfh_blocks(context: WalkContext, window: Window, subsegments: Sequence[L
     """Adds all blocks; a finding for each header that is not good, whose row is a guess: only its place is known."""
     entry_format, log = context.entry_format, context.log
     blocks = _blocks_of(entry_format, window, subsegments)
-    is_busy, by_header = _states(context, subsegments, blocks)
+    is_busy, is_certain = _states(context, subsegments, blocks)
     code = blocks.word >> entry_format.bits.unused & 0xFF
-    is_sure = blocks.is_good & (is_busy == by_header)
+    is_sure = blocks.is_good & is_certain
     has_prefix = ~is_sure & is_busy & second_header_prefix(entry_format, window.words, blocks.granules)
     code[has_prefix] = FRONT_PREFIX
     entries = Entries(blocks.granules, blocks.size, code, is_busy & (is_sure | has_prefix))
@@ -153,14 +153,15 @@ def _are_good(
 def _states(
     context: WalkContext, subsegments: Sequence[LfhSubsegment], blocks: _Blocks
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(busy, busy by header alone); (n,) bool each."""
+    """(busy, certainly so); (n,) bool each."""
     by_header = block_coding(context.entry_format).are_busy(blocks.word)
-    is_busy, start = by_header.copy(), 0
+    is_busy, in_doubt, start = by_header.copy(), np.zeros(len(by_header), bool), 0
     for one in subsegments:
         rows = slice(start, start + one.count)
-        is_busy[rows] = busy_blocks(context, one.place, HeaderStates(blocks.is_good[rows], by_header[rows]))
+        headers = HeaderStates(blocks.is_good[rows], by_header[rows])
+        is_busy[rows], in_doubt[rows] = busy_blocks(context, one.place, headers)
         start += one.count
-    return is_busy, by_header
+    return is_busy, ~in_doubt & (is_busy == by_header)
 
 
 def _report_bad_header(context: WalkContext, entry: int) -> None:

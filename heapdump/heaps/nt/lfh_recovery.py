@@ -197,7 +197,7 @@ class _Sources:
         """(geometry that lies inside the area, number of values that agree with it); each once."""
         granule, seen = self._context.entry_format.granule, set[Geometry]()
         for stride in dict.fromkeys(self.strides):
-            if stride < 2 * granule or stride % granule:
+            if not stride or stride % granule:
                 continue
             counts = [*self.counts, count_that_fits(self._context, self._area, stride)]
             for count in dict.fromkeys((*counts, self._count_by_headers(stride))):

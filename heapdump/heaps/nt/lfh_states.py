@@ -51,26 +51,29 @@ class Place:
         return self.user_blocks + self.geometry.first + number * self.geometry.stride
 
 
-def busy_blocks(context: WalkContext, place: Place, headers: HeaderStates) -> NDArray[np.bool_]:
-    """(n,) bool, the state of each block by the witness that counts; findings where the witnesses contradict."""
+def busy_blocks(
+    context: WalkContext, place: Place, headers: HeaderStates
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(busy by the witness that counts, in doubt), (n,) bool each; findings where the witnesses contradict."""
+    certain = np.zeros(place.geometry.blocks, bool)
     if place.bitmap is None:
-        return _by_chain(context, place, headers)
+        return _by_chain(context, place, headers), certain
     bits = np.unpackbits(np.frombuffer(place.bitmap, np.uint8), bitorder="little")
     by_bitmap = np.zeros(place.geometry.blocks, bool)
     by_bitmap[: len(bits)] = bits[: len(by_bitmap)] != 0
     by_header = np.where(headers.good, headers.busy, by_bitmap)
     differ = by_header != by_bitmap
     free = place.subsegment.free if place.subsegment else None
-    count = int((~by_bitmap).sum())
-    if free in (None, count):
-        _warn_of_headers(context, place, np.flatnonzero(differ), by_header)
-        return by_bitmap
-    if differ.any() and free == int((~by_header).sum()):
+    count, by_headers = int((~by_bitmap).sum()), int((~by_header).sum())
+    if differ.any() and free == by_headers != count:
         _report_bitmap(context, place, np.flatnonzero(differ))
-        return by_header
+        return by_header, certain
     _warn_of_headers(context, place, np.flatnonzero(differ), by_header)
-    _warn_of_count(context, place, count)
-    return by_bitmap
+    if free not in (None, count):
+        _warn_of_count(context, place, count)
+    if differ.any() and count == by_headers:  # the count cannot tell: rather a block too many
+        return by_bitmap | by_header, differ
+    return by_bitmap, certain
 
 
 def _by_chain(context: WalkContext, place: Place, headers: HeaderStates) -> NDArray[np.bool_]:
