@@ -65,7 +65,9 @@ class _Options:
     type=click.Choice([by.value for by in By]),
     help="What blocks are put together by.  [default: stack, or type where a dump records none]",
 )
-@click.option("--heap", metavar="ADDR", help="Only this heap, by its address in one of the dumps.")
+@click.option(
+    "--heap", metavar="ADDR|#N", help="Only this heap: its address in one of the dumps, or #N of the last one."
+)
 @click.option("--size", metavar="A..B", help="Only requested sizes from A up to B inclusive; one number: exactly that.")
 @click.option("--min-bytes", metavar="SIZE", default="0", help="Leave out groups that change less.")
 @click.option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
@@ -145,7 +147,7 @@ def _asked(snapshots: Sequence[Snapshot], options: _Options) -> tuple[Comparison
         by = By.TYPE
     comparison = Comparison(
         by,
-        text.parse_address(options.heap) if options.heap else None,
+        _heap(snapshots[-1], options.heap) if options.heap else None,
         text.parse_span(options.size, text.parse_size, 1) if options.size else None,
         regex("--focus", options.focus),
         regex("--ignore", options.ignore),
@@ -155,6 +157,16 @@ def _asked(snapshots: Sequence[Snapshot], options: _Options) -> tuple[Comparison
         options.unreachable,
     )
     return comparison, missing
+
+
+def _heap(last: Snapshot, word: str) -> int:
+    """The address of a heap, or that of heap `#N` of the last dump."""
+    if not word.startswith("#"):
+        return text.parse_address(word)
+    number = word[1:]
+    if not number.isdecimal() or int(number) >= len(last.heaps):
+        raise WrongUsage(f"{last.dump.path.name} has no heap {word}; it has #0 to #{len(last.heaps) - 1}")
+    return last.heaps[int(number)].address
 
 
 def _complain(request: Request, difference: Difference, limits: Limits) -> bool:

@@ -6,6 +6,7 @@ import gzip
 import json
 import random
 import re
+import struct
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from heapdump import cli
 from heapdump.snapshot import Snapshot
 from tests.address_spaces import process as address_space
 from tests.builders import NtHeapBuilder
+from tests.dump.test_counters import counters_1
 from tests.heaps.test_crt import NAMES, built_with
 from tests.moments import LOAD, MODULES, NONE, RUN, STOP, Moment, Stack
 from tests.patching import poke
@@ -201,7 +203,8 @@ def test_heaps_are_matched_by_role_and_order_between_runs(tmp_path):
         "old_bytes": 310,
         "new_bytes": 1359,
     }
-    assert run(old, new, "--heap", "0x999").exit_code == 2
+    assert run(old, new, "--heap", "#1", "--json").data["groups"] == one["groups"]
+    assert {run(old, new, "--heap", word).exit_code for word in ("0x999", "#9", "#x")} == {2}
 
 
 def test_filters_leave_out_blocks_and_the_page_says_how_many_bytes(tmp_path):
@@ -265,6 +268,19 @@ def test_the_page_says_what_grew(tmp_path):
     )
     assert "(+1 h)" in page and "the same process: addresses can be compared" in page
     assert "leak" not in page.lower()
+
+
+def test_what_windows_counted_is_compared(tmp_path):
+    paths = []
+    for i, private in enumerate((41, 60)):
+        process = OLD.process()
+        process.dump.stream(22, counters_1(private=private << 20)).stream(
+            12, struct.pack("<4I", 16, 32, 3 + i, 0) + bytes(32 * 4)
+        )
+        paths.append(tmp_path / f"{i}.dmp")
+        process.write(paths[-1])
+    counters = {row["name"]: row["values"] for row in run(*paths, "--json").data["counters"]}
+    assert counters["working_set_bytes"] == [57 << 20] * 2 and counters["handles"] == [3, 4]
 
 
 def test_dumps_out_of_order_are_noted(tmp_path):

@@ -142,9 +142,10 @@ def _counters(dump: WalkedDump, busy_blocks: int, busy_bytes: int) -> Counters:
     """The counters in the order of reports."""
     table = dump.process.regions
     committed, private = table.state == State.MEM_COMMIT, table.type == Kind.MEM_PRIVATE
-    is_known = table.is_complete_map
+    is_known, counted = table.is_complete_map, dump.process.counters
+    by_windows = counted.private if counted else None
     return {
-        "private_bytes": int(table.size[committed & private].sum()) if is_known else None,
+        "private_bytes": int(table.size[committed & private].sum()) if is_known else by_windows,
         "committed_bytes": int(table.size[committed].sum()),
         "reserved_bytes": int(table.size[table.state == State.MEM_RESERVE].sum()) if is_known else None,
         "busy_bytes": busy_bytes,
@@ -153,6 +154,7 @@ def _counters(dump: WalkedDump, busy_blocks: int, busy_bytes: int) -> Counters:
         "threads": len(dump.process.threads),
         "modules": len(dump.process.modules),
         "handles": dump.handles,
+        "working_set_bytes": counted.working_set if counted else None,
     }
 
 

@@ -106,6 +106,7 @@ COUNTER_WORDS = {
     "threads": "threads",
     "modules": "modules",
     "handles": "handles",
+    "working_set_bytes": "working set",
     "limit_bytes": "end of the address space",
     "largest_free_bytes": "largest free run (64 kB aligned)",
     "free_bytes": "free in all runs",
