@@ -20,6 +20,7 @@ from heapdump.analyses.memory.pointers_into import pointers_into
 from heapdump.spans import Span
 from tests.address_spaces import HOOK_BYTES, MOVED, RUNTIME, RUNTIME_BYTES, TRAMPOLINE, process, write_pair
 from tests.builders import ProcessBuilder
+from tests.dump.test_counters import system
 from tests.patching import poke
 
 KiB64 = 0x10000
@@ -117,6 +118,19 @@ def test_a_wow64_process_has_the_limit_of_its_program(tmp_path, aware, limit):
     found = data("gaps", path)
     assert (found["limit_bytes"], found["large_address_aware"]) == (limit, aware)
     assert all(int(run["address"], 16) + run["bytes"] <= limit for run in found["runs"])
+
+
+@pytest.mark.parametrize(("committed", "request_size", "words"), [
+    (100, "1M", "4.0 GB of 4.0 GB of the system's commit limit are left: commit is not the limit"),
+    (1_048_500, "1M", "304.0 kB of 4.0 GB of the system's commit limit are left: committing the request would be refused"),
+    (1_048_500, None, "304.0 kB of 4.0 GB of the system's commit limit are left: commit is scarce in the whole system"),
+])  # fmt: skip
+def test_the_commit_limit_of_the_system_is_told_apart(tmp_path, committed, request_size, words):
+    made = process(hooked=False)
+    made.dump.stream(21, system(counts=(100, committed, 1 << 20, 400)))
+    made.write(tmp_path / "a.dmp")
+    asked = ("--request", request_size) if request_size else ()
+    assert words in data("gaps", tmp_path / "a.dmp", *asked)["findings"]
 
 
 def test_hook_trampolines_are_named_with_the_function_and_the_hook(story):

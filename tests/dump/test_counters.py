@@ -30,10 +30,10 @@ def counters_2(*, flags: int = 0xF, private: int = 41 * MB) -> bytes:
     return struct.pack("<HHI18Q", 2, flags, 77, *first, 900 * MB, 800 * MB, private, 18 * MB, *range(6))
 
 
-def system(*, flags: int = 0xF, page: int = 4096) -> bytes:
+def system(*, flags: int = 0xF, page: int = 4096, counts: tuple[int, ...] = (100, 200, 300, 400)) -> bytes:
     """MINIDUMP_SYSTEM_MEMORY_INFO_1: the basic information, the file cache, then the four counts in pages."""
     basic = struct.pack("<IIIIIIQQQI", 156250, page, 1 << 20, 1, 1 << 20, 0x10000, 0x10000, 0x7FFFFFFEFFFF, 0xFF, 8)
-    return (struct.pack("<HH", 1, flags) + basic + bytes(60) + struct.pack("<4Q", 100, 200, 300, 400)).ljust(492, b"\0")
+    return (struct.pack("<HH", 1, flags) + basic + bytes(60) + struct.pack("<4Q", *counts)).ljust(492, b"\0")
 
 
 @pytest.mark.parametrize(

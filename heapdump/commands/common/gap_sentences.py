@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _GRAVE = 8
 """A culprit, or memory that is only reserved, is mentioned from this part of the address space on."""
 
+_SCARCE = 20
 _MOST_CULPRITS = 3
 
 
@@ -31,6 +32,7 @@ def sentences(snapshot: Snapshot, report: AddressSpaceReport) -> list[Sentence]:
     """The statements, the most important first."""
     return [
         *_request(report),
+        *_commit(snapshot, report),
         *_free(report),
         *_culprits(snapshot, report),
         *_aware(snapshot, report),
@@ -55,6 +57,22 @@ def _request(report: AddressSpaceReport) -> Iterator[Sentence]:
         )
     else:
         yield Sentence(f"a request of {size} does not fit: {largest}: the address space is used up")
+
+
+def _commit(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[Sentence]:
+    """What is left of the system's commit limit: for a request, and where it is less than a twentieth."""
+    system = snapshot.process.system_memory
+    if system is None or system.committed is None or not system.commit_limit:
+        return
+    left = max(0, system.commit_limit - system.committed)
+    words = f"{text.short_size(left)} of {text.short_size(system.commit_limit)} of the system's commit limit are left"
+    if report.request is not None:
+        refused = left < report.request.bytes
+        yield Sentence(
+            f"{words}: {'committing the request would be refused' if refused else 'commit is not the limit'}"
+        )
+    elif left < system.commit_limit // _SCARCE:
+        yield Sentence(f"{words}: commit is scarce in the whole system")
 
 
 def _free(report: AddressSpaceReport) -> Iterator[Sentence]:
