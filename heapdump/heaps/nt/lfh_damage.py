@@ -50,6 +50,24 @@ def is_in_heap(context: HeapContext, address: int) -> bool:
     return any(address in run for segment in context.heap.segments for run in committed_runs(segment))
 
 
+def may_be_missing(context: HeapContext, members: Members) -> bool:
+    """True where the subsegment that the user blocks name may lie in memory that the dump lacks.
+
+    Where segments of the heap were not found, that may be one of those.
+    """
+    if members.subsegment is not None or not members.pointer:
+        return False
+    return is_in_heap(context, members.pointer) or not context.heap.is_fully_walked
+
+
+def is_doubtful(context: HeapContext, area: UserArea, members: Members, recovered: Recovered, key: int | None) -> bool:
+    """True where user blocks contradict what their blocks tell and the subsegment, the other witness, is missing.
+
+    They may be free ones that the LFH keeps, with headers of former lives.
+    """
+    return may_be_missing(context, members) and any(_contradictions(context, area, members, recovered, key))
+
+
 def _contradictions(
     context: HeapContext, area: UserArea, members: Members, recovered: Recovered, key: int | None
 ) -> Iterator[Contradiction]:
@@ -82,9 +100,7 @@ def _links(context: HeapContext, area: UserArea, members: Members, recovered: Re
     """The pointer to the subsegment, its way back, its numbers."""
     named, true, pointer = members.subsegment, recovered.subsegment, context.view.pointer_bytes
     leads_back = true is not None and true.user_blocks == area.address
-    # where segments of the heap were not found, the subsegment may lie in one of those
-    may_be_missing = is_in_heap(context, members.pointer) or not context.heap.is_fully_walked
-    if named is None and not leads_back and (may_be_missing or not members.pointer):
+    if named is None and not leads_back and (may_be_missing(context, members) or not members.pointer):
         if context.space.try_pointer(area.address) == 0:
             yield Contradiction(area.address, pointer, "SubSegment", "a subsegment", "0")
         return

@@ -13,7 +13,7 @@ import numpy as np
 from heapdump.blocks.findings import Finding
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.lfh_blocks import LfhSubsegment, add_lfh_blocks
-from heapdump.heaps.nt.lfh_damage import is_in_heap, report_contradictions
+from heapdump.heaps.nt.lfh_damage import is_doubtful, is_in_heap, report_contradictions
 from heapdump.heaps.nt.lfh_encoding import block_coding
 from heapdump.heaps.nt.lfh_members import Geometry, Members, first_offset, is_consistent, read_members
 from heapdump.heaps.nt.lfh_recovery import Recovered, recover
@@ -104,7 +104,7 @@ class LfhWalk:
             geometry = Geometry(first_offset(context, subsegment.count), subsegment.stride, subsegment.count)
             return self._placed(window, area, Recovered(geometry, constant, subsegment, True), Trust.EXACT)
         recovered = recover(context, window, area, members, key)
-        if recovered is not None:
+        if recovered is not None and not is_doubtful(context, area, members, recovered, key):
             is_damaged = report_contradictions(context, area, members, recovered, key)
             return self._placed(window, area, recovered, Trust.DERIVED if is_damaged else Trust.EXACT)
         self._report_lost(area, members)

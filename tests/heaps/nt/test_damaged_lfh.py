@@ -287,6 +287,19 @@ def test_a_damaged_first_offset_is_an_error(open_built, generation, bit):
         assert not {row for row in lfh_rows(snapshot) if row[4] == "exact"} - lfh_truth(heap)
 
 
+@pytest.mark.parametrize("generation", WITH_BITMAP, ids=str)
+def test_contradicting_user_blocks_whose_subsegment_is_missing_are_no_damage(open_built, generation):
+    """They may be free ones that the LFH keeps: the witness that decides is not in the dump."""
+    dump, heap = built(generation)
+    sub = heap.truth.lfh[0]
+    address, _ = members(generation, sub)["first offset"]
+    changed = flipped(dump, address, 5)
+    with open_built(without_memory(changed, (sub.address, sub.address + 0x20))) as snapshot:
+        assert not [f for f in snapshot.walk.findings if f.severity == "error"]
+        assert any("not in the dump" in gap for gap in snapshot.walk.gaps)
+        assert not {row for row in lfh_rows(snapshot) if row[4] == "exact"} - lfh_truth(heap)
+
+
 BITS = {
     "pointer": 12,
     "signature": 5,
