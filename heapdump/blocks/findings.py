@@ -34,6 +34,15 @@ class BugKind(StrEnum):
     STACK_OVERRUN = "stack-buffer-overrun"
     FAIL_FAST = "fail-fast"
     STACK_OVERFLOW = "stack-overflow"
+    STACK_BUFFER = "stack-buffer-overflow"
+    STACK_UNDERFLOW = "stack-buffer-underflow"
+    STACK_AFTER_RETURN = "stack-use-after-return"
+    STACK_AFTER_SCOPE = "stack-use-after-scope"
+    DYNAMIC_STACK = "dynamic-stack-buffer-overflow"
+    GLOBAL_BUFFER = "global-buffer-overflow"
+    CONTAINER = "container-overflow"
+    POISONED = "use-after-poison"
+    DEALLOCATION = "alloc-dealloc-mismatch"
 
     @property
     def sentence(self) -> str:
@@ -55,6 +64,15 @@ _BUG_SENTENCES = {
     BugKind.STACK_OVERRUN: "The program wrote past the end of a buffer on the stack",
     BugKind.FAIL_FAST: "The process ended itself with a fast fail",
     BugKind.STACK_OVERFLOW: "A thread used up its stack",
+    BugKind.STACK_BUFFER: "The program used memory past the end of a buffer on the stack",
+    BugKind.STACK_UNDERFLOW: "The program used memory before the start of a buffer on the stack",
+    BugKind.STACK_AFTER_RETURN: "The program used a variable of a function that has returned",
+    BugKind.STACK_AFTER_SCOPE: "The program used a variable outside of its scope",
+    BugKind.DYNAMIC_STACK: "The program used memory past the end of an array on the stack",
+    BugKind.GLOBAL_BUFFER: "The program used memory past the end of a global variable",
+    BugKind.CONTAINER: "The program used the unused capacity of a container",
+    BugKind.POISONED: "The program used memory that it had marked as not to be used",
+    BugKind.DEALLOCATION: "The program freed memory by another function than allocated it",
 }
 
 
@@ -113,6 +131,7 @@ define("page_suffix", "Bytes behind a page heap block were written to", Protecte
 define("page_freed_fill", "A freed page heap block was written to", Protected.FREED, BugKind.USE_AFTER_FREE)
 define("crt_guard", "A guard of the CRT's debug heap is damaged", Protected.BLOCK)
 define("asan_chunk", "A chunk header of AddressSanitizer is damaged", Protected.HEADER)
+define("asan_report", "AddressSanitizer stopped the process", Protected.REPORT)
 define("failure_record", "ntdll found a heap damaged", Protected.REPORT)
 define("exception", "The process raised an exception", Protected.REPORT)
 define("verifier_stop", "Application Verifier stopped the process", Protected.REPORT)

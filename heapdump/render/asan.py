@@ -48,6 +48,7 @@ class Report:
     same byte around them. `raised_by`: (frame, how it was found), innermost first; `noted`: frames that ntdll noted.
     `candidates`: a line each, likeliest first; `is_decided`: the first of them did it. `alike`, `alike_stack`: numbers
     of similar findings. `memory`: None for a report of Windows. `place`: the end of the summary line.
+    `text`: lines that the runtime itself wrote.
     """
 
     pid: int | None
@@ -71,6 +72,7 @@ class Report:
     alike_stack: int | None
     memory: MemoryView | None
     place: str
+    text: Sequence[str] = ()
 
 
 def report_lines(report: Report) -> Iterator[StyledLine]:
@@ -80,6 +82,11 @@ def report_lines(report: Report) -> Iterator[StyledLine]:
     title = f"=={pid}=={report.severity.upper()}: heapdump: {report.name}"
     yield [(title, style), (f" on address {report.address:#x}", "")]
     yield [(report.message, "")]
+    if report.text:
+        yield [("the runtime's own report:", "bold")]
+        yield from ([(f"    {line}", "")] for line in report.text)
+        yield [(f"SUMMARY: heapdump: {report.name} {report.place}", "bold")]
+        return
     yield from _bytes(report)
     yield from _witnesses(report)
     yield from _raised_by(report)

@@ -20,7 +20,8 @@ from heapdump.analyses.damage.crash import Crash
 from heapdump.analyses.damage.crt_guards import changed_guards
 from heapdump.analyses.damage.evidence import DamageEvidence, evidence_of
 from heapdump.analyses.damage.report_context import ReportContext
-from heapdump.analyses.damage.reports import WindowsReport, windows_reports
+from heapdump.analyses.damage.reports import windows_reports
+from heapdump.analyses.damage.windows_report import WindowsReport
 from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import BugKind, Finding, Protected
 from heapdump.blocks.table import Block, BlockTable

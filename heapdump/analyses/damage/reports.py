@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from heapdump.analyses.blocks.locate import Relation, guard_page
+from heapdump.analyses.blocks.locate import guard_page
+from heapdump.analyses.damage.asan import asan_findings
 from heapdump.analyses.damage.crash import ACCESS_VIOLATION, Crash
 from heapdump.analyses.damage.freed_pointer import judge_free
 from heapdump.analyses.damage.report_context import ReportContext
 from heapdump.analyses.damage.stops import explain_stop
+from heapdump.analyses.damage.windows_report import Access, AccessKind, RegisterBlock, WindowsReport
 from heapdump.blocks.findings import BugKind, Finding, Severity
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import Block
@@ -47,56 +49,11 @@ _LOWEST, _NEAR = 0x10000, 0x20
 
 _NO_POINTERS = ("rip", "eip", "rsp", "esp", "cs", "ds", "es", "fs", "gs", "ss", "eflags")
 _STACK_OVERFLOW = 0xC00000FD
-AccessKind = Literal["read", "write", "execute"]
 _ACCESSES: dict[int, AccessKind] = {0: "read", 1: "write", 8: "execute"}
 
 
-@dataclass(frozen=True, slots=True)
-class RegisterBlock:
-    """A register of the thread that failed whose `value` points into a block, and where in it."""
-
-    register: str
-    value: int
-    block: Block
-    relation: Relation
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """A failed access: `bytes` of the instruction's operand, `instruction` in words; None and "" not known."""
-
-    kind: AccessKind
-    address: int
-    bytes: int | None
-    thread: int
-    instruction: str
-
-
-@dataclass(frozen=True, slots=True)
-class WindowsReport:
-    """One report as a finding. `block`: the block at fault, None where it is not known.
-
-    `witness`: the report in a few words; `frames`: return addresses that ntdll recorded, innermost first; `entry`: the
-    entry that ntdll names, 0 for none; `is_likely`: the bug is inferred from the pointers that were used;
-    `sentence`: the bug alone, "" where the message of the finding says no more;
-    `beside`: addresses of damage that a register of the thread that failed points at.
-    """
-
-    finding: Finding
-    bug: BugKind | None
-    block: Block | None
-    witness: str
-    frames: tuple[int, ...] = ()
-    registers: tuple[RegisterBlock, ...] = ()
-    access: Access | None = None
-    beside: tuple[int, ...] = ()
-    entry: int = 0
-    is_likely: bool = False
-    sentence: str = ""
-
-
 def windows_reports(context: ReportContext, crash: Crash | None, damage: Sequence[Finding]) -> Iterator[WindowsReport]:
-    """Exception, failure record, verifier stop, as far as they exist.
+    """Exception, failure record, verifier stop, AddressSanitizer's report, as far as they exist.
 
     `damage`: the findings of the heaps, which registers may point at.
     """
@@ -112,6 +69,7 @@ def windows_reports(context: ReportContext, crash: Crash | None, damage: Sequenc
         yield _failure(context, context.failure)
     if context.stop is not None and raised is not None:
         yield _stopped(context, context.stop, raised.address)
+    yield from asan_findings(context)
 
 
 def _missing_record(process: Process) -> str:

@@ -57,6 +57,7 @@ class IncidentReporter:
             alike_stack=leading.alike_stack,
             memory=None if finding.is_report else self._memory(incident),
             place=self._place(incident, noted),
+            text=leading.report.text if leading.report is not None else (),
         )
 
     def _noted(self, incident: Incident) -> list[Frame]:

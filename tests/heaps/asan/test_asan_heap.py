@@ -146,3 +146,32 @@ def test_random_shadow_is_survived(tmp_path_factory, noise, at):
     path.write_bytes(poke(built(heap), (heap.shadow_of(heap.base) + at, noise)).data)
     with open_dump(path, use_index=False) as snapshot:
         assert len(snapshot.walk.table) <= 200
+
+
+REPORT = """==7==ERROR: AddressSanitizer: heap-buffer-overflow on address {bad:#x} at pc 0x1 bp 0x2 sp 0x3
+WRITE of size 2 at {bad:#x} thread T3
+    #0 0x401000 in Fill fill.c:9
+
+{bad:#x} is located 0 bytes after {size}-byte region [{start:#x},{bad:#x})
+
+SUMMARY: AddressSanitizer: heap-buffer-overflow fill.c:9 in Fill
+"""
+
+
+def test_the_runtimes_own_report_is_the_incident(tmp_path):
+    heap = some_chunks()
+    victim = heap.chunks[3]
+    text = REPORT.format(bad=victim.address + victim.size, size=victim.size, start=victim.address)
+    process = ProcessBuilder(build=19041)
+    process.thread(4)
+    process.region(0x28A70000000, 0x1000).memory(0x28A70000000, text.encode().ljust(0x1000, b"\0"))
+    path = tmp_path / "asan.dmp"
+    path.write_bytes(poke(heap.add_to(process).build(), *heap.patches()).data)
+    answer = ask(tmp_path / "index", ["check", str(path), "--json"])
+    (record,) = json.loads(answer.stdout)["data"]
+    assert (answer.exit_code, record["kind"], record["bug"]) == (1, "asan_report", "heap-buffer-overflow")
+    assert record["address"] == hex(victim.address + victim.size)
+    assert record["block"]["address"] == hex(victim.address)
+    assert (record["access"]["kind"], record["access"]["bytes"]) == ("write", 2)
+    page = ask(tmp_path / "index", ["check", str(path)]).stdout
+    assert "    WRITE of size 2" in page and "#0 0x401000 in Fill fill.c:9" in page
