@@ -20,6 +20,7 @@ from heapdump.analyses.damage.header_write import (
     judge_header_write,
 )
 from heapdump.blocks.findings import BugKind, Finding, Protected
+from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import Block, BlockTable
 from heapdump.memory.space import AddressSpace
 from heapdump.wording import plural
@@ -101,6 +102,9 @@ def _header(context: DamageContext, finding: Finding, block: Block | None) -> Ju
     before = block_before(context.table, finding.address, block)
     own = Candidate(block, _own_words(block))
     word = _header_word(finding, block)
+    if block is not None and block.kind in (BlockKind.VIRTUAL, BlockKind.LARGE) and block.state == "busy":
+        reason = Candidate(block, f"{own.reason}; no block lies before it in its reservation")
+        return Judgement(BugKind.UNDERFLOW, block, (reason,), finding.address)
     if before is None:
         lead = finding.address - word
         if block is None or block.state == "free" or not _is_exact(finding) or lead < _WORD // 2:

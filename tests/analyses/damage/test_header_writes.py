@@ -138,3 +138,13 @@ def test_overruns_of_two_blocks_are_two_incidents(open_built):
     with open_built(poke(built, (blocks[2] + 40, b"ZZZZ"), (blocks[8] + 40, b"ZZZZ"))) as snapshot:
         assert [one.address for one in snapshot.incidents] == [blocks[2] + 40, blocks[8] + 40]
         assert [one.number for one in snapshot.incidents] == [1, 2]
+
+
+def test_the_header_of_a_large_block_can_only_be_damaged_by_its_own_underrun(open_built):
+    builder = NtHeapBuilder(base=HEAP)
+    builder.busy(40)
+    block = builder.virtual(0x30000000, 0x80000)
+    built = ProcessBuilder().heap(builder.build()).build()
+    with open_built(poke(built, (block - 8, b"DEADBEEF"))) as snapshot:
+        found = damage(snapshot)
+        assert (found.bug, found.culprit and found.culprit.address) == ("heap-buffer-underflow", block)
