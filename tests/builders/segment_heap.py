@@ -85,6 +85,7 @@ class SegmentHeapBuilder:
         self._free: dict[Kind, int] = {"vs": 0, "lfh": 0}
         self._subsegments: list[int] = []
         self._headers: list[NDArray[np.int64]] = []
+        self._free_chunks: list[int] = []
 
     def segment(self, base: int, *, big: bool = False) -> None:
         """Begin a segment: 1 MiB with pages as units, or 16 MiB with 64 KiB ones."""
@@ -181,6 +182,7 @@ class SegmentHeapBuilder:
         self._write_chunks(at, units, busy, asked)
         self._subsegments.append(base)
         self._headers.append(at)
+        self._free_chunks += at[~busy & (units > 1)].tolist()
         self._free["vs"] += int((~busy).sum())
         return base
 
@@ -190,7 +192,8 @@ class SegmentHeapBuilder:
         lay, g, pad = self._layout, self._layout.granule, self._padding
         before = np.concatenate([[0], units[:-1]])
         unused = np.where(busy, (units - 1) * g - pad - asked, 0)
-        flag_word = (unused > 0).astype(np.int64) << 8 | self._random.integers(0, 256, len(at))
+        page = ((at >> 12) - (at[0] >> 12) ^ at ^ self._chunk_key & 0xFF) & 0xFF
+        flag_word = (unused > 0).astype(np.int64) << 8 | page
         cost = self._random.integers(0, 2, len(at))
         if lay.pointer == 8:
             head = cost | units << 16 | before << 32 | busy.astype(np.int64) << 48
@@ -292,10 +295,21 @@ class SegmentHeapBuilder:
         for number, following in zip(listed, [*listed[1:], -1], strict=True):
             self._image.u32(base + first + number * block, following + 1)
 
+    def _free_tree(self, chunks: Sequence[int], parent: int) -> int:
+        """Link free chunks to a balanced tree: its nodes lie behind the first word of each. The root's address, 0 for none."""
+        if not chunks:
+            return 0
+        middle, pointer = len(chunks) // 2, self._layout.pointer
+        node = chunks[middle] + pointer
+        links = [self._free_tree(part, node) for part in (chunks[:middle], chunks[middle + 1 :])]
+        self._image.word(node, *links, parent | (1 if parent else 0))
+        return node
+
     def build(self) -> BuiltSegmentHeap:
         """The heap."""
         from .segment_heap_frame import finish
 
+        self._free_tree(sorted(self._free_chunks), 0)
         memory, regions, segments, metadata, sums = finish(
             self._layout, self._image, self._build, self._base, self._heap_key, self._segments, self._large
         )  # fmt: skip

@@ -18,6 +18,7 @@ from heapdump.heaps.segment.end_counts import report_counts
 from heapdump.heaps.segment.missing_rows import doubt_missing
 from heapdump.heaps.segment.overrun import correct_overrun_row
 from heapdump.heaps.segment.vs_chunks import VsChunks
+from heapdump.heaps.segment.vs_page_offsets import report_page_offsets
 from heapdump.heaps.segment.vs_subsegments import VsSubsegments
 from heapdump.kernels import run, vs_chain
 from heapdump.kernels.row import UNIT
@@ -58,6 +59,7 @@ class VsWalk:
             self._damaged = []
             self._follow(batch, np.ascontiguousarray(np.stack([start, end, batch.base], axis=1)))
             report_counts(self._walk, first, batch.missing, self._damaged)
+            report_page_offsets(self._walk, first, subsegments, self._coding.key, self._damaged)
             if batch.missing:
                 doubt_missing(self._walk, first, batch.missing)
 

@@ -31,6 +31,7 @@ from heapdump.heaps.segment.page_rows import add_large_allocations, add_own_stru
 from heapdump.heaps.segment.range_codes import with_kinds
 from heapdump.heaps.segment.range_contents import with_content_kind
 from heapdump.heaps.segment.signature import decoded_signatures, possible_heap_keys
+from heapdump.heaps.segment.vs_free_tree import check_free_tree
 from heapdump.heaps.segment.vs_key import vs_key_of
 from heapdump.heaps.segment.vs_subsegments import VsSubsegments, read_vs_subsegments
 from heapdump.heaps.segment.vs_walk import VsWalk
@@ -77,6 +78,7 @@ def walk_segment_heap(job: Job, keys: Keys) -> None:
         job.advance(int(window.size.sum()))
     add_large_allocations(walk, padding)
     job.columns.sort(first)
+    check_free_tree(walk, first, padding)
     job.walked.facts.update(keys.facts(padding))
 
 

@@ -1,0 +1,131 @@
+"""The second witness of free VS chunks: the tree that every one of them is linked to.
+
+The node lies behind the first word of the chunk: Left, Right, and ParentValue with the colour in its lowest bits. The parent
+of a node links to it; the root has the parent 0. So it is in all recorded heaps (14393 to 26100, x64 and x86), for all free
+chunks, and for no busy one. Links are plain. Where the root's address lies need not be known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.kind import BlockKind
+from heapdump.blocks.table import BlockTable, doubt
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.vs_page_offsets import page_offset_byte
+from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_MASK, UNIT
+from heapdump.trust import Trust
+
+_LEAST_CHUNKS = 4
+"""Free chunks of which one may be unlinked at least; of more, less than half."""
+
+_MOST_REPORTS = 16
+"""Places of one heap that become findings."""
+
+_COLOUR_BITS = np.uint64(3)
+_LEAST_GRANULES = 2
+_ONE_BYTE, _COUNT_BITS = 0x8000, 0x1FFF
+
+
+@dataclass(frozen=True, slots=True)
+class _Nodes:
+    """The nodes of some chunks: `parent` links of each, and whether a parent links back, or nothing contradicts; (n,) each."""
+
+    address: NDArray[np.uint64]
+    parent: NDArray[np.uint64]
+    is_linked: NDArray[np.bool_]
+    is_unknown: NDArray[np.bool_]
+
+
+def check_free_tree(walk: SegmentWalk, first: int, padding: int) -> None:
+    """Compares the VS rows from `first` on, ascending, with the tree; rows that it contradicts get the other state, as guesses.
+
+    A finding for each of those, and for each free chunk that is linked to nothing. Nothing where most free chunks of the heap
+    are not linked: the build has another tree then.
+    """
+    table = walk.columns.since(first)
+    is_vs = (table.kind == BlockKind.VS) & ~table.is_internal
+    is_vs &= table.entry_size >= np.uint64(_LEAST_GRANULES * walk.granule)
+    rows = np.flatnonzero(is_vs & ~table.is_busy)
+    nodes = _nodes(walk, table.entry[rows])
+    lost = ~nodes.is_linked & ~nodes.is_unknown
+    if 2 * int(lost.sum()) < max(len(rows), _LEAST_CHUNKS):
+        is_busy = lost & _has_page_offset(walk, table, rows)
+        _make_busy(walk, table, rows[is_busy], padding)
+        _report_links(walk, nodes, lost & ~is_busy)
+        doubtful = np.flatnonzero(is_vs & table.is_busy & (table.tags & np.uint16(TRUST_MASK) != 0))
+        _make_free(walk, table, doubtful[_nodes(walk, table.entry[doubtful]).is_linked])
+
+
+def _nodes(walk: SegmentWalk, chunk: NDArray[np.uint64]) -> _Nodes:
+    """The nodes of the chunks at these addresses."""
+    pointer, mapped = np.uint64(walk.pointer_bytes), walk.mapped
+    address = chunk + pointer
+    value, is_present = mapped.gather(address + np.uint64(2) * pointer, walk.pointer_bytes)
+    parent = value & ~_COLOUR_BITS
+    left, has_left = mapped.gather(parent, walk.pointer_bytes)
+    right, has_right = mapped.gather(parent + pointer, walk.pointer_bytes)
+    own = [mapped.gather(address + side, walk.pointer_bytes)[0] for side in (np.uint64(0), pointer)]
+    is_root = (parent == 0) & (((own[0] == 0) & (own[1] == 0)) | np.isin(address, parent))
+    is_linked = is_present & (((parent != 0) & ((left == address) | (right == address))) | is_root)
+    is_inside = np.zeros(len(chunk), bool)
+    for segment in walk.heap.segments:
+        is_inside |= (parent >= np.uint64(segment.span.start)) & (parent < np.uint64(segment.span.end))
+    return _Nodes(address, parent, is_linked, ~is_present | (is_inside & ~(has_left & has_right)))
+
+
+def _has_page_offset(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True for chunks that hold their page offset, as busy ones do (`vs_page_offsets`); (n,)."""
+    if not walk.keys.vs_has_page_offsets or walk.keys.vs_key is None or not len(rows):
+        return np.zeros(len(rows), bool)
+    chunk, starts = table.entry[rows], table.entry[table.is_internal]
+    subsegment = starts[np.searchsorted(starts, chunk, side="right") - 1]
+    found, is_present = walk.mapped.gather(chunk + np.uint64(walk.pointer_bytes), 1)
+    has_offset: NDArray[np.bool_] = is_present & (found == page_offset_byte(chunk, subsegment, walk.keys.vs_key))
+    return has_offset
+
+
+def _make_busy(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], padding: int) -> None:
+    """Makes busy rows of free ones, with a finding each; what they have requested is a guess."""
+    header = walk.granule + padding
+    for row in rows.tolist():
+        at, size = int(table.entry[row]), int(table.entry_size[row])
+        flags = walk.view.space.try_integer(at + walk.pointer_bytes + 1, 1) or 0
+        count = (walk.view.space.try_integer(at + size - 2, 2) or 0) if flags & 1 else 0
+        behind = 1 if count & _ONE_BYTE else count & _COUNT_BITS
+        table.unused[row] = header + behind if header + behind <= size else min(header, size)
+        table.header8[row] = min(header, size) // UNIT
+        table.tags[row] |= np.uint16(BUSY)
+    changed = np.zeros(len(table), bool)
+    changed[rows] = True
+    doubt(table.tags, changed, Trust.GUESS)
+    for at in table.entry[rows][:_MOST_REPORTS].tolist():
+        message = (
+            f"{walk.name}: the chunk header at {at:#x} is damaged: it says free, and the tree of free chunks lacks it"
+        )
+        size = walk.pointer_bytes
+        walk.report(DamagedBytes("vs_chunk", at + size - 2, 2, "busy", "free"), message)
+    walk.count_headers(0, -len(rows))
+
+
+def _make_free(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> None:
+    """Makes free rows of busy ones whose damage is reported."""
+    table.tags[rows] &= np.uint16((CLASS_MASK | TRUST_MASK) & ~BUSY)
+    table.unused[rows], table.header8[rows] = walk.granule, walk.granule // UNIT
+
+
+def _report_links(walk: SegmentWalk, nodes: _Nodes, lost: NDArray[np.bool_]) -> None:
+    """A finding for each place with a wrong link: the links of a free chunk that is named as parent, else the parent's name."""
+    pointer = walk.pointer_bytes
+    at_parent = np.isin(nodes.parent, nodes.address)
+    own = nodes.address + np.uint64(2 * pointer)
+    places = np.unique(np.where(at_parent, nodes.parent, own)[lost])
+    for at in places[:_MOST_REPORTS].tolist():
+        length = 2 * pointer if at in nodes.address else pointer
+        message = f"{walk.name}: the tree of free chunks is broken at {at:#x}"
+        walk.report(DamagedBytes("free_list", at, length, "a link of the tree", "another"), message)
+    walk.count_headers(0, -len(places))
