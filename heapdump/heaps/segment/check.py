@@ -14,6 +14,7 @@ from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import SegContext, contexts
+from heapdump.heaps.segment.locks import lock_words
 from heapdump.layouts import Layout, load
 from heapdump.process.reports.failure_record import HEAP_CORRUPTION
 
@@ -38,9 +39,18 @@ def check_segment_heap(job: CheckJob) -> None:
         for counter in _counters(job, load(job.heap.layout)):
             if counter.counted != counter.found:
                 job.findings.append(_finding(job, counter))
+    if job.has_damage or job.findings:
+        job.in_operation = _who_changes(job)
+
+
+def _who_changes(job: CheckJob) -> str:
+    """Who may be changing the heap, in words; "" for nobody, and where ntdll found a heap damaged."""
     raised = job.process.exception
-    if (job.has_damage or job.findings) and (raised is None or raised.code != HEAP_CORRUPTION):
-        job.in_operation = job.changing()
+    if raised is not None and raised.code == HEAP_CORRUPTION:
+        return ""
+    layout = None if job.heap.layout is None else load(job.heap.layout)
+    held = "" if layout is None else lock_words(job.process, job.view, layout, job.heap.address)
+    return held or job.changing()
 
 
 def _finding(job: CheckJob, counter: _Counter) -> Finding:

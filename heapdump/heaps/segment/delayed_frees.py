@@ -12,15 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
+from heapdump.heaps.segment.affinity_slots import affinity_slots
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_MASK, UNIT
 from heapdump.memory import limits
 
-_SLOT_REF_SHIFT = 6
-"""References to affinity slots count 64 bytes from the VS context."""
-
-_MOST_AFFINITY_SLOTS = 256
 _FREE_TAGS = (CLASS_MASK | TRUST_MASK) & ~BUSY
 """Bits of `tags` that a busy row has in common with a free one."""
 
@@ -79,12 +76,6 @@ def _delay_free_lists(walk: SegmentWalk) -> Iterator[int]:
     at, context = heap + layout.offset("VsContext"), walk.layout["_HEAP_VS_CONTEXT"]
     if "DelayFreeContext" in context:
         yield at + context.offset("DelayFreeContext")
-    fields = walk.view.struct("_HEAP_VS_CONTEXT", at, walk.layout)
-    if fields is None or "SlotMapRef" not in fields or "_HEAP_VS_AFFINITY_SLOT" not in walk.layout:
-        return
-    slot_map = at + (fields["SlotMapRef"] << _SLOT_REF_SHIFT)
-    delay_free = walk.layout["_HEAP_VS_AFFINITY_SLOT"].offset("DelayFreeContext")
-    for i in range(min(fields["AffinityMask"] + 1, _MOST_AFFINITY_SLOTS)):
-        slot_ref = walk.view.space.try_integer(slot_map + 4 * i, 2)
-        if slot_ref:
-            yield at + (slot_ref << _SLOT_REF_SHIFT) + delay_free
+    if "_HEAP_VS_AFFINITY_SLOT" in walk.layout:
+        delay_free = walk.layout["_HEAP_VS_AFFINITY_SLOT"].offset("DelayFreeContext")
+        yield from (slot + delay_free for slot in affinity_slots(walk.view, walk.layout, at))

@@ -55,7 +55,8 @@ class Keys:
     Attributes:
         vs_key: key of VS chunk headers, 64 bits on x64 and 32 on x86: the sizes word of the chunk at address a is
             u64[a] ^ a ^ vs_key (x86: u32[a]). It is the process' HeapKey, up to 15063 its LfhKey. None: not known.
-        vs_has_page_offsets: headers of busy VS chunks hold the page that they begin in (`vs_page_offsets`).
+        vs_page_offset_key: byte of the key that page offsets in headers of busy VS chunks are encoded with
+            (`vs_page_offsets`). None: the build writes none, or not known.
         lfh: coding of LFH subsegment headers. None: not known.
         range_codes: codes of the kinds of page ranges. None: no heap with two subsegments was walked.
         lfh_subsegments_are_full: in most LFH subsegments blocks begin right behind the commit states, and one more block
@@ -70,7 +71,7 @@ class Keys:
         """Nothing is known yet."""
         self._process, self._view = process, view
         self.vs_key: int | None = None
-        self.vs_has_page_offsets = False
+        self.vs_page_offset_key: int | None = None
         self.lfh: LfhCoding | None = None
         self.range_codes: RangeCodes | None = None
         self.lfh_subsegments_are_full = False
@@ -86,7 +87,7 @@ class Keys:
         """All of it by name, after the walk of a heap whose rows were made with this padding."""
         return {
             "vs_key": self.vs_key,
-            "vs_has_page_offsets": self.vs_has_page_offsets,
+            "vs_page_offset_key": self.vs_page_offset_key,
             "lfh_key": None if self.lfh is None else self.lfh.key,
             "lfh_layout": self._lfh_layout(),
             "lfh_shifts_first": None if self.lfh is None else self.lfh.shifts_first,

@@ -33,7 +33,11 @@ _ONE_BYTE, _COUNT_BITS = 0x8000, 0x1FFF
 
 @dataclass(frozen=True, slots=True)
 class _Nodes:
-    """The nodes of some chunks: `parent` links of each, and whether a parent links back, or nothing contradicts; (n,) each."""
+    """The nodes of some chunks, (n,) each.
+
+    `parent`: address of the parent's node, 0 for the root. `is_linked`: the parent links back, or it is the root and has
+    children that name it, or none. `is_unknown`: a word that decides is not in the dump.
+    """
 
     address: NDArray[np.uint64]
     parent: NDArray[np.uint64]
@@ -58,7 +62,8 @@ def check_free_tree(walk: SegmentWalk, first: int, padding: int) -> None:
         _make_busy(walk, table, rows[is_busy], padding)
         _report_links(walk, nodes, lost & ~is_busy)
         doubtful = np.flatnonzero(is_vs & table.is_busy & (table.tags & np.uint16(TRUST_MASK) != 0))
-        _make_free(walk, table, doubtful[_nodes(walk, table.entry[doubtful]).is_linked])
+        own = _nodes(walk, table.entry[doubtful])
+        _make_free(walk, table, doubtful[own.is_linked & ((own.parent != 0) | np.isin(own.address, nodes.parent))])
 
 
 def _nodes(walk: SegmentWalk, chunk: NDArray[np.uint64]) -> _Nodes:
@@ -80,12 +85,13 @@ def _nodes(walk: SegmentWalk, chunk: NDArray[np.uint64]) -> _Nodes:
 
 def _has_page_offset(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True for chunks that hold their page offset, as busy ones do (`vs_page_offsets`); (n,)."""
-    if not walk.keys.vs_has_page_offsets or walk.keys.vs_key is None or not len(rows):
+    key = walk.keys.vs_page_offset_key
+    if key is None or not len(rows):
         return np.zeros(len(rows), bool)
     chunk, starts = table.entry[rows], table.entry[table.is_internal]
     subsegment = starts[np.searchsorted(starts, chunk, side="right") - 1]
     found, is_present = walk.mapped.gather(chunk + np.uint64(walk.pointer_bytes), 1)
-    has_offset: NDArray[np.bool_] = is_present & (found == page_offset_byte(chunk, subsegment, walk.keys.vs_key))
+    has_offset: NDArray[np.bool_] = is_present & (found == page_offset_byte(chunk, subsegment, key))
     return has_offset
 
 

@@ -45,6 +45,9 @@ def vs_key_of(walk: SegmentWalk, subsegments: VsSubsegments, likely: Sequence[in
         walk.keys.vs_key = key
         return key
     message = f"no key decodes the chunks of {walk.name}"
+    if any(walk.view.space.try_read(chain.start, chain.size) is None for chain in chains):
+        walk.add_gap(f"{message}, which are not whole in the dump: the blocks of its VS subsegments are missing")
+        return None
     walk.count_headers(1, 0)
     walk.report(
         DamagedBytes("vs_chunk", chains[0].start, walk.granule, "a chain of chunks", "none"), message,

@@ -23,6 +23,9 @@ from heapdump.trust import Trust
 
 _PAGE_SHIFT = np.uint64(12)
 _BYTE = np.uint64(0xFF)
+_USED_BITS = np.uint64(10)
+"""Bits of the second word that have a meaning; the other ones of its first four bytes are 0 in every recorded busy chunk."""
+
 _ENOUGH_CHUNKS = 8
 """Busy chunks that show whether a build writes page offsets."""
 
@@ -30,21 +33,23 @@ _MOST_REPORTS = 16
 """Chunks of one call that become findings."""
 
 
-def report_page_offsets(
-    walk: SegmentWalk, first: int, subsegments: VsSubsegments, key: int, excused: Sequence[int]
-) -> None:
+def report_page_offsets(walk: SegmentWalk, first: int, subsegments: VsSubsegments, excused: Sequence[int]) -> None:
     """A finding for each busy chunk in the rows from `first` on that holds another page offset; the row becomes a guess.
 
-    `excused`: addresses of headers whose damage is reported. Nothing where most chunks of the view hold other bytes.
+    `excused`: addresses of headers whose damage is reported. Nothing where no byte of the key holds for most chunks.
     """
     table = walk.columns.since(first)
     rows = np.flatnonzero((table.kind == BlockKind.VS) & table.is_busy & ~table.is_internal)
     chunk = table.entry[rows]
-    found, is_present = walk.mapped.gather(chunk + np.uint64(walk.pointer_bytes), 1)
+    found, is_present = walk.mapped.gather(chunk + np.uint64(walk.pointer_bytes), 4)
     start = subsegments.start[np.searchsorted(subsegments.start, chunk.astype(np.int64), side="right") - 1]
-    expected = page_offset_byte(chunk, start.astype(np.uint64), key)
-    wrong = is_present & (found != expected)
-    if not _has_page_offsets(walk, int(is_present.sum()), int(wrong.sum())):
+    plain = page_offset_byte(chunk, start.astype(np.uint64), 0)
+    key = _key_byte(walk, ((found ^ plain) & _BYTE)[is_present])
+    if key is None:
+        return
+    expected = plain ^ np.uint64(key)
+    wrong = is_present & ((found & _BYTE != expected) | (found >> _USED_BITS > 0))
+    if 2 * int(wrong.sum()) > max(len(rows), 2):
         return
     wrong &= ~np.isin(chunk, np.array(excused, np.uint64))
     is_wrong = np.zeros(len(table), bool)
@@ -53,21 +58,32 @@ def report_page_offsets(
     for i in np.flatnonzero(wrong)[:_MOST_REPORTS].tolist():
         at = int(chunk[i])
         message = f"{walk.name}: the chunk header at {at:#x} is damaged: it is busy, and the page that it names is another one"
-        damaged = DamagedBytes(
-            "vs_chunk", at + walk.pointer_bytes, 1, f"{int(expected[i]):02x}", f"{int(found[i]):02x}"
-        )
-        walk.report(damaged, message)
-        walk.count_headers(0, -1)
+        walk.report(_damage(at + walk.pointer_bytes, int(expected[i]), int(found[i])), message)
+    walk.count_headers(0, -int(wrong.sum()))
+
+
+def _key_byte(walk: SegmentWalk, bytes_of_key: NDArray[np.uint64]) -> int | None:
+    """The lowest byte of the key by most chunks; None where they do not agree.
+
+    A key that the chunks alone gave (`vs_key_solver`) lacks it: their cost of memory lies over it. Enough chunks of one heap
+    decide for the later ones.
+    """
+    counts = np.bincount(bytes_of_key.astype(np.int64), minlength=1)
+    most = int(counts.argmax())
+    if 2 * int(counts[most]) > len(bytes_of_key) >= _ENOUGH_CHUNKS:
+        walk.keys.vs_page_offset_key = most
+    return walk.keys.vs_page_offset_key
+
+
+def _damage(address: int, expected: int, found: int) -> DamagedBytes:
+    """The bytes at `address` that differ: of four, `expected` is the first; the second holds two flags, the others are 0."""
+    old, new = found.to_bytes(4, "little"), bytes([expected, found >> 8 & 3, 0, 0])
+    wrong = [i for i in range(4) if old[i] != new[i]]
+    first, end = wrong[0], wrong[-1] + 1
+    return DamagedBytes("vs_chunk", address + first, end - first, new[first:end].hex(" "), old[first:end].hex(" "))
 
 
 def page_offset_byte(chunk: NDArray[np.uint64], subsegment: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
     """The byte that a busy chunk holds; addresses of the chunks and of a byte in the first page of their subsegments; (n,)."""
     page = (chunk >> _PAGE_SHIFT) - (subsegment >> _PAGE_SHIFT)
     return (page ^ np.uint64(key & 0xFF) ^ chunk) & _BYTE
-
-
-def _has_page_offsets(walk: SegmentWalk, count: int, wrong: int) -> bool:
-    """True where chunks of this view hold page offsets; enough chunks of one heap decide for the later ones."""
-    if count >= _ENOUGH_CHUNKS:
-        walk.keys.vs_has_page_offsets = 2 * wrong < count
-    return walk.keys.vs_has_page_offsets or (count > 0 and wrong == 0)

@@ -59,7 +59,7 @@ class VsWalk:
             self._damaged = []
             self._follow(batch, np.ascontiguousarray(np.stack([start, end, batch.base], axis=1)))
             report_counts(self._walk, first, batch.missing, self._damaged)
-            report_page_offsets(self._walk, first, subsegments, self._coding.key, self._damaged)
+            report_page_offsets(self._walk, first, subsegments, self._damaged)
             if batch.missing:
                 doubt_missing(self._walk, first, batch.missing)
 
