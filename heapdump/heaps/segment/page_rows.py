@@ -53,8 +53,11 @@ def add_page_ranges(walk: SegmentWalk, committed: Committed, ranges: Ranges, pad
     _add(walk, pages.start, pages.size, unused, header, tags)
 
 
-def add_large_allocations(walk: SegmentWalk, padding: int) -> None:
-    """Rows of large allocations whose metadata is in the dump."""
+def add_large_allocations(walk: SegmentWalk, committed: Committed, padding: int) -> None:
+    """Rows of large allocations whose metadata is in the dump.
+
+    Where Windows counts other committed pages of all of them, those whose committed run has another length are guesses.
+    """
     found = [(block, unused_of(walk.view, walk.layout, block)) for block in walk.heap.large_blocks or ()]
     blocks = [(block, unused) for block, unused in found if unused is not None]
     start = np.array([block.list_entry for block, _ in blocks], np.int64)
@@ -68,7 +71,21 @@ def add_large_allocations(walk: SegmentWalk, padding: int) -> None:
         header = np.zeros(len(start), np.int64)  # 14393 has it behind the user data (recorded)
     tags = (tag(BlockKind.LARGE, busy=True) | has_extra * EXTRA).astype(np.uint16)
     doubt(tags, ~is_possible | ~np.array([unused.is_confirmed for _, unused in blocks], bool), Trust.GUESS)
+    if walk.heap.counters.virtual_bytes not in (None, walk.heap.large_committed_bytes):
+        doubt(tags, ~_fill_their_runs(walk, committed, start, size), Trust.GUESS)
     _add(walk, start, size, unused_bytes, header, tags)
+
+
+def _fill_their_runs(
+    walk: SegmentWalk, committed: Committed, start: NDArray[np.int64], size: NDArray[np.int64]
+) -> NDArray[np.bool_]:
+    """True for allocations that end where the committed memory of their reservation ends, or another one begins; (n,)."""
+    fills = np.ones(len(start), bool)
+    for i, (at, length) in enumerate(zip(start.tolist(), size.tolist(), strict=True)):
+        own = walk.process.regions.allocation(at)
+        run = next(committed.runs(at, own.end), None) if own is not None else None
+        fills[i] = run is None or run.size == length or at + length in start
+    return fills
 
 
 def _padding_bytes(

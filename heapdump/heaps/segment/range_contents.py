@@ -84,10 +84,16 @@ def _report_kind(walk: SegmentWalk, ranges: Ranges, kind: NDArray[np.int64]) -> 
 
 
 def _report_unused(walk: SegmentWalk, ranges: Ranges) -> None:
-    for i in np.flatnonzero(~ranges.is_size_possible & ranges.is_sound).tolist():
+    """A finding for each block with more unused bytes than a unit, and each VS subsegment with another number than a unit."""
+    is_vs = (ranges.kind == RangeKind.VS) & ranges.is_sound
+    other = is_vs & (ranges.unused != ranges.unit)
+    if 2 * int(other.sum()) >= int(is_vs.sum()):
+        other[:] = False  # the build writes others
+    for i in np.flatnonzero(~ranges.is_size_possible & ranges.is_sound | other).tolist():
         at, unused, unit = int(ranges.descriptor[i]), int(ranges.unused[i]), int(ranges.unit[i])
+        expected, what = (f"{unit:,}", "a VS subsegment") if other[i] else (f"less than {unit:,}", "a block")
         walk.report(
-            DamagedBytes("segment", at, 4 * walk.pointer_bytes, f"less than {unit:,}", f"{unused:,}"),
-            f"{walk.name}: the page descriptor at {at:#x} is damaged: {unused:,} bytes not used at the end of a block",
+            DamagedBytes("segment", at, 4 * walk.pointer_bytes, expected, f"{unused:,}"),
+            f"{walk.name}: the page descriptor at {at:#x} is damaged: {unused:,} bytes not used at the end of {what}",
         )
         walk.count_headers(0, -1)

@@ -52,11 +52,15 @@ def read_vs_subsegments(walk: SegmentWalk, ranges: Ranges) -> VsSubsegments:
 
 
 def are_vs_subsegments(walk: SegmentWalk, ranges: Ranges, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of these ranges begin with a sound header whose chunks end where the used bytes of the range end; (n,)."""
+    """Which of these ranges begin with a sound header whose chunks end where the used bytes of the range end; (n,).
+
+    The used bytes end as the descriptor says, or one unit before the range, as in every recorded heap.
+    """
     chosen = ranges.of(rows)
     tried = [_VsHeaders(walk, chosen, struct) for struct in walk.structs(_STRUCT)]
-    used_end = chosen.start + chosen.size - chosen.unused
-    holds: NDArray[np.bool_] = np.any([headers.is_sound & (headers.end == used_end) for headers in tried], axis=0)
+    end = chosen.start + chosen.size
+    fits = [(headers.end == end - chosen.unused) | (headers.end == end - chosen.unit) for headers in tried]
+    holds: NDArray[np.bool_] = np.any([one.is_sound & fit for one, fit in zip(tried, fits, strict=True)], axis=0)
     return holds
 
 

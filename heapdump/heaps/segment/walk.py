@@ -76,7 +76,7 @@ def walk_segment_heap(job: Job, keys: Keys) -> None:
         _count_uncommitted(walk, committed, start, window)
         job.columns.sort(start)
         job.advance(int(window.size.sum()))
-    add_large_allocations(walk, padding)
+    add_large_allocations(walk, committed, padding)
     job.columns.sort(first)
     check_free_tree(walk, first, padding)
     job.walked.facts.update(keys.facts(padding))
