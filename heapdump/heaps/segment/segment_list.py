@@ -25,7 +25,8 @@ _MOST_OTHER_HEAPS = 8
 
 def read_segments(discovery: SegmentDiscovery) -> tuple[list[ListedSegment], bool]:
     """(segments in list order, and behind them those that only a search finds; whether none is missing)."""
-    view, found, are_closed, gaps = discovery.view, list[ListedSegment](), True, list[str]()
+    view, found, gaps = discovery.view, list[ListedSegment](), list[str]()
+    are_closed, is_broken = True, False
     lists = contexts(view, discovery.layout, discovery.heap)
     if lists is None:
         lists = assumed_contexts(discovery.layout, discovery.heap)
@@ -37,9 +38,12 @@ def read_segments(discovery: SegmentDiscovery) -> tuple[list[ListedSegment], boo
         discovery.findings.extend(findings)
         gaps.extend(lost)
         are_closed &= ring.is_closed
+        is_broken |= bool(findings)
         found += [(context, node) for node in ring.nodes]
     trusted = _with_usual_signature(discovery, found, are_closed=are_closed)
-    every = trusted if are_closed and _are_all(lists, trusted) else _with_lost_segments(discovery, lists, trusted)
+    every = trusted
+    if not (are_closed and _are_all(lists, trusted)):
+        every = _with_lost_segments(discovery, lists, trusted, is_damage=are_closed or is_broken)
     is_complete = are_closed or _are_all(lists, every)
     discovery.notes.extend(() if is_complete else gaps)
     return _without_overlaps(discovery, every), is_complete
@@ -51,16 +55,19 @@ def _are_all(lists: Sequence[SegContext], found: Sequence[ListedSegment]) -> boo
 
 
 def _with_lost_segments(
-    discovery: SegmentDiscovery, lists: Sequence[SegContext], trusted: list[ListedSegment]
+    discovery: SegmentDiscovery, lists: Sequence[SegContext], trusted: list[ListedSegment], *, is_damage: bool
 ) -> list[ListedSegment]:
-    """The segments, and those of the heap in memory that are on none of its lists; each of those is a finding."""
+    """The segments, and those of the heap in memory that are on none of its lists.
+
+    Each of those is a finding where `is_damage`: the lists run through memory that is in the dump.
+    """
     view, layout = discovery.view, discovery.layout
     known = [decoded_signatures(view, layout, context.anchor, node) for context, node in trusted]
     if not trusted:
         known += _other_signatures(discovery, [])
     nodes = {node for _, node in trusted}
     lost = [one for one in search_segments(view, layout, lists, known) if one[1] not in nodes]
-    for context, node in lost:
+    for context, node in lost if is_damage else ():
         message = f"segment {node:#x} of heap {discovery.heap:#x} is on no list of the heap"
         length, head = 2 * view.pointer_bytes, f"linked from {context.list_head:#x} on"
         discovery.report(DamagedBytes("segment", node, length, head, "not linked"), message)
@@ -74,7 +81,11 @@ def _may_be_segment(view: View, context: SegContext, node: int) -> bool:
 
 
 def _report_context(discovery: SegmentDiscovery, context: SegContext) -> None:
+    if "_HEAP_SEG_CONTEXT" not in discovery.layout or context.anchor == discovery.heap:
+        return
     size = discovery.layout["_HEAP_SEG_CONTEXT"].size
+    if discovery.view.space.try_read(context.anchor, size) is None:
+        return
     damaged = DamagedBytes("segment", context.anchor, size, "its heap, its mask and its shift", "others")
     discovery.report(
         damaged, f"the context at {context.anchor:#x} of the segments of heap {discovery.heap:#x} is damaged"
