@@ -1,0 +1,68 @@
+"""The table of witnesses in layouts/README.md says what the layout files and the recordings say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from heapdump import layouts
+from heapdump.layouts import layout_names
+
+FOLDER = Path(layouts.__file__).parent
+GROUPS: dict[str, tuple[str, ...]] = {
+    "process": ("_PEB", "_TEB", "_NT_TIB"),
+    "NT heap": ("_HEAP", "_HEAP_ENTRY", "_HEAP_SEGMENT", "_HEAP_UCR_DESCRIPTOR", "_HEAP_VIRTUAL_ALLOC_ENTRY", "_HEAP_COUNTERS"),
+    "LFH": ("_LFH_HEAP", "_HEAP_SUBSEGMENT", "_HEAP_USERDATA_HEADER", "_HEAP_LOOKASIDE"),
+    "segment heap": ("_SEGMENT_HEAP", "_HEAP_SEG_CONTEXT", "_HEAP_PAGE_SEGMENT", "_HEAP_PAGE_RANGE_DESCRIPTOR"),
+    "VS, LFH of it": ("_HEAP_VS_CONTEXT", "_HEAP_VS_SUBSEGMENT", "_HEAP_LFH_SUBSEGMENT", "_HEAP_LARGE_ALLOC_DATA"),
+    "page heap": ("_DPH_HEAP_ROOT", "_DPH_HEAP_BLOCK", "_DPH_BLOCK_INFORMATION"),
+    "stacks": ("_STACK_TRACE_DATABASE", "_RTL_STACK_TRACE_ENTRY"),
+}  # fmt: skip
+NT = {
+    "x86_2600", "x64_7601", "x86_9200", "x64_9600", "x64_14393", "x64_16299", "x64_17763.379", "x64_19041", "x86_19041",
+    "x64_22000", "x64_26100",
+}  # fmt: skip
+SEGMENT = {"x64_14393", "x64_16299", "x64_17763.379", "x64_19041", "x86_19041", "x64_22000", "x64_26100"}
+STACKS = NT - {"x86_9200", "x64_16299"}
+RECORDED = {
+    "process": NT, "NT heap": NT, "LFH": NT, "segment heap": SEGMENT, "VS, LFH of it": SEGMENT,
+    "page heap": {"x86_2600", "x64_14393", "x64_19041", "x86_19041"}, "stacks": STACKS,
+}  # fmt: skip
+"""Layouts under which recorded processes with such structures were read, and agreed with what the program did."""
+
+REAL = {("x86_7601", "process"), ("x86_7601", "NT heap"), ("x86_7601", "LFH")}
+WORDS = (
+    ("inferred", "neighbour"), ("copied", "neighbour"), ("corroborated", "neighbour"), ("build attributed", "PDB?"), ("secondary", "neighbour"),
+    ("kernel PDB", "PDB"), ("ntdll PDB", "PDB"), ("binary-verified", "disassembly"), ("confirmed", "recorded"), ("documented", "documented"),
+)  # fmt: skip
+ORDER = ("neighbour", "PDB?", "documented", "disassembly", "PDB", "recorded")
+
+
+def witness(name: str, group: str) -> str:
+    """The weakest witness of the structures of a group in one layout; an empty cell where it has none of them."""
+    structs = json.loads((FOLDER / f"{name}.json").read_text())["structs"]
+    found = [structs[each]["confidence"] for each in GROUPS[group] if each in structs]
+    if not found:
+        return ""
+    if name in RECORDED[group]:
+        return "recorded"
+    if (name, group) in REAL:
+        return "real dump"
+    words = [next(word for part, word in WORDS if part in confidence) for confidence in found]
+    return min(words, key=ORDER.index)
+
+
+def rows() -> list[str]:
+    """The table as Markdown."""
+    head = ["| layout | " + " | ".join(GROUPS) + " |", "|---" * (len(GROUPS) + 1) + "|"]
+    names = [
+        name for arch in ("x64", "x86") for name in sorted(layout_names(arch), key=lambda n: float(n.split("_")[1]))
+    ]
+    return head + [
+        f"| {name} | " + " | ".join(witness(name, group) or "–" for group in GROUPS) + " |" for name in names
+    ]
+
+
+def test_the_table_of_witnesses_is_that_of_the_files():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert "\n".join(rows()) in text, "\n".join(rows())
