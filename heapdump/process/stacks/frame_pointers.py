@@ -8,6 +8,9 @@ from heapdump.memory.space import AddressSpace
 from heapdump.process.stacks.return_addresses import ReturnAddresses, Returns
 
 _MOST_LINKS = 256
+_ENDS = (0, 0xFFFFFFFF)
+"""Saved frame pointers that end a chain; ntdll's first frame of a thread saves either."""
+
 _FIRST_FRAMES = 0x800
 """Bytes at the end of a stack in which the frames of the thread's start lie (0x38 to 0x480 seen)."""
 
@@ -42,7 +45,7 @@ class FramePointers:
         judged = self._returns.judge(returns)
         if judged is Returns.CALL:
             return Link(frame, caller, returns, is_sure=True)
-        if judged is Returns.NO or not (caller == 0 or frame < caller < self._top):
+        if judged is Returns.NO or not (caller in _ENDS or frame < caller < self._top):
             return None
         return Link(frame, caller, returns, self._is_complete(frame))
 
@@ -56,12 +59,12 @@ class FramePointers:
 
     def _is_long(self, link: Link) -> bool:
         """True when two more links follow: shorter chains turn up by chance."""
-        following = self.link(link.caller) if link.caller else None
-        return following is not None and following.caller != 0 and self.link(following.caller) is not None
+        following = None if link.caller in _ENDS else self.link(link.caller)
+        return following is not None and following.caller not in _ENDS and self.link(following.caller) is not None
 
     def is_end(self, frame: int) -> bool:
-        """True when the chain ends at this frame pointer: it is zero, or its return address is."""
-        read = self._read(frame) if frame else (0, 0)
+        """True when the chain ends at this frame pointer: it is an end itself, or its return address is zero."""
+        read = (0, 0) if frame in _ENDS else self._read(frame)
         return read is not None and read[1] == 0
 
     def _is_complete(self, frame: int) -> bool:
@@ -73,13 +76,13 @@ class FramePointers:
                 answer = self._complete[frame]
                 break
             if self.is_end(frame):
-                answer = bool(passed) and (frame or passed[-1]) >= self._top - _FIRST_FRAMES
+                answer = bool(passed) and (passed[-1] if frame in _ENDS else frame) >= self._top - _FIRST_FRAMES
                 break
             read = self._read(frame)
             if read is None or self._returns.judge(read[1]) is Returns.NO:
                 break
             passed.append(frame)
-            if read[0] and not frame < read[0] < self._top:
+            if read[0] not in _ENDS and not frame < read[0] < self._top:
                 break
             frame = read[0]
         self._complete |= dict.fromkeys(passed, answer)

@@ -60,6 +60,16 @@ def test_a_chain_that_ends_at_the_threads_start_is_its_own_witness(open_built):
     ]  # fmt: skip
 
 
+def test_a_chain_may_end_with_all_bits_set(open_built):
+    words = chain(
+        (LOW + 0x40, LOW + 0x80, CALLER), (LOW + 0x80, BOTTOM - 0x20, MIDDLE), (BOTTOM - 0x20, 0xFFFFFFFF, START)
+    )
+    dump = without_code("x86", words, {"ebp": LOW + 0x40}, BASE + CODE)
+    assert frames(open_built, dump)[1:] == [
+        (address, "frame-pointer", "derived") for address in (CALLER, MIDDLE, START)
+    ]  # fmt: skip
+
+
 def test_a_chain_that_is_cut_is_a_guess(open_built):
     words = chain((LOW + 0x40, LOW + 0x80, CALLER), (LOW + 0x80, 0x1234, MIDDLE))
     dump = without_code("x86", words, {"ebp": LOW + 0x40}, BASE + CODE)
