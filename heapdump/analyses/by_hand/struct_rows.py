@@ -158,6 +158,7 @@ class _Place:
 
     @property
     def address(self) -> int:
+        """Address of the member."""
         return self.start + self.offset
 
     def inside(self, member: Member) -> _Place:

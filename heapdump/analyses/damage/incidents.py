@@ -151,6 +151,7 @@ def _joined(space: AddressSpace, explained: Sequence[ExplainedFinding]) -> list[
     parents = list(range(len(explained)))
 
     def root(i: int) -> int:
+        """The finding that stands for the group of finding `i`."""
         while parents[i] != i:
             parents[i] = parents[parents[i]]
             i = parents[i]

@@ -71,6 +71,7 @@ class HeapReader:
         before, size = node
 
         def is_unknown(place: int) -> bool:
+            """True where the dump lacks part of the node at `place`."""
             return is_partly_missing(self.process, place - before, size)
 
         findings, notes = link_damage(self.process, kind, self.address, linked, name, is_unknown)
