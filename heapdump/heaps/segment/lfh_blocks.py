@@ -73,12 +73,29 @@ class LfhBlocks:
         if not is_exact.all():
             doubt(self._last_rows(added), np.repeat(~is_exact, count), Trust.DERIVED)
             doubt(self._last_rows(added), np.repeat(self._extents.is_guess[rows], count), Trust.GUESS)
-        for i in rows[~sound].tolist():
-            at = int(self._subsegments.start[i])
+        for place in np.flatnonzero(~sound).tolist():
+            i, end = int(rows[place]), int(count[: place + 1].sum())
+            at, blocks = int(self._subsegments.start[i]), int(count[place])
             walk.report(
-                bitmap_damage(self._subsegments, i, int(self._extents.count[i])),
+                bitmap_damage(self._subsegments, i, blocks),
                 f"{walk.name}: the bitmap of the LFH subsegment at {at:#x} contradicts itself or its counts",
+                gap=self._doubtful_states(i, added, end - blocks, end),
             )
+
+    def _doubtful_states(self, i: int, added: int, first: int, end: int) -> str | None:
+        """The gap of subsegment `i`, whose blocks are rows [first, end) of the last `added` ones.
+
+        None where its count is off by one, since ntdll changes bitmap and count one after the other, or says nothing.
+        """
+        walk, free = self._walk, int(self._subsegments.free_count[i])
+        busy = int(walk.columns.since(len(walk.columns) - added).is_busy[first:end].sum())
+        if free < 0 or abs(end - first - busy - free) <= 1:
+            return None
+        at = int(self._subsegments.start[i])
+        return (
+            f"{walk.name}: which of the {end - first:,} blocks of the LFH subsegment at {at:#x} are busy is in doubt: "
+            f"its bitmap is damaged"
+        )
 
     def _run_kernel(
         self, batch: WordBatch, rows: NDArray[np.int64], base: NDArray[np.int64], added: int

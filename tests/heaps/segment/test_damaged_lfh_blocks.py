@@ -233,3 +233,17 @@ def test_a_block_doubted_twice_is_a_guess(open_built):
         }
         assert trust.pop(block) == "guess"
         assert {*trust.values()} == {"derived"}
+
+
+@pytest.mark.parametrize("generation", [("x64", 19041), ("x86", 19041)])
+def test_a_bitmap_that_contradicts_the_free_count_leaves_the_states_in_doubt(open_built, generation):
+    """All blocks look free: those that are missing must not vanish with exit code 0."""
+    dump, truth, layout = many_sizes(generation)
+    sub = truth.subsegments[5]
+    count = peek(dump, sub + layout.lfh_count, 2)
+    clear = (sub + layout.bitmap, bytes(-(-2 * count // 8)))
+    with open_built(poke(dump, clear)) as snapshot:
+        missing = set(truth.busy) - set(blocks(snapshot))
+        assert missing and all(sub < address < sub + 0x1000 for address in missing)
+        assert any(f"LFH subsegment at {sub:#x} are busy is in doubt" in gap for gap in snapshot.walk.gaps)
+        assert any(finding.address & ~0xFFF == sub for finding in snapshot.walk.findings)
