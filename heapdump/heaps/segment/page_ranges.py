@@ -191,6 +191,13 @@ class _Descriptors:
             uncovered &= self.in_use
         return uncovered
 
+    def _ends_at_orphan(self) -> NDArray[np.bool_]:
+        """Ranges with a unit in no range behind them: the UnitSize of the range may be what is damaged."""
+        end = np.arange(DESCRIPTORS) + self._lengths()
+        behind = np.take_along_axis(self._uncovered(), np.minimum(end, DESCRIPTORS - 1), axis=1)
+        orphan: NDArray[np.bool_] = self.is_first & (end < DESCRIPTORS) & behind
+        return orphan
+
     def _code(self) -> NDArray[np.int64]:
         """The bits of the flags that name the kind of a range (docs/reference/heap-structures.md §6.3)."""
         code = np.where(self.flags & 32, 2, self.flags & 1) if self._is_before_16299 else self.flags >> 2
@@ -204,6 +211,7 @@ class _Descriptors:
         sound = self._sound()
         self.is_first |= self._uncovered() & self.is_signed
         self._report(walk, starts, self.is_first & ~sound)
+        sound &= ~self._ends_at_orphan()
         lengths, (row, place) = self._lengths(), np.nonzero(self.is_first)
         unit = self._unit[row]
         size = lengths[row, place] * unit
