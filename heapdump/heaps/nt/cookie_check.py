@@ -1,8 +1,11 @@
 """Checks the header cookies of XP from SP2 on, and of Server 2003: SmallTagIndex = entry / 8 XOR the heap's cookie, 8 bits.
 
 Every busy back-end block of the recordings has it, and every block on a lookaside list; of a large block it counts from
-the list entry. Free entries keep what they had. The cookie is that of most blocks, so a heap without cookies has none
-(docs/reference/heap-structures.md §2.3).
+the list entry. Free entries keep what they had. The cookie is that of most blocks in segments, so a heap without cookies
+has none. Large blocks have no say: their list entries lie on boundaries of 64 KiB, so that any heap in which they hold
+the same byte would seem to have a cookie (docs/reference/heap-structures.md §2.3).
+
+x64 was never recorded. There the address may be divided by 8 or by the granularity, 16; the blocks decide.
 """
 
 from __future__ import annotations
@@ -35,11 +38,12 @@ def check_cookies(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
     found, is_present = context.space.mapped.gather(place, 1)
     offset = np.uint64(context.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("BusyBlock"))
     is_large = job.table.tags[rows] & np.uint16(CLASS_MASK) == np.uint16(BUSY | int(BlockKind.VIRTUAL))
-    counted = np.where(is_large, entry - offset, entry) >> np.uint64(3) & np.uint64(0xFF)
-    cookie = _most_frequent((found ^ counted)[is_present])
-    if cookie is None:
+    start = np.where(is_large, entry - offset, entry)
+    rule = _rule(start, found, is_present & ~is_large, context.view.granularity)
+    if rule is None:
         return
-    expected = counted ^ np.uint64(cookie)
+    shift, cookie = rule
+    expected = start >> np.uint64(shift) & np.uint64(0xFF) ^ np.uint64(cookie)
     for i in np.flatnonzero(is_present & (found != expected))[:_MAX_FINDINGS].tolist():
         message = f"{context.name}: the entry header at {int(entry[i]):#x} is damaged (cookie)"
         wanted, there = f"{int(expected[i]):02x}", f"{int(found[i]):02x}"
@@ -56,6 +60,17 @@ def _rows(job: CheckJob) -> NDArray[np.intp]:
     )
     is_sure = tags & np.uint16(TRUST_MASK) < np.uint16(TRUST_GUESS)
     return np.flatnonzero(has_cookie & is_sure & (job.table.heap == np.uint16(job.heap.index)))
+
+
+def _rule(
+    start: NDArray[np.uint64], found: NDArray[np.uint64], has_say: NDArray[np.bool_], granularity: int
+) -> tuple[int, int] | None:
+    """(shift, cookie): found == start >> shift ^ cookie, 8 bits, in most blocks that have a say; None without such a rule."""
+    for shift in sorted({3, granularity.bit_length() - 1}):
+        cookie = _most_frequent((found ^ start >> np.uint64(shift) & np.uint64(0xFF))[has_say])
+        if cookie is not None:
+            return shift, cookie
+    return None
 
 
 def _most_frequent(cookies: NDArray[np.uint64]) -> int | None:

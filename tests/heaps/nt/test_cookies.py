@@ -34,3 +34,29 @@ def test_a_heap_without_cookies_has_none(open_built):
     changes = [(block.entry + 4, bytes([i * 37 & 0xFF])) for i, block in enumerate(heap.truth.busy)]
     with open_built(poke(process_of(XP, heap).build(), *changes)) as snapshot:
         assert not snapshot.explained_findings
+
+
+@pytest.mark.parametrize("generation", [XP, Generation("x64", 3790)], ids=str)
+def test_large_blocks_alone_do_not_give_a_heap_a_cookie(open_built, generation):
+    """Their list entries lie on 64 KiB boundaries: the same byte in each of them tells nothing."""
+    heap = heap_of(generation, [("busy", 40)] * 3 + [("virtual", 0x80000)] * 12).build()
+    changes = [
+        (block.entry + (12 if generation.arch == "x64" else 4), bytes([77 * i & 0xFF]))
+        for i, block in enumerate(heap.truth.busy[:3])
+    ]
+    with open_built(poke(process_of(generation, heap).build(), *changes)) as snapshot:
+        assert not snapshot.explained_findings
+
+
+@pytest.mark.parametrize("shift", [3, 4])
+def test_blocks_of_x64_decide_by_which_unit_their_cookie_counts(open_built, shift):
+    generation = Generation("x64", 3790)
+    heap = heap_of(generation, [("busy", 40)] * 30).build()
+    changes = [(block.entry + 12, bytes([block.entry >> shift & 0xFF ^ 0x5A])) for block in heap.truth.busy]
+    built = poke(process_of(generation, heap).build(), *changes)
+    with open_built(built) as snapshot:
+        assert not snapshot.explained_findings
+    place = heap.truth.busy[9].entry + 12
+    with open_built(poke(built, (place, bytes([peek(built, place, 1) ^ 0x10])))) as snapshot:
+        (found,) = snapshot.explained_findings
+        assert found.finding.address == place
