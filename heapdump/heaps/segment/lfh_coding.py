@@ -97,7 +97,8 @@ def _best_coding(headers: Sequence[LfhSubsegments]) -> tuple[_ScoredCoding, bool
     """(the best coding, whether it is believed). `headers`: the sample under each structure, the likeliest first.
 
     A coding is believed where most headers are possible. Fewer do where its key stands elsewhere, one consistent header, or
-    where no other key was found, two of them: the key of a damaged header may fit a second one by chance.
+    where no other key was found, two of them: the key of a damaged header may fit a second one by chance. It may make
+    most of the others possible, too: keys from other subsegments are tried until most headers are consistent.
     """
     count = len(headers[0])
     best = _ScoredCoding(LfhCoding(headers[0].struct, 0, shifts_first=False), 0, 0)
@@ -108,9 +109,9 @@ def _best_coding(headers: Sequence[LfhSubsegments]) -> tuple[_ScoredCoding, bool
                 best = max(best, _best_key(one, keys, shifts_first=shifts_first), key=lambda found: found.score)
             if best.consistent == count:
                 break
-        if 2 * best.possible > count or (stands_elsewhere and best.consistent):
+        if 2 * best.consistent > count or (stands_elsewhere and (best.consistent or 2 * best.possible > count)):
             return best, True
-    return best, best.consistent >= _LEAST_CONSISTENT
+    return best, 2 * best.possible > count or best.consistent >= _LEAST_CONSISTENT
 
 
 def _best_key(headers: LfhSubsegments, keys: NDArray[np.uint64], *, shifts_first: bool) -> _ScoredCoding:
