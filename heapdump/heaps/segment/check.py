@@ -61,8 +61,12 @@ def _finding(job: CheckJob, counter: _Counter) -> Finding:
 
 
 def _counters(job: CheckJob, layout: Layout) -> Iterator[_Counter]:
-    """The counters of segments, one for each size of them, and of committed pages of large allocations."""
+    """The counters of segments, one for each size of them, and of committed pages of large allocations.
+
+    A counter that is not in the dump is not compared.
+    """
     lists = contexts(job.view, layout, job.heap.address) or ()
+    lists = lists if all(_is_counted(job, layout, context) for context in lists) else ()
     for size in dict.fromkeys(context.segment_bytes for context in lists):
         # both contexts of 19041 x86 have one size; the second one is not in use
         yield _segment_counter(job, layout, [context for context in lists if context.segment_bytes == size])
@@ -71,6 +75,12 @@ def _counters(job: CheckJob, layout: Layout) -> Iterator[_Counter]:
         place = job.heap.address + layout["_SEGMENT_HEAP"].offset("LargeCommittedPages")
         what = "committed pages of large blocks"
         yield _Counter("large_metadata", what, place, counted // PAGE, committed // PAGE)
+
+
+def _is_counted(job: CheckJob, layout: Layout, context: SegContext) -> bool:
+    """True where the dump holds the structure with the context's counter."""
+    owner = "_SEGMENT_HEAP" if context.anchor == job.heap.address else "_HEAP_SEG_CONTEXT"
+    return job.view.struct(owner, context.anchor, layout) is not None
 
 
 def _segment_counter(job: CheckJob, layout: Layout, lists: list[SegContext]) -> _Counter:

@@ -102,10 +102,21 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
 
 
 def _best_layout(view: View, heap: int) -> tuple[Layout | None, dict[str, bool]]:
-    """(the layout of which most facts hold, the likelier of equal ones, None where it is not usable; its facts)."""
+    """(the layout of which most facts hold, the likelier of equal ones, None where it is not usable; its facts).
+
+    Where the dump lacks a part of the header, facts fail for want of bytes: the layout of this very build is the best one.
+    """
+    own = view.layout
+    if view.is_layout_exact and _has_segment_lists(own) and _is_cut(view, own, heap) and is_usable(view, own, heap):
+        return own, header_facts(view, own, heap)
     tried = [(layout, header_facts(view, layout, heap)) for layout in view.layouts if _has_segment_lists(layout)]
     best, facts = max(tried, key=lambda pair: sum(pair[1].values()), default=(None, {"a layout": False}))
     return (best if best is not None and is_usable(view, best, heap) else None), facts
+
+
+def _is_cut(view: View, layout: Layout, heap: int) -> bool:
+    """True when the dump lacks a part of the heap's header."""
+    return view.space.try_read(heap, layout["_SEGMENT_HEAP"].size) is None
 
 
 def _has_segment_lists(layout: Layout) -> bool:

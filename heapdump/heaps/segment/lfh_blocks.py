@@ -61,10 +61,11 @@ class LfhBlocks:
         report_counts(walk, len(walk.columns) - added, batch.missing)
         if batch.missing:
             doubt_missing(walk, len(walk.columns) - added, batch.missing)
-            if self._doubt_missing_bits(int(rows[0]), added, batch.missing):
-                return
-            if self._subsegments.has_freed_list and not result[0] & lfh_blocks.COUNTS_AGREE:
+            lacks_bits = self._doubt_missing_bits(int(rows[0]), added, batch.missing)
+            lacks_links = self._subsegments.has_freed_list and not result[0] & lfh_blocks.COUNTS_AGREE
+            if lacks_links:
                 self._doubt_freed_list(int(rows[0]), added)
+            if lacks_bits or lacks_links:
                 return
         is_recorded = ((result & lfh_blocks.FREE_BITS_CLEAR) > 0) & has_recorded_tail(self._subsegments, rows, count)
         sound = ((result & lfh_blocks.COUNTS_AGREE) > 0) & self._as_build_writes(is_recorded)

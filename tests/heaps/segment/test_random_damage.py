@@ -22,12 +22,16 @@ PAGE = 0x1000
 
 @dataclass(frozen=True)
 class Member:
-    """Bytes of the metadata. `has_witness`: something else in the heap tells that they are damaged."""
+    """Bytes of the metadata. `has_witness`: something else in the heap tells that they are damaged.
+
+    `same`: bits of the little-endian value that stay as they are, because they belong to another member.
+    """
 
     what: str
     address: int
     size: int
     has_witness: bool = True
+    same: int = 0
 
 
 def members(generation: tuple[HeapArch, int], dump: BuiltDump, truth: SegmentTruth) -> list[Member]:
@@ -53,7 +57,10 @@ def members(generation: tuple[HeapArch, int], dump: BuiltDump, truth: SegmentTru
         found += [Member("blocks of an LFH subsegment", address + lay.lfh_offsets, 4)]
         found += [Member("number of LFH blocks", address + lay.lfh_count, 2)]
     wide = pointer == 8
-    found += [Member("sizes of a chunk", at + 2 * wide, 6 if wide else 4) for at in truth.headers]
+    # bit 0 of the x86 word is MemoryCost, which nothing else tells
+    found += [
+        Member("sizes of a chunk", at + 2 * wide, 6 if wide else 4, same=0 if wide else 1) for at in truth.headers
+    ]
     found += [Member("node of a large block", node, 2 * pointer) for node in truth.metadata]
     return found
 
@@ -96,7 +103,9 @@ def test_damage_to_metadata_is_never_silent_and_invents_no_block(open_built, gen
     bit = st.integers(0, 8 * member.size - 1).map(
         lambda i: (int.from_bytes(old, "little") ^ 1 << i).to_bytes(member.size, "little")
     )
-    new = data.draw(st.one_of(whole, same, bit))
+    drawn = int.from_bytes(data.draw(st.one_of(whole, same, bit)), "little")
+    value = drawn & ~member.same | int.from_bytes(old, "little") & member.same
+    new = value.to_bytes(member.size, "little")
     with open_built(poke(dump, (member.address, new))) as snapshot:
         found = busy_blocks(snapshot)
         lost = {address for address in truth.busy if address not in found}
@@ -127,3 +136,36 @@ def test_a_fragment_of_a_heap_has_no_error_and_no_invented_block(open_built, gen
         exact = {address: block[0] for address, block in found.items() if block[1] == "exact"}
         assert exact.items() <= {address: block[0] for address, block in truth.busy.items()}.items()
         assert not is_silent(snapshot) or not set(truth.busy) - set(found)
+
+
+@pytest.mark.parametrize(
+    ("generation", "place", "length"),
+    [
+        (("x64", 16299), "heap+0x100", 64),  # the second context: another build's layout seemed to fit better
+        (("x86", 19041), "heap+0xc8", 64),  # the counter of segments
+        (("x64", 26100), "lfh+0x48", 64),  # bits and a link of the list of freed blocks at once
+    ],
+    ids=["context", "counter", "bits and links"],
+)
+def test_a_part_of_a_header_that_is_not_in_the_dump_is_no_evidence(open_built, generation, place, length):
+    dump, _, truth = built(generation)
+    where, _, offset = place.partition("+")
+    starts = [truth.address] if where == "heap" else [a for a in truth.subsegments if not is_vs(generation, dump, a)]
+    for start in starts:
+        cut = (start + int(offset, 16), start + int(offset, 16) + length)
+        with open_built(without_memory(dump, cut)) as snapshot:
+            assert [finding.message for finding in snapshot.damage.findings if finding.is_error] == []
+            exact = {address: size for address, (size, trust) in busy_blocks(snapshot).items() if trust == "exact"}
+            assert exact.items() <= {address: block[0] for address, block in truth.busy.items()}.items()
+
+
+@pytest.mark.parametrize(("generation", "word"), [(("x64", 22000), b'\x0e"\x03@'), (("x86", 19041), b'w"\x02@')])
+def test_the_key_of_a_damaged_subsegment_does_not_win(open_built, generation, word):
+    """Its own key makes most of the others possible; theirs makes them consistent."""
+    dump, _, truth = built(generation)
+    lay = segment_layout(*generation)
+    sub = next(address for address in truth.subsegments if not is_vs(generation, dump, address))
+    with open_built(poke(dump, (sub + lay.lfh_offsets, word))) as snapshot:
+        assert [finding.address & -PAGE for finding in snapshot.walk.findings] == [sub]
+        found = busy_blocks(snapshot)
+        assert {address for address, (_, trust) in found.items() if trust == "exact"} <= set(truth.busy)
