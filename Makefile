@@ -38,6 +38,7 @@ golden: $(STAMP)
 
 fuzz: $(STAMP)
 	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/real/test_fuzz_check.py tests/real/test_fuzz_metadata.py tests/test_asked_twice.py
+	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal -m property
 
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench.summary

@@ -105,18 +105,3 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     return folder
-
-
-_KNOWN_DEFECTS = {
-    "test_a_fragment_of_a_heap_has_no_error_and_no_invented_block": "missing parts of LFH headers give wrong sizes as exact",
-    "test_random_healthy_heaps_are_clean[x64-3790]": "the header cookie of some sound heaps of Server 2003 does not fit",
-}
-"""Name of a property test, or its beginning → the defect that some of its examples show."""
-
-
-@pytest.fixture(autouse=True)
-def _known_defect(request: pytest.FixtureRequest) -> None:
-    """Marks the property tests that find a known defect now and then: they are shown as xfail or xpass."""
-    for name, reason in _KNOWN_DEFECTS.items():
-        if request.node.name.startswith(name):
-            request.node.add_marker(pytest.mark.xfail(reason=reason, strict=False))
