@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from heapdump.analyses.compare.difference import Difference, Row
     from heapdump.analyses.compare.groups import ComparedGroup
-    from heapdump.commands.common.diff_sentences import Sentence
+    from heapdump.commands.common.diff_sentences import DiffSentence
     from heapdump.render.view import StyledLine
     from heapdump.snapshot import Snapshot
 
@@ -215,7 +215,7 @@ class _Page:
         return tuple(gaps)
 
     @cached_property
-    def _sentences(self) -> list[Sentence]:
+    def _sentences(self) -> list[DiffSentence]:
         """The differences that matter most."""
         from heapdump.commands.common.diff_sentences import sentences
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heapdump.analyses.by_hand.listing import Line, Listing
-    from heapdump.analyses.by_hand.place import Place
+    from heapdump.analyses.by_hand.place import FramePlace
     from heapdump.process.symbols.namer import Namer
 
 _DEFAULT = 8
@@ -91,7 +91,7 @@ def _record(line: Line) -> Record:
     }
 
 
-def _page(place: Place, namer: Namer, at: int, listing: Listing) -> Iterator[PageItem]:
+def _page(place: FramePlace, namer: Namer, at: int, listing: Listing) -> Iterator[PageItem]:
     how = f", function from {listing.function.start:#x} on by {listing.function.words}" if listing.function else ""
     yield Lines([[(str(namer.name(at, 0)), "bold"), (f"  {at:#x}{how}; registers of {place.words}", "dim")]])
     yield Table(_COLUMNS, listing.lines, empty="no code there")

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heapdump.analyses.memory.address_space import AddressSpaceReport, Culprit, UsageBytes
-    from heapdump.analyses.memory.allocations import Allocation
+    from heapdump.analyses.memory.allocations import VirtualAllocation
     from heapdump.analyses.memory.gaps import Neighbours
-    from heapdump.commands.common.gap_sentences import Sentence
+    from heapdump.commands.common.gap_sentences import GapSentence
     from heapdump.snapshot import Snapshot
 
 _MOST = 1000
@@ -28,7 +28,7 @@ _MOST = 1000
 _NO_MAP = "this dump has no complete memory map: free memory is not known"
 
 
-def _neighbour(allocation: Allocation | None) -> str:
+def _neighbour(allocation: VirtualAllocation | None) -> str:
     """The neighbour of a free run; `-` at an end of the address space."""
     return "-" if allocation is None else allocation.words
 
@@ -124,7 +124,7 @@ class _Page:
             ],
         }
 
-    def _sentences(self) -> list[Sentence]:
+    def _sentences(self) -> list[GapSentence]:
         from heapdump.commands.common.gap_sentences import sentences
 
         return sentences(self.snapshot, self.report) if self.report else []
@@ -173,6 +173,6 @@ def _classes(report: AddressSpaceReport) -> str:
     return ", ".join(f"{count:,} of {least >> 20} MB and more" for count, least in counts)
 
 
-def _bullet(sentence: Sentence) -> list[tuple[str, str]]:
+def _bullet(sentence: GapSentence) -> list[tuple[str, str]]:
     line = [(f"• {sentence.text}", "")]
     return [*line, (f" → heapdump {sentence.command}", "cyan")] if sentence.command else line

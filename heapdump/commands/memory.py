@@ -16,7 +16,7 @@ from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from heapdump.analyses.by_hand.memory import MemoryRow, MemoryView
+    from heapdump.analyses.by_hand.memory import MemoryElement, MemoryListing
     from heapdump.analyses.by_hand.pointees import Pointee, Pointees
 
 FORMS = ["bytes", "words", "dwords", "qwords", "pointers", "text", "utf16", "links"]
@@ -64,13 +64,13 @@ def command(request: Request, address: str, form: str, count: int | None, arch: 
         return request.emit(snapshot, answer)
 
 
-def _gaps(at: int, view: MemoryView) -> tuple[str, ...]:
+def _gaps(at: int, view: MemoryListing) -> tuple[str, ...]:
     if not view.missing_bytes:
         return ()
     return (f"the dump does not hold {text.plural(view.missing_bytes, 'byte')} of what was asked for at {at:#x}",)
 
 
-def _record(row: MemoryRow) -> Record:
+def _record(row: MemoryElement) -> Record:
     return {
         "address": hex(row.address),
         "bytes": hex_bytes(row.bytes),
@@ -86,7 +86,7 @@ class _Page:
     request: Request
     form: str
     is_counted: bool
-    view: MemoryView
+    view: MemoryListing
     pointees: Pointees
     pointer_bytes: int
 
@@ -105,12 +105,12 @@ class _Page:
             style = "dim" if self.view.is_sound else "red"
             yield Lines([[(self.view.end, style)]])
 
-    def _table(self, columns: Sequence[Column[MemoryRow]], rows: Sequence[MemoryRow]) -> Table[MemoryRow]:
+    def _table(self, columns: Sequence[Column[MemoryElement]], rows: Sequence[MemoryElement]) -> Table[MemoryElement]:
         shown, hidden = (rows, 0) if self.is_counted else self.request.shown(rows)
         return Table(columns, shown, hidden=hidden)
 
-    def _byte_columns(self, rows: Sequence[MemoryRow]) -> tuple[Column[MemoryRow], ...]:
-        leads: Column[MemoryRow] = Column(
+    def _byte_columns(self, rows: Sequence[MemoryElement]) -> tuple[Column[MemoryElement], ...]:
+        leads: Column[MemoryElement] = Column(
             "PointsTo", self._leads, "what pointers among them lead to", rank=1, flexible=24, style="cyan"
         )
         return (
@@ -119,7 +119,7 @@ class _Page:
             *((leads,) if any(self._leads(row) for row in rows) else ()),
         )  # fmt: skip
 
-    def _leads(self, row: MemoryRow) -> str:
+    def _leads(self, row: MemoryElement) -> str:
         """What the aligned pointers of a line lead to."""
         size = self.pointer_bytes
         words = [row.bytes[i : i + size] for i in range(-row.address % size, 16 - size + 1, size)]
@@ -128,22 +128,24 @@ class _Page:
         return "; ".join(one.text for one in found if one is not None)
 
 
-def _lines_of(rows: Sequence[MemoryRow], width: int) -> list[MemoryRow]:
+def _lines_of(rows: Sequence[MemoryElement], width: int) -> list[MemoryElement]:
     """The rows `width` at a time, as lines with the bytes of all of them."""
-    from heapdump.analyses.by_hand.memory import MemoryRow
+    from heapdump.analyses.by_hand.memory import MemoryElement
 
     groups = [rows[i : i + width] for i in range(0, len(rows), width)]
-    return [MemoryRow(group[0].address, tuple(b for row in group for b in row.bytes), None, None) for group in groups]
+    return [
+        MemoryElement(group[0].address, tuple(b for row in group for b in row.bytes), None, None) for group in groups
+    ]
 
 
-def _characters(row: MemoryRow) -> str:
+def _characters(row: MemoryElement) -> str:
     return "".join("?" if b is None else chr(b) if 0x20 <= b < 0x7F else "." for b in row.bytes)
 
 
-def _number_columns(digits: int) -> tuple[Column[MemoryRow], ...]:
+def _number_columns(digits: int) -> tuple[Column[MemoryElement], ...]:
     """Columns of lines of numbers with so many hex digits."""
 
-    def numbers(row: MemoryRow) -> str:
+    def numbers(row: MemoryElement) -> str:
         """The numbers of a line, `????` for those with a missing byte."""
         size = digits // 2
         words = [row.bytes[i : i + size] for i in range(0, len(row.bytes), size)]
@@ -156,7 +158,7 @@ def _number_columns(digits: int) -> tuple[Column[MemoryRow], ...]:
     )
 
 
-def _style(row: MemoryRow) -> str:
+def _style(row: MemoryElement) -> str:
     return STYLES[row.pointee.kind] if row.pointee else ""
 
 
@@ -164,16 +166,16 @@ def _text_of(pointee: Pointee | None) -> str:
     return pointee.text if pointee else ""
 
 
-def _value(row: MemoryRow) -> str:
+def _value(row: MemoryElement) -> str:
     return hex_bytes(tuple(reversed(row.bytes))) if row.value is None else f"{row.value:#x}"
 
 
-_POINTERS: tuple[Column[MemoryRow], ...] = (
+_POINTERS: tuple[Column[MemoryElement], ...] = (
     Column("Address", lambda r: f"{r.address:#x}", "of the pointer", right=True),
     Column("Value", _value, "the pointer; ?? = not in the dump", right=True),
     Column("PointsTo", lambda r: _text_of(r.pointee), "block, stack, module or region that it leads to", flexible=30, style=_style),
 )  # fmt: skip
-_LINKS: tuple[Column[MemoryRow], ...] = (
+_LINKS: tuple[Column[MemoryElement], ...] = (
     Column("Entry", lambda r: f"{r.address:#x}", "address of the LIST_ENTRY", right=True),
     Column("Flink", _value, "the next entry; ?? = not in the dump", right=True),
     Column("In", lambda r: _text_of(r.pointee), "where the entry lies", flexible=30, style=_style),

@@ -19,7 +19,7 @@ from heapdump.render.view import Answer, Lines, PageItem, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.by_hand.place import Place
+    from heapdump.analyses.by_hand.place import FramePlace
     from heapdump.analyses.by_hand.struct_types import Found
     from heapdump.analyses.by_hand.struct_view import SeenStruct
     from heapdump.process.model import View
@@ -80,7 +80,7 @@ class _Asked:
     request: Request
     snapshot: Snapshot
     namer: Namer
-    place: Place
+    place: FramePlace
     count: int
 
     def every(self) -> Answer:

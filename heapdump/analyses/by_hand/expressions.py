@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from functools import cached_property
 
-from heapdump.analyses.by_hand.place import Place
+from heapdump.analyses.by_hand.place import FramePlace
 from heapdump.errors import WrongUsage
 from heapdump.process.model import Module
 
@@ -29,7 +29,7 @@ _TOP = 1 << 64
 class Expressions:
     """Evaluates expressions about one process, with the registers of one place."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: FramePlace) -> None:
         """Reads nothing yet."""
         self.place = place
 

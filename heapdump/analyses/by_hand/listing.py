@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from heapdump.analyses.by_hand.code import Code, Function
-from heapdump.analyses.by_hand.place import Place
+from heapdump.analyses.by_hand.place import FramePlace
 from heapdump.analyses.by_hand.pointees import Pointee
 from heapdump.errors import WrongUsage
 from heapdump.process.model import View
@@ -76,7 +76,7 @@ class Listing:
 class Lister:
     """Makes listings of one view with the registers of one place."""
 
-    def __init__(self, place: Place, view: View, pointees: Callable[[int], Pointee | None]) -> None:
+    def __init__(self, place: FramePlace, view: View, pointees: Callable[[int], Pointee | None]) -> None:
         """`view`: the one that the code belongs to."""
         self._place, self._view, self._pointees = place, view, pointees
         self._namer = place.namer
@@ -216,7 +216,7 @@ class Lister:
         return abs(ip - one.address) < _NEAR
 
 
-def code_view(place: Place, address: int) -> View:
+def code_view(place: FramePlace, address: int) -> View:
     """The view that code at an address belongs to: by the image there, by the address, else that of the place."""
     views = place.process.views
     module = place.process.module_map.at(address)

@@ -42,7 +42,7 @@ DEFAULT_COUNTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryRow:
+class MemoryElement:
     """One element, of `bytes` one line of 16.
 
     `bytes`: the raw bytes, None for each that the dump does not hold. `value`: a number, or a text; None where a byte
@@ -56,13 +56,13 @@ class MemoryRow:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryView:
+class MemoryListing:
     """Rows, ascending or in the order of a list. `end`: a sentence on where a text or a list ends, "" elsewhere.
 
     `missing_bytes`: bytes of the rows that the dump does not hold; `is_sound`: False for a list that is broken.
     """
 
-    rows: tuple[MemoryRow, ...]
+    rows: tuple[MemoryElement, ...]
     missing_bytes: int
     end: str = ""
     is_sound: bool = True
@@ -70,7 +70,7 @@ class MemoryView:
 
 def read_memory(
     space: AddressSpace, address: int, form: Form, count: int | None, pointees: Callable[[int], Pointee | None]
-) -> MemoryView:
+) -> MemoryListing:
     """`count` elements from an address on; None for the number that `DEFAULT_COUNTS` has.
 
     Raises:
@@ -86,24 +86,24 @@ def read_memory(
     if form in (Form.TEXT, Form.UTF16):
         return _text(known, size)
     rows = tuple(_lines(known) if form is Form.BYTES else _numbers(known, size, form, pointees))
-    return MemoryView(rows, sum(gap.size for gap in known.missing))
+    return MemoryListing(rows, sum(gap.size for gap in known.missing))
 
 
-def _lines(known: KnownBytes) -> Iterator[MemoryRow]:
+def _lines(known: KnownBytes) -> Iterator[MemoryElement]:
     for at in range(known.span.start, known.span.end, LINE_BYTES):
-        yield MemoryRow(at, tuple(known.each(at, LINE_BYTES)), None, None)
+        yield MemoryElement(at, tuple(known.each(at, LINE_BYTES)), None, None)
 
 
 def _numbers(
     known: KnownBytes, size: int, form: Form, pointees: Callable[[int], Pointee | None]
-) -> Iterator[MemoryRow]:
+) -> Iterator[MemoryElement]:
     for at in range(known.span.start, known.span.end - size + 1, size):
         value = known.integer(at, size)
         leads = pointees(value) if form is Form.POINTERS and value is not None else None
-        yield MemoryRow(at, tuple(known.each(at, size)), value, leads)
+        yield MemoryElement(at, tuple(known.each(at, size)), value, leads)
 
 
-def _text(known: KnownBytes, size: int) -> MemoryView:
+def _text(known: KnownBytes, size: int) -> MemoryListing:
     """The text up to its zero, the first missing byte, or the end of what was read."""
     start, limit = known.span.start, known.missing[0].start if known.missing else known.span.end
     data = known.data[: (limit - start) // size * size]
@@ -117,22 +117,24 @@ def _text(known: KnownBytes, size: int) -> MemoryView:
     else:
         words = f"{plural(len(text), 'character')}, and more follow: --count N reads N of them"
     missing = known.span.end - limit if end is None else 0
-    return MemoryView((MemoryRow(start, tuple(raw), text, None),), missing, words)
+    return MemoryListing((MemoryElement(start, tuple(raw), text, None),), missing, words)
 
 
-def _links(space: AddressSpace, head: int, count: int, pointees: Callable[[int], Pointee | None]) -> MemoryView:
+def _links(space: AddressSpace, head: int, count: int, pointees: Callable[[int], Pointee | None]) -> MemoryListing:
     """The entries of a list from one of them on; each entry's back link must lead to the entry before it."""
-    size, rows, place = space.pointer_bytes, list[MemoryRow](), {}
+    size, rows, place = space.pointer_bytes, list[MemoryElement](), {}
     node, before, broken, end = head, None, "", ""
     while not end:
         known = read_known(space, node, 2 * size)
         forward, back = known.integer(node, size), known.integer(node + size, size)
         place[node] = len(rows)
-        rows.append(MemoryRow(node, tuple(known.each(node, 2 * size)), forward, pointees(node)))
+        rows.append(MemoryElement(node, tuple(known.each(node, 2 * size)), forward, pointees(node)))
         if before is not None and back is not None and back != before:
             broken = broken or f"the back link of {node:#x} leads to {back:#x}, not to {before:#x}"
         if forward is None:
-            return MemoryView(tuple(rows), len(known.missing) * size, f"the dump does not hold the entry at {node:#x}")
+            return MemoryListing(
+                tuple(rows), len(known.missing) * size, f"the dump does not hold the entry at {node:#x}"
+            )
         end = _end_of_list(space, forward, head, len(rows), count)
         if not end and forward in place:
             broken = broken or f"{node:#x} leads back to entry {place[forward]}, {forward:#x}: a cycle"
@@ -141,7 +143,7 @@ def _links(space: AddressSpace, head: int, count: int, pointees: Callable[[int],
     closing = space.try_pointer(head + size)
     if node == head and closing not in (before, None):
         broken = broken or f"the back link of {head:#x} leads to {closing:#x}, not to {before:#x}"
-    return MemoryView(tuple(rows), 0, broken or end, not broken)
+    return MemoryListing(tuple(rows), 0, broken or end, not broken)
 
 
 def _end_of_list(space: AddressSpace, forward: int, head: int, read: int, count: int) -> str:

@@ -18,7 +18,7 @@ from heapdump.analyses.by_hand.hooks import (
 from heapdump.analyses.by_hand.images import ImageText, texts_of, unlisted_images
 from heapdump.errors import WrongUsage
 from heapdump.process.model import Module, Process
-from heapdump.process.symbols.images import Image, Section
+from heapdump.process.symbols.images import Image, ImageSection
 from heapdump.process.symbols.namer import Namer
 
 MACHINES = {0x14C: "x86", 0x8664: "x64", 0xAA64: "arm64", 0x1C0: "arm"}
@@ -77,7 +77,7 @@ class ModuleDetail:
         return [*named, *(Export(name, None, target) for name, target in sorted(self.image.forwarders.items()))]
 
     @property
-    def sections(self) -> tuple[Section, ...]:
+    def sections(self) -> tuple[ImageSection, ...]:
         """The section table."""
         return self.image.sections if self.image else ()
 

@@ -48,7 +48,7 @@ def _is_named(thread: Thread, word: str) -> bool:
 
 
 @dataclass
-class Place:
+class FramePlace:
     """A thread, and one of its frames: the one whose registers expressions name.
 
     `thread_name`: as `find_thread` takes it; None for the crashed thread, or the first one. `frame_number`: as

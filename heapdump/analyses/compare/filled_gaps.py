@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from heapdump.analyses.memory.allocations import Allocation, Allocations
+from heapdump.analyses.memory.allocations import Allocations, VirtualAllocation
 from heapdump.analyses.memory.free_runs import free_runs
 from heapdump.spans import Span
 
@@ -25,7 +25,7 @@ class FilledGap:
 
     span: Span
     largest_now: Span | None
-    occupants: tuple[Allocation, ...]
+    occupants: tuple[VirtualAllocation, ...]
     hidden: int
 
 

@@ -20,7 +20,7 @@ class Relation(StrEnum):
     DIFFERENT_PROGRAMS = "different_programs"
 
 
-class Witness(StrEnum):
+class IdentityWitness(StrEnum):
     """A property that all dumps of one process share; the value is the word of the JSON."""
 
     IMAGE = "image"
@@ -36,11 +36,11 @@ class Witness(StrEnum):
 
 
 _WORDS = {
-    Witness.IMAGE: "image",
-    Witness.ARCH: "architecture",
-    Witness.PID: "process id",
-    Witness.CREATE_TIME: "creation time",
-    Witness.BASES: "bases of the program and of ntdll",
+    IdentityWitness.IMAGE: "image",
+    IdentityWitness.ARCH: "architecture",
+    IdentityWitness.PID: "process id",
+    IdentityWitness.CREATE_TIME: "creation time",
+    IdentityWitness.BASES: "bases of the program and of ntdll",
 }
 
 
@@ -49,8 +49,8 @@ class Comparability:
     """`relation` of all dumps. `equal`, `different`: witnesses that agree, that contradict; others are unknown."""
 
     relation: Relation
-    equal: tuple[Witness, ...]
-    different: tuple[Witness, ...]
+    equal: tuple[IdentityWitness, ...]
+    different: tuple[IdentityWitness, ...]
 
     @property
     def is_same_process(self) -> bool:
@@ -65,18 +65,18 @@ def comparability(processes: Sequence[Process]) -> Comparability:
     the same ones for every run until it restarts.
     """
     facts = [_facts(process) for process in processes]
-    equal: list[Witness] = []
-    different: list[Witness] = []
-    for witness in Witness:
+    equal: list[IdentityWitness] = []
+    different: list[IdentityWitness] = []
+    for witness in IdentityWitness:
         values = {one[witness] for one in facts}
         if None not in values:
             (equal if len(values) == 1 else different).append(witness)
         elif len(values) > 2:
             different.append(witness)
-    is_known = Witness.PID in equal or Witness.CREATE_TIME in equal
+    is_known = IdentityWitness.PID in equal or IdentityWitness.CREATE_TIME in equal
     if is_known and not different:
         relation = Relation.SAME_PROCESS
-    elif Witness.IMAGE in equal:
+    elif IdentityWitness.IMAGE in equal:
         relation = Relation.SAME_PROGRAM
     else:
         relation = Relation.DIFFERENT_PROGRAMS
@@ -88,15 +88,15 @@ def image_name(process: Process) -> str | None:
     return (process.image or "").replace("/", "\\").rpartition("\\")[2] or None
 
 
-def _facts(process: Process) -> dict[Witness, object]:
+def _facts(process: Process) -> dict[IdentityWitness, object]:
     """The value of each witness; None where the dump does not tell it."""
     name = image_name(process)
     bases = tuple(sorted({view.arch: view.peb_fields.get("ImageBaseAddress", 0) for view in process.views}.items()))
     ntdlls = tuple(sorted(m.span.start for m in process.modules if m.name.lower() == "ntdll.dll"))
     return {
-        Witness.IMAGE: name.lower() if name else None,
-        Witness.ARCH: process.arch,
-        Witness.PID: process.pid or None,
-        Witness.CREATE_TIME: (process.misc.create_time or None) if process.misc else None,
-        Witness.BASES: (bases, ntdlls) if ntdlls and all(base for _, base in bases) else None,
+        IdentityWitness.IMAGE: name.lower() if name else None,
+        IdentityWitness.ARCH: process.arch,
+        IdentityWitness.PID: process.pid or None,
+        IdentityWitness.CREATE_TIME: (process.misc.create_time or None) if process.misc else None,
+        IdentityWitness.BASES: (bases, ntdlls) if ntdlls and all(base for _, base in bases) else None,
     }

@@ -9,13 +9,13 @@ from enum import StrEnum
 from pathlib import Path
 
 from heapdump.analyses.compare.code_names import build_of
-from heapdump.analyses.memory.allocations import Allocation, Allocations
+from heapdump.analyses.memory.allocations import Allocations, VirtualAllocation
 from heapdump.analyses.memory.memory_imports import memory_imports
 from heapdump.analyses.memory.usage import UsageMap
 from heapdump.process.model import Module, Process
 
 
-class Change(StrEnum):
+class ModuleChangeKind(StrEnum):
     """What happened to a module; the value is the word of the JSON. VERSION: another build, at whatever base."""
 
     NEW = "new"
@@ -33,11 +33,11 @@ class ModuleChange:
     """
 
     name: str
-    change: Change
+    change: ModuleChangeKind
     old: Module | None
     new: Module | None
     memory_imports: tuple[str, ...] = ()
-    at_old_base: tuple[Allocation, ...] = ()
+    at_old_base: tuple[VirtualAllocation, ...] = ()
 
     @property
     def address(self) -> int:
@@ -69,9 +69,9 @@ def _explained(
     is_address_comparable: bool,
 ) -> ModuleChange:
     """A change with its explanation."""
-    if change.change in (Change.NEW, Change.VERSION) and change.new is not None:
+    if change.change in (ModuleChangeKind.NEW, ModuleChangeKind.VERSION) and change.new is not None:
         return replace(change, memory_imports=memory_imports(process, change.new, image_path))
-    if change.change is Change.MOVED and change.old is not None and is_address_comparable:
+    if change.change is ModuleChangeKind.MOVED and change.old is not None and is_address_comparable:
         return replace(change, at_old_base=tuple(allocations.inside(change.old.span)))
     return change
 
@@ -87,7 +87,7 @@ def module_changes(old: Process, new: Process) -> tuple[ModuleChange, ...]:
         for name in dict.fromkeys([*after, *before])
         for change in _changes(before.get(name, []), after.get(name, []))
     )
-    order = [Change.NEW, Change.VERSION, Change.MOVED, Change.GONE]
+    order = [ModuleChangeKind.NEW, ModuleChangeKind.VERSION, ModuleChangeKind.MOVED, ModuleChangeKind.GONE]
     return tuple(sorted(found, key=lambda one: (order.index(one.change), one.address)))
 
 
@@ -110,11 +110,11 @@ def _changes(before: list[Module], after: list[Module]) -> Iterator[ModuleChange
         old = next((one for one in same if one.span == module.span), same[0])
         rest.remove(old)
         if old.span.start != module.span.start:
-            yield ModuleChange(module.name, Change.MOVED, old, module)
+            yield ModuleChange(module.name, ModuleChangeKind.MOVED, old, module)
     for module in unmatched:
         if rest:
-            yield ModuleChange(module.name, Change.VERSION, rest.pop(0), module)
+            yield ModuleChange(module.name, ModuleChangeKind.VERSION, rest.pop(0), module)
         else:
-            yield ModuleChange(module.name, Change.NEW, None, module)
+            yield ModuleChange(module.name, ModuleChangeKind.NEW, None, module)
     for old in rest:
-        yield ModuleChange(old.name, Change.GONE, old, None)
+        yield ModuleChange(old.name, ModuleChangeKind.GONE, old, None)

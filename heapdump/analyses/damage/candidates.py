@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.analyses.damage.header_write import (
-    DamagedHeader,
     Direction,
     HeaderWrite,
+    OverwrittenHeader,
     Surroundings,
     judge_header_write,
 )
@@ -114,7 +114,7 @@ def _header(context: DamageContext, finding: Finding, block: Block | None) -> Ju
     damage = max(finding.address, word) if _is_exact(finding) else None
     user = block.address if block is not None else word + _WORD
     around = Surroundings(context.space, before, block, context.is_pointer)
-    found = judge_header_write(around, DamagedHeader(min(end, word), word, damage, user))
+    found = judge_header_write(around, OverwrittenHeader(min(end, word), word, damage, user))
     return _judged(found, before, block, own)
 
 

@@ -38,7 +38,7 @@ class Direction(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class DamagedHeader:
+class OverwrittenHeader:
     """A header word of 8 bytes at `word`, damaged from `damage` on, of a block whose user data begin at `user`.
 
     `end`: where the requested bytes of the block before end; for a free one, where its entry ends. `damage` is None
@@ -75,7 +75,7 @@ class Surroundings:
         return self.space.pointer_bytes
 
 
-def judge_header_write(around: Surroundings, header: DamagedHeader) -> HeaderWrite:
+def judge_header_write(around: Surroundings, header: OverwrittenHeader) -> HeaderWrite:
     """The direction of the write that damaged a header."""
     body = around.space.try_read(header.word, _WORD)
     if body is None:
@@ -102,14 +102,14 @@ def judge_header_write(around: Surroundings, header: DamagedHeader) -> HeaderWri
     )
 
 
-def _after_free(header: DamagedHeader, ahead: bytes, *, continues: str) -> HeaderWrite:
+def _after_free(header: OverwrittenHeader, ahead: bytes, *, continues: str) -> HeaderWrite:
     """A free block before the header: to blame only where the damage begins in its own bytes."""
     if continues and len(ahead) >= _WORD:
         return HeaderWrite(Direction.OVERRUN, header.word - len(ahead), f"{continues} from the freed bytes on")
     return HeaderWrite(Direction.OPEN, header.damage or header.word, "the block before is free")
 
 
-def _adjacent(around: Surroundings, header: DamagedHeader, body: bytes) -> HeaderWrite:
+def _adjacent(around: Surroundings, header: OverwrittenHeader, body: bytes) -> HeaderWrite:
     """Damage right behind the end of the block before: open where one word of its own was written."""
     tail = around.space.try_read(header.word - _WORD, _WORD) or b""
     sides = (_common(around, tail, body), _common(around, body, _beyond(around, header)))
@@ -128,18 +128,18 @@ def _is_lone_word(around: Surroundings, body: bytes) -> bool:
     return all(number < 0x10000 for number in numbers) and any(numbers)
 
 
-def _ahead(around: Surroundings, header: DamagedHeader) -> bytes:
+def _ahead(around: Surroundings, header: OverwrittenHeader) -> bytes:
     """The bytes between the end of the block before and the header; of a free block its last bytes."""
     size = _LOOK_BACK if around.before.state == "free" else header.word - header.end
     size = min(max(size, 0), _LOOK_BACK)
     return around.space.try_read(header.word - size, size) or b""
 
 
-def _beyond(around: Surroundings, header: DamagedHeader) -> bytes:
+def _beyond(around: Surroundings, header: OverwrittenHeader) -> bytes:
     return around.space.try_read(header.user, _LOOK_AHEAD) or b""
 
 
-def _continues(around: Surroundings, ahead: bytes, body: bytes, header: DamagedHeader) -> str:
+def _continues(around: Surroundings, ahead: bytes, body: bytes, header: OverwrittenHeader) -> str:
     """The words for contents that run from `ahead` into the header; "" where they do not."""
     if not ahead:
         return ""

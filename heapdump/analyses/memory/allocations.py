@@ -14,7 +14,7 @@ from heapdump.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
-class Allocation:
+class VirtualAllocation:
     """Touching regions with the same allocation base.
 
     `usage`: that of most of its bytes, `detail`: of its first region with that usage (module, thread, heap segment, or
@@ -55,7 +55,7 @@ class Allocations:
         _, high = self._rows[i]
         return Span(self._starts[i], int(self._usage.table.end[high - 1]))
 
-    def before(self, address: int) -> Allocation | None:
+    def before(self, address: int) -> VirtualAllocation | None:
         """The last allocation that begins below an address."""
         i = bisect_left(self._starts, address) - 1
         return self.at(i) if i >= 0 else None
@@ -64,7 +64,7 @@ class Allocations:
         """The indices of the allocations that begin in [start, end)."""
         return range(bisect_left(self._starts, start), bisect_left(self._starts, end))
 
-    def inside(self, span: Span) -> Iterator[Allocation]:
+    def inside(self, span: Span) -> Iterator[VirtualAllocation]:
         """The allocations that have a byte in the span, ascending."""
         i = max(0, bisect_right(self._starts, span.start) - 1)
         while i < len(self._rows) and self._starts[i] < span.end:
@@ -72,7 +72,7 @@ class Allocations:
                 yield self.at(i)
             i += 1
 
-    def at(self, i: int) -> Allocation:
+    def at(self, i: int) -> VirtualAllocation:
         """Allocation `i`, described."""
         low, high = self._rows[i]
         usage, table = self._usage, self._usage.table
@@ -84,7 +84,7 @@ class Allocations:
         first = low + int(np.argmax(codes == code))
         region = next(usage.regions(np.array([first], np.int64)))
         first_committed = low + int(np.argmax(committed)) if committed.any() else None
-        return Allocation(
+        return VirtualAllocation(
             self.span(i),
             known(Kind, int(table.type[low])),
             usage.kind(code),

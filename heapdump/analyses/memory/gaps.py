@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from heapdump.analyses.memory.allocations import Allocation, Allocations
+from heapdump.analyses.memory.allocations import Allocations, VirtualAllocation
 from heapdump.analyses.memory.free_runs import GRANULARITY
 from heapdump.spans import Span
 
@@ -27,8 +27,8 @@ class Neighbours:
     """A free run and the allocations that touch it; None at an end of the address space."""
 
     span: Span
-    before: Allocation | None
-    after: Allocation | None
+    before: VirtualAllocation | None
+    after: VirtualAllocation | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Divider:
     """
 
     span: Span
-    members: tuple[Allocation, ...]
+    members: tuple[VirtualAllocation, ...]
     joined: Span
     gain_bytes: int
     apart_bytes: int

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from heapdump.analyses.memory.allocations import Allocation
+from heapdump.analyses.memory.allocations import VirtualAllocation
 from heapdump.memory.regions import Kind
 from heapdump.process.model import Module, Process
 from heapdump.process.symbols.namer import Namer
@@ -37,7 +37,7 @@ class Hook:
     targets: tuple[str, ...]
 
 
-def hook_in(process: Process, allocation: Allocation, namer: Namer) -> Hook | None:
+def hook_in(process: Process, allocation: VirtualAllocation, namer: Namer) -> Hook | None:
     """The hook whose trampolines lie in an allocation; None for anything else."""
     is_small = allocation.span.size <= _MOST_BYTES
     if allocation.type is not Kind.MEM_PRIVATE or not is_small or not allocation.protect & _EXECUTE:
@@ -60,7 +60,7 @@ def hook_in(process: Process, allocation: Allocation, namer: Namer) -> Hook | No
     return Hook(tuple(patched)[:4], next(iter(modules), None), tuple(others)[:4])
 
 
-def _jump_targets(process: Process, allocation: Allocation) -> Iterator[int]:
+def _jump_targets(process: Process, allocation: VirtualAllocation) -> Iterator[int]:
     """Targets of the jumps in the first 16 KiB of an allocation, wherever an instruction may begin."""
     view = process.views[-1]
     for offset in range(0, min(allocation.span.size, _READ), 0x1000):

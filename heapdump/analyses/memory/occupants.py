@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from heapdump.analyses.memory.allocations import Allocation, Allocations
+from heapdump.analyses.memory.allocations import Allocations, VirtualAllocation
 from heapdump.analyses.memory.hooks import Hook, hook_in
 from heapdump.analyses.memory.memory_imports import memory_imports
 from heapdump.analyses.memory.usage import UsageKind
@@ -40,7 +40,7 @@ class ImagePlace:
     """
 
     preferred: int | None
-    holders: tuple[Allocation, ...]
+    holders: tuple[VirtualAllocation, ...]
     memory_imports: tuple[str, ...]
 
 
@@ -51,7 +51,7 @@ class Occupant:
     `referrers`: addresses of words that point into private memory, as far as they were searched for.
     """
 
-    allocation: Allocation
+    allocation: VirtualAllocation
     reason: Reason
     image: ImagePlace | None = None
     hook: Hook | None = None
@@ -66,7 +66,7 @@ class Occupants:
         """`image_path`: folder of image files, whose headers have the preferred bases."""
         self._process, self._allocations, self._namer, self._image_path = process, allocations, namer, image_path
 
-    def of(self, allocation: Allocation) -> Occupant:
+    def of(self, allocation: VirtualAllocation) -> Occupant:
         """The reason of one allocation; pointers to it are not searched for."""
         kind = allocation.kind
         if kind is UsageKind.IMAGE:
@@ -82,7 +82,7 @@ class Occupants:
         hook = hook_in(self._process, allocation, self._namer)
         return Occupant(allocation, Reason.HOOK if hook else Reason.PRIVATE, hook=hook)
 
-    def _image(self, allocation: Allocation) -> Occupant:
+    def _image(self, allocation: VirtualAllocation) -> Occupant:
         module = self._process.module_map.at(allocation.span.start)
         if module is None:
             return Occupant(allocation, Reason.FIXED_IMAGE, ImagePlace(None, (), ()))
@@ -91,7 +91,7 @@ class Occupants:
             return Occupant(allocation, Reason.FIXED_IMAGE, ImagePlace(None, (), ()))
         preferred = self._preferred(module, image.header_base)
         moved = preferred is not None and preferred != module.span.start
-        holders: tuple[Allocation, ...] = ()
+        holders: tuple[VirtualAllocation, ...] = ()
         if preferred is not None and moved:
             place = Span(preferred, preferred + module.span.size)
             holders = tuple(one for one in self._allocations.inside(place) if one.span != allocation.span)
@@ -109,7 +109,7 @@ class Occupants:
         base = file.header_base if file is not None and file.source != "memory" else header_base
         return base or None
 
-    def _thread_start(self, allocation: Allocation) -> str:
+    def _thread_start(self, allocation: VirtualAllocation) -> str:
         """The start address of the thread whose stack it is, named."""
         for thread in self._process.threads:
             if any(stack.limit in allocation.span or stack.base - 1 in allocation.span for stack in thread.stacks):

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 from heapdump.render import text
 
 if TYPE_CHECKING:
-    from heapdump.analyses.by_hand.place import Place
+    from heapdump.analyses.by_hand.place import FramePlace
     from heapdump.commands.common.request import Request
     from heapdump.process.symbols.namer import Namer
     from heapdump.snapshot import Snapshot
     from heapdump.spans import Span
 
 
-def place_of(request: Request, snapshot: Snapshot, namer: Namer | None = None, arch: str | None = None) -> Place:
+def place_of(request: Request, snapshot: Snapshot, namer: Namer | None = None, arch: str | None = None) -> FramePlace:
     """The thread and the frame that --thread and --frame name; `arch`: the half of a WOW64 process."""
-    from heapdump.analyses.by_hand.place import Place
+    from heapdump.analyses.by_hand.place import FramePlace
 
     namer = namer or snapshot.namer(request.image_path, request.symbol_path)
-    return Place(snapshot.process, namer, request.thread, request.frame, arch)
+    return FramePlace(snapshot.process, namer, request.thread, request.frame, arch)
 
 
 def address_in(request: Request, snapshot: Snapshot, expression: str) -> int:

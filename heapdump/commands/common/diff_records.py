@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.compare.heaps import ComparedHeap, HeapNumbers
     from heapdump.analyses.compare.modules import ModuleChange
     from heapdump.analyses.compare.trend import Trend
-    from heapdump.analyses.memory.allocations import Allocation
+    from heapdump.analyses.memory.allocations import VirtualAllocation
     from heapdump.process.model import Module
 
 
@@ -142,7 +142,7 @@ def _gap_record(gap: FilledGap) -> Record:
     }
 
 
-def _allocation_record(allocation: Allocation) -> Record:
+def _allocation_record(allocation: VirtualAllocation) -> Record:
     return {
         "address": hex(allocation.span.start),
         "bytes": allocation.span.size,

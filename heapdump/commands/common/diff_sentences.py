@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from heapdump.analyses.compare.modules import Change
+from heapdump.analyses.compare.modules import ModuleChangeKind
 from heapdump.analyses.compare.trend import Shape
 from heapdump.render import text
 
@@ -29,14 +29,14 @@ _NOTABLE = 16
 """A free run that lost less than this part of its bytes is not mentioned."""
 
 
-class Sentence(NamedTuple):
+class DiffSentence(NamedTuple):
     """A statement, and the arguments of the command that leads on; none for a statement that stands alone."""
 
     text: str
     command: tuple[str, ...] = ()
 
 
-def sentences(difference: Difference, last_dump: str, holder: Callable[[int], str]) -> list[Sentence]:
+def sentences(difference: Difference, last_dump: str, holder: Callable[[int], str]) -> list[DiffSentence]:
     """The statements, the most important first.
 
     `last_dump`: the file that commands are about. `holder(address)`: the root that holds a block of it, "" for none.
@@ -60,23 +60,23 @@ def _verb(delta: int) -> str:
     return "grew" if delta > 0 else "shrank"
 
 
-def _busy(difference: Difference) -> Iterator[Sentence]:
+def _busy(difference: Difference) -> Iterator[DiffSentence]:
     found = difference.reconciliation
     old, new = difference.dumps[0], difference.dumps[-1]
     blocks = f"{text.plural(old.busy_blocks, 'block')} to {text.plural(new.busy_blocks, 'block')}"
     if not found.busy_delta:
         same = old.busy_blocks == new.busy_blocks
         number = f"in {text.plural(new.busy_blocks, 'block')}" if same else f"from {blocks}"
-        yield Sentence(f"busy memory did not change: {text.short_size(new.busy_bytes)} {number}")
+        yield DiffSentence(f"busy memory did not change: {text.short_size(new.busy_bytes)} {number}")
         return
     share = f" ({found.busy_delta / old.busy_bytes:+.1%})" if old.busy_bytes else ""
-    yield Sentence(
+    yield DiffSentence(
         f"busy memory {_verb(found.busy_delta)} by {text.short_size(abs(found.busy_delta))}{share}: from "
         f"{text.short_size(old.busy_bytes)} to {text.short_size(new.busy_bytes)}, from {blocks}"
     )
 
 
-def _groups(groups: Sequence[ComparedGroup], last_dump: str) -> Iterator[Sentence]:
+def _groups(groups: Sequence[ComparedGroup], last_dump: str) -> Iterator[DiffSentence]:
     """The groups with most of the growth, and one that shrank where nothing grew."""
     grown = [group for group in groups if group.delta_bytes > 0]
     total = sum(group.delta_bytes for group in grown)
@@ -87,10 +87,10 @@ def _groups(groups: Sequence[ComparedGroup], last_dump: str) -> Iterator[Sentenc
             break
         named += share
         command = ("refs", last_dump, hex(group.sample[0])) if group.sample else ()
-        yield Sentence(f"{share:.1%} of what grew is {_described(group)}", command)
+        yield DiffSentence(f"{share:.1%} of what grew is {_described(group)}", command)
 
 
-def _trends(difference: Difference, last_dump: str) -> Iterator[Sentence]:
+def _trends(difference: Difference, last_dump: str) -> Iterator[DiffSentence]:
     """The groups that grow steadily, most slope times share first; without one, the groups that grew most."""
     steady = [group for group in difference.groups if group.trend and group.trend.bytes.shape is Shape.STEADY_GROWTH]
     named = [group for group in steady if group.trend and group.trend.share >= _LEAST_SHARE][:_MOST_GROUPS]
@@ -104,7 +104,7 @@ def _trends(difference: Difference, last_dump: str) -> Iterator[Sentence]:
             f"{round(trend.bytes.share_up * steps)} of {text.plural(steps, 'step')} up, p {_p(trend.bytes.p_value)}"
         )
         command = ("refs", last_dump, hex(group.sample[0])) if group.sample else ()
-        yield Sentence(
+        yield DiffSentence(
             f"steady growth of {text.short_size(round(trend.bytes.slope))}/{per} ({trend.share:.0%} of what grew; "
             f"{rising}): {_described(group)}{_objects(group)}",
             command,
@@ -128,12 +128,12 @@ def _objects(group: ComparedGroup) -> str:
     return "; more blocks of the same sizes" if 0.8 <= mean_new / mean_old <= _SAME_MEAN else ""
 
 
-def _outlook(difference: Difference, last_dump: str) -> Iterator[Sentence]:
+def _outlook(difference: Difference, last_dump: str) -> Iterator[DiffSentence]:
     outlook = difference.outlook
     if outlook is not None:
         slope = text.short_size(round(outlook.bytes_per_hour))
         hours = f"{outlook.hours:.0f} h" if outlook.hours >= _TWO_HOURS else f"{outlook.hours * 60:.0f} min"
-        yield Sentence(
+        yield DiffSentence(
             f"at {slope}/h of private memory, the largest allocatable block ({text.short_size(outlook.bytes_left)}) is "
             f"used up in {hours}",
             ("gaps", last_dump),
@@ -157,23 +157,23 @@ def _described(group: ComparedGroup) -> str:
     return f"{text.short_size(group.delta_bytes)} {more}{whose}"
 
 
-def _unreachable(difference: Difference, last_dump: str) -> Iterator[Sentence]:
+def _unreachable(difference: Difference, last_dump: str) -> Iterator[DiffSentence]:
     old, new = difference.dumps[0].unreachable, difference.dumps[-1].unreachable
     if old is None or new is None:
         return
     was, now = (f"{text.plural(one.blocks, 'block')} with {text.short_size(one.bytes)}" for one in (old, new))
-    yield Sentence(f"no pointer leads to {now}, before to {was}", ("leaks", last_dump, "--unreachable"))
+    yield DiffSentence(f"no pointer leads to {now}, before to {was}", ("leaks", last_dump, "--unreachable"))
 
 
-def _crt(difference: Difference) -> Iterator[Sentence]:
+def _crt(difference: Difference) -> Iterator[DiffSentence]:
     """The blocks that are new for sure, by the numbers that the CRT's debug heap gives its allocations."""
     first, last = difference.dumps[0].crt, difference.dumps[-1].crt
     if first is not None and last is not None and difference.comparability.is_same_process:
         blocks = f"{text.plural(last.new_blocks, 'block')} with {text.short_size(last.new_bytes)}"
-        yield Sentence(f"{blocks} were allocated after the first dump (CRT request numbers above {first.last:,})")
+        yield DiffSentence(f"{blocks} were allocated after the first dump (CRT request numbers above {first.last:,})")
 
 
-def _private(difference: Difference) -> Iterator[Sentence]:
+def _private(difference: Difference) -> Iterator[DiffSentence]:
     """Where private memory grew by other things than busy blocks."""
     private = _row(difference.counters, "private_bytes")
     delta, busy = private.delta, difference.reconciliation.busy_delta
@@ -181,12 +181,12 @@ def _private(difference: Difference) -> Iterator[Sentence]:
         items = [(row.name, row.delta or 0) for row in difference.items[:_MOST_NAMES]]
         grown = ", ".join(f"{name} {text.short_size(size)}" for name, size in items if size > 0)
         what = f"; committed memory grew in: {grown}" if grown else ""
-        yield Sentence(
+        yield DiffSentence(
             f"private memory grew by {text.short_size(delta)}, busy blocks by {text.short_size(max(busy, 0))}{what}"
         )
 
 
-def _address_space(difference: Difference, last_dump: str) -> Iterator[Sentence]:
+def _address_space(difference: Difference, last_dump: str) -> Iterator[DiffSentence]:
     """The largest free run of a 32-bit process, where it lost a sixteenth or more."""
     largest = _row(difference.address_space, "largest_free_bytes")
     if not largest.delta or largest.delta > 0 or not difference.dumps[-1].limit.is_32bit:
@@ -201,7 +201,7 @@ def _address_space(difference: Difference, last_dump: str) -> Iterator[Sentence]
         others = len(first.occupants) + first.hidden - len(names)
         names += [f"{text.plural(others, 'other allocation')}"] if others else []
         words += f"; where it was, from {first.span.start:#x} on, now lie {', '.join(names)}"
-    yield Sentence(words, ("gaps", last_dump))
+    yield DiffSentence(words, ("gaps", last_dump))
 
 
 def _largest_before(difference: Difference) -> object:
@@ -209,17 +209,17 @@ def _largest_before(difference: Difference) -> object:
     return free.largest if free else None
 
 
-def _modules(difference: Difference, last_dump: str) -> Iterator[Sentence]:
+def _modules(difference: Difference, last_dump: str) -> Iterator[DiffSentence]:
     words = {
-        Change.NEW: "new module",
-        Change.MOVED: "moved module",
-        Change.VERSION: "module of another version",
-        Change.GONE: "unloaded module",
+        ModuleChangeKind.NEW: "new module",
+        ModuleChangeKind.MOVED: "moved module",
+        ModuleChangeKind.VERSION: "module of another version",
+        ModuleChangeKind.GONE: "unloaded module",
     }
     found = {change: [_explained(one) for one in difference.modules if one.change is change] for change in words}
     parts = [_named(words[change], names) for change, names in found.items() if names]
     if parts:
-        yield Sentence("; ".join(parts), ("modules", last_dump))
+        yield DiffSentence("; ".join(parts), ("modules", last_dump))
 
 
 def _explained(change: ModuleChange) -> str:

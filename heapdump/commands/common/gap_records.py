@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from heapdump.analyses.memory.address_space import AddressSpaceReport, Culprit
-    from heapdump.analyses.memory.allocations import Allocation
+    from heapdump.analyses.memory.allocations import VirtualAllocation
     from heapdump.analyses.memory.gaps import Neighbours
 
 
@@ -65,7 +65,7 @@ def _run(run: Neighbours) -> Record:
     }
 
 
-def _neighbour(allocation: Allocation | None) -> Record | None:
+def _neighbour(allocation: VirtualAllocation | None) -> Record | None:
     if allocation is None:
         return None
     return {"address": hex(allocation.span.start), "usage": allocation.usage, "detail": allocation.detail}

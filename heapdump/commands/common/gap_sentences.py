@@ -21,14 +21,14 @@ _SCARCE = 20
 _MOST_CULPRITS = 3
 
 
-class Sentence(NamedTuple):
+class GapSentence(NamedTuple):
     """A statement, and the command that leads on; "" for a statement that stands alone."""
 
     text: str
     command: str = ""
 
 
-def sentences(snapshot: Snapshot, report: AddressSpaceReport) -> list[Sentence]:
+def sentences(snapshot: Snapshot, report: AddressSpaceReport) -> list[GapSentence]:
     """The statements, the most important first."""
     return [
         *_request(report),
@@ -40,26 +40,26 @@ def sentences(snapshot: Snapshot, report: AddressSpaceReport) -> list[Sentence]:
     ]
 
 
-def _request(report: AddressSpaceReport) -> Iterator[Sentence]:
+def _request(report: AddressSpaceReport) -> Iterator[GapSentence]:
     request, free = report.request, report.free
     if request is None:
         return
     size = text.short_size(request.bytes)
     if request.fitting:
         runs = text.plural(request.fitting, "free run")
-        yield Sentence(f"a request of {size} fits in {runs}: the address space is not what refuses it")
+        yield GapSentence(f"a request of {size} fits in {runs}: the address space is not what refuses it")
         return
     largest = f"the largest free run has {text.short_size(free.largest_bytes)}"
     if free.free_bytes >= request.bytes:
-        yield Sentence(
+        yield GapSentence(
             f"a request of {size} does not fit: {largest}, although {text.short_size(free.free_bytes)} are free: the "
             "address space is broken up"
         )
     else:
-        yield Sentence(f"a request of {size} does not fit: {largest}: the address space is used up")
+        yield GapSentence(f"a request of {size} does not fit: {largest}: the address space is used up")
 
 
-def _commit(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[Sentence]:
+def _commit(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[GapSentence]:
     """What is left of the system's commit limit: for a request, and where it is less than a twentieth."""
     system = snapshot.process.system_memory
     if system is None or system.committed is None or not system.commit_limit:
@@ -68,27 +68,27 @@ def _commit(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[Sentence
     words = f"{text.short_size(left)} of {text.short_size(system.commit_limit)} of the system's commit limit are left"
     if report.request is not None:
         refused = left < report.request.bytes
-        yield Sentence(
+        yield GapSentence(
             f"{words}: {'committing the request would be refused' if refused else 'commit is not the limit'}"
         )
     elif left < system.commit_limit // _SCARCE:
-        yield Sentence(f"{words}: commit is scarce in the whole system")
+        yield GapSentence(f"{words}: commit is scarce in the whole system")
 
 
-def _free(report: AddressSpaceReport) -> Iterator[Sentence]:
+def _free(report: AddressSpaceReport) -> Iterator[GapSentence]:
     free, limit = report.free, report.limit
     if free.largest is None:
-        yield Sentence("nothing is free")
+        yield GapSentence("nothing is free")
         return
     of = f" of {text.short_size(limit.end)} of address space" if limit.end else ""
     apart = f", {free.fragmentation:.0%} of it outside of the largest one" if free.fragmentation else ""
-    yield Sentence(
+    yield GapSentence(
         f"{text.short_size(free.free_bytes)}{of} are free in {text.plural(free.runs, 'run')}{apart}; the largest one "
         f"has {text.short_size(free.largest_bytes)}, at {free.largest.start:#x}"
     )
 
 
-def _culprits(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[Sentence]:
+def _culprits(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[GapSentence]:
     """What keeps an eighth of the address space apart, or more free memory than the request needs."""
     least = (report.limit.end or 1 << 47) // _GRAVE
     if report.request is not None and not report.request.fitting:
@@ -102,12 +102,12 @@ def _culprits(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[Senten
             yield _culprit(snapshot, one, "the free run would be")
 
 
-def _culprit(snapshot: Snapshot, culprit: Culprit, what: str) -> Sentence:
+def _culprit(snapshot: Snapshot, culprit: Culprit, what: str) -> GapSentence:
     divider = culprit.divider
     joined = text.short_size(divider.joined.size)
     would = f"without it, {what}{f' {joined}' if what.endswith('be') else f': the free run would be {joined}'}"
     reasons = reasons_words(snapshot, culprit)
-    return Sentence(
+    return GapSentence(
         f"{owner_words(culprit)} at {divider.span.start:#x} ({text.short_size(divider.span.size)}) keeps "
         f"{text.short_size(divider.apart_bytes)} of free memory apart; {would}. {reasons[0].upper()}{reasons[1:]}",
         f'regions "{snapshot.dump.path}" --at {divider.span.start:#x}'
@@ -116,28 +116,28 @@ def _culprit(snapshot: Snapshot, culprit: Culprit, what: str) -> Sentence:
     )
 
 
-def _aware(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[Sentence]:
+def _aware(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[GapSentence]:
     limit = report.limit
     if not limit.gain_bytes:
         return
     name = image_name(snapshot.process) or "the program"
     gain = text.short_size(limit.gain_bytes)
     if limit.is_large_address_aware is None:
-        yield Sentence(f"whether {name} is large address aware is not in the dump; if not, that is worth {gain}")
+        yield GapSentence(f"whether {name} is large address aware is not in the dump; if not, that is worth {gain}")
     else:
-        yield Sentence(
+        yield GapSentence(
             f"{name} is not large address aware: linked with /LARGEADDRESSAWARE (editbin sets it too) it has {gain} "
             "more on 64-bit Windows"
         )
 
 
-def _reserved(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[Sentence]:
+def _reserved(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[GapSentence]:
     """Usages that reserve much address space and do not commit it."""
     if not report.limit.is_32bit or not report.limit.end:
         return
     for share in report.usage:
         if share.reserved_bytes >= report.limit.end // _GRAVE:
             threads = f" of {text.plural(len(snapshot.process.threads), 'thread')}" if "Stack" in share.name else ""
-            yield Sentence(
+            yield GapSentence(
                 f"{share.name}{threads} reserves {text.short_size(share.reserved_bytes)} that it does not commit"
             )

@@ -26,9 +26,9 @@ class ThreadRegisters:
 
     def rows(self, thread: Thread) -> list[RegisterRow]:
         """Name, value and what it leads to, in the order of the CONTEXT record; 64-bit registers first."""
-        from heapdump.analyses.by_hand.place import Place
+        from heapdump.analyses.by_hand.place import FramePlace
 
-        values = Place(self._process, self._namer, f"~{thread.index}").registers
+        values = FramePlace(self._process, self._namer, f"~{thread.index}").registers
         return [(name, value, self._pointees.at(value)) for name, value in values.items()]
 
     def records(self, thread: Thread) -> list[Record]:

@@ -15,7 +15,7 @@ from heapdump.heaps.integers import signed64
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.lfh_encoding import INDEX_SHIFT, block_coding
-from heapdump.heaps.nt.lfh_states import HeaderStates, Place, busy_blocks
+from heapdump.heaps.nt.lfh_states import BlockPlace, HeaderStates, busy_blocks
 from heapdump.heaps.nt.unused_bytes import FRONT_PREFIX, Entries, second_header_prefix, unused_bytes
 from heapdump.heaps.nt.unused_check import unused_finding
 from heapdump.heaps.nt.windows import Window
@@ -38,7 +38,7 @@ class LfhSubsegment:
     """
 
     base: int
-    place: Place
+    place: BlockPlace
     constant: int | None
     trust: Trust
 

@@ -34,7 +34,7 @@ class HeaderStates:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class BlockPlace:
     """Where the blocks of a subsegment lie, and its own members; None where the dump lacks those.
 
     `bitmap`: BusyBitmap; bit i, counted from the lowest bit of the first byte, is 1 when block i is busy. None before 8,
@@ -52,7 +52,7 @@ class Place:
 
 
 def busy_blocks(
-    context: WalkContext, place: Place, headers: HeaderStates
+    context: WalkContext, place: BlockPlace, headers: HeaderStates
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(busy by the witness that counts, in doubt), (n,) bool each; findings where the witnesses contradict."""
     certain = np.zeros(place.geometry.blocks, bool)
@@ -76,7 +76,7 @@ def busy_blocks(
     return by_bitmap, certain
 
 
-def _by_chain(context: WalkContext, place: Place, headers: HeaderStates) -> NDArray[np.bool_]:
+def _by_chain(context: WalkContext, place: BlockPlace, headers: HeaderStates) -> NDArray[np.bool_]:
     """The states by the headers; by the chain of free blocks where a header is damaged or the count contradicts."""
     subsegment = place.subsegment
     if subsegment is None or (headers.good.all() and subsegment.free == int((~headers.busy).sum())):
@@ -98,7 +98,7 @@ def _by_chain(context: WalkContext, place: Place, headers: HeaderStates) -> NDAr
     return headers.busy
 
 
-def _chain(context: WalkContext, place: Place, subsegment: Subsegment) -> NDArray[np.bool_] | None:
+def _chain(context: WalkContext, place: BlockPlace, subsegment: Subsegment) -> NDArray[np.bool_] | None:
     """(n,) bool, the blocks on the chain of free blocks; None where it does not have as many as are counted."""
     granule, (first, stride, count) = context.entry_format.granule, place.geometry
     free, at = np.zeros(count, bool), subsegment.hint
@@ -114,7 +114,9 @@ def _chain(context: WalkContext, place: Place, subsegment: Subsegment) -> NDArra
     return free if at == _END_OF_CHAIN else None
 
 
-def _warn_of_headers(context: WalkContext, place: Place, rows: NDArray[np.intp], by_header: NDArray[np.bool_]) -> None:
+def _warn_of_headers(
+    context: WalkContext, place: BlockPlace, rows: NDArray[np.intp], by_header: NDArray[np.bool_]
+) -> None:
     """Warns of blocks that are busy by header and free otherwise, or the other way: ntdll's lfh_bitmap_mismatch."""
     other = "its bitmap" if place.bitmap is not None else "the list of free blocks"
     offset = context.entry_format.word_offset + (5 if context.entry_format.is_pre_vista else 7)
@@ -126,7 +128,7 @@ def _warn_of_headers(context: WalkContext, place: Place, rows: NDArray[np.intp],
         context.log.find(finding)
 
 
-def _report_bitmap(context: WalkContext, place: Place, rows: NDArray[np.intp]) -> None:
+def _report_bitmap(context: WalkContext, place: BlockPlace, rows: NDArray[np.intp]) -> None:
     """An error at the bytes of the bitmap that contradict headers and count."""
     bitmap = place.user_blocks + context.layout["_HEAP_USERDATA_HEADER"].offset("BitmapData")
     low, high = int(rows[0]) // 8, int(rows[-1]) // 8
@@ -141,7 +143,7 @@ def _report_bitmap(context: WalkContext, place: Place, rows: NDArray[np.intp]) -
     context.log.find(finding)
 
 
-def _warn_of_count(context: WalkContext, place: Place, free: int) -> None:
+def _warn_of_count(context: WalkContext, place: BlockPlace, free: int) -> None:
     """A warning at the count of free blocks."""
     subsegment = place.subsegment
     if subsegment is None:

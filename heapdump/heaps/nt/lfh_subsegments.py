@@ -17,7 +17,7 @@ from heapdump.heaps.nt.lfh_damage import is_doubtful, is_in_heap, report_contrad
 from heapdump.heaps.nt.lfh_encoding import block_coding
 from heapdump.heaps.nt.lfh_members import Geometry, Members, first_offset, is_consistent, read_members
 from heapdump.heaps.nt.lfh_recovery import Recovered, recover
-from heapdump.heaps.nt.lfh_states import Place
+from heapdump.heaps.nt.lfh_states import BlockPlace
 from heapdump.heaps.nt.lfh_user_blocks import UserArea, find_user_areas
 from heapdump.heaps.nt.windows import Window
 from heapdump.trust import Trust
@@ -116,7 +116,7 @@ class LfhWalk:
             state.internal.add(area.address)
             if found.subsegment is not None and found.subsegment.user_blocks == area.address:
                 state.internal.add(found.subsegment.address)
-        place = Place(
+        place = BlockPlace(
             area.address, found.geometry, found.subsegment, _busy_bitmap(context, area, found.geometry.blocks)
         )
         return LfhSubsegment(self._base(window, area), place, found.constant, trust)

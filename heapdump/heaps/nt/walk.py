@@ -19,7 +19,7 @@ from heapdump.heaps.nt.large_block_rows import add_large_blocks
 from heapdump.heaps.nt.lfh_subsegments import LfhState, LfhWalk
 from heapdump.heaps.nt.missing import doubt_unread_sizes, missing_bytes
 from heapdump.heaps.nt.pre_vista_states import pre_vista_states, with_states
-from heapdump.heaps.nt.work import Share, cut
+from heapdump.heaps.nt.work import WorkShare, cut
 from heapdump.heaps.row_counts import RowCounts
 from heapdump.heaps.workload import Workload
 from heapdump.spans import Span
@@ -69,7 +69,7 @@ class _Walker:
         self._dump_bytes = job.process.space.total_bytes
         self._workload = Workload(0)
 
-    def walk(self, shares: list[Share], threads: int) -> None:
+    def walk(self, shares: list[WorkShare], threads: int) -> None:
         """Adds the rows of all shares, ascending by address, and their sums."""
         self._workload = Workload(min(sum(share.bytes for share in shares), self._dump_bytes))
         if threads < 2:
@@ -94,7 +94,7 @@ class _Walker:
             columns.sort()
         self._job.counts = counts
 
-    def _walk_shares(self, shares: list[Share]) -> tuple[BlockColumns, RowCounts]:
+    def _walk_shares(self, shares: list[WorkShare]) -> tuple[BlockColumns, RowCounts]:
         """(the rows of neighbouring shares, ascending by address; their sums)."""
         columns = self._columns(shares)
         for share in shares:
@@ -102,7 +102,7 @@ class _Walker:
         columns.sort()
         return columns, RowCounts().add(columns.since(0), self._workload.expected())
 
-    def _walk_share(self, share: Share, columns: BlockColumns) -> None:
+    def _walk_share(self, share: WorkShare, columns: BlockColumns) -> None:
         """Back end and LFH of each window, window by window; large blocks of each heap at once."""
         for heap, is_large, items in share.groups():
             context = self._walk_context(share, heap, columns)
@@ -121,11 +121,11 @@ class _Walker:
                 if self._job.pace.is_stopped.is_set():
                     return
 
-    def _walk_context(self, share: Share, heap: Heap, columns: BlockColumns) -> WalkContext:
+    def _walk_context(self, share: WorkShare, heap: Heap, columns: BlockColumns) -> WalkContext:
         """The heap's context with the columns of the share, and its log there."""
         known, log = self._contexts[heap.index], share.logs.setdefault(heap.index, WalkLog())
         return WalkContext(known.view, heap, known.entry_format, columns, log)
 
-    def _columns(self, shares: list[Share]) -> BlockColumns:
+    def _columns(self, shares: list[WorkShare]) -> BlockColumns:
         """Columns with room for the blocks that these shares may have."""
         return BlockColumns(min(sum(share.bytes for share in shares), self._dump_bytes) // _BYTES_A_BLOCK)

@@ -33,7 +33,7 @@ class WorkItem:
 
 
 @dataclass
-class Share:
+class WorkShare:
     """Neighbouring items, and what their walk finds besides rows.
 
     Attributes:
@@ -58,13 +58,13 @@ class Share:
             yield items[0].heap, is_large, items
 
 
-def cut(heaps: Sequence[Heap]) -> list[Share]:
+def cut(heaps: Sequence[Heap]) -> list[WorkShare]:
     """All work of these heaps as shares, ascending by address."""
     items = sorted((item for heap in heaps for item in _items(heap)), key=lambda item: item.span)
     total = sum(item.span.size for item in items)
     count = min(_MAX_SHARES, max(1, total // _SHARE_BYTES))
     groups = groupby(_numbered(items), key=lambda pair: pair[0] * count // (total + 1))
-    return [Share([item for _, item in group]) for _, group in groups]
+    return [WorkShare([item for _, item in group]) for _, group in groups]
 
 
 def _items(heap: Heap) -> Iterator[WorkItem]:

@@ -38,7 +38,7 @@ ReadRva = Callable[[int, int], bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ImageSection:
     """A section: RVA and bytes in memory, bytes in the file, characteristics (IMAGE_SCN_…)."""
 
     name: str
@@ -55,7 +55,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Headers:
+class ImageHeaders:
     """The file and optional header, as `!dh` has them. `entry`: RVA of the entry point, 0 without one."""
 
     machine: int
@@ -119,10 +119,10 @@ class Image:
         return int(self._headers.OPTIONAL_HEADER.ImageBase)
 
     @cached_property
-    def sections(self) -> tuple[Section, ...]:
+    def sections(self) -> tuple[ImageSection, ...]:
         """The section table, in its order."""
         return tuple(
-            Section(
+            ImageSection(
                 one.Name.rstrip(b"\0").decode("latin-1"), int(one.VirtualAddress), int(one.Misc_VirtualSize),
                 int(one.SizeOfRawData), int(one.Characteristics),
             )
@@ -130,10 +130,10 @@ class Image:
         )  # fmt: skip
 
     @cached_property
-    def headers(self) -> Headers:
+    def headers(self) -> ImageHeaders:
         """The file header and the optional header."""
         file, own = self._headers.FILE_HEADER, self._headers.OPTIONAL_HEADER
-        return Headers(
+        return ImageHeaders(
             int(file.Machine), int(file.Characteristics), int(file.TimeDateStamp),
             (int(own.MajorLinkerVersion), int(own.MinorLinkerVersion)), int(own.AddressOfEntryPoint),
             int(own.ImageBase), int(own.SizeOfImage), int(own.CheckSum), int(own.Subsystem),

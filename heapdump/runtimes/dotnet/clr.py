@@ -14,11 +14,11 @@ from heapdump.process.symbols.foreign_code import UnwindData
 from heapdump.runtimes.dotnet import gc_variables
 from heapdump.runtimes.dotnet.code_ranges import CodeKind, CodeRange, code_ranges
 from heapdump.runtimes.dotnet.discovery import Clr
-from heapdump.runtimes.dotnet.gc_segments import Segment, segments
+from heapdump.runtimes.dotnet.gc_segments import GcSegment, segments
 from heapdump.runtimes.dotnet.jit_code import JitMethod, header_layout, method_at, methods_of
 from heapdump.runtimes.dotnet.managed_heap import ManagedHeap
 from heapdump.runtimes.dotnet.memory_owners import memory_owners
-from heapdump.runtimes.dotnet.names import Evidence, Names, vote
+from heapdump.runtimes.dotnet.names import NameEvidence, Names, vote
 from heapdump.runtimes.dotnet.pattern import find_code
 from heapdump.runtimes.dotnet.pe import mapped_image
 from heapdump.runtimes.dotnet.precodes import stub_target
@@ -94,7 +94,7 @@ class DotNet:
     def names(self) -> Names:
         """Names of methods and types, in the dialect that methods of this process confirm."""
         descs = list(dict.fromkeys(method.method_desc for method in islice(self.methods(), _MOST_CANDIDATES)))
-        return vote(self._process, self._clr.space, self._clr.descriptor, Evidence(descs, self._first_words))
+        return vote(self._process, self._clr.space, self._clr.descriptor, NameEvidence(descs, self._first_words))
 
     def _first_words(self) -> list[int]:
         """Distinct words at the start of each segment of the managed heap: MethodTables among them."""
@@ -215,7 +215,7 @@ class DotNet:
         return ManagedHeap(space, self.names, self._segments, free) if self._segments else None
 
     @cached_property
-    def _segments(self) -> list[Segment]:
+    def _segments(self) -> list[GcSegment]:
         return segments(self._clr.space, self._gc) if self._gc else []
 
     def owners(self) -> Sequence[MemoryOwner]:

@@ -38,7 +38,7 @@ _BY_NUMBER = (Generation.GEN0, Generation.GEN1, Generation.GEN2, Generation.LARG
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class GcSegment:
     """A piece of the managed heap. `objects`: the span that holds objects; `committed`, `reserved`: ends of the memory.
 
     `start`: where its memory begins; `heap`: number of the heap, 0 but with server GC.
@@ -76,7 +76,7 @@ class _Heap:
     allocated: int
 
 
-def segments(space: AddressSpace, variables: GcVariables) -> list[Segment]:
+def segments(space: AddressSpace, variables: GcVariables) -> list[GcSegment]:
     """Every segment of every heap, by address."""
     reader = _Reader(space, variables)
     found = [segment for heap in reader.heaps() for segment in reader.of_heap(heap)]
@@ -143,7 +143,7 @@ class _Reader:
                 return found, place
         return None
 
-    def of_heap(self, heap: _Heap) -> Iterator[Segment]:
+    def of_heap(self, heap: _Heap) -> Iterator[GcSegment]:
         """The segments of one heap, each once: the pieces of the ephemeral one by generation."""
         firsts = [self.first(heap.table, i) for i in range(self._variables.generation_count)]
         shared = firsts[0] is not None and firsts[1] is not None and firsts[0][0] == firsts[1][0]
@@ -162,17 +162,17 @@ class _Reader:
             yield raw
             raw = self.raw(raw.next)
 
-    def _segment(self, heap: _Heap, raw: _Raw, generation: Generation, *, is_shared: bool = False) -> Segment:
+    def _segment(self, heap: _Heap, raw: _Raw, generation: Generation, *, is_shared: bool = False) -> GcSegment:
         end = raw.allocated
         if raw.address == heap.ephemeral and raw.first <= heap.allocated <= raw.committed:
             end = heap.allocated
         elif is_shared and not heap.ephemeral:  # server GC up to 3.1, whose members have no known offsets
             end = min(max(raw.used, end), raw.committed)
-        return Segment(
+        return GcSegment(
             generation, Span(raw.first, end), raw.first & -_PAGE, max(raw.committed, end), raw.reserved, heap.number
         )
 
-    def _ephemeral(self, heap: _Heap, raw: _Raw, offset: int) -> Iterator[Segment]:
+    def _ephemeral(self, heap: _Heap, raw: _Raw, offset: int) -> Iterator[GcSegment]:
         """The ephemeral segment, cut where generations begin: the word behind the start segment says where."""
         whole = self._segment(heap, raw, Generation.GEN0, is_shared=True)
         size, p = self._variables.generation_bytes, self._p
@@ -185,4 +185,4 @@ class _Reader:
         ends = [cuts[0], cuts[1], whole.committed]
         tops = [cuts[0], cuts[1], whole.reserved]
         for i, generation in enumerate((Generation.GEN2, Generation.GEN1, Generation.GEN0)):
-            yield Segment(generation, Span(edges[i], edges[i + 1]), starts[i], ends[i], tops[i], heap.number)
+            yield GcSegment(generation, Span(edges[i], edges[i + 1]), starts[i], ends[i], tops[i], heap.number)

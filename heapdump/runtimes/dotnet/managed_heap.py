@@ -13,7 +13,7 @@ from heapdump.kernels.managed_objects import END, FULL, REACHED, TypeTable, find
 from heapdump.memory.mapped import SpanWords
 from heapdump.memory.space import AddressSpace
 from heapdump.runtimes.dotnet.fields import Fields
-from heapdump.runtimes.dotnet.gc_segments import Generation, Segment
+from heapdump.runtimes.dotnet.gc_segments import GcSegment, Generation
 from heapdump.runtimes.dotnet.names import FREE, Names
 from heapdump.runtimes.dotnet.structures import MethodTable
 from heapdump.runtimes.runtime import GenerationRow, ManagedObject, TypeCount
@@ -98,7 +98,7 @@ class _Types:
 class ManagedHeap:
     """The objects in the segments of one runtime."""
 
-    def __init__(self, space: AddressSpace, names: Names, segments: Sequence[Segment], free: int) -> None:
+    def __init__(self, space: AddressSpace, names: Names, segments: Sequence[GcSegment], free: int) -> None:
         """Reads nothing yet. `free`: the MethodTable of free space, 0 where nothing names it."""
         self._space, self._names = space, names
         self.segments = tuple(segments)
@@ -239,7 +239,7 @@ class ManagedHeap:
         found = self.object_from(at, segment) if reason == REACHED else None
         return found if found is not None and at <= address < at + found.bytes else None
 
-    def object_from(self, address: int, segment: Segment) -> ManagedObject | None:
+    def object_from(self, address: int, segment: GcSegment) -> ManagedObject | None:
         """The object that begins at an address; None for free space and where no type is."""
         pointer = self._pointer_at(address)
         table = self._names.structures.method_table(pointer) if not self._types.is_free(pointer) else None

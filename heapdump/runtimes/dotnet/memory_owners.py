@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from heapdump.memory.regions import Kind
 from heapdump.process.model import Process
 from heapdump.runtimes.dotnet.code_ranges import CodeKind, CodeRange
-from heapdump.runtimes.dotnet.gc_segments import Segment
+from heapdump.runtimes.dotnet.gc_segments import GcSegment
 from heapdump.runtimes.runtime import MemoryOwner, OwnerKind
 from heapdump.spans import Span
 from heapdump.trust import Trust
@@ -21,7 +21,7 @@ _WORDS = {"large": "large objects", "pinned": "pinned objects", "frozen": "froze
 
 def memory_owners(
     process: Process,
-    segments: Sequence[Segment],
+    segments: Sequence[GcSegment],
     ranges: Sequence[CodeRange],
     bookkeeping: int,
     structures: Sequence[int],
@@ -59,13 +59,13 @@ def _bookkeeping(process: Process, address: int) -> Iterator[MemoryOwner]:
         yield MemoryOwner(span, OwnerKind.BOOKKEEPING, "GC bookkeeping", Trust.DERIVED)
 
 
-def _reservations(process: Process, segments: Sequence[Segment]) -> Iterator[MemoryOwner]:
+def _reservations(process: Process, segments: Sequence[GcSegment]) -> Iterator[MemoryOwner]:
     """Whole reservations of the collector: 256 GiB from 7 on, of which regions are made."""
     for span in _allocations(process, [segment.start for segment in segments]):
         yield MemoryOwner(span, OwnerKind.HEAP, "GC heap, reserved")
 
 
-def _heap(segments: Sequence[Segment]) -> Iterator[MemoryOwner]:
+def _heap(segments: Sequence[GcSegment]) -> Iterator[MemoryOwner]:
     for segment in segments:
         number = f" of heap {segment.heap}" if segment.heap else ""
         words = f"GC heap {_WORDS.get(segment.generation, segment.generation)}{number}"

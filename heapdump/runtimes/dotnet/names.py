@@ -180,14 +180,14 @@ class Names:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class NameEvidence:
     """What a vote looks at: MethodDescs of code, and words of the managed heap, some of which are MethodTables."""
 
     descs: Sequence[int]
     words: Callable[[], Sequence[int]]
 
 
-def vote(process: Process, space: AddressSpace, descriptor: Descriptor, evidence: Evidence) -> Names:
+def vote(process: Process, space: AddressSpace, descriptor: Descriptor, evidence: NameEvidence) -> Names:
     """The names in the dialect that most methods confirm: those of code, else those of types in the heap."""
     words = cache(evidence.words)
     descs = evidence.descs[:: max(1, len(evidence.descs) // _SAMPLE)][:_SAMPLE]

@@ -20,7 +20,7 @@ _MOST_SYMBOL_BYTES = 1 << 12
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class VmField:
     """A field: `type` as the VM writes it; `offset` in the structure; `address` of a static one, else 0."""
 
     type: str
@@ -36,14 +36,14 @@ class VmStructs:
         self.space, self._base, self._exports = space, base, exports
 
     @cached_property
-    def fields(self) -> dict[tuple[str, str], Field]:
+    def fields(self) -> dict[tuple[str, str], VmField]:
         """(type, field) → the field."""
         out = {}
         for entry in self._entries("Struct", "gHotSpotVMStructs"):
             owner, name = self._string(entry, "StructEntryTypeName"), self._string(entry, "StructEntryFieldName")
             words = self._string(entry, "StructEntryTypeString")
             offset, address = self._word(entry, "StructEntryOffset"), self._word(entry, "StructEntryAddress")
-            out[owner, name] = Field(words, offset, address)
+            out[owner, name] = VmField(words, offset, address)
         return out
 
     @cached_property

@@ -7,7 +7,7 @@ import struct
 import pytest
 
 from heapdump.analyses.by_hand.expressions import Expressions
-from heapdump.analyses.by_hand.place import Place, find_thread
+from heapdump.analyses.by_hand.place import FramePlace, find_thread
 from heapdump.errors import WrongUsage
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, ProcessBuilder
@@ -40,7 +40,7 @@ def process(*, arch: str = "x64") -> BuiltDump:
 
 
 def value(snapshot: Snapshot, text: str, thread: str | None = "~0", frame: int | None = None) -> int:
-    return Expressions(Place(snapshot.process, snapshot.namer(), thread, frame)).value(text)
+    return Expressions(FramePlace(snapshot.process, snapshot.namer(), thread, frame)).value(text)
 
 
 ALIKE = {
@@ -135,7 +135,7 @@ def test_the_half_of_a_wow64_process(open_built):
         process = snapshot.process
         wide, narrow = process.views
         stack = next(stack for stack in process.threads[0].stacks if stack.view == "x64")
-        plain, wanted = Place(process, snapshot.namer()), Place(process, snapshot.namer(), arch="x64")
+        plain, wanted = FramePlace(process, snapshot.namer()), FramePlace(process, snapshot.namer(), arch="x64")
         assert (plain.view, wanted.view) == (narrow, wide)
         assert Expressions(plain).value("peb") == narrow.peb
         assert Expressions(wanted).value("peb") == wide.peb
