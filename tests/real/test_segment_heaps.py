@@ -79,13 +79,16 @@ def test_allocation_stacks_stand_behind_the_blocks(build, recorded: Recorded):
 
 
 def test_the_second_answer_names_the_stacks_that_the_first_one_names(recorded: Recorded, tmp_path, monkeypatch):
-    """Three large blocks of 15063 have their stacks behind the padding, which a walk alone can tell."""
+    """Three large blocks of 15063 have their stacks behind the padding, which a walk alone can tell.
+
+    Exit code 4: the bitmap of an LFH subsegment is damaged, six of its busy blocks are missing.
+    """
     monkeypatch.setenv("HEAPDUMP_CACHE", str(tmp_path))
     path = str(recorded("damaged/silent-59160111820140.dmp.xz"))
     answers = []
     for _ in range(2):
         with redirect_stdout(StringIO()) as out:
-            assert cli.run(["leaks", path, "--group-by", "stack", "--json"]) == 0
+            assert cli.run(["leaks", path, "--group-by", "stack", "--json"]) == 4
         answers.append(out.getvalue())
     assert answers[0] == answers[1]
     (without,) = [group for group in json.loads(answers[0])["data"] if group["key"] == "no stack recorded"]
