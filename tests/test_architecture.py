@@ -28,7 +28,7 @@ ALLOWED = {
     "render": {"spans", "errors"},
     "cache": {"blocks", "errors"},
     "snapshot": {"dump", "memory", "process", "runtimes", "heaps", "blocks", "analyses", "cache"},
-    "commands": {"snapshot", "analyses", "render", "errors", "trust"},
+    "commands": {"snapshot", "analyses", "render", "cache", "errors", "trust"},
     "cli": {"commands", "render", "errors"},
 }
 """Room → rooms it may import at run time. `snapshot` wires the ladder up to the usage map that several commands share."""

@@ -27,10 +27,15 @@ from numpy.typing import NDArray
 MANIFEST = "manifest.json"
 """The file whose time of modification is the time of the last use of its folder."""
 
+FRESH_PREFIX = "new-"
+"""Begins the name of a folder that is being written."""
+
 _VERSION = 4
-_OWN, _FRESH = "blocks", "new-"
+_OWN = "blocks"
 _NAME_LENGTH = 32
-_IS_INDEX = re.compile(f"[0-9a-f]{{{_NAME_LENGTH}}}")
+INDEX_NAME = re.compile(f"[0-9a-f]{{{_NAME_LENGTH}}}")
+"""The name of the folder of one dump."""
+
 _DAY_SECONDS = 86_400
 _MOST_BYTES = 8 << 30
 _MOST_DUMPS = 128
@@ -46,7 +51,7 @@ class Store:
 
     def __init__(self, stamp: str, root: Path | None = None, remarks: list[str] | None = None) -> None:
         """`stamp`: of the dump's content; `root` None: the user's cache folder."""
-        self.root = root or _cache_folder()
+        self.root = root or cache_folder()
         self.folder = self.root / _digest(f"{_VERSION} {stamp} {_code()}")[:_NAME_LENGTH]
         self.remarks: list[str] = [] if remarks is None else remarks
 
@@ -86,7 +91,7 @@ class Store:
             OSError: it cannot be made.
         """
         _make_room(self.root, need_bytes)
-        with tempfile.TemporaryDirectory(dir=self.root, prefix=_FRESH, ignore_cleanup_errors=True) as fresh:
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=FRESH_PREFIX, ignore_cleanup_errors=True) as fresh:
             yield Path(fresh)
 
     def replace_with(self, folder: Path) -> None:
@@ -144,7 +149,8 @@ def write_column(path: Path, column: NDArray[Any]) -> str:
     return _checksum(column)
 
 
-def _cache_folder() -> Path:
+def cache_folder() -> Path:
+    """The folder of the folders of all dumps: in `HEAPDUMP_CACHE`, else in the user's cache folder."""
     if named := os.environ.get("HEAPDUMP_CACHE"):
         return Path(named) / _OWN
     from platformdirs import user_cache_path
@@ -179,10 +185,10 @@ def _make_room(root: Path, need_bytes: int) -> None:
 
     Sizes are added up only before a large index is written. Only folders with the name of an index are deleted.
     """
-    indexes = [folder for folder in root.iterdir() if _IS_INDEX.fullmatch(folder.name)]
+    indexes = [folder for folder in root.iterdir() if INDEX_NAME.fullmatch(folder.name)]
     if need_bytes < _SMALL_BYTES and len(indexes) < _MOST_DUMPS:
         return
-    for folder in root.glob(f"{_FRESH}*"):  # left by a process that was killed while it wrote
+    for folder in root.glob(f"{FRESH_PREFIX}*"):  # left by a process that was killed while it wrote
         with contextlib.suppress(OSError):
             if time.time() - folder.stat().st_mtime > _DAY_SECONDS:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,67 @@
+"""What the cache folder holds, and its deletion: every index, and nothing that is not one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+import heapdump
+from heapdump.cache.contents import clear, entries
+from heapdump.cache.store import MANIFEST
+from tests.builders import NtHeapBuilder, ProcessBuilder
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache folder with the indexes of two dumps, the second one used last."""
+    monkeypatch.setenv("HEAPDUMP_CACHE", str(tmp_path / "cache"))
+    for name, size in (("a.dmp", 24), ("b.dmp", 4000)):
+        heap = NtHeapBuilder(base=0x28A65B00000)
+        heap.busy(size)
+        ProcessBuilder().heap(heap.build()).write(tmp_path / name)
+        with heapdump.open_dump(tmp_path / name) as snapshot:
+            assert len(snapshot.walk.table)
+    return tmp_path / "cache" / "blocks"
+
+
+def test_entries_have_size_and_last_use_newest_first(root: Path) -> None:
+    first, second = entries()
+    assert {first.folder.parent, second.folder.parent} == {root}
+    for entry in (first, second):
+        files = [path for path in entry.folder.iterdir() if path.is_file()]
+        assert entry.files == len(files) > 3
+        assert entry.bytes == sum(path.stat().st_size for path in files)
+    os.utime(second.folder / MANIFEST, (4e9, 4e9))
+    assert [entry.folder for entry in entries()] == [second.folder, first.folder]
+    assert entries()[0].last_used == 4e9
+
+
+def test_without_a_folder_there_are_no_entries(tmp_path: Path) -> None:
+    assert entries(tmp_path / "none") == ()
+    assert clear(tmp_path / "none").deleted == ()
+
+
+def test_clear_deletes_every_index_and_nothing_else(root: Path, tmp_path: Path) -> None:
+    (root / "letter.txt").write_text("mine")
+    (root / "photos").mkdir()
+    (root / "new-half").mkdir()
+    (root / "new-half" / "entry").write_bytes(bytes(100))
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("x")
+    (root / ("0" * 32)).symlink_to(outside)
+    assert [entry.last_used for entry in entries()][-1] is None, "a half-written one is listed, last"
+    cleared = clear()
+    assert (len(cleared.deleted), cleared.kept) == (3, ())
+    assert entries() == ()
+    assert sorted(path.name for path in root.iterdir()) == ["0" * 32, "letter.txt", "photos"]
+    assert (outside / "kept").exists()
+
+
+def test_an_index_that_cannot_be_deleted_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.rmtree", lambda path, ignore_errors: None)  # Windows: a file of it is open
+    cleared = clear()
+    assert cleared.deleted == ()
+    assert len(cleared.kept) == 2
