@@ -1,12 +1,13 @@
-"""A PDB with types only: an MSF file with the info stream and the type stream.
+"""A PDB with types, and frame data of x86 code: an MSF file with the streams that hold them.
 
-In: type records, added one by one. Out: the file's bytes. The layout is restated by hand (LLVM's docs on MSF and TPI);
+In: type records, added one by one; frame data. Out: the file's bytes. The layout is restated by hand (LLVM's docs on MSF, TPI, DBI and the named stream map);
 nothing of the tool under test is imported.
 """
 
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 
 _BLOCK = 0x1000
 _MAGIC = b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0\0\0"
@@ -94,11 +95,44 @@ def method(name: str, kind: int = 0x1000, *, introduces_virtual: bool = False) -
     return struct.pack("<HHI", 0x1511, attributes, kind) + (bytes(4) if introduces_virtual else b"") + text(name)
 
 
-def pdb(types: bytes, guid: bytes, age: int) -> bytes:
-    """The file: streams 0 (empty), 1 (info), 2 (types), 3 (symbols, none)."""
-    info = struct.pack("<III", 20000404, 0x5F000000, age) + guid + struct.pack("<5I", 0, 0, 0, 0, 0)
-    dbi = struct.pack("<iII", -1, 19990903, age) + bytes(52)
-    streams = [b"", info, types, dbi]
+@dataclass(frozen=True, slots=True)
+class FrameStreams:
+    """What a PDB says of frames: records of the two streams, and the string table that holds the programs."""
+
+    fpo: bytes = b""
+    new: bytes = b""
+    strings: bytes = b"\0"
+
+    def dbi(self, age: int) -> bytes:
+        """The DBI stream with an optional debug header: FPO is stream 4, new FPO stream 5, the strings stream 6."""
+        slots = [0xFFFF] * 11
+        slots[0], slots[9] = (4 if self.fpo else 0xFFFF), (5 if self.new else 0xFFFF)
+        head = struct.pack("<iII6H8iHHI", -1, 19990903, age, *[0xFFFF, 0] * 3, *[0] * 6, 22, 0, 0, 0x14C, 0)
+        return head + struct.pack("<11H", *slots)
+
+    def streams(self) -> list[bytes]:
+        """Streams 4 to 6."""
+        return [self.fpo, self.new, struct.pack("<III", 0xEFFEEFFE, 1, len(self.strings)) + self.strings]
+
+
+def fpo(start: int, size: int, *, local_words: int, parameter_words: int, prolog: int, registers: int) -> bytes:
+    """One `FPO_DATA`."""
+    return struct.pack("<IIIHH", start, size, local_words, parameter_words, prolog | registers << 8)
+
+
+def frame_data(start: int, size: int, program: int, *, local_bytes: int, parameter_bytes: int, saved: int) -> bytes:
+    """One `FRAMEDATA`; `program`: offset in the string table."""
+    return struct.pack("<6IHHI", start, size, local_bytes, parameter_bytes, 0, program, 0, saved, 4)
+
+
+def pdb(types: bytes, guid: bytes, age: int, frames: FrameStreams | None = None) -> bytes:
+    """The file: streams 0 (empty), 1 (info), 2 (types), 3 (symbols, none), with `frames` those of frame data."""
+    named = struct.pack("<5I", 0, 0, 0, 0, 0)
+    if frames is not None:  # one name, "/names": stream 6
+        named = struct.pack("<I7s", 7, b"/names\0") + struct.pack("<7I", 1, 1, 1, 1, 0, 0, 6)
+    info = struct.pack("<III", 20000404, 0x5F000000, age) + guid + named
+    dbi = struct.pack("<iII", -1, 19990903, age) + bytes(52) if frames is None else frames.dbi(age)
+    streams = [b"", info, types, dbi, *([] if frames is None else frames.streams())]
     blocks: list[bytes] = [b"", bytes(_BLOCK), bytes(_BLOCK)]  # the super block, two free block maps
     places = []
     for stream in streams:

@@ -13,6 +13,7 @@ from enum import StrEnum
 
 from heapdump.process.model import Process, Stack, View
 from heapdump.process.stacks.frame_pointers import FramePointers
+from heapdump.process.stacks.frame_programs import caller_of
 from heapdump.process.stacks.home_slots import home_arguments
 from heapdump.process.stacks.registers import Registers
 from heapdump.process.stacks.return_addresses import ReturnAddresses, Returns
@@ -105,6 +106,7 @@ class StackWalk:
         self._registers = dict(registers.values)
         self._returns = ReturnAddresses(process, view, namer)
         self._budget = _SCANNED_WORDS
+        self._parameters = 0  # bytes of the callee's parameters on the stack, by frame data
         self._ip, self._sp = ("rip", "rsp") if view.arch == "x64" else ("eip", "esp")
         low = self._registers[self._sp]
         self._top = stack.base if stack is not None and stack.limit <= low < stack.base else low + _SCAN_BYTES
@@ -123,7 +125,8 @@ class StackWalk:
         ip = one.frame.address if one.how is How.CONTEXT else one.frame.address - 1
         module = self._process.module_map.at(ip)
         image = self._namer.image(module) if module else None
-        if module is not None and image is not None and caller.how is How.UNWIND and one.how is not How.INLINE:
+        is_unwound = caller.how is How.UNWIND and self._view.arch == "x64"
+        if module is not None and image is not None and is_unwound and one.how is not How.INLINE:
             words = home_arguments(self._view.space, image, ip - module.span.start, caller.sp)
         return replace(one, returns=caller.frame.address, words=words)
 
@@ -152,7 +155,8 @@ class StackWalk:
         """The registers whose values in this frame are known: all at the context, what callees preserve behind it."""
         if step.how is How.CONTEXT:
             return dict(self._registers)
-        names = _PRESERVED if step.how is How.UNWIND else (self._ip, self._sp, "ebp")
+        is_x64 = self._view.arch == "x64"
+        names = _PRESERVED if step.how is How.UNWIND and is_x64 else (self._ip, self._sp, "ebp")
         return {name: self._registers[name] for name in names if name in self._registers}
 
     def _words(self) -> tuple[int, ...]:
@@ -189,6 +193,8 @@ class StackWalk:
     def _by_frame_pointer(self, before: _Step, *, is_top: bool) -> _Step | None:
         """By the chain; in a leaf first by the word at the stack pointer: a leaf keeps no frame pointer."""
         registers = self._registers
+        if (by_program := self._by_frame_data(is_top=is_top)) is not None:
+            return by_program
         in_leaf = is_top or before.how in (How.SCAN, How.CALL_SCAN)
         if in_leaf and (taken := self._take(registers["esp"])):
             return taken
@@ -203,6 +209,24 @@ class StackWalk:
             return skipped
         self._registers = registers | {"ebp": link.caller, "eip": link.returns, "esp": link.frame + 8}
         return _Step(How.FRAME_POINTER, Trust.DERIVED if link.is_sure else Trust.GUESS)
+
+    def _by_frame_data(self, *, is_top: bool) -> _Step | None:
+        """By the frame data of the module's PDB; derived where a call stands before the return address."""
+        ip = self._registers["eip"]
+        record = self._namer.frame_record(ip if is_top else ip - 1)
+        above, self._parameters = self._parameters, record.parameter_bytes if record else 0
+        if record is None:
+            return None
+
+        def is_return(address: int) -> bool:
+            return self._returns.judge(address) is not Returns.NO
+
+        found = caller_of(self._view.space, record, self._registers, above, is_return)
+        if found is None or not self._registers["esp"] < found["esp"] <= self._top:
+            return None
+        self._registers = found
+        is_checked = self._returns.judge(found["eip"]) is Returns.CALL
+        return _Step(How.UNWIND, Trust.DERIVED if is_checked else Trust.GUESS)
 
     def _scan_x86(self) -> _Step | None:
         """By a scan, but to the next frame pointer chain that leads to the thread's start where code is not there."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from heapdump.memory.regions import State
 from heapdump.process.model import Module, Process
 from heapdump.process.symbols.foreign_code import ForeignCode, NoForeignCode
+from heapdump.process.symbols.frame_data import FrameRecord
 from heapdump.process.symbols.generated import GeneratedCode
 from heapdump.process.symbols.images import Image, file_image, open_image
 from heapdump.process.symbols.imports import Import
@@ -109,6 +110,12 @@ class Namer:
     def _slots(self, module: Module) -> dict[int, Import]:
         image = self.image(module)
         return {one.slot: one for one in image.imports} if image else {}
+
+    def frame_record(self, address: int) -> FrameRecord | None:
+        """How the x86 code at an address finds its caller, by the PDB of its module; None where none says it."""
+        module = self._process.module_map.at(address)
+        symbols = self._symbols(module) if module else None
+        return symbols.frame_record_at(address - module.span.start) if module and symbols else None
 
     def file_of(self, module: Module) -> Image | None:
         """The image of the module's file under the image path; None where it is not there."""

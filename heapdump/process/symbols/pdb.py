@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 
 from heapdump.dump.streams import PdbId
+from heapdump.process.symbols.frame_data import FrameRecord, read_frame_data
 from heapdump.process.symbols.images import is_plain
 
 T = TypeVar("T")
@@ -38,6 +39,7 @@ class PdbSymbols:
         from purepdb import PDB
 
         with PDB.open(str(path)) as pdb:
+            self._frame_data = read_frame_data(pdb)
             found = sorted((f.rva, f.code_size or 0, f.name) for f in pdb.functions() if f.rva is not None)
             records = pdb.lines()  # type: ignore[no-untyped-call]
             lines = sorted((line.rva, line.line, line.file) for line in records if line.rva is not None)
@@ -69,6 +71,10 @@ class PdbSymbols:
     def rva_of(self, name: str) -> int | None:
         """The RVA of the function with that name, decorated or as in the source; None without one."""
         return next((rva for rva, _, known in self._functions if name in (known, undecorated(known))), None)
+
+    def frame_record_at(self, rva: int) -> FrameRecord | None:
+        """How the x86 code at an RVA finds its caller; None where the PDB does not say it."""
+        return self._frame_data.at(rva)
 
     def inlined_at(self, rva: int) -> list[str]:
         """Names of the functions that were inlined where an RVA lies, innermost first."""
