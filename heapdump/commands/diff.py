@@ -249,6 +249,10 @@ class _Page:
         if heaps:
             shown_heaps, hidden = request.shown(heaps)
             yield Table(tables.HEAPS, shown_heaps, hidden=hidden)
+        large = [row for row in difference.large_blocks if request.limit is None or row.delta_bytes]
+        if large:
+            shown_large, hidden = request.shown(large)
+            yield Table(tables.LARGE_BLOCKS, shown_large, hidden=hidden)
         if difference.modules:
             shown_modules, hidden = request.shown(difference.modules)
             yield Table(tables.MODULES, shown_modules, hidden=hidden)

@@ -19,7 +19,7 @@ import pytest
 from heapdump import cli
 from heapdump.snapshot import Snapshot
 from tests.address_spaces import process as address_space
-from tests.builders import NtHeapBuilder
+from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.dump.test_counters import counters_1
 from tests.heaps.test_crt import NAMES, built_with
 from tests.moments import LOAD, MODULES, NONE, RUN, STOP, Moment, Stack
@@ -497,3 +497,22 @@ def test_small_dumps_say_who_holds_what_grew_most(tmp_path):
     later.write_bytes(poke(largest, (at, int(sample, 16).to_bytes(8, "little"))).data)
     findings = run(paths[0], later, "--json").data["findings"]
     assert findings[1].endswith("allocated by vision.dll+0x2f00 ← vision.dll+0x2900; held by app.exe!.data+0x1000")
+
+
+def with_large_blocks(*sizes: int) -> bytes:
+    heap = NtHeapBuilder(arch="x64", build=19041, base=0x20000000000, reserve=0x100000)
+    heap.busy(0x100)
+    for i, size in enumerate(sizes):
+        heap.virtual(0x30000000000 + i * 0x1000000, size)
+    return ProcessBuilder(arch="x64", build=19041).heap(heap.build()).build().data
+
+
+def test_large_blocks_are_compared_by_size(tmp_path):
+    for name, sizes in (("old", (0x200000, 0x100000)), ("new", (0x200000, 0x200000, 0x300000))):
+        (tmp_path / f"{name}.dmp").write_bytes(with_large_blocks(*sizes))
+    found = run(tmp_path / "old.dmp", tmp_path / "new.dmp", "--json").data["large_blocks"]
+    changes = {tuple(row["values"]): row["delta_bytes"] for row in found}
+    assert set(changes) == {(0, 1), (1, 2), (1, 0)}
+    assert 0x300000 <= changes[0, 1] < 0x302000 and -0x102000 < changes[1, 0] <= -0x100000
+    shown = run(tmp_path / "old.dmp", tmp_path / "new.dmp").stdout
+    assert re.search(r"Large blocks of +Old +New +Delta +Heap\n +3\.\d+ MB +0 +1 +\+3", shown)

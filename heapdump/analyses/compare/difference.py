@@ -12,6 +12,7 @@ from heapdump.analyses.compare.filled_gaps import FilledGap, filled_gaps
 from heapdump.analyses.compare.groups import ComparedGroup, match_groups
 from heapdump.analyses.compare.heaps import ComparedHeap, match_heaps
 from heapdump.analyses.compare.identity import Comparability, Relation
+from heapdump.analyses.compare.large_blocks import ComparedLargeBlocks, compare_large_blocks
 from heapdump.analyses.compare.modules import ModuleChange, explained_changes
 from heapdump.analyses.compare.trend import Shape, Trend, hours_of, trend_of
 from heapdump.analyses.memory.free_runs import SIZE_CLASSES
@@ -90,6 +91,7 @@ class Difference:
     gaps: tuple[FilledGap, ...]
     modules: tuple[ModuleChange, ...]
     heaps: tuple[ComparedHeap, ...]
+    large_blocks: tuple[ComparedLargeBlocks, ...]
     groups: tuple[ComparedGroup, ...]
     reconciliation: Reconciliation
     trends: tuple[RowTrend, ...]
@@ -117,6 +119,7 @@ def compare(
         groups = tuple(group for group in groups if abs(group.delta_bytes) >= least_bytes)
     counters = tuple(Row(name, tuple(dump.counters[name] for dump in dumps)) for name in first.counters)
     trends = tuple(_row_trends(counters, hours)) if len(dumps) > 2 else ()
+    heaps = match_heaps([dump.heaps for dump in dumps])
     return Difference(
         tuple(dumps),
         comparability,
@@ -126,7 +129,8 @@ def compare(
         _address_space(dumps),
         filled_gaps(first, last),
         explained_changes(first.process, last.usage_map, image_path, is_address_comparable=is_comparable),
-        match_heaps([dump.heaps for dump in dumps]),
+        heaps,
+        compare_large_blocks(heaps),
         groups,
         Reconciliation(first.busy_bytes, last.busy_bytes, sum(group.delta_bytes for group in groups)),
         trends,

@@ -16,6 +16,7 @@ HeapKey = tuple[str | int | None, ...]
 class HeapNumbers:
     """One heap in one dump. Bytes; None where the dump does not tell. `large_bytes`: committed bytes of large blocks.
 
+    `large_sizes`: those of each large block, in no order.
     `free_bytes`: of the back end by Windows' counter, else by the walk.
     """
 
@@ -30,6 +31,7 @@ class HeapNumbers:
     free_bytes: int | None
     large_blocks: int | None
     large_bytes: int | None
+    large_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,7 @@ def heap_numbers(heap: Heap, count: HeapCount | None) -> HeapNumbers:
         heap.reserved_bytes, heap.committed_bytes, free,
         None if heap.large_blocks is None else len(heap.large_blocks),
         heap.large_committed_bytes,
+        tuple(block.commit_bytes for block in heap.large_blocks or ()),
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.compare.filled_gaps import FilledGap
     from heapdump.analyses.compare.groups import ComparedGroup
     from heapdump.analyses.compare.heaps import ComparedHeap, HeapNumbers
+    from heapdump.analyses.compare.large_blocks import ComparedLargeBlocks
     from heapdump.analyses.compare.modules import ModuleChange
     from heapdump.analyses.compare.trend import Trend
     from heapdump.analyses.memory.allocations import VirtualAllocation
@@ -76,6 +77,7 @@ def difference_record(
         "gaps": [_gap_record(gap) for gap in difference.gaps],
         "modules": [_change_record(change) for change in difference.modules],
         "heaps": [_heap_record(heap) for heap in difference.heaps],
+        "large_blocks": [_large_record(row) for row in difference.large_blocks],
         "unreachable": None
         if None in unreachable
         else [{"blocks": one.blocks, "bytes": one.bytes} for one in unreachable if one],
@@ -186,6 +188,10 @@ def _heap_record(heap: ComparedHeap) -> Record:
         "values": [_heap_numbers(value) for value in heap.values],
         "delta_bytes": heap.delta_bytes,
     }
+
+
+def _large_record(row: ComparedLargeBlocks) -> Record:
+    return {"heap": hex(row.heap), "bytes": row.bytes, "values": list(row.counts), "delta_bytes": row.delta_bytes}
 
 
 def _heap_numbers(numbers: HeapNumbers | None) -> Record | None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.compare.difference import Row
     from heapdump.analyses.compare.groups import ComparedGroup
     from heapdump.analyses.compare.heaps import ComparedHeap, HeapNumbers
+    from heapdump.analyses.compare.large_blocks import ComparedLargeBlocks
     from heapdump.analyses.compare.modules import ModuleChange
     from heapdump.process.model import Module
 
@@ -175,6 +176,15 @@ HEAPS: tuple[Column[ComparedHeap], ...] = (
     Column("Free", lambda h: signed_size(_difference(h, lambda n: n.free_bytes)), "free bytes of the back end, new minus old", right=True, rank=2),
     Column("Large", lambda h: signed_count(_difference(h, lambda n: n.large_blocks)), "large blocks, new minus old", right=True, rank=2),
     Column("Change", _heap_change, "new, gone, or its old handle"),
+)  # fmt: skip
+
+
+LARGE_BLOCKS: tuple[Column[ComparedLargeBlocks], ...] = (
+    Column("Large blocks of", lambda row: text.size(row.bytes), "committed bytes of each", right=True),
+    Column("Old", lambda row: text.count(row.counts[0]), "how many the first dump has", right=True),
+    Column("New", lambda row: text.count(row.counts[-1]), "how many the last dump has", right=True),
+    Column("Delta", lambda row: signed_size(row.delta_bytes), "committed bytes of all, new minus old", right=True, style=lambda row: change_style(row.delta_bytes)),
+    Column("Heap", lambda row: f"{row.heap:#x}", "its handle in the last dump that has it", right=True),
 )  # fmt: skip
 
 
