@@ -20,7 +20,8 @@ from heapdump.heaps.nt.damaged_header import DamagedHeader, add_plain_entries, r
 from heapdump.heaps.nt.free_lists import linked_nodes
 from heapdump.heaps.nt.holes import Islands
 from heapdump.heaps.nt.in_place import decoded_in_place, previous_size_at
-from heapdump.heaps.nt.resync import next_good_header
+from heapdump.heaps.nt.lost_spans import LostSpans
+from heapdump.heaps.nt.resync import GoodHeader, next_good_header
 from heapdump.heaps.nt.windows import RunPart, Window, windows
 from heapdump.heaps.workload import Workload
 from heapdump.kernels import nt_chain
@@ -35,11 +36,15 @@ _FIRST_BATCH_AFTER_DAMAGE = 64
 
 
 class BackEndWalk:
-    """The walk of some committed runs of one heap that follow each other, window by window."""
+    """The walk of some committed runs of one heap that follow each other, window by window.
+
+    `lost`: the memory whose entries could not be placed.
+    """
 
     def __init__(self, context: WalkContext, workload: Workload) -> None:
         """`workload`: of the walk of all heaps."""
         self._context, self._workload = context, workload
+        self.lost = LostSpans()
         self._is_undamaged = True
         self._is_out_of_step = False
         self._has_run_ended = False
@@ -112,6 +117,7 @@ class BackEndWalk:
         if self._lost is not None:
             return self._pass_hole(window, part, granule)
         good = next_good_header(self._context.entry_format, window.words, granule, part.stop, part.end)
+        self._lose(window, part, granule, good)
         if good is None:
             return part.stop
         self._is_out_of_step, self._previous_size = False, good.previous_size
@@ -135,6 +141,7 @@ class BackEndWalk:
         self._is_undamaged, self._is_out_of_step = False, good is None
         self._batch = _FIRST_BATCH_AFTER_DAMAGE
         report_damage(damaged, good)
+        self._lose(window, part, granule, good)
         if good is None:
             return part.stop
         self._previous_size = good.previous_size
@@ -147,11 +154,23 @@ class BackEndWalk:
             self._islands = part, Islands(self._context, window, part, not has_all)
         lost = ((self._lost or 0) - part.base) // window.granule
         good = self._islands[1].next_header(granule, lost)
+        self._lose(window, part, granule, good)
         self._is_undamaged, self._is_out_of_step = False, good is None
         if good is None:
             return part.stop
         self._lost, self._previous_size = None, good.previous_size
         return good.granule
+
+    def _lose(self, window: Window, part: RunPart, granule: int, good: GoodHeader | None) -> None:
+        """The memory from a granule on is lost, up to the header to go on with, or the end of the part."""
+        if good is None:
+            self.lost.add(part.base + granule * window.granule, part.base + part.stop * window.granule)
+            return
+        entry = good.granule - good.previous_size if good.previous_size else good.granule
+        is_inside = granule <= entry < good.granule
+        places = (part.base + place * window.granule for place in (granule, good.granule, entry))
+        start, end, last = places
+        self.lost.add(start, end, last if is_inside else None)
 
     def _end_run(self, part: RunPart, granule: int) -> None:
         """Behind the last entry of a run an uncommitted range must begin, by the heap's list."""

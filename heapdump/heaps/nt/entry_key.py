@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from heapdump.heaps.nt.entry_format import ENCODE_FLAG_MASK
 from heapdump.heaps.nt.header_word import BUSY_FLAG, HEADER_CODE
+from heapdump.heaps.nt.unused_bytes import FRONT_PREFIX
 from heapdump.layouts import Layout
 from heapdump.process.model import View
 
@@ -71,9 +72,10 @@ def key_of_entries(words: Words) -> int | None:
 
 
 def _may_be_busy(words: Words) -> NDArray[np.bool_]:
-    """True for words with the bit of the mask, SegmentOffset 0, and the UnusedBytes of a busy entry without prefix."""
+    """True for words with the bit of the mask, SegmentOffset 0, and the UnusedBytes of a busy entry."""
     code = words >> 56 & 0xFF
-    busy: NDArray[np.bool_] = (words & ENCODE_FLAG_MASK != 0) & (words >> 48 & 0xFF == 0) & (code >= 8) & (code <= 0x3F)
+    is_busy = ((code >= 8) & (code <= 0x3F)) | (code == FRONT_PREFIX)
+    busy: NDArray[np.bool_] = (words & ENCODE_FLAG_MASK != 0) & (words >> 48 & 0xFF == 0) & is_busy
     return busy
 
 

@@ -35,12 +35,14 @@ class LfhSubsegment:
         place: of the blocks.
         constant: of their headers (`lfh_encoding`); None where it is not known, and no header is checked.
         trust: of blocks whose header is good.
+        is_by_headers: only blocks whose header is good are known; no other header of it is damage.
     """
 
     base: int
     place: BlockPlace
     constant: int | None
     trust: Trust
+    is_by_headers: bool = False
 
     @property
     def count(self) -> int:
@@ -89,17 +91,19 @@ def add_lfh_blocks(context: WalkContext, window: Window, subsegments: Sequence[L
     tags[is_busy] |= BUSY
     is_missing = window.lacks(blocks.entry + entry_format.word_offset)
     known = ~is_missing | _are_known(context, subsegments)[blocks.subsegment]
+    unproved = np.array([one.is_by_headers for one in subsegments])[blocks.subsegment] & ~blocks.is_good
+    known &= ~unproved
     stride = entry_format.stride
     columns = (blocks.entry, blocks.size * stride, unused.unused, unused.header * stride, tags)
     context.columns.append(context.heap.index, *(column[known] for column in columns))
-    log.headers += int((~is_missing).sum())
+    log.headers += int((~is_missing & ~unproved).sum())
     log.good_headers += int(blocks.is_good.sum())
     for row in np.flatnonzero(is_sure & unused.is_guess).tolist():
         size = int(blocks.size[row]) * entry_format.granule
         finding = unused_finding(context, int(blocks.entry[row]), size, int(code[row]))
         if finding is not None:
             log.find(finding)
-    for entry in blocks.entry[~blocks.is_good & ~is_missing].tolist():
+    for entry in blocks.entry[~blocks.is_good & ~is_missing & ~unproved].tolist():
         _report_bad_header(context, entry)
 
 

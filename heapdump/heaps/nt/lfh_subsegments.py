@@ -6,21 +6,27 @@ docs/reference/heap-structures.md §3.5.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from heapdump.blocks.findings import Finding
+from heapdump.blocks.kind import BlockKind
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.lfh_blocks import LfhSubsegment, add_lfh_blocks
 from heapdump.heaps.nt.lfh_damage import is_doubtful, is_in_heap, report_contradictions
 from heapdump.heaps.nt.lfh_encoding import block_coding
+from heapdump.heaps.nt.lfh_lost import lost_user_areas
 from heapdump.heaps.nt.lfh_members import Geometry, Members, first_offset, is_consistent, read_members
 from heapdump.heaps.nt.lfh_recovery import Recovered, recover
 from heapdump.heaps.nt.lfh_states import BlockPlace
 from heapdump.heaps.nt.lfh_user_blocks import UserArea, find_user_areas
-from heapdump.heaps.nt.windows import Window
+from heapdump.heaps.nt.lost_spans import LostSpan
+from heapdump.heaps.nt.windows import Window, windows_of_run
+from heapdump.kernels.row import INTERNAL, KIND_MASK
 from heapdump.trust import Trust
+from heapdump.wording import plural
 
 _KEY_BLOCKS = 64
 """Blocks of one subsegment that are asked for the key."""
@@ -50,6 +56,7 @@ class LfhWalk:
     def __init__(self, context: WalkContext, state: LfhState) -> None:
         """`state` is shared by the heaps of a view."""
         self._context, self._state = context, state
+        self._placed_areas = set[int]()
 
     def add(self, window: Window, first_row: int) -> None:
         """Adds the blocks of the subsegments whose user blocks are rows from `first_row` on; sorts these rows."""
@@ -69,6 +76,47 @@ class LfhWalk:
         if found:
             add_lfh_blocks(context, window, found)
             context.columns.sort(first_row)
+
+    def add_lost(self, lost: Iterable[LostSpan]) -> None:
+        """Adds the blocks whose headers tell them in memory whose entries are lost; leaves the rows unsorted.
+
+        After the walk of all heaps of a share, so that the key is known wherever one of them gives it.
+        """
+        context, areas, before = self._context, list[int](), len(self._context.columns)
+        for one in lost:
+            for window in windows_of_run(context.space, context.entry_format.granule, one.span):
+                found = [
+                    placed
+                    for area in lost_user_areas(context, window, one, self._state.key)
+                    if area.address not in self._placed_areas and (placed := self._by_headers(window, area)) is not None
+                ]
+                if found:
+                    add_lfh_blocks(context, window, found)
+                areas += [placed.place.user_blocks for placed in found]
+        if areas:
+            self._mark_internal(areas)
+            rows = len(context.columns) - before
+            told = f"{rows:,} of their blocks were told by their own headers"
+            context.log.gap(f"{context.name}: {plural(len(areas), 'header')} of LFH user blocks are lost; {told}")
+
+    def _by_headers(self, window: Window, area: UserArea) -> LfhSubsegment | None:
+        """The blocks of a lost area by their headers alone; None where it holds none that is busy."""
+        context = self._context
+        recovered = recover(context, window, area, read_members(context, area), self._state.key)
+        if recovered is None or not recovered.is_busy:
+            return None
+        if context.entry_format.is_pre_vista:
+            self._state.internal.add(area.address)
+        place = BlockPlace(area.address, recovered.geometry, None, None)
+        return LfhSubsegment(self._base(window, area), place, recovered.constant, Trust.DERIVED, is_by_headers=True)
+
+    def _mark_internal(self, areas: list[int]) -> None:
+        """Marks entries that were taken for busy blocks, and hold these user blocks, as the heap's own."""
+        rows = self._context.columns.since(0)
+        inside = np.isin(rows.entry + rows.header8 * np.uint64(8), np.array(areas, np.uint64))
+        rows.tags[inside & (rows.heap == self._context.heap.index) & (rows.tags & KIND_MASK == BlockKind.BACKEND)] |= (
+            INTERNAL
+        )
 
     def _key(self, window: Window, area: UserArea, members: Members) -> int | None:
         """K as most of the first blocks give it; None where no two agree: they may be damaged."""
@@ -116,6 +164,7 @@ class LfhWalk:
             state.internal.add(area.address)
             if found.subsegment is not None and found.subsegment.user_blocks == area.address:
                 state.internal.add(found.subsegment.address)
+        self._placed_areas.add(area.address)
         place = BlockPlace(
             area.address, found.geometry, found.subsegment, _busy_bitmap(context, area, found.geometry.blocks)
         )

@@ -17,7 +17,10 @@ from heapdump.layouts import Layout
 from heapdump.process.model import View
 
 LISTS = 128
-_GREATEST_DEPTH = (256).to_bytes(2, "little")
+_GREATEST_DEPTH = 256
+
+_ENOUGH_LISTS = 8
+"""Lists that must be in the dump to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +126,11 @@ def _first_block(context: HeapContext) -> int:
 
 
 def _has_lists(context: HeapContext, user: int) -> bool:
-    """True where 128 records {list head, depth u16, greatest depth u16 …} of lookaside lists lie at a user address."""
+    """True where 128 records {list head, depth u16, greatest depth u16 …} of lookaside lists lie at a user address.
+
+    Records that are not in the dump say nothing; some must be there.
+    """
     size, head = context.layout["_HEAP_LOOKASIDE"].size, 2 * context.view.pointer_bytes
-    data = context.space.try_read(user, LISTS * size)
-    return data is not None and {data[at : at + 2] for at in range(head + 2, len(data), size)} == {_GREATEST_DEPTH}
+    depths = [context.space.try_integer(user + i * size + head + 2, 2) for i in range(LISTS)]
+    present = [depth for depth in depths if depth is not None]
+    return len(present) >= _ENOUGH_LISTS and set(present) == {_GREATEST_DEPTH}

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Segment
 from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE, is_partly_missing
 from heapdump.heaps.integers import address_limit
 from heapdump.heaps.nt.discovery import HeapReader
-from heapdump.heaps.nt.segments import MAX_SEGMENT_BYTES
+from heapdump.heaps.nt.segments import MAX_SEGMENT_BYTES, mapped_segment
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.process.model import View
@@ -42,9 +43,10 @@ def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bo
     has_all = True
     for place, segment in segment_pointers(view, layout, heap):
         fields = segment_fields(view, layout, heap, segment)
+        number = (place - heap - layout["_HEAP"].offset("Segments")) // view.pointer_bytes
         if fields is None:
             has_all = False
-            _report_no_segment(reader, place, segment)
+            out.extend(_without_header(reader, place, segment, number, out))
             continue
         base = fields["BaseAddress"]
         span = Span(base, base + fields["NumberOfPages"] * PAGE)
@@ -56,7 +58,6 @@ def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bo
             continue
         ranges, has_all_ranges = _uncommitted_ranges(reader, span, fields["UnCommittedRanges"])
         has_all = has_all and has_all_ranges
-        number = (place - heap - layout["_HEAP"].offset("Segments")) // view.pointer_bytes
         uncommitted = fields["NumberOfUnCommittedPages"] * PAGE
         out.append(Segment(segment, span, ranges, uncommitted, has_all_ranges, number=number))
     return tuple(out), has_all
@@ -76,12 +77,24 @@ def later_segments(reader: HeapReader) -> Iterator[Segment]:
         yield Segment(address, span, ranges, uncommitted, has_all, number=number)
 
 
-def _report_no_segment(reader: HeapReader, place: int, segment: int) -> None:
+def _without_header(
+    reader: HeapReader, place: int, segment: int, number: int, known: list[Segment]
+) -> Iterator[Segment]:
+    """The segment that an element of Segments[64] leads to, by the memory map where the dump lacks its header.
+
+    Where the header is there, the element is damage.
+    """
     heap, pointer = reader.address, reader.view.pointer_bytes
     message = f"segment pointer at {place:#x} of heap {heap:#x} leads to no segment of this heap"
     if not is_partly_missing(reader.process, segment, reader.layout["_HEAP_SEGMENT"].size):
-        reader.findings.append(Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}"))
-    reader.notes.append(message)
+        reader.damage(Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}"), message)
+        return
+    found = mapped_segment(reader, segment)
+    if found is None or any(found.span & other.span for other in known):
+        reader.notes.append(message)
+        return
+    reader.notes.append(f"the header of segment {segment:#x} of heap {heap:#x} is not in the dump")
+    yield replace(found, number=number)
 
 
 def _uncommitted_ranges(reader: HeapReader, segment: Span, node: int) -> tuple[tuple[Span, ...], bool]:

@@ -17,6 +17,7 @@ from heapdump.heaps.nt.back_end import BackEndWalk
 from heapdump.heaps.nt.context import HeapContext, WalkContext, heap_context
 from heapdump.heaps.nt.large_block_rows import add_large_blocks
 from heapdump.heaps.nt.lfh_subsegments import LfhState, LfhWalk
+from heapdump.heaps.nt.lost_spans import LostSpans
 from heapdump.heaps.nt.missing import doubt_unread_sizes, missing_bytes
 from heapdump.heaps.nt.pre_vista_states import pre_vista_states, with_states
 from heapdump.heaps.nt.work import WorkShare, cut
@@ -103,7 +104,8 @@ class _Walker:
         return columns, RowCounts().add(columns.since(0), self._workload.expected())
 
     def _walk_share(self, share: WorkShare, columns: BlockColumns) -> None:
-        """Back end and LFH of each window, window by window; large blocks of each heap at once."""
+        """Back end and LFH of each window, window by window; large blocks of each heap at once; what was lost last."""
+        lost = list[tuple[LfhWalk, LostSpans]]()
         for heap, is_large, items in share.groups():
             context = self._walk_context(share, heap, columns)
             if is_large:
@@ -112,6 +114,7 @@ class _Walker:
             mapped = context.space.mapped
             lfh = LfhWalk(context, share.lfh_states.setdefault(heap.view, LfhState()))
             back_end = BackEndWalk(context, self._workload)
+            lost.append((lfh, back_end.lost))
             for window, first_row in back_end.windows([item.span for item in items]):
                 mapped.expect(Span(window.span.end, window.span.end + _AHEAD))
                 lfh.add(window, first_row)
@@ -120,6 +123,8 @@ class _Walker:
                 self._job.pace.advance(window.walked_bytes)
                 if self._job.pace.is_stopped.is_set():
                     return
+        for lfh, spans in lost:
+            lfh.add_lost(spans)
 
     def _walk_context(self, share: WorkShare, heap: Heap, columns: BlockColumns) -> WalkContext:
         """The heap's context with the columns of the share, and its log there."""

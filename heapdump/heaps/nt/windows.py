@@ -132,7 +132,7 @@ def windows(space: AddressSpace, entry_format: EntryFormat, runs: Sequence[Span]
             parts, size = [], 0
         window_words = found
         if found is None:
-            yield from _windows_of_run(space, granule, run)
+            yield from windows_of_run(space, granule, run)
             continue
         start = (run.start - found.base) // granule
         end = start + run.size // granule
@@ -142,8 +142,8 @@ def windows(space: AddressSpace, entry_format: EntryFormat, runs: Sequence[Span]
         yield Window(window_words.words, tuple(parts), (), granule)
 
 
-def _windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Window]:
-    """Windows of one run that is long, or that the file holds in several pieces."""
+def windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Window]:
+    """Windows of one run, or of a part of one, that is long or that the file holds in several pieces."""
     for at in range(run.start, run.end, WINDOW_BYTES):
         stop = min(at + WINDOW_BYTES, run.end)
         span = Span(at, min(stop + _TAIL_BYTES, run.end))

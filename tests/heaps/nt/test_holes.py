@@ -165,15 +165,31 @@ def test_a_heap_or_segment_without_its_header_is_told_by_its_entries(open_built,
     assert len(found & there) >= 0.95 * len(there)
 
 
-def test_a_heap_of_xp_without_its_header_is_told_by_its_entries(open_built):
+@pytest.mark.parametrize("lost", ["heap", "segment"])
+def test_a_heap_or_segment_of_xp_without_its_header_is_told_by_its_entries(open_built, lost):
     generation = Generation("x86", 2600)
     heap, built = built_heap(generation)
-    start = heap.truth.address
+    first, second = (start for start, _ in heap.truth.segments)
+    start = first if lost == "heap" else second
     with open_built(without_memory(built, (start, start + 0x1000))) as snapshot:
         found = assert_nothing_invented(snapshot, heap)
-        assert (snapshot.heaps[0].kind, snapshot.heaps[0].front_end) == (HeapKind.NT, None)
+        assert snapshot.heaps[0].kind == HeapKind.NT
+        assert snapshot.heaps[0].front_end == (None if lost == "heap" else "none")
+        assert not snapshot.heaps[0].is_fully_walked
     there = {block.user for block in heap.truth.busy if not start <= block.entry < start + 0x1000}
     assert len(found & there) >= 0.95 * len(there)
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+def test_a_heap_of_blocks_with_traces_without_its_header_is_told_by_its_entries(open_built, generation):
+    heap = heap_of(generation, [])
+    for i in range(80):
+        heap.busy(20 + i * 16 % 1000, trace=0x7A5C0)
+    built = heap.build()
+    start = built.truth.address
+    with open_built(without_memory(process_of(generation, built).build(), (start, start + 0x1000))) as snapshot:
+        found = assert_nothing_invented(snapshot, built)
+    assert len(found & {block.user for block in built.truth.busy if block.entry >= start + 0x1000}) > 50
 
 
 @pytest.mark.parametrize("generation", MODERN, ids=str)

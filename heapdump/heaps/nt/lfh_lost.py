@@ -1,0 +1,101 @@
+"""LFH blocks in memory whose entries are lost: the header of their user blocks is damaged, or not in the dump.
+
+The header of an LFH block proves its place by itself (`lfh_encoding`): with the key of the process it names the user
+blocks, from 8.1 on by its distance, before by its subsegment, which leads back to them. Two headers that name the same
+ones are evidence, or one that names those which the next entry names by PreviousSize. Headers of former lives are all
+free: the LFH gives user blocks back when the last block is. So user blocks without a busy block are left out.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.heaps.integers import signed64
+from heapdump.heaps.nt.context import HeapContext
+from heapdump.heaps.nt.lfh_encoding import BlockCoding, block_coding
+from heapdump.heaps.nt.lfh_user_blocks import UserArea
+from heapdump.heaps.nt.lost_spans import LostSpan
+from heapdump.heaps.nt.unused_bytes import USUAL_PREFIX
+from heapdump.heaps.nt.windows import Window
+
+_LEAST_EQUAL = 2
+"""Headers that name the same user blocks: by chance each fits once in 65,536 granules at most."""
+
+_MOST_BYTES = 1 << 20
+"""Distance of a block from its user blocks; the code has 19 or 20 bits for it."""
+
+
+def lost_user_areas(context: HeapContext, window: Window, lost: LostSpan, key: int | None) -> list[UserArea]:
+    """The areas whose user blocks begin in the part that the window walks of a lost span, ascending by address."""
+    part = window.run_parts[0]
+    granules = np.arange(part.start, part.end)
+    entry_format, coding = context.entry_format, block_coding(context.entry_format)
+    words = window.words[granules * entry_format.stride + entry_format.word_index]
+    marked = np.flatnonzero(coding.are_lfh(words))  # missing words are zero, and zero has no mark
+    if not len(marked):
+        return []
+    words, entries = words[marked], part.base + granules[marked] * window.granule
+    named = np.empty(0, np.int64) if key is None else _named(context, coding, words, entries, key)
+    values, counts = np.unique(named, return_counts=True)
+    own = _user_addresses(context, lost)
+    is_sure = (counts >= _LEAST_EQUAL) | np.isin(values, own)
+    addresses = values[is_sure].tolist()
+    if own and not any(address in own for address in addresses):
+        addresses.append(own[0])
+    low, high = window.span.start, window.span.end
+    starts = sorted(a for a in addresses if lost.span.start + window.granule <= a and low <= a < high)
+    return [_area(context, lost, start, starts[i + 1 : i + 2]) for i, start in enumerate(starts)]
+
+
+def _user_addresses(context: HeapContext, lost: LostSpan) -> list[int]:
+    """Where the user blocks of the last entry of the span may begin: behind its header, or behind a front prefix."""
+    if lost.entry is None:
+        return []
+    granule = context.entry_format.granule
+    return [lost.entry + granule, lost.entry + (1 + USUAL_PREFIX) * granule]
+
+
+def _area(context: HeapContext, lost: LostSpan, start: int, following: list[int]) -> UserArea:
+    """The area up to the next user blocks, to the last entry, or to the end of the span."""
+    end = lost.span.end
+    if lost.entry is not None and start <= lost.entry:
+        end = lost.entry
+    if following:
+        end = min(end, following[0] - context.entry_format.granule)
+    return UserArea(start, end - start, end - start, has_signature=False)
+
+
+def _named(
+    context: HeapContext, coding: BlockCoding, words: NDArray[np.int64], entries: NDArray[np.int64], key: int
+) -> NDArray[np.int64]:
+    """The addresses of user blocks that these headers name; without those that name none."""
+    user = _by_subsegment if coding.names_subsegment else _by_distance
+    return user(context, coding, words, entries, key)
+
+
+def _by_distance(
+    context: HeapContext, coding: BlockCoding, words: NDArray[np.int64], entries: NDArray[np.int64], key: int
+) -> NDArray[np.int64]:
+    """8.1 and later: the code holds the distance, and nothing below it."""
+    constant = signed64(coding.constant(key, context.address, 0))
+    code = (words ^ entries >> coding.shift ^ constant) & coding.mask
+    distance = code >> coding.distance_shift
+    fits = (code & (1 << coding.distance_shift) - 1 == 0) & (distance % context.entry_format.granule == 0)
+    fits &= distance > 0
+    named: NDArray[np.int64] = (entries - distance)[fits]
+    return named
+
+
+def _by_subsegment(
+    context: HeapContext, coding: BlockCoding, words: NDArray[np.int64], entries: NDArray[np.int64], key: int
+) -> NDArray[np.int64]:
+    """Before 8.1: the code holds the subsegment, whose UserBlocks leads back."""
+    subsegments = coding.subsegments(coding.constants(words, entries, 0), key, context.address)
+    struct = context.layout["_HEAP_SUBSEGMENT"]
+    places = (subsegments + struct.offset("UserBlocks")).astype(np.uint64)
+    back, is_present = context.space.mapped.gather(places, context.view.pointer_bytes)
+    user = back.astype(np.int64)
+    fits = is_present & (user < entries) & (entries - user < _MOST_BYTES)
+    named: NDArray[np.int64] = user[fits]
+    return named
