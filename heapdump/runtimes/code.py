@@ -24,7 +24,8 @@ class RuntimeCode:
                 if found.kind == "stub" and found.method is None:
                     return ForeignName(None, None, offset, found.trust, f"stub of {runtime.info.kind}")
                 symbol = f"{found.type}.{found.method}" if found.type and found.method else found.method
-                return ForeignName(found.assembly or found.type, symbol, offset, found.trust, found.note)
+                module = found.assembly or found.type
+                return ForeignName(module, symbol, offset, found.trust, found.note, found.signature)
         return None
 
     def unwind(self, address: int) -> tuple[int, UnwindData] | None:

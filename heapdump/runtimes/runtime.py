@@ -52,7 +52,8 @@ class CodePlace:
     """An address in the runtime's code. `start`: of the method's code; `assembly`: its simple name.
 
     `type`, `method`: None where they are not known; `token`: 0 where there is none. `note`: for a person, "" where
-    the name says all. `is_handler`: in a catch, finally or filter, which runs as a function of its own.
+    the name says all. `is_handler`: in a catch, finally or filter, which runs as a function of its own. `signature`:
+    the types of the method's parameters, `(System.Int32, T)`.
     """
 
     kind: Literal["method", "stub"]
@@ -65,6 +66,7 @@ class CodePlace:
     trust: Trust = Trust.EXACT
     note: str = ""
     is_handler: bool = False
+    signature: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

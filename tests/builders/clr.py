@@ -165,6 +165,18 @@ class ClrBuilder:
         self._fields(table, ee_class, fields)
         return TypePart(table, ee_class, descs, base, component)
 
+    def type_desc(self, kind: int, element: int, *, template: int = 0) -> int:
+        """The handle of a TypeDesc: `kind` as in signatures, the modified type, the MethodTable that arrays share."""
+        p = self.p
+        at = self.room(5 * p)
+        self.put_bytes(at, struct.pack("<I", kind))
+        if self.traits.mapped:
+            self.put(at + 2 * p, element)
+        else:
+            self._pointer(at + p, template) if template else None
+            self._pointer(at + 2 * p, element)
+        return at | 2
+
     def _free_type(self) -> TypePart:
         """The MethodTable of free space: flags, base size, nothing else."""
         table = self.room(0x10 + 8 * self.p)

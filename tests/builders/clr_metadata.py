@@ -25,6 +25,17 @@ class MetadataBuilder:
     nested: list[tuple[int, int]] = field(default_factory=list)
     generics: list[tuple[int, int]] = field(default_factory=list)
     strings: bytearray = field(default_factory=lambda: bytearray(b"\0"))
+    signatures: dict[int, bytes] = field(default_factory=dict)
+    """Token of a method → its signature (II.23.2.1); `instance void ()` where none is given."""
+
+    references: list[tuple[str, str]] = field(default_factory=list)
+    """Namespace and name of TypeRefs."""
+
+    parameter_names: dict[tuple[int, int], str] = field(default_factory=dict)
+    """(token of the owner, number) → name of a generic parameter; `T` where none is given."""
+
+    method_parameters: list[int] = field(default_factory=list)
+    """Tokens of generic methods with one parameter."""
 
     def type(
         self, space: str, name: str, methods: Sequence[str] = (), fields: Sequence[str] = (), *,
@@ -53,23 +64,38 @@ class MetadataBuilder:
     def build(self) -> bytes:
         """The metadata root with #~, #Strings, #GUID and #Blob."""
         s = self._string
+        blobs = bytearray(b"\0")
+        places = []
+        for row in range(1, len(self.methods) + 1):
+            signature = self.signatures.get(0x06000000 | row, b"\x20\0\x01")
+            places.append(len(blobs))
+            blobs += bytes([len(signature)]) + signature
+        generics = [(number, owner, 0x02000000 | owner >> 1) for number, owner in self.generics]
+        generics += [(0, (token & 0xFFFFFF) << 1 | 1, token) for token in self.method_parameters]
         tables: dict[int, list[bytes]] = {
             0x00: [struct.pack("<5H", 0, s(self.name + ".dll"), 1, 0, 0)],
+            0x01: [struct.pack("<3H", 0, s(name), s(space)) for space, name in self.references],
             0x02: [
                 struct.pack("<I5H", 1, s(name), s(space) if space else 0, 0, f, m) for space, name, f, m in self.types
             ],
             0x04: [struct.pack("<3H", 1, s(name), 1) for name in self.fields],
-            0x06: [struct.pack("<IHHHHH", 0x2050, 0, 0, s(name), 1, 1) for name in self.methods],
+            0x06: [
+                struct.pack("<IHHHHH", 0x2050, 0, 0, s(name), at, 1)
+                for name, at in zip(self.methods, places, strict=True)
+            ],
             0x20: [struct.pack("<I4HIHHH", 0x8004, 1, 0, 0, 0, 0, 0, s(self.name), 0)],
             0x29: [struct.pack("<2H", inner, outer) for inner, outer in self.nested],
-            0x2A: [struct.pack("<4H", number, 0, owner, 0) for number, owner in self.generics],
+            0x2A: [
+                struct.pack("<4H", number, 0, owner, s(self.parameter_names.get((token, number), "T")))
+                for number, owner, token in sorted(generics, key=lambda row: (row[1], row[0]))
+            ],
         }
         tables = {number: rows for number, rows in tables.items() if rows}
         valid = sum(1 << number for number in tables)
         head = struct.pack("<IBBBBQQ", 0, 2, 0, 0, 1, valid, 0)
         stream = head + b"".join(struct.pack("<I", len(rows)) for rows in tables.values())
         stream += b"".join(row for rows in tables.values() for row in rows)
-        streams = {b"#~": stream, b"#Strings": bytes(self.strings), b"#GUID": bytes(16), b"#Blob": b"\0\1\0\0"}
+        streams = {b"#~": stream, b"#Strings": bytes(self.strings), b"#GUID": bytes(16), b"#Blob": bytes(blobs)}
         streams = {name: data + bytes(-len(data) % 4) for name, data in streams.items()}
         version = b"v4.0.30319\0\0"
         directory = sum(8 + len(name) + 1 + (-(len(name) + 1) % 4) for name in streams)

@@ -23,8 +23,8 @@ def to_record(groups: Sequence[LeakGroup]) -> Record:
 def from_record(record: Record) -> tuple[LeakGroup, ...]:
     """The groups of a record."""
     frames = [
-        Frame(address, module, symbol, offset, file, line, Trust(trust), note)
-        for address, module, symbol, offset, file, line, trust, note in record["frames"]
+        Frame(address, module, symbol, offset, file, line, Trust(trust), note, signature)
+        for address, module, symbol, offset, file, line, trust, note, signature in record["frames"]
     ]
     return tuple(_group(row, frames) for row in record["groups"])
 
@@ -32,6 +32,7 @@ def from_record(record: Record) -> tuple[LeakGroup, ...]:
 def _frame(frame: Frame) -> list[Any]:
     return [
         frame.address, frame.module, frame.symbol, frame.offset, frame.file, frame.line, frame.trust.value, frame.note,
+        frame.signature,
     ]  # fmt: skip
 
 

@@ -41,6 +41,7 @@ def frame_record(frame: Frame) -> Record:
         "line": frame.line,
         "trust": frame.trust,
         **({"note": frame.note} if frame.note else {}),
+        **({"signature": frame.signature} if frame.signature else {}),
     }
 
 

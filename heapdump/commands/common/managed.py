@@ -83,6 +83,7 @@ def _code_record(code: CodePlace) -> Record:
         "method_desc": hex(code.descriptor) if code.descriptor is not None else None,
         "start": hex(code.start),
         "is_handler": code.is_handler,
+        "signature": code.signature,
         "note": code.note,
     }
 
@@ -129,7 +130,7 @@ def _code_words(code: CodePlace, offset: int) -> str:
     module = f"{code.assembly}!" if code.assembly else ""
     symbol = f"{code.type}.{code.method}" if code.type else code.method
     note = f" ({code.note})" if code.note else ""
-    return f"{module}{symbol}+{offset:#x}{note}"
+    return f"{module}{symbol}{code.signature or ''}+{offset:#x}{note}"
 
 
 def referrer_record(one: Referrer) -> Record:

@@ -19,8 +19,8 @@ GUESSED = (
     "image files can be named with --image-path"
 )
 _HOW = (
-    "how the frame was found: registers, unwind data, frame pointer; call-scan: a word of the stack behind a call; "
-    "scan: a word that points into code which the dump does not hold"
+    "how the frame was found: registers, unwind data, frame pointer; managed: one of these, in code of .NET or Java; "
+    "call-scan: a word of the stack behind a call; scan: a word that points into code which the dump does not hold"
 )
 _SYSTEM_FOLDER = "\\windows\\"
 

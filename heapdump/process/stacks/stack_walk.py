@@ -31,6 +31,7 @@ class How(StrEnum):
     """The way in which a frame was found.
 
     CALL_SCAN: a word of the stack that points behind a call. SCAN: one that points into code that is not in the dump.
+    MANAGED: by unwind data or frame pointers, in code of a runtime such as .NET.
     """
 
     CONTEXT = "context"
@@ -38,6 +39,7 @@ class How(StrEnum):
     FRAME_POINTER = "frame-pointer"
     CALL_SCAN = "call-scan"
     SCAN = "scan"
+    MANAGED = "managed"
     INLINE = "inline"
 
 
@@ -148,8 +150,13 @@ class StackWalk:
         fp = self._registers["ebp"] if self._view.arch == "x86" else None
         for name in names:
             trust = max(name.trust, step.trust, key=_ORDER.index)
-            how = How.INLINE if name is not names[-1] else step.how
+            how = How.INLINE if name is not names[-1] else self._how(step, ip)
             yield StackFrame(sp, replace(name, trust=trust), how, self._words(), fp, None, self._known(step))
+
+    def _how(self, step: _Step, ip: int) -> How:
+        """How the frame was found; `managed` where its code is a runtime's and the step to it was regular."""
+        is_regular = step.how in (How.UNWIND, How.FRAME_POINTER)
+        return How.MANAGED if is_regular and self._namer.code.holds(ip - 1) else step.how
 
     def _known(self, step: _Step) -> dict[str, int]:
         """The registers whose values in this frame are known: all at the context, what callees preserve behind it."""

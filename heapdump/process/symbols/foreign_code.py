@@ -23,13 +23,17 @@ class UnwindData(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ForeignName:
-    """The name of code. `module`: assembly; `symbol`: None where the method has no name; `offset` from its start."""
+    """The name of code. `module`: assembly; `symbol`: None where the method has no name; `offset` from its start.
+
+    `signature`: the types of its parameters in parentheses, None where they are not known.
+    """
 
     module: str | None
     symbol: str | None
     offset: int
     trust: Trust
     note: str = ""
+    signature: str | None = None
 
 
 class ForeignCode(Protocol):

@@ -7,6 +7,7 @@ images do not say where functions end.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,11 +29,15 @@ _FARTHEST_GUESS = 0x4000
 """Bytes behind an export in which it names code where function bounds are not known; few functions are longer."""
 
 
+_NAMESPACES = re.compile(r"(?:\w+\.)+(?=\w)")
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """A code address with its name. `offset` counts from the symbol, or from the module where there is no symbol.
 
     `module`: None for an address in no loaded module. `note`: the kind of code there (unloaded module, .NET code …).
+    `signature`: the types of a managed method's parameters, `(System.Int32, T)`, where they are known.
     """
 
     address: int
@@ -43,16 +48,22 @@ class Frame:
     line: int | None
     trust: Trust
     note: str = ""
+    signature: str | None = None
 
     def __str__(self) -> str:
-        """`halcon!HXmalloc+0x8b`, `module+0x1234`, or `0x7fe83e3bcf6`."""
+        """`halcon!HXmalloc+0x8b`, `Acme!Acme.Gate.Park(Int32)+0x1a`, `module+0x1234`, or `0x7fe83e3bcf6`."""
         if self.module is None:
             return f"{self.address:#x}{f' ({self.note})' if self.note else ''}"
         if self.symbol is None:
             return f"{self.module}+{self.offset:#x}{f' ({self.note})' if self.note else ''}"
-        where = f"{self.module}!{self.symbol}" + (f"+{self.offset:#x}" if self.offset else "")
+        where = f"{self.module}!{self.symbol}{_short(self.signature)}" + (f"+{self.offset:#x}" if self.offset else "")
         where += f" ({self.note})" if self.note else ""
         return f"{where} [{self.file}:{self.line}]" if self.file else where
+
+
+def _short(signature: str | None) -> str:
+    """A signature without the namespaces of its types."""
+    return _NAMESPACES.sub("", signature or "")
 
 
 class Namer:
@@ -145,7 +156,8 @@ class Namer:
         managed = self.code.name(address - back)
         if managed is not None and managed.symbol is not None:
             symbol, offset = managed.symbol, managed.offset + back
-            return Frame(address, managed.module, symbol, offset, None, None, managed.trust, managed.note)
+            signature = managed.signature
+            return Frame(address, managed.module, symbol, offset, None, None, managed.trust, managed.note, signature)
         if managed is not None:
             name, rva = (module.name, address - module.span.start) if module else (None, None)
             return Frame(address, name, None, rva, None, None, managed.trust, managed.note)

@@ -23,6 +23,7 @@ from heapdump.runtimes.dotnet.pattern import find_code
 from heapdump.runtimes.dotnet.pe import mapped_image
 from heapdump.runtimes.dotnet.precodes import stub_target
 from heapdump.runtimes.dotnet.ready_to_run import ReadyToRun, ready_to_run
+from heapdump.runtimes.dotnet.signatures import parameter_list
 from heapdump.runtimes.dotnet.unwind_data import ImageUnwindData, JitUnwindData
 from heapdump.runtimes.runtime import CodeCounts, CodePlace, MemoryOwner, RuntimeInfo
 from heapdump.spans import Span, SpanMap
@@ -143,8 +144,9 @@ class DotNet:
         if found is None or name is None:
             return CodePlace("stub", within.span.start, note="stub", trust=Trust.DERIVED)
         return CodePlace(
-            "stub", found[0], name.type, name.method, name.token, name.assembly, found[1], Trust.DERIVED, "stub"
-        )
+            "stub", found[0], name.type, name.method, name.token, name.assembly, found[1], Trust.DERIVED, "stub",
+            signature=name.signature,
+        )  # fmt: skip
 
     def _jitted(self, found: JitMethod, address: int) -> CodePlace | None:
         name = self.names.method_of(found.method_desc)
@@ -153,7 +155,7 @@ class DotNet:
         handler = found.is_handler(address)
         return CodePlace(
             "method", found.start, name.type, name.method, name.token, name.assembly, found.method_desc,
-            name.trust, "handler" if handler else "", handler,
+            name.trust, "handler" if handler else "", handler, name.signature,
         )  # fmt: skip
 
     def _read_image(self, base: int) -> ReadyToRun | None:
@@ -187,7 +189,10 @@ class DotNet:
         name = f"{name}{instance.arguments}" if name and instance else name
         trust = Trust.DERIVED if method.is_funclet or method.is_shared else Trust.EXACT
         note = "or a method with the same code" if method.is_shared else ""
-        return CodePlace("method", start, type_, name, method.token, assembly, None, trust, note)
+        return CodePlace(
+            "method", start, type_, name, method.token, assembly, None, trust, note,
+            signature=parameter_list(home.metadata, method.token),
+        )  # fmt: skip
 
     def unwind_at(self, address: int) -> tuple[int, UnwindData] | None:
         """(base of the RVAs, unwind data) of x64 code."""

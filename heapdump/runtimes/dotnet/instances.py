@@ -7,7 +7,7 @@ runtime.
 
     method  u flags: 04 method arguments, 10 member reference, 20 constrained, 40 owner type, 80 another module
             [40: type] u row of the MethodDef [04: u count, types]
-    type    ECMA-335 II.23.2.12, and 3B u variable, 3D type, 3E System.__Canon, 3F u module, type
+    type    as in `signatures`
 """
 
 from __future__ import annotations
@@ -16,14 +16,11 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from heapdump.runtimes.dotnet.metadata import METHOD_DEF, TYPE_DEF, Metadata
+from heapdump.runtimes.dotnet.metadata import METHOD_DEF, Metadata
+from heapdump.runtimes.dotnet.signatures import SignatureReader
 
 _ARGUMENTS, _MEMBER_REFERENCE, _CONSTRAINED, _OWNER, _MODULE = 0x04, 0x10, 0x20, 0x40, 0x80
-_SIMPLE = dict(enumerate((
-    "Void", "Boolean", "Char", "SByte", "Byte", "Int16", "UInt16", "Int32", "UInt32", "Int64", "UInt64", "Single",
-    "Double", "String",
-), 1)) | {0x16: "TypedReference", 0x18: "IntPtr", 0x19: "UIntPtr", 0x1C: "Object", 0x3E: "__Canon"}  # fmt: skip
-_MOST_BUCKETS, _MOST_ENTRIES, _DEPTH = 1 << 20, 1 << 20, 32
+_MOST_BUCKETS, _MOST_ENTRIES = 1 << 20, 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,36 +73,22 @@ def _signed(data: bytes, at: int) -> tuple[int, int]:
     return int.from_bytes(data[at + 1 : at + 5], "little", signed=True), at + 5
 
 
-class _Signature:
+class _Signature(SignatureReader):
     """Reads one blob."""
-
-    def __init__(self, data: bytes, at: int, metadata: Metadata) -> None:
-        self._data, self._at, self._metadata = data, at, metadata
-        if not 0 <= at < len(data):
-            raise ValueError("a blob outside of its section")
-
-    def _number(self) -> int:
-        """A compressed unsigned number (II.23.2)."""
-        data, at = self._data, self._at
-        first = data[at]
-        length = 1 if first < 0x80 else 2 if first < 0xC0 else 4
-        self._at += length
-        value = int.from_bytes(data[at : at + length], "big")
-        return value & (0x7F, 0x3FFF, 0, 0x1FFFFFFF)[length - 1]
 
     def method(self) -> tuple[int, Instance]:
         """(number of the first function, the instantiation)."""
-        flags = self._number()
+        flags = self.number()
         if flags & _MODULE:
-            self._number()
+            self.number()
         owner = self.type(0) if flags & _OWNER else None
-        row = self._number()
-        arguments = [self.type(0) for _ in range(self._number())] if flags & _ARGUMENTS else []
+        row = self.number()
+        arguments = [self.type(0) for _ in range(self.number())] if flags & _ARGUMENTS else []
         if flags & _CONSTRAINED:
             self.type(0)
         function, token = self._function(), METHOD_DEF << 24 | row
-        declared = self._metadata.owner_of_method(token)
-        name = self._metadata.type_name(declared) if declared else None
+        declared = self.metadata.owner_of_method(token)
+        name = self.metadata.type_name(declared) if declared else None
         is_own = owner in (None, name) or (owner or "").startswith(f"{name}<")
         if name is None or not is_own or flags & (_MEMBER_REFERENCE | _MODULE):
             return function, Instance(0, owner or "?", "")
@@ -113,52 +96,11 @@ class _Signature:
 
     def _function(self) -> int:
         """The number of the function behind the signature: bit 0: fixups follow."""
-        first = self._data[self._at]
+        first = self.data[self.at]
         for length in range(4):
             if not first >> length & 1:
-                value = int.from_bytes(self._data[self._at : self._at + length + 1], "little") >> (length + 1)
+                value = int.from_bytes(self.data[self.at : self.at + length + 1], "little") >> (length + 1)
                 break
         else:
-            value = int(struct.unpack_from("<I", self._data, self._at + 1)[0])
+            value = int(struct.unpack_from("<I", self.data, self.at + 1)[0])
         return value >> (2 if value & 1 else 1)
-
-    def type(self, depth: int) -> str:
-        """The name of a type; `?` where only another module's metadata has it."""
-        if depth > _DEPTH:
-            raise ValueError("types nested too deep")
-        kind = self._data[self._at]
-        self._at += 1
-        if kind in _SIMPLE:
-            return f"System.{_SIMPLE[kind]}"
-        if kind in (0x11, 0x12):
-            return self._named(self._number())
-        if kind == 0x15:
-            self._at += 1
-            name = self._named(self._number())
-            return f"{name}<{','.join(self.type(depth + 1) for _ in range(self._number()))}>"
-        if kind in (0x0F, 0x10, 0x1D):
-            return self.type(depth + 1) + {0x0F: "*", 0x10: "&", 0x1D: "[]"}[kind]
-        if kind in (0x13, 0x1E, 0x3B):
-            return f"!{self._number()}"
-        if kind in (0x3D, 0x3F):
-            if kind == 0x3F:
-                self._number()
-            self.type(depth + 1)
-            return "?"
-        if kind == 0x14:
-            return self._array(depth)
-        raise ValueError(f"an element type {kind:#x}")
-
-    def _array(self, depth: int) -> str:
-        element, rank = self.type(depth + 1), self._number()
-        for _ in range(2):
-            for _ in range(self._number()):
-                self._number()
-        return f"{element}[{',' * (rank - 1)}]"
-
-    def _named(self, coded: int) -> str:
-        """A TypeDef or TypeRef by its coded token."""
-        row = coded >> 2
-        if coded & 3 == 0:
-            return self._metadata.type_name(TYPE_DEF << 24 | row) or "?"
-        return self._metadata.reference_name(row) or "?" if coded & 3 == 1 else "?"

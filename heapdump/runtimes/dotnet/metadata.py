@@ -69,13 +69,13 @@ _COLUMNS: dict[int, str] = {
 class Metadata:
     """The metadata of one assembly. Tokens are (table << 24 | row), rows count from 1."""
 
-    def __init__(self, tables: bytes, strings: bytes) -> None:
-        """`tables`: the stream #~ (or #-), `strings`: #Strings.
+    def __init__(self, tables: bytes, strings: bytes, blobs: bytes = b"") -> None:
+        """`tables`: the stream #~ (or #-), `strings`: #Strings, `blobs`: #Blob.
 
         Raises:
             ValueError, struct.error: the streams make no sense.
         """
-        self._strings = strings
+        self._strings, self._blobs = strings, blobs
         heap_sizes, valid = tables[6], int.from_bytes(tables[8:16], "little")
         present = [i for i in range(64) if valid >> i & 1]
         counts = struct.unpack_from(f"<{len(present)}I", tables, 24)
@@ -189,6 +189,26 @@ class Metadata:
         table, row = token >> 24, token & 0xFFFFFF
         return self._generic_counts.get(row << 1 | (table == METHOD_DEF), 0)
 
+    def parameter_name(self, token: int, number: int) -> str | None:
+        """The name of a generic parameter of a type or method, by its number."""
+        return self._parameter_names.get(((token & 0xFFFFFF) << 1 | (token >> 24 == METHOD_DEF), number))
+
+    @cached_property
+    def _parameter_names(self) -> dict[tuple[int, int], str]:
+        """(owner as a coded index, number) → name."""
+        owners, numbers, names = (self.column(GENERIC_PARAM, i).tolist() for i in (2, 0, 3))
+        return {(owner, number): self.text(name) for owner, number, name in zip(owners, numbers, names, strict=True)}
+
+    def signature(self, token: int) -> bytes | None:
+        """The signature of a MethodDef; None for no method, or where the dump does not hold #Blob."""
+        row = token & 0xFFFFFF
+        if token >> 24 != METHOD_DEF or not 1 <= row <= self.rows.get(METHOD_DEF, 0):
+            return None
+        at = int(self.column(METHOD_DEF, 4)[row - 1])
+        head = self._blobs[at : at + 4].ljust(4, b"\0")
+        length, width = (head[0], 1) if head[0] < 0x80 else (int.from_bytes(head[:2], "big") & 0x3FFF, 2)
+        return self._blobs[at + width : at + width + length] or None
+
     def _reference_name(self, row: int) -> str | None:
         """`Namespace.Outer+Inner` of a TypeRef, without generic arity; None for no row of the table."""
         pieces = list[str]()
@@ -249,7 +269,7 @@ def _streams(image: MappedImage, at: int, length: int) -> Metadata | None:
         end = head.index(b"\0", place + 8)
         name = head[place + 8 : end].decode("latin-1")
         place = place + 8 + (end - place - 8 + 4 & ~3)
-        if name in ("#~", "#-", "#Strings") and offset + size <= length:
+        if name in ("#~", "#-", "#Strings", "#Blob") and offset + size <= length:
             found[name] = image.read(at + offset, size) or b""
     tables = found.get("#~") or found.get("#-")
-    return Metadata(tables, found["#Strings"]) if tables and found.get("#Strings") else None
+    return Metadata(tables, found["#Strings"], found.get("#Blob", b"")) if tables and found.get("#Strings") else None

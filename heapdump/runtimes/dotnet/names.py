@@ -15,7 +15,9 @@ from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Process
 from heapdump.runtimes.dotnet.assemblies import Assemblies, Assembly
 from heapdump.runtimes.dotnet.descriptor import Descriptor
+from heapdump.runtimes.dotnet.signatures import parameter_list
 from heapdump.runtimes.dotnet.structures import DIALECTS, DYNAMIC, Method, MethodTable, Structures
+from heapdump.runtimes.dotnet.type_descs import type_desc
 from heapdump.trust import Trust
 
 _DEPTH, _SAMPLE = 8, 48
@@ -28,13 +30,17 @@ FREE = "Free"
 
 @dataclass(frozen=True, slots=True)
 class MethodName:
-    """A method in words. `type`, `method`: None where they are not known; `assembly`: its simple name, or None."""
+    """A method in words. `type`, `method`: None where they are not known; `assembly`: its simple name, or None.
+
+    `signature`: the types of its parameters, `(System.Int32, T)`; None where they are not known.
+    """
 
     type: str | None
     method: str | None
     assembly: str | None
     token: int
     trust: Trust
+    signature: str | None = None
 
     @property
     def symbol(self) -> str:
@@ -61,13 +67,19 @@ class Names:
         return table is not None and bool(table.token) and self._owner(table, method.token) is not None
 
     def _owner(self, table: MethodTable, token: int) -> Assembly | None:
-        """The assembly in whose metadata the method belongs to the MethodTable's type; None where none agrees."""
-        for module in self._modules(table):
+        """The assembly in whose metadata the method belongs to the MethodTable's type; None where none agrees.
+
+        A generic type must have as many parameters as the MethodTable has arguments: the module that loaded it may
+        have a type and a method of the same tokens.
+        """
+        for module in (*self._slots(table), *self._modules(table)):
             found = self.assemblies.of_module(module)
             owner = found.metadata.owner_of_method(token) if found is not None else None
-            if owner is not None and owner == (table.token or owner):
+            if found is None or owner is None or owner != (table.token or owner):
+                continue
+            if not table.has_arguments or self._has_parameters(found, table):
                 return found
-        return self._overridden(table, token)
+        return None
 
     def _modules(self, table: MethodTable) -> Iterator[int]:
         """The module of the canonical MethodTable, and that of the MethodTable itself."""
@@ -76,26 +88,18 @@ class Names:
         if table.module != canonical.module:
             yield table.module
 
-    def _overridden(self, table: MethodTable, token: int) -> Assembly | None:
-        """The assembly of a generic type whose MethodTable names the loading module, or None.
-
-        Up to 7 that of a generic type over types of another assembly is in an optional slot behind the tables of
-        virtual methods (`ModuleOverride`). The type must have as many generic parameters as the MethodTable has
-        arguments.
-        """
-        for module in self._slots(table):
-            found = self.assemblies.of_module(module)
-            owner = found.metadata.owner_of_method(token) if found is not None else None
-            if found is not None and owner is not None and owner == table.token and self._has_parameters(found, table):
-                return found
-        return None
-
     def _has_parameters(self, home: Assembly, table: MethodTable) -> bool:
+        """True when a type has as many generic parameters as its MethodTable has known arguments."""
         arguments = self.structures.type_arguments(table) if table.has_arguments else []
-        return home.metadata.generic_parameters(table.token) == len(arguments or ())
+        count = home.metadata.generic_parameters(table.token)
+        return count > 0 if arguments is None else count == len(arguments)
 
     def _slots(self, table: MethodTable) -> Iterator[int]:
-        """Modules in the optional slots of a generic type's MethodTable and of its canonical one."""
+        """Modules in the optional slots of a generic type's MethodTable and of its canonical one.
+
+        Up to 7 the module of a generic type over types of another assembly is there (`ModuleOverride`), behind the
+        tables of virtual methods; that of the MethodTable itself is then the one that loaded it.
+        """
         pointer, space = self.structures.pointer, self.structures.space
         for one in dict.fromkeys((table.canonical, table.address)) if table.has_arguments else ():
             virtuals = space.try_integer(one + 0xC, 2) or 0
@@ -129,6 +133,7 @@ class Names:
             home.name,
             method.token,
             Trust.EXACT if table.token else Trust.DERIVED,
+            parameter_list(home.metadata, method.token),
         )
 
     def _home(self, address: int) -> tuple[Assembly, bool] | None:
@@ -143,7 +148,7 @@ class Names:
         if first is not None and first.token:
             found = self._owner(table, first.token)
             return (found, True) if found else None
-        for module in (*self._modules(table), *self._slots(table)):
+        for module in (*self._slots(table), *self._modules(table)):
             home = self.assemblies.of_module(module)
             if home is not None and self._has_parameters(home, table):
                 return home, False
@@ -168,15 +173,20 @@ class Names:
         name = home.metadata.type_name(table.token) if table.token else None
         if name is None or not table.has_arguments:
             return name
-        return name + self._arguments(self.structures.type_arguments(table) or [], depth)
+        found = self.structures.type_arguments(table)
+        unknown = f"<{','.join('?' * home.metadata.generic_parameters(table.token))}>"
+        return name + (self._arguments(found, depth) if found else unknown)
 
     def _arguments(self, handles: Sequence[int], depth: int) -> str:
         """`<A,B>`; nothing without arguments."""
         return f"<{','.join(self._handle(one, depth + 1) for one in handles)}>" if handles else ""
 
     def _handle(self, handle: int, depth: int) -> str:
-        """The name of a type handle; `?` for types without a MethodTable (pointers, type variables)."""
-        return (self._named(handle, depth) if not handle & 2 else None) or "?"
+        """The name of a type handle; `?` for types without a name (type variables, function pointers)."""
+        if not handle & 2:
+            return self._named(handle, depth) or "?"
+        found = type_desc(self.structures, handle) if depth < _DEPTH else None
+        return f"{self._handle(found.element, depth + 1)}{found.suffix}" if found else "?"
 
 
 @dataclass(frozen=True, slots=True)

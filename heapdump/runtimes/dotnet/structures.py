@@ -18,7 +18,7 @@ GENERIC_INSTANTIATION, DYNAMIC = 5, 7
 """Kinds of a MethodDesc, the low 3 bits of its flags: an instantiated generic method, one without metadata."""
 
 _HAS_COMPONENTS, _GENERICS_MASK, _TYPICAL = 0x80000000, 0x30, 0x30
-_CATEGORY_MASK, _ARRAY_MASK, _ARRAY, _FINALIZER = 0xF0000, 0xC0000, 0x80000, 0x100000
+_CATEGORY_MASK, _VECTOR, _ARRAY_MASK, _ARRAY, _FINALIZER = 0xF0000, 0xA0000, 0xC0000, 0x80000, 0x100000
 _MOST_ARGUMENTS = 64
 _NO_TOKEN = 0xFFFF
 _MOST_BASE = 1 << 24
@@ -95,7 +95,7 @@ class MethodTable:
 
     def rank(self, pointer: int) -> int:
         """Dimensions of an array, 0 for an ordinary one: the bounds lie behind the 3 words of its header."""
-        return max(0, self.base_size - 3 * pointer) // 8
+        return 0 if self.flags & _CATEGORY_MASK == _VECTOR else max(0, self.base_size - 3 * pointer) // 8
 
 
 class Structures:
@@ -238,8 +238,9 @@ class Structures:
         return None
 
     def handles(self, start: int, count: int) -> list[int]:
-        """`count` type handles at an address; none where the dump lacks one of them."""
-        found = [self.space.try_pointer(start + i * self.pointer) for i in range(count)]
+        """`count` type handles at an address; none where the dump lacks one of them. Bit 0: a pointer to the handle."""
+        words = (self.space.try_pointer(start + i * self.pointer) for i in range(count))
+        found = [self.space.try_pointer(one - 1) if one and one & 1 else one for one in words]
         return [one for one in found if one] if all(found) else []
 
     def method_arguments(self, method: Method) -> list[int]:

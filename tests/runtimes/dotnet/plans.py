@@ -49,7 +49,7 @@ def plan(release: Release, *, single_file: bool = False, flat: bool = False) -> 
         _methods(made, "System.List<Acme.Orders.Order>", lists, ["Add"], list_methods)
         made.types["System.List<Acme.Orders.Order>"] = lists
     ledger_of = clr.type(module, token, canonical=ledger, arguments=[order.table])
-    arrays = clr.type(module, 0, base_size=3 * p, component=p, element=order.table, flags=0x80000)
+    arrays = clr.type(module, 0, base_size=3 * p, component=p, element=order.table, flags=0xA0000)
     grid = clr.type(module, 0, base_size=3 * p + 16, component=p, element=order.table, flags=0x80000)
     made.types |= {
         "Acme.Orders.Order": order, "Acme.Orders.Ledger<Acme.Orders.Order>": ledger_of,
