@@ -407,11 +407,11 @@ class ClrBuilder:
             )
             self._module_bytes(_RESOURCE_RVA, data)
             directories[2] = (_RESOURCE_RVA, len(data))
-        else:
+        elif "table" not in self.hidden:
             table = _DATA_RVA + 0x1000
             self._module_bytes(table, b"".join((_CLR + v if v else 0).to_bytes(self.p, "little") for v in variables))
             symbols["g_dacTable"] = table
-        if self.traits.source == "descriptor":
+        if self.traits.source == "descriptor" and "descriptor" not in self.hidden:
             symbols["DotNetRuntimeContractDescriptor"] = _DESCRIPTOR_RVA
             self._descriptor(root)
         if symbols:
@@ -454,7 +454,7 @@ class ClrBuilder:
         return self._variable(*words)
 
     def _collector(self) -> int:
-        """GcDacVars in the loader heap, its variables in the module."""
+        """GcDacVars and its variables in the module."""
         p = self.p
         segments, firsts = self._segments()
         self.segments = segments
@@ -479,15 +479,16 @@ class ClrBuilder:
             self.put_bytes(words[27], struct.pack("<19I", 0x20, 0x20 + p, *[0xFFFFFFFF] * 16, 0x708))
             words[28] = _CLR + self._variable(7 * p << 32)
         head = [2 | 1 << 8, size, count] if self.traits.regions else [1, size]
-        gc = self.room(p * (len(head) + len(words)))
-        self.put(gc, *head, *words)
-        return gc
+        return _CLR + self._variable(*head, *words)
 
     is_server = False
     """One heap of server GC: a gc_heap holds the generation table; its offsets are known from major 2 on only."""
 
     hides_tables = False
     """The module has neither exports nor resources, as far as anybody knows of .NET Framework."""
+
+    hidden: tuple[Literal["descriptor", "table"], ...] = ()
+    """Exports that the module lacks."""
 
     oom: tuple[int, int, int, int] = (0, 0, 0, 0)
     """reason, bytes wanted, reserved, allocated of `oom_history`."""

@@ -58,7 +58,8 @@ class DotNet:
         """Kind, version, module, evidence."""
         clr = self._clr
         by_pattern = () if len(self._listed) else ("pattern of code",)
-        return RuntimeInfo(clr.kind, clr.version, clr.module.name, (*clr.found_by, *by_pattern))
+        by_shape = ("shape of the collector's variables",) if self._gc and not self._named_gc else ()
+        return RuntimeInfo(clr.kind, clr.version, clr.module.name, (*clr.found_by, *by_pattern, *by_shape))
 
     @cached_property
     def _listed(self) -> SpanMap[CodeRange]:
@@ -206,8 +207,12 @@ class DotNet:
         return (found.base, JitUnwindData(self._clr.space, found)) if isinstance(found, JitMethod) else None
 
     @cached_property
-    def _gc(self) -> gc_variables.GcVariables | None:
+    def _named_gc(self) -> gc_variables.GcVariables | None:
         return gc_variables.find_gc_variables(self._clr.space, self._clr.variables)
+
+    @cached_property
+    def _gc(self) -> gc_variables.GcVariables | None:
+        return self._named_gc or gc_variables.search_gc_variables(self._clr.space, self._clr.module.span)
 
     @cached_property
     def heap(self) -> ManagedHeap | None:

@@ -2,7 +2,7 @@
 
 u8 major, u8 minor, size of a generation; from major 2 on the number of generations; then pointers to variables in a
 fixed order. The structure is found in the runtime's table of variables by its shape: major 1 to 9, a plausible size,
-and a variable `max_gen` that is 2.
+and a variable `max_gen` that is 2; without the table it is looked for in the whole module.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from heapdump.memory.space import AddressSpace
+from heapdump.spans import Span
 
 _GENERATIONS, _MAX_GENERATION, _EPHEMERAL, _ALLOCATED = 3, 4, 7, 12
 _OUT_OF_MEMORY, _HEAP_COUNT, _HEAPS, _INVALID = 14, 19, 20, 21
@@ -45,6 +48,20 @@ def find_gc_variables(space: AddressSpace, variables: Sequence[int]) -> GcVariab
         for place in (space.try_pointer(address) or 0, address):
             found = _at(space, place) if place else None
             if found is not None:
+                return found
+    return None
+
+
+def search_gc_variables(space: AddressSpace, module: Span) -> GcVariables | None:
+    """The collector's variables by their shape alone, in the memory of the runtime's module; None without them."""
+    for start, words in space.mapped.words(module, space.pointer_bytes):
+        first, size = words[:-1], words[1:]
+        major = first & np.uint64(0xFF)
+        keep = (first >> np.uint64(16) == 0) & (major >= 1) & (major <= 9)
+        keep &= (size >= _LEAST_SIZE) & (size <= _MOST_SIZE)
+        for i in np.flatnonzero(keep).tolist():
+            found = _at(space, start + i * space.pointer_bytes)
+            if found is not None and found.generations:
                 return found
     return None
 

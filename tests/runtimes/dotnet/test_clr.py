@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from click.testing import CliRunner
@@ -211,7 +212,8 @@ def test_without_tables_methods_are_found_by_the_pattern_of_their_code(release: 
     made.clr.hides_tables = True
     with open_built(made.clr.build()) as snapshot:
         clr = only(snapshot)
-        assert clr.info.found_by == ("module", "pattern of code")
+        assert clr.info.found_by == ("module", "pattern of code", "shape of the collector's variables")
+        assert {row.type for row in heap_of(snapshot).types()} == {name for name, _ in made.objects.values()} | {"Free"}
         assert clr.code().methods == len(made.methods)
         for start, (type_, method, token, _, size) in made.methods.items():
             for address in (start, start + size - 1):
@@ -220,6 +222,32 @@ def test_without_tables_methods_are_found_by_the_pattern_of_their_code(release: 
                 assert found.trust is Trust.GUESS
         assert clr.code_at(min(made.methods) - 1) is None
         assert clr.gaps()
+
+
+@pytest.mark.parametrize(
+    ("hidden", "found_by"),
+    [
+        (("descriptor",), ("g_dacTable",)),
+        (("table",), ("contract descriptor", "shape of the collector's variables")),
+        (("descriptor", "table"), ("pattern of code", "shape of the collector's variables")),
+    ],
+)
+def test_the_next_table_serves_where_one_is_hidden(
+    hidden: tuple[Literal["descriptor", "table"], ...], found_by: tuple[str, ...], open_built
+):
+    made = plan("10")
+    made.clr.hidden = hidden
+    with open_built(made.clr.build()) as snapshot:
+        assert only(snapshot).info.found_by == ("module", *found_by)
+        for start, (type_, method, token, desc, _) in made.methods.items():
+            found = code_at(snapshot, start + 5)
+            assert (found.type, found.method, found.token, found.descriptor) == (type_, method, token, desc)
+            assert found.trust == ("guess" if len(hidden) == 2 else "exact")
+        heap = heap_of(snapshot)
+        assert sum(row.objects for row in heap.rows()) == len(made.objects)
+        assert {heap_object.type for at in made.objects if (heap_object := heap.object_at(at))} == {
+            name for name, _ in made.objects.values()
+        }
 
 
 @pytest.mark.parametrize("release", ["3.1", "10"])
