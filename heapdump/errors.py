@@ -53,6 +53,15 @@ class HostileDump(DumpError):
     """A limit of `dump/limits.py` was exceeded: the message says which, the value and the maximum."""
 
 
+class Ended(KeyboardInterrupt):
+    """The system asked the process to end, with Ctrl-C or another signal: nobody catches it but `cli.run`."""
+
+    def __init__(self, signal: int) -> None:
+        """`signal`: its number."""
+        super().__init__(signal)
+        self.exit_code = 128 + signal
+
+
 class Unreadable(Exception):
     """The address space holds no such bytes. Internal: walkers and analyses turn it into a note."""
 

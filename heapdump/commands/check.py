@@ -12,7 +12,6 @@ from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.explained_findings import FindingRecorder
 from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
-from heapdump.errors import CannotWrite
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
 
@@ -137,12 +136,9 @@ def _reports(request: Request, snapshot: Snapshot, shown: Sequence[Incident], to
 
 def _write_sarif(snapshot: Snapshot, path: Path, records: list[Record]) -> None:
     from heapdump import __version__
-    from heapdump.commands.common.files import replaced
+    from heapdump.commands.common.output_file import output
     from heapdump.render.sarif import sarif_document
 
     document = sarif_document(records, rule_sentences(), __version__, snapshot.dump.path.name)
-    try:
-        with replaced(path, [snapshot.dump.path]) as stream:
-            stream.write(document)
-    except OSError as error:
-        raise CannotWrite(path, error) from error
+    with output(path, [snapshot.dump.path]) as stream:
+        stream.write(document)

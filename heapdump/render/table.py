@@ -29,6 +29,7 @@ _MARGIN = 9
 """Cells of the margin that holds the labels of sections."""
 
 _PIPE_WIDTH = 100_000
+_MOST_DIGITS = 20
 
 
 def draw(page: Iterable[PageItem], *, color: bool, width: int, explain: bool) -> Iterator[str]:
@@ -47,8 +48,9 @@ def draw(page: Iterable[PageItem], *, color: bool, width: int, explain: bool) ->
 
 def output_width(*, is_terminal: bool) -> int:
     """Columns of the output: $COLUMNS, else the terminal's; without a terminal wide enough that nothing is cut."""
-    if os.environ.get("COLUMNS", "").isdigit() and int(os.environ["COLUMNS"]) > 0:
-        return int(os.environ["COLUMNS"])
+    asked = os.environ.get("COLUMNS", "")
+    if asked.isascii() and asked.isdigit() and int(asked[:_MOST_DIGITS]) > 0:
+        return min(int(asked[:_MOST_DIGITS]), _PIPE_WIDTH)
     if not is_terminal:
         return _PIPE_WIDTH
     try:
@@ -63,7 +65,10 @@ class _Pen:
     def __init__(self, color: bool) -> None:
         self._color = color
         theme = Theme({COMMAND: "cyan"})
-        self._console = Console(width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False, theme=theme)
+        # neither size nor colours of the environment: rich fails on `LINES=²`
+        self._console = Console(
+            width=_PIPE_WIDTH, height=25, highlight=False, markup=False, emoji=False, theme=theme, _environ={}
+        )
 
     def write(self, text: str, style: str) -> str:
         """The text in a style, or as it is."""

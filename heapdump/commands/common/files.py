@@ -6,9 +6,8 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
 
 import click
 
@@ -57,28 +56,6 @@ def find_dump(say: Callable[[str], None]) -> Path:
     if found:
         raise WrongUsage(f"no dump named and {len(found)} in this folder ({found[0].name}, {found[1].name} …); {how}")
     raise WrongUsage(f"no dump named and no {', '.join(_SUFFIXES)} file in this folder; {how}")
-
-
-@contextlib.contextmanager
-def replaced(target: Path, dumps: Iterable[Path]) -> Iterator[IO[str]]:
-    """A file that takes the target's place once it is complete.
-
-    Raises:
-        WrongUsage: the target is one of the dumps.
-    """
-    if target.exists() and any(target.samefile(dump) for dump in dumps):
-        raise WrongUsage(f"-o {target} is the dump itself; name another file")
-    if target.exists() and not target.is_file():
-        with target.open("w", encoding="utf-8", newline="\n") as stream:  # a device or a pipe
-            yield stream
-        return
-    part = target.with_name(target.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="\n") as stream:
-            yield stream
-        part.replace(target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, str]:

@@ -8,14 +8,16 @@ import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from heapdump.commands.common.files import dump_and_address, find_dump, perhaps_address, progress_bar, replaced
-from heapdump.errors import CannotWrite, WrongUsage
+from heapdump.commands.common.files import dump_and_address, find_dump, perhaps_address, progress_bar
+from heapdump.commands.common.output_file import output
+from heapdump.errors import WrongUsage
 from heapdump.render.view import Answer, Record, StyledLine
 
 if TYPE_CHECKING:
@@ -158,19 +160,8 @@ class Request:
             self.say(f"… {len(lines) - _MOST_LINES:,} more lines like these; all of them are in `notes` of --json")
         return EXIT_PARTIAL if gaps else EXIT_DONE
 
-    @contextlib.contextmanager
-    def _output(self, snapshot: Snapshot | list[Snapshot]) -> Iterator[IO[str]]:
-        try:
-            if self.output is None:
-                yield sys.stdout
-            else:
-                with replaced(self.output, (one.dump.path for one in _listed(snapshot))) as stream:
-                    yield stream
-        except BrokenPipeError:
-            # the reader of the pipe has seen enough (`| head`): no error, and nothing more to write at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        except OSError as error:
-            raise CannotWrite(self.output, error) from error
+    def _output(self, snapshot: Snapshot | list[Snapshot]) -> AbstractContextManager[IO[str]]:
+        return output(self.output, [one.dump.path for one in _listed(snapshot)])
 
     def _pieces(self, snapshot: Snapshot | list[Snapshot], answer: Answer, stream: IO[str]) -> Iterable[str]:
         if self.format == "table":
@@ -250,6 +241,7 @@ _OPTIONS = (
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True),
     click.option("-q", "--quiet", is_flag=True, help="No diagnostics on stderr."),
     click.option("-v", "--verbose", count=True, help="More diagnostics on stderr."),
+    click.option("--debug", is_flag=True, expose_value=False, hidden=True, help="Print the traceback of a defect."),
     click.option("--no-progress", is_flag=True, help="No progress lines."),
     click.option("--no-cache", is_flag=True, help="Walk again: neither read nor write the index of walked blocks."),
     click.option("--explain", is_flag=True, help="Under each table: how every column is computed."),

@@ -1,0 +1,94 @@
+"""Everything that differs between Windows and other systems, in one file: standard streams, files, signals.
+
+Each function asks `IS_WINDOWS` or whether the system has a call, when it is called: the tests run both branches on
+any system. Room: ground floor, the standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import IO
+
+IS_WINDOWS = os.name == "nt"
+
+_TRIES = 100
+
+
+def fill_standard_streams() -> None:
+    """Opens the null device for each of the descriptors 0, 1 and 2 that the caller closed (`2>&-`).
+
+    Else the next file that is opened would get the number, and whatever is written to the stream would go into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
+def leave_pipe(stream: IO[str]) -> None:
+    """Connects a stream that cannot be written any more with the null device, so that the flush at exit succeeds."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, stream.fileno())
+        os.close(null)
+
+
+def is_closed_pipe(error: OSError) -> bool:
+    """True where the reader of a pipe has gone. Windows reports EINVAL for it, too."""
+    return isinstance(error, BrokenPipeError) or (IS_WINDOWS and error.errno == errno.EINVAL)
+
+
+def create_exclusively(folder: Path) -> tuple[int, Path]:
+    """(descriptor for writing, path) of a new empty file of a random name, readable for this user only.
+
+    A file or a link that is there already is never opened.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    for _ in range(_TRIES):
+        path = folder / f".heapdump-{secrets.token_hex(8)}.part"
+        with contextlib.suppress(FileExistsError):
+            return os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600), path
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+
+
+def new_file_mode() -> int:
+    """Permissions of a file that is made without asking for any. 0o666 on Windows, which has no umask of its own."""
+    if IS_WINDOWS:
+        return 0o666
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def is_stream_path(path: Path) -> bool:
+    """True for paths that name an open stream or a device: written to as they are, never replaced."""
+    parts = path.absolute().parts
+    return not IS_WINDOWS and len(parts) > 2 and parts[1] in ("dev", "proc")
+
+
+def on_end_signals(end: Callable[[int], None]) -> None:
+    """Calls `end(number)` in the main thread when the process is asked to end: Ctrl-C, TERM, HUP, Ctrl-Break.
+
+    A signal that the caller ignores (`nohup`) stays ignored.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        """Passes the number on."""
+        end(number)
+
+    for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            with contextlib.suppress(ValueError, OSError):  # not the main thread
+                signal.signal(number, handle)
