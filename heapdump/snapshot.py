@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from heapdump.process.stacks.frames import StackFrame
     from heapdump.process.symbols.namer import Namer
     from heapdump.runtimes.runtime import Runtime
+    from heapdump.type_answers import TypeAnswers
 
 VERSION = "0.1.0"
 T = TypeVar("T")
@@ -96,7 +97,7 @@ class Snapshot:
 
         return Store(self.dump.stamp, remarks=self.remarks)
 
-    def _answer(self, answer: StoredAnswer[T], make: Callable[[], T]) -> T:
+    def answer(self, answer: StoredAnswer[T], make: Callable[[], T]) -> T:
         """An answer of an analysis: from the index where it is stored there, else made and stored."""
         from heapdump.cache.answers import answer_from
 
@@ -238,7 +239,16 @@ class Snapshot:
         """The context in which blocks are grouped; `namer()` makes the names of stack frames."""
         from heapdump.analyses.allocated.leaks import LeakContext
 
-        return LeakContext(self.process, self.heaps, self.walk.table, self.stacks, namer, self.crt.blocks)
+        return LeakContext(
+            self.process, self.heaps, self.walk.table, self.stacks, namer, self.crt.blocks, lambda: self.types.typing
+        )  # fmt: skip
+
+    @cached_property
+    def types(self) -> TypeAnswers:
+        """What every busy block is and whose it is, by the pointer graph."""
+        from heapdump.type_answers import TypeAnswers
+
+        return TypeAnswers(self)
 
     @cached_property
     def graph(self) -> PointerGraph:
@@ -247,15 +257,7 @@ class Snapshot:
         from heapdump.cache.answers import StoredAnswer
 
         stored = StoredAnswer("graph", lambda columns: from_columns(columns, self.roots), columns_of)
-        return self._answer(stored, self.sweep)
-
-    def has_small_graph(self, most_bytes: int) -> bool:
-        """True where the pointer graph is made of at most `most_bytes` bytes of memory, blocks and roots together.
-
-        Never depends on what the index holds: the answer would change when it is asked again.
-        """
-        busy = sum(count.busy_bytes for count in self.walk.counts.values())
-        return 0 < busy <= most_bytes and busy + sum(area.span.size for area in self.roots.areas) <= most_bytes
+        return self.answer(stored, self.sweep)
 
     @cached_property
     def roots(self) -> Roots:
@@ -277,7 +279,7 @@ class Snapshot:
         from heapdump.analyses.graph.unreachable import classify, columns_of, from_columns
         from heapdump.cache.answers import StoredAnswer
 
-        return self._answer(StoredAnswer("reach", from_columns, columns_of), lambda: classify(self.graph))
+        return self.answer(StoredAnswer("reach", from_columns, columns_of), lambda: classify(self.graph))
 
     @cached_property
     def referrers(self) -> Referrers:
@@ -285,8 +287,8 @@ class Snapshot:
         from heapdump.analyses.graph.pointer_graph import referrers_from, referrers_of, referrers_to_columns
         from heapdump.cache.answers import StoredAnswer
 
-        stored = StoredAnswer("referrers", referrers_from, referrers_to_columns)
-        return self._answer(stored, lambda: referrers_of(self.graph))
+        answer = StoredAnswer("referrers", referrers_from, referrers_to_columns)
+        return self.answer(answer, lambda: referrers_of(self.graph))
 
     def references(self, namer: Namer) -> References:
         """The pointers to blocks, and paths from roots to them; `namer` names places in roots."""
@@ -301,28 +303,28 @@ class Snapshot:
         from heapdump.cache.answers import StoredAnswer
 
         stored = StoredAnswer("retained", from_columns, columns_of)
-        return self._answer(stored, lambda: retained_of(self.graph, self.referrers))
+        return self.answer(stored, lambda: retained_of(self.graph, self.referrers))
 
     def leak_suspects(self, make: Callable[[], tuple[LeakSuspect, ...]]) -> tuple[LeakSuspect, ...]:
         """The leak suspects of the dominator tree, from the index where there is one; `make` finds them."""
         from heapdump.analyses.graph.leak_suspects import from_record, to_record
         from heapdump.cache.answers import json_answer
 
-        return self._answer(json_answer("leak-suspects", from_record, to_record), make)
+        return self.answer(json_answer("leak-suspects", from_record, to_record), make)
 
     def leak_groups(self, by: By, make: Callable[[], tuple[LeakGroup, ...]]) -> tuple[LeakGroup, ...]:
         """All busy blocks of the program in groups by `by`: from the index, else made by `make`."""
         from heapdump.analyses.allocated.stored_groups import from_record, to_record
         from heapdump.cache.answers import json_answer
 
-        return self._answer(json_answer(f"groups-{by}", from_record, to_record), make)
+        return self.answer(json_answer(f"groups-{by}", from_record, to_record), make)
 
     def unreachable_report(self, by: By, make: Callable[[], UnreachableReport]) -> UnreachableReport:
         """The report on all unreachable blocks in groups by `by`: from the index, else made by `make`."""
         from heapdump.analyses.graph.unreachable_report import from_record, to_record
         from heapdump.cache.answers import json_answer
 
-        return self._answer(json_answer(f"unreachable-{by}", from_record, to_record), make)
+        return self.answer(json_answer(f"unreachable-{by}", from_record, to_record), make)
 
     def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
         """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.
@@ -352,7 +354,7 @@ class Snapshot:
     def forget_blocks(self) -> None:
         """Drops the walk and everything made of it; what is asked for again is made again."""
         blocks = ("walk", "damage", "explained_findings", "crt", "stacks")
-        for name in (*blocks, "graph", "reached", "referrers", "retained"):
+        for name in (*blocks, "graph", "reached", "referrers", "retained", "types"):
             self.__dict__.pop(name, None)
 
     def close(self) -> None:

@@ -28,7 +28,8 @@ ALLOWED = {
     "analyses": {"process", "runtimes", "memory", "blocks", "kernels", "spans", "errors", "trust"},
     "render": {"spans", "errors"},
     "cache": {"blocks", "errors"},
-    "snapshot": {"dump", "memory", "process", "runtimes", "heaps", "blocks", "analyses", "cache"},
+    "snapshot": {"dump", "memory", "process", "runtimes", "heaps", "blocks", "analyses", "cache", "type_answers"},
+    "type_answers": {"snapshot", "analyses", "cache"},
     "commands": {"snapshot", "analyses", "render", "cache", "errors", "trust"},
     "cli": {"commands", "render", "errors"},
 }

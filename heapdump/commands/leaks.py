@@ -194,7 +194,7 @@ class _Page:
         yield Table(COLUMNS, shown, hidden=hidden, empty="no busy block like that")
         if leaks.groups:
             yield Lines([[(_total(leaks), ""), (_omitted(leaks) if leaks.omitted_blocks else "", "dim")]])
-        if leaks.by in (By.TYPE, By.CONTENT) and leaks.groups:
+        if leaks.by in (By.TYPE, By.CONTENT, By.STRUCTURE) and leaks.groups:
             yield Lines([[(_GUESSED, "dim")]])
         if leaks.by is By.STACK:
             yield from stack_lines(self.snapshot, shown, None if self.full_stacks else passes_on(self.question.skip))

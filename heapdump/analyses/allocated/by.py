@@ -15,6 +15,7 @@ class By(StrEnum):
     HEAP = "heap"
     TYPE = "type"
     CONTENT = "content"
+    STRUCTURE = "structure"
     SOURCE = "source"
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,13 +19,15 @@ from heapdump.analyses.allocated.stack_keys import distinct, stack_key
 from heapdump.analyses.allocated.stacks import Stacks
 from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
 from heapdump.analyses.types.block_types import types_of, view_by_heap
+from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process
 from heapdump.trust import Trust
 
-if TYPE_CHECKING:  # imported where stacks are named
+if TYPE_CHECKING:  # imported where stacks are named, and where blocks are typed
+    from heapdump.analyses.types.typing import BlockTyping
     from heapdump.process.symbols.namer import Frame, Namer
 
 Rows = NDArray[np.int64]
@@ -48,7 +50,7 @@ class LeakContext:
     """The dump that blocks are grouped in.
 
     `table`: all blocks; `namer()` makes the names of frames, and is called only for keys made of stacks; `crt(rows)`: the
-    CRT debug blocks among rows of the block table.
+    CRT debug blocks among rows of the block table; `typing()`: the types of all blocks, by the pointer graph.
     """
 
     process: Process
@@ -57,6 +59,7 @@ class LeakContext:
     stacks: Stacks
     namer: Callable[[], Namer]
     crt: Callable[[Rows], CrtBlocks]
+    typing: Callable[[], BlockTyping]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +82,15 @@ class LeakQuestion:
 class LeakGroup:
     """The blocks of one key. `key`: in words; `frames` that their stacks have in common, innermost first.
 
-    `trust` of the key: a key made of the content of blocks is a guess.
+    `trust` of the key: a key made of the content of blocks is a guess. `identity`: what stays the same of the key in other
+    dumps of the program, "" for the key itself.
     """
 
     key: str
     group: BlockGroup
     frames: tuple[Frame, ...]
     trust: Trust = Trust.EXACT
+    identity: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +176,22 @@ def _by_data(context: LeakContext, question: LeakQuestion, by: By) -> _Grouping:
         from heapdump.analyses.allocated.crt import by_source
 
         return _labelled(context, rows, *by_source(context.process.space, rows, context.crt(rows)))
+    if by is By.STRUCTURE:
+        return _by_structure(context, rows)
     views = view_by_heap(context.process, tuple(context.heaps))
     found = types_of(context.process, views, table, rows, by_class=by is By.TYPE)
     return _labelled(context, rows, found.numbers, found.labels, found.trusts)
+
+
+def _by_structure(context: LeakContext, rows: Rows) -> _Grouping:
+    """Groups by the best word for each block."""
+    typing = context.typing()
+    labels = typing.labels
+    texts, trusts = [one.label for one in labels], [one.trust for one in labels]
+    found = _labelled(context, rows, typing.of_rows(rows), [*texts, str(ContentKind.OTHER)], [*trusts, Trust.GUESS])
+    identities = [*(one.identity for one in labels), ""]
+    groups = [replace(one, identity=identities[one.group.value]) for one in found.groups]
+    return _Grouping(groups, found.rows, found.values)
 
 
 def _labelled(

@@ -40,11 +40,11 @@ def _row(found: LeakGroup, frames: list[int]) -> list[Any]:
     group = found.group
     return [
         found.key, found.trust.value, frames, group.value, group.count, group.bytes, group.min_size, group.max_size,
-        group.share, group.heaps, group.sample,
+        group.share, group.heaps, group.sample, found.identity,
     ]  # fmt: skip
 
 
 def _group(row: list[Any], frames: Sequence[Frame]) -> LeakGroup:
-    key, trust, numbers, value, count, size, low, high, share, heaps, sample = row
+    key, trust, numbers, value, count, size, low, high, share, heaps, sample, identity = row
     group = BlockGroup(value, count, size, low, high, share, tuple(heaps), tuple(sample))
-    return LeakGroup(key, group, tuple(frames[number] for number in numbers), Trust(trust))
+    return LeakGroup(key, group, tuple(frames[number] for number in numbers), Trust(trust), identity)

@@ -147,7 +147,7 @@ def _key(dump: GroupedDump, group: LeakGroup, names: CodeNames) -> tuple[Hashabl
         return names.names(dump.process, group.frames)
     if dump.by is By.HEAP:
         return dump.heap_keys[group.group.value], Trust.EXACT
-    return str(group.key), Trust.EXACT  # an enum of words has another repr
+    return group.identity or str(group.key), Trust.EXACT  # an enum of words has another repr
 
 
 def _joined(first: GroupInDump, second: GroupInDump) -> GroupInDump:

@@ -249,7 +249,7 @@ def missing_evidence(graph: PointerGraph) -> tuple[str, ...]:
 def to_record(report: UnreachableReport) -> dict[str, Any]:
     """A report as a JSON object, which `from_record` reads. Frames are left out: groups by stack are not stored."""
     groups = [
-        {"state": state, "key": one.key, "trust": one.trust.value, "group": asdict(one.group)}
+        {"state": state, "key": one.key, "trust": one.trust.value, "group": asdict(one.group), "identity": one.identity}
         for state, one in report.groups
     ]
     sums = {str(int(state)): (found.blocks, found.bytes) for state, found in report.sums.items()}
@@ -260,7 +260,7 @@ def from_record(record: dict[str, Any]) -> UnreachableReport:
     """The report that `to_record` wrote."""
     sums = {Reach(int(state)): BlockSum(*found) for state, found in record["sums"].items()}
     groups = tuple(
-        (Reach(one["state"]), LeakGroup(one["key"], _group(one["group"]), (), Trust(one["trust"])))
+        (Reach(one["state"]), LeakGroup(one["key"], _group(one["group"]), (), Trust(one["trust"]), one["identity"]))
         for one in record["groups"]
     )
     return UnreachableReport(sums, groups, By(record["by"]), record["missing"])

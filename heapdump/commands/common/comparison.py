@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from heapdump.analyses.allocated.by import By
 from heapdump.commands.common.gaps import walk_gaps
-from heapdump.commands.common.graph_overview import leak_context
+from heapdump.commands.common.graph_overview import has_small_graph, leak_context
 from heapdump.errors import WrongUsage
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def holder_of(request: Request, snapshot: Snapshot, address: int, *, follow: boo
 
     They are where that is asked for (`follow`), or means to sweep 4 MB or less.
     """
-    if not follow and not snapshot.has_small_graph(_CHEAP):
+    if not follow and not has_small_graph(snapshot, _CHEAP):
         return ""
     references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
     rows = snapshot.walk.table.at(address)

@@ -56,12 +56,21 @@ def leak_suspects(request: Request, snapshot: Snapshot) -> tuple[LeakSuspect, ..
     return find() if request.image_path or request.symbol_path else snapshot.leak_suspects(find)
 
 
+def has_small_graph(snapshot: Snapshot, most_bytes: int) -> bool:
+    """True where the pointer graph is made of at most `most_bytes` bytes of memory, blocks and roots together.
+
+    Never depends on what the index holds: the answer would change when it is asked again.
+    """
+    busy = sum(count.busy_bytes for count in snapshot.walk.counts.values())
+    return 0 < busy <= most_bytes and busy + sum(area.span.size for area in snapshot.roots.areas) <= most_bytes
+
+
 def graph_overview(request: Request, snapshot: Snapshot, most_bytes: int) -> GraphOverview | None:
     """The pointer graph in few words; None where more than `most_bytes` bytes of memory would be swept for it."""
     from heapdump.analyses.graph.overview import overview_of
     from heapdump.commands.common.gaps import walk_gaps
 
-    if not snapshot.has_small_graph(most_bytes):
+    if not has_small_graph(snapshot, most_bytes):
         return None
     suspects = leak_suspects(request, snapshot)
     is_walked = not walk_gaps(snapshot)

@@ -53,6 +53,7 @@ def group_record(snapshot: Snapshot, found: LeakGroup) -> Record:
         "frames": [frame_record(frame) for frame in found.frames],
         "sample": [hex(table.block(row).address) for row in group.sample],
         "trust": found.trust.value,
+        **({"fingerprint": found.identity} if found.identity not in ("", found.key) else {}),
     }
 
 

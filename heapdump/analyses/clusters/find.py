@@ -1,0 +1,184 @@
+"""The cluster of every block: the nodes of one heap and size that have one structure.
+
+In: the pointer graph. Out: `Clusters`. A class of blocks of one heap and size is one cluster, unless the letters of its
+sample tell several structures; then each of its blocks goes to the nearest one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.clusters.letters import LETTERS, Edges, Letter, Letters
+from heapdump.analyses.clusters.sample import FEWEST, SizeClasses, WordReader, WordSample, read_sample, size_classes
+from heapdump.analyses.clusters.split import Profile, likelihood, may_differ, split
+from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.table import BlockTable
+from heapdump.memory.mapped import MappedMemory
+from heapdump.process.model import Process
+from heapdump.spans import Span, merged
+
+_BATCH = 1 << 16
+_MOST_SPLIT = 1024
+"""Classes that are examined for several structures, those with most bytes."""
+
+_RANKS, _MOST_ROUNDS = 3, 3
+_MOST_WORDS = 8
+"""Words by which blocks are put to structures."""
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """`number` (n,) int32: the cluster of each node, -1 for none.
+
+    By number, (c,) int64 each: `heap` index, `size` in bytes, `width` of a pointer, `count` of nodes. `sample`: blocks
+    whose words were read; `sample_number` (k,) the cluster of each.
+    """
+
+    number: NDArray[np.int32]
+    heap: NDArray[np.int64]
+    size: NDArray[np.int64]
+    width: NDArray[np.int64]
+    count: NDArray[np.int64]
+    sample: WordSample
+    sample_number: NDArray[np.int64]
+
+
+def edges_of(process: Process, heaps: Sequence[Heap]) -> Edges:
+    """Where the modules and the heaps of a process lie."""
+
+    def by_turns(spans: Iterable[Span]) -> NDArray[np.uint64]:
+        """Starts and ends, ascending."""
+        return np.array([(span.start, span.end) for span in merged(spans)], np.uint64).reshape(-1)
+
+    modules = by_turns(module.span for module in process.modules)
+    return Edges(modules, by_turns(extent.span for heap in heaps for extent in heap.extents))
+
+
+def find_clusters(memory: MappedMemory, graph: PointerGraph, table: BlockTable, edges: Edges) -> Clusters:
+    """The clusters of all nodes, in O(nodes). `edges`: where modules and heaps lie.
+
+    Blocks are told apart by what they point to, too: by size first, then by the clusters found so far.
+    """
+    classes = size_classes(graph, table)
+    reader = WordReader(memory, graph, edges)
+    sample = read_sample(reader, classes)
+    number, origin = classes.number.copy(), np.arange(len(classes))
+    for _ in range(_MOST_ROUNDS):
+        made = len(origin)
+        number, origin = _once_more(reader, sample, number, origin)
+        if len(origin) == made:
+            break
+    return _numbered(classes, sample, number, origin)
+
+
+def _once_more(
+    reader: WordReader, sample: WordSample, number: NDArray[np.int32], origin: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """(`number`, `origin`) after clusters with several structures are split. `origin`: the class of each cluster."""
+    owner = number[sample.node].astype(np.int64)
+    targets = _common_targets(number, owner, len(origin), sample.refs)
+    refined = _refined(sample.letters, sample.refs, targets[owner], number)
+    out, made, origins = number.copy(), len(origin), [origin]
+    for cluster, profile in _structures(owner, len(origin), refined).items():
+        nodes = np.flatnonzero(number == cluster)
+        choice = _choose(reader, nodes, profile, targets[cluster], number)
+        out[nodes] = np.where(choice > 0, made + choice - 1, cluster)
+        origins.append(np.full(len(profile) - 1, origin[cluster]))
+        made += len(profile) - 1
+    return out, np.concatenate(origins)
+
+
+def _common_targets(
+    number: NDArray[np.int32], owner: NDArray[np.int64], clusters: int, refs: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """(clusters, words, 3): the clusters that most pointers at each word of a cluster lead to, -1 where there is none.
+
+    `owner` (k,): the cluster of each block of the sample; `refs` (k, words): the nodes that its words point into.
+    """
+    words = refs.shape[1]
+    out = np.full((clusters * words, _RANKS), -1, np.int64)
+    row, word = np.nonzero(refs >= 0)
+    target = number[refs[row, word]].astype(np.int64)
+    place = owner[row] * words + word
+    place, target = place[target >= 0], target[target >= 0]
+    pairs, counts = np.unique(place * max(1, clusters) + target, return_counts=True)
+    place, target = np.divmod(pairs, max(1, clusters))
+    order = np.lexsort((target, -counts, place))
+    place, target = place[order], target[order]
+    rank = np.arange(len(place)) - np.searchsorted(place, place, side="left")
+    first = rank < _RANKS
+    out[place[first], rank[first]] = target[first]
+    return out.reshape(clusters, words, _RANKS)
+
+
+def _refined(
+    letters: Letters, refs: NDArray[np.int64], targets: NDArray[np.int64], number: NDArray[np.int32]
+) -> Letters:
+    """Letters, (n, words), in which pointers to common targets are told apart. `targets` (n, words, 3) or (words, 3)."""
+    out = letters.copy()
+    row, word = np.nonzero(refs >= 0)
+    target = number[refs[row, word]]
+    common = targets[row, word] if targets.ndim == 3 else targets[word]
+    for rank, letter in enumerate((Letter.FIRST, Letter.SECOND, Letter.THIRD)):
+        is_rank = (common[:, rank] == target) & (target >= 0)
+        out[row[is_rank], word[is_rank]] = letter
+    return out
+
+
+def _structures(owner: NDArray[np.int64], clusters: int, refined: Letters) -> dict[int, Profile]:
+    """Cluster → its structures, for clusters that have several."""
+    words = refined.shape[1]
+    place = (owner[:, None] * words + np.arange(words)) * LETTERS + refined
+    counts = np.bincount(place.reshape(-1), minlength=clusters * words * LETTERS)
+    candidates = np.flatnonzero(may_differ(counts.reshape(clusters, words, LETTERS)))[:_MOST_SPLIT]
+    order = np.argsort(owner, kind="stable")
+    first = np.searchsorted(owner[order], candidates, side="left").tolist()
+    last = np.searchsorted(owner[order], candidates, side="right").tolist()
+    found = {}
+    for cluster, low, high in zip(candidates.tolist(), first, last, strict=True):
+        profile = split(refined[order[low:high]])
+        if profile is not None:
+            found[cluster] = profile
+    return found
+
+
+def _choose(
+    reader: WordReader,
+    nodes: NDArray[np.int64],
+    profile: Profile,
+    targets: NDArray[np.int64],
+    number: NDArray[np.int32],
+) -> NDArray[np.int64]:
+    """The structure of each node of a class, by the words in which the structures differ most; (nodes,) int64."""
+    spread = (profile.max(axis=0) - profile.min(axis=0)).sum(axis=1)
+    words = np.sort(np.argsort(-spread, kind="stable")[:_MOST_WORDS])
+    most = int(words[-1]) + 1
+    out = np.empty(len(nodes), np.int64)
+    for low in range(0, len(nodes), _BATCH):
+        letters, _, refs = reader.read(nodes[low : low + _BATCH], most)
+        letters = _refined(letters, refs, targets[:most], number)
+        out[low : low + _BATCH] = np.argmax(likelihood(profile[:, words], letters[:, words]), axis=1)
+    return out
+
+
+def _numbered(
+    classes: SizeClasses, sample: WordSample, number: NDArray[np.int32], origin: NDArray[np.int64]
+) -> Clusters:
+    """Clusters numbered by their bytes; those of few nodes are none. `origin`: class of each cluster in `number`."""
+    count = np.bincount(number[number >= 0], minlength=len(origin))
+    size = classes.size[origin]
+    kept = np.flatnonzero(count >= FEWEST)
+    kept = kept[np.argsort(-count[kept] * size[kept], kind="stable")]
+    new = np.full(len(origin) + 1, -1, np.int32)
+    new[kept] = np.arange(len(kept))
+    renumbered = new[number]
+    owner = origin[kept]
+    return Clusters(
+        renumbered, classes.heap[owner], size[kept], classes.width[owner], count[kept], sample,
+        renumbered[sample.node].astype(np.int64),
+    )  # fmt: skip

@@ -1,0 +1,136 @@
+"""The name of a cluster, made of what is typical of it, and its fingerprint.
+
+`48-byte node: list links +0/+8 to its own kind, text at +16, pointer to 1.5 MB buffers at +40`. The fingerprint is made of
+facts that stay from dump to dump: the size, which words are pointers, text or floating point, and the constants of modules
+by name and offset. Clusters of several heaps with one fingerprint are one kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from heapdump.analyses.clusters.fields import Field
+from heapdump.analyses.clusters.find import Clusters
+from heapdump.analyses.clusters.letters import Letter
+from heapdump.process.model import Process
+from heapdump.wording import short_size
+
+_MOST_PARTS = 4
+_IN_BYTES = 10_000
+"""Sizes below are named in bytes, larger ones in units of 1024."""
+
+_SHORT = 512
+_FINGERPRINT = {Letter.POINTER: "P", Letter.MODULE: "M", Letter.TEXT: "T", Letter.FLOAT: "F"}
+_PLAIN_WORDS = {Letter.TEXT: "text", Letter.TIME: "time", Letter.FLOAT: "floating point", Letter.NUMBER: "number"}
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterName:
+    """`label` in words, `fingerprint` of 8 hexadecimal digits; `is_structured`: pointers are typical of it."""
+
+    label: str
+    fingerprint: str
+    noun: str
+    is_structured: bool
+
+
+def names_of(process: Process, clusters: Clusters, fields: Sequence[Sequence[Field]]) -> list[ClusterName]:
+    """The names of all clusters, by number; two kinds never have one label."""
+    sizes = clusters.size.tolist()
+    nouns = [_noun(number, size, found) for number, (size, found) in enumerate(zip(sizes, fields, strict=True))]
+    kinds = [f"{_size(size)} {noun}" for size, noun in zip(sizes, nouns, strict=True)]
+    out: list[ClusterName] = []
+    first: dict[str, str] = {}
+    for number, found in enumerate(fields):
+        fingerprint = _fingerprint(process, clusters, number, found)
+        parts = _parts(process, number, found, kinds)
+        label = f"{kinds[number]}: {', '.join(parts)}" if parts else kinds[number]
+        if first.setdefault(label, fingerprint) != fingerprint:
+            label = f"{label} (#{fingerprint})"
+        is_structured = any(one.letter in (Letter.POINTER, Letter.MODULE) for one in found)
+        out.append(ClusterName(label, fingerprint, nouns[number], is_structured))
+    return out
+
+
+def _size(size: int) -> str:
+    return f"{size:,}-byte" if size < _IN_BYTES else short_size(size)
+
+
+def _noun(number: int, size: int, fields: Sequence[Field]) -> str:
+    letters = {field.letter for field in fields}
+    if any(field.target == number for field in fields):
+        return "node"
+    if fields and fields[0].offset == 0 and fields[0].letter is Letter.MODULE:
+        return "object"
+    if letters & {Letter.POINTER, Letter.MODULE}:
+        return "record"
+    if letters == {Letter.TEXT}:
+        return "text"
+    return "record" if size <= _SHORT and len(letters) > 1 else "buffer"
+
+
+def _fingerprint(process: Process, clusters: Clusters, number: int, fields: Sequence[Field]) -> str:
+    words = []
+    for field in fields:
+        code = _FINGERPRINT.get(field.letter)
+        if code is not None:
+            own = "S" if field.target == number else code
+            constant = process.where(field.value) if field.value is not None else ""
+            words.append(f"{field.offset}{own}{constant}")
+    key = f"{clusters.width[number]} {clusters.size[number]} {' '.join(words)}"
+    return hashlib.sha256(key.encode()).hexdigest()[:8]
+
+
+def _parts(process: Process, number: int, fields: Sequence[Field], kinds: Sequence[str]) -> list[str]:
+    """What is typical, most telling first, at most four parts."""
+    parts = _links([field for field in fields if field.target == number])
+    told: dict[tuple[str, str], list[Field]] = {}
+    for field in fields:
+        if field.target == number:
+            continue
+        if field.letter is Letter.MODULE and field.value is not None:
+            told[process.where(field.value), process.where(field.value)] = [field]
+        elif field.letter is Letter.MODULE:
+            told.setdefault(("pointer into a module", "pointers into modules"), []).append(field)
+        elif field.letter is Letter.POINTER:
+            target = _plural(kinds[field.target]) if field.target >= 0 else "blocks"
+            told.setdefault((f"pointer to {target}", f"pointers to {target}"), []).append(field)
+    parts += [f"{one if len(found) == 1 else many} at {_offsets(found)}" for (one, many), found in told.items()]
+    for letter, word in _PLAIN_WORDS.items():
+        offset = next((field.offset for field in fields if field.letter is letter), None)
+        if offset is not None and not (parts and letter is Letter.NUMBER):
+            parts.append(f"{word} at +{offset}")
+    return [*parts[:_MOST_PARTS], "…"] if len(parts) > _MOST_PARTS else parts
+
+
+def _plural(kind: str) -> str:
+    return kind if kind.endswith("text") else f"{kind}s"
+
+
+def _offsets(fields: Sequence[Field]) -> str:
+    """`+0/+8`; of many the first and the last."""
+    if len(fields) > _MOST_PARTS:
+        return f"+{fields[0].offset} to +{fields[-1].offset}"
+    return "/".join(f"+{field.offset}" for field in fields)
+
+
+def _links(links: Sequence[Field]) -> list[str]:
+    """The pointers of a cluster to itself: those of a list, of a tree, or others."""
+    if not links:
+        return []
+    back = {field.offset: field.back for field in links}
+    points_back = [field for field in links if field.back is not None and back[field.back] == field.offset]
+    word = "links" if len(links) > 1 else "link"
+    if len(links) == 2 and len(points_back) == 2:
+        word = "list links"
+    elif 3 <= len(links) <= _MOST_PARTS and _has_parent(links):
+        word = "tree links"
+    return [f"{word} {_offsets(links)} to its own kind"]
+
+
+def _has_parent(links: Sequence[Field]) -> bool:
+    """True where the targets of two fields or more point back by one field, which holds the parent."""
+    parents = [field.back for field in links if field.back is not None]
+    return any(parents.count(parent) >= 2 for parent in parents)

@@ -1,0 +1,154 @@
+"""Some blocks of each size, with their first words as letters.
+
+In: the pointer graph. Out: `SizeClasses`, the nodes of one heap and size, and `WordSample`, the letters of some of each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.allocated.groups import dense
+from heapdump.analyses.clusters.letters import Edges, Letter, Letters, plain_letters
+from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.blocks.table import BlockTable
+from heapdump.kernels import WORTH_COMPILING, run
+from heapdump.kernels.pointer_map import thin
+from heapdump.kernels.word_kinds import words_of
+from heapdump.memory.mapped import MappedMemory
+
+WORDS = 32
+"""Words of a block that are read, at most."""
+
+FEWEST = 5
+"""Blocks of a class, or of a cluster: fewer say nothing."""
+
+_MOST_CLASSES, _MOST_OF_CLASS, _FEW = 4096, 512, 16
+_LONG = 1 << 16
+_SHORT_SAMPLE, _LONG_SAMPLE = 1 << 14, 1 << 17
+"""Blocks of all samples: where loops run in plain Python, and where they are compiled."""
+
+
+@dataclass(frozen=True)
+class SizeClasses:
+    """Nodes of one heap and one size. `number` (n,) int32: the class of each node, -1 for nodes of small classes.
+
+    By number, classes with most bytes first, (m,) int64 each: `heap` index, `size` in bytes, `width` of a pointer,
+    `count` of nodes.
+    """
+
+    number: NDArray[np.int32]
+    heap: NDArray[np.int64]
+    size: NDArray[np.int64]
+    width: NDArray[np.int64]
+    count: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """The number of classes."""
+        return len(self.size)
+
+
+def size_classes(graph: PointerGraph, table: BlockTable) -> SizeClasses:
+    """The classes of at least five nodes; the 4096 with most bytes."""
+    heaps = table.heap[graph.rows].astype(np.uint64)
+    owners = int(heaps.max()) + 1 if len(graph) else 1
+    numbers, keys = _numbered(graph.size.astype(np.uint64) * np.uint64(owners) + heaps, graph.size >= _LONG)
+    count = np.bincount(numbers, minlength=len(keys))
+    heap, size = keys % owners, keys // owners
+    kept = np.flatnonzero((count >= FEWEST) & (size >= int(graph.widths.max(initial=4))))
+    kept = kept[np.lexsort((heap[kept], size[kept], -size[kept] * count[kept]))][:_MOST_CLASSES]
+    new = np.full(len(keys) + 1, -1, np.int32)
+    new[kept] = np.arange(len(kept))
+    number = new[numbers]
+    width = np.full(len(kept), 8, np.int64)
+    known = np.flatnonzero(number >= 0)
+    width[number[known]] = graph.widths[known]
+    return SizeClasses(number, heap[kept], size[kept], width, count[kept])
+
+
+def _numbered(keys: NDArray[np.uint64], is_long: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(dense number of each key, the keys by number). The few keys of long blocks, far apart, are sorted."""
+    numbers = np.empty(len(keys), np.int64)
+    numbers[~is_long], short = dense(keys[~is_long])
+    long, inverse = np.unique(keys[is_long], return_inverse=True)
+    numbers[is_long] = len(short) + inverse
+    return numbers, np.concatenate([np.array(short, np.int64).reshape(-1), long.astype(np.int64)])
+
+
+@dataclass(frozen=True)
+class WordSample:
+    """k nodes of classes. `node`, `owner` (k,): node and number of its class, ascending by class.
+
+    `letters` (k, WORDS) uint8; `values` (k, WORDS) int64 and `refs` (k, WORDS) int64: the words, and the node that each
+    points into, -1 for none.
+    """
+
+    node: NDArray[np.int64]
+    owner: NDArray[np.int64]
+    letters: Letters
+    values: NDArray[np.int64]
+    refs: NDArray[np.int64]
+
+
+class WordReader:
+    """Reads the first words of nodes of one pointer graph."""
+
+    def __init__(self, memory: MappedMemory, graph: PointerGraph, edges: Edges) -> None:
+        """`edges`: where modules and heaps lie."""
+        self._memory, self._graph, self._edges = memory, graph, edges
+
+    def read(self, nodes: NDArray[np.int64], most: int) -> tuple[Letters, NDArray[np.int64], NDArray[np.int64]]:
+        """(letters, words, nodes that they point into), (nodes, most) each, as in `WordSample`.
+
+        A node that lies in several memory ranges of the dump counts as not there.
+        """
+        graph = self._graph
+        letters = np.zeros((len(nodes), most), np.uint8)
+        values, refs = np.zeros((len(nodes), most), np.int64), np.full((len(nodes), most), -1, np.int64)
+        for width in np.unique(graph.widths[nodes]).tolist():
+            of_width = np.flatnonzero(graph.widths[nodes] == width)
+            start = graph.start[nodes[of_width]]
+            count = np.minimum(graph.size[nodes[of_width]].astype(np.int64) // width, most)
+            place = self._memory.file_places(start, start + count * width)
+            for phase in np.unique(place[place >= 0] % width).tolist():
+                here = np.flatnonzero((place >= 0) & (place % width == phase))
+                found = self._of_phase(nodes[of_width[here]], place[here], count[here], most, width)
+                rows = of_width[here]
+                letters[rows], values[rows], refs[rows] = found
+        return letters, values, refs
+
+    def _of_phase(
+        self, nodes: NDArray[np.int64], place: NDArray[np.int64], count: NDArray[np.int64], most: int, width: int
+    ) -> tuple[Letters, NDArray[np.int64], NDArray[np.int64]]:
+        """As `read`, of nodes whose words lie at the same bytes of a word of the file."""
+        graph, shape = self._graph, (len(nodes), most)
+        phase = int(place[0]) % width
+        values, refs = np.zeros(shape, np.int64), np.full(shape, -1, np.int64)
+        run(
+            words_of, len(graph), self._memory.file_words(phase, width), -1 if width == 8 else 0xFFFFFFFF,
+            (place - phase) // width, nodes, count, most, graph.first, graph.edges.targets, graph.start, graph.size,
+            values.reshape(-1), refs.reshape(-1),
+        )  # fmt: skip
+        letters = np.full(shape, Letter.ZERO, np.uint8)
+        plain = (values != 0) & (refs < 0)
+        letters[plain] = plain_letters(values[plain].view(np.uint64), width, self._edges)
+        letters[refs >= 0] = Letter.POINTER
+        letters[np.arange(most) >= count[:, None]] = Letter.BEYOND
+        return letters, values, refs
+
+
+def read_sample(reader: WordReader, classes: SizeClasses) -> WordSample:
+    """Evenly spread nodes of each class, at most 1024."""
+    room = _SHORT_SAMPLE if len(classes.number) < WORTH_COMPILING else _LONG_SAMPLE
+    most = min(max(room // max(1, len(classes)), _FEW), _MOST_OF_CLASS)
+    counts, places = np.zeros(len(classes) + 1, np.int64), np.empty(len(classes.number), np.int64)
+    owner = classes.number + 1
+    every = np.arange(len(owner), dtype=np.int32)
+    found = run(thin, len(every), every, owner, most, counts, np.zeros(len(counts), np.int64), places)
+    node = places[:found]
+    node = node[owner[node] > 0]
+    node = node[np.argsort(owner[node], kind="stable")]
+    letters, values, refs = reader.read(node, WORDS)
+    return WordSample(node, classes.number[node].astype(np.int64), letters, values, refs)

@@ -1,0 +1,130 @@
+"""The best word for every busy block of the program: its class, its container, what it holds, or its structure.
+
+In: the pointer graph. Out: `BlockTyping`. Type information of images comes first, then objects of libraries, then the
+structure that the block shares with others, then what its first bytes look like.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.clusters.fields import fields_of
+from heapdump.analyses.clusters.find import edges_of, find_clusters
+from heapdump.analyses.clusters.naming import ClusterName, names_of
+from heapdump.analyses.clusters.sample import WordReader
+from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.types.block_types import BlockTypes, types_of, view_by_heap
+from heapdump.analyses.types.content_kind import ContentKind
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.table import BlockTable
+from heapdump.process.model import Process
+from heapdump.trust import Trust
+
+_LONG = 4096
+"""Bytes from which on the size alone tells a kind of buffer."""
+
+_SAYS_LITTLE = (
+    ContentKind.ZEROS, ContentKind.FILL, ContentKind.ASCII, ContentKind.UTF16, ContentKind.MODULE_POINTER,
+    ContentKind.BLOCK_POINTERS, ContentKind.BLOCK_POINTER, ContentKind.SMALL_NUMBER, ContentKind.OTHER,
+)  # fmt: skip
+"""Kinds of content that a structure says more than."""
+
+_TEXTS = (ContentKind.ASCII, ContentKind.UTF16)
+
+
+@dataclass(frozen=True, slots=True)
+class TypeLabel:
+    """A type in words. `identity`: what stays the same from dump to dump; `is_object`: an object with virtual functions."""
+
+    label: str
+    trust: Trust
+    identity: str
+    is_object: bool = False
+
+
+@dataclass(frozen=True)
+class BlockTyping:
+    """`rows` (n,) int32 ascending: the block of each node; `number` (n,) int32: its label in `labels`."""
+
+    rows: NDArray[np.int32]
+    number: NDArray[np.int32]
+    labels: tuple[TypeLabel, ...]
+
+    def of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The label of each row of the block table, len(labels) for rows that are no node; (rows,) int64."""
+        if not len(self.rows):
+            return np.zeros(len(rows), np.int64)
+        place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        return np.where(self.rows[place] == rows, self.number[place], len(self.labels)).astype(np.int64)
+
+
+def typing_of(process: Process, heaps: Sequence[Heap], table: BlockTable, graph: PointerGraph) -> BlockTyping:
+    """The type of every node. Reads 16 bytes of each block, more of some."""
+    edges = edges_of(process, heaps)
+    reader = WordReader(process.space.mapped, graph, edges)
+    clusters = find_clusters(process.space.mapped, graph, table, edges)
+    names = names_of(process, clusters, fields_of(clusters, reader))
+    order = np.argsort(graph.rows, kind="stable")
+    rows = graph.rows[order]
+    found = types_of(process, view_by_heap(process, tuple(heaps)), table, rows.astype(np.int64), by_class=True)
+    label = _Labels(found)
+    number = found.numbers.astype(np.int32)
+    cluster = clusters.number[order]
+    known = np.flatnonzero(cluster >= 0)
+    choice = label.choices(names, clusters.size.tolist())
+    better = choice[cluster[known], number[known]]
+    number[known] = np.where(better >= 0, better, number[known])
+    return BlockTyping(rows, number, tuple(label.labels))
+
+
+class _Labels:
+    """Labels by number: those of the first bytes, then those of clusters."""
+
+    def __init__(self, found: BlockTypes) -> None:
+        """`found`: what the first bytes say."""
+        self._content = len(found.labels)
+        kinds = set(ContentKind)
+        self.labels = [
+            TypeLabel(text, trust, text, is_object=text not in kinds)
+            for text, trust in zip(found.labels, found.trusts, strict=True)
+        ]
+        self._number_of = {one.label: number for number, one in enumerate(self.labels)}
+
+    def choices(self, names: Sequence[ClusterName], sizes: Sequence[int]) -> NDArray[np.int64]:
+        """(clusters, labels): the better label for blocks of a cluster that have a label by their first bytes; -1: none."""
+        out = np.full((len(names), self._content), -1, np.int64)
+        little = [number for number in range(self._content) if self.labels[number].label in _SAYS_LITTLE]
+        texts = [number for number in little if self.labels[number].label in _TEXTS]
+        for cluster, (name, size) in enumerate(zip(names, sizes, strict=True)):
+            if name.noun in ("buffer", "text") and size < _LONG:
+                continue
+            new = self._number(name)
+            out[cluster, little] = new
+            if not name.is_structured:
+                out[cluster, texts] = -1
+        return out
+
+    def _number(self, name: ClusterName) -> int:
+        """The number of a cluster's label."""
+        if name.label not in self._number_of:
+            self._number_of[name.label] = len(self.labels)
+            self.labels.append(TypeLabel(name.label, Trust.GUESS, name.fingerprint))
+        return self._number_of[name.label]
+
+
+def columns_of(typing: BlockTyping) -> dict[str, NDArray[Any]]:
+    """The typing as columns, which `from_columns` reads."""
+    text = json.dumps([asdict(label) for label in typing.labels]).encode()
+    return {"rows": typing.rows, "number": typing.number, "text": np.frombuffer(text, np.uint8)}
+
+
+def from_columns(columns: dict[str, NDArray[Any]]) -> BlockTyping:
+    """The typing that `columns_of` wrote."""
+    labels = (TypeLabel(**one | {"trust": Trust(one["trust"])}) for one in json.loads(columns["text"].tobytes()))
+    return BlockTyping(columns["rows"], columns["number"], tuple(labels))

@@ -1,0 +1,31 @@
+"""What blocks are and whose they are: the answers of one snapshot, each computed once and kept in the index.
+
+Part of the wiring of `snapshot.py`, which would be too long with it.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from heapdump.analyses.types.typing import BlockTyping
+    from heapdump.snapshot import Snapshot
+
+
+class TypeAnswers:
+    """The answers about one snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Reads nothing yet."""
+        self._snapshot = snapshot
+
+    @cached_property
+    def typing(self) -> BlockTyping:
+        """The best word for every busy block. From the index where there is one."""
+        from heapdump.analyses.types.typing import columns_of, from_columns, typing_of
+        from heapdump.cache.answers import StoredAnswer
+
+        one = self._snapshot
+        stored = StoredAnswer("typing", from_columns, columns_of)
+        return one.answer(stored, lambda: typing_of(one.process, one.heaps, one.walk.table, one.graph))
