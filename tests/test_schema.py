@@ -83,7 +83,7 @@ def process(place: Path) -> None:
     segment = SegmentHeapBuilder(base=0x21000000000)
     segment.segment(0x21010000000)
     segment.chunks([100, 200, 300])
-    segment.lfh_blocks(64, [40, -1, 64, 63])
+    segment.lfh_blocks(64, [50, -1, 64, 63])
     segment.large(0x21020000000, 600_000)
     made = ProcessBuilder().heap(built).thread(7, ip=0x401000, name="main")
     made = segment.build().add_to(made)

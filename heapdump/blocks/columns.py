@@ -42,6 +42,10 @@ class BlockColumns:
         self._all.heap[self._size : self._size + count] = heap
         self._size += count
 
+    def drop(self, first: int) -> None:
+        """Takes the rows from `first` on away again."""
+        self._size = first
+
     def since(self, first: int) -> BlockTable:
         """The rows from `first` on, without a copy; `since(0)` is the table once no more rows are added."""
         return self._all.part(first, self._size)

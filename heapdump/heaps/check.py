@@ -12,7 +12,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
 from heapdump.heaps import allocator_of
-from heapdump.heaps.in_operation import softened
+from heapdump.heaps.in_operation import changing_words, softened
 from heapdump.heaps.jobs import CheckJob
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
@@ -69,7 +69,4 @@ def _heap_calls(process: Process, view: View) -> list[HeapCall]:
 
 
 def _changing_words(heap: Heap, calls: Callable[[], list[HeapCall]]) -> str:
-    """The thread that is inside a heap function with the handle of this heap, in words; "" for none."""
-    found = [f"thread {c.thread.id:#x} is inside {c.function}" for c in calls() if heap.address in c.words]
-    more = f" ({len(found) - 1:,} more are in such functions)" if len(found) > 1 else ""
-    return f"{found[0]}{more}, which may be changing it" if found else ""
+    return changing_words(heap.address, calls())

@@ -6,10 +6,14 @@ the next header names, links and counters. They are warnings then. A heap with m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from heapdump.blocks.findings import Finding
+
+if TYPE_CHECKING:
+    from heapdump.process.stacks.heap_calls import HeapCall
 
 _KINDS = frozenset({
     "entry_header", "size_chain", "segment", "ucr", "free_list", "virtual_list", "lfh_subsegment", "vs_chunk", "large_metadata",
@@ -31,3 +35,10 @@ def softened(findings: Sequence[Finding], why: str) -> list[Finding]:
 def _softened(finding: Finding, why: str) -> Finding:
     message = finding.message if why in finding.message else f"{finding.message}; {why}"
     return replace(finding, severity="warning", message=message)
+
+
+def changing_words(heap: int, calls: Iterable[HeapCall]) -> str:
+    """The thread that is inside a heap function with the handle of the heap at this address, in words; "" for none."""
+    found = [f"thread {c.thread.id:#x} is inside {c.function}" for c in calls if heap in c.words]
+    more = f" ({len(found) - 1:,} more are in such functions)" if len(found) > 1 else ""
+    return f"{found[0]}{more}, which may be changing it" if found else ""

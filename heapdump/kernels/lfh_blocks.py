@@ -10,13 +10,13 @@ recorded on 26100):
     bits of the count in a block
     0-13   unused bytes behind the user data
     14     data of the heap's own stands behind the user data
-    15     set: one byte is unused, whatever bits 0-13 are
+    15     set: one byte is unused, whatever bits 0-7 are, which belong to the user data; bits 8-14 are clear
 """
 
 from __future__ import annotations
 
 from heapdump.kernels.arrays import ArrayColumn, Grid, Output
-from heapdump.kernels.row import BUSY, EXTRA, TRUST_GUESS, UNIT, RowWriter
+from heapdump.kernels.row import BUSY, EXTRA, TRUST_DERIVED, TRUST_GUESS, UNIT, RowWriter
 
 BASE, START, BITS, FIRST, SIZE, COUNT, FREE_COUNT, LIST, FREED = range(9)
 """Columns of a subsegment: address of byte 0 of the words; byte offsets of the subsegment and of its bitmap in the words;
@@ -24,10 +24,14 @@ bytes from the subsegment to its first block; bytes of a block; number of blocks
 subsegment itself counts, -1 where it has no count; number (from 1) of the first block on its list of freed blocks, and
 how many are on that list."""
 
+_SPACING, _EXTRA_BYTES = 16, 64
+"""Unused bytes that a block has at most, and this share of it; and more with data of the heap's own. A block without a count
+whose last bytes could be such a count is derived: the bit that says so has no other witness."""
+
 COUNTS_AGREE, FREE_BITS_CLEAR = 1, 2
 """Of each subsegment: its counts agree with its bitmap; no free block has its *count* bit set."""
 
-_COUNT_BITS, _ONE_BYTE, _EXTRA_BIT = 0x3FFF, 0x8000, 14
+_COUNT_BITS, _ONE_BYTE, _CLEAR_BITS, _EXTRA_BIT = 0x3FFF, 0x8000, 0x7F00, 14
 
 
 def read_blocks(
@@ -62,14 +66,20 @@ def read_blocks(
                 free, stray = free + 1, stray | (words[count_at >> 6] >> (count_at & 63)) & 1
                 unused_bytes[row + i], header8[row + i], tags[row + i] = 0, 0, tag
                 continue
-            unused, mark = 0, 0
+            last = first + (i + 1) * size - 2
+            mark = (words[last >> 3] >> ((last & 7) * 8)) & 0xFFFF
+            unused = 1 if mark & _ONE_BYTE else mark & _COUNT_BITS
+            is_possible = 0 < unused <= size - padding and not (mark & _ONE_BYTE and mark & _CLEAR_BITS)
+            row_tag = tag | BUSY
             if (words[count_at >> 6] >> (count_at & 63)) & 1:
-                last = first + (i + 1) * size - 2
-                mark = (words[last >> 3] >> ((last & 7) * 8)) & 0xFFFF
-                unused = 1 if mark & _ONE_BYTE else mark & _COUNT_BITS
-            row_tag, unused = tag | BUSY | (mark >> _EXTRA_BIT & 1) * EXTRA, unused + padding
-            if unused > size:
-                unused, row_tag = min(size, padding), row_tag | TRUST_GUESS
+                row_tag |= (mark >> _EXTRA_BIT & 1) * EXTRA
+                if not is_possible:
+                    unused, row_tag = 0, row_tag | TRUST_GUESS
+            else:
+                if is_possible and unused - (mark >> _EXTRA_BIT & 1) * _EXTRA_BYTES <= max(_SPACING, size // _SPACING):
+                    row_tag |= TRUST_DERIVED
+                unused = 0
+            unused = min(unused + padding, size)
             unused_bytes[row + i], header8[row + i], tags[row + i] = unused, min(padding, size) // UNIT, row_tag
         freed, number, links = subsegments[k, FREED], subsegments[k, LIST], 0
         while links < freed and 0 < number <= count and tags[row + number - 1] & BUSY:

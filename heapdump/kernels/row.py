@@ -50,6 +50,9 @@ TRUST_SHIFT = 6
 TRUST_MASK = 3 << TRUST_SHIFT
 """Bits 6-7 of `tags`: 0 exact, 1 derived, 2 or 3 guess."""
 
+TRUST_DERIVED = 1 << TRUST_SHIFT
+"""Set in `tags` it makes an exact row a derived one."""
+
 TRUST_GUESS = 2 << TRUST_SHIFT
 """Added to any `tags` it makes the row a guess."""
 

@@ -16,7 +16,7 @@ x86 and 16 on x64. Its header is its first granule (docs/reference/heap-structur
     bits of that count
     0-12   unused bytes behind the user data
     14     data of the heap's own stands behind the user data
-    15     set: one byte is unused, whatever bits 0-12 are
+    15     set: one byte is unused, whatever bits 0-7 are, which belong to the user data; bits 8-14 are clear
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from heapdump.kernels.arrays import ArrayColumn, Grid
-from heapdump.kernels.row import BUSY, EXTRA, TRUST_GUESS, UNIT, RowWriter
+from heapdump.kernels.row import BUSY, EXTRA, TRUST_DERIVED, TRUST_GUESS, UNIT, RowWriter
 
 END, PREVIOUS, SIZE, FULL = range(4)
 """Why a walk stopped: every chain reached its end; a header whose previous size, or whose size or busy byte, is wrong;
 or the output arrays are full."""
 
 _HAS_COUNT = 1 << 8
-_COUNT_BITS, _ONE_BYTE, _EXTRA_BIT = 0x1FFF, 0x8000, 14
+_COUNT_BITS, _ONE_BYTE, _CLEAR_BITS, _EXTRA_BIT = 0x1FFF, 0x8000, 0x7F00, 14
 
 
 class ChunkCoding(NamedTuple):
@@ -85,14 +85,21 @@ def follow_chunks(
             return count, k, at, SIZE, previous
         unused, header, row_tag, room_in = granule, stride, tag, (size - 1) * granule
         if busy:
-            behind, mark = 0, 0
+            mark = (words[place + size * stride - 1] >> 48) & 0xFFFF
+            behind = 1 if mark & _ONE_BYTE else mark & _COUNT_BITS
+            is_possible = behind > 0 and not (mark & _ONE_BYTE and mark & _CLEAR_BITS)
+            row_tag |= BUSY
             if more & _HAS_COUNT:
-                mark = (words[place + size * stride - 1] >> 48) & 0xFFFF
-                behind = 1 if mark & _ONE_BYTE else mark & _COUNT_BITS
-            row_tag |= BUSY | (mark >> _EXTRA_BIT & 1) * EXTRA
+                row_tag |= (mark >> _EXTRA_BIT & 1) * EXTRA
+            else:
+                # the flag has no other witness: where the last bytes could be a count, the size is derived
+                if is_possible and behind - (mark >> _EXTRA_BIT & 1) * 4 * granule < 2 * granule:
+                    row_tag |= TRUST_DERIVED
+                behind, is_possible = 0, True
             header += padding // UNIT
             unused += behind + padding
-            if behind + padding > room_in or header * UNIT > size * granule:
+            is_possible = is_possible and behind + padding <= room_in and header * UNIT <= size * granule
+            if not is_possible:
                 unused, row_tag = min(size * granule, granule + padding), row_tag | TRUST_GUESS
                 header = min(header, size * stride)
         entry[count] = base + at * granule

@@ -32,7 +32,7 @@ def write_big_segment_heap(path: Path, segments: int = 1024, seed: int = 3) -> i
         else:
             for _ in range(250):
                 block = 16 * int(random.integers(2, 17))
-                asked = random.integers(0, block + 1, heap.most_lfh_blocks(block, 1))
+                asked = random.integers(block - 15, block + 1, heap.most_lfh_blocks(block, 1))
                 asked[random.random(len(asked)) < 0.2] = -1
                 heap.lfh_blocks(block, asked)
     return heap.build().add_to(ProcessBuilder(build=19041)).write(path).size

@@ -93,6 +93,15 @@ GENERATIONS: tuple[tuple[HeapArch, int], ...] = tuple(_LAYOUTS)
 """What can be built."""
 
 
+def served_sizes(block: int, granule: int) -> tuple[int, int]:
+    """[least, end) of the sizes of requests that an LFH block of `block` bytes serves; bytes, padding included.
+
+    The sizes of LFH blocks lie a granule apart, or a sixteenth of the power of two below them where that is more.
+    """
+    step = max(granule, (1 << (block - 1).bit_length() - 1) // 16)
+    return block - step + (block > step), block + 1
+
+
 def segment_layout(arch: HeapArch, build: int) -> SegmentLayout:
     """The offsets of one generation.
 

@@ -77,14 +77,14 @@ def test_a_vs_chain_is_written_as_rows(blocks):
 
 
 def test_lfh_blocks_are_written_as_rows(blocks):
-    words = np.array([0b0000_1101, 0, 0, 0, 0, 0, (0x4003) << 48, 0], np.int64)
+    words = np.array([0b0000_1101, 0, 0, 0, 3 << 48, 0, 0x4003 << 48, 0], np.int64)
     columns, soundness = BlockColumns(), np.zeros(1, np.uint8)
     out, common = columns.tail(3), tag(BlockKind.LFH)
     subsegment = np.array([[0x1000, 0, 0, 8, 16, 3, 1, 0, 0]])
     assert kernels.run(lfh_blocks.read_blocks, blocks, words, subsegment, 0, 0, common, out, soundness) == 3
     columns.add(3, 0)
     assert rows_of(columns) == [
-        (0x1008, 2, 0, 0, 0, common | BUSY), (0x1018, 2, 0, 0, 0, common | BUSY), (0x1028, 2, 0, 0, 0, common),
+        (0x1008, 2, 0, 0, 0, common | BUSY), (0x1018, 2, 3, 0, 0, common | BUSY), (0x1028, 2, 0, 0, 0, common),
     ]  # fmt: skip
     assert soundness.tolist() == [lfh_blocks.COUNTS_AGREE | lfh_blocks.FREE_BITS_CLEAR]
 
@@ -114,3 +114,21 @@ def test_bits_of_tags_do_not_overlap_and_fill_sixteen():
 def test_columns_of_a_table_are_those_of_the_kernels_rows():
     assert row.RowReader._fields == tuple(COLUMNS)
     assert row.RowWriter._fields == tuple(name for name in COLUMNS if name != "heap")
+
+
+@pytest.mark.parametrize(
+    ("bits", "last", "trust", "unused"),
+    [
+        (0b11, 3, "exact", 3), (0b11, 0, "guess", 0), (0b11, 0x80FF, "exact", 1), (0b11, 0x9000, "guess", 0),
+        (0b11, 17, "guess", 0), (0b01, 3, "derived", 0), (0b01, 0x8041, "derived", 0), (0b01, 0x4141, "exact", 0),
+    ],
+)  # fmt: skip
+def test_a_bit_and_a_count_that_contradict_each_other_are_doubted(blocks, bits, last, trust, unused):
+    """The bit of a block says whether its last bytes are a count of unused bytes."""
+    words = np.array([bits, 0, last << 48 if last < 0x8000 else (last - 0x10000) << 48, 0], np.int64)
+    columns, soundness = BlockColumns(), np.zeros(1, np.uint8)
+    out, subsegment = columns.tail(1), np.array([[0x1000, 0, 0, 8, 16, 1, -1, 0, 0]])
+    kernels.run(lfh_blocks.read_blocks, blocks, words, subsegment, 0, 0, tag(BlockKind.LFH), out, soundness)
+    columns.add(1, 0)
+    (row,) = columns.since(0).blocks(np.array([0]))
+    assert (row.trust, row.entry_size - row.size) == (trust, unused)

@@ -14,9 +14,8 @@ from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import SegContext, contexts
-from heapdump.heaps.segment.locks import lock_words
+from heapdump.heaps.segment.locks import who_changes
 from heapdump.layouts import Layout, load
-from heapdump.process.reports.failure_record import HEAP_CORRUPTION
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,17 +39,8 @@ def check_segment_heap(job: CheckJob) -> None:
             if counter.counted != counter.found:
                 job.findings.append(_finding(job, counter))
     if job.has_damage or job.findings:
-        job.in_operation = _who_changes(job)
-
-
-def _who_changes(job: CheckJob) -> str:
-    """Who may be changing the heap, in words; "" for nobody, and where ntdll found a heap damaged."""
-    raised = job.process.exception
-    if raised is not None and raised.code == HEAP_CORRUPTION:
-        return ""
-    layout = None if job.heap.layout is None else load(job.heap.layout)
-    held = "" if layout is None else lock_words(job.process, job.view, layout, job.heap.address)
-    return held or job.changing()
+        layout = None if job.heap.layout is None else load(job.heap.layout)
+        job.in_operation = who_changes(job.process, job.view, layout, job.heap.address, job.changing)
 
 
 def _finding(job: CheckJob, counter: _Counter) -> Finding:

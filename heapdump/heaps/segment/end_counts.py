@@ -2,7 +2,9 @@
 
 The last two bytes of a VS chunk, or of an LFH block, hold the number of its unused bytes. No block has more of them than it
 has bytes. In every recorded heap a VS chunk has less than two granules, and three or four more where the heap's own extra
-stands behind the user data. A count that is damaged but possible has no second witness.
+stands behind the user data. An LFH block serves the sizes down to the next smaller one of the build's LFH sizes: these lie a
+granule apart, or a sixteenth of the power of two below them where that is more. A count that is damaged but possible has no
+second witness.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import doubt
+from heapdump.blocks.table import BlockTable, doubt
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.kernels.row import EXTRA, TRUST_GUESS, TRUST_MASK, UNIT
@@ -21,6 +23,9 @@ from heapdump.spans import Span
 from heapdump.trust import Trust
 
 _GRANULES, _GRANULES_OF_EXTRA = 2, 4
+_LFH_STEPS = 16
+"""Sizes of LFH blocks between two powers of two, at most."""
+
 _MANY = 8
 """Chunks from which on a majority says how the build writes counts."""
 
@@ -36,12 +41,9 @@ def report_counts(walk: SegmentWalk, first: int, missing: Sequence[Span], excuse
     """
     table = walk.columns.since(first)
     count_at = table.entry + table.entry_size - np.uint64(2)
-    is_vs = table.kind == BlockKind.VS
-    bad = (table.tags & np.uint16(TRUST_MASK) == np.uint16(TRUST_GUESS)) | (is_vs & _is_too_much(walk, first))
-    bad &= table.is_busy & ~table.is_internal & ~np.isin(table.entry, np.array(excused, np.uint64))
+    bad = impossible_counts(walk, table) & ~np.isin(table.entry, np.array(excused, np.uint64))
     bad &= ~np.isin(count_at + np.uint64(2), np.array(excused, np.uint64))
-    for span in missing:
-        bad &= (count_at + np.uint64(2) <= np.uint64(span.start)) | (count_at >= np.uint64(span.end))
+    bad &= ~lacks_count(table, missing)
     rows = np.flatnonzero(bad)
     if 2 * len(rows) > max(_MANY, int(table.is_busy.sum())):
         return
@@ -54,10 +56,33 @@ def report_counts(walk: SegmentWalk, first: int, missing: Sequence[Span], excuse
         walk.report(DamagedBytes("tail_fill", at, 2, "a number of unused bytes", f"{value:#06x}"), message)
 
 
-def _is_too_much(walk: SegmentWalk, first: int) -> NDArray[np.bool_]:
-    """True for rows with more unused bytes than a VS chunk ever has; (n,)."""
-    table = walk.columns.since(first)
+def lacks_count(table: BlockTable, missing: Sequence[Span]) -> NDArray[np.bool_]:
+    """True for rows whose last two bytes lie in one of these spans, in part at least; (n,)."""
+    count_at, lacks = table.entry + table.entry_size - np.uint64(2), np.zeros(len(table), bool)
+    for span in missing:
+        lacks |= (count_at + np.uint64(2) > np.uint64(span.start)) & (count_at < np.uint64(span.end))
+    return lacks
+
+
+def impossible_counts(walk: SegmentWalk, table: BlockTable) -> NDArray[np.bool_]:
+    """True for busy VS and LFH rows, as a kernel has written them, with more unused bytes than a block ever has; (n,)."""
     behind = table.unused.astype(np.int64) - table.header8.astype(np.int64) * UNIT
-    granules = _GRANULES + _GRANULES_OF_EXTRA * ((table.tags & np.uint16(EXTRA)) > 0)
-    too_much: NDArray[np.bool_] = behind >= granules * walk.granule
-    return too_much
+    has_extra = (table.tags & np.uint16(EXTRA)) > 0
+    most = (_GRANULES + _GRANULES_OF_EXTRA * has_extra) * walk.granule - 1
+    is_lfh = table.kind == BlockKind.LFH
+    block_bytes = table.size8[is_lfh].astype(np.int64) * UNIT
+    most[is_lfh] = most_unused_of_lfh(block_bytes, walk.granule, has_extra[is_lfh])
+    bad = (table.tags & np.uint16(TRUST_MASK) == np.uint16(TRUST_GUESS)) | (behind > most)
+    impossible: NDArray[np.bool_] = bad & table.is_busy & ~table.is_internal
+    return impossible
+
+
+def most_unused_of_lfh(
+    block_bytes: NDArray[np.int64] | int, granule: int, has_extra: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    """The most unused bytes of LFH blocks: the distance to the next smaller size, as many as a request of 0 bytes leaves."""
+    below = np.left_shift(
+        1, np.frexp(np.asarray(block_bytes) - 1)[1].astype(np.int64) - 1
+    )  # power of two under the size
+    most: NDArray[np.int64] = np.maximum(below // _LFH_STEPS, granule) + _GRANULES_OF_EXTRA * granule * has_extra
+    return most

@@ -6,20 +6,25 @@ Formulas: docs/reference/heap-structures.md §6.5; the loop over blocks is `kern
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import doubt, tag
+from heapdump.heaps.in_operation import changing_words
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
-from heapdump.heaps.segment.end_counts import report_counts
-from heapdump.heaps.segment.lfh_bitmap import bitmap_damage, has_recorded_tail, missing_bits
-from heapdump.heaps.segment.lfh_recovery import corrected
+from heapdump.heaps.segment.end_counts import impossible_counts, lacks_count, report_counts
+from heapdump.heaps.segment.lfh_bitmap import has_recorded_tail, missing_bits
+from heapdump.heaps.segment.lfh_recovery import corrected, corrected_by_blocks
+from heapdump.heaps.segment.lfh_states import DoubtfulStates
 from heapdump.heaps.segment.lfh_subsegments import BlockExtents, LfhSubsegments
+from heapdump.heaps.segment.locks import who_changes
 from heapdump.heaps.segment.missing_rows import doubt_missing
 from heapdump.kernels import lfh_blocks, run
+from heapdump.kernels.row import UNIT
 from heapdump.memory.mapped import WordBatch
 from heapdump.spans import Span
 from heapdump.trust import Trust
@@ -38,12 +43,25 @@ class LfhBlocks:
         """Corrects the extents of damaged headers and reports these; adds no row."""
         self._walk, self._subsegments, self._padding = walk, subsegments, padding
         self._extents = corrected(walk, subsegments, extents)
+        self._contradicted: dict[int, int] = {}
+        self._is_last_turn = False
+        self._states = DoubtfulStates(walk, subsegments, padding, partial(_changing_words, walk))
         self._report_headers()
 
     def add_rows(self) -> None:
-        """Adds a row for each block; findings on bitmaps that contradict themselves or the header's counts."""
+        """Adds a row for each block; findings on bitmaps that contradict themselves or the header's counts.
+
+        Subsegments whose blocks contradict the size that the header names come last, with the size that their blocks prove.
+        """
+        self._add_some(np.flatnonzero(self._extents.is_possible))
+        again, self._is_last_turn = dict(sorted(self._contradicted.items())), True
+        if again:
+            self._extents = corrected_by_blocks(self._walk, self._subsegments, self._extents, again)
+            self._add_some(np.array(list(again), np.int64))
+
+    def _add_some(self, possible: NDArray[np.int64]) -> None:
+        """Adds the blocks of these subsegments, which are possible ones."""
         extents, start = self._extents, self._subsegments.start
-        possible = np.flatnonzero(extents.is_possible)
         end = start + extents.first_offset + extents.block_bytes * extents.count
         for batch in self._walk.mapped.batches(start[possible], end[possible]):
             rows = possible[batch.rows]
@@ -58,6 +76,13 @@ class LfhBlocks:
         added = int(count.sum())
         result = self._run_kernel(batch, rows, base, added)
         walk.columns.add(added, walk.heap.index)
+        wrong = self._impossible_counts(count, added, batch.missing)
+        if wrong.any():
+            walk.columns.drop(len(walk.columns) - added)
+            self._contradicted |= zip(rows[wrong > 0].tolist(), wrong[wrong > 0].tolist(), strict=True)
+            if not wrong.all():
+                self._add(batch, rows[wrong == 0], base[wrong == 0])
+            return
         report_counts(walk, len(walk.columns) - added, batch.missing)
         if batch.missing:
             doubt_missing(walk, len(walk.columns) - added, batch.missing)
@@ -70,40 +95,40 @@ class LfhBlocks:
         is_recorded = ((result & lfh_blocks.FREE_BITS_CLEAR) > 0) & has_recorded_tail(self._subsegments, rows, count)
         sound = ((result & lfh_blocks.COUNTS_AGREE) > 0) & self._as_build_writes(is_recorded)
         walk.count_headers(len(rows), int(sound.sum()))
-        is_exact = sound & self._extents.is_consistent[rows]
+        is_exact = sound & self._extents.is_consistent[rows] & ~self._extents.is_guess[rows]
         if not is_exact.all():
             doubt(self._last_rows(added), np.repeat(~is_exact, count), Trust.DERIVED)
             doubt(self._last_rows(added), np.repeat(self._extents.is_guess[rows], count), Trust.GUESS)
         for place in np.flatnonzero(~sound).tolist():
-            i, end = int(rows[place]), int(count[: place + 1].sum())
-            at, blocks = int(self._subsegments.start[i]), int(count[place])
-            walk.report(
-                bitmap_damage(self._subsegments, i, blocks),
-                f"{walk.name}: the bitmap of the LFH subsegment at {at:#x} contradicts itself or its counts",
-                gap=self._doubtful_states(i, added, end - blocks, end),
-            )
+            end = len(walk.columns) - added + int(count[: place + 1].sum())
+            blocks = walk.columns.since(end - int(count[place])).part(0, int(count[place]))
+            self._states.report(int(rows[place]), blocks)
 
-    def _doubtful_states(self, i: int, added: int, first: int, end: int) -> str | None:
-        """The gap of subsegment `i`, whose blocks are rows [first, end) of the last `added` ones.
+    def _impossible_counts(self, count: NDArray[np.int64], added: int, missing: Sequence[Span]) -> NDArray[np.int64]:
+        """Of each subsegment the impossible counts of unused bytes where they are half of its counts, else 0; (n,).
 
-        None where its count is off by one, since ntdll changes bitmap and count one after the other, or says nothing.
+        `count`: blocks of each; their rows are the last `added` ones. 0 for all in the last turn, and where it is so in most
+        subsegments: the build has other sizes.
         """
-        walk, free = self._walk, int(self._subsegments.free_count[i])
-        busy = int(walk.columns.since(len(walk.columns) - added).is_busy[first:end].sum())
-        if free < 0 or abs(end - first - busy - free) <= 1:
-            return None
-        at = int(self._subsegments.start[i])
-        return (
-            f"{walk.name}: which of the {end - first:,} blocks of the LFH subsegment at {at:#x} are busy is in doubt: "
-            f"its bitmap is damaged"
-        )
+        table = self._walk.columns.since(len(self._walk.columns) - added)
+        bad = impossible_counts(self._walk, table) & ~lacks_count(table, missing)
+        if self._is_last_turn or not bad.any():
+            return np.zeros(len(count), np.int64)
+        has_count = bad | (table.is_busy & (table.unused > table.header8.astype(np.uint32) * np.uint32(UNIT)))
+        first = np.cumsum(count) - count
+        counts, wrong = (np.add.reduceat(each.astype(np.int64), first) for each in (has_count, bad))
+        is_wrong = (wrong > 0) & (2 * wrong >= counts)
+        if len(count) >= _MANY and 2 * int(is_wrong.sum()) > int((counts > 0).sum()):
+            is_wrong[:] = False
+        found: NDArray[np.int64] = wrong * is_wrong
+        return found
 
     def _run_kernel(
         self, batch: WordBatch, rows: NDArray[np.int64], base: NDArray[np.int64], added: int
     ) -> NDArray[np.uint8]:
         """Writes `added` rows behind the last; of each subsegment the bits of the kernel's result, (n,) uint8."""
         subsegments, extents = self._subsegments, self._extents
-        start, has_header = subsegments.start[rows] - base, ~extents.is_guess[rows]
+        start, has_header = subsegments.start[rows] - base, ~extents.is_guess[rows] | extents.is_consistent[rows]
         members = (
             base, start, start + subsegments.struct.offset("BlockBitmap"), extents.first_offset[rows],
             extents.block_bytes[rows], extents.count[rows], np.where(has_header, subsegments.free_count[rows], -1),
@@ -164,3 +189,13 @@ class LfhBlocks:
             found = f"blocks of {int(extents.block_bytes[i])} bytes from {int(extents.first_offset[i]):#x} on"
             damaged = DamagedBytes("lfh_subsegment", at, subsegments.struct.size, "blocks that fill it", found)
             walk.report(damaged, message, gap=f"{message}: its blocks are missing")
+
+
+def _changing_words(walk: SegmentWalk) -> str:
+    """Who may be changing the heap, in words; "" for nobody."""
+    from heapdump.process.stacks.heap_calls import inside_heap_functions
+
+    def changing() -> str:
+        return changing_words(walk.heap.address, inside_heap_functions(walk.process, walk.view))
+
+    return who_changes(walk.process, walk.view, walk.layout, walk.heap.address, changing)

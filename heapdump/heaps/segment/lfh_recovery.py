@@ -7,7 +7,7 @@ from the rest.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Literal
 
@@ -21,6 +21,9 @@ from heapdump.heaps.segment.lfh_subsegments import MOST_BLOCKS, BlockExtents, Lf
 
 _MOST_HEADERS = 1 << 12
 """Damaged headers of one batch that are corrected; the subsegments of further ones are left out."""
+
+_FEW_COUNTS = 2
+"""Impossible counts of unused bytes that are taken for damage to the ends of the blocks."""
 
 _MOST_SEARCHES = 64
 """Destroyed headers of one batch for which the bitmap and the blocks are searched."""
@@ -62,6 +65,22 @@ def corrected(walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExte
     return recovery.found
 
 
+def corrected_by_blocks(
+    walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtents, contradicted: Mapping[int, int]
+) -> BlockExtents:
+    """The extents, as guesses for subsegments whose blocks contradict the size that a consistent header names.
+
+    `contradicted`: of each, ascending, how many counts of unused bytes are impossible. They get the size that the blocks
+    prove, else they stay as they are.
+    """
+    found, likely = _copied(extents), np.unique(extents.block_bytes[extents.is_consistent])
+    recovery = _Recovery(walk, subsegments, extents, found)
+    for number, (i, wrong) in enumerate(contradicted.items()):
+        search = find_extent(subsegments, i, likely) if number < _MOST_SEARCHES else (None, False)
+        recovery.correct_size(i, search, is_header_damaged=wrong > _FEW_COUNTS)
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Recovery:
     """The recovery of damaged headers: `extents` as their headers say, `found` as they are, to be written to."""
@@ -92,6 +111,24 @@ class _Recovery:
                 DamagedBytes("lfh_subsegment", at, size, *texts),
                 f"{walk.name}: the members of the header of the LFH subsegment at {at:#x} disagree",
             )
+
+    def correct_size(self, i: int, search: tuple[FoundExtent | None, bool], *, is_header_damaged: bool) -> None:
+        """Writes and reports the extent of subsegment `i`, a guess. `is_header_damaged`: rather than the ends of its blocks."""
+        found, is_proved = search
+        self.found.is_guess[i] = True
+        if found is not None and is_proved:
+            self._write(i, found)
+            _report_search(self.walk, self.subsegments, i, found, is_proved=True)
+            return
+        at = int(self.subsegments.start[i])
+        message = (
+            f"{self.walk.name}: counts of unused bytes in blocks of the LFH subsegment at {at:#x} do not fit their size"
+        )
+        if is_header_damaged:
+            place = at + self.subsegments.struct.offset("BlockOffsets")
+            found_text = f"{int(self.extents.block_bytes[i])} bytes"
+            self.walk.report(DamagedBytes("lfh_subsegment", place, 4, "a size that fits", found_text), message)
+        self.walk.add_gap(f"{message}: which blocks it has is in doubt")
 
     def _write(self, i: int, extent: FoundExtent) -> None:
         self.found.block_bytes[i], self.found.first_offset[i] = extent.block_bytes, extent.first_offset

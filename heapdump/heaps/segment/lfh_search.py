@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.heaps.allocator import PAGE
+from heapdump.heaps.segment.end_counts import most_unused_of_lfh
 from heapdump.heaps.segment.lfh_bitmap import block_bits
 from heapdump.heaps.segment.lfh_subsegments import LfhSubsegments
 
@@ -26,7 +27,7 @@ _PROOF_COUNTS = 3
 """Possible counts of unused bytes that prove a block size that no other subsegment has."""
 
 _MOST_COMMIT_STATES = 255
-_ONE_BYTE, _COUNT_BITS = 0x8000, 0x3FFF
+_ONE_BYTE, _CLEAR_BITS, _COUNT_BITS, _EXTRA_BIT = 0x8000, 0x7F00, 0x3FFF, 0x4000
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,5 +120,7 @@ def _possible_counts(subsegments: LfhSubsegments, data: bytes, extent: FoundExte
     last = blocks.reshape(extent.count, extent.block_bytes)[:, -2:].copy().view("<u2")[:, 0]
     value = last[has_count[:count]].astype(np.int64)
     unused = np.where(value & _ONE_BYTE, 1, value & _COUNT_BITS)
-    possible = (unused > 0) & (unused <= extent.block_bytes)
+    most = most_unused_of_lfh(extent.block_bytes, subsegments.walk.granule, (value & _EXTRA_BIT) > 0)
+    possible = (unused > 0) & (unused <= np.minimum(most, extent.block_bytes))
+    possible &= (value & _ONE_BYTE == 0) | (value & _CLEAR_BITS == 0)
     return int(possible.sum()) if possible.all() else None

@@ -6,14 +6,25 @@ operations; 0 in every heap at rest). A process that died while it held a lock s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from heapdump.heaps.segment.affinity_slots import affinity_slots
 from heapdump.layouts import Layout
 from heapdump.process.model import Process, View
+from heapdump.process.reports.failure_record import HEAP_CORRUPTION
 
 _HELD = 1
 _HEAP_LOCKS = {"LargeMetadataLock": "large blocks", "SegmentAllocatorLock": "segments"}
+
+
+def who_changes(process: Process, view: View, layout: Layout | None, heap: int, changing: Callable[[], str]) -> str:
+    """Who may be changing the heap, in words; "" for nobody, and where ntdll found a heap damaged.
+
+    `changing`: see `jobs.CheckJob`.
+    """
+    if process.exception is not None and process.exception.code == HEAP_CORRUPTION:
+        return ""
+    return ("" if layout is None else lock_words(process, view, layout, heap)) or changing()
 
 
 def lock_words(process: Process, view: View, layout: Layout, heap: int) -> str:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.builders import BuiltSegmentHeap, ProcessBuilder, SegmentHeapBuilder
 from tests.builders.nt_heap_layout import HeapArch
-from tests.builders.segment_heap_layout import GENERATIONS
+from tests.builders.segment_heap_layout import GENERATIONS, served_sizes
 
 BASES = {"x64": 0x20000000000, "x86": 0x10000000}
 
@@ -66,7 +66,8 @@ class Plan:
         self, heap: SegmentHeapBuilder, random: np.random.Generator, block: int, pad: int, pages: int = 1
     ) -> None:
         count = heap.most_lfh_blocks(block, pages)
-        asked = random.integers(0, max(1, block - pad + 1), count)
+        least, end = served_sizes(block, 16 if self.arch == "x64" else 8)
+        asked = random.integers(max(0, least - pad), end - pad, count)
         asked[random.random(count) < 0.3] = -1
         busy = np.flatnonzero(asked >= 0)
         listed = random.permutation(busy)[: len(busy) // 4].tolist() if self.build >= 26100 else ()
