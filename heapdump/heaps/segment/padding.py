@@ -57,8 +57,11 @@ def _is_padded(walk: SegmentWalk, address: NDArray[np.uint64], size: NDArray[np.
 
 
 def _is_left_over(walk: SegmentWalk, words: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """True for 0, 1 and links to the node of a free chunk: half a granule behind its start, in a segment of the heap."""
-    is_inside = np.zeros(len(words), bool)
+    """True for 0, 1 and links to the node of a free chunk: half a granule behind its start, in a segment of the heap.
+
+    A segment that damage took from the heap is still memory of the dump.
+    """
+    is_inside = walk.mapped.gather(words & ~np.uint64(walk.pointer_bytes - 1), walk.pointer_bytes)[1]
     for segment in walk.heap.segments:
         is_inside |= (words >= np.uint64(segment.span.start)) & (words < np.uint64(segment.span.end))
     half = np.uint64(walk.granule // 2)

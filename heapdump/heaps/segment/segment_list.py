@@ -15,7 +15,7 @@ from heapdump.heaps.link_damage import link_damage
 from heapdump.heaps.segment.context import SegmentDiscovery
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import SIGNATURE, SegContext, assumed_contexts, contexts
-from heapdump.heaps.segment.segment_search import ListedSegment, search_segments
+from heapdump.heaps.segment.segment_search import ListedSegment, has_descriptors, links_of, search_segments
 from heapdump.heaps.segment.signature import decoded_signatures, possible_heap_keys
 from heapdump.process.model import View
 
@@ -97,8 +97,9 @@ def _with_usual_signature(
 ) -> list[ListedSegment]:
     """The segments, with a finding for each whose decoded signature differs from that of most.
 
-    A segment with another signature remains only where all lists are closed. Where the segments of this heap
-    disagree, other heaps of the process and ntdll's data decide which signature is usual.
+    A segment with another signature remains only where all lists are closed, or where a link from another segment, or from
+    the heap, and its page descriptors speak for it. Where the segments of this heap disagree, other heaps of the process and
+    ntdll's data decide which signature is usual.
     """
     view = discovery.view
     rows = [decoded_signatures(view, discovery.layout, context.anchor, node) for context, node in found]
@@ -117,9 +118,17 @@ def _with_usual_signature(
             expected, length = "the key of the other segments", view.pointer_bytes
             damaged = DamagedBytes("segment", segment[1] + place, length, expected, f"{row[encoding]:#x}")
             discovery.report(damaged, message, note=message)
-        if are_closed or is_usual:
+        if are_closed or is_usual or _is_linked(discovery, found, segment):
             out.append(segment)
     return out
+
+
+def _is_linked(discovery: SegmentDiscovery, found: list[ListedSegment], segment: ListedSegment) -> bool:
+    """True for a segment with page descriptors to which the list's head or another segment of the list links."""
+    context, node = segment
+    view, others = discovery.view, [other for list_of, other in found if list_of == context and other != node]
+    is_named = any(node in links_of(view, place) for place in (context.list_head, *others))
+    return is_named and has_descriptors(view, discovery.layout, node)
 
 
 def _other_signatures(discovery: SegmentDiscovery, rows: list[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:

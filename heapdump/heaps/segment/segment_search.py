@@ -32,10 +32,10 @@ def search_segments(
     `known`: decoded signatures of segments of the process. Without any, those of segments that link to a head of the lists
     are used.
     """
-    places = [place for place in _possible_places(view) if _has_descriptors(view, layout, place)]
+    places = [place for place in _possible_places(view) if has_descriptors(view, layout, place)]
     pairs = [(one, place) for one in lists for place in places if place % one.segment_bytes == 0]
     decoded = [decoded_signatures(view, layout, one.anchor, place) for one, place in pairs]
-    linked = [one.list_head in _links(view, place) for one, place in pairs]
+    linked = [one.list_head in links_of(view, place) for one, place in pairs]
     rows = [row for row in known if row] or [row for row, holds in zip(decoded, linked, strict=True) if holds and row]
     columns = list(zip(*rows, strict=True))
     usual = [max(set(column), key=column.count) for column in columns]
@@ -48,13 +48,13 @@ def search_segments(
 def links_to_header(view: View, layout: Layout, lists: Sequence[SegContext]) -> int:
     """The number of links between segments in the dump and the heads of these lists, in either direction."""
     heads = {one.list_head: one.segment_bytes for one in lists}
-    named = {(link, head) for head in heads for link in _links(view, head)}
+    named = {(link, head) for head in heads for link in links_of(view, head)}
     count = 0
     for place in _possible_places(view):
         fitting = [head for head in heads if place % heads[head] == 0]
-        links = _links(view, place)
+        links = links_of(view, place)
         linked = sum((head in links) + ((place, head) in named) for head in fitting)
-        count += linked if linked and _has_descriptors(view, layout, place) else 0
+        count += linked if linked and has_descriptors(view, layout, place) else 0
     return count
 
 
@@ -70,14 +70,14 @@ def _possible_places(view: View) -> Iterator[int]:
             yield place
 
 
-def _links(view: View, place: int) -> tuple[int, ...]:
+def links_of(view: View, place: int) -> tuple[int, ...]:
     """The two links of the ListEntry at an address, without those that are 0 or not in the dump."""
     pointer = view.pointer_bytes
     links = (view.space.try_pointer(place), view.space.try_pointer(place + pointer))
     return tuple(link for link in links if link)
 
 
-def _has_descriptors(view: View, layout: Layout, place: int) -> bool:
+def has_descriptors(view: View, layout: Layout, place: int) -> bool:
     """True where page descriptors stand: of a range in use, or of one free range."""
     struct = layout["_HEAP_PAGE_RANGE_DESCRIPTOR"]
     data = view.space.try_read(place, DESCRIPTORS * struct.size)

@@ -127,3 +127,14 @@ def test_of_two_segments_the_damaged_one_is_told(open_built, generation, number)
     with open_built(poke(process.build(), (key, word(heap._heap_key, size)), (at, b"AAAA"))) as snapshot:
         assert len(segments) == 2
         assert [finding.address for heap in snapshot.heaps for finding in heap.findings] == [at]
+
+
+@EACH
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_segment_that_only_its_neighbours_name_keeps_its_blocks(open_built, generation, length):
+    """One write over its backward link and its signature: a link to it, and its page descriptors, are left."""
+    dump, truth, layout = three_segments(generation)
+    middle, pointer = truth.segments[1][0], layout.pointer
+    with open_built(poke(dump, (middle + pointer + 1, bytes(length * pointer - 1)))) as snapshot:
+        assert blocks(snapshot) == truth.busy and snapshot.heaps[0].is_fully_walked
+        assert set(findings(snapshot)) == {"segment"} and len(snapshot.heaps[0].findings) == length
