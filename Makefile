@@ -37,7 +37,7 @@ golden: $(STAMP)
 	HEAPDUMP_WRITE_GOLDEN=1 $(BIN)/pytest -m golden
 
 fuzz: $(STAMP)
-	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/real/test_fuzz_check.py tests/real/test_fuzz_metadata.py tests/test_asked_twice.py
+	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/real/test_fuzz_check.py tests/real/test_fuzz_metadata.py tests/real/test_fuzz_segment_metadata.py tests/test_asked_twice.py
 	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal -m property
 
 bench: $(STAMP)
