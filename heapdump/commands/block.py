@@ -132,7 +132,8 @@ class _Place:
         region = next(iter(select(self.snapshot.usage, address=self.address)), None)
         if region is None:
             return "no known memory"
-        return f"{region.usage}{f' [{region.detail}]' if region.detail else ''}"
+        evidence = f": {region.evidence}" if region.evidence else ""
+        return f"{region.usage}{f' [{region.detail}]' if region.detail else ''}{evidence}"
 
     def _block_lines(self, block: Block) -> Iterator[StyledLine]:
         heap = self.snapshot.heaps[block.heap]

@@ -42,6 +42,8 @@ def _record(region: Region) -> Record:
         "usage": region.usage,
         "detail": region.detail,
         "bytes_in_dump": region.bytes_in_dump,
+        "evidence": region.evidence or None,
+        "trust": region.trust,
     }
 
 

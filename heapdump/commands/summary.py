@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.headlines import Headline
     from heapdump.analyses.memory.reconciliation import ItemBytes
     from heapdump.analyses.memory.summary import Largest, Share, Summary
+    from heapdump.analyses.memory.unknown_memory import OwnerShare
     from heapdump.snapshot import Snapshot
 
 _CHEAP = 4 << 20
@@ -58,13 +59,22 @@ LARGEST: tuple[Column[Largest], ...] = (
     Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
 )
 
+OWNERS: tuple[Column[OwnerShare], ...] = (
+    Column("<unknown> is", lambda r: r.owner, "by runtimes, and by evidence in reservations and contents"),
+    Column("RgnCount", lambda r: text.count(r.regions), "touching ranges with the same attributes", right=True),
+    Column("TotalSize", lambda r: f"{r.bytes:#x}", "bytes, hex", right=True, rank=2),
+    Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
+    Column("Committed", lambda r: text.size(r.committed_bytes), "the committed part", right=True),
+    Column("Evidence", lambda r: r.evidence, "of a recognised owner, in its first range", rank=3, flexible=24),
+)
+
 
 def reconciliation_columns(summary: Summary) -> tuple[Column[ItemBytes], ...]:
     """The columns of the reconciliation; shares where the committed memory of the process is known."""
     title = "Committed memory is" if summary.is_whole_process else "Memory in the dump is"
     share: Column[ItemBytes] = Column("Share", lambda r: text.share(r.share), "of all committed memory", right=True)
     return (
-        Column(title, lambda r: r.item.words, "each byte counts under exactly one item"),
+        Column(title, lambda r: r.words, "each byte counts under exactly one item"),
         Column("Bytes", lambda r: text.count(r.bytes), "bytes", right=True),
         Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
         *((share,) if summary.is_whole_process else ()),
@@ -119,6 +129,13 @@ def _share_record(row: Share) -> Record:
     return record
 
 
+def _owner_record(row: OwnerShare) -> Record:
+    return {
+        "owner": row.owner, "regions": row.regions, "bytes": row.bytes, "committed_bytes": row.committed_bytes,
+        "trust": row.trust, "evidence": row.evidence or None,
+    }  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Summary:
     """The summary and what stands above it; `graph`: None where the pointer graph is not made."""
@@ -147,6 +164,7 @@ class _Summary:
             "type": [_share_record(row) for row in summary.type],
             "state": [_share_record(row) for row in summary.state],
             "protect": [_share_record(row) for row in summary.protect],
+            "unknown": [_owner_record(row) for row in summary.unknown],
             "largest": [{"usage": r.usage, "address": hex(r.address), "bytes": r.bytes} for r in summary.largest],
             "largest_allocatable": {"address": hex(free.address), "bytes": free.bytes} if free else None,
             "committed_bytes": summary.committed_bytes if summary.is_whole_process else None,
@@ -154,7 +172,7 @@ class _Summary:
             "private_bytes": summary.private_bytes,
             "explained_share": summary.explained_share,
             "reconciliation": [
-                {"item": line.item.words, "bytes": line.bytes, "share": line.share} for line in summary.reconciliation
+                {"item": line.words, "bytes": line.bytes, "share": line.share} for line in summary.reconciliation
             ],
             "findings": [f"{one.sentence} → {command_text(snapshot, one.command)}" for one in self.headlines],
             "crash": crash_record(self.request, snapshot),
@@ -179,7 +197,7 @@ class _Summary:
                 yield {"table": table, **_share_record(row), **sizes}
         for line in summary.reconciliation:
             yield {
-                "table": "reconciliation", "name": line.item.words, "regions": None, "bytes": line.bytes,
+                "table": "reconciliation", "name": line.words, "regions": None, "bytes": line.bytes,
                 "busy_share": None, "total_share": None, "committed_bytes": line.bytes, "reserved_bytes": None,
             }  # fmt: skip
 
@@ -198,6 +216,9 @@ class _Summary:
         if self.headlines:
             yield Lines([[("• " + line.sentence, ""), arrow(snapshot, line.command)] for line in self.headlines])
         yield Table(USAGE, summary.usage, empty="no memory is known")
+        if any(row.trust is not None for row in summary.unknown):
+            owners, more = request.shown(summary.unknown)
+            yield Table(OWNERS, owners, hidden=more)
         for columns, rows in ((TYPE, summary.type), (STATE, summary.state), (PROTECT, summary.protect)):
             if rows:
                 shown, hidden = request.shown(rows)

@@ -68,7 +68,10 @@ def protection_name(value: int) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One row: addresses with the same state, type, protection, allocation and usage."""
+    """One row: addresses with the same state, type, protection, allocation and usage.
+
+    `evidence`, `trust`: of an owner that was recognised by it; "" and None for other memory.
+    """
 
     span: Span
     allocation_base: int
@@ -78,6 +81,8 @@ class Region:
     usage: str
     detail: str
     bytes_in_dump: int
+    evidence: str = ""
+    trust: str | None = None
 
     @property
     def protection(self) -> str | None:
@@ -89,13 +94,17 @@ class Region:
 class RegionClaim:
     """A span with its usage. Where claims overlap, the later one counts.
 
-    `item`: the line of the reconciliation that the memory counts in, where one usage has several lines.
+    `item`: the line of the reconciliation that the memory counts in, where one usage has several lines. `owner`: the
+    name of an owner that was recognised, with its `evidence` in words and its `trust`.
     """
 
     span: Span
     usage: str
     detail: str = ""
     item: str = ""
+    owner: str = ""
+    evidence: str = ""
+    trust: str | None = None
 
 
 @dataclass(frozen=True)

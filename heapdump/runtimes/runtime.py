@@ -25,6 +25,7 @@ class OwnerKind(StrEnum):
     JIT_CODE = "jit_code"
     STUBS = "runtime_stubs"
     OTHER = "runtime_other"
+    CLASSES = "class_metadata"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from heapdump.analyses.compare.facts import DumpFacts
 from heapdump.analyses.compare.filled_gaps import FilledGap, filled_gaps
@@ -16,8 +15,6 @@ from heapdump.analyses.compare.large_blocks import ComparedLargeBlocks, compare_
 from heapdump.analyses.compare.modules import ModuleChange, explained_changes
 from heapdump.analyses.compare.trend import Shape, Trend, hours_of, trend_of
 from heapdump.analyses.memory.free_runs import SIZE_CLASSES
-
-Name = TypeVar("Name", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +121,8 @@ def compare(
         tuple(dumps),
         comparability,
         counters,
-        _by_change([dump.usage for dump in dumps], str),
-        _by_change([dump.items for dump in dumps], lambda item: item.words),
+        _by_change([dump.usage for dump in dumps]),
+        _by_change([dump.items for dump in dumps]),
         _address_space(dumps),
         filled_gaps(first, last),
         explained_changes(first.process, last.usage_map, image_path, is_address_comparable=is_comparable),
@@ -157,10 +154,10 @@ def _outlook(trends: Sequence[RowTrend], last: DumpFacts) -> Outlook | None:
     return Outlook(left, private.slope, left / private.slope)
 
 
-def _by_change(dumps: Sequence[dict[Name, int]], words: Callable[[Name], str]) -> tuple[Row, ...]:
+def _by_change(dumps: Sequence[dict[str, int]]) -> tuple[Row, ...]:
     """A row for each name, the largest change first; a name that a dump lacks has 0 bytes there."""
     names = dict.fromkeys(name for dump in dumps for name in dump)
-    rows = [Row(words(name), tuple(dump.get(name, 0) for dump in dumps)) for name in names]
+    rows = [Row(name, tuple(dump.get(name, 0) for dump in dumps)) for name in names]
     return tuple(sorted(rows, key=lambda row: (-abs(row.delta or 0), -(row.values[-1] or 0), row.name)))
 
 

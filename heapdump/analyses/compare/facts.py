@@ -15,7 +15,6 @@ from heapdump.analyses.compare.heaps import HeapKey, HeapNumbers, heap_numbers
 from heapdump.analyses.graph.unreachable_report import BlockSum
 from heapdump.analyses.memory.address_limit import AddressLimit
 from heapdump.analyses.memory.free_runs import FreeSpace, free_runs, free_space
-from heapdump.analyses.memory.items import Item
 from heapdump.analyses.memory.reconciliation import reconcile
 from heapdump.analyses.memory.usage import FREE, UsageMap
 from heapdump.blocks.crt_blocks import CrtBlocks
@@ -66,7 +65,7 @@ class DumpFacts:
     usage_map: UsageMap
     counters: Counters
     usage: dict[str, int]
-    items: dict[Item, int]
+    items: dict[str, int]
     limit: AddressLimit
     free: FreeSpace | None
     heaps: dict[HeapKey, HeapNumbers]
@@ -118,7 +117,7 @@ def facts_of(
         dump.usage,
         _counters(dump, busy_blocks, busy_bytes),
         _usage(dump.usage),
-        {line.item: line.bytes for line in reconcile(dump.usage, dump.heaps, dump.walk)},
+        {line.words: line.bytes for line in reconcile(dump.usage, dump.heaps, dump.walk)},
         dump.limit,
         free_space(runs) if dump.process.regions.is_complete_map else None,
         {key: heap_numbers(heap, counts.get(heap.index)) for key, heap in zip(keys, dump.heaps, strict=True)},

@@ -35,6 +35,9 @@ class Item(StrEnum):
     JIT_CODE = "jit_code"
     RUNTIME_STUBS = "runtime_stubs"
     RUNTIME_OTHER = "runtime_other"
+    CLASS_METADATA = "class_metadata"
+    NAMED = "named_owner"
+    NAMED_GUESS = "named_owner_guess"
     STACKS = "stacks"
     TEBS_AND_PEBS = "tebs_and_pebs"
     IMAGES = "images"
@@ -61,8 +64,8 @@ class Item(StrEnum):
 
     @property
     def is_known(self) -> bool:
-        """False for memory whose use no structure of the process tells."""
-        return self not in (Item.UNKNOWN_PRIVATE, Item.UNKNOWN)
+        """False for memory whose use no structure of the process tells, and for owners that are only guessed."""
+        return self not in (Item.NAMED_GUESS, Item.UNKNOWN_PRIVATE, Item.UNKNOWN)
 
 
 _WORDS = {
@@ -81,10 +84,15 @@ _WORDS = {
     Item.MANAGED_HEAP: "managed heap (GC)",
     Item.COLLECTOR: "GC bookkeeping", Item.JIT_CODE: "JIT code", Item.RUNTIME_STUBS: "CLR stubs",
     Item.RUNTIME_OTHER: "CLR, other (inferred from structures in it)",
+    Item.CLASS_METADATA: "class metadata (metaspace)", Item.NAMED: "recognised owner",
+    Item.NAMED_GUESS: "presumed owner",
     Item.TEBS_AND_PEBS: "TEBs and PEBs", Item.IMAGES: "images", Item.STACK_DATABASE: "stack trace database",
     Item.SYSTEM_DATA: "other system data", Item.MAPPED: "mapped files and sections",
     Item.UNKNOWN_PRIVATE: "unknown private memory", Item.UNKNOWN: "unknown memory",
 }  # fmt: skip
+
+NAMED_ITEMS = (Item.NAMED, Item.NAMED_GUESS)
+"""Items of owners that were recognised by evidence."""
 
 _NATIVE_HEAPS = {item for item in Item if item.startswith(("heap_", "segment_heaps", "page_heaps", "asan_heap"))}
 
@@ -108,5 +116,6 @@ ITEM_OF_OWNER = {
     OwnerKind.JIT_CODE: Item.JIT_CODE,
     OwnerKind.STUBS: Item.RUNTIME_STUBS,
     OwnerKind.OTHER: Item.RUNTIME_OTHER,
+    OwnerKind.CLASSES: Item.CLASS_METADATA,
 }
 """Memory of a runtime → the item that its committed bytes count under."""

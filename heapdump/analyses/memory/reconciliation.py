@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from heapdump.analyses.memory.items import Item
+from heapdump.analyses.memory.items import NAMED_ITEMS, Item
 from heapdump.analyses.memory.usage import UsageMap
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import BlockKind, HeapKind, Place
@@ -17,11 +18,20 @@ from heapdump.memory.regions import Kind, State
 
 @dataclass(frozen=True, slots=True)
 class ItemBytes:
-    """The committed bytes under one item, and their share of all committed bytes; None where the map is partial."""
+    """The committed bytes under one item, and their share of all committed bytes; None where the map is partial.
+
+    `owner`: the name of an owner that was recognised by evidence; "" under other items.
+    """
 
     item: Item
     bytes: int
     share: float | None
+    owner: str = ""
+
+    @property
+    def words(self) -> str:
+        """The line for a person, and the value of `item` in JSON."""
+        return f"{self.owner} (presumed)" if self.item is Item.NAMED_GUESS else self.owner or self.item.words
 
 
 def reconcile(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> tuple[ItemBytes, ...]:
@@ -29,7 +39,8 @@ def reconcile(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> tuple[ItemB
 
     Without a memory map: the bytes in the dump, without shares.
 
-    The walk divides the bytes of heap segments and of page heaps into blocks and overhead.
+    The walk divides the bytes of heap segments and of page heaps into blocks and overhead. A recognised owner has a
+    line of its own.
     """
     table = usage.table
     order = list(Item)
@@ -42,20 +53,30 @@ def reconcile(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> tuple[ItemB
     committed = table.state == State.MEM_COMMIT
     total = int(table.size[committed].sum()) if table.is_complete_map else 0
     sizes = ((item, int(table.size[committed & (number == i)].sum())) for i, item in enumerate(order))
-    divided = (pair for item, size in sizes for pair in _divided(item, size, heaps, walk))
-    return tuple(ItemBytes(item, size, size / total if total else None) for item, size in divided if size)
+    named = {item: tuple(_named(usage, committed & (number == order.index(item)))) for item in NAMED_ITEMS}
+    divided = (
+        (item, owner, part)
+        for whole, size in sizes
+        for item, owner, part in named.get(whole) or _divided(whole, size, heaps, walk)
+    )
+    return tuple(ItemBytes(item, size, size / total if total else None, owner) for item, owner, size in divided if size)
 
 
-def _divided(item: Item, size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[Item, int]]:
+def _named(usage: UsageMap, rows: NDArray[np.bool_]) -> Iterator[tuple[Item, str, int]]:
+    """(item, owner, bytes) for each owner of these rows, most bytes first."""
+    table, sizes = usage.table, dict[tuple[Item, str], int]()
+    for i in np.flatnonzero(rows).tolist():
+        claim = table.claims[int(table.claim[i])]
+        key = Item(claim.item), claim.owner
+        sizes[key] = sizes.get(key, 0) + int(table.end[i] - table.start[i])
+    yield from ((*key, size) for key, size in sorted(sizes.items(), key=lambda pair: (-pair[1], pair[0][1])))
+
+
+def _divided(item: Item, size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[Item, str, int]]:
     """An item, divided where the walk knows the blocks in it."""
-    if item is Item.SEGMENTS:
-        yield from _segments(size, heaps, walk)
-    elif item is Item.PAGE_HEAPS:
-        yield from _page_heaps(size, heaps, walk)
-    elif item is Item.ASAN:
-        yield from _asan(size, heaps, walk)
-    else:
-        yield item, size
+    dividers = {Item.SEGMENTS: _segments, Item.PAGE_HEAPS: _page_heaps, Item.ASAN: _asan}
+    parts = dividers[item](size, heaps, walk) if item in dividers else ((item, size),)
+    yield from ((part, "", bytes_) for part, bytes_ in parts)
 
 
 def _page_heaps(size: int, heaps: Sequence[Heap], walk: Walk) -> Iterator[tuple[Item, int]]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.memory.reconciliation import ItemBytes, reconcile
+from heapdump.analyses.memory.unknown_memory import OwnerShare, owners_of_unknown
 from heapdump.analyses.memory.usage import FREE, UNKNOWN, UsageMap
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
@@ -54,6 +55,7 @@ class Summary:
     `largest_allocatable`: the largest free run from a 64 KiB boundary on, None without a complete map.
     `explained_share`: of the committed bytes, None where these are not known. `private_bytes`: committed private memory
     by the memory map. `is_whole_process`: the dump has a memory map; else the tables count the memory in the dump.
+    `unknown`: the usage `<unknown>` by owner.
     """
 
     usage: tuple[Share, ...]
@@ -67,6 +69,7 @@ class Summary:
     explained_share: float | None
     private_bytes: int | None
     is_whole_process: bool
+    unknown: tuple[OwnerShare, ...] = ()
 
 
 def summarize(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> Summary:
@@ -88,6 +91,7 @@ def summarize(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> Summary:
         explained_share=1 - unknown / committed if committed and table.is_complete_map else None,
         private_bytes=_private_bytes(table) if table.is_complete_map else None,
         is_whole_process=table.is_complete_map,
+        unknown=owners_of_unknown(usage),
     )
 
 

@@ -1,7 +1,8 @@
 """The usage of each address range, in WinDbg's words (`!address`).
 
 The order of tests is that of semantics.md §2.1. Of several claims on the same bytes the later one wins; the claims
-therefore come in the reverse order: runtimes, other, heaps, page heaps, stacks, PEB, TEB, images. Free memory has none.
+therefore come in the reverse order: recognised owners, runtimes, other, heaps, page heaps, stacks, PEB, TEB, images.
+Free memory has none.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from heapdump.blocks.kind import HeapKind
 from heapdump.memory.regions import Kind, Region, RegionClaim, RegionTable, State
 from heapdump.process.model import Process, Stack, Thread, View
 from heapdump.process.stacks.trace_database import RecordedStacks
+from heapdump.runtimes.owners import name_owners
+from heapdump.runtimes.owners.owner import NamedOwner
 from heapdump.runtimes.runtime import MemoryOwner
 from heapdump.spans import Span, SpanMap
+from heapdump.trust import Trust
 from heapdump.wording import preview
 
 
@@ -88,18 +92,35 @@ class UsageMap:
             detail = claim.detail if claim else ""
             if usage == UNKNOWN and claim is None and state is State.MEM_COMMIT and in_dump:
                 detail = preview(space.try_read(span.start, 16) or b"")
-            yield Region(span, base, state, kind, protect, usage, detail, in_dump)
+            evidence, trust = (claim.evidence, claim.trust) if claim else ("", None)
+            yield Region(span, base, state, kind, protect, usage, detail, in_dump, evidence, trust)
 
 
 def classify(process: Process, heaps: Sequence[Heap], owners: Sequence[MemoryOwner] = ()) -> UsageMap:
-    """The usage of every region of the process. `owners`: memory of runtimes; its usage stays `<unknown>`."""
-    runtime = (RegionClaim(one.span, UNKNOWN, one.detail, ITEM_OF_OWNER[one.kind]) for one in owners)
-    table = process.regions.split((*runtime, *_claims(process, heaps)))
+    """The usage of every region of the process. `owners`: memory of runtimes; its usage stays `<unknown>`.
+
+    So does the usage of memory whose owner is recognised by evidence; that is looked for in what nothing else claims.
+    """
+    runtime = (RegionClaim(one.span, UNKNOWN, one.detail, ITEM_OF_OWNER[one.kind], trust=one.trust) for one in owners)
+    claims = (*runtime, *_claims(process, heaps))
+    table = process.regions.split(claims)
+    recognised = [_recognised(process, one) for one in name_owners(process, table)]
+    if recognised:
+        table = process.regions.split((*recognised, *claims))
     names: dict[str, int] = {UNKNOWN: 0, FREE: 1}
     by_claim = np.array([names.setdefault(c.usage, len(names)) for c in table.claims] + [0], np.int64)
     codes = by_claim[table.claim]
     codes[table.state == State.MEM_FREE] = names[FREE]
     return UsageMap(table, codes, tuple(names), process)
+
+
+def _recognised(process: Process, owner: NamedOwner) -> RegionClaim:
+    """A claim by evidence. A mapped file stays under the item of mapped files: that much is certain."""
+    i = process.regions.index_at(owner.span.start)
+    item = Item.NAMED_GUESS if owner.trust is Trust.GUESS else Item.NAMED
+    if i is not None and process.regions.type[i] == Kind.MEM_MAPPED:
+        item = Item.MAPPED
+    return RegionClaim(owner.span, UNKNOWN, owner.name, item, owner.name, owner.evidence, owner.trust)
 
 
 def _claims(process: Process, heaps: Sequence[Heap]) -> Iterator[RegionClaim]:

@@ -99,7 +99,7 @@ def _memory(memory: MemorySection) -> Iterator[StyledLine]:
         bar = "█" * round(_BAR * line.bytes / total)
         share = "" if line.share is None else f"{line.share:4.0%}"
         size = f"{text.short_size(line.bytes):>9} {share} "
-        yield [(size, ""), (f"{bar:<{_BAR}}", "cyan"), (f" {line.item.words}", "")]
+        yield [(size, ""), (f"{bar:<{_BAR}}", "cyan"), (f" {line.words}", "")]
     if memory.managed is not None:
         managed, objects = text.short_size(memory.managed.bytes), text.short_size(memory.managed.objects)
         native = f"; native heaps: {text.short_size(memory.managed.native)}" if memory.managed.native else ""

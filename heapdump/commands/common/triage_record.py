@@ -84,7 +84,7 @@ def _memory(snapshot: Snapshot, memory: MemorySection) -> Record:
         "working_set": counters.working_set if counters else None,
         "committed_bytes": memory.committed_bytes if memory.is_whole_process else None,
         "in_dump_bytes": memory.committed_bytes,
-        "items": [{"item": i.item.words, "bytes": i.bytes, "share": i.share} for i in memory.items],
+        "items": [{"item": i.words, "bytes": i.bytes, "share": i.share} for i in memory.items],
         "largest_allocatable": {"address": hex(free.address), "bytes": free.bytes} if free else None,
         "large_address_aware": memory.is_large_address_aware,
         "managed": None

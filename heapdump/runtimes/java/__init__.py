@@ -1,7 +1,7 @@
 """HotSpot, the Java virtual machine, which describes its own structures by name (`gHotSpotVMStructs`).
 
 vm_structs → offsets by name · spaces → the parts of the heap · object_heap → objects and types · code_cache → compiled
-methods · vm puts them together.
+methods · native_memory → metaspace, card table · vm puts them together.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from functools import cached_property
 from heapdump.process.model import Module, Process, View
 from heapdump.process.symbols.foreign_code import UnwindData
 from heapdump.runtimes.java.code_cache import CodeCache
+from heapdump.runtimes.java.native_memory import native_memory
 from heapdump.runtimes.java.object_heap import JavaHeap
 from heapdump.runtimes.java.spaces import HeapLayout, heap_layout
 from heapdump.runtimes.java.vm_structs import VmStructs
@@ -70,8 +71,8 @@ class JavaVm:
         return span is not None and span.start <= address < span.end
 
     def owners(self) -> Sequence[MemoryOwner]:
-        """The reservation of the heap, its spaces, the code cache."""
-        out = []
+        """Metaspace and card table, the reservation of the heap, its spaces, the code cache."""
+        out = native_memory(self._structs, self._process.regions)
         span = self._code.span()
         if span is not None:
             out.append(MemoryOwner(span, OwnerKind.JIT_CODE, "Java code cache"))
