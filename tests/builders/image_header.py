@@ -21,12 +21,16 @@ IMPORTS_AT = 0x600
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What a header may say besides: ImageBase (0: not said), flags, and (DLL, functions) pairs of the import table."""
+    """What a header may say besides: ImageBase (0: not said), flags, (DLL, functions) pairs of the import table, and
+    (number, RVA, size) of data directories whose tables lie elsewhere in the image; `data`: the start of
+    the writable section."""
 
     image_base: int = 0
     dynamic_base: bool = True
     large_address_aware: bool = False
     imports: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    directories: tuple[tuple[int, int, int], ...] = ()
+    data: bytes = b""
 
 
 def image_header(
@@ -51,6 +55,8 @@ def image_header(
     struct.pack_into("<HH", page, at + 48, 6, 0)  # subsystem version
     struct.pack_into("<IIIHH", page, at + 56, size, 0x400, checksum, 3, 0x8120 | 0x40 * facts.dynamic_base)
     struct.pack_into("<I", page, at + (108 if x64 else 92), 16)  # data directories, all empty
+    for number, rva, length in facts.directories:
+        struct.pack_into("<II", page, at + (112 if x64 else 96) + 8 * number, rva, length)
     if facts.imports:
         table = _import_table(facts.imports, 8 if x64 else 4)
         struct.pack_into("<II", page, at + (120 if x64 else 104), IMPORTS_AT, len(table))

@@ -144,20 +144,24 @@ class NtHeapBuilder:
         entry = next(e for s in self._plan.segments for e, _previous in s.entries() if e.address == address)
         entry.stopped, self._plan.lock_owner = header, owner
 
-    def virtual(self, node: int, size: int, *, reserve: int | None = None, fill: bytes = b"") -> int:
+    def virtual(
+        self, node: int, size: int, *, reserve: int | None = None, fill: bytes = b"", trace: int = 0
+    ) -> int:
         """Add a large block whose list entry is at `node` (page aligned); returns the user pointer.
 
         `reserve` counts from the 64 KiB boundary at or below `node`, as Windows 8 and later place such blocks
-        a few pages into their reservation. `fill` goes to the start of the user area.
+        a few pages into their reservation. `fill` goes to the start of the user area; `trace` as in `busy`.
         """
-        header = 8 * self._layout.pointer
+        if trace and self._classic:
+            raise ValueError("no front prefix before Vista")
+        header = (12 if trace else 8) * self._layout.pointer
         commit = -(-(size + header) // PAGE) * PAGE
         lead = node & 0xFFFF
         least = lead + commit
         wanted = least + (PAGE if self._plan.build >= _GUARDED_FROM else 0) if reserve is None else reserve
         if node % PAGE or wanted < least or len(fill) > size:
             raise ValueError(f"large block at 0x{node:x}: bad place, reservation or content")
-        self._plan.large.append(LargeBlock(node, size, commit, wanted, bytes(fill)))
+        self._plan.large.append(LargeBlock(node, size, commit, wanted, bytes(fill), trace))
         return node + header
 
     def build(self) -> BuiltHeap:
@@ -254,7 +258,7 @@ class NtHeapBuilder:
                 image.commit(run.start, run.end - run.start)
         zeros = []
         for block in self._plan.large:
-            header = 8 * self._layout.pointer
+            header = block.user(self._layout.pointer) - block.node
             head = -(-(header + len(block.content)) // PAGE) * PAGE
             image.commit(block.node, head)
             image.write(block.node + header, block.content)
@@ -296,8 +300,7 @@ class NtHeapBuilder:
         return BusyTruth(entry.address, user, entry.requested, entry.units * self._granule)
 
     def _large_truth(self, block: LargeBlock) -> LargeTruth:
-        user = block.node + 8 * self._layout.pointer
-        return LargeTruth(block.node, user, block.size, block.commit, block.reserve)
+        return LargeTruth(block.node, block.user(self._layout.pointer), block.size, block.commit, block.reserve)
 
 
 def _regions(plan: HeapPlan) -> list[Region]:

@@ -202,9 +202,13 @@ class ModernHeapEncoder:
         self.image.word(block.node + 4 * p, block.commit, block.reserve)
         busy = block.node + 6 * p
         unused = block.commit - block.size
-        code = bytearray(self._code(unused, 3, 0, 0, 4))
+        code = bytearray(self._code(unused, 3, 0, 2 if block.trace else 0, 4))
         code[4:6] = b"\0\0"  # seen on 7601 to 19041: PreviousSize of these is not encoded
         self.image.write(busy + self.layout.code, bytes(code))
+        if block.trace:
+            self.image.word(block.node + 8 * p, block.trace)
+            second = struct.pack("<IHBB", 1, min(unused, 0xFFFF), 2, 5)
+            self.image.write(block.user(p) - 8, second)
 
 
 def header_units(layout: HeapLayout, build: int, flags: int) -> int:

@@ -81,13 +81,18 @@ class Segment:
 
 @dataclass
 class LargeBlock:
-    """A block with memory of its own: its list entry, bytes asked for, committed and reserved."""
+    """A block with memory of its own: its list entry, bytes asked for, committed and reserved; `trace` as in `Entry`."""
 
     node: int
     size: int
     commit: int
     reserve: int
     content: bytes
+    trace: int = 0
+
+    def user(self, pointer: int) -> int:
+        """Address that the program got: behind the list entry of eight pointers, and the front prefix of four."""
+        return self.node + pointer * (12 if self.trace else 8)
 
     @property
     def allocation(self) -> int:

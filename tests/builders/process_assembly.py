@@ -82,7 +82,9 @@ class ProcessAssembler:
         ):
             self.parts.regions.append((base, end - base, "MEM_COMMIT", "MEM_IMAGE", protect, m.base, 0x80))
         self.parts.memory.append((m.base, image_header(m.arch, m.size, m.timestamp, m.checksum, m.facts)))
-        (self._image if m.arch == self.parts.own_view else self._image32).commit(data, DATA_BYTES)
+        image = self._image if m.arch == self.parts.own_view else self._image32
+        image.commit(data, DATA_BYTES)
+        image.write(data, m.facts.data)
 
     def _finish_thread(self, number: int, thread: ThreadPart) -> None:
         teb = self.plan.teb + number * self.plan.teb_step

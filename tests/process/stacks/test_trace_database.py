@@ -191,3 +191,17 @@ def test_the_same_index_in_both_views_of_a_process_is_two_stacks(write_dump):
     }
     _, logged = read_log(CliRunner().invoke(cli, ["leaks", str(path), "--export", "umdh"]).stdout.replace("\n", "\r\n"))
     assert {*logged.values()} == {*frames.values()}
+
+
+@pytest.mark.parametrize(("arch", "build"), [("x64", 7601), ("x86", 9600), ("x64", 19041)])
+def test_large_blocks_name_their_record(open_built, arch, build):
+    heap = NtHeapBuilder(arch=arch, build=build, base=0x20000000000 if arch == "x64" else 0x1000000, flags=UST)
+    node = 0x30000000000 if arch == "x64" else 0x30000000
+    block = heap.virtual(node, 3_200_001, trace=RECORDS)
+    built = ProcessBuilder(arch=arch, build=build).heap(heap.build()).module(0x66000000, 0x10000, r"C:\acme\vision.dll")
+    built.region(RECORDS, 0x1000).memory(RECORDS, record(arch, FRAMES[0]).ljust(0x1000, b"\0"))
+    with open_built(built) as snapshot:
+        table, (row,) = snapshot.walk.table, np.flatnonzero(snapshot.walk.table.size == 3_200_001)
+        assert int(table.address[row]) == block == node + (0x60 if arch == "x64" else 0x30)
+        assert snapshot.stacks.numbers(np.array([row])).tolist() == [RECORDS]
+        assert snapshot.walk.gaps == () and snapshot.walk.counts[0].integrity == 1.0
