@@ -16,8 +16,8 @@ $(STAMP): pyproject.toml
 	touch $(STAMP)
 
 demo: $(STAMP)
-	$(BIN)/python -m fixtures.sample fixtures/sample.dmp
-	$(BIN)/heapdump summary fixtures/sample.dmp
+	$(BIN)/python -m fixtures.sample fixtures/sample.dmp fixtures/sample-earlier.dmp
+	$(BIN)/heapdump triage fixtures/sample.dmp
 
 test: lint type unit
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fixtures.sample import BEFORE
 from fixtures.sample import sample as sample_process
 from heapdump.cli import run
 
@@ -28,6 +29,7 @@ RECORDED = {
     "dotnet.dmp": "managed/t21.dmp.xz",
 }
 """Dump that examples name → the recording; `sample.dmp` is built. Of several dumps the first counts."""
+EARLIER = "sample-earlier.dmp"
 _BESIDE = {"grow-t0.dmp": ("grow-t1.dmp", "oracle/19041.508/grow-t1.dmp.xz")}
 """Dump → (another dump that its examples name, the recording)."""
 
@@ -39,6 +41,7 @@ Compare = Callable[[Path, str, Path], None]
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("examples") / "sample.dmp"
     sample_process().write(path)
+    sample_process(BEFORE).write(path.with_name(EARLIER))
     return path
 
 
@@ -81,8 +84,8 @@ def dumps_of(page: Path) -> set[str]:
 
 def dump_of(command: str) -> str:
     """The dump that a command line names."""
-    name, *_ = re.findall(r"\S+\.dmp", command)
-    return str(name)
+    names = re.findall(r"\S+\.dmp", command)
+    return "sample.dmp" if "sample.dmp" in names else str(names[0])
 
 
 @pytest.fixture
@@ -113,6 +116,7 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 @pytest.mark.golden
 @pytest.mark.parametrize("page", [page for page in PAGES if "sample.dmp" in dumps_of(page)], ids=lambda page: page.stem)
 def test_examples_on_the_sample_print_what_the_page_shows(page: Path, sample: Path, compare: Compare) -> None:
+    Path(EARLIER).symlink_to(sample.with_name(EARLIER))
     compare(page, "sample.dmp", sample)
 
 

@@ -144,9 +144,7 @@ class NtHeapBuilder:
         entry = next(e for s in self._plan.segments for e, _previous in s.entries() if e.address == address)
         entry.stopped, self._plan.lock_owner = header, owner
 
-    def virtual(
-        self, node: int, size: int, *, reserve: int | None = None, fill: bytes = b"", trace: int = 0
-    ) -> int:
+    def virtual(self, node: int, size: int, *, reserve: int | None = None, fill: bytes = b"", trace: int = 0) -> int:
         """Add a large block whose list entry is at `node` (page aligned); returns the user pointer.
 
         `reserve` counts from the 64 KiB boundary at or below `node`, as Windows 8 and later place such blocks

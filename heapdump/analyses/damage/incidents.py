@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from heapdump.analyses.damage.crash import Crash
 from heapdump.analyses.damage.explained import CheckedProcess, ExplainedFinding, explain_findings
 from heapdump.analyses.damage.report_context import ReportContext
+from heapdump.analyses.damage.sentences import damage_sentence
 from heapdump.blocks.damage import Damage
 from heapdump.blocks.findings import BugKind, Protected, Severity
 from heapdump.blocks.table import Block
@@ -59,7 +60,9 @@ class Incident:
     def sentence(self) -> str:
         """The incident for a person, without what its exception says besides."""
         report = self.leading.report
-        return (report.sentence if report is not None else "") or self.leading.finding.message
+        if report is not None:
+            return report.sentence or self.leading.finding.message
+        return damage_sentence(self.bug, self.address, self.leading)
 
     @property
     def heap(self) -> int:
@@ -219,7 +222,10 @@ def _is_breakpoint(*pair: ExplainedFinding) -> bool:
 
 
 def _concerns(reported: ExplainedFinding, damage: ExplainedFinding) -> bool:
-    """True where a report of Windows concerns damage: its block, its header, or a register beside the bytes."""
+    """True where a report of Windows concerns damage: its block, its header, or a register beside the bytes.
+
+    Or where the failed access went through a pointer into the block whose header is overwritten.
+    """
     report, finding = reported.report, damage.finding
     if report is None:
         return False
@@ -229,4 +235,9 @@ def _concerns(reported: ExplainedFinding, damage: ExplainedFinding) -> bool:
     if reported.finding.kind == "failure_record":
         near = 0 <= finding.address - reported.finding.address < _ENTRY_BYTES
         return near or (report.entry <= finding.address < report.entry + _ENTRY_BYTES)
-    return finding.is_error and finding.address in report.beside
+    if not finding.is_error:
+        return False
+    hit = damage.block if finding.rule.protected is Protected.HEADER else None
+    return finding.address in report.beside or (
+        hit is not None and any(hit.entry <= value < hit.end for value in report.used)
+    )

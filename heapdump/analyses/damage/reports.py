@@ -117,9 +117,11 @@ def _exception(context: ReportContext, raised: ExceptionRecord, crash: Crash | N
     if block is not None and access is not None and _is_guard(block, access.address):
         witness = f"guard page ({witness})"
     sentence = crash.sentence if crash is not None else ""
+    used = context.instruction.pointers if context.instruction is not None and access is not None else ()
     return WindowsReport(
-        finding, bug, block, witness, registers=registers, access=access, is_likely=is_likely, sentence=sentence
-    )
+        finding, bug, block, witness, registers=registers, access=access, used=tuple(one.value for one in used),
+        is_likely=is_likely, sentence=sentence,
+    )  # fmt: skip
 
 
 def _is_guard(block: Block, address: int) -> bool:

@@ -39,7 +39,8 @@ class WindowsReport:
 
     `witness`: the report in a few words; `frames`: return addresses that were recorded, innermost first; `entry`: the
     entry that ntdll names, 0 for none; `is_likely`: the bug is inferred from the pointers that were used; `beside`:
-    addresses of damage that a register of the thread that failed points at; `sentence`: the bug alone, "" where
+    addresses of damage that a register of the thread that failed points at; `used`: pointers that the failed access
+    went through; `sentence`: the bug alone, "" where
     the message of the finding says no more; `text`: lines that a runtime wrote.
     """
 
@@ -51,6 +52,7 @@ class WindowsReport:
     registers: tuple[RegisterBlock, ...] = ()
     access: Access | None = None
     beside: tuple[int, ...] = ()
+    used: tuple[int, ...] = ()
     entry: int = 0
     is_likely: bool = False
     sentence: str = ""

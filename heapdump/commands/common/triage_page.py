@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.capture import most_captures
-from heapdump.commands.common.frames import place_name
+from heapdump.commands.common.frames import frames_of, place_name
 from heapdump.commands.common.incident_report import incident_name
 from heapdump.commands.common.locks import hang_lines
 from heapdump.commands.common.next_command import command_text
@@ -17,6 +17,7 @@ from heapdump.render import text
 from heapdump.render.view import COMMAND, Lines, PageItem, Section, Sections, StyledLine
 
 if TYPE_CHECKING:
+    from heapdump.analyses.damage.incidents import Incident
     from heapdump.analyses.memory.capabilities import Capability
     from heapdump.analyses.triage.crash import CrashSection
     from heapdump.analyses.triage.page import HeapSection, MemorySection, Triage
@@ -36,7 +37,7 @@ def page_of(request: Request, snapshot: Snapshot, page: Triage) -> Iterator[Page
         *([Section("CRASH", list(_crash(request, snapshot, page.crash)))] if page.crash else []),
         *([Section("HANG", list(_hang(snapshot, page)))] if page.hang else []),
         *([] if page.crash or page.hang else [Section("RUNNING", [[(_running(snapshot), "")]])]),
-        Section("HEAP", list(_heap(snapshot, page.heap))),
+        Section("HEAP", list(_heap(request, snapshot, page.heap))),
         Section("MEMORY", list(_memory(page.memory))),
         Section("WHO", list(_who(page)) or [[("no block of the program is in this dump", "")]]),
         *([Section("CANNOT", list(_cannot(page.cannot)))] if page.cannot else []),
@@ -77,16 +78,29 @@ def shown_frames(crash: CrashSection) -> list[int]:
     return numbers[:_MOST_FRAMES]
 
 
-def _heap(snapshot: Snapshot, heap: HeapSection) -> Iterator[StyledLine]:
+def _heap(request: Request, snapshot: Snapshot, heap: HeapSection) -> Iterator[StyledLine]:
     for one in heap.incidents[:_MOST_DAMAGE]:
         style = "red" if one.is_error else ""
         title = f"{incident_name(one)} at {one.address:#x}: " if one.bug else ""
         yield [(title, f"{style} bold"), (one.sentence, style)]
+        if one.is_error and (allocated := _allocated(request, snapshot, one)):
+            yield [(f"  {allocated}", "")]
     if len(heap.incidents) > _MOST_DAMAGE:
         yield [(f"{text.plural(len(heap.incidents) - _MOST_DAMAGE, 'more incident')}", "")]
     if not any(one.leading.report is None for one in heap.incidents):
         unseen = f"; {text.plural(heap.gaps, 'part')} could not be examined" if heap.gaps else ""
         yield [(heap.verdict.text + unseen, verdict_style(heap.verdict))]
+
+
+def _allocated(request: Request, snapshot: Snapshot, incident: Incident) -> str:
+    """`allocated by app.exe!Load+0x14 ← Parse`, of the block at fault; "" where no stack was recorded."""
+    from heapdump.analyses.allocated.leaks import passes_on
+    from heapdump.analyses.allocated.stack_keys import stack_key
+
+    block = incident.culprit or incident.block or incident.leading.candidate
+    frames = frames_of(request, snapshot, block) if block is not None else []
+    verb = "freed by" if block is not None and block.state == "free" else "allocated by"
+    return f"{verb} {stack_key(frames, passes_on(()))}" if frames else ""
 
 
 def _memory(memory: MemorySection) -> Iterator[StyledLine]:
