@@ -95,7 +95,7 @@ class Snapshot:
             return None
         from heapdump.cache.store import Store
 
-        return Store(self.dump.stamp, remarks=self.remarks)
+        return Store(self.dump.stamp, remarks=self.remarks, require_whole=self.dump.require_whole)
 
     def answer(self, answer: StoredAnswer[T], make: Callable[[], T]) -> T:
         """An answer of an analysis: from the index where it is stored there, else made and stored."""

@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
+import mmap
 import os
 import secrets
 import signal
+import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import IO
+from typing import IO, BinaryIO, cast
 
 IS_WINDOWS = os.name == "nt"
 
 _TRIES = 100
+_DAY_SECONDS = 86_400
+_QUERY_LIMITED_INFORMATION, _ACCESS_DENIED, _STILL_ACTIVE = 0x1000, 5, 259
+"""PROCESS_QUERY_LIMITED_INFORMATION, ERROR_ACCESS_DENIED, STILL_ACTIVE of winnt.h, winerror.h, minwinbase.h."""
 
 
 def fill_standard_streams() -> None:
@@ -44,6 +51,66 @@ def leave_pipe(stream: IO[str]) -> None:
 def is_closed_pipe(error: OSError) -> bool:
     """True where the reader of a pipe has gone. Windows reports EINVAL for it, too."""
     return isinstance(error, BrokenPipeError) or (IS_WINDOWS and error.errno == errno.EINVAL)
+
+
+def reader(file: BinaryIO, data: mmap.mmap) -> Callable[[int, int], bytes]:
+    """A function (size, offset) → bytes of an opened file, fewer at its end; it raises OSError.
+
+    `data`: the file mapped, read where there is no `pread` (Windows).
+    """
+    if hasattr(os, "pread"):
+        return functools.partial(os.pread, file.fileno())
+    return lambda size, offset: data[offset : offset + size]
+
+
+def advise(data: mmap.mmap, advice: str, start: int, size: int) -> None:
+    """Gives the system advice on a part of a mapping; does nothing where it takes none (Windows)."""
+    if hasattr(data, "madvise") and hasattr(mmap, advice):
+        data.madvise(getattr(mmap, advice), start, size)
+
+
+def temporary_file(prefix: str) -> BinaryIO:
+    """A file for writing and reading that is gone when it is closed, and when the process is killed.
+
+    It has no name from the beginning; on Windows it has one that the system deletes with the last handle. What a crash
+    of the system leaves there is deleted by the next call after a day.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if IS_WINDOWS:
+        for left in Path(tempfile.gettempdir()).glob(f"{prefix}*.tmp"):
+            with contextlib.suppress(OSError):  # in use, or of another user
+                if time.time() - left.stat().st_mtime > _DAY_SECONDS:
+                    left.unlink()
+    return cast(BinaryIO, tempfile.TemporaryFile(prefix=prefix, suffix=".tmp"))
+
+
+def is_running(process: int) -> bool:
+    """True for the id of a process that runs, also of another user. Windows: `os.kill` would end it."""
+    if IS_WINDOWS:
+        return _is_running_windows(process)
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:  # not ours
+        return True
+    return True
+
+
+def _is_running_windows(process: int) -> bool:
+    """OpenProcess, and STILL_ACTIVE of GetExitCodeProcess; a process that may not be opened runs."""
+    import ctypes
+
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]  # there on Windows only
+    handle = kernel.OpenProcess(_QUERY_LIMITED_INFORMATION, False, process & 0xFFFFFFFF)
+    if not handle:
+        return bool(kernel.GetLastError() == _ACCESS_DENIED)
+    code = ctypes.c_ulong()
+    is_known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+    kernel.CloseHandle(handle)
+    return not is_known or code.value == _STILL_ACTIVE
 
 
 def create_exclusively(folder: Path) -> tuple[int, Path]:

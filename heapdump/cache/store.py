@@ -16,13 +16,15 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from heapdump import system
 
 MANIFEST = "manifest.json"
 """The file whose time of modification is the time of the last use of its folder."""
@@ -49,8 +51,18 @@ class Store:
     `root`: the folder of the folders of all dumps; `remarks`: sentences on each use, which `-v` prints.
     """
 
-    def __init__(self, stamp: str, root: Path | None = None, remarks: list[str] | None = None) -> None:
-        """`stamp`: of the dump's content; `root` None: the user's cache folder."""
+    def __init__(
+        self,
+        stamp: str,
+        root: Path | None = None,
+        remarks: list[str] | None = None,
+        require_whole: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`stamp`: of the dump's content; `root` None: the user's cache folder.
+
+        `require_whole`: raises where the dump was cut short while it was read; called before anything is written.
+        """
+        self._require_whole = require_whole
         self.root = root or cache_folder()
         self.folder = self.root / _digest(f"{_VERSION} {stamp} {_code()}")[:_NAME_LENGTH]
         self.remarks: list[str] = [] if remarks is None else remarks
@@ -61,7 +73,11 @@ class Store:
         return (self.folder / MANIFEST).is_file()
 
     def touch(self) -> None:
-        """Makes now the time of the folder's last use; a folder that cannot be changed stays as it is."""
+        """Makes now the time of the folder's last use; a folder that cannot be changed stays as it is.
+
+        Deletes what killed processes left while they wrote.
+        """
+        _delete_left(self.root)
         with contextlib.suppress(OSError):
             os.utime(self.folder / MANIFEST)
 
@@ -90,8 +106,11 @@ class Store:
         Raises:
             OSError: it cannot be made.
         """
+        self._require_whole()
+        _delete_left(self.root)
         _make_room(self.root, need_bytes)
-        with tempfile.TemporaryDirectory(dir=self.root, prefix=FRESH_PREFIX, ignore_cleanup_errors=True) as fresh:
+        own = f"{FRESH_PREFIX}{os.getpid()}-"
+        with tempfile.TemporaryDirectory(dir=self.root, prefix=own, ignore_cleanup_errors=True) as fresh:
             yield Path(fresh)
 
     def replace_with(self, folder: Path) -> None:
@@ -180,6 +199,16 @@ def _checksum(column: NDArray[Any]) -> str:
     return f"{total:016x}{raw[len(raw) // 8 * 8 :].tobytes().hex()}"
 
 
+def _delete_left(root: Path) -> None:
+    """Deletes folders that killed processes left while they wrote: of processes that are gone, and of yesterday."""
+    for folder in root.glob(f"{FRESH_PREFIX}*"):
+        process = folder.name.removeprefix(FRESH_PREFIX).split("-")[0]
+        with contextlib.suppress(OSError):
+            is_old = time.time() - folder.stat().st_mtime > _DAY_SECONDS
+            if is_old or (process.isdecimal() and not system.is_running(int(process))):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
 def _make_room(root: Path, need_bytes: int) -> None:
     """Deletes the indexes with the oldest last use where a limit would be passed, a quarter of them at once.
 
@@ -188,10 +217,6 @@ def _make_room(root: Path, need_bytes: int) -> None:
     indexes = [folder for folder in root.iterdir() if INDEX_NAME.fullmatch(folder.name)]
     if need_bytes < _SMALL_BYTES and len(indexes) < _MOST_DUMPS:
         return
-    for folder in root.glob(f"{FRESH_PREFIX}*"):  # left by a process that was killed while it wrote
-        with contextlib.suppress(OSError):
-            if time.time() - folder.stat().st_mtime > _DAY_SECONDS:
-                shutil.rmtree(folder, ignore_errors=True)
     total, most = need_bytes, _MOST_DUMPS if len(indexes) < _MOST_DUMPS else _MOST_DUMPS * 3 // 4
     for count, (_, size, folder) in enumerate(sorted(map(_last_use, indexes), reverse=True), 1):
         total += size

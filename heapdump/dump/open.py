@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import mmap
-import os
 import stat
 from collections.abc import Callable
 from functools import cached_property
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from heapdump.dump import counters, limits, lists, small, sniff
 from heapdump.dump.directory import MAGIC, Directory, StreamType, read_directory
 from heapdump.dump.handles import handle_count
+from heapdump.dump.mapped_file import MappedFile
 from heapdump.dump.stamp import stamp_of
 from heapdump.dump.streams import (
     PROCESSOR_NAMES,
@@ -38,6 +38,9 @@ _WINDOWS_CONTEXT_BYTES = {0x2CC: 0, 0x4D0: 9}
 """Bytes of a CONTEXT → PROCESSOR_ARCHITECTURE_* of the processor."""
 
 
+_HEAD_BYTES = 4096
+
+
 def _quiet(done: int, total: int) -> None:
     """Shows no progress."""
 
@@ -45,10 +48,11 @@ def _quiet(done: int, total: int) -> None:
 class Minidump:
     """A mapped minidump; each stream is read once, at its first use.
 
-    Close it (or use it as a context manager) to delete the temporary file of an unpacked dump.
+    Close it (or use it as a context manager) to free the space of an unpacked dump.
 
     Attributes:
         path: the file as the user named it.
+        read_at: see `MappedFile.read_at`.
         data: the mapped (unpacked) minidump.
         directory: header and streams.
         stamp: names the content of the file, see `stamp.stamp_of`.
@@ -58,71 +62,56 @@ class Minidump:
         remarks: one line for each thing that is unusual and loses nothing.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        file: BinaryIO,
-        data: mmap.mmap,
-        directory: Directory,
-        stamp: str,
-        temporary: Path | None = None,
-    ) -> None:
-        """Use `open_minidump`. `file`: the minidump, opened; `temporary`: the path of the unpacked copy."""
+    def __init__(self, path: Path, file: MappedFile, directory: Directory, stamp: str) -> None:
+        """Use `open_minidump`. `path`: for messages; the copy of an unpacked dump has no name."""
         self.path = path
-        self.data = data
+        self.data = file.data
         self._file = file
+        self.read_at = file.read_at  # bound once: called a million times a second
         self.directory = directory
         self.notes: list[str] = list(directory.notes)
         self.remarks: list[str] = []
         self.module_notes: list[str] = []
         self.thread_notes: list[str] = []
-        self._temporary = temporary
         self.stamp = stamp
-        self._strings = lists.Strings(data, self.notes)
+        self._strings = lists.Strings(self.data, self.notes)
 
     @property
     def file_bytes(self) -> int:
         """Size of the (unpacked) minidump in bytes."""
         return len(self.data)
 
-    def read_at(self, offset: int, size: int) -> bytes:
-        """Bytes of the file, for scattered small reads.
-
-        Through the mapping each of them would make the kernel map the 64 KiB around it, and 8,000 large blocks would
-        count as half a gigabyte of this process's memory (measured); Windows has no `pread` and maps less.
-        """
-        if hasattr(os, "pread"):
-            return os.pread(self._file.fileno(), size, offset)
-        return self.data[offset : offset + size]
-
     def view_at(self, offset: int, size: int) -> memoryview:
-        """Bytes of the file where they lie, for sweeps; drop the view before `close`."""
-        return memoryview(self.data)[offset : offset + size]
+        """Bytes of the file where they lie, for sweeps; drop the view before `close`.
+
+        Raises:
+            TruncatedDump: the file is shorter than when it was opened.
+        """
+        return self._file.view_at(offset, size)
+
+    def require_whole(self) -> None:
+        """Makes sure that everything that was read was in the file: ask before an answer is printed or kept.
+
+        Raises:
+            TruncatedDump: the file is shorter than when it was opened, or a part of it could not be read.
+        """
+        self._file.require_whole()
+
+    def changes(self) -> tuple[str, ...]:
+        """A line where the file was written to since it was opened: answers may mix its old and its new content."""
+        return self._file.changes()
 
     def expect(self, offset: int, size: int) -> None:
-        """Lets the system read bytes ahead of a sweep; returns at once. Does nothing where there is no such call."""
-        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        end = min(offset + size, len(self.data))
-        if hasattr(mmap, "MADV_WILLNEED") and start < end:
-            self.data.madvise(mmap.MADV_WILLNEED, start, end - start)
+        """Lets the system read bytes ahead of a sweep; returns at once."""
+        self._file.expect(offset, size)
 
     def forget(self, offset: int, size: int) -> None:
-        """Gives the whole pages of swept bytes back to the system, which reads them again at their next use.
-
-        Pages of a mapping count as memory of this process: a sweep over 13 GB of heap would count as 13 GB. Windows has
-        no such call and takes the pages back by itself.
-        """
-        start, end = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE, (offset + size) // mmap.PAGESIZE * mmap.PAGESIZE
-        if hasattr(mmap, "MADV_DONTNEED") and start < end:
-            self.data.madvise(mmap.MADV_DONTNEED, start, end - start)
+        """Gives the whole pages of swept bytes back to the system, which reads them again at their next use."""
+        self._file.forget(offset, size)
 
     def close(self) -> None:
-        """Unmaps the file and deletes the temporary copy."""
-        with contextlib.suppress(BufferError):  # a view is still in use: the file is unmapped with the last view
-            self.data.close()
+        """Unmaps the file; the copy of an unpacked dump goes with it."""
         self._file.close()
-        if self._temporary is not None:
-            self._temporary.unlink(missing_ok=True)
 
     def __enter__(self) -> Minidump:
         """Itself."""
@@ -236,39 +225,36 @@ def open_minidump(path: Path, progress: Progress = _quiet, say: Callable[[str], 
         DumpError: the file does not exist, is not a minidump (the message names what it is), is not of Windows x86 or
             x64, is cut so short that nothing can be read, or is hostile.
     """
-    temporary, stamp = None, ""
     try:
         kind = sniff.compression(_head(path))
-        if kind is not None:
-            say(f"unpacking {path} ({kind}) to a temporary file")
-            with path.open("rb") as packed:
-                stamp = stamp_of(packed)
-            temporary = unpack(path, kind, progress)
-        return _open_plain(path, temporary or path, temporary, stamp)
+        if kind is None:
+            return _open_plain(path, path.open("rb"), "")
+        say(f"unpacking {path} ({kind}) to a temporary file")
+        with path.open("rb") as packed:
+            stamp = stamp_of(packed)
+        return _open_plain(path, unpack(path, kind, progress), stamp)
     except OSError as error:
         raise DumpError(f"{path}: {error.strerror or error}") from error
-    except BaseException:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def _head(path: Path) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):
         raise DumpError(f"{path} is not a file")
     with path.open("rb") as file:
-        return file.read(4096)
+        return file.read(_HEAD_BYTES)
 
 
-def _open_plain(path: Path, real: Path, temporary: Path | None, stamp: str) -> Minidump:
-    head = _head(real)
-    if not head.startswith(MAGIC):
-        raise NotAMinidump(f"{path} is {sniff.describe_other(head)}")
+def _open_plain(path: Path, file: BinaryIO, stamp: str) -> Minidump:
+    """`file`: the minidump, or its unpacked copy; closed where it is refused."""
     with contextlib.ExitStack() as on_error:
-        file = on_error.enter_context(real.open("rb"))
-        data = mmap.mmap(file.fileno(), os.fstat(file.fileno()).st_size, access=mmap.ACCESS_READ)
-        on_error.callback(data.close)
-        dump = Minidump(path, file, data, _directory(path, data), stamp or stamp_of(file), temporary)
+        on_error.callback(file.close)
+        file.seek(0)
+        head = file.read(_HEAD_BYTES)
+        if not head.startswith(MAGIC):
+            raise NotAMinidump(f"{path} is {sniff.describe_other(head)}")
+        mapped = MappedFile(path, file)
+        on_error.callback(mapped.close)
+        dump = Minidump(path, mapped, _directory(path, mapped.data), stamp or stamp_of(file))
         _refuse_other_systems(dump)
         on_error.pop_all()
     return dump

@@ -9,16 +9,16 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
-import os
 import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, BinaryIO, cast
 
+from heapdump import system
 from heapdump.dump import limits
 from heapdump.dump.directory import MAGIC
 from heapdump.dump.sniff import describe_other
@@ -32,34 +32,32 @@ Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all). 0 bytes in all: unknown."""
 
 
-def unpack(path: Path, kind: str, progress: Progress) -> Path:
-    """The path of a temporary file with the unpacked dump; the caller deletes it.
+def unpack(path: Path, kind: str, progress: Progress) -> BinaryIO:
+    """The unpacked dump as a temporary file that is gone once it is closed, or the process is killed.
 
     Raises:
         NotAMinidump: the unpacked file is not a minidump.
         HostileDump: the unpacked file is larger than the limits, or would fill the disk.
         DumpError: the archive is damaged, or holds no dump, or several.
     """
-    handle, name = tempfile.mkstemp(prefix="heapdump-", suffix=".dmp")
-    target = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as out, _opened(path, kind) as source:
-            _copy(path, source, out, progress)
-    except (
-        OSError,
-        EOFError,
-        zlib.error,
-        lzma.LZMAError,
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:
-        target.unlink(missing_ok=True)
-        raise DumpError(f"{path}: the {kind} data cannot be unpacked: {error or type(error).__name__}") from error
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
-    return target
+    with ExitStack() as on_error:
+        try:
+            out = on_error.enter_context(system.temporary_file("heapdump-unpacked-"))
+            with _opened(path, kind) as source:
+                _copy(path, source, out, progress)
+            out.flush()
+        except (
+            OSError,
+            EOFError,
+            zlib.error,
+            lzma.LZMAError,
+            zipfile.BadZipFile,
+            NotImplementedError,
+            RuntimeError,
+        ) as error:
+            raise DumpError(f"{path}: the {kind} data cannot be unpacked: {error or type(error).__name__}") from error
+        on_error.pop_all()
+    return out
 
 
 def _copy(path: Path, source: IO[bytes], out: IO[bytes], progress: Progress) -> None:

@@ -5,14 +5,21 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import os
 import random
+import signal
+import subprocess
+import sys
+import time
 import zipfile
 from collections import namedtuple
+from pathlib import Path
 
 import cabarchive
 import pytest
 import zstandard
 
+from heapdump import system
 from heapdump.dump.open import open_minidump
 from heapdump.errors import DumpError, HostileDump, NotAMinidump
 from tests.builders import DumpBuilder
@@ -63,7 +70,7 @@ def test_a_packed_dump_opens_like_a_plain_one_and_cleans_up_when_closed(write_du
         assert dump.path == path
         assert dump.file_bytes == len(DUMP)
         assert dump.modules[0].path == "C:\\a.dll"
-        assert len(list(temporary_folder.iterdir())) == 1
+        assert list(temporary_folder.iterdir()) == [], "its file has no name: nothing is left even if this is killed"
         assert len(said) == 1 and said[0].startswith(f"unpacking {path} (")
         assert seen[-1] == len(DUMP)
 
@@ -125,8 +132,7 @@ def test_an_archive_with_several_dumps_is_refused_with_their_names(write_dump, m
 
 def test_no_path_of_an_archive_is_ever_used(write_dump, temporary_folder):
     with open_minidump(write_dump(zipped(("../../../evil.dmp", DUMP)))):
-        (file,) = temporary_folder.iterdir()
-        assert file.name.startswith("heapdump-")
+        assert list(temporary_folder.iterdir()) == []
     assert not (temporary_folder.parent / "evil.dmp").exists()
 
 
@@ -218,3 +224,43 @@ def test_closing_twice_is_no_error(write_dump):
     dump = open_minidump(write_dump(gzip.compress(DUMP)))
     dump.close()
     dump.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("moment", ["unpacking", "open"])
+def test_a_killed_process_leaves_no_file(write_dump, temporary_folder, tmp_path, number, moment):
+    """The unpacked memory of a customer must not stay in the temporary folder, nor a half-written index."""
+    path = write_dump(gzip.compress(DUMP), "a.dmp.gz")
+    wait = f"open({str(tmp_path / 'ready')!r}, 'w').close(); time.sleep(60)"
+    patch = {
+        "unpacking": "import heapdump.dump.unpack as m\nm._copy = wait",
+        "open": "import heapdump.snapshot as m\nm.Snapshot.heaps = property(wait)",
+    }[moment]
+    code = f"import time, sys\ndef wait(*_):\n    {wait}\n{patch}\nfrom heapdump.cli import main\nmain()"
+    variables = os.environ | {"TMPDIR": str(temporary_folder), "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "heaps", str(path)], env=variables, stderr=subprocess.PIPE
+    ) as child:
+        while not (tmp_path / "ready").exists() and child.poll() is None:
+            time.sleep(0.01)
+        child.send_signal(number)
+        _, err = child.communicate(timeout=60)
+    assert child.returncode == (-number if number == signal.SIGKILL else 128 + number), err
+    assert list(temporary_folder.iterdir()) == []
+
+
+def test_windows_deletes_what_a_crash_of_the_system_left(temporary_folder, monkeypatch):
+    monkeypatch.setattr(system, "IS_WINDOWS", True)
+    names = ("heapdump-unpacked-old.tmp", "heapdump-unpacked-new.tmp", "heapdump-crash.tmp")
+    for name in names:
+        (temporary_folder / name).write_bytes(b"x")
+        if "new" not in name:
+            os.utime(temporary_folder / name, (1e9, 1e9))
+    with system.temporary_file("heapdump-unpacked-"):
+        pass
+    assert sorted(path.name for path in temporary_folder.iterdir()) == [
+        "heapdump-crash.tmp",
+        "heapdump-unpacked-new.tmp",
+    ]
+    for name in names:
+        (temporary_folder / name).unlink(missing_ok=True)

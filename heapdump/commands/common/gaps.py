@@ -26,3 +26,12 @@ def unchecked_lines(heaps: Sequence[Heap], unchecked: Sequence[UncheckedHeap]) -
     """A line for each heap that was not checked, and why."""
     named = ((heaps[one.heap], one.why) for one in unchecked)
     return tuple(f"heap {heap.address:#x} ({heap.kind}) is not checked: {why.words}" for heap, why in named)
+
+
+def file_changes(snapshots: Sequence[Snapshot]) -> tuple[str, ...]:
+    """A line for each dump that was written to since it was opened.
+
+    Raises:
+        TruncatedDump: one was cut short, or could not be read to its end: no answer about it stands.
+    """
+    return tuple(change for snapshot in snapshots for change in snapshot.dump.changes())

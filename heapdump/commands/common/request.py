@@ -9,13 +9,14 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
 from heapdump.commands.common.files import dump_and_address, find_dump, perhaps_address, progress_bar
+from heapdump.commands.common.gaps import file_changes
 from heapdump.commands.common.output_file import output
 from heapdump.errors import WrongUsage
 from heapdump.render.view import Answer, Record, StyledLine
@@ -125,14 +126,17 @@ class Request:
 
         `snapshot`: of the envelope's `dump`; a list of them makes its `dumps`.
         """
+        answer = replace(answer, gaps=(*answer.gaps, *file_changes(_listed(snapshot))))
         with self._output(snapshot) as stream:
             _copy(self._pieces(snapshot, answer, stream), stream)
+            file_changes(_listed(snapshot))
         return self._finish(snapshot, answer.gaps, answer.notes)
 
     def write(self, snapshot: Snapshot | list[Snapshot], pieces: Iterable[str], gaps: Sequence[str]) -> int:
         """Writes text that is no answer of records, then the gaps as `emit` does; the exit code."""
         with self._output(snapshot) as stream:
             _copy(pieces, stream)
+            file_changes(_listed(snapshot))
         return self._finish(snapshot, gaps, ())
 
     def write_bytes(self, snapshot: Snapshot | list[Snapshot], data: bytes, gaps: Sequence[str]) -> int:
@@ -146,10 +150,12 @@ class Request:
         with self._output(snapshot) as stream:
             stream.flush()
             stream.buffer.write(data)  # type: ignore[attr-defined]
+            file_changes(_listed(snapshot))
         return self._finish(snapshot, gaps, ())
 
     def _finish(self, snapshot: Snapshot | list[Snapshot], gaps: Sequence[str], notes: Sequence[str]) -> int:
         """Says what is missing on stderr; the exit code."""
+        gaps = [*gaps, *file_changes(_listed(snapshot))]
         lines = [f"incomplete: {gap}" for gap in dict.fromkeys(gaps)]
         if self.verbosity > 0:
             remarks = (remark for one in _listed(snapshot) for remark in one.remarks)
