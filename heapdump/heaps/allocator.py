@@ -98,8 +98,16 @@ class DiscoveryContext:
     def ring(self, head: int, accepts: Callable[[int], bool]) -> LinkedList:
         """Walks a ring of nodes that no other list holds; see `rings.walk_list`."""
         ring = walk_list(self.view.space, head, lambda node: node not in self._taken and accepts(node))
-        self._taken.update(ring.nodes)
+        self.take(ring.nodes)
         return ring
+
+    def take(self, nodes: Iterable[int]) -> None:
+        """No other list holds these nodes."""
+        self._taken.update(nodes)
+
+    def is_taken(self, node: int) -> bool:
+        """True for a node that a list holds."""
+        return node in self._taken
 
     @cached_property
     def ntdll_words(self) -> NDArray[np.uint64]:

@@ -1,7 +1,8 @@
 """The NT heap, XP to 11: back end, LFH, lookaside lists, large blocks (docs/reference/heap-structures.md §2, §3).
 
 From a claim to the record of a heap: `modern` or `pre_vista` verify it; `segments`, `pre_vista_segments`,
-`large_block_list` read its lists; `discovery` makes the record. From memory to rows, in the order of the steps:
+`large_block_list` and `missing_nodes` read its lists; `discovery` makes the record, `headless` where the heap's own
+header is missing. From memory to rows, in the order of the steps:
 
 1. `work` and `walk` cut the heaps into shares for threads; `windows` puts committed runs before 64-bit words.
 2. `entry_format`: where the header word of an entry lies, its key. `header_word`: its members and its checksum.

@@ -21,6 +21,7 @@ from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.windows import Window, committed_runs, windows
 from heapdump.kernels import WORTH_COMPILING, nt_entry_checks, run
+from heapdump.kernels.row import TRUST_MASK
 from heapdump.spans import SpanMap
 
 _MAX_FINDINGS = 4096
@@ -110,8 +111,12 @@ def _report(job: CheckJob, context: HeapContext, window: Window, examined: _Exam
     if len(damage) >= _MAX_FINDINGS - 1:
         near = f"thousands of wrong bytes near {int(rows.entry[0]):#x}"
         job.gaps.append(f"{context.name}: {near}: the first {len(damage):,} are reported")
+    told = rows.tags & np.uint16(TRUST_MASK) == 0  # behind missing memory a size may be a guess, or an entry an old one
     for row, rule, first, length in damage.tolist():
         address = int(rows.entry[row]) + first
+        is_fill = rule in (nt_entry_checks.TAIL, nt_entry_checks.FREE)
+        if window.missing and is_fill and not told[row]:
+            continue
         if not any(address in hole for hole in window.missing):
             job.findings.append(_finding(context, rows, row, rule, _Place(address, length)))
 

@@ -95,6 +95,21 @@ def _is_sound_and_free(entry_format: EntryFormat, encoded: int) -> bool:
     return bool(holds and word & 0xFFFF and not word >> entry_format.bits.flags & BUSY_FLAG)
 
 
+def contradict_links(context: HeapContext, entries: NDArray[np.int64], busy: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """True for each free entry whose neighbours on its list are in the dump and do not lead back, (n,) bool each."""
+    out = np.zeros(len(entries), bool)
+    space, pointer = context.space.mapped, context.view.pointer_bytes
+    rows = np.flatnonzero(~busy)
+    if not len(rows):
+        return out
+    nodes = (entries[rows] + context.entry_format.granule).astype(np.uint64)
+    for link in (0, pointer):
+        other, has_link = space.gather(nodes + np.uint64(link), pointer)
+        back, has_back = space.gather(other + np.uint64(pointer - link), pointer)
+        out[rows] |= has_link & has_back & (back != nodes)
+    return out
+
+
 def links_exactly(context: HeapContext, entries: NDArray[np.int64]) -> bool:
     """True when the one free list of Vista and later holds exactly these entries and every link holds.
 

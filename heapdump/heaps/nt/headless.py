@@ -8,12 +8,15 @@ from itertools import islice
 
 import numpy as np
 
-from heapdump.blocks.heap import Heap, Segment, WindowsCounters
+from heapdump.blocks.heap import Heap, LargeBlock, Segment, WindowsCounters
 from heapdump.heaps.allocator import SEGMENT_SIGNATURE, DiscoveryContext, Evidence, HeapClaim, Weight
 from heapdump.heaps.nt.context import heap_context
 from heapdump.heaps.nt.discovery import HeapReader, HeapStructures, listed_extents, nt_heap
+from heapdump.heaps.nt.entry_format import ENCODE_FLAG_MASK
 from heapdump.heaps.nt.entry_key import key_of_entries, key_of_segment
+from heapdump.heaps.nt.header_key import HeaderKey
 from heapdump.heaps.nt.holes import Islands
+from heapdump.heaps.nt.large_block_list import large_blocks_by_key
 from heapdump.heaps.nt.pre_vista_segments import later_segments
 from heapdump.heaps.nt.segments import mapped_segment, segments_at, segments_by_headers
 from heapdump.heaps.nt.windows import committed_runs, windows
@@ -49,20 +52,23 @@ def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: 
     if not is_pre_vista:
         segments += segments_at(reader, _links(reader, segments), segments)
     key = None if is_pre_vista else next(_keys(reader, segments), None)
-    heap = _heap(reader, claim, index, segments)
+    large = () if key is None else large_blocks_by_key(reader, HeaderKey(key, ENCODE_FLAG_MASK))
+    heap = _heap(reader, claim, index, segments, large)
     if not segments or not (_has_entries(reader.view, heap) if is_pre_vista else key is not None):
         unknown = UNKNOWN.claim(context.view, claim.address, is_listed=True)
         return UNKNOWN.describe(context, unknown, index)
     return replace(heap, entry_key=key)
 
 
-def _heap(reader: HeapReader, claim: HeapClaim, index: int, segments: tuple[Segment, ...]) -> Heap:
+def _heap(
+    reader: HeapReader, claim: HeapClaim, index: int, segments: tuple[Segment, ...], large: tuple[LargeBlock, ...]
+) -> Heap:
     reader.notes[:] = [
         f"heap {claim.address:#x}: its header is not in the dump: its blocks are told by their own headers, in "
         f"{len(segments)} of its segments; large blocks and further segments may be missing"
     ]
-    extents = tuple(listed_extents(reader.process, segments, None))
-    found = HeapStructures(segments, False, None, False, extents, WindowsCounters(), None)
+    extents = tuple(listed_extents(reader.process, segments, large))
+    found = HeapStructures(segments, False, large or None, False, extents, WindowsCounters(), None)
     return replace(nt_heap(reader, claim, index, found), front_end=None)
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.heaps.nt.context import HeapContext
+from heapdump.heaps.nt.free_lists import contradict_links
 from heapdump.heaps.nt.header_repair import expected_segment
 from heapdump.heaps.nt.header_word import BUSY_FLAG, LAST_FLAG, RUN_END_CODE, headers_at
 from heapdump.heaps.nt.resync import GoodHeader
@@ -28,6 +29,9 @@ _MOST_HEADERS = 1 << 17
 """Headers of one part that are followed; memory without an end of contradictions is left out."""
 
 _GREATEST = 0xFFFF
+_EXTRA_FLAG, _USER_FLAGS = 0x02, 0xE0
+"""Before Vista: something stands behind the requested bytes; flags that HeapSetUserFlags set."""
+
 _LOW_UNUSED_BITS, _PREFIX = 0x3F, 0x40
 
 
@@ -111,11 +115,13 @@ class Islands:
         fits = header.holds & (header.size > 0) & (granules + header.size <= part.end) & (is_first | is_behind)
         code = header.unused_code
         if entry_format.is_pre_vista:
-            fits &= (header.flags & 0xE0) == 0
+            # flags of the user stand in blocks with more behind their bytes
+            fits &= ((header.flags & _USER_FLAGS) == 0) | ((header.flags & _EXTRA_FLAG) != 0)
         else:
             is_counted = (code & (_LOW_UNUSED_BITS | _PREFIX)) != 0
             fits &= is_counted == ((header.flags & BUSY_FLAG) != 0)
         fits &= self._is_of_segment(granules, header.holds & fits)
+        fits[fits] = ~contradict_links(self.context, self._addresses(granules[fits]), header.is_busy[fits])
         return granules[fits].tolist(), header.previous_size[fits].tolist()
 
     def _is_of_segment(self, granules: NDArray[np.int64], which: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -153,6 +159,7 @@ class Islands:
             header = headers_at(entry_format, words, np.array([granule]))
             size = int(header.size[0])
             agrees = previous is None or int(header.previous_size[0]) == previous
+            agrees &= not contradict_links(self.context, self._addresses(np.array([granule])), header.is_busy)[0]
             if not header.holds[0] or not agrees or not 0 < size <= part.end - granule:
                 return _Chain(granule, headers) if headers >= _ENOUGH else None
             granule, previous, headers = granule + size, size, headers + 1

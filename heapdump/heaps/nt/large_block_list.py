@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from heapdump.blocks.findings import Finding
@@ -9,6 +10,9 @@ from heapdump.blocks.heap import LargeBlock
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.integers import address_limit
 from heapdump.heaps.nt.discovery import HeapReader
+from heapdump.heaps.nt.header_key import HeaderKey, header_key
+from heapdump.heaps.nt.missing_nodes import behind_missing, nodes_with_key
+from heapdump.memory import limits
 from heapdump.memory.regions import State
 from heapdump.spans import Span
 
@@ -16,7 +20,8 @@ from heapdump.spans import Span
 def read_large_blocks(reader: HeapReader) -> tuple[tuple[LargeBlock, ...] | None, bool]:
     """(blocks in list order, or None where the head is not in the dump; True when no block can be missing).
 
-    A broken list is followed from both of its ends.
+    A broken list is followed from both of its ends, and on behind a node that the dump lacks; what no link reaches is
+    told by the key of the heap.
     """
     head = reader.address + reader.layout["_HEAP"].offset("VirtualAllocdBlocks")
     if reader.view.space.try_pointer(head) is None:
@@ -34,7 +39,33 @@ def read_large_blocks(reader: HeapReader) -> tuple[tuple[LargeBlock, ...] | None
     linked = reader.discovery.ring(head, accepts)
     size = reader.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("BusyBlock")
     reader.link_damage("virtual_list", linked, "large-block list", (0, size))
-    return tuple(_checked(reader, blocks[node]) for node in linked.nodes), linked.is_closed
+    nodes = list(linked.nodes)
+    if not linked.is_closed:
+        nodes += behind_missing(reader.discovery, head, linked, accepts)
+        nodes += _with_key(reader, accepts)[: max(0, limits.MAX_LIST_NODES - len(nodes))]
+    return tuple(_checked(reader, blocks[node]) for node in nodes), linked.is_closed
+
+
+def large_blocks_by_key(reader: HeapReader, key: HeaderKey) -> tuple[LargeBlock, ...]:
+    """The large blocks whose headers the key of the heap decodes; for heaps whose own header is missing."""
+    found: dict[int, LargeBlock] = {}
+
+    def accepts(node: int) -> bool:
+        """True for the node of a large block, which goes to `found`."""
+        block = _block(reader, node)
+        if block is not None:
+            found[node] = block
+        return block is not None
+
+    return tuple(found[node] for node in nodes_with_key(reader.discovery, reader.layout, key, accepts))
+
+
+def _with_key(reader: HeapReader, accepts: Callable[[int], bool]) -> list[int]:
+    """The nodes that no list holds, by the key of the heap; none before Vista."""
+    if "Encoding" not in reader.layout["_HEAP"]:
+        return []
+    key = header_key(reader.view.space, reader.address, reader.layout)
+    return nodes_with_key(reader.discovery, reader.layout, key, accepts)
 
 
 def _checked(reader: HeapReader, block: LargeBlock) -> LargeBlock:

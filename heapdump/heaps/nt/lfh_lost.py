@@ -27,7 +27,10 @@ _MOST_BYTES = 1 << 20
 
 
 def lost_user_areas(context: HeapContext, window: Window, lost: LostSpan, key: int | None) -> list[UserArea]:
-    """The areas whose user blocks begin in the part that the window walks of a lost span, ascending by address."""
+    """The areas whose user blocks begin in the part that the window walks of a lost span, ascending by address.
+
+    Where nothing but the next entry tells the user blocks, there are two areas that overlap, with and without front prefix.
+    """
     part = window.run_parts[0]
     granules = np.arange(part.start, part.end)
     entry_format, coding = context.entry_format, block_coding(context.entry_format)
@@ -41,11 +44,12 @@ def lost_user_areas(context: HeapContext, window: Window, lost: LostSpan, key: i
     own = _user_addresses(context, lost)
     is_sure = (counts >= _LEAST_EQUAL) | np.isin(values, own)
     addresses = values[is_sure].tolist()
-    if own and not any(address in own for address in addresses):
-        addresses.append(own[0])
-    low, high = window.span.start, window.span.end
-    starts = sorted(a for a in addresses if lost.span.start + window.granule <= a and low <= a < high)
-    return [_area(context, lost, start, starts[i + 1 : i + 2]) for i, start in enumerate(starts)]
+    is_untold = not any(address in own for address in addresses)
+    low, high = max(window.span.start, lost.span.start + window.granule), window.span.end
+    starts = sorted(address for address in addresses if low <= address < high)
+    areas = [_area(context, lost, start, starts[i + 1 : i + 2]) for i, start in enumerate(starts)]
+    areas += [_area(context, lost, start, []) for start in own if is_untold and low <= start < high]
+    return areas
 
 
 def _user_addresses(context: HeapContext, lost: LostSpan) -> list[int]:

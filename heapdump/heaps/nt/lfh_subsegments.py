@@ -6,7 +6,7 @@ docs/reference/heap-structures.md §3.5.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,6 +22,7 @@ from heapdump.heaps.nt.lfh_members import Geometry, Members, first_offset, is_co
 from heapdump.heaps.nt.lfh_recovery import Recovered, recover
 from heapdump.heaps.nt.lfh_states import BlockPlace
 from heapdump.heaps.nt.lfh_user_blocks import UserArea, find_user_areas
+from heapdump.heaps.nt.lfh_zones import zones
 from heapdump.heaps.nt.lost_spans import LostSpan
 from heapdump.heaps.nt.windows import Window, windows_of_run
 from heapdump.kernels.row import INTERNAL, KIND_MASK
@@ -65,6 +66,8 @@ class LfhWalk:
             (area, read_members(context, area))
             for area in find_user_areas(context, window, context.columns.since(first_row))
         ]
+        if window.missing:
+            state.internal |= zones(context, context.columns.since(first_row))
         is_partial = bool(window.missing) or not context.heap.is_fully_walked
         for area, members in areas:
             if context.entry_format.is_pre_vista and area.has_signature and is_partial:
@@ -85,11 +88,7 @@ class LfhWalk:
         context, areas, before = self._context, list[int](), len(self._context.columns)
         for one in lost:
             for window in windows_of_run(context.space, context.entry_format.granule, one.span):
-                found = [
-                    placed
-                    for area in lost_user_areas(context, window, one, self._state.key)
-                    if area.address not in self._placed_areas and (placed := self._by_headers(window, area)) is not None
-                ]
+                found = list(self._placed_by_headers(window, lost_user_areas(context, window, one, self._state.key)))
                 if found:
                     add_lfh_blocks(context, window, found)
                 areas += [placed.place.user_blocks for placed in found]
@@ -98,6 +97,17 @@ class LfhWalk:
             rows = len(context.columns) - before
             told = f"{rows:,} of their blocks were told by their own headers"
             context.log.gap(f"{context.name}: {plural(len(areas), 'header')} of LFH user blocks are lost; {told}")
+
+    def _placed_by_headers(self, window: Window, areas: Iterable[UserArea]) -> Iterator[LfhSubsegment]:
+        """The areas that hold blocks; of two that overlap, the first."""
+        end = 0
+        for area in areas:
+            placed = (
+                None if area.address in self._placed_areas or area.address < end else self._by_headers(window, area)
+            )
+            if placed is not None:
+                end = area.address + area.size
+                yield placed
 
     def _by_headers(self, window: Window, area: UserArea) -> LfhSubsegment | None:
         """The blocks of a lost area by their headers alone; None where it holds none that is busy."""

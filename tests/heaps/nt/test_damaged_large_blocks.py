@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from heapdump.analyses.blocks.locate import Owners
 from heapdump.analyses.blocks.select import Filter, select
 from heapdump.blocks.heap import Heap
+from heapdump.blocks.kind import BlockKind
 from heapdump.memory import limits
 from tests.builders import BuiltDump
 from tests.heaps.nt.plans import REPRESENTATIVES, Generation, heap_of, process_of
-from tests.patching import poke, word
+from tests.patching import poke, without_memory, word
 
 GENERATIONS = [g for g in REPRESENTATIVES if str(g) in ("x86-2600", "x64-7601", "x86-19041", "x64-19041")]
 LIST_HEADS = {"x86-2600": 0x50, "x64-7601": 0x118, "x86-19041": 0x9C, "x64-19041": 0x110}
@@ -89,13 +91,14 @@ def test_an_entry_overwritten_in_both_links_leaves_all_blocks_listed(open_built,
         assert not heap.is_fully_walked
 
 
-def test_a_list_broken_twice_gives_what_both_ends_reach_and_is_not_fully_walked(open_built, large):
+def test_a_list_broken_twice_gives_what_both_ends_and_the_key_reach_and_is_not_fully_walked(open_built, large):
     changed = large.with_links(
         (large.nodes[1], "flink", 0x1000), (large.nodes[4], "blink", 0x2000), (large.nodes[2], "flink", 0)
     )
     with open_built(changed) as snapshot:
         (heap,) = snapshot.heaps
-        assert entries(heap) == [large.nodes[i] for i in (0, 1, 4, 5)]
+        reached = (0, 1, 4, 5) if large.generation.is_classic else range(COUNT)
+        assert entries(heap) == [large.nodes[i] for i in reached]
         assert set(virtual_findings(heap)) == {large.nodes[1], large.nodes[4] + large.size}
         assert not heap.is_fully_walked
 
@@ -182,3 +185,30 @@ def test_a_large_block_with_impossible_sizes_keeps_the_others_and_is_never_a_wra
         shown = next(block.commit_bytes for block in snapshot.heaps[0].large_blocks or () if block.list_entry == victim)
         assert shown < 1 << 30 and held[victim].entry_size == shown - 0x30
         assert any(f"{victim:#x}" in note and "the memory map" in note for note in snapshot.heaps[0].notes)
+
+
+@pytest.mark.parametrize("lost", [(0,), (2,), (1, 4), (0, 5), (0, 2, 4)])
+def test_blocks_behind_missing_nodes_are_listed(open_built, large, lost):
+    """The neighbours of a missing node name it."""
+    pages = [(large.nodes[i], large.nodes[i] + 0x1000) for i in lost]
+    with open_built(without_memory(large.built, *pages)) as snapshot:
+        (heap,) = snapshot.heaps
+        assert entries(heap) == [node for i, node in enumerate(large.nodes) if i not in lost]
+        assert not heap.is_fully_walked
+        assert not snapshot.explained_findings
+
+
+@pytest.mark.parametrize("is_heap_lost", [False, True])
+def test_blocks_that_no_link_reaches_are_told_by_the_key(open_built, large, is_heap_lost):
+    if large.generation.is_classic:
+        pytest.skip("headers before Vista have no key")
+    heap = heap_of(large.generation, [*[("busy", 100)] * 60, *[("virtual", 0x80000)] * COUNT]).build()
+    nodes = [block.list_entry for block in heap.truth.large]
+    pages = [heap.truth.address] if is_heap_lost else [nodes[0], nodes[1], nodes[4], nodes[5]]
+    cut = without_memory(process_of(large.generation, heap).build(), *((page, page + 0x1000) for page in pages))
+    with open_built(cut) as snapshot:
+        assert entries(snapshot.heaps[0]) == [node for node in nodes if node not in pages]
+        assert not snapshot.explained_findings
+        users = {block.user for block in heap.truth.large if block.list_entry not in pages}
+        table = snapshot.walk.table
+        assert users <= {block.address for block in table.blocks(np.flatnonzero(table.kind == BlockKind.VIRTUAL))}

@@ -16,7 +16,7 @@ from heapdump.trust import Trust
 from tests.builders import BuiltDump, BuiltHeap
 from tests.builders.nt_heap_truth import BusyTruth
 from tests.heaps.nt.plans import REPRESENTATIVES, Generation, heap_of, process_of
-from tests.patching import without_memory
+from tests.patching import peek, poke, without_memory
 
 SIZES = [random.Random(7).choice([8, 24, 40, 100, 300, 700, 3000, 9000]) for _ in range(500)]
 LIFE: list[tuple[str, int]] = [
@@ -198,3 +198,33 @@ def test_an_address_of_the_heap_list_with_nothing_behind_it_stays_unknown(open_b
     start = heap.truth.address
     with open_built(without_memory(process_of(generation, heap).build(), (start, start + 0x1000))) as snapshot:
         assert snapshot.heaps[0].kind == HeapKind.UNKNOWN
+
+
+def test_flags_of_the_user_do_not_end_the_walk_behind_a_hole(open_built):
+    """XP; HeapSetUserFlags sets bits of a header that is otherwise as it was."""
+    heap = heap_of(Generation("x86", 2600), [("busy", 300)] * 60).build()
+    dump = process_of(Generation("x86", 2600), heap).build()
+    blocks = sorted(heap.truth.busy, key=lambda block: block.entry)
+    flags = [(block.entry + 5, bytes([0x23 if i % 2 else 0x43])) for i, block in enumerate(blocks[20:])]
+    hole = blocks[10].entry & ~0xFFF
+    with open_built(without_memory(poke(dump, *flags), (hole, hole + 0x1000))) as snapshot:
+        found = {block.address for block in busy_blocks(snapshot)}
+    assert {block.user for block in blocks if not hole <= block.entry < hole + 0x1000} <= found
+
+
+@pytest.mark.parametrize("generation", [Generation("x86", 7601), Generation("x86", 19041)], ids=str)
+def test_a_fill_behind_a_size_that_cannot_be_read_is_not_judged(open_built, generation):
+    """The size is the greatest that fits, and what stands behind it is no fill."""
+    heap = heap_of(generation, [("busy", 100), ("busy", 8000), ("busy", 100)])
+    user = heap.busy(5000, spare=40)
+    heap.busy(64)
+    built = heap.build()
+    block = next(b for b in built.truth.busy if b.user == user)
+    place = block.entry + block.entry_size - 8
+    word = peek(process_of(generation, built).build(), block.entry, 8)
+    flagged = (word ^ 0x04040000).to_bytes(8, "little")  # the flag of a fill, and the checksum that fits it
+    with open_built(
+        without_memory(poke(process_of(generation, built).build(), (block.entry, flagged)), (place, place + 8))
+    ) as snapshot:
+        assert block.user in {found.address for found in busy_blocks(snapshot)}
+        assert not snapshot.explained_findings

@@ -7,7 +7,7 @@ import pytest
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, NtHeapBuilder
 from tests.builders.nt_heap_truth import SubsegmentTruth
-from tests.heaps.nt.lfh_plans import EACH, Plan, Row, back_end_rows, lfh_rows, lfh_truth
+from tests.heaps.nt.lfh_plans import EACH, Plan, Row, back_end_rows, back_end_truth, lfh_rows, lfh_truth
 from tests.heaps.nt.plans import Generation, process_of
 from tests.patching import poke, without_memory
 
@@ -87,3 +87,13 @@ def test_the_block_of_the_lookaside_lists_is_told_by_the_lists_that_are_there(op
     dump = Plan(generation, LAYOUT, seed=5).process(heap).build()
     with open_built(without_memory(dump, (user + 0x400, user + size))) as snapshot:
         assert user not in {found for found, _ in back_end_rows(snapshot)}
+
+
+def test_zones_of_xp_are_the_heaps_own_whatever_is_left_of_their_subsegments(open_built):
+    """No flag marks them; here all user blocks that lead to their subsegments are missing."""
+    generation = Generation("x86", 2600)
+    plan = Plan(generation, LAYOUT, seed=5)
+    heap = plan.heap()
+    lost = [lost_part(generation, sub) for sub in heap.truth.lfh]
+    with open_built(without_memory(plan.process(heap).build(), *lost)) as snapshot:
+        assert back_end_rows(snapshot) <= back_end_truth(heap)

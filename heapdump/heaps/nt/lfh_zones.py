@@ -1,0 +1,50 @@
+"""Zones of the LFH before Vista: busy blocks of the heap that hold its subsegments, and that no flag marks.
+
+A zone begins with its list entry, the next free place in it, and its end, which is that of its block; then subsegments
+follow, whose first member leads into the _LFH_HEAP (recorded 2600.5512).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.kind import BlockKind
+from heapdump.blocks.table import BlockTable
+from heapdump.heaps.nt.context import HeapContext
+from heapdump.heaps.nt.lfh_damage import is_in_heap
+from heapdump.kernels.row import BUSY, KIND_MASK
+
+_FRONT_END_BYTES = 0x4000
+"""More than an _LFH_HEAP before Vista has."""
+
+
+def zones(context: HeapContext, rows: BlockTable) -> set[int]:
+    """User addresses of the zones among these rows; empty from Vista on."""
+    if not context.entry_format.is_pre_vista:
+        return set()
+    chosen = np.flatnonzero(rows.tags & np.uint16(BUSY | KIND_MASK) == np.uint16(BUSY | BlockKind.BACKEND))
+    user = rows.addresses(chosen)
+    end = rows.entry[chosen] + rows.entry_size[chosen]
+    pointer = context.view.pointer_bytes
+    limit, has_limit = _pointers(context, user, 3)
+    free, _ = _pointers(context, user, 2)
+    bucket, has_bucket = _pointers(context, user, 4)
+    fits = has_limit & has_bucket & (limit == end) & (user + np.uint64(4 * pointer) < free) & (free <= limit)
+    return {int(user[i]) for i in np.flatnonzero(fits) if _is_front_end(context, int(bucket[i]))}
+
+
+def _pointers(
+    context: HeapContext, user: NDArray[np.uint64], number: int
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """(the pointer with that number behind each address, True where the dump has it)."""
+    pointer = context.view.pointer_bytes
+    return context.space.mapped.gather(user + np.uint64(number * pointer), pointer)
+
+
+def _is_front_end(context: HeapContext, bucket: int) -> bool:
+    """True for an address in the _LFH_HEAP; where nothing leads to that, in the heap."""
+    front_end = context.heap_pointer("FrontEndHeap") if context.heap.front_end == "lfh" else 0
+    if front_end:
+        return front_end < bucket < front_end + _FRONT_END_BYTES
+    return context.heap.front_end is None and is_in_heap(context, bucket)

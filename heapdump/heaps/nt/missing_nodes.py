@@ -1,0 +1,103 @@
+"""The list of large blocks behind nodes that the dump lacks.
+
+The neighbours of a missing node name it: the one before by Flink, the one behind by Blink. A node begins a page of a
+reservation of its own: the first one up to Windows 7, one of the first sixteen later (heap-structures.md §2.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.heaps.allocator import PAGE, DiscoveryContext
+from heapdump.heaps.linked_list import LinkedList
+from heapdump.heaps.nt.header_key import HeaderKey
+from heapdump.layouts import Layout
+
+_PAGES = 16
+
+_FIXED_MEMBERS, _FIXED = 0xFF00FFFF, 4 << 24
+"""PreviousSize and UnusedBytes of a large block's header, bits 32-63; the segment byte between them varies."""
+
+
+def behind_missing(
+    discovery: DiscoveryContext, head: int, linked: LinkedList, accepts: Callable[[int], bool]
+) -> list[int]:
+    """The nodes that missing nodes are neighbours of, and those behind them up to the next missing one, and so on.
+
+    Args:
+        discovery: whose nodes are in use.
+        head: of the list.
+        linked: what was reached from the head, both ways.
+        accepts: says whether a node looks like one of the list.
+    """
+    space, out = discovery.view.space, list[int]()
+    lost = [broken.found for broken in linked.breaks if broken.found and space.try_pointer(broken.found) is None]
+    if not lost:
+        return out
+    places = _places(discovery)
+    seen = {head, *linked.nodes}
+    for link in (0, space.pointer_bytes):
+        back, is_present = space.mapped.gather(places + np.uint64(space.pointer_bytes - link), space.pointer_bytes)
+        waiting = list(lost)
+        while waiting:
+            missing = waiting.pop()
+            for node in places[is_present & (back == np.uint64(missing))].tolist():
+                reached, end = _follow(discovery, node, link, seen, accepts)
+                out += reached
+                if end and end not in seen and space.try_pointer(end) is None:
+                    seen.add(end)
+                    waiting.append(end)
+    return out
+
+
+def nodes_with_key(
+    discovery: DiscoveryContext, layout: Layout, key: HeaderKey, accepts: Callable[[int], bool]
+) -> list[int]:
+    """The nodes that no list holds and whose headers hold with the key of a heap; none where headers are plain.
+
+    The key decodes bits 0-31; the checksum holds, PreviousSize is 0, UnusedBytes 4, the entry is busy (heap-structures.md §2.6).
+    """
+    space, struct = discovery.view.space.mapped, layout["_HEAP_VIRTUAL_ALLOC_ENTRY"]
+    if not key.mask:
+        return []
+    places = _places(discovery)
+    word_at = struct.offset("BusyBlock") + 2 * layout.pointer_bytes - 8
+    encoded, is_present = space.gather(places + np.uint64(word_at), 8)
+    words = encoded ^ np.uint64(key.key & 0xFFFFFFFF)
+    checksum = (words >> np.uint64(24) ^ words >> np.uint64(16) ^ words >> np.uint64(8) ^ words) & np.uint64(0xFF)
+    fixed = words >> np.uint64(32) & np.uint64(_FIXED_MEMBERS)
+    fits = is_present & (checksum == 0) & (fixed == _FIXED) & (encoded & np.uint64(key.mask) != 0)
+    fits &= words & np.uint64(1 << 16) != 0
+    found = [node for node in places[fits].tolist() if not discovery.is_taken(node) and accepts(node)]
+    discovery.take(found)
+    return found
+
+
+def _follow(
+    discovery: DiscoveryContext, node: int, link: int, seen: set[int], accepts: Callable[[int], bool]
+) -> tuple[list[int], int | None]:
+    """(the new nodes from one on, which go to `seen`; where the last one leads)."""
+    out: list[int] = []
+    at: int | None = node
+    while at and at not in seen and not discovery.is_taken(at) and accepts(at):
+        seen.add(at)
+        out.append(at)
+        at = discovery.view.space.try_pointer(at + link)
+    discovery.take(out)
+    return out, at
+
+
+def _places(discovery: DiscoveryContext) -> NDArray[np.uint64]:
+    """The addresses where a node may lie: the first pages of all reservations."""
+    return np.fromiter(_pages(discovery), np.uint64)
+
+
+def _pages(discovery: DiscoveryContext) -> Iterator[int]:
+    regions = discovery.process.regions
+    for first, last in regions.allocation_rows():
+        start = int(regions.start[first])
+        end = int(regions.end[last - 1])
+        yield from range(start, min(end, start + _PAGES * PAGE), PAGE)
