@@ -41,6 +41,8 @@ PACKAGES = {
     "cabarchive": {"dump/unpack.py"},
     "zstandard": {"dump/unpack.py"},
     "rich": {"render/table.py"},
+    "jinja2": {"render/report/__init__.py"},
+    "squarify": {"render/report/squares.py"},
     "numba": {"kernels/__init__.py"},
     "pefile": {"process/symbols/images.py"},
     "capstone": {"process/stacks/disassembly.py"},

@@ -51,7 +51,7 @@ CALLS = [
     "diff", "diff --all --json", "gaps", "gaps --json",
     *OF_WALKS, "summary", "triage", "info --json", "heaps --explain", "regions --json", "modules --json",
     "threads --frames --args --json", "managed --json", "check", "blocks --containing hex:000000", "leaks", "leaks --export umdh",
-    "leaks --export pprof", "retained", "leaks --unreachable --lsan-compat",
+    "leaks --export pprof", "retained", "report", "report --json", "leaks --unreachable --lsan-compat",
     "leaks --unreachable --size 0..200 --json", "memory rsp --as pointers --json", "memory peb --all",
     "struct _TEB teb --json", "disasm rip --json", "search dll --json", "modules ntdll --json",
     *(f"leaks --group-by {by} --json" for by in By if by not in (By.STACK, By.TYPE)),

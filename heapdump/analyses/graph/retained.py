@@ -62,6 +62,19 @@ class Retained:
         found = found[found > 0] if number >= 0 else found[:0]
         return self.order[found[np.argsort(-self.bytes[found], kind="stable")]].astype(np.int64)
 
+    def largest_below(self, node: int, most: int) -> tuple[NDArray[np.int64], int]:
+        """(the `most` nodes that a node dominates immediately and that retain most, the number of all of them).
+
+        The first call costs O(n), others O(children).
+        """
+        number = int(self.number[node])
+        if number < 0:
+            return np.empty(0, np.int64), 0
+        first, children = self._tree
+        found = children[int(first[number]) : int(first[number + 1])]
+        ordered = found[np.argsort(-self.bytes[found], kind="stable")][:most]
+        return self.order[ordered].astype(np.int64), len(found)
+
     def top(self, most: int) -> NDArray[np.int64]:
         """The `most` nodes that retain most, of those that no block dominates; the one that retains most first."""
         found = np.flatnonzero(self.dominator == 0)[1:]

@@ -17,6 +17,7 @@ import click
 
 from heapdump.commands.common.files import dump_and_address, find_dump, perhaps_address, progress_bar
 from heapdump.commands.common.gaps import file_changes
+from heapdump.commands.common.host import adopted
 from heapdump.commands.common.output_file import output
 from heapdump.errors import WrongUsage
 from heapdump.render.view import Answer, Record, StyledLine
@@ -25,9 +26,7 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 EXIT_DONE, EXIT_FINDINGS, EXIT_PARTIAL = 0, 1, 4
-_MOST_LINES = 20
-_PIECES = 256
-DEFAULT_LIMIT = 20
+_MOST_LINES, _PIECES, DEFAULT_LIMIT = 20, 256, 20
 T = TypeVar("T")
 
 
@@ -299,7 +298,7 @@ def dump_command(
             if takes_dumps:
                 values["dumps"] = _all_dumps(values["dumps"])
                 values["dump"] = values["dumps"][0]
-            return function(_request(values), **values)
+            return function(adopted(_request(values)), **values)
 
         wrapped: Callable[..., Any] = run
         more = _REGISTER_OPTIONS if takes_address or takes_expressions else ()

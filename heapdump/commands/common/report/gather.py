@@ -1,0 +1,150 @@
+"""The content of the report: its sections in order, each with the answers of commands and the figure beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from heapdump.commands.common.next_command import command_text
+from heapdump.commands.common.report.asking import Asked, Asker
+from heapdump.commands.common.report.holders import HolderTree
+from heapdump.commands.common.report.memory import Side, address_strips, heap_pictures, legend, memory_boxes, side_of
+from heapdump.commands.common.report.row_commands import row_command
+from heapdump.render import text
+from heapdump.render.report.content import Part, Report, Section, Tile
+
+if TYPE_CHECKING:
+    from heapdump.commands.common.request import Request
+    from heapdump.snapshot import Snapshot
+
+_MOST_ROWS = 100
+"""Rows of a table; the page says how many more there are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """The content, and a line for each reason why some of it is missing."""
+
+    report: Report
+    gaps: tuple[str, ...]
+
+
+def gather(request: Request, snapshots: Sequence[Snapshot]) -> Gathered:
+    """The content about the first dump; of two dumps also what changed since the second one."""
+    report = _Gatherer(request, snapshots).report()
+    lines = (gap for section in report.sections for part in section.parts for gap in part.gaps)
+    return Gathered(report, tuple(dict.fromkeys(lines)))
+
+
+class _Gatherer:
+    """Asks for everything about one dump."""
+
+    def __init__(self, request: Request, snapshots: Sequence[Snapshot]) -> None:
+        self._request, self._snapshots, self._snapshot = request, snapshots, snapshots[0]
+        self._asker = Asker(request, snapshots)
+
+    @cached_property
+    def _sides(self) -> tuple[Side, Side | None]:
+        """The memory of the dump, and of the older one. The older one first: `diff` drops its blocks at the end."""
+        from heapdump.analyses.compare.identity import comparability
+
+        found = comparability([one.process for one in self._snapshots[::-1]])
+        sides = [side_of(self._request, one, is_same_process=found.is_same_process) for one in self._snapshots[::-1]]
+        return sides[-1], sides[0] if len(sides) > 1 else None
+
+    def report(self) -> Report:
+        """Everything."""
+        from heapdump import __version__
+        from heapdump.analyses.memory.address_rows import address_rows
+
+        snapshot = self._snapshot
+        process = snapshot.process
+        name = (process.image or snapshot.dump.path.name).replace("/", "\\").rpartition("\\")[2]
+        names = [str(one.dump.path) for one in self._snapshots]
+        has_blocks = len(snapshot.walk.table) > 0
+        new, old = self._sides
+        memory, graph = memory_boxes(new, old), new.groups.graph(old.groups if old else None) if has_blocks else None
+        return Report(
+            title=name,
+            subtitle=f"{snapshot.dump.path.name}, {process.arch}, {process.windows.name}",
+            dump=command_text(snapshot, ("x",)).removeprefix("heapdump x "),
+            command=command_text(snapshot, ("report", *names[1:], "-o", "report.html")),
+            version=__version__,
+            tiles=list(self._tiles(new)),
+            sections=list(self._sections()),
+            memory=memory,
+            legend=legend(new, old),
+            strips=address_strips(snapshot, address_rows(snapshot.usage)),
+            heaps=list(heap_pictures(snapshot)),
+            graph=graph,
+            graph_by=new.groups.words if has_blocks else "",
+            holders=HolderTree(self._request, snapshot).holders() if has_blocks else (),
+            retained=snapshot.retained.total if has_blocks else 0,
+            is_whole=process.regions.is_complete_map,
+            old=names[1] if len(names) > 1 else "",
+        )
+
+    def _tiles(self, side: Side) -> Iterator[Tile]:
+        """The numbers at the top."""
+        snapshot = self._snapshot
+        used = [node for node in side.tree if node.kind.is_used]
+        committed = sum(node.committed_bytes for node in used)
+        whole = snapshot.process.regions.is_complete_map
+        line = partial(command_text, snapshot)
+        yield _size_tile("committed" if whole else "memory in the dump", committed, line(("summary",)))
+        counts = snapshot.walk.counts.values()
+        if counts:
+            busy, blocks = sum(c.busy_bytes for c in counts), sum(c.busy_blocks for c in counts)
+            yield _size_tile("busy in heaps", busy, line(("heaps",)))
+            yield Tile("busy blocks", f"{blocks:,}", f"{blocks:,} blocks", line(("heaps",)))
+        yield Tile("heaps", f"{len(snapshot.heaps):,}", f"{len(snapshot.heaps):,} heaps", line(("heaps",)))
+        threads, modules = len(snapshot.process.threads), len(snapshot.process.modules)
+        yield Tile("threads", f"{threads:,}", f"{threads:,} threads", line(("threads",)))
+        yield Tile("modules", f"{modules:,}", f"{modules:,} modules", line(("modules",)))
+        errors = sum(incident.is_error for incident in snapshot.incidents)
+        yield Tile("errors found", f"{errors:,}", text.plural(errors, "error"), line(("check",)))
+
+    def _sections(self) -> Iterator[Section]:
+        if len(self._snapshots) > 1:
+            parts = [self._part("What changed", "diff")]
+            yield Section("changes", "What changed", "Since the older dump, in groups of blocks.", "", parts)
+        yield Section("triage", "What happened", "", "", [self._part("", "triage")])
+        yield Section("damage", "Damage", "One report for each bug, with its bytes.", "", [self._part("", "check")])
+        lead = "Every byte once, in the classes of VMMap. Click a box to go in, the path above it to go out."
+        yield Section("memory", "Memory", lead, "memory", [self._part("Summary", "summary", folded=True)])
+        lead = "One strip for each neighbourhood of allocations; free runs between them are left out and said."
+        yield Section("space", "Address space", lead, "space", [self._part("Free runs", "gaps", folded=True)])
+        lead = "How full each segment is, and the blocks by size."
+        yield Section("heaps", "Heaps", lead, "heaps", [self._part("", "heaps")])
+        yield Section("groups", "Who allocated", "", "groups", [self._part("", "leaks")])
+        if len(self._snapshot.walk.table):
+            lead = "The dominator tree: a block retains what nothing could reach without it."
+            yield Section("holders", "Who holds it", lead, "holders", [self._part("", "retained")])
+        if self._snapshot.runtimes:
+            yield Section("managed", "Managed memory", "", "", [self._part("", "managed")])
+        yield Section("threads", "Threads", "", "", [self._part("", "threads"), self._stacks()])
+        yield Section("modules", "Modules", "", "", [self._part("", "modules")])
+        yield Section("dump", "This dump", "What it can answer, and what it cannot.", "", [self._part("", "info")])
+
+    def _stacks(self) -> Part:
+        return self._part("Call stacks", "threads", "--frames", folded=True, skip=1)
+
+    def _part(self, title: str, name: str, *arguments: str, folded: bool = False, skip: int = 0) -> Part:
+        """The answer of a command; `skip`: items at its beginning that the page shows elsewhere."""
+        asked: Asked = self._asker.ask(name, *arguments, limit=_MOST_ROWS)
+        items = list(asked.answer.page())[skip:] if asked.answer else []
+        return Part(title, asked.line, items, asked.gaps, self._row_command(name), folded)
+
+    def _row_command(self, name: str) -> Any:
+        def line(row: Any) -> str:
+            """The command about a row."""
+            words = row_command(name, row)
+            return command_text(self._snapshot, words) if words else ""
+
+        return line
+
+
+def _size_tile(label: str, size: int, command: str) -> Tile:
+    return Tile(label, text.short_size(size), f"{size:,} bytes", command)

@@ -1,0 +1,143 @@
+"""Busy blocks in groups, by allocation stack or by type: the leaves of the treemap, and the icicle graph."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from heapdump.commands.common.graph_overview import group_rows
+from heapdump.render.report.content import Frame
+
+if TYPE_CHECKING:
+    from heapdump.analyses.allocated.leaks import LeakGroup, Leaks
+    from heapdump.analyses.memory.memory_tree import MemoryNode
+    from heapdump.commands.common.request import Request
+    from heapdump.snapshot import Snapshot
+
+FREE_BLOCKS, OVERHEAD, RESERVED = "free blocks", "headers, padding and other structures", "reserved"
+_MOST_FRAMES, _LEAST_SHARE = 2500, 5000
+"""Boxes of the icicle graph; one of less than this part of all bytes is left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeapPart:
+    """Blocks of a group in one heap, or other bytes of it; `css`: "" for busy blocks; `size`: reserved ones too."""
+
+    committed: int
+    size: int
+    css: str
+    command: tuple[str, ...]
+
+
+class GroupedBlocks:
+    """The busy blocks of one dump in groups, each byte once."""
+
+    def __init__(self, request: Request, snapshot: Snapshot) -> None:
+        """Groups on demand."""
+        self._request, self._snapshot = request, snapshot
+
+    @cached_property
+    def leaks(self) -> Leaks:
+        """All groups, most bytes first."""
+        from heapdump.analyses.blocks.select import Filter, select
+
+        rows = select(self._snapshot.walk.table, self._snapshot.heaps, Filter())
+        return group_rows(self._request, self._snapshot, rows)
+
+    @cached_property
+    def _labels(self) -> dict[int, LeakGroup]:
+        return {found.group.value: found for found in self.leaks.groups}
+
+    @cached_property
+    def _by_heap(self) -> dict[int, Counter[int]]:
+        """Index of a heap → value of a group → bytes of its blocks there."""
+        leaks, table = self.leaks, self._snapshot.walk.table
+        width = int(leaks.values.max()) + 1 if len(leaks.values) else 1
+        keys = table.heap[leaks.rows].astype(np.int64) * width + leaks.values
+        found, places = np.unique(keys, return_inverse=True)
+        totals = np.zeros(len(found), np.int64)
+        np.add.at(totals, places, table.sizes(leaks.rows).astype(np.int64))
+        out: dict[int, Counter[int]] = {}
+        for key, size in zip(found.tolist(), totals.tolist(), strict=True):
+            out.setdefault(key // width, Counter())[key % width] = size
+        return out
+
+    def of_heap(self, node: MemoryNode) -> dict[str, HeapPart]:
+        """What the committed and reserved bytes of a heap are, by name; none where blocks and map contradict."""
+        index = node.heap if node.heap is not None else -1
+        count = self._snapshot.walk.counts.get(index)
+        groups = self._by_heap.get(index, Counter())
+        busy = sum(groups.values())
+        if count is None or busy > node.committed_bytes:
+            return {}
+        rest = node.committed_bytes - busy
+        free = min(rest, max(0, count.free_bytes + count.lfh_free_bytes - count.uncommitted_free_bytes))
+        heap = ("heap", f"{self._snapshot.heaps[index].address:#x}")
+        out = {self._labels[value].key: self._group(value, size) for value, size in groups.items()}
+        out[FREE_BLOCKS] = HeapPart(free, free, "cf", heap)
+        out[OVERHEAD] = HeapPart(rest - free, rest - free, "co", heap)
+        out[RESERVED] = HeapPart(0, node.bytes - node.committed_bytes, "co", heap)
+        return {name: part for name, part in out.items() if part.size}
+
+    def _group(self, value: int, size: int) -> HeapPart:
+        found = self._labels[value]
+        sample = self._snapshot.walk.table.block(found.group.sample[0]).address
+        return HeapPart(size, size, "", ("block", f"{sample:#x}"))
+
+    def graph(self, old: GroupedBlocks | None) -> Frame:
+        """The icicle graph: by stack from the outermost frame on, else by type. `old`: of the older dump."""
+        tree = _Node()
+        for one, is_new in ((self, True), *(((old, False),) if old else ())):
+            for found in one.leaks.groups:
+                names = [str(frame) for frame in reversed(found.frames)] or [found.key]
+                tree.add(names, found.group.bytes, found.group.count, is_new=is_new)
+        least = max(1, self.leaks.bytes // _LEAST_SHARE)
+        children = tuple(tree.frames(least, [_MOST_FRAMES], compares=old is not None))
+        delta = self.leaks.bytes - old.leaks.bytes if old else None
+        return Frame("all busy blocks", self.leaks.bytes, self.leaks.blocks, children, delta)
+
+    @property
+    def words(self) -> str:
+        """The key of the groups: `stack`, `type`."""
+        return self.leaks.by.value
+
+
+class _Node:
+    """A box that is still added to. `old`: its bytes in the older dump."""
+
+    def __init__(self) -> None:
+        self.bytes = self.blocks = self.old = 0
+        self.children: dict[str, _Node] = {}
+
+    def add(self, names: list[str], size: int, blocks: int, *, is_new: bool) -> None:
+        """Adds a stack below this box."""
+        node = self
+        for name in names:
+            node = node.children.setdefault(name, _Node())
+            if is_new:
+                node.bytes += size
+                node.blocks += blocks
+            else:
+                node.old += size
+
+    def frames(self, least: int, budget: list[int], *, compares: bool) -> Iterator[Frame]:
+        """The boxes below, the largest first; of too many small ones the sum."""
+        ordered = sorted(self.children.items(), key=lambda item: (-item[1].bytes, item[0]))
+        small: list[_Node] = []
+        for name, node in ordered:
+            if node.bytes < least or budget[0] <= 0:
+                small.append(node)
+                continue
+            budget[0] -= 1
+            delta = node.bytes - node.old if compares else None
+            below = tuple(node.frames(least, budget, compares=compares))
+            yield Frame(name, node.bytes, node.blocks, below, delta)
+        if small:
+            size, blocks = sum(node.bytes for node in small), sum(node.blocks for node in small)
+            delta = size - sum(node.old for node in small) if compares else None
+            yield Frame(f"{len(small):,} smaller", size, blocks, (), delta)

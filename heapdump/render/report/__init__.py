@@ -1,0 +1,89 @@
+"""The HTML report: `content.Report` in, one self-contained page out.
+
+The template escapes every value; data for scripts is JSON in a block that is never executed. The content security
+policy of the page names its one script and its one style by hash, and allows nothing else: no network, no other code.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+from heapdump.render.report.content import Box, Frame, Report
+from heapdump.render.report.items import code_words, css_of_style, is_aligned, is_preformatted, item_kind, table_cells
+from heapdump.render.report.squares import squares
+from heapdump.render.text import count, printable, short_size
+
+_MOST_DEPTH = 40
+
+
+def page(report: Report) -> str:
+    """The page as text."""
+    script, style = _file("report.js"), _file("report.css")
+    environment = Environment(
+        autoescape=True, loader=FunctionLoader(_file), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "safe_text": printable, "size": short_size, "count": count, "cells": table_cells, "kind": item_kind,
+        "css": css_of_style, "preformatted": is_preformatted, "aligned": is_aligned, "code_words": code_words,
+        "signed": _signed,
+    }  # fmt: skip
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return environment.get_template("page.html").render(
+        report=report,
+        policy=policy,
+        # our own files, and JSON without the characters that could end its block
+        script=Markup(script),
+        style=Markup(style),
+        data=Markup(_json(_data(report))),
+        squares=squares(report.memory),
+    )
+
+
+def _file(name: str) -> str:
+    return files("heapdump.render.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _signed(value: int) -> str:
+    """`+1.5 MB`, `−300 bytes`."""
+    return f"{'−' if value < 0 else '+'}{short_size(abs(value))}" if value else "±0"
+
+
+def _json(value: Any) -> str:
+    """JSON that holds no character with a meaning in HTML."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+def _data(report: Report) -> dict[str, Any]:
+    return {
+        "dump": printable(report.dump),
+        "memory": _box(report.memory),
+        "graph": _frame(report.graph, 0) if report.graph else None,
+        "compares": bool(report.old),
+    }
+
+
+def _box(box: Box) -> list[Any]:
+    """[name, committed, size, css, command, delta, children]."""
+    children = [_box(child) for child in box.children]
+    return [printable(box.name), box.committed, box.size, box.css, list(box.command), box.delta, children]
+
+
+def _frame(frame: Frame, depth: int) -> list[Any]:
+    """[name, bytes, blocks, delta, children]."""
+    children = [_frame(child, depth + 1) for child in frame.children] if depth < _MOST_DEPTH else []
+    return [printable(frame.name), frame.bytes, frame.blocks, frame.delta, children]

@@ -1,0 +1,169 @@
+"""The content of the HTML report: plain values, in the order in which the page shows them.
+
+Text of the dump stands in these records as it is; the template escapes it, and scripts only set it as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from heapdump.render.view import PageItem
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One number at the top of the page. `text`: short; `exact`: in full; `command`: gives it."""
+
+    label: str
+    text: str
+    exact: str
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A part of the treemap. `size`: committed and reserved bytes; `css`: the class that colours it.
+
+    `command`: the words behind `heapdump`, the dump left out. `delta`: change of the committed bytes since the older
+    dump, None where there is none.
+    """
+
+    name: str
+    css: str
+    committed: int
+    size: int
+    command: tuple[str, ...]
+    children: tuple[Box, ...] = ()
+    delta: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LegendRow:
+    """A class of memory; None: not known, and `reason` says why. `deltas`: as in `Box`."""
+
+    name: str
+    css: str
+    size: int | None
+    committed: int | None
+    private: int | None
+    regions: int | None
+    largest: int | None
+    command: str
+    reason: str = ""
+    delta: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring cells of a strip that look the same."""
+
+    x: int
+    width: int
+    css: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """A row of cells. `label`: where it begins; `size`: how much it spans; `before`: what was left out above it."""
+
+    label: str
+    size: str
+    before: str
+    cells: int
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """A class of sizes in a histogram: shares of the highest one, 0 to 100."""
+
+    label: str
+    busy: float
+    free: float
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
+class HeapPicture:
+    """The segments of a heap as strips, and its blocks by size. `hidden`: a line on what is left out, or ""."""
+
+    name: str
+    detail: str
+    command: str
+    strips: tuple[Strip, ...]
+    hidden: str
+    bars: tuple[Bar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A box of the icicle graph: bytes and blocks of everything below it, and its change since the older dump."""
+
+    name: str
+    bytes: int
+    blocks: int
+    children: tuple[Frame, ...] = ()
+    delta: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A block of the dominator tree. `retained`: bytes; `hidden`: blocks below it that are left out."""
+
+    address: str
+    type: str
+    size: int
+    retained: int
+    blocks: int
+    children: tuple[Holder, ...] = ()
+    hidden: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An answer of a command inside a section. `row_command`: the command about a row, "" where there is none."""
+
+    title: str
+    command: str
+    items: Sequence[PageItem]
+    gaps: Sequence[str] = ()
+    row_command: Callable[[Any], str] | None = None
+    is_folded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A section of the page. `figure`: the word that the template knows it by; `lead`: one sentence, or ""."""
+
+    id: str
+    title: str
+    lead: str = ""
+    figure: str = ""
+    parts: Sequence[Part] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole page. `dump`: as it stands in commands; `graph_by`: what the icicle graph divides by."""
+
+    title: str
+    subtitle: str
+    dump: str
+    command: str
+    version: str
+    tiles: Sequence[Tile]
+    sections: Sequence[Section]
+    memory: Box
+    legend: Sequence[LegendRow]
+    strips: Sequence[Strip] = ()
+    heaps: Sequence[HeapPicture] = ()
+    graph: Frame | None = None
+    graph_by: str = ""
+    holders: Sequence[Holder] = ()
+    retained: int = 0
+    is_whole: bool = True
+    old: str = ""
+    missing: Sequence[str] = field(default_factory=tuple)

@@ -1,0 +1,70 @@
+"""Items of answers for the template: cells of tables, styles of terminals as CSS classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from heapdump.render.report.content import Part
+from heapdump.render.text import printable
+from heapdump.render.view import COMMAND, Lines, PageItem, Sections, StyledLine, Table
+
+_INDENTED, _BAR = ("  ", "\t", "=="), "█"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell: text and CSS classes."""
+
+    text: str
+    css: str
+
+
+@dataclass(frozen=True, slots=True)
+class CellRow:
+    """The cells of a row, and the command about it, or ""."""
+
+    cells: tuple[Cell, ...]
+    command: str
+
+
+def item_kind(item: PageItem) -> str:
+    """The word by which the template draws an item."""
+    if isinstance(item, Table):
+        return "table"
+    return "sections" if isinstance(item, Sections) else "lines"
+
+
+def table_cells(table: Table[Any], part: Part) -> list[CellRow]:
+    """The rows of a table as text."""
+    columns = table.columns
+    out = []
+    for row in table.rows:
+        styles = [column.style(row) if callable(column.style) else column.style for column in columns]
+        cells = tuple(
+            Cell(printable(column.text(row)), f"{'n ' if column.right else ''}{css_of_style(style)}".strip())
+            for column, style in zip(columns, styles, strict=True)
+        )
+        out.append(CellRow(cells, part.row_command(row) if part.row_command else ""))
+    return out
+
+
+def css_of_style(style: str) -> str:
+    """CSS classes for a style of rich: `s-red s-bold`."""
+    return " ".join(f"s-{word}" for word in style.split() if word.isalnum())
+
+
+def code_words(text: str) -> str:
+    """A command without the arrow before it."""
+    return printable(text).strip().removeprefix("→").strip()
+
+
+def is_preformatted(lines: Lines) -> bool:
+    """True for lines that are aligned with spaces: hex dumps, stacks."""
+    return any(is_aligned(line) for line in lines.lines)
+
+
+def is_aligned(line: StyledLine) -> bool:
+    """True for a line that is aligned with spaces, or draws a bar."""
+    texts = [text for text, style in line if style != COMMAND and text]
+    return bool(texts) and (texts[0].startswith(_INDENTED) or any(_BAR in text for text in texts))

@@ -1,0 +1,173 @@
+"""The report: its numbers are those of the commands, its text is escaped, it is one small file."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heapdump.cli import run
+from tests.samples import SAMPLES
+
+Capture = pytest.CaptureFixture[str]
+RECORDED = [
+    "oracle/19041.508/leak-ust", "oracle/22000.778/segment-ust", "oracle/2600.5512/pageheap", "asan/asan-llvm21-x64",
+    "managed/t31", "real/partial/win10-19042-x64-fastfail", "damaged/silent-200171637553814",
+    "real/win7sp1-wow64-fizzbuzz",
+]  # fmt: skip
+
+
+def answer(capfd: Capture, name: str, *arguments: str) -> Any:
+    """The data of a command's JSON."""
+    capfd.readouterr()
+    assert run([name, *arguments, "--json", "-q"]) in (0, 1, 4)
+    return json.loads(capfd.readouterr().out)["data"]
+
+
+def embedded(text: str) -> Any:
+    """The data that the page has for its script."""
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def html_of(dump: Path, capfd: Capture, *more: str) -> str:
+    """The page that the command prints."""
+    capfd.readouterr()
+    assert run(["report", str(dump), *more, "-q"]) in (0, 4)
+    return capfd.readouterr().out
+
+
+@pytest.fixture(
+    params=["service", "stacks", "damaged", "page-heap", "segment-heap", "managed", "wow64", "before-vista"]
+)
+def dump(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A built dump."""
+    SAMPLES[request.param](tmp_path / "crash.dmp")
+    return tmp_path / "crash.dmp"
+
+
+def adds_up(box: list[Any]) -> None:
+    """Holds that the boxes inside add up to a box."""
+    name, committed, size, children = box[0], box[1], box[2], box[6]
+    if children:
+        assert sum(child[1] for child in children) == committed, name
+        assert sum(child[2] for child in children) == size, name
+    for child in children:
+        adds_up(child)
+
+
+def equals_the_commands(dump: Path, capfd: Capture) -> None:
+    """Holds that the totals of the page are those of `summary`, `leaks` and `retained`."""
+    data = embedded(html_of(dump, capfd))
+    summary = answer(capfd, "summary", str(dump))
+    leaks = answer(capfd, "leaks", str(dump))
+    assert data["memory"][1] == summary["in_dump_bytes"]
+    adds_up(data["memory"])
+    if data["graph"] is not None:
+        assert data["graph"][1:3] == [sum(group[unit] for group in leaks) for unit in ("bytes", "count")]
+        assert sum(child[1] for child in data["graph"][4]) == data["graph"][1]
+    rows = {row["class"]: row for row in answer(capfd, "report", str(dump))["classes"]}
+    assert rows["Total used"]["committed_bytes"] == summary["in_dump_bytes"]
+    if summary["private_bytes"] is not None:
+        assert rows["Total used"]["private_bytes"] == summary["private_bytes"]
+        usage = {row["name"]: row["bytes"] for row in summary["usage"]}
+        heaps = sum(size for name, size in usage.items() if "Heap" in name)
+        assert rows["Heap"]["bytes"] == heaps
+        assert rows["Free"]["bytes"] + rows["Unusable"]["bytes"] == usage.get("Free", 0)
+
+
+def test_totals_are_those_of_the_commands(dump: Path, capfd: Capture) -> None:
+    equals_the_commands(dump, capfd)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("name", RECORDED)
+def test_totals_of_recorded_dumps_are_those_of_the_commands(
+    name: str, recorded: Callable[[str], Path], capfd: Capture
+) -> None:
+    equals_the_commands(recorded(f"{name}.dmp.xz"), capfd)
+
+
+class _Tags(HTMLParser):
+    """Every tag of a page with its attributes, and what refers to something outside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_page_is_one_file_that_loads_nothing(dump: Path, capfd: Capture) -> None:
+    text = html_of(dump, capfd)
+    assert len(text.encode()) < 2 << 20
+    tags = _Tags()
+    tags.feed(text)
+    assert {tag for tag, _ in tags.found} & {
+        "link",
+        "img",
+        "iframe",
+        "object",
+        "embed",
+        "base",
+        "video",
+        "audio",
+    } == set()
+    for tag, values in tags.found:
+        assert {name for name in values if name.startswith("on") or name in ("src", "style", "srcset")} == set(), tag
+        assert (values.get("href") or "#").startswith("#")
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_the_policy_names_the_script_and_the_style_and_nothing_else(dump: Path, capfd: Capture) -> None:
+    text = html_of(dump, capfd)
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+
+    def source(tag: str) -> str:
+        body = text.split(f"<{tag}>", 1)[1].split(f"</{tag}>", 1)[0]
+        return "&#39;sha256-" + base64.b64encode(hashlib.sha256(body.encode()).digest()).decode() + "&#39;"
+
+    assert policy[1].split("; ") == [
+        "default-src &#39;none&#39;", f"script-src {source('script')}", f"style-src {source('style')}",
+        "base-uri &#39;none&#39;", "form-action &#39;none&#39;",
+    ]  # fmt: skip
+
+
+def test_every_command_of_the_page_runs(tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    SAMPLES["stacks"](tmp_path / "crash.dmp")
+    monkeypatch.chdir(tmp_path)
+    tags = _Tags()
+    tags.feed(html_of(Path("crash.dmp"), capfd))
+    lines = {values["data-command"] or "" for _, values in tags.found if "data-command" in values}
+    assert len(lines) > 10
+    for line in lines:
+        assert line.startswith(("heapdump ", "gflags ", "procdump ")), line
+        if line.startswith("heapdump "):
+            assert run([*line.split()[1:], "-q"]) in (0, 1, 4), line
+
+
+def test_the_page_goes_to_the_file_that_is_named(tmp_path: Path, capfd: Capture) -> None:
+    SAMPLES["service"](tmp_path / "crash.dmp")
+    text = html_of(tmp_path / "crash.dmp", capfd)
+    assert run(["report", str(tmp_path / "crash.dmp"), "-o", str(tmp_path / "page.html"), "-q"]) in (0, 4)
+    assert capfd.readouterr().out == ""
+    assert (tmp_path / "page.html").read_text(encoding="utf-8").replace(" -o report.html", "") == text.replace(
+        " -o report.html", ""
+    )
+
+
+def test_a_third_dump_is_refused(tmp_path: Path, capfd: Capture) -> None:
+    SAMPLES["service"](tmp_path / "crash.dmp")
+    dump = str(tmp_path / "crash.dmp")
+    assert run(["report", dump, dump, dump]) == 2
+    assert "heapdump diff" in capfd.readouterr().err
