@@ -239,9 +239,9 @@ class Snapshot:
         """The context in which blocks are grouped; `namer()` makes the names of stack frames."""
         from heapdump.analyses.allocated.leaks import LeakContext
 
-        return LeakContext(
-            self.process, self.heaps, self.walk.table, self.stacks, namer, self.crt.blocks, lambda: self.types.typing
-        )  # fmt: skip
+        typing, owners = lambda: self.types.typing, lambda: self.types.owners(namer())
+        table = self.walk.table
+        return LeakContext(self.process, self.heaps, table, self.stacks, namer, self.crt.blocks, typing, owners)
 
     @cached_property
     def types(self) -> TypeAnswers:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from heapdump.analyses.types.typing import BlockTyping
+    from heapdump.process.symbols.namer import Namer
     from heapdump.snapshot import Snapshot
 
 
@@ -29,3 +30,18 @@ class TypeAnswers:
         one = self._snapshot
         stored = StoredAnswer("typing", from_columns, columns_of)
         return one.answer(stored, lambda: typing_of(one.process, one.heaps, one.walk.table, one.graph))
+
+    def owners(self, namer: Namer) -> BlockTyping:
+        """Whose every busy block is. From the index, unless the request names files that can change names."""
+        from heapdump.analyses.graph.owners import OwnerFinder
+        from heapdump.analyses.types.typing import columns_of, from_columns
+        from heapdump.cache.answers import StoredAnswer
+
+        one = self._snapshot
+
+        def find() -> BlockTyping:
+            """The owners, found now."""
+            return OwnerFinder(one.process, one.graph, one.retained, namer).owners(self.typing)
+
+        is_plain = namer is one.namer()
+        return one.answer(StoredAnswer("owners", from_columns, columns_of), find) if is_plain else find()

@@ -11,6 +11,7 @@ from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.blocks import BlockRecorder
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.types import type_record, type_words
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
@@ -57,6 +58,10 @@ class _Found:
                 f"held by a circle of {text.plural(self.cycle, 'block')} alone, which nothing else holds: a direct leak"
             )
         return _REACHED[self.reach]
+
+    def type(self, node: int) -> Record | None:
+        """What a node is."""
+        return type_record(self.snapshot, int(self.snapshot.graph.rows[node]))
 
     def span(self, node: int) -> Span:
         """The program's bytes of a node; of CRT debug blocks those behind the CRT's header."""
@@ -134,6 +139,7 @@ def _pointer(found: _Found, pointer: Pointer) -> Record:
         "offset": offset,
         "to": hex(target.start),
         "to_offset": pointer.value - target.start,
+        "type": None if pointer.source is None else found.type(pointer.source),
     }
 
 
@@ -146,7 +152,7 @@ def _holders(found: _Found) -> Iterator[Record]:
 
 def _targets(found: _Found) -> Iterator[Record]:
     for target in found.references.targets(found.node).tolist():
-        size = {"to_size": found.span(target).size}
+        size = {"to_size": found.span(target).size, "to_type": found.type(target)}
         yield from (_pointer(found, pointer) | size for pointer in found.references.pointers(found.node, target))
 
 
@@ -164,7 +170,10 @@ def _path(found: _Found, path: Path) -> Record:
     spans = (found.span(node) for node in path.nodes)
     return {
         "root": _pointer(found, path.root),
-        "blocks": [{"address": hex(span.start), "size": span.size} for span in spans],
+        "blocks": [
+            {"address": hex(span.start), "size": span.size, "type": found.type(node)}
+            for node, span in zip(path.nodes, spans, strict=True)
+        ],
     }
 
 
@@ -191,6 +200,9 @@ HOLDER_COLUMNS: tuple[Column[Record], ...] = (
     Column("", lambda row: "weak" if row["weak"] else "", "weak: in memory that may be forgotten itself"),
     Column("Size", lambda row: text.count(row["size"]) if row["block"] else "", "bytes of that block", right=True),
     Column(
+        "Type", lambda row: type_words(row["type"]), "what that block is, as far as that is known", flexible=16, rank=1
+    ),
+    Column(
         "Points to",
         lambda row: row["to"] + (f"+{row['to_offset']:#x}" if row["to_offset"] else ""),
         "the block, and how far behind its start",
@@ -201,6 +213,7 @@ TARGET_COLUMNS: tuple[Column[Record], ...] = (
     Column("Offset", lambda row: f"+{row['offset']:#x}", "where in the block the pointer lies", right=True),
     HOLDER_COLUMNS[-1],
     Column("Size", lambda row: text.count(row["to_size"]), "bytes of the block that it points to", right=True),
+    Column("Type", lambda row: type_words(row["to_type"]), "what that block is, as far as that is known", flexible=16),
 )
 
 
@@ -216,5 +229,7 @@ def _path_lines(found: _Found, path: Path) -> list[list[tuple[str, str]]]:
         span = found.span(node)
         pointer = next(found.references.pointers(node, nodes[number + 1]), None) if number + 1 < len(nodes) else None
         at = f", at +{pointer.at - span.start:#x}" if pointer is not None and pointer.at is not None else ""
-        lines.append([(f"  → {span.start:#x}, {text.plural(span.size, 'byte')}{at}", "")])
+        kind = found.type(node)
+        words = f" {kind['short']}" if kind else ""
+        lines.append([(f"  → {span.start:#x}{words}, {text.plural(span.size, 'byte')}{at}", "")])
     return lines

@@ -13,6 +13,7 @@ from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import group_rows, leak_suspects, suspect_finder
 from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.types import type_record, type_words
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
@@ -54,6 +55,7 @@ class _Context:
         return {
             "address": hex(span.start), "size": span.size, "retained_bytes": size, "retained_blocks": blocks,
             "share": size / (self.tree.total or 1), "dominator": None if dominator is None else self.address(dominator),
+            "type": type_record(self.snapshot, int(self.graph.rows[node])),
         }  # fmt: skip
 
     def address(self, node: int) -> str:
@@ -65,8 +67,10 @@ class _Context:
     "--top", type=click.IntRange(1), default=_TOP, show_default=True, metavar="N", help="The N blocks that retain most."
 )
 @click.option(
+    "--group-by",
     "--by",
-    type=click.Choice([By.STACK.value, By.TYPE.value, By.MODULE.value]),
+    "by",
+    type=click.Choice([one.value for one in (By.OWNER, By.TYPE, By.STRUCTURE, By.MODULE, By.OWNER_MODULE, By.STACK)]),
     help="What groups of blocks retain together.",
 )
 @dump_command("retained", takes_address="perhaps")
@@ -78,14 +82,14 @@ def command(request: Request, address: str | None, top: int, by: str | None) -> 
 
     \b
     heapdump retained crash.dmp
-    heapdump retained crash.dmp --by type
+    heapdump retained crash.dmp --group-by owner
     heapdump retained crash.dmp 0x43500060
     """
     from heapdump.analyses.graph.unreachable_report import missing_evidence
 
     request.refuse_sorting("retained")
     if address is not None and by is not None:
-        raise WrongUsage("--by groups all blocks, it does not go with an address")
+        raise WrongUsage("--group-by groups all blocks, it does not go with an address")
     with request.open() as snapshot:
         references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
         gaps = (*walk_gaps(snapshot), *missing_evidence(snapshot.graph))
@@ -126,6 +130,7 @@ def _columns() -> tuple[Column[Record], ...]:
         Column("", lambda row: text.size(row["retained_bytes"]), "the same in units of 1024", right=True, rank=1),
         Column("Share", lambda row: text.share(row["share"]), "of the bytes of all blocks that roots hold", right=True),
         Column("Blocks", lambda row: text.count(row["retained_blocks"]), "so many blocks", right=True),
+        Column("Type", lambda row: type_words(row["type"]), "what the block is, as far as that is known", flexible=16),
     )
 
 

@@ -172,4 +172,4 @@ def test_what_top_and_limit_leave_out_is_said(tmp_path):
         in run(str(path), hex(users[1]), "--limit", "3")[1]
     )
     code, _, err = run(str(path), hex(users[1]), "--by", "type")
-    assert code == 2 and "--by groups all blocks" in err
+    assert code == 2 and "--group-by groups all blocks" in err

@@ -16,6 +16,8 @@ class By(StrEnum):
     TYPE = "type"
     CONTENT = "content"
     STRUCTURE = "structure"
+    OWNER = "owner"
+    OWNER_MODULE = "owner-module"
     SOURCE = "source"
 
     @property

@@ -50,7 +50,8 @@ class LeakContext:
     """The dump that blocks are grouped in.
 
     `table`: all blocks; `namer()` makes the names of frames, and is called only for keys made of stacks; `crt(rows)`: the
-    CRT debug blocks among rows of the block table; `typing()`: the types of all blocks, by the pointer graph.
+    CRT debug blocks among rows of the block table; `typing()`, `owners()`: the types and the owners of all
+    blocks, by the pointer graph.
     """
 
     process: Process
@@ -60,6 +61,7 @@ class LeakContext:
     namer: Callable[[], Namer]
     crt: Callable[[Rows], CrtBlocks]
     typing: Callable[[], BlockTyping]
+    owners: Callable[[], BlockTyping]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +127,10 @@ class _Grouping:
 
 
 def find_leaks(context: LeakContext, question: LeakQuestion, suppressions: Suppressions | None = None) -> Leaks:
-    """Groups the blocks. Where no stacks are recorded, keys made of stacks become `By.TYPE`; each stack is named once."""
+    """Groups the blocks. Where no stacks are recorded, keys made of stacks become types, or modules of owners; each stack is named once."""
     by, missing = question.by, ""
     if by.needs_stacks and not context.stacks.are_recorded:
-        by, missing = By.TYPE, how_to_record(context.process)
+        by, missing = By.OWNER_MODULE if by is By.MODULE else By.TYPE, how_to_record(context.process)
     grouping = _StackGrouper(context, question, by).grouping() if by.needs_stacks else _by_data(context, question, by)
     suppressions = suppressions or Suppressions()
     reported: list[LeakGroup] = []
@@ -177,18 +179,21 @@ def _by_data(context: LeakContext, question: LeakQuestion, by: By) -> _Grouping:
 
         return _labelled(context, rows, *by_source(context.process.space, rows, context.crt(rows)))
     if by is By.STRUCTURE:
-        return _by_structure(context, rows)
+        return _by_label(context, rows, context.typing(), str(ContentKind.OTHER))
+    if by is By.OWNER:
+        return _by_label(context, rows, context.owners(), "no owner known")
+    if by is By.OWNER_MODULE:
+        return _by_label(context, rows, context.owners().by_module(), "no module")
     views = view_by_heap(context.process, tuple(context.heaps))
     found = types_of(context.process, views, table, rows, by_class=by is By.TYPE)
     return _labelled(context, rows, found.numbers, found.labels, found.trusts)
 
 
-def _by_structure(context: LeakContext, rows: Rows) -> _Grouping:
-    """Groups by the best word for each block."""
-    typing = context.typing()
+def _by_label(context: LeakContext, rows: Rows, typing: BlockTyping, unknown: str) -> _Grouping:
+    """Groups by the type or the owner of each block. `unknown`: of blocks that are in no pointer graph."""
     labels = typing.labels
     texts, trusts = [one.label for one in labels], [one.trust for one in labels]
-    found = _labelled(context, rows, typing.of_rows(rows), [*texts, str(ContentKind.OTHER)], [*trusts, Trust.GUESS])
+    found = _labelled(context, rows, typing.of_rows(rows), [*texts, unknown], [*trusts, Trust.GUESS])
     identities = [*(one.identity for one in labels), ""]
     groups = [replace(one, identity=identities[one.group.value]) for one in found.groups]
     return _Grouping(groups, found.rows, found.values)

@@ -41,5 +41,11 @@ class ContentKind(StrEnum):
 
 
 _NUMBERS = {kind: number for number, kind in enumerate(ContentKind)}
+VAGUE_KINDS = (
+    ContentKind.ABSENT, ContentKind.EMPTY, ContentKind.MODULE_POINTER, ContentKind.BLOCK_POINTERS,
+    ContentKind.BLOCK_POINTER, ContentKind.SMALL_NUMBER, ContentKind.OTHER,
+)  # fmt: skip
+"""Kinds that tell no type: what the first word looks like, or nothing at all."""
+
 LIBRARY_KINDS = (ContentKind.BSTR, ContentKind.STRING, ContentKind.WSTRING, ContentKind.VECTOR)
 """Types of Windows and of the C++ library."""

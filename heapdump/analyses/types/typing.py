@@ -40,12 +40,21 @@ _TEXTS = (ContentKind.ASCII, ContentKind.UTF16)
 
 @dataclass(frozen=True, slots=True)
 class TypeLabel:
-    """A type in words. `identity`: what stays the same from dump to dump; `is_object`: an object with virtual functions."""
+    """A type or an owner in words. `identity`: what stays the same from dump to dump.
+
+    `is_object`: an object with virtual functions; `module`: of its class, or of an owner, "" where there is none.
+    """
 
     label: str
     trust: Trust
     identity: str
     is_object: bool = False
+    module: str = ""
+
+    @property
+    def short(self) -> str:
+        """The label without what is typical of a structure: `48-byte node`."""
+        return self.label.partition(": ")[0]
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,19 @@ class BlockTyping:
             return np.zeros(len(rows), np.int64)
         place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
         return np.where(self.rows[place] == rows, self.number[place], len(self.labels)).astype(np.int64)
+
+    def label_of(self, row: int) -> TypeLabel | None:
+        """The label of one row; None for a row that is no node."""
+        number = int(self.of_rows(np.array([row], np.int64))[0])
+        return self.labels[number] if number < len(self.labels) else None
+
+    def by_module(self) -> BlockTyping:
+        """The same blocks by the module of their label."""
+        names = [one.module or "no module" for one in self.labels]
+        number_of = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        new = np.array([number_of[name] for name in names], np.int32)
+        labels = tuple(TypeLabel(name, Trust.DERIVED, name) for name in number_of)
+        return BlockTyping(self.rows, new[self.number] if len(new) else self.number, labels)
 
 
 def typing_of(process: Process, heaps: Sequence[Heap], table: BlockTable, graph: PointerGraph) -> BlockTyping:
@@ -83,6 +105,13 @@ def typing_of(process: Process, heaps: Sequence[Heap], table: BlockTable, graph:
     return BlockTyping(rows, number, tuple(label.labels))
 
 
+def _module(label: str) -> str:
+    """The module of `class Foo (camera.dll)` or `vtable camera.dll+0x1100`, else ""."""
+    if label.endswith(")") and " (" in label:
+        return label.rpartition(" (")[2][:-1]
+    return label.removeprefix("vtable ").rpartition("+")[0] if label.startswith("vtable ") else ""
+
+
 class _Labels:
     """Labels by number: those of the first bytes, then those of clusters."""
 
@@ -91,7 +120,7 @@ class _Labels:
         self._content = len(found.labels)
         kinds = set(ContentKind)
         self.labels = [
-            TypeLabel(text, trust, text, is_object=text not in kinds)
+            TypeLabel(text, trust, text, is_object=text not in kinds, module=_module(text))
             for text, trust in zip(found.labels, found.trusts, strict=True)
         ]
         self._number_of = {one.label: number for number, one in enumerate(self.labels)}
