@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cache, cached_property
-from itertools import islice
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from heapdump.runtimes.dotnet import gc_variables
 from heapdump.runtimes.dotnet.code_ranges import CodeKind, CodeRange, code_ranges
 from heapdump.runtimes.dotnet.discovery import Clr
 from heapdump.runtimes.dotnet.gc_segments import GcSegment, segments
-from heapdump.runtimes.dotnet.jit_code import JitMethod, header_layout, method_at, methods_of
+from heapdump.runtimes.dotnet.jit_code import JitMethod, header_layout, method_at, method_from, methods_of, places_of
 from heapdump.runtimes.dotnet.managed_heap import ManagedHeap
 from heapdump.runtimes.dotnet.memory_owners import memory_owners
 from heapdump.runtimes.dotnet.names import NameEvidence, Names, vote
@@ -31,6 +30,7 @@ from heapdump.trust import Trust
 from heapdump.wording import plural
 
 _MOST_CANDIDATES = 4096
+"""Methods that the dialect of names, and loader heaps, are decided by."""
 _WORDS = 0x4000
 """Bytes of each segment in which MethodTables are looked for."""
 _OUT_OF_MEMORY = {
@@ -95,8 +95,18 @@ class DotNet:
     @cached_property
     def names(self) -> Names:
         """Names of methods and types, in the dialect that methods of this process confirm."""
-        descs = list(dict.fromkeys(method.method_desc for method in islice(self.methods(), _MOST_CANDIDATES)))
+        descs = list(dict.fromkeys(method.method_desc for method in self._some_methods()))
         return vote(self._process, self._clr.space, self._clr.descriptor, NameEvidence(descs, self._first_words))
+
+    def _some_methods(self) -> Iterator[JitMethod]:
+        """Jitted methods from all over the code, not more than some thousand."""
+        space, layout = self._clr.space, self._layout
+        ranges = self._found or [one for _, one in self._listed]
+        places = [place for one in ranges for place in places_of(space, one)]
+        for start, base in places[:: max(1, len(places) // _MOST_CANDIDATES)][:_MOST_CANDIDATES]:
+            found = method_from(space, layout, start, base)
+            if isinstance(found, JitMethod):
+                yield found
 
     def _first_words(self) -> list[int]:
         """Distinct words at the start of each segment of the managed heap: MethodTables among them."""
@@ -232,7 +242,7 @@ class DotNet:
         """Heap, code, stubs, and memory in which the runtime's structures lie (an inference)."""
         gc = self._gc
         bookkeeping = self._clr.space.try_pointer(gc.bookkeeping) or 0 if gc and gc.bookkeeping else 0
-        structures = {m.method_desc for m in islice(self.methods(), _MOST_CANDIDATES)}
+        structures = {method.method_desc for method in self._some_methods()}
         tables = {found.table for desc in structures if (found := self.names.structures.method(desc))}
         modules = {one.module for _, one in self.ranges if one.module}
         modules |= {type_.module for one in tables if (type_ := self.names.structures.method_table(one))}

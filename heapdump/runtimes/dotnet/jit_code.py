@@ -85,13 +85,16 @@ def _start_in(space: AddressSpace, within: CodeRange, address: int) -> tuple[int
     return _start_of(space, within.heap, address), within.span.start
 
 
+def places_of(space: AddressSpace, within: CodeRange) -> list[tuple[int, int]]:
+    """(start, what its RVAs count from) of every method and stub of a range, ascending."""
+    if within.found is not None:
+        return list(zip(within.found.starts, within.found.bases, strict=True))
+    return [(start, within.span.start) for start in starts(space, within.heap)] if within.heap else []
+
+
 def methods_of(space: AddressSpace, layout: HeaderLayout, within: CodeRange) -> Iterator[JitMethod]:
     """Every jitted method of a range, ascending."""
-    if within.found is not None:
-        pairs: Iterator[tuple[int, int]] = zip(within.found.starts, within.found.bases, strict=True)
-    else:
-        pairs = ((start, within.span.start) for start in (starts(space, within.heap) if within.heap else ()))
-    for start, base in pairs:
+    for start, base in places_of(space, within):
         found = method_from(space, layout, start, base)
         if isinstance(found, JitMethod):
             yield found

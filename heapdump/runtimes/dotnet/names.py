@@ -20,7 +20,7 @@ from heapdump.runtimes.dotnet.structures import DIALECTS, DYNAMIC, Method, Metho
 from heapdump.runtimes.dotnet.type_descs import type_desc
 from heapdump.trust import Trust
 
-_DEPTH, _SAMPLE = 8, 48
+_DEPTH, _SAMPLE = 8, 32
 _SLOTS, _VIRTUALS_A_TABLE = 8, 8
 """Optional slots of a MethodTable, and virtual methods for each pointer before them (methodtable.h)."""
 
@@ -197,11 +197,17 @@ class NameEvidence:
     words: Callable[[], Sequence[int]]
 
 
+def _telling(structures: Structures, descs: Sequence[int]) -> list[int]:
+    """Some MethodDescs, among them those of the highest tokens: low ones are the same in several dialects."""
+    high = sorted(descs, key=structures.token_parts, reverse=True)[:_SAMPLE]
+    return list(dict.fromkeys([*high, *descs[:: max(1, len(descs) // _SAMPLE)][:_SAMPLE]]))
+
+
 def vote(process: Process, space: AddressSpace, descriptor: Descriptor, evidence: NameEvidence) -> Names:
     """The names in the dialect that most methods confirm: those of code, else those of types in the heap."""
     words = cache(evidence.words)
-    descs = evidence.descs[:: max(1, len(evidence.descs) // _SAMPLE)][:_SAMPLE]
     readers = {dialect: Names(process, Structures(space, descriptor, dialect), descriptor) for dialect in DIALECTS}
+    descs = _telling(readers[DIALECTS[0]].structures, evidence.descs)
 
     def by_code(names: Names) -> int:
         """How many methods of the code belong to the type of their MethodTable."""

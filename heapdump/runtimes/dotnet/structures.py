@@ -146,6 +146,12 @@ class Structures:
         row = (tail & ((1 << 24 - self._bits) - 1)) << self._bits | low
         return Method(desc, 0x06000000 | row if row else 0, head[6] & 7, table)
 
+    def token_parts(self, desc: int) -> tuple[int, int]:
+        """What a MethodDesc holds of its token in every dialect: (range of its chunk, its own bits with flags)."""
+        chunk = self._chunk_of(desc)
+        tail = self.space.try_integer(chunk + 2 * self.pointer + 2, 2) if chunk and chunk > 0 else None
+        return tail or 0, (self.space.try_integer(desc, 2) or 0) & 0x3FFF
+
     def chunk_table(self, chunk: int) -> int | None:
         """The MethodTable of a chunk of MethodDescs."""
         value = self.space.try_pointer(chunk)

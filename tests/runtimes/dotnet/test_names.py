@@ -120,3 +120,20 @@ def test_words_of_a_signature_that_is_long_are_read():
     offset, size = struct.unpack_from("<II", root, head)
     blobs = b"\0" + struct.pack(">H", 0x8000 | 203) + b"\x20\x80\xc8\x01" + _INT32 * 199
     assert Metadata(root[offset : offset + size], b"\0" * 64, blobs).signature(token) == blobs[3:]
+
+
+def test_methods_of_high_tokens_decide_the_number_of_token_bits(open_built):
+    """Tokens below 0x1000 are the same in 12 and in 14 bits; here only the last types have higher ones."""
+    clr, app = ClrBuilder("8"), MetadataBuilder("Acme")
+    module = clr.assembly(app)
+    starts = []
+    for i in range(97):
+        token, methods, _ = app.type("Acme", f"T{i}", ["Run"])
+        starts.append(clr.jit(clr.type(module, token, methods).descs[0]))
+    app.type("Acme", "Wide", ["Fill"] * 0x2000)
+    token, methods, _ = app.type("Acme", "Last", ["End"])
+    start = clr.jit(clr.type(module, token, methods).descs[0])
+    with open_built(clr.build()) as snapshot:
+        (runtime,) = snapshot.runtimes
+        names = [(found.type, found.method) for at in (start, starts[0]) if (found := runtime.code_at(at))]
+    assert names == [("Acme.Last", "End"), ("Acme.T0", "Run")]
