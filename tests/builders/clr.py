@@ -222,6 +222,10 @@ class ClrBuilder:
 
     # --- code
 
+    def skip_code(self, size: int) -> None:
+        """Leave some of the code heap unused."""
+        self._next_code += size
+
     def jit(self, desc: int, size: int = 0x60, *, funclets: int = 0, spare: int = 0) -> int:
         """The code of a method; `funclets` behind it, `spare` RUNTIME_FUNCTIONs of zeros. Its start."""
         p = self.p

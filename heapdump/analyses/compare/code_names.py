@@ -52,7 +52,7 @@ class CodeNames:
         if frame.module is not None:
             if frame.symbol is None:
                 return (frame.module.lower(), "", frame.offset), Trust.DERIVED
-            return (frame.module.lower(), frame.symbol), Trust.DERIVED
+            return (frame.module.lower(), frame.symbol, frame.signature or ""), Trust.DERIVED
         if self._is_same_process or not frame.note:
             return ("", frame.address), Trust.EXACT
         return ("", frame.note), Trust.DERIVED

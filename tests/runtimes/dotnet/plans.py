@@ -21,9 +21,10 @@ class Plan:
     places: dict[str, int] = field(default_factory=dict)
 
 
-def plan(release: Release, *, single_file: bool = False, flat: bool = False) -> Plan:
-    """The program, for every release the same."""
+def plan(release: Release, *, single_file: bool = False, flat: bool = False, shift: int = 0) -> Plan:
+    """The program, for every release the same. `shift`: bytes before the first jitted method."""
     clr = ClrBuilder(release, single_file=single_file)
+    clr.skip_code(shift)
     made = Plan(clr)
     core, app = MetadataBuilder("System.Private.CoreLib"), MetadataBuilder("Acme.Orders")
     p = clr.p
