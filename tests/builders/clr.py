@@ -71,11 +71,11 @@ class TypePart:
 class ClrBuilder:
     """A process with a CLR."""
 
-    def __init__(self, release: Release, *, single_file: bool = False) -> None:
+    def __init__(self, release: Release, *, single_file: bool = False, loader_bytes: int = _LOADER_BYTES) -> None:
         """Begin with the runtime's module, one assembly-less loader heap and empty segments."""
         self.release, self.traits, self.single_file = release, TRAITS[release], single_file
         self.p = 8 if self.traits.wide else 4
-        self.loader = bytearray(_LOADER_BYTES)
+        self.loader = bytearray(loader_bytes)
         self.code = bytearray(b"\xcc" * _CODE_BYTES)
         self.clr = bytearray(_CLR_BYTES)
         self.images: list[tuple[int, bytes]] = []

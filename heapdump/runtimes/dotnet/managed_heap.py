@@ -21,10 +21,13 @@ from heapdump.spans import Span, SpanMap
 
 _FREE_HEAD = b"\x01\x00\x00\x80"
 _NOWHERE = 1 << 62
-_MOST_FOREIGN = 1 << 20
+_MOST_FOREIGN = 1 << 18
 """Words that are no type and that the walk asks about before it gives up."""
 
 _MOST_CHARACTERS = 1 << 20
+_FIRST_PLACES = 4096
+"""Places of the table of types at first."""
+
 _ROOM = 1 << 16
 _OBJECT_BYTES = 48
 """Bytes of a usual object, to decide whether compiling pays."""
@@ -36,48 +39,44 @@ class _Types:
     def __init__(self, names: Names, free: int) -> None:
         self._names, self._free = names, free
         self.tables: list[int] = []
-        self._base: list[int] = []
-        self._component: list[int] = []
         self._entries: dict[int, int] = {}
         self.foreign = 0
-        self._build()
+        self._base = self._component = np.empty(0, np.int64)
+        self._grow(_FIRST_PLACES)
 
-    def _build(self) -> None:
-        length = 1024
-        while length < 4 * len(self._entries):
-            length *= 2
+    def _grow(self, length: int) -> None:
+        """A hash table of `length` places, twice as many as types at least, with the entries so far."""
         self._slots, self._numbers = np.zeros(length, np.int64), np.full(length, -1, np.int64)
+        more = np.zeros(length - len(self._base), np.int64)
+        self._base, self._component = (np.concatenate([one, more]) for one in (self._base, self._component))
         for pointer, number in self._entries.items():
-            place = slot_of(pointer, self._slots)
-            self._slots[place], self._numbers[place] = pointer, number
-        self.table = TypeTable(
-            self._slots,
-            self._numbers,
-            np.array(self._base or [0], np.int64),
-            np.array(self._component or [0], np.int64),
-        )
+            self._insert(pointer, number)
+        self.table = TypeTable(self._slots, self._numbers, self._base, self._component)
+
+    def _insert(self, pointer: int, number: int) -> None:
+        place = slot_of(pointer, self._slots)
+        self._slots[place], self._numbers[place] = pointer, number
 
     def add(self, pointer: int) -> None:
         """Decides whether a pointer is a type, and adds it."""
+        width = self._names.structures.pointer
         table = self._names.structures.method_table(pointer)
         is_free = pointer == self._free or (table is None and self._looks_free(pointer))
         number = -1
-        if is_free or (table is not None and table.base_size >= 2 * self._names.structures.pointer):
+        if is_free or (table is not None and table.base_size >= 2 * width):
             number = len(self.tables)
             self.tables.append(pointer)
-            width = self._names.structures.pointer
-            self._base.append(3 * width if is_free or table is None else table.base_size)
-            self._component.append(1 if is_free or table is None else table.component_bytes)
-            if is_free:
-                self._free = pointer
+            if is_free or table is None:
+                self._base[number], self._component[number], self._free = 3 * width, 1, pointer
+            else:
+                self._base[number], self._component[number] = table.base_size, table.component_bytes
         else:
             self.foreign += 1
         self._entries[pointer] = number
-        if 2 * len(self._entries) > len(self._slots) or number >= 0:
-            self._build()
+        if 2 * len(self._entries) > len(self._slots):
+            self._grow(2 * len(self._slots))
         else:
-            place = slot_of(pointer, self._slots)
-            self._slots[place], self._numbers[place] = pointer, number
+            self._insert(pointer, number)
 
     def _looks_free(self, pointer: int) -> bool:
         """The MethodTable of free space has neither EEClass nor module: flags, base size, zeros."""
@@ -105,6 +104,8 @@ class ManagedHeap:
         self._map = SpanMap((segment.objects, segment) for segment in segments)
         self._types = _Types(names, free)
         self._fields = Fields(names)
+        self._last: dict[int, int] = {}
+        """Start of a segment's objects → the object that was found there last: a walk may begin with it."""
 
     @property
     def pointer_bytes(self) -> int:
@@ -209,7 +210,7 @@ class ManagedHeap:
         """(where it stopped, (counts, bytes) by number of the type, reason)."""
         width = self._names.structures.pointer
         words = self._words(span)
-        counts, sizes = np.zeros(1024, np.int64), np.zeros(1024, np.int64)
+        counts, sizes = (np.zeros(len(self._types.table.base), np.int64) for _ in range(2))
         at, reason = span.start, END
         while at < span.end:
             at, reason, _ = run(
@@ -219,8 +220,9 @@ class ManagedHeap:
             if reason in (END, REACHED) or self._types.foreign > _MOST_FOREIGN:
                 break
             self._types.add(self._pointer_at(at))
-            if len(self._types.tables) > len(counts):
-                counts, sizes = (np.append(one, np.zeros(len(one), np.int64)) for one in (counts, sizes))
+            if len(self._types.table.base) > len(counts):
+                more = np.zeros(len(self._types.table.base) - len(counts), np.int64)
+                counts, sizes = (np.concatenate([one, more]) for one in (counts, sizes))
         return at, (counts, sizes), reason
 
     def _pointer_at(self, address: int) -> int:
@@ -235,7 +237,11 @@ class ManagedHeap:
         segment = self._map.at(address)
         if segment is None:
             return None
-        at, _, reason = self._walk(segment.objects, address)
+        first = segment.objects.start
+        last = self._last.get(first, first)
+        at, _, reason = self._walk(Span(last if last <= address else first, segment.objects.end), address)
+        if reason == REACHED:
+            self._last[first] = at
         found = self.object_from(at, segment) if reason == REACHED else None
         return found if found is not None and at <= address < at + found.bytes else None
 

@@ -21,6 +21,9 @@ _MOST_FOREIGN = 1 << 20
 """Words that are no class and that the walk asks about before it gives up."""
 
 _OBJECT_BYTES = 32
+_FIRST_PLACES = 1024
+"""Places of the table of classes at first."""
+
 _MIRROR = "java.lang.Class"
 _ELEMENTS = {
     "B": "byte",
@@ -48,6 +51,8 @@ def class_name(symbol: str) -> str:
 class _Classes:
     """The classes that a walk has met, as the kernel wants them; grows with them."""
 
+    table: ClassTable
+
     def __init__(self, structs: VmStructs, *, narrow: bool) -> None:
         self._structs, self._narrow = structs, narrow
         self._base = structs.static("CompressedKlassPointers", "_base") or 0 if narrow else 0
@@ -55,10 +60,11 @@ class _Classes:
         self._own_size_at = structs.static("java_lang_Class", "_oop_size_offset", 4) or 0
         self.names: list[str] = []
         self.addresses: list[int] = []
-        self._layout: list[int] = []
+        self._layout = np.empty(0, np.int64)
+        self._mirror = -1
         self._entries: dict[int, int] = {}
         self.foreign = 0
-        self._build()
+        self._grow(_FIRST_PLACES)
 
     def address(self, word: int) -> int:
         """The Klass that the class word of an object stands for."""
@@ -74,22 +80,29 @@ class _Classes:
             number = len(self.names)
             self.names.append(class_name(symbol))
             self.addresses.append(klass)
-            self._layout.append(helper - (1 << 32) if helper >= 1 << 31 else helper)
+            self._layout[number] = helper - (1 << 32) if helper >= 1 << 31 else helper
+            if self.names[number] == _MIRROR and self._own_size_at:
+                self._mirror = number
         else:
             self.foreign += 1
         self._entries[word] = number
-        self._build()
+        if 2 * len(self._entries) > len(self._slots):
+            self._grow(2 * len(self._slots))
+        else:
+            self._insert(word, number)
+        self.table = self.table._replace(own_size=self._mirror)
 
-    def _build(self) -> None:
-        length = 1024
-        while length < 4 * len(self._entries):
-            length *= 2
-        slots, numbers = np.full(length, -1, np.int64), np.full(length, -1, np.int64)
+    def _insert(self, word: int, number: int) -> None:
+        place = class_slot(word, self._slots)
+        self._slots[place], self._numbers[place] = word, number
+
+    def _grow(self, length: int) -> None:
+        """A hash table of `length` places, twice as many as classes at least, with the entries so far."""
+        self._slots, self._numbers = np.full(length, -1, np.int64), np.full(length, -1, np.int64)
+        self._layout = np.concatenate([self._layout, np.zeros(length - len(self._layout), np.int64)])
         for word, number in self._entries.items():
-            place = class_slot(word, slots)
-            slots[place], numbers[place] = word, number
-        mirror = self.names.index(_MIRROR) if _MIRROR in self.names and self._own_size_at else -1
-        self.table = ClassTable(slots, numbers, np.array(self._layout or [0], np.int64), mirror, self._own_size_at)
+            self._insert(word, number)
+        self.table = ClassTable(self._slots, self._numbers, self._layout, self._mirror, self._own_size_at)
 
 
 class JavaHeap:
@@ -143,6 +156,7 @@ class JavaHeap:
     ) -> tuple[int, int, NDArray[np.int64], NDArray[np.int64]]:
         words = self._structs.space.mapped.span_words(Span(span.start & -8, -(-span.end // 8) * 8))
         at, reason = span.start, END
+        counts, sizes = self._enough(counts), self._enough(sizes)
         while at < span.end:
             at, reason, _ = run(
                 walk_java_objects, span.size // _OBJECT_BYTES, words.words, words.base, at, span.end, target,
@@ -151,9 +165,13 @@ class JavaHeap:
             if reason in (END, REACHED) or self._classes.foreign > _MOST_FOREIGN:
                 break
             self._classes.add(self._class_word(at))
-            if len(self._classes.names) > len(counts):
-                counts, sizes = (np.append(one, np.zeros(len(one), np.int64)) for one in (counts, sizes))
+            counts, sizes = self._enough(counts), self._enough(sizes)
         return at, reason, counts, sizes
+
+    def _enough(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The counts with a place for every class that is known: the kernel writes there unchecked."""
+        names = len(self._classes.names)
+        return counts if names <= len(counts) else np.append(counts, np.zeros(2 * names - len(counts), np.int64))
 
     def _class_word(self, address: int) -> int:
         header = self._header

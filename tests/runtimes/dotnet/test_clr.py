@@ -15,7 +15,8 @@ from heapdump.cli import cli
 from heapdump.runtimes.runtime import CodePlace, ManagedObject, ObjectHeap, Runtime
 from heapdump.snapshot import Snapshot
 from heapdump.trust import Trust
-from tests.builders.clr import STUBS, Release
+from tests.builders.clr import STUBS, ClrBuilder, Release
+from tests.builders.clr_metadata import MetadataBuilder
 from tests.runtimes.dotnet.plans import RELEASES, Plan, plan
 
 FOUND_BY = {
@@ -248,6 +249,23 @@ def test_the_next_table_serves_where_one_is_hidden(
         assert {heap_object.type for at in made.objects if (heap_object := heap.object_at(at))} == {
             name for name, _ in made.objects.values()
         }
+
+
+def test_every_type_of_many_is_counted_in_every_segment(open_built):
+    """More types than there are places in the first tables, each in the segments of two generations."""
+    clr, app = ClrBuilder("10", loader_bytes=0x200000), MetadataBuilder("Acme")
+    module = clr.assembly(app)
+    for i in range(2500):
+        kind = clr.type(module, app.type("Acme", f"T{i}")[0], base_size=24)
+        clr.object("gen2", kind)
+        clr.object("gen1", kind)
+    clr.jit(clr.type(module, *app.type("Acme", "Main", ["Run"])[:2]).descs[0])
+    with open_built(clr.build()) as snapshot:
+        heap = heap_of(snapshot)
+        assert {row.type: row.count for row in heap.types()} == {f"Acme.T{i}": 2 for i in range(2500)}
+        places = [clr.segment_start("gen1") + 24 * i + 8 for i in (2499, 7, 8, 2000, 0, 2499)]
+        names = [found.type for at in places if (found := heap.object_at(at))]
+        assert names == [f"Acme.T{i}" for i in (2499, 7, 8, 2000, 0, 2499)]
 
 
 @pytest.mark.parametrize("release", ["3.1", "10"])

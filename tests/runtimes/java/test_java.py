@@ -57,6 +57,18 @@ def test_types_are_counted_exactly(tmp_path, collector):
     assert data["runtime"]["version"] == "25.0.2+10"  # type: ignore[index]
 
 
+def test_every_class_of_many_is_counted(tmp_path):
+    """More classes than there are places in the first tables, met in a space before the last one."""
+    vm = JavaVmBuilder("Serial")
+    for i in range(1500):
+        vm.instance(f"com/acme/T{i}", 24, old=True)
+        vm.instance(f"com/acme/T{i}", 24)
+    data = managed(write(tmp_path / "many.dmp", vm))
+    types = data["types"]
+    assert isinstance(types, list)
+    assert {row["type"]: row["count"] for row in types} == {f"com.acme.T{i}": 2 for i in range(1500)}
+
+
 def test_a_collector_that_is_not_read_gives_the_reservation_and_says_so(tmp_path):
     path = write(tmp_path / "java.dmp", some_objects("other"))
     answer = ask(tmp_path / "index", ["managed", str(path), "--json"])
