@@ -86,7 +86,7 @@ def walk_java_objects(
                 size = ((words[(at + own_size_at - base) >> 3] >> ((own_size_at & 4) << 3)) & 0xFFFFFFFF) << 3
             elif helper > 0:
                 size = helper & -8
-            elif helper < 0:
+            elif helper < 0 and at + length_at + 4 <= end:
                 length = (words[(at + length_at - base) >> 3] >> ((length_at & 4) << 3)) & 0xFFFFFFFF
                 size = (((helper >> 16) & 0xFF) + (length << (helper & 0xFF)) + 7) & -8
         if size < 8 or size > end - at:

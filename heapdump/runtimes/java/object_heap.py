@@ -21,6 +21,9 @@ _MOST_FOREIGN = 1 << 20
 """Words that are no class and that the walk asks about before it gives up."""
 
 _OBJECT_BYTES = 32
+_PLACES = (4, 8)
+"""Where the class of an object may be: behind its first word."""
+
 _FIRST_PLACES = 1024
 """Places of the table of classes at first."""
 
@@ -269,8 +272,9 @@ def header_format(structs: VmStructs, flags: dict[str, bool]) -> HeaderFormat:
     if flags.get(_COMPACT, False):
         return HeaderFormat(0, 8, 42, 8)
     narrow = structs.fields.get(("oopDesc", "_metadata._compressed_klass"))
-    if structs.space.pointer_bytes == 8 and flags.get(_WIDE, True) and narrow is not None:
+    if structs.space.pointer_bytes == 8 and flags.get(_WIDE, True) and narrow is not None and narrow.offset in _PLACES:
         return HeaderFormat(narrow.offset, 4, 0, narrow.offset + 4)
     wide = structs.fields.get(("oopDesc", "_metadata._klass"))
-    at, pointer = wide.offset if wide else structs.space.pointer_bytes, structs.space.pointer_bytes
+    pointer = structs.space.pointer_bytes
+    at = wide.offset if wide is not None and wide.offset in _PLACES else pointer
     return HeaderFormat(at, pointer, 0, at + pointer)

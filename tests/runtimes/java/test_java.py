@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from heapdump.snapshot import open_dump
@@ -117,6 +117,7 @@ def test_a_dump_without_jvm_has_no_runtime(tmp_path):
 
 
 @settings(max_examples=30)
+@example(at=4644, noise=bytes(14) + b"\x07")  # the offset of the class in an object
 @given(at=st.integers(0, 0x3000), noise=st.binary(min_size=1, max_size=64))
 def test_random_damage_to_tables_and_classes_is_survived(tmp_path_factory, at, noise):
     path = tmp_path_factory.mktemp("java") / "java.dmp"
