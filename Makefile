@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: all demo test lint type unit fix golden bench fuzz docs dist clean
+.PHONY: all demo test lint type unit fix golden bench fuzz picture docs dist clean
 
 all: test
 
@@ -33,8 +33,12 @@ unit: $(STAMP)
 fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 
-golden: $(STAMP)
+golden: $(STAMP) picture
 	HEAPDUMP_WRITE_GOLDEN=1 $(BIN)/pytest -m golden
+
+# The picture of the README, from the sample.
+picture: $(STAMP)
+	$(BIN)/python -m fixtures.picture docs/triage.svg
 
 fuzz: $(STAMP)
 	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/real/test_fuzz_check.py tests/real/test_fuzz_metadata.py tests/real/test_fuzz_segment_metadata.py tests/test_asked_twice.py

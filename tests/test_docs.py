@@ -11,7 +11,9 @@ import pytest
 from heapdump.cli import cli
 
 DOCS = Path(__file__).parent.parent / "docs"
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+README = (DOCS.parent / "README.md").read_text(encoding="utf-8")
+COMMANDS, OUTPUT = (DOCS / "commands.md").read_text("utf-8"), (DOCS / "output.md").read_text("utf-8")
+MOST_WORDS = 900
 NAMES = cli.list_commands(click.Context(cli))
 
 
@@ -22,9 +24,21 @@ def command(name: str) -> click.Command:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_readme_has_a_section_and_an_example_for_each_command(name: str) -> None:
-    assert f"### `{name}`" in README
-    assert re.search(rf"^    (\$ )?heapdump {name} ", README, re.MULTILINE)
+def test_the_page_of_commands_has_a_section_and_an_example_for_each(name: str) -> None:
+    assert f"## `{name}`" in COMMANDS
+    assert re.search(rf"^    heapdump {name}\b", COMMANDS, re.MULTILINE)
+
+
+def test_the_readme_is_short_and_names_only_commands_that_there_are() -> None:
+    assert len(README.split()) <= MOST_WORDS
+    assert set(re.findall(r"`heapdump ([a-z-]+)", README)) <= set(NAMES)
+    lines = [line for line in README.splitlines() if line.startswith("| ") and "`heapdump " in line]
+    assert len(lines) >= 10
+
+
+def test_links_of_the_readme_lead_to_files() -> None:
+    links = re.findall(r"\]\(([^):]+)\)", README)
+    assert links and [link for link in links if not (DOCS.parent / link).is_file()] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -51,13 +65,13 @@ def test_every_option_has_help_or_names_its_values(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_shared_options_are_on_every_command_and_in_the_readme(name: str) -> None:
+def test_shared_options_are_on_every_command_and_in_the_documentation(name: str) -> None:
     shared = {"--json", "--format", "--output", "--limit", "--all", "--sort", "--reverse", "--symbols", "--image-path",
               "--color", "--quiet", "--verbose", "--no-progress", "--explain"}  # fmt: skip
     own = {flag for option in command(name).params for flag in option.opts}
     assert shared <= own
     short = {"--quiet": "`-q`", "--verbose": "`-v`"}
-    assert all(short.get(flag, flag) in README for flag in shared)
+    assert all(short.get(flag, flag) in OUTPUT for flag in shared)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -69,15 +83,15 @@ def test_readme_names_the_two_commands_of_a_fresh_machine() -> None:
     assert re.findall(r"^    make (\w+)", README, re.MULTILINE)[:2] == ["demo", "test"]
 
 
-def test_the_library_example_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tests.builders import NtHeapBuilder, ProcessBuilder
 
     heap = NtHeapBuilder(base=0x20000000000)
     heap.busy(100)
     ProcessBuilder().heap(heap.build()).write(tmp_path / "crash.dmp")
     monkeypatch.chdir(tmp_path)
-    code = README.split("## Library\n\n", 1)[1].split("\n## ", 1)[0]
-    exec(compile("\n".join(line[4:] for line in code.splitlines()), "README", "exec"), {})
+    code = (DOCS / "api.md").read_text("utf-8").split("```python\n", 1)[1].split("```", 1)[0]
+    exec(compile(code, "api.md", "exec"), {})
 
 
 def test_the_changelog_begins_with_what_is_unreleased_and_names_every_command() -> None:
