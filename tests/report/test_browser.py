@@ -125,6 +125,35 @@ def test_a_row_shows_the_command_about_it(page: Page, tmp_path: Path) -> None:
     assert run([*line.split()[1:], "-q"]) in (0, 4)
 
 
+def test_a_click_on_a_head_sorts_the_table(page: Page, tmp_path: Path) -> None:
+    page.open(sample("service", tmp_path))
+    cells = "[...document.querySelectorAll('#modules tbody tr')].map(row => row.cells[3].textContent.toLowerCase())"
+    before = page.value(cells)
+    page.value("document.querySelectorAll('#modules thead th')[3].click()")
+    assert page.value(cells) == sorted(before)
+    page.value("document.querySelectorAll('#modules thead th')[3].click()")
+    assert page.value(cells) == sorted(before, reverse=True)
+    sizes = "[...document.querySelectorAll('#modules tbody tr')].map(row => valueOf(row.cells[2].textContent))"
+    page.value("document.querySelectorAll('#modules thead th')[2].click()")
+    assert page.value(sizes) == sorted(page.value(sizes), reverse=True)
+
+
+def test_every_number_of_an_answer_shows_a_command(page: Page, tmp_path: Path) -> None:
+    page.open(sample("stacks", tmp_path))
+    bare = "[...document.querySelectorAll('main td.n')].filter(cell => !cell.closest('[data-command]')).length"
+    assert page.value(bare) == 0
+
+
+def test_the_older_dump_colours_what_changed(page: Page, tmp_path: Path) -> None:
+    SAMPLES["growth"](tmp_path / "growth.dmp")
+    page.open(written(tmp_path / "growth-later.dmp", str(tmp_path / "growth.dmp")))
+    heap = "[...document.querySelectorAll('#map-boxes .box')].find(box => box.title.startsWith('Heap')).style.getPropertyValue('--k')"
+    assert page.value(heap) == "var(--grew)"
+    assert page.value("document.querySelectorAll('.legend .grew').length") >= 2
+    page.value("document.querySelector('#map-delta').click()")
+    assert page.value(heap) == ""
+
+
 def test_text_of_the_dump_stays_text(page: Page, tmp_path: Path) -> None:
     heap = NtHeapBuilder(base=0x20000000000)
     heap.busy(200)

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from heapdump.cli import run
+from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.patching import without_stream
 from tests.samples import SAMPLES
 
 Capture = pytest.CaptureFixture[str]
@@ -164,6 +166,59 @@ def test_the_page_goes_to_the_file_that_is_named(tmp_path: Path, capfd: Capture)
     assert (tmp_path / "page.html").read_text(encoding="utf-8").replace(" -o report.html", "") == text.replace(
         " -o report.html", ""
     )
+
+
+def test_with_an_older_dump_the_page_shows_what_changed(tmp_path: Path, capfd: Capture) -> None:
+    SAMPLES["growth"](tmp_path / "growth.dmp")
+    old, new = str(tmp_path / "growth.dmp"), str(tmp_path / "growth-later.dmp")
+    text = html_of(Path(new), capfd, old)
+    assert 'id="changes"' in text
+    data = embedded(text)
+    before, after = (answer(capfd, "summary", dump) for dump in (old, new))
+    difference = answer(capfd, "diff", old, new)
+    assert data["memory"][5] == after["in_dump_bytes"] - before["in_dump_bytes"]
+    assert data["graph"][3] == difference["reconciliation"]["groups_delta"]
+    changes_add_up(data["memory"])
+    deltas = {box[0]: box[5] for box in data["memory"][6]}
+    usage = {row["name"]: row["delta"] for row in difference["usage"]}
+    assert deltas["Heap"] and deltas["Private Data"] == 0x100000
+    assert {name for name, delta in deltas.items() if delta} == {"Heap", "Image", "Private Data"}
+    assert usage.keys() >= {"Heap", "Image"}
+    plugin = next(box for box in data["memory"][6] if box[0] == "Image")
+    assert [box[5] for box in plugin[6] if box[0] == "plugin.dll"] == [
+        box[1] for box in plugin[6] if box[0] == "plugin.dll"
+    ]
+
+
+def changes_add_up(box: list[Any]) -> None:
+    """Holds that the changes inside add up to that of a box."""
+    if box[6]:
+        assert sum(child[5] for child in box[6]) == box[5], box[0]
+    for child in box[6]:
+        changes_add_up(child)
+
+
+def test_a_dump_compared_with_itself_did_not_change(tmp_path: Path, capfd: Capture) -> None:
+    SAMPLES["stacks"](tmp_path / "crash.dmp")
+    data = embedded(html_of(tmp_path / "crash.dmp", capfd, str(tmp_path / "crash.dmp")))
+
+    def deltas(node: list[Any], delta: int, children: int) -> set[int]:
+        return {node[delta]}.union(*(deltas(child, delta, children) for child in node[children]))
+
+    assert deltas(data["memory"], 5, 6) == {0}
+    assert deltas(data["graph"], 3, 4) == {0}
+
+
+def test_without_a_memory_map_the_page_counts_the_dump_and_says_so(tmp_path: Path, capfd: Capture) -> None:
+    heap = NtHeapBuilder(base=0x20000000000)
+    heap.busy(100)
+    built = ProcessBuilder().heap(heap.build()).build()
+    (tmp_path / "crash.dmp").write_bytes(without_stream(built, 16).data)
+    text = html_of(tmp_path / "crash.dmp", capfd)
+    assert "The dump has no memory map" in text
+    rows = {row["class"]: row for row in answer(capfd, "report", str(tmp_path / "crash.dmp"))["classes"]}
+    assert rows["Free"]["bytes"] is None and rows["Free"]["reason"]
+    assert rows["Total used"]["private_bytes"] is None
 
 
 def test_a_third_dump_is_refused(tmp_path: Path, capfd: Capture) -> None:

@@ -20,8 +20,8 @@ from heapdump.memory.regions import State
 from heapdump.spans import Span
 
 CELLS = 600
-_MOST_ROWS = 24
-_FIRST_GAP = 1 << 24
+_MOST_ROWS = 14
+_FIRST_GAP = 1 << 28
 _SMALL = 1 << 32
 _NARROW_ROW = 1 << 28
 """Bytes of a row of a 32-bit address space."""

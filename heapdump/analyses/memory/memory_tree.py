@@ -162,6 +162,8 @@ class _Namer:
             return self._parts.get(claim.span, (claim.detail, part))
         if not kind.is_used:
             return "free", ""
+        if claim is not None and kind is MemoryClass.PRIVATE and claim.item == Item.TEBS_AND_PEBS:
+            return f"{claim.usage} {claim.detail}".rstrip(), part
         if claim is not None and (claim.detail or claim.item):
             return claim.detail or Item(claim.item).words, part
         return self._allocation(kind, base), part

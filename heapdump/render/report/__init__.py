@@ -16,7 +16,15 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from heapdump.render.report.content import Box, Frame, Report
-from heapdump.render.report.items import code_words, css_of_style, is_aligned, is_preformatted, item_kind, table_cells
+from heapdump.render.report.items import (
+    code_words,
+    css_of_style,
+    is_aligned,
+    is_preformatted,
+    item_kind,
+    item_runs,
+    table_cells,
+)
 from heapdump.render.report.squares import squares
 from heapdump.render.text import count, printable, short_size
 
@@ -32,7 +40,7 @@ def page(report: Report) -> str:
     environment.filters |= {
         "safe_text": printable, "size": short_size, "count": count, "cells": table_cells, "kind": item_kind,
         "css": css_of_style, "preformatted": is_preformatted, "aligned": is_aligned, "code_words": code_words,
-        "signed": _signed,
+        "runs": item_runs, "signed": _signed,
     }  # fmt: skip
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; "
@@ -74,6 +82,8 @@ def _data(report: Report) -> dict[str, Any]:
         "memory": _box(report.memory),
         "graph": _frame(report.graph, 0) if report.graph else None,
         "compares": bool(report.old),
+        "held": "committed" if report.is_whole else "in the dump",
+        "rest": "reserved" if report.is_whole else "not in the dump",
     }
 
 

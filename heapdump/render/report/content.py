@@ -6,7 +6,7 @@ Text of the dump stands in these records as it is; the template escapes it, and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from heapdump.render.view import PageItem
@@ -14,12 +14,22 @@ from heapdump.render.view import PageItem
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One number at the top of the page. `text`: short; `exact`: in full; `command`: gives it."""
+    """One number at the top of the page. `text`: short; `exact`: in full; `command`: gives it; `is_bad`: a warning."""
 
     label: str
     text: str
     exact: str
     command: str
+    is_bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A line of the reconciliation: bytes under one item, and their share of all of them, 0 to 100."""
+
+    name: str
+    bytes: int
+    share: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +134,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An answer of a command inside a section. `row_command`: the command about a row, "" where there is none."""
+    """An answer of a command inside a section. `row_command`: the command about a row, "" where there is none.
+
+    `is_folded`: the reader opens it; `folds_stacks`: the stacks in it are folded together.
+    """
 
     title: str
     command: str
@@ -132,17 +145,22 @@ class Part:
     gaps: Sequence[str] = ()
     row_command: Callable[[Any], str] | None = None
     is_folded: bool = False
+    folds_stacks: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A section of the page. `figure`: the word that the template knows it by; `lead`: one sentence, or ""."""
+    """A section of the page. `figure`: the word that the template knows it by; `lead`: one sentence, or "".
+
+    `before`: parts above the figure; `parts`: those below.
+    """
 
     id: str
     title: str
     lead: str = ""
     figure: str = ""
     parts: Sequence[Part] = ()
+    before: Sequence[Part] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +176,7 @@ class Report:
     sections: Sequence[Section]
     memory: Box
     legend: Sequence[LegendRow]
+    items: Sequence[Item] = ()
     strips: Sequence[Strip] = ()
     heaps: Sequence[HeapPicture] = ()
     graph: Frame | None = None
@@ -166,4 +185,3 @@ class Report:
     retained: int = 0
     is_whole: bool = True
     old: str = ""
-    missing: Sequence[str] = field(default_factory=tuple)

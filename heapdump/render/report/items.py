@@ -49,6 +49,20 @@ def table_cells(table: Table[Any], part: Part) -> list[CellRow]:
     return out
 
 
+def item_runs(part: Part) -> list[list[PageItem]]:
+    """The items one by one; where the part folds its stacks, those that stand in a row together."""
+    out: list[list[PageItem]] = []
+    was_stack = False
+    for item in part.items:
+        is_stack = part.folds_stacks and isinstance(item, Lines) and is_preformatted(item)
+        if is_stack and was_stack:
+            out[-1].append(item)
+        else:
+            out.append([item])
+        was_stack = is_stack
+    return out
+
+
 def css_of_style(style: str) -> str:
     """CSS classes for a style of rich: `s-red s-bold`."""
     return " ".join(f"s-{word}" for word in style.split() if word.isalnum())

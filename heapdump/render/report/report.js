@@ -122,6 +122,7 @@ const map = {
       box.type = "button";
       Object.assign(box.style, { left: `${left}px`, top: `${top}px`, width: `${wide}px`, height: `${high}px` });
       box.dataset.path = own.join(".");
+      box.tabIndex = -1;
       box.title = `${child[NAME]}\n${exact(child[map.by])} bytes`;
       if (wide > 34 && high > 15) {
         const change = map.delta && child[5] ? `  ${signed(child[5])}` : "";
@@ -150,8 +151,8 @@ const map = {
     const detail = $("map-detail"), whole = DATA.memory;
     detail.replaceChildren(make("b", "", node[NAME]));
     const reserved = node[2] - node[1];
-    const words = [`${exact(node[1])} bytes committed (${size(node[1])})`];
-    if (reserved > 0) words.push(`${size(reserved)} reserved`);
+    const words = [`${exact(node[1])} bytes ${DATA.held} (${size(node[1])})`];
+    if (reserved > 0) words.push(`${size(reserved)} ${DATA.rest}`);
     if (node !== whole) words.push(`${percent(node[1], whole[1])} of all`);
     if (parent !== whole && parent !== node) words.push(`${percent(node[1], parent[1])} of ${parent[NAME]}`);
     if (node[5]) words.push(`${signed(node[5])} since the older dump`);
@@ -182,8 +183,8 @@ const map = {
 };
 function tint(box, delta, bytes) {
   const share = Math.min(1, Math.abs(delta) / Math.max(1, bytes));
-  const strength = delta ? 18 + 62 * Math.sqrt(share) : 0;
-  box.style.setProperty("--k", delta > 0 ? "var(--grew)" : "var(--shrank)");
+  const strength = delta ? 18 + 62 * Math.sqrt(share) : 12;
+  box.style.setProperty("--k", delta > 0 ? "var(--grew)" : delta < 0 ? "var(--shrank)" : "var(--c8)");
   box.style.setProperty("--mix", `${strength}%`);
 }
 
@@ -225,6 +226,7 @@ const graph = {
     box.style.setProperty("--k", depth ? hue(node[NAME]) : "var(--c11)");
     if (DATA.compares && node[3] !== null) tint(box, node[3], node[BYTES]);
     box.dataset.path = path.join(".");
+    box.tabIndex = -1;
     box.title = `${node[NAME]}\n${exact(node[BYTES])} bytes in ${exact(node[2])} blocks`;
     if (width > 30) box.append(make("span", "", `${node[NAME]}  ${size(node[BYTES])}`));
     graph.boxes.append(box);
@@ -337,6 +339,37 @@ $("find").addEventListener("keydown", (event) => {
   else if (event.key === "Escape") { event.target.value = ""; search(""); event.target.blur(); }
 });
 
+// ---- tables: a click on a head sorts; strips: a click shows the command about the place
+function valueOf(text) {
+  const clean = text.replace(/,/g, "").trim(), number = /^[+−-]?[\d.]+/.exec(clean);
+  if (/^0x[0-9a-f]+/i.test(clean)) return Number(clean.split(/[^0-9a-fx]/i)[0]);
+  if (!number) return clean.toLowerCase();
+  const unit = ["B", "kB", "MB", "GB", "TB", "PB", "EB"].indexOf(clean.slice(number[0].length).trim());
+  return Number(number[0].replace("−", "-")) * 1024 ** Math.max(0, unit);
+}
+function sortBy(head) {
+  const table = head.closest("table"), body = table.tBodies[0], column = head.cellIndex;
+  const was = head.getAttribute("aria-sort"), down = was ? was === "ascending" : head.classList.contains("n");
+  const rows = [...body.rows].filter((row) => !row.classList.contains("total"));
+  const keyed = rows.map((row) => [valueOf(row.cells[Math.min(column, row.cells.length - 1)].textContent), row]);
+  keyed.sort(([a], [b]) => {
+    const order = typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? (down ? 1 : -1) : (down ? -1 : 1);
+    return down ? -order : order;
+  });
+  for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  body.prepend(...keyed.map(([, row]) => row));
+}
+for (const head of document.querySelectorAll("thead th")) {
+  head.tabIndex = 0;
+  head.addEventListener("click", (event) => { event.stopPropagation(); sortBy(head); });
+  head.addEventListener("keydown", (event) => { if (event.key === "Enter") sortBy(head); });
+}
+$("space-strips")?.addEventListener("click", (event) => {
+  const title = event.target.closest("rect")?.querySelector("title");
+  if (title) showCommand(commandOf(["regions", "--at", title.textContent.split(" ")[0]]));
+});
+
 // ---- keys of the page, theme, sections
 function setTheme(theme) { document.documentElement.dataset.theme = theme; keep("theme", theme); }
 function turnTheme() {
@@ -378,10 +411,20 @@ if ($("map-choice")) {
     map.draw();
   });
 }
-if (state.get("theme")) document.documentElement.dataset.theme = state.get("theme") === "dark" ? "dark" : "light";
-map.path = pathOf("map");
-graph.path = pathOf("graph");
-map.draw();
-graph.draw();
-if (state.get("q")) { $("find").value = state.get("q"); search(state.get("q")); }
+function restore() {
+  if (state.get("theme")) document.documentElement.dataset.theme = state.get("theme") === "dark" ? "dark" : "light";
+  map.path = pathOf("map");
+  graph.path = pathOf("graph");
+  map.draw();
+  graph.draw();
+  $("find").value = state.get("q") || "";
+  if ($("find").value || word) search($("find").value);
+}
+addEventListener("hashchange", () => {
+  if (!location.hash.includes("=")) return;
+  for (const name of [...state.keys()]) state.delete(name);
+  new URLSearchParams(location.hash.slice(1)).forEach((value, name) => state.set(name, value));
+  restore();
+});
+restore();
 showHere();

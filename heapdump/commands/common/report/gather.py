@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.report.asking import Asked, Asker
 from heapdump.commands.common.report.holders import HolderTree
-from heapdump.commands.common.report.memory import Side, address_strips, heap_pictures, legend, memory_boxes, side_of
+from heapdump.commands.common.report.memory import (
+    Side,
+    address_strips,
+    heap_pictures,
+    legend,
+    memory_boxes,
+    reconciliation,
+    side_of,
+)
 from heapdump.commands.common.report.row_commands import row_command
 from heapdump.render import text
 from heapdump.render.report.content import Part, Report, Section, Tile
+from heapdump.render.view import Lines
 
 if TYPE_CHECKING:
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
 
-_MOST_ROWS = 100
+_MOST_ROWS, _FEW_ROWS = 100, 30
 """Rows of a table; the page says how many more there are."""
 
 
@@ -76,6 +85,7 @@ class _Gatherer:
             sections=list(self._sections()),
             memory=memory,
             legend=legend(new, old),
+            items=reconciliation(new),
             strips=address_strips(snapshot, address_rows(snapshot.usage)),
             heaps=list(heap_pictures(snapshot)),
             graph=graph,
@@ -104,46 +114,62 @@ class _Gatherer:
         yield Tile("threads", f"{threads:,}", f"{threads:,} threads", line(("threads",)))
         yield Tile("modules", f"{modules:,}", f"{modules:,} modules", line(("modules",)))
         errors = sum(incident.is_error for incident in snapshot.incidents)
-        yield Tile("errors found", f"{errors:,}", text.plural(errors, "error"), line(("check",)))
+        yield Tile("errors found", f"{errors:,}", text.plural(errors, "error"), line(("check",)), is_bad=errors > 0)
 
     def _sections(self) -> Iterator[Section]:
         if len(self._snapshots) > 1:
-            parts = [self._part("What changed", "diff")]
+            parts = [self._part("", "diff", folds_stacks=True)]
             yield Section("changes", "What changed", "Since the older dump, in groups of blocks.", "", parts)
         yield Section("triage", "What happened", "", "", [self._part("", "triage")])
         yield Section("damage", "Damage", "One report for each bug, with its bytes.", "", [self._part("", "check")])
         lead = "Every byte once, in the classes of VMMap. Click a box to go in, the path above it to go out."
-        yield Section("memory", "Memory", lead, "memory", [self._part("Summary", "summary", folded=True)])
+        yield Section("memory", "Memory", lead, "memory", [self._part("Summary", "summary", is_folded=True)])
         lead = "One strip for each neighbourhood of allocations; free runs between them are left out and said."
-        yield Section("space", "Address space", lead, "space", [self._part("Free runs", "gaps", folded=True)])
+        yield Section("space", "Address space", lead, "space", [self._part("Free runs", "gaps", is_folded=True)])
         lead = "How full each segment is, and the blocks by size."
         yield Section("heaps", "Heaps", lead, "heaps", [self._part("", "heaps")])
-        yield Section("groups", "Who allocated", "", "groups", [self._part("", "leaks")])
+        before, after = _divided(self._part("Groups", "leaks", folds_stacks=True))
+        yield Section("groups", "Who allocated", "", "groups", after, before)
         if len(self._snapshot.walk.table):
             lead = "The dominator tree: a block retains what nothing could reach without it."
-            yield Section("holders", "Who holds it", lead, "holders", [self._part("", "retained")])
+            before, after = _divided(replace(self._part("The blocks that retain most", "retained"), is_folded=True))
+            yield Section("holders", "Who holds it", lead, "holders", after, before)
         if self._snapshot.runtimes:
-            yield Section("managed", "Managed memory", "", "", [self._part("", "managed")])
+            yield Section("managed", "Managed memory", "", "", [self._part("", "managed", limit=_FEW_ROWS)])
         yield Section("threads", "Threads", "", "", [self._part("", "threads"), self._stacks()])
         yield Section("modules", "Modules", "", "", [self._part("", "modules")])
         yield Section("dump", "This dump", "What it can answer, and what it cannot.", "", [self._part("", "info")])
 
     def _stacks(self) -> Part:
-        return self._part("Call stacks", "threads", "--frames", folded=True, skip=1)
+        return self._part("Call stacks", "threads", "--frames", is_folded=True, skip=1)
 
-    def _part(self, title: str, name: str, *arguments: str, folded: bool = False, skip: int = 0) -> Part:
-        """The answer of a command; `skip`: items at its beginning that the page shows elsewhere."""
-        asked: Asked = self._asker.ask(name, *arguments, limit=_MOST_ROWS)
-        items = list(asked.answer.page())[skip:] if asked.answer else []
-        return Part(title, asked.line, items, asked.gaps, self._row_command(name), folded)
+    def _part(self, title: str, name: str, *arguments: str, **looks: Any) -> Part:
+        """The answer of a command. `limit`: rows of a table; `skip`: items left out at its beginning.
+
+        The other `looks` are fields of the part.
+        """
+        asked: Asked = self._asker.ask(name, *arguments, limit=looks.pop("limit", _MOST_ROWS))
+        items = list(asked.answer.page())[looks.pop("skip", 0) :] if asked.answer else []
+        return Part(title, asked.line, items, asked.gaps, self._row_command(name), **looks)
 
     def _row_command(self, name: str) -> Any:
         def line(row: Any) -> str:
             """The command about a row."""
-            words = row_command(name, row)
+            words = row_command(name, row, self._snapshot)
             return command_text(self._snapshot, words) if words else ""
 
         return line
+
+
+def _divided(part: Part) -> tuple[list[Part], list[Part]]:
+    """(the sentences at the beginning of an answer, the rest of it)."""
+    items = list(part.items)
+    count = next((i for i, item in enumerate(items) if not isinstance(item, Lines)), len(items))
+    if not count:
+        return [], [part]
+    return [replace(part, title="", command="", items=items[:count], gaps=(), is_folded=False)], [
+        replace(part, items=items[count:])
+    ]
 
 
 def _size_tile(label: str, size: int, command: str) -> Tile:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,35 +53,47 @@ class GroupedBlocks:
         return {found.group.value: found for found in self.leaks.groups}
 
     @cached_property
-    def _by_heap(self) -> dict[int, Counter[int]]:
-        """Index of a heap → value of a group → bytes of its blocks there."""
+    def _by_heap(self) -> dict[int, dict[int, tuple[int, int]]]:
+        """Index of a heap → value of a group → (bytes, number) of its blocks there."""
         leaks, table = self.leaks, self._snapshot.walk.table
         width = int(leaks.values.max()) + 1 if len(leaks.values) else 1
         keys = table.heap[leaks.rows].astype(np.int64) * width + leaks.values
         found, places = np.unique(keys, return_inverse=True)
         totals = np.zeros(len(found), np.int64)
         np.add.at(totals, places, table.sizes(leaks.rows).astype(np.int64))
-        out: dict[int, Counter[int]] = {}
-        for key, size in zip(found.tolist(), totals.tolist(), strict=True):
-            out.setdefault(key // width, Counter())[key % width] = size
+        counts = np.bincount(places, minlength=len(found))
+        out: dict[int, dict[int, tuple[int, int]]] = {}
+        for key, size, count in zip(found.tolist(), totals.tolist(), counts.tolist(), strict=True):
+            out.setdefault(key // width, {})[key % width] = size, count
         return out
 
     def of_heap(self, node: MemoryNode) -> dict[str, HeapPart]:
         """What the committed and reserved bytes of a heap are, by name; none where blocks and map contradict."""
         index = node.heap if node.heap is not None else -1
         count = self._snapshot.walk.counts.get(index)
-        groups = self._by_heap.get(index, Counter())
-        busy = sum(groups.values())
+        groups = self._by_heap.get(index, {})
+        busy = sum(size for size, _ in groups.values())
         if count is None or busy > node.committed_bytes:
             return {}
         rest = node.committed_bytes - busy
         free = min(rest, max(0, count.free_bytes + count.lfh_free_bytes - count.uncommitted_free_bytes))
         heap = ("heap", f"{self._snapshot.heaps[index].address:#x}")
-        out = {self._labels[value].key: self._group(value, size) for value, size in groups.items()}
+        out = {self._labels[value].key: self._group(value, size) for value, (size, _) in groups.items()}
         out[FREE_BLOCKS] = HeapPart(free, free, "cf", heap)
         out[OVERHEAD] = HeapPart(rest - free, rest - free, "co", heap)
         out[RESERVED] = HeapPart(0, node.bytes - node.committed_bytes, "co", heap)
         return {name: part for name, part in out.items() if part.size}
+
+    def boxes(self, found: LeakGroup) -> Iterator[tuple[list[str], int, int]]:
+        """(names from the outermost on, bytes, blocks) of a group: its stack, else its key and its heaps."""
+        if found.frames:
+            yield [str(frame) for frame in reversed(found.frames)], found.group.bytes, found.group.count
+            return
+        heaps = self._snapshot.heaps
+        for index, groups in self._by_heap.items():
+            size, blocks = groups.get(found.group.value, (0, 0))
+            if blocks:
+                yield [found.key, f"heap #{index} {heaps[index].address:#x}"], size, blocks
 
     def _group(self, value: int, size: int) -> HeapPart:
         found = self._labels[value]
@@ -94,8 +105,8 @@ class GroupedBlocks:
         tree = _Node()
         for one, is_new in ((self, True), *(((old, False),) if old else ())):
             for found in one.leaks.groups:
-                names = [str(frame) for frame in reversed(found.frames)] or [found.key]
-                tree.add(names, found.group.bytes, found.group.count, is_new=is_new)
+                for names, size, blocks in one.boxes(found):
+                    tree.add(names, size, blocks, is_new=is_new)
         least = max(1, self.leaks.bytes // _LEAST_SHARE)
         children = tuple(tree.frames(least, [_MOST_FRAMES], compares=old is not None))
         delta = self.leaks.bytes - old.leaks.bytes if old else None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.report.groups import GroupedBlocks
 from heapdump.render import text
-from heapdump.render.report.content import Bar, Box, HeapPicture, LegendRow, Run, Strip
+from heapdump.render.report.content import Bar, Box, HeapPicture, Item, LegendRow, Run, Strip
 
 if TYPE_CHECKING:
     from heapdump.analyses.memory.address_rows import AddressRow
@@ -123,6 +123,16 @@ def _command(snapshot: Snapshot, node: MemoryNode) -> tuple[str, ...]:
     return ("summary",) if node.address is None or node.name == node.kind else ("regions", "--at", f"{node.address:#x}")
 
 
+def reconciliation(side: Side) -> list[Item]:
+    """The lines of the reconciliation, most bytes first."""
+    from heapdump.analyses.memory.reconciliation import reconcile
+
+    lines = reconcile(side.snapshot.usage, side.snapshot.heaps, side.snapshot.walk)
+    total = sum(line.bytes for line in lines) or 1
+    ordered = sorted(lines, key=lambda line: -line.bytes)
+    return [Item(line.item.words, line.bytes, 100 * line.bytes / total) for line in ordered]
+
+
 def legend(new: Side, old: Side | None) -> list[LegendRow]:
     """A row for each class of VMMap, and the sum of those that are used."""
     from heapdump.analyses.memory.memory_classes import MemoryClass
@@ -133,9 +143,10 @@ def legend(new: Side, old: Side | None) -> list[LegendRow]:
     kinds = [kind for kind in MemoryClass if kind not in extra or kind in by_kind or kind in before]
     rows = [_row(new, kind, by_kind.get(kind), before.get(kind, 0) if old else None) for kind in kinds]
     used = [node for node in new.tree if node.kind.is_used]
+    whole = new.snapshot.process.regions.is_complete_map
     total = LegendRow(
         "Total used", "", sum(n.bytes for n in used), sum(n.committed_bytes for n in used),
-        sum(n.private_bytes for n in used), sum(n.regions for n in used),
+        sum(n.private_bytes for n in used) if whole else None, sum(n.regions for n in used),
         max((n.largest_bytes for n in used), default=0), command_text(new.snapshot, ("summary",)), "",
         sum(row.delta or 0 for row in rows) if old else None,
     )  # fmt: skip
@@ -147,11 +158,13 @@ def _row(side: Side, kind: MemoryClass, node: MemoryNode | None, before: int | N
     command = command_text(side.snapshot, ("summary",))
     if node is None:
         reason = _REASONS.get(kind.value, "")
-        if not kind.is_used and not side.snapshot.process.regions.is_complete_map:
-            reason = "the dump has no memory map"
+        if not side.snapshot.process.regions.is_complete_map:
+            reason = reason or "nothing of it is known: the dump has no memory map"
         number, delta = (None, None) if reason else (0, None if before is None else -before)
         return LegendRow(kind.value, css_of(kind), number, number, number, number, number, command, reason, delta)
-    committed, private = (node.committed_bytes, node.private_bytes) if kind.is_used else (0, 0)
+    committed = node.committed_bytes if kind.is_used else 0
+    whole = side.snapshot.process.regions.is_complete_map
+    private = None if not whole else node.private_bytes if kind.is_used else 0
     delta = None if before is None or not kind.is_used else committed - before
     return LegendRow(
         kind.value, css_of(kind), node.bytes, committed, private, node.regions, node.largest_bytes, command, "", delta

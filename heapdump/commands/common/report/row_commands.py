@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from heapdump.snapshot import Snapshot
 
 
-def row_command(name: str, row: Any) -> tuple[str, ...]:
+def row_command(name: str, row: Any, snapshot: Snapshot) -> tuple[str, ...]:
     """The words behind `heapdump` for a row in the answer of the command `name`; none where no command is about it."""
     make = _OF_COMMAND.get(name)
     try:
+        if name == "leaks":
+            return "block", f"{snapshot.walk.table.block(row.group.sample[0]).address:#x}"
         return make(row) if make else ()
     except (AttributeError, KeyError, TypeError):
         return ()  # a row of another table of the same answer
