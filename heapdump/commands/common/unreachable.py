@@ -99,10 +99,13 @@ def emit_unreachable(
     if options.lsan_compat:
         code = _write_lsan(request, snapshot, found, options, gaps)
     else:
+        from heapdump.analyses.graph.managed_holders import managed_holders
         from heapdump.commands.common.unreachable_page import UnreachablePage
 
+        heaps = [runtime.heap for runtime in snapshot.runtimes if runtime.heap is not None]
+        managed = managed_holders(snapshot.process.space, graph, reached, heaps) if heaps else None
         code = request.emit(
-            snapshot, UnreachablePage(request, snapshot, found, options, question, full_stacks).answer(gaps)
+            snapshot, UnreachablePage(request, snapshot, found, options, question, full_stacks, managed).answer(gaps)
         )
     is_leaked = found.leaked.blocks > 0
     return options.leak_exit_code if options.leak_exit_code is not None and is_leaked else code

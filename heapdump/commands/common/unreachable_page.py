@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from heapdump.commands.common.holders import holders_page, holders_record
 from heapdump.commands.common.leak_groups import (
     COLUMNS,
     group_record,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heapdump.analyses.allocated.leaks import LeakGroup
+    from heapdump.analyses.graph.managed_holders import ManagedHolders
     from heapdump.analyses.graph.unreachable_report import (
         BlockSum,
         UnreachableBlocks,
@@ -43,7 +45,10 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class UnreachablePage:
-    """A report and how it is shown. `full_stacks`: with the frames of allocator modules."""
+    """A report and how it is shown. `full_stacks`: with the frames of allocator modules.
+
+    `managed`: what only objects of managed heaps hold; None without such a heap.
+    """
 
     request: Request
     snapshot: Snapshot
@@ -51,6 +56,7 @@ class UnreachablePage:
     options: UnreachableOptions
     question: UnreachableQuestion
     full_stacks: bool
+    managed: ManagedHolders | None = None
 
     def answer(self, gaps: tuple[str, ...]) -> Answer:
         """The answer of the command; `gaps`: of the walk and of the evidence."""
@@ -86,6 +92,8 @@ class UnreachablePage:
 
         found, table = self.found, self.snapshot.walk.table
         data: Record = {state.word: _sum(found.sums[state]) for state in (*REPORTED, Reach.REACHABLE)}
+        if self.managed is not None:
+            data["managed"] = holders_record(self.managed)
         data["groups"] = self._groups()
         data["cycles"] = [
             {"blocks": len(rows), "bytes": int(table.size[rows].sum()), "members": self._addresses(rows)}
@@ -125,6 +133,8 @@ class UnreachablePage:
             amount = f"{text.plural(found.omitted.blocks, 'block')} with {text.size(found.omitted.bytes)}"
             yield Lines([[(f"left out: {amount} in groups that are smaller, or not asked for", "dim")]])
         yield from self._stacks(shown)
+        if self.managed is not None and self.managed.blocks:
+            yield from holders_page(self.managed)
         if found.cycles:
             yield Lines(list(self._cycles()))
         if self.options.report_objects:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from heapdump.analyses.graph.roots import RootKind
 from heapdump.analyses.graph.unreachable import Reach
 from heapdump.cli import cli
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.patching import poke, word
 from tests.runtimes.dotnet.plans import plan
 
 
@@ -44,3 +46,27 @@ def test_refs_names_the_field_that_holds_a_block(held, tmp_path: Path):
     result = CliRunner().invoke(cli, ["refs", str(path), hex(first), "--no-cache"])
     assert "Acme.Orders.Order._handle of 0x" in result.output
     assert "(finalizable)" in result.output
+
+
+def test_what_only_a_finalizable_wrapper_holds_is_told(open_built, tmp_path: Path):
+    """A wrapper holds a block that holds another; a third one is held by a global variable, too."""
+    heap = NtHeapBuilder(base=0x20000000000)
+    first, inner, shared = heap.busy(100), heap.busy(5000), heap.busy(300)
+    made = plan("8")
+    for block in (first, first, shared):
+        made.clr.object("gen2", made.types["Acme.Orders.Order"], None, block.to_bytes(8, "little"))
+    process = made.clr.add_to(ProcessBuilder().heap(heap.build()))
+    data = process.plan.exe + 0xC000 - 0x1000
+    path = tmp_path / "held.dmp"
+    path.write_bytes(poke(process.build(), (first + 8, word(inner)), (data, word(shared))).data)
+    result = CliRunner().invoke(cli, ["leaks", str(path), "--unreachable", "--json", "--no-cache"])
+    found = json.loads(result.output)["data"]
+    assert found["direct"]["blocks"] == 0
+    assert found["managed"] == {
+        "blocks": 2, "bytes": 5100, "complete": True, "holders": [
+            {"type": "Acme.Orders.Order", "is_finalizable": True, "objects": 2, "blocks": 1, "bytes": 100},
+        ],
+    }  # fmt: skip
+    page = CliRunner().invoke(cli, ["leaks", str(path), "--unreachable", "--no-cache"]).output
+    assert "objects of the managed heap alone: 2 blocks with 4.980 kB" in page
+    assert "go when it runs, or at Dispose" in page
