@@ -28,10 +28,11 @@ ALLOWED = {
     "heaps": {"process", "memory", "layouts", "blocks", "kernels", "spans", "trust"},
     "analyses": {"process", "runtimes", "memory", "blocks", "kernels", "spans", "errors", "trust"},
     "render": {"spans", "errors"},
+    "fleet": set(),
     "cache": {"blocks", "errors"},
     "snapshot": {"dump", "memory", "process", "runtimes", "heaps", "blocks", "analyses", "cache", "type_answers"},
     "type_answers": {"snapshot", "analyses", "cache"},
-    "commands": {"snapshot", "analyses", "render", "cache", "errors", "trust"},
+    "commands": {"snapshot", "analyses", "render", "cache", "fleet", "errors", "trust"},
     "cli": {"commands", "render", "errors"},
 }
 """Room → rooms it may import at run time. `snapshot` wires the ladder up to the usage map that several commands share."""

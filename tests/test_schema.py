@@ -22,7 +22,7 @@ SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "json-schema.json")
 VALIDATOR = Draft202012Validator(SCHEMA)
 COMMANDS = cli.list_commands(click.Context(cli))
 CALLS = [
-    "report", "summary", "triage", "info", "heaps", "regions", "modules", "modules --imports memory --exports --sections --strings", "threads", "threads --frames --args",
+    "report", "fleet", "summary", "triage", "info", "heaps", "regions", "modules", "modules --imports memory --exports --sections --strings", "threads", "threads --frames --args",
     "gaps", "gaps --request 1M", "diff --all", "diff --group-by size --unreachable",
     "summary", "triage", "info", "heaps", "regions", "modules", "threads", "threads --frames --args",
     "blocks --state all --internal", "blocks --stat", "virt-blocks", "check", "leaks --group-by size", "leaks --group-by type",

@@ -15,7 +15,7 @@ _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 def command_text(snapshot: Snapshot, command: Sequence[str]) -> str:
     """`heapdump NAME DUMP ARGUMENTS…` of the name and arguments of a command."""
     name, *arguments = command
-    return " ".join(["heapdump", name, *map(_quoted, (str(snapshot.dump.path), *arguments))])
+    return " ".join(["heapdump", name, *map(quoted, (str(snapshot.dump.path), *arguments))])
 
 
 def arrow(snapshot: Snapshot, command: Sequence[str]) -> tuple[str, str]:
@@ -25,5 +25,6 @@ def arrow(snapshot: Snapshot, command: Sequence[str]) -> tuple[str, str]:
     return f" → {command_text(snapshot, command)}", COMMAND
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
+    """The word as it can be pasted into a command line."""
     return word if word and set(word) <= _PLAIN else f'"{word}"'

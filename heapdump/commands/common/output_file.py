@@ -52,7 +52,7 @@ def replaced(target: Path, dumps: Iterable[Path]) -> Iterator[IO[str]]:
         OSError: the system refuses to write.
     """
     sources = tuple(dumps)
-    _refuse_dump(target, sources)
+    refuse_dump(target, sources)
     state = _state(target)
     if system.is_stream_path(target) or (state is not None and not stat.S_ISREG(state.st_mode)):
         # neither made nor cut: what is opened is there already
@@ -66,7 +66,7 @@ def replaced(target: Path, dumps: Iterable[Path]) -> Iterator[IO[str]]:
         with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream:
             yield stream
         part.chmod(system.new_file_mode() if state is None else stat.S_IMODE(state.st_mode))
-        _refuse_dump(target, sources)  # again: writing may have taken minutes
+        refuse_dump(target, sources)  # again: writing may have taken minutes
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
@@ -80,7 +80,12 @@ def _state(target: Path) -> os.stat_result | None:
         return None
 
 
-def _refuse_dump(target: Path, dumps: Sequence[Path]) -> None:
+def refuse_dump(target: Path, dumps: Sequence[Path]) -> None:
+    """Refuses a target that is a dump.
+
+    Raises:
+        WrongUsage: the target is one of the dumps, by whatever name, or another dump.
+    """
     if not target.is_file():
         return
     if any(dump.exists() and target.samefile(dump) for dump in dumps):

@@ -1,0 +1,173 @@
+"""`fleet`: many dumps, a row for each, and what they have in common."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from heapdump.commands.common.files import progress_bar
+from heapdump.commands.common.fleet_row import NESTED, RowMaker, failed_row, stamp
+from heapdump.commands.common.fleet_tables import page, summary_record
+from heapdump.commands.common.output_file import refuse_dump
+from heapdump.commands.common.request import Arguments, Request, dump_command
+from heapdump.errors import WrongUsage
+from heapdump.fleet.buckets import buckets_of
+from heapdump.fleet.engine import run_all
+from heapdump.fleet.paths import dumps_of
+from heapdump.render.view import Answer, Record
+
+_PATHS = Arguments("PATH...", lambda words: {"paths": words, "dump": None})
+
+
+@dump_command("fleet", arguments=_PATHS)
+@click.option("--jobs", type=click.IntRange(1), metavar="N", help="Dumps at a time.  [default: one a processor]")
+@click.option("--results", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.jsonl",
+              help="Append each row there as it comes; rows of unchanged dumps are not made again.")  # fmt: skip
+@click.option("--parquet", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write all rows there (pip install 'heapdump[fleet]').")  # fmt: skip
+@click.option(
+    "--scheduler", metavar="ADDRESS", help="A Dask cluster, such as tcp://head:8786, instead of this machine."
+)
+def command(
+    request: Request,
+    paths: tuple[str, ...],
+    jobs: int | None,
+    results: Path | None,
+    parquet: Path | None,
+    scheduler: str | None,
+) -> int:
+    """Many dumps: a row for each, and those with the same bug or growth.
+
+    Folders stand for all dumps below them. A dump that cannot be read is a row with the reason. Exit code 4 when there
+    is one.
+
+    \b
+    heapdump fleet crash.dmp dumps/
+    heapdump fleet 'dumps/**/*.dmp' --results rows.jsonl
+    """
+    if not paths:
+        raise WrongUsage("name the dumps, or the folders that hold them")
+    dumps, missing = dumps_of(paths)
+    if missing and not dumps:
+        raise WrongUsage(f"no dump in {', '.join(missing)}")
+    known = _known(results) if results else {}
+    rows = [known[path] for path in dumps if known.get(path, {}).items() >= stamp(path).items()]
+    left = [path for path in dumps if path not in {row["path"] for row in rows}]
+    for target in (results, request.output):
+        if target:
+            refuse_dump(target, [Path(path) for path in dumps])
+    most = jobs or os.cpu_count() or 1
+    with progress_bar("dumps", enabled=request.progress) as report, _Appended(results) as keep:
+        for done in run_all(RowMaker(request), left, _opener(scheduler, most), most):
+            row = done.result if done.error is None else failed_row(done.path, _words(done.error))
+            keep(row)
+            rows.append(row)
+            report(len(rows) << 20, len(dumps) << 20)
+    order = {path: number for number, path in enumerate(dumps)}
+    rows.sort(key=lambda row: order[row["path"]])
+    if parquet:
+        _write_parquet(parquet, rows)
+    found = buckets_of(rows)
+    shown = request.rows(rows, lambda row: row)
+    answer = Answer(
+        "fleet",
+        data=lambda: summary_record(shown, found),
+        records=lambda: iter(shown),
+        page=lambda: page(request, shown, found),
+        gaps=tuple(f"{row['path']}: {row['error']}" for row in rows if row["error"])
+        + tuple(f"no dump in {word}" for word in missing),
+        nested=NESTED,
+    )
+    return request.emit([], answer)
+
+
+def _words(error: BaseException) -> str:
+    return f"the worker was lost: {error}" if str(error) else f"the worker was lost: {type(error).__name__}"
+
+
+def _known(results: Path) -> dict[str, Record]:
+    """Path → the last row of it in the file; lines that are no rows are passed over."""
+    rows: dict[str, Record] = {}
+    if not results.is_file():
+        return rows
+    for line in results.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("path"), str) and row.get("error") is None:
+            rows[row["path"]] = row
+    return rows
+
+
+class _Appended:
+    """Appends rows to a file, each at once; nothing without a file."""
+
+    def __init__(self, results: Path | None) -> None:
+        """Opens the file."""
+        self._stream = results.open("a", encoding="utf-8", newline="\n") if results else None
+
+    def __enter__(self) -> Callable[[Record], None]:
+        """What appends a row."""
+        return self._keep
+
+    def __exit__(self, *_error: object) -> None:
+        """Closes the file."""
+        if self._stream:
+            self._stream.close()
+
+    def _keep(self, row: Record) -> None:
+        if self._stream:
+            self._stream.write(json.dumps(row) + "\n")
+            self._stream.flush()
+
+
+def _opener(scheduler: str | None, most: int) -> Callable[[], Executor]:
+    """What makes the executor: processes here, or the workers of a cluster."""
+    if scheduler is None:
+        return lambda: ProcessPoolExecutor(most, mp_context=get_context("spawn"))
+    try:
+        from distributed import Client  # its functions have no types
+    except ImportError as error:
+        raise WrongUsage("--scheduler needs Dask: pip install 'heapdump[fleet]'") from error
+    try:
+        client: Any = cast("Any", Client)(scheduler, timeout=10, set_as_default=False)
+    except OSError as error:
+        raise WrongUsage(f"no scheduler answers at {scheduler}: {error}") from error
+
+    def executor() -> Executor:
+        """The workers of the cluster."""
+        found: Executor = client.get_executor(pure=False, retries=1)
+        return found
+
+    return executor
+
+
+def _write_parquet(target: Path, rows: list[Record]) -> None:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise WrongUsage("--parquet needs pyarrow: pip install 'heapdump[fleet]'") from error
+    refuse_dump(target, [Path(row["path"]) for row in rows])
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([_flat(row) for row in rows]), target)
+
+
+def _flat(row: Record) -> dict[str, Any]:
+    """Members of members as columns of their own: `incident_bug`."""
+    return dict(_columns(row))
+
+
+def _columns(row: Record) -> Iterator[tuple[str, Any]]:
+    for name, value in row.items():
+        if name in NESTED:
+            yield from ((f"{name}_{part}", value[part] if value else None) for part in NESTED[name])
+        else:
+            yield name, value

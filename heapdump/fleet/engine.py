@@ -1,0 +1,86 @@
+"""Work on many dumps through an executor: results as they come, each dump once, a lost worker costs one retry."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_MOST_ATTEMPTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A dump and its result, or the error that it ended with."""
+
+    path: str
+    result: Any
+    error: BaseException | None
+
+
+@dataclass(slots=True)
+class _Work:
+    """What is left. `alone`: dumps whose worker was lost; they go one at a time, so that each stands for itself."""
+
+    waiting: deque[str]
+    alone: deque[str] = field(default_factory=deque)
+    attempts: dict[str, int] = field(default_factory=dict)
+    running: dict[Future[Any], str] = field(default_factory=dict)
+
+    def next(self, most: int) -> str | None:
+        """The next dump to begin with; None while others run that it must not disturb."""
+        if self.waiting and len(self.running) < most:
+            return self.waiting.popleft()
+        return self.alone.popleft() if self.alone and not self.waiting and not self.running else None
+
+
+def run_all(
+    task: Callable[[str], T], paths: Sequence[str], open_executor: Callable[[], Executor], most: int
+) -> Iterator[Done]:
+    """Carries out `task` for each path, at most `most` at a time; the results in the order in which they end.
+
+    `open_executor`: makes the executor, and another one when its workers are lost. A path whose worker is lost twice
+    is done with that error.
+    """
+    work = _Work(deque(dict.fromkeys(paths)))
+    executor = open_executor()
+    try:
+        while work.waiting or work.alone or work.running:
+            is_lost = _begin(work, executor, task, most)
+            for future in wait(work.running, return_when=FIRST_COMPLETED).done if work.running else ():
+                path, error = work.running.pop(future), future.exception()
+                if isinstance(error, BrokenExecutor):
+                    is_lost = True
+                    if work.attempts[path] < _MOST_ATTEMPTS:
+                        work.alone.append(path)
+                        continue
+                yield Done(path, None if error else future.result(), error)
+            if is_lost:
+                work.alone.extend(work.running.values())
+                _end(work, executor)
+                executor = open_executor()
+    finally:
+        _end(work, executor)
+
+
+def _end(work: _Work, executor: Executor) -> None:
+    """Gives up what runs. `cancel_futures` is not every executor's."""
+    for future in work.running:
+        future.cancel()
+    work.running.clear()
+    executor.shutdown(wait=False)
+
+
+def _begin(work: _Work, executor: Executor, task: Callable[[str], T], most: int) -> bool:
+    """Hands out as many paths as may run; True where the executor has lost its workers meanwhile."""
+    while (path := work.next(most)) is not None:
+        try:
+            work.running[executor.submit(task, path)] = path
+        except BrokenExecutor:
+            work.alone.append(path)
+            return True
+        work.attempts[path] = work.attempts.get(path, 0) + 1
+    return False
