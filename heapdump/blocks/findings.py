@@ -126,6 +126,7 @@ define("large_metadata", "The tree of large allocations is damaged", Protected.L
 define("tail_fill", "Bytes behind a block were written to", Protected.BLOCK, BugKind.OVERFLOW)
 define("free_fill", "A free block was written to", Protected.FREED, BugKind.USE_AFTER_FREE)
 define("front_prefix", "The mark between a block and its recorded stack is damaged", Protected.BLOCK, BugKind.UNDERFLOW)
+define("front_padding", "The padding in front of a block was written to", Protected.BLOCK, BugKind.UNDERFLOW)
 define("page_header", "The stamps before a page heap block are damaged", Protected.BLOCK, BugKind.UNDERFLOW)
 define("page_suffix", "Bytes behind a page heap block were written to", Protected.BLOCK, BugKind.OVERFLOW)
 define("page_freed_fill", "A freed page heap block was written to", Protected.FREED, BugKind.USE_AFTER_FREE)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _KINDS = frozenset({
     "entry_header", "size_chain", "segment", "ucr", "free_list", "virtual_list", "lfh_subsegment", "vs_chunk", "large_metadata",
+    "front_padding",
 })  # fmt: skip
 """Kinds that a healthy heap shows in the middle of an operation; fills, for one, are written before a block changes hands."""
 

@@ -67,9 +67,13 @@ class SegmentHeapBuilder:
     """One heap in the making. Contents of blocks are random bytes."""
 
     def __init__(
-        self, *, arch: HeapArch = "x64", build: int = 19041, base: int, seed: int = 0, padding: bool = False, keys: tuple[int, int] | None = None,
+        self, *, arch: HeapArch = "x64", build: int = 19041, base: int, seed: int = 0, padding: bool = False,
+        keys: tuple[int, int] | None = None, trace: int = 0,
     ) -> None:  # fmt: skip
-        """Begin a heap at `base`. `padding`: blocks begin with a header of a granule; `keys`: heap key, LFH key."""
+        """Begin a heap at `base`. `padding`: blocks begin with a header of a granule; `keys`: heap key, LFH key.
+
+        `trace`: address of the record of the allocation stack of all VS and LFH blocks (0: they have none).
+        """
         self._layout = lay = segment_layout(arch, build)
         self._random = np.random.default_rng(seed)
         self._build, self._base, self._top = build, base, (1 << 8 * lay.pointer) - 1
@@ -77,8 +81,11 @@ class SegmentHeapBuilder:
         self._heap_key, self._lfh_key = (key & self._top for key in keys or drawn)
         self._chunk_key = self._lfh_key if build < 16299 else self._heap_key
         self._padding = lay.granule if padding else 0
+        self._trace = trace
         self._image = MemoryImage(lay.pointer)
         self._image.commit(base, PAGE)
+        if trace:
+            self._image.word(base + lay.interceptor, 1)
         self._segments: list[_Segment] = []
         self._large: list[LargePart] = []
         self._busy: dict[int, tuple[int, Kind]] = {}
@@ -168,7 +175,7 @@ class SegmentHeapBuilder:
         base = self._range(pages * PAGE, self._flags("vs"), PAGE, guard=True)
         asked = np.asarray(sizes, np.int64)
         busy = asked >= 0
-        units = np.where(busy, np.maximum(2, -(-(asked + pad) // g) + 1), -asked)
+        units = np.where(busy, np.maximum(2, -(-(asked + pad) // g) + 1 + self._extra_bytes // g), -asked)
         total = (pages * PAGE - lay.vs_first) // g
         left = total - int(units.sum())
         if left < 0 or left == 1:
@@ -207,12 +214,25 @@ class SegmentHeapBuilder:
         for address, size, spare in zip(
             (at + g)[busy].tolist(), asked[busy].tolist(), unused[busy].tolist(), strict=True
         ):
-            end = address + pad + size + spare
-            if spare > 1:
-                self._image.u16(end - 2, spare)
-            elif spare:
-                self._image.u8(end - 1, 0x80)
+            self._count(address + pad + size, spare)
             self._take(address, size, "vs")
+
+    @property
+    def _extra_bytes(self) -> int:
+        """Bytes that a block needs for the extra behind its user data, and the address of its stack."""
+        return 2 * self._layout.granule if self._trace else 0
+
+    def _count(self, end: int, unused: int) -> None:
+        """Write the number of unused bytes behind the user data that ends at `end`, and the extra, where blocks have one."""
+        if self._trace:
+            extra = -(-end // self._layout.granule) * self._layout.granule
+            self._image.write(extra, b"\0\0\1\1".ljust(self._layout.granule, b"\0"))
+            self._image.word(extra + self._layout.granule, self._trace)
+            self._image.u16(end + unused - 2, unused | 0x4000)
+        elif unused > 1:
+            self._image.u16(end + unused - 2, unused)
+        elif unused:
+            self._image.u8(end, 0x80)
 
     def lfh_blocks(
         self, block: int, asked: Sequence[int] | NDArray[np.int64], *, pages: int = 1, listed: Sequence[int] = ()
@@ -237,10 +257,7 @@ class SegmentHeapBuilder:
             address = base + first + i * block
             if not waiting[i]:
                 self._take(address, int(sizes[i]), "lfh")
-            if unused[i] > 1:
-                self._image.u16(address + block - 2, int(unused[i]))
-            elif unused[i]:
-                self._image.u8(address + block - 1, 0x80)
+            self._count(address + pad + int(sizes[i]), int(unused[i]))
         self._subsegments.append(base)
         self._free["lfh"] += int((~busy | waiting).sum())
         return base

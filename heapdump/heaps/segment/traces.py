@@ -28,31 +28,34 @@ def trace_reader(view: View, heap: Heap, walk: Walk) -> TraceReader | None:
     if heap.layout is None:
         return None
     layout, padding = load(heap.layout), padding_fact(walk.facts.get(heap.index, {}))
-    return lambda rows: _record_addresses(view, layout, walk.table, rows, _distances(view, heap, layout, padding))
+    return lambda rows: _record_addresses(view, heap, layout, walk.table, rows, padding)
 
 
-def _distances(view: View, heap: Heap, layout: Layout, padding: int) -> tuple[int, int]:
-    """Bytes from the granule behind the user data to the address of the record: (of large allocations, of other blocks).
+def extra_addresses(
+    view: View, heap: Heap, layout: Layout, table: BlockTable, rows: NDArray[np.int64], padding: int
+) -> NDArray[np.uint64]:
+    """The address of the extra of each row, which has one; (n,) uint64.
 
-    Up to 15063 the padding of a large allocation lies between its user data and its extra (recorded).
+    On the granule behind the user data. Up to 15063 the padding of a large allocation lies between (recorded).
     """
-    distance = layout["_SEGMENT_HEAP_EXTRA"].size
+    granule = np.uint64(view.granularity)
+    end = table.addresses(rows) + table.sizes(rows)
+    extra = (end + granule - np.uint64(1)) // granule * granule
     flags = view.space.try_integer(heap.address + layout["_SEGMENT_HEAP"].offset("GlobalFlags"), 4) or 0
     if flags & _WIDE_EXTRA and view.pointer_bytes == 8:
-        distance += view.granularity
-    return distance + (0 if writes_padding_header(layout) else padding), distance
+        extra += granule
+    if not writes_padding_header(layout):
+        extra[table.tags[rows] & np.uint16(KIND_MASK) == BlockKind.LARGE] += np.uint64(padding)
+    return extra
 
 
 def _record_addresses(
-    view: View, layout: Layout, table: BlockTable, rows: NDArray[np.int64], distances: tuple[int, int]
+    view: View, heap: Heap, layout: Layout, table: BlockTable, rows: NDArray[np.int64], padding: int
 ) -> NDArray[np.uint64]:
     """The address of the stack record of each row; (n,) uint64, 0 for rows without an extra."""
-    out, granule = np.zeros(len(rows), np.uint64), np.uint64(view.granularity)
+    out = np.zeros(len(rows), np.uint64)
     with_extra = np.flatnonzero(table.tags[rows] & np.uint16(BUSY | EXTRA) == np.uint16(BUSY | EXTRA))
-    chosen = rows[with_extra]
-    end = table.addresses(chosen) + table.sizes(chosen)
-    extra = (end + granule - np.uint64(1)) // granule * granule
-    is_large = table.tags[chosen] & np.uint16(KIND_MASK) == BlockKind.LARGE
-    distance = np.where(is_large, *(np.uint64(one) for one in distances))
-    out[with_extra], _ = view.space.mapped.gather(extra + distance, view.pointer_bytes)
+    extra = extra_addresses(view, heap, layout, table, rows[with_extra], padding)
+    record = extra + np.uint64(layout["_SEGMENT_HEAP_EXTRA"].size)
+    out[with_extra], _ = view.space.mapped.gather(record, view.pointer_bytes)
     return out

@@ -25,6 +25,7 @@ from heapdump.heaps.segment.header import contexts
 from heapdump.heaps.segment.keys import Keys
 from heapdump.heaps.segment.lfh_blocks import LfhBlocks
 from heapdump.heaps.segment.lfh_coding import LfhReading, read_lfh_subsegments
+from heapdump.heaps.segment.marks import check_marks
 from heapdump.heaps.segment.padding import padding_of
 from heapdump.heaps.segment.page_ranges import RangeKind, Ranges, read_ranges
 from heapdump.heaps.segment.page_rows import add_large_allocations, add_own_structures, add_page_ranges
@@ -79,6 +80,7 @@ def walk_segment_heap(job: Job, keys: Keys) -> None:
     add_large_allocations(walk, committed, padding)
     job.columns.sort(first)
     check_free_tree(walk, first, padding)
+    check_marks(walk, first, padding)
     job.walked.facts.update(keys.facts(padding))
 
 

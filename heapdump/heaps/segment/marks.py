@@ -1,0 +1,119 @@
+"""Marks around the user data of a block: its padding header in front, and the heap's own extra behind it.
+
+In every recorded heap of a build that writes padding headers, the first word in front of the user data of a VS chunk or an
+LFH block is the padding's size. With allocation stacks, all blocks have an extra, `_SEGMENT_HEAP_EXTRA`, whose bytes 2 and 3
+are the same in all of them but for four flags (docs/reference/heap-structures.md §4.1, §6.8). A block without its mark was
+overrun, or the count at its end, which leads to the extra, is damaged.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.findings import FindingKind
+from heapdump.blocks.kind import BlockKind
+from heapdump.blocks.table import BlockTable, doubt
+from heapdump.heaps.segment.context import SegmentWalk
+from heapdump.heaps.segment.damaged_bytes import DamagedBytes
+from heapdump.heaps.segment.padding import writes_padding_header
+from heapdump.heaps.segment.traces import extra_addresses
+from heapdump.kernels.row import EXTRA, TRUST_GUESS, TRUST_MASK, UNIT
+from heapdump.trust import Trust
+
+_ENOUGH = 8
+"""Blocks that show what a mark is."""
+
+_MOST_REPORTS = 16
+"""Blocks of one heap that become findings, for each mark."""
+
+_MARK_BITS, _INDEX_BITS = np.uint64(0xFF0F0000), np.uint64(0x000F0000)
+_ONE_BYTE, _EXTRA_BIT, _COUNT_BITS = 0x8000, 0x4000, 0x1FFF
+
+
+def check_marks(walk: SegmentWalk, first: int, padding: int) -> None:
+    """A finding for each busy row from `first` on without its marks; it becomes a guess, and has no stack.
+
+    A block that lost only the bit which says that it has an extra gets its size from the extra.
+    """
+    table = walk.columns.since(first)
+    rows = np.flatnonzero(table.is_busy & ~table.is_internal & (table.tags & np.uint16(TRUST_MASK) < TRUST_GUESS))
+    if padding and writes_padding_header(walk.layout):
+        _check_padding(walk, table, rows, padding)
+    with_extra = rows[(table.tags[rows] & np.uint16(EXTRA)) > 0]
+    if walk.heap.stack_traces and len(with_extra) >= _ENOUGH:
+        mark = _check_extras(walk, table, with_extra, padding)
+        if mark is not None and 2 * len(with_extra) > len(rows):
+            _recover_extras(walk, table, np.setdiff1d(rows, with_extra), padding, mark)
+
+
+def _check_padding(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], padding: int) -> None:
+    """Padding headers of VS chunks and LFH blocks; those of whole pages may name another size."""
+    kind = table.kind[rows]
+    rows = rows[(kind == BlockKind.VS) | (kind == BlockKind.LFH)]
+    place = table.addresses(rows) - np.uint64(padding)
+    word, is_present = walk.mapped.gather(place, walk.pointer_bytes)
+    bad = is_present & (word != np.uint64(padding)) & (table.header8[rows].astype(np.int64) * UNIT >= padding)
+    if len(rows) < _ENOUGH or 2 * int(bad.sum()) > len(rows):
+        return
+    for i in np.flatnonzero(bad)[:_MOST_REPORTS].tolist():
+        message = f"{walk.name}: the padding at {int(place[i]):#x} in front of a block is damaged"
+        _report(walk, "front_padding", int(place[i]), walk.pointer_bytes, (padding, int(word[i])), message)
+    _doubt(table, rows[bad])
+
+
+def _check_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], padding: int) -> int | None:
+    """The mark that most extras have; None where they do not agree."""
+    place = extra_addresses(walk.view, walk.heap, walk.layout, table, rows, padding)
+    word, is_present = walk.mapped.gather(place, 4)
+    marks, counts = np.unique(word[is_present] & _MARK_BITS, return_counts=True)
+    if not len(marks) or 2 * int(counts.max()) <= int(counts.sum()) or not int(marks[counts.argmax()] & _INDEX_BITS):
+        return None
+    mark = int(marks[counts.argmax()])
+    bad = is_present & (word & _MARK_BITS != np.uint64(mark))
+    for i in np.flatnonzero(bad)[:_MOST_REPORTS].tolist():
+        at = int(place[i])
+        message = f"{walk.name}: the data at {at:#x} behind a block, which leads to its allocation stack, is damaged"
+        _report(walk, "tail_fill", at + 2, 2, (mark >> 16, int(word[i]) >> 16), message)
+    _doubt(table, rows[bad])
+    table.tags[rows[bad]] &= np.uint16(0xFFFF & ~EXTRA)
+    return mark
+
+
+def _recover_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], padding: int, mark: int) -> None:
+    """Rows without an extra whose last bytes are a count that leads to one."""
+    kind = table.kind[rows]
+    rows = rows[(kind == BlockKind.VS) | (kind == BlockKind.LFH)]
+    size = table.entry_sizes(rows)
+    count_at = table.entry[rows] + size - np.uint64(2)
+    value, is_present = walk.mapped.gather(count_at, 2)
+    count = value.astype(np.int64)
+    unused = (count & _COUNT_BITS) + table.header8[rows].astype(np.int64) * UNIT
+    fits = is_present & (count & (_ONE_BYTE | _EXTRA_BIT) == _EXTRA_BIT) & (unused < size.astype(np.int64))
+    rows, unused, count_at = rows[fits], unused[fits], count_at[fits]
+    was = table.unused[rows]
+    table.unused[rows] = unused
+    place = extra_addresses(walk.view, walk.heap, walk.layout, table, rows, padding)
+    word, is_present = walk.mapped.gather(place, 4)
+    good = is_present & (word & _MARK_BITS == np.uint64(mark))
+    table.unused[rows[~good]] = was[~good]
+    table.tags[rows[good]] |= np.uint16(EXTRA)
+    for at in count_at[good][:_MOST_REPORTS].tolist():
+        message = f"{walk.name}: the block that ends at {at + 2:#x} lost the bit that says it has an allocation stack"
+        damaged_kind = "lfh_subsegment" if int(table.kind[rows[good][0]]) == BlockKind.LFH else "vs_chunk"
+        walk.report(DamagedBytes(damaged_kind, at, 2, "a count of unused bytes", "none"), message)
+    _doubt(table, rows[good])
+
+
+def _doubt(table: BlockTable, rows: NDArray[np.int64]) -> None:
+    which = np.zeros(len(table), bool)
+    which[rows] = True
+    doubt(table.tags, which, Trust.GUESS)
+
+
+def _report(
+    walk: SegmentWalk, kind: FindingKind, place: int, length: int, values: tuple[int, int], message: str
+) -> None:
+    """A finding on a little-endian number. `values`: the right one and the one that stands there."""
+    expected, found = (value.to_bytes(length, "little").hex(" ") for value in values)
+    walk.report(DamagedBytes(kind, place, length, expected, found), message)
