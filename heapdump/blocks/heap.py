@@ -51,13 +51,14 @@ class LargeBlock:
     """A block with a reservation of its own. `list_entry`: the address of its node on VirtualAllocdBlocks.
 
     In a segment heap `list_entry` is the address of the block, and `metadata` that of its node in the tree of large
-    allocations.
+    allocations; None where the node is destroyed.
     """
 
     list_entry: int
     commit_bytes: int
     reserve_bytes: int
     metadata: int | None = None
+    trust: Trust = Trust.EXACT
 
     @property
     def span(self) -> Span:

@@ -7,46 +7,25 @@ header. Their records are `LargeBlock`s, as those of large blocks of NT heaps.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from heapdump.blocks.heap import LargeBlock
 from heapdump.heaps.allocator import PAGE, is_missing
-from heapdump.heaps.integers import address_limit
 from heapdump.heaps.segment.context import SegmentDiscovery
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
-from heapdump.heaps.segment.header import contexts
-from heapdump.heaps.segment.page_ranges import EXTRA_ROOM
+from heapdump.heaps.segment.header import SIGNATURE, contexts
+from heapdump.heaps.segment.large_nodes import read_block, unused_of
+from heapdump.heaps.segment.large_search import counted_bytes, lost_blocks
+from heapdump.heaps.segment.locks import lock_words
 from heapdump.layouts import Layout
 from heapdump.memory import limits
-from heapdump.memory.regions import State
-from heapdump.process.model import Process, View
 from heapdump.spans import Span
+
+_MOST_OTHER_HEAPS = 64
+"""Other heaps of the process whose trees are read where large allocations are searched."""
 
 _ENCODED_BIT = 1
 """Bit 0 of the tree's Min member: links are XORed with the address of the word, or node, that holds them."""
-
-_ALIGNMENT = 0x10000
-_MOST_BYTES = 1 << 34
-_RESERVED_STEP = 1 << 20
-"""Bytes of which the reservation of a large allocation is a multiple (recorded, 17763 and later)."""
-
-
-@dataclass(frozen=True, slots=True)
-class LargeUnused:
-    """The unused bytes of a large allocation, as its metadata says: committed minus requested bytes.
-
-    `has_extra`: an extra of the heap's own, which holds the allocation stack, stands behind the user data. `is_confirmed`:
-    False where the metadata names other committed bytes than the record of the block, which has those of the memory map.
-    """
-
-    bytes: int
-    has_extra: bool
-    is_confirmed: bool
-
-    @property
-    def is_possible(self) -> bool:
-        """False for more than a page and an extra: memory is committed by pages."""
-        return self.bytes < PAGE + EXTRA_ROOM * self.has_extra
 
 
 def read_large_allocations(discovery: SegmentDiscovery) -> tuple[tuple[LargeBlock, ...] | None, bool]:
@@ -63,23 +42,76 @@ def read_large_allocations(discovery: SegmentDiscovery) -> tuple[tuple[LargeBloc
         return (), False
     found = _Tree(discovery, tree, is_encoded=bool(least & _ENCODED_BIT))
     found.read(root)
+    if not _add_lost(discovery, found):
+        discovery.notes.extend(found.notes)
     blocks = _without_overlaps(discovery, [found.blocks[address] for address in sorted(found.blocks)])
     return blocks, found.is_complete and len(blocks) == len(found.blocks)
 
 
+def _add_lost(discovery: SegmentDiscovery, tree: _Tree) -> bool:
+    """Adds allocations that the tree does not lead to; True where all that the heap counts are known then.
+
+    A thread that holds the lock of the tree may be changing it: nothing is searched. Where the tree is whole, each is a
+    finding of its own.
+    """
+    view, process, heap = discovery.view, discovery.process, discovery.heap
+    missing = counted_bytes(discovery) - sum(block.commit_bytes for block in tree.blocks.values())
+    if missing <= 0 or lock_words(process, view, discovery.layout, heap):
+        return False
+    lost = lost_blocks(discovery, tree.blocks, _others(discovery), tree.damaged)
+    for block in lost:
+        tree.blocks[block.list_entry] = block
+        if block.metadata is None:
+            discovery.notes.append(
+                f"the large block at {block.list_entry:#x} of heap {heap:#x} has no node: its size is a guess"
+            )
+        if tree.is_complete:
+            message = f"the tree of large blocks of heap {heap:#x} does not lead to the one at {block.list_entry:#x}"
+            damaged = DamagedBytes(
+                "large_metadata", block.metadata or tree.address, view.pointer_bytes, "linked", "not linked"
+            )
+            discovery.report(damaged, message)
+    if sum(block.commit_bytes for block in lost) != missing:
+        return False
+    tree.is_complete = True
+    return True
+
+
+def _others(discovery: SegmentDiscovery) -> set[int]:
+    """Addresses of the large allocations of other heaps of the view."""
+    view, found = discovery.view, set[int]()
+    struct = discovery.layout["_SEGMENT_HEAP"]
+    for heap in view.heap_addresses[:_MOST_OTHER_HEAPS]:
+        if heap == discovery.heap or view.space.try_integer(heap + struct.offset("Signature"), 4) != SIGNATURE:
+            continue
+        tree = heap + struct.offset("LargeAllocMetadata")
+        root, least = view.space.try_pointer(tree), view.space.try_pointer(tree + view.pointer_bytes)
+        if root and least:
+            other = SegmentDiscovery(discovery.shared, discovery.layout, heap)
+            nodes = _Tree(other, tree, is_encoded=bool(least & _ENCODED_BIT))
+            nodes.read(root)
+            found |= nodes.blocks.keys()
+    return found
+
+
 class _Tree:
-    """The tree of one heap. `blocks`: address → record; `is_complete`: False where a node could not be read."""
+    """The tree of one heap. `blocks`: address → record; `is_complete`: False where a node could not be read.
+
+    `damaged`: nodes that name no allocation; `notes`: on what is missing for that.
+    """
 
     def __init__(self, discovery: SegmentDiscovery, address: int, *, is_encoded: bool) -> None:
         """`address`: of the tree's two members in the heap's header."""
-        self._discovery, self._address, self._is_encoded = discovery, address, is_encoded
+        self._discovery, self.address, self._is_encoded = discovery, address, is_encoded
         self.blocks: dict[int, LargeBlock] = {}
+        self.damaged: set[int] = set()
+        self.notes: list[str] = []
         self.is_complete = True
 
     def read(self, root: int) -> None:
         """Reads all nodes from the root on; `root`: the member of the header as it is."""
         read = {0}
-        pending = [(self._decoded(root, self._address), self._address)] if root else []
+        pending = [(self._decoded(root, self.address), self.address)] if root else []
         while pending and len(read) < limits.MAX_LIST_NODES:
             node, parent = pending.pop()
             if self._accepts(node, parent, is_known=node in read):
@@ -105,16 +137,17 @@ class _Tree:
             return True
         self.is_complete = False
         if not is_known and self._names_parent(node, parent):
-            _report_node(discovery, node)
+            self.damaged.add(node)
+            self.notes.append(_report_node(discovery, node))
             return True
         last = node + discovery.layout["_HEAP_LARGE_ALLOC_DATA"].size - 1
         if is_missing(discovery.process, node) or is_missing(discovery.process, last):
-            discovery.notes.append(
+            self.notes.append(
                 f"the node {node:#x} in the tree of large blocks of heap {discovery.heap:#x} is not in the dump: "
                 "blocks may be missing"
             )
         else:
-            _report_link(discovery, parent, node)
+            self.notes.append(_report_link(discovery, parent, node))
         return False
 
     def _names_parent(self, node: int, parent: int) -> bool:
@@ -126,7 +159,7 @@ class _Tree:
         if self._is_encoded or view.struct("_HEAP_LARGE_ALLOC_DATA", node, self._discovery.layout) is None:
             return False
         value = view.space.try_pointer(node + 2 * view.pointer_bytes)
-        return value is not None and value & ~3 == (0 if parent == self._address else parent)
+        return value is not None and value & ~3 == (0 if parent == self.address else parent)
 
 
 def _without_overlaps(discovery: SegmentDiscovery, blocks: list[LargeBlock]) -> tuple[LargeBlock, ...]:
@@ -170,21 +203,23 @@ def _address_place(layout: Layout, node: int) -> int:
     return node + layout["_HEAP_LARGE_ALLOC_DATA"].offset("VirtualAddress")
 
 
-def _report_node(discovery: SegmentDiscovery, node: int) -> None:
-    """A node that names its parent and has no possible allocation: its children are read."""
+def _report_node(discovery: SegmentDiscovery, node: int) -> str:
+    """A finding on a node that names its parent and has no possible allocation: its children are read. What is missing."""
     place = _address_place(discovery.layout, node)
     length = node + discovery.layout["_HEAP_LARGE_ALLOC_DATA"].size - place
     message = f"the node at {node:#x} in the tree of large blocks of heap {discovery.heap:#x} names no large block"
     damaged = DamagedBytes("large_metadata", place, length, "its place and size", "others")
-    discovery.report(damaged, message, note=f"{message}: that block is missing")
+    discovery.report(damaged, message)
+    return f"{message}: that block is missing"
 
 
-def _report_link(discovery: SegmentDiscovery, parent: int, node: int) -> None:
-    """A link of the tree that leads to no node."""
+def _report_link(discovery: SegmentDiscovery, parent: int, node: int) -> str:
+    """A finding on a link of the tree that leads to no node. What is missing."""
     message = f"the tree of large blocks of heap {discovery.heap:#x} is broken: the node {node:#x} named at {parent:#x} is none"
     length = 2 * discovery.view.pointer_bytes
     damaged = DamagedBytes("large_metadata", parent, length, "the metadata of a large block", f"{node:#x}")
-    discovery.report(damaged, message, note=f"{message}; more large blocks may be missing behind it")
+    discovery.report(damaged, message)
+    return f"{message}; more large blocks may be missing behind it"
 
 
 def _report_unused(discovery: SegmentDiscovery, block: LargeBlock) -> None:
@@ -195,45 +230,3 @@ def _report_unused(discovery: SegmentDiscovery, block: LargeBlock) -> None:
     place = _address_place(discovery.layout, block.metadata or 0)
     damaged = DamagedBytes("large_metadata", place, 2, f"less than {PAGE:,}", f"{unused.bytes:,}")
     discovery.report(damaged, message)
-
-
-def read_block(process: Process, view: View, layout: Layout, node: int) -> LargeBlock | None:
-    """The record of the allocation whose metadata lies at `node`; None where its address and size are not possible."""
-    fields = view.struct("_HEAP_LARGE_ALLOC_DATA", node, layout)
-    if fields is None or node % view.pointer_bytes:
-        return None
-    address, unused = fields["VirtualAddress"] & ~(_ALIGNMENT - 1), fields["VirtualAddress"] & (_ALIGNMENT - 1)
-    size = fields["AllocatedPages"] & ~(PAGE - 1)
-    if not address or not unused <= size or not 0 < size < _MOST_BYTES or address + size > address_limit(view):
-        return None
-    regions = process.regions
-    if regions.is_complete_map:
-        i = regions.index_at(address)
-        if i is None or regions.state[i] != State.MEM_COMMIT:
-            return None
-    return LargeBlock(address, size, _reserved_bytes(process, address, size), node)
-
-
-def unused_of(view: View, layout: Layout, block: LargeBlock) -> LargeUnused | None:
-    """The unused bytes of a large allocation; None where its metadata is not in the dump."""
-    fields = view.struct("_HEAP_LARGE_ALLOC_DATA", block.metadata, layout) if block.metadata is not None else None
-    if fields is None:
-        return None
-    is_confirmed = fields["AllocatedPages"] & ~(PAGE - 1) == block.commit_bytes
-    return LargeUnused(fields["VirtualAddress"] & (_ALIGNMENT - 1), bool(fields["AllocatedPages"] & 1), is_confirmed)
-
-
-def _reserved_bytes(process: Process, address: int, size: int) -> int:
-    """Bytes reserved for a large allocation: the committed ones, and the reserved memory behind them.
-
-    That ends with the reservation where the allocation begins it, else at the next multiple of 1 MiB.
-    """
-    reservation = process.regions.allocation(address)
-    end = address + size
-    i = process.regions.index_at(end)
-    if reservation is None or i is None or process.regions.state[i] != State.MEM_RESERVE or end not in reservation:
-        return size
-    limit = min(int(process.regions.end[i]), reservation.end)
-    if reservation.start != address:
-        limit = min(limit, -(-end // _RESERVED_STEP) * _RESERVED_STEP)
-    return limit - address

@@ -3,7 +3,7 @@
 In every recorded heap of a build that writes padding headers, the first word in front of the user data of a VS chunk or an
 LFH block is the padding's size. With allocation stacks, all blocks have an extra, `_SEGMENT_HEAP_EXTRA`, whose bytes 2 and 3
 are the same in all of them but for four flags (docs/reference/heap-structures.md §4.1, §6.8). A block without its mark was
-overrun, or the count at its end, which leads to the extra, is damaged.
+overrun, or the count at its end, which leads to the extra, is damaged; or ntdll is about to hand it out.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def _check_padding(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]
     place = table.addresses(rows) - np.uint64(padding)
     word, is_present = walk.mapped.gather(place, walk.pointer_bytes)
     bad = is_present & (word != np.uint64(padding)) & (table.header8[rows].astype(np.int64) * UNIT >= padding)
+    bad[bad] = ~_in_work(walk, table, rows[bad])
     if len(rows) < _ENOUGH or 2 * int(bad.sum()) > len(rows):
         return
     for i in np.flatnonzero(bad)[:_MOST_REPORTS].tolist():
@@ -71,6 +72,7 @@ def _check_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64],
         return None
     mark = int(marks[counts.argmax()])
     bad = is_present & (word & _MARK_BITS != np.uint64(mark))
+    bad[bad] = ~_in_work(walk, table, rows[bad])
     for i in np.flatnonzero(bad)[:_MOST_REPORTS].tolist():
         at = int(place[i])
         message = f"{walk.name}: the data at {at:#x} behind a block, which leads to its allocation stack, is damaged"
@@ -103,6 +105,25 @@ def _recover_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64
         damaged_kind = "lfh_subsegment" if int(table.kind[rows[good][0]]) == BlockKind.LFH else "vs_chunk"
         walk.report(DamagedBytes(damaged_kind, at, 2, "a count of unused bytes", "none"), message)
     _doubt(table, rows[good])
+
+
+def _in_work(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True for blocks to which a register of a thread in ntdll points: their marks may not be written yet; (n,).
+
+    A thread that raised the exception of the dump stopped at damage.
+    """
+    process, in_work = walk.process, np.zeros(len(rows), bool)
+    ntdll = [module.span for module in process.modules if module.name.lower() == "ntdll.dll"]
+    raised = process.exception.thread_id if process.exception is not None else None
+    for thread in process.threads:
+        registers = (thread.registers32 if walk.pointer_bytes == 4 else None) or thread.registers
+        if registers is None or thread.id == raised or not any(registers.ip in span for span in ntdll):
+            continue
+        for value in registers.values.values():
+            in_work |= (table.entry[rows] <= np.uint64(value)) & (
+                np.uint64(value) - table.entry[rows] < table.entry_sizes(rows)
+            )
+    return in_work
 
 
 def _doubt(table: BlockTable, rows: NDArray[np.int64]) -> None:

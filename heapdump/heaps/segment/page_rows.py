@@ -9,12 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.heap import ExtentKind
+from heapdump.blocks.heap import ExtentKind, LargeBlock
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import doubt, tag
 from heapdump.heaps.segment.committed import Committed
 from heapdump.heaps.segment.context import SegmentWalk
-from heapdump.heaps.segment.large_allocations import unused_of
+from heapdump.heaps.segment.large_nodes import LargeUnused, unused_of
 from heapdump.heaps.segment.padding import writes_padding_header
 from heapdump.heaps.segment.page_ranges import RangeKind, Ranges
 from heapdump.kernels.row import EXTRA, UNIT
@@ -58,7 +58,7 @@ def add_large_allocations(walk: SegmentWalk, committed: Committed, padding: int)
 
     Where Windows counts other committed pages of all of them, those whose committed run has another length are guesses.
     """
-    found = [(block, unused_of(walk.view, walk.layout, block)) for block in walk.heap.large_blocks or ()]
+    found = [(block, _unused(walk, block)) for block in walk.heap.large_blocks or ()]
     blocks = [(block, unused) for block, unused in found if unused is not None]
     start = np.array([block.list_entry for block, _ in blocks], np.int64)
     size = np.array([block.commit_bytes for block, _ in blocks], np.int64)
@@ -70,10 +70,16 @@ def add_large_allocations(walk: SegmentWalk, committed: Committed, padding: int)
     if not writes_padding_header(walk.layout):
         header = np.zeros(len(start), np.int64)  # 14393 has it behind the user data (recorded)
     tags = (tag(BlockKind.LARGE, busy=True) | has_extra * EXTRA).astype(np.uint16)
+    doubt(tags, np.array([block.trust is not Trust.EXACT for block, _ in blocks], bool), Trust.DERIVED)
     doubt(tags, ~is_possible | ~np.array([unused.is_confirmed for _, unused in blocks], bool), Trust.GUESS)
     if walk.heap.counters.virtual_bytes not in (None, walk.heap.large_committed_bytes):
         doubt(tags, ~_fill_their_runs(walk, committed, start, size), Trust.GUESS)
     _add(walk, start, size, unused_bytes, header, tags)
+
+
+def _unused(walk: SegmentWalk, block: LargeBlock) -> LargeUnused | None:
+    """The unused bytes of an allocation; None where its metadata is not in the dump. Of one without a node nothing is known."""
+    return LargeUnused(0, False, False) if block.metadata is None else unused_of(walk.view, walk.layout, block)
 
 
 def _fill_their_runs(

@@ -1,0 +1,78 @@
+"""Nodes of large allocations of a segment heap: what one of them says (docs/reference/heap-structures.md §6.6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from heapdump.blocks.heap import LargeBlock
+from heapdump.heaps.allocator import PAGE
+from heapdump.heaps.integers import address_limit
+from heapdump.heaps.segment.page_ranges import EXTRA_ROOM
+from heapdump.layouts import Layout
+from heapdump.memory.regions import State
+from heapdump.process.model import Process, View
+
+_ALIGNMENT = 0x10000
+_MOST_BYTES = 1 << 34
+_RESERVED_STEP = 1 << 20
+"""Bytes of which the reservation of a large allocation is a multiple (recorded, 17763 and later)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LargeUnused:
+    """The unused bytes of a large allocation, as its metadata says: committed minus requested bytes.
+
+    `has_extra`: an extra of the heap's own, which holds the allocation stack, stands behind the user data. `is_confirmed`:
+    False where the metadata names other committed bytes than the record of the block, which has those of the memory map.
+    """
+
+    bytes: int
+    has_extra: bool
+    is_confirmed: bool
+
+    @property
+    def is_possible(self) -> bool:
+        """False for more than a page and an extra: memory is committed by pages."""
+        return self.bytes < PAGE + EXTRA_ROOM * self.has_extra
+
+
+def read_block(process: Process, view: View, layout: Layout, node: int) -> LargeBlock | None:
+    """The record of the allocation whose metadata lies at `node`; None where its address and size are not possible."""
+    fields = view.struct("_HEAP_LARGE_ALLOC_DATA", node, layout)
+    if fields is None or node % view.pointer_bytes:
+        return None
+    address, unused = fields["VirtualAddress"] & ~(_ALIGNMENT - 1), fields["VirtualAddress"] & (_ALIGNMENT - 1)
+    size = fields["AllocatedPages"] & ~(PAGE - 1)
+    if not address or not unused <= size or not 0 < size < _MOST_BYTES or address + size > address_limit(view):
+        return None
+    regions = process.regions
+    if regions.is_complete_map:
+        i = regions.index_at(address)
+        if i is None or regions.state[i] != State.MEM_COMMIT:
+            return None
+    return LargeBlock(address, size, _reserved_bytes(process, address, size), node)
+
+
+def unused_of(view: View, layout: Layout, block: LargeBlock) -> LargeUnused | None:
+    """The unused bytes of a large allocation; None where its metadata is not in the dump."""
+    fields = view.struct("_HEAP_LARGE_ALLOC_DATA", block.metadata, layout) if block.metadata is not None else None
+    if fields is None:
+        return None
+    is_confirmed = fields["AllocatedPages"] & ~(PAGE - 1) == block.commit_bytes
+    return LargeUnused(fields["VirtualAddress"] & (_ALIGNMENT - 1), bool(fields["AllocatedPages"] & 1), is_confirmed)
+
+
+def _reserved_bytes(process: Process, address: int, size: int) -> int:
+    """Bytes reserved for a large allocation: the committed ones, and the reserved memory behind them.
+
+    That ends with the reservation where the allocation begins it, else at the next multiple of 1 MiB.
+    """
+    reservation = process.regions.allocation(address)
+    end = address + size
+    i = process.regions.index_at(end)
+    if reservation is None or i is None or process.regions.state[i] != State.MEM_RESERVE or end not in reservation:
+        return size
+    limit = min(int(process.regions.end[i]), reservation.end)
+    if reservation.start != address:
+        limit = min(limit, -(-end // _RESERVED_STEP) * _RESERVED_STEP)
+    return limit - address
