@@ -25,6 +25,8 @@ from heapdump.process.stacks.frames import StackFrame
 
 _MOST_COMMANDS = 4
 _BIG_SHARE = 0.25
+_CLEAR = 2
+"""How many times as much managed memory as native, or the other way round, makes a clear answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +40,24 @@ class HeapSection:
 
 @dataclass(frozen=True, slots=True)
 class ManagedShare:
-    """Committed bytes of managed runtimes, of their objects (the GC heaps), and of Windows' heaps beside them."""
+    """Committed bytes of managed runtimes, of their objects (the GC heaps), and of Windows' heaps beside them.
+
+    `unknown`: of private memory that nothing names.
+    """
 
     bytes: int
     objects: int
     native: int
+    unknown: int
+
+    @property
+    def answer(self) -> str:
+        """Whether the memory is managed or native, in a word or two."""
+        if self.unknown > self.bytes + self.native:
+            return "most of it is not known"
+        if self.bytes >= _CLEAR * self.native:
+            return "managed"
+        return "native" if self.native >= _CLEAR * self.bytes else "both"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +170,8 @@ def _managed(lines: Sequence[ItemBytes]) -> ManagedShare | None:
     managed = sum(line.bytes for line in lines if line.item.is_managed)
     objects = sum(line.bytes for line in lines if line.item is Item.MANAGED_HEAP)
     native = sum(line.bytes for line in lines if line.item.is_native_heap)
-    return ManagedShare(managed, objects, native) if managed else None
+    unknown = sum(line.bytes for line in lines if line.item in (Item.UNKNOWN_PRIVATE, Item.UNKNOWN))
+    return ManagedShare(managed, objects, native, unknown) if managed else None
 
 
 def _next(facts: TriageFacts, memory: MemorySection, who: Sequence[Holder]) -> Iterator[tuple[str, ...]]:

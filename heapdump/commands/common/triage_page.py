@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.damage.incidents import Incident
     from heapdump.analyses.memory.capabilities import Capability
     from heapdump.analyses.triage.crash import CrashSection
-    from heapdump.analyses.triage.page import HeapSection, MemorySection, Triage
+    from heapdump.analyses.triage.page import HeapSection, ManagedShare, MemorySection, Triage
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
 
@@ -115,13 +115,19 @@ def _memory(memory: MemorySection) -> Iterator[StyledLine]:
         size = f"{text.short_size(line.bytes):>9} {share} "
         yield [(size, ""), (f"{bar:<{_BAR}}", "cyan"), (f" {line.words}", "")]
     if memory.managed is not None:
-        managed, objects = text.short_size(memory.managed.bytes), text.short_size(memory.managed.objects)
-        native = f"; native heaps: {text.short_size(memory.managed.native)}" if memory.managed.native else ""
-        yield [(f"managed: {managed}, of which the GC heap {objects}{native}", "")]
+        yield [(_managed_or_native(memory.managed), "")]
     if memory.largest_free is not None:
         free = memory.largest_free
         place = f"largest allocatable block {text.short_size(free.bytes)} at {free.address:#x}"
         yield [(place + _AWARE[memory.is_large_address_aware], "")]
+
+
+def _managed_or_native(found: ManagedShare) -> str:
+    """`managed or native: native; managed 18.3 MB (GC heap 15.6 MB), native heaps 13.0 GB`."""
+    parts = [f"managed {text.short_size(found.bytes)} (GC heap {text.short_size(found.objects)})"]
+    parts += [f"native heaps {text.short_size(found.native)}"] if found.native else []
+    parts += [f"unknown private memory {text.short_size(found.unknown)}"] if found.unknown else []
+    return f"managed or native: {found.answer}; {', '.join(parts)}"
 
 
 def _totals(memory: MemorySection) -> str:

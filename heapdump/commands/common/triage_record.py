@@ -89,7 +89,13 @@ def _memory(snapshot: Snapshot, memory: MemorySection) -> Record:
         "large_address_aware": memory.is_large_address_aware,
         "managed": None
         if managed is None
-        else {"bytes": managed.bytes, "gc_heap_bytes": managed.objects, "native_heap_bytes": managed.native},
+        else {
+            "bytes": managed.bytes,
+            "gc_heap_bytes": managed.objects,
+            "native_heap_bytes": managed.native,
+            "unknown_bytes": managed.unknown,
+            "answer": managed.answer,
+        },
     }
 
 

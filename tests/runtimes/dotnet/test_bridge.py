@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from heapdump.analyses.graph.roots import RootKind
 from heapdump.analyses.graph.unreachable import Reach
+from heapdump.analyses.triage.page import ManagedShare
 from heapdump.cli import cli
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import poke, word
@@ -70,3 +71,24 @@ def test_what_only_a_finalizable_wrapper_holds_is_told(open_built, tmp_path: Pat
     page = CliRunner().invoke(cli, ["leaks", str(path), "--unreachable", "--no-cache"]).output
     assert "objects of the managed heap alone: 2 blocks with 4.980 kB" in page
     assert "go when it runs, or at Dispose" in page
+
+
+@pytest.mark.parametrize(
+    ("managed", "native", "unknown", "answer"),
+    [
+        (18 << 20, 13 << 30, 24 << 20, "native"),
+        (9 << 30, 1 << 30, 0, "managed"),
+        (3 << 30, 2 << 30, 1 << 30, "both"),
+        (1 << 20, 1 << 20, 5 << 20, "most of it is not known"),
+    ],
+)
+def test_managed_or_native_is_answered(managed: int, native: int, unknown: int, answer: str):
+    assert ManagedShare(managed, managed // 2, native, unknown).answer == answer
+
+
+def test_triage_answers_managed_or_native(held, tmp_path: Path):
+    path = tmp_path / "held.dmp"
+    held[0].write(path)
+    page = CliRunner().invoke(cli, ["triage", str(path), "--no-cache"]).output
+    (line,) = (line.strip() for line in page.splitlines() if "managed or native" in line)
+    assert line.startswith("managed or native: managed; managed 704.0 kB (GC heap 320.0 kB), native heaps ")
