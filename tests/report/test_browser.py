@@ -138,6 +138,17 @@ def test_a_click_on_a_head_sorts_the_table(page: Page, tmp_path: Path) -> None:
     assert page.value(sizes) == sorted(page.value(sizes), reverse=True)
 
 
+def test_boxes_are_as_wide_as_their_bytes_or_their_blocks(page: Page, tmp_path: Path) -> None:
+    page.open(sample("stacks", tmp_path))
+    shares = """[...document.querySelectorAll('#graph-boxes .box')].every(box => {
+        const node = graph.node(box.dataset.path ? box.dataset.path.split('.').map(Number) : []).at(-1);
+        return Math.abs(box.offsetWidth / graph.boxes.clientWidth - node[%d] / DATA.graph[%d]) < 0.01; })"""
+    assert page.value(shares % (1, 1))
+    page.value("document.querySelector('#graph-choice input[value=\"2\"]').click()")
+    assert page.value(shares % (2, 2))
+    assert not page.value(shares % (1, 1))
+
+
 def test_every_number_of_an_answer_shows_a_command(page: Page, tmp_path: Path) -> None:
     page.open(sample("stacks", tmp_path))
     bare = "[...document.querySelectorAll('main td.n')].filter(cell => !cell.closest('[data-command]')).length"
@@ -173,6 +184,7 @@ def test_the_page_prints_all_it_can_fold(page: Page, tmp_path: Path) -> None:
     page.open(sample("service", tmp_path))
     page.value("dispatchEvent(new Event('beforeprint'))")
     assert page.value("[...document.querySelectorAll('details.part')].every(one => one.open)")
-    page.media(media="print")
+    page.media(media="print", scheme="dark")
     assert page.value("getComputedStyle(document.querySelector('nav')).display") == "none"
+    assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     page.media()

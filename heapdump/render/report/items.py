@@ -79,6 +79,6 @@ def is_preformatted(lines: Lines) -> bool:
 
 
 def is_aligned(line: StyledLine) -> bool:
-    """True for a line that is aligned with spaces, or draws a bar."""
+    """True for a line that is aligned with spaces, or draws a bar, of no length too."""
     texts = [text for text, style in line if style != COMMAND and text]
-    return bool(texts) and (texts[0].startswith(_INDENTED) or any(_BAR in text for text in texts))
+    return bool(texts) and (texts[0].startswith(_INDENTED) or any(_BAR in text or text.isspace() for text in texts[1:]))

@@ -190,7 +190,7 @@ function tint(box, delta, bytes) {
 
 // ---- icicle graph
 const graph = {
-  path: [], figure: $("graph"), boxes: $("graph-boxes"), row: 22,
+  path: [], figure: $("graph"), boxes: $("graph-boxes"), row: 22, by: BYTES,
   node(path) {
     const out = [DATA.graph];
     for (const i of path) { const next = out.at(-1)[4][i]; if (!next) break; out.push(next); }
@@ -217,7 +217,8 @@ const graph = {
     });
     return deepest;
   },
-  weight: (node) => node[BYTES],
+  weight: (node) => node[graph.by],
+  words: (node) => graph.by === BYTES ? size(node[BYTES]) : `${exact(node[2])} ${node[2] === 1 ? "block" : "blocks"}`,
   add(node, path, left, width, depth, faded) {
     const box = make("button", "box");
     box.type = "button";
@@ -228,7 +229,7 @@ const graph = {
     box.dataset.path = path.join(".");
     box.tabIndex = -1;
     box.title = `${node[NAME]}\n${exact(node[BYTES])} bytes in ${exact(node[2])} blocks`;
-    if (width > 30) box.append(make("span", "", `${node[NAME]}  ${size(node[BYTES])}`));
+    if (width > 30) box.append(make("span", "", `${node[NAME]}  ${graph.words(node)}`));
     graph.boxes.append(box);
   },
   show(node) {
@@ -404,6 +405,10 @@ addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout
 addEventListener("beforeprint", () => { for (const one of document.querySelectorAll("details.part, details.gaps")) one.open = true; });
 
 // ---- start
+if ($("graph-choice")) {
+  $("graph-choice").hidden = false;
+  $("graph-choice").addEventListener("change", (event) => { graph.by = Number(event.target.value); graph.draw(); });
+}
 if ($("map-choice")) {
   $("map-choice").hidden = false;
   $("map-choice").addEventListener("change", (event) => {

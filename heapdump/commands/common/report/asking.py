@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 
+_OWN = ("dump", "format", "output", "limit", "sort", "reverse", "verbosity", "progress", "thread", "frame")
+"""Options that the report gives to a command that it asks; all others are those of the report."""
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """A command line and its answer; `answer` None where the command refuses, and `refusal` says why."""
@@ -51,7 +55,7 @@ class Asker:
         command: click.Command = module.command
         self._answers.clear()
         try:
-            given = [*arguments, "--limit", str(limit), "--", *words]
+            given = [*arguments, "--limit", str(limit), "--quiet", "--no-progress", "--", *words]
             with command.make_context(name, given, obj=self) as context:
                 command.invoke(context)
         except (HeapdumpError, click.ClickException) as error:
@@ -60,10 +64,9 @@ class Asker:
 
     def adopt(self, request: Request) -> Request:
         """The request of a command that is asked: about the open dumps, and answering to the report."""
-        values = {field.name: getattr(request, field.name) for field in fields(request)}
-        shared = {name: getattr(self._request, name) for name in ("use_index", "image_path", "symbol_path")}
-        quiet = {"progress": False, "verbosity": -1}
-        return _Embedded(**values | shared | quiet, opened=tuple(self._snapshots), answers=self._answers)
+        shared = {field.name: getattr(self._request, field.name) for field in fields(request)}
+        own = {name: getattr(request, name) for name in _OWN}
+        return _Embedded(**shared | own, opened=tuple(self._snapshots), answers=self._answers)
 
 
 @dataclass(frozen=True, slots=True)

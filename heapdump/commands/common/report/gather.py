@@ -1,4 +1,7 @@
-"""The content of the report: its sections in order, each with the answers of commands and the figure beside them."""
+"""The content of the report: its sections in order, each with the answers of commands and the figure beside them.
+
+Text of the dump enters by two doors: the answers (`asking`), and the names in figures (`memory`, `groups`, `holders`).
+"""
 
 from __future__ import annotations
 
@@ -125,7 +128,9 @@ class _Gatherer:
         lead = "Every byte once, in the classes of VMMap. Click a box to go in, the path above it to go out."
         yield Section("memory", "Memory", lead, "memory", [self._part("Summary", "summary", is_folded=True)])
         lead = "One strip for each neighbourhood of allocations; free runs between them are left out and said."
-        yield Section("space", "Address space", lead, "space", [self._part("Free runs", "gaps", is_folded=True)])
+        yield Section(
+            "space", "Address space", lead, "space", [self._part("Free runs", "gaps", is_folded=True, limit=_FEW_ROWS)]
+        )
         lead = "How full each segment is, and the blocks by size."
         yield Section("heaps", "Heaps", lead, "heaps", [self._part("", "heaps")])
         before, after = _divided(self._part("Groups", "leaks", folds_stacks=True))
