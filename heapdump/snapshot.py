@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from heapdump.blocks.page_nodes import PageNodes
     from heapdump.blocks.table import Block
     from heapdump.blocks.walk import Walk
-    from heapdump.cache.answers import StoredAnswer
+    from heapdump.cache.answers import Columns, Reader, StoredAnswer
     from heapdump.cache.store import Store
     from heapdump.dump.open import Minidump
     from heapdump.heaps.crt import CrtReader
@@ -82,11 +82,8 @@ class Snapshot:
             return self._walk_heaps()
         from heapdump.cache.walk import read_walk, write_walk
 
-        walk = read_walk(store, lambda: self._walk_heaps().table)
-        if walk is None:
-            walk = self._walk_heaps()
-            write_walk(store, walk)
-        return walk
+        found = read_walk(store, lambda: self._walk_heaps().table, len(self.heaps))
+        return found or write_walk(store, self._walk_heaps())
 
     @cached_property
     def _store(self) -> Store | None:
@@ -103,6 +100,12 @@ class Snapshot:
 
         table = self.walk.table  # read first: a damaged column deletes the index, and the heaps are walked again
         return make() if self._store is None or not len(table) else answer_from(self._store, answer, make)
+
+    def graph_answer(self, name: str, read: Reader[T], write: Callable[[T], Columns], make: Callable[[], T]) -> T:
+        """Likewise an answer about the pointer graph; `read` checks the columns against the number of nodes."""
+        from heapdump.cache.answers import StoredAnswer
+
+        return self.answer(StoredAnswer(name, lambda columns: read(columns, len(self.graph)), write), make)
 
     def _walk_heaps(self) -> Walk:
         from heapdump.heaps.walk import walk_heaps
@@ -256,7 +259,7 @@ class Snapshot:
         from heapdump.analyses.graph.pointer_graph import columns_of, from_columns
         from heapdump.cache.answers import StoredAnswer
 
-        stored = StoredAnswer("graph", lambda columns: from_columns(columns, self.roots), columns_of)
+        stored = StoredAnswer("graph", lambda found: from_columns(found, self.roots, len(self.walk.table)), columns_of)
         return self.answer(stored, self.sweep)
 
     @cached_property
@@ -277,18 +280,15 @@ class Snapshot:
     def reached(self) -> Reachability:
         """How each block can be reached. From the index where there is one."""
         from heapdump.analyses.graph.unreachable import classify, columns_of, from_columns
-        from heapdump.cache.answers import StoredAnswer
 
-        return self.answer(StoredAnswer("reach", from_columns, columns_of), lambda: classify(self.graph))
+        return self.graph_answer("reach", from_columns, columns_of, lambda: classify(self.graph))
 
     @cached_property
     def referrers(self) -> Referrers:
         """The nodes that point to each node of the graph. From the index where there is one."""
         from heapdump.analyses.graph.pointer_graph import referrers_from, referrers_of, referrers_to_columns
-        from heapdump.cache.answers import StoredAnswer
 
-        answer = StoredAnswer("referrers", referrers_from, referrers_to_columns)
-        return self.answer(answer, lambda: referrers_of(self.graph))
+        return self.graph_answer("referrers", referrers_from, referrers_to_columns, lambda: referrers_of(self.graph))
 
     def references(self, namer: Namer) -> References:
         """The pointers to blocks, and paths from roots to them; `namer` names places in roots."""
@@ -300,17 +300,17 @@ class Snapshot:
     def retained(self) -> Retained:
         """The dominator tree: the memory that each block retains. From the index where there is one."""
         from heapdump.analyses.graph.retained import columns_of, from_columns, retained_of
-        from heapdump.cache.answers import StoredAnswer
 
-        stored = StoredAnswer("retained", from_columns, columns_of)
-        return self.answer(stored, lambda: retained_of(self.graph, self.referrers))
+        return self.graph_answer("retained", from_columns, columns_of, lambda: retained_of(self.graph, self.referrers))
 
     def leak_suspects(self, make: Callable[[], tuple[LeakSuspect, ...]]) -> tuple[LeakSuspect, ...]:
         """The leak suspects of the dominator tree, from the index where there is one; `make` finds them."""
         from heapdump.analyses.graph.leak_suspects import from_record, to_record
         from heapdump.cache.answers import json_answer
 
-        return self.answer(json_answer("leak-suspects", from_record, to_record), make)
+        return self.answer(
+            json_answer("leak-suspects", lambda record: from_record(record, len(self.graph)), to_record), make
+        )
 
     def leak_groups(self, by: By, make: Callable[[], tuple[LeakGroup, ...]]) -> tuple[LeakGroup, ...]:
         """All busy blocks of the program in groups by `by`: from the index, else made by `make`."""

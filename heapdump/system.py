@@ -13,6 +13,7 @@ import mmap
 import os
 import secrets
 import signal
+import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -111,6 +112,20 @@ def _is_running_windows(process: int) -> bool:
     is_known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
     kernel.CloseHandle(handle)
     return not is_known or code.value == _STILL_ACTIVE
+
+
+def others_can_write(folder: Path) -> bool:
+    """True for a folder that another user owns or may write to, and for a link in its place; False where there is none.
+
+    False on Windows, where the user's own folders are private and permissions are no numbers.
+    """
+    if IS_WINDOWS:
+        return False
+    try:
+        state = folder.lstat()
+    except OSError:
+        return False
+    return stat.S_ISLNK(state.st_mode) or state.st_uid != os.geteuid() or bool(state.st_mode & 0o022)
 
 
 def create_exclusively(folder: Path) -> tuple[int, Path]:

@@ -25,17 +25,16 @@ class TypeAnswers:
     def typing(self) -> BlockTyping:
         """The best word for every busy block. From the index where there is one."""
         from heapdump.analyses.types.typing import columns_of, from_columns, typing_of
-        from heapdump.cache.answers import StoredAnswer
 
         one = self._snapshot
-        stored = StoredAnswer("typing", from_columns, columns_of)
-        return one.answer(stored, lambda: typing_of(one.process, one.heaps, one.walk.table, one.graph))
+        return one.graph_answer(
+            "typing", from_columns, columns_of, lambda: typing_of(one.process, one.heaps, one.walk.table, one.graph)
+        )
 
     def owners(self, namer: Namer) -> BlockTyping:
         """Whose every busy block is. From the index, unless the request names files that can change names."""
         from heapdump.analyses.graph.owners import OwnerFinder
         from heapdump.analyses.types.typing import columns_of, from_columns
-        from heapdump.cache.answers import StoredAnswer
 
         one = self._snapshot
 
@@ -44,4 +43,4 @@ class TypeAnswers:
             return OwnerFinder(one.process, one.graph, one.retained, namer).owners(self.typing)
 
         is_plain = namer is one.namer()
-        return one.answer(StoredAnswer("owners", from_columns, columns_of), find) if is_plain else find()
+        return one.graph_answer("owners", from_columns, columns_of, find) if is_plain else find()

@@ -15,14 +15,18 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.blocks.stored_checks import require_types
 from heapdump.cache.store import Store, write_column, write_text
 
 T = TypeVar("T")
 Columns = dict[str, NDArray[Any]]
 """One-dimensional arrays by name."""
 
-_UNUSABLE = (OSError, ValueError, TypeError, AttributeError)
-"""Raised by `_columns` where a file is missing, does not verify, or is of another form."""
+Reader = Callable[[Columns, int], T]
+"""Makes an answer of columns, which it checks against a number of nodes."""
+
+_UNUSABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
+"""Raised where a file is missing, does not verify, or what it holds is not what was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +56,26 @@ def json_answer(
 
 def answer_from(store: Store, answer: StoredAnswer[T], make: Callable[[], T]) -> T:
     """The stored answer; where none is stored, or it does not verify, the answer of `make`, which is stored."""
-    columns = _read(store, answer.name)
-    found = None if columns is None else answer.read(columns)
+    found = _read(store, answer)
     if found is None:
         found = make()
         _write(store, answer.name, answer.write(found))
     return found
 
 
-def _read(store: Store, name: str) -> Columns | None:
-    """The columns of an answer, memory-mapped; None where none are stored or one does not verify."""
+def _read(store: Store, answer: StoredAnswer[T]) -> T | None:
+    """The answer; None where none is stored, it belongs to another question, or it is not what was written."""
+    if not store.has_manifest:
+        return None
     try:
-        found = _columns(store, name)
+        found = answer.read(_columns(store, answer.name))
+        require_types(found, store.counts)
     except FileNotFoundError:
         return None
     except _UNUSABLE as error:
-        store.remarks.append(f"the {name} in {store.folder} is damaged ({error}); made again")
+        store.remarks.append(f"the {answer.name} in {store.folder} is damaged ({error}); made again")
         return None
-    store.remarks.append(f"the {name} comes from the index in {store.folder}")
+    store.remarks.append(f"the {answer.name} comes from the index in {store.folder}")
     return found
 
 

@@ -32,7 +32,8 @@ MANIFEST = "manifest.json"
 FRESH_PREFIX = "new-"
 """Begins the name of a folder that is being written."""
 
-_VERSION = 4
+_VERSION = 5
+_COLUMN_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_]+)?")
 _OWN = "blocks"
 _NAME_LENGTH = 32
 INDEX_NAME = re.compile(f"[0-9a-f]{{{_NAME_LENGTH}}}")
@@ -48,7 +49,8 @@ _STEP, _FACTOR = 1 << 17, 0x100000001B3
 class Store:
     """The folder of one dump.
 
-    `root`: the folder of the folders of all dumps; `remarks`: sentences on each use, which `-v` prints.
+    `root`: the folder of the folders of all dumps; `remarks`: sentences on each use, which `-v` prints; `counts`: name
+    of a field → the number of things that it is an index of, for checks of stored answers.
     """
 
     def __init__(
@@ -66,11 +68,18 @@ class Store:
         self.root = root or cache_folder()
         self.folder = self.root / _digest(f"{_VERSION} {stamp} {_code()}")[:_NAME_LENGTH]
         self.remarks: list[str] = [] if remarks is None else remarks
+        self.counts: dict[str, int] = {}
 
     @property
     def has_manifest(self) -> bool:
-        """True where the folder holds an index."""
-        return (self.folder / MANIFEST).is_file()
+        """True where the folder holds an index that may be used."""
+        return not self.refusal and (self.folder / MANIFEST).is_file()
+
+    @property
+    def refusal(self) -> str:
+        """Why nothing in the folder is trusted or written; "" where all is well."""
+        found = [folder for folder in (self.root, self.folder) if system.others_can_write(folder)]
+        return f"others can write to {found[0]}" if found else ""
 
     def touch(self) -> None:
         """Makes now the time of the folder's last use; a folder that cannot be changed stays as it is.
@@ -146,8 +155,10 @@ class Store:
         """A column of `rows` values of dtype `kind`, memory-mapped from the bare bytes of the file; (rows,).
 
         Raises:
-            OSError, ValueError: there is no such file, or it does not verify.
+            OSError, ValueError: there is no such file, it does not verify, or `name` or `kind` is none of a column.
         """
+        if not _COLUMN_NAME.fullmatch(name) or np.dtype(kind).kind not in "biuf" or rows < 0:
+            raise ValueError(f"{name!r} is no column")
         path = self.folder / name
         if path.stat().st_size != rows * np.dtype(kind).itemsize:
             raise ValueError(f"column {name} has another length")

@@ -8,27 +8,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, astuple
 from typing import Any
 
-from heapdump.blocks.findings import Finding
+import numpy as np
+
+from heapdump.blocks.findings import FINDING_RULES, Finding
 from heapdump.blocks.kind import BlockKind
+from heapdump.blocks.stored_checks import require_ascending, require_indices, require_types
 from heapdump.blocks.table import COLUMNS, BlockTable
 from heapdump.blocks.walk import Check, CheckKind, HeapCount, HeapFacts, KindCount, Walk
 from heapdump.cache.store import MANIFEST, Store, write_column, write_text
 
+_PIECE = 1 << 20
 
-def read_walk(store: Store, walk_again: Callable[[], BlockTable]) -> Walk | None:
-    """The walk as it was written; None where none is stored or it does not verify.
+
+def read_walk(store: Store, walk_again: Callable[[], BlockTable], heaps: int) -> Walk | None:
+    """The walk as it was written; None where none is stored, or it is not what a walk of `heaps` heaps can be.
 
     The columns are opened when the table is first needed. `walk_again` makes the table where a column is damaged then.
     """
+    if store.refusal:
+        store.remarks.append(f"the index is not used: {store.refusal}")
+        return None
     try:
         manifest = _manifest(store)
         if manifest is None:
             return None
+        store.counts |= {"heaps": heaps, "sample": int(manifest["rows"])}
         walk = _from_manifest(manifest, store, walk_again)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _require_plausible(walk, heaps)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         store.remarks.append(f"the index in {store.folder} is not understood ({error!r}); walking again")
         return None
     store.touch()
@@ -36,18 +46,26 @@ def read_walk(store: Store, walk_again: Callable[[], BlockTable]) -> Walk | None
     return walk
 
 
-def write_walk(store: Store, walk: Walk) -> None:
-    """Writes a walk; where that fails a remark says why, and the program goes on."""
+def write_walk(store: Store, walk: Walk) -> Walk:
+    """Writes a walk and returns it; where writing fails a remark says why, and the program goes on."""
+    if not store.refusal:
+        _write(store, walk)
+    return walk
+
+
+def _write(store: Store, walk: Walk) -> None:
     need = sum(column.nbytes for column in walk.table.columns())
     try:
         store.make_root()
+        if store.refusal:
+            return
         allowed = store.allowed_bytes()
         if need > allowed:
             store.remarks.append(f"no index was written: it needs {need:,} bytes, {allowed:,} are allowed")
             return
         with store.fresh(need) as fresh:
             folder = fresh / "index"
-            folder.mkdir()
+            folder.mkdir(mode=0o700)
             columns = zip(COLUMNS, walk.table.columns(), strict=True)
             checksums = {name: write_column(folder / name, column) for name, column in columns}
             write_text(folder / MANIFEST, json.dumps(_to_manifest(walk, checksums)))
@@ -93,9 +111,40 @@ def _from_manifest(manifest: dict[str, Any], store: Store, walk_again: Callable[
     )
 
 
+def _require_plausible(walk: Walk, heaps: int) -> None:
+    """Raises TypeError, ValueError: the manifest holds what no walk has."""
+    require_types((walk.counts, walk.findings, walk.gaps, walk.facts))
+    if not all(0 <= heap < heaps for heap in (*walk.counts, *walk.facts)):
+        raise ValueError("there is no such heap")
+    if not all(finding.kind in FINDING_RULES for finding in walk.findings):
+        raise ValueError("there is no such kind of finding")
+    counts = (kind for count in walk.counts.values() for kind in (*count.kinds, *count.internal, *count.hosted))
+    if any(number < 0 for kind in counts for number in astuple(kind)):
+        raise ValueError("a count is negative")
+
+
+def _sound(table: BlockTable, heaps: int) -> BlockTable:
+    """The table itself.
+
+    Raises:
+        ValueError: the columns hold what no table of `heaps` heaps has.
+    """
+    require_ascending(table.entry, "addresses")
+    require_indices(table.heap, 0, heaps, "heaps")
+    for low in range(0, len(table), _PIECE):
+        part = table.part(low, low + _PIECE)
+        if (part.entry_sizes(slice(None)) < part.unused).any():
+            raise ValueError("blocks are smaller than their unused bytes")
+        kinds = np.flatnonzero(np.bincount(part.kind, minlength=1))
+        if not set(kinds.tolist()) <= set(map(int, BlockKind.known())):
+            raise ValueError("there is no such kind of block")
+    return table
+
+
 def _table(store: Store, rows: int, checksums: dict[str, str], walk_again: Callable[[], BlockTable]) -> BlockTable:
     try:
-        return BlockTable(**{name: store.column(name, kind, rows, checksums[name]) for name, kind in COLUMNS.items()})
+        columns = {name: store.column(name, kind, rows, checksums[name]) for name, kind in COLUMNS.items()}
+        return _sound(BlockTable(**columns), store.counts["heaps"])
     except (OSError, ValueError) as error:
         store.remarks.append(f"the index in {store.folder} is damaged ({error}); walked again")
         store.delete()

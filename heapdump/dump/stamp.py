@@ -7,19 +7,22 @@ import os
 from typing import BinaryIO
 
 _HEAD_BYTES = 1 << 16
-_SAMPLES, _SAMPLE_BYTES = 16, 4096
+_SAMPLES, _SAMPLE_BYTES = 64, 4096
+_PIECE = 4 << 20
 
 
-def stamp_of(file: BinaryIO) -> str:
+def stamp_of(file: BinaryIO, *, whole: bool = False) -> str:
     """SHA-256 as 64 hex digits, of the file's size and time of change and of samples of its bytes.
 
-    Samples are the first 64 KiB (header and directory) and 4 KiB at each sixteenth of the file. They are read from the
-    opened file: a file that takes its place later has another stamp.
+    Samples are the first 64 KiB (header and directory) and 4 KiB at each sixty-fourth of the file. They are read from
+    the opened file: a file that takes its place later has another stamp. `whole`: of all bytes instead of samples.
     """
     state = os.fstat(file.fileno())
     file.seek(0)
     found = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}\n".encode() + file.read(_HEAD_BYTES))
-    for i in range(1, _SAMPLES):
+    while whole and (piece := file.read(_PIECE)):
+        found.update(piece)
+    for i in range(1, 0 if whole else _SAMPLES):
         file.seek(state.st_size * i // _SAMPLES)
         found.update(file.read(_SAMPLE_BYTES))
     return found.hexdigest()

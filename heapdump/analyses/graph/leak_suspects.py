@@ -20,6 +20,7 @@ from heapdump.analyses.graph.references import References
 from heapdump.analyses.graph.retained import Retained
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.analyses.types.structure import Structure, StructureKind, structure_of
+from heapdump.blocks.stored_checks import require_types
 from heapdump.wording import plural, short_size
 
 _SUSPECT_SHARE = 0.1
@@ -168,12 +169,18 @@ def to_record(suspects: tuple[LeakSuspect, ...]) -> dict[str, Any]:
     return {"suspects": [asdict(suspect) for suspect in suspects]}
 
 
-def from_record(record: dict[str, Any]) -> tuple[LeakSuspect, ...]:
-    """The suspects that `to_record` wrote."""
-    return tuple(
+def from_record(record: dict[str, Any], nodes: int) -> tuple[LeakSuspect, ...]:
+    """The suspects that `to_record` wrote, of a graph of `nodes` nodes.
+
+    Raises:
+        ValueError, TypeError, LookupError: it is not what `to_record` writes.
+    """
+    found = tuple(
         LeakSuspect(**suspect | {"structure": suspect["structure"] and _structure(suspect["structure"])})
         for suspect in record["suspects"]
     )
+    require_types(found, {"node": nodes, "accumulation_point": nodes, "table": nodes})
+    return found
 
 
 def _structure(record: dict[str, Any]) -> Structure:

@@ -20,6 +20,7 @@ from heapdump.analyses.graph.roots import Area, Roots
 from heapdump.analyses.graph.sweep import Edges, Sources, Sweeper
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
+from heapdump.blocks.stored_checks import require_ascending, require_firsts, require_indices, require_length
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.pointer_map import take, thin
@@ -116,8 +117,14 @@ def referrers_to_columns(referrers: Referrers) -> dict[str, NDArray[Any]]:
     return {"first": referrers.first, "sources": referrers.sources}
 
 
-def referrers_from(columns: dict[str, NDArray[Any]]) -> Referrers:
-    """The referrers that `referrers_to_columns` wrote."""
+def referrers_from(columns: dict[str, NDArray[Any]], nodes: int) -> Referrers:
+    """The referrers that `referrers_to_columns` wrote, of a graph of `nodes` nodes.
+
+    Raises:
+        ValueError, LookupError: they are not what it writes.
+    """
+    require_firsts(columns["first"], nodes, len(columns["sources"]), "referrers")
+    require_indices(columns["sources"], -nodes, nodes, "referrers")
     return Referrers(columns["first"], columns["sources"])
 
 
@@ -226,14 +233,30 @@ def columns_of(graph: PointerGraph) -> dict[str, NDArray[Any]]:
     }  # fmt: skip
 
 
-def from_columns(columns: dict[str, NDArray[Any]], roots: Roots) -> PointerGraph | None:
-    """The graph that `columns_of` wrote; None where it was made with other roots."""
+def from_columns(columns: dict[str, NDArray[Any]], roots: Roots, table_rows: int) -> PointerGraph | None:
+    """The graph that `columns_of` wrote; None where it was made with other roots. `table_rows`: of the block table.
+
+    Raises:
+        ValueError, LookupError: it is not what `columns_of` writes.
+    """
     if not np.array_equal(columns["areas"], _area_bounds(roots)):
         return None
     present_bytes, root_bytes, missing_bytes = columns["bytes"].tolist()
     edges = Edges(columns["first"], columns["targets"], present_bytes)
     root_edges = Edges(columns["root_first"], columns["root_targets"], root_bytes)
     rows, start, size, widths = (columns[name] for name in _COLUMNS)
+    nodes = len(rows)
+    require_length(rows, nodes, np.int32, "rows")
+    require_indices(rows, 0, table_rows, "rows")
+    require_length(start, nodes, np.int64, "addresses")
+    require_ascending(start, "addresses")
+    require_length(widths, nodes, np.uint8, "widths")
+    require_indices(size, 0, 1 << 48, "sizes")
+    for found, sources in ((edges, nodes), (root_edges, len(roots.areas))):
+        require_firsts(found.first, sources, len(found.targets), "edges")
+        require_indices(found.targets, -nodes, nodes, "edges")
+    if len(size) != nodes or min(present_bytes, root_bytes, missing_bytes) < 0:
+        raise ValueError("sizes do not fit")
     return PointerGraph(rows, start, size, widths, edges, roots, root_edges, missing_bytes)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph, Referrers
+from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import run
 from heapdump.kernels.dominators import dominators, preorder, retain, retain_groups, spread
 
@@ -137,6 +138,22 @@ def columns_of(tree: Retained) -> dict[str, NDArray[Any]]:
     return {name: getattr(tree, name) for name in _COLUMNS}
 
 
-def from_columns(columns: dict[str, NDArray[Any]]) -> Retained:
-    """The tree that `columns_of` wrote."""
-    return Retained(*(columns[name] for name in _COLUMNS))
+def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> Retained:
+    """The tree that `columns_of` wrote, of a graph of `nodes` nodes.
+
+    Raises:
+        ValueError, LookupError: it is not what `columns_of` writes.
+    """
+    number, order, dominator, size, blocks = (columns[name] for name in _COLUMNS)
+    count = len(order)
+    require_length(number, nodes, np.int32, "numbers")
+    require_indices(number, -1, count, "numbers")
+    for column, kind in ((order, np.int32), (dominator, np.int32), (size, np.int64), (blocks, np.int64)):
+        require_length(column, max(count, 1), kind, "the tree's columns")
+    require_indices(order[1:], 0, nodes, "nodes")
+    require_indices(size, 0, 1 << 62, "bytes")
+    require_indices(blocks, 0, nodes + 1, "blocks")
+    if int(order[0]) != nodes or int(dominator[0]) != 0 or (dominator[1:] >= np.arange(1, count)).any():
+        raise ValueError("dominators are out of range")
+    require_indices(dominator, 0, count, "dominators")
+    return Retained(number, order, dominator, size, blocks)

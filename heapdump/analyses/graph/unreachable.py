@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import run
 from heapdump.kernels.reach import flood, flood_in_order, refer, unreached_before
 
@@ -201,8 +202,18 @@ def columns_of(reached: Reachability) -> dict[str, NDArray[Any]]:
     return {"state": reached.state, "members": members, "lengths": lengths}
 
 
-def from_columns(columns: dict[str, NDArray[Any]]) -> Reachability:
-    """The answer that `columns_of` wrote."""
-    ends = np.cumsum(columns["lengths"])[:-1]
-    cycles = np.split(columns["members"], ends) if len(columns["lengths"]) else []
-    return Reachability(columns["state"], tuple(cycles))
+def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> Reachability:
+    """The answer that `columns_of` wrote, of a graph of `nodes` nodes.
+
+    Raises:
+        ValueError, LookupError: it is not what `columns_of` writes.
+    """
+    state, members, lengths = columns["state"], columns["members"], columns["lengths"]
+    require_length(state, nodes, np.uint8, "states")
+    require_indices(state, min(Reach), max(Reach) + 1, "states")
+    require_indices(members, 0, nodes, "members")
+    require_indices(lengths, 0, len(members) + 1, "lengths")
+    if len(lengths) > len(members) or int(lengths.sum()) != len(members):
+        raise ValueError("cycles do not fit")
+    cycles = np.split(members, np.cumsum(lengths)[:-1]) if len(lengths) else []
+    return Reachability(state, tuple(cycles))

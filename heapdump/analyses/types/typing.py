@@ -22,6 +22,7 @@ from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.block_types import BlockTypes, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.blocks.heap import Heap
+from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process
 from heapdump.trust import Trust
@@ -153,7 +154,16 @@ def columns_of(typing: BlockTyping) -> dict[str, NDArray[Any]]:
     return {"rows": typing.rows, "number": typing.number, "text": np.frombuffer(text, np.uint8)}
 
 
-def from_columns(columns: dict[str, NDArray[Any]]) -> BlockTyping:
-    """The typing that `columns_of` wrote."""
-    labels = (TypeLabel(**one | {"trust": Trust(one["trust"])}) for one in json.loads(columns["text"].tobytes()))
-    return BlockTyping(columns["rows"], columns["number"], tuple(labels))
+def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> BlockTyping:
+    """The typing that `columns_of` wrote, of a graph of `nodes` nodes.
+
+    Raises:
+        ValueError, TypeError, LookupError: it is not what `columns_of` writes.
+    """
+    found = [TypeLabel(**one | {"trust": Trust(one["trust"])}) for one in json.loads(columns["text"].tobytes())]
+    rows, number = columns["rows"], columns["number"]
+    require_length(rows, nodes, np.int32, "rows")
+    require_ascending(rows, "rows")
+    require_length(number, nodes, np.int32, "labels")
+    require_indices(number, 0, len(found), "labels")
+    return BlockTyping(rows, number, tuple(found))

@@ -1,0 +1,260 @@
+"""An index that was forged with the right checksums, or that others can write to: never used, never a defect."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from heapdump import system
+from heapdump.analyses.allocated.leaks import LeakGroup
+from heapdump.analyses.graph.leak_suspects import LeakSuspect
+from heapdump.analyses.graph.unreachable_report import UnreachableReport
+from heapdump.blocks import stored_checks
+from heapdump.blocks.findings import Finding
+from heapdump.blocks.stored_checks import require_types
+from heapdump.blocks.walk import HeapCount
+from heapdump.cache import store
+from heapdump.cli import run
+from tests.samples import stacks
+
+COMMANDS = (
+    "retained", "leaks --unreachable", "refs {block}", "heaps", "summary", "check", "blocks --all", "leaks", "leaks --group-by size",
+    "block {block}", "triage", "leaks --group-by type", "diff {dump}",
+)  # fmt: skip
+HOSTILE_NUMBERS = (-1, 1 << 31, (1 << 63) - 1, 1 << 70, -(1 << 63), 255)
+HOSTILE_VALUES: tuple[object, ...] = (
+    -1,
+    1 << 40,
+    1 << 200,
+    1.5,
+    float("nan"),
+    "x",
+    "\ud800",
+    "\x1b[2J",
+    None,
+    [],
+    {},
+    [1],
+    True,
+)
+Capture = pytest.CaptureFixture[str]
+
+
+@dataclass
+class Index:
+    """The index of a dump, with every answer that commands store."""
+
+    dump: Path
+    folder: Path
+    calls: list[list[str]]
+    capture: Capture
+    truth: list[tuple[int, str]] = field(default_factory=list)
+
+    def answers(self, most: int | None = None) -> list[tuple[int, str]]:
+        found = []
+        for call in self.calls[:most]:
+            self.capture.readouterr()
+            found.append((run(call), self.capture.readouterr().out))
+        return found
+
+    def replace_text(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(f"{store._digest(text)}\n{text}", encoding="utf-8")
+
+    def document(self, name: str) -> Any:
+        return json.loads((self.folder / name).read_text(encoding="utf-8").partition("\n")[2])
+
+    def columns(self) -> dict[str, tuple[str, str, Any]]:
+        """Name of the file → (the JSON file with its checksum, its name there, its type)."""
+        found = {name: ("manifest.json", name, kind) for name, kind in store_columns().items()}
+        for path in self.folder.glob("*.json"):
+            if path.name != "manifest.json":
+                for key, (kind, _, _) in self.document(path.name).items():
+                    found[f"{path.stem}.{key}"] = (path.name, key, np.dtype(kind).type)
+        return found
+
+    def replace_column(self, name: str, change: Callable[[Any], Any]) -> None:
+        json_name, key, kind = self.columns()[name]
+        column = change(np.fromfile(self.folder / name, kind).copy())
+        checksum = store.write_column(self.folder / name, column)
+        document = self.document(json_name)
+        if json_name == "manifest.json":
+            document["checksums"][key] = checksum
+        else:
+            document[key] = [column.dtype.str, len(column), checksum]
+        self.replace_text(json_name, json.dumps(document))
+
+
+def store_columns() -> dict[str, type[np.generic]]:
+    from heapdump.blocks.table import COLUMNS
+
+    return COLUMNS
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> Index:
+    monkeypatch.setenv("HEAPDUMP_CACHE", str(tmp_path / "cache"))
+    places = stacks(tmp_path / "x.dmp")
+    first = [call.format(block=hex(places["block"]), dump=tmp_path / "x.dmp").split() for call in COMMANDS]
+    calls = [[name, str(tmp_path / "x.dmp"), *rest, "--json"] for name, *rest in first]
+    found = Index(tmp_path / "x.dmp", Path(), calls, capfd)
+    found.truth = found.answers()
+    (found.folder,) = (tmp_path / "cache" / "blocks").iterdir()
+    assert found.answers() == found.truth, "a sound index is used"
+    return found
+
+
+def test_columns_out_of_range_are_never_used(index: Index) -> None:
+    """One value of one column at a time, with the right checksum: the answer is that of a new walk, or a sound one."""
+    chance, names = random.Random(1), list(index.columns())
+    assert {"graph.targets", "graph.first", "reach.state", "retained.dominator", "referrers.sources"} <= set(names)
+    for name in names:
+        kept = {path.name: path.read_bytes() for path in index.folder.iterdir()}
+        kind = index.columns()[name][2]
+        limits = np.iinfo(kind) if np.dtype(kind).kind in "iu" else None
+        assert limits is not None, name
+
+        def change(column: Any, limits: Any = limits) -> Any:
+            if len(column):
+                column[chance.randrange(len(column))] = chance.choice((limits.min, limits.max))
+            return column
+
+        index.replace_column(name, change)
+        for call in chance.sample(index.calls, 3):
+            assert run(call) in (0, 1, 4), (name, call, index.capture.readouterr().err)
+        restore(index, kept)
+
+
+@pytest.mark.parametrize("change", ["shorter", "float", "object"])
+def test_columns_of_another_form_are_never_used(index: Index, change: str) -> None:
+    names = [name for name in index.columns() if "." in name]
+    for name in names:
+        kept = {path.name: path.read_bytes() for path in index.folder.iterdir()}
+        if change == "object":
+            json_name, key, _ = index.columns()[name]
+            document = index.document(json_name)
+            size = (index.folder / name).stat().st_size // 8
+            document[key] = ["|O", size, store._checksum(np.fromfile(index.folder / name, np.uint8)[: size * 8])]
+            index.replace_text(json_name, json.dumps(document))
+        else:
+            changes = {
+                "shorter": lambda column: column[:-1],
+                "longer": lambda column: np.concatenate([column, column[-1:], column[-1:]]),
+                "float": lambda column: column.astype(np.float64),
+            }
+            index.replace_column(name, changes[change])
+        if (index.folder / name).read_bytes() != kept[name] or change == "object":
+            assert index.answers(1) == index.truth[:1], name
+        restore(index, kept)
+
+
+def restore(index: Index, kept: dict[str, bytes]) -> None:
+    index.folder.mkdir(exist_ok=True, mode=0o700)
+    for name, data in kept.items():
+        (index.folder / name).write_bytes(data)
+
+
+def members(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every member of a JSON document."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [*([path] if path else []), *(found for key, one in inside for found in members(one, (*path, key)))]
+
+
+def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
+    document = json.loads(json.dumps(document))
+    place = document
+    for key in path[:-1]:
+        place = place[key]
+    if value == "gone":
+        del place[path[-1]]
+    else:
+        place[path[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_forged_manifest_is_no_defect(index: Index, seed: int) -> None:
+    chance, document = random.Random(seed), index.document("manifest.json")
+    places = members(document)
+    kept = {path.name: path.read_bytes() for path in index.folder.iterdir()}
+    for _ in range(10):
+        path = chance.choice(places)
+        value = chance.choice((*HOSTILE_VALUES, "gone"))
+        index.replace_text("manifest.json", json.dumps(changed(document, path, value)))
+        for call in (index.calls[0], index.calls[chance.randrange(len(index.calls))]):
+            assert run(call) in (0, 1, 4), (path, value, call, index.capture.readouterr().err)
+        restore(index, kept)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_forged_json_answers_are_no_defect(index: Index, seed: int) -> None:
+    chance = random.Random(seed)
+    names = [name for name in index.columns() if name.endswith(".text")]
+    assert len(names) >= 2
+    kept = {path.name: path.read_bytes() for path in index.folder.iterdir()}
+    for _ in range(10):
+        name = chance.choice(names)
+        document = json.loads((index.folder / name).read_bytes())
+        path, value = chance.choice(members(document)), chance.choice((*HOSTILE_VALUES, "gone"))
+        forged = np.frombuffer(json.dumps(changed(document, path, value)).encode(), np.uint8)
+
+        def change(column: Any, forged: Any = forged) -> Any:
+            return forged
+
+        index.replace_column(name, change)
+        for call in chance.sample(index.calls, 3):
+            assert run(call) in (0, 1, 4), (name, path, value, call, index.capture.readouterr().err)
+        restore(index, kept)
+
+
+@pytest.mark.parametrize("name", ["../x", "graph/../../x", "graph.first\x00", "C:x", "", "a.b.c"])
+def test_a_forged_name_of_a_column_opens_no_other_file(index: Index, name: str) -> None:
+    document = index.document("graph.json")
+    index.replace_text("graph.json", json.dumps(document | {name: ["<i4", 0, "0" * 16]}))
+    assert index.answers() == index.truth
+
+
+@pytest.mark.parametrize("way", ["mode of the folder", "mode of the root", "link", "owner"])
+def test_a_folder_that_others_can_write_to_is_not_used(
+    index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str
+) -> None:
+    root = index.folder.parent
+    if way == "link":
+        root.rename(tmp_path / "elsewhere")
+        root.symlink_to(tmp_path / "elsewhere")
+    elif way == "owner":
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    else:
+        (root if "root" in way else index.folder).chmod(0o770)
+    before = sorted((path.name, path.stat().st_mtime_ns) for path in index.folder.iterdir())
+    assert run(["heaps", str(index.dump), "-v"]) == 0
+    assert "the index is not used: others can write to " in index.capture.readouterr().err
+    assert index.answers() == index.truth
+    assert sorted((path.name, path.stat().st_mtime_ns) for path in index.folder.iterdir()) == before
+    monkeypatch.setattr(system, "IS_WINDOWS", True)
+    assert not system.others_can_write(root), "permissions of Windows are no numbers"
+
+
+def test_what_is_written_is_private(index: Index) -> None:
+    assert index.folder.stat().st_mode & 0o77 == index.folder.parent.stat().st_mode & 0o77 == 0
+
+
+@pytest.mark.parametrize("kind", [Finding, HeapCount, LeakGroup, LeakSuspect, UnreachableReport])
+def test_the_types_of_stored_records_are_known(kind: type) -> None:
+    assert stored_checks._hints(kind)
+
+
+def test_types_are_checked_inside_containers() -> None:
+    good = Finding("entry_header", "error", 1, 2, 3, "m", "", "")
+    require_types(((good,), {1: good}))
+    for name, value in (("kind", 7), ("severity", "bad"), ("heap", "x"), ("length", True), ("message", "\ud800")):
+        bad = Finding(**{n: getattr(good, n) for n in Finding.__slots__} | {name: value})
+        with pytest.raises((TypeError, ValueError)):
+            require_types(({1: bad},))
