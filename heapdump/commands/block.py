@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.blocks.locate import Located
     from heapdump.analyses.types.content import Content
     from heapdump.blocks.table import Block
+    from heapdump.commands.common.unnamed_words import DescribedMemory
     from heapdump.snapshot import Snapshot
 
 _DOUBTS = {
@@ -101,6 +102,7 @@ class _Place:
             "content": _content_record(content) if content else None,
             **({"free_frames": frames} if is_free else {}),
             **({"page": page_record(detail)} if detail else {}),
+            **({"memory": about.record()} if (about := self._about()) else {}),
         }
 
     def page(self) -> Iterator[PageItem]:
@@ -109,7 +111,8 @@ class _Place:
         where = [(f"{self.address:#x}", "bold"), (f" is {_RELATIONS[self.found.relation]}", "")]
         region = (f"region: {self._region()}", "dim")
         if block is None:
-            yield Lines([where, [region], *self._managed_lines()])
+            about = self._about()
+            yield Lines([where, [region], *self._managed_lines(), *(about.lines() if about else ())])
         else:
             where.append((f" at {block.address:#x}, offset {self.found.offset:+#x}", ""))
             yield Lines([where, *self._block_lines(block), [region], *self._detail_lines(block)])
@@ -124,6 +127,12 @@ class _Place:
         place = managed_place(self.snapshot.runtimes, self.address)
         if place.code is not None or place.found is not None:
             yield from place_lines(place)
+
+    def _about(self) -> DescribedMemory | None:
+        """Who refers to memory outside of all blocks that nothing names."""
+        from heapdump.commands.common.unnamed_words import described_memory
+
+        return described_memory(self.request, self.snapshot, self.address) if self.found.block is None else None
 
     def _region(self) -> str:
         """Usage and detail of the memory at the address."""

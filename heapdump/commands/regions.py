@@ -9,10 +9,14 @@ import click
 from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.gaps import heap_gaps
 from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.unnamed_words import described_memory
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heapdump.commands.common.unnamed_words import DescribedMemory
     from heapdump.memory.regions import Region
 
 USAGE_STYLES = {
@@ -65,6 +69,15 @@ VIEW: tuple[Column[Region], ...] = (
 )  # fmt: skip
 
 
+def _page(table: Table[Region], asked: list[Region], about: DescribedMemory | None) -> Iterator[PageItem]:
+    """The table; of one region that was asked for the evidence too, and what is known of memory that nothing names."""
+    yield table
+    lines: list[StyledLine] = [[("evidence: ", "bold"), (one.evidence, "")] for one in asked if one.evidence]
+    lines += about.lines() if about is not None else ()
+    if lines:
+        yield Lines(lines)
+
+
 @click.option("--usage", metavar="U", help="Only this usage: Heap, Stack, Image, Free, '<unknown>' …")
 @click.option(
     "--state", type=click.Choice(["commit", "reserve", "free"], case_sensitive=False), help="Only this state."
@@ -80,6 +93,8 @@ def command(
 ) -> int:
     """Every address range of the process, as WinDbg's !address lists it.
 
+    With --at also who refers to memory that nothing names.
+
     \b
     heapdump regions crash.dmp --usage '<unknown>' --state commit --sort size --reverse
     heapdump regions crash.dmp --at 0x29fb0000
@@ -91,12 +106,14 @@ def command(
         found = select(snapshot.usage, usage=usage, state=state, type_=type_, protect=protect, address=address)
         rows = request.rows(found, _record)
         shown, hidden = request.shown(rows)
+        about = described_memory(request, snapshot, address) if address is not None else None
+        more = {} if about is None else about.record()
         empty = f"no region holds {address:#x}" if address is not None else "no region like that"
         answer = Answer(
             "regions",
-            data=lambda: [_record(row) for row in rows],
+            data=lambda: [_record(row) | more for row in rows],
             records=lambda: (_record(row) for row in rows),
-            page=lambda: [Table(VIEW, shown, hidden=hidden, empty=empty)],
+            page=lambda: _page(Table(VIEW, shown, hidden=hidden, empty=empty), rows if at else [], about),
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps)),
         )
         return request.emit(snapshot, answer)

@@ -11,6 +11,7 @@ from heapdump.commands.common.pointees import pointees_of
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.triage_page import page_of
 from heapdump.commands.common.triage_record import triage_record
+from heapdump.commands.common.unnamed_words import largest_memory
 from heapdump.render.view import Answer, Record
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ def command(request: Request) -> int:
     request.refuse_sorting("triage")
     with request.open() as snapshot:
         page = _triage(request, snapshot)
+        unnamed = largest_memory(request, snapshot, page.memory.items)
         answer = Answer(
             "triage",
-            data=lambda: triage_record(request, snapshot, page),
-            records=lambda: _records(triage_record(request, snapshot, page)),
-            page=lambda: page_of(request, snapshot, page),
+            data=lambda: triage_record(request, snapshot, page, unnamed),
+            records=lambda: _records(triage_record(request, snapshot, page, unnamed)),
+            page=lambda: page_of(request, snapshot, page, unnamed),
             gaps=(
                 *walk_gaps(snapshot),
                 *snapshot.damage.gaps,

@@ -19,6 +19,7 @@ TABLES, HEAP, CODE = 0x290000000000, 0x90000000, 0x2A0000000000
 TABLE_BYTES = 0x40000
 REGION = 0x4000
 NARROW_BASE = TABLES
+METASPACE, CARDS = 0x2B0000000000, 0x2C0000000000
 
 Collector = Literal["G1", "Serial", "Parallel", "other"]
 FIELDS: dict[tuple[str, str], tuple[str, int]] = {
@@ -47,7 +48,10 @@ FIELDS: dict[tuple[str, str], tuple[str, int]] = {
     ("CodeBlob", "_name"): ("const char*", 0), ("CodeBlob", "_code_offset"): ("int", 8), ("nmethod", "_method"): ("Method*", 0x10),
     ("Method", "_constMethod"): ("ConstMethod*", 0), ("Method", "_code"): ("nmethod*", 8),
     ("ConstMethod", "_constants"): ("ConstantPool*", 8), ("ConstMethod", "_name_index"): ("u2", 2),
-    ("ConstantPool", "_pool_holder"): ("InstanceKlass*", 8),
+    ("ConstantPool", "_pool_holder"): ("InstanceKlass*", 8), ("ClassLoaderData", "_klasses"): ("Klass*", 8),
+    ("ClassLoaderData", "_next"): ("ClassLoaderData*", 0x10), ("Klass", "_next_link"): ("Klass*", 0x28),
+    ("InstanceKlass", "_constants"): ("ConstantPool*", 0x30), ("CardTableBarrierSet", "_card_table"): ("CardTable*", 0x18),
+    ("CardTable", "_byte_map"): ("CardValue*", 8), ("CardTable", "_byte_map_size"): ("size_t", 0x10),
 }  # fmt: skip
 CONSTANTS = {"HeapRegionType::EdenTag": 2, "HeapRegionType::StartsHumongousTag": 12, "HeapRegionType::ContinuesHumongousTag": 13, "HeapRegionType::OldMask": 16}  # fmt: skip
 SIZES = {"ConstantPool": 0x18, "HeapBlock": 16}
@@ -70,6 +74,8 @@ class JavaVmBuilder:
     _spaces: dict[str, bytearray] = field(default_factory=lambda: {"eden": bytearray(), "old": bytearray()})
     _methods: list[tuple[str, str]] = field(default_factory=list)
     unused: int = 0
+    metaspace: bool = False
+    ring: bool = False
 
     def _put(self, data: bytes) -> int:
         """The address of bytes in the tables' memory."""
@@ -126,8 +132,12 @@ class JavaVmBuilder:
             ("Universe", "_collectedHeap"): self._heap(), ("CompressedKlassPointers", "_base"): NARROW_BASE,
             ("CompressedKlassPointers", "_shift"): 0, ("ThreadsSMRSupport", "_java_thread_list"): self._threads(),
             ("Abstract_VM_Version", "_s_vm_release"): self._put(b"25.0.2+10".ljust(240, b"\0")), **self._code_heap(),
-            **(self._parallel() if self.collector == "Parallel" else {}),
+            **(self._parallel() if self.collector == "Parallel" else {}), **(self._native() if self.metaspace else {}),
         }  # fmt: skip
+        if self.metaspace:
+            process.region(METASPACE, 0x1000).memory(METASPACE, bytes(0x1000))
+            process.region(METASPACE + 0x1000, 0xF000, state="MEM_RESERVE", allocation_base=METASPACE)
+            process.region(CARDS, 0x1000).memory(CARDS, bytes(0x1000))
         words = self._tables({name: JVM + DATA + 0x1000 + 8 * i for i, name in enumerate(statics)})
         process.module(JVM, JVM_BYTES, r"C:\jdk\bin\server\jvm.dll").memory(JVM + EXPORTS, _exports(list(words)))
         process.region(TABLES, TABLE_BYTES).memory(TABLES, bytes(self._data).ljust(TABLE_BYTES, b"\0"))
@@ -189,6 +199,22 @@ class JavaVmBuilder:
             kind = (12 if i == 0 else 13) if is_large and top > low else tag
             out.append(self._words(0x30, {8: low, 0x18: top, 0x10: low + REGION, 0x20: kind << 32}))
         return out
+
+    def _native(self) -> dict[tuple[str, str], int]:
+        """Two class loaders with half of the classes each, linked; their constants in metaspace; a card table."""
+        klasses = [*self._klasses.values()]
+        halves = klasses[: len(klasses) // 2], klasses[len(klasses) // 2 :]
+        loader = 0
+        for half in halves:
+            last = half[0] if self.ring and half else 0
+            for klass, following in zip(half, [*half[1:], last], strict=True):
+                struct.pack_into("<2Q", self._data, klass - TABLES + 0x28, following, METASPACE + 0x40)
+            loader = self._words(0x20, {8: half[0] if half else 0, 0x10: loader})
+        table = self._words(0x20, {8: CARDS, 0x10: 8 * REGION // 512})
+        return {
+            ("ClassLoaderDataGraph", "_head"): loader, ("BarrierSet", "_barrier_set"): self._words(0x20, {0x18: table}),
+            ("PerfMemory", "_start"): CARDS + 0x800, ("PerfMemory", "_end"): CARDS + 0x1000,
+        }  # fmt: skip
 
     def _parallel(self) -> dict[tuple[str, str], int]:
         empty = self._words(0x18, {0: HEAP, 8: HEAP, 0x10: HEAP})

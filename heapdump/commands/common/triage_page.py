@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.capture import most_captures
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.triage.crash import CrashSection
     from heapdump.analyses.triage.page import HeapSection, ManagedShare, MemorySection, Triage
     from heapdump.commands.common.request import Request
+    from heapdump.commands.common.unnamed_words import LargeMemory
     from heapdump.snapshot import Snapshot
 
 _MOST_FRAMES, _MOST_DAMAGE, _MOST_ITEMS = 5, 3, 4
@@ -30,15 +31,17 @@ _BAR = 16
 _SMALL_SHARE = 0.02
 
 
-def page_of(request: Request, snapshot: Snapshot, page: Triage) -> Iterator[PageItem]:
-    """The header of the process, and the sections."""
+def page_of(
+    request: Request, snapshot: Snapshot, page: Triage, unnamed: Sequence[LargeMemory] = ()
+) -> Iterator[PageItem]:
+    """The header of the process, and the sections. `unnamed`: the largest allocations of unknown memory."""
     yield Lines(list(header_lines(snapshot)))
     sections = [
         *([Section("CRASH", list(_crash(request, snapshot, page.crash)))] if page.crash else []),
         *([Section("HANG", list(_hang(snapshot, page)))] if page.hang else []),
         *([] if page.crash or page.hang else [Section("RUNNING", [[(_running(snapshot), "")]])]),
         Section("HEAP", list(_heap(request, snapshot, page.heap))),
-        Section("MEMORY", list(_memory(page.memory))),
+        Section("MEMORY", [*_memory(page.memory), *([("unknown: " + one.sentence, "")] for one in unnamed)]),
         Section("WHO", list(_who(page)) or [[("no block of the program is in this dump", "")]]),
         *([Section("CANNOT", list(_cannot(page.cannot)))] if page.cannot else []),
         Section("NEXT", [[(command_text(snapshot, command), COMMAND)] for command in page.next]),

@@ -12,21 +12,24 @@ from heapdump.commands.common.thread_stacks import stack_frame_record
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from heapdump.analyses.memory.capabilities import Capability
     from heapdump.analyses.triage.crash import CrashSection
     from heapdump.analyses.triage.holders import Holder
     from heapdump.analyses.triage.page import HeapSection, MemorySection, Triage
     from heapdump.commands.common.request import Request
+    from heapdump.commands.common.unnamed_words import LargeMemory
     from heapdump.snapshot import Snapshot
 
 
-def triage_record(request: Request, snapshot: Snapshot, page: Triage) -> Record:
-    """Every section of the page; `crash` and `hang` are null where there is none."""
+def triage_record(request: Request, snapshot: Snapshot, page: Triage, unnamed: Sequence[LargeMemory]) -> Record:
+    """Every section of the page; `crash` and `hang` are null where there is none. `unnamed`: of unknown memory."""
     return {
         "crash": None if page.crash is None else _crash(request, snapshot, page.crash),
         "hang": hang_record(snapshot, page.hang, page.hang_frames),
         "heap": _heap(page.heap),
-        "memory": _memory(snapshot, page.memory),
+        "memory": _memory(snapshot, page.memory) | {"largest_unknown": [one.record() for one in unnamed]},
         "who": [_holder(snapshot, holder) for holder in page.who],
         "cannot": [_missed(one) for one in page.cannot],
         "next": [command_text(snapshot, command) for command in page.next],

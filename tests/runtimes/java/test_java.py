@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from heapdump.snapshot import open_dump
 from tests.asking import ask
 from tests.builders import BuiltDump, ProcessBuilder
-from tests.builders.java_vm import CODE, HEAP, JVM, REGION, TABLES, Collector, JavaVmBuilder
+from tests.builders.java_vm import CODE, HEAP, JVM, REGION, TABLE_BYTES, TABLES, Collector, JavaVmBuilder
 from tests.patching import poke
 
 
@@ -76,6 +76,25 @@ def test_a_collector_that_is_not_read_gives_the_reservation_and_says_so(tmp_path
     assert "only the heaps of G1, Serial and Parallel are read" in answer.stderr
     rows = json.loads(ask(tmp_path / "index", ["regions", str(path), "--json"]).stdout)["data"]
     assert sum(row["size"] for row in rows if row["detail"].startswith("Java heap")) == 8 * REGION
+
+
+@pytest.mark.parametrize("ring", [False, True])
+def test_metaspace_and_card_table_are_named_to_the_byte(tmp_path, ring):
+    """A list of classes that closes in itself ends, and names the same memory."""
+    vm = some_objects()
+    vm.metaspace, vm.ring = True, ring
+    path = write(tmp_path / "java.dmp", vm)
+    rows = json.loads(ask(tmp_path / "index", ["regions", str(path), "--json"]).stdout)["data"]
+    sizes: dict[str, int] = {}
+    for row in rows:
+        sizes[row["detail"]] = sizes.get(row["detail"], 0) + row["size"]
+    assert sizes["Java metaspace"] == 0x10000
+    assert sizes["Java metaspace, class space"] == TABLE_BYTES
+    assert sizes["Java card table"] == 8 * REGION // 512
+    assert sizes["Java performance counters"] == 0x800
+    summary = json.loads(ask(tmp_path / "index", ["summary", str(path), "--json"]).stdout)["data"]
+    items = {line["item"]: line["bytes"] for line in summary["reconciliation"]}
+    assert items["class metadata (metaspace)"] == 0x1000 + TABLE_BYTES
 
 
 def test_an_object_larger_than_a_region_is_one_object(tmp_path):

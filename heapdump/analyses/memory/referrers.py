@@ -1,0 +1,167 @@
+"""Who refers to memory that nothing names: the words of modules, stacks, heaps and objects that point into it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.memory.usage import UsageKind, UsageMap
+from heapdump.blocks.heap import Heap
+from heapdump.memory.regions import State
+from heapdump.process.model import Process
+from heapdump.spans import Span, SpanMap
+
+_WINDOW = 16 << 20
+"""Bytes that are read at once."""
+
+_WRITABLE, _GUARD = 0x04 | 0x08 | 0x40 | 0x80, 0x100
+_MOST_HOLDERS = 64
+
+
+class HolderKind(StrEnum):
+    """The kind of memory that refers; the value is the word of the JSON."""
+
+    MODULE = "module"
+    THREAD = "thread"
+    HEAP = "heap"
+    MEMORY = "memory"
+
+
+_KINDS = {
+    UsageKind.IMAGE: HolderKind.MODULE, UsageKind.STACK: HolderKind.THREAD, UsageKind.TEB: HolderKind.THREAD,
+    UsageKind.HEAP: HolderKind.HEAP, UsageKind.PAGE_HEAP: HolderKind.HEAP,
+}  # fmt: skip
+_ORDER = list(HolderKind)
+
+
+@dataclass(frozen=True, slots=True)
+class ReferringPlace:
+    """Words that point into a span. `number`: base of the module, index of the thread or heap, start of the allocation.
+
+    `first`: address of the first of them; `words`: how many there are. `is_named`: a structure or evidence names it.
+    """
+
+    kind: HolderKind
+    number: int
+    first: int
+    words: int
+    is_named: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReferredMemory:
+    """A span and what refers to it: modules, threads, heaps, other memory, each with most words first.
+
+    `is_whole`: False where the writable memory was not all in the dump, or more than may be searched.
+    """
+
+    span: Span
+    places: tuple[ReferringPlace, ...]
+    is_whole: bool
+
+
+def referrers_of(
+    usage: UsageMap,
+    heaps: Sequence[Heap],
+    spans: Sequence[Span],
+    most_bytes: int,
+    progress: Callable[[int, int], None],
+) -> tuple[ReferredMemory, ...]:
+    """The referrers of disjoint spans, in their order. Words inside a span do not count for it.
+
+    Reads up to `most_bytes` of writable committed memory, 1 GB in a second or two. Of a stack the part in use counts.
+    """
+    search = _Search(usage, heaps, spans)
+    done, places = 0, list(_writable(usage))
+    total = sum(place.size for _, place in places)
+    for row, place in places:
+        if done + place.size > most_bytes:
+            break
+        search.add(row, place)
+        done += place.size
+        progress(done, total)
+    present = usage.process.space.mapped.bytes_present(
+        np.array([p.start for _, p in places], np.uint64), np.array([p.end for _, p in places], np.uint64)
+    )
+    is_whole = done == total == int(present.sum())
+    return tuple(ReferredMemory(span, search.places(i), is_whole) for i, span in enumerate(spans))
+
+
+class _Search:
+    """Counts words by span and place."""
+
+    def __init__(self, usage: UsageMap, heaps: Sequence[Heap], spans: Sequence[Span]) -> None:
+        self._usage, self._space = usage, usage.process.views[-1].space
+        self._order = sorted(range(len(spans)), key=lambda i: spans[i])
+        self._starts = np.array([spans[i].start for i in self._order], np.uint64)
+        self._ends = np.array([spans[i].end for i in self._order], np.uint64)
+        self._heaps = SpanMap((extent.span, heap.index) for heap in heaps for extent in heap.extents)
+        self._threads = _thread_map(usage.process)
+        self._found: dict[tuple[int, HolderKind, int], tuple[int, int]] = {}
+
+    def add(self, row: int, place: Span) -> None:
+        """Counts the words of one region, or a window of it."""
+        kind, number = self._holder(row, place.start)
+        width = self._space.pointer_bytes
+        for start, words in self._space.mapped.words(place, width):
+            near = np.flatnonzero((words >= self._starts[0]) & (words < self._ends[-1]))
+            if not len(near):
+                continue
+            target = np.searchsorted(self._starts, words[near], side="right").astype(np.int64) - 1
+            at = np.uint64(start) + near.astype(np.uint64) * np.uint64(width)
+            own = (at >= self._starts[target]) & (at < self._ends[target])
+            hits = (words[near] < self._ends[target]) & ~own
+            self._count(target[hits], at[hits], kind, number)
+
+    def _count(self, target: NDArray[np.int64], at: NDArray[np.uint64], kind: HolderKind, number: int) -> None:
+        found, firsts, counts = np.unique(target, return_index=True, return_counts=True)
+        for i, first, count in zip(found.tolist(), at[firsts].tolist(), counts.tolist(), strict=True):
+            key = (self._order[i], kind, number)
+            before = self._found.get(key, (first, 0))
+            self._found[key] = (min(before[0], first), before[1] + count)
+
+    def _holder(self, row: int, start: int) -> tuple[HolderKind, int]:
+        """(kind, number) of the memory of a region."""
+        usage = self._usage
+        kind = _KINDS.get(usage.kind(int(usage.codes[row])), HolderKind.MEMORY)
+        module = usage.process.module_map.at(start)
+        if kind is HolderKind.MODULE and module is not None:
+            return kind, module.span.start
+        number = {HolderKind.THREAD: self._threads, HolderKind.HEAP: self._heaps}.get(kind)
+        found = number.at(start) if number is not None else None
+        return (kind, found) if found is not None else (HolderKind.MEMORY, int(usage.table.allocation_base[row]))
+
+    def _is_named(self, address: int) -> bool:
+        i = self._usage.table.index_at(address)
+        return i is not None and bool(self._usage.table.claim[i] >= 0)
+
+    def places(self, span: int) -> tuple[ReferringPlace, ...]:
+        """What refers to one span, at most 64 places."""
+        found = [(k, n, *one) for (i, k, n), one in self._found.items() if i == span]
+        out = [ReferringPlace(k, n, first, words, self._is_named(first)) for k, n, first, words in found]
+        return tuple(sorted(out, key=lambda one: (_ORDER.index(one.kind), -one.words, one.first))[:_MOST_HOLDERS])
+
+
+def _thread_map(process: Process) -> SpanMap[int]:
+    """Stacks and TEBs → index of the thread."""
+    stacks = ((Span(s.limit, s.base), t.index) for t in process.threads for s in t.stacks if s.limit < s.base)
+    tebs = ((Span(e.address, e.address + e.size), t.index) for t in process.threads for e in t.tebs)
+    return SpanMap((*stacks, *tebs))
+
+
+def _writable(usage: UsageMap) -> Iterator[tuple[int, Span]]:
+    """(row, span) of writable committed memory in windows; of a stack the part from the stack pointer on."""
+    table, process = usage.table, usage.process
+    pointers = {
+        s.base: t.sp for t in process.threads for s in t.stacks if t.sp is not None and s.limit <= t.sp < s.base
+    }
+    is_writable = (table.state == State.MEM_COMMIT) & (table.protect & _WRITABLE != 0) & (table.protect & _GUARD == 0)
+    for i in np.flatnonzero(is_writable).tolist():
+        start, end = int(table.start[i]), int(table.end[i])
+        start = max(start, pointers.get(end, start))
+        for first in range(start, end, _WINDOW):
+            yield i, Span(first, min(end, first + _WINDOW))
