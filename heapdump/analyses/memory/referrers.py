@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.memory.usage import UsageKind, UsageMap
 from heapdump.blocks.heap import Heap
+from heapdump.blocks.table import BlockTable
 from heapdump.memory.regions import State
 from heapdump.process.model import Process
 from heapdump.spans import Span, SpanMap
@@ -64,22 +65,32 @@ class ReferredMemory:
     is_whole: bool
 
 
-def referrers_of(
-    usage: UsageMap,
-    heaps: Sequence[Heap],
-    spans: Sequence[Span],
-    most_bytes: int,
-    progress: Callable[[int, int], None],
-) -> tuple[ReferredMemory, ...]:
-    """The referrers of disjoint spans, in their order. Words inside a span do not count for it.
+@dataclass(frozen=True, slots=True)
+class ReferrerQuestion:
+    """Spans that are disjoint, and how much of the memory may be searched for pointers to them.
 
-    Reads up to `most_bytes` of writable committed memory, 1 GB in a second or two. Of a stack the part in use counts.
+    `heaps`, `table`: what was walked, and its blocks.
     """
-    search = _Search(usage, heaps, spans)
+
+    spans: Sequence[Span]
+    heaps: Sequence[Heap]
+    table: BlockTable
+    most_bytes: int
+
+
+def referrers_of(
+    usage: UsageMap, question: ReferrerQuestion, progress: Callable[[int, int], None]
+) -> tuple[ReferredMemory, ...]:
+    """The referrers of the spans, in their order. Words inside a span do not count for it.
+
+    Reads up to `most_bytes` of writable committed memory, 1 GB in a second or two. Of a stack the part in use counts;
+    of a walked heap the requested bytes of the program's busy blocks.
+    """
+    search = _Search(usage, question)
     done, places = 0, list(_writable(usage))
     total = sum(place.size for _, place in places)
     for row, place in places:
-        if done + place.size > most_bytes:
+        if done + place.size > question.most_bytes:
             break
         search.add(row, place)
         done += place.size
@@ -88,18 +99,20 @@ def referrers_of(
         np.array([p.start for _, p in places], np.uint64), np.array([p.end for _, p in places], np.uint64)
     )
     is_whole = done == total == int(present.sum())
-    return tuple(ReferredMemory(span, search.places(i), is_whole) for i, span in enumerate(spans))
+    return tuple(ReferredMemory(span, search.places(i), is_whole) for i, span in enumerate(question.spans))
 
 
 class _Search:
     """Counts words by span and place."""
 
-    def __init__(self, usage: UsageMap, heaps: Sequence[Heap], spans: Sequence[Span]) -> None:
+    def __init__(self, usage: UsageMap, question: ReferrerQuestion) -> None:
+        spans = question.spans
+        self._table, self._walked = question.table, set(np.unique(question.table.heap).tolist())
         self._usage, self._space = usage, usage.process.views[-1].space
         self._order = sorted(range(len(spans)), key=lambda i: spans[i])
         self._starts = np.array([spans[i].start for i in self._order], np.uint64)
         self._ends = np.array([spans[i].end for i in self._order], np.uint64)
-        self._heaps = SpanMap((extent.span, heap.index) for heap in heaps for extent in heap.extents)
+        self._heaps = SpanMap((extent.span, heap.index) for heap in question.heaps for extent in heap.extents)
         self._threads = _thread_map(usage.process)
         self._found: dict[tuple[int, HolderKind, int], tuple[int, int]] = {}
 
@@ -115,7 +128,18 @@ class _Search:
             at = np.uint64(start) + near.astype(np.uint64) * np.uint64(width)
             own = (at >= self._starts[target]) & (at < self._ends[target])
             hits = (words[near] < self._ends[target]) & ~own
+            if kind is HolderKind.HEAP and number in self._walked:
+                hits &= self._is_used(at)
             self._count(target[hits], at[hits], kind, number)
+
+    def _is_used(self, at: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """True for addresses among the requested bytes of busy blocks of the program."""
+        table = self._table
+        row = np.maximum(np.searchsorted(table.entry, at, side="right"), 1) - 1
+        start = table.addresses(row)
+        inside = (at >= start) & (at < start + table.sizes(row))
+        used: NDArray[np.bool_] = inside & table.is_busy[row] & ~table.is_internal[row]
+        return used
 
     def _count(self, target: NDArray[np.int64], at: NDArray[np.uint64], kind: HolderKind, number: int) -> None:
         found, firsts, counts = np.unique(target, return_index=True, return_counts=True)

@@ -12,6 +12,7 @@ from heapdump.commands.common.locks import hang_lines
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.process import header_lines
 from heapdump.commands.common.triage_record import crash_words
+from heapdump.commands.common.unnamed_words import large_lines
 from heapdump.commands.common.verdict import verdict_style
 from heapdump.render import text
 from heapdump.render.view import COMMAND, Lines, PageItem, Section, Sections, StyledLine
@@ -41,7 +42,7 @@ def page_of(
         *([Section("HANG", list(_hang(snapshot, page)))] if page.hang else []),
         *([] if page.crash or page.hang else [Section("RUNNING", [[(_running(snapshot), "")]])]),
         Section("HEAP", list(_heap(request, snapshot, page.heap))),
-        Section("MEMORY", [*_memory(page.memory), *([("unknown: " + one.sentence, "")] for one in unnamed)]),
+        Section("MEMORY", [*_memory(page.memory), *large_lines(unnamed)]),
         Section("WHO", list(_who(page)) or [[("no block of the program is in this dump", "")]]),
         *([Section("CANNOT", list(_cannot(page.cannot)))] if page.cannot else []),
         Section("NEXT", [[(command_text(snapshot, command), COMMAND)] for command in page.next]),

@@ -25,7 +25,7 @@ _MOST_BYTES = 4 << 30
 _CHEAP_BYTES = 1 << 30
 """Bytes that are searched without being asked to."""
 
-_MOST_NAMES, _MOST_LARGEST, _BIG_SHARE = 3, 3, 0.25
+_MOST_NAMES, _MOST_LARGEST, _BIG_SHARE, _BIG_BYTES = 3, 3, 0.25, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -136,11 +136,19 @@ class LargeMemory:
         }  # fmt: skip
 
 
+def large_lines(found: Sequence[LargeMemory]) -> Iterator[StyledLine]:
+    """A line for each that something refers to, else one for all."""
+    held = [one for one in found if one.about.referred.places]
+    yield from ([(f"unknown: {one.sentence}", "")] for one in held)
+    if found and not held:
+        yield [("unknown: no pointer to the largest allocations is in this dump", "")]
+
+
 def largest_memory(request: Request, snapshot: Snapshot, items: Sequence[ItemBytes]) -> list[LargeMemory]:
     """The largest allocations of unknown memory, where it is the first item or a quarter of all; else none."""
     from heapdump.analyses.memory.unnamed import largest_unnamed
 
-    unknown = [one for one in items if not one.item.is_known and one.share is not None]
+    unknown = [one for one in items if not one.item.is_known and one.share is not None and one.bytes >= _BIG_BYTES]
     if not any(one is items[0] or (one.share or 0) >= _BIG_SHARE for one in unknown):
         return []
     found = largest_unnamed(snapshot.usage, _MOST_LARGEST)
@@ -151,11 +159,12 @@ def largest_memory(request: Request, snapshot: Snapshot, items: Sequence[ItemByt
 
 def described(request: Request, snapshot: Snapshot, spans: Sequence[Span], most_bytes: int) -> list[DescribedMemory]:
     """These allocations, with one search of up to `most_bytes` of writable memory for all of them."""
-    from heapdump.analyses.memory.referrers import referrers_of
+    from heapdump.analyses.memory.referrers import ReferrerQuestion, referrers_of
     from heapdump.analyses.memory.unnamed import first_words
 
     if not spans:
         return []
     names = pointees_of(snapshot, snapshot.namer(request.image_path, request.symbol_path), quotes=False)
-    found = referrers_of(snapshot.usage, snapshot.heaps, spans, most_bytes, snapshot.progress)
+    question = ReferrerQuestion(spans, snapshot.heaps, snapshot.walk.table, most_bytes)
+    found = referrers_of(snapshot.usage, question, snapshot.progress)
     return [DescribedMemory(first_words(snapshot.usage, one.span, names.at), one, names) for one in found]

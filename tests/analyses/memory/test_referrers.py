@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from heapdump.analyses.memory.referrers import HolderKind, referrers_of
+from heapdump.analyses.memory.referrers import HolderKind, ReferredMemory, ReferrerQuestion, referrers_of
 from heapdump.analyses.memory.unnamed import largest_unnamed, unnamed_at
+from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.asking import ask
 from tests.builders import BuiltDump, NtHeapBuilder, ProcessBuilder
@@ -43,6 +44,13 @@ def built() -> tuple[BuiltDump, int]:
     return poke(process.build(), *patches), block
 
 
+def asked(
+    snapshot: Snapshot, spans: list[Span], most: int = MANY, done: list[int] | None = None
+) -> tuple[ReferredMemory, ...]:
+    question = ReferrerQuestion(spans, snapshot.heaps, snapshot.walk.table, most)
+    return referrers_of(snapshot.usage, question, lambda at, _: done.append(at) if done is not None else None)
+
+
 def answer(path: Path, *words: str) -> Any:
     return json.loads(ask(path.parent / "index", [*words, "--json"]).stdout)["data"]
 
@@ -57,7 +65,7 @@ def path(tmp_path: Path) -> Path:
 def test_words_of_modules_stacks_and_heaps_are_counted_once_each(open_built):
     dump, block = built()
     with open_built(dump) as snapshot:
-        (found,) = referrers_of(snapshot.usage, snapshot.heaps, [Span(ARENA, ARENA + MIB)], MANY, lambda *_: None)
+        (found,) = asked(snapshot, [Span(ARENA, ARENA + MIB)])
         module, *threads, heap = found.places
     assert (module.kind, module.number, module.first, module.words) == (HolderKind.MODULE, ENGINE, DATA + 0x40, 2)
     assert [(one.kind, one.number, one.words) for one in threads] == [(HolderKind.THREAD, i, 1) for i in range(3)]
@@ -65,19 +73,29 @@ def test_words_of_modules_stacks_and_heaps_are_counted_once_each(open_built):
     assert found.is_whole
 
 
+def test_words_of_free_blocks_and_headers_are_no_referrers(open_built):
+    heap = NtHeapBuilder(arch="x86", base=0x1000000)
+    heap.busy(100)
+    process = ProcessBuilder(arch="x86").heap(heap.build())
+    process.thread(8).region(0x40000000, MIB)
+    with open_built(process) as snapshot:
+        (found,) = asked(snapshot, [Span(0x40000000, 0x40000000 + MIB)])
+    assert found.places == ()
+
+
 def test_several_spans_are_searched_at_once(open_built):
     with open_built(built()[0]) as snapshot:
         spans = [Span(OTHER, OTHER + 0x1000), Span(ARENA, ARENA + MIB)]
-        other, arena = referrers_of(snapshot.usage, snapshot.heaps, spans, MANY, lambda *_: None)
+        other, arena = asked(snapshot, spans)
     assert other.places == ()
     assert len(arena.places) == 5
 
 
 def test_a_search_that_is_too_large_ends_and_says_so(open_built):
     with open_built(built()[0]) as snapshot:
-        done = []
+        done: list[int] = []
         spans = [Span(ARENA, ARENA + MIB)]
-        (found,) = referrers_of(snapshot.usage, snapshot.heaps, spans, 0x1000, lambda at, total: done.append(at))
+        (found,) = asked(snapshot, spans, 0x1000, done)
     assert not found.is_whole
     assert sum(place.words for place in found.places) < 6
     assert done == sorted(done)
