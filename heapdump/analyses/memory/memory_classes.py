@@ -1,8 +1,8 @@
 """The classes of VMMap, for the memory of a dump: Image, Mapped File, Shareable, Heap, Stack, Private Data and others.
 
 A dump holds the memory map but not the names of mapped files. Mapped memory is therefore `Mapped File or Shareable`,
-except where its first bytes are those of an image that is mapped as data. Page tables belong to the kernel, and no
-user-mode dump counts them.
+except where its first bytes are those of a known kind of file. Page tables belong to the kernel, and no user-mode dump
+counts them.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def classes_of(usage: UsageMap) -> NDArray[np.int64]:
     out = np.full(len(table), MemoryClass.UNKNOWN.number, np.int64)
     for kind, found in _OF_TYPE.items():
         out[table.type == kind] = found.number
-    out[_mapped_images(usage)] = MemoryClass.MAPPED_FILE.number
+    out[_mapped_files(usage)] = MemoryClass.MAPPED_FILE.number
     managed = np.array(
         [Item(claim.item) in _MANAGED if claim.item else False for claim in table.claims] + [False], bool
     )
@@ -82,13 +82,17 @@ def classes_of(usage: UsageMap) -> NDArray[np.int64]:
     return out
 
 
-def _mapped_images(usage: UsageMap) -> NDArray[np.int64]:
-    """Rows of mapped memory, unclaimed, whose allocation begins as an image file does."""
+def _mapped_files(usage: UsageMap) -> NDArray[np.int64]:
+    """Rows of mapped memory that was recognised by its first bytes.
+
+    The bitmap of Control Flow Guard is recognised too, by its size; nothing is committed where it begins.
+    """
     table, space = usage.table, usage.process.space
-    mapped = (table.type == Kind.MEM_MAPPED) & (table.claim < 0)
+    owned = np.array([bool(claim.owner) for claim in table.claims] + [False], bool)[table.claim]
+    mapped = (table.type == Kind.MEM_MAPPED) & owned
     bases = np.unique(table.allocation_base[mapped])
-    images = [base for base in bases.tolist() if space.try_read(base, 2) == b"MZ"]
-    return np.flatnonzero(mapped & np.isin(table.allocation_base, np.array(images, np.uint64)))
+    files = [base for base in bases.tolist() if space.try_read(base, 2) is not None]
+    return np.flatnonzero(mapped & np.isin(table.allocation_base, np.array(files, np.uint64)))
 
 
 def unusable_bytes(usage: UsageMap) -> NDArray[np.uint64]:

@@ -14,6 +14,7 @@ from heapdump.analyses.memory.usage import UsageMap
 from heapdump.blocks.heap import ExtentKind, Heap
 from heapdump.memory.regions import Kind, RegionClaim, State, protection_name
 from heapdump.spans import Span
+from heapdump.trust import Trust
 from heapdump.wording import preview
 
 
@@ -164,6 +165,8 @@ class _Namer:
             return "free", ""
         if claim is not None and kind is MemoryClass.PRIVATE and claim.item == Item.TEBS_AND_PEBS:
             return f"{claim.usage} {claim.detail}".rstrip(), part
+        if claim is not None and claim.owner:
+            return f"{claim.owner} (presumed)" if claim.trust is Trust.GUESS else claim.owner, part
         if claim is not None and (claim.detail or claim.item):
             return claim.detail or Item(claim.item).words, part
         return self._allocation(kind, base), part

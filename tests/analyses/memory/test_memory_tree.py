@@ -60,11 +60,13 @@ def test_a_key_does_not_change_with_the_first_bytes(snapshot):
     assert keys[f"{AREA:#x} hello world."] == f"{AREA:#x}"
 
 
-def test_an_image_that_is_mapped_as_data_is_a_mapped_file(open_built):
+def test_a_file_that_its_first_bytes_tell_is_a_mapped_file(open_built):
     process = rich().region(0x50000000, 0x3000, type="MEM_MAPPED", protect=2)
-    process.memory(0x50000000, b"MZ\x90\0".ljust(0x3000, b"\0"))
+    process.memory(0x50000000, b"SQLite format 3\0".ljust(0x3000, b"\0"))
     with open_built(process) as opened:
-        assert names(nodes(opened)[MemoryClass.MAPPED_FILE]) == ["0x50000000 MZ.........."]
+        found = nodes(opened)
+    assert names(found[MemoryClass.MAPPED_FILE]) == ["mapped SQLite database"]
+    assert f"{AREA + 0x100000:#x}" in names(found[MemoryClass.MAPPED])
 
 
 def test_free_memory_below_a_multiple_of_64_kb_is_unusable(open_built):

@@ -130,7 +130,7 @@ def reconciliation(side: Side) -> list[Item]:
     lines = reconcile(side.snapshot.usage, side.snapshot.heaps, side.snapshot.walk)
     total = sum(line.bytes for line in lines) or 1
     ordered = sorted(lines, key=lambda line: -line.bytes)
-    return [Item(line.item.words, line.bytes, 100 * line.bytes / total) for line in ordered]
+    return [Item(line.words, line.bytes, 100 * line.bytes / total) for line in ordered]
 
 
 def legend(new: Side, old: Side | None) -> list[LegendRow]:
@@ -155,11 +155,15 @@ def legend(new: Side, old: Side | None) -> list[LegendRow]:
 
 def _row(side: Side, kind: MemoryClass, node: MemoryNode | None, before: int | None) -> LegendRow:
     """A class; `before`: its committed bytes in the older dump, None without one."""
+    from heapdump.analyses.memory.memory_classes import MemoryClass
+
     command = command_text(side.snapshot, ("summary",))
     if node is None:
         reason = _REASONS.get(kind.value, "")
         if not side.snapshot.process.regions.is_complete_map:
             reason = reason or "nothing of it is known: the dump has no memory map"
+        if kind is MemoryClass.HEAP and any(not heap.extents for heap in side.snapshot.heaps):
+            reason = "no heap could be located in this dump"
         number, delta = (None, None) if reason else (0, None if before is None else -before)
         return LegendRow(kind.value, css_of(kind), number, number, number, number, number, command, reason, delta)
     committed = node.committed_bytes if kind.is_used else 0
