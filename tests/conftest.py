@@ -5,6 +5,7 @@ from __future__ import annotations
 import lzma
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from itertools import count
@@ -73,6 +74,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "recorded" in getattr(item, "fixturenames", ()) and not item.get_closest_marker("real"):
             raise pytest.UsageError(f"{item.nodeid} reads recorded dumps without the marker `real`")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Prints the sums of what random damages did (`tests.heaps.nt.damage`): one line, where such tests ran."""
+    sums = Counter[str]()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport) and report.when == "call":
+                sums.update({name: value for name, value in report.user_properties if isinstance(value, int)})
+    if sums["damages"]:
+        terminalreporter.write_line("; ".join(f"{name}: {count:,}" for name, count in sums.items()))
 
 
 @pytest.fixture(scope="session")

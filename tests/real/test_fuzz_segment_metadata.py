@@ -19,8 +19,8 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.layouts import load
 from heapdump.snapshot import Snapshot, open_dump
+from tests.heaps.nt.damage import Place, Tally, compare, program_blocks
 from tests.real.test_fuzz_check import Patched
-from tests.real.test_fuzz_metadata import Place, Tally, compare, program_blocks
 
 pytestmark = pytest.mark.real
 ROUNDS = int(os.environ.get("HEAPDUMP_FUZZ", "1"))

@@ -10,6 +10,7 @@ from heapdump.blocks.heap import Segment
 from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE, is_partly_missing
 from heapdump.heaps.integers import address_limit
 from heapdump.heaps.nt.discovery import HeapReader
+from heapdump.heaps.nt.segment_repair import damaged_segment, report_segment
 from heapdump.heaps.nt.segments import MAX_SEGMENT_BYTES, mapped_segment
 from heapdump.layouts import Layout
 from heapdump.memory import limits
@@ -43,13 +44,16 @@ def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bo
     has_all = True
     for place, segment in segment_pointers(view, layout, heap):
         fields = segment_fields(view, layout, heap, segment)
+        span = damaged_segment(reader, segment) if fields is None else None
+        if span is not None:
+            fields = view.struct("_HEAP_SEGMENT", segment, layout)
         number = (place - heap - layout["_HEAP"].offset("Segments")) // view.pointer_bytes
         if fields is None:
             has_all = False
             out.extend(_without_header(reader, place, segment, number, out))
             continue
         base = fields["BaseAddress"]
-        span = Span(base, base + fields["NumberOfPages"] * PAGE)
+        span = span or Span(base, base + fields["NumberOfPages"] * PAGE)
         if any(span & other.span for other in out):
             has_all = False
             message = f"segment {segment:#x} of heap {heap:#x} overlaps another segment and was left out"
@@ -60,6 +64,7 @@ def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bo
         has_all = has_all and has_all_ranges
         uncommitted = fields["NumberOfUnCommittedPages"] * PAGE
         out.append(Segment(segment, span, ranges, uncommitted, has_all_ranges, number=number))
+        report_segment(reader, segment, span)
     return tuple(out), has_all
 
 

@@ -12,6 +12,7 @@ from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE, is_partly_missing
 from heapdump.heaps.integers import address_limit
 from heapdump.heaps.linked_list import LinkedList
 from heapdump.heaps.nt.discovery import HeapReader
+from heapdump.heaps.nt.segment_repair import damaged_segment, report_segment
 from heapdump.memory.regions import State
 from heapdump.spans import Span, merged
 from heapdump.wording import plural
@@ -24,7 +25,7 @@ def read_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bool]:
     layout, heap = reader.layout, reader.address
     offset = layout["_HEAP_SEGMENT"].offset("SegmentListEntry")
     head = heap + layout["_HEAP"].offset("SegmentList")
-    spans = cache(lambda address: _segment_span(reader, address))
+    spans = cache(lambda address: _segment_span(reader, address) or damaged_segment(reader, address))
     linked = reader.discovery.ring(head, lambda node: spans(node - offset) is not None)
     reader.link_damage("segment", linked, "segment list", (offset, layout["_HEAP_SEGMENT"].size))
     addresses = dict.fromkeys(node - offset for node in linked.nodes)
@@ -35,6 +36,8 @@ def read_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bool]:
         ordered.insert(0, heap)
     apart = _without_overlaps(reader, {address: spans(address) for address in ordered})
     segments = tuple(_segment(reader, address, span) for address, span in apart)
+    for address, span in apart:
+        report_segment(reader, address, span)
     segments += _without_header(reader, linked, segments)
     has_all = linked.is_closed and len(apart) == len(ordered) and all(s.has_all_ranges for s in segments)
     return segments, has_all

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,9 +61,12 @@ def test_a_segment_list_in_a_circle_ends_with_each_segment_once(open_built, gene
 
 @pytest.mark.parametrize("generation", MODERN, ids=str)
 def test_a_segment_header_that_names_another_heap_is_left_out(open_built, generation):
+    """Where it names none, the member is damaged."""
     heap, built = segmented(generation)
+    other = heap_of(generation, [("busy", 100)], base=heap.truth.address + 0x4000000).build()
+    built = process_of(generation, heap, other).build()
     at = heap.truth.segments[2][0] + (0x28 if generation.arch == "x64" else 0x18)
-    with open_built(poke(built, (at, word(0x1230000, 8 if generation.arch == "x64" else 4)))) as snapshot:
+    with open_built(poke(built, (at, word(other.truth.address, 8 if generation.arch == "x64" else 4)))) as snapshot:
         found = next(h for h in snapshot.heaps if h.address == heap.truth.address)
         assert sorted(s.span.start for s in found.segments) == [
             s for i, (s, _) in enumerate(heap.truth.segments) if i != 2
@@ -151,3 +155,22 @@ def test_no_damage_of_a_heap_makes_heaps_raise(open_built, generation, damage):
         if not damage:
             assert_extents(first, heap.truth)
         assert snapshot.usage.table.is_complete_map
+
+
+MEMBERS = {(8, False): (2, 5, 6, 7, 8, 9), (4, False): (2, 6, 7, 8, 9, 10), (4, True): (2, 4, 6, 7, 8, 9)}
+"""Pointers from a segment to signature, heap, base, pages, first entry and end; by size of a pointer, before Vista."""
+
+
+@pytest.mark.parametrize("generation", [g for g in REPRESENTATIVES if g.build != 3790], ids=str)
+@pytest.mark.parametrize("which", range(6))
+def test_a_damaged_member_of_a_later_segment_is_found_and_loses_no_block(open_built, generation, which):
+    """The other members and the memory map tell the segment."""
+    heap = heap_of(generation, [*[("busy", 300)] * 20, ("segment", 0x80000), *[("busy", 700)] * 20]).build()
+    pointer = 8 if generation.arch == "x64" else 4
+    place = heap.truth.segments[1][0] + pointer * MEMBERS[pointer, generation.is_classic][which]
+    with open_built(poke(process_of(generation, heap).build(), (place, b"A" * 4))) as snapshot:
+        table = snapshot.walk.table
+        found = {block.address for block in table.blocks(np.flatnonzero(table.is_busy))}
+        assert {block.user for block in heap.truth.busy} <= found
+        errors = [f for f in snapshot.heaps[0].findings if f.severity == "error"]
+        assert [(f.kind, f.address) for f in errors] == [("segment", place)]
