@@ -44,13 +44,15 @@ class Damage:
     """`findings`: every broken rule, `gaps`: lines on what could not be examined, and why.
 
     `guarded`: indices of the heaps that may hold blocks of the CRT's debug heap. `unchecked`: the heaps that were not
-    checked at all, by index; no finding in one of these does not mean that it is healthy.
+    checked at all, by index; no finding in one of these does not mean that it is healthy. `remarks`: lines on damage
+    that no check of these heaps can see.
     """
 
     findings: tuple[Finding, ...]
     gaps: tuple[str, ...]
     guarded: tuple[int, ...]
     unchecked: tuple[UncheckedHeap, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def why_not_walked(heap: Heap, count: HeapCount | None) -> WhyUnchecked | None:

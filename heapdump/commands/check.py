@@ -77,6 +77,7 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
             records=lambda: (recorder.record(explained) for explained in rows),
             page=lambda: _page(request, snapshot, rows, unchecked),
             gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps, *unchecked),
+            notes=snapshot.damage.remarks,
         )
         code = request.emit(snapshot, answer)
         return EXIT_FINDINGS if any(explained.finding.is_error for explained in rows) else code

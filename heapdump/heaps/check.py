@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
     """Everything that is damaged, and what could not be examined."""
     findings, gaps, guarded, unchecked = list[Finding](), list[str](), list[int](), list[UncheckedHeap]()
+    remarks = dict[str, None]()
     of_walk = defaultdict[int, list[Finding]](list)
     for finding in walk.findings:
         of_walk[finding.heap].append(finding)
@@ -46,9 +47,10 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
                 f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} damaged places are kept"
             )
         gaps += job.gaps
+        remarks |= dict.fromkeys(job.remarks)
         if job.guards is None or job.guards:
             guarded.append(heap.index)
-    return Damage(tuple(findings), tuple(gaps), tuple(guarded), tuple(unchecked))
+    return Damage(tuple(findings), tuple(gaps), tuple(guarded), tuple(unchecked), tuple(remarks))
 
 
 def _job(

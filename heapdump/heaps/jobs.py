@@ -161,8 +161,8 @@ class CheckJob:
     `table`: all rows; `count`: of this heap; `changing()`: who may be changing a heap at this moment, in words, "" for
     nobody: a reason for contradictions that a change leaves for a while. `has_damage`: the walk found some. `facts`: see
     `blocks.walk.Walk`. `in_operation`: set by the check where somebody was changing this heap and its contradictions are
-    warnings, in words. `guards`: the number of blocks that may be the CRT's, by the guard where its debug header ends;
-    None where nobody counted them.
+    warnings, in words. `remarks`: lines on damage that no check of the heap can see. `guards`: the number of blocks that
+    may be the CRT's, by the guard where its debug header ends; None where nobody counted them.
     """
 
     process: Process
@@ -177,6 +177,7 @@ class CheckJob:
     findings: list[Finding] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
     in_operation: str = ""
+    remarks: list[str] = field(default_factory=list)
     guards: int | None = None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from heapdump.blocks.findings import Finding, FindingKind
+from heapdump.blocks.kind import BlockKind
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import CheckJob
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
@@ -29,8 +30,11 @@ class _Counter:
     found: int
 
 
+_UNSEEN = "what no second witness tells in segment heaps: a count of unused bytes that stays possible, and busy bits of LFH blocks "
+
+
 def check_segment_heap(job: CheckJob) -> None:
-    """A finding for each counter that differs from what was found.
+    """A finding for each counter that differs from what was found; a remark on what nothing in the heap can contradict.
 
     Nothing is compared where the walk found damage, or not all of the heap: that explains a difference.
     """
@@ -38,9 +42,19 @@ def check_segment_heap(job: CheckJob) -> None:
         for counter in _counters(job, load(job.heap.layout)):
             if counter.counted != counter.found:
                 job.findings.append(_finding(job, counter))
+    if any(one.kind == BlockKind.LFH for one in job.count.kinds):
+        job.remarks.append(
+            _UNSEEN + ("(this build does not count them)" if _counts_no_lfh_blocks(job) else "where as many are set")
+        )
     if job.has_damage or job.findings:
         layout = None if job.heap.layout is None else load(job.heap.layout)
         job.in_operation = who_changes(job.process, job.view, layout, job.heap.address, job.changing)
+
+
+def _counts_no_lfh_blocks(job: CheckJob) -> bool:
+    """True where LFH subsegments hold no count of all their free blocks (26100)."""
+    name, layout = "_HEAP_LFH_SUBSEGMENT", load(job.heap.layout or job.view.layout.name)
+    return name in layout and "State" in layout[name]
 
 
 def _finding(job: CheckJob, counter: _Counter) -> Finding:

@@ -279,3 +279,12 @@ def test_another_size_that_fills_the_subsegment_is_contradicted_by_the_blocks(op
         table = snapshot.walk.table
         inside = table.blocks(np.flatnonzero((table.entry > sub) & (table.entry < sub + 0x1000)))
         assert {block.trust.value for block in inside} == {"guess"}
+
+
+@EACH
+def test_what_nothing_witnesses_is_said(open_built, generation):
+    dump, _, _ = many_sizes(generation)
+    with open_built(dump) as snapshot:
+        (remark,) = snapshot.damage.remarks
+        assert "busy bits of LFH blocks" in remark and ("does not count" in remark) == (generation[1] == 26100)
+        assert snapshot.damage.findings == () and not snapshot.damage.gaps
