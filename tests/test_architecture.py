@@ -39,7 +39,7 @@ ALLOWED = {
 
 PACKAGES = {
     "minidump": {"dump/small.py"},
-    "cabarchive": {"dump/unpack.py"},
+    "cabarchive": set(),
     "zstandard": {"dump/unpack.py"},
     "rich": {"render/table.py"},
     "jinja2": {"render/report/__init__.py"},

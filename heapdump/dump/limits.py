@@ -55,8 +55,14 @@ MAX_EXPANSION = 2000
 MIN_DISK_FREE_BYTES = 1 << 30
 """Unpacking stops before less than this is free on the disk that takes the temporary file."""
 
-MAX_CABINET_BYTES = 1 << 30
-"""A cabinet is unpacked in memory."""
+MAX_UNPACKER_BYTES = 256 << 20
+"""Memory of an unpacker: dictionaries of xz and LZMA. `xz -9` needs 64 MiB."""
+
+MAX_ZIP_DIRECTORY_BYTES = 4 << 20
+"""The list of members of a zip file, some 50,000 of them; Python reads it as a whole."""
+
+MAX_SKIPPED_BYTES = 4 << 30
+"""Unpacked bytes before the dump in a cabinet, which must be unpacked to reach it."""
 
 
 def require(name: str, value: int, maximum: int) -> None:

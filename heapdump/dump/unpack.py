@@ -1,7 +1,8 @@
 """Unpacks a compressed dump once, to a temporary file, and stops before it fills the disk.
 
 Only the bytes of the one dump inside are written, under a name of our own: no path from an archive is ever used.
-gzip, xz and zip by the standard library, zstandard and cabinets by their packages.
+gzip, xz and zip by the standard library, zstandard by its package, cabinets by `cabinet.py`. All of them as streams, in
+bounded memory (`limits.MAX_UNPACKER_BYTES`).
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, BinaryIO, cast
 
 from heapdump import system
 from heapdump.dump import limits
+from heapdump.dump.cabinet import DamagedCabinet, open_member
 from heapdump.dump.directory import MAGIC
 from heapdump.dump.sniff import describe_other
+from heapdump.dump.zip_limits import require_small_dictionary, require_small_directory
 from heapdump.errors import DumpError, HostileDump, NotAMinidump
 
 DUMP_SUFFIXES = (".dmp", ".mdmp", ".hdmp")
 _CHUNK = 4 << 20
-_ZSTANDARD_PIECE = 4096
+_ZSTANDARD_PIECE = 512
+_PACKED_PIECE = 1 << 16
 
 Progress = Callable[[int, int], None]
 """Called with (bytes done, bytes in all). 0 bytes in all: unknown."""
@@ -92,22 +97,28 @@ def _opened(path: Path, kind: str) -> Iterator[IO[bytes]]:
         with gzip.open(path) as source:
             yield cast(IO[bytes], source)
     elif kind == "xz":
-        with lzma.open(path) as source:
-            yield cast(IO[bytes], source)
+        with path.open("rb") as packed:
+            yield cast(IO[bytes], _Xz(packed))
     elif kind == "zstandard":
         with _open_zstandard(path) as source:
             yield source
     elif kind == "zip":
-        with zipfile.ZipFile(path) as archive, archive.open(_only_dump(path, archive.namelist())) as source:
-            yield source
+        with path.open("rb") as packed:
+            require_small_directory(path, packed)
+            with zipfile.ZipFile(packed) as archive:
+                member = archive.getinfo(_only_dump(path, archive.namelist()))
+                require_small_dictionary(path, packed, member)
+                with archive.open(member) as source:
+                    yield source
     else:
-        yield _open_cabinet(path)
+        with _open_cabinet(path) as source:
+            yield source
 
 
 class _Zstandard(io.RawIOBase):
     """The unpacked bytes of a zstandard file. A file that is cut is an error, unlike with the package's reader.
 
-    The unpacker gets the file in small pieces, because one piece may unpack to 30,000 times its size.
+    The unpacker gets the file in small pieces, because one piece may unpack to 30,000 times its size: 16 MB.
     """
 
     def __init__(self, packed: IO[bytes]) -> None:
@@ -145,6 +156,36 @@ class _Zstandard(io.RawIOBase):
         return b"".join(out)
 
 
+class _Xz(io.RawIOBase):
+    """The unpacked bytes of an xz file, of all its streams, in bounded memory. A file that is cut is an error."""
+
+    def __init__(self, packed: IO[bytes]) -> None:
+        self._packed, self._ready = packed, b""
+        self._unpacker: lzma.LZMADecompressor | None = None
+
+    def read(self, size: int = -1) -> bytes:
+        """At most `size` bytes; b"" at the end.
+
+        Raises:
+            EOFError: the file ends inside a stream.
+            lzma.LZMAError: it is damaged, or needs more memory than the limit.
+        """
+        while True:
+            if self._unpacker is None or self._unpacker.eof:
+                rest = self._unpacker.unused_data if self._unpacker else b""
+                self._ready = (self._ready or rest).lstrip(b"\0") or self._packed.read(_PACKED_PIECE).lstrip(b"\0")
+                if not self._ready:
+                    return b""
+                self._unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=limits.MAX_UNPACKER_BYTES)
+            elif self._unpacker.needs_input:
+                self._ready = self._packed.read(_PACKED_PIECE)
+                if not self._ready:
+                    raise EOFError("it ends too early: the file was cut")
+            found, self._ready = self._unpacker.decompress(self._ready, size), b""
+            if found:
+                return found
+
+
 @contextmanager
 def _open_zstandard(path: Path) -> Iterator[IO[bytes]]:
     import zstandard
@@ -169,38 +210,10 @@ def _only_dump(path: Path, names: list[str]) -> str:
     )
 
 
-def _open_cabinet(path: Path) -> IO[bytes]:
-    """The dump inside a cabinet (MSZIP or stored); the package unpacks in memory, so the size is bounded."""
-    import cabarchive
-    from cabarchive.parser import CabArchiveParser
-
-    class Bounded(CabArchiveParser):
-        """Stops at the limit; `unpacked` counts bytes."""
-
-        unpacked = 0
-
-        def parse_cfdata(self, offset: int, compression: int) -> tuple[int, bytes]:
-            """One data block of the cabinet, counted."""
-            advance, data = super().parse_cfdata(offset, compression)
-            self.unpacked += len(data)
-            if self.unpacked > limits.MAX_CABINET_BYTES:
-                raise HostileDump(
-                    f"{path}: the cabinet holds more than {limits.MAX_CABINET_BYTES:,} bytes; "
-                    "unpack it with `expand` or `cabextract`"
-                )
-            return advance, data
-
-    archive = cabarchive.CabArchive()
+@contextmanager
+def _open_cabinet(path: Path) -> Iterator[IO[bytes]]:
     try:
-        Bounded(archive).parse(_bounded_bytes(path))
-        packed = archive[_only_dump(path, list(archive))]
-    except (cabarchive.CorruptionError, cabarchive.NotSupportedError, IndexError, ValueError, AssertionError) as error:
-        words = str(error) or type(error).__name__
-        raise DumpError(f"{path}: the cabinet cannot be unpacked: {words}; try `expand` or `cabextract`") from error
-    return io.BytesIO(cast(Any, packed).buf or b"")
-
-
-def _bounded_bytes(path: Path) -> bytes:
-    size = path.stat().st_size
-    limits.require(f"{path}: bytes of the cabinet", size, limits.MAX_CABINET_BYTES)
-    return path.read_bytes()
+        with path.open("rb") as file:
+            yield cast(IO[bytes], open_member(file, partial(_only_dump, path)))
+    except DamagedCabinet as error:
+        raise DumpError(f"{path}: the cabinet cannot be unpacked: {error}; try `expand` or `cabextract`") from error

@@ -15,6 +15,7 @@ import pytest
 import heapdump
 from heapdump import system
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.signals import as_in_a_terminal
 
 
 @pytest.fixture
@@ -38,7 +39,9 @@ def test_a_half_written_index_is_gone_after_the_next_start(tmp_path: Path, dump:
         "from heapdump.cli import main\nmain()"
     )
     variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
-    with subprocess.Popen([sys.executable, "-c", code, "summary", str(dump)], env=variables) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "summary", str(dump)], env=variables, preexec_fn=as_in_a_terminal
+    ) as child:
         while not ready.exists() and child.poll() is None:
             time.sleep(0.01)
         (half,) = root.iterdir()

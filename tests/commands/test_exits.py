@@ -16,6 +16,7 @@ from heapdump import cli, system
 from heapdump.cli import run
 from heapdump.errors import Ended
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.signals import as_in_a_terminal
 
 DOCS = Path(__file__).parents[2] / "docs"
 Capture = pytest.CaptureFixture[str]
@@ -149,7 +150,9 @@ sys.meta_path.insert(0, Hook())
         )
     variables = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{DOCS.parent}"}
     command = [*PROGRAM, "heaps", str(dump)]
-    done = subprocess.run(command, capture_output=True, text=True, env=variables, timeout=60, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=variables, timeout=60, check=False, preexec_fn=as_in_a_terminal
+    )
     assert done.returncode == 128 + number
     assert done.stderr.strip() == "heapdump: error: interrupted"
 
@@ -165,7 +168,15 @@ sys.meta_path.insert(0, Hook())
 """
     (tmp_path / "sitecustomize.py").write_text(hook)
     variables = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{DOCS.parent}"}
-    done = subprocess.run([*PROGRAM, "--help"], capture_output=True, text=True, env=variables, timeout=60, check=False)
+    done = subprocess.run(
+        [*PROGRAM, "--help"],
+        capture_output=True,
+        text=True,
+        env=variables,
+        timeout=60,
+        check=False,
+        preexec_fn=as_in_a_terminal,
+    )
     assert (done.returncode, done.stderr) == (130, "heapdump: error: interrupted\n")
 
 

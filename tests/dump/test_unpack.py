@@ -23,6 +23,7 @@ from heapdump import system
 from heapdump.dump.open import open_minidump
 from heapdump.errors import DumpError, HostileDump, NotAMinidump
 from tests.builders import DumpBuilder
+from tests.signals import as_in_a_terminal
 
 Usage = namedtuple("Usage", "total used free")
 NOISE = bytes((i * 7919 >> 5) & 0xFF for i in range(60_000))
@@ -239,7 +240,10 @@ def test_a_killed_process_leaves_no_file(write_dump, temporary_folder, tmp_path,
     code = f"import time, sys\ndef wait(*_):\n    {wait}\n{patch}\nfrom heapdump.cli import main\nmain()"
     variables = os.environ | {"TMPDIR": str(temporary_folder), "PYTHONPATH": str(Path(__file__).parents[2])}
     with subprocess.Popen(
-        [sys.executable, "-c", code, "heaps", str(path)], env=variables, stderr=subprocess.PIPE
+        [sys.executable, "-c", code, "heaps", str(path)],
+        env=variables,
+        stderr=subprocess.PIPE,
+        preexec_fn=as_in_a_terminal,
     ) as child:
         while not (tmp_path / "ready").exists() and child.poll() is None:
             time.sleep(0.01)

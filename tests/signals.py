@@ -1,0 +1,11 @@
+"""Signals of programs that tests start."""
+
+from __future__ import annotations
+
+import signal
+
+
+def as_in_a_terminal() -> None:
+    """Takes back what the runner of the tests ignores (`nohup`, a job in the background): children would inherit it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
