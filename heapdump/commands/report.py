@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from heapdump.commands.common.redaction import redaction_of
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render.view import Answer
@@ -38,6 +40,8 @@ def command(request: Request, dumps: tuple[Path, ...]) -> int:
         raise WrongUsage("the page is a file for a browser; name it: -o report.html")
     with request.open_all(dumps) as snapshots:
         found = gather(request, snapshots)
+        if request.redact:
+            found = replace(found, report=redaction_of(snapshots).tree(found.report))
         about = snapshots if len(snapshots) > 1 else snapshots[0]
         if request.format == "table":
             return request.write(about, _page(found), found.gaps)

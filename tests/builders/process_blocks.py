@@ -106,7 +106,10 @@ def write_parameters(image: MemoryImage, at: int, exe: str, command_line: str) -
     put(0x60 if x64 else 0x38, exe)
     put(0x70 if x64 else 0x40, command_line)
     image.word(at + (0x80 if x64 else 0x48), tail)
-    image.write(tail, "PATH=C:\\Windows\0SystemRoot=C:\\Windows\0\0".encode("utf-16-le"))
+    image.write(
+        tail,
+        "PATH=C:\\Windows\0SystemRoot=C:\\Windows\0USERNAME=quincy\0COMPUTERNAME=ORACLE-77\0\0".encode("utf-16-le"),
+    )
 
 
 def write_shared_page(image: MemoryImage, at: int, os: tuple[int, int, int]) -> None:

@@ -176,7 +176,7 @@ class _Namer:
         if base not in self._previews:
             data = b"" if kind is MemoryClass.IMAGE else self._usage.process.space.try_read(base, 12) or b""
             words = preview(data) if any(0x20 < byte < 0x7F for byte in data) else ""
-            self._previews[base] = name = f"{base:#x} {words}".rstrip()
+            self._previews[base] = name = f"{base:#x} {words!r}" if words else f"{base:#x}"
             self.keys[name] = f"{base:#x}"
         return self._previews[base]
 

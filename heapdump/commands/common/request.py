@@ -19,6 +19,7 @@ from heapdump.commands.common.files import dump_and_address, find_dump, perhaps_
 from heapdump.commands.common.gaps import file_changes
 from heapdump.commands.common.host import adopted
 from heapdump.commands.common.output_file import output
+from heapdump.commands.common.redaction import dump_records, redaction_of
 from heapdump.errors import WrongUsage
 from heapdump.render.view import Answer, Record, StyledLine
 
@@ -49,6 +50,7 @@ class Request:
     symbol_path: str
     thread: str | None = None
     frame: int | None = None
+    redact: bool = False
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Snapshot]:
@@ -125,11 +127,15 @@ class Request:
 
         `snapshot`: of the envelope's `dump`; a list of them makes its `dumps`.
         """
-        answer = replace(answer, gaps=(*answer.gaps, *file_changes(_listed(snapshot))))
+        answer = self.redacted(snapshot, replace(answer, gaps=(*answer.gaps, *file_changes(_listed(snapshot)))))
         with self._output(snapshot) as stream:
             _copy(self._pieces(snapshot, answer, stream), stream)
             file_changes(_listed(snapshot))
         return self._finish(snapshot, answer.gaps, answer.notes)
+
+    def redacted(self, snapshot: Snapshot | list[Snapshot], answer: Answer) -> Answer:
+        """The answer, with --redact without contents of memory and names of people."""
+        return redaction_of(_listed(snapshot)).answer(answer) if self.redact else answer
 
     def write(self, snapshot: Snapshot | list[Snapshot], pieces: Iterable[str], gaps: Sequence[str]) -> int:
         """Writes text that is no answer of records, then the gaps as `emit` does; the exit code."""
@@ -155,6 +161,8 @@ class Request:
     def _finish(self, snapshot: Snapshot | list[Snapshot], gaps: Sequence[str], notes: Sequence[str]) -> int:
         """Says what is missing on stderr; the exit code."""
         gaps = [*gaps, *file_changes(_listed(snapshot))]
+        if self.redact:
+            gaps = list(map(redaction_of(_listed(snapshot)).text, gaps))
         lines = [f"incomplete: {gap}" for gap in dict.fromkeys(gaps)]
         if self.verbosity > 0:
             remarks = (remark for one in _listed(snapshot) for remark in one.remarks)
@@ -180,7 +188,8 @@ class Request:
         if self.format == "json":
             from heapdump import __version__
 
-            dump = [dump_record(one) for one in snapshot] if isinstance(snapshot, list) else dump_record(snapshot)
+            records = dump_records(_listed(snapshot), redact=self.redact)
+            dump = records if isinstance(snapshot, list) else records[0]
             return machine.json_document(answer, __version__, dump)
         if self.format == "jsonl":
             return machine.json_lines(answer.records())
@@ -208,18 +217,6 @@ def _ordered(key: Any) -> Any:
     return int(key, 16) if isinstance(key, str) and key.startswith("0x") else key
 
 
-def dump_record(snapshot: Snapshot) -> Record:
-    """The envelope's `dump`."""
-    process = snapshot.process
-    return {
-        "path": str(snapshot.dump.path),
-        "bytes": snapshot.dump.file_bytes,
-        "arch": process.arch,
-        "os": process.windows.number,
-        "pid": process.pid,
-    }
-
-
 _OPTIONS = (
     click.option("--json", "json_", is_flag=True, help="One JSON document on stdout."),
     click.option(
@@ -243,6 +240,7 @@ _OPTIONS = (
         "--image-path", type=click.Path(path_type=Path), metavar="DIR",
         help="Where the PE files of modules are whose memory is not in the dump.",
     ),
+    click.option("--redact", is_flag=True, help="No contents of memory, no command line, no names of people."),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True),
     click.option("-q", "--quiet", is_flag=True, help="No diagnostics on stderr."),
     click.option("-v", "--verbose", count=True, help="More diagnostics on stderr."),
@@ -355,4 +353,5 @@ def _request(values: dict[str, Any]) -> Request:
         symbol_path=take("symbols") or os.environ.get("_NT_SYMBOL_PATH", ""),
         thread=take("thread", None),
         frame=take("frame", None),
+        redact=take("redact"),
     )

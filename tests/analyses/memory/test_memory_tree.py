@@ -46,7 +46,7 @@ def test_every_region_counts_in_one_class(snapshot):
 
 def test_classes_are_those_of_vmmap(snapshot):
     found = nodes(snapshot)
-    assert f"{AREA:#x} hello world." in names(found[MemoryClass.PRIVATE])
+    assert f"{AREA:#x} 'hello world.'" in names(found[MemoryClass.PRIVATE])
     assert "TEB ~0 tid 0x64" in names(found[MemoryClass.PRIVATE])
     assert names(found[MemoryClass.STACK]) == ["~0 tid 0x64", "~1 tid 0x65"]
     assert f"{AREA + 0x100000:#x}" in names(found[MemoryClass.MAPPED])
@@ -57,7 +57,7 @@ def test_classes_are_those_of_vmmap(snapshot):
 def test_a_key_does_not_change_with_the_first_bytes(snapshot):
     found = nodes(snapshot)[MemoryClass.PRIVATE]
     keys = {child.name: child.key for child in found.children}
-    assert keys[f"{AREA:#x} hello world."] == f"{AREA:#x}"
+    assert keys[f"{AREA:#x} 'hello world.'"] == f"{AREA:#x}"
 
 
 def test_a_file_that_its_first_bytes_tell_is_a_mapped_file(open_built):

@@ -90,5 +90,5 @@ class _Embedded(Request):
     def emit(self, snapshot: Snapshot | list[Snapshot], answer: Answer) -> int:
         """Keeps the answer."""
         if self.answers is not None:
-            self.answers.append(answer)
+            self.answers.append(self.redacted(snapshot, answer))
         return 0
