@@ -14,6 +14,11 @@ from typing import Any
 import pytest
 
 from heapdump.cli import run
+from heapdump.commands import modules
+from heapdump.commands.common.request import Request
+from heapdump.errors import WrongUsage
+from heapdump.render.view import Answer
+from heapdump.snapshot import Snapshot
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import without_stream
 from tests.samples import SAMPLES
@@ -82,7 +87,8 @@ def equals_the_commands(dump: Path, capfd: Capture) -> None:
         assert rows["Total used"]["private_bytes"] == summary["private_bytes"]
         usage = {row["name"]: row["bytes"] for row in summary["usage"]}
         heaps = sum(size for name, size in usage.items() if "Heap" in name)
-        assert rows["Heap"]["bytes"] == heaps
+        assert (rows["Heap"]["bytes"] or 0) == heaps
+        assert rows["Heap"]["bytes"] is not None or rows["Heap"]["reason"]
         assert rows["Free"]["bytes"] + rows["Unusable"]["bytes"] == usage.get("Free", 0)
 
 
@@ -219,6 +225,39 @@ def test_without_a_memory_map_the_page_counts_the_dump_and_says_so(tmp_path: Pat
     rows = {row["class"]: row for row in answer(capfd, "report", str(tmp_path / "crash.dmp"))["classes"]}
     assert rows["Free"]["bytes"] is None and rows["Free"]["reason"]
     assert rows["Total used"]["private_bytes"] is None
+
+
+def test_the_commands_that_are_asked_get_the_options_of_the_report(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SAMPLES["service"](tmp_path / "crash.dmp")
+    seen: list[Request] = []
+    listed = modules._list
+
+    def record(request: Request, snapshot: Snapshot) -> Answer:
+        seen.append(request)
+        return listed(request, snapshot)
+
+    monkeypatch.setattr(modules, "_list", record)
+    assert run(["report", str(tmp_path / "crash.dmp"), "--symbols", str(tmp_path), "--no-cache", "--all", "-q"]) in (
+        0,
+        4,
+    )
+    assert [(one.symbol_path, one.use_index, one.limit) for one in seen] == [(str(tmp_path), False, None)]
+
+
+def test_a_command_that_refuses_is_said_and_the_page_goes_on(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SAMPLES["service"](tmp_path / "crash.dmp")
+
+    def refuse(request: Request, snapshot: Snapshot) -> Answer:
+        raise WrongUsage("these modules are <b>not</b> for you")
+
+    monkeypatch.setattr(modules, "_list", refuse)
+    text = html_of(tmp_path / "crash.dmp", capfd)
+    assert "these modules are &lt;b&gt;not&lt;/b&gt; for you" in text
+    assert 'id="dump"' in text
 
 
 def test_a_third_dump_is_refused(tmp_path: Path, capfd: Capture) -> None:

@@ -47,7 +47,7 @@ class Asker:
         self._answers: list[Answer] = []
 
     def ask(self, name: str, *arguments: str, limit: int) -> Asked:
-        """The answer of `heapdump NAME DUMP ARGUMENTS`, with at most `limit` rows in a table."""
+        """The answer of `heapdump NAME DUMP ARGUMENTS`, with at most `limit` rows in a table; with --all every row."""
         snapshot = self._snapshots[0]
         words = [str(one.dump.path) for one in (self._snapshots[::-1] if name == "diff" else (snapshot,))]
         line = command_text(self._snapshots[-1] if name == "diff" else snapshot, (name, *words[1:], *arguments))
@@ -55,7 +55,8 @@ class Asker:
         command: click.Command = module.command
         self._answers.clear()
         try:
-            given = [*arguments, "--limit", str(limit), "--quiet", "--no-progress", "--", *words]
+            rows = ["--all"] if self._request.limit is None else ["--limit", str(limit)]
+            given = [*arguments, *rows, "--quiet", "--no-progress", "--", *words]
             with command.make_context(name, given, obj=self) as context:
                 command.invoke(context)
         except (HeapdumpError, click.ClickException) as error:
