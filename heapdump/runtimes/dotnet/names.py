@@ -126,15 +126,12 @@ class Names:
         if home is None:
             return MethodName(None, None, None, method.token, Trust.GUESS)
         arguments = self._arguments(self.structures.method_arguments(method), 0)
-        name = home.metadata.method_name(method.token)
+        name, type_ = home.metadata.method_name(method.token), self._instance(home, table, 0)
+        is_whole = table.token and "?" not in f"{type_}{arguments}"
         return MethodName(
-            self._instance(home, table, 0),
-            f"{name}{arguments}" if name else None,
-            home.name,
-            method.token,
-            Trust.EXACT if table.token else Trust.DERIVED,
-            parameter_list(home.metadata, method.token),
-        )
+            type_, f"{name}{arguments}" if name else None, home.name, method.token,
+            Trust.EXACT if is_whole else Trust.DERIVED, parameter_list(home.metadata, method.token),
+        )  # fmt: skip
 
     def _home(self, address: int) -> tuple[Assembly, bool] | None:
         """(assembly of a MethodTable's type, whether a method of the type confirms it); None where it is not known.
