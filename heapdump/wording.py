@@ -6,21 +6,32 @@ _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
 def size(value: int | None) -> str:
-    """`13.347 GB` as WinDbg prints sizes (units of 1024, three decimals), whole bytes below 1 kB, `-` for None."""
+    """`13.35 GB`, `264 kB`: units of 1024 as WinDbg's, four significant digits, none behind a whole number.
+
+    Whole bytes below 1 kB, `-` for None.
+    """
     if value is None:
         return "-"
+    scaled, unit = _scaled(value)
+    if scaled == int(scaled):
+        return f"{int(scaled)} {unit}"
+    decimals = 3 - min(3, len(str(int(abs(scaled)))) - 1)
+    return f"{scaled:.{decimals}f} {unit}"
+
+
+def _scaled(value: int) -> tuple[float, str]:
     unit = 0
     scaled = float(value)
     while abs(scaled) >= 1024 and unit < len(_UNITS) - 1:
         scaled /= 1024
         unit += 1
-    return f"{value} B" if unit == 0 else f"{scaled:.3f} {_UNITS[unit]}"
+    return scaled, _UNITS[unit]
 
 
 def short_size(value: int) -> str:
     """`13.3 GB`: one decimal, for sentences."""
-    text, _, unit = size(value).partition(" ")
-    return f"{float(text):.1f} {unit}" if unit != "B" else plural(value, "byte")
+    scaled, unit = _scaled(value)
+    return f"{scaled:.1f} {unit}" if unit != "B" else plural(value, "byte")
 
 
 def plural(number: int, word: str) -> str:

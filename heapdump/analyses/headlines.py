@@ -132,7 +132,7 @@ def _address_space(process: Process, summary: Summary) -> Iterator[Headline]:
     free = summary.largest_allocatable
     if free is not None and any(view.arch == "x86" for view in process.views) and free.bytes < _TIGHT_BYTES:
         sentence = f"the largest free block of this 32-bit address space is {short_size(free.bytes)}"
-        command = ("regions", "--state", "free", "--sort", "size", "--reverse")
+        command = ("regions", "--state", "free", "--sort", "size")
         yield Headline(HeadlineKind.ADDRESS_SPACE, sentence, command)
 
 

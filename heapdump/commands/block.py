@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.addresses import address_in
+from heapdump.commands.common.block_words import BlockWords, word_columns
 from heapdump.commands.common.blocks import BlockRecorder, block_columns, crt_blocks
 from heapdump.commands.common.frames import frame_record, frames_of, stack_lines, stack_number
 from heapdump.commands.common.gaps import walk_gaps
@@ -36,7 +37,7 @@ _RELATIONS = {
 
 @dump_command("block", takes_address=True)
 def command(request: Request, address: str) -> int:
-    """What is at an address and what owns it, as !heap -p -a and !heap -x.
+    """What is at an address, and what owns it, as !heap -p -a.
 
     \b
     heapdump block crash.dmp 0x43500060
@@ -118,7 +119,9 @@ class _Place:
             yield Lines([where, *self._block_lines(block), [region], *self._detail_lines(block)])
             yield from self._content_lines(block)
             yield from self._stack_lines(block)
-        yield Table(block_columns(heaps), self.found.neighbours, title="Neighbours", empty="no block near it")
+        words = BlockWords(self.request, self.snapshot, (block.row for block in self.found.neighbours))
+        columns = (*block_columns(heaps), *word_columns(words))
+        yield Table(columns, self.found.neighbours, title="Neighbours", empty="no block near it")
 
     def _managed_lines(self) -> Iterator[StyledLine]:
         """The managed method or object at an address outside of native heaps."""
@@ -138,7 +141,9 @@ class _Place:
         """Usage and detail of the memory at the address."""
         from heapdump.analyses.memory.regions import select
 
-        region = next(iter(select(self.snapshot.usage, address=self.address)), None)
+        region = next(
+            iter(select(self.snapshot.usage, at=text.parse_span(hex(self.address), text.parse_address, 0))), None
+        )
         if region is None:
             return "no known memory"
         evidence = f": {region.evidence}" if region.evidence else ""

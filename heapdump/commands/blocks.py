@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from heapdump.commands.common.addresses import address_in, span_in
+from heapdump.commands.common.addresses import address_in, heap_in, place_span
+from heapdump.commands.common.block_words import BlockWords, word_columns
 from heapdump.commands.common.blocks import BlockRecorder, block_columns
 from heapdump.commands.common.gaps import walk_gaps
+from heapdump.commands.common.options import BLOCK_STATES, HEAP_OPTION, SIZE_OPTION, option
 from heapdump.commands.common.request import Request, dump_command
-from heapdump.errors import WrongUsage
+from heapdump.commands.common.sorting import parse_order
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table
+from heapdump.render.view import Answer, Column, Lines, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from heapdump.analyses.blocks.select import Filter, SizeGroup
+    from heapdump.blocks.table import BlockTable
     from heapdump.snapshot import Snapshot
 
 KINDS = ["backend", "lfh", "virtual", "lookaside", "vs", "large", "pages", "page", "light", "asan"]
@@ -29,8 +32,7 @@ GROUPS: tuple[Column[SizeGroup], ...] = (
     Column("Size", lambda g: text.count(g.size), "requested bytes of each block", right=True),
     Column("Hex", lambda g: f"{g.size:#x}", "the same in hex, as !heap -stat prints it", right=True, rank=2),
     Column("Blocks", lambda g: text.count(g.count), "how many of that size", right=True),
-    Column("Total", lambda g: text.count(g.bytes), "requested bytes of all of them", right=True),
-    Column("", lambda g: text.size(g.bytes), "the same in units of 1024", right=True, rank=1),
+    size_column("Total", lambda g: g.bytes, "requested bytes of all of them"),
     Column("Share", lambda g: text.share(g.share), "of the bytes of all blocks chosen", right=True),
 )
 
@@ -48,6 +50,11 @@ class _Options:
     containing: str | None
     stat: bool
 
+    @property
+    def is_one_address(self) -> bool:
+        """True where `--at` is an address, not a span."""
+        return self.at is not None and ".." not in self.at
+
     def filter(self, request: Request, snapshot: Snapshot) -> Filter:
         """The wanted blocks.
 
@@ -57,31 +64,29 @@ class _Options:
         from heapdump.analyses.blocks.select import Filter
 
         return Filter(
-            heap=address_in(request, snapshot, self.heap) if self.heap else None,
+            heap=heap_in(request, snapshot, self.heap),
             state=self.state,
             kind=self.kind,
-            size=text.parse_span(self.size, text.parse_size, 1) if self.size else None,
-            at=span_in(request, snapshot, self.at) if self.at else None,
+            size=text.parse_sizes(self.size) if self.size else None,
+            at=None if self.is_one_address else place_span(request, snapshot, self.at),
             internal=self.internal,
         )
 
 
-@click.option("--heap", metavar="ADDR", help="Only this heap.")
-@click.option("--state", type=click.Choice(["busy", "free", "all"]), default="busy", show_default=True)
-@click.option("--kind", type=click.Choice(KINDS), help="Only this kind.")
-@click.option("--size", metavar="A..B", help="Only requested sizes from A up to B inclusive; one number: exactly that.")
-@click.option("--at", metavar="A..B", help="Only user addresses from A up to, not including, B.")
-@click.option("--internal", is_flag=True, help="The allocator's own blocks too.")
-@click.option(
-    "--containing", metavar="PATTERN", help="Only blocks that hold it: a text, a pointer 0x…, or bytes hex:de ad."
-)
-@click.option("--stat", is_flag=True, help="Group by size, most bytes first.")
+@HEAP_OPTION
+@option("--state", type=BLOCK_STATES, default="busy", show_default=True)
+@option("--kind", type=click.Choice(KINDS), help="Only this kind.")
+@SIZE_OPTION
+@option("--at", metavar="A[..B]", help="Only blocks that hold an address, or begin between A and B.")
+@option("--internal", is_flag=True, help="The allocator's own blocks too.")
+@option("--containing", metavar="PATTERN", help="Only blocks that hold it: a text, a pointer 0x…, or bytes hex:de ad.")
+@option("--stat", is_flag=True, help="Group by size, most bytes first.")
 @dump_command("blocks", takes_expressions=True)
 def command(request: Request, **values: Any) -> int:
     """Every block of every heap, or those that match.
 
     \b
-    heapdump blocks crash.dmp --heap 0x29fb0000 --size 4K..64K --sort size --reverse
+    heapdump blocks crash.dmp --heap 0x29fb0000 --size 4K..64K --sort size
     heapdump blocks crash.dmp --stat                       as !heap -stat
     heapdump blocks crash.dmp --containing 'connection string'
     heapdump blocks crash.dmp --state all --format csv -o blocks.csv
@@ -92,12 +97,23 @@ def command(request: Request, **values: Any) -> int:
     options = _Options(**values)
     with request.open() as snapshot:
         rows = select(snapshot.walk.table, snapshot.heaps, options.filter(request, snapshot))
+        if options.is_one_address:
+            rows = _holding(snapshot, rows, address_in(request, snapshot, options.at or ""))
         if options.containing is not None:
             sizes = tuple(view.pointer_bytes for view in snapshot.process.views)
             patterns = search.patterns(options.containing, sizes)
             rows = search.containing(snapshot.walk.table, snapshot.process.space, rows, patterns)
         answer = _groups(request, snapshot, rows) if options.stat else _blocks(request, snapshot, rows)
         return request.emit(snapshot, answer)
+
+
+def _holding(snapshot: Snapshot, rows: NDArray[np.int64], address: int) -> NDArray[np.int64]:
+    """The row of the block that an address lies in, where it is among the rows."""
+    from heapdump.analyses.blocks.locate import locate
+
+    block = locate(snapshot.walk.table, snapshot.process.space, address).block
+    kept: NDArray[np.int64] = rows[rows == (-1 if block is None else block.row)]
+    return kept
 
 
 def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> Answer:
@@ -110,16 +126,38 @@ def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> An
 
     limit = len(rows) if request.limit is None else request.limit
     shown = list(table.blocks(rows[:limit]))
+    words = BlockWords(request, snapshot, (block.row for block in shown))
     return Answer(
         "blocks",
         data=records,
         records=records,
         page=lambda: [
-            Table(block_columns(heaps), shown, hidden=len(rows) - len(shown), empty="no block like that"),
-            Lines([[(f"{text.plural(len(rows), 'block')}, {text.size(int(table.size[rows].sum()))}", "")]]),
+            Table(
+                (*block_columns(heaps), *word_columns(words)),
+                shown,
+                hidden=len(rows) - len(shown),
+                empty="no matching blocks",
+            ),
+            Lines([[(_total(table, rows), ""), (_omitted(table, rows), "dim")]]),
         ],
         gaps=walk_gaps(snapshot),
     )
+
+
+def _total(table: BlockTable, rows: NDArray[np.int64]) -> str:
+    return f"{text.plural(len(rows), 'block')}, {text.size(int(table.size[rows].sum()))}"
+
+
+def _omitted(table: BlockTable, rows: NDArray[np.int64]) -> str:
+    """The program's blocks that are not among the rows, by state."""
+    import numpy as np
+
+    keep = ~table.is_internal
+    keep[rows] = False
+    busy = int(np.count_nonzero(keep & table.is_busy))
+    free = int(np.count_nonzero(keep)) - busy
+    counts = [f"{number:,} {word}" for number, word in ((busy, "busy"), (free, "free")) if number]
+    return f"; left out by options: {' and '.join(counts)}" if counts else ""
 
 
 def _ordered(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -132,10 +170,11 @@ def _ordered(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> N
         "heap": table.heap, "kind": table.kind, "state": table.is_busy,
     }  # fmt: skip
     if request.sort is not None:
-        name = request.sort.replace("-", "_")
-        if name not in fields:
-            raise WrongUsage(f"cannot sort by {request.sort!r}; there are: {', '.join(fields)}")
+        order = parse_order(request.sort)
+        name = order.among(fields)
         rows = rows[np.argsort(fields[name][rows], kind="stable")]
+        if order.is_descending(name, 0 if name in ("size", "entry_size") else ""):
+            rows = rows[::-1]
     return rows[::-1] if request.reverse else rows
 
 
@@ -152,6 +191,7 @@ def _groups(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> An
         "blocks",
         data=lambda: [record(group) for group in groups],
         records=lambda: (record(group) for group in groups),
-        page=lambda: [Table(GROUPS, shown, hidden=hidden, empty="no block like that")],
+        page=lambda: [Table(GROUPS, shown, hidden=hidden, empty="no matching blocks")],
+        question="blocks --stat",
         gaps=walk_gaps(snapshot),
     )

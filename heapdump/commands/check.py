@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from heapdump.analyses.damage.select import FindingFilter, rule_sentences, select_findings
-from heapdump.commands.common.addresses import address_in
+from heapdump.commands.common.addresses import heap_in, place_span
 from heapdump.commands.common.explained_findings import FindingRecorder
 from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
+from heapdump.commands.common.options import HEAP_OPTION, option
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
@@ -21,8 +22,29 @@ if TYPE_CHECKING:
     from heapdump.analyses.damage.explained import ExplainedFinding
     from heapdump.analyses.damage.incidents import Incident
     from heapdump.snapshot import Snapshot
+    from heapdump.spans import Span
 
 _REPORTS = 5
+
+
+def _what(incident: Incident) -> str:
+    """`37 bytes, 0 past the end of a 4,003-byte block`; the sentence where no block is beside the damage."""
+    block = incident.culprit or incident.block or incident.leading.candidate
+    finding, evidence = incident.leading.finding, incident.leading.evidence
+    if finding.is_report or block is None:
+        return incident.sentence
+    reach = evidence.high - incident.address if evidence.meaning else 0
+    amount = text.plural(max(reach, finding.length), "byte")
+    end, size = block.address + block.size, f"a {block.size:,}-byte {block.state} block"
+    if end <= incident.address < block.end + block.entry_size:
+        return f"{amount}, {incident.address - end:,} past the end of {size}"
+    if block.entry - block.entry_size <= incident.address < block.address:
+        return f"{amount}, {block.address - incident.address:,} before {size}"
+    if block.address <= incident.address < end:
+        return f"{amount} at +{incident.address - block.address:#x} in {size}"
+    return incident.sentence
+
+
 VIEW: tuple[Column[Incident], ...] = (
     Column("Severity", lambda i: i.severity, "error: cannot be in a healthy heap; warning: can, while the heap is being changed", style=lambda i: "red" if i.is_error else "yellow"),
     Column("Bug", lambda i: i.bug or i.leading.finding.kind, "the bug, as AddressSanitizer names it; else what was found or reported"),
@@ -30,23 +52,23 @@ VIEW: tuple[Column[Incident], ...] = (
     Column("Seen", lambda i: str(len(i.findings)), "findings and reports of Windows that concern it (records in JSON)", right=True, rank=2),
     Column("Block", lambda i: f"{i.block.address:#x}" if i.block else "-", "the block that was damaged, or is at fault", right=True, rank=1),
     Column("Culprit", lambda i: f"{i.culprit.address:#x}" if i.culprit else "-", "the block whose code did it; - where the bytes do not tell", right=True, rank=1),
-    Column("What", lambda i: i.sentence, "in words", flexible=24),
+    Column("What", _what, "how far the damage lies from which block; else what was found", flexible=24, wraps=True),
 )  # fmt: skip
 
 
-@click.option("--heap", metavar="ADDR", help="Only this heap.")
-@click.option("--address", metavar="ADDR", help="Only what concerns this address, or the block that holds it.")
-@click.option(
+@HEAP_OPTION
+@option("--at", metavar="A[..B]", aliases=("--address",), help="Only what concerns an address, or its block.")
+@option(
     "--kind",
     type=click.Choice(sorted(rule_sentences())),
     metavar="BUG|KIND",
     help="Only this bug, or findings of this kind.",
 )
-@click.option(
+@option(
     "--sarif", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write SARIF 2.1.0 there, too."
 )
 @dump_command("check", takes_expressions=True)
-def command(request: Request, heap: str | None, address: str | None, kind: str | None, sarif: Path | None) -> int:
+def command(request: Request, heap: str | None, at: str | None, kind: str | None, sarif: Path | None) -> int:
     """What broke the heap: one report for each bug.
 
     Examines every header, list and fill of every heap, page heap stamps, guards of the CRT's debug heap, and what
@@ -54,13 +76,13 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
 
     \b
     heapdump check crash.dmp
-    heapdump check crash.dmp --address 0x43500060
+    heapdump check crash.dmp --at 0x43500060
     heapdump check crash.dmp --sarif check.sarif      for code scanning
     """
     with request.open() as snapshot:
         wanted = FindingFilter(
-            heap=address_in(request, snapshot, heap) if heap else None,
-            address=address_in(request, snapshot, address) if address else None,
+            heap=heap_in(request, snapshot, heap),
+            at=place_span(request, snapshot, at),
             kind=kind,
         )
         found = select_findings(snapshot.explained_findings, snapshot.heaps, wanted)
@@ -75,9 +97,10 @@ def command(request: Request, heap: str | None, address: str | None, kind: str |
             "check",
             data=lambda: [recorder.record(explained) for explained in rows],
             records=lambda: (recorder.record(explained) for explained in rows),
-            page=lambda: _page(request, snapshot, rows, unchecked),
+            page=lambda: _page(request, snapshot, rows, unchecked, wanted),
             gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps, *unchecked),
             notes=snapshot.damage.remarks,
+            shown=[one.finding.message for one in snapshot.explained_findings],
         )
         code = request.emit(snapshot, answer)
         return EXIT_FINDINGS if any(explained.finding.is_error for explained in rows) else code
@@ -90,21 +113,27 @@ def _unchecked(snapshot: Snapshot, heap: int | None) -> tuple[str, ...]:
 
 
 def _page(
-    request: Request, snapshot: Snapshot, rows: Sequence[ExplainedFinding], unchecked: Sequence[str]
+    request: Request,
+    snapshot: Snapshot,
+    rows: Sequence[ExplainedFinding],
+    unchecked: Sequence[str],
+    wanted: FindingFilter,
 ) -> Iterator[PageItem]:
-    yield from _verdict_lines(snapshot, rows, unchecked)
+    yield from _verdict_lines(snapshot, rows, unchecked, wanted)
     if unchecked:
         yield Lines(request.shown_lines([[(line, "yellow")] for line in unchecked]))
     if rows:
-        wanted = {explained.incident for explained in rows}
-        found = [incident for incident in snapshot.incidents if incident.number in wanted]
+        numbers = {explained.incident for explained in rows}
+        found = [incident for incident in snapshot.incidents if incident.number in numbers]
         shown, hidden = request.shown(found)
         yield Table(VIEW, shown, hidden=hidden)
         yield from _reports(request, snapshot, shown if request.limit is None else shown[:_REPORTS], len(found))
 
 
-def _verdict_lines(snapshot: Snapshot, rows: Sequence[ExplainedFinding], unchecked: Sequence[str]) -> Iterator[Lines]:
-    examined = _examined(snapshot)
+def _verdict_lines(
+    snapshot: Snapshot, rows: Sequence[ExplainedFinding], unchecked: Sequence[str], wanted: FindingFilter
+) -> Iterator[Lines]:
+    examined = _examined(snapshot, wanted.heap)
     if not examined:
         no_memory = "nothing could be examined: this dump holds no heap's memory"
         yield Lines([[("no heap could be checked" if unchecked else no_memory, "yellow bold")]])
@@ -114,12 +143,25 @@ def _verdict_lines(snapshot: Snapshot, rows: Sequence[ExplainedFinding], uncheck
         counts = f"{found}: {text.plural(errors, 'error')}, {text.plural(len(rows) - errors, 'warning')}"
         style = "red bold" if errors else "yellow bold" if unchecked else "green bold"
         yield Lines([[(counts if rows else "no damage found", style), (examined, "")]])
+    omitted = len({one.incident for one in snapshot.explained_findings} - {one.incident for one in rows})
+    if omitted:
+        yield Lines([[(f"left out by options: {text.plural(omitted, 'other incident')}", "yellow")]])
+    if wanted.at is not None and not _heaps_at(snapshot, wanted.at):
+        yield Lines([[("no heap has memory there", "yellow")]])
 
 
-def _examined(snapshot: Snapshot) -> str:
-    """The number of heaps and headers that were examined; "" for none."""
+def _heaps_at(snapshot: Snapshot, at: Span) -> bool:
+    """True where memory of a heap is at an address of the span."""
+    from heapdump.analyses.memory.regions import select
+
+    return any("heap" in region.usage.lower() for region in select(snapshot.usage, at=at))
+
+
+def _examined(snapshot: Snapshot, heap: int | None) -> str:
+    """The number of heaps and headers that were examined, of all heaps or of the one at an address; "" for none."""
     unchecked = {one.heap for one in snapshot.damage.unchecked}
-    counts = [count for heap, count in snapshot.walk.counts.items() if heap not in unchecked]
+    chosen = {index for index, one in enumerate(snapshot.heaps) if heap in (None, one.address)} - unchecked
+    counts = [count for index, count in snapshot.walk.counts.items() if index in chosen]
     headers = sum(count.headers for count in counts)
     return f": {text.plural(len(counts), 'heap')} with {text.plural(headers, 'header')} examined" if counts else ""
 
@@ -132,7 +174,7 @@ def _reports(request: Request, snapshot: Snapshot, shown: Sequence[Incident], to
     for incident in shown:
         yield Lines(list(report_lines(reporter.report(incident))))
     if len(shown) < total:
-        yield Lines([[(f"… {total - len(shown):,} more reports (--all, or --address for one)", "dim")]])
+        yield Lines([[(f"… {total - len(shown):,} more reports (--all, or --at ADDRESS for one)", "dim")]])
 
 
 def _write_sarif(snapshot: Snapshot, path: Path, records: list[Record]) -> None:

@@ -16,6 +16,7 @@ from heapdump.commands.common.diff_export import EXPORTS, export_difference
 from heapdump.commands.common.export import check_options
 from heapdump.commands.common.fail_on import Limits, exceeded, parse_limits
 from heapdump.commands.common.group_options import read_suppressions, regex
+from heapdump.commands.common.options import SIZE_OPTION, option
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -59,43 +60,39 @@ class _Options:
     export: str | None
 
 
-@click.option(
+@option(
     "--group-by",
     "by",
     type=click.Choice([by.value for by in By]),
-    help="What blocks are put together by.  [default: stack, or type where a dump records none]",
+    help="Group by.  [default: stack, or type where a dump records none]",
 )
-@click.option(
-    "--heap", metavar="ADDR|#N", help="Only this heap: its address in one of the dumps, or #N of the last one."
-)
-@click.option("--size", metavar="A..B", help="Only requested sizes from A up to B inclusive; one number: exactly that.")
-@click.option("--min-bytes", metavar="SIZE", default="0", help="Leave out groups that change less.")
-@click.option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
-@click.option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
-@click.option(
-    "--skip-module", multiple=True, metavar="NAME", help="This module only passes allocations on (repeatable)."
-)
-@click.option(
+@option("--heap", metavar="ADDR|#N", help="Only this heap: its address in one of the dumps, or #N of the last one.")
+@SIZE_OPTION
+@option("--min-bytes", metavar="SIZE", default="0", help="Leave out groups that change less.")
+@option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
+@option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
+@option("--skip-module", multiple=True, metavar="NAME", help="This module only passes allocations on (repeatable).")
+@option(
     "--suppressions",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="LeakSanitizer's rules: leak:pattern.",
 )
-@click.option("--unreachable", is_flag=True, help="Blocks that no pointer leads to, too: follows every pointer.")
-@click.option("--full-stacks", is_flag=True, help="All frames, those of allocator modules too.")
-@click.option(
+@option("--unreachable", is_flag=True, help="Blocks that no pointer leads to, too: follows every pointer.")
+@option("--full-stacks", is_flag=True, help="All frames, those of allocator modules too.")
+@option(
     "--fail-on",
     multiple=True,
     metavar="WHAT=SIZE",
     help="Exit 1 where growth (all busy bytes), group (one group) or private (memory) grew by more (repeatable).",
 )
-@click.option(
+@option(
     "--export",
     type=click.Choice(EXPORTS),
     help="Write the changes of all stacks in this format instead: a UMDH log, pprof with base, a flame graph.",
 )
 @dump_command("diff", takes_dumps=True)
 def command(request: Request, dumps: tuple[Path, ...], **values: Any) -> int:
-    """What changed between two dumps, or what grows over several.
+    """What changed between two dumps, or grows over several.
 
     Blocks are compared in groups, as leaks makes them: addresses are used again, stacks and types stay. Three dumps and
     more are put in the order of their times; each group then has a slope, a test and a shape.
@@ -148,7 +145,7 @@ def _asked(snapshots: Sequence[Snapshot], options: _Options) -> tuple[Comparison
     comparison = Comparison(
         by,
         _heap(snapshots[-1], options.heap) if options.heap else None,
-        text.parse_span(options.size, text.parse_size, 1) if options.size else None,
+        text.parse_sizes(options.size) if options.size else None,
         regex("--focus", options.focus),
         regex("--ignore", options.ignore),
         options.skip_module,

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
 from heapdump.commands.common.addresses import place_of
+from heapdump.commands.common.options import option
 from heapdump.commands.common.pointees import STYLES, pointee_record, pointees_of
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
@@ -22,12 +21,12 @@ if TYPE_CHECKING:
 _DEFAULT = 8
 
 
-@click.option("--before", type=int, metavar="N", help=f"Instructions before the address.  [default: {_DEFAULT}]")
-@click.option("--after", type=int, metavar="N", help=f"Instructions behind it.  [default: {_DEFAULT}]")
-@click.option("--function", "whole", is_flag=True, help="The whole function that holds the address.")
+@option("--before", type=int, metavar="N", help=f"Instructions before the address.  [default: {_DEFAULT}]")
+@option("--after", type=int, metavar="N", help=f"Instructions behind it.  [default: {_DEFAULT}]")
+@option("--function", "whole", is_flag=True, help="The whole function that holds the address.")
 @dump_command("disasm", takes_address=True)
 def command(request: Request, address: str, before: int | None, after: int | None, whole: bool) -> int:
-    """Code at an address, as u, ub and uf: aligned, call targets named.
+    """Code at an address, as u, ub and uf.
 
     Operands in memory show their values, those of registers by --thread and --frame. Code that the dump lacks is read
     from --image-path.

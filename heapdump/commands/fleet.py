@@ -43,7 +43,7 @@ def command(
     parquet: Path | None,
     scheduler: str | None,
 ) -> int:
-    """Many dumps: a row for each, and those with the same bug or growth.
+    """Many dumps: a row for each, and which share a bug or growth.
 
     Folders stand for all dumps below them. A dump that cannot be read is a row with the reason. Exit code 4 when there
     is one.

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import click
-
 from heapdump.commands.common.gaps import heap_gaps
+from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,20 +35,20 @@ def _neighbour(allocation: VirtualAllocation | None) -> str:
 RUNS: tuple[Column[Neighbours], ...] = (
     Column("Free run", lambda n: f"{n.span.start:#x}", "its first address on a 64 KiB boundary, as VirtualAlloc begins reservations", right=True),
     Column("Bytes", lambda n: text.count(n.span.size), "bytes up to the next allocation", right=True, rank=2),
-    Column("Size", lambda n: text.size(n.span.size), "the same in units of 1024", right=True),
+    size_column("Size", lambda n: n.span.size, "the same in units of 1024"),
     Column("Before it", lambda n: _neighbour(n.before), "the allocation that ends before the run", flexible=16, rank=1),
     Column("Behind it", lambda n: _neighbour(n.after), "the allocation that begins behind the run", flexible=16),
 )  # fmt: skip
 HOLDERS: tuple[Column[UsageBytes], ...] = (
     Column("Usage", lambda s: s.name, "by modules, TEBs, PEBs, heap lists", style=lambda s: usage_style(s.name)),
     Column("Regions", lambda s: text.count(s.regions), "touching ranges with the same attributes", right=True),
-    Column("Address space", lambda s: text.size(s.bytes), "committed and reserved bytes", right=True),
-    Column("Committed", lambda s: text.size(s.committed_bytes), "the committed part", right=True),
-    Column("Only reserved", lambda s: text.size(s.reserved_bytes), "the part that is reserved and not committed", right=True),
+    size_column("Address space", lambda s: s.bytes, "committed and reserved bytes"),
+    size_column("Committed", lambda s: s.committed_bytes, "the committed part"),
+    size_column("Only reserved", lambda s: s.reserved_bytes, "the part that is reserved and not committed"),
 )  # fmt: skip
 
 
-@click.option("--request", "request_size", metavar="SIZE", help="Does a reservation of this size fit, and if not, why?")
+@option("--request", "request_size", metavar="SIZE", help="Does a reservation of this size fit, and if not, why?")
 @dump_command("gaps")
 def command(request: Request, request_size: str | None) -> int:
     """How fragmented the address space is, and who sits in the gaps.
@@ -60,7 +59,7 @@ def command(request: Request, request_size: str | None) -> int:
     \b
     heapdump gaps crash.dmp
     heapdump gaps crash.dmp --request 200M
-    heapdump gaps crash.dmp --image-path C:\\modules       preferred bases from the files of the images
+    heapdump gaps crash.dmp --image-path C:\\modules   for preferred bases
     """
     from heapdump.analyses.memory.address_space import AddressSpaceQuestion, examine
 
@@ -157,9 +156,9 @@ def _culprit_columns(snapshot: Snapshot) -> tuple[Column[Culprit], ...]:
 
     return (
         Column("In the way", lambda c: f"{c.divider.span.start:#x}", "first address of what lies between two free runs", right=True),
-        Column("Size", lambda c: text.size(c.divider.span.size), "bytes from the first to the last of them", right=True),
-        Column("Gain", lambda c: text.size(c.divider.gain_bytes), "the joined free run without it, minus the larger of the two runs", right=True),
-        Column("Joined", lambda c: text.size(c.divider.joined.size), "the free run that there would be without it", right=True, rank=1),
+        size_column("Size", lambda c: c.divider.span.size, "bytes from the first to the last of them"),
+        size_column("Gain", lambda c: c.divider.gain_bytes, "the joined free run without it, minus the larger of the two runs"),
+        size_column("Joined", lambda c: c.divider.joined.size, "the free run that there would be without it", rank=1),
         Column("Owner", owner_words, "usage and detail, as in `regions`", flexible=16),
         Column("Why", lambda c: reasons_words(snapshot, c), "from headers of images, TEBs, heap lists and code", flexible=24, rank=2),
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from heapdump.commands.common.addresses import address_in
+from heapdump.commands.common.addresses import heap_in
 from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
 from heapdump.commands.common.locks import lock_sentence
 from heapdump.commands.common.next_command import arrow
@@ -13,7 +13,7 @@ from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.verdict import verdict_line
 from heapdump.commands.heaps import heap_record
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,20 +36,19 @@ _BAR = 24
 SEGMENTS: tuple[Column[SegmentDetail], ...] = (
     Column("Segment", lambda s: f"{s.address:#x}", "address of its header", right=True),
     Column("End", lambda s: f"{s.end:#x}", "first address behind its reservation (NumberOfPages)", right=True, rank=1),
-    Column(
+    size_column(
         "Committed",
-        lambda s: text.size(s.committed_bytes),
+        lambda s: s.committed_bytes,
         "reserved minus its uncommitted ranges (segment heaps: by the memory map)",
-        right=True,
     ),
     Column("Runs", lambda s: text.count(s.runs), "committed runs between them", right=True),
     Column("UCR", lambda s: text.count(s.uncommitted_ranges), "uncommitted ranges on its list", right=True),
-    Column("LargestUCR", lambda s: text.size(s.largest_uncommitted_bytes), "the largest of them", right=True, rank=2),
+    size_column("LargestUCR", lambda s: s.largest_uncommitted_bytes, "the largest of them", rank=2),
 )
 FREE_LISTS: tuple[Column[FreeClass], ...] = (
     Column("On free lists", lambda c: f"{c.low:,}..{c.high - 1:,}", "occupied bytes of entries linked on _HEAP.FreeLists", right=True),
     Column("Entries", lambda c: text.count(c.blocks), "entries of that size", right=True),
-    Column("Bytes", lambda c: text.size(c.bytes), "bytes they occupy", right=True),
+    size_column("Bytes", lambda c: c.bytes, "bytes they occupy"),
     Column("Smallest", lambda c: text.count(c.smallest), "bytes of the smallest", right=True, rank=1),
     Column("Largest", lambda c: text.count(c.largest), "bytes of the largest", right=True, rank=1),
 )  # fmt: skip
@@ -61,18 +60,18 @@ UNCOMMITTED: tuple[Column[Span], ...] = (
         right=True,
     ),
     Column("End", lambda u: f"{u.end:#x}", "first address behind it", right=True),
-    Column("Size", lambda u: text.size(u.size), "bytes of it", right=True),
+    size_column("Size", lambda u: u.size, "bytes of it"),
 )
 CONTEXTS: tuple[Column[ContextDetail], ...] = (
-    Column("Unit", lambda c: text.size(c.unit_bytes), "bytes of a unit of page ranges: 4 kB in segments of 1 MB, 64 kB in those of 16 MB", right=True),
+    size_column("Unit", lambda c: c.unit_bytes, "bytes of a unit of page ranges: 4 kB in segments of 1 MB, 64 kB in those of 16 MB"),
     Column("Segments", lambda c: text.count(c.segments), "segments on the context's list", right=True),
-    Column("Reserved", lambda c: text.size(c.reserved_bytes), "bytes of them", right=True, rank=1),
-    Column("Committed", lambda c: text.size(c.committed_bytes), "bytes of them that the memory map calls committed", right=True),
+    size_column("Reserved", lambda c: c.reserved_bytes, "bytes of them", rank=1),
+    size_column("Committed", lambda c: c.committed_bytes, "bytes of them that the memory map calls committed"),
     Column("PageBlocks", lambda c: text.count(c.page_blocks), "blocks made of whole page ranges", right=True),
-    Column("Occupied", lambda c: text.size(c.page_block_bytes), "bytes of their ranges", right=True, rank=1),
+    size_column("Occupied", lambda c: c.page_block_bytes, "bytes of their ranges", rank=1),
     Column("FreeRuns", lambda c: text.count(c.free_runs), "committed runs of pages in free page ranges", right=True),
-    Column("FreePages", lambda c: text.size(c.free_run_bytes), "bytes of them", right=True),
-    Column("LargestRun", lambda c: text.size(c.largest_free_run_bytes), "the largest of them", right=True, rank=2),
+    size_column("FreePages", lambda c: c.free_run_bytes, "bytes of them"),
+    size_column("LargestRun", lambda c: c.largest_free_run_bytes, "the largest of them", rank=2),
 )  # fmt: skip
 BUCKETS: tuple[Column[Bucket], ...] = (
     Column("LFH bucket", lambda b: text.count(b.entry_size), "bytes that each block occupies", right=True),
@@ -100,16 +99,16 @@ def sizes_view(detail: HeapDetail) -> tuple[Column[SizeClass], ...]:
     return (
         Column("Size", lambda c: f"{c.low:,}..{c.high - 1:,}", "requested bytes of busy, occupied bytes of free blocks", right=True),
         Column("Busy", lambda c: text.count(c.busy_blocks), "busy blocks", right=True),
-        Column("BusyBytes", lambda c: text.size(c.busy_bytes), "their requested bytes", right=True),
+        size_column("BusyBytes", lambda c: c.busy_bytes, "their requested bytes"),
         Column("Free", lambda c: text.count(c.free_blocks), "free blocks, of the LFH too", right=True, rank=1),
-        Column("FreeBytes", lambda c: text.size(c.free_bytes), "their occupied bytes", right=True, rank=1),
-        Column("", lambda c: "█" * round(_BAR * c.busy_bytes / most), "busy bytes, relative to the largest class", rank=2, style="cyan"),
+        size_column("FreeBytes", lambda c: c.free_bytes, "their occupied bytes", rank=1),
+        Column("", lambda c: text.bar(c.busy_bytes, most, _BAR), "busy bytes, relative to the largest class", rank=2, style="cyan"),
     )  # fmt: skip
 
 
 @dump_command("heap", takes_address=True)
 def command(request: Request, address: str) -> int:
-    """One heap in depth: segments, size classes, LFH buckets, self-checks.
+    """One heap in depth: segments, size classes, LFH, self-checks.
 
     \b
     heapdump heap crash.dmp 0x29fb0000
@@ -119,7 +118,7 @@ def command(request: Request, address: str) -> int:
 
     request.refuse_sorting("heap")
     with request.open() as snapshot:
-        heap = snapshot.heaps[heap_index(snapshot.heaps, address_in(request, snapshot, address))]
+        heap = snapshot.heaps[heap_index(snapshot.heaps, heap_in(request, snapshot, address) or 0)]
         lists = snapshot.free_lists(heap)
         detail = heap_detail(heap, snapshot.walk, lists)
         answer = Answer(
@@ -193,6 +192,6 @@ def _head(snapshot: Snapshot, heap: Heap) -> Iterator[StyledLine]:
     if count:
         busy = f"{text.plural(count.busy_blocks, 'busy block')} with {text.size(count.busy_bytes)}"
         free = f"{text.size(count.free_bytes)} free in {text.plural(count.free_blocks, 'block')}"
-        verified = f"{text.share(count.integrity)} of {text.plural(count.headers, 'header')} verified"
+        verified = f"{text.exact_share(count.integrity)} of {text.plural(count.headers, 'header')} verified"
         yield [(f"{busy}, {free}, {verified}", "")]
     yield verdict_line(snapshot, snapshot.verdict([heap]), ("check", "--heap", f"{heap.address:#x}"))

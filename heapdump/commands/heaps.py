@@ -8,7 +8,7 @@ from heapdump.commands.common.gaps import heap_gaps
 from heapdump.commands.common.locks import lock_record, lock_words
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,16 +99,26 @@ def _fragmentation(heap: Heap, kind: Literal["external", "virtual"]) -> str:
     from heapdump.analyses.memory import fragmentation
 
     share = fragmentation.external(heap) if kind == "external" else fragmentation.virtual(heap)
-    return text.share(share) or "-"
+    return text.exact_share(share) or "-"
 
 
 def _verified(count: HeapCount | None) -> str:
-    return text.share(count.integrity if count else None) or "-"
+    return text.exact_share(count.integrity if count else None) or "-"
+
+
+def total_bytes(heap: Heap) -> int | None:
+    """Committed bytes of the segments and of the large blocks; None where neither is known."""
+    parts = [part for part in (heap.committed_bytes, heap.large_committed_bytes) if part is not None]
+    return sum(parts) if parts else None
+
+
+_BAR = 16
 
 
 def view(snapshot: Snapshot, heaps: Sequence[Heap]) -> tuple[Column[Heap], ...]:
     """The columns of the table; block counts come from the walk. The lock of a heap is shown where one is held."""
     walk = snapshot.walk
+    most = max((total_bytes(heap) or 0 for heap in heaps), default=0)
 
     def count(heap: Heap, name: str) -> int | None:
         """A number of the heap's count, None where its kind is not walked."""
@@ -122,23 +132,25 @@ def view(snapshot: Snapshot, heaps: Sequence[Heap]) -> tuple[Column[Heap], ...]:
         style="red",
     )
     return (
-        Column("#", lambda h: str(h.index), "place in the heap lists, as !heap numbers them", right=True, rank=5),
+        Column("#", lambda h: str(h.index), "place in the heap lists, as !heap numbers them", right=True),
         Column("Heap", lambda h: f"{h.address:#x}", "the handle: address of the heap's header", right=True, style="bold"),
         Column("Kind", _kind, "nt, segment, page or unknown, by signatures and a second witness; ~ = layout of a neighbouring build"),
         Column("Role", lambda h: h.role, "process = PEB.ProcessHeap, else the class bits of _HEAP.Flags", rank=1),
-        Column("Segs", lambda h: text.count(len(h.segments) or None), "segments on _HEAP.SegmentList (Segments[] before Vista); of segment heaps those of both contexts", right=True, rank=4),
-        Column("Reserved", lambda h: text.size(h.reserved_bytes), "bytes of all segments (NumberOfPages; of segment heaps and their own structures); large blocks are apart", right=True, rank=3),
-        Column("Committed", lambda h: text.size(h.committed_bytes), "reserved minus the segments' uncommitted ranges (UCRSegmentList; of segment heaps by the memory map)", right=True),
-        Column("Blocks", lambda h: text.count(count(h, "busy_blocks")), "busy blocks of the program, of every kind, large ones too", right=True),
-        Column("Busy", lambda h: text.size(count(h, "busy_bytes")), "bytes the program asked for in them", right=True),
-        Column("Free", lambda h: text.size(count(h, "free_bytes")), "free entries of the back end, as walked; a healthy heap's TotalFreeSize × granularity is the same", right=True, rank=2),
-        Column("LfhFree", lambda h: text.size(count(h, "lfh_free_bytes")), "free blocks of the low fragmentation heap", right=True, rank=5),
-        Column("Overhead", lambda h: text.size(count(h, "overhead_bytes")), "headers, bytes behind the requested ones, and what the allocator keeps for itself", right=True, rank=5),
+        Column("Segs", lambda h: text.count(len(h.segments) or None), "segments on _HEAP.SegmentList (Segments[] before Vista); of segment heaps those of both contexts", right=True, rank=7),
+        size_column("Total", total_bytes, "committed bytes of its segments and of its large blocks together"),
+        Column("", lambda h: text.bar(total_bytes(h) or 0, most, _BAR), "total, relative to the largest heap", rank=1, style="cyan"),
+        size_column("Busy", lambda h: count(h, "busy_bytes"), "bytes the program asked for in its busy blocks, large ones too"),
+        Column("Blocks", lambda h: text.count(count(h, "busy_blocks")), "busy blocks of the program, of every kind", right=True),
+        size_column("Segments", lambda h: h.committed_bytes, "committed bytes of its segments: reserved minus uncommitted ranges (UCRSegmentList; of segment heaps by the memory map)", rank=2),
+        size_column("Reserved", lambda h: h.reserved_bytes, "bytes of all segments (NumberOfPages; of segment heaps and their own structures); large blocks are apart", rank=5),
+        size_column("Free", lambda h: count(h, "free_bytes"), "free entries of the back end, as walked; a healthy heap's TotalFreeSize × granularity is the same", rank=3),
+        size_column("LfhFree", lambda h: count(h, "lfh_free_bytes"), "free blocks of the low fragmentation heap", rank=6),
+        size_column("Overhead", lambda h: count(h, "overhead_bytes"), "headers, bytes behind the requested ones, and what the allocator keeps for itself", rank=6),
         Column("Verified", lambda h: _verified(walk.counts.get(h.index)), "share of walked headers that verified (integrity)", right=True, rank=5),
         Column("UCR", lambda h: text.count(h.uncommitted_ranges if h.segments else None), "uncommitted ranges on the segments' lists", right=True, rank=6),
-        Column("Large", _blocks, "entries on _HEAP.VirtualAllocdBlocks (of segment heaps in LargeAllocMetadata), each with a reservation of its own", right=True),
-        Column("LargeBytes", lambda h: text.size(h.large_committed_bytes), "sum of their CommitSize", right=True, style="cyan"),
-        Column("Front", lambda h: h.front_end or "-", "_HEAP.FrontEndHeapType: none, lookaside or lfh", rank=2),
+        size_column("LargeBytes", lambda h: h.large_committed_bytes, "sum of CommitSize of its large blocks", rank=1),
+        Column("Large", _blocks, "entries on _HEAP.VirtualAllocdBlocks (of segment heaps in LargeAllocMetadata), each with a reservation of its own", right=True, rank=2),
+        Column("Front", lambda h: h.front_end or "-", "_HEAP.FrontEndHeapType: none, lookaside or lfh", rank=5),
         Column("LockCont", lambda h: text.count(h.counters.lock_contention), "_HEAP.Counters.LockCollisions (before Vista the lock's ContentionCount)", right=True, rank=7),
         *((lock,) if any(lock.text(heap) for heap in heaps) else ()),
         Column("Stacks", lambda h: "-" if h.stack_traces is None else "yes" if h.stack_traces else "no", "allocation stacks are recorded: flag 0x08000000 (before Vista NtGlobalFlag 0x1000)", rank=6),
@@ -149,10 +161,10 @@ def view(snapshot: Snapshot, heaps: Sequence[Heap]) -> tuple[Column[Heap], ...]:
 KINDS: tuple[Column[KindCount], ...] = (
     Column("Kind of block", lambda k: k.kind.name.lower(), "backend: segments; lfh: front end; virtual: large blocks; lookaside: freed, on a lookaside list of XP; page: pages of their own under page heap; light: page heap's, inside blocks of an ordinary heap"),
     Column("Busy", lambda k: text.count(k.busy_blocks), "busy blocks of the program", right=True),
-    Column("BusyBytes", lambda k: text.size(k.busy_bytes), "bytes it asked for in them", right=True),
-    Column("Occupied", lambda k: text.size(k.busy_entry_bytes), "bytes they occupy, headers included", right=True),
+    size_column("BusyBytes", lambda k: k.busy_bytes, "bytes it asked for in them"),
+    size_column("Occupied", lambda k: k.busy_entry_bytes, "bytes they occupy, headers included"),
     Column("Free", lambda k: text.count(k.free_blocks), "free blocks, of the back end and of the LFH", right=True),
-    Column("FreeBytes", lambda k: text.size(k.free_bytes), "bytes they occupy", right=True),
+    size_column("FreeBytes", lambda k: k.free_bytes, "bytes they occupy"),
 )  # fmt: skip
 
 
@@ -171,8 +183,8 @@ def command(request: Request) -> int:
     segments, reserved and committed bytes, large blocks, and what Windows itself counted.
 
     \b
-    heapdump heaps crash.dmp --sort virtual_bytes --reverse
-    heapdump heaps crash.dmp --explain        how each number is computed, and fragmentation
+    heapdump heaps crash.dmp --sort virtual_bytes
+    heapdump heaps crash.dmp --explain        how numbers are computed
     """
     with request.open() as snapshot:
 
@@ -185,11 +197,15 @@ def command(request: Request) -> int:
             "heaps",
             data=lambda: [record(heap) for heap in rows],
             records=lambda: (record(heap) for heap in rows),
-            page=lambda: _page(request, snapshot, rows),
+            page=lambda: _page(request, snapshot, rows if request.sort else _largest_first(rows, request.reverse)),
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps),
             nested={"stated": _COUNTERS, "lock": _LOCK},
         )
         return request.emit(snapshot, answer)
+
+
+def _largest_first(rows: Sequence[Heap], is_reversed: bool) -> list[Heap]:
+    return sorted(rows, key=lambda heap: total_bytes(heap) or 0, reverse=not is_reversed)
 
 
 def _page(request: Request, snapshot: Snapshot, rows: Sequence[Heap]) -> list[PageItem]:

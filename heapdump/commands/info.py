@@ -9,7 +9,7 @@ from heapdump.commands.common.capture import capture_lines
 from heapdump.commands.common.counters import counter_lines, counters_record, system_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STREAMS: tuple[Column[Stream], ...] = (
     Column("Stream", lambda s: str(s.number) if s.number < 0x8000 else f"{s.number:#x}", "stream number in the directory", right=True),
     Column("What", lambda s: s.name, "MINIDUMP_STREAM_TYPE in words; vendors' streams as hex", style="bold"),
-    Column("Size", lambda s: text.size(s.size), "DataSize of the directory entry", right=True),
+    size_column("Size", lambda s: s.size, "DataSize of the directory entry"),
     Column("Offset", lambda s: f"{s.offset:#x}", "where it starts in the file", right=True, rank=1),
     Column("", lambda s: "cut" if s.present < s.size else "", "cut = ends at the end of the file", style="red"),
 )  # fmt: skip
@@ -34,7 +34,7 @@ _ANSWER_STYLES = {"yes": "green", "partly": "yellow", "no": "red"}
 
 @dump_command("info")
 def command(request: Request) -> int:
-    """What is in the dump file, and what it can and cannot answer.
+    """What is in the dump file, and what it can answer.
 
     \b
     heapdump info crash.dmp

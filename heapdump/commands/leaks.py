@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from heapdump.analyses.allocated.by import By
-from heapdump.commands.common.addresses import address_in
+from heapdump.commands.common.addresses import heap_in
 from heapdump.commands.common.export import EXPORTS, check_options, export_stacks
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import default_key, leak_context
 from heapdump.commands.common.group_options import read_suppressions, regex
 from heapdump.commands.common.leak_groups import (
-    COLUMNS,
+    group_columns,
     group_record,
+    sort_record,
     stack_lines,
     suppressed_lines,
     suppression_gaps,
     unused_lines,
     unused_notes,
 )
+from heapdump.commands.common.options import HEAP_OPTION, SIZE_OPTION, option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.unreachable import emit_unreachable, take_options, unreachable_options
 from heapdump.errors import WrongUsage
@@ -32,7 +35,7 @@ from heapdump.render.view import Answer, Lines, PageItem, Record, Table
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.allocated.leaks import LeakQuestion, Leaks
+    from heapdump.analyses.allocated.leaks import LeakGroup, LeakQuestion, Leaks
     from heapdump.analyses.allocated.suppressions import Suppressions
     from heapdump.snapshot import Snapshot
 
@@ -62,37 +65,33 @@ class _Options:
         return self.heap is not None or self.size is not None
 
 
-@click.option(
+@option(
     "--group-by",
     "by",
     type=click.Choice([by.value for by in By]),
-    help="What blocks are put together by.  [default: stack, or type where none is recorded]",
+    help="Group by.  [default: stack, or type where none is recorded]",
 )
-@click.option("--heap", metavar="ADDR", help="Only this heap.")
-@click.option("--size", metavar="A..B", help="Only requested sizes from A up to B inclusive; one number: exactly that.")
-@click.option("--min-bytes", metavar="SIZE", default="0", help="Leave out smaller groups.")
-@click.option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
-@click.option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
-@click.option(
-    "--skip-module", multiple=True, metavar="NAME", help="This module only passes allocations on (repeatable)."
-)
-@click.option("--full-stacks", is_flag=True, help="All frames, those of allocator modules too.")
-@click.option(
-    "--export", type=click.Choice(EXPORTS), help="Write the stacks in this format instead, to -o FILE or stdout."
-)
-@click.option(
+@HEAP_OPTION
+@SIZE_OPTION
+@option("--min-bytes", metavar="SIZE", default="0", help="Leave out smaller groups.")
+@option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
+@option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
+@option("--skip-module", multiple=True, metavar="NAME", help="This module only passes allocations on (repeatable).")
+@option("--full-stacks", is_flag=True, help="All frames, those of allocator modules too.")
+@option("--export", type=click.Choice(EXPORTS), help="Write the stacks in this format instead, to -o FILE or stdout.")
+@option(
     "--weight",
     type=click.Choice(["bytes", "blocks"]),
     default="bytes",
     show_default=True,
     help="What folded lines count.",
 )
-@click.option(
+@option(
     "--suppressions",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="LeakSanitizer's rules: leak:pattern.",
 )
-@click.option(
+@option(
     "--unreachable", is_flag=True, help="Only blocks that the program can no longer reach, as LeakSanitizer finds them."
 )
 @unreachable_options
@@ -105,14 +104,13 @@ def command(request: Request, **values: Any) -> int:
 
     \b
     heapdump leaks crash.dmp --group-by stack
-    heapdump leaks crash.dmp --group-by caller --skip-module mymalloc --min-bytes 1M
+    heapdump leaks crash.dmp --group-by caller --skip-module mymalloc
     heapdump leaks crash.dmp --group-by type --heap 0x29fb0000
-    heapdump leaks crash.dmp --group-by source               file and line, of debug builds
+    heapdump leaks crash.dmp --group-by source        file and line (debug builds)
     heapdump leaks crash.dmp --unreachable --report-objects
     heapdump leaks crash.dmp --export flame -o flame.html
-    heapdump leaks crash.dmp --export pprof -o heap.pb.gz     for go tool pprof
+    heapdump leaks crash.dmp --export pprof -o heap.pb.gz
     """
-    request.refuse_sorting("leaks")
     check_options(values["export"], values["by"])
     unreachable = take_options(values, unreachable=values["unreachable"], export=values["export"])
     options = _Options(**values)
@@ -141,8 +139,8 @@ def _question(request: Request, snapshot: Snapshot, options: _Options) -> LeakQu
     from heapdump.analyses.allocated.leaks import LeakQuestion
     from heapdump.analyses.blocks.select import Filter, select
 
-    span = text.parse_span(options.size, text.parse_size, 1) if options.size else None
-    wanted = Filter(heap=address_in(request, snapshot, options.heap) if options.heap else None, size=span)
+    span = text.parse_sizes(options.size) if options.size else None
+    wanted = Filter(heap=heap_in(request, snapshot, options.heap), size=span)
     if options.unreachable and not options.is_filtered:
         rows = np.empty(0, np.int64)  # the pointer graph has all blocks
     else:
@@ -181,7 +179,21 @@ class _Page:
         )
 
     def _records(self) -> Iterator[Record]:
-        return (group_record(self.snapshot, found) for found in self.leaks.groups)
+        return (group_record(self.snapshot, found) for found in self._groups)
+
+    @cached_property
+    def _groups(self) -> list[LeakGroup]:
+        return self.request.rows(self.leaks.groups, sort_record)
+
+    @property
+    def _omitted(self) -> str:
+        """The busy blocks of the program that options leave out."""
+        from heapdump.analyses.blocks.select import Filter, select
+
+        table, leaks = self.snapshot.walk.table, self.leaks
+        every = select(table, self.snapshot.heaps, Filter())
+        blocks, size = len(every) - leaks.blocks, int(table.size[every].sum()) - leaks.bytes
+        return f"; left out by options: {text.plural(blocks, 'block')}, {text.size(size)}" if blocks else ""
 
     def _page(self) -> Iterator[PageItem]:
         from heapdump.analyses.allocated.leaks import passes_on
@@ -190,10 +202,13 @@ class _Page:
         leaks, heaps = self.leaks, self.snapshot.heaps
         if top := top_groups(leaks):
             yield Lines([[(f"• {group_sentence(leaks, found, heaps)}", "")] for found in top])
-        shown, hidden = self.request.shown(leaks.groups)
-        yield Table(COLUMNS, shown, hidden=hidden, empty="no busy block like that")
-        if leaks.groups:
-            yield Lines([[(_total(leaks), ""), (_omitted(leaks) if leaks.omitted_blocks else "", "dim")]])
+        shown, hidden = self.request.shown(self._groups)
+        yield Table(
+            group_columns(shown, leaks.by), shown, hidden=hidden, empty="no matching busy blocks",
+            numbered=leaks.by is By.STACK,
+        )  # fmt: skip
+        if leaks.groups or leaks.omitted_blocks:
+            yield Lines([[(_total(leaks), ""), (self._omitted, "dim")]])
         if leaks.by in (By.TYPE, By.CONTENT, By.STRUCTURE) and leaks.groups:
             yield Lines([[(_GUESSED, "dim")]])
         if leaks.by is By.STACK:
@@ -205,8 +220,3 @@ class _Page:
 def _total(leaks: Leaks) -> str:
     blocks = f"{text.plural(leaks.blocks, 'busy block')} with {text.size(leaks.bytes)}"
     return f"{blocks} in {text.plural(len(leaks.groups), 'group')}, by {leaks.by}"
-
-
-def _omitted(leaks: Leaks) -> str:
-    blocks = f"{text.plural(leaks.omitted_blocks, 'block')} with {text.size(leaks.omitted_bytes)}"
-    return f"; left out: {blocks} in smaller or suppressed groups"

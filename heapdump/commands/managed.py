@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.managed import (
     CODE_WORDS,
@@ -22,6 +20,7 @@ from heapdump.commands.common.managed import (
     thread_record,
     type_record,
 )
+from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.render import text
 from heapdump.render.view import Answer, Lines, PageItem, Record, Table
@@ -44,11 +43,11 @@ def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
     return {"dump": dump, "addresses": rest}
 
 
-@click.option("--types", "only_types", is_flag=True, help="Only the types, as !dumpheap -stat.")
-@click.option("--threads", "threads", is_flag=True, help="The managed frames of each thread, as !clrstack.")
+@option("--types", "only_types", is_flag=True, help="Only the types, as !dumpheap -stat.")
+@option("--threads", "threads", is_flag=True, help="The managed frames of each thread, as !clrstack.")
 @dump_command("managed", takes_expressions=True, arguments=Arguments("[DUMP] [ADDRESS]...", split_arguments))
 def command(request: Request, addresses: tuple[str, ...], only_types: bool, threads: bool) -> int:
-    """.NET and Java: runtime, heap, types; at an address method or object.
+    """.NET and Java: the heap by type; a method, an object.
 
     \b
     heapdump managed crash.dmp                    as !eeheap and !dumpheap -stat

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from heapdump.commands.common.addresses import place_of
+from heapdump.commands.common.options import option
 from heapdump.commands.common.pointees import STYLES, hex_bytes, pointee_record, pointees_of
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
@@ -23,15 +24,15 @@ FORMS = ["bytes", "words", "dwords", "qwords", "pointers", "text", "utf16", "lin
 _DIGITS = {"words": 4, "dwords": 8, "qwords": 16}
 
 
-@click.option(
+@option(
     "--as", "form", type=click.Choice(FORMS), default="bytes", show_default=True,
     help="How to read it; links follows a list of LIST_ENTRY.",
 )  # fmt: skip
-@click.option("--count", type=int, metavar="N", help="Elements to read: bytes, words, characters, list entries.")
-@click.option("--arch", type=click.Choice(["x64", "x86"]), help="Whose pointers, in a WOW64 process.")
+@option("--count", type=int, metavar="N", help="Elements to read: bytes, words, characters, list entries.")
+@option("--arch", type=click.Choice(["x64", "x86"]), help="Whose pointers, in a WOW64 process.")
 @dump_command("memory", takes_address=True)
 def command(request: Request, address: str, form: str, count: int | None, arch: str | None) -> int:
-    """Memory at an address, as db, dd, dps, da, du and dl show it.
+    """Memory at an address, as db, dd, dps, da, du and dl.
 
     Bytes that the dump does not hold are ??. Pointers say what they lead to.
 

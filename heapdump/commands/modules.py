@@ -10,10 +10,11 @@ import click
 
 from heapdump.commands.common.addresses import place_of
 from heapdump.commands.common.module_page import detail_page, detail_record
+from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Record, Table
+from heapdump.render.view import Answer, Column, Record, Table, size_column
 
 if TYPE_CHECKING:
     from heapdump.analyses.by_hand.module_detail import ModuleDetail
@@ -52,7 +53,7 @@ def _record(module: Module) -> Record:
 VIEW: tuple[Column[Module], ...] = (
     Column("Start", lambda m: f"{m.span.start:#x}", "first address (BaseOfImage)", right=True),
     Column("End", lambda m: f"{m.span.end:#x}", "first address behind the image", right=True, rank=2),
-    Column("Size", lambda m: text.size(m.span.size), "SizeOfImage", right=True, rank=1),
+    size_column("Size", lambda m: m.span.size, "SizeOfImage", rank=1),
     Column("Module", lambda m: m.name, "file name", style="green"),
     Column("Version", lambda m: version_words(m) or "-", "file version of its version resource; - where it has none"),
 )
@@ -84,13 +85,13 @@ def _looks_like_a_dump(argument: str) -> bool:
     return "/" in argument or ".dmp" in argument.lower() or argument.lower().endswith((".mdmp", ".hdmp"))
 
 
-@click.option(
+@option(
     "--imports", type=click.Choice(["all", "memory"]), is_flag=False, flag_value="all",
     help="Imports and where their slots point; memory: only functions that allocate, map, protect or load.",
 )  # fmt: skip
-@click.option("--exports", is_flag=True, help="Exports.")
-@click.option("--sections", is_flag=True, help="Sections.")
-@click.option("--strings", is_flag=True, help="Texts in the memory that the dump holds of it.")
+@option("--exports", is_flag=True, help="Exports.")
+@option("--sections", is_flag=True, help="Sections.")
+@option("--strings", is_flag=True, help="Texts in the memory that the dump holds of it.")
 @dump_command("modules", takes_expressions=True, arguments=Arguments("[DUMP] [NAME]", split_arguments))
 def command(
     request: Request, name: str | None, imports: str | None, exports: bool, sections: bool, strings: bool
@@ -101,8 +102,8 @@ def command(
     headers.
 
     \b
-    heapdump modules crash.dmp --verbose          with path, link time, checksum and PDB
-    heapdump modules crash.dmp --sort size --reverse
+    heapdump modules crash.dmp --verbose       with path, link time and PDB
+    heapdump modules crash.dmp --sort size
     heapdump modules crash.dmp ntdll              one module in depth
     heapdump modules crash.dmp app --imports memory
     """

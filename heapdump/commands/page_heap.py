@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import click
-
-from heapdump.commands.common.addresses import address_in
+from heapdump.commands.common.addresses import address_in, heap_in
+from heapdump.commands.common.block_words import BlockWords, word_columns
 from heapdump.commands.common.blocks import BlockRecorder, block_columns
 from heapdump.commands.common.frames import frame_record, frames_of, stack_lines
 from heapdump.commands.common.gaps import walk_gaps
+from heapdump.commands.common.options import BLOCK_STATES, option
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,32 +29,31 @@ ROOTS: tuple[Column[PageHeapRoot], ...] = (
     Column("Mode", lambda r: r.mode, "full: blocks with pages of their own; light: blocks in the ordinary heap behind it"),
     Column("NormalHeap", lambda r: "-" if r.heap.normal_heap is None else f"{r.heap.normal_heap:#x}", "_DPH_HEAP_ROOT.NormalHeap", right=True, rank=3),
     Column("Busy", lambda r: text.count(r.busy_blocks), "blocks of the busy tree (a list before Vista), and light ones", right=True),
-    Column("BusyBytes", lambda r: text.size(r.busy_bytes), "bytes the program asked for in them", right=True),
+    size_column("BusyBytes", lambda r: r.busy_bytes, "bytes the program asked for in them"),
     Column("Freed", lambda r: text.count(r.freed_blocks), "freed blocks that are still kept inaccessible, or filled", right=True),
-    Column("Virtual", lambda r: text.size(r.virtual_bytes), "address space of the blocks with pages of their own, guard pages included", right=True, rank=1),
-    Column("Committed", lambda r: text.size(r.committed_bytes), "of the page heap's reservations, and its light blocks", right=True),
+    size_column("Virtual", lambda r: r.virtual_bytes, "address space of the blocks with pages of their own, guard pages included", rank=1),
+    size_column("Committed", lambda r: r.committed_bytes, "of the page heap's reservations, and its light blocks"),
     Column("Cost", lambda r: "-" if r.cost is None else f"{r.cost:.1f}x", "committed / requested bytes", right=True),
     Column("Stacks", lambda r: "-" if r.heap.stack_traces is None else "yes" if r.heap.stack_traces else "no", "_DPH_HEAP_ROOT.ExtraFlags & 2", rank=4),
 )  # fmt: skip
 
 
-_STATES: dict[str, Literal["busy", "free", "all"]] = {"busy": "busy", "freed": "free", "all": "all"}
-
-
-@click.option("--heap", metavar="ADDR", help="The blocks of this page heap.")
-@click.option(
+@option("--heap", metavar="ADDR|#INDEX", help="The blocks of this page heap.")
+@option(
     "--state",
-    type=click.Choice(["busy", "freed", "all"]),
+    type=BLOCK_STATES,
     help="The blocks in this state, of all page heaps or of --heap.",
 )
 @dump_command("page-heap", takes_address="perhaps")
-def command(request: Request, address: str | None, heap: str | None, state: str | None) -> int:
-    """Page heaps, their blocks, or one block in depth, as !heap -p.
+def command(
+    request: Request, address: str | None, heap: str | None, state: Literal["busy", "free", "all"] | None
+) -> int:
+    """Page heaps, their blocks, or one block, as !heap -p.
 
     \b
     heapdump page-heap crash.dmp
-    heapdump page-heap crash.dmp --heap 0x244518b0000 --state freed
-    heapdump page-heap crash.dmp 0x24451991ec0      one block: its pages, stamps, fills and stacks
+    heapdump page-heap crash.dmp --heap 0x244518b0000 --state free
+    heapdump page-heap crash.dmp 0x24451991ec0  one block: stamps, fills, stacks
     """
     with request.open() as snapshot:
         if address is not None:
@@ -62,7 +61,7 @@ def command(request: Request, address: str | None, heap: str | None, state: str 
         if heap is not None or state is not None:
             return request.emit(
                 snapshot,
-                _blocks(request, snapshot, address_in(request, snapshot, heap) if heap else None, state or "busy"),
+                _blocks(request, snapshot, heap_in(request, snapshot, heap), state or "busy"),
             )
         return request.emit(snapshot, _roots(request, snapshot))
 
@@ -118,21 +117,27 @@ def _root_record(row: PageHeapRoot) -> Record:
     }
 
 
-def _blocks(request: Request, snapshot: Snapshot, heap: int | None, state: str) -> Answer:
+def _blocks(request: Request, snapshot: Snapshot, heap: int | None, state: Literal["busy", "free", "all"]) -> Answer:
     from heapdump.analyses.blocks.select import Filter, select
 
-    found = select(snapshot.walk.table, snapshot.heaps, Filter(heap=heap, state=_STATES[state], kind="page"))
+    found = select(snapshot.walk.table, snapshot.heaps, Filter(heap=heap, state=state, kind="page"))
     recorder = BlockRecorder(snapshot)
     rows = request.rows(list(snapshot.walk.table.blocks(found)), recorder)
 
     def page() -> list[PageItem]:
         """The table of blocks."""
         shown, hidden = request.shown(rows)
-        return [Table(block_columns(snapshot.heaps), shown, hidden=hidden, empty="no such block under page heap")]
+        words = BlockWords(request, snapshot, (block.row for block in shown))
+        return [
+            Table(
+                (*block_columns(snapshot.heaps), *word_columns(words)), shown, hidden=hidden,
+                empty="no matching blocks under page heap",
+            )
+        ]  # fmt: skip
 
     return Answer(
         "page-heap", data=lambda: [recorder(row) for row in rows], records=lambda: (recorder(row) for row in rows),
-        page=page, gaps=walk_gaps(snapshot),
+        page=page, gaps=walk_gaps(snapshot), question="page-heap --state",
     )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ import click
 from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.blocks import BlockRecorder
 from heapdump.commands.common.gaps import walk_gaps
+from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.types import type_record, type_words
 from heapdump.errors import WrongUsage
@@ -68,14 +69,14 @@ class _Found:
         return self.references.span(node)
 
 
-@click.option(
+@option(
     "--depth",
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Also who points at those that point at it, so many levels.",
+    help="Levels of holders: 2 also shows who points at them, …",
 )
-@click.option(
+@option(
     "--all-paths",
     type=click.IntRange(1),
     default=1,
@@ -84,7 +85,7 @@ class _Found:
 )
 @dump_command("refs", takes_address=True)
 def command(request: Request, address: str, depth: int, all_paths: int) -> int:
-    """Who points at a block, what it points to, and paths from roots.
+    """Who points at a block, and the paths from roots.
 
     Roots are registers, stacks, writable module data, TEBs and PEBs; where none of them leads to the block, other
     writable memory.
@@ -95,13 +96,12 @@ def command(request: Request, address: str, depth: int, all_paths: int) -> int:
     """
     from heapdump.analyses.graph.unreachable_report import missing_evidence
 
-    request.refuse_sorting("refs")
     with request.open() as snapshot:
         found = _find(request, snapshot, address_in(request, snapshot, address), depth, all_paths)
         answer = Answer(
             "refs",
-            data=lambda: _data(found),
-            records=lambda: _holders(found),
+            data=lambda: _data(request, found),
+            records=lambda: _holders(request, found),
             page=lambda: _page(request, found),
             gaps=(*walk_gaps(snapshot), *missing_evidence(snapshot.graph)),
         )
@@ -143,26 +143,27 @@ def _pointer(found: _Found, pointer: Pointer) -> Record:
     }
 
 
-def _holders(found: _Found) -> Iterator[Record]:
-    return (
-        {"level": level} | _pointer(found, pointer)
-        for level, pointer in found.references.levels(found.node, found.depth)
-    )
+def _holders(request: Request, found: _Found) -> list[Record]:
+    levels = found.references.levels(found.node, found.depth)
+    return request.rows([{"level": level} | _pointer(found, pointer) for level, pointer in levels], lambda row: row)
 
 
-def _targets(found: _Found) -> Iterator[Record]:
+def _targets(found: _Found) -> list[Record]:
+    """Records of the pointers in the block, by the place where they lie."""
+    made: list[Record] = []
     for target in found.references.targets(found.node).tolist():
-        size = {"to_size": found.span(target).size, "to_type": found.type(target)}
-        yield from (_pointer(found, pointer) | size for pointer in found.references.pointers(found.node, target))
+        more = {"to_size": found.span(target).size, "to_type": found.type(target)}
+        made += [_pointer(found, pointer) | more for pointer in found.references.pointers(found.node, target)]
+    return sorted(made, key=lambda one: one["offset"] or 0)
 
 
-def _data(found: _Found) -> Record:
+def _data(request: Request, found: _Found) -> Record:
     return {
         "block": BlockRecorder(found.snapshot)(found.block),
         "reach": found.reach,
         "paths": [_path(found, path) for path in found.paths],
-        "holders": list(_holders(found)),
-        "targets": list(_targets(found)),
+        "holders": _holders(request, found),
+        "targets": _targets(found),
     }
 
 
@@ -182,10 +183,10 @@ def _page(request: Request, found: _Found) -> Iterator[PageItem]:
     yield Lines([[(f"{span.start:#x}", "bold"), (f", {text.plural(span.size, 'byte')}, is {found.reached}", "")]])
     for path in found.paths:
         yield Lines(_path_lines(found, path))
-    shown, hidden = request.shown(list(_holders(found)))
+    shown, hidden = request.shown(_holders(request, found))
     columns = HOLDER_COLUMNS if found.depth > 1 else HOLDER_COLUMNS[1:]
-    yield Table(columns, shown, hidden=hidden, title="Who points at it", empty="nobody points at it")
-    shown, hidden = request.shown(list(_targets(found)))
+    yield Table(columns, shown, hidden=hidden, title="Who points at it", empty="nothing points at it")
+    shown, hidden = request.shown(_targets(found))
     yield Table(TARGET_COLUMNS, shown, hidden=hidden, title="What it points to", empty="it points to no block")
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from heapdump.commands.common.addresses import address_in
+from heapdump.commands.common.addresses import place_span
 from heapdump.commands.common.gaps import heap_gaps
+from heapdump.commands.common.options import Words, option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.unnamed_words import described_memory
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,7 +59,7 @@ VIEW: tuple[Column[Region], ...] = (
     Column("BaseAddr", _start, "start of the range; + marks the start of an allocation (MemoryInfo BaseAddress = AllocationBase)", right=True),
     Column("EndAddr", lambda r: f"{r.span.end:#x}", "first address behind the range", right=True, rank=2),
     Column("RgnSize", lambda r: f"{r.span.size:#x}", "bytes, hex, as WinDbg prints them", right=True),
-    Column("Size", lambda r: text.size(r.span.size), "the same in units of 1024", right=True, rank=3),
+    size_column("Size", lambda r: r.span.size, "the same in units of 1024", rank=3),
     Column("State", lambda r: r.state.name.removeprefix("MEM_"), "MEM_COMMIT, MEM_RESERVE or MEM_FREE (MemoryInfo State)"),
     Column("Type", lambda r: r.type.name.removeprefix("MEM_") if r.type else "", "MEM_PRIVATE, MEM_MAPPED or MEM_IMAGE (MemoryInfo Type)", rank=1),
     Column("Protect", lambda r: (r.protection or "").replace("PAGE_", ""), "MemoryInfo Protect; empty for reserved memory", rank=1),
@@ -78,37 +77,37 @@ def _page(table: Table[Region], asked: list[Region], about: DescribedMemory | No
         yield Lines(lines)
 
 
-@click.option("--usage", metavar="U", help="Only this usage: Heap, Stack, Image, Free, '<unknown>' …")
-@click.option(
-    "--state", type=click.Choice(["commit", "reserve", "free"], case_sensitive=False), help="Only this state."
-)
-@click.option(
-    "--type", "type_", type=click.Choice(["private", "mapped", "image"], case_sensitive=False), help="Only this type."
-)
-@click.option("--protect", metavar="P", help="Only protections with this word: READWRITE, EXECUTE, GUARD …")
-@click.option("--at", metavar="ADDR", help="Only the range that holds this address.")
+_STATES = Words(["commit", "reserve", "free"], {f"MEM_{word}": word for word in ("commit", "reserve", "free")})
+_TYPES = Words(["private", "mapped", "image"], {f"MEM_{word}": word for word in ("private", "mapped", "image")})
+
+
+@option("--usage", metavar="U", help="Only this usage: Heap, Stack, Image, Free, '<unknown>' …")
+@option("--state", type=_STATES, help="Only this state.")
+@option("--type", "type_", type=_TYPES, help="Only this type.")
+@option("--protect", metavar="P", help="Only protections with this word: READWRITE, EXECUTE, GUARD …")
+@option("--at", metavar="A[..B]", help="Only ranges that hold an address, or one from A up to B.")
 @dump_command("regions", takes_expressions=True)
 def command(
     request: Request, usage: str | None, state: str | None, type_: str | None, protect: str | None, at: str | None
 ) -> int:
-    """Every address range of the process, as WinDbg's !address lists it.
+    """Every address range of the process, as !address.
 
     With --at also who refers to memory that nothing names.
 
     \b
-    heapdump regions crash.dmp --usage '<unknown>' --state commit --sort size --reverse
+    heapdump regions crash.dmp --usage '<unknown>' --sort size
     heapdump regions crash.dmp --at 0x29fb0000
     """
     from heapdump.analyses.memory.regions import select
 
     with request.open() as snapshot:
-        address = address_in(request, snapshot, at) if at else None
-        found = select(snapshot.usage, usage=usage, state=state, type_=type_, protect=protect, address=address)
+        place = place_span(request, snapshot, at)
+        found = select(snapshot.usage, usage=usage, state=state, type_=type_, protect=protect, at=place)
         rows = request.rows(found, _record)
         shown, hidden = request.shown(rows)
-        about = described_memory(request, snapshot, address) if address is not None else None
+        about = described_memory(request, snapshot, place.start) if at and ".." not in at and place else None
         more = {} if about is None else about.record()
-        empty = f"no region holds {address:#x}" if address is not None else "no region like that"
+        empty = f"no region at {at}" if at else "no matching regions"
         answer = Answer(
             "regions",
             data=lambda: [_record(row) | more for row in rows],

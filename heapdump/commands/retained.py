@@ -10,13 +10,15 @@ import click
 
 from heapdump.analyses.allocated.by import By
 from heapdump.commands.common.addresses import address_in
+from heapdump.commands.common.block_words import BlockWords, word_columns
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import group_rows, leak_suspects, suspect_finder
+from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.types import type_record, type_words
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.graph.retained import Retained
     from heapdump.snapshot import Snapshot
 
-_TOP = 20
+_MOST_ABOVE = 20
 _CAVEAT = (
     "by all pointers found, those to the inside of blocks and in memory that may be forgotten too; "
     "a false one makes the tree flatter"
@@ -37,15 +39,19 @@ _CAVEAT = (
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """The dump, its dominator tree, the options. `top`: rows of a table; `gaps`: of the walk and of the evidence."""
+    """The dump, its dominator tree, the options. `gaps`: of the walk and of the evidence."""
 
     request: Request
     snapshot: Snapshot
     graph: PointerGraph
     tree: Retained
     references: References
-    top: int
     gaps: tuple[str, ...]
+
+    @property
+    def most(self) -> int:
+        """Rows that are made, of tables and records alike: those of a process can be millions."""
+        return len(self.graph.start) if self.request.limit is None else self.request.limit
 
     def record(self, node: int) -> Record:
         """A block and the memory that it retains."""
@@ -58,24 +64,27 @@ class _Context:
             "type": type_record(self.snapshot, int(self.graph.rows[node])),
         }  # fmt: skip
 
+    def row(self, address: str) -> int:
+        """The row of the block table of a node that begins at an address."""
+        import numpy as np
+
+        return int(self.graph.rows[np.flatnonzero(self.graph.start == int(address, 16))[0]])
+
     def address(self, node: int) -> str:
         """Where the program's bytes of a node begin."""
         return hex(int(self.graph.start[node]))
 
 
-@click.option(
-    "--top", type=click.IntRange(1), default=_TOP, show_default=True, metavar="N", help="The N blocks that retain most."
-)
-@click.option(
+@option(
     "--group-by",
-    "--by",
     "by",
+    aliases=("--by",),
     type=click.Choice([one.value for one in (By.OWNER, By.TYPE, By.STRUCTURE, By.MODULE, By.OWNER_MODULE, By.STACK)]),
     help="What groups of blocks retain together.",
 )
 @dump_command("retained", takes_address="perhaps")
-def command(request: Request, address: str | None, top: int, by: str | None) -> int:
-    """Which few blocks keep most of the memory alive: the dominator tree.
+def command(request: Request, address: str | None, by: str | None) -> int:
+    """Which few blocks keep most of the memory alive.
 
     A block retains what the program could no longer reach without it. With an address: what that block retains, what
     holds it, and the blocks below it.
@@ -87,13 +96,12 @@ def command(request: Request, address: str | None, top: int, by: str | None) -> 
     """
     from heapdump.analyses.graph.unreachable_report import missing_evidence
 
-    request.refuse_sorting("retained")
     if address is not None and by is not None:
         raise WrongUsage("--group-by groups all blocks, it does not go with an address")
     with request.open() as snapshot:
         references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
         gaps = (*walk_gaps(snapshot), *missing_evidence(snapshot.graph))
-        context = _Context(request, snapshot, snapshot.graph, snapshot.retained, references, top, gaps)
+        context = _Context(request, snapshot, snapshot.graph, snapshot.retained, references, gaps)
         if address is not None:
             return request.emit(snapshot, _one(context, address_in(request, snapshot, address)))
         if by is not None:
@@ -120,36 +128,38 @@ def _suspect_record(context: _Context, suspect: LeakSuspect) -> Record:
 def _columns() -> tuple[Column[Record], ...]:
     return (
         Column("Address", lambda row: row["address"], "of the block", right=True),
-        Column("Size", lambda row: text.count(row["size"]), "bytes that the program asked for", right=True),
-        Column(
+        size_column("Size", lambda row: row["size"], "bytes that the program asked for"),
+        size_column(
             "Retained",
-            lambda row: text.count(row["retained_bytes"]),
+            lambda row: row["retained_bytes"],
             "bytes of the block and of all that can be reached through it alone",
-            right=True,
         ),
-        Column("", lambda row: text.size(row["retained_bytes"]), "the same in units of 1024", right=True, rank=1),
         Column("Share", lambda row: text.share(row["share"]), "of the bytes of all blocks that roots hold", right=True),
-        Column("Blocks", lambda row: text.count(row["retained_blocks"]), "so many blocks", right=True),
+        Column(
+            "Blocks", lambda row: text.count(row["retained_blocks"]), "blocks that it retains, itself too", right=True
+        ),
         Column("Type", lambda row: type_words(row["type"]), "what the block is, as far as that is known", flexible=16),
     )
 
 
 def _more(context: _Context, rows: list[Record], total: int) -> Iterator[Lines]:
-    """A line where `total` rows exist and fewer are in the table, unless --limit says so already."""
-    _, hidden = context.request.shown(rows)
-    if total > len(rows) and not hidden:
-        yield Lines([[(f"… {total - len(rows):,} more (--top N shows as many as you like)", "dim")]])
+    """A line where `total` rows exist and fewer are in the table."""
+    if total > len(rows):
+        yield Lines([[(f"… {total - len(rows):,} more (--all, or --limit N)", "dim")]])
 
 
 def _table(context: _Context, rows: list[Record], *, empty: str, title: str = "") -> Table[Any]:
     shown, hidden = context.request.shown(rows)
-    return Table(_columns(), shown, hidden=hidden, title=title, empty=empty)
+    by_address = {row["address"]: context.row(row["address"]) for row in shown}
+    words = BlockWords(context.request, context.snapshot, by_address.values())
+    columns = (*_columns(), *word_columns(words, lambda row: by_address[row["address"]], with_content=False))
+    return Table(columns, shown, hidden=hidden, title=title, empty=empty)
 
 
 def _all(context: _Context) -> Answer:
     tree = context.tree
     suspects = [_suspect_record(context, one) for one in leak_suspects(context.request, context.snapshot)]
-    rows = [context.record(node) for node in tree.top(context.top).tolist()]
+    rows = context.request.rows([context.record(node) for node in tree.top(context.most).tolist()], lambda row: row)
     total = {"bytes": tree.total, "blocks": int(tree.blocks[0])}
 
     def page() -> Iterator[PageItem]:
@@ -170,19 +180,18 @@ def _grouped(context: _Context, by: By) -> Answer:
 
     group = partial(group_rows, context.request, context.snapshot, by=by)
     found, ranked = retained_groups(context.graph, context.tree, group)
-    rows = [_group_record(context, one, total) for one, total in ranked[: context.top]]
+    every = [_group_record(context, one, total) for one, total in ranked]
+    rows = context.request.rows(every, lambda row: row)[: context.most]
     columns: tuple[Column[Record], ...] = (
-        Column(
+        size_column(
             "Retained",
-            lambda row: text.count(row["retained_bytes"]),
+            lambda row: row["retained_bytes"],
             "bytes that can be reached through blocks of the group alone, each once",
-            right=True,
         ),
-        Column("", lambda row: text.size(row["retained_bytes"]), "the same in units of 1024", right=True, rank=1),
         Column("Share", lambda row: text.share(row["share"]), "of the bytes of all blocks that roots hold", right=True),
         Column("Blocks", lambda row: text.count(row["count"]), "blocks of the group", right=True),
-        Column("Bytes", lambda row: text.count(row["bytes"]), "their own bytes", right=True),
-        Column("Key", lambda row: row["key"], f"by {found.by}", flexible=24),
+        size_column("Size", lambda row: row["bytes"], "their own bytes"),
+        Column("Key", lambda row: row["key"], f"by {found.by}", flexible=24, wraps=True),
     )
 
     def page() -> Iterator[PageItem]:
@@ -193,7 +202,10 @@ def _grouped(context: _Context, by: By) -> Answer:
 
     missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()
     gaps = (*context.gaps, *missing)
-    return Answer("retained", data=lambda: rows, records=lambda: rows, page=page, gaps=gaps, notes=(_CAVEAT,))
+    return Answer(
+        "retained", data=lambda: rows, records=lambda: rows, page=page, gaps=gaps, notes=(_CAVEAT,),
+        question="retained --group-by",
+    )  # fmt: skip
 
 
 def _group_record(context: _Context, one: LeakGroup, total: int) -> Record:
@@ -210,10 +222,10 @@ def _one(context: _Context, address: int) -> Answer:
     suspect_record = _suspect_record(context, suspect)
     dominators: list[Record] = []
     above = tree.dominator_of(node)
-    while above is not None and len(dominators) < _TOP:
+    while above is not None and len(dominators) < _MOST_ABOVE:
         dominators.append(context.record(above))
         above = tree.dominator_of(above)
-    children = [context.record(child) for child in tree.children(node)[: context.top].tolist()]
+    children = [context.record(child) for child in tree.children(node)[: context.most].tolist()]
 
     def page() -> Iterator[PageItem]:
         """The sentence, the dominators, the blocks below."""

@@ -12,6 +12,7 @@ import click
 
 from heapdump.commands.common.addresses import address_in, span_in
 from heapdump.commands.common.blocks import BlockRecorder
+from heapdump.commands.common.options import option
 from heapdump.commands.common.pointees import STYLES, pointee_record, pointees_of
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.errors import WrongUsage
@@ -41,16 +42,16 @@ def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
     return {"dump": Path(arguments[0]) if len(arguments) == 2 else None, "pattern": arguments[-1]}
 
 
-@click.option("--at", metavar="A..B", help="Only from A up to, not including, B.")
-@click.option("--usage", metavar="U", help="Only memory of this usage: Heap, Stack, Image, '<unknown>' …")
-@click.option(
+@option("--at", metavar="A..B", help="Only from A up to, not including, B.")
+@option("--usage", metavar="U", help="Only memory of this usage: Heap, Stack, Image, '<unknown>' …")
+@option(
     "--as", "form", type=click.Choice(["auto", "text", "pointer", "bytes"]), default="auto", show_default=True,
     help="What the pattern is. auto: 0x… a pointer, hex:… bytes, else a text; pointer: an expression.",
 )  # fmt: skip
-@click.option("--count", type=int, default=_MOST_HITS, show_default=True, metavar="N", help="Stop after N places.")
+@option("--count", type=int, default=_MOST_HITS, show_default=True, metavar="N", help="Stop after N places.")
 @dump_command("search", takes_expressions=True, arguments=Arguments("[DUMP] PATTERN", split_arguments))
 def command(request: Request, pattern: str, at: str | None, usage: str | None, form: str, count: int) -> int:
-    """Every place that holds a text, a pointer or bytes, as s does.
+    """Every place that holds a text, a pointer or bytes, as s.
 
     A text is found as ASCII (UTF-8) and as UTF-16.
 

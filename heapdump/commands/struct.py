@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from heapdump.commands.common.addresses import place_of
+from heapdump.commands.common.options import option
 from heapdump.commands.common.pointees import pointees_of
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.commands.common.struct_page import LISTED, columns, listed_record, row_record, table_rows
@@ -45,14 +46,14 @@ def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
 _MOST_LINES = 8
 
 
-@click.option("--arch", type=click.Choice(["x64", "x86"]), help="Whose structure, in a WOW64 process.")
-@click.option(
+@option("--arch", type=click.Choice(["x64", "x86"]), help="Whose structure, in a WOW64 process.")
+@option(
     "--count", type=click.IntRange(1, 1 << 16), default=16, show_default=True, metavar="N",
     help="Elements of an array of structures that are opened.",
 )  # fmt: skip
 @dump_command("struct", takes_expressions=True, arguments=Arguments("[DUMP] [NAME [ADDRESS]]", split_arguments))
 def command(request: Request, name: str | None, address: str | None, arch: str | None, count: int) -> int:
-    """A structure at an address, as dt: offsets, values, what they mean.
+    """A structure at an address, as dt, and what it means.
 
     Structures of Windows are known by the build of the dump, no symbols are necessary. With --symbols those of PDBs are
     known, too. Encoded ones are decoded, links of lists are checked.

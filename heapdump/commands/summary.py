@@ -15,7 +15,7 @@ from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.verdict import verdict_line
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.memory.unknown_memory import OwnerShare
     from heapdump.snapshot import Snapshot
 
+_BAR = 30
 _CHEAP = 4 << 20
 """Bytes that are swept for pointers without being asked to."""
 
@@ -37,10 +38,12 @@ def share_columns(title: str, basis: str) -> tuple[Column[Share], ...]:
         Column(title, lambda s: s.name, basis, style=lambda s: usage_style(s.name)),
         Column("RgnCount", lambda s: text.count(s.regions), "touching ranges with the same attributes", right=True),
         Column("TotalSize", lambda s: f"{s.bytes:#x}", "bytes, hex", right=True, rank=2),
-        Column("Size", lambda s: text.size(s.bytes), "the same in units of 1024", right=True),
-        Column("Committed", lambda s: text.size(s.committed_bytes), "the committed part", right=True, rank=3),
-        Column("%ofBusy", lambda s: text.share(s.busy_share), "of everything that is not free", right=True),
-        Column("%ofTotal", lambda s: text.share(s.total_share), "of the whole address space in the map", right=True),
+        size_column("Size", lambda s: s.bytes, "the same in units of 1024"),
+        size_column("Committed", lambda s: s.committed_bytes, "the committed part", rank=3),
+        Column("%ofBusy", lambda s: text.exact_share(s.busy_share), "of everything that is not free", right=True),
+        Column(
+            "%ofTotal", lambda s: text.exact_share(s.total_share), "of the whole address space in the map", right=True
+        ),
     )
 
 
@@ -56,15 +59,15 @@ LARGEST: tuple[Column[Largest], ...] = (
     Column("Largest region by usage", lambda r: r.usage, "the usage", style=lambda r: usage_style(r.usage)),
     Column("BaseAddr", lambda r: f"{r.address:#x}", "where its largest region starts", right=True),
     Column("RgnSize", lambda r: f"{r.bytes:#x}", "bytes, hex", right=True, rank=1),
-    Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
+    size_column("Size", lambda r: r.bytes, "the same in units of 1024"),
 )
 
 OWNERS: tuple[Column[OwnerShare], ...] = (
     Column("<unknown> is", lambda r: r.owner, "by runtimes, and by evidence in reservations and contents"),
     Column("RgnCount", lambda r: text.count(r.regions), "touching ranges with the same attributes", right=True),
     Column("TotalSize", lambda r: f"{r.bytes:#x}", "bytes, hex", right=True, rank=2),
-    Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
-    Column("Committed", lambda r: text.size(r.committed_bytes), "the committed part", right=True),
+    size_column("Size", lambda r: r.bytes, "the same in units of 1024"),
+    size_column("Committed", lambda r: r.committed_bytes, "the committed part"),
     Column("Evidence", lambda r: r.evidence, "of a recognised owner, in its first range", rank=3, flexible=24),
 )
 
@@ -73,11 +76,12 @@ def reconciliation_columns(summary: Summary) -> tuple[Column[ItemBytes], ...]:
     """The columns of the reconciliation; shares where the committed memory of the process is known."""
     title = "Committed memory is" if summary.is_whole_process else "Memory in the dump is"
     share: Column[ItemBytes] = Column("Share", lambda r: text.share(r.share), "of all committed memory", right=True)
+    most = max((row.bytes for row in summary.reconciliation), default=0)
     return (
-        Column(title, lambda r: r.words, "each byte counts under exactly one item"),
-        Column("Bytes", lambda r: text.count(r.bytes), "bytes", right=True),
-        Column("Size", lambda r: text.size(r.bytes), "the same in units of 1024", right=True),
+        Column(title, lambda r: r.words, "each byte counts under exactly one item", flexible=30, wraps=True),
+        size_column("Size", lambda r: r.bytes, "bytes of it"),
         *((share,) if summary.is_whole_process else ()),
+        Column("", lambda r: text.bar(r.bytes, most, _BAR), "relative to the largest item", rank=1, style="cyan"),
     )
 
 
@@ -215,10 +219,19 @@ class _Summary:
             yield Lines(crash_lines(request, snapshot, snapshot.crash))
         if self.headlines:
             yield Lines([[("• " + line.sentence, ""), arrow(snapshot, line.command)] for line in self.headlines])
-        yield Table(USAGE, summary.usage, empty="no memory is known")
+        if summary.reconciliation:
+            rows = sorted((row for row in summary.reconciliation if row.bytes), key=lambda row: -row.bytes)
+            yield Table(reconciliation_columns(summary), rows)
+            yield Lines([[(line, "bold")] for line in _totals(snapshot, summary)])
         if any(row.trust is not None for row in summary.unknown):
             owners, more = request.shown(summary.unknown)
             yield Table(OWNERS, owners, hidden=more)
+        yield from self._windbg()
+
+    def _windbg(self) -> Iterator[PageItem]:
+        """The tables of `!address -summary`."""
+        request, summary = self.request, self.summary
+        yield Table(USAGE, summary.usage, empty="no memory is known")
         for columns, rows in ((TYPE, summary.type), (STATE, summary.state), (PROTECT, summary.protect)):
             if rows:
                 shown, hidden = request.shown(rows)
@@ -226,9 +239,6 @@ class _Summary:
         if summary.largest:
             yield Table(LARGEST, summary.largest)
         yield from self._allocatable()
-        if summary.reconciliation:
-            yield Table(reconciliation_columns(summary), summary.reconciliation)
-            yield Lines([[(line, "bold")] for line in _totals(snapshot, summary)])
 
     def _allocatable(self) -> Iterator[Lines]:
         free = self.summary.largest_allocatable

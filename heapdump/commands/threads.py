@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from heapdump.commands.common.locks import ThreadLocks
+from heapdump.commands.common.options import option
 from heapdump.commands.common.pointees import pointees_of
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.commands.common.thread_registers import ThreadRegisters
@@ -21,7 +20,7 @@ from heapdump.commands.common.thread_stacks import (
 )
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -90,7 +89,7 @@ def columns(process: Process, namer: Namer, locks: ThreadLocks) -> tuple[Column[
         *(narrow if process.is_wow64 else ()),
         Column("Stack", lambda t: _range(t.stacks), "[limit, base) of NtTib; of the dumped stack where no TEB is in the dump", rank=1),
         *((lock,) if any(locks.words(thread) for thread in process.threads) else ()),
-        Column("Depth", lambda t: text.size(_depth(t)), "bytes between stack pointer and base", right=True, rank=4),
+        size_column("Depth", lambda t: _depth(t), "bytes between stack pointer and base", rank=4),
         Column("TEB", lambda t: text.address(t.tebs[0].address if t.tebs else None), "thread environment block", right=True, rank=3),
         Column("Name", lambda t: t.name or "", "SetThreadDescription's name (ThreadNames stream)", flexible=10),
     )  # fmt: skip
@@ -125,16 +124,16 @@ def is_thread_name(word: str) -> bool:
     return not Path(word).is_file() and re.fullmatch(r"~\d+|0n\d+|(0x)?[0-9a-f]+", word.lower()) is not None
 
 
-@click.option("--frames", is_flag=True, help="The call stack of each thread.")
-@click.option("--registers", is_flag=True, help="The registers of each thread, and what they point to.")
-@click.option(
+@option("--frames", is_flag=True, help="The call stack of each thread.")
+@option("--registers", is_flag=True, help="The registers of each thread, and what they point to.")
+@option(
     "--args",
     is_flag=True,
     help="With --frames: arguments. x86: three words, as kv; x64: home slots that the function filled.",
 )
 @dump_command("threads", arguments=Arguments("[DUMP] [ID|~INDEX]", split_arguments))
 def command(request: Request, thread_id: str | None, frames: bool, registers: bool, args: bool) -> int:
-    """Every thread: id, instruction pointer, stack, TEB, name; or one of them.
+    """Every thread, or one: its stack, frames, registers.
 
     \b
     heapdump threads crash.dmp

@@ -29,7 +29,7 @@ _CHEAP = 64 << 20
 
 @dump_command("triage")
 def command(request: Request) -> int:
-    """One page: what happened, is the heap damaged, where is the memory.
+    """One page: what happened, what broke, where the memory is.
 
     For whoever has just got the dump: the crash or the hang, the heap, the memory, who holds it, what this dump cannot
     tell, and the commands to go on with.

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from heapdump.commands.common.addresses import address_in
+from heapdump.commands.common.addresses import heap_in
+from heapdump.commands.common.block_words import BlockWords, word_columns
 from heapdump.commands.common.blocks import BlockRecorder
 from heapdump.commands.common.gaps import walk_gaps
+from heapdump.commands.common.options import HEAP_OPTION
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,14 +24,12 @@ if TYPE_CHECKING:
     Row = tuple[Block, LargeBlock, int]
 
 VIEW: tuple[Column[Row], ...] = (
-    Column("ListEntry", lambda r: f"{_node(r[1]):#x}", "its node on _HEAP.VirtualAllocdBlocks, in segment heaps in the tree of large blocks", right=True, rank=2),
+    Column("ListEntry", lambda r: f"{_node(r[1]):#x}", "its node on _HEAP.VirtualAllocdBlocks, in segment heaps in the tree of large blocks", right=True, rank=5),
     Column("Address", lambda r: f"{r[0].address:#x}", "what the program got", right=True),
-    Column("Size", lambda r: text.count(r[0].size), "bytes the program asked for: CommitSize minus the header's unused count", right=True),
-    Column("", lambda r: text.size(r[0].size), "the same in units of 1024", right=True, rank=1),
-    Column("Commit", lambda r: text.count(r[1].commit_bytes), "_HEAP_VIRTUAL_ALLOC_ENTRY.CommitSize; of a segment heap its AllocatedPages", right=True, rank=1),
-    Column("Flags", lambda r: " ".join(_flags(r[0])) or "-", "flags of the entry header", rank=4),
-    Column("Stack", lambda r: f"{r[2]:#x}" if r[2] else "-", "number of the stack that allocated it, where stacks were recorded (gflags +ust)", right=True, rank=5),
-    Column("Reserve", lambda r: text.count(r[1].reserve_bytes), "_HEAP_VIRTUAL_ALLOC_ENTRY.ReserveSize; of a segment heap by the memory map", right=True, rank=3),
+    size_column("Size", lambda r: r[0].size, "bytes the program asked for: CommitSize minus the header's unused count"),
+    size_column("Commit", lambda r: r[1].commit_bytes, "_HEAP_VIRTUAL_ALLOC_ENTRY.CommitSize; of a segment heap its AllocatedPages", rank=2),
+    size_column("Reserve", lambda r: r[1].reserve_bytes, "_HEAP_VIRTUAL_ALLOC_ENTRY.ReserveSize; of a segment heap by the memory map", rank=3),
+    Column("Flags", lambda r: " ".join(_flags(r[0])) or "-", "flags of the entry header", rank=6),
 )  # fmt: skip
 
 
@@ -45,7 +43,7 @@ def _flags(block: Block) -> list[str]:
     return flag_words(block)
 
 
-@click.option("--heap", metavar="ADDR", help="Only this heap.")
+@HEAP_OPTION
 @dump_command("virt-blocks", takes_expressions=True)
 def command(request: Request, heap: str | None) -> int:
     """The large blocks, each with a reservation of its own.
@@ -55,11 +53,11 @@ def command(request: Request, heap: str | None) -> int:
 
     \b
     heapdump virt-blocks crash.dmp --heap 0x29fb0000
-    heapdump virt-blocks crash.dmp --sort size --reverse
+    heapdump virt-blocks crash.dmp --sort size
     """
     with request.open() as snapshot:
         record = _recorder(snapshot)
-        rows = request.rows(_rows(snapshot, address_in(request, snapshot, heap) if heap else None), record)
+        rows = request.rows(_rows(snapshot, heap_in(request, snapshot, heap)), record)
         answer = Answer(
             "virt-blocks",
             data=lambda: [record(row) for row in rows],
@@ -102,7 +100,9 @@ def _recorder(snapshot: Snapshot) -> Callable[[Row], Record]:
 
 def _page(request: Request, snapshot: Snapshot, rows: Sequence[Row]) -> list[PageItem]:
     shown, hidden = request.shown(rows)
-    page: list[PageItem] = [Table(VIEW, shown, hidden=hidden, empty="no large block")]
+    words = BlockWords(request, snapshot, (row[0].row for row in shown))
+    columns = (*VIEW, *word_columns(words, lambda row: row[0].row))
+    page: list[PageItem] = [Table(columns, shown, hidden=hidden, empty="no large block")]
     if rows:
         requested, committed = sum(row[0].size for row in rows), sum(row[1].commit_bytes for row in rows)
         sizes = f"{text.size(requested)} requested, {text.size(committed)} committed"

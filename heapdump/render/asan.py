@@ -167,7 +167,7 @@ def _candidates(report: Report) -> Iterator[StyledLine]:
 
 
 def _hex_lines(report: Report, memory: MemoryView) -> Iterator[StyledLine]:
-    """Lines of 16 bytes; damaged bytes stand between brackets, so that they show without colours too."""
+    """Lines of 16 bytes in at most 80 columns; damaged bytes stand between brackets, to show without colours too."""
     if memory.data is None:
         yield [("the memory around it is not in the dump", "dim")]
         return
@@ -175,16 +175,16 @@ def _hex_lines(report: Report, memory: MemoryView) -> Iterator[StyledLine]:
     low, high = report.address, report.address + report.length
     for at in range(0, len(memory.data), _HEX_LINE):
         row, start = memory.data[at : at + _HEX_LINE], memory.start + at
-        pieces = [(f"  {'=>' if start <= low < start + _HEX_LINE else '  '} {start:#x}  ", "dim")]
-        for i, byte in enumerate(row):
-            is_damaged = low <= start + i < high
-            opens, closes = "[" if start + i == low else " ", "]" if start + i == high - 1 else ""
-            pieces.append((f"{opens}{byte:02x}{closes}", "red bold" if is_damaged else ""))
-        yield [*pieces, ("  " + preview(row), "dim")]
+        pieces = [(f"{'=>' if start <= low < start + _HEX_LINE else '  '}{start:x}", "dim")]
+        for i, byte in enumerate(row, start):
+            before = "[" if i == low else "]" if i == high else " "
+            pieces.append((f"{before}{byte:02x}", "red bold" if low <= i < high else ""))
+        last = "]" if start + len(row) == high else " "
+        yield [*pieces, ("   " * (_HEX_LINE - len(row)) + last, ""), (" " + preview(row), "dim")]
 
 
 def _memory_rows(memory: MemoryView) -> Iterator[StyledLine]:
     legend = ", ".join(f"{letter} {meaning}" for letter, meaning in memory.legend.items())
     yield [("heap map, 8 bytes a cell:", "bold"), (f" {legend}", "dim")]
     for address, cells, is_hit in memory.rows:
-        yield [(f"  {'=>' if is_hit else '  '} {address:#x}  {' '.join(cells)}", "")]
+        yield [(f"{'=>' if is_hit else '  '}{address:x}  {' '.join(cells)}", "")]

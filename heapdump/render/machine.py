@@ -47,20 +47,27 @@ def json_lines(records: Iterable[Record]) -> Iterator[str]:
         yield json.dumps(record) + "\n"
 
 
-def comma_separated(records: Iterable[Record], nested: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """A header and a line for each record. Lists are joined by `|`; objects become `name.member` columns, or JSON."""
+def comma_separated(
+    records: Iterable[Record], nested: Mapping[str, Sequence[str]], fields: Sequence[str] = ()
+) -> Iterator[str]:
+    """A header and a line for each record. Lists are joined by `|`; objects become `name.member` columns, or JSON.
+
+    `fields`: the columns of an answer without records; further columns that not every record has.
+    """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header: list[str] | None = None
     for record in records:
         flat = dict(_flat(record, nested))
         if header is None:
-            header = list(flat)
+            header = list(dict.fromkeys((*flat, *(name for name in fields if name not in flat))))
             writer.writerow(header)
         writer.writerow([_cell(flat.get(name)) for name in header])
         yield out.getvalue()
         out.seek(0)
         out.truncate()
+    if header is None and fields:
+        yield ",".join(fields) + "\n"
 
 
 def _flat(record: Record, nested: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Any]]:

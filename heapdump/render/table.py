@@ -32,8 +32,8 @@ _PIPE_WIDTH = 100_000
 _MOST_DIGITS = 20
 
 
-def draw(page: Iterable[PageItem], *, color: bool, width: int, explain: bool) -> Iterator[str]:
-    """The text of each item, with line ends. `width` in columns; `color` writes ANSI codes."""
+def draw(page: Iterable[PageItem], *, color: bool, width: int, explain: bool, exact: bool = False) -> Iterator[str]:
+    """The text of each item, with line ends. `width` in columns; `color` writes ANSI codes; `exact`: sizes in bytes."""
     pen = _Pen(color)
     for i, item in enumerate(page):
         if i:
@@ -43,7 +43,7 @@ def draw(page: Iterable[PageItem], *, color: bool, width: int, explain: bool) ->
         elif isinstance(item, Sections):
             yield from _sections(pen, item, width)
         else:
-            yield from _table(pen, item, width, explain=explain)
+            yield from _table(pen, item, _Look(width, explain, exact))
 
 
 def output_width(*, is_terminal: bool) -> int:
@@ -139,8 +139,16 @@ class _Grid:
     shown: Sequence[int]
     widths: dict[int, int]
 
-    def line(self, pen: _Pen, texts: Sequence[str], styles: Sequence[str]) -> str:
-        """One line of the table; texts that are too wide end in an ellipsis."""
+    def lines(self, pen: _Pen, texts: Sequence[str], styles: Sequence[str]) -> Iterator[str]:
+        """One row: a line, and more where a column wraps; other texts that are too wide end in an ellipsis."""
+        folded = {i: _folded(texts[i], self.widths[i]) for i in self.shown if self.columns[i].wraps}
+        for number in range(max([1, *map(len, folded.values())])):
+            cells = [texts[i] if number == 0 else "" for i in range(len(texts))]
+            for i, lines in folded.items():
+                cells[i] = lines[number] if number < len(lines) else ""
+            yield self._line(pen, cells, styles)
+
+    def _line(self, pen: _Pen, texts: Sequence[str], styles: Sequence[str]) -> str:
         out = []
         for i in self.shown:
             text, pad = texts[i], self.widths[i] - cell_len(texts[i])
@@ -151,26 +159,56 @@ class _Grid:
         return (" " * _GAP).join(out).rstrip() + "\n"
 
 
-def _table(pen: _Pen, table: Table[Any], width: int, *, explain: bool) -> Iterator[str]:
+def _folded(text: str, width: int) -> list[str]:
+    """The text folded at words; a word that is too long goes on in the next line."""
+    if cell_len(text) <= width:
+        return [text]
+    return [line.plain.rstrip() for line in Text(text).wrap(_FOLDER, width)]
+
+
+_FOLDER = Console(width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False)
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How tables are drawn: columns of the output, with explanations, sizes in bytes."""
+
+    width: int
+    explain: bool
+    exact: bool
+
+    def cell(self, column: Column[Any], row: object) -> str:
+        """The text of a cell."""
+        if self.exact and column.bytes is not None:
+            return count(column.bytes(row))
+        return printable(column.text(row))
+
+
+_NUMBER: Column[Any] = Column("#", lambda _: "", "number of the row, in the details below", right=True, style="dim")
+
+
+def _table(pen: _Pen, table: Table[Any], look: _Look) -> Iterator[str]:
     if table.title:
         yield pen.write(table.title, "bold") + "\n"
-    if not table.rows and table.empty:
+    if not table.rows and not table.hidden and table.empty:
         yield pen.write(table.empty, "dim") + "\n"
         return
-    columns = table.columns
-    cells = [[printable(column.text(row)) for column in columns] for row in table.rows]
+    columns, width = [*([_NUMBER] if table.numbered else []), *table.columns], look.width
+    cells = [[look.cell(column, row) for column in columns] for row in table.rows]
+    for number, texts in enumerate(cells if table.numbered else (), 1):
+        texts[0] = f"#{number}"
     shown, dropped = _fitting(columns, cells, width)
     grid = _Grid(columns, shown, _widths(columns, cells, shown, width))
-    yield grid.line(pen, [column.title for column in columns], ["bold"] * len(columns))
+    yield from grid.lines(pen, [column.title for column in columns], ["bold"] * len(columns))
     for row, texts in zip(table.rows, cells, strict=True):
         styles = [column.style(row) if callable(column.style) else column.style for column in columns]
-        yield grid.line(pen, texts, styles)
+        yield from grid.lines(pen, texts, styles)
     if table.hidden:
-        yield pen.write(f"… {count(table.hidden)} more (--all shows them, --limit N as many as you like)", "dim") + "\n"
-    if dropped:
-        titles = ", ".join(columns[i].title for i in dropped)
+        yield pen.write(f"… {count(table.hidden)} more (--all, or --limit N)", "dim") + "\n"
+    if any(columns[i].title for i in dropped):
+        titles = ", ".join(columns[i].title for i in dropped if columns[i].title)
         yield from pen.wrapped(Lines([[(f"not shown at this width: {titles}", "dim")]]), width)
-    if explain:
+    if look.explain:
         lines = [[(f"  {columns[i].title or '*'}: ", "bold"), (columns[i].explain, "dim")] for i in shown]
         yield from pen.wrapped(Lines(lines), width)
 

@@ -12,9 +12,12 @@ from heapdump.wording import plural, preview, short_size, size
 
 __all__ = [
     "address",
+    "bar",
     "count",
+    "exact_share",
     "parse_address",
     "parse_size",
+    "parse_sizes",
     "parse_span",
     "plural",
     "preview",
@@ -29,8 +32,24 @@ _SUFFIXES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def share(value: float | None) -> str:
-    """`92.89%`, empty for None."""
+    """`93%`, `<1%` and `>99%` where rounding would say none or all, empty for None."""
+    if value is None:
+        return ""
+    if 0 < value < 0.005:
+        return "<1%"
+    return ">99%" if 0.995 <= value < 1 else f"{value:.0%}"
+
+
+def exact_share(value: float | None) -> str:
+    """`92.89%` as WinDbg prints shares, empty for None."""
     return "" if value is None else f"{value:.2%}"
+
+
+def bar(value: float, most: float, width: int) -> str:
+    """A bar of at most `width` cells, relative to `most`; at least an eighth of a cell for what is not zero."""
+    eighths = round(8 * width * value / most) if most > 0 else 0
+    eighths = max(eighths, 1) if value > 0 else 0
+    return "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
 
 
 def address(value: int | None) -> str:
@@ -78,8 +97,23 @@ def parse_size(text: str) -> int:
     """
     match = re.fullmatch(r"(0x[0-9a-f]+|\d+)\s*([kmgt]?)b?", text.strip().lower())
     if match is None or (match[1].startswith("0x") and match[2]):
-        raise WrongUsage(f"{text!r} is not a size; write 4096, 0x1000, 64K or 1M")
+        raise WrongUsage(f"{text!r} is not a size; write 4096, 0x1000, 64K or 1M; of ranges 4K..64K, 64K.. or ..1M")
     return int(match[1], 0) * _SUFFIXES[match[2].upper()]
+
+
+def parse_sizes(text: str) -> Span:
+    """Sizes from A to B inclusive as a half-open span: `4K..64K`, `4K-64K`, `64K..`, `..1M`, `>1M`, `<=1M`, `4096`.
+
+    Raises:
+        WrongUsage: it is neither a size nor a range of sizes.
+    """
+    words = text.strip().replace(" ", "")
+    bound = re.fullmatch(r"([<>])(=?)(.+)", words)
+    if bound is not None:
+        size = parse_size(bound[3])
+        inclusive = 1 if bound[2] else 0
+        return Span(size + 1 - inclusive, _TOP) if bound[1] == ">" else Span(0, size + inclusive)
+    return parse_span(re.sub(r"(?<=\w)-(?=\w)", "..", words), parse_size, 1)
 
 
 def parse_span(text: str, parse: Callable[[str], int], last: int) -> Span:

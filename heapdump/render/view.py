@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from heapdump.render import text
+
 Row = TypeVar("Row")
 Record = dict[str, Any]
 """One JSON object."""
@@ -22,8 +24,9 @@ class Column(Generic[Row]):
     """`text` makes the cell of a row; `explain` says which structure or formula the value comes from.
 
     Columns of rank 0 are always shown; where the width does not suffice those with the highest ranks go first. The
-    cells of a `flexible` column are cut with an ellipsis to this number of terminal cells (0: never cut). `style` is
-    a style of rich, or makes one of a row.
+    cells of a `flexible` column are cut with an ellipsis to this number of terminal cells (0: never cut); those of one
+    that `wraps` go on below. `style` is a style of rich, or makes one of a row. `bytes`: the cell is this number of
+    bytes, with a unit of its own or exact.
     """
 
     title: str
@@ -33,17 +36,28 @@ class Column(Generic[Row]):
     rank: int = 0
     flexible: int = 0
     style: str | Callable[[Row], str] = ""
+    wraps: bool = False
+    bytes: Callable[[Row], int | None] | None = None
+
+
+def size_column(title: str, bytes_: Callable[[Row], int | None], explain: str, *, rank: int = 0) -> Column[Row]:
+    """A column of sizes: `43.24 kB`, with --bytes `44,280`; empty for None."""
+    return Column(title, lambda row: text.size(bytes_(row)), explain, right=True, rank=rank, bytes=bytes_)
 
 
 @dataclass(frozen=True)
 class Table(Generic[Row]):
-    """Rows under columns. `hidden`: the number of rows that exist and are not shown; `empty`: the line without rows."""
+    """Rows under columns. `hidden`: the number of rows that exist and are not shown; `empty`: the line without rows.
+
+    `numbered`: rows have a first column `#1`, `#2` … that details below refer to.
+    """
 
     columns: Sequence[Column[Row]]
     rows: Sequence[Row]
     title: str = ""
     hidden: int = 0
     empty: str = ""
+    numbered: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +92,8 @@ class Answer:
     `data`: the `data` of the JSON document, an object or an iterable of records. `records`: those of jsonl and csv.
     `page`: for a person. `gaps`: lines on what is missing, none for a complete answer; `notes`: other remarks.
     `nested`: member of a record → names of the members of its object, so that every line of a csv has the same
-    columns.
+    columns. `question`: the command with the options that change its records, "" for the command alone. `shown`: gaps
+    that the page says itself.
     """
 
     command: str
@@ -88,6 +103,8 @@ class Answer:
     gaps: Sequence[str] = ()
     notes: Sequence[str] = ()
     nested: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    question: str = ""
+    shown: Sequence[str] = ()
 
     @property
     def complete(self) -> bool:

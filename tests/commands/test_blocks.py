@@ -62,7 +62,7 @@ def test_filters(built: BuiltHeap, capfd: Capture) -> None:
     assert len(ask(capfd, "blocks", "--state", "all", "--internal")) > len(ask(capfd, "blocks", "--state", "all"))
     first = built.truth.busy[0].user
     assert [row["address"] for row in ask(capfd, "blocks", "--at", f"{first:#x}..{first + 1:#x}")] == [hex(first)]
-    sizes = [row["size"] for row in ask(capfd, "blocks", "--sort", "size", "--reverse")]
+    sizes = [row["size"] for row in ask(capfd, "blocks", "--sort", "size")]
     assert sizes == sorted(sizes, reverse=True)
 
 

@@ -87,7 +87,7 @@ def test_the_report_reads_like_addresssanitizers(heap: BuiltHeap, capfd: Capture
     assert "==4242==ERROR: heapdump: heap-buffer-overflow on address 0x" in out
     assert f"after 24-byte region [{candidate.user:#x},{candidate.user + 24:#x})" in out
     assert "candidates, likeliest first:" in out
-    assert "=> 0x" in out
+    assert "=>20" in out and "a 24-byte busy block" in out
     assert "SUMMARY: heapdump: heap-buffer-overflow" in out
     assert "\x1b" not in out
 

@@ -103,7 +103,7 @@ def test_a_target_that_may_not_be_written_is_kept(dump: Path, capfd: Capture, mo
     Path("out.txt").write_text("keep me")
     monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # root may write everything
     assert write(["heaps", "-o"], dump, "out.txt") == 2
-    assert "heapdump: error: cannot write out.txt: Permission denied" in capfd.readouterr().err
+    assert "heapdump heaps: error: cannot write out.txt: Permission denied" in capfd.readouterr().err
     assert Path("out.txt").read_text() == "keep me"
 
 

@@ -56,7 +56,7 @@ def test_the_table_tells_the_path(dump):
     assert f"from PEB+0x510\n  → {at[1]:#x}, 64 bytes, at +0x0\n  → {at[2]:#x}, 64 bytes\n" in out
     assert f"{at[1]:#x}+0x0" in out and f"{at[2]:#x}+0x3f" in out
     leaked = run(path, hex(at[3]))[1]
-    assert "is held by nothing: a direct leak" in leaked and "nobody points at it" in leaked
+    assert "is held by nothing: a direct leak" in leaked and "nothing points at it" in leaked
 
 
 def test_a_long_path_is_shown_by_its_ends(tmp_path):

@@ -158,7 +158,7 @@ def test_types_of_a_pdb(ask, tmp_path):
     ("arguments", "words"),
     [
         (["_HAEP"], "did you mean _HEAP"), (["nothing!Foo"], "no module 'nothing'"), (["vision!Foo"], "no structure"),
-        (["_HEAP", "zz"], "is not an address"), (["_HEAP", "1", "2"], "not 4 arguments"), (["_HEAP", "--sort", "offset"], "no list"),
+        (["_HEAP", "zz"], "is not an address"), (["_HEAP", "1", "2"], "not 4 arguments"), (["_HEAP", "--sort", "offset"], "cannot be sorted"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_is_said_in_one_line(dump, capfd, arguments, words):

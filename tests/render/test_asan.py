@@ -40,10 +40,10 @@ def test_all_parts_of_a_report() -> None:
         "    2. another",
         "    2 other places with the same damage beside a block of that size",
         "memory around it:",
-        "  => 0x1010   41 41 41 41 41 41 41 41[5a 5a 5a] 00 00 00 00 00  AAAAAAAAZZZ.....",
+        "=>1010 41 41 41 41 41 41 41 41[5a 5a 5a]00 00 00 00 00  AAAAAAAAZZZ.....",
         "heap map, 8 bytes a cell: a used, X damaged",
-        "  => 0x1000  a a X f",
-        "     0x1080  . . . .",
+        "=>1000  a a X f",
+        "  1080  . . . .",
         "SUMMARY: heapdump: heap-buffer-overflow in app!main+0x10",
     ]
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.errors import WrongUsage
-from heapdump.render.text import parse_address, parse_size, plural, printable, share, short_size, size
+from heapdump.render.text import bar, exact_share, parse_address, parse_size, plural, printable, share, short_size, size
 
 
 @pytest.mark.parametrize(
@@ -15,10 +15,13 @@ from heapdump.render.text import parse_address, parse_size, plural, printable, s
     [
         (0, "0 B"),
         (1023, "1023 B"),
-        (1024, "1.000 kB"),
-        (14_331_232_256, "13.347 GB"),
+        (1024, "1 kB"),
+        (14_331_232_256, "13.35 GB"),
+        (1536, "1.500 kB"),
+        (1_027_999, "1004 kB"),
+        (-44_280, "-43.24 kB"),
         (None, "-"),
-        (1 << 47, "128.000 TB"),
+        (1 << 47, "128 TB"),
     ],
 )
 def test_sizes_read_as_windbg_prints_them(value: int | None, text: str) -> None:
@@ -28,10 +31,16 @@ def test_sizes_read_as_windbg_prints_them(value: int | None, text: str) -> None:
 def test_sentence_sizes_and_shares() -> None:
     assert short_size(14_331_232_256) == "13.3 GB"
     assert short_size(12) == "12 bytes"
-    assert share(0.92891) == "92.89%"
-    assert share(None) == ""
+    shares = (0.92891, 0.0001, 0.999, 1.0, 0.0, None)
+    assert [share(one) for one in shares] == ["93%", "<1%", ">99%", "100%", "0%", ""]
+    assert exact_share(0.92891) == "92.89%"
     assert plural(1, "heap") == "1 heap"
     assert plural(2000, "heap") == "2,000 heaps"
+
+
+def test_bars_are_relative_and_show_what_is_not_nothing() -> None:
+    assert [bar(value, 100, 4) for value in (100, 50, 1, 0)] == ["████", "██", "▏", ""]
+    assert bar(0, 0, 4) == ""
 
 
 @pytest.mark.parametrize("text", ["0x29fb0000", "29fb0000", "00000000`29fb0000", " 0X29FB0000 ", "29FB0000"])

@@ -11,17 +11,18 @@ from heapdump.blocks.findings import FINDING_RULES, BugKind
 if TYPE_CHECKING:
     from heapdump.analyses.damage.explained import ExplainedFinding
     from heapdump.blocks.heap import Heap
+    from heapdump.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
 class FindingFilter:
     """The wanted findings; every given one must hold. `heap`: the address of a heap.
 
-    `address`: inside the damaged bytes, the damaged block or the first candidate. `kind`: of finding, or a bug.
+    `at`: meets the damaged bytes, the damaged block or the first candidate. `kind`: of finding, or a bug.
     """
 
     heap: int | None = None
-    address: int | None = None
+    at: Span | None = None
     kind: str | None = None
 
 
@@ -51,13 +52,13 @@ def _matches(explained: ExplainedFinding, heaps: Sequence[Heap], wanted: Finding
     if wanted.kind is not None and wanted.kind not in (finding.kind, explained.bug):
         return False
     if wanted.heap is not None and finding.heap != wanted.heap:
-        return block is not None and heaps[block.heap].address == wanted.heap and _holds(explained, wanted.address)
-    return _holds(explained, wanted.address)
+        return block is not None and heaps[block.heap].address == wanted.heap and _is_at(explained, wanted.at)
+    return _is_at(explained, wanted.at)
 
 
-def _holds(explained: ExplainedFinding, address: int | None) -> bool:
-    """True where the damaged bytes or a block of the finding hold the address; None matches."""
+def _is_at(explained: ExplainedFinding, at: Span | None) -> bool:
+    """True where the damaged bytes or a block of the finding hold an address of the span; None matches."""
     finding = explained.finding
     spans = [(finding.address, finding.address + max(finding.length, 1))]
     spans += [(block.entry, block.end) for block in (explained.block, explained.candidate) if block is not None]
-    return address is None or any(start <= address < end for start, end in spans)
+    return at is None or any(start < at.end and at.start < end for start, end in spans)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from heapdump.analyses.memory.usage import UsageKind, UsageMap
 from heapdump.errors import WrongUsage
 from heapdump.memory.regions import Kind, Region, State, protection_name
+from heapdump.spans import Span
 
 _STATES = {"commit": State.MEM_COMMIT, "reserve": State.MEM_RESERVE, "free": State.MEM_FREE}
 _KINDS = {"private": Kind.MEM_PRIVATE, "mapped": Kind.MEM_MAPPED, "image": Kind.MEM_IMAGE}
@@ -20,11 +21,12 @@ def select(
     state: str | None = None,
     type_: str | None = None,
     protect: str | None = None,
-    address: int | None = None,
+    at: Span | None = None,
 ) -> list[Region]:
     """The regions for which every given filter holds, ascending.
 
     `usage` without regard to case, `Heap` meaning both halves of a WOW64 process; `protect` is part of the name.
+    `at`: they hold one of its addresses.
 
     Raises:
         WrongUsage: a usage that this process does not have.
@@ -39,9 +41,8 @@ def select(
         keep &= table.type == _KINDS[type_.lower()]
     if protect is not None:
         keep &= _has_protection(table.protect, protect.upper())
-    if address is not None:
-        i = table.index_at(address)
-        keep &= np.arange(len(table)) == (-1 if i is None else i)
+    if at is not None:
+        keep &= (table.start < np.uint64(at.end)) & (table.end > np.uint64(at.start))
     return list(usage_map.regions(np.flatnonzero(keep)))
 
 

@@ -18,9 +18,9 @@ PREVIEW_BYTES = 64
 
 
 def hex_lines(data: bytes, start: int) -> list[str]:
-    """`0x29fb0010  48 65 6c …  Hel…`: 16 bytes a line."""
+    """`29fb0010  48 65 6c …  Hel…`: 16 bytes a line, at most 79 columns."""
     rows = (data[i : i + 16] for i in range(0, len(data), 16))
-    return [f"{start + 16 * i:#x}  {row.hex(' '):<47}  {preview(row)}" for i, row in enumerate(rows)]
+    return [f"{start + 16 * i:x}  {row.hex(' '):<47}  {preview(row)}" for i, row in enumerate(rows)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from heapdump.errors import WrongUsage
 from heapdump.render import text
 
 if TYPE_CHECKING:
@@ -31,6 +32,27 @@ def address_in(request: Request, snapshot: Snapshot, expression: str) -> int:
     from heapdump.analyses.by_hand.expressions import Expressions
 
     return Expressions(place_of(request, snapshot)).value(expression)
+
+
+def heap_in(request: Request, snapshot: Snapshot, heap: str | None) -> int | None:
+    """The address of the heap that `--heap` names by its address or its index; None for None.
+
+    Raises:
+        WrongUsage: there is none of that index, or the expression gives no address.
+    """
+    if heap is None:
+        return None
+    number = heap.removeprefix("#")
+    if number.isdecimal() and (heap != number or int(number) < len(snapshot.heaps)):
+        if int(number) >= len(snapshot.heaps):
+            raise WrongUsage(f"no heap {heap}; this process has {text.plural(len(snapshot.heaps), 'heap')}, from #0")
+        return snapshot.heaps[int(number)].address
+    return address_in(request, snapshot, heap)
+
+
+def place_span(request: Request, snapshot: Snapshot, place: str | None) -> Span | None:
+    """`--at`: a span, or an address as the span of its byte; None for None."""
+    return span_in(request, snapshot, place) if place else None
 
 
 def span_in(request: Request, snapshot: Snapshot, expressions: str) -> Span:

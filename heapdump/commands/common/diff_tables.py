@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from heapdump.render import text
-from heapdump.render.view import Column, Table
+from heapdump.render.view import Column, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,8 +84,8 @@ def trend_columns(*, is_per_hour: bool) -> tuple[Column[ComparedGroup], ...]:
     unit = "hour" if is_per_hour else "dump"
     return (
         Column("Bytes", lambda g: sparkline([value.bytes for value in g.values]), "requested bytes in each dump, from the least to the most", rank=1),
-        Column("First", lambda g: text.size(g.old.bytes), "requested bytes in the first dump", right=True, rank=3),
-        Column("Last", lambda g: text.size(g.new.bytes), "requested bytes in the last dump", right=True, rank=2),
+        size_column("First", lambda g: g.old.bytes, "requested bytes in the first dump", rank=3),
+        size_column("Last", lambda g: g.new.bytes, "requested bytes in the last dump", rank=2),
         Column("Delta", lambda g: signed_size(g.delta_bytes), "last minus first", right=True, style=lambda g: change_style(g.delta_bytes)),
         Column("Blocks", lambda g: signed_count(g.delta_count), "busy blocks, last minus first", right=True, rank=2),
         Column(f"Slope{per}", _slope, f"bytes per {unit}: Theil-Sen, the median slope of all pairs of dumps", right=True),
@@ -180,7 +180,7 @@ HEAPS: tuple[Column[ComparedHeap], ...] = (
 
 
 LARGE_BLOCKS: tuple[Column[ComparedLargeBlocks], ...] = (
-    Column("Large blocks of", lambda row: text.size(row.bytes), "committed bytes of each", right=True),
+    size_column("Large blocks of", lambda row: row.bytes, "committed bytes of each"),
     Column("Old", lambda row: text.count(row.counts[0]), "how many the first dump has", right=True),
     Column("New", lambda row: text.count(row.counts[-1]), "how many the last dump has", right=True),
     Column("Delta", lambda row: signed_size(row.delta_bytes), "committed bytes of all, new minus old", right=True, style=lambda row: change_style(row.delta_bytes)),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +40,19 @@ def progress_bar(title: str, *, enabled: bool) -> Iterator[Callable[[int, int], 
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
+def folded(line: str) -> str:
+    """A line for stderr: on a terminal folded at words."""
+    if not sys.stderr.isatty():
+        return line
+    width = max(40, shutil.get_terminal_size().columns)
+    return "\n".join(textwrap.wrap(line, width, subsequent_indent="  ", break_on_hyphens=False))
+
+
+def called() -> str:
+    """The command that was typed."""
+    return click.get_current_context().info_name or "summary"
+
+
 def find_dump(say: Callable[[str], None]) -> Path:
     """The dump that nobody named: $HEAPDUMP_DUMP, else the only dump in the current folder.
 
@@ -52,7 +67,7 @@ def find_dump(say: Callable[[str], None]) -> Path:
     if len(found) == 1:
         say(f"using {found[0]}, the only dump in this folder")
         return found[0]
-    how = "name one: heapdump summary crash.dmp, or -d crash.dmp, or set HEAPDUMP_DUMP"
+    how = f"name one: heapdump {called()} crash.dmp, or -d crash.dmp, or set HEAPDUMP_DUMP"
     if found:
         raise WrongUsage(f"no dump named and {len(found)} in this folder ({found[0].name}, {found[1].name} …); {how}")
     raise WrongUsage(f"no dump named and no {', '.join(_SUFFIXES)} file in this folder; {how}")
@@ -62,8 +77,12 @@ def dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, str]:
     """File first, address last; one argument is the address unless a file of that name exists."""
     if len(arguments) > 2:
         raise WrongUsage(f"one dump and one address, not {len(arguments)} arguments")
+    if not arguments:
+        raise WrongUsage(f"no address; name the dump and one: heapdump {called()} crash.dmp 0x29fb0000")
     if len(arguments) == 1 and Path(arguments[0]).is_file():
-        raise WrongUsage(f"{arguments[0]} is a file; name the address too: heapdump block {arguments[0]} 0x29fb0000")
+        raise WrongUsage(
+            f"{arguments[0]} is a file; name the address too: heapdump {called()} {arguments[0]} 0x29fb0000"
+        )
     return (Path(arguments[0]) if len(arguments) == 2 else None), arguments[-1]
 
 

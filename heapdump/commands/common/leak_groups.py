@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.frames import frame_record
 from heapdump.render import text
-from heapdump.render.view import Column, Lines, Record
+from heapdump.render.view import Column, Lines, Record, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from heapdump.analyses.allocated.by import By
     from heapdump.analyses.allocated.leaks import LeakGroup
     from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
     from heapdump.process.symbols.namer import Frame
     from heapdump.snapshot import Snapshot
 
 _SHOWN_FRAMES = 8
+_SHOWN_STACKS = 5
+_LEAST_SHARE = 0.01
+"""Groups whose stacks are printed: the first ones, and those that hold at least this share of the bytes."""
 
 
 def _sizes(found: LeakGroup) -> str:
@@ -24,19 +29,53 @@ def _sizes(found: LeakGroup) -> str:
     return text.count(low) if low == high else f"{low:,}..{high:,}"
 
 
-COLUMNS: tuple[Column[LeakGroup], ...] = (
-    Column("Bytes", lambda g: text.count(g.group.bytes), "requested bytes of the group's busy blocks", right=True),
-    Column("", lambda g: text.size(g.group.bytes), "the same in units of 1024", right=True, rank=1),
-    Column("Share", lambda g: text.share(g.group.share), "of the bytes of all blocks asked about", right=True),
-    Column("Blocks", lambda g: text.count(g.group.count), "busy blocks", right=True),
-    Column("Sizes", _sizes, "smallest and largest requested size", right=True, rank=2),
-    Column(
-        "Key",
-        lambda g: g.key,
-        "what the blocks have in common; of a stack the first frames outside allocator modules",
-        flexible=24,
-    ),
-)
+def group_columns(groups: Sequence[LeakGroup], by: By) -> tuple[Column[LeakGroup], ...]:
+    """The columns of a table of groups; the module that all of their keys share is in the title, not in each row."""
+    module = common_module([found.key for found in groups])
+    title = f"{_TITLES.get(by.value, by.value.capitalize())}{f' (in {module})' if module else ''}"
+    return (
+        size_column("Size", lambda g: g.group.bytes, "requested bytes of the group's busy blocks"),
+        Column("Share", lambda g: text.share(g.group.share), "of the bytes of all blocks asked about", right=True),
+        Column("Blocks", lambda g: text.count(g.group.count), "busy blocks", right=True),
+        Column("Sizes", _sizes, "smallest and largest requested size", right=True, rank=2),
+        Column(
+            title,
+            lambda g: short_key(g.key, module),
+            "what the blocks have in common; of a stack the first frames outside allocator modules",
+            flexible=24,
+            wraps=True,
+        ),
+    )
+
+
+_TITLES = {"stack": "Allocated by", "caller": "Allocated by", "module": "Allocated by module", "source": "Source line"}
+_SYMBOL = re.compile(r"(?P<module>[^!]*)!(?P<symbol>.*?)(?:\+0x[0-9a-f]+)?(?P<hash> #[0-9a-f-]+)?")
+
+
+def common_module(keys: Sequence[str]) -> str:
+    """The module of which every key with a symbol is, if there are two such keys; else ""."""
+    first = [_SYMBOL.fullmatch(key.partition(" ← ")[0]) for key in keys]
+    modules = {found["module"] for found in first if found}
+    return modules.pop() if len(modules) == 1 and sum(map(bool, first)) > 1 else ""
+
+
+def short_key(key: str, module: str) -> str:
+    """A key without offsets behind symbols, and without modules that the title or the frame before it names."""
+    frames = key.split(" ← ")
+    bare = [frame.partition("+0x") if "!" not in frame else ("", "", "") for frame in frames]
+    short = [
+        f"+0x{at}" if i and at and name == bare[i - 1][0] else _short_frame(frames[i], module)
+        for i, (name, _, at) in enumerate(bare)
+    ]
+    return " ← ".join(short)
+
+
+def _short_frame(frame: str, module: str) -> str:
+    found = _SYMBOL.fullmatch(frame)
+    if found is None:
+        return frame
+    name = found["symbol"] if found["module"] == module else f"{found['module']}!{found['symbol']}"
+    return name + (found["hash"] or "")
 
 
 def group_record(snapshot: Snapshot, found: LeakGroup) -> Record:
@@ -57,13 +96,31 @@ def group_record(snapshot: Snapshot, found: LeakGroup) -> Record:
     }
 
 
+def sort_record(found: LeakGroup) -> Record:
+    """The fields of a group's record that groups can be sorted by."""
+    group = found.group
+    return {
+        "key": found.key, "count": group.count, "bytes": group.bytes, "min_size": group.min_size,
+        "max_size": group.max_size, "share": group.share,
+    }  # fmt: skip
+
+
 def stack_lines(
     snapshot: Snapshot, shown: Sequence[LeakGroup], folds: Callable[[Frame], bool] | None
 ) -> Iterator[Lines]:
-    """The stacks of groups, numbered from 1. Frames for which `folds` is true are left out; None: all frames."""
+    """The stacks of groups, numbered from 1: of the first ones, and of those that hold much; a line for the others.
+
+    Frames for which `folds` is true are left out; None: all frames, of all groups.
+    """
+    omitted = 0
     for number, found in enumerate(shown, 1):
-        if found.frames:
+        if found.frames and (folds is None or number <= _SHOWN_STACKS or found.group.share >= _LEAST_SHARE):
             yield Lines(_stack(snapshot, number, found, folds))
+        else:
+            omitted += bool(found.frames)
+    if omitted:
+        groups = text.plural(omitted, "more group")
+        yield Lines([[(f"stacks of {groups}, each with less than {_LEAST_SHARE:.0%}: --full-stacks", "dim")]])
 
 
 def _stack(
@@ -72,7 +129,7 @@ def _stack(
     """A line with the number, the blocks and some addresses, and a line for each frame."""
     table, group = snapshot.walk.table, found.group
     samples = " ".join(hex(table.block(row).address) for row in group.sample[:3])
-    blocks = f"  {text.count(group.bytes)} bytes in {text.plural(group.count, 'block')}, such as {samples}"
+    blocks = f"  {text.size(group.bytes)} in {text.plural(group.count, 'block')}, such as {samples}"
     return [[(f"#{number}", "bold"), (blocks, "")], *folded_frames(found.frames, folds)]
 
 

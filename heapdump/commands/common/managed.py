@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from heapdump.commands.common.thread_stacks import stack_frame_record
 from heapdump.render import text
-from heapdump.render.view import Column, Record, StyledLine
+from heapdump.render.view import Column, Record, StyledLine, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,8 +27,8 @@ TYPES: tuple[Column[TypeCount], ...] = (
 GENERATIONS: tuple[Column[GenerationRow], ...] = (
     Column("Generation", lambda g: g.generation, "large: objects of 85,000 bytes and more"),
     Column("Segments", lambda g: text.count(g.segments), "segments, or regions from .NET 7 on", right=True, rank=1),
-    Column("Committed", lambda g: text.size(g.committed_bytes), "heap_segment.committed - its start", right=True),
-    Column("Reserved", lambda g: text.size(g.reserved_bytes), "heap_segment.reserved - its start", right=True, rank=2),
+    size_column("Committed", lambda g: g.committed_bytes, "heap_segment.committed - its start"),
+    size_column("Reserved", lambda g: g.reserved_bytes, "heap_segment.reserved - its start", rank=2),
     Column("Objects", lambda g: text.count(g.objects), "objects met by the walk, free space left out", right=True),
     Column("Bytes", lambda g: text.count(g.bytes), "bytes of these objects", right=True),
     Column("Free", lambda g: text.count(g.free_bytes), "bytes of free objects between them", right=True, rank=3),

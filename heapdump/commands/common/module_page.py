@@ -6,7 +6,7 @@ import datetime
 from typing import TYPE_CHECKING
 
 from heapdump.render import text
-from heapdump.render.view import Column, Lines, PageItem, Record, StyledLine, Table
+from heapdump.render.view import Column, Lines, PageItem, Record, StyledLine, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,10 +37,10 @@ EXPORTS: tuple[Column[Export], ...] = (
 SECTIONS: tuple[Column[Record], ...] = (
     Column("Section", lambda s: s["name"], "its name", style="green"),
     Column("Start", lambda s: s["address"], "its first address", right=True),
-    Column("Size", lambda s: text.size(s["size"]), "bytes in memory", right=True),
-    Column("InFile", lambda s: text.size(s["file_size"]), "bytes in the file", right=True, rank=2),
+    size_column("Size", lambda s: s["size"], "bytes in memory"),
+    size_column("InFile", lambda s: s["file_size"], "bytes in the file", rank=2),
     Column("Access", lambda s: s["access"], "r, w, x by its characteristics"),
-    Column("InDump", lambda s: text.size(s["bytes_in_dump"]), "bytes of it that the dump holds", right=True, rank=1),
+    size_column("InDump", lambda s: s["bytes_in_dump"], "bytes of it that the dump holds", rank=1),
 )
 INLINE: tuple[Column[InlineHook], ...] = (
     Column("Entry", lambda h: f"{h.address:#x}", "address of the function", right=True),

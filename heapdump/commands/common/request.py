@@ -15,11 +15,14 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
-from heapdump.commands.common.files import dump_and_address, find_dump, perhaps_address, progress_bar
+from heapdump.commands.common.fields import fields_of
+from heapdump.commands.common.files import dump_and_address, find_dump, folded, perhaps_address, progress_bar
 from heapdump.commands.common.gaps import file_changes
 from heapdump.commands.common.host import adopted
+from heapdump.commands.common.options import CONTEXT, REGISTERS, SHARED, DumpCommand
 from heapdump.commands.common.output_file import output
 from heapdump.commands.common.redaction import dump_records, redaction_of
+from heapdump.commands.common.sorting import ordered
 from heapdump.errors import WrongUsage
 from heapdump.render.view import Answer, Record, StyledLine
 
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 EXIT_DONE, EXIT_FINDINGS, EXIT_PARTIAL = 0, 1, 4
-_MOST_LINES, _PIECES, DEFAULT_LIMIT = 20, 256, 20
+_MOST_LINES, _PIECES = 20, 256
 T = TypeVar("T")
 
 
@@ -45,6 +48,7 @@ class Request:
     verbosity: int
     progress: bool
     explain: bool
+    exact: bool
     use_index: bool
     image_path: Path | None
     symbol_path: str
@@ -79,28 +83,15 @@ class Request:
         from heapdump.render.text import printable
 
         if self.verbosity >= 0:
-            click.echo(f"heapdump: {printable(text)}", err=True)
+            click.echo(folded(f"heapdump: {printable(text)}"), err=True)
 
     def rows(self, rows: Sequence[T], record: Callable[[T], Record]) -> list[T]:
         """The rows in the order that --sort and --reverse ask for; `record` makes a row's JSON record.
 
-        What is not known (null) comes last either way.
-
         Raises:
             WrongUsage: no such field, or one that has no order.
         """
-        out = list(rows)
-        if self.sort is None:
-            return out[::-1] if self.reverse else out
-        name = self.sort.replace("-", "_")
-        keyed = [(record(row).get(name), row) for row in out]
-        example = record(out[0]) if out else {}
-        orderable = [field for field, value in example.items() if not isinstance(value, (list, dict))]
-        if out and name not in orderable:
-            raise WrongUsage(f"cannot sort by {self.sort!r}; there are: {', '.join(orderable)}")
-        known = [(_ordered(key), row) for key, row in keyed if key is not None]
-        known.sort(key=lambda pair: pair[0], reverse=self.reverse)
-        return [row for _, row in known] + [row for key, row in keyed if key is None]
+        return ordered(rows, record, self.sort, is_reversed=self.reverse)
 
     def refuse_sorting(self, command: str) -> None:
         """For commands whose answer is no list.
@@ -109,7 +100,7 @@ class Request:
             WrongUsage: --sort or --reverse was given.
         """
         if self.sort is not None or self.reverse:
-            raise WrongUsage(f"{command} is no list that could be sorted; try heaps, regions, modules or threads")
+            raise WrongUsage(f"{command} cannot be sorted: its order is part of the answer")
 
     def shown(self, rows: Sequence[T]) -> tuple[Sequence[T], int]:
         """(the rows a table shows, how many more there are)."""
@@ -131,7 +122,7 @@ class Request:
         with self._output(snapshot) as stream:
             _copy(self._pieces(snapshot, answer, stream), stream)
             file_changes(_listed(snapshot))
-        return self._finish(snapshot, answer.gaps, answer.notes)
+        return self._finish(snapshot, answer.gaps, answer.notes, answer.shown if self.format == "table" else ())
 
     def redacted(self, snapshot: Snapshot | list[Snapshot], answer: Answer) -> Answer:
         """The answer, with --redact without contents of memory and names of people."""
@@ -158,12 +149,14 @@ class Request:
             file_changes(_listed(snapshot))
         return self._finish(snapshot, gaps, ())
 
-    def _finish(self, snapshot: Snapshot | list[Snapshot], gaps: Sequence[str], notes: Sequence[str]) -> int:
-        """Says what is missing on stderr; the exit code."""
+    def _finish(
+        self, snapshot: Snapshot | list[Snapshot], gaps: Sequence[str], notes: Sequence[str], shown: Sequence[str] = ()
+    ) -> int:
+        """Says what is missing on stderr, without what the page has `shown`; the exit code."""
         gaps = [*gaps, *file_changes(_listed(snapshot))]
         if self.redact:
             gaps = list(map(redaction_of(_listed(snapshot)).text, gaps))
-        lines = [f"incomplete: {gap}" for gap in dict.fromkeys(gaps)]
+        lines = [f"incomplete: {gap}" for gap in dict.fromkeys(gaps) if gap not in shown]
         if self.verbosity > 0:
             remarks = (remark for one in _listed(snapshot) for remark in one.remarks)
             lines += [f"note: {note}" for note in (*notes, *remarks)]
@@ -182,7 +175,13 @@ class Request:
 
             is_terminal = stream.isatty()
             width = output_width(is_terminal=is_terminal)
-            return draw(answer.page(), color=self._uses_color(is_terminal), width=width, explain=self.explain)
+            return draw(
+                answer.page(),
+                color=self._uses_color(is_terminal),
+                width=width,
+                explain=self.explain,
+                exact=self.exact,
+            )
         from heapdump.render import machine
 
         if self.format == "json":
@@ -193,7 +192,7 @@ class Request:
             return machine.json_document(answer, __version__, dump)
         if self.format == "jsonl":
             return machine.json_lines(answer.records())
-        return machine.comma_separated(answer.records(), answer.nested)
+        return machine.comma_separated(answer.records(), answer.nested, fields_of(answer.question or answer.command))
 
     def _uses_color(self, is_terminal: bool) -> bool:
         if self.color != "auto":
@@ -212,57 +211,12 @@ def _listed(snapshot: Snapshot | list[Snapshot]) -> list[Snapshot]:
     return snapshot if isinstance(snapshot, list) else [snapshot]
 
 
-def _ordered(key: Any) -> Any:
-    """Addresses and hex values sort as numbers."""
-    return int(key, 16) if isinstance(key, str) and key.startswith("0x") else key
-
-
-_OPTIONS = (
-    click.option("--json", "json_", is_flag=True, help="One JSON document on stdout."),
-    click.option(
-        "--format", "format_", type=click.Choice(["table", "json", "jsonl", "csv"]), default="table",
-        show_default=True, help="jsonl: one record a line; csv: the same, flat.",
-    ),
-    click.option(
-        "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout.",
-    ),
-    click.option(
-        "--limit", type=click.IntRange(0), default=DEFAULT_LIMIT, show_default=True, help="Rows shown in tables.",
-    ),
-    click.option("--all", "all_", is_flag=True, help="Show all rows."),
-    click.option("--sort", metavar="FIELD", help="Order by a field, named as in the JSON."),
-    click.option("--reverse", is_flag=True, help="Turn the order round."),
-    click.option(
-        "--symbols", metavar="PATH",
-        help="Folders of PDBs, as in _NT_SYMBOL_PATH (the default); servers are skipped.",
-    ),
-    click.option(
-        "--image-path", type=click.Path(path_type=Path), metavar="DIR",
-        help="Where the PE files of modules are whose memory is not in the dump.",
-    ),
-    click.option("--redact", is_flag=True, help="No contents of memory, no command line, no names of people."),
-    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", show_default=True),
-    click.option("-q", "--quiet", is_flag=True, help="No diagnostics on stderr."),
-    click.option("-v", "--verbose", count=True, help="More diagnostics on stderr."),
-    click.option("--debug", is_flag=True, expose_value=False, hidden=True, help="Print the traceback of a defect."),
-    click.option("--no-progress", is_flag=True, help="No progress lines."),
-    click.option("--no-cache", is_flag=True, help="Walk again: neither read nor write the index of walked blocks."),
-    click.option("--explain", is_flag=True, help="Under each table: how every column is computed."),
-)  # fmt: skip
-
-
 @dataclass(frozen=True, slots=True)
 class Arguments:
     """Arguments of a command beside options. `split` makes the values of the function's parameters, `dump` too."""
 
     metavar: str
     split: Callable[[tuple[str, ...]], dict[str, Any]]
-
-
-_REGISTER_OPTIONS = (
-    click.option("--thread", metavar="ID|~INDEX", help="Whose registers addresses name.  [default: the crashed one]"),
-    click.option("--frame", type=int, metavar="N", help="The frame whose registers they are, numbered from 0."),
-)
 
 
 def dump_command(
@@ -299,20 +253,17 @@ def dump_command(
             return function(adopted(_request(values)), **values)
 
         wrapped: Callable[..., Any] = run
-        more = _REGISTER_OPTIONS if takes_address or takes_expressions else ()
-        for option in reversed((*_OPTIONS, *more)):
-            wrapped = option(wrapped)
         if takes_address or arguments is not None:
             needed = takes_address is True
             metavar = arguments.metavar if arguments else f"[DUMP] {'ADDRESS' if needed else '[ADDRESS]'}"
-            wrapped = click.argument("arguments", nargs=-1, required=needed, metavar=metavar)(wrapped)
+            wrapped = click.argument("arguments", nargs=-1, metavar=metavar)(wrapped)
         elif takes_dumps:
             wrapped = click.argument("dumps", nargs=-1, metavar="DUMP...", type=click.Path(path_type=Path))(wrapped)
         else:
             wrapped = click.argument("dump", required=False, type=click.Path(path_type=Path))(wrapped)
-        return click.command(name, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})(
-            wrapped
-        )
+        made: DumpCommand = click.command(name, cls=DumpCommand, context_settings=CONTEXT)(wrapped)
+        made.params += [*SHARED, *(REGISTERS if takes_address or takes_expressions else ())]
+        return made
 
     return decorate
 
@@ -330,6 +281,17 @@ def _all_dumps(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     return dumps
 
 
+def _format(as_json: bool, named: str | None) -> str:
+    """The format of the answer.
+
+    Raises:
+        WrongUsage: --json, and another one.
+    """
+    if as_json and named not in (None, "json"):
+        raise WrongUsage(f"--json and --format {named} exclude each other")
+    return "json" if as_json else named or "table"
+
+
 def _request(values: dict[str, Any]) -> Request:
     context = click.get_current_context()
     on_group = context.find_root().params.get("dump")
@@ -339,7 +301,7 @@ def _request(values: dict[str, Any]) -> Request:
     quiet, verbose = take("quiet"), take("verbose")
     return Request(
         dump=take("dump") or on_group,
-        format="json" if as_json else format_,
+        format=_format(as_json, format_),
         output=take("output"),
         limit=None if everything else limit,
         sort=take("sort"),
@@ -348,6 +310,7 @@ def _request(values: dict[str, Any]) -> Request:
         verbosity=-1 if quiet else verbose,
         progress=not take("no_progress"),
         explain=take("explain"),
+        exact=take("bytes_"),
         use_index=not take("no_cache"),
         image_path=take("image_path"),
         symbol_path=take("symbols") or os.environ.get("_NT_SYMBOL_PATH", ""),

@@ -6,10 +6,12 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import leak_context
 from heapdump.commands.common.leak_groups import suppression_gaps
+from heapdump.commands.common.options import option
 from heapdump.errors import WrongUsage
 
 if TYPE_CHECKING:
@@ -21,12 +23,12 @@ if TYPE_CHECKING:
 
 _LSAN_EXIT = 23
 _OPTIONS = (
-    click.option("--max-leaks", type=click.IntRange(0), default=0, metavar="N", help="With --unreachable: report the N top groups; 0 = all."),
-    click.option("--report-objects", is_flag=True, help="With --unreachable: the address of every block."),
-    click.option("--use-unaligned", is_flag=True, help="With --unreachable: pointers may begin at any byte."),
-    click.option("--print-suppressions/--no-print-suppressions", default=True, help="With --lsan-compat: what was suppressed.  [default: on]"),
-    click.option("--exitcode", type=click.IntRange(0, 255), metavar="N", help="With --unreachable: exit with N when blocks are leaked.  [default: as always; 23 with --lsan-compat]"),
-    click.option("--lsan-compat", is_flag=True, help="With --unreachable: LeakSanitizer's own report and reckoning of circles."),
+    option("--max-leaks", type=click.IntRange(0), default=0, metavar="N", hidden=True, help="As --limit, of the records too; 0 = all."),
+    option("--report-objects", is_flag=True, help="With --unreachable: the address of every block."),
+    option("--use-unaligned", is_flag=True, help="With --unreachable: pointers may begin at any byte."),
+    option("--print-suppressions/--no-print-suppressions", default=True, help="With --lsan-compat: what was suppressed.  [default: on]"),
+    option("--exitcode", type=click.IntRange(0, 255), metavar="N", help="With --unreachable: exit with N when blocks are leaked.  [default: as always; 23 with --lsan-compat]"),
+    option("--lsan-compat", is_flag=True, help="With --unreachable: LeakSanitizer's own report and cycle rules."),
 )  # fmt: skip
 
 
@@ -49,8 +51,8 @@ class UnreachableOptions:
 
 def unreachable_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options of --unreachable to a command."""
-    for option in reversed(_OPTIONS):
-        function = option(function)
+    for add in reversed(_OPTIONS):
+        function = add(function)
     return function
 
 
@@ -111,6 +113,12 @@ def emit_unreachable(
     return options.leak_exit_code if options.leak_exit_code is not None and is_leaked else code
 
 
+def _typed_limit(request: Request) -> int:
+    """The number of groups that --limit asks for; 0 where it was not typed: the report has all groups."""
+    is_typed = click.get_current_context().get_parameter_source("limit") is ParameterSource.COMMANDLINE
+    return (request.limit or 0) if is_typed else 0
+
+
 def _write_lsan(
     request: Request, snapshot: Snapshot, found: UnreachableBlocks, options: UnreachableOptions, gaps: tuple[str, ...]
 ) -> int:
@@ -119,7 +127,7 @@ def _write_lsan(
 
     lines = lsan(
         lsan_report(snapshot, found),
-        options.max_leaks,
+        options.max_leaks or _typed_limit(request),
         with_objects=options.report_objects,
         with_suppressions=options.print_suppressions,
     )

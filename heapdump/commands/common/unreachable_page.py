@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from heapdump.analyses.allocated.by import By
 from heapdump.commands.common.holders import holders_page, holders_record
 from heapdump.commands.common.leak_groups import (
-    COLUMNS,
+    group_columns,
     group_record,
+    sort_record,
     stack_lines,
     suppressed_lines,
     unused_lines,
     unused_notes,
 )
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
 
 _MOST_MEMBERS = 8
 _MEANINGS = {
-    "direct": "nothing points to them, circles aside", "indirect": "only leaked blocks point to them",
+    "direct": "nothing points to them, cycles aside", "indirect": "only leaked blocks point to them",
     "possible": "only interior pointers, or weak roots",
     "reachable": "still held by the program", "suppressed": "of suppressed stacks, or held by them",
 }  # fmt: skip
@@ -71,6 +74,7 @@ class UnreachablePage:
             page=self._page,
             gaps=(*gaps, *missing),
             notes=(*unused_notes(found.unused), *self._doubts, *CAVEATS),
+            question="leaks --unreachable" + (" --report-objects" if self.options.report_objects else ""),
         )
 
     @property
@@ -80,9 +84,12 @@ class UnreachablePage:
 
         return () if has_way_in(self.snapshot.process, self.snapshot.graph) else (NO_WAY_IN,)
 
-    @property
-    def _top(self) -> tuple[UnreachableGroup, ...]:
-        return self.found.groups[: self.options.max_leaks] if self.options.max_leaks else self.found.groups
+    @cached_property
+    def _top(self) -> list[UnreachableGroup]:
+        most = self.options.max_leaks or len(self.found.groups)
+        return self.request.rows(
+            self.found.groups[:most], lambda one: {"kind": one.state.word} | sort_record(one.found)
+        )
 
     def _groups(self) -> list[Record]:
         return [{"kind": one.state.word} | group_record(self.snapshot, one.found) for one in self._top]
@@ -126,9 +133,12 @@ class UnreachablePage:
             yield Lines([[(doubt, "yellow")] for doubt in self._doubts])
         shown, hidden = self.request.shown(top)
         nothing = (
-            "no group of leaked blocks is like that" if found.omitted.blocks else "every block is held by the program"
+            "no matching groups of leaked blocks" if found.omitted.blocks else "every block is held by the program"
         )
-        yield Table(_columns(), shown, hidden=hidden + len(found.groups) - len(top), empty=nothing)
+        yield Table(
+            _columns(shown, found.by), shown, hidden=hidden + len(found.groups) - len(top), empty=nothing,
+            numbered=found.by is By.STACK,
+        )  # fmt: skip
         if found.omitted.blocks:
             amount = f"{text.plural(found.omitted.blocks, 'block')} with {text.size(found.omitted.bytes)}"
             yield Lines([[(f"left out: {amount} in groups that are smaller, or not asked for", "dim")]])
@@ -144,7 +154,6 @@ class UnreachablePage:
         yield Lines([[(caveat, "dim")] for caveat in CAVEATS])
 
     def _stacks(self, shown: Sequence[UnreachableGroup]) -> Iterator[Lines]:
-        from heapdump.analyses.allocated.by import By
         from heapdump.analyses.allocated.leaks import passes_on
 
         if self.found.by is By.STACK:
@@ -157,9 +166,9 @@ class UnreachablePage:
             names = self._addresses(rows[:_MOST_MEMBERS])
             more = f" … {len(rows) - len(names)} more" if len(rows) > len(names) else ""
             blocks = text.plural(len(rows), "block")
-            yield [(f"circle of {blocks} that nothing else holds: {', '.join(names)}{more}", "")]
+            yield [(f"reference cycle of {blocks}: {', '.join(names)}{more}", "")]
         if hidden:
-            yield [(f"… {text.plural(hidden, 'more circle')}", "dim")]
+            yield [(f"… {text.plural(hidden, 'more cycle')}", "dim")]
 
     def _object_table(self) -> Table[Any]:
         shown, hidden = self.request.shown(list(self._objects()))
@@ -185,14 +194,13 @@ def _sums(found: UnreachableBlocks) -> Table[Any]:
     columns: tuple[Column[tuple[str, BlockSum]], ...] = (
         Column("Kind", lambda row: row[0], "by chains of pointers from registers, stacks, module data, TEBs and PEBs"),
         Column("Blocks", lambda row: text.count(row[1].blocks), "busy blocks of the program", right=True),
-        Column("Bytes", lambda row: text.count(row[1].bytes), "that it asked for in them", right=True),
-        Column("", lambda row: text.size(row[1].bytes), "the same in units of 1024", right=True),
+        size_column("Size", lambda row: row[1].bytes, "that it asked for in them"),
         Column("Meaning", lambda row: _MEANINGS[row[0]], "in words", flexible=24),
     )
     return Table(columns, rows)
 
 
-def _columns() -> tuple[Column[UnreachableGroup], ...]:
+def _columns(groups: Sequence[UnreachableGroup], by: By) -> tuple[Column[UnreachableGroup], ...]:
     def of_group(column: Column[LeakGroup]) -> Column[UnreachableGroup]:
         """The column of `leaks`, for a group with a state."""
         explain = "of the bytes of all blocks of its kind" if column.title == "Share" else column.explain
@@ -203,7 +211,13 @@ def _columns() -> tuple[Column[UnreachableGroup], ...]:
             right=column.right,
             rank=column.rank,
             flexible=column.flexible,
+            wraps=column.wraps,
+            bytes=None if column.bytes is None else partial(_bytes, column.bytes),
         )
 
     kind = Column[Any]("Kind", lambda one: one.state.word, "how its blocks can be reached: see the table above")
-    return (kind, *map(of_group, COLUMNS))
+    return (kind, *map(of_group, group_columns([one.found for one in groups], by)))
+
+
+def _bytes(of: Callable[[LeakGroup], int | None], one: UnreachableGroup) -> int | None:
+    return of(one.found)

@@ -43,7 +43,7 @@ def rich(arch: ProcessArch = "x64", build: int = 19041) -> ProcessBuilder:
 
 
 def at(snapshot: Snapshot, address: int) -> Region:
-    (region,) = select(snapshot.usage, address=address)
+    (region,) = select(snapshot.usage, at=Span(address, address + 1))
     return region
 
 
@@ -158,7 +158,7 @@ def test_each_filter_holds_for_all_it_selects_and_for_nothing_else(snapshot):
         ({"state": "free"}, lambda r: r.usage == "Free"),
         ({"type_": "mapped"}, lambda r: r.type == Kind.MEM_MAPPED),
         ({"protect": "guard"}, lambda r: r.protect & 0x100),
-        ({"address": AREA + 5}, lambda r: AREA + 5 in r.span),
+        ({"at": Span(AREA + 5, AREA + 6)}, lambda r: AREA + 5 in r.span),
         ({"usage": "stack", "state": "reserve"}, lambda r: r.usage == "Stack" and r.state == State.MEM_RESERVE),
     ):
         found = select(snapshot.usage, **filters)
@@ -173,7 +173,7 @@ def test_heap_means_both_halves_of_a_wow64_process(open_built):
 
 
 def test_an_address_outside_of_the_map_selects_nothing(snapshot):
-    assert select(snapshot.usage, address=(1 << 64) - 1) == []
+    assert select(snapshot.usage, at=Span((1 << 64) - 2, (1 << 64) - 1)) == []
 
 
 def test_a_usage_that_the_process_does_not_have_is_wrong_usage_with_what_there_is(snapshot):

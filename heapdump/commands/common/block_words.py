@@ -1,0 +1,99 @@
+"""Blocks in words, for the rows of a table: what they are, and who allocated them."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from heapdump.commands.common.graph_overview import group_rows
+from heapdump.commands.common.leak_groups import common_module, short_key
+from heapdump.render import text
+from heapdump.render.view import Column
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from heapdump.analyses.allocated.by import By
+    from heapdump.commands.common.request import Request
+    from heapdump.snapshot import Snapshot
+
+_TEXT_BYTES = 48
+
+
+class BlockWords:
+    """What blocks are and who allocated them; made for all of the rows at once when a table asks first."""
+
+    def __init__(self, request: Request, snapshot: Snapshot, rows: Iterable[int]) -> None:
+        """`rows`: of the block table, those that a table shows."""
+        self._request, self._snapshot, self._rows = request, snapshot, sorted(set(rows))
+
+    def content(self, row: int) -> str:
+        """A class, a kind of content, or the beginning of a text; "" for a free block."""
+        return self._contents.get(row, "")
+
+    def caller(self, row: int) -> str:
+        """The first frame that does not only pass the allocation on; "" where no stack is recorded."""
+        return self._callers.get(row, "")
+
+    @property
+    def has_callers(self) -> bool:
+        """True where a block has a recorded stack."""
+        return bool(self._callers)
+
+    @cached_property
+    def _contents(self) -> dict[int, str]:
+        from heapdump.analyses.allocated.by import By
+
+        table = self._snapshot.walk.table
+        labels = self._labels(By.TYPE, [row for row in self._rows if table.is_busy[row]])
+        return {row: self._text(row, label) if label.startswith("text ") else label for row, label in labels.items()}
+
+    @cached_property
+    def _callers(self) -> dict[int, str]:
+        from heapdump.analyses.allocated.by import By
+
+        if not self._snapshot.stacks.are_recorded:
+            return {}
+        labels = self._labels(By.CALLER, self._rows)
+        named = {row: label for row, label in labels.items() if label != "no stack recorded"}
+        module = common_module(list(named.values()))
+        return {row: short_key(label, module) for row, label in named.items()}
+
+    def _labels(self, by: By, rows: list[int]) -> dict[int, str]:
+        """Row → the key of its group."""
+        import numpy as np
+
+        if not rows:
+            return {}
+        found = group_rows(self._request, self._snapshot, np.array(rows, np.int64), by)
+        keys = {one.group.value: one.key for one in found.groups}
+        return {row: keys[value] for row, value in zip(found.rows.tolist(), found.values.tolist(), strict=True)}
+
+    def _text(self, row: int, label: str) -> str:
+        """The first characters of a text, in quotes."""
+        block = self._snapshot.walk.table.block(row)
+        data = self._snapshot.process.space.try_read(block.address, min(block.size, _TEXT_BYTES)) or b""
+        if "UTF-16" in label:
+            return f'L"{text.preview(data[::2].partition(bytes(1))[0])}"'
+        return f'"{text.preview(data.partition(bytes(1))[0])}"'
+
+
+def word_columns(
+    words: BlockWords, row: Callable[[Any], int] = attrgetter("row"), *, with_content: bool = True
+) -> tuple[Column[Any], ...]:
+    """Columns of what a block is and, where stacks are recorded, who allocated it. `row` of the table for a row shown."""
+    content: Column[Any] = Column(
+        "Content",
+        lambda b: words.content(row(b)),
+        "its class, or what its first bytes look like (a guess)",
+        flexible=12,
+    )
+    caller: Column[Any] = Column(
+        "Allocated by",
+        lambda b: words.caller(row(b)),
+        "first frame of its stack outside allocator modules",
+        flexible=12,
+        rank=1,
+    )
+    return (*((content,) if with_content else ()), *((caller,) if words.has_callers else ()))
