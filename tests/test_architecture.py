@@ -33,7 +33,7 @@ ALLOWED = {
     "snapshot": {"dump", "memory", "process", "runtimes", "heaps", "blocks", "analyses", "cache", "type_answers"},
     "type_answers": {"snapshot", "analyses", "cache"},
     "commands": {"snapshot", "analyses", "render", "cache", "fleet", "errors", "trust"},
-    "cli": {"commands", "render", "errors"},
+    "cli": {"cache", "commands", "render", "errors"},
 }
 """Room → rooms it may import at run time. `snapshot` wires the ladder up to the usage map that several commands share."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from heapdump import commands
+from heapdump.cli.defaults import user_defaults
 from heapdump.commands.common.options import SHARED
 
 TOPICS = {
@@ -20,6 +21,7 @@ TOPICS = {
     "What broke": ("check", "block", "page-heap"),
     "Process": ("regions", "gaps", "modules", "threads", "memory", "struct", "disasm", "search"),
     "Compare, report": ("diff", "fleet", "report", "mcp"),
+    "Index, help": ("cache", "help"),
 }
 """Heading of the help → its commands, in this order. A command of no heading comes last, under `More`."""
 
@@ -37,13 +39,11 @@ class LazyGroup(click.Group):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of that name, or None."""
-        if cmd_name == "help":
-            return _HELP
+        if cmd_name in _TOOLS:
+            return _HELP if cmd_name == "help" else _imported(f"heapdump.cli.{cmd_name}")
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = importlib.import_module(f"{commands.__name__}.{_file_name(cmd_name)}")
-        command: click.Command = module.command
-        return command
+        return _imported(f"{commands.__name__}.{_file_name(cmd_name)}")
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Shared options before the command go behind it: `--json summary` is `summary --json`."""
@@ -60,16 +60,18 @@ class LazyGroup(click.Group):
         name = args[0]
         if name in self.list_commands(ctx):
             ctx.invoked_subcommand = name  # for errors while its file is loaded
+        if name not in _TOOLS:
+            ctx.default_map = {name: user_defaults(), "triage": user_defaults()}
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             if not _is_dump(name):
-                ctx.fail(f"no command {name!r}{_similar(name, self.list_commands(ctx))}")
+                ctx.fail(f"no command {name!r}{_similar(name, [*self.list_commands(ctx), *_TOOLS])}")
             args = ["triage", *args]
             ctx.invoked_subcommand = "triage"
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands under their headings, a line each."""
-        names = self.list_commands(ctx)
+        names = [*self.list_commands(ctx), *_TOOLS]
         width = max(map(len, names))
         topics = {topic: [name for name in listed if name in names] for topic, listed in TOPICS.items()}
         placed = {name for listed in topics.values() for name in listed}
@@ -81,12 +83,23 @@ class LazyGroup(click.Group):
 
     def _first_line(self, ctx: click.Context, name: str) -> str:
         """What a command answers, read from its source: to import all of them would take a tenth of a second."""
+        if name in _TOOLS:
+            return _TOOLS[name]
         path = Path(commands.__path__[0], f"{_file_name(name)}.py")
         found = _FIRST_LINE.search(path.read_text(encoding="utf-8")) if path.is_file() else None
         if found is not None:
             return found[1].strip()
         command = self.get_command(ctx, name)
         return command.get_short_help_str(limit=72) if command else ""
+
+
+_TOOLS = {"cache": "Where the index is, and how large; deletes it.", "help": "Help on a command."}
+"""Commands that are about no dump, and what they answer."""
+
+
+def _imported(module: str) -> click.Command:
+    command: click.Command = importlib.import_module(module).command
+    return command
 
 
 def _file_name(command: str) -> str:

@@ -14,8 +14,19 @@ from pathlib import Path
 import click
 
 from heapdump.errors import WrongUsage
+from heapdump.wording import short_size
 
 _SUFFIXES = (".dmp", ".mdmp", ".hdmp")
+
+
+def progress_line(title: str, done: int, total: int, seconds: float) -> str:
+    """`walking the heaps: 1.2 GB of 4.8 GB (25%), 310.0 MB/s, 12 s left`. Bytes; `total` 0: not known."""
+    rate = int(done / seconds) if seconds else 0
+    speed = f", {short_size(rate)}/s" if rate else ""
+    if not total:
+        return f"{title}: {short_size(done)}{speed}"
+    left = f", {round((total - done) / rate):,} s left" if rate and done < total else ""
+    return f"{title}: {short_size(done)} of {short_size(total)} ({done / total:.0%}){speed}{left}"
 
 
 @contextlib.contextmanager
@@ -29,8 +40,7 @@ def progress_bar(title: str, *, enabled: bool) -> Iterator[Callable[[int, int], 
         now = time.monotonic()
         if now - start > 1 and now - shown > 0.1:
             shown = now
-            share = f" ({done / total:.0%})" if total else ""
-            click.echo(f"\r{title}: {done >> 20:,} MB{share} ", nl=False, err=True)
+            click.echo(f"\r{progress_line(title, done, total, now - start)}\x1b[K", nl=False, err=True)
 
     visible = enabled and sys.stderr.isatty()
     try:

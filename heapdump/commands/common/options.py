@@ -119,6 +119,7 @@ SHARED: tuple[Option, ...] = (
     _shared("-q", "--quiet", is_flag=True, help="No diagnostics on stderr."),
     _shared("-v", "--verbose", count=True, help="More diagnostics on stderr."),
     _shared("--debug", is_flag=True, expose_value=False, hidden=True, help="Print the traceback of a defect."),
+    _shared("--no-pager", is_flag=True, help="Never show a long page in $HEAPDUMP_PAGER."),
     _shared("--no-progress", is_flag=True, help="No progress lines."),
     _shared("--no-cache", is_flag=True, help="Neither read nor write the index of walked blocks."),
 )  # fmt: skip

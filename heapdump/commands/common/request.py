@@ -19,8 +19,10 @@ from heapdump.commands.common.fields import fields_of
 from heapdump.commands.common.files import dump_and_address, find_dump, folded, perhaps_address, progress_bar
 from heapdump.commands.common.gaps import file_changes
 from heapdump.commands.common.host import adopted
+from heapdump.commands.common.known import known_lines
 from heapdump.commands.common.options import CONTEXT, REGISTERS, SHARED, DumpCommand
 from heapdump.commands.common.output_file import output
+from heapdump.commands.common.pager import page, pager_command
 from heapdump.commands.common.redaction import dump_records, redaction_of
 from heapdump.commands.common.sorting import ordered
 from heapdump.errors import WrongUsage
@@ -49,6 +51,7 @@ class Request:
     progress: bool
     explain: bool
     exact: bool
+    pager: bool
     use_index: bool
     image_path: Path | None
     symbol_path: str
@@ -76,7 +79,12 @@ class Request:
             snapshot = open_dump(path, report, self.say, use_index=self.use_index)
         with snapshot, progress_bar("walking the heaps", enabled=self.progress) as report:
             snapshot.progress = report
-            yield snapshot
+            try:
+                yield snapshot
+            except KeyboardInterrupt:
+                for line in known_lines(snapshot):
+                    self.say(f"known so far: {line}")
+                raise
 
     def say(self, text: str) -> None:
         """One diagnostic line on stderr, unless --quiet."""
@@ -120,7 +128,11 @@ class Request:
         """
         answer = self.redacted(snapshot, replace(answer, gaps=(*answer.gaps, *file_changes(_listed(snapshot)))))
         with self._output(snapshot) as stream:
-            _copy(self._pieces(snapshot, answer, stream), stream)
+            pager = pager_command(stream, is_wanted=self.pager and self.format == "table")
+            if pager:
+                page(self._pieces(snapshot, answer, stream), stream, pager)
+            else:
+                _copy(self._pieces(snapshot, answer, stream), stream)
             file_changes(_listed(snapshot))
         return self._finish(snapshot, answer.gaps, answer.notes, answer.shown if self.format == "table" else ())
 
@@ -311,6 +323,7 @@ def _request(values: dict[str, Any]) -> Request:
         progress=not take("no_progress"),
         explain=take("explain"),
         exact=take("bytes_"),
+        pager=not take("no_pager"),
         use_index=not take("no_cache"),
         image_path=take("image_path"),
         symbol_path=take("symbols") or os.environ.get("_NT_SYMBOL_PATH", ""),
