@@ -19,6 +19,7 @@ from heapdump.commands.common.request import Request
 from heapdump.errors import WrongUsage
 from heapdump.render.view import Answer
 from heapdump.snapshot import Snapshot
+from tests.analyses.memory.test_usage import rich
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import without_stream
 from tests.samples import SAMPLES
@@ -244,6 +245,18 @@ def test_the_commands_that_are_asked_get_the_options_of_the_report(
         4,
     )
     assert [(one.symbol_path, one.use_index, one.limit) for one in seen] == [(str(tmp_path), False, None)]
+
+
+def test_a_redacted_page_holds_no_contents_and_no_names_of_people(tmp_path: Path, capfd: Capture) -> None:
+    (tmp_path / "Users" / "alice").mkdir(parents=True)
+    dump = tmp_path / "Users" / "alice" / "crash.dmp"
+    process = rich()
+    process.region(0x28A90000000, 0x1000).memory(0x28A90000000, b'it\'s "secret" \\"x'.ljust(0x1000, b"\0"))
+    process.write(dump)
+    plain, redacted = html_of(dump, capfd), html_of(dump, capfd, "--redact")
+    assert all(word in plain for word in ("hello world", "secret", "alice"))
+    assert not any(word in redacted for word in ("hello world", "secret", "alice"))
+    assert embedded(plain)["memory"][1] == embedded(redacted)["memory"][1]
 
 
 def test_a_command_that_refuses_is_said_and_the_page_goes_on(

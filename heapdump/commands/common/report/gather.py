@@ -11,6 +11,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 from heapdump.commands.common.next_command import command_text
+from heapdump.commands.common.redaction import redaction_of
 from heapdump.commands.common.report.asking import Asked, Asker
 from heapdump.commands.common.report.holders import HolderTree
 from heapdump.commands.common.report.memory import (
@@ -158,10 +159,12 @@ class _Gatherer:
         return Part(title, asked.line, items, asked.gaps, self._row_command(name), **looks)
 
     def _row_command(self, name: str) -> Any:
+        redacted = redaction_of(self._snapshots).text if self._request.redact else str
+
         def line(row: Any) -> str:
             """The command about a row."""
             words = row_command(name, row, self._snapshot)
-            return command_text(self._snapshot, words) if words else ""
+            return redacted(command_text(self._snapshot, words)) if words else ""
 
         return line
 
