@@ -7,7 +7,8 @@ header is missing. From memory to rows, in the order of the steps:
 1. `work` and `walk` cut the heaps into shares for threads; `windows` puts committed runs before 64-bit words.
 2. `entry_format`: where the header word of an entry lies, its key. `header_word`: its members and its checksum.
 3. `chain`: entry to entry by Size. `back_end`: run to run. `resync`, `damaged_header`, `header_repair`: past damage;
-   `in_place`: over headers that ntdll works on; `holes`, `missing`: behind memory that the dump lacks.
+   `in_place`: over headers that ntdll works on; `segment_headers`, `segment_repair`: headers of segments; `holes`,
+   `missing`: behind memory that the dump lacks.
 4. `unused_bytes`: from UnusedBytes to requested bytes, of entries and LFH blocks alike. Then the row is added.
 5. LFH: `lfh_user_blocks` finds the user blocks among the rows, `lfh_members` reads what they and their subsegments
    say, `lfh_encoding` has the rule of headers by build. Where members contradict, `lfh_recovery` places the blocks by

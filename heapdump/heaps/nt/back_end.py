@@ -22,6 +22,7 @@ from heapdump.heaps.nt.holes import Islands
 from heapdump.heaps.nt.in_place import decoded_in_place, previous_size_at
 from heapdump.heaps.nt.lost_spans import LostSpans
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
+from heapdump.heaps.nt.segment_headers import mark_segment_headers
 from heapdump.heaps.nt.windows import RunPart, Window, windows
 from heapdump.heaps.workload import Workload
 from heapdump.kernels import nt_chain
@@ -63,6 +64,7 @@ class BackEndWalk:
             part = 0
             while part < len(window.run_parts):
                 part = self._walk(window, part)
+            mark_segment_headers(self._context, window, first_row)
             yield window, first_row
 
     def _is_present(self, run: Span) -> bool:

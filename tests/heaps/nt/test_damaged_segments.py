@@ -174,3 +174,15 @@ def test_a_damaged_member_of_a_later_segment_is_found_and_loses_no_block(open_bu
         assert {block.user for block in heap.truth.busy} <= found
         errors = [f for f in snapshot.heaps[0].findings if f.severity == "error"]
         assert [(f.kind, f.address) for f in errors] == [("segment", place)]
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+def test_the_entry_of_a_segment_header_is_the_heaps_own_whatever_its_unused_bytes_say(open_built, generation):
+    heap, built = segmented(generation)
+    start = heap.truth.segments[1][0]
+    place = start + (15 if generation.arch == "x64" else 7)
+    with open_built(poke(built, (place, b"\x10"))) as snapshot:
+        table = snapshot.walk.table
+        (block,) = table.blocks(np.flatnonzero(table.entry == start))
+        assert block.is_internal
+        assert [(f.kind, f.address) for f in snapshot.walk.findings] == [("entry_header", place)]
