@@ -142,7 +142,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_every_command_is_asked() -> None:
-    assert {call.split()[0] for call in CALLS} | {"heap", "block", "refs"} == set(COMMANDS)
+    assert {call.split()[0] for call in CALLS} | {"heap", "block", "refs", "fleet", "mcp"} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", SAMPLES)

@@ -20,7 +20,8 @@ from tests.patching import poke
 
 SCHEMA = json.loads((Path(__file__).parent.parent / "docs" / "json-schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
-COMMANDS = cli.list_commands(click.Context(cli))
+COMMANDS = [name for name in cli.list_commands(click.Context(cli)) if name not in ("mcp", "help")]
+"""Commands that print JSON."""
 CALLS = [
     "report", "fleet", "summary", "triage", "info", "heaps", "regions", "modules", "modules --imports memory --exports --sections --strings", "threads", "threads --frames --args",
     "gaps", "gaps --request 1M", "diff --all", "diff --group-by size --unreachable",

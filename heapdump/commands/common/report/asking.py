@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,7 +48,10 @@ class Asker:
         self._answers: list[Answer] = []
 
     def ask(self, name: str, *arguments: str, limit: int) -> Asked:
-        """The answer of `heapdump NAME DUMP ARGUMENTS`, with at most `limit` rows in a table; with --all every row."""
+        """The answer of `heapdump NAME DUMP ARGUMENTS`, with at most `limit` rows in a table; with --all every row.
+
+        Arguments that are no options, such as an address, come first.
+        """
         snapshot = self._snapshots[0]
         words = [str(one.dump.path) for one in (self._snapshots[::-1] if name == "diff" else (snapshot,))]
         line = command_text(self._snapshots[-1] if name == "diff" else snapshot, (name, *words[1:], *arguments))
@@ -56,7 +60,8 @@ class Asker:
         self._answers.clear()
         try:
             rows = ["--all"] if self._request.limit is None else ["--limit", str(limit)]
-            given = [*arguments, *rows, "--quiet", "--no-progress", "--", *words]
+            own = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments))
+            given = [*arguments[len(own) :], *rows, "--quiet", "--no-progress", "--", *words, *own]
             with command.make_context(name, given, obj=self) as context:
                 command.invoke(context)
         except (HeapdumpError, click.ClickException) as error:
