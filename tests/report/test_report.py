@@ -247,6 +247,21 @@ def test_the_commands_that_are_asked_get_the_options_of_the_report(
     assert [(one.symbol_path, one.use_index, one.limit) for one in seen] == [(str(tmp_path), False, None)]
 
 
+def test_the_dominator_tree_is_that_of_retained(tmp_path: Path, capfd: Capture) -> None:
+    SAMPLES["stacks"](tmp_path / "crash.dmp")
+    rows = re.findall(
+        r'tabindex="0">(0x[0-9a-f]+)</span><span class="type">(.*?)</span><span class="n" title="([\d,]+) bytes">.*?</span>'
+        r'<span class="n" title="([\d,]+) bytes">',
+        html_of(tmp_path / "crash.dmp", capfd),
+    )
+    shown = {address: (int(size.replace(",", "")), int(held.replace(",", ""))) for address, _, size, held in rows}
+    blocks = answer(capfd, "retained", str(tmp_path / "crash.dmp"))["blocks"]
+    assert len(blocks) > 1
+    assert [shown[one["address"]] for one in blocks] == [(one["size"], one["retained_bytes"]) for one in blocks]
+    types = {address: name for address, name, _, _ in rows}
+    assert all(types[one["address"]] == one["type"]["name"] for one in blocks if one["type"])
+
+
 def test_a_redacted_page_holds_no_contents_and_no_names_of_people(tmp_path: Path, capfd: Capture) -> None:
     (tmp_path / "Users" / "alice").mkdir(parents=True)
     dump = tmp_path / "Users" / "alice" / "crash.dmp"

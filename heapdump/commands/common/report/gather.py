@@ -94,7 +94,7 @@ class _Gatherer:
             heaps=list(heap_pictures(snapshot)),
             graph=graph,
             graph_by=new.groups.words if has_blocks else "",
-            holders=HolderTree(self._request, snapshot).holders() if has_blocks else (),
+            holders=HolderTree(snapshot).holders() if has_blocks else (),
             retained=snapshot.retained.total if has_blocks else 0,
             is_whole=process.regions.is_complete_map,
             old=names[1] if len(names) > 1 else "",
