@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from heapdump.analyses.types.members import ContainerTable
     from heapdump.analyses.types.typing import BlockTyping
     from heapdump.process.symbols.namer import Namer
     from heapdump.snapshot import Snapshot
@@ -28,7 +29,20 @@ class TypeAnswers:
 
         one = self._snapshot
         return one.graph_answer(
-            "typing", from_columns, columns_of, lambda: typing_of(one.process, one.heaps, one.walk.table, one.graph)
+            "typing",
+            from_columns,
+            columns_of,
+            lambda: typing_of(one.process, one.heaps, one.walk.table, one.graph, self.containers),
+        )
+
+    @cached_property
+    def containers(self) -> ContainerTable:
+        """The containers in blocks and in module data. From the index where there is one."""
+        from heapdump.analyses.types.members import columns_of, find_containers, from_columns
+
+        one = self._snapshot
+        return one.graph_answer(
+            "containers", from_columns, columns_of, lambda: find_containers(one.process.space.mapped, one.graph)
         )
 
     def owners(self, namer: Namer) -> BlockTyping:

@@ -21,6 +21,7 @@ from heapdump.analyses.clusters.sample import WordReader
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.block_types import BlockTypes, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
+from heapdump.analyses.types.members import Container, ContainerTable, place_of
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.blocks.table import BlockTable
@@ -87,8 +88,10 @@ class BlockTyping:
         return BlockTyping(self.rows, new[self.number] if len(new) else self.number, labels)
 
 
-def typing_of(process: Process, heaps: Sequence[Heap], table: BlockTable, graph: PointerGraph) -> BlockTyping:
-    """The type of every node. Reads 16 bytes of each block, more of some."""
+def typing_of(
+    process: Process, heaps: Sequence[Heap], table: BlockTable, graph: PointerGraph, containers: ContainerTable
+) -> BlockTyping:
+    """The type of every node. Reads 16 bytes of each block, more of some. `containers`: of the graph."""
     edges = edges_of(process, heaps)
     reader = WordReader(process.space.mapped, graph, edges)
     clusters = find_clusters(process.space.mapped, graph, table, edges)
@@ -103,6 +106,9 @@ def typing_of(process: Process, heaps: Sequence[Heap], table: BlockTable, graph:
     choice = label.choices(names, clusters.size.tolist())
     better = choice[cluster[known], number[known]]
     number[known] = np.where(better >= 0, better, number[known])
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    label.name_buffers(process, graph, containers, place, number)
     return BlockTyping(rows, number, tuple(label.labels))
 
 
@@ -140,8 +146,48 @@ class _Labels:
                 out[cluster, texts] = -1
         return out
 
+    def name_buffers(
+        self,
+        process: Process,
+        graph: PointerGraph,
+        found: ContainerTable,
+        place: NDArray[np.int64],
+        number: NDArray[np.int32],
+    ) -> None:
+        """Gives buffers of containers their label in `number`; buffers that begin with an object of a class keep its name.
+
+        `place` (n,): of each node in `number`. The label names the member whose buffer it is, where its owner has a type.
+        """
+        is_object = np.array([one.is_object for one in self.labels], bool)
+        found = found.take(~is_object[number[place[found.buffer]]]) if len(found) else found
+        inside = found.owner >= 0
+        owner = np.where(
+            inside,
+            number[place[np.maximum(found.owner, 0)]],
+            -1 - place_of(graph, found, np.arange(len(found))).astype(np.int64),
+        )
+        keys, inverse = np.unique(
+            np.stack([owner, np.where(inside, found.offset, 0), found.kind]), axis=1, return_inverse=True
+        )
+        names = []
+        for whose, offset, kind in keys.T.tolist():
+            words = Container(kind).words
+            if whose < 0:
+                text = f"buffer of the {words} at {process.where(-1 - whose)}"
+            elif self._tells(whose) and offset < _LONG:
+                text = f"buffer of the {words} at +{offset} of {self.labels[whose].short}"
+            else:
+                text = f"buffer of a {words}"
+            names.append(self._number(ClusterName(text, text, "buffer", is_structured=False)))
+        number[place[found.buffer]] = np.array(names, np.int32)[inverse.reshape(-1)]
+
+    def _tells(self, number: int) -> bool:
+        """True for the label of a class or of a structure."""
+        one = self.labels[number]
+        return one.is_object or one.identity != one.label
+
     def _number(self, name: ClusterName) -> int:
-        """The number of a cluster's label."""
+        """The number of a label."""
         if name.label not in self._number_of:
             self._number_of[name.label] = len(self.labels)
             self.labels.append(TypeLabel(name.label, Trust.GUESS, name.fingerprint))

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from heapdump import cli
 from heapdump.analyses.clusters.find import edges_of, find_clusters
-from heapdump.analyses.types.typing import typing_of
 from heapdump.snapshot import Snapshot
 from tests.analyses.clusters.programs import Program, Struct, program
 
@@ -148,6 +147,6 @@ def test_a_process_without_blocks_has_no_clusters(open_built):
     from tests.builders import ProcessBuilder
 
     with open_built(ProcessBuilder().build()) as snapshot:
-        found = typing_of(snapshot.process, snapshot.heaps, snapshot.walk.table, snapshot.graph)
+        found = snapshot.types.typing
         assert len(found.rows) == 0
         assert found.of_rows(np.array([3])).tolist() == [0]

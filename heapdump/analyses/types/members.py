@@ -1,0 +1,186 @@
+"""Containers of C++ libraries that are members of blocks or of module data, with what they use of their buffers.
+
+In: the pointer graph. Out: `ContainerTable`. Every container has two witnesses: its pointer leads to a block whose size is
+exactly its capacity, and what it uses is no more than that; a string ends in a zero, an aligned array has the address of
+its block before it. Releases of Visual C++ (`std::vector`, `std::string`), and libstdc++ (`std::string`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.graph.roots import RootKind
+from heapdump.analyses.graph.sweep import Edges
+from heapdump.blocks.stored_checks import require_indices, require_length
+from heapdump.kernels import container_members, run
+from heapdump.kernels.container_members import containers_of
+from heapdump.memory.mapped import MappedMemory
+
+_BATCH = 1 << 18
+"""Sources whose edges are searched at once."""
+
+_ROOM, _MOST_AREAS = 1 << 16, 1 << 24
+_WIDE = 2
+
+
+class Container(IntEnum):
+    """A kind of container."""
+
+    VECTOR = container_members.VECTOR
+    ALIGNED_VECTOR = container_members.ALIGNED_VECTOR
+    STRING = container_members.STRING
+    WSTRING = container_members.WSTRING
+    GNU_STRING = container_members.GNU_STRING
+    GNU_WSTRING = container_members.GNU_WSTRING
+
+    @property
+    def words(self) -> str:
+        """Its name in the library."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Container.VECTOR: "std::vector", Container.ALIGNED_VECTOR: "std::vector", Container.STRING: "std::string",
+    Container.WSTRING: "std::wstring", Container.GNU_STRING: "std::string (libstdc++)",
+    Container.GNU_WSTRING: "std::wstring (libstdc++)",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class ContainerTable:
+    """c containers, (c,) each. `owner` int64: the node that it is a member of, -1 - area of a root; `offset` in it.
+
+    `kind` uint8: `Container`; `buffer` int64: the node that it uses; `used`, `capacity` int64: bytes.
+    """
+
+    owner: NDArray[np.int64]
+    offset: NDArray[np.int64]
+    kind: NDArray[np.uint8]
+    buffer: NDArray[np.int64]
+    used: NDArray[np.int64]
+    capacity: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """The number of containers."""
+        return len(self.owner)
+
+    def take(self, rows: NDArray[Any]) -> ContainerTable:
+        """Some of the containers."""
+        return ContainerTable(*(getattr(self, name)[rows] for name in _COLUMNS))
+
+
+def columns_of(found: ContainerTable) -> dict[str, NDArray[Any]]:
+    """The containers as columns, which `from_columns` reads."""
+    return {name: getattr(found, name) for name in _COLUMNS}
+
+
+def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> ContainerTable:
+    """The containers that `columns_of` wrote, of a graph of `nodes` nodes.
+
+    Raises:
+        ValueError, LookupError: it is not what `columns_of` writes.
+    """
+    found = ContainerTable(*(columns[name] for name in _COLUMNS))
+    for name in _COLUMNS:
+        require_length(getattr(found, name), len(found), np.uint8 if name == "kind" else np.int64, name)
+    require_indices(found.owner, -_MOST_AREAS, nodes, "owners")
+    require_indices(found.buffer, 0, nodes, "buffers")
+    require_indices(found.kind, min(Container), max(Container) + 1, "kinds")
+    for column in (found.offset, found.used, found.capacity):
+        require_indices(column, 0, 1 << 62, "bytes")
+    return found
+
+
+_COLUMNS = ("owner", "offset", "kind", "buffer", "used", "capacity")
+
+
+def find_containers(memory: MappedMemory, graph: PointerGraph) -> ContainerTable:
+    """The containers in all nodes and in the data of modules; each buffer belongs to one, the first in the order of addresses."""
+    found = _search(memory, graph, graph.edges, (graph.start, graph.size.astype(np.int64), graph.widths))
+    areas = [number for number, area in enumerate(graph.roots.areas) if area.kind is RootKind.MODULE]
+    spans = [graph.roots.areas[number] for number in areas]
+    bounds = (
+        np.array([area.span.start for area in spans], np.int64),
+        np.array([area.span.size for area in spans], np.int64),
+        np.array([area.width for area in spans], np.uint8),
+    )
+    globals_ = _search(memory, graph, graph.root_edges, bounds, np.array(areas, np.int64))
+    globals_ = ContainerTable(-1 - globals_.owner, *(getattr(globals_, name) for name in _COLUMNS[1:]))
+    both = ContainerTable(*(np.concatenate([getattr(found, name), getattr(globals_, name)]) for name in _COLUMNS))
+    both = both.take(_is_proven(memory, graph, both))
+    _, first = np.unique(both.buffer, return_index=True)
+    return both.take(np.sort(first))
+
+
+def _search(
+    memory: MappedMemory, graph: PointerGraph, edges: Edges,
+    bounds: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
+) -> ContainerTable:  # fmt: skip
+    """The candidates in sources. `bounds`: start, size and width of each; `numbers`: of each in `edges`, None: its place."""
+    start, size, widths = bounds
+    degree = edges.degree if numbers is None else edges.degree[numbers]
+    pieces: list[tuple[NDArray[np.int64], ...]] = []
+    sources = np.flatnonzero(degree > 0)
+    for width in np.unique(widths[sources]).tolist():
+        of_width = sources[widths[sources] == width]
+        for low in range(0, len(of_width), _BATCH):
+            batch = of_width[low : low + _BATCH]
+            count = size[batch] // width
+            place = memory.file_places(start[batch], start[batch] + count * width)
+            for phase in np.unique(place[place >= 0] % width).tolist():
+                here = np.flatnonzero((place >= 0) & (place % width == phase))
+                names = batch[here] if numbers is None else numbers[batch[here]]
+                words = memory.file_words(phase, width)
+                at = (place[here] - phase) // width
+                pieces += _members(graph, edges, words, width, (at, names, count[here]))
+    columns = [np.concatenate([np.empty(0, np.int64), *(piece[i] for piece in pieces)]) for i in range(len(_COLUMNS))]
+    return ContainerTable(columns[0], columns[1], columns[2].astype(np.uint8), *columns[3:])
+
+
+def _members(
+    graph: PointerGraph, edges: Edges, words: NDArray[np.int64], width: int,
+    sources: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+) -> list[tuple[NDArray[np.int64], ...]]:  # fmt: skip
+    """The candidates of sources of one width: columns, piece by piece. `sources`: place, number and words of each."""
+    out, k = [], 0
+    room = max(_ROOM, int(edges.degree[sources[1]].max(initial=0)))
+    while k < len(sources[0]):
+        columns = tuple(np.empty(room, np.int64) for _ in _COLUMNS)
+        found, k = run(
+            containers_of, len(graph), words, -1 if width == 8 else 0xFFFFFFFF, width, *sources, k, edges.first,
+            edges.targets, graph.start, graph.size, *columns,
+        )  # fmt: skip
+        out.append(tuple(column[:found].copy() for column in columns))
+    return out
+
+
+def _is_proven(memory: MappedMemory, graph: PointerGraph, found: ContainerTable) -> NDArray[np.bool_]:
+    """True for containers with the second witness; (c,) bool. None is a buffer of itself."""
+    good: NDArray[np.bool_] = found.owner != found.buffer
+    address, widths = graph.start[found.buffer], graph.widths[found.buffer].astype(np.int64)
+    for kind, width in (
+        (Container.STRING, 1), (Container.GNU_STRING, 1), (Container.WSTRING, _WIDE), (Container.GNU_WSTRING, _WIDE),
+    ):  # fmt: skip
+        rows = np.flatnonzero(found.kind == kind)
+        last, is_present = memory.gather((address[rows] + found.used[rows]).astype(np.uint64), width)
+        good[rows] &= is_present & (last == 0)
+    for width in (4, 8):  # the address of the block lies right before an aligned array
+        rows = np.flatnonzero((found.kind == Container.ALIGNED_VECTOR) & (widths == width))
+        begin, _ = memory.gather(place_of(graph, found, rows), width)
+        before, is_present = memory.gather(begin - np.uint64(width), width)
+        good[rows] &= is_present & (before.astype(np.int64) == address[rows])
+    return good
+
+
+def place_of(graph: PointerGraph, found: ContainerTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The addresses of some containers; (rows,) uint64."""
+    areas = np.array([*(area.span.start for area in graph.roots.areas), 0], np.int64)
+    owner = found.owner[rows]
+    start = np.where(owner >= 0, graph.start[np.maximum(owner, 0)], areas[np.where(owner < 0, np.minimum(-1 - owner, len(areas) - 1), 0)])
+    return (start + found.offset[rows]).astype(np.uint64)
