@@ -32,6 +32,7 @@ CALLS = [
     "retained --by type", "block 0x10", "memory 0x7ffe0000", "memory 0x10 --as pointers", "memory 0x10 --as links",
     "memory 0x10 --as text", "struct", "struct _HEAP", "struct _PEB 0x10", "struct _TEB 0x7ffe0000",
     "disasm 0x401000", "disasm 0x10 --before 0", "search hex:00 --count 9",
+    "waste", "leaks --group-by structure", "leaks --group-by owner", "retained --group-by owner",
     "search 0x10", "search x --at 0x10..0x7ffe1000",
 ]  # fmt: skip
 """Calls that every dump answers. Those that need an address of a block follow in `calls`."""

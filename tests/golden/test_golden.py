@@ -36,7 +36,7 @@ CASES: dict[str, dict[str, str]] = {
         "regions": "regions --limit 12 --at {heap}", "report": "report", "regions-heap": "regions --usage heap --limit 12 --at {block}",
         "summary": "summary", "threads": "threads --frames", "triage": "triage", "virt-blocks": "virt-blocks --sort size --limit 3",
     },
-    "wow64": {"heaps": "heaps", "summary": "summary", "threads": "threads"},
+    "wow64": {"heaps": "heaps", "summary": "summary", "threads": "threads", "waste": "waste"},
     "damaged": {
         "block": "block {victim}", "check": "check", "heap": "heap {heap}", "summary": "summary", "triage": "triage",
     },

@@ -182,5 +182,9 @@ def place_of(graph: PointerGraph, found: ContainerTable, rows: NDArray[np.int64]
     """The addresses of some containers; (rows,) uint64."""
     areas = np.array([*(area.span.start for area in graph.roots.areas), 0], np.int64)
     owner = found.owner[rows]
-    start = np.where(owner >= 0, graph.start[np.maximum(owner, 0)], areas[np.where(owner < 0, np.minimum(-1 - owner, len(areas) - 1), 0)])
+    start = np.where(
+        owner >= 0,
+        graph.start[np.maximum(owner, 0)],
+        areas[np.where(owner < 0, np.minimum(-1 - owner, len(areas) - 1), 0)],
+    )
     return (start + found.offset[rows]).astype(np.uint64)

@@ -1,0 +1,1 @@
+"""Memory that could be saved without changing what the program keeps."""

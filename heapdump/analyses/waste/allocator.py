@@ -1,0 +1,67 @@
+"""What heaps occupy beside the bytes that the program asked for: headers and rounding, sparse subsegments, free blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.blocks.heap import Heap
+from heapdump.blocks.kind import BlockKind
+from heapdump.blocks.table import BlockTable
+
+_SPARSE = 0.5
+"""Share of busy blocks below which a subsegment is sparse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Bytes of one heap. `count`: busy blocks with padding; sparse subsegments; free blocks. `whole`: bytes that they have."""
+
+    heap: Heap
+    count: int
+    bytes: int
+    whole: int
+
+
+def padding(heaps: tuple[Heap, ...], table: BlockTable, rows: NDArray[np.int64]) -> Iterator[Overhead]:
+    """Headers and rounding: occupied minus requested bytes of `rows`, busy blocks, of each heap."""
+    for heap, of_heap in _by_heap(heaps, table, rows):
+        occupied, asked = int(table.entry_sizes(of_heap).sum()), int(table.sizes(of_heap).sum())
+        yield Overhead(heap, len(of_heap), occupied - asked, occupied)
+
+
+def sparse_subsegments(heaps: tuple[Heap, ...], table: BlockTable) -> Iterator[Overhead]:
+    """Free LFH blocks in subsegments of which less than half is in use; of each heap."""
+    lfh = np.flatnonzero((table.kind == BlockKind.LFH) & ~table.is_internal)
+    for heap, of_heap in _by_heap(heaps, table, lfh):
+        internal = np.flatnonzero((table.heap == heap.index) & table.is_internal)
+        owner = np.searchsorted(table.entry[internal], table.entry[of_heap], side="right")
+        size = table.entry_sizes(of_heap).astype(np.float64)
+        busy = table.is_busy[of_heap]
+        whole = np.bincount(owner, size, minlength=len(internal) + 1)
+        used = np.bincount(owner[busy], size[busy], minlength=len(internal) + 1)
+        sparse = (whole > 0) & (used < _SPARSE * whole)
+        yield Overhead(heap, int(sparse.sum()), int((whole - used)[sparse].sum()), int(whole[sparse].sum()))
+
+
+def free_blocks(heaps: tuple[Heap, ...], table: BlockTable) -> Iterator[Overhead]:
+    """Free blocks outside of subsegments, of each heap: committed memory that nobody uses."""
+    free = np.flatnonzero(~table.is_busy & (table.kind != BlockKind.LFH) & ~table.is_internal)
+    for heap, of_heap in _by_heap(heaps, table, free):
+        size = int(table.entry_sizes(of_heap).sum())
+        whole = heap.committed_bytes
+        yield Overhead(heap, len(of_heap), size if whole is None else min(size, whole), whole or size)
+
+
+def _by_heap(
+    heaps: tuple[Heap, ...], table: BlockTable, rows: NDArray[np.int64]
+) -> Iterator[tuple[Heap, NDArray[np.int64]]]:
+    """The rows of each heap that has some."""
+    owners = table.heap[rows]
+    for heap in heaps:
+        of_heap = rows[owners == heap.index]
+        if len(of_heap):
+            yield heap, of_heap

@@ -1,0 +1,103 @@
+"""`waste`: memory that could be saved without changing what the program keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from heapdump.commands.common.gaps import walk_gaps
+from heapdump.commands.common.request import Request, dump_command
+from heapdump.render import text
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from heapdump.analyses.waste.report import Saving
+    from heapdump.snapshot import Snapshot
+
+KINDS = ("duplicates", "zeros", "capacity", "padding", "sparse", "free", "reserve")
+_NOTE = "rows of different kinds can concern the same bytes, so they are not added up"
+COLUMNS: tuple[Column[Record], ...] = (
+    Column("Saves", lambda row: text.count(row["bytes"]), "bytes that could be saved", right=True),
+    Column("", lambda row: text.size(row["bytes"]), "the same in units of 1024", right=True, rank=1),
+    Column(
+        "Of",
+        lambda row: text.size(row["of_bytes"]),
+        "bytes of these blocks, containers, subsegments, or of the heap",
+        right=True,
+        rank=2,
+    ),
+    Column(
+        "Kind", lambda row: row["kind"], "duplicates, zeros, capacity, padding, sparse, free; reserve: address space"
+    ),
+    Column("What", lambda row: row["text"], "the case; block ADDRESS shows one of its blocks", flexible=45),
+    Column("Such as", lambda row: row["sample"][0] if row["sample"] else "", "one of the blocks", right=True, rank=3),
+)
+
+
+@click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only this kind (repeatable).")
+@click.option(
+    "--min-size",
+    metavar="SIZE",
+    default="256",
+    show_default=True,
+    help="Blocks of fewer bytes are not compared with others.",
+)
+@click.option("--min-bytes", metavar="SIZE", default="0", help="Leave out smaller savings.")
+@dump_command("waste")
+def command(request: Request, kinds: tuple[str, ...], min_size: str, min_bytes: str) -> int:
+    """What memory could be saved: copies, unused capacity, padding.
+
+    Blocks of equal content, blocks of zeros, unused capacity of vectors and strings, headers and rounding, sparse
+    subsegments, free blocks, reserved address space.
+
+    \b
+    heapdump waste crash.dmp
+    heapdump waste crash.dmp --kind duplicates --min-size 4K
+    heapdump waste crash.dmp --kind capacity --min-bytes 1M
+    """
+    from heapdump.analyses.waste.report import WasteContext, WasteKind, find_waste
+
+    request.refuse_sorting("waste")
+    least, size = text.parse_size(min_bytes), max(8, text.parse_size(min_size))
+    with request.open() as snapshot:
+        types = snapshot.types
+        context = WasteContext(
+            snapshot.process.space, snapshot.heaps, snapshot.walk.table, lambda: snapshot.graph, lambda: types.typing,
+            lambda: types.containers, size,
+        )  # fmt: skip
+        found = find_waste(context, [WasteKind(kind) for kind in kinds or KINDS])
+        rows = [_record(snapshot, one) for one in found if one.bytes >= least]
+        answer = Answer(
+            "waste",
+            data=lambda: rows,
+            records=lambda: rows,
+            page=lambda: _page(request, rows),
+            gaps=walk_gaps(snapshot),
+            notes=(_NOTE,),
+        )
+        return request.emit(snapshot, answer)
+
+
+def _page(request: Request, rows: list[Record]) -> Iterator[PageItem]:
+    shown, hidden = request.shown(rows)
+    table: Table[Any] = Table(COLUMNS, shown, hidden=hidden, empty="nothing to save was found")
+    yield table
+    yield Lines([[(_NOTE, "dim")]])
+
+
+def _record(snapshot: Snapshot, one: Saving) -> Record:
+    table = snapshot.walk.table
+    return {
+        "kind": one.kind.value,
+        "bytes": one.bytes,
+        "of_bytes": one.whole,
+        "share": one.bytes / (one.whole or 1),
+        "count": one.count,
+        "text": one.text,
+        "heap": None if one.heap is None else hex(one.heap.address),
+        "sample": [hex(table.block(row).address) for row in one.sample],
+        "trust": one.trust.value,
+    }
