@@ -1,4 +1,12 @@
-"""Finds members of blocks that are containers of a C++ library, by a pointer and the counts beside it."""
+"""Finds members of blocks that are containers of a C++ library, by a pointer and the counts beside it.
+
+A pointer to a block, the capacity that the block's size gives, and a size of no more than the capacity. The pointers of a
+source are its edges, in the order of their addresses.
+
+    vector          { begin; end; end of capacity }
+    string          { pointer in 16 bytes; size; capacity }            Visual C++, capacity + 1 characters
+    GNU string      { pointer; size; capacity }                        libstdc++, capacity + 1 characters
+"""
 
 from __future__ import annotations
 
@@ -15,16 +23,9 @@ def containers_of(
 ) -> tuple[int, int]:  # fmt: skip
     """Writes each container in the sources from number `k` on: source, offset of its pointer, kind, block, bytes used and held.
 
-    A pointer to a block, the capacity that the block's size gives, and a size of no more than the capacity. Pointers of a
-    source are its edges, in the order of their addresses.
-
-        vector          { begin; end; end of capacity }
-        string          { pointer in 16 bytes; size; capacity }            Visual C++, capacity + 1 characters
-        GNU string      { pointer; size; capacity }                        libstdc++, capacity + 1 characters
-
     Args:
-        words: the file as signed words of `width` bytes.
-        mask: the bits of a word.
+        words: the file as signed words of `width` bytes, of which `mask` are the bits.
+        mask: see `words`.
         width: 4 or 8.
         place: (m,) index in `words` of the first word of each source.
         source: (m,) number of each source in `first`.
@@ -34,12 +35,7 @@ def containers_of(
         targets: likewise.
         start: (n,) address of each block.
         size: (n,) bytes of each block.
-        owners: gets sources; the room of all outputs is that of this one.
-        offsets: gets bytes from the start of the source.
-        kinds: gets kinds.
-        buffers: gets blocks.
-        used: gets bytes.
-        capacity: gets bytes.
+        owners: gets sources, `offsets`, `kinds`, `buffers`, `used`, `capacity` the rest; all have the same room.
 
     Returns:
         (containers written, the source before which there was no room for more, or m).
