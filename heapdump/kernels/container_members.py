@@ -10,7 +10,7 @@ source are its edges, in the order of their addresses.
 
 from __future__ import annotations
 
-from heapdump.kernels.arrays import ArrayColumn, Output
+from heapdump.kernels.arrays import ArrayColumn, OutputGrid
 
 VECTOR, ALIGNED_VECTOR, STRING, WSTRING, GNU_STRING, GNU_WSTRING = range(1, 7)
 """Kinds. ALIGNED_VECTOR: the array lies up to 64 bytes behind the start of its block."""
@@ -19,28 +19,19 @@ VECTOR, ALIGNED_VECTOR, STRING, WSTRING, GNU_STRING, GNU_WSTRING = range(1, 7)
 def containers_of(
     words: ArrayColumn, mask: int, width: int, place: ArrayColumn, source: ArrayColumn, count: ArrayColumn, k: int,
     first: ArrayColumn, targets: ArrayColumn, start: ArrayColumn, size: ArrayColumn,
-    owners: Output, offsets: Output, kinds: Output, buffers: Output, used: Output, capacity: Output,
+    out: OutputGrid,
 ) -> tuple[int, int]:  # fmt: skip
-    """Writes each container in the sources from number `k` on: source, offset of its pointer, kind, block, bytes used and held.
+    """Writes each container in the sources from number `k` on to a row of `out`.
 
-    Args:
-        words: the file as signed words of `width` bytes, of which `mask` are the bits.
-        mask: see `words`.
-        width: 4 or 8.
-        place: (m,) index in `words` of the first word of each source.
-        source: (m,) number of each source in `first`.
-        count: (m,) words of each.
-        k: the source to begin at.
-        first: the edges of the sources (`kernels.reach`).
-        targets: likewise.
-        start: (n,) address of each block.
-        size: (n,) bytes of each block.
-        owners: gets sources, `offsets`, `kinds`, `buffers`, `used`, `capacity` the rest; all have the same room.
+    A row: source, offset of its pointer in bytes, kind, block, bytes used, bytes held. `words`: the file as signed words of
+    `width` bytes, of which `mask` are the bits. Of each source: `place` (m,) index of its first word in `words`, `source`
+    its number in `first`, `count` its words. `first`, `targets`: the edges of the sources (`kernels.reach`). `start`,
+    `size`: address and bytes of each block.
 
     Returns:
         (containers written, the source before which there was no room for more, or m).
     """
-    found, room, more = 0, len(owners), 16 // width
+    found, room, more = 0, len(out), 16 // width
     while k < len(source):
         one, many, base = source[k], count[k], place[k]
         edge, edges = first[one], first[one + 1]
@@ -82,8 +73,8 @@ def containers_of(
                         elif third >= 8 and 2 * (third + 1) == size[block]:
                             kind, bytes_used, bytes_held = 4, 2 * second, 2 * third
             if kind != 0:
-                owners[found], offsets[found], kinds[found], buffers[found] = one, i * width, kind, block
-                used[found], capacity[found] = bytes_used, bytes_held
+                out[found, 0], out[found, 1], out[found, 2] = one, i * width, kind
+                out[found, 3], out[found, 4], out[found, 5] = block, bytes_used, bytes_held
                 found += 1
         k += 1
     return found, k

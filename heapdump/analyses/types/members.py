@@ -151,12 +151,12 @@ def _members(
     out, k = [], 0
     room = max(_ROOM, int(edges.degree[sources[1]].max(initial=0)))
     while k < len(sources[0]):
-        columns = tuple(np.empty(room, np.int64) for _ in _COLUMNS)
+        rows = np.empty((room, len(_COLUMNS)), np.int64)
         found, k = run(
             containers_of, len(graph), words, -1 if width == 8 else 0xFFFFFFFF, width, *sources, k, edges.first,
-            edges.targets, graph.start, graph.size, *columns,
+            edges.targets, graph.start, graph.size, rows,
         )  # fmt: skip
-        out.append(tuple(column[:found].copy() for column in columns))
+        out.append(tuple(rows[:found].T.copy()))
     return out
 
 
