@@ -60,18 +60,13 @@ def containers_of(
                 if value <= second <= third and size[block] - 64 <= third - value <= size[block] - inside:
                     kind, bytes_used, bytes_held = 2, second - value, third - value
             elif inside == 0:
-                if 16 <= third < size[block] and 0 <= second <= third:
-                    if third + 1 == size[block]:
-                        kind, bytes_used, bytes_held = 5, second, third
-                    elif 2 * (third + 1) == size[block]:
-                        kind, bytes_used, bytes_held = 6, 2 * second, 2 * third
-                if kind == 0 and i + more + 1 < many:
-                    second, third = words[base + i + more] & mask, words[base + i + more + 1] & mask
-                    if 0 <= second <= third < size[block]:
-                        if third >= 16 and third + 1 == size[block]:
-                            kind, bytes_used, bytes_held = 3, second, third
-                        elif third >= 8 and 2 * (third + 1) == size[block]:
-                            kind, bytes_used, bytes_held = 4, 2 * second, 2 * third
+                for shift in (1, more):  # libstdc++, then Visual C++
+                    if kind == 0 and i + shift + 1 < many:
+                        second, third = words[base + i + shift] & mask, words[base + i + shift + 1] & mask
+                        for letter in (1, 2):  # bytes of a character
+                            if third * letter >= 16 and 0 <= second <= third and letter * (third + 1) == size[block]:
+                                kind = letter + (4 if shift == 1 else 2)
+                                bytes_used, bytes_held = letter * second, letter * third
             if kind != 0:
                 out[found, 0], out[found, 1], out[found, 2] = one, i * width, kind
                 out[found, 3], out[found, 4], out[found, 5] = block, bytes_used, bytes_held

@@ -68,14 +68,14 @@ def planted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, s
 CALLS = {
     "block": ["{narrow}", "{wide}", "{overrun}", "{stack}"], "blocks": ["--stat", ""], "check": [""], "diff": ["{path}"],
     "disasm": ["0x7ff6f1781010"], "fleet": ["--jobs 1"], "gaps": [""], "heap": ["{heap}"], "heaps": ["", "--explain"],
-    "info": [""], "leaks": ["", "--group-by type", "--group-by content", "--unreachable --report-objects"],
+    "info": [""], "leaks": ["", "--group-by structure", "--group-by owner", "--group-by type", "--group-by content", "--unreachable --report-objects"],
     "managed": ["", "{narrow}"],
     "memory": [f"{{narrow}} --as {kind} --count 16" for kind in ("bytes", "words", "dwords", "qwords", "pointers", "text", "utf16", "links")] + ["{wide} --as utf16", "rsp"],
     "modules": ["", "pay", "--verbose", "pay --strings"], "page-heap": [""], "refs": ["{narrow}"],
     "regions": ["", "--usage unknown"], "retained": ["", "{narrow}"], "report": [""],
     "search": [f"{SECRET[:4]} --limit 5", "hex:68756e --limit 2"],
     "struct": ["_HEAP {heap}", "_PEB peb", "_RTL_USER_PROCESS_PARAMETERS poi(peb+20)"], "summary": [""],
-    "threads": ["", "--frames --args --registers"], "triage": [""], "virt-blocks": [""],
+    "threads": ["", "--frames --args --registers"], "triage": [""], "virt-blocks": [""], "waste": [""],
 }  # fmt: skip
 COMMANDS = cli.list_commands(click.Context(cli))
 
