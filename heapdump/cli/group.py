@@ -17,7 +17,7 @@ from heapdump.commands.common.options import SHARED
 
 TOPICS = {
     "Start": ("triage", "summary", "info"),
-    "Who uses memory": ("heaps", "heap", "virt-blocks", "blocks", "leaks", "retained", "refs", "managed"),
+    "Who uses memory": ("heaps", "heap", "virt-blocks", "blocks", "leaks", "retained", "refs", "waste", "managed"),
     "What broke": ("check", "block", "page-heap"),
     "Process": ("regions", "gaps", "modules", "threads", "memory", "struct", "disasm", "search"),
     "Compare, report": ("diff", "fleet", "report", "mcp"),
