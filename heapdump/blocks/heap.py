@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from heapdump.blocks.asan_detail import ShadowReader
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.flags import flag_names
 from heapdump.blocks.kind import HeapKind
@@ -134,7 +135,8 @@ class Heap:
     `entry_key`: of an NT heap whose header the dump lacks, the key of entry headers, 48 bits, as they tell it.
     `stack_ids`: words before the number of an allocation stack whose frames are not read, so that the number only tells
     stacks apart; "" where a number leads to frames.
-    `lock`: the address of its critical section; None where it has none, or where that is not known.
+    `lock`: the address of its critical section; None where it has none, or where that is not known. `shadow`: of a heap
+    of AddressSanitizer.
     """
 
     address: int
@@ -161,6 +163,7 @@ class Heap:
     entry_key: int | None = None
     stack_ids: str = ""
     lock: int | None = None
+    shadow: ShadowReader | None = None
 
     @property
     def flag_names(self) -> list[str]:

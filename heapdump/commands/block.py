@@ -13,6 +13,7 @@ from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.managed import place_lines
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
 from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.shadow_words import chunk_story, shadow_lines, shadow_record, story_record, story_words
 from heapdump.render import text
 from heapdump.render.view import Answer, Lines, PageItem, Record, StyledLine, Table
 
@@ -103,6 +104,8 @@ class _Place:
             "content": _content_record(content) if content else None,
             **({"free_frames": frames} if is_free else {}),
             **({"page": page_record(detail)} if detail else {}),
+            **({"shadow": shadow} if (shadow := shadow_record(snapshot, self.address)) else {}),
+            **({"chunk": story_record(story)} if block and (story := chunk_story(snapshot, block)) else {}),
             **({"memory": about.record()} if (about := self._about()) else {}),
         }
 
@@ -113,10 +116,13 @@ class _Place:
         region = (f"region: {self._region()}", "dim")
         if block is None:
             about = self._about()
-            yield Lines([where, [region], *self._managed_lines(), *(about.lines() if about else ())])
+            shadow = shadow_lines(self.snapshot, self.address)
+            yield Lines([where, [region], *self._managed_lines(), *(about.lines() if about else ()), *shadow])
         else:
             where.append((f" at {block.address:#x}, offset {self.found.offset:+#x}", ""))
             yield Lines([where, *self._block_lines(block), [region], *self._detail_lines(block)])
+            if around := list(shadow_lines(self.snapshot, self.address)):
+                yield Lines(around)
             yield from self._content_lines(block)
             yield from self._stack_lines(block)
         words = BlockWords(self.request, self.snapshot, (block.row for block in self.found.neighbours))
@@ -164,6 +170,8 @@ class _Place:
         if (detail := page_detail(snapshot, block)) is not None:
             yield from page_lines(detail)
         yield from _crt_lines(snapshot, block)
+        if (story := chunk_story(snapshot, block)) is not None:
+            yield [("AddressSanitizer: ", "bold"), (story_words(story), "")]
         if snapshot.crash is not None and snapshot.crash.block == block:
             yield [(f"{snapshot.crash.bug}: ", "red bold"), (snapshot.crash.sentence, "red")]
 
@@ -187,7 +195,8 @@ class _Place:
     def _stack_lines(self, block: Block) -> Iterator[Lines]:
         from heapdump.analyses.blocks.page_heap import is_free_stack
 
-        if stack_number(self.snapshot, block) or is_free_stack(block):
+        is_read = self.snapshot.heaps[block.heap].shadow is None  # ids of AddressSanitizer lead to no frames
+        if is_read and (stack_number(self.snapshot, block) or is_free_stack(block)):
             yield Lines(stack_lines(self.request, self.snapshot, block))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from heapdump.blocks.heap import Extent, ExtentKind, Heap, WindowsCounters
 from heapdump.blocks.kind import HeapKind
 from heapdump.heaps.allocator import DiscoveryContext, HeapClaim
+from heapdump.heaps.asan.detail import DumpedShadow
 from heapdump.heaps.asan.runtime import AsanRuntime, runtime_at
 from heapdump.heaps.asan.shadow import Shadow
 from heapdump.memory.regions import Kind, RegionTable, State
@@ -34,7 +35,7 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         committed_bytes=sum(regions.committed_bytes(span) for span in spans),
         counters=WindowsCounters(), front_end=None, lookaside_bytes=0, stack_traces=True, trust=claim.trust, layout=None,
         findings=(), notes=tuple(notes if missing else ()), is_fully_walked=not missing,
-        stack_ids="AddressSanitizer stack",
+        stack_ids="AddressSanitizer stack", shadow=DumpedShadow(runtime, context.view.space),
     )  # fmt: skip
 
 

@@ -18,6 +18,9 @@ from heapdump.kernels.row import TRUST_GUESS
 from heapdump.memory.regions import State
 
 _SAMPLE = 256
+_MOST_UNCONFIRMED = 1 << 14
+"""Chunks whose header is damaged or missing that are listed."""
+
 _LARGEST = (1 << 35) - 0x1000
 """Bytes of the largest chunk that a row can describe."""
 
@@ -32,6 +35,7 @@ def walk_chunks(job: Job) -> None:
     shadow = Shadow(runtime, job.view.space)
     job.walked.facts["shadow"] = runtime.shadow
     is_old: bool | None = None
+    unconfirmed = 0
     for starts in shadow.chunk_starts():
         inside = _committed(job, starts)
         if is_old is None and len(inside):
@@ -43,8 +47,13 @@ def walk_chunks(job: Job) -> None:
         tags = np.where(busy, tag(CHUNK, busy=True), tag(CHUNK, busy=False))
         _add(job, chunks.user[keep], chunks.size[keep], tags)
         job.walked.good_headers += int(keep.sum())
-        _add_unconfirmed(job, shadow, chunks, np.flatnonzero(~keep))
+        doubtful = np.flatnonzero(~keep)
+        _add_unconfirmed(job, shadow, chunks, doubtful[: max(0, _MOST_UNCONFIRMED - unconfirmed)])
+        unconfirmed += len(doubtful)
         job.advance(len(inside))
+    if unconfirmed > _MOST_UNCONFIRMED:
+        count = unconfirmed - _MOST_UNCONFIRMED
+        job.walked.gap(f"heap {job.heap.address:#x} (asan): {count:,} chunks without a sound header are left out")
 
 
 def _committed(job: Job, starts: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -146,6 +148,136 @@ def test_random_shadow_is_survived(tmp_path_factory, noise, at):
     path.write_bytes(poke(built(heap), (heap.shadow_of(heap.base) + at, noise)).data)
     with open_dump(path, use_index=False) as snapshot:
         assert len(snapshot.walk.table) <= 200
+
+
+def test_shadow_full_of_chunks_without_headers_is_bounded(tmp_path):
+    """A megabyte of shadow that promises 524,288 chunks: a bounded number is listed, and the rest is said."""
+    heap = some_chunks()
+    size = 1 << 20
+    process = ProcessBuilder(build=19041)
+    process.thread(4)
+    base = 0x7F6D00000000
+    process.region(base, 8 * size)
+    process.region(heap.shadow_of(base), size).memory(heap.shadow_of(base), b"\xfa\x00" * (size // 2))
+    path = tmp_path / "asan.dmp"
+    path.write_bytes(poke(heap.add_to(process).build(), *heap.patches()).data)
+    answer = ask(tmp_path / "index", ["heaps", str(path)])
+    assert answer.exit_code == 4
+    assert "507,904 chunks without a sound header are left out" in answer.stderr
+    assert len(rows(path)) == len(heap.chunks) + (1 << 14)
+
+
+def block(path: Path, address: int) -> dict[str, Any]:
+    data: dict[str, Any] = json.loads(ask(path.parent / "index", ["block", str(path), hex(address), "--json"]).stdout)[
+        "data"
+    ]
+    return data
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_block_shows_the_shadow_and_the_story_of_a_chunk(tmp_path, old):
+    heap = AsanHeapBuilder(old=old)
+    first = heap.chunk(7, stack=21, kind=3)
+    freed = heap.chunk(24, busy=False, stack=22, kind=2)
+    path = tmp_path / "asan.dmp"
+    path.write_bytes(built(heap).data)
+    found = block(path, first + 7)
+    assert (found["shadow"]["byte"], found["shadow"]["meaning"]) == (7, "partially addressable")
+    assert found["chunk"] == {
+        "function": "operator new[]",
+        "thread": 0,
+        "stack": 21,
+        "free_thread": None,
+        "free_stack": None,
+    }
+    (row,) = [row for row in found["shadow"]["rows"] if row["address"] == hex(heap.base)]
+    assert row["bytes"].startswith("fafa07fafafafdfdfd")
+    found = block(path, freed)
+    assert (found["shadow"]["meaning"], found["chunk"]["function"]) == ("freed heap region", "operator new")
+    page = ask(tmp_path / "index", ["block", str(path), hex(freed)]).stdout
+    assert f"=>{heap.base:#x}: fa fa 07 fa fa fa[fd]fd fd" in page
+    assert "legend: 01-07 only so many bytes addressable, fa heap left redzone, fd freed heap region" in page
+    assert "(stack 1094795585)" in page  # the id lies in the program's first bytes: 0x41414141
+
+
+def test_block_without_addresssanitizer_has_no_shadow(tmp_path):
+    path = tmp_path / "plain.dmp"
+    process = ProcessBuilder(build=19041)
+    process.thread(4)
+    path.write_bytes(process.build().data)
+    assert "shadow" not in block(path, 0x10000)
+
+
+@pytest.mark.parametrize(
+    ("value", "bug", "at"),
+    [
+        (0xFD, "heap-use-after-free", 4), (0xFA, "heap-buffer-overflow", 24), (0xFA, "heap-buffer-underflow", -1),
+        (0xF2, "stack-buffer-overflow", 0), (0xF1, "stack-buffer-underflow", 0), (0xF5, "stack-use-after-return", 0),
+        (0xF8, "stack-use-after-scope", 0), (0xF9, "global-buffer-overflow", 0), (0xF7, "use-after-poison", 0),
+        (0xFC, "container-overflow", 0), (0xCA, "dynamic-stack-buffer-overflow", 0),
+    ],
+)  # fmt: skip
+def test_without_a_report_the_shadow_of_the_exceptions_address_tells_the_bug(tmp_path, value, bug, at):
+    heap = AsanHeapBuilder()
+    heap.chunk(24)
+    chunk = heap.chunk(24, busy=value != 0xFD)
+    heap.chunk(24)
+    other = 0x33330000
+    address = chunk + at if value in (0xFA, 0xFD) else other
+    process = ProcessBuilder(build=19041)
+    process.thread(4, ip=0x401000)
+    process.region(other, 0x10000)
+    process.region(heap.shadow_of(other) & -0x1000, 0x1000)
+    process.memory(heap.shadow_of(other) & -0x1000, bytes([value]) * 0x1000)
+    process.exception(4, 0xC0000005, 0x401000, (1, address))
+    path = tmp_path / "asan.dmp"
+    path.write_bytes(poke(heap.add_to(process).build(), *heap.patches()).data)
+    answer = ask(tmp_path / "index", ["check", str(path), "--json"])
+    (record,) = [one for one in json.loads(answer.stdout)["data"] if one["kind"] == "asan_report"]
+    assert (answer.exit_code, record["bug"], record["address"]) == (1, bug, hex(address))
+    assert f"AddressSanitizer's shadow of {address:#x} is {value:02x}" in record["message"]
+    if value in (0xFA, 0xFD):
+        assert record["block"]["address"] == hex(chunk)
+
+
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("pointer", [8, 4])
+def test_the_report_in_the_exception_is_the_incident(tmp_path, wide, pointer):
+    """ASAN_SAVE_DUMPS: the exception leads to four texts."""
+    text = REPORT.format(bad=0x12345678, size=24, start=0x12345660)
+    at = 0x28A70000000 if pointer == 8 else 0x20000000
+    texts = ["heap-buffer-overflow", "short", text, ""]
+    memory, rows_ = bytearray(0x100), b""
+    for one in texts:
+        raw = one.encode("utf-16-le" if wide else "ascii") + b"\0\0"
+        rows_ += struct.pack("<Q", len(one)) + (at + len(memory)).to_bytes(pointer, "little").ljust(8, b"\0")
+        memory += raw
+    head = struct.pack("<2I", 8 + len(rows_), 0xE073616F) + rows_
+    memory[: len(head)] = head
+    process = ProcessBuilder(arch="x64" if pointer == 8 else "x86", build=19041)
+    process.thread(4, ip=0x401000)
+    process.region(at, 0x4000).memory(at, bytes(memory).ljust(0x4000, b"\0"))
+    process.exception(4, 0xE073616E, 0x401000, (at,))
+    path = tmp_path / "saved.dmp"
+    path.write_bytes(process.build().data)
+    answer = ask(tmp_path / "index", ["check", str(path), "--json"])
+    (record,) = [one for one in json.loads(answer.stdout)["data"] if one["kind"] == "asan_report"]
+    assert (answer.exit_code, record["bug"], record["address"]) == (1, "heap-buffer-overflow", "0x12345678")
+    assert (record["access"]["kind"], record["access"]["bytes"]) == ("write", 2)
+
+
+@given(noise=st.binary(max_size=0x200), at=st.integers(0, 0xF0))
+def test_a_damaged_exception_structure_is_survived(tmp_path_factory, noise, at):
+    memory = bytearray(struct.pack("<2I8Q", 0x48, 0xE073616F, *(0x20, 0x20000080) * 4).ljust(0x400, b"a"))
+    memory[at : at + len(noise)] = noise
+    process = ProcessBuilder(arch="x86", build=19041)
+    process.thread(4, ip=0x401000)
+    process.region(0x20000000, 0x1000).memory(0x20000000, bytes(memory).ljust(0x1000, b"\0"))
+    process.exception(4, 0xE073616E, 0x401000, (0x20000000,))
+    path = tmp_path_factory.mktemp("asan") / "saved.dmp"
+    path.write_bytes(process.build().data)
+    with open_dump(path, use_index=False) as snapshot:
+        assert len(snapshot.incidents) <= 2
 
 
 REPORT = """==7==ERROR: AddressSanitizer: heap-buffer-overflow on address {bad:#x} at pc 0x1 bp 0x2 sp 0x3

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.process.reports.asan_report import asan_reports, parse_report
+from heapdump.process.reports.asan_report import asan_reports
+from heapdump.process.reports.asan_text import parse_report
 from tests.builders import BuiltDump, ProcessBuilder
 
 AT = 0x28A70000000
@@ -95,6 +96,167 @@ def test_copies_of_one_report_are_one(open_built):
 def test_patterns_and_quotations_are_no_reports(open_built, text):
     with open_built(holding(text)) as snapshot:
         assert asan_reports(snapshot.process) == ()
+
+
+STACK = """    #0 0x7ff6a1b31b95 in Use C:\\acme\\use.cpp:9
+    #1 0x7ff6a1b31bad in main C:\\acme\\use.cpp:20
+
+"""
+REGION = "0x11f000000010 is located 0 bytes inside of 24-byte region [0x11f000000010,0x11f000000028)\n"
+KINDS: dict[str, tuple[str, str, int | None, tuple[str, int | None] | None, str]] = {
+    "access-violation": (
+        "access-violation on unknown address 0x0000000000ff (pc 0x7ff6a1b31b95 bp 0x0 sp 0x08 T3)\n"
+        "==9==The signal is caused by a WRITE memory access.\n==9==Hint: address points to the zero page.\n" + STACK,
+        "access-violation", 0xFF, ("write", None), "T3",
+    ),
+    "SEGV": (
+        "SEGV on unknown address 0x0000000000ff (pc 0x7ff6a1b31b95 bp 0x0 sp 0x08 T0)\n"
+        "==9==The signal is caused by a READ memory access.\n" + STACK + "SUMMARY: AddressSanitizer: SEGV use.cpp:9 in Use\n",
+        "SEGV", 0xFF, ("read", None), "T0",
+    ),
+    "stack-overflow": (
+        "stack-overflow on address 0x00f3b1203ff8 (pc 0x7ff6a1b31b95 bp 0x0 sp 0x08 T0)\n" + STACK,
+        "stack-overflow", 0xF3B1203FF8, None, "T0",
+    ),
+    "stack-buffer-overflow": (
+        "stack-buffer-overflow on address 0x00f3b12ff834 at pc 0x7ff6a1b31b95 bp 0x0 sp 0x08\n"
+        "WRITE of size 4 at 0x00f3b12ff834 thread T0\n" + STACK +
+        "Address 0x00f3b12ff834 is located in stack of thread T0 at offset 52 in frame\n"
+        "    #0 0x7ff6a1b3100f in Use C:\\acme\\use.cpp:3\n\n  This frame has 1 object(s):\n"
+        "    [32, 52) 'buffer' (line 4) <== Memory access at offset 52 overflows this variable\n",
+        "stack-buffer-overflow", 0xF3B12FF834, ("write", 4), "T0",
+    ),
+    "global-buffer-overflow": (
+        "global-buffer-overflow on address 0x7ff6a1b92ee8 at pc 0x7ff6a1b31b95 bp 0x0 sp 0x08\n"
+        "READ of size 4 at 0x7ff6a1b92ee8 thread T0\n" + STACK +
+        "0x7ff6a1b92ee8 is located 0 bytes to the right of global variable 'table' defined in 'C:\\acme\\use.cpp:2:5'"
+        " (0x7ff6a1b92ec0) of size 40\n",
+        "global-buffer-overflow", 0x7FF6A1B92EE8, ("read", 4), "T0",
+    ),
+    "container-overflow": (
+        "container-overflow on address 0x11f000000014 at pc 0x7ff6a1b31b95 bp 0x0 sp 0x08\n"
+        "READ of size 4 at 0x11f000000014 thread T0\n" + STACK + REGION + "HINT: if you don't care about these errors\n",
+        "container-overflow", 0x11F000000014, ("read", 4), "T0",
+    ),
+    "use-after-poison": (
+        "use-after-poison on address 0x11f000000014 at pc 0x7ff6a1b31b95 bp 0x0 sp 0x08\n"
+        "WRITE of size 1 at 0x11f000000014 thread T12 (worker)\n" + STACK + REGION,
+        "use-after-poison", 0x11F000000014, ("write", 1), "T12",
+    ),
+    "double-free": (
+        "attempting double-free on 0x11f000000010 in thread T2:\n" + STACK + REGION + "freed by thread T1 here:\n" + STACK,
+        "double-free", 0x11F000000010, None, "T2",
+    ),
+    "bad-free": (
+        "attempting free on address which was not malloc()-ed: 0x00f3b12ff834 in thread T0\n" + STACK,
+        "bad-free", 0xF3B12FF834, None, "T0",
+    ),
+    "alloc-dealloc-mismatch": (
+        "alloc-dealloc-mismatch (operator new [] vs operator delete) on 0x11f000000010\n" + STACK + REGION,
+        "alloc-dealloc-mismatch", 0x11F000000010, None, "",
+    ),
+    "new-delete-type-mismatch": (
+        "new-delete-type-mismatch on 0x11f000000010 in thread T0:\n  object passed to delete has wrong type:\n"
+        "  size of the allocated type:   16 bytes;\n  size of the deallocated type: 8 bytes.\n" + STACK + REGION,
+        "new-delete-type-mismatch", 0x11F000000010, None, "T0",
+    ),
+    "negative-size-param": ("negative-size-param: (size=-1)\n" + STACK, "negative-size-param", None, None, ""),
+    "memcpy-param-overlap": (
+        "memcpy-param-overlap: memory ranges [0x11f000000010,0x11f000000018) and [0x11f000000014, 0x11f00000001c) overlap\n"
+        + STACK, "memcpy-param-overlap", 0x11F000000010, None, "",
+    ),
+    "calloc-overflow": (
+        "calloc parameters overflow: count * size (-1 * 1000) cannot be represented in type size_t (thread T0)\n" + STACK,
+        "calloc-overflow", None, None, "T0",
+    ),
+    "allocation-size-too-big": (
+        "requested allocation size 0xffffffff0000 (0xffffffff1000 after adjustments for alignment, red zones etc.) exceeds "
+        "maximum supported size of 0x10000000000 (thread T0)\n" + STACK,
+        "allocation-size-too-big", None, None, "T0",
+    ),
+    "out-of-memory": (
+        "allocator is out of memory trying to allocate 0x3e800000000 bytes\n" + STACK, "out-of-memory", None, None, "",
+    ),
+    "bad-malloc_usable_size": (
+        "attempting to call malloc_usable_size() for pointer which is not owned: 0x00f3b12ff834\n" + STACK,
+        "bad-malloc_usable_size", 0xF3B12FF834, None, "",
+    ),
+    "odr-violation": (
+        "odr-violation (0x7ff6a1b92ec0):\n  [1] size=40 'table' a.cpp:2\n" , "odr-violation", None, None, "",
+    ),
+    "stack-use-after-scope": (
+        "stack-use-after-scope on address 0x00f3b12ff834 at pc 0x7ff6a1b31b95 bp 0x0 sp 0x08\n"
+        "ACCESS of size 8 at 0x00f3b12ff834 thread T0\n" + STACK, "stack-use-after-scope", 0xF3B12FF834, ("read", 8), "T0",
+    ),
+    "unknown-crash": (
+        "unknown-crash on address 0x00f3b12ff834 at pc 0x7ff6a1b31b95 bp 0x0 sp 0x08\n"
+        "READ of size 16 at 0x00f3b12ff834 thread T0\n" + STACK, "unknown-crash", 0xF3B12FF834, ("read", 16), "T0",
+    ),
+}  # fmt: skip
+"""Report → (text, bug, address, access, thread), in the words of LLVM's asan_errors.cpp."""
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_every_kind_of_report_is_read(kind, line_end):
+    text, bug, address, access, thread = KINDS[kind]
+    report = parse_report(AT, f"==9==ERROR: AddressSanitizer: {text}".replace("\n", line_end))
+    assert report is not None
+    assert (report.bug, report.bad_address, report.thread) == (bug, address, thread)
+    assert (None if report.access is None else (report.access.kind, report.access.bytes)) == access
+    assert report.frames == ((0x7FF6A1B31B95, 0x7FF6A1B31BAD) if STACK in text else ())
+
+
+def test_variables_are_named():
+    found = {kind: parse_report(AT, f"==9==ERROR: AddressSanitizer: {row[0]}") for kind, row in KINDS.items()}
+    on_stack, in_module = found["stack-buffer-overflow"], found["global-buffer-overflow"]
+    assert on_stack is not None and in_module is not None
+    assert (on_stack.variable, on_stack.region) == ("buffer", None)
+    assert (in_module.variable, in_module.region) == ("table", (0x7FF6A1B92EC0, 0x7FF6A1B92EE8))
+
+
+def test_leaks_are_listed_with_their_stacks(open_built):
+    text = f"""==7==ERROR: LeakSanitizer: detected memory leaks
+
+Direct leak of 4,096 byte(s) in 2 object(s) allocated from:
+{STACK}Direct leak of 64 byte(s) in 2 object(s) allocated from:
+{STACK}Indirect leak of 7 byte(s) in 1 object(s) allocated from:
+    #0 0x401000 in malloc
+
+SUMMARY: AddressSanitizer: 71 byte(s) leaked in 3 allocation(s).
+""".replace("4,096", "4096")
+    with open_built(holding(text.encode())) as snapshot:
+        (report,) = asan_reports(snapshot.process)
+    assert (report.bug, report.bad_address) == ("memory-leak", None)
+    assert [(leak.direct, leak.bytes, leak.objects, len(leak.frames)) for leak in report.leaks] == [
+        (True, 4096, 2, 2), (True, 64, 2, 2), (False, 7, 1, 1),
+    ]  # fmt: skip
+
+
+def test_the_report_of_this_process_counts_before_a_log_of_another_one(open_built):
+    log, own = AFTER_FREE.encode(), OVERFLOW.replace("==4120==", "==4242==").encode()
+    with open_built(holding(log, own)) as snapshot:
+        assert [report.bug for report in asan_reports(snapshot.process)] == ["heap-buffer-overflow"]
+
+
+def test_a_cut_copy_is_no_second_report(open_built):
+    with open_built(holding(OVERFLOW.encode()[:200], OVERFLOW.encode())) as snapshot:
+        assert [report.text for report in asan_reports(snapshot.process)] == [OVERFLOW]
+
+
+def test_reports_behind_each_other_in_one_log_are_two(open_built):
+    line = "=" * 65 + "\n"
+    with open_built(holding((line + OVERFLOW + line + AFTER_FREE).encode())) as snapshot:
+        found = asan_reports(snapshot.process)
+    assert [report.bug for report in found] == ["heap-buffer-overflow", "heap-use-after-free"]
+    assert found[0].frames == (0x7FF6A1B31B95, 0x7FF6A1B313AD)
+    assert found[1].text == AFTER_FREE
+
+
+@pytest.mark.parametrize("text", ["", " ", "\n", "%s", "\x00"])
+def test_a_mark_without_a_bug_is_no_report(text):
+    report = parse_report(AT, f"==9==ERROR: AddressSanitizer: {text}")
+    assert report is None or report.bug
 
 
 @given(noise=st.binary(max_size=300), cut=st.integers(0, len(OVERFLOW)))
