@@ -44,6 +44,7 @@ COMMANDS = cli.list_commands(click.Context(cli))
 OF_WALKS = [
     "summary --json", "triage --json", "heaps --json", "blocks --state all --internal --json", "blocks --stat --all",
     "virt-blocks --json", "check --json", "page-heap --state all --json", "leaks --group-by stack --json",
+    "leaks --group-by structure --json", "leaks --group-by owner --json", "waste --json",
     "leaks --group-by type --json", "retained --json", "leaks --unreachable --report-objects --json",
 ]  # fmt: skip
 """These show what a walk finds."""
