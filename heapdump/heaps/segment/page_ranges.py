@@ -18,6 +18,7 @@ from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import DESCRIPTORS
 from heapdump.layouts import Struct
+from heapdump.memory.space import AddressSpace
 
 EXTRA_ROOM = 0x40
 """Bytes that an extra behind user data needs at most; they count as unused."""
@@ -30,6 +31,7 @@ KIND_CODES = range(4)
 
 _TREE_SIGNATURE = 0xCCDDCCDD
 _KNOWN_KIND_WEIGHT = 1 / 8
+_PAGE = 0x1000
 
 
 class RangeKind(IntEnum):
@@ -91,38 +93,62 @@ def read_ranges(walk: SegmentWalk) -> Ranges:
     is used, else the one that fits best.
     """
     structs = walk.structs("_HEAP_PAGE_RANGE_DESCRIPTOR")
-    segments, tables = _descriptor_tables(walk, structs[0])
+    segments, tables, missing = _descriptor_tables(walk, structs[0])
     if not segments:
         none = np.empty(0, np.int64)
         return Ranges(none, none, none, none, none, none != 0, none != 0, none, none)
-    raw = np.stack(tables)
+    raw, absent = np.stack(tables), np.stack(missing)
     unit = np.array([segment.span.size // DESCRIPTORS for segment in segments], np.int64)
     starts = np.array([segment.address for segment in segments], np.int64)
-    return _best_descriptors(raw, unit, structs).ranges(walk, starts)
+    return _best_descriptors(raw, absent, unit, structs).ranges(walk, starts)
 
 
-def _best_descriptors(raw: NDArray[np.uint8], unit: NDArray[np.int64], structs: Sequence[Struct]) -> _Descriptors:
+def _best_descriptors(
+    raw: NDArray[np.uint8], absent: NDArray[np.bool_], unit: NDArray[np.int64], structs: Sequence[Struct]
+) -> _Descriptors:
     tried = []
     for struct in structs:
         for is_before_16299 in (False, True):
-            descriptors = _Descriptors(raw, unit, struct, is_before_16299=is_before_16299)
+            descriptors = _Descriptors(raw, absent, unit, struct, is_before_16299=is_before_16299)
             if descriptors.score > 1:  # every unit lies in a range that holds, and all of a known kind
                 return descriptors
             tried.append(descriptors)
     return max(tried, key=lambda descriptors: descriptors.score)
 
 
-def _descriptor_tables(walk: SegmentWalk, struct: Struct) -> tuple[list[Segment], list[NDArray[np.uint8]]]:
-    """(segments whose descriptors are in the dump, ascending; their descriptors, (256, bytes of one) uint8 each)."""
-    segments, tables = [], []
+def _descriptor_tables(
+    walk: SegmentWalk, struct: Struct
+) -> tuple[list[Segment], list[NDArray[np.uint8]], list[NDArray[np.bool_]]]:
+    """(segments with descriptors in the dump, ascending; their descriptors; those that are not in the dump).
+
+    Descriptors are (256, bytes of one) uint8 for each segment, zeros where they are absent.
+    """
+    segments: list[Segment] = []
+    tables: list[NDArray[np.uint8]] = []
+    missing: list[NDArray[np.bool_]] = []
     for segment in sorted(walk.heap.segments, key=lambda segment: segment.address):
-        data = walk.view.space.try_read(segment.address, DESCRIPTORS * struct.size)
-        if data is None:
-            walk.add_gap(f"{walk.name}: the page descriptors of segment {segment.address:#x} are not in the dump")
-            continue
-        segments.append(segment)
-        tables.append(np.frombuffer(data, np.uint8).reshape(DESCRIPTORS, struct.size))
-    return segments, tables
+        data, absent = _pages(walk.view.space, segment.address, DESCRIPTORS * struct.size)
+        is_absent: NDArray[np.bool_] = absent.reshape(DESCRIPTORS, struct.size).max(axis=1)
+        if is_absent.any():
+            count = "" if is_absent.all() else f"{int(is_absent.sum()):,} of the "
+            walk.add_gap(f"{walk.name}: {count}page descriptors of segment {segment.address:#x} are not in the dump")
+        if not is_absent.all():
+            segments.append(segment)
+            tables.append(data.reshape(DESCRIPTORS, struct.size))
+            missing.append(is_absent)
+    return segments, tables, missing
+
+
+def _pages(space: AddressSpace, start: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """(the bytes of [start, start + size), zeros where the dump lacks a page; True for these)."""
+    data, absent = np.zeros(size, np.uint8), np.zeros(size, bool)
+    for at in range(0, size, _PAGE):
+        piece = space.try_read(start + at, min(_PAGE, size - at))
+        if piece is None:
+            absent[at : at + _PAGE] = True
+        else:
+            data[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
+    return data, absent
 
 
 class _Descriptors:
@@ -133,9 +159,19 @@ class _Descriptors:
     """
 
     def __init__(
-        self, raw: NDArray[np.uint8], unit: NDArray[np.int64], struct: Struct, *, is_before_16299: bool
+        self,
+        raw: NDArray[np.uint8],
+        absent: NDArray[np.bool_],
+        unit: NDArray[np.int64],
+        struct: Struct,
+        *,
+        is_before_16299: bool,
     ) -> None:
-        """`raw`: (segments, 256, bytes of a descriptor). `is_before_16299`: RangeFlags mean what they did up to 15063."""
+        """`raw`: (segments, 256, bytes of a descriptor); `absent`: (segments, 256) those that the dump lacks.
+
+        `is_before_16299`: RangeFlags mean what they did up to 15063.
+        """
+        self._absent = absent
         self._unit, self._size, self._is_before_16299 = unit, raw.shape[2], is_before_16299
         self.flags = _member(raw, struct, "RangeFlags") & (0x3F if is_before_16299 else 0x1F)
         first_bit, in_use_bit = (8, 4) if is_before_16299 else (2, 1)
@@ -182,11 +218,20 @@ class _Descriptors:
         sound: NDArray[np.bool_] = (self._lengths() == self.units) & self.is_first & signature_fits
         return sound
 
+    def _is_open(self) -> NDArray[np.bool_]:
+        """Units that may lie in a range whose first descriptor is absent."""
+        place = np.arange(DESCRIPTORS)
+        first, absent = (
+            np.maximum.accumulate(np.where(which, place, -1), axis=1) for which in (self.is_first, self._absent)
+        )
+        is_open: NDArray[np.bool_] = absent > first
+        return is_open
+
     def _uncovered(self) -> NDArray[np.bool_]:
         """Units that lie in no range, which an undamaged segment does not have."""
         ends = np.where(self.is_first, np.arange(DESCRIPTORS) + self._lengths(), 0)
         reach = np.maximum.accumulate(ends, axis=1)
-        uncovered: NDArray[np.bool_] = self._is_behind_own & (np.arange(DESCRIPTORS) >= reach)
+        uncovered: NDArray[np.bool_] = self._is_behind_own & (np.arange(DESCRIPTORS) >= reach) & ~self._is_open()
         if _is_majority(int((uncovered & ~self.in_use).any(axis=1).sum()), len(uncovered)):
             uncovered &= self.in_use
         return uncovered
