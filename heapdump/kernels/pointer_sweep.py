@@ -79,7 +79,7 @@ def resolve(
         shift: see `pointer_map`.
         start: (n,) addresses of the blocks.
         size: (n,) bytes; 0 counts as 1.
-        found: scratch, room for `many`.
+        found: room for `many`; gets the value of each pointer.
         degree: 1 is added to `degree[source]` for each pointer.
         targets: gets the block of each pointer to the block's start, -1 - block for other pointers into it.
 
@@ -108,6 +108,7 @@ def resolve(
                 continue
             is_start = True
         targets[count] = block if is_start else -1 - block
+        found[count] = value  # count <= k: that cell has been read
         degree[sources[k]] += 1
         count += 1
     return count

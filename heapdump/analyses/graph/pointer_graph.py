@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.analyses.graph.inner_starts import InnerStarts
 from heapdump.analyses.graph.pointer_map import TOP, Integers, PointerMap, pointer_map
 from heapdump.analyses.graph.roots import Area, Roots
 from heapdump.analyses.graph.sweep import Edges, Sources, Sweeper
@@ -155,7 +156,8 @@ def build_graph(
     rows, start, size = program_blocks(table)
     _without_crt_headers(rows, start, size, table, crt)
     nodes = pointer_map(start, size)
-    sweeper = Sweeper(process.space.mapped, nodes, unaligned=unaligned)
+    inner = InnerStarts(process, start, size)
+    sweeper = Sweeper(process.space.mapped, nodes, unaligned=unaligned, inner=inner)
     width_of_view = {view.arch: view.pointer_bytes for view in process.views}
     width_of_heap = np.array([width_of_view[heap.view] for heap in heaps], np.uint8)
     is_one_width = len(width_of_heap) and width_of_heap.min() == width_of_heap.max()

@@ -15,6 +15,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.analyses.graph.inner_starts import InnerStarts
 from heapdump.analyses.graph.pointer_map import Integers, PointerMap
 from heapdump.kernels import run
 from heapdump.kernels.pointer_sweep import resolve, sweep
@@ -42,7 +43,8 @@ _WORDS_A_BLOCK = 8
 class Edges:
     """The pointers of n sources; those of source i are `targets[first[i]:first[i + 1]]`, in the order of their addresses.
 
-    `targets` (edges,) int32: a block for a pointer to its start, -1 - block for a pointer to its inside. `first` (n + 1,)
+    `targets` (edges,) int32: a block for a pointer to its start, or one that stands for it (`inner_starts`), -1 - block for
+    another pointer to its inside. `first` (n + 1,)
     int32, or int64 for 2^31 edges and more. `present_bytes`: bytes of the sources that the dump holds.
     """
 
@@ -106,10 +108,14 @@ class Sweeper:
     """Sweeps memory of one dump for pointers into the blocks of a map."""
 
     def __init__(
-        self, memory: MappedMemory, blocks: PointerMap, *, unaligned: bool = False, threads: int | None = None
-    ) -> None:
-        """`unaligned`: pointers begin at any byte, else at multiples of their size. `threads` None: one for each processor."""
-        self._memory, self._blocks, self._unaligned = memory, blocks, unaligned
+        self, memory: MappedMemory, blocks: PointerMap, *, unaligned: bool = False, threads: int | None = None,
+        inner: InnerStarts | None = None,
+    ) -> None:  # fmt: skip
+        """`unaligned`: pointers begin at any byte, else at multiples of their size. `threads` None: one for each processor.
+
+        `inner`: tells which pointers to the inside of a block count as pointers to its start.
+        """
+        self._memory, self._blocks, self._unaligned, self._inner = memory, blocks, unaligned, inner
         self._threads = min(threads or os.cpu_count() or 1, _MAX_THREADS)
         self._start, self._end = memory.starts.astype(np.int64), memory.ends.astype(np.int64)
         self._is_user = (self._start >= 0) & (self._end > 0)  # addresses from 2^63 on are negative
@@ -174,10 +180,19 @@ class Sweeper:
             )  # fmt: skip
             of_map = (blocks.tops, blocks.middles, blocks.cells, blocks.shift, blocks.start, blocks.size)
             count = run(resolve, work, values, owners, many, *of_map, found, job.degree, targets)
+            self._mark_starts(found[:count], targets[:count], width)
             out.append(targets[:count].copy())
             present_bytes += seen
         self._memory.forget(Span(begin, end))
         return (np.concatenate(out) if len(out) > 1 else out[0]), present_bytes
+
+    def _mark_starts(self, values: NDArray[np.int64], targets: NDArray[np.int32], width: int) -> None:
+        """Changes the targets of pointers to the inside that stand for the block, in place."""
+        inside = np.flatnonzero(targets < 0) if self._inner is not None else ()
+        if self._inner is not None and len(inside):
+            blocks = -1 - targets[inside]
+            good = self._inner.stand_for(values[inside], blocks.astype(np.int64), width)
+            targets[inside[good]] = blocks[good]
 
 
 class _JoinedTargets:
