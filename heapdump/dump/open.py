@@ -89,6 +89,18 @@ class Minidump:
         """
         return self._file.view_at(offset, size)
 
+    def stamp_whole(self) -> None:
+        """Makes `stamp` depend on every byte of the file instead of samples; reads it once.
+
+        Raises:
+            DumpError: it cannot be read any more.
+        """
+        try:
+            with self.path.open("rb") as file:
+                self.stamp = stamp_of(file, whole=True)
+        except OSError as error:
+            raise DumpError(f"{self.path}: {error.strerror or error}") from error
+
     def require_whole(self) -> None:
         """Makes sure that everything that was read was in the file: ask before an answer is printed or kept.
 

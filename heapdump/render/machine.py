@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,18 @@ from heapdump.render.text import printable
 from heapdump.render.view import Answer, Record
 
 SCHEMA = "heapdump/1"
+
+
+_ESCAPE = re.compile(r"\\(?:u(d[89ab]..)\\u(d[c-f]..)|u(d[89a-f]..)|.)")
+"""An escape of a JSON text: a surrogate pair, half of one, or any other."""
+
+
+def encoded(value: Any, indent: int | None = None, separators: tuple[str, str] | None = None) -> str:
+    """A value as JSON, ASCII only. Half of a surrogate pair becomes text, as in tables: strict readers refuse it."""
+    text = json.dumps(value, indent=indent, separators=separators)
+    if "\\ud" not in text:
+        return text
+    return _ESCAPE.sub(lambda found: f"\\\\u{found[3]}" if found[3] else found[0], text)
 
 
 def json_document(answer: Answer, tool: str, dump: Record | list[Record]) -> Iterator[str]:
@@ -27,15 +40,15 @@ def json_document(answer: Answer, tool: str, dump: Record | list[Record]) -> Ite
         "complete": answer.complete,
         "notes": list(dict.fromkeys((*answer.gaps, *answer.notes))),
     }
-    yield json.dumps(document, indent=1)[:-2] + ',\n "data": '
+    yield encoded(document, indent=1)[:-2] + ',\n "data": '
     data = answer.data()
     if isinstance(data, dict):
-        yield json.dumps(data, indent=1).replace("\n", "\n ")
+        yield encoded(data, indent=1).replace("\n", "\n ")
     else:
         # one record a line, each encoded on its own: quick, and never the whole document in memory
         separator = "["
         for record in data:
-            yield separator + "\n  " + json.dumps(record)
+            yield separator + "\n  " + encoded(record)
             separator = ","
         yield "[]" if separator == "[" else "\n ]"
     yield "\n}\n"
@@ -44,16 +57,18 @@ def json_document(answer: Answer, tool: str, dump: Record | list[Record]) -> Ite
 def json_lines(records: Iterable[Record]) -> Iterator[str]:
     """One record a line, streamed."""
     for record in records:
-        yield json.dumps(record) + "\n"
+        yield encoded(record) + "\n"
 
 
 def comma_separated(
-    records: Iterable[Record], nested: Mapping[str, Sequence[str]], fields: Sequence[str] = ()
+    records: Iterable[Record], nested: Mapping[str, Sequence[str]], fields: Sequence[str] = (), *, raw: bool = False
 ) -> Iterator[str]:
     """A header and a line for each record. Lists are joined by `|`; objects become `name.member` columns, or JSON.
 
-    `fields`: the columns of an answer without records; further columns that not every record has.
+    `fields`: the columns of an answer without records; further columns that not every record has. A text that a
+    spreadsheet would take for a formula gets an apostrophe in front, unless `raw`.
     """
+    cell = _cell if raw else _harmless_cell
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     header: list[str] | None = None
@@ -62,7 +77,7 @@ def comma_separated(
         if header is None:
             header = list(dict.fromkeys((*flat, *(name for name in fields if name not in flat))))
             writer.writerow(header)
-        writer.writerow([_cell(flat.get(name)) for name in header])
+        writer.writerow([cell(flat.get(name)) for name in header])
         yield out.getvalue()
         out.seek(0)
         out.truncate()
@@ -84,8 +99,20 @@ def _flat(record: Record, nested: Mapping[str, Sequence[str]]) -> Iterator[tuple
 
 def _text(item: Any) -> str:
     """An item of a list: an object as JSON."""
-    return json.dumps(item, separators=(",", ":")) if isinstance(item, (dict, list)) else str(item)
+    return encoded(item, separators=(",", ":")) if isinstance(item, (dict, list)) else str(item)
 
 
 def _cell(value: Any) -> Any:
     return "" if value is None else printable(value) if isinstance(value, str) else value
+
+
+_FORMULA = re.compile(r"(^|;)(?=\s*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+"""Where a spreadsheet sees a formula begin: in a new cell, also where `;` separates cells. Full-width signs count."""
+
+_NUMBER = re.compile(r"[+-]?(\d[\d,.]*(e[+-]?\d+)?|0x[0-9a-f]+)", re.IGNORECASE | re.ASCII)
+
+
+def _harmless_cell(value: Any) -> Any:
+    """`=1+1` becomes `'=1+1`; numbers stay numbers."""
+    text = _cell(value)
+    return text if not isinstance(text, str) or _NUMBER.fullmatch(text) else _FORMULA.sub(r"\1'", text)

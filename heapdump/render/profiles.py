@@ -6,10 +6,11 @@ In: samples with frames, blocks and bytes. Out: text, or the bytes of a gzipped 
 from __future__ import annotations
 
 import gzip
-import json
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+from heapdump.render.machine import encoded
 
 NO_STACK = "(no stack recorded)"
 
@@ -86,7 +87,7 @@ def speedscope(samples: Sequence[Sample], name: str) -> str:
             profile("busy blocks", "none", [sample.blocks for sample in samples]),
         ],
     }
-    return json.dumps(document, separators=(",", ":"))
+    return encoded(document, separators=(",", ":"))
 
 
 def pprof(

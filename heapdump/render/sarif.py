@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
+from heapdump.render.machine import encoded
 from heapdump.render.view import Record
 
 _SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
@@ -28,7 +28,7 @@ def sarif_document(records: Iterable[Record], rules: Mapping[str, str], tool: st
         "rules": [{"id": kind, "shortDescription": {"text": rules.get(kind, kind)}} for kind in used],
     }
     run = {"tool": {"driver": driver}, "results": results, "columnKind": "utf16CodeUnits"}
-    return json.dumps({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
+    return encoded({"$schema": _SCHEMA, "version": "2.1.0", "runs": [run]}, indent=1) + "\n"
 
 
 def _incident(records: list[Record], dump: str) -> dict[str, Any]:

@@ -263,7 +263,11 @@ class DumpBuilder:
 
     def _loose_encoders(self, base: int) -> Iterator[tuple[int, _Encoder]]:
         for text, wide in self._comments:
-            data = text.encode("utf-16-le") + b"\0\0" if wide else text.encode() + b"\0"
+            data = (
+                text.encode("utf-16-le", "surrogatepass") + b"\0\0"
+                if wide
+                else text.encode("utf-8", "surrogatepass") + b"\0"
+            )
             number = 11 if wide else 10
             if number not in self._dropped:
                 yield number, partial(bytes, data)

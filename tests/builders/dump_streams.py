@@ -52,7 +52,7 @@ class Blob:
 
     def string(self, text: str) -> int:
         """Append a MINIDUMP_STRING (bytes of text, UTF-16, terminator); returns its file position."""
-        encoded = text.encode("utf-16-le")
+        encoded = text.encode("utf-16-le", "surrogatepass")
         return self.put(struct.pack("<I", len(encoded)) + encoded + b"\0\0")
 
 
@@ -87,7 +87,7 @@ def modules(blob: Blob, items: Sequence[ModuleTruth]) -> bytes:
         out += _fixed_file_info(item)
         if item.pdb:
             file, guid, age = item.pdb
-            record = b"RSDS" + guid + struct.pack("<I", age) + file.encode() + b"\0"
+            record = b"RSDS" + guid + struct.pack("<I", age) + file.encode("utf-8", "surrogatepass") + b"\0"
             out += struct.pack("<II", len(record), blob.put(record))
         else:
             out += bytes(8)

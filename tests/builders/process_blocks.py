@@ -95,7 +95,7 @@ def write_parameters(image: MemoryImage, at: int, exe: str, command_line: str) -
     def put(field: int, text: str) -> None:
         """Write a UNICODE_STRING at a field and its text behind what is there."""
         nonlocal tail
-        data = text.encode("utf-16-le")
+        data = text.encode("utf-16-le", "surrogatepass")
         image.u16(at + field, len(data))
         image.u16(at + field + 2, len(data) + 2)
         image.word(at + field + image.pointer, tail)
@@ -108,7 +108,9 @@ def write_parameters(image: MemoryImage, at: int, exe: str, command_line: str) -
     image.word(at + (0x80 if x64 else 0x48), tail)
     image.write(
         tail,
-        "PATH=C:\\Windows\0SystemRoot=C:\\Windows\0USERNAME=quincy\0COMPUTERNAME=ORACLE-77\0\0".encode("utf-16-le"),
+        "PATH=C:\\Windows\0SystemRoot=C:\\Windows\0USERNAME=quincy\0COMPUTERNAME=ORACLE-77\0\0".encode(
+            "utf-16-le", "surrogatepass"
+        ),
     )
 
 
@@ -117,4 +119,4 @@ def write_shared_page(image: MemoryImage, at: int, os: tuple[int, int, int]) -> 
     major, minor, build = os
     image.u32(at + 0x260, build)
     image.u32(at + 0x26C, major, minor)
-    image.write(at + 0x30, "C:\\Windows".encode("utf-16-le"))
+    image.write(at + 0x30, "C:\\Windows".encode("utf-16-le", "surrogatepass"))

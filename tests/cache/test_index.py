@@ -286,3 +286,31 @@ def test_a_change_in_the_middle_with_the_same_time_and_size_is_seen(dump, folder
     os.utime(dump, ns=(state.st_atime_ns, state.st_mtime_ns))
     asked(dump)
     assert len(walks) == 2
+
+
+def test_verify_sees_every_byte(dump, folder, walks):
+    """The stamp of samples misses a changed byte between them, with the same time and size."""
+    from heapdump.cli import run
+    from heapdump.dump.stamp import stamp_of
+
+    padding = dump.stat().st_size
+    with dump.open("ab") as file:
+        file.write(bytes(4 << 20))
+    assert run(["heaps", str(dump), "--verify"]) == run(["heaps", str(dump), "--verify"]) == 0
+    assert len(walks) == 1
+    assert run(["heaps", str(dump)]) == 0
+    assert len(walks) == 2
+    state, data = dump.stat(), bytearray(dump.read_bytes())
+    step = len(data) // 64
+    at = next(at for at in range(padding, len(data)) if at // step * step + 8192 < at)
+    data[at] ^= 1
+    with dump.open("rb") as file:
+        before = stamp_of(file)
+    dump.write_bytes(data)
+    os.utime(dump, ns=(state.st_atime_ns, state.st_mtime_ns))
+    with dump.open("rb") as file:
+        assert stamp_of(file) == before
+    assert run(["heaps", str(dump)]) == 0
+    assert len(walks) == 2
+    assert run(["heaps", str(dump), "--verify"]) == 0
+    assert len(walks) == 3

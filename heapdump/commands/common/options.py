@@ -107,6 +107,7 @@ SHARED: tuple[Option, ...] = (
     _shared("--json", "json_", is_flag=True, help="One JSON document on stdout."),
     _shared("--format", "format_", type=click.Choice(["table", "json", "jsonl", "csv"]),
             metavar="FORMAT", help="table, json, jsonl (a record a line) or csv."),
+    _shared("--raw-csv", is_flag=True, help="csv with texts that look like formulas as they are."),
     _shared("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write there instead of stdout."),
     _shared("--bytes", "bytes_", is_flag=True, help="Sizes in tables in exact bytes."),
     _shared("--explain", is_flag=True, help="Under each table: how every column is computed."),
@@ -122,6 +123,7 @@ SHARED: tuple[Option, ...] = (
     _shared("--no-pager", is_flag=True, help="Never show a long page in $HEAPDUMP_PAGER."),
     _shared("--no-progress", is_flag=True, help="No progress lines."),
     _shared("--no-cache", is_flag=True, help="Neither read nor write the index of walked blocks."),
+    _shared("--verify", is_flag=True, help="Use the index only if every byte of the dump is the same."),
 )  # fmt: skip
 """The options of every command."""
 

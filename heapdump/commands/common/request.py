@@ -58,6 +58,7 @@ class Request:
     thread: str | None = None
     frame: int | None = None
     redact: bool = False
+    verify: bool = False
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Snapshot]:
@@ -77,6 +78,8 @@ class Request:
 
         with progress_bar(f"unpacking {path.name}", enabled=self.progress) as report:
             snapshot = open_dump(path, report, self.say, use_index=self.use_index)
+        if self.verify:
+            snapshot.dump.stamp_whole()
         with snapshot, progress_bar("walking the heaps", enabled=self.progress) as report:
             snapshot.progress = report
             try:
@@ -204,7 +207,8 @@ class Request:
             return machine.json_document(answer, __version__, dump)
         if self.format == "jsonl":
             return machine.json_lines(answer.records())
-        return machine.comma_separated(answer.records(), answer.nested, fields_of(answer.question or answer.command))
+        fields = fields_of(answer.question or answer.command)
+        return machine.comma_separated(answer.records(), answer.nested, fields, raw=self.format == "raw-csv")
 
     def _uses_color(self, is_terminal: bool) -> bool:
         if self.color != "auto":
@@ -313,7 +317,7 @@ def _request(values: dict[str, Any]) -> Request:
     quiet, verbose = take("quiet"), take("verbose")
     return Request(
         dump=take("dump") or on_group,
-        format=_format(as_json, format_),
+        format=_format(as_json, "raw-csv" if take("raw_csv") and format_ in (None, "table", "csv") else format_),
         output=take("output"),
         limit=None if everything else limit,
         sort=take("sort"),
@@ -330,4 +334,5 @@ def _request(values: dict[str, Any]) -> Request:
         thread=take("thread", None),
         frame=take("frame", None),
         redact=take("redact"),
+        verify=take("verify"),
     )
