@@ -3,6 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+OLDEST := .venv-oldest
+# Of `make fuzz`.
+MINUTES ?= 60
+SEED ?= 1
 
 .PHONY: all demo test lint type unit fix golden bench fuzz picture docs dist clean
 
@@ -20,6 +24,14 @@ demo: $(STAMP)
 	$(BIN)/heapdump triage fixtures/sample.dmp
 
 test: lint type unit
+
+# The lowest versions of the dependencies that pyproject.toml allows, with the oldest Python that it allows.
+test-oldest:
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(OLDEST)/bin/python -m tests.tools.lower_bounds > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --editable ".[names]" --group dev --constraint $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/pytest -n auto --dist worksteal
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -44,6 +56,8 @@ fuzz: $(STAMP)
 	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/real/test_fuzz_check.py tests/real/test_fuzz_metadata.py tests/real/test_fuzz_segment_metadata.py tests/test_asked_twice.py
 	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal -m property
 
+	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
+
 bench: $(STAMP)
 	$(BIN)/python -m tests.bench.summary
 	$(BIN)/python -m tests.bench.walk
@@ -53,15 +67,27 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.bench.graph
 	$(BIN)/python -m tests.bench.diff
 
+# Known vulnerabilities of what is installed; asks a server.
+audit: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group audit
+	$(BIN)/pip-audit --skip-editable
+
+# Whether every dependency has a wheel for Windows; asks the registry of pip.
+wheels: $(STAMP)
+	$(BIN)/python -m tests.tools.windows_wheels
+
 # The site goes to site/. A broken link fails the build.
 docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --group docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-# Wheel and source distribution go to dist/.
+# Wheel, source distribution and bill of materials go to dist/. The bill is that of an environment with the wheel alone.
 dist: $(STAMP)
 	$(BIN)/python -m pip install --quiet --group dist
 	$(BIN)/python -m build
+	$(PYTHON) -m venv --clear build/installed
+	build/installed/bin/python -m pip install --quiet dist/*.whl
+	build/installed/bin/python -m tests.tools.sbom > dist/heapdump.cdx.json
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info fixtures/*.dmp
+	rm -rf $(VENV) $(OLDEST) build dist site *.egg-info fixtures/*.dmp

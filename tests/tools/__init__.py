@@ -1,0 +1,1 @@
+"""Scripts around releases: lower bounds, the bill of materials, wheels for Windows."""
