@@ -101,7 +101,7 @@ def test_a_command_whose_dump_is_cut_ends_with_one_line(dump: Path, delay: float
     assert child.returncode in (0, 3, 4), err  # before it was opened, while it was read, or behind its end
     assert "Traceback" not in err and "defect" not in err
     if child.returncode == 3:
-        assert err.count("heapdump: error:") == 1
+        assert err.count(": error: ") == 1
         assert not (dump.parent / "out.txt").exists()
 
 

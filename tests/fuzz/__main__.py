@@ -64,7 +64,7 @@ class Worker:
     def close(self) -> None:
         """Ends it."""
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 def failure(case: Case, answer: dict[str, Any] | str) -> str:
