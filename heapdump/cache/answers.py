@@ -75,7 +75,7 @@ def _read(store: Store, answer: StoredAnswer[T]) -> T | None:
     except _UNUSABLE as error:
         store.remarks.append(f"the {answer.name} in {store.folder} is damaged ({error}); made again")
         return None
-    store.remarks.append(f"the {answer.name} comes from the index in {store.folder}")
+    store.remarks.append(f"read from the index in {store.folder}: {answer.name}")
     return found
 
 

@@ -112,15 +112,14 @@ class _Place:
     def page(self) -> Iterator[PageItem]:
         """The block, its content, its stack, the blocks beside it."""
         block, heaps = self.found.block, self.snapshot.heaps
-        where = [(f"{self.address:#x}", "bold"), (f" is {_RELATIONS[self.found.relation]}", "")]
+        where = [(f"{self.address:#x}", "bold"), (" is in no block", "")]
         region = (f"region: {self._region()}", "dim")
         if block is None:
             about = self._about()
             shadow = shadow_lines(self.snapshot, self.address)
             yield Lines([where, [region], *self._managed_lines(), *(about.lines() if about else ()), *shadow])
         else:
-            where.append((f" at {block.address:#x}, offset {self.found.offset:+#x}", ""))
-            yield Lines([where, *self._block_lines(block), [region], *self._detail_lines(block)])
+            yield Lines([self._where(block), *self._block_lines(block), [region], *self._detail_lines(block)])
             if around := list(shadow_lines(self.snapshot, self.address)):
                 yield Lines(around)
             yield from self._content_lines(block)
@@ -128,6 +127,18 @@ class _Place:
         words = BlockWords(self.request, self.snapshot, (block.row for block in self.found.neighbours))
         columns = (*block_columns(heaps), *word_columns(words))
         yield Table(columns, self.found.neighbours, title="Neighbours", empty="no block near it")
+
+    def _where(self, block: Block) -> StyledLine:
+        """The place of the address in the block, in words."""
+        offset, words = self.found.offset or 0, _RELATIONS[self.found.relation]
+        if self.found.relation == "guard":
+            past = f"{text.plural(offset - block.size, 'byte')} past its end" if offset >= block.size else "before it"
+            place = f" is in the guard page of block {block.address:#x}, {past}"
+        elif not offset:
+            place = f" is the start of a {'free ' if block.state == 'free' else ''}block"
+        else:
+            place = f" is {words} at {block.address:#x}, offset {offset:+#x}"
+        return [(f"{self.address:#x}", "bold"), (place, "")]
 
     def _managed_lines(self) -> Iterator[StyledLine]:
         """The managed method or object at an address outside of native heaps."""

@@ -31,10 +31,7 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 _MOST_ABOVE = 20
-_CAVEAT = (
-    "by all pointers found, those to the inside of blocks and in memory that may be forgotten too; "
-    "a false one makes the tree flatter"
-)
+_CAVEAT = "Interior and weak pointers count; a false pointer lowers retained sizes."
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +163,10 @@ def _all(context: _Context) -> Answer:
         """Suspects, then blocks."""
         if suspects:
             yield Lines([[("• ", ""), (suspect["text"], "")] for suspect in suspects])
-        yield _table(context, rows, empty="roots hold no block")
+        yield _table(context, rows, empty="no root leads to a block")
         yield from _more(context, rows, tree.count_below(None))
         amount = f"{text.plural(total['blocks'], 'block')} with {text.size(total['bytes'])}"
-        yield Lines([[(f"of {amount} that roots hold; {_CAVEAT}", "dim")]])
+        yield Lines([[(f"of {amount} reachable from roots. {_CAVEAT}", "dim")]])
 
     data = {"total": total, "suspects": suspects, "blocks": rows}
     return Answer("retained", data=lambda: data, records=lambda: rows, page=page, gaps=context.gaps, notes=(_CAVEAT,))
@@ -197,7 +194,7 @@ def _grouped(context: _Context, by: By) -> Answer:
     def page() -> Iterator[PageItem]:
         """One table."""
         shown, hidden = context.request.shown(rows)
-        yield Table(columns, shown, hidden=hidden, empty="roots hold no block")
+        yield Table(columns, shown, hidden=hidden, empty="no root leads to a block")
         yield from _more(context, rows, len(found.groups))
 
     missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()

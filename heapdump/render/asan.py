@@ -128,7 +128,7 @@ def _raised_by(report: Report) -> Iterator[StyledLine]:
     for i, (frame, how) in enumerate(report.raised_by[:_MOST_FRAMES]):
         yield [(f"    #{i} {frame}", ""), (f"  ({how})", "dim")]
     if report.noted:
-        yield [("ntdll noted this stack:", "bold")]
+        yield [("stack when ntdll reported it:", "bold")]
     for i, frame in enumerate(report.noted[:_MOST_FRAMES]):
         yield [(f"    #{i} {frame}", "")]
 

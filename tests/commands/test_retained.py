@@ -103,7 +103,7 @@ def test_blocks_alike_that_only_roots_hold_are_a_suspect_together(tmp_path):
     (suspect,) = json.loads(run(str(path), "--json")[1])["data"]["suspects"]
     assert (
         suspect["text"]
-        == "30 blocks that no other block holds alone, all text (ASCII), retain 2.9 kB (100%) in 30 blocks"
+        == "30 top-level blocks (text (ASCII)) together retain 2.9 kB (100%) in 30 blocks"
     )
 
 

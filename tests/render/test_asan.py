@@ -88,7 +88,7 @@ def test_all_witnesses_of_an_incident_are_lines_of_its_one_report() -> None:
 
 
 def test_the_stack_that_ntdll_noted_is_shown() -> None:
-    assert lines(replace(REPORT, noted=["ntdll!f"]))[5:7] == ["ntdll noted this stack:", "    #0 ntdll!f"]
+    assert lines(replace(REPORT, noted=["ntdll!f"]))[5:7] == ["stack when ntdll reported it:", "    #0 ntdll!f"]
 
 
 def test_memory_that_is_not_in_the_dump() -> None:

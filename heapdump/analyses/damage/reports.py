@@ -36,10 +36,10 @@ _FAILURE_BUGS = {
 
 _FAILURE_WORDS = {
     "block_not_busy": "a block that is not busy was freed",
-    "buffer_overrun": "the header behind or of the block is overwritten",
-    "entry_corruption": "the header of the block is overwritten",
+    "buffer_overrun": "the header of the block or of the next one was overwritten",
+    "entry_corruption": "the header of the block was overwritten",
     "multiple_entries_corruption": "headers of neighbouring blocks do not fit each other",
-    "virtual_block_corruption": "a large block's header is overwritten",
+    "virtual_block_corruption": "a large block's header was overwritten",
     "freelists_corruption": "the free lists are damaged", "listentry_corruption": "a link of a list is damaged",
     "usage_after_free": "a freed block was written to", "cross_heap_operation": "the block belongs to another heap",
 }  # fmt: skip
@@ -250,7 +250,7 @@ def _failure(context: ReportContext, record: FailureRecord) -> WindowsReport:
         source += "; the process went on"
     freed = judge_free(context, record)
     if freed is not None:
-        message = f"{freed.sentence}; ntdll noted {record.words}{source}"
+        message = f"{freed.sentence}; ntdll reported {record.words}{source}"
         finding = Finding("failure_record", severity, address, freed.pointer, 1, message, "", f"type {record.type}")
         return WindowsReport(finding, freed.bug, freed.block, witness, record.frames, entry=record.block)
     located = context.locate(record.block) if record.block else None
@@ -261,7 +261,7 @@ def _failure(context: ReportContext, record: FailureRecord) -> WindowsReport:
         block = None  # it is the block before: its last 8 bytes lie in the header that failed
     words = f": {_FAILURE_WORDS[name]}" if name in _FAILURE_WORDS else ""
     places = [f"at {record.block:#x}"] * bool(record.block) + [f"of heap {address:#x}"] * bool(address)
-    message = f"ntdll noted {record.words}{words}{source}{', ' * bool(places)}{' '.join(places)}"
+    message = f"ntdll reported {record.words}{words}{source}{', ' * bool(places)}{' '.join(places)}"
     place = record.block or record.address
     finding = Finding("failure_record", severity, address, place, 1, message, "", f"type {record.type}")
     return WindowsReport(finding, bug, block, witness, record.frames, entry=record.block)

@@ -150,7 +150,7 @@ def sentence(graph: PointerGraph, suspect: LeakSuspect) -> str:
     """The suspect in words."""
     amount = f"{short_size(suspect.bytes)} ({suspect.share:.0%}) in {plural(suspect.blocks, 'block')}"
     if suspect.node is None or suspect.structure is None:
-        return f"{plural(suspect.count, 'block')} that no other block holds alone, all {suspect.key}, retain {amount}"
+        return f"{plural(suspect.count, 'top-level block')} ({suspect.key}) together retain {amount}"
     reached = f", reached from {suspect.root}," if suspect.root else ""
     text = f"one block at {graph.start[suspect.node]:#x}{reached} retains {amount}"
     structure, point = suspect.structure, suspect.accumulation_point
@@ -158,7 +158,7 @@ def sentence(graph: PointerGraph, suspect: LeakSuspect) -> str:
         content = f", most like {suspect.content}" if suspect.content else ""
         text += f", {structure.elements:,} of them of {plural(structure.size, 'byte')}{content}"
     if point is not None and point != suspect.node:
-        text += f"; it piles up at {graph.start[point]:#x}"
+        text += f"; accumulation point {graph.start[point]:#x}"
     if structure.kind is not None:
         text += f"; it looks like {'an' if structure.kind[0] in 'ae' else 'a'} {structure.kind}"
     return text
