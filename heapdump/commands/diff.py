@@ -239,7 +239,8 @@ class _Page:
         yield Lines(list(self._header()))
         yield Lines([_bullet(sentence.text, sentence.command) for sentence in self._sentences])
         shown, hidden = request.shown(groups)
-        yield Table(self._columns(), shown, hidden=hidden, empty="no group of blocks changed")
+        numbered = any(group.frames for group in shown)
+        yield Table(self._columns(), shown, hidden=hidden, empty="no group of blocks changed", numbered=numbered)
         yield Lines([[(self._reconciled(), "bold")]])
         yield from self._stacks(shown)
         heaps = [heap for heap in difference.heaps if request.limit is None or len(set(heap.values)) > 1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,10 @@ VERBOSE: tuple[Column[Module], ...] = (
     Column("PDB", lambda m: _pdb(m) or "-", "GUID and age of its PDB, as symbol stores name it (CodeView RSDS record)", rank=3),
     Column("Path", lambda m: m.path, "where the file was on that machine", flexible=24, style="dim"),
 )  # fmt: skip
+
+
+WIDE: tuple[Column[Module], ...] = (*VERBOSE[:-1], replace(VERBOSE[-1], rank=6))
+"""Without --verbose the path is shown where there is room for it."""
 
 
 def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
@@ -160,7 +165,7 @@ def _list(request: Request, snapshot: Snapshot) -> Answer:
 
     rows = request.rows([*snapshot.process.modules, *others], _record)
     shown, hidden = request.shown(rows)
-    columns = VERBOSE if request.verbosity > 0 else VIEW
+    columns = VERBOSE if request.verbosity > 0 else WIDE
     if others:
         mark: Column[Module] = Column(
             "", lambda m: "in no list" if m in unlisted else "", "found by its headers, in no module list", style="red"

@@ -58,8 +58,8 @@ def _start(region: Region) -> str:
 VIEW: tuple[Column[Region], ...] = (
     Column("BaseAddr", _start, "start of the range; + marks the start of an allocation (MemoryInfo BaseAddress = AllocationBase)", right=True),
     Column("EndAddr", lambda r: f"{r.span.end:#x}", "first address behind the range", right=True, rank=2),
-    Column("RgnSize", lambda r: f"{r.span.size:#x}", "bytes, hex, as WinDbg prints them", right=True),
-    size_column("Size", lambda r: r.span.size, "the same in units of 1024", rank=3),
+    Column("RgnSize", lambda r: f"{r.span.size:#x}", "bytes, hex, as WinDbg prints them", right=True, rank=3),
+    size_column("Size", lambda r: r.span.size, "the same in units of 1024"),
     Column("State", lambda r: r.state.name.removeprefix("MEM_"), "MEM_COMMIT, MEM_RESERVE or MEM_FREE (MemoryInfo State)"),
     Column("Type", lambda r: r.type.name.removeprefix("MEM_") if r.type else "", "MEM_PRIVATE, MEM_MAPPED or MEM_IMAGE (MemoryInfo Type)", rank=1),
     Column("Protect", lambda r: (r.protection or "").replace("PAGE_", ""), "MemoryInfo Protect; empty for reserved memory", rank=1),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 _TEXT_BYTES = 48
+_SHORT = {"only allocator frames": "allocator only"}
 
 
 class BlockWords:
@@ -58,7 +59,7 @@ class BlockWords:
         labels = self._labels(By.CALLER, self._rows)
         named = {row: label for row, label in labels.items() if label != "no stack recorded"}
         module = common_module(list(named.values()))
-        return {row: short_key(label, module) for row, label in named.items()}
+        return {row: _SHORT.get(label) or short_key(label, module) for row, label in named.items()}
 
     def _labels(self, by: By, rows: list[int]) -> dict[int, str]:
         """Row → the key of its group."""

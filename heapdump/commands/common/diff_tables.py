@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from heapdump.commands.common.leak_groups import short_key
 from heapdump.render import text
 from heapdump.render.view import Column, Table, size_column
 
@@ -42,15 +43,14 @@ def _sizes(group: ComparedGroup) -> str:
 
 
 GROUPS: tuple[Column[ComparedGroup], ...] = (
-    Column("Delta", lambda g: signed_count(g.delta_bytes), "requested bytes of the group's busy blocks, new minus old", right=True, style=lambda g: change_style(g.delta_bytes)),
-    Column("Size", lambda g: signed_size(g.delta_bytes), "the same in units of 1024", right=True, rank=3, style=lambda g: change_style(g.delta_bytes)),
+    Column("Delta", lambda g: signed_size(g.delta_bytes), "requested bytes of the group's busy blocks, new minus old", right=True, style=lambda g: change_style(g.delta_bytes), bytes=lambda g: g.delta_bytes),
     Column("Blocks", lambda g: signed_count(g.delta_count), "busy blocks, new minus old", right=True),
-    Column("Old bytes", lambda g: text.count(g.old.bytes), "requested bytes in the old dump", right=True, rank=1),
-    Column("New bytes", lambda g: text.count(g.new.bytes), "requested bytes in the new dump", right=True),
+    size_column("Old size", lambda g: g.old.bytes, "requested bytes in the old dump", rank=1),
+    size_column("New size", lambda g: g.new.bytes, "requested bytes in the new dump"),
     Column("Old", lambda g: text.count(g.old.count), "busy blocks in the old dump", right=True, rank=2),
     Column("New", lambda g: text.count(g.new.count), "busy blocks in the new dump", right=True, rank=2),
     Column("Sizes", _sizes, "smallest and largest requested size in the last dump that has the group", right=True, rank=4),
-    Column("Key", lambda g: g.label, "what the blocks have in common; of a stack the first frames outside allocator modules", flexible=24),
+    Column("Key", lambda g: short_key(g.label, ""), "what the blocks have in common; of a stack the first frames outside allocator modules", flexible=24, wraps=True),
 )  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def trend_columns(*, is_per_hour: bool) -> tuple[Column[ComparedGroup], ...]:
         Column("Up", lambda g: f"{g.trend.bytes.share_up:.0%}" if g.trend else "-", "steps from one dump to the next that rise", right=True, rank=4),
         Column("p", lambda g: p_words(g.trend.bytes.p_value) if g.trend else "-", "Kendall's test: the chance of this much order without a trend", right=True, rank=4),
         Column("Shape", _shape, "steady growth, step, plateau, sawtooth, shrinking, flat or no trend; - with fewer than four dumps"),
-        Column("Key", lambda g: g.label, "what the blocks have in common", flexible=20),
+        Column("Key", lambda g: short_key(g.label, ""), "what the blocks have in common", flexible=20, wraps=True),
     )  # fmt: skip
 
 

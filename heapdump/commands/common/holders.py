@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from heapdump.render import text
-from heapdump.render.view import Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 _MOST_ROWS = 10
 _COLUMNS: tuple[Column[Holder], ...] = (
-    Column("Bytes", lambda one: text.count(one.bytes), "of the blocks that they point to", right=True),
-    Column("", lambda one: text.size(one.bytes), "the same in units of 1024", right=True, rank=1),
+    size_column("Size", lambda one: one.bytes, "of the blocks that they point to"),
     Column("Blocks", lambda one: text.count(one.blocks), "blocks that they point to", right=True),
     Column("Objects", lambda one: text.count(one.objects), "managed objects that point to them", right=True),
     Column("Finalizer", lambda one: "yes" if one.is_finalizable else "-", "the runtime calls one before they go"),
-    Column("Held by", lambda one: one.type, "type of the objects", flexible=24),
+    Column("Held by", lambda one: one.type, "type of the objects", flexible=24, wraps=True),
 )
 
 
