@@ -157,10 +157,10 @@ def _asked(snapshots: Sequence[Snapshot], options: _Options) -> tuple[Comparison
 
 
 def _heap(last: Snapshot, word: str) -> int:
-    """The address of a heap, or that of heap `#N` of the last dump."""
-    if not word.startswith("#"):
+    """The address of a heap, or that of heap `#N` or `N` of the last dump."""
+    number = word.removeprefix("#")
+    if number == word and not (number.isdecimal() and int(number) < len(last.heaps)):
         return text.parse_address(word)
-    number = word[1:]
     if not number.isdecimal() or int(number) >= len(last.heaps):
         raise WrongUsage(f"{last.dump.path.name} has no heap {word}; it has #0 to #{len(last.heaps) - 1}")
     return last.heaps[int(number)].address

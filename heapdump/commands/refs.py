@@ -197,11 +197,17 @@ HOLDER_COLUMNS: tuple[Column[Record], ...] = (
         lambda row: row["root"] or f"{row['block']}+{row['offset']:#x}",
         "a root, or a block and where in it the pointer lies",
         flexible=24,
+        wraps=True,
     ),
     Column("", lambda row: "weak" if row["weak"] else "", "weak: in memory that may be forgotten itself"),
     Column("Size", lambda row: text.count(row["size"]) if row["block"] else "", "bytes of that block", right=True),
     Column(
-        "Type", lambda row: type_words(row["type"]), "what that block is, as far as that is known", flexible=16, rank=1
+        "Type",
+        lambda row: type_words(row["type"]),
+        "what that block is, as far as that is known",
+        flexible=16,
+        wraps=True,
+        rank=1,
     ),
     Column(
         "Points to",
@@ -214,7 +220,13 @@ TARGET_COLUMNS: tuple[Column[Record], ...] = (
     Column("Offset", lambda row: f"+{row['offset']:#x}", "where in the block the pointer lies", right=True),
     HOLDER_COLUMNS[-1],
     Column("Size", lambda row: text.count(row["to_size"]), "bytes of the block that it points to", right=True),
-    Column("Type", lambda row: type_words(row["to_type"]), "what that block is, as far as that is known", flexible=16),
+    Column(
+        "Type",
+        lambda row: type_words(row["to_type"]),
+        "what that block is, as far as that is known",
+        flexible=16,
+        wraps=True,
+    ),
 )
 
 

@@ -135,7 +135,13 @@ def _columns() -> tuple[Column[Record], ...]:
         Column(
             "Blocks", lambda row: text.count(row["retained_blocks"]), "blocks that it retains, itself too", right=True
         ),
-        Column("Type", lambda row: type_words(row["type"]), "what the block is, as far as that is known", flexible=16),
+        Column(
+            "Type",
+            lambda row: type_words(row["type"]),
+            "what the block is, as far as that is known",
+            flexible=16,
+            wraps=True,
+        ),
     )
 
 

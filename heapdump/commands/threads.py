@@ -91,7 +91,7 @@ def columns(process: Process, namer: Namer, locks: ThreadLocks) -> tuple[Column[
         *((lock,) if any(locks.words(thread) for thread in process.threads) else ()),
         size_column("Depth", lambda t: _depth(t), "bytes between stack pointer and base", rank=4),
         Column("TEB", lambda t: text.address(t.tebs[0].address if t.tebs else None), "thread environment block", right=True, rank=3),
-        Column("Name", lambda t: t.name or "", "SetThreadDescription's name (ThreadNames stream)", flexible=10),
+        Column("Name", lambda t: t.name or "", "SetThreadDescription's name (ThreadNames stream)", flexible=10, wraps=True),
     )  # fmt: skip
 
 

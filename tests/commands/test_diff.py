@@ -204,6 +204,7 @@ def test_heaps_are_matched_by_role_and_order_between_runs(tmp_path):
         "new_bytes": 1359,
     }
     assert run(old, new, "--heap", "#1", "--json").data["groups"] == one["groups"]
+    assert run(old, new, "--heap", "1", "--json").data["groups"] == one["groups"]
     assert {run(old, new, "--heap", word).exit_code for word in ("0x999", "#9", "#x")} == {2}
 
 

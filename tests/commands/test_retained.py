@@ -101,10 +101,7 @@ def test_blocks_alike_that_only_roots_hold_are_a_suspect_together(tmp_path):
     path = tmp_path / "x.dmp"
     path.write_bytes(poke(process.build(), *((data + 8 * i, word(user)) for i, user in enumerate(users))).data)
     (suspect,) = json.loads(run(str(path), "--json")[1])["data"]["suspects"]
-    assert (
-        suspect["text"]
-        == "30 top-level blocks (text (ASCII)) together retain 2.9 kB (100%) in 30 blocks"
-    )
+    assert suspect["text"] == "30 top-level blocks (text (ASCII)) together retain 2.9 kB (100%) in 30 blocks"
 
 
 def test_one_block_with_what_is_above_and_below_it(tmp_path):

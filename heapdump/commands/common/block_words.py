@@ -88,13 +88,13 @@ def word_columns(
         "Content",
         lambda b: words.content(row(b)),
         "its class, or what its first bytes look like (a guess)",
-        flexible=12,
+        flexible=12 if words.has_callers else 23,
+        rank=int(words.has_callers),
     )
     caller: Column[Any] = Column(
         "Allocated by",
         lambda b: words.caller(row(b)),
         "first frame of its stack outside allocator modules",
-        flexible=12,
-        rank=1,
+        flexible=16,
     )
     return (*((content,) if with_content else ()), *((caller,) if words.has_callers else ()))

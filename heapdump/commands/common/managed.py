@@ -22,7 +22,9 @@ CODE_WORDS = ("methods", "jit_bytes", "stub_bytes", "images")
 TYPES: tuple[Column[TypeCount], ...] = (
     Column("Count", lambda t: text.count(t.count), "objects of the type (its MethodTable, or Klass)", right=True),
     Column("Bytes", lambda t: text.count(t.bytes), "their sizes with headers: base size + elements", right=True),
-    Column("Type", lambda t: t.type, "the type by the metadata of its assembly; Free: free space", flexible=30),
+    Column(
+        "Type", lambda t: t.type, "the type by the metadata of its assembly; Free: free space", flexible=30, wraps=True
+    ),
 )
 GENERATIONS: tuple[Column[GenerationRow], ...] = (
     Column("Generation", lambda g: g.generation, "large: objects of 85,000 bytes and more"),

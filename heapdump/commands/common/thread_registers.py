@@ -49,7 +49,7 @@ COLUMNS: tuple[Column[RegisterRow], ...] = (
     Column("Value", lambda r: f"{r[1]:#x}", "its value", right=True),
     Column(
         "PointsTo", lambda r: r[2].text if r[2] else "",
-        "block, stack slot, module or region that the value leads to", flexible=30,
+        "block, stack slot, module or region that the value leads to", flexible=30, wraps=True,
         style=lambda r: STYLES.get(r[2].kind, "") if r[2] else "",
     ),
 )  # fmt: skip
