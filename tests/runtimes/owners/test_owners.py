@@ -174,7 +174,7 @@ def test_a_program_is_recognised_by_an_export(open_built):
     with open_built(poke(owned.process.build(), *patches)) as snapshot:
         (row,) = [one for one in summarize(snapshot.usage, snapshot.heaps, snapshot.walk).unknown if one.evidence]
     assert row.owner == "mimalloc arenas"
-    assert row.evidence.startswith("static.exe exports mi_malloc; 1.000 GB of address space reserved")
+    assert row.evidence.startswith("static.exe exports mi_malloc; 1 GB of address space reserved")
 
 
 def test_modules_of_windows_are_not_searched_for_texts(open_built):
@@ -203,7 +203,7 @@ def test_summary_regions_and_triage_say_who_and_why(tmp_path):
     assert (unknown["owner"], unknown["trust"]) == ("V8 code range", "derived")
     (region,) = answer(path, "regions", str(path), "--at", hex(BASE))
     assert (region["usage"], region["detail"], region["trust"]) == ("<unknown>", "V8 code range", "derived")
-    assert region["evidence"] == "node.exe is loaded; 128.000 MB reserved with 1.000 MB of executable memory"
+    assert region["evidence"] == "node.exe is loaded; 128 MB reserved with 1 MB of executable memory"
     items = answer(path, "triage", str(path))["memory"]["items"]
     assert [item["bytes"] for item in items if item["item"] == "V8 code range"] == [MIB]
 
