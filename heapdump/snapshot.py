@@ -51,7 +51,7 @@ T = TypeVar("T")
 class Snapshot:
     """One opened dump. Use it as a context manager: closing deletes the copy of an unpacked dump."""
 
-    def __init__(self, dump: Minidump, *, use_index: bool) -> None:
+    def __init__(self, dump: Minidump, *, use_index: bool, say: Callable[[str], None] | None = None) -> None:
         """Use `open_dump`."""
         self.dump = dump
         self.use_index = use_index
@@ -59,6 +59,7 @@ class Snapshot:
         self._namers: dict[tuple[Path | None, str], Namer] = {}
         self._page_nodes: dict[int, PageNodes | None] = {}
         self.progress: Callable[[int, int], None] = lambda done, total: None
+        self.say: Callable[[str], None] = say or (lambda text: None)
 
     @cached_property
     def process(self) -> Process:
@@ -327,17 +328,17 @@ class Snapshot:
         return self.answer(json_answer(f"unreachable-{by}", from_record, to_record), make)
 
     def namer(self, image_path: Path | None = None, symbol_path: str = "") -> Namer:
-        """Names code addresses; `image_path` holds image files of modules whose memory is not in the dump.
-
-        `symbol_path` is written as `_NT_SYMBOL_PATH`; only its folders are searched.
-        """
+        """Names code addresses. `image_path`: files of modules not in the dump; `symbol_path`: as _NT_SYMBOL_PATH."""
+        from heapdump.cache.store import symbol_folder
         from heapdump.process.symbols.namer import Namer
+        from heapdump.process.symbols.store import SymbolStores
         from heapdump.runtimes.code import RuntimeCode
 
         key = (image_path, symbol_path)
         if key not in self._namers:
             code = RuntimeCode(lambda: self.runtimes)
-            self._namers[key] = Namer(self.process, image_path, symbol_path, self.remarks, code=code)
+            stores = SymbolStores(symbol_path, self.remarks, symbol_folder(), self.say)
+            self._namers[key] = Namer(self.process, image_path, stores, self.remarks, code=code)
         return self._namers[key]
 
     def crashed_frames(self, image_path: Path | None = None, symbol_path: str = "") -> list[StackFrame]:
@@ -388,4 +389,4 @@ def open_dump(
     from heapdump.dump.open import open_minidump
 
     dump = open_minidump(Path(path), progress or (lambda done, total: None), say or (lambda text: None))
-    return Snapshot(dump, use_index=use_index)
+    return Snapshot(dump, use_index=use_index, say=say)

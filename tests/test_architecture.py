@@ -50,6 +50,10 @@ PACKAGES = {
 }
 
 
+NETWORK = {"urllib.request", "http", "http.client", "socket", "ssl", "ftplib", "smtplib", "socketserver", "telnetlib"}
+"""Modules of the standard library that open connections."""
+
+
 def room(path: Path) -> str:
     relative = path.relative_to(ROOT)
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
@@ -102,6 +106,12 @@ def test_packages_are_used_in_their_place_only(path: Path) -> None:
     for package, places in PACKAGES.items():
         if package in tops:
             assert str(path.relative_to(ROOT)) in places
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_one_file_opens_connections(path: Path) -> None:
+    names = set(imported(ast.parse(path.read_text()))) & NETWORK
+    assert not names or str(path.relative_to(ROOT)) == "process/symbols/symbol_server.py"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))

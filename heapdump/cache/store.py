@@ -188,6 +188,11 @@ def cache_folder() -> Path:
     return user_cache_path("heapdump", appauthor=False) / _OWN
 
 
+def symbol_folder() -> Path:
+    """The folder that keeps files of symbol servers for which the symbol path names none; beside the indexes."""
+    return cache_folder().parent / "symbols"
+
+
 @cache
 def _code() -> str:
     """Sizes and times of heapdump's own files: an index of another version, or of changed code, is not used."""

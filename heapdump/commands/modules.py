@@ -18,8 +18,11 @@ from heapdump.render import text
 from heapdump.render.view import Answer, Column, Record, Table, size_column
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from heapdump.analyses.by_hand.module_detail import ModuleDetail
     from heapdump.process.model import Module
+    from heapdump.process.symbols.pdb import PdbSource
     from heapdump.snapshot import Snapshot
 
 
@@ -38,7 +41,11 @@ def _pdb(module: Module) -> str | None:
     return f"{module.pdb.guid}{module.pdb.age:X}" if module.pdb else None
 
 
-def _record(module: Module) -> Record:
+def _record(module: Module, source: PdbSource | None = None) -> Record:
+    pdb: Record | None = None
+    if module.pdb:
+        found = {"source": source.source, "reason": source.reason} if source else {}
+        pdb = {"path": module.pdb.path, "guid": module.pdb.guid, "age": module.pdb.age, **found}
     return {
         "name": module.name,
         "path": module.path,
@@ -47,7 +54,7 @@ def _record(module: Module) -> Record:
         "timestamp": module.timestamp,
         "checksum": module.checksum,
         "version": version_words(module),
-        "pdb": {"path": module.pdb.path, "guid": module.pdb.guid, "age": module.pdb.age} if module.pdb else None,
+        "pdb": pdb,
     }
 
 
@@ -69,6 +76,17 @@ VERBOSE: tuple[Column[Module], ...] = (
 
 WIDE: tuple[Column[Module], ...] = (*VERBOSE[:-1], replace(VERBOSE[-1], rank=6))
 """Without --verbose the path is shown where there is room for it."""
+
+
+def pdb_column(source_of: Callable[[Module], PdbSource | None]) -> Column[Module]:
+    """Where each PDB came from, or why there is none."""
+
+    def words(module: Module) -> str:
+        """The URL or path, else the reason."""
+        source = source_of(module)
+        return "-" if source is None else source.source or f"none: {source.reason}"
+
+    return Column("PDBFrom", words, "where the stores of --symbols had its PDB, or why not", flexible=24, rank=2)
 
 
 def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
@@ -133,7 +151,9 @@ def _in_depth(request: Request, snapshot: Snapshot, name: str | None, wanted: se
 
     def record(detail: ModuleDetail) -> Record:
         """The record of the list, and what is known in depth."""
-        return _record(detail.module) | detail_record(detail, members, memory_only=memory_only)
+        return _record(detail.module, namer.pdb_source(detail.module)) | detail_record(
+            detail, members, memory_only=memory_only
+        )
 
     rows = request.rows(found, lambda detail: _record(detail.module))
     shown = wanted or {"sections"}
@@ -149,23 +169,26 @@ def _in_depth(request: Request, snapshot: Snapshot, name: str | None, wanted: se
         records=lambda: (record(detail) for detail in rows),
         page=lambda: (item for one in rows for item in detail_page(request, one, shown, memory_only=memory_only)),
         gaps=(f"{lost}{' …' if len(missing) > 5 else ''}",) if missing else (),
-        nested={"pdb": ("path", "guid", "age")},
+        nested={"pdb": ("path", "guid", "age", "source", "reason")},
     )
 
 
 def _list(request: Request, snapshot: Snapshot) -> Answer:
     from heapdump.analyses.by_hand.images import unlisted_images
 
+    namer = snapshot.namer(request.image_path, request.symbol_path)
     others = [module for module, _ in unlisted_images(snapshot.process)]
     unlisted = set(others)
 
     def record(module: Module) -> Record:
         """The JSON record."""
-        return _record(module) | {"listed": module not in unlisted}
+        return _record(module, namer.pdb_source(module)) | {"listed": module not in unlisted}
 
     rows = request.rows([*snapshot.process.modules, *others], _record)
     shown, hidden = request.shown(rows)
-    columns = VERBOSE if request.verbosity > 0 else WIDE
+    columns = WIDE
+    if request.verbosity > 0:
+        columns = (*VERBOSE, pdb_column(namer.pdb_source)) if request.symbol_path else VERBOSE
     if others:
         mark: Column[Module] = Column(
             "", lambda m: "in no list" if m in unlisted else "", "found by its headers, in no module list", style="red"
@@ -178,5 +201,5 @@ def _list(request: Request, snapshot: Snapshot) -> Answer:
         records=lambda: (record(module) for module in rows),
         page=lambda: [Table(columns, shown, hidden=hidden, empty=empty)],
         gaps=snapshot.dump.module_notes if rows or snapshot.dump.module_notes else (empty,),
-        nested={"pdb": ("path", "guid", "age")},
+        nested={"pdb": ("path", "guid", "age", "source", "reason")},
     )

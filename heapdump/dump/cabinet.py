@@ -68,6 +68,20 @@ def open_member(file: BinaryIO, choose: Callable[[list[str]], str]) -> io.RawIOB
     return _MemberStream(file, member, folder, contents.block_reserve)
 
 
+def open_only_member(file: BinaryIO) -> io.RawIOBase:
+    """The bytes of the one file of a cabinet, as symbol stores pack them.
+
+    Raises:
+        DamagedCabinet: as above; the file is no cabinet, or holds several files.
+    """
+    if _exactly(file, 0, 4) != b"MSCF":
+        raise DamagedCabinet("it is no cabinet")
+    members = _contents(file).members
+    if len(members) != 1 or members[0].offset:
+        raise DamagedCabinet(f"it holds {len(members)} files, not one at its start")
+    return open_member(file, lambda names: names[0])
+
+
 def _contents(file: BinaryIO) -> _Contents:
     _, size, files, _, major, folder_count, file_count, flags, _, _ = _HEADER.unpack(_exactly(file, 0, _HEADER.size))
     if major != 1:

@@ -177,6 +177,7 @@ def _head_lines(detail: ModuleDetail) -> Iterator[StyledLine]:
     yield [(module.name, "bold"), (size, ""), ("" if detail.is_listed else "  in no module list", "red")]
     if module.path:
         yield [(module.path, "dim")]
+    yield from _pdb_line(detail)
     for name in _VERSION_TEXTS:
         if detail.versions.get(name):
             yield [(f"{name}: ", "dim"), (detail.versions[name], "green" if name == "CompanyName" else "")]
@@ -200,6 +201,19 @@ def _head_lines(detail: ModuleDetail) -> Iterator[StyledLine]:
     hooked = len(detail.import_hooks) + len(detail.inline_hooks)
     counts = f"{imports}, {text.plural(len(detail.exports), 'export')}"
     yield [(counts, ""), (f", {text.plural(hooked, 'hook')}" if hooked else "", "red")]
+
+
+def _pdb_line(detail: ModuleDetail) -> Iterator[StyledLine]:
+    """The PDB that the image names, and where it came from."""
+    pdb, found = detail.module.pdb, detail.namer.pdb_source(detail.module)
+    if pdb is None or found is None:
+        return
+    where = f"from {found.source}" if found.source else f"not found: {found.reason}"
+    yield [
+        ("PDB: ", "dim"),
+        (f"{pdb.path} {pdb.guid}{pdb.age:X}, ", ""),
+        (where, "green" if found.source else "yellow"),
+    ]
 
 
 def _date(timestamp: int) -> str:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -59,6 +59,7 @@ class Request:
     frame: int | None = None
     redact: bool = False
     verify: bool = False
+    said: set[str] = field(default_factory=set)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Snapshot]:
@@ -90,10 +91,11 @@ class Request:
                 raise
 
     def say(self, text: str) -> None:
-        """One diagnostic line on stderr, unless --quiet."""
+        """One diagnostic line on stderr, once in a call, unless --quiet."""
         from heapdump.render.text import printable
 
-        if self.verbosity >= 0:
+        if self.verbosity >= 0 and text not in self.said:
+            self.said.add(text)
             click.echo(folded(f"heapdump: {printable(text)}"), err=True)
 
     def rows(self, rows: Sequence[T], record: Callable[[T], Record]) -> list[T]:
@@ -315,6 +317,7 @@ def _request(values: dict[str, Any]) -> Request:
     everything, limit = take("all_"), take("limit")
     as_json, format_ = take("json_"), take("format_")
     quiet, verbose = take("quiet"), take("verbose")
+    symbols = take("symbols")
     return Request(
         dump=take("dump") or on_group,
         format=_format(as_json, "raw-csv" if take("raw_csv") and format_ in (None, "table", "csv") else format_),
@@ -330,7 +333,7 @@ def _request(values: dict[str, Any]) -> Request:
         pager=not take("no_pager"),
         use_index=not take("no_cache"),
         image_path=take("image_path"),
-        symbol_path=take("symbols") or os.environ.get("_NT_SYMBOL_PATH", ""),
+        symbol_path=os.environ.get("_NT_SYMBOL_PATH", "") if symbols is None else symbols,
         thread=take("thread", None),
         frame=take("frame", None),
         redact=take("redact"),

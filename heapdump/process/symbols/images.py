@@ -17,16 +17,15 @@ from numpy.typing import NDArray
 
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Module
+from heapdump.process.symbols.exports import Exports, read_exports
 from heapdump.process.symbols.forwarders import read_forwarders
 from heapdump.process.symbols.imports import Import, read_imports, text_at
+from heapdump.process.symbols.kept_files import wanted_image
+from heapdump.process.symbols.store import SymbolStores
 from heapdump.process.symbols.version_strings import read_versions
 
 _HEADER_BYTES = 0x1000
-_MOST_EXPORTS = 1 << 16
 _MOST_FUNCTIONS = 1 << 21
-_LONGEST_NAME, _FOREIGN_NAME = 512, 256
-_FIRST_SECTION = 0x200
-"""No section lies below: the headers do."""
 
 _EXECUTABLE = 0x20000000
 """IMAGE_SCN_MEM_EXECUTE (winnt.h)."""
@@ -69,26 +68,6 @@ class ImageHeaders:
     subsystem: int
     subsystem_version: tuple[int, int]
     dll_characteristics: int
-
-
-@dataclass(frozen=True, slots=True)
-class Exports:
-    """Named exports by address: `rva` (n,) uint32 ascending, `names` of the same length; forwarders are left out."""
-
-    rva: NDArray[np.uint32]
-    names: tuple[str, ...]
-
-    def at(self, rva: int) -> tuple[str, int] | None:
-        """(name, its RVA) of the last export at or below an RVA; None below the first."""
-        i = int(np.searchsorted(self.rva, rva, side="right")) - 1
-        return (self.names[i], int(self.rva[i])) if i >= 0 else None
-
-    def rva_of(self, name: str) -> int | None:
-        """The RVA of the export of that name, in any case where none has it exactly; None without one."""
-        if name in self.names:
-            return int(self.rva[self.names.index(name)])
-        lower = name.lower()
-        return next((int(rva) for rva, known in zip(self.rva, self.names, strict=True) if known.lower() == lower), None)
 
 
 class Image:
@@ -167,7 +146,7 @@ class Image:
     @cached_property
     def exports(self) -> Exports:
         """Its named exports; none where the table is not there or makes no sense."""
-        return _exports(self.read, *self.directory(_EXPORT))
+        return read_exports(self.read, *self.directory(_EXPORT))
 
     @cached_property
     def imports(self) -> tuple[Import, ...]:
@@ -219,8 +198,16 @@ class Image:
         return int(directories[index].VirtualAddress), int(directories[index].Size)
 
 
-def open_image(space: AddressSpace, module: Module, image_path: Path | None) -> Image | None:
-    """The module's image from memory, else from the folder of image files; None where neither has it."""
+def open_image(
+    space: AddressSpace,
+    module: Module,
+    image_path: Path | None,
+    elsewhere: Callable[[], Image | None] = lambda: None,
+) -> Image | None:
+    """The module's image from memory, else from the folder of image files; None where neither has it.
+
+    `elsewhere` finds the file where neither memory nor the folder has headers and tables.
+    """
     header = space.try_read(module.span.start, _HEADER_BYTES)
     parsed = _parsed(header) if header else None
 
@@ -229,7 +216,9 @@ def open_image(space: AddressSpace, module: Module, image_path: Path | None) -> 
         inside = rva >= 0 and rva + size <= module.span.size
         return space.try_read(module.span.start + rva, size) if inside else None
 
-    found = file_image(module, image_path) if image_path else None
+    found = file_image(module, SymbolStores.of_folder(image_path)) if image_path else None
+    if found is None and (parsed is None or not _has_tables(parsed, from_memory)):
+        found = elsewhere()
     if parsed is None:
         return found
     if found is None:
@@ -264,40 +253,49 @@ def _has_tables(headers: pefile.PE, read: ReadRva) -> bool:
     return not entry or not entry[0].Size or read(int(entry[0].VirtualAddress), 40) is not None
 
 
-def file_image(module: Module, folder: Path) -> Image | None:
-    """A file of that name below the folder, directly or in a symbol store, with the module's time stamp and size."""
-    if not is_plain(module.name):
+def file_image(module: Module, stores: SymbolStores) -> Image | None:
+    """The file of that name in the stores with the module's time stamp and size; None without one."""
+    wanted = wanted_image(module.name, module.timestamp, module.span.size)
+    if wanted is None:
         return None
-    key = f"{module.timestamp:08X}{module.span.size:x}"
-    for path in (folder / module.name, folder / module.name / key / module.name, folder / module.name.lower()):
+    for candidate in stores.candidates(wanted, lambda path: _refusal(path, module)):
         try:
-            data = path.read_bytes() if path.is_file() else b""
+            headers = _parsed(candidate.path.read_bytes())
         except OSError:
             continue
-        headers = _parsed(data) if data else None
-        if headers is None or (headers.FILE_HEADER.TimeDateStamp, headers.OPTIONAL_HEADER.SizeOfImage) != (
-            module.timestamp,
-            module.span.size,
-        ):
-            continue
-
-        def from_file(rva: int, size: int, headers: pefile.PE = headers) -> bytes | None:
-            """Bytes of the image by the file's sections."""
-            if rva < 0:
-                return None
-            try:
-                found = headers.get_data(rva, size)
-            except pefile.PEFormatError:  # in no section
-                return None
-            return found if len(found) == size else None
-
-        return Image(headers, from_file, str(path))
+        if headers is not None:
+            return Image(headers, _reader(headers), candidate.source)
     return None
 
 
-def is_plain(name: str) -> bool:
-    """True for a file name that leads nowhere: no separators, no drive, no stream, no parent folder."""
-    return bool(name) and name not in (".", "..") and not set(name) & set("/\\:\0")
+def _reader(headers: pefile.PE) -> ReadRva:
+    """A function that reads bytes of an image by its file's sections."""
+
+    def from_file(rva: int, size: int) -> bytes | None:
+        """Bytes of the image."""
+        if rva < 0:
+            return None
+        try:
+            found = headers.get_data(rva, size)
+        except pefile.PEFormatError:  # in no section
+            return None
+        return found if len(found) == size else None
+
+    return from_file
+
+
+def _refusal(path: Path, module: Module) -> str:
+    """Why a file is not the module's image, or ""."""
+    try:
+        with path.open("rb") as file:
+            headers = _parsed(file.read(_HEADER_BYTES))
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    if headers is None:
+        return "is no image"
+    own = headers.FILE_HEADER.TimeDateStamp, headers.OPTIONAL_HEADER.SizeOfImage
+    is_right = own == (module.timestamp, module.span.size)
+    return "" if is_right else "is another build's: its time stamp or size is not the module's"
 
 
 def _parsed(data: bytes) -> pefile.PE | None:
@@ -305,46 +303,3 @@ def _parsed(data: bytes) -> pefile.PE | None:
         return pefile.PE(data=data, fast_load=True)
     except (pefile.PEFormatError, ValueError, IndexError, AttributeError):
         return None
-
-
-def _exports(read: ReadRva, rva: int, size: int) -> Exports:
-    table = read(rva, 40) if size else None
-    if table is None:
-        return Exports(np.empty(0, np.uint32), ())
-    functions, names, at_functions, at_names, at_ordinals = (
-        int.from_bytes(table[i : i + 4], "little") for i in range(20, 40, 4)
-    )
-    if max(functions, names) > _MOST_EXPORTS or min(at_functions, at_names, at_ordinals) < _FIRST_SECTION:
-        return Exports(np.empty(0, np.uint32), ())
-    starts, texts, ordinals = read(at_functions, 4 * functions), read(at_names, 4 * names), read(at_ordinals, 2 * names)
-    if starts is None or texts is None or ordinals is None:
-        return Exports(np.empty(0, np.uint32), ())
-    rvas = np.frombuffer(starts, "<u4")
-    order = np.frombuffer(ordinals, "<u2")
-    good = order < len(rvas)
-    where = rvas[order[good]]
-    code = (where < rva) | (where >= rva + size)  # one inside the table is the name of a forwarder
-    places = np.frombuffer(texts, "<u4")[good][code]
-    where = where[code]
-    by_rva = np.argsort(where, kind="stable")
-    pool = _Names(read, rva, size)
-    named = [pool.at(place) for place in places[by_rva].tolist()]
-    real = np.array([bool(text) for text in named], bool)
-    return Exports(where[by_rva][real], tuple(filter(None, named)))
-
-
-class _Names:
-    """Zero-ended names, most of which lie in the export directory itself."""
-
-    def __init__(self, read: ReadRva, rva: int, size: int) -> None:
-        self._read, self._rva = read, rva
-        self._data = read(rva, size) or b""
-
-    def at(self, rva: int) -> str:
-        """The name at an RVA, cut where it has no end; "" where it is not there."""
-        start = rva - self._rva
-        if 0 <= start < len(self._data):
-            raw = self._data[start : start + _LONGEST_NAME]
-        else:
-            raw = self._read(rva, _FOREIGN_NAME) or b""
-        return raw.partition(b"\0")[0].decode("latin-1")

@@ -19,8 +19,9 @@ from heapdump.process.symbols.frame_data import FrameRecord
 from heapdump.process.symbols.generated import GeneratedCode
 from heapdump.process.symbols.images import Image, file_image, open_image
 from heapdump.process.symbols.imports import Import
-from heapdump.process.symbols.pdb import PdbSymbols, open_symbols
+from heapdump.process.symbols.pdb import PdbSource, PdbSymbols, open_symbols, source_of
 from heapdump.process.symbols.pdb_types import open_types
+from heapdump.process.symbols.store import SymbolStores
 from heapdump.process.types import TypeSource
 from heapdump.spans import SpanMap
 from heapdump.trust import Trust
@@ -73,18 +74,20 @@ class Namer:
         self,
         process: Process,
         image_path: Path | None = None,
-        symbol_path: str = "",
+        symbol_path: str | SymbolStores = "",
         notes: list[str] | None = None,
         *,
         code: ForeignCode | None = None,
     ) -> None:
-        """`image_path`: folder of image files for modules whose memory is not in the dump; `symbol_path`: of PDBs.
+        """`image_path`: folder of image files for modules whose memory is not in the dump.
 
+        `symbol_path`: the stores of PDBs and images, or the text that names them.
         `notes` gets a line for each PDB that cannot be used. `code`: of the runtimes of the process.
         """
         self.code: ForeignCode = NoForeignCode() if code is None else code
-        self._process, self._image_path, self._symbol_path = process, image_path, symbol_path
+        self._process, self._image_path = process, image_path
         self.notes: list[str] = [] if notes is None else notes
+        self._stores = SymbolStores(symbol_path, self.notes) if isinstance(symbol_path, str) else symbol_path
         self._symbols = cache(self._read_symbols)
         self.return_addresses: dict[tuple[str, int], int] = {}
         """(arch, address) → `Returns` of process/stacks as a number, as far as that was asked."""
@@ -130,7 +133,11 @@ class Namer:
 
     def file_of(self, module: Module) -> Image | None:
         """The image of the module's file under the image path; None where it is not there."""
-        return file_image(module, self._image_path) if self._image_path else None
+        return file_image(module, SymbolStores.of_folder(self._image_path)) if self._image_path else None
+
+    def pdb_source(self, module: Module) -> PdbSource | None:
+        """Where the module's PDB came from, or why it was not found; None for a module that names none."""
+        return source_of(self._stores, module.pdb) if module.pdb else None
 
     def address_of(self, module: Module, symbol: str) -> int | None:
         """The address of an export, or of a function of the module's PDB; None without one of that name."""
@@ -141,14 +148,14 @@ class Namer:
         return None if rva is None else module.span.start + rva
 
     def _types(self, module: Module) -> TypeSource | None:
-        """The types of the module's PDB; None where no folder of the symbol path has it."""
-        if not self._symbol_path or module.pdb is None:
+        """The types of the module's PDB; None where no store of the symbol path has it."""
+        if not self._stores or module.pdb is None:
             return None
         is_wide = self._process.arch == "x64" or module.span.start >> 32 > 0
-        return open_types(self._symbol_path, module.pdb, self.notes, 8 if is_wide else 4)
+        return open_types(self._stores, module.pdb, self.notes, 8 if is_wide else 4)
 
     def _image(self, module: Module) -> Image | None:
-        return open_image(self._process.space, module, self._image_path)
+        return open_image(self._process.space, module, self._image_path, lambda: file_image(module, self._stores))
 
     def _name(self, address: int, back: int) -> Frame:
         """The frame of an address, by the function that holds `address - back`."""
@@ -179,9 +186,9 @@ class Namer:
         return Frame(address, module.name, name, rva - start, None, None, trust)
 
     def _read_symbols(self, module: Module) -> PdbSymbols | None:
-        if not self._symbol_path or module.pdb is None:
+        if not self._stores or module.pdb is None:
             return None
-        return open_symbols(self._symbol_path, module.pdb, self.notes)
+        return open_symbols(self._stores, module.pdb, self.notes)
 
     def _export(self, module: Module, rva: int) -> tuple[str, int, Trust] | None:
         """(export, its RVA, trust) for code at an RVA; None where the nearest export is another function's."""

@@ -1,15 +1,12 @@
-"""Functions and lines of a PDB, through purepdb; found by GUID and age in the folders of a symbol path. No network.
-
-A symbol path is `_NT_SYMBOL_PATH`'s: folders separated by `;`, `srv*` and `cache*` elements with their folders between
-asterisks. Elements that name a server are skipped.
-"""
+"""Functions and lines of a PDB, through purepdb; found by GUID and age in the stores of a symbol path (`store.py`)."""
 
 from __future__ import annotations
 
 import re
 import struct
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,11 +14,10 @@ import numpy as np
 
 from heapdump.dump.streams import PdbId
 from heapdump.process.symbols.frame_data import FrameRecord, read_frame_data
-from heapdump.process.symbols.images import is_plain
+from heapdump.process.symbols.kept_files import wanted_pdb
+from heapdump.process.symbols.store import SymbolStores
 
 T = TypeVar("T")
-_URLS = ("http:", "https:", "\\\\")
-_WORDS = ("srv", "symsrv", "symsrv.dll", "cache")
 _FARTHEST_LINE = 0x10000
 _LONGEST_NAME = 4096
 _CALL = re.compile(r"\b__(?:cdecl|stdcall|thiscall|fastcall|vectorcall|clrcall|regcall|pascal) ")
@@ -95,29 +91,60 @@ class PdbSymbols:
         return (file, line) if start >= function and rva - start < _FARTHEST_LINE and line else None
 
 
-def open_symbols(symbol_path: str, wanted: PdbId, notes: list[str]) -> PdbSymbols | None:
+def open_symbols(stores: str | SymbolStores, wanted: PdbId, notes: list[str]) -> PdbSymbols | None:
     """The symbols of the PDB with that GUID and age, or None. `notes` gets a line for each file that cannot be used."""
-    return find_pdb(symbol_path, wanted, notes, PdbSymbols)
+    return find_pdb(stores, wanted, notes, PdbSymbols)
 
 
-def find_pdb(symbol_path: str, wanted: PdbId, notes: list[str], read: Callable[[Path], T]) -> T | None:
-    """What `read` makes of the first file with that GUID and age that it can read, or None; `notes` as above."""
-    name = wanted.path.replace("\\", "/").rpartition("/")[2]
-    if not symbol_path or not is_plain(name):
+def find_pdb(stores: str | SymbolStores, wanted: PdbId, notes: list[str], read: Callable[[Path], T]) -> T | None:
+    """What `read` makes of the first file with that GUID and age that it can read, or None; `notes` as above.
+
+    `stores`: those of a symbol path, or its text.
+    """
+    found = stores if isinstance(stores, SymbolStores) else SymbolStores(stores, notes)
+    file = wanted_pdb(wanted)
+    if file is None:
         return None
+    for candidate in found.candidates(file, lambda path: _refusal(path, wanted)):
+        try:
+            return read(candidate.path)
+        except _unreadable() as error:
+            found.note(file, f"{candidate.path} cannot be read as a PDB: {error}")
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class PdbSource:
+    """Where a PDB came from: URL or path, None where it was not found, and then why."""
+
+    source: str | None
+    reason: str | None
+
+
+def source_of(stores: SymbolStores, wanted: PdbId) -> PdbSource:
+    """Where the PDB with that GUID and age is, by the stores; servers among them are asked."""
+    file = wanted_pdb(wanted)
+    if file is None:
+        return PdbSource(None, "its name or its key cannot be that of a file")
+    if not stores:
+        return PdbSource(None, "no symbol path was given")
+    candidate = next(stores.candidates(file, lambda path: _refusal(path, wanted)), None)
+    return PdbSource(candidate.source, None) if candidate else PdbSource(None, stores.reason(file))
+
+
+def _unreadable() -> tuple[type[Exception], ...]:
+    """What purepdb raises for a damaged file."""
     from purepdb import PdbError
 
-    for path in _candidates(symbol_path, name, f"{wanted.guid}{wanted.age:X}"):
-        try:
-            if not path.is_file():
-                continue
-            if not _is_wanted(path, wanted):
-                notes.append(f"{path} is another build's: its GUID or age is not the module's")
-                continue
-            return read(path)
-        except (PdbError, OSError, ValueError, struct.error, IndexError, KeyError, EOFError) as error:
-            notes.append(f"{path} cannot be read as a PDB: {error}")
-    return None
+    return (PdbError, OSError, ValueError, struct.error, IndexError, KeyError, EOFError)
+
+
+def _refusal(path: Path, wanted: PdbId) -> str:
+    """Why a file is not the PDB, or ""."""
+    try:
+        return "" if _is_wanted(path, wanted) else "is another build's: its GUID or age is not the module's"
+    except _unreadable() as error:
+        return f"cannot be read as a PDB: {error}"
 
 
 def _is_wanted(path: Path, wanted: PdbId) -> bool:
@@ -127,25 +154,6 @@ def _is_wanted(path: Path, wanted: PdbId) -> bool:
     with PDB.open(str(path)) as pdb:
         info = pdb.info()
     return uuid.UUID(bytes_le=bytes(info.guid)).hex.upper() == wanted.guid.upper() and info.age >= wanted.age
-
-
-def _candidates(symbol_path: str, name: str, key: str) -> Iterator[Path]:
-    for folder in folders(symbol_path):
-        yield folder / name
-        yield folder / name / key / name
-        yield folder / "symbols" / name
-        yield folder / name[:2].lower() / name / key / name  # a store of two tiers (index2.txt)
-
-
-def folders(symbol_path: str) -> list[Path]:
-    """The folders that a symbol path names, in order; servers are left out."""
-    out: list[Path] = []
-    for element in symbol_path.split(";"):
-        parts = [part.strip() for part in element.split("*")]
-        out += [
-            Path(part) for part in parts if part and part.lower() not in _WORDS and not part.lower().startswith(_URLS)
-        ]
-    return list(dict.fromkeys(out))
 
 
 def undecorated(name: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from heapdump.dump.streams import PdbId
 from heapdump.process.symbols.pdb import find_pdb
+from heapdump.process.symbols.store import SymbolStores
 from heapdump.process.types import Member, StructType, Type, TypeKind
 
 _STREAM, _HEADER_BYTES = 2, 56
@@ -266,7 +267,7 @@ def _text(body: bytes, at: int) -> str:
     return body[at : max(at, _behind_text(body, at) - 1)].decode("utf-8", "replace")
 
 
-def open_types(symbol_path: str, wanted: PdbId, notes: list[str], pointer_bytes: int) -> PdbTypes | None:
+def open_types(stores: str | SymbolStores, wanted: PdbId, notes: list[str], pointer_bytes: int) -> PdbTypes | None:
     """The types of the PDB with that GUID and age, or None. `notes` gets a line for each file that cannot be used."""
 
     def read(path: Path) -> PdbTypes:
@@ -276,4 +277,4 @@ def open_types(symbol_path: str, wanted: PdbId, notes: list[str], pointer_bytes:
         with MsfFile.open(str(path)) as file:
             return PdbTypes(file.read_stream(_STREAM), pointer_bytes)
 
-    return find_pdb(symbol_path, wanted, notes, read)
+    return find_pdb(stores, wanted, notes, read)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from heapdump.dump.streams import UnloadedModule
-from heapdump.process.symbols.images import is_plain
+from heapdump.process.symbols.kept_files import is_plain
 from heapdump.process.symbols.namer import Namer
 from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
@@ -149,7 +149,7 @@ def test_an_address_outside_the_files_sections_is_not_read(open_built, tmp_path)
 
 
 def test_names_without_an_end_are_cut_and_cost_little():
-    from heapdump.process.symbols.images import _exports
+    from heapdump.process.symbols.exports import read_exports
 
     count = 4000
     table = bytearray(0x100 + 10 * count) + b"x" * 200_000
@@ -165,5 +165,5 @@ def test_names_without_an_end_are_cut_and_cost_little():
     def read(rva: int, size: int) -> bytes | None:
         return data[rva - 0x1000 : rva - 0x1000 + size] if rva >= 0x1000 and rva + size <= 0x1000 + len(data) else None
 
-    found = _exports(read, 0x1000, len(data))
+    found = read_exports(read, 0x1000, len(data))
     assert len(found.names) == count and {len(text) for text in found.names} == {512}
