@@ -37,7 +37,7 @@ def test_the_record_says_where_or_why(dump, capsys):
 
 
 def test_the_page_and_the_table_say_it(dump, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "300")
+    monkeypatch.setenv("COLUMNS", "600")
     folder = str(dump.parent / "sym")
     cli.run(["modules", str(dump), "app", "--no-cache", "--symbols", folder])
     assert f"from {folder}/app.pdb" in capsys.readouterr().out
