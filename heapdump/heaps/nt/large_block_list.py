@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from heapdump.blocks.findings import Finding
@@ -42,7 +42,7 @@ def read_large_blocks(reader: HeapReader) -> tuple[tuple[LargeBlock, ...] | None
     nodes = list(linked.nodes)
     if not linked.is_closed:
         nodes += behind_missing(reader.discovery, head, linked, accepts)
-        nodes += _with_key(reader, accepts)[: max(0, limits.MAX_LIST_NODES - len(nodes))]
+        nodes += _with_key(reader, {head, *nodes}, accepts)[: max(0, limits.MAX_LIST_NODES - len(nodes))]
     return tuple(_checked(reader, blocks[node]) for node in nodes), linked.is_closed
 
 
@@ -57,15 +57,16 @@ def large_blocks_by_key(reader: HeapReader, key: HeaderKey) -> tuple[LargeBlock,
             found[node] = block
         return block is not None
 
-    return tuple(found[node] for node in nodes_with_key(reader.discovery, reader.layout, key, accepts))
+    head = reader.address + reader.layout["_HEAP"].offset("VirtualAllocdBlocks")
+    return tuple(found[node] for node in nodes_with_key(reader.discovery, reader.layout, key, {head}, accepts))
 
 
-def _with_key(reader: HeapReader, accepts: Callable[[int], bool]) -> list[int]:
-    """The nodes that no list holds, by the key of the heap; none before Vista."""
+def _with_key(reader: HeapReader, own: Collection[int], accepts: Callable[[int], bool]) -> list[int]:
+    """The nodes that no list holds, by the key of the heap; none before Vista. `own`: the head and the known nodes."""
     if "Encoding" not in reader.layout["_HEAP"]:
         return []
     key = header_key(reader.view.space, reader.address, reader.layout)
-    return nodes_with_key(reader.discovery, reader.layout, key, accepts)
+    return nodes_with_key(reader.discovery, reader.layout, key, own, accepts)
 
 
 def _checked(reader: HeapReader, block: LargeBlock) -> LargeBlock:

@@ -6,7 +6,7 @@ reservation of its own: the first one up to Windows 7, one of the first sixteen 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,11 +54,13 @@ def behind_missing(
 
 
 def nodes_with_key(
-    discovery: DiscoveryContext, layout: Layout, key: HeaderKey, accepts: Callable[[int], bool]
+    discovery: DiscoveryContext, layout: Layout, key: HeaderKey, own: Collection[int], accepts: Callable[[int], bool]
 ) -> list[int]:
     """The nodes that no list holds and whose headers hold with the key of a heap; none where headers are plain.
 
     The key decodes bits 0-31; the checksum holds, PreviousSize is 0, UnusedBytes 4, the entry is busy (heap-structures.md §2.6).
+    One header of another heap in 512 does so by chance: a chain of nodes counts only where it leads to `own`, the head of
+    the list and its known nodes, or where it leads nowhere in the dump.
     """
     space, struct = discovery.view.space.mapped, layout["_HEAP_VIRTUAL_ALLOC_ENTRY"]
     if not key.mask:
@@ -72,8 +74,35 @@ def nodes_with_key(
     fits = is_present & (checksum == 0) & (fixed == _FIXED) & (encoded & np.uint64(key.mask) != 0)
     fits &= words & np.uint64(1 << 16) != 0
     found = [node for node in places[fits].tolist() if not discovery.is_taken(node) and accepts(node)]
+    found = _linked_to(discovery, found, own)
     discovery.take(found)
     return found
+
+
+def _linked_to(discovery: DiscoveryContext, nodes: Sequence[int], own: Collection[int]) -> list[int]:
+    """The nodes of chains that lead to `own`, and those of chains that lead nowhere else in the dump."""
+    space = discovery.view.space
+    links = {node: [space.try_pointer(node + at) for at in (0, space.pointer_bytes)] for node in nodes}
+    pointing: dict[int, list[int]] = {}
+    for node, targets in links.items():
+        for target in targets:
+            if target is not None:
+                pointing.setdefault(target, []).append(node)
+    out: set[int] = set()
+    left = dict.fromkeys(nodes)
+    while left:
+        chain, waiting = dict[int, None](), [next(iter(left))]
+        while waiting:
+            node = waiting.pop()
+            if node in left:
+                del left[node]
+                chain[node] = None
+                waiting += [link for link in links[node] if link in left]
+                waiting += pointing.get(node, [])
+        ends = [link for node in chain for link in links[node] if link is not None and link not in chain]
+        if any(end in own for end in ends) or all(space.try_pointer(end) is None for end in ends):
+            out |= chain.keys()
+    return [node for node in nodes if node in out]
 
 
 def _follow(

@@ -10,13 +10,14 @@ from heapdump.analyses.blocks.select import Filter, select
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import BlockKind
 from heapdump.memory import limits
-from tests.builders import BuiltDump
+from tests.builders import BuiltDump, NtHeapBuilder, ProcessBuilder
 from tests.heaps.nt.plans import REPRESENTATIVES, Generation, heap_of, process_of
 from tests.patching import poke, without_memory, word
 
 GENERATIONS = [g for g in REPRESENTATIVES if str(g) in ("x86-2600", "x64-7601", "x86-19041", "x64-19041")]
 LIST_HEADS = {"x86-2600": 0x50, "x64-7601": 0x118, "x86-19041": 0x9C, "x64-19041": 0x110}
 COUNT = 6
+BASE = 0x20000000000
 
 
 class Large:
@@ -212,3 +213,24 @@ def test_blocks_that_no_link_reaches_are_told_by_the_key(open_built, large, is_h
         users = {block.user for block in heap.truth.large if block.list_entry not in pages}
         table = snapshot.walk.table
         assert users <= {block.address for block in table.blocks(np.flatnonzero(table.kind == BlockKind.VIRTUAL))}
+
+
+def test_blocks_of_another_heap_are_not_taken_though_the_key_decodes_them(open_built):
+    """A header of eight bits of checksum fits a wrong key now and then; the links say whose the block is."""
+    step = 0x10000  # seed and base together make the key: both heaps have the same
+    first = NtHeapBuilder(base=BASE, seed=step + 7)
+    heaps = [first, NtHeapBuilder(base=BASE + step * 1_000_003, flags=0x1002, seed=7)]
+    for i, heap in enumerate(heaps):
+        heap.busy(100)
+        for k in range(2):
+            heap.virtual(0x30000000000 + (2 * i + k) * 0x1000000, 0x200000)
+    built = [heap.build() for heap in heaps]
+    process = ProcessBuilder()
+    for one in built:
+        process.heap(one)
+    head = BASE + LIST_HEADS["x64-19041"]
+    dump = poke(process.build(), (head, word(0x7373737373737373) * 2))
+    with open_built(dump) as snapshot:
+        assert [entries(heap) for heap in snapshot.heaps] == [
+            [block.list_entry for block in one.truth.large] for one in built
+        ]
