@@ -6,7 +6,7 @@ two runs depends on the number of blocks alone, and never changes an answer: tes
 
 `row` defines what a row of the block table is. Kernels of formats write rows: `nt_chain`, `vs_chain`, `lfh_blocks`; or
 read them: `nt_entry_checks`, `nt_stack_records`, `block_counts`, `grouping`. Kernels of the pointer graph: `pointer_map`,
-`pointer_sweep`, `reach`, `dominators`, `word_kinds`.
+`pointer_sweep`, `reach`, `dominators`, `word_classes`.
 
 Decision: docs/decisions/0005-loops-in-python-compiled-by-numba.md.
 """

@@ -16,7 +16,7 @@ from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import WORTH_COMPILING, run
 from heapdump.kernels.pointer_map import thin
-from heapdump.kernels.word_kinds import words_of
+from heapdump.kernels.word_classes import words_of
 from heapdump.memory.mapped import MappedMemory
 
 WORDS = 32

@@ -20,7 +20,7 @@ from heapdump.heaps.nt.damaged_header import DamagedHeader, add_plain_entries, r
 from heapdump.heaps.nt.free_lists import linked_nodes
 from heapdump.heaps.nt.holes import Islands
 from heapdump.heaps.nt.in_place import decoded_in_place, previous_size_at
-from heapdump.heaps.nt.lost_spans import LostSpans
+from heapdump.heaps.nt.missing_spans import LostSpans
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
 from heapdump.heaps.nt.segment_headers import mark_segment_headers
 from heapdump.heaps.nt.windows import RunPart, Window, windows

@@ -15,15 +15,15 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.lfh_blocks import LfhSubsegment, add_lfh_blocks
+from heapdump.heaps.nt.lfh_by_headers import lost_user_areas
 from heapdump.heaps.nt.lfh_damage import is_doubtful, is_in_heap, report_contradictions
 from heapdump.heaps.nt.lfh_encoding import block_coding
-from heapdump.heaps.nt.lfh_lost import lost_user_areas
 from heapdump.heaps.nt.lfh_members import Geometry, Members, first_offset, is_consistent, read_members
 from heapdump.heaps.nt.lfh_recovery import Recovered, recover
 from heapdump.heaps.nt.lfh_states import BlockPlace
 from heapdump.heaps.nt.lfh_user_blocks import UserArea, find_user_areas
 from heapdump.heaps.nt.lfh_zones import zones
-from heapdump.heaps.nt.lost_spans import LostSpan
+from heapdump.heaps.nt.missing_spans import LostSpan
 from heapdump.heaps.nt.windows import Window, windows_of_run
 from heapdump.kernels.row import INTERNAL, KIND_MASK
 from heapdump.trust import Trust

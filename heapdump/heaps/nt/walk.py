@@ -17,8 +17,8 @@ from heapdump.heaps.nt.back_end import BackEndWalk
 from heapdump.heaps.nt.context import HeapContext, WalkContext, heap_context
 from heapdump.heaps.nt.large_block_rows import add_large_blocks
 from heapdump.heaps.nt.lfh_subsegments import LfhState, LfhWalk
-from heapdump.heaps.nt.lost_spans import LostSpans
 from heapdump.heaps.nt.missing import doubt_unread_sizes, missing_bytes
+from heapdump.heaps.nt.missing_spans import LostSpans
 from heapdump.heaps.nt.pre_vista_states import pre_vista_states, with_states
 from heapdump.heaps.nt.work import WorkShare, cut
 from heapdump.heaps.row_counts import RowCounts

@@ -21,11 +21,11 @@ from heapdump.heaps.jobs import Job, WalkLog
 from heapdump.heaps.segment.committed import Committed
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.delayed_frees import delayed_frees, free_delayed
+from heapdump.heaps.segment.extra_records import check_marks
 from heapdump.heaps.segment.header import contexts
 from heapdump.heaps.segment.keys import Keys
 from heapdump.heaps.segment.lfh_blocks import LfhBlocks
 from heapdump.heaps.segment.lfh_coding import LfhReading, read_lfh_subsegments
-from heapdump.heaps.segment.marks import check_marks
 from heapdump.heaps.segment.padding import padding_of
 from heapdump.heaps.segment.page_ranges import RangeKind, Ranges, read_ranges
 from heapdump.heaps.segment.page_rows import add_large_allocations, add_own_structures, add_page_ranges

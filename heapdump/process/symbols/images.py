@@ -20,8 +20,8 @@ from heapdump.process.model import Module
 from heapdump.process.symbols.exports import Exports, read_exports
 from heapdump.process.symbols.forwarders import read_forwarders
 from heapdump.process.symbols.imports import Import, read_imports, text_at
-from heapdump.process.symbols.kept_files import wanted_image
 from heapdump.process.symbols.store import SymbolStores
+from heapdump.process.symbols.stored_files import wanted_image
 from heapdump.process.symbols.version_strings import read_versions
 
 _HEADER_BYTES = 0x1000

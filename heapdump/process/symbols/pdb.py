@@ -14,8 +14,8 @@ import numpy as np
 
 from heapdump.dump.streams import PdbId
 from heapdump.process.symbols.frame_data import FrameRecord, read_frame_data
-from heapdump.process.symbols.kept_files import wanted_pdb
 from heapdump.process.symbols.store import SymbolStores
+from heapdump.process.symbols.stored_files import wanted_pdb
 
 T = TypeVar("T")
 _FARTHEST_LINE = 0x10000

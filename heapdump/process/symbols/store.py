@@ -17,7 +17,7 @@ from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from heapdump import system
-from heapdump.process.symbols.kept_files import NotKept, Wanted, copy, keep, packed_name, unpack
+from heapdump.process.symbols.stored_files import NotKept, Wanted, copy, keep, packed_name, unpack
 
 if TYPE_CHECKING:
     from heapdump.process.symbols.symbol_server import SymbolServer

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from heapdump.dump.streams import UnloadedModule
-from heapdump.process.symbols.kept_files import is_plain
 from heapdump.process.symbols.namer import Namer
+from heapdump.process.symbols.stored_files import is_plain
 from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.builders import BuiltDump, ProcessBuilder

@@ -11,9 +11,9 @@ import cabarchive
 import pytest
 
 from heapdump.dump.streams import PdbId
-from heapdump.process.symbols.kept_files import is_plain, wanted_pdb
 from heapdump.process.symbols.pdb import source_of
 from heapdump.process.symbols.store import SymbolStores, elements
+from heapdump.process.symbols.stored_files import is_plain, wanted_pdb
 from heapdump.process.symbols.symbol_server import Consent, place_of
 from tests.builders.pdb import FrameStreams, TypeStream, pdb
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from heapdump import kernels
-from heapdump.kernels.word_kinds import words_of
+from heapdump.kernels.word_classes import words_of
 
 START, SIZE = np.array([0x1000, 0x1040, 0x1080], np.int64), np.array([64, 64, 8], np.int32)
 FIRST, TARGETS = np.array([0, 3, 4, 4], np.int32), np.array([1, -2, 2, 0], np.int32)

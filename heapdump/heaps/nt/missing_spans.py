@@ -1,6 +1,6 @@
 """Spans of committed runs whose entries the walk of the back end could not place.
 
-Their headers are damaged, or not in the dump. What lies inside may still tell itself: LFH blocks do (`lfh_lost`).
+Their headers are damaged, or not in the dump. What lies inside may still tell itself: LFH blocks do (`lfh_by_headers`).
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from heapdump.heaps.integers import signed64
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.lfh_encoding import BlockCoding, block_coding
 from heapdump.heaps.nt.lfh_user_blocks import UserArea
-from heapdump.heaps.nt.lost_spans import LostSpan
+from heapdump.heaps.nt.missing_spans import LostSpan
 from heapdump.heaps.nt.unused_bytes import USUAL_PREFIX
 from heapdump.heaps.nt.windows import Window
 
