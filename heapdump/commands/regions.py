@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from heapdump.commands.common.addresses import place_span
 from heapdump.commands.common.gaps import heap_gaps
-from heapdump.commands.common.options import Words, option
+from heapdump.commands.common.options import OptionWords, option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.unnamed_words import described_memory
 from heapdump.render import text
@@ -77,8 +77,8 @@ def _page(table: Table[Region], asked: list[Region], about: DescribedMemory | No
         yield Lines(lines)
 
 
-_STATES = Words(["commit", "reserve", "free"], {f"MEM_{word}": word for word in ("commit", "reserve", "free")})
-_TYPES = Words(["private", "mapped", "image"], {f"MEM_{word}": word for word in ("private", "mapped", "image")})
+_STATES = OptionWords(["commit", "reserve", "free"], {f"MEM_{word}": word for word in ("commit", "reserve", "free")})
+_TYPES = OptionWords(["private", "mapped", "image"], {f"MEM_{word}": word for word in ("private", "mapped", "image")})
 
 
 @option("--usage", metavar="U", help="Only this usage: Heap, Stack, Image, Free, '<unknown>' …")

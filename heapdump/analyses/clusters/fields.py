@@ -25,7 +25,7 @@ _NAMED = (Letter.POINTER, Letter.MODULE, Letter.TEXT, Letter.FLOAT, Letter.TIME,
 
 
 @dataclass(frozen=True, slots=True)
-class Field:
+class ClusterField:
     """A word of the blocks of a cluster: `offset` in bytes, `letter`, `share` of the blocks that have it.
 
     `target`: of pointers the cluster that most lead to, -1 for none; `value`: of pointers into modules the one that nearly
@@ -40,7 +40,7 @@ class Field:
     back: int | None = None
 
 
-def fields_of(clusters: Clusters, reader: WordReader) -> list[list[Field]]:
+def fields_of(clusters: Clusters, reader: WordReader) -> list[list[ClusterField]]:
     """The fields of each cluster, ascending by offset."""
     sample, number = clusters.sample, clusters.sample_number
     words, many = sample.letters.shape[1], len(clusters.size)
@@ -68,7 +68,7 @@ def fields_of(clusters: Clusters, reader: WordReader) -> list[list[Field]]:
             least = _MOSTLY * counts[cluster, word, letter]
             target = int(targets[0][at]) if letter is Letter.POINTER and targets[1][at] >= least else -1
             value = int(values[0][at]) if letter is Letter.MODULE and values[1][at] >= least / _MOSTLY * 0.9 else None
-            found.append(Field(word * int(clusters.width[cluster]), letter, float(share), target, value))
+            found.append(ClusterField(word * int(clusters.width[cluster]), letter, float(share), target, value))
         out.append(_with_back_links(clusters, reader, cluster, found))
     return out
 
@@ -98,7 +98,9 @@ def _modes(
     return mode, times
 
 
-def _with_back_links(clusters: Clusters, reader: WordReader, cluster: int, fields: list[Field]) -> list[Field]:
+def _with_back_links(
+    clusters: Clusters, reader: WordReader, cluster: int, fields: list[ClusterField]
+) -> list[ClusterField]:
     """The fields; those to the own cluster with the field by which the target points back."""
     width = int(clusters.width[cluster])
     links = [field for field in fields if field.target == cluster][:_MOST_LINKS]
@@ -119,7 +121,7 @@ def _with_back_links(clusters: Clusters, reader: WordReader, cluster: int, field
                 if share > back.get(field.offset, (_MOSTLY, 0))[0]:
                     back[field.offset] = (share, other.offset)
     return [
-        Field(one.offset, one.letter, one.share, one.target, one.value, back[one.offset][1])
+        ClusterField(one.offset, one.letter, one.share, one.target, one.value, back[one.offset][1])
         if one.offset in back
         else one
         for one in fields

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.clusters.letters import LETTERS, Edges, Letter, Letters
+from heapdump.analyses.clusters.letters import LETTERS, Letter, Letters, PointerEdges
 from heapdump.analyses.clusters.sample import FEWEST, SizeClasses, WordReader, WordSample, read_sample, size_classes
 from heapdump.analyses.clusters.split import Profile, likelihood, may_differ, split
 from heapdump.analyses.graph.pointer_graph import PointerGraph
@@ -48,7 +48,7 @@ class Clusters:
     sample_number: NDArray[np.int64]
 
 
-def edges_of(process: Process, heaps: Sequence[Heap]) -> Edges:
+def edges_of(process: Process, heaps: Sequence[Heap]) -> PointerEdges:
     """Where the modules and the heaps of a process lie."""
 
     def by_turns(spans: Iterable[Span]) -> NDArray[np.uint64]:
@@ -56,10 +56,10 @@ def edges_of(process: Process, heaps: Sequence[Heap]) -> Edges:
         return np.array([(span.start, span.end) for span in merged(spans)], np.uint64).reshape(-1)
 
     modules = by_turns(module.span for module in process.modules)
-    return Edges(modules, by_turns(extent.span for heap in heaps for extent in heap.extents))
+    return PointerEdges(modules, by_turns(extent.span for heap in heaps for extent in heap.extents))
 
 
-def find_clusters(memory: MappedMemory, graph: PointerGraph, table: BlockTable, edges: Edges) -> Clusters:
+def find_clusters(memory: MappedMemory, graph: PointerGraph, table: BlockTable, edges: PointerEdges) -> Clusters:
     """The clusters of all nodes, in O(nodes). `edges`: where modules and heaps lie.
 
     Blocks are told apart by what they point to, too: by size first, then by the clusters found so far.

@@ -53,14 +53,14 @@ _SHORT_TEXT = 3
 
 
 @dataclass(frozen=True)
-class Edges:
+class PointerEdges:
     """Spans as the addresses at which they begin and end by turns, ascending; (2 k,) uint64 each."""
 
     modules: Words
     heaps: Words
 
 
-def plain_letters(values: Words, width: int, edges: Edges) -> Letters:
+def plain_letters(values: Words, width: int, edges: PointerEdges) -> Letters:
     """The letters of words of `width` bytes that are no pointers to busy blocks; (n,) uint8. The first that fits counts."""
     low, high = values & np.uint64(0xFFFFFFFF), values >> np.uint64(32)
     raw = values.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width]

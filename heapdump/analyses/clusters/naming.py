@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from heapdump.analyses.clusters.fields import Field
+from heapdump.analyses.clusters.fields import ClusterField
 from heapdump.analyses.clusters.find import Clusters
 from heapdump.analyses.clusters.letters import Letter
 from heapdump.process.model import Process
@@ -36,7 +36,7 @@ class ClusterName:
     is_structured: bool
 
 
-def names_of(process: Process, clusters: Clusters, fields: Sequence[Sequence[Field]]) -> list[ClusterName]:
+def names_of(process: Process, clusters: Clusters, fields: Sequence[Sequence[ClusterField]]) -> list[ClusterName]:
     """The names of all clusters, by number; two kinds never have one label."""
     sizes = clusters.size.tolist()
     nouns = [_noun(number, size, found) for number, (size, found) in enumerate(zip(sizes, fields, strict=True))]
@@ -58,7 +58,7 @@ def _size(size: int) -> str:
     return f"{size:,}-byte" if size < _IN_BYTES else short_size(size)
 
 
-def _noun(number: int, size: int, fields: Sequence[Field]) -> str:
+def _noun(number: int, size: int, fields: Sequence[ClusterField]) -> str:
     letters = {field.letter for field in fields}
     if any(field.target == number for field in fields):
         return "node"
@@ -71,7 +71,7 @@ def _noun(number: int, size: int, fields: Sequence[Field]) -> str:
     return "record" if size <= _SHORT and len(letters) > 1 else "buffer"
 
 
-def _fingerprint(process: Process, clusters: Clusters, number: int, fields: Sequence[Field]) -> str:
+def _fingerprint(process: Process, clusters: Clusters, number: int, fields: Sequence[ClusterField]) -> str:
     words = []
     for field in fields:
         code = _FINGERPRINT.get(field.letter)
@@ -83,10 +83,10 @@ def _fingerprint(process: Process, clusters: Clusters, number: int, fields: Sequ
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
-def _parts(process: Process, number: int, fields: Sequence[Field], kinds: Sequence[str]) -> list[str]:
+def _parts(process: Process, number: int, fields: Sequence[ClusterField], kinds: Sequence[str]) -> list[str]:
     """What is typical, most telling first, at most four parts."""
     parts = _links([field for field in fields if field.target == number])
-    told: dict[tuple[str, str], list[Field]] = {}
+    told: dict[tuple[str, str], list[ClusterField]] = {}
     for field in fields:
         if field.target == number:
             continue
@@ -109,14 +109,14 @@ def _plural(kind: str) -> str:
     return kind if kind.endswith("text") else f"{kind}s"
 
 
-def _offsets(fields: Sequence[Field]) -> str:
+def _offsets(fields: Sequence[ClusterField]) -> str:
     """`+0/+8`; of many the first and the last."""
     if len(fields) > _MOST_PARTS:
         return f"+{fields[0].offset} to +{fields[-1].offset}"
     return "/".join(f"+{field.offset}" for field in fields)
 
 
-def _links(links: Sequence[Field]) -> list[str]:
+def _links(links: Sequence[ClusterField]) -> list[str]:
     """The pointers of a cluster to itself: those of a list, of a tree, or others."""
     if not links:
         return []
@@ -130,7 +130,7 @@ def _links(links: Sequence[Field]) -> list[str]:
     return [f"{word} {_offsets(links)} to its own kind"]
 
 
-def _has_parent(links: Sequence[Field]) -> bool:
+def _has_parent(links: Sequence[ClusterField]) -> bool:
     """True where the targets of two fields or more point back by one field, which holds the parent."""
     parents = [field.back for field in links if field.back is not None]
     return any(parents.count(parent) >= 2 for parent in parents)

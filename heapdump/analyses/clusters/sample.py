@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.allocated.groups import dense
-from heapdump.analyses.clusters.letters import Edges, Letter, Letters, plain_letters
+from heapdump.analyses.clusters.letters import Letter, Letters, PointerEdges, plain_letters
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import WORTH_COMPILING, run
@@ -95,7 +95,7 @@ class WordSample:
 class WordReader:
     """Reads the first words of nodes of one pointer graph."""
 
-    def __init__(self, memory: MappedMemory, graph: PointerGraph, edges: Edges) -> None:
+    def __init__(self, memory: MappedMemory, graph: PointerGraph, edges: PointerEdges) -> None:
         """`edges`: where modules and heaps lie."""
         self._memory, self._graph, self._edges = memory, graph, edges
 

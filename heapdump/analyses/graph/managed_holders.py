@@ -28,7 +28,7 @@ _MOST_WORDS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class ManagedHolder:
     """The objects of a type that point to such blocks: their number, the blocks they point to, and the bytes of these."""
 
     type: str
@@ -47,7 +47,7 @@ class ManagedHolders:
 
     blocks: int
     bytes: int
-    holders: tuple[Holder, ...]
+    holders: tuple[ManagedHolder, ...]
     is_whole: bool
 
 
@@ -79,7 +79,9 @@ def managed_holders(
             of_type.objects.add(found.address)
             of_type.nodes.add(node)
     holders = [
-        Holder(name, last, len(one.objects), len(one.nodes), int(graph.size[list(one.nodes)].sum(dtype=np.int64)))
+        ManagedHolder(
+            name, last, len(one.objects), len(one.nodes), int(graph.size[list(one.nodes)].sum(dtype=np.int64))
+        )
         for (name, last), one in sums.items()
     ]
     alone = np.flatnonzero(is_alone)

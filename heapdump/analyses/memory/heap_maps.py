@@ -30,7 +30,7 @@ class SegmentMap:
 
 
 @dataclass(frozen=True, slots=True)
-class SizeClass:
+class SizeBin:
     """Blocks of the program of `low` bytes and more, less than twice as many.
 
     Busy ones by the bytes requested, free ones by the bytes that they occupy.
@@ -50,7 +50,7 @@ class HeapMap:
     heap: Heap
     segments: tuple[SegmentMap, ...]
     hidden: int
-    sizes: tuple[SizeClass, ...]
+    sizes: tuple[SizeBin, ...]
 
 
 def heap_map(table: BlockTable, heap: Heap) -> HeapMap:
@@ -87,7 +87,7 @@ def _segment(busy: Coverage, span: Span, uncommitted: tuple[Span, ...]) -> Segme
     return SegmentMap(span, cell, tuple(np.where(gone * 2 > cell, UNCOMMITTED, levels).tolist()))
 
 
-def _sizes(table: BlockTable, rows: NDArray[np.int64], is_busy: NDArray[np.bool_]) -> tuple[SizeClass, ...]:
+def _sizes(table: BlockTable, rows: NDArray[np.int64], is_busy: NDArray[np.bool_]) -> tuple[SizeBin, ...]:
     """The sizes in powers of two that have blocks, and those between them."""
     sizes = np.where(is_busy, table.sizes(rows), table.entry_sizes(rows)).astype(np.int64)
     if not len(sizes):
@@ -99,5 +99,5 @@ def _sizes(table: BlockTable, rows: NDArray[np.int64], is_busy: NDArray[np.bool_
         here = power == exponent
         busy, free = sizes[here & is_busy], sizes[here & ~is_busy]
         low = 0 if exponent == 0 else 1 << exponent
-        out.append(SizeClass(low, len(busy), int(busy.sum()), len(free), int(free.sum())))
+        out.append(SizeBin(low, len(busy), int(busy.sum()), len(free), int(free.sum())))
     return tuple(out)

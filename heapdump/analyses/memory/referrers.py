@@ -23,7 +23,7 @@ _WRITABLE, _GUARD = 0x04 | 0x08 | 0x40 | 0x80, 0x100
 _MOST_HOLDERS = 64
 
 
-class HolderKind(StrEnum):
+class ReferrerKind(StrEnum):
     """The kind of memory that refers; the value is the word of the JSON."""
 
     MODULE = "module"
@@ -33,10 +33,10 @@ class HolderKind(StrEnum):
 
 
 _KINDS = {
-    UsageKind.IMAGE: HolderKind.MODULE, UsageKind.STACK: HolderKind.THREAD, UsageKind.TEB: HolderKind.THREAD,
-    UsageKind.HEAP: HolderKind.HEAP, UsageKind.PAGE_HEAP: HolderKind.HEAP,
+    UsageKind.IMAGE: ReferrerKind.MODULE, UsageKind.STACK: ReferrerKind.THREAD, UsageKind.TEB: ReferrerKind.THREAD,
+    UsageKind.HEAP: ReferrerKind.HEAP, UsageKind.PAGE_HEAP: ReferrerKind.HEAP,
 }  # fmt: skip
-_ORDER = list(HolderKind)
+_ORDER = list(ReferrerKind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class ReferringPlace:
     `first`: address of the first of them; `words`: how many there are. `is_named`: a structure or evidence names it.
     """
 
-    kind: HolderKind
+    kind: ReferrerKind
     number: int
     first: int
     words: int
@@ -114,7 +114,7 @@ class _Search:
         self._ends = np.array([spans[i].end for i in self._order], np.uint64)
         self._heaps = SpanMap((extent.span, heap.index) for heap in question.heaps for extent in heap.extents)
         self._threads = _thread_map(usage.process)
-        self._found: dict[tuple[int, HolderKind, int], tuple[int, int]] = {}
+        self._found: dict[tuple[int, ReferrerKind, int], tuple[int, int]] = {}
 
     def add(self, row: int, place: Span) -> None:
         """Counts the words of one region, or a window of it."""
@@ -128,7 +128,7 @@ class _Search:
             at = np.uint64(start) + near.astype(np.uint64) * np.uint64(width)
             own = (at >= self._starts[target]) & (at < self._ends[target])
             hits = (words[near] < self._ends[target]) & ~own
-            if kind is HolderKind.HEAP and number in self._walked:
+            if kind is ReferrerKind.HEAP and number in self._walked:
                 hits &= self._is_used(at)
             self._count(target[hits], at[hits], kind, number)
 
@@ -141,23 +141,23 @@ class _Search:
         used: NDArray[np.bool_] = inside & table.is_busy[row] & ~table.is_internal[row]
         return used
 
-    def _count(self, target: NDArray[np.int64], at: NDArray[np.uint64], kind: HolderKind, number: int) -> None:
+    def _count(self, target: NDArray[np.int64], at: NDArray[np.uint64], kind: ReferrerKind, number: int) -> None:
         found, firsts, counts = np.unique(target, return_index=True, return_counts=True)
         for i, first, count in zip(found.tolist(), at[firsts].tolist(), counts.tolist(), strict=True):
             key = (self._order[i], kind, number)
             before = self._found.get(key, (first, 0))
             self._found[key] = (min(before[0], first), before[1] + count)
 
-    def _holder(self, row: int, start: int) -> tuple[HolderKind, int]:
+    def _holder(self, row: int, start: int) -> tuple[ReferrerKind, int]:
         """(kind, number) of the memory of a region."""
         usage = self._usage
-        kind = _KINDS.get(usage.kind(int(usage.codes[row])), HolderKind.MEMORY)
+        kind = _KINDS.get(usage.kind(int(usage.codes[row])), ReferrerKind.MEMORY)
         module = usage.process.module_map.at(start)
-        if kind is HolderKind.MODULE and module is not None:
+        if kind is ReferrerKind.MODULE and module is not None:
             return kind, module.span.start
-        number = {HolderKind.THREAD: self._threads, HolderKind.HEAP: self._heaps}.get(kind)
+        number = {ReferrerKind.THREAD: self._threads, ReferrerKind.HEAP: self._heaps}.get(kind)
         found = number.at(start) if number is not None else None
-        return (kind, found) if found is not None else (HolderKind.MEMORY, int(usage.table.allocation_base[row]))
+        return (kind, found) if found is not None else (ReferrerKind.MEMORY, int(usage.table.allocation_base[row]))
 
     def _is_named(self, address: int) -> bool:
         i = self._usage.table.index_at(address)

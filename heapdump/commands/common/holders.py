@@ -10,10 +10,10 @@ from heapdump.render.view import Column, Lines, PageItem, Record, Table, size_co
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.graph.managed_holders import Holder, ManagedHolders
+    from heapdump.analyses.graph.managed_holders import ManagedHolder, ManagedHolders
 
 _MOST_ROWS = 10
-_COLUMNS: tuple[Column[Holder], ...] = (
+_COLUMNS: tuple[Column[ManagedHolder], ...] = (
     size_column("Size", lambda one: one.bytes, "of the blocks that they point to"),
     Column("Blocks", lambda one: text.count(one.blocks), "blocks that they point to", right=True),
     Column("Objects", lambda one: text.count(one.objects), "managed objects that point to them", right=True),

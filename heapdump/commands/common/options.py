@@ -60,7 +60,7 @@ option = functools.partial(click.option, cls=Option)
 """`click.option` for an `Option`."""
 
 
-class Words(click.Choice[str]):
+class OptionWords(click.Choice[str]):
     """A choice of words. `others`: further spellings, such as the words of the JSON, and what they mean."""
 
     def __init__(self, words: Sequence[str], others: Mapping[str, str]) -> None:
@@ -73,7 +73,7 @@ class Words(click.Choice[str]):
         return super().convert(self.others.get(str(value).lower(), value), param, ctx)
 
 
-BLOCK_STATES = Words(["busy", "free", "all"], {"freed": "free"})
+BLOCK_STATES = OptionWords(["busy", "free", "all"], {"freed": "free"})
 HEAP_OPTION = option("--heap", metavar="ADDR|#INDEX", help="Only this heap.")
 SIZE_OPTION = option(
     "--size", metavar="A..B", help="Only requested sizes from A to B inclusive: 4K..64K, 64K.., ..1M, >1M; or one size."

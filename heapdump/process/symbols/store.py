@@ -39,7 +39,7 @@ class Element:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class StorePlace:
     """A file of the right build. `source`: the URL, cabinet or pointer that it came from, else its own path."""
 
     path: Path
@@ -94,7 +94,7 @@ class SymbolStores:
         self.default, self.say = default, say
         self.elements = [self._with_default(one) for one in elements(symbol_path)]
         self._servers: dict[str, SymbolServer] = {}
-        self._found: dict[Wanted, Candidate | None] = {}
+        self._found: dict[Wanted, StorePlace | None] = {}
         self._reasons: dict[Wanted, dict[str, None]] = {}
 
     @classmethod
@@ -108,7 +108,7 @@ class SymbolStores:
         """True where there is a store to ask."""
         return bool(self.elements)
 
-    def candidates(self, wanted: Wanted, refusal: Refusal) -> Iterator[Candidate]:
+    def candidates(self, wanted: Wanted, refusal: Refusal) -> Iterator[StorePlace]:
         """The files that `refusal` accepts, best first; what lies behind is searched only if the caller goes on."""
         known = self._found.get(wanted)
         if wanted in self._found and known is None:
@@ -159,7 +159,7 @@ class _Search:
     def __init__(self, stores: SymbolStores, wanted: Wanted, refusal: Refusal) -> None:
         self._stores, self._wanted, self._refusal = stores, wanted, refusal
 
-    def run(self) -> Iterator[Candidate]:
+    def run(self) -> Iterator[StorePlace]:
         """Every file of the right build, in the order of the path."""
         for element in self._stores.elements:
             for i, store in enumerate(element.stores):
@@ -170,7 +170,7 @@ class _Search:
                         self._copy_left(one, left)
                     yield one
 
-    def _in_folder(self, folder: Path, left: list[Path]) -> Iterator[Candidate]:
+    def _in_folder(self, folder: Path, left: list[Path]) -> Iterator[StorePlace]:
         found_any = False
         for place in _places(folder, self._wanted):
             for path in self._forms(place, folder):
@@ -192,17 +192,17 @@ class _Search:
             if target is not None:
                 yield target
 
-    def _opened(self, path: Path, around: list[Path]) -> Candidate | None:
+    def _opened(self, path: Path, around: list[Path]) -> StorePlace | None:
         """The file itself, or what its cabinet holds. `around`: the store, then those to its left."""
         if not path.name.endswith("_") or self._wanted.name.endswith("_"):
-            return Candidate(path, str(path)) if self._is_right(path, str(path)) else None
+            return StorePlace(path, str(path)) if self._is_right(path, str(path)) else None
         keeper = around[-1] if len(around) > 1 else self._stores.default
         if keeper is None:
             self._note(f"{path} is packed, and there is no folder to unpack it to: write srv*FOLDER*{around[0]}")
             return None
         kept = self._wanted.below(keeper)
         if _is_file(kept) and not self._refusal(kept):
-            return Candidate(kept, str(path))
+            return StorePlace(kept, str(path))
 
         def write(out: BinaryIO) -> None:
             """The unpacked file."""
@@ -211,7 +211,7 @@ class _Search:
 
         return self._kept(keeper, write, str(path))
 
-    def _kept(self, keeper: Path, write: Callable[[BinaryIO], bool | None], source: str) -> Candidate | None:
+    def _kept(self, keeper: Path, write: Callable[[BinaryIO], bool | None], source: str) -> StorePlace | None:
         """The file in the store that keeps it, if it is the right one; None without one, or where it cannot be kept."""
         try:
             is_kept = keep(keeper, self._wanted, write, lambda part: self._is_right(part, source))
@@ -221,7 +221,7 @@ class _Search:
         except OSError as error:
             self._note(f"{source} cannot be kept in {keeper}: {error.strerror or error}")
             return None
-        return Candidate(self._wanted.below(keeper), source) if is_kept else None
+        return StorePlace(self._wanted.below(keeper), source) if is_kept else None
 
     def _is_right(self, path: Path, source: str) -> bool:
         why = self._refusal(path)
@@ -232,12 +232,12 @@ class _Search:
     def _note(self, line: str) -> None:
         self._stores.note(self._wanted, line)
 
-    def _copy_left(self, found: Candidate, left: list[Path]) -> None:
+    def _copy_left(self, found: StorePlace, left: list[Path]) -> None:
         for folder in reversed(left):
             if self._wanted.below(folder) != found.path and not _is_file(self._wanted.below(folder)):
                 self._kept(folder, lambda out: copy(found.path, out), str(found.path))
 
-    def _on_server(self, url: str, left: list[Path]) -> Iterator[Candidate]:
+    def _on_server(self, url: str, left: list[Path]) -> Iterator[StorePlace]:
         from heapdump.process.symbols.symbol_server import ServerTrouble, place_of
 
         place = place_of(url)
@@ -262,7 +262,7 @@ class _Search:
         if found is not None:
             yield found
 
-    def _fetched(self, server: SymbolServer, keeper: Path) -> Candidate | None:
+    def _fetched(self, server: SymbolServer, keeper: Path) -> StorePlace | None:
         name, key = self._wanted.name, self._wanted.key
         tier = (name[:2].lower(),) if len(name) > 1 and server.is_two_tier else ()
         for folder, file in dict.fromkeys(((name, name), (name.lower(), name.lower()))):

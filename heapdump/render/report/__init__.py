@@ -15,7 +15,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from heapdump.render.report.content import Box, Frame, Report
+from heapdump.render.report.content import Box, ReportContent, ReportFrame
 from heapdump.render.report.items import (
     code_words,
     css_of_style,
@@ -31,7 +31,7 @@ from heapdump.render.text import count, printable, short_size
 _MOST_DEPTH = 40
 
 
-def page(report: Report) -> str:
+def page(report: ReportContent) -> str:
     """The page as text."""
     script, style = _file("report.js"), _file("report.css")
     environment = Environment(
@@ -76,7 +76,7 @@ def _json(value: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _data(report: Report) -> dict[str, Any]:
+def _data(report: ReportContent) -> dict[str, Any]:
     return {
         "dump": printable(report.dump),
         "memory": _box(report.memory),
@@ -93,7 +93,7 @@ def _box(box: Box) -> list[Any]:
     return [printable(box.name), box.committed, box.size, box.css, list(box.command), box.delta, children]
 
 
-def _frame(frame: Frame, depth: int) -> list[Any]:
+def _frame(frame: ReportFrame, depth: int) -> list[Any]:
     """[name, bytes, blocks, delta, children]."""
     children = [_frame(child, depth + 1) for child in frame.children] if depth < _MOST_DEPTH else []
     return [printable(frame.name), frame.bytes, frame.blocks, frame.delta, children]

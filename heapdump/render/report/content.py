@@ -24,7 +24,7 @@ class Tile:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class ReportItem:
     """A line of the reconciliation: bytes under one item, and their share of all of them, 0 to 100."""
 
     name: str
@@ -109,18 +109,18 @@ class HeapPicture:
 
 
 @dataclass(frozen=True, slots=True)
-class Frame:
+class ReportFrame:
     """A box of the icicle graph: bytes and blocks of everything below it, and its change since the older dump."""
 
     name: str
     bytes: int
     blocks: int
-    children: tuple[Frame, ...] = ()
+    children: tuple[ReportFrame, ...] = ()
     delta: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class ReportHolder:
     """A block of the dominator tree. `retained`: bytes; `hidden`: blocks below it that are left out."""
 
     address: str
@@ -128,7 +128,7 @@ class Holder:
     size: int
     retained: int
     blocks: int
-    children: tuple[Holder, ...] = ()
+    children: tuple[ReportHolder, ...] = ()
     hidden: int = 0
 
 
@@ -149,7 +149,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class ReportSection:
     """A section of the page. `figure`: the word that the template knows it by; `lead`: one sentence, or "".
 
     `before`: parts above the figure; `parts`: those below.
@@ -164,7 +164,7 @@ class Section:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ReportContent:
     """The whole page. `dump`: as it stands in commands; `graph_by`: what the icicle graph divides by."""
 
     title: str
@@ -173,15 +173,15 @@ class Report:
     command: str
     version: str
     tiles: Sequence[Tile]
-    sections: Sequence[Section]
+    sections: Sequence[ReportSection]
     memory: Box
     legend: Sequence[LegendRow]
-    items: Sequence[Item] = ()
+    items: Sequence[ReportItem] = ()
     strips: Sequence[Strip] = ()
     heaps: Sequence[HeapPicture] = ()
-    graph: Frame | None = None
+    graph: ReportFrame | None = None
     graph_by: str = ""
-    holders: Sequence[Holder] = ()
+    holders: Sequence[ReportHolder] = ()
     retained: int = 0
     is_whole: bool = True
     old: str = ""

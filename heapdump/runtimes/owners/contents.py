@@ -13,9 +13,9 @@ from itertools import islice, pairwise
 import numpy as np
 
 from heapdump.memory.regions import State
-from heapdump.runtimes.owners.owner import Found, Strength
+from heapdump.runtimes.owners.owner import FoundOwner, Strength
 from heapdump.runtimes.owners.reservations import KIB, MIB, Pattern
-from heapdump.runtimes.owners.unknown import Allocation, UnknownMemory
+from heapdump.runtimes.owners.unknown import UnknownAllocation, UnknownMemory
 from heapdump.spans import Span
 from heapdump.wording import plural
 
@@ -43,14 +43,14 @@ _POOLS_PYTHON = (4 * KIB, 16 * KIB)
 _SIZE_CLASSES, _POOLS_LOOKED_AT = 64, 4
 
 
-def mimalloc_segments(memory: UnknownMemory) -> Iterator[Found]:
+def mimalloc_segments(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """Segments at multiples of 32 MiB whose header holds a cookie: its own address xor one key (mimalloc 1 and 2).
 
     The key is unknown. A word at one offset that gives the same key in two segments proves it.
     """
     if memory.pointer_bytes != 8:
         return
-    owners: list[Allocation] = []
+    owners: list[UnknownAllocation] = []
     headers: list[np.ndarray[tuple[int], np.dtype[np.uint64]]] = []
     starts: list[int] = []
     for one, start in islice(_aligned(memory, _SEGMENT), _MOST_PLACES):
@@ -67,7 +67,7 @@ def mimalloc_segments(memory: UnknownMemory) -> Iterator[Found]:
     number = int(agrees.sum())
     for one in {owner.span: owner for owner, good in zip(owners, agrees.tolist(), strict=True) if good}.values():
         words = f"{plural(number, 'segment')} at multiples of 32 MiB whose cookies agree"
-        yield Found(one.span, words, Strength.PROOF)
+        yield FoundOwner(one.span, words, Strength.PROOF)
 
 
 def _common(keys: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> int:
@@ -79,7 +79,7 @@ def _common(keys: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> int:
     return key if counts[best] >= 2 and is_random and 2 * counts[best] > len(keys) else 0
 
 
-def _aligned(memory: UnknownMemory, unit: int) -> Iterator[tuple[Allocation, int]]:
+def _aligned(memory: UnknownMemory, unit: int) -> Iterator[tuple[UnknownAllocation, int]]:
     """(allocation, multiple of `unit` in it that is committed), at most 64 of each allocation."""
     for one in memory.private:
         if not one.committed:
@@ -91,7 +91,7 @@ def _aligned(memory: UnknownMemory, unit: int) -> Iterator[tuple[Allocation, int
                 yield one, start
 
 
-def v8_pages(memory: UnknownMemory) -> Iterator[Found]:
+def v8_pages(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """Allocations at multiples of 256 KiB whose header names their own size, and two addresses in them in order.
 
     The header of V8 before 12 has the size of the page, and the start and end of its area (basic-memory-chunk.h).
@@ -105,10 +105,12 @@ def v8_pages(memory: UnknownMemory) -> Iterator[Found]:
         span = one.span
         has_area = any(span.start <= low < high <= span.end for low, high in pairwise(words))
         if words[0] and words[0] == one.span.size and has_area:
-            yield Found(one.span, "a page at a multiple of 256 KiB that names its own size and area", Strength.FITS)
+            yield FoundOwner(
+                one.span, "a page at a multiple of 256 KiB that names its own size and area", Strength.FITS
+            )
 
 
-def unreal_pools(memory: UnknownMemory) -> Iterator[Found]:
+def unreal_pools(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """Pools at multiples of 64 KiB with a header: bytes of a block, index, canary (MallocBinned2.h, FFreeBlock)."""
     found: dict[Span, int] = {}
     for one, start in islice(_aligned(memory, _POOL_UNREAL), 4 * _MOST_PLACES):
@@ -121,10 +123,10 @@ def unreal_pools(memory: UnknownMemory) -> Iterator[Found]:
             found[one.span] = found.get(one.span, 0) + 1
     if sum(found.values()) >= _FEWEST_POOLS:
         for span, number in found.items():
-            yield Found(span, f"{plural(number, 'pool')} of 64 KiB with a canary", Strength.FITS)
+            yield FoundOwner(span, f"{plural(number, 'pool')} of 64 KiB with a canary", Strength.FITS)
 
 
-def mozjemalloc_chunks(memory: UnknownMemory) -> Iterator[Found]:
+def mozjemalloc_chunks(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """Allocations of whole MiB that begin with a pointer to the same arena (mozjemalloc: arena_chunk_t)."""
     chunks: dict[int, list[Span]] = {}
     for one in islice((one for one in memory.private if one.committed), 4 * _MOST_PLACES):
@@ -137,15 +139,15 @@ def mozjemalloc_chunks(memory: UnknownMemory) -> Iterator[Found]:
         magic = memory.space.try_integer(arena, 4) == _JEMALLOC_MAGIC
         if magic or len(spans) > 1:
             words = f"a chunk of the arena at {arena:#x}{' with its magic' if magic else ''}"
-            yield from (Found(span, words, Strength.PROOF if magic else Strength.FITS) for span in spans)
+            yield from (FoundOwner(span, words, Strength.PROOF if magic else Strength.FITS) for span in spans)
 
 
-def python_arenas(memory: UnknownMemory) -> Iterator[Found]:
+def python_arenas(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """Allocations of 256 KiB or 1 MiB with pools whose headers make sense (CPython: obmalloc.c, pool_header)."""
     arenas = (one for one in memory.private if one.span.size in _ARENAS_PYTHON and one.committed == one.span.size)
     for one in islice(arenas, _MOST_PLACES):
         if any(_has_pools(memory, one.span, pool) for pool in _POOLS_PYTHON):
-            yield Found(one.span, "an arena whose pools have headers of small objects", Strength.FITS)
+            yield FoundOwner(one.span, "an arena whose pools have headers of small objects", Strength.FITS)
 
 
 def _has_pools(memory: UnknownMemory, span: Span, pool: int) -> bool:
@@ -174,7 +176,7 @@ def _is_pool(data: bytes, start: int, pool: int, width: int) -> bool:
 def pointed_from(modules: tuple[str, ...]) -> Pattern:
     """Allocations of 64 KiB and more to whose start the data of these modules point: what VirtualAlloc returned."""
 
-    def find(memory: UnknownMemory) -> Iterator[Found]:
+    def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
         targets = [one.span for one in memory.private if one.committed and one.span.size >= _SMALLEST_TARGET]
         if not targets:
             return
@@ -187,7 +189,7 @@ def pointed_from(modules: tuple[str, ...]) -> Pattern:
                 if target not in seen:
                     seen.add(target)
                     where = memory.process.where(address + at * memory.pointer_bytes)
-                    yield Found(targets[target], f"{where} points to its start", Strength.HINT)
+                    yield FoundOwner(targets[target], f"{where} points to its start", Strength.HINT)
 
     return find
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-from heapdump.runtimes.owners.owner import Found, Strength
+from heapdump.runtimes.owners.owner import FoundOwner, Strength
 from heapdump.runtimes.owners.reservations import Pattern
 from heapdump.runtimes.owners.unknown import UnknownMemory
 
@@ -38,10 +38,10 @@ def is_truetype(head: bytes) -> bool:
 def file_of(test: Test) -> Pattern:
     """Mapped memory whose first bytes in the dump pass a test."""
 
-    def find(memory: UnknownMemory) -> Iterator[Found]:
+    def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
         for one in islice(memory.mapped, _MOST_MAPPINGS):
             head = memory.space.try_read(one.span.start, _HEAD)
             if head is not None and test(head):
-                yield Found(one.span, f"it begins with {head[:_SHOWN].hex(' ')}", Strength.PROOF)
+                yield FoundOwner(one.span, f"it begins with {head[:_SHOWN].hex(' ')}", Strength.PROOF)
 
     return find

@@ -20,7 +20,7 @@ class Strength(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundOwner:
     """Memory in which a pattern was found. `words`: the pattern for a person."""
 
     span: Span
@@ -43,7 +43,7 @@ class OwnerRow:
 
     name: str
     program: Program | None
-    pattern: Callable[[UnknownMemory], Iterable[Found]]
+    pattern: Callable[[UnknownMemory], Iterable[FoundOwner]]
     source: str
 
 

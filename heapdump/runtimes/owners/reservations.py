@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from heapdump.memory.regions import Kind, State
-from heapdump.runtimes.owners.owner import Found, Strength
-from heapdump.runtimes.owners.unknown import Allocation, UnknownMemory
+from heapdump.runtimes.owners.owner import FoundOwner, Strength
+from heapdump.runtimes.owners.unknown import UnknownAllocation, UnknownMemory
 from heapdump.spans import Span, merged
 from heapdump.wording import plural, size
 
@@ -22,18 +22,18 @@ _TABLE_SEGMENT, _TABLES = 64 * KIB, (64 * MIB, 128 * MIB, 256 * MIB, 512 * MIB)
 _GUARD_BITMAP = 2 << 40
 _GO_ARENAS, _GO_ARENA = Span(0xC000000000, 0xC000000000 + (1 << 40)), 4 * MIB
 
-Pattern = Callable[[UnknownMemory], Iterator[Found]]
+Pattern = Callable[[UnknownMemory], Iterator[FoundOwner]]
 
 
 def reserved(low: int, high: int, alignment: int) -> Pattern:
     """Runs of private memory of `low` bytes and more, below `high`: the part between multiples of `alignment`."""
 
-    def find(memory: UnknownMemory) -> Iterator[Found]:
+    def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
         for run in memory.runs:
             start, end = -(-run.start // alignment) * alignment, run.end // alignment * alignment
             if low <= run.size < high and end - start >= low:
                 words = f"{size(end - start)} of address space reserved at a multiple of {size(alignment)}"
-                yield Found(Span(start, end), words, Strength.FITS)
+                yield FoundOwner(Span(start, end), words, Strength.FITS)
 
     return find
 
@@ -41,16 +41,16 @@ def reserved(low: int, high: int, alignment: int) -> Pattern:
 def allocations(low: int, high: int, alignment: int, strength: Strength = Strength.FITS) -> Pattern:
     """Private allocations of `low` to `high` bytes at multiples of `alignment`."""
 
-    def find(memory: UnknownMemory) -> Iterator[Found]:
+    def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
         for one in memory.private:
             if low <= one.span.size <= high and not one.span.start % alignment:
                 words = f"{size(one.span.size)} reserved at a multiple of {size(alignment)}"
-                yield Found(one.span, words, strength)
+                yield FoundOwner(one.span, words, strength)
 
     return find
 
 
-def pointer_tables(memory: UnknownMemory) -> Iterator[Found]:
+def pointer_tables(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """V8's tables of pointers: 64 to 512 MiB, first 64 KiB read-only, then 64 KiB read-write each, the rest reserved.
 
     The reservation is made of placeholders: each piece is an allocation (recorded: Electron on Windows 11 25H2).
@@ -69,56 +69,58 @@ def pointer_tables(memory: UnknownMemory) -> Iterator[Found]:
                 break
         length = end - first.span.start
         if length in _TABLES:
-            yield Found(Span(first.span.start, end), f"a table of {size(length)} in segments of 64 kB", Strength.FITS)
+            yield FoundOwner(
+                Span(first.span.start, end), f"a table of {size(length)} in segments of 64 kB", Strength.FITS
+            )
 
 
-def guard_bitmap(memory: UnknownMemory) -> Iterator[Found]:
+def guard_bitmap(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """The bitmap of Control Flow Guard: a mapping with 2 bits for each 16 bytes of address space, 2 TiB of 128 TiB."""
     for one in memory.mapped:
         if one.span.size == _GUARD_BITMAP:
-            yield Found(one.span, f"{size(one.span.size)} mapped: a 64th of the address space", Strength.PROOF)
+            yield FoundOwner(one.span, f"{size(one.span.size)} mapped: a 64th of the address space", Strength.PROOF)
 
 
 def multiples(unit: int, *, alignment: int, fewest: int) -> Pattern:
     """Private allocations, `fewest` or more, of multiples of `unit` that start at multiples of `alignment`."""
 
-    def find(memory: UnknownMemory) -> Iterator[Found]:
+    def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
         spans = [one.span for one in memory.private if one.committed]
         found = [span for span in spans if not span.size % unit and not span.start % alignment]
         for span in found if len(found) >= fewest else ():
-            yield Found(span, f"{size(span.size)}, a multiple of {size(unit)}", Strength.HINT)
+            yield FoundOwner(span, f"{size(span.size)}, a multiple of {size(unit)}", Strength.HINT)
 
     return find
 
 
-def code_range(memory: UnknownMemory) -> Iterator[Found]:
+def code_range(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """Reservations of 64 MiB to 2 GiB with executable memory in them."""
     for one in memory.private:
         if one.executable and 64 * MIB <= one.span.size <= 2 * GIB:
             words = f"{size(one.span.size)} reserved with {size(one.executable)} of executable memory"
-            yield Found(one.span, words, Strength.FITS)
+            yield FoundOwner(one.span, words, Strength.FITS)
 
 
-def executable(memory: UnknownMemory) -> Iterator[Found]:
+def executable(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """Private allocations with at least 64 KiB of executable memory; less is a trampoline of a hook."""
     for one in memory.private:
         if one.executable >= _SMALLEST_CODE:
-            yield Found(one.span, f"{size(one.executable)} of private executable memory", Strength.HINT)
+            yield FoundOwner(one.span, f"{size(one.executable)} of private executable memory", Strength.HINT)
 
 
-def go_arenas(memory: UnknownMemory) -> Iterator[Found]:
+def go_arenas(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """Multiples of 4 MiB from 0xc000000000 on; of a 32-bit program anywhere (Go: malloc.go, arena hints)."""
     for one in memory.private:
         start, length = one.span.start, one.span.size
         if start % _GO_ARENA or length % _GO_ARENA:
             continue
         if memory.pointer_bytes == 4:
-            yield Found(one.span, "a multiple of 4 MiB", Strength.HINT)
+            yield FoundOwner(one.span, "a multiple of 4 MiB", Strength.HINT)
         elif start in _GO_ARENAS:
-            yield Found(one.span, "an arena in the addresses from 0xc000000000 on", Strength.FITS)
+            yield FoundOwner(one.span, "an arena in the addresses from 0xc000000000 on", Strength.FITS)
 
 
-def super_pages(memory: UnknownMemory) -> Iterator[Found]:
+def super_pages(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """PartitionAlloc: at a multiple of 2 MiB a page without access, one or two with metadata, then none again.
 
     The rest of the first 16 KiB and the last 16 KiB have no access (partition_page.h); the reservation begins at a
@@ -132,8 +134,8 @@ def super_pages(memory: UnknownMemory) -> Iterator[Found]:
     words = f"{plural(len(pages), 'super page')} of 2 MiB with guard and metadata pages"
     in_pools = [run for run in memory.runs if 4 * GIB <= run.size <= 64 * GIB and _holds(run, pages)]
     spans = [span for page in pages for run in memory.runs if (span := page & run) is not None]
-    yield from (Found(run, words, strength) for run in in_pools)
-    yield from (Found(span, words, strength) for span in merged(spans))
+    yield from (FoundOwner(run, words, strength) for run in in_pools)
+    yield from (FoundOwner(span, words, strength) for span in merged(spans))
 
 
 def _holds(run: Span, pages: list[Span]) -> bool:
@@ -167,7 +169,7 @@ def _is_closed(memory: UnknownMemory, end: int) -> bool:
     return bool(table.state[i] == State.MEM_RESERVE or table.protect[i] == _NO_ACCESS)
 
 
-def stacks(memory: UnknownMemory) -> Iterator[Found]:
+def stacks(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """Reserved memory, one run of guard pages, and committed memory to the end of the allocation: a stack.
 
     Those of the threads in the dump are claimed. What is left are fibers, threads that the dump does not list, and the
@@ -175,10 +177,10 @@ def stacks(memory: UnknownMemory) -> Iterator[Found]:
     """
     for one in memory.private:
         if _is_stack(memory, one):
-            yield Found(one.span, "reserved, a guard page, then committed to its end", Strength.PROOF)
+            yield FoundOwner(one.span, "reserved, a guard page, then committed to its end", Strength.PROOF)
 
 
-def _is_stack(memory: UnknownMemory, one: Allocation) -> bool:
+def _is_stack(memory: UnknownMemory, one: UnknownAllocation) -> bool:
     table, (low, high) = memory.table, one.rows
     if high - low < 3:
         return False
@@ -192,8 +194,8 @@ def _is_stack(memory: UnknownMemory, one: Allocation) -> bool:
     return is_reserved and is_open
 
 
-def write_combined(memory: UnknownMemory) -> Iterator[Found]:
+def write_combined(memory: UnknownMemory) -> Iterator[FoundOwner]:
     """Committed memory that the processor writes past its caches: for a device."""
     for one in (*memory.private, *memory.mapped):
         if (memory.table.protect[slice(*one.rows)] & _WRITE_COMBINE).any():
-            yield Found(one.span, "write-combined memory", Strength.FITS)
+            yield FoundOwner(one.span, "write-combined memory", Strength.FITS)

@@ -12,7 +12,7 @@ from itertools import islice
 from heapdump.memory.regions import RegionTable
 from heapdump.process.model import Process
 from heapdump.runtimes.owners import contents, mapped_files, reservations
-from heapdump.runtimes.owners.owner import Found, NamedOwner, OwnerRow, Program, Strength
+from heapdump.runtimes.owners.owner import FoundOwner, NamedOwner, OwnerRow, Program, Strength
 from heapdump.runtimes.owners.presence import Presence
 from heapdump.runtimes.owners.reservations import GIB, KIB, MIB
 from heapdump.runtimes.owners.unknown import UnknownMemory
@@ -133,7 +133,7 @@ def find_owners(process: Process, table: RegionTable) -> Sequence[NamedOwner]:
     return [owner for _, owner in sorted(named, key=lambda pair: pair[0])]
 
 
-def _named(row: OwnerRow, pieces: Sequence[Found], presence: Presence) -> Iterator[tuple[Strength, NamedOwner]]:
+def _named(row: OwnerRow, pieces: Sequence[FoundOwner], presence: Presence) -> Iterator[tuple[Strength, NamedOwner]]:
     """The owners of one row. A proof needs no program."""
     program = presence.of(row.program) if row.program is not None else None
     for piece in pieces:

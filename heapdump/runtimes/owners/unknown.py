@@ -20,7 +20,7 @@ _MOST_ALLOCATIONS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
-class Allocation:
+class UnknownAllocation:
     """One reservation. `rows`: [first, last) in the table; `executable`: committed bytes that may be executed."""
 
     span: Span
@@ -47,13 +47,13 @@ class UnknownMemory:
         return self.space.pointer_bytes
 
     @cached_property
-    def private(self) -> tuple[Allocation, ...]:
+    def private(self) -> tuple[UnknownAllocation, ...]:
         """Private allocations without any claim, ascending. Heaps that no allocator recognises are left out."""
         heaps = {address for view in self.process.views for address in view.heap_addresses}
         return tuple(one for one in self._allocations(Kind.MEM_PRIVATE) if one.span.start not in heaps)
 
     @cached_property
-    def mapped(self) -> tuple[Allocation, ...]:
+    def mapped(self) -> tuple[UnknownAllocation, ...]:
         """Mapped ones."""
         return tuple(self._allocations(Kind.MEM_MAPPED))
 
@@ -77,7 +77,7 @@ class UnknownMemory:
         unclaimed: NDArray[np.bool_] = (self.table.claim < 0) & (self.table.state != State.MEM_FREE)
         return unclaimed
 
-    def _allocations(self, kind: Kind) -> Iterator[Allocation]:
+    def _allocations(self, kind: Kind) -> Iterator[UnknownAllocation]:
         table = self.table
         if not len(table):
             return
@@ -91,4 +91,4 @@ class UnknownMemory:
         for i in np.flatnonzero(is_whole)[:_MOST_ALLOCATIONS].tolist():
             low, high = (int(bound) for bound in bounds[i])
             span = Span(int(table.start[low]), int(table.end[high - 1]))
-            yield Allocation(span, (low, high), int(sums[0][i]), int(sums[1][i]))
+            yield UnknownAllocation(span, (low, high), int(sums[0][i]), int(sums[1][i]))

@@ -7,9 +7,11 @@ import struct
 import numpy as np
 import pytest
 
-from heapdump.analyses.clusters.letters import Edges, Letter, plain_letters
+from heapdump.analyses.clusters.letters import Letter, PointerEdges, plain_letters
 
-EDGES = Edges(np.array([0x7FF700000000, 0x7FF700010000], np.uint64), np.array([0x20000000, 0x20010000], np.uint64))
+EDGES = PointerEdges(
+    np.array([0x7FF700000000, 0x7FF700010000], np.uint64), np.array([0x20000000, 0x20010000], np.uint64)
+)
 LONG = {
     0: Letter.ZERO, 1: Letter.NUMBER, 0xFFFF: Letter.NUMBER, (1 << 64) - 1: Letter.NUMBER, 0x0000000500000007: Letter.NUMBER,
     0xCDCDCDCDCDCDCDCD: Letter.FILL, 0x7FF700000000: Letter.MODULE, 0x7FF70000FFFF: Letter.MODULE, 0x7FF700010000: Letter.OTHER,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from heapdump.analyses.memory.referrers import HolderKind, ReferredMemory, ReferrerQuestion, referrers_of
+from heapdump.analyses.memory.referrers import ReferredMemory, ReferrerKind, ReferrerQuestion, referrers_of
 from heapdump.analyses.memory.unnamed import largest_unnamed, unnamed_at
 from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
@@ -67,9 +67,9 @@ def test_words_of_modules_stacks_and_heaps_are_counted_once_each(open_built):
     with open_built(dump) as snapshot:
         (found,) = asked(snapshot, [Span(ARENA, ARENA + MIB)])
         module, *threads, heap = found.places
-    assert (module.kind, module.number, module.first, module.words) == (HolderKind.MODULE, ENGINE, DATA + 0x40, 2)
-    assert [(one.kind, one.number, one.words) for one in threads] == [(HolderKind.THREAD, i, 1) for i in range(3)]
-    assert (heap.kind, heap.number, heap.first, heap.words) == (HolderKind.HEAP, 0, block + 8, 1)
+    assert (module.kind, module.number, module.first, module.words) == (ReferrerKind.MODULE, ENGINE, DATA + 0x40, 2)
+    assert [(one.kind, one.number, one.words) for one in threads] == [(ReferrerKind.THREAD, i, 1) for i in range(3)]
+    assert (heap.kind, heap.number, heap.first, heap.words) == (ReferrerKind.HEAP, 0, block + 8, 1)
     assert found.is_whole
 
 

@@ -25,7 +25,7 @@ from heapdump.commands.common.report.memory import (
 )
 from heapdump.commands.common.report.row_commands import row_command
 from heapdump.render import text
-from heapdump.render.report.content import Part, Report, Section, Tile
+from heapdump.render.report.content import Part, ReportContent, ReportSection, Tile
 from heapdump.render.view import Lines
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _MOST_ROWS, _FEW_ROWS = 100, 30
 class Gathered:
     """The content, and a line for each reason why some of it is missing."""
 
-    report: Report
+    report: ReportContent
     gaps: tuple[str, ...]
 
 
@@ -67,7 +67,7 @@ class _Gatherer:
         sides = [side_of(self._request, one, is_same_process=found.is_same_process) for one in self._snapshots[::-1]]
         return sides[-1], sides[0] if len(sides) > 1 else None
 
-    def report(self) -> Report:
+    def report(self) -> ReportContent:
         """Everything."""
         from heapdump import __version__
         from heapdump.analyses.memory.address_rows import address_rows
@@ -79,7 +79,7 @@ class _Gatherer:
         has_blocks = len(snapshot.walk.table) > 0
         new, old = self._sides
         memory, graph = memory_boxes(new, old), new.groups.graph(old.groups if old else None) if has_blocks else None
-        return Report(
+        return ReportContent(
             title=name,
             subtitle=f"{snapshot.dump.path.name}, {process.arch}, {process.windows.name}",
             dump=command_text(snapshot, ("x",)).removeprefix("heapdump x "),
@@ -120,31 +120,35 @@ class _Gatherer:
         errors = sum(incident.is_error for incident in snapshot.incidents)
         yield Tile("errors found", f"{errors:,}", text.plural(errors, "error"), line(("check",)), is_bad=errors > 0)
 
-    def _sections(self) -> Iterator[Section]:
+    def _sections(self) -> Iterator[ReportSection]:
         if len(self._snapshots) > 1:
             parts = [self._part("", "diff", folds_stacks=True)]
-            yield Section("changes", "What changed", "Since the older dump, in groups of blocks.", "", parts)
-        yield Section("triage", "What happened", "", "", [self._part("", "triage")])
-        yield Section("damage", "Damage", "One report for each bug, with its bytes.", "", [self._part("", "check")])
+            yield ReportSection("changes", "What changed", "Since the older dump, in groups of blocks.", "", parts)
+        yield ReportSection("triage", "What happened", "", "", [self._part("", "triage")])
+        yield ReportSection(
+            "damage", "Damage", "One report for each bug, with its bytes.", "", [self._part("", "check")]
+        )
         lead = "Every byte once, in the classes of VMMap. Click a box to go in, the path above it to go out."
-        yield Section("memory", "Memory", lead, "memory", [self._part("Summary", "summary", is_folded=True)])
+        yield ReportSection("memory", "Memory", lead, "memory", [self._part("Summary", "summary", is_folded=True)])
         lead = "One strip for each neighbourhood of allocations; free runs between them are left out and said."
-        yield Section(
+        yield ReportSection(
             "space", "Address space", lead, "space", [self._part("Free runs", "gaps", is_folded=True, limit=_FEW_ROWS)]
         )
         lead = "How full each segment is, and the blocks by size."
-        yield Section("heaps", "Heaps", lead, "heaps", [self._part("", "heaps")])
+        yield ReportSection("heaps", "Heaps", lead, "heaps", [self._part("", "heaps")])
         before, after = _divided(self._part("Groups", "leaks", folds_stacks=True))
-        yield Section("groups", "Who allocated", "", "groups", after, before)
+        yield ReportSection("groups", "Who allocated", "", "groups", after, before)
         if len(self._snapshot.walk.table):
             lead = "The dominator tree: a block retains what nothing could reach without it."
             before, after = _divided(replace(self._part("The blocks that retain most", "retained"), is_folded=True))
-            yield Section("holders", "Who holds it", lead, "holders", after, before)
+            yield ReportSection("holders", "Who holds it", lead, "holders", after, before)
         if self._snapshot.runtimes:
-            yield Section("managed", "Managed memory", "", "", [self._part("", "managed", limit=_FEW_ROWS)])
-        yield Section("threads", "Threads", "", "", [self._part("", "threads"), self._stacks()])
-        yield Section("modules", "Modules", "", "", [self._part("", "modules")])
-        yield Section("dump", "This dump", "What it can answer, and what it cannot.", "", [self._part("", "info")])
+            yield ReportSection("managed", "Managed memory", "", "", [self._part("", "managed", limit=_FEW_ROWS)])
+        yield ReportSection("threads", "Threads", "", "", [self._part("", "threads"), self._stacks()])
+        yield ReportSection("modules", "Modules", "", "", [self._part("", "modules")])
+        yield ReportSection(
+            "dump", "This dump", "What it can answer, and what it cannot.", "", [self._part("", "info")]
+        )
 
     def _stacks(self) -> Part:
         return self._part("Call stacks", "threads", "--frames", is_folded=True, skip=1)

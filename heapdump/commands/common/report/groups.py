@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from heapdump.commands.common.graph_overview import group_rows
-from heapdump.render.report.content import Frame
+from heapdump.render.report.content import ReportFrame
 
 if TYPE_CHECKING:
     from heapdump.analyses.allocated.leaks import LeakGroup, Leaks
@@ -100,7 +100,7 @@ class GroupedBlocks:
         sample = self._snapshot.walk.table.block(found.group.sample[0]).address
         return HeapPart(size, size, "", ("block", f"{sample:#x}"))
 
-    def graph(self, old: GroupedBlocks | None) -> Frame:
+    def graph(self, old: GroupedBlocks | None) -> ReportFrame:
         """The icicle graph: by stack from the outermost frame on, else by type. `old`: of the older dump."""
         tree = _Node()
         for one, is_new in ((self, True), *(((old, False),) if old else ())):
@@ -110,7 +110,7 @@ class GroupedBlocks:
         least = max(1, self.leaks.bytes // _LEAST_SHARE)
         children = tuple(tree.frames(least, [_MOST_FRAMES], compares=old is not None))
         delta = self.leaks.bytes - old.leaks.bytes if old else None
-        return Frame("all busy blocks", self.leaks.bytes, self.leaks.blocks, children, delta)
+        return ReportFrame("all busy blocks", self.leaks.bytes, self.leaks.blocks, children, delta)
 
     @property
     def words(self) -> str:
@@ -136,7 +136,7 @@ class _Node:
             else:
                 node.old += size
 
-    def frames(self, least: int, budget: list[int], *, compares: bool) -> Iterator[Frame]:
+    def frames(self, least: int, budget: list[int], *, compares: bool) -> Iterator[ReportFrame]:
         """The boxes below, the largest first; of too many small ones the sum."""
         ordered = sorted(self.children.items(), key=lambda item: (-item[1].bytes, item[0]))
         small: list[_Node] = []
@@ -147,8 +147,8 @@ class _Node:
             budget[0] -= 1
             delta = node.bytes - node.old if compares else None
             below = tuple(node.frames(least, budget, compares=compares))
-            yield Frame(name, node.bytes, node.blocks, below, delta)
+            yield ReportFrame(name, node.bytes, node.blocks, below, delta)
         if small:
             size, blocks = sum(node.bytes for node in small), sum(node.blocks for node in small)
             delta = size - sum(node.old for node in small) if compares else None
-            yield Frame(f"{len(small):,} smaller", size, blocks, (), delta)
+            yield ReportFrame(f"{len(small):,} smaller", size, blocks, (), delta)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heapdump.render.report.content import Holder
+from heapdump.render.report.content import ReportHolder
 
 if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
@@ -49,13 +49,13 @@ class HolderTree:
         label = self._snapshot.types.typing.label_of(int(self._graph.rows[node]))
         return label.label if label else ""
 
-    def holders(self) -> tuple[Holder, ...]:
+    def holders(self) -> tuple[ReportHolder, ...]:
         """The blocks at the top, the one that retains most first."""
         return tuple(map(self._holder, self._tops))
 
-    def _holder(self, node: int) -> Holder:
+    def _holder(self, node: int) -> ReportHolder:
         size, blocks = self._tree.of(node)
-        return Holder(
+        return ReportHolder(
             f"{int(self._graph.start[node]):#x}", self._type(node), int(self._graph.size[node]), size, blocks,
             tuple(map(self._holder, self._children.get(node, ()))), self._hidden.get(node, 0),
         )  # fmt: skip

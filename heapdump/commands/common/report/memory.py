@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.report.groups import GroupedBlocks
 from heapdump.render import text
-from heapdump.render.report.content import Bar, Box, HeapPicture, Item, LegendRow, Run, Strip
+from heapdump.render.report.content import Bar, Box, HeapPicture, LegendRow, ReportItem, Run, Strip
 
 if TYPE_CHECKING:
     from heapdump.analyses.memory.address_rows import AddressRow
-    from heapdump.analyses.memory.heap_maps import HeapMap, SegmentMap, SizeClass
+    from heapdump.analyses.memory.heap_maps import HeapMap, SegmentMap, SizeBin
     from heapdump.analyses.memory.memory_classes import MemoryClass
     from heapdump.analyses.memory.memory_tree import MemoryNode
     from heapdump.commands.common.request import Request
@@ -123,14 +123,14 @@ def _command(snapshot: Snapshot, node: MemoryNode) -> tuple[str, ...]:
     return ("summary",) if node.address is None or node.name == node.kind else ("regions", "--at", f"{node.address:#x}")
 
 
-def reconciliation(side: Side) -> list[Item]:
+def reconciliation(side: Side) -> list[ReportItem]:
     """The lines of the reconciliation, most bytes first."""
     from heapdump.analyses.memory.reconciliation import reconcile
 
     lines = reconcile(side.snapshot.usage, side.snapshot.heaps, side.snapshot.walk)
     total = sum(line.bytes for line in lines) or 1
     ordered = sorted(lines, key=lambda line: -line.bytes)
-    return [Item(line.words, line.bytes, 100 * line.bytes / total) for line in ordered]
+    return [ReportItem(line.words, line.bytes, 100 * line.bytes / total) for line in ordered]
 
 
 def legend(new: Side, old: Side | None) -> list[LegendRow]:
@@ -234,7 +234,7 @@ def _segment_strip(segment: SegmentMap) -> Strip:
     return Strip(label, size, text.short_size(segment.cell_bytes), len(segment.levels), tuple(runs))
 
 
-def _bars(sizes: Sequence[SizeClass]) -> Iterator[Bar]:
+def _bars(sizes: Sequence[SizeBin]) -> Iterator[Bar]:
     top = max([1, *(max(one.busy_bytes, one.free_bytes) for one in sizes)])
     for one in sizes:
         label = text.short_size(one.low).replace(" bytes", " B").replace(" byte", " B").replace(".0 ", " ")

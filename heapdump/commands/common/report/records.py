@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
-    from heapdump.render.report.content import Box, LegendRow, Report
+    from heapdump.render.report.content import Box, LegendRow, ReportContent
 
 
-def report_record(report: Report) -> Record:
+def report_record(report: ReportContent) -> Record:
     """The whole page but the answers of other commands, which `sections` names."""
     return {
         "sections": [
@@ -28,7 +28,7 @@ def report_record(report: Report) -> Record:
     }
 
 
-def class_records(report: Report) -> Iterator[Record]:
+def class_records(report: ReportContent) -> Iterator[Record]:
     """A record for each class of VMMap; null where a dump does not tell."""
     return (_class(row) for row in report.legend)
 
