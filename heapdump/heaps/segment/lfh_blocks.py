@@ -196,6 +196,7 @@ def _changing_words(walk: SegmentWalk) -> str:
     from heapdump.process.stacks.heap_calls import inside_heap_functions
 
     def changing() -> str:
+        """Threads inside ntdll's heap functions, in words; empty for none."""
         return changing_words(walk.heap.address, inside_heap_functions(walk.process, walk.view))
 
     return who_changes(walk.process, walk.view, walk.layout, walk.heap.address, changing)

@@ -226,6 +226,7 @@ class StackWalk:
             return None
 
         def is_return(address: int) -> bool:
+            """True where the address can be a return address, checked or not."""
             return self._returns.judge(address) is not Returns.NO
 
         found = caller_of(self._view.space, record, self._registers, above, is_return)

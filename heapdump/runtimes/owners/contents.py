@@ -177,6 +177,7 @@ def pointed_from(modules: tuple[str, ...]) -> Pattern:
     """Allocations of 64 KiB and more to whose start the data of these modules point: what VirtualAlloc returned."""
 
     def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
+        """The allocations that the modules' data point to."""
         targets = [one.span for one in memory.private if one.committed and one.span.size >= _SMALLEST_TARGET]
         if not targets:
             return

@@ -39,6 +39,7 @@ def file_of(test: Test) -> Pattern:
     """Mapped memory whose first bytes in the dump pass a test."""
 
     def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
+        """The mappings that pass, of the first ones."""
         for one in islice(memory.mapped, _MOST_MAPPINGS):
             head = memory.space.try_read(one.span.start, _HEAD)
             if head is not None and test(head):

@@ -29,6 +29,7 @@ def reserved(low: int, high: int, alignment: int) -> Pattern:
     """Runs of private memory of `low` bytes and more, below `high`: the part between multiples of `alignment`."""
 
     def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
+        """The aligned parts of the runs."""
         for run in memory.runs:
             start, end = -(-run.start // alignment) * alignment, run.end // alignment * alignment
             if low <= run.size < high and end - start >= low:
@@ -42,6 +43,7 @@ def allocations(low: int, high: int, alignment: int, strength: Strength = Streng
     """Private allocations of `low` to `high` bytes at multiples of `alignment`."""
 
     def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
+        """The allocations of that size and place."""
         for one in memory.private:
             if low <= one.span.size <= high and not one.span.start % alignment:
                 words = f"{size(one.span.size)} reserved at a multiple of {size(alignment)}"
@@ -85,6 +87,7 @@ def multiples(unit: int, *, alignment: int, fewest: int) -> Pattern:
     """Private allocations, `fewest` or more, of multiples of `unit` that start at multiples of `alignment`."""
 
     def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
+        """The allocations, none where there are fewer."""
         spans = [one.span for one in memory.private if one.committed]
         found = [span for span in spans if not span.size % unit and not span.start % alignment]
         for span in found if len(found) >= fewest else ():
