@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from heapdump.commands.common.addresses import place_of
-from heapdump.commands.common.module_page import detail_page, detail_record
+from heapdump.commands.common.module_page import HOOK_GROUPS, detail_page, detail_record, hook_records
 from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Record, Table, size_column
+from heapdump.render.view import Answer, Column, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from heapdump.analyses.by_hand.module_detail import ModuleDetail
     from heapdump.process.model import Module
@@ -174,22 +174,33 @@ def _in_depth(request: Request, snapshot: Snapshot, name: str | None, wanted: se
 
 
 def _list(request: Request, snapshot: Snapshot) -> Answer:
-    from heapdump.analyses.by_hand.images import unlisted_images
+    """Every image, and the hooks in them by where they lead."""
+    from heapdump.analyses.by_hand.module_detail import every_module, hook_groups
 
     namer = snapshot.namer(request.image_path, request.symbol_path)
-    others = [module for module, _ in unlisted_images(snapshot.process)]
-    unlisted = set(others)
+    details = {one.module: one for one in every_module(snapshot.process, namer)}
+    unlisted = {module for module, one in details.items() if not one.is_listed}
 
     def record(module: Module) -> Record:
         """The JSON record."""
-        return _record(module, namer.pdb_source(module)) | {"listed": module not in unlisted}
+        return _record(module, namer.pdb_source(module)) | {
+            "listed": module not in unlisted,
+            "hooks": hook_records(details[module]),
+        }
 
-    rows = request.rows([*snapshot.process.modules, *others], _record)
+    def page() -> Iterator[PageItem]:
+        """The images, and the hooks where there are any."""
+        yield Table(columns, shown, hidden=hidden, empty=empty)
+        groups = hook_groups([details[module] for module in rows])
+        if groups:
+            yield Table(HOOK_GROUPS, groups, title="Hooks (heapdump modules DUMP NAME shows each)")
+
+    rows = request.rows(list(details), _record)
     shown, hidden = request.shown(rows)
     columns = WIDE
     if request.verbosity > 0:
         columns = (*VERBOSE, pdb_column(namer.pdb_source)) if request.symbol_path else VERBOSE
-    if others:
+    if unlisted:
         mark: Column[Module] = Column(
             "", lambda m: "in no list" if m in unlisted else "", "found by its headers, in no module list", style="red"
         )
@@ -199,7 +210,7 @@ def _list(request: Request, snapshot: Snapshot) -> Answer:
         "modules",
         data=lambda: [record(module) for module in rows],
         records=lambda: (record(module) for module in rows),
-        page=lambda: [Table(columns, shown, hidden=hidden, empty=empty)],
+        page=page,
         gaps=snapshot.dump.module_notes if rows or snapshot.dump.module_notes else (empty,),
         nested={"pdb": ("path", "guid", "age", "source", "reason")},
     )

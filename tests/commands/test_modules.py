@@ -151,6 +151,19 @@ def test_an_inline_hook_is_confirmed_or_refuted_by_the_file(ask, tmp_path):
         assert [one["trust"] for one in ask("kernel32", "--image-path", str(tmp_path))[0]["hooks"]] == trust
 
 
+def test_the_list_says_which_modules_are_hooked_and_by_whom(ask, dump, capfd):
+    assert [(row["name"], len(row["hooks"])) for row in ask() if row["hooks"]] == [
+        ("inspector.exe", 6),
+        ("kernel32.dll", 1),
+    ]
+    assert cli.run(["modules", str(dump)]) == 0
+    hooks = capfd.readouterr().out.partition("\nHooks")[2].splitlines()[2:]
+    assert [line.split(maxsplit=3)[:3] for line in hooks] == [
+        ["inspector.exe", "3", "detoured.dll"], ["inspector.exe", "1", "no"], ["inspector.exe", "1", "ntdll.dll"],
+        ["inspector.exe", "1", "ucrtbase.dll"], ["kernel32.dll", "1", "detoured.dll"],
+    ]  # fmt: skip
+
+
 def test_an_image_in_no_list_is_found_by_its_headers(ask, dump, capfd):
     rows = ask()
     assert [(row["name"], row["address"]) for row in rows if not row["listed"]] == [("payload.dll", hex(HIDDEN))]

@@ -125,6 +125,33 @@ def every_module(process: Process, namer: Namer) -> list[ModuleDetail]:
     return [*listed, *others]
 
 
+@dataclass(frozen=True, slots=True)
+class HookGroup:
+    """Hooks of one module that lead into the same one. `owner`: None for memory that is in no module.
+
+    `functions`: those that are hooked, in the order of their slots, then inline ones.
+    """
+
+    module: Module
+    owner: Module | None
+    functions: tuple[str, ...]
+
+
+def hook_groups(modules: Sequence[ModuleDetail]) -> list[HookGroup]:
+    """The hooks of all modules by module and where they lead, most hooks first."""
+    groups: dict[tuple[int, int], list[str]] = {}
+    ends: dict[tuple[int, int], tuple[Module, Module | None]] = {}
+    for one in modules:
+        found = [(state.owner, state.entry.name) for state in one.import_hooks]
+        found += [(one.process.module_map.at(hook.target), hook.function) for hook in one.inline_hooks]
+        for owner, function in found:
+            key = one.module.span.start, owner.span.start if owner else -1
+            ends[key] = one.module, owner
+            groups.setdefault(key, []).append(function)
+    made = [HookGroup(*ends[key], tuple(functions)) for key, functions in groups.items()]
+    return sorted(made, key=lambda group: -len(group.functions))
+
+
 def modules_named(modules: Sequence[ModuleDetail], expressions: Expressions, name: str) -> list[ModuleDetail]:
     """The modules that a name means: `ntdll`, `ntdll.dll`; else the one that holds the address of an expression.
 

@@ -15,7 +15,7 @@ _FIELDS = {
     "leaks --unreachable --report-objects": "address size kind",
     "managed": "type count bytes",
     "memory": "address bytes value points_to.kind points_to.text points_to.address points_to.offset",
-    "modules": "name path address size timestamp checksum version pdb.path pdb.guid pdb.age pdb.source pdb.reason listed",
+    "modules": "name path address size timestamp checksum version pdb.path pdb.guid pdb.age pdb.source pdb.reason listed hooks",
     "page-heap": "address index role mode normal_heap busy_blocks busy_bytes freed_blocks freed_bytes virtual_bytes committed_bytes reserved_bytes cost stack_traces",
     "page-heap --state": f"{_BLOCK} free_stack",
     "refs": "level at root weak block size offset to to_offset type",

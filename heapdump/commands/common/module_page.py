@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from heapdump.analyses.by_hand.hooks import ImportState, InlineHook
     from heapdump.analyses.by_hand.images import ImageText
-    from heapdump.analyses.by_hand.module_detail import Export, ModuleDetail
+    from heapdump.analyses.by_hand.module_detail import Export, HookGroup, ModuleDetail
     from heapdump.commands.common.request import Request
 
 _VERSION_TEXTS = (
@@ -50,6 +50,12 @@ INLINE: tuple[Column[InlineHook], ...] = (
         "Trust", lambda h: h.trust.value, "derived: the file has other bytes; guess: by the shape of the code", rank=1
     ),
 )
+HOOK_GROUPS: tuple[Column[HookGroup], ...] = (
+    Column("Module", lambda g: g.module.name, "whose import slots or exports are hooked", style="green"),
+    Column("Hooks", lambda g: text.count(len(g.functions)), "import slots and exports that lead elsewhere", right=True),
+    Column("LeadInto", lambda g: g.owner.name if g.owner else "no module", "the module that they lead into", style="red"),
+    Column("Functions", lambda g: ", ".join(g.functions), "the hooked functions", flexible=20),
+)  # fmt: skip
 TEXTS: tuple[Column[ImageText], ...] = (
     Column("Address", lambda t: f"{t.address:#x}", "of its first character", right=True),
     Column("", lambda t: "u" if t.is_wide else "a", "a: ASCII, u: UTF-16"),
@@ -63,7 +69,7 @@ def detail_record(detail: ModuleDetail, wanted: set[str], *, memory_only: bool) 
         "listed": detail.is_listed,
         "versions": [{"name": name, "value": value} for name, value in detail.versions.items()],
         "headers": _headers_record(detail),
-        "hooks": [*map(_import_hook, detail.import_hooks), *map(_inline_hook, detail.inline_hooks)],
+        "hooks": hook_records(detail),
     }
     if "sections" in wanted:
         out["sections"] = sections(detail)
@@ -78,6 +84,11 @@ def detail_record(detail: ModuleDetail, wanted: set[str], *, memory_only: bool) 
     if "strings" in wanted:
         out["strings"] = [{"address": hex(one.address), "text": one.text} for one in detail.texts()]
     return out
+
+
+def hook_records(detail: ModuleDetail) -> list[Record]:
+    """The hooked imports of a module, then its exports that begin with a jump elsewhere."""
+    return [*map(_import_hook, detail.import_hooks), *map(_inline_hook, detail.inline_hooks)]
 
 
 def _hex(value: int | None) -> str | None:

@@ -125,7 +125,8 @@ def source_of(stores: SymbolStores, wanted: PdbId) -> PdbSource:
     """Where the PDB with that GUID and age is, by the stores; servers among them are asked."""
     file = wanted_pdb(wanted)
     if file is None:
-        return PdbSource(None, "its name or its key cannot be that of a file")
+        reason = "its name is no file name" if wanted.path.strip("\0 ") else "the image names no file"
+        return PdbSource(None, reason)
     if not stores:
         return PdbSource(None, "no symbol path was given")
     candidate = next(stores.candidates(file, lambda path: _refusal(path, wanted)), None)

@@ -261,6 +261,11 @@ def test_a_hostile_name_never_leaves(tmp_path, site, name):
     assert not site.asked and not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(("path", "reason"), [("", "the image names no file"), ("..", "its name is no file name")])
+def test_a_name_that_is_no_files_is_the_reason(path, reason):
+    assert source_of(SymbolStores(), PdbId(path, ID.guid, 1)).reason == reason
+
+
 @pytest.mark.parametrize("guid", ["", "0" * 31, "G" * 32, "../" + "0" * 30, "0" * 41])
 def test_a_hostile_key_never_leaves(guid):
     assert wanted_pdb(PdbId("a.pdb", guid, 1)) is None
