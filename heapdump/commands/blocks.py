@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from heapdump.commands.common.addresses import address_in, heap_in, place_span
+from heapdump.commands.common.block_records import BlockRecords
 from heapdump.commands.common.block_words import BlockWords, word_columns
-from heapdump.commands.common.blocks import BlockRecorder, block_columns
+from heapdump.commands.common.blocks import block_columns
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.options import BLOCK_STATES, HEAP_OPTION, SIZE_OPTION, option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.sorting import parse_order
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, Record, Table, size_column
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -120,28 +121,20 @@ def _blocks(request: Request, snapshot: Snapshot, rows: NDArray[np.int64]) -> An
     table, heaps = snapshot.walk.table, snapshot.heaps
     rows = _ordered(request, snapshot, rows)
 
-    def records() -> Iterator[Record]:
+    def records() -> BlockRecords:
         """The JSON records, made as they are read."""
-        return BlockRecorder(snapshot).of(rows)
+        return BlockRecords(snapshot, rows)
 
-    limit = len(rows) if request.limit is None else request.limit
-    shown = list(table.blocks(rows[:limit]))
-    words = BlockWords(request, snapshot, (block.row for block in shown))
-    return Answer(
-        "blocks",
-        data=records,
-        records=records,
-        page=lambda: [
-            Table(
-                (*block_columns(heaps), *word_columns(words)),
-                shown,
-                hidden=len(rows) - len(shown),
-                empty="no matching blocks",
-            ),
-            Lines([[(_total(table, rows), ""), (_omitted(table, rows), "dim")]]),
-        ],
-        gaps=walk_gaps(snapshot),
-    )
+    def page() -> Iterator[PageItem]:
+        """The table; blocks are decoded for it alone."""
+        limit = len(rows) if request.limit is None else request.limit
+        shown = list(table.blocks(rows[:limit]))
+        words = BlockWords(request, snapshot, (block.row for block in shown))
+        columns = (*block_columns(heaps), *word_columns(words))
+        yield Table(columns, shown, hidden=len(rows) - len(shown), empty="no matching blocks")
+        yield Lines([[(_total(table, rows), ""), (_omitted(table, rows), "dim")]])
+
+    return Answer("blocks", data=records, records=records, page=page, gaps=walk_gaps(snapshot))
 
 
 def _total(table: BlockTable, rows: NDArray[np.int64]) -> str:

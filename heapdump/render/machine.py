@@ -6,11 +6,11 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from heapdump.render.text import printable
-from heapdump.render.view import Answer, Record
+from heapdump.render.view import Answer, ManyRecords, Record
 
 SCHEMA = "heapdump/1"
 
@@ -46,18 +46,25 @@ def json_document(answer: Answer, tool: str, dump: Record | list[Record]) -> Ite
         yield encoded(data, indent=1).replace("\n", "\n ")
     else:
         # one record a line, each encoded on its own: quick, and never the whole document in memory
-        separator = "["
-        for record in data:
-            yield separator + "\n  " + encoded(record)
-            separator = ","
-        yield "[]" if separator == "[" else "\n ]"
+        texts = _texts(data, lambda record: ",\n  " + encoded(record))
+        first = next(texts, None)
+        if first is None:
+            yield "[]"
+        else:
+            yield "[" + first[1:]
+            yield from texts
+            yield "\n ]"
     yield "\n}\n"
+
+
+def _texts(records: Iterable[Record], line: Callable[[Record], str]) -> Iterator[str]:
+    """The lines of all records, one or many in a text."""
+    return records.texts(line) if isinstance(records, ManyRecords) else map(line, records)
 
 
 def json_lines(records: Iterable[Record]) -> Iterator[str]:
     """One record a line, streamed."""
-    for record in records:
-        yield encoded(record) + "\n"
+    return _texts(records, lambda record: encoded(record) + "\n")
 
 
 def comma_separated(
@@ -68,21 +75,35 @@ def comma_separated(
     `fields`: the columns of an answer without records; further columns that not every record has. A text that a
     spreadsheet would take for a formula gets an apostrophe in front, unless `raw`.
     """
-    cell = _cell if raw else _harmless_cell
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    header: list[str] | None = None
-    for record in records:
-        flat = dict(_flat(record, nested))
-        if header is None:
-            header = list(dict.fromkeys((*flat, *(name for name in fields if name not in flat))))
-            writer.writerow(header)
-        writer.writerow([cell(flat.get(name)) for name in header])
-        yield out.getvalue()
-        out.seek(0)
-        out.truncate()
-    if header is None and fields:
+    lines = _Lines(nested, fields, _cell if raw else _harmless_cell)
+    yield from _texts(records, lines.line)
+    if not lines.header and fields:
         yield ",".join(fields) + "\n"
+
+
+class _Lines:
+    """Writes records as lines of csv, the header before the first."""
+
+    def __init__(
+        self, nested: Mapping[str, Sequence[str]], fields: Sequence[str], cell: Callable[[object], object]
+    ) -> None:
+        """`cell` makes a cell of a value; the others as `comma_separated` has them."""
+        self.header: list[str] = []
+        self._nested, self._fields, self._cell = nested, fields, cell
+        self._out = io.StringIO()
+        self._writer = csv.writer(self._out, lineterminator="\n")
+
+    def line(self, record: Record) -> str:
+        """The line of a record."""
+        flat = dict(_flat(record, self._nested))
+        if not self.header:
+            self.header = list(dict.fromkeys((*flat, *(name for name in self._fields if name not in flat))))
+            self._writer.writerow(self.header)
+        self._writer.writerow([self._cell(flat.get(name)) for name in self.header])
+        text = self._out.getvalue()
+        self._out.seek(0)
+        self._out.truncate()
+        return text
 
 
 def _flat(record: Record, nested: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Any]]:

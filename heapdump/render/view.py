@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from heapdump.render import text
 
@@ -83,6 +83,20 @@ class Sections:
 
 
 PageItem = Table[Any] | Lines | Sections
+
+
+@runtime_checkable
+class ManyRecords(Protocol):
+    """Records of which there may be millions; they write themselves faster than one after the other."""
+
+    def __iter__(self) -> Iterator[Record]:
+        """The records."""
+
+    def texts(self, line: Callable[[Record], str]) -> Iterator[str]:
+        """The lines of all records, many in a text.
+
+        `line` makes the text of one record. It is called for the first one, then for an example of each form.
+        """
 
 
 @dataclass(frozen=True)

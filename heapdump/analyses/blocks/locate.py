@@ -9,6 +9,7 @@ from operator import attrgetter
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap, LargeBlock
 from heapdump.blocks.kind import BlockKind
@@ -112,6 +113,15 @@ class Owners:
     def segment(self, block: Block) -> int | None:
         """The address of the segment that holds the block; None for a block with a reservation of its own."""
         return self._segments.at(block.entry)
+
+    def segment_numbers(self, entries: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """The number of the segment of each entry address, by address from 0; (n,) int64, -1 where there is none."""
+        if not len(self._segments):
+            return np.full(len(entries), -1, np.int64)
+        spans = [(span.start, span.end) for span, _ in self._segments]
+        starts, ends = np.array(spans, np.uint64).T
+        found = np.searchsorted(starts, entries, side="right") - 1
+        return np.where((found >= 0) & (entries < ends[found]), found, -1)
 
     def large_block(self, block: Block) -> LargeBlock | None:
         """The large-block record of a block of kind VIRTUAL or LARGE: the nearest one at or below its header.

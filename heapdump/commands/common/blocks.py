@@ -8,7 +8,7 @@ from heapdump.render import text
 from heapdump.render.view import Column, Record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -40,13 +40,24 @@ class BlockRecorder:
 
     def of(self, rows: NDArray[np.int64]) -> Iterator[Record]:
         """The records of table rows, one after the other."""
+        for batch in self.batches(rows):
+            yield from self.records(*batch)
+
+    def batches(
+        self, rows: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64], dict[int, Record]]]:
+        """(some of the rows, the stack number of each, row → record of the CRT's debug header), one after the other."""
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
-            numbers = self._snapshot.stacks.numbers(batch).tolist()
-            crt = crt_records(self._snapshot, batch)
-            for block, number in zip(self._snapshot.walk.table.blocks(batch), numbers, strict=True):
-                more = crt.get(block.row)
-                yield self.record(block, number) | ({"crt": more} if more else {})
+            yield batch, self._snapshot.stacks.numbers(batch), crt_records(self._snapshot, batch)
+
+    def records(
+        self, rows: NDArray[np.int64], stacks: NDArray[np.uint64], crt: Mapping[int, Record]
+    ) -> Iterator[Record]:
+        """The records of one of the `batches`."""
+        for block, number in zip(self._snapshot.walk.table.blocks(rows), stacks.tolist(), strict=True):
+            more = crt.get(block.row)
+            yield self.record(block, number) | ({"crt": more} if more else {})
 
     def __call__(self, block: Block) -> Record:
         """The record of one block."""

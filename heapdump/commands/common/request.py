@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import itertools
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,7 +31,10 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 EXIT_DONE, EXIT_FINDINGS, EXIT_PARTIAL = 0, 1, 4
-_MOST_LINES, _PIECES = 20, 256
+_MOST_LINES = 20
+_PIECES, _AT_ONCE = 256, 1 << 18
+"""Pieces and characters of an answer that are written together."""
+
 T = TypeVar("T")
 
 
@@ -219,9 +221,15 @@ class Request:
 
 
 def _copy(pieces: Iterable[str], stream: IO[str]) -> None:
-    waiting = iter(pieces)
-    while batch := "".join(itertools.islice(waiting, _PIECES)):
-        stream.write(batch)
+    waiting: list[str] = []
+    characters = 0
+    for piece in pieces:
+        waiting.append(piece)
+        characters += len(piece)
+        if characters >= _AT_ONCE or len(waiting) >= _PIECES:
+            stream.write("".join(waiting))
+            waiting, characters = [], 0
+    stream.write("".join(waiting))
     stream.flush()
 
 
