@@ -86,7 +86,7 @@ def columns(process: Process, namer: Namer, locks: ThreadLocks) -> tuple[Column[
         Column("Id", lambda t: f"{t.id:#x}", "thread id", right=True),
         Column("IP", lambda t: where(t.ip), "instruction pointer of its CONTEXT, as module!symbol+offset", style="green"),
         Column("SP", lambda t: text.address(t.sp), "stack pointer of its CONTEXT", right=True, rank=2),
-        *(narrow if process.is_wow64 else ()),
+        *(narrow if any(thread.ip32 is not None for thread in process.threads) else ()),
         Column("Stack", lambda t: _range(t.stacks), "[limit, base) of NtTib; of the dumped stack where no TEB is in the dump", rank=1),
         *((lock,) if any(locks.words(thread) for thread in process.threads) else ()),
         size_column("Depth", lambda t: _depth(t), "bytes between stack pointer and base", rank=4),

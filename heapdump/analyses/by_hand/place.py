@@ -29,6 +29,8 @@ def find_thread(process: Process, text: str) -> Thread:
     found = [thread for thread in process.threads if _is_named(thread, word)]
     if len(found) > 1:
         raise WrongUsage(f"{text!r} names {len(found)} threads; write 0x{word} or 0n{word}")
+    if word.startswith(("/", "\\")) or word[1:3] == ":\\":
+        raise WrongUsage(f"{text!r} is no thread: a shell turns ~0 into the name of a folder; write '~0' in quotes")
     if not found:
         known = ", ".join(f"~{thread.index} {thread.id:#x}" for thread in process.threads[:5])
         more = " …" if len(process.threads) > 5 else ""
@@ -45,6 +47,11 @@ def _is_named(thread: Thread, word: str) -> bool:
     if not re.fullmatch(r"[0-9a-f]+", digits):
         return False
     return f"{thread.id:x}" == digits.lstrip("0") or word == str(thread.id)
+
+
+def _has_x86_registers(thread: Thread) -> bool:
+    """True where a 32-bit program wrote the dump: the thread's registers are those of its 32-bit half."""
+    return thread.registers is not None and thread.registers.arch == "x86"
 
 
 @dataclass
@@ -113,7 +120,7 @@ class FramePlace:
             return named
         if self.frame is not None:
             return self.frame[0]
-        is_narrow = self.thread is None or self.thread.registers32 is not None
+        is_narrow = self.thread is None or self.thread.registers32 is not None or _has_x86_registers(self.thread)
         return self.process.views[-1] if is_narrow else self.process.views[0]
 
     def view_at(self, address: int) -> View:

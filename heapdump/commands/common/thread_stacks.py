@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.frames import frame_record
+from heapdump.process.stacks.stack_walk import StackEnd
 from heapdump.render.view import Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
@@ -58,12 +59,18 @@ def stack_page(process: Process, thread: Thread, stacks: Sequence[ThreadStack], 
         heading.append((f" {thread.name}", "bold"))
     if process.exception is not None and process.exception.thread_id == thread.id:
         heading.append(("  the exception's thread", "red"))
-    reason = "; ".join(dict.fromkeys(str(stack.end) for stack in stacks if stack.end != "bottom"))
+    reason = "; ".join(dict.fromkeys(str(stack.end) for stack in _own_halves(stacks) if stack.end != "bottom"))
     page: list[PageItem] = [Lines([heading, *([[(f"  {reason}", "dim")]] if reason else [])])]
     if frames:
         columns = frame_columns(process, first_own(process, frames), args=args)
         page.append(Table(columns, list(enumerate(frames))))
     return page
+
+
+def _own_halves(stacks: Sequence[ThreadStack]) -> Sequence[ThreadStack]:
+    """The stacks that a reader can miss: a 32-bit program that writes a dump has no registers of the 64-bit half."""
+    is_narrow = len(stacks) > 1 and stacks[-1].end is StackEnd.REGISTERS and bool(stacks[0].frames)
+    return stacks[:-1] if is_narrow else stacks
 
 
 def first_own(process: Process, frames: Sequence[StackFrame]) -> int | None:
@@ -87,7 +94,7 @@ def stack_gaps(stacks: Mapping[int, Sequence[ThreadStack]]) -> list[str]:
     """One line for each reason why frames are missing, with the number of threads."""
     reasons: dict[str, int] = {}
     for of_thread in stacks.values():
-        ends = {str(stack.end) for stack in of_thread if not stack.frames or stack.end != "bottom"}
+        ends = {str(stack.end) for stack in _own_halves(of_thread) if not stack.frames or stack.end != "bottom"}
         if any(stack.frames and stack.end == "bottom" for stack in of_thread):
             continue
         for end in ends:

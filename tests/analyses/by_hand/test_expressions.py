@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 
 import pytest
 
 from heapdump.analyses.by_hand.expressions import Expressions
 from heapdump.analyses.by_hand.place import FramePlace, find_thread
+from heapdump.commands.common.thread_stacks import stack_gaps
 from heapdump.errors import WrongUsage
+from heapdump.process.stacks.frames import thread_stack
+from heapdump.process.stacks.registers import Registers
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, ProcessBuilder
 from tests.conftest import OpenBuilt
@@ -140,3 +144,21 @@ def test_the_half_of_a_wow64_process(open_built):
         assert Expressions(plain).value("peb") == narrow.peb
         assert Expressions(wanted).value("peb") == wide.peb
         assert plain.view_at(stack.limit) == wide and plain.view_at(1 << 33) == wide and plain.view_at(0x10) == narrow
+
+
+def test_a_32_bit_program_that_wrote_a_wow64_dump_has_32_bit_registers(open_built):
+    with open_built(ProcessBuilder(arch="wow64", build=19041).thread(7)) as snapshot:
+        narrow = snapshot.process.views[-1]
+        sp = next(one for one in snapshot.process.threads[0].stacks if one.view == "x86").base - 0x10
+        own = Registers("x86", {"eip": 0x1000, "esp": sp, "ebp": sp})
+        thread = replace(snapshot.process.threads[0], registers=own, registers32=None)
+        process = replace(snapshot.process, threads=(thread,))
+        assert Expressions(FramePlace(process, snapshot.namer())).value("peb") == narrow.peb
+        stacks = [thread_stack(process, thread, view, snapshot.namer()) for view in reversed(process.views)]
+        assert stacks[0].frames and not stacks[1].frames
+        assert not [gap for gap in stack_gaps({0: stacks}) if "registers" in gap]
+
+
+def test_a_folder_in_place_of_a_thread_is_the_shells_doing(open_built):
+    with open_built(ProcessBuilder().thread(1)) as snapshot, pytest.raises(WrongUsage, match="write '~0' in quotes"):
+        find_thread(snapshot.process, "/home/me")
