@@ -78,6 +78,7 @@ def _triage(request: Request, snapshot: Snapshot) -> Triage:
             leaks=group_rows(request, snapshot, select(snapshot.walk.table, heaps, Filter())),
             graph=graph_overview(request, snapshot, _CHEAP),
             capabilities=capabilities(process, heaps),
+            runtimes=snapshot.runtimes,
         )
     )
 

@@ -16,6 +16,9 @@ from heapdump.process.symbols.foreign_code import UnwindData
 from heapdump.spans import Span
 from heapdump.trust import Trust
 
+FREE = "Free"
+"""The type of free space between objects, as `!dumpheap` names it."""
+
 
 class OwnerKind(StrEnum):
     """What a runtime keeps in a piece of memory."""

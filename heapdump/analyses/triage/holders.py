@@ -1,4 +1,4 @@
-"""Who holds the memory in heap blocks: the largest groups, the unreachable blocks, the leak suspects."""
+"""Who holds the memory: the largest groups of blocks, unreachable blocks, leak suspects, the largest managed types."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from heapdump.analyses.allocated.leaks import Leaks
 from heapdump.analyses.allocated.top_groups import group_sentence, top_groups
 from heapdump.analyses.graph.overview import GraphOverview
 from heapdump.blocks.heap import Heap
+from heapdump.runtimes.runtime import FREE, Runtime, TypeCount
+from heapdump.wording import short_size
 
 _MOST_GROUPS, _MOST_SUSPECTS = 2, 1
 _BIG_SHARE = 0.25
@@ -21,15 +23,17 @@ class HolderKind(StrEnum):
     GROUP = "group"
     UNREACHABLE = "unreachable"
     SUSPECT = "suspect"
+    MANAGED = "managed"
 
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Some blocks of the program, and what they have in common.
+    """Some blocks of the program, or objects of a runtime, and what they have in common.
 
-    `key`: of a group, "" for the others. `blocks`: None where they were not counted. `share`: of `of_bytes`: of the
-    requested bytes of all busy blocks, of a suspect of the bytes that roots hold. `address`: of the one block of a
-    suspect. `command`: arguments of the command that shows more.
+    `key`: of a group, and the name of a managed type; "" for the others. `blocks`: the number of blocks or objects,
+    None where they were not counted. `share`: of `of_bytes`: of the requested bytes of all busy blocks, of a suspect of
+    the bytes that roots hold, of a type of the bytes of all objects. `address`: of the one block of a suspect.
+    `command`: arguments of the command that shows more.
     """
 
     kind: HolderKind
@@ -45,9 +49,34 @@ class Holder:
     is_bad: bool = False
 
 
-def holders(leaks: Leaks, heaps: Sequence[Heap], graph: GraphOverview | None) -> tuple[Holder, ...]:
-    """The largest groups of blocks, then unreachable blocks and leak suspects as far as the pointer graph was made."""
-    return (*_groups(leaks, heaps), *(_graph(graph) if graph is not None and leaks.blocks else ()))
+def holders(
+    leaks: Leaks, heaps: Sequence[Heap], graph: GraphOverview | None, runtimes: Sequence[Runtime] = ()
+) -> tuple[Holder, ...]:
+    """The largest groups of blocks, then unreachable blocks and leak suspects as far as the pointer graph was made.
+
+    The largest managed types stand before them where the objects are larger than all the blocks.
+    """
+    native = (*_groups(leaks, heaps), *(_graph(graph) if graph is not None and leaks.blocks else ()))
+    types = {runtime.info.kind: _types(runtime) for runtime in runtimes}
+    managed = tuple(holder for kind, found in types.items() for holder in _managed(kind, found))
+    is_larger = sum(one.bytes for found in types.values() for one in found) > leaks.bytes
+    return (*managed, *native) if is_larger else (*native, *managed)
+
+
+def _types(runtime: Runtime) -> list[TypeCount]:
+    return [one for one in runtime.heap.types() if one.type != FREE] if runtime.heap is not None else []
+
+
+def _managed(kind: str, types: Sequence[TypeCount]) -> Iterator[Holder]:
+    """The largest types of a runtime's heap."""
+    total = sum(one.bytes for one in types)
+    for one in types[:_MOST_GROUPS]:
+        of = f"of the {short_size(total)} in {kind} objects"
+        sentence = f"{one.bytes / total:.1%} {of}: {one.count:,} {one.type}, {short_size(one.bytes)}"
+        yield Holder(
+            HolderKind.MANAGED, sentence, one.type, one.count, one.bytes, one.bytes / total, total, (), None,
+            ("managed",),
+        )  # fmt: skip
 
 
 def _groups(leaks: Leaks, heaps: Sequence[Heap]) -> Iterator[Holder]:

@@ -22,6 +22,7 @@ from heapdump.blocks.heap import Heap
 from heapdump.process.image_header import is_large_address_aware
 from heapdump.process.model import Process
 from heapdump.process.stacks.frames import StackFrame
+from heapdump.runtimes.runtime import Runtime
 
 _MOST_COMMANDS = 4
 _BIG_SHARE = 0.25
@@ -117,12 +118,13 @@ class TriageFacts:
     leaks: Leaks
     graph: GraphOverview | None
     capabilities: Sequence[Capability]
+    runtimes: Sequence[Runtime] = ()
 
 
 def triage(facts: TriageFacts) -> Triage:
     """The page."""
     memory = _memory(facts)
-    who = holders(facts.leaks, facts.heaps, facts.graph)
+    who = holders(facts.leaks, facts.heaps, facts.graph, facts.runtimes)
     return Triage(
         facts.crash,
         facts.hang,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.frames import frame_record
-from heapdump.process.stacks.stack_walk import StackEnd
 from heapdump.render.view import Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
@@ -68,8 +67,8 @@ def stack_page(process: Process, thread: Thread, stacks: Sequence[ThreadStack], 
 
 
 def _own_halves(stacks: Sequence[ThreadStack]) -> Sequence[ThreadStack]:
-    """The stacks that a reader can miss: a 32-bit program that writes a dump has no registers of the 64-bit half."""
-    is_narrow = len(stacks) > 1 and stacks[-1].end is StackEnd.REGISTERS and bool(stacks[0].frames)
+    """The stacks without one that a 32-bit writer left out: it has no registers of the 64-bit half."""
+    is_narrow = len(stacks) > 1 and stacks[-1].has_no_registers and bool(stacks[0].frames)
     return stacks[:-1] if is_narrow else stacks
 
 

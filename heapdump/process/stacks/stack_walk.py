@@ -86,6 +86,11 @@ class ThreadStack:
     end: StackEnd
 
     @property
+    def has_no_registers(self) -> bool:
+        """True where the dump has no registers to begin with."""
+        return self.end is StackEnd.REGISTERS
+
+    @property
     def has_guesses(self) -> bool:
         """True when a frame was found by a scan only, or by a frame pointer chain that is cut."""
         return any(found.frame.trust is Trust.GUESS for found in self.frames)

@@ -14,9 +14,9 @@ from heapdump.memory.mapped import SpanWords
 from heapdump.memory.space import AddressSpace
 from heapdump.runtimes.dotnet.fields import Fields
 from heapdump.runtimes.dotnet.gc_segments import GcSegment, Generation
-from heapdump.runtimes.dotnet.names import FREE, Names
+from heapdump.runtimes.dotnet.names import Names
 from heapdump.runtimes.dotnet.structures import MethodTable
-from heapdump.runtimes.runtime import GenerationRow, ManagedObject, TypeCount
+from heapdump.runtimes.runtime import FREE, GenerationRow, ManagedObject, TypeCount
 from heapdump.spans import Span, SpanMap
 
 _FREE_HEAD = b"\x01\x00\x00\x80"

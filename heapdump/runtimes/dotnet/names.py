@@ -25,7 +25,6 @@ _SLOTS, _VIRTUALS_A_TABLE = 8, 8
 """Optional slots of a MethodTable, and virtual methods for each pointer before them (methodtable.h)."""
 
 DYNAMIC_CLASS = "DynamicClass"
-FREE = "Free"
 
 
 @dataclass(frozen=True, slots=True)

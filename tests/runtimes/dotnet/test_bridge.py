@@ -92,3 +92,21 @@ def test_triage_answers_managed_or_native(held, tmp_path: Path):
     page = CliRunner().invoke(cli, ["triage", str(path), "--no-cache"]).output
     (line,) = (line.strip() for line in page.splitlines() if "managed or native" in line)
     assert line.startswith("managed or native: managed; managed 704.0 kB (GC heap 320.0 kB), native heaps ")
+
+
+def test_triage_names_the_largest_managed_types(held, tmp_path: Path):
+    path = tmp_path / "held.dmp"
+    held[0].write(path)
+    found = json.loads(CliRunner().invoke(cli, ["triage", str(path), "--no-cache", "--json", "-q"]).stdout)["data"][
+        "who"
+    ]
+    types = json.loads(CliRunner().invoke(cli, ["managed", str(path), "--no-cache", "--json", "-q"]).stdout)["data"][
+        "types"
+    ]
+    objects = [one for one in types if one["type"] != "Free"]
+    managed = [one for one in found if one["kind"] == "managed"]
+    assert [(one["key"], one["blocks"], one["bytes"]) for one in managed] == [
+        (one["type"], one["count"], one["bytes"]) for one in objects[:2]
+    ]
+    assert {one["of_bytes"] for one in managed} == {sum(one["bytes"] for one in objects)}
+    assert found[: len(managed)] == managed  # there are more bytes in objects than in blocks
