@@ -33,11 +33,13 @@ _MOST_REPORTS = 16
 """Blocks of one call that become findings each."""
 
 
-def report_counts(walk: SegmentWalk, first: int, missing: Sequence[Span], excused: Sequence[int] = ()) -> None:
+def report_counts(
+    walk: SegmentWalk, first: int, missing: Sequence[Span], excused: Sequence[int] = (), *, are_told: bool = False
+) -> None:
     """A finding for each row from `first` on with a count that cannot be; the row becomes a guess of the whole block.
 
     Rows as a kernel has written them. `missing`: memory that the dump does not hold; `excused`: addresses of headers whose
-    damage is reported: the counts beside them say nothing.
+    damage is reported: the counts beside them say nothing. `are_told`: one finding stands for all of them already.
     """
     table = walk.columns.since(first)
     count_at = table.entry + table.entry_size - np.uint64(2)
@@ -50,6 +52,8 @@ def report_counts(walk: SegmentWalk, first: int, missing: Sequence[Span], excuse
     table.unused[rows] = table.header8[rows].astype(np.uint32) * np.uint32(UNIT)
     table.tags[rows] &= np.uint16(0xFFFF & ~EXTRA)
     doubt(table.tags, bad, Trust.GUESS)
+    if are_told:
+        return
     values, _ = walk.mapped.gather(count_at[rows], 2)
     for at, value in zip(count_at[rows][:_MOST_REPORTS].tolist(), values.tolist(), strict=False):
         message = f"{walk.name}: the count of unused bytes at the end of a block, at {at:#x}, is damaged"

@@ -18,7 +18,7 @@ from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.end_counts import impossible_counts, lacks_count, report_counts
 from heapdump.heaps.segment.lfh_bitmap import has_recorded_tail, missing_bits
-from heapdump.heaps.segment.lfh_recovery import corrected, corrected_by_blocks
+from heapdump.heaps.segment.lfh_recovery import FEW_COUNTS, corrected, corrected_by_blocks
 from heapdump.heaps.segment.lfh_states import DoubtfulStates
 from heapdump.heaps.segment.lfh_subsegments import BlockExtents, LfhSubsegments
 from heapdump.heaps.segment.locks import who_changes
@@ -44,7 +44,7 @@ class LfhBlocks:
         self._walk, self._subsegments, self._padding = walk, subsegments, padding
         self._extents = corrected(walk, subsegments, extents)
         self._contradicted: dict[int, int] = {}
-        self._is_last_turn = False
+        self._is_last_turn, self._are_counts_told = False, False
         self._states = DoubtfulStates(walk, subsegments, padding, partial(_changing_words, walk))
         self._report_headers()
 
@@ -57,7 +57,10 @@ class LfhBlocks:
         again, self._is_last_turn = dict(sorted(self._contradicted.items())), True
         if again:
             self._extents = corrected_by_blocks(self._walk, self._subsegments, self._extents, again)
-            self._add_some(np.array(list(again), np.int64))
+            few = [i for i, wrong in again.items() if wrong <= FEW_COUNTS]
+            self._add_some(np.array(few, np.int64))
+            self._are_counts_told = True
+            self._add_some(np.array([i for i in again if i not in few], np.int64))
 
     def _add_some(self, possible: NDArray[np.int64]) -> None:
         """Adds the blocks of these subsegments, which are possible ones."""
@@ -83,7 +86,7 @@ class LfhBlocks:
             if not wrong.all():
                 self._add(batch, rows[wrong == 0], base[wrong == 0])
             return
-        report_counts(walk, len(walk.columns) - added, batch.missing)
+        report_counts(walk, len(walk.columns) - added, batch.missing, are_told=self._are_counts_told)
         if batch.missing:
             doubt_missing(walk, len(walk.columns) - added, batch.missing)
             lacks_bits = self._doubt_missing_bits(int(rows[0]), added, batch.missing)

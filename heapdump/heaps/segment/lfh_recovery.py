@@ -22,7 +22,7 @@ from heapdump.heaps.segment.lfh_subsegments import MOST_BLOCKS, BlockExtents, Lf
 _MOST_HEADERS = 1 << 12
 """Damaged headers of one batch that are corrected; the subsegments of further ones are left out."""
 
-_FEW_COUNTS = 2
+FEW_COUNTS = 2
 """Impossible counts of unused bytes that are taken for damage to the ends of the blocks."""
 
 _MOST_SEARCHES = 64
@@ -77,7 +77,7 @@ def corrected_by_blocks(
     recovery = _Recovery(walk, subsegments, extents, found)
     for number, (i, wrong) in enumerate(contradicted.items()):
         search = find_extent(subsegments, i, likely) if number < _MOST_SEARCHES else (None, False)
-        recovery.correct_size(i, search, is_header_damaged=wrong > _FEW_COUNTS)
+        recovery.correct_size(i, search, is_header_damaged=wrong > FEW_COUNTS)
     return found
 
 
@@ -113,7 +113,10 @@ class _Recovery:
             )
 
     def correct_size(self, i: int, search: tuple[FoundExtent | None, bool], *, is_header_damaged: bool) -> None:
-        """Writes and reports the extent of subsegment `i`, a guess. `is_header_damaged`: rather than the ends of its blocks."""
+        """Writes and reports the extent of subsegment `i`, a guess.
+
+        `is_header_damaged`: the header or the bitmap rather than the ends of the blocks.
+        """
         found, is_proved = search
         self.found.is_guess[i] = True
         if found is not None and is_proved:
@@ -126,8 +129,10 @@ class _Recovery:
         )
         if is_header_damaged:
             place = at + self.subsegments.struct.offset("BlockOffsets")
-            found_text = f"{int(self.extents.block_bytes[i])} bytes"
-            self.walk.report(DamagedBytes("lfh_subsegment", place, 4, "a size that fits", found_text), message)
+            end = at + _bitmap_end(self.subsegments, int(self.extents.count[i]))
+            found_text = f"others in blocks of {int(self.extents.block_bytes[i])} bytes"
+            expected = "counts that fit, where the bitmap says that there are some"
+            self.walk.report(DamagedBytes("lfh_subsegment", place, end - place, expected, found_text), message)
         self.walk.add_gap(f"{message}: which blocks it has is in doubt")
 
     def _write(self, i: int, extent: FoundExtent) -> None:

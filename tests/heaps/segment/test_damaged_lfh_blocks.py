@@ -281,6 +281,27 @@ def test_another_size_that_fills_the_subsegment_is_contradicted_by_the_blocks(op
         assert {block.trust.value for block in inside} == {"guess"}
 
 
+@pytest.mark.parametrize("generation", [("x64", 19041), ("x86", 19041)])
+def test_a_bitmap_that_gives_full_blocks_counts_is_one_damage(open_built, generation):
+    """Each block alone would look as if its program had written over its end."""
+    arch, build = generation
+    heap = SegmentHeapBuilder(arch=arch, build=build, base=BASES[arch], seed=1)
+    heap.segment(BASES[arch] + 0x400000)
+    heap.chunks([40] * 300)
+    for size in (48, 64, 80):
+        heap.lfh_blocks(size, [size - 3] * heap.most_lfh_blocks(size, 1))
+    sub = heap.lfh_blocks(32, [32] * heap.most_lfh_blocks(32, 1))
+    made, bitmap = heap.build(), sub + segment_layout(arch, build).bitmap
+    contents = tuple((block, word(0xABCD0000ABCD0000) * 4) for block in made.truth.busy if sub < block < sub + 0x1000)
+    dump = poke(made.add_to(ProcessBuilder(arch=arch, build=build)).build(), *contents)
+    with open_built(dump) as snapshot:
+        assert not snapshot.walk.findings
+    with open_built(poke(dump, (bitmap, b"\x77" * 8))) as snapshot:
+        (finding,) = snapshot.walk.findings
+        assert finding.kind == "lfh_subsegment" and finding.address <= bitmap < finding.address + finding.length
+        assert set(blocks(snapshot)) == set(made.truth.busy) and snapshot.walk.gaps
+
+
 @EACH
 def test_what_nothing_witnesses_is_said(open_built, generation):
     dump, _, _ = many_sizes(generation)
