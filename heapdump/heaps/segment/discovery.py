@@ -47,6 +47,7 @@ _MiB = 1 << 20
 _WITHOUT_SIGNATURE = 2
 """Distinctive facts that an address without the signature needs."""
 
+_NO_HEADER = "its header is not in the dump"
 _DISTINCTIVE = {"metadata bounds that hold it", "segment lists that link back"}
 """Facts of which an address that no heap list names needs one; the other facts hold on zeros too."""
 
@@ -54,11 +55,11 @@ _DISTINCTIVE = {"metadata bounds that hold it", "segment lists that link back"}
 def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
     """The claim; None without the signature, and without a distinctive fact where no heap list names the address.
 
-    A listed address without any heap's signature is claimed on two distinctive facts, or on segments that link to it. The
-    claim has a layout where the segments can be read under it.
+    A listed address without any heap's signature, or without a header in the dump, is claimed on two distinctive facts, or
+    on segments that link to it. The claim has a layout where the segments can be read under it.
     """
     word = view.space.try_integer(address + 2 * view.pointer_bytes, 4)
-    if word != SIGNATURE and (word is None or not is_listed or word in (HEAP_SIGNATURE, SEGMENT_SIGNATURE)):
+    if word != SIGNATURE and (not is_listed or word in (HEAP_SIGNATURE, SEGMENT_SIGNATURE)):
         return None
     if word != SIGNATURE and "_SEGMENT_HEAP" not in view.layout:
         return None  # this Windows has none, whatever an overwritten header looks like
@@ -73,8 +74,8 @@ def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         return None
     evidence += [Evidence("named by the heap list", Weight.LINKED)] if is_listed else []
     evidence += [Evidence(name, Weight.PLAUSIBLE) for name in true_facts]
-    doubts = [] if word == SIGNATURE else ["signature DDEEDDEE"]
-    doubts += [name for name, holds in facts.items() if not holds]
+    failed = [name for name, holds in facts.items() if not holds]
+    doubts = failed if word == SIGNATURE else ["signature DDEEDDEE", *failed] if word is not None else [_NO_HEADER]
     return HeapClaim(address, tuple(evidence), tuple(doubts), layout, _is_layout_exact(view, layout))
 
 
@@ -135,7 +136,10 @@ def _is_layout_exact(view: View, layout: Layout | None) -> bool:
 
 def _heap(discovery: SegmentDiscovery, claim: HeapClaim, index: int) -> Heap:
     process, view, layout, address = discovery.process, discovery.view, discovery.layout, discovery.heap
-    discovery.notes.extend(f"heap {address:#x}: expected {doubt}" for doubt in claim.doubts)
+    if claim.doubts == (_NO_HEADER,):
+        discovery.notes.append(f"heap {address:#x}: {_NO_HEADER}: its blocks are told by segments that link to it")
+    else:
+        discovery.notes.extend(f"heap {address:#x}: expected {doubt}" for doubt in claim.doubts)
     _report_signature(discovery)
     listed, all_segments = read_segments(discovery)
     blocks, all_blocks = read_large_allocations(discovery)

@@ -7,10 +7,11 @@ the heap; and its signature is encoded with the address of the context that it b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from heapdump.heaps.integers import address_limit
 from heapdump.heaps.segment.header import DESCRIPTORS, SegContext
 from heapdump.heaps.segment.signature import decoded_signatures
 from heapdump.layouts import Layout
@@ -42,7 +43,17 @@ def search_segments(
     best = max(range(len(columns)), key=lambda i: columns[i].count(usual[i]), default=0)
     fits = [bool(row and usual and row[best] == usual[best]) for row in decoded]
     found = {place: one for (one, place), a, b in zip(pairs, linked, fits, strict=True) if a or b}
+    found |= dict(_named_by(view, layout, found))
     return [(found[place], place) for place in sorted(found)]
+
+
+def _named_by(view: View, layout: Layout, found: Mapping[int, SegContext]) -> Iterator[tuple[int, SegContext]]:
+    """The segments whose first page the dump lacks and to which one of these links; address and list of each."""
+    for place, one in found.items():
+        for link in links_of(view, place):
+            fits = link % one.segment_bytes == 0 and link + one.segment_bytes <= address_limit(view)
+            if fits and view.space.try_pointer(link) is None and has_descriptors(view, layout, link):
+                yield link, one
 
 
 def links_to_header(view: View, layout: Layout, lists: Sequence[SegContext]) -> int:
@@ -78,12 +89,9 @@ def links_of(view: View, place: int) -> tuple[int, ...]:
 
 
 def has_descriptors(view: View, layout: Layout, place: int) -> bool:
-    """True where page descriptors stand: of a range in use, or of one free range."""
+    """True where page descriptors stand, in the pages of them that the dump holds: of a range in use, or of a free one."""
     struct = layout["_HEAP_PAGE_RANGE_DESCRIPTOR"]
-    data = view.space.try_read(place, DESCRIPTORS * struct.size)
-    if data is None:
-        return False
-    descriptors = np.frombuffer(data, np.uint8).reshape(DESCRIPTORS, struct.size)
-    at = struct.offset("TreeSignature")
-    signatures = np.ascontiguousarray(descriptors[:, at : at + 4]).view("<u4")
-    return bool((signatures == _TREE_SIGNATURE).any()) or bool(descriptors[1:, struct.offset("RangeFlags")].any())
+    at = np.uint64(place) + np.arange(DESCRIPTORS, dtype=np.uint64) * np.uint64(struct.size)
+    signatures, _ = view.space.mapped.gather(at + np.uint64(struct.offset("TreeSignature")), 4)
+    flags, _ = view.space.mapped.gather(at[1:] + np.uint64(struct.offset("RangeFlags")), 1)
+    return bool((signatures == _TREE_SIGNATURE).any()) or bool(flags.any())

@@ -22,7 +22,7 @@ from heapdump.heaps.segment.committed import Committed
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.delayed_frees import delayed_frees, free_delayed
 from heapdump.heaps.segment.extra_records import check_marks
-from heapdump.heaps.segment.header import contexts
+from heapdump.heaps.segment.header import assumed_contexts, contexts
 from heapdump.heaps.segment.keys import Keys
 from heapdump.heaps.segment.lfh_blocks import LfhBlocks
 from heapdump.heaps.segment.lfh_coding import LfhReading, read_lfh_subsegments
@@ -87,7 +87,8 @@ def walk_segment_heap(job: Job, keys: Keys) -> None:
 def _likely_vs_keys(walk: SegmentWalk) -> list[int]:
     """The HeapKeys that the signatures of the first segments stand for, each once."""
     keys: list[int] = []
-    lists = contexts(walk.view, walk.layout, walk.heap.address) or ()
+    heap = walk.heap.address
+    lists = contexts(walk.view, walk.layout, heap) or assumed_contexts(walk.layout, heap)
     for segment in walk.heap.segments[:_KEY_SEGMENTS]:
         for context in lists:
             if context.segment_bytes == segment.span.size:

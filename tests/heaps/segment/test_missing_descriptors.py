@@ -71,3 +71,25 @@ def test_one_page_of_descriptors_is_missing(open_built, generation):
         assert expected <= set(found) <= set(truth.busy)
         assert any("of the page descriptors" in gap for gap in snapshot.walk.gaps)
         assert [finding.message for finding in snapshot.damage.findings if finding.is_error] == []
+
+
+@EACH
+@pytest.mark.parametrize("has_all_descriptors", [True, False])
+def test_the_header_of_the_heap_is_missing(open_built, generation, has_all_descriptors):
+    """Its segments link to it, and name it in their signatures; large blocks stand in nothing but its header."""
+    dump, _, truth = built(generation)
+    cuts = [(truth.address, truth.segments[0][0])] if truth.address < truth.segments[0][0] else []
+    cuts = cuts or [(truth.address, truth.address + PAGE)]
+    (start, _), *_ = truth.segments
+    is_split = 256 * segment_layout(*generation).descriptor > PAGE
+    cut = set() if has_all_descriptors or not is_split else {start // PAGE + 1}
+    cuts += [(page * PAGE, (page + 1) * PAGE) for page in cut]
+    with open_built(without_memory(dump, *cuts)) as snapshot:
+        found = busy_blocks(snapshot)
+        has_key = not any(NO_KEY in gap for gap in snapshot.walk.gaps)
+        assert has_key or generation[1] < 15063
+        expected = described(generation, truth, {truth.address // PAGE, *cut}, has_key=has_key)
+        assert expected <= set(found) <= set(truth.busy)
+        assert [finding.message for finding in snapshot.damage.findings if finding.is_error] == []
+        assert any("its header is not in the dump" in note for heap in snapshot.heaps for note in heap.notes)
+        assert not is_silent(snapshot)
