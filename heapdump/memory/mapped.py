@@ -135,11 +135,11 @@ class MappedMemory:
         low, high = self.starts[i], self.ends[i]
         there = (addresses >= low) & (addresses < high) & (high - np.minimum(addresses, high) >= _U64(size))
         offset = self.file_offsets.view(_U64)[i] + addresses - low
-        out[there] = self._at_offsets(offset if there.all() else offset[there], size)
+        out[there] = self.integers_at(offset if there.all() else offset[there], size)
         return out, there
 
-    def _at_offsets(self, offset: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
-        """The integers at offsets of the file that are in it."""
+    def integers_at(self, offset: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
+        """The little-endian integers of `size` bytes, a power of two, at offsets of the file, all in it; (n,)."""
         phases, place = offset & _U64(size - 1), (offset >> _U64(size.bit_length() - 1)).astype(np.int64)
         found = np.zeros(len(offset), _U64)
         for phase in np.flatnonzero(np.bincount(phases.astype(np.int64), minlength=1)).tolist():

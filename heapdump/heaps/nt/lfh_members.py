@@ -6,13 +6,16 @@ _HEAP_USERDATA_HEADER stands at the start of the user blocks, _HEAP_SUBSEGMENT i
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.lfh_user_blocks import UserArea
 from heapdump.layouts import Struct
 
-_U32 = 0xFFFFFFFF
+_U16, _U32 = 0xFFFF, 0xFFFFFFFF
 _CODE_BYTES = 8
 """Bytes of the last block's header that lie behind its end on x64."""
 
@@ -118,11 +121,14 @@ def front_end_of(context: HeapContext) -> int | None:
     return front_end if owner == context.address else None
 
 
-def first_offset(context: HeapContext, count: int) -> int:
-    """Bytes from the user blocks to block 0 of so many blocks, as ntdll lays them out (heap-structures.md §3.3)."""
+Count = TypeVar("Count", int, NDArray[np.int64])
+
+
+def first_offset(context: HeapContext, count: Count) -> Count:
+    """Bytes from the user blocks to block 0 of that number of blocks, as ntdll lays them out (heap-structures.md §3.3)."""
     header, granule = context.layout["_HEAP_USERDATA_HEADER"], context.entry_format.granule
     if "BusyBitmap" not in header:
-        return header.size
+        return count * 0 + header.size
     base = header.offset("BitmapData") + (16 if granule == 16 else 4)
     return (base + (count + 31) // 8) & -granule
 
@@ -137,6 +143,34 @@ def count_that_fits(context: HeapContext, area: UserArea, stride: int) -> int:
     while count > 0 and first_offset(context, count) + count * stride + tail > area.request:
         count -= 1
     return max(0, count)
+
+
+def counts_that_fit(context: HeapContext, requests: NDArray[np.int64], strides: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Before 8: `count_that_fits` of user blocks of these requests; (n,)."""
+    tail = _CODE_BYTES if context.entry_format.granule == 16 else 0
+    counts: NDArray[np.int64] = np.maximum(0, (requests - first_offset(context, 0) - tail) // strides)
+    return counts
+
+
+def consistent_offsets(
+    context: HeapContext,
+    user_blocks: NDArray[np.int64],
+    firsts: NDArray[np.int64],
+    strides: NDArray[np.int64],
+    key: int,
+) -> tuple[int, NDArray[np.int64]] | None:
+    """(offset of the member in user blocks, its values that give these offsets and strides, -1 where none does), (n,).
+
+    None where the front end is needed and not known: see `decoded_offsets`.
+    """
+    header = context.layout["_HEAP_USERDATA_HEADER"]
+    encoded = firsts | strides << 16
+    if "EncodedOffsets" in header:
+        front_end = front_end_of(context)
+        if front_end is None:
+            return None
+        encoded = (encoded ^ user_blocks ^ front_end ^ key) & _U32
+    return _offsets_place(header), np.where((firsts <= _U16) & (strides <= _U16), encoded, -1)
 
 
 def is_consistent(context: HeapContext, area: UserArea, members: Members, key: int | None) -> bool:

@@ -69,6 +69,14 @@ class Recovered:
     is_busy: bool
 
 
+def has_marked_word(context: HeapContext, window: Window, area: UserArea) -> bool:
+    """False where no word of the area has the mark of an LFH header: then `recover` finds nothing."""
+    entry_format = context.entry_format
+    first = (area.address - int(window.bases(np.array([area.address]))[0])) // 8 + entry_format.word_index
+    words = window.words[first : first + area.size // 8 : entry_format.stride]
+    return bool(block_coding(entry_format).are_lfh(words).any())
+
+
 def recover(
     context: HeapContext, window: Window, area: UserArea, members: Members, key: int | None
 ) -> Recovered | None:

@@ -19,12 +19,14 @@ from heapdump.heaps.nt.lfh_by_headers import lost_user_areas
 from heapdump.heaps.nt.lfh_damage import is_doubtful, is_in_heap, report_contradictions
 from heapdump.heaps.nt.lfh_encoding import block_coding
 from heapdump.heaps.nt.lfh_members import Geometry, Members, first_offset, is_consistent, read_members
-from heapdump.heaps.nt.lfh_recovery import Recovered, recover
+from heapdump.heaps.nt.lfh_recovery import Recovered, has_marked_word, recover
+from heapdump.heaps.nt.lfh_sound import add_sound_subsegments
 from heapdump.heaps.nt.lfh_states import BlockPlace
-from heapdump.heaps.nt.lfh_user_blocks import UserArea, find_user_areas
+from heapdump.heaps.nt.lfh_user_blocks import UserArea, UserAreas, find_user_areas
 from heapdump.heaps.nt.lfh_zones import zones
 from heapdump.heaps.nt.missing_spans import LostSpan
 from heapdump.heaps.nt.windows import Window, windows_of_run
+from heapdump.heaps.workload import Workload
 from heapdump.kernels.row import INTERNAL, KIND_MASK
 from heapdump.trust import Trust
 from heapdump.wording import plural
@@ -54,31 +56,42 @@ class LfhState:
 class LfhWalk:
     """The walk of the LFH of one heap, window by window."""
 
-    def __init__(self, context: WalkContext, state: LfhState) -> None:
-        """`state` is shared by the heaps of a view."""
-        self._context, self._state = context, state
+    def __init__(self, context: WalkContext, state: LfhState, workload: Workload) -> None:
+        """`state` is shared by the heaps of a view; `workload`: of the walk of all heaps."""
+        self._context, self._state, self._workload = context, state, workload
         self._placed_areas = set[int]()
 
     def add(self, window: Window, first_row: int) -> None:
         """Adds the blocks of the subsegments whose user blocks are rows from `first_row` on; sorts these rows."""
-        context, state = self._context, self._state
-        areas = [
-            (area, read_members(context, area))
-            for area in find_user_areas(context, window, context.columns.since(first_row))
-        ]
+        context = self._context
+        areas = find_user_areas(context, window, context.columns.since(first_row))
         if window.missing:
-            state.internal |= zones(context, context.columns.since(first_row))
-        is_partial = bool(window.missing) or not context.heap.is_fully_walked
-        for area, members in areas:
-            if context.entry_format.is_pre_vista and area.has_signature and is_partial:
-                state.internal.add(area.address)
-            if state.key is None and state.failures < _MAX_FAILURES and is_consistent(context, area, members, None):
-                state.key = self._key(window, area, members)
-                state.failures += state.key is None
-        found = [one for area, members in areas if (one := self._subsegment(window, area, members)) is not None]
+            self._state.internal |= zones(context, context.columns.since(first_row))
+        if not len(areas):
+            return
+        self._learn(window, areas)
+        key = self._state.key
+        if key is not None and not context.entry_format.is_pre_vista:
+            is_added = add_sound_subsegments(context, window, first_row, areas, key, self._workload)
+            self._placed_areas |= set(areas.address[is_added].tolist())
+            areas = areas.of(~is_added)
+        found = [one for area in areas if (one := self._subsegment(window, area)) is not None]
         if found:
             add_lfh_blocks(context, window, found)
             context.columns.sort(first_row)
+
+    def _learn(self, window: Window, areas: UserAreas) -> None:
+        """Looks for the key in these areas until it is known; before Vista remembers which blocks are internal."""
+        context, state = self._context, self._state
+        if context.entry_format.is_pre_vista and (window.missing or not context.heap.is_fully_walked):
+            state.internal |= set(areas.address[areas.has_signature].tolist())
+        for area in areas:
+            if state.key is not None or state.failures >= _MAX_FAILURES:
+                return
+            members = read_members(context, area)
+            if is_consistent(context, area, members, None):
+                state.key = self._key(window, area, members)
+                state.failures += state.key is None
 
     def add_lost(self, lost: Iterable[LostSpan]) -> None:
         """Adds the blocks whose headers tell them in memory whose entries are lost; leaves the rows unsorted.
@@ -150,9 +163,12 @@ class LfhWalk:
         """The address of granule 0 of the words that the area lies in."""
         return int(window.bases(np.array([area.address]))[0])
 
-    def _subsegment(self, window: Window, area: UserArea, members: Members) -> LfhSubsegment | None:
+    def _subsegment(self, window: Window, area: UserArea) -> LfhSubsegment | None:
         """The subsegment with the place of its blocks; None, and a finding, where they cannot be placed."""
         context, key = self._context, self._state.key
+        if not area.has_signature and not has_marked_word(context, window, area):
+            return None
+        members = read_members(context, area)
         if is_consistent(context, area, members, key):
             subsegment = members.subsegment
             assert subsegment is not None

@@ -7,6 +7,7 @@ the two does not hold, the headers of the blocks inside decide (`lfh_recovery`).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,36 @@ class UserArea:
     has_signature: bool
 
 
-def find_user_areas(context: HeapContext, window: Window, rows: BlockTable) -> list[UserArea]:
+@dataclass(frozen=True, slots=True)
+class UserAreas:
+    """User areas, ascending by address; (n,) each. `row`: numbers of the rows of their back-end blocks; others as in `UserArea`."""
+
+    row: NDArray[np.int64]
+    address: NDArray[np.int64]
+    size: NDArray[np.int64]
+    request: NDArray[np.int64]
+    has_signature: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        """The number of areas."""
+        return len(self.row)
+
+    def of(self, which: NDArray[np.bool_] | NDArray[np.integer]) -> UserAreas:
+        """The chosen areas."""
+        return UserAreas(
+            self.row[which], self.address[which], self.size[which], self.request[which], self.has_signature[which]
+        )
+
+    def __iter__(self) -> Iterator[UserArea]:
+        """One by one."""
+        columns = (self.address, self.size, self.request, self.has_signature)
+        return (UserArea(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
+
+
+_NONE = np.empty(0, np.int64)
+
+
+def find_user_areas(context: HeapContext, window: Window, rows: BlockTable) -> UserAreas:
     """The areas among rows of the back end that lie in the window: all that the heap uses itself.
 
     Before Vista no flag marks those: the areas with the signature, and those whose first pointer leads to a
@@ -47,7 +77,7 @@ def find_user_areas(context: HeapContext, window: Window, rows: BlockTable) -> l
     pre_vista = context.entry_format.is_pre_vista
     wanted = np.uint16((BUSY_FLAG if pre_vista else BUSY_FLAG | INTERNAL_FLAG) << FLAGS_SHIFT)
     if np.bitwise_or.reduce(rows.tags) & wanted != wanted:
-        return []
+        return UserAreas(_NONE, _NONE, _NONE, _NONE, _NONE != 0)
     flagged = np.flatnonzero(rows.tags & wanted == wanted)
     entry = rows.entry[flagged].astype(np.int64)
     user = entry + rows.header8[flagged].astype(np.int64) * 8
@@ -59,8 +89,7 @@ def find_user_areas(context: HeapContext, window: Window, rows: BlockTable) -> l
     chosen = has_signature | (size >= 2 * header.size)
     if pre_vista:
         chosen = has_signature | _are_linked(context, user, _word(window, entry, user, 0))
-    columns = (user[chosen], (entry + size - user)[chosen], request[chosen], has_signature[chosen])
-    return [UserArea(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    return UserAreas(flagged, user, entry + size - user, request, has_signature).of(chosen)
 
 
 def _word(window: Window, entry: NDArray[np.int64], user: NDArray[np.int64], offset: int) -> NDArray[np.int64]:

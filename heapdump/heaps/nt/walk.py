@@ -112,7 +112,7 @@ class _Walker:
                 add_large_blocks(context, [item.large for item in items if item.large is not None])
                 continue
             mapped = context.space.mapped
-            lfh = LfhWalk(context, share.lfh_states.setdefault(heap.view, LfhState()))
+            lfh = LfhWalk(context, share.lfh_states.setdefault(heap.view, LfhState()), self._workload)
             back_end = BackEndWalk(context, self._workload)
             lost.append((lfh, back_end.lost))
             for window, first_row in back_end.windows([item.span for item in items]):

@@ -89,6 +89,14 @@ class Window:
         lacking: NDArray[np.bool_] = (i >= 0) & (addresses < ends[np.maximum(i, 0)])
         return lacking
 
+    def are_whole(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """True for spans that the words hold whole, and of which the dump lacks nothing; (n,). `starts`: in some parts."""
+        missing_starts, missing_ends = self._missing_edges
+        i = np.searchsorted(missing_ends, starts, side="right")
+        missing = (i < len(missing_ends)) & (missing_starts[np.minimum(i, len(missing_ends) - 1)] < ends)
+        whole: NDArray[np.bool_] = ~missing & ((ends - self.bases(starts)) // 8 <= len(self.words))
+        return whole
+
     def lacks_word(self, address: int) -> bool:
         """True where the word of 8 bytes at the address is not whole in the dump."""
         return bool(self.missing) and bool(self.lacks(np.array([address]))[0])
