@@ -12,6 +12,8 @@ from heapdump.analyses.threads import all_stacks
 from heapdump.runtimes.dotnet.clr import DotNet
 from heapdump.runtimes.dotnet.descriptor import Descriptor
 from heapdump.runtimes.dotnet.discovery import find_clrs
+from heapdump.runtimes.dotnet.native_image import native_image
+from heapdump.runtimes.dotnet.pe import mapped_image
 from heapdump.runtimes.runtime import Runtime
 from heapdump.snapshot import Snapshot, open_dump
 from heapdump.trust import Trust
@@ -146,3 +148,27 @@ def test_names_are_the_same_without_the_tables_of_the_runtime(snapshot: Snapshot
                 want.start, want.type, want.method, want.token, want.assembly,
             )  # fmt: skip
             assert found.trust is (Trust.EXACT if variables else Trust.GUESS)
+
+
+def test_code_of_a_fragile_image_is_named(recorded: Recorded) -> None:
+    """CoreLib of .NET Core 2.1 is an image of NGEN's kind: its threads start in it."""
+    with open_dump(recorded("managed/t21.dmp.xz"), use_index=False) as opened:
+        (clr,) = opened.runtimes
+        namer = opened.namer()
+        frames = [
+            str(found.frame)
+            for stacks in all_stacks(opened.process, opened.process.threads, namer).values()
+            for stack in stacks
+            for found in stack.frames
+        ]
+        started = [frame for frame in frames if "System.Threading.ThreadHelper.ThreadStart()" in frame]
+        assert len(started) >= 4
+        assert not [frame for frame in frames if frame.startswith("System.Private.CoreLib.dll+")]
+        base = next(one.span.start for one in opened.process.modules if one.name == "System.Private.CoreLib.dll")
+        image = mapped_image(opened.process.space, base)
+        code = native_image(image) if image else None
+        assert code is not None
+        places = [clr.code_at(base + begin) for part in code.parts for begin in part.begins[::50]]
+        named = [place for place in places if place and place.method]
+        assert len(named) == len(places) > 500
+        assert {place.trust for place in named} == {Trust.EXACT, Trust.DERIVED}  # derived: cold code

@@ -18,6 +18,7 @@ from heapdump.runtimes.dotnet.jit_code import JitMethod, header_layout, method_a
 from heapdump.runtimes.dotnet.managed_heap import ManagedHeap
 from heapdump.runtimes.dotnet.memory_owners import memory_owners
 from heapdump.runtimes.dotnet.names import NameEvidence, Names, vote
+from heapdump.runtimes.dotnet.native_image import NativeImage, native_image
 from heapdump.runtimes.dotnet.pattern import find_code
 from heapdump.runtimes.dotnet.pe import mapped_image
 from heapdump.runtimes.dotnet.precodes import stub_target
@@ -169,11 +170,11 @@ class DotNet:
             name.trust, "handler" if handler else "", handler, name.signature,
         )  # fmt: skip
 
-    def _read_image(self, base: int) -> ReadyToRun | None:
+    def _read_image(self, base: int) -> ReadyToRun | NativeImage | None:
         image = mapped_image(self._clr.space, base)
-        return ready_to_run(image) if image is not None else None
+        return ready_to_run(image) or native_image(image) if image is not None else None
 
-    def _code_of(self, within: CodeRange) -> ReadyToRun | None:
+    def _code_of(self, within: CodeRange) -> ReadyToRun | NativeImage | None:
         """The precompiled code of a range: of the image that begins there, else of the Module's image."""
         found = self._image_code(within.span.start)
         if found is None and within.module:
@@ -183,9 +184,25 @@ class DotNet:
 
     def _in_image(self, within: CodeRange, address: int) -> CodePlace | None:
         code = self._code_of(within)
-        rva = address - code.image.base if code else 0
-        method = code.method_at(rva) if code else None
-        if code is None or method is None:
+        if isinstance(code, NativeImage):
+            return self._in_native_image(code, address)
+        return self._in_ready_to_run(code, address) if code is not None else None
+
+    def _in_native_image(self, code: NativeImage, address: int) -> CodePlace | None:
+        method = code.method_at(address - code.image.base)
+        name = self.names.method_of(code.image.base + method.descriptor) if method is not None else None
+        if method is None or name is None:
+            return None
+        trust = name.trust if method.is_whole or name.trust is Trust.GUESS else Trust.DERIVED
+        return CodePlace(
+            "method", code.image.base + method.start, name.type, name.method, name.token, name.assembly,
+            code.image.base + method.descriptor, trust, "" if method.is_whole else "a part of its code",
+            signature=name.signature,
+        )  # fmt: skip
+
+    def _in_ready_to_run(self, code: ReadyToRun, address: int) -> CodePlace | None:
+        method = code.method_at(address - code.image.base)
+        if method is None:
             return None
         home = self.names.assemblies.at_base(code.image.base)
         start, assembly = code.image.base + method.start, home.name if home else None

@@ -85,6 +85,17 @@ def mapped_image(space: AddressSpace, base: int) -> MappedImage | None:
     return MappedImage(space, base, machine, magic == 0x20B, size, tuple(pairs), tuple(sections))
 
 
+def native_header(image: MappedImage, magic: bytes) -> int:
+    """The RVA of the ManagedNativeHeader that the CLR header names and that begins with `magic`; 0 for none.
+
+    Source: IMAGE_COR20_HEADER (corhdr.h).
+    """
+    rva, size = image.directory(CLR_HEADER)
+    entry = image.read(rva + 64, 4) if size >= 72 else None
+    at = int.from_bytes(entry or b"", "little")
+    return at if at and image.read(at, len(magic)) == magic else 0
+
+
 def export_rva(image: MappedImage, name: str) -> int | None:
     """The RVA of an export, found by a binary search: the names of an export table are sorted."""
     rva, size = image.directory(EXPORTS)

@@ -20,7 +20,7 @@ import numpy as np
 
 from heapdump.runtimes.dotnet.instances import Instance, instances
 from heapdump.runtimes.dotnet.metadata import read_metadata
-from heapdump.runtimes.dotnet.pe import CLR_HEADER, MappedImage
+from heapdump.runtimes.dotnet.pe import MappedImage, native_header
 
 _FUNCTIONS, _METHODS, _INSTANCES = 102, 103, 109
 _MOST_SECTIONS, _MOST_FUNCTIONS, _MOST_METHODS = 64, 1 << 22, 1 << 20
@@ -169,12 +169,10 @@ class _NativeArray:
 
 
 def ready_to_run(image: MappedImage) -> ReadyToRun | None:
-    """The precompiled code of an image; None where it has none (IL only, or an old native image)."""
-    rva, size = image.directory(CLR_HEADER)
-    entry = image.read(rva + 64, 4) if size >= 72 else None
-    at = int.from_bytes(entry or b"", "little")
+    """The precompiled code of an image; None where it has none of this kind (`native_image` reads the older one)."""
+    at = native_header(image, b"RTR\0")
     header = image.read(at, 16) if at else None
-    if header is None or header[:4] != b"RTR\0":
+    if header is None:
         return None
     count = int.from_bytes(header[12:16], "little")
     data = image.read(at + 16, 12 * count) if count <= _MOST_SECTIONS else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from heapdump.memory.space import AddressSpace
 from heapdump.runtimes.dotnet.jit_code import JitMethod
+from heapdump.runtimes.dotnet.native_image import NativeImage
 from heapdump.runtimes.dotnet.ready_to_run import ReadyToRun
 
 
@@ -29,7 +30,7 @@ class JitUnwindData:
 class ImageUnwindData:
     """The unwind data of a precompiled image."""
 
-    code: ReadyToRun
+    code: ReadyToRun | NativeImage
 
     def function_at(self, rva: int) -> tuple[int, int, int] | None:
         """The RUNTIME_FUNCTION of the image that holds an RVA."""
