@@ -138,16 +138,16 @@ def native_image(image: MappedImage) -> NativeImage | None:
 
 def _pointers(image: MappedImage, rva: int, size: int) -> Iterator[int]:
     """The RVAs of this image that words of the Module lead to."""
-    space, width = image.space, image.space.pointer_bytes
+    width = 8 if image.is_wide else 4
     for i in range(min(size // width, _MOST_WORDS)):
-        value = space.try_pointer(image.address(rva + i * width))
+        value = image.space.try_integer(image.address(rva + i * width), width)
         if value is not None and image.base < value < image.base + image.size:
             yield value - image.base
 
 
 def _layout(image: MappedImage, rva: int, wanted: list[tuple[int, int]]) -> NativeImage | None:
     """The tables of the NGenLayoutInfo at an RVA; None where there is none with this code."""
-    p = image.space.pointer_bytes
+    p = 8 if image.is_wide else 4
     numbers_end = -(-(9 * p + 4 * _PARTS) // p) * p
     data = image.read(rva, numbers_end + 5 * p + 8)
     if data is None:
