@@ -23,6 +23,7 @@ from typing import IO, BinaryIO, cast
 
 IS_WINDOWS = os.name == "nt"
 
+_OWN_FILE = os.O_RDWR | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_BINARY", "O_CLOEXEC", "O_NONBLOCK"))
 _TRIES = 100
 _DAY_SECONDS = 86_400
 _QUERY_LIMITED_INFORMATION, _ACCESS_DENIED, _STILL_ACTIVE = 0x1000, 5, 259
@@ -128,20 +129,33 @@ def others_can_write(folder: Path) -> bool:
     return stat.S_ISLNK(state.st_mode) or state.st_uid != os.geteuid() or bool(state.st_mode & 0o022)
 
 
-def create_exclusively(folder: Path) -> tuple[int, Path]:
-    """(descriptor for writing, path) of a new empty file of a random name, readable for this user only.
+def create_exclusively(folder: Path, begin: str = "") -> tuple[int, Path]:
+    """(descriptor, path) of a new empty file of a random name, readable for this user only; `begin`: of its name.
 
     A file or a link that is there already is never opened.
 
     Raises:
         OSError: the system refuses.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
     for _ in range(_TRIES):
-        path = folder / f".heapdump-{secrets.token_hex(8)}.part"
+        path = folder / f".heapdump-{begin}{secrets.token_hex(8)}.part"
         with contextlib.suppress(FileExistsError):
-            return os.open(path, flags | getattr(os, "O_CLOEXEC", 0), 0o600), path
+            return os.open(path, _OWN_FILE | os.O_CREAT | os.O_EXCL, 0o600), path
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(folder))
+
+
+def open_own(path: Path) -> int | None:
+    """Descriptor for reading and writing of a file that is there; None for a link, a second name, or another's."""
+    try:
+        descriptor = os.open(path, _OWN_FILE)
+    except OSError:
+        return None
+    state = os.fstat(descriptor)
+    is_own = IS_WINDOWS or (state.st_uid == os.geteuid() and state.st_nlink == 1)
+    if is_own and stat.S_ISREG(state.st_mode):
+        return descriptor
+    os.close(descriptor)
+    return None
 
 
 def new_file_mode() -> int:

@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 import heapdump
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, ProcessBuilder
+from tests.loopback import Site, serving
 from tests.recordings import FOLDER, Recorded
 
 # the fixtures used inside properties write a new file at every call, so sharing them between examples is sound
@@ -117,3 +118,11 @@ def temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(folder))
     return folder
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """A web server on this machine."""
+    monkeypatch.setenv("no_proxy", "*")
+    with serving() as made:
+        yield made

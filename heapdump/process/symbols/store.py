@@ -1,8 +1,6 @@
 """Symbol paths and symbol stores: where the file of a module's build is, on disk or on a server that the path names.
 
-A symbol path is `_NT_SYMBOL_PATH`'s: elements separated by `;`. `srv*A*B*https://x` are stores, searched from left to
-right; what is found is kept in those to the left. `cache*A` keeps what servers behind it give. Everything else is a
-folder, or a server. In a store a file lies under `name/key/name`, with an index2.txt under `na/name/key/name`; in its
+In a store a file lies under `name/key/name`, with an index2.txt under `na/name/key/name`; in its
 place may be a cabinet (`name_`), or a `file.ptr` that says where it is. Source: Microsoft's pages on symbol stores.
 """
 
@@ -10,32 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path, PureWindowsPath
 from typing import TYPE_CHECKING, BinaryIO
 
 from heapdump import system
-from heapdump.process.symbols.stored_files import NotKept, Wanted, copy, keep, packed_name, unpack
+from heapdump.process.symbols.stored_files import NotKept, Wanted, copy, keep, move_in, packed_name, unpack
+from heapdump.process.symbols.symbol_path import SHARE, Element, elements
 
 if TYPE_CHECKING:
     from heapdump.process.symbols.symbol_server import SymbolServer
 
-_URL = re.compile(r"(?i)https?:")
-_SHARE = re.compile(r"\\\\|//")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _LONGEST_POINTER = 4096
 Refusal = Callable[[Path], str]
 """Path of a file → why it is not the one that is wanted; "" where it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Element:
-    """Stores that are searched from left to right: folders, and URLs of servers. `keeps`: copies go to the left."""
-
-    stores: tuple[Path | str, ...]
-    keeps: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +32,6 @@ class StorePlace:
 
     path: Path
     source: str
-
-
-def elements(symbol_path: str) -> list[Element]:
-    """The elements of a symbol path, in order."""
-    out: list[Element] = []
-    caches: tuple[Path | str, ...] = ()
-    for text in symbol_path.split(";"):
-        word, *rest = (part.strip() for part in text.split("*"))
-        named = tuple(_store(part) for part in rest if part)
-        if word.lower() == "cache":
-            caches += named
-            out.append(Element(named, keeps=False))
-        elif word.lower() == "srv":
-            out.append(Element((*caches, *named), keeps=True))
-        elif word.lower() == "symsrv":
-            out.append(Element((*caches, *named[1:]), keeps=True))
-        elif word:
-            is_server = bool(_URL.match(word))
-            out.append(Element((*(caches if is_server else ()), _store(word), *named), keeps=is_server))
-    return [one for one in out if one.stores]
-
-
-def _store(text: str) -> Path | str:
-    return text if _URL.match(text) or (_SHARE.match(text) and not system.IS_WINDOWS) else Path(text)
-
-
-def folders(symbol_path: str) -> list[Path]:
-    """The folders that a symbol path names, in order; servers are left out."""
-    found = (store for element in elements(symbol_path) for store in element.stores)
-    return list(dict.fromkeys(store for store in found if isinstance(store, Path)))
 
 
 class SymbolStores:
@@ -213,15 +171,42 @@ class _Search:
 
     def _kept(self, keeper: Path, write: Callable[[BinaryIO], bool | None], source: str) -> StorePlace | None:
         """The file in the store that keeps it, if it is the right one; None without one, or where it cannot be kept."""
+        is_kept = self._unless_refused(
+            lambda: keep(keeper, self._wanted, write, lambda part: self._is_right(part, source)), keeper, source
+        )
+        return StorePlace(self._wanted.below(keeper), source) if is_kept else None
+
+    def _downloaded(
+        self, server: SymbolServer, parts: tuple[str, ...], keeper: Path, *, is_packed: bool
+    ) -> StorePlace | None:
+        """A server's file in the store that keeps it; None where the server does not have it or it is not the one."""
+        from heapdump.process.symbols.downloads import part_of
+
+        source = server.address(parts)
+
+        def fill() -> bool:
+            """Puts the file into the store; False where there is none."""
+            with part_of(keeper, source) as part:
+                if not server.download(parts, part):
+                    return False
+                part.close()
+                if not is_packed:
+                    return move_in(part.path, keeper, self._wanted, lambda path: self._is_right(path, source))
+                with part.path.open("rb") as packed:
+                    return self._kept(keeper, lambda out: unpack(packed, out), source) is not None
+
+        is_there = self._unless_refused(fill, keeper, source)
+        return StorePlace(self._wanted.below(keeper), source) if is_there else None
+
+    def _unless_refused(self, fill: Callable[[], bool], keeper: Path, source: str) -> bool:
+        """What `fill` returns; False, with a note, where it cannot write or unpack the file."""
         try:
-            is_kept = keep(keeper, self._wanted, write, lambda part: self._is_right(part, source))
+            return fill()
         except NotKept as error:
             self._note(f"{source} {error}")
-            return None
         except OSError as error:
             self._note(f"{source} cannot be kept in {keeper}: {error.strerror or error}")
-            return None
-        return StorePlace(self._wanted.below(keeper), source) if is_kept else None
+        return False
 
     def _is_right(self, path: Path, source: str) -> bool:
         why = self._refusal(path)
@@ -244,7 +229,7 @@ class _Search:
         if place is None:
             what = (
                 "a share, which cannot be opened on this system: mount it"
-                if _SHARE.match(url)
+                if SHARE.match(url)
                 else "not used: no plain URL"
             )
             self._note(f"an element of the symbol path is {what}")
@@ -268,7 +253,7 @@ class _Search:
         for folder, file in dict.fromkeys(((name, name), (name.lower(), name.lower()))):
             for form in (file, packed_name(file)):
                 parts = (*tier, folder, key, form)
-                found = self._kept(keeper, _writer(server, parts, is_packed=form != file), server.address(parts))
+                found = self._downloaded(server, parts, keeper, is_packed=form != file)
                 if found is not None:
                     return found
             pointer = BytesIO()
@@ -309,22 +294,6 @@ class _Search:
         return target
 
 
-def _writer(server: SymbolServer, parts: tuple[str, ...], *, is_packed: bool) -> Callable[[BinaryIO], bool]:
-    """A function that writes the server's file, unpacked, and says whether the server has it."""
-
-    def write(out: BinaryIO) -> bool:
-        """The file."""
-        if not is_packed:
-            return server.fetch(parts, out)
-        with closing(system.temporary_file("heapdump-symbols-")) as packed:
-            has_it = server.fetch(parts, packed)
-            if has_it:
-                unpack(packed, out)
-            return has_it
-
-    return write
-
-
 def _inside(path: str, folder: Path | None, roots: list[Path]) -> Path | None:
     """The path, resolved, where it lies in one of the folders; None elsewhere, and for a share that none names."""
     if not path:
@@ -332,7 +301,7 @@ def _inside(path: str, folder: Path | None, roots: list[Path]) -> Path | None:
     if _WINDOWS.match(path):
         pure = PureWindowsPath(path)
         near = [root for root in roots if pure.is_relative_to(PureWindowsPath(str(root)))]
-        if not system.IS_WINDOWS or ".." in pure.parts or (_SHARE.match(path) and not near):
+        if not system.IS_WINDOWS or ".." in pure.parts or (SHARE.match(path) and not near):
             return None
     target = (folder / path if folder else Path(path)).resolve()
     return target if any(target.is_relative_to(root.resolve()) for root in roots) else None

@@ -107,7 +107,7 @@ def keep(root: Path, wanted: Wanted, write: Callable[[BinaryIO], bool | None], a
         OSError: the folder or the file cannot be written.
     """
     root.mkdir(parents=True, exist_ok=True)
-    _delete_left(root)
+    delete_left(root)
     descriptor, part = system.create_exclusively(root)
     try:
         with os.fdopen(descriptor, "wb") as out:
@@ -115,20 +115,29 @@ def keep(root: Path, wanted: Wanted, write: Callable[[BinaryIO], bool | None], a
                 return False
             out.flush()
             os.fsync(out.fileno())
-        if not accept(part):
-            return False
-        part.chmod(system.new_file_mode())
-        target = wanted.below(root)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(target)
-        return True
+        return move_in(part, root, wanted, accept)
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
 
 
-def _delete_left(root: Path) -> None:
-    """Deletes what processes left that were killed while they wrote, after a day."""
+def move_in(part: Path, root: Path, wanted: Wanted, accept: Callable[[Path], bool]) -> bool:
+    """Gives a complete file of the same disk its name in the store at `root`; False where `accept` refuses it.
+
+    Raises:
+        OSError: the folder cannot be made, or the file not renamed.
+    """
+    if not accept(part):
+        return False
+    part.chmod(system.new_file_mode())
+    target = wanted.below(root)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part.replace(target)
+    return True
+
+
+def delete_left(root: Path) -> None:
+    """Deletes what processes left that were killed while they wrote, and what nobody went on with, after a day."""
     for left in root.glob(".heapdump-*.part"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _DAY_SECONDS:

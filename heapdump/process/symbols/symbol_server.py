@@ -12,16 +12,19 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPMessage
 from io import BytesIO
+from types import MappingProxyType
 from typing import IO, BinaryIO, cast
+
+from heapdump.process.symbols.downloads import Part, version_of
 
 MAX_FILE_BYTES = 2 << 30
 MAX_FILE_SECONDS = 900
 _SILENT_SECONDS = 30
-_STEP, _WORTH_SAYING, _MOST_FAILURES = 1 << 16, 32 << 20, 3
+_STEP, _WORTH_SAYING, _MOST_FAILURES, _MOST_BREAKS = 1 << 16, 32 << 20, 3, 5
 _PORTS = {"https": 443, "http": 80}
 _SENDS_ON = {"msdl.microsoft.com": ".blob.core.windows.net"}
 """Microsoft's own server hands out its files from its storage: who names the one means the other."""
@@ -125,6 +128,21 @@ class SymbolServer:
             ServerTrouble: the server does not answer, sends on elsewhere, or sends more than `most` bytes.
             OSError: `out` cannot be written.
         """
+        return self._asked(parts, lambda url: self._whole(url, out, most))
+
+    def download(self, parts: Sequence[str], part: Part) -> bool:
+        """Writes what is missing of the file; False where the server does not have it, which is asked once.
+
+        A part of the version that the server has now is gone on with. A connection that breaks is opened again, as
+        long as it brings something. What has come stays in `part` where it ends in trouble.
+
+        Raises:
+            ServerTrouble, OSError: as `fetch`.
+        """
+        return self._asked(parts, lambda url: self._rest(url, part, parts[-1]))
+
+    def _asked(self, parts: Sequence[str], take: Callable[[str], None]) -> bool:
+        """True after `take` has the file of a URL; False where the server does not have it."""
         url = self.address(parts)
         if url in self._missing:
             return False
@@ -132,8 +150,7 @@ class SymbolServer:
             raise ServerTrouble(self._trouble)
         self._announce()
         try:
-            with self._answer(url) as answer:
-                _copy(_Chunks(answer, most), out, lambda size: self._say(f"fetching {parts[-1]}, {size >> 20:,} MiB"))
+            take(url)
         except urllib.error.HTTPError as error:
             error.close()
             return self._refusal(url, error.code)
@@ -145,9 +162,57 @@ class SymbolServer:
         self._failures = 0
         return True
 
-    def _answer(self, url: str) -> http.client.HTTPResponse:
+    def _whole(self, url: str, out: BinaryIO, most: int) -> None:
+        with self._answer(url) as answer:
+            chunks = _Chunks(answer, most, time.monotonic() + MAX_FILE_SECONDS)
+            while data := chunks.next():
+                out.write(data)
+
+    def _rest(self, url: str, part: Part, name: str) -> None:
+        until = time.monotonic() + MAX_FILE_SECONDS
+        for attempt in range(_MOST_BREAKS + 1):
+            before = part.size
+            try:
+                return self._go_on(url, part, name, until)
+            except _TooMuch:
+                part.restart("")
+                raise
+            except (_Silence, _Short):
+                if not part.version or part.size <= before or attempt == _MOST_BREAKS:
+                    raise
+        return None
+
+    def _go_on(self, url: str, part: Part, name: str, until: float) -> None:
+        """Asks for the bytes behind those of the part, and writes them."""
+        goes_on = bool(part.size and part.version)
+        headers = {"Range": f"bytes={part.size}-", "If-Range": part.version} if goes_on else {}
         try:
-            return cast(http.client.HTTPResponse, self._opener.open(url, timeout=_SILENT_SECONDS))
+            answer = self._answer(url, headers)
+        except urllib.error.HTTPError as error:
+            if error.code != 416 or not goes_on:
+                raise
+            error.close()
+            if error.headers.get("Content-Range", "") == f"bytes */{part.size}":  # it was complete
+                return
+            part.restart("")
+            answer = self._answer(url)
+        with answer:
+            if not goes_on or answer.status != 206:
+                part.restart(version_of(answer.headers))
+            if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {part.size}-"):
+                part.restart("")
+                raise ServerTrouble("sends another part of the file than it was asked for")
+            chunks = _Chunks(answer, MAX_FILE_BYTES - part.size, until)
+            if chunks.size is not None and chunks.size >= _WORTH_SAYING:
+                there = f", {part.size >> 20:,} MiB are there" if part.size else ""
+                self._say(f"fetching {name}, {part.size + chunks.size >> 20:,} MiB{there}")
+            while data := chunks.next():
+                part.write(data)
+
+    def _answer(self, url: str, headers: Mapping[str, str] = MappingProxyType({})) -> http.client.HTTPResponse:
+        request = urllib.request.Request(url, headers=dict(headers))
+        try:
+            return cast(http.client.HTTPResponse, self._opener.open(request, timeout=_SILENT_SECONDS))
         except urllib.error.HTTPError:
             raise
         except (OSError, http.client.HTTPException, ValueError) as error:
@@ -186,16 +251,24 @@ class _Silence(Exception):
     """The connection broke, or nothing came for too long."""
 
 
+class _Short(ServerTrouble):
+    """The answer ended early."""
+
+
+class _TooMuch(ServerTrouble):
+    """More than is taken."""
+
+
 class _Chunks:
     """The bytes of an answer within the limits of size and time."""
 
-    def __init__(self, answer: http.client.HTTPResponse, most: int) -> None:
+    def __init__(self, answer: http.client.HTTPResponse, most: int, until: float) -> None:
         self._answer, self._most = answer, most
         length = answer.headers.get("Content-Length", "")
         self.size = int(length) if length.isascii() and length.isdecimal() else None
-        self._left, self._until = most, time.monotonic() + MAX_FILE_SECONDS
+        self._left, self._until = most, until
         if self.size is not None and self.size > most:
-            raise ServerTrouble(f"sends {self.size:,} bytes, more than the {most:,} that are taken")
+            raise _TooMuch(f"sends {self.size:,} bytes, more than the {most:,} that are taken")
 
     def next(self) -> bytes:
         """What has come; b"" at the end."""
@@ -205,16 +278,9 @@ class _Chunks:
             raise _Silence(error) from error
         self._left -= len(data)
         if self._left < 0:
-            raise ServerTrouble(f"sends more than the {self._most:,} bytes that are taken")
+            raise _TooMuch(f"sends more than the {self._most:,} bytes that are taken")
         if time.monotonic() > self._until:
             raise ServerTrouble(f"needs more than {MAX_FILE_SECONDS} seconds for one file")
         if not data and self.size not in (None, self._most - self._left):
-            raise ServerTrouble(f"ended after {self._most - self._left:,} of {self.size:,} bytes")
+            raise _Short(f"ended after {self._most - self._left:,} of {self.size:,} bytes")
         return data
-
-
-def _copy(chunks: _Chunks, out: BinaryIO, say: Callable[[int], None]) -> None:
-    if chunks.size is not None and chunks.size >= _WORTH_SAYING:
-        say(chunks.size)
-    while data := chunks.next():
-        out.write(data)

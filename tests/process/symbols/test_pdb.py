@@ -13,7 +13,7 @@ import pytest
 from heapdump.dump.streams import PdbId
 from heapdump.process.symbols.namer import Namer
 from heapdump.process.symbols.pdb import _bare, open_symbols, undecorated
-from heapdump.process.symbols.store import folders
+from heapdump.process.symbols.symbol_path import folders
 from tests.builders import ProcessBuilder
 
 TOOLS = ("clang", "lld-link", "llvm-symbolizer")

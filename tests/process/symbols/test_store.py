@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import http.server
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import cabarchive
 import pytest
 
 from heapdump.dump.streams import PdbId
+from heapdump.process.symbols import symbol_server
 from heapdump.process.symbols.pdb import source_of
-from heapdump.process.symbols.store import SymbolStores, elements
+from heapdump.process.symbols.store import SymbolStores
 from heapdump.process.symbols.stored_files import is_plain, wanted_pdb
+from heapdump.process.symbols.symbol_path import elements
 from heapdump.process.symbols.symbol_server import Consent, place_of
 from tests.builders.pdb import FrameStreams, TypeStream, pdb
 
@@ -22,45 +21,6 @@ ID = PdbId(r"C:\build\App.pdb", "03020100050407060809" + "0A0B0C0D0E0F", AGE)
 KEY = f"{ID.guid}B"
 FILE = pdb(TypeStream().build(), GUID, AGE, FrameStreams())
 OTHER = pdb(TypeStream().build(), bytes(16), AGE, FrameStreams())
-
-
-class Site(http.server.ThreadingHTTPServer):
-    """Answers by a table of paths: bytes, a number (status), or a text (where it sends on)."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.answers: dict[str, bytes | int | str] = {}
-        self.asked: list[str] = []
-        self.url = f"http://127.0.0.1:{self.server_port}/sym"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        site = self.server
-        assert isinstance(site, Site)
-        site.asked.append(self.path)
-        answer = site.answers.get(self.path.removeprefix("/sym/"), 404)
-        self.send_response(200 if isinstance(answer, bytes) else 302 if isinstance(answer, str) else answer)
-        if isinstance(answer, str):
-            self.send_header("Location", answer)
-        body = answer if isinstance(answer, bytes) else b""
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Nothing."""
-
-
-@pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    monkeypatch.setenv("no_proxy", "*")
-    with Site() as made:
-        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        yield made
-        made.shutdown()
-        thread.join()
 
 
 def cabinet(data: bytes, *, compress: bool = True) -> bytes:
@@ -209,10 +169,7 @@ def test_a_redirect_to_another_host_is_refused(tmp_path, site):
 def test_more_than_the_limit_is_refused(tmp_path, site, monkeypatch):
     site.answers[f"App.pdb/{KEY}/App.pdb"] = FILE
     site.answers["index2.txt"] = 404
-    from heapdump.process.symbols.symbol_server import SymbolServer
-
-    fetch = SymbolServer.fetch
-    monkeypatch.setattr(SymbolServer, "fetch", lambda self, parts, out, most=0: fetch(self, parts, out, 1000))
+    monkeypatch.setattr(symbol_server, "MAX_FILE_BYTES", 1000)
     notes: list[str] = []
     assert found(f"srv*{tmp_path}*{site.url}", notes) is None
     assert "more than the 1,000 that are taken" in notes[0] and not list(tmp_path.iterdir())
