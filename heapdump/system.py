@@ -12,11 +12,12 @@ import functools
 import mmap
 import os
 import secrets
+import shutil
 import signal
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import IO, BinaryIO, cast
@@ -26,6 +27,7 @@ IS_WINDOWS = os.name == "nt"
 _OWN_FILE = os.O_RDWR | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_BINARY", "O_CLOEXEC", "O_NONBLOCK"))
 _TRIES = 100
 _DAY_SECONDS = 86_400
+_OPEN_FILES = Path("/proc/self/fd")
 _QUERY_LIMITED_INFORMATION, _ACCESS_DENIED, _STILL_ACTIVE = 0x1000, 5, 259
 """PROCESS_QUERY_LIMITED_INFORMATION, ERROR_ACCESS_DENIED, STILL_ACTIVE of winnt.h, winerror.h, minwinbase.h."""
 
@@ -86,6 +88,33 @@ def temporary_file(prefix: str) -> BinaryIO:
                 if time.time() - left.stat().st_mtime > _DAY_SECONDS:
                     left.unlink()
     return cast(BinaryIO, tempfile.TemporaryFile(prefix=prefix, suffix=".tmp"))
+
+
+@contextlib.contextmanager
+def temporary_copy(prefix: str, fill: Callable[[BinaryIO], None]) -> Iterator[Path]:
+    """The path of a file that `fill` writes; it is gone at the end of the block.
+
+    On Linux it is gone with the process, too, however that ends: the path is that of an open file without a name.
+    Elsewhere the next call deletes what a killed process left, after a day.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    if _OPEN_FILES.is_dir():
+        with contextlib.closing(temporary_file(prefix)) as file:
+            fill(file)
+            file.flush()
+            yield _OPEN_FILES / str(file.fileno())
+        return
+    for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _DAY_SECONDS and not others_can_write(left):
+                shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+        copy = Path(folder) / "copy"
+        with copy.open("wb") as target:
+            fill(target)
+        yield copy
 
 
 def is_running(process: int) -> bool:

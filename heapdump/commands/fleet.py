@@ -17,6 +17,7 @@ from heapdump.commands.common.fleet_row import NESTED, RowMaker, failed_row, sta
 from heapdump.commands.common.fleet_tables import page, summary_record
 from heapdump.commands.common.output_file import refuse_dump
 from heapdump.commands.common.request import Arguments, Request, dump_command
+from heapdump.commands.common.symbol_servers import unwatched
 from heapdump.errors import WrongUsage
 from heapdump.fleet.buckets import buckets_of
 from heapdump.fleet.engine import run_all
@@ -52,13 +53,14 @@ def command(
     heapdump fleet crash.dmp dumps/
     heapdump fleet 'dumps/**/*.dmp' --results rows.jsonl
     """
+    request = unwatched(request)
     if not paths:
         raise WrongUsage("name the dumps, or the folders that hold them")
     dumps, missing = dumps_of(paths)
     if missing and not dumps:
         raise WrongUsage(f"no dump in {', '.join(missing)}")
     known = _known(results) if results else {}
-    rows = [known[path] for path in dumps if known.get(path, {}).items() >= stamp(path).items()]
+    rows = [known[path] for path in dumps if path in known and known[path].items() >= stamp(path).items()]
     left = [path for path in dumps if path not in {row["path"] for row in rows}]
     for target in (results, request.output):
         if target:

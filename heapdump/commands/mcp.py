@@ -8,6 +8,7 @@ import click
 
 from heapdump import __version__
 from heapdump.commands.common.request import Arguments, Request, dump_command
+from heapdump.commands.common.symbol_servers import unwatched
 from heapdump.errors import WrongUsage
 
 
@@ -34,7 +35,7 @@ def command(request: Request, root: Path | None, tokens: int) -> int:
     try:
         from heapdump.commands.common.assistant.server import make_server
 
-        session = Session(request, root, characters=4 * tokens)
+        session = Session(unwatched(request), root, characters=4 * tokens)
         server = make_server(session, __version__)
     except ImportError as error:
         raise WrongUsage("mcp needs the package mcp: pip install 'heapdump[mcp]'") from error

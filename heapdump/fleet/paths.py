@@ -7,6 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from heapdump.fleet.urls import dumps_in_zip, is_url, urls_of
+
 _NAMES = (".dmp", ".mdmp", ".hdmp")
 _PACKED = (".gz", ".xz", ".zst", ".zip", ".cab")
 
@@ -14,7 +16,8 @@ _PACKED = (".gz", ".xz", ".zst", ".zip", ".cab")
 def dumps_of(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """(dumps, each once, words without any). Files that are named count whatever their suffix; the order is by path.
 
-    A folder stands for the dumps in it and below it, packed ones too; links to folders are not followed.
+    A folder stands for the dumps in it and below it, packed ones too; links to folders are not followed. A zip archive
+    of several dumps stands for each of them.
     """
     found: dict[str, None] = {}
     missing = []
@@ -25,26 +28,30 @@ def dumps_of(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return list(found), missing
 
 
-def is_url(word: str) -> bool:
-    """True for `s3://bucket/crash.dmp`; a drive letter is none."""
-    return "://" in word
-
-
 def _dumps(word: str) -> Iterator[str]:
     if is_url(word):
-        yield word
-    elif Path(word).is_dir():
-        yield from _below(word)
-    elif Path(word).is_file():
-        yield word
+        yield from urls_of(word, lambda name: _is_dump_name(name.lower()))
+    elif Path(word).exists():
+        yield from _files(word)
     else:
         for name in glob.glob(word, recursive=True):  # noqa: PTH207  # Path.glob takes no absolute pattern
-            yield from _below(name) if Path(name).is_dir() else (name,)
+            yield from _files(name)
+
+
+def _files(name: str) -> Iterator[str]:
+    """What a file or folder stands for."""
+    for file in _below(name) if Path(name).is_dir() else (name,):
+        inside = dumps_in_zip(file, lambda member: _is_dump_name(member.lower()))
+        yield from inside or (file,)
 
 
 def _below(folder: str) -> Iterator[str]:
+    """Dumps, and archives that may hold several."""
     for place, _, names in os.walk(folder):
-        yield from (str(Path(place) / name) for name in names if _is_dump_name(name.lower()))
+        for name in names:
+            path = str(Path(place) / name)
+            if _is_dump_name(name.lower()) or dumps_in_zip(path, lambda member: _is_dump_name(member.lower())):
+                yield path
 
 
 def _is_dump_name(name: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -138,3 +139,27 @@ def test_the_longest_list_is_cut_and_named():
 def test_what_is_taken_out_is_named_by_its_place():
     clean, original = {"a": [{"t": "[redacted]"}], "n": 1}, {"a": [{"t": "secret"}], "n": 1}
     assert list(taken_out(clean, original, "data")) == [{"at": "data.a[0].t", "untrusted_text": "secret"}]
+
+
+def test_a_server_of_the_environment_is_not_asked(folder, site, monkeypatch, tmp_path):
+    from mcp import ClientSession, StdioServerParameters, stdio_client
+
+    path = f"srv*{tmp_path}*{site.url}"
+
+    async def ask(*options: str) -> None:
+        words = ["-m", "heapdump", "mcp", "--root", str(folder / "dumps"), *options]
+        variables = {"_NT_SYMBOL_PATH": path, "no_proxy": "*", **os.environ}
+        parameters = StdioServerParameters(
+            command=sys.executable, args=words, cwd=str(Path(__file__).parents[2]), env=variables
+        )
+        async with stdio_client(parameters) as (read, write), ClientSession(read, write) as session:
+            await session.initialize()
+            client = Client(session)
+            dump = (await client.call("open_dump", path="now.dmp"))["dump"]
+            await client.call("modules", dump=dump)
+            await client.call("triage", dump=dump)
+
+    anyio.run(ask)
+    assert not site.asked
+    anyio.run(ask, "--symbols", path)
+    assert site.asked

@@ -7,8 +7,10 @@ import os
 import shutil
 import signal
 import time
+import zipfile
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import replace
 from functools import partial
 from io import StringIO
 from multiprocessing import get_context
@@ -18,9 +20,13 @@ from typing import Any
 import pytest
 
 from fixtures.sample import BEFORE, NOW, sample
+from heapdump import system
 from heapdump.cli import run
+from heapdump.commands.common.fleet_row import RowMaker
+from heapdump.commands.common.request import Request
 from heapdump.fleet.engine import run_all
 from heapdump.fleet.paths import dumps_of
+from tests.builders import ProcessBuilder
 
 
 def asked(*arguments: object) -> tuple[int, str, str]:
@@ -144,3 +150,93 @@ def test_a_scheduler_that_does_not_answer_is_one_line(folder):
     pytest.importorskip("distributed")
     code, _, err = asked(folder / "a.dmp", "--scheduler", "tcp://127.0.0.1:1")
     assert code == 2 and "no scheduler answers" in err
+
+
+def test_an_archive_of_several_dumps_stands_for_each(folder, tmp_path):
+    with zipfile.ZipFile(tmp_path / "all.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(folder / "a.dmp", "a.dmp")
+        archive.write(folder / "before.dmp", "below/before.dmp")
+        archive.writestr("readme.txt", "left out")
+    paths = [f"zip://{name}::{tmp_path / 'all.zip'}" for name in ("a.dmp", "below/before.dmp")]
+    assert dumps_of([str(tmp_path)]) == dumps_of([str(tmp_path / "all.zip")]) == (paths, [])
+    results = tmp_path / "rows.jsonl"
+    found = data(tmp_path, "--jobs", 1, "--results", results)
+    assert [row["path"] for row in found["rows"]] == paths and found["failed"] == 0
+    assert found["rows"][0]["incident"]["bug"] == "heap-buffer-overflow"
+    assert data(tmp_path, "--results", results) == found and len(results.read_text().splitlines()) == 2
+
+
+def test_urls_of_fsspec(folder, tmp_path):
+    pytest.importorskip("fsspec")
+    place = f"file://{folder}"
+    assert dumps_of([f"{place}/*.dmp"])[0] == [f"{place}/{name}" for name in ("a.dmp", "before.dmp", "broken.dmp")]
+    assert f"{place}/below/b.dmp" in dumps_of([place])[0]
+    results = tmp_path / "rows.jsonl"
+    found = data(f"{place}/b*.dmp", f"{place}/none.dmp", "nosuch://x/a.dmp", "--jobs", 1, "--results", results)
+    rows = {row["path"]: row for row in found["rows"]}
+    assert rows[f"{place}/before.dmp"]["process"] == "visionsvc.exe"
+    assert rows[f"{place}/before.dmp"]["bytes"] == (folder / "before.dmp").stat().st_size
+    assert (
+        "text file" in rows[f"{place}/broken.dmp"]["error"] and "proc/self" not in rows[f"{place}/broken.dmp"]["error"]
+    )
+    assert rows[f"{place}/none.dmp"]["error"] and "nosuch" in rows["nosuch://x/a.dmp"]["error"]
+    lines = len(results.read_text().splitlines())
+    assert data(f"{place}/before.dmp", "--results", results)["dumps"] == 1
+    assert len(results.read_text().splitlines()) == lines  # not read again
+
+
+def test_a_dump_in_the_memory_of_a_file_system(folder, temporary_folder):
+    fsspec = pytest.importorskip("fsspec")
+    with fsspec.open("memory://store/now.dmp", "wb") as target:
+        target.write((folder / "a.dmp").read_bytes())
+    assert dumps_of(["memory://store/*.dmp"]) == (["memory:///store/now.dmp"], [])
+    row = RowMaker(a_request())("memory://store/now.dmp")
+    assert row["error"] is None and row["incident"]["bug"] == "heap-buffer-overflow"
+    assert row["bytes"] == (folder / "a.dmp").stat().st_size
+    assert not list(temporary_folder.iterdir())
+
+
+@pytest.mark.skipif(system.IS_WINDOWS, reason="TerminateProcess leaves the copy until the next start")
+def test_a_killed_worker_leaves_no_copy(folder, temporary_folder, monkeypatch):
+    seen = []
+    with system.temporary_copy("heapdump-fleet-", lambda target: target.write(b"secret")) as path:
+        seen += temporary_folder.iterdir()
+        assert path.read_bytes() == b"secret"
+    if Path("/proc/self/fd").is_dir():
+        assert not seen
+    monkeypatch.setattr(system, "_OPEN_FILES", temporary_folder / "none")
+    left = temporary_folder / "heapdump-fleet-left"
+    left.mkdir()
+    os.utime(left, (1, 1))
+    with system.temporary_copy("heapdump-fleet-", lambda target: target.write(b"secret")) as path:
+        assert path.read_bytes() == b"secret" and not left.exists()
+    assert not list(temporary_folder.iterdir())
+
+
+def a_request(**changes: Any) -> Request:
+    plain = Request(
+        dump=None, format="json", output=None, limit=20, sort=None, reverse=False, color="never", verbosity=0, progress=False,
+        explain=False, exact=False, pager=False, use_index=False, image_path="", symbol_path="",
+    )  # fmt: skip
+    return replace(plain, **changes)
+
+
+@pytest.fixture(scope="module")
+def crashed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A crash in a module whose PDB a server has."""
+    made = ProcessBuilder().module(0x140000000, 0x8000, r"C:\acme\app.exe", pdb=("app.pdb", bytes(range(16)), 1))
+    path = tmp_path_factory.mktemp("crashed") / "crash.dmp"
+    path.write_bytes(made.thread(7, ip=0x140001010).exception(7, 0xC0000005, 0x140001010).build().data)
+    return path
+
+
+@pytest.mark.parametrize("how", ["variable", "option"])
+def test_a_server_is_asked_only_where_the_call_names_it(crashed, site, tmp_path, monkeypatch, how):
+    path = f"srv*{tmp_path / 'kept'}*{site.url}"
+    monkeypatch.setenv("_NT_SYMBOL_PATH", path)
+    _, _, err = asked(crashed, crashed.parent, "--jobs", 1, *(["--symbols", path] if how == "option" else []))
+    if how == "variable":
+        assert not site.asked and err.count("not asked for symbols, as only _NT_SYMBOL_PATH names it") == 1
+    else:
+        assert any("app.pdb" in one for one in site.asked)
+        assert err.count("asking http://127.0.0.1") == 1

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
+import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from heapdump import system
 from heapdump.errors import HeapdumpError
-from heapdump.fleet.paths import is_url
+from heapdump.fleet.urls import is_url, opened, size_and_time
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
@@ -42,13 +44,19 @@ class RowMaker:
         """The row; of a dump that cannot be read the row with the reason."""
         try:
             with _local(path) as file:
-                return self._row(path, file)
+                return self._row_of(path, file)
         except (HeapdumpError, OSError) as error:
             return failed_row(path, str(error))
         except MemoryError:
             return failed_row(path, "not enough memory")
         except Exception as error:  # noqa: BLE001  # one defect must not end a fleet
             return failed_row(path, f"a defect of heapdump: {type(error).__name__}: {error}")
+
+    def _row_of(self, path: str, file: Path) -> Record:
+        try:
+            return self._row(path, file)
+        except HeapdumpError as error:
+            return failed_row(path, str(error).replace(str(file), path))
 
     def _row(self, path: str, file: Path) -> Record:
         from heapdump.commands.common.report.asking import Asker
@@ -75,8 +83,11 @@ def failed_row(path: str, reason: str) -> Record:
 
 def stamp(path: str) -> Record:
     """Path, size and time of a file: a row is that file's as long as they are the same."""
+    if is_url(path):
+        size, modified = size_and_time(path)
+        return {"path": path, "bytes": size, "modified": modified}
     try:
-        found = None if is_url(path) else Path(path).stat()
+        found = Path(path).stat()
     except OSError:
         found = None
     return {"path": path, "bytes": found and found.st_size, "modified": found and int(found.st_mtime)}
@@ -92,16 +103,21 @@ def _local(path: str) -> Iterator[Path]:
     if not is_url(path):
         yield Path(path)
         return
-    try:
-        import fsspec
-    except ImportError as error:
-        raise Unreachable("URLs need fsspec: pip install 'heapdump[fleet]'") from error
-    suffixes = "".join(Path(path).suffixes[-2:])
-    with tempfile.TemporaryDirectory(prefix="heapdump-fleet-") as folder:
-        copy = Path(folder) / f"dump{suffixes}"
-        with fsspec.open(path, "rb") as source, copy.open("wb") as target:
+
+    def fill(target: BinaryIO) -> None:
+        """The bytes of the URL."""
+        with opened(path) as source:
             while piece := source.read(_COPIED):
                 target.write(piece)
+
+    with ExitStack() as stack:
+        try:
+            copy = stack.enter_context(system.temporary_copy("heapdump-fleet-", fill))
+        except ModuleNotFoundError as error:
+            needed = "URLs need fsspec: pip install 'heapdump[fleet]'" if error.name == "fsspec" else str(error)
+            raise Unreachable(needed) from error
+        except (ValueError, ImportError, KeyError, RuntimeError, zipfile.BadZipFile) as error:
+            raise Unreachable(f"cannot be read: {error}") from error
         yield copy
 
 

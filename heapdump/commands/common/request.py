@@ -55,8 +55,9 @@ class Request:
     exact: bool
     pager: bool
     use_index: bool
-    image_path: Path | None
+    image_path: str
     symbol_path: str
+    symbols_are_named: bool = True
     thread: str | None = None
     frame: int | None = None
     redact: bool = False
@@ -340,8 +341,9 @@ def _request(values: dict[str, Any]) -> Request:
         exact=take("bytes_"),
         pager=not take("no_pager"),
         use_index=not take("no_cache"),
-        image_path=take("image_path"),
+        image_path=take("image_path") or "",
         symbol_path=os.environ.get("_NT_SYMBOL_PATH", "") if symbols is None else symbols,
+        symbols_are_named=symbols is not None,
         thread=take("thread", None),
         frame=take("frame", None),
         redact=take("redact"),
