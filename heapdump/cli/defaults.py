@@ -6,17 +6,37 @@ What is typed wins over it; it wins over environment variables.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from heapdump.errors import WrongUsage
+
+
+class SearchPath(str):
+    """A symbol path whose folders are beside the file that sets it."""
+
+    __slots__ = ()
+
+    def beside(self, folder: Path) -> str:
+        """The path with its relative folders below one."""
+        return ";".join("*".join(_beside(folder, part) for part in element.split("*")) for element in self.split(";"))
+
+
+_NO_FOLDER = re.compile(r"(?i)|srv|symsrv|cache|\w+\.dll|https?:.*")
+
+
+def _beside(folder: Path, part: str) -> str:
+    text = part.strip()
+    return text if _NO_FOLDER.fullmatch(text) or PureWindowsPath(text).anchor else str(folder / text)
+
 
 _OPTIONS = {
     "skip-modules": ("skip_module", list),
     "suppressions": ("suppressions", Path),
     "symbols": ("symbols", str),
-    "image-path": ("image_path", Path),
+    "image-path": ("image_path", SearchPath),
     "color": ("color", str),
     "limit": ("limit", int),
 }
@@ -72,6 +92,8 @@ def _default(path: Path, name: str, value: object) -> tuple[str, Any]:
     if name not in _OPTIONS:
         raise WrongUsage(f"{path} sets {name!r}; there are: {', '.join(_OPTIONS)}")
     parameter, kind = _OPTIONS[name]
+    if kind is SearchPath and isinstance(value, str):
+        return parameter, SearchPath(value).beside(path.parent)
     if kind is Path and isinstance(value, str):
         return parameter, str(path.parent / value)
     if kind is list and isinstance(value, list) and all(isinstance(one, str) for one in value):

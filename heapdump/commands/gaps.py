@@ -68,7 +68,8 @@ def command(request: Request, request_size: str | None) -> int:
     with request.open() as snapshot:
         most = _MOST if request.limit is None or request.format != "table" else request.limit
         namer = snapshot.namer(request.image_path, request.symbol_path)
-        report = examine(snapshot.usage, namer, AddressSpaceQuestion(size, most, most, request.image_path))
+        question = AddressSpaceQuestion(size, most, most, snapshot.stores(request.image_path))
+        report = examine(snapshot.usage, namer, question)
         return request.emit(snapshot, _Page(request, snapshot, report).answer())
 
 

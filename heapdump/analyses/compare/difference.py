@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from heapdump.analyses.compare.facts import DumpFacts
 from heapdump.analyses.compare.filled_gaps import FilledGap, filled_gaps
@@ -15,6 +14,7 @@ from heapdump.analyses.compare.large_blocks import ComparedLargeBlocks, compare_
 from heapdump.analyses.compare.modules import ModuleChange, explained_changes
 from heapdump.analyses.compare.trend import Shape, Trend, hours_of, trend_of
 from heapdump.analyses.memory.free_runs import SIZE_CLASSES
+from heapdump.process.symbols.store import SymbolStores
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,11 +102,14 @@ class Difference:
 
 
 def compare(
-    dumps: Sequence[DumpFacts], comparability: Comparability, least_bytes: int = 0, image_path: Path | None = None
+    dumps: Sequence[DumpFacts],
+    comparability: Comparability,
+    least_bytes: int = 0,
+    images: SymbolStores | None = None,
 ) -> Difference:
     """Compares the dumps; `least_bytes`: groups whose bytes change less are left out.
 
-    `image_path`: folder of image files, for imports of new modules.
+    `images`: stores of image files, for imports of new modules.
     """
     first, last = dumps[0], dumps[-1]
     is_comparable = comparability.relation is not Relation.DIFFERENT_PROGRAMS
@@ -125,7 +128,7 @@ def compare(
         _by_change([dump.items for dump in dumps]),
         _address_space(dumps),
         filled_gaps(first, last),
-        explained_changes(first.process, last.usage_map, image_path, is_address_comparable=is_comparable),
+        explained_changes(first.process, last.usage_map, images, is_address_comparable=is_comparable),
         heaps,
         compare_large_blocks(heaps),
         groups,

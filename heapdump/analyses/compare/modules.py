@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from pathlib import Path
 
 from heapdump.analyses.compare.code_names import build_of
 from heapdump.analyses.memory.allocations import Allocations, VirtualAllocation
 from heapdump.analyses.memory.memory_imports import memory_imports
 from heapdump.analyses.memory.usage import UsageMap
 from heapdump.process.model import Module, Process
+from heapdump.process.symbols.store import SymbolStores
 
 
 class ModuleChangeKind(StrEnum):
@@ -47,7 +47,7 @@ class ModuleChange:
 
 
 def explained_changes(
-    old: Process, new: UsageMap, image_path: Path | None, *, is_address_comparable: bool
+    old: Process, new: UsageMap, images: SymbolStores | None, *, is_address_comparable: bool
 ) -> tuple[ModuleChange, ...]:
     """The modules that differ, new ones with their imports and moved ones with what lies at their old base.
 
@@ -55,7 +55,7 @@ def explained_changes(
     """
     allocations = Allocations(new)
     return tuple(
-        _explained(one, new.process, allocations, image_path, is_address_comparable=is_address_comparable)
+        _explained(one, new.process, allocations, images, is_address_comparable=is_address_comparable)
         for one in module_changes(old, new.process)
     )
 
@@ -64,13 +64,13 @@ def _explained(
     change: ModuleChange,
     process: Process,
     allocations: Allocations,
-    image_path: Path | None,
+    images: SymbolStores | None,
     *,
     is_address_comparable: bool,
 ) -> ModuleChange:
     """A change with its explanation."""
     if change.change in (ModuleChangeKind.NEW, ModuleChangeKind.VERSION) and change.new is not None:
-        return replace(change, memory_imports=memory_imports(process, change.new, image_path))
+        return replace(change, memory_imports=memory_imports(process, change.new, images))
     if change.change is ModuleChangeKind.MOVED and change.old is not None and is_address_comparable:
         return replace(change, at_old_base=tuple(allocations.inside(change.old.span)))
     return change

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from heapdump.process.model import Process
 from heapdump.process.symbols.images import open_image
+from heapdump.process.symbols.store import SymbolStores
 
 GiB = 1 << 30
 _SMALL = 2 * GiB
@@ -27,14 +27,14 @@ class AddressLimit:
     gain_bytes: int
 
 
-def address_limit(process: Process, image_path: Path | None = None) -> AddressLimit:
+def address_limit(process: Process, images: SymbolStores | None = None) -> AddressLimit:
     """The limit by the memory map of a dump of one pointer size; of a WOW64 process by the header of its program.
 
     32-bit processes have 2 GiB, 3 GiB (32-bit Windows with /3GB) or 4 GiB (64-bit Windows); more than 2 GiB only when
     the program is large address aware. The map of a WOW64 process ends at that of the 64-bit half.
     """
     view = process.views[-1]
-    aware = _is_aware(process, image_path)
+    aware = _is_aware(process, images)
     top = int(process.regions.end[-1]) if len(process.regions) and process.regions.is_complete_map else None
     if view.arch == "x64":
         return AddressLimit(top, False, aware, 0)
@@ -47,9 +47,9 @@ def address_limit(process: Process, image_path: Path | None = None) -> AddressLi
     return AddressLimit(end, True, aware, gain)
 
 
-def _is_aware(process: Process, image_path: Path | None) -> bool | None:
+def _is_aware(process: Process, images: SymbolStores | None) -> bool | None:
     """The bit of the program's header; None without the header."""
     base = process.views[-1].peb_fields.get("ImageBaseAddress")
     module = process.module_map.at(base) if base else None
-    image = open_image(process.space, module, image_path) if module else None
+    image = open_image(process.space, module, images) if module else None
     return None if image is None else image.is_large_address_aware

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from heapdump.analyses.memory.address_limit import AddressLimit, address_limit
 from heapdump.analyses.memory.allocations import Allocations
@@ -14,6 +13,7 @@ from heapdump.analyses.memory.pointers_into import pointers_into
 from heapdump.analyses.memory.usage import FREE, UsageMap
 from heapdump.memory.regions import State
 from heapdump.process.symbols.namer import Namer
+from heapdump.process.symbols.store import SymbolStores
 
 _MOST_REFERRERS = 3
 
@@ -71,7 +71,7 @@ class AddressSpaceQuestion:
     request: int | None
     runs: int
     culprits: int
-    image_path: Path | None
+    images: SymbolStores | None
 
 
 def examine(usage: UsageMap, namer: Namer, question: AddressSpaceQuestion) -> AddressSpaceReport | None:
@@ -79,11 +79,11 @@ def examine(usage: UsageMap, namer: Namer, question: AddressSpaceQuestion) -> Ad
     process = usage.process
     if not process.regions.is_complete_map:
         return None
-    limit = address_limit(process, question.image_path)
+    limit = address_limit(process, question.images)
     runs = free_runs(process.regions, limit.end)
     allocations = Allocations(usage)
     gaps = Gaps(runs, allocations)
-    occupants = Occupants(process, allocations, namer, question.image_path)
+    occupants = Occupants(process, allocations, namer, question.images)
     dividers = gaps.dividers(question.culprits)
     culprits = [Culprit(one, tuple(occupants.of(member) for member in one.members)) for one in dividers]
     request = None if question.request is None else AddressRequest(question.request, gaps.fitting(question.request))

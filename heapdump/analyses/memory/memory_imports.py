@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from heapdump.process.model import Module, Process
 from heapdump.process.symbols.images import open_image
+from heapdump.process.symbols.store import SymbolStores
 
 _PLACES_MEMORY = re.compile(
     r"Virtual(?:Alloc|Protect|Free)\w*|(?:Nt|Zw)(?:Allocate|Protect|Free|Write)VirtualMemory\w*"
@@ -16,8 +16,8 @@ _PLACES_MEMORY = re.compile(
 """Functions that reserve address space, map files, change pages, load images or hook other code."""
 
 
-def memory_imports(process: Process, module: Module, image_path: Path | None) -> tuple[str, ...]:
+def memory_imports(process: Process, module: Module, images: SymbolStores | None) -> tuple[str, ...]:
     """Names of such functions, each once, in the order of the import table; empty where that is not known."""
-    image = open_image(process.space, module, image_path)
+    image = open_image(process.space, module, images)
     names = (one.name for one in image.imports) if image else ()
     return tuple(dict.fromkeys(name for name in names if _PLACES_MEMORY.fullmatch(name)))

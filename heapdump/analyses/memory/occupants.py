@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
 from heapdump.analyses.memory.allocations import Allocations, VirtualAllocation
 from heapdump.analyses.memory.hooks import Hook, hook_in
@@ -12,8 +11,9 @@ from heapdump.analyses.memory.memory_imports import memory_imports
 from heapdump.analyses.memory.usage import UsageKind
 from heapdump.memory.regions import Kind
 from heapdump.process.model import Module, Process
-from heapdump.process.symbols.images import open_image
+from heapdump.process.symbols.images import file_image, open_image
 from heapdump.process.symbols.namer import Namer
+from heapdump.process.symbols.store import SymbolStores
 from heapdump.spans import Span
 
 
@@ -62,9 +62,9 @@ class Occupant:
 class Occupants:
     """Finds the reasons of allocations of one process."""
 
-    def __init__(self, process: Process, allocations: Allocations, namer: Namer, image_path: Path | None) -> None:
-        """`image_path`: folder of image files, whose headers have the preferred bases."""
-        self._process, self._allocations, self._namer, self._image_path = process, allocations, namer, image_path
+    def __init__(self, process: Process, allocations: Allocations, namer: Namer, images: SymbolStores | None) -> None:
+        """`images`: stores of image files, whose headers have the preferred bases."""
+        self._process, self._allocations, self._namer, self._images = process, allocations, namer, images
 
     def of(self, allocation: VirtualAllocation) -> Occupant:
         """The reason of one allocation; pointers to it are not searched for."""
@@ -86,7 +86,7 @@ class Occupants:
         module = self._process.module_map.at(allocation.span.start)
         if module is None:
             return Occupant(allocation, Reason.FIXED_IMAGE, ImagePlace(None, (), ()))
-        image = open_image(self._process.space, module, self._image_path)
+        image = open_image(self._process.space, module, self._images)
         if image is None:
             return Occupant(allocation, Reason.FIXED_IMAGE, ImagePlace(None, (), ()))
         preferred = self._preferred(module, image.header_base)
@@ -95,7 +95,7 @@ class Occupants:
         if preferred is not None and moved:
             place = Span(preferred, preferred + module.span.size)
             holders = tuple(one for one in self._allocations.inside(place) if one.span != allocation.span)
-        found = ImagePlace(preferred, holders, memory_imports(self._process, module, self._image_path))
+        found = ImagePlace(preferred, holders, memory_imports(self._process, module, self._images))
         if image.has_dynamic_base:
             return Occupant(allocation, Reason.RANDOMISED_IMAGE, found)
         return Occupant(allocation, Reason.MOVED_IMAGE if moved else Reason.FIXED_IMAGE, found)
@@ -105,8 +105,8 @@ class Occupants:
 
         Since Vista the header in memory has the actual base. It proves that the image was moved, not that it was not.
         """
-        file = open_image(self._process.space, module, self._image_path) if self._image_path else None
-        base = file.header_base if file is not None and file.source != "memory" else header_base
+        file = file_image(module, self._images) if self._images else None
+        base = file.header_base if file is not None else header_base
         return base or None
 
     def _thread_start(self, allocation: VirtualAllocation) -> str:

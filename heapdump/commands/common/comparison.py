@@ -75,7 +75,7 @@ def compare_dumps(request: Request, snapshots: Sequence[Snapshot], asked: Compar
         facts.append(_Taker(request, one, asked, names, own).facts(wanted, first.last if first else None))
         if one is not snapshots[-1]:
             one.forget_blocks()
-    return compare(facts, found, asked.least_bytes, request.image_path)
+    return compare(facts, found, asked.least_bytes, snapshots[-1].stores(request.image_path))
 
 
 def _heap_key(snapshots: Sequence[Snapshot], keys: Sequence[list[HeapKey]], address: int) -> HeapKey:
@@ -109,9 +109,10 @@ class _Taker:
         snapshot, asked = self.snapshot, self.asked
         grouped = GroupedDump(snapshot.process, snapshot.walk.table, asked.by, self._groups(heap), self.keys)
         groups = take_groups(grouped, self.names)
+        limit = address_limit(snapshot.process, snapshot.stores(self.request.image_path))
         dump = WalkedDump(
             snapshot.process, snapshot.dump.directory.header.timestamp or None, snapshot.usage, snapshot.heaps,
-            snapshot.walk, snapshot.dump.handle_count, address_limit(snapshot.process, self.request.image_path),
+            snapshot.walk, snapshot.dump.handle_count, limit,
         )  # fmt: skip
         crt = self._crt(heap, last_request) if asked.by is By.SOURCE else None
         return facts_of(dump, self.keys, groups, Extras(self._unreachable(), crt, walk_gaps(snapshot)))

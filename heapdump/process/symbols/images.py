@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -201,12 +201,12 @@ class Image:
 def open_image(
     space: AddressSpace,
     module: Module,
-    image_path: Path | None,
+    images: SymbolStores | None,
     elsewhere: Callable[[], Image | None] = lambda: None,
 ) -> Image | None:
-    """The module's image from memory, else from the folder of image files; None where neither has it.
+    """The module's image from memory, else from its file; None where neither is there.
 
-    `elsewhere` finds the file where neither memory nor the folder has headers and tables.
+    The file is looked for where the dump has not what is read: in the stores of images, then by `elsewhere`.
     """
     header = space.try_read(module.span.start, _HEADER_BYTES)
     parsed = _parsed(header) if header else None
@@ -216,20 +216,24 @@ def open_image(
         inside = rva >= 0 and rva + size <= module.span.size
         return space.try_read(module.span.start + rva, size) if inside else None
 
-    found = file_image(module, SymbolStores.of_folder(image_path)) if image_path else None
-    if found is None and (parsed is None or not _has_tables(parsed, from_memory)):
-        found = elsewhere()
-    if parsed is None:
-        return found
-    if found is None:
-        return Image(parsed, from_memory, "memory")
+    @cache
+    def file() -> Image | None:
+        """The image of the module's file."""
+        found = file_image(module, images) if images else None
+        return elsewhere() if found is None and not in_memory else found
+
+    in_memory = parsed is not None and _has_tables(parsed, from_memory)
+    if parsed is None or (not in_memory and file() is not None):
+        return file()
 
     def from_either(rva: int, size: int) -> bytes | None:
         """Bytes of the image in the dump's memory, else of its file."""
         data = from_memory(rva, size)
-        return found.read(rva, size) if data is None else data
+        is_inside = rva >= 0 and rva + size <= module.span.size
+        found = file() if data is None and is_inside and in_memory else None
+        return found.read(rva, size) if found else data
 
-    return Image(parsed, from_either, "memory") if _has_tables(parsed, from_memory) else found
+    return Image(parsed, from_either, "memory")
 
 
 def image_at(space: AddressSpace, address: int) -> Image | None:

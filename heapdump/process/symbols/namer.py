@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 from heapdump.memory.regions import State
 from heapdump.process.model import Module, Process
@@ -73,19 +72,19 @@ class Namer:
     def __init__(
         self,
         process: Process,
-        image_path: Path | None = None,
+        images: SymbolStores | None = None,
         symbol_path: str | SymbolStores = "",
         notes: list[str] | None = None,
         *,
         code: ForeignCode | None = None,
     ) -> None:
-        """`image_path`: folder of image files for modules whose memory is not in the dump.
+        """`images`: stores of image files for modules whose memory is not in the dump.
 
         `symbol_path`: the stores of PDBs and images, or the text that names them.
         `notes` gets a line for each PDB that cannot be used. `code`: of the runtimes of the process.
         """
         self.code: ForeignCode = NoForeignCode() if code is None else code
-        self._process, self._image_path = process, image_path
+        self._process, self._images = process, images
         self.notes: list[str] = [] if notes is None else notes
         self._stores = SymbolStores(symbol_path, self.notes) if isinstance(symbol_path, str) else symbol_path
         self._symbols = cache(self._read_symbols)
@@ -133,7 +132,7 @@ class Namer:
 
     def file_of(self, module: Module) -> Image | None:
         """The image of the module's file under the image path; None where it is not there."""
-        return file_image(module, SymbolStores.of_folder(self._image_path)) if self._image_path else None
+        return file_image(module, self._images) if self._images else None
 
     def pdb_source(self, module: Module) -> PdbSource | None:
         """Where the module's PDB came from, or why it was not found; None for a module that names none."""
@@ -155,7 +154,7 @@ class Namer:
         return open_types(self._stores, module.pdb, self.notes, 8 if is_wide else 4)
 
     def _image(self, module: Module) -> Image | None:
-        return open_image(self._process.space, module, self._image_path, lambda: file_image(module, self._stores))
+        return open_image(self._process.space, module, self._images, lambda: file_image(module, self._stores))
 
     def _name(self, address: int, back: int) -> Frame:
         """The frame of an address, by the function that holds `address - back`."""

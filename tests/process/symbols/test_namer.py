@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from dataclasses import replace
 from pathlib import Path
 
+import cabarchive
 import pytest
 
+from heapdump.cli import run
 from heapdump.dump.streams import UnloadedModule
 from heapdump.process.symbols.namer import Namer
+from heapdump.process.symbols.store import SymbolStores
 from heapdump.process.symbols.stored_files import is_plain
 from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
@@ -63,7 +67,7 @@ def built(arch: HeapArch, content: bytes | None = None) -> BuiltDump:
 
 
 def name(snapshot: Snapshot, rva: int, folder: Path | None = None) -> tuple[str, str]:
-    frame = Namer(snapshot.process, folder).frame(BASE + rva)
+    frame = Namer(snapshot.process, SymbolStores.of_folder(folder) if folder else None).frame(BASE + rva)
     return str(frame), frame.trust
 
 
@@ -141,7 +145,7 @@ def test_names_that_lead_somewhere_are_not_plain(name_):
 def test_an_address_outside_the_files_sections_is_not_read(open_built, tmp_path):
     image_file(tmp_path / "images")
     with open_built(built("x64")) as snapshot:
-        namer = Namer(snapshot.process, tmp_path / "images")
+        namer = Namer(snapshot.process, SymbolStores.of_folder(tmp_path / "images"))
         image = namer.image(next(m for m in snapshot.process.modules if m.name == "vision.dll"))
         assert image is not None
         assert image.read(0x7FFF0, 16) is None and image.read(-8, 8) is None
@@ -167,3 +171,33 @@ def test_names_without_an_end_are_cut_and_cost_little():
 
     found = read_exports(read, 0x1000, len(data))
     assert len(found.names) == count and {len(text) for text in found.names} == {512}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_server_of_images_is_asked_for_what_the_dump_lacks(site, tmp_path, capsys, packed):
+    process = ProcessBuilder(arch="x64", build=19041).module(BASE, SIZE, r"C:\acme\vision.dll", timestamp=STAMP)
+    dump = tmp_path / "small.dmp"
+    dump.write_bytes(poke(process.thread(7, ip=BASE + 0x2011).build(), (BASE + directories("x64"), tables("x64"))).data)
+    image_file(tmp_path / "images")
+    file = (tmp_path / "images" / "vision.dll").read_bytes()
+    name = f"vision.dll/{STAMP:08X}{SIZE:x}/vision.dl"
+    if packed:
+        archive = cabarchive.CabArchive()
+        archive["vision.dll"] = cabarchive.CabFile(file)
+        site.answers[f"{name}_"] = bytes(archive.save(True))
+    else:
+        site.answers[f"{name}l"] = file
+
+    def asked(path: str) -> tuple[str, str]:
+        run(["threads", str(dump), "--frames", "--json", "--no-cache", "--image-path", path])
+        captured = capsys.readouterr()
+        return json.loads(captured.out)["data"][0]["frames"][0]["symbol"], captured.err
+
+    path = f"cache*{tmp_path / 'kept'};{tmp_path / 'nothing'};{site.url}"
+    assert asked(str(tmp_path / "nothing")) == (None, "")
+    symbol, err = asked(path)
+    assert symbol == "alloc" and err.count("asking http://127.0.0.1") == 1
+    before = len(site.asked)
+    assert (tmp_path / "kept" / "vision.dll" / f"{STAMP:08X}{SIZE:x}" / "vision.dll").read_bytes() == file
+    assert asked(path) == ("alloc", "") and len(site.asked) == before
+    assert asked(str(tmp_path / "images"))[0] == "alloc"
