@@ -15,7 +15,7 @@ from functools import partial
 from io import StringIO
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 
@@ -199,7 +199,7 @@ def test_a_dump_in_the_memory_of_a_file_system(folder, temporary_folder):
 @pytest.mark.skipif(system.IS_WINDOWS, reason="TerminateProcess leaves the copy until the next start")
 def test_a_killed_worker_leaves_no_copy(folder, temporary_folder, monkeypatch):
     seen = []
-    with system.temporary_copy("heapdump-fleet-", lambda target: target.write(b"secret")) as path:
+    with system.temporary_copy("heapdump-fleet-", a_secret) as path:
         seen += temporary_folder.iterdir()
         assert path.read_bytes() == b"secret"
     if Path("/proc/self/fd").is_dir():
@@ -208,7 +208,7 @@ def test_a_killed_worker_leaves_no_copy(folder, temporary_folder, monkeypatch):
     left = temporary_folder / "heapdump-fleet-left"
     left.mkdir()
     os.utime(left, (1, 1))
-    with system.temporary_copy("heapdump-fleet-", lambda target: target.write(b"secret")) as path:
+    with system.temporary_copy("heapdump-fleet-", a_secret) as path:
         assert path.read_bytes() == b"secret" and not left.exists()
     assert not list(temporary_folder.iterdir())
 
@@ -240,3 +240,7 @@ def test_a_server_is_asked_only_where_the_call_names_it(crashed, site, tmp_path,
     else:
         assert any("app.pdb" in one for one in site.asked)
         assert err.count("asking http://127.0.0.1") == 1
+
+
+def a_secret(target: BinaryIO) -> None:
+    target.write(b"secret")

@@ -188,7 +188,7 @@ def test_a_server_of_images_is_asked_for_what_the_dump_lacks(site, tmp_path, cap
     else:
         site.answers[f"{name}l"] = file
 
-    def asked(path: str) -> tuple[str, str]:
+    def asked(path: str) -> tuple[str | None, str]:
         run(["threads", str(dump), "--frames", "--json", "--no-cache", "--image-path", path])
         captured = capsys.readouterr()
         return json.loads(captured.out)["data"][0]["frames"][0]["symbol"], captured.err
