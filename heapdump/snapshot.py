@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from heapdump.process.model import Process, View
     from heapdump.process.stacks.frames import StackFrame
     from heapdump.process.symbols.namer import Namer
+    from heapdump.process.symbols.namers import Namers
     from heapdump.process.symbols.store import SymbolStores
     from heapdump.runtimes.runtime import Runtime
     from heapdump.type_answers import TypeAnswers
@@ -57,8 +58,6 @@ class Snapshot:
         self.dump = dump
         self.use_index = use_index
         self.remarks: list[str] = []
-        self._namers: dict[tuple[str | Path | None, str], Namer] = {}
-        self._symbol_stores: dict[str | Path | None, SymbolStores] = {}
         self._page_nodes: dict[int, PageNodes | None] = {}
         self.progress: Callable[[int, int], None] = lambda done, total: None
         self.say: Callable[[str], None] = say or (lambda text: None)
@@ -329,30 +328,22 @@ class Snapshot:
 
         return self.answer(json_answer(f"unreachable-{by}", from_record, to_record), make)
 
-    def stores(self, symbol_path: str | Path | None = None) -> SymbolStores:
-        """The stores that a symbol path names, the same ones each time; a Path is one folder, whatever its name."""
+    @cached_property
+    def _named(self) -> Namers:
         from heapdump.cache.store import symbol_folder
-        from heapdump.process.symbols.store import SymbolStores
+        from heapdump.process.symbols.namers import Namers
+        from heapdump.runtimes.code import RuntimeCode
 
-        if symbol_path not in self._symbol_stores:
-            self._symbol_stores[symbol_path] = (
-                SymbolStores.of_folder(symbol_path)
-                if isinstance(symbol_path, Path)
-                else SymbolStores(symbol_path or "", self.remarks, symbol_folder(), self.say)
-            )
-        return self._symbol_stores[symbol_path]
+        code = RuntimeCode(lambda: self.runtimes)
+        return Namers(self.process, code, self.remarks, symbol_folder(), self.say)
+
+    def stores(self, path: str | Path | None = None) -> SymbolStores:
+        """The stores that a symbol path names, the same ones each time; a Path is one folder, whatever its name."""
+        return self._named.stores(path)
 
     def namer(self, image_path: str | Path | None = None, symbol_path: str = "") -> Namer:
         """Names code addresses. `image_path`: files of modules not in the dump; `symbol_path`: as _NT_SYMBOL_PATH."""
-        from heapdump.process.symbols.namer import Namer
-        from heapdump.runtimes.code import RuntimeCode
-
-        key = (image_path, symbol_path)
-        if key not in self._namers:
-            code = RuntimeCode(lambda: self.runtimes)
-            images, stores = self.stores(image_path), self.stores(symbol_path)
-            self._namers[key] = Namer(self.process, images, stores, self.remarks, code=code)
-        return self._namers[key]
+        return self._named.namer(image_path, symbol_path)
 
     def crashed_frames(self, image_path: str | Path | None = None, symbol_path: str = "") -> list[StackFrame]:
         """The call stack of the exception, innermost first; empty without one."""

@@ -2,7 +2,7 @@
 
 A part lies in the folder that will keep the file, under a name made of the URL, a word for who has it, and what the
 server calls the version (ETag, else Last-Modified). Who takes a part renames it first, so two processes never write to
-the same one. Source: RFC 9110 §8.8 (validators), §13.1.5 (If-Range), §14 (ranges).
+the same one. Source: RFC 9110, validators, If-Range and Range.
 """
 
 from __future__ import annotations
