@@ -334,8 +334,7 @@ class Snapshot:
         from heapdump.process.symbols.namers import Namers
         from heapdump.runtimes.code import RuntimeCode
 
-        code = RuntimeCode(lambda: self.runtimes)
-        return Namers(self.process, code, self.remarks, symbol_folder(), self.say)
+        return Namers(self.process, RuntimeCode(lambda: self.runtimes), self.remarks, symbol_folder(), self.say)
 
     def stores(self, path: str | Path | None = None) -> SymbolStores:
         """The stores that a symbol path names, the same ones each time; a Path is one folder, whatever its name."""
@@ -345,7 +344,7 @@ class Snapshot:
         """Names code addresses. `image_path`: files of modules not in the dump; `symbol_path`: as _NT_SYMBOL_PATH."""
         return self._named.namer(image_path, symbol_path)
 
-    def crashed_frames(self, image_path: str | Path | None = None, symbol_path: str = "") -> list[StackFrame]:
+    def crashed_frames(self, image_path: str = "", symbol_path: str = "") -> list[StackFrame]:
         """The call stack of the exception, innermost first; empty without one."""
         from heapdump.process.stacks.frames import crashed_frames
 
@@ -367,11 +366,9 @@ class Snapshot:
         self.dump.close()
 
     def __enter__(self) -> Snapshot:
-        """Itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Closes."""
         self.close()
 
 
