@@ -38,13 +38,15 @@ class Written:
         return result.output
 
 
-def write(path: Path, *, blocks: int, shift: int = 0) -> Written:
-    """A native heap whose blocks a managed method allocated through a P/Invoke stub."""
+def write(path: Path, *, blocks: int, shift: int = 0, large: int = 0) -> Written:
+    """A native heap whose blocks a managed method allocated through a P/Invoke stub. `large`: bytes of a large block."""
     made = plan("8", shift=shift)
     starts = {values[1]: start for start, values in made.methods.items()}
     stack = (_MSVCRT, starts["IL_STUB_PInvoke"] + 0x10, starts["Pay"] + 0x21, starts["Post"] + 0x31)
     heap = NtHeapBuilder(base=0x20000000000, flags=UST)
     found = [heap.busy(100, trace=RECORDS) for _ in range(blocks)]
+    if large:
+        found.insert(0, heap.virtual(0x20010000000, large, trace=RECORDS))
     process = made.clr.add_to(ProcessBuilder().heap(heap.build()))
     process.module(0x66000000, 0x10000, r"C:\windows\system32\msvcrt.dll")
     process.region(RECORDS, 0x1000).memory(RECORDS, record("x64", stack).ljust(0x1000, b"\0"))
@@ -84,6 +86,17 @@ def test_block_and_exports_name_managed_frames(written: Written):
     assert [line.strip() for line in page.splitlines() if "+0x" in line and "!" in line][-2:] == [_PAY, _POST]
     folded = written.read("leaks", "--export", "folded")
     assert ";Acme.Orders!Acme.Orders.Order.Pay;DynamicClass!DynamicClass.IL_STUB_PInvoke;" in folded
+
+
+def test_a_large_block_ends_in_the_managed_method_that_wanted_it(tmp_path: Path):
+    """The story of 13 GB in large blocks: `!heap -s` does not count them, and the last frame is managed."""
+    large = write(tmp_path / "large.dmp", blocks=2, large=3 << 20)
+    (row,) = large.ask("virt-blocks")
+    assert (row["address"], row["size"]) == (hex(large.block), 3 << 20)
+    assert _PAY in large.read("block", row["address"])
+    assert "Acme.Orders.Order.Pay" in large.read("virt-blocks")
+    (group,) = large.ask("leaks", "--group-by", "caller", "--size", "512K..")
+    assert (group["key"], group["bytes"]) == (_PAY, 3 << 20)
 
 
 def test_diff_knows_a_managed_stack_at_other_addresses(written: Written, tmp_path: Path):
