@@ -87,18 +87,19 @@ def _row(context: WalkContext, block: LargeBlock) -> _Row | None:
 def _prefix(context: WalkContext, entry: int, word: int) -> tuple[int, bool]:
     """(granules of the front prefix, True when the header holds).
 
-    The segment byte and the second header are witnesses. Of a damaged header the second one decides. A front prefix
-    without second header is damage, too, but the header alone has all that the row needs.
+    The segment byte and the second header are witnesses. Of a damaged header the second one decides. Under stack traces a
+    front prefix without second header is damage, too, but the header alone has all that the row needs; a heap without
+    them has no front prefix (every recorded large block).
     """
     entry_format = context.entry_format
-    has_mark = context.space.try_integer(_second_header(context, entry) + 6, 2) == _PREFIX | _SIGNATURE << 8
-    by_mark = _PREFIX if has_mark and not entry_format.is_pre_vista else 0
+    mark = context.space.try_integer(_second_header(context, entry) + 6, 2)
+    by_mark = _PREFIX if mark == _PREFIX | _SIGNATURE << 8 and not entry_format.is_pre_vista else 0
     segment = word >> entry_format.bits.segment & 0xFF
     if not _holds(entry_format, word) or segment not in (0, by_mark, 0 if entry_format.is_pre_vista else _PREFIX):
         return by_mark, False
-    if segment == by_mark or not context.heap.stack_traces:
+    if segment == by_mark or mark is None or (not segment and not context.heap.stack_traces):
         return segment, True
-    if not segment:
+    if not segment or not context.heap.stack_traces:
         return by_mark, False
     _report_second_header(context, entry)
     return segment, True

@@ -52,7 +52,7 @@ def changed(built: BuiltDump, address: int, mask: int) -> BuiltDump:
 
 @EACH
 @pytest.mark.parametrize("byte", range(8))
-@pytest.mark.parametrize("mask", [0x01, 0x80, 0xFF])
+@pytest.mark.parametrize("mask", [0x01, 0x02, 0x80, 0xFF])
 def test_a_changed_byte_is_an_error_and_leaves_a_guess(open_built, generation, byte, mask):
     large = LargeBlocks(generation)
     place = large.users[1] - 8
