@@ -1,16 +1,27 @@
-"""Findings about members of _HEAP that cannot be: signatures, own address, key of the headers, front end.
+"""Findings about members of _HEAP that cannot be: signatures, own address, key of the headers, flags, lock, front end.
 
 What the heap holds is found without them; each has a second witness (docs/reference/heap-structures.md §2.1).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from heapdump.blocks.findings import Finding
-from heapdump.heaps.allocator import HEAP_SIGNATURE, SEGMENT_SIGNATURE, is_missing
+from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, is_missing
 from heapdump.heaps.nt.discovery import FRONT_ENDS, HeapReader
 from heapdump.heaps.nt.header_key import ENCODED_BITS, header_key, stated_key
 
-_LFH = 2
+_LOOKASIDE, _LFH = 1, 2
+"""FrontEndHeapType."""
+
+_FORCED = 0x6001007D
+"""Bits of Flags that RtlCreateHeap copies to ForceFlags, which has no others."""
+
+_FREE_CHECKING = 0x40
+"""The one of them that Flags may lose later: in every recorded heap with tail checking and stack traces."""
+
+_NO_SERIALIZE, _LOCK_OF_CALLER = 0x1, 0x80000000
 
 
 def report_header(reader: HeapReader) -> None:
@@ -20,13 +31,66 @@ def report_header(reader: HeapReader) -> None:
     _report(reader, "Signature", 4, HEAP_SIGNATURE)
     _report(reader, "Heap", pointer, reader.address)
     _report_key(reader)
+    _report_flags(reader)
+    _report_lock(reader)
+    _report_blocks_index(reader)
     _report_front_end(reader)
 
 
 def report_pre_vista_header(reader: HeapReader) -> None:
     """Adds the findings of a heap of XP or Server 2003."""
     _report(reader, "Signature", 4, HEAP_SIGNATURE)
-    _report_front_end(reader)
+    _report_flags(reader)
+    _report_lock(reader)
+
+
+def report_pre_vista_front_end(reader: HeapReader, lists: int) -> None:
+    """Adds the findings about FrontEndHeap and FrontEndHeapType; `lists`: see `lookaside_lists.lists_at`."""
+    kind, front_end = reader.fields.get("FrontEndHeapType"), reader.fields.get("FrontEndHeap")
+    if not lists and kind != _LOOKASIDE:
+        _report_front_end(reader)
+        return
+    if kind not in (None, _LOOKASIDE):
+        _add(reader, "FrontEndHeapType", 1, f"{_LOOKASIDE}", f"{kind}")
+    if front_end not in (None, lists) or front_end == 0:
+        _add(reader, "FrontEndHeap", reader.view.pointer_bytes, "its lookaside lists", f"{front_end:#x}")
+
+
+def _report_flags(reader: HeapReader) -> None:
+    """Adds a warning where Flags and ForceFlags, its neighbour, contradict each other: one of them is another one."""
+    flags, forced = reader.fields.get("Flags"), reader.fields.get("ForceFlags")
+    if flags is None or forced is None:
+        return
+    if (flags ^ forced) & _FORCED & ~_FREE_CHECKING or forced & ~_FORCED:
+        expected = f"ForceFlags {flags & _FORCED:#x} for Flags {flags:#x}"
+        _warn(reader, "Flags", 8, expected, f"{forced:#x}")
+
+
+def _report_lock(reader: HeapReader) -> None:
+    """Adds an error where LockVariable leads out of the heap's first page, a warning where it contradicts HEAP_NO_SERIALIZE.
+
+    Every recorded heap has its lock behind its header, and one without lock has that flag.
+    """
+    lock, flags = reader.fields.get("LockVariable"), reader.fields.get("Flags", 0)
+    if lock is None or flags & _LOCK_OF_CALLER:
+        return
+    pointer, is_serialised = reader.view.pointer_bytes, not flags & _NO_SERIALIZE
+    if lock and not reader.address < lock < reader.address + PAGE:
+        _add(reader, "LockVariable", pointer, "a lock behind the heap's header", f"{lock:#x}")
+    elif bool(lock) != is_serialised and flags & _NO_SERIALIZE == reader.fields.get("ForceFlags", 0) & _NO_SERIALIZE:
+        expected = "a lock" if is_serialised else "0, with HEAP_NO_SERIALIZE"
+        _warn(reader, "LockVariable", pointer, expected, f"{lock:#x}")
+
+
+def _report_blocks_index(reader: HeapReader) -> None:
+    """Adds an error where BlocksIndex leads to no lookup of this heap's free list, which lies behind the header."""
+    index, layout, heap = reader.fields.get("BlocksIndex"), reader.layout, reader.address
+    if index is None:
+        return
+    head = reader.view.space.try_pointer(index + layout["_HEAP_LIST_LOOKUP"].offset("ListHead"))
+    is_inside = heap < index < heap + PAGE
+    if not is_inside or head not in (None, heap + layout["_HEAP"].offset("FreeLists")):
+        _add(reader, "BlocksIndex", reader.view.pointer_bytes, "the lookup of its free list", f"{index:#x}")
 
 
 def _report_front_end(reader: HeapReader) -> None:
@@ -60,6 +124,12 @@ def _report(reader: HeapReader, member: str, length: int, expected: int) -> None
     found = reader.fields.get(member)
     if found is not None and found != expected:
         _add(reader, member, length, f"{expected:#x}", f"{found:#x}")
+
+
+def _warn(reader: HeapReader, member: str, length: int, expected: str, found: str) -> None:
+    """Adds a warning about a member that contradicts another one."""
+    _add(reader, member, length, expected, found)
+    reader.findings[-1] = replace(reader.findings[-1], severity="warning")
 
 
 def _add(reader: HeapReader, member: str, length: int, expected: str, found: str, offset: int = 0) -> None:

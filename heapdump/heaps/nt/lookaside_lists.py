@@ -8,9 +8,10 @@ instruction, so that a healthy list is consistent at any moment (719 blocks on t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from heapdump.blocks.heap import Segment
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.discovery import FRONT_ENDS
 from heapdump.layouts import Layout
@@ -42,13 +43,33 @@ class LookasideLink:
     is_repeated: bool
 
 
-def lookaside_bytes(view: View, layout: Layout, fields: Mapping[str, int]) -> int | None:
+def lists_at(view: View, layout: Layout, heap: int, segments: Sequence[Segment]) -> int:
+    """The address of the lookaside lists that a heap before Vista uses; 0 for none.
+
+    Where FrontEndHeap and FrontEndHeapType contradict each other, the lists in the first block of the heap are used: XP has
+    them there in every recorded heap with lists.
+    """
+    struct, space = layout["_HEAP"], view.space
+    number = space.try_integer(heap + struct.offset("FrontEndHeapType"), 1)
+    stated = space.try_pointer(heap + struct.offset("FrontEndHeap")) or 0
+    kind = None if number is None else FRONT_ENDS.get(number)
+    owner = space.try_pointer(stated + layout["_LFH_HEAP"].offset("Heap"))
+    if number is None or (kind == "none" and not stated) or (kind == "lfh" and owner in (heap, None)):
+        return 0
+    first = _first_block(view, layout, heap, segments)
+    if first and first != stated and kind == "lookaside" and not _has_lists(view, layout, first):
+        return stated
+    if kind == "lookaside" and stated and first in (0, stated):
+        return stated
+    return first if first and _has_lists(view, layout, first) else 0
+
+
+def lookaside_bytes(view: View, layout: Layout, lists: int) -> int | None:
     """Bytes of all blocks on lookaside lists, by the depths: sum of depth * i * granule over the lists.
 
-    `fields`: members of _HEAP. None where the lists are not in the dump.
+    `lists`: see `lists_at`. None where the lists are not in the dump.
     """
-    lists = fields.get("FrontEndHeap", 0)
-    if not lists or FRONT_ENDS.get(fields.get("FrontEndHeapType", 0)) != "lookaside":
+    if not lists:
         return 0
     struct = layout["_HEAP_LOOKASIDE"]
     depth_at = struct.offset("ListHead") + (4 if view.pointer_bytes == 4 else 0)  # SLIST_HEADER (winnt.h)
@@ -74,9 +95,8 @@ def lookaside_links(context: HeapContext) -> Iterator[LookasideLink]:
     """
     if not context.entry_format.is_pre_vista:
         return
-    lists = context.heap_pointer("FrontEndHeap")
-    type_at = context.address + context.layout["_HEAP"].offset("FrontEndHeapType")
-    if not lists or FRONT_ENDS.get(context.space.try_integer(type_at, 1) or 0) != "lookaside":
+    lists = lists_of(context)
+    if not lists:
         return
     struct = context.layout["_HEAP_LOOKASIDE"]
     for number in range(LISTS):
@@ -103,6 +123,11 @@ def _list(view: View, number: int, head: int) -> Iterator[LookasideLink]:
         place, node, remaining = node, following, remaining - 1
 
 
+def lists_of(context: HeapContext) -> int:
+    """See `lists_at`."""
+    return lists_at(context.view, context.layout, context.address, context.heap.segments)
+
+
 def lists_block(context: HeapContext) -> int:
     """The user address of the block that holds the lists; 0 from Vista on, and where there is none.
 
@@ -112,25 +137,26 @@ def lists_block(context: HeapContext) -> int:
     if not context.entry_format.is_pre_vista:
         return 0
     if context.heap.front_end == "lookaside":
-        return context.heap_pointer("FrontEndHeap")
-    first = _first_block(context) if context.heap.front_end == "lfh" else 0
-    return first if first and _has_lists(context, first) else 0
+        return lists_of(context)
+    view, layout = context.view, context.layout
+    first = _first_block(view, layout, context.address, context.heap.segments)
+    return first if context.heap.front_end == "lfh" and first and _has_lists(view, layout, first) else 0
 
 
-def _first_block(context: HeapContext) -> int:
+def _first_block(view: View, layout: Layout, heap: int, segments: Sequence[Segment]) -> int:
     """User address of the first entry of the heap's own segment; 0 where its header is not in the dump."""
-    offset = context.layout["_HEAP_SEGMENT"].offset("FirstEntry")
-    own = next((segment.address for segment in context.heap.segments if segment.span.start == context.address), 0)
-    entry = context.space.try_pointer(own + offset) if own else None
-    return entry + context.entry_format.granule if entry else 0
+    offset = layout["_HEAP_SEGMENT"].offset("FirstEntry")
+    own = next((segment.address for segment in segments if segment.span.start == heap), 0)
+    entry = view.space.try_pointer(own + offset) if own else None
+    return entry + view.granularity if entry else 0
 
 
-def _has_lists(context: HeapContext, user: int) -> bool:
+def _has_lists(view: View, layout: Layout, user: int) -> bool:
     """True where 128 records {list head, depth u16, greatest depth u16 …} of lookaside lists lie at a user address.
 
     Records that are not in the dump say nothing; some must be there.
     """
-    size, head = context.layout["_HEAP_LOOKASIDE"].size, 2 * context.view.pointer_bytes
-    depths = [context.space.try_integer(user + i * size + head + 2, 2) for i in range(LISTS)]
+    size, head = layout["_HEAP_LOOKASIDE"].size, 2 * view.pointer_bytes
+    depths = [view.space.try_integer(user + i * size + head + 2, 2) for i in range(LISTS)]
     present = [depth for depth in depths if depth is not None]
     return len(present) >= _ENOUGH_LISTS and set(present) == {_GREATEST_DEPTH}

@@ -6,6 +6,7 @@ It has 64 pointers to segments, and uncommitted ranges on singly linked lists.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 from heapdump.blocks.heap import Extent, ExtentKind, Heap, WindowsCounters
@@ -19,9 +20,9 @@ from heapdump.heaps.allocator import (
     claim_of,
 )
 from heapdump.heaps.nt.discovery import FRONT_ENDS, HeapReader, HeapStructures, listed_extents, nt_heap
-from heapdump.heaps.nt.heap_header import report_pre_vista_header
+from heapdump.heaps.nt.heap_header import report_pre_vista_front_end, report_pre_vista_header
 from heapdump.heaps.nt.large_block_list import read_large_blocks
-from heapdump.heaps.nt.lookaside_lists import lookaside_bytes
+from heapdump.heaps.nt.lookaside_lists import lists_at, lookaside_bytes
 from heapdump.heaps.nt.pre_vista_segments import read_pre_vista_segments, segment_fields, segment_pointers
 from heapdump.layouts import Layout, load
 from heapdump.memory import limits
@@ -68,10 +69,12 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
     view, layout, fields = reader.view, reader.layout, reader.fields
     segments, has_all_segments = read_pre_vista_segments(reader)
     large_blocks, has_all_large_blocks = read_large_blocks(reader)
-    on_lists = lookaside_bytes(view, layout, fields)
+    lists = lists_at(view, layout, reader.address, segments)
+    report_pre_vista_front_end(reader, lists)
+    on_lists = lookaside_bytes(view, layout, lists)
     if on_lists is None:
-        lists = f"the lookaside lists of heap {reader.address:#x} are not in the dump"
-        reader.notes.append(f"{lists}: blocks on them count as busy")
+        what = f"the lookaside lists of heap {reader.address:#x} are not in the dump"
+        reader.notes.append(f"{what}: blocks on them count as busy")
     free_granules = fields.get("TotalFreeSize")
     found = HeapStructures(
         segments,
@@ -86,7 +89,8 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         stack_traces=None if view.global_flag is None else bool(view.global_flag & _USER_STACK_TRACE_DB),
         lookaside_bytes=on_lists,
     )
-    return nt_heap(reader, claim, index, found)
+    heap = nt_heap(reader, claim, index, found)
+    return replace(heap, front_end="lookaside") if lists else heap
 
 
 @cache

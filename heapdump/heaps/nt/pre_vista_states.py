@@ -16,7 +16,14 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable, doubt
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.lfh_subsegments import LfhState
-from heapdump.heaps.nt.lookaside_lists import LISTS, LookasideLink, lists_block, lookaside_entries, lookaside_links
+from heapdump.heaps.nt.lookaside_lists import (
+    LISTS,
+    LookasideLink,
+    lists_block,
+    lists_of,
+    lookaside_entries,
+    lookaside_links,
+)
 from heapdump.kernels.row import BUSY, INTERNAL, KIND_MASK
 from heapdump.trust import Trust
 
@@ -76,7 +83,7 @@ def _lost_ends(context: HeapContext) -> Iterator[LostEnd]:
     for link in lookaside_links(context):
         last[link.number] = link
     front_end = context.heap.front_end
-    if front_end is None or (front_end == "lookaside" and context.heap_pointer("FrontEndHeap")):
+    if front_end is None or (front_end == "lookaside" and lists_of(context)):
         unread = (number for number in range(LISTS) if number not in last)
         yield from (LostEnd(context, number, _USUAL_DEPTH) for number in unread)
     for link in last.values():

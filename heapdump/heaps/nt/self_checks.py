@@ -11,7 +11,9 @@ from heapdump.process.model import Process
 
 def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Check]:
     """Free bytes, committed bytes, segments, and committed bytes of large blocks."""
-    yield Check(CheckKind.FREE_BYTES, heap.free_bytes, count.free_bytes)
+    counted = heap.counters.free_bytes
+    # `Heap.free_bytes` hides a counter above the committed bytes, which is damage
+    yield Check(CheckKind.FREE_BYTES, None if counted is None else counted + heap.lookaside_bytes, count.free_bytes)
     if process.regions.is_complete_map:
         # from 9600 on the LFH has a reservation of its own, which this counter includes (every recorded heap)
         own = sum(process.regions.committed_bytes(e.span) for e in heap.extents if e.kind is ExtentKind.FRONT_END)
