@@ -190,6 +190,8 @@ def test_it_stays_the_heaps_own_when_the_low_fragmentation_heap_replaces_the_lis
     (lists,), pointer = built.truth.internal, 8 if arch == "x64" else 4
     memory = bytearray(built.memory[0][1])
     memory[at] = 2
+    front_end = at - (6 if pointer == 4 else 10)
+    memory[front_end : front_end + pointer] = (0x6F000000).to_bytes(pointer, "little")  # not in the dump
     for i in range(128 * (not has_lists)):
         place = lists.user - built.truth.address + i * lists.size // 128 + 2 * pointer
         memory[place : place + 4] = bytes(4)
