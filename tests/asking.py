@@ -29,6 +29,7 @@ class Answer(NamedTuple):
 def ask(index: Path, arguments: Iterable[str]) -> Answer:
     """The answer of this process, with its index in that folder."""
     from heapdump.cli import run
+    from heapdump.kernels import COMPILING
 
     streams = [TextIOWrapper(BytesIO(), encoding="utf-8", newline="") for _ in range(2)]
     before = sys.stdout, sys.stderr, os.environ.get("HEAPDUMP_CACHE")
@@ -39,7 +40,8 @@ def ask(index: Path, arguments: Iterable[str]) -> Answer:
     finally:
         sys.stdout, sys.stderr, folder = before
         os.environ["HEAPDUMP_CACHE"] = folder or ""
-    return Answer(code, *map(_written, streams))
+    out, err = map(_written, streams)
+    return Answer(code, out, err.replace(f"heapdump: {COMPILING}\n", ""))
 
 
 def _written(stream: TextIOWrapper) -> str:

@@ -30,10 +30,21 @@ ALLOWED = {
     "render": {"spans", "errors"},
     "fleet": set(),
     "cache": {"blocks", "errors"},
-    "snapshot": {"dump", "memory", "process", "runtimes", "heaps", "blocks", "analyses", "cache", "type_answers"},
+    "snapshot": {
+        "dump",
+        "memory",
+        "process",
+        "runtimes",
+        "heaps",
+        "blocks",
+        "analyses",
+        "cache",
+        "type_answers",
+        "kernels",
+    },
     "type_answers": {"snapshot", "analyses", "cache"},
-    "commands": {"snapshot", "analyses", "render", "cache", "fleet", "errors", "trust"},
-    "cli": {"cache", "commands", "render", "errors"},
+    "commands": {"snapshot", "analyses", "render", "cache", "fleet", "kernels", "errors", "trust"},
+    "cli": {"cache", "commands", "kernels", "render", "errors"},
 }
 """Room → rooms it may import at run time. `snapshot` wires the ladder up to the usage map that several commands share."""
 
@@ -44,8 +55,9 @@ PACKAGES = {
     "rich": {"render/table.py"},
     "jinja2": {"render/report/__init__.py"},
     "squarify": {"render/report/squares.py"},
-    "numba": {"kernels/__init__.py"},
+    "numba": {"kernels/compiler.py"},
     "pefile": {"process/symbols/images.py"},
+    "llvmlite": {"kernels/code_files.py"},
     "capstone": {"process/stacks/disassembly.py"},
 }
 

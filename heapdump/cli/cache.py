@@ -1,4 +1,4 @@
-"""`cache`: where the index of walked blocks is, how large, and its deletion."""
+"""`cache`: where the index of walked blocks is, how large, and its deletion; compiles the kernels ahead."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from heapdump.commands.common.options import CONTEXT
+from heapdump.errors import WrongUsage
 from heapdump.render.text import plural, size
 
 if TYPE_CHECKING:
@@ -17,17 +18,24 @@ if TYPE_CHECKING:
 
 @click.command("cache", context_settings=CONTEXT)
 @click.option("--clear", is_flag=True, help="Delete it.")
+@click.option("--compile", "compiles", is_flag=True, help="Compile the loops for large dumps now, for images and CI.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-def command(clear: bool, as_json: bool) -> int:
+def command(clear: bool, compiles: bool, as_json: bool) -> int:
     """Where the index of walked blocks is, and how large.
 
     The second question about a dump is answered from the index, without walking again. HEAPDUMP_CACHE names another
     folder.
 
+    The first commands on large dumps compile some loops, once in an installation. --compile does it ahead: in the
+    image of a container, as the user who installs heapdump.
+
     \b
     heapdump cache
     heapdump cache --clear
+    heapdump cache --compile
     """
+    if compiles:
+        return _compile(as_json=as_json)
     from heapdump.cache import contents
     from heapdump.cache.store import cache_folder
 
@@ -46,6 +54,21 @@ def command(clear: bool, as_json: bool) -> int:
     return 0
 
 
+def _compile(*, as_json: bool) -> int:
+    """Compiles the kernels; the exit code."""
+    from heapdump import kernels
+
+    try:
+        kept, made = kernels.compile_known(lambda text: click.echo(f"heapdump: {text}", err=True))
+    except ImportError as error:
+        raise WrongUsage(f"loops are compiled by numba, which is not installed: {error}") from error
+    if as_json:
+        click.echo(json.dumps(_envelope({"compiled": made, "kept": kept}), indent=1))
+    else:
+        click.echo(f"compiled: {plural(made, 'loop')}; there already: {kept}")
+    return 0
+
+
 def _sum(found: tuple[Entry, ...]) -> str:
     number = "index of 1 dump" if len(found) == 1 else f"indexes of {plural(len(found), 'dump')}"
     return f"{number}, {size(sum(entry.bytes for entry in found))}"
@@ -56,9 +79,6 @@ def _time(seconds: float) -> str:
 
 
 def _record(folder: str, left: tuple[Entry, ...], deleted: tuple[Entry, ...]) -> dict[str, object]:
-    """The envelope of other commands; `dump` is null."""
-    from heapdump import __version__
-
     entries = [
         {"name": entry.folder.name, "bytes": entry.bytes, "files": entry.files, "last_used": entry.last_used}
         for entry in left
@@ -67,5 +87,12 @@ def _record(folder: str, left: tuple[Entry, ...], deleted: tuple[Entry, ...]) ->
         "folder": folder, "bytes": sum(entry.bytes for entry in left), "indexes": entries,
         "deleted_bytes": sum(entry.bytes for entry in deleted),
     }  # fmt: skip
+    return _envelope(data)
+
+
+def _envelope(data: dict[str, object]) -> dict[str, object]:
+    """The envelope of other commands; `dump` is null."""
+    from heapdump import __version__
+
     head = {"schema": "heapdump/1", "command": "cache", "tool": __version__, "dump": None}
     return head | {"complete": True, "notes": [], "data": data}

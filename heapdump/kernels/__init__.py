@@ -1,8 +1,9 @@
 """Hot loops, nothing else: arrays in, arrays out, no knowledge of dumps or processes.
 
-Each is plain Python that reads well and runs as it is; `compiled` gives the same function translated by numba, which
-is imported only when there is enough to do to pay for it (0.3 s from numba's cache, 2 s the first time). Which of the
-two runs depends on the number of blocks alone, and never changes an answer: tests hold both equal.
+Each is plain Python that reads well and runs as it is; `compiled` gives the same function translated by numba, where
+there is enough to do to pay for it: 0.03 s to load the machine code from files, 0.7 s and more to compile it the first
+time. Which of the two runs depends on the number of blocks alone, and never changes an answer: tests hold both equal.
+`forms` says how arguments reach machine code, `compiler` makes it, `code_files` keeps and loads it.
 
 `row` defines what a row of the block table is. Kernels of formats write rows: `nt_chain`, `vs_chain`, `lfh_blocks`; or
 read them: `nt_entry_checks`, `nt_stack_records`, `block_counts`, `grouping`. Kernels of the pointer graph: `pointer_map`,
@@ -13,16 +14,32 @@ Decision: docs/decisions/0005-loops-in-python-compiled-by-numba.md.
 
 from __future__ import annotations
 
-import contextlib
+import importlib.util
+import inspect
+import json
+import threading
 from collections.abc import Callable
 from functools import cache
-from typing import Any, ParamSpec, TypeVar, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
+
+from heapdump.kernels.forms import UnknownFormError, split
+
+if TYPE_CHECKING:
+    from heapdump.kernels.code_files import Run
+    from heapdump.kernels.compiler import Dispatcher
 
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 WORTH_COMPILING = 200_000
 """Blocks, met or expected, from which on the compiled loops are used."""
+
+NUMBA_BYTES = 512 << 20
+"""Memory that a process must be able to get before numba is loaded: LLVM ends a process that gets none."""
+
+COMPILING = "compiling the loops for large dumps, once in an installation; heapdump cache --compile does it ahead"
+"""The line about it."""
 
 
 def run(
@@ -51,30 +68,102 @@ def compiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Resul
 
 @cache
 def _compiled(function: Callable[..., object]) -> Callable[..., object] | None:
-    try:
-        import numba
-    except ImportError:
-        return None
-    return _Compiled(numba.njit, function)
+    return _Compiled(function) if importlib.util.find_spec("numba") else None
+
+
+_LISTENERS: list[Callable[[str], None]] = []
+
+
+def compile_known(say: Callable[[str], None]) -> tuple[int, int]:
+    """Compiles every kernel for the forms that commands call it with; (already there, compiled now).
+
+    Raises:
+        ImportError: numba is not installed.
+    """
+    from heapdump.kernels import code_files
+    from heapdump.kernels.compiler import machine_code
+
+    kept = made = 0
+    for name, forms in known_forms().items():
+        module, _, function_name = name.rpartition(".")
+        function = getattr(importlib.import_module(f"{__name__}.{module}"), function_name)
+        for form in forms:
+            if code_files.read(function, form) is not None:
+                kept += 1
+                continue
+            say(f"compiling {name}")
+            code_files.write(function, form, machine_code(function, form))
+            made += 1
+    return kept, made
+
+
+def known_forms() -> dict[str, list[str]]:
+    """`module.function` of each kernel → the forms of arguments that commands call it with."""
+    found: dict[str, list[str]] = json.loads(Path(__file__).with_name("forms.json").read_text(encoding="ascii"))
+    return found
+
+
+def tell(say: Callable[[str], None]) -> None:
+    """From now on `say` gets a line when functions are compiled, which happens once in an installation."""
+    _LISTENERS[:] = [say]
 
 
 class _Compiled:
-    """A translated function, from numba's cache on disk unless that proves unwritable or damaged."""
+    """A function as machine code, for each form of arguments from a file; else compiled by numba, and kept in one."""
 
-    def __init__(self, njit: Callable[..., Any], function: Callable[..., object]) -> None:
-        self._plain = njit(nogil=True)(function)
-        self._call = self._plain
-        with contextlib.suppress(RuntimeError):  # numba found no folder it may write its cache to
-            self._call = njit(nogil=True, cache=True)(function)
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+        self._codes: dict[str, Run | None] = {}
+        self._making = threading.Lock()
+        self._numba: Dispatcher | None = None
 
     def __call__(self, *arguments: object, **named: object) -> object:
+        if named:
+            arguments = inspect.signature(self._function).bind(*arguments, **named).args
         try:
-            return self._call(*arguments, **named)
-        except Exception:  # whatever reading a damaged cache ends in, before the function ran
-            if self._call is self._plain:
-                raise
-            self._call = self._plain
-            return self._plain(*arguments, **named)
+            form, values = split(arguments)
+        except UnknownFormError:
+            return self._by_numba(*arguments)
+        if form not in self._codes:
+            with self._making:
+                if form not in self._codes:
+                    self._codes[form] = self.code(form)
+        code = self._codes[form]
+        return self._by_numba(*arguments) if code is None else code(values)
+
+    def code(self, form: str) -> Run | None:
+        """The machine code for a form, compiled where it is not kept; None where it runs in numba alone."""
+        from heapdump.kernels import code_files
+        from heapdump.kernels.compiler import NotAlone, machine_code
+
+        if not code_files.is_possible():
+            return None
+        try:
+            found = code_files.read(self._function, form)
+            if found is None:
+                self._tell()
+                found = machine_code(self._function, form)
+                code_files.write(self._function, form, found)
+            return code_files.loaded(found)
+        except (NotAlone, ImportError, OSError, RuntimeError):
+            return None
+
+    def _by_numba(self, *arguments: object) -> object:
+        """Calls it in numba; in plain Python where there is no room for numba, which ends the process without it."""
+        if self._numba is None:
+            from heapdump.kernels.code_files import has_room
+            from heapdump.kernels.compiler import Dispatcher
+
+            if not has_room(NUMBA_BYTES):
+                return self._function(*map(_plain, arguments))
+            self._numba = Dispatcher(self._function)
+            if not self._numba.is_kept:
+                self._tell()
+        return self._numba(*arguments)
+
+    def _tell(self) -> None:
+        for say in _LISTENERS:
+            say(COMPILING)
 
 
 def _plain(value: object) -> object:

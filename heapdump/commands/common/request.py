@@ -78,8 +78,10 @@ class Request:
 
     @contextlib.contextmanager
     def _opened(self, path: Path) -> Iterator[Snapshot]:
+        from heapdump.kernels import tell
         from heapdump.snapshot import open_dump
 
+        tell(self.say)
         with progress_bar(f"unpacking {path.name}", enabled=self.progress) as report:
             snapshot = open_dump(path, report, self.say, use_index=self.use_index)
         if self.verify:

@@ -14,6 +14,7 @@ from heapdump import kernels
 from heapdump.heaps.nt import walk as nt_walk
 from heapdump.heaps.nt import windows, work
 from heapdump.heaps.walk import walk_heaps
+from heapdump.kernels import compiler
 from heapdump.snapshot import Snapshot
 from heapdump.trust import Trust
 from tests.builders import NtHeapBuilder
@@ -181,7 +182,7 @@ def test_a_damaged_numba_cache_is_compiled_anew(tmp_path: Path, monkeypatch):
 
         return translate
 
-    quick = kernels._Compiled(njit, lambda a, b: a + b)
+    quick = compiler.Dispatcher(lambda a, b: a + b, njit)
     assert [quick(1, 2), quick(3, 4)] == [3, 7]
     assert [bool(options.get("cache")) for options in calls] == [True, False, False]
 

@@ -1,0 +1,170 @@
+"""Files of machine code, one for a kernel and a form of its arguments, and running what is in them.
+
+A file belongs to the text of the kernel, this processor and this version of LLVM. Files lie beside the kernels, or in a
+folder of the user where that cannot be written. llvmlite loads them in 0.04 s; numba needs 0.25 s, of which it spends
+the most on what only compiling takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import json
+import mmap
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from heapdump import system
+from heapdump.kernels.compiler import MachineCode
+
+TRIED_ON = ("linux",)
+"""`sys.platform` of systems on which code from files was run; numba runs the kernels of the others."""
+
+_MAGIC = b"heapdump machine code 1\n"
+_ROOM_BYTES = 64 << 20
+_OK = (0, -2)
+"""Status of a call: numba's RETCODE_OK and RETCODE_NONE."""
+
+Run = Callable[[list[int]], object]
+
+
+def is_possible() -> bool:
+    """True where this process can run code from files."""
+    return sys.platform in TRIED_ON and has_room()
+
+
+def has_room(size: int = _ROOM_BYTES) -> bool:
+    """True where the process may still have that many bytes: LLVM ends the process where it gets none."""
+    try:
+        mmap.mmap(-1, size).close()
+    except (OSError, ValueError, MemoryError):
+        return False
+    return True
+
+
+def read(function: Callable[..., object], form: str) -> MachineCode | None:
+    """The machine code that is kept; None without, or where the file is damaged."""
+    for folder in _folders():
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+            found = _decoded((folder / _name(function, form)).read_bytes())
+            if found is not None:
+                return found
+    return None
+
+
+def _decoded(data: bytes) -> MachineCode | None:
+    magic, digest, rest = data[: len(_MAGIC)], data[len(_MAGIC) : len(_MAGIC) + 32], data[len(_MAGIC) + 32 :]
+    if magic != _MAGIC or hashlib.sha256(rest).digest() != digest:
+        return None
+    head, _, code = rest.partition(b"\n")
+    described = json.loads(head)
+    return MachineCode(code, *(described[name] for name in ("name", "arguments", "results", "triple")))
+
+
+def write(function: Callable[..., object], form: str, code: MachineCode) -> bool:
+    """Keeps the machine code; False where no folder can be written."""
+    described = {"name": code.name, "arguments": code.arguments, "results": code.results, "triple": code.triple}
+    rest = json.dumps(described).encode() + b"\n" + code.data
+    for folder in _folders():
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            handle, part = system.create_exclusively(folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(_MAGIC + hashlib.sha256(rest).digest() + rest)
+                part.chmod(system.new_file_mode())
+                part.replace(folder / _name(function, form))
+            finally:
+                part.unlink(missing_ok=True)
+            return True
+    return False
+
+
+def _folders() -> tuple[Path, ...]:
+    """That of the kernels, whose owner can change the kernels too; one of the user, unless others can write there."""
+    beside = Path(__file__).parent / "__pycache__"
+    try:
+        own = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "heapdump-kernels"
+    except RuntimeError:  # no home folder is known
+        return (beside,)
+    return (beside,) if system.others_can_write(own) else (beside, own)
+
+
+def _name(function: Callable[..., object], form: str) -> str:
+    parts = (*_machine(), _text(function.__module__), _text("heapdump.kernels.row"), form)
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.code"
+
+
+@cache
+def _machine() -> tuple[str, ...]:
+    import llvmlite
+    from llvmlite import binding
+
+    return llvmlite.__version__, binding.get_host_cpu_name(), binding.get_host_cpu_features().flatten(), sys.platform
+
+
+@cache
+def _text(module: str) -> bytes:
+    """The text of a kernel's file.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    file = sys.modules[module].__file__ if module in sys.modules else None
+    if file is None:
+        raise FileNotFoundError(module)
+    return hashlib.sha256(Path(file).read_bytes()).digest()
+
+
+_ENGINES: list[Any] = []
+_LOADING = threading.Lock()
+
+
+def loaded(code: MachineCode) -> Run:
+    """The function in the code, called with the values of its arguments; it releases the GIL.
+
+    Raises:
+        RuntimeError: LLVM refuses the code.
+    """
+    from llvmlite import binding
+
+    with _LOADING:
+        engine = _engine(binding, code.triple)
+        engine.add_object_file(binding.ObjectFileRef.from_data(code.data))
+        engine.finalize_object()
+        address = engine.get_function_address(code.name)
+    if not address:
+        raise RuntimeError(f"no function {code.name}")
+    call = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_void_p, *[ctypes.c_int64] * code.arguments)(
+        address
+    )
+    results = code.results
+
+    def run(values: list[int]) -> object:
+        """Calls it; its integer, tuple of integers, or None."""
+        found = (ctypes.c_int64 * max(1, results))()
+        error = ctypes.c_void_p()
+        status = call(ctypes.addressof(found), ctypes.addressof(error), *values)
+        if status not in _OK:
+            raise ArithmeticError(f"kernel ended with status {status}")
+        return None if results == 0 else found[0] if results == 1 else tuple(found)
+
+    return run
+
+
+def _engine(binding: Any, triple: str) -> Any:
+    """The engine that holds all loaded code to the end of the process."""
+    if not _ENGINES:
+        with contextlib.suppress(RuntimeError):  # from 0.45 on it does so itself, and says that
+            binding.initialize()
+        binding.initialize_native_target()
+        binding.initialize_native_asmprinter()
+        machine = binding.Target.from_triple(triple).create_target_machine()
+        _ENGINES.append(binding.create_mcjit_compiler(binding.parse_assembly(""), machine))
+    return _ENGINES[0]

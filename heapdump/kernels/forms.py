@@ -1,0 +1,87 @@
+"""Arguments of a kernel in two halves: their form, for which it is compiled, and their values, as machine code takes them.
+
+Machine code made by numba takes each array as (0, 0, elements, bytes of an element, address, lengths, strides), a named
+tuple as its members, and integers as they are: all of them 64 bits wide.
+"""
+
+from __future__ import annotations
+
+import importlib
+import operator
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+_TOKEN = re.compile(r"[^(),]+|[(),]")
+_TOP = 1 << 63
+
+
+class UnknownFormError(Exception):
+    """An argument that is neither an integer of 64 bits, an array of native integers, nor a tuple of those."""
+
+
+def split(arguments: tuple[object, ...]) -> tuple[str, list[int]]:
+    """(form, values) of arguments; a form: `i,i8:1C,heapdump.kernels.row:RowReader(i8:1C,u4:1C)`.
+
+    `i`: an integer; `i8:1C`: an array, by type, dimensions and layout, with `u` where it is not aligned.
+
+    Raises:
+        UnknownFormError: machine code takes no such argument.
+    """
+    values: list[int] = []
+    return ",".join(_form(one, values) for one in arguments), values
+
+
+def _form(value: Any, values: list[int]) -> str:
+    if isinstance(value, tuple):
+        kind = type(value)
+        inside = ",".join(_form(one, values) for one in value)
+        return f"{kind.__module__}:{kind.__qualname__}({inside})"
+    described = getattr(value, "__array_interface__", None)
+    if described is not None and value.ndim:
+        return _array(value, described["data"][0], values)
+    try:
+        number = int(value) if described is not None and value.dtype.kind == "b" else operator.index(value)
+    except TypeError:
+        raise UnknownFormError(repr(type(value))) from None
+    if not -_TOP <= number < _TOP:
+        raise UnknownFormError(repr(value))
+    values.append(number)
+    return "i"
+
+
+def _array(array: Any, address: int, values: list[int]) -> str:
+    kind, flags = array.dtype, array.flags
+    if kind.kind not in "iub" or not kind.isnative:
+        raise UnknownFormError(str(kind))
+    values += (0, 0, array.size, kind.itemsize, address, *array.shape, *array.strides)
+    layout = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
+    return f"{kind.str[-2:]}:{array.ndim}{layout}{'' if flags.aligned else 'u'}"
+
+
+def parsed(
+    form: str,
+    integer: object,
+    array: Callable[[str, int, str, bool], object],
+    named: Callable[[type, list[Any]], object],
+) -> list[Any]:
+    """The type of each argument of a form, built by `integer`, `array(dtype, dimensions, layout, aligned)`, `named`."""
+    tokens = iter(_TOKEN.findall(form))
+    return list(_types(tokens, integer, array, named))
+
+
+def _types(tokens: Iterator[str], integer: object, array: Any, named: Any) -> Iterator[Any]:
+    for token in tokens:
+        if token == ")":
+            return
+        if token == ",":
+            continue
+        if token == "i":
+            yield integer
+        elif re.fullmatch(r"\w\d:\d[CFA]u?", token):
+            dtype, _, rest = token.partition(":")
+            yield array(dtype, int(rest[0]), rest[1], not rest.endswith("u"))
+        else:
+            module, _, name = token.partition(":")
+            next(tokens)  # the bracket
+            yield named(getattr(importlib.import_module(module), name), list(_types(tokens, integer, array, named)))

@@ -1,0 +1,159 @@
+"""Machine code from files: forms of arguments, damaged files, and the list of forms that is compiled ahead."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from heapdump import kernels
+from heapdump.analyses.clusters import sample as clusters_sample
+from heapdump.cli import run
+from heapdump.heaps.nt import entry_check, traces
+from heapdump.kernels import code_files, forms
+from tests.samples import SAMPLES
+
+LIST = Path(kernels.__file__).with_name("forms.json")
+COMMANDS = [
+    ["heaps"], ["check"], ["retained"], ["waste"], ["managed"], ["triage"], ["summary"], ["blocks", "--stat"],
+    ["leaks", "--unreachable"], *(["leaks", "--group-by", by] for by in ("stack", "type", "structure", "owner", "size")),
+    ["retained", "--group-by", "owner"], ["leaks", "--unreachable", "--use-unaligned"], ["refs", "{block}"],
+]  # fmt: skip
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+def add(values: Any, pair: Pair, more: int) -> tuple[int, int]:
+    total = more
+    for i in range(len(values)):
+        total += values[i] + pair.first[i]
+    return total, pair.second
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where machine code is kept."""
+    pytest.importorskip("numba")
+    if not code_files.is_possible():
+        pytest.skip("code from files was not tried on this system")
+    monkeypatch.setattr(code_files, "_folders", lambda: (tmp_path,))
+    return tmp_path
+
+
+def test_arguments_are_split_into_form_and_values() -> None:
+    array = np.arange(6, dtype=np.int64)
+    form, values = forms.split((array[::2], Pair(array.view(np.uint64).reshape(2, 3), True), np.uint32(7)))
+    assert form == f"i8:1A,{__name__}:Pair(u8:2C,i),i"
+    address = array.ctypes.data
+    assert values == [0, 0, 3, 8, address, 3, 16, 0, 0, 6, 8, address, 2, 3, 24, 8, 1, 7]
+
+
+@pytest.mark.parametrize("value", [1.0, "1", None, 1 << 63, np.zeros(2), np.zeros(2, ">i8")])
+def test_other_arguments_are_left_to_numba(value: object) -> None:
+    with pytest.raises(forms.UnknownFormError):
+        forms.split((value,))
+
+
+def test_code_from_a_file_says_what_plain_python_says(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(kernels, "_LISTENERS", [said.append])
+    values = np.arange(100, dtype=np.int64)
+    arguments = (values[::-3], Pair(values.astype(np.uint16), 5), -4)
+    plain = add(*arguments)
+    first, second = kernels._Compiled(add), kernels._Compiled(add)
+    assert first(*arguments) == plain
+    assert len(list(folder.iterdir())) == len(said) == 1
+    assert second(arguments[0], pair=arguments[1], more=arguments[2]) == plain
+    assert len(said) == 1, "read from the file"
+    assert second(values, Pair(values, 5), -4) == add(values, Pair(values, 5), -4)
+    assert len(list(folder.iterdir())) == len(said) == 2
+
+
+@pytest.mark.parametrize(
+    "change", [lambda data: data[:-1], lambda data: b"", lambda data: data[:200] + b"x" + data[201:]]
+)
+def test_a_damaged_file_is_compiled_anew(folder: Path, change: Callable[[bytes], bytes]) -> None:
+    values = np.arange(10, dtype=np.int64)
+    assert kernels._Compiled(add)(values, Pair(values, 1), 0) == (90, 1)
+    (path,) = folder.iterdir()
+    path.write_bytes(change(path.read_bytes()))
+    assert kernels._Compiled(add)(values, Pair(values, 1), 0) == (90, 1)
+    assert code_files.read(add, forms.split((values, Pair(values, 1), 0))[0]) is not None
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_command_says_that_it_compiles(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(
+        kernels, "tell", lambda say: monkeypatch.setattr(kernels, "_LISTENERS", [say])
+    )  # see conftest.py
+    monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
+    monkeypatch.setattr(kernels, "_compiled", kernels._Compiled)
+    dump = tmp_path_factory.mktemp("dump") / "a.dmp"
+    SAMPLES["service"](dump)
+    run(["heaps", str(dump), "--no-cache"])
+    assert capfd.readouterr().err.count(kernels.COMPILING) == 1
+    run(["heaps", str(dump), "--no-cache"])
+    assert kernels.COMPILING not in capfd.readouterr().err
+
+
+def test_without_room_for_llvm_kernels_are_plain_python(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(code_files, "has_room", lambda size=0: False)
+    values = np.arange(10, dtype=np.int64)
+    assert kernels._Compiled(add)(values, Pair(values, 1), 0) == (90, 1)
+    assert not list(folder.iterdir())
+
+
+def met_forms(path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> dict[str, set[str]]:
+    """The forms that commands on the built dumps call kernels with, as if all dumps were large."""
+    found: dict[str, set[str]] = {}
+
+    def compiled(function: Callable[..., object]) -> Callable[..., object]:
+        name = f"{function.__module__.removeprefix('heapdump.kernels.')}.{function.__name__}"
+
+        def recorded(*arguments: object, **named: object) -> object:
+            assert not named
+            found.setdefault(name, set()).add(forms.split(arguments)[0])
+            return function(*map(kernels._plain, arguments))
+
+        return recorded
+
+    monkeypatch.setattr(kernels, "compiled", compiled)
+    for module in (kernels, entry_check, traces, clusters_sample):
+        monkeypatch.setattr(module, "WORTH_COMPILING", 0)
+    for name, make in SAMPLES.items():
+        places = make(path / f"{name}.dmp")
+        for command, *rest in COMMANDS:
+            run(
+                [
+                    command,
+                    str(path / f"{name}.dmp"),
+                    *(one.format(**{"block": 0} | places) for one in rest),
+                    "--no-cache",
+                ]
+            )
+            capfd.readouterr()
+    return found
+
+
+@pytest.mark.golden
+def test_forms_that_commands_use_are_compiled_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    found = met_forms(tmp_path, monkeypatch, capfd)
+    known = kernels.known_forms()
+    if "HEAPDUMP_WRITE_GOLDEN" in os.environ:
+        known = {name: sorted(found[name]) for name in sorted(found)}
+        LIST.write_text(json.dumps(known, indent=1) + "\n")
+    missing = {name: sorted(new) for name, forms_ in found.items() if (new := forms_ - set(known.get(name, [])))}
+    assert not missing, "HEAPDUMP_WRITE_GOLDEN=1 pytest -m golden writes heapdump/kernels/forms.json"
+    assert set(known) <= set(found), "kernels that are there no more"
