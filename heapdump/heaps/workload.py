@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-_SAMPLED_SHARE, _SAMPLED_BYTES = 16, 2 << 20
-"""The number of all blocks is estimated once 1/16 of all bytes is walked, or 2 MiB."""
+_SAMPLED_SHARE, _SAMPLED_BYTES = 16, 1 << 20
+"""The number of all blocks is estimated once 1/16 of all bytes is walked, or 1 MiB."""
 
 
 class Workload:

@@ -13,9 +13,9 @@ def test_nothing_is_estimated_before_a_sixteenth_is_walked():
     assert (workload.expected(), workload.expected(7), workload.expected(100)) == (64, 64, 100)
 
 
-def test_two_mebibytes_are_enough_of_a_large_heap():
+def test_a_mebibyte_is_enough_of_a_large_heap():
     workload = Workload(1 << 40)
-    workload.add(1 << 10, 2 << 20)
+    workload.add(1 << 9, 1 << 20)
     assert workload.expected() == 1 << 29
 
 

@@ -16,7 +16,12 @@ from heapdump.blocks.table import doubt, tag
 from heapdump.heaps.in_operation import changing_words
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
-from heapdump.heaps.segment.end_counts import impossible_counts, lacks_count, report_counts
+from heapdump.heaps.segment.end_counts import (
+    impossible_counts,
+    lacks_count,
+    most_unused_of_lfh,
+    report_counts,
+)
 from heapdump.heaps.segment.lfh_bitmap import has_recorded_tail, missing_bits
 from heapdump.heaps.segment.lfh_recovery import FEW_COUNTS, corrected, corrected_by_blocks
 from heapdump.heaps.segment.lfh_states import DoubtfulStates
@@ -79,14 +84,15 @@ class LfhBlocks:
         added = int(count.sum())
         result = self._run_kernel(batch, rows, base, added)
         walk.columns.add(added, walk.heap.index)
-        wrong = self._impossible_counts(count, added, batch.missing)
-        if wrong.any():
-            walk.columns.drop(len(walk.columns) - added)
-            self._contradicted |= zip(rows[wrong > 0].tolist(), wrong[wrong > 0].tolist(), strict=True)
-            if not wrong.all():
-                self._add(batch, rows[wrong == 0], base[wrong == 0])
-            return
-        report_counts(walk, len(walk.columns) - added, batch.missing, are_told=self._are_counts_told)
+        if not (result & lfh_blocks.COUNTS_POSSIBLE).all():
+            wrong = self._impossible_counts(count, added, batch.missing)
+            if wrong.any():
+                walk.columns.drop(len(walk.columns) - added)
+                self._contradicted |= zip(rows[wrong > 0].tolist(), wrong[wrong > 0].tolist(), strict=True)
+                if not wrong.all():
+                    self._add(batch, rows[wrong == 0], base[wrong == 0])
+                return
+            report_counts(walk, len(walk.columns) - added, batch.missing, are_told=self._are_counts_told)
         if batch.missing:
             doubt_missing(walk, len(walk.columns) - added, batch.missing)
             lacks_bits = self._doubt_missing_bits(int(rows[0]), added, batch.missing)
@@ -132,10 +138,15 @@ class LfhBlocks:
         """Writes `added` rows behind the last; of each subsegment the bits of the kernel's result, (n,) uint8."""
         subsegments, extents = self._subsegments, self._extents
         start, has_header = subsegments.start[rows] - base, ~extents.is_guess[rows] | extents.is_consistent[rows]
+        most, most_with_extra = (
+            most_unused_of_lfh(extents.block_bytes[rows], self._walk.granule, np.full(len(rows), has_extra))
+            for has_extra in (False, True)
+        )
         members = (
             base, start, start + subsegments.struct.offset("BlockBitmap"), extents.first_offset[rows],
             extents.block_bytes[rows], extents.count[rows], np.where(has_header, subsegments.free_count[rows], -1),
             subsegments.first_freed[rows], subsegments.freed_count[rows] * has_header,
+            most, most_with_extra,
         )  # fmt: skip
         table, result = np.ascontiguousarray(np.stack(members, axis=1)), np.zeros(len(rows), np.uint8)
         walk = self._walk
