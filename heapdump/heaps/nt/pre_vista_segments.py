@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from heapdump.blocks.findings import Finding
@@ -41,16 +41,16 @@ def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bo
     """(segments in the order of Segments[64]; True when no segment and no range of one can be missing)."""
     view, layout, heap = reader.view, reader.layout, reader.address
     out: list[Segment] = []
-    has_all = True
-    for place, segment in segment_pointers(view, layout, heap):
-        fields = segment_fields(view, layout, heap, segment)
-        span = damaged_segment(reader, segment) if fields is None else None
+    by_number, has_all = _segments_by_number(reader)
+    for number, segment in by_number.items():
+        fields, span = segment_fields(view, layout, heap, segment), None
+        if fields is None or fields["LastValidEntry"] != fields["BaseAddress"] + fields["NumberOfPages"] * PAGE:
+            span = damaged_segment(reader, segment)
         if span is not None:
             fields = view.struct("_HEAP_SEGMENT", segment, layout)
-        number = (place - heap - layout["_HEAP"].offset("Segments")) // view.pointer_bytes
         if fields is None:
             has_all = False
-            out.extend(_without_header(reader, place, segment, number, out))
+            out.extend(_without_header(reader, segment, number, out))
             continue
         base = fields["BaseAddress"]
         span = span or Span(base, base + fields["NumberOfPages"] * PAGE)
@@ -68,6 +68,83 @@ def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bo
     return tuple(out), has_all
 
 
+def _segments_by_number(reader: HeapReader) -> tuple[dict[int, int], bool]:
+    """(number → address of each segment, ascending; False where one may be missing).
+
+    By Segments[64], and where an element is damaged by the headers of segments.
+
+    A header names its heap, and the entry that holds it the number of its segment. Each damaged element is a finding.
+    """
+    view, heap, field = reader.view, reader.address, reader.layout["_HEAP"].fields["Segments"]
+    found = {
+        (place - heap - field.offset) // view.pointer_bytes: segment
+        for place, segment in segment_pointers(view, reader.layout, heap)
+    }
+    wrong = _repeated(reader, found)
+    for number in wrong:
+        del found[number]
+    headers = [*reader.discovery.segment_headers.get(heap, ()), *_own_header(reader, found.get(0, 0))]
+    for address in headers:
+        fields = segment_fields(view, reader.layout, heap, address) if address not in found.values() else None
+        number = 0 if fields is None else _number(reader, address, fields)
+        is_taken = number in found and _may_be_segment(reader, found[number])
+        if fields is not None and number < field.count and not is_taken:
+            _report_pointer(reader, number, wrong.pop(number, found.get(number, 0)), address)
+            found[number] = address
+    for number, address in wrong.items():
+        _report_pointer(reader, number, address, 0)
+    return dict(sorted(found.items())), not wrong
+
+
+def _repeated(reader: HeapReader, found: Mapping[int, int]) -> dict[int, int]:
+    """The elements that lead to a segment which, by its own number, belongs to another one that leads there as well."""
+    out = {}
+    for number, address in found.items():
+        fields = segment_fields(reader.view, reader.layout, reader.address, address)
+        own = number if fields is None else _number(reader, address, fields)
+        if own != number and found.get(own) == address:
+            out[number] = address
+    return out
+
+
+def _report_pointer(reader: HeapReader, number: int, stated: int, address: int) -> None:
+    """An error at an element of Segments[64]; `address`: of its segment, 0 where there is none: a note then."""
+    pointer = reader.view.pointer_bytes
+    place = reader.address + reader.layout["_HEAP"].offset("Segments") + number * pointer
+    message = f"the pointer at {place:#x} of heap {reader.address:#x} does not lead to its segment"
+    expected = f"{address:#x}" if address else "a segment of its own"
+    reader.findings.append(
+        Finding("segment", "error", reader.address, place, pointer, message, expected, f"{stated:#x}")
+    )
+    if not address:
+        reader.notes.append(message)
+
+
+def _own_header(reader: HeapReader, stated: int) -> Iterator[int]:
+    """The header of the segment that begins with the heap, in its first page, where `stated` is none."""
+    view, heap, struct = reader.view, reader.address, reader.layout["_HEAP"]
+    if segment_fields(view, reader.layout, heap, stated) is not None or _may_be_segment(reader, stated):
+        return
+    for address in range(heap + -(-struct.size // view.granularity) * view.granularity, heap + PAGE, view.granularity):
+        fields = segment_fields(view, reader.layout, heap, address)
+        if fields is not None and fields["BaseAddress"] == heap:
+            yield address
+
+
+def _number(reader: HeapReader, address: int, fields: dict[str, int]) -> int:
+    """The number of the segment whose header lies there: that of its first entry; 0 of the heap's own."""
+    at = address + reader.view.granularity - 1  # SegmentIndex
+    return 0 if fields["BaseAddress"] == reader.address else reader.view.space.try_integer(at, 1) or 0
+
+
+def _may_be_segment(reader: HeapReader, segment: int) -> bool:
+    """True where the header of a segment of the heap lies, damaged in part, or the dump has it in part."""
+    if segment_fields(reader.view, reader.layout, reader.address, segment) is not None:
+        return True
+    is_lost = is_partly_missing(reader.process, segment, reader.layout["_HEAP_SEGMENT"].size)
+    return is_lost or damaged_segment(reader, segment) is not None
+
+
 def later_segments(reader: HeapReader) -> Iterator[Segment]:
     """The segments behind the first whose headers name the heap, by the scan of all reservations."""
     view = reader.view
@@ -82,14 +159,13 @@ def later_segments(reader: HeapReader) -> Iterator[Segment]:
         yield Segment(address, span, ranges, uncommitted, has_all, number=number)
 
 
-def _without_header(
-    reader: HeapReader, place: int, segment: int, number: int, known: list[Segment]
-) -> Iterator[Segment]:
+def _without_header(reader: HeapReader, segment: int, number: int, known: list[Segment]) -> Iterator[Segment]:
     """The segment that an element of Segments[64] leads to, by the memory map where the dump lacks its header.
 
     Where the header is there, the element is damage.
     """
     heap, pointer = reader.address, reader.view.pointer_bytes
+    place = heap + reader.layout["_HEAP"].offset("Segments") + number * pointer
     message = f"segment pointer at {place:#x} of heap {heap:#x} leads to no segment of this heap"
     if not is_partly_missing(reader.process, segment, reader.layout["_HEAP_SEGMENT"].size):
         reader.damage(Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}"), message)

@@ -25,7 +25,7 @@ def read_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bool]:
     layout, heap = reader.layout, reader.address
     offset = layout["_HEAP_SEGMENT"].offset("SegmentListEntry")
     head = heap + layout["_HEAP"].offset("SegmentList")
-    spans = cache(lambda address: _segment_span(reader, address) or damaged_segment(reader, address))
+    spans = cache(lambda address: _best_span(reader, address))
     linked = reader.discovery.ring(head, lambda node: spans(node - offset) is not None)
     reader.link_damage("segment", linked, "segment list", (offset, layout["_HEAP_SEGMENT"].size))
     addresses = dict.fromkeys(node - offset for node in linked.nodes)
@@ -109,6 +109,15 @@ def _without_overlaps(reader: HeapReader, spans: dict[int, Span | None]) -> list
         starts.insert(i, (span.start, span.end))
         out.append((address, span))
     return out
+
+
+def _best_span(reader: HeapReader, address: int) -> Span | None:
+    """The span of a segment; where its header contradicts itself about the end, the memory map decides."""
+    span = _segment_span(reader, address)
+    place = address + reader.layout["_HEAP_SEGMENT"].offset("LastValidEntry")
+    if span is not None and reader.view.space.try_pointer(place) in (None, span.end):
+        return span
+    return damaged_segment(reader, address) or span
 
 
 def _segment_span(reader: HeapReader, address: int) -> Span | None:

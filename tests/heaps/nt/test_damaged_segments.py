@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 
 from heapdump.blocks.kind import HeapKind
 from tests.builders import BuiltDump, BuiltHeap
+from tests.builders.nt_heap_layout import heap_layout
+from tests.heaps.nt.lfh_plans import back_end_rows
 from tests.heaps.nt.plans import FIXED, REPRESENTATIVES, Generation, assert_extents, heap_of, process_of
 from tests.patching import poke, position, word
 
@@ -77,10 +79,10 @@ def test_a_segment_header_that_names_another_heap_is_left_out(open_built, genera
 def test_a_segment_pointer_of_xp_that_leads_nowhere_is_a_finding(open_built):
     generation = Generation("x86", 2600)
     heap, built = segmented(generation)
-    entry = heap.truth.address + 0x58 + 4 * 2
+    entry = heap.truth.address + 0x58 + 4 * len(heap.truth.segments)  # no header in memory has that number
     with open_built(poke(built, (entry, word(0x99999, 4)))) as snapshot:
         (found,) = snapshot.heaps
-        assert [s.span.start for s in found.segments] == [s for i, (s, _) in enumerate(heap.truth.segments) if i != 2]
+        assert [s.span.start for s in found.segments] == [start for start, _ in heap.truth.segments]
         assert [(f.kind, f.address, f.found) for f in found.findings] == [("segment", entry, "0x99999")]
         assert not found.is_fully_walked
 
@@ -186,3 +188,39 @@ def test_the_entry_of_a_segment_header_is_the_heaps_own_whatever_its_unused_byte
         (block,) = table.blocks(np.flatnonzero(table.entry == start))
         assert block.is_internal
         assert [(f.kind, f.address) for f in snapshot.walk.findings] == [("entry_header", place)]
+
+
+@pytest.mark.parametrize("generation", [Generation("x86", 2600), Generation("x64", 3790)], ids=str)
+@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("value", ["nothing", "elsewhere", "the last segment", "the one before"])
+def test_a_damaged_pointer_to_a_segment_costs_none(open_built, generation, number, value):
+    """The header of a segment names its heap, and its entry the number of the segment."""
+    heap, built = segmented(generation)
+    at, starts = heap_layout(generation.arch, generation.build), [start for start, _ in heap.truth.segments]
+    place = generation.base + at.segments + number * at.pointer
+    later = {
+        "nothing": 0,
+        "elsewhere": 0x41410000,
+        "the last segment": starts[-1],
+        "the one before": starts[number - 1],
+    }
+    if later[value] == starts[number] or later[value] == generation.base:
+        pytest.skip("that is no damage, or no segment")
+    with open_built(poke(built, (place, word(later[value], at.pointer)))) as snapshot:
+        (found,) = snapshot.heaps
+        assert [(segment.number, segment.span.start) for segment in found.segments] == [*enumerate(starts)]
+        (explained,) = snapshot.explained_findings
+        assert (explained.finding.kind, explained.finding.address) == ("segment", place)
+        assert {user for user, _ in back_end_rows(snapshot)} == {block.user for block in heap.truth.busy}
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+def test_a_number_of_pages_that_reaches_over_the_next_segment_costs_none(open_built, generation):
+    """LastValidEntry says where the segment ends, and so does its reservation."""
+    heap, built = segmented(generation)
+    place = generation.base + (0x38 if generation.arch == "x64" else 0x20)
+    with open_built(poke(built, (place + 1, b"\x21"))) as snapshot:
+        (found,) = snapshot.heaps
+        assert sorted((s.span.start, s.span.end) for s in found.segments) == [*heap.truth.segments]
+        (explained,) = snapshot.explained_findings
+        assert (explained.finding.kind, explained.finding.address) == ("segment", place)
