@@ -357,7 +357,7 @@ class Snapshot:
 
     def forget_blocks(self) -> None:
         """Drops the walk and everything made of it; what is asked for again is made again."""
-        blocks = ("walk", "damage", "explained_findings", "crt", "stacks")
+        blocks = ("walk", "damage", "incidents", "report_context", "crash", "crt", "stacks")
         for name in (*blocks, "graph", "reached", "referrers", "retained", "types"):
             self.__dict__.pop(name, None)
 

@@ -37,9 +37,14 @@ class HeadlineKind(StrEnum):
     LEAK_SUSPECT = "leak_suspect"
 
     @property
+    def is_damage(self) -> bool:
+        """True for a headline on what broke."""
+        return self in (HeadlineKind.CRASH, HeadlineKind.DAMAGE)
+
+    @property
     def is_about_memory(self) -> bool:
         """True for a headline on where the memory is; False for damage and for who holds it."""
-        return self not in (HeadlineKind.CRASH, HeadlineKind.DAMAGE, HeadlineKind.LEAK_SUSPECT)
+        return not self.is_damage and self is not HeadlineKind.LEAK_SUSPECT
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,17 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from heapdump.commands.common.crash import crash_lines, crash_record
+from heapdump.commands.common.crash import crash_record
 from heapdump.commands.common.gaps import heap_gaps, unchecked_lines
 from heapdump.commands.common.graph_overview import graph_overview
+from heapdump.commands.common.incident_lines import incident_lines, known_incidents
 from heapdump.commands.common.locks import lock_sentence
 from heapdump.commands.common.next_command import arrow, command_text
 from heapdump.commands.common.process import process_lines, process_record
 from heapdump.commands.common.request import Request, dump_command
-from heapdump.commands.common.verdict import verdict_line
+from heapdump.commands.common.verdict import verdict_style
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,17 +209,16 @@ class _Summary:
     def _page(self) -> Iterator[PageItem]:
         request, snapshot, summary = self.request, self.snapshot, self.summary
         yield Lines(list(process_lines(request, snapshot)))
-        yield Lines([verdict_line(snapshot, snapshot.verdict(snapshot.heaps), ("check",))])
+        yield Lines(list(self._broken()))
         held = [lock for lock in snapshot.locks.values() if lock.hangs]
         if held:
             yield Lines([[(lock_sentence(lock), "red"), arrow(snapshot, ("triage",))] for lock in held])
         if self.graph is not None:
             style = "yellow" if self.graph.leaked.blocks and self.graph.is_complete else ""
             yield Lines([[(self.graph.sentence, style), arrow(snapshot, ("leaks", "--unreachable"))]])
-        if snapshot.crash is not None:
-            yield Lines(crash_lines(request, snapshot, snapshot.crash))
-        if self.headlines:
-            yield Lines([[("• " + line.sentence, ""), arrow(snapshot, line.command)] for line in self.headlines])
+        told = [one for one in self.headlines if not one.kind.is_damage]
+        if told:
+            yield Lines([[("• " + line.sentence, ""), arrow(snapshot, line.command)] for line in told])
         if summary.reconciliation:
             rows = sorted((row for row in summary.reconciliation if row.bytes), key=lambda row: -row.bytes)
             yield Table(reconciliation_columns(summary), rows)
@@ -227,6 +227,18 @@ class _Summary:
             owners, more = request.shown(summary.unknown)
             yield Table(OWNERS, owners, hidden=more)
         yield from self._windbg()
+
+    def _broken(self) -> Iterator[StyledLine]:
+        """The incidents that are known without a long check, and the verdict where none of them is damage."""
+        snapshot = self.snapshot
+        found = [one for one in known_incidents(snapshot) if one.is_of_heap]
+        lines = list(incident_lines(self.request, snapshot, found))
+        if not any(one.leading.report is None for one in found):
+            verdict = snapshot.verdict(snapshot.heaps)
+            lines.append([(verdict.text, verdict_style(verdict))])
+        for number, line in enumerate(lines):
+            command = [arrow(snapshot, ("check",))] if number + 1 == len(lines) else []
+            yield [("  " if number else "heap: ", line[0][1]), *line, *command]
 
     def _windbg(self) -> Iterator[PageItem]:
         """The tables of `!address -summary`."""

@@ -93,9 +93,9 @@ def test_summary_and_block_tell_the_crash(page: PageHeapBuilder, capfd: Capture)
     assert (crash["bug"], crash["block"]["address"]) == ("heap-use-after-free", hex(freed.user))
     assert [frame["address"] for frame in crash["freed_by"]] == ["0x403000"]
     assert crash["allocated_by"] == []
-    sentence = f"heap-use-after-free: read at offset +8 of a 144-byte block [{freed.user:#x},{freed.user + 144:#x})"
-    assert sentence in asked(capfd, "summary")
-    assert sentence in asked(capfd, "block", hex(freed.user + 8))
+    sentence = f"read at offset +8 of a 144-byte block [{freed.user:#x},{freed.user + 144:#x})"
+    assert f"heap: heap-use-after-free at {freed.user + 8:#x}: {sentence}" in asked(capfd, "summary")
+    assert f"heap-use-after-free: {sentence}" in asked(capfd, "block", hex(freed.user + 8))
     assert any("heap-use-after-free" in line for line in ask(capfd, "summary")["findings"])
 
 

@@ -84,6 +84,11 @@ class Incident:
         """True where a heap is damaged, or was misused."""
         return self.severity == "error"
 
+    @property
+    def is_of_heap(self) -> bool:
+        """True for damage and misuse of a heap; False for an exception that is neither."""
+        return self.is_error or any(one.report is None or one.bug is not None for one in self.findings)
+
 
 def find_incidents(
     context: ReportContext,

@@ -44,15 +44,20 @@ def verdict(heaps: Sequence[Heap], walk: Walk, examine: Callable[[], Damage], *,
 
     `thorough`: a check is made whatever it costs.
     """
-    is_thorough = thorough or sum(count.headers for count in walk.counts.values()) <= _QUICK_HEADERS
-    known = examine() if is_thorough else _of_walk(heaps, walk)
+    is_thorough = thorough or is_quickly_checked(walk)
+    known = examine() if is_thorough else damage_of_walk(heaps, walk)
     indices, addresses = {heap.index for heap in heaps}, {heap.address for heap in heaps}
     unchecked = tuple(one for one in known.unchecked if one.heap in indices)
     errors = sum(finding.is_error and finding.heap in addresses for finding in known.findings)
     return Verdict(errors, len(heaps) - len(unchecked), is_thorough, unchecked)
 
 
-def _of_walk(heaps: Sequence[Heap], walk: Walk) -> Damage:
+def is_quickly_checked(walk: Walk) -> bool:
+    """True where a check costs so little that every command makes it."""
+    return sum(count.headers for count in walk.counts.values()) <= _QUICK_HEADERS
+
+
+def damage_of_walk(heaps: Sequence[Heap], walk: Walk) -> Damage:
     """The damage that discovery and walk found."""
     reasons = ((heap.index, why_not_walked(heap, walk.counts.get(heap.index))) for heap in heaps)
     unchecked = tuple(UncheckedHeap(index, why) for index, why in reasons if why is not None)

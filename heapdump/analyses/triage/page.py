@@ -129,17 +129,12 @@ def triage(facts: TriageFacts) -> Triage:
         facts.crash,
         facts.hang,
         tuple(facts.hang_frames),
-        HeapSection(facts.verdict, tuple(one for one in facts.incidents if _is_of_heap(one)), _gaps(facts)),
+        HeapSection(facts.verdict, tuple(one for one in facts.incidents if one.is_of_heap), _gaps(facts)),
         memory,
         who,
         tuple(one for one in facts.capabilities if _is_missed(one)),
         tuple(dict.fromkeys(_next(facts, memory, who)))[:_MOST_COMMANDS],
     )
-
-
-def _is_of_heap(incident: Incident) -> bool:
-    """True for damage and misuse of a heap; an exception that is neither stands in the crash."""
-    return incident.is_error or any(one.report is None or one.bug is not None for one in incident.findings)
 
 
 def _gaps(facts: TriageFacts) -> int:

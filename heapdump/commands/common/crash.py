@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.blocks import BlockRecorder
-from heapdump.commands.common.frames import frame_record, frames_of, stack_lines
+from heapdump.commands.common.frames import frame_record, frames_of
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
-    from heapdump.analyses.damage.crash import Crash
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
 
@@ -38,13 +37,3 @@ def crash_record(request: Request, snapshot: Snapshot) -> Record | None:
             "witness": stop.witness,
         },
     }
-
-
-def crash_lines(request: Request, snapshot: Snapshot, crash: Crash) -> list[list[tuple[str, str]]]:
-    """The bug, the stop parameters, the recorded stack of the block."""
-    lines = [[(f"{crash.bug}: ", "red bold"), (crash.sentence, "red")]]
-    if crash.stop is not None:
-        words = ", ".join(f"{value:#x}" for value in crash.stop.parameters)
-        lines.append([(f"  stop parameters {words} from {crash.stop.witness}", "dim")])
-    lines += stack_lines(request, snapshot, crash.block)
-    return lines

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.capture import most_captures
-from heapdump.commands.common.frames import frames_of, place_name
-from heapdump.commands.common.incident_report import incident_name
+from heapdump.commands.common.frames import place_name
+from heapdump.commands.common.incident_lines import incident_lines
 from heapdump.commands.common.locks import hang_lines
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.process import header_lines
@@ -18,7 +18,6 @@ from heapdump.render import text
 from heapdump.render.view import COMMAND, Lines, PageItem, Section, Sections, StyledLine
 
 if TYPE_CHECKING:
-    from heapdump.analyses.damage.incidents import Incident
     from heapdump.analyses.memory.capabilities import Capability
     from heapdump.analyses.triage.crash import CrashSection
     from heapdump.analyses.triage.page import HeapSection, ManagedShare, MemorySection, Triage
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from heapdump.commands.common.unnamed_words import LargeMemory
     from heapdump.snapshot import Snapshot
 
-_MOST_FRAMES, _MOST_DAMAGE, _MOST_ITEMS = 5, 3, 4
+_MOST_FRAMES, _MOST_ITEMS = 5, 4
 _AWARE = {None: "", True: ", large-address aware", False: ", not large-address aware"}
 _BAR = 16
 _SMALL_SHARE = 0.02
@@ -83,28 +82,10 @@ def shown_frames(crash: CrashSection) -> list[int]:
 
 
 def _heap(request: Request, snapshot: Snapshot, heap: HeapSection) -> Iterator[StyledLine]:
-    for one in heap.incidents[:_MOST_DAMAGE]:
-        style = "red" if one.is_error else ""
-        title = f"{incident_name(one)} at {one.address:#x}: " if one.bug else ""
-        yield [(title, f"{style} bold"), (one.sentence, style)]
-        if one.is_error and (allocated := _allocated(request, snapshot, one)):
-            yield [(f"  {allocated}", "")]
-    if len(heap.incidents) > _MOST_DAMAGE:
-        yield [(f"{text.plural(len(heap.incidents) - _MOST_DAMAGE, 'more incident')}", "")]
+    yield from incident_lines(request, snapshot, heap.incidents)
     if not any(one.leading.report is None for one in heap.incidents):
         unseen = f"; {text.plural(heap.gaps, 'part')} could not be examined" if heap.gaps else ""
         yield [(heap.verdict.text + unseen, verdict_style(heap.verdict))]
-
-
-def _allocated(request: Request, snapshot: Snapshot, incident: Incident) -> str:
-    """`allocated by app.exe!Load+0x14 ← Parse`, of the block at fault; "" where no stack was recorded."""
-    from heapdump.analyses.allocated.leaks import passes_on
-    from heapdump.analyses.allocated.stack_keys import stack_key
-
-    block = incident.culprit or incident.block or incident.leading.candidate
-    frames = frames_of(request, snapshot, block) if block is not None else []
-    verb = "freed by" if block is not None and block.state == "free" else "allocated by"
-    return f"{verb} {stack_key(frames, passes_on(()))}" if frames else ""
 
 
 def _memory(memory: MemorySection) -> Iterator[StyledLine]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
+from heapdump import cli
+from heapdump.analyses.damage import verdict
 from heapdump.analyses.damage.incidents import Incident
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, NtHeapBuilder, ProcessBuilder
@@ -62,6 +65,26 @@ def test_a_second_free_of_a_block(open_built):
         assert (
             f"the block at {free:#x} of heap {HEAP:#x} is free already: freed twice" in incident.leading.finding.message
         )
+
+
+@pytest.mark.parametrize("headers", [20_000, 0], ids=["checked", "walked only"])
+def test_a_summary_names_the_bug_before_any_other_word_on_heaps(
+    headers: int, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """Above the tables stood "no damage found", and the double free in none of the lines."""
+    monkeypatch.setattr(verdict, "_QUICK_HEADERS", headers)
+    heap = NtHeapBuilder(base=HEAP)
+    free = heap.free(8) + 16
+    heap.busy(40)
+    path = tmp_path / "failed.dmp"
+    path.write_bytes(failed(process_with(heap), BLOCK_NOT_BUSY, HEAP, free - 16).data)
+    monkeypatch.setenv("COLUMNS", "300")
+    assert cli.run(["summary", str(path), "--no-cache"]) == 0
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("heap:") or "no damage" in line]
+    assert lines[0].startswith(
+        f"heap: double-free at {free:#x}: the block at {free:#x} of heap {HEAP:#x} is free already"
+    )
+    assert [line.partition(" → ")[2] for line in lines] == ["", f"heapdump check {path}"]
 
 
 def test_a_free_of_a_pointer_into_the_middle_of_a_block(open_built):
