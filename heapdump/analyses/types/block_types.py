@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.allocated.groups import dense
+from heapdump.analyses.contents import recognise
 from heapdump.analyses.types.block_starts import START_BYTES, BlockStarts, read_starts, rows_below, starts_block
 from heapdump.analyses.types.containers import is_bstr, is_string, is_vector
-from heapdump.analyses.types.content_kind import ContentKind
+from heapdump.analyses.types.content_kind import LIBRARY_KINDS, ContentKind
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
@@ -31,6 +32,12 @@ _BATCH = 1 << 17
 _MAX_THREADS, _THREADS_FROM_BATCHES = 8, 4
 _SMALL_NUMBER = 0x10000
 """Words below are no pointers: Windows maps nothing there."""
+
+
+_EXPLAINED = [
+    kind.number for kind in (*LIBRARY_KINDS, ContentKind.FILL, ContentKind.MODULE_POINTER, ContentKind.BLOCK_POINTERS)
+]
+"""Kinds that no signature of a format outweighs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +91,11 @@ def view_by_heap(process: Process, heaps: tuple[Heap, ...]) -> dict[int, View]:
 
 
 class _Labels:
-    """Labels by number: first the kinds of content, then classes and vtables as they are met, of all views together."""
+    """Labels by number: kinds of content, formats, then classes and vtables as they are met, of all views together."""
 
     def __init__(self) -> None:
-        self.texts: list[str] = list(ContentKind)
-        self.trusts = [kind.trust for kind in ContentKind]
+        self.texts: list[str] = [*ContentKind, *recognise.WORDS]
+        self.trusts = [*(kind.trust for kind in ContentKind), *map(recognise.trust_of, recognise.WORDS)]
         self.naming = Lock()
         """Held while labels are added."""
         self._numbers = {text: number for number, text in enumerate(self.texts)}
@@ -118,6 +125,7 @@ class _Classifier:
         if len(nonzero):
             nonzero_starts = starts.subset(nonzero) if len(nonzero) < len(rows) else starts
             numbers = self._content_numbers(nonzero_starts)
+            self._put_formats(numbers, nonzero_starts)
             if by_class:
                 with self._labels.naming:
                     self._name_objects(numbers, nonzero_starts)
@@ -150,6 +158,16 @@ class _Classifier:
         )
         masks, choices = [mask for mask, _ in in_order], [np.uint64(kind.number) for _, kind in in_order]
         return np.select(masks, choices, np.uint64(ContentKind.OTHER.number))
+
+    def _put_formats(self, numbers: NDArray[np.uint64], starts: BlockStarts) -> None:
+        """Replaces kinds of content in `numbers` by formats, of blocks that no type of a library or pointer explains."""
+        memory = self._view.space.mapped
+        rows = np.flatnonzero(~np.isin(numbers, _EXPLAINED) & starts.is_present)
+        found = recognise.recognise(memory, starts.address[rows], starts.size[rows], starts.raw[rows])
+        plain = np.flatnonzero((found < 0) & (numbers[rows] == ContentKind.OTHER.number))
+        found[plain] = recognise.recognise_plain(memory, starts.address[rows[plain]], starts.size[rows[plain]])
+        known = found >= 0
+        numbers[rows[known]] = (len(ContentKind) + found[known]).astype(np.uint64)
 
     def _name_objects(self, numbers: NDArray[np.uint64], starts: BlockStarts) -> None:
         """Replaces MODULE_POINTER in `numbers` by the number of a class or of a vtable, where the pointer leads to one."""

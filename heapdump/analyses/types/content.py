@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from heapdump.analyses.contents.recognise import WORDS, detail_of
 from heapdump.analyses.types.block_types import types_of
 from heapdump.analyses.types.content_kind import LIBRARY_KINDS
 from heapdump.blocks.table import BlockTable
@@ -42,6 +43,9 @@ def content_of(process: Process, view: View, table: BlockTable, row: int) -> Con
     label = types_of(process, {block.heap: view}, table, np.array([row]), by_class=True).labels[0]
     if label in LIBRARY_KINDS or label.startswith("vtable "):
         return Content(data, label, None)
+    if label in WORDS:
+        detail = detail_of(label, data, block.size)
+        return Content(data, f"{label}: {detail}" if detail else label, None)
     return Content(data, "no bytes" if block.size <= 0 else _guess(process, data, view.pointer_bytes), None)
 
 

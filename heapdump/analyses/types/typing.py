@@ -18,6 +18,7 @@ from heapdump.analyses.clusters.fields import fields_of
 from heapdump.analyses.clusters.find import edges_of, find_clusters
 from heapdump.analyses.clusters.naming import ClusterName, names_of
 from heapdump.analyses.clusters.sample import WordReader
+from heapdump.analyses.contents.recognise import VAGUE_WORDS, WORDS
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.block_types import BlockTypes, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
@@ -33,11 +34,12 @@ _LONG = 4096
 
 _SAYS_LITTLE = (
     ContentKind.ZEROS, ContentKind.FILL, ContentKind.ASCII, ContentKind.UTF16, ContentKind.MODULE_POINTER,
-    ContentKind.BLOCK_POINTERS, ContentKind.BLOCK_POINTER, ContentKind.SMALL_NUMBER, ContentKind.OTHER,
+    ContentKind.BLOCK_POINTERS, ContentKind.BLOCK_POINTER, ContentKind.SMALL_NUMBER, ContentKind.OTHER, *VAGUE_WORDS,
 )  # fmt: skip
 """Kinds of content that a structure says more than."""
 
-_TEXTS = (ContentKind.ASCII, ContentKind.UTF16)
+_LEAVES_TO_STRUCTURE = (ContentKind.ASCII, ContentKind.UTF16, *VAGUE_WORDS)
+"""Kinds that say more than the size, and less than pointers that are typical of a structure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +127,7 @@ class _Labels:
     def __init__(self, found: BlockTypes) -> None:
         """`found`: what the first bytes say."""
         self._content = len(found.labels)
-        kinds = set(ContentKind)
+        kinds = {*ContentKind, *WORDS}
         self.labels = [
             TypeLabel(text, trust, text, is_object=text not in kinds, module=_module(text))
             for text, trust in zip(found.labels, found.trusts, strict=True)
@@ -136,7 +138,7 @@ class _Labels:
         """(clusters, labels): the better label for blocks of a cluster that have a label by their first bytes; -1: none."""
         out = np.full((len(names), self._content), -1, np.int64)
         little = [number for number in range(self._content) if self.labels[number].label in _SAYS_LITTLE]
-        texts = [number for number in little if self.labels[number].label in _TEXTS]
+        texts = [number for number in little if self.labels[number].label in _LEAVES_TO_STRUCTURE]
         for cluster, (name, size) in enumerate(zip(names, sizes, strict=True)):
             if name.noun in ("buffer", "text") and size < _LONG:
                 continue

@@ -1,0 +1,72 @@
+"""Formats of programs, documents, databases and fonts.
+
+Sources: PE/COFF, ELF, the class file of the JVM, MS-CFB, PDF, SQLite, OpenType.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from heapdump.analyses.contents.heads import Format, Heads, Mask, every, one_of, within
+
+_MACHINES = (0x14C, 0x8664, 0x1C0, 0x1C4, 0xAA64, 0x200, 0xEBC)
+_MOST_TABLES = 64
+
+
+def _is_pe(heads: Heads) -> Mask:
+    """e_lfanew leads to `PE` and a machine that exists."""
+    at = heads.le(60, 4)
+    return every(at >= 64, heads.further(at, 4) == 0x4550, one_of(heads.further(at + 4, 2), *_MACHINES))
+
+
+def _is_elf(heads: Heads) -> Mask:
+    return every(within(heads.le(4, 1), 1, 2), within(heads.le(5, 1), 1, 2), heads.le(6, 1) == 1)
+
+
+def _is_java(heads: Heads) -> Mask:
+    return every(heads.be(4, 2) <= 3, within(heads.be(6, 2), 45, 90), heads.be(8, 2) >= 8)
+
+
+def _is_sqlite(heads: Heads) -> Mask:
+    """The size of a page is a power of two, and fractions of it have the values of every version."""
+    page = heads.be(16, 2)
+    good: Mask = ((page == 1) | (within(page, 512, 32768) & (page & (page - 1) == 0))) & heads.is_at(
+        21, b"\x40\x20\x20"
+    )
+    return good
+
+
+def _is_font(heads: Heads) -> Mask:
+    """Search range and entry selector follow from the number of tables; the first tag is printable."""
+    tables = heads.be(4, 2)
+    power = np.floor(np.log2(np.maximum(tables, 1))).astype(np.int64)
+    is_text = (heads.raw[:, 12:16] >= 0x20) & (heads.raw[:, 12:16] < 0x7F)
+    good: Mask = (
+        within(tables, 4, _MOST_TABLES)
+        & (heads.be(6, 2) == 16 << power)
+        & (heads.be(8, 2) == power)
+        & is_text.all(axis=1)
+    )
+    return good
+
+
+FORMATS = (
+    Format("PE image", b"MZ", _is_pe),
+    Format("ELF image", b"\x7fELF", _is_elf),
+    Format("Java class file", b"\xca\xfe\xba\xbe", _is_java),
+    Format("WebAssembly module", b"\0asm\x01\0\0\0"),
+    Format("PDB", b"Microsoft C/C++ MSF 7.00\r\n\x1aDS\0"),
+    Format("minidump", b"MDMP\x93\xa7"),
+    Format("CLR metadata", b"BSJB\x01\0\x01\0"),
+    Format("PDF document", b"%PDF-1."),
+    Format("OLE compound document", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
+    Format("RTF document", b"{\\rtf1"),
+    Format("SQLite database", b"SQLite format 3\0", _is_sqlite),
+    Format("registry hive", b"regf", lambda heads: every(heads.le(20, 4) == 1, heads.le(28, 4) == 0)),
+    Format("HDF5 data", b"\x89HDF\r\n\x1a\n"),
+    Format("Parquet data", b"PAR1\x15"),
+    Format("OpenType font", b"\0\x01\0\0", _is_font),
+    Format("OpenType font", b"OTTO", _is_font),
+    Format("web font", b"wOFF", lambda heads: heads.be(4, 4) >= 0x10000),
+    Format("web font", b"wOF2", lambda heads: heads.be(4, 4) >= 0x10000),
+)
