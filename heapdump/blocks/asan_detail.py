@@ -1,4 +1,7 @@
-"""AddressSanitizer's own view of an address: rows of shadow bytes, and who allocated and freed a chunk."""
+"""AddressSanitizer's records of an address: rows of shadow bytes, and the header of a chunk.
+
+One shadow byte describes 8 bytes of memory.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,27 @@ from heapdump.blocks.table import Block
 
 @dataclass(frozen=True, slots=True)
 class ShadowRow:
-    """16 shadow bytes, of the 128 bytes of memory from `address` on; None where the dump lacks one."""
+    """The shadow of the 128 bytes [address, address + 128).
+
+    Attributes:
+        address: of the memory, not of the shadow; a multiple of 128.
+        values: 16 shadow bytes, one for each 8 bytes of memory; None for a shadow byte that is not in the dump.
+    """
 
     address: int
     values: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ChunkStory:
-    """A chunk by its header: the function that allocated it, threads by AddressSanitizer's numbers, ids of stacks.
+class AsanChunkHeader:
+    """The decoded header of a chunk.
 
-    `free_thread`, `free_stack`: None for a chunk that is not freed, and where its first bytes are not in the dump.
+    Attributes:
+        function: `malloc`, `operator new` or `operator new[]`.
+        thread: AddressSanitizer's number of the thread that allocated the chunk.
+        stack: id of the allocation stack in AddressSanitizer's stack depot.
+        free_thread: number of the thread that freed it; None for a chunk in use, or where it is not in the dump.
+        free_stack: id of the stack that freed it; None likewise.
     """
 
     function: str
@@ -32,13 +45,16 @@ class ChunkStory:
 
 
 class ShadowReader(Protocol):
-    """The shadow and the chunk headers of one heap of AddressSanitizer, read when they are asked for."""
+    """Reads the shadow and the chunk headers of one heap of AddressSanitizer."""
 
     def byte(self, address: int) -> int | None:
         """The shadow byte of an address; None where the dump lacks it."""
 
     def rows(self, address: int, around: int) -> tuple[ShadowRow, ...]:
-        """The row of an address and `around` rows on both sides; none where the byte of the address is missing."""
+        """The row of an address and `around` rows on both sides; empty where the address's shadow byte is missing."""
 
-    def story(self, block: Block, facts: Mapping[str, object]) -> ChunkStory | None:
-        """The header of a chunk; None where it is not in the dump, or makes no sense. `facts`: of the heap's walk."""
+    def chunk_header(self, block: Block, facts: Mapping[str, object]) -> AsanChunkHeader | None:
+        """The header of a chunk; None where it is not in the dump or names no allocation function.
+
+        `facts`: `Walk.facts` of the heap, which say whether headers have the old layout.
+        """

@@ -1,4 +1,4 @@
-"""Damaged bytes, as a value."""
+"""Damaged bytes of one structure or fill."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ from heapdump.blocks.findings import FindingKind
 
 @dataclass(frozen=True, slots=True)
 class ByteDamage:
-    """Damaged bytes [address, address + len(found)); `expected` has the same length."""
+    """The damaged bytes [address, address + len(found)).
+
+    Attributes:
+        kind: kind of the finding that reports them.
+        what: name of the damaged member or fill, for a person: `StartStamp`, `suffix`.
+        address: of the first damaged byte.
+        expected: bytes that should be there; as many as `found`.
+        found: bytes that are there.
+    """
 
     kind: FindingKind
     what: str

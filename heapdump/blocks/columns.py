@@ -1,7 +1,7 @@
-"""The columns of a block table while it is made: kernels write rows straight into them.
+"""The growing columns of a block table: kernels write rows straight into them.
 
-No view of a column may live while it grows: the arrays are private, and `tail` says so. Decision:
-docs/decisions/0004-one-sorted-block-table.md.
+`tail`, `append` and `extend` may move the columns to other memory. A view that was taken before such a call (a
+`RowWriter`, a table of `since`) must not be used after it. Decision: docs/decisions/0004-one-sorted-block-table.md.
 """
 
 from __future__ import annotations
@@ -13,22 +13,23 @@ from heapdump.blocks.table import COLUMNS, BlockTable
 from heapdump.kernels.row import RowWriter
 
 _MORE = 1 << 16
+"""Rows by which the columns grow at least."""
 
 
 class BlockColumns:
-    """Rows while they are made, in the order in which they are added."""
+    """Rows in the order in which they were added; `sort` brings them into the order of addresses."""
 
     def __init__(self, expected: int = 0) -> None:
-        """`expected`: number of rows for which memory is set aside."""
+        """`expected`: number of rows for which memory is reserved at once."""
         self._size = 0
         self._all = BlockTable(*(np.empty(expected, kind) for kind in COLUMNS.values()))
 
     def __len__(self) -> int:
-        """Rows that were added."""
+        """The number of rows that were added."""
         return self._size
 
     def tail(self, least: int) -> RowWriter:
-        """Room for `least` or more rows behind the last one; drop every earlier view before the call."""
+        """Room for `least` or more rows behind the last row; `add` makes rows of it. Invalidates earlier views."""
         return self._room(least).writer()
 
     def _room(self, least: int) -> BlockTable:
@@ -38,44 +39,44 @@ class BlockColumns:
         return self._all.part(self._size, len(self._all))
 
     def add(self, count: int, heap: int) -> None:
-        """Adds the first `count` rows of the tail, which were written, as rows of a heap; `heap`: its index."""
+        """Adds the first `count` rows of the tail, which the caller has filled; `heap`: index of their heap."""
         self._all.heap[self._size : self._size + count] = heap
         self._size += count
 
     def drop(self, first: int) -> None:
-        """Takes the rows from `first` on away again."""
+        """Removes the rows from `first` on."""
         self._size = first
 
     def since(self, first: int) -> BlockTable:
-        """The rows from `first` on, without a copy; `since(0)` is the table once no more rows are added."""
+        """The rows from `first` on, without a copy; `since(0)` is the block table when all rows have been added."""
         return self._all.part(first, self._size)
 
     def append(self, heap: int, entry: NDArray[np.integer], size8: NDArray[np.integer], unused: NDArray[np.integer],
                header8: NDArray[np.integer], tags: NDArray[np.integer]) -> None:  # fmt: skip
-        """Adds rows of one heap that were made elsewhere."""
+        """Adds rows of the heap with index `heap`; columns of one length, units as in `kernels.row`."""
         tail, count = self._room(len(entry)), len(entry)
         tail.entry[:count], tail.size8[:count], tail.unused[:count] = entry, size8, unused
         tail.header8[:count], tail.tags[:count] = header8, tags
         self.add(count, heap)
 
     def extend(self, rows: BlockTable) -> None:
-        """Adds rows of any heaps."""
+        """Adds the rows of a table, which name their heaps themselves."""
         tail = self._room(len(rows))
         for column, added in zip(tail.columns(), rows.columns(), strict=True):
             column[: len(rows)] = added
         self._size += len(rows)
 
     def sort(self, first: int = 0) -> None:
-        """Brings the rows from `first` on into ascending order of their entries; equal ones stay as they are."""
+        """Sorts the rows from `first` on by `entry`, ascending; rows with equal entries keep their order."""
         rows = self.since(first)
         if len(rows) < 2 or _ascends(rows.entry):
             return
         order = np.argsort(rows.entry, kind="stable")
         for column in rows.columns():
-            column[:] = np.take(column, order, mode="clip")  # without a check of each index: half the time
+            column[:] = np.take(column, order, mode="clip")  # numpy checks no index then: half the time
 
     def ends_before(self, other: BlockColumns) -> bool:
-        """True when the last entry is at or below the other's first entry; both are sorted."""
+        """True when no entry lies above the first entry of `other`, or one of the two is empty; both are sorted."""
         return not len(self) or not len(other) or bool(self._all.entry[self._size - 1] <= other._all.entry[0])
 
     def _resize(self, rows: int) -> None:
@@ -84,7 +85,7 @@ class BlockColumns:
 
 
 def _ascends(entry: NDArray[np.uint64]) -> bool:
-    """True for ascending order; in batches, so that a long column needs no second one of its size."""
+    """True when no entry is below the one before it. Compares in batches, which keeps the temporary array small."""
     step = 1 << 18
     return all(
         bool((entry[i + 1 : i + step + 1] >= entry[i : i + step][: len(entry) - i - 1]).all())

@@ -1,4 +1,4 @@
-"""Blocks of the CRT's debug heap: what the header that debug builds put before every allocation says."""
+"""Blocks of the CRT's debug heap: debug builds put a `_CrtMemBlockHeader` before every allocation."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ USES = {0: "free", 1: "normal", 2: "CRT", 3: "ignored", 4: "client"}
 
 @dataclass(frozen=True, slots=True)
 class CrtBlocks:
-    """CRT debug blocks among the rows asked about, in their order; columns of one length n.
+    """CRT debug blocks, in the order of the block table; (n,) each.
 
-    `row`: of the block table, int64; `user`: what the program got, uint64; `size`: requested by it, bytes; `file`:
-    address of the source file's name, 0 unknown; `line`, `request` (number of the allocation), `use`: int64;
-    `guards`: int64, bit 0 the four bytes before the data are changed, bit 1 those behind.
+    Attributes:
+        row: row of the block table that holds the CRT block.
+        user: address that the program got, behind the header and the first guard.
+        size: bytes that the program requested.
+        file: address of the name of the source file that allocated it; 0 where it is not recorded.
+        line: line in that file.
+        request: number of the allocation, counted from 1 by the CRT.
+        use: key of `USES`.
+        guards: bit 0: the 4 guard bytes before the data are changed; bit 1: the 4 guard bytes behind them.
     """
 
     row: NDArray[np.int64]
@@ -40,7 +46,7 @@ class CrtBlocks:
 
     @classmethod
     def joined(cls, parts: list[CrtBlocks]) -> CrtBlocks:
-        """The blocks of several, one after the other."""
+        """The blocks of all `parts`, one part after the other."""
         unsigned = ("user", "file")
         columns = ([getattr(part, name) for part in parts] for name in cls.__slots__)
         empty = (np.empty(0, np.uint64 if name in unsigned else np.int64) for name in cls.__slots__)

@@ -33,7 +33,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class UncheckedHeap:
-    """A heap about whose damage nothing is known, by its index, and the reason."""
+    """A heap that no check examined: its index, and the reason."""
 
     heap: int
     why: WhyUnchecked
@@ -41,11 +41,14 @@ class UncheckedHeap:
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """`findings`: every broken rule, `gaps`: lines on what could not be examined, and why.
+    """The result of checking all heaps.
 
-    `guarded`: indices of the heaps that may hold blocks of the CRT's debug heap. `unchecked`: the heaps that were not
-    checked at all, by index; no finding in one of these does not mean that it is healthy. `remarks`: lines on damage
-    that no check of these heaps can see.
+    Attributes:
+        findings: every broken rule.
+        gaps: sentences that say which memory or structure could not be examined, and why.
+        guarded: indices of the heaps that may hold blocks of the CRT's debug heap.
+        unchecked: heaps that no check examined. Such a heap has no findings, but may be damaged.
+        remarks: sentences about damage that the checks of these heaps cannot see.
     """
 
     findings: tuple[Finding, ...]
@@ -56,9 +59,9 @@ class Damage:
 
 
 def why_not_walked(heap: Heap, count: HeapCount | None) -> WhyUnchecked | None:
-    """The reason why a walk read no block of a heap; None where it read one, or the heap is empty.
+    """The reason why no block of a heap was read; None where one was read, or the heap has no memory for blocks.
 
-    `count` is None for a heap that no allocator walks. A segment has at least one block, of the allocator itself.
+    `count`: the result of the walk; None for a heap that no allocator walks.
     """
     if heap.kind == HeapKind.UNKNOWN:
         return WhyUnchecked.NOT_VERIFIED

@@ -1,4 +1,4 @@
-"""Bytes of an encoded structure as they read once decoded."""
+"""The decoded bytes of an encoded structure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The decoded bytes, how they were decoded, and whether the structure's own check holds: None without a check."""
+    """An encoded structure after decoding.
+
+    Attributes:
+        data: the decoded bytes.
+        words: how they were decoded, for a person: the key and where it comes from.
+        holds: True when the checksum of the structure is right; None where the structure has no checksum.
+    """
 
     data: bytes
     words: str

@@ -1,9 +1,8 @@
-"""Findings: one broken rule at one place, as a value; and the kinds of findings.
+"""Findings: one broken rule at one address; and the kinds of findings.
 
 Walks and checks make findings and go on. Everything that depends on the kind of a finding stands in its
 `FindingRule`: the sentence of reports and of SARIF, the bytes that the rule protects, the bug that breaks it. An
-allocator package defines the kinds that only its heaps have with `define`; the kinds below belong to the allocators
-that heapdump brings along.
+allocator package adds its own kinds with `define`; the kinds below belong to the allocators of heapdump.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from enum import Enum, StrEnum
 from typing import Literal
 
 FindingKind = str
-"""The word of a kind, as records have it: a key of `FINDING_RULES`."""
+"""The JSON word of a kind of finding: a key of `FINDING_RULES`."""
 
 Severity = Literal["error", "warning"]
 
@@ -46,7 +45,7 @@ class BugKind(StrEnum):
 
     @property
     def sentence(self) -> str:
-        """The meaning of the bug, for reports and SARIF."""
+        """One sentence that says what the program did wrong, for reports and SARIF."""
         return _BUG_SENTENCES[self]
 
 
@@ -77,7 +76,7 @@ _BUG_SENTENCES = {
 
 
 class Protected(Enum):
-    """The bytes that a rule protects, which decide which blocks could have been the cause."""
+    """The bytes that a rule protects. They decide which blocks are candidates for the cause of a finding."""
 
     HEADER = "the header between two blocks"
     BLOCK = "bytes that belong to one block, beside its requested bytes"
@@ -88,9 +87,13 @@ class Protected(Enum):
 
 @dataclass(frozen=True, slots=True)
 class FindingRule:
-    """One kind of finding. `sentence` says what a finding of it means.
+    """One kind of finding.
 
-    `bug`: the bug that breaks the rule; None where the kind alone does not decide.
+    Attributes:
+        kind: its JSON word.
+        sentence: the meaning of such a finding, for reports and SARIF.
+        protected: the bytes that the rule protects.
+        bug: the bug that breaks the rule; None where several bugs can.
     """
 
     kind: FindingKind
@@ -100,14 +103,14 @@ class FindingRule:
 
 
 FINDING_RULES: dict[FindingKind, FindingRule] = {}
-"""Kind → rule, of every kind that is defined."""
+"""Kind → its rule, for every kind that was defined."""
 
 
 def define(kind: FindingKind, sentence: str, protected: Protected, bug: BugKind | None = None) -> None:
-    """Makes a kind of finding; the same definition twice is one kind.
+    """Defines a kind of finding; an equal second definition has no effect.
 
     Raises:
-        ValueError: the word is another kind's.
+        ValueError: `kind` is defined already with another rule.
     """
     rule = FindingRule(kind, sentence, protected, bug)
     if FINDING_RULES.setdefault(kind, rule) != rule:
@@ -140,10 +143,17 @@ define("verifier_stop", "Application Verifier stopped the process", Protected.RE
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One broken rule. `heap`: the address of the heap, 0 for none.
+    """One broken rule at one address.
 
-    `address`: of the first damaged byte; `length`: bytes from there that are known to be damaged. `expected` and
-    `found` are hex or words; "" where nothing can be named.
+    Attributes:
+        kind: key of `FINDING_RULES`.
+        severity: `error` where a healthy heap cannot look like this; `warning` where it can while a thread changes it.
+        heap: address of the heap; 0 for none.
+        address: of the first damaged byte.
+        length: bytes from `address` on that are known to be damaged.
+        message: one sentence for a person.
+        expected: hex or words: the bytes or the state that the rule demands; "" where it demands no single one.
+        found: hex or words: the bytes or the state in the dump; "" likewise.
     """
 
     kind: FindingKind
@@ -162,10 +172,10 @@ class Finding:
 
     @property
     def is_error(self) -> bool:
-        """True where a healthy heap cannot look like this; False where it can, while the heap is being changed."""
+        """True for severity `error`."""
         return self.severity == "error"
 
     @property
     def is_report(self) -> bool:
-        """True for a report of Windows, False for damage that was found."""
+        """True for a report that Windows wrote, False for damage that heapdump found."""
         return self.rule.protected is Protected.REPORT

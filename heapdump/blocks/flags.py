@@ -26,7 +26,7 @@ _CLASSES = ("PROCESS", "PRIVATE", "KERNEL", "GDI", "USER", "CONSOLE", "USER_DESK
 
 
 def flag_names(flags: int) -> list[str]:
-    """The flags in words, lowest bit first, then the heap's class (`CLASS_PRIVATE`); unknown bits as hex."""
+    """The names of the set bits, lowest first, then the class of the heap (`CLASS_PRIVATE`); unknown bits as hex."""
     names = [name for bit, name in _NAMES.items() if flags & bit]
     unknown = flags & ~(sum(_NAMES) | _CLASS_BITS)
     heap_class = (flags & _CLASS_BITS) >> 12

@@ -12,9 +12,13 @@ from heapdump.blocks.findings import Finding
 
 @dataclass(frozen=True, slots=True)
 class FreeLists:
-    """Linked entries in list order. `entry`: addresses, `size`: occupied bytes; both (n,) int64.
+    """The entries on the free lists of one heap, in list order.
 
-    `is_complete` is False where a list is broken; `findings` are the broken links.
+    Attributes:
+        entry: (n,) int64 addresses of the entries.
+        size: (n,) int64 occupied bytes.
+        is_complete: False where a list is broken, so that entries may be missing.
+        findings: the broken links.
     """
 
     entry: NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Heaps as records: segments, large blocks, extents, Windows' counters, by the heap's own header and lists."""
+"""The record of a heap: segments, large blocks, extents and Windows' counters, as its header and lists name them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,17 @@ ViewName = Literal["x64", "x86"]
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One segment: `span` is its reservation.
+    """One segment of an NT heap, or one page segment of a segment heap.
 
-    `uncommitted`: the uncommitted ranges, of an NT heap by its own list, of a segment heap by the memory map.
-    `counted_uncommitted_bytes`: the segment's own counter of their bytes, which is used where the list is broken
-    (`has_all_ranges` is False). `unit_bytes`: the unit of page ranges, of segment heaps. `number`: its index in the
-    heap's array of segments, which headers name before Vista; None where the heap has no such array.
+    Attributes:
+        address: of its header.
+        span: its reservation.
+        uncommitted: its uncommitted ranges, ascending: of an NT heap by the heap's list, of a segment heap by the
+            memory map.
+        counted_uncommitted_bytes: bytes of all uncommitted ranges as the segment itself counts them.
+        has_all_ranges: False where the list is broken; then `counted_uncommitted_bytes` is used instead of the list.
+        unit_bytes: bytes of one unit of page ranges; None for NT heaps.
+        number: SegmentIndex, its index in _HEAP.Segments (before Vista); None where the heap has no such array.
     """
 
     address: int
@@ -37,22 +42,27 @@ class Segment:
 
     @property
     def uncommitted_bytes(self) -> int:
-        """Bytes of the uncommitted ranges, never more than the segment has."""
+        """Bytes of the uncommitted ranges, by list or counter; at most the size of the segment."""
         listed = sum(span.size for span in self.uncommitted)
         return min(self.span.size, listed if self.has_all_ranges else self.counted_uncommitted_bytes)
 
     @property
     def committed_bytes(self) -> int:
-        """Reserved minus uncommitted bytes, by the heap's own list."""
+        """Reserved minus uncommitted bytes."""
         return self.span.size - self.uncommitted_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class LargeBlock:
-    """A block with a reservation of its own. `list_entry`: the address of its node on VirtualAllocdBlocks.
+    """A block with a reservation of its own: a large block of an NT heap, or a large allocation of a segment heap.
 
-    In a segment heap `list_entry` is the address of the block, and `metadata` that of its node in the tree of large
-    allocations; None where the node is destroyed.
+    Attributes:
+        list_entry: NT heap: address of its node on VirtualAllocdBlocks; segment heap: address of the block.
+        commit_bytes: committed bytes of the reservation.
+        reserve_bytes: bytes of the reservation, from a 64 KiB boundary on (`span`).
+        metadata: segment heap: address of its node in the tree of large allocations; None for NT heaps, and where the
+            node is destroyed.
+        trust: of its sizes.
     """
 
     list_entry: int
@@ -63,17 +73,20 @@ class LargeBlock:
 
     @property
     def span(self) -> Span:
-        """The reservation.
+        """The reservation: `reserve_bytes` from the 64 KiB boundary at or below `list_entry`.
 
-        ReserveSize counts from the 64 KiB boundary below the entry, which from 8 on lies some random pages behind it
-        (recorded dumps; up to Windows 7 the entry is the boundary).
+        Up to Windows 7 the list entry lies on that boundary; from 8 on it lies a random number of pages behind it
+        (recorded dumps).
         """
         start = self.list_entry & ~0xFFFF
         return Span(start, start + self.reserve_bytes)
 
 
 class ExtentKind(StrEnum):
-    """A part of a heap. SEGMENT_HEAP: the own reservation of a segment heap that is not walked."""
+    """The use that a heap makes of an extent.
+
+    SEGMENT_HEAP is the own reservation of a segment heap that is not walked; STRUCTURES that of one that is walked.
+    """
 
     SEGMENT = "segment"
     LARGE_BLOCK = "large_block"
@@ -94,7 +107,13 @@ class ExtentKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """Memory that belongs to a heap, and as which part; `number` of a segment in the order of the heap's list."""
+    """Memory that belongs to a heap.
+
+    Attributes:
+        span: the memory, reserved or committed.
+        kind: the use that the heap makes of it.
+        number: of a segment: its place in the heap's list of segments, from 0; None for other kinds.
+    """
 
     span: Span
     kind: ExtentKind
@@ -102,16 +121,26 @@ class Extent:
 
     @property
     def words(self) -> str:
-        """The part for a person: `segment 0`, `large block`."""
+        """The kind and number for a person: `segment 0`, `large block`."""
         return self.kind.words if self.number is None else f"{self.kind.words} {self.number}"
 
 
 @dataclass(frozen=True, slots=True)
 class WindowsCounters:
-    """The counters of a heap's header (`_HEAP_COUNTERS`, heap-structures.md §2.8); None for those a version lacks.
+    """The counters in a heap's header; None for a counter that this version of Windows lacks.
 
-    All in bytes except `segments`, `uncommitted_ranges`, `lock_contention` (counts). `large_uncommitted_bytes` is the
-    part of the reservation in long uncommitted ranges, the correction behind WinDbg's Virt column.
+    Source: docs/reference/heap-structures.md §2.8.
+
+    Attributes:
+        free_bytes: TotalFreeSize, in bytes.
+        reserved_bytes: TotalMemoryReserved.
+        committed_bytes: TotalMemoryCommitted.
+        large_uncommitted_bytes: TotalMemoryLargeUCR: bytes in long uncommitted ranges. WinDbg subtracts them in its
+            column Virt.
+        virtual_bytes: TotalSizeInVirtualBlocks: bytes of large blocks.
+        segments: TotalSegments, a number.
+        uncommitted_ranges: TotalUCRs, a number.
+        lock_contention: LockCollisions, a number.
     """
 
     free_bytes: int | None = None
@@ -126,17 +155,36 @@ class WindowsCounters:
 
 @dataclass(frozen=True, slots=True)
 class Heap:
-    """One heap.
+    """One heap of a process.
 
-    `reserved_bytes`, `committed_bytes`: of its segments (NT), of these and of its own reservation (segment heaps) or
-    of the latter alone (the others), None where not known. `extents`: all memory known to belong to it, ascending.
-    `is_fully_walked` is False when part of its memory could not be found (`notes` say why). `lookaside_bytes`: freed
-    blocks that wait on lookaside lists (before Vista). `normal_heap`: of a page heap, the ordinary heap behind it.
-    `entry_key`: of an NT heap whose header the dump lacks, the key of entry headers, 48 bits, as they tell it.
-    `stack_ids`: words before the number of an allocation stack whose frames are not read, so that the number only tells
-    stacks apart; "" where a number leads to frames.
-    `lock`: the address of its critical section; None where it has none, or where that is not known. `shadow`: of a heap
-    of AddressSanitizer.
+    Attributes:
+        address: of its header (_HEAP, _SEGMENT_HEAP, _DPH_HEAP_ROOT …).
+        index: place among all heaps of the process, from 0; the block table names heaps by it.
+        kind: its allocator.
+        role: `process` for the default heap of the process, else the heap class: `private`, `csr shared` …
+        view: the 64-bit or 32-bit half of the process that it lies in.
+        flags: _HEAP.Flags (of a page heap, of its root); None for kinds without flags, or where the dump lacks them.
+        segments: in the order of the heap's list; empty for kinds without segments.
+        large_blocks: blocks with a reservation of their own; None where their list does not exist or cannot be read.
+        extents: all memory that is known to belong to it, ascending.
+        reserved_bytes: NT heap: of its segments; segment heap: of its page segments and its own reservation; others: of
+            its own reservation. None where it is not known.
+        committed_bytes: committed bytes of the same memory.
+        counters: Windows' counters.
+        front_end: which front end the header names; None where it names none that is known.
+        lookaside_bytes: occupied bytes of the blocks on lookaside lists; 0 from Vista on.
+        stack_traces: True where blocks record their allocation stacks; None where it is not known.
+        trust: how far this record can be relied on.
+        layout: name of the struct layout that verified; None for kinds without one.
+        findings: damage of the header and the lists.
+        notes: sentences that say what is missing, and why.
+        is_fully_walked: False where part of its memory could not be found; `notes` say why.
+        normal_heap: of a page heap, the address of the ordinary heap behind it.
+        entry_key: of an NT heap whose header is not in the dump: the key of its entry headers, bits 0-47, solved from
+            the headers of its entries.
+        stack_ids: words that name a stack number which does not lead to frames; "" where a number leads to frames.
+        lock: address of its critical section; None where it has none, or where it is not known.
+        shadow: reads the shadow of a heap of AddressSanitizer; None for other kinds.
     """
 
     address: int
@@ -167,15 +215,15 @@ class Heap:
 
     @property
     def flag_names(self) -> list[str]:
-        """The flags in words; empty where they are not known."""
+        """The names of the set flags; empty where `flags` is None."""
         return [] if self.flags is None else flag_names(self.flags)
 
     @property
     def free_bytes(self) -> int | None:
-        """Free bytes of the back end: Windows' counter plus the blocks on lookaside lists.
+        """Free bytes of the back end: TotalFreeSize plus the blocks on lookaside lists.
 
-        TotalFreeSize does not count the latter, RtlWalkHeap calls them free (recorded heaps of XP). None where Windows
-        keeps no count, or a damaged one: more than is committed.
+        TotalFreeSize does not count blocks on lookaside lists, but RtlWalkHeap calls them free (recorded heaps of XP).
+        None where this version has no such counter, and where the counter exceeds the committed bytes, which is damage.
         """
         if self.counters.free_bytes is None:
             return None
@@ -184,7 +232,7 @@ class Heap:
 
     @property
     def uncommitted_ranges(self) -> int:
-        """Uncommitted ranges of all segments."""
+        """The number of uncommitted ranges of all segments."""
         return sum(len(segment.uncommitted) for segment in self.segments)
 
     @property

@@ -1,6 +1,6 @@
-"""Kinds of heaps and of blocks: the words of records, and the codes in the block table.
+"""Kinds of heaps and of blocks: their words in JSON, and the codes of the block table.
 
-An allocator defines its own kinds in its package; the ones below belong to the allocators of Windows.
+An allocator package defines its own kinds; the ones below belong to the allocators of Windows.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class HeapKind(str):
-    """The word of an allocator, as records have it; UNKNOWN is an address that no allocator claims."""
+    """The JSON word of an allocator; UNKNOWN for an address on the heap list that no allocator claims."""
 
     __slots__ = ()
     NT: ClassVar[HeapKind]
@@ -24,7 +24,7 @@ HeapKind.UNKNOWN = HeapKind("unknown")
 
 
 class Place(Enum):
-    """Where blocks of a kind lie, which decides what their bytes are part of."""
+    """Where blocks of a kind lie. It decides in which sum their bytes are counted."""
 
     SEGMENT = "an entry of a segment"
     NESTED = "inside a block that the allocator keeps for itself"
@@ -33,9 +33,12 @@ class Place(Enum):
 
 
 class BlockKind(int):
-    """A part of an allocator that owns blocks: the code in bits 0-3 of a row's tags, 0 to 15.
+    """The part of an allocator that owns a block. Its value, 0 to 15, is the code in bits 0-3 of a row's tags.
 
-    `name`: how it is called; `word`: its word in records, where that differs; `place`: where its blocks lie.
+    Attributes:
+        name: unique name.
+        word: the word in JSON; several kinds may share one.
+        place: where its blocks lie.
     """
 
     name: str
@@ -54,10 +57,10 @@ class BlockKind(int):
 
     @classmethod
     def define(cls, code: int, name: str, place: Place, word: str | None = None) -> BlockKind:
-        """Makes a kind; the same definition twice is one kind.
+        """Defines a kind and gives it back; an equal second definition gives the same kind.
 
         Raises:
-            ValueError: the code is taken by another kind, or not in 0..15.
+            ValueError: another kind has the code, or the code is not in 0..15.
         """
         known = cls._known.get(code)
         if not 0 <= code < 16 or (known is not None and known.name != name):
@@ -80,7 +83,7 @@ class BlockKind(int):
 
     @classmethod
     def known(cls) -> tuple[BlockKind, ...]:
-        """All kinds that are defined, by code."""
+        """All kinds that were defined, ascending by code."""
         return tuple(cls._known[code] for code in sorted(cls._known))
 
     def __repr__(self) -> str:

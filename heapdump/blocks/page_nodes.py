@@ -1,4 +1,4 @@
-"""The nodes of a page heap: its own record of each block that has pages of its own."""
+"""The nodes of a page heap: the _DPH_HEAP_BLOCK of each block that has pages of its own."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ class PageNodes:
         end: first address behind the virtual block.
         data: first address of its accessible pages.
         data_end: first address behind its accessible pages.
-        trace: record of the stack that allocated the block, of a freed block that freed it; 0 where there is none.
-        thread: id of the thread that did; 0 where it is not recorded.
+        trace: address of the record of a stack: of a busy block the stack that allocated it, of a freed block the stack
+            that freed it; 0 where there is none.
+        thread: id of the thread that allocated or freed it; 0 where it is not recorded.
         is_busy: (n,) bool.
     """
 

@@ -1,7 +1,9 @@
 """Checks of stored answers before they are used: types, ranges, lengths, encodings.
 
-A file of the index may be forged with the right checksum, or written by a defect. A number out of range would be an
-index into an array, in kernels one that nobody checks. Each check costs at most one sweep over a column, in pieces.
+A file of the index may be forged with the right checksum, or written by a defect. Its numbers become indices into
+arrays, and compiled kernels check no index. Each check costs at most one sweep over a column.
+
+In every check `what` names the values in the message of the error, as a plural: `rows`.
 """
 
 from __future__ import annotations
@@ -23,10 +25,10 @@ _LARGEST = 1 << 64
 
 
 def require_indices(values: NDArray[Any], low: int, high: int, what: str) -> None:
-    """Makes sure that integers, one after the other, lie in [low, high).
+    """Makes sure that `values` are integers of one dimension in [low, high).
 
     Raises:
-        ValueError: they do not, or are no integers of one dimension.
+        ValueError: they are not.
     """
     if values.ndim != 1 or values.dtype.kind not in "iu":
         raise ValueError(f"{what} are no integers")
@@ -35,7 +37,9 @@ def require_indices(values: NDArray[Any], low: int, high: int, what: str) -> Non
 
 
 def require_firsts(first: NDArray[Any], sources: int, targets: int, what: str) -> None:
-    """Makes sure that `first` (sources + 1,) cuts `targets` items into `sources` runs: from 0 on, ascending.
+    """Makes sure that `first` cuts `targets` items into `sources` runs: run i is [first[i], first[i + 1]).
+
+    So `first` has sources + 1 elements, begins with 0, never descends and ends with `targets`.
 
     Raises:
         ValueError: it does not.
@@ -59,23 +63,23 @@ def require_ascending(values: NDArray[Any], what: str) -> None:
 
 
 def require_length(values: NDArray[Any], length: int, kind: type[np.generic], what: str) -> None:
-    """Makes sure that a column has a length and a type.
+    """Makes sure that a column has one dimension, `length` elements and the type `kind`.
 
     Raises:
-        ValueError: it has others.
+        ValueError: it has not.
     """
     if values.shape != (length,) or values.dtype != np.dtype(kind):
         raise ValueError(f"{what} have another form")
 
 
 def require_types(value: object, counts: Mapping[str, int] | None = None) -> None:
-    """Makes sure that dataclasses, also inside containers, hold what their fields declare.
+    """Makes sure that dataclasses, also inside containers, hold values of the types that their fields declare.
 
-    Numbers are finite and have at most 64 bits, texts can be encoded. `counts`: name of a field → its integers are
-    indices below that.
+    Numbers must be finite and have at most 64 bits, texts must be encodable. `counts`: name of a field → number of
+    items that the field's integers are indices of.
 
     Raises:
-        TypeError: a field holds something else.
+        TypeError: a field holds a value of another type.
         ValueError: an index is out of range.
     """
     if is_dataclass(value) and not isinstance(value, type):
@@ -123,7 +127,7 @@ def _hints(kind: type) -> dict[str, Any]:
 
 
 def _fits(value: object, hint: Any) -> bool:  # noqa: ANN401  # types, unions, literals
-    """True where a value is of a type as annotations write it; forms that no stored dataclass has fit anything."""
+    """True where a value is of the annotated type `hint`, and for annotations that no stored dataclass uses."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return any(_fits(value, one) for one in inner)

@@ -28,28 +28,29 @@ from heapdump.kernels.row import (
 from heapdump.trust import Trust
 
 PAGE_LIGHT, PAGE_DECOMMITTED = 0x02, 0x04
-"""Entry flags of page heap blocks: inside a block of the ordinary heap; freed, and its memory given back."""
+"""Entry flags of page heap blocks: a light block, inside a block of the ordinary heap; a freed block whose pages are
+decommitted."""
 
 _TRUSTS = (Trust.EXACT, Trust.DERIVED, Trust.GUESS, Trust.GUESS)
-"""Trust by the value of its two bits in `tags`."""
+"""Trust by the value of bits 6-7 of `tags`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One row, decoded.
+    """One row of the block table, decoded.
 
     Attributes:
         row: number of the row.
-        entry: address of the block's first byte: its header where it has one.
-        address: of the user data, which the program got.
+        entry: address of the block's first byte: of its header where it has one.
+        address: of the user data: the pointer that the program got.
         size: requested bytes; of a free block the bytes behind its header.
-        entry_size: occupied bytes.
-        heap: index of the heap.
+        entry_size: occupied bytes, header included.
+        heap: index of the heap (`Heap.index`).
         kind: the part of the allocator that owns the block.
         state: busy or free.
-        is_internal: the allocator's own block.
-        flags: of the entry, 8 bits, as the allocator's format has them.
-        trust: how certain the row is.
+        is_internal: True for a block that the allocator uses itself.
+        flags: entry flags, 8 bits, as the allocator's format defines them.
+        trust: how far the row can be relied on.
     """
 
     row: int
@@ -66,7 +67,7 @@ class Block:
 
     @property
     def end(self) -> int:
-        """First address behind the block."""
+        """First address behind the entry."""
         return self.entry + self.entry_size
 
 
@@ -74,7 +75,7 @@ COLUMNS: dict[str, type[np.generic]] = {
     "entry": np.uint64, "size8": np.uint32, "unused": np.uint32, "header8": np.uint8, "heap": np.uint16,
     "tags": np.uint16,
 }  # fmt: skip
-"""The columns of a block table and their types, in the order of its fields; `kernels.row` says what they mean."""
+"""The columns of a block table and their types, in the order of its fields; `kernels.row` defines their meaning."""
 
 
 @dataclass(frozen=True)
@@ -102,19 +103,19 @@ class BlockTable:
         return len(self.entry)
 
     def columns(self) -> tuple[NDArray[Any], ...]:
-        """All columns, in the order of `COLUMNS`."""
+        """All columns, in the order of `COLUMNS`; no copies."""
         return self.entry, self.size8, self.unused, self.header8, self.heap, self.tags
 
     def part(self, low: int, high: int) -> BlockTable:
-        """The rows [low, high) as a table over the same memory."""
+        """The rows [low, high) as a table; no copy."""
         return BlockTable(*(column[low:high] for column in self.columns()))
 
     def writer(self) -> RowWriter:
-        """The rows as kernels write them, all columns but `heap`; for tables that are still made."""
+        """The columns that kernels write: all but `heap`. Only for a table that `BlockColumns` still fills."""
         return RowWriter(self.entry, self.size8, self.unused, self.header8, self.tags)
 
     def reader(self) -> RowReader:
-        """The rows as kernels read them; no copy."""
+        """The columns as kernels read them, `entry` as int64; no copy."""
         return RowReader(self.entry.view(np.int64), self.size8, self.unused, self.header8, self.heap, self.tags)
 
     @property
@@ -151,21 +152,21 @@ class BlockTable:
 
     @property
     def is_busy(self) -> NDArray[np.bool_]:
-        """Allocated, by the program or by the allocator for itself; (n,) bool."""
+        """True for allocated blocks, of the program or of the allocator itself; (n,) bool."""
         return (self.tags & np.uint16(BUSY)).astype(bool)
 
     @property
     def is_internal(self) -> NDArray[np.bool_]:
-        """The allocator's own; (n,) bool."""
+        """True for blocks that the allocator uses itself; (n,) bool."""
         return (self.tags & np.uint16(INTERNAL)).astype(bool)
 
     @cached_property
     def internal_rows(self) -> NDArray[np.int64]:
-        """Rows of the allocator's own blocks, ascending; (m,) int64. Searched once."""
+        """Rows of the blocks that the allocator uses itself, ascending; (m,) int64. Computed once."""
         return np.flatnonzero(self.tags & np.uint16(INTERNAL))
 
     def program_row(self, row: int, step: Literal[-1, 1]) -> int | None:
-        """The nearest row of a program block, from `row` on upwards (1) or downwards (-1); None without one."""
+        """The nearest row that is not internal, from `row` on upwards (step 1) or downwards (step -1); or None."""
         width = _NESTING
         while 0 <= row < len(self):
             tags = self.tags[row : row + width] if step > 0 else self.tags[max(0, row + 1 - width) : row + 1][::-1]
@@ -180,7 +181,7 @@ class BlockTable:
         return next(self.blocks(np.array([row], np.int64)))
 
     def blocks(self, rows: NDArray[np.int64]) -> Iterator[Block]:
-        """The rows, decoded, one after the other; columns are read in batches."""
+        """The given rows, decoded, in the given order."""
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
             values = zip(batch.tolist(), *(column[batch].tolist() for column in self.columns()), strict=True)
@@ -193,7 +194,10 @@ class BlockTable:
                 )  # fmt: skip
 
     def at(self, address: int) -> list[int]:
-        """Rows whose bytes hold the address, innermost first: LFH blocks and VS chunks lie inside internal blocks."""
+        """Rows of the blocks that occupy the address, innermost first.
+
+        There can be two or more: LFH blocks and VS chunks lie inside internal blocks.
+        """
         row = int(np.searchsorted(self.entry, np.uint64(address), side="right")) - 1
         near = range(row, max(-1, row - _NESTING), -1)
         found = [i for i in near if address < int(self.entry[i]) + int(self.size8[i]) * UNIT]
@@ -201,7 +205,7 @@ class BlockTable:
         return [*found, *([outer] if outer is not None and outer not in found else [])]
 
     def _enclosing(self, row: int, address: int) -> int | None:
-        """The internal block around an address, among the last ones that begin at or before `row`."""
+        """The row of the internal block that occupies the address; None for none. It begins at or before `row`."""
         behind = int(np.searchsorted(self.internal_rows, row, side="right"))
         for candidate in self.internal_rows[max(0, behind - _NESTING) : behind][::-1].tolist():
             if address < int(self.entry[candidate]) + int(self.size8[candidate]) * UNIT:
@@ -210,17 +214,17 @@ class BlockTable:
 
 
 _NESTING = 4
-"""Rows before an address that may hold it: blocks lie inside each other."""
+"""Number of rows before an address that are asked whether they occupy it, because blocks lie inside each other."""
 
 _BATCH = 4096
 
 
 def tag(kind: BlockKind, *, busy: bool = False, internal: bool = False, trust: Trust = Trust.EXACT) -> int:
-    """The `tags` value without entry flags."""
+    """The `tags` of a row without entry flags."""
     return int(kind) | BUSY * busy | INTERNAL * internal | _TRUSTS.index(trust) << TRUST_SHIFT
 
 
 def doubt(tags: NDArray[np.uint16], which: NDArray[np.bool_] | slice, trust: Trust) -> None:
-    """Lowers the trust of the chosen tags to `trust`, in place; tags of lower trust stay as they are."""
+    """Lowers the trust of the chosen rows' tags to `trust`, in place; rows of lower trust stay as they are."""
     mask, level = np.uint16(TRUST_MASK), np.uint16(_TRUSTS.index(trust) << TRUST_SHIFT)
     tags[which] = (tags[which] & ~mask) | np.maximum(tags[which] & mask, level)

@@ -1,4 +1,4 @@
-"""The result of walking: the block table, what was counted in each heap, findings and gaps."""
+"""The result of a walk: the block table, the counts of each heap, findings and gaps."""
 
 from __future__ import annotations
 
@@ -13,14 +13,21 @@ from heapdump.blocks.table import BlockTable
 
 Fact = int | str | bool | None
 HeapFacts = Mapping[str, Fact]
-"""What the walk of one heap inferred, by name: keys, padding, rules of the build. The heap's own package names them."""
+"""Name → value of a fact that the walk of one heap inferred: a key, padding, a rule of the build. The heap's package
+defines the names."""
 
 
 @dataclass(frozen=True, slots=True)
 class KindCount:
-    """Blocks of one kind in one heap, the program's or the allocator's own; bytes.
+    """The blocks of one kind in one heap: those of the program, or those that the allocator uses itself.
 
-    `busy_bytes` as requested, `busy_entry_bytes` as occupied by them, `free_bytes` as occupied by free ones.
+    Attributes:
+        kind: the kind of block.
+        busy_blocks: number of busy blocks.
+        busy_bytes: requested bytes of the busy blocks.
+        busy_entry_bytes: occupied bytes of the busy blocks.
+        free_blocks: number of free blocks.
+        free_bytes: occupied bytes of the free blocks.
     """
 
     kind: BlockKind
@@ -32,12 +39,12 @@ class KindCount:
 
     @property
     def occupied_bytes(self) -> int:
-        """Bytes of busy and free ones."""
+        """Occupied bytes of busy and free blocks."""
         return self.busy_entry_bytes + self.free_bytes
 
 
 class CheckKind(StrEnum):
-    """The number that a self-check compares."""
+    """The number that a self-check compares. Values are the words in JSON."""
 
     FREE_BYTES = "free_bytes"
     SEGMENT_BYTES = "segment_bytes"
@@ -70,9 +77,11 @@ _CHECK_WORDS = {
 class Check:
     """A self-check: one number from two sources.
 
-    `counted`: Windows' counter, or the number of linked list entries; None where this version of Windows keeps no such
-    number. `walked`: the number that the walk found. `may_exceed`: the counter is not lowered whenever Windows frees
-    something, so that it is only at least what the walk finds.
+    Attributes:
+        kind: the number.
+        counted: by Windows' counter, or by the length of a list; None where this version of Windows has neither.
+        walked: by the walk.
+        may_exceed: True for a counter that Windows does not always lower, so that any value from `walked` on is right.
     """
 
     kind: CheckKind
@@ -82,14 +91,14 @@ class Check:
 
     @property
     def holds(self) -> bool:
-        """True without a counter, for equal numbers, and for a counter that may exceed the walk and does."""
+        """True where `counted` is None, equals `walked`, or exceeds it and may."""
         if self.counted is None or self.counted == self.walked:
             return True
         return self.may_exceed and self.counted > self.walked
 
     @property
     def agreement(self) -> float:
-        """The smaller number as a share of the larger one; 1.0 where the check holds."""
+        """The smaller number divided by the larger one, 0.0 to 1.0; 1.0 where the check holds."""
         if self.counted is None or self.holds:
             return 1.0
         return min(self.counted, self.walked) / max(self.counted, self.walked)
@@ -97,13 +106,20 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class HeapCount:
-    """The blocks of one heap after its walk. `kinds`: kinds that have blocks, by code.
+    """The counts of one heap after its walk.
 
-    `internal`: blocks of the allocator itself, by kind; LFH blocks and VS chunks lie inside of these. `hosted`:
-    blocks of page heaps that lie inside blocks of this heap and are counted by the page heap, too; BACKEND: in
-    segments, VIRTUAL: in large blocks. `uncommitted_bytes`: bytes of entries in segments that the memory map does not
-    call committed, `uncommitted_free_bytes`: those of them in free blocks (0 for NT heaps, whose lists say what is
-    committed). `integrity` = verified headers / headers * product of `agreement` of `checks`; None without headers.
+    Attributes:
+        kinds: the program's blocks, ascending by code of the kind; kinds without blocks are left out.
+        internal: blocks that the allocator uses itself, likewise. LFH blocks and VS chunks lie inside of them.
+        headers: number of headers that the walk examined.
+        integrity: (verified headers / headers) * product of the `agreement` of all `checks`, 0.0 to 1.0; None without
+            headers.
+        checks: the self-checks.
+        hosted: light page-heap blocks inside blocks of this heap, which the page heap counts as well. Kind BACKEND:
+            in segments; kind VIRTUAL: in large blocks.
+        uncommitted_bytes: bytes of entries in segments that are not committed by the memory map; 0 for NT heaps, whose
+            lists say what is committed.
+        uncommitted_free_bytes: the part of `uncommitted_bytes` in free blocks.
     """
 
     kinds: tuple[KindCount, ...]
@@ -117,7 +133,7 @@ class HeapCount:
 
     @property
     def busy_blocks(self) -> int:
-        """Busy blocks of the program, of every kind."""
+        """The number of the program's busy blocks, of every kind."""
         return sum(kind.busy_blocks for kind in self.kinds)
 
     @property
@@ -127,27 +143,30 @@ class HeapCount:
 
     @property
     def free_blocks(self) -> int:
-        """Free entries of the back end."""
+        """The number of free blocks of every kind but LFH."""
         return sum(kind.free_blocks for kind in self.kinds if kind.kind != BlockKind.LFH)
 
     @property
     def free_bytes(self) -> int:
-        """Occupied bytes of the free entries of the back end."""
+        """Occupied bytes of the free blocks of every kind but LFH."""
         return sum(kind.free_bytes for kind in self.kinds if kind.kind != BlockKind.LFH)
 
     @property
     def lfh_free_blocks(self) -> int:
-        """Free blocks of the LFH."""
+        """The number of free LFH blocks."""
         return sum(kind.free_blocks for kind in self.of(BlockKind.LFH))
 
     @property
     def lfh_free_bytes(self) -> int:
-        """Occupied bytes of the free blocks of the LFH."""
+        """Occupied bytes of the free LFH blocks."""
         return sum(kind.free_bytes for kind in self.of(BlockKind.LFH))
 
     @property
     def overhead_bytes(self) -> int:
-        """Committed bytes of headers, of unused bytes, and of internal blocks where no block of the program lies."""
+        """Committed bytes that serve no request: unused bytes of busy blocks, and internal blocks.
+
+        Bytes of internal blocks in which blocks of the program lie are subtracted: those are counted themselves.
+        """
         nested = sum(kind.occupied_bytes for kind in self.kinds if kind.kind.place is Place.NESTED)
         own = sum(kind.occupied_bytes for kind in self.internal if kind.kind != BlockKind.LFH)
         hosted = sum(kind.occupied_bytes for kind in self.hosted)
@@ -156,13 +175,13 @@ class HeapCount:
 
     @property
     def segment_bytes(self) -> int:
-        """Committed bytes of the walked entries in segments; after a walk without gaps all committed bytes there."""
+        """Committed bytes of all entries in segments. Without gaps these are all committed bytes of the segments."""
         own = (kind for kind in (*self.kinds, *self.internal) if kind.kind.place is Place.SEGMENT)
         return sum(kind.occupied_bytes for kind in own) - self.uncommitted_bytes
 
     @property
     def internal_blocks(self) -> int:
-        """The allocator's own blocks."""
+        """The number of blocks that the allocator uses itself."""
         return sum(kind.busy_blocks + kind.free_blocks for kind in self.internal)
 
     def of(self, *kinds: BlockKind) -> Iterable[KindCount]:
@@ -172,10 +191,14 @@ class HeapCount:
 
 @dataclass(frozen=True)
 class Walk:
-    """Every block of the process. `counts`: heap index → what was counted, for the heaps that were walked.
+    """The walk of all heaps of a process.
 
-    `load` makes or opens the table, once, when it is first asked for. `gaps`: what keeps it from being whole, and why.
-    `facts`: heap index → what its walk inferred; later readers of the heap need it, so the index holds it too.
+    Attributes:
+        load: makes the block table, or opens it in the index; called once, when `table` is first read.
+        counts: heap index → its counts; heaps that were not walked are left out.
+        findings: damage that the walk met.
+        gaps: sentences that say which blocks may be missing, and why.
+        facts: heap index → facts that its walk inferred. Later readers of the heap need them; the index keeps them.
     """
 
     load: Callable[[], BlockTable]

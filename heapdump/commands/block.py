@@ -13,7 +13,7 @@ from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.managed import place_lines
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
 from heapdump.commands.common.request import Request, dump_command
-from heapdump.commands.common.shadow_words import chunk_story, shadow_lines, shadow_record, story_record, story_words
+from heapdump.commands.common.shadow_words import chunk_header, chunk_record, chunk_words, shadow_lines, shadow_record
 from heapdump.render import text
 from heapdump.render.view import Answer, Lines, PageItem, Record, StyledLine, Table
 
@@ -105,7 +105,7 @@ class _Place:
             **({"free_frames": frames} if is_free else {}),
             **({"page": page_record(detail)} if detail else {}),
             **({"shadow": shadow} if (shadow := shadow_record(snapshot, self.address)) else {}),
-            **({"chunk": story_record(story)} if block and (story := chunk_story(snapshot, block)) else {}),
+            **({"chunk": chunk_record(chunk)} if block and (chunk := chunk_header(snapshot, block)) else {}),
             **({"memory": about.record()} if (about := self._about()) else {}),
         }
 
@@ -181,8 +181,8 @@ class _Place:
         if (detail := page_detail(snapshot, block)) is not None:
             yield from page_lines(detail)
         yield from _crt_lines(snapshot, block)
-        if (story := chunk_story(snapshot, block)) is not None:
-            yield [("AddressSanitizer: ", "bold"), (story_words(story), "")]
+        if (chunk := chunk_header(snapshot, block)) is not None:
+            yield [("AddressSanitizer: ", "bold"), (chunk_words(chunk), "")]
         if snapshot.crash is not None and snapshot.crash.block == block:
             yield [(f"{snapshot.crash.bug}: ", "red bold"), (snapshot.crash.sentence, "red")]
 

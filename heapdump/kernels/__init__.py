@@ -1,13 +1,16 @@
-"""Hot loops, nothing else: arrays in, arrays out, no knowledge of dumps or processes.
+"""Hot loops: arrays in, arrays out, no knowledge of dumps or processes.
 
-Each is plain Python that reads well and runs as it is; `compiled` gives the same function translated by numba, where
-there is enough to do to pay for it: 0.03 s to load the machine code from files, 0.7 s and more to compile it the first
-time. Which of the two runs depends on the number of blocks alone, and never changes an answer: tests hold both equal.
-`forms` says how arguments reach machine code, `compiler` makes it, `code_files` keeps and loads it.
+Each kernel is plain Python and runs as it is. `compiled` gives the same function translated by numba, which is used only
+where the work is worth it: the machine code is loaded from files in 0.03 s; compiling it the first time takes 0.7 s and
+more. The number of blocks alone decides which of the two runs; tests hold their results equal. `forms` says how arguments
+reach machine code, `compiler` makes it, `code_files` keeps and loads it.
 
-`row` defines what a row of the block table is. Kernels of formats write rows: `nt_chain`, `vs_chain`, `lfh_blocks`; or
-read them: `nt_entry_checks`, `nt_stack_records`, `block_counts`, `grouping`. Kernels of the pointer graph: `pointer_map`,
-`pointer_sweep`, `reach`, `dominators`, `word_classes`.
+- `row` defines a row of the block table.
+- Kernels that write rows: `nt_chain`, `vs_chain`, `lfh_blocks`.
+- Kernels that read rows: `nt_entry_checks`, `nt_stack_records`, `block_counts`, `grouping`.
+- Kernels of the pointer graph: `pointer_map`, `pointer_sweep`, `reach`, `dominators`, `owners`, `word_classes`,
+  `container_members`.
+- Kernels of the heaps of runtimes: `managed_objects` (.NET), `java_objects`.
 
 Decision: docs/decisions/0005-loops-in-python-compiled-by-numba.md.
 """
@@ -33,7 +36,7 @@ Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 WORTH_COMPILING = 200_000
-"""Blocks, met or expected, from which on the compiled loops are used."""
+"""Number of blocks, counted or expected, from which on the compiled loops are used."""
 
 NUMBA_BYTES = 512 << 20
 """Memory that a process must be able to get before numba is loaded: LLVM ends a process that gets none."""
@@ -45,10 +48,10 @@ COMPILING = "compiling the loops for large dumps, once in an installation; heapd
 def run(
     function: Callable[Arguments, Result], blocks: int, *arguments: Arguments.args, **named: Arguments.kwargs
 ) -> Result:
-    """Calls a kernel for `blocks` blocks: compiled where they are WORTH_COMPILING or more, else in plain Python.
+    """Calls a kernel: compiled where `blocks` is WORTH_COMPILING or more, else in plain Python.
 
-    `blocks` counts this call and those that follow it for the same purpose. Plain Python gets memoryviews, which it
-    reads and writes twice as fast as arrays.
+    `blocks`: blocks of this call and of the following calls of the same task together. Plain Python gets memoryviews,
+    which it reads and writes twice as fast as numpy arrays.
     """
     quick = compiled_if_worth(function, blocks)
     if quick is not None:
@@ -57,7 +60,7 @@ def run(
 
 
 def compiled_if_worth(function: Callable[Arguments, Result], blocks: int) -> Callable[Arguments, Result] | None:
-    """The compiled function where `blocks` is WORTH_COMPILING or more; else None, and where numba is not installed."""
+    """The compiled function where `blocks` is WORTH_COMPILING or more; None otherwise, or without numba."""
     return compiled(function) if blocks >= WORTH_COMPILING else None
 
 
@@ -167,7 +170,7 @@ class _Compiled:
 
 
 def _plain(value: object) -> object:
-    """The argument as plain Python reads it fastest: arrays as memoryviews, also those in a named tuple."""
+    """The argument with arrays as memoryviews, also those in a named tuple; other arguments as they are."""
     if isinstance(value, tuple) and hasattr(value, "_make"):
         return value._make(map(_plain, value))
     if not hasattr(value, "__array_interface__"):
@@ -177,7 +180,7 @@ def _plain(value: object) -> object:
 
 
 class _Unaligned:
-    """Words that do not lie at multiples of their size, of which Python has no memoryview."""
+    """Words that do not lie at multiples of their size; Python makes no memoryview of those."""
 
     def __init__(self, words: Any) -> None:
         self._words = words

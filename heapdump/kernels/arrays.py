@@ -1,4 +1,4 @@
-"""Types of the integers that kernels read and write: numpy arrays when compiled, memoryviews of them in plain Python."""
+"""Types of the arrays that kernels read and write: numpy arrays when compiled, memoryviews of them in plain Python."""
 
 from __future__ import annotations
 

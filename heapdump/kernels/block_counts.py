@@ -7,7 +7,14 @@ from heapdump.kernels.row import CLASS_MASK, CLASSES, UNIT, RowReader
 
 
 def tally(rows: RowReader, counts: Output, occupied: Output, unused: Output) -> None:
-    """Adds each row to the sums at `heap * CLASSES + class`: 1, its occupied bytes, and its unused bytes."""
+    """Adds each row to three sums at index `heap * CLASSES + class`.
+
+    Args:
+        rows: the block table.
+        counts: (heaps * CLASSES,) number of rows.
+        occupied: (heaps * CLASSES,) occupied bytes.
+        unused: (heaps * CLASSES,) unused bytes.
+    """
     size8, unused_bytes, heap, tags = rows.size8, rows.unused, rows.heap, rows.tags
     for i in range(len(heap)):
         place = heap[i] * CLASSES + (tags[i] & CLASS_MASK)

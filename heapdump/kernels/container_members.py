@@ -1,11 +1,11 @@
-"""Finds members of blocks that are containers of a C++ library, by a pointer and the counts beside it.
+"""Finds containers of a C++ library among the words of blocks and of module data.
 
-A pointer to a block, the capacity that the block's size gives, and a size of no more than the capacity. The pointers of a
-source are its edges, in the order of their addresses.
+A container is a pointer to a block, followed by a capacity that fits the size of that block exactly, and by a size that
+is not above the capacity:
 
-    vector          { begin; end; end of capacity }
-    string          { pointer in 16 bytes; size; capacity }            Visual C++, capacity + 1 characters
-    GNU string      { pointer; size; capacity }                        libstdc++, capacity + 1 characters
+    vector          { begin; end; end of capacity }            end of capacity - begin == bytes of the block
+    string          { pointer in 16 bytes; size; capacity }    Visual C++: capacity + 1 characters fill the block
+    GNU string      { pointer; size; capacity }                libstdc++: likewise
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 from heapdump.kernels.arrays import ArrayColumn, OutputGrid
 
 VECTOR, ALIGNED_VECTOR, STRING, WSTRING, GNU_STRING, GNU_WSTRING = range(1, 7)
-"""Kinds. ALIGNED_VECTOR: the array lies up to 64 bytes behind the start of its block."""
+"""Kinds of containers. ALIGNED_VECTOR: the array of a vector begins 1 to 64 bytes behind the start of its block, which
+has 4096 bytes or more (Visual C++ aligns it to 32 bytes). WSTRING, GNU_WSTRING: characters of 2 bytes."""
 
 
 def containers_of(
@@ -21,15 +22,25 @@ def containers_of(
     first: ArrayColumn, targets: ArrayColumn, start: ArrayColumn, size: ArrayColumn,
     out: OutputGrid,
 ) -> tuple[int, int]:  # fmt: skip
-    """Writes each container in the sources from number `k` on to a row of `out`.
+    """Writes each container in the sources `k`, `k + 1` … to a row of `out`.
 
-    A row: source, offset of its pointer in bytes, kind, block, bytes used, bytes held. `words`: the file as signed words of
-    `width` bytes, of which `mask` are the bits. Of each source: `place` (m,) index of its first word in `words`, `source`
-    its number in `first`, `count` its words. `first`, `targets`: the edges of the sources (`kernels.reach`). `start`,
-    `size`: address and bytes of each block.
+    Args:
+        words: the file as signed words of `width` bytes.
+        mask: the bits of a word: -1, or 0xFFFFFFFF for words of 4 bytes.
+        width: bytes of a pointer, 4 or 8.
+        place: (m,) index in `words` of the first word of each source.
+        source: (m,) node of each source in the pointer graph.
+        count: (m,) number of words of each source.
+        k: index of the first source.
+        first: the edges of node i are `targets[first[i]:first[i + 1]]`, in the order of their addresses (`reach`).
+        targets: likewise.
+        start: (n,) address of each block.
+        size: (n,) bytes of each block.
+        out: (room, 6) rows: source node, offset of the pointer in the source in bytes, kind, block, bytes used by
+            elements, bytes of the capacity.
 
     Returns:
-        (containers written, the source before which there was no room for more, or m).
+        (rows written, index of the source to go on with: m at the end, less where `out` has no room for its edges).
     """
     found, room, more = 0, len(out), 16 // width
     while k < len(source):

@@ -1,8 +1,10 @@
-"""Immediate dominators of the pointer graph, and what they retain.
+"""Immediate dominators of the pointer graph, and the bytes that they retain.
 
-A node is dominated by another node when every way from the roots to it leads through that node. SEMI-NCA (Georgiadis,
-Tarjan): a depth-first order, semidominators by path compression, then the nearest common ancestor of parent and
-semidominator. Close to linear. Edges are those of `reach`; node n stands for all roots together.
+Node d dominates node t when every path from the roots to t leads through d. Algorithm: SEMI-NCA (Georgiadis, Tarjan):
+a depth-first order, semidominators by path compression, then the nearest common ancestor of parent and semidominator.
+Time is close to linear. Edges are those of `reach`. Node n stands for all roots together.
+
+Two numberings are used: a *node* is an index of the pointer graph, a *number* counts nodes in depth-first order.
 """
 
 from __future__ import annotations
@@ -19,19 +21,19 @@ def preorder(
     parent: Output,
     edge: Output,
 ) -> int:
-    """Numbers nodes in depth-first order from 1 on; number 0 is node n, whose targets are `roots`.
+    """Numbers the nodes that roots reach in depth-first order, from 1 on; number 0 is node n.
 
     Args:
         first: (n + 1,), see `reach`.
         targets: see `reach`.
-        roots: nodes.
-        number: (n,) -1; becomes the number of each node that is reached.
-        order: (n + 1,) becomes the node of each number.
-        parent: (n + 1,) becomes the number that each number was reached from.
+        roots: nodes that roots point to.
+        number: (n,) of -1; gets the number of each node that is reached.
+        order: (n + 1,) gets the node of each number.
+        parent: (n + 1,) gets the number from which each number was reached.
         edge: (n,) scratch.
 
     Returns:
-        The number of numbers, that of node n included.
+        How many numbers were given, 0 included.
     """
     count = 1
     order[0], parent[0] = len(first) - 1, 0
@@ -72,10 +74,21 @@ def dominators(
     out: Output,
     path: Output,
 ) -> None:
-    """Writes the number of the immediate dominator of each number to `out`, (count,); 0: only all roots together.
+    """Writes the number of the immediate dominator of each number to `out`; 0 where no single node dominates it.
 
-    `first`, `sources`: the edges backwards, as `reach.invert` writes them. `is_root`: (n + 1,) not 0 for roots. `number`,
-    `order`, `parent`, `count`: of `preorder`. `semi`, `label`, `ancestor`, `path`: (count,) scratch.
+    Args:
+        first: (n + 1,) of the edges backwards (`reach.invert`).
+        sources: the edges backwards.
+        is_root: (n + 1,) not 0 for nodes that roots point to.
+        number: of `preorder`.
+        order: of `preorder`.
+        parent: of `preorder`.
+        count: of `preorder`.
+        semi: (count,) scratch.
+        label: (count,) scratch.
+        ancestor: (count,) scratch.
+        out: (count,).
+        path: (count,) scratch.
     """
     for v in range(count):
         semi[v], label[v], ancestor[v], out[v] = v, v, -1, parent[v]
@@ -89,7 +102,7 @@ def dominators(
                 break
             if u < 0:
                 continue
-            if u > v or ancestor[u] >= 0:  # in the forest already: the smallest semidominator on the way up to its root
+            if u > v or ancestor[u] >= 0:  # in the forest: take the smallest semidominator on the path up to its root
                 depth, at = 0, u
                 while ancestor[at] >= 0 and ancestor[ancestor[at]] >= 0:
                     path[depth] = at
@@ -116,9 +129,15 @@ def dominators(
 def retain(
     out: ArrayColumn, order: ArrayColumn, size: ArrayColumn, count: int, retained: Output, blocks: Output
 ) -> None:
-    """Adds up subtrees: `retained[number]` bytes and `blocks[number]` nodes that the number dominates, itself included.
+    """Sums the subtrees of the dominator tree.
 
-    `out`: dominators by number; each is smaller than the number itself. `size`: (n,) bytes of each node.
+    Args:
+        out: (count,) immediate dominator of each number (`dominators`); smaller than the number itself.
+        order: of `preorder`.
+        size: (n,) bytes of each node.
+        count: of `preorder`.
+        retained: (count,) gets the bytes of all nodes that the number dominates, itself included.
+        blocks: (count,) gets how many nodes these are.
     """
     for v in range(1, count):
         retained[v], blocks[v] = size[order[v]], 1
@@ -129,7 +148,10 @@ def retain(
 
 
 def spread(out: ArrayColumn, count: int, inside: Output) -> None:
-    """`inside[number]` becomes that of its dominator where it is 0: a 1 spreads to all numbers that it dominates."""
+    """Copies `inside[d]`, where it is not 0, to every number that d dominates and whose own value is 0.
+
+    `out`: (count,) immediate dominators; `inside`: (count,).
+    """
     for v in range(1, count):
         if inside[v] == 0:
             inside[v] = inside[out[v]]
@@ -146,18 +168,18 @@ def retain_groups(
     path: Output,
     totals: Output,
 ) -> None:
-    """Adds to `totals[group]` the retained bytes of nodes that no other node of their group dominates.
+    """Adds to `totals[group]` the retained bytes of each node that no other node of the same group dominates.
 
     Args:
         child: (count + 1,) the children of number v in the tree are `children[child[v]:child[v + 1]]`.
         children: see above.
         order: of `preorder`.
-        group: (n,) of each node, -1 for none.
+        group: (n,) group of each node; -1 for none.
         retained: of `retain`.
-        active: a zero for each group.
+        active: (groups,) of 0; scratch.
         edge: (count,) scratch.
         path: (count + 1,) scratch.
-        totals: (groups,).
+        totals: (groups,) bytes.
     """
     depth = 0
     path[0], edge[0] = 0, child[0]

@@ -1,4 +1,4 @@
-"""Numbers the different values of a key, and sums rows of a block table by such numbers; one pass each."""
+"""Numbers the distinct values of a key, and sums rows of a block table by these numbers; one pass each."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from heapdump.kernels.row import UNIT, RowReader
 
 
 def assign(values: ArrayColumn, low: int, shift: int, table: Output, numbers: Output) -> int:
-    """Numbers values from 0 on in the order of their first appearance: `numbers[i]` becomes the number of `values[i]`.
+    """Numbers the distinct values from 0 on, in the order of their first appearance.
 
-    `table`: a zero for each possible place, which is `((value - low) >> shift) + 1`, and 0 for a value of 0. It becomes
-    1 + the number of the value with that place.
+    Args:
+        values: (n,) 0, or `low` and more; multiples of `1 << shift` above `low`.
+        low: the smallest value that is not 0.
+        shift: see above.
+        table: of 0, scratch. Value 0 has index 0, any other value index `((value - low) >> shift) + 1`.
+        numbers: (n,) gets the number of each value.
 
     Returns:
-        The number of different values.
+        How many distinct values there are.
     """
     count = 0
     for i in range(len(values)):
@@ -44,17 +48,17 @@ def aggregate(
     """Adds row `chosen[i]` to the sums of its number, `numbers[i]`.
 
     Args:
-        chosen: (n,) rows.
-        numbers: (n,) below m.
+        chosen: (n,) rows of the block table.
+        numbers: (n,) in [0, m).
         rows: the block table.
         heaps: number of heaps.
-        most: samples of each number.
-        counts: (m,) rows.
+        most: rows that are kept as samples of one number.
+        counts: (m,) number of rows.
         totals: (m,) requested bytes.
-        smallest: (m,) fewest requested bytes of a row.
-        largest: (m,) most requested bytes of a row.
-        seen: (m * heaps,); element `number * heaps + heap of the row` becomes 1.
-        samples: (m * most,); from element `number * most` on, the first `most` rows.
+        smallest: (m,) requested bytes of the smallest row.
+        largest: (m,) requested bytes of the largest row.
+        seen: (m * heaps,); element `number * heaps + heap` becomes 1 where a row of the number lies in that heap.
+        samples: (m * most,); gets the first `most` rows of each number, from element `number * most` on.
     """
     size8, unused, heap = rows.size8, rows.unused, rows.heap
     for i in range(len(chosen)):

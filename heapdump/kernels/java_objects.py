@@ -1,13 +1,10 @@
-"""Follows the objects of a Java heap: each has a class, and the class's layout helper says its size.
+"""Follows the objects of a Java heap: the class of an object, and the layout helper of the class, give its size.
 
-Memory is an array of little-endian 64-bit words, as signed integers; objects lie at multiples of 8 bytes. `slots` is a hash
-table of classes with linear probing, a power of 2 long, -1 in empty places; `numbers` holds the class's number of each
-place, -1 for a word that is no class. `layout` holds the layout helper of each number (HotSpot: klass.hpp):
+Memory is an array of little-endian 64-bit words, as signed integers. Objects begin at multiples of 8 bytes.
+Layout helper of a class, 32 bits, signed (HotSpot, klass.hpp):
 
-    above 0   bytes of an instance, low 3 bits off
-    below 0   an array: bytes of its header in bits 16-23, log2 of the bytes of an element in bits 0-7
-
-`own_size`: number of the class whose objects hold their own size in words, as u32 at `own_size_at` (java.lang.Class).
+    above 0   instances: bytes of an instance; the low 3 bits do not belong to the size
+    below 0   arrays: bits 16-23 bytes of the header, bits 0-7 log2 of the bytes of an element
 """
 
 from __future__ import annotations
@@ -17,11 +14,20 @@ from typing import NamedTuple
 from heapdump.kernels.arrays import ArrayColumn, Output
 
 END, NEW_CLASS, REACHED = range(3)
-"""Why a walk stopped: at the end of the span; at a class that the table does not hold; at the object that holds the target."""
+"""Why a walk stopped: at the end of the span; at an object whose class is not in the table; at the object that holds
+the target address, or the first behind it."""
 
 
 class ClassTable(NamedTuple):
-    """The classes that are known."""
+    """The classes that were looked up so far: a hash table with linear probing (`class_slot`).
+
+    Attributes:
+        slots: (2**k,) class values as object headers have them; -1 in empty places.
+        numbers: (2**k,) number of the class in that place; -1 for a value that is no class.
+        layout: (classes,) layout helper by number.
+        own_size: number of the class java.lang.Class, whose objects hold their own size; -1 where it is not known.
+        own_size_at: offset in such an object of that size, a u32 in words of 8 bytes.
+    """
 
     slots: ArrayColumn
     numbers: ArrayColumn
@@ -31,9 +37,13 @@ class ClassTable(NamedTuple):
 
 
 class HeaderFormat(NamedTuple):
-    """Where an object's class is: `klass_at` bytes into it, `klass_bytes` 4 or 8, shifted right by `shift`.
+    """The header of an object.
 
-    `length_at`: where an array has its length, u32.
+    Attributes:
+        klass_at: offset of the word that holds the class, in bytes.
+        klass_bytes: bytes of that word, 4 or 8.
+        shift: number of low bits of that word that do not belong to the class; if not 0, the class has 22 bits.
+        length_at: offset of an array's length, a u32 number of elements.
     """
 
     klass_at: int
@@ -43,7 +53,7 @@ class HeaderFormat(NamedTuple):
 
 
 def class_slot(klass: int, slots: ArrayColumn) -> int:
-    """The place of a class in the table, or the empty place where it would be put."""
+    """The index of a class in the hash table, or of the empty place where it belongs."""
     mask = len(slots) - 1
     place = ((klass >> 3) ^ (klass >> 12)) & mask
     while slots[place] != -1 and slots[place] != klass:
@@ -55,13 +65,21 @@ def walk_java_objects(
     words: ArrayColumn, base: int, at: int, end: int, target: int, header: HeaderFormat, classes: ClassTable,
     counts: Output, sizes: Output,
 ) -> tuple[int, int, int]:  # fmt: skip
-    """Adds the objects in [at, end) to the counts and sizes (bytes) of their classes. `base`: address of word 0.
+    """Adds the objects in [at, end) to the sums of their classes. A word that begins no object is skipped.
 
-    `target`: an address: the walk stops at the object that holds it or lies behind it. Words that begin no object are
-    stepped over.
+    Args:
+        words: the memory.
+        base: address of word 0.
+        at: address of the first object.
+        end: address behind the last byte to walk.
+        target: address at which the walk stops: at the object that holds it, or the first behind it.
+        header: where objects hold their class.
+        classes: the known classes.
+        counts: (classes,) number of objects.
+        sizes: (classes,) bytes of the objects.
 
     Returns:
-        (address where it stopped, reason, bytes stepped over).
+        (address where it stopped, reason, bytes skipped).
     """
     klass_at, klass_bytes, shift, length_at = header
     slots, numbers, layout, own_size, own_size_at = classes

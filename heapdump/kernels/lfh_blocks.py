@@ -1,16 +1,17 @@
-"""The blocks of many LFH subsegments of segment heaps, from their bitmaps: these blocks have no headers.
+"""The blocks of LFH subsegments of segment heaps, from their bitmaps: these blocks have no headers.
 
-Memory is an array of little-endian 64-bit words, as signed integers. Two bits of the bitmap belong to each block: *busy*,
-and *count*: the last two bytes of the block hold a count (docs/reference/heap-structures.md §6.5; the newer bitmap as
-recorded on 26100):
+Memory is an array of little-endian 64-bit words, as signed integers. The bitmap has two bits for each block: *busy*,
+and *count*, which is set where the last two bytes of a busy block hold a count of unused bytes. Source:
+docs/reference/heap-structures.md §6.5; `span` > 0 as recorded on build 26100.
 
-    span == 0: busy of block i = bit 2 * i,                                  count = the next bit
-    span > 0:  busy of block i = bit i // span * 2 * span + i % span,        count = `span` bits on
+                 busy bit of block i                    count bit of block i
+    span == 0    2 * i                                  busy bit + 1
+    span > 0     i // span * 2 * span + i % span        busy bit + span
 
-    bits of the count in a block
-    0-13   unused bytes behind the user data
-    14     data of the heap's own stands behind the user data
-    15     set: one byte is unused, whatever bits 0-7 are, which belong to the user data; bits 8-14 are clear
+    bits of the count (u16)
+    0-13   number of unused bytes behind the user data
+    14     the heap's own data stand behind the user data
+    15     exactly one byte is unused: bits 0-7 then belong to the user data, bits 8-14 are 0
 """
 
 from __future__ import annotations
@@ -19,18 +20,28 @@ from heapdump.kernels.arrays import ArrayColumn, Grid, Output
 from heapdump.kernels.row import BUSY, EXTRA, TRUST_DERIVED, TRUST_GUESS, TRUST_MASK, UNIT, RowWriter
 
 BASE, START, BITS, FIRST, SIZE, COUNT, FREE_COUNT, LIST, FREED, MOST, MOST_WITH_EXTRA = range(11)
-"""Columns of a subsegment: address of byte 0 of the words; byte offsets of the subsegment and of its bitmap in the words;
-bytes from the subsegment to its first block; bytes of a block; number of blocks; number of free blocks that the
-subsegment itself counts, -1 where it has no count; number (from 1) of the first block on its list of freed blocks, and
-how many are on that list; the most unused bytes behind user data, without and with data of the heap's own there."""
+"""Columns of a subsegment record:
+
+    BASE         address of byte 0 of the words
+    START        byte offset of the subsegment in the words
+    BITS         byte offset of its bitmap in the words
+    FIRST        bytes from the subsegment to its first block
+    SIZE         bytes of a block
+    COUNT        number of blocks
+    FREE_COUNT   number of free blocks by the subsegment's own counter; -1 where it has none
+    LIST         number of the first block on its list of freed blocks, counted from 1; 0 for an empty list
+    FREED        number of blocks on that list; their busy bits are still set
+    MOST         the most unused bytes that may lie behind user data
+    MOST_WITH_EXTRA   likewise, where the heap's own data stand behind the user data
+"""
 
 _SPACING, _EXTRA_BYTES = 16, 64
-"""Unused bytes that a block has at most, and this share of it; and more with data of the heap's own. A block without a count
-whose last bytes could be such a count is derived: the bit that says so has no other witness."""
+"""The largest plausible count is max(_SPACING, SIZE // _SPACING) bytes, and _EXTRA_BYTES more with the heap's own data.
+A block whose *count* bit is clear, but whose last bytes form such a count, is `derived`: nothing confirms the bit."""
 
 COUNTS_AGREE, FREE_BITS_CLEAR, COUNTS_POSSIBLE = 1, 2, 4
-"""Of each subsegment: its counts agree with its bitmap; no free block has its *count* bit set; no busy block is a guess or
-has more unused bytes than the most."""
+"""Bits of `soundness`: the counters of the subsegment agree with its bitmap; no free block has its *count* bit set; no busy
+block is a guess or has more than MOST, or MOST_WITH_EXTRA, unused bytes behind its user data."""
 
 _COUNT_BITS, _ONE_BYTE, _CLEAR_BITS, _EXTRA_BIT = 0x3FFF, 0x8000, 0x7F00, 14
 
@@ -38,11 +49,19 @@ _COUNT_BITS, _ONE_BYTE, _CLEAR_BITS, _EXTRA_BIT = 0x3FFF, 0x8000, 0x7F00, 14
 def read_blocks(
     words: ArrayColumn, subsegments: Grid, span: int, padding: int, tag: int, out: RowWriter, soundness: Output
 ) -> int:
-    """Writes a row for each block; returns the number of rows.
+    """Writes a row for each block.
 
-    `subsegments`: (n, 11), see the columns above. `span`: blocks of a group of the bitmap, or 0: see the module. `padding`:
-    bytes in front of the user data. `tag`: bits of the tags of every row. `soundness`: (n,), gets COUNTS_AGREE |
-    FREE_BITS_CLEAR | COUNTS_POSSIBLE of each subsegment.
+    Args:
+        words: the memory.
+        subsegments: (n, 11), see BASE … MOST_WITH_EXTRA.
+        span: number of blocks whose busy bits stand together in the bitmap; 0 where busy and count bits alternate.
+        padding: bytes from the start of a block to its user data.
+        tag: bits that the tags of every row have.
+        out: gets the rows.
+        soundness: (n,) gets COUNTS_AGREE, FREE_BITS_CLEAR and COUNTS_POSSIBLE of each subsegment.
+
+    Returns:
+        The number of rows.
     """
     entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags
     row = 0
@@ -78,7 +97,7 @@ def read_blocks(
             unused_bytes[row + i], header8[row + i], tags[row + i] = unused, min(padding, size) // UNIT, row_tag
         freed, number, links = subsegments[k, FREED], subsegments[k, LIST], 0
         while links < freed and 0 < number <= count and tags[row + number - 1] & BUSY:
-            # a freed block begins with the number of the next one
+            # bytes 0-1 of a freed block: number of the next one on the list
             at = first + (number - 1) * size
             unused_bytes[row + number - 1], header8[row + number - 1], tags[row + number - 1] = 0, 0, tag
             number, links = (words[at >> 3] >> ((at & 7) * 8)) & 0xFFFF, links + 1

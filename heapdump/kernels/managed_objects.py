@@ -1,11 +1,10 @@
-"""Follows the objects of a managed heap (.NET): each begins with its type's pointer, its size follows from the type.
+"""Follows the objects of a managed heap (.NET): an object begins with a pointer to its type, which gives its size.
 
-Memory is an array of little-endian 64-bit words, as signed integers; objects lie at multiples of the pointer size, 4
-or 8 bytes. The low 3 bits (x64) or 2 bits (x86) of the type's pointer are marks of the collector. `slots` is a hash
-table of type pointers with linear probing, a power of 2 long, 0 in empty places; `numbers` holds the type's number of
-each place, -1 for a pointer that is no type.
+Memory is an array of little-endian 64-bit words, as signed integers. Objects begin at multiples of the pointer size, 4
+or 8 bytes. The collector uses the low 3 bits (x64) or 2 bits (x86) of the pointer to the type.
 
-    size = base + component * u32 behind the pointer, rounded up to the pointer size, at least 3 pointers
+    bytes of an object = max(base + component * length, 3 pointers), rounded up to the pointer size
+    length             = the u32 behind the pointer to the type; only where component is not 0
 """
 
 from __future__ import annotations
@@ -15,12 +14,19 @@ from typing import NamedTuple
 from heapdump.kernels.arrays import ArrayColumn, Output
 
 END, NEW_TYPE, REACHED, FULL = range(4)
-"""Why a walk stopped: at the end of the span; at a pointer that the table does not hold; at the object behind the target;
-because the output array is full."""
+"""Why a walk stopped: at the end of the span; at a type that is not in the table; at the object that holds the target
+address, or the first behind it; because the output array is full."""
 
 
 class TypeTable(NamedTuple):
-    """The types that are known: the hash table, and base and component bytes by number."""
+    """The types that were looked up so far: a hash table with linear probing (`slot_of`).
+
+    Attributes:
+        slots: (2**k,) pointers to types; 0 in empty places.
+        numbers: (2**k,) number of the type in that place; -1 for a pointer that leads to no type.
+        base: (types,) bytes of an object without elements, by number.
+        component: (types,) bytes of an element of an array or string, by number; 0 for other types.
+    """
 
     slots: ArrayColumn
     numbers: ArrayColumn
@@ -29,7 +35,7 @@ class TypeTable(NamedTuple):
 
 
 def slot_of(pointer: int, slots: ArrayColumn) -> int:
-    """The place of a type's pointer in the table, or the empty place where it would be put."""
+    """The index of a pointer in the hash table, or of the empty place where it belongs."""
     mask = len(slots) - 1
     place = ((pointer >> 3) ^ (pointer >> 12)) & mask
     while slots[place] != 0 and slots[place] != pointer:
@@ -41,13 +47,21 @@ def walk_objects(
     words: ArrayColumn, base: int, at: int, end: int, width: int, target: int, types: TypeTable,
     counts: Output, sizes: Output,
 ) -> tuple[int, int, int]:  # fmt: skip
-    """Adds the objects in [at, end) to the counts and sizes (bytes) of their types. `base`: address of word 0.
+    """Adds the objects in [at, end) to the sums of their types. A word that begins no object is skipped.
 
-    `width`: bytes of a pointer; `target`: an address: the walk stops at the object that holds it or lies behind it.
-    Words that are no type are stepped over.
+    Args:
+        words: the memory.
+        base: address of word 0.
+        at: address of the first object.
+        end: address behind the last byte to walk.
+        width: bytes of a pointer, 4 or 8.
+        target: address at which the walk stops: at the object that holds it, or the first behind it.
+        types: the known types.
+        counts: (types,) number of objects.
+        sizes: (types,) bytes of the objects.
 
     Returns:
-        (address where it stopped, reason, bytes stepped over).
+        (address where it stopped, reason, bytes skipped).
     """
     slots, numbers, bases, components = types
     mask, skipped, least = len(slots) - 1, 0, 3 * width
@@ -57,7 +71,7 @@ def walk_objects(
             word = (word >> (((at - base) & 4) << 3)) & 0xFFFFFFFC
         else:
             word &= -8
-        if word < 0x10000:  # no memory of a program begins below, and none of x64 has the highest bit
+        if word < 0x10000:  # also negative ones: user mode has no address below 64 KiB or with bit 63
             at += width
             skipped += width
             continue
@@ -93,9 +107,9 @@ def walk_objects(
 def find_objects(
     words: ArrayColumn, base: int, at: int, end: int, width: int, wanted: int, types: TypeTable, out: Output
 ) -> tuple[int, int, int]:  # fmt: skip
-    """Writes start and end of each object of type number `wanted` in [at, end) to `out`, two elements for each.
+    """Writes start and end address of each object of type number `wanted` in [at, end) to `out`, two elements for each.
 
-    Every type of the span is known: `walk_objects` has met them. Other parameters as there.
+    Every type in the span must be in the table; `walk_objects` puts them there. Other arguments as of `walk_objects`.
 
     Returns:
         (address where it stopped, reason, elements written).

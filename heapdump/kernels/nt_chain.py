@@ -11,13 +11,14 @@ on x86 and 16 on x64, and its header holds one header word (docs/reference/heap-
 
     bits of the decoded word, Vista and later
     0-15    Size, granules
-    16-23   Flags: 0x01 busy, 0x08 internal (blocks of the front end and its zones)
+    16-23   Flags: 0x01 busy, 0x08 internal (user blocks of the LFH, zones)
     24-31   checksum = bits 0-7 ^ bits 8-15 ^ bits 16-23
     32-47   PreviousSize, granules of the entry before; 0 where a run begins
-    56-63   UnusedBytes; 0x01 the heap's own header, 0x03 the last entry of a run, 0x40 a front prefix, 0x3F too large
+    56-63   UnusedBytes, a number or a code: 0x01 the entry covers a segment's header, 0x03 it is the last entry of a
+            run, 0x3F the number does not fit, bit 0x40 the block has a front prefix
 
-`follow` only finds the headers and leaves the rest to array arithmetic (`heaps.nt.chain`); `chain_modern` does everything
-in one pass. Decision: docs/decisions/0006-two-walks-of-an-nt-chain.md.
+`follow` finds the headers by their sizes alone; array arithmetic does the rest (`heaps.nt.chain`). `chain_modern` does
+both in one pass. Decision: docs/decisions/0006-two-walks-of-an-nt-chain.md.
 """
 
 from __future__ import annotations
@@ -28,27 +29,28 @@ from heapdump.kernels.arrays import ArrayColumn, Grid, Output
 from heapdump.kernels.row import BUSY_SHIFT, FLAGS_MASK, INTERNAL_SHIFT, TRUST_GUESS, UNIT, RowWriter
 
 END, RUN_END, CHECKSUM, PREVIOUS, SIZE, FULL = range(6)
-"""Why a chain stopped: at the end of the span; behind the last entry of a committed run; at a header whose checksum,
-previous size or size is wrong; or because the output arrays are full."""
+"""Why a chain stopped: END behind the last part of a run; RUN_END behind an entry with code 0x03 that does not reach
+the end of its run; CHECKSUM, PREVIOUS, SIZE at a header whose checksum, PreviousSize or Size is wrong; FULL without
+room for another row."""
 
 _HEADER_CODE, _RUN_END_CODE = 0x01, 0x03
 _SECOND_SIGNATURE = 0x0500
-"""Byte 7 of a second header, as bits 8-15 of its last two bytes."""
+"""The signature 5 of a second header: byte 7, so bits 8-15 of its last two bytes as a u16."""
 
 _PREFIX_BIT, _LOW_BITS, _TOO_LARGE = 0x40, 0x3F, 0x3F
-"""Of UnusedBytes: with a front prefix, bits 0-5 are its granules; without one, they are the unused bytes, or 0x3F where
-those do not fit."""
+"""UnusedBytes: bit 0x40: the block has a front prefix, and bits 0-5 are its granules. Otherwise bits 0-5 are the number
+of unused bytes, or 0x3F where that number does not fit."""
 
 
 class HeaderCoding(NamedTuple):
-    """How the headers of one heap are laid out and encoded: integers, see the module.
+    """Layout and encoding of the headers of one heap; terms as in the module's docstring.
 
     Attributes:
         stride: 64-bit words in a granule.
         word_index: index of the header word among the words of its granule.
-        key: what header words are XORed with; signed.
-        mask: `_HEAP.EncodeFlagMask`, a bit of the header word that is set in every encoded header; 0 where headers are
-            plain and have no checksum.
+        key: 64-bit key that header words are XORed with, as a signed integer.
+        mask: `_HEAP.EncodeFlagMask`: the bit of the header word, before decoding, that every encoded header has set; 0
+            where headers are plain and have no checksum.
     """
 
     stride: int
@@ -58,10 +60,12 @@ class HeaderCoding(NamedTuple):
 
 
 def follow(words: ArrayColumn, at: int, stop: int, end: int, coding: HeaderCoding, out: Output) -> tuple[int, int]:
-    """Writes the granules of the headers in [at, stop) to `out`; a size of 0 or one that reaches over `end` ends it.
+    """Writes the granule of each header in [at, stop) to `out`, from header to header by Size alone.
+
+    Stops before a header whose Size is 0 or reaches behind granule `end`, and where `out` is full.
 
     Returns:
-        (headers found, granule where it stopped).
+        (headers written, granule where it stopped).
     """
     stride, word_index, key, _ = coding
     count, room = 0, len(out)
@@ -76,15 +80,25 @@ def follow(words: ArrayColumn, at: int, stop: int, end: int, coding: HeaderCodin
 
 
 def chain_modern(
-    words: ArrayColumn, runs: Grid, k: int, until: int, at: int, previous: int, coding: HeaderCoding, tag: int, out: RowWriter
+    words: ArrayColumn, runs: Grid, k: int, until: int, at: int, previous: int, coding: HeaderCoding, tag: int,
+    out: RowWriter,
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
-    """Vista and later: writes a row with the bits `tag` for each entry, from granule `at` of run `k` to the run before `until`.
+    """Vista and later: writes a row for each entry of the runs [k, until), from granule `at` of run `k` on.
 
-    `runs`: (n, 4) runs, or parts of some: granules start, stop and end, and the address of granule 0. Entries that start
-    in [start, stop) are walked; none may reach over end. `previous`: granules of the entry before, 0 where a run begins.
+    Args:
+        words: the memory.
+        runs: (n, 4) runs or parts of runs: granule `start`, granule `stop`, granule `end`, address of granule 0.
+            Entries that begin in [start, stop) are walked; none may reach behind `end`.
+        k: index of the first run.
+        until: index of the run before which the chain ends.
+        at: granule of the first entry.
+        previous: granules of the entry before it; 0 where a run begins.
+        coding: of the headers.
+        tag: bits that the tags of every row have.
+        out: gets the rows.
 
     Returns:
-        (rows, index of the run and granule where it stopped, reason, granules of the last entry).
+        (rows written, index of the run where it stopped, granule there, reason, granules of the last entry).
     """
     stride, word_index, key, mask = coding
     entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags
@@ -113,12 +127,12 @@ def chain_modern(
         if busy == 0:
             unused = granule
         elif code & _PREFIX_BIT or unused == _TOO_LARGE:
-            if code & _PREFIX_BIT:  # allocation stacks: the second header, `unused` granules on, has count and mark
+            if code & _PREFIX_BIT:  # the second header, `unused` granules on, holds the number and the signature
                 header, prefix, unused = 1 + unused, unused, -1
                 second = words[(at + prefix) * stride + word_index] if prefix < size else 0
                 if (second >> 48) & 0xFFFF == prefix | _SECOND_SIGNATURE:
                     unused = (second >> 32) & 0xFFFF
-            elif stride == 1:  # the count does not fit: x64 has it in the 8 bytes behind the entry, x86 in its last 4
+            elif stride == 1:  # x86: the number is in the last 4 bytes of the entry; x64: in the 8 bytes behind it
                 unused = (words[at + size - 1] >> 32) & 0xFFFFFFFF
             else:
                 unused = words[(at + size) * 2] if (at + size) * 2 < len(words) else granule * size

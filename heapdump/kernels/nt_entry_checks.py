@@ -1,10 +1,10 @@
-"""Checks of the entries of an NT heap that the chain of sizes does not make: segment byte, unused bytes, fill patterns.
+"""Checks of the entries of an NT heap that `nt_chain` does not make: segment byte, unused bytes, fill patterns.
 
 Memory, stride, key and runs are those of `nt_chain`. Rules: docs/reference/heap-structures.md §2.3 and §2.9.
 
-`rows` are rows of the block table, ascending. Rows of other heaps, and rows whose entry lies outside of the runs, are
-passed over. Each wrong thing is a record of `out`: (row, what, first byte, bytes), where the first byte is counted from the
-entry's address. Writing stops when `out` is full.
+`rows` are rows of the block table, ascending by entry. Rows of other heaps, and rows whose entry lies outside the runs,
+are skipped. Each broken rule is one record of `out`, (m, 4): row, rule, offset of the first wrong byte from the entry,
+number of wrong bytes. Writing stops when `out` is full.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from heapdump.kernels.nt_chain import HeaderCoding
 from heapdump.kernels.row import BUSY, EXTRA, FILL, INTERNAL, KIND_MASK, UNIT, RowReader
 
 SEGMENT, UNUSED, TAIL, FREE = range(1, 5)
-"""What is wrong: the segment byte; unused bytes that contradict busy or free, or the size; the fill pattern behind the
-requested bytes; the fill pattern of a free entry."""
+"""The broken rule: SEGMENT the segment byte; UNUSED UnusedBytes that contradict the busy flag or the size; TAIL the
+fill pattern behind the requested bytes; FREE the fill pattern of a free entry."""
 
 _TAIL_BYTE = 0xAB
 _FREE_EVEN, _FREE_ODD = 0xEE, 0xFE
@@ -26,30 +26,30 @@ _CRT_GUARD = 0xFDFDFDFD
 _UNUSED_BITS = 0x3F
 _PAGE = 0x1000
 _MOST_SPAN = 4096
-"""Bytes of an entry after the first wrong one that are compared."""
+"""Number of bytes, from the first wrong byte of an entry on, that are compared."""
 
 
 def check_headers(
     words: ArrayColumn, runs: Grid, segments: Grid, rows: RowReader, heap: int, without: int, is_pre_vista: int,
     coding: HeaderCoding, out: OutputGrid,
 ) -> tuple[int, int, int]:  # fmt: skip
-    """The segment byte and the unused bytes of each header.
+    """Checks the segment byte and UnusedBytes of each header.
 
     Args:
         words: the memory.
         runs: (n, 4), see `nt_chain.chain_modern`.
-        segments: (n, 2) of each run: address of its segment, and 1 where the segment byte is 0. Before Vista: the
-            segment byte, -1 unknown, and anything.
+        segments: (n, 2) for each run. Vista and later: address of its segment; 1 for the heap's own segment, where the
+            segment byte must be 0, else 0. Before Vista: the expected segment byte, -1 where it is not known; 0.
         rows: see the module.
         heap: index of the heap.
-        without: kind of rows that are passed over: LFH blocks, whose header words have another format.
+        without: kind of rows that are skipped: LFH blocks, whose header words have another format.
         is_pre_vista: 1 for XP and Server 2003, else 0.
         coding: of the headers.
         out: (m, 4), see the module.
 
     Returns:
-        (wrong things written, rows with a fill pattern, rows that may be blocks of the debug CRT: a guard stands where
-        the CRT's header ends).
+        (records written, number of rows with a fill pattern, number of rows that may be blocks of the debug CRT because
+        a guard stands where the CRT's header ends).
     """
     entries, size8, unused_bytes, header8, heaps, tags = rows
     stride, word_index, key, _ = coding
@@ -77,7 +77,7 @@ def check_headers(
             segment, code = code, segment
         number = segments[k, 0]
         if not is_pre_vista:
-            # SegmentOffset: 64 KiB steps from the segment to the entry, counted from 1; 0 in the first segment
+            # SegmentOffset: steps of 64 KiB from the segment to the entry, counted from 1; 0 in the heap's own segment
             number = 0 if segments[k, 1] else ((entry & ~0xFFFF) + 0x10000 - number) >> 16 & 0xFF
         if number >= 0 and segment != number:
             out[count, 0], out[count, 1], out[count, 2], out[count, 3] = row, SEGMENT, segment_byte, 1
@@ -94,12 +94,12 @@ def check_headers(
 def check_fills(
     words: ArrayColumn, runs: Grid, rows: RowReader, heap: int, without: int, stride: int, out: OutputGrid
 ) -> int:
-    """The fill patterns of entries whose flags say that they have one; arguments as of `check_headers`.
+    """Checks the fill pattern of each entry whose flags announce one; arguments as of `check_headers`.
 
-    Of a free entry, a page that begins with a zero word is decommitted and has no pattern.
+    In a free entry a page that begins with a zero word is decommitted and is not compared.
 
     Returns:
-        The number of wrong things written.
+        The number of records written.
     """
     entries, size8, unused_bytes, header8, heaps, tags = rows
     count, room, granule, k = 0, len(out), UNIT * stride, 0
@@ -113,7 +113,7 @@ def check_fills(
         if not runs[k, 0] * granule <= entry - base < runs[k, 1] * granule:
             continue
         low, high, what = 2 * granule, size - (4 if tag & EXTRA else 0), FREE
-        if tag & BUSY:  # on x64 the 8 bytes behind the entry belong to it, too
+        if tag & BUSY:  # the user data of an x64 entry reach 8 bytes into the next header
             low, what = size - unused_bytes[row] + header8[row] * UNIT, TAIL
             high = min(low + granule, size + UNIT * (stride - 1))
         at, first, last, place = (entry - base) >> 3, -1, -1, low

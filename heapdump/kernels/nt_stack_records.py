@@ -1,8 +1,8 @@
 """Reads the front prefix of every entry of an NT heap: the address of the record of the stack that allocated it.
 
-Memory, runs and rows are those of `nt_entry_checks`. The prefix takes two granules behind the header; the granule before
-the user data is a second header whose last two bytes are 05 02 (docs/reference/heap-structures.md §4.1). In words of 64
-bits before the user data, at word index `user`:
+Memory, runs and rows are those of `nt_entry_checks`. The prefix takes two granules behind the header. The granule
+before the user data is a second header: its byte 6 is 2, its byte 7 is 5 (docs/reference/heap-structures.md §4.1). With
+`user` the index of the first 64-bit word of the user data:
 
     last two bytes of the second header = bits 48-63 of words[user - 1]
     address of the record on x64        = words[user - 4]
@@ -20,7 +20,7 @@ _PREFIXED = 3
 
 
 def read_records(words: ArrayColumn, runs: Grid, rows: RowReader, heap: int, stride: int, out: Output) -> None:
-    """Writes the record's address of each busy row of the heap with a prefix to `out`, (rows,), and 0 for the others."""
+    """Writes to `out`, (rows,), the address of the record of each busy row of the heap with a prefix; 0 for others."""
     entries, header8, heaps, tags = rows.entry, rows.header8, rows.heap, rows.tags
     granule, k = UNIT * stride, 0
     for row in range(len(entries)):

@@ -1,4 +1,4 @@
-"""The nearest dominator of some kind of each node, and the root that each node is reached from first."""
+"""The nearest dominator of each node that is an owner, and the nearest root of each node."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from heapdump.kernels.arrays import ArrayColumn, Output
 
 
 def nearest(dominator: ArrayColumn, is_owner: ArrayColumn, out: Output) -> None:
-    """Writes the nearest dominator that is an owner of each number of a dominator tree to `out`; 0: none.
+    """Writes to `out`, for each number of a dominator tree, the nearest owner that dominates it; 0 for none.
 
-    A number that is an owner itself is its own. `dominator`, `is_owner`: (count,), see `dominators.dominators`.
+    An owner's nearest owner is itself.
+
+    Args:
+        dominator: (count,) immediate dominators (`dominators.dominators`).
+        is_owner: (count,) not 0 for owners.
+        out: (count,).
     """
     out[0] = 0
     for v in range(1, len(dominator)):
@@ -18,14 +23,14 @@ def nearest(dominator: ArrayColumn, is_owner: ArrayColumn, out: Output) -> None:
 def flood_from(
     first: ArrayColumn, targets: ArrayColumn, seeds: ArrayColumn, roots: ArrayColumn, root_of: Output, queue: Output
 ) -> None:
-    """Gives each node that has none yet the root from which it is reached first, in order of distance.
+    """Gives each node without a root the root with the fewest pointers between the two.
 
     Args:
         first: the edges (`reach`).
         targets: likewise.
         seeds: (k,) nodes that roots point into.
-        roots: (k,) number of the root of each.
-        root_of: (n,) the root of each node, -1 for none.
+        roots: (k,) number of the root that points into each seed; of two roots of one seed the first wins.
+        root_of: (n,) number of the root of each node; -1 for none, which this call fills in.
         queue: (n,) scratch.
     """
     head, tail = 0, 0

@@ -1,14 +1,19 @@
-"""Finds the block that an address lies in: the arrays for it, and the blocks of the program that go in.
+"""Builds the arrays that lead from an address to the block that it lies in.
 
-Blocks are numbered 0 to n - 1 by ascending start; starts are multiples of `1 << shift` bytes, the *steps*. Three arrays
+Blocks are numbered 0 to n - 1 by ascending start. Starts are multiples of `1 << shift` bytes, a *step*. Three arrays
 lead from an address to the last block that starts at or below it:
 
-    tops[address >> 32]                              = t, the table of middles, -1 where no block is in these 4 GiB
-    middles[(t << 16) + (address >> 16 & 0xFFFF)]    = leaf: number of the leaf of these 64 KiB; -1 where no block is; -2 - k
-                                                       where block k fills all of them
-    cells[leaf * (65536 >> shift >> 5) + (address & 0xFFFF) >> shift >> 5]   = cell of 32 steps
-    cell, bits 0-31                                  = one bit for each step where a block starts
-    cell, bits 32-63                                 = number of blocks that start before these 32 steps
+    t    = tops[address >> 32]                                    -1: no block lies in these 4 GiB
+    leaf = middles[(t << 16) + ((address >> 16) & 0xFFFF)]        -1: no block lies in these 64 KiB
+                                                                  -2 - k: block k covers all of them
+    cell = cells[leaf * leaf_cells + ((address & 0xFFFF) >> shift >> 5)]      32 steps
+    leaf_cells = 65536 >> shift >> 5
+
+    bits of a cell
+    0-31     bit s is set where a block starts at step s
+    32-63    b: number of blocks that start before these 32 steps
+
+    block = b - 1 + number of set bits 0 to s, s being ((address >> shift) & 31)
 """
 
 from __future__ import annotations
@@ -18,13 +23,13 @@ from heapdump.kernels.row import UNIT, RowReader
 
 
 def take(rows: RowReader, mask: int, wanted: int, top: int, numbers: Output, start: Output, size: Output) -> int:
-    """Writes the rows with `tags & mask == wanted`: number, address of the user data, requested bytes of each.
+    """Writes row, user address and requested bytes of each row with `tags & mask == wanted`.
 
-    A block that reaches into the next one ends there. A block that starts where the one before does is left out, and so is
-    a block that reaches over the address `top`.
+    A block that overlaps the next one is cut there. Left out are blocks that start where the block before starts, and
+    blocks that reach to the address `top` or beyond.
 
     Returns:
-        The number of blocks; -1 where one starts before the block before it.
+        The number of blocks; -1 where a block starts below the block before it.
     """
     entry, size8, unused, header8, tags = rows.entry, rows.size8, rows.unused, rows.header8, rows.tags
     count, last, end = 0, 0, 0
@@ -47,12 +52,18 @@ def take(rows: RowReader, mask: int, wanted: int, top: int, numbers: Output, sta
 
 
 def thin(rows: ArrayColumn, heap: ArrayColumn, most: int, counts: Output, due: Output, out: Output) -> int:
-    """Writes places of `rows`, evenly spread over each heap: about `most` of a heap, or all where it has no more.
+    """Takes a sample of `rows` that is spread evenly over the rows of each heap.
 
-    `heap`: heap of every row of the table. `counts`, `due`: a zero for each heap; `counts` becomes the number of its rows.
+    Args:
+        rows: (n,) rows of the block table.
+        heap: heap of every row of the table.
+        most: every (rows of the heap // most)-th row of a heap is taken; all where the heap has fewer than 2 * most.
+        counts: (heaps,) of 0; gets the number of `rows` of each heap.
+        due: (heaps,) of 0; scratch.
+        out: (n,) gets indices into `rows`, ascending.
 
     Returns:
-        The number of places in `out`.
+        The number of indices in `out`.
     """
     many = 0
     for i in range(len(rows)):
@@ -68,10 +79,16 @@ def thin(rows: ArrayColumn, heap: ArrayColumn, most: int, counts: Output, due: O
 
 
 def pages(start: ArrayColumn, size: ArrayColumn, leaves: Output, long: Output) -> tuple[int, int]:
-    """Writes the 64 KiB pages (address >> 16) in which blocks start to `leaves`, and blocks that end in another page to `long`.
+    """Finds the leaves: pages of 64 KiB in which blocks start.
+
+    Args:
+        start: (n,) addresses of the blocks, ascending.
+        size: (n,) bytes of the blocks.
+        leaves: gets the page number, address >> 16, of each leaf, ascending.
+        long: gets the numbers of the blocks that end in another page than the one they start in.
 
     Returns:
-        (number of pages, number of such blocks).
+        (number of leaves, number of long blocks).
     """
     count, reach, last = 0, 0, -1
     for i in range(len(start)):
@@ -86,9 +103,9 @@ def pages(start: ArrayColumn, size: ArrayColumn, leaves: Output, long: Output) -
 
 
 def mark(start: ArrayColumn, shift: int, cells: Output) -> None:
-    """Fills the cells of blocks that start at the addresses `start`, ascending.
+    """Fills `cells` for blocks that start at the addresses `start`, ascending.
 
-    `cells`: zeros, `65536 >> shift >> 5` for each 64 KiB in which a block starts.
+    `cells`: `65536 >> shift >> 5` elements of 0 for each leaf.
     """
     leaf, page, filled, leaf_cells = -1, -1, 0, 65536 >> shift >> 5
     for i in range(len(start)):

@@ -1,6 +1,8 @@
-"""Finds the words of memory that point into blocks: first all words in the range of the blocks, then those that hit one.
+"""Finds the words of memory that point into blocks.
 
-The blocks, and the arrays that find one by an address, are those of `pointer_map`.
+`sweep` collects all words between the lowest and the highest block, `resolve` those of them that lie in a block. The
+blocks, and the arrays that find a block by an address, are those of `pointer_map`. A *source* is memory that is
+searched for pointers: a block or a root.
 """
 
 from __future__ import annotations
@@ -9,33 +11,35 @@ from heapdump.kernels.arrays import ArrayColumn, Output
 
 
 def sweep(
-    words: ArrayColumn, mask: int, width: int, phase: int, range_start: ArrayColumn, range_end: ArrayColumn, range_delta: ArrayColumn, r: int,
-    start: ArrayColumn, size: ArrayColumn, i: int, until: int, at: int, low: int, bits: int, values: Output, sources: Output,
+    words: ArrayColumn, mask: int, width: int, phase: int, range_start: ArrayColumn, range_end: ArrayColumn,
+    range_delta: ArrayColumn, r: int, start: ArrayColumn, size: ArrayColumn, i: int, until: int, at: int,
+    low: int, bits: int, values: Output, sources: Output,
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
-    """Writes each word w of the sources, low <= w < low + 2**bits, to `values`, and the number of its source to `sources`.
+    """Writes each word w of the sources [i, until) with low <= w < low + 2**bits.
 
     Args:
-        words: the file as words of `width` bytes, signed.
-        mask: the bits of a word: -1, or 0xFFFFFFFF for a width of 4.
+        words: the file as signed words of `width` bytes.
+        mask: the bits of a word: -1, or 0xFFFFFFFF for words of 4 bytes.
         width: bytes of a pointer, 4 or 8.
         phase: words are read at addresses a with a % width == phase.
-        range_start: (m,) addresses of the memory ranges, ascending.
-        range_end: (m,) addresses behind them.
+        range_start: (m,) first address of each memory range, ascending.
+        range_end: (m,) address behind each range.
         range_delta: (m,) the word at address a of range r is `words[(a + range_delta[r]) // width] & mask`.
-        r: the first range that may hold the first source.
-        start: (n,) addresses of the sources, ascending.
-        size: (n,) bytes.
-        i: number of the first source.
-        until: number of the source before which the sweep ends.
-        at: address to begin at in the first source, or less than its start.
-        low: lowest address in a block.
+        r: index of the first range that may hold bytes of source `i`.
+        start: (n,) address of each source, ascending.
+        size: (n,) bytes of each source.
+        i: index of the first source.
+        until: index behind the last source.
+        at: address to begin with in source `i`; any address at or below its start for all of it.
+        low: the lowest address in a block.
         bits: see above.
-        values: gets the words.
-        sources: gets the numbers of their sources.
+        values: (room,) gets the words.
+        sources: (room,) gets the index of the source of each word.
 
     Returns:
-        (words written, source and address where there was no room for more, or `until` and 0; the range; bytes of the
-        sources that were swept to their end).
+        (words written, source to go on with, address to go on with, index of its first range, bytes of the dump in
+        sources that were read to their ends). Source and address are `until` and 0 when all was read, less where
+        `values` is full.
     """
     swept, by, count, room, ranges = 0, 3 if width == 8 else 2, 0, len(values), len(range_start)
     while i < until:
@@ -62,26 +66,26 @@ def sweep(
 
 
 def resolve(
-    values: ArrayColumn, sources: ArrayColumn, many: int, tops: ArrayColumn, middles: ArrayColumn, cells: ArrayColumn, shift: int, start: ArrayColumn,
-    size: ArrayColumn, found: Output, degree: Output, targets: Output,
+    values: ArrayColumn, sources: ArrayColumn, many: int, tops: ArrayColumn, middles: ArrayColumn, cells: ArrayColumn,
+    shift: int, start: ArrayColumn, size: ArrayColumn, found: Output, degree: Output, targets: Output,
 ) -> int:  # fmt: skip
-    """Finds the block that each of the first `many` values points into.
+    """Finds the block that each of the first `many` values points into; values that point into none are left out.
 
-    The cells are read in a loop of their own, short enough for the processor to wait for many of them at once.
+    A loop of its own reads the cells: it is short enough for the processor to wait for many of them at once.
 
     Args:
-        values: words, of user mode.
-        sources: the number of each word's source.
+        values: words below 2**47.
+        sources: index of the source of each word.
         many: number of words.
         tops: see `pointer_map`.
         middles: see `pointer_map`.
         cells: see `pointer_map`.
         shift: see `pointer_map`.
-        start: (n,) addresses of the blocks.
-        size: (n,) bytes; 0 counts as 1.
-        found: room for `many`; gets the value of each pointer.
-        degree: 1 is added to `degree[source]` for each pointer.
-        targets: gets the block of each pointer to the block's start, -1 - block for other pointers into it.
+        start: (n,) address of each block.
+        size: (n,) bytes of each block; a block of 0 bytes holds its start address.
+        found: (many,) gets the value of each pointer, in the order of `values`.
+        degree: (sources,) 1 is added to `degree[source]` for each pointer.
+        targets: (many,) gets the block k of each pointer to the start of a block, -1 - k for a pointer to its inside.
 
     Returns:
         The number of pointers.

@@ -1,6 +1,6 @@
-"""Searches in the pointer graph: what is reached from some nodes, and its edges backwards.
+"""Searches in the pointer graph: the nodes that given nodes reach, and the edges backwards.
 
-Nodes are numbered 0 to n - 1. The edges of node i are `targets[first[i]:first[i + 1]]`, `first` being (n + 1,). A target
+Nodes are numbered 0 to n - 1. `first` is (n + 1,); the edges of node i are `targets[first[i]:first[i + 1]]`. A target
 t >= 0 is a pointer to the start of block t; t < 0 is a pointer to the inside of block -1 - t.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from heapdump.kernels.arrays import ArrayColumn, Output
 
 _WAITING = 255
-"""State of a node that is reached and whose edges were not followed yet."""
+"""State of a node that is reached, but whose edges were not followed yet."""
 
 
 def flood(
@@ -24,17 +24,28 @@ def flood(
     batch: Output,
     state: Output,
 ) -> tuple[int, int, int]:
-    """Gives the state `mark` to the nodes that `queue[:tail]` reaches, until more than `most` nodes wait in the queue.
+    """Gives the state `mark` to the nodes that `queue[:tail]` reaches.
 
-    The nodes of `queue[:tail]` have that state already. A `mark` of 1 follows pointers to starts, through nodes of state 0
-    or 2; a node of state 0 that another pointer points into gets 2 and is added to `later[:waiting]`. Any other `mark`
-    follows all pointers, through nodes of state 0.
+    Stops where the queue is empty or more than `most` nodes wait in it. With `mark` 1 only pointers to starts of blocks
+    are followed, to nodes of state 0 or 2; a node of state 0 that is pointed to elsewhere gets state 2 and is added to
+    `later`. Any other `mark` follows all pointers, to nodes of state 0.
 
-    Edges of several nodes are gathered before any is followed, so that the processor waits for memory once for all.
-    `queue`, `later` and `state` have room for every node, `batch`, scratch, for the edges of the node that has most.
+    Edges of up to 64 nodes are gathered before any is followed, so that the processor waits for memory once for all.
+
+    Args:
+        first: see the module.
+        targets: see the module.
+        queue: (n,) nodes to follow; those of `queue[:tail]` have the state `mark` already.
+        tail: number of nodes in the queue.
+        mark: the state to give, 1 or above 2.
+        most: see above.
+        later: (n,) nodes that got state 2.
+        waiting: number of nodes in `later`.
+        batch: scratch, with room for the edges of any one node.
+        state: (n,) state of each node; 0 for a node that is not reached.
 
     Returns:
-        (head, tail, waiting): the nodes of `queue[head:tail]` were not followed.
+        (head, tail, waiting): the nodes of `queue[head:tail]` were not followed; new numbers of nodes.
     """
     head = 0
     while 0 < tail - head <= most:
@@ -81,13 +92,13 @@ def flood_in_order(
     waiting: int,
     state: Output,
 ) -> tuple[int, int]:
-    """As `flood`, for more than `most` nodes that wait: follows them in the order of their numbers, as their edges lie.
+    """Like `flood`, for long queues: follows nodes in ascending order, in which their edges lie in memory.
 
-    Passes over all nodes until a pass finds `most` or fewer of them waiting. The nodes of `queue[head:tail]` get `mark`,
-    whatever state they had.
+    Makes passes over all nodes until a pass has followed `most` or fewer. Arguments as of `flood`, but the waiting
+    nodes are `queue[head:tail]`; they get `mark` whatever their state.
 
     Returns:
-        (tail, waiting): the nodes of `queue[:tail]` were not followed.
+        (tail, waiting): the nodes of `queue[:tail]` were not followed; new number of nodes in `later`.
     """
     for k in range(head, tail):
         state[queue[k]] = _WAITING
@@ -121,7 +132,7 @@ def flood_in_order(
 
 
 def refer(first: ArrayColumn, targets: ArrayColumn, nodes: ArrayColumn, state: Output, mark: int) -> None:
-    """Gives the state `mark` to each node of state 0 that another of `nodes` points to."""
+    """Gives the state `mark` to each node of state 0 that one of `nodes`, other than itself, points to."""
     for k in range(len(nodes)):
         node = nodes[k]
         for e in range(first[node], first[node + 1]):
@@ -134,9 +145,15 @@ def refer(first: ArrayColumn, targets: ArrayColumn, nodes: ArrayColumn, state: O
 def unreached_before(
     first: ArrayColumn, targets: ArrayColumn, nodes: ArrayColumn, seen: Output, queue: Output, out: Output
 ) -> int:
-    """Writes those of `nodes` to `out`, in their order, that no node before them reaches.
+    """Writes those of `nodes` to `out`, in their order, that no earlier node of `out` reaches.
 
-    `seen`, (n,): 0, or 1 for nodes that are not entered; it becomes 1 for all nodes that are reached. `queue`: scratch.
+    Args:
+        first: see the module.
+        targets: see the module.
+        nodes: (m,) nodes.
+        seen: (n,) 1 for nodes through which no path may lead, else 0; becomes 1 for all nodes that are reached.
+        queue: (n,) scratch.
+        out: (m,).
 
     Returns:
         The number of nodes in `out`.
@@ -164,10 +181,15 @@ def unreached_before(
 
 
 def invert(first: ArrayColumn, targets: ArrayColumn, place: Output, sources: Output) -> None:
-    """Writes the edges backwards: the nodes that point to node t, from `sources[place[t]]` on.
+    """Writes the edges backwards: to `sources`, from index `place[t]` on, the nodes that point to node t.
 
-    A node that points to the start of t is written as it is, a node that points to its inside as -1 - node. `place[t]`
-    becomes the place behind the last of them.
+    A node that points to the start of t is written as it is, a node that points to its inside as -1 - node.
+
+    Args:
+        first: see the module.
+        targets: see the module.
+        place: (n,) first index for each node; becomes the index behind its last one.
+        sources: (edges,).
     """
     for node in range(len(first) - 1):
         for e in range(first[node], first[node + 1]):
@@ -198,21 +220,21 @@ def trace(
     queue: Output,
     out: Output,
 ) -> int:
-    """Searches backwards from a node, nearest nodes first, and writes the nodes with `held` of `least` or more to `out`.
+    """Searches backwards from a node, nearest nodes first, and writes the nodes with `held[i] >= least` to `out`.
 
     Args:
         first: (n + 1,) of the edges backwards.
         sources: the edges backwards, as `invert` writes them.
         node: where the search begins.
-        held: (n,) how roots hold each node.
+        held: (n,) how roots hold each node, as a number.
         least: see above.
-        most: nodes that may be followed.
-        steps: (n,) -1; becomes the next node on the way to `node`, and `node` for itself.
+        most: the search gives up after this many nodes.
+        steps: (n,) of -1; gets for each node met the next node on the path to `node`, for `node` itself `node`.
         queue: (n,) scratch.
-        out: the search ends where it is full.
+        out: the search ends when it is full.
 
     Returns:
-        The number of nodes in `out`; -1 where the search did not end within `most` nodes.
+        The number of nodes in `out`; -1 where the search gave up.
     """
     count, head, tail = 0, 0, 1
     steps[node], queue[0] = node, node

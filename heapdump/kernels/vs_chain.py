@@ -1,7 +1,7 @@
 """Follows the chains of chunks through variable-size (VS) subsegments of segment heaps.
 
-Memory is an array of little-endian 64-bit words, as signed integers. A chunk is a whole number of granules, of 8 bytes on
-x86 and 16 on x64. Its header is its first granule (docs/reference/heap-structures.md §6.4):
+Memory is an array of little-endian 64-bit words, as signed integers. A chunk is a whole number of granules: 8 bytes
+each on x86, 16 on x64. Its header is its first granule (docs/reference/heap-structures.md §6.4):
 
     stride                  64-bit words in a granule: 1 on x86, 2 on x64
     sizes word of granule g = words[g * stride] ^ address of granule g ^ key
@@ -9,14 +9,15 @@ x86 and 16 on x64. Its header is its first granule (docs/reference/heap-structur
     bits of the sizes word    x64     x86
     size, granules            16-31   1-15
     previous size, granules   32-47   16-30
-    busy                      48-55   31
+    busy, 0 or 1              48-63   31
 
-    flag word: the second word on x64, bits 32-63 of the first word on x86; bit 8: the chunk's last two bytes hold a count
+    flag word, not encoded: the second word of the header on x64, bits 32-63 of the first word on x86
+    bit 8   the last two bytes of the chunk hold a count
 
-    bits of that count
-    0-12   unused bytes behind the user data
-    14     data of the heap's own stands behind the user data
-    15     set: one byte is unused, whatever bits 0-7 are, which belong to the user data; bits 8-14 are clear
+    bits of that count (u16)
+    0-12   number of unused bytes behind the user data
+    14     the heap's own data stand behind the user data
+    15     exactly one byte is unused: bits 0-7 then belong to the user data, bits 8-14 are 0
 """
 
 from __future__ import annotations
@@ -27,19 +28,19 @@ from heapdump.kernels.arrays import ArrayColumn, Grid
 from heapdump.kernels.row import BUSY, EXTRA, TRUST_DERIVED, TRUST_GUESS, UNIT, RowWriter
 
 END, PREVIOUS, SIZE, FULL = range(4)
-"""Why a walk stopped: every chain reached its end; a header whose previous size, or whose size or busy byte, is wrong;
-or the output arrays are full."""
+"""Why a walk stopped: END all chains were followed; PREVIOUS a header whose previous size is wrong; SIZE a header whose
+size or busy bits are wrong; FULL no room for another row."""
 
 _HAS_COUNT = 1 << 8
 _COUNT_BITS, _ONE_BYTE, _CLEAR_BITS, _EXTRA_BIT = 0x1FFF, 0x8000, 0x7F00, 14
 
 
 class ChunkCoding(NamedTuple):
-    """How the headers of chunks of one heap are laid out and encoded: integers, see the module.
+    """Layout and encoding of the chunk headers of one heap; terms as in the module's docstring.
 
     Attributes:
         stride: 64-bit words in a granule.
-        key: what sizes words are XORed with, besides their address; signed.
+        key: 64-bit key that sizes words are XORed with, besides their address; as a signed integer.
         padding: bytes between the header and the user data.
     """
 
@@ -51,13 +52,20 @@ class ChunkCoding(NamedTuple):
 def follow_chunks(
     words: ArrayColumn, chains: Grid, k: int, at: int, previous: int, coding: ChunkCoding, tag: int, out: RowWriter
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
-    """Writes a row with the bits `tag` for each chunk, from granule `at` of chain `k` to the end of the last chain.
+    """Writes a row for each chunk, from granule `at` of chain `k` to the end of the last chain.
 
-    `chains`: (n, 3) granule of the first chunk, granule behind the last, address of granule 0. `previous`: granules of the
-    chunk before; 0 where a chain begins, -1 where not known.
+    Args:
+        words: the memory.
+        chains: (n, 3) granule of the first chunk, granule behind the last chunk, address of granule 0.
+        k: index of the first chain.
+        at: granule of the first chunk.
+        previous: granules of the chunk before it; 0 where a chain begins, -1 where it is not known.
+        coding: of the headers.
+        tag: bits that the tags of every row have.
+        out: gets the rows.
 
     Returns:
-        (rows, index of the chain and granule where it stopped, reason, granules of the last chunk).
+        (rows written, index of the chain where it stopped, granule there, reason, granules of the last chunk).
     """
     stride, key, padding = coding
     entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags
@@ -92,7 +100,7 @@ def follow_chunks(
             if more & _HAS_COUNT:
                 row_tag |= (mark >> _EXTRA_BIT & 1) * EXTRA
             else:
-                # the flag has no other witness: where the last bytes could be a count, the size is derived
+                # nothing confirms the flag: where the last bytes could be a count, the size is derived
                 if is_possible and behind - (mark >> _EXTRA_BIT & 1) * 4 * granule < 2 * granule:
                     row_tag |= TRUST_DERIVED
                 behind, is_possible = 0, True

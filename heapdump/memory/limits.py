@@ -6,10 +6,10 @@ MAX_LIST_NODES = 1 << 20
 """Nodes of one linked list (segments, uncommitted ranges, large blocks)."""
 
 MAX_HEAPS = 16_384
-"""Heaps on one list; the number of further ones is in a note."""
+"""Heaps on one heap list; a note says how many more there are."""
 
 MAX_GAPS = 1_000
-"""Gaps of one heap that one part of the walk records, one line each; further ones are one line together."""
+"""Gaps of one heap that one step of the walk records; one more gap counts all further ones."""
 
 MAX_FINDINGS = 10_000
-"""Findings of one heap that one part of the walk records; a gap says that there are more."""
+"""Findings of one heap that one step of the walk records; a gap says that there are more."""

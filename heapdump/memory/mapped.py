@@ -1,6 +1,6 @@
-"""The words of memory where they lie in the mapped file, in batches: for array arithmetic, kernels and sweeps.
+"""Many words of memory at once, as arrays over the mapped file: for array arithmetic, kernels and sweeps.
 
-Single reads are those of `space.AddressSpace`; both stand on the same ranges. Nothing is cached here.
+`space.AddressSpace` reads single values from the same memory ranges. Nothing is cached here.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from heapdump.spans import Span
 
 
 class ByteSource(Protocol):
-    """The dump's file as this room sees it; `offset` and `size` in bytes of the file."""
+    """The file of the dump. `offset` and `size` are in bytes; [offset, offset + size) is read."""
 
     @property
     def file_bytes(self) -> int:
         """Size of the file."""
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """A copy, for scattered small reads."""
+        """A copy of the bytes; for scattered small reads."""
 
     def view_at(self, offset: int, size: int) -> memoryview:
-        """The bytes where they lie, for sweeps."""
+        """The mapped bytes themselves, not a copy; for sweeps."""
 
     def expect(self, offset: int, size: int) -> None:
         """Announces a sweep over these bytes: they may be read ahead."""
@@ -39,24 +39,25 @@ class ByteSource(Protocol):
 
 _U64 = np.uint64
 _SHORT = 16 << 20
-"""Bytes of a span up to which a copy is cheap, whatever the dump holds of it."""
+"""A span of up to this many bytes is always worth a copy, even where the dump holds little of it."""
 
 
 PHASE_BYTES = 16
-"""A span is read from the array of words that begins at byte `file offset % PHASE_BYTES` of the file: granules of 16 bytes
-begin at even indices of that array."""
+"""The phase of a span is its file offset % PHASE_BYTES. The word array that serves it begins at byte `phase` of the
+file, so that the span begins at a multiple of 16 bytes, the larger of the two granule sizes, in that array."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpanWords:
-    """A span as words of 8 bytes, where it lies in the file or as a copy.
+    """The words of one span: a view of the whole file, or a copy of the span.
+
+    The word at address a of the span is `words[(a - base) // 8]`.
 
     Attributes:
-        words: (n,) int64 little-endian words; of a span in the file, all words of the file from byte `phase` on.
-        base: address of the first byte of `words`, so that the word at address a is `words[(a - base) // 8]`. Perhaps
-            negative: `words` may begin far before the span.
-        phase: 0 or 8, the byte of the file that `words` begins at; -1 for a copy.
-        missing: parts of the span that the dump does not hold; they read as zero.
+        words: (n,) int64 little-endian words: all words of the file from byte `phase` on, or a copy of the span alone.
+        base: address that word 0 would have. It may be negative, because the file may begin far before the span.
+        phase: byte of the file at which `words` begins, 0 or 8; -1 for a copy.
+        missing: parts of the span that are not in the dump; their words are zero.
     """
 
     words: NDArray[np.int64]
@@ -67,13 +68,15 @@ class SpanWords:
 
 @dataclass(frozen=True, slots=True)
 class WordBatch:
-    """Some of the asked spans whose words lie in one array.
+    """The words of some of the spans that `batches` was given; all of these lie in one array.
+
+    The word at address a of span `rows[k]` is `words[(a - base[k]) // 8]`.
 
     Attributes:
         words: (n,) int64 little-endian words.
         rows: (m,) int64 indices of the spans, ascending.
-        base: (m,) int64 for each of them the address of the first byte of `words`, as that of `SpanWords`.
-        missing: parts of the span that the dump does not hold; they read as zero. Empty for more than one span.
+        base: (m,) int64 address that word 0 would have for each span.
+        missing: for a batch of one copied span, its parts that are not in the dump; their words are zero. Else empty.
     """
 
     words: NDArray[np.int64]
@@ -83,15 +86,18 @@ class WordBatch:
 
 
 class MappedMemory:
-    """The memory ranges of a dump, and the bytes of the file behind them.
+    """The memory ranges of a dump, and where their bytes lie in the file.
 
-    Ranges are disjoint and ascending: `starts`, `ends` are (n,) uint64 addresses, `file_offsets` (n,) int64 where in
-    the file each range begins. `edges` holds the same three as Python arrays, for scalar searches: `bisect` over an
-    array is four times as fast as numpy's search.
+    Attributes:
+        starts: (n,) uint64 first address of each range, ascending; ranges do not overlap.
+        ends: (n,) uint64 address behind each range.
+        file_offsets: (n,) int64 offset in the file of each range's first byte.
+        edges: (starts, ends, file_offsets) as Python arrays: `bisect` over them is four times as fast as numpy's search
+            for one address.
     """
 
     def __init__(self, source: ByteSource, ranges: NDArray[np.void]) -> None:
-        """`ranges`: (n,) with fields start, size, offset, disjoint and ascending (see `ranges.disjoint`)."""
+        """`ranges`: (n,) with fields start, size (bytes), offset (in the file), as `ranges.disjoint` gives them."""
         self._source = source
         self.starts: NDArray[np.uint64] = np.ascontiguousarray(ranges["start"], dtype=_U64)
         self.ends: NDArray[np.uint64] = self.starts + ranges["size"].astype(_U64)
@@ -109,9 +115,10 @@ class MappedMemory:
         return int(self._before[-1])
 
     def words(self, span: Span, size: int) -> Iterator[tuple[int, NDArray[np.uint64]]]:
-        """Copies of the words of `size` bytes, at multiples of `size`, that the dump holds: (address, (n,) uint64) for each piece.
+        """Copies of the words of `size` bytes at multiples of `size` in the span that the dump holds.
 
-        Pieces end where the dump has a gap; a word across two touching ranges is left out.
+        Yields (address of the first word, (n,) uint64 words) for each piece in one range. A word across two touching
+        ranges is left out.
         """
         starts, ends, offsets = self.edges
         i = max(0, bisect_right(starts, span.start) - 1)
@@ -124,9 +131,15 @@ class MappedMemory:
             i += 1
 
     def gather(self, addresses: NDArray[np.uint64], size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        """(little-endian integers of `size` bytes, a power of two; 0 where one byte is missing; whether it is there), (n,) each.
+        """The little-endian unsigned integers at n addresses.
 
-        3 to 5 million a second or more; one that lies across two ranges counts as missing.
+        Args:
+            addresses: (n,) in any order.
+            size: bytes of each integer, a power of two.
+
+        Returns:
+            ((n,) values, 0 where one is missing; (n,) True where the dump has all its bytes). An integer across two
+            ranges counts as missing.
         """
         out, there = np.zeros(len(addresses), _U64), np.zeros(len(addresses), bool)
         if not len(self.starts) or not len(addresses):
@@ -139,7 +152,7 @@ class MappedMemory:
         return out, there
 
     def integers_at(self, offset: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
-        """The little-endian integers of `size` bytes, a power of two, at offsets of the file, all in it; (n,)."""
+        """The unsigned integers of `size` bytes, a power of two, at n offsets of the file; each must lie in the file."""
         phases, place = offset & _U64(size - 1), (offset >> _U64(size.bit_length() - 1)).astype(np.int64)
         found = np.zeros(len(offset), _U64)
         for phase in np.flatnonzero(np.bincount(phases.astype(np.int64), minlength=1)).tolist():
@@ -148,12 +161,12 @@ class MappedMemory:
         return found
 
     def file_place(self, span: Span) -> int | None:
-        """Offset of the span in the file; None where no single range holds it on an 8-byte boundary of the file."""
+        """Offset of the span in the file; None where no single range holds it, or the offset is no multiple of 8."""
         offset = int(self.file_places(np.array([span.start]), np.array([span.end]))[0])
         return offset if offset >= 0 and offset % 8 == 0 else None
 
     def file_places(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Offset in the file of each span; -1 where no single range holds it. (n,) int64."""
+        """Offset in the file of each span [start, end), (n,) int64; -1 where no single range holds it."""
         if not len(self.starts) or not len(starts):
             return np.full(len(starts), -1, np.int64)
         i = np.maximum(np.searchsorted(self.starts, starts.astype(_U64), side="right"), 1) - 1
@@ -162,12 +175,12 @@ class MappedMemory:
         return np.where(inside, self.file_offsets[i] + starts - low, -1)
 
     def file_words(self, phase: int, size: int = 8) -> NDArray[np.int64]:
-        """The whole file from byte `phase` on as signed words of `size` bytes, where it lies: nothing is read or copied."""
+        """A view of the whole file from byte `phase` on as signed little-endian words of `size` bytes; no copy."""
         count = max(0, self._source.file_bytes - phase) // size
         return np.frombuffer(self._source.view_at(phase, count * size), f"<i{size}")
 
     def in_file(self, span: Span) -> SpanWords | None:
-        """The words of the span where they lie; None where no single range holds it on an 8-byte boundary of the file."""
+        """The words of the span as a view of the file; None under the conditions of `file_place`."""
         place = self.file_place(span)
         if place is None:
             return None
@@ -175,7 +188,10 @@ class MappedMemory:
         return SpanWords(self.file_words(phase), span.start - (place - phase), phase, ())
 
     def span_words(self, span: Span) -> SpanWords:
-        """The words of the span where they lie if that is possible, else a copy. Start and size are multiples of 8."""
+        """The words of the span: a view of the file where `in_file` gives one, else a copy.
+
+        Start and size of the span are multiples of 8.
+        """
         found = self.in_file(span)
         if found is None:
             words, missing = self.words64(span)
@@ -183,7 +199,10 @@ class MappedMemory:
         return found
 
     def batches(self, start: NDArray[np.int64], end: NDArray[np.int64]) -> Iterator[WordBatch]:
-        """All spans [start, end), (n,) each and multiples of 8: first those that lie in the file, then a copy of each other one."""
+        """The words of n spans [start, end); (n,) multiples of 8 each.
+
+        First come the spans that are views of the file, many in a batch, then the others as copies, one in a batch.
+        """
         place = self.file_places(start, end)
         place[place % 8 != 0] = -1
         for phase in np.unique(place[place >= 0] % PHASE_BYTES).tolist():
@@ -194,11 +213,11 @@ class MappedMemory:
             yield WordBatch(words, np.array([row]), start[row : row + 1], missing)
 
     def words64(self, span: Span) -> tuple[NDArray[np.int64], tuple[Span, ...]]:
-        """(a copy of the span as signed 64-bit words, the spans in it that the dump does not hold).
+        """(a copy of the span as signed 64-bit words, its parts that are not in the dump).
 
-        `span.start` and size are multiples of 8. Missing bytes read as zero.
+        Start and size of the span are multiples of 8. Missing bytes are zero.
         """
-        out = np.zeros(span.size // 8, "<i8")  # pages that nothing is written to cost nothing
+        out = np.zeros(span.size // 8, "<i8")  # the system commits pages of it when they are written
         raw = out.view(np.uint8)
         missing, at = [], span.start
         for piece, offset in self._pieces(span):
@@ -226,7 +245,7 @@ class MappedMemory:
         return sum(piece.size for piece, _ in self._pieces(Span(start, end)))
 
     def present(self, span: Span) -> Iterator[Span]:
-        """The parts of the span that the dump holds, ascending; touching ones of two ranges stay two."""
+        """The parts of the span that the dump holds, ascending; parts in two touching ranges are not joined."""
         return (piece for piece, _ in self._pieces(span))
 
     def _pieces(self, span: Span) -> Iterator[tuple[Span, int]]:
@@ -240,18 +259,18 @@ class MappedMemory:
             i += 1
 
     def is_mostly_present(self, span: Span) -> bool:
-        """False for a long span of which the dump holds less than half: not worth memory of its size."""
+        """False for a span of more than 16 MiB of which the dump holds less than half; a copy would waste memory."""
         if span.size <= _SHORT:
             return True
         ends = np.array([span.start, span.end], _U64)
         return 2 * int(self.bytes_present(ends[:1], ends[1:])[0]) >= span.size
 
     def bytes_present(self, starts: NDArray[np.uint64], ends: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Bytes of each half-open span that the dump holds; (n,) uint64. O(n log ranges)."""
+        """Bytes of each span [start, end) that the dump holds; (n,) uint64. O(n log ranges)."""
         return self._up_to(ends) - self._up_to(starts)
 
     def _up_to(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """Bytes in the dump below each address."""
+        """Bytes that the dump holds below each address; (n,) uint64."""
         if not len(self.starts):
             return np.zeros(len(addresses), _U64)
         i = np.searchsorted(self.starts, addresses, side="right")

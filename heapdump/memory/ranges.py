@@ -14,13 +14,16 @@ _TOP = (1 << 64) - 1
 def disjoint(
     ranges: NDArray[np.void], file_bytes: int, gaps: list[str], remarks: list[str]
 ) -> tuple[NDArray[np.void], int]:
-    """(the ranges sorted, disjoint, inside the file and the address space; bytes of them behind the end of the file).
+    """Sorts ranges, cuts them at the end of the file, cuts overlaps off, and leaves out those that wrap around 2**64.
 
     Args:
         ranges: (n,) with fields start, size (bytes) and offset (in the file), in any order.
         file_bytes: size of the file.
-        gaps: gets a line for each way in which memory is missing, with the number of ranges or bytes.
-        remarks: gets a line where ranges overlap, which loses nothing.
+        gaps: gets a sentence for each reason why memory is missing, with the number of ranges or bytes.
+        remarks: gets a sentence where ranges overlap, which loses nothing.
+
+    Returns:
+        (the ranges, ascending by start; bytes of all ranges that would lie behind the end of the file).
     """
     ranges = ranges[ranges["size"] > 0]
     start, size = ranges["start"].astype(_U64), ranges["size"].astype(_U64)
@@ -34,7 +37,7 @@ def disjoint(
 
 
 def _inside_file(ranges: NDArray[np.void], file_bytes: int, gaps: list[str]) -> tuple[NDArray[np.void], int]:
-    """(the ranges, cut at the end of the file; bytes behind it)."""
+    """(the ranges, cut at the end of the file; bytes that would lie behind it)."""
     offset, size = ranges["offset"].astype(_U64), ranges["size"].astype(_U64)
     room = _U64(file_bytes) - np.minimum(offset, _U64(file_bytes))
     cut = size > room
@@ -49,7 +52,7 @@ def _inside_file(ranges: NDArray[np.void], file_bytes: int, gaps: list[str]) -> 
 
 
 def _without_overlaps(ranges: NDArray[np.void], remarks: list[str]) -> NDArray[np.void]:
-    """The ranges, ascending, each cut where the ranges before it end."""
+    """The ranges, ascending by start; the front of a range is cut off where an earlier one covers it."""
     if len(ranges) < 2:
         return ranges
     start = ranges["start"].astype(_U64)
@@ -58,7 +61,7 @@ def _without_overlaps(ranges: NDArray[np.void], remarks: list[str]) -> NDArray[n
     late = floor > start
     if not late.any():
         return ranges
-    # The same stack pages in several lists are ordinary (Wine, Breakpad); worth a word in `info`, not a warning.
+    # Wine and Breakpad put the same stack pages into several lists: a remark in `info`, not a warning.
     remarks.append(f"overlapping memory ranges ({int(late.sum()):,}): the common part is taken from the first")
     moved = np.where(late, floor, start)
     ranges = ranges.copy()

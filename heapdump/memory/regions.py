@@ -1,7 +1,7 @@
-"""The memory map as columns: state, type, protection and allocation of address ranges; rebuilt where the dump has none.
+"""The memory map as columns: state, type, protection and allocation base of each region.
 
-A region has `usage` and `detail` from the claim on it (`analyses/memory/usage.py`); without a claim they are empty.
-Tables are never changed: `split` gives a new one.
+Where the dump has no memory map, `rebuilt_table` makes one of the memory ranges. A `RegionClaim` says what a region is
+used for (`analyses/memory/usage.py`). Tables are never changed: `split` gives a new one.
 """
 
 from __future__ import annotations
@@ -68,9 +68,19 @@ def protection_name(value: int) -> str | None:
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """One row: addresses with the same state, type, protection, allocation and usage.
+    """One row of the memory map with its usage.
 
-    `evidence`, `trust`: of an owner that was recognised by it; "" and None for other memory.
+    Attributes:
+        span: its addresses.
+        allocation_base: AllocationBase: start of the VirtualAlloc reservation; 0 where it is not known.
+        state: committed, reserved or free.
+        type: private, mapped or image.
+        protect: PAGE_* bits; 0 for reserved and free memory, and where they are not known.
+        usage: word of the claim: `Heap`, `Stack` …; "" without a claim.
+        detail: more words of the claim, for example the name of a module.
+        bytes_in_dump: bytes of the span that the dump holds.
+        evidence: words that say how the owner was recognised; "" where no owner was.
+        trust: how far the owner can be relied on; None where no owner was recognised.
     """
 
     span: Span
@@ -92,10 +102,16 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class RegionClaim:
-    """A span with its usage. Where claims overlap, the later one counts.
+    """The usage of one span. Where claims of one list overlap, the later claim wins.
 
-    `item`: the line of the reconciliation that the memory counts in, where one usage has several lines. `owner`: the
-    name of an owner that was recognised, with its `evidence` in words and its `trust`.
+    Attributes:
+        span: the addresses.
+        usage: the word: `Heap`, `Stack` …
+        detail: more words, for example the name of a module.
+        item: line of the reconciliation in which the committed memory counts, where one usage has several lines.
+        owner: name of the owner that was recognised; "" for none.
+        evidence: words that say how the owner was recognised.
+        trust: how far the owner can be relied on; None for none.
     """
 
     span: Span
@@ -109,10 +125,18 @@ class RegionClaim:
 
 @dataclass(frozen=True)
 class RegionTable:
-    """Regions as columns of one length, ascending and disjoint.
+    """The regions of a process as columns, ascending by address; regions do not overlap.
 
-    `start`, `end`, `allocation_base`: (n,) uint64; `state`, `type`, `protect`: (n,) uint32; `claim`: (n,) int64,
-    index into `claims`, -1 without a claim. `is_complete_map`: False for a map that was rebuilt from the ranges in the dump.
+    Attributes:
+        start: (n,) uint64 first address.
+        end: (n,) uint64 address behind the region.
+        allocation_base: (n,) uint64 start of the reservation; 0 where it is not known.
+        state: (n,) uint32 MEM_* state, a value of `State`.
+        type: (n,) uint32 MEM_* type, a value of `Kind`.
+        protect: (n,) uint32 PAGE_* bits; 0 where there are none or they are not known.
+        claim: (n,) int64 index into `claims`; -1 without a claim.
+        claims: the claims that `split` was given.
+        is_complete_map: False for a map that was rebuilt from the memory ranges of the dump.
     """
 
     start: NDArray[np.uint64]
@@ -135,7 +159,7 @@ class RegionTable:
         return self.end - self.start
 
     def index_at(self, address: int) -> int | None:
-        """The row that holds the address, or None."""
+        """The index of the region that holds the address; None for none."""
         starts, ends = self._edges
         i = bisect_right(starts, address) - 1
         return i if i >= 0 and address < ends[i] else None
@@ -158,7 +182,7 @@ class RegionTable:
         )
 
     def allocation(self, address: int) -> Span | None:
-        """The whole reservation that holds the address; None for free memory and where this is no complete map."""
+        """The whole reservation that holds the address; None for free memory and for a rebuilt map."""
         i = self.index_at(address)
         if i is None or not self.is_complete_map or self.state[i] == State.MEM_FREE:
             return None
@@ -168,7 +192,7 @@ class RegionTable:
         return Span(int(self.start[firsts[run]]), int(self.end[last]))
 
     def committed_bytes(self, span: Span, *, readable: bool = False) -> int:
-        """Committed bytes of the span by this map; `readable`: without guard pages and pages without access."""
+        """Committed bytes of the span by this map; `readable`: guard pages and PAGE_NOACCESS pages are left out."""
         span = Span(min(span.start, _TOP), min(span.end, _TOP))
         lo = max(0, int(np.searchsorted(self.start, _U64(span.start), side="right")) - 1)
         hi = int(np.searchsorted(self.start, _U64(span.end), side="left"))
@@ -182,8 +206,10 @@ class RegionTable:
         return int((end - start)[keep].sum())
 
     def split(self, claims: Sequence[RegionClaim]) -> RegionTable:
-        """The same regions, cut where a claim begins or ends, each piece with its claim; free memory has none.
+        """The same regions, cut where the claim changes. Free memory gets no claim.
 
+        Neighbouring pieces of one region stay together where their claims have the same usage and detail, and in
+        committed memory the same item; the piece then has the first of these claims.
         O((regions + claims) log) in numpy, plus one slice assignment for each claim.
         """
         if not len(self) or not claims:
@@ -213,7 +239,7 @@ class RegionTable:
     def _claim_numbers(
         self, claims: Sequence[RegionClaim], region: NDArray[np.int64], owner: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """A number for the claim on each piece, equal for claims that say the same; the item counts in committed memory only."""
+        """A number for each piece, equal where `split` may join neighbours; `owner`: index of the claim on each."""
         numbers: dict[tuple[str, ...], int] = {}
         fine = [numbers.setdefault((c.usage, c.detail, c.item), len(numbers)) for c in claims]
         coarse = [numbers.setdefault((c.usage, c.detail), len(numbers)) for c in claims]
@@ -221,7 +247,7 @@ class RegionTable:
         return np.where(committed, np.array([*fine, -1])[owner], np.array([*coarse, -1])[owner])
 
     def allocation_rows(self) -> Iterator[tuple[int, int]]:
-        """(first row, row behind the last) of each allocation: touching rows with the same allocation base."""
+        """[first row, row behind the last) of each allocation: touching rows with the same allocation base."""
         yield from pairwise([*self._run_starts, len(self)])
 
     @cached_property
@@ -276,10 +302,14 @@ def _table(
 
 
 def rebuilt_table(present: Sequence[Span], images: Sequence[Span]) -> RegionTable:
-    """A map without MemoryInfoList, from the memory ranges in the dump (`present`) and the extents of modules (`images`).
+    """The memory map of a dump without MemoryInfoList.
 
-    Memory in the dump was committed. The extent of a module is MEM_IMAGE; pages of it outside the dump have state UNKNOWN.
-    Protection, other reservations and free memory are not known: nothing here is called free.
+    Memory in the dump was committed. The extent of a module is MEM_IMAGE; where the dump lacks it, its state is
+    UNKNOWN. Protections, other reservations and free memory are not known, so no region is MEM_FREE.
+
+    Args:
+        present: the memory ranges of the dump.
+        images: the extents of the modules.
     """
     image_spans = merged(Span(span.start, min(span.end, _TOP)) for span in images)
     edges = sorted({edge for span in (*present, *image_spans) for edge in (span.start, span.end)})

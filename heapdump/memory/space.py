@@ -1,7 +1,7 @@
-"""Single reads of the memory that the dump holds, by address; many at once are in `mapped`.
+"""Single reads of the process's memory by address; `mapped` reads many words at once.
 
-A read costs one binary search over sorted, disjoint ranges. All heap code stands on these few methods: the plain forms
-raise `Unreadable`, the `try_` forms return None.
+A read costs one binary search over the memory ranges. Methods whose names begin with `try_` return None where a byte is
+not in the dump; the others raise `Unreadable`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ _TOP = (1 << 64) - 1
 
 
 class AddressSpace:
-    """Bytes of the process by address, for one pointer size; `mapped`: the same memory in batches.
+    """The memory of the process by address, for one pointer size.
 
-    Where two ranges of the file overlap, the one with the lower start (of equal ones: the first listed) keeps the
-    common part. Nothing is cached here.
+    Where two ranges of the dump overlap, the range with the lower start supplies the common part; of equal starts, the
+    range that is listed first. Nothing is cached here.
+
+    Attributes:
+        mapped: the same memory, for many words at once.
+        pointer_bytes: 4 or 8.
     """
 
     def __init__(self, source: ByteSource, ranges: NDArray[np.void], pointer_bytes: int) -> None:
@@ -43,7 +47,7 @@ class AddressSpace:
         return other
 
     def try_read(self, address: int, size: int) -> bytes | None:
-        """Exactly `size` bytes, stitched across touching ranges, or None where one of them is missing."""
+        """Exactly `size` bytes, also across touching ranges; None where one of them is not in the dump."""
         i = bisect_right(self._starts, address) - 1
         if i < 0 or address < 0 or address + size > _TOP:
             return None

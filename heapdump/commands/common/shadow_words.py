@@ -1,4 +1,4 @@
-"""AddressSanitizer's shadow around an address, and the story of a chunk, as lines and as JSON records."""
+"""AddressSanitizer's shadow around an address, and the header of a chunk, as lines and as JSON records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from heapdump.render.view import Record, StyledLine
 
 if TYPE_CHECKING:
-    from heapdump.blocks.asan_detail import ChunkStory, ShadowRow
+    from heapdump.blocks.asan_detail import AsanChunkHeader, ShadowRow
     from heapdump.blocks.table import Block
     from heapdump.snapshot import Snapshot
 
@@ -52,10 +52,10 @@ def _rows(snapshot: Snapshot, address: int) -> tuple[ShadowRow, ...]:
     return () if shadow is None else shadow.rows(address, _AROUND)
 
 
-def chunk_story(snapshot: Snapshot, block: Block) -> ChunkStory | None:
+def chunk_header(snapshot: Snapshot, block: Block) -> AsanChunkHeader | None:
     """Who allocated and freed a chunk; None for other blocks."""
     heap = snapshot.heaps[block.heap]
-    return None if heap.shadow is None else heap.shadow.story(block, snapshot.walk.facts.get(heap.index, {}))
+    return None if heap.shadow is None else heap.shadow.chunk_header(block, snapshot.walk.facts.get(heap.index, {}))
 
 
 def shadow_record(snapshot: Snapshot, address: int) -> Record | None:
@@ -77,17 +77,17 @@ def shadow_record(snapshot: Snapshot, address: int) -> Record | None:
     }
 
 
-def story_words(story: ChunkStory) -> str:
+def chunk_words(chunk: AsanChunkHeader) -> str:
     """`allocated with operator new[] by thread T2 (stack 21), freed by thread T0 (stack 30)`."""
-    words = f"allocated with {story.function} by thread T{story.thread} (stack {story.stack})"
-    if story.free_thread is None or story.free_stack is None:
+    words = f"allocated with {chunk.function} by thread T{chunk.thread} (stack {chunk.stack})"
+    if chunk.free_thread is None or chunk.free_stack is None:
         return words
-    return f"{words}, freed by thread T{story.free_thread} (stack {story.free_stack})"
+    return f"{words}, freed by thread T{chunk.free_thread} (stack {chunk.free_stack})"
 
 
-def story_record(story: ChunkStory) -> Record:
+def chunk_record(chunk: AsanChunkHeader) -> Record:
     """The JSON record."""
     return {
-        "function": story.function, "thread": story.thread, "stack": story.stack,
-        "free_thread": story.free_thread, "free_stack": story.free_stack,
+        "function": chunk.function, "thread": chunk.thread, "stack": chunk.stack,
+        "free_thread": chunk.free_thread, "free_stack": chunk.free_stack,
     }  # fmt: skip

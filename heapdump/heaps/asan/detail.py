@@ -1,11 +1,11 @@
-"""The shadow around an address, and the story of one chunk, read from the dump."""
+"""Reads AddressSanitizer's shadow around an address, and the header of one chunk."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from heapdump.blocks.asan_detail import ChunkStory, ShadowRow
+from heapdump.blocks.asan_detail import AsanChunkHeader, ShadowRow
 from heapdump.blocks.table import Block
 from heapdump.heaps.asan.chunks import HEADER
 from heapdump.heaps.asan.runtime import AsanRuntime
@@ -14,14 +14,14 @@ from heapdump.memory.space import AddressSpace
 _ROW, _GRANULE = 16, 8
 _NEW = {1: "malloc", 2: "operator new", 3: "operator new[]"}
 _OLD = {0: "malloc", 1: "operator new", 2: "operator new[]"}
-"""Kind in a header → the function: LLVM 12 and later, and before."""
+"""Allocation type in a chunk's header, 2 bits → the function; `_NEW` for LLVM 12 and later, `_OLD` before."""
 
 _FREED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class DumpedShadow:
-    """Fills `blocks.asan_detail.ShadowReader`."""
+    """Implements `blocks.asan_detail.ShadowReader` for a shadow that the dump holds."""
 
     runtime: AsanRuntime
     space: AddressSpace
@@ -32,15 +32,15 @@ class DumpedShadow:
         return self.space.try_integer(place, 1) if place in self.runtime.shadow_span else None
 
     def rows(self, address: int, around: int) -> tuple[ShadowRow, ...]:
-        """The row of an address and `around` rows on both sides; none where the byte of the address is missing."""
+        """The row of an address and `around` rows on both sides; empty where the address's shadow byte is missing."""
         if self.byte(address) is None:
             return ()
         size = _ROW * _GRANULE
         starts = range(max(0, address // size - around) * size, (address // size + around + 1) * size, size)
         return tuple(ShadowRow(at, tuple(self.byte(at + i * _GRANULE) for i in range(_ROW))) for at in starts)
 
-    def story(self, block: Block, facts: Mapping[str, object]) -> ChunkStory | None:
-        """The header of a chunk; None where it is not in the dump, or makes no sense."""
+    def chunk_header(self, block: Block, facts: Mapping[str, object]) -> AsanChunkHeader | None:
+        """The header of a chunk; None where it is not in the dump or names no allocation function."""
         words = [self.space.try_integer(block.address - HEADER + 4 * i, 4) for i in range(6)]
         first, second, third, fourth, free_stack, fifth = words
         if first is None or second is None or third is None or fourth is None:
@@ -52,4 +52,4 @@ class DumpedShadow:
         if function is None:
             return None
         freed = (free_thread, free_stack) if first & 0xFF == _FREED else (None, None)
-        return ChunkStory(function, thread, stack, *freed)
+        return AsanChunkHeader(function, thread, stack, *freed)
