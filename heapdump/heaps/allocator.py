@@ -95,11 +95,11 @@ class DiscoveryContext:
         self.view = view
         self._taken: set[int] = set()
 
-    def ring(self, head: int, accepts: Callable[[int], bool]) -> LinkedList:
-        """Walks a ring of nodes that no other list holds; see `rings.walk_list`."""
-        ring = walk_list(self.view.space, head, lambda node: node not in self._taken and accepts(node))
-        self.take(ring.nodes)
-        return ring
+    def walk_list(self, head: int, accepts: Callable[[int], bool]) -> LinkedList:
+        """Walks a doubly linked list (`linked_list.walk_list`). A node that another list holds is no node of this one."""
+        linked = walk_list(self.view.space, head, lambda node: node not in self._taken and accepts(node))
+        self.take(linked.nodes)
+        return linked
 
     def take(self, nodes: Iterable[int]) -> None:
         """No other list holds these nodes."""

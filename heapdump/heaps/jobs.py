@@ -39,7 +39,7 @@ class WalkLog:
     facts: dict[str, Fact] = field(default_factory=dict)
     missing_bytes: int = 0
 
-    def find(self, finding: Finding) -> None:
+    def add_finding(self, finding: Finding) -> None:
         """Keeps a finding; of a heap that is damaged all over, the first ones."""
         if len(self.findings) < limits.MAX_FINDINGS:
             self.findings.append(finding)
@@ -47,13 +47,13 @@ class WalkLog:
             self.findings.append(finding)
             self.gaps.append(f"heap {finding.heap:#x}: only its first {len(self.findings):,} findings are kept")
 
-    def damage(self, finding: Finding, gap: str | None) -> None:
+    def add_damage(self, finding: Finding, gap: str | None) -> None:
         """Adds a finding, and the gap that the damage leaves; None where no block can be missing."""
         if gap is not None:
-            self.gap(gap)
-        self.find(finding)
+            self.add_gap(gap)
+        self.add_finding(finding)
 
-    def gap(self, text: str) -> None:
+    def add_gap(self, text: str) -> None:
         """Keeps a line on what is missing; of a heap that is damaged all over, the first ones."""
         if len(self.gaps) < limits.MAX_GAPS:
             self.gaps.append(text)
@@ -98,11 +98,11 @@ class AllocatorJob:
         """The view of the process that the heap belongs to."""
         return next(view for view in self.process.views if view.arch == heap.view)
 
-    def each(self) -> Iterator[Job]:
+    def each(self) -> Iterator[HeapJob]:
         """One job for each heap, in the order of the heaps."""
         for heap in self.heaps:
             log = self.logs[heap.index]
-            yield Job(
+            yield HeapJob(
                 self.process, self.view_of(heap), heap, self.all_heaps, self.columns, log, self.table,
                 self.pace.advance, self._host, self.workload, self.owned,
             )  # fmt: skip
@@ -132,7 +132,7 @@ class Pace:
 
 
 @dataclass
-class Job:
+class HeapJob:
     """One heap of `heaps` to walk, and where its blocks go: rows in any order to `columns`, everything else to `walked`.
 
     `table`: the rows of all NT heaps, ascending, for heaps that keep their blocks inside one of those; entries of its
@@ -146,7 +146,7 @@ class Job:
     heap: Heap
     heaps: Sequence[Heap]
     columns: BlockColumns
-    walked: WalkLog
+    log: WalkLog
     table: BlockTable
     advance: Callable[[int], None]
     host: Callable[[int, KindCount], None]

@@ -1,18 +1,17 @@
-"""The blocks of many LFH subsegments of an NT heap whose members all agree, each row behind that of its user blocks.
+"""The blocks of LFH subsegments of an NT heap whose members all agree (Vista and later).
 
-Memory, stride and word_index are those of `nt_chain`. Block i of a subsegment lies at
+Memory, stride and word_index are those of `nt_chain`. Block i of a subsegment begins at
 
     entry = user blocks + first + i * size
 
-and its header word, which is not encoded as those of the back end are, has in Vista and later
-(docs/reference/heap-structures.md §3.3)
+Its header word has an encoding of its own (docs/reference/heap-structures.md §3.3):
 
-    bits below `mask`   code: code ^ entry >> shift ^ (entry - user blocks) << distance_shift == constant
-    40-55               i, where `has_index`
-    56-63               0x80 the LFH's; 0x3F 0 for a free block; else UnusedBytes as in `nt_chain`
+    bits of `mask`   code: code ^ (entry >> shift) ^ ((entry - user blocks) << distance_shift) == constant;
+                     without the last term where distance_shift is 0
+    bits 40-55       i, where `has_index` is 1
+    bits 56-63       UnusedBytes: bit 0x80 is set, bits 0x3F are 0 for a free block, the other codes are those of `nt_chain`
 
-The word with UnusedBytes 0x3F, or with a front prefix, says where the number of unused bytes is. A subsegment where one
-header, one bit of the bitmap or the number of free blocks says otherwise gets no rows here.
+A subsegment in which one header, one bit of the bitmap or the number of free blocks disagrees gets no rows here.
 """
 
 from __future__ import annotations
@@ -23,22 +22,31 @@ from heapdump.kernels.arrays import ArrayColumn, Grid, Output
 from heapdump.kernels.row import BUSY, UNIT, RowWriter
 
 ROW, BASE, USER, FIRST, SIZE, COUNT, FREE, CONSTANT = range(8)
-"""Columns of a subsegment: number of the row of its user blocks; address of byte 0 of the words; address of the user blocks;
-bytes from there to block 0; bytes of a block; number of blocks; number of free blocks that it counts; see the module."""
+"""Columns of a subsegment record:
+
+    ROW        index in `rows` of the row of its user blocks
+    BASE       address of byte 0 of the words
+    USER       address of the user blocks
+    FIRST      bytes from the user blocks to block 0
+    SIZE       bytes of a block
+    COUNT      number of blocks
+    FREE       number of free blocks by the subsegment's counter
+    CONSTANT   see the module
+"""
 
 _PREFIX_BIT, _LOW_BITS, _TOO_LARGE, _SECOND_SIGNATURE = 0x40, 0x3F, 0x3F, 0x0500
 
 
 class LfhCoding(NamedTuple):
-    """How block headers of one heap are laid out and encoded: integers, see the module.
+    """Layout and encoding of the block headers of one heap; terms as in the module's docstring.
 
     Attributes:
         stride: 64-bit words in a granule.
         word_index: index of the header word among the words of its granule.
         mask: the bits of the header word that are its code.
-        shift: of the entry.
-        distance_shift: of the distance to the user blocks; 0 where the code has none.
-        has_index: 1 where the header word has the number of the block, else 0.
+        shift: bits by which the entry is shifted right.
+        distance_shift: bits by which the distance to the user blocks is shifted left; 0 where the code has no distance.
+        has_index: 1 where the header word holds the number of the block, else 0.
         bitmap: bytes from the user blocks to the bitmap of busy blocks; 0 where there is none.
     """
 
@@ -52,12 +60,22 @@ class LfhCoding(NamedTuple):
 
 
 def add_blocks(
-    words: ArrayColumn, rows: RowWriter, subsegments: Grid, coding: LfhCoding, tag: int, out: RowWriter, is_added: Output
+    words: ArrayColumn, rows: RowWriter, subsegments: Grid, coding: LfhCoding, tag: int, out: RowWriter,
+    is_added: Output,
 ) -> int:  # fmt: skip
-    """Writes the back end's `rows` to `out`, and behind that of each user blocks their blocks; the number of rows written.
+    """Copies the rows of the back end to `out`, and behind each row of user blocks adds the rows of their blocks.
 
-    `subsegments`: (n, 8), ascending by ROW, see the columns above. `tag`: bits that the tags of all blocks have. `is_added`:
-    (n,), 1 for each subsegment whose blocks were written, else 0. `out` has room for all rows and blocks.
+    Args:
+        words: the memory.
+        rows: rows of the back end.
+        subsegments: (n, 8), ascending by ROW; see ROW … CONSTANT.
+        coding: of the block headers.
+        tag: bits that the tags of all blocks have.
+        out: gets the rows; it has room for all rows and blocks.
+        is_added: (n,) gets 1 for each subsegment whose blocks were added, else 0.
+
+    Returns:
+        The number of rows in `out`.
     """
     stride, word_index, mask, shift, distance_shift, has_index, bitmap = coding
     entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags
@@ -95,7 +113,7 @@ def add_blocks(
                     second = words[at + low * stride + word_index] if low < granules else 0
                     if (second >> 48) & 0xFFFF == low | _SECOND_SIGNATURE:
                         unused = (second >> 32) & 0xFFFF
-                elif stride == 1:  # x86 has the number in the last 4 bytes, x64 in the 8 bytes behind the block
+                elif stride == 1:  # x86: the number is in the last 4 bytes of the block; x64: in the 8 bytes behind it
                     unused = (words[at + granules - 1] >> 32) & 0xFFFFFFFF
                 else:
                     unused = words[at + granules * 2] if at + granules * 2 < len(words) else -1

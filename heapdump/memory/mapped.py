@@ -152,7 +152,7 @@ class MappedMemory:
         return out, there
 
     def integers_at(self, offset: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
-        """The unsigned integers of `size` bytes, a power of two, at n offsets of the file; each must lie in the file."""
+        """The unsigned integers of `size` bytes, a power of two, at n offsets; each must lie in the file."""
         phases, place = offset & _U64(size - 1), (offset >> _U64(size.bit_length() - 1)).astype(np.int64)
         found = np.zeros(len(offset), _U64)
         for phase in np.flatnonzero(np.bincount(phases.astype(np.int64), minlength=1)).tolist():

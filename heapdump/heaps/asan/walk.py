@@ -13,7 +13,7 @@ from heapdump.blocks.table import tag
 from heapdump.heaps.asan.chunks import ALLOCATED, HEADER, Chunks, is_old_format, read_chunks
 from heapdump.heaps.asan.runtime import runtime_at
 from heapdump.heaps.asan.shadow import Shadow
-from heapdump.heaps.jobs import Job
+from heapdump.heaps.jobs import HeapJob
 from heapdump.kernels.row import TRUST_GUESS
 from heapdump.memory.regions import State
 
@@ -25,7 +25,7 @@ _LARGEST = (1 << 35) - 0x1000
 """Bytes of the largest chunk that a row can describe."""
 
 
-def walk_chunks(job: Job) -> None:
+def walk_chunks(job: HeapJob) -> None:
     """Adds every chunk. A header that contradicts the shadow is a finding; the shadow then gives state and size."""
     from heapdump.heaps.asan import CHUNK
 
@@ -33,30 +33,30 @@ def walk_chunks(job: Job) -> None:
     if runtime is None:
         return
     shadow = Shadow(runtime, job.view.space)
-    job.walked.facts["shadow"] = runtime.shadow
+    job.log.facts["shadow"] = runtime.shadow
     is_old: bool | None = None
     unconfirmed = 0
     for starts in shadow.chunk_starts():
         inside = _committed(job, starts)
         if is_old is None and len(inside):
             is_old = is_old_format(shadow, inside[:_SAMPLE])
-            job.walked.facts["old_headers"] = is_old
+            job.log.facts["old_headers"] = is_old
         chunks = read_chunks(shadow, inside, is_old=bool(is_old))
         keep = chunks.fits & (chunks.size < _LARGEST)
         busy = chunks.state[keep] == ALLOCATED
         tags = np.where(busy, tag(CHUNK, busy=True), tag(CHUNK, busy=False))
         _add(job, chunks.user[keep], chunks.size[keep], tags)
-        job.walked.good_headers += int(keep.sum())
+        job.log.good_headers += int(keep.sum())
         doubtful = np.flatnonzero(~keep)
         _add_unconfirmed(job, shadow, chunks, doubtful[: max(0, _MOST_UNCONFIRMED - unconfirmed)])
         unconfirmed += len(doubtful)
         job.advance(len(inside))
     if unconfirmed > _MOST_UNCONFIRMED:
         count = unconfirmed - _MOST_UNCONFIRMED
-        job.walked.gap(f"heap {job.heap.address:#x} (asan): {count:,} chunks without a sound header are left out")
+        job.log.add_gap(f"heap {job.heap.address:#x} (asan): {count:,} chunks without a sound header are left out")
 
 
-def _committed(job: Job, starts: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _committed(job: HeapJob, starts: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The addresses whose memory is committed. The shadow of memory that was given back may still name chunks."""
     regions = job.process.regions
     rows = np.maximum(np.searchsorted(regions.start, starts, side="right"), 1) - 1
@@ -64,16 +64,16 @@ def _committed(job: Job, starts: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return starts[inside] if regions.is_complete_map else starts
 
 
-def _add(job: Job, user: NDArray[np.uint64], size: NDArray[np.uint64], tags: NDArray[np.integer]) -> None:
+def _add(job: HeapJob, user: NDArray[np.uint64], size: NDArray[np.uint64], tags: NDArray[np.integer]) -> None:
     size8 = (size + np.uint64(HEADER + 7)) >> np.uint64(3)
     job.columns.append(
         job.heap.index, user - np.uint64(HEADER), size8, (size8 << np.uint64(3)) - size,
         np.full(len(user), HEADER // 8), tags,
     )  # fmt: skip
-    job.walked.headers += len(user)
+    job.log.headers += len(user)
 
 
-def _add_unconfirmed(job: Job, shadow: Shadow, chunks: Chunks, rows: NDArray[np.int64]) -> None:
+def _add_unconfirmed(job: HeapJob, shadow: Shadow, chunks: Chunks, rows: NDArray[np.int64]) -> None:
     """Chunks whose header is not in the dump, or damaged: state and size by the shadow, as a guess.
 
     State 0: a chunk that is being allocated, or that left the quarantine. It is none.
@@ -92,13 +92,13 @@ def _add_unconfirmed(job: Job, shadow: Shadow, chunks: Chunks, rows: NDArray[np.
             tags = np.array([tag(CHUNK, busy=is_busy) | TRUST_GUESS])
             _add(job, np.array([user], np.uint64), np.array([size], np.uint64), tags)
         if chunks.is_there[row]:
-            job.walked.damage(_damaged(job, user), None if size else f"the chunk at {user:#x} has no size")
+            job.log.add_damage(_damaged(job, user), None if size else f"the chunk at {user:#x} has no size")
         missing += not chunks.is_there[row]
     if missing:
-        job.walked.gap(f"heap {job.heap.address:#x} (asan): {missing:,} chunk headers are not in the dump")
+        job.log.add_gap(f"heap {job.heap.address:#x} (asan): {missing:,} chunk headers are not in the dump")
 
 
-def _damaged(job: Job, user: int) -> Finding:
+def _damaged(job: HeapJob, user: int) -> Finding:
     header = job.view.space.try_read(user - HEADER, HEADER) or b""
     message = f"the header of the AddressSanitizer chunk at {user:#x} contradicts the shadow"
     return Finding(

@@ -12,7 +12,7 @@ header is missing. From memory to rows, in the order of the steps:
 4. `unused_bytes`: from UnusedBytes to requested bytes, of entries and LFH blocks alike. Then the row is added.
 5. LFH: `lfh_user_blocks` finds the user blocks among the rows, `lfh_members` reads what they and their subsegments
    say, `lfh_encoding` has the rule of headers by build. Where members contradict, `lfh_recovery` places the blocks by
-   their headers and `lfh_damage` reports; where the user blocks themselves are lost (`missing_spans`), `lfh_by_headers` finds
+   their headers and `lfh_damage` reports; where the user blocks themselves are lost (`unplaced_spans`), `lfh_by_headers` finds
    them by the headers of their blocks. `lfh_states`: busy or free. `lfh_subsegments` orders these steps, `lfh_blocks`
    adds the rows.
 6. `large_block_rows`; `pre_vista_states` with `lookaside_lists`: states that headers before Vista do not tell.

@@ -20,9 +20,9 @@ from heapdump.heaps.nt.damaged_header import DamagedHeader, add_plain_entries, r
 from heapdump.heaps.nt.free_lists import linked_nodes
 from heapdump.heaps.nt.holes import Islands
 from heapdump.heaps.nt.in_place import decoded_in_place, previous_size_at
-from heapdump.heaps.nt.missing_spans import LostSpans
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
 from heapdump.heaps.nt.segment_headers import mark_segment_headers
+from heapdump.heaps.nt.unplaced_spans import UnplacedSpans
 from heapdump.heaps.nt.windows import RunPart, Window, windows
 from heapdump.heaps.workload import Workload
 from heapdump.kernels import nt_chain
@@ -45,14 +45,14 @@ class BackEndWalk:
     def __init__(self, context: WalkContext, workload: Workload) -> None:
         """`workload`: of the walk of all heaps."""
         self._context, self._workload = context, workload
-        self.lost = LostSpans()
+        self.unplaced = UnplacedSpans()
         self._is_undamaged = True
         self._is_out_of_step = False
         self._has_run_ended = False
         self._next_address, self._previous_size = 0, 0
         self._batch = _FIRST_BATCH
         self._free_nodes = cache(lambda: linked_nodes(context))
-        self._lost: int | None = None
+        self._hole_start: int | None = None
         self._islands: tuple[RunPart, Islands] | None = None
 
     def windows(self, runs: Sequence[Span]) -> Iterator[tuple[Window, int]]:
@@ -71,7 +71,7 @@ class BackEndWalk:
         if self._context.space.mapped.is_mostly_present(run):
             return True
         where = f"{run.start:#x}..{run.end:#x}"
-        self._context.log.gap(f"{self._context.name}: most of its memory at {where} is not in the dump")
+        self._context.log.add_gap(f"{self._context.name}: most of its memory at {where} is not in the dump")
         return False
 
     def _walk(self, window: Window, index: int) -> int:
@@ -93,7 +93,7 @@ class BackEndWalk:
         """The granule to begin with: of the run's first entry, or of the entry that the window before ended at."""
         if part.is_first:
             self._is_undamaged, self._is_out_of_step, self._has_run_ended = True, False, False
-            self._previous_size, self._lost = 0, None
+            self._previous_size, self._hole_start = 0, None
             return part.start
         return max(part.start, (self._next_address - part.base) // self._context.entry_format.granule)
 
@@ -116,21 +116,21 @@ class BackEndWalk:
 
     def _resynchronise(self, window: Window, part: RunPart, granule: int) -> int:
         """Goes on behind damage that reached over the end of the window before; the granule to go on with."""
-        if self._lost is not None:
+        if self._hole_start is not None:
             return self._pass_hole(window, part, granule)
         good = next_good_header(self._context.entry_format, window.words, granule, part.stop, part.end)
-        self._lose(window, part, granule, good)
+        self._add_unplaced(window, part, granule, good)
         if good is None:
             return part.stop
         self._is_out_of_step, self._previous_size = False, good.previous_size
         start = part.base + good.granule * window.granule
-        self._context.log.gap(f"{self._context.name}: its entries hold again from {start:#x} on")
+        self._context.log.add_gap(f"{self._context.name}: its entries hold again from {start:#x} on")
         return good.granule
 
     def _pass_damage(self, window: Window, part: RunPart, granule: int, reason: int) -> int:
         """Reports a header that does not hold; the granule to go on with."""
         if window.lacks_word(part.base + granule * window.granule + self._context.entry_format.word_offset):
-            self._lost = part.base + granule * window.granule
+            self._hole_start = part.base + granule * window.granule
             return self._pass_hole(window, part, granule)
         plain = decoded_in_place(self._context, window, part, granule, self._previous_size)
         damaged = DamagedHeader(self._context, window, part, granule, self._previous_size, reason, self._free_nodes)
@@ -143,7 +143,7 @@ class BackEndWalk:
         self._is_undamaged, self._is_out_of_step = False, good is None
         self._batch = _FIRST_BATCH_AFTER_DAMAGE
         report_damage(damaged, good)
-        self._lose(window, part, granule, good)
+        self._add_unplaced(window, part, granule, good)
         if good is None:
             return part.stop
         self._previous_size = good.previous_size
@@ -154,25 +154,25 @@ class BackEndWalk:
         if self._islands is None or self._islands[0] is not part:
             has_all = next((s.has_all_ranges for s in self._context.heap.segments if part.run.start in s.span), True)
             self._islands = part, Islands(self._context, window, part, not has_all)
-        lost = ((self._lost or 0) - part.base) // window.granule
-        good = self._islands[1].next_header(granule, lost)
-        self._lose(window, part, granule, good)
+        start_granule = ((self._hole_start or 0) - part.base) // window.granule
+        good = self._islands[1].next_header(granule, start_granule)
+        self._add_unplaced(window, part, granule, good)
         self._is_undamaged, self._is_out_of_step = False, good is None
         if good is None:
             return part.stop
-        self._lost, self._previous_size = None, good.previous_size
+        self._hole_start, self._previous_size = None, good.previous_size
         return good.granule
 
-    def _lose(self, window: Window, part: RunPart, granule: int, good: GoodHeader | None) -> None:
+    def _add_unplaced(self, window: Window, part: RunPart, granule: int, good: GoodHeader | None) -> None:
         """The memory from a granule on is lost, up to the header to go on with, or the end of the part."""
         if good is None:
-            self.lost.add(part.base + granule * window.granule, part.base + part.stop * window.granule)
+            self.unplaced.add(part.base + granule * window.granule, part.base + part.stop * window.granule)
             return
         entry = good.granule - good.previous_size if good.previous_size else good.granule
         is_inside = granule <= entry < good.granule
         places = (part.base + place * window.granule for place in (granule, good.granule, entry))
         start, end, last = places
-        self.lost.add(start, end, last if is_inside else None)
+        self.unplaced.add(start, end, last if is_inside else None)
 
     def _end_run(self, part: RunPart, granule: int) -> None:
         """Behind the last entry of a run an uncommitted range must begin, by the heap's list."""
@@ -183,10 +183,10 @@ class BackEndWalk:
             return
         if not all(segment.has_all_ranges for segment in context.heap.segments if part.run.start in segment.span):
             # an uncommitted range that the list of the segment does not tell
-            self._is_undamaged, self._is_out_of_step, self._lost = False, True, address
+            self._is_undamaged, self._is_out_of_step, self._hole_start = False, True, address
             return
         # the entry may not be the last: entries may go on behind it
         self._is_undamaged, self._is_out_of_step, self._batch = False, True, _FIRST_BATCH_AFTER_DAMAGE
         message = f"{context.name}: the entries end at {address:#x}, the run at {end:#x}"
         finding = Finding("ucr", "error", context.address, address, 1, message, f"{end:#x}", f"{address:#x}")
-        context.log.damage(finding, message)
+        context.log.add_damage(finding, message)

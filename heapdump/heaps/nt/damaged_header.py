@@ -136,7 +136,9 @@ def _report_wrong_size(damaged: DamagedHeader, size: int) -> None:
     message = f"{context.name}: the entry at {entry:#x} {says}"
     expected, found_bytes = wanted[first : last + 1].hex(" "), there[first : last + 1].hex(" ")
     context.log.headers += 1
-    context.log.find(Finding("size_chain", "error", context.address, place, length, message, expected, found_bytes))
+    context.log.add_finding(
+        Finding("size_chain", "error", context.address, place, length, message, expected, found_bytes)
+    )
 
 
 def _report_one_header(damaged: DamagedHeader, size: int) -> None:
@@ -154,7 +156,7 @@ def _report_one_header(damaged: DamagedHeader, size: int) -> None:
     place = address + context.entry_format.word_offset + damage.first
     length, found = len(damage.found), damage.found.hex(" ")
     context.log.headers += 1
-    context.log.damage(
+    context.log.add_damage(
         Finding("entry_header", "error", context.address, place, length, message, damage.expected, found), gap
     )
 
@@ -168,7 +170,7 @@ def _report_unknown(damaged: DamagedHeader, consequence: str) -> None:
     found = f"{member} of {damaged.word.to_bytes(8, 'little').hex(' ')}"
     message = f"{context.name}: the entry header at {damaged.address:#x} is damaged ({member}); {consequence}"
     context.log.headers += 1
-    context.log.damage(
+    context.log.add_damage(
         Finding("entry_header", "error", context.address, place, 8, message, expected, found),
         f"{message}; blocks between may be missing",
     )

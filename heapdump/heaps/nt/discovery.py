@@ -58,12 +58,12 @@ class HeapReader:
         """The 32-bit or 64-bit view that the heap lies in."""
         return self.discovery.view
 
-    def damage(self, finding: Finding, note: str) -> None:
+    def add_damage(self, finding: Finding, note: str) -> None:
         """Adds a finding, and the note that says which memory or list is missing because of it."""
         self.findings.append(finding)
         self.notes.append(note)
 
-    def link_damage(self, kind: FindingKind, linked: LinkedList, name: str, node: tuple[int, int]) -> None:
+    def add_link_damage(self, kind: FindingKind, linked: LinkedList, name: str, node: tuple[int, int]) -> None:
         """Adds the broken links of a list. `node`: bytes before a node and size of the structure that holds it.
 
         A link to such a structure that the dump has only in part is no damage.

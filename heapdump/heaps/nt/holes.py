@@ -64,7 +64,7 @@ class Islands:
         self._chains: dict[int, _Chain | None] = {}
         self._budget = _MOST_HEADERS
 
-    def next_header(self, start: int, lost: int) -> GoodHeader | None:
+    def next_header(self, start: int, hole_start: int) -> GoodHeader | None:
         """The first entry from granule `start` on; `lost`: granule of an entry whose header is missing, before it.
 
         None where no entry of the part fits.
@@ -73,7 +73,7 @@ class Islands:
         i = bisect_left(granules, start)
         while i < len(granules):
             granule = granules[i]
-            chain = self._chain(granule) if granule - previous[i] >= lost else None
+            chain = self._chain(granule) if granule - previous[i] >= hole_start else None
             behind = None if chain is None else self._spanning(i, chain.end)
             if behind is not None:
                 i = behind

@@ -36,9 +36,9 @@ def read_large_blocks(reader: HeapReader) -> tuple[tuple[LargeBlock, ...] | None
             blocks[node] = block
         return block is not None
 
-    linked = reader.discovery.ring(head, accepts)
+    linked = reader.discovery.walk_list(head, accepts)
     size = reader.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("BusyBlock")
-    reader.link_damage("virtual_list", linked, "large-block list", (0, size))
+    reader.add_link_damage("virtual_list", linked, "large-block list", (0, size))
     nodes = list(linked.nodes)
     if not linked.is_closed:
         nodes += behind_missing(reader.discovery, head, linked, accepts)
@@ -83,7 +83,7 @@ def _checked(reader: HeapReader, block: LargeBlock) -> LargeBlock:
     )
     place = block.list_entry + reader.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("CommitSize")
     expected, found = f"{mapped:#x}", f"{block.commit_bytes:#x}"
-    reader.damage(Finding("virtual_list", "error", reader.address, place, 8, message, expected, found), message)
+    reader.add_damage(Finding("virtual_list", "error", reader.address, place, 8, message, expected, found), message)
     return replace(block, commit_bytes=mapped)
 
 

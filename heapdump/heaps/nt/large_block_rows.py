@@ -65,13 +65,13 @@ def _row(context: WalkContext, block: LargeBlock) -> _Row | None:
     word = context.header_word(entry)
     log.headers += 1
     if occupied >= _TABLE_BYTES:
-        log.gap(
+        log.add_gap(
             f"{context.name}: the large block at {node:#x} ({commit:,} bytes committed) is beyond the block table's 32 GiB; "
             "its sizes are among the large blocks of the heap"
         )
         return None
     if word is None:
-        log.gap(f"{context.name}: the header of the large block at {node:#x} is not in the dump")
+        log.add_gap(f"{context.name}: the header of the large block at {node:#x} is not in the dump")
         return None
     word = _decoded(entry_format, word)
     prefix, is_sound = _prefix(context, entry, word)
@@ -130,7 +130,7 @@ def _report_second_header(context: WalkContext, entry: int) -> None:
     found = (context.space.try_read(place, 8) or b"").hex(" ")
     message = f"{context.name}: the second header of the block at {place + 8:#x}, directly before it, is damaged"
     expected = "?? ?? ?? ?? ?? ?? 02 05"
-    context.log.find(Finding("front_prefix", "error", context.address, place, 8, message, expected, found))
+    context.log.add_finding(Finding("front_prefix", "error", context.address, place, 8, message, expected, found))
 
 
 def _report(context: WalkContext, entry: int) -> None:
@@ -139,7 +139,9 @@ def _report(context: WalkContext, entry: int) -> None:
     found = (context.space.try_read(place, 8) or b"").hex(" ")
     message = f"{context.name}: the header of the large block at {entry:#x} is damaged; its size is a guess"
     expected = "the header of a large block"
-    context.log.damage(Finding("entry_header", "error", context.address, place, 8, message, expected, found), message)
+    context.log.add_damage(
+        Finding("entry_header", "error", context.address, place, 8, message, expected, found), message
+    )
 
 
 def _decoded(entry_format: EntryFormat, word: int) -> int:

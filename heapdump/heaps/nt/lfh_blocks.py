@@ -102,7 +102,7 @@ def add_lfh_blocks(context: WalkContext, window: Window, subsegments: Sequence[L
         size = int(blocks.size[row]) * entry_format.granule
         finding = unused_finding(context, int(blocks.entry[row]), size, int(code[row]))
         if finding is not None:
-            log.find(finding)
+            log.add_finding(finding)
     for entry in blocks.entry[~blocks.is_good & ~is_missing & ~unproved].tolist():
         _report_bad_header(context, entry)
 
@@ -172,4 +172,6 @@ def _report_bad_header(context: WalkContext, entry: int) -> None:
     message = f"{context.name}: the LFH block header at {entry:#x} is damaged"
     expected, found = "an LFH header", "a header that does not lead to its subsegment"
     granule = context.entry_format.granule
-    context.log.find(Finding("lfh_subsegment", "error", context.address, entry, granule, message, expected, found))
+    context.log.add_finding(
+        Finding("lfh_subsegment", "error", context.address, entry, granule, message, expected, found)
+    )

@@ -15,7 +15,7 @@ from heapdump.heaps.integers import signed64
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.lfh_encoding import BlockCoding, block_coding
 from heapdump.heaps.nt.lfh_user_blocks import UserArea
-from heapdump.heaps.nt.missing_spans import LostSpan
+from heapdump.heaps.nt.unplaced_spans import UnplacedSpan
 from heapdump.heaps.nt.unused_bytes import USUAL_PREFIX
 from heapdump.heaps.nt.windows import Window
 
@@ -26,7 +26,9 @@ _MOST_BYTES = 1 << 20
 """Distance of a block from its user blocks; the code has 19 or 20 bits for it."""
 
 
-def lost_user_areas(context: HeapContext, window: Window, lost: LostSpan, key: int | None) -> list[UserArea]:
+def unplaced_user_areas(
+    context: HeapContext, window: Window, unplaced: UnplacedSpan, key: int | None
+) -> list[UserArea]:
     """The areas whose user blocks begin in the part that the window walks of a lost span, ascending by address.
 
     Where nothing but the next entry tells the user blocks, there are two areas that overlap, with and without front prefix.
@@ -41,30 +43,30 @@ def lost_user_areas(context: HeapContext, window: Window, lost: LostSpan, key: i
     words, entries = words[marked], part.base + granules[marked] * window.granule
     named = np.empty(0, np.int64) if key is None else _named(context, coding, words, entries, key)
     values, counts = np.unique(named, return_counts=True)
-    own = _user_addresses(context, lost)
+    own = _user_addresses(context, unplaced)
     is_sure = (counts >= _LEAST_EQUAL) | np.isin(values, own)
     addresses = values[is_sure].tolist()
     is_untold = not any(address in own for address in addresses)
-    low, high = max(window.span.start, lost.span.start + window.granule), window.span.end
+    low, high = max(window.span.start, unplaced.span.start + window.granule), window.span.end
     starts = sorted(address for address in addresses if low <= address < high)
-    areas = [_area(context, lost, start, starts[i + 1 : i + 2]) for i, start in enumerate(starts)]
-    areas += [_area(context, lost, start, []) for start in own if is_untold and low <= start < high]
+    areas = [_area(context, unplaced, start, starts[i + 1 : i + 2]) for i, start in enumerate(starts)]
+    areas += [_area(context, unplaced, start, []) for start in own if is_untold and low <= start < high]
     return areas
 
 
-def _user_addresses(context: HeapContext, lost: LostSpan) -> list[int]:
+def _user_addresses(context: HeapContext, unplaced: UnplacedSpan) -> list[int]:
     """Where the user blocks of the last entry of the span may begin: behind its header, or behind a front prefix."""
-    if lost.entry is None:
+    if unplaced.entry is None:
         return []
     granule = context.entry_format.granule
-    return [lost.entry + granule, lost.entry + (1 + USUAL_PREFIX) * granule]
+    return [unplaced.entry + granule, unplaced.entry + (1 + USUAL_PREFIX) * granule]
 
 
-def _area(context: HeapContext, lost: LostSpan, start: int, following: list[int]) -> UserArea:
+def _area(context: HeapContext, unplaced: UnplacedSpan, start: int, following: list[int]) -> UserArea:
     """The area up to the next user blocks, to the last entry, or to the end of the span."""
-    end = lost.span.end
-    if lost.entry is not None and start <= lost.entry:
-        end = lost.entry
+    end = unplaced.span.end
+    if unplaced.entry is not None and start <= unplaced.entry:
+        end = unplaced.entry
     if following:
         end = min(end, following[0] - context.entry_format.granule)
     return UserArea(start, end - start, end - start, has_signature=False)

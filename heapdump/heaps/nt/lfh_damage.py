@@ -35,13 +35,17 @@ def report_contradictions(
     for one in found:
         message = f"{context.name}: {one.member} of the LFH user blocks at {area.address:#x} is damaged"
         place = (one.address, one.length)
-        context.log.find(Finding("lfh_subsegment", severity, context.address, *place, message, one.expected, one.found))
+        context.log.add_finding(
+            Finding("lfh_subsegment", severity, context.address, *place, message, one.expected, one.found)
+        )
     if members.subsegment is not None:
         return bool(found)
     if not found:
         where = f"{members.pointer:#x}" if members.pointer else f"the user blocks at {area.address:#x}"
-        lost = f"the LFH subsegment of {where} is not in the dump"
-        context.log.gap(f"{context.name}: {lost}; its {recovered.geometry.blocks:,} blocks were told by their headers")
+        missing = f"the LFH subsegment of {where} is not in the dump"
+        context.log.add_gap(
+            f"{context.name}: {missing}; its {recovered.geometry.blocks:,} blocks were told by their headers"
+        )
     return True
 
 

@@ -125,7 +125,7 @@ def _warn_of_headers(
         entry = place.entry(i)
         message = f"{context.name}: the LFH block at {entry:#x} is {says} by its header, {truth} by {other}"
         finding = Finding("lfh_subsegment", "warning", context.address, entry + offset, 1, message, truth, says)
-        context.log.find(finding)
+        context.log.add_finding(finding)
 
 
 def _report_bitmap(context: WalkContext, place: BlockPlace, rows: NDArray[np.intp]) -> None:
@@ -140,7 +140,7 @@ def _report_bitmap(context: WalkContext, place: BlockPlace, rows: NDArray[np.int
     finding = Finding(
         "lfh_subsegment", "error", context.address, bitmap + low, high - low + 1, message, "as the headers", found
     )
-    context.log.find(finding)
+    context.log.add_finding(finding)
 
 
 def _warn_of_count(context: WalkContext, place: BlockPlace, free: int) -> None:
@@ -151,4 +151,4 @@ def _warn_of_count(context: WalkContext, place: BlockPlace, free: int) -> None:
     address = subsegment.address + context.layout["_HEAP_SUBSEGMENT"].offset("AggregateExchg")
     message = f"{context.name}: the LFH subsegment at {subsegment.address:#x} counts {subsegment.free:,} free blocks, {free:,} are"
     expected, found = f"{free}", f"{subsegment.free}"
-    context.log.find(Finding("lfh_subsegment", "warning", context.address, address, 2, message, expected, found))
+    context.log.add_finding(Finding("lfh_subsegment", "warning", context.address, address, 2, message, expected, found))

@@ -15,7 +15,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.lfh_blocks import LfhSubsegment, add_lfh_blocks
-from heapdump.heaps.nt.lfh_by_headers import lost_user_areas
+from heapdump.heaps.nt.lfh_by_headers import unplaced_user_areas
 from heapdump.heaps.nt.lfh_damage import is_doubtful, is_in_heap, report_contradictions
 from heapdump.heaps.nt.lfh_encoding import block_coding
 from heapdump.heaps.nt.lfh_members import Geometry, Members, first_offset, is_consistent, read_members
@@ -24,7 +24,7 @@ from heapdump.heaps.nt.lfh_sound import add_sound_subsegments
 from heapdump.heaps.nt.lfh_states import BlockPlace
 from heapdump.heaps.nt.lfh_user_blocks import UserArea, UserAreas, find_user_areas
 from heapdump.heaps.nt.lfh_zones import zones
-from heapdump.heaps.nt.missing_spans import LostSpan
+from heapdump.heaps.nt.unplaced_spans import UnplacedSpan
 from heapdump.heaps.nt.windows import Window, windows_of_run
 from heapdump.heaps.workload import Workload
 from heapdump.kernels.row import INTERNAL, KIND_MASK
@@ -93,15 +93,17 @@ class LfhWalk:
                 state.key = self._key(window, area, members)
                 state.failures += state.key is None
 
-    def add_lost(self, lost: Iterable[LostSpan]) -> None:
+    def add_unplaced(self, unplaced: Iterable[UnplacedSpan]) -> None:
         """Adds the blocks whose headers tell them in memory whose entries are lost; leaves the rows unsorted.
 
         After the walk of all heaps of a share, so that the key is known wherever one of them gives it.
         """
         context, areas, before = self._context, list[int](), len(self._context.columns)
-        for one in lost:
+        for one in unplaced:
             for window in windows_of_run(context.space, context.entry_format.granule, one.span):
-                found = list(self._placed_by_headers(window, lost_user_areas(context, window, one, self._state.key)))
+                found = list(
+                    self._placed_by_headers(window, unplaced_user_areas(context, window, one, self._state.key))
+                )
                 if found:
                     add_lfh_blocks(context, window, found)
                 areas += [placed.place.user_blocks for placed in found]
@@ -109,7 +111,7 @@ class LfhWalk:
             self._mark_internal(areas)
             rows = len(context.columns) - before
             told = f"{rows:,} of their blocks were told by their own headers"
-            context.log.gap(f"{context.name}: {plural(len(areas), 'header')} of LFH user blocks are lost; {told}")
+            context.log.add_gap(f"{context.name}: {plural(len(areas), 'header')} of LFH user blocks are lost; {told}")
 
     def _placed_by_headers(self, window: Window, areas: Iterable[UserArea]) -> Iterator[LfhSubsegment]:
         """The areas that hold blocks; of two that overlap, the first."""
@@ -181,7 +183,7 @@ class LfhWalk:
         if recovered is not None and not is_doubtful(context, area, members, recovered, key):
             is_damaged = report_contradictions(context, area, members, recovered, key)
             return self._placed(window, area, recovered, Trust.DERIVED if is_damaged else Trust.EXACT)
-        self._report_lost(area, members)
+        self._report_unplaced(area, members)
         return None
 
     def _placed(self, window: Window, area: UserArea, found: Recovered, trust: Trust) -> LfhSubsegment:
@@ -196,7 +198,7 @@ class LfhWalk:
         )
         return LfhSubsegment(self._base(window, area), place, found.constant, trust)
 
-    def _report_lost(self, area: UserArea, members: Members) -> None:
+    def _report_unplaced(self, area: UserArea, members: Members) -> None:
         """A finding where user blocks that are in use have no block that can be placed."""
         context, subsegment = self._context, members.subsegment
         if not area.has_signature:
@@ -204,14 +206,16 @@ class LfhWalk:
         if subsegment is None:
             if is_in_heap(context, members.pointer):
                 where = f"the LFH subsegment at {members.pointer:#x} is not in the dump"
-                context.log.gap(f"{context.name}: {where}; blocks of the user blocks at {area.address:#x} are missing")
+                context.log.add_gap(
+                    f"{context.name}: {where}; blocks of the user blocks at {area.address:#x} are missing"
+                )
             return
         if subsegment.user_blocks != area.address:
             return  # free user blocks that the LFH keeps
         message = f"the LFH subsegment at {subsegment.address:#x} of {context.name} cannot be decoded"
         place, length = area.address, context.layout["_HEAP_USERDATA_HEADER"].size
         expected, found = "numbers that its blocks confirm", f"{subsegment.count} blocks of {subsegment.stride} bytes"
-        context.log.damage(
+        context.log.add_damage(
             Finding("lfh_subsegment", "error", context.address, place, length, message, expected, found),
             f"{message}: {subsegment.count} blocks are missing",
         )

@@ -25,23 +25,26 @@ _FIXED_MEMBERS, _FIXED = 0xFF00FFFF, 4 << 24
 def behind_missing(
     discovery: DiscoveryContext, head: int, linked: LinkedList, accepts: Callable[[int], bool]
 ) -> list[int]:
-    """The nodes that missing nodes are neighbours of, and those behind them up to the next missing one, and so on.
+    """The nodes of a list that can be reached only over nodes that the dump lacks.
+
+    A missing node is the neighbour of a present one, which names it by Flink or Blink. From there the list is followed to
+    the next missing node, and so on.
 
     Args:
-        discovery: whose nodes are in use.
-        head: of the list.
-        linked: what was reached from the head, both ways.
-        accepts: says whether a node looks like one of the list.
+        discovery: the view, and the nodes that other lists hold.
+        head: address of the list's head.
+        linked: the nodes that were reached from the head, forwards and backwards.
+        accepts: True for an address where a node of this list may lie.
     """
     space, out = discovery.view.space, list[int]()
-    lost = [broken.found for broken in linked.breaks if broken.found and space.try_pointer(broken.found) is None]
-    if not lost:
+    first = [broken.found for broken in linked.breaks if broken.found and space.try_pointer(broken.found) is None]
+    if not first:
         return out
     places = _places(discovery)
     seen = {head, *linked.nodes}
     for link in (0, space.pointer_bytes):
         back, is_present = space.mapped.gather(places + np.uint64(space.pointer_bytes - link), space.pointer_bytes)
-        waiting = list(lost)
+        waiting = list(first)
         while waiting:
             missing = waiting.pop()
             for node in places[is_present & (back == np.uint64(missing))].tolist():

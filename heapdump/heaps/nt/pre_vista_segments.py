@@ -58,7 +58,7 @@ def read_pre_vista_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bo
             has_all = False
             message = f"segment {segment:#x} of heap {heap:#x} overlaps another segment and was left out"
             damage = Finding("segment", "error", heap, segment, 1, message, "memory of its own", f"{base:#x}")
-            reader.damage(damage, message)
+            reader.add_damage(damage, message)
             continue
         ranges, has_all_ranges = _uncommitted_ranges(reader, span, fields["UnCommittedRanges"])
         has_all = has_all and has_all_ranges
@@ -168,7 +168,9 @@ def _without_header(reader: HeapReader, segment: int, number: int, known: list[S
     place = heap + reader.layout["_HEAP"].offset("Segments") + number * pointer
     message = f"segment pointer at {place:#x} of heap {heap:#x} leads to no segment of this heap"
     if not is_partly_missing(reader.process, segment, reader.layout["_HEAP_SEGMENT"].size):
-        reader.damage(Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}"), message)
+        reader.add_damage(
+            Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}"), message
+        )
         return
     found = mapped_segment(reader, segment)
     if found is None or any(found.span & other.span for other in known):

@@ -37,7 +37,7 @@ _FAR_TOO_MANY = 4
 """Times as many blocks as a list has lost: then what they hold is no link."""
 
 
-class LostEnd(NamedTuple):
+class UnreadListEnd(NamedTuple):
     """The end of a lookaside list: the heap, the number of the list, and how many of its blocks the dump does not tell."""
 
     context: HeapContext
@@ -53,17 +53,17 @@ class PreVistaStates:
         on_lookaside_lists: entries of the blocks there.
         internal: addresses inside blocks that the front end uses itself.
         uncoalesced: indices of the heaps whose neighbouring free blocks stay apart.
-        lost: the ends of lookaside lists that the dump lacks.
+        unread_ends: the ends of lookaside lists that the dump lacks.
     """
 
     on_lookaside_lists: frozenset[int]
     internal: frozenset[int]
     uncoalesced: frozenset[int] = frozenset()
-    lost: tuple[LostEnd, ...] = ()
+    unread_ends: tuple[UnreadListEnd, ...] = ()
 
     def __bool__(self) -> bool:
         """True when a row is to be corrected."""
-        return bool(self.on_lookaside_lists or self.internal or self.lost)
+        return bool(self.on_lookaside_lists or self.internal or self.unread_ends)
 
 
 def pre_vista_states(heaps: Sequence[HeapContext], lfh_states: Sequence[LfhState]) -> PreVistaStates:
@@ -73,11 +73,11 @@ def pre_vista_states(heaps: Sequence[HeapContext], lfh_states: Sequence[LfhState
     internal = {block for context in pre_vista if (block := lists_block(context))}
     internal.update(*(state.internal for state in lfh_states))
     uncoalesced = {c.heap.index for c in pre_vista if (c.heap.flags or 0) & _DISABLE_COALESCE_ON_FREE}
-    lost = tuple(end for context in pre_vista for end in _lost_ends(context))
-    return PreVistaStates(frozenset(on_lists), frozenset(internal), frozenset(uncoalesced), lost)
+    unread_ends = tuple(end for context in pre_vista for end in _unread_ends(context))
+    return PreVistaStates(frozenset(on_lists), frozenset(internal), frozenset(uncoalesced), unread_ends)
 
 
-def _lost_ends(context: HeapContext) -> Iterator[LostEnd]:
+def _unread_ends(context: HeapContext) -> Iterator[UnreadListEnd]:
     """One for each lookaside list with a link that the dump lacks."""
     last: dict[int, LookasideLink] = {}
     for link in lookaside_links(context):
@@ -85,11 +85,11 @@ def _lost_ends(context: HeapContext) -> Iterator[LostEnd]:
     front_end = context.heap.front_end
     if front_end is None or (front_end == "lookaside" and lists_of(context)):
         unread = (number for number in range(LISTS) if number not in last)
-        yield from (LostEnd(context, number, _USUAL_DEPTH) for number in unread)
+        yield from (UnreadListEnd(context, number, _USUAL_DEPTH) for number in unread)
     for link in last.values():
         is_cut = link.node and link.remaining > 1 and not link.is_repeated
         if is_cut and context.space.try_pointer(link.node) is None:
-            yield LostEnd(context, link.number, link.remaining - 1)
+            yield UnreadListEnd(context, link.number, link.remaining - 1)
 
 
 def _may_be_blocks(context: HeapContext, links: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -103,7 +103,7 @@ def _may_be_blocks(context: HeapContext, links: NDArray[np.uint64]) -> NDArray[n
     return may_be
 
 
-def _lost_blocks(table: BlockTable, end: LostEnd) -> NDArray[np.int64]:
+def _blocks_on(table: BlockTable, end: UnreadListEnd) -> NDArray[np.int64]:
     """Rows of busy blocks that may stand on the lost end of a list: their size is the list's, and they hold a link.
 
     That is 0, or the address of another block of that size. All of them, or none where they are far too many.
@@ -121,7 +121,7 @@ def _lost_blocks(table: BlockTable, end: LostEnd) -> NDArray[np.int64]:
 def with_states(table: BlockTable, states: PreVistaStates) -> BlockTable:
     """The table with blocks on lookaside lists free, and the front end's own blocks internal."""
     tags = table.tags.copy()
-    for rows in (_lost_blocks(table, end) for end in states.lost):
+    for rows in (_blocks_on(table, end) for end in states.unread_ends):
         tags[rows] = tags[rows] & ~np.uint16(BUSY | KIND_MASK) | np.uint16(BlockKind.LOOKASIDE)
         doubt(tags, np.isin(np.arange(len(tags)), rows), Trust.GUESS)
     if states.on_lookaside_lists:

@@ -35,4 +35,4 @@ def mark_segment_headers(context: WalkContext, window: Window, first_row: int) -
             continue
         message = f"{context.name}: the entry header at {entry:#x} is damaged (count of unused bytes)"
         wanted, found = f"{HEADER_CODE:02x}", f"{code:02x}"
-        context.log.find(Finding("entry_header", "error", context.address, place, 1, message, wanted, found))
+        context.log.add_finding(Finding("entry_header", "error", context.address, place, 1, message, wanted, found))

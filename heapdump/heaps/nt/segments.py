@@ -26,8 +26,8 @@ def read_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bool]:
     offset = layout["_HEAP_SEGMENT"].offset("SegmentListEntry")
     head = heap + layout["_HEAP"].offset("SegmentList")
     spans = cache(lambda address: _best_span(reader, address))
-    linked = reader.discovery.ring(head, lambda node: spans(node - offset) is not None)
-    reader.link_damage("segment", linked, "segment list", (offset, layout["_HEAP_SEGMENT"].size))
+    linked = reader.discovery.walk_list(head, lambda node: spans(node - offset) is not None)
+    reader.add_link_damage("segment", linked, "segment list", (offset, layout["_HEAP_SEGMENT"].size))
     addresses = dict.fromkeys(node - offset for node in linked.nodes)
     if not linked.is_closed:
         addresses.update(dict.fromkeys(reader.discovery.segment_headers.get(heap, ())))
@@ -77,8 +77,8 @@ def segments_at(reader: HeapReader, nodes: Iterable[int], known: tuple[Segment, 
     """The segments with these nodes of the segment list whose headers the dump lacks; none that overlaps a known one."""
     struct, found = reader.layout["_HEAP_SEGMENT"], list(known)
     for address in sorted({node - struct.offset("SegmentListEntry") for node in nodes}):
-        is_lost = is_partly_missing(reader.process, address, struct.size)
-        one = mapped_segment(reader, address) if is_lost else None
+        is_missing = is_partly_missing(reader.process, address, struct.size)
+        one = mapped_segment(reader, address) if is_missing else None
         if one is not None and not any(one.span & other.span for other in found):
             found.append(one)
     return tuple(found[len(known) :])
@@ -104,7 +104,7 @@ def _without_overlaps(reader: HeapReader, spans: dict[int, Span | None]) -> list
         if any(other[0] < span.end and span.start < other[1] for other in starts[max(0, i - 1) : i + 1]):
             message = f"segment {address:#x} of heap {heap:#x} overlaps another segment and was left out"
             damage = Finding("segment", "error", heap, address, 1, message, "memory of its own", f"{span.start:#x}")
-            reader.damage(damage, message)
+            reader.add_damage(damage, message)
             continue
         starts.insert(i, (span.start, span.end))
         out.append((address, span))
@@ -148,10 +148,10 @@ def _segment(reader: HeapReader, address: int, span: Span) -> Segment:
     counted_bytes = fields.get("NumberOfUnCommittedPages", 0) * PAGE
     head = address + layout["_HEAP_SEGMENT"].offset("UCRSegmentList")
     range_at = cache(lambda node: _uncommitted_range(reader, span, node))
-    linked = reader.discovery.ring(head, lambda node: range_at(node) is not None)
+    linked = reader.discovery.walk_list(head, lambda node: range_at(node) is not None)
     name = f"list of uncommitted ranges of segment {address:#x}"
     descriptor = layout["_HEAP_UCR_DESCRIPTOR"]
-    reader.link_damage("ucr", linked, name, (descriptor.offset("SegmentEntry"), descriptor.size))
+    reader.add_link_damage("ucr", linked, name, (descriptor.offset("SegmentEntry"), descriptor.size))
     listed = sorted(found for node in linked.nodes if (found := range_at(node)) is not None and found.size)
     ranges = merged(listed)
     total = sum(one.size for one in ranges)
@@ -159,7 +159,9 @@ def _segment(reader: HeapReader, address: int, span: Span) -> Segment:
     if fields and linked.is_closed and not has_all:
         message = f"the {name} of heap {heap:#x} holds {plural(total, 'byte')}, the segment says {counted_bytes:,}"
         pointer = reader.view.pointer_bytes
-        reader.damage(Finding("ucr", "error", heap, head, pointer, message, f"{counted_bytes}", f"{total}"), message)
+        reader.add_damage(
+            Finding("ucr", "error", heap, head, pointer, message, f"{counted_bytes}", f"{total}"), message
+        )
     return Segment(address, span, tuple(ranges), counted_bytes, has_all)
 
 

@@ -18,8 +18,8 @@ from heapdump.heaps.nt.context import HeapContext, WalkContext, heap_context
 from heapdump.heaps.nt.large_block_rows import add_large_blocks
 from heapdump.heaps.nt.lfh_subsegments import LfhState, LfhWalk
 from heapdump.heaps.nt.missing import doubt_unread_sizes, missing_bytes
-from heapdump.heaps.nt.missing_spans import LostSpans
 from heapdump.heaps.nt.pre_vista_states import pre_vista_states, with_states
+from heapdump.heaps.nt.unplaced_spans import UnplacedSpans
 from heapdump.heaps.nt.work import WorkShare, cut
 from heapdump.heaps.row_counts import RowCounts
 from heapdump.heaps.workload import Workload
@@ -58,7 +58,7 @@ def _say_what_is_missing(job: AllocatorJob, heap: Heap) -> None:
     log.missing_bytes = missing_bytes(job.process, job.view_of(heap), heap)
     if log.missing_bytes:
         what = f"{plural(log.missing_bytes, 'byte')} of its memory are not in the dump"
-        log.gap(f"heap {heap.address:#x}: {what}: blocks there are missing")
+        log.add_gap(f"heap {heap.address:#x}: {what}: blocks there are missing")
 
 
 class _Walker:
@@ -105,7 +105,7 @@ class _Walker:
 
     def _walk_share(self, share: WorkShare, columns: BlockColumns) -> None:
         """Back end and LFH of each window, window by window; large blocks of each heap at once; what was lost last."""
-        lost = list[tuple[LfhWalk, LostSpans]]()
+        unplaced = list[tuple[LfhWalk, UnplacedSpans]]()
         for heap, is_large, items in share.groups():
             context = self._walk_context(share, heap, columns)
             if is_large:
@@ -114,7 +114,7 @@ class _Walker:
             mapped = context.space.mapped
             lfh = LfhWalk(context, share.lfh_states.setdefault(heap.view, LfhState()), self._workload)
             back_end = BackEndWalk(context, self._workload)
-            lost.append((lfh, back_end.lost))
+            unplaced.append((lfh, back_end.unplaced))
             for window, first_row in back_end.windows([item.span for item in items]):
                 mapped.expect(Span(window.span.end, window.span.end + _AHEAD))
                 lfh.add(window, first_row)
@@ -123,8 +123,8 @@ class _Walker:
                 self._job.pace.advance(window.walked_bytes)
                 if self._job.pace.is_stopped.is_set():
                     return
-        for lfh, spans in lost:
-            lfh.add_lost(spans)
+        for lfh, spans in unplaced:
+            lfh.add_unplaced(spans)
 
     def _walk_context(self, share: WorkShare, heap: Heap, columns: BlockColumns) -> WalkContext:
         """The heap's context with the columns of the share, and its log there."""

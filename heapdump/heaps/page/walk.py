@@ -17,7 +17,7 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, tag
 from heapdump.blocks.walk import KindCount
-from heapdump.heaps.jobs import Job
+from heapdump.heaps.jobs import HeapJob
 from heapdump.heaps.page.light import LightBlocks, hosts_of, light_blocks
 from heapdump.heaps.page.nodes import NodeSet, read_nodes
 from heapdump.heaps.page.structures import root_of
@@ -30,7 +30,7 @@ _MAX_SIZE8 = (1 << 32) - 1
 """The column size8 has 32 bits."""
 
 
-def walk_page_heap(job: Job) -> None:
+def walk_page_heap(job: HeapJob) -> None:
     """Adds the full blocks, then the light ones."""
     if job.heap.layout is None:
         return
@@ -44,19 +44,19 @@ def walk_page_heap(job: Job) -> None:
     job.advance(sum(extent.span.size for extent in job.heap.extents))
 
 
-def _report(job: Job, found: NodeSet) -> None:
+def _report(job: HeapJob, found: NodeSet) -> None:
     """Damaged nodes as findings, missing ones as gaps; also where Windows' counter of busy blocks differs."""
-    heap, log = job.heap.address, job.walked
+    heap, log = job.heap.address, job.log
     log.headers += len(found.nodes) + len(found.damaged)
     log.good_headers += len(found.nodes)
     for gap in found.gaps:
-        log.gap(gap)
+        log.add_gap(gap)
     for node in found.damaged.tolist():
         message = f"the block node at {node:#x} of page heap {heap:#x} is damaged: its members do not fit together"
-        log.find(Finding("page_header", "error", heap, node, job.view.pointer_bytes, message, "", ""))
+        log.add_finding(Finding("page_header", "error", heap, node, job.view.pointer_bytes, message, "", ""))
     counted = _counted_blocks(job.view, job.heap)
     if counted is not None and not found.gaps and counted != found.busy_nodes:
-        log.gap(f"page heap {heap:#x}: {found.busy_nodes:,} busy blocks were found, Windows counted {counted:,}")
+        log.add_gap(f"page heap {heap:#x}: {found.busy_nodes:,} busy blocks were found, Windows counted {counted:,}")
 
 
 def _counted_blocks(view: View, heap: Heap) -> int | None:
@@ -65,7 +65,7 @@ def _counted_blocks(view: View, heap: Heap) -> int | None:
     return None if fields is None else fields["nBusyAllocations"]
 
 
-def _add_full(job: Job, nodes: PageNodes, information: int) -> None:
+def _add_full(job: HeapJob, nodes: PageNodes, information: int) -> None:
     """A row for each node; `information`: bytes of the block information."""
     if not len(nodes):
         return
@@ -90,7 +90,7 @@ def _is_committed(process: Process, address: NDArray[np.uint64]) -> NDArray[np.b
     return committed
 
 
-def _add_light(job: Job, light: LightBlocks, information: int) -> None:
+def _add_light(job: HeapJob, light: LightBlocks, information: int) -> None:
     """A row for each light block, whose host becomes a block of the heap's own."""
     if not len(light):
         return
@@ -98,13 +98,13 @@ def _add_light(job: Job, light: LightBlocks, information: int) -> None:
     tags = np.where(light.is_busy, tag(BlockKind.LIGHT, busy=True), tag(BlockKind.LIGHT)) | PAGE_LIGHT << FLAGS_SHIFT
     header8 = np.full(len(light), information // UNIT)
     job.columns.append(job.heap.index, light.start, size8, size8 * UNIT - light.size, header8, tags)
-    job.walked.headers += len(light)
-    job.walked.good_headers += int(light.has_both_stamps.sum())
+    job.log.headers += len(light)
+    job.log.good_headers += int(light.has_both_stamps.sum())
     job.owned.append(job.table.entry[light.rows])
     _count_hosted(job, light)
 
 
-def _count_hosted(job: Job, light: LightBlocks) -> None:
+def _count_hosted(job: HeapJob, light: LightBlocks) -> None:
     """Counts the light blocks for the ordinary heap: those in its segments, and those in its large blocks."""
     heap, is_large = int(job.table.heap[light.rows[0]]), job.table.kind[light.rows] == BlockKind.VIRTUAL
     for kind, chosen in ((BlockKind.BACKEND, ~is_large), (BlockKind.VIRTUAL, is_large)):
@@ -114,7 +114,7 @@ def _count_hosted(job: Job, light: LightBlocks) -> None:
             job.host(heap, KindCount(kind, *sums, int(free.sum()), int(light.room[free].sum())))
 
 
-def _hosts(job: Job) -> NDArray[np.int64]:
+def _hosts(job: HeapJob) -> NDArray[np.int64]:
     """Rows of the ordinary heap behind this page heap that may have light blocks."""
     behind = [h.index for h in job.heaps if h.address == job.heap.normal_heap and h.view == job.heap.view]
     return hosts_of(job.table, behind[0]) if behind else np.empty(0, np.int64)

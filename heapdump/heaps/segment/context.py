@@ -92,13 +92,13 @@ class SegmentWalk:
 
     def report(self, damaged: DamagedBytes, message: str, *, gap: str | None = None) -> None:
         """Adds a finding, and a gap where blocks are missing or in doubt because of it."""
-        self.log.find(damaged.finding(self.heap.address, message))
+        self.log.add_finding(damaged.finding(self.heap.address, message))
         if gap is not None:
-            self.log.gap(gap)
+            self.log.add_gap(gap)
 
     def add_gap(self, text: str) -> None:
         """Adds a gap."""
-        self.log.gap(text)
+        self.log.add_gap(text)
 
     def count_headers(self, headers: int, good_headers: int) -> None:
         """Counts headers that were read, and those of them that verified; the integrity of the heap is their quotient."""

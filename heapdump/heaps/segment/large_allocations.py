@@ -15,7 +15,7 @@ from heapdump.heaps.segment.context import SegmentDiscovery
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import SIGNATURE, contexts
 from heapdump.heaps.segment.large_nodes import read_block, unused_of
-from heapdump.heaps.segment.large_search import counted_bytes, lost_blocks
+from heapdump.heaps.segment.large_search import counted_bytes, unlinked_blocks
 from heapdump.heaps.segment.locks import lock_words
 from heapdump.layouts import Layout
 from heapdump.memory import limits
@@ -42,13 +42,13 @@ def read_large_allocations(discovery: SegmentDiscovery) -> tuple[tuple[LargeBloc
         return (), False
     found = _Tree(discovery, tree, is_encoded=bool(least & _ENCODED_BIT))
     found.read(root)
-    if not _add_lost(discovery, found):
+    if not _add_unlinked(discovery, found):
         discovery.notes.extend(found.notes)
     blocks = _without_overlaps(discovery, [found.blocks[address] for address in sorted(found.blocks)])
     return blocks, found.is_complete and len(blocks) == len(found.blocks)
 
 
-def _add_lost(discovery: SegmentDiscovery, tree: _Tree) -> bool:
+def _add_unlinked(discovery: SegmentDiscovery, tree: _Tree) -> bool:
     """Adds allocations that the tree does not lead to; True where all that the heap counts are known then.
 
     A thread that holds the lock of the tree may be changing it: nothing is searched. Where the tree is whole, each is a
@@ -58,8 +58,8 @@ def _add_lost(discovery: SegmentDiscovery, tree: _Tree) -> bool:
     missing = counted_bytes(discovery) - sum(block.commit_bytes for block in tree.blocks.values())
     if missing <= 0 or lock_words(process, view, discovery.layout, heap):
         return False
-    lost = lost_blocks(discovery, tree.blocks, _others(discovery), tree.damaged)
-    for block in lost:
+    unlinked = unlinked_blocks(discovery, tree.blocks, _others(discovery), tree.damaged)
+    for block in unlinked:
         tree.blocks[block.list_entry] = block
         if block.metadata is None:
             discovery.notes.append(
@@ -71,7 +71,7 @@ def _add_lost(discovery: SegmentDiscovery, tree: _Tree) -> bool:
                 "large_metadata", block.metadata or tree.address, view.pointer_bytes, "linked", "not linked"
             )
             discovery.report(damaged, message)
-    if sum(block.commit_bytes for block in lost) != missing:
+    if sum(block.commit_bytes for block in unlinked) != missing:
         return False
     tree.is_complete = True
     return True

@@ -29,7 +29,7 @@ _FLAG_BITS = 0xFFC
 """Bits of AllocatedPages that are always clear."""
 
 
-def lost_blocks(
+def unlinked_blocks(
     discovery: SegmentDiscovery, known: Mapping[int, LargeBlock], others: Set[int], damaged: Set[int]
 ) -> list[LargeBlock]:
     """The allocations that the heap counts and that are not `known`; as many as were found, ascending.

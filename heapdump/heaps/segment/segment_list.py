@@ -33,20 +33,20 @@ def read_segments(discovery: SegmentDiscovery) -> tuple[list[ListedSegment], boo
     for context in lists:
         if not context.is_consistent:
             _report_context(discovery, context)
-        ring = discovery.shared.ring(context.list_head, partial(_may_be_segment, view, context))
-        findings, lost = link_damage(discovery.process, "segment", discovery.heap, ring, "list of segments")
+        linked = discovery.shared.walk_list(context.list_head, partial(_may_be_segment, view, context))
+        findings, link_gaps = link_damage(discovery.process, "segment", discovery.heap, linked, "list of segments")
         discovery.findings.extend(findings)
-        gaps.extend(lost)
-        are_closed &= ring.is_closed
+        gaps.extend(link_gaps)
+        are_closed &= linked.is_closed
         is_broken |= bool(findings)
-        found += [(context, node) for node in ring.nodes]
+        found += [(context, node) for node in linked.nodes]
     trusted = _with_usual_signature(discovery, found, are_closed=are_closed)
-    every = trusted
+    segments = trusted
     if not (are_closed and _are_all(lists, trusted)):
-        every = _with_lost_segments(discovery, lists, trusted, is_damage=are_closed or is_broken)
-    is_complete = are_closed or _are_all(lists, every)
+        segments = _with_unlisted_segments(discovery, lists, trusted, is_damage=are_closed or is_broken)
+    is_complete = are_closed or _are_all(lists, segments)
     discovery.notes.extend(() if is_complete else gaps)
-    return _without_overlaps(discovery, every), is_complete
+    return _without_overlaps(discovery, segments), is_complete
 
 
 def _are_all(lists: Sequence[SegContext], found: Sequence[ListedSegment]) -> bool:
@@ -54,7 +54,7 @@ def _are_all(lists: Sequence[SegContext], found: Sequence[ListedSegment]) -> boo
     return bool(found) and len(found) == sum(context.segment_count for context in lists)
 
 
-def _with_lost_segments(
+def _with_unlisted_segments(
     discovery: SegmentDiscovery, lists: Sequence[SegContext], trusted: list[ListedSegment], *, is_damage: bool
 ) -> list[ListedSegment]:
     """The segments, and those of the heap in memory that are on none of its lists.
@@ -66,12 +66,12 @@ def _with_lost_segments(
     if not trusted:
         known += _other_signatures(discovery, [])
     nodes = {node for _, node in trusted}
-    lost = [one for one in search_segments(view, layout, lists, known) if one[1] not in nodes]
-    for context, node in lost if is_damage else ():
+    unlisted = [one for one in search_segments(view, layout, lists, known) if one[1] not in nodes]
+    for context, node in unlisted if is_damage else ():
         message = f"segment {node:#x} of heap {discovery.heap:#x} is on no list of the heap"
         length, head = 2 * view.pointer_bytes, f"linked from {context.list_head:#x} on"
         discovery.report(DamagedBytes("segment", node, length, head, "not linked"), message)
-    return [*trusted, *lost]
+    return [*trusted, *unlisted]
 
 
 def _may_be_segment(view: View, context: SegContext, node: int) -> bool:

@@ -56,11 +56,11 @@ def check_free_tree(walk: SegmentWalk, first: int, padding: int) -> None:
     is_vs &= table.entry_size >= np.uint64(_LEAST_GRANULES * walk.granule)
     rows = np.flatnonzero(is_vs & ~table.is_busy)
     nodes = _nodes(walk, table.entry[rows])
-    lost = ~nodes.is_linked & ~nodes.is_unknown
-    if 2 * int(lost.sum()) < max(len(rows), _LEAST_CHUNKS):
-        is_busy = lost & _has_page_offset(walk, table, rows)
+    unlinked = ~nodes.is_linked & ~nodes.is_unknown
+    if 2 * int(unlinked.sum()) < max(len(rows), _LEAST_CHUNKS):
+        is_busy = unlinked & _has_page_offset(walk, table, rows)
         _make_busy(walk, table, rows[is_busy], padding)
-        _report_links(walk, nodes, lost & ~is_busy)
+        _report_links(walk, nodes, unlinked & ~is_busy)
         doubtful = np.flatnonzero(is_vs & table.is_busy & (table.tags & np.uint16(TRUST_MASK) != 0))
         own = _nodes(walk, table.entry[doubtful])
         _make_free(walk, table, doubtful[own.is_linked & ((own.parent != 0) | np.isin(own.address, nodes.parent))])
@@ -124,12 +124,12 @@ def _make_free(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) ->
     table.unused[rows], table.header8[rows] = walk.granule, walk.granule // UNIT
 
 
-def _report_links(walk: SegmentWalk, nodes: _Nodes, lost: NDArray[np.bool_]) -> None:
+def _report_links(walk: SegmentWalk, nodes: _Nodes, unlinked: NDArray[np.bool_]) -> None:
     """A finding for each place with a wrong link: the links of a free chunk that is named as parent, else the parent's name."""
     pointer = walk.pointer_bytes
     at_parent = np.isin(nodes.parent, nodes.address)
     own = nodes.address + np.uint64(2 * pointer)
-    places = np.unique(np.where(at_parent, nodes.parent, own)[lost])
+    places = np.unique(np.where(at_parent, nodes.parent, own)[unlinked])
     for at in places[:_MOST_REPORTS].tolist():
         length = 2 * pointer if at in nodes.address else pointer
         message = f"{walk.name}: the tree of free chunks is broken at {at:#x}"

@@ -17,7 +17,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable
 from heapdump.heaps.allocator import PAGE
-from heapdump.heaps.jobs import Job, WalkLog
+from heapdump.heaps.jobs import HeapJob, WalkLog
 from heapdump.heaps.segment.committed import Committed
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.delayed_frees import delayed_frees, free_delayed
@@ -53,15 +53,13 @@ VsReading = tuple[VsSubsegments, int | None]
 """VS subsegments and their key."""
 
 
-def walk_segment_heap(job: Job, keys: Keys) -> None:
+def walk_segment_heap(job: HeapJob, keys: Keys) -> None:
     """Adds the rows, findings, gaps and facts of one heap to the job. `keys`: of the heap's view."""
     if job.heap.layout is None:
-        job.walked.headers += 1  # a heap that does not verify has integrity 0
-        job.walked.gap(f"heap {job.heap.address:#x}: no known layout of segment heaps holds: its blocks are missing")
+        job.log.headers += 1  # a heap that does not verify has integrity 0
+        job.log.add_gap(f"heap {job.heap.address:#x}: no known layout of segment heaps holds: its blocks are missing")
         return
-    walk = SegmentWalk(
-        job.process, job.view, job.heap, load(job.heap.layout), keys, job.columns, job.walked, job.workload
-    )
+    walk = SegmentWalk(job.process, job.view, job.heap, load(job.heap.layout), keys, job.columns, job.log, job.workload)
     committed, first = Committed(job.process.regions), len(job.columns)
     add_own_structures(walk, committed)
     ranges = with_content_kind(walk, with_kinds(walk, read_ranges(walk)))
@@ -81,7 +79,7 @@ def walk_segment_heap(job: Job, keys: Keys) -> None:
     job.columns.sort(first)
     check_free_tree(walk, first, padding)
     check_marks(walk, first, padding)
-    job.walked.facts.update(keys.facts(padding))
+    job.log.facts.update(keys.facts(padding))
 
 
 def _likely_vs_keys(walk: SegmentWalk) -> list[int]:

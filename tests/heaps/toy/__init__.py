@@ -16,7 +16,7 @@ from heapdump.blocks.kind import BlockKind, HeapKind, Place
 from heapdump.blocks.table import tag
 from heapdump.blocks.walk import Check, CheckKind, HeapCount, Walk
 from heapdump.heaps.allocator import DiscoveryContext, Evidence, HeapClaim, Weight
-from heapdump.heaps.jobs import AllocatorJob, CheckJob, Job, TraceReader
+from heapdump.heaps.jobs import AllocatorJob, CheckJob, HeapJob, TraceReader
 from heapdump.process.model import Process, View
 
 MAGIC, HEADER = 0x59544F5459544F54, 16
@@ -51,7 +51,7 @@ class ToyAllocator:
         for one in job.each():
             self._walk(one)
 
-    def _walk(self, job: Job) -> None:
+    def _walk(self, job: HeapJob) -> None:
         for entry, size, is_busy in _blocks(job.view, job.heap):
             bytes_ = HEADER + -(-size // 16) * 16
             tags = np.array([tag(TOY, busy=is_busy)])
@@ -59,8 +59,8 @@ class ToyAllocator:
                 job.heap.index, np.array([entry]), np.array([bytes_ // 8]), np.array([bytes_ - size]),
                 np.array([HEADER // 8]), tags,
             )  # fmt: skip
-            job.walked.headers += 1
-            job.walked.good_headers += 1
+            job.log.headers += 1
+            job.log.good_headers += 1
 
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
         view = next(view for view in process.views if view.arch == heap.view)

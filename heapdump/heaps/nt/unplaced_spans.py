@@ -12,7 +12,7 @@ from heapdump.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
-class LostSpan:
+class UnplacedSpan:
     """Memory of one run between the last entry that holds and the next one.
 
     `entry`: address of the last entry in it, which ends where the span does; None where nothing tells it.
@@ -23,18 +23,18 @@ class LostSpan:
 
 
 @dataclass
-class LostSpans:
+class UnplacedSpans:
     """The lost spans of some runs, in the order of the walk; one that goes on from window to window is one."""
 
-    _found: list[LostSpan] = field(default_factory=list)
+    _found: list[UnplacedSpan] = field(default_factory=list)
 
     def add(self, start: int, end: int, entry: int | None = None) -> None:
         """Adds [start, end), or lengthens the span before, which ends there and whose last entry is not known."""
         if self._found and self._found[-1].span.end == start and self._found[-1].entry is None:
             start = self._found.pop().span.start
         if start < end:
-            self._found.append(LostSpan(Span(start, end), entry))
+            self._found.append(UnplacedSpan(Span(start, end), entry))
 
-    def __iter__(self) -> Iterator[LostSpan]:
+    def __iter__(self) -> Iterator[UnplacedSpan]:
         """In the order of the walk."""
         return iter(self._found)
