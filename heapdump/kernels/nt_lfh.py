@@ -9,7 +9,7 @@ Its header word has an encoding of its own (docs/reference/heap-structures.md §
     bits of `mask`   code: code ^ (entry >> shift) ^ ((entry - user blocks) << distance_shift) == constant;
                      without the last term where distance_shift is 0
     bits 40-55       i, where `has_index` is 1
-    bits 56-63       UnusedBytes: bit 0x80 is set, bits 0x3F are 0 for a free block, the other codes are those of `nt_chain`
+    bits 56-63       UnusedBytes: bit 0x80 is set; bits 0x3F are 0 for a free block; other codes as in `nt_chain`
 
 A subsegment in which one header, one bit of the bitmap or the number of free blocks disagrees gets no rows here.
 """
