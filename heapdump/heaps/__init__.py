@@ -1,8 +1,8 @@
 """Room 6: allocators, one package for each kind of heap.
 
-In comes the process, out come `Heap` records and the block table. Each address of the heap lists, and each that an
-allocator looks for itself, is offered to every allocator; the claim with the highest score wins. An address of a heap list
-that nobody claims is `unknown`, with the reason.
+In comes the process, out come `Heap` records and the block table. Every address on the heap lists, and every candidate
+of an allocator, is offered to every allocator; the claim with the highest score wins. An address on a heap list that no
+allocator claims becomes a heap of kind `unknown`, with the reason.
 
 A new kind is a package with an `ALLOCATOR` (see `allocator.Allocator`) and a line in `ALLOCATORS`.
 """
@@ -27,11 +27,11 @@ ALLOCATORS: dict[HeapKind, str] = {
     HeapKind.PAGE: "heapdump.heaps.page",
     HeapKind("asan"): "heapdump.heaps.asan",
 }
-"""Kind → package, in the order of walks: a kind whose blocks lie inside blocks of another kind stands behind that one."""
+"""Kind → package, in the order of walks: a kind whose blocks lie inside blocks of another kind comes after that kind."""
 
 
 def allocators() -> dict[HeapKind, Allocator]:
-    """The allocator of each kind, in the order of `ALLOCATORS`. Loads their front doors, not what walks and checks."""
+    """The allocator of each kind, in the order of `ALLOCATORS`. Imports the packages, not their walks and checks."""
     return {kind: import_module(name).ALLOCATOR for kind, name in ALLOCATORS.items()}
 
 
@@ -41,7 +41,10 @@ def allocator_of(heap: Heap) -> Allocator:
 
 
 def discover(process: Process) -> tuple[Heap, ...]:
-    """Every heap of every view, in the order of the heap lists; `index` counts on across views as in `!heap`."""
+    """Every heap of every view, view by view: in the order of the heap list, then the candidates of allocators.
+
+    The index of a heap is its place in this result.
+    """
     heaps: list[Heap] = []
     for view in process.views:
         context = DiscoveryContext(process, view)
@@ -57,14 +60,14 @@ def discover(process: Process) -> tuple[Heap, ...]:
 
 
 def best_claim(view: View, address: int, *, is_listed: bool) -> tuple[Allocator, HeapClaim]:
-    """The allocator whose claim has the highest score, the first of equal ones; UNKNOWN where no allocator claims."""
+    """The allocator with the highest claim, and that claim; of equal scores the first. UNKNOWN where none claims."""
     pairs = ((one, one.claim(view, address, is_listed=is_listed)) for one in (*allocators().values(), UNKNOWN))
     claims = [(allocator, claim) for allocator, claim in pairs if claim is not None]
     return max(claims, key=lambda pair: pair[1].score)
 
 
 def _addresses(process: Process, view: View) -> Iterator[tuple[int, bool]]:
-    """(address, whether a heap list names it): listed ones first, then what allocators look for, ascending; each once."""
+    """(address, True where the heap list names it): the heap list first, then all candidates, ascending; each once."""
     listed = dict.fromkeys(view.heap_addresses)
     yield from ((address, True) for address in listed)
     found = {address for allocator in allocators().values() for address in allocator.candidates(process, view)}
@@ -72,5 +75,5 @@ def _addresses(process: Process, view: View) -> Iterator[tuple[int, bool]]:
 
 
 def trace_reader(view: View, heap: Heap, walk: Walk) -> TraceReader | None:
-    """Reads which allocation stacks rows of a heap have; None where its kind records none."""
+    """The reader of the allocation stacks of a heap's rows; None where its kind records none."""
     return allocator_of(heap).trace_reader(view, heap, walk)

@@ -32,18 +32,23 @@ class Weight(IntEnum):
     """The weight of one piece of evidence in the score of a claim."""
 
     PLAUSIBLE = 1
-    """A value that lies in the range it must have; other data often do as well."""
+    """A value in its valid range; other data often have such a value as well."""
 
     LINKED = 2
-    """A list that links back, or a pointer that leads to a place which names the heap."""
+    """A list that links back, or a pointer to a structure that names the heap."""
 
     SIGNATURE = 4
-    """A constant of 32 bits, or the heap's own address, at its place."""
+    """A 32-bit constant, or the heap's own address, where the format has it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One fact seen at an address that a heap of the kind has; `text` names it."""
+    """One fact that holds at an address and speaks for a heap of a kind.
+
+    Attributes:
+        text: the fact, for a person.
+        weight: its weight in the score of the claim.
+    """
 
     text: str
     weight: Weight
@@ -51,10 +56,15 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class HeapClaim:
-    """Evidence that a heap of one kind lies at `address`.
+    """Evidence that a heap of one kind lies at an address.
 
-    `doubts`: names of facts that such a heap should have and this address does not; `layout`: the one that verified,
-    None where none is used. `linked`: addresses of other heaps that this heap's own list names.
+    Attributes:
+        address: of the heap's header.
+        evidence: facts that hold.
+        doubts: names of facts that a heap of the kind has and that do not hold here.
+        layout: the struct layout under which the facts hold; None for kinds without one.
+        is_layout_exact: True where the layout is that of this very build.
+        linked: addresses of other heaps that a list of this heap names.
     """
 
     address: int
@@ -66,57 +76,63 @@ class HeapClaim:
 
     @property
     def score(self) -> int:
-        """Sum of the weights of the evidence; of several claims on an address the highest score wins, 0 the weakest."""
+        """Sum of the weights of the evidence, 0 or more; of several claims on an address the highest score wins."""
         return sum(one.weight for one in self.evidence)
 
     @property
     def trust(self) -> Trust:
-        """EXACT when this build's own layout verified without doubts."""
+        """EXACT where the layout of this very build holds without doubts; else DERIVED."""
         return Trust.EXACT if self.is_layout_exact and not self.doubts else Trust.DERIVED
 
 
 def claim_of(address: int, facts: dict[Evidence, bool], layout: Layout, *, is_layout_exact: bool) -> HeapClaim:
-    """The claim with the facts that hold as evidence and the others as doubts."""
+    """The claim whose evidence are the facts with value True, and whose doubts are the others."""
     evidence = tuple(fact for fact, holds in facts.items() if holds)
     doubts = tuple(fact.text for fact, holds in facts.items() if not holds)
     return HeapClaim(address, evidence, doubts, layout, is_layout_exact)
 
 
 class DiscoveryContext:
-    """The state that allocators share while the heaps of one view are found: a scan for segments, and nodes in use.
+    """The state that allocators share during the discovery of the heaps of one view.
 
-    A list node belongs to one heap: a node that another list holds already ends a walk, so that many heaps whose
-    lists lead into each other cost no more than one.
+    It records the list nodes in use. A node belongs to one list only, and a node of another list ends a walk. So lists
+    of many damaged heaps that lead into each other cost no more than one list.
     """
 
     def __init__(self, process: Process, view: View) -> None:
-        """One for each view and discovery."""
+        """No list node is in use yet."""
         self.process = process
         self.view = view
         self._taken: set[int] = set()
 
     def walk_list(self, head: int, accepts: Callable[[int], bool]) -> LinkedList:
-        """Walks a doubly linked list (`linked_list.walk_list`). A node that another list holds is no node of this one."""
+        """Walks a doubly linked list (`linked_list.walk_list`), and marks its nodes as in use.
+
+        A node that is in use already is not accepted.
+        """
         linked = walk_list(self.view.space, head, lambda node: node not in self._taken and accepts(node))
         self.take(linked.nodes)
         return linked
 
     def take(self, nodes: Iterable[int]) -> None:
-        """No other list holds these nodes."""
+        """Marks nodes as in use."""
         self._taken.update(nodes)
 
     def is_taken(self, node: int) -> bool:
-        """True for a node that a list holds."""
+        """True for a node that is in use."""
         return node in self._taken
 
     @cached_property
     def ntdll_words(self) -> NDArray[np.uint64]:
-        """See `heaps.ntdll_words`; read once."""
+        """The words of ntdll's memory (`heaps.ntdll_words`), read once."""
         return ntdll_words(self.process, self.view)
 
     @cached_property
     def segment_headers(self) -> dict[int, list[int]]:
-        """Heap → reservations that begin with a segment header naming it; one scan, for lists that are broken."""
+        """Address of an NT heap → starts of reservations that begin with the header of one of its segments.
+
+        One scan of all reservations, for heaps whose list of segments is broken.
+        """
         found: dict[int, list[int]] = {}
         struct = self.view.layout["_HEAP_SEGMENT"]
         signature = struct.offset("SegmentSignature" if "SegmentSignature" in struct else "Signature")
@@ -129,49 +145,51 @@ class DiscoveryContext:
 
 
 class Allocator(Protocol):
-    """The front door of one package of heaps/: its `__init__.py` exposes one as ALLOCATOR.
+    """The interface of one package of heaps/, whose `__init__.py` exposes an instance as ALLOCATOR.
 
-    Nothing outside the package knows more of the kind than this. Bad data never raises: it becomes findings and gaps.
+    No code outside the package knows more about the kind. Bad data raise nothing: they become findings and gaps.
     """
 
     kind: HeapKind
-    """The word of the kind in records; the key in ALLOCATORS."""
+    """The JSON word of the kind, and its key in ALLOCATORS."""
 
     block_kinds: tuple[BlockKind, ...]
-    """Kinds of blocks that its walk adds, in the order of reports."""
+    """The kinds of blocks that its walk adds, in the order in which reports list them."""
 
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """The claim on an address, or None. `is_listed`: the process names it as a heap.
+        """The claim on an address; None where it is no heap of this kind. `is_listed`: the process names it as a heap.
 
-        Reads at most two pages for each layout that is tried.
+        Reads at most two pages for each layout that it tries.
         """
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
-        """Addresses that no heap list names and where a heap of this kind may begin; each is offered to `claim`.
+        """Addresses where a heap of this kind may begin although no heap list names it; each is offered to all
+        `claim`s.
 
         Called once for each view.
         """
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-        """The heap behind a claim: header, extents, Windows' counters."""
+        """The record of the claimed heap. `index`: its place among all heaps of the process."""
 
     def walk(self, job: AllocatorJob) -> None:
-        """Adds every block of the job's heaps to the job."""
+        """Adds a row for every block of the job's heaps to the job, and findings, gaps and facts to its logs."""
 
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
-        """Windows' counters beside what the walk of the heap counted."""
+        """The self-checks of a walked heap: its own counters beside the counts of the walk."""
 
     def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
-        """Reads which allocation stack rows of the heap have; None where this kind records none."""
+        """The reader of the allocation stacks of the heap's rows; None where this kind records none."""
 
     def check(self, job: CheckJob) -> bool:
-        """Examines a walked heap for damage that a walk does not meet. False: this kind brings no check."""
+        """Examines a walked heap for damage that the walk cannot see. False where this kind has no check."""
 
 
 def is_missing(process: Process, address: int) -> bool:
-    """True where a dump lacks memory that the process had: committed by the map, or there is no whole map to tell.
+    """True where the dump lacks the byte at an address, but the process may have had it.
 
-    A pointer to such memory is no damage; one to memory that never was is.
+    That is so where the memory map calls it committed, and everywhere without a complete map. A pointer to such memory
+    is no damage.
     """
     if process.space.try_read(address, 1) is not None:
         return False
@@ -181,7 +199,7 @@ def is_missing(process: Process, address: int) -> bool:
 
 
 def is_partly_missing(process: Process, address: int, size: int) -> bool:
-    """True where a dump lacks some bytes, of `size` at `address`, that the process had."""
+    """True where the dump lacks a byte of [address, address + size) that the process may have had."""
     if process.space.try_read(address, size) is not None:
         return False
     return any(is_missing(process, at) for at in range(address, address + size))

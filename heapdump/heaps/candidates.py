@@ -1,8 +1,8 @@
-"""Addresses that are offered to allocators: the heap lists, and what allocators look for themselves.
+"""The scan of reservations for heaps that no heap list names.
 
-Allocators of Windows scan the reservations where a list could not be read to its end (small dumps, Wine), and under page
-heap, whose handles are on no list of the PEB (seen on XP and with verifier.dll on 19041). An address found by a scan
-counts as "not listed": a claim on it needs other evidence.
+The scan is made where the heap list could not be read to its end (small dumps, Wine), and under page heap, whose
+handles are on no list of the PEB (seen on XP, and with verifier.dll on 19041). An address found by the scan is "not
+listed", so a claim on it needs more evidence.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ _VERIFIER = 0x100
 
 
 def has_every_heap_listed(process: Process, view: View) -> bool:
-    """True when the heap list of the view was read to its end and no page heap is in use."""
+    """True when the heap list of the view was read to its end and page heap is not in use."""
     has_verifier = any(module.name.lower() == "verifier.dll" for module in process.modules)
     return view.heap_list_complete and not (view.global_flag or 0) & (_HPA | _VERIFIER) and not has_verifier
 
 
 def reservations_with(process: Process, view: View, words: Collection[int]) -> Iterator[int]:
-    """Starts of private reservations whose 32-bit word at +8 (x86) or +0x10 (x64) is one of these, ascending.
+    """Starts of private reservations, ascending, whose 32-bit word at +8 (x86) or +0x10 (x64) is one of `words`.
 
-    Without a memory map: of memory ranges on a 64 KiB boundary. Yields nothing where every heap is listed.
+    Without a memory map these are the memory ranges that begin on a 64 KiB boundary. Yields nothing where every heap is
+    listed.
     """
     if has_every_heap_listed(process, view):
         return

@@ -1,4 +1,4 @@
-"""Examines every walked heap for damage: what discovery and walk found, and what its allocator checks besides."""
+"""Examines every heap for damage: the findings of discovery and walk, and those of its allocator's check."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
-    """Everything that is damaged, and what could not be examined."""
+    """All findings in the heaps, and the gaps of the checks."""
     findings, gaps, guarded, unchecked = list[Finding](), list[str](), list[int](), list[UncheckedHeap]()
     remarks = dict[str, None]()
     of_walk = defaultdict[int, list[Finding]](list)
@@ -44,7 +44,8 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
         findings += softened([*known, *job.findings[: limits.MAX_FINDINGS]], job.in_operation)
         if len(job.findings) > limits.MAX_FINDINGS:
             gaps.append(
-                f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} damaged places are kept"
+                f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} "
+                "damaged places are kept"
             )
         gaps += job.gaps
         remarks |= dict.fromkeys(job.remarks)

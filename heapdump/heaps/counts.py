@@ -16,13 +16,13 @@ from heapdump.heaps.row_counts import RowCounts
 from heapdump.kernels.row import BUSY, INTERNAL
 
 SelfChecks = Callable[[Heap, HeapCount], Iterable[Check]]
-"""Windows' counters of a heap beside its count."""
+"""(heap, its counts) → its self-checks."""
 
 
 def count_blocks(
     rows: RowCounts, heaps: Sequence[Heap], logs: dict[int, WalkLog], self_checks: SelfChecks
 ) -> dict[int, HeapCount]:
-    """Heap index → its count. A difference to Windows' counters lowers the integrity and adds a gap to the heap's log."""
+    """Heap index → its counts. A self-check that fails lowers the integrity and adds a gap to the heap's log."""
     return {
         heap.index: _checked(heap, _count(rows.of(heap.index), logs[heap.index]), logs[heap.index], self_checks)
         for heap in heaps
@@ -47,16 +47,16 @@ def _kinds(sums: NDArray[np.int64], internal: int) -> tuple[KindCount, ...]:
 
 
 def _kind(sums: NDArray[np.int64], kind: BlockKind, internal: int) -> KindCount:
-    """A class is kind | busy bit | internal bit; the trust bits above them are not counted apart."""
+    """The counts of one kind; `internal`: 0 or INTERNAL. `sums`: (3, CLASSES) of one heap (`RowCounts.of`)."""
     busy_blocks, busy_entries, unused = sums[:, kind | BUSY | internal].tolist()
     free_blocks, free_bytes, _ = sums[:, kind | internal].tolist()
     return KindCount(kind, busy_blocks, busy_entries - unused, busy_entries, free_blocks, free_bytes)
 
 
 def _checked(heap: Heap, count: HeapCount, log: WalkLog, self_checks: SelfChecks) -> HeapCount:
-    """The count with its checks; each that does not hold lowers the integrity and is a gap.
+    """The counts with the heap's self-checks. One that does not hold lowers the integrity and adds a gap.
 
-    No checks where memory of the heap is missing: then the walk's numbers are no whole ones.
+    No self-checks are made where the dump lacks memory of the heap: the walk cannot have counted everything.
     """
     if log.missing_bytes:
         return count
@@ -66,7 +66,7 @@ def _checked(heap: Heap, count: HeapCount, log: WalkLog, self_checks: SelfChecks
             continue
         integrity *= check.agreement
         log.gaps.append(
-            f"heap {heap.address:#x}: {check.kind.words}: {check.walked:,} were found, Windows counted {check.counted:,}: "
-            "damaged, or being changed while the dump was taken"
+            f"heap {heap.address:#x}: {check.kind.words}: {check.walked:,} were found, Windows counted "
+            f"{check.counted:,}: damaged, or being changed while the dump was taken"
         )
     return replace(count, integrity=integrity, checks=checks)

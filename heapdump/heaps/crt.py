@@ -1,10 +1,11 @@
-"""The CRT's debug heap inside any heap: `_CrtMemBlockHeader` before the data, four bytes FD on both sides of it.
+"""Blocks of the CRT's debug heap: `_CrtMemBlockHeader` before the data, a guard of four bytes FD on both sides of the
+data.
 
-    | next prev file line use size request gap FDFDFDFD | data | FDFDFDFD |
+    | next prev file line use size request FDFDFDFD | data | FDFDFDFD |
 
-In x86 CRTs up to Visual Studio 2013 size lies before use (semantics.md §2.4; both orders are tried). A block needs: the
-size of the heap block to be that of header, data and guards, a use that exists, and both guards. Where a guard is damaged,
-its neighbour on the CRT's own list must be such a block and point back at it.
+In x86 CRTs up to Visual Studio 2013 size lies before use (semantics.md §2.4); both orders are tried. A block of the
+heap is a CRT block where its requested bytes are those of header, data and guards, the use is a known one, and both
+guards hold. Where a guard is damaged, the next or previous block on the CRT's list must be a CRT block and point back.
 """
 
 from __future__ import annotations
@@ -28,12 +29,22 @@ _GUARD, _GUARD_BYTES = 0xFDFDFDFD, 4
 _MOST_USE = 4
 _MANY = 1 << 10
 _BATCH, _BATCH_APART = 1 << 18, 1 << 11
-"""Rows that are looked at together: where they lie close to each other, and where each has pages of its own."""
+"""Rows that are examined together: where they lie close to each other, and where each has pages of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrtHeader:
-    """Where the members lie; `pointer` bytes of a pointer and of the size."""
+    """Offsets of the members of _CrtMemBlockHeader, in bytes.
+
+    Attributes:
+        pointer: bytes of a pointer, and of the member `data_size`.
+        file: of the pointer to the name of the source file.
+        line: of the line number, 4 bytes.
+        use: of the block use, 4 bytes.
+        data_size: of the requested bytes.
+        request: of the number of the allocation, 4 bytes.
+        gap: of the guard before the data, 4 bytes.
+    """
 
     pointer: int
     file: int
@@ -45,7 +56,7 @@ class CrtHeader:
 
     @property
     def bytes(self) -> int:
-        """Of the whole header, its guard included."""
+        """Bytes of the header, the guard before the data included."""
         return self.gap + _GUARD_BYTES
 
 
@@ -53,7 +64,7 @@ HEADERS = {
     8: (CrtHeader(8, 0x10, 0x18, 0x1C, 0x20, 0x28, 0x2C),),
     4: (CrtHeader(4, 0x08, 0x0C, 0x10, 0x14, 0x18, 0x1C), CrtHeader(4, 0x08, 0x0C, 0x14, 0x10, 0x18, 0x1C)),
 }
-"""By pointer size: x64; x86 of the Universal CRT, x86 of the CRTs before it."""
+"""Pointer size → header formats: x64; x86 of the Universal CRT, x86 of earlier CRTs."""
 
 
 class CrtReader:
@@ -65,8 +76,8 @@ class CrtReader:
         self._spaces = [next(view for view in views if view.arch == heap.view).space for heap in heaps]
 
     def blocks(self, rows: NDArray[np.int64]) -> CrtBlocks:
-        """The CRT debug blocks among the rows; some 0.3 µs for a row that is none."""
-        parts = []
+        """The CRT debug blocks among these rows of the block table. Takes some 0.3 µs for a row that is none."""
+        found = []
         entry, at_once = self._table.entry, _BATCH
         if len(rows) and int(entry[rows].max() - entry[rows].min()) // len(rows) > PAGE:
             at_once = _BATCH_APART
@@ -75,13 +86,13 @@ class CrtReader:
             batch = batch[self._table.tags[batch] & np.uint16(BUSY | INTERNAL) == np.uint16(BUSY)]
             owners = self._table.heap[batch]
             for heap in np.unique(owners).tolist():
-                mine = batch[owners == heap]
-                parts += [self._of(heap, header, mine) for header in HEADERS[self._spaces[heap].pointer_bytes]]
-                if len(rows) > at_once:  # the file's pages of all of them need not stay
-                    self._spaces[heap].mapped.forget(Span(int(entry[mine].min()), int(entry[mine].max())))
-        found = CrtBlocks.joined(parts)
-        _, order = np.unique(found.row, return_index=True)  # use equal to size fits both orders, and says the same
-        return CrtBlocks(*(getattr(found, name)[order] for name in CrtBlocks.__slots__))
+                of_heap = batch[owners == heap]
+                found += [self._of(heap, header, of_heap) for header in HEADERS[self._spaces[heap].pointer_bytes]]
+                if len(rows) > at_once:  # the file's pages of all of them need not stay in memory
+                    self._spaces[heap].mapped.forget(Span(int(entry[of_heap].min()), int(entry[of_heap].max())))
+        blocks = CrtBlocks.joined(found)
+        _, order = np.unique(blocks.row, return_index=True)  # a block whose use equals its size fits both formats
+        return CrtBlocks(*(getattr(blocks, name)[order] for name in CrtBlocks.__slots__))
 
     def _of(self, heap: int, header: CrtHeader, rows: NDArray[np.int64]) -> CrtBlocks:
         space, table = self._spaces[heap], self._table
@@ -95,7 +106,7 @@ class CrtReader:
             return space.mapped.gather(start + np.uint64(offset), size)[0]
 
         before = member(header.gap, _GUARD_BYTES) != _GUARD
-        if len(rows) > _MANY and before.all():  # so many blocks and not one whole: not the CRT's
+        if len(rows) > _MANY and before.all():  # none of very many blocks has a guard: not the CRT's
             return CrtBlocks.none()
         data = member(header.data_size, header.pointer).astype(np.int64)
         use = member(header.use, 4).astype(np.int64)
@@ -105,17 +116,18 @@ class CrtReader:
             space.mapped.gather(start[fits] + (data[fits] + header.bytes).astype(np.uint64), _GUARD_BYTES)[0] != _GUARD
         )
         damaged = np.flatnonzero(fits & (before | after))
-        kept = fits & ~before & ~after
-        kept[damaged] = [_is_linked(space, header, int(start[i])) for i in damaged.tolist()]
+        is_crt = fits & ~before & ~after
+        is_crt[damaged] = [_is_linked(space, header, int(start[i])) for i in damaged.tolist()]
         return CrtBlocks(
-            rows[kept], start[kept] + np.uint64(header.bytes), data[kept], member(header.file, header.pointer)[kept],
-            _signed(member(header.line, 4)[kept]), _signed(member(header.request, 4)[kept]), use[kept],
-            (before.astype(np.int64) | after.astype(np.int64) << 1)[kept],
+            rows[is_crt], start[is_crt] + np.uint64(header.bytes), data[is_crt],
+            member(header.file, header.pointer)[is_crt], _signed(member(header.line, 4)[is_crt]),
+            _signed(member(header.request, 4)[is_crt]), use[is_crt],
+            (before.astype(np.int64) | after.astype(np.int64) << 1)[is_crt],
         )  # fmt: skip
 
 
 def _is_linked(space: AddressSpace, header: CrtHeader, block: int) -> bool:
-    """True when the CRT's list holds the block: a whole one before or after it, and the two point at each other."""
+    """True where the next or the previous block on the CRT's list is undamaged and points back at this one."""
     for link, back in ((0, header.pointer), (header.pointer, 0)):
         other = space.try_pointer(block + link)
         if other and space.try_pointer(other + back) == block and _is_whole(space, header, other):
@@ -124,7 +136,7 @@ def _is_linked(space: AddressSpace, header: CrtHeader, block: int) -> bool:
 
 
 def _is_whole(space: AddressSpace, header: CrtHeader, block: int) -> bool:
-    """True where a header lies whose use exists, with both guards."""
+    """True where the header at an address has a known use and both guards hold."""
     use, size = space.try_integer(block + header.use, 4), space.try_integer(block + header.data_size, header.pointer)
     if use is None or size is None or use & 0xFFFF > _MOST_USE:
         return False

@@ -1,4 +1,4 @@
-"""Encoded structures of heaps in plain, whatever the kind of the heap."""
+"""Decodes encoded structures of heaps of any kind."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _HEADERS = ("_HEAP_ENTRY", "_HEAP_FREE_ENTRY")
 
 
 def decoded(view: View, heap: Heap, facts: HeapFacts, name: str, address: int, data: bytes) -> Decoded | None:
-    """A structure of a heap in plain; None for one that is not encoded, or whose key is not known.
+    """A decoded structure of a heap; None for one that is not encoded, or whose key is not known.
 
-    `name`: of the structure, as in the layouts; `data`: its bytes, which lie at `address`. `facts`: of the walk.
+    `facts`: `Walk.facts` of the heap; `name`: of the structure in the layouts; `data`: its bytes, from `address` on.
     """
     if heap.layout is None:
         return None

@@ -1,4 +1,4 @@
-"""Integers at the borders of arithmetic: addresses of user mode, and 64-bit words as the kernels take them."""
+"""Signed 64-bit words, as kernels take them, and the limit of addresses that fit into them."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ def signed64(word: int) -> int:
 
 
 def address_limit(view: View) -> int:
-    """First address above user mode: 2**32 (x86) or 2**63 (x64), below which signed 64-bit sums do not overflow."""
+    """Addresses of the view lie below this: 2**32 (x86), 2**63 (x64). Sums of them do not overflow signed 64 bits."""
     return 1 << min(8 * view.pointer_bytes, 63)

@@ -1,4 +1,4 @@
-"""Jobs that allocators carry out: walking all heaps of a kind, checking one heap; and the log of a walk."""
+"""The jobs of an allocator: to walk all heaps of its kind, to check one heap; and the log of a walk."""
 
 from __future__ import annotations
 
@@ -22,10 +22,19 @@ from heapdump.process.model import Process, View
 
 @dataclass
 class WalkLog:
-    """What a walk of one heap found so far besides its blocks: findings, gaps, and how many headers held.
+    """Everything but rows that the walk of one heap has found so far.
 
-    `hosted`, `uncommitted_bytes`, `uncommitted_free_bytes`: see `blocks.walk.HeapCount`; `facts`: see `blocks.walk.Walk`.
-    `missing_bytes`: committed memory of the heap that the dump lacks, so that its counts are no whole ones.
+    Attributes:
+        findings: at most MAX_FINDINGS + 1 of each step of the walk.
+        gaps: at most MAX_GAPS + 1 of each step of the walk.
+        headers: number of headers that were examined.
+        good_headers: number of headers that verified.
+        has_more_gaps: True once gaps were left out.
+        hosted: see `blocks.walk.HeapCount`.
+        uncommitted_bytes: see `blocks.walk.HeapCount`.
+        uncommitted_free_bytes: see `blocks.walk.HeapCount`.
+        facts: see `blocks.walk.Walk`.
+        missing_bytes: committed bytes of the heap that are not in the dump; if not 0, its counts are incomplete.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -40,7 +49,7 @@ class WalkLog:
     missing_bytes: int = 0
 
     def add_finding(self, finding: Finding) -> None:
-        """Keeps a finding; of a heap that is damaged all over, the first ones."""
+        """Adds a finding; behind the limit one gap is added instead."""
         if len(self.findings) < limits.MAX_FINDINGS:
             self.findings.append(finding)
         elif len(self.findings) == limits.MAX_FINDINGS:
@@ -48,13 +57,13 @@ class WalkLog:
             self.gaps.append(f"heap {finding.heap:#x}: only its first {len(self.findings):,} findings are kept")
 
     def add_damage(self, finding: Finding, gap: str | None) -> None:
-        """Adds a finding, and the gap that the damage leaves; None where no block can be missing."""
+        """Adds a finding, and the gap that the damage causes; `gap` is None where no block can be missing."""
         if gap is not None:
             self.add_gap(gap)
         self.add_finding(finding)
 
     def add_gap(self, text: str) -> None:
-        """Keeps a line on what is missing; of a heap that is damaged all over, the first ones."""
+        """Adds a sentence about missing blocks; behind the limit one sentence stands for all others."""
         if len(self.gaps) < limits.MAX_GAPS:
             self.gaps.append(text)
         elif not self.has_more_gaps:
@@ -62,7 +71,7 @@ class WalkLog:
             self.gaps.append(f"… and more of this kind: only the first {limits.MAX_GAPS:,} lines of a heap are kept")
 
     def merge(self, other: WalkLog) -> None:
-        """Adds what another part of the walk found in the same heap."""
+        """Adds the log of another step of the walk of the same heap."""
         self.findings += other.findings
         self.gaps += other.gaps
         self.headers += other.headers
@@ -74,12 +83,20 @@ class WalkLog:
 
 @dataclass
 class AllocatorJob:
-    """All heaps of one kind to walk: `heaps`, of all heaps of the process (`all_heaps`).
+    """The walk of all heaps of one kind.
 
-    `table`: the rows of the kinds that were walked before, ascending; a heap whose blocks lie inside some of those adds
-    their addresses to `owned`, (n,) uint64 each, and they count as internal. `columns`: where rows go, in any order.
-    `counts`: the sums of these rows where the allocator made them anyway. `logs`: heap index → findings and gaps of that
-    heap. `threads`: the most that may work at once. `workload`: the blocks of all these heaps, for the choice of loops.
+    Attributes:
+        process: the process.
+        heaps: the heaps to walk, by index.
+        all_heaps: all heaps of the process, of every kind.
+        table: rows of the kinds that were walked before, ascending.
+        logs: heap index → log of that heap, to be filled.
+        pace: progress, and the request to stop.
+        threads: the most threads that may work at once.
+        columns: gets the rows, in any order.
+        workload: estimate of the number of blocks, which chooses between compiled and plain loops.
+        owned: gets (n,) uint64 entries of rows of `table` that hold blocks of these heaps; these rows become internal.
+        counts: sums of the new rows, where the allocator has made them; else None.
     """
 
     process: Process
@@ -108,7 +125,7 @@ class AllocatorJob:
             )  # fmt: skip
 
     def replace_rows(self, rows: BlockTable) -> None:
-        """Puts other rows in the place of all that were added."""
+        """Replaces all rows that were added, and drops their sums."""
         self.columns, self.counts = BlockColumns(len(rows)), None
         self.columns.extend(rows)
 
@@ -117,15 +134,19 @@ class AllocatorJob:
 
 
 class Pace:
-    """Progress of all threads together, and the request to stop."""
+    """The progress of all threads together, and the request to stop.
+
+    Attributes:
+        is_stopped: set by the caller; threads end at their next window.
+    """
 
     def __init__(self, total: int, progress: Callable[[int, int], None]) -> None:
-        """`total`: bytes to walk; `progress(bytes done, bytes in all)`."""
+        """`total`: bytes to walk; `progress(bytes walked, total)` is called after each step."""
         self._total, self._progress, self._done, self._lock = total, progress, 0, Lock()
         self.is_stopped = Event()
 
     def advance(self, count: int) -> None:
-        """Adds `count` bytes to those that are done."""
+        """Adds `count` walked bytes."""
         with self._lock:
             self._done += count
             self._progress(self._done, self._total)
@@ -133,12 +154,20 @@ class Pace:
 
 @dataclass
 class HeapJob:
-    """One heap of `heaps` to walk, and where its blocks go: rows in any order to `columns`, everything else to `walked`.
+    """The walk of one heap.
 
-    `table`: the rows of all NT heaps, ascending, for heaps that keep their blocks inside one of those; entries of its
-    rows that belong to this heap go to `owned`, (n,) uint64 each, and are counted as internal from then on; `host` is
-    told, by the index of the heap they lie in, what is counted as this heap's.
-    `advance(bytes)` tells the progress. `workload`: the blocks of all heaps of the kind, for the choice of loops.
+    Attributes:
+        process: the process.
+        view: the view that the heap lies in.
+        heap: the heap to walk.
+        heaps: all heaps of the process.
+        columns: gets the rows, in any order.
+        log: gets findings, gaps and facts.
+        table: rows of the kinds that were walked before, ascending.
+        advance: `advance(bytes)` reports progress.
+        host: `host(index, count)` reports blocks of this heap that lie inside blocks of the heap with that index.
+        workload: see `AllocatorJob`.
+        owned: see `AllocatorJob`.
     """
 
     process: Process
@@ -156,13 +185,24 @@ class HeapJob:
 
 @dataclass
 class CheckJob:
-    """One walked heap of `heaps` to check: what is found goes to `findings`, what could not be checked to `gaps`.
+    """The check of one walked heap.
 
-    `table`: all rows; `count`: of this heap; `changing()`: who may be changing a heap at this moment, in words, "" for
-    nobody: a reason for contradictions that a change leaves for a while. `has_damage`: the walk found some. `facts`: see
-    `blocks.walk.Walk`. `in_operation`: set by the check where somebody was changing this heap and its contradictions are
-    warnings, in words. `remarks`: lines on damage that no check of the heap can see. `guards`: the number of blocks that
-    may be the CRT's, by the guard where its debug header ends; None where nobody counted them.
+    Attributes:
+        process: the process.
+        view: the view that the heap lies in.
+        heap: the heap to check.
+        heaps: all heaps of the process.
+        table: rows of all heaps.
+        count: counts of this heap.
+        changing: gives words that name a thread which may be changing the heap; "" for none.
+        has_damage: True where discovery or walk found damage in the heap.
+        facts: see `blocks.walk.Walk`.
+        findings: gets the findings.
+        gaps: gets a sentence for each thing that could not be checked.
+        in_operation: set by the check to the words of `changing` where contradictions are warnings for that reason.
+        remarks: gets sentences about damage that no check of this heap can see.
+        guards: set by the check to the number of blocks that may be the CRT's, by a guard where the CRT's header ends;
+            None where it did not count them.
     """
 
     process: Process
@@ -182,4 +222,4 @@ class CheckJob:
 
 
 TraceReader = Callable[[NDArray[np.int64]], NDArray[np.uint64]]
-"""Rows of one heap → the numbers of their allocation stacks; (n,) uint64, 0 where none is recorded."""
+"""(n,) rows of one heap → (n,) uint64 numbers of their allocation stacks, 0 where none is recorded."""

@@ -18,10 +18,19 @@ def link_damage(
     name: str,
     is_unknown: Callable[[int], bool] = lambda node: False,
 ) -> tuple[list[Finding], list[str]]:
-    """(one finding for each damaged link, a gap where nodes may be missing); `name` of the list, as messages have it.
+    """The findings and gaps that follow from the breaks of a list.
 
-    A link that leads to memory which the dump lacks is a gap and no damage; so is one to a node that `is_unknown`, of
-    which the dump lacks other bytes, or the memory around.
+    Args:
+        process: the process.
+        kind: of the findings.
+        heap: address of the heap.
+        linked: the list.
+        name: of the list, for messages.
+        is_unknown: True for a node of which the dump lacks bytes that decide whether it is one.
+
+    Returns:
+        (a finding for each damaged link, a gap where nodes may be missing). A link to memory that the dump lacks, or to
+        a node that `is_unknown`, is no damage.
     """
     findings: list[Finding] = []
     for broken in linked.breaks:

@@ -1,4 +1,4 @@
-"""Walks the doubly linked rings (LIST_ENTRY) inside heaps, from both ends where they are broken."""
+"""Walks doubly linked lists (LIST_ENTRY): forwards, and also backwards where they are broken."""
 
 from __future__ import annotations
 
@@ -11,9 +11,13 @@ from heapdump.memory.space import AddressSpace
 
 @dataclass(frozen=True, slots=True)
 class Break:
-    """A link that does not hold: the pointer at `address` should be `expected` (None: any node) and is `found`.
+    """A link that does not hold.
 
-    `length`: bytes of the pointer.
+    Attributes:
+        address: of the pointer.
+        length: bytes of the pointer.
+        expected: its right value; None where it should lead to another node, no matter which.
+        found: its value; None where it is not in the dump.
     """
 
     address: int
@@ -24,9 +28,12 @@ class Break:
 
 @dataclass(frozen=True, slots=True)
 class LinkedList:
-    """The nodes that were reached, in list order: forwards from the head, then what only the way back reached.
+    """The result of walking a list.
 
-    `is_closed`: both ways hold at every node, so none is missing.
+    Attributes:
+        nodes: addresses of the nodes that were reached, in list order, without the head.
+        breaks: links that do not hold.
+        is_closed: True where both links of every node hold, so that no node is missing.
     """
 
     nodes: tuple[int, ...]
@@ -35,10 +42,10 @@ class LinkedList:
 
 
 def walk_list(space: AddressSpace, head: int, accepts: Callable[[int], bool]) -> LinkedList:
-    """Follows Flink from `head`, and Blink too when a link on the way does not hold.
+    """Follows Flink from `head`; where a link does not hold, also follows Blink from `head`.
 
-    `accepts(node)` says whether a node looks like one of its kind; nodes are visited once, at most
-    `limits.MAX_LIST_NODES`. A wrong back-link is a break, but the walk goes on over it.
+    `accepts(node)`: True for an address where a node of this list may lie. Each node is visited once, at most
+    `limits.MAX_LIST_NODES` of them. A wrong Blink on the way forwards is a break, but does not end the walk.
     """
     forward, breaks, closed = _follow(space, head, 0, accepts)
     if closed and not breaks:
@@ -46,7 +53,7 @@ def walk_list(space: AddressSpace, head: int, accepts: Callable[[int], bool]) ->
     backward, back_breaks, back_closed = _follow(space, head, space.pointer_bytes, accepts)
     known = {b.address for b in breaks}
     breaks += [b for b in back_breaks if b.address not in known]
-    # a link that skips nodes closes one way only: the way that closes tells the order of most
+    # a link that skips nodes breaks one direction only: the direction that closes gives the order
     ways = (backward[::-1], forward) if back_closed else (forward, backward[::-1])
     return LinkedList(tuple(dict.fromkeys((*ways[0], *ways[1]))), tuple(breaks), is_closed=False)
 
@@ -54,7 +61,7 @@ def walk_list(space: AddressSpace, head: int, accepts: Callable[[int], bool]) ->
 def _follow(
     space: AddressSpace, head: int, link: int, accepts: Callable[[int], bool]
 ) -> tuple[list[int], list[Break], bool]:
-    """Nodes along the link at offset `link` (0 = Flink, pointer size = Blink), breaks, and whether it closed."""
+    """(nodes along one link, breaks, True where it leads back to the head); `link`: its offset in a node."""
     other = space.pointer_bytes - link
     nodes: list[int] = []
     breaks: list[Break] = []

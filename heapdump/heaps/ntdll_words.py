@@ -1,4 +1,4 @@
-"""The words of ntdll's memory: keys of heaps stand among them."""
+"""The words of ntdll's memory. The keys of segment heaps are among them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from heapdump.process.model import Process, View
 
 
 def ntdll_words(process: Process, view: View) -> NDArray[np.uint64]:
-    """The different pointer-sized words of ntdll's memory that the dump holds; (n,) uint64, ascending. Some 20 ms."""
+    """The distinct pointer-sized words of ntdll's memory in the dump; (n,) uint64, ascending. Takes some 20 ms."""
     spans = [module.span for module in process.modules if module.name.lower() == "ntdll.dll"]
     pieces = [words for span in spans for _, words in view.space.mapped.words(span, view.pointer_bytes)]
     return np.unique(np.concatenate([np.empty(0, np.uint64), *pieces]))

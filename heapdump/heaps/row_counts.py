@@ -14,14 +14,14 @@ _BATCH = 1 << 16
 
 
 class RowCounts:
-    """Rows of a block table by heap and class, with their occupied and unused bytes: (3, heaps, 64) int64."""
+    """Number, occupied bytes and unused bytes of rows, by heap and class (`kernels.row.CLASS_MASK`)."""
 
     def __init__(self) -> None:
         """Nothing counted yet."""
         self._sums = np.zeros((3, 0, CLASSES), np.int64)
 
     def add(self, table: BlockTable, expected: int = 0) -> RowCounts:
-        """Counts the rows of a table; returns itself. `expected`: rows of all tables, as far as that is known."""
+        """Adds the rows of a table; returns itself. `expected`: estimate of the rows of all tables together."""
         if len(table):
             self._grow(int(table.heap.max()) + 1)
             counts, occupied, unused = (part.reshape(-1) for part in self._sums)
@@ -33,12 +33,12 @@ class RowCounts:
         return self
 
     def merge(self, other: RowCounts) -> None:
-        """Adds the sums of another one."""
+        """Adds the sums of `other`."""
         self._grow(other._sums.shape[1])
         self._sums[:, : other._sums.shape[1]] += other._sums
 
     def of(self, heap: int) -> NDArray[np.int64]:
-        """(3, 64) int64 of one heap: rows, occupied bytes and unused bytes by class."""
+        """(3, CLASSES) int64 sums of one heap: number of rows, occupied bytes, unused bytes."""
         self._grow(heap + 1)
         return self._sums[:, heap]
 
@@ -49,9 +49,9 @@ class RowCounts:
 def _add_by_arrays(
     table: BlockTable, counts: NDArray[np.int64], occupied: NDArray[np.int64], unused: NDArray[np.int64]
 ) -> None:
-    """The sums of `kernels.block_counts.tally` by array arithmetic: ten times as fast as its plain loop.
+    """Does the same as `kernels.block_counts.tally`, by array arithmetic: ten times as fast as its plain loop.
 
-    Sums of a batch are exact as floats.
+    Batches are so short that sums of float64 are exact.
     """
     for first in range(0, len(table), _BATCH):
         rows = table.part(first, first + _BATCH)

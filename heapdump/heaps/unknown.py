@@ -1,4 +1,4 @@
-"""Addresses that the process calls heaps and no allocator claims: Wine's heaps, phantoms, heaps outside the dump."""
+"""Addresses on a heap list that no allocator claims: heaps of Wine, stale entries, heaps that are not in the dump."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from heapdump.process.model import Process, View
 
 
 class UnknownHeaps:
-    """Claims every address, with the score 0. Its heaps are neither walked nor checked."""
+    """Claims every address with score 0. Such heaps are neither walked nor checked."""
 
     kind = HeapKind.UNKNOWN
     block_kinds: tuple[BlockKind, ...] = ()
 
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim:
-        """Always, and always the weakest claim."""
+        """A claim with score 0 on any address."""
         return HeapClaim(address, (), (_reason(view, address),))
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
-        """None."""
+        """No address."""
         return ()
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-        """The address and the reason; none of its memory is called Heap."""
+        """A record with the address and the reason; it has no extents."""
         note = f"heap {claim.address:#x} is not verified: {claim.doubts[0]}"
         return own_reservation(context, claim, index, Unwalked(HeapKind.UNKNOWN, note))
 

@@ -1,4 +1,4 @@
-"""The record of a heap that is recognised and not walked: its own reservation by the memory map, and why."""
+"""The record of a heap that is recognised but not walked: its own reservation by the memory map, and the reason."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from heapdump.spans import Span
 
 @dataclass(frozen=True, slots=True)
 class Unwalked:
-    """The facts of a heap that is not walked. `note`: the reason.
+    """The facts about a heap that is not walked.
 
-    `part`: the part of a heap that its reservation is, None where no memory counts as the heap's. `span`: of the
-    reservation, for dumps without a memory map; None where it is not known.
+    Attributes:
+        kind: its kind.
+        note: a sentence with the reason.
+        part: kind of the extent that its reservation becomes; None where it gets no extent.
+        span: the reservation, for dumps without a memory map; None where it is not known.
     """
 
     kind: HeapKind
@@ -25,7 +28,7 @@ class Unwalked:
 
 
 def own_reservation(context: DiscoveryContext, claim: HeapClaim, index: int, facts: Unwalked) -> Heap:
-    """A heap that is known by its own reservation alone."""
+    """The record of a heap of which only the reservation at its address is known."""
     process, view, part = context.process, context.view, facts.part
     span = None if part is None else process.regions.allocation(claim.address) or facts.span
     committed = process.regions.committed_bytes(span) if span and process.regions.is_complete_map else None

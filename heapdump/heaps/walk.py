@@ -1,7 +1,6 @@
-"""Walks every heap block by block and makes the one table of all blocks.
+"""Walks every heap and makes the block table of the process.
 
-Allocators walk one after the other, in the order of `ALLOCATORS`: one whose blocks lie inside blocks of another stands
-behind that one.
+Allocators walk one after the other, in the order of `ALLOCATORS`.
 """
 
 from __future__ import annotations
@@ -25,13 +24,17 @@ from heapdump.kernels.row import INTERNAL
 from heapdump.process.model import Process
 
 _BYTES_A_BLOCK = 64
-"""Columns get room for blocks of this size; smaller blocks make them grow."""
+"""Memory for rows is reserved for blocks of this average size; smaller blocks make the columns grow."""
 
 
 def walk_heaps(
     process: Process, heaps: Sequence[Heap], progress: Callable[[int, int], None], threads: int | None = None
 ) -> Walk:
-    """Walks all heaps; `progress(bytes done, bytes in all)`. `threads`: at most this number, None = one a processor."""
+    """Walks all heaps.
+
+    `progress(bytes walked, all bytes)` is called from time to time. `threads`: the most threads at once; None for one a
+    processor.
+    """
     by_kind = {kind: [heap for heap in heaps if heap.kind == kind] for kind in allocators()}
     walked = [heap for group in by_kind.values() for heap in group]
     pace = Pace(sum(extent.span.size for heap in walked for extent in heap.extents), progress)
@@ -54,7 +57,7 @@ def walk_heaps(
 
 
 def _joined(table: BlockTable, rows: RowCounts, job: AllocatorJob) -> tuple[BlockTable, RowCounts]:
-    """The rows of a job with those of the kinds before it, ascending; and the sums of all."""
+    """(the rows of a job and of the kinds walked before it, ascending by entry; the sums of all these rows)."""
     if not len(table):
         job.columns.sort()
         added = job.columns.since(0)

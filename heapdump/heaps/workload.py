@@ -1,28 +1,28 @@
-"""How many blocks a walk will meet, estimated from the blocks that it has met: decides whether compiled loops pay."""
+"""Estimates the number of blocks of a walk from those it has met; decides whether compiled loops are worth it."""
 
 from __future__ import annotations
 
 _SAMPLED_SHARE, _SAMPLED_BYTES = 16, 1 << 20
-"""The number of all blocks is estimated once 1/16 of all bytes is walked, or 1 MiB."""
+"""An estimate is made once 1/16 of all bytes, or 1 MiB, were walked."""
 
 
 class Workload:
-    """The blocks of the heaps that an allocator walks, counted by all its threads together.
+    """Counts the blocks that all threads of an allocator have met.
 
-    Influences speed alone. Of two counts that threads add at once one may be lost: the estimate is a little off then.
+    It influences speed only. When two threads add at once, one count may be lost; the estimate is then a little low.
     """
 
     def __init__(self, total_bytes: int) -> None:
-        """`total_bytes`: of all memory that the walk goes over."""
+        """`total_bytes`: bytes of all memory to walk."""
         self._total_bytes, self._blocks, self._bytes = total_bytes, 0, 0
 
     def add(self, blocks: int, size: int) -> None:
-        """`blocks` blocks are in `size` bytes of that memory."""
+        """Adds `blocks` blocks that were met in `size` bytes."""
         self._blocks += blocks
         self._bytes += size
 
     def expected(self, least: int = 0) -> int:
-        """Blocks in all of the memory if the rest is like what was added; `least` before enough bytes were added."""
+        """Estimate of the blocks in all memory, at the density met so far; `least` before enough bytes were added."""
         if self._bytes < max(1, min(self._total_bytes // _SAMPLED_SHARE, _SAMPLED_BYTES)):
             return least
         return max(least, self._blocks * self._total_bytes // self._bytes)

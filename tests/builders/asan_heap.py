@@ -73,7 +73,7 @@ class AsanHeapBuilder:
     def _header(self, size: int, *, busy: bool, stack: int, kind: int) -> bytes:
         state = ALLOCATED if busy else QUARANTINED
         if self.old:
-            return struct.pack("<4I", state, (kind - 1) << 25, size, stack)
+            return struct.pack("<4I", state, kind << 25, size, stack)
         return struct.pack("<BBHIII", state, kind, size >> 32, size & 0xFFFFFFFF, stack, 0)
 
     def add_to(self, process: ProcessBuilder) -> ProcessBuilder:

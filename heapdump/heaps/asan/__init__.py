@@ -1,8 +1,9 @@
 """The heap of AddressSanitizer, which replaces malloc and new in a program built with it (LLVM, MSVC).
 
-Every chunk has a header of 16 bytes before the user data, and *redzones* around it. One *shadow* byte for each 8 bytes
-says which of them the program may touch. The walk finds chunks by the shadow and confirms them by their headers: `runtime`
-finds the runtime, `shadow` reads the shadow, `chunks` decodes headers, `walk` makes rows, `traces` reads stack ids.
+Every chunk has a header of 16 bytes before the user data, and *redzones* around it. One *shadow* byte describes 8 bytes
+of memory: which of them the program may use. The walk finds chunks by the shadow and confirms them by their headers.
+`runtime` finds the runtime, `shadow` reads the shadow, `chunks` decodes headers, `walk` makes rows, `traces` reads
+stack ids, `detail` describes one chunk.
 
 Source: docs/reference/heap-structures.md §6.10; recorded with the Windows runtime of LLVM 21.
 """
@@ -23,13 +24,13 @@ CHUNK = BlockKind.define(9, "asan", Place.OWN)
 
 
 class AsanAllocator:
-    """The front door of the package; see `allocator.Allocator`. The address of the heap is that of the runtime's module."""
+    """Heaps of AddressSanitizer, see `allocator.Allocator`. Such a heap has the address of the runtime's module."""
 
     kind = HeapKind("asan")
     block_kinds = (CHUNK,)
 
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """The claim on a module that exports AddressSanitizer's entry point and tells where the shadow is."""
+        """The claim on a module that exports AddressSanitizer's entry point and the place of the shadow."""
         found = None if is_listed else runtime_at(view, address)
         if found is None:
             return None
@@ -40,7 +41,7 @@ class AsanAllocator:
         return HeapClaim(address, evidence, is_layout_exact=True)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
-        """Modules that are the runtime by their name, and the program itself, which may contain it."""
+        """Modules that have the runtime's name, and the program itself, which may contain a static runtime."""
         return runtime_candidates(process, view)
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
@@ -57,7 +58,7 @@ class AsanAllocator:
             walk_chunks(one)
 
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
-        """None: the runtime's own counters lie behind internals of its version."""
+        """No checks: where the runtime's own counters lie depends on its version and is not known."""
         return ()
 
     def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
@@ -67,7 +68,7 @@ class AsanAllocator:
         return trace_reader(view, walk)
 
     def check(self, job: CheckJob) -> bool:
-        """Nothing more: the walk compares every header with the shadow."""
+        """Checks nothing more: the walk has compared every header with the shadow."""
         return True
 
 

@@ -12,9 +12,8 @@ from heapdump.heaps.asan.runtime import AsanRuntime
 from heapdump.memory.space import AddressSpace
 
 _ROW, _GRANULE = 16, 8
-_NEW = {1: "malloc", 2: "operator new", 3: "operator new[]"}
-_OLD = {0: "malloc", 1: "operator new", 2: "operator new[]"}
-"""Allocation type in a chunk's header, 2 bits → the function; `_NEW` for LLVM 12 and later, `_OLD` before."""
+_FUNCTIONS = {1: "malloc", 2: "operator new", 3: "operator new[]"}
+"""Function in a chunk's header, 2 bits (`chunks`) → its name."""
 
 _FREED = 3
 
@@ -45,9 +44,9 @@ class DumpedShadow:
         first, second, third, fourth, free_stack, fifth = words
         if first is None or second is None or third is None or fourth is None:
             return None
-        function, thread, stack, free_thread = _NEW.get(first >> 8 & 3), fourth, third, fifth
+        function, thread, stack, free_thread = _FUNCTIONS.get(first >> 8 & 3), fourth, third, fifth
         if facts.get("old_headers"):
-            function, thread, stack = _OLD.get(second >> 25 & 3), first >> 8, fourth
+            function, thread, stack = _FUNCTIONS.get(second >> 25 & 3), first >> 8, fourth
             free_thread = second & 0xFFFFFF
         if function is None:
             return None

@@ -16,7 +16,7 @@ from heapdump.spans import Span
 
 
 def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-    """The record. Reads the shadow once to find the allocations of chunks."""
+    """The record of the heap of a claimed runtime. Reads the whole shadow to find the allocations of chunks."""
     runtime = runtime_at(context.view, claim.address)
     if runtime is None:
         raise ValueError(f"no AddressSanitizer runtime at {claim.address:#x}")
@@ -33,7 +33,8 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         flags=None, segments=(), large_blocks=None, extents=tuple(sorted(extents, key=lambda one: one.span.start)),
         reserved_bytes=sum(span.size for span in spans),
         committed_bytes=sum(regions.committed_bytes(span) for span in spans),
-        counters=WindowsCounters(), front_end=None, lookaside_bytes=0, stack_traces=True, trust=claim.trust, layout=None,
+        counters=WindowsCounters(), front_end=None, lookaside_bytes=0, stack_traces=True, trust=claim.trust,
+        layout=None,
         findings=(), notes=tuple(notes if missing else ()), is_fully_walked=not missing,
         stack_ids="AddressSanitizer stack", shadow=DumpedShadow(runtime, context.view.space),
     )  # fmt: skip
@@ -52,7 +53,7 @@ def _chunk_allocations(regions: RegionTable, shadow: Shadow, runtime: AsanRuntim
 
 
 def _shadow_regions(regions: RegionTable, runtime: AsanRuntime) -> list[Span]:
-    """The parts of the shadow's addresses that are reserved or committed, touching ones as one, ascending."""
+    """The reserved or committed parts of the shadow, ascending; touching ones are joined."""
     inside, out = runtime.shadow_span, list[Span]()
     taken = (regions.state != State.MEM_FREE) & (regions.end > np.uint64(inside.start))
     for i in np.flatnonzero(taken & (regions.start < np.uint64(inside.end))).tolist():

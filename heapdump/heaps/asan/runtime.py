@@ -13,18 +13,24 @@ _ENTRY_POINT = "__asan_init"
 _SHADOW_VARIABLE = "__asan_shadow_memory_dynamic_address"
 _SHADOW_ACCESSOR = "__asan_get_shadow_memory_dynamic_address"
 _X86_SHADOW = 0x30000000
-"""The fixed base of 32-bit programs (LLVM: asan_mapping.h)."""
+"""The fixed address of the shadow in 32-bit programs (LLVM: asan_mapping.h)."""
 
 _LOAD_RIP_RELATIVE = b"\x48\x8b\x05"  # mov rax, [rip + 32-bit offset]
 _ACCESSOR_BYTES = 32
 _SHADOW_ALIGNMENT = 0x10000
 _USER_SPACE = {8: 1 << 47, 4: 1 << 32}
-"""Bytes of address space whose shadow is kept, by pointer size."""
+"""Pointer size → bytes of address space that have a shadow."""
 
 
 @dataclass(frozen=True, slots=True)
 class AsanRuntime:
-    """The runtime in the module at `address`. The shadow byte of an address a is at `shadow + (a >> 3)`."""
+    """The runtime in one module.
+
+    Attributes:
+        address: base address of the module.
+        shadow: base of the shadow: the shadow byte of address a lies at `shadow + (a >> 3)`.
+        pointer_bytes: 4 or 8.
+    """
 
     address: int
     shadow: int
@@ -32,14 +38,14 @@ class AsanRuntime:
 
     @property
     def shadow_span(self) -> Span:
-        """The addresses that shadow bytes can have."""
+        """The addresses of the shadow of all user memory."""
         return Span(self.shadow, self.shadow + (_USER_SPACE[self.pointer_bytes] >> 3))
 
 
 def runtime_candidates(process: Process, view: View) -> Iterator[int]:
-    """Base addresses of modules that are the runtime or contain it.
+    """Base addresses of modules that may contain the runtime: those with its name, and the program.
 
-    A program that is linked with the static runtime exports it, so that its DLLs find it.
+    A program with the static runtime exports its functions, so that the program's DLLs find them.
     """
     for module in process.modules:
         name = module.name.lower()
@@ -48,7 +54,7 @@ def runtime_candidates(process: Process, view: View) -> Iterator[int]:
 
 
 def runtime_at(view: View, address: int) -> AsanRuntime | None:
-    """The runtime in the image at an address; None where there is no image, or none that exports it."""
+    """The runtime in the image at an address; None where no image lies there or it does not export the runtime."""
     size = _image_bytes(view, address)
     if size is None:
         return None
@@ -75,7 +81,7 @@ def _image_bytes(view: View, address: int) -> int | None:
 
 
 def _shadow(view: View, address: int, exports: dict[str, int], image: Image) -> int | None:
-    """The base of the shadow, by the exported variable, else by the variable that the accessor loads."""
+    """The base of the shadow: the exported variable, else the variable that the exported accessor loads."""
     if view.pointer_bytes == 4:
         return _X86_SHADOW
     variables = []

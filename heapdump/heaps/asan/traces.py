@@ -10,7 +10,7 @@ from heapdump.heaps.jobs import TraceReader
 from heapdump.process.model import View
 
 _STACK_AT = {False: 8, True: 12}
-"""Offset of the stack id in a header: LLVM 12 and later, before."""
+"""True for the format before LLVM 12 → offset of the stack id in a header, in bytes."""
 
 
 def trace_reader(view: View, walk: Walk) -> TraceReader:

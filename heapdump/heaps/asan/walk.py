@@ -19,14 +19,14 @@ from heapdump.memory.regions import State
 
 _SAMPLE = 256
 _MOST_UNCONFIRMED = 1 << 14
-"""Chunks whose header is damaged or missing that are listed."""
+"""Chunks with a damaged or missing header that become rows; a gap counts the others."""
 
 _LARGEST = (1 << 35) - 0x1000
 """Bytes of the largest chunk that a row can describe."""
 
 
 def walk_chunks(job: HeapJob) -> None:
-    """Adds every chunk. A header that contradicts the shadow is a finding; the shadow then gives state and size."""
+    """Adds a row for every chunk. A header that contradicts the shadow is a finding; its row goes by the shadow."""
     from heapdump.heaps.asan import CHUNK
 
     runtime = runtime_at(job.view, job.heap.address)
@@ -57,7 +57,7 @@ def walk_chunks(job: HeapJob) -> None:
 
 
 def _committed(job: HeapJob, starts: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The addresses whose memory is committed. The shadow of memory that was given back may still name chunks."""
+    """The addresses whose memory is committed. Memory that was released keeps its shadow."""
     regions = job.process.regions
     rows = np.maximum(np.searchsorted(regions.start, starts, side="right"), 1) - 1
     inside = (starts < regions.end[rows]) & (regions.state[rows] == State.MEM_COMMIT)
@@ -74,9 +74,9 @@ def _add(job: HeapJob, user: NDArray[np.uint64], size: NDArray[np.uint64], tags:
 
 
 def _add_unconfirmed(job: HeapJob, shadow: Shadow, chunks: Chunks, rows: NDArray[np.int64]) -> None:
-    """Chunks whose header is not in the dump, or damaged: state and size by the shadow, as a guess.
+    """Adds chunks whose header is damaged or not in the dump, with state and size by the shadow, as guesses.
 
-    State 0: a chunk that is being allocated, or that left the quarantine. It is none.
+    A header with state 0 belongs to no chunk: it is being allocated, or has left the quarantine.
     """
     from heapdump.heaps.asan import CHUNK
 

@@ -175,7 +175,7 @@ def block(path: Path, address: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("old", [False, True])
-def test_block_shows_the_shadow_and_the_story_of_a_chunk(tmp_path, old):
+def test_block_shows_the_shadow_and_the_header_of_a_chunk(tmp_path, old):
     heap = AsanHeapBuilder(old=old)
     first = heap.chunk(7, stack=21, kind=3)
     freed = heap.chunk(24, busy=False, stack=22, kind=2)
