@@ -163,10 +163,9 @@ class Allocator(Protocol):
         """
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
-        """Addresses where a heap of this kind may begin although no heap list names it; each is offered to all
-        `claim`s.
+        """Addresses where a heap of this kind may begin although no heap list names it.
 
-        Called once for each view.
+        Each is offered to the `claim` of every allocator. Called once for each view.
         """
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:

@@ -1,5 +1,4 @@
-"""Blocks of the CRT's debug heap: `_CrtMemBlockHeader` before the data, a guard of four bytes FD on both sides of the
-data.
+"""Blocks of the CRT's debug heap: `_CrtMemBlockHeader` before the data, guards of four bytes FD on both sides.
 
     | next prev file line use size request FDFDFDFD | data | FDFDFDFD |
 
