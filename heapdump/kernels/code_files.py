@@ -1,8 +1,8 @@
-"""Files of machine code, one for a kernel and a form of its arguments, and running what is in them.
+"""Files of machine code: one for each kernel and form of its arguments (`forms`). Writes, reads and runs them.
 
-A file belongs to the text of the kernel, this processor and this version of LLVM. Files lie beside the kernels, or in a
-folder of the user where that cannot be written. llvmlite loads them in 0.04 s; numba needs 0.25 s, of which it spends
-the most on what only compiling takes.
+A file is valid for one text of the kernel and of `row`, one processor and one version of LLVM. Files lie beside the
+kernels, or in a folder of the user where that folder cannot be written. llvmlite loads a file in 0.04 s; importing
+numba takes 0.25 s.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from heapdump import system
 from heapdump.kernels.compiler import MachineCode
 
 TRIED_ON = ("linux",)
-"""`sys.platform` of systems on which code from files was run; numba runs the kernels of the others."""
+"""`sys.platform` of the systems on which code from files was tested; on others numba runs the kernels."""
 
 _MAGIC = b"heapdump machine code 1\n"
 _ROOM_BYTES = 64 << 20
 _OK = (0, -2)
-"""Status of a call: numba's RETCODE_OK and RETCODE_NONE."""
+"""Values of a successful call's status: numba's RETCODE_OK and RETCODE_NONE."""
 
 Run = Callable[[list[int]], object]
 
@@ -40,7 +40,7 @@ def is_possible() -> bool:
 
 
 def has_room(size: int = _ROOM_BYTES) -> bool:
-    """True where the process may still have that many bytes: LLVM ends the process where it gets none."""
+    """True where the process can get `size` more bytes of memory. LLVM ends a process that gets none."""
     try:
         mmap.mmap(-1, size).close()
     except (OSError, ValueError, MemoryError):
@@ -49,7 +49,7 @@ def has_room(size: int = _ROOM_BYTES) -> bool:
 
 
 def read(function: Callable[..., object], form: str) -> MachineCode | None:
-    """The machine code that is kept; None without, or where the file is damaged."""
+    """The machine code from the file; None where there is no file or it is damaged."""
     for folder in _folders():
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
             found = _decoded((folder / _name(function, form)).read_bytes())
@@ -68,7 +68,7 @@ def _decoded(data: bytes) -> MachineCode | None:
 
 
 def write(function: Callable[..., object], form: str, code: MachineCode) -> bool:
-    """Keeps the machine code; False where no folder can be written."""
+    """Writes the machine code to a file; False where no folder can be written."""
     described = {"name": code.name, "arguments": code.arguments, "results": code.results, "triple": code.triple}
     rest = json.dumps(described).encode() + b"\n" + code.data
     for folder in _folders():
@@ -87,7 +87,7 @@ def write(function: Callable[..., object], form: str, code: MachineCode) -> bool
 
 
 def _folders() -> tuple[Path, ...]:
-    """That of the kernels, whose owner can change the kernels too; one of the user, unless others can write there."""
+    """The folders for files: beside the kernels, and one of the user unless other users can write to it."""
     beside = Path(__file__).parent / "__pycache__"
     try:
         own = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()) / "heapdump-kernels"
@@ -98,7 +98,8 @@ def _folders() -> tuple[Path, ...]:
 
 def _name(function: Callable[..., object], form: str) -> str:
     parts = (*_machine(), _text(function.__module__), _text("heapdump.kernels.row"), form)
-    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:24]}.code"
+    digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:24]
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__}-{digest}.code"
 
 
 @cache
@@ -111,7 +112,7 @@ def _machine() -> tuple[str, ...]:
 
 @cache
 def _text(module: str) -> bytes:
-    """The text of a kernel's file.
+    """The SHA-256 of a module's file.
 
     Raises:
         OSError: there is no such file.
@@ -127,7 +128,7 @@ _LOADING = threading.Lock()
 
 
 def loaded(code: MachineCode) -> Run:
-    """The function in the code, called with the values of its arguments; it releases the GIL.
+    """The function in the machine code. It takes the values of its arguments (`forms.split`) and releases the GIL.
 
     Raises:
         RuntimeError: LLVM refuses the code.
@@ -147,7 +148,7 @@ def loaded(code: MachineCode) -> Run:
     results = code.results
 
     def run(values: list[int]) -> object:
-        """Calls it; its integer, tuple of integers, or None."""
+        """Calls the machine code; gives its integer, its tuple of integers, or None."""
         found = (ctypes.c_int64 * max(1, results))()
         error = ctypes.c_void_p()
         status = call(ctypes.addressof(found), ctypes.addressof(error), *values)
@@ -159,7 +160,7 @@ def loaded(code: MachineCode) -> Run:
 
 
 def _engine(binding: Any, triple: str) -> Any:
-    """The engine that holds all loaded code to the end of the process."""
+    """The LLVM engine that holds loaded code until the process ends."""
     if not _ENGINES:
         with contextlib.suppress(RuntimeError):  # from 0.45 on it does so itself, and says that
             binding.initialize()

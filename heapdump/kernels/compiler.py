@@ -1,4 +1,4 @@
-"""Machine code of a kernel, made by numba: the only file that imports it."""
+"""Makes machine code of kernels with numba. Only this file imports numba."""
 
 from __future__ import annotations
 
@@ -11,9 +11,14 @@ from heapdump.kernels.forms import parsed
 
 
 class MachineCode(NamedTuple):
-    """`data`: an object file; `name`: the function in it; `arguments`: 64-bit words it takes; `results`: it returns.
+    """One compiled function.
 
-    `triple`: the system that it is made for, in LLVM's words.
+    Attributes:
+        data: an object file.
+        name: name of the function in it.
+        arguments: number of 64-bit words that it takes.
+        results: number of 64-bit words that it returns.
+        triple: the target system (LLVM's target triple).
     """
 
     data: bytes
@@ -24,14 +29,14 @@ class MachineCode(NamedTuple):
 
 
 class NotAlone(Exception):  # a state, no error
-    """The machine code calls others, or returns what is no integer: it runs in numba alone."""
+    """The machine code needs numba: it calls other functions, or returns something that is no integer."""
 
 
 class Dispatcher:
-    """The function as numba runs it, from numba's own cache on disk unless that proves unwritable or damaged."""
+    """A function that numba runs; from numba's cache on disk where that can be written and is not damaged."""
 
     def __init__(self, function: Callable[..., object], njit: Callable[..., Any] | None = None) -> None:
-        """`njit`: numba's, which is loaded where it is not given."""
+        """`njit`: numba's decorator; None imports numba for it."""
         translate: Any = njit or _numba().njit
         self._plain = translate(nogil=True)(function)
         self._call = self._plain
@@ -45,10 +50,10 @@ class Dispatcher:
         return Path(getattr(kept, "_index_path", "")).is_file()
 
     def __call__(self, *arguments: object) -> object:
-        """Calls it."""
+        """Calls the function."""
         try:
             return self._call(*arguments)
-        except Exception:  # whatever reading a damaged cache ends in, before the function ran
+        except Exception:  # a damaged cache raises any exception, before the function runs
             if self._call is self._plain:
                 raise
             self._call = self._plain

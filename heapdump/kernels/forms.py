@@ -1,7 +1,8 @@
-"""Arguments of a kernel in two halves: their form, for which it is compiled, and their values, as machine code takes them.
+"""Splits the arguments of a kernel into their form and their values.
 
-Machine code made by numba takes each array as (0, 0, elements, bytes of an element, address, lengths, strides), a named
-tuple as its members, and integers as they are: all of them 64 bits wide.
+A kernel is compiled for one form. Machine code takes the values as words of 64 bits: an integer as it is, a named tuple
+as its members, an array as (0, 0, number of elements, bytes of an element, address, lengths, strides), as numba defines
+it.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ _TOP = 1 << 63
 
 
 class UnknownFormError(Exception):
-    """An argument that is neither an integer of 64 bits, an array of native integers, nor a tuple of those."""
+    """An argument is neither a 64-bit integer, an array of native integers, nor a named tuple of these."""
 
 
 def split(arguments: tuple[object, ...]) -> tuple[str, list[int]]:
-    """(form, values) of arguments; a form: `i,i8:1C,heapdump.kernels.row:RowReader(i8:1C,u4:1C)`.
+    """(form, values) of arguments. Example of a form: `i,i8:1C,heapdump.kernels.row:RowReader(i8:1C,u4:1C)`.
 
-    `i`: an integer; `i8:1C`: an array, by type, dimensions and layout, with `u` where it is not aligned.
+    `i`: an integer; `i8:1C`: an array: type of its elements, dimensions, memory layout, and `u` where it is not
+    aligned.
 
     Raises:
         UnknownFormError: machine code takes no such argument.

@@ -40,8 +40,8 @@ _SPACING, _EXTRA_BYTES = 16, 64
 A block whose *count* bit is clear, but whose last bytes form such a count, is `derived`: nothing confirms the bit."""
 
 COUNTS_AGREE, FREE_BITS_CLEAR, COUNTS_POSSIBLE = 1, 2, 4
-"""Bits of `soundness`: the counters of the subsegment agree with its bitmap; no free block has its *count* bit set; no busy
-block is a guess or has more than MOST, or MOST_WITH_EXTRA, unused bytes behind its user data."""
+"""Bits of `soundness`: the counters of the subsegment agree with its bitmap; no free block has its *count* bit set; no
+busy block is a guess or has more than MOST, or MOST_WITH_EXTRA, unused bytes behind its user data."""
 
 _COUNT_BITS, _ONE_BYTE, _CLEAR_BITS, _EXTRA_BIT = 0x3FFF, 0x8000, 0x7F00, 14
 

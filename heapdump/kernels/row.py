@@ -18,8 +18,8 @@ A row describes one block, busy or free, with these columns:
 Kernels take `entry` as signed 64-bit integers (`RowReader`): numba turns sums of signed and unsigned 64-bit integers
 into floats. The other columns are narrower, so that numba sums them as signed 64-bit integers.
 
-numba compiles these constants into the kernels and keeps the result until the kernel's own file changes. After a change
-in this file, delete `heapdump/kernels/__pycache__`.
+numba compiles these constants into the kernels. The files of `code_files` belong to the text of this file and are made
+again when it changes; numba's own cache is not: there, delete `heapdump/kernels/__pycache__` after a change.
 """
 
 from __future__ import annotations
