@@ -31,7 +31,6 @@ KIND_CODES = range(4)
 
 _TREE_SIGNATURE = 0xCCDDCCDD
 _KNOWN_KIND_WEIGHT = 1 / 8
-_PAGE = 0x1000
 
 
 class RangeKind(IntEnum):
@@ -127,7 +126,7 @@ def _descriptor_tables(
     tables: list[NDArray[np.uint8]] = []
     missing: list[NDArray[np.bool_]] = []
     for segment in sorted(walk.heap.segments, key=lambda segment: segment.address):
-        data, absent = _pages(walk.view.space, segment.address, DESCRIPTORS * struct.size)
+        data, absent = _words(walk.view.space, segment.address, DESCRIPTORS * struct.size)
         is_absent: NDArray[np.bool_] = absent.reshape(DESCRIPTORS, struct.size).max(axis=1)
         if is_absent.any():
             count = "" if is_absent.all() else f"{int(is_absent.sum()):,} of the "
@@ -139,16 +138,13 @@ def _descriptor_tables(
     return segments, tables, missing
 
 
-def _pages(space: AddressSpace, start: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-    """(the bytes of [start, start + size), zeros where the dump lacks a page; True for these)."""
-    data, absent = np.zeros(size, np.uint8), np.zeros(size, bool)
-    for at in range(0, size, _PAGE):
-        piece = space.try_read(start + at, min(_PAGE, size - at))
-        if piece is None:
-            absent[at : at + _PAGE] = True
-        else:
-            data[at : at + len(piece)] = np.frombuffer(piece, np.uint8)
-    return data, absent
+def _words(space: AddressSpace, start: int, size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """(the bytes of [start, start + size), zeros where the dump lacks a word of 4 bytes; True for these)."""
+    whole = space.try_read(start, size)
+    if whole is not None:
+        return np.frombuffer(whole, np.uint8), np.zeros(size, bool)
+    words, is_there = space.mapped.gather(np.uint64(start) + np.arange(0, size, 4, dtype=np.uint64), 4)
+    return words.astype("<u4").view(np.uint8), np.repeat(~is_there, 4)
 
 
 class _Descriptors:
@@ -270,7 +266,7 @@ class _Descriptors:
         own = Ranges(
             starts, own_bytes, none + RangeKind.INTERNAL, none - 1, none, none != 0, none == 0, self._unit, starts
         )
-        return _joined(own, found)
+        return joined(own, found)
 
     def _report(self, walk: SegmentWalk, starts: NDArray[np.int64], bad: NDArray[np.bool_]) -> None:
         """Counts headers; findings for bad first descriptors, and for the first of neighbouring units in no range."""
@@ -291,7 +287,7 @@ def _is_majority(count: int, total: int) -> bool:
     return count >= _MANY and 2 * count > total
 
 
-def _joined(one: Ranges, other: Ranges) -> Ranges:
+def joined(one: Ranges, other: Ranges) -> Ranges:
     """Both, ascending by address."""
     both = Ranges(*(np.concatenate([getattr(each, column.name) for each in (one, other)]) for column in fields(Ranges)))
     order: NDArray[np.int64] = np.argsort(both.start, kind="stable")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +65,30 @@ def are_vs_subsegments(walk: SegmentWalk, ranges: Ranges, rows: NDArray[np.int64
     return holds
 
 
+def vs_ends(walk: SegmentWalk, start: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    """Under each version of the header: the ends of the chunks of subsegments at these addresses, 0 for none; (n,) int64."""
+    granule = walk.granule
+    for struct in walk.structs(_STRUCT):
+        size, signature, is_present = _size_and_signature(walk, start.astype(np.uint64), struct)
+        holds = is_present & (size > 0) & _agrees(size, signature)
+        end = start + -(-struct.size // granule) * granule + size.astype(np.int64) * granule
+        yield np.where(holds, end, 0)
+
+
+def _size_and_signature(
+    walk: SegmentWalk, address: NDArray[np.uint64], struct: Struct
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
+    """(Size, Signature, whether they are in the dump) of the headers at these addresses; (n,) each."""
+    size, is_present = walk.mapped.gather(address + np.uint64(struct.offset("Size")), 2)
+    return size, walk.mapped.gather(address + np.uint64(struct.offset("Signature")), 2)[0], is_present
+
+
+def _agrees(size: NDArray[np.uint64], signature: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """(Size ^ 0x2BED) & 0x7FFF == Signature & 0x7FFF."""
+    agrees: NDArray[np.bool_] = (size ^ np.uint64(_SIZE_XOR) ^ signature) & np.uint64(_SIZE_BITS) == 0
+    return agrees
+
+
 class _VsHeaders:
     """The headers at the start of some ranges, under one version of the structure; (n,) arrays.
 
@@ -73,13 +98,10 @@ class _VsHeaders:
 
     def __init__(self, walk: SegmentWalk, ranges: Ranges, struct: Struct) -> None:
         self._address, self._struct = ranges.start, struct
-        address = self._address.astype(np.uint64)
-        size, self._is_present = walk.mapped.gather(address + np.uint64(struct.offset("Size")), 2)
-        signature, _ = walk.mapped.gather(address + np.uint64(struct.offset("Signature")), 2)
+        size, signature, self._is_present = _size_and_signature(walk, self._address.astype(np.uint64), struct)
         self.start = self._address + -(-struct.size // walk.granule) * walk.granule
         end = self.start + size.astype(np.int64) * walk.granule
-        agrees = ((size ^ np.uint64(_SIZE_XOR)) & np.uint64(_SIZE_BITS)) == (signature & np.uint64(_SIZE_BITS))
-        self.is_sound = self._is_present & agrees & (size > 0) & (end <= self._address + ranges.size)
+        self.is_sound = self._is_present & _agrees(size, signature) & (size > 0) & (end <= self._address + ranges.size)
         guard = np.where(ranges.unused == 0, ranges.unit, ranges.unused)
         used_end = self.start + (ranges.start + ranges.size - guard - self.start) // walk.granule * walk.granule
         self.end = np.where(self.is_sound, end, used_end)

@@ -26,8 +26,9 @@ from heapdump.heaps.segment.header import assumed_contexts, contexts
 from heapdump.heaps.segment.keys import Keys
 from heapdump.heaps.segment.lfh_blocks import LfhBlocks
 from heapdump.heaps.segment.lfh_coding import LfhReading, read_lfh_subsegments
+from heapdump.heaps.segment.lost_ranges import lost_subsegments
 from heapdump.heaps.segment.padding import padding_of
-from heapdump.heaps.segment.page_ranges import RangeKind, Ranges, read_ranges
+from heapdump.heaps.segment.page_ranges import RangeKind, Ranges, joined, read_ranges
 from heapdump.heaps.segment.page_rows import add_large_allocations, add_own_structures, add_page_ranges
 from heapdump.heaps.segment.range_codes import with_kinds
 from heapdump.heaps.segment.range_contents import with_content_kind
@@ -38,6 +39,7 @@ from heapdump.heaps.segment.vs_subsegments import VsSubsegments, read_vs_subsegm
 from heapdump.heaps.segment.vs_walk import VsWalk
 from heapdump.kernels.row import UNIT
 from heapdump.layouts import load
+from heapdump.wording import plural
 
 _WINDOW_BYTES = 32 << 20
 """Bytes of page ranges that are walked at a time, so that rows come out nearly sorted."""
@@ -65,6 +67,7 @@ def walk_segment_heap(job: HeapJob, keys: Keys) -> None:
     ranges = with_content_kind(walk, with_kinds(walk, read_ranges(walk)))
     likely = _likely_vs_keys(walk)
     padding = _padding(walk, ranges, likely)
+    ranges = _with_lost_subsegments(walk, ranges, likely, padding)
     delayed = delayed_frees(walk)
     for window in _windows(ranges):
         start = len(job.columns)
@@ -109,6 +112,25 @@ def _add_blocks(walk: SegmentWalk, vs: VsReading, lfh: LfhReading | None, paddin
         VsWalk(walk, key, padding).add_rows(subsegments)
     if lfh is not None:
         LfhBlocks(walk, *lfh, padding).add_rows()
+
+
+def _with_lost_subsegments(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int], padding: int) -> Ranges:
+    """The ranges, and the subsegments whose descriptors the dump lacks: those in which a trial finds nothing wrong."""
+    found, end = list[Ranges](), 0
+    for one in lost_subsegments(walk, ranges):
+        if int(one.start[0]) < end:
+            continue
+        trial = replace(walk, columns=BlockColumns(), log=WalkLog())
+        _add_blocks(trial, *_read_subsegments(trial, one, likely), padding)
+        if len(trial.columns) and not trial.log.findings:
+            found.append(one)
+            end = int(one.start[0] + one.size[0])
+    if found:
+        told = f"{plural(len(found), 'subsegment')} without page descriptor in the dump told by their own headers"
+        walk.add_gap(f"{walk.name}: {told}: more blocks may be missing there")
+    for one in found:
+        ranges = joined(ranges, one)
+    return ranges
 
 
 def _padding(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int]) -> int:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.nt_heap_layout import HeapArch
 from tests.builders.segment_heap import SegmentTruth
 from tests.builders.segment_heap_layout import segment_layout
+from tests.heaps.segment.plans import BASES
 from tests.heaps.segment.test_damaged_heaps import EACH, built
 from tests.heaps.segment.test_random_damage import busy_blocks, is_silent
 from tests.patching import without_memory
@@ -71,6 +73,36 @@ def test_one_page_of_descriptors_is_missing(open_built, generation):
         assert expected <= set(found) <= set(truth.busy)
         assert any("of the page descriptors" in gap for gap in snapshot.walk.gaps)
         assert [finding.message for finding in snapshot.damage.findings if finding.is_error] == []
+
+
+@EACH
+def test_subsegments_without_descriptors_are_told_by_their_own_headers(open_built, generation):
+    """Those in the second half of a segment, and one in the first whose own page the dump has."""
+    arch, build = generation
+    size, base = segment_layout(arch, build).descriptor, BASES[arch]
+    heap = SegmentHeapBuilder(arch=arch, build=build, base=base, seed=3)
+    start = base + 0x400000
+    heap.segment(start)
+    for i in range(5):
+        heap.chunks([40 + i] * 300)
+        for block_bytes in (64, 96, 208):
+            heap.lfh_blocks(block_bytes, [block_bytes - 5] * heap.most_lfh_blocks(block_bytes, 4), pages=4)
+        heap.pages(18 * PAGE - 7)
+    made = heap.build()
+    dump, truth = made.add_to(ProcessBuilder(arch=arch, build=build)).build(), made.truth
+    cut = (start + 256 * size - PAGE, start + 256 * size)  # all of them but the first page, where they take two
+    if cut[0] == start:
+        cut = (start + 64 * size, start + 256 * size)
+    has_commit_states = build >= 16299
+    with open_built(without_memory(dump, cut)) as snapshot:
+        found = busy_blocks(snapshot)
+        kinds = {"vs", "lfh"} if has_commit_states else {"vs"}
+        assert {address for address, (_, kind) in truth.busy.items() if kind in kinds} <= set(found)
+        assert {address: size for address, (size, _) in found.items()}.items() <= {
+            address: size for address, (size, _) in truth.busy.items()
+        }.items()
+        assert [finding.message for finding in snapshot.damage.findings if finding.is_error] == []
+        assert any("told by their own headers" in gap for gap in snapshot.walk.gaps)
 
 
 @EACH
