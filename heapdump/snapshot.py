@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from heapdump.analyses.allocated.by import By
-    from heapdump.analyses.allocated.leaks import LeakContext, LeakGroup
+    from heapdump.analyses.allocated.leaks import LeakContext
     from heapdump.analyses.allocated.stacks import Stacks
     from heapdump.analyses.damage.crash import Crash
     from heapdump.analyses.damage.explained import ExplainedFinding
     from heapdump.analyses.damage.incidents import Incident
     from heapdump.analyses.damage.report_context import ReportContext
     from heapdump.analyses.damage.verdict import Verdict
-    from heapdump.analyses.graph.leak_suspects import LeakSuspect
     from heapdump.analyses.graph.pointer_graph import PointerGraph, Referrers
     from heapdump.analyses.graph.references import References
     from heapdump.analyses.graph.retained import Retained
     from heapdump.analyses.graph.roots import Roots
     from heapdump.analyses.graph.unreachable import Reachability
-    from heapdump.analyses.graph.unreachable_report import UnreachableReport
     from heapdump.analyses.locks import HeapLock
     from heapdump.analyses.memory.usage import UsageMap
     from heapdump.blocks.byte_damage import ByteDamage
@@ -36,7 +33,9 @@ if TYPE_CHECKING:
     from heapdump.blocks.walk import Walk
     from heapdump.cache.answers import Columns, Reader, StoredAnswer
     from heapdump.cache.store import Store
+    from heapdump.damage_answers import DamageAnswers
     from heapdump.dump.open import Minidump
+    from heapdump.group_answers import GroupAnswers
     from heapdump.heaps.crt import CrtReader
     from heapdump.process.model import Process, View
     from heapdump.process.stacks.frames import StackFrame
@@ -100,8 +99,9 @@ class Snapshot:
         """An answer of an analysis: from the index where it is stored there, else made and stored."""
         from heapdump.cache.answers import answer_from
 
-        table = self.walk.table  # read first: a damaged column deletes the index, and the heaps are walked again
-        return make() if self._store is None or not len(table) else answer_from(self._store, answer, make)
+        if self._store is not None and self.walk:  # a new walk writes the index anew
+            return answer_from(self._store, answer, make)
+        return make()
 
     def graph_answer(self, name: str, read: Reader[T], write: Callable[[T], Columns], make: Callable[[], T]) -> T:
         """Likewise an answer about the pointer graph; `read` checks the columns against the number of nodes."""
@@ -128,35 +128,31 @@ class Snapshot:
             self._page_nodes[heap.index] = page_nodes(self.view_of(heap), heap)
         return self._page_nodes[heap.index]
 
-    @cached_property
+    @property
     def damage(self) -> Damage:
-        """All findings in the heaps, and the gaps of the checks."""
-        from heapdump.heaps.check import check_heaps
-
-        return check_heaps(self.process, self.heaps, self.walk)
+        """All findings in the heaps, and the gaps of the checks. From the index where they are."""
+        return self._damage.damage
 
     @cached_property
+    def _damage(self) -> DamageAnswers:
+        from heapdump.damage_answers import DamageAnswers
+
+        return DamageAnswers(self)
+
+    @property
     def incidents(self) -> tuple[Incident, ...]:
         """Every finding and every report of Windows, joined by bug; errors first."""
-        from heapdump.analyses.damage.incidents import find_incidents
-
-        return find_incidents(self.report_context, self.crash, self.damage, self.stacks.numbers)
+        return self._damage.incidents
 
     @property
     def explained_findings(self) -> tuple[ExplainedFinding, ...]:
         """The findings of all incidents, in their order."""
         return tuple(explained for incident in self.incidents for explained in incident.findings)
 
-    @cached_property
+    @property
     def report_context(self) -> ReportContext:
         """The context in which reports of Windows are explained."""
-        from heapdump.analyses.damage.report_context import report_context
-        from heapdump.heaps.nt.cross_heap import is_checked_by
-
-        return report_context(
-            self.process, self.heaps, self.walk.table, self.page_nodes, self.crt.blocks,
-            lambda entry, own, other: is_checked_by(self.view_of(own), entry, own, other),
-        )  # fmt: skip
+        return self._damage.report_context
 
     def verdict(self, heaps: Sequence[Heap], *, thorough: bool = False) -> Verdict:
         """The verdict on these heaps: damaged, healthy as far as examined, or not checked; `thorough`: by a check."""
@@ -197,7 +193,7 @@ class Snapshot:
         """Finds blocks of the CRT's debug heap among rows of the block table."""
         from heapdump.heaps.crt import CrtReader
 
-        return CrtReader(self.process.views, self.heaps, self.walk.table)
+        return CrtReader(self.process.views, self.heaps, self.walk)
 
     @cached_property
     def crash(self) -> Crash | None:
@@ -240,13 +236,16 @@ class Snapshot:
 
         return Stacks(self.process, self.heaps, self.walk, trace_reader)
 
-    def leak_context(self, namer: Callable[[], Namer]) -> LeakContext:
-        """The context in which blocks are grouped; `namer()` makes the names of stack frames."""
+    def leak_context(self, image_path: str | Path | None, symbol_path: str) -> LeakContext:
+        """The context in which blocks are grouped, with names as `namer` makes them."""
         from heapdump.analyses.allocated.leaks import LeakContext
 
+        namer = partial(self.namer, image_path, symbol_path)
         typing, owners = lambda: self.types.typing, lambda: self.types.owners(namer())
-        table = self.walk.table
-        return LeakContext(self.process, self.heaps, table, self.stacks, namer, self.crt.blocks, typing, owners)
+        stored = partial(self.groups.leak_groups, has_own_names=not (image_path or symbol_path))
+        return LeakContext(
+            self.process, self.heaps, self.walk, self.stacks, namer, self.crt.blocks, typing, owners, stored
+        )
 
     @cached_property
     def types(self) -> TypeAnswers:
@@ -305,28 +304,12 @@ class Snapshot:
 
         return self.graph_answer("retained", from_columns, columns_of, lambda: retained_of(self.graph, self.referrers))
 
-    def leak_suspects(self, make: Callable[[], tuple[LeakSuspect, ...]]) -> tuple[LeakSuspect, ...]:
-        """The leak suspects of the dominator tree, from the index where there is one; `make` finds them."""
-        from heapdump.analyses.graph.leak_suspects import from_record, to_record
-        from heapdump.cache.answers import json_answer
+    @cached_property
+    def groups(self) -> GroupAnswers:
+        """Blocks in groups, from the index where they are."""
+        from heapdump.group_answers import GroupAnswers
 
-        return self.answer(
-            json_answer("leak-suspects", lambda record: from_record(record, len(self.graph)), to_record), make
-        )
-
-    def leak_groups(self, by: By, make: Callable[[], tuple[LeakGroup, ...]]) -> tuple[LeakGroup, ...]:
-        """All busy blocks of the program in groups by `by`: from the index, else made by `make`."""
-        from heapdump.analyses.allocated.stored_groups import from_record, to_record
-        from heapdump.cache.answers import json_answer
-
-        return self.answer(json_answer(f"groups-{by}", from_record, to_record), make)
-
-    def unreachable_report(self, by: By, make: Callable[[], UnreachableReport]) -> UnreachableReport:
-        """The report on all unreachable blocks in groups by `by`: from the index, else made by `make`."""
-        from heapdump.analyses.graph.unreachable_report import from_record, to_record
-        from heapdump.cache.answers import json_answer
-
-        return self.answer(json_answer(f"unreachable-{by}", from_record, to_record), make)
+        return GroupAnswers(self)
 
     @cached_property
     def _named(self) -> Namers:
@@ -357,7 +340,7 @@ class Snapshot:
 
     def forget_blocks(self) -> None:
         """Drops the walk and everything made of it; what is asked for again is made again."""
-        blocks = ("walk", "damage", "incidents", "report_context", "crash", "crt", "stacks")
+        blocks = ("walk", "_damage", "crash", "crt", "stacks")
         for name in (*blocks, "graph", "reached", "referrers", "retained", "types"):
             self.__dict__.pop(name, None)
 

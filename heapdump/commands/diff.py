@@ -312,7 +312,7 @@ class _Page:
 
     def _stacks(self, shown: Sequence[ComparedGroup]) -> Iterator[Lines]:
         """The stacks of the groups that are shown, numbered from 1."""
-        from heapdump.analyses.allocated.leaks import passes_on
+        from heapdump.analyses.allocated.stack_keys import passes_on
         from heapdump.commands.common.diff_tables import signed_count
         from heapdump.commands.common.leak_groups import folded_frames
 

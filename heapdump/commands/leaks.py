@@ -33,7 +33,7 @@ from heapdump.render import text
 from heapdump.render.view import Answer, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from heapdump.analyses.allocated.leaks import LeakGroup, LeakQuestion, Leaks
     from heapdump.analyses.allocated.suppressions import Suppressions
@@ -122,7 +122,7 @@ def command(request: Request, **values: Any) -> int:
         if unreachable is not None:
             from heapdump.analyses.graph.unreachable_report import UnreachableQuestion
 
-            asked = UnreachableQuestion(question, suppressions, options.is_filtered, unreachable.lsan_compat)
+            asked = UnreachableQuestion(question, suppressions, unreachable.lsan_compat)
             return emit_unreachable(request, snapshot, asked, unreachable, full_stacks=options.full_stacks)
         from heapdump.analyses.allocated.leaks import find_leaks
 
@@ -134,17 +134,12 @@ def command(request: Request, **values: Any) -> int:
 
 
 def _question(request: Request, snapshot: Snapshot, options: _Options) -> LeakQuestion:
-    import numpy as np
-
     from heapdump.analyses.allocated.leaks import LeakQuestion
     from heapdump.analyses.blocks.select import Filter, select
 
     span = text.parse_sizes(options.size) if options.size else None
     wanted = Filter(heap=heap_in(request, snapshot, options.heap), size=span)
-    if options.unreachable and not options.is_filtered:
-        rows = np.empty(0, np.int64)  # the pointer graph has all blocks
-    else:
-        rows = select(snapshot.walk.table, snapshot.heaps, wanted)
+    rows = select(snapshot.walk.table, snapshot.heaps, wanted) if options.is_filtered else None
     return LeakQuestion(
         By.STACK if options.export else By(options.by) if options.by else default_key(snapshot),
         rows,
@@ -182,7 +177,9 @@ class _Page:
         return (group_record(self.snapshot, found) for found in self._groups)
 
     @cached_property
-    def _groups(self) -> list[LeakGroup]:
+    def _groups(self) -> Sequence[LeakGroup]:
+        if self.request.sort is None and not self.request.reverse:
+            return self.leaks.groups
         return self.request.rows(self.leaks.groups, sort_record)
 
     @property
@@ -190,13 +187,16 @@ class _Page:
         """The busy blocks of the program that options leave out."""
         from heapdump.analyses.blocks.select import Filter, select
 
-        table, leaks = self.snapshot.walk.table, self.leaks
-        every = select(table, self.snapshot.heaps, Filter())
-        blocks, size = len(every) - leaks.blocks, int(table.size[every].sum()) - leaks.bytes
+        leaks = self.leaks
+        blocks, size = leaks.omitted_blocks, leaks.omitted_bytes
+        if not self.question.is_about_all:
+            table = self.snapshot.walk.table
+            every = select(table, self.snapshot.heaps, Filter())
+            blocks, size = len(every) - leaks.blocks, int(table.sizes(every).sum()) - leaks.bytes
         return f"; left out by options: {text.plural(blocks, 'block')}, {text.size(size)}" if blocks else ""
 
     def _page(self) -> Iterator[PageItem]:
-        from heapdump.analyses.allocated.leaks import passes_on
+        from heapdump.analyses.allocated.stack_keys import passes_on
         from heapdump.analyses.allocated.top_groups import group_sentence, top_groups
 
         leaks, heaps = self.leaks, self.snapshot.heaps
@@ -212,7 +212,7 @@ class _Page:
         if leaks.by in (By.TYPE, By.CONTENT, By.STRUCTURE) and leaks.groups:
             yield Lines([[(_GUESSED, "dim")]])
         if leaks.by is By.STACK:
-            yield from stack_lines(self.snapshot, shown, None if self.full_stacks else passes_on(self.question.skip))
+            yield from stack_lines(shown, None if self.full_stacks else passes_on(self.question.skip))
         yield from unused_lines(leaks.unused)
         yield from suppressed_lines(leaks.suppressed)
 

@@ -56,7 +56,6 @@ def command(request: Request) -> int:
 
 
 def _triage(request: Request, snapshot: Snapshot) -> Triage:
-    from heapdump.analyses.blocks.select import Filter, select
     from heapdump.analyses.locks import worst_hang
     from heapdump.analyses.memory.capabilities import capabilities
     from heapdump.analyses.memory.summary import summarize
@@ -75,7 +74,7 @@ def _triage(request: Request, snapshot: Snapshot) -> Triage:
             verdict=snapshot.verdict(heaps, thorough=True),
             incidents=snapshot.incidents,
             gaps=len({*walk_gaps(snapshot), *snapshot.damage.gaps}),
-            leaks=group_rows(request, snapshot, select(snapshot.walk.table, heaps, Filter())),
+            leaks=group_rows(request, snapshot, None),
             graph=graph_overview(request, snapshot, _CHEAP),
             capabilities=capabilities(process, heaps),
             runtimes=snapshot.runtimes,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
+from heapdump.blocks.walk import Walk
 from heapdump.heaps.allocator import PAGE
 from heapdump.kernels.row import BUSY, INTERNAL
 from heapdump.memory.space import AddressSpace
@@ -69,10 +70,14 @@ HEADERS = {
 class CrtReader:
     """Finds CRT debug blocks among rows of the block table."""
 
-    def __init__(self, views: Sequence[View], heaps: Sequence[Heap], table: BlockTable) -> None:
+    def __init__(self, views: Sequence[View], heaps: Sequence[Heap], walk: Walk) -> None:
         """Reads nothing yet."""
-        self._table = table
+        self._walk = walk
         self._spaces = [next(view for view in views if view.arch == heap.view).space for heap in heaps]
+
+    @property
+    def _table(self) -> BlockTable:
+        return self._walk.table
 
     def blocks(self, rows: NDArray[np.int64]) -> CrtBlocks:
         """The CRT debug blocks among these rows of the block table. Takes some 0.3 µs for a row that is none."""

@@ -24,3 +24,8 @@ class By(StrEnum):
     def needs_stacks(self) -> bool:
         """True for keys that are made of recorded allocation stacks."""
         return self in (By.STACK, By.CALLER, By.MODULE)
+
+    @property
+    def has_code_names(self) -> bool:
+        """True for keys in which names of code and data stand, which symbols change."""
+        return self.needs_stacks or self in (By.OWNER, By.OWNER_MODULE)

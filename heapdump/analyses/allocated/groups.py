@@ -22,7 +22,7 @@ class BlockGroup:
     """The blocks with one value of a key. `count` blocks, `bytes` requested in them, `share` of the bytes of all groups.
 
     `value`: of the key; `min_size`, `max_size`: requested bytes of one block; `heaps`: indices of heaps, ascending;
-    `sample`: the first rows, at most five.
+    `sample`: addresses of the first blocks, at most five, of their user data.
     """
 
     value: int
@@ -79,13 +79,11 @@ def group(
     order = np.lexsort((np.arange(width), -counts, -totals))
     order = order[counts[order] > 0]
     heaps = _heaps(has_heap.reshape(width, heap_count))
-    first_rows = samples.reshape(width, _SAMPLES)[order].tolist()
-    sums = zip(
-        order.tolist(), *(column[order].tolist() for column in (counts, totals, low, high)), first_rows, strict=True
-    )
+    first = table.addresses(samples).reshape(width, _SAMPLES)
+    columns = (order, *(column[order] for column in (counts, totals, low, high)), first[order])
     return tuple(
         BlockGroup(values[i], count, total, smallest, largest, total / all_bytes, heaps[i], tuple(sample[:count]))
-        for i, count, total, smallest, largest, sample in sums
+        for i, count, total, smallest, largest, sample in zip(*(column.tolist() for column in columns), strict=True)
     )
 
 

@@ -12,8 +12,27 @@ if TYPE_CHECKING:
     from heapdump.process.symbols.namer import Frame
 
 _KEY_FRAMES = 3
+_ALLOCATORS = re.compile(
+    r"(?:ntdll|kernelbase|kernel32|ucrtbased?|msvcrt|msvcr\d+d?|msvcp\w+|vcruntime\w+|verifier|vrfcore|vfbasics|vfcompat|"
+    r"DynamicClass)"
+    r"(?:\.dll)?",
+    re.IGNORECASE,
+)
+"""Modules whose frames only pass an allocation on. `DynamicClass`: stubs of .NET between managed and native code."""
 _VERIFIER = re.compile(r"(?:verifier|vrfcore|vfbasics|vfcompat)(?:\.dll)?", re.IGNORECASE)
 """Modules of Application Verifier: their frames lie between an allocation and who asked for it."""
+
+
+def passes_on(skip: Sequence[str]) -> Callable[[Frame], bool]:
+    """A test for frames that pass an allocation on: of allocator modules, and of the modules named in `skip`."""
+    names = {name.lower().removesuffix(".dll") for name in skip}
+
+    def test(frame: Frame) -> bool:
+        """True where the frame's module is one of them."""
+        module = (frame.module or "").lower()
+        return bool(_ALLOCATORS.fullmatch(module)) or module.removesuffix(".dll") in names
+
+    return test
 
 
 def stack_key(frames: Sequence[Frame], passes_on: Callable[[Frame], bool]) -> str:

@@ -52,7 +52,7 @@ class Stacks:
         Without `checked` numbers are as recorded, and a number that leads to no stack has no frames.
         """
         out = np.zeros(len(rows), np.uint64)
-        if not self.are_recorded:
+        if not self.are_recorded or not len(rows):
             return out
         owners = self._walk.table.heap[rows]
         for heap in self._heaps:

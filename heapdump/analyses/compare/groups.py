@@ -15,7 +15,6 @@ from heapdump.analyses.allocated.leaks import LeakGroup
 from heapdump.analyses.compare.code_names import CodeNames
 from heapdump.analyses.compare.heaps import HeapKey
 from heapdump.analyses.compare.trend import Trend, trend_of
-from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process
 from heapdump.process.symbols.namer import Frame
 from heapdump.trust import Trust
@@ -117,7 +116,6 @@ class GroupedDump:
     """The groups of one dump by `by`, as `leaks` makes them. `heap_keys`: the key of each heap, by index."""
 
     process: Process
-    table: BlockTable
     by: By
     groups: Sequence[LeakGroup]
     heap_keys: Sequence[HeapKey]
@@ -128,11 +126,10 @@ def take_groups(dump: GroupedDump, names: CodeNames) -> Groups:
     out: Groups = {}
     for group in dump.groups:
         key, trust = _key(dump, group, names)
-        addresses = tuple(block.address for block in map(dump.table.block, group.group.sample))
         numbers = group.group
         taken = GroupInDump(
             group.key, group.frames, Amount(numbers.count, numbers.bytes), numbers.min_size, numbers.max_size,
-            addresses, min((group.trust, trust), key=_TRUST_ORDER.index),
+            numbers.sample, min((group.trust, trust), key=_TRUST_ORDER.index),
         )  # fmt: skip
         out[key] = _joined(out[key], taken) if key in out else taken
     return out

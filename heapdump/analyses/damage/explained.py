@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.damage.candidates import Candidate, DamageContext, Judgement, judge
 from heapdump.analyses.damage.crash import Crash
-from heapdump.analyses.damage.crt_guards import changed_guards
 from heapdump.analyses.damage.evidence import DamageEvidence, evidence_of
 from heapdump.analyses.damage.report_context import ReportContext
 from heapdump.analyses.damage.reports import windows_reports
@@ -78,12 +77,14 @@ class ExplainedFinding:
 class CheckedProcess:
     """A process whose heaps were walked and checked. `reports`: the context of Windows' reports, `crash`: explained.
 
+    `guards`: changed guards of the CRT's debug heap (`crt_guards`).
     `stacks`: (n,) int64 rows → (n,) uint64 numbers of their allocation stacks, 0 where none is recorded.
     """
 
     reports: ReportContext
     crash: Crash | None
     damage: Damage
+    guards: Sequence[Finding]
     stacks: Callable[[NDArray[np.int64]], NDArray[np.uint64]]
 
     @property
@@ -104,11 +105,11 @@ class CheckedProcess:
 
 
 def explain_findings(checked: CheckedProcess) -> tuple[ExplainedFinding, ...]:
-    """Every finding, and every report of Windows."""
+    """Every finding, and every report of Windows. Without damage the block table is not needed, nor opened."""
     reports, damage = checked.reports, checked.damage
-    guards = changed_guards(reports.process.space, reports.heaps, reports.table, damage.guarded, reports.find_crt)
-    context = checked.context
-    found = [_explained(checked, context, finding) for finding in (*_distinct(damage.findings), *guards)]
+    findings = [*_distinct(damage.findings), *checked.guards]
+    context = checked.context if findings else None
+    found = [_explained(checked, context, finding) for finding in findings] if context else []
     reported = [_reported(checked, report) for report in windows_reports(reports, checked.crash, damage.findings)]
     return (*reported, *_with_alike(checked, found))
 

@@ -18,7 +18,7 @@ from heapdump.analyses.damage.explained import CheckedProcess, ExplainedFinding,
 from heapdump.analyses.damage.report_context import ReportContext
 from heapdump.analyses.damage.sentences import damage_sentence
 from heapdump.blocks.damage import Damage
-from heapdump.blocks.findings import BugKind, Protected, Severity
+from heapdump.blocks.findings import BugKind, Finding, Protected, Severity
 from heapdump.blocks.table import Block
 from heapdump.memory.space import AddressSpace
 
@@ -94,13 +94,15 @@ def find_incidents(
     context: ReportContext,
     crash: Crash | None,
     damage: Damage,
+    guards: Sequence[Finding],
     stacks: Callable[[NDArray[np.int64]], NDArray[np.uint64]],
 ) -> tuple[Incident, ...]:
     """The incidents: errors first, among these the ones that Windows reported, then by address.
 
-    `stacks`: (n,) int64 rows → (n,) uint64 numbers of their allocation stacks, 0 where none is recorded.
+    `guards`: changed guards of the CRT's debug heap. `stacks`: (n,) int64 rows → (n,) uint64 numbers of their
+    allocation stacks, 0 where none is recorded.
     """
-    explained = explain_findings(CheckedProcess(context, crash, damage, stacks))
+    explained = explain_findings(CheckedProcess(context, crash, damage, guards, stacks))
     groups = _joined(context.process.space, explained)
     made = sorted((_incident(group) for group in groups), key=_order)
     return tuple(_numbered(one, number) for number, one in enumerate(made, 1))

@@ -11,6 +11,7 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import HeapKind
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.blocks.table import BlockTable
+from heapdump.blocks.walk import Walk
 from heapdump.process.model import Process
 from heapdump.process.reports.failure_record import FailureRecord, find_failure
 from heapdump.process.reports.verifier_stop import VerifierStop, find_stop
@@ -31,13 +32,18 @@ class ReportContext:
 
     process: Process
     heaps: Sequence[Heap]
-    table: BlockTable
+    walk: Walk
     nodes: Callable[[Heap], PageNodes | None]
     find_crt: FindCrtBlocks
     is_checked_by: Callable[[int, Heap, Heap], bool]
     failure: FailureRecord | None
     stop: VerifierStop | None
     instruction: FaultingInstruction | None
+
+    @property
+    def table(self) -> BlockTable:
+        """Every block of every heap."""
+        return self.walk.table
 
     def locate(self, address: int) -> Located:
         """The block at an address."""
@@ -59,7 +65,7 @@ class ReportContext:
 def report_context(
     process: Process,
     heaps: Sequence[Heap],
-    table: BlockTable,
+    walk: Walk,
     nodes: Callable[[Heap], PageNodes | None],
     find_crt: FindCrtBlocks,
     is_checked_by: Callable[[int, Heap, Heap], bool],
@@ -67,4 +73,4 @@ def report_context(
     """The context with what Windows and the processor left in the process; see `ReportContext`."""
     failure = find_failure(process, [heap.address for heap in heaps])
     left = (failure, find_stop(process), faulting_instruction(process))
-    return ReportContext(process, heaps, table, nodes, find_crt, is_checked_by, *left)
+    return ReportContext(process, heaps, walk, nodes, find_crt, is_checked_by, *left)

@@ -6,16 +6,17 @@ roots, and the reachability is computed again.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.analyses.allocated import stored_groups
 from heapdump.analyses.allocated.by import By
-from heapdump.analyses.allocated.groups import BlockGroup
 from heapdump.analyses.allocated.leaks import LeakContext, LeakGroup, LeakQuestion, Leaks, find_leaks
 from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
 from heapdump.analyses.graph.pointer_graph import PointerGraph
@@ -27,10 +28,10 @@ from heapdump.analyses.graph.unreachable import (
     classify,
     without_direct_cycles,
 )
+from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.grouping import add_up
-from heapdump.trust import Trust
 from heapdump.wording import plural
 
 _MOST_RUNS = 8
@@ -51,22 +52,17 @@ class BlockSum:
 
 @dataclass(frozen=True, slots=True)
 class UnreachableQuestion:
-    """`grouping`: the key, and the rows that count where `is_filtered`; else all blocks count.
-
-    `as_lsan`: states of cycles as LeakSanitizer reports them.
-    """
+    """`grouping`: the key, and the rows that count. `as_lsan`: states of cycles as LeakSanitizer reports them."""
 
     grouping: LeakQuestion
     suppressions: Suppressions
-    is_filtered: bool
     as_lsan: bool
 
     @property
     def is_plain(self) -> bool:
-        """True for a question about all blocks whose answer depends on nothing but the dump and the key."""
+        """True for a question about all blocks whose answer depends on nothing but the dump, the key, and names."""
         grouping = self.grouping
-        is_all = not (self.is_filtered or self.suppressions.rules or grouping.min_bytes)
-        return is_all and not self.as_lsan and not grouping.by.needs_stacks
+        return grouping.is_about_all and not (self.suppressions.rules or grouping.min_bytes or self.as_lsan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +134,7 @@ def find_unreachable(
     """The report. `reached`: without suppressions; `stored(make)`: the report of an earlier run, or `make()`."""
     suppressed = _suppress(context, graph, reached, question)
     state, grouping = suppressed.reached.state, question.grouping
-    if question.is_filtered:
+    if grouping.rows is not None:
         is_asked = np.zeros(len(context.table), bool)
         is_asked[grouping.rows] = True
         state = np.where(is_asked[graph.rows], state, 0)
@@ -246,25 +242,28 @@ def missing_evidence(graph: PointerGraph) -> tuple[str, ...]:
     return (text, *graph.roots.missing)
 
 
-def to_record(report: UnreachableReport) -> dict[str, Any]:
-    """A report as a JSON object, which `from_record` reads. Frames are left out: groups by stack are not stored."""
-    groups = [
-        {"state": state, "key": one.key, "trust": one.trust.value, "group": asdict(one.group), "identity": one.identity}
-        for state, one in report.groups
-    ]
-    sums = {str(int(state)): (found.blocks, found.bytes) for state, found in report.sums.items()}
-    return {"sums": sums, "groups": groups, "by": report.by, "missing": report.missing}
+def columns_of(report: UnreachableReport) -> dict[str, NDArray[Any]]:
+    """A report as columns, which `from_columns` reads."""
+    sums = [(report.sums[reach].blocks, report.sums[reach].bytes) for reach in Reach]
+    words = np.frombuffer(json.dumps([report.by, report.missing]).encode(), np.uint8)
+    states = np.array([state for state, _ in report.groups], np.uint8)
+    groups = stored_groups.columns_of([one for _, one in report.groups])
+    return groups | {"sums": np.array(sums, np.int64).reshape(-1), "state": states, "words": words}
 
 
-def from_record(record: dict[str, Any]) -> UnreachableReport:
-    """The report that `to_record` wrote."""
-    sums = {Reach(int(state)): BlockSum(*found) for state, found in record["sums"].items()}
-    groups = tuple(
-        (Reach(one["state"]), LeakGroup(one["key"], _group(one["group"]), (), Trust(one["trust"]), one["identity"]))
-        for one in record["groups"]
-    )
-    return UnreachableReport(sums, groups, By(record["by"]), record["missing"])
+def from_columns(columns: dict[str, NDArray[Any]], heaps: int) -> UnreachableReport:
+    """The report that `columns_of` wrote, of a process with `heaps` heaps.
 
-
-def _group(record: dict[str, Any]) -> BlockGroup:
-    return BlockGroup(**record | {name: tuple(record[name]) for name in ("heaps", "sample")})
+    Raises:
+        ValueError, TypeError, LookupError: it is not what `columns_of` writes.
+    """
+    sums, states, (by, missing) = columns["sums"], columns["state"], json.loads(columns["words"].tobytes())
+    require_length(sums, 2 * len(Reach), np.int64, "sums")
+    require_indices(sums, 0, 1 << 62, "sums")
+    require_length(states, len(columns["bytes"]), np.uint8, "states")
+    require_indices(states, min(REPORTED), max(REPORTED) + 1, "states")
+    totals = np.zeros(len(Reach) + 1, np.int64)
+    np.add.at(totals, states, columns["bytes"])
+    groups = zip(map(Reach, states.tolist()), stored_groups.from_columns(columns, heaps, totals[states]), strict=True)
+    by_state = {reach: BlockSum(*pair) for reach, pair in zip(Reach, sums.reshape(-1, 2).tolist(), strict=True)}
+    return UnreachableReport(by_state, tuple(groups), By(by), str(missing))

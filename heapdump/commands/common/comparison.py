@@ -107,7 +107,7 @@ class _Taker:
         from heapdump.analyses.memory.address_limit import address_limit
 
         snapshot, asked = self.snapshot, self.asked
-        grouped = GroupedDump(snapshot.process, snapshot.walk.table, asked.by, self._groups(heap), self.keys)
+        grouped = GroupedDump(snapshot.process, asked.by, self._groups(heap), self.keys)
         groups = take_groups(grouped, self.names)
         limit = address_limit(snapshot.process, snapshot.stores(self.request.image_path))
         dump = WalkedDump(
@@ -123,20 +123,14 @@ class _Taker:
 
         return crt_requests(self.snapshot.crt.blocks(self._rows(heap)), last_request)
 
-    def _groups(self, heap: HeapKey | None) -> tuple[LeakGroup, ...]:
-        """The groups; of all blocks from the index, unless the request names files that can change names."""
+    def _groups(self, heap: HeapKey | None) -> Sequence[LeakGroup]:
+        """The groups of one heap, or of all."""
         from heapdump.analyses.allocated.leaks import LeakQuestion, find_leaks
 
-        asked, request = self.asked, self.request
-
-        def find() -> tuple[LeakGroup, ...]:
-            """The groups, made now."""
-            question = LeakQuestion(asked.by, self._rows(heap), 0, asked.focus, asked.ignore, asked.skip)
-            return find_leaks(leak_context(request, self.snapshot), question, asked.suppressions).groups
-
-        if asked.is_filtered or request.image_path or request.symbol_path:
-            return find()
-        return self.snapshot.leak_groups(asked.by, find)
+        asked = self.asked
+        rows = None if heap is None and asked.size is None else self._rows(heap)
+        question = LeakQuestion(asked.by, rows, 0, asked.focus, asked.ignore, asked.skip)
+        return find_leaks(leak_context(self.request, self.snapshot), question, asked.suppressions).groups
 
     def _rows(self, heap: HeapKey | None) -> NDArray[np.int64]:
         """Rows of the busy blocks that are grouped."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def leak_context(request: Request, snapshot: Snapshot) -> LeakContext:
     """The context in which blocks are grouped, with names from the files that the request names."""
-    return snapshot.leak_context(partial(snapshot.namer, request.image_path, request.symbol_path))
+    return snapshot.leak_context(request.image_path, request.symbol_path)
 
 
 def default_key(snapshot: Snapshot) -> By:
@@ -29,8 +29,8 @@ def default_key(snapshot: Snapshot) -> By:
     return By.STACK if snapshot.stacks.are_recorded else By.TYPE
 
 
-def group_rows(request: Request, snapshot: Snapshot, rows: NDArray[np.int64], by: By | None = None) -> Leaks:
-    """Rows of the block table in groups; `by` None: `default_key`."""
+def group_rows(request: Request, snapshot: Snapshot, rows: NDArray[np.int64] | None, by: By | None = None) -> Leaks:
+    """Rows of the block table in groups, None: all busy blocks of the program; `by` None: `default_key`."""
     from heapdump.analyses.allocated.leaks import LeakQuestion, find_leaks
 
     return find_leaks(leak_context(request, snapshot), LeakQuestion(by or default_key(snapshot), rows))
@@ -53,7 +53,7 @@ def leak_suspects(request: Request, snapshot: Snapshot) -> tuple[LeakSuspect, ..
         """The suspects, found now."""
         return suspect_finder(request, snapshot).suspects()
 
-    return find() if request.image_path or request.symbol_path else snapshot.leak_suspects(find)
+    return find() if request.image_path or request.symbol_path else snapshot.groups.leak_suspects(find)
 
 
 def has_small_graph(snapshot: Snapshot, most_bytes: int) -> bool:

@@ -27,7 +27,7 @@ def known_incidents(snapshot: Snapshot) -> Sequence[Incident]:
     if is_quickly_checked(snapshot.walk):
         return snapshot.incidents
     walked = damage_of_walk(snapshot.heaps, snapshot.walk)
-    return find_incidents(snapshot.report_context, snapshot.crash, walked, snapshot.stacks.numbers)
+    return find_incidents(snapshot.report_context, snapshot.crash, walked, (), snapshot.stacks.numbers)
 
 
 def incident_lines(request: Request, snapshot: Snapshot, incidents: Sequence[Incident]) -> Iterator[StyledLine]:
@@ -44,8 +44,7 @@ def incident_lines(request: Request, snapshot: Snapshot, incidents: Sequence[Inc
 
 def _allocated(request: Request, snapshot: Snapshot, incident: Incident) -> str:
     """`allocated by app.exe!Load+0x14 ← Parse`, of the block at fault; "" where no stack was recorded."""
-    from heapdump.analyses.allocated.leaks import passes_on
-    from heapdump.analyses.allocated.stack_keys import stack_key
+    from heapdump.analyses.allocated.stack_keys import passes_on, stack_key
 
     block = incident.culprit or incident.block or incident.leading.candidate
     frames = frames_of(request, snapshot, block) if block is not None else []

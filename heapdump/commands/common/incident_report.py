@@ -90,7 +90,7 @@ class IncidentReporter:
 
     def _place(self, incident: Incident, noted: Sequence[Frame]) -> str:
         """The first frame outside of allocators, of the best stack there is; the address where there is none."""
-        from heapdump.analyses.allocated.leaks import passes_on
+        from heapdump.analyses.allocated.stack_keys import passes_on
 
         folds = passes_on(())
         raised = (found.frame for one in incident.findings for found in self._recorder.raising(one))

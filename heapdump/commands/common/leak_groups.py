@@ -80,7 +80,7 @@ def _short_frame(frame: str, module: str) -> str:
 
 def group_record(snapshot: Snapshot, found: LeakGroup) -> Record:
     """The JSON record of a group (interface.md)."""
-    group, table = found.group, snapshot.walk.table
+    group = found.group
     return {
         "key": found.key,
         "count": group.count,
@@ -90,7 +90,7 @@ def group_record(snapshot: Snapshot, found: LeakGroup) -> Record:
         "share": group.share,
         "heaps": [hex(snapshot.heaps[heap].address) for heap in group.heaps],
         "frames": [frame_record(frame) for frame in found.frames],
-        "sample": [hex(table.block(row).address) for row in group.sample],
+        "sample": [hex(address) for address in group.sample],
         "trust": found.trust.value,
         **({"fingerprint": found.identity} if found.identity not in ("", found.key) else {}),
     }
@@ -105,9 +105,7 @@ def sort_record(found: LeakGroup) -> Record:
     }  # fmt: skip
 
 
-def stack_lines(
-    snapshot: Snapshot, shown: Sequence[LeakGroup], folds: Callable[[Frame], bool] | None
-) -> Iterator[Lines]:
+def stack_lines(shown: Sequence[LeakGroup], folds: Callable[[Frame], bool] | None) -> Iterator[Lines]:
     """The stacks of groups, numbered from 1: of the first ones, and of those that hold much; a line for the others.
 
     Frames for which `folds` is true are left out; None: all frames, of all groups.
@@ -115,7 +113,7 @@ def stack_lines(
     omitted = 0
     for number, found in enumerate(shown, 1):
         if found.frames and (folds is None or number <= _SHOWN_STACKS or found.group.share >= _LEAST_SHARE):
-            yield Lines(_stack(snapshot, number, found, folds))
+            yield Lines(_stack(number, found, folds))
         else:
             omitted += bool(found.frames)
     if omitted:
@@ -123,12 +121,10 @@ def stack_lines(
         yield Lines([[(f"stacks of {groups}, each with less than {_LEAST_SHARE:.0%}: --full-stacks", "dim")]])
 
 
-def _stack(
-    snapshot: Snapshot, number: int, found: LeakGroup, folds: Callable[[Frame], bool] | None
-) -> list[list[tuple[str, str]]]:
+def _stack(number: int, found: LeakGroup, folds: Callable[[Frame], bool] | None) -> list[list[tuple[str, str]]]:
     """A line with the number, the blocks and some addresses, and a line for each frame."""
-    table, group = snapshot.walk.table, found.group
-    samples = " ".join(hex(table.block(row).address) for row in group.sample[:3])
+    group = found.group
+    samples = " ".join(map(hex, group.sample[:3]))
     blocks = f"  {text.size(group.bytes)} in {text.plural(group.count, 'block')}, such as {samples}"
     return [[(f"#{number}", "bold"), (blocks, "")], *folded_frames(found.frames, folds)]
 

@@ -101,7 +101,7 @@ def _wait_words(snapshot: Snapshot, wait: Wait) -> str:
 
 def _activity(frames: Sequence[StackFrame]) -> str:
     """The innermost frame, and the first frame outside the allocator's modules."""
-    from heapdump.analyses.allocated.leaks import passes_on
+    from heapdump.analyses.allocated.stack_keys import passes_on
 
     folds = passes_on(())
     first = frames[0].frame

@@ -73,7 +73,7 @@ def _hang(snapshot: Snapshot, page: Triage) -> Iterator[StyledLine]:
 
 def shown_frames(crash: CrashSection) -> list[int]:
     """The numbers of the frames that are shown: the innermost one, then from the first one of the program on."""
-    from heapdump.analyses.allocated.leaks import passes_on
+    from heapdump.analyses.allocated.stack_keys import passes_on
 
     folds = passes_on(())
     own = next((i for i, found in enumerate(crash.frames) if not folds(found.frame)), 0)

@@ -94,7 +94,8 @@ def emit_unreachable(
         """From the index, where the answer depends on nothing else; else made now."""
         if options.use_unaligned or not question.is_plain:
             return make()
-        return snapshot.unreachable_report(question.grouping.by, make)
+        has_own_names = not (request.image_path or request.symbol_path)
+        return snapshot.groups.unreachable_report(question.grouping.by, make, has_own_names=has_own_names)
 
     found = find_unreachable(leak_context(request, snapshot), graph, reached, question, stored)
     gaps = (*walk_gaps(snapshot), *missing_evidence(graph), *suppression_gaps(snapshot, question.suppressions))

@@ -154,11 +154,11 @@ class UnreachablePage:
         yield Lines([[(caveat, "dim")] for caveat in CAVEATS])
 
     def _stacks(self, shown: Sequence[UnreachableGroup]) -> Iterator[Lines]:
-        from heapdump.analyses.allocated.leaks import passes_on
+        from heapdump.analyses.allocated.stack_keys import passes_on
 
         if self.found.by is By.STACK:
             folds = None if self.full_stacks else passes_on(self.question.grouping.skip)
-            yield from stack_lines(self.snapshot, [one.found for one in shown], folds)
+            yield from stack_lines([one.found for one in shown], folds)
 
     def _cycles(self) -> Iterator[list[tuple[str, str]]]:
         shown, hidden = self.request.shown(self.found.cycles)

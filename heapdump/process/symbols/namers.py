@@ -37,7 +37,7 @@ class Namers:
 
     def namer(self, image_path: SearchPath, symbol_path: SearchPath) -> Namer:
         """The namer with images and PDBs of these paths."""
-        key = (image_path, symbol_path)
+        key = (image_path or None, symbol_path or None)  # no path is no path, however it is said
         if key not in self._namers:
             images, stores = self.stores(image_path), self.stores(symbol_path)
             self._namers[key] = Namer(self._process, images, stores, self._remarks, code=self._code)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from heapdump.analyses.allocated.leaks import passes_on
-from heapdump.analyses.allocated.stack_keys import distinct, stack_key
+from heapdump.analyses.allocated.stack_keys import distinct, passes_on, stack_key
 from heapdump.process.symbols.namer import Frame
 from heapdump.trust import Trust
 

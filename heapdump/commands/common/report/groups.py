@@ -43,10 +43,7 @@ class GroupedBlocks:
     @cached_property
     def leaks(self) -> Leaks:
         """All groups, most bytes first."""
-        from heapdump.analyses.blocks.select import Filter, select
-
-        rows = select(self._snapshot.walk.table, self._snapshot.heaps, Filter())
-        return group_rows(self._request, self._snapshot, rows)
+        return group_rows(self._request, self._snapshot, None)
 
     @cached_property
     def _labels(self) -> dict[int, LeakGroup]:
@@ -96,9 +93,7 @@ class GroupedBlocks:
                 yield [found.key, f"heap #{index} {heaps[index].address:#x}"], size, blocks
 
     def _group(self, value: int, size: int) -> HeapPart:
-        found = self._labels[value]
-        sample = self._snapshot.walk.table.block(found.group.sample[0]).address
-        return HeapPart(size, size, "", ("block", f"{sample:#x}"))
+        return HeapPart(size, size, "", ("block", f"{self._labels[value].group.sample[0]:#x}"))
 
     def graph(self, old: GroupedBlocks | None) -> ReportFrame:
         """The icicle graph: by stack from the outermost frame on, else by type. `old`: of the older dump."""

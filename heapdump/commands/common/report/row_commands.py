@@ -14,7 +14,7 @@ def row_command(name: str, row: Any, snapshot: Snapshot) -> tuple[str, ...]:
     make = _OF_COMMAND.get(name)
     try:
         if name == "leaks":
-            return "block", f"{snapshot.walk.table.block(row.group.sample[0]).address:#x}"
+            return "block", f"{row.group.sample[0]:#x}"
         return make(row) if make else ()
     except (AttributeError, KeyError, TypeError):
         return ()  # a row of another table of the same answer

@@ -1,0 +1,65 @@
+"""Blocks in groups: the answers about all blocks of one snapshot, kept in the index.
+
+Part of the wiring of `snapshot.py`, which would be too long with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.leaks import LeakGroup
+    from heapdump.analyses.graph.leak_suspects import LeakSuspect
+    from heapdump.analyses.graph.unreachable_report import UnreachableReport
+    from heapdump.snapshot import Snapshot
+
+
+class GroupAnswers:
+    """The answers about one snapshot."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        """Reads nothing yet."""
+        self._snapshot = snapshot
+
+    def leak_suspects(self, make: Callable[[], tuple[LeakSuspect, ...]]) -> tuple[LeakSuspect, ...]:
+        """The leak suspects of the dominator tree, from the index where there is one; `make` finds them."""
+        from heapdump.analyses.graph.leak_suspects import from_record, to_record
+        from heapdump.cache.answers import json_answer
+
+        one = self._snapshot
+        return one.answer(
+            json_answer("leak-suspects", lambda record: from_record(record, len(one.graph)), to_record), make
+        )
+
+    def leak_groups(
+        self, by: By, make: Callable[[], Sequence[LeakGroup]], *, has_own_names: bool
+    ) -> Sequence[LeakGroup]:
+        """All busy blocks of the program in groups by `by`: from the index, else made by `make`.
+
+        Without `has_own_names` files beside the dump name code: groups whose keys have such names are not stored.
+        """
+        from heapdump.analyses.allocated.stored_groups import columns_of, from_columns
+        from heapdump.cache.answers import StoredAnswer
+
+        if by.has_code_names and not has_own_names:
+            return make()
+        one = self._snapshot
+        stored: StoredAnswer[Sequence[LeakGroup]] = StoredAnswer(
+            f"groups-{by}", lambda columns: from_columns(columns, len(one.heaps)), columns_of
+        )
+        return one.answer(stored, make)
+
+    def unreachable_report(
+        self, by: By, make: Callable[[], UnreachableReport], *, has_own_names: bool
+    ) -> UnreachableReport:
+        """The report on all unreachable blocks in groups by `by`; see `leak_groups`."""
+        from heapdump.analyses.graph.unreachable_report import columns_of, from_columns
+        from heapdump.cache.answers import StoredAnswer
+
+        if by.has_code_names and not has_own_names:
+            return make()
+        one = self._snapshot
+        stored = StoredAnswer(f"unreachable-{by}", lambda columns: from_columns(columns, len(one.heaps)), columns_of)
+        return one.answer(stored, make)
