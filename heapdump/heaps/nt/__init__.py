@@ -10,15 +10,16 @@ header is missing. From memory to rows, in the order of the steps:
    `in_place`: over headers that ntdll works on; `segment_headers`, `segment_repair`: headers of segments; `holes`,
    `missing`: behind memory that the dump lacks.
 4. `unused_bytes`: from UnusedBytes to requested bytes, of entries and LFH blocks alike. Then the row is added.
-5. LFH: `lfh_user_blocks` finds the user blocks among the rows, `lfh_members` reads what they and their subsegments
-   say, `lfh_encoding` has the rule of headers by build. Where members contradict, `lfh_recovery` places the blocks by
-   their headers and `lfh_damage` reports; where the user blocks themselves are lost (`unplaced_spans`), `lfh_by_headers` finds
-   them by the headers of their blocks. `lfh_states`: busy or free. `lfh_subsegments` orders these steps, `lfh_blocks`
-   adds the rows.
-6. `large_block_rows`; `pre_vista_states` with `lookaside_lists`: states that headers before Vista do not tell.
+5. LFH: `lfh_user_blocks` finds the user blocks among the rows. `lfh_members` reads the members of user blocks and
+   subsegments. `lfh_encoding` has the encoding of block headers by build. Where members contradict each other,
+   `lfh_recovery` places the blocks by their headers and `lfh_damage` reports. Where the entry of the user blocks could
+   not be placed (`unplaced_spans`), `lfh_by_headers` finds them by the headers of their blocks. `lfh_states` decides
+   between busy and free. `lfh_subsegments` calls these steps in order, `lfh_blocks` adds the rows.
+6. `large_block_rows`; `pre_vista_states` with `lookaside_lists`: states that are not in headers before Vista.
 
-Later: `traces` reads recorded stacks; `check`, `entry_check`, `unused_check`, `cookie_check`, `free_lists`, `lookaside_check`, `lock`, `self_checks`
-look for damage. `context`: what these functions share.
+After the walk: `traces` reads recorded stacks; `check` with `entry_check`, `unused_check`, `cookie_check`,
+`free_lists`, `lookaside_check`, `lock` and `self_checks` looks for damage. `context` defines the contexts that these
+functions share.
 """
 
 from __future__ import annotations
@@ -49,38 +50,38 @@ class NtAllocator:
         return max((claim for claim in claims if claim is not None), key=lambda claim: claim.score, default=None)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
-        """Reservations that begin with a heap's header; later segments of a heap are none."""
+        """Starts of reservations that begin with the header of a heap, not with that of a later segment."""
         words = (SEGMENT_SIGNATURE, HEAP_SIGNATURE)
         found = reservations_with(process, view, words)
         return (address for address in found if not modern.is_later_segment(view, address))
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-        """Header, segments, large blocks, Windows' counters."""
+        """The record of the claimed heap: header, segments, large blocks, Windows' counters."""
         if claim.doubts == headless.NO_HEADER:
             return headless.describe_without_header(context, claim, index)
         is_modern = claim.layout is not None and modern.is_modern(claim.layout)
         return (modern.describe if is_modern else pre_vista.describe)(context, claim, index)
 
     def walk(self, job: AllocatorJob) -> None:
-        """All heaps together, ascending by address."""
+        """Walks all heaps together, in the order of addresses."""
         from heapdump.heaps.nt.walk import walk_nt_heaps
 
         walk_nt_heaps(job)
 
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
-        """Free bytes, committed bytes, segments, bytes of large blocks."""
+        """Compares free bytes, committed bytes, number of segments, bytes of large blocks."""
         from heapdump.heaps.nt.self_checks import self_checks
 
         return self_checks(process, heap, count)
 
     def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
-        """Trace records before user data, indices behind it."""
+        """The reader of the addresses of trace records before user data, and of stack indices behind it."""
         from heapdump.heaps.nt.traces import nt_traces
 
         return nt_traces(view, heap, walk.table)
 
     def check(self, job: CheckJob) -> bool:
-        """Header bytes and fills of every entry, lookaside lists, free lists, counters."""
+        """Checks header bytes and fills of every entry, lookaside lists, free lists, counters."""
         from heapdump.heaps.nt.check import check_nt_heap
 
         check_nt_heap(job)

@@ -1,9 +1,9 @@
-"""The back-end blocks of one NT heap: the chain of entries through each committed run.
+"""Walks the back-end blocks of one NT heap: the chain of entries through each committed run.
 
-The chain goes from run to run by the heap's own uncommitted ranges, never by the pages in the dump: free entries of 8
-and later contain decommitted pages that no range names (docs/reference/heap-structures.md §2.4), and a shared csr heap
-of the real Windows 7 dump has committed pages that its ranges call uncommitted. At a damaged header the walk makes one
-finding and goes on at the next place where three headers in a row hold; blocks behind it in the same run are `derived`.
+Runs are separated by the heap's own uncommitted ranges, never by the pages in the dump. Free entries of 8 and later
+contain decommitted pages that no range names (docs/reference/heap-structures.md §2.4), and a shared csr heap of a
+recorded Windows 7 has committed pages inside its ranges. At a damaged header the walk makes one finding and goes on at
+the next place where three headers in a row hold. Blocks behind it in the same run are `derived`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from heapdump.heaps.nt.chain import MOST_ROWS, ChainPosition, ChainSection, add_
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.damaged_header import DamagedHeader, add_plain_entries, report_damage
 from heapdump.heaps.nt.free_lists import linked_nodes
-from heapdump.heaps.nt.holes import Islands
+from heapdump.heaps.nt.holes import HeadersBehindHoles
 from heapdump.heaps.nt.in_place import decoded_in_place, previous_size_at
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
 from heapdump.heaps.nt.segment_headers import mark_segment_headers
@@ -30,20 +30,22 @@ from heapdump.spans import Span
 from heapdump.trust import Trust
 
 _FIRST_BATCH = 1 << 12
-"""Headers of the first batch; each further one has twice as many. Array arithmetic reads a batch, then checks it."""
+"""Headers in the first batch of array arithmetic, which reads a batch and then checks it; each next batch is twice as
+long."""
 
 _FIRST_BATCH_AFTER_DAMAGE = 64
-"""Headers of the first batch behind damage, where the chain often stops again soon."""
+"""The same behind damage, where the chain often stops again soon."""
 
 
 class BackEndWalk:
-    """The walk of some committed runs of one heap that follow each other, window by window.
+    """The walk of neighbouring committed runs of one heap, window by window.
 
-    `lost`: the memory whose entries could not be placed.
+    Attributes:
+        unplaced: memory whose entries could not be placed.
     """
 
     def __init__(self, context: WalkContext, workload: Workload) -> None:
-        """`workload`: of the walk of all heaps."""
+        """`workload`: estimate of the blocks of the whole walk."""
         self._context, self._workload = context, workload
         self.unplaced = UnplacedSpans()
         self._is_undamaged = True
@@ -53,10 +55,10 @@ class BackEndWalk:
         self._batch = _FIRST_BATCH
         self._free_nodes = cache(lambda: linked_nodes(context))
         self._hole_start: int | None = None
-        self._islands: tuple[RunPart, Islands] | None = None
+        self._behind_holes: tuple[RunPart, HeadersBehindHoles] | None = None
 
     def windows(self, runs: Sequence[Span]) -> Iterator[tuple[Window, int]]:
-        """(window, number of its first row), each after the rows of the window were added."""
+        """Walks the runs, ascending, and yields (window, number of its first row) after the rows of each window."""
         space, columns = self._context.space, self._context.columns
         present = [run for run in runs if self._is_present(run)]
         for window in windows(space, self._context.entry_format, present):
@@ -75,7 +77,7 @@ class BackEndWalk:
         return False
 
     def _walk(self, window: Window, index: int) -> int:
-        """Adds the entries of a part, and of those behind it while no damage is met; the index of the next part."""
+        """Adds the entries of part `index`, and of the next parts up to damage. Returns the index of the next part."""
         granule = self._enter(window.run_parts[index])
         while granule < window.run_parts[index].stop and not self._has_run_ended:
             if self._is_out_of_step:
@@ -90,7 +92,7 @@ class BackEndWalk:
         return index + 1
 
     def _enter(self, part: RunPart) -> int:
-        """The granule to begin with: of the run's first entry, or of the entry that the window before ended at."""
+        """The granule of the first entry of a part: start of the run, or where the walk of the last window ended."""
         if part.is_first:
             self._is_undamaged, self._is_out_of_step, self._has_run_ended = True, False, False
             self._previous_size, self._hole_start = 0, None
@@ -98,7 +100,7 @@ class BackEndWalk:
         return max(part.start, (self._next_address - part.base) // self._context.entry_format.granule)
 
     def _follow_chain(self, window: Window, index: int, granule: int) -> tuple[int, int, int]:
-        """(index of the part and granule where the chain stopped, the reason)."""
+        """Follows the chain. Returns (index of the part where it stopped, granule there, reason)."""
         section = ChainSection(
             until_part=len(window.run_parts) if self._is_undamaged else index + 1,
             common_tags=tag(BlockKind.BACKEND, trust=Trust.EXACT if self._is_undamaged else Trust.DERIVED),
@@ -115,7 +117,7 @@ class BackEndWalk:
         return stop.position.part, stop.position.granule, stop.reason
 
     def _resynchronise(self, window: Window, part: RunPart, granule: int) -> int:
-        """Goes on behind damage that reached over the end of the window before; the granule to go on with."""
+        """Goes on behind damage that began in an earlier window. Returns the granule to go on with."""
         if self._hole_start is not None:
             return self._pass_hole(window, part, granule)
         good = next_good_header(self._context.entry_format, window.words, granule, part.stop, part.end)
@@ -128,7 +130,7 @@ class BackEndWalk:
         return good.granule
 
     def _pass_damage(self, window: Window, part: RunPart, granule: int, reason: int) -> int:
-        """Reports a header that does not hold; the granule to go on with."""
+        """Reports a header that does not hold. Returns the granule to go on with."""
         if window.lacks_word(part.base + granule * window.granule + self._context.entry_format.word_offset):
             self._hole_start = part.base + granule * window.granule
             return self._pass_hole(window, part, granule)
@@ -150,12 +152,12 @@ class BackEndWalk:
         return good.granule
 
     def _pass_hole(self, window: Window, part: RunPart, granule: int) -> int:
-        """Goes on behind headers that are not in the dump; the granule to go on with."""
-        if self._islands is None or self._islands[0] is not part:
+        """Goes on behind headers that are not in the dump. Returns the granule to go on with."""
+        if self._behind_holes is None or self._behind_holes[0] is not part:
             has_all = next((s.has_all_ranges for s in self._context.heap.segments if part.run.start in s.span), True)
-            self._islands = part, Islands(self._context, window, part, not has_all)
+            self._behind_holes = part, HeadersBehindHoles(self._context, window, part, not has_all)
         start_granule = ((self._hole_start or 0) - part.base) // window.granule
-        good = self._islands[1].next_header(granule, start_granule)
+        good = self._behind_holes[1].next_header(granule, start_granule)
         self._add_unplaced(window, part, granule, good)
         self._is_undamaged, self._is_out_of_step = False, good is None
         if good is None:
@@ -164,7 +166,7 @@ class BackEndWalk:
         return good.granule
 
     def _add_unplaced(self, window: Window, part: RunPart, granule: int, good: GoodHeader | None) -> None:
-        """The memory from a granule on is lost, up to the header to go on with, or the end of the part."""
+        """Notes the memory from a granule to the next good header, or to the end of the part, as unplaced."""
         if good is None:
             self.unplaced.add(part.base + granule * window.granule, part.base + part.stop * window.granule)
             return
@@ -175,17 +177,17 @@ class BackEndWalk:
         self.unplaced.add(start, end, last if is_inside else None)
 
     def _end_run(self, part: RunPart, granule: int) -> None:
-        """Behind the last entry of a run an uncommitted range must begin, by the heap's list."""
+        """Reports a last entry of a run behind which, by the heap's list, no uncommitted range begins."""
         context, end = self._context, part.run.end
         address = part.base + granule * context.entry_format.granule
         if address >= end:
             self._has_run_ended = True
             return
         if not all(segment.has_all_ranges for segment in context.heap.segments if part.run.start in segment.span):
-            # an uncommitted range that the list of the segment does not tell
+            # the list of uncommitted ranges may lack this one
             self._is_undamaged, self._is_out_of_step, self._hole_start = False, True, address
             return
-        # the entry may not be the last: entries may go on behind it
+        # the entry may not be the last one: search for entries behind it
         self._is_undamaged, self._is_out_of_step, self._batch = False, True, _FIRST_BATCH_AFTER_DAMAGE
         message = f"{context.name}: the entries end at {address:#x}, the run at {end:#x}"
         finding = Finding("ucr", "error", context.address, address, 1, message, f"{end:#x}", f"{address:#x}")

@@ -1,7 +1,7 @@
-"""The entries of committed runs as rows: the chain of sizes through the words of a window.
+"""Follows the chain of entries through the words of a window, and adds a row for each entry.
 
-Two ways give the same rows: one compiled pass, or array arithmetic on the headers that a short loop finds. Decision:
-see `kernels.nt_chain`.
+Two implementations give the same rows: one compiled pass, or a short loop that finds the headers and array arithmetic
+for the rest. Decision: see `kernels.nt_chain`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ MOST_ROWS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class ChainPosition:
-    """The entry of a window that the chain goes on with.
+    """An entry in a window at which the chain begins or goes on.
 
     Attributes:
-        part: index of the part of a run.
-        granule: of the entry's header, in the words of the window.
-        previous_size: granules of the entry before it; 0 where the run begins.
+        part: index of the part of a run in `Window.run_parts`.
+        granule: granule of the entry in the words of the window.
+        previous_size: granules of the entry before it; 0 at the start of a run.
     """
 
     part: int
@@ -47,13 +47,13 @@ class ChainPosition:
 
 @dataclass(frozen=True, slots=True)
 class ChainSection:
-    """The section of a chain that one call follows, and the tags that its rows share.
+    """The section of a chain that one call follows.
 
     Attributes:
-        until_part: index of the part before which the chain ends.
-        common_tags: bits that the tags of all these rows have.
-        batch: the most headers that are read before the first is checked (array arithmetic only).
-        expected_blocks: rows that the walk of all heaps may give; decides which of the two ways is taken.
+        until_part: index of the part before which the section ends.
+        common_tags: bits that the tags of all rows of the section have.
+        batch: the most headers that array arithmetic reads before it checks them.
+        expected_blocks: estimate of the rows of the whole walk; it chooses between the two implementations.
     """
 
     until_part: int
@@ -64,12 +64,12 @@ class ChainSection:
 
 @dataclass(frozen=True, slots=True)
 class ChainStop:
-    """Where a chain stopped.
+    """The result of following a section.
 
     Attributes:
         rows: number of rows that were added.
-        position: the entry that the chain did not add.
-        reason: see `kernels.nt_chain`; FULL, and END before the last part, ask to be called again.
+        position: the first entry that was not added.
+        reason: END … FULL of `kernels.nt_chain`. After FULL, and after END before the last part, call again.
     """
 
     rows: int
@@ -78,7 +78,7 @@ class ChainStop:
 
 
 def add_entries(context: WalkContext, window: Window, start: ChainPosition, section: ChainSection) -> ChainStop:
-    """Adds the entries from `start` on, up to the first header that does not hold or the end of the section."""
+    """Adds a row for each entry from `start` on, up to the first bad header or the end of the section."""
     entry_format, columns = context.entry_format, context.columns
     seen = max(len(columns), section.expected_blocks)
     compiled = None if entry_format.is_pre_vista else compiled_if_worth(nt_chain.chain_modern, seen)
@@ -94,11 +94,11 @@ def add_entries(context: WalkContext, window: Window, start: ChainPosition, sect
 
 
 def _by_arrays(context: WalkContext, window: Window, start: ChainPosition, section: ChainSection) -> ChainStop:
-    """The same with array arithmetic, up to the end of one part."""
+    """Does the same with array arithmetic, up to the end of one part."""
     entry_format, words, part = context.entry_format, window.words, window.run_parts[start.part]
     granules, stop = _follow(context, words, start.granule, part, section.batch)
     headers = headers_at(entry_format, words, granules)
-    count, reason = _holding(entry_format, headers, start.previous_size)
+    count, reason = _good_headers(entry_format, headers, start.previous_size)
     if reason == nt_chain.CHECKSUM:
         stop = int(granules[count])
         if headers.holds[count]:
@@ -120,15 +120,15 @@ def _by_arrays(context: WalkContext, window: Window, start: ChainPosition, secti
 def _follow(
     context: WalkContext, words: NDArray[np.int64], granule: int, part: RunPart, batch: int
 ) -> tuple[NDArray[np.int64], int]:
-    """(granules of the headers from `granule` on by their sizes alone; granule where the chain stopped)."""
+    """((k,) granules of the headers from `granule` on, by Size alone; granule where Size led to no further header)."""
     out = np.empty(min(batch, part.stop - granule), np.int64)
     coding = context.entry_format.coding
     count, stop = run(nt_chain.follow, len(context.columns), words, granule, part.stop, part.end, coding, out)
     return out[:count], stop
 
 
-def _holding(entry_format: EntryFormat, headers: Headers, previous_size: int) -> tuple[int, int]:
-    """(headers before a bad one, or up to the last of the run; END, RUN_END, or CHECKSUM for damage)."""
+def _good_headers(entry_format: EntryFormat, headers: Headers, previous_size: int) -> tuple[int, int]:
+    """(number of headers before a bad one, or up to the last of the run; END, RUN_END, or CHECKSUM for a bad one)."""
     before = np.concatenate([np.array([previous_size]), headers.size[:-1]])[: len(headers.size)]
     bad = np.flatnonzero(~headers.holds | (headers.previous_size != before))[:1]
     pre_vista = entry_format.is_pre_vista
@@ -140,7 +140,7 @@ def _holding(entry_format: EntryFormat, headers: Headers, previous_size: int) ->
 
 
 def _failed_check(entry_format: EntryFormat, words: NDArray[np.int64], position: ChainPosition) -> int:
-    """The first check that fails for a header whose size ends the chain."""
+    """The reason at a header whose Size leads nowhere: the first check that fails, CHECKSUM, PREVIOUS or SIZE."""
     header = headers_at(entry_format, words, np.array([position.granule]))
     if not header.holds[0]:
         return nt_chain.CHECKSUM
@@ -150,7 +150,7 @@ def _failed_check(entry_format: EntryFormat, words: NDArray[np.int64], position:
 def _add_rows(
     context: WalkContext, window: Window, part: RunPart, granules: NDArray[np.int64], headers: Headers, common_tags: int
 ) -> None:
-    """Adds a row for each of the first headers."""
+    """Adds a row for the entry at each of `granules`."""
     entry_format, heap, count = context.entry_format, context.heap, len(granules)
     flags, code = headers.flags[:count], headers.unused_code[:count]
     entries = Entries(granules, headers.size[:count], code, headers.is_busy[:count])

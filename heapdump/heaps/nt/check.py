@@ -1,7 +1,6 @@
-"""Checks a walked NT heap for damage that a walk does not meet: header bytes and fills, lists, Windows' counters.
+"""Checks a walked NT heap for damage that the walk cannot see: header bytes, fills, lists, Windows' counters.
 
-In: the rows of the walk. Out: findings. A list or counter that contradicts the walk is a warning while a thread may be
-changing the heap.
+A list or counter that contradicts the walk is a warning while a thread may be changing the heap.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from heapdump.process.critical_sections import read_section, thread_exists
 from heapdump.process.reports.failure_record import HEAP_CORRUPTION
 
 _MAX_FINDINGS = 4096
-"""Findings of entries that are on a list and should not be, or the other way."""
+"""The most findings about entries that are on a free list but not free, or free but on no list."""
 
 _COUNTERS: dict[CheckKind, tuple[FindingKind, str, str]] = {
     CheckKind.FREE_BYTES: ("free_list", "_HEAP", "TotalFreeSize"),
@@ -36,7 +35,7 @@ _COUNTERS: dict[CheckKind, tuple[FindingKind, str, str]] = {
     CheckKind.SEGMENTS: ("segment", "_HEAP_COUNTERS", "TotalSegments"),
     CheckKind.LARGE_BYTES: ("virtual_list", "_HEAP_COUNTERS", "TotalSizeInVirtualBlocks"),
 }
-"""Self-check → (kind of the damage, structure, member that has Windows' counter)."""
+"""Self-check → (kind of the finding, structure, member that is Windows' counter)."""
 
 
 def check_nt_heap(job: CheckJob) -> None:
@@ -49,7 +48,7 @@ def check_nt_heap(job: CheckJob) -> None:
     why = _why_partial(job)
     if why:
         job.gaps.append(f"{context.name}: {why}: its lists and counts were not compared")
-    is_sound = not why and not job.has_damage and not job.findings  # else lists may contradict because of that damage
+    is_sound = not why and not job.has_damage and not job.findings  # else that damage explains contradictions of lists
     if not (is_sound and links_exactly(context, _free_entries(job, context))):
         lists = read_free_lists(job.process, job.view, job.heap)
         if lists is not None:
@@ -63,14 +62,14 @@ def check_nt_heap(job: CheckJob) -> None:
 
 
 def _why_partial(job: CheckJob) -> str:
-    """The reason why the walk cannot have met all blocks: memory or a list that is missing; "" where there is none."""
+    """The reason why the walk cannot have met all blocks, in words: missing memory or lists; "" for none."""
     if missing_bytes(job.process, job.view, job.heap):
         return "part of its memory is not in the dump"
     return "" if job.heap.is_fully_walked else "one of its own lists is damaged or not in the dump"
 
 
 def _joined(findings: tuple[Finding, ...]) -> Iterator[Finding]:
-    """Findings of broken links; Flink and Blink of one node as one finding."""
+    """Findings about broken links, with those about Flink and Blink of one node joined."""
     pending: Finding | None = None
     for finding in sorted(findings, key=lambda f: f.address):
         if pending is not None and finding.address == pending.address + pending.length:
@@ -87,7 +86,7 @@ def _joined(findings: tuple[Finding, ...]) -> Iterator[Finding]:
 
 
 def _free_entries(job: CheckJob, context: HeapContext) -> NDArray[np.int64]:
-    """Entries that the walk calls free, ascending; none before Vista, where a row may stand for several entries."""
+    """Entries that are free by the walk, ascending; none before Vista, where one row may be several entries."""
     if context.entry_format.is_pre_vista:
         return np.empty(0, np.int64)
     rows, mask = job.table, np.uint16(CLASS_MASK)
@@ -97,9 +96,9 @@ def _free_entries(job: CheckJob, context: HeapContext) -> NDArray[np.int64]:
 
 
 def _membership(job: CheckJob, context: HeapContext, lists: FreeLists) -> Iterator[Finding]:
-    """Entries that a complete list links and the walk does not call free, and the other way round.
+    """Findings about entries on a complete free list that are not free by the walk, and about free ones on no list.
 
-    Not compared before Vista, where a row is a run of free blocks and of blocks on lookaside lists.
+    None before Vista, where one row may be several free blocks and blocks on lookaside lists.
     """
     if not lists.is_complete or context.entry_format.is_pre_vista:
         return
@@ -120,7 +119,7 @@ def _membership(job: CheckJob, context: HeapContext, lists: FreeLists) -> Iterat
 
 
 def _who_changes(job: CheckJob) -> str:
-    """The thread that may be changing the heap, in words; "" for none, and where ntdll found a heap damaged."""
+    """Words that name the thread which may be changing the heap; "" for none, and where ntdll found a damaged heap."""
     raised = job.process.exception
     if raised is not None and raised.code == HEAP_CORRUPTION:
         return ""
@@ -128,9 +127,9 @@ def _who_changes(job: CheckJob) -> str:
 
 
 def _lock_words(job: CheckJob) -> str:
-    """The living thread that has the heap's lock, in words; "" when none has, or the dump lacks the lock.
+    """Words that name the running thread which has the heap's lock; "" where none has, or the lock is not in the dump.
 
-    A thread that raised the exception of the dump is none: it stopped at damage.
+    A thread that raised the exception of the dump does not count: it stopped at damage.
     """
     lock = read_section(job.process, job.view, job.heap.lock) if job.heap.lock else None
     raised = job.process.exception.thread_id if job.process.exception else None
@@ -140,7 +139,7 @@ def _lock_words(job: CheckJob) -> str:
 
 
 def _counters(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
-    """Windows' counters that contradict a walk which found no damage."""
+    """Findings about Windows' counters that contradict a walk without damage."""
     for check in job.count.checks:
         if check.holds or check.kind not in _COUNTERS:
             continue

@@ -15,7 +15,13 @@ from heapdump.process.model import View
 
 @dataclass(frozen=True, slots=True)
 class HeapContext:
-    """One NT heap to read: the view that it lies in, its record, the format of its entry headers."""
+    """One NT heap to read.
+
+    Attributes:
+        view: the 64-bit or 32-bit half of the process that it lies in.
+        heap: its record.
+        entry_format: layout and encoding of its entry headers.
+    """
 
     view: View
     heap: Heap
@@ -28,12 +34,12 @@ class HeapContext:
 
     @property
     def name(self) -> str:
-        """The heap as messages begin with it."""
+        """The beginning of messages about the heap: `heap 0x…`."""
         return f"heap {self.heap.address:#x}"
 
     @property
     def space(self) -> AddressSpace:
-        """The memory that the heap lies in."""
+        """The memory of the view."""
         return self.view.space
 
     @property
@@ -46,13 +52,18 @@ class HeapContext:
         return self.view.space.try_integer(entry + self.entry_format.word_offset, 8)
 
     def heap_pointer(self, member: str) -> int:
-        """A member of _HEAP that is a pointer; 0 where it is not in the dump."""
+        """The pointer in this member of _HEAP; 0 where it is not in the dump."""
         return self.view.space.try_pointer(self.heap.address + self.layout["_HEAP"].offset(member)) or 0
 
 
 @dataclass(frozen=True, slots=True)
 class WalkContext(HeapContext):
-    """One NT heap that is being walked: its rows go to `columns`, its findings and gaps to `log`."""
+    """One NT heap that is being walked.
+
+    Attributes:
+        columns: gets its rows.
+        log: gets its findings, gaps and counts of headers.
+    """
 
     columns: BlockColumns
     log: WalkLog

@@ -1,11 +1,13 @@
-"""Checks the header cookies of XP from SP2 on, and of Server 2003: SmallTagIndex = entry / 8 XOR the heap's cookie, 8 bits.
+"""Checks the header cookies of XP (from SP2 on) and of Server 2003.
 
-Every busy back-end block of the recordings has it, and every block on a lookaside list; of a large block it counts from
-the list entry. Free entries keep what they had. The cookie is that of most blocks in segments, so a heap without cookies
-has none. Large blocks have no say: their list entries lie on boundaries of 64 KiB, so that any heap in which they hold
-the same byte would seem to have a cookie (docs/reference/heap-structures.md §2.3).
+    SmallTagIndex == ((entry >> 3) ^ cookie of the heap) & 0xFF
 
-x64 was never recorded. There the address may be divided by 8 or by the granularity, 16; the blocks decide.
+Source: docs/reference/heap-structures.md §2.3. In the recordings every busy back-end block and every block on a
+lookaside list has this byte. For a large block `entry` is its list entry. Free entries keep a stale byte. The cookie is
+the one that most blocks in segments agree on; a heap without such a majority has no cookies. Large blocks do not count
+for the majority: their list entries lie on boundaries of 64 KiB, so equal bytes in them prove nothing.
+
+x64 was never recorded. There the shift may be 3 or 4 (the granule); the blocks decide.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_GUESS, TRUST_MASK
 
 _LEAST_BLOCKS = 8
 _COOKIE_BYTE = 4
-"""SmallTagIndex, counted from the header word."""
+"""Offset of SmallTagIndex in the header word, in bytes."""
 
 _MAX_FINDINGS = 4096
 
 
 def check_cookies(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
-    """A finding for each header whose cookie is another than that of most; none from Vista on."""
+    """A finding for each header with a wrong SmallTagIndex; none from Vista on, and in heaps without cookies."""
     if not context.entry_format.is_pre_vista:
         return
     rows = _rows(job)
@@ -51,7 +53,7 @@ def check_cookies(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
 
 
 def _rows(job: CheckJob) -> NDArray[np.intp]:
-    """Rows of the heap whose header has a cookie; no guesses, whose header is damaged anyway."""
+    """Rows of the heap whose header has a cookie: busy ones, without guesses, whose damage is reported already."""
     tags = job.table.tags
     kinds = tags & np.uint16(CLASS_MASK)
     has_cookie = np.isin(
@@ -65,7 +67,7 @@ def _rows(job: CheckJob) -> NDArray[np.intp]:
 def _rule(
     start: NDArray[np.uint64], found: NDArray[np.uint64], has_say: NDArray[np.bool_], granularity: int
 ) -> tuple[int, int] | None:
-    """(shift, cookie): found == start >> shift ^ cookie, 8 bits, in most blocks that have a say; None without such a rule."""
+    """(shift, cookie) with found == (start >> shift ^ cookie) & 0xFF in most of the blocks `has_say`; or None."""
     for shift in sorted({3, granularity.bit_length() - 1}):
         cookie = _most_frequent((found ^ start >> np.uint64(shift) & np.uint64(0xFF))[has_say])
         if cookie is not None:
@@ -74,7 +76,7 @@ def _rule(
 
 
 def _most_frequent(cookies: NDArray[np.uint64]) -> int | None:
-    """The cookie of at least three quarters of the blocks; None where there is none, or too few blocks."""
+    """The cookie of at least three quarters of the blocks; None where there is none, or there are too few blocks."""
     if len(cookies) < _LEAST_BLOCKS:
         return None
     counts = np.bincount(cookies.astype(np.int64), minlength=1)

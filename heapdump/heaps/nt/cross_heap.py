@@ -1,8 +1,8 @@
-"""A header word that was checked with the key of another heap: what a free to the wrong heap leaves behind.
+"""Recognises the trace of a free to the wrong heap: a header word whose checksum was made with another heap's key.
 
-RtlFreeHeap decodes the header with the key of the heap that was passed, finds it damaged, and encodes it again with that
-key and a new checksum. So every byte but the checksum is as the block's own heap wrote it, and the checksum holds under
-the key of the other heap alone (recorded frees of 7601 to 26100).
+RtlFreeHeap decodes the header with the key of the heap that it was passed, finds it damaged, and encodes it again with
+that key and a new checksum. So every byte but the checksum is as the block's own heap wrote it, and the checksum holds
+only under the key of the other heap (recorded frees of 7601 to 26100).
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from heapdump.process.model import View
 
 
 def is_checked_by(view: View, entry: int, own: Heap, other: Heap) -> bool:
-    """True where the checksum of the header at `entry`, a block of heap `own`, holds under the key of `other` alone.
+    """True where the checksum of the header at `entry` holds under the key of `other`, but not under that of `own`.
 
-    False for heaps without keys, and where the word is not in the dump.
+    False for heaps without keys, and where the header is not in the dump.
     """
     if any(heap.kind != HeapKind.NT or heap.layout is None for heap in (own, other)):
         return False

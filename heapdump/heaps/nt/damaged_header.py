@@ -1,10 +1,10 @@
-"""A header at which the chain of entries stops: one finding, the gap it leaves, and the row of its entry where known.
+"""Reports a header at which the chain of entries stopped: a finding, a gap, and a row for its entry where it is known.
 
-The next good header tells the size of the entry before it (`resync`); from that, one of these follows:
+The PreviousSize of the next good header (`resync`) decides between three cases:
 
-- the entry before the damaged header has another size than its header says: its row is mended;
-- one header alone is damaged: its entry gets a row, and the finding names the changed bytes (`header_repair`);
-- neither: blocks between the two places may be missing.
+- the header *before* this one has a wrong Size: its row is corrected;
+- this header alone is damaged: its entry gets a row, and the finding names the changed bytes (`header_repair`);
+- neither: blocks between the two headers may be missing.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL, TRUST_GUESS
 from heapdump.trust import Trust
 
 _HEADER_BYTES = 8
-"""UnusedBytes of a busy entry is at least that from Vista on (heap-structures.md §2.3)."""
+"""The smallest UnusedBytes of a busy entry, Vista and later (heap-structures.md §2.3)."""
 
 _REASONS = {
     nt_chain.CHECKSUM: ("a header whose checksum holds", "checksum"),
     nt_chain.PREVIOUS: ("the size of the entry before it", "previous size"),
     nt_chain.SIZE: ("a size that stays inside the segment", "size"),
 }
-"""Why the chain stopped → (what is expected, which member does not hold)."""
+"""Why the chain stopped → (what was expected, the wrong member), in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +50,10 @@ class DamagedHeader:
         context: the walk of the heap.
         window: the words that the header lies in.
         part: the part of a run that it lies in.
-        granule: of its entry.
-        previous_size: granules of the entry before it; 0 where the run begins.
+        granule: granule of its entry in the words of the window.
+        previous_size: granules of the entry before it; 0 at the start of a run.
         reason: CHECKSUM, PREVIOUS or SIZE of `kernels.nt_chain`.
-        free_nodes: gives the nodes that sound free entries link (`free_lists.linked_nodes`).
+        free_nodes: gives the nodes that free lists link (`free_lists.linked_nodes`).
     """
 
     context: WalkContext
@@ -81,15 +81,15 @@ class DamagedHeader:
 
     @property
     def member(self) -> str:
-        """The member that does not hold, in words."""
+        """The wrong member, in words."""
         return _REASONS[self.reason][1]
 
     def next_good_header(self) -> GoodHeader | None:
-        """The header to go on with; None where no header of the part holds."""
+        """The header at which the chain goes on; None where no later header of the part can be trusted."""
         entry_format, words, part = self.context.entry_format, self.window.words, self.part
         entry_before = self.granule - self.previous_size
         if entry_format.is_pre_vista and self.previous_size and entry_before >= part.start:
-            # no checksum tells that the entry before has another size: the header truly behind it, if any
+            # the Size of the entry before may be wrong: search for the header that really follows it
             good = next_good_header(entry_format, words, entry_before + 1, self.granule, part.end)
             if good is not None and good.granule - good.previous_size == entry_before:
                 return good
@@ -97,7 +97,7 @@ class DamagedHeader:
 
 
 def report_damage(damaged: DamagedHeader, good: GoodHeader | None) -> None:
-    """Adds the finding, the gap and the row that follow from the damaged header and the next good one."""
+    """Adds the finding, the gap and the row that follow from a damaged header and the next good header."""
     until = damaged.address_of(good.granule if good else damaged.part.stop)
     entry_of_size = None if good is None else good.granule - good.previous_size
     if good is not None and damaged.previous_size and entry_of_size == damaged.granule - damaged.previous_size:
@@ -109,7 +109,7 @@ def report_damage(damaged: DamagedHeader, good: GoodHeader | None) -> None:
 
 
 def add_plain_entries(damaged: DamagedHeader, plain: Sequence[PlainEntry]) -> None:
-    """Adds the rows of entries whose headers ntdll has decoded in place, of which `damaged` is the first."""
+    """Adds rows for entries whose headers ntdll has decoded in place (`in_place`); `damaged` is the first of them."""
     for one in plain:
         _add_row(replace(damaged, granule=one.granule), one.word, Trust.DERIVED)
     damaged.context.log.headers += len(plain)
@@ -117,7 +117,7 @@ def add_plain_entries(damaged: DamagedHeader, plain: Sequence[PlainEntry]) -> No
 
 
 def _report_wrong_size(damaged: DamagedHeader, size: int) -> None:
-    """Mends the row of the entry before, whose true size in granules the next good header names."""
+    """Corrects the row of the entry before. `size`: its right size in granules, by the next good header."""
     context, entry_format = damaged.context, damaged.context.entry_format
     entry = damaged.address_of(damaged.granule - damaged.previous_size)
     rows = context.columns.since(max(0, len(context.columns) - MOST_ROWS))
@@ -142,7 +142,7 @@ def _report_wrong_size(damaged: DamagedHeader, size: int) -> None:
 
 
 def _report_one_header(damaged: DamagedHeader, size: int) -> None:
-    """One damaged header alone, whose size in granules the next good header names; adds the row of its entry."""
+    """Reports a single damaged header and adds the row of its entry. `size`: its granules, by the next good header."""
     context, address = damaged.context, damaged.address
     damage = header_damage(context, address, damaged.word, size, damaged.previous_size)
     if damage is None:
@@ -162,7 +162,7 @@ def _report_one_header(damaged: DamagedHeader, size: int) -> None:
 
 
 def _report_unknown(damaged: DamagedHeader, consequence: str) -> None:
-    """More than one header is damaged, or no header behind it holds."""
+    """Reports that more than one header is damaged, or that no later header holds. `consequence`: the gap, in words."""
     context, place = damaged.context, damaged.address + damaged.context.entry_format.word_offset
     expected, member = _REASONS[damaged.reason]
     if damaged.reason == nt_chain.PREVIOUS:
@@ -177,9 +177,12 @@ def _report_unknown(damaged: DamagedHeader, consequence: str) -> None:
 
 
 def _add_guess(damaged: DamagedHeader, size: int) -> str:
-    """Adds the row of an entry whose Flags are not known: free when a free list links it, else busy. In words.
+    """Adds the row of an entry whose Flags are not known: free where a free list links it, else busy.
 
-    Before Vista a busy entry may be on a lookaside list; `pre_vista_states` frees those.
+    Before Vista a busy entry may be on a lookaside list; `pre_vista_states` makes those free later.
+
+    Returns:
+        The state, in words for the finding.
     """
     context, entry_format = damaged.context, damaged.context.entry_format
     bits, granule, size_bytes = entry_format.bits, entry_format.granule, size * entry_format.granule
@@ -198,7 +201,7 @@ def _add_guess(damaged: DamagedHeader, size: int) -> str:
 
 
 def _is_linked(damaged: DamagedHeader) -> bool:
-    """True when free entries around it on the free list lead to the entry, by its own links or by theirs."""
+    """True where the entry is on a free list, by its own links or by the links of sound free entries."""
     space, pointer = damaged.context.space, damaged.context.view.pointer_bytes
     node = damaged.address + damaged.context.entry_format.granule
     after, before = space.try_pointer(node), space.try_pointer(node + pointer)
@@ -208,7 +211,7 @@ def _is_linked(damaged: DamagedHeader) -> bool:
 
 
 def _add_row(damaged: DamagedHeader, word: int, trust: Trust) -> None:
-    """Adds the row of the entry, `word` being its decoded header word."""
+    """Adds the row of the entry by its decoded header word `word`."""
     context, entry_format = damaged.context, damaged.context.entry_format
     granules = np.array([damaged.granule])
     header = decode_headers(entry_format, np.array([signed64(word ^ entry_format.unsigned_key)]))

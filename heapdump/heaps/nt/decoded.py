@@ -1,4 +1,4 @@
-"""One entry header of an NT heap, decoded for a person: its bytes with the header word in plain."""
+"""Decodes one entry header of an NT heap for a person."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _WORD_BYTES = 8
 
 
 def decode_header(view: View, heap: Heap, data: bytes) -> Decoded | None:
-    """The header that begins `data` in plain; None where the bytes are too few. Bytes behind the header stay.
+    """`data` with the header at its start decoded; None where it is shorter than a header.
 
-    Headers of LFH blocks follow another rule; the caller knows them by the block table.
+    Not for LFH blocks, whose headers have another encoding; the caller knows them by the block table.
     """
     entry_format = entry_format_of(view, heap)
     at = entry_format.word_offset

@@ -1,4 +1,4 @@
-"""The record of an NT heap: the context that the readers of its lists share, and the Heap made of their results."""
+"""Makes the record of an NT heap from the results of the readers of its header and lists."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ FRONT_ENDS: dict[int, FrontEnd] = {0: "none", 1: "lookaside", 2: "lfh"}
 
 @dataclass(frozen=True, slots=True)
 class HeapReader:
-    """One NT heap while its structures are read.
+    """One NT heap whose structures are being read.
 
     Attributes:
-        discovery: the process and the view that the heap lies in, and which list nodes are in use.
-        layout: the layout that verified for this heap.
+        discovery: the process, the view, and the list nodes in use.
+        layout: the struct layout that verified.
         address: of its _HEAP.
-        fields: the members of _HEAP by name; empty where the header is not in the dump.
-        findings: damage met so far.
-        notes: what is missing so far, and why.
+        fields: members of _HEAP by name; empty where it is not in the dump.
+        findings: gets the damage.
+        notes: gets sentences that say what is missing, and why.
     """
 
     discovery: DiscoveryContext
@@ -42,7 +42,7 @@ class HeapReader:
 
     @classmethod
     def of(cls, discovery: DiscoveryContext, claim: HeapClaim) -> HeapReader:
-        """The reader of a claimed heap; each doubt of the claim is a note."""
+        """The reader of a claimed heap; each doubt of the claim becomes a note."""
         assert claim.layout is not None
         fields = discovery.view.struct("_HEAP", claim.address, claim.layout) or {}
         notes = [f"heap {claim.address:#x}: expected {doubt}" for doubt in claim.doubts]
@@ -59,19 +59,25 @@ class HeapReader:
         return self.discovery.view
 
     def add_damage(self, finding: Finding, note: str) -> None:
-        """Adds a finding, and the note that says which memory or list is missing because of it."""
+        """Adds a finding, and a note that says what is missing because of it."""
         self.findings.append(finding)
         self.notes.append(note)
 
     def add_link_damage(self, kind: FindingKind, linked: LinkedList, name: str, node: tuple[int, int]) -> None:
-        """Adds the broken links of a list. `node`: bytes before a node and size of the structure that holds it.
+        """Adds findings and notes for the broken links of a list.
 
-        A link to such a structure that the dump has only in part is no damage.
+        A link to a structure that is only partly in the dump is no damage.
+
+        Args:
+            kind: of the findings.
+            linked: the list.
+            name: of the list, for messages.
+            node: (offset of the node in the structure that holds it, bytes of that structure).
         """
         before, size = node
 
         def is_unknown(place: int) -> bool:
-            """True where the dump lacks part of the node at `place`."""
+            """True where the dump lacks a byte of the structure whose node lies at `place`."""
             return is_partly_missing(self.process, place - before, size)
 
         findings, notes = link_damage(self.process, kind, self.address, linked, name, is_unknown)
@@ -84,14 +90,14 @@ class HeapStructures:
     """The structures of one NT heap, as its readers found them.
 
     Attributes:
-        segments: the heap's own first, then in list order.
-        has_all_segments: no segment and no uncommitted range of one can be missing.
+        segments: the heap's own segment, then the others in list order.
+        has_all_segments: True where no segment, and no uncommitted range of one, can be missing.
         large_blocks: in list order; None where the head of the list is not in the dump.
-        has_all_large_blocks: no large block can be missing.
+        has_all_large_blocks: True where no large block can be missing.
         extents: all memory that belongs to the heap, in any order.
         counters: Windows' counters.
-        stack_traces: the heap records allocation stacks; None where it is not known.
-        lookaside_bytes: bytes of the blocks on lookaside lists; None where these are not in the dump.
+        stack_traces: True where the heap records allocation stacks; None where it is not known.
+        lookaside_bytes: occupied bytes of the blocks on lookaside lists; None where the lists are not in the dump.
     """
 
     segments: tuple[Segment, ...]
@@ -135,13 +141,13 @@ def nt_heap(reader: HeapReader, claim: HeapClaim, index: int, found: HeapStructu
 def listed_extents(
     process: Process, segments: tuple[Segment, ...], large_blocks: tuple[LargeBlock, ...] | None
 ) -> list[Extent]:
-    """The memory of the segments and of the large blocks."""
+    """The extents of segments and large blocks."""
     out = [Extent(_reservation(process, segment.span), ExtentKind.SEGMENT, i) for i, segment in enumerate(segments)]
     return out + [Extent(block.span, ExtentKind.LARGE_BLOCK) for block in large_blocks or ()]
 
 
 def _reservation(process: Process, span: Span) -> Span:
-    """The segment with the guard page behind it, which 9600 and later reserve and never count.
+    """The span of a segment with the guard page behind it, which 9600 and later reserve but do not count.
 
     Source: docs/reference/heap-structures.md §2.2.
     """

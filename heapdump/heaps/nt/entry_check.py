@@ -1,7 +1,6 @@
-"""Checks the entries of an NT heap: the segment byte and UnusedBytes of its header, and its fills.
+"""Checks what the walk does not need of each entry: segment byte, UnusedBytes, fills.
 
-The walk needs none of these. Rules: docs/reference/heap-structures.md §2.3 and §2.9. The loops are in
-`kernels.nt_entry_checks`.
+Rules: docs/reference/heap-structures.md §2.3 and §2.9. The loops are in `kernels.nt_entry_checks`.
 """
 
 from __future__ import annotations
@@ -25,16 +24,21 @@ from heapdump.kernels.row import TRUST_MASK
 from heapdump.spans import SpanMap
 
 _MAX_FINDINGS = 4096
-"""Findings of one window."""
+"""The most findings of one window."""
 
 _SHOWN_BYTES = 64
-"""Bytes of a damaged fill that a finding shows."""
+"""The most bytes of a damaged fill that a finding shows."""
 
 _MAX_THREADS = 4
 
 
 class _Place(NamedTuple):
-    """Damaged bytes: the address of the first, and how many."""
+    """Damaged bytes.
+
+    Attributes:
+        address: of the first.
+        length: how many.
+    """
 
     address: int
     length: int
@@ -45,7 +49,7 @@ class _Examined(NamedTuple):
 
     Attributes:
         rows: those of the window.
-        damage: (n, 4) int64, as `kernels.nt_entry_checks` writes it.
+        damage: (n, 4) int64 records of `kernels.nt_entry_checks`.
         guards: number of rows that may be blocks of the CRT's debug heap.
     """
 
@@ -55,7 +59,7 @@ class _Examined(NamedTuple):
 
 
 def check_entries(job: CheckJob, context: HeapContext) -> None:
-    """Some windows at a time; on several threads where compiled loops are used."""
+    """Checks all entries of the heap, window by window; on several threads where compiled loops are used."""
     runs = sorted(one for segment in job.heap.segments for one in committed_runs(segment))
     numbers = SpanMap((segment.span, number) for number, segment in enumerate(job.heap.segments))
     threads = min(os.cpu_count() or 1, _MAX_THREADS) if len(job.table) >= WORTH_COMPILING else 1
@@ -73,10 +77,7 @@ def check_entries(job: CheckJob, context: HeapContext) -> None:
 
 
 def _segments(context: HeapContext, window: Window, numbers: SpanMap[int]) -> NDArray[np.int64]:
-    """The segment of each part of a run as the kernel takes it, (n, 2) int64.
-
-    Its address, and 1 for the heap's own segment; before Vista its number in the heap, and 0. `numbers`: by address.
-    """
+    """The segment of each part of a run as `kernels.nt_entry_checks` takes it, (n, 2) int64. `numbers`: by span."""
     heap = context.heap
     out = np.zeros((len(window.run_parts), 2), np.int64)
     for i, part in enumerate(window.run_parts):
@@ -111,11 +112,11 @@ def _report(job: CheckJob, context: HeapContext, window: Window, examined: _Exam
     if len(damage) >= _MAX_FINDINGS - 1:
         near = f"thousands of wrong bytes near {int(rows.entry[0]):#x}"
         job.gaps.append(f"{context.name}: {near}: the first {len(damage):,} are reported")
-    told = rows.tags & np.uint16(TRUST_MASK) == 0  # behind missing memory a size may be a guess, or an entry an old one
+    is_exact = rows.tags & np.uint16(TRUST_MASK) == 0  # others may be stale entries, or have a guessed size
     for row, rule, first, length in damage.tolist():
         address = int(rows.entry[row]) + first
         is_fill = rule in (nt_entry_checks.TAIL, nt_entry_checks.FREE)
-        if window.missing and is_fill and not told[row]:
+        if window.missing and is_fill and not is_exact[row]:
             continue
         if not any(address in hole for hole in window.missing):
             job.findings.append(_finding(context, rows, row, rule, _Place(address, length)))

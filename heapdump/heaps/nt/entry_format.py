@@ -1,8 +1,8 @@
 """The format of entry headers of one NT heap: a header word of 64 bits (docs/reference/heap-structures.md §2.3).
 
 An entry is a whole number of granules and begins with a header of one granule. All members of the header lie in 8
-bytes, the *header word*: bytes 8-15 of the 16-byte header on x64 (bytes 0-7 belong to the user data of the entry
-before), the whole header on x86. Memory is read as little-endian 64-bit words:
+bytes, the *header word*. On x64 it is bytes 8-15 of the 16-byte header; bytes 0-7 belong to the user data of the entry
+before. On x86 it is the whole header. Memory is read as little-endian 64-bit words:
 
     header word of granule g = words[g * stride + word_index]
     decoded header word      = header word ^ key
@@ -30,18 +30,18 @@ from heapdump.layouts import Layout, load
 from heapdump.process.model import View
 
 ENCODE_FLAG_MASK = 0x00100000
-"""`_HEAP.EncodeFlagMask` of every heap that encodes its headers: set in the key, and so in every encoded header."""
+"""`_HEAP.EncodeFlagMask` of heaps that encode headers: the key has this bit, so every encoded header has it as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemberBits:
-    """The lowest bit of each member in the decoded header word. Size has bits 0-15 in every version.
+    """The number of the lowest bit of each member of the decoded header word. Size has bits 0-15 in every version.
 
     Attributes:
-        previous_size: of 16 bits.
-        flags: of 8 bits.
-        segment: of 8 bits: SegmentOffset, before Vista SegmentIndex.
-        unused: of 8 bits: UnusedBytes.
+        previous_size: PreviousSize, 16 bits.
+        flags: Flags, 8 bits.
+        segment: SegmentOffset, before Vista SegmentIndex, 8 bits.
+        unused: UnusedBytes, 8 bits.
     """
 
     previous_size: int
@@ -65,10 +65,10 @@ class EntryFormat:
         stride: 64-bit words in a granule: 2 on x64, 1 on x86.
         word_index: index of the header word among the words of its granule: 1 on x64, 0 on x86.
         granule: bytes in a granule, the unit of Size and PreviousSize: stride * 8, so 16 on x64, 8 on x86.
-        key: 64 bits, as a signed number. `_HEAP.Encoding` & 0x0000FFFFFFFFFFFF; where `mask` is 0, PreviousSize alone
-            is encoded, so `_HEAP.Encoding` & 0x0000FFFF00000000; before Vista 0.
-        mask: `_HEAP.EncodeFlagMask`, 32 bits: the bit of the header word, before decoding, that is set in every encoded
-            header (0x00100000). 0 where headers are plain, and before Vista.
+        key: 64-bit key that header words are XORed with, as a signed integer: `_HEAP.Encoding` & 0x0000FFFFFFFFFFFF.
+            Where `mask` is 0, only PreviousSize is encoded: `_HEAP.Encoding` & 0x0000FFFF00000000. Before Vista 0.
+        mask: `_HEAP.EncodeFlagMask`: the bit of the header word, before decoding, that is set in every encoded header,
+            0x00100000. 0 where headers are plain, and before Vista.
     """
 
     layout: Layout
@@ -82,7 +82,7 @@ class EntryFormat:
 
     @property
     def coding(self) -> HeaderCoding:
-        """Layout and encoding as the kernels take them."""
+        """The same, in the form that kernels take."""
         return HeaderCoding(self.stride, self.word_index, self.key, self.mask)
 
     @property
@@ -97,7 +97,7 @@ class EntryFormat:
 
 
 def entry_format_of(view: View, heap: Heap) -> EntryFormat:
-    """The format of a verified NT heap: from its layout, and from the key that `header_key` finds."""
+    """The entry format of an NT heap: by its layout, and by the key that `header_key` finds."""
     assert heap.layout is not None
     layout = load(heap.layout)
     struct = layout["_HEAP"]

@@ -1,8 +1,9 @@
-"""The key of the entry headers of a heap, solved from the headers themselves (Vista and later).
+"""Solves the key of entry headers from the headers, where _HEAP is not in the dump (Vista and later).
 
-A header word is the decoded one XOR the key, in bits 0-47 (docs/reference/heap-structures.md §2.3). The first entry of
-a later segment is known: it covers the segment's header. Other entries are told by their checksums, which all give one
-constant, by what most of them have in common, and by sizes that lead from header to header.
+Bits 0-47 of a header word are the decoded ones XOR the key (docs/reference/heap-structures.md §2.3). The decoded header
+of the first entry of a later segment is known, because it covers the segment's header. In the heap's own segment the
+key follows from many headers: the checksum gives the same XOR of four bytes for all of them, most of them have the same
+high bits, and Size leads from one header to the next.
 """
 
 from __future__ import annotations
@@ -20,13 +21,16 @@ _KEY_BITS = 0xFFFF_FFFF_FFFF
 _MOST_WORDS = 1 << 17
 _MOST_TRIED = 1 << 12
 _LEAST_PAIRS = 8
-"""Headers that name the one before, at least; each does by chance once in 65,536 times."""
+"""Number of headers whose PreviousSize must name the header before. By chance one does so once in 65,536 times."""
 
 Words = NDArray[np.int64]
 
 
 def key_of_segment(view: View, segment: int, layout: Layout) -> int | None:
-    """The key by the first entry of a later segment: {Size up to FirstEntry, busy, PreviousSize 0, UnusedBytes 1}."""
+    """The key by the first entry of a later segment; None where its header is not in the dump or does not hold.
+
+    Decoded it is {Size up to FirstEntry, Flags 1, PreviousSize 0, UnusedBytes 1}.
+    """
     fields = view.struct("_HEAP_SEGMENT", segment, layout)
     word = view.space.try_integer(segment + view.granularity - 8, 8)
     if fields is None or word is None or word >> 56 != HEADER_CODE:
@@ -43,13 +47,13 @@ def key_of_entries(words: Words) -> int | None:
     """The key by the entries of a heap's own segment; None where too few of them agree.
 
     Args:
-        words: (n,) the word of each granule where a header word would lie, 0 where the dump lacks it.
+        words: (n,) the 64-bit word of each granule at the place of a header word; 0 where the dump lacks it.
     """
     words = words[:_MOST_WORDS]
     places = np.flatnonzero(_may_be_busy(words))
     if len(places) < _LEAST_PAIRS:
         return None
-    # byte 0 ^ byte 1 ^ byte 2 ^ byte 3 is that of the key, whatever the header is
+    # byte 0 ^ byte 1 ^ byte 2 ^ byte 3 of a decoded header is 0, so that of an encoded one is that of the key
     constant = _most_frequent(_xor_of_bytes(words[places]))
     places = places[_xor_of_bytes(words[places]) == constant]
     flags = _most_frequent(words[places] >> 16 & 0xFF) ^ BUSY_FLAG
@@ -72,7 +76,7 @@ def key_of_entries(words: Words) -> int | None:
 
 
 def _may_be_busy(words: Words) -> NDArray[np.bool_]:
-    """True for words with the bit of the mask, SegmentOffset 0, and the UnusedBytes of a busy entry."""
+    """True for words that may be headers of busy entries: bit of the mask set, SegmentOffset 0, UnusedBytes of such."""
     code = words >> 56 & 0xFF
     is_busy = ((code >= 8) & (code <= 0x3F)) | (code == FRONT_PREFIX)
     busy: NDArray[np.bool_] = (words & ENCODE_FLAG_MASK != 0) & (words >> 48 & 0xFF == 0) & is_busy
@@ -80,7 +84,7 @@ def _may_be_busy(words: Words) -> NDArray[np.bool_]:
 
 
 def _size_key(words: Words, places: Words, holds: NDArray[np.bool_]) -> int | None:
-    """Bits 0-15 of the key: those with which most sizes lead to another header."""
+    """Bits 0-15 of the key: the value under which most sizes lead to another header; None where too few do."""
     highs, counts = np.unique(words[places] >> 8 & 0xFF, return_counts=True)
     best, most = None, 0
     for high in highs[np.argsort(-counts)][:4].tolist():
@@ -99,7 +103,7 @@ def _leads(places: Words, holds: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _xor_of_bytes(words: Words) -> Words:
-    """Byte 0 ^ byte 1 ^ byte 2 ^ byte 3 of each."""
+    """Byte 0 ^ byte 1 ^ byte 2 ^ byte 3 of each word."""
     return (words ^ words >> 8 ^ words >> 16 ^ words >> 24) & 0xFF
 
 

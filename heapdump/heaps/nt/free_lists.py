@@ -1,4 +1,4 @@
-"""The free lists of one NT heap: before Vista 128 by size, then one, ascending by size.
+"""Reads the free lists of an NT heap: 128 lists by size before Vista; later one list, ascending by size.
 
 Source: docs/reference/heap-structures.md §2.4.
 """
@@ -24,7 +24,10 @@ from heapdump.spans import SpanMap
 
 
 def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | None:
-    """The entries on the lists, from both ends where one is broken; None for heaps of other kinds. Some µs an entry."""
+    """The entries on the free lists; None for heaps of other kinds. A broken list is read from both ends.
+
+    Takes some µs for each entry.
+    """
     if heap.kind != HeapKind.NT or heap.layout is None:
         return None
     context = heap_context(view, heap)
@@ -33,7 +36,7 @@ def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | Non
     words: dict[int, int] = {}
 
     def accepts(node: int) -> bool:
-        """True for a node inside a segment, whose header word goes to `words`."""
+        """True for a node inside a segment whose header is in the dump; its header word is put into `words`."""
         word = context.header_word(node - granule)
         if word is None or node % granule or segments.at(node - granule) is None:
             return False
@@ -41,7 +44,7 @@ def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | Non
         return True
 
     def is_unknown(node: int) -> bool:
-        """True for a node whose header the dump lacks, or that may lie in a segment that was not found."""
+        """True for a node whose header is not in the dump, or that may lie in a segment that was not found."""
         is_inside = segments.at(node - granule) is not None
         return context.header_word(node - granule) is None if is_inside else not heap.is_fully_walked
 
@@ -61,9 +64,9 @@ def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | Non
 
 
 def linked_nodes(context: HeapContext) -> frozenset[int]:
-    """Nodes of the free lists that the head or a sound free entry leads to, forwards or backwards; some µs an entry.
+    """Nodes that the head of a free list, or a sound free entry on it, links to by Flink or Blink.
 
-    Of an entry whose own header is damaged this tells that it is free.
+    An entry with a damaged header that is among them is free. Takes some µs for each entry.
     """
     field, pointer, found = context.layout["_HEAP"].fields["FreeLists"], context.view.pointer_bytes, set[int]()
     for i in range(field.count):
@@ -74,7 +77,10 @@ def linked_nodes(context: HeapContext) -> frozenset[int]:
 
 
 def _sound_chain(context: HeapContext, head: int, link: int) -> set[int]:
-    """The nodes from the head on by the link at that offset, up to the first whose entry is not a sound free one."""
+    """The nodes from `head` on along one link, up to and with the first whose entry is not a sound free one.
+
+    `link`: offset of the link in a node.
+    """
     granule, space = context.entry_format.granule, context.space
     found: set[int] = set()
     node = space.try_pointer(head + link)
@@ -88,7 +94,7 @@ def _sound_chain(context: HeapContext, head: int, link: int) -> set[int]:
 
 
 def _is_sound_and_free(entry_format: EntryFormat, encoded: int) -> bool:
-    """True for the header word of a free entry whose checksum holds."""
+    """True for the header word, as it lies in memory, of a free entry whose checksum holds."""
     word = encoded ^ entry_format.unsigned_key
     checksum = (word >> 24 ^ word >> 16 ^ word >> 8 ^ word) & 0xFF
     holds = not entry_format.mask or (encoded & entry_format.mask and not checksum)
@@ -96,7 +102,10 @@ def _is_sound_and_free(entry_format: EntryFormat, encoded: int) -> bool:
 
 
 def contradict_links(context: HeapContext, entries: NDArray[np.int64], busy: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """True for each free entry whose neighbours on its list are in the dump and do not lead back, (n,) bool each."""
+    """(n,) True for free entries whose neighbours on the list are in the dump, but do not link back.
+
+    `entries`: addresses; `busy`: True for busy entries, for which the result is False.
+    """
     out = np.zeros(len(entries), bool)
     space, pointer = context.space.mapped, context.view.pointer_bytes
     rows = np.flatnonzero(~busy)
@@ -111,9 +120,9 @@ def contradict_links(context: HeapContext, entries: NDArray[np.int64], busy: NDA
 
 
 def links_exactly(context: HeapContext, entries: NDArray[np.int64]) -> bool:
-    """True when the one free list of Vista and later holds exactly these entries and every link holds.
+    """True when the free list of Vista and later holds exactly these entries, and every link holds; False before Vista.
 
-    False where it does not, and before Vista: `read_free_lists` finds what is wrong. Some 0.2 µs an entry.
+    A fast check, some 0.2 µs for each entry. Where it fails, `read_free_lists` finds the damage.
     """
     field = context.layout["_HEAP"].fields["FreeLists"]
     if context.entry_format.is_pre_vista or field.count != 1:

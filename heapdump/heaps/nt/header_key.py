@@ -1,8 +1,9 @@
-"""The key of entry headers, Vista and later: _HEAP.Encoding and EncodeFlagMask, or what the headers themselves give.
+"""The key of entry headers, Vista and later: from _HEAP.Encoding and EncodeFlagMask, or solved from the headers.
 
-The first entry of a heap covers its _HEAP. Its header is known as long as FirstEntry is: Size reaches to FirstEntry,
-Flags are 1, PreviousSize is 0, and the checksum follows (docs/reference/heap-structures.md §2.3). So it proves the key
-that the heap names; where that is damaged, it gives the key, and the entries behind it prove it.
+The first entry of a heap covers its _HEAP. Its decoded header is known: Size reaches to FirstEntry, Flags are 1,
+PreviousSize is 0, and the checksum follows from these (docs/reference/heap-structures.md §2.3). The encoded header XOR
+the decoded one is the key. It confirms the key in _HEAP.Encoding. Where that member is damaged, it replaces it, if the
+entries behind hold under it.
 """
 
 from __future__ import annotations
@@ -20,18 +21,23 @@ _MASK = 0x00100000
 """EncodeFlagMask of every heap with encoded headers."""
 
 _PROVED = 3
-"""Entries behind the first one that must hold with a solved key."""
+"""Number of entries behind the first one that must hold under a solved key."""
 
 
 class HeaderKey(NamedTuple):
-    """What header words are XORed with, unsigned; and the bit that marks encoded headers, 0 for plain ones."""
+    """The key of entry headers.
+
+    Attributes:
+        key: 64-bit key that header words are XORed with, unsigned.
+        mask: the bit of a header word that every encoded header has set; 0 for plain headers.
+    """
 
     key: int
     mask: int
 
 
 def stated_key(space: AddressSpace, heap: int, layout: Layout) -> HeaderKey:
-    """The key as the heap's own header states it."""
+    """The key by _HEAP.Encoding and _HEAP.EncodeFlagMask, whether headers confirm it or not."""
     struct, word_index = layout["_HEAP"], layout.pointer_bytes // 4 - 1
     place = heap + struct.offset("Encoding") + 8 * word_index
     key = (space.try_integer(place, 8) or 0) & ENCODED_BITS
@@ -40,7 +46,7 @@ def stated_key(space: AddressSpace, heap: int, layout: Layout) -> HeaderKey:
 
 
 def header_key(space: AddressSpace, heap: int, layout: Layout) -> HeaderKey:
-    """The key that the headers confirm: the stated one, else the one that they give; the stated one where neither is."""
+    """The key that headers confirm: `stated_key`, else the solved key; where they confirm neither, `stated_key`."""
     stated = stated_key(space, heap, layout)
     headers = _Headers(space, heap, layout)
     first = headers.first_word()
@@ -58,7 +64,7 @@ def header_key(space: AddressSpace, heap: int, layout: Layout) -> HeaderKey:
 
 
 class _Headers:
-    """The first headers of a heap."""
+    """Reads the first entry headers of a heap."""
 
     def __init__(self, space: AddressSpace, heap: int, layout: Layout) -> None:
         self._space, self._heap, self._granule = space, heap, 2 * layout.pointer_bytes
@@ -69,14 +75,14 @@ class _Headers:
         return self._space.try_integer(entry + self._granule - 8, 8)
 
     def first_word(self) -> int | None:
-        """Bits 0-47 of the first header, decoded; None where FirstEntry cannot be true."""
+        """Bits 0-47 that the first header must have when decoded; None where FirstEntry is not possible."""
         size, rest = divmod(self._first_entry - self._heap, self._granule)
         if rest or not 0 < size < 0x1000:
             return None
         return size | 1 << 16 | ((size >> 8 ^ size ^ 1) & 0xFF) << 24
 
     def follow(self, key: HeaderKey) -> int:
-        """Number of entries from the first on that hold with this key, at most a few."""
+        """How many entries in a row, from the first on, hold under this key; the count stops after a few."""
         entry, previous, count = self._heap, 0, 0
         while count <= _PROVED and (encoded := self.word(entry)) is not None:
             word = (encoded ^ key.key) & ENCODED_BITS

@@ -1,8 +1,11 @@
-"""The undamaged header word of an entry, as far as its neighbours tell it, and the bytes that differ from it.
+"""Restores the header word of a damaged entry from its neighbours, and finds the bytes that differ.
 
-Size is the PreviousSize of the next good header, PreviousSize the size of the entry before, the segment byte follows
-from the address. Flags and SmallTagIndex are taken as they are where the checksum holds with these; else busy or free,
-whichever changes fewer bytes. No neighbour tells UnusedBytes.
+- Size is the PreviousSize of the next good header.
+- PreviousSize is the Size of the entry before.
+- The segment byte follows from the address.
+- Flags and SmallTagIndex are kept where the checksum holds together with these members. Else Flags become busy or free,
+  whichever changes fewer bytes, and SmallTagIndex fits them.
+- UnusedBytes cannot be restored.
 """
 
 from __future__ import annotations
@@ -25,9 +28,8 @@ class HeaderDamage:
     Attributes:
         first: index, 0-7, of the first damaged byte.
         found: the bytes from there to the last damaged one, as they lie in memory.
-        expected: hex of the bytes that should be there; ?? where that is not known.
-        word: the decoded header word with the damage undone, unsigned; None where a member that no neighbour tells is
-            damaged as well.
+        expected: hex of the bytes that should be there; ?? for a byte that cannot be restored.
+        word: the restored header word, decoded, unsigned; None where a member is damaged that cannot be restored.
     """
 
     first: int
@@ -37,9 +39,14 @@ class HeaderDamage:
 
 
 def header_damage(context: HeapContext, entry: int, encoded: int, size: int, previous_size: int) -> HeaderDamage | None:
-    """The damage of the header word `encoded`, unsigned, as it lies in memory; sizes in granules.
+    """The damage of a header word; None where it equals the restored one.
 
-    None where nothing is wrong with it.
+    Args:
+        context: the heap.
+        entry: address of the entry.
+        encoded: the header word as it lies in memory, unsigned.
+        size: its right Size, in granules.
+        previous_size: its right PreviousSize, in granules.
     """
     entry_format, key = context.entry_format, context.entry_format.unsigned_key
     word = encoded ^ key
@@ -61,7 +68,7 @@ def header_damage(context: HeapContext, entry: int, encoded: int, size: int, pre
 
 
 def _known_members(entry_format: EntryFormat, heap: Heap, entry: int, size: int, previous_size: int) -> tuple[int, int]:
-    """(members that the neighbours tell, in their places in the decoded word; mask of their bits)."""
+    """(Size, PreviousSize and, where known, segment byte at their bits of the decoded word; mask of these bits)."""
     bits = entry_format.bits
     value, mask = size | previous_size << bits.previous_size, _SIZE | 0xFFFF << bits.previous_size
     segment = expected_segment(entry_format, heap, entry)
@@ -71,18 +78,18 @@ def _known_members(entry_format: EntryFormat, heap: Heap, entry: int, size: int,
 
 
 def expected_segment(entry_format: EntryFormat, heap: Heap, entry: int) -> int | None:
-    """SegmentOffset, before Vista SegmentIndex, as the header of the entry must have it; None in no segment."""
+    """The right segment byte of an entry: SegmentOffset, before Vista SegmentIndex; None outside of segments."""
     segment = _segment_index(heap, entry) if entry_format.is_pre_vista else _segment_offset(heap, entry)
     return None if segment is None else segment & 0xFF
 
 
 def _segment_index(heap: Heap, entry: int) -> int | None:
-    """SegmentIndex: the place of the entry's segment in _HEAP.Segments; None where it lies in none."""
+    """SegmentIndex: the index of the entry's segment in _HEAP.Segments; None where it lies in no segment."""
     return next((segment.number for segment in heap.segments if entry in segment.span), None)
 
 
 def _segment_offset(heap: Heap, entry: int) -> int | None:
-    """SegmentOffset (heap-structures.md §2.3); None where the entry lies in no segment.
+    """SegmentOffset before it is cut to 8 bits (heap-structures.md §2.3); None where the entry lies in no segment.
 
     0 in the heap's own segment, else ((entry & ~0xFFFF) - segment + 0x10000) >> 16.
     """
@@ -97,7 +104,7 @@ def _checksum_holds(word: int) -> bool:
 
 
 def _with_flags(word: int, flags: int) -> int:
-    """The decoded word of Vista and later with these Flags, and the SmallTagIndex that fits them."""
+    """The decoded word of Vista and later with these Flags and the SmallTagIndex that makes the checksum hold."""
     checksum = (word ^ word >> 8 ^ flags) & 0xFF
     return word & ~0xFFFF0000 | flags << 16 | checksum << 24
 
@@ -107,11 +114,11 @@ def _differing_bytes(one: int, other: int) -> int:
 
 
 def _is_plausible(entry_format: EntryFormat, word: int, found: int) -> bool:
-    """True when Flags and UnusedBytes of the restored word can be true; `found`: the damaged word, decoded."""
+    """True when Flags and UnusedBytes of the restored word `word` are possible. `found`: the damaged word, decoded."""
     bits, size_bytes = entry_format.bits, (word & _SIZE) * entry_format.granule
     unused = word >> bits.unused & 0xFF
     if entry_format.is_pre_vista:
-        # without a checksum, Flags and UnusedBytes are taken as undamaged where one of the other members alone is
+        # there is no checksum: Flags and UnusedBytes are believed where exactly one of the other members is damaged
         members = (_SIZE, 0xFFFF << bits.previous_size, 0xFF << bits.segment)
         return sum(bool((word ^ found) & member) for member in members) == 1 and unused <= size_bytes
     return unused & 0x3F <= size_bytes and bool(unused & 0x3F) == bool(word >> bits.flags & 1)

@@ -1,6 +1,6 @@
-"""Header words of entries, many at a time: their members and whether the checksum holds.
+"""Decodes the header words of many entries: their members, and whether the checksum holds.
 
-In: the words of a window and granules of entries. Out: columns of one length n, int64. The bits are in `entry_format`.
+Which bits a member has is defined in `entry_format`.
 """
 
 from __future__ import annotations
@@ -16,28 +16,29 @@ Words = NDArray[np.int64]
 
 BUSY_FLAG = 0x01
 LAST_FLAG = 0x10
-"""Before Vista: the last entry of a committed run."""
+"""Bit of Flags, before Vista: the entry is the last one of a committed run."""
 
 INTERNAL_FLAG = 0x08
-"""Vista and later: the heap uses the block itself, for user blocks of the LFH and for zones.
+"""Bit of Flags, Vista and later: the heap uses the block itself, for user blocks of the LFH and for zones.
 
 Source: heap-structures.md §2.3, and every recorded build.
 """
 
 HEADER_CODE, RUN_END_CODE = 1, 3
-"""UnusedBytes of the entry that covers a segment's header, and of the last entry of a committed run."""
+"""UnusedBytes, Vista and later: of the entry that covers a segment's header; of the last entry of a committed run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Headers:
-    """Members of n header words, (n,) int64 each.
+    """The members of n decoded header words, (n,) int64 each.
 
     Attributes:
         size: Size, in granules.
         previous_size: PreviousSize, the Size of the entry before, in granules; 0 for the first entry of a run.
-        flags: Flags.
-        unused_code: UnusedBytes, a number of bytes or a code; see `unused_bytes`.
-        holds: (n,) bool; the header is encoded and its checksum holds. True where the heap has none.
+        flags: Flags, 8 bits.
+        unused_code: UnusedBytes, 8 bits: a number of bytes or a code, see `unused_bytes`.
+        holds: (n,) bool, True where the header is encoded and its checksum is right; always True in heaps with plain
+            headers.
     """
 
     size: Words
@@ -48,18 +49,18 @@ class Headers:
 
     @property
     def is_busy(self) -> NDArray[np.bool_]:
-        """(n,) bool."""
+        """True for busy entries; (n,) bool."""
         busy: NDArray[np.bool_] = (self.flags & BUSY_FLAG) != 0
         return busy
 
 
 def headers_at(entry_format: EntryFormat, words: Words, granules: Words) -> Headers:
-    """The headers of the entries at these granules of `words`."""
+    """The headers of the entries that begin at these granules of `words`."""
     return decode_headers(entry_format, words[granules * entry_format.stride + entry_format.word_index])
 
 
 def decode_headers(entry_format: EntryFormat, encoded: Words) -> Headers:
-    """The headers with these header words, as they lie in memory."""
+    """The headers of these header words. `encoded`: the words as they lie in memory."""
     word = encoded ^ entry_format.key
     bits = entry_format.bits
     holds = np.ones(len(encoded), bool)

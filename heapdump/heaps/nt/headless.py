@@ -1,4 +1,4 @@
-"""NT heaps whose own header is not in the dump: found by their later segments and by their entries."""
+"""Describes NT heaps whose own header is not in the dump, by their later segments and by their entries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from heapdump.heaps.nt.discovery import HeapReader, HeapStructures, listed_exten
 from heapdump.heaps.nt.entry_format import ENCODE_FLAG_MASK
 from heapdump.heaps.nt.entry_key import key_of_entries, key_of_segment
 from heapdump.heaps.nt.header_key import HeaderKey
-from heapdump.heaps.nt.holes import Islands
+from heapdump.heaps.nt.holes import HeadersBehindHoles
 from heapdump.heaps.nt.large_block_list import large_blocks_by_key
 from heapdump.heaps.nt.pre_vista_segments import later_segments
 from heapdump.heaps.nt.segments import mapped_segment, segments_at, segments_by_headers
@@ -25,19 +25,22 @@ from heapdump.process.model import View
 from heapdump.spans import Span
 
 NO_HEADER = ("its header in the dump",)
-"""The doubts of such a claim."""
+"""The doubts of a claim on a heap whose header is not in the dump."""
 
 _CHAIN = 8
-"""Headers in a row that show a heap."""
+"""Number of headers in a row that prove a heap."""
 
 _PRE_VISTA_SEGMENTS = (0x640, 0x608)
-"""Bytes from a heap to the entry with its own segment's header; without a lock the second (every recorded heap of XP)."""
+"""Bytes from a heap with a lock, and without one, to the entry with its segment's header (recorded heaps of XP)."""
 
 _MOST_BYTES = 1 << 21
 
 
 def claim_without_header(view: View, address: int) -> HeapClaim | None:
-    """The weakest claim, on an address of the heap list whose header the dump lacks; `describe_without_header` decides."""
+    """A weak claim on an address of the heap list whose _HEAP is not in the dump; None where it is.
+
+    `describe_without_header` decides whether there is a heap.
+    """
     if view.struct("_HEAP", address, view.layout) is not None:
         return None
     listed = Evidence("an address of the heap list", Weight.PLAUSIBLE)
@@ -45,7 +48,7 @@ def claim_without_header(view: View, address: int) -> HeapClaim | None:
 
 
 def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-    """The heap, where its entries tell that it is one; else an unknown heap."""
+    """The record of the heap where its entries prove one; else of an unknown heap."""
     reader = HeapReader.of(context, claim)
     is_pre_vista = "Segments" in reader.layout["_HEAP"]
     segments = tuple(_pre_vista_segments(reader) if is_pre_vista else _segments(reader))
@@ -73,18 +76,18 @@ def _heap(
 
 
 def _has_entries(view: View, heap: Heap) -> bool:
-    """True where headers of the first window of a segment form a chain: before Vista nothing else tells a heap."""
+    """True where headers in the first window of a segment form a chain; before Vista nothing else proves a heap."""
     context = heap_context(view, heap)
     for segment in heap.segments:
         for window in islice(windows(view.space, context.entry_format, list(committed_runs(segment))), 1):
             part = window.run_parts[0]
-            if Islands(context, window, part, may_begin=True).has_chain(_CHAIN):
+            if HeadersBehindHoles(context, window, part, may_begin=True).has_chain(_CHAIN):
                 return True
     return False
 
 
 def _segments(reader: HeapReader) -> Iterator[Segment]:
-    """The heap's own by the memory map, and those whose headers name it."""
+    """The heap's own segment by the memory map, and the segments whose headers name the heap; Vista and later."""
     own = mapped_segment(reader, reader.address)
     if own is not None:
         yield own
@@ -92,7 +95,7 @@ def _segments(reader: HeapReader) -> Iterator[Segment]:
 
 
 def _pre_vista_segments(reader: HeapReader) -> Iterator[Segment]:
-    """The same before Vista."""
+    """The same as `_segments`, before Vista."""
     own = mapped_segment(reader, reader.address)
     if own is not None:
         places = (reader.address + offset for offset in _PRE_VISTA_SEGMENTS)
@@ -103,7 +106,7 @@ def _pre_vista_segments(reader: HeapReader) -> Iterator[Segment]:
 
 
 def _links(reader: HeapReader, segments: tuple[Segment, ...]) -> Iterator[int]:
-    """The nodes of the segment list that these segments name."""
+    """The nodes of the segment list that the links of these segments lead to."""
     offset, space = reader.layout["_HEAP_SEGMENT"].offset("SegmentListEntry"), reader.view.space
     for segment in segments:
         for place in (0, space.pointer_bytes):
@@ -113,7 +116,7 @@ def _links(reader: HeapReader, segments: tuple[Segment, ...]) -> Iterator[int]:
 
 
 def _keys(reader: HeapReader, segments: tuple[Segment, ...]) -> Iterator[int]:
-    """The keys that headers tell, the surest first."""
+    """Possible keys, solved from headers; the most certain first."""
     view = reader.view
     for segment in segments:
         if segment.address != reader.address:

@@ -25,7 +25,7 @@ _NO_SERIALIZE, _LOCK_OF_CALLER = 0x1, 0x80000000
 
 
 def report_header(reader: HeapReader) -> None:
-    """Adds the findings of a heap of Vista and later."""
+    """Adds the findings about the header of a heap of Vista and later."""
     pointer = reader.view.pointer_bytes
     _report(reader, "SegmentSignature", 4, SEGMENT_SIGNATURE)
     _report(reader, "Signature", 4, HEAP_SIGNATURE)
@@ -38,7 +38,7 @@ def report_header(reader: HeapReader) -> None:
 
 
 def report_pre_vista_header(reader: HeapReader) -> None:
-    """Adds the findings of a heap of XP or Server 2003."""
+    """Adds the findings about the header of a heap of XP or Server 2003."""
     _report(reader, "Signature", 4, HEAP_SIGNATURE)
     _report_flags(reader)
     _report_lock(reader)
@@ -67,8 +67,9 @@ def _report_flags(reader: HeapReader) -> None:
 
 
 def _report_lock(reader: HeapReader) -> None:
-    """Adds an error where LockVariable leads out of the heap's first page, a warning where it contradicts HEAP_NO_SERIALIZE.
+    """Adds findings about LockVariable.
 
+    An error where it leads out of the heap's first page; a warning where it contradicts HEAP_NO_SERIALIZE.
     Every recorded heap has its lock behind its header, and one without lock has that flag.
     """
     lock, flags = reader.fields.get("LockVariable"), reader.fields.get("Flags", 0)

@@ -1,9 +1,9 @@
-"""Goes on with the chain of entries behind memory that is not in the dump.
+"""Finds the entry at which the chain goes on behind memory that is not in the dump, a *hole*.
 
-Behind a hole the place of the next entry is not known. The first entry whose header is there names, as PreviousSize, an
-entry whose header is not; and from it the chain leads on, without a contradiction, to the next missing header or to the
-end of the run. Headers of former lives, inside blocks whose own headers are missing, do not: the entry behind such a
-block names the size of the whole block. Headers are words of 8 bytes; granules are those of a window.
+The first entry behind a hole whose header is present has two properties: its PreviousSize leads to an entry whose
+header is missing, and the chain from it leads without contradiction to the next missing header or to the end of the
+run. Stale headers, inside blocks whose own headers are missing, do not have both: the PreviousSize of the entry behind
+such a block spans them. All granules count from the first word of a window.
 """
 
 from __future__ import annotations
@@ -23,35 +23,41 @@ from heapdump.heaps.nt.resync import GoodHeader
 from heapdump.heaps.nt.windows import RunPart, Window
 
 _ENOUGH = 8
-"""Headers in a row that hold: what contradicts them behind is damage."""
+"""A chain of this many headers is believed; a contradiction behind them is damage."""
 
 _MOST_HEADERS = 1 << 17
-"""Headers of one part that are followed; memory without an end of contradictions is left out."""
+"""Number of headers that are followed in one part of a run; a limit for hostile memory."""
 
 _GREATEST = 0xFFFF
 _EXTRA_FLAG, _USER_FLAGS = 0x02, 0xE0
-"""Before Vista: something stands behind the requested bytes; flags that HeapSetUserFlags set."""
+"""Bits of Flags, before Vista: HEAP_ENTRY_EXTRA stands behind the requested bytes; flags of HeapSetUserFlags."""
 
 _LOW_UNUSED_BITS, _PREFIX = 0x3F, 0x40
 
 
 @dataclass(frozen=True, slots=True)
 class _Chain:
-    """The chain from one header on: the granule behind its last entry, and how many headers hold."""
+    """The chain from one header on.
+
+    Attributes:
+        end: granule behind its last entry.
+        headers: number of headers in it.
+    """
 
     end: int
     headers: int
 
 
 @dataclass
-class Islands:
-    """The headers of one part of a run that may be the first behind missing memory.
+class HeadersBehindHoles:
+    """Searches one part of a run for the first headers behind holes.
 
     Attributes:
         context: the heap.
         window: the words.
-        part: of a run.
-        may_begin: an entry may begin a run of its own: not all uncommitted ranges of the segment are known.
+        part: the part of a run.
+        may_begin: True where an entry may also begin a run, because not all uncommitted ranges of the segment are
+            known.
     """
 
     context: HeapContext
@@ -60,14 +66,15 @@ class Islands:
     may_begin: bool
 
     def __post_init__(self) -> None:
-        """Nothing is read yet."""
+        """Reads nothing yet."""
         self._chains: dict[int, _Chain | None] = {}
         self._budget = _MOST_HEADERS
 
     def next_header(self, start: int, hole_start: int) -> GoodHeader | None:
-        """The first entry from granule `start` on; `lost`: granule of an entry whose header is missing, before it.
+        """The header at which the chain goes on, from granule `start` on; None where no header of the part fits.
 
-        None where no entry of the part fits.
+        `hole_start`: granule of the first entry whose header is missing. The PreviousSize of the result leads to this
+        granule or behind it.
         """
         granules, previous = self._candidates
         i = bisect_left(granules, start)
@@ -84,12 +91,12 @@ class Islands:
         return None
 
     def has_chain(self, headers: int) -> bool:
-        """True where so many headers in a row hold, from any of these entries on."""
+        """True where a chain of `headers` headers or more begins at any candidate."""
         granules, _ = self._candidates
         return any((chain := self._chain(granule)) and chain.headers >= headers for granule in granules)
 
     def _spanning(self, i: int, end: int) -> int | None:
-        """Index of a later candidate, from granule `end` on, whose entry before spans candidate `i`: that one is stale."""
+        """Index of a candidate from granule `end` on whose previous entry spans candidate `i`, a stale one; or None."""
         granules, previous = self._candidates
         for k in range(bisect_left(granules, max(end, granules[i] + 1)), len(granules)):
             if granules[k] > granules[i] + _GREATEST:
@@ -100,11 +107,11 @@ class Islands:
 
     @cached_property
     def _candidates(self) -> tuple[list[int], list[int]]:
-        """(granules, PreviousSize of each) of headers that hold, and whose entry before has a missing header."""
+        """(granules, PreviousSize) of headers that hold, and whose previous entry has a missing header; ascending."""
         entry_format, window, part = self.context.entry_format, self.window, self.part
         stride = entry_format.stride
         words = window.words[part.start * stride + entry_format.word_index : part.stop * stride : stride]
-        # zero words hold nothing, and missing ones are zero
+        # a missing word is zero, and zero is no header
         granules = part.start + np.flatnonzero(words)
         header = headers_at(entry_format, window.words, granules)
         before = granules - header.previous_size
@@ -115,7 +122,7 @@ class Islands:
         fits = header.holds & (header.size > 0) & (granules + header.size <= part.end) & (is_first | is_behind)
         code = header.unused_code
         if entry_format.is_pre_vista:
-            # flags of the user stand in blocks with more behind their bytes
+            # only blocks with HEAP_ENTRY_EXTRA can have flags of HeapSetUserFlags
             fits &= ((header.flags & _USER_FLAGS) == 0) | ((header.flags & _EXTRA_FLAG) != 0)
         else:
             is_counted = (code & (_LOW_UNUSED_BITS | _PREFIX)) != 0
@@ -125,7 +132,7 @@ class Islands:
         return granules[fits].tolist(), header.previous_size[fits].tolist()
 
     def _is_of_segment(self, granules: NDArray[np.int64], which: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Whether the segment byte of the chosen headers is that of their segment."""
+        """True for headers, among those chosen by `which`, whose segment byte is that of their segment; (n,)."""
         entry_format, out = self.context.entry_format, np.zeros(len(granules), bool)
         rows = np.flatnonzero(which)
         words = self.window.words[granules[rows] * entry_format.stride + entry_format.word_index]
@@ -138,17 +145,17 @@ class Islands:
         return self.part.base + granules * self.window.granule
 
     def _is_missing(self, granules: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether the header words of these granules are missing."""
+        """True for granules whose header word is not in the dump; (n,)."""
         return self.window.lacks(self._addresses(granules) + self.context.entry_format.word_offset)
 
     def _chain(self, granule: int) -> _Chain | None:
-        """The chain from a header on; None where it contradicts itself before it has shown enough."""
+        """The chain from a header on; None where it contradicts itself within the first _ENOUGH headers."""
         if granule not in self._chains:
             self._chains[granule] = self._followed(granule)
         return self._chains[granule]
 
     def _followed(self, start: int) -> _Chain | None:
-        """A missing header, the end of the run or of the window end a chain well."""
+        """The same, not cached. A missing header, the end of the run and the end of the window end a chain."""
         entry_format, part, words = self.context.entry_format, self.part, self.window.words
         granule, previous, headers = start, None, 0
         least = 1 if entry_format.mask else 2  # without a checksum a second header must agree

@@ -1,8 +1,9 @@
-"""Headers that ntdll has decoded in place: the state in which it works on an entry, and no damage.
+"""Recognises headers that ntdll has decoded in place while it works on an entry; they are no damage.
 
-While ntdll allocates, frees or splits an entry, bits 0-31 of its header word lie in memory as they are, without the
-bit of EncodeFlagMask and with no checksum or an old one; PreviousSize stays encoded (every recorded build from 7 on, stopped
-inside RtlAllocateHeap, RtlFreeHeap and RtlReAllocateHeap). Behind a split the header of the rest is plain, too.
+While ntdll allocates, frees or splits an entry, bits 0-31 of its header word are plain: without the bit of
+EncodeFlagMask, and with a checksum that is 0 or stale. PreviousSize stays encoded. When an entry is split, the header
+of the rest is plain as well. Seen in every recorded build from 7 on, stopped inside RtlAllocateHeap, RtlFreeHeap and
+RtlReAllocateHeap.
 """
 
 from __future__ import annotations
@@ -19,11 +20,16 @@ from heapdump.heaps.nt.windows import RunPart, Window
 
 _LOW_BITS = 0xFFFFFFFF
 _MOST = 4
-"""Plain headers in a row: one operation touches an entry, its two neighbours, and a rest that it splits off."""
+"""The most plain headers in a row: one operation touches an entry, its two neighbours and a rest that it splits off."""
 
 
 class PlainEntry(NamedTuple):
-    """An entry with a plain header: its granule, and its header word decoded, unsigned."""
+    """An entry with a plain header.
+
+    Attributes:
+        granule: granule of the entry in the words of a window.
+        word: its decoded header word, 64 bits unsigned.
+    """
 
     granule: int
     word: int
@@ -35,17 +41,17 @@ class PlainEntry(NamedTuple):
 
     @property
     def is_checked(self) -> bool:
-        """True where the checksum holds, or is not there yet."""
+        """True where the checksum is right or 0."""
         return self.word >> 24 & 0xFF in (0, (self.word ^ self.word >> 8 ^ self.word >> 16) & 0xFF)
 
 
 def decoded_in_place(
     context: WalkContext, window: Window, part: RunPart, granule: int, previous_size: int
 ) -> list[PlainEntry]:
-    """The entries with plain headers from `granule` on, up to the encoded header behind them.
+    """The entries with plain headers from `granule` on, up to the next encoded header; empty where these are damage.
 
-    That header must hold, and name the size of the last one or of one before, from which the last was split off. At the
-    end of a run, the checksums must hold or be 0. Empty where that is not so: then it is damage.
+    The next encoded header must hold, and its PreviousSize must lead to one of these entries. Where they reach to the
+    end of the run instead, their checksums must be right or 0. `previous_size`: granules of the entry before the first.
     """
     entry_format = context.entry_format
     if not entry_format.mask:
@@ -65,14 +71,14 @@ def decoded_in_place(
 
 
 def previous_size_at(entry_format: EntryFormat, words: Words, granule: int, end: int) -> int:
-    """PreviousSize of the entry there, which ntdll may not have changed yet; 0 at the end of the run."""
+    """PreviousSize of the entry at a granule, which ntdll may not have updated yet; 0 at the end of the run."""
     return int(headers_at(entry_format, words, np.array([granule])).previous_size[0]) if granule < end else 0
 
 
 def _plain_entry(
     context: WalkContext, window: Window, part: RunPart, granule: int, previous_size: int
 ) -> PlainEntry | None:
-    """The entry, where its header is plain and every member fits; None where not."""
+    """The entry at a granule where its header is plain and every member is possible; else None."""
     entry_format, bits = context.entry_format, context.entry_format.bits
     encoded = int(window.words[granule * entry_format.stride + entry_format.word_index]) & (1 << 64) - 1
     plain = PlainEntry(granule, encoded ^ (entry_format.unsigned_key & ~_LOW_BITS))

@@ -1,4 +1,4 @@
-"""The list of large blocks, VirtualAllocdBlocks: the same in every version (docs/reference/heap-structures.md §2.6)."""
+"""Reads the list of large blocks, VirtualAllocdBlocks, of every version (docs/reference/heap-structures.md §2.6)."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from heapdump.spans import Span
 def read_large_blocks(reader: HeapReader) -> tuple[tuple[LargeBlock, ...] | None, bool]:
     """(blocks in list order, or None where the head is not in the dump; True when no block can be missing).
 
-    A broken list is followed from both of its ends, and on behind a node that the dump lacks; what no link reaches is
-    told by the key of the heap.
+    A broken list is followed from both ends, and behind nodes that are not in the dump (`missing_nodes`). Blocks that
+    no link reaches are found by the key of the heap.
     """
     head = reader.address + reader.layout["_HEAP"].offset("VirtualAllocdBlocks")
     if reader.view.space.try_pointer(head) is None:
@@ -47,7 +47,7 @@ def read_large_blocks(reader: HeapReader) -> tuple[tuple[LargeBlock, ...] | None
 
 
 def large_blocks_by_key(reader: HeapReader, key: HeaderKey) -> tuple[LargeBlock, ...]:
-    """The large blocks whose headers the key of the heap decodes; for heaps whose own header is missing."""
+    """The large blocks whose headers hold under a key; for heaps whose own header is not in the dump."""
     found: dict[int, LargeBlock] = {}
 
     def accepts(node: int) -> bool:
@@ -62,7 +62,7 @@ def large_blocks_by_key(reader: HeapReader, key: HeaderKey) -> tuple[LargeBlock,
 
 
 def _with_key(reader: HeapReader, own: Collection[int], accepts: Callable[[int], bool]) -> list[int]:
-    """The nodes that no list holds, by the key of the heap; none before Vista. `own`: the head and the known nodes."""
+    """Nodes on no list, by the key of the heap; none before Vista. `own`: the head of the list and the known nodes."""
     if "Encoding" not in reader.layout["_HEAP"]:
         return []
     key = header_key(reader.view.space, reader.address, reader.layout)
@@ -70,7 +70,7 @@ def _with_key(reader: HeapReader, own: Collection[int], accepts: Callable[[int],
 
 
 def _checked(reader: HeapReader, block: LargeBlock) -> LargeBlock:
-    """The block with the committed bytes of the memory map, where its CommitSize differs (damage)."""
+    """The block; where its CommitSize differs from the memory map, which is damage, with the bytes of the map."""
     regions = reader.process.regions
     if not regions.is_complete_map:
         return block
@@ -78,8 +78,8 @@ def _checked(reader: HeapReader, block: LargeBlock) -> LargeBlock:
     if mapped == block.commit_bytes:
         return block
     message = (
-        f"the large block at {block.list_entry:#x} of heap {reader.address:#x} says {block.commit_bytes:,} bytes committed, "
-        f"the memory map {mapped:,}, which are counted"
+        f"the large block at {block.list_entry:#x} of heap {reader.address:#x} says {block.commit_bytes:,} bytes "
+        f"committed, the memory map {mapped:,}, which are counted"
     )
     place = block.list_entry + reader.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("CommitSize")
     expected, found = f"{mapped:#x}", f"{block.commit_bytes:#x}"
@@ -88,10 +88,10 @@ def _checked(reader: HeapReader, block: LargeBlock) -> LargeBlock:
 
 
 def _block(reader: HeapReader, node: int) -> LargeBlock | None:
-    """The large block whose list entry lies at `node`; None where its sizes cannot be true.
+    """The large block whose list entry lies at `node`; None where its sizes are not possible.
 
-    The entry lies on a page boundary: on 64 KiB up to Windows 7, from 8 on a random number of pages into the
-    reservation (§2.6; every recorded dump from 9600 on).
+    The list entry lies on a 64 KiB boundary up to Windows 7; from 8 on a random number of pages into the reservation
+    (§2.6; every recorded dump from 9600 on).
     """
     view, regions = reader.view, reader.process.regions
     struct = reader.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"]

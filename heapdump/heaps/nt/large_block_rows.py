@@ -1,10 +1,10 @@
-"""Large blocks as rows: from the header of each, BusyBlock (docs/reference/heap-structures.md §2.6).
+"""Adds rows for large blocks, by their headers: BusyBlock (docs/reference/heap-structures.md §2.6).
 
     requested bytes = CommitSize - Size
     user address    = BusyBlock + granule * (1 + SegmentOffset)
 
-Size of this header is a number of bytes, counted from the list entry on. SegmentOffset is the number of granules of the
-front prefix: 2 with allocation stacks, else 0. The row begins at BusyBlock.
+Size of this header is in bytes: the unused bytes of the block, counted from the list entry on. SegmentOffset is the
+number of granules of the front prefix: 2 with allocation stacks, else 0. The row begins at BusyBlock.
 """
 
 from __future__ import annotations
@@ -33,7 +33,16 @@ _TABLE_BYTES = 8 << 32  # the column size8 has 32 bits
 
 
 class _Row(NamedTuple):
-    """One row; `occupied`, `unused` and `header` in bytes."""
+    """One row of the block table, before it is encoded.
+
+    Attributes:
+        entry: address of BusyBlock.
+        occupied: bytes from BusyBlock to the end of the committed memory.
+        unused: bytes of these that were not requested, header included.
+        header: bytes from BusyBlock to the user data.
+        flags: Flags of the header.
+        is_guess: True where the requested bytes are not certain.
+    """
 
     entry: int
     occupied: int
@@ -44,7 +53,7 @@ class _Row(NamedTuple):
 
 
 def add_large_blocks(context: WalkContext, blocks: Sequence[LargeBlock]) -> None:
-    """Adds a row for each of these large blocks of the heap whose header is in the dump."""
+    """Adds a row for each of these large blocks whose header is in the dump; a gap for each other."""
     rows = [row for block in blocks if (row := _row(context, block)) is not None]
     if not rows:
         return
@@ -54,10 +63,10 @@ def add_large_blocks(context: WalkContext, blocks: Sequence[LargeBlock]) -> None
 
 
 def _row(context: WalkContext, block: LargeBlock) -> _Row | None:
-    """The row of one block; None, and a gap, where the table cannot have one.
+    """The row of one block; None, with a gap, where its header is not in the dump or it is too large for the table.
 
-    A block whose header is damaged stays, without a second header as one without front prefix; its size is a guess:
-    the most that CommitSize has room for.
+    A block with a damaged header gets a row whose size is a guess: the most that CommitSize has room for. It has a
+    front prefix where there is a second header.
     """
     log, entry_format, node, commit = context.log, context.entry_format, block.list_entry, block.commit_bytes
     offset = context.layout["_HEAP_VIRTUAL_ALLOC_ENTRY"].offset("BusyBlock")
@@ -66,8 +75,8 @@ def _row(context: WalkContext, block: LargeBlock) -> _Row | None:
     log.headers += 1
     if occupied >= _TABLE_BYTES:
         log.add_gap(
-            f"{context.name}: the large block at {node:#x} ({commit:,} bytes committed) is beyond the block table's 32 GiB; "
-            "its sizes are among the large blocks of the heap"
+            f"{context.name}: the large block at {node:#x} ({commit:,} bytes committed) is beyond the block table's "
+            "32 GiB; its sizes are among the large blocks of the heap"
         )
         return None
     if word is None:
@@ -85,11 +94,11 @@ def _row(context: WalkContext, block: LargeBlock) -> _Row | None:
 
 
 def _prefix(context: WalkContext, entry: int, word: int) -> tuple[int, bool]:
-    """(granules of the front prefix, True when the header holds).
+    """(granules of the front prefix, 0 or 2; True where the header holds).
 
-    The segment byte and the second header are witnesses. Of a damaged header the second one decides. Under stack traces a
-    front prefix without second header is damage, too, but the header alone has all that the row needs; a heap without
-    them has no front prefix (every recorded large block).
+    The segment byte of the header and the second header are two witnesses. Where the header is damaged, the second
+    header decides. In a heap with stack traces, a prefix without a second header is damage, but the header alone
+    suffices for the row; a heap without stack traces has no front prefix (every recorded large block).
     """
     entry_format = context.entry_format
     mark = context.space.try_integer(_second_header(context, entry) + 6, 2)
@@ -106,9 +115,9 @@ def _prefix(context: WalkContext, entry: int, word: int) -> tuple[int, bool]:
 
 
 def _holds(entry_format: EntryFormat, word: int) -> bool:
-    """True when the decoded header word is as every recorded large block has it.
+    """True for a decoded header word that can be a large block's (every recorded block).
 
-    PreviousSize is 0. Vista and later: the checksum holds, UnusedBytes is 4. Before: UnusedBytes is 0.
+    PreviousSize is 0. Vista and later: the checksum holds and UnusedBytes is 4; before Vista: UnusedBytes is 0.
     """
     bits = entry_format.bits
     if word >> bits.previous_size & 0xFFFF or not word >> bits.flags & BUSY_FLAG:
@@ -120,12 +129,12 @@ def _holds(entry_format: EntryFormat, word: int) -> bool:
 
 
 def _second_header(context: WalkContext, entry: int) -> int:
-    """The address of the second header's word, if there is a front prefix."""
+    """The address of the header word of the second header, if there is a front prefix."""
     return entry + _PREFIX * context.entry_format.granule + context.entry_format.word_offset
 
 
 def _report_second_header(context: WalkContext, entry: int) -> None:
-    """An error at the second header."""
+    """Adds an error at the second header."""
     place = _second_header(context, entry)
     found = (context.space.try_read(place, 8) or b"").hex(" ")
     message = f"{context.name}: the second header of the block at {place + 8:#x}, directly before it, is damaged"
@@ -134,7 +143,7 @@ def _report_second_header(context: WalkContext, entry: int) -> None:
 
 
 def _report(context: WalkContext, entry: int) -> None:
-    """An error at the header."""
+    """Adds an error at the header."""
     place = entry + context.entry_format.word_offset
     found = (context.space.try_read(place, 8) or b"").hex(" ")
     message = f"{context.name}: the header of the large block at {entry:#x} is damaged; its size is a guess"
@@ -145,5 +154,5 @@ def _report(context: WalkContext, entry: int) -> None:
 
 
 def _decoded(entry_format: EntryFormat, word: int) -> int:
-    """The decoded header word. Bits 0-31 alone are encoded: PreviousSize of a large block is plain 0 (§2.6)."""
+    """The decoded header word. Only bits 0-31 are encoded; PreviousSize of a large block is a plain 0 (§2.6)."""
     return word ^ (entry_format.key & 0xFFFFFFFF if word & entry_format.mask else 0)

@@ -1,4 +1,4 @@
-"""LFH blocks as rows: the equal blocks of many subsegments at a time (docs/reference/heap-structures.md §3.3)."""
+"""Adds rows for LFH blocks, those of many subsegments at a time (docs/reference/heap-structures.md §3.3)."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from heapdump.kernels.row import BUSY
 from heapdump.trust import Trust
 
 _BUSY_BITS, _PREFIX = 0x3F, 0x40
-"""UnusedBytes, Vista and later: not 0 for a busy block; the block has a front prefix."""
+"""Bits of UnusedBytes, Vista and later: not 0 for a busy block; set where the block has a front prefix."""
 
 
 @dataclass(frozen=True, slots=True)
 class LfhSubsegment:
-    """One subsegment, and where its blocks lie in the words of a window.
+    """One subsegment whose blocks are to be added.
 
     Attributes:
-        base: address of granule 0 of the words.
-        place: of the blocks.
-        constant: of their headers (`lfh_encoding`); None where it is not known, and no header is checked.
+        base: address of granule 0 of the words of the window.
+        place: where its blocks lie.
+        constant: of its block headers (`lfh_encoding`); None where it is not known and headers are not checked.
         trust: of blocks whose header is good.
-        is_by_headers: only blocks whose header is good are known; no other header of it is damage.
+        is_by_headers: True where only blocks with a good header are known; a bad header is no damage then.
     """
 
     base: int
@@ -46,7 +46,7 @@ class LfhSubsegment:
 
     @property
     def count(self) -> int:
-        """Blocks, busy and free."""
+        """The number of blocks, busy and free."""
         return self.place.geometry.blocks
 
 
@@ -56,12 +56,12 @@ class _Blocks:
 
     Attributes:
         subsegment: index of the subsegment.
-        number: number of the block in its subsegment.
-        granules: place of the header in the words of the window.
+        number: number of the block in its subsegment, from 0.
+        granules: granule of the header in the words of the window.
         size: granules of the block.
         entry: address of the header.
         word: header word as it lies in memory.
-        is_good: (n,) bool; the header word follows the rule of its subsegment.
+        is_good: (n,) bool, True where the header word has the encoding of its subsegment.
     """
 
     subsegment: NDArray[np.int64]
@@ -74,7 +74,7 @@ class _Blocks:
 
 
 def add_lfh_blocks(context: WalkContext, window: Window, subsegments: Sequence[LfhSubsegment]) -> None:
-    """Adds all blocks; a finding for each header that is not good, whose row is a guess: only its place is known."""
+    """Adds a row for each block. A bad header is a finding, and its row a guess: only its place is known."""
     entry_format, log = context.entry_format, context.log
     blocks = _blocks_of(entry_format, window, subsegments)
     is_busy, is_certain = _states(context, subsegments, blocks)
@@ -108,10 +108,10 @@ def add_lfh_blocks(context: WalkContext, window: Window, subsegments: Sequence[L
 
 
 def _are_known(context: WalkContext, subsegments: Sequence[LfhSubsegment]) -> NDArray[np.bool_]:
-    """True for each subsegment that tells state and address of blocks whose headers are not in the dump.
+    """True for each subsegment whose blocks are known where their headers are not in the dump.
 
-    Its bitmap does, but for heaps with allocation stacks: there the header says whether a front prefix lies before the
-    user data.
+    That needs the bitmap, and a heap without allocation stacks: with them, only the header says whether a front prefix
+    lies before the user data.
     """
     is_plain = context.heap.stack_traces is False
     return np.array([is_plain and one.place.bitmap is not None for one in subsegments], bool)
@@ -140,9 +140,9 @@ def _are_good(
     word: NDArray[np.int64],
     entry: NDArray[np.int64],
 ) -> NDArray[np.bool_]:
-    """True where a header word has the constant, the mark and the number of its block.
+    """True where a header word has the constant of its subsegment, the mark of the LFH and the number of its block.
 
-    Where the constant is not known, mark and number are all there is.
+    Where the constant is not known, the mark and the number decide.
     """
     coding = block_coding(entry_format)
     known = np.array([one.constant is not None for one in subsegments])[owner]
@@ -157,7 +157,7 @@ def _are_good(
 def _states(
     context: WalkContext, subsegments: Sequence[LfhSubsegment], blocks: _Blocks
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(busy, certainly so); (n,) bool each."""
+    """((n,) True for busy blocks; (n,) True where the state is certain)."""
     by_header = block_coding(context.entry_format).are_busy(blocks.word)
     is_busy, in_doubt, start = by_header.copy(), np.zeros(len(by_header), bool), 0
     for one in subsegments:

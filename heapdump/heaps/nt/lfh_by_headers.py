@@ -1,9 +1,10 @@
-"""LFH blocks in memory whose entries are lost: the header of their user blocks is damaged, or not in the dump.
+"""Finds user blocks of the LFH whose own entry could not be placed, by the headers of their blocks.
 
-The header of an LFH block proves its place by itself (`lfh_encoding`): with the key of the process it names the user
-blocks, from 8.1 on by its distance, before by its subsegment, which leads back to them. Two headers that name the same
-ones are evidence, or one that names those which the next entry names by PreviousSize. Headers of former lives are all
-free: the LFH gives user blocks back when the last block is. So user blocks without a busy block are left out.
+With the key of the process, the header of an LFH block names its user blocks (`lfh_encoding`): from 8.1 on by its
+distance from them, before by its subsegment, which points to them. Two headers that name the same user blocks are
+evidence. So is one header, where the entry behind also names them by PreviousSize. Stale headers all belong to free
+blocks, because the LFH returns user blocks when their last block is freed. So user blocks without a busy block are left
+out.
 """
 
 from __future__ import annotations
@@ -20,42 +21,42 @@ from heapdump.heaps.nt.unused_bytes import USUAL_PREFIX
 from heapdump.heaps.nt.windows import Window
 
 _LEAST_EQUAL = 2
-"""Headers that name the same user blocks: by chance each fits once in 65,536 granules at most."""
+"""Number of headers that must name the same user blocks. By chance a granule does so at most once in 65,536 times."""
 
 _MOST_BYTES = 1 << 20
-"""Distance of a block from its user blocks; the code has 19 or 20 bits for it."""
+"""The largest distance of a block from its user blocks; the code has 19 or 20 bits for it."""
 
 
 def unplaced_user_areas(
     context: HeapContext, window: Window, unplaced: UnplacedSpan, key: int | None
 ) -> list[UserArea]:
-    """The areas whose user blocks begin in the part that the window walks of a lost span, ascending by address.
+    """The user areas that begin in the walked part of the window, in an unplaced span; ascending by address.
 
-    Where nothing but the next entry tells the user blocks, there are two areas that overlap, with and without front prefix.
+    Where only the next entry names the user blocks, there are two overlapping areas: with and without front prefix.
     """
     part = window.run_parts[0]
     granules = np.arange(part.start, part.end)
     entry_format, coding = context.entry_format, block_coding(context.entry_format)
     words = window.words[granules * entry_format.stride + entry_format.word_index]
-    marked = np.flatnonzero(coding.are_lfh(words))  # missing words are zero, and zero has no mark
+    marked = np.flatnonzero(coding.are_lfh(words))  # missing words are zero and lack the mark
     if not len(marked):
         return []
     words, entries = words[marked], part.base + granules[marked] * window.granule
     named = np.empty(0, np.int64) if key is None else _named(context, coding, words, entries, key)
     values, counts = np.unique(named, return_counts=True)
     own = _user_addresses(context, unplaced)
-    is_sure = (counts >= _LEAST_EQUAL) | np.isin(values, own)
-    addresses = values[is_sure].tolist()
-    is_untold = not any(address in own for address in addresses)
+    has_evidence = (counts >= _LEAST_EQUAL) | np.isin(values, own)
+    addresses = values[has_evidence].tolist()
+    is_unconfirmed = not any(address in own for address in addresses)
     low, high = max(window.span.start, unplaced.span.start + window.granule), window.span.end
     starts = sorted(address for address in addresses if low <= address < high)
     areas = [_area(context, unplaced, start, starts[i + 1 : i + 2]) for i, start in enumerate(starts)]
-    areas += [_area(context, unplaced, start, []) for start in own if is_untold and low <= start < high]
+    areas += [_area(context, unplaced, start, []) for start in own if is_unconfirmed and low <= start < high]
     return areas
 
 
 def _user_addresses(context: HeapContext, unplaced: UnplacedSpan) -> list[int]:
-    """Where the user blocks of the last entry of the span may begin: behind its header, or behind a front prefix."""
+    """Where the user data of the last entry of the span may begin: behind its header, and behind a front prefix."""
     if unplaced.entry is None:
         return []
     granule = context.entry_format.granule
@@ -63,7 +64,10 @@ def _user_addresses(context: HeapContext, unplaced: UnplacedSpan) -> list[int]:
 
 
 def _area(context: HeapContext, unplaced: UnplacedSpan, start: int, following: list[int]) -> UserArea:
-    """The area up to the next user blocks, to the last entry, or to the end of the span."""
+    """The area from `start` to the next user blocks, to the last entry, or to the end of the span.
+
+    `following`: address of the next user blocks, if there are any.
+    """
     end = unplaced.span.end
     if unplaced.entry is not None and start <= unplaced.entry:
         end = unplaced.entry
@@ -75,7 +79,7 @@ def _area(context: HeapContext, unplaced: UnplacedSpan, start: int, following: l
 def _named(
     context: HeapContext, coding: BlockCoding, words: NDArray[np.int64], entries: NDArray[np.int64], key: int
 ) -> NDArray[np.int64]:
-    """The addresses of user blocks that these headers name; without those that name none."""
+    """The addresses of the user blocks that these headers name; headers that name none are left out."""
     user = _by_subsegment if coding.names_subsegment else _by_distance
     return user(context, coding, words, entries, key)
 
@@ -83,7 +87,7 @@ def _named(
 def _by_distance(
     context: HeapContext, coding: BlockCoding, words: NDArray[np.int64], entries: NDArray[np.int64], key: int
 ) -> NDArray[np.int64]:
-    """8.1 and later: the code holds the distance, and nothing below it."""
+    """8.1 and later: by the distance in the code; the bits below it must be 0."""
     constant = signed64(coding.constant(key, context.address, 0))
     code = (words ^ entries >> coding.shift ^ constant) & coding.mask
     distance = code >> coding.distance_shift
@@ -96,7 +100,7 @@ def _by_distance(
 def _by_subsegment(
     context: HeapContext, coding: BlockCoding, words: NDArray[np.int64], entries: NDArray[np.int64], key: int
 ) -> NDArray[np.int64]:
-    """Before 8.1: the code holds the subsegment, whose UserBlocks leads back."""
+    """Before 8.1: by UserBlocks of the subsegment in the code."""
     subsegments = coding.subsegments(coding.constants(words, entries, 0), key, context.address)
     struct = context.layout["_HEAP_SUBSEGMENT"]
     places = (subsegments + struct.offset("UserBlocks")).astype(np.uint64)

@@ -14,7 +14,15 @@ from heapdump.heaps.nt.windows import committed_runs
 
 
 class Contradiction(NamedTuple):
-    """A member that does not hold: its place, its bytes, its name; what should be there and what is."""
+    """A member that contradicts the blocks.
+
+    Attributes:
+        address: of the member.
+        length: bytes of the member.
+        member: its name.
+        expected: its right value, in words or hex.
+        found: its value, likewise.
+    """
 
     address: int
     length: int
@@ -26,9 +34,12 @@ class Contradiction(NamedTuple):
 def report_contradictions(
     context: WalkContext, area: UserArea, members: Members, recovered: Recovered, key: int | None
 ) -> bool:
-    """Adds a finding for each member that does not hold, a gap where the subsegment is missing; True for any of these.
+    """Adds a finding for each member that contradicts the blocks, and a gap where the subsegment is not in the dump.
 
-    Where no block is busy the LFH may be setting the subsegment up: warnings.
+    Where no block is busy, the LFH may be setting the subsegment up, so findings are warnings.
+
+    Returns:
+        True where a finding or gap was added.
     """
     severity: Severity = "error" if recovered.is_busy else "warning"
     found = list(_contradictions(context, area, members, recovered, key))
@@ -57,7 +68,7 @@ def is_in_heap(context: HeapContext, address: int) -> bool:
 def may_be_missing(context: HeapContext, members: Members) -> bool:
     """True where the subsegment that the user blocks name may lie in memory that the dump lacks.
 
-    Where segments of the heap were not found, that may be one of those.
+    Always True where segments of the heap were not found: it may lie in one of them.
     """
     if members.subsegment is not None or not members.pointer:
         return False
@@ -65,9 +76,9 @@ def may_be_missing(context: HeapContext, members: Members) -> bool:
 
 
 def is_doubtful(context: HeapContext, area: UserArea, members: Members, recovered: Recovered, key: int | None) -> bool:
-    """True where user blocks contradict what their blocks tell and the subsegment, the other witness, is missing.
+    """True where user blocks contradict the headers of their blocks, and the subsegment is not in the dump.
 
-    They may be free ones that the LFH keeps, with headers of former lives.
+    Such user blocks may be free ones that the LFH keeps, with stale headers of blocks.
     """
     return may_be_missing(context, members) and any(_contradictions(context, area, members, recovered, key))
 
@@ -101,7 +112,7 @@ def _contradictions(
 
 
 def _links(context: HeapContext, area: UserArea, members: Members, recovered: Recovered) -> Iterator[Contradiction]:
-    """The pointer to the subsegment, its way back, its numbers."""
+    """Contradictions of the pointer to the subsegment, of its pointer back, and of its numbers."""
     named, true, pointer = members.subsegment, recovered.subsegment, context.view.pointer_bytes
     leads_back = true is not None and true.user_blocks == area.address
     if named is None and not leads_back and (may_be_missing(context, members) or not members.pointer):
@@ -120,12 +131,12 @@ def _links(context: HeapContext, area: UserArea, members: Members, recovered: Re
 
 
 def _fits(subsegment: Subsegment, recovered: Recovered) -> bool:
-    """True when the subsegment has the numbers of these blocks."""
+    """True when BlockSize and BlockCount of the subsegment are those of the blocks."""
     return (subsegment.stride, subsegment.count) == recovered.geometry[1:]
 
 
 def _numbers(context: HeapContext, subsegment: Subsegment, recovered: Recovered) -> Iterator[Contradiction]:
-    """BlockSize and BlockCount."""
+    """Contradictions of BlockSize and BlockCount."""
     struct, granule = context.layout["_HEAP_SUBSEGMENT"], context.entry_format.granule
     _, stride, count = recovered.geometry
     if subsegment.stride != stride:

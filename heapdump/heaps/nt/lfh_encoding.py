@@ -1,7 +1,7 @@
-"""The rule that the header words of LFH blocks follow, and the key of the process (heap-structures.md §3.3, §3.4).
+"""The encoding of the header words of LFH blocks, and the key of the process (heap-structures.md §3.3, §3.4).
 
-H is the address of the heap, U of the user blocks, S of the subsegment, K the key RtlpLFHKey. The low bits of a header
-word, its *code*, are
+H is the address of the heap, U of the user blocks, S of the subsegment, K the key RtlpLFHKey. `entry` is the address of
+the block's header. The low bits of a header word are its *code*:
 
     8.1 and later, x64    32 bits:  entry >> 4 ^ K ^ H ^ (entry - U) << 12
     8.1 and later, x86    32 bits:  entry >> 3 ^ K ^ H ^ (entry - U) << 13
@@ -9,9 +9,9 @@ word, its *code*, are
     XP to 8, x86          32 bits:  entry >> 3 ^ K ^ H ^ S
     Server 2003, x64      as Vista, 32 bits (no source)
 
-So code, address and distance give a *constant*: one and the same for all blocks of a subsegment, from 8.1 on for all
-blocks of a heap. A header is good when its constant is the right one. Equal constants of several headers are evidence
-of their own: no other memory has them by chance.
+The code without the terms of `entry` and U is a *constant*: K ^ H from 8.1 on, equal for all blocks of a heap; before,
+a value with S, equal for all blocks of a subsegment. A header is good when its constant is the right one. Where the
+right one is not known, equal constants of several headers are evidence: other memory does not have them by chance.
 """
 
 from __future__ import annotations
@@ -30,29 +30,30 @@ _U32 = 0xFFFFFFFF
 _U40 = (1 << 40) - 1
 
 _LFH = 0x80
-"""UnusedBytes, Vista and later: the LFH owns the block."""
+"""Bit of UnusedBytes, Vista and later: the LFH owns the block."""
 
 _PRE_VISTA_LFH = 0xFF
 """SegmentIndex before Vista: the LFH owns the block."""
 
 _BUSY_BITS = 0x3F
-"""UnusedBytes, Vista and later: not 0 for a busy block."""
+"""Bits of UnusedBytes, Vista and later: 0 for a free block, not 0 for a busy one."""
 
 INDEX_SHIFT = 40
-"""Bytes 5 and 6 of the header word, from 8 on: the number of the block in its subsegment."""
+"""Lowest bit of the block's number in its subsegment: bytes 5 and 6 of the header word, 8 and later."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockCoding:
-    """The rule of one build.
+    """The encoding of LFH headers in one build.
 
     Attributes:
-        mask: the bits of the header word that are its code.
-        shift: entry >> shift is part of the code.
-        distance_shift: 12 or 13 from 8.1 on; 0 before, where the constant holds the subsegment instead.
-        address_shift: how far H and S are shifted before 8.1: 4 on x64, 0 on x86.
-        has_index: the header word holds the number of the block (8 and later).
-        is_pre_vista: marks and states stand in other bytes.
+        mask: bits of the header word that are its code, 32 or 40.
+        shift: bits by which `entry` is shifted right, 3 or 4.
+        distance_shift: bits by which entry - U is shifted left, 12 or 13, from 8.1 on; 0 before, where the constant
+            contains S instead.
+        address_shift: bits by which H and S are shifted right before 8.1: 4 on x64, 0 on x86.
+        has_index: True where the header word holds the number of the block (8 and later).
+        is_pre_vista: True for XP and Server 2003, where the owner and the state of a block are in other bytes.
     """
 
     mask: int
@@ -64,11 +65,11 @@ class BlockCoding:
 
     @property
     def names_subsegment(self) -> bool:
-        """True before 8.1: the constant leads to the subsegment."""
+        """True before 8.1: the constant contains the address of the subsegment."""
         return not self.distance_shift
 
     def constants(self, words: Words, entries: Words, user_blocks: Words | int) -> Words:
-        """The constant of each header word; (n,) int64 each."""
+        """The constants of n header words, as they lie in memory; (n,) int64 each."""
         out = words ^ entries >> self.shift
         if self.distance_shift:
             out = out ^ entries - user_blocks << self.distance_shift
@@ -76,27 +77,27 @@ class BlockCoding:
         return constants
 
     def constant(self, key: int, heap: int, subsegment: int) -> int:
-        """The constant that these give."""
+        """The constant of blocks with this key K, heap H and subsegment S; from 8.1 on S is not used."""
         if self.distance_shift:
             return (key ^ heap) & self.mask
         return (key ^ heap >> self.address_shift ^ subsegment >> self.address_shift) & self.mask
 
     def key(self, constant: int, heap: int, subsegment: int) -> int:
-        """K by the constant of a subsegment, as far as the code needs it."""
+        """K, in the bits of the code, by the constant of a block of this heap H and subsegment S."""
         return self.constant(constant, heap, subsegment)
 
     def subsegments(self, constants: Words, key: int, heap: int) -> Words:
-        """Before 8.1: the addresses of subsegments that the constants lead to, cut to the bits of the code."""
+        """Before 8.1: the addresses S of subsegments by their constants; only as many bits as the code has."""
         return (constants ^ signed64(self.constant(key, heap, 0))) << self.address_shift
 
     def are_lfh(self, words: Words) -> NDArray[np.bool_]:
-        """True where the header says that the LFH owns the block, and its fixed bytes hold."""
+        """True for header words that say that the LFH owns the block; (n,) bool."""
         lfh: NDArray[np.bool_]
         lfh = words >> 56 & 0xFF == _PRE_VISTA_LFH if self.is_pre_vista else words >> 56 & _LFH != 0
         return lfh
 
     def are_busy(self, words: Words) -> NDArray[np.bool_]:
-        """The states that the headers say."""
+        """True for header words of busy blocks; (n,) bool."""
         busy: NDArray[np.bool_]
         by_count = self.are_lfh(words) & (words >> 56 & _BUSY_BITS != 0)
         busy = words >> 40 & 1 != 0 if self.is_pre_vista else by_count
@@ -104,7 +105,7 @@ class BlockCoding:
 
 
 def block_coding(entry_format: EntryFormat) -> BlockCoding:
-    """The rule of the build that a heap's layout is of."""
+    """The encoding of LFH headers under this entry format."""
     header = entry_format.layout["_HEAP_USERDATA_HEADER"]
     has_distance, is_x64 = "EncodedOffsets" in header, entry_format.stride == 2
     is_wide = is_x64 and not has_distance and not entry_format.is_pre_vista

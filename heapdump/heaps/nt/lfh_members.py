@@ -1,6 +1,6 @@
-"""What user blocks and their subsegment say about the blocks: the members of both, and where these lie.
+"""Reads the members of user blocks and of their subsegment that say where the blocks lie (heap-structures.md §3.2).
 
-_HEAP_USERDATA_HEADER stands at the start of the user blocks, _HEAP_SUBSEGMENT in a zone (heap-structures.md §3.2).
+A _HEAP_USERDATA_HEADER begins the user blocks. A _HEAP_SUBSEGMENT lies in a zone.
 """
 
 from __future__ import annotations
@@ -21,7 +21,13 @@ _CODE_BYTES = 8
 
 
 class Geometry(NamedTuple):
-    """The places of the blocks: bytes from the user blocks to block 0, bytes of each block, number of blocks."""
+    """Where the blocks of a subsegment lie.
+
+    Attributes:
+        first: bytes from the user blocks to block 0.
+        stride: bytes of a block.
+        blocks: number of blocks.
+    """
 
     first: int
     stride: int
@@ -30,7 +36,16 @@ class Geometry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Subsegment:
-    """Members of a _HEAP_SUBSEGMENT; `stride`: BlockSize in bytes; `free`, `hint`: Depth and Hint of AggregateExchg."""
+    """The members of a _HEAP_SUBSEGMENT.
+
+    Attributes:
+        address: of the subsegment.
+        user_blocks: UserBlocks: address of its user blocks.
+        stride: BlockSize, in bytes.
+        count: BlockCount.
+        free: AggregateExchg.Depth: number of free blocks.
+        hint: AggregateExchg.Hint: offset of the first free block from the user blocks, in granules (before 8).
+    """
 
     address: int
     user_blocks: int
@@ -42,14 +57,15 @@ class Subsegment:
 
 @dataclass(frozen=True, slots=True)
 class Members:
-    """The members that tell the places of the blocks of one subsegment.
+    """The members of the header of user blocks, and of the subsegment that it names.
 
     Attributes:
-        pointer: what the user data header names as subsegment.
-        subsegment: the members there; None where the dump lacks it.
-        offsets: EncodedOffsets before decoding, or the plain ones of 8; None before 8, and where the dump lacks them.
-        bitmap_bits: SizeOfBitMap; None before 8, and where the dump lacks it.
-        bitmap: address of the busy bitmap; None as before.
+        pointer: SubSegment: address of the subsegment.
+        subsegment: the members at that address; None where they are not in the dump.
+        offsets: EncodedOffsets before decoding (8.1 and later), or FirstAllocationOffset and BlockStride (8), 32 bits;
+            None before 8, or where they are not in the dump.
+        bitmap_bits: SizeOfBitMap of BusyBitmap; None likewise.
+        bitmap: Buffer of BusyBitmap: its address; None likewise.
     """
 
     pointer: int
@@ -60,7 +76,7 @@ class Members:
 
     @property
     def is_linked(self) -> bool:
-        """True when the subsegment was read."""
+        """True where the subsegment is in the dump."""
         return self.subsegment is not None
 
 
@@ -79,7 +95,7 @@ def read_members(context: HeapContext, area: UserArea) -> Members:
 
 
 def read_subsegment(context: HeapContext, address: int) -> Subsegment | None:
-    """The subsegment at that address; None where the dump lacks it."""
+    """The subsegment at an address; None where it is not in the dump."""
     fields = context.view.struct("_HEAP_SUBSEGMENT", address, context.layout) if address else None
     if fields is None:
         return None
@@ -97,14 +113,14 @@ def _offsets_place(header: Struct) -> int:
 
 
 def offsets_place(context: HeapContext, area: UserArea) -> int:
-    """The address of FirstAllocationOffset and BlockStride, 8 and later."""
+    """The address of the 32 bits with FirstAllocationOffset and BlockStride, encoded or plain; 8 and later."""
     return area.address + _offsets_place(context.layout["_HEAP_USERDATA_HEADER"])
 
 
 def decoded_offsets(context: HeapContext, area: UserArea, encoded: int, key: int | None) -> tuple[int, int] | None:
-    """(FirstAllocationOffset, BlockStride) in bytes; None where a key or the front end is needed and not known.
+    """(FirstAllocationOffset, BlockStride) in bytes; None where the key or the front end is needed and not known.
 
-    Plain in 8, from 8.1 on XORed with U, the address of the _LFH_HEAP and K.
+    8: bits 0-15 and 16-31 of `encoded`. 8.1 and later: of `encoded` ^ U ^ address of the _LFH_HEAP ^ K, 32 bits.
     """
     if "EncodedOffsets" in context.layout["_HEAP_USERDATA_HEADER"]:
         front_end = front_end_of(context)
@@ -115,7 +131,7 @@ def decoded_offsets(context: HeapContext, area: UserArea, encoded: int, key: int
 
 
 def front_end_of(context: HeapContext) -> int | None:
-    """The address of the _LFH_HEAP; None where _HEAP.FrontEndHeap leads to none of this heap."""
+    """The address of the heap's _LFH_HEAP; None where _HEAP.FrontEndHeap does not lead to one that names this heap."""
     front_end = context.heap_pointer("FrontEndHeap")
     owner = context.space.try_pointer(front_end + context.layout["_LFH_HEAP"].offset("Heap")) if front_end else None
     return front_end if owner == context.address else None
@@ -125,7 +141,7 @@ Count = TypeVar("Count", int, NDArray[np.int64])
 
 
 def first_offset(context: HeapContext, count: Count) -> Count:
-    """Bytes from the user blocks to block 0 of that number of blocks, as ntdll lays them out (heap-structures.md §3.3)."""
+    """Bytes from the user blocks to block 0 where there are `count` blocks (heap-structures.md §3.3)."""
     header, granule = context.layout["_HEAP_USERDATA_HEADER"], context.entry_format.granule
     if "BusyBitmap" not in header:
         return count * 0 + header.size
@@ -134,9 +150,9 @@ def first_offset(context: HeapContext, count: Count) -> Count:
 
 
 def count_that_fits(context: HeapContext, area: UserArea, stride: int) -> int:
-    """The number of blocks of that size that the LFH puts into user blocks of this request.
+    """The number of blocks of `stride` bytes that fit into the user area.
 
-    Exact before 8 on every recorded subsegment; from 8 on perhaps one too many.
+    Before 8 the LFH makes exactly that many (every recorded subsegment); from 8 on that many or one less.
     """
     tail = _CODE_BYTES if context.entry_format.granule == 16 else 0
     count = (area.request - first_offset(context, 0) - tail) // stride
@@ -146,7 +162,7 @@ def count_that_fits(context: HeapContext, area: UserArea, stride: int) -> int:
 
 
 def counts_that_fit(context: HeapContext, requests: NDArray[np.int64], strides: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Before 8: `count_that_fits` of user blocks of these requests; (n,)."""
+    """`count_that_fits` for n user areas at once, before 8; (n,). `requests`: their `UserArea.request`."""
     tail = _CODE_BYTES if context.entry_format.granule == 16 else 0
     counts: NDArray[np.int64] = np.maximum(0, (requests - first_offset(context, 0) - tail) // strides)
     return counts
@@ -174,7 +190,7 @@ def consistent_offsets(
 
 
 def is_consistent(context: HeapContext, area: UserArea, members: Members, key: int | None) -> bool:
-    """True when all members agree, and the blocks fit; then the headers of the blocks are not needed as witnesses."""
+    """True when all members agree and the blocks fit. Then the headers of the blocks are not needed to place them."""
     subsegment = members.subsegment
     if subsegment is None or not area.has_signature or subsegment.user_blocks != area.address:
         return False

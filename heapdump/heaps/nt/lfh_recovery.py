@@ -1,9 +1,9 @@
-"""The places of LFH blocks where user blocks and subsegment contradict each other, from the headers of the blocks.
+"""Finds where LFH blocks lie when the members of user blocks and subsegment contradict each other.
 
-A header proves its place (`lfh_encoding`), so the headers in a user area are witnesses beside the members of the user
-data header and of the subsegment (`lfh_members`). Of all places that one of them names, those win that most headers
-and members confirm. User blocks without a way back from a subsegment and without a busy block are free ones that the
-LFH keeps for later: no damage, and no blocks.
+The header of an LFH block proves its own place (`lfh_encoding`). So the headers in a user area are witnesses, beside
+the members of the user blocks and of the subsegment (`lfh_members`). Every geometry that some witness names is tried;
+the one that most headers and members confirm is taken. User blocks to which no subsegment points back, and in which no
+block is busy, are free ones that the LFH keeps for later: they are no damage and hold no blocks.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from heapdump.heaps.nt.lfh_user_blocks import UserArea
 from heapdump.heaps.nt.windows import Window
 
 _LEAST_EQUAL = 3
-"""Equal constants that are evidence where the right one is not known."""
+"""Number of headers with equal constants that are evidence where the right constant is not known."""
 
 _MOST_BLOCKS = 0x10000
 
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """The LFH headers of a user area, one place for each granule of it; (n,) each.
+    """The words of a user area where headers may be: one for each granule, (n,) each.
 
     Attributes:
-        words: header word at each granule.
-        good: it is a header of an LFH block.
-        missing: it is not in the dump.
-        constant: of the good headers (`lfh_encoding`).
+        words: the word at the place of a header word of each granule.
+        good: True where it is the header word of an LFH block with `constant`.
+        missing: True where it is not in the dump.
+        constant: the constant of the area's headers (`lfh_encoding`).
     """
 
     words: NDArray[np.int64]
@@ -54,13 +54,13 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Recovered:
-    """The blocks of a user area.
+    """The blocks of a user area, as their headers place them.
 
     Attributes:
-        geometry: where they lie.
+        geometry: where the blocks lie.
         constant: of their headers; None where it is not known.
-        subsegment: theirs; None where it is not in the dump or nothing leads to it.
-        is_busy: one of them is busy.
+        subsegment: their subsegment; None where it is not in the dump or not known.
+        is_busy: True where at least one block is busy.
     """
 
     geometry: Geometry
@@ -80,7 +80,7 @@ def has_marked_word(context: HeapContext, window: Window, area: UserArea) -> boo
 def recover(
     context: HeapContext, window: Window, area: UserArea, members: Members, key: int | None
 ) -> Recovered | None:
-    """The blocks of the area; None where no place has evidence enough, or the area holds no blocks now."""
+    """The blocks of the area; None where no geometry has enough evidence, or the area is kept for later."""
     coding = block_coding(context.entry_format)
     scan = _scan(context, window, area, members.pointer, key)
     if scan is None:
@@ -99,7 +99,10 @@ def recover(
 
 
 def _scan(context: HeapContext, window: Window, area: UserArea, pointer: int, key: int | None) -> Scan | None:
-    """The headers of the area; None where there are none."""
+    """The words of the area and the good headers among them; None where no header is good.
+
+    `pointer`: address of the subsegment that the user blocks name.
+    """
     entry_format, coding = context.entry_format, block_coding(context.entry_format)
     granule, stride = entry_format.granule, entry_format.stride
     base = int(window.bases(np.array([area.address]))[0])
@@ -121,9 +124,9 @@ def _scan(context: HeapContext, window: Window, area: UserArea, pointer: int, ke
 def _constant(
     context: HeapContext, area: UserArea, pointer: int, constants: NDArray[np.int64], key: int | None
 ) -> int | None:
-    """The constant of the blocks of this area, among those of all words that may be headers; None for none.
+    """The constant of the headers of this area; None where it cannot be decided.
 
-    `pointer`: what the user data header names as subsegment.
+    `pointer`: address of the subsegment that the user blocks name. `constants`: of all words that may be headers.
     """
     coding = block_coding(context.entry_format)
     if key is not None and not coding.names_subsegment:
@@ -145,7 +148,7 @@ def _constant(
 
 
 def _most_frequent(values: NDArray[np.int64]) -> tuple[int, int]:
-    """(the value that is there most often, how often)."""
+    """(the most frequent value, its number); (0, 0) for no values."""
     if not len(values):
         return 0, 0
     found, counts = np.unique(values, return_counts=True)
@@ -156,7 +159,10 @@ def _most_frequent(values: NDArray[np.int64]) -> tuple[int, int]:
 def _subsegment(
     context: HeapContext, area: UserArea, members: Members, scan: Scan, key: int | None
 ) -> Subsegment | None:
-    """The subsegment that leads back to the area, by the user data header or by the blocks; else the first one."""
+    """The subsegment, named by the user blocks or by the block headers, that points back to the area.
+
+    Where neither points back, the one that the user blocks name, which may be None.
+    """
     named, coding = members.subsegment, block_coding(context.entry_format)
     if key is None or not coding.names_subsegment or (named and named.user_blocks == area.address):
         return named
@@ -166,15 +172,16 @@ def _subsegment(
 
 
 def _places(geometry: Geometry, granule: int) -> NDArray[np.int64]:
-    """Granules of the blocks' headers, counted from the user blocks."""
+    """Granules from the user blocks to the header of each block."""
     places: NDArray[np.int64] = (geometry.first + np.arange(geometry.blocks) * geometry.stride) // granule
     return places
 
 
 class _Sources:
-    """The values that members and headers give for each number of the geometry.
+    """The values that members and headers name for each member of the geometry.
 
-    `last`: bytes from the user blocks to the last good header.
+    Attributes:
+        last: bytes from the user blocks to the last good header.
     """
 
     def __init__(
@@ -191,18 +198,18 @@ class _Sources:
             self.counts.append(subsegment.count)
 
     def add_headers(self, first: int | None, stride: int) -> None:
-        """Adds what the headers say: distance of neighbours, place of block 0 where headers are numbered."""
+        """Adds values from the headers: `stride`, the distance of neighbours; `first`, where headers have numbers."""
         self.strides.append(stride)
         if first is not None:
             self.firsts.append(first)
 
     def _count_by_headers(self, stride: int) -> int:
-        """Number of blocks up to the last good header."""
+        """The number of blocks up to the last good header."""
         first = self.firsts[-1] if self.firsts else first_offset(self._context, 0)
         return (self.last - first) // stride + 1
 
     def choices(self) -> Iterator[tuple[Geometry, int]]:
-        """(geometry that lies inside the area, number of values that agree with it); each once."""
+        """Each distinct geometry inside the area, with the number of values that agree with it."""
         granule, seen = self._context.entry_format.granule, set[Geometry]()
         for stride in dict.fromkeys(self.strides):
             if not stride or stride % granule:
@@ -241,7 +248,7 @@ def _best(context: HeapContext, area: UserArea, scan: Scan, sources: _Sources) -
 
 
 def _add_headers(context: HeapContext, scan: Scan, found: NDArray[np.int64], sources: _Sources) -> None:
-    """Stride and first offset by the good headers at these granules."""
+    """Adds stride and offset of block 0 by the good headers at the granules `found`."""
     granule = context.entry_format.granule
     if not block_coding(context.entry_format).has_index:
         sources.add_headers(None, int(np.diff(found).min()) * granule)
@@ -258,6 +265,6 @@ def _add_headers(context: HeapContext, scan: Scan, found: NDArray[np.int64], sou
 
 
 def _first(found: NDArray[np.int64], number: NDArray[np.int64], stride: int) -> int:
-    """The granule of block 0 that most numbered headers name."""
+    """The granule of block 0 that most headers name: granule - number * stride. `found`: granules of the headers."""
     firsts: Sequence[int] = (found - number * stride).tolist()
     return max(firsts, key=firsts.count)

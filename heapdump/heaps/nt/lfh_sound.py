@@ -1,7 +1,7 @@
-"""LFH subsegments whose members and blocks all agree, as rows: those of a whole window at once, by a compiled loop.
+"""Adds the blocks of sound LFH subsegments, whose members and blocks all agree: all of a window in one compiled loop.
 
-In nearly every dump these are nearly all subsegments. What is left, and everything below the number of blocks that is
-worth compiling, goes the way of `lfh_subsegments` and `lfh_blocks`, which gives the same rows.
+Nearly all subsegments are sound. The others, and all in walks too short for compiled loops, are added by
+`lfh_subsegments` and `lfh_blocks`, which give the same rows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _HIGHEST = 1 << 62
 
 @dataclass(frozen=True, slots=True)
 class _Subsegments:
-    """Members of subsegments and user blocks that agree; (n,) int64 each.
+    """Subsegments whose members agree with those of their user blocks; (n,) int64 each.
 
     Attributes:
         area: index of the user area.
@@ -54,9 +54,18 @@ class _Subsegments:
 def add_sound_subsegments(
     context: WalkContext, window: Window, first_row: int, areas: UserAreas, key: int, workload: Workload
 ) -> NDArray[np.bool_]:
-    """Adds the blocks of subsegments where everything agrees; (n,) True for their areas. Rows stay ascending by address.
+    """Adds the blocks of sound subsegments; rows stay ascending by entry. Vista and later.
 
-    `first_row`: of the window's rows, which the areas count their rows from; none is of the LFH yet. Vista and later.
+    Args:
+        context: the walk of the heap.
+        window: the words.
+        first_row: the first row of the window. `areas.row` counts from it. No row from it on is an LFH block yet.
+        areas: the user areas of the window.
+        key: RtlpLFHKey.
+        workload: chooses between compiled and plain loops.
+
+    Returns:
+        (n,) True for areas whose blocks were added.
     """
     is_added = np.zeros(len(areas), bool)
     found = _consistent(context, window, context.columns.since(first_row), areas, key)
@@ -82,7 +91,7 @@ def add_sound_subsegments(
 
 
 def _consistent(context: HeapContext, window: Window, rows: BlockTable, areas: UserAreas, key: int) -> _Subsegments:
-    """The subsegments for which `lfh_members.is_consistent` holds, in memory that the window holds whole."""
+    """The subsegments for which `lfh_members.is_consistent` is True and whose blocks lie completely in the window."""
     header, struct = context.layout["_HEAP_USERDATA_HEADER"], context.layout["_HEAP_SUBSEGMENT"]
     pointer, mapped = context.view.pointer_bytes, context.space.mapped
     end = areas.address + areas.size
@@ -118,7 +127,7 @@ def _members(window: Window, user: NDArray[np.int64], offset: int, size: int) ->
 def _user_blocks_agree(
     context: HeapContext, window: Window, areas: UserAreas, found: _Subsegments, key: int
 ) -> NDArray[np.bool_]:
-    """True where the members of the user data header agree with those of the subsegment; (n,). `areas`: theirs."""
+    """True where the members of the user blocks agree with those of the subsegment; (n,). `areas`: one for each."""
     header, pointer, user = context.layout["_HEAP_USERDATA_HEADER"], context.view.pointer_bytes, areas.address
     agree: NDArray[np.bool_]
     if "BusyBitmap" not in header:
@@ -137,7 +146,7 @@ def _user_blocks_agree(
 def _kernel_table(
     context: HeapContext, window: Window, areas: UserAreas, found: _Subsegments, key: int
 ) -> NDArray[np.int64]:
-    """The subsegments as `kernels.nt_lfh` takes them; rows counted as those of the areas."""
+    """The subsegments as `kernels.nt_lfh` takes them: (n, 8) int64."""
     coding, user = block_coding(context.entry_format), areas.address[found.area]
     constant = np.full(len(user), signed64(coding.constant(key, context.address, 0)), np.int64)
     if coding.names_subsegment:

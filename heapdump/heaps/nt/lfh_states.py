@@ -1,9 +1,9 @@
-"""States of LFH blocks: which are busy, by as many witnesses as the build has (heap-structures.md §3.3).
+"""Decides which LFH blocks are busy, by all witnesses of the build (heap-structures.md §3.3).
 
-The header of a block says its state. The subsegment counts its free blocks (Depth). From 8 on a bitmap has one bit for
-each block; before, the free blocks form a chain. ntdll goes by the bitmap and by the chain; a thread that was stopped
-between two of these writes leaves them contradicting, since the LFH takes no lock, so that is a warning. Where header
-and count agree against the bitmap, no order of writes explains it: the bitmap is damaged.
+The witnesses are: the header of each block; the subsegment's number of free blocks (Depth); from 8 on a bitmap with one
+bit for each block; before 8 a chain of the free blocks. ntdll itself uses the bitmap, or the chain. The LFH takes no
+lock, so a thread that was stopped between two writes leaves contradictions; these are warnings. Where headers and Depth
+agree against the bitmap, no order of writes explains it, and the bitmap is damaged.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class HeaderStates:
     """The headers of the blocks of one subsegment, (n,) bool each.
 
     Attributes:
-        good: the header follows the rule of its subsegment.
-        busy: the block is busy by its header.
+        good: True where the header has the encoding of its subsegment.
+        busy: True where the block is busy by its header.
     """
 
     good: NDArray[np.bool_]
@@ -35,10 +35,14 @@ class HeaderStates:
 
 @dataclass(frozen=True, slots=True)
 class BlockPlace:
-    """Where the blocks of a subsegment lie, and its own members; None where the dump lacks those.
+    """Where the blocks of a subsegment lie, and its witnesses of their states.
 
-    `bitmap`: BusyBitmap; bit i, counted from the lowest bit of the first byte, is 1 when block i is busy. None before 8,
-    and where the dump lacks it.
+    Attributes:
+        user_blocks: address of the user blocks.
+        geometry: where the blocks lie in them.
+        subsegment: members of the subsegment; None where they are not in the dump.
+        bitmap: BusyBitmap: bit i, counted from the lowest bit of byte 0, is 1 where block i is busy; None before 8, or
+            where it is not in the dump.
     """
 
     user_blocks: int
@@ -54,10 +58,10 @@ class BlockPlace:
 def busy_blocks(
     context: WalkContext, place: BlockPlace, headers: HeaderStates
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(busy by the witness that counts, in doubt), (n,) bool each; findings where the witnesses contradict."""
-    certain = np.zeros(place.geometry.blocks, bool)
+    """((n,) True for busy blocks; (n,) True where the state is in doubt). Contradictions become findings."""
+    no_doubt = np.zeros(place.geometry.blocks, bool)
     if place.bitmap is None:
-        return _by_chain(context, place, headers), certain
+        return _by_chain(context, place, headers), no_doubt
     bits = np.unpackbits(np.frombuffer(place.bitmap, np.uint8), bitorder="little")
     by_bitmap = np.zeros(place.geometry.blocks, bool)
     by_bitmap[: len(bits)] = bits[: len(by_bitmap)] != 0
@@ -67,17 +71,17 @@ def busy_blocks(
     count, by_headers = int((~by_bitmap).sum()), int((~by_header).sum())
     if differ.any() and free == by_headers != count:
         _report_bitmap(context, place, np.flatnonzero(differ))
-        return by_header, certain
+        return by_header, no_doubt
     _warn_of_headers(context, place, np.flatnonzero(differ), by_header)
     if free not in (None, count):
         _warn_of_count(context, place, count)
-    if differ.any() and count == by_headers:  # the count cannot tell: rather a block too many
+    if differ.any() and count == by_headers:  # Depth agrees with both: rather a busy block too many than one too few
         return by_bitmap | by_header, differ
-    return by_bitmap, certain
+    return by_bitmap, no_doubt
 
 
 def _by_chain(context: WalkContext, place: BlockPlace, headers: HeaderStates) -> NDArray[np.bool_]:
-    """The states by the headers; by the chain of free blocks where a header is damaged or the count contradicts."""
+    """(n,) True for busy blocks: by headers; by the chain where a header is damaged or Depth contradicts them."""
     subsegment = place.subsegment
     if subsegment is None or (headers.good.all() and subsegment.free == int((~headers.busy).sum())):
         return headers.busy
@@ -99,7 +103,11 @@ def _by_chain(context: WalkContext, place: BlockPlace, headers: HeaderStates) ->
 
 
 def _chain(context: WalkContext, place: BlockPlace, subsegment: Subsegment) -> NDArray[np.bool_] | None:
-    """(n,) bool, the blocks on the chain of free blocks; None where it does not have as many as are counted."""
+    """(n,) True for blocks on the chain of free blocks; None where it has not exactly Depth blocks.
+
+    Hint of the subsegment, and bytes 0-1 behind the header of each free block, give the offset of the next free block
+    from the user blocks, in granules; 0xFFFF ends the chain.
+    """
     granule, (first, stride, count) = context.entry_format.granule, place.geometry
     free, at = np.zeros(count, bool), subsegment.hint
     for _ in range(subsegment.free):
@@ -117,7 +125,7 @@ def _chain(context: WalkContext, place: BlockPlace, subsegment: Subsegment) -> N
 def _warn_of_headers(
     context: WalkContext, place: BlockPlace, rows: NDArray[np.intp], by_header: NDArray[np.bool_]
 ) -> None:
-    """Warns of blocks that are busy by header and free otherwise, or the other way: ntdll's lfh_bitmap_mismatch."""
+    """A warning for blocks `rows` whose header and other witness disagree: ntdll's lfh_bitmap_mismatch."""
     other = "its bitmap" if place.bitmap is not None else "the list of free blocks"
     offset = context.entry_format.word_offset + (5 if context.entry_format.is_pre_vista else 7)
     for i in rows.tolist():
@@ -129,7 +137,7 @@ def _warn_of_headers(
 
 
 def _report_bitmap(context: WalkContext, place: BlockPlace, rows: NDArray[np.intp]) -> None:
-    """An error at the bytes of the bitmap that contradict headers and count."""
+    """An error at the bytes of the bitmap that contradict the headers of blocks `rows`."""
     bitmap = place.user_blocks + context.layout["_HEAP_USERDATA_HEADER"].offset("BitmapData")
     low, high = int(rows[0]) // 8, int(rows[-1]) // 8
     found = (place.bitmap or b"")[low : high + 1].hex(" ")
@@ -144,11 +152,12 @@ def _report_bitmap(context: WalkContext, place: BlockPlace, rows: NDArray[np.int
 
 
 def _warn_of_count(context: WalkContext, place: BlockPlace, free: int) -> None:
-    """A warning at the count of free blocks."""
+    """A warning at Depth, which differs from `free`, the number of free blocks."""
     subsegment = place.subsegment
     if subsegment is None:
         return
     address = subsegment.address + context.layout["_HEAP_SUBSEGMENT"].offset("AggregateExchg")
-    message = f"{context.name}: the LFH subsegment at {subsegment.address:#x} counts {subsegment.free:,} free blocks, {free:,} are"
+    counted = f"counts {subsegment.free:,} free blocks, {free:,} are"
+    message = f"{context.name}: the LFH subsegment at {subsegment.address:#x} {counted}"
     expected, found = f"{free}", f"{subsegment.free}"
     context.log.add_finding(Finding("lfh_subsegment", "warning", context.address, address, 2, message, expected, found))

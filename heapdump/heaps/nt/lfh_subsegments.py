@@ -1,7 +1,6 @@
-"""The LFH of one heap: subsegments whose user blocks lie in a window, and their blocks as rows.
+"""The walk of the LFH of one heap: from user blocks in a window to the rows of their blocks.
 
-Rules: `lfh_user_blocks`, `lfh_members`, `lfh_encoding`; where they contradict, `lfh_recovery` and `lfh_damage`.
-docs/reference/heap-structures.md §3.5.
+Source: docs/reference/heap-structures.md §3.5. The steps are in the modules `lfh_…`; `heaps.nt` lists them.
 """
 
 from __future__ import annotations
@@ -32,20 +31,20 @@ from heapdump.trust import Trust
 from heapdump.wording import plural
 
 _KEY_BLOCKS = 64
-"""Blocks of one subsegment that are asked for the key."""
+"""Number of blocks of one subsegment whose headers are used to derive the key."""
 
 _MAX_FAILURES = 64
-"""User blocks from which the key is derived at most; in a healthy process the first one gives it."""
+"""Number of user blocks from which the key is tried to be derived; in a healthy process the first ones give it."""
 
 
 @dataclass
 class LfhState:
-    """The LFH of one view of the process, as far as the walk of its heaps knows it.
+    """The facts about the LFH of one view that the walk of its heaps has found so far.
 
     Attributes:
-        key: RtlpLFHKey, 32 or 40 bits as the encoding needs; None until user blocks gave it.
-        failures: user blocks that did not give it.
-        internal: before Vista, addresses of user blocks and subsegments; later ones are marked by Flags.
+        key: RtlpLFHKey, 32 or 40 bits as the encoding needs; None until it was derived.
+        failures: number of user blocks from which it could not be derived.
+        internal: before Vista: addresses inside blocks that the LFH uses itself. Later Flags mark such blocks.
     """
 
     key: int | None = None
@@ -81,7 +80,7 @@ class LfhWalk:
             context.columns.sort(first_row)
 
     def _learn(self, window: Window, areas: UserAreas) -> None:
-        """Looks for the key in these areas until it is known; before Vista remembers which blocks are internal."""
+        """Derives the key from these areas unless it is known; before Vista also notes which blocks are internal."""
         context, state = self._context, self._state
         if context.entry_format.is_pre_vista and (window.missing or not context.heap.is_fully_walked):
             state.internal |= set(areas.address[areas.has_signature].tolist())
@@ -94,9 +93,9 @@ class LfhWalk:
                 state.failures += state.key is None
 
     def add_unplaced(self, unplaced: Iterable[UnplacedSpan]) -> None:
-        """Adds the blocks whose headers tell them in memory whose entries are lost; leaves the rows unsorted.
+        """Adds LFH blocks in unplaced spans, by their own headers; leaves the rows unsorted.
 
-        After the walk of all heaps of a share, so that the key is known wherever one of them gives it.
+        Called after the walk of all heaps of a share, so that the key is known if any of them gives it.
         """
         context, areas, before = self._context, list[int](), len(self._context.columns)
         for one in unplaced:
@@ -114,7 +113,7 @@ class LfhWalk:
             context.log.add_gap(f"{context.name}: {plural(len(areas), 'header')} of LFH user blocks are lost; {told}")
 
     def _placed_by_headers(self, window: Window, areas: Iterable[UserArea]) -> Iterator[LfhSubsegment]:
-        """The areas that hold blocks; of two that overlap, the first."""
+        """The subsegments of the areas that hold blocks; of two overlapping areas only the first."""
         end = 0
         for area in areas:
             placed = (
@@ -125,7 +124,7 @@ class LfhWalk:
                 yield placed
 
     def _by_headers(self, window: Window, area: UserArea) -> LfhSubsegment | None:
-        """The blocks of a lost area by their headers alone; None where it holds none that is busy."""
+        """The subsegment of an unplaced area by the headers of its blocks alone; None where none of them is busy."""
         context = self._context
         recovered = recover(context, window, area, read_members(context, area), self._state.key)
         if recovered is None or not recovered.is_busy:
@@ -136,7 +135,7 @@ class LfhWalk:
         return LfhSubsegment(self._base(window, area), place, recovered.constant, Trust.DERIVED, is_by_headers=True)
 
     def _mark_internal(self, areas: list[int]) -> None:
-        """Marks entries that were taken for busy blocks, and hold these user blocks, as the heap's own."""
+        """Makes the rows of entries that hold these user blocks internal."""
         rows = self._context.columns.since(0)
         inside = np.isin(rows.entry + rows.header8 * np.uint64(8), np.array(areas, np.uint64))
         rows.tags[inside & (rows.heap == self._context.heap.index) & (rows.tags & KIND_MASK == BlockKind.BACKEND)] |= (
@@ -144,7 +143,7 @@ class LfhWalk:
         )
 
     def _key(self, window: Window, area: UserArea, members: Members) -> int | None:
-        """K as most of the first blocks give it; None where no two agree: they may be damaged."""
+        """The key that most of the first blocks give; None where no two agree."""
         context, subsegment, entry_format = self._context, members.subsegment, self._context.entry_format
         assert subsegment is not None
         coding = block_coding(entry_format)
@@ -162,11 +161,11 @@ class LfhWalk:
         return key
 
     def _base(self, window: Window, area: UserArea) -> int:
-        """The address of granule 0 of the words that the area lies in."""
+        """The address that granule 0 of the window's words has for the part of a run that holds the area."""
         return int(window.bases(np.array([area.address]))[0])
 
     def _subsegment(self, window: Window, area: UserArea) -> LfhSubsegment | None:
-        """The subsegment with the place of its blocks; None, and a finding, where they cannot be placed."""
+        """The subsegment of an area; None, with a finding, where its blocks cannot be placed."""
         context, key = self._context, self._state.key
         if not area.has_signature and not has_marked_word(context, window, area):
             return None
@@ -199,7 +198,7 @@ class LfhWalk:
         return LfhSubsegment(self._base(window, area), place, found.constant, trust)
 
     def _report_unplaced(self, area: UserArea, members: Members) -> None:
-        """A finding where user blocks that are in use have no block that can be placed."""
+        """Adds a finding where user blocks are in use, but none of their blocks can be placed."""
         context, subsegment = self._context, members.subsegment
         if not area.has_signature:
             return
@@ -211,7 +210,7 @@ class LfhWalk:
                 )
             return
         if subsegment.user_blocks != area.address:
-            return  # free user blocks that the LFH keeps
+            return  # free user blocks that the LFH keeps for later
         message = f"the LFH subsegment at {subsegment.address:#x} of {context.name} cannot be decoded"
         place, length = area.address, context.layout["_HEAP_USERDATA_HEADER"].size
         expected, found = "numbers that its blocks confirm", f"{subsegment.count} blocks of {subsegment.stride} bytes"
@@ -222,7 +221,7 @@ class LfhWalk:
 
 
 def _busy_bitmap(context: WalkContext, area: UserArea, count: int) -> bytes | None:
-    """BusyBitmap, 32-bit words of one bit for each block; None before 8, and where the dump lacks it."""
+    """The bytes of BusyBitmap for `count` blocks, in whole 32-bit words; None before 8, or where it is missing."""
     header = context.layout["_HEAP_USERDATA_HEADER"]
     if "BusyBitmap" not in header:
         return None

@@ -1,8 +1,8 @@
 """User blocks of the LFH: the busy back-end blocks that hold its blocks (docs/reference/heap-structures.md §3.5).
 
-User blocks are found from the rows of the back end alone: the user area of such a block begins with a
-_HEAP_USERDATA_HEADER with the signature F0E0D0C0, and the _HEAP_SUBSEGMENT that it points at points back. Where one of
-the two does not hold, the headers of the blocks inside decide (`lfh_recovery`).
+They are found among the rows of the back end: the user data of such a block begins with a _HEAP_USERDATA_HEADER with
+the signature F0E0D0C0, and the _HEAP_SUBSEGMENT that it points to points back. Where one of the two does not hold, the
+headers of the blocks inside decide (`lfh_recovery`).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ SIGNATURE = 0xF0E0D0C0
 
 @dataclass(frozen=True, slots=True)
 class UserArea:
-    """The user area of a back-end block that may hold the blocks of a subsegment.
+    """The user data of a back-end block that may be the user blocks of a subsegment.
 
     Attributes:
-        address: of the user area, and of the _HEAP_USERDATA_HEADER in it.
-        size: bytes from there to the end of the back-end block.
-        request: bytes that the LFH asked the back end for.
-        has_signature: the signature is where it should be.
+        address: of the user data, and of the _HEAP_USERDATA_HEADER there.
+        size: bytes from `address` to the end of the back-end block.
+        request: requested bytes of the back-end block.
+        has_signature: True where the signature F0E0D0C0 is at its place.
     """
 
     address: int
@@ -41,7 +41,10 @@ class UserArea:
 
 @dataclass(frozen=True, slots=True)
 class UserAreas:
-    """User areas, ascending by address; (n,) each. `row`: numbers of the rows of their back-end blocks; others as in `UserArea`."""
+    """User areas as columns, ascending by address; (n,) each.
+
+    `row`: number of the row of the back-end block; the others as in `UserArea`.
+    """
 
     row: NDArray[np.int64]
     address: NDArray[np.int64]
@@ -54,13 +57,13 @@ class UserAreas:
         return len(self.row)
 
     def of(self, which: NDArray[np.bool_] | NDArray[np.integer]) -> UserAreas:
-        """The chosen areas."""
+        """The chosen areas, in their order."""
         return UserAreas(
             self.row[which], self.address[which], self.size[which], self.request[which], self.has_signature[which]
         )
 
     def __iter__(self) -> Iterator[UserArea]:
-        """One by one."""
+        """Yields each area."""
         columns = (self.address, self.size, self.request, self.has_signature)
         return (UserArea(*row) for row in zip(*(column.tolist() for column in columns), strict=True))
 
@@ -69,10 +72,10 @@ _NONE = np.empty(0, np.int64)
 
 
 def find_user_areas(context: HeapContext, window: Window, rows: BlockTable) -> UserAreas:
-    """The areas among rows of the back end that lie in the window: all that the heap uses itself.
+    """The areas of the back-end blocks in the window that may be user blocks.
 
-    Before Vista no flag marks those: the areas with the signature, and those whose first pointer leads to a
-    subsegment that points back.
+    Vista and later: all internal blocks. Before Vista no flag marks these: blocks with the signature, and blocks whose
+    first pointer leads to a subsegment that points back.
     """
     pre_vista = context.entry_format.is_pre_vista
     wanted = np.uint16((BUSY_FLAG if pre_vista else BUSY_FLAG | INTERNAL_FLAG) << FLAGS_SHIFT)
@@ -93,14 +96,14 @@ def find_user_areas(context: HeapContext, window: Window, rows: BlockTable) -> U
 
 
 def _word(window: Window, entry: NDArray[np.int64], user: NDArray[np.int64], offset: int) -> NDArray[np.int64]:
-    """The integer at that offset of each user area, in the low bits; nothing where it lies behind the window."""
+    """The 64-bit word at `offset` of each user area, shifted so that its low bits begin there; 0 behind the window."""
     place = (user + offset - window.bases(entry)) // 8
     words: NDArray[np.int64] = window.words[np.where(place < len(window.words), place, 0)] >> offset % 8 * 8
     return np.where(place < len(window.words), words, 0)
 
 
 def _are_linked(context: HeapContext, user: NDArray[np.int64], first: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """True where the first pointer of the area leads to a subsegment that points back and can be one."""
+    """True where the first pointer of the area leads to a possible subsegment that points back; (n,)."""
     struct, pointer = context.layout["_HEAP_SUBSEGMENT"], context.view.pointer_bytes
     subsegment = (first & (1 << 32) - 1 if pointer == 4 else first).astype(np.uint64)
     mapped = context.space.mapped

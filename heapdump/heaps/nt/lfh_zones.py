@@ -1,7 +1,7 @@
-"""Zones of the LFH before Vista: busy blocks of the heap that hold its subsegments, and that no flag marks.
+"""Zones of the LFH before Vista: busy back-end blocks that hold its subsegments. No flag marks them.
 
-A zone begins with its list entry, the next free place in it, and its end, which is that of its block; then subsegments
-follow, whose first member leads into the _LFH_HEAP (recorded 2600.5512).
+A zone begins with its list entry, the address of the next free place in it, and its end, which is the end of the block.
+Subsegments follow; the first member of each points into the _LFH_HEAP (recorded 2600.5512).
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from heapdump.heaps.nt.lfh_damage import is_in_heap
 from heapdump.kernels.row import BUSY, KIND_MASK
 
 _FRONT_END_BYTES = 0x4000
-"""More than an _LFH_HEAP before Vista has."""
+"""Bytes; an _LFH_HEAP before Vista is smaller."""
 
 
 def zones(context: HeapContext, rows: BlockTable) -> set[int]:
-    """User addresses of the zones among these rows; empty from Vista on."""
+    """User addresses of those of these rows that are zones; empty from Vista on."""
     if not context.entry_format.is_pre_vista:
         return set()
     chosen = np.flatnonzero(rows.tags & np.uint16(BUSY | KIND_MASK) == np.uint16(BUSY | BlockKind.BACKEND))
@@ -37,13 +37,13 @@ def zones(context: HeapContext, rows: BlockTable) -> set[int]:
 def _pointers(
     context: HeapContext, user: NDArray[np.uint64], number: int
 ) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """(the pointer with that number behind each address, True where the dump has it)."""
+    """((n,) the pointer number `number`, from 0, at each user address; (n,) True where the dump has it)."""
     pointer = context.view.pointer_bytes
     return context.space.mapped.gather(user + np.uint64(number * pointer), pointer)
 
 
 def _is_front_end(context: HeapContext, bucket: int) -> bool:
-    """True for an address in the _LFH_HEAP; where nothing leads to that, in the heap."""
+    """True for an address in the _LFH_HEAP; where its place is not known, for any address in the heap."""
     front_end = context.heap_pointer("FrontEndHeap") if context.heap.front_end == "lfh" else 0
     if front_end:
         return front_end < bucket < front_end + _FRONT_END_BYTES

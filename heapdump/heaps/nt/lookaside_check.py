@@ -13,7 +13,7 @@ from heapdump.heaps.nt.windows import committed_runs
 
 
 def check_lookaside_lists(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
-    """A finding for the first wrong link of each list. A list that leaves the dump is not wrong."""
+    """A finding for the first wrong link of each list. A link to memory that is not in the dump is not wrong."""
     wrong: set[int] = set()
     for link in lookaside_links(context):
         why = "" if link.number in wrong else _what_is_wrong(job, context, link)
@@ -28,9 +28,9 @@ def check_lookaside_lists(job: CheckJob, context: HeapContext) -> Iterator[Findi
 
 
 def _what_is_wrong(job: CheckJob, context: HeapContext, link: LookasideLink) -> str:
-    """In words; "" where the link holds.
+    """The fault of a link, in words; "" where it holds.
 
-    The header of the block is compared only where the walk found no damage; else the header may be what is wrong.
+    The header of the block is compared only where the walk found no damage; else the header itself may be damaged.
     """
     node, granule, bits = link.node, context.entry_format.granule, context.entry_format.bits
     if (node == 0) != (link.remaining <= 0):

@@ -1,9 +1,9 @@
 """Lookaside lists, the front end of XP and Server 2003: 128 singly linked lists.
 
-Source: docs/reference/heap-structures.md §3.1. List i links the user areas of blocks of i granules; its head has their
-number, the depth. Such a block is free though its header says busy. Each change of a head is one interlocked
-instruction, so that a healthy list is consistent at any moment (719 blocks on the lists of all recorded heaps of
-2600.5512: sizes, states and depths without exception).
+Source: docs/reference/heap-structures.md §3.1. List i links the user data of blocks of i granules. Its head holds the
+number of these blocks, the depth. A block on a list is free though its header says busy. Each change of a head is one
+interlocked instruction, so a healthy list is consistent at any moment (719 blocks on the lists of all recorded heaps of
+2600.5512: sizes, states and depths hold without exception).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ LISTS = 128
 _GREATEST_DEPTH = 256
 
 _ENOUGH_LISTS = 8
-"""Lists that must be in the dump to be told."""
+"""Number of lists that must be in the dump to recognise the block that holds them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +29,11 @@ class LookasideLink:
     """One link of a list.
 
     Attributes:
-        number: of the list, which is the granules of its blocks.
+        number: number of the list, which is the size of its blocks in granules.
         place: address of the link.
-        node: where it leads, the user address of a block; 0 at the end of the list.
-        remaining: blocks of the list from here on, by the depth in its head.
-        is_repeated: the node was on the list before.
+        node: its value: the user address of a block; 0 at the end of the list.
+        remaining: number of blocks from this link on, by the depth.
+        is_repeated: True where the node was on the list before.
     """
 
     number: int
@@ -46,8 +46,8 @@ class LookasideLink:
 def lists_at(view: View, layout: Layout, heap: int, segments: Sequence[Segment]) -> int:
     """The address of the lookaside lists that a heap before Vista uses; 0 for none.
 
-    Where FrontEndHeap and FrontEndHeapType contradict each other, the lists in the first block of the heap are used: XP has
-    them there in every recorded heap with lists.
+    Where FrontEndHeap and FrontEndHeapType contradict each other, the lists in the first block of the heap are used: XP
+    has them there in every recorded heap with lists.
     """
     struct, space = layout["_HEAP"], view.space
     number = space.try_integer(heap + struct.offset("FrontEndHeapType"), 1)
@@ -83,7 +83,7 @@ def lookaside_bytes(view: View, layout: Layout, lists: int) -> int | None:
 
 
 def lookaside_entries(context: HeapContext) -> set[int]:
-    """Entries of the blocks on lookaside lists; each list is followed as far as its depth says."""
+    """Entries of the blocks on lookaside lists, at most as many of each list as its depth."""
     granule = context.entry_format.granule
     return {link.node - granule for link in lookaside_links(context) if link.remaining > 0 and link.node >= granule}
 
@@ -129,7 +129,7 @@ def lists_of(context: HeapContext) -> int:
 
 
 def lists_block(context: HeapContext) -> int:
-    """The user address of the block that holds the lists; 0 from Vista on, and where there is none.
+    """The user address of the block that holds the heads of the lists; 0 from Vista on, and where there is none.
 
     XP keeps that block when the LFH replaces the lists (seen on 2600.5512, lfh): it is the first block of the heap, and
     each of its records still has the greatest depth of a list.
@@ -154,7 +154,7 @@ def _first_block(view: View, layout: Layout, heap: int, segments: Sequence[Segme
 def _has_lists(view: View, layout: Layout, user: int) -> bool:
     """True where 128 records {list head, depth u16, greatest depth u16 …} of lookaside lists lie at a user address.
 
-    Records that are not in the dump say nothing; some must be there.
+    At least _ENOUGH_LISTS records must be in the dump; the others are not compared.
     """
     size, head = layout["_HEAP_LOOKASIDE"].size, 2 * view.pointer_bytes
     depths = [view.space.try_integer(user + i * size + head + 2, 2) for i in range(LISTS)]

@@ -1,4 +1,4 @@
-"""Memory of a heap that is not in the dump: how much, and which sizes cannot be read because of it."""
+"""Memory of a heap that is not in the dump: its bytes, and the rows whose sizes cannot be read because of it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from heapdump.trust import Trust
 
 
 def missing_bytes(process: Process, view: View, heap: Heap) -> int:
-    """Bytes of the committed runs of a heap that the dump lacks; without those that the memory map calls uncommitted.
+    """Bytes of the committed runs of a heap that are not in the dump, but committed by the memory map.
 
-    Free entries of 8 and later have decommitted pages that no uncommitted range names.
+    In 8 and later, committed runs contain decommitted pages of free entries; these do not count.
     """
     runs = [run for segment in heap.segments for run in committed_runs(segment)]
     starts, ends = (np.array([getattr(run, side) for run in runs], np.uint64) for side in ("start", "end"))
@@ -32,9 +32,9 @@ def missing_bytes(process: Process, view: View, heap: Heap) -> int:
 
 
 def doubt_unread_sizes(context: HeapContext, window: Window, rows: BlockTable) -> None:
-    """Makes the size of a busy row a guess where its number of unused bytes is not in the dump.
+    """Makes busy rows guesses where their number of unused bytes is not in the dump.
 
-    It is the greatest size that the header allows, then. `rows`: of the window.
+    Their size is then the largest that the header allows. `rows`: of the window.
     """
     if not window.missing or not len(rows):
         return

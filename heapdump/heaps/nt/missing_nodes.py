@@ -1,7 +1,7 @@
-"""The list of large blocks behind nodes that the dump lacks.
+"""Continues the list of large blocks behind nodes that are not in the dump.
 
-The neighbours of a missing node name it: the one before by Flink, the one behind by Blink. A node begins a page of a
-reservation of its own: the first one up to Windows 7, one of the first sixteen later (heap-structures.md §2.6).
+The neighbours of a missing node name it: the one before by Flink, the one behind by Blink. A node begins a page of its
+own reservation: the first page up to Windows 7, one of the first sixteen later (heap-structures.md §2.6).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from heapdump.layouts import Layout
 _PAGES = 16
 
 _FIXED_MEMBERS, _FIXED = 0xFF00FFFF, 4 << 24
-"""PreviousSize and UnusedBytes of a large block's header, bits 32-63; the segment byte between them varies."""
+"""Bits 32-63 of a large block's header word: PreviousSize 0, UnusedBytes 4; the segment byte between them varies."""
 
 
 def behind_missing(
@@ -27,8 +27,8 @@ def behind_missing(
 ) -> list[int]:
     """The nodes of a list that can be reached only over nodes that the dump lacks.
 
-    A missing node is the neighbour of a present one, which names it by Flink or Blink. From there the list is followed to
-    the next missing node, and so on.
+    A missing node is the neighbour of a present one, which names it by Flink or Blink. From there the list is followed
+    to the next missing node, and so on.
 
     Args:
         discovery: the view, and the nodes that other lists hold.
@@ -59,11 +59,18 @@ def behind_missing(
 def nodes_with_key(
     discovery: DiscoveryContext, layout: Layout, key: HeaderKey, own: Collection[int], accepts: Callable[[int], bool]
 ) -> list[int]:
-    """The nodes that no list holds and whose headers hold with the key of a heap; none where headers are plain.
+    """Nodes of large blocks that are on no list and whose headers hold under the key of a heap; none for plain headers.
 
-    The key decodes bits 0-31; the checksum holds, PreviousSize is 0, UnusedBytes 4, the entry is busy (heap-structures.md §2.6).
-    One header of another heap in 512 does so by chance: a chain of nodes counts only where it leads to `own`, the head of
-    the list and its known nodes, or where it leads nowhere in the dump.
+    Under the right key the checksum holds, PreviousSize is 0, UnusedBytes is 4 and the entry is busy
+    (heap-structures.md §2.6). By chance that is so for one header of another heap in 512. So a chain of nodes counts
+    only where it leads to `own`, or to no other node in the dump.
+
+    Args:
+        discovery: the view, and the nodes in use.
+        layout: the layout of the heap.
+        key: the key of the heap.
+        own: the head of the heap's list, and its known nodes.
+        accepts: True for an address where a node of this list may lie.
     """
     space, struct = discovery.view.space.mapped, layout["_HEAP_VIRTUAL_ALLOC_ENTRY"]
     if not key.mask:
@@ -83,7 +90,7 @@ def nodes_with_key(
 
 
 def _linked_to(discovery: DiscoveryContext, nodes: Sequence[int], own: Collection[int]) -> list[int]:
-    """The nodes of chains that lead to `own`, and those of chains that lead nowhere else in the dump."""
+    """The nodes of chains that lead to `own`, or to no other node in the dump."""
     space = discovery.view.space
     links = {node: [space.try_pointer(node + at) for at in (0, space.pointer_bytes)] for node in nodes}
     pointing: dict[int, list[int]] = {}
@@ -111,7 +118,7 @@ def _linked_to(discovery: DiscoveryContext, nodes: Sequence[int], own: Collectio
 def _follow(
     discovery: DiscoveryContext, node: int, link: int, seen: set[int], accepts: Callable[[int], bool]
 ) -> tuple[list[int], int | None]:
-    """(the new nodes from one on, which go to `seen`; where the last one leads)."""
+    """(the nodes from `node` on that are not in `seen`, to which they are added; the link of the last one)."""
     out: list[int] = []
     at: int | None = node
     while at and at not in seen and not discovery.is_taken(at) and accepts(at):
@@ -123,7 +130,7 @@ def _follow(
 
 
 def _places(discovery: DiscoveryContext) -> NDArray[np.uint64]:
-    """The addresses where a node may lie: the first pages of all reservations."""
+    """The addresses where nodes of large blocks may lie: the first pages of all reservations."""
     return np.fromiter(_pages(discovery), np.uint64)
 
 

@@ -1,4 +1,4 @@
-"""The NT heap of Vista and later: its claim, and its record (docs/reference/heap-structures.md §2.1).
+"""The claim on, and the record of, an NT heap of Vista and later (docs/reference/heap-structures.md §2.1).
 
 Offsets come from `layouts/`. The header of the heap is also the header of its first segment.
 """
@@ -40,7 +40,7 @@ def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         return None
     for layout in modern:
         if view.is_layout_exact and layout.name == view.layout.name and view.struct("_HEAP", address, layout) is None:
-            return None  # its header is not whole in the dump: an older, shorter one must not be read in its place
+            return None  # a byte of its header is not in the dump: an older, shorter layout must not be tried instead
         found = _claim_with(view, address, layout, is_listed=is_listed)
         if found is not None and (best is None or found.score > best.score):
             best = found
@@ -128,7 +128,7 @@ def _links_back(view: View, head: int) -> bool:
 
 
 def _counters_fit(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> bool:
-    """Decides between layouts with the same signatures: 14393 and 17763 differ in the tail of _HEAP only (§2.1)."""
+    """True where Windows' counters are possible. Layouts of 14393 and 17763 differ only in the tail of _HEAP (§2.1)."""
     counters = view.struct("_HEAP_COUNTERS", heap + layout["_HEAP"].offset("Counters"), layout)
     if counters is None or fields["FrontEndHeapType"] not in FRONT_ENDS:
         return False
@@ -158,9 +158,9 @@ def _counters(reader: HeapReader) -> WindowsCounters:
 
 
 def _extents(reader: HeapReader, listed: list[Extent]) -> tuple[Extent, ...]:
-    """The listed memory, and the reservation of the LFH context.
+    """The listed extents, and the reservation of the _LFH_HEAP.
 
-    It has one of its own from 9600 on (§2.8); on 7 it is a large block or lies inside a segment.
+    From 9600 on it has a reservation of its own (§2.8); on 7 it is a large block or lies inside a segment.
     """
     front_end = reader.fields.get("FrontEndHeap", 0)
     own = reader.process.regions.allocation(front_end) if front_end else None

@@ -1,4 +1,4 @@
-"""The NT heap of XP and Server 2003: its claim, and its record (docs/reference/heap-structures.md §2.1, second table).
+"""The claim on, and the record of, an NT heap of XP and Server 2003 (docs/reference/heap-structures.md §2.1, table 2).
 
 It has 64 pointers to segments, and uncommitted ranges on singly linked lists.
 """
@@ -99,7 +99,7 @@ def _pre_vista_layouts(names: tuple[str, ...]) -> tuple[Layout, ...]:
 
 
 def _descriptor_extents(reader: HeapReader) -> Iterator[Extent]:
-    """The reservations of the descriptors of uncommitted ranges, from _HEAP.UCRSegments on."""
+    """The reservations that hold descriptors of uncommitted ranges: the list from _HEAP.UCRSegments on."""
     seen: set[int] = set()
     node = reader.fields.get("UCRSegments", 0)
     while node and node not in seen and len(seen) < limits.MAX_LIST_NODES:

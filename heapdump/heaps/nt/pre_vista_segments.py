@@ -19,7 +19,7 @@ from heapdump.spans import Span, merged
 
 
 def segment_pointers(view: View, layout: Layout, heap: int) -> Iterator[tuple[int, int]]:
-    """(address of the element, segment) of each element of _HEAP.Segments[64] that is in use."""
+    """(address of the element, address of the segment) for each element of _HEAP.Segments[64] that is not 0."""
     field = layout["_HEAP"].fields["Segments"]
     for i in range(field.count):
         place = heap + field.offset + i * view.pointer_bytes
@@ -28,7 +28,7 @@ def segment_pointers(view: View, layout: Layout, heap: int) -> Iterator[tuple[in
 
 
 def segment_fields(view: View, layout: Layout, heap: int, segment: int) -> dict[str, int] | None:
-    """The members of a _HEAP_SEGMENT by name; None where there is no segment of the heap."""
+    """The members of a _HEAP_SEGMENT by name; None where no segment of this heap lies at the address."""
     fields = view.struct("_HEAP_SEGMENT", segment, layout) if segment else None
     if fields is None or fields["Signature"] != SEGMENT_SIGNATURE or fields["Heap"] != heap:
         return None
@@ -146,7 +146,7 @@ def _may_be_segment(reader: HeapReader, segment: int) -> bool:
 
 
 def later_segments(reader: HeapReader) -> Iterator[Segment]:
-    """The segments behind the first whose headers name the heap, by the scan of all reservations."""
+    """The later segments whose headers name the heap, by a scan of all reservations."""
     view = reader.view
     for address in sorted(reader.discovery.segment_headers.get(reader.address, ())):
         fields = segment_fields(view, reader.layout, reader.address, address)
@@ -160,9 +160,9 @@ def later_segments(reader: HeapReader) -> Iterator[Segment]:
 
 
 def _without_header(reader: HeapReader, segment: int, number: int, known: list[Segment]) -> Iterator[Segment]:
-    """The segment that an element of Segments[64] leads to, by the memory map where the dump lacks its header.
+    """The segment that an element of Segments[64] leads to and whose header is not in the dump, by the memory map.
 
-    Where the header is there, the element is damage.
+    Where a header is in the dump, the element is damaged.
     """
     heap, pointer = reader.address, reader.view.pointer_bytes
     place = heap + reader.layout["_HEAP"].offset("Segments") + number * pointer

@@ -1,6 +1,7 @@
-"""XP and Server 2003: states of blocks that their headers do not tell, corrected after the walk.
+"""XP and Server 2003: corrects the states of rows whose headers do not say the whole truth, after the walk.
 
-Blocks on lookaside lists are free though their headers say busy. Blocks that the front end uses itself have no flag.
+Blocks on lookaside lists are free though their headers say busy. Blocks that the front end uses itself are internal,
+but have no flag.
 """
 
 from __future__ import annotations
@@ -28,17 +29,23 @@ from heapdump.kernels.row import BUSY, INTERNAL, KIND_MASK
 from heapdump.trust import Trust
 
 _DISABLE_COALESCE_ON_FREE = 0x80
-"""_HEAP.Flags (winnt.h)."""
+"""HEAP_DISABLE_COALESCE_ON_FREE, a bit of _HEAP.Flags (winnt.h)."""
 
 _USUAL_DEPTH = 4
-"""Blocks on a list whose head the dump lacks: lists grow beyond that with use alone."""
+"""Assumed number of blocks on a lookaside list whose head is not in the dump: new lists have this maximum depth."""
 
 _FAR_TOO_MANY = 4
-"""Times as many blocks as a list has lost: then what they hold is no link."""
+"""Factor: where more than this many times as many rows fit an unread end as it has blocks, none of them is taken."""
 
 
 class UnreadListEnd(NamedTuple):
-    """The end of a lookaside list: the heap, the number of the list, and how many of its blocks the dump does not tell."""
+    """The blocks of a lookaside list behind a link that is not in the dump.
+
+    Attributes:
+        context: the heap.
+        number: of the list, which is the size of its blocks in granules.
+        blocks: number of these blocks.
+    """
 
     context: HeapContext
     number: int
@@ -47,13 +54,13 @@ class UnreadListEnd(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PreVistaStates:
-    """Corrections of rows.
+    """The corrections to make.
 
     Attributes:
-        on_lookaside_lists: entries of the blocks there.
-        internal: addresses inside blocks that the front end uses itself.
-        uncoalesced: indices of the heaps whose neighbouring free blocks stay apart.
-        unread_ends: the ends of lookaside lists that the dump lacks.
+        on_lookaside_lists: entries of the blocks on lookaside lists: these become free.
+        internal: addresses inside blocks that the front end uses itself: these become internal.
+        uncoalesced: indices of heaps with HEAP_DISABLE_COALESCE_ON_FREE, whose free neighbours are not joined.
+        unread_ends: ends of lookaside lists that are not in the dump.
     """
 
     on_lookaside_lists: frozenset[int]
@@ -62,12 +69,12 @@ class PreVistaStates:
     unread_ends: tuple[UnreadListEnd, ...] = ()
 
     def __bool__(self) -> bool:
-        """True when a row is to be corrected."""
+        """True where there is something to correct."""
         return bool(self.on_lookaside_lists or self.internal or self.unread_ends)
 
 
 def pre_vista_states(heaps: Sequence[HeapContext], lfh_states: Sequence[LfhState]) -> PreVistaStates:
-    """The states to correct in these heaps; empty sets from Vista on."""
+    """The corrections for these heaps; empty from Vista on."""
     pre_vista = [context for context in heaps if context.entry_format.is_pre_vista]
     on_lists = {entry for context in pre_vista for entry in lookaside_entries(context)}
     internal = {block for context in pre_vista if (block := lists_block(context))}
@@ -78,7 +85,7 @@ def pre_vista_states(heaps: Sequence[HeapContext], lfh_states: Sequence[LfhState
 
 
 def _unread_ends(context: HeapContext) -> Iterator[UnreadListEnd]:
-    """One for each lookaside list with a link that the dump lacks."""
+    """The unread end of each lookaside list that has one."""
     last: dict[int, LookasideLink] = {}
     for link in lookaside_links(context):
         last[link.number] = link
@@ -93,7 +100,7 @@ def _unread_ends(context: HeapContext) -> Iterator[UnreadListEnd]:
 
 
 def _may_be_blocks(context: HeapContext, links: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """True for each address in a segment where the header of a block may lie that the dump lacks."""
+    """True for each address that may be the user data of a block whose header is not in the dump; (n,)."""
     granule = np.uint64(context.entry_format.granule)
     inside = np.zeros(len(links), bool)
     for segment in context.heap.segments:
@@ -104,9 +111,9 @@ def _may_be_blocks(context: HeapContext, links: NDArray[np.uint64]) -> NDArray[n
 
 
 def _blocks_on(table: BlockTable, end: UnreadListEnd) -> NDArray[np.int64]:
-    """Rows of busy blocks that may stand on the lost end of a list: their size is the list's, and they hold a link.
+    """Rows of busy blocks that may be on the unread end of a list: they have its size and begin with a possible link.
 
-    That is 0, or the address of another block of that size. All of them, or none where they are far too many.
+    A possible link is 0 or the address of another block of that size. No rows where far too many fit.
     """
     context, size8 = end.context, end.number * end.context.entry_format.stride
     wanted = np.uint16(BUSY | BlockKind.BACKEND)
@@ -119,7 +126,7 @@ def _blocks_on(table: BlockTable, end: UnreadListEnd) -> NDArray[np.int64]:
 
 
 def with_states(table: BlockTable, states: PreVistaStates) -> BlockTable:
-    """The table with blocks on lookaside lists free, and the front end's own blocks internal."""
+    """The table with the corrections."""
     tags = table.tags.copy()
     for rows in (_blocks_on(table, end) for end in states.unread_ends):
         tags[rows] = tags[rows] & ~np.uint16(BUSY | KIND_MASK) | np.uint16(BlockKind.LOOKASIDE)
@@ -142,11 +149,10 @@ def with_states(table: BlockTable, states: PreVistaStates) -> BlockTable:
 
 
 def _joined(table: BlockTable, uncoalesced: frozenset[int]) -> BlockTable:
-    """Blocks on lookaside lists with the free blocks that they touch as one row; `uncoalesced`: indices of heaps.
+    """The table with each block on a lookaside list joined to the free blocks that it touches.
 
-    ntdll does not join them, but RtlWalkHeap empties the lists first, which does (all recorded heaps of XP). Other free
-    neighbours stay apart: together they would be longer than a block can be, or the heap has
-    HEAP_DISABLE_COALESCE_ON_FREE.
+    RtlWalkHeap empties the lists first, which joins them (all recorded heaps of XP). Other free neighbours are separate
+    in memory as well: together they would exceed the largest block, or the heap is one of `uncoalesced`.
     """
     end = table.entry + table.entry_size
     free = ~table.is_busy & (table.kind != BlockKind.LFH) & ~np.isin(table.heap, list(uncoalesced))

@@ -1,4 +1,4 @@
-"""Resynchronisation: the next trustworthy header behind a damaged one (docs/reference/heap-structures.md §8.3)."""
+"""Resynchronisation: the next header behind damage that can be trusted (docs/reference/heap-structures.md §8.3)."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.header_word import decode_headers, headers_at
 
 _FIRST, _MOST = 64, 1 << 16
-"""Granules examined at a time: few at first, since damage is usually short, then twice as many each time."""
+"""Granules examined at a time: first _FIRST, since damage is usually short, then twice as many, at most _MOST."""
 
 
 class GoodHeader(NamedTuple):
-    """A header that holds: its granule, and its PreviousSize, the granules of the entry before it."""
+    """A header that holds.
+
+    Attributes:
+        granule: where it lies in the words of a window.
+        previous_size: its PreviousSize: granules of the entry before it.
+    """
 
     granule: int
     previous_size: int
@@ -24,9 +29,9 @@ class GoodHeader(NamedTuple):
 def next_good_header(
     entry_format: EntryFormat, words: NDArray[np.int64], start: int, stop: int, end: int
 ) -> GoodHeader | None:
-    """The first header of the granules [start, stop) that holds, with two headers behind it that hold as well.
+    """The first header in the granules [start, stop) that holds, and whose next two headers hold as well; or None.
 
-    These two may lie up to granule `end`, where the chain may also end. None where no header does.
+    The next two may lie up to granule `end`; a chain that ends exactly there needs fewer.
     """
     low, width = start, _FIRST
     while low < stop:
@@ -41,9 +46,9 @@ def next_good_header(
 def _first_good(
     entry_format: EntryFormat, words: NDArray[np.int64], low: int, high: int, end: int
 ) -> GoodHeader | None:
-    """The first one in [low, high); each header must name as PreviousSize the size of the one before.
+    """The first such header in the granules [low, high). Each of the three must name the size of the one before it.
 
-    All are followed at once: in memory full of headers that hold for one step, one after the other took seconds a MiB.
+    All candidates are followed at once: in memory full of candidates, one after the other took seconds for a MiB.
     """
     stride = entry_format.stride
     headers = decode_headers(entry_format, words[low * stride + entry_format.word_index : high * stride : stride])

@@ -1,6 +1,6 @@
-"""The entries that cover the headers of segments: the heap's own, whatever their UnusedBytes say (Vista and later).
+"""Makes the entries that cover headers of segments internal, whatever their UnusedBytes say (Vista and later).
 
-UnusedBytes has no checksum; of these entries the address tells it.
+UnusedBytes is not part of the checksum. The address of these entries is known, so their UnusedBytes must be 1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from heapdump.kernels.row import BUSY, INTERNAL
 
 
 def mark_segment_headers(context: WalkContext, window: Window, first_row: int) -> None:
-    """Marks the rows from `first_row` on that cover a segment's header; an error where their UnusedBytes is another."""
+    """Makes rows from `first_row` on that cover a segment's header internal; another UnusedBytes than 1 is an error."""
     entry_format = context.entry_format
     if entry_format.is_pre_vista:
         return

@@ -1,6 +1,6 @@
-"""Segments whose own header is damaged: where they lie, by the members that hold and by the memory map.
+"""Finds the span of a segment whose header is damaged, by the members that hold and by the memory map.
 
-A segment begins its reservation, names its heap and its own base, and says twice where it ends: NumberOfPages and
+A segment begins its reservation and names its heap and its own base. Two members say where it ends: NumberOfPages and
 LastValidEntry. Its first entry begins in its first page (all recorded heaps, XP to 11).
 """
 
@@ -15,11 +15,18 @@ from heapdump.heaps.nt.discovery import HeapReader
 from heapdump.spans import Span
 
 _ENOUGH = 3
-"""Members that must hold, of six."""
+"""Number of members that must hold, of six."""
 
 
 class _Member(NamedTuple):
-    """A member of a segment's header: its name, whether it holds, what it should be and what it is."""
+    """A member of a segment's header.
+
+    Attributes:
+        name: of the member.
+        holds: True where its value is right or possible.
+        expected: its right value; None where there is no single one.
+        found: its value.
+    """
 
     name: str
     holds: bool
@@ -28,9 +35,9 @@ class _Member(NamedTuple):
 
 
 def damaged_segment(reader: HeapReader, address: int) -> Span | None:
-    """[base, end) of the segment that a list leads to and whose header is damaged in part; None where too little holds.
+    """[base, end) of the segment whose damaged header lies at an address; None where too few members hold.
 
-    Of a heap's own segment the base is that of its reservation.
+    For a heap's own segment, the base is that of its reservation.
     """
     fields = reader.view.struct("_HEAP_SEGMENT", address, reader.layout)
     regions = reader.process.regions
@@ -47,7 +54,10 @@ def damaged_segment(reader: HeapReader, address: int) -> Span | None:
 
 
 def report_segment(reader: HeapReader, address: int, span: Span) -> None:
-    """An error for each member of the segment's header that does not hold; none of the heap's own names, told elsewhere."""
+    """Adds an error for each member of the segment's header that does not hold.
+
+    Members that `heap_header` checks are left out.
+    """
     fields = reader.view.struct("_HEAP_SEGMENT", address, reader.layout)
     if fields is None:
         return
@@ -65,13 +75,13 @@ def report_segment(reader: HeapReader, address: int, span: Span) -> None:
 
 
 def _is_heap(reader: HeapReader, address: int) -> bool:
-    """True where a heap lies, by its signature: the segment is that one's."""
+    """True where another heap has its header at the address, by its signature."""
     place = address + reader.layout["_HEAP"].offset("Signature")
     return reader.view.space.try_integer(place, 4) == HEAP_SIGNATURE
 
 
 def _ends(reserved: Span, end: int) -> bool:
-    """True for the end of a segment in that reservation: before its guard page, which 8.1 and later have."""
+    """True for a possible end of a segment: that of the reservation, or one page before (guard page, 8.1 and later)."""
     return end % PAGE == 0 and reserved.start < end <= reserved.end <= end + PAGE
 
 
@@ -80,7 +90,7 @@ def _signature(reader: HeapReader) -> str:
 
 
 def _members(reader: HeapReader, address: int, span: Span, fields: dict[str, int]) -> Iterator[_Member]:
-    """The members that tell a segment and its place."""
+    """The six members that prove a segment and its span."""
     exact = {
         _signature(reader): SEGMENT_SIGNATURE,
         "Heap": reader.address,

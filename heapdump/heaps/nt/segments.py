@@ -44,9 +44,9 @@ def read_segments(reader: HeapReader) -> tuple[tuple[Segment, ...], bool]:
 
 
 def mapped_segment(reader: HeapReader, address: int) -> Segment | None:
-    """The segment whose header is not in the dump, by the memory map: the reservation that begins at the address.
+    """A segment whose header is not in the dump: the reservation that begins at the address, by the memory map.
 
-    Of its uncommitted ranges only the last one is taken from the map: others may lie inside free entries.
+    Only the last uncommitted range is taken from the map; earlier uncommitted memory may lie inside free entries.
     """
     regions = reader.process.regions
     span = regions.allocation(address) if regions.is_complete_map else None
@@ -58,7 +58,7 @@ def mapped_segment(reader: HeapReader, address: int) -> Segment | None:
 
 
 def _uncommitted_tail(reader: HeapReader, span: Span) -> Span | None:
-    """What lies behind the last committed page of a reservation, by the memory map; None where nothing does."""
+    """The span behind the last committed page of a reservation, by the memory map; None where it ends committed."""
     regions = reader.process.regions
     end, i = span.end, regions.index_at(span.end - 1)
     while i is not None and i >= 0 and end > span.start and regions.state[i] != State.MEM_COMMIT:
@@ -68,13 +68,13 @@ def _uncommitted_tail(reader: HeapReader, span: Span) -> Span | None:
 
 
 def _without_header(reader: HeapReader, linked: LinkedList, known: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    """The segments that a link leads to and whose headers are not in the dump."""
+    """The segments that a broken link leads to and whose headers are not in the dump."""
     places = (broken.found for broken in linked.breaks if broken.found is not None)
     return segments_at(reader, places, known)
 
 
 def segments_at(reader: HeapReader, nodes: Iterable[int], known: tuple[Segment, ...]) -> tuple[Segment, ...]:
-    """The segments with these nodes of the segment list whose headers the dump lacks; none that overlaps a known one."""
+    """The segments of these list nodes whose headers are not in the dump; none that overlaps a known segment."""
     struct, found = reader.layout["_HEAP_SEGMENT"], list(known)
     for address in sorted({node - struct.offset("SegmentListEntry") for node in nodes}):
         is_missing = is_partly_missing(reader.process, address, struct.size)
@@ -85,7 +85,7 @@ def segments_at(reader: HeapReader, nodes: Iterable[int], known: tuple[Segment, 
 
 
 def segments_by_headers(reader: HeapReader) -> Iterator[Segment]:
-    """The later segments whose headers name the heap, by the scan of all reservations."""
+    """The later segments of the heap by `DiscoveryContext.segment_headers`, whatever the list says."""
     for address in sorted(reader.discovery.segment_headers.get(reader.address, ())):
         span = _segment_span(reader, address) if address != reader.address else None
         if span is not None:
@@ -93,7 +93,7 @@ def segments_by_headers(reader: HeapReader) -> Iterator[Segment]:
 
 
 def _without_overlaps(reader: HeapReader, spans: dict[int, Span | None]) -> list[tuple[int, Span]]:
-    """(address, span) of each segment; of two that overlap the second is damage and left out."""
+    """(address, span) of each segment. Of two that overlap, the second is reported and left out."""
     heap = reader.address
     out: list[tuple[int, Span]] = []
     starts: list[tuple[int, int]] = []
@@ -121,13 +121,13 @@ def _best_span(reader: HeapReader, address: int) -> Span | None:
 
 
 def _segment_span(reader: HeapReader, address: int) -> Span | None:
-    """[base, end of the reservation) of the segment whose header lies there; None where the heap has none there."""
+    """[base, end of the reservation) of the segment of the heap whose header lies at an address; None for none."""
     view = reader.view
     fields = view.struct("_HEAP_SEGMENT", address, reader.layout)
     if fields is None:
         return None
     has_signature, names_heap = fields["SegmentSignature"] == SEGMENT_SIGNATURE, fields["Heap"] == reader.address
-    # the claim has verified the heap's own header: one of the two may be damaged there
+    # in the heap's own segment one of the two may be damaged: the claim has verified the header
     if not (has_signature or names_heap) if address == reader.address else not (has_signature and names_heap):
         return None
     base, size = fields["BaseAddress"], fields["NumberOfPages"] * PAGE

@@ -1,4 +1,4 @@
-"""Windows' counters of an NT heap beside the counts of its walk (docs/reference/heap-structures.md §2.8)."""
+"""The self-checks of an NT heap: Windows' counters against its walk (docs/reference/heap-structures.md §2.8)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from heapdump.process.model import Process
 
 
 def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Check]:
-    """Free bytes, committed bytes, segments, and committed bytes of large blocks."""
+    """Compares free bytes, committed bytes, number of segments, and committed bytes of large blocks."""
     counted = heap.counters.free_bytes
     # `Heap.free_bytes` hides a counter above the committed bytes, which is damage
     yield Check(CheckKind.FREE_BYTES, None if counted is None else counted + heap.lookaside_bytes, count.free_bytes)
@@ -20,6 +20,6 @@ def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Chec
         yield Check(CheckKind.SEGMENT_BYTES, heap.counters.committed_bytes, count.segment_bytes + own)
     yield Check(CheckKind.SEGMENTS, heap.counters.segments, len(heap.segments))
     if heap.large_blocks is not None:
-        # TotalSizeInVirtualBlocks stays where it is when HeapReAlloc shrinks a large block (every recorded build from 7 on)
+        # HeapReAlloc does not lower TotalSizeInVirtualBlocks when it shrinks a large block (recorded builds from 7 on)
         walked = heap.large_committed_bytes or 0
         yield Check(CheckKind.LARGE_BYTES, heap.counters.virtual_bytes, walked, may_exceed=True)

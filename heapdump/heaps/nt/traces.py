@@ -1,6 +1,7 @@
-"""The allocation stacks of blocks of an NT heap, as they record them (docs/reference/heap-structures.md §4.1).
+"""Reads the numbers of the allocation stacks of an NT heap's blocks (docs/reference/heap-structures.md §4.1).
 
-A front prefix holds the address of a trace record (7 and later); HEAP_ENTRY_EXTRA holds an index (§2.7).
+In 7 and later the number is the address of a trace record, in the front prefix; before, an index in HEAP_ENTRY_EXTRA
+(§2.7).
 """
 
 from __future__ import annotations
@@ -23,16 +24,17 @@ from heapdump.kernels.row import EXTRA, KIND_MASK
 from heapdump.process.model import View
 
 _SECOND_HEADER = 0x0502
-"""The last two bytes of the second header: EntryOffset 2, ExtendedBlockSignature 5."""
+"""The last two bytes of the second header as a u16: EntryOffset 2, ExtendedBlockSignature 5."""
 
 _PREFIXED_GRANULES = 3
-"""Granules from the entry to user data behind a prefix: the header, then 2 granules that end with the second header."""
+"""Granules from the entry to the user data with a front prefix: the header, then 2 granules, the second of which is the
+second header."""
 
 _MAX_THREADS = 4
 
 
 def nt_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
-    """Reads stack numbers: of many rows in one sweep over the heap, of few rows where they lie."""
+    """The reader of stack numbers. For many rows it sweeps over the heap, for few rows it reads each."""
     swept: list[NDArray[np.uint64]] = []
 
     def numbers(rows: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -42,7 +44,7 @@ def nt_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
         if not swept:
             swept.append(_sweep(view, heap, table))
         out: NDArray[np.uint64] = swept[0][rows]
-        others = np.flatnonzero(out == 0)  # with an index, large blocks, on pages that the file holds in pieces
+        others = np.flatnonzero(out == 0)  # rows with an index, large blocks, runs that the file holds in pieces
         out[others] = _numbers(view, table, rows[others])
         return out
 
@@ -50,7 +52,7 @@ def nt_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
 
 
 def _sweep(view: View, heap: Heap, table: BlockTable) -> NDArray[np.uint64]:
-    """Addresses of the trace records of all rows with a front prefix; (rows of the table,) uint64, 0 for the others."""
+    """Addresses of the trace records of all rows with a front prefix; (len(table),) uint64, 0 for other rows."""
     out = np.zeros(len(table), np.int64)
     entry_format = entry_format_of(view, heap)
 

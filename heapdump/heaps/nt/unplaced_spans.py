@@ -1,6 +1,7 @@
 """Spans of committed runs whose entries the walk of the back end could not place.
 
-Their headers are damaged, or not in the dump. What lies inside may still tell itself: LFH blocks do (`lfh_by_headers`).
+Their headers are damaged, or not in the dump. LFH blocks inside may still be found by their own headers
+(`lfh_by_headers`).
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from heapdump.spans import Span
 
 @dataclass(frozen=True, slots=True)
 class UnplacedSpan:
-    """Memory of one run between the last entry that holds and the next one.
+    """Memory of one run between the last entry that was placed and the next one.
 
-    `entry`: address of the last entry in it, which ends where the span does; None where nothing tells it.
+    Attributes:
+        span: the memory.
+        entry: address of the last entry in the span, which ends where the span ends; None where it is not known.
     """
 
     span: Span
@@ -24,17 +27,17 @@ class UnplacedSpan:
 
 @dataclass
 class UnplacedSpans:
-    """The lost spans of some runs, in the order of the walk; one that goes on from window to window is one."""
+    """The unplaced spans of some runs, in the order of the walk. One that continues in the next window is one span."""
 
     _found: list[UnplacedSpan] = field(default_factory=list)
 
     def add(self, start: int, end: int, entry: int | None = None) -> None:
-        """Adds [start, end), or lengthens the span before, which ends there and whose last entry is not known."""
+        """Adds [start, end). Joins it to the last span where that ends at `start` and its entry is not known."""
         if self._found and self._found[-1].span.end == start and self._found[-1].entry is None:
             start = self._found.pop().span.start
         if start < end:
             self._found.append(UnplacedSpan(Span(start, end), entry))
 
     def __iter__(self) -> Iterator[UnplacedSpan]:
-        """In the order of the walk."""
+        """Yields the spans in the order of the walk."""
         return iter(self._found)

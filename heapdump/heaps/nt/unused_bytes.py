@@ -2,8 +2,9 @@
 
     requested bytes = Size * granule - unused bytes
 
-UnusedBytes of the header word is the number of unused bytes, or a code that says where the number lies. The same rules
-hold for entries of the back end and for LFH blocks; `kernels.nt_chain` has them once more for long walks.
+UnusedBytes of the header word is the number of unused bytes, or a code that says where the number is. The same rules
+hold for entries of the back end and for LFH blocks. `kernels.nt_chain` and `kernels.nt_lfh` implement them again, for
+long walks.
 """
 
 from __future__ import annotations
@@ -18,29 +19,30 @@ from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.header_word import Words
 
 _COUNT_BITS = 0x3F
-"""Vista and later: the number of unused bytes, below 0x3F; with _PREFIX the granules of the front prefix."""
+"""Bits of UnusedBytes, Vista and later: the number of unused bytes where below 0x3F; with _PREFIX the number of
+granules of the front prefix."""
 
 _PREFIX = 0x40
-"""Vista and later: the block has a front prefix, which holds the pointer to its allocation stack (§4.1)."""
+"""Bit of UnusedBytes, Vista and later: the block has a front prefix with a pointer to its allocation stack (§4.1)."""
 
 _LONG, _PRE_VISTA_LONG = 0x3F, 0xFF
-"""The number does not fit in the byte."""
+"""UnusedBytes where the number does not fit, Vista and later, and before Vista."""
 
 USUAL_PREFIX, _SIGNATURE = 2, 5
 """Granules of the front prefix of blocks with recorded stacks; ExtendedBlockSignature of the second header."""
 
 FRONT_PREFIX = _PREFIX | USUAL_PREFIX
-"""UnusedBytes of a back-end block with such a prefix."""
+"""UnusedBytes of a back-end block with a front prefix of USUAL_PREFIX granules."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """n entries whose headers are decoded.
+    """n entries with decoded headers.
 
     Attributes:
-        granules: places in the words of a window, (n,) int64.
-        size: granules of each, (n,) int64: Size of the header; of an LFH block the size of its subsegment's blocks.
-        unused_code: UnusedBytes, (n,) int64.
+        granules: (n,) int64 granule of each entry in the words of a window.
+        size: (n,) int64 granules of each entry: Size of the header; of an LFH block by its subsegment.
+        unused_code: (n,) int64 UnusedBytes.
         is_busy: (n,) bool.
     """
 
@@ -51,12 +53,13 @@ class Entries:
 
 
 class UnusedBytes(NamedTuple):
-    """What headers say of requested bytes, (n,) each.
+    """The unused bytes of n entries, (n,) each.
 
     Attributes:
-        unused: unused bytes, header included; of a free entry those of the header alone. Never more than the entry has.
+        unused: unused bytes, header included, at most the bytes of the entry; of a free entry the bytes of its header.
         header: granules from the entry to its user data.
-        is_guess: (n,) bool; the place that should have the number has none, and the largest request that fits is taken.
+        is_guess: True where the number of unused bytes is not at its place; `unused` is then the smallest number that
+            the header allows.
     """
 
     unused: Words
@@ -65,7 +68,7 @@ class UnusedBytes(NamedTuple):
 
 
 def unused_bytes(entry_format: EntryFormat, words: Words, entries: Entries) -> UnusedBytes:
-    """The unused bytes of entries, and where their user data begin."""
+    """The unused bytes of the entries, and where their user data begin."""
     granule, code, busy = entry_format.granule, entries.unused_code, entries.is_busy
     header = np.ones(len(entries.granules), np.int64)
     if entry_format.is_pre_vista:
@@ -89,9 +92,9 @@ def unused_bytes(entry_format: EntryFormat, words: Words, entries: Entries) -> U
 
 
 def second_header_prefix(entry_format: EntryFormat, words: Words, granules: Words) -> NDArray[np.bool_]:
-    """True where a front prefix of 2 granules follows the header, by the mark of the second header; never before Vista.
+    """True where a front prefix of 2 granules follows the header, by the last two bytes of the second header.
 
-    For entries whose own header is damaged.
+    For entries whose own header is damaged. Always False before Vista.
     """
     place = (granules + USUAL_PREFIX) * entry_format.stride + entry_format.word_index
     inside = place < len(words)
@@ -101,9 +104,16 @@ def second_header_prefix(entry_format: EntryFormat, words: Words, granules: Word
 
 
 def _behind_prefix(entry_format: EntryFormat, words: Words, entries: Entries, rows: Words, prefix: Words) -> Words:
-    """UnusedBytesLength, bits 32-47 of the second header, which follows the front prefix of `prefix` granules.
+    """UnusedBytesLength, bits 32-47 of the second header, which ends the front prefix; -1 where there is none.
 
-    -1 where no second header is there: its bytes 6 and 7 are EntryOffset, which is the prefix, and the signature 5.
+    The second header is recognised by bytes 6 and 7: EntryOffset, which is `prefix`, and the signature 5.
+
+    Args:
+        entry_format: format of the headers.
+        words: the words of a window.
+        entries: the entries.
+        rows: (m,) indices of the entries with a front prefix.
+        prefix: (m,) granules of the front prefix of each.
     """
     granules, size = entries.granules[rows], entries.size[rows]
     place = np.minimum((granules + prefix) * entry_format.stride + entry_format.word_index, len(words) - 1)
@@ -112,10 +122,10 @@ def _behind_prefix(entry_format: EntryFormat, words: Words, entries: Entries, ro
 
 
 def _in_last_word(entry_format: EntryFormat, words: Words, entries: Entries, rows: Words) -> Words:
-    """The number where it has 32 or 64 bits: in the last word of the entry.
+    """The number of unused bytes that is stored at the end of an entry.
 
-    x86: its last 4 bytes. x64 before Vista: its last 8 bytes; later the 8 bytes behind it, which also belong to it.
-    All bytes of the entry where that word does not lie in the window.
+    x86: in the last 4 bytes of the entry. x64: before Vista in its last 8 bytes; later in the 8 bytes behind it, which
+    belong to its user data. All bytes of the entry where that word lies outside the window.
     """
     stride, end = entry_format.stride, entries.granules[rows] + entries.size[rows]
     place = end * stride - (entry_format.is_pre_vista or stride == 1)
@@ -127,9 +137,17 @@ def _in_last_word(entry_format: EntryFormat, words: Words, entries: Entries, row
 
 
 def count_places(entry_format: EntryFormat, entry: Words, size_bytes: Words, code: Words) -> tuple[Words, Words]:
-    """(address of the word with the number of unused bytes, -1 where UnusedBytes has it; the least number), (n,) each.
+    """Where n busy entries store their number of unused bytes.
 
-    `entry`, `size_bytes`, `code`: addresses, occupied bytes and UnusedBytes of n busy entries.
+    Args:
+        entry_format: format of the headers.
+        entry: (n,) addresses of the entries.
+        size_bytes: (n,) occupied bytes.
+        code: (n,) UnusedBytes.
+
+    Returns:
+        ((n,) address of the word with the number, -1 where UnusedBytes is the number itself; (n,) the smallest possible
+        number).
     """
     granule, end = entry_format.granule, entry + size_bytes
     in_last = end if entry_format.stride == 2 and not entry_format.is_pre_vista else end - 8

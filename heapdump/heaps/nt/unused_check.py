@@ -1,7 +1,7 @@
-"""Findings about unused bytes that are not where the header says: in the second header, or in the last word.
+"""Findings about numbers of unused bytes that are impossible: in the second header, or at the end of the entry.
 
-The walk takes such a row for a guess (`unused_bytes`). Both places lie beside the requested bytes of their own block:
-the second header directly before them, the last word behind them (docs/reference/heap-structures.md §2.3, §4.1).
+The walk makes such a row a guess (`unused_bytes`). Both places are next to the requested bytes of the block: the second
+header directly before them, the last word behind them (docs/reference/heap-structures.md §2.3, §4.1).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAX_FINDINGS = 4096
 
 
 def check_unused_bytes(job: CheckJob, context: HeapContext) -> Iterator[Finding]:
-    """A finding for each busy back-end block with a good header and unused bytes that cannot be."""
+    """A finding for each busy back-end block with a good header and an impossible number of unused bytes."""
     table, mask = job.table, np.uint16(CLASS_MASK | TRUST_MASK)
     wanted = np.uint16(BUSY | int(BlockKind.BACKEND) | TRUST_GUESS)
     rows = np.flatnonzero((table.tags & mask == wanted) & (table.heap == np.uint16(job.heap.index)))
@@ -41,7 +41,10 @@ def check_unused_bytes(job: CheckJob, context: HeapContext) -> Iterator[Finding]
 
 
 def unused_finding(context: HeapContext, entry: int, size: int, code: int) -> Finding | None:
-    """The finding for an entry of `size` bytes whose UnusedBytes is `code`; None where the dump lacks the place."""
+    """The finding for one such entry; None where the dump lacks the number.
+
+    `size`: occupied bytes; `code`: UnusedBytes.
+    """
     entry_format, space = context.entry_format, context.space
     prefix = code & _COUNT_BITS
     if code & _PREFIX and not entry_format.is_pre_vista:
@@ -57,5 +60,5 @@ def unused_finding(context: HeapContext, entry: int, size: int, code: int) -> Fi
         message = f"{context.name}: the count of unused bytes behind the block at {entry:#x} is damaged"
         kind, expected = "entry_header", "a count that fits its size"
     if found is None or space.try_read(place & ~7, _WORD_BYTES) is None:
-        return None  # the walk takes words that the dump has in part for missing
+        return None  # the walk treats words that are only partly in the dump as missing
     return Finding(kind, "error", context.address, place, length, message, expected, found.hex(" "))

@@ -1,7 +1,7 @@
 """Walks all NT heaps of a process together, in the order of addresses, so that the rows come out sorted.
 
-Several threads walk where the work is long: each walks and counts the next share (`work`), and the rows are joined in
-the order of the shares.
+Long walks use several threads. Each takes the next share of the work (`work`), walks it and counts its rows. The rows
+are joined in the order of the shares.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from heapdump.spans import Span
 from heapdump.wording import plural
 
 _MAX_THREADS, _WAITING_SHARES = 8, 1
-"""Threads at most; shares beyond one a thread whose rows may wait to be joined."""
+"""The most threads; the number of finished shares, beyond one for each thread, that may wait to be joined."""
 
 _BYTES_A_BLOCK = 64
-"""Columns get room for blocks of this size; smaller blocks make them grow."""
+"""Memory for rows is reserved for blocks of this average size; smaller blocks make the columns grow."""
 
 _AHEAD = 8 << 20
 """Bytes behind the walked window that are read ahead from the file."""
 
 
 def walk_nt_heaps(job: AllocatorJob) -> None:
-    """Adds the blocks of every NT heap, ascending by address where heaps do not lie over each other."""
+    """Adds the blocks of every NT heap; rows are ascending by entry."""
     heaps = [heap for heap in job.heaps if heap.layout is not None]
     contexts = {heap.index: heap_context(job.view_of(heap), heap) for heap in heaps}
     shares = cut(heaps)
@@ -62,7 +62,7 @@ def _say_what_is_missing(job: AllocatorJob, heap: Heap) -> None:
 
 
 class _Walker:
-    """Walks shares, on one or several threads; rows go to the columns of the job."""
+    """Walks shares on one or several threads; rows go to the columns of the job."""
 
     def __init__(self, job: AllocatorJob, contexts: dict[int, HeapContext]) -> None:
         """`contexts`: by the index of the heap."""
@@ -88,10 +88,10 @@ class _Walker:
                     is_sorted = is_sorted and columns.ends_before(found)
                     columns.extend(found.since(0))
                     counts.merge(counted)
-            except BaseException:  # Ctrl-C: the threads end at their next window
+            except BaseException:  # Ctrl-C: threads end at their next window
                 self._job.pace.is_stopped.set()
                 raise
-        if not is_sorted:  # heaps over each other: damage
+        if not is_sorted:  # heaps overlap, which is damage
             columns.sort()
         self._job.counts = counts
 
@@ -104,7 +104,7 @@ class _Walker:
         return columns, RowCounts().add(columns.since(0), self._workload.expected())
 
     def _walk_share(self, share: WorkShare, columns: BlockColumns) -> None:
-        """Back end and LFH of each window, window by window; large blocks of each heap at once; what was lost last."""
+        """Walks one share: back end and LFH window by window, large blocks heap by heap, unplaced spans last."""
         unplaced = list[tuple[LfhWalk, UnplacedSpans]]()
         for heap, is_large, items in share.groups():
             context = self._walk_context(share, heap, columns)
@@ -127,10 +127,10 @@ class _Walker:
             lfh.add_unplaced(spans)
 
     def _walk_context(self, share: WorkShare, heap: Heap, columns: BlockColumns) -> WalkContext:
-        """The heap's context with the columns of the share, and its log there."""
+        """The context of a heap with the columns and the log of the share."""
         known, log = self._contexts[heap.index], share.logs.setdefault(heap.index, WalkLog())
         return WalkContext(known.view, heap, known.entry_format, columns, log)
 
     def _columns(self, shares: list[WorkShare]) -> BlockColumns:
-        """Columns with room for the blocks that these shares may have."""
+        """Columns with room for the expected blocks of these shares."""
         return BlockColumns(min(sum(share.bytes for share in shares), self._dump_bytes) // _BYTES_A_BLOCK)

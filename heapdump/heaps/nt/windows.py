@@ -1,7 +1,7 @@
-"""Committed runs as windows: some megabytes of 64-bit words each, and the parts of runs that lie in them.
+"""Cuts committed runs into windows: arrays of 64-bit words, of some MiB each, and the parts of runs that lie in them.
 
-A run that the file holds in one piece is read where it lies in the file, several such runs in one window. Other runs
-are copied.
+A run that the file holds in one piece is read as a view of the file; a window can hold several such runs. Other runs
+are copied, each into windows of its own.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from heapdump.spans import Span, merged
 
 WINDOW_BYTES = 4 << 20
 _TAIL_BYTES = (3 << 20) + 0x1000
-"""More than three of the longest entries (0xFFFF granules of 16 bytes): an entry that begins in a window ends in its
-tail, and so do the two entries behind it."""
+"""Bytes that a window has behind the part that is walked: more than three of the longest entries (0xFFFF granules of 16
+bytes). So an entry that begins in the walked part ends in the window, and so do the next two."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunPart:
-    """The part of one committed run that lies in a window. Granules are counted from the first word of the window.
+    """The part of one committed run that lies in a window. Granule 0 is the first word of the window.
 
     Attributes:
-        start: granule of the first entry that is walked here.
-        stop: granule behind the last place where an entry may begin to be walked here.
-        end: granule that no entry reaches over: the end of the run, or of the window's tail.
-        base: address of granule 0, so that granule g has address base + g * granule bytes. Perhaps negative: granule 0
-            may be the start of the file.
+        start: granule where the walked part begins.
+        stop: granule behind the walked part: only entries that begin in [start, stop) are walked.
+        end: granule behind the readable part, at or behind `stop`: end of the run, or of the window.
+        base: address that granule 0 would have: granule g has the address base + g * granule bytes. It may be negative,
+            because granule 0 may be the start of the file.
         run: the run that this is a part of.
-        is_first: the run begins here.
+        is_first: True where the run begins here.
     """
 
     start: int
@@ -49,12 +49,12 @@ class RunPart:
 
 @dataclass(frozen=True)
 class Window:
-    """Parts of runs of one heap, ascending by address, and the words that they lie in.
+    """Words of memory, and the parts of runs of one heap that lie in them.
 
     Attributes:
-        words: (n,) int64, the memory as little-endian words.
+        words: (n,) int64 little-endian words.
         run_parts: ascending by address.
-        missing: spans of whole words of which the dump lacks at least one byte, ascending; these words read as zero.
+        missing: spans of words of which the dump lacks at least one byte, ascending; these words are zero.
         granule: bytes in a granule.
     """
 
@@ -65,12 +65,12 @@ class Window:
 
     @property
     def span(self) -> Span:
-        """Addresses from the first part's start to the last one's stop: what no later window needs."""
+        """Addresses from the start of the first part to the stop of the last part. No later window reads them."""
         return Span(self.address(0, self.run_parts[0].start), self.address(-1, self.run_parts[-1].stop))
 
     @property
     def walked_bytes(self) -> int:
-        """Bytes of all parts without their tails."""
+        """Bytes of all walked parts."""
         return sum(part.stop - part.start for part in self.run_parts) * self.granule
 
     def address(self, part: int, granule: int) -> int:
@@ -79,18 +79,18 @@ class Window:
 
     @cached_property
     def limits(self) -> NDArray[np.int64]:
-        """(n, 4) int64: start, stop, end and base of each part, for the kernels."""
+        """(n, 4) int64: start, stop, end and base of each part, as kernels take them."""
         return np.array([(part.start, part.stop, part.end, part.base) for part in self.run_parts], np.int64)
 
     def lacks(self, addresses: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """True for each word of 8 bytes, by its address, that is not whole in the dump; (n,) bool."""
+        """True for each address where the dump lacks a byte of the 8-byte word; (n,) bool."""
         starts, ends = self._missing_edges
         i = np.searchsorted(starts, addresses, side="right") - 1
         lacking: NDArray[np.bool_] = (i >= 0) & (addresses < ends[np.maximum(i, 0)])
         return lacking
 
     def are_whole(self, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """True for spans that the words hold whole, and of which the dump lacks nothing; (n,). `starts`: in some parts."""
+        """True for spans that the window and the dump hold completely; (n,). Each start must lie in a part."""
         missing_starts, missing_ends = self._missing_edges
         i = np.searchsorted(missing_ends, starts, side="right")
         missing = (i < len(missing_ends)) & (missing_starts[np.minimum(i, len(missing_ends) - 1)] < ends)
@@ -98,12 +98,12 @@ class Window:
         return whole
 
     def lacks_word(self, address: int) -> bool:
-        """True where the word of 8 bytes at the address is not whole in the dump."""
+        """True where the dump lacks a byte of the 8-byte word at the address."""
         return bool(self.missing) and bool(self.lacks(np.array([address]))[0])
 
     @cached_property
     def _missing_edges(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Start and end of each missing span; one empty span where there is none."""
+        """((k,) start, (k,) end) of the missing spans; one empty span where there is none."""
         spans = self.missing or (Span(0, 0),)
         return np.array([span.start for span in spans], np.int64), np.array([span.end for span in spans], np.int64)
 
@@ -113,13 +113,13 @@ class Window:
         return starts
 
     def bases(self, addresses: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The base of the part that each address lies in; every address must lie in one."""
+        """(n,) `base` of the part that each address lies in; every address must lie in a part."""
         bases: NDArray[np.int64] = self.limits[np.searchsorted(self._start_addresses, addresses, side="right") - 1, 3]
         return bases
 
 
 def committed_runs(segment: Segment) -> Iterator[Span]:
-    """The committed runs of a segment, ascending: what lies between its uncommitted ranges."""
+    """The committed runs of a segment, ascending: the spans between its uncommitted ranges."""
     start = segment.span.start
     for hole in (*segment.uncommitted, Span(segment.span.end, segment.span.end)):
         if hole.start > start:
@@ -128,7 +128,7 @@ def committed_runs(segment: Segment) -> Iterator[Span]:
 
 
 def windows(space: AddressSpace, entry_format: EntryFormat, runs: Sequence[Span]) -> Iterator[Window]:
-    """The runs, ascending, as windows; a run of more than WINDOW_BYTES gets several, each with a tail into the next."""
+    """Cuts runs into windows. `runs`: ascending. A run of more than WINDOW_BYTES gets several windows."""
     granule = entry_format.granule
     parts: list[RunPart] = []
     size, window_words = 0, None
@@ -151,7 +151,7 @@ def windows(space: AddressSpace, entry_format: EntryFormat, runs: Sequence[Span]
 
 
 def windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Window]:
-    """Windows of one run, or of a part of one, that is long or that the file holds in several pieces."""
+    """The windows of one run, or of a part of a run."""
     for at in range(run.start, run.end, WINDOW_BYTES):
         stop = min(at + WINDOW_BYTES, run.end)
         span = Span(at, min(stop + _TAIL_BYTES, run.end))
@@ -163,7 +163,7 @@ def windows_of_run(space: AddressSpace, granule: int, run: Span) -> Iterator[Win
 
 
 def _without_half_words(found: SpanWords) -> tuple[Span, ...]:
-    """The missing spans as whole words. Words that the dump has only in part become zero: they are no evidence."""
+    """The missing spans, extended to whole words. Words of which only some bytes are in the dump are set to zero."""
     whole = [Span(span.start & ~7, -(-span.end // 8) * 8) for span in found.missing]
     for span in whole:
         for edge in (span.start, span.end - 8):

@@ -1,7 +1,7 @@
-"""The work of a walk: committed runs and large blocks of all heaps by address, cut into shares of about equal bytes.
+"""Cuts the work of a walk into shares of about equal bytes: committed runs and large blocks of all heaps by address.
 
-Decision: the shares depend on the heaps alone, never on the machine, because what a damaged LFH shows depends on the
-user blocks met before it in its share.
+Decision: shares depend on the heaps alone, never on the number of processors. How a damaged LFH is read depends on the
+user blocks before it in the same share, so other shares would give other answers.
 """
 
 from __future__ import annotations
@@ -22,9 +22,12 @@ _MAX_SHARES = 64
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """A committed run of a heap (`large` None), or one of its large blocks.
+    """A committed run of a heap, or one of its large blocks.
 
-    `span`: the run; of a large block one byte at its list entry.
+    Attributes:
+        span: the run; for a large block one byte at its list entry.
+        heap: the heap.
+        large: the large block; None for a run.
     """
 
     span: Span
@@ -34,12 +37,12 @@ class WorkItem:
 
 @dataclass
 class WorkShare:
-    """Neighbouring items, and what their walk finds besides rows.
+    """Items that one thread walks, and everything but rows that it finds.
 
     Attributes:
         items: ascending by address.
-        logs: by the index of the heap.
-        lfh_states: by the view of the process.
+        logs: index of the heap → its log.
+        lfh_states: name of the view → state of its LFH.
     """
 
     items: list[WorkItem]
@@ -48,11 +51,11 @@ class WorkShare:
 
     @property
     def bytes(self) -> int:
-        """Bytes to read."""
+        """Bytes of all items."""
         return sum(item.span.size for item in self.items)
 
     def groups(self) -> Iterator[tuple[Heap, bool, list[WorkItem]]]:
-        """(heap, True for large blocks and False for runs, items of this heap that follow each other)."""
+        """(heap, True for large blocks and False for runs, neighbouring items of this heap and sort), in order."""
         for (_, is_large), group in groupby(self.items, key=lambda item: (item.heap.index, item.large is not None)):
             items = list(group)
             yield items[0].heap, is_large, items
