@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.stored_checks import require_types
-from heapdump.cache.store import Store, write_column, write_text
+from heapdump.cache.store import Store, write_column
+from heapdump.cache.texts import write_text
 
 T = TypeVar("T")
 Columns = dict[str, NDArray[Any]]
@@ -82,8 +83,8 @@ def _read(store: Store, answer: StoredAnswer[T]) -> T | None:
 def _columns(store: Store, name: str) -> Columns:
     columns = json.loads(store.text(f"{name}.json"))
     return {
-        key: store.column(f"{name}.{key}", np.dtype(kind).type, int(rows), checksum)
-        for key, (kind, rows, checksum) in columns.items()
+        key: store.column(f"{name}.{key}", np.dtype(kind).type, int(rows), seal)
+        for key, (kind, rows, seal) in columns.items()
     }
 
 
@@ -105,6 +106,6 @@ def _write(store: Store, name: str, columns: Columns) -> None:
 
 
 def _write_files(folder: Path, name: str, columns: Columns) -> None:
-    checksums = {key: write_column(folder / f"{name}.{key}", column) for key, column in columns.items()}
-    entries = {key: (column.dtype.str, len(column), checksums[key]) for key, column in columns.items()}
+    seals = {key: write_column(folder / f"{name}.{key}", column) for key, column in columns.items()}
+    entries = {key: (column.dtype.str, len(column), seals[key]) for key, column in columns.items()}
     write_text(folder / f"{name}.json", json.dumps(entries))

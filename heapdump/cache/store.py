@@ -10,14 +10,12 @@ Decision: docs/decisions/0008-index-checks-against-damage-only.md.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump import system
+from heapdump.cache.code import code_digest
+from heapdump.cache.packing import Packing, pack, unpack
+from heapdump.cache.texts import digest, read_text
 
 MANIFEST = "manifest.json"
 """The file whose time of modification is the time of the last use of its folder."""
@@ -32,7 +33,7 @@ MANIFEST = "manifest.json"
 FRESH_PREFIX = "new-"
 """Begins the name of a folder that is being written."""
 
-_VERSION = 5
+_VERSION = 6
 _COLUMN_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_]+)?")
 _OWN = "blocks"
 _NAME_LENGTH = 32
@@ -40,7 +41,9 @@ INDEX_NAME = re.compile(f"[0-9a-f]{{{_NAME_LENGTH}}}")
 """The name of the folder of one dump."""
 
 _DAY_SECONDS = 86_400
-_MOST_BYTES = 8 << 30
+_DISK_SHARE = 8
+"""All indexes together take at most this part of the disk."""
+
 _MOST_DUMPS = 128
 _SMALL_BYTES = 1 << 20
 _STEP, _FACTOR = 1 << 17, 0x100000001B3
@@ -66,7 +69,7 @@ class Store:
         """
         self._require_whole = require_whole
         self.root = root or cache_folder()
-        self.folder = self.root / _digest(f"{_VERSION} {stamp} {_code()}")[:_NAME_LENGTH]
+        self.folder = self.root / digest(f"{_VERSION} {stamp} {code_digest(self.root.parent)}")[:_NAME_LENGTH]
         self.remarks: list[str] = [] if remarks is None else remarks
         self.counts: dict[str, int] = {}
 
@@ -91,12 +94,12 @@ class Store:
             os.utime(self.folder / MANIFEST)
 
     def allowed_bytes(self) -> int:
-        """The most bytes that may be written: a fixed limit, and half of the free space of the disk.
+        """The most bytes that may be written: the share of the disk for all indexes, and half of its free space.
 
         Raises:
             OSError: the folder of all dumps is not there.
         """
-        return min(_MOST_BYTES, shutil.disk_usage(self.root).free // 2)
+        return min(_most_bytes(self.root), shutil.disk_usage(self.root).free // 2)
 
     def make_root(self) -> None:
         """Makes the folder of all dumps, for this user only.
@@ -146,37 +149,35 @@ class Store:
             FileNotFoundError: there is no such file.
             OSError, ValueError: it cannot be read, or does not verify.
         """
-        digest, _, text = (self.folder / name).read_text(encoding="utf-8").partition("\n")
-        if digest != _digest(text):
-            raise ValueError(f"{name} is not as it was written")
-        return text
+        return read_text(self.folder / name)
 
-    def column(self, name: str, kind: type[np.generic], rows: int, checksum: str) -> NDArray[Any]:
-        """A column of `rows` values of dtype `kind`, memory-mapped from the bare bytes of the file; (rows,).
+    def column(self, name: str, kind: type[np.generic], rows: int, seal: str) -> NDArray[Any]:
+        """A column of `rows` values of dtype `kind`, sealed as `write_column` did; (rows,).
+
+        Memory-mapped where the column lies in its file as it is.
 
         Raises:
             OSError, ValueError: there is no such file, it does not verify, or `name` or `kind` is none of a column.
         """
         if not _COLUMN_NAME.fullmatch(name) or np.dtype(kind).kind not in "biuf" or rows < 0:
             raise ValueError(f"{name!r} is no column")
-        path = self.folder / name
-        if path.stat().st_size != rows * np.dtype(kind).itemsize:
+        path, dtype = self.folder / name, np.dtype(kind)
+        checksum, _, record = seal.partition(" ")
+        packing = Packing.of(list(map(int, record.split())))
+        size = path.stat().st_size
+        if size != packing.file_bytes(rows, dtype.itemsize):
             raise ValueError(f"column {name} has another length")
-        column: NDArray[Any] = np.asarray(np.memmap(path, kind, "r")) if rows else np.empty(0, kind)
-        if _checksum(column) != checksum:
+        data: NDArray[np.uint8] = np.asarray(np.memmap(path, np.uint8, "r")) if size else np.empty(0, np.uint8)
+        if _checksum(data) != checksum:
             raise ValueError(f"column {name} is not as it was written")
-        return column
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a text behind a line with its digest."""
-    path.write_text(f"{_digest(text)}\n{text}", encoding="utf-8")
+        return unpack(data, packing, rows, dtype)
 
 
 def write_column(path: Path, column: NDArray[Any]) -> str:
-    """Writes the bare bytes of a column; its checksum in hex."""
-    np.ascontiguousarray(column).tofile(path)
-    return _checksum(column)
+    """Writes a column, packed where that is shorter; its seal: the checksum of the file in hex, then the packing."""
+    packing, data = pack(column)
+    data.tofile(path)
+    return " ".join([_checksum(data), *map(str, packing.record())])
 
 
 def cache_folder() -> Path:
@@ -191,18 +192,6 @@ def cache_folder() -> Path:
 def symbol_folder() -> Path:
     """The folder that keeps files of symbol servers for which the symbol path names none; beside the indexes."""
     return cache_folder().parent / "symbols"
-
-
-@cache
-def _code() -> str:
-    """Sizes and times of heapdump's own files: an index of another version, or of changed code, is not used."""
-    files = sorted(path for path in Path(__file__).parent.parent.rglob("*") if path.suffix in (".py", ".json"))
-    states = [(path.name, state.st_size, state.st_mtime_ns) for path in files for state in [path.stat()]]
-    return _digest(repr(states))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _checksum(column: NDArray[Any]) -> str:
@@ -233,11 +222,21 @@ def _make_room(root: Path, need_bytes: int) -> None:
     indexes = [folder for folder in root.iterdir() if INDEX_NAME.fullmatch(folder.name)]
     if need_bytes < _SMALL_BYTES and len(indexes) < _MOST_DUMPS:
         return
+    most_bytes = _most_bytes(root)
     total, most = need_bytes, _MOST_DUMPS if len(indexes) < _MOST_DUMPS else _MOST_DUMPS * 3 // 4
     for count, (_, size, folder) in enumerate(sorted(map(_last_use, indexes), reverse=True), 1):
         total += size
-        if total > _MOST_BYTES or count > most:
+        if total > most_bytes or count > most:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _most_bytes(root: Path) -> int:
+    """The most bytes of all indexes together.
+
+    Raises:
+        OSError: the folder of all dumps is not there.
+    """
+    return shutil.disk_usage(root).total // _DISK_SHARE
 
 
 def _last_use(folder: Path) -> tuple[float, int, Path]:

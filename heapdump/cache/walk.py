@@ -18,7 +18,8 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_types
 from heapdump.blocks.table import COLUMNS, BlockTable
 from heapdump.blocks.walk import Check, CheckKind, HeapCount, HeapFacts, KindCount, Walk
-from heapdump.cache.store import MANIFEST, Store, write_column, write_text
+from heapdump.cache.store import MANIFEST, Store, write_column
+from heapdump.cache.texts import write_text
 
 _PIECE = 1 << 20
 
@@ -67,8 +68,8 @@ def _write(store: Store, walk: Walk) -> None:
             folder = fresh / "index"
             folder.mkdir(mode=0o700)
             columns = zip(COLUMNS, walk.table.columns(), strict=True)
-            checksums = {name: write_column(folder / name, column) for name, column in columns}
-            write_text(folder / MANIFEST, json.dumps(_to_manifest(walk, checksums)))
+            seals = {name: write_column(folder / name, column) for name, column in columns}
+            write_text(folder / MANIFEST, json.dumps(_to_manifest(walk, seals)))
             store.replace_with(folder)
         store.remarks.append(f"the blocks are kept in the index in {store.folder}")
     except OSError as error:
@@ -88,10 +89,10 @@ def _manifest(store: Store) -> dict[str, Any] | None:
     return manifest
 
 
-def _to_manifest(walk: Walk, checksums: dict[str, str]) -> dict[str, Any]:
+def _to_manifest(walk: Walk, seals: dict[str, str]) -> dict[str, Any]:
     return {
         "rows": len(walk.table),
-        "checksums": checksums,
+        "seals": seals,
         "counts": {str(heap): asdict(count) for heap, count in walk.counts.items()},
         "findings": [asdict(finding) for finding in walk.findings],
         "gaps": list(walk.gaps),
@@ -101,9 +102,9 @@ def _to_manifest(walk: Walk, checksums: dict[str, str]) -> dict[str, Any]:
 
 def _from_manifest(manifest: dict[str, Any], store: Store, walk_again: Callable[[], BlockTable]) -> Walk:
     """Raises ValueError, KeyError, TypeError, AttributeError: it is not what `_to_manifest` makes."""
-    rows, checksums = int(manifest["rows"]), {name: str(manifest["checksums"][name]) for name in COLUMNS}
+    rows, seals = int(manifest["rows"]), {name: str(manifest["seals"][name]) for name in COLUMNS}
     return Walk(
-        lambda: _table(store, rows, checksums, walk_again),
+        lambda: _table(store, rows, seals, walk_again),
         {int(heap): _count(count) for heap, count in manifest["counts"].items()},
         tuple(Finding(**finding) for finding in manifest["findings"]),
         tuple(map(str, manifest["gaps"])),
@@ -141,9 +142,9 @@ def _sound(table: BlockTable, heaps: int) -> BlockTable:
     return table
 
 
-def _table(store: Store, rows: int, checksums: dict[str, str], walk_again: Callable[[], BlockTable]) -> BlockTable:
+def _table(store: Store, rows: int, seals: dict[str, str], walk_again: Callable[[], BlockTable]) -> BlockTable:
     try:
-        columns = {name: store.column(name, kind, rows, checksums[name]) for name, kind in COLUMNS.items()}
+        columns = {name: store.column(name, kind, rows, seals[name]) for name, kind in COLUMNS.items()}
         return _sound(BlockTable(**columns), store.counts["heaps"])
     except (OSError, ValueError) as error:
         store.remarks.append(f"the index in {store.folder} is damaged ({error}); walked again")

@@ -22,6 +22,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.stored_checks import require_types
 from heapdump.blocks.walk import HeapCount
 from heapdump.cache import store
+from heapdump.cache.texts import digest
 from heapdump.cli import run
 from tests.samples import stacks
 
@@ -66,7 +67,7 @@ class Index:
         return found
 
     def replace_text(self, name: str, text: str) -> None:
-        (self.folder / name).write_text(f"{store._digest(text)}\n{text}", encoding="utf-8")
+        (self.folder / name).write_text(f"{digest(text)}\n{text}", encoding="utf-8")
 
     def document(self, name: str) -> Any:
         return json.loads((self.folder / name).read_text(encoding="utf-8").partition("\n")[2])
@@ -86,7 +87,7 @@ class Index:
         checksum = store.write_column(self.folder / name, column)
         document = self.document(json_name)
         if json_name == "manifest.json":
-            document["checksums"][key] = checksum
+            document["seals"][key] = checksum
         else:
             document[key] = [column.dtype.str, len(column), checksum]
         self.replace_text(json_name, json.dumps(document))

@@ -12,6 +12,7 @@ import pytest
 
 import heapdump
 from heapdump.cache import store
+from heapdump.cache.texts import digest
 from heapdump.heaps import walk
 from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
@@ -136,7 +137,7 @@ def test_a_foreign_manifest_is_ignored(dump, folder, walks):
     truth = asked(dump)
     file = only(folder) / "manifest.json"
     text = json.dumps({"rows": 3, "counts": {"0": {"kinds": 7}}})
-    file.write_text(f"{store._digest(text)}\n{text}")
+    file.write_text(f"{digest(text)}\n{text}")
     assert asked(dump) == truth
     assert len(walks) == 2
 
@@ -157,7 +158,7 @@ def test_facts_of_another_form_are_walked_again(dump, folder, walks, fact):
     file = only(folder) / "manifest.json"
     document = json.loads(file.read_text().partition("\n")[2])
     text = json.dumps(document | {"facts": {"0": {"padding_bytes": fact}}})
-    file.write_text(f"{store._digest(text)}\n{text}")
+    file.write_text(f"{digest(text)}\n{text}")
     assert asked(dump) == truth
     assert len(walks) == 2
 
@@ -172,7 +173,7 @@ def test_a_changed_dump_has_an_index_of_its_own(dump, folder, walks):
 
 def test_other_code_does_not_use_it(dump, folder, walks, monkeypatch):
     asked(dump)
-    monkeypatch.setattr(store, "_code", lambda: "changed")
+    monkeypatch.setattr(store, "code_digest", lambda folder: "changed")
     asked(dump)
     assert len(walks) == 2
 
@@ -196,7 +197,7 @@ def test_old_indexes_go_when_there_are_too_many(dump, folder, walks, monkeypatch
 
 def test_old_indexes_go_when_they_are_too_large(dump, folder, monkeypatch):
     monkeypatch.setattr(store, "_SMALL_BYTES", 0)
-    monkeypatch.setattr(store, "_MOST_BYTES", 3000)
+    monkeypatch.setattr(store, "_most_bytes", lambda root: 3000)
     state = dump.stat()
     for i in range(6):
         os.utime(dump, ns=(state.st_atime_ns, state.st_mtime_ns + i * 1_000_000))
@@ -214,7 +215,7 @@ def test_a_folder_that_cannot_be_written_is_said_and_harmless(dump, tmp_path, wa
 
 
 def test_an_index_that_would_fill_the_disk_is_not_written(dump, folder, monkeypatch):
-    monkeypatch.setattr(store, "_MOST_BYTES", 10)
+    monkeypatch.setattr(store, "_most_bytes", lambda root: 10)
     with heapdump.open_dump(dump) as snapshot:
         assert snapshot.walk.counts
         assert any("it needs" in remark for remark in snapshot.remarks)
@@ -273,7 +274,7 @@ def test_a_dump_that_is_deleted_while_it_is_open_is_answered(dump, folder):
 )
 def test_a_forged_manifest_is_ignored(dump, folder, walks, body):
     truth = asked(dump)
-    (only(folder) / "manifest.json").write_text(f"{store._digest(body)}\n{body}")
+    (only(folder) / "manifest.json").write_text(f"{digest(body)}\n{body}")
     assert asked(dump) == truth
     assert len(walks) == 2
 

@@ -130,7 +130,7 @@ def retained_of(graph: PointerGraph, back: Referrers) -> Retained:
     return Retained(number, order, dominator, size, blocks)
 
 
-_COLUMNS = ("number", "order", "dominator", "bytes", "blocks")
+_COLUMNS = ("order", "dominator", "bytes", "blocks")
 
 
 def columns_of(tree: Retained) -> dict[str, NDArray[Any]]:
@@ -144,10 +144,8 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> Retained:
     Raises:
         ValueError, LookupError: it is not what `columns_of` writes.
     """
-    number, order, dominator, size, blocks = (columns[name] for name in _COLUMNS)
-    count = len(order)
-    require_length(number, nodes, np.int32, "numbers")
-    require_indices(number, -1, count, "numbers")
+    order, dominator, size, blocks = (columns[name] for name in _COLUMNS)
+    count, number = len(order), np.full(nodes, -1, np.int32)
     for column, kind in ((order, np.int32), (dominator, np.int32), (size, np.int64), (blocks, np.int64)):
         require_length(column, max(count, 1), kind, "the tree's columns")
     require_indices(order[1:], 0, nodes, "nodes")
@@ -156,4 +154,5 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> Retained:
     if int(order[0]) != nodes or int(dominator[0]) != 0 or (dominator[1:] >= np.arange(1, count)).any():
         raise ValueError("dominators are out of range")
     require_indices(dominator, 0, count, "dominators")
+    number[order[1:]] = np.arange(1, count, dtype=np.int32)
     return Retained(number, order, dominator, size, blocks)
