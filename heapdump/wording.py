@@ -41,6 +41,13 @@ def plural(number: int, word: str) -> str:
     return f"{number:,} {word}"
 
 
+def a_size(size: int, what: str) -> str:
+    """`a 309-byte block`, `an 8-byte block`: with the article that the number is spoken with."""
+    digits = f"{size:,}"
+    leading = digits.partition(",")[0]
+    return f"{'an' if leading in ('11', '18') or leading.startswith('8') else 'a'} {digits}-byte {what}"
+
+
 def preview(data: bytes) -> str:
     """The bytes as ASCII characters, a dot for each byte that is not printable."""
     return "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in data)

@@ -28,16 +28,16 @@ _REPORTS = 5
 
 
 def _what(incident: Incident) -> str:
-    """`37 bytes, 0 past the end of a 4,003-byte block`; the sentence where no block is beside the damage."""
+    """`37 bytes, right past the end of a 4,003-byte block`; the sentence where no block is beside the damage."""
     block = incident.culprit or incident.block or incident.leading.candidate
     finding, evidence = incident.leading.finding, incident.leading.evidence
     if finding.is_report or block is None:
         return incident.sentence
     reach = evidence.high - incident.address if evidence.meaning else 0
     amount = text.plural(max(reach, finding.length), "byte")
-    end, size = block.address + block.size, f"a {block.size:,}-byte {block.state} block"
+    end, size = block.address + block.size, text.a_size(block.size, f"{block.state} block")
     if end <= incident.address < block.end + block.entry_size:
-        return f"{amount}, {incident.address - end:,} past the end of {size}"
+        return f"{amount}, {_past(incident.address - end)} the end of {size}"
     if block.entry - block.entry_size <= incident.address < block.address:
         return f"{amount}, {block.address - incident.address:,} before {size}"
     if block.address <= incident.address < end:
@@ -45,13 +45,17 @@ def _what(incident: Incident) -> str:
     return incident.sentence
 
 
+def _past(distance: int) -> str:
+    return f"{text.plural(distance, 'byte')} past" if distance else "right past"
+
+
 VIEW: tuple[Column[Incident], ...] = (
     Column("Severity", lambda i: i.severity, "error: cannot be in a healthy heap; warning: can, while the heap is being changed", style=lambda i: "red" if i.is_error else "yellow"),
     Column("Bug", lambda i: i.bug or i.leading.finding.kind, "the bug, as AddressSanitizer names it; else what was found or reported"),
     Column("Address", lambda i: f"{i.address:#x}", "the first bad byte; of an exception the faulting address", right=True),
     Column("Seen", lambda i: str(len(i.findings)), "findings and reports of Windows that concern it (records in JSON)", right=True, rank=2),
-    Column("Block", lambda i: f"{i.block.address:#x}" if i.block else "-", "the block that was damaged, or is at fault", right=True, rank=1),
-    Column("Culprit", lambda i: f"{i.culprit.address:#x}" if i.culprit else "-", "the block whose code did it; - where the bytes do not tell", right=True, rank=1),
+    Column("Block", lambda i: f"{i.block.address:#x}" if i.block else "", "the block that was damaged, or is at fault", right=True, rank=1),
+    Column("Culprit", lambda i: f"{i.culprit.address:#x}" if i.culprit else "", "the block whose code did it; empty where the bytes do not tell", right=True, rank=1),
     Column("What", _what, "how far the damage lies from which block; else what was found", flexible=24, wraps=True),
 )  # fmt: skip
 

@@ -34,10 +34,9 @@ def _neighbour(allocation: VirtualAllocation | None) -> str:
 
 RUNS: tuple[Column[Neighbours], ...] = (
     Column("Free run", lambda n: f"{n.span.start:#x}", "its first address on a 64 KiB boundary, as VirtualAlloc begins reservations", right=True),
-    Column("Bytes", lambda n: text.count(n.span.size), "bytes up to the next allocation", right=True, rank=2),
-    size_column("Size", lambda n: n.span.size, "the same in units of 1024"),
+    size_column("Size", lambda n: n.span.size, "bytes up to the next allocation"),
     Column("Before it", lambda n: _neighbour(n.before), "the allocation that ends before the run", flexible=16, wraps=True, rank=1),
-    Column("Behind it", lambda n: _neighbour(n.after), "the allocation that begins behind the run", flexible=16, wraps=True),
+    Column("After it", lambda n: _neighbour(n.after), "the allocation that begins behind the run", flexible=16, wraps=True),
 )  # fmt: skip
 HOLDERS: tuple[Column[UsageBytes], ...] = (
     Column("Usage", lambda s: s.name, "by modules, TEBs, PEBs, heap lists", style=lambda s: usage_style(s.name)),
@@ -161,7 +160,7 @@ def _culprit_columns(snapshot: Snapshot) -> tuple[Column[Culprit], ...]:
         size_column("Gain", lambda c: c.divider.gain_bytes, "the joined free run without it, minus the larger of the two runs"),
         size_column("Joined", lambda c: c.divider.joined.size, "the free run that there would be without it", rank=1),
         Column("Owner", owner_words, "usage and detail, as in `regions`", flexible=16, wraps=True),
-        Column("Why", lambda c: reasons_words(snapshot, c), "from headers of images, TEBs, heap lists and code", flexible=24, rank=2),
+        Column("Why", lambda c: reasons_words(snapshot, c), "from headers of images, TEBs, heap lists and code", flexible=24, wraps=True, rank=2),
     )  # fmt: skip
 
 

@@ -134,7 +134,7 @@ def view(snapshot: Snapshot, heaps: Sequence[Heap]) -> tuple[Column[Heap], ...]:
     return (
         Column("#", lambda h: str(h.index), "place in the heap lists, as !heap numbers them", right=True),
         Column("Heap", lambda h: f"{h.address:#x}", "the handle: address of the heap's header", right=True, style="bold"),
-        Column("Kind", _kind, "nt, segment, page or unknown, by signatures and a second witness; ~ = layout of a neighbouring build"),
+        Column("Kind", _kind, "nt, segment, page or unknown, by signatures and a second witness; ~ = layout of a neighbouring build", folds=True),
         Column("Role", lambda h: h.role, "process = PEB.ProcessHeap, else the class bits of _HEAP.Flags", rank=1),
         Column("Segs", lambda h: text.count(len(h.segments) or None), "segments on _HEAP.SegmentList (Segments[] before Vista); of segment heaps those of both contexts", right=True, rank=7),
         size_column("Total", total_bytes, "committed bytes of its segments and of its large blocks together"),
@@ -146,14 +146,14 @@ def view(snapshot: Snapshot, heaps: Sequence[Heap]) -> tuple[Column[Heap], ...]:
         size_column("Free", lambda h: count(h, "free_bytes"), "free entries of the back end, as walked; a healthy heap's TotalFreeSize × granularity is the same", rank=3),
         size_column("LfhFree", lambda h: count(h, "lfh_free_bytes"), "free blocks of the low fragmentation heap", rank=6),
         size_column("Overhead", lambda h: count(h, "overhead_bytes"), "headers, bytes behind the requested ones, and what the allocator keeps for itself", rank=6),
-        Column("Verified", lambda h: _verified(walk.counts.get(h.index)), "share of walked headers that verified (integrity)", right=True, rank=5),
+        Column("Verified", lambda h: _verified(walk.counts.get(h.index)), "share of walked headers that verified (integrity)", right=True, rank=5, folds=True),
         Column("UCR", lambda h: text.count(h.uncommitted_ranges if h.segments else None), "uncommitted ranges on the segments' lists", right=True, rank=6),
         size_column("LargeBytes", lambda h: h.large_committed_bytes, "sum of CommitSize of its large blocks", rank=1),
         Column("Large", _blocks, "entries on _HEAP.VirtualAllocdBlocks (of segment heaps in LargeAllocMetadata), each with a reservation of its own", right=True, rank=2),
-        Column("Front", lambda h: h.front_end or "-", "_HEAP.FrontEndHeapType: none, lookaside or lfh", rank=5),
+        Column("Front", lambda h: h.front_end or "-", "_HEAP.FrontEndHeapType: none, lookaside or lfh", rank=5, folds=True),
         Column("LockCont", lambda h: text.count(h.counters.lock_contention), "_HEAP.Counters.LockCollisions (before Vista the lock's ContentionCount)", right=True, rank=7),
         *((lock,) if any(lock.text(heap) for heap in heaps) else ()),
-        Column("Stacks", lambda h: "-" if h.stack_traces is None else "yes" if h.stack_traces else "no", "allocation stacks are recorded: flag 0x08000000 (before Vista NtGlobalFlag 0x1000)", rank=6),
+        Column("Stacks", lambda h: "-" if h.stack_traces is None else "yes" if h.stack_traces else "no", "allocation stacks are recorded: flag 0x08000000 (before Vista NtGlobalFlag 0x1000)", rank=6, folds=True),
         Column("Flags", _flags, "_HEAP.Flags", rank=8, flexible=16, style="dim"),
     )  # fmt: skip
 
@@ -231,6 +231,7 @@ def _page(request: Request, snapshot: Snapshot, rows: Sequence[Heap]) -> list[Pa
 
 def _totals(rows: Sequence[Heap]) -> str:
     committed = sum(heap.committed_bytes or 0 for heap in rows if heap.segments)
+    paged = [heap for heap in rows if heap.kind == "page" and heap.committed_bytes]
     large = sum(heap.large_committed_bytes or 0 for heap in rows)
     blocks = sum(len(heap.large_blocks or ()) for heap in rows)
     known = (
@@ -239,4 +240,7 @@ def _totals(rows: Sequence[Heap]) -> str:
         else "committed bytes not known"
     )
     total = f"{text.plural(len(rows), 'heap')}: {known}"
+    if paged:
+        pages = sum(heap.committed_bytes or 0 for heap in paged)
+        total = f"{total}, {text.size(pages)} in {text.plural(len(paged), 'page heap')}"
     return f"{total}, {text.size(large)} in {text.plural(blocks, 'large block')}" if blocks else total

@@ -197,18 +197,15 @@ class _Page:
 
     def _page(self) -> Iterator[PageItem]:
         from heapdump.analyses.allocated.stack_keys import passes_on
-        from heapdump.analyses.allocated.top_groups import group_sentence, top_groups
 
-        leaks, heaps = self.leaks, self.snapshot.heaps
-        if top := top_groups(leaks):
-            yield Lines([[(f"• {group_sentence(leaks, found, heaps)}", "")] for found in top])
+        leaks = self.leaks
+        if leaks.groups or leaks.omitted_blocks:
+            yield Lines([[(_total(leaks), "bold"), (_concentration(leaks), ""), (self._omitted, "dim")]])
         shown, hidden = self.request.shown(self._groups)
         yield Table(
-            group_columns(shown, leaks.by), shown, hidden=hidden, empty="no matching busy blocks",
+            group_columns(shown, leaks.by, self.snapshot.heaps), shown, hidden=hidden, empty="no matching busy blocks",
             numbered=leaks.by is By.STACK,
         )  # fmt: skip
-        if leaks.groups or leaks.omitted_blocks:
-            yield Lines([[(_total(leaks), ""), (self._omitted, "dim")]])
         if leaks.by in (By.TYPE, By.CONTENT, By.STRUCTURE) and leaks.groups:
             yield Lines([[(_GUESSED, "dim")]])
         if leaks.by is By.STACK:
@@ -220,3 +217,14 @@ class _Page:
 def _total(leaks: Leaks) -> str:
     blocks = f"{text.plural(leaks.blocks, 'busy block')} with {text.size(leaks.bytes)}"
     return f"{blocks} in {text.plural(len(leaks.groups), 'group')}, by {leaks.by}"
+
+
+def _concentration(leaks: Leaks) -> str:
+    """How much the largest groups hold; "" where none stands out, or there is no other."""
+    from heapdump.analyses.allocated.top_groups import top_groups
+
+    top = top_groups(leaks)
+    if not top or len(leaks.groups) == 1:
+        return ""
+    held = text.share(sum(found.group.share for found in top))
+    return f"; the first holds {held}" if len(top) == 1 else f"; the first {len(top)} hold {held}"

@@ -9,6 +9,7 @@ from heapdump.commands.common.block_words import BlockWords, word_columns
 from heapdump.commands.common.blocks import BlockRecorder, block_columns
 from heapdump.commands.common.frames import frame_record, frames_of, stack_lines
 from heapdump.commands.common.gaps import walk_gaps
+from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.options import BLOCK_STATES, option
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
 from heapdump.commands.common.request import Request, dump_command
@@ -75,9 +76,7 @@ def _roots(request: Request, snapshot: Snapshot) -> Answer:
     def page() -> list[PageItem]:
         """The table and what it sums to."""
         shown, hidden = request.shown(rows)
-        table = Table(
-            ROOTS, shown, hidden=hidden, empty="page heap is off; to switch it on: gflags /p /enable app.exe /full"
-        )
+        table = Table(ROOTS, shown, hidden=hidden, empty=_absence(snapshot))
         return [table, *([Lines([[(_total(rows), "")]])] if rows else [])]
 
     return Answer(
@@ -87,6 +86,13 @@ def _roots(request: Request, snapshot: Snapshot) -> Answer:
         page=page,
         gaps=walk_gaps(snapshot),
     )
+
+
+def _absence(snapshot: Snapshot) -> str:
+    """Why there is no page heap to show."""
+    if not snapshot.heaps:
+        return "whether page heap is on is not known: no heap is known in this dump"
+    return "page heap is off; to switch it on: gflags /p /enable app.exe /full"
 
 
 def _total(rows: Sequence[PageHeapRoot]) -> str:
@@ -149,7 +155,9 @@ def _one(request: Request, snapshot: Snapshot, address: int) -> Answer:
     found = locate(snapshot.walk.table, snapshot.process.space, address)
     detail = page_detail(snapshot, found.block) if found.block else None
     if found.block is None or detail is None:
-        raise WrongUsage(f"{address:#x} is in no page heap block; what else is there: heapdump block {address:#x}")
+        raise WrongUsage(
+            f"{address:#x} is in no page heap block; what else is there: {command_text(snapshot, ('block', f'{address:#x}'))}"
+        )
     block = found.block
 
     def record() -> Record:

@@ -10,6 +10,8 @@ import click
 from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.blocks import BlockRecorder
 from heapdump.commands.common.gaps import walk_gaps
+from heapdump.commands.common.holder_tree import holder_tree, holder_words
+from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.types import type_record, type_words
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 _MOST_STEPS = 12
 _REACHED = {
     "reachable": "held by the program",
-    "possible": "held by pointers to the inside of blocks, or by memory that may be forgotten itself, only",
+    "possible": "held only by pointers to the inside of blocks, or by weak roots",
     "direct": "held by nothing: a direct leak", "indirect": "held by leaked blocks only: an indirect leak",
 }  # fmt: skip
 """State of a block (`Reach.word`) → the state in words."""
@@ -55,9 +57,7 @@ class _Found:
     def reached(self) -> str:
         """How the block can be reached, in words."""
         if self.cycle:
-            return (
-                f"held by a circle of {text.plural(self.cycle, 'block')} alone, which nothing else holds: a direct leak"
-            )
+            return f"held by nothing but a reference cycle of {text.plural(self.cycle, 'block')}: a direct leak"
         return _REACHED[self.reach]
 
     def type(self, node: int) -> Record | None:
@@ -116,9 +116,8 @@ def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: 
     block = locate(snapshot.walk.table, snapshot.process.space, address).block
     node = references.node_of(block.row) if block else None
     if block is None or node is None:
-        raise WrongUsage(
-            f"{address:#x} is in no busy block of the program; heapdump block {address:#x} says what is there"
-        )
+        what = command_text(snapshot, ("block", f"{address:#x}"))
+        raise WrongUsage(f"{address:#x} is in no busy block of the program; what is there: {what}")
     reached = snapshot.reached
     reach = Reach(int(reached.state[node])).word
     cycle = next((len(members) for members in reached.cycles if members[0] == node), 0)
@@ -184,18 +183,23 @@ def _page(request: Request, found: _Found) -> Iterator[PageItem]:
     for path in found.paths:
         yield Lines(_path_lines(found, path))
     shown, hidden = request.shown(_holders(request, found))
-    columns = HOLDER_COLUMNS if found.depth > 1 else HOLDER_COLUMNS[1:]
-    yield Table(columns, shown, hidden=hidden, title="Who points at it", empty="nothing points at it")
+    is_tree = found.depth > 1 and request.sort is None
+    if is_tree:
+        shown = holder_tree(shown)
+    title = ("Who points at it, and below who holds that" if is_tree else "Who points at it") if shown or hidden else ""
+    columns = HOLDER_COLUMNS[1:] if is_tree or found.depth == 1 else HOLDER_COLUMNS
+    yield Table(columns, shown, hidden=hidden, title=title, empty="nothing points at it")
     shown, hidden = request.shown(_targets(found))
-    yield Table(TARGET_COLUMNS, shown, hidden=hidden, title="What it points to", empty="it points to no block")
+    title = "What it points to" if shown else ""
+    yield Table(TARGET_COLUMNS, shown, hidden=hidden, title=title, empty="it points to no block")
 
 
 HOLDER_COLUMNS: tuple[Column[Record], ...] = (
     Column("Level", lambda row: str(row["level"]), "1: points at the block itself, 2: at one that does, …", right=True),
     Column(
         "Held by",
-        lambda row: row["root"] or f"{row['block']}+{row['offset']:#x}",
-        "a root, or a block and where in it the pointer lies",
+        holder_words,
+        "a root, or a block and where in it the pointer lies; indented below what it holds",
         flexible=24,
         wraps=True,
     ),

@@ -13,6 +13,7 @@ from heapdump.commands.common.addresses import address_in
 from heapdump.commands.common.block_words import BlockWords, word_columns
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.graph_overview import group_rows, leak_suspects, suspect_finder
+from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.types import type_record, type_words
@@ -171,6 +172,8 @@ def _all(context: _Context) -> Answer:
             yield Lines([[("• ", ""), (suspect["text"], "")] for suspect in suspects])
         yield _table(context, rows, empty="no root leads to a block")
         yield from _more(context, rows, tree.count_below(None))
+        if not total["blocks"]:
+            return
         amount = f"{text.plural(total['blocks'], 'block')} with {text.size(total['bytes'])}"
         yield Lines([[(f"of {amount} reachable from roots. {_CAVEAT}", "dim")]])
 
@@ -260,5 +263,6 @@ def _node_at(context: _Context, address: int) -> int:
             if node is None
             else "in a block that no root leads to, so that nothing is retained by it"
         )
-        raise WrongUsage(f"{address:#x} is {why}; heapdump refs {address:#x} says who points at it")
+        who = command_text(context.snapshot, ("refs", f"{address:#x}"))
+        raise WrongUsage(f"{address:#x} is {why}; who points at it: {who}")
     return node

@@ -156,9 +156,17 @@ class _Found:
             Column("Address", lambda h: f"{h.address:#x}", "of the first byte", right=True),
             Column("Usage", self.usage, "of the memory there, as regions has it"),
             Column(
-                "LiesIn", self._owner_words, "block, stack, module or region", rank=1, flexible=24, style=self._style
+                "LiesIn",
+                self._owner_words,
+                "block, stack, module or region",
+                rank=1,
+                flexible=24,
+                wraps=True,
+                style=self._style,
             ),
-            Column("Text", self.text, "the text around it, dots for bytes that are not printable", flexible=16),
+            Column(
+                "Text", self.text, "the text around it, dots for bytes that are not printable", flexible=24, wraps=True
+            ),
         )
         yield Table(columns, shown, hidden=hidden, empty="no place holds that")
         if hits:

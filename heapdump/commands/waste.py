@@ -9,7 +9,7 @@ import click
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,21 +20,14 @@ if TYPE_CHECKING:
 KINDS = ("duplicates", "zeros", "capacity", "padding", "sparse", "free", "reserve")
 _NOTE = "rows of different kinds can concern the same bytes, so they are not added up"
 COLUMNS: tuple[Column[Record], ...] = (
-    Column("Saves", lambda row: text.count(row["bytes"]), "bytes that could be saved", right=True),
-    Column("", lambda row: text.size(row["bytes"]), "the same in units of 1024", right=True, rank=1),
-    Column(
-        "Of",
-        lambda row: text.size(row["of_bytes"]),
-        "bytes of these blocks, containers, subsegments, or of the heap",
-        right=True,
-        rank=2,
-    ),
+    size_column("Saves", lambda row: row["bytes"], "bytes that could be saved"),
+    size_column("Of", lambda row: row["of_bytes"], "bytes of these blocks or containers, or of the heap", rank=2),
     Column(
         "Kind", lambda row: row["kind"], "duplicates, zeros, capacity, padding, sparse, free; reserve: address space"
     ),
-    Column("What", lambda row: row["text"], "the case; block ADDRESS shows one of its blocks", flexible=45),
+    Column("What", lambda row: row["text"], "the case; block ADDRESS shows one of its blocks", flexible=40, wraps=True),
     Column("Such as", lambda row: row["sample"][0] if row["sample"] else "", "one of the blocks", right=True, rank=3),
-)
+)  # fmt: skip
 
 
 @click.option("--kind", "kinds", type=click.Choice(KINDS), multiple=True, help="Only this kind (repeatable).")
@@ -85,7 +78,8 @@ def _page(request: Request, rows: list[Record]) -> Iterator[PageItem]:
     shown, hidden = request.shown(rows)
     table: Table[Any] = Table(COLUMNS, shown, hidden=hidden, empty="nothing to save was found")
     yield table
-    yield Lines([[(_NOTE, "dim")]])
+    if rows:
+        yield Lines([[(_NOTE, "dim")]])
 
 
 def _record(snapshot: Snapshot, one: Saving) -> Record:

@@ -7,6 +7,7 @@ into colours. The cells of a table are joined here: rich's own table needs a mil
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,14 +20,16 @@ from rich.style import Style
 from rich.text import Text
 from rich.theme import Theme
 
+from heapdump.render.layout import GAP, layout
 from heapdump.render.text import count, printable
 from heapdump.render.view import COMMAND, Column, Lines, PageItem, Sections, StyledLine, Table
 
-_GAP = 2
-"""Cells between two columns."""
-
 _MARGIN = 9
 """Cells of the margin that holds the labels of sections."""
+
+_UNIT = re.compile(r"(?<=\d) (?=(?:bytes?|B|kB|MB|GB|TB)\b)")
+_GLUE = "\ue000"
+"""Stands for the space between a number and its unit, which no line ends with; `printable` lets none through."""
 
 _PIPE_WIDTH = 100_000
 _MOST_DIGITS = 20
@@ -86,7 +89,7 @@ class _Pen:
     def _folded(self, pieces: StyledLine, width: int) -> Iterator[Text]:
         """One line as the lines that it takes; a command that does not fit goes to a line of its own, as it is."""
         text = _assembled(pieces)
-        plain = text.plain
+        text.plain = plain = _UNIT.sub(_GLUE, text.plain)
         indent = len(plain) - len(plain.lstrip()) + 2
         if text.cell_len <= width:
             yield text
@@ -103,6 +106,7 @@ class _Pen:
             yield from (Text(" " * indent) + line for line in rest)
 
     def _styled(self, text: Text) -> str:
+        text.plain = text.plain.replace(_GLUE, " ")
         if not self._color:
             return text.plain
         return "".join(
@@ -156,14 +160,15 @@ class _Grid:
                 text, pad = set_cell_size(text, self.widths[i] - 1) + "…", 0
             written = pen.write(text, styles[i])
             out.append(" " * pad + written if self.columns[i].right else written + " " * pad)
-        return (" " * _GAP).join(out).rstrip() + "\n"
+        return (" " * GAP).join(out).rstrip() + "\n"
 
 
 def _folded(text: str, width: int) -> list[str]:
     """The text folded at words; a word that is too long goes on in the next line."""
     if cell_len(text) <= width:
         return [text]
-    return [line.plain.rstrip() for line in Text(text).wrap(_FOLDER, width)]
+    lines = Text(_UNIT.sub(_GLUE, text)).wrap(_FOLDER, width)
+    return [line.plain.rstrip().replace(_GLUE, " ") for line in lines]
 
 
 _FOLDER = Console(width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False)
@@ -197,50 +202,21 @@ def _table(pen: _Pen, table: Table[Any], look: _Look) -> Iterator[str]:
     cells = [[look.cell(column, row) for column in columns] for row in table.rows]
     for number, texts in enumerate(cells if table.numbered else (), 1):
         texts[0] = f"#{number}"
-    shown, dropped = _fitting(columns, cells, width)
-    grid = _Grid(columns, shown, _widths(columns, cells, shown, width))
+    needed = [max([cell_len(column.title), *(cell_len(row[i]) for row in cells)]) for i, column in enumerate(columns)]
+    found = layout(columns, cells, needed, width)
+    grid = _Grid(columns, found.shown, found.widths)
     yield from grid.lines(pen, [column.title for column in columns], ["bold"] * len(columns))
     for row, texts in zip(table.rows, cells, strict=True):
         styles = [column.style(row) if callable(column.style) else column.style for column in columns]
         yield from grid.lines(pen, texts, styles)
     if table.hidden:
         yield pen.write(f"… {count(table.hidden)} more (--all, or --limit N)", "dim") + "\n"
-    if any(columns[i].title for i in dropped):
-        titles = ", ".join(columns[i].title for i in dropped if columns[i].title)
-        yield from pen.wrapped(Lines([[(f"not shown at this width: {titles}", "dim")]]), width)
+    same = ", ".join(f"{columns[i].title} {cells[0][i]}" for i in found.same)
+    left_out = ", ".join(columns[i].title for i in found.dropped if columns[i].title)
+    for label, words in (("in every row above", same), ("not shown at this width", left_out)):
+        if words:
+            yield from pen.wrapped(Lines([[(f"{label}: {words}", "dim")]]), width)
     if look.explain:
-        lines = [[(f"  {columns[i].title or '*'}: ", "bold"), (columns[i].explain, "dim")] for i in shown]
+        explained = sorted((*found.shown, *found.same))
+        lines = [[(f"  {columns[i].title or '*'}: ", "bold"), (columns[i].explain, "dim")] for i in explained]
         yield from pen.wrapped(Lines(lines), width)
-
-
-def _needed(columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], i: int) -> int:
-    """Cells that column `i` needs for its title and every text."""
-    return max([cell_len(columns[i].title), *(cell_len(row[i]) for row in cells)])
-
-
-def _widths(
-    columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], shown: Sequence[int], width: int
-) -> dict[int, int]:
-    """Shown column → its width: what it needs; a flexible one what is left. Numbers are never cut."""
-    widths = {i: _needed(columns, cells, i) for i in shown}
-    flexible = [i for i in shown if columns[i].flexible]
-    left = width - sum(widths[i] for i in shown if i not in flexible) - _GAP * (len(shown) - 1)
-    for i in flexible:
-        widths[i] = min(widths[i], max(columns[i].flexible, left // len(flexible)))
-    return widths
-
-
-def _fitting(columns: Sequence[Column[Any]], cells: Sequence[Sequence[str]], width: int) -> tuple[list[int], list[int]]:
-    """(indices of the columns that fit, of those left out): the highest ranks are left out first."""
-    needed = [_needed(columns, cells, i) for i in range(len(columns))]
-    needed = [min(n, c.flexible) if c.flexible else n for n, c in zip(needed, columns, strict=True)]
-    shown = list(range(len(columns)))
-    dropped: list[int] = []
-    while sum(needed[i] + _GAP for i in shown) - _GAP > width:
-        droppable = [i for i in shown if columns[i].rank]
-        if not droppable:
-            break
-        worst = max(droppable, key=lambda i: (columns[i].rank, i))
-        shown.remove(worst)
-        dropped.append(worst)
-    return shown, sorted(dropped)

@@ -8,9 +8,10 @@ from collections.abc import Callable
 
 from heapdump.errors import WrongUsage
 from heapdump.spans import Span
-from heapdump.wording import plural, preview, short_size, size
+from heapdump.wording import a_size, plural, preview, short_size, size
 
 __all__ = [
+    "a_size",
     "address",
     "bar",
     "count",

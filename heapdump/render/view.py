@@ -25,8 +25,9 @@ class Column(Generic[Row]):
 
     Columns of rank 0 are always shown; where the width does not suffice those with the highest ranks go first. The
     cells of a `flexible` column are cut with an ellipsis to this number of terminal cells (0: never cut); those of one
-    that `wraps` go on below. `style` is a style of rich, or makes one of a row. `bytes`: the cell is this number of
-    bytes, with a unit of its own or exact.
+    that `wraps` go on below. One that `folds` and says the same in three rows and more is told once, below the table.
+    `style` is a style of rich, or makes one of a row. `bytes`: the cell is this number of bytes, with a unit of its own
+    or exact. A column whose cells are all empty is not shown, but for the first one.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Column(Generic[Row]):
     flexible: int = 0
     style: str | Callable[[Row], str] = ""
     wraps: bool = False
+    folds: bool = False
     bytes: Callable[[Row], int | None] | None = None
 
 

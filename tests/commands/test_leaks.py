@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from heapdump import cli
+from heapdump.commands.common.leak_groups import short_key
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.process.stacks.test_trace_database import RECORDS, UST, record
 from tests.render.test_profiles import read_log
@@ -115,14 +116,18 @@ def test_suppressed_groups_are_counted_apart_and_unused_rules_named(traced, tmp_
     assert "'leak:nowhere' matched nothing" in result.stderr
 
 
-def test_the_table_has_suspects_and_folded_stacks(traced):
+def test_the_page_begins_with_the_sum_and_has_folded_stacks(traced):
     text = run(traced).stdout
-    assert (
-        "• 93.8% of the 10.4 kB in heap blocks: 2 blocks of 5,000 bytes each in heap 0x20000000000, allocated by mymalloc.dll+0x3020 ← vision.dll+0x2200 ← vision.dll+0x2900"
-        in text
-    )
+    assert text.startswith("7 busy blocks with 10.41 kB in 4 groups, by stack; the first holds 94%\n\n")
+    assert "•" not in text
+    assert "in every row above: Heap 0x20000000000\n" in text
     assert "    mymalloc.dll+0x3020\n    vision.dll+0x2200\n    vision.dll+0x2900\n    … 1 more (--full-stacks)" in text
     assert "msvcrt.dll+0x1234" in run(traced, "--full-stacks").stdout
+
+
+def test_places_in_sections_keep_their_offsets():
+    keys = ["held by app.exe!.data+0x10", "held by app.exe!.data+0x20", "app.exe!Load+0x14 ← app.exe!main+0x3"]
+    assert [short_key(key, "app.exe") for key in keys] == [*keys[:2], "Load ← main"]
 
 
 def test_without_recorded_stacks_it_says_how_to_record_them(tmp_path):

@@ -59,6 +59,18 @@ def test_the_table_tells_the_path(dump):
     assert "is held by nothing: a direct leak" in leaked and "nothing points at it" in leaked
 
 
+def test_holders_of_several_levels_are_a_tree(dump):
+    path, at = dump
+    lines = run(path, hex(at[2]), "--depth", "3", "--limit", "50")[1].splitlines()
+    first = lines.index("Who points at it, and below who holds that")
+    held = [line[:24].rstrip() for line in lines[first + 2 : first + 8]]
+    assert held == [
+        f"{at[2]:#x}+0x0", f"{at[1]:#x}+0x0", "  PEB+0x510", f"  {at[0]:#x}+0x0", "    app.exe!.data+0x1000", f"{at[3]:#x}+0x0",
+    ]  # fmt: skip
+    flat = run(path, hex(at[2]), "--depth", "3", "--sort", "level")[1]
+    assert "Level  Held by" in flat
+
+
 def test_a_long_path_is_shown_by_its_ends(tmp_path):
     plan = Plan("x64", [64] * 20, [(i, i + 1, "start") for i in range(19)], [("module", 0, "start")])
     laid = lay(plan)
@@ -70,13 +82,13 @@ def test_a_long_path_is_shown_by_its_ends(tmp_path):
 
 def test_an_address_in_no_busy_block_is_refused(dump):
     code, _, err = run(dump[0], "0x1234")
-    assert code == 2 and "is in no busy block of the program; heapdump block 0x1234" in err
+    assert code == 2 and f"is in no busy block of the program; what is there: heapdump block {dump[0]} 0x1234" in err
 
 
 @pytest.mark.parametrize(
     ("links", "sentence"),
     [
-        ([(0, 1), (1, 0)], "held by a circle of 2 blocks alone, which nothing else holds: a direct leak"),
+        ([(0, 1), (1, 0)], "held by nothing but a reference cycle of 2 blocks: a direct leak"),
         ([(0, 0)], "held by nothing: a direct leak"),
     ],
     ids=["two", "one"],

@@ -74,3 +74,51 @@ def test_a_column_without_a_title_is_not_named_among_those_left_out():
 
 def test_a_table_whose_rows_are_all_hidden_is_not_empty():
     assert drawn(Table(COLUMNS, [], hidden=3, empty="nothing"), 80)[-1] == "… 3 more (--all, or --limit N)"
+
+
+def test_several_columns_share_the_width_and_none_goes_over_it():
+    columns: tuple[Column[str], ...] = (
+        Column("Number", lambda key: "0x2444ff8dfd0", "fixed"),
+        Column("Short", lambda key: "other", "flexible, needs little", flexible=16, wraps=True),
+        Column("Type", lambda key: key * 3, "needs more than its share", flexible=16, wraps=True),
+        Column("Caller", lambda key: key, "needs most", flexible=16),
+    )
+    for width in range(60, 200, 7):
+        lines = drawn(Table(columns, KEYS), width)
+        assert max(map(len, lines)) <= width
+        assert len(lines) > 3 or width >= 190
+    assert len(drawn(Table(columns, KEYS), 230)) == 3
+
+
+def test_a_column_of_a_high_rank_stays_where_it_fits_and_a_wider_one_does_not():
+    columns: tuple[Column[str], ...] = (
+        Column("Key", lambda key: "short", "stays"),
+        Column("Wide", lambda key: "x" * 30, "goes, of a low rank", rank=2),
+        Column("#", lambda key: "~0", "fits, of a higher rank", rank=3),
+    )
+    assert drawn(Table(columns, ["one"]), 20) == ["Key    #", "short  ~0", "not shown at this", "  width: Wide"]
+
+
+def test_empty_columns_are_not_shown_and_equal_ones_are_told_once():
+    columns: tuple[Column[str], ...] = (
+        Column("Key", lambda key: key, "the rows differ"),
+        Column("Heap", lambda key: "0x500000", "the same for all", folds=True),
+        Column("State", lambda key: "busy", "the same, but not to be folded"),
+        Column("Flags", lambda key: "", "nothing"),
+    )
+    assert drawn(Table(columns, ["a", "b", "c"]), 80) == [
+        "Key  State", "a    busy", "b    busy", "c    busy", "in every row above: Heap 0x500000",
+    ]  # fmt: skip
+    assert drawn(Table(columns, ["a", "b"]), 80)[:2] == ["Key  Heap      State", "a    0x500000  busy"]
+    explained = "".join(draw([Table(columns, ["a", "b", "c"])], color=False, width=80, explain=True))
+    assert "  Heap: the same for all\n" in explained
+    assert "Flags" not in explained
+
+
+def test_a_number_is_not_parted_from_its_unit():
+    text = "system commit 11.9 GB of 18.5 GB"
+    assert "".join(draw([Lines([[(text, "")]])], color=False, width=30, explain=False)).splitlines() == [
+        "system commit 11.9 GB of", "  18.5 GB",
+    ]  # fmt: skip
+    column: Column[str] = Column("Key", lambda key: key, "what decides", flexible=4, wraps=True)
+    assert drawn(Table([column], [text]), 30)[1:] == ["system commit 11.9 GB of", "18.5 GB"]

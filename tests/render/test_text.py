@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.errors import WrongUsage
-from heapdump.render.text import bar, exact_share, parse_address, parse_size, plural, printable, share, short_size, size
+from heapdump.render.text import (
+    a_size,
+    bar,
+    exact_share,
+    parse_address,
+    parse_size,
+    plural,
+    printable,
+    share,
+    short_size,
+    size,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +47,16 @@ def test_sentence_sizes_and_shares() -> None:
     assert exact_share(0.92891) == "92.89%"
     assert plural(1, "heap") == "1 heap"
     assert plural(2000, "heap") == "2,000 heaps"
+
+
+@pytest.mark.parametrize("number", [8, 11, 18, 80, 88, 800, 8421, 11_000, 18_432, 8_000_000])
+def test_numbers_that_begin_with_a_vowel_have_the_article_an(number: int) -> None:
+    assert a_size(number, "block") == f"an {number:,}-byte block"
+
+
+@pytest.mark.parametrize("number", [1, 10, 12, 16, 110, 180, 1100, 1800, 4003, 110_000])
+def test_other_numbers_have_the_article_a(number: int) -> None:
+    assert a_size(number, "block") == f"a {number:,}-byte block"
 
 
 def test_bars_are_relative_and_show_what_is_not_nothing() -> None:

@@ -76,8 +76,10 @@ def heap_index(heaps: Sequence[Heap], address: int) -> int:
     for heap in heaps:
         if heap.address == address:
             return heap.index
+    if not heaps:
+        raise WrongUsage(f"no heap at {address:#x}: no heap is known in this dump")
     known = ", ".join(f"{heap.address:#x}" for heap in heaps[:5])
-    raise WrongUsage(f"no heap at {address:#x}; there are: {known or 'none'}{' …' if len(heaps) > 5 else ''}")
+    raise WrongUsage(f"no heap at {address:#x}; there are: {known}{' …' if len(heaps) > 5 else ''}")
 
 
 def by_size(table: BlockTable, rows: NDArray[np.int64]) -> tuple[SizeGroup, ...]:

@@ -1,8 +1,10 @@
 """Address expressions, as WinDbg takes them: `module!export+0x10`, `ebp+0xc`, `poi(teb+0x30)`.
 
     expression = term {("+" | "-") term}
-    term       = number | register | "peb" | "teb" | module ["!" symbol] | "poi(" expression ")" | "(" expression ")"
+    term       = number | register | "ip" | "csp" | "peb" | "teb" | module ["!" symbol]
+               | "poi(" expression ")" | "(" expression ")"
 
+`ip` and `csp` are the instruction and the stack pointer of any architecture; `$` and `@` may stand before a register.
 Numbers are hex, `0n` begins a decimal one. A word that is a number is one, even where a module has that name.
 """
 
@@ -23,6 +25,9 @@ _WORD = re.compile(r"[@$]*([a-z]\w*)", re.IGNORECASE)
 _SYMBOL = re.compile(r"[^\s+\-()]+")
 _BEHIND = re.compile(r"$|[\s+\-()!]")
 _REGISTER = re.compile(r"[er]?(ax|bx|cx|dx|si|di|bp|sp|ip)|r([89]|1[0-5])d?|eflags|cs", re.IGNORECASE)
+_PSEUDO = {"ip": ("rip", "eip"), "csp": ("rsp", "esp"), "sp": ("rsp", "esp")}
+"""WinDbg's pseudo-registers, which are of the width that the thread has."""
+
 _TOP = 1 << 64
 
 
@@ -83,6 +88,8 @@ class Expressions:
             if place.teb is None:
                 raise WrongUsage(f"the TEB of {place.words} is not known")
             return place.teb.address
+        if name in _PSEUDO:
+            name = next((one for one in _PSEUDO[name] if one in place.registers), name)
         if not _REGISTER.fullmatch(name):
             return None
         found = place.register(name)

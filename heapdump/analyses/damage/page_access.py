@@ -12,7 +12,7 @@ from heapdump.blocks.findings import BugKind
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import Block, BlockTable
-from heapdump.wording import plural
+from heapdump.wording import a_size, plural
 
 VERBS = {0: "read", 1: "write", 8: "execution"}
 """ExceptionInformation[0] of an access violation → the access."""
@@ -42,7 +42,7 @@ def by_access(context: ReportContext, access: int | None, address: int) -> PageA
 def _accessed(heap: Heap, block: Block, verb: str, address: int) -> PageAccess:
     """The bug by the place of the access: before, inside or behind the requested bytes [address, address + size)."""
     span = f"[{block.address:#x},{block.address + block.size:#x})"
-    words = f"a {block.size:,}-byte block {span} of page heap {heap.address:#x}"
+    words = f"{a_size(block.size, 'block')} {span} of page heap {heap.address:#x}"
     offset = address - block.address
     in_guard = guard_page(block).start <= address < guard_page(block).end
     place = " (guard page)" if in_guard else ""

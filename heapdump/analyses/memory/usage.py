@@ -91,9 +91,14 @@ class UsageMap:
             usage = self.names[int(self.codes[i])]
             detail = claim.detail if claim else ""
             if usage == UNKNOWN and claim is None and state is State.MEM_COMMIT and in_dump:
-                detail = preview(space.try_read(span.start, 16) or b"")
+                detail = _preview(space.try_read(span.start, 16) or b"")
             evidence, trust = (claim.evidence, claim.trust) if claim else ("", None)
             yield Region(span, base, state, kind, protect, usage, detail, in_dump, evidence, trust)
+
+
+def _preview(data: bytes) -> str:
+    """The bytes as text; "" where none of them is printable."""
+    return preview(data) if any(0x20 < byte < 0x7F for byte in data) else ""
 
 
 def classify(process: Process, heaps: Sequence[Heap], owners: Sequence[MemoryOwner] = ()) -> UsageMap:

@@ -37,6 +37,10 @@ class BlockWords:
         """The first frame that does not only pass the allocation on; "" where no stack is recorded."""
         return self._callers.get(row, "")
 
+    def outer(self, row: int) -> str:
+        """The frames that called it, as far as the key of its group names them; "" where there are none."""
+        return "" if self.caller(row) in _SHORT.values() else self._outer.get(row, "")
+
     @property
     def has_callers(self) -> bool:
         """True where a block has a recorded stack."""
@@ -60,6 +64,16 @@ class BlockWords:
         named = {row: label for row, label in labels.items() if label != "no stack recorded"}
         module = common_module(list(named.values()))
         return {row: _SHORT.get(label) or short_key(label, module) for row, label in named.items()}
+
+    @cached_property
+    def _outer(self) -> dict[int, str]:
+        from heapdump.analyses.allocated.by import By
+
+        if not self._snapshot.stacks.are_recorded:
+            return {}
+        keys = self._labels(By.STACK, self._rows)
+        module = common_module(list(keys.values()))
+        return {row: short_key(key, module).partition(" ← ")[2] for row, key in keys.items()}
 
     def _labels(self, by: By, rows: list[int]) -> dict[int, str]:
         """Row → the key of its group."""
@@ -88,13 +102,16 @@ def word_columns(
         "Content",
         lambda b: words.content(row(b)),
         "its class, or what its first bytes look like (a guess)",
-        flexible=12 if words.has_callers else 23,
+        flexible=28,
         rank=int(words.has_callers),
     )
     caller: Column[Any] = Column(
         "Allocated by",
         lambda b: words.caller(row(b)),
         "first frame of its stack outside allocator modules",
-        flexible=16,
+        flexible=24,
     )
-    return (*((content,) if with_content else ()), *((caller,) if words.has_callers else ()))
+    outer: Column[Any] = Column(
+        "Called by", lambda b: words.outer(row(b)), "the frames behind it", rank=7, flexible=24, style="dim"
+    )
+    return (*((content,) if with_content else ()), *((caller, outer) if words.has_callers else ()))

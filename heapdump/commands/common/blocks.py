@@ -113,9 +113,9 @@ def block_columns(heaps: Sequence[Heap]) -> tuple[Column[Block], ...]:
     return (
         Column("Address", lambda b: f"{b.address:#x}", "what the program got; of a free block where it would start", right=True),
         Column("Entry", lambda b: f"{b.entry:#x}", "its entry header", right=True, rank=5),
-        Column("Heap", lambda b: f"{heaps[b.heap].address:#x}", "handle of its heap", right=True, rank=2),
-        Column("Kind", lambda b: b.kind.word, "backend, lfh, virtual (a reservation of its own), lookaside or page; of segment heaps vs, lfh, pages (whole page ranges) or large"),
-        Column("State", lambda b: b.state + _TRUST_SIGNS[b.trust.value], "busy or free; ~ = behind damage, or with a damaged header; ? = state or size is a guess; of LFH blocks in segment heaps the bitmap alone tells", style=lambda b: _STATE_STYLES[b.state]),
+        Column("Heap", lambda b: f"{heaps[b.heap].address:#x}", "handle of its heap", right=True, rank=2, folds=True),
+        Column("Kind", lambda b: b.kind.word, "backend, lfh, virtual (a reservation of its own), lookaside or page; of segment heaps vs, lfh, pages (whole page ranges) or large", folds=True),
+        Column("State", lambda b: b.state + _TRUST_SIGNS[b.trust.value], "busy or free; ~ = behind damage, or with a damaged header; ? = state or size is a guess; of LFH blocks in segment heaps the bitmap alone tells", style=lambda b: _STATE_STYLES[b.state], folds=True),
         Column("Size", lambda b: text.count(b.size), "bytes the program asked for (entry size minus unused bytes, of which in segment heaps nothing else tells)", right=True),
         Column("EntrySize", lambda b: text.count(b.entry_size), "bytes it occupies, header included", right=True, rank=4),
         Column("Flags", lambda b: " ".join(flag_words(b)), "flags of the entry header", rank=6),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.blocks import BlockRecorder
-from heapdump.commands.common.frames import frame_record, frames_of
+from heapdump.commands.common.frames import frame_record, frames_of, place_name
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ class FindingRecorder:
         block = explained.culprit or explained.block or explained.candidate
         frames = frames_of(self._request, self._snapshot, block) if block is not None else []
         return frames or self.noted(explained)
+
+    def place(self, address: int) -> str:
+        """The function at an address, or the module and offset."""
+        return place_name(self._request, self._snapshot, address)
 
     def allocated(self, block: Block) -> list[Frame]:
         """The recorded stack of a block."""

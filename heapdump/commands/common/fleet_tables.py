@@ -65,15 +65,15 @@ def _named(paths: Sequence[str]) -> str:
 BUGS: tuple[Column[Record], ...] = (
     Column("Dumps", lambda b: f"{b['dumps']:,}", "dumps with this bug", right=True),
     Column("Same bug", lambda b: str(b["bug"]), "the incident, or the code of the exception", style="red"),
-    Column("Where", lambda b: b["where"] or "-", "the first frame outside of allocators", flexible=24),
-    Column("Such as", lambda b: _named(b["paths"]), "the dumps", rank=1, flexible=20),
+    Column("Where", lambda b: b["where"] or "-", "the first frame outside of allocators", flexible=24, wraps=True),
+    Column("Such as", lambda b: _named(b["paths"]), "the dumps", rank=1, flexible=20, wraps=True),
 )  # fmt: skip
 GROWTH: tuple[Column[Record], ...] = (
     Column("Dumps", lambda b: f"{b['dumps']:,}", "dumps whose largest group this is", right=True),
     Column("Least", lambda b: text.size(b["least_bytes"]), "its bytes in the dump that has least", right=True),
     Column("Most", lambda b: text.size(b["most_bytes"]), "its bytes in the dump that has most", right=True),
     Column("Process", lambda b: b["process"] or "-", "image name", rank=1),
-    Column("Same largest group", lambda b: str(b["key"]), "what its blocks have in common, as in leaks", flexible=28),
+    Column("Same largest group", lambda b: str(b["key"]), "what its blocks have in common, as in leaks", flexible=28, wraps=True),
 )  # fmt: skip
 SERIES: tuple[Column[Record], ...] = (
     Column("Dumps", lambda b: f"{b['dumps']:,}", "dumps of this process", right=True),
@@ -82,11 +82,11 @@ SERIES: tuple[Column[Record], ...] = (
     Column("Last", lambda b: text.size(b["last_private_bytes"]), "private bytes in its last dump", right=True),
 )  # fmt: skip
 ROWS: tuple[Column[Record], ...] = (
-    Column("Dump", lambda r: PurePath(r["path"]).name, "file name", flexible=16),
+    Column("Dump", lambda r: PurePath(r["path"]).name, "file name", flexible=16, wraps=True),
     Column("Process", lambda r: r["process"] or "-", "image name", rank=2, flexible=12),
     Column("Windows", lambda r: r["os"] or "-", "version and build", rank=4),
     Column("Private", lambda r: text.size(r["private_bytes"]), "private bytes", right=True),
     Column("Top", lambda r: _share(r, "top"), "share of the largest group in the bytes of heap blocks", right=True, rank=1),
-    Column("Largest group", lambda r: r["top"]["key"] if r["top"] else "-", "what its blocks have in common", rank=3, flexible=20),
-    Column("Incident", _incident, "the gravest one, or why there is no answer", flexible=24, style=lambda r: "red" if r["incident"] or r["error"] else ""),
+    Column("Largest group", lambda r: r["top"]["key"] if r["top"] else "-", "what its blocks have in common", rank=3, flexible=20, wraps=True),
+    Column("Incident", _incident, "the gravest one, or why there is no answer", flexible=24, wraps=True, style=lambda r: "red" if r["incident"] or r["error"] else ""),
 )  # fmt: skip

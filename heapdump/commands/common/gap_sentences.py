@@ -80,11 +80,11 @@ def _free(report: AddressSpaceReport) -> Iterator[GapSentence]:
     if free.largest is None:
         yield GapSentence("nothing is free")
         return
-    of = f" of {text.short_size(limit.end)} of address space" if limit.end else ""
-    apart = f", {free.fragmentation:.0%} of it outside of the largest one" if free.fragmentation else ""
+    of = f" of the {text.short_size(limit.end)} of address space" if limit.end else ""
+    apart = f"; {free.fragmentation:.0%} lies outside of it" if free.fragmentation else ""
     yield GapSentence(
-        f"{text.short_size(free.free_bytes)}{of} are free in {text.plural(free.runs, 'run')}{apart}; the largest one "
-        f"has {text.short_size(free.largest_bytes)}, at {free.largest.start:#x}"
+        f"{text.short_size(free.free_bytes)}{of} is free, in {text.plural(free.runs, 'run')}; the largest has "
+        f"{text.short_size(free.largest_bytes)}, at {free.largest.start:#x}{apart}"
     )
 
 

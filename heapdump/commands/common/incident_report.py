@@ -39,9 +39,9 @@ class IncidentReporter:
             severity=incident.severity,
             address=incident.address,
             length=max(end - incident.address, finding.length),
-            message=finding.message,
+            message=self._named(finding.message),
             seen_by=[witness(one) for one in incident.findings],
-            others=[one.finding.message for one in incident.findings[1:]],
+            others=[self._named(one.finding.message) for one in incident.findings[1:]],
             expected=finding.expected,
             found=finding.found,
             meaning=evidence.meaning,
@@ -59,6 +59,14 @@ class IncidentReporter:
             place=self._place(incident, noted),
             text=leading.report.text if leading.report is not None else (),
         )
+
+    def _named(self, message: str) -> str:
+        """The message with the function that the exception was raised in, as the header of every command names it."""
+        process = self._snapshot.process
+        if process.exception is None:
+            return message
+        address = process.exception.address
+        return message.replace(f", at {process.where(address)}", f", at {self._recorder.place(address)}")
 
     def _noted(self, incident: Incident) -> list[Frame]:
         """The stack that ntdll noted when it found the damage: the best there is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.frames import frame_record
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.allocated.by import By
     from heapdump.analyses.allocated.leaks import LeakGroup
     from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
+    from heapdump.blocks.heap import Heap
     from heapdump.process.symbols.namer import Frame
     from heapdump.snapshot import Snapshot
 
@@ -29,27 +31,35 @@ def _sizes(found: LeakGroup) -> str:
     return text.count(low) if low == high else f"{low:,}..{high:,}"
 
 
-def group_columns(groups: Sequence[LeakGroup], by: By) -> tuple[Column[LeakGroup], ...]:
+def _heap(heaps: Sequence[Heap], found: LeakGroup) -> str:
+    indices = found.group.heaps
+    return f"{heaps[indices[0]].address:#x}" if len(indices) == 1 else text.plural(len(indices), "heap")
+
+
+def group_columns(groups: Sequence[LeakGroup], by: By, heaps: Sequence[Heap]) -> tuple[Column[LeakGroup], ...]:
     """The columns of a table of groups; the module that all of their keys share is in the title, not in each row."""
     module = common_module([found.key for found in groups])
+    is_one = all(len(found.group.heaps) == 1 for found in groups)
     title = f"{_TITLES.get(by.value, by.value.capitalize())}{f' (in {module})' if module else ''}"
     return (
         size_column("Size", lambda g: g.group.bytes, "requested bytes of the group's busy blocks"),
         Column("Share", lambda g: text.share(g.group.share), "of the bytes of all blocks asked about", right=True),
         Column("Blocks", lambda g: text.count(g.group.count), "busy blocks", right=True),
         Column("Sizes", _sizes, "smallest and largest requested size", right=True, rank=2),
+        Column("Heap", partial(_heap, heaps), "its heap, or how many heaps", right=True, rank=3, folds=is_one),
         Column(
             title,
             lambda g: short_key(g.key, module),
             "what the blocks have in common; of a stack the first frames outside allocator modules",
-            flexible=24,
+            flexible=36,
             wraps=True,
         ),
     )
 
 
 _TITLES = {"stack": "Allocated by", "caller": "Allocated by", "module": "Allocated by module", "source": "Source line"}
-_SYMBOL = re.compile(r"(?P<module>[^!]*)!(?P<symbol>.*?)(?:\+0x[0-9a-f]+)?(?P<hash> #[0-9a-f-]+)?")
+# a place in a section (`app.exe!.data+0x10`) is no symbol: its offset stays
+_SYMBOL = re.compile(r"(?P<module>[^!]*)!(?P<symbol>(?!\.).*?)(?:\+0x[0-9a-f]+)?(?P<hash> #[0-9a-f-]+)?")
 
 
 def common_module(keys: Sequence[str]) -> str:

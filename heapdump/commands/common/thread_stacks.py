@@ -45,7 +45,14 @@ def frame_columns(process: Process, first_own: int | None, *, args: bool) -> tup
         Column("ChildSP", lambda r: f"{r[1].sp:#x}", "stack pointer in the frame", right=True, rank=1),
         Column("RetAddr", lambda r: _address(r[1].returns), "address that it returns to", right=True, rank=3),
         *((words,) if args else ()),
-        Column("Where", lambda r: str(r[1].frame), "module!symbol+offset of the frame's address", style=style),
+        Column(
+            "Where",
+            lambda r: str(r[1].frame),
+            "module!symbol+offset of the frame's address",
+            style=style,
+            flexible=40,
+            wraps=True,
+        ),
         Column("How", lambda r: str(r[1].how), _HOW, style="dim", rank=2),
     )
 

@@ -21,5 +21,5 @@ def type_record(snapshot: Snapshot, row: int) -> Record | None:
 
 
 def type_words(record: Record | None) -> str:
-    """The name in a table."""
-    return str(record["name"]) if record else ""
+    """The name in a table: of a structure its short name, which `leaks --group-by structure` describes."""
+    return str(record["short"]) if record else ""

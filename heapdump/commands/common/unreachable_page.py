@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         UnreachableGroup,
         UnreachableQuestion,
     )
+    from heapdump.blocks.heap import Heap
     from heapdump.commands.common.request import Request
     from heapdump.commands.common.unreachable import UnreachableOptions
     from heapdump.snapshot import Snapshot
@@ -125,9 +126,13 @@ class UnreachablePage:
         return [hex(block.address) for block in self.snapshot.walk.table.blocks(rows)]
 
     def _page(self) -> Iterator[PageItem]:
+        from heapdump.analyses.graph.unreachable import Reach
         from heapdump.analyses.graph.unreachable_report import CAVEATS
 
         found, top = self.found, self._top
+        if not any(found.sums[state].blocks for state in Reach):
+            yield Lines([[("no busy block of the program is in this dump", "yellow")]])
+            return
         yield _sums(found)
         if self._doubts:
             yield Lines([[(doubt, "yellow")] for doubt in self._doubts])
@@ -136,8 +141,8 @@ class UnreachablePage:
             "no matching groups of leaked blocks" if found.omitted.blocks else "every block is held by the program"
         )
         yield Table(
-            _columns(shown, found.by), shown, hidden=hidden + len(found.groups) - len(top), empty=nothing,
-            numbered=found.by is By.STACK,
+            _columns(shown, found.by, self.snapshot.heaps), shown, hidden=hidden + len(found.groups) - len(top),
+            empty=nothing, numbered=found.by is By.STACK,
         )  # fmt: skip
         if found.omitted.blocks:
             amount = f"{text.plural(found.omitted.blocks, 'block')} with {text.size(found.omitted.bytes)}"
@@ -200,7 +205,7 @@ def _sums(found: UnreachableBlocks) -> Table[Any]:
     return Table(columns, rows)
 
 
-def _columns(groups: Sequence[UnreachableGroup], by: By) -> tuple[Column[UnreachableGroup], ...]:
+def _columns(groups: Sequence[UnreachableGroup], by: By, heaps: Sequence[Heap]) -> tuple[Column[UnreachableGroup], ...]:
     def of_group(column: Column[LeakGroup]) -> Column[UnreachableGroup]:
         """The column of `leaks`, for a group with a state."""
         explain = "of the bytes of all blocks of its kind" if column.title == "Share" else column.explain
@@ -212,11 +217,12 @@ def _columns(groups: Sequence[UnreachableGroup], by: By) -> tuple[Column[Unreach
             rank=column.rank,
             flexible=column.flexible,
             wraps=column.wraps,
+            folds=column.folds,
             bytes=None if column.bytes is None else partial(_bytes, column.bytes),
         )
 
     kind = Column[Any]("Kind", lambda one: one.state.word, "how its blocks can be reached: see the table above")
-    return (kind, *map(of_group, group_columns([one.found for one in groups], by)))
+    return (kind, *map(of_group, group_columns([one.found for one in groups], by, heaps)))
 
 
 def _bytes(of: Callable[[LeakGroup], int | None], one: UnreachableGroup) -> int | None:

@@ -69,6 +69,7 @@ def test_registers_peb_teb_and_pointers(open_built):
             "rsp": STACK + 0x1000, "@rsp+8": STACK + 0x1008, "rbx": 0x123456789A, "ebx": 0x3456789A,
             "peb": view.peb, "@$teb": thread.tebs[0].address, "poi(teb+60)": view.peb, "poi(rsp)": 0x1100000011,
             "poi(poi(teb+60)+30)": view.process_heap or 0, "rip": BASE + CODE + 2,
+            "ip": BASE + CODE + 2, "@$ip": BASE + CODE + 2, "$csp": STACK + 0x1000,
         }  # fmt: skip
         assert {text: value(snapshot, text) for text in expected} == expected
 
@@ -85,6 +86,7 @@ def test_a_frame_has_the_registers_that_are_known_there(open_built):
         assert value(snapshot, "ebp", frame=0) == STACK + 0x1040
         assert value(snapshot, "poi(ebp+8)", frame=0) == 0xC350
         assert value(snapshot, "eip", frame=1) == BASE + CODE + 5
+        assert value(snapshot, "ip", frame=1) == BASE + CODE + 5
         assert value(snapshot, "ebp", frame=1) == STACK + 0x1060
         with pytest.raises(WrongUsage, match="ebx is not known in frame 1"):
             value(snapshot, "ebx", frame=1)
