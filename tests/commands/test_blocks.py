@@ -142,7 +142,8 @@ def test_what_is_not_exact_is_marked(built: BuiltHeap, capfd: Capture) -> None:
     dump = ProcessBuilder().heap(built).build()
     Path("crash.dmp").write_bytes(poke(dump, (damaged.entry + 8, b"Z" * 8)).data)
     assert run(["blocks", "--no-cache"]) == 4
-    states = {line.split()[0]: line.split()[4] for line in capfd.readouterr().out.splitlines() if line.startswith("0x")}
+    rows = [line.split() for line in capfd.readouterr().out.splitlines() if line.startswith("0x")]
+    states = {row[0]: next(word for word in row if word.startswith(("busy", "free"))) for row in rows}
     assert (states[f"{damaged.user:#x}"], states[f"{behind.user:#x}"], states[f"{built.truth.busy[0].user:#x}"]) == (
         "busy?",
         "busy~",

@@ -49,11 +49,12 @@ def test_summary_and_triage_tell_what_is_lost_and_what_holds_most(dump):
     found = json.loads(run("summary", str(dump), "--json", "--no-cache"))["data"]
     assert found["unreachable"] == {"blocks": 2, "bytes": 80, "direct_blocks": 1, "is_whole": True}
     assert any("retains 1.9 MB" in line and f"heapdump retained {dump} 0x" in line for line in found["findings"])
-    assert f"2 blocks with 80 bytes are unreachable: 1 lost directly → heapdump leaks {dump} --unreachable" in words(
-        run("summary", str(dump), "--no-cache")
+    assert (
+        f"2 blocks (80 bytes) are unreachable, 1 of them directly leaked → heapdump leaks {dump} --unreachable"
+        in words(run("summary", str(dump), "--no-cache"))
     )
     said = statements(dump)
-    assert "2 blocks with 80 bytes are unreachable: 1 lost directly" in said
+    assert "2 blocks (80 bytes) are unreachable, 1 of them directly leaked" in said
     assert any("retains 1.9 MB (100%) in 11 blocks" in text for text in said)
 
 
@@ -92,7 +93,7 @@ def test_without_the_memory_of_roots_nothing_is_called_lost(tmp_path, dump):
     path.write_bytes(without_memory(built, (stack.limit, stack.base)))
     found = json.loads(run("summary", str(path), "--json", "--no-cache"))["data"]["unreachable"]
     assert (found["blocks"], found["is_whole"]) == (1, False)
-    assert "look unreachable, but part of what could hold them is missing or damaged" in words(
+    assert "directly leaked; but part of what could hold them is missing or damaged" in words(
         run("summary", str(path), "--no-cache")
     )
 

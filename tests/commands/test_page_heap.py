@@ -84,7 +84,7 @@ def test_one_block(page: PageHeapBuilder, capfd: Capture) -> None:
 
 def test_an_address_of_no_page_heap_block_is_refused(page: PageHeapBuilder, capfd: Capture) -> None:
     assert run(["page-heap", "0x1234"]) == 2
-    assert "heapdump block 0x1234" in capfd.readouterr().err
+    assert "heapdump block crash.dmp 0x1234" in capfd.readouterr().err
 
 
 def test_summary_and_block_tell_the_crash(page: PageHeapBuilder, capfd: Capture) -> None:

@@ -53,12 +53,11 @@ class GraphOverview:
             )
         if not self.has_way_in:
             return NO_WAY_IN
-        seem = (
-            "are unreachable"
-            if self.is_complete
-            else "look unreachable, but part of what could hold them is missing or damaged"
-        )
-        return f"{plural(self.leaked.blocks, 'block')} with {short_size(self.leaked.bytes)} {seem}: {self.direct.blocks:,} lost directly"
+        blocks = f"{plural(self.leaked.blocks, 'block')} ({short_size(self.leaked.bytes)})"
+        if self.is_complete:
+            return f"{blocks} are unreachable, {self.direct.blocks:,} of them directly leaked"
+        doubt = "part of what could hold them is missing or damaged"
+        return f"{blocks} look unreachable, {self.direct.blocks:,} of them directly leaked; but {doubt}"
 
 
 def overview_of(
