@@ -107,6 +107,7 @@ class MappedMemory:
             array("Q", self.ends.tobytes()),
             array("Q", self.file_offsets.tobytes()),
         )
+        self._sizes = self.ends - self.starts
         self._before = np.concatenate([np.zeros(1, _U64), np.cumsum(self.ends - self.starts, dtype=_U64)])
 
     @property
@@ -141,23 +142,39 @@ class MappedMemory:
             ((n,) values, 0 where one is missing; (n,) True where the dump has all its bytes). An integer across two
             ranges counts as missing.
         """
-        out, there = np.zeros(len(addresses), _U64), np.zeros(len(addresses), bool)
-        if not len(self.starts) or not len(addresses):
-            return out, there
-        i = np.maximum(np.searchsorted(self.starts, addresses, side="right"), 1) - 1
-        low, high = self.starts[i], self.ends[i]
-        there = (addresses >= low) & (addresses < high) & (high - np.minimum(addresses, high) >= _U64(size))
-        offset = self.file_offsets.view(_U64)[i] + addresses - low
-        out[there] = self.integers_at(offset if there.all() else offset[there], size)
+        place = self.places(addresses, size)
+        there = place >= 0
+        if there.all():
+            return self.integers_at(place.view(_U64), size), there
+        out = np.zeros(len(addresses), _U64)
+        out[there] = self.integers_at(place[there].view(_U64), size)
         return out, there
+
+    def places(self, addresses: NDArray[np.uint64], size: int) -> NDArray[np.int64]:
+        """Offset in the file of the `size` bytes at each address; -1 where no single range holds them. (n,) int64."""
+        if not len(self.starts) or not len(addresses):
+            return np.full(len(addresses), -1, np.int64)
+        i = np.searchsorted(self.starts, addresses, side="right")
+        i -= i > 0
+        distance = addresses - self.starts[i]  # wraps below the first range: then it is too far
+        place = self.file_offsets[i] + distance.view(np.int64)
+        room = self._sizes[i]
+        inside = (distance < room) & (room - distance >= _U64(size))
+        return place if inside.all() else np.where(inside, place, -1)
 
     def integers_at(self, offset: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
         """The unsigned integers of `size` bytes, a power of two, at n offsets; each must lie in the file."""
-        phases, place = offset & _U64(size - 1), (offset >> _U64(size.bit_length() - 1)).astype(np.int64)
+        if not len(offset):
+            return np.zeros(0, _U64)
+        phases, shift = offset & _U64(size - 1), _U64(size.bit_length() - 1)
+        first = int(phases[0])
+        if (phases == _U64(first)).all():
+            words = self.file_words(first, size).view(f"<u{size}")
+            return words[(offset >> shift).view(np.int64)].astype(_U64, copy=False)
         found = np.zeros(len(offset), _U64)
-        for phase in np.flatnonzero(np.bincount(phases.astype(np.int64), minlength=1)).tolist():
-            rows = slice(None) if (phases == phase).all() else phases == phase
-            found[rows] = self.file_words(phase, size).view(f"<u{size}")[place[rows]]
+        for phase in np.unique(phases).tolist():
+            rows = phases == _U64(phase)
+            found[rows] = self.file_words(phase, size).view(f"<u{size}")[(offset[rows] >> shift).view(np.int64)]
         return found
 
     def file_place(self, span: Span) -> int | None:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from heapdump.blocks.page_nodes import PageNodes
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.page.node_lists import list_nodes, tree_nodes
-from heapdump.heaps.page.structures import members
+from heapdump.heaps.page.structures import members_of
 from heapdump.layouts import Layout, Struct
+from heapdump.memory.structures import Structures
 from heapdump.process.model import View
 
 _MAX_BLOCK_BYTES = 1 << 47
@@ -51,42 +52,50 @@ def read_nodes(view: View, layout: Layout, root: int) -> NodeSet:
     for name, found in (("busy blocks", busy), ("freed blocks", freed)):
         if found.why:
             gaps.append(f"page heap {root - PAGE:#x}: the {name} end after {len(found.nodes):,}: {found.why}")
-    node = np.concatenate([busy.nodes, freed.nodes[~np.isin(freed.nodes, busy.nodes)]])
+    freed_alone = freed.nodes[~np.isin(freed.nodes, busy.nodes)] if len(freed.nodes) else freed.nodes
+    node = np.concatenate([busy.nodes, freed_alone])
     is_busy = np.arange(len(node)) < len(busy.nodes)
-    is_present = _are_present(view, struct, node)
+    read = Structures(view.space.mapped, node, struct.size)
+    is_present = _are_present(view, read, struct.size)
     if missing := int((~is_present).sum()):
         gaps.append(f"page heap {root - PAGE:#x}: {missing:,} block nodes are not whole in the dump")
-    nodes, damaged = _columns(view, struct, node[is_present], is_busy[is_present])
+        read, is_busy = read.of(is_present), is_busy[is_present]
+    nodes, damaged = _columns(view, struct, read, is_busy)
     return NodeSet(nodes, len(busy.nodes), damaged, tuple(gaps))
 
 
-def _are_present(view: View, struct: Struct, node: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def _are_present(view: View, found: Structures, size: int) -> NDArray[np.bool_]:
     """True for nodes whose first and last byte are in the dump; (n,) bool."""
-    last_byte = node + np.uint64(struct.size - 1)
-    present: NDArray[np.bool_] = view.space.mapped.gather(node, 1)[1] & view.space.mapped.gather(last_byte, 1)[1]
+    present = found.are_in_one_piece
+    split = found.addresses[~present]
+    if len(split):
+        mapped = view.space.mapped
+        present[~present] = mapped.gather(split, 1)[1] & mapped.gather(split + np.uint64(size - 1), 1)[1]
     return present
 
 
 def _columns(
-    view: View, struct: Struct, node: NDArray[np.uint64], is_busy: NDArray[np.bool_]
+    view: View, struct: Struct, found: Structures, is_busy: NDArray[np.bool_]
 ) -> tuple[PageNodes, NDArray[np.uint64]]:
     """(the nodes whose members fit together, the addresses of the others)."""
+    node = found.addresses
     user, start, bytes_, size = (
-        members(view, struct, node, name)
+        members_of(view, struct, found, name)
         for name in ("pUserAllocation", "pVirtualBlock", "nVirtualBlockSize", "nUserRequestedSize")
     )
     end = start + bytes_
     is_forward, is_backward = _geometry(view, user, start, end, size)
-    has_thread = _record_threads(view, struct, node)
-    thread = members(view, struct, node, "ThreadId") if has_thread else np.zeros(len(node), np.uint64)
+    has_thread = _record_threads(struct, found)
+    thread = members_of(view, struct, found, "ThreadId") if has_thread else np.zeros(len(node), np.uint64)
     page = np.uint64(PAGE)
     read = PageNodes(
         node, user, size, start, end,
         np.where(is_backward, start + page, start), np.where(is_backward, end, end - page),
-        members(view, struct, node, "StackTrace"), thread, is_busy,
+        members_of(view, struct, found, "StackTrace"), thread, is_busy,
     )  # fmt: skip
     fits = is_forward | is_backward
-    order = np.flatnonzero(fits)[np.argsort(user[fits], kind="stable")]
+    order = np.flatnonzero(fits)
+    order = order[_ascending(user[order])]
     order = order[_are_apart(start[order], end[order])]
     return PageNodes(*(getattr(read, name)[order] for name in PageNodes.__slots__)), np.delete(node, order)
 
@@ -106,6 +115,13 @@ def _geometry(
     return is_forward, is_sound & ~is_forward & (user == start + page) & (size <= end - user)
 
 
+def _ascending(user: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """The order that sorts the addresses, equal ones as they stand; (n,). A stable sort, which few have, is slower."""
+    order: NDArray[np.int64] = np.argsort(user)
+    ascending = user[order]
+    return np.argsort(user, kind="stable") if (ascending[1:] == ascending[:-1]).any() else order
+
+
 def _are_apart(start: NDArray[np.uint64], end: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """False for virtual blocks that begin before the end of an earlier one; both ascending by user address."""
     if not len(start):
@@ -114,9 +130,9 @@ def _are_apart(start: NDArray[np.uint64], end: NDArray[np.uint64]) -> NDArray[np
     return np.concatenate([np.array([True]), start[1:] >= reached[:-1]])
 
 
-def _record_threads(view: View, struct: Struct, node: NDArray[np.uint64]) -> bool:
+def _record_threads(struct: Struct, found: Structures) -> bool:
     """True where nodes have a thread id: where the member State is less than a page; older nodes have a size there."""
-    if "State" not in struct or not len(node):
+    if "State" not in struct or not len(found.addresses):
         return False
-    state, is_present = view.space.mapped.gather(node + np.uint64(struct.offset("State")), 4)
+    state, is_present = found.member(struct.offset("State"), 4)
     return bool((state[is_present] < PAGE).all())

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from heapdump.heaps.allocator import PAGE
 from heapdump.layouts import Struct
+from heapdump.memory.structures import Structures
 from heapdump.process.model import View
 
 
@@ -22,6 +23,10 @@ def light_heap_member(view: View, heap: int) -> int:
 
 def members(view: View, struct: Struct, addresses: NDArray[np.uint64], name: str) -> NDArray[np.uint64]:
     """A member of the structures at these addresses, (n,) uint64; 0 where it is not in the dump."""
+    return members_of(view, struct, Structures(view.space.mapped, addresses, struct.size), name)
+
+
+def members_of(view: View, struct: Struct, found: Structures, name: str) -> NDArray[np.uint64]:
+    """`members` of structures that were looked for before."""
     field = struct.fields[name]
-    size = {"u32": 4, "u64": 8}.get(field.type, view.pointer_bytes)
-    return view.space.mapped.gather(addresses + np.uint64(field.offset), size)[0]
+    return found.member(field.offset, {"u32": 4, "u64": 8}.get(field.type, view.pointer_bytes))[0]

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.blocks.kind import BlockKind, HeapKind
+from heapdump.heaps.page import node_lists
+from heapdump.layouts import load
 from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder
 from tests.builders.nt_heap_layout import HeapArch
@@ -191,6 +193,30 @@ def test_a_tree_or_list_that_leads_back_into_itself_ends(open_built, generation)
         busy = rows_of(snapshot, "busy")
         assert busy
         assert busy.items() <= {b.user: b.size for b in heap.truth.blocks if b.state == "busy"}.items()
+
+
+@pytest.mark.property
+@given(links=st.lists(st.tuples(st.integers(0, 14), st.sampled_from([8, 16]), st.integers(-2, 14)), max_size=3))
+def test_the_quick_way_through_a_tree_is_taken_for_sound_ones_alone(open_built, links):
+    """Any child becomes another node, or none, or memory that the dump lacks."""
+
+    def changes(blocks, page):
+        targets = [*(block.node for block in blocks[:15]), 0x7000_0000, 0]
+        return [(blocks[node].node + side, word(targets[target])) for node, side, target in links]
+
+    _, built = damaged(TEN, changes)
+    with open_built(built) as snapshot:
+        view, heap = snapshot.process.views[0], snapshot.heaps[0]
+        layout = load(heap.layout or "")
+        links_of = layout["_RTL_BALANCED_LINKS"]
+        table = heap.address + 0x1000 + layout["_DPH_HEAP_ROOT"].offset("BusyNodesTable")
+        root = np.array([view.space.pointer(table + links_of.offset("RightChild"))], np.uint64)
+        careful = node_lists._doubtful_tree(view, layout, root, 1000)
+        quick = node_lists._sound_tree(view, layout, root, 1000)
+        found = node_lists.tree_nodes(view, layout, table, 1000)
+        assert (found.nodes.tolist(), found.why) == (careful.nodes.tolist(), careful.why)
+        assert quick is None or (quick.tolist(), "") == (careful.nodes.tolist(), careful.why)
+        assert quick is not None or links
 
 
 def test_a_cyclic_list_of_freed_blocks_ends(open_built):
