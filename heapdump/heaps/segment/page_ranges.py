@@ -31,6 +31,8 @@ KIND_CODES = range(4)
 
 _TREE_SIGNATURE = 0xCCDDCCDD
 _KNOWN_KIND_WEIGHT = 1 / 8
+_POOR_SCORE = 1 / 4
+"""Share of the units that make sense where the flags may have another meaning than the header of the heap suggests."""
 
 
 class RangeKind(IntEnum):
@@ -99,20 +101,32 @@ def read_ranges(walk: SegmentWalk) -> Ranges:
     raw, absent = np.stack(tables), np.stack(missing)
     unit = np.array([segment.span.size // DESCRIPTORS for segment in segments], np.int64)
     starts = np.array([segment.address for segment in segments], np.int64)
-    return _best_descriptors(raw, absent, unit, structs).ranges(walk, starts)
+    is_early = "SegContexts" not in walk.layout["_SEGMENT_HEAP"]
+    return _best_descriptors(raw, absent, unit, structs, is_early=is_early).ranges(walk, starts)
 
 
 def _best_descriptors(
-    raw: NDArray[np.uint8], absent: NDArray[np.bool_], unit: NDArray[np.int64], structs: Sequence[Struct]
+    raw: NDArray[np.uint8],
+    absent: NDArray[np.bool_],
+    unit: NDArray[np.int64],
+    structs: Sequence[Struct],
+    *,
+    is_early: bool,
 ) -> _Descriptors:
+    """The reading under which every unit lies in a range that holds, all of a known kind; else the best one.
+
+    `is_early`: the heap has no contexts, as up to 15063: then its flags should mean what they did up to 15063. A few
+    damaged bytes in a small heap cost the right reading more units than the wrong one.
+    """
     tried = []
     for struct in structs:
-        for is_before_16299 in (False, True):
+        for is_before_16299 in (is_early, not is_early):
             descriptors = _Descriptors(raw, absent, unit, struct, is_before_16299=is_before_16299)
-            if descriptors.score > 1:  # every unit lies in a range that holds, and all of a known kind
+            if descriptors.score > 1:
                 return descriptors
             tried.append(descriptors)
-    return max(tried, key=lambda descriptors: descriptors.score)
+    usual = max(tried[::2], key=lambda descriptors: descriptors.score)
+    return usual if usual.score > _POOR_SCORE else max(tried, key=lambda descriptors: descriptors.score)
 
 
 def _descriptor_tables(
@@ -181,6 +195,8 @@ class _Descriptors:
         free = self.is_first & ~self.in_use
         if _is_majority(int((free & self.is_signed).sum()), int(free.sum())):
             self.is_signed &= ~free
+        self._is_spurious = self._inside_sound_ranges()
+        self.is_first &= ~self._is_spurious
         self._unused = _member(raw, struct, "UnusedBytes")
         self._extra = (_member(raw, struct, "ExtraPresent") & 1) != 0
 
@@ -193,6 +209,20 @@ class _Descriptors:
         flagged = max(int(((self.flags != 0) & self._is_behind_own).sum()), 1)
         is_known = self._code()[in_use] < len(KIND_CODES)
         return covered / flagged + (float(is_known.mean()) * _KNOWN_KIND_WEIGHT if len(is_known) else 0.0)
+
+    def _inside_sound_ranges(self) -> NDArray[np.bool_]:
+        """Descriptors that begin a range by their flags alone, inside one in use that ends exactly where another begins."""
+        spurious = np.zeros(self.is_first.shape, bool)
+        whole = self.is_first & self.in_use & self.is_signed & (self.units > 0)
+        for row, place in zip(
+            *(index.tolist() for index in np.nonzero(whole & (self._lengths() < self.units))), strict=True
+        ):
+            end = place + int(self.units[row, place])
+            inner = self.is_first[row, place + 1 : end] & ~self.is_signed[row, place + 1 : end]
+            others = self.is_first[row, place + 1 : end] & ~inner
+            if not others.any() and (end == DESCRIPTORS or (end < DESCRIPTORS and self.is_first[row, end])):
+                spurious[row, place + 1 : end] = inner
+        return spurious
 
     def _lengths(self) -> NDArray[np.int64]:
         """Units of each range, at its first descriptor, and 0 elsewhere: UnitSize, but at most up to the next range."""
@@ -251,7 +281,7 @@ class _Descriptors:
         """
         sound = self._sound()
         self.is_first |= self._uncovered() & self.is_signed
-        self._report(walk, starts, self.is_first & ~sound)
+        self._report(walk, starts, (self.is_first & ~sound) | self._is_spurious)
         sound &= ~self._ends_at_orphan()
         lengths, (row, place) = self._lengths(), np.nonzero(self.is_first)
         unit = self._unit[row]

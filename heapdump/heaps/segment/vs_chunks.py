@@ -29,6 +29,7 @@ from heapdump.kernels.vs_chain import ChunkCoding, follow_chunks
 from heapdump.process.model import View
 from heapdump.trust import Trust
 
+_LONG_CHAIN = 64
 _PROOF_HEADERS = 3
 """Headers in a row that must hold where the walk goes on behind damage."""
 
@@ -125,6 +126,18 @@ class VsChunks:
             place = np.where(holds & (following < count), following, place)
         sound = np.flatnonzero(holds | is_last)
         return list(zip((first + sound).tolist(), before[sound].tolist(), strict=True))
+
+    def chain_length(self, at: int) -> int:
+        """Headers in a row that hold from `at` on, 64 at most; one more where the last chunk ends with the subsegment."""
+        before = self.header(at).previous_size
+        for number in range(_LONG_CHAIN):
+            if at >= self.end:
+                return number + (at == self.end)
+            header = self.header(at)
+            if header.previous_size != before or header.size <= 0 or header.busy > 1:
+                return number
+            at, before = at + header.size, header.size
+        return _LONG_CHAIN
 
     def is_state_known(self, at: int, size: int, previous_size: int) -> bool:
         """True where the header of a chunk with these sizes tells whether it is busy.

@@ -118,15 +118,30 @@ class VsWalk:
         self._damaged += [address, chunks.address(before)]
         if previous > 0 and sound and sound[0][0] - sound[0][1] == before:
             # the size of the chunk before is wrong: the header truly behind it names it
-            self._add_wrong_size(chunks, before, sound[0][1])
-            return *sound[0], True
+            named = self._likeliest(chunks, sound, before)
+            self._add_wrong_size(chunks, before, named[1])
+            return *named, True
         if behind is None and chunks.header(at).size == chunks.end - at:
             behind = chunks.end, chunks.end - at
         if behind is not None and behind[0] - behind[1] == at:
+            behind = self._likeliest(chunks, [*sound, behind], at)
             self._add_damaged_chunk(chunks, at, behind[1], previous)
             return *behind, False
         self._report_gap(chunks, at, previous, behind)
         return (behind or (chunks.end, _UNKNOWN))[0], _UNKNOWN, False
+
+    def _likeliest(self, chunks: VsChunks, sound: list[tuple[int, int]], start: int) -> tuple[int, int]:
+        """Of the headers that name the chunk at `start` as the one before, that with the longest chain; one at least does.
+
+        The others are of former lives, inside a chunk; which ones is in doubt.
+        """
+        named = sorted({header for header in sound if header[0] > start and header[0] - header[1] == start})
+        best = max(named, key=lambda header: chunks.chain_length(header[0]))
+        if len(named) > 1:
+            places = " or ".join(f"{chunks.address(place):#x}" for place, _ in named)
+            address = chunks.address(start)
+            self._walk.add_gap(f"{self._walk.name}: whether the chunk at {address:#x} ends at {places} is in doubt")
+        return best
 
     def _add_wrong_size(self, chunks: VsChunks, at: int, size: int) -> None:
         """The chunk at `at` has another size than its header says: its row, the last one, gets the true one."""

@@ -138,3 +138,14 @@ def test_what_most_free_ranges_have_is_how_the_build_is(open_built, signed):
         found = snapshot.walk.findings
         assert [finding.address for finding in found] == ([] if signed == 5 else [at for at, _ in changes])
         assert (blocks(snapshot) == made.truth.busy) == (signed == 5)
+
+
+@EACH
+def test_a_unit_inside_a_range_that_claims_to_begin_a_free_one_costs_no_block(open_built, generation):
+    """The range is signed, and as long as it says; the unit is not."""
+    given = descriptors(generation)
+    at = given.of(given.truth.subsegments[0] + 0x5000)
+    changed = peek(given.dump, at, 1) & ~given.in_use | given.first
+    with open_built(poke(given.dump, (at, bytes([changed])))) as snapshot:
+        assert findings(snapshot) == [("segment", at - given.flags)]
+        assert blocks(snapshot) == given.truth.busy and not snapshot.walk.gaps

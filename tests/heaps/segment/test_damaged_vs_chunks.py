@@ -113,3 +113,25 @@ def test_absent_pages_inside_a_free_chunk_make_nothing_doubtful(open_built):
     with open_built(without_memory(without_stream(dump, 16), (sub + 0x9000, sub + 0x10000))) as snapshot:
         assert trusts(snapshot) == {} and not snapshot.walk.gaps
         assert blocks(snapshot) == truth.busy
+
+
+def test_a_header_of_a_former_life_does_not_hide_the_chunk_behind(open_built):
+    """Two headers name the damaged chunk as the one before: the one with the longer chain ends it, and that is in doubt."""
+    heap = SegmentHeapBuilder(arch="x64", build=19041, base=BASE, seed=4)
+    heap.segment(BASE + 0x400000)
+    heap.chunks([200] * 40)
+    heap.chunks([*[200] * 4, 8000, 300, 300])
+    made = heap.build()
+    dump, truth = made.add_to(ProcessBuilder(build=19041)).build(), made.truth
+    last = sorted(header for header in truth.headers if header > truth.subsegments[1])
+    large, following = last[4], last[5]
+    sizes = (following - large) // 16 << 16 | (large - last[3]) // 16 << 32 | 1 << 48
+    key = peek(dump, large) ^ large ^ sizes  # bits 0 to 15 are no sizes
+    free = last[-1]
+    end = free + ((peek(dump, free) ^ free ^ key) >> 16 & 0xFFFF) * 16
+    stale = large + 0x800
+    old = (end - stale) // 16 << 16 | (stale - large) // 16 << 32
+    with open_built(poke(dump, (stale, word(old ^ stale ^ key)), (large + 2, word(0x1357, 2)))) as snapshot:
+        assert blocks(snapshot) == truth.busy
+        assert [finding.address & ~0xF for finding in snapshot.walk.findings] == [large]
+        assert any(f"ends at {stale:#x} or {following:#x} is in doubt" in gap for gap in snapshot.walk.gaps)
