@@ -15,8 +15,11 @@ import pytest
 
 from heapdump.cli import run
 from heapdump.commands import modules
+from heapdump.commands.common.report import flow, gather
 from heapdump.commands.common.request import Request
 from heapdump.errors import WrongUsage
+from heapdump.render.report.bands import drawing
+from heapdump.render.report.content import Flow
 from heapdump.render.view import Answer
 from heapdump.snapshot import Snapshot
 from tests.analyses.memory.test_usage import rich
@@ -195,6 +198,52 @@ def test_with_an_older_dump_the_page_shows_what_changed(tmp_path: Path, capfd: C
     assert [box[5] for box in plugin[6] if box[0] == "plugin.dll"] == [
         box[1] for box in plugin[6] if box[0] == "plugin.dll"
     ]
+
+
+def test_bars_of_groups_are_those_of_diff(tmp_path: Path, capfd: Capture) -> None:
+    SAMPLES["growth"](tmp_path / "growth.dmp")
+    old, new = str(tmp_path / "growth.dmp"), str(tmp_path / "growth-later.dmp")
+    text = html_of(Path(new), capfd, old)
+    rows = re.findall(
+        r'<div class="trow"><span class="fx">(.*?)</span>.*?title="([\d,]+) bytes">.*?title="([\d,]+) bytes">',
+        text,
+        re.DOTALL,
+    )
+    shown = [(name, int(before.replace(",", "")), int(now.replace(",", ""))) for name, before, now in rows]
+    groups = answer(capfd, "diff", old, new)["groups"]
+    assert len(shown) > 1
+    assert shown == [(one["key"], one["old_bytes"], one["new_bytes"]) for one in groups][:12]
+
+
+def test_bands_tie_every_busy_byte_of_a_holder_to_a_type(
+    tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SAMPLES["stacks"](dump := tmp_path / "crash.dmp")
+    made: list[Flow] = []
+
+    def flow_of(request: Request, snapshot: Snapshot) -> Flow | None:
+        made.extend(filter(None, [flow.flow_of(request, snapshot)]))
+        return made[0]
+
+    monkeypatch.setattr(gather, "flow_of", flow_of)
+    assert "The same as a list" in html_of(dump, capfd)
+    figure = made[0]
+    held = answer(capfd, "leaks", str(dump), "--group-by", "owner")
+    kinds = answer(capfd, "leaks", str(dump), "--group-by", "structure")
+    assert [(f"held by {one.name}", one.bytes) for one in figure.holders[:8]] == [
+        (g["key"], g["bytes"]) for g in held[:8]
+    ]
+    assert [(one.name, one.bytes) for one in figure.types[:8]] == [(g["key"], g["bytes"]) for g in kinds[:8]]
+    total = sum(group["bytes"] for group in held)
+    assert sum(one.bytes for one in figure.holders) == sum(one.bytes for one in figure.bands) == total
+    for place, one in enumerate(figure.holders):
+        assert sum(band.bytes for band in figure.bands if band.holder == place) == one.bytes
+    for place, one in enumerate(figure.types):
+        assert sum(band.bytes for band in figure.bands if band.type == place) == one.bytes
+    drawn = drawing(figure)
+    assert len(drawn.ribbons) == len(figure.bands)
+    bottom = max(one.y + one.height for one in (*drawn.holders, *drawn.types))
+    assert all(one.height > 0 for one in (*drawn.holders, *drawn.types)) and bottom <= drawn.height
 
 
 def changes_add_up(box: list[Any]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from heapdump.render.report.bands import drawing
 from heapdump.render.report.content import Box, ReportContent, ReportFrame
 from heapdump.render.report.items import (
     code_words,
@@ -23,7 +24,7 @@ from heapdump.render.report.items import (
     is_preformatted,
     item_kind,
     item_runs,
-    table_cells,
+    table_grid,
 )
 from heapdump.render.report.squares import squares
 from heapdump.render.text import count, printable, short_size
@@ -38,7 +39,7 @@ def page(report: ReportContent) -> str:
         autoescape=True, loader=FunctionLoader(_file), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {
-        "safe_text": printable, "size": short_size, "count": count, "cells": table_cells, "kind": item_kind,
+        "safe_text": printable, "size": short_size, "count": count, "grid": table_grid, "kind": item_kind,
         "css": css_of_style, "preformatted": is_preformatted, "aligned": is_aligned, "code_words": code_words,
         "runs": item_runs, "signed": _signed,
     }  # fmt: skip
@@ -54,6 +55,7 @@ def page(report: ReportContent) -> str:
         style=Markup(style),
         data=Markup(_json(_data(report))),
         squares=squares(report.memory),
+        flow=drawing(report.flow) if report.flow else None,
     )
 
 

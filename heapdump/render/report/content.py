@@ -133,6 +133,48 @@ class ReportHolder:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowEnd:
+    """A holder or a type of the figure that ties them together."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Bytes of one type that one holder holds; both by their place in the figure's lists."""
+
+    holder: int
+    type: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Who holds what. `by_holder`, `by_type`: the commands with all holders and all types."""
+
+    holders: tuple[FlowEnd, ...]
+    types: tuple[FlowEnd, ...]
+    bands: tuple[Band, ...]
+    by_holder: str
+    by_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A group of blocks in the older and in the newer dump, bytes."""
+
+    name: str
+    old: int
+    new: int
+
+    @property
+    def most(self) -> int:
+        """The larger of the two."""
+        return max(self.old, self.new)
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """An answer of a command inside a section. `row_command`: the command about a row, "" where there is none.
 
@@ -183,5 +225,7 @@ class ReportContent:
     graph_by: str = ""
     holders: Sequence[ReportHolder] = ()
     retained: int = 0
+    flow: Flow | None = None
+    changes: Sequence[Change] = ()
     is_whole: bool = True
     old: str = ""

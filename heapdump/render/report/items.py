@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from heapdump.render.layout import layout
 from heapdump.render.report.content import Part
 from heapdump.render.text import printable
-from heapdump.render.view import COMMAND, Lines, PageItem, Sections, StyledLine, Table
+from heapdump.render.view import COMMAND, Column, Lines, PageItem, Sections, StyledLine, Table
+
+_WIDTH = 126
+"""Characters of a table, with two between columns, for which the page has room."""
 
 _INDENTED, _BAR = ("  ", "\t", "=="), "█"
 
@@ -28,6 +32,16 @@ class CellRow:
     command: str
 
 
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A table as the page shows it. `same`: what every row says, told once; `left_out`: titles without room."""
+
+    columns: tuple[Column[Any], ...]
+    rows: tuple[CellRow, ...]
+    same: str
+    left_out: str
+
+
 def item_kind(item: PageItem) -> str:
     """The word by which the template draws an item."""
     if isinstance(item, Table):
@@ -35,18 +49,25 @@ def item_kind(item: PageItem) -> str:
     return "sections" if isinstance(item, Sections) else "lines"
 
 
-def table_cells(table: Table[Any], part: Part) -> list[CellRow]:
-    """The rows of a table as text."""
+def table_grid(table: Table[Any], part: Part) -> Grid:
+    """The columns that the page has room for, and the rows as text."""
     columns = table.columns
-    out = []
-    for row in table.rows:
-        styles = [column.style(row) if callable(column.style) else column.style for column in columns]
-        cells = tuple(
-            Cell(printable(column.text(row)), f"{'n ' if column.right else ''}{css_of_style(style)}".strip())
-            for column, style in zip(columns, styles, strict=True)
-        )
-        out.append(CellRow(cells, part.row_command(row) if part.row_command else ""))
-    return out
+    texts = [[printable(column.text(row)) for column in columns] for row in table.rows]
+    needed = [max([len(column.title), *(len(row[i]) for row in texts)]) for i, column in enumerate(columns)]
+    found = layout(columns, texts, needed, _WIDTH)
+    rows = []
+    for row, words in zip(table.rows, texts, strict=True):
+        cells = tuple(Cell(words[i], _css(columns[i], row)) for i in found.shown)
+        rows.append(CellRow(cells, part.row_command(row) if part.row_command else ""))
+    same = ", ".join(f"{columns[i].title} {texts[0][i]}" for i in found.same)
+    left_out = ", ".join(columns[i].title for i in found.dropped if columns[i].title)
+    return Grid(tuple(columns[i] for i in found.shown), tuple(rows), same, left_out)
+
+
+def _css(column: Column[Any], row: Any) -> str:
+    style = column.style(row) if callable(column.style) else column.style
+    words = ("n" if column.right else "", "fx" if column.flexible or column.wraps else "", css_of_style(style))
+    return " ".join(filter(None, words))
 
 
 def item_runs(part: Part) -> list[list[PageItem]]:

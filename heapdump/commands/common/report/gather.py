@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.redaction import redaction_of
 from heapdump.commands.common.report.asking import Asked, Asker
+from heapdump.commands.common.report.flow import flow_of
 from heapdump.commands.common.report.holders import HolderTree
 from heapdump.commands.common.report.memory import (
     Side,
@@ -25,13 +26,14 @@ from heapdump.commands.common.report.memory import (
 )
 from heapdump.commands.common.report.row_commands import row_command
 from heapdump.render import text
-from heapdump.render.report.content import Part, ReportContent, ReportSection, Tile
-from heapdump.render.view import Lines
+from heapdump.render.report.content import Change, Part, ReportContent, ReportSection, Tile
+from heapdump.render.view import Lines, Table
 
 if TYPE_CHECKING:
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
 
+_MOST_CHANGES = 12
 _MOST_ROWS, _FEW_ROWS = 100, 30
 """Rows of a table; the page says how many more there are."""
 
@@ -96,6 +98,8 @@ class _Gatherer:
             graph_by=new.groups.words if has_blocks else "",
             holders=HolderTree(snapshot).holders() if has_blocks else (),
             retained=snapshot.retained.total if has_blocks else 0,
+            flow=flow_of(self._request, snapshot) if has_blocks else None,
+            changes=self._changes() if old else (),
             is_whole=process.regions.is_complete_map,
             old=names[1] if len(names) > 1 else "",
         )
@@ -120,10 +124,23 @@ class _Gatherer:
         errors = sum(incident.is_error for incident in snapshot.incidents)
         yield Tile("errors found", f"{errors:,}", text.plural(errors, "error"), line(("check",)), is_bad=errors > 0)
 
+    @cached_property
+    def _diff(self) -> Part:
+        return self._part("", "diff", folds_stacks=True)
+
+    def _changes(self) -> list[Change]:
+        """The groups of blocks that changed most, as `diff` lists them."""
+        from heapdump.analyses.compare.groups import ComparedGroup
+
+        rows = (row for item in self._diff.items if isinstance(item, Table) for row in item.rows)
+        found = [row for row in rows if isinstance(row, ComparedGroup)]
+        return [Change(row.label, row.old.bytes, row.new.bytes) for row in found[:_MOST_CHANGES]]
+
     def _sections(self) -> Iterator[ReportSection]:
         if len(self._snapshots) > 1:
-            parts = [self._part("", "diff", folds_stacks=True)]
-            yield ReportSection("changes", "What changed", "Since the older dump, in groups of blocks.", "", parts)
+            before, after = _divided(self._diff)
+            lead = "Since the older dump, in groups of blocks."
+            yield ReportSection("changes", "What changed", lead, "changes", after, before)
         yield ReportSection("triage", "What happened", "", "", [self._part("", "triage")])
         yield ReportSection(
             "damage", "Damage", "One report for each bug, with its bytes.", "", [self._part("", "check")]
@@ -139,7 +156,7 @@ class _Gatherer:
         before, after = _divided(self._part("Groups", "leaks", folds_stacks=True))
         yield ReportSection("groups", "Who allocated", "", "groups", after, before)
         if len(self._snapshot.walk.table):
-            lead = "The dominator tree: a block retains what nothing could reach without it."
+            lead = "The blocks that keep others alive, and by whom blocks are held."
             before, after = _divided(replace(self._part("The blocks that retain most", "retained"), is_folded=True))
             yield ReportSection("holders", "Who holds it", lead, "holders", after, before)
         if self._snapshot.runtimes:
