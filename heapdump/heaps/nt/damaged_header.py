@@ -34,6 +34,9 @@ from heapdump.trust import Trust
 _HEADER_BYTES = 8
 """The smallest UnusedBytes of a busy entry, Vista and later (heap-structures.md §2.3)."""
 
+TAKEN_FOR_BUSY = "are taken for a busy block"
+"""In the message of a finding: the state of its entry is not known."""
+
 _REASONS = {
     nt_chain.CHECKSUM: ("a header whose checksum holds", "checksum"),
     nt_chain.PREVIOUS: ("the size of the entry before it", "previous size"),
@@ -197,7 +200,7 @@ def _add_guess(damaged: DamagedHeader, size: int) -> str:
     _add_row(
         damaged, size | flags << bits.flags | (FRONT_PREFIX if prefixed else _HEADER_BYTES) << bits.unused, Trust.GUESS
     )
-    return f"its {size_bytes:,} bytes are taken for {'LFH user blocks' if is_user_blocks else 'a busy block'}"
+    return f"its {size_bytes:,} bytes {'are taken for LFH user blocks' if is_user_blocks else TAKEN_FOR_BUSY}"
 
 
 def _is_linked(damaged: DamagedHeader) -> bool:

@@ -15,6 +15,7 @@ from heapdump.blocks.heap import Heap
 from heapdump.heaps.jobs import AllocatorJob, WalkLog
 from heapdump.heaps.nt.back_end import BackEndWalk
 from heapdump.heaps.nt.context import HeapContext, WalkContext, heap_context
+from heapdump.heaps.nt.counter_states import free_what_the_counters_say
 from heapdump.heaps.nt.large_block_rows import add_large_blocks
 from heapdump.heaps.nt.lfh_subsegments import LfhState, LfhWalk
 from heapdump.heaps.nt.missing import doubt_unread_sizes, missing_bytes
@@ -48,6 +49,7 @@ def walk_nt_heaps(job: AllocatorJob) -> None:
             job.logs[index].merge(log)
     for heap in heaps:
         _say_what_is_missing(job, heap)
+        free_what_the_counters_say(job, heap, contexts[heap.index].entry_format.granule)
     lfh_states = [state for share in shares for state in share.lfh_states.values()]
     if states := pre_vista_states(list(contexts.values()), lfh_states):
         job.replace_rows(with_states(job.columns.since(0), states))
