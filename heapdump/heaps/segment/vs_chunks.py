@@ -129,12 +129,12 @@ class VsChunks:
 
     def chain_length(self, at: int) -> int:
         """Headers in a row that hold from `at` on, 64 at most; one more where the last chunk ends with the subsegment."""
-        before = self.header(at).previous_size
+        before: int | None = None
         for number in range(_LONG_CHAIN):
             if at >= self.end:
                 return number + (at == self.end)
             header = self.header(at)
-            if header.previous_size != before or header.size <= 0 or header.busy > 1:
+            if before not in (None, header.previous_size) or header.size <= 0 or header.busy > 1:
                 return number
             at, before = at + header.size, header.size
         return _LONG_CHAIN

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from heapdump.heaps.segment.vs_chunks import VsChunks
+from heapdump.kernels.vs_chain import ChunkCoding
 from heapdump.snapshot import Snapshot
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
@@ -135,3 +137,8 @@ def test_a_header_of_a_former_life_does_not_hide_the_chunk_behind(open_built):
         assert blocks(snapshot) == truth.busy
         assert [finding.address & ~0xF for finding in snapshot.walk.findings] == [large]
         assert any(f"ends at {stale:#x} or {following:#x} is in doubt" in gap for gap in snapshot.walk.gaps)
+
+
+def test_a_chain_that_begins_where_the_subsegment_ends_reads_nothing():
+    chunks = VsChunks(np.zeros(4, np.int64), 0, 2, ChunkCoding(2, 0, 0))
+    assert [chunks.chain_length(at) for at in (2, 3)] == [1, 0]
