@@ -111,6 +111,8 @@ def test_what_it_refuses(folder):
             assert "open_dump" in (await client.call("triage", dump="d7"))["error"]
             dump = (await client.call("open_dump", path="now.dmp"))["dump"]
             assert "error" in await client.call("block", dump=dump, address="nowhere!x")
+            for name in ("block", "refs", "retained", "memory", "managed"):
+                assert "neither an address" in (await client.call(name, dump=dump, address="--output=out.txt"))["error"]
 
     anyio.run(ask)
 

@@ -10,7 +10,6 @@ import time
 import zipfile
 from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from functools import partial
 from io import StringIO
 from multiprocessing import get_context
@@ -23,10 +22,10 @@ from fixtures.sample import BEFORE, NOW, sample
 from heapdump import system
 from heapdump.cli import run
 from heapdump.commands.common.fleet_row import RowMaker
-from heapdump.commands.common.request import Request
 from heapdump.fleet.engine import run_all
 from heapdump.fleet.paths import dumps_of
 from tests.builders import ProcessBuilder
+from tests.requests import a_request
 
 
 def asked(*arguments: object) -> tuple[int, str, str]:
@@ -211,14 +210,6 @@ def test_a_killed_worker_leaves_no_copy(folder, temporary_folder, monkeypatch):
     with system.temporary_copy("heapdump-fleet-", a_secret) as path:
         assert path.read_bytes() == b"secret" and not left.exists()
     assert not list(temporary_folder.iterdir())
-
-
-def a_request(**changes: Any) -> Request:
-    plain = Request(
-        dump=None, format="json", output=None, limit=20, sort=None, reverse=False, color="never", verbosity=0, progress=False,
-        explain=False, exact=False, pager=False, use_index=False, image_path="", symbol_path="",
-    )  # fmt: skip
-    return replace(plain, **changes)
 
 
 @pytest.fixture(scope="module")

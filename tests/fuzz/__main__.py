@@ -10,10 +10,11 @@ import argparse
 import json
 import lzma
 import os
-import select
+import queue
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -41,7 +42,15 @@ class Worker:
             [sys.executable, "-m", "tests.fuzz.worker"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, env=variables, cwd=index.parent,
         )  # fmt: skip
+        self._lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()  # Windows waits for no pipe
         self._write(str(index))
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.put(line)
+        self._lines.put("")
 
     def _write(self, value: Any) -> None:
         assert self._process.stdin is not None
@@ -52,19 +61,20 @@ class Worker:
         """The answer; in words how the process ended, or that it did not answer in time."""
         self.answered += 1
         self._write(arguments)
-        assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], _WALL_SECONDS)
-        line = self._process.stdout.readline() if ready else ""
+        try:
+            line = self._lines.get(timeout=_WALL_SECONDS)
+        except queue.Empty:
+            line = None
         if line:
             found: dict[str, Any] = json.loads(line)
             return found
         self.close()
-        return f"no answer in {_WALL_SECONDS:.0f} s" if not ready else f"ended with {self._process.returncode}"
+        return f"no answer in {_WALL_SECONDS:.0f} s" if line is None else f"ended with {self._process.returncode}"
 
     def close(self) -> None:
         """Ends it."""
         self._process.kill()
-        self._process.communicate()
+        self._process.wait()
 
 
 def failure(case: Case, answer: dict[str, Any] | str) -> str:

@@ -6,6 +6,7 @@ Command lines come from the product's own list of commands and their options: a 
 from __future__ import annotations
 
 import gzip
+import json
 import lzma
 import random
 from collections.abc import Callable
@@ -17,8 +18,21 @@ import click
 
 from heapdump.cli import cli
 
-NAMES = tuple(name for name in cli.list_commands(click.Context(cli)) if name not in ("mcp", "fleet", "cache"))
-"""Commands about a dump. The others start servers or processes, or are about a folder."""
+NAMES = (*cli.list_commands(click.Context(cli)), "cache")
+"""Every command that can be asked. `mcp` is asked without its streams: a session, and calls of its tools."""
+
+TOOLS = {
+    "triage": {}, "summary": {}, "check": {"cursor": int}, "heaps": {"cursor": int}, "gaps": {},
+    "leaks": {"group_by": str, "unreachable": bool, "heap": str, "size": str, "cursor": int},
+    "blocks": {"heap": str, "size": str, "containing": str, "cursor": int}, "block": {"address": str},
+    "refs": {"address": str}, "retained": {"address": str}, "regions": {"usage": str, "at": str, "cursor": int},
+    "threads": {"frames": bool, "thread": str, "cursor": int}, "modules": {"name": str, "cursor": int},
+    "memory": {"address": str, "form": str, "count": int}, "managed": {"address": str, "types": bool}, "diff": {"group_by": str},
+}  # fmt: skip
+"""Tool of `mcp` → its arguments beside the dump."""
+
+_SELDOM = 5
+"""One case of this many stays with `fleet`: it starts processes."""
 
 _ADDRESSES = (
     "0", "1", "0x20000000000", "0x20000000040", "28a65b00000", "ffffffffffffffff", "00000000`7ffe0000", "peb", "teb", "rsp",
@@ -61,17 +75,51 @@ class Case:
 def command_line(chance: random.Random, folder: Path) -> list[str]:
     """A command with some of its options. `DUMP` stands for the dump, files lie in `folder`."""
     name = chance.choice(NAMES)
+    if name == "fleet" and chance.randrange(_SELDOM):
+        name = "mcp"
+    if name == "mcp":
+        return ["mcp", "DUMP", json.dumps(_calls(chance)), *chance.choice(([], ["--redact"], ["--tokens", "500"]))]
     command = cli.get_command(click.Context(cli), name)
     assert command is not None
     words: list[str] = []
-    options = [one for one in command.params if isinstance(one, click.Option) and one.name not in ("verify",)]
+    options = [
+        one for one in command.params if isinstance(one, click.Option) and one.name not in ("verify", "scheduler")
+    ]
     for option in chance.sample(options, min(len(options), chance.choice((0, 0, 1, 1, 2, 3, 5)))):
         words += _option(chance, option, folder)
     arguments = [_argument(chance, one) for one in command.params if isinstance(one, click.Argument)]
-    return [name, "DUMP", *(word for words_of_one in arguments for word in words_of_one), *words]
+    if name in ("fleet", "cache"):
+        words += {
+            "fleet": ["--jobs", "1", *chance.choice(([], [str(folder)], ["no/*.dmp"], ["nosuch://x"]))],
+            "cache": [],
+        }[name]
+    return [
+        name,
+        *(["DUMP"] if name != "cache" else []),
+        *(word for words_of_one in arguments for word in words_of_one),
+        *words,
+    ]
+
+
+def _calls(chance: random.Random) -> list[tuple[str, dict[str, Any]]]:
+    """Calls of tools, in the order of an assistant that has lost its way."""
+    calls = []
+    for name in chance.choices(sorted(TOOLS), k=chance.choice((1, 3, 6))):
+        kinds: dict[str, Any] = TOOLS[name]
+        chosen = [one for one in kinds if one in ("address", "form", "count") or chance.random() < 0.4]
+        calls.append((name, {one: _tool_value(chance, kinds[one]) for one in chosen}))
+    return calls
+
+
+def _tool_value(chance: random.Random, kind: type) -> Any:
+    if kind is bool:
+        return chance.random() < 0.5
+    return chance.choice((0, 1, -1, 7, 1 << 40)) if kind is int else chance.choice((*_ADDRESSES, *_TEXTS))
 
 
 def _argument(chance: random.Random, argument: click.Parameter) -> list[str]:
+    if argument.metavar == "PATH...":
+        return []
     if argument.name in ("dump", "dumps"):
         return ["DUMP"] if argument.name == "dumps" and chance.random() < 0.7 else []
     return [chance.choice((*_ADDRESSES, *_TEXTS))] if chance.random() < 0.9 else []

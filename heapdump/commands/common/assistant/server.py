@@ -33,7 +33,7 @@ def make_server(session: Session, version: str) -> MCPServer[Any]:
     from mcp.server import MCPServer
 
     server: MCPServer[Any] = MCPServer("heapdump", instructions=INSTRUCTIONS, version=version, log_level="ERROR")
-    tools = _Tools(session)
+    tools = Tools(session)
     for tool in (
         tools.open_dump, tools.triage, tools.summary, tools.check, tools.heaps, tools.leaks, tools.blocks, tools.block,
         tools.refs, tools.retained, tools.regions, tools.threads, tools.modules, tools.memory, tools.managed,
@@ -77,10 +77,22 @@ def refusal(error: Exception) -> Exception:
     return ToolError(str(error))
 
 
-class _Tools:
+def _word(text: str) -> str:
+    """An address or name that is none of the command's options.
+
+    Raises:
+        ToolError: it looks like an option.
+    """
+    if text.startswith("-"):
+        raise refusal(ValueError(f"{text[:80]!r} is neither an address nor a name"))
+    return text
+
+
+class Tools:
     """Each method is a tool."""
 
     def __init__(self, session: Session) -> None:
+        """`session`: the dumps that are open."""
         self._session = session
 
     def _ask(self, dump: str, command: str, *arguments: str, cursor: int = 0, other: str = "") -> dict[str, Any]:
@@ -135,15 +147,15 @@ class _Tools:
 
     def block(self, dump: str, address: str) -> dict[str, Any]:
         """What is at an address: block, state, size, type, who allocated it, neighbours."""
-        return self._ask(dump, "block", address)
+        return self._ask(dump, "block", _word(address))
 
     def refs(self, dump: str, address: str) -> dict[str, Any]:
         """Who points at a block, what it points to, and the path from a root (a global, a stack, a register)."""
-        return self._ask(dump, "refs", address)
+        return self._ask(dump, "refs", _word(address))
 
     def retained(self, dump: str, address: str = "") -> dict[str, Any]:
         """Which few blocks keep most memory alive: leak suspects and dominators; of one block with an address."""
-        return self._ask(dump, "retained", *([address] if address else []))
+        return self._ask(dump, "retained", *([_word(address)] if address else []))
 
     def regions(self, dump: str, usage: str = "", at: str = "", cursor: int = 0) -> dict[str, Any]:
         """Address ranges. usage: Heap, Stack, Image, <unknown>, Free …; at: an address."""
@@ -152,21 +164,21 @@ class _Tools:
 
     def threads(self, dump: str, frames: bool = False, thread: str = "", cursor: int = 0) -> dict[str, Any]:
         """Threads; with frames=true their call stacks. thread: an id, or ~2 for the second."""
-        words = [*([thread] if thread else []), *(["--frames", "--args"] if frames else [])]
+        words = [*([_word(thread)] if thread else []), *(["--frames", "--args"] if frames else [])]
         return self._ask(dump, "threads", *words, cursor=cursor)
 
     def modules(self, dump: str, name: str = "", cursor: int = 0) -> dict[str, Any]:
         """Loaded images, or one in depth: version, sections, imports with hooks."""
-        return self._ask(dump, "modules", *([name] if name else []), cursor=cursor)
+        return self._ask(dump, "modules", *([_word(name)] if name else []), cursor=cursor)
 
     def memory(self, dump: str, address: str, form: Form = "pointers", count: int = 16) -> dict[str, Any]:
         """Memory at an address or expression (rsp, module+0x10, poi(peb+20)); at most 256 bytes."""
         width = {"bytes": 1, "text": 1, "words": 2, "utf16": 2, "dwords": 4}.get(form, 8)
-        return self._ask(dump, "memory", address, "--as", form, "--count", str(min(count, _MOST_BYTES // width)))
+        return self._ask(dump, "memory", _word(address), "--as", form, "--count", str(min(count, _MOST_BYTES // width)))
 
     def managed(self, dump: str, address: str = "", types: bool = False) -> dict[str, Any]:
         """.NET and Java: runtime, heap by generation, types; at an address the method or object."""
-        return self._ask(dump, "managed", *([address] if address else []), *(["--types"] if types else []))
+        return self._ask(dump, "managed", *([_word(address)] if address else []), *(["--types"] if types else []))
 
     def gaps(self, dump: str) -> dict[str, Any]:
         """Fragmentation of the address space, and who sits between the free runs. For 32-bit processes."""
