@@ -8,7 +8,7 @@ OLDEST := .venv-oldest
 MINUTES ?= 60
 SEED ?= 1
 
-.PHONY: all demo test lint type unit fix golden bench fuzz picture docs dist clean
+.PHONY: all demo test test-oldest lint type unit fix golden bench fuzz picture audit wheels docs dist pyz man clean
 
 all: test
 
@@ -55,7 +55,6 @@ picture: $(STAMP)
 fuzz: $(STAMP)
 	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/real/test_fuzz_check.py tests/real/test_fuzz_metadata.py tests/real/test_fuzz_segment_metadata.py tests/test_asked_twice.py
 	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal -m property
-
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(STAMP)
@@ -81,13 +80,33 @@ docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --group docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict
 
-# Wheel, source distribution and bill of materials go to dist/. The bill is that of an environment with the wheel alone.
+# Wheel, source distribution and bill of materials go to dist/; the wheel is installed alone and tried. The bill is that
+# of this environment.
 dist: $(STAMP)
+	rm -rf build dist
 	$(BIN)/python -m pip install --quiet --group dist
 	$(BIN)/python -m build
 	$(PYTHON) -m venv --clear build/installed
 	build/installed/bin/python -m pip install --quiet dist/*.whl
+	build/installed/bin/python -m tests.tools.smoke build/installed/bin/heapdump
+	test -s build/installed/share/man/man1/heapdump-triage.1
 	build/installed/bin/python -m tests.tools.sbom > dist/heapdump.cdx.json
+
+# One file with heapdump and its dependencies, for this system and this minor version of Python; for another one
+# make pyz FOR="--platform win_amd64 --python-version 3.12 --only-binary :all:" NAME=heapdump-py312-win_amd64.pyz
+FOR ?=
+NAME ?= heapdump.pyz
+pyz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --group dist --group pyz
+	$(BIN)/python -m build --wheel --outdir build/pyz
+	mkdir -p dist
+	$(BIN)/shiv --compressed --reproducible --entry-point heapdump.__main__:main --python "/usr/bin/env python3" \
+	  --output-file dist/$(NAME) build/pyz/*.whl $(FOR)
+	test -n "$(FOR)" || $(BIN)/python -m tests.tools.smoke $(BIN)/python dist/$(NAME)
+
+# The pages of the manual, as the wheel has them.
+man: $(STAMP)
+	$(BIN)/python -c 'from pathlib import Path; from heapdump.cli.manual import write_pages; write_pages(Path("build/man"))'
 
 clean:
 	rm -rf $(VENV) $(OLDEST) build dist site *.egg-info fixtures/*.dmp

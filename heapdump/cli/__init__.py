@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import os
 import re
 import sys
 from pathlib import Path
@@ -64,6 +65,10 @@ def main() -> None:
     gc.set_threshold(_NEW_OBJECTS)
     system.fill_standard_streams()
     open_standard_streams()
+    if instruction := os.environ.get("_HEAPDUMP_COMPLETE"):
+        from heapdump.cli.completion import complete
+
+        sys.exit(_flushed(complete(cli, instruction)))
     signals: list[int] = []
 
     def end(number: int) -> None:

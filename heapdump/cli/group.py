@@ -8,12 +8,16 @@ import re
 from collections.abc import Iterator
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from heapdump import commands
 from heapdump.cli.defaults import user_defaults
 from heapdump.commands.common.options import SHARED
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 TOPICS = {
     "Start": ("triage", "summary", "info"),
@@ -68,6 +72,15 @@ class LazyGroup(click.Group):
             args = ["triage", *args]
             ctx.invoked_subcommand = "triage"
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Commands and options that begin so; a dump where there are none."""
+        from click.shell_completion import CompletionItem
+
+        names = [name for name in (*self.list_commands(ctx), *_TOOLS) if name.startswith(incomplete)]
+        found = [CompletionItem(name, help=self._first_line(ctx, name)) for name in names]
+        found += click.Command.shell_complete(self, ctx, incomplete)
+        return found or [CompletionItem(incomplete, type="file")]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands under their headings, a line each."""

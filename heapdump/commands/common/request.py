@@ -285,7 +285,7 @@ def dump_command(
         if takes_address or arguments is not None:
             needed = takes_address is True
             metavar = arguments.metavar if arguments else f"[DUMP] {'ADDRESS' if needed else '[ADDRESS]'}"
-            wrapped = click.argument("arguments", nargs=-1, metavar=metavar)(wrapped)
+            wrapped = click.argument("arguments", nargs=-1, metavar=metavar, shell_complete=_dump_names)(wrapped)
         elif takes_dumps:
             wrapped = click.argument("dumps", nargs=-1, metavar="DUMP...", type=click.Path(path_type=Path))(wrapped)
         else:
@@ -295,6 +295,13 @@ def dump_command(
         return made
 
     return decorate
+
+
+def _dump_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+    """Names of files, for shell completion."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
 
 
 def _all_dumps(paths: tuple[Path, ...]) -> tuple[Path, ...]:
