@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -85,12 +85,13 @@ class _Roff(click.HelpFormatter):
             else:
                 self.lines += [".PP", _escaped(" ".join(paragraph.split()))]
 
-    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
         for term, meaning in rows:
             self.lines += [".TP", f"\\fB{_escaped(term.strip())}\\fR", _escaped(" ".join(meaning.split()))]
 
 
 def _escaped(text: str) -> str:
-    """Text as roff prints it: no escape sequence, no request at the beginning of a line."""
+    """Text as roff prints it: no escape sequence, no request at the beginning of a line, ASCII alone."""
     out = text.replace("\\", "\\e").replace("-", "\\-")
+    out = "".join(letter if letter.isascii() else f"\\[u{ord(letter):04X}]" for letter in out)
     return f"\\&{out}" if out.startswith((".", "'")) else out

@@ -21,7 +21,7 @@ from heapdump.cli import cli
 NAMES = (*cli.list_commands(click.Context(cli)), "cache")
 """Every command that can be asked. `mcp` is asked without its streams: a session, and calls of its tools."""
 
-TOOLS = {
+TOOLS: dict[str, dict[str, type]] = {
     "triage": {}, "summary": {}, "check": {"cursor": int}, "heaps": {"cursor": int}, "gaps": {},
     "leaks": {"group_by": str, "unreachable": bool, "heap": str, "size": str, "cursor": int},
     "blocks": {"heap": str, "size": str, "containing": str, "cursor": int}, "block": {"address": str},
@@ -105,7 +105,7 @@ def _calls(chance: random.Random) -> list[tuple[str, dict[str, Any]]]:
     """Calls of tools, in the order of an assistant that has lost its way."""
     calls = []
     for name in chance.choices(sorted(TOOLS), k=chance.choice((1, 3, 6))):
-        kinds: dict[str, Any] = TOOLS[name]
+        kinds = TOOLS[name]
         chosen = [one for one in kinds if one in ("address", "form", "count") or chance.random() < 0.4]
         calls.append((name, {one: _tool_value(chance, kinds[one]) for one in chosen}))
     return calls
