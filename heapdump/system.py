@@ -6,11 +6,14 @@ any system. Room: ground floor, the standard library only.
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
 import functools
 import mmap
+import ntpath
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -25,6 +28,8 @@ from typing import IO, BinaryIO, cast
 IS_WINDOWS = os.name == "nt"
 
 _OWN_FILE = os.O_RDWR | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_BINARY", "O_CLOEXEC", "O_NONBLOCK"))
+_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|conin\$|conout\$|com[\d¹²³]|lpt[\d¹²³])(\..*)?")
+_SHORT_PATH, _VIRTUAL_TERMINAL = 240, 0x4  # ENABLE_VIRTUAL_TERMINAL_PROCESSING of consoleapi.h
 _TRIES = 100
 _DAY_SECONDS = 86_400
 _OPEN_FILES = Path("/proc/self/fd")
@@ -197,9 +202,65 @@ def new_file_mode() -> int:
 
 
 def is_stream_path(path: Path) -> bool:
-    """True for paths that name an open stream or a device: written to as they are, never replaced."""
+    """True for paths that name an open stream or a device: written to as they are, never replaced.
+
+    Windows: `NUL` and `CON`, in any folder.
+    """
+    if IS_WINDOWS:
+        return path.name.lower() in ("nul", "con", "conout$")
     parts = path.absolute().parts
-    return not IS_WINDOWS and len(parts) > 2 and parts[1] in ("dev", "proc")
+    return len(parts) > 2 and parts[1] in ("dev", "proc")
+
+
+def is_device_name(path: Path) -> bool:
+    """True for a name that no file of Windows can have: `COM1`, `aux.json`; False for `NUL` and `CON`, and elsewhere.
+
+    Source: Microsoft's page "Naming Files, Paths, and Namespaces".
+    """
+    return IS_WINDOWS and not is_stream_path(path) and bool(_DEVICES.fullmatch(path.name.rstrip(" ")))
+
+
+def long_path(path: Path) -> Path:
+    """The path in a form that Windows opens whatever its length: `\\\\?\\C:\\…` from some 240 characters on.
+
+    Without the prefix Windows refuses 260 characters and more, unless its registry says otherwise. Elsewhere, and for a
+    path that is short, has the prefix, or is relative to a drive, the path itself.
+    """
+    if not IS_WINDOWS or (len(os.fspath(path)) < _SHORT_PATH and path.is_absolute()):
+        return path
+    whole = ntpath.abspath(os.fspath(path))
+    if len(whole) < _SHORT_PATH or whole.startswith(("\\\\?\\", "\\\\.\\")):
+        return path
+    return Path(f"\\\\?\\UNC\\{whole[2:]}" if whole.startswith("\\\\") else f"\\\\?\\{whole}")
+
+
+def understands_escapes(number: int) -> bool:
+    """True where the terminal of descriptor 1 or 2 understands escape sequences; on Windows they are switched on first.
+
+    False for a console of Windows before 10 and one in legacy mode: colours would be shown as characters.
+    """
+    if not IS_WINDOWS:
+        return True
+    import ctypes
+
+    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]  # there on Windows only
+    handle, mode = kernel.GetStdHandle(-10 - number), ctypes.c_ulong()
+    if not kernel.GetConsoleMode(handle, ctypes.byref(mode)):
+        return True  # no console: a terminal of its own, such as that of Git
+    return bool(mode.value & _VIRTUAL_TERMINAL or kernel.SetConsoleMode(handle, mode.value | _VIRTUAL_TERMINAL))
+
+
+def pager_encoding() -> str:
+    """The encoding that the pager of the system reads: UTF-8; `more` of Windows reads the code page of the console."""
+    if not IS_WINDOWS:
+        return "utf-8"
+    import ctypes
+
+    page = ctypes.windll.kernel32.GetConsoleOutputCP()  # type: ignore[attr-defined,unused-ignore]
+    try:
+        return codecs.lookup(f"cp{page}").name
+    except LookupError:
+        return "ascii"
 
 
 def on_end_signals(end: Callable[[int], None]) -> None:

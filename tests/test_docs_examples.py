@@ -17,6 +17,7 @@ import pytest
 from fixtures.sample import BEFORE
 from fixtures.sample import sample as sample_process
 from heapdump.cli import run
+from tests.posix import linked
 
 DOCS = Path(__file__).parent.parent / "docs"
 BLOCK = re.compile(r"(?<=^```console\n)(.*?)(?=^```$)", re.MULTILINE | re.DOTALL)
@@ -96,7 +97,7 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     monkeypatch.delenv("HEAPDUMP_DUMP", raising=False)
 
     def held(page: Path, name: str, place: Path) -> None:
-        Path(name).symlink_to(place)
+        linked(Path(name), place)
 
         def fresh(match: re.Match[str]) -> str:
             """The block as its commands print it now; examples on other dumps as they stand."""
@@ -116,7 +117,7 @@ def compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
 @pytest.mark.golden
 @pytest.mark.parametrize("page", [page for page in PAGES if "sample.dmp" in dumps_of(page)], ids=lambda page: page.stem)
 def test_examples_on_the_sample_print_what_the_page_shows(page: Path, sample: Path, compare: Compare) -> None:
-    Path(EARLIER).symlink_to(sample.with_name(EARLIER))
+    linked(Path(EARLIER), sample.with_name(EARLIER))
     compare(page, "sample.dmp", sample)
 
 
@@ -132,7 +133,7 @@ def test_examples_on_recorded_dumps_print_what_the_page_shows(
 ) -> None:
     if name in _BESIDE:
         other, recording = _BESIDE[name]
-        Path(other).symlink_to(recorded(recording))
+        linked(Path(other), recorded(recording))
     compare(page, name, recorded(RECORDED[name]))
 
 

@@ -17,7 +17,7 @@ _VERBATIM = "\b\n"
 
 def pages(group: LazyGroup, version: str) -> dict[str, str]:
     """File name → page, of heapdump itself and of every command."""
-    root = click.Context(group, info_name="heapdump")
+    root = click.Context(group, info_name="heapdump", **group.context_settings)
     names = [name for name in (*group.list_commands(root), "cache") if name != "help"]
     found = {"heapdump.1": _page(root, version, [f"heapdump-{name}" for name in names])}
     for name in names:

@@ -9,7 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-_HANDLER = "heapdump.plain"
+from heapdump.commands.common.pager import PLAIN
+
 _PLAIN = {
     "→": "->", "←": "<-", "•": "*", "…": "...", "×": "x", "–": "-", "—": "-", "±": "+-", "≥": ">=", "≤": "<=",
     "’": "'", "“": '"', "”": '"', "·": ".", "█": "#", "▉": "#", "▊": "#", "▋": "#", "▌": "#", "▍": "|", "▎": "|",
@@ -40,7 +41,7 @@ def open_standard_streams() -> None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open to the end
     if sys.stderr is None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115
-    codecs.register_error(_HANDLER, plain)
+    codecs.register_error(PLAIN, plain)
     if isinstance(sys.stdout, io.TextIOWrapper):
         encoding, errors = _encoding(sys.stdout)
         sys.stdout.reconfigure(encoding=encoding, errors=errors)
@@ -51,7 +52,7 @@ def open_standard_streams() -> None:
 
 def _encoding(stream: io.TextIOWrapper) -> tuple[str, str]:
     """(encoding, error handler): that of a terminal, with plain characters for those it lacks; else UTF-8."""
-    return (stream.encoding, _HANDLER) if stream.isatty() else ("utf-8", "backslashreplace")
+    return (stream.encoding, PLAIN) if stream.isatty() else ("utf-8", "backslashreplace")
 
 
 def plain(error: UnicodeError) -> tuple[str | bytes, int]:

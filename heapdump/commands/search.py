@@ -87,7 +87,7 @@ def command(request: Request, pattern: str, at: str | None, usage: str | None, f
 
 def _patterns(request: Request, snapshot: Snapshot, pattern: str, form: str) -> tuple[bytes, ...]:
     """The byte strings to look for."""
-    from heapdump.analyses.blocks.search import patterns
+    from heapdump.analyses.blocks.search import patterns, text_bytes
 
     sizes = tuple(sorted({view.pointer_bytes for view in snapshot.process.views}))
     if form == "pointer":
@@ -95,7 +95,7 @@ def _patterns(request: Request, snapshot: Snapshot, pattern: str, form: str) -> 
     elif form == "bytes" and not pattern.startswith("hex:"):
         pattern = f"hex:{pattern}"
     elif form == "text" and pattern:
-        return pattern.encode("utf-8"), pattern.encode("utf-16-le")
+        return text_bytes(pattern)
     found = patterns(pattern, sizes)
     return found[:1] if len(found) > 1 and found[1].startswith(found[0]) else found
 

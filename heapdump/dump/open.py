@@ -13,6 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump import system
 from heapdump.dump import counters, limits, lists, small, sniff
 from heapdump.dump.directory import MAGIC, Directory, StreamType, read_directory
 from heapdump.dump.handles import handle_count
@@ -96,7 +97,7 @@ class Minidump:
             DumpError: it cannot be read any more.
         """
         try:
-            with self.path.open("rb") as file:
+            with system.long_path(self.path).open("rb") as file:
                 self.stamp = stamp_of(file, whole=True)
         except OSError as error:
             raise DumpError(f"{self.path}: {error.strerror or error}") from error
@@ -237,14 +238,15 @@ def open_minidump(path: Path, progress: Progress = _quiet, say: Callable[[str], 
         DumpError: the file does not exist, is not a minidump (the message names what it is), is not of Windows x86 or
             x64, is cut so short that nothing can be read, or is hostile.
     """
+    file = system.long_path(path)
     try:
-        kind = sniff.compression(_head(path))
+        kind = sniff.compression(_head(file))
         if kind is None:
-            return _open_plain(path, path.open("rb"), "")
+            return _open_plain(path, file.open("rb"), "")
         say(f"unpacking {path} ({kind}) to a temporary file")
-        with path.open("rb") as packed:
+        with file.open("rb") as packed:
             stamp = stamp_of(packed)
-        return _open_plain(path, unpack(path, kind, progress), stamp)
+        return _open_plain(path, unpack(file, kind, progress), stamp)
     except OSError as error:
         raise DumpError(f"{path}: {error.strerror or error}") from error
 

@@ -27,13 +27,21 @@ def measure(arguments: list[str], runs: int = _RUNS) -> Measured:
     for _ in range(runs):
         start = time.perf_counter()
         process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        _, status, usage = os.wait4(process.pid, 0)
+        peaks.append(_peak_at_end(process))
         seconds.append(time.perf_counter() - start)
-        peaks.append(usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024))
-        process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode not in (0, 4):
             raise SystemExit(f"{' '.join(arguments)} failed: exit {process.returncode}")
     return Measured(min(seconds), max(peaks))
+
+
+def _peak_at_end(process: subprocess.Popen[bytes]) -> int:
+    """Waits for a process; its peak memory in bytes, 0 where the system does not say it (Windows)."""
+    if not hasattr(os, "wait4"):
+        process.wait()
+        return 0
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return int(usage.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
 
 def best(work: Callable[[], object]) -> float:

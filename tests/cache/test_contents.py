@@ -11,6 +11,7 @@ import heapdump
 from heapdump.cache.contents import clear, entries
 from heapdump.cache.store import MANIFEST
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.posix import needs_links
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def test_without_a_folder_there_are_no_entries(tmp_path: Path) -> None:
     assert clear(tmp_path / "none").deleted == ()
 
 
+@needs_links
 def test_clear_deletes_every_index_and_nothing_else(root: Path, tmp_path: Path) -> None:
     (root / "letter.txt").write_text("mine")
     (root / "photos").mkdir()

@@ -24,6 +24,7 @@ from heapdump.blocks.walk import HeapCount
 from heapdump.cache import store
 from heapdump.cache.texts import digest
 from heapdump.cli import run
+from tests.posix import needs_modes
 from tests.samples import stacks
 
 COMMANDS = (
@@ -222,6 +223,7 @@ def test_a_forged_name_of_a_column_opens_no_other_file(index: Index, name: str) 
     assert index.answers() == index.truth
 
 
+@needs_modes
 @pytest.mark.parametrize("way", ["mode of the folder", "mode of the root", "link", "owner"])
 def test_a_folder_that_others_can_write_to_is_not_used(
     index: Index, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, way: str

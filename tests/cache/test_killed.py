@@ -15,6 +15,7 @@ import pytest
 import heapdump
 from heapdump import system
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.posix import KILL, needs_signals
 from tests.signals import as_in_a_terminal
 
 
@@ -27,7 +28,8 @@ def dump(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "x.dmp"
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@needs_signals
+@pytest.mark.parametrize("number", [KILL, signal.SIGTERM])
 def test_a_half_written_index_is_gone_after_the_next_start(tmp_path: Path, dump: Path, number: signal.Signals) -> None:
     root, ready = tmp_path / "cache" / "blocks", tmp_path / "ready"
     code = (
@@ -49,7 +51,7 @@ def test_a_half_written_index_is_gone_after_the_next_start(tmp_path: Path, dump:
             assert snapshot.walk.counts
         assert half.is_dir(), "it is being written"
         child.send_signal(number)
-    if number != signal.SIGKILL:
+    if number != KILL:
         assert not half.exists()
     with heapdump.open_dump(dump) as snapshot:
         assert snapshot.walk.counts

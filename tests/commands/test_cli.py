@@ -14,6 +14,7 @@ import pytest
 from heapdump.cli import run
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import without_memory
+from tests.posix import needs_shell
 
 COMMANDS = ["summary", "regions", "modules", "threads", "heaps", "info"]
 Capture = pytest.CaptureFixture[str]
@@ -235,6 +236,7 @@ except SystemExit:
     assert is_frozen == "True"
 
 
+@needs_shell
 def test_a_reader_that_leaves_early_is_no_error(dump: Path) -> None:
     command = f"{sys.executable} -m heapdump regions {dump} --all | head -1"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)

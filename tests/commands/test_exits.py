@@ -16,6 +16,7 @@ from heapdump import cli, system
 from heapdump.cli import run
 from heapdump.errors import Ended
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.posix import HANG_UP, needs_shell, needs_signals
 from tests.signals import as_in_a_terminal
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -91,12 +92,14 @@ def test_a_file_whose_name_is_no_text_opens(dump: Path, capfd: Capture) -> None:
     assert "\\udcff" in capfd.readouterr().err
 
 
+@needs_shell
 def test_the_only_dump_of_a_folder_may_have_a_name_that_is_no_text(dump: Path) -> None:
     dump.rename(dump.parent / os.fsdecode(b"\xff.dmp"))
     done = shell(f"cd {dump.parent}; heapdump heaps", LC_ALL="C", PYTHONUTF8="0")
     assert (done.returncode, done.stderr.count("\n")) == (0, 1)
 
 
+@needs_shell
 @pytest.mark.parametrize("where", ["2>&-", "2>/dev/full", ">/dev/null 2>&-", "2>&- -o out.txt"])
 def test_a_closed_or_full_standard_error_stream_changes_nothing(dump: Path, where: str) -> None:
     plain = shell(f"cd {dump.parent}; heapdump heaps -v crash.dmp")
@@ -107,6 +110,7 @@ def test_a_closed_or_full_standard_error_stream_changes_nothing(dump: Path, wher
     assert shell(f"heapdump heaps nothing.dmp {where}").returncode == 3
 
 
+@needs_shell
 @pytest.mark.parametrize(
     "command", ["heaps crash.dmp", "heaps crash.dmp --json", "--help", "leaks --help", "--version"]
 )
@@ -117,19 +121,22 @@ def test_a_full_standard_output_is_said_with_exit_2(dump: Path, command: str) ->
     assert line.endswith(": error: cannot write the output: No space left on device")
 
 
+@needs_shell
 @pytest.mark.parametrize("command", ["regions crash.dmp --all", "--help"])
 def test_a_reader_that_has_seen_enough_is_no_error(dump: Path, command: str) -> None:
     done = shell(f"cd {dump.parent}; (heapdump {command}; echo $? >code) | true; cat code")
     assert (done.stdout, done.stderr) == ("0\n", "")
 
 
+@needs_shell
 def test_closed_descriptors_are_not_given_to_files(dump: Path) -> None:
     code = "import os; from heapdump import system; system.fill_standard_streams(); print(os.open('/dev/null', 0))"
     done = shell(f"'{sys.executable}' -c \"{code}\" 2>&- <&-")
     assert int(done.stdout) > 2
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@needs_signals
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, HANG_UP])
 @pytest.mark.parametrize("where", ["import numpy", "import", "work"])
 def test_a_signal_ends_a_command_with_one_line(tmp_path: Path, dump: Path, number: signal.Signals, where: str) -> None:
     """Also while modules are loaded, and where the module that is loaded hides the exception."""
@@ -158,6 +165,7 @@ sys.meta_path.insert(0, Hook())
     assert done.stderr.strip() == "heapdump heaps: error: interrupted"
 
 
+@needs_signals
 def test_a_signal_while_the_program_itself_is_loaded_is_one_line(tmp_path: Path) -> None:
     hook = """
 import os, sys, time
@@ -181,6 +189,7 @@ sys.meta_path.insert(0, Hook())
     assert (done.returncode, done.stderr) == (130, "heapdump: error: interrupted\n")
 
 
+@needs_shell
 def test_an_ignored_signal_stays_ignored(dump: Path) -> None:
     start = time.monotonic()
     done = shell(f"trap '' HUP; heapdump heaps {dump} & kill -HUP $!; wait $!; echo $?")

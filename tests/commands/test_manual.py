@@ -30,7 +30,7 @@ def test_every_command_has_a_page_with_its_options():
             flag for one in command.params if isinstance(one, click.Option) and not one.hidden for flag in one.opts
         ]
         text = PAGES[f"heapdump-{name}.1"].replace("\\-", "-")
-        assert all(flag in text for flag in flags), name
+        assert all(flag in text for flag in flags) and "-h, --help" in text, name
         assert f"heapdump-{name}" in PAGES["heapdump.1"].replace("\\-", "-")
 
 

@@ -14,6 +14,7 @@ from heapdump.cli import run
 from heapdump.commands.common.output_file import replaced
 from heapdump.errors import WrongUsage
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.posix import needs_links, needs_modes, needs_pipes
 
 OPTIONS = [["heaps", "-o"], ["heaps", "--json", "-o"], ["check", "--sarif"], ["diff", "crash.dmp", "-o"]]
 Capture = pytest.CaptureFixture[str]
@@ -34,6 +35,7 @@ def write(option: list[str], dump: Path, target: Path | str) -> int:
     return run([name, str(dump), *rest, str(target)])
 
 
+@needs_links
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("way", ["itself", "link", "hard link", "other spelling"])
 def test_the_dump_itself_is_refused_by_whatever_name(dump: Path, capfd: Capture, option: list[str], way: str) -> None:
@@ -68,6 +70,7 @@ def test_a_dump_with_the_name_of_a_temporary_file_is_kept(tmp_path: Path, dump: 
     assert Path("crash.csv").read_text().startswith("address,")
 
 
+@needs_links
 @pytest.mark.parametrize("option", OPTIONS)
 def test_a_planted_link_is_replaced_and_not_followed(dump: Path, option: list[str]) -> None:
     Path("victim").write_text("keep me")
@@ -78,12 +81,14 @@ def test_a_planted_link_is_replaced_and_not_followed(dump: Path, option: list[st
     assert not Path("out.txt").is_symlink() and Path("out.txt").read_text()
 
 
+@needs_links
 def test_a_link_to_nothing_makes_no_file_elsewhere(dump: Path, tmp_path: Path) -> None:
     Path("out.txt").symlink_to(tmp_path / "made-by-link")
     assert write(["heaps", "-o"], dump, "out.txt") == 0
     assert not (tmp_path / "made-by-link").exists()
 
 
+@needs_modes
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
 def test_the_permissions_of_the_target_are_kept(dump: Path, mode: int) -> None:
     target = Path("out.txt")
@@ -124,6 +129,8 @@ def test_a_dump_that_appears_in_the_place_of_the_target_is_kept(dump: Path) -> N
     assert target.read_bytes() == dump.read_bytes()
 
 
+@needs_modes
+@needs_links
 def test_the_temporary_name_is_random_private_and_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     handle, first = system.create_exclusively(tmp_path)
     os.close(handle)
@@ -139,6 +146,7 @@ def test_the_temporary_name_is_random_private_and_new(tmp_path: Path, monkeypatc
         system.create_exclusively(tmp_path)
 
 
+@needs_pipes
 def test_a_pipe_is_written_to(dump: Path) -> None:
     os.mkfifo("pipe")
     reader = os.open("pipe", os.O_RDONLY | os.O_NONBLOCK)

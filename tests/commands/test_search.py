@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from heapdump import cli
+from heapdump.analyses.blocks.search import patterns
 from heapdump.snapshot import open_dump
 from heapdump.spans import Span
 from tests.builders import NtHeapBuilder, ProcessBuilder
@@ -94,3 +95,9 @@ def test_what_cannot_be_is_said_in_one_line(dump, capfd, arguments, words):
     assert cli.run(["search", str(dump), *arguments]) == 2
     err = capfd.readouterr().err
     assert words in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize("text", ["\udcff", "\ud800", "a\udcff\ud800"])
+def test_bytes_of_the_command_line_that_are_no_text_are_looked_for(ask, text):
+    assert ask(text)[0] == 0
+    assert patterns(text, (8,))[0][-1:] == (b"\xff" if text == "\udcff" else b"\x80")

@@ -23,6 +23,7 @@ from heapdump import system
 from heapdump.dump.open import open_minidump
 from heapdump.errors import DumpError, HostileDump, NotAMinidump
 from tests.builders import DumpBuilder
+from tests.posix import HANG_UP, KILL, needs_signals
 from tests.signals import as_in_a_terminal
 
 Usage = namedtuple("Usage", "total used free")
@@ -227,7 +228,8 @@ def test_closing_twice_is_no_error(write_dump):
     dump.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+@needs_signals
+@pytest.mark.parametrize("number", [KILL, signal.SIGTERM, HANG_UP])
 @pytest.mark.parametrize("moment", ["unpacking", "open"])
 def test_a_killed_process_leaves_no_file(write_dump, temporary_folder, tmp_path, number, moment):
     """The unpacked memory of a customer must not stay in the temporary folder, nor a half-written index."""
@@ -249,7 +251,7 @@ def test_a_killed_process_leaves_no_file(write_dump, temporary_folder, tmp_path,
             time.sleep(0.01)
         child.send_signal(number)
         _, err = child.communicate(timeout=60)
-    assert child.returncode == (-number if number == signal.SIGKILL else 128 + number), err
+    assert child.returncode == (-number if number == KILL else 128 + number), err
     assert list(temporary_folder.iterdir()) == []
 
 

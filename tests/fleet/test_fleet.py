@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import time
 import zipfile
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -25,6 +24,7 @@ from heapdump.commands.common.fleet_row import RowMaker
 from heapdump.fleet.engine import run_all
 from heapdump.fleet.paths import dumps_of
 from tests.builders import ProcessBuilder
+from tests.posix import KILL
 from tests.requests import a_request
 
 
@@ -111,7 +111,7 @@ def length_or_death(mark: str, path: str) -> int:
     """The length of the path; the process dies at `dies`, and at `once` the first time."""
     if path == "dies" or (path == "once" and not Path(mark).exists()):
         Path(mark).touch()
-        os.kill(os.getpid(), signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
+        os.kill(os.getpid(), KILL)
     time.sleep(0.05)
     return len(path)
 
@@ -137,9 +137,8 @@ def test_a_cluster_that_loses_a_worker_loses_no_dump(folder):
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp"
     ) as cluster:
         victim = next(iter(cluster.workers.values())).process.pid
-        signal_ = getattr(signal, "SIGKILL", signal.SIGTERM)
         paths = [str(path) for path in sorted(folder.rglob("*.dmp"))] * 1
-        os.kill(victim, signal_)  # its nanny starts another one
+        os.kill(victim, KILL)  # its nanny starts another one
         found = data(*paths, "--scheduler", cluster.scheduler_address)
     assert [row["path"] for row in found["rows"]] == paths
     assert found["failed"] == 1

@@ -17,9 +17,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from tests.fuzz.cases import Case, make_case
 from tests.samples import SAMPLES
@@ -43,7 +43,8 @@ class Worker:
             stderr=subprocess.DEVNULL, text=True, env=variables, cwd=index.parent,
         )  # fmt: skip
         self._lines: queue.Queue[str] = queue.Queue()
-        threading.Thread(target=self._read, daemon=True).start()  # Windows waits for no pipe
+        self._reader = threading.Thread(target=self._read, daemon=True)  # Windows waits for no pipe
+        self._reader.start()
         self._write(str(index))
 
     def _read(self) -> None:
@@ -75,6 +76,10 @@ class Worker:
         """Ends it."""
         self._process.kill()
         self._process.wait()
+        self._reader.join(_WALL_SECONDS)
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):  # what the process did not read any more
+                cast("IO[str]", pipe).close()
 
 
 def failure(case: Case, answer: dict[str, Any] | str) -> str:

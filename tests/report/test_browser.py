@@ -9,6 +9,7 @@ import pytest
 
 from heapdump.cli import run
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.posix import linked
 from tests.report.chromium import Page, browser, needs_chromium
 from tests.samples import SAMPLES
 
@@ -65,7 +66,7 @@ def test_a_page_opens_without_complaints(name: str, page: Page, tmp_path: Path) 
 @pytest.mark.real
 @pytest.mark.parametrize("name", RECORDED)
 def test_pages_of_recorded_dumps_open(name: str, page: Page, recorded: Callable[[str], Path], tmp_path: Path) -> None:
-    (tmp_path / "crash.dmp").symlink_to(recorded(f"{name}.dmp.xz"))
+    linked(tmp_path / "crash.dmp", recorded(f"{name}.dmp.xz"))
     report = written(tmp_path / "crash.dmp")
     assert report.stat().st_size < 2 << 20
     opens(page, report)

@@ -37,8 +37,17 @@ def patterns(text: str, pointer_sizes: tuple[int, ...]) -> tuple[bytes, ...]:
         if found:
             return (found,)
     elif text:
-        return text.encode("utf-8"), text.encode("utf-16-le")
+        return text_bytes(text)
     raise WrongUsage("nothing to look for: name a text, 0x…, or hex:…")
+
+
+def text_bytes(text: str) -> tuple[bytes, bytes]:
+    """A text in UTF-8 and UTF-16; a byte of the command line that is no text (`\\udcff`) stays that byte."""
+    try:
+        narrow = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half of a surrogate pair
+        narrow = text.encode("utf-8", "surrogatepass")
+    return narrow, text.encode("utf-16-le", "surrogatepass")
 
 
 def containing(

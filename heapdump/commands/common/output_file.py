@@ -48,10 +48,13 @@ def replaced(target: Path, dumps: Iterable[Path]) -> Iterator[IO[str]]:
     """A file that takes the target's place once it is complete, with the target's permissions.
 
     Raises:
-        WrongUsage: the target is one of the dumps that are read, by whatever name, or another dump.
+        WrongUsage: the target is one of the dumps that are read, by whatever name, another dump, or a device.
         OSError: the system refuses to write.
     """
     sources = tuple(dumps)
+    if system.is_device_name(target):
+        raise WrongUsage(f"{target} is the name of a device on Windows; name another file")
+    target = system.long_path(target)
     refuse_dump(target, sources)
     state = _state(target)
     if system.is_stream_path(target) or (state is not None and not stat.S_ISREG(state.st_mode)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import shlex
 import shutil
@@ -10,13 +11,21 @@ import sys
 from collections.abc import Iterable
 from typing import IO
 
+from heapdump import system
+
+_WINDOWS_PAGER = "more"
+PLAIN = "heapdump.plain"
+"""Error handler of streams: plain characters for those that an encoding does not have."""
+
 
 def pager_command(stream: IO[str], *, is_wanted: bool) -> list[str]:
     """The command line of the pager; empty where the output is no terminal, or none is wanted (`HEAPDUMP_PAGER=`)."""
     named = os.environ.get("HEAPDUMP_PAGER", os.environ.get("PAGER"))
     if not is_wanted or named in ("", "cat") or not stream.isatty() or not sys.stdin.isatty():
         return []
-    words = shlex.split(named, posix=os.name != "nt") if named else ["more" if os.name == "nt" else "less"]
+    words = (
+        shlex.split(named, posix=not system.IS_WINDOWS) if named else [_WINDOWS_PAGER if system.IS_WINDOWS else "less"]
+    )
     return words if words and shutil.which(words[0]) else []
 
 
@@ -29,7 +38,17 @@ def page(pieces: Iterable[str], stream: IO[str], command: list[str]) -> None:
         return
     variables = {"LESS": "FRX", "LESSCHARSET": "utf-8"} | os.environ
     try:
-        subprocess.run(command, input=text.encode("utf-8", "replace"), env=variables, check=False)
+        encoding = system.pager_encoding() if command == [_WINDOWS_PAGER] else "utf-8"
+        subprocess.run(command, input=text.encode(encoding, _errors()), env=variables, check=False)
     except OSError:
         stream.write(text)
     stream.flush()
+
+
+def _errors() -> str:
+    """The error handler that has plain characters, where `cli` registered it."""
+    try:
+        codecs.lookup_error(PLAIN)
+    except LookupError:
+        return "replace"
+    return PLAIN

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from heapdump import system
 from heapdump.commands.common.fields import fields_of
 from heapdump.commands.common.files import dump_and_address, find_dump, folded, perhaps_address, progress_bar
 from heapdump.commands.common.gaps import file_changes
@@ -220,7 +221,8 @@ class Request:
     def _uses_color(self, is_terminal: bool) -> bool:
         if self.color != "auto":
             return self.color == "always"
-        return is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        is_wanted = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        return is_wanted and system.understands_escapes(1)
 
 
 def _copy(pieces: Iterable[str], stream: IO[str]) -> None:

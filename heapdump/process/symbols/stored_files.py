@@ -34,7 +34,7 @@ class Wanted:
 
     def below(self, folder: Path) -> Path:
         """Where the file lies in a store of one tier."""
-        return folder / self.name / self.key / self.name
+        return system.long_path(folder / self.name / self.key / self.name)
 
 
 def wanted_pdb(pdb: PdbId) -> Wanted | None:

@@ -16,6 +16,7 @@ from heapdump.process.symbols.pdb import source_of
 from heapdump.process.symbols.store import SymbolStores
 from tests.builders.pdb import FrameStreams, TypeStream, pdb
 from tests.loopback import Site
+from tests.posix import needs_links, needs_modes
 
 GUID, AGE = bytes(range(16)), 11
 ID = PdbId(r"C:\build\App.pdb", "03020100050407060809" + "0A0B0C0D0E0F", AGE)
@@ -126,7 +127,8 @@ def test_what_a_killed_process_left_is_taken_after_some_minutes(broken, tmp_path
     assert not parts(tmp_path)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="links need a privilege on Windows")
+@needs_modes
+@needs_links
 @pytest.mark.parametrize("kind", ["link", "second name"])
 def test_a_part_that_leads_elsewhere_is_not_written_to(broken, tmp_path, kind):
     (part,) = parts(tmp_path)
