@@ -10,11 +10,15 @@ import textwrap
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from heapdump.errors import WrongUsage
 from heapdump.wording import short_size
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _SUFFIXES = (".dmp", ".mdmp", ".hdmp")
 
@@ -103,3 +107,10 @@ def perhaps_address(arguments: tuple[str, ...]) -> tuple[Path | None, str | None
     if len(arguments) == 1 and Path(arguments[0]).is_file():
         return Path(arguments[0]), None
     return dump_and_address(arguments)
+
+
+def file_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of files, for shell completion."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="file")]
