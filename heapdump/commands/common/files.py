@@ -109,7 +109,7 @@ def perhaps_address(arguments: tuple[str, ...]) -> tuple[Path | None, str | None
     return dump_and_address(arguments)
 
 
-def file_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+def any_file(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Names of files, for shell completion."""
     from click.shell_completion import CompletionItem
 

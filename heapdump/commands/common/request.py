@@ -16,7 +16,7 @@ import click
 
 from heapdump import system
 from heapdump.commands.common.fields import fields_of
-from heapdump.commands.common.files import dump_and_address, file_names, find_dump, folded, perhaps_address, progress_bar
+from heapdump.commands.common.files import any_file, dump_and_address, find_dump, folded, perhaps_address, progress_bar
 from heapdump.commands.common.gaps import file_changes
 from heapdump.commands.common.host import adopted
 from heapdump.commands.common.known import known_lines
@@ -287,7 +287,7 @@ def dump_command(
         if takes_address or arguments is not None:
             needed = takes_address is True
             metavar = arguments.metavar if arguments else f"[DUMP] {'ADDRESS' if needed else '[ADDRESS]'}"
-            wrapped = click.argument("arguments", nargs=-1, metavar=metavar, shell_complete=file_names)(wrapped)
+            wrapped = click.argument("arguments", nargs=-1, metavar=metavar, shell_complete=any_file)(wrapped)
         elif takes_dumps:
             wrapped = click.argument("dumps", nargs=-1, metavar="DUMP...", type=click.Path(path_type=Path))(wrapped)
         else:
