@@ -78,8 +78,10 @@ def advise(data: mmap.mmap, advice: str, start: int, size: int) -> None:
         data.madvise(getattr(mmap, advice), start, size)
 
 
-def temporary_file(prefix: str) -> BinaryIO:
+def temporary_file(prefix: str, folder: Path | None = None) -> BinaryIO:
     """A file for writing and reading that is gone when it is closed, and when the process is killed.
+
+    `folder` None: the system's for temporary files.
 
     It has no name from the beginning; on Windows it has one that the system deletes with the last handle. What a crash
     of the system leaves there is deleted by the next call after a day.
@@ -88,11 +90,11 @@ def temporary_file(prefix: str) -> BinaryIO:
         OSError: it cannot be made.
     """
     if IS_WINDOWS:
-        for left in Path(tempfile.gettempdir()).glob(f"{prefix}*.tmp"):
+        for left in Path(folder or tempfile.gettempdir()).glob(f"{prefix}*.tmp"):
             with contextlib.suppress(OSError):  # in use, or of another user
                 if time.time() - left.stat().st_mtime > _DAY_SECONDS:
                     left.unlink()
-    return cast(BinaryIO, tempfile.TemporaryFile(prefix=prefix, suffix=".tmp"))
+    return cast(BinaryIO, tempfile.TemporaryFile(prefix=prefix, suffix=".tmp", dir=folder))
 
 
 @contextlib.contextmanager

@@ -6,23 +6,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump import large_arrays
 from heapdump.blocks.table import COLUMNS, BlockTable
 from heapdump.kernels.row import RowWriter
 
 _MORE = 1 << 16
 """Rows by which the columns grow at least."""
+_MOST_AT_FIRST = 1 << 22
+"""Rows for which memory is set aside before there are any: systems that count what is set aside may refuse more."""
 
 
 class BlockColumns:
     """Rows in the order in which they were added; `sort` brings them into the order of addresses."""
 
     def __init__(self, expected: int = 0) -> None:
-        """`expected`: number of rows for which memory is reserved at once."""
+        """`expected`: number of rows, as far as it is known."""
         self._size = 0
-        self._all = BlockTable(*(np.empty(expected, kind) for kind in COLUMNS.values()))
+        made: list[NDArray[Any]] = [large_arrays.empty(min(expected, _MOST_AT_FIRST), one) for one in COLUMNS.values()]
+        self._all = BlockTable(*made)
 
     def __len__(self) -> int:
         """The number of rows that were added."""
@@ -80,8 +86,7 @@ class BlockColumns:
         return not len(self) or not len(other) or bool(self._all.entry[self._size - 1] <= other._all.entry[0])
 
     def _resize(self, rows: int) -> None:
-        for column in self._all.columns():
-            column.resize(rows, refcheck=False)
+        self._all = BlockTable(*(large_arrays.resized(column, rows) for column in self._all.columns()))
 
 
 def _ascends(entry: NDArray[np.uint64]) -> bool:

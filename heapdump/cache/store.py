@@ -189,6 +189,11 @@ def cache_folder() -> Path:
     return user_cache_path("heapdump", appauthor=False) / _OWN
 
 
+def array_folder() -> Path:
+    """The folder of large arrays that have no room in memory; beside the indexes."""
+    return cache_folder().parent / "arrays"
+
+
 def symbol_folder() -> Path:
     """The folder that keeps files of symbol servers for which the symbol path names none; beside the indexes."""
     return cache_folder().parent / "symbols"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from heapdump import __version__, system
+from heapdump import __version__, available_memory, system
 from heapdump.cli.group import LazyGroup
 from heapdump.commands.common.options import CONTEXT
 from heapdump.errors import CannotWrite, Ended, HeapdumpError
@@ -54,6 +54,9 @@ At Python's 700 it searches a hundred times through the objects that imports lea
 """
 
 
+EXIT_MEMORY = 4
+"""Exit code where memory ran out: what can be said was said, the answer is missing."""
+
 EXIT_DEFECT = 70
 """Exit code of an exception that nobody foresaw: EX_SOFTWARE of sysexits.h."""
 
@@ -63,6 +66,7 @@ def main() -> None:
     from heapdump.cli.streams import open_standard_streams
 
     gc.set_threshold(_NEW_OBJECTS)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy's algebra, not used here: memory for each processor
     system.fill_standard_streams()
     open_standard_streams()
     if instruction := os.environ.get("_HEAPDUMP_COMPLETE"):
@@ -142,6 +146,9 @@ def _unforeseen(error: Exception, context: click.Context | None, has_traceback: 
 
         for line in "".join(traceback.format_exception(error)).splitlines():
             _say(line)
+    if available_memory.is_shortage(error):
+        _complain(context, available_memory.shortage(error))
+        return EXIT_MEMORY
     if isinstance(error, OSError) and error.errno in _CANNOT_WRITE:
         _complain(context, str(CannotWrite(None, error)))
         return CannotWrite.exit_code

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump import system
+from heapdump.available_memory import is_shortage
 from heapdump.dump import counters, limits, lists, small, sniff
 from heapdump.dump.directory import MAGIC, Directory, StreamType, read_directory
 from heapdump.dump.handles import handle_count
@@ -248,6 +249,8 @@ def open_minidump(path: Path, progress: Progress = _quiet, say: Callable[[str], 
             stamp = stamp_of(packed)
         return _open_plain(path, unpack(file, kind, progress), stamp)
     except OSError as error:
+        if is_shortage(error):
+            raise MemoryError(f"{path} cannot be mapped") from error
         raise DumpError(f"{path}: {error.strerror or error}") from error
 
 

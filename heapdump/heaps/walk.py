@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from heapdump import memory_plan
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
@@ -24,7 +25,7 @@ from heapdump.kernels.row import INTERNAL
 from heapdump.process.model import Process
 
 _BYTES_A_BLOCK = 64
-"""Memory for rows is reserved for blocks of this average size; smaller blocks make the columns grow."""
+"""As many bytes of a heap are taken for a block before the blocks are known."""
 
 
 def walk_heaps(
@@ -44,6 +45,7 @@ def walk_heaps(
         if not group:
             continue
         size = min(sum(extent.span.size for heap in group for extent in heap.extents), process.space.total_bytes)
+        memory_plan.before("the walk and its uses", size // _BYTES_A_BLOCK * memory_plan.WALK_BYTES)
         columns = BlockColumns(size // _BYTES_A_BLOCK + len(table))
         at_once = threads or os.cpu_count() or 1
         job = AllocatorJob(process, group, heaps, table, logs, pace, at_once, columns, Workload(size))

@@ -144,6 +144,8 @@ class _Compiled:
         try:
             found = code_files.read(self._function, form)
             if found is None:
+                if not code_files.has_room(NUMBA_BYTES):
+                    return None
                 self._tell()
                 found = machine_code(self._function, form)
                 code_files.write(self._function, form, found)

@@ -41,8 +41,9 @@ def is_possible() -> bool:
 
 def has_room(size: int = _ROOM_BYTES) -> bool:
     """True where the process can get `size` more bytes of memory. LLVM ends a process that gets none."""
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
     try:
-        mmap.mmap(-1, size).close()
+        mmap.mmap(-1, size, **private).close()
     except (OSError, ValueError, MemoryError):
         return False
     return True

@@ -69,8 +69,8 @@ def test_want_of_memory_is_one_line(dump: Path, monkeypatch: pytest.MonkeyPatch,
         raise MemoryError
 
     monkeypatch.setattr("heapdump.snapshot.open_dump", fail)
-    assert run(["leaks", str(dump)]) == 70
-    assert "error: MemoryError; this is" in capfd.readouterr().err
+    assert run(["leaks", str(dump)]) == 4
+    assert "heapdump leaks: error: not enough memory: no more memory; " in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("columns", ["²", "٣", "-5", "0", "9" * 5000, "80x", ""])

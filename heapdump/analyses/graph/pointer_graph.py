@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump import memory_plan
 from heapdump.analyses.graph.inner_starts import InnerStarts
 from heapdump.analyses.graph.pointer_map import TOP, Integers, PointerMap, pointer_map
 from heapdump.analyses.graph.roots import Area, Roots
@@ -27,6 +28,7 @@ from heapdump.kernels import run
 from heapdump.kernels.pointer_map import take, thin
 from heapdump.kernels.reach import count_targets, invert
 from heapdump.kernels.row import BUSY, INTERNAL
+from heapdump.large_arrays import empty, zeros
 from heapdump.process.model import Process
 
 _SAMPLE = 1 << 13
@@ -105,10 +107,10 @@ def referrers_of(graph: PointerGraph) -> Referrers:
     """The edges of a graph backwards, in O(edges)."""
     targets = graph.edges.targets
     kind: type[np.int32 | np.int64] = np.int32 if len(targets) < 1 << 31 else np.int64
-    first: NDArray[Any] = np.zeros(len(graph) + 1, kind)
+    first: NDArray[Any] = zeros(len(graph) + 1, kind)
     run(count_targets, len(targets), targets, first[1:])
     np.cumsum(first, out=first)
-    sources = np.empty(len(targets), np.int32)
+    sources = empty(len(targets), np.int32)
     run(invert, len(targets), graph.first, targets, first[:-1].copy(), sources)
     return Referrers(first, sources)
 
@@ -136,8 +138,8 @@ def program_blocks(table: BlockTable) -> tuple[NDArray[np.int32], NDArray[np.int
     """
     reader = table.reader()
     is_short = len(table) == 0 or int(table.size8.max()) < 1 << 28
-    rows, start = np.empty(len(table), np.int32), np.empty(len(table), np.int64)
-    size: Integers = np.empty(len(table), np.int32 if is_short else np.int64)
+    rows, start = empty(len(table), np.int32), empty(len(table), np.int64)
+    size: Integers = empty(len(table), np.int32) if is_short else empty(len(table), np.int64)
     order = None
     count = run(take, len(table), reader, BUSY | INTERNAL, BUSY, TOP, rows, start, size)
     if count < 0:  # heaps over each other: damage
@@ -153,6 +155,7 @@ def build_graph(
     crt: Callable[[NDArray[np.int64]], CrtBlocks], *, unaligned: bool = False,
 ) -> PointerGraph:  # fmt: skip
     """Sweeps all blocks and roots. `crt(rows)`: the CRT debug blocks among rows. `unaligned`: pointers begin at any byte."""
+    memory_plan.before("the pointer graph", len(table) * memory_plan.GRAPH_BYTES)
     rows, start, size = program_blocks(table)
     _without_crt_headers(rows, start, size, table, crt)
     nodes = pointer_map(start, size)

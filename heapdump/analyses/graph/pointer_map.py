@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from heapdump.kernels import run
 from heapdump.kernels.pointer_map import mark, pages
+from heapdump.large_arrays import zeros
 
 TOP = 1 << 48
 """The end of user address space."""
@@ -64,7 +65,7 @@ def pointer_map(start: NDArray[np.int64], size: Integers) -> PointerMap:
     leaves, long = np.empty(count, np.int64), np.empty(count, np.int64)
     found, reach = run(pages, count, start, size, leaves, long)
     leaves, long = leaves[:found].copy(), long[:reach].copy()
-    cells = np.zeros(found * (65536 >> shift >> 5), np.int64)
+    cells = zeros(found * (65536 >> shift >> 5), np.int64)
     run(mark, count, start, shift, cells)
     covered, by = _covered(start[long], size[long], long)
     tops = np.full(2 * TOP >> 32, -1, np.int32)  # `low + (1 << bits)` may be as far away as that

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump import memory_plan
 from heapdump.analyses.graph.pointer_graph import PointerGraph, Referrers
 from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import run
 from heapdump.kernels.dominators import dominators, preorder, retain, retain_groups, spread
+from heapdump.large_arrays import empty, full, zeros
 
 
 @dataclass(frozen=True)
@@ -113,19 +115,18 @@ class Retained:
 def retained_of(graph: PointerGraph, back: Referrers) -> Retained:
     """The dominator tree of a graph. `back`: its edges backwards. About 1 µs a node, once the loops are compiled."""
     nodes = len(graph)
+    memory_plan.before("the dominator tree", nodes * memory_plan.TREE_BYTES)
     roots = np.union1d(*graph.root_targets())
-    number, order, parent = np.full(nodes, -1, np.int32), np.empty(nodes + 1, np.int32), np.empty(nodes + 1, np.int32)
-    count = run(
-        preorder, nodes, graph.first, graph.edges.targets, roots, number, order, parent, np.empty(nodes, np.int64)
-    )
-    order, parent = order[:count].copy(), parent[:count]
-    is_root = np.zeros(nodes + 1, np.uint8)
+    number, order, parent = full(nodes, -1, np.int32), empty(nodes + 1, np.int32), empty(nodes + 1, np.int32)
+    count = run(preorder, nodes, graph.first, graph.edges.targets, roots, number, order, parent, empty(nodes, np.int64))
+    order, parent = order[:count], parent[:count]
+    is_root = zeros(nodes + 1, np.uint8)
     is_root[roots] = 1
-    dominator, path = np.empty(count, np.int32), np.empty(count, np.int32)
-    semi, label, ancestor = (np.empty(count, np.int32) for _ in range(3))
+    dominator, path = empty(count, np.int32), empty(count, np.int32)
+    semi, label, ancestor = (empty(count, np.int32) for _ in range(3))
     inputs = (back.first, back.sources, is_root, number, order, parent, count)
     run(dominators, nodes, *inputs, semi, label, ancestor, dominator, path)
-    size, blocks = np.empty(count, np.int64), np.empty(count, np.int64)
+    size, blocks = empty(count, np.int64), empty(count, np.int64)
     run(retain, nodes, dominator, order, graph.size, count, size, blocks)
     return Retained(number, order, dominator, size, blocks)
 

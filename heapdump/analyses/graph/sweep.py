@@ -19,6 +19,7 @@ from heapdump.analyses.graph.inner_starts import InnerStarts
 from heapdump.analyses.graph.pointer_map import Integers, PointerMap
 from heapdump.kernels import run
 from heapdump.kernels.pointer_sweep import resolve, sweep
+from heapdump.large_arrays import empty, resized, zeros
 from heapdump.memory.mapped import MappedMemory
 from heapdump.spans import Span
 
@@ -147,7 +148,7 @@ class Sweeper:
         """The edges of one pass; `present_bytes` is counted in the pass of phase 0 only."""
         count, total = len(sources.start), int(sources.size.sum(dtype=np.int64))
         offsets = self._memory.file_offsets - self._start - file_phase
-        degree = np.zeros(count + 1, np.int32)
+        degree = zeros(count + 1, np.int32)
         job = _Pass(
             sources, phase, self._memory.file_words(file_phase, sources.width),
             (self._start[ranges], self._end[ranges], offsets[ranges]), degree[1:], total // sources.width // _WORDS_A_BLOCK,
@@ -200,7 +201,7 @@ class _JoinedTargets:
 
     def __init__(self, first: NDArray[np.int32], present_bytes: int, jobs: int) -> None:
         room = min(len(first), _MOST_EXPECTED) * jobs + _BUFFER_WORDS if jobs > 1 else 0
-        self._all = np.empty(room, np.int32)
+        self._all = empty(room, np.int32)
         self.count, self.present_bytes = 0, 0
         self.add(first, present_bytes)
 
@@ -208,7 +209,7 @@ class _JoinedTargets:
         """Adds the targets of the next job, and the bytes of its sources that the dump holds."""
         end = self.count + len(targets)
         if end > len(self._all):
-            self._all.resize(max(end, len(self._all) * 5 // 4), refcheck=False)
+            self._all = resized(self._all, max(end, len(self._all) * 5 // 4))
         self._all[self.count : end] = targets
         self.count, self.present_bytes = end, self.present_bytes + present_bytes
 

@@ -23,6 +23,7 @@ from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import run
 from heapdump.kernels.reach import flood, flood_in_order, refer, unreached_before
+from heapdump.large_arrays import empty, full, zeros
 
 _BATCH = 1 << 12
 """Edges that are followed at once."""
@@ -75,7 +76,7 @@ def classify(graph: PointerGraph, ignored: NDArray[np.int64] | None = None, *, a
     `as_lsan`: no block of a cycle is direct.
     """
     count = len(graph)
-    state, queue, later = np.zeros(count, np.uint8), np.empty(count, np.int32), np.empty(count, np.int32)
+    state, queue, later = zeros(count, np.uint8), empty(count, np.int32), empty(count, np.int32)
     strong, others = graph.root_targets()
     state[others] = Reach.POSSIBLE
     state[strong] = Reach.REACHABLE
@@ -143,7 +144,7 @@ def _cycles(
 ) -> tuple[NDArray[np.int64], ...]:
     """The cycles of unreachable blocks that no other unreachable block points into."""
     edges = (graph.first, graph.edges.targets)
-    seen = np.ones(len(graph), np.uint8)
+    seen = full(len(graph), 1, np.uint8)
     seen[unreachable] = 0
     run(unreached_before, len(unreachable), *edges, direct, seen, queue, np.empty(len(direct), np.int64))
     rest = unreachable[seen[unreachable] == 0]  # no direct leak leads there: cycles, and what they point to
@@ -159,7 +160,7 @@ def _cycles(
 
 def _members(graph: PointerGraph, rest: NDArray[np.int64], sources: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
     """The cycle of each source: all nodes of `rest` that lead to it, as no node outside the cycle does."""
-    number = np.full(len(graph), -1, np.int64)
+    number = full(len(graph), -1, np.int64)
     number[rest] = np.arange(len(rest))
     holders_of = _holders(graph, rest, number)
     out, is_member = [], np.zeros(len(rest), bool)

@@ -20,6 +20,7 @@ from heapdump.commands.common.files import any_file, dump_and_address, find_dump
 from heapdump.commands.common.gaps import file_changes
 from heapdump.commands.common.host import adopted
 from heapdump.commands.common.known import known_lines
+from heapdump.commands.common.machine import prepared
 from heapdump.commands.common.options import CONTEXT, REGISTERS, SHARED, DumpCommand
 from heapdump.commands.common.output_file import output
 from heapdump.commands.common.pager import page, pager_command
@@ -79,22 +80,23 @@ class Request:
 
     @contextlib.contextmanager
     def _opened(self, path: Path) -> Iterator[Snapshot]:
-        from heapdump.kernels import tell
+        with prepared(self.say), self._unpacked(path) as snapshot:
+            if self.verify:
+                snapshot.dump.stamp_whole()
+            with progress_bar("walking the heaps", enabled=self.progress) as report:
+                snapshot.progress = report
+                try:
+                    yield snapshot
+                except KeyboardInterrupt:
+                    for line in known_lines(snapshot):
+                        self.say(f"known so far: {line}")
+                    raise
+
+    def _unpacked(self, path: Path) -> Snapshot:
         from heapdump.snapshot import open_dump
 
-        tell(self.say)
         with progress_bar(f"unpacking {path.name}", enabled=self.progress) as report:
-            snapshot = open_dump(path, report, self.say, use_index=self.use_index)
-        if self.verify:
-            snapshot.dump.stamp_whole()
-        with snapshot, progress_bar("walking the heaps", enabled=self.progress) as report:
-            snapshot.progress = report
-            try:
-                yield snapshot
-            except KeyboardInterrupt:
-                for line in known_lines(snapshot):
-                    self.say(f"known so far: {line}")
-                raise
+            return open_dump(path, report, self.say, use_index=self.use_index)
 
     def say(self, text: str) -> None:
         """One diagnostic line on stderr, once in a call, unless --quiet."""

@@ -1,0 +1,25 @@
+"""The machine on which a command runs: memory that it leaves, and loops that are compiled once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from heapdump.available_memory import require_memory
+
+
+@contextlib.contextmanager
+def prepared(say: Callable[[str], None]) -> Iterator[None]:
+    """Memory is planned inside, and `say` gets lines about the machine.
+
+    Raises:
+        MemoryError: there is too little for anything.
+    """
+    require_memory()
+    from heapdump.cache.store import array_folder
+    from heapdump.kernels import tell
+    from heapdump.memory_plan import planned
+
+    tell(say)
+    with planned(say, array_folder):
+        yield
