@@ -7,6 +7,8 @@ OLDEST := .venv-oldest
 # Of `make fuzz`.
 MINUTES ?= 60
 SEED ?= 1
+# Of `make bench-compare`.
+REV ?= HEAD
 
 .PHONY: all demo test test-oldest lint type unit fix golden bench fuzz picture audit wheels docs dist pyz man clean
 
@@ -58,6 +60,7 @@ fuzz: $(STAMP)
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
 
 bench: $(STAMP)
+	$(BIN)/python -m tests.bench
 	$(BIN)/python -m tests.bench.summary
 	$(BIN)/python -m tests.bench.walk
 	$(BIN)/python -m tests.bench.segment_walk
@@ -65,6 +68,10 @@ bench: $(STAMP)
 	$(BIN)/python -m tests.bench.stacks
 	$(BIN)/python -m tests.bench.graph
 	$(BIN)/python -m tests.bench.diff
+
+# The rows of `make bench` with the code of another revision too, and ratios: make bench-compare REV=main~20
+bench-compare: $(STAMP)
+	$(BIN)/python -m tests.bench --compare $(REV)
 
 # Known vulnerabilities of what is installed; asks a server.
 audit: $(STAMP)

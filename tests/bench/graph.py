@@ -90,10 +90,10 @@ def _commands(name: str, dump: Path) -> None:
     rows = {"leaks --unreachable --no-cache": measure([*leaks, "--no-cache"], 3)}
     subprocess.run(leaks, capture_output=True, check=True)  # writes the index
     rows["leaks --unreachable, from the index"] = measure(leaks, 3)
-    rows["retained"] = measure([*TOOL, "retained", str(dump)], 1)
+    rows["retained, walk and graph from the index"] = measure([*TOOL, "retained", str(dump)], 1)
     rows["retained, from the index"] = measure([*TOOL, "retained", str(dump)], 3)
     for what, row in rows.items():
-        print(f"{what:38}{row.seconds:8.2f} s, peak {row.peak_bytes / 1e6:,.0f} MB", flush=True)
+        print(f"{what:44}{row.seconds:8.2f} s, peak {row.peak_bytes / 1e6:,.0f} MB", flush=True)
 
 
 def _dominators(nodes: int) -> None:

@@ -2,46 +2,71 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 TOOL = [sys.executable, "-m", "heapdump"]
 _RUNS = 7
 
+_LAUNCHER = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+with open(sys.argv[1], "wb") as out, open(sys.argv[2], "wb") as err:
+    process = subprocess.Popen(sys.argv[3:], stdout=out, stderr=err)
+    if hasattr(os, "wait4"):
+        _, status, usage = os.wait4(process.pid, 0)
+        code, cpu = os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime
+        peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    else:
+        code, cpu, peak = process.wait(), 0, 0
+print(json.dumps([time.perf_counter() - start, cpu, peak, code]))
+"""
+"""Starts and awaits a command line. A child's peak memory begins at its parent's: this parent is a small Python.
+
+Windows says neither CPU seconds nor peak memory in this way: 0.
+"""
+
 
 @dataclass(frozen=True)
 class Measured:
-    """The best wall-clock seconds and the largest peak memory (bytes) of some runs of one command line."""
+    """Of some runs of one command line: the fewest wall-clock and CPU seconds, the most memory (bytes), the last output."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
+    output: str = ""
 
 
-def measure(arguments: list[str], runs: int = _RUNS) -> Measured:
-    """Runs a command line some times, each in a fresh process."""
-    seconds, peaks = [], []
-    for _ in range(runs):
-        start = time.perf_counter()
-        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        peaks.append(_peak_at_end(process))
-        seconds.append(time.perf_counter() - start)
-        if process.returncode not in (0, 4):
-            raise SystemExit(f"{' '.join(arguments)} failed: exit {process.returncode}")
-    return Measured(min(seconds), max(peaks))
+def measure(arguments: list[str], runs: int = _RUNS, environment: Mapping[str, str] | None = None,
+            before: Callable[[], None] = lambda: None, *, exit_code: int = 0,
+            keeps_output: bool = False) -> Measured:  # fmt: skip
+    """Runs a command line some times, each in a fresh process; `before` prepares each.
 
-
-def _peak_at_end(process: subprocess.Popen[bytes]) -> int:
-    """Waits for a process; its peak memory in bytes, 0 where the system does not say it (Windows)."""
-    if not hasattr(os, "wait4"):
-        process.wait()
-        return 0
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return int(usage.ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
+    Raises:
+        SystemExit: it ends with another exit code; an incomplete answer (4) is no answer.
+    """
+    found: list[tuple[float, float, int]] = []
+    output = ""
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        for _ in range(runs):
+            before()
+            launched = subprocess.run(
+                [sys.executable, "-S", "-c", _LAUNCHER, str(out), str(err), *arguments],
+                capture_output=True, text=True, check=True, env=environment,
+            )  # fmt: skip
+            seconds, cpu, peak, code = json.loads(launched.stdout)
+            if code != exit_code:
+                raise SystemExit(f"{' '.join(arguments)} failed: exit {code}: {err.read_text()[-500:]}")
+            found.append((seconds, cpu, peak))
+        output = out.read_text() if keeps_output else ""
+    return Measured(min(one[0] for one in found), min(one[1] for one in found), max(one[2] for one in found), output)
 
 
 def best(work: Callable[[], object]) -> float:

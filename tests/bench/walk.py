@@ -35,8 +35,8 @@ def main() -> None:
         os.environ["HEAPDUMP_CACHE"] = str(Path(folder) / "index")
         for name, size in _SEGMENTS.items():
             dump = Path(folder) / f"{size}.dmp"
-            _apart(write_big_dump, dump, size)
-            blocks = _apart(_walks, name, dump)
+            blocks, _ = _apart(write_big_dump, dump, size)
+            assert blocks == (found := _apart(_walks, name, dump)), f"{found:,} of {blocks:,} blocks"
             _commands(dump, blocks)
             dump.unlink()
         small = Path(folder) / "small.dmp"
@@ -52,15 +52,17 @@ def _apart(work: Callable[..., T], *arguments: object) -> T:
 
 
 def _walks(name: str, dump: Path) -> int:
-    """Times walks in this process; the number of rows."""
+    """Times walks in this process; the number of the program's blocks."""
     with heapdump.open_dump(dump) as snapshot:
         process, heaps = snapshot.process, snapshot.heaps
-        blocks = len(walk_heaps(process, heaps, lambda done, total: None).table)  # compiles
+        table = walk_heaps(process, heaps, lambda done, total: None).table  # compiles
+        blocks = int(np.count_nonzero(~table.is_internal))
+        del table
         words = np.memmap(dump, np.uint8, "r")[: dump.stat().st_size // 8 * 8].view(np.uint64)
         base = best(lambda: words.sum())
         both = best(lambda: _on_two_threads(words))
         one, two = (best(partial(walk_heaps, process, heaps, lambda done, total: None, threads)) for threads in (1, 2))
-    print(f"\n{name}: {blocks:,} rows in {dump.stat().st_size / 1e6:,.0f} MB")
+    print(f"\n{name}: {blocks:,} blocks in {dump.stat().st_size / 1e6:,.0f} MB")
     print(f"{'':24}{'seconds':>10}{'M blocks/s':>12}{'x numpy.sum':>13}")
     rows = (
         ("numpy.sum", base),
@@ -89,7 +91,7 @@ def _commands(dump: Path, blocks: int) -> None:
     rows = {
         "heaps --no-cache": measure([*TOOL, "heaps", str(dump), "--no-cache"]),
         "heaps, from the index": measure([*TOOL, "heaps", str(dump)]),
-        "blocks --stat": measure([*TOOL, "blocks", str(dump), "--stat"]),
+        "blocks --stat, from the index": measure([*TOOL, "blocks", str(dump), "--stat"]),
     }
     for what, row in rows.items():
         over = (row.peak_bytes - 150e6) / blocks

@@ -1,0 +1,91 @@
+"""The dumps of the benches, by name; each is written once, by `python -m tests.bench.dumps NAME FILE`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from tests.bench.big_heap import BASE, write_big_dump
+from tests.bench.graph import write_graph_dump
+from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.builders.page_heap import PageHeapBuilder
+from tests.patching import poke
+
+Truth = dict[str, int]
+_SEGMENT = 254 << 16
+_LFH_BASE, _LFH_SEGMENT = 0x20000000000, 0xF00000
+_SUBSEGMENT = 400
+_GRAPH = 4_000_000
+_PAGE_BLOCKS = 1_100  # nodes that the builder has room for
+
+
+def small(path: Path) -> Truth:
+    """A heap of 100,000 blocks."""
+    return {"blocks": write_big_dump(path, 1 << 20, 12 << 20)[0]}
+
+
+def backend(path: Path) -> Truth:
+    """A heap of 512 MB, 4 million blocks of the back end."""
+    return {"blocks": write_big_dump(path, _SEGMENT, 512 << 20)[0]}
+
+
+def backend_40m(path: Path) -> Truth:
+    """A heap of 5 GB, 40 million blocks; the builder needs 11 GB of memory."""
+    return {"blocks": write_big_dump(path, _SEGMENT, 5 << 30)[0]}
+
+
+def graph(path: Path) -> Truth:
+    """4 million blocks, of which a global holds 80 % as a tree."""
+    write_graph_dump(path, _GRAPH, 112, tree=True)
+    return {"blocks": _GRAPH, "unreachable": _GRAPH - int(_GRAPH * 0.8)}
+
+
+def lfh(path: Path) -> Truth:
+    """An NT heap of LFH subsegments with 400 blocks each, a fifth of them free."""
+    random = np.random.default_rng(5)
+    heap = NtHeapBuilder(base=_LFH_BASE, reserve=_LFH_SEGMENT, front_end="lfh", flags=0x1002)
+    busy, left, segment = 0, _LFH_SEGMENT - 0x20000, 0
+    for _ in range(2_000):
+        asked = np.where(random.random(_SUBSEGMENT) < 0.2, -1, random.integers(33, 48, _SUBSEGMENT))
+        if left < 2 * _SUBSEGMENT * 64:
+            segment += 1
+            heap.segment(_LFH_BASE + segment * (_LFH_SEGMENT + 0x100000), _LFH_SEGMENT)
+            left = _LFH_SEGMENT - 0x20000
+        heap.subsegment(4, asked.tolist())
+        left -= _SUBSEGMENT * 64 + 0x100
+        busy += int((asked >= 0).sum())
+    ProcessBuilder(build=19041).heap(heap.build()).write(path)
+    return {"busy": busy}
+
+
+def page_heap(path: Path) -> Truth:
+    """A page heap of 1,100 blocks, as many nodes."""
+    heap = PageHeapBuilder(0x1000000, reserve=0x2000000)
+    for i in range(_PAGE_BLOCKS):
+        heap.block(40 + i % 900, state="freed" if i % 5 == 0 else "busy")
+    ProcessBuilder(build=19041).heap(heap.build()).write(path)
+    return {"blocks": _PAGE_BLOCKS}
+
+
+def damaged(path: Path) -> Truth:
+    """A heap of 100,000 blocks, every 100th of which wrote 8 bytes behind its end."""
+    heap = NtHeapBuilder(base=BASE, reserve=1 << 24)
+    sizes = np.full(100_000, 88)
+    first = heap.many(sizes)
+    built = ProcessBuilder(build=19041).heap(heap.build()).build()
+    step, every = 96, 100
+    headers = [first + step * i + 8 for i in range(every, len(sizes), every)]
+    path.write_bytes(poke(built, *((at, b"AAAAAAAA") for at in headers)).data)
+    return {"damaged": len(headers)}
+
+
+DUMPS: dict[str, Callable[[Path], Truth]] = {
+    make.__name__: make for make in (small, backend, backend_40m, graph, lfh, page_heap, damaged)
+}
+
+if __name__ == "__main__":
+    print(json.dumps(DUMPS[sys.argv[1]](Path(sys.argv[2]))))
