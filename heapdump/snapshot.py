@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from heapdump.runtimes.runtime import Runtime
     from heapdump.type_answers import TypeAnswers
 
-VERSION = "0.1.0"
+VERSION = "0.2.0"
 T = TypeVar("T")
 
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -118,7 +119,12 @@ def check(name: str, text: str) -> None:
     if WRITES:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
-    assert text == path.read_text(encoding="utf-8")
+    assert _of_any_version(text) == _of_any_version(path.read_text(encoding="utf-8"))
+
+
+def _of_any_version(text: str) -> str:
+    """The text without the version of heapdump: a release changes no expected file."""
+    return re.sub(r'"tool": "[^"]+"', '"tool": ""', text)
 
 
 @pytest.mark.parametrize("width", WIDTHS)
