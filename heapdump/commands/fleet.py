@@ -6,21 +6,23 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
+from heapdump import system
 from heapdump.commands.common.files import progress_bar
-from heapdump.commands.common.fleet_row import NESTED, RowMaker, failed_row, stamp
+from heapdump.commands.common.fleet_row import NESTED, RowMaker, failed_row, need_of, stamp
 from heapdump.commands.common.fleet_tables import page, summary_record
 from heapdump.commands.common.output_file import refuse_dump
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.commands.common.symbol_servers import unwatched
 from heapdump.errors import WrongUsage
 from heapdump.fleet.buckets import buckets_of
-from heapdump.fleet.engine import run_all
+from heapdump.fleet.engine import Plan, run_all
 from heapdump.fleet.paths import dumps_of
 from heapdump.render.view import Answer, Record
 
@@ -67,7 +69,7 @@ def command(
             refuse_dump(target, [Path(path) for path in dumps])
     most = jobs or os.cpu_count() or 1
     with progress_bar("dumps", enabled=request.progress) as report, _Appended(results) as keep:
-        for done in run_all(RowMaker(request), left, _opener(scheduler, most), most):
+        for done in run_all(RowMaker(request), left, _opener(scheduler, most), most, _plan(scheduler)):
             row = done.result if done.error is None else failed_row(done.path, _words(done.error))
             keep(row)
             rows.append(row)
@@ -88,6 +90,12 @@ def command(
         nested=NESTED,
     )
     return request.emit([], answer)
+
+
+def _plan(scheduler: str | None) -> Plan:
+    """On this machine: as many dumps at a time as three quarters of its memory hold. A cluster plans for itself."""
+    memory = None if scheduler else system.physical_memory()
+    return Plan(cache(need_of), memory and memory * 3 // 4)
 
 
 def _words(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -21,31 +21,52 @@ class Done:
     error: BaseException | None
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much memory may be used at a time. `need`: bytes for a dump; `room`: for all that run, None for any."""
+
+    need: Callable[[str], int] = lambda path: 0
+    room: int | None = None
+
+    def allows(self, path: str, running: Iterable[str]) -> bool:
+        """True where the dump has room beside those that run; one alone always has."""
+        held = [self.need(one) for one in running]
+        return not held or self.room is None or sum(held) + self.need(path) <= self.room
+
+
+NO_PLAN = Plan()
+
+
 @dataclass(slots=True)
 class _Work:
     """What is left. `alone`: dumps whose worker was lost; they go one at a time, so that each stands for itself."""
 
     waiting: deque[str]
+    plan: Plan
     alone: deque[str] = field(default_factory=deque)
     attempts: dict[str, int] = field(default_factory=dict)
     running: dict[Future[Any], str] = field(default_factory=dict)
 
     def next(self, most: int) -> str | None:
         """The next dump to begin with; None while others run that it must not disturb."""
-        if self.waiting and len(self.running) < most:
+        if self.waiting and len(self.running) < most and self.plan.allows(self.waiting[0], self.running.values()):
             return self.waiting.popleft()
         return self.alone.popleft() if self.alone and not self.waiting and not self.running else None
 
 
 def run_all(
-    task: Callable[[str], T], paths: Sequence[str], open_executor: Callable[[], Executor], most: int
+    task: Callable[[str], T],
+    paths: Sequence[str],
+    open_executor: Callable[[], Executor],
+    most: int,
+    plan: Plan = NO_PLAN,
 ) -> Iterator[Done]:
-    """Carries out `task` for each path, at most `most` at a time; the results in the order in which they end.
+    """Carries out `task` for each path, at most `most` at a time and within the plan; results in the order they end in.
 
     `open_executor`: makes the executor, and another one when its workers are lost. A path whose worker is lost twice
     is done with that error.
     """
-    work = _Work(deque(dict.fromkeys(paths)))
+    work = _Work(deque(dict.fromkeys(paths)), plan)
     executor = open_executor()
     try:
         while work.waiting or work.alone or work.running:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 import zipfile
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from io import StringIO
@@ -20,8 +21,8 @@ import pytest
 from fixtures.sample import BEFORE, NOW, sample
 from heapdump import system
 from heapdump.cli import run
-from heapdump.commands.common.fleet_row import RowMaker
-from heapdump.fleet.engine import run_all
+from heapdump.commands.common.fleet_row import RowMaker, need_of
+from heapdump.fleet.engine import Plan, run_all
 from heapdump.fleet.paths import dumps_of
 from tests.builders import ProcessBuilder
 from tests.posix import KILL
@@ -116,6 +117,39 @@ def length_or_death(mark: str, path: str) -> int:
     return len(path)
 
 
+class Together:
+    """A task of threads that remembers which paths ran at a time."""
+
+    def __init__(self) -> None:
+        self.running: set[str] = set()
+        self.seen: list[frozenset[str]] = []
+        self.lock = threading.Lock()
+
+    def __call__(self, path: str) -> int:
+        with self.lock:
+            self.running.add(path)
+            self.seen.append(frozenset(self.running))
+        time.sleep(0.05)
+        with self.lock:
+            self.running.discard(path)
+        return len(path)
+
+
+@pytest.mark.parametrize("room", [None, 10, 4])
+def test_dumps_run_together_as_far_as_memory_allows(room):
+    task, sizes = Together(), {"a": 3, "b": 6, "c": 9, "d": 2, "e": 2, "f": 99}
+    found = list(run_all(task, list(sizes), lambda: ThreadPoolExecutor(4), 4, Plan(sizes.__getitem__, room)))
+    assert sorted(done.path for done in found) == sorted(sizes)
+    held = [sum(map(sizes.__getitem__, together)) for together in task.seen if len(together) > 1]
+    assert held and (room is None or max(held) <= room)
+
+
+def test_the_memory_of_this_machine_is_known(folder):
+    assert (system.physical_memory() or 0) > 1 << 28
+    size = (folder / "a.dmp").stat().st_size
+    assert need_of(str(folder / "a.dmp")) == (250 << 20) + size // 4
+
+
 def pool() -> Executor:
     return ProcessPoolExecutor(2, mp_context=get_context("spawn"))
 
@@ -131,17 +165,29 @@ def test_a_lost_worker_costs_its_dump_one_retry_and_others_nothing(tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_a_cluster_that_loses_a_worker_loses_no_dump(folder):
+def test_a_cluster_that_loses_a_worker_in_the_middle_loses_no_dump(folder, tmp_path):
     distributed = pytest.importorskip("distributed")
+    paths = [str(tmp_path / f"{number}.dmp") for number in range(8)]
+    for path in paths:
+        shutil.copy(folder / "before.dmp", path)
+    results = tmp_path / "rows.jsonl"
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp"
     ) as cluster:
         victim = next(iter(cluster.workers.values())).process.pid
-        paths = [str(path) for path in sorted(folder.rglob("*.dmp"))] * 1
-        os.kill(victim, KILL)  # its nanny starts another one
-        found = data(*paths, "--scheduler", cluster.scheduler_address)
-    assert [row["path"] for row in found["rows"]] == paths
-    assert found["failed"] == 1
+
+        def kill_in_the_middle() -> None:
+            while not results.is_file() or not results.read_text():
+                time.sleep(0.05)
+            os.kill(victim, KILL)  # its nanny starts another one
+
+        killer = threading.Thread(target=kill_in_the_middle, daemon=True)
+        killer.start()
+        found = data(*paths, "--jobs", "2", "--scheduler", cluster.scheduler_address, "--results", results)
+        killer.join(60)
+    assert [row["path"] for row in found["rows"]] == paths and found["failed"] == 0
+    kept = [json.loads(line)["path"] for line in results.read_text().splitlines()]
+    assert sorted(kept) == sorted(paths)
 
 
 def test_a_scheduler_that_does_not_answer_is_one_line(folder):

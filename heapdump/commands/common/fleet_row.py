@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _STACK_FRAMES = 3
 _COPIED = 1 << 20
+_BASE_BYTES = 250 << 20
+"""Of a process that has loaded numpy and numba. A dump full of small blocks adds some quarter of its size."""
 FAILED_ROW: Record = {
     "path": "", "bytes": None, "modified": None, "error": None, "complete": False, "process": None, "pid": None,
     "arch": None, "os": None, "time": None, "create_time": None, "incident": None, "hang": None, "top": None,
@@ -91,6 +93,13 @@ def stamp(path: str) -> Record:
     except OSError:
         found = None
     return {"path": path, "bytes": found and found.st_size, "modified": found and int(found.st_mtime)}
+
+
+def need_of(path: str) -> int:
+    """Bytes of memory that the row of a dump may need, estimated: a packed dump grows some five times."""
+    size = stamp(path)["bytes"] or 0
+    is_packed = path.lower().endswith((".gz", ".xz", ".zst", ".zip", ".cab"))
+    return _BASE_BYTES + size * (5 if is_packed else 1) // 4
 
 
 @contextlib.contextmanager
