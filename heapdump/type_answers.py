@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from heapdump.analyses.types.members import ContainerTable
+    from heapdump.analyses.types.nodes import NodeTable
     from heapdump.analyses.types.typing import BlockTyping
     from heapdump.process.symbols.namer import Namer
     from heapdump.snapshot import Snapshot
@@ -32,7 +33,7 @@ class TypeAnswers:
             "typing",
             from_columns,
             columns_of,
-            lambda: typing_of(one.process, one.heaps, one.walk.table, one.graph, self.containers),
+            lambda: typing_of(one.process, one.heaps, one.walk.table, one.graph, self.containers, self.nodes),
         )
 
     @cached_property
@@ -43,6 +44,16 @@ class TypeAnswers:
         one = self._snapshot
         return one.graph_answer(
             "containers", from_columns, columns_of, lambda: find_containers(one.process.space.mapped, one.graph)
+        )
+
+    @cached_property
+    def nodes(self) -> NodeTable:
+        """The lists, maps and hash tables, and their nodes. From the index where there is one."""
+        from heapdump.analyses.types.nodes import columns_of, find_nodes, from_columns
+
+        one = self._snapshot
+        return one.graph_answer(
+            "nodes", from_columns, columns_of, lambda: find_nodes(one.process.space.mapped, one.graph, self.containers)
         )
 
     def owners(self, namer: Namer) -> BlockTyping:

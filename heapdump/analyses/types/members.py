@@ -7,6 +7,7 @@ its block before it. Releases of Visual C++ (`std::vector`, `std::string`), and 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -24,6 +25,9 @@ from heapdump.memory.mapped import MappedMemory
 
 _BATCH = 1 << 18
 """Sources whose edges are searched at once."""
+
+SourcePlaces = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Place of the first word, number in the edges, and words of each source."""
 
 _ROOM, _MOST_AREAS = 1 << 16, 1 << 24
 _WIDE = 2
@@ -103,14 +107,8 @@ _COLUMNS = ("owner", "offset", "kind", "buffer", "used", "capacity")
 def find_containers(memory: MappedMemory, graph: PointerGraph) -> ContainerTable:
     """The containers in all nodes and in the data of modules; each buffer belongs to one, the first in the order of addresses."""
     found = _search(memory, graph, graph.edges, (graph.start, graph.size.astype(np.int64), graph.widths))
-    areas = [number for number, area in enumerate(graph.roots.areas) if area.kind is RootKind.MODULE]
-    spans = [graph.roots.areas[number] for number in areas]
-    bounds = (
-        np.array([area.span.start for area in spans], np.int64),
-        np.array([area.span.size for area in spans], np.int64),
-        np.array([area.width for area in spans], np.uint8),
-    )
-    globals_ = _search(memory, graph, graph.root_edges, bounds, np.array(areas, np.int64))
+    areas, bounds = module_areas(graph)
+    globals_ = _search(memory, graph, graph.root_edges, bounds, areas)
     globals_ = ContainerTable(-1 - globals_.owner, *(getattr(globals_, name) for name in _COLUMNS[1:]))
     both = ContainerTable(*(np.concatenate([getattr(found, name), getattr(globals_, name)]) for name in _COLUMNS))
     both = both.take(_is_proven(memory, graph, both))
@@ -118,14 +116,42 @@ def find_containers(memory: MappedMemory, graph: PointerGraph) -> ContainerTable
     return both.take(np.sort(first))
 
 
+def module_areas(
+    graph: PointerGraph,
+) -> tuple[NDArray[np.int64], tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]]]:
+    """(numbers of the roots that are data of modules, start, size and width of each)."""
+    areas = [number for number, area in enumerate(graph.roots.areas) if area.kind is RootKind.MODULE]
+    spans = [graph.roots.areas[number] for number in areas]
+    bounds = (
+        np.array([area.span.start for area in spans], np.int64),
+        np.array([area.span.size for area in spans], np.int64),
+        np.array([area.width for area in spans], np.uint8),
+    )
+    return np.array(areas, np.int64), bounds
+
+
 def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
     bounds: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
 ) -> ContainerTable:  # fmt: skip
     """The candidates in sources. `bounds`: start, size and width of each; `numbers`: of each in `edges`, None: its place."""
+    pieces: list[tuple[NDArray[np.int64], ...]] = []
+    for words, width, sources in source_words(memory, edges, bounds, numbers):
+        pieces += _members(graph, edges, words, width, sources)
+    columns = [np.concatenate([np.empty(0, np.int64), *(piece[i] for piece in pieces)]) for i in range(len(_COLUMNS))]
+    return ContainerTable(columns[0], columns[1], columns[2].astype(np.uint8), *columns[3:])
+
+
+def source_words(
+    memory: MappedMemory, edges: Edges,
+    bounds: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
+) -> Iterator[tuple[NDArray[np.int64], int, SourcePlaces]]:  # fmt: skip
+    """(words of the file, bytes of a pointer, place, number and words of each source) of the sources that have edges.
+
+    Sources of one width, and of one place of their words in the file's, come together.
+    """
     start, size, widths = bounds
     degree = edges.degree if numbers is None else edges.degree[numbers]
-    pieces: list[tuple[NDArray[np.int64], ...]] = []
     sources = np.flatnonzero(degree > 0)
     for width in np.unique(widths[sources]).tolist():
         of_width = sources[widths[sources] == width]
@@ -136,16 +162,12 @@ def _search(
             for phase in np.unique(place[place >= 0] % width).tolist():
                 here = np.flatnonzero((place >= 0) & (place % width == phase))
                 names = batch[here] if numbers is None else numbers[batch[here]]
-                words = memory.file_words(phase, width)
-                at = (place[here] - phase) // width
-                pieces += _members(graph, edges, words, width, (at, names, count[here]))
-    columns = [np.concatenate([np.empty(0, np.int64), *(piece[i] for piece in pieces)]) for i in range(len(_COLUMNS))]
-    return ContainerTable(columns[0], columns[1], columns[2].astype(np.uint8), *columns[3:])
+                yield memory.file_words(phase, width), width, ((place[here] - phase) // width, names, count[here])
 
 
 def _members(
     graph: PointerGraph, edges: Edges, words: NDArray[np.int64], width: int,
-    sources: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]],
+    sources: SourcePlaces,
 ) -> list[tuple[NDArray[np.int64], ...]]:  # fmt: skip
     """The candidates of sources of one width: columns, piece by piece. `sources`: place, number and words of each."""
     out, k = [], 0

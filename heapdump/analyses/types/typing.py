@@ -23,6 +23,7 @@ from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.block_types import BlockTypes, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.analyses.types.members import Container, ContainerTable, place_of
+from heapdump.analyses.types.nodes import NodeKind, NodeTable
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.blocks.table import BlockTable
@@ -91,9 +92,10 @@ class BlockTyping:
 
 
 def typing_of(
-    process: Process, heaps: Sequence[Heap], table: BlockTable, graph: PointerGraph, containers: ContainerTable
-) -> BlockTyping:
-    """The type of every node. Reads 16 bytes of each block, more of some. `containers`: of the graph."""
+    process: Process, heaps: Sequence[Heap], table: BlockTable, graph: PointerGraph, containers: ContainerTable,
+    nodes: NodeTable,
+) -> BlockTyping:  # fmt: skip
+    """The type of every node. Reads 16 bytes of each block, more of some. `containers`, `nodes`: of the graph."""
     edges = edges_of(process, heaps)
     reader = WordReader(process.space.mapped, graph, edges)
     clusters = find_clusters(process.space.mapped, graph, table, edges)
@@ -111,6 +113,7 @@ def typing_of(
     place = np.empty(len(order), np.int64)
     place[order] = np.arange(len(order))
     label.name_buffers(process, graph, containers, place, number)
+    label.name_elements(process, graph, nodes, place, number)
     return BlockTyping(rows, number, tuple(label.labels))
 
 
@@ -182,6 +185,32 @@ class _Labels:
                 text = f"buffer of a {words}"
             names.append(self._number(ClusterName(text, text, "buffer", is_structured=False)))
         number[place[found.buffer]] = np.array(names, np.int32)[inverse.reshape(-1)]
+
+    def name_elements(
+        self,
+        process: Process,
+        graph: PointerGraph,
+        found: NodeTable,
+        place: NDArray[np.int64],
+        number: NDArray[np.int32],
+    ) -> None:
+        """Gives nodes of lists, maps and hash tables their label in `number`, as `name_buffers` does."""
+        is_object = np.array([one.is_object for one in self.labels], bool)
+        areas = [area.span.start for area in graph.roots.areas]
+        names = []
+        columns = (column.tolist() for column in (found.owner, found.offset, found.kind))
+        for owner, offset, kind in zip(*columns, strict=True):
+            words = NodeKind(kind).words
+            if owner < 0:
+                text = f"node of the {words} at {process.where(areas[-1 - owner] + offset)}"
+            elif self._tells(whose := int(number[place[owner]])) and offset < _LONG:
+                text = f"node of the {words} at +{offset} of {self.labels[whose].short}"
+            else:
+                text = f"node of a {words}"
+            names.append(self._number(ClusterName(text, text, "node", is_structured=True)))
+        members = np.flatnonzero(found.container >= 0)
+        members = members[~is_object[number[place[members]]]]
+        number[place[members]] = np.array(names, np.int32)[found.container[members]] if names else 0
 
     def _tells(self, number: int) -> bool:
         """True for the label of a class or of a structure."""

@@ -1,0 +1,265 @@
+"""Lists, maps and hash tables of the Visual C++ library, and the nodes that belong to each.
+
+In: the pointer graph. Out: `NodeTable`. Layouts, of release and debug builds (which put a pointer before them):
+
+    std::list, std::map, std::set     { pointer to the head; elements }
+    std::unordered_map and _set       { …; pointer to the head of a list; elements; vector of two pointers a bucket }
+
+Witnesses: exactly so many nodes of one size are on the ring, or in the tree, below the head; each points back; of a tree
+the flags of head and nodes. A list without elements, or with one, proves nothing and is left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.graph.sweep import Edges
+from heapdump.analyses.types.members import Container, ContainerTable, module_areas, source_words
+from heapdump.blocks.stored_checks import require_indices, require_length
+from heapdump.kernels import run
+from heapdump.kernels.container_nodes import pairs_of, rings_of, trees_of
+from heapdump.memory.mapped import MappedMemory
+
+_FEWEST = 2
+_BLACK_NIL, _NOT_NIL = 0x0101, (0x0000, 0x0001)
+"""Color and flag of a tree's head, and of its nodes."""
+
+_MOST_AREAS = 1 << 24
+_COLUMNS = ("owner", "offset", "kind", "head", "count")
+Numbers = NDArray[np.int64]
+
+
+class NodeKind(IntEnum):
+    """A kind of container whose elements are blocks."""
+
+    LIST = 1
+    TREE = 2
+    HASH = 3
+
+    @property
+    def words(self) -> str:
+        """Its name in the library."""
+        return ("", "std::list", "std::map or set", "std::unordered_map or set")[self]
+
+
+@dataclass(frozen=True)
+class NodeTable:
+    """c containers, (c,) int64 each. `owner`: the node of the graph that it is a member of, -1 - area of a root.
+
+    `offset` in it; `kind`: `NodeKind`; `head`: a node; `count`: elements. `container` (n,) int32: of each node of the
+    graph the container that it is an element or the head of, -1 for none.
+    """
+
+    owner: Numbers
+    offset: Numbers
+    kind: Numbers
+    head: Numbers
+    count: Numbers
+    container: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        """The number of containers."""
+        return len(self.owner)
+
+
+def columns_of(found: NodeTable) -> dict[str, NDArray[Any]]:
+    """The containers as columns, which `from_columns` reads."""
+    return {name: getattr(found, name) for name in (*_COLUMNS, "container")}
+
+
+def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> NodeTable:
+    """The containers that `columns_of` wrote, of a graph of `nodes` nodes.
+
+    Raises:
+        ValueError, LookupError: it is not what `columns_of` writes.
+    """
+    owner, offset, kind, head, count = (columns[name] for name in _COLUMNS)
+    found = NodeTable(owner, offset, kind, head, count, columns["container"])
+    for name in _COLUMNS:
+        require_length(getattr(found, name), len(found), np.int64, name)
+    require_indices(found.owner, -_MOST_AREAS, nodes, "owners")
+    require_indices(found.head, 0, nodes, "heads")
+    require_indices(found.kind, min(NodeKind), max(NodeKind) + 1, "kinds")
+    require_indices(found.offset, 0, 1 << 62, "offsets")
+    require_indices(found.count, 0, nodes + 1, "elements")
+    require_length(found.container, nodes, np.int32, "containers")
+    require_indices(found.container, -1, len(found), "containers")
+    return found
+
+
+def find_nodes(memory: MappedMemory, graph: PointerGraph, containers: ContainerTable) -> NodeTable:
+    """The containers in nodes and in the data of modules; each head belongs to the first one in the order of addresses.
+
+    `containers`: of the graph.
+    """
+    pairs = _pairs(memory, graph)
+    container = np.full(len(graph), -1, np.int32)
+    if not len(pairs):
+        none = np.empty(0, np.int64)
+        return NodeTable(none, none, none, none, none, container)
+    flags = _flags(memory, graph, pairs[:, 2])
+    degree = graph.first[pairs[:, 2] + 1] - graph.first[pairs[:, 2]]
+    is_tree = (flags == _BLACK_NIL) & (degree >= 3)
+    trees, rings = pairs[is_tree], pairs[~is_tree]
+    found = [_trees(memory, graph, _one_a_head(trees), container), _rings(memory, graph, rings, container)]
+    numbers = np.concatenate([found[0][1], found[1][1]])
+    rows = np.concatenate([found[0][0], found[1][0]])
+    kinds = np.where(np.arange(len(rows)) < len(found[0][0]), NodeKind.TREE, NodeKind.LIST).astype(np.int64)
+    kinds[_have_buckets(graph, rows, kinds, containers)] = NodeKind.HASH
+    return _numbered(rows, kinds, numbers, container)
+
+
+def _numbered(rows: Numbers, kinds: Numbers, numbers: Numbers, container: NDArray[np.int32]) -> NodeTable:
+    """The table. `numbers`: what stands in `container` for each row."""
+    new = np.full(int(max(container.max(initial=0), numbers.max(initial=0))) + 2, -1, np.int32)
+    new[numbers] = np.arange(len(rows))
+    return NodeTable(rows[:, 0], rows[:, 1], kinds, rows[:, 2], rows[:, 3], new[container])
+
+
+def _heads(graph: PointerGraph) -> NDArray[np.bool_]:
+    """True for nodes whose first two pointers lead to nodes of their size; (n,) bool."""
+    first, targets, size = graph.first, graph.edges.targets, graph.size
+    out = np.zeros(len(graph), bool)
+    places = np.flatnonzero(np.diff(first) >= _FEWEST)
+    for edge in (0, 1):
+        target = targets[first[places] + edge]
+        good = target >= 0
+        good[good] &= size[target[good]] == size[places[good]]
+        places = places[good]
+    out[places] = True
+    return out
+
+
+def _pairs(memory: MappedMemory, graph: PointerGraph) -> Numbers:
+    """(k, 4): owner, offset, head, count of each pointer to a head that a small number follows."""
+    is_head = _heads(graph)
+    size = graph.size.astype(np.int64)
+    found = [np.empty((0, 4), np.int64)]
+    owners = _leading_to(graph.edges, is_head, size)
+    bounds = (graph.start[owners], size[owners], np.ascontiguousarray(graph.widths[owners]))
+    found += _pairs_of(memory, graph, graph.edges, is_head, (bounds, owners))
+    areas, bounds = module_areas(graph)
+    for rows in _pairs_of(memory, graph, graph.root_edges, is_head, (bounds, areas)):
+        rows[:, 0] = -1 - rows[:, 0]
+        found.append(rows)
+    return np.concatenate(found)
+
+
+def _leading_to(edges: Edges, is_head: NDArray[np.bool_], size: Numbers) -> Numbers:
+    """The nodes with a pointer to a head that are of another size, or no head themselves."""
+    targets = edges.targets
+    places = np.flatnonzero(targets >= 0)
+    places = places[is_head[targets[places]]]
+    owner = np.searchsorted(edges.first, places, side="right") - 1
+    return np.unique(owner[(size[owner] != size[targets[places]]) | ~is_head[owner]])
+
+
+def _pairs_of(
+    memory: MappedMemory, graph: PointerGraph, edges: Edges, is_head: NDArray[np.bool_],
+    sources: tuple[tuple[Numbers, Numbers, NDArray[np.uint8]], Numbers],
+) -> list[Numbers]:  # fmt: skip
+    """`_pairs` of some sources, piece by piece. `sources`: their bounds and numbers."""
+    found = []
+    flags = is_head.astype(np.uint8)
+    for words, width, places in source_words(memory, edges, *sources):
+        out = np.empty((max(1, int((edges.first[places[1] + 1] - edges.first[places[1]]).sum())), 4), np.int64)
+        many = run(
+            pairs_of, len(graph), words, -1 if width == 8 else 0xFFFFFFFF, width, *places, edges.first, edges.targets,
+            graph.start, graph.size, flags, len(graph), out,
+        )  # fmt: skip
+        found.append(out[:many].copy())
+    return found
+
+
+def _flags(memory: MappedMemory, graph: PointerGraph, nodes: Numbers) -> Numbers:
+    """The two bytes behind the three pointers of nodes, -1 where a node is shorter."""
+    at = graph.start[nodes] + 3 * graph.widths[nodes].astype(np.int64)
+    has_room = at + 2 <= graph.start[nodes] + graph.size[nodes]
+    value, is_present = memory.gather(np.where(has_room, at, 0).astype(np.uint64), 2)
+    return np.where(has_room & is_present, value.astype(np.int64), -1)
+
+
+def _one_a_head(pairs: Numbers) -> Numbers:
+    """The first pair of each head."""
+    _, first = np.unique(pairs[:, 2], return_index=True)
+    return pairs[np.sort(first)]
+
+
+def _trees(
+    memory: MappedMemory, graph: PointerGraph, pairs: Numbers, container: NDArray[np.int32]
+) -> tuple[Numbers, Numbers]:
+    """(pairs that are trees, the number in `container` of each)."""
+    tree, is_whole = np.zeros(len(graph), np.int32), np.zeros(max(1, len(pairs)), np.uint8)
+    run(
+        trees_of, len(graph), graph.first, graph.edges.targets, graph.size, pairs[:, 2].copy(), pairs[:, 3].copy(), tree,
+        is_whole,
+    )  # fmt: skip
+    members = np.flatnonzero(tree)
+    good = is_whole[: len(pairs)].astype(bool)
+    wrong = ~np.isin(_flags(memory, graph, members), _NOT_NIL) | ~_first_words_lead(memory, graph, members, 3)
+    good[tree[members[wrong]] - 1] = False
+    members = members[good[tree[members] - 1]]
+    container[members] = tree[members] - 1
+    container[pairs[good, 2]] = np.flatnonzero(good)
+    return pairs[good], np.flatnonzero(good)
+
+
+def _rings(
+    memory: MappedMemory, graph: PointerGraph, pairs: Numbers, container: NDArray[np.int32]
+) -> tuple[Numbers, Numbers]:
+    """(pairs that are lists of two elements or more, the number in `container` of each)."""
+    ring, length = np.zeros(len(graph), np.int32), np.zeros(len(pairs) + 1, np.int64)
+    run(rings_of, len(graph), graph.first, graph.edges.targets, graph.size, pairs[:, 2].copy(), ring, length)
+    of_pair = ring[pairs[:, 2]]
+    good = (length[of_pair] == pairs[:, 3] + 1) & (pairs[:, 3] >= _FEWEST)
+    members = np.flatnonzero(ring)
+    wrong = ~_first_words_lead(memory, graph, members, 2)
+    is_wrong = np.zeros(len(pairs) + 2, bool)
+    is_wrong[ring[members[wrong]]] = True
+    good &= ~is_wrong[of_pair]
+    _, first = np.unique(np.where(good, of_pair, 0), return_index=True)
+    rows = np.sort(first[good[first]])
+    base = int(container.max(initial=-1)) + 1
+    number = np.full(len(pairs) + 2, -1, np.int64)
+    number[of_pair[rows]] = base + np.arange(len(rows))
+    mine = members[(number[ring[members]] >= 0) & (container[members] < 0)]
+    container[mine] = number[ring[mine]]
+    return pairs[rows], base + np.arange(len(rows))
+
+
+def _first_words_lead(memory: MappedMemory, graph: PointerGraph, members: Numbers, many: int) -> NDArray[np.bool_]:
+    """True for nodes whose first words are the starts of the targets of their first edges; (members,) bool."""
+    good = np.ones(len(members), bool)
+    for width in np.unique(graph.widths[members]).tolist():
+        rows = np.flatnonzero(graph.widths[members] == width)
+        for edge in range(many):
+            node = members[rows]
+            target = graph.edges.targets[graph.first[node] + edge].astype(np.int64)
+            word, _ = memory.gather((graph.start[node] + edge * width).astype(np.uint64), width)
+            good[rows] &= (target >= 0) & (word.astype(np.int64) == graph.start[np.maximum(target, 0)])
+    return good
+
+
+def _have_buckets(graph: PointerGraph, rows: Numbers, kinds: Numbers, containers: ContainerTable) -> NDArray[np.bool_]:
+    """True for lists behind which a full vector of two pointers for each of 2^k buckets lies."""
+    vectors = np.flatnonzero((containers.kind == Container.VECTOR) & (containers.used == containers.capacity))
+    places = {
+        (owner, offset): size
+        for owner, offset, size in zip(
+            containers.owner[vectors].tolist(), containers.offset[vectors].tolist(),
+            containers.capacity[vectors].tolist(), strict=True,
+        )
+    }  # fmt: skip
+    out: NDArray[np.bool_] = kinds == NodeKind.LIST
+    for number in np.flatnonzero(out).tolist():
+        owner, offset, head, _ = rows[number].tolist()
+        width = int(graph.widths[head])
+        behind = (places.get((owner, offset + more * width), 0) // (2 * width) for more in (2, 3))
+        out[number] = any(buckets >= 8 and buckets & (buckets - 1) == 0 for buckets in behind)
+    return out
