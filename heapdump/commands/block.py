@@ -11,6 +11,7 @@ from heapdump.commands.common.blocks import BlockRecorder, block_columns, crt_bl
 from heapdump.commands.common.frames import frame_record, frames_of, stack_lines, stack_number
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.managed import place_lines
+from heapdump.commands.common.options import option
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.shadow_words import chunk_header, chunk_record, chunk_words, shadow_lines, shadow_record
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.blocks.locate import Located
     from heapdump.analyses.types.content import Content
     from heapdump.blocks.table import Block
+    from heapdump.commands.common.block_fields import FieldsView
     from heapdump.commands.common.unnamed_words import DescribedMemory
     from heapdump.snapshot import Snapshot
 
@@ -36,12 +38,14 @@ _RELATIONS = {
 }  # fmt: skip
 
 
+@option("--fields", is_flag=True, help="Type, containers, and each word with what it is; follows pointers.")
 @dump_command("block", takes_address=True)
-def command(request: Request, address: str) -> int:
+def command(request: Request, address: str, fields: bool) -> int:
     """What is at an address, and what owns it, as !heap -p -a.
 
     \b
     heapdump block crash.dmp 0x43500060
+    heapdump block crash.dmp 0x43500060 --fields
     heapdump -d crash.dmp block 00000000`43500060
     """
     from heapdump.analyses.blocks.locate import locate
@@ -50,7 +54,7 @@ def command(request: Request, address: str) -> int:
     with request.open() as snapshot:
         at = address_in(request, snapshot, address)
         found = locate(snapshot.walk.table, snapshot.process.space, at)
-        place = _Place(request, snapshot, at, found)
+        place = _Place(request, snapshot, at, found, fields)
         answer = Answer(
             "block",
             data=place.record,
@@ -69,6 +73,7 @@ class _Place:
     snapshot: Snapshot
     address: int
     found: Located
+    with_fields: bool
 
     def record(self) -> Record:
         """The JSON record."""
@@ -107,6 +112,7 @@ class _Place:
             **({"shadow": shadow} if (shadow := shadow_record(snapshot, self.address)) else {}),
             **({"chunk": chunk_record(chunk)} if block and (chunk := chunk_header(snapshot, block)) else {}),
             **({"memory": about.record()} if (about := self._about()) else {}),
+            **(fields.record() if (fields := self._fields()) else {}),
         }
 
     def page(self) -> Iterator[PageItem]:
@@ -122,11 +128,19 @@ class _Place:
             yield Lines([self._where(block), *self._block_lines(block), [region], *self._detail_lines(block)])
             if around := list(shadow_lines(self.snapshot, self.address)):
                 yield Lines(around)
-            yield from self._content_lines(block)
+            fields = self._fields()
+            yield from fields.items() if fields else self._content_lines(block)
             yield from self._stack_lines(block)
         words = BlockWords(self.request, self.snapshot, (block.row for block in self.found.neighbours))
         columns = (*block_columns(heaps), *word_columns(words))
         yield Table(columns, self.found.neighbours, title="Neighbours", empty="no block near it")
+
+    def _fields(self) -> FieldsView | None:
+        """The decoded view of a block, where it is asked for."""
+        from heapdump.commands.common.block_fields import FieldsView
+
+        block = self.found.block
+        return FieldsView(self.request, self.snapshot, block) if self.with_fields and block is not None else None
 
     def _where(self, block: Block) -> StyledLine:
         """The place of the address in the block, in words."""
