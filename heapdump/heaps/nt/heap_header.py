@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from heapdump.blocks.findings import Finding
-from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, is_missing
+from heapdump.heaps.allocator import HEAP_SIGNATURE, PAGE, SEGMENT_SIGNATURE, is_partly_missing
 from heapdump.heaps.nt.discovery import FRONT_ENDS, HeapReader
 from heapdump.heaps.nt.header_key import ENCODED_BITS, header_key, stated_key
 
@@ -101,8 +101,10 @@ def _report_front_end(reader: HeapReader) -> None:
         return
     if kind not in FRONT_ENDS:
         _add(reader, "FrontEndHeapType", 1, "0, 1 or 2", f"{kind}")
-    owner = reader.view.space.try_pointer(front_end + reader.layout["_LFH_HEAP"].offset("Heap"))
-    if kind != _LFH or owner == reader.address or (owner is None and is_missing(reader.process, front_end)):
+    place = front_end + reader.layout["_LFH_HEAP"].offset("Heap")
+    owner = reader.view.space.try_pointer(place)
+    is_lost = owner is None and is_partly_missing(reader.process, place, reader.view.pointer_bytes)
+    if kind != _LFH or owner == reader.address or is_lost:
         return
     _add(reader, "FrontEndHeap", reader.view.pointer_bytes, "an _LFH_HEAP of this heap", f"{front_end:#x}")
 

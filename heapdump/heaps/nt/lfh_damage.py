@@ -123,7 +123,8 @@ def _links(context: HeapContext, area: UserArea, members: Members, recovered: Re
         place = true.address + context.layout["_HEAP_SUBSEGMENT"].offset("UserBlocks")
         yield Contradiction(place, pointer, "the way back", f"{area.address:#x}", f"{true.user_blocks:#x}")
         return
-    if true is None or not leads_back or true.address != members.pointer:
+    is_there = context.space.try_pointer(area.address) == members.pointer  # else the dump lacks a part of the header
+    if is_there and (true is None or not leads_back or true.address != members.pointer):
         expected = f"{true.address:#x}" if true is not None and leads_back else "a subsegment that leads back"
         yield Contradiction(area.address, pointer, "SubSegment", expected, f"{members.pointer:#x}")
     if true is not None and leads_back:

@@ -215,6 +215,8 @@ class _Sources:
             if not stride or stride % granule:
                 continue
             counts = [*self.counts, count_that_fits(self._context, self._area, stride)]
+            # before 8 the LFH makes as many as fit; later that many or fewer, so that this is no evidence
+            named = self.counts if "BusyBitmap" in self._context.layout["_HEAP_USERDATA_HEADER"] else counts
             for count in dict.fromkeys((*counts, self._count_by_headers(stride))):
                 if not 0 < count <= _MOST_BLOCKS:
                     continue
@@ -224,7 +226,7 @@ class _Sources:
                     if geometry in seen or first % granule or first + stride * count > self._area.size:
                         continue
                     seen.add(geometry)
-                    agreeing = self.strides.count(stride) + counts.count(count) + firsts.count(first)
+                    agreeing = self.strides.count(stride) + named.count(count) + firsts.count(first)
                     yield geometry, agreeing
 
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
+from heapdump.heaps.integers import signed64
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.lfh_blocks import LfhSubsegment, add_lfh_blocks
 from heapdump.heaps.nt.lfh_by_headers import unplaced_user_areas
@@ -170,7 +171,7 @@ class LfhWalk:
         if not area.has_signature and not has_marked_word(context, window, area):
             return None
         members = read_members(context, area)
-        if is_consistent(context, area, members, key):
+        if is_consistent(context, area, members, key) and not self._is_contradicted(window, area, members):
             subsegment = members.subsegment
             assert subsegment is not None
             constant = None
@@ -184,6 +185,22 @@ class LfhWalk:
             return self._placed(window, area, recovered, Trust.DERIVED if is_damaged else Trust.EXACT)
         self._report_unplaced(area, members)
         return None
+
+    def _is_contradicted(self, window: Window, area: UserArea, members: Members) -> bool:
+        """True where the last header is none, and the headers place the blocks elsewhere than consistent members do.
+
+        A BlockSize that is wrong by one granule may fit the same number of blocks.
+        """
+        context, subsegment = self._context, members.subsegment
+        if subsegment is None or subsegment.count < 2:
+            return False
+        geometry = Geometry(first_offset(context, subsegment.count), subsegment.stride, subsegment.count)
+        last = area.address + geometry.first + (geometry.blocks - 1) * geometry.stride
+        word = context.header_word(last)
+        if word is None or block_coding(context.entry_format).are_lfh(np.array([signed64(word)])).all():
+            return False
+        recovered = recover(context, window, area, members, self._state.key)
+        return recovered is not None and recovered.geometry != geometry
 
     def _placed(self, window: Window, area: UserArea, found: Recovered, trust: Trust) -> LfhSubsegment:
         context, state = self._context, self._state

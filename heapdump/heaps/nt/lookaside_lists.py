@@ -132,7 +132,7 @@ def lists_block(context: HeapContext) -> int:
     """The user address of the block that holds the heads of the lists; 0 from Vista on, and where there is none.
 
     XP keeps that block when the LFH replaces the lists (seen on 2600.5512, lfh): it is the first block of the heap, and
-    each of its records still has the greatest depth of a list.
+    each of its records still has the greatest depth of a list. So has that of a heap whose header is not in the dump.
     """
     if not context.entry_format.is_pre_vista:
         return 0
@@ -140,7 +140,7 @@ def lists_block(context: HeapContext) -> int:
         return lists_of(context)
     view, layout = context.view, context.layout
     first = _first_block(view, layout, context.address, context.heap.segments)
-    return first if context.heap.front_end == "lfh" and first and _has_lists(view, layout, first) else 0
+    return first if context.heap.front_end in ("lfh", None) and first and _has_lists(view, layout, first) else 0
 
 
 def _first_block(view: View, layout: Layout, heap: int, segments: Sequence[Segment]) -> int:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from heapdump.snapshot import Snapshot
 from tests.builders import BuiltDump, NtHeapBuilder
@@ -97,3 +101,31 @@ def test_zones_of_xp_are_the_heaps_own_whatever_is_left_of_their_subsegments(ope
     lost = [lost_part(generation, sub) for sub in heap.truth.lfh]
     with open_built(without_memory(plan.process(heap).build(), *lost)) as snapshot:
         assert back_end_rows(snapshot) <= back_end_truth(heap)
+
+
+@pytest.mark.property
+@pytest.mark.parametrize("generation", [g for g in EACH.args[1] if str(g) != "x64-3790"], ids=str)
+@given(seed=st.integers(0, 1 << 30), share=st.sampled_from([0.02, 0.1, 0.3]), size=st.sampled_from([0x400, 0x3000]))
+def test_fragments_of_a_heap_with_an_lfh_give_no_error_and_no_invented_block(open_built, generation, seed, share, size):
+    """Anything may be missing, the header of the heap as well: bytes that are not there are no evidence."""
+    heap = Plan(generation, LAYOUT, seed=5).heap()
+    dump, draw = built(generation, 0)[0], random.Random(seed)
+    holes = []
+    for start, memory in heap.memory:
+        at = start
+        while at < start + len(memory):
+            end = min(at + draw.randrange(1, size), start + len(memory))
+            holes += [(at, end)] if draw.random() < share else []
+            at = end
+    holes = sorted(draw.sample(holes, min(len(holes), 60)))  # more of them take long to cut
+    with open_built(without_memory(dump, *holes)) as snapshot:
+        assert [found.finding.message for found in snapshot.explained_findings if found.finding.is_error] == []
+        truth = {row[0]: row[1:4] for row in lfh_truth(heap)}
+        found = {row[0]: row[1:] for row in lfh_rows(snapshot)}
+        assert set(found) <= set(truth)
+        assert {entry for entry, row in found.items() if row[3] == "exact" and row[:3] != truth[entry]} == set()
+        # before Vista nothing but their contents marks the heap's own blocks
+        own = {block.user for block in heap.truth.internal if generation.is_classic}
+        assert {user for user, _ in back_end_rows(snapshot)} <= {user for user, _ in back_end_truth(heap)} | own
+        missing = {entry for entry, row in truth.items() if entry not in found}
+        assert not missing or snapshot.walk.gaps or any(heap.notes for heap in snapshot.heaps)
