@@ -65,6 +65,12 @@ class BlockColumns:
         tail.header8[:count], tail.tags[:count] = header8, tags
         self.add(count, heap)
 
+    def append_row(self, heap: int, row: tuple[int, int, int, int, int]) -> None:
+        """Adds one row of one heap; `row`: entry, size8, unused, header8, tags."""
+        tail = self._room(1)
+        tail.entry[0], tail.size8[0], tail.unused[0], tail.header8[0], tail.tags[0] = row
+        self.add(1, heap)
+
     def extend(self, rows: BlockTable) -> None:
         """Adds the rows of a table, which name their heaps themselves."""
         tail = self._room(len(rows))

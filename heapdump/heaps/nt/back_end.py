@@ -8,8 +8,7 @@ the next place where three headers in a row hold. Blocks behind it in the same r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
@@ -17,7 +16,6 @@ from heapdump.blocks.table import tag
 from heapdump.heaps.nt.chain import MOST_ROWS, ChainPosition, ChainSection, add_entries
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.damaged_header import DamagedHeader, add_plain_entries, report_damage
-from heapdump.heaps.nt.free_lists import linked_nodes
 from heapdump.heaps.nt.holes import HeadersBehindHoles
 from heapdump.heaps.nt.in_place import decoded_in_place, previous_size_at
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
@@ -44,8 +42,8 @@ class BackEndWalk:
         unplaced: memory whose entries could not be placed.
     """
 
-    def __init__(self, context: WalkContext, workload: Workload) -> None:
-        """`workload`: estimate of the blocks of the whole walk."""
+    def __init__(self, context: WalkContext, workload: Workload, free_nodes: Callable[[], frozenset[int]]) -> None:
+        """`workload`: estimate of the blocks of the whole walk. `free_nodes`: see `DamagedHeader`."""
         self._context, self._workload = context, workload
         self.unplaced = UnplacedSpans()
         self._is_undamaged = True
@@ -53,7 +51,7 @@ class BackEndWalk:
         self._has_run_ended = False
         self._next_address, self._previous_size = 0, 0
         self._batch = _FIRST_BATCH
-        self._free_nodes = cache(lambda: linked_nodes(context))
+        self._free_nodes = free_nodes
         self._hole_start: int | None = None
         self._behind_holes: tuple[RunPart, HeadersBehindHoles] | None = None
 

@@ -8,6 +8,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.heap import Heap
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
+from heapdump.heaps.nt.segment_map import SegmentMap
 from heapdump.layouts import Layout
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import View
@@ -21,11 +22,13 @@ class HeapContext:
         view: the 64-bit or 32-bit half of the process that it lies in.
         heap: its record.
         entry_format: layout and encoding of its entry headers.
+        segments: finds its segments by address.
     """
 
     view: View
     heap: Heap
     entry_format: EntryFormat
+    segments: SegmentMap
 
     @property
     def address(self) -> int:
@@ -71,4 +74,4 @@ class WalkContext(HeapContext):
 
 def heap_context(view: View, heap: Heap) -> HeapContext:
     """The context of a verified NT heap."""
-    return HeapContext(view, heap, entry_format_of(view, heap))
+    return HeapContext(view, heap, entry_format_of(view, heap), SegmentMap(heap.segments))

@@ -17,15 +17,14 @@ import numpy as np
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import tag
-from heapdump.heaps.integers import signed64
 from heapdump.heaps.nt.chain import MOST_ROWS
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.header_repair import header_damage
-from heapdump.heaps.nt.header_word import BUSY_FLAG, INTERNAL_FLAG, decode_headers
+from heapdump.heaps.nt.header_word import BUSY_FLAG, INTERNAL_FLAG
 from heapdump.heaps.nt.in_place import PlainEntry
 from heapdump.heaps.nt.lfh_user_blocks import SIGNATURE
 from heapdump.heaps.nt.resync import GoodHeader, next_good_header
-from heapdump.heaps.nt.unused_bytes import FRONT_PREFIX, USUAL_PREFIX, Entries, second_header_prefix, unused_bytes
+from heapdump.heaps.nt.unused_bytes import FRONT_PREFIX, USUAL_PREFIX, second_header_prefix, unused_bytes_of_one
 from heapdump.heaps.nt.windows import RunPart, Window
 from heapdump.kernels import nt_chain
 from heapdump.kernels.row import BUSY, FLAGS_SHIFT, INTERNAL, TRUST_GUESS
@@ -216,12 +215,13 @@ def _is_linked(damaged: DamagedHeader) -> bool:
 def _add_row(damaged: DamagedHeader, word: int, trust: Trust) -> None:
     """Adds the row of the entry by its decoded header word `word`."""
     context, entry_format = damaged.context, damaged.context.entry_format
-    granules = np.array([damaged.granule])
-    header = decode_headers(entry_format, np.array([signed64(word ^ entry_format.unsigned_key)]))
-    entries = Entries(granules, header.size, header.unused_code, header.is_busy)
-    unused = unused_bytes(entry_format, damaged.window.words, entries)
-    internal = header.is_busy & ((header.flags & INTERNAL_FLAG) != 0) & (not entry_format.is_pre_vista)
-    tags = tag(BlockKind.BACKEND, trust=trust) | np.where(header.is_busy, BUSY, 0)
-    tags |= np.where(unused.is_guess, TRUST_GUESS, 0) | np.where(internal, INTERNAL, 0) | header.flags << FLAGS_SHIFT
-    entry, stride = damaged.part.base + granules * entry_format.granule, entry_format.stride
-    context.columns.append(context.heap.index, entry, header.size * stride, unused.unused, unused.header * stride, tags)
+    bits, size, stride = entry_format.bits, word & 0xFFFF, entry_format.stride
+    flags, code = word >> bits.flags & 0xFF, word >> bits.unused & 0xFF
+    tags = tag(BlockKind.BACKEND, trust=trust) | flags << FLAGS_SHIFT
+    unused, header, is_guess = min(entry_format.granule, size * entry_format.granule), 1, False
+    if flags & BUSY_FLAG:
+        place = (damaged.granule, size)
+        unused, header, is_guess = unused_bytes_of_one(entry_format, damaged.window.words, place, code)
+        is_internal = flags & INTERNAL_FLAG and not entry_format.is_pre_vista
+        tags |= BUSY | (INTERNAL if is_internal else 0) | (TRUST_GUESS if is_guess else 0)
+    context.columns.append_row(context.heap.index, (damaged.address, size * stride, unused, header * stride, tags))

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from heapdump.blocks.heap import Heap
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.entry_format import EntryFormat
 
@@ -50,7 +49,7 @@ def header_damage(context: HeapContext, entry: int, encoded: int, size: int, pre
     """
     entry_format, key = context.entry_format, context.entry_format.unsigned_key
     word = encoded ^ key
-    value, mask = _known_members(entry_format, context.heap, entry, size, previous_size)
+    value, mask = _known_members(context, entry, size, previous_size)
     restored = word & ~mask | value
     holds = not entry_format.mask or _checksum_holds(restored)
     if not holds:
@@ -67,36 +66,30 @@ def header_damage(context: HeapContext, entry: int, encoded: int, size: int, pre
     return HeaderDamage(first, found[first : last + 1], expected, restored if is_restored else None)
 
 
-def _known_members(entry_format: EntryFormat, heap: Heap, entry: int, size: int, previous_size: int) -> tuple[int, int]:
+def _known_members(context: HeapContext, entry: int, size: int, previous_size: int) -> tuple[int, int]:
     """(Size, PreviousSize and, where known, segment byte at their bits of the decoded word; mask of these bits)."""
-    bits = entry_format.bits
+    bits = context.entry_format.bits
     value, mask = size | previous_size << bits.previous_size, _SIZE | 0xFFFF << bits.previous_size
-    segment = expected_segment(entry_format, heap, entry)
+    segment = expected_segment(context, entry)
     if segment is None:
         return value, mask
     return value | segment << bits.segment, mask | 0xFF << bits.segment
 
 
-def expected_segment(entry_format: EntryFormat, heap: Heap, entry: int) -> int | None:
-    """The right segment byte of an entry: SegmentOffset, before Vista SegmentIndex; None outside of segments."""
-    segment = _segment_index(heap, entry) if entry_format.is_pre_vista else _segment_offset(heap, entry)
-    return None if segment is None else segment & 0xFF
+def expected_segment(context: HeapContext, entry: int) -> int | None:
+    """The right segment byte of an entry: SegmentOffset, before Vista SegmentIndex; None outside of segments.
 
-
-def _segment_index(heap: Heap, entry: int) -> int | None:
-    """SegmentIndex: the index of the entry's segment in _HEAP.Segments; None where it lies in no segment."""
-    return next((segment.number for segment in heap.segments if entry in segment.span), None)
-
-
-def _segment_offset(heap: Heap, entry: int) -> int | None:
-    """SegmentOffset before it is cut to 8 bits (heap-structures.md §2.3); None where the entry lies in no segment.
-
-    0 in the heap's own segment, else ((entry & ~0xFFFF) - segment + 0x10000) >> 16.
+    SegmentIndex is the place of the segment in _HEAP.Segments. SegmentOffset (heap-structures.md §2.3) is 0 in the
+    heap's own segment, else ((entry & ~0xFFFF) - segment + 0x10000) >> 16.
     """
-    segment = next((segment for segment in heap.segments if entry in segment.span), None)
+    segment = context.segments.at(entry)
     if segment is None:
         return None
-    return 0 if segment.address == heap.address else (entry & ~0xFFFF) + 0x10000 - segment.address >> 16
+    if context.entry_format.is_pre_vista:
+        return None if segment.number is None else segment.number & 0xFF
+    if segment.address == context.address:
+        return 0
+    return ((entry & ~0xFFFF) + 0x10000 - segment.address >> 16) & 0xFF
 
 
 def _checksum_holds(word: int) -> bool:

@@ -138,7 +138,7 @@ class HeadersBehindHoles:
         words = self.window.words[granules[rows] * entry_format.stride + entry_format.word_index]
         found = (words >> entry_format.bits.segment & 0xFF).tolist()
         for row, address, byte in zip(rows.tolist(), self._addresses(granules[rows]).tolist(), found, strict=True):
-            out[row] = expected_segment(entry_format, self.context.heap, address) in (byte, None)
+            out[row] = expected_segment(self.context, address) in (byte, None)
         return out
 
     def _addresses(self, granules: NDArray[np.int64]) -> NDArray[np.int64]:

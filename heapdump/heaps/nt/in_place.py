@@ -58,10 +58,11 @@ def decoded_in_place(
         return []
     found: list[PlainEntry] = []
     while len(found) < _MOST and granule < part.end:
-        header = headers_at(entry_format, window.words, np.array([granule]))
-        if found and header.holds[0] and header.size[0] > 0:
-            is_named = granule - int(header.previous_size[0]) in {one.granule for one in found}
-            return found if is_named else []
+        if found:
+            header = headers_at(entry_format, window.words, np.array([granule]))
+            if header.holds[0] and header.size[0] > 0:
+                is_named = granule - int(header.previous_size[0]) in {one.granule for one in found}
+                return found if is_named else []
         plain = _plain_entry(context, window, part, granule, previous_size)
         if plain is None:
             return []
@@ -81,11 +82,12 @@ def _plain_entry(
     """The entry at a granule where its header is plain and every member is possible; else None."""
     entry_format, bits = context.entry_format, context.entry_format.bits
     encoded = int(window.words[granule * entry_format.stride + entry_format.word_index]) & (1 << 64) - 1
+    if encoded & entry_format.mask:
+        return None
     plain = PlainEntry(granule, encoded ^ (entry_format.unsigned_key & ~_LOW_BITS))
-    segment = expected_segment(entry_format, context.heap, part.base + granule * entry_format.granule)
+    segment = expected_segment(context, part.base + granule * entry_format.granule)
     fits = (
-        not encoded & entry_format.mask
-        and 0 < plain.size <= part.end - granule
+        0 < plain.size <= part.end - granule
         and plain.word >> bits.previous_size & 0xFFFF == previous_size
         and plain.word >> bits.segment & 0xFF == segment
     )

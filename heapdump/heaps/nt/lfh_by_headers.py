@@ -19,12 +19,26 @@ from heapdump.heaps.nt.lfh_user_blocks import UserArea
 from heapdump.heaps.nt.unplaced_spans import UnplacedSpan
 from heapdump.heaps.nt.unused_bytes import USUAL_PREFIX
 from heapdump.heaps.nt.windows import Window
+from heapdump.spans import Span
 
 _LEAST_EQUAL = 2
 """Number of headers that must name the same user blocks. By chance a granule does so at most once in 65,536 times."""
 
+_SHORT = 1 << 12
+"""Bytes of a span that are read at once."""
+
 _MOST_BYTES = 1 << 20
 """The largest distance of a block from its user blocks; the code has 19 or 20 bits for it."""
+
+
+def has_no_lfh_header(context: HeapContext, span: Span) -> bool:
+    """True for a short span that is in the dump and where no word has the mark of an LFH header."""
+    data = context.space.try_read(span.start, span.size) if span.size <= _SHORT else None
+    if not data:
+        return False
+    entry_format = context.entry_format
+    words = np.frombuffer(data, "<i8", len(data) // 8)[entry_format.word_index :: entry_format.stride]
+    return not block_coding(entry_format).are_lfh(words).any()
 
 
 def unplaced_user_areas(

@@ -15,7 +15,7 @@ from heapdump.blocks.kind import BlockKind
 from heapdump.heaps.integers import signed64
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.lfh_blocks import LfhSubsegment, add_lfh_blocks
-from heapdump.heaps.nt.lfh_by_headers import unplaced_user_areas
+from heapdump.heaps.nt.lfh_by_headers import has_no_lfh_header, unplaced_user_areas
 from heapdump.heaps.nt.lfh_damage import is_doubtful, is_in_heap, report_contradictions
 from heapdump.heaps.nt.lfh_encoding import block_coding
 from heapdump.heaps.nt.lfh_members import Geometry, Members, first_offset, is_consistent, read_members
@@ -100,6 +100,8 @@ class LfhWalk:
         """
         context, areas, before = self._context, list[int](), len(self._context.columns)
         for one in unplaced:
+            if has_no_lfh_header(context, one.span):
+                continue
             for window in windows_of_run(context.space, context.entry_format.granule, one.span):
                 found = list(
                     self._placed_by_headers(window, unplaced_user_areas(context, window, one, self._state.key))

@@ -33,13 +33,45 @@ def next_good_header(
 
     The next two may lie up to granule `end`; a chain that ends exactly there needs fewer.
     """
-    low, width = start, _FIRST
+    low, width = min(start + _FIRST, stop), 2 * _FIRST
+    found = _first_of_few(entry_format, words, start, low, end)
+    if found is not None:
+        return found
     while low < stop:
         high = min(low + width, stop)
         found = _first_good(entry_format, words, low, high, end)
         if found is not None:
             return found
         low, width = high, min(2 * width, _MOST)
+    return None
+
+
+def _first_of_few(
+    entry_format: EntryFormat, words: NDArray[np.int64], low: int, high: int, end: int
+) -> GoodHeader | None:
+    """`_first_good` one by one: where damage is short, as it usually is, arrays cost more than they save."""
+    stride, place, shift = entry_format.stride, entry_format.word_index, entry_format.bits.previous_size
+    key, mask = entry_format.key, entry_format.mask
+
+    def sizes(encoded: int) -> tuple[int, int] | None:
+        """(Size, PreviousSize) where the header holds and Size is not 0."""
+        word = encoded ^ key
+        if mask and (not encoded & mask or (word >> 24 ^ word >> 16 ^ word >> 8 ^ word) & 0xFF):
+            return None
+        return (word & 0xFFFF, word >> shift & 0xFFFF) if word & 0xFFFF else None
+
+    for granule, encoded in enumerate(words[low * stride + place : high * stride : stride].tolist(), low):
+        first = header = sizes(encoded)
+        following = granule
+        for _ in range(2):
+            if header is None or following == end:
+                break
+            size, following = header[0], following + header[0]
+            if following != end:
+                header = sizes(int(words[following * stride + place])) if following < end else None
+                header = header if header is not None and header[1] == size else None
+        if first is not None and first[1] and header is not None:
+            return GoodHeader(granule, first[1])
     return None
 
 

@@ -91,6 +91,32 @@ def unused_bytes(entry_format: EntryFormat, words: Words, entries: Entries) -> U
     return UnusedBytes(np.minimum(unused, granule * entries.size), header, is_guess)
 
 
+def unused_bytes_of_one(
+    entry_format: EntryFormat, words: Words, place: tuple[int, int], code: int
+) -> tuple[int, int, bool]:
+    """`unused_bytes` of one busy entry: (unused, header, is_guess). `place`: granule and size; `code`: UnusedBytes."""
+    (at, size), granule, stride, index = place, entry_format.granule, entry_format.stride, entry_format.word_index
+    unused, header, pre_vista = code, 1, entry_format.is_pre_vista
+    is_long = code == _PRE_VISTA_LONG if pre_vista else code & (_PREFIX | _COUNT_BITS) == _LONG
+    is_prefixed = not pre_vista and code & _PREFIX > 0
+    if not pre_vista:
+        unused = code & _COUNT_BITS
+        if is_prefixed:
+            header, prefix, unused = 1 + unused, unused, -1
+            second = int(words[min((at + prefix) * stride + index, len(words) - 1)])
+            if prefix < size and second >> 48 & 0xFFFF == prefix | _SIGNATURE << 8:
+                unused = second >> 32 & 0xFFFF
+    if is_long:
+        last = (at + size) * stride - (pre_vista or stride == 1)
+        unused = granule * size if last >= len(words) else int(words[last])
+        if stride == 1 and last < len(words):
+            unused = unused >> 32 & 0xFFFFFFFF
+    least, is_guess = granule * header - 8 * index, False
+    if (is_long or is_prefixed) and not least <= unused <= granule * size:
+        unused, is_guess = least, True
+    return min(unused, granule * size), header, is_guess
+
+
 def second_header_prefix(entry_format: EntryFormat, words: Words, granules: Words) -> NDArray[np.bool_]:
     """True where a front prefix of 2 granules follows the header, by the last two bytes of the second header.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache, partial
 from itertools import islice
 
 from heapdump.blocks.columns import BlockColumns
@@ -16,6 +17,7 @@ from heapdump.heaps.jobs import AllocatorJob, WalkLog
 from heapdump.heaps.nt.back_end import BackEndWalk
 from heapdump.heaps.nt.context import HeapContext, WalkContext, heap_context
 from heapdump.heaps.nt.counter_states import free_what_the_counters_say
+from heapdump.heaps.nt.free_lists import linked_nodes
 from heapdump.heaps.nt.large_block_rows import add_large_blocks
 from heapdump.heaps.nt.lfh_subsegments import LfhState, LfhWalk
 from heapdump.heaps.nt.missing import doubt_unread_sizes, missing_bytes
@@ -69,6 +71,7 @@ class _Walker:
     def __init__(self, job: AllocatorJob, contexts: dict[int, HeapContext]) -> None:
         """`contexts`: by the index of the heap."""
         self._job, self._contexts = job, contexts
+        self._free_nodes = {index: cache(partial(linked_nodes, context)) for index, context in contexts.items()}
         self._dump_bytes = job.process.space.total_bytes
         self._workload = Workload(0)
 
@@ -115,7 +118,7 @@ class _Walker:
                 continue
             mapped = context.space.mapped
             lfh = LfhWalk(context, share.lfh_states.setdefault(heap.view, LfhState()), self._workload)
-            back_end = BackEndWalk(context, self._workload)
+            back_end = BackEndWalk(context, self._workload, self._free_nodes[heap.index])
             unplaced.append((lfh, back_end.unplaced))
             for window, first_row in back_end.windows([item.span for item in items]):
                 mapped.expect(Span(window.span.end, window.span.end + _AHEAD))
@@ -131,7 +134,7 @@ class _Walker:
     def _walk_context(self, share: WorkShare, heap: Heap, columns: BlockColumns) -> WalkContext:
         """The context of a heap with the columns and the log of the share."""
         known, log = self._contexts[heap.index], share.logs.setdefault(heap.index, WalkLog())
-        return WalkContext(known.view, heap, known.entry_format, columns, log)
+        return WalkContext(known.view, heap, known.entry_format, known.segments, columns, log)
 
     def _columns(self, shares: list[WorkShare]) -> BlockColumns:
         """Columns with room for the expected blocks of these shares."""
