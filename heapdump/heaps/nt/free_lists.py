@@ -20,7 +20,10 @@ from heapdump.heaps.nt.entry_format import EntryFormat
 from heapdump.heaps.nt.header_word import BUSY_FLAG, decode_headers
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
-from heapdump.spans import SpanMap
+from heapdump.spans import Span, SpanMap
+
+_BATCH = 512
+"""Nodes that are read at a time."""
 
 
 def read_free_lists(process: Process, view: View, heap: Heap) -> FreeLists | None:
@@ -130,13 +133,21 @@ def links_exactly(context: HeapContext, entries: NDArray[np.int64]) -> bool:
     space, pointer = context.space, context.view.pointer_bytes
     head = context.address + field.offset
     nodes = np.sort(np.append(entries + context.entry_format.granule, head)).astype(np.uint64)
-    flink, has_flink = space.mapped.gather(nodes, pointer)
-    blink, has_blink = space.mapped.gather(nodes + np.uint64(pointer), pointer)
+    links = np.zeros((2, len(nodes)), np.uint64)
+    has_all = True
+    for low in range(0, len(nodes), _BATCH):
+        part = nodes[low : low + _BATCH]
+        for row, offset in enumerate((0, pointer)):
+            links[row, low : low + _BATCH], is_present = space.mapped.gather(part + np.uint64(offset), pointer)
+            has_all = has_all and bool(is_present.all())
+        if len(nodes) > _BATCH:  # each node maps the 64 KiB around it
+            space.mapped.forget(Span(int(part[0]) & ~0xFFFF, int(part[-1]) + 0x10000))
+    flink, blink = links
     target = np.minimum(np.searchsorted(nodes, flink), len(nodes) - 1)
-    if not (has_flink.all() and has_blink.all() and (nodes[target] == flink).all() and (blink[target] == nodes).all()):
+    if not (has_all and (nodes[target] == flink).all() and (blink[target] == nodes).all()):
         return False
-    links, start, steps = target.tolist(), int(np.searchsorted(nodes, np.uint64(head))), 1
+    following, start, steps = target.tolist(), int(np.searchsorted(nodes, np.uint64(head))), 1
     here = start
-    while (here := links[here]) != start and steps < len(nodes):
+    while (here := following[here]) != start and steps < len(nodes):
         steps += 1
     return steps == len(nodes) and here == start

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from heapdump.heaps.nt import free_lists
+from heapdump.heaps.nt.context import heap_context
+from heapdump.spans import Span
 from tests.heaps.nt.plans import GENERATIONS, Generation, heap_of, process_of
 from tests.patching import peek, poke, word
 
@@ -74,3 +78,20 @@ def test_a_heap_of_another_kind_has_none(open_built):
     built = heap_of(TEN, ACTIONS).build()
     with open_built(process_of(TEN, built)) as snapshot:
         assert snapshot.free_lists(replace(snapshot.heaps[0], layout=None)) is None
+
+
+@pytest.mark.parametrize("bit", [None, 0, 5, 63])
+def test_links_are_checked_some_nodes_at_a_time(open_built, monkeypatch, bit):
+    """And the pages of the file that these lie in are given back."""
+    built = heap_of(Generation("x64", 19041), [("busy", 40), ("free", 6)] * 20).build()
+    dump, forgotten = process_of(Generation("x64", 19041), built).build(), list[Span]()
+    monkeypatch.setattr(free_lists, "_BATCH", 4)
+    if bit is not None:
+        node = built.truth.free[7].entry + 16
+        dump = poke(dump, (node, word(peek(dump, node) ^ 1 << bit)))
+    with open_built(dump) as snapshot:
+        context = heap_context(snapshot.process.views[0], snapshot.heaps[0])
+        entries = np.array([entry.entry for entry in built.truth.free], np.int64)
+        monkeypatch.setattr(type(context.space.mapped), "forget", lambda mapped, span: forgotten.append(span))
+        assert free_lists.links_exactly(context, entries) == (bit is None)
+        assert all(any(entry in span for span in forgotten) for entry in entries.tolist())
