@@ -45,6 +45,7 @@ class Tool:
             arguments.append("--no-cache")
         environment = os.environ | {"PYTHONPATH": str(self.code), "HEAPDUMP_CACHE": str(self._folder / "index")}
         environment |= {"XDG_CACHE_HOME": str(self._folder / "xdg")}
+        environment |= {"PYTHONSAFEPATH": "1"}  # else the current folder's heapdump comes first
         if case.state != "first run":
             measure(arguments, 1, environment, exit_code=case.exit_code)  # compiles; writes the index
         before = {"first run": self._forget, "cold file": lambda: _out_of_memory(dump)}.get(case.state, lambda: None)

@@ -38,6 +38,9 @@ def test_a_wrong_answer_is_a_failure(tmp_path: Path) -> None:
     assert case.dump == "small" and tool.run(case, dump, truth, 1).output
     with pytest.raises(SystemExit, match="the answer has"):
         tool.run(case, dump, {"blocks": truth["blocks"] + 1}, 1)
+    (tool.code / "heapdump" / "__main__.py").write_text("raise SystemExit(77)")
+    with pytest.raises(SystemExit, match="failed: exit 77"):
+        tool.run(case, dump, truth, 1)
 
 
 def test_rows_have_names_of_their_own() -> None:
