@@ -1,4 +1,6 @@
-"""Class names of C++ objects, from the run-time type information that MSVC leaves in images; no symbols needed.
+"""Class names of objects, from the run-time type information that compilers leave in images; no symbols needed.
+
+Here that of MSVC; other compilers' is in `foreign_rtti.py`.
 
 A vtable's slot before the first leads to a complete object locator, that to a type descriptor with the decorated name
 (`.?AVFoo@ns@@`). x64 locators hold offsets from the image base and name themselves, which is the second witness; x86
@@ -9,24 +11,15 @@ the Visual C++ 14.44 runtime DLLs, x64 and x86, were named by it.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from heapdump.process.model import Module, Process, View
+from heapdump.process.symbols.class_name import ClassName as ClassName
+from heapdump.process.symbols.foreign_rtti import foreign_class
 
 _LONGEST = 512
 _LETTERS = {"V": "class", "U": "struct", "T": "union", "W4": "enum"}
 _DECORATED = re.compile(rb"\.\?A(V|U|T|W4)([\x21-\x7e]+@)@\0", re.DOTALL)
 _PLAIN = re.compile(r"[A-Za-z_]\w*(?:@[A-Za-z_]\w*)*")
-
-
-@dataclass(frozen=True, slots=True)
-class ClassName:
-    """`name` as in the source (`ns::Foo`), decorated for templates and unnamed namespaces; `kind`: class, struct …."""
-
-    name: str
-    decorated: str
-    kind: str
-    module: Module
 
 
 def class_at(process: Process, view: View, address: int) -> ClassName | None:
@@ -40,6 +33,10 @@ def class_of_vtable(process: Process, view: View, vtable: int) -> ClassName | No
     module = process.module_map.at(vtable)
     if module is None or vtable % view.pointer_bytes:
         return None
+    return _msvc_class(view, module, vtable) or foreign_class(process, view, module, vtable)
+
+
+def _msvc_class(view: View, module: Module, vtable: int) -> ClassName | None:
     locator = view.space.try_pointer(vtable - view.pointer_bytes)
     if locator is None or locator not in module.span:
         return None
