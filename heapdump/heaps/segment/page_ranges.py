@@ -281,7 +281,7 @@ class _Descriptors:
         """
         sound = self._sound()
         self.is_first |= self._uncovered() & self.is_signed
-        self._report(walk, starts, (self.is_first & ~sound) | self._is_spurious)
+        self._report(walk, starts, ((self.is_first & ~sound) | self._is_spurious) & ~self._absent)
         sound &= ~self._ends_at_orphan()
         lengths, (row, place) = self._lengths(), np.nonzero(self.is_first)
         unit = self._unit[row]
@@ -300,7 +300,8 @@ class _Descriptors:
 
     def _report(self, walk: SegmentWalk, starts: NDArray[np.int64], bad: NDArray[np.bool_]) -> None:
         """Counts headers; findings for bad first descriptors, and for the first of neighbouring units in no range."""
-        walk.count_headers(int(self.is_first.sum()), int((self.is_first & ~bad).sum()))
+        headers = self.is_first & ~self._absent
+        walk.count_headers(int(headers.sum()), int((headers & ~bad).sum()))
         orphans = self._uncovered()
         orphans &= ~np.concatenate([np.zeros((len(orphans), 1), bool), orphans[:, :-1]], axis=1)
         for what, wrong in (("is damaged", bad), ("belongs to no range", orphans)):

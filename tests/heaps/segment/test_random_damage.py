@@ -154,13 +154,16 @@ def test_a_fragment_of_a_heap_has_no_error_and_no_invented_block(open_built, gen
         (("x64", 16299), "heap+0x100", 64),  # the second context: another build's layout seemed to fit better
         (("x86", 19041), "heap+0xc8", 64),  # the counter of segments
         (("x64", 26100), "lfh+0x48", 64),  # bits and a link of the list of freed blocks at once
+        (("x64", 16299), "range+0x8", 64),  # the signature of a descriptor whose flags are there
     ],
-    ids=["context", "counter", "bits and links"],
+    ids=["context", "counter", "bits and links", "descriptor"],
 )
 def test_a_part_of_a_header_that_is_not_in_the_dump_is_no_evidence(open_built, generation, place, length):
     dump, _, truth = built(generation)
     where, _, offset = place.partition("+")
     starts = [truth.address] if where == "heap" else [a for a in truth.subsegments if not is_vs(generation, dump, a)]
+    if where == "range":
+        starts = [start for start, _ in dump.truth.ranges]
     for start in starts:
         cut = (start + int(offset, 16), start + int(offset, 16) + length)
         with open_built(without_memory(dump, cut)) as snapshot:
