@@ -93,6 +93,11 @@ def detail_of(word: str, data: bytes, size: int) -> str:
     return ""
 
 
+def format_starts() -> NDArray[np.uint8]:
+    """(131072,) uint8: not 0 for the first two bytes of a format, and from 65536 on for its bytes 4 and 5."""
+    return _ALL_STARTS
+
+
 class _Starts:
     """Formats by the two bytes at one place. `is_used` (65536,): bytes that a format begins with."""
 
@@ -121,6 +126,7 @@ def _pairs(prefix: bytes) -> NDArray[np.int64]:
 
 
 _BY_START = {place: _Starts([one for one in FORMATS if one.at == place]) for place in (0, 4)}
+_ALL_STARTS = np.concatenate([_BY_START[place].is_used for place in (0, 4)]).astype(np.uint8)
 
 
 def _fits(heads: Heads, format_: Format, place: int) -> Mask:
@@ -156,13 +162,14 @@ def _put_texts(
         pairs = low[:, 0] | low[:, 1] << 8
         is_near = _TEXT_STARTS[pairs] | is_coded(letters[rows])
         if not wide:
-            high = np.flatnonzero((letters[rows] >= 0x80).any(axis=1))
+            high = np.flatnonzero((letters[rows] != 0).all(axis=1))  # a shorter text is none of UTF-8
+            high = high[(letters[rows[high]] >= 0x80).any(axis=1)]
             known = np.minimum(size[rows[high]], np.uint64(_SAID_BY_TEXT)).astype(np.int64)
             is_near[high] |= is_utf8(letters[rows[high]], known, least=1)
         rows = rows[is_near]
         heads = read_heads(memory, address[rows], size[rows])
         heads = _narrowed(heads) if wide else heads
-        good = _is_text(heads) if wide else _is_text(heads) | is_utf8(heads.raw, heads.known)
+        good = _is_text(heads) if wide else _is_text(heads) | _is_utf8(heads)
         rows, heads = rows[good], heads.take(np.flatnonzero(good))
         for word, fits in _text_words(heads, wide):
             here = rows[fits]
@@ -191,6 +198,14 @@ def _is_text(heads: Heads) -> Mask:
     return every((plain | over).all(axis=1), plain[:, :4].all(axis=1))
 
 
+def _is_utf8(heads: Heads) -> Mask:
+    """`is_utf8` of each head; only those without a zero in the first bytes are looked at."""
+    good: Mask = (heads.raw[:, :_SAID_BY_TEXT] != 0).all(axis=1)
+    rows = np.flatnonzero(good)
+    good[rows] = is_utf8(heads.raw[rows], heads.known[rows])
+    return good
+
+
 def _text_words(heads: Heads, wide: bool) -> Iterator[tuple[str, Mask]]:
     """(word, mask) of the kinds of text, most telling first."""
     suffix = _WIDE if wide else ""
@@ -200,7 +215,7 @@ def _text_words(heads: Heads, wide: bool) -> Iterator[tuple[str, Mask]]:
     coded = [(word, mask) for word, mask in coded_words(heads)]
     yield from ((word + suffix, mask) for word, mask in coded if not wide or mask.any())
     if not wide:
-        yield UTF8, is_utf8(heads.raw, heads.known)
+        yield UTF8, _is_utf8(heads)
 
 
 def _begins(low: Heads, text: TextFormat) -> Mask:

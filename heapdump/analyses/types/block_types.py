@@ -18,8 +18,11 @@ from heapdump.analyses.contents import recognise
 from heapdump.analyses.types.block_starts import START_BYTES, BlockStarts, read_starts, rows_below, starts_block
 from heapdump.analyses.types.containers import is_bstr, is_string, is_vector
 from heapdump.analyses.types.content_kind import LIBRARY_KINDS, ContentKind
+from heapdump.analyses.types.quick_starts import UNDECIDED_NUMBER, QuickStarts
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
+from heapdump.kernels import compiled_if_worth
+from heapdump.kernels.block_starts import start_kinds
 from heapdump.process.model import Process, View
 from heapdump.process.symbols.rtti import class_of_vtable
 from heapdump.process.symbols.vtables import are_vtables
@@ -58,7 +61,8 @@ def types_of(
     """
     out = np.full(len(rows), ContentKind.OTHER.number, np.uint64)
     labels = _Labels()
-    classifiers = {view.arch: _Classifier(process, view, table, labels) for view in process.views}
+    quick = None if compiled_if_worth(start_kinds, len(rows)) is None else QuickStarts(process, table)
+    classifiers = {view.arch: _Classifier(process, view, table, labels, quick) for view in process.views}
     owners = table.heap[rows]
     jobs = []
     for heap in np.unique(owners).tolist():
@@ -112,12 +116,29 @@ class _Labels:
 class _Classifier:
     """Classifies blocks of one view; several threads may call it at once."""
 
-    def __init__(self, process: Process, view: View, table: BlockTable, labels: _Labels) -> None:
-        self._process, self._view, self._table, self._labels = process, view, table, labels
+    def __init__(
+        self, process: Process, view: View, table: BlockTable, labels: _Labels, quick: QuickStarts | None
+    ) -> None:
+        """`quick`: decides most blocks by a kernel, None for few blocks."""
+        self._process, self._view, self._table, self._labels, self._quick = process, view, table, labels, quick
         self._number_of_vtable: dict[int, int] = {}
 
     def numbers(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
         """(n,) uint64: the label's number of each row."""
+        if self._quick is None:
+            return self._numbers(rows, by_class=by_class)
+        out, pointers = self._quick.kinds(self._view, rows)
+        undecided = np.flatnonzero(out == UNDECIDED_NUMBER)
+        if len(undecided):
+            out[undecided] = self._numbers(rows[undecided], by_class=by_class)
+        objects = np.flatnonzero(pointers) if by_class else ()
+        if len(objects):
+            with self._labels.naming:
+                out[objects] = self._vtable_numbers(pointers[objects])
+        return out
+
+    def _numbers(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
+        """Likewise, by arrays."""
         starts = read_starts(self._view, self._table, rows)
         out = np.full(len(rows), ContentKind.ZEROS.number, np.uint64)
         first, second = starts.raw.view(np.uint64).T
@@ -173,14 +194,19 @@ class _Classifier:
         """Replaces MODULE_POINTER in `numbers` by the number of a class or of a vtable, where the pointer leads to one."""
         is_pointer = numbers == ContentKind.MODULE_POINTER.number
         objects = np.flatnonzero(is_pointer & (starts.size >= np.uint64(self._view.pointer_bytes)))
-        vtables, inverse = np.unique(starts.words[0][objects], return_inverse=True)
+        if len(objects):
+            numbers[objects] = self._vtable_numbers(starts.words[0][objects])
+
+    def _vtable_numbers(self, pointers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """The number of the class or of the vtable that each pointer leads to, or MODULE_POINTER's."""
+        places, values = dense(pointers)
+        vtables = np.array(values, np.uint64)
         new = np.array([vtable for vtable in vtables.tolist() if vtable not in self._number_of_vtable], np.uint64)
         bare = are_vtables(self._process, self._view, new)
         for vtable, is_bare in zip(new.tolist(), bare.tolist(), strict=True):
             self._number_of_vtable[vtable] = self._number(vtable, is_bare=is_bare)
-        if len(objects):
-            of_vtables = np.array([self._number_of_vtable[vtable] for vtable in vtables.tolist()], np.uint64)
-            numbers[objects] = of_vtables[inverse]
+        found: NDArray[np.uint64] = np.array([self._number_of_vtable[vtable] for vtable in values], np.uint64)[places]
+        return found
 
     def _number(self, vtable: int, *, is_bare: bool) -> int:
         """The number of the class of a vtable, of the vtable itself where it is `is_bare` of type information, or of neither."""

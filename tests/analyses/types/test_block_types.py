@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heapdump.analyses.types import block_types
 from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content import content_of
 from heapdump.analyses.types.content_kind import LIBRARY_KINDS
@@ -82,8 +84,18 @@ def labels(snapshot: Snapshot, addresses: list[int]) -> list[str]:
     table = snapshot.walk.table
     rows = np.array([table.at(address)[0] for address in addresses])
     assert table.address[rows].tolist() == addresses
-    found = types_of(snapshot.process, view_by_heap(snapshot.process, snapshot.heaps), table, rows, by_class=True)
-    return [found.labels[number] for number in found.numbers.tolist()]
+    found = [kinds_of(snapshot, rows, is_quick=is_quick) for is_quick in (False, True)]
+    assert found[0] == found[1], "the loop over the first bytes says the same as arrays"
+    return found[0]
+
+
+def kinds_of(snapshot: Snapshot, rows: np.ndarray[Any, Any], *, is_quick: bool) -> list[str]:
+    """The label of each row; `is_quick`: by the kernel, as of many blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(block_types, "compiled_if_worth", lambda kernel, blocks: kernel if is_quick else None)
+        views = view_by_heap(snapshot.process, snapshot.heaps)
+        found = types_of(snapshot.process, views, snapshot.walk.table, rows, by_class=True)
+        return [found.labels[number] for number in found.numbers.tolist()]
 
 
 def seen(open_built, arch: HeapArch, make: Make) -> str:
@@ -274,3 +286,36 @@ def test_blocks_of_pointers_and_numbers_are_told_as_word_by_word(open_built, arc
             if can_be and any(content) and len({*content}) > 1
             else label not in (STRING, WSTRING, VECTOR)
         )
+
+
+PIECES = st.one_of(
+    st.sampled_from([0, 1, 15, 16, 0x41, 0x30000, 0xFFFF, (1 << 64) - 1, 0x4141414141414141, 0x0041004100410041]),
+    st.integers(0, (1 << 64) - 1), st.integers(0, 0x3000),
+)  # fmt: skip
+
+
+@pytest.mark.property
+@pytest.mark.parametrize("arch", ARCHES)
+@given(
+    blocks=st.lists(
+        st.tuples(st.integers(0, 72), st.lists(st.tuples(st.sampled_from("nbim"), PIECES), min_size=9, max_size=9)),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_the_loop_and_arrays_agree_on_any_words(open_built, arch, blocks):
+    """Words are numbers, pointers to blocks, into blocks, and into modules."""
+    heap = NtHeapBuilder(arch=arch, build=19041, base=0x20000000000 if arch == "x64" else 0x1000000)
+    starts = [heap.busy(size) for size, _ in blocks]
+    width, late = 8 if arch == "x64" else 4, []
+    for start, (size, words) in zip(starts, blocks, strict=True):
+        values = {
+            "n": lambda value: value, "b": lambda value: starts[value % len(starts)],
+            "i": lambda value: starts[value % len(starts)] + value % 64, "m": lambda value: BASE[arch] + value % 0x3000,
+        }  # fmt: skip
+        data = b"".join((values[kind](value) % (1 << 8 * width)).to_bytes(width, "little") for kind, value in words)
+        late.append((start, data[:size]))
+    process = ProcessBuilder(arch=arch, build=19041).heap(heap.build())
+    process.module(BASE[arch], 0x4000, r"C:\\app\\any.dll")
+    with open_built(poke(process.build(), *(one for one in late if one[1]))) as snapshot:
+        labels(snapshot, starts)

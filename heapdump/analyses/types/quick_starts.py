@@ -1,0 +1,73 @@
+"""The kinds of content that one loop over the first 16 bytes of blocks decides; the others are left to arrays.
+
+In: the block table. Out: numbers of `ContentKind`, `UNDECIDED_NUMBER` for rows that need another look.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.contents.recognise import format_starts
+from heapdump.analyses.graph.pointer_graph import program_blocks
+from heapdump.analyses.graph.pointer_map import pointer_map
+from heapdump.analyses.types.content_kind import ContentKind
+from heapdump.blocks.table import BlockTable
+from heapdump.kernels import block_starts, run
+from heapdump.kernels.block_starts import FileWords, Places, start_kinds
+from heapdump.kernels.row import BUSY, INTERNAL, UNIT
+from heapdump.process.model import Process, View
+
+UNDECIDED_NUMBER = 1 << 62
+_NUMBERS = np.full(9, UNDECIDED_NUMBER, np.uint64)
+for _kind, _content in (
+    (block_starts.EMPTY, ContentKind.EMPTY), (block_starts.ABSENT, ContentKind.ABSENT),
+    (block_starts.ZEROS, ContentKind.ZEROS), (block_starts.FILL, ContentKind.FILL),
+    (block_starts.MODULE, ContentKind.MODULE_POINTER), (block_starts.POINTERS, ContentKind.BLOCK_POINTERS),
+    (block_starts.POINTER, ContentKind.BLOCK_POINTER), (block_starts.SMALL, ContentKind.SMALL_NUMBER),
+):  # fmt: skip
+    _NUMBERS[_kind] = _content.number
+
+
+class QuickStarts:
+    """Decides blocks of one table; several threads may call it at once."""
+
+    def __init__(self, process: Process, table: BlockTable) -> None:
+        """Makes a map of the blocks: some 0.03 µs for each."""
+        self._process, self._table = process, table
+        self._places = self._made_places()
+        self._biggest = int(table.size8.max()) * UNIT if len(table) else 0
+
+    def kinds(self, view: View, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+        """((n,) uint64 numbers of kinds, (n,) uint64 the pointer that a MODULE_POINTER begins with, or 0)."""
+        kinds, values = np.empty(len(rows), np.uint8), np.empty(len(rows), np.int64)
+        file = self._file
+        run(
+            start_kinds, len(self._table), rows, self._table.reader(), file, self._places, view.pointer_bytes,
+            self._biggest, format_starts(), kinds, values,
+        )  # fmt: skip
+        return _NUMBERS[kinds], values.view(np.uint64)
+
+    @cached_property
+    def _file(self) -> FileWords:
+        """The words that most bytes of memory lie in; the others are left undecided."""
+        memory = self._process.space.mapped
+        start, end = memory.starts.astype(np.int64), memory.ends.astype(np.int64)
+        user = (start >= 0) & (end > 0)
+        start, end, delta = start[user], end[user], (memory.file_offsets - memory.starts.astype(np.int64))[user]
+        phases = np.bincount(delta % 8, (end - start).astype(np.float64), minlength=1)
+        phase = int(np.argmax(phases))
+        return FileWords(memory.file_words(phase), start, end, delta - phase)
+
+    def _made_places(self) -> Places:
+        rows, start, size = program_blocks(self._table)
+        nodes = pointer_map(start, size)
+        busy = int(np.count_nonzero((self._table.tags & np.uint16(BUSY | INTERNAL)) == BUSY))
+        edges = [(span.start, span.end) for span, _ in self._process.module_map]
+        module_start, module_end = np.array(edges, np.int64).reshape(-1, 2).T.copy()
+        return Places(
+            module_start, module_end, nodes.tops, nodes.middles, nodes.cells, nodes.shift, rows, nodes.low, nodes.bits,
+            int(len(rows) == busy),
+        )  # fmt: skip
