@@ -9,7 +9,7 @@
     a number below 65536                                SMALL
 
 UNDECIDED: everything that may be a text, a string, a vector, or data of a format. `analyses/types/block_types.py`
-looks at it.
+looks at it. OPEN: not decided so far.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from heapdump.kernels.arrays import ArrayColumn, Output
 from heapdump.kernels.row import UNIT, RowReader
 
-UNDECIDED, EMPTY, ABSENT, ZEROS, FILL, MODULE, POINTERS, POINTER, SMALL = range(9)
+UNDECIDED, EMPTY, ABSENT, ZEROS, FILL, MODULE, POINTERS, POINTER, SMALL, OPEN = range(10)
 
 
 class FileWords(NamedTuple):
@@ -54,30 +54,29 @@ class Places(NamedTuple):
     is_whole: int
 
 
-def start_kinds(
-    chosen: ArrayColumn, rows: RowReader, file: FileWords, places: Places, pointer: int, biggest: int,
-    starts_format: ArrayColumn, kinds: Output, values: Output,
+def read_starts(
+    chosen: ArrayColumn, rows: RowReader, file: FileWords, kinds: Output, first: Output, second: Output, third: Output,
+    fourth: Output,
 ) -> None:  # fmt: skip
-    """Writes the kind of each chosen row to `kinds`, and of MODULE the pointer to `values`.
+    """Reads the first words of each chosen row: 16 bytes, zero behind the requested ones, and the 16 bytes behind them.
+
+    `kinds` becomes EMPTY, ABSENT, ZEROS, OPEN, or UNDECIDED where the words do not lie in one range of memory.
 
     Args:
         chosen: (n,) rows.
         rows: the block table.
         file: see `FileWords`.
-        places: see `Places`.
-        pointer: bytes of a pointer, 4 or 8.
-        biggest: no block has more bytes.
-        starts_format: (131072,) not 0 for the first two bytes of a format, and from 65536 on for its bytes 4 and 5.
         kinds: (n,).
-        values: (n,) 0 where the block is no MODULE, or ends before the pointer does.
+        first: (n,) 0 for EMPTY, ABSENT and UNDECIDED; likewise the others.
+        second: (n,).
+        third: (n,).
+        fourth: (n,).
     """
     words, r, ranges = file.words, 0, len(file.start)
-    mask = -1 if pointer == 8 else 0xFFFFFFFF
-    modules, leaf_cells = len(places.module_start), 65536 >> places.shift >> 5
     for i in range(len(chosen)):
         row = chosen[i]
         size = int(rows.size8[row]) * UNIT - int(rows.unused[row])
-        values[i], kinds[i] = 0, UNDECIDED
+        first[i], second[i], third[i], fourth[i], kinds[i] = 0, 0, 0, 0, UNDECIDED
         if size == 0:
             kinds[i] = EMPTY
         if size <= 0:
@@ -101,95 +100,144 @@ def start_kinds(
         at >>= 3
         first8, second8 = words[at], 0
         if size > 8:
-            second8 = words[at + 1]
+            second8, third[i], fourth[i] = words[at + 1], words[at + 2], words[at + 3]
         if size < 8:
             first8 &= (1 << 8 * size) - 1
         elif 8 < size < 16:
             second8 &= (1 << 8 * (size - 8)) - 1
-        if first8 == 0 and second8 == 0:
-            kinds[i] = ZEROS
+        first[i], second[i] = first8, second8
+        kinds[i] = ZEROS if first8 == 0 and second8 == 0 else OPEN
+
+
+def leave_data(
+    chosen: ArrayColumn, rows: RowReader, pointer: int, biggest: int, first: ArrayColumn, second: ArrayColumn,
+    third: ArrayColumn, fourth: ArrayColumn, kinds: Output,
+) -> None:  # fmt: skip
+    """Of OPEN rows: FILL for equal bytes, UNDECIDED for what may be a text, or a string or a vector of a library.
+
+    Args:
+        chosen: see `read_starts`.
+        rows: see `read_starts`.
+        pointer: bytes of a pointer, 4 or 8.
+        biggest: no block has more bytes.
+        first: see `read_starts`.
+        second: see `read_starts`.
+        third: see `read_starts`.
+        fourth: see `read_starts`.
+        kinds: see `read_starts`.
+    """
+    for i in range(len(chosen)):
+        if kinds[i] != OPEN:
             continue
+        size = int(rows.size8[chosen[i]]) * UNIT - int(rows.unused[chosen[i]])
+        first8, second8, third8 = first[i], second[i], third[i]
         known, byte, k = min(size, 16), first8 & 0xFF, 1
         while k < known and ((first8 >> 8 * k if k < 8 else second8 >> 8 * (k - 8)) & 0xFF) == byte:
             k += 1
         if k == known and known > 1:
             kinds[i] = FILL
             continue
-        first, second = first8 & mask, second8 & mask
+        length = (first8 >> 32 if pointer == 8 else first8) & 0xFFFFFFFF
+        is_data = length >= 6 and length & 1 == 0 and pointer + length + 2 <= size  # BSTR
+        begin, end, top, used, held = first8, second8, third8, third8, fourth[i]
         if pointer == 4:
-            second = (first8 >> 32) & mask
-        length = first8 & 0xFFFFFFFF if pointer == 4 else (first8 >> 32) & 0xFFFFFFFF
-        if length >= 6 and length & 1 == 0 and pointer + length + 2 <= size:
-            continue  # BSTR
-        if size >= 16 + 2 * pointer:
-            used, held = words[at + 2], 0
-            if pointer == 8:
-                held = words[at + 3]
-            else:
-                used, held = used & mask, (used >> 32) & mask
-            if held >= 7 and 0 <= used <= held <= biggest:
-                continue  # string
-        if size >= 3 * pointer:
-            top = words[at + 2] & mask if pointer == 8 else second8 & mask
-            if 0 < first <= second <= top and top - first <= biggest:
-                continue  # vector
+            begin, end, top = first8 & 0xFFFFFFFF, (first8 >> 32) & 0xFFFFFFFF, second8 & 0xFFFFFFFF
+            used, held = third8 & 0xFFFFFFFF, (third8 >> 32) & 0xFFFFFFFF
+        if size >= 16 + 2 * pointer and held >= 7 and 0 <= used <= held <= biggest:  # string
+            is_data = True
+        if size >= 3 * pointer and 0 < begin <= end <= top and top - begin <= biggest:  # vector
+            is_data = True
         b1, b2, b3 = (first8 >> 8) & 0xFF, (first8 >> 16) & 0xFF, (first8 >> 24) & 0xFF
-        is_text = 0x20 <= byte < 0x7F or 9 <= byte <= 13
-        is_text = is_text and (0x20 <= b2 < 0x7F or 9 <= b2 <= 13)
-        if is_text:
+        if size >= 4 and (0x20 <= byte < 0x7F or 9 <= byte <= 13) and (0x20 <= b2 < 0x7F or 9 <= b2 <= 13):
             both = (0x20 <= b1 < 0x7F or 9 <= b1 <= 13) and (0x20 <= b3 < 0x7F or 9 <= b3 <= 13)
-            is_text = both or (b1 == 0 and b3 == 0)
-        if is_text and size >= 4:
+            is_data = is_data or both or (b1 == 0 and b3 == 0)  # ASCII, UTF-16
+        if is_data:
+            kinds[i] = UNDECIDED
+
+
+def follow_starts(
+    pointer: int, places: Places, next_entry: ArrayColumn, first: ArrayColumn, second: ArrayColumn, kinds: Output,
+    pointers: Output,
+) -> None:  # fmt: skip
+    """Of OPEN rows: MODULE for a pointer into a module, else the number of pointers to starts of blocks in `pointers`.
+
+    Args:
+        pointer: bytes of a pointer, 4 or 8.
+        places: see `Places`.
+        next_entry: entries of all rows.
+        first: see `read_starts`.
+        second: see `read_starts`.
+        kinds: see `read_starts`.
+        pointers: (n,) 0, 1, or 2 for both words; 3 where another look is needed. Of OPEN rows only.
+    """
+    leaf_cells, modules = 65536 >> places.shift >> 5, len(places.module_start)
+    for i in range(len(kinds)):
+        if kinds[i] != OPEN:
             continue
-        if modules > 0 and first >= places.module_start[0]:
-            low, high = 0, modules
-            while low < high:
-                middle = (low + high) >> 1
-                if places.module_start[middle] <= first:
-                    low = middle + 1
-                else:
-                    high = middle
-            if low > 0 and first < places.module_end[low - 1]:
-                kinds[i] = MODULE
-                if size >= pointer:
-                    values[i] = first
-                continue
-        found = 0
-        for which in range(2):  # pointers to starts: 1, 2 for both, -1 where another look is needed
-            value = first if which == 0 else second
+        pointers[i] = 0
+        for which in range(2):
+            value = first[i] if which == 0 else second[i]
+            if pointer == 4:
+                value = (first[i] >> 32 * which) & 0xFFFFFFFF
+            if which == 0 and modules > 0 and value >= places.module_start[0]:
+                low, high = 0, modules
+                while low < high:
+                    middle = (low + high) >> 1
+                    if places.module_start[middle] <= value:
+                        low = middle + 1
+                    else:
+                        high = middle
+                if value < places.module_end[low - 1]:
+                    kinds[i] = MODULE
+                    break
             if (value - places.low) >> places.bits != 0:
-                break
-            if places.is_whole == 0:
-                found = -1
                 break
             top, leaf = places.tops[value >> 32], -1
             if top >= 0:
                 leaf = places.middles[(top << 16) + ((value >> 16) & 0xFFFF)]
-            if leaf < 0 or value & ((1 << places.shift) - 1) != 0:
+            if places.is_whole != 0 and (leaf < 0 or value & ((1 << places.shift) - 1) != 0):
                 break
-            cell = places.cells[leaf * leaf_cells + ((value & 0xFFFF) >> places.shift >> 5)]
+            cell = places.cells[leaf * leaf_cells + ((value & 0xFFFF) >> places.shift >> 5)] if leaf >= 0 else 0
             bit = (value >> places.shift) & 31
-            if (cell >> bit) & 1 == 0:
+            if places.is_whole != 0 and (cell >> bit) & 1 == 0:
                 break
             bits = cell & ((2 << bit) - 1)
             bits = bits - ((bits >> 1) & 0x55555555)
             bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
             node = (cell >> 32) + ((((bits + (bits >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24) & 0xFF) - 1
-            target = places.node_row[node]
-            if target + 1 < len(rows.entry) and rows.entry[target + 1] <= value:
-                found = -1  # another row begins between the header and the user data
+            behind = places.node_row[max(0, node)] + 1
+            if places.is_whole == 0 or (behind < len(next_entry) and next_entry[behind] <= value):
+                pointers[i] = 3  # the map lacks blocks, or another row begins between header and user data
                 break
-            found += 1
-        if found == 2:
+            pointers[i] += 1
+
+
+def decide_starts(
+    pointer: int, starts_format: ArrayColumn, first: ArrayColumn, pointers: ArrayColumn, kinds: Output
+) -> None:
+    """Of OPEN rows: POINTERS, POINTER, SMALL; UNDECIDED for other data, and where a format or UTF-8 may begin.
+
+    Args:
+        pointer: bytes of a pointer, 4 or 8.
+        starts_format: (131072,) not 0 for the first two bytes of a format, and from 65536 on for its bytes 4 and 5.
+        first: see `read_starts`.
+        pointers: see `follow_starts`.
+        kinds: see `read_starts`.
+    """
+    for i in range(len(kinds)):
+        if kinds[i] != OPEN:
+            continue
+        first8, kinds[i] = first[i], UNDECIDED
+        if pointers[i] == 2:
             kinds[i] = POINTERS
             continue
-        b4, b5 = (first8 >> 32) & 0xFF, (first8 >> 40) & 0xFF
-        if found < 0 or starts_format[byte | b1 << 8] != 0 or starts_format[65536 + (b4 | b5 << 8)] != 0:
-            continue
-        no_zero = byte != 0 and b1 != 0 and b2 != 0 and b3 != 0 and b4 != 0 and b5 != 0
-        if no_zero and (first8 >> 48) & 0xFF != 0 and (first8 >> 56) & 0xFF != 0:
-            continue  # perhaps UTF-8
-        if found == 1:
+        is_other = pointers[i] == 3 or starts_format[first8 & 0xFFFF] != 0
+        is_other = is_other or starts_format[65536 + ((first8 >> 32) & 0xFFFF)] != 0
+        zeros = 0
+        for k in range(8):
+            zeros += (first8 >> 8 * k) & 0xFF == 0
+        value = first8 if pointer == 8 else first8 & 0xFFFFFFFF
+        if not is_other and zeros > 0 and pointers[i] == 1:
             kinds[i] = POINTER
-        elif 0 <= first < 0x10000:
+        elif not is_other and zeros > 0 and 0 <= value < 0x10000:
             kinds[i] = SMALL

@@ -16,12 +16,20 @@ from heapdump.analyses.graph.pointer_map import pointer_map
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import block_starts, run
-from heapdump.kernels.block_starts import FileWords, Places, start_kinds
+from heapdump.kernels.block_starts import (
+    MODULE,
+    FileWords,
+    Places,
+    decide_starts,
+    follow_starts,
+    leave_data,
+    read_starts,
+)
 from heapdump.kernels.row import BUSY, INTERNAL, UNIT
 from heapdump.process.model import Process, View
 
 UNDECIDED_NUMBER = 1 << 62
-_NUMBERS = np.full(9, UNDECIDED_NUMBER, np.uint64)
+_NUMBERS = np.full(10, UNDECIDED_NUMBER, np.uint64)
 for _kind, _content in (
     (block_starts.EMPTY, ContentKind.EMPTY), (block_starts.ABSENT, ContentKind.ABSENT),
     (block_starts.ZEROS, ContentKind.ZEROS), (block_starts.FILL, ContentKind.FILL),
@@ -42,13 +50,16 @@ class QuickStarts:
 
     def kinds(self, view: View, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
         """((n,) uint64 numbers of kinds, (n,) uint64 the pointer that a MODULE_POINTER begins with, or 0)."""
-        kinds, values = np.empty(len(rows), np.uint8), np.empty(len(rows), np.int64)
-        file = self._file
-        run(
-            start_kinds, len(self._table), rows, self._table.reader(), file, self._places, view.pointer_bytes,
-            self._biggest, format_starts(), kinds, values,
-        )  # fmt: skip
-        return _NUMBERS[kinds], values.view(np.uint64)
+        blocks, table, pointer = len(self._table), self._table.reader(), view.pointer_bytes
+        kinds, pointers = np.empty(len(rows), np.uint8), np.empty(len(rows), np.uint8)
+        first, second, third, fourth = (np.empty(len(rows), np.int64) for _ in range(4))
+        run(read_starts, blocks, rows, table, self._file, kinds, first, second, third, fourth)
+        run(leave_data, blocks, rows, table, pointer, self._biggest, first, second, third, fourth, kinds)
+        run(follow_starts, blocks, pointer, self._places, table.entry, first, second, kinds, pointers)
+        run(decide_starts, blocks, pointer, format_starts(), first, pointers, kinds)
+        is_whole = self._table.sizes(rows) >= np.uint64(pointer)
+        objects = (first & (-1 if pointer == 8 else 0xFFFFFFFF)) * ((kinds == MODULE) & is_whole)
+        return _NUMBERS[kinds], objects.view(np.uint64)
 
     @cached_property
     def _file(self) -> FileWords:
