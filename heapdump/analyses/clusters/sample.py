@@ -18,6 +18,7 @@ from heapdump.kernels import WORTH_COMPILING, run
 from heapdump.kernels.pointer_map import thin
 from heapdump.kernels.word_classes import words_of
 from heapdump.memory.mapped import MappedMemory
+from heapdump.spans import Span
 
 WORDS = 32
 """Words of a block that are read, at most."""
@@ -92,6 +93,9 @@ class WordSample:
     refs: NDArray[np.int64]
 
 
+_MANY = 1 << 12
+
+
 class WordReader:
     """Reads the first words of nodes of one pointer graph."""
 
@@ -117,6 +121,11 @@ class WordReader:
                 found = self._of_phase(nodes[of_width[here]], place[here], count[here], most, width)
                 rows = of_width[here]
                 letters[rows], values[rows], refs[rows] = found
+        if len(nodes) >= _MANY:  # the pages of the file need not stay in memory
+            last = int(nodes.max())
+            self._memory.forget(
+                Span(int(graph.start[int(nodes.min())]), int(graph.start[last]) + int(graph.size[last]))
+            )
         return letters, values, refs
 
     def _of_phase(

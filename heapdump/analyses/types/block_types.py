@@ -6,6 +6,7 @@ In: rows of the block table. Out: `BlockTypes`, a dense number for each row with
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -22,7 +23,7 @@ from heapdump.analyses.types.quick_starts import UNDECIDED_NUMBER, QuickStarts
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import compiled_if_worth
-from heapdump.kernels.block_starts import start_kinds
+from heapdump.kernels.block_starts import follow_starts
 from heapdump.process.model import Process, View
 from heapdump.process.symbols.rtti import class_of_vtable
 from heapdump.process.symbols.vtables import are_vtables
@@ -61,21 +62,19 @@ def types_of(
     """
     out = np.full(len(rows), ContentKind.OTHER.number, np.uint64)
     labels = _Labels()
-    quick = None if compiled_if_worth(start_kinds, len(rows)) is None else QuickStarts(process, table)
+    quick = None if compiled_if_worth(follow_starts, len(rows)) is None else QuickStarts(process, table)
     classifiers = {view.arch: _Classifier(process, view, table, labels, quick) for view in process.views}
-    owners = table.heap[rows]
-    jobs = []
-    for heap in np.unique(owners).tolist():
-        of_heap = np.flatnonzero(owners == heap)
-        batches = (of_heap[first : first + _BATCH] for first in range(0, len(of_heap), _BATCH))
-        jobs += [(classifiers[views[heap].arch], batch) for batch in batches]
+    jobs: list[tuple[_Classifier, Batch]] = []
+    for heap, batch in _batches(table.heap[rows]):
+        jobs.append((classifiers[views[heap].arch], batch))
 
-    def classify(job: tuple[_Classifier, NDArray[np.int64]]) -> None:
+    def classify(job: tuple[_Classifier, Batch]) -> None:
         """Writes the numbers of one batch to `out`."""
         classifier, batch = job
-        out[batch] = classifier.numbers(rows[batch], by_class=by_class)
-        if len(batch) == _BATCH:  # the pages of the file need not stay in memory
-            low, high = table.entry[rows[batch[[0, -1]]]].tolist()
+        chosen = rows[batch]
+        out[batch] = classifier.numbers(chosen, by_class=by_class)
+        if len(chosen) == _BATCH:  # the pages of the file need not stay in memory
+            low, high = table.entry[chosen[[0, -1]]].tolist()
             process.space.mapped.forget(Span(low, max(low, high)))
 
     if len(jobs) < _THREADS_FROM_BATCHES:
@@ -86,6 +85,21 @@ def types_of(
             list(pool.map(classify, jobs))
     numbers, values = dense(out)
     return BlockTypes(numbers, [labels.texts[value] for value in values], [labels.trusts[value] for value in values])
+
+
+Batch = NDArray[np.int64] | slice
+"""Places of rows that are classified together."""
+
+
+def _batches(owners: NDArray[np.uint16]) -> Iterator[tuple[int, Batch]]:
+    """(heap, places) of the batches of all rows, the heap of each row in `owners`; of a single heap without a list."""
+    heaps = np.flatnonzero(np.bincount(owners)).tolist()
+    for heap in heaps:
+        if len(heaps) == 1:
+            yield from ((heap, slice(low, low + _BATCH)) for low in range(0, len(owners), _BATCH))
+            continue
+        of_heap = np.flatnonzero(owners == heap)
+        yield from ((heap, of_heap[low : low + _BATCH]) for low in range(0, len(of_heap), _BATCH))
 
 
 def view_by_heap(process: Process, heaps: tuple[Heap, ...]) -> dict[int, View]:

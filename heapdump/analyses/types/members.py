@@ -22,6 +22,7 @@ from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import container_members, run
 from heapdump.kernels.container_members import containers_of
 from heapdump.memory.mapped import MappedMemory
+from heapdump.spans import Span
 
 _BATCH = 1 << 18
 """Sources whose edges are searched at once."""
@@ -163,6 +164,8 @@ def source_words(
                 here = np.flatnonzero((place >= 0) & (place % width == phase))
                 names = batch[here] if numbers is None else numbers[batch[here]]
                 yield memory.file_words(phase, width), width, ((place[here] - phase) // width, names, count[here])
+            first, last = int(batch[0]), int(batch[-1])  # the pages of the file need not stay in memory
+            memory.forget(Span(int(start[first]), int(start[last]) + int(size[last])))
 
 
 def _members(
@@ -171,7 +174,8 @@ def _members(
 ) -> list[tuple[NDArray[np.int64], ...]]:  # fmt: skip
     """The candidates of sources of one width: columns, piece by piece. `sources`: place, number and words of each."""
     out, k = [], 0
-    room = max(_ROOM, int(edges.degree[sources[1]].max(initial=0)))
+    degree = edges.first[sources[1] + 1] - edges.first[sources[1]]
+    room = max(_ROOM, int(degree.max(initial=0)))
     while k < len(sources[0]):
         rows = np.empty((room, len(_COLUMNS)), np.int64)
         found, k = run(

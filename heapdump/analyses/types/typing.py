@@ -100,7 +100,7 @@ def typing_of(
     reader = WordReader(process.space.mapped, graph, edges)
     clusters = find_clusters(process.space.mapped, graph, table, edges)
     names = names_of(process, clusters, fields_of(clusters, reader))
-    order = np.argsort(graph.rows, kind="stable")
+    order = _by_row(graph.rows)
     rows = graph.rows[order]
     found = types_of(process, view_by_heap(process, tuple(heaps)), table, rows.astype(np.int64), by_class=True)
     label = _Labels(found)
@@ -110,11 +110,16 @@ def typing_of(
     choice = label.choices(names, clusters.size.tolist())
     better = choice[cluster[known], number[known]]
     number[known] = np.where(better >= 0, better, number[known])
-    place = np.empty(len(order), np.int64)
-    place[order] = np.arange(len(order))
+    place = np.empty(len(rows), np.int64)
+    place[order] = np.arange(len(rows))
     label.name_buffers(process, graph, containers, place, number)
     label.name_elements(process, graph, nodes, place, number)
     return BlockTyping(rows, number, tuple(label.labels))
+
+
+def _by_row(rows: NDArray[np.int32]) -> NDArray[np.int64] | slice:
+    """The places of rows in ascending order; all of them at once where the rows ascend."""
+    return slice(None) if (rows[1:] > rows[:-1]).all() else np.argsort(rows, kind="stable")
 
 
 def _module(label: str) -> str:
