@@ -16,7 +16,7 @@ import numpy as np
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import tag
+from heapdump.blocks.table import doubt, tag
 from heapdump.heaps.nt.chain import MOST_ROWS
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.header_repair import header_damage
@@ -129,6 +129,9 @@ def _report_wrong_size(damaged: DamagedHeader, size: int) -> None:
     stride, granule = entry_format.stride, entry_format.granule
     found = int(rows.size8[row[0]]) // stride
     rows.size8[row] = size * stride
+    if int(rows.unused[row[0]]) >= found * granule:  # cut to the wrong size: the header has the whole number
+        rows.unused[row] = _unused_in_header(damaged, entry)
+        doubt(rows.tags[row[0] :], slice(1), Trust.DERIVED)
     rows.unused[row] = np.minimum(rows.unused[row], size * granule)
     wanted, there = size.to_bytes(2, "little"), found.to_bytes(2, "little")
     first = int(wanted[0] == there[0])
@@ -141,6 +144,13 @@ def _report_wrong_size(damaged: DamagedHeader, size: int) -> None:
     context.log.add_finding(
         Finding("size_chain", "error", context.address, place, length, message, expected, found_bytes)
     )
+
+
+def _unused_in_header(damaged: DamagedHeader, entry: int) -> int:
+    """UnusedBytes of the entry at an address, bytes; 0 where its header is not in the dump."""
+    context, entry_format = damaged.context, damaged.context.entry_format
+    word = context.header_word(entry)
+    return 0 if word is None else (word ^ entry_format.unsigned_key) >> entry_format.bits.unused & 0xFF
 
 
 def _report_one_header(damaged: DamagedHeader, size: int) -> None:

@@ -11,6 +11,7 @@ from heapdump.heaps.nt.header_word import headers_at
 from heapdump.snapshot import Snapshot
 from tests.heaps.nt.plans import FIXED, heap_of, process_of
 from tests.heaps.nt.plans import Generation as Plan
+from tests.patching import poke
 
 XP = Plan("x86", 2600)
 
@@ -49,3 +50,16 @@ def test_a_chain_may_end_where_the_memory_does(open_built, tail, found):
     words = np.array([old_header(9, 7), old_header(9, 7), *chain], np.int64)
     with open_built(process_of(XP, heap_of(XP, FIXED[0]).build())) as snapshot:
         assert resync.next_good_header(generation(snapshot), words, 0, len(words), len(words)) == found
+
+
+def test_a_size_below_the_unused_bytes_costs_none_of_them(open_built):
+    """The row was cut to the wrong size, and got the right one without its unused bytes: 256 bytes for 253, exact."""
+    heap = heap_of(XP, FIXED[0])
+    heap.busy(40)
+    block = heap.busy(245)  # 8 bytes of header, 11 unused
+    heap.busy(40)
+    with open_built(poke(process_of(XP, heap.build()).build(), (block - 8, b"\x01"))) as snapshot:
+        row = int(np.flatnonzero(snapshot.walk.table.address == block)[0])
+        found = snapshot.walk.table.block(row)
+        assert (found.size, found.trust) == (245, "derived")
+        assert [one.kind for one in snapshot.damage.findings] == ["size_chain"]
