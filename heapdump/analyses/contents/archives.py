@@ -39,13 +39,16 @@ def _is_gzip(heads: Heads) -> Mask:
 
 
 def _is_zlib(data: bytes) -> bool:
-    """The stream gives its bytes and its checksum, or so much of it as was read gives bytes without a fault."""
+    """The stream gives its bytes and its checksum, or so much of it as was read gives bytes without a fault.
+
+    One that gives less than `_FEWEST_OUT` bytes is not named: random bytes may be such a stream.
+    """
     stream = zlib.decompressobj()
     try:
         out = stream.decompress(data, 1 << 16)
     except zlib.error:
         return False
-    return (stream.eof and len(out) > 0) or len(out) >= max(_FEWEST_OUT, len(data) // 2)
+    return len(out) >= _FEWEST_OUT and (stream.eof or len(out) >= len(data) // 2)
 
 
 def _is_zstd(heads: Heads) -> Mask:
