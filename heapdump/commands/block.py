@@ -13,6 +13,7 @@ from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.managed import place_lines
 from heapdump.commands.common.options import option
 from heapdump.commands.common.page_block import page_detail, page_lines, page_record
+from heapdump.commands.common.pointees import pointees_of
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.shadow_words import chunk_header, chunk_record, chunk_words, shadow_lines, shadow_record
 from heapdump.render import text
@@ -118,7 +119,7 @@ class _Place:
     def page(self) -> Iterator[PageItem]:
         """The block, its content, its stack, the blocks beside it."""
         block, heaps = self.found.block, self.snapshot.heaps
-        where = [(f"{self.address:#x}", "bold"), (" is in no block", "")]
+        where = [(f"{self.address:#x}", "bold"), (f" is in no block{self._named()}", "")]
         region = (f"region: {self._region()}", "dim")
         if block is None:
             about = self._about()
@@ -133,7 +134,8 @@ class _Place:
             yield from self._stack_lines(block)
         words = BlockWords(self.request, self.snapshot, (block.row for block in self.found.neighbours))
         columns = (*block_columns(heaps), *word_columns(words))
-        yield Table(columns, self.found.neighbours, title="Neighbours", empty="no block near it")
+        if self.found.block is not None or self._is_in_a_heap():
+            yield Table(columns, self.found.neighbours, title="Neighbours", empty="no block near it")
 
     def _fields(self) -> FieldsView | None:
         """The decoded view of a block, where it is asked for."""
@@ -168,6 +170,19 @@ class _Place:
 
         return described_memory(self.request, self.snapshot, self.address) if self.found.block is None else None
 
+    def _named(self) -> str:
+        """`: app.exe!Load+0x14` of an address in a module or on a stack; "" elsewhere."""
+        from heapdump.analyses.by_hand.pointees import PointeeKind
+
+        request, snapshot = self.request, self.snapshot
+        namer = snapshot.namer(request.image_path, request.symbol_path)
+        found = pointees_of(snapshot, namer).at(self.address)
+        return f": {found.text}" if found is not None and found.kind in (PointeeKind.MODULE, PointeeKind.STACK) else ""
+
+    def _is_in_a_heap(self) -> bool:
+        """True where memory of a heap is at the address: blocks elsewhere are no neighbours of it."""
+        return "heap" in self._region().lower()
+
     def _region(self) -> str:
         """Usage and detail of the memory at the address."""
         from heapdump.analyses.memory.regions import select
@@ -183,7 +198,8 @@ class _Place:
     def _block_lines(self, block: Block) -> Iterator[StyledLine]:
         heap = self.snapshot.heaps[block.heap]
         own = " (the allocator's own)" if block.is_internal else ""
-        size = f"{text.plural(block.size, 'byte')} requested, {block.entry_size:,} occupied from {block.entry:#x} on"
+        kind_of = "free" if block.state == "free" else "requested"
+        size = f"{text.plural(block.size, 'byte')} {kind_of}, {block.entry_size:,} occupied from {block.entry:#x} on"
         yield [(f"{block.state} {block.kind.word} block{own}: {size}", "")]
         if block.trust.value in _DOUBTS:
             yield [(_DOUBTS[block.trust.value], "yellow")]

@@ -53,7 +53,7 @@ VIEW: tuple[Column[Incident], ...] = (
     Column("Severity", lambda i: i.severity, "error: cannot be in a healthy heap; warning: can, while the heap is being changed", style=lambda i: "red" if i.is_error else "yellow"),
     Column("Bug", lambda i: i.bug or i.leading.finding.kind, "the bug, as AddressSanitizer names it; else what was found or reported"),
     Column("Address", lambda i: f"{i.address:#x}", "the first bad byte; of an exception the faulting address", right=True),
-    Column("Seen", lambda i: str(len(i.findings)), "findings and reports of Windows that concern it (records in JSON)", right=True, rank=2),
+    Column("Seen", lambda i: str(len(i.findings)) if len(i.findings) > 1 else "", "findings and reports of Windows that concern it (records in JSON), where there are several", right=True, rank=2),
     Column("Block", lambda i: f"{i.block.address:#x}" if i.block else "", "the block that was damaged, or is at fault", right=True, rank=1),
     Column("Culprit", lambda i: f"{i.culprit.address:#x}" if i.culprit else "", "the block whose code did it; empty where the bytes do not tell", right=True, rank=1),
     Column("What", _what, "how far the damage lies from which block; else what was found", flexible=24, wraps=True),

@@ -138,6 +138,16 @@ def test_every_list_can_be_sorted(command: str, field: str, user: int, capfd: Ca
     assert values == sorted(values)
 
 
+@pytest.mark.parametrize(
+    ("command", "title", "field"),
+    [("leaks", "size", "bytes"), ("leaks", "blocks", "count"), ("retained", "retained", "retained_bytes")],
+)  # fmt: skip
+def test_titles_of_columns_are_fields_to_sort_by(
+    command: str, title: str, field: str, user: int, capfd: Capture
+) -> None:
+    assert ask(capfd, command, "--sort", title) == ask(capfd, command, "--sort", field)
+
+
 def same(row: Record) -> Record:
     return row
 

@@ -141,7 +141,10 @@ def test_a_crash_names_the_instruction_and_what_its_registers_point_to(tmp_path:
     assert first == {"register": "rax", "value": "0x4c43524f000000df", "points_to": None}
     assert (second["register"], second["points_to"]["kind"]) == ("rcx", "block")
     text = "\n".join(page(capfd, path))
-    assert "\n           mov rdx, qword ptr [rax+0x10]\n           rax = 0x4c43524f000000df\n" in text
+    assert (
+        "\n           mov rdx, qword ptr [rax+0x10]\n           rax = 0x4c43524f000000df: non-canonical: no address that"
+        in text
+    )
     assert f"rcx = {block + 0x20:#x}: free block {block:#x}+0x20, " in text
 
 

@@ -22,6 +22,7 @@ from heapdump.process.reports.cpp_exception import thrown
 from heapdump.process.reports.failure_record import HEAP_CORRUPTION, FailureRecord, missing_record
 from heapdump.process.reports.fast_fail import FAST_FAIL, HEAP_METADATA, STACK_OVERRUNS
 from heapdump.process.reports.verifier_stop import STOP, VerifierStop
+from heapdump.process.stacks.faulting import FaultingInstruction
 from heapdump.process.stacks.frames import exception_registers
 
 if TYPE_CHECKING:
@@ -185,10 +186,17 @@ def _pointer(context: ReportContext, access: Access | None, crash: Crash | None)
     if found is None or not found.base or access.kind == "execute":
         words = pointer_words(access.address, pointer_bytes) if access.address < (1 << 64) - 1 else ""
         return f"; {words}" if words and words != "null" else ""
-    words = pointer_words(found.base_value, pointer_bytes)
+    name, value, words = _worst(found, pointer_bytes)
     if crash is not None and words.startswith("null"):
         words = ""  # a small number out of freed memory
-    return f"; {found.base} = {found.base_value:#x} in {found.text}" + (f": {words}" if words else "")
+    return f"; {name} = {value:#x} in {found.text}" + (f": {words}" if words else "")
+
+
+def _worst(found: FaultingInstruction, pointer_bytes: int) -> tuple[str, int, str]:
+    """(register, value, its meaning): the one of the address that no address can have, else the base."""
+    held = [(found.base, found.base_value), *((one.holder, one.value) for one in found.pointers if not one.steps)]
+    read = [(name, value, pointer_words(value, pointer_bytes)) for name, value in held]
+    return next((one for one in read if one[2] and not one[2].startswith("null")), read[0])
 
 
 def _thrown(process: Process) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from heapdump.analyses.by_hand.code import Code
 from heapdump.analyses.by_hand.pointees import Pointee, PointeeKind
 from heapdump.process.model import Process, View
+from heapdump.process.reports.bad_pointer import pointer_words
 from heapdump.process.reports.failure_record import HEAP_CORRUPTION, FailureRecord
 from heapdump.process.stacks.disassembly import Instruction
 from heapdump.process.stacks.frames import StackFrame, exception_registers
@@ -23,11 +24,15 @@ _NO_POINTERS = ("rsp", "esp", "rip", "eip", "cs", "eflags")
 
 @dataclass(frozen=True, slots=True)
 class RegisterValue:
-    """A register at the exception, and the thing that it points to; None for none."""
+    """A register at the exception, and the thing that it points to; None for none.
+
+    `meaning`: what it points to, or what a bad pointer looks like, in words; "" where neither is known.
+    """
 
     name: str
     value: int
     pointee: Pointee | None
+    meaning: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +93,14 @@ def _registers(
     values = {name: value for name, value in registers.values.items() if name not in _NO_POINTERS}
     names = [name for name in (used.base, used.index) if name in values] if used is not None else []
     names = names or [name for name, value in values.items() if _is_near(process, value)]
-    yield from (RegisterValue(name, values[name], pointees(values[name])) for name in names)
+    for name in names:
+        found = pointees(values[name])
+        meaning = found.text if found is not None else pointer_words(values[name], 4 if registers.arch == "x86" else 8)
+        yield RegisterValue(name, values[name], found, meaning)
     for name, value in values.items():
         found = pointees(value) if name not in names else None
         if found is not None and found.kind is PointeeKind.BLOCK:
-            yield RegisterValue(name, value, found)
+            yield RegisterValue(name, value, found, found.text)
 
 
 def _is_near(process: Process, value: int) -> bool:

@@ -10,6 +10,11 @@ from heapdump.errors import WrongUsage
 from heapdump.render.view import Record
 
 T = TypeVar("T")
+_TITLES = {
+    "size": ("bytes", "retained_bytes"), "blocks": ("count", "retained_blocks"), "retained": ("retained_bytes",),
+}  # fmt: skip
+"""Titles of columns → the fields that they show, where these have other names."""
+
 _ASCENDING = frozenset({"id", "index", "level", "line", "offset", "to_offset", "number"})
 """Numbers that name something, or count from its start: they ascend."""
 
@@ -27,7 +32,7 @@ class Order:
         return self.text.replace("-", "_").lower()
 
     def among(self, fields: Iterable[str]) -> str:
-        """The field that is meant: of that name, else the only one whose name begins so.
+        """The field that is meant: of that name, that of the column with this title, the only one that begins so.
 
         Raises:
             WrongUsage: none, or several.
@@ -35,6 +40,9 @@ class Order:
         known = list(fields)
         if self.field in known:
             return self.field
+        titled = [name for name in _TITLES.get(self.field, ()) if name in known]
+        if titled:
+            return titled[0]
         begins = [name for name in known if name.startswith(self.field)]
         if len(begins) != 1:
             raise WrongUsage(f"cannot sort by {self.text!r}; there are: {', '.join(begins or known)}")

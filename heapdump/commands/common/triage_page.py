@@ -55,7 +55,7 @@ def _crash(request: Request, snapshot: Snapshot, crash: CrashSection) -> Iterato
     if crash.instruction:
         yield [(f"  {crash.instruction}", "bold")]
     for one in crash.registers:
-        yield [(f"  {one.name} = {one.value:#x}", ""), (f": {one.pointee.text}" if one.pointee else "", "")]
+        yield [(f"  {one.name} = {one.value:#x}", ""), (f": {one.meaning}" if one.meaning else "", "")]
     for number in shown_frames(crash):
         found = crash.frames[number]
         yield [(f"  #{number} {found.frame}", "" if found.frame.trust != "guess" else "dim")]

@@ -86,6 +86,20 @@ def test_bad_pointers_are_read(open_built, held, words, is_freed):
         assert snapshot.incidents[0].is_error is is_freed
 
 
+def test_the_register_that_no_address_can_have_is_named(open_built):
+    process = ProcessBuilder().heap(NtHeapBuilder(base=0x20000000000).build())
+    code = process.plan.exe + 0x1000
+    process.memory(code, bytes.fromhex("48c7040841414141").ljust(64, b"\x90"))  # mov qword ptr [rax+rcx], 0x41414141
+    sp = process.plan.stacks + 0x100000 - 0x400
+    process.thread(TID, content=bytes(16))
+    bad = 0xFEFEFEFEFEFEFEFE
+    process.dump.exception(
+        TID, 0xC0000005, code, (1, (1 << 64) - 1), sp=sp, registers={"rax": 0, "rcx": bad, "rsp": sp}
+    )
+    with open_built(process.build()) as snapshot:
+        assert f"; rcx = {bad:#x} in mov qword ptr [rax+rcx], 0x41414141: non-canonical" in message(snapshot)
+
+
 def test_code_that_does_not_lead_to_the_address_is_not_believed(open_built):
     built, _ = crashed("x64", 0x1234567890, is_free=True, address=0x5000000)
     with open_built(built) as snapshot:
