@@ -131,6 +131,7 @@ def command(request: Request, address: str) -> int:
                 *(finding.message for finding in (lists.findings if lists else ())),
                 *unchecked_lines(snapshot.heaps, snapshot.verdict([heap]).unchecked),
             ),
+            shown=request.shown(_messages(snapshot, heap, lists.findings if lists else ()))[0],
         )
         return request.emit(snapshot, answer)
 
@@ -154,6 +155,12 @@ def _data(snapshot: Snapshot, heap: Heap, detail: HeapDetail) -> Record:
     }
 
 
+def _messages(snapshot: Snapshot, heap: Heap, lists: Sequence[Finding]) -> list[str]:
+    """A line for each damaged place of the heap that its lists and the walk met."""
+    found = (*heap.findings, *lists, *snapshot.walk.findings)
+    return [finding.message for finding in found if finding.heap == heap.address]
+
+
 def _page(
     request: Request, snapshot: Snapshot, heap: Heap, detail: HeapDetail, list_findings: Sequence[Finding]
 ) -> Iterator[PageItem]:
@@ -173,9 +180,8 @@ def _page(
         yield Lines([[(blocks, ""), arrow(snapshot, ("virt-blocks", "--heap", f"{heap.address:#x}"))]])
     if heap.index in snapshot.walk.counts:
         yield Table(CHECKS, detail.checks)
-    findings = [f for f in (*heap.findings, *list_findings, *snapshot.walk.findings) if f.heap == heap.address]
-    if findings:
-        yield Lines(request.shown_lines([[(finding.message, "red")] for finding in findings]))
+    if messages := _messages(snapshot, heap, list_findings):
+        yield Lines(request.shown_lines([[(message, "red")] for message in messages]))
 
 
 def _head(snapshot: Snapshot, heap: Heap) -> Iterator[StyledLine]:

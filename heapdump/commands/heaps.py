@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from heapdump.blocks.heap import Heap
-    from heapdump.blocks.walk import HeapCount, KindCount
+    from heapdump.blocks.walk import HeapCount, KindCount, Walk
     from heapdump.snapshot import Snapshot
 
 
@@ -200,6 +200,7 @@ def command(request: Request) -> int:
             page=lambda: _page(request, snapshot, rows if request.sort else _largest_first(rows, request.reverse)),
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps),
             nested={"stated": _COUNTERS, "lock": _LOCK},
+            shown=request.shown(_messages(rows, snapshot.walk))[0],
         )
         return request.emit(snapshot, answer)
 
@@ -221,12 +222,16 @@ def _page(request: Request, snapshot: Snapshot, rows: Sequence[Heap]) -> list[Pa
     if any(heap.trust.value != "exact" for heap in rows):
         inexact = "~ not exact: damaged, or verified with the layout of a neighbouring Windows build"
         page.append(Lines([[(inexact, "dim")]]))
-    findings = [finding for heap in rows for finding in heap.findings] + list(walk.findings)
-    if findings:
-        page.append(Lines(request.shown_lines([[(finding.message, "red")] for finding in findings])))
+    if messages := _messages(rows, walk):
+        page.append(Lines(request.shown_lines([[(message, "red")] for message in messages])))
     if request.explain and rows:
         page.append(Table(FRAGMENTATION, shown, title="Fragmentation"))
     return page
+
+
+def _messages(rows: Sequence[Heap], walk: Walk) -> list[str]:
+    """A line for each damaged place that the lists and the walk met."""
+    return [finding.message for heap in rows for finding in heap.findings] + [one.message for one in walk.findings]
 
 
 def _totals(rows: Sequence[Heap]) -> str:

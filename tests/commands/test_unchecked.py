@@ -11,6 +11,7 @@ from heapdump.cli import run
 from heapdump.heaps.nt import NtAllocator
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.heaps.test_discovery import PLACE, page, with_handle
+from tests.patching import poke
 
 HEAP, OTHER = 0x20000000000, 0x20010000000
 NO_ALLOCATOR = f"heap {OTHER:#x} (unknown) is not checked: no allocator recognises it"
@@ -89,3 +90,19 @@ def test_a_heap_whose_walk_failed(tmp_path: Path, capfd: Capture) -> None:
     assert out[2:] == [f"heap {PLACE:#x} (segment) is not checked: none of its blocks could be read"]
     verdict = f"heap: no damage found in 1 heap; 1 heap not checked → heapdump check {dump}"
     assert verdict in ask(capfd, "summary", str(dump), code=4)[0]
+
+
+def test_damage_that_the_page_tells_is_not_told_again_on_stderr(tmp_path: Path, capfd: Capture) -> None:
+    builder = NtHeapBuilder(base=HEAP)
+    for size in (90, 40, 24):
+        builder.busy(size)
+    built = builder.build()
+    damaged = built.truth.busy[1]
+    dump = tmp_path / "crash.dmp"
+    dump.write_bytes(poke(ProcessBuilder().heap(built).build(), (damaged.entry + 8, b"Z" * 8)).data)
+    for command in (["heaps", str(dump)], ["heap", str(dump), f"{HEAP:#x}"]):
+        out, err = ask(capfd, *command, "--no-cache", code=4)
+        assert " is damaged" in " ".join(out)
+        assert not any(" is damaged" in line for line in err)
+        _, err = ask(capfd, *command, "--no-cache", "--json", code=4)
+        assert any(" is damaged" in line for line in err)
