@@ -64,7 +64,7 @@ class _Options:
     "--group-by",
     "by",
     type=click.Choice([by.value for by in By]),
-    help="Group by.  [default: stack, or type where a dump records none]",
+    help="What blocks of a group share.  [default: stack, or type where a dump records none]",
 )
 @option("--heap", metavar="ADDR|#N", help="Only this heap: its address in one of the dumps, or #N of the last one.")
 @SIZE_OPTION

@@ -26,7 +26,7 @@ _DEFAULT = 8
 @option("--function", "whole", is_flag=True, help="The whole function that holds the address.")
 @dump_command("disasm", takes_address=True)
 def command(request: Request, address: str, before: int | None, after: int | None, whole: bool) -> int:
-    """Code at an address, as u, ub and uf.
+    """Code at an address, as WinDbg's u, ub and uf.
 
     Operands in memory show their values, those of registers by --thread and --frame. Code that the dump lacks is read
     from --image-path.

@@ -69,7 +69,7 @@ class _Options:
     "--group-by",
     "by",
     type=click.Choice([by.value for by in By]),
-    help="Group by.  [default: stack, or type where none is recorded]",
+    help="What blocks of a group share.  [default: stack, or type where none is recorded]",
 )
 @HEAP_OPTION
 @SIZE_OPTION
@@ -99,8 +99,9 @@ class _Options:
 def command(request: Request, **values: Any) -> int:
     """Who allocated the memory that is busy, or what it is.
 
-    Every busy block counts, as in UMDH; groups with most bytes come first. Stacks are recorded when the program ran
-    under gflags +ust or page heap. With --unreachable only blocks count that nothing points to any more.
+    Every busy block counts, as in UMDH, not only leaked ones; groups with most bytes come first. Stacks are recorded
+    when the program ran under gflags +ust or page heap. With --unreachable only blocks count that nothing points to any
+    more.
 
     \b
     heapdump leaks crash.dmp --group-by stack

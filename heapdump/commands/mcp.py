@@ -21,7 +21,13 @@ def _none(words: tuple[str, ...]) -> dict[str, None]:
 @dump_command("mcp", arguments=Arguments("", _none))
 @click.option("--root", type=click.Path(exists=True, file_okay=False, path_type=Path), metavar="DIR",
               help="Only dumps below this folder.")  # fmt: skip
-@click.option("--tokens", type=click.IntRange(500), default=4000, show_default=True, help="Of one answer, about.")
+@click.option(
+    "--tokens",
+    type=click.IntRange(500),
+    default=4000,
+    metavar="N",
+    help="Tokens of one answer, about.  [default: 4000; at least 500]",
+)
 def command(request: Request, root: Path | None, tokens: int) -> int:
     """The same answers for an assistant, by MCP over stdio.
 

@@ -32,7 +32,7 @@ _DIGITS = {"words": 4, "dwords": 8, "qwords": 16}
 @option("--arch", type=click.Choice(["x64", "x86"]), help="Whose pointers, in a WOW64 process.")
 @dump_command("memory", takes_address=True)
 def command(request: Request, address: str, form: str, count: int | None, arch: str | None) -> int:
-    """Memory at an address, as db, dd, dps, da, du and dl.
+    """Memory at an address, as WinDbg's db, dd, dps, da, du.
 
     Bytes that the dump does not hold are ??. Pointers say what they lead to.
 

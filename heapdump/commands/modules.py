@@ -11,11 +11,12 @@ import click
 
 from heapdump.commands.common.addresses import place_of
 from heapdump.commands.common.module_page import HOOK_GROUPS, detail_page, detail_record, hook_records
+from heapdump.commands.common.next_command import arrow
 from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, PageItem, Record, Table, size_column
+from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -193,7 +194,8 @@ def _list(request: Request, snapshot: Snapshot) -> Answer:
         yield Table(columns, shown, hidden=hidden, empty=empty)
         groups = hook_groups([details[module] for module in rows])
         if groups:
-            yield Table(HOOK_GROUPS, groups, title="Hooks (heapdump modules DUMP NAME shows each)")
+            yield Table(HOOK_GROUPS, groups, title="Hooks")
+            yield Lines([[("each of them", "dim"), arrow(snapshot, ("modules", groups[0]["module"]))]])
 
     rows = request.rows(list(details), _record)
     shown, hidden = request.shown(rows)

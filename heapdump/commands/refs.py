@@ -73,8 +73,8 @@ class _Found:
     "--depth",
     type=click.IntRange(1),
     default=1,
-    show_default=True,
-    help="Levels of holders: 2 also shows who points at them, …",
+    metavar="N",
+    help="Levels of holders, as a tree: 2 also shows who points at them, …  [default: 1]",
 )
 @option(
     "--all-paths",

@@ -53,7 +53,7 @@ _MOST_LINES = 8
 )  # fmt: skip
 @dump_command("struct", takes_expressions=True, arguments=Arguments("[DUMP] [NAME [ADDRESS]]", split_arguments))
 def command(request: Request, name: str | None, address: str | None, arch: str | None, count: int) -> int:
-    """A structure at an address, as dt, and what it means.
+    """A structure at an address, as WinDbg's dt, and its meaning.
 
     Structures of Windows are known by the build of the dump, no symbols are necessary. With --symbols those of PDBs are
     known, too. Encoded ones are decoded, links of lists are checked.

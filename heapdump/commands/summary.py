@@ -90,8 +90,8 @@ def reconciliation_columns(summary: Summary) -> tuple[Column[ItemBytes], ...]:
 def command(request: Request) -> int:
     """Where the memory of the process went.
 
-    What the process is, then WinDbg's !address -summary tables, committed memory explained to the byte, and what
-    stands out.
+    What the process is, what broke, what stands out, committed memory explained to the byte; then the tables of
+    WinDbg's !address -summary.
 
     \b
     heapdump summary crash.dmp

@@ -81,7 +81,7 @@ SIZE_OPTION = option(
 
 _CHOOSE = (
     "heap", "state", "kind", "size", "at", "usage", "type_", "protect", "internal", "containing", "focus", "ignore",
-    "min_bytes", "suppressions", "request_size", "arch", "thread",
+    "min_bytes", "suppressions", "request_size", "arch", "thread", "kinds", "min_size",
 )  # fmt: skip
 _GROUP = ("by", "stat", "skip_module", "full_stacks")
 _UNREACHABLE = ("unreachable", "report_objects", "use_unaligned", "lsan_compat", "exitcode", "print_suppressions")
