@@ -195,7 +195,7 @@ def _list(request: Request, snapshot: Snapshot) -> Answer:
         groups = hook_groups([details[module] for module in rows])
         if groups:
             yield Table(HOOK_GROUPS, groups, title="Hooks")
-            yield Lines([[("each of them", "dim"), arrow(snapshot, ("modules", groups[0]["module"]))]])
+            yield Lines([[("each of them", "dim"), arrow(snapshot, ("modules", groups[0].module.name))]])
 
     rows = request.rows(list(details), _record)
     shown, hidden = request.shown(rows)
