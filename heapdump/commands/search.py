@@ -51,7 +51,7 @@ def split_arguments(arguments: tuple[str, ...]) -> dict[str, Any]:
 @option("--count", type=int, default=_MOST_HITS, show_default=True, metavar="N", help="Stop after N places.")
 @dump_command("search", takes_expressions=True, arguments=Arguments("[DUMP] PATTERN", split_arguments))
 def command(request: Request, pattern: str, at: str | None, usage: str | None, form: str, count: int) -> int:
-    """Every place that holds a text, a pointer or bytes, as WinDbg's s.
+    """Every place that holds a text, a pointer or bytes.
 
     A text is found as ASCII (UTF-8) and as UTF-16.
 

@@ -157,7 +157,8 @@ def test_the_list_says_which_modules_are_hooked_and_by_whom(ask, dump, capfd):
         ("kernel32.dll", 1),
     ]
     assert cli.run(["modules", str(dump)]) == 0
-    hooks = capfd.readouterr().out.partition("\nHooks")[2].splitlines()[2:]
+    *hooks, blank, command = capfd.readouterr().out.partition("\nHooks")[2].splitlines()[2:]
+    assert (blank, command) == ("", f"each of them → heapdump modules {dump} inspector.exe")
     assert [line.split(maxsplit=3)[:3] for line in hooks] == [
         ["inspector.exe", "3", "detoured.dll"], ["inspector.exe", "1", "no"], ["inspector.exe", "1", "ntdll.dll"],
         ["inspector.exe", "1", "ucrtbase.dll"], ["kernel32.dll", "1", "detoured.dll"],
