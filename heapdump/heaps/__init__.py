@@ -27,7 +27,7 @@ ALLOCATORS: dict[HeapKind, str] = {
     HeapKind.PAGE: "heapdump.heaps.page",
     HeapKind("asan"): "heapdump.heaps.asan",
 }
-"""Kind → package, in the order of walks: a kind whose blocks lie inside blocks of another kind comes after that kind."""
+"""Kind → package, in the order of walks: a kind whose blocks lie inside blocks of another comes after that one."""
 
 
 def allocators() -> dict[HeapKind, Allocator]:

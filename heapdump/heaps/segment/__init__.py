@@ -1,7 +1,7 @@
 """The segment heap of Windows 10 and later (docs/reference/heap-structures.md §6).
 
-A heap has page segments. Their units form page ranges: blocks of whole pages, VS subsegments with chunks of any size, LFH
-subsegments with blocks of one size. Large allocations lie outside of segments.
+A heap has page segments. The units of a segment form page ranges. A range is a block of whole pages, a VS subsegment
+with chunks of any size, or an LFH subsegment with blocks of one size. Large allocations lie outside of segments.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from heapdump.process.model import Process, View
 
 
 class SegmentAllocator:
-    """The front door of the package; see `allocator.Allocator`."""
+    """Segment heaps, see `allocator.Allocator`."""
 
     kind = HeapKind.SEGMENT
     block_kinds = (BlockKind.PAGES, BlockKind.LFH, BlockKind.VS, BlockKind.LARGE)
 
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """The claim under the layout of which most facts hold on the heap itself."""
+        """The claim under the layout with which most facts hold for the heap itself."""
         return discovery.claim(view, address, is_listed=is_listed)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
@@ -38,7 +38,7 @@ class SegmentAllocator:
         return discovery.describe(context, claim, index)
 
     def walk(self, job: AllocatorJob) -> None:
-        """Walks heap by heap; the keys and the padding of one hold for the later heaps of its view."""
+        """Walks heap by heap. Keys and padding that one heap shows are used for the later heaps of its view."""
         from heapdump.heaps.segment.keys import Keys
         from heapdump.heaps.segment.walk import walk_segment_heap
 
@@ -53,13 +53,13 @@ class SegmentAllocator:
         return self_checks(process, heap, count)
 
     def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
-        """Reads the addresses of stack records, which stand behind user data."""
+        """The reader of the addresses of stack records, which stand behind user data."""
         from heapdump.heaps.segment.traces import trace_reader
 
         return trace_reader(view, heap, walk)
 
     def check(self, job: CheckJob) -> bool:
-        """Compares segments and large allocations with Windows' counters."""
+        """Compares Windows' counters with the segments and large allocations that were found."""
         from heapdump.heaps.segment.check import check_segment_heap
 
         check_segment_heap(job)

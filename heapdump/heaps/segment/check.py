@@ -1,6 +1,6 @@
-"""Windows' counters of a segment heap against what its lists and its tree lead to.
+"""Compares Windows' counters of a segment heap with the segments and large allocations that were found.
 
-A segment, or a large allocation, to which no link leads any more is missed by the walk; the counters of the header still
+The walk misses a segment, or a large allocation, to which no link leads any more. The counters in the header still
 count it (docs/reference/heap-structures.md §6.1, §6.2).
 """
 
@@ -21,7 +21,15 @@ from heapdump.layouts import Layout, load
 
 @dataclass(frozen=True, slots=True)
 class _Counter:
-    """A counter of the header: what it counts, its address, its value, and the number that was found."""
+    """A counter of the header.
+
+    Attributes:
+        kind: kind of the finding where it is wrong.
+        what: what it counts, in words.
+        address: of the counter.
+        counted: its value.
+        found: the number that was found.
+    """
 
     kind: FindingKind
     what: str
@@ -30,13 +38,16 @@ class _Counter:
     found: int
 
 
-_UNSEEN = "what no second witness tells in segment heaps: a count of unused bytes that stays possible, and busy bits of LFH blocks "
+_UNSEEN = (
+    "what no second witness tells in segment heaps: a count of unused bytes that stays possible, "
+    "and busy bits of LFH blocks "
+)
 
 
 def check_segment_heap(job: CheckJob) -> None:
-    """A finding for each counter that differs from what was found; a remark on what nothing in the heap can contradict.
+    """Adds a finding for each counter that differs from the number found, and a remark on damage that cannot be seen.
 
-    Nothing is compared where the walk found damage, or not all of the heap: that explains a difference.
+    Nothing is compared where the walk found damage or memory is missing, because these explain differences.
     """
     if not job.has_damage and job.heap.layout is not None and job.heap.is_fully_walked:
         for counter in _counters(job, load(job.heap.layout)):
@@ -52,7 +63,7 @@ def check_segment_heap(job: CheckJob) -> None:
 
 
 def _counts_no_lfh_blocks(job: CheckJob) -> bool:
-    """True where LFH subsegments hold no count of all their free blocks (26100)."""
+    """True in builds whose LFH subsegments do not count all their free blocks (26100)."""
     name, layout = "_HEAP_LFH_SUBSEGMENT", load(job.heap.layout or job.view.layout.name)
     return name in layout and "State" in layout[name]
 
@@ -65,14 +76,14 @@ def _finding(job: CheckJob, counter: _Counter) -> Finding:
 
 
 def _counters(job: CheckJob, layout: Layout) -> Iterator[_Counter]:
-    """The counters of segments, one for each size of them, and of committed pages of large allocations.
+    """The counters of segments, one for each segment size, and the counter of committed pages of large allocations.
 
-    A counter that is not in the dump is not compared.
+    Counters that are not in the dump are left out.
     """
     lists = contexts(job.view, layout, job.heap.address) or ()
     lists = lists if all(_is_counted(job, layout, context) for context in lists) else ()
     for size in dict.fromkeys(context.segment_bytes for context in lists):
-        # both contexts of 19041 x86 have one size; the second one is not in use
+        # on 19041 x86 both contexts have the same segment size, and the second one is not in use
         yield _segment_counter(job, layout, [context for context in lists if context.segment_bytes == size])
     counted, committed = job.heap.counters.virtual_bytes, job.heap.large_committed_bytes
     if counted is not None and committed is not None:
@@ -88,7 +99,7 @@ def _is_counted(job: CheckJob, layout: Layout, context: SegContext) -> bool:
 
 
 def _segment_counter(job: CheckJob, layout: Layout, lists: list[SegContext]) -> _Counter:
-    """The counter of segments in the first of some contexts whose segments have one size."""
+    """The counter of segments of one size. `lists`: the contexts with that size; the first one has the counter."""
     anchor, size = lists[0].anchor, lists[0].segment_bytes
     owner = layout["_SEGMENT_HEAP" if anchor == job.heap.address else "_HEAP_SEG_CONTEXT"]
     found = sum(segment.span.size == size for segment in job.heap.segments)

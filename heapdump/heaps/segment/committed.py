@@ -12,10 +12,10 @@ from heapdump.spans import Span
 
 
 class Committed:
-    """The committed regions of the memory map."""
+    """The committed regions of a memory map, for fast sums over many spans."""
 
     def __init__(self, regions: RegionTable) -> None:
-        """O(regions)."""
+        """Takes the committed regions of the map; O(regions)."""
         is_committed = regions.state == State.MEM_COMMIT
         self._start = regions.start[is_committed].astype(np.int64)
         self._end = regions.end[is_committed].astype(np.int64)
@@ -26,7 +26,7 @@ class Committed:
         return self._bytes_below(end) - self._bytes_below(start)
 
     def runs(self, start: int, end: int) -> Iterator[Span]:
-        """The committed runs of [start, end), ascending; touching regions are one run."""
+        """The committed parts of [start, end), ascending; touching regions are joined."""
         i = int(np.searchsorted(self._end, start, side="right"))
         run: Span | None = None
         while i < len(self._start) and self._start[i] < end:

@@ -19,7 +19,15 @@ from heapdump.process.model import Process, View
 
 @dataclass(frozen=True, slots=True)
 class SegmentDiscovery:
-    """One segment heap at address `heap` while it is described; `findings` and `notes` collect what is wrong with it."""
+    """One segment heap that is being described.
+
+    Attributes:
+        shared: the process, the view, and the list nodes in use.
+        layout: the struct layout that verified.
+        heap: address of the heap.
+        findings: gets the damage.
+        notes: gets sentences that say what is missing, and why.
+    """
 
     shared: DiscoveryContext
     layout: Layout
@@ -34,11 +42,11 @@ class SegmentDiscovery:
 
     @property
     def view(self) -> View:
-        """The view of the process that lists the heap."""
+        """The view that the heap lies in."""
         return self.shared.view
 
     def report(self, damaged: DamagedBytes, message: str, *, note: str | None = None) -> None:
-        """Adds a finding, and a note where something is missing because of it."""
+        """Adds a finding, and a note that says what is missing because of it; `note` is None where nothing is."""
         self.findings.append(damaged.finding(self.heap, message))
         if note is not None:
             self.notes.append(note)
@@ -46,9 +54,17 @@ class SegmentDiscovery:
 
 @dataclass(frozen=True, slots=True)
 class SegmentWalk:
-    """One segment heap while it is walked: rows go to `columns`, findings and gaps to `log`.
+    """One segment heap that is being walked.
 
-    `keys`: shared by the walks of all segment heaps of the view. `workload`: the blocks of all segment heaps.
+    Attributes:
+        process: the process.
+        view: the view that the heap lies in.
+        heap: its record.
+        layout: the struct layout that verified.
+        keys: keys and rules, shared by the walks of all segment heaps of the view.
+        columns: gets the rows.
+        log: gets findings, gaps and counts of headers.
+        workload: estimate of the blocks of all segment heaps.
     """
 
     process: Process
@@ -62,7 +78,7 @@ class SegmentWalk:
 
     @property
     def name(self) -> str:
-        """The heap as messages name it."""
+        """The beginning of messages about the heap: `heap 0x…`."""
         return f"heap {self.heap.address:#x}"
 
     @property
@@ -77,11 +93,11 @@ class SegmentWalk:
 
     @property
     def mapped(self) -> MappedMemory:
-        """The memory of the process as arrays."""
+        """The memory of the process, for many words at once."""
         return self.view.space.mapped
 
     def structs(self, name: str) -> list[Struct]:
-        """The different versions of a structure in all layouts, that of the heap's own layout first."""
+        """The distinct versions of a structure in all layouts; the version of the heap's own layout comes first."""
         versions: dict[tuple[object, ...], Struct] = {}
         for layout in (self.layout, *self.view.layouts):
             if name in layout and "_SEGMENT_HEAP" in layout:
@@ -91,7 +107,7 @@ class SegmentWalk:
         return list(versions.values())
 
     def report(self, damaged: DamagedBytes, message: str, *, gap: str | None = None) -> None:
-        """Adds a finding, and a gap where blocks are missing or in doubt because of it."""
+        """Adds a finding, and a gap that says which blocks are missing or in doubt; `gap` is None where none are."""
         self.log.add_finding(damaged.finding(self.heap.address, message))
         if gap is not None:
             self.log.add_gap(gap)
@@ -101,6 +117,6 @@ class SegmentWalk:
         self.log.add_gap(text)
 
     def count_headers(self, headers: int, good_headers: int) -> None:
-        """Counts headers that were read, and those of them that verified; the integrity of the heap is their quotient."""
+        """Adds to the numbers of headers and of good headers; integrity is good_headers / headers."""
         self.log.headers += headers
         self.log.good_headers += good_headers

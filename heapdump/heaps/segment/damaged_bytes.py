@@ -9,7 +9,16 @@ from heapdump.blocks.findings import Finding, FindingKind, Severity
 
 @dataclass(frozen=True, slots=True)
 class DamagedBytes:
-    """Bytes [address, address + length) that break a rule; `expected` and `found` describe them in words or in hex."""
+    """The bytes [address, address + length) of a structure that break a rule.
+
+    Attributes:
+        kind: kind of the finding.
+        address: of the first damaged byte.
+        length: number of bytes.
+        expected: the right bytes or value, in words or hex.
+        found: the bytes or value in the dump, likewise.
+        severity: of the finding.
+    """
 
     kind: FindingKind
     address: int
@@ -19,5 +28,5 @@ class DamagedBytes:
     severity: Severity = "error"
 
     def finding(self, heap: int, message: str) -> Finding:
-        """The finding on the heap at address `heap`."""
+        """The finding about these bytes in the heap at address `heap`."""
         return Finding(self.kind, self.severity, heap, self.address, self.length, message, self.expected, self.found)

@@ -1,4 +1,4 @@
-"""Encoded structures of a segment heap, decoded for a person with the keys that its walk has inferred."""
+"""Decodes encoded structures of a segment heap for a person, with the keys that its walk has found."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _SUBSEGMENT = "_HEAP_LFH_SUBSEGMENT"
 
 
 def decode(view: View, heap: Heap, facts: HeapFacts, name: str, address: int, data: bytes) -> Decoded | None:
-    """A VS chunk header or the header of an LFH subsegment in plain (heap-structures.md §6.4, §6.5).
+    """A decoded VS chunk header, or header of an LFH subsegment (heap-structures.md §6.4, §6.5).
 
-    None for other structures, and where the walk has found no key.
+    None for other structures, and where the walk has found no key. `data`: the bytes of the structure, from `address`
+    on.
     """
     if name in _CHUNK_HEADERS:
         return _chunk(view, facts.get("vs_key"), address, data)

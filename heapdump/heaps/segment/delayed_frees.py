@@ -1,7 +1,7 @@
-"""Freed VS chunks that wait on a delay-free list: their headers still say busy (docs/reference/heap-structures.md §6.4).
+"""Freed VS chunks on a delay-free list; their headers still say busy (docs/reference/heap-structures.md §6.4).
 
-17763.379 and later keep one list in the VS context, 26100 one in each affinity slot. No recorded heap had a chunk on it: a
-node counts as freed only where it is the user data of a busy chunk.
+17763.379 and later have one such list in the VS context, 26100 one in each affinity slot. No recorded heap had a chunk
+on a list. So a node counts only where it is the user data of a busy chunk.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_MASK, UNIT
 from heapdump.memory import limits
 
 _FREE_TAGS = (CLASS_MASK | TRUST_MASK) & ~BUSY
-"""Bits of `tags` that a busy row has in common with a free one."""
+"""Bits of `tags` that a row keeps when it becomes free."""
 
 
 def delayed_frees(walk: SegmentWalk) -> NDArray[np.uint64]:
-    """Addresses of the user data of all chunks on the lists of a heap; (n,) uint64, ascending.
+    """User addresses of all chunks on the delay-free lists of a heap; (n,) uint64, ascending.
 
-    A list whose length contradicts its depth is a finding, and none of its nodes counts.
+    A list whose length contradicts its depth is a finding, and its nodes are left out.
     """
     found: dict[int, None] = {}
     for head in _delay_free_lists(walk):
@@ -40,13 +40,14 @@ def delayed_frees(walk: SegmentWalk) -> NDArray[np.uint64]:
         walk.count_headers(1, 0)
         walk.report(
             DamagedBytes("vs_chunk", head, 2 * walk.pointer_bytes, f"{depth:,} nodes", "others"),
-            f"{walk.name}: the list at {head:#x} of chunks that wait to be freed does not have the {depth:,} nodes that it counts",
+            f"{walk.name}: the list at {head:#x} of chunks that wait to be freed does not have the {depth:,} nodes "
+            "that it counts",
         )
     return np.array(sorted(found), np.uint64)
 
 
 def free_delayed(walk: SegmentWalk, first: int, delayed: NDArray[np.uint64]) -> None:
-    """Makes free rows of the busy VS rows from `first` on whose user data is on a list. `delayed`: see `delayed_frees`."""
+    """Makes the busy VS rows from `first` on free whose user addresses are in `delayed` (`delayed_frees`)."""
     if not len(delayed):
         return
     table = walk.columns.since(first)
@@ -57,19 +58,19 @@ def free_delayed(walk: SegmentWalk, first: int, delayed: NDArray[np.uint64]) -> 
 
 
 def _depth(walk: SegmentWalk, head: int) -> int:
-    """The number of nodes in an SLIST_HEADER: its first 16 bits on x64, those behind the pointer on x86."""
+    """Depth of an SLIST_HEADER, the number of nodes: bytes 0-1 on x64, bytes 4-5 on x86 (winnt.h)."""
     return walk.view.space.try_integer(head if walk.pointer_bytes == 8 else head + 4, 2) or 0
 
 
 def _first_node(walk: SegmentWalk, head: int) -> int:
-    """The first node of an SLIST_HEADER, 0 for none: on x64 its second word without the lowest 4 bits."""
+    """The first node of an SLIST_HEADER, 0 for none: on x64 its second word without bits 0-3, on x86 its first word."""
     if walk.pointer_bytes == 4:
         return walk.view.space.try_integer(head, 4) or 0
     return (walk.view.space.try_integer(head + 8, 8) or 0) & ~0xF
 
 
 def _delay_free_lists(walk: SegmentWalk) -> Iterator[int]:
-    """Addresses of the SLIST_HEADERs of a heap; none before 17763.379."""
+    """Addresses of the SLIST_HEADERs of a heap's delay-free lists; none before 17763.379."""
     layout, heap = walk.layout["_SEGMENT_HEAP"], walk.heap.address
     if "VsContext" not in layout or "_HEAP_VS_CONTEXT" not in walk.layout:
         return

@@ -1,10 +1,10 @@
-"""Segment heaps of Windows 10 and later: the claim on an address, and the record of the heap behind it.
+"""Claims on segment heaps (Windows 10 and later), and their records.
 
-In: an address. Out: `HeapClaim`, `Heap`. Structures: docs/reference/heap-structures.md §6, offsets from `layouts/`.
+Structures: docs/reference/heap-structures.md §6; offsets: `layouts/`.
 
-Decision: the build only orders the layouts that are tried. Servicing changed them inside one build number (17763, 26100),
-so the layout of which most facts hold on the heap itself is used. The versions of structures inside subsegments are chosen
-again when these are read.
+Decision: the build number only orders the layouts that are tried. Updates changed structures within one build number
+(17763, 26100), so the layout is used under which most facts hold for the heap itself. Structures inside subsegments get
+their versions separately, when they are read.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ from heapdump.trust import Trust
 _CLASS_BITS = 0xF000
 _MiB = 1 << 20
 _WITHOUT_SIGNATURE = 2
-"""Distinctive facts that an address without the signature needs."""
+"""Number of distinctive facts that a listed address without the signature needs."""
 
 _NO_HEADER = "its header is not in the dump"
 _DISTINCTIVE = {"metadata bounds that hold it", "segment lists that link back"}
-"""Facts of which an address that no heap list names needs one; the other facts hold on zeros too."""
+"""Distinctive facts: an address that no heap list names needs one of them. The other facts also hold for zeros."""
 
 
 def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
     """The claim; None without the signature, and without a distinctive fact where no heap list names the address.
 
-    A listed address without any heap's signature, or without a header in the dump, is claimed on two distinctive facts, or
-    on segments that link to it. The claim has a layout where the segments can be read under it.
+    A listed address without any heap's signature, or without a header in the dump, is claimed on two distinctive facts,
+    or on segments that link to it. The claim has a layout where the segments can be read under it.
     """
     word = view.space.try_integer(address + 2 * view.pointer_bytes, 4)
     if word != SIGNATURE and (not is_listed or word in (HEAP_SIGNATURE, SEGMENT_SIGNATURE)):
@@ -80,7 +80,7 @@ def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
 
 
 def _linked_layout(view: View, heap: int) -> Layout | None:
-    """The layout under which most segments in the dump link to the heads of the heap's lists; None where none does."""
+    """The layout under which most segments in the dump link to heads of the heap's lists; None where none links."""
     layouts = [layout for layout in view.layouts if _has_segment_lists(layout)]
     counts = [links_to_header(view, layout, assumed_contexts(layout, heap)) for layout in layouts]
     most = max(counts, default=0)
@@ -88,7 +88,7 @@ def _linked_layout(view: View, heap: int) -> Layout | None:
 
 
 def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-    """The heap behind a claim; without a layout its own reservation alone."""
+    """The record of a claimed heap; without a layout only its own reservation."""
     if claim.layout is not None:
         return _heap(SegmentDiscovery(context, claim.layout, claim.address), claim, index)
     doubts = ", ".join(claim.doubts)
@@ -103,9 +103,10 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
 
 
 def _best_layout(view: View, heap: int) -> tuple[Layout | None, dict[str, bool]]:
-    """(the layout of which most facts hold, the likelier of equal ones, None where it is not usable; its facts).
+    """(layout under which most facts hold, None where that is not usable; the facts under it → whether they hold).
 
-    Where the dump lacks a part of the header, facts fail for want of bytes: the layout of this very build is the best one.
+    Of equal layouts the likelier is taken. Where a part of the header is not in the dump, facts fail for that reason,
+    so the layout of this very build is taken.
     """
     own = view.layout
     if view.is_layout_exact and _has_segment_lists(own) and _is_cut(view, own, heap) and is_usable(view, own, heap):
@@ -121,14 +122,14 @@ def _is_cut(view: View, layout: Layout, heap: int) -> bool:
 
 
 def _has_segment_lists(layout: Layout) -> bool:
-    """True for a layout that says where the lists of segments are."""
+    """True for a layout with the members that hold the lists of segments."""
     return "_SEGMENT_HEAP" in layout and any(
         member in layout["_SEGMENT_HEAP"] for member in ("SegContexts", "SegmentListHead")
     )
 
 
 def _is_layout_exact(view: View, layout: Layout | None) -> bool:
-    """True for the layout of this very build, unless it was inferred from other builds."""
+    """True for the layout of this very build that was not inferred from other builds."""
     if layout is None or layout.name != view.layout.name or not view.is_layout_exact:
         return False
     return not layout["_SEGMENT_HEAP"].confidence.startswith("secondary (inferred")
@@ -174,7 +175,7 @@ def _heap(discovery: SegmentDiscovery, claim: HeapClaim, index: int) -> Heap:
 
 
 def _report_signature(discovery: SegmentDiscovery) -> None:
-    """A finding where the heap's signature is another one."""
+    """Adds a finding where the heap's signature is wrong."""
     place = discovery.heap + 2 * discovery.view.pointer_bytes
     found = discovery.view.space.try_integer(place, 4)
     if found not in (None, SIGNATURE):
@@ -183,7 +184,7 @@ def _report_signature(discovery: SegmentDiscovery) -> None:
 
 
 def _own_structures(discovery: SegmentDiscovery, segments: tuple[Segment, ...]) -> Span:
-    """The span of the heap's own structures: by its header, else by the memory map; it ends at the next segment."""
+    """The span of the heap's own structures, by its header or else by the memory map; up to the next segment."""
     heap = discovery.heap
     span = own_span(discovery.view, discovery.layout, heap) or discovery.process.regions.allocation(heap)
     end = max(span.end if span is not None else 0, heap + PAGE)
@@ -191,7 +192,7 @@ def _own_structures(discovery: SegmentDiscovery, segments: tuple[Segment, ...]) 
 
 
 def _segment(committed: Committed, context: SegContext, address: int) -> Segment:
-    """The record of a segment. Its uncommitted ranges are those of the memory map: the heap keeps no list of them."""
+    """The record of a segment. Its uncommitted ranges come from the memory map: the heap has no list of them."""
     span = Span(address, address + context.segment_bytes)
     uncommitted, at = [], span.start
     for run in committed.runs(span.start, span.end):
@@ -216,9 +217,9 @@ def _extents(
 
 
 def _metadata_spans(process: Process, blocks: tuple[LargeBlock, ...]) -> list[Span]:
-    """The memory of ntdll's own heap that holds the nodes of large allocations, ascending.
+    """The memory of ntdll's own heap that holds the nodes of these large allocations, ascending.
 
-    A span is one MiB, cut to the reservation that it lies in.
+    Each span is one MiB, cut to its reservation.
     """
     found = set()
     for node in (block.metadata or 0 for block in blocks):
@@ -230,7 +231,7 @@ def _metadata_spans(process: Process, blocks: tuple[LargeBlock, ...]) -> list[Sp
 
 
 def _counters(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> WindowsCounters:
-    """Windows' counters, of pages: they cover the segments and the heap's own structures (recorded heaps)."""
+    """Windows' counters, in bytes. They include the segments and the heap's own structures (recorded heaps)."""
     struct = layout["_SEGMENT_HEAP"]
     totals = fields
     if "MemStats" in struct:
@@ -244,5 +245,5 @@ def _counters(view: View, layout: Layout, heap: int, fields: dict[str, int]) -> 
 
 
 def _page_bytes(fields: dict[str, int], name: str) -> int | None:
-    """A count of pages in bytes; None where this build has no such count."""
+    """The value of a member that counts pages, in bytes; None where this build has no such member."""
     return fields[name] * PAGE if name in fields else None

@@ -1,10 +1,13 @@
-"""Counts of unused bytes at the end of blocks that cannot be: the program wrote behind its requested bytes.
+"""Finds impossible counts of unused bytes at the end of blocks: the program wrote behind its requested bytes.
 
-The last two bytes of a VS chunk, or of an LFH block, hold the number of its unused bytes. No block has more of them than it
-has bytes. In every recorded heap a VS chunk has less than two granules, and three or four more where the heap's own extra
-stands behind the user data. An LFH block serves the sizes down to the next smaller one of the build's LFH sizes: these lie a
-granule apart, or a sixteenth of the power of two below them where that is more. A count that is damaged but possible has no
-second witness.
+The last two bytes of a VS chunk, or of an LFH block, hold the number of its unused bytes. In every recorded heap these
+are:
+
+- VS chunk: less than two granules; three or four granules more where the heap's own extra stands behind the user data.
+- LFH block: less than the distance to the next smaller LFH size of the build. Sizes are a granule apart, or 1/16 of the
+  power of two below them where that is more.
+
+Nothing shows that a damaged count is wrong when it is possible.
 """
 
 from __future__ import annotations
@@ -24,22 +27,26 @@ from heapdump.trust import Trust
 
 _GRANULES, _GRANULES_OF_EXTRA = 2, 4
 _LFH_STEPS = 16
-"""Sizes of LFH blocks between two powers of two, at most."""
+"""The most sizes of LFH blocks between two powers of two."""
 
 _MANY = 8
-"""Chunks from which on a majority says how the build writes counts."""
+"""From this many chunks on, the majority defines how the build writes counts."""
 
 _MOST_REPORTS = 16
-"""Blocks of one call that become findings each."""
+"""The most blocks of one call that become a finding each."""
 
 
 def report_counts(
     walk: SegmentWalk, first: int, missing: Sequence[Span], excused: Sequence[int] = (), *, are_told: bool = False
 ) -> None:
-    """A finding for each row from `first` on with a count that cannot be; the row becomes a guess of the whole block.
+    """Adds a finding for each row from `first` on with an impossible count; the row becomes a guess of the whole block.
 
-    Rows as a kernel has written them. `missing`: memory that the dump does not hold; `excused`: addresses of headers whose
-    damage is reported: the counts beside them say nothing. `are_told`: one finding stands for all of them already.
+    Args:
+        walk: the walk of the heap.
+        first: the first row; rows are as a kernel has written them.
+        missing: memory that is not in the dump.
+        excused: addresses of headers whose damage was reported; counts next to them are not examined.
+        are_told: True where one finding stands for all of these rows already.
     """
     table = walk.columns.since(first)
     count_at = table.entry + table.entry_size - np.uint64(2)
@@ -61,7 +68,7 @@ def report_counts(
 
 
 def lacks_count(table: BlockTable, missing: Sequence[Span]) -> NDArray[np.bool_]:
-    """True for rows whose last two bytes lie in one of these spans, in part at least; (n,)."""
+    """(n,) True for rows one of whose last two bytes lies in a missing span."""
     count_at, lacks = table.entry + table.entry_size - np.uint64(2), np.zeros(len(table), bool)
     for span in missing:
         lacks |= (count_at + np.uint64(2) > np.uint64(span.start)) & (count_at < np.uint64(span.end))
@@ -69,7 +76,7 @@ def lacks_count(table: BlockTable, missing: Sequence[Span]) -> NDArray[np.bool_]
 
 
 def impossible_counts(walk: SegmentWalk, table: BlockTable) -> NDArray[np.bool_]:
-    """True for busy VS and LFH rows, as a kernel has written them, with more unused bytes than a block ever has; (n,)."""
+    """(n,) True for busy VS and LFH rows with more unused bytes than a block can have; rows as a kernel writes them."""
     behind = table.unused.astype(np.int64) - table.header8.astype(np.int64) * UNIT
     has_extra = (table.tags & np.uint16(EXTRA)) > 0
     most = (_GRANULES + _GRANULES_OF_EXTRA * has_extra) * walk.granule - 1
@@ -84,7 +91,7 @@ def impossible_counts(walk: SegmentWalk, table: BlockTable) -> NDArray[np.bool_]
 def most_unused_of_lfh(
     block_bytes: NDArray[np.int64] | int, granule: int, has_extra: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """The most unused bytes of LFH blocks: the distance to the next smaller size, as many as a request of 0 bytes leaves."""
+    """(n,) the most unused bytes of LFH blocks of these sizes: the distance to the next smaller LFH size."""
     below = np.left_shift(
         1, np.frexp(np.asarray(block_bytes) - 1)[1].astype(np.int64) - 1
     )  # power of two under the size

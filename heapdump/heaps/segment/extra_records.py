@@ -1,9 +1,10 @@
-"""Marks around the user data of a block: its padding header in front, and the heap's own extra behind it.
+"""Checks the records around the user data of a block: the padding header in front, the heap's own extra behind.
 
-In every recorded heap of a build that writes padding headers, the first word in front of the user data of a VS chunk or an
-LFH block is the padding's size. With allocation stacks, all blocks have an extra, `_SEGMENT_HEAP_EXTRA`, whose bytes 2 and 3
-are the same in all of them but for four flags (docs/reference/heap-structures.md §4.1, §6.8). A block without its mark was
-overrun, or the count at its end, which leads to the extra, is damaged; or ntdll is about to hand it out.
+In every recorded heap of a build that writes padding headers, the first word of the padding in front of a VS chunk's or
+LFH block's user data is the size of the padding. With allocation stacks, all blocks have an extra,
+`_SEGMENT_HEAP_EXTRA`, whose bytes 2 and 3 are equal in all blocks except for four flag bits
+(docs/reference/heap-structures.md §4.1, §6.8). These values are the *marks*. A block without its mark was overrun, or
+the count at its end, which leads to the extra, is damaged, or ntdll was just allocating it.
 """
 
 from __future__ import annotations
@@ -22,19 +23,19 @@ from heapdump.kernels.row import EXTRA, TRUST_GUESS, TRUST_MASK, UNIT
 from heapdump.trust import Trust
 
 _ENOUGH = 8
-"""Blocks that show what a mark is."""
+"""Number of blocks that define a mark."""
 
 _MOST_REPORTS = 16
-"""Blocks of one heap that become findings, for each mark."""
+"""The most findings of one heap about each mark."""
 
 _MARK_BITS, _INDEX_BITS = np.uint64(0xFF0F0000), np.uint64(0x000F0000)
 _ONE_BYTE, _EXTRA_BIT, _COUNT_BITS = 0x8000, 0x4000, 0x1FFF
 
 
 def check_marks(walk: SegmentWalk, first: int, padding: int) -> None:
-    """A finding for each busy row from `first` on without its marks; it becomes a guess, and has no stack.
+    """Adds a finding for each busy row from `first` on without its marks. The row becomes a guess without a stack.
 
-    A block that lost only the bit which says that it has an extra gets its size from the extra.
+    A block for which only the bit is wrong that says that it has an extra, gets its size from the extra.
     """
     table = walk.columns.since(first)
     rows = np.flatnonzero(table.is_busy & ~table.is_internal & (table.tags & np.uint16(TRUST_MASK) < TRUST_GUESS))
@@ -48,7 +49,7 @@ def check_marks(walk: SegmentWalk, first: int, padding: int) -> None:
 
 
 def _check_padding(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], padding: int) -> None:
-    """Padding headers of VS chunks and LFH blocks; those of whole pages may name another size."""
+    """Checks padding headers of VS chunks and LFH blocks; blocks of whole pages may name another size."""
     kind = table.kind[rows]
     rows = rows[(kind == BlockKind.VS) | (kind == BlockKind.LFH)]
     place = table.addresses(rows) - np.uint64(padding)
@@ -64,7 +65,7 @@ def _check_padding(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]
 
 
 def _check_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], padding: int) -> int | None:
-    """The mark that most extras have; None where they do not agree."""
+    """Checks the extras; returns the mark that most of them have, None where they do not agree."""
     place = extra_addresses(walk.view, walk.heap, walk.layout, table, rows, padding)
     word, is_present = walk.mapped.gather(place, 4)
     marks, counts = np.unique(word[is_present] & _MARK_BITS, return_counts=True)
@@ -83,7 +84,7 @@ def _check_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64],
 
 
 def _recover_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], padding: int, mark: int) -> None:
-    """Rows without an extra whose last bytes are a count that leads to one."""
+    """Gives an extra to rows without one whose last two bytes are a count that leads to an extra with the mark."""
     kind = table.kind[rows]
     rows = rows[(kind == BlockKind.VS) | (kind == BlockKind.LFH)]
     size = table.entry_sizes(rows)
@@ -108,9 +109,9 @@ def _recover_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64
 
 
 def _in_work(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """True for blocks to which a register of a thread in ntdll points: their marks may not be written yet; (n,).
+    """(n,) True for blocks to which a register of a thread in ntdll points: their marks may not be written yet.
 
-    A thread that raised the exception of the dump stopped at damage.
+    A thread that raised the exception of the dump does not count: it stopped at damage.
     """
     process, in_work = walk.process, np.zeros(len(rows), bool)
     ntdll = [module.span for module in process.modules if module.name.lower() == "ntdll.dll"]
@@ -135,6 +136,6 @@ def _doubt(table: BlockTable, rows: NDArray[np.int64]) -> None:
 def _report(
     walk: SegmentWalk, kind: FindingKind, place: int, length: int, values: tuple[int, int], message: str
 ) -> None:
-    """A finding on a little-endian number. `values`: the right one and the one that stands there."""
+    """Adds a finding about a little-endian number of `length` bytes. `values`: (right value, value in the dump)."""
     expected, found = (value.to_bytes(length, "little").hex(" ") for value in values)
     walk.report(DamagedBytes(kind, place, length, expected, found), message)

@@ -1,8 +1,7 @@
-"""The header of a segment heap under one layout: the reservation of its own structures, its lists of page segments.
+"""Reads the header of a segment heap under one layout: its own reservation and its lists of page segments.
 
-In: an address and a layout. Out: contexts, and which facts hold. Structures: docs/reference/heap-structures.md §6.1 and
-§6.2, offsets from `layouts/`. Up to Windows 10 1703 (15063) the heap itself holds the one list of segments; later it has
-two contexts, one for each size of units.
+Structures: docs/reference/heap-structures.md §6.1 and §6.2; offsets: `layouts/`. Up to Windows 10 1703 (15063) the heap
+has one list of segments. Later it has two contexts with a list each, one for each unit size.
 """
 
 from __future__ import annotations
@@ -19,22 +18,25 @@ SIGNATURE = 0xDDEEDDEE
 """_SEGMENT_HEAP.Signature."""
 
 DESCRIPTORS = 256
-"""Range descriptors of a page segment, which are also its units."""
+"""Number of range descriptors, and of units, of a page segment."""
 
 _UNIT_SHIFTS = range(12, 21)
 _LARGE_UNIT = 0x10000
 _MOST_OWN_BYTES = 1 << 30
 _COMPARED_SEGMENTS = 2
-"""Segments of each list whose signatures are compared."""
+"""The most segments of each list whose signatures are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class SegContext:
     """One list of page segments.
 
-    `anchor`: address that the signatures of its segments are encoded with: the context's, up to 15063 the heap's.
-    `list_head`: address of the head of the list. `unit_bytes`: bytes of a unit of its segments. `segment_count`: segments
-    by the heap's own count. `is_consistent`: False where one member contradicts two others.
+    Attributes:
+        anchor: address that the signatures of its segments are encoded with: of the context; up to 15063 of the heap.
+        list_head: address of the head of the list.
+        unit_bytes: bytes of a unit of its segments.
+        segment_count: number of segments by the heap's counter.
+        is_consistent: False where one member contradicts two others.
     """
 
     anchor: int
@@ -45,14 +47,14 @@ class SegContext:
 
     @property
     def segment_bytes(self) -> int:
-        """Bytes of one segment; its address is a multiple of them."""
+        """Bytes of one segment: 256 units. The address of a segment is a multiple of these bytes."""
         return DESCRIPTORS * self.unit_bytes
 
 
 def own_span(view: View, layout: Layout, heap: int) -> Span | None:
-    """The reservation of the heap's own structures; None where the pointers to its parts are not in ascending order.
+    """The reservation of the heap's own structures; None where the pointers to its parts are not ascending.
 
-    26100 takes the heap out of a larger reservation: there the heap's own part ends at ReservedRegionEnd.
+    On 26100 the heap is a part of a larger reservation; it ends at ReservedRegionEnd.
     """
     fields = view.struct("_SEGMENT_HEAP", heap, layout)
     if fields is None or "ReservedLimit" not in fields:
@@ -65,9 +67,9 @@ def own_span(view: View, layout: Layout, heap: int) -> Span | None:
 
 
 def contexts(view: View, layout: Layout, heap: int) -> tuple[SegContext, ...] | None:
-    """The lists of segments that the heap uses; None where the layout holds for none of its contexts.
+    """The lists of segments that the heap uses; None where no context holds under the layout.
 
-    A context for which it does not hold, beside one for which it does, is as the layout says.
+    Where only one of two contexts holds, the other is replaced by the one that `assumed_contexts` gives.
     """
     struct = layout["_SEGMENT_HEAP"]
     if "SegContexts" not in struct:
@@ -79,14 +81,15 @@ def contexts(view: View, layout: Layout, heap: int) -> tuple[SegContext, ...] | 
     if not any(found):
         return None
     both = [one or assumed for one, assumed in zip(found, assumed_contexts(layout, heap), strict=True)]
-    # the second context of 19041 x86 holds true values but an empty list head: the heap does not use it
+    # the second context of 19041 x86 has right values but a list head of zeros: the heap does not use it
     return tuple(one for one in both if one.segment_count or view.space.try_pointer(one.list_head))
 
 
 def assumed_contexts(layout: Layout, heap: int) -> tuple[SegContext, ...]:
-    """The lists of segments that a heap at this address has under the layout, whatever its header says; none counts segments.
+    """The lists of segments of a heap at this address by the layout alone; the header is not read, `segment_count` is
+    0.
 
-    In every recorded heap the first context has units of a page, the second one of 64 KiB.
+    In every recorded heap the units of the first context are pages, those of the second 64 KiB.
     """
     if "SegContexts" not in layout["_SEGMENT_HEAP"]:
         head = heap + layout["_SEGMENT_HEAP"].offset("SegmentListHead")
@@ -97,13 +100,13 @@ def assumed_contexts(layout: Layout, heap: int) -> tuple[SegContext, ...]:
 
 
 def _context_places(layout: Layout, heap: int) -> list[int]:
-    """Addresses of the contexts of a heap."""
+    """The addresses of the contexts of a heap."""
     struct, size = layout["_SEGMENT_HEAP"], layout["_HEAP_SEG_CONTEXT"].size
     return [heap + struct.offset("SegContexts") + i * size for i in range(struct.fields["SegContexts"].count)]
 
 
 def _context(view: View, layout: Layout, heap: int, address: int) -> SegContext | None:
-    """The context at an address: of its heap, mask and shift, two must hold."""
+    """The context at an address; None unless two of its three members for heap, mask and shift hold."""
     fields = view.struct("_HEAP_SEG_CONTEXT", address, layout)
     if fields is None:
         return None
@@ -119,7 +122,7 @@ def _context(view: View, layout: Layout, heap: int, address: int) -> SegContext 
 
 
 def header_facts(view: View, layout: Layout, heap: int) -> dict[str, bool]:
-    """Facts that hold for a segment heap of this layout → whether they hold at the address."""
+    """Name of a fact about segment heaps of this layout → whether it holds at the address."""
     lists = contexts(view, layout, heap)
     tree = heap + layout["_SEGMENT_HEAP"].offset("LargeAllocMetadata")
     root, least = view.space.try_pointer(tree), view.space.try_pointer(tree + view.pointer_bytes)
@@ -133,7 +136,7 @@ def header_facts(view: View, layout: Layout, heap: int) -> dict[str, bool]:
 
 
 def is_usable(view: View, layout: Layout, heap: int) -> bool:
-    """True where the segments can be read under this layout: its contexts hold, or one end of the heap's one list."""
+    """True where segments can be read under this layout: a context holds, or one end of the only list links back."""
     lists = contexts(view, layout, heap)
     if lists is None or "SegContexts" in layout["_SEGMENT_HEAP"]:
         return lists is not None
@@ -141,7 +144,7 @@ def is_usable(view: View, layout: Layout, heap: int) -> bool:
 
 
 def _links_back(view: View, context: SegContext) -> tuple[bool, bool]:
-    """Whether the first and the last segment of a list link to the list's head."""
+    """(True where the first segment of a list links to its head, True where the last one does)."""
     head, pointer = context.list_head, view.pointer_bytes
     first, last = view.space.try_pointer(head), view.space.try_pointer(head + pointer)
     return (
@@ -151,7 +154,7 @@ def _links_back(view: View, context: SegContext) -> tuple[bool, bool]:
 
 
 def _signatures_agree(view: View, layout: Layout, lists: tuple[SegContext, ...]) -> bool:
-    """True when the first segments of all lists lead to one key, under one of the encodings that builds have."""
+    """True when the signatures of the first segments of all lists give one HeapKey under the same encoding."""
     rows = []
     for context in lists:
         segment = view.space.try_pointer(context.list_head) or 0

@@ -1,7 +1,7 @@
-"""Large allocations of a segment heap: the tree of their metadata (docs/reference/heap-structures.md §6.6).
+"""Reads the large allocations of a segment heap from the tree of their nodes (docs/reference/heap-structures.md §6.6).
 
-Each has committed memory of its own at a multiple of 64 KiB, and a node in a red-black tree whose root lies in the heap's
-header. Their records are `LargeBlock`s, as those of large blocks of NT heaps.
+Each allocation has committed memory of its own at a multiple of 64 KiB, and a node in a red-black tree whose root lies
+in the heap's header. Their records are `LargeBlock`s, like those of large blocks of NT heaps.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from heapdump.memory import limits
 from heapdump.spans import Span
 
 _MOST_OTHER_HEAPS = 64
-"""Other heaps of the process whose trees are read where large allocations are searched."""
+"""The most other heaps of the process whose trees are read when large allocations are searched."""
 
 _ENCODED_BIT = 1
 """Bit 0 of the tree's Min member: links are XORed with the address of the word, or node, that holds them."""
 
 
 def read_large_allocations(discovery: SegmentDiscovery) -> tuple[tuple[LargeBlock, ...] | None, bool]:
-    """(records ascending by address, None where the root of the tree is not in the dump; whether none is missing)."""
+    """(records ascending by address, None where the root of the tree is not in the dump; True where none is missing)."""
     view, heap = discovery.view, discovery.heap
     tree = heap + discovery.layout["_SEGMENT_HEAP"].offset("LargeAllocMetadata")
     root, least = view.space.try_pointer(tree), view.space.try_pointer(tree + view.pointer_bytes)
@@ -49,10 +49,10 @@ def read_large_allocations(discovery: SegmentDiscovery) -> tuple[tuple[LargeBloc
 
 
 def _add_unlinked(discovery: SegmentDiscovery, tree: _Tree) -> bool:
-    """Adds allocations that the tree does not lead to; True where all that the heap counts are known then.
+    """Adds allocations to which the tree does not lead; True where all that the heap counts are known then.
 
-    A thread that holds the lock of the tree may be changing it: nothing is searched. Where the tree is whole, each is a
-    finding of its own.
+    Nothing is searched where a thread holds the lock of the tree, because it may be changing it. Where no node of the
+    tree is damaged, each added allocation is a finding.
     """
     view, process, heap = discovery.view, discovery.process, discovery.heap
     missing = counted_bytes(discovery) - sum(block.commit_bytes for block in tree.blocks.values())
@@ -95,13 +95,17 @@ def _others(discovery: SegmentDiscovery) -> set[int]:
 
 
 class _Tree:
-    """The tree of one heap. `blocks`: address → record; `is_complete`: False where a node could not be read.
+    """The tree of one heap.
 
-    `damaged`: nodes that name no allocation; `notes`: on what is missing for that.
+    Attributes:
+        blocks: address of the allocation → record.
+        is_complete: False where a node could not be read.
+        damaged: addresses of nodes that name no possible allocation.
+        notes: sentences about what is missing because of that.
     """
 
     def __init__(self, discovery: SegmentDiscovery, address: int, *, is_encoded: bool) -> None:
-        """`address`: of the tree's two members in the heap's header."""
+        """`address`: of the tree (Root, Min) in the heap's header; `is_encoded`: links are XORed, see _ENCODED_BIT."""
         self._discovery, self.address, self._is_encoded = discovery, address, is_encoded
         self.blocks: dict[int, LargeBlock] = {}
         self.damaged: set[int] = set()
@@ -109,7 +113,7 @@ class _Tree:
         self.is_complete = True
 
     def read(self, root: int) -> None:
-        """Reads all nodes from the root on; `root`: the member of the header as it is."""
+        """Reads all nodes. `root`: the member Root of the tree, not decoded."""
         read = {0}
         pending = [(self._decoded(root, self.address), self.address)] if root else []
         while pending and len(read) < limits.MAX_LIST_NODES:
@@ -119,7 +123,7 @@ class _Tree:
                 pending += [(child, node) for child in self._children(node)]
 
     def _decoded(self, link: int, holder: int) -> int:
-        """The node that a link leads to; `holder`: address of the node, or the tree, that holds the link."""
+        """The node that a link leads to. `holder`: address of the node, or of the tree, that holds the link."""
         return link ^ holder if self._is_encoded else link
 
     def _children(self, node: int) -> Iterator[int]:
@@ -128,7 +132,7 @@ class _Tree:
         return (self._decoded(link, node) for link in links if link)
 
     def _accepts(self, node: int, parent: int, *, is_known: bool) -> bool:
-        """Adds the record of a node; False where its children cannot be read either. What does not hold is reported."""
+        """Adds the record of a node and reports damage; False where its children cannot be read."""
         discovery = self._discovery
         block = None if is_known else read_block(discovery.process, discovery.view, discovery.layout, node)
         if block is not None and block.list_entry not in self.blocks:
@@ -151,9 +155,9 @@ class _Tree:
         return False
 
     def _names_parent(self, node: int, parent: int) -> bool:
-        """True where all bytes of the node are in the dump, and ParentValue is the address of its parent, 0 in the root.
+        """True where the whole node is in the dump and ParentValue names its parent, 0 for the root.
 
-        Bits 0 and 1 of ParentValue hold the colour. In an encoded tree it was never recorded.
+        Bits 0 and 1 of ParentValue are the colour. How an encoded tree stores it was never recorded.
         """
         view = self._discovery.view
         if self._is_encoded or view.struct("_HEAP_LARGE_ALLOC_DATA", node, self._discovery.layout) is None:
@@ -163,7 +167,7 @@ class _Tree:
 
 
 def _without_overlaps(discovery: SegmentDiscovery, blocks: list[LargeBlock]) -> tuple[LargeBlock, ...]:
-    """The records, ascending, without those that begin inside another one; each of those is a finding."""
+    """The records, ascending; those that begin inside another one are left out, with a finding for each."""
     accepted: list[LargeBlock] = []
     for block in blocks:
         if not accepted or accepted[-1].list_entry + accepted[-1].commit_bytes <= block.list_entry:
@@ -180,7 +184,7 @@ def _without_overlaps(discovery: SegmentDiscovery, blocks: list[LargeBlock]) -> 
 
 
 def _with_mapped_bytes(discovery: SegmentDiscovery, block: LargeBlock) -> LargeBlock:
-    """The record with the committed bytes of the memory map where the metadata names another number, which is damage."""
+    """The record; where its committed bytes differ from the memory map, which is damage, with the bytes of the map."""
     regions = discovery.process.regions
     if not regions.is_complete_map:
         return block
@@ -199,12 +203,12 @@ def _with_mapped_bytes(discovery: SegmentDiscovery, block: LargeBlock) -> LargeB
 
 
 def _address_place(layout: Layout, node: int) -> int:
-    """Address of the member with the allocation's address and its unused bytes."""
+    """The address of VirtualAddress in a node, which holds the allocation's address and its unused bytes."""
     return node + layout["_HEAP_LARGE_ALLOC_DATA"].offset("VirtualAddress")
 
 
 def _report_node(discovery: SegmentDiscovery, node: int) -> str:
-    """A finding on a node that names its parent and has no possible allocation: its children are read. What is missing."""
+    """Adds a finding about a node that names its parent but no possible allocation. Returns the gap, in words."""
     place = _address_place(discovery.layout, node)
     length = node + discovery.layout["_HEAP_LARGE_ALLOC_DATA"].size - place
     message = f"the node at {node:#x} in the tree of large blocks of heap {discovery.heap:#x} names no large block"
@@ -214,8 +218,9 @@ def _report_node(discovery: SegmentDiscovery, node: int) -> str:
 
 
 def _report_link(discovery: SegmentDiscovery, parent: int, node: int) -> str:
-    """A finding on a link of the tree that leads to no node. What is missing."""
-    message = f"the tree of large blocks of heap {discovery.heap:#x} is broken: the node {node:#x} named at {parent:#x} is none"
+    """Adds a finding about a link of the tree that leads to no node. Returns the gap, in words."""
+    heap = discovery.heap
+    message = f"the tree of large blocks of heap {heap:#x} is broken: the node {node:#x} named at {parent:#x} is none"
     length = 2 * discovery.view.pointer_bytes
     damaged = DamagedBytes("large_metadata", parent, length, "the metadata of a large block", f"{node:#x}")
     discovery.report(damaged, message)
@@ -226,7 +231,8 @@ def _report_unused(discovery: SegmentDiscovery, block: LargeBlock) -> None:
     unused = unused_of(discovery.view, discovery.layout, block)
     if unused is None or unused.is_possible:
         return
-    message = f"heap {discovery.heap:#x}: the large block at {block.list_entry:#x} says {unused.bytes:,} bytes of it are not used"
+    where = f"the large block at {block.list_entry:#x}"
+    message = f"heap {discovery.heap:#x}: {where} says {unused.bytes:,} bytes of it are not used"
     place = _address_place(discovery.layout, block.metadata or 0)
     damaged = DamagedBytes("large_metadata", place, 2, f"less than {PAGE:,}", f"{unused.bytes:,}")
     discovery.report(damaged, message)

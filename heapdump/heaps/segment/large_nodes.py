@@ -1,4 +1,4 @@
-"""Nodes of large allocations of a segment heap: what one of them says (docs/reference/heap-structures.md §6.6)."""
+"""Reads the node of a large allocation, _HEAP_LARGE_ALLOC_DATA (docs/reference/heap-structures.md §6.6)."""
 
 from __future__ import annotations
 
@@ -15,15 +15,18 @@ from heapdump.process.model import Process, View
 _ALIGNMENT = 0x10000
 _MOST_BYTES = 1 << 34
 _RESERVED_STEP = 1 << 20
-"""Bytes of which the reservation of a large allocation is a multiple (recorded, 17763 and later)."""
+"""The reservation of a large allocation is a multiple of these bytes (recorded, 17763 and later)."""
 
 
 @dataclass(frozen=True, slots=True)
 class LargeUnused:
-    """The unused bytes of a large allocation, as its metadata says: committed minus requested bytes.
+    """The unused bytes of a large allocation by its node.
 
-    `has_extra`: an extra of the heap's own, which holds the allocation stack, stands behind the user data. `is_confirmed`:
-    False where the metadata names other committed bytes than the record of the block, which has those of the memory map.
+    Attributes:
+        bytes: committed minus requested bytes.
+        has_extra: True where an extra of the heap, with the allocation stack, stands behind the user data.
+        is_confirmed: False where the node names other committed bytes than the record, which has those of the memory
+            map.
     """
 
     bytes: int
@@ -32,12 +35,12 @@ class LargeUnused:
 
     @property
     def is_possible(self) -> bool:
-        """False for more than a page and an extra: memory is committed by pages."""
+        """False for a page (and an extra, where it has one) or more, because memory is committed by pages."""
         return self.bytes < PAGE + EXTRA_ROOM * self.has_extra
 
 
 def read_block(process: Process, view: View, layout: Layout, node: int) -> LargeBlock | None:
-    """The record of the allocation whose metadata lies at `node`; None where its address and size are not possible."""
+    """The record of the allocation with the node at `node`; None where its address or size is not possible."""
     fields = view.struct("_HEAP_LARGE_ALLOC_DATA", node, layout)
     if fields is None or node % view.pointer_bytes:
         return None
@@ -54,7 +57,7 @@ def read_block(process: Process, view: View, layout: Layout, node: int) -> Large
 
 
 def unused_of(view: View, layout: Layout, block: LargeBlock) -> LargeUnused | None:
-    """The unused bytes of a large allocation; None where its metadata is not in the dump."""
+    """The unused bytes of a large allocation; None where its node is not in the dump."""
     fields = view.struct("_HEAP_LARGE_ALLOC_DATA", block.metadata, layout) if block.metadata is not None else None
     if fields is None:
         return None
@@ -63,9 +66,10 @@ def unused_of(view: View, layout: Layout, block: LargeBlock) -> LargeUnused | No
 
 
 def _reserved_bytes(process: Process, address: int, size: int) -> int:
-    """Bytes reserved for a large allocation: the committed ones, and the reserved memory behind them.
+    """Bytes reserved for a large allocation: its committed bytes, and the reserved memory behind them.
 
-    That ends with the reservation where the allocation begins it, else at the next multiple of 1 MiB.
+    Where the allocation begins a reservation, that memory ends with the reservation; else at the next multiple of 1
+    MiB.
     """
     reservation = process.regions.allocation(address)
     end = address + size

@@ -1,9 +1,9 @@
-"""Large allocations of a segment heap to which its tree does not lead any more, found in memory.
+"""Searches memory for large allocations of a segment heap to which its tree does not lead any more.
 
-The nodes of all large allocations lie in one heap of ntdll's own. A node names the allocation's address and its committed
-bytes, which the memory map has too; and Windows counts the committed pages of all large allocations of a heap
-(docs/reference/heap-structures.md §6.1, §6.6). So nodes are known without their tree, and the last missing allocation without
-its node.
+The nodes of all large allocations lie in a heap of ntdll's own. A node names the address of the allocation and its
+committed bytes, which the memory map confirms. Windows also counts the committed pages of all large allocations of a
+heap (docs/reference/heap-structures.md §6.1, §6.6). So nodes can be recognised without their tree. A last missing
+allocation can even be recognised without its node, by its committed bytes.
 """
 
 from __future__ import annotations
@@ -26,16 +26,21 @@ _MiB = 1 << 20
 _MOST_SCANNED_BYTES = 256 << 20
 _BYTES_AT_ONCE = 16 << 20
 _FLAG_BITS = 0xFFC
-"""Bits of AllocatedPages that are always clear."""
+"""Bits of AllocatedPages that are always 0."""
 
 
 def unlinked_blocks(
     discovery: SegmentDiscovery, known: Mapping[int, LargeBlock], others: Set[int], damaged: Set[int]
 ) -> list[LargeBlock]:
-    """The allocations that the heap counts and that are not `known`; as many as were found, ascending.
+    """Allocations that the heap counts but that are not `known`, ascending by address.
 
-    `others`: addresses of those of other heaps; `damaged`: nodes that name no allocation. Nothing is found without a
-    whole memory map, or where more is found than the heap counts.
+    Empty without a complete memory map, and where more is found than the heap counts.
+
+    Args:
+        discovery: the heap.
+        known: address of an allocation → its record.
+        others: addresses of the allocations of other heaps.
+        damaged: addresses of nodes that name no possible allocation.
     """
     missing = counted_bytes(discovery) - sum(block.commit_bytes for block in known.values())
     if missing <= 0 or not discovery.process.regions.is_complete_map:
@@ -57,13 +62,13 @@ def unlinked_blocks(
 
 
 def counted_bytes(discovery: SegmentDiscovery) -> int:
-    """Committed bytes of all large allocations, as the heap counts them; 0 where it has no such count."""
+    """Committed bytes of all large allocations by the heap's counter; 0 where it has none."""
     fields = discovery.view.struct("_SEGMENT_HEAP", discovery.heap, discovery.layout) or {}
     return fields.get("LargeCommittedPages", 0) * PAGE
 
 
 def _places(discovery: SegmentDiscovery, nodes: list[int]) -> Iterator[Span]:
-    """Memory that may hold nodes: around the known ones, else all that is committed and private."""
+    """Memory that may hold nodes: around the known nodes, or without any, all committed private memory."""
     near = sorted({node // _MiB for node in nodes})
     yield from (Span(mib * _MiB, (mib + 1) * _MiB) for mib in near)
     if near:
@@ -79,7 +84,7 @@ def _places(discovery: SegmentDiscovery, nodes: list[int]) -> Iterator[Span]:
 
 
 def _nodes_in(discovery: SegmentDiscovery, span: Span) -> Iterator[LargeBlock]:
-    """Records of the nodes in a span: their allocation is committed memory, exactly as long as they say."""
+    """Records of the nodes in a span whose allocation is committed memory of exactly the size that they name."""
     view, regions = discovery.view, discovery.process.regions
     offset = discovery.layout["_HEAP_LARGE_ALLOC_DATA"].offset("VirtualAddress")
     starts = regions.start[(regions.state == State.MEM_COMMIT) & (regions.start % _ALIGNMENT == 0)]
@@ -94,7 +99,7 @@ def _nodes_in(discovery: SegmentDiscovery, span: Span) -> Iterator[LargeBlock]:
 
 
 def _unnamed(discovery: SegmentDiscovery, known: Set[int], size: int) -> list[LargeBlock]:
-    """The one allocation of private memory that no node names and that has `size` committed bytes, as a guess."""
+    """The record, as a guess, of the only private allocation of `size` committed bytes that no node names; or none."""
     regions, heaps = discovery.process.regions, set(discovery.view.heap_addresses)
     is_start = (regions.state == State.MEM_COMMIT) & (regions.type == Kind.MEM_PRIVATE)
     is_start &= (regions.start == regions.allocation_base) & (regions.start % _ALIGNMENT == 0)
@@ -106,7 +111,7 @@ def _unnamed(discovery: SegmentDiscovery, known: Set[int], size: int) -> list[La
 
 
 def _run_bytes(discovery: SegmentDiscovery, address: int) -> int:
-    """Bytes of the committed run from an address on, at most up to the end of its reservation."""
+    """Bytes of the committed run from an address on, cut at the end of its reservation."""
     regions = discovery.process.regions
     own, i = regions.allocation(address), regions.index_at(address)
     end = address

@@ -1,8 +1,8 @@
-"""The bitmaps of LFH subsegments: bits that contradict each other, and bits that the dump does not hold.
+"""The bitmaps of LFH subsegments: bits that contradict each other, and bits that are not in the dump.
 
-Two bits belong to a block, *busy* and *has a count of unused bytes* (docs/reference/heap-structures.md §6.5). In every
-recorded heap a free block has neither. Behind the last block, in the last word of the bitmap, the busy bits are set; the
-count bits are set too, but clear on 26100.
+Each block has two bits, *busy* and *count* (docs/reference/heap-structures.md §6.5). In every recorded heap both are 0
+for a free block. The last word of the bitmap also has bits behind those of the last block: their busy bits are 1; their
+count bits are 1, but 0 on 26100.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from heapdump.spans import Span
 def has_recorded_tail(
     subsegments: LfhSubsegments, rows: NDArray[np.int64], count: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """True for bitmaps whose bits behind the last block are those of recorded heaps, or not in the dump; (n,).
+    """(n,) True for bitmaps whose bits behind the last block are as in recorded heaps, or not in the dump.
 
-    `rows`: which subsegments; `count`: blocks of each.
+    `rows`: (n,) indices of the subsegments; `count`: (n,) their numbers of blocks.
     """
     walk, group = subsegments.walk, subsegments.group_bits
     word = walk.pointer_bytes
@@ -40,7 +40,7 @@ def has_recorded_tail(
 
 
 def bitmap_damage(subsegments: LfhSubsegments, i: int, count: int) -> DamagedBytes:
-    """The bytes of the bitmap of subsegment `i` whose bits cannot be; header and bitmap where only their counts differ."""
+    """The bytes with impossible bits in the bitmap of subsegment `i`; all of header and bitmap where only counts differ."""
     start, offset = int(subsegments.start[i]), subsegments.struct.offset("BlockBitmap")
     end = start + int(subsegments.bitmap_end(np.array([count]))[0])
     data = subsegments.walk.view.space.try_read(start + offset, end - start - offset)
@@ -55,7 +55,7 @@ def bitmap_damage(subsegments: LfhSubsegments, i: int, count: int) -> DamagedByt
 
 
 def _contradicting(subsegments: LfhSubsegments, bitmap: bytes, count: int) -> NDArray[np.int64]:
-    """Numbers of blocks, and of places behind the last one, whose bits are not those of any recorded heap; ascending."""
+    """Numbers of blocks, and of places behind the last block, whose bits no recorded heap has; ascending."""
     is_busy, has_count = block_bits(subsegments, bitmap)
     contradicts = ~is_busy & has_count
     contradicts[count:] = ~is_busy[count:] | (has_count[count:] == (subsegments.group_bits > 0))
@@ -63,14 +63,14 @@ def _contradicting(subsegments: LfhSubsegments, bitmap: bytes, count: int) -> ND
 
 
 def block_bits(subsegments: LfhSubsegments, bitmap: bytes) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(*busy*, *has a count of unused bytes*) of every place of a bitmap of whole words; (n,) each."""
+    """((n,) busy bits, (n,) count bits) of every place of a bitmap. `bitmap`: whole words of the pointer size."""
     bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little").astype(bool)
     pairs = bits.reshape(-1, 2, subsegments.group_bits or 1)
     return pairs[:, 0].reshape(-1), pairs[:, 1].reshape(-1)
 
 
 def missing_bits(subsegments: LfhSubsegments, i: int, count: int, missing: Sequence[Span]) -> NDArray[np.bool_]:
-    """True for blocks of subsegment `i` with a bit in one of the missing spans; (count,)."""
+    """(count,) True for blocks of subsegment `i` one of whose bits lies in a missing span."""
     bitmap = int(subsegments.start[i]) + subsegments.struct.offset("BlockBitmap")
     at = bitmap + _byte_of(subsegments, np.arange(count))
     is_missing = np.zeros(count, bool)
@@ -80,6 +80,6 @@ def missing_bits(subsegments: LfhSubsegments, i: int, count: int, missing: Seque
 
 
 def _byte_of(subsegments: LfhSubsegments, number: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Bytes from the bitmap to the byte with the busy bit of each block; its count bit lies `group_bits` bits further."""
+    """(n,) bytes from the bitmap to the byte with the busy bit of each block `number`."""
     group = subsegments.group_bits
     return (number // group * 2 * group + number % group) // 8 if group else number // 4

@@ -1,6 +1,7 @@
-"""The blocks of LFH subsegments as rows: their bitmaps say which are busy, since blocks have no headers.
+"""Adds rows for the blocks of LFH subsegments. Blocks have no headers; the bitmap of the subsegment says which are
+busy.
 
-Formulas: docs/reference/heap-structures.md §6.5; the loop over blocks is `kernels.lfh_blocks`.
+Formulas: docs/reference/heap-structures.md §6.5. The loop over blocks is `kernels.lfh_blocks`.
 """
 
 from __future__ import annotations
@@ -35,17 +36,20 @@ from heapdump.spans import Span
 from heapdump.trust import Trust
 
 _BATCH_ROWS = 1 << 18
-"""Rows of one call of the kernel."""
+"""The most rows of one call of the kernel."""
 
 _MANY = 8
-"""Bitmaps from which on a majority says how the build writes unused bits."""
+"""From this many bitmaps on, the majority defines how the build writes unused bits."""
 
 
 class LfhBlocks:
-    """The blocks of some subsegments of one heap. `padding`: bytes between the start of a block and its user data."""
+    """The blocks of some subsegments of one heap."""
 
     def __init__(self, walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtents, padding: int) -> None:
-        """Corrects the extents of damaged headers and reports these; adds no row."""
+        """Corrects the extents of damaged headers and reports these. Adds no rows.
+
+        `padding`: bytes from the start of a block to its user data.
+        """
         self._walk, self._subsegments, self._padding = walk, subsegments, padding
         self._extents = corrected(walk, subsegments, extents)
         self._contradicted: dict[int, int] = {}
@@ -54,9 +58,10 @@ class LfhBlocks:
         self._report_headers()
 
     def add_rows(self) -> None:
-        """Adds a row for each block; findings on bitmaps that contradict themselves or the header's counts.
+        """Adds a row for each block, and findings about bitmaps that contradict themselves or the header's counts.
 
-        Subsegments whose blocks contradict the size that the header names come last, with the size that their blocks prove.
+        Subsegments whose blocks contradict the block size in the header are added last, with the size that the blocks
+        prove.
         """
         self._add_some(np.flatnonzero(self._extents.is_possible))
         again, self._is_last_turn = dict(sorted(self._contradicted.items())), True
@@ -68,7 +73,7 @@ class LfhBlocks:
             self._add_some(np.array([i for i in again if i not in few], np.int64))
 
     def _add_some(self, possible: NDArray[np.int64]) -> None:
-        """Adds the blocks of these subsegments, which are possible ones."""
+        """Adds the blocks of the subsegments with these indices, whose extents are possible."""
         extents, start = self._extents, self._subsegments.start
         end = start + extents.first_offset + extents.block_bytes * extents.count
         for batch in self._walk.mapped.batches(start[possible], end[possible]):
@@ -79,7 +84,7 @@ class LfhBlocks:
                 self._add(batch, call_rows, base)
 
     def _add(self, batch: WordBatch, rows: NDArray[np.int64], base: NDArray[np.int64]) -> None:
-        """Adds the blocks of some subsegments. `base`: of each, the address of byte 0 of the batch's words."""
+        """Adds the blocks of the subsegments `rows`. `base`: address of byte 0 of the batch's words, for each."""
         walk, count = self._walk, self._extents.count[rows]
         added = int(count.sum())
         result = self._run_kernel(batch, rows, base, added)
@@ -114,10 +119,10 @@ class LfhBlocks:
             self._states.report(int(rows[place]), blocks)
 
     def _impossible_counts(self, count: NDArray[np.int64], added: int, missing: Sequence[Span]) -> NDArray[np.int64]:
-        """Of each subsegment the impossible counts of unused bytes where they are half of its counts, else 0; (n,).
+        """(n,) number of impossible counts of unused bytes in each subsegment, if they are at least half of its counts.
 
-        `count`: blocks of each; their rows are the last `added` ones. 0 for all in the last turn, and where it is so in most
-        subsegments: the build has other sizes.
+        0 for other subsegments, in the last pass, and for all where most subsegments have such counts: then the build
+        has other sizes. `count`: (n,) blocks of each subsegment, whose rows are the last `added` rows.
         """
         table = self._walk.columns.since(len(self._walk.columns) - added)
         bad = impossible_counts(self._walk, table) & ~lacks_count(table, missing)
@@ -135,7 +140,7 @@ class LfhBlocks:
     def _run_kernel(
         self, batch: WordBatch, rows: NDArray[np.int64], base: NDArray[np.int64], added: int
     ) -> NDArray[np.uint8]:
-        """Writes `added` rows behind the last; of each subsegment the bits of the kernel's result, (n,) uint8."""
+        """Writes `added` rows behind the last row. Returns the kernel's `soundness` of each subsegment, (n,) uint8."""
         subsegments, extents = self._subsegments, self._extents
         start, has_header = subsegments.start[rows] - base, ~extents.is_guess[rows] | extents.is_consistent[rows]
         most, most_with_extra = (
@@ -158,18 +163,21 @@ class LfhBlocks:
         return result
 
     def _as_build_writes(self, is_recorded: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """True for bitmaps whose unused bits are as this build writes them; where most differ, nothing follows from them."""
+        """True for bitmaps whose unused bits are right. Where most differ from recorded builds, all are right; (n,)."""
         keys = self._walk.keys
         keys.lfh_has_other_unused_bits |= len(is_recorded) >= _MANY and 2 * int(is_recorded.sum()) < len(is_recorded)
         return is_recorded | keys.lfh_has_other_unused_bits
 
     def _last_rows(self, count: int) -> NDArray[np.uint16]:
-        """The tags of the last rows."""
+        """The tags of the last `count` rows; no copy."""
         columns = self._walk.columns
         return columns.since(len(columns) - count).tags
 
     def _doubt_missing_bits(self, i: int, added: int, missing: Sequence[Span]) -> bool:
-        """Makes guesses of the last rows, of subsegment `i`, whose bits are not in the dump; True where there are any."""
+        """Makes those of the last `added` rows guesses whose bits are not in the dump; True where there are any.
+
+        These are the rows of subsegment `i`.
+        """
         is_missing = missing_bits(self._subsegments, i, added, missing)
         if not is_missing.any():
             return False
@@ -182,16 +190,16 @@ class LfhBlocks:
         return True
 
     def _doubt_freed_list(self, i: int, added: int) -> None:
-        """Makes guesses of the last busy rows, of subsegment `i`: its list of freed blocks runs through missing memory."""
+        """Makes the busy rows among the last `added` guesses: the list of freed blocks of `i` is partly missing."""
         columns, at = self._walk.columns, int(self._subsegments.start[i])
         doubt(self._last_rows(added), columns.since(len(columns) - added).is_busy, Trust.GUESS)
         self._walk.add_gap(
-            f"{self._walk.name}: a part of the list of freed blocks in the LFH subsegment at {at:#x} is not in the dump: "
-            "some of them count as busy"
+            f"{self._walk.name}: a part of the list of freed blocks in the LFH subsegment at {at:#x} is not in the "
+            "dump: some of them count as busy"
         )
 
     def _report_headers(self) -> None:
-        """Counts headers; a finding and a gap for each whose blocks are missing."""
+        """Counts the headers; adds a finding and a gap for each whose blocks could not be placed."""
         walk, subsegments, extents = self._walk, self._subsegments, self._extents
         walk.count_headers(len(subsegments), int((extents.is_possible & extents.is_consistent).sum()))
         for i in np.flatnonzero(~extents.is_possible).tolist():
@@ -206,11 +214,11 @@ class LfhBlocks:
 
 
 def _changing_words(walk: SegmentWalk) -> str:
-    """Who may be changing the heap, in words; "" for nobody."""
+    """Words that name the thread or lock which shows that the heap is being changed; "" for none."""
     from heapdump.process.stacks.heap_calls import inside_heap_functions
 
     def changing() -> str:
-        """Threads inside ntdll's heap functions, in words; empty for none."""
+        """Words that name threads inside ntdll's heap functions; "" for none."""
         return changing_words(walk.heap.address, inside_heap_functions(walk.process, walk.view))
 
     return who_changes(walk.process, walk.view, walk.layout, walk.heap.address, changing)

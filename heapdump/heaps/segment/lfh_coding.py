@@ -1,7 +1,13 @@
-"""The coding of LFH subsegment headers: the structure, key and shift under which most of them hold.
+"""Finds the coding of LFH subsegment headers: the structure, key and shift under which most headers hold.
 
-In: page ranges of kind LFH. Out: their headers and extents. Keys are tried in this order: the one of an earlier heap; the
-words of ntdll's data; and what the subsegments alone allow (docs/reference/heap-structures.md §6.9).
+Keys are tried in this order (docs/reference/heap-structures.md §6.9):
+
+1. the key of an earlier heap of the view;
+2. the words of ntdll's data;
+3. keys solved from the subsegments alone.
+
+A header is *possible* under a coding when its blocks fill the subsegment, *consistent* when all its members agree as
+well (`lfh_subsegments.BlockExtents`).
 """
 
 from __future__ import annotations
@@ -21,24 +27,24 @@ from heapdump.heaps.segment.page_ranges import RangeKind, Ranges
 _STRUCT = "_HEAP_LFH_SUBSEGMENT"
 _U32 = np.uint64(0xFFFFFFFF)
 _SAMPLE = 64
-"""Subsegments of a heap on which keys are tried."""
+"""The most subsegments of a heap on which keys are tried."""
 
 _FIRST_TRIALS = 8
-"""Subsegments after which keys that hold on none of them are dropped."""
+"""Number of subsegments after which keys that hold for none of them are dropped."""
 
 _LEAST_CONSISTENT = 2
-"""Headers that must be consistent under a key that only subsegments show."""
+"""Number of headers that must be consistent under a key that was solved from subsegments."""
 
 _CONSISTENT = 1 << 16
-"""Weight of a consistent header against possible ones in the score of a key; more than the sample has."""
+"""Weight of a consistent header in the score of a key; a possible one has weight 1. More than the sample has."""
 
 LfhReading = tuple[LfhSubsegments, BlockExtents]
 
 
 def read_lfh_subsegments(walk: SegmentWalk, ranges: Ranges) -> LfhReading | None:
-    """The subsegments in these ranges and their extents under the best coding; None for no ranges.
+    """The subsegments in these page ranges and their extents under the best coding; None for no ranges.
 
-    The coding becomes part of the walk's keys. Where none holds for most of the subsegments, no extent is possible.
+    The coding is added to the walk's keys. Where no coding holds for most subsegments, no extent is possible.
     """
     if not len(ranges.start):
         return None
@@ -59,7 +65,7 @@ def read_lfh_subsegments(walk: SegmentWalk, ranges: Ranges) -> LfhReading | None
 
 
 def are_lfh_subsegments(walk: SegmentWalk, ranges: Ranges, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of these ranges begin with the header of an LFH subsegment under the coding of the process; (n,)."""
+    """True for ranges `rows` that begin with the header of an LFH subsegment under the known coding; (n,)."""
     if walk.keys.lfh is None:
         read_lfh_subsegments(walk, ranges.of_kind(RangeKind.LFH))
     coding = walk.keys.lfh
@@ -69,7 +75,7 @@ def are_lfh_subsegments(walk: SegmentWalk, ranges: Ranges, rows: NDArray[np.int6
 
 
 def _under_known_coding(walk: SegmentWalk, ranges: Ranges) -> LfhReading | None:
-    """The reading under the coding of an earlier heap, where one header is consistent or most are possible."""
+    """The result under the coding of an earlier heap, if one header is consistent or most are possible; else None."""
     coding = walk.keys.lfh
     if coding is None:
         return None
@@ -81,7 +87,7 @@ def _under_known_coding(walk: SegmentWalk, ranges: Ranges) -> LfhReading | None:
 
 @dataclass(frozen=True, slots=True)
 class _ScoredCoding:
-    """A coding, and the numbers of headers of the sample that are consistent and possible under it."""
+    """A coding, and how many headers of the sample are consistent and possible under it."""
 
     coding: LfhCoding
     consistent: int
@@ -89,16 +95,17 @@ class _ScoredCoding:
 
     @property
     def score(self) -> tuple[int, int]:
-        """More is better."""
+        """(weighted number of consistent headers, number of possible headers); the larger is better."""
         return self.consistent, self.possible
 
 
 def _best_coding(headers: Sequence[LfhSubsegments]) -> tuple[_ScoredCoding, bool]:
     """(the best coding, whether it is believed). `headers`: the sample under each structure, the likeliest first.
 
-    A coding is believed where most headers are possible. Fewer do where its key stands elsewhere, one consistent header, or
-    where no other key was found, two of them: the key of a damaged header may fit a second one by chance. It may make
-    most of the others possible, too: keys from other subsegments are tried until most headers are consistent.
+    A coding is believed where most headers are possible under it. Less evidence is enough in two cases: one consistent
+    header for a key that is stored elsewhere in the process; two for a key that was solved, if no other key was found,
+    because a key solved from a damaged header may fit a second header by chance. Such a key may also make most headers
+    possible. So keys of other subsegments are tried until most headers are consistent.
     """
     count = len(headers[0])
     best = _ScoredCoding(LfhCoding(headers[0].struct, 0, shifts_first=False), 0, 0)
@@ -115,7 +122,7 @@ def _best_coding(headers: Sequence[LfhSubsegments]) -> tuple[_ScoredCoding, bool
 
 
 def _best_key(headers: LfhSubsegments, keys: NDArray[np.uint64], *, shifts_first: bool) -> _ScoredCoding:
-    """The key under which most headers hold; without a score where several are equal."""
+    """The key with the best score; with score 0 where several have the same."""
     score, alive = np.zeros(len(keys), np.int64), np.arange(len(keys))
     for i in range(len(headers)):
         extents = headers.extents_under(i, keys[alive], shifts_first=shifts_first)
@@ -130,22 +137,22 @@ def _best_key(headers: LfhSubsegments, keys: NDArray[np.uint64], *, shifts_first
 
 
 def _known_keys(headers: LfhSubsegments) -> NDArray[np.uint64]:
-    """The key of an earlier heap, alone; (0 or 1,)."""
+    """The key of an earlier heap; (1,), or (0,) without one."""
     coding = headers.walk.keys.lfh
     return np.array([] if coding is None else [coding.key], np.uint64)
 
 
 def _ntdll_keys(headers: LfhSubsegments) -> NDArray[np.uint64]:
-    """The low halves of ntdll's words; (n,), ascending."""
+    """The low 32 bits of ntdll's words; (n,), ascending."""
     return np.unique(headers.walk.keys.ntdll_words & _U32)
 
 
 _SOLVED_FROM = 8
-"""Subsegments, evenly spread over the sample, from which keys are solved one after the other."""
+"""Number of subsegments, evenly spread over the sample, from which keys are solved, one after the other."""
 
 _SOURCES: tuple[tuple[Callable[[LfhSubsegments], NDArray[np.uint64]], bool], ...] = (
     (_known_keys, True),
     (_ntdll_keys, True),
     *((partial(LfhSubsegments.possible_keys, share=turn / (_SOLVED_FROM - 1)), False) for turn in range(_SOLVED_FROM)),
 )
-"""Where keys come from, and whether that is a place outside of the subsegments: the others need a second witness."""
+"""(source of keys, True where the key is stored outside the subsegments; other keys need a second witness)."""

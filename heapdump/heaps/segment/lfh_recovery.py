@@ -1,8 +1,8 @@
-"""LFH subsegments with one damaged member in the header: the other members determine where their blocks lie.
+"""Corrects headers of LFH subsegments with a damaged member: the other members determine where the blocks lie.
 
-In every recorded heap (subsegments of up to 32 KiB) the commit states begin right behind the bitmap, the blocks right behind
-the commit states, and one more block does not fit. So block size, number of blocks and offset of the bitmap's end each follow
-from the rest.
+In every recorded heap (subsegments of up to 32 KiB) the commit states begin directly behind the bitmap, the blocks
+begin directly behind the commit states, and one more block does not fit. So each of block size, number of blocks and
+end of the bitmap follows from the other two.
 """
 
 from __future__ import annotations
@@ -20,18 +20,25 @@ from heapdump.heaps.segment.lfh_search import FoundExtent, best_extent, find_ext
 from heapdump.heaps.segment.lfh_subsegments import MOST_BLOCKS, BlockExtents, LfhSubsegments
 
 _MOST_HEADERS = 1 << 12
-"""Damaged headers of one batch that are corrected; the subsegments of further ones are left out."""
+"""The most damaged headers of one batch that are corrected; further subsegments are left out."""
 
 FEW_COUNTS = 2
-"""Impossible counts of unused bytes that are taken for damage to the ends of the blocks."""
+"""Up to this many impossible counts of unused bytes are taken for damage to the ends of blocks, not to the header."""
 
 _MOST_SEARCHES = 64
-"""Destroyed headers of one batch for which the bitmap and the blocks are searched."""
+"""The most destroyed headers of one batch for which bitmap and blocks are searched (`lfh_search`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Correction:
-    """The extent of a subsegment's blocks, and the one member of its header that contradicts it."""
+    """A possible extent of a subsegment's blocks under which only one member of the header is wrong.
+
+    Attributes:
+        member: the wrong member.
+        block_bytes: bytes of a block.
+        first_offset: bytes from the subsegment to the first block.
+        count: number of blocks.
+    """
 
     member: Literal["BlockOffsets", "BlockCount", "CommitStateOffset"]
     block_bytes: int
@@ -40,22 +47,22 @@ class _Correction:
 
     @property
     def extent(self) -> FoundExtent:
-        """Where the blocks lie."""
+        """The extent of the blocks."""
         return FoundExtent(self.block_bytes, self.first_offset, self.count)
 
 
 def corrected(walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtents) -> BlockExtents:
-    """The extents, with those of damaged headers replaced by what the rest of the subsegment determines.
+    """The extents, with those of damaged headers corrected; adds a finding for each damaged header.
 
-    That is the bitmap and the counts in the blocks, else the rest of the header. A finding for each such header. Where both
-    leave a choice, the extent is not possible any more.
+    The bitmap and the counts in the blocks determine the extent, else the other members of the header. Where both leave
+    a choice, the extent becomes impossible.
     """
     has_rules = subsegments.commit_state_offset is not None and walk.keys.lfh_subsegments_are_full
     if not has_rules:
         extents = replace(extents, is_consistent=extents.is_possible)
     rows = np.flatnonzero(subsegments.is_present & ~extents.is_consistent)
     if not len(rows) or not extents.is_possible.any():
-        return extents  # without a header that holds, their coding is not known
+        return extents  # no header holds, so the coding is not known
     recovery = _Recovery(walk, subsegments, extents, _copied(extents))
     recovery.found.is_possible[rows[_MOST_HEADERS:]] = False
     likely = np.unique(extents.block_bytes[extents.is_consistent])
@@ -68,10 +75,10 @@ def corrected(walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExte
 def corrected_by_blocks(
     walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtents, contradicted: Mapping[int, int]
 ) -> BlockExtents:
-    """The extents, as guesses for subsegments whose blocks contradict the size that a consistent header names.
+    """The extents, corrected for subsegments whose blocks contradict the block size in a consistent header.
 
-    `contradicted`: of each, ascending, how many counts of unused bytes are impossible. They get the size that the blocks
-    prove, else they stay as they are.
+    These become guesses. They get the size that the blocks prove; where they prove none, the size is kept.
+    `contradicted`: index of the subsegment, ascending → number of impossible counts of unused bytes.
     """
     found, likely = _copied(extents), np.unique(extents.block_bytes[extents.is_consistent])
     recovery = _Recovery(walk, subsegments, extents, found)
@@ -83,7 +90,14 @@ def corrected_by_blocks(
 
 @dataclass(frozen=True, slots=True)
 class _Recovery:
-    """The recovery of damaged headers: `extents` as their headers say, `found` as they are, to be written to."""
+    """The recovery of damaged headers.
+
+    Attributes:
+        walk: the walk of the heap.
+        subsegments: the headers.
+        extents: the extents by the headers.
+        found: gets the corrected extents.
+    """
 
     walk: SegmentWalk
     subsegments: LfhSubsegments
@@ -91,7 +105,7 @@ class _Recovery:
     found: BlockExtents
 
     def correct(self, i: int, corrections: list[_Correction], search: tuple[FoundExtent | None, bool]) -> None:
-        """Writes and reports the extent of subsegment `i`. `search`: see `find_extent`."""
+        """Writes and reports the extent of subsegment `i`. `search`: the result of `find_extent`."""
         walk, (found, is_proved) = self.walk, search
         if not is_proved and corrections:
             found = best_extent(self.subsegments, i, [one.extent for one in corrections])
@@ -113,9 +127,10 @@ class _Recovery:
             )
 
     def correct_size(self, i: int, search: tuple[FoundExtent | None, bool], *, is_header_damaged: bool) -> None:
-        """Writes and reports the extent of subsegment `i`, a guess.
+        """Writes and reports the extent of subsegment `i`, as a guess.
 
-        `is_header_damaged`: the header or the bitmap rather than the ends of the blocks.
+        `search`: the result of `find_extent`. `is_header_damaged`: True where the header or the bitmap is damaged,
+        False where the ends of the blocks are.
         """
         found, is_proved = search
         self.found.is_guess[i] = True
@@ -142,18 +157,18 @@ class _Recovery:
 
 
 def _copied(extents: BlockExtents) -> BlockExtents:
-    """The same extents, to be written to."""
+    """A copy of the extents, whose arrays may be changed."""
     return BlockExtents(*(getattr(extents, column.name).copy() for column in fields(extents)))
 
 
 def _corrections(subsegments: LfhSubsegments, extents: BlockExtents, i: int) -> Iterator[_Correction]:
-    """Corrections of the header of subsegment `i` under which all members but one agree, the likeliest first."""
+    """Extents of subsegment `i` under which all members of the header but one agree, the likeliest first."""
     assert subsegments.commit_state_offset is not None
     size, first, count = (int(v[i]) for v in (extents.block_bytes, extents.first_offset, extents.count))
     total, states = int(subsegments.size[i]), int(subsegments.commit_state_offset[i])
     has_size = size > 0 and size % subsegments.walk.granule == 0
     most = (total - first) // size if has_size else 0
-    for fits in (most, most - 1):  # one more block may need one more word of the bitmap
+    for fits in (most, most - 1):  # one more block may need one more word in the bitmap
         if 0 < fits <= MOST_BLOCKS and _bitmap_end(subsegments, fits) == states and _is_full(
             subsegments, i, size, first, fits
         ):  # fmt: skip
@@ -171,11 +186,13 @@ def _corrections(subsegments: LfhSubsegments, extents: BlockExtents, i: int) -> 
 
 
 def _sizes_that_fill(subsegments: LfhSubsegments, i: int, count: int) -> dict[int, int]:
-    """Block sizes of which `count` blocks fill subsegment `i` → offset of the first block; bytes."""
+    """Block size under which `count` blocks fill subsegment `i` → offset of the first block; both in bytes."""
     granule, which, number = subsegments.walk.granule, slice(i, i + 1), np.array([count])
     sizes = np.arange(granule, min(int(subsegments.size[i]) // count, 0xFFFF) + 1, granule)
     found: dict[int, int] = {}
-    for offset in subsegments.first_offsets(sizes, which):  # the aligned one, which is the second, is likelier
+    for offset in subsegments.first_offsets(
+        sizes, which
+    ):  # the second, aligned offset is likelier and replaces the first
         offset = np.broadcast_to(offset, sizes.shape)
         full = subsegments.are_full(sizes, offset, number, which)
         found |= dict(zip(sizes[full].tolist(), offset[full].tolist(), strict=True))
@@ -195,14 +212,15 @@ _MEMBER_BYTES = {"BlockOffsets": 4, "BlockCount": 2, "CommitStateOffset": 2}
 
 
 def _report(walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtents, i: int, right: _Correction) -> None:
-    """A finding on the damaged member; BlockCount with WitheldBlockCount, of which the number of blocks is the sum."""
+    """Adds a finding about the damaged member. The number of blocks is BlockCount + WitheldBlockCount."""
     at, struct = int(subsegments.start[i]), subsegments.struct
     first = at + struct.offset(right.member)
     end = first + _MEMBER_BYTES[right.member]
     if right.member == "BlockCount" and "WitheldBlockCount" in struct:
         end = at + struct.offset("WitheldBlockCount") + 1
     expected = f"{right.count} blocks of {right.block_bytes} bytes from {right.first_offset:#x} on"
-    found = f"{int(extents.count[i])} blocks of {int(extents.block_bytes[i])} bytes from {int(extents.first_offset[i]):#x} on"
+    count, size, first = int(extents.count[i]), int(extents.block_bytes[i]), int(extents.first_offset[i])
+    found = f"{count} blocks of {size} bytes from {first:#x} on"
     walk.report(
         DamagedBytes("lfh_subsegment", first, end - first, expected, found),
         f"{walk.name}: the header of the LFH subsegment at {at:#x} is damaged ({right.member})",
@@ -212,7 +230,7 @@ def _report(walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtent
 def _report_search(
     walk: SegmentWalk, subsegments: LfhSubsegments, i: int, found: FoundExtent, *, is_proved: bool
 ) -> None:
-    """A finding on a destroyed header; its blocks are known from the bitmap and the blocks themselves."""
+    """Adds a finding about a destroyed header whose blocks were found by the bitmap and the blocks themselves."""
     at = int(subsegments.start[i])
     expected = f"{found.count} blocks of {found.block_bytes} bytes from {found.first_offset:#x} on"
     damaged = DamagedBytes("lfh_subsegment", at, subsegments.struct.offset("BlockBitmap"), expected, "others")

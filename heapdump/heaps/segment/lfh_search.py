@@ -1,8 +1,8 @@
-"""Where the blocks of an LFH subsegment lie whose header is destroyed: what its bitmap and its blocks still tell.
+"""Finds the blocks of an LFH subsegment whose header is destroyed, by its bitmap and the blocks themselves.
 
-For every block size the number of blocks that fill the range follows, and with it the length of the bitmap. Under the true
-size the bitmap has no bit that cannot be, and each block with a count of unused bytes holds a possible one
-(docs/reference/heap-structures.md §6.5). In doubt, a size that another subsegment of the heap has is the likelier one.
+A block size determines how many blocks fill the range, and so the length of the bitmap. Under the right size the bitmap
+has no impossible bit, and every count of unused bytes is possible (docs/reference/heap-structures.md §6.5). Where
+several sizes fit, a size that another subsegment of the heap has is preferred.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from heapdump.heaps.segment.lfh_bitmap import block_bits
 from heapdump.heaps.segment.lfh_subsegments import LfhSubsegments
 
 _MOST_SIZES = 1 << 12
-"""Block sizes that are tried for one subsegment."""
+"""The most block sizes that are tried for one subsegment."""
 
 _MOST_RANGE_BYTES = 1 << 20
 _PROOF_COUNTS = 3
-"""Possible counts of unused bytes that prove a block size that no other subsegment has."""
+"""Number of possible counts of unused bytes that prove a block size which no other subsegment has."""
 
 _MOST_COMMIT_STATES = 255
 _ONE_BYTE, _CLEAR_BITS, _COUNT_BITS, _EXTRA_BIT = 0x8000, 0x7F00, 0x3FFF, 0x4000
@@ -32,7 +32,13 @@ _ONE_BYTE, _CLEAR_BITS, _COUNT_BITS, _EXTRA_BIT = 0x8000, 0x7F00, 0x3FFF, 0x4000
 
 @dataclass(frozen=True, slots=True)
 class FoundExtent:
-    """Bytes of a block, bytes from the subsegment to the first block, number of blocks."""
+    """Where the blocks of one subsegment lie.
+
+    Attributes:
+        block_bytes: bytes of a block.
+        first_offset: bytes from the subsegment to the first block.
+        count: number of blocks.
+    """
 
     block_bytes: int
     first_offset: int
@@ -42,14 +48,14 @@ class FoundExtent:
 class _Candidate(NamedTuple):
     extent: FoundExtent
     counts: int
-    """Blocks with a possible count of unused bytes; none has an impossible one."""
+    """Number of blocks with a possible count of unused bytes; none has an impossible one."""
 
 
 def find_extent(subsegments: LfhSubsegments, i: int, likely: NDArray[np.int64]) -> tuple[FoundExtent | None, bool]:
-    """(the extent of the blocks of subsegment `i`, whether their counts prove it).
+    """(extent of the blocks of subsegment `i`, True where their counts prove it).
 
-    None where no block size, or more than one, is possible. `likely`: block sizes of other subsegments of the heap. The
-    header itself is not read.
+    The extent is None where no block size, or more than one, is possible. The header is not read. `likely`: block sizes
+    of other subsegments of the heap.
     """
     data = _bytes(subsegments, i)
     if data is None:
@@ -64,7 +70,7 @@ def find_extent(subsegments: LfhSubsegments, i: int, likely: NDArray[np.int64]) 
 
 
 def best_extent(subsegments: LfhSubsegments, i: int, extents: Sequence[FoundExtent]) -> FoundExtent | None:
-    """The one of these extents that the bitmap and the blocks of subsegment `i` allow; None where more than one is possible."""
+    """The only one of these extents that is possible by the bitmap and the blocks of subsegment `i`; or None."""
     data = _bytes(subsegments, i)
     found = [] if data is None else [(_possible_counts(subsegments, data, extent), extent) for extent in extents]
     possible = [(counts, extent) for counts, extent in found if counts is not None]
@@ -74,7 +80,7 @@ def best_extent(subsegments: LfhSubsegments, i: int, extents: Sequence[FoundExte
 
 
 def _bytes(subsegments: LfhSubsegments, i: int) -> bytes | None:
-    """The bytes of the range of subsegment `i`; None where they are not all in the dump, and for very large ranges."""
+    """The bytes of the range of subsegment `i`; None where one is not in the dump, and for very large ranges."""
     start, size = int(subsegments.start[i]), int(subsegments.size[i])
     return subsegments.walk.view.space.try_read(start, size) if size <= _MOST_RANGE_BYTES else None
 
@@ -87,7 +93,7 @@ def _candidates(subsegments: LfhSubsegments, data: bytes) -> Iterator[_Candidate
 
 
 def _full_extents(subsegments: LfhSubsegments, total: int) -> Iterator[FoundExtent]:
-    """For every block size the most blocks that a range of `total` bytes has room for."""
+    """For every block size, the extent with the most blocks that fit into a range of `total` bytes."""
     granule, bitmap = subsegments.walk.granule, subsegments.struct.offset("BlockBitmap")
     states = 2 * min(total // PAGE, _MOST_COMMIT_STATES)
     sizes = np.arange(granule, min(total - bitmap, 0xFFFF) + 1, granule)[:_MOST_SIZES]
@@ -106,7 +112,7 @@ def _full_extents(subsegments: LfhSubsegments, total: int) -> Iterator[FoundExte
 
 
 def _possible_counts(subsegments: LfhSubsegments, data: bytes, extent: FoundExtent) -> int | None:
-    """Blocks with a possible count of unused bytes; None where a bit, or a count, cannot be."""
+    """The number of blocks with a possible count of unused bytes; None where a bit or a count is impossible."""
     bitmap = subsegments.struct.offset("BlockBitmap")
     end = int(subsegments.bitmap_end(np.array([extent.count]))[0])
     if extent.first_offset + extent.count * extent.block_bytes > len(data):

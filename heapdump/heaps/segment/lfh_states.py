@@ -1,8 +1,8 @@
-"""The states of the blocks of one LFH subsegment whose bitmap contradicts itself or its counts: which are busy is in doubt.
+"""Decides the states of the blocks of an LFH subsegment whose bitmap contradicts itself or the subsegment's counts.
 
-Two things tell: the subsegment's count of free blocks (up to 22000), and that a free block never has the bit of a count of
-unused bytes (docs/reference/heap-structures.md §6.5). Where as many free blocks have that bit as the count misses, these are
-the busy ones.
+There are two more witnesses: the subsegment's number of free blocks (up to 22000), and the *count* bit, which no free
+block has (docs/reference/heap-structures.md §6.5). Where exactly as many free blocks have that bit as the number of
+free blocks is too small, these blocks are busy.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ _ONE_BYTE, _COUNT_BITS = 0x8000, 0x3FFF
 
 
 class DoubtfulStates:
-    """Reports bitmaps of some subsegments of one heap. `changing`: see `jobs.CheckJob`; asked once at most."""
+    """Reports bitmaps of subsegments of one heap."""
 
     def __init__(
         self, walk: SegmentWalk, subsegments: LfhSubsegments, padding: int, changing: Callable[[], str]
     ) -> None:
-        """`padding`: bytes between the start of a block and its user data."""
+        """`padding`: bytes from the start of a block to its user data; `changing`: see `jobs.CheckJob`, called once."""
         self._walk, self._subsegments, self._padding = walk, subsegments, padding
         self._changing, self._is_changing = changing, list[bool]()
 
     def report(self, i: int, rows: BlockTable) -> None:
-        """A finding on subsegment `i`, whose blocks are `rows`; these become guesses where their states are in doubt."""
+        """Adds a finding about subsegment `i`. `rows`: its blocks; they become guesses where states are in doubt."""
         walk, count = self._walk, len(rows)
         at, free = int(self._subsegments.start[i]), int(self._subsegments.free_count[i])
         strays, gap = self._strays(i, count), None
@@ -43,18 +43,21 @@ class DoubtfulStates:
             if len(strays) == more:
                 self._make_busy(rows, strays)
             doubt(rows.tags, slice(None), Trust.GUESS)
-            gap = f"{walk.name}: which of the {count:,} blocks of the LFH subsegment at {at:#x} are busy is in doubt: its bitmap is damaged"
+            gap = (
+                f"{walk.name}: which of the {count:,} blocks of the LFH subsegment at {at:#x} are busy is in doubt: "
+                "its bitmap is damaged"
+            )
         message = f"{walk.name}: the bitmap of the LFH subsegment at {at:#x} contradicts itself or its counts"
         walk.report(bitmap_damage(self._subsegments, i, count), message, gap=gap)
 
     def _may_be_changed(self) -> bool:
-        """True while a thread may be changing the heap: ntdll changes bitmap and count one after the other."""
+        """True where a thread may be changing the heap: ntdll writes the bitmap and the count one after the other."""
         if not self._is_changing:
             self._is_changing.append(bool(self._changing()))
         return self._is_changing[0]
 
     def _strays(self, i: int, count: int) -> NDArray[np.int64]:
-        """Numbers of free blocks that have the bit of a count; ascending."""
+        """Numbers of free blocks whose *count* bit is set; ascending."""
         subsegments = self._subsegments
         start = int(subsegments.start[i]) + subsegments.struct.offset("BlockBitmap")
         end = int(subsegments.start[i]) + int(subsegments.bitmap_end(np.array([count]))[0])
@@ -65,7 +68,7 @@ class DoubtfulStates:
         return np.flatnonzero(~is_busy[:count] & has_count[:count])
 
     def _make_busy(self, rows: BlockTable, chosen: NDArray[np.int64]) -> None:
-        """Makes busy rows of free ones, with the counts of unused bytes at their ends."""
+        """Makes the `chosen` free rows busy, with the counts of unused bytes at their ends."""
         size = rows.size8[chosen].astype(np.int64) * UNIT
         value, _ = self._walk.mapped.gather(rows.entry[chosen] + (size - 2).astype(np.uint64), 2)
         mark = value.astype(np.int64)

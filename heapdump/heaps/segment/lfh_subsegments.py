@@ -1,6 +1,6 @@
-"""The headers of LFH subsegments, and where their blocks lie under a key (docs/reference/heap-structures.md §6.5).
+"""Reads the headers of LFH subsegments as arrays, and computes where their blocks lie under a coding.
 
-In: page ranges of kind LFH. Out: arrays of header members, and `BlockExtents` under one coding. Nothing is reported here.
+Source: docs/reference/heap-structures.md §6.5. Nothing is reported here.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from heapdump.heaps.segment.page_ranges import Ranges
 from heapdump.layouts import Struct
 
 MOST_BLOCKS = 0x8000
-"""Blocks of one subsegment; more are no possible number."""
+"""The most blocks of one subsegment; a larger number is damage."""
 
 _MANY_BLOCKS = 0x400
 _U16, _U32 = np.uint64(0xFFFF), np.uint64(0xFFFFFFFF)
 _MOST_BEHIND_BITMAP = 0x400
-"""Bytes of commit states, and of alignment, between the bitmap and the first block at most."""
+"""The most bytes between bitmap and first block: commit states and alignment."""
 
 _MOST_SIZES = 0x400
-"""Block sizes that are tried for one subsegment, the largest ones."""
+"""The most block sizes that are tried for one subsegment, from the largest down."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockExtents:
-    """Where the blocks of n subsegments lie, as their headers say under one coding; (n,) each.
+    """Where the blocks of n subsegments lie by their headers under one coding; (n,) each.
 
     Attributes:
-        block_bytes: bytes of a block; int64.
-        first_offset: bytes from the subsegment to its first block; int64.
-        count: number of blocks; int64.
-        is_possible: the blocks fill the subsegment.
-        is_consistent: also all other members of the header agree.
-        is_guess: the header is destroyed; the bitmap and the blocks allow no other extent.
+        block_bytes: int64 bytes of a block.
+        first_offset: int64 bytes from the subsegment to its first block.
+        count: int64 number of blocks.
+        is_possible: bool, True where the blocks fill the subsegment.
+        is_consistent: bool, True where all other members of the header agree as well.
+        is_guess: bool, True where the header is destroyed and the extent was found by the bitmap and the blocks.
     """
 
     block_bytes: NDArray[np.int64]
@@ -50,24 +50,25 @@ class BlockExtents:
 
 
 class LfhSubsegments:
-    """The headers of the LFH subsegments in some page ranges under one version of the structure; (n,) arrays.
+    """The headers of n LFH subsegments under one version of the structure; (n,) each unless said otherwise.
 
     Attributes:
-        start: address of the subsegment; int64.
-        size: bytes of its page range; int64.
-        is_present: the header, and a quarter of the bytes of a subsegment of very many blocks, are in the dump.
-        count: number of blocks: BlockCount + WitheldBlockCount; int64.
-        free_count: FreeCount, -1 where it does not count all free blocks; int64.
-        first_freed: number, from 1, of the first block on the list of freed blocks, 0 for none (26100); int64.
-        freed_count: blocks on that list; int64.
-        has_freed_list: the structure has that list.
-        commit_state_offset: bytes from the subsegment to its commit states; int64; None where the structure lacks it.
-        commit_units: number of commit states, 2 bytes each; int64; only with `commit_state_offset`.
-        group_bits: blocks whose busy bits stand together in the bitmap (26100); 0: the two bits of a block do.
+        start: int64 address of the subsegment.
+        size: int64 bytes of its page range.
+        is_present: bool, True where the header is in the dump; with very many blocks also a quarter of the range.
+        count: int64 number of blocks: BlockCount + WitheldBlockCount.
+        free_count: int64 FreeCount; -1 where the structure does not count all free blocks.
+        first_freed: int64 number, from 1, of the first block on the list of freed blocks; 0 for none (26100).
+        freed_count: int64 number of blocks on that list.
+        has_freed_list: one bool: the structure has that list.
+        commit_state_offset: int64 bytes from the subsegment to its commit states; None where the structure lacks it.
+        commit_units: int64 number of commit states, 2 bytes each; only with `commit_state_offset`.
+        group_bits: one integer: number of blocks whose busy bits stand together in the bitmap (26100); 0 where busy and
+            count bits alternate.
     """
 
     def __init__(self, walk: SegmentWalk, ranges: Ranges, struct: Struct) -> None:
-        """Reads the headers; nothing is decoded yet."""
+        """Reads the headers; decodes nothing."""
         self.walk, self.struct = walk, struct
         self.start, self.size = ranges.start, ranges.size
         self._words: dict[int, tuple[NDArray[np.uint64], NDArray[np.bool_]]] = {}
@@ -78,24 +79,24 @@ class LfhSubsegments:
         self.has_freed_list = "State" in struct
         self.group_bits = 4 * walk.pointer_bytes if self.has_freed_list else 0
         free = self._member("FreeCount", 2)[0].astype(np.int64)
-        # no recorded subsegment had a withheld block: whether FreeCount counts them is not known
+        # whether FreeCount includes withheld blocks is not known: no recorded subsegment had one
         self.free_count = np.where(self.has_freed_list | (withheld > 0), -1, free)
         state = self._member("State", 4)[0] if self.has_freed_list else np.zeros(len(self.start), np.uint64)
         self.first_freed = (state & _U16).astype(np.int64)
         self.freed_count = (state >> np.uint64(16)).astype(np.int64)
         self.commit_state_offset: NDArray[np.int64] | None = None
         if "CommitStateOffset" in struct:
-            # a u16 counts bytes, the u8 of 26100 words of 8 bytes
+            # a u16 is in bytes; the u8 of 26100 is in words of 8 bytes
             width, unit = (2, 1) if struct.fields["CommitStateOffset"].type == "u16" else (1, 8)
             self.commit_state_offset = self._member("CommitStateOffset", width)[0].astype(np.int64) * unit
             self.commit_units = self._member("CommitUnitCount", 1)[0].astype(np.int64)
 
     def __len__(self) -> int:
-        """N."""
+        """The number of subsegments."""
         return len(self.start)
 
     def _member(self, name: str, size: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-        """(a member of `size` bytes of each header, whether it is in the dump); members of one 8-byte word are read at once."""
+        """((n,) a member of `size` bytes of each header; (n,) True where it is in the dump)."""
         place = self.struct.offset(name)
         word = place // 8 * 8
         if word not in self._words:
@@ -104,9 +105,9 @@ class LfhSubsegments:
         return values >> np.uint64((place - word) * 8) & np.uint64((1 << 8 * size) - 1), is_present
 
     def _is_mostly_present(self) -> NDArray[np.bool_]:
-        """False where a header names very many blocks and the dump holds less than a quarter of the subsegment.
+        """(n,) False where a header names very many blocks, but the dump holds less than a quarter of the range.
 
-        Such a header would make rows for memory that the dump does not have.
+        Such a header would make rows for memory that is not in the dump.
         """
         has_many = self.count > _MANY_BLOCKS
         if not has_many.any():
@@ -115,9 +116,9 @@ class LfhSubsegments:
         return ~has_many | (self.walk.mapped.bytes_present(start, start + size) * np.uint64(4) >= size)
 
     def members_agree(self) -> NDArray[np.bool_]:
-        """True where the number of blocks, the bitmap's end and the number of commit states agree; (n,).
+        """(n,) True where the number of blocks, the end of the bitmap and the number of commit states agree.
 
-        No key is needed for these members. False under a structure that does not say where the commit states are.
+        These members are plain. Always False under a structure without CommitStateOffset.
         """
         if self.commit_state_offset is None:
             return np.zeros(len(self), bool)
@@ -127,15 +128,15 @@ class LfhSubsegments:
         return agree
 
     def extents(self, coding: LfhCoding) -> BlockExtents:
-        """The extents under a coding whose structure is this one."""
+        """The extents under a coding with this structure."""
         return self._extents(np.uint64(coding.key), slice(None), shifts_first=coding.shifts_first)
 
     def extents_under(self, i: int, keys: NDArray[np.uint64], *, shifts_first: bool) -> BlockExtents:
-        """The extents of subsegment `i` under each of n keys (32 bits); (n,) arrays."""
+        """The extents of subsegment `i` under each of n keys of 32 bits; (n,) each."""
         return self._extents(keys, slice(i, i + 1), shifts_first=shifts_first)
 
     def _extents(self, key: NDArray[np.uint64] | np.uint64, which: slice, *, shifts_first: bool) -> BlockExtents:
-        """The extents of some subsegments under one key, or of one under some keys."""
+        """The extents of the subsegments `which` under one key, or of one subsegment under several keys."""
         address, count, granule = self.start[which].astype(np.uint64), self.count[which], self.walk.granule
         shifted = (address >> np.uint64(12)) & _U32 if shifts_first else (address & _U32) >> np.uint64(12)
         offsets = (self._encoded_offsets[which] ^ key ^ shifted) & _U32
@@ -152,13 +153,13 @@ class LfhSubsegments:
         return BlockExtents(block_bytes, first, count, possible, consistent, np.zeros(len(possible), bool))
 
     def _least_first_offset(self, count: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Bytes from the subsegment to the end of two bits for each block: the first block begins there or behind."""
+        """(n,) bytes from the subsegment to the end of the used bits of its bitmap; blocks begin there or behind."""
         return self.struct.offset("BlockBitmap") + -(-count // 4)
 
     def are_full(
         self, block_bytes: NDArray[np.int64], first: NDArray[np.int64], count: NDArray[np.int64], which: slice
     ) -> NDArray[np.bool_]:
-        """True where blocks begin right behind the commit states, and one more block and its bits do not fit."""
+        """(n,) True where blocks begin directly behind the commit states and one more, with its bits, does not fit."""
         rest = self.size[which] - first - block_bytes * count
         if self.commit_state_offset is None:
             return (rest >= 0) & (rest < block_bytes)
@@ -172,10 +173,11 @@ class LfhSubsegments:
     def first_offsets(
         self, block_bytes: NDArray[np.int64], which: slice, more: NDArray[np.int64] | int = 0
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Offsets of the first block right behind the commit states: (on the next granule, on the next multiple of its size).
+        """Offsets of a first block directly behind the commit states, rounded up: ((n,) to a granule, (n,) to its
+        size).
 
-        The second one is for blocks of 2**n bytes on 26100, else it is equal to the first. `more`: bytes by which the bitmap
-        is longer than it is.
+        The second is for blocks of 2**k bytes on 26100; for others it equals the first. `more`: additional bytes of the
+        bitmap.
         """
         granule, block_bytes = self.walk.granule, np.maximum(block_bytes, 1)
         end = np.zeros(1, np.int64)
@@ -186,14 +188,14 @@ class LfhSubsegments:
         return -(-end // granule) * granule, -(-end // step) * step
 
     def bitmap_end(self, count: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Bytes from the subsegment to the end of the bitmap of `count` blocks; it has whole words of the pointer size."""
+        """(n,) bytes from the subsegment to the end of a bitmap for `count` blocks, of whole pointer-sized words."""
         word = self.walk.pointer_bytes
         return self.struct.offset("BlockBitmap") + -(-count // (4 * word)) * word
 
     def possible_keys(self, share: float) -> NDArray[np.uint64]:
-        """Keys that one subsegment allows, (n,) uint64 of 32 bits, ascending: few sizes and offsets fit its number of blocks.
+        """(k,) uint64 keys of 32 bits, ascending, under which the header of one subsegment is possible.
 
-        `share`: which subsegment, from 0 (the first) to 1 (the last).
+        Few block sizes and offsets fit its number of blocks. `share`: selects the subsegment, 0 the first, 1 the last.
         """
         usable = np.flatnonzero(self.is_present & (self.count > 0) & (self.count <= MOST_BLOCKS))
         if not len(usable):

@@ -1,7 +1,8 @@
-"""The locks of a segment heap: one that is held tells that a thread was changing the heap.
+"""The locks of a segment heap. A held lock shows that a thread was changing the heap.
 
-They are SRW locks, which hold no owner. Bit 0 is set while one is held (recorded on 19041, 22000 and 26100, in the middle of
-operations; 0 in every heap at rest). A process that died while it held a lock stopped at damage: its lock excuses nothing.
+They are SRW locks, which do not name their owner. Bit 0 is set while a lock is held (recorded on 19041, 22000 and 26100
+in the middle of operations; 0 in every heap at rest). In a crashed process a held lock explains nothing: the thread
+stopped at damage.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ _HEAP_LOCKS = {"LargeMetadataLock": "large blocks", "SegmentAllocatorLock": "seg
 
 
 def who_changes(process: Process, view: View, layout: Layout | None, heap: int, changing: Callable[[], str]) -> str:
-    """Who may be changing the heap, in words; "" for nobody, and where ntdll found a heap damaged.
+    """Words that name a held lock, or a thread, which shows that the heap is being changed.
 
-    `changing`: see `jobs.CheckJob`.
+    "" for none, and where ntdll itself found a damaged heap. `changing`: see `jobs.CheckJob`.
     """
     if process.exception is not None and process.exception.code == HEAP_CORRUPTION:
         return ""
@@ -28,7 +29,7 @@ def who_changes(process: Process, view: View, layout: Layout | None, heap: int, 
 
 
 def lock_words(process: Process, view: View, layout: Layout, heap: int) -> str:
-    """The lock that is held while a living process changes the heap, in words; "" for none, and in a crashed process."""
+    """Words that name a held lock of the heap; "" for none, and in a crashed process."""
     if process.exception is not None or not process.threads:
         return ""
     held = [what for what, place in _locks(view, layout, heap) if (view.space.try_pointer(place) or 0) & _HELD]

@@ -13,9 +13,9 @@ from heapdump.trust import Trust
 
 
 def doubt_missing(walk: SegmentWalk, first: int, missing: Sequence[Span]) -> None:
-    """Busy rows from `first` on whose last two bytes are not in the dump become guesses: these bytes hold the unused bytes.
+    """Makes busy rows from `first` on guesses where one of their last two bytes, the unused bytes, is not in the dump.
 
-    Memory that is not committed is no reason for doubt.
+    Bytes that are missing because they are not committed are no reason for doubt.
     """
     table, regions = walk.columns.since(first), walk.process.regions
     count_at = table.entry + table.entry_size - np.uint64(2)

@@ -1,8 +1,8 @@
-"""The requested size of a chunk whose program wrote over its end.
+"""Estimates the requested size of a VS chunk that was overrun.
 
-The last two bytes of a chunk hold the number of its unused bytes. An overrun that reaches the next header overwrites them
-too. In every recorded overrun of a VS block the bytes across the border of the two chunks repeat with a period of 1, 2, 4 or
-8 bytes, and the repetition begins where the requested bytes end.
+The last two bytes of a chunk hold the number of its unused bytes. An overrun that reaches the next header overwrites
+them. In every recorded overrun of a VS block, the bytes across the border of the two chunks repeat with a period of 1,
+2, 4 or 8 bytes. The repetition begins at the end of the requested bytes.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _LEAST_BYTES_BEFORE = 2
 
 
 def correct_overrun_row(walk: SegmentWalk, header: int) -> None:
-    """Corrects the unused bytes of the last row where its chunk ends at the damaged header at address `header`.
+    """Corrects the unused bytes of the last row, whose chunk ends at the damaged header at address `header`.
 
-    The row becomes a guess: the damage may as well be in its own size.
+    The row becomes a guess, because its own size may be damaged instead.
     """
     table = walk.columns.since(0)
     row = len(table) - 1
@@ -41,7 +41,7 @@ def correct_overrun_row(walk: SegmentWalk, header: int) -> None:
 
 
 def _repetition_start(walk: SegmentWalk, low: int, border: int) -> int:
-    """First address, not below `low`, of bytes that repeat across the border; the border where none do."""
+    """The first address from `low` on of bytes that repeat across `border`; `border` where none do."""
     data = walk.view.space.try_read(low, border + _BYTES_BEHIND - low)
     if data is None:
         return border

@@ -1,8 +1,8 @@
-"""The padding that segment heaps of a process put in front of user data (docs/reference/heap-structures.md §6.8).
+"""Finds the padding in front of user data in the segment heaps of a process (docs/reference/heap-structures.md §6.8).
 
-In: addresses of busy blocks. Out: 0, or the size of the padding header, one granule. Folklore: 14393 leaves the bytes of the
-header as they were, so only addresses and sizes tell. No block is smaller than a granule there, and the granule in front of
-user data holds nothing but zeros and links of the free chunk that lay there before.
+The padding is 0 bytes or one granule. 16299 and later write its size into its first word. Earlier builds (14393 to
+15063) leave the bytes of the padding as they were. There it is recognised by two facts: no block is smaller than a
+granule, and the granule in front of user data holds only zeros and links of the free chunk that lay there before.
 """
 
 from __future__ import annotations
@@ -16,13 +16,18 @@ from heapdump.layouts import Layout
 _SAMPLE = 4096
 _ENOUGH_BLOCKS = 24
 _FEW, _MOST, _NEARLY_ALL = 0.02, 0.5, 0.9
-"""Shares of the blocks."""
+"""Shares of the examined blocks."""
 
 
 def padding_of(walk: SegmentWalk, address: NDArray[np.uint64], size: NDArray[np.uint64]) -> int:
-    """The padding bytes of a heap. `address`, `size`: of some busy blocks, as they are without padding; (n,), bytes.
+    """The padding bytes of a heap.
 
-    What a heap with 24 blocks or more shows holds for the later heaps of the view.
+    The result of a heap with 24 blocks or more is used for later heaps of the view as well.
+
+    Args:
+        walk: the walk of the heap.
+        address: (n,) user addresses of some busy blocks, if there were no padding.
+        size: (n,) requested bytes of these blocks, if there were no padding.
     """
     keys = walk.keys
     if keys.padding_bytes is not None:
@@ -35,12 +40,12 @@ def padding_of(walk: SegmentWalk, address: NDArray[np.uint64], size: NDArray[np.
 
 
 def writes_padding_header(layout: Layout) -> bool:
-    """True for builds that write the padding's size into its first word, 16299 and later."""
+    """True for builds that write the size of the padding into its first word: 16299 and later."""
     return "_RTLP_HP_PADDING_HEADER" in layout or "ReservedRegionEnd" in layout["_SEGMENT_HEAP"]
 
 
 def _is_padded(walk: SegmentWalk, address: NDArray[np.uint64], size: NDArray[np.uint64]) -> bool:
-    """True where most blocks begin with the padding's size, or, where builds do not write it, with left-over bytes."""
+    """True where most blocks begin with the size of the padding; in earlier builds, with left-over bytes."""
     if not len(address):
         return False
     pointer = walk.pointer_bytes
@@ -57,9 +62,10 @@ def _is_padded(walk: SegmentWalk, address: NDArray[np.uint64], size: NDArray[np.
 
 
 def _is_left_over(walk: SegmentWalk, words: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """True for 0, 1 and links to the node of a free chunk: half a granule behind its start, in a segment of the heap.
+    """(n,) True for words that a free chunk can have left: 0, 1, and links to nodes of free chunks.
 
-    A segment that damage took from the heap is still memory of the dump.
+    A node lies half a granule behind the start of its chunk, in a segment of the heap; where damage has hidden a
+    segment, in any memory of the dump.
     """
     is_inside = walk.mapped.gather(words & ~np.uint64(walk.pointer_bytes - 1), walk.pointer_bytes)[1]
     for segment in walk.heap.segments:

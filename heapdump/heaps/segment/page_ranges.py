@@ -1,7 +1,7 @@
-"""The page ranges of a segment heap, from the range descriptors at the start of each segment.
+"""Reads the page ranges of a segment heap from the range descriptors at the start of each segment.
 
-In: segments. Out: `Ranges`, a table of what lies where. Structures: docs/reference/heap-structures.md §6.3. Each unit of a
-segment has a descriptor. The first descriptor of a range says what the range holds, and its number of units.
+Structures: docs/reference/heap-structures.md §6.3. A segment has 256 units, and a descriptor for each. The first
+descriptor of a range names the content of the range and its number of units.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from heapdump.layouts import Struct
 from heapdump.memory.space import AddressSpace
 
 EXTRA_ROOM = 0x40
-"""Bytes that an extra behind user data needs at most; they count as unused."""
+"""The most bytes that an extra behind user data needs; they count as unused."""
 
 _MANY = 4
-"""Descriptors, or segments, from which on a majority says how the build writes them."""
+"""From this many descriptors, or segments, on, the majority defines how the build writes them."""
 
 KIND_CODES = range(4)
-"""Codes of the kinds of ranges that a build can have, as far as is known."""
+"""The codes of kinds of ranges that are known, over all builds."""
 
 _TREE_SIGNATURE = 0xCCDDCCDD
 _KNOWN_KIND_WEIGHT = 1 / 8
@@ -36,7 +36,7 @@ _POOR_SCORE = 1 / 4
 
 
 class RangeKind(IntEnum):
-    """The content of a page range; a FREE one belongs to nobody, an INTERNAL one to the allocator."""
+    """The content of a page range: PAGES is a block of whole pages, INTERNAL belongs to the allocator."""
 
     FREE = 0
     PAGES = 1
@@ -47,18 +47,18 @@ class RangeKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ranges:
-    """The page ranges of some segments, ascending by address; columns of one length n.
+    """The page ranges of some segments, ascending by address; (n,) each.
 
     Attributes:
-        start: address of the first unit; int64.
-        size: bytes of all units; int64.
-        kind: `RangeKind`; as it is read PAGES for all ranges in use: `range_codes` tells their codes apart; int64.
-        code: bits of the flags that name the kind of a range in use, 0 for plain pages; -1 for others; int64.
-        unused: bytes at the end that the program did not ask for, of a block; int64.
-        extra: True where an extra of the heap's own stands behind the user data.
-        is_sound: False where the first descriptor contradicts the others.
-        unit: bytes of one unit; int64.
-        descriptor: address of the first descriptor; the range of the descriptors themselves has its own address; int64.
+        start: int64 address of the first unit.
+        size: int64 bytes of all units.
+        kind: int64 `RangeKind`. `read_ranges` gives PAGES to all ranges in use; `range_codes` then corrects it.
+        code: int64 code of the kind of a range in use, 0 for plain pages; -1 for other ranges.
+        unused: int64 bytes at the end of a block that were not requested.
+        extra: bool, True where an extra of the heap stands behind the user data.
+        is_sound: bool, False where the first descriptor contradicts other descriptors.
+        unit: int64 bytes of one unit.
+        descriptor: int64 address of the first descriptor; for the range of the descriptors themselves its own address.
     """
 
     start: NDArray[np.int64]
@@ -73,13 +73,13 @@ class Ranges:
 
     @property
     def is_size_possible(self) -> NDArray[np.bool_]:
-        """False for a block whose unused bytes are a unit and an extra, or more; (n,)."""
+        """(n,) False for a block with as many unused bytes as a unit (and an extra, where it has one), or more."""
         possible: NDArray[np.bool_] = self.unused < self.unit + self.extra * EXTRA_ROOM
         possible |= self.kind != RangeKind.PAGES
         return possible
 
     def of(self, rows: NDArray[np.integer] | NDArray[np.bool_] | slice) -> Ranges:
-        """The chosen rows."""
+        """The chosen ranges."""
         return Ranges(*(getattr(self, column.name)[rows] for column in fields(self)))
 
     def of_kind(self, kind: RangeKind) -> Ranges:
@@ -88,10 +88,10 @@ class Ranges:
 
 
 def read_ranges(walk: SegmentWalk) -> Ranges:
-    """The page ranges of all segments of a heap.
+    """The page ranges of all segments of a heap, ascending by address.
 
-    Under wrong flags, or a wrong structure, ranges do not fill the segments: the first combination that fits everywhere
-    is used, else the one that fits best.
+    Every combination of structure and meaning of the flags is tried, because under a wrong one ranges do not fill the
+    segments. The first that fits everywhere is used, else the best one.
     """
     structs = walk.structs("_HEAP_PAGE_RANGE_DESCRIPTOR")
     segments, tables, missing = _descriptor_tables(walk, structs[0])
@@ -113,16 +113,17 @@ def _best_descriptors(
     *,
     is_early: bool,
 ) -> _Descriptors:
-    """The reading under which every unit lies in a range that holds, all of a known kind; else the best one.
+    """The descriptors under the structure and meaning of flags that fit best.
 
-    `is_early`: the heap has no contexts, as up to 15063: then its flags should mean what they did up to 15063. A few
-    damaged bytes in a small heap cost the right reading more units than the wrong one.
+    The first combination under which every unit lies in a sound range of a known kind is taken, else the best one. The
+    likelier meaning of the flags is preferred, because a few damaged bytes in a small heap can make the wrong one fit
+    better. `is_early`: True for a heap without contexts, as up to 15063, whose flags should have the early meaning.
     """
     tried = []
     for struct in structs:
         for is_before_16299 in (is_early, not is_early):
             descriptors = _Descriptors(raw, absent, unit, struct, is_before_16299=is_before_16299)
-            if descriptors.score > 1:
+            if descriptors.score > 1:  # every unit lies in a sound range of a known kind
                 return descriptors
             tried.append(descriptors)
     usual = max(tried[::2], key=lambda descriptors: descriptors.score)
@@ -132,9 +133,10 @@ def _best_descriptors(
 def _descriptor_tables(
     walk: SegmentWalk, struct: Struct
 ) -> tuple[list[Segment], list[NDArray[np.uint8]], list[NDArray[np.bool_]]]:
-    """(segments with descriptors in the dump, ascending; their descriptors; those that are not in the dump).
+    """(segments with descriptors in the dump, ascending; their descriptors; which of these are not in the dump).
 
-    Descriptors are (256, bytes of one) uint8 for each segment, zeros where they are absent.
+    The descriptors of a segment are (256, bytes of a descriptor) uint8, zeros where they are not in the dump; the third
+    list has (256,) bool for each segment.
     """
     segments: list[Segment] = []
     tables: list[NDArray[np.uint8]] = []
@@ -162,10 +164,14 @@ def _words(space: AddressSpace, start: int, size: int) -> tuple[NDArray[np.uint8
 
 
 class _Descriptors:
-    """The range descriptors of some segments under one structure and one meaning of the flags.
+    """The range descriptors of some segments under one structure and one meaning of the flags; (segments, 256) each.
 
-    Arrays are (segments, 256). `is_first`: first descriptor of a range; `in_use`; `is_signed`: has the TreeSignature;
-    `units`: UnitSize; `flags`: the bits of RangeFlags that count.
+    Attributes:
+        is_first: True for the first descriptor of a range.
+        in_use: True for units in use.
+        is_signed: True for descriptors with the TreeSignature.
+        units: UnitSize.
+        flags: the bits of RangeFlags that have a meaning.
     """
 
     def __init__(
@@ -177,15 +183,20 @@ class _Descriptors:
         *,
         is_before_16299: bool,
     ) -> None:
-        """`raw`: (segments, 256, bytes of a descriptor); `absent`: (segments, 256) those that the dump lacks.
+        """Decodes the descriptors.
 
-        `is_before_16299`: RangeFlags mean what they did up to 15063.
+        Args:
+            raw: (segments, 256, bytes of a descriptor) uint8.
+            absent: (segments, 256) True for descriptors that are not in the dump.
+            unit: (segments,) bytes of a unit.
+            struct: the structure of a descriptor.
+            is_before_16299: True for the meaning that RangeFlags had up to 15063.
         """
         self._absent = absent
         self._unit, self._size, self._is_before_16299 = unit, raw.shape[2], is_before_16299
         self.flags = _member(raw, struct, "RangeFlags") & (0x3F if is_before_16299 else 0x1F)
         first_bit, in_use_bit = (8, 4) if is_before_16299 else (2, 1)
-        # the segment's header lies over the descriptors of the units that hold the descriptors themselves
+        # the segment's header takes the place of the first descriptors: those of the units that hold the descriptors
         self._own_units = -(-DESCRIPTORS * raw.shape[2] // unit)
         self._is_behind_own = np.arange(DESCRIPTORS) >= self._own_units[:, None]
         self.is_first = ((self.flags & first_bit) != 0) & self._is_behind_own
@@ -202,7 +213,7 @@ class _Descriptors:
 
     @property
     def score(self) -> float:
-        """Share of the units with flags that lie in sound ranges, plus 1/8 of the share of those of a known kind."""
+        """Share of the units with flags that lie in sound ranges, plus 1/8 of the share that have a known kind."""
         sound = self._sound()
         in_use = sound & self.in_use
         covered = int(self.units[in_use].sum()) + int((sound & ~in_use).sum())
@@ -211,7 +222,10 @@ class _Descriptors:
         return covered / flagged + (float(is_known.mean()) * _KNOWN_KIND_WEIGHT if len(is_known) else 0.0)
 
     def _inside_sound_ranges(self) -> NDArray[np.bool_]:
-        """Descriptors that begin a range by their flags alone, inside one in use that ends exactly where another begins."""
+        """True for descriptors that begin a range by their flags alone, inside a range in use that is complete.
+
+        That range ends exactly where the next one begins.
+        """
         spurious = np.zeros(self.is_first.shape, bool)
         whole = self.is_first & self.in_use & self.is_signed & (self.units > 0)
         for row, place in zip(
@@ -225,7 +239,7 @@ class _Descriptors:
         return spurious
 
     def _lengths(self) -> NDArray[np.int64]:
-        """Units of each range, at its first descriptor, and 0 elsewhere: UnitSize, but at most up to the next range."""
+        """Units of each range at its first descriptor, 0 elsewhere: UnitSize, cut at the next range."""
         place = np.where(self.is_first, np.arange(DESCRIPTORS), DESCRIPTORS)
         following = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1]
         following = np.concatenate([following[:, 1:], np.full((len(place), 1), DESCRIPTORS)], axis=1)
@@ -233,10 +247,10 @@ class _Descriptors:
         return np.where(self.is_first & (self.units > 0), np.minimum(lengths, self.units), lengths)
 
     def _sound(self) -> NDArray[np.bool_]:
-        """First descriptors that no other one contradicts.
+        """True for first descriptors that no other descriptor contradicts.
 
-        A range ends where the next one begins. It is signed exactly where it is in use. No unit of a free range is in use
-        (recorded heaps of all builds).
+        A range ends where the next one begins; it is signed if and only if it is in use; no unit of a free range is in
+        use (recorded heaps of all builds).
         """
         next_in_use = self.in_use[:, 1:] & ~self.is_first[:, 1:]
         next_in_use = np.concatenate([next_in_use, np.zeros((len(next_in_use), 1), bool)], axis=1)
@@ -245,7 +259,7 @@ class _Descriptors:
         return sound
 
     def _is_open(self) -> NDArray[np.bool_]:
-        """Units that may lie in a range whose first descriptor is absent."""
+        """True for units that may belong to a range whose first descriptor is not in the dump."""
         place = np.arange(DESCRIPTORS)
         first, absent = (
             np.maximum.accumulate(np.where(which, place, -1), axis=1) for which in (self.is_first, self._absent)
@@ -254,7 +268,7 @@ class _Descriptors:
         return is_open
 
     def _uncovered(self) -> NDArray[np.bool_]:
-        """Units that lie in no range, which an undamaged segment does not have."""
+        """True for units in no range; an undamaged segment has none."""
         ends = np.where(self.is_first, np.arange(DESCRIPTORS) + self._lengths(), 0)
         reach = np.maximum.accumulate(ends, axis=1)
         uncovered: NDArray[np.bool_] = self._is_behind_own & (np.arange(DESCRIPTORS) >= reach) & ~self._is_open()
@@ -263,21 +277,21 @@ class _Descriptors:
         return uncovered
 
     def _ends_at_orphan(self) -> NDArray[np.bool_]:
-        """Ranges with a unit in no range behind them: the UnitSize of the range may be what is damaged."""
+        """True for ranges directly before a unit in no range: their UnitSize may be damaged."""
         end = np.arange(DESCRIPTORS) + self._lengths()
         behind = np.take_along_axis(self._uncovered(), np.minimum(end, DESCRIPTORS - 1), axis=1)
         orphan: NDArray[np.bool_] = self.is_first & (end < DESCRIPTORS) & behind
         return orphan
 
     def _code(self) -> NDArray[np.int64]:
-        """The bits of the flags that name the kind of a range (docs/reference/heap-structures.md §6.3)."""
+        """The code of the kind of each range, from the flags (docs/reference/heap-structures.md §6.3)."""
         code = np.where(self.flags & 32, 2, self.flags & 1) if self._is_before_16299 else self.flags >> 2
         return np.where(self.in_use | self.is_signed, code, -1)
 
     def ranges(self, walk: SegmentWalk, starts: NDArray[np.int64]) -> Ranges:
-        """The ranges, and for each segment an INTERNAL one for the units of the descriptors; reports what contradicts.
+        """The ranges, with an INTERNAL one for the descriptors of each segment; reports contradictions.
 
-        `starts`: (segments,) addresses. A signed descriptor that no range holds begins one: its flags are damaged.
+        A signed descriptor in no range begins a range; its flags are damaged. `starts`: (segments,) addresses.
         """
         sound = self._sound()
         self.is_first |= self._uncovered() & self.is_signed
@@ -299,7 +313,7 @@ class _Descriptors:
         return joined(own, found)
 
     def _report(self, walk: SegmentWalk, starts: NDArray[np.int64], bad: NDArray[np.bool_]) -> None:
-        """Counts headers; findings for bad first descriptors, and for the first of neighbouring units in no range."""
+        """Counts first descriptors in the dump as headers; adds findings for bad ones, and runs of units in no range."""
         headers = self.is_first & ~self._absent
         walk.count_headers(int(headers.sum()), int((headers & ~bad).sum()))
         orphans = self._uncovered()
@@ -314,19 +328,19 @@ class _Descriptors:
 
 
 def _is_majority(count: int, total: int) -> bool:
-    """True for most of many: what most descriptors have is how the build writes them, and no damage."""
+    """True where `count` is most of a large `total`: then it is how the build writes them, and no damage."""
     return count >= _MANY and 2 * count > total
 
 
 def joined(one: Ranges, other: Ranges) -> Ranges:
-    """Both, ascending by address."""
+    """The ranges of both, ascending by address."""
     both = Ranges(*(np.concatenate([getattr(each, column.name) for each in (one, other)]) for column in fields(Ranges)))
     order: NDArray[np.int64] = np.argsort(both.start, kind="stable")
     return both.of(order)
 
 
 def _member(raw: NDArray[np.uint8], struct: Struct, name: str) -> NDArray[np.int64]:
-    """A member of every descriptor; (segments, 256) int64."""
+    """(segments, 256) int64 values of a member of every descriptor."""
     field = struct.fields[name]
     size = {"u8": 1, "u16": 2, "u32": 4}[field.type]
     data = np.ascontiguousarray(raw[:, :, field.offset : field.offset + size])

@@ -1,7 +1,7 @@
-"""Rows of what is made of whole pages: the heap's own structures, page ranges, large allocations.
+"""Adds rows for everything that consists of whole pages: the heap's own structures, page ranges, large allocations.
 
-A subsegment is an internal row of kind PAGES; its VS chunks, or LFH blocks, lie inside. A free page range is a row for each
-of its committed runs.
+A subsegment is an internal row of kind PAGES, and its VS chunks or LFH blocks lie inside. A free page range has a row
+for each of its committed runs.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from heapdump.trust import Trust
 
 _INTERNAL_TAG = tag(BlockKind.PAGES, busy=True, internal=True)
 _MUCH_PADDING_BYTES = 1 << 20
-"""Bytes of a block from which on its padding is four times as long (recorded, 17763 and 19041)."""
+"""From this size on, the padding of a block is four times as long (recorded, 17763 and 19041); in bytes."""
 
 
 def add_own_structures(walk: SegmentWalk, committed: Committed) -> None:
-    """An internal row for each committed run of the heap's own structures."""
+    """Adds an internal row for each committed run of the heap's own structures."""
     own = [extent.span for extent in walk.heap.extents if extent.kind is ExtentKind.STRUCTURES]
     _add_runs(walk, [run for span in own for run in committed.runs(span.start, span.end)], _INTERNAL_TAG)
 
 
 def add_page_ranges(walk: SegmentWalk, committed: Committed, ranges: Ranges, padding: int) -> None:
-    """Rows of free ranges, of subsegments and internal ranges, and of blocks made of pages."""
+    """Adds rows for free ranges, for subsegments and internal ranges, and for blocks of whole pages."""
     free = ranges.of_kind(RangeKind.FREE)
     runs = [
         run for start, size in zip(free.start.tolist(), free.size.tolist(), strict=True)
@@ -54,9 +54,10 @@ def add_page_ranges(walk: SegmentWalk, committed: Committed, ranges: Ranges, pad
 
 
 def add_large_allocations(walk: SegmentWalk, committed: Committed, padding: int) -> None:
-    """Rows of large allocations whose metadata is in the dump.
+    """Adds rows for large allocations whose node is in the dump.
 
-    Where Windows counts other committed pages of all of them, those whose committed run has another length are guesses.
+    Where Windows counts other committed pages for all of them together, those whose committed run has another length
+    than their size become guesses.
     """
     found = [(block, _unused(walk, block)) for block in walk.heap.large_blocks or ()]
     blocks = [(block, unused) for block, unused in found if unused is not None]
@@ -68,7 +69,7 @@ def add_large_allocations(walk: SegmentWalk, committed: Committed, padding: int)
     unused_bytes = np.where(is_possible, np.array([unused.bytes for _, unused in blocks], np.int64), 0)
     unused_bytes = np.minimum(unused_bytes + header, size)
     if not writes_padding_header(walk.layout):
-        header = np.zeros(len(start), np.int64)  # 14393 has it behind the user data (recorded)
+        header = np.zeros(len(start), np.int64)  # 14393 has the padding behind the user data (recorded)
     tags = (tag(BlockKind.LARGE, busy=True) | has_extra * EXTRA).astype(np.uint16)
     doubt(tags, np.array([block.trust is not Trust.EXACT for block, _ in blocks], bool), Trust.DERIVED)
     doubt(tags, ~is_possible | ~np.array([unused.is_confirmed for _, unused in blocks], bool), Trust.GUESS)
@@ -78,14 +79,14 @@ def add_large_allocations(walk: SegmentWalk, committed: Committed, padding: int)
 
 
 def _unused(walk: SegmentWalk, block: LargeBlock) -> LargeUnused | None:
-    """The unused bytes of an allocation; None where its metadata is not in the dump. Of one without a node nothing is known."""
+    """The unused bytes of an allocation; None where its node is not in the dump or not known."""
     return LargeUnused(0, False, False) if block.metadata is None else unused_of(walk.view, walk.layout, block)
 
 
 def _fill_their_runs(
     walk: SegmentWalk, committed: Committed, start: NDArray[np.int64], size: NDArray[np.int64]
 ) -> NDArray[np.bool_]:
-    """True for allocations that end where the committed memory of their reservation ends, or another one begins; (n,)."""
+    """(n,) True for allocations that end where the committed run ends, or where another allocation begins."""
     fills = np.ones(len(start), bool)
     for i, (at, length) in enumerate(zip(start.tolist(), size.tolist(), strict=True)):
         own = walk.process.regions.allocation(at)
@@ -97,10 +98,15 @@ def _fill_their_runs(
 def _padding_bytes(
     walk: SegmentWalk, start: NDArray[np.int64], padding: int, is_long: NDArray[np.bool_]
 ) -> NDArray[np.int64]:
-    """Bytes in front of the user data of blocks that begin at these addresses; (n,) int64.
+    """(n,) int64 bytes of padding in front of the user data of blocks that begin at these addresses.
 
-    By the first word of their padding header where it is possible, else the usual number. `padding`: of the heap;
-    `is_long`: blocks whose padding is usually four times as long.
+    The first word of the padding header names it; where that is impossible, `padding` is used.
+
+    Args:
+        walk: the walk of the heap.
+        start: (n,) addresses of the blocks.
+        padding: padding bytes of the heap.
+        is_long: (n,) True for blocks whose padding is usually four times as long.
     """
     if not padding or not writes_padding_header(walk.layout):
         return np.full(len(start), padding, np.int64)
@@ -111,7 +117,7 @@ def _padding_bytes(
 
 
 def _add_runs(walk: SegmentWalk, runs: list[Span], tags: int) -> None:
-    """A row without a header for each run, all of it requested."""
+    """Adds a row without header and without unused bytes for each run."""
     start = np.array([run.start for run in runs], np.int64)
     size, none = np.array([run.size for run in runs], np.int64), np.zeros(len(runs), np.int64)
     _add(walk, start, size, none, none, none + tags)
@@ -121,5 +127,5 @@ def _add(
     walk: SegmentWalk, start: NDArray[np.int64], size: NDArray[np.int64], unused: NDArray[np.integer],
     header: NDArray[np.integer], tags: NDArray[np.integer],
 ) -> None:  # fmt: skip
-    """Adds rows: address, occupied bytes, bytes of them not requested, bytes in front of the user data; (n,) each."""
+    """Adds n rows: address, occupied bytes, unused bytes, bytes in front of the user data, tags; (n,) each."""
     walk.columns.append(walk.heap.index, start, size // UNIT, unused, header // UNIT, tags)

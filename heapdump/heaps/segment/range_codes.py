@@ -1,10 +1,9 @@
-"""The codes that page descriptors use for LFH and VS subsegments, which builds number differently.
+"""Finds the codes of LFH and VS subsegments in the flags of page descriptors, and gives ranges their kinds.
 
-In: page ranges with the code of their flags. Out: the same ranges with their kinds. The bits of RangeFlags behind *in use*
-and *first unit* name the kind: 2 and 3 from 17134 on, 1 and 2 on 16299 and, as bits of their own, up to 15063
-(docs/reference/heap-structures.md §6.3). A build may number them otherwise again: the ranges themselves tell. A VS subsegment
-has a signature, and its chunks end one unit before its range; an LFH subsegment has a number of blocks from which the place
-of its commit states follows. Neither needs a key.
+The bits of RangeFlags above *in use* and *first unit* are a code of the kind (docs/reference/heap-structures.md §6.3):
+LFH and VS have 2 and 3 from 17134 on, 1 and 2 on 16299 and, as separate bits, up to 15063. For other builds the
+contents of the ranges decide. A VS subsegment has a signature, and its chunks end one unit before its range. An LFH
+subsegment has a number of blocks from which the place of its commit states follows. Neither test needs a key.
 """
 
 from __future__ import annotations
@@ -25,16 +24,16 @@ from heapdump.heaps.segment.vs_subsegments import are_vs_subsegments
 _EARLY, _LATE = RangeCodes(1, 2), RangeCodes(2, 3)
 _ALL_CODES = range(1, 8)
 _SAMPLE = 256
-"""Ranges of a code that are looked into."""
+"""The most ranges of one code whose contents are tested."""
 
 _WITNESSES = 2
-"""Ranges that must speak for other codes more than for the usual ones."""
+"""Other codes than the usual ones are taken where this many more ranges fit them."""
 
 
 def with_kinds(walk: SegmentWalk, ranges: Ranges) -> Ranges:
-    """The ranges with the kinds that their codes stand for; INTERNAL for a code that stands for none.
+    """The ranges with the kinds of their codes; INTERNAL for an unknown code.
 
-    The codes become part of the walk's keys: they hold for the later heaps of the view.
+    The codes are added to the walk's keys, for later heaps of the view.
     """
     codes = _codes(walk, ranges)
     kind, is_coded = ranges.kind.copy(), ranges.code > 0
@@ -45,7 +44,7 @@ def with_kinds(walk: SegmentWalk, ranges: Ranges) -> Ranges:
 
 
 def _codes(walk: SegmentWalk, ranges: Ranges) -> RangeCodes:
-    """The codes for which most subsegments speak; without two witnesses more those of an earlier heap, or the usual ones."""
+    """The codes that most subsegments fit; those of an earlier heap, or the usual ones, unless _WITNESSES more fit."""
     lfh, vs = _witnesses(walk, ranges)
     usual = walk.keys.range_codes or (_LATE if writes_padding_header(walk.layout) else _EARLY)
     tried = [usual, _LATE, _EARLY, *(RangeCodes(*pair) for pair in permutations(_ALL_CODES, 2))]
@@ -59,7 +58,7 @@ def _codes(walk: SegmentWalk, ranges: Ranges) -> RangeCodes:
 
 
 def _witnesses(walk: SegmentWalk, ranges: Ranges) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(ranges that begin as an LFH subsegment, as a VS subsegment) of each code; (8,) each."""
+    """((8,) number of ranges of each code that begin as an LFH subsegment; (8,) as a VS subsegment)."""
     rows = np.concatenate([_sample(np.flatnonzero(ranges.code == code)) for code in _ALL_CODES])
     code = ranges.code[rows]
     is_vs = are_vs_subsegments(walk, ranges, rows) & (ranges.unused[rows] == ranges.unit[rows])
@@ -73,7 +72,7 @@ def _sample(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _are_lfh_headers(walk: SegmentWalk, ranges: Ranges) -> NDArray[np.bool_]:
-    """Which of the ranges begin with a header whose members agree, as far as they are not encoded; (n,)."""
+    """True for ranges that begin with an LFH header whose members, as far as they are plain, agree; (n,)."""
     headers = (LfhSubsegments(walk, ranges, struct) for struct in walk.structs("_HEAP_LFH_SUBSEGMENT"))
     agree: NDArray[np.bool_] = np.any([one.members_agree() for one in headers], axis=0)
     return agree

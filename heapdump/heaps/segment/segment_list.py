@@ -1,7 +1,4 @@
-"""The page segments of a segment heap: its lists, and which of their members can be trusted.
-
-In: a heap whose header holds. Out: segments, with findings and notes for what contradicts.
-"""
+"""Reads the page segments of a segment heap from its lists, and decides which list members can be trusted."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ from heapdump.heaps.segment.signature import decoded_signatures, possible_heap_k
 from heapdump.process.model import View
 
 _MOST_OTHER_HEAPS = 8
-"""Other heaps of the process that are read for the key."""
+"""The most other heaps of the process that are read for the key."""
 
 
 def read_segments(discovery: SegmentDiscovery) -> tuple[list[ListedSegment], bool]:
-    """(segments in list order, and behind them those that only a search finds; whether none is missing)."""
+    """(segments in list order, then those that only a search finds; True where none is missing)."""
     view, found, gaps = discovery.view, list[ListedSegment](), list[str]()
     are_closed, is_broken = True, False
     lists = contexts(view, discovery.layout, discovery.heap)
@@ -50,16 +47,16 @@ def read_segments(discovery: SegmentDiscovery) -> tuple[list[ListedSegment], boo
 
 
 def _are_all(lists: Sequence[SegContext], found: Sequence[ListedSegment]) -> bool:
-    """True for as many segments as the heap counts, and one at least."""
+    """True where `found` has exactly as many segments as the heap counts, and at least one."""
     return bool(found) and len(found) == sum(context.segment_count for context in lists)
 
 
 def _with_unlisted_segments(
     discovery: SegmentDiscovery, lists: Sequence[SegContext], trusted: list[ListedSegment], *, is_damage: bool
 ) -> list[ListedSegment]:
-    """The segments, and those of the heap in memory that are on none of its lists.
+    """`trusted`, and the segments of the heap that a search finds and that are on none of its lists.
 
-    Each of those is a finding where `is_damage`: the lists run through memory that is in the dump.
+    `is_damage`: True where the lists run only through memory in the dump; then each added segment is a finding.
     """
     view, layout = discovery.view, discovery.layout
     known = [decoded_signatures(view, layout, context.anchor, node) for context, node in trusted]
@@ -75,7 +72,7 @@ def _with_unlisted_segments(
 
 
 def _may_be_segment(view: View, context: SegContext, node: int) -> bool:
-    """True for a node of a list that can be a segment: the address is a multiple of its size, and in the dump."""
+    """True for a list node that can be a segment: its address is a multiple of the segment size and is in the dump."""
     fits = node % context.segment_bytes == 0 and node + context.segment_bytes <= address_limit(view)
     return fits and view.space.try_pointer(node) is not None
 
@@ -95,11 +92,11 @@ def _report_context(discovery: SegmentDiscovery, context: SegContext) -> None:
 def _with_usual_signature(
     discovery: SegmentDiscovery, found: list[ListedSegment], *, are_closed: bool
 ) -> list[ListedSegment]:
-    """The segments, with a finding for each whose decoded signature differs from that of most.
+    """The trusted segments; adds a finding for each whose decoded signature differs from the usual one.
 
-    A segment with another signature remains only where all lists are closed, or where a link from another segment, or from
-    the heap, and its page descriptors speak for it. Where the segments of this heap disagree, other heaps of the process and
-    ntdll's data decide which signature is usual.
+    Such a segment is kept only where all lists are closed, or where it has page descriptors and the head of the list or
+    another segment links to it. The usual signature is that of most segments; where they disagree, other heaps of the
+    process and ntdll's data decide.
     """
     view = discovery.view
     rows = [decoded_signatures(view, discovery.layout, context.anchor, node) for context, node in found]
@@ -124,7 +121,7 @@ def _with_usual_signature(
 
 
 def _is_linked(discovery: SegmentDiscovery, found: list[ListedSegment], segment: ListedSegment) -> bool:
-    """True for a segment with page descriptors to which the list's head or another segment of the list links."""
+    """True for a segment with page descriptors to which the head of the list or another segment of it links."""
     context, node = segment
     view, others = discovery.view, [other for list_of, other in found if list_of == context and other != node]
     is_named = any(node in links_of(view, place) for place in (context.list_head, *others))
@@ -132,7 +129,7 @@ def _is_linked(discovery: SegmentDiscovery, found: list[ListedSegment], segment:
 
 
 def _other_signatures(discovery: SegmentDiscovery, rows: list[tuple[int, ...]]) -> Iterator[tuple[int, ...]]:
-    """Decoded signatures of the first segments of other heaps; and those of `rows` whose key ntdll's data holds, again."""
+    """Decoded signatures of the first segments of other heaps, and those of `rows` whose key is in ntdll's data."""
     view, layout = discovery.view, discovery.layout
     place = layout["_SEGMENT_HEAP"].offset("Signature")
     for address in view.heap_addresses[:_MOST_OTHER_HEAPS]:
@@ -149,7 +146,7 @@ def _other_signatures(discovery: SegmentDiscovery, rows: list[tuple[int, ...]]) 
 
 
 def _without_overlaps(discovery: SegmentDiscovery, found: list[ListedSegment]) -> list[ListedSegment]:
-    """The segments without those that begin inside a segment at a lower address; each of those is a finding."""
+    """The segments; those that begin inside a segment at a lower address are left out, with a finding for each."""
     accepted, end = set[int](), 0
     for context, node in sorted(found, key=lambda segment: segment[1]):
         if node >= end:

@@ -1,8 +1,8 @@
-"""Page segments that no list of their heap leads to any more, found in memory.
+"""Searches memory for page segments to which no list of their heap leads any more.
 
-A segment lies on a multiple of its size. It links to the neighbours in its list, the first and the last one to the head in
-the heap; and its signature is encoded with the address of the context that it belongs to, and with the process' HeapKey
-(docs/reference/heap-structures.md §6.3). So a segment names its heap, whatever happened to the heap.
+A segment lies at a multiple of its size. It links to its neighbours in the list; the first and the last one link to the
+head in the heap. Its signature is encoded with the address of its context and with the HeapKey of the process
+(docs/reference/heap-structures.md §6.3). So a segment names its heap, even where the heap's header is destroyed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from heapdump.layouts import Layout
 from heapdump.process.model import View
 
 ListedSegment = tuple[SegContext, int]
-"""A segment's list and the segment's address."""
+"""(the list that a segment belongs to, address of the segment)."""
 
 _MiB = 1 << 20
 _TREE_SIGNATURE = 0xCCDDCCDD
@@ -30,8 +30,8 @@ def search_segments(
 ) -> list[ListedSegment]:
     """All segments in the dump that belong to these lists, ascending by address.
 
-    `known`: decoded signatures of segments of the process. Without any, those of segments that link to a head of the lists
-    are used.
+    `known`: decoded signatures of segments of the process. Where it is empty, signatures of segments that link to the
+    head of one of the lists are used.
     """
     places = [place for place in _possible_places(view) if has_descriptors(view, layout, place)]
     pairs = [(one, place) for one in lists for place in places if place % one.segment_bytes == 0]
@@ -57,7 +57,7 @@ def _named_by(view: View, layout: Layout, found: Mapping[int, SegContext]) -> It
 
 
 def links_to_header(view: View, layout: Layout, lists: Sequence[SegContext]) -> int:
-    """The number of links between segments in the dump and the heads of these lists, in either direction."""
+    """The number of links from segments in the dump to heads of these lists, and from these heads to segments."""
     heads = {one.list_head: one.segment_bytes for one in lists}
     named = {(link, head) for head in heads for link in links_of(view, head)}
     count = 0
@@ -70,7 +70,7 @@ def links_to_header(view: View, layout: Layout, lists: Sequence[SegContext]) -> 
 
 
 def _possible_places(view: View) -> Iterator[int]:
-    """Multiples of 1 MiB that are in the dump, ascending."""
+    """Addresses in the dump that are multiples of 1 MiB, ascending."""
     starts, ends, _ = view.space.mapped.edges
     count = 0
     for start, end in zip(starts, ends, strict=True):
@@ -82,14 +82,14 @@ def _possible_places(view: View) -> Iterator[int]:
 
 
 def links_of(view: View, place: int) -> tuple[int, ...]:
-    """The two links of the ListEntry at an address, without those that are 0 or not in the dump."""
+    """Flink and Blink of the ListEntry at an address; links that are 0 or not in the dump are left out."""
     pointer = view.pointer_bytes
     links = (view.space.try_pointer(place), view.space.try_pointer(place + pointer))
     return tuple(link for link in links if link)
 
 
 def has_descriptors(view: View, layout: Layout, place: int) -> bool:
-    """True where page descriptors stand, in the pages of them that the dump holds: of a range in use, or of a free one."""
+    """True where the page descriptors at an address, as far as the dump holds them, are possible ones."""
     struct = layout["_HEAP_PAGE_RANGE_DESCRIPTOR"]
     at = np.uint64(place) + np.arange(DESCRIPTORS, dtype=np.uint64) * np.uint64(struct.size)
     signatures, _ = view.space.mapped.gather(at + np.uint64(struct.offset("TreeSignature")), 4)

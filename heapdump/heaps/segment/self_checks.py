@@ -1,4 +1,4 @@
-"""Windows' counters of a segment heap beside what its walk counted (docs/reference/heap-structures.md §6.1)."""
+"""The self-checks of a segment heap: Windows' counters against its walk (docs/reference/heap-structures.md §6.1)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from heapdump.process.model import Process
 
 
 def self_checks(process: Process, heap: Heap, count: HeapCount) -> Iterator[Check]:
-    """Committed bytes, segments, and committed bytes of large allocations.
+    """Compares committed bytes, number of segments, and committed bytes of large allocations.
 
-    Committed bytes are those of the memory map: Windows' counter leaves out pages that 17763 and 19041 added to the heap's
-    own structures (recorded). LargeCommittedPages is exact in every recorded heap.
+    Committed bytes are compared with the memory map. On 17763 and 19041 Windows' counter omits pages that were added to
+    the heap's own structures (recorded). LargeCommittedPages is exact in every recorded heap.
     """
     if process.regions.is_complete_map and heap.committed_bytes is not None:
         yield Check(CheckKind.MAPPED_BYTES, heap.committed_bytes, count.segment_bytes)

@@ -1,6 +1,6 @@
-"""Allocation stacks of the blocks of segment heaps (docs/reference/heap-structures.md §4.1).
+"""Reads the allocation stacks of blocks of segment heaps (docs/reference/heap-structures.md §4.1).
 
-Behind the user data, on the next granule, stands `_SEGMENT_HEAP_EXTRA`; the address of the stack's record follows it.
+On the granule behind the user data stands `_SEGMENT_HEAP_EXTRA`, followed by the address of the record of the stack.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from heapdump.layouts import Layout, load
 from heapdump.process.model import View
 
 _WIDE_EXTRA = 0x10000000
-"""_SEGMENT_HEAP.GlobalFlags: on x64 one more granule lies in front of the extra."""
+"""Bit of _SEGMENT_HEAP.GlobalFlags: on x64 one more granule lies in front of the extra."""
 
 
 def trace_reader(view: View, heap: Heap, walk: Walk) -> TraceReader | None:
-    """Reads the addresses of stack records; None for a heap without a layout. The walk's facts tell the heap's padding."""
+    """The reader of the addresses of stack records; None for a heap without a layout."""
     if heap.layout is None:
         return None
     layout, padding = load(heap.layout), padding_fact(walk.facts.get(heap.index, {}))
@@ -34,9 +34,10 @@ def trace_reader(view: View, heap: Heap, walk: Walk) -> TraceReader | None:
 def extra_addresses(
     view: View, heap: Heap, layout: Layout, table: BlockTable, rows: NDArray[np.int64], padding: int
 ) -> NDArray[np.uint64]:
-    """The address of the extra of each row, which has one; (n,) uint64.
+    """(n,) uint64 address of the extra of each row; every row must have one.
 
-    On the granule behind the user data. Up to 15063 the padding of a large allocation lies between (recorded).
+    It lies on the granule behind the user data. Up to 15063 the padding of a large allocation lies between them
+    (recorded).
     """
     granule = np.uint64(view.granularity)
     end = table.addresses(rows) + table.sizes(rows)
@@ -52,7 +53,7 @@ def extra_addresses(
 def _record_addresses(
     view: View, heap: Heap, layout: Layout, table: BlockTable, rows: NDArray[np.int64], padding: int
 ) -> NDArray[np.uint64]:
-    """The address of the stack record of each row; (n,) uint64, 0 for rows without an extra."""
+    """(n,) uint64 address of the stack record of each row; 0 for rows without an extra."""
     out = np.zeros(len(rows), np.uint64)
     with_extra = np.flatnonzero(table.tags[rows] & np.uint16(BUSY | EXTRA) == np.uint16(BUSY | EXTRA))
     extra = extra_addresses(view, heap, layout, table, rows[with_extra], padding)

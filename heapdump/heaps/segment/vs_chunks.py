@@ -1,4 +1,4 @@
-"""VS chunks of one subsegment as arrays: headers on every granule, and what a damaged header must have been.
+"""The headers of the VS chunks of one subsegment, as arrays; and the right header of a damaged chunk.
 
 The header of a chunk is its first granule (docs/reference/heap-structures.md §6.4). For the chunk at address a:
 
@@ -31,10 +31,10 @@ from heapdump.trust import Trust
 
 _LONG_CHAIN = 64
 _PROOF_HEADERS = 3
-"""Headers in a row that must hold where the walk goes on behind damage."""
+"""Number of headers in a row that must hold where the walk goes on behind damage."""
 
 _UNKNOWN_SIZE = -1
-"""The size of the chunk before, where it is not known."""
+"""Stands for an unknown size of the chunk before."""
 
 _U64 = (1 << 64) - 1
 _U32 = (1 << 32) - 1
@@ -43,21 +43,27 @@ Word = TypeVar("Word", int, NDArray[np.int64])
 
 
 def header_fields(sizes_word: Word, *, is_wide: bool) -> tuple[Word, Word, Word]:
-    """(size, size of the chunk before, busy) of a sizes word, or of each of many. `is_wide`: x64."""
+    """(size, size of the chunk before, busy) of a decoded sizes word, or of each of many. `is_wide`: True for x64."""
     if is_wide:
         return sizes_word >> 16 & 0xFFFF, sizes_word >> 32 & 0xFFFF, sizes_word >> 48 & 0xFFFF
     return sizes_word >> 1 & 0x7FFF, sizes_word >> 16 & 0x7FFF, sizes_word >> 31 & 1
 
 
 class ChunkHeader(NamedTuple):
-    """The decoded header of one chunk; see the module."""
+    """The decoded header of one chunk.
+
+    Attributes:
+        size: granules of the chunk, header included.
+        previous_size: granules of the chunk before.
+        busy: 0 or 1; another value is damage.
+    """
 
     size: int
     previous_size: int
     busy: int
 
     def holds(self, previous_size: int, most: int) -> bool:
-        """True for a possible header behind a chunk of this size, with at most `most` granules left for the chunk."""
+        """True where previous_size is right, busy is 0 or 1, and the size is 1 to `most` granules."""
         return self.previous_size == previous_size and 0 < self.size <= most and self.busy <= 1
 
 
@@ -71,9 +77,13 @@ def read_chunk_header(view: View, address: int, key: int) -> ChunkHeader | None:
 
 @dataclass(frozen=True, slots=True)
 class VsChunks:
-    """The memory of one subsegment's chunks, for the places where their chain is damaged.
+    """The memory of the chunks of one subsegment.
 
-    `words`: signed 64-bit words. `base`: address of granule 0. `end`: granule behind the last chunk.
+    Attributes:
+        words: signed 64-bit words.
+        base: address of granule 0 of the words.
+        end: granule behind the last chunk.
+        coding: layout and encoding of the headers.
     """
 
     words: NDArray[np.int64]
@@ -83,7 +93,7 @@ class VsChunks:
 
     @property
     def is_wide(self) -> bool:
-        """True on x64, where a granule is two words; on x86 it is one."""
+        """True on x64, where a granule has two words; False on x86, where it has one."""
         return self.coding.stride == 2
 
     @property
@@ -96,20 +106,20 @@ class VsChunks:
         return self.base + at * self.granule_bytes
 
     def headers(self, first: int, last: int) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """(size, size of the chunk before, busy) as if a header stood on every granule of [first, last)."""
+        """((n,) size, (n,) size of the chunk before, (n,) busy) of every granule of [first, last), read as a header."""
         granules = np.arange(first, last)
         raw = self.words[granules * self.coding.stride]
         return header_fields(raw ^ (self.base + granules * self.granule_bytes) ^ self.coding.key, is_wide=self.is_wide)
 
     def header(self, at: int) -> ChunkHeader:
-        """The header on one granule."""
+        """The header at a granule."""
         return ChunkHeader(*(int(values[0]) for values in self.headers(at, at + 1)))
 
     def sound_from(self, first: int, starts: tuple[int, ...]) -> list[tuple[int, int]]:
-        """(place of a header, size of the chunk before it), from `first` on, for each header that begins a sound chain.
+        """(granule, size of the chunk before) of each header from granule `first` on that begins a sound chain.
 
-        A chain is sound where three headers in a row hold, or two or more up to the end of the subsegment. The last header
-        of the subsegment alone is sound where the chunk before it begins at one of `starts`.
+        A chain is sound where three headers in a row hold, or two that reach to the end of the subsegment. The last
+        header alone is sound where the chunk before it begins at one of the granules `starts`.
         """
         size, before, busy = self.headers(first, self.end)
         count = len(size)
@@ -140,15 +150,19 @@ class VsChunks:
         return _LONG_CHAIN
 
     def is_state_known(self, at: int, size: int, previous_size: int) -> bool:
-        """True where the header of a chunk with these sizes tells whether it is busy.
+        """True where the busy bits of a chunk with these right sizes can be believed.
 
-        One of its own two sizes holds and its busy bits are possible. `previous_size` -1: not known.
+        That is so where one of the two sizes in the header is right and the busy bits are 0 or 1. `previous_size`: -1
+        where it is not known.
         """
         header = self.header(at)
         return header.busy <= 1 and (header.size == size or header.previous_size == previous_size)
 
     def damage(self, at: int, size: int, previous_size: int) -> DamagedBytes:
-        """The bytes of a header that differ from those of a chunk with these sizes, as hex; ?? where the right ones are not known."""
+        """The bytes of a header that differ from the right ones, as hex; ?? for bytes whose right value is not known.
+
+        `size`, `previous_size`: the right sizes.
+        """
         raw, expected_word, is_known = self._expected(at, size, previous_size)
         count = 8 if self.is_wide else 4
         expected, found = (word.to_bytes(count, "little") for word in (expected_word, raw))
@@ -159,9 +173,9 @@ class VsChunks:
         return DamagedBytes("vs_chunk", self.address(at) + first, end - first, texts, found[first:end].hex(" "))
 
     def write_row(self, row: RowWriter, at: int, size: int, previous_size: int) -> Trust:
-        """Writes the chunk with these sizes to the first of `row`; returns its trust.
+        """Writes the chunk with these right sizes to row 0 of `row`; returns its trust.
 
-        GUESS where its state is not known: it counts as busy then.
+        A chunk whose state is not known becomes busy, with trust GUESS.
         """
         _, header, is_known = self._expected(at, size, previous_size)
         stride = self.coding.stride
@@ -171,13 +185,13 @@ class VsChunks:
         chain = np.array([[0, size, self.address(at)]])
         follow_chunks(words, chain, 0, 0, _UNKNOWN_SIZE, self.coding, tag(BlockKind.VS, trust=trust), row)
         if not is_known:
-            row.tags[0] &= CLASS_MASK | TRUST_MASK  # without entry flags: nothing is known of an extra
+            row.tags[0] &= CLASS_MASK | TRUST_MASK  # no entry flags: whether there is an extra is not known
         return trust
 
     def _expected(self, at: int, size: int, previous_size: int) -> tuple[int, int, bool]:
-        """(header as it is, header of a chunk with these sizes, whether its state is known); encoded, unsigned.
+        """(header in the dump, right header of a chunk with these sizes, True where its state is known).
 
-        A chunk whose state is not known becomes busy.
+        Headers are encoded, unsigned. A chunk whose state is not known counts as busy.
         """
         mask = _U64 if self.is_wide else _U32
         raw, code = int(self.words[at * self.coding.stride]) & mask, (self.address(at) ^ self.coding.key) & mask

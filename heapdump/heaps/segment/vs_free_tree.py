@@ -1,8 +1,8 @@
-"""The second witness of free VS chunks: the tree that every one of them is linked to.
+"""Checks the tree of free VS chunks, a second witness beside the busy bits in their headers.
 
-The node lies behind the first word of the chunk: Left, Right, and ParentValue with the colour in its lowest bits. The parent
-of a node links to it; the root has the parent 0. So it is in all recorded heaps (14393 to 26100, x64 and x86), for all free
-chunks, and for no busy one. Links are plain. Where the root's address lies need not be known.
+Every free chunk is a node of a tree, and no busy chunk is (all recorded heaps, 14393 to 26100, x64 and x86). The node
+lies behind the first word of the chunk: Left, Right, and ParentValue, whose lowest bits are the colour. The parent of a
+node links to it; the parent of the root is 0. Links are plain. The address of the root need not be known.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_MASK, UNIT
 from heapdump.trust import Trust
 
 _LEAST_CHUNKS = 4
-"""Free chunks of which one may be unlinked at least; of more, less than half."""
+"""With this many free chunks or fewer, one may be unlinked; with more, fewer than half of them."""
 
 _MOST_REPORTS = 16
-"""Places of one heap that become findings."""
+"""The most findings of one heap."""
 
 _COLOUR_BITS = np.uint64(3)
 _LEAST_GRANULES = 2
@@ -33,10 +33,13 @@ _ONE_BYTE, _COUNT_BITS = 0x8000, 0x1FFF
 
 @dataclass(frozen=True, slots=True)
 class _Nodes:
-    """The nodes of some chunks, (n,) each.
+    """The nodes of n chunks, (n,) each.
 
-    `parent`: address of the parent's node, 0 for the root. `is_linked`: the parent links back, or it is the root and has
-    children that name it, or none. `is_unknown`: a word that decides is not in the dump.
+    Attributes:
+        address: of the node.
+        parent: address of the parent's node; 0 for the root.
+        is_linked: True where the parent links to the node; for a root, where its children name it as parent.
+        is_unknown: True where a word that decides is not in the dump.
     """
 
     address: NDArray[np.uint64]
@@ -46,10 +49,10 @@ class _Nodes:
 
 
 def check_free_tree(walk: SegmentWalk, first: int, padding: int) -> None:
-    """Compares the VS rows from `first` on, ascending, with the tree; rows that it contradicts get the other state, as guesses.
+    """Compares the VS rows from `first` on, ascending, with the tree.
 
-    A finding for each of those, and for each free chunk that is linked to nothing. Nothing where most free chunks of the heap
-    are not linked: the build has another tree then.
+    A row that the tree contradicts gets the other state, as a guess, and a finding. A free chunk that is linked to
+    nothing is a finding as well. Does nothing where most free chunks are not linked: then the build has another tree.
     """
     table = walk.columns.since(first)
     is_vs = (table.kind == BlockKind.VS) & ~table.is_internal
@@ -84,7 +87,7 @@ def _nodes(walk: SegmentWalk, chunk: NDArray[np.uint64]) -> _Nodes:
 
 
 def _has_page_offset(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """True for chunks that hold their page offset, as busy ones do (`vs_page_offsets`); (n,)."""
+    """True for chunks with the page offset of busy chunks in their headers (`vs_page_offsets`); (n,)."""
     key = walk.keys.vs_page_offset_key
     if key is None or not len(rows):
         return np.zeros(len(rows), bool)
@@ -96,7 +99,7 @@ def _has_page_offset(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int6
 
 
 def _make_busy(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], padding: int) -> None:
-    """Makes busy rows of free ones, with a finding each; what they have requested is a guess."""
+    """Makes free rows busy, with a finding for each; their requested bytes are guesses."""
     header = walk.granule + padding
     for row in rows.tolist():
         at, size = int(table.entry[row]), int(table.entry_size[row])
@@ -119,13 +122,16 @@ def _make_busy(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], pa
 
 
 def _make_free(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> None:
-    """Makes free rows of busy ones whose damage is reported."""
+    """Makes busy rows free; their damage was reported."""
     table.tags[rows] &= np.uint16((CLASS_MASK | TRUST_MASK) & ~BUSY)
     table.unused[rows], table.header8[rows] = walk.granule, walk.granule // UNIT
 
 
 def _report_links(walk: SegmentWalk, nodes: _Nodes, unlinked: NDArray[np.bool_]) -> None:
-    """A finding for each place with a wrong link: the links of a free chunk that is named as parent, else the parent's name."""
+    """Adds a finding for each place with a wrong link.
+
+    The place is the node of the parent where that is a free chunk, else ParentValue of the node itself.
+    """
     pointer = walk.pointer_bytes
     at_parent = np.isin(nodes.parent, nodes.address)
     own = nodes.address + np.uint64(2 * pointer)

@@ -1,8 +1,11 @@
-"""The key of VS chunk headers, without symbols (docs/reference/heap-structures.md §6.4, §6.9).
+"""Finds the key of VS chunk headers: the key under which chains of chunks hold (heap-structures.md §6.4, §6.9).
 
-In: the chunks of some subsegments. Out: the key under which their chains of chunks hold. Keys are tried in this order: the
-one of an earlier heap; the HeapKeys that the segments' signatures stand for; the words of ntdll's data, where up to 15063
-the LfhKey is the one that holds; and what the chunks alone allow (`vs_key_solver`).
+No symbols are needed. Keys are tried in this order:
+
+1. the key of an earlier heap of the view;
+2. the HeapKeys by the signatures of segments;
+3. the words of ntdll's data (up to 15063 the key is the LfhKey, which is among them);
+4. keys solved from the chunks alone (`vs_key_solver`).
 """
 
 from __future__ import annotations
@@ -24,14 +27,14 @@ from heapdump.spans import Span
 
 _FEW_CHAINS = 4
 _MOST_NTDLL_KEYS = 64
-"""Words of ntdll that are tried for one chain."""
+"""The most words of ntdll that are tried for one chain."""
 
 _PROOF_CHUNKS = 8
-"""Chunks at the start of a chain that prove a key: 15 bits of a header and more must agree in each."""
+"""Number of chunks at the start of a chain that prove a key: 15 bits or more must agree in each header."""
 
 
 def vs_key_of(walk: SegmentWalk, subsegments: VsSubsegments, likely: Sequence[int]) -> int | None:
-    """The key of these subsegments; None without any, and where no key holds, which is a finding and a gap.
+    """The key of these subsegments; None for no subsegments, and, with a finding and a gap, where no key holds.
 
     `likely`: the HeapKeys by the signatures of segments.
     """
@@ -57,7 +60,7 @@ def vs_key_of(walk: SegmentWalk, subsegments: VsSubsegments, likely: Sequence[in
 
 
 def _known_key(walk: SegmentWalk, chains: Sequence[Span], likely: Sequence[int]) -> int | None:
-    """The key among those that other places of the process hold."""
+    """The key among those that are stored elsewhere in the process (1. to 3. of the module)."""
     view, known = walk.view, [] if walk.keys.vs_key is None else [walk.keys.vs_key]
     few = chains[:: max(1, len(chains) // _FEW_CHAINS)]
     return (
@@ -71,14 +74,14 @@ def _known_key(walk: SegmentWalk, chains: Sequence[Span], likely: Sequence[int])
 def _best_key(
     view: View, chains: Sequence[Span], keys: Sequence[int], holds: Callable[[View, Span, int], bool]
 ) -> int | None:
-    """The key that holds in most chains, the first of equal ones; None where none holds in any."""
+    """The key that holds in most chains, of equal ones the first; None where no key holds in any."""
     scores = {key: sum(holds(view, chain, key) for chain in chains) for key in dict.fromkeys(keys)}
     best = max(scores, key=scores.__getitem__, default=None)
     return best if best is not None and scores[best] else None
 
 
 def _holds(view: View, chain: Span, key: int) -> bool:
-    """True when the first 8 chunks of the chain hold under the key, or all of a shorter one."""
+    """True when the first 8 chunks of the chain, or all of a shorter one, hold under the key."""
     at, previous = chain.start, 0
     for _ in range(_PROOF_CHUNKS):
         if at == chain.end:
@@ -91,7 +94,7 @@ def _holds(view: View, chain: Span, key: int) -> bool:
 
 
 def _holds_somewhere(view: View, chain: Span, key: int) -> bool:
-    """True when some headers in a row hold under the key, wherever in the chain."""
+    """True when enough headers in a row hold under the key anywhere in the chain."""
     words, _ = view.space.mapped.words64(chain)
     coding = ChunkCoding(view.granularity // UNIT, signed64(key), padding=0)
     chunks = VsChunks(words, chain.start, chain.size // view.granularity, coding)
@@ -99,7 +102,7 @@ def _holds_somewhere(view: View, chain: Span, key: int) -> bool:
 
 
 def _ntdll_keys(walk: SegmentWalk, chains: Sequence[Span]) -> Iterator[int]:
-    """Words of ntdll's data under which the first chunk of one of the first chains holds."""
+    """Words of ntdll's data under which the first chunk of one of the first few chains holds."""
     words, view = walk.keys.ntdll_words, walk.view
     for chain in chains[:_FEW_CHAINS]:
         raw = view.space.try_pointer(chain.start)

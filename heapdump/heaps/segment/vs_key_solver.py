@@ -1,8 +1,9 @@
-"""The key of VS chunk headers from the chunks alone, for dumps without a usable segment signature and without ntdll's data.
+"""Solves the key of VS chunk headers from the chunks alone: for dumps without segment signatures and ntdll's data.
 
-The first chunk of a subsegment has size 0 before it, and the second one names the size of the first. So few places are
-possible for the second chunk, each of which gives a key. A chain that holds to its end proves the key, but for the lowest busy
-bit: of its two values the one is right under which fewer free chunks lie side by side, since the allocator joins those.
+The first chunk of a subsegment has previous size 0, and the second names the size of the first. So each possible place
+of the second chunk gives one key. A chain that holds to its end under a key proves it, except for the lowest busy bit.
+Of the two values of that bit, the right one gives fewer pairs of neighbouring free chunks, because the allocator joins
+those.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from heapdump.spans import Span
 _MOST_CHAINS = 8
 _MOST_CHUNKS = 512
 _LEAST_CHUNKS = 3
-"""Chunks of a chain that prove a key."""
+"""Number of chunks in a chain that proves a key."""
 
 
 def solve_vs_key(view: View, chains: Sequence[Span]) -> int | None:
-    """The key; None where no chain gives one."""
+    """The key of the chunks in these chains; None where no chain gives one."""
     for chain in chains[:_MOST_CHAINS]:
         pairs = ((_free_pairs(view, chain, key), key) for key in _candidates(view, chain))
         found = [(count, key) for count, key in pairs if count is not None]
@@ -33,7 +34,7 @@ def solve_vs_key(view: View, chains: Sequence[Span]) -> int | None:
 
 
 def _candidates(view: View, chain: Span) -> Iterator[int]:
-    """Keys under which the second chunk names the size of the first; two for each place, by the busy bit of the first."""
+    """Keys under which the second chunk names the size of the first: two for each place, one for each busy bit."""
     is_wide = view.pointer_bytes == 8
     raw = view.space.try_pointer(chain.start)
     if raw is None:
@@ -50,7 +51,7 @@ def _candidates(view: View, chain: Span) -> Iterator[int]:
 
 
 def _free_pairs(view: View, chain: Span, key: int) -> int | None:
-    """Free chunks that follow a free one; None where the chain does not hold under the key, or is too short as a proof."""
+    """The number of free chunks behind free ones; None where the chain does not hold under the key, or is too short."""
     at, previous, pairs, count, was_busy = chain.start, 0, 0, 0, 1
     while at < chain.end and count < _MOST_CHUNKS:
         header = read_chunk_header(view, at, key)

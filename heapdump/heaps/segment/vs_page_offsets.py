@@ -1,10 +1,11 @@
-"""The second witness of busy VS chunks: their header holds the page that they begin in.
+"""Checks the page offset in the headers of busy VS chunks, a second witness beside the sizes word.
 
-    EncodedSegmentPageOffset = u8(page offset ^ key ^ chunk)
+    EncodedSegmentPageOffset = (page offset ^ key ^ chunk) & 0xFF
 
-Page offset: pages from the subsegment to the chunk at address `chunk`; key: that of the sizes word. It holds for every busy
-chunk of all recorded heaps (14393 to 26100, x64 and x86). Free chunks hold a link of their tree there. So a free chunk whose
-busy bits were set, and a write in front of user data that misses the sizes word, are seen.
+`chunk` is the address of the chunk, `page offset` the number of pages from its subsegment to it, `key` that of the
+sizes word. It holds for every busy chunk of all recorded heaps (14393 to 26100, x64 and x86). Free chunks hold a link
+of their tree in that place. So the check finds a free chunk whose busy bits were set, and a write in front of user data
+that did not reach the sizes word.
 """
 
 from __future__ import annotations
@@ -24,19 +25,21 @@ from heapdump.trust import Trust
 _PAGE_SHIFT = np.uint64(12)
 _BYTE = np.uint64(0xFF)
 _USED_BITS = np.uint64(10)
-"""Bits of the second word that have a meaning; the other ones of its first four bytes are 0 in every recorded busy chunk."""
+"""Number of bits of the second word that have a meaning. The other bits of its first four bytes are 0 (recordings)."""
 
 _ENOUGH_CHUNKS = 8
-"""Busy chunks that show whether a build writes page offsets."""
+"""Number of busy chunks that decide whether a build writes page offsets."""
 
 _MOST_REPORTS = 16
-"""Chunks of one call that become findings."""
+"""The most findings of one call."""
 
 
 def report_page_offsets(walk: SegmentWalk, first: int, subsegments: VsSubsegments, excused: Sequence[int]) -> None:
-    """A finding for each busy chunk in the rows from `first` on that holds another page offset; the row becomes a guess.
+    """Adds a finding for each busy chunk, in the rows from `first` on, with a wrong page offset; its row becomes a
+    guess.
 
-    `excused`: addresses of headers whose damage is reported. Nothing where no byte of the key holds for most chunks.
+    Does nothing where no byte of a key holds for most chunks. `excused`: addresses of headers whose damage was
+    reported.
     """
     table = walk.columns.since(first)
     rows = np.flatnonzero((table.kind == BlockKind.VS) & table.is_busy & ~table.is_internal)
@@ -57,16 +60,17 @@ def report_page_offsets(walk: SegmentWalk, first: int, subsegments: VsSubsegment
     doubt(table.tags, is_wrong, Trust.GUESS)
     for i in np.flatnonzero(wrong)[:_MOST_REPORTS].tolist():
         at = int(chunk[i])
-        message = f"{walk.name}: the chunk header at {at:#x} is damaged: it is busy, and the page that it names is another one"
+        where = f"{walk.name}: the chunk header at {at:#x}"
+        message = f"{where} is damaged: it is busy, and the page that it names is another one"
         walk.report(_damage(at + walk.pointer_bytes, int(expected[i]), int(found[i])), message)
     walk.count_headers(0, -int(wrong.sum()))
 
 
 def _key_byte(walk: SegmentWalk, bytes_of_key: NDArray[np.uint64]) -> int | None:
-    """The lowest byte of the key by most chunks; None where they do not agree.
+    """Bits 0-7 of the key by most chunks; None where they do not agree. `bytes_of_key`: the value by each chunk.
 
-    A key that the chunks alone gave (`vs_key_solver`) lacks it: their cost of memory lies over it. Enough chunks of one heap
-    decide for the later ones.
+    A key that was solved from chunks (`vs_key_solver`) lacks these bits, because the chunks' unknown memory cost is
+    XORed with them. A heap with enough chunks decides for later heaps.
     """
     counts = np.bincount(bytes_of_key.astype(np.int64), minlength=1)
     most = int(counts.argmax())
@@ -76,7 +80,7 @@ def _key_byte(walk: SegmentWalk, bytes_of_key: NDArray[np.uint64]) -> int | None
 
 
 def _damage(address: int, expected: int, found: int) -> DamagedBytes:
-    """The bytes at `address` that differ: of four, `expected` is the first; the second holds two flags, the others are 0."""
+    """The wrong bytes among the four at `address`: byte 0 is `expected`, byte 1 has two flags, bytes 2 and 3 are 0."""
     old, new = found.to_bytes(4, "little"), bytes([expected, found >> 8 & 3, 0, 0])
     wrong = [i for i in range(4) if old[i] != new[i]]
     first, end = wrong[0], wrong[-1] + 1
@@ -84,6 +88,6 @@ def _damage(address: int, expected: int, found: int) -> DamagedBytes:
 
 
 def page_offset_byte(chunk: NDArray[np.uint64], subsegment: NDArray[np.uint64], key: int) -> NDArray[np.uint64]:
-    """The byte that a busy chunk holds; addresses of the chunks and of a byte in the first page of their subsegments; (n,)."""
+    """(n,) the byte in the headers of busy chunks at these addresses; `subsegment`: any address in its first page."""
     page = (chunk >> _PAGE_SHIFT) - (subsegment >> _PAGE_SHIFT)
     return (page ^ np.uint64(key & 0xFF) ^ chunk) & _BYTE

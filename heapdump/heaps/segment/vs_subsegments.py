@@ -1,4 +1,4 @@
-"""The headers of VS subsegments: where their chunks begin and end (docs/reference/heap-structures.md §6.4)."""
+"""Reads the headers of VS subsegments, which say where their chunks lie (docs/reference/heap-structures.md §6.4)."""
 
 from __future__ import annotations
 
@@ -22,22 +22,28 @@ _SAMPLE = 32
 
 @dataclass(frozen=True, slots=True)
 class VsSubsegments:
-    """The chunks of VS subsegments: [start, end) of each; (n,) int64 addresses."""
+    """Where the chunks of n VS subsegments lie.
+
+    Attributes:
+        start: (n,) int64 address of the first chunk.
+        end: (n,) int64 address behind the last chunk.
+    """
 
     start: NDArray[np.int64]
     end: NDArray[np.int64]
 
     def sample(self) -> list[Span]:
-        """The chunks of some 32 subsegments, evenly spread over all."""
+        """The spans of the chunks of about 32 subsegments, evenly spread over all."""
         step = max(1, len(self.start) // _SAMPLE)
         return [Span(a, b) for a, b in zip(self.start[::step].tolist(), self.end[::step].tolist(), strict=True)]
 
 
 def read_vs_subsegments(walk: SegmentWalk, ranges: Ranges) -> VsSubsegments:
-    """The subsegments in ranges of kind VS; findings for damaged headers, gaps for missing ones.
+    """The subsegments in ranges of kind VS; adds findings for damaged headers, gaps for missing ones.
 
-    The version of the header that holds most often is used, the likelier of equal ones. Where a header does not hold, the
-    chunks are those up to the end of the used bytes of its range: their own headers verify each other.
+    The version of the structure is used under which most headers hold; of equal ones the likelier. Where a header does
+    not hold, its chunks are taken up to the end of the used bytes of the range; the headers of chunks verify each
+    other.
     """
     if not len(ranges.start):
         return VsSubsegments(ranges.start, ranges.start)
@@ -53,9 +59,9 @@ def read_vs_subsegments(walk: SegmentWalk, ranges: Ranges) -> VsSubsegments:
 
 
 def are_vs_subsegments(walk: SegmentWalk, ranges: Ranges, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of these ranges begin with a sound header whose chunks end where the used bytes of the range end; (n,).
+    """(n,) True for ranges that begin with a sound header whose chunks end at the end of the used bytes of the range.
 
-    The used bytes end as the descriptor says, or one unit before the range, as in every recorded heap.
+    That end is the one that the descriptor names, or one unit before the end of the range (every recorded heap).
     """
     chosen = ranges.of(rows)
     tried = [_VsHeaders(walk, chosen, struct) for struct in walk.structs(_STRUCT)]
@@ -66,7 +72,7 @@ def are_vs_subsegments(walk: SegmentWalk, ranges: Ranges, rows: NDArray[np.int64
 
 
 def vs_ends(walk: SegmentWalk, start: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Under each version of the header: the ends of the chunks of subsegments at these addresses, 0 for none; (n,) int64."""
+    """(n,) int64 ends of the chunks of subsegments at these addresses, 0 for none; an array for each header version."""
     granule = walk.granule
     for struct in walk.structs(_STRUCT):
         size, signature, is_present = _size_and_signature(walk, start.astype(np.uint64), struct)
@@ -90,10 +96,12 @@ def _agrees(size: NDArray[np.uint64], signature: NDArray[np.uint64]) -> NDArray[
 
 
 class _VsHeaders:
-    """The headers at the start of some ranges, under one version of the structure; (n,) arrays.
+    """The headers at the start of some ranges, under one version of the structure; (n,) each.
 
-    `start`, `end`: of the chunks; where the header does not hold, `end` is that of the range without its unused bytes.
-    `is_sound`: (Size ^ 0x2BED) & 0x7FFF == Signature & 0x7FFF, and the chunks end inside the range.
+    Attributes:
+        start: address of the first chunk.
+        end: address behind the last chunk; where the header does not hold, end of the used bytes of the range.
+        is_sound: True where (Size ^ 0x2BED) & 0x7FFF == Signature & 0x7FFF, and the chunks end inside the range.
     """
 
     def __init__(self, walk: SegmentWalk, ranges: Ranges, struct: Struct) -> None:
@@ -107,7 +115,7 @@ class _VsHeaders:
         self.end = np.where(self.is_sound, end, used_end)
 
     def report(self, walk: SegmentWalk) -> None:
-        """Counts the headers; a finding for each that is damaged, a gap for each that is missing."""
+        """Counts the headers; adds a finding for each damaged one, a gap for each that is not in the dump."""
         walk.count_headers(len(self._address), int(self.is_sound.sum()))
         for i in np.flatnonzero(~self.is_sound).tolist():
             address = int(self._address[i])

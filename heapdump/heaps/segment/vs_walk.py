@@ -1,7 +1,7 @@
-"""The walk of VS chunks: every chunk of every VS subsegment becomes a row (docs/reference/heap-structures.md §6.4).
+"""Walks VS chunks: every chunk of every VS subsegment becomes a row (docs/reference/heap-structures.md §6.4).
 
-Each header names the size of the chunk before it, which verifies the chain. At a damaged header the walk makes one finding
-and goes on where headers hold again. What follows in that subsegment is `derived`.
+Each header names the size of the chunk before it, which verifies the chain. At a damaged header the walk makes one
+finding and goes on where headers hold again. Later chunks of that subsegment are `derived`.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from heapdump.trust import Trust
 
 _FIRST_ROOM = 1 << 12
 _MOST_ROOM = 1 << 18
-"""Rows that one call of the kernel may write, at first and at most."""
+"""Room for rows in the first call of the kernel, and at most in later calls."""
 
 _MOST_RESYNCS = 512
-"""Damaged places of a heap behind which sound headers are searched."""
+"""The most damaged places of a heap behind which sound headers are searched."""
 
 _U32 = (1 << 32) - 1
 _UNKNOWN = -1
-"""The size of the chunk before, where it is not known."""
+"""Stands for an unknown size of the chunk before."""
 
 
 class VsWalk:
     """The walk of the VS subsegments of one heap. Places and sizes are in granules."""
 
     def __init__(self, walk: SegmentWalk, key: int, padding: int) -> None:
-        """`key`: see `keys.Keys.vs_key`. `padding`: bytes between a chunk's header and its user data."""
+        """`key`: `keys.Keys.vs_key`; `padding`: bytes between a chunk's header and its user data."""
         self._walk = walk
         signed_key = signed64(key) if walk.pointer_bytes == 8 else key & _U32
         self._coding = vs_chain.ChunkCoding(walk.granule // UNIT, signed_key, padding)
@@ -64,7 +64,7 @@ class VsWalk:
                 doubt_missing(self._walk, first, batch.missing)
 
     def _follow(self, batch: WordBatch, chains: NDArray[np.int64]) -> None:
-        """Adds the rows of one batch. `chains`: (n, 3) as the kernel takes them."""
+        """Adds the rows of one batch. `chains`: (n, 3), as `kernels.vs_chain` takes them."""
         chain, at, previous, is_sound = 0, int(chains[0, 0]), 0, True
         room = _FIRST_ROOM
         while True:
@@ -82,16 +82,19 @@ class VsWalk:
     def _run_kernel(
         self, batch: WordBatch, chains: NDArray[np.int64], place: tuple[int, int, int], room: int, is_sound: bool
     ) -> tuple[int, int, int, int]:
-        """Follows chains from `place` on: (chain, granule, size before); returns where it stopped (.., .., reason, ..).
+        """Follows chains from `place` on, which is (chain, granule, size of the chunk before).
 
-        Behind damage (`is_sound` False) the rest of this one chain is followed, as derived.
+        `room`: for rows; `is_sound`: False behind damage, where only the rest of this chain is followed, as derived.
+
+        Returns:
+            Where it stopped: (chain, granule, reason, size of the last chunk).
         """
         chain, at, previous = place
         followed = chains if is_sound else chains[: chain + 1]
         walk, trust = self._walk, Trust.EXACT if is_sound else Trust.DERIVED
         found = run(
-            vs_chain.follow_chunks, walk.workload.expected(room), batch.words, followed, chain, at, previous, self._coding,
-            tag(BlockKind.VS, trust=trust), walk.columns.tail(room),
+            vs_chain.follow_chunks, walk.workload.expected(room), batch.words, followed, chain, at, previous,
+            self._coding, tag(BlockKind.VS, trust=trust), walk.columns.tail(room),
         )  # fmt: skip
         count, chain, at, reason, previous = (int(value) for value in found)
         walk.columns.add(count, walk.heap.index)
@@ -102,9 +105,12 @@ class VsWalk:
         return chain, at, reason, previous
 
     def _pass_damage(self, batch: WordBatch, chunks: VsChunks, at: int, previous: int) -> tuple[int, int, bool]:
-        """One finding on the header at `at`; (granule to go on at, size of the chunk before it, whether nothing is in doubt).
+        """Adds a finding about the header at granule `at`.
 
-        `previous` > 0: the last row is the chunk before, of this size.
+        `previous`: size of the chunk before; where above 0, that chunk is the last row.
+
+        Returns:
+            (granule to go on with, size of the chunk before it, True where no later chunk is in doubt).
         """
         walk, address = self._walk, chunks.address(at)
         is_missing = any(address in span for span in batch.missing) and not self._is_uncommitted(address)
@@ -117,7 +123,7 @@ class VsWalk:
         walk.count_headers(1, 0)
         self._damaged += [address, chunks.address(before)]
         if previous > 0 and sound and sound[0][0] - sound[0][1] == before:
-            # the size of the chunk before is wrong: the header truly behind it names it
+            # the size of the chunk before is wrong: the header that really follows names the right one
             named = self._likeliest(chunks, sound, before)
             self._add_wrong_size(chunks, before, named[1])
             return *named, True
@@ -131,9 +137,10 @@ class VsWalk:
         return (behind or (chunks.end, _UNKNOWN))[0], _UNKNOWN, False
 
     def _likeliest(self, chunks: VsChunks, sound: list[tuple[int, int]], start: int) -> tuple[int, int]:
-        """Of the headers that name the chunk at `start` as the one before, that with the longest chain; one at least does.
+        """The header, among those whose previous size leads to `start`, from which the longest chain begins.
 
-        The others are of former lives, inside a chunk; which ones is in doubt.
+        At least one of `sound` must lead there. Several may: all but one are stale headers inside a chunk. Then a gap says
+        that the choice is in doubt.
         """
         named = sorted({header for header in sound if header[0] > start and header[0] - header[1] == start})
         best = max(named, key=lambda header: chunks.chain_length(header[0]))
@@ -144,18 +151,19 @@ class VsWalk:
         return best
 
     def _add_wrong_size(self, chunks: VsChunks, at: int, size: int) -> None:
-        """The chunk at `at` has another size than its header says: its row, the last one, gets the true one."""
+        """Corrects the last row, the chunk at `at`, whose header names a wrong size. `size`: the right one."""
         walk = self._walk
         row = walk.columns.since(len(walk.columns) - 1)
         found = int(row.entry_size[0])
         previous = chunks.header(at).previous_size
         chunks.write_row(row.writer(), at, size, previous)
         doubt(row.tags, slice(None), Trust.DERIVED)
-        message = f"{walk.name}: the chunk at {chunks.address(at):#x} says {found:,} bytes, the next one {size * walk.granule:,}"
+        where = f"{walk.name}: the chunk at {chunks.address(at):#x}"
+        message = f"{where} says {found:,} bytes, the next one {size * walk.granule:,}"
         walk.report(chunks.damage(at, size, previous), message)
 
     def _add_damaged_chunk(self, chunks: VsChunks, at: int, size: int, previous: int) -> None:
-        """A damaged header before a sound one, which names its chunk's size: adds the row."""
+        """Adds the row of a chunk with a damaged header. `size`: by the next, sound header."""
         walk, address = self._walk, chunks.address(at)
         message = f"{walk.name}: the chunk header at {address:#x} is damaged"
         walk.report(chunks.damage(at, size, previous), message)
@@ -166,7 +174,10 @@ class VsWalk:
         walk.columns.add(1, walk.heap.index)
 
     def _report_gap(self, chunks: VsChunks, at: int, previous: int, behind: tuple[int, int] | None) -> None:
-        """A damaged header whose chunk's end no other header names: chunks up to the next sound header are missing."""
+        """Reports a damaged header whose chunk has an unknown size: chunks up to the next sound header are missing.
+
+        `behind`: (granule of that header, size of the chunk before it); None where there is none.
+        """
         walk, address = self._walk, chunks.address(at)
         until = chunks.address(behind[0] if behind else chunks.end)
         message = f"{walk.name}: the chunk header at {address:#x} is damaged"
@@ -182,7 +193,7 @@ class VsWalk:
         return regions.is_complete_map and not regions.committed_bytes(Span(address, address + 1))
 
     def _sound_headers(self, chunks: VsChunks, first: int, starts: tuple[int, ...]) -> list[tuple[int, int]]:
-        """See `VsChunks.sound_from`; [] in a heap with very many damaged places."""
+        """`VsChunks.sound_from`; [] once a heap has more than _MOST_RESYNCS damaged places."""
         self._resyncs += 1
         if self._resyncs > _MOST_RESYNCS:
             self._walk.add_gap(f"{self._walk.name}: damaged all over, some chunks behind damage are missing")

@@ -1,7 +1,7 @@
-"""The walk of one segment heap: its own structures, page ranges, VS chunks and LFH blocks inside subsegments, large allocations.
+"""Walks one segment heap: own structures, page ranges, VS chunks and LFH blocks in subsegments, large allocations.
 
-In: a described heap, and what the walk has learnt from the heaps of the view before. Out: rows, findings, gaps, facts.
-Structures: docs/reference/heap-structures.md §6.
+The walk uses keys and rules that earlier heaps of the view have shown (`keys`). Structures:
+docs/reference/heap-structures.md §6.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from heapdump.heaps.segment.header import assumed_contexts, contexts
 from heapdump.heaps.segment.keys import Keys
 from heapdump.heaps.segment.lfh_blocks import LfhBlocks
 from heapdump.heaps.segment.lfh_coding import LfhReading, read_lfh_subsegments
-from heapdump.heaps.segment.lost_ranges import lost_subsegments
 from heapdump.heaps.segment.padding import padding_of
 from heapdump.heaps.segment.page_ranges import RangeKind, Ranges, joined, read_ranges
 from heapdump.heaps.segment.page_rows import add_large_allocations, add_own_structures, add_page_ranges
 from heapdump.heaps.segment.range_codes import with_kinds
 from heapdump.heaps.segment.range_contents import with_content_kind
 from heapdump.heaps.segment.signature import decoded_signatures, possible_heap_keys
+from heapdump.heaps.segment.undescribed_ranges import undescribed_subsegments
 from heapdump.heaps.segment.vs_free_tree import check_free_tree
 from heapdump.heaps.segment.vs_key import vs_key_of
 from heapdump.heaps.segment.vs_subsegments import VsSubsegments, read_vs_subsegments
@@ -42,21 +42,21 @@ from heapdump.layouts import load
 from heapdump.wording import plural
 
 _WINDOW_BYTES = 32 << 20
-"""Bytes of page ranges that are walked at a time, so that rows come out nearly sorted."""
+"""Bytes of page ranges that are walked together. Walking by windows makes rows come out nearly sorted."""
 
 _SAMPLE_RANGES = 24
-"""Ranges of a kind that are walked to learn the padding."""
+"""The most ranges of one kind that are walked to find the padding."""
 
 _ENOUGH_CHUNKS = 24
 _KEY_SEGMENTS = 4
-"""Segments whose signatures are read for the HeapKey."""
+"""The most segments whose signatures are read for the HeapKey."""
 
 VsReading = tuple[VsSubsegments, int | None]
-"""VS subsegments and their key."""
+"""(VS subsegments, their key or None)."""
 
 
 def walk_segment_heap(job: HeapJob, keys: Keys) -> None:
-    """Adds the rows, findings, gaps and facts of one heap to the job. `keys`: of the heap's view."""
+    """Adds the rows, findings, gaps and facts of one heap to the job. `keys`: those of the view, which it extends."""
     if job.heap.layout is None:
         job.log.headers += 1  # a heap that does not verify has integrity 0
         job.log.add_gap(f"heap {job.heap.address:#x}: no known layout of segment heaps holds: its blocks are missing")
@@ -67,7 +67,7 @@ def walk_segment_heap(job: HeapJob, keys: Keys) -> None:
     ranges = with_content_kind(walk, with_kinds(walk, read_ranges(walk)))
     likely = _likely_vs_keys(walk)
     padding = _padding(walk, ranges, likely)
-    ranges = _with_lost_subsegments(walk, ranges, likely, padding)
+    ranges = _with_undescribed_subsegments(walk, ranges, likely, padding)
     delayed = delayed_frees(walk)
     for window in _windows(ranges):
         start = len(job.columns)
@@ -86,7 +86,7 @@ def walk_segment_heap(job: HeapJob, keys: Keys) -> None:
 
 
 def _likely_vs_keys(walk: SegmentWalk) -> list[int]:
-    """The HeapKeys that the signatures of the first segments stand for, each once."""
+    """The possible HeapKeys by the signatures of the first segments, each once."""
     keys: list[int] = []
     heap = walk.heap.address
     lists = contexts(walk.view, walk.layout, heap) or assumed_contexts(walk.layout, heap)
@@ -114,10 +114,10 @@ def _add_blocks(walk: SegmentWalk, vs: VsReading, lfh: LfhReading | None, paddin
         LfhBlocks(walk, *lfh, padding).add_rows()
 
 
-def _with_lost_subsegments(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int], padding: int) -> Ranges:
+def _with_undescribed_subsegments(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int], padding: int) -> Ranges:
     """The ranges, and the subsegments whose descriptors the dump lacks: those in which a trial finds nothing wrong."""
     found, end = list[Ranges](), 0
-    for one in lost_subsegments(walk, ranges):
+    for one in undescribed_subsegments(walk, ranges):
         if int(one.start[0]) < end:
             continue
         trial = replace(walk, columns=BlockColumns(), log=WalkLog())
@@ -136,8 +136,8 @@ def _with_lost_subsegments(walk: SegmentWalk, ranges: Ranges, likely: Sequence[i
 def _padding(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int]) -> int:
     """The padding bytes of the heap, by the blocks of some subsegments.
 
-    These are walked without padding, and their rows and findings are thrown away. VS chunks are preferred: each header
-    verifies the place of the next one.
+    These are walked with padding 0; their rows and findings are dropped. VS chunks are preferred, because each header
+    confirms the place of the next.
     """
     trial = replace(walk, columns=BlockColumns(), log=WalkLog())
     for kind in (RangeKind.VS, RangeKind.LFH):
@@ -158,9 +158,9 @@ def _padding(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int]) -> int:
 
 
 def _count_uncommitted(walk: SegmentWalk, committed: Committed, first: int, ranges: Ranges) -> None:
-    """Counts bytes of the rows from `first` on that are not committed: of those in segments, and of free ones.
+    """Adds up the uncommitted bytes of the rows from `first` on that lie in segments, and of the free ones among them.
 
-    A free VS chunk holds whole uncommitted pages or none.
+    Only free ranges and free VS chunks can contain uncommitted pages.
     """
     table = walk.columns.since(first)
     kind, lfh = table.kind, ranges.of_kind(RangeKind.LFH)
@@ -180,7 +180,7 @@ def _uncommitted_bytes(committed: Committed, table: BlockTable, which: NDArray[n
 
 
 def _windows(ranges: Ranges) -> Iterator[Ranges]:
-    """The ranges, ascending, some megabytes at a time."""
+    """The ranges, ascending, in groups of about _WINDOW_BYTES."""
     window = np.cumsum(ranges.size) // _WINDOW_BYTES
     cuts = [0, *(np.flatnonzero(np.diff(window)) + 1).tolist(), len(ranges.start)]
     return (ranges.of(slice(low, high)) for low, high in pairwise(cuts) if high > low)

@@ -1,8 +1,8 @@
-"""Subsegments in page ranges whose descriptors are not in the dump: their own headers tell where they begin and end.
+"""Finds subsegments in page ranges whose descriptors are not in the dump, by the headers of the subsegments.
 
-Every unit whose descriptor is absent may be the first of a range. A VS header names its size in a way that bears witness
-for itself; behind its chunks lies one unit. An LFH header, under the key of the process, agrees with itself about blocks,
-bitmap and commit states, of which there is one for each page (docs/reference/heap-structures.md §6.3 to §6.5).
+Every unit whose descriptor is missing may be the first of a range. A VS header has a signature that confirms its size;
+one unit follows its chunks. Under the key of the process, the members of an LFH header for blocks, bitmap and commit
+states (one for each page) confirm each other (docs/reference/heap-structures.md §6.3 to §6.5).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from heapdump.heaps.segment.page_ranges import RangeKind, Ranges
 from heapdump.heaps.segment.vs_subsegments import vs_ends
 
 
-def lost_subsegments(walk: SegmentWalk, ranges: Ranges) -> Iterator[Ranges]:
-    """Ranges that begin as subsegments where descriptors are absent, ascending, one at a time; none lies over `ranges`."""
+def undescribed_subsegments(walk: SegmentWalk, ranges: Ranges) -> Iterator[Ranges]:
+    """Ranges without descriptors that begin as subsegments, ascending, one at a time; none overlaps `ranges`."""
     for segment in sorted(walk.heap.segments, key=lambda segment: segment.address):
         unit = segment.span.size // DESCRIPTORS
         inside = (ranges.start >= segment.span.start) & (ranges.start < segment.span.end)
@@ -40,7 +40,7 @@ def lost_subsegments(walk: SegmentWalk, ranges: Ranges) -> Iterator[Ranges]:
 
 
 def _absent_units(walk: SegmentWalk, segment: int, unit: int) -> NDArray[np.int64]:
-    """Addresses of the units of a segment whose descriptors the dump lacks; none of the descriptors' own; (n,) int64."""
+    """(n,) int64 addresses of the units whose descriptors are not in the dump, without those of the descriptors."""
     struct = walk.structs("_HEAP_PAGE_RANGE_DESCRIPTOR")[0]
     own = -(-DESCRIPTORS * struct.size // unit)
     number = np.arange(own, DESCRIPTORS)
