@@ -19,7 +19,7 @@ _KINDS = frozenset({
     "entry_header", "size_chain", "segment", "ucr", "free_list", "virtual_list", "lfh_subsegment", "vs_chunk",
     "large_metadata", "front_padding",
 })  # fmt: skip
-"""Kinds of findings that a healthy heap can have during an operation. Fills are not among them: they are written first."""
+"""Kinds of findings that a healthy heap can have during an operation; not fills, which are written before it."""
 
 _MOST = 4
 """The most places of one operation: the entry, its neighbours, a list, a counter."""

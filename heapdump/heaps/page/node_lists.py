@@ -39,9 +39,9 @@ def tree_nodes(view: View, layout: Layout, table: int, most: int) -> NodeList:
 
 
 def _sound_tree(view: View, layout: Layout, level: NDArray[np.uint64], most: int) -> NDArray[np.uint64] | None:
-    """The nodes of a tree that is whole and has each node once; None for any other. `level`: its root.
+    """The nodes of a complete tree that has each node once; None for any other tree. `level`: its root.
 
-    Whether a node is met twice is asked once, at the end: a set of all nodes for each level would cost more than the rest.
+    Repeated nodes are searched once, at the end: a set of all nodes for each level would cost more than the rest.
     """
     levels, count = list[NDArray[np.uint64]](), 0
     while len(level):
@@ -74,7 +74,7 @@ def _doubtful_tree(view: View, layout: Layout, level: NDArray[np.uint64], most: 
 
 
 def _children(view: View, layout: Layout, level: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    """(left, then right children of the nodes, 0 where there is none; (n,) True for nodes whose last link is in the dump)."""
+    """(left, then right children of the nodes, 0 for none; (n,) True for nodes whose last link is in the dump)."""
     links, pointer = layout["_RTL_BALANCED_LINKS"], view.pointer_bytes
     left, right = links.offset("LeftChild"), links.offset("RightChild")
     found = Structures(view.space.mapped, level, max(left, right) + pointer)

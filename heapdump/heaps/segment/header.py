@@ -86,10 +86,9 @@ def contexts(view: View, layout: Layout, heap: int) -> tuple[SegContext, ...] | 
 
 
 def assumed_contexts(layout: Layout, heap: int) -> tuple[SegContext, ...]:
-    """The lists of segments of a heap at this address by the layout alone; the header is not read, `segment_count` is
-    0.
+    """The lists of segments of a heap at this address by the layout alone. The header is not read.
 
-    In every recorded heap the units of the first context are pages, those of the second 64 KiB.
+    `segment_count` is 0. In every recorded heap the units of the first context are pages, those of the second 64 KiB.
     """
     if "SegContexts" not in layout["_SEGMENT_HEAP"]:
         head = heap + layout["_SEGMENT_HEAP"].offset("SegmentListHead")

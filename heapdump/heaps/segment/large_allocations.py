@@ -29,7 +29,7 @@ _ENCODED_BIT = 1
 
 
 def read_large_allocations(discovery: SegmentDiscovery) -> tuple[tuple[LargeBlock, ...] | None, bool]:
-    """(records ascending by address, None where the root of the tree is not in the dump; True where none is missing)."""
+    """(records ascending by address, None where the tree's root is not in the dump; True where none is missing)."""
     view, heap = discovery.view, discovery.heap
     tree = heap + discovery.layout["_SEGMENT_HEAP"].offset("LargeAllocMetadata")
     root, least = view.space.try_pointer(tree), view.space.try_pointer(tree + view.pointer_bytes)

@@ -40,7 +40,7 @@ def has_recorded_tail(
 
 
 def bitmap_damage(subsegments: LfhSubsegments, i: int, count: int) -> DamagedBytes:
-    """The bytes with impossible bits in the bitmap of subsegment `i`; all of header and bitmap where only counts differ."""
+    """The bytes with impossible bits in the bitmap of subsegment `i`; header and bitmap where only counts differ."""
     start, offset = int(subsegments.start[i]), subsegments.struct.offset("BlockBitmap")
     end = start + int(subsegments.bitmap_end(np.array([count]))[0])
     data = subsegments.walk.view.space.try_read(start + offset, end - start - offset)

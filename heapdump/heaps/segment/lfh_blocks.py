@@ -1,7 +1,7 @@
-"""Adds rows for the blocks of LFH subsegments. Blocks have no headers; the bitmap of the subsegment says which are
-busy.
+"""Adds rows for the blocks of LFH subsegments.
 
-Formulas: docs/reference/heap-structures.md §6.5. The loop over blocks is `kernels.lfh_blocks`.
+Blocks have no headers; the bitmap of the subsegment says which are busy. Formulas: docs/reference/heap-structures.md
+§6.5. The loop over blocks is `kernels.lfh_blocks`.
 """
 
 from __future__ import annotations

@@ -173,8 +173,7 @@ class LfhSubsegments:
     def first_offsets(
         self, block_bytes: NDArray[np.int64], which: slice, more: NDArray[np.int64] | int = 0
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Offsets of a first block directly behind the commit states, rounded up: ((n,) to a granule, (n,) to its
-        size).
+        """Offsets of a first block directly behind the commit states: ((n,) rounded up to a granule, (n,) to its size).
 
         The second is for blocks of 2**k bytes on 26100; for others it equals the first. `more`: additional bytes of the
         bitmap.

@@ -35,11 +35,10 @@ _MOST_REPORTS = 16
 
 
 def report_page_offsets(walk: SegmentWalk, first: int, subsegments: VsSubsegments, excused: Sequence[int]) -> None:
-    """Adds a finding for each busy chunk, in the rows from `first` on, with a wrong page offset; its row becomes a
-    guess.
+    """Adds a finding for each busy chunk in the rows from `first` on whose page offset is wrong.
 
-    Does nothing where no byte of a key holds for most chunks. `excused`: addresses of headers whose damage was
-    reported.
+    Its row becomes a guess. Does nothing where no byte of a key holds for most chunks. `excused`: addresses of headers
+    whose damage was reported.
     """
     table = walk.columns.since(first)
     rows = np.flatnonzero((table.kind == BlockKind.VS) & table.is_busy & ~table.is_internal)
