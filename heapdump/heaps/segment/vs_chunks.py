@@ -138,7 +138,10 @@ class VsChunks:
         return list(zip((first + sound).tolist(), before[sound].tolist(), strict=True))
 
     def chain_length(self, at: int) -> int:
-        """Headers in a row that hold from `at` on, 64 at most; one more where the last chunk ends with the subsegment."""
+        """The number of headers in a row that hold from granule `at` on, at most _LONG_CHAIN.
+
+        One more where the last chunk ends with the subsegment.
+        """
         before: int | None = None
         for number in range(_LONG_CHAIN):
             if at >= self.end:

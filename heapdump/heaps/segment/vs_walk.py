@@ -139,8 +139,8 @@ class VsWalk:
     def _likeliest(self, chunks: VsChunks, sound: list[tuple[int, int]], start: int) -> tuple[int, int]:
         """The header, among those whose previous size leads to `start`, from which the longest chain begins.
 
-        At least one of `sound` must lead there. Several may: all but one are stale headers inside a chunk. Then a gap says
-        that the choice is in doubt.
+        At least one of `sound` must lead there. Several may: all but one are stale headers inside a chunk. Then a gap
+        says that the choice is in doubt.
         """
         named = sorted({header for header in sound if header[0] > start and header[0] - header[1] == start})
         best = max(named, key=lambda header: chunks.chain_length(header[0]))
