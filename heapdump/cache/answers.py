@@ -1,7 +1,7 @@
-"""Answers of analyses on disk, beside the walk that they were made of.
+"""Stores answers of analyses on disk, beside the walk from which they were made, and reads them back.
 
-An analysis knows neither files nor this room: it turns its answer into columns or a JSON record, and back.
-`StoredAnswer` names both directions; `snapshot.py` puts it together.
+An analysis knows nothing about files. It converts its answer into columns or a JSON record, and back; `StoredAnswer`
+holds both conversions. `snapshot.py` connects the two.
 """
 
 from __future__ import annotations
@@ -21,18 +21,24 @@ from heapdump.cache.texts import write_text
 
 T = TypeVar("T")
 Columns = dict[str, NDArray[Any]]
-"""One-dimensional arrays by name."""
+"""Name → one-dimensional array."""
 
 Reader = Callable[[Columns, int], T]
-"""Makes an answer of columns, which it checks against a number of nodes."""
+"""(columns, number of nodes of the graph) → the answer; raises ValueError where the columns do not fit."""
 
 _UNUSABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, OverflowError, RecursionError)
-"""Raised where a file is missing, does not verify, or what it holds is not what was written."""
+"""The exceptions of a missing, damaged or forged file."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAnswer(Generic[T]):
-    """How an answer is stored. `name`: of its files; `read` gives None where the columns belong to another question."""
+    """How an answer is stored.
+
+    Attributes:
+        name: of its files.
+        read: columns → the answer; None where the columns belong to another question.
+        write: the answer → columns.
+    """
 
     name: str
     read: Callable[[Columns], T | None]
@@ -42,7 +48,7 @@ class StoredAnswer(Generic[T]):
 def json_answer(
     name: str, read: Callable[[dict[str, Any]], T], write: Callable[[T], dict[str, Any]]
 ) -> StoredAnswer[T]:
-    """An answer that is one JSON object, stored as a column of its UTF-8 bytes."""
+    """A `StoredAnswer` for an answer that is one JSON object: a column with its UTF-8 bytes."""
 
     def from_columns(columns: Columns) -> T:
         """The answer of the column `text`, (bytes,) uint8."""
@@ -56,7 +62,7 @@ def json_answer(
 
 
 def answer_from(store: Store, answer: StoredAnswer[T], make: Callable[[], T]) -> T:
-    """The stored answer; where none is stored, or it does not verify, the answer of `make`, which is stored."""
+    """The stored answer; where there is none, or it does not verify, the answer of `make`, which is then stored."""
     found = _read(store, answer)
     if found is None:
         found = make()
@@ -65,7 +71,7 @@ def answer_from(store: Store, answer: StoredAnswer[T], make: Callable[[], T]) ->
 
 
 def _read(store: Store, answer: StoredAnswer[T]) -> T | None:
-    """The answer; None where none is stored, it belongs to another question, or it is not what was written."""
+    """The stored answer; None where there is none, it belongs to another question, or does not verify."""
     if not store.has_manifest:
         return None
     try:
@@ -89,7 +95,7 @@ def _columns(store: Store, name: str) -> Columns:
 
 
 def _write(store: Store, name: str, columns: Columns) -> None:
-    """Writes columns where a walk is stored; where that fails a remark says why, and the program goes on."""
+    """Writes columns where a walk is stored. A failure is a remark, no error."""
     need = sum(column.nbytes for column in columns.values())
     try:
         if not store.has_manifest:

@@ -1,6 +1,6 @@
-"""The cache folder as a whole: the indexes in it with their sizes, and their deletion.
+"""Lists and deletes the indexes of all dumps in the cache folder.
 
-Only folders that have the name of an index, or of one that was being written, are ever counted or deleted.
+Only folders with the name of an index, or of one that was being written, are counted or deleted.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ class Entry:
     Attributes:
         folder: of the index.
         bytes: sum of the sizes of its files.
-        files: their number.
-        last_used: seconds since 1970; None for an index that a killed process left half-written.
+        files: number of its files.
+        last_used: time of the last use, seconds since 1970; None for an index that a killed process left unfinished.
     """
 
     folder: Path
@@ -32,14 +32,19 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """The result of `clear`: entries that are gone, and entries that could not be deleted or only in part."""
+    """The result of `clear`.
+
+    Attributes:
+        deleted: indexes that were deleted.
+        remaining: indexes that could not be deleted, or only in part.
+    """
 
     deleted: tuple[Entry, ...]
-    kept: tuple[Entry, ...]
+    remaining: tuple[Entry, ...]
 
 
 def entries(root: Path | None = None) -> tuple[Entry, ...]:
-    """The indexes in the cache folder, the last used first, half-written ones last; empty without such a folder.
+    """The indexes in the cache folder: the most recently used first, unfinished ones last; empty without a folder.
 
     `root` None: the user's cache folder. Reads only names, sizes and times.
     """
@@ -48,7 +53,7 @@ def entries(root: Path | None = None) -> tuple[Entry, ...]:
 
 
 def clear(root: Path | None = None) -> Cleared:
-    """Deletes every index; one that another process keeps open may stay (Windows), and is named in `kept`."""
+    """Deletes every index. On Windows an index that another process has open may remain."""
     found = entries(root)
     for entry in found:
         shutil.rmtree(entry.folder, ignore_errors=True)
@@ -58,7 +63,7 @@ def clear(root: Path | None = None) -> Cleared:
 
 
 def _folders(root: Path) -> list[Path]:
-    """Links are no indexes, whatever their name."""
+    """The folders of indexes, finished or not; links are left out."""
     try:
         inside = list(root.iterdir())
     except OSError:
@@ -68,7 +73,7 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _entry(folder: Path) -> Entry | None:
-    """None where the folder is gone."""
+    """The entry of a folder; None where the folder is gone."""
     if not folder.is_dir():
         return None
     sizes = []

@@ -1,8 +1,9 @@
-"""Files of one dump in the user's cache folder: columns and texts that verify, and the deletion of what is used least.
+"""The index of one dump: columns and texts with checksums in a folder, and the deletion of indexes that are used least.
 
-A folder for each dump (`HEAPDUMP_CACHE` names another place). Its name is made of what would change an answer: the
-stamp of the dump's content (`dump/stamp.py`) and heapdump's own code. `MANIFEST` is written last: a folder without it
-is no index. Room `cache`: it knows numpy and paths; `walk.py` and `answers.py` know what the files mean.
+Each dump has a folder in the user's cache folder (or in `HEAPDUMP_CACHE`). The folder's name is a digest of everything
+that can change an answer: the stamp of the dump's content (`dump/stamp.py`) and heapdump's own code. `MANIFEST` is
+written last; a folder without it is no index. This module knows only files; `walk.py` and `answers.py` know their
+meaning.
 
 Decision: docs/decisions/0008-index-checks-against-damage-only.md.
 """
@@ -31,14 +32,14 @@ MANIFEST = "manifest.json"
 """The file whose time of modification is the time of the last use of its folder."""
 
 FRESH_PREFIX = "new-"
-"""Begins the name of a folder that is being written."""
+"""The beginning of the name of a folder that is being written."""
 
 _VERSION = 6
 _COLUMN_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_]+)?")
 _OWN = "blocks"
 _NAME_LENGTH = 32
 INDEX_NAME = re.compile(f"[0-9a-f]{{{_NAME_LENGTH}}}")
-"""The name of the folder of one dump."""
+"""Matches the name of the folder of one dump."""
 
 _DAY_SECONDS = 86_400
 _DISK_SHARE = 8
@@ -50,10 +51,12 @@ _STEP, _FACTOR = 1 << 17, 0x100000001B3
 
 
 class Store:
-    """The folder of one dump.
+    """The index folder of one dump.
 
-    `root`: the folder of the folders of all dumps; `remarks`: sentences on each use, which `-v` prints; `counts`: name
-    of a field → the number of things that it is an index of, for checks of stored answers.
+    Attributes:
+        root: the cache folder, which holds the index folders of all dumps.
+        remarks: gets a sentence about each use; `-v` prints them.
+        counts: name of a field → number of items that its integers are indices of, for checks of stored answers.
     """
 
     def __init__(
@@ -63,9 +66,13 @@ class Store:
         remarks: list[str] | None = None,
         require_whole: Callable[[], None] = lambda: None,
     ) -> None:
-        """`stamp`: of the dump's content; `root` None: the user's cache folder.
+        """Writes nothing yet.
 
-        `require_whole`: raises where the dump was cut short while it was read; called before anything is written.
+        Args:
+            stamp: name of the dump's content (`dump.stamp`).
+            root: the cache folder; None for the user's.
+            remarks: gets the remarks.
+            require_whole: raises where the dump became shorter while it was read; called before anything is written.
         """
         self._require_whole = require_whole
         self.root = root or cache_folder()
@@ -75,26 +82,23 @@ class Store:
 
     @property
     def has_manifest(self) -> bool:
-        """True where the folder holds an index that may be used."""
+        """True where the folder holds a complete index that may be used."""
         return not self.refusal and (self.folder / MANIFEST).is_file()
 
     @property
     def refusal(self) -> str:
-        """Why nothing in the folder is trusted or written; "" where all is well."""
+        """The reason why the folder is neither read nor written, in words; "" for none."""
         found = [folder for folder in (self.root, self.folder) if system.others_can_write(folder)]
         return f"others can write to {found[0]}" if found else ""
 
     def touch(self) -> None:
-        """Makes now the time of the folder's last use; a folder that cannot be changed stays as it is.
-
-        Deletes what killed processes left while they wrote.
-        """
+        """Sets the time of the last use to now, where possible; deletes unfinished folders of killed processes."""
         _delete_left(self.root)
         with contextlib.suppress(OSError):
             os.utime(self.folder / MANIFEST)
 
     def allowed_bytes(self) -> int:
-        """The most bytes that may be written: the share of the disk for all indexes, and half of its free space.
+        """The most bytes that may be written: the smaller of the limit for all indexes and half of the free space.
 
         Raises:
             OSError: the folder of all dumps is not there.
@@ -102,7 +106,7 @@ class Store:
         return min(_most_bytes(self.root), shutil.disk_usage(self.root).free // 2)
 
     def make_root(self) -> None:
-        """Makes the folder of all dumps, for this user only.
+        """Makes the cache folder, for this user only.
 
         Raises:
             OSError: it cannot be made.
@@ -111,9 +115,10 @@ class Store:
 
     @contextlib.contextmanager
     def fresh(self, need_bytes: int) -> Iterator[Path]:
-        """A new empty folder beside the indexes, deleted afterwards; old indexes make room for `need_bytes` first.
+        """A new empty folder beside the indexes, which is deleted when the context ends.
 
-        Files are written there and then moved, so that no other process sees half of them.
+        Old indexes are deleted first where `need_bytes` need the room. Files are written there and then moved, so that
+        no other process sees an unfinished index.
 
         Raises:
             OSError: it cannot be made.
@@ -126,10 +131,10 @@ class Store:
             yield Path(fresh)
 
     def replace_with(self, folder: Path) -> None:
-        """Moves a finished folder to the place of this one.
+        """Moves a finished folder to the place of this index.
 
         Raises:
-            OSError: it cannot be moved, and no other process has written the same index meanwhile.
+            OSError: it cannot be moved, and no other process has written the same index in the meantime.
         """
         self.delete()
         try:
@@ -139,7 +144,7 @@ class Store:
                 raise
 
     def delete(self) -> None:
-        """Deletes the folder where it can be deleted."""
+        """Deletes the index, where possible."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def text(self, name: str) -> str:
@@ -152,7 +157,7 @@ class Store:
         return read_text(self.folder / name)
 
     def column(self, name: str, kind: type[np.generic], rows: int, seal: str) -> NDArray[Any]:
-        """A column of `rows` values of dtype `kind`, sealed as `write_column` did; (rows,).
+        """A column of `rows` values of dtype `kind`, (rows,). `seal`: what `write_column` returned.
 
         Memory-mapped where the column lies in its file as it is.
 
@@ -174,14 +179,14 @@ class Store:
 
 
 def write_column(path: Path, column: NDArray[Any]) -> str:
-    """Writes a column, packed where that is shorter; its seal: the checksum of the file in hex, then the packing."""
+    """Writes a column, packed where that is shorter; returns its seal: checksum of the file in hex, then the packing."""
     packing, data = pack(column)
     data.tofile(path)
     return " ".join([_checksum(data), *map(str, packing.record())])
 
 
 def cache_folder() -> Path:
-    """The folder of the folders of all dumps: in `HEAPDUMP_CACHE`, else in the user's cache folder."""
+    """The folder of all indexes: in `HEAPDUMP_CACHE`, else in the cache folder of the user's system."""
     if named := os.environ.get("HEAPDUMP_CACHE"):
         return Path(named) / _OWN
     from platformdirs import user_cache_path
@@ -195,12 +200,16 @@ def array_folder() -> Path:
 
 
 def symbol_folder() -> Path:
-    """The folder that keeps files of symbol servers for which the symbol path names none; beside the indexes."""
+    """The folder for files of symbol servers where the symbol path names no folder; it lies beside the indexes."""
     return cache_folder().parent / "symbols"
 
 
 def _checksum(column: NDArray[Any]) -> str:
-    """Sum over steps s of (sum of u64 words of step s) * FACTOR^(last step - s), mod 2^64; and the last 0-7 bytes."""
+    """Checksum of a column, in hex.
+
+    Sum over steps s of (sum of the u64 words of step s) * _FACTOR ** (last step - s), modulo 2**64; then the last 0 to
+    7 bytes. A step has _STEP words.
+    """
     raw = np.ascontiguousarray(column).view(np.uint8).reshape(-1)
     words = raw[: len(raw) // 8 * 8].view(np.uint64)
     total = len(raw)
@@ -210,7 +219,7 @@ def _checksum(column: NDArray[Any]) -> str:
 
 
 def _delete_left(root: Path) -> None:
-    """Deletes folders that killed processes left while they wrote: of processes that are gone, and of yesterday."""
+    """Deletes unfinished folders of processes that no longer run, and all that are older than a day."""
     for folder in root.glob(f"{FRESH_PREFIX}*"):
         process = folder.name.removeprefix(FRESH_PREFIX).split("-")[0]
         with contextlib.suppress(OSError):
@@ -220,9 +229,9 @@ def _delete_left(root: Path) -> None:
 
 
 def _make_room(root: Path, need_bytes: int) -> None:
-    """Deletes the indexes with the oldest last use where a limit would be passed, a quarter of them at once.
+    """Deletes the indexes with the oldest last use, a quarter of all at once, where a limit would be exceeded.
 
-    Sizes are added up only before a large index is written. Only folders with the name of an index are deleted.
+    Sizes are summed only before a large index is written. Only folders with the name of an index are deleted.
     """
     indexes = [folder for folder in root.iterdir() if INDEX_NAME.fullmatch(folder.name)]
     if need_bytes < _SMALL_BYTES and len(indexes) < _MOST_DUMPS:
@@ -245,7 +254,7 @@ def _most_bytes(root: Path) -> int:
 
 
 def _last_use(folder: Path) -> tuple[float, int, Path]:
-    """(seconds since 1970 of the last use, bytes, folder); 0 and 0 for a folder that another process deletes."""
+    """(last use in seconds since 1970, bytes, folder); (0, 0, folder) where another process is deleting it."""
     try:
         return (folder / MANIFEST).stat().st_mtime, sum(file.stat().st_size for file in folder.iterdir()), folder
     except OSError:

@@ -1,7 +1,7 @@
-"""A walk on disk: a file for each column of the block table, and a manifest with everything else that the walk learnt.
+"""Stores a walk on disk and reads it back.
 
-In: a `Walk` and the `Store` of the dump. Out: the same walk again. Of the dump's content only addresses, sizes and
-the few bytes of findings are written.
+There is a file for each column of the block table, and a manifest with everything else. Of the dump's content only
+addresses, sizes and the few bytes in findings are written.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ _PIECE = 1 << 20
 
 
 def read_walk(store: Store, walk_again: Callable[[], BlockTable], heaps: int) -> Walk | None:
-    """The walk as it was written; None where none is stored, or it is not what a walk of `heaps` heaps can be.
+    """The stored walk; None where there is none, or it cannot be a walk of `heaps` heaps.
 
-    The columns are opened when the table is first needed. `walk_again` makes the table where a column is damaged then.
+    The columns are opened when the table is first read. Where a column turns out to be damaged, `walk_again` makes the
+    table.
     """
     if store.refusal:
         store.remarks.append(f"the index is not used: {store.refusal}")
@@ -48,7 +49,7 @@ def read_walk(store: Store, walk_again: Callable[[], BlockTable], heaps: int) ->
 
 
 def write_walk(store: Store, walk: Walk) -> Walk:
-    """Writes a walk and returns it; where writing fails a remark says why, and the program goes on."""
+    """Writes a walk and returns it. A failure is a remark, no error."""
     if not store.refusal:
         _write(store, walk)
     return walk
@@ -77,7 +78,7 @@ def _write(store: Store, walk: Walk) -> None:
 
 
 def _manifest(store: Store) -> dict[str, Any] | None:
-    """The manifest as it was written; None where there is none, or it does not verify."""
+    """The manifest; None where there is none, or it does not verify."""
     try:
         text = store.text(MANIFEST)
     except FileNotFoundError:
@@ -101,7 +102,11 @@ def _to_manifest(walk: Walk, seals: dict[str, str]) -> dict[str, Any]:
 
 
 def _from_manifest(manifest: dict[str, Any], store: Store, walk_again: Callable[[], BlockTable]) -> Walk:
-    """Raises ValueError, KeyError, TypeError, AttributeError: it is not what `_to_manifest` makes."""
+    """The walk of a manifest.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError: `_to_manifest` cannot have made it.
+    """
     rows, seals = int(manifest["rows"]), {name: str(manifest["seals"][name]) for name in COLUMNS}
     return Walk(
         lambda: _table(store, rows, seals, walk_again),
@@ -113,7 +118,11 @@ def _from_manifest(manifest: dict[str, Any], store: Store, walk_again: Callable[
 
 
 def _require_plausible(walk: Walk, heaps: int) -> None:
-    """Raises TypeError, ValueError: the manifest holds what no walk has."""
+    """Makes sure that the manifest is one of a walk of `heaps` heaps.
+
+    Raises:
+        TypeError, ValueError: it holds values that no such walk has.
+    """
     require_types((walk.counts, walk.findings, walk.gaps, walk.facts))
     if not all(0 <= heap < heaps for heap in (*walk.counts, *walk.facts)):
         raise ValueError("there is no such heap")
@@ -125,10 +134,10 @@ def _require_plausible(walk: Walk, heaps: int) -> None:
 
 
 def _sound(table: BlockTable, heaps: int) -> BlockTable:
-    """The table itself.
+    """The table, checked.
 
     Raises:
-        ValueError: the columns hold what no table of `heaps` heaps has.
+        ValueError: the columns hold values that no table of `heaps` heaps has.
     """
     require_ascending(table.entry, "addresses")
     require_indices(table.heap, 0, heaps, "heaps")
@@ -159,10 +168,10 @@ def _count(record: dict[str, Any]) -> HeapCount:
 
 
 def _facts(record: dict[str, Any]) -> HeapFacts:
-    """The facts that the walk of one heap inferred.
+    """The facts of one heap by their JSON record.
 
     Raises:
-        TypeError: a value is not a number, a word or null.
+        TypeError: a value is not a number, a string or null.
     """
     if not all(value is None or isinstance(value, int | str) for value in record.values()):
         raise TypeError("a fact is neither a number nor a word")

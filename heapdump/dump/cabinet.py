@@ -1,7 +1,7 @@
-"""One file of a cabinet as a stream, block by block: 64 KiB of memory, whatever the cabinet holds.
+"""Reads one file of a cabinet as a stream, block by block, with 64 KiB of memory.
 
-Blocks are stored or MSZIP (deflate with the 32 KiB before as dictionary). LZX and Quantum, and cabinets in several
-parts, are refused. Source: Microsoft Cabinet Format ([MS-CAB]) sections 2.1 to 2.4, MSZIP ([MS-MCI]).
+Blocks are stored, or MSZIP: deflate with the 32 KiB before as dictionary. LZX, Quantum, and cabinets in several parts
+are refused. Source: Microsoft Cabinet Format ([MS-CAB]) sections 2.1 to 2.4, MSZIP ([MS-MCI]).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _COMPRESSIONS = {0: "stored", 1: "MSZIP", 2: "Quantum", 3: "LZX"}
 
 
 class DamagedCabinet(Exception):
-    """The cabinet is damaged, or of a form that is not read; the message says what."""
+    """The cabinet is damaged, or of a kind that heapdump does not read; the message says which."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +51,14 @@ class _Contents:
 
 
 def open_member(file: BinaryIO, choose: Callable[[list[str]], str]) -> io.RawIOBase:
-    """The bytes of the member that `choose` takes of all names. `file`: the cabinet, opened.
+    """The bytes of one member of a cabinet, as a stream.
+
+    Args:
+        file: the opened cabinet.
+        choose: names of all members → the name of the member to read.
 
     Raises:
-        DamagedCabinet: its tables are damaged, or the member has a compression that is not read.
+        DamagedCabinet: the tables are damaged, or heapdump does not read the compression of the member.
     """
     contents = _contents(file)
     name = choose([member.name for member in contents.members])
@@ -69,10 +73,10 @@ def open_member(file: BinaryIO, choose: Callable[[list[str]], str]) -> io.RawIOB
 
 
 def open_only_member(file: BinaryIO) -> io.RawIOBase:
-    """The bytes of the one file of a cabinet, as symbol stores pack them.
+    """The bytes of the only member of a cabinet, as symbol stores make them.
 
     Raises:
-        DamagedCabinet: as above; the file is no cabinet, or holds several files.
+        DamagedCabinet: as of `open_member`; also where the file is no cabinet, or has several members.
     """
     if _exactly(file, 0, 4) != b"MSCF":
         raise DamagedCabinet("it is no cabinet")
@@ -115,7 +119,7 @@ def _members(file: BinaryIO, at: int, count: int) -> list[_Member]:
 
 
 class _MemberStream(io.RawIOBase):
-    """The bytes of one member."""
+    """The bytes of one member, unpacked while they are read."""
 
     def __init__(self, file: BinaryIO, member: _Member, folder: _Folder, reserve: int) -> None:
         """`reserve`: bytes behind the header of each block that belong to the application."""
@@ -129,7 +133,7 @@ class _MemberStream(io.RawIOBase):
 
         Raises:
             DamagedCabinet: a block is damaged.
-            HostileDump: more bytes lie before the member than are unpacked.
+            HostileDump: more bytes precede the member in its folder than heapdump unpacks.
         """
         while not self._ready and self._left:
             block = self._block()

@@ -1,4 +1,4 @@
-"""Streams of counters: of the process's memory (22), of the system's memory (21), and operations on handles (18).
+"""Reads three streams: counters of the process's memory (22), of the system's memory (21), handle operations (18).
 
 Layouts of minidumpapiset.h, which packs structures to 4 bytes. dbghelp writes 21 and 22 from Windows 10 on, also into
 small dumps; 18 with Application Verifier's handle checks. A stream that its writer left empty is all zeros.
@@ -16,7 +16,7 @@ from heapdump.wording import plural
 
 _COUNTERS_1, _COUNTERS_2 = struct.Struct("<HxxI9Q"), struct.Struct("<HHI12Q")
 _HAS_VIRTUAL_SIZE, _HAS_PRIVATE, _HAS_PRIVATE_WORKING_SET = 0x2, 0x4, 0x8
-"""Flags of the second revision: which counters the system filled in."""
+"""Flags of revision 2: the counters that the system filled in."""
 
 _BASIC = struct.Struct("<HHIII")
 _PERFORMANCE_AT, _PERFORMANCE = 116, struct.Struct("<4Q")
@@ -25,7 +25,7 @@ _OPERATION, _MOST_FRAMES = struct.Struct("<QIIIIII"), 32
 
 
 def read_process_counters(data: mmap, directory: Directory, remarks: list[str]) -> ProcessCounters | None:
-    """The memory counters of the process as Windows kept them; None without the stream, or where it is empty."""
+    """Windows' memory counters of the process; None without the stream, or where it is empty."""
     stream = directory.first(StreamType.PROCESS_VM_COUNTERS)
     if stream is None or stream.present < _COUNTERS_1.size:
         return None

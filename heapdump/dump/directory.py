@@ -1,4 +1,4 @@
-"""The minidump header and its stream directory, bounds-checked. An unknown stream has a number and no name."""
+"""Reads the minidump header and its stream directory, with checks of all bounds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ENTRY = struct.Struct("<III")
 
 
 class StreamType(IntEnum):
-    """MINIDUMP_STREAM_TYPE, as far as heapdump reads or names it."""
+    """MINIDUMP_STREAM_TYPE: the streams that heapdump reads or names."""
 
     UNUSED = 0
     THREAD_LIST = 3
@@ -74,7 +74,13 @@ FLAG_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class DumpHeader:
-    """MINIDUMP_HEADER: `timestamp` in seconds since 1970, `flags` = MINIDUMP_TYPE bits."""
+    """The members of MINIDUMP_HEADER.
+
+    Attributes:
+        version: Version.
+        timestamp: TimeDateStamp, seconds since 1970.
+        flags: Flags, MINIDUMP_TYPE bits.
+    """
 
     version: int
     timestamp: int
@@ -90,7 +96,14 @@ class DumpHeader:
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """One directory entry: `size` bytes at file offset `offset`; `present` of them lie inside the file."""
+    """One entry of the directory.
+
+    Attributes:
+        number: stream type.
+        size: bytes of the stream.
+        offset: its offset in the file.
+        present: how many of its bytes lie inside the file.
+    """
 
     number: int
     size: int
@@ -110,14 +123,20 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Header and streams in file order, UNUSED entries left out. `notes`: one line for each damaged entry."""
+    """The header and the directory.
+
+    Attributes:
+        header: the header.
+        streams: the entries in file order, without UNUSED ones.
+        notes: a sentence for each damaged entry.
+    """
 
     header: DumpHeader
     streams: tuple[Stream, ...]
     notes: tuple[str, ...]
 
     def first(self, number: int) -> Stream | None:
-        """The first non-empty stream of that number, or None."""
+        """The first stream of type `number` that is not empty; None for none."""
         return next((s for s in self.streams if s.number == number and s.present), None)
 
 
@@ -127,7 +146,7 @@ def read_directory(data: mmap) -> Directory:
     Raises:
         NotAMinidump: the magic is not MDMP.
         TruncatedDump: the header or the first directory entry lies outside the file, or no entry names a stream.
-        HostileDump: more than `limits.MAX_STREAMS` entries that the file really holds.
+        HostileDump: the file holds more than `limits.MAX_STREAMS` entries.
     """
     if data[:4] != MAGIC:
         raise NotAMinidump("the file does not start with MDMP")

@@ -8,11 +8,11 @@ from mmap import mmap
 from heapdump.dump.directory import Directory, StreamType
 
 _HEADER = struct.Struct("<III")
-"""Size of the header, size of a descriptor, descriptors."""
+"""Size of the header, size of a descriptor, number of descriptors."""
 
 
 def handle_count(data: mmap, directory: Directory) -> int | None:
-    """The number of descriptors; None without the stream, or where it has no room for so many."""
+    """The number of descriptors; None without the stream, or where the stream is too short for that many."""
     stream = directory.first(StreamType.HANDLE_DATA)
     if stream is None or stream.present < _HEADER.size:
         return None

@@ -1,8 +1,8 @@
-"""Our own readers of the long lists: modules, threads, memory ranges, MemoryInfo; and of the exception.
+"""Readers of the long lists: modules, threads, memory ranges, MemoryInfo; and of the exception.
 
 Each reader takes the mapped file and a stream, and cuts the count to the entries that the stream holds. A count above
-`limits` is an error; an entry that is left out adds a line to `notes`. Addresses come out as the file has them
-(`process/load.py` shortens the sign-extended ones of 32-bit dumps).
+`limits` is an error. An entry that is left out adds a sentence to `notes`. Addresses are as in the file;
+`process/load.py` cuts the sign-extended ones of 32-bit dumps.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ REGION = np.dtype(
 
 
 class Strings:
-    """Reads MINIDUMP_STRINGs, each offset once; their total length is bounded."""
+    """Reads MINIDUMP_STRINGs, the string at each offset once, up to a limit for all together."""
 
     def __init__(self, data: mmap, notes: list[str]) -> None:
-        """`notes` gets one line for the first string that is too long to be read."""
+        """`notes` gets a sentence for the first string that exceeds a limit."""
         self._data, self._notes = data, notes
         self._has_noted = False
         self._known: dict[int, str] = {}
@@ -76,7 +76,7 @@ class Strings:
 def counted(
     data: mmap, stream: Stream, record_bytes: int, maximum: int, name: str, notes: list[str]
 ) -> tuple[int, int]:
-    """(file offset of the first record, number of records) of a stream that starts with a u32 count.
+    """(file offset of the first record, number of records) of a stream that begins with a u32 count.
 
     Breakpad pads the count to 8 bytes in some lists; such a stream is 4 bytes larger.
     """
@@ -93,7 +93,7 @@ def counted(
 
 
 def read_system_info(data: mmap, stream: Stream, strings: Strings) -> SystemInfo | None:
-    """The system information, or None where the stream is shorter than its fixed part."""
+    """The system information; None where the stream is shorter than its fixed part."""
     if stream.present < 32:
         return None
     processor, _, _, processors, product = struct.unpack_from("<HHHBB", data, stream.offset)
@@ -102,7 +102,7 @@ def read_system_info(data: mmap, stream: Stream, strings: Strings) -> SystemInfo
 
 
 def read_modules(data: mmap, stream: Stream, strings: Strings, notes: list[str]) -> tuple[ModuleRecord, ...]:
-    """The modules in file order; modules of size 0 or past the top of the address space are left out."""
+    """The modules in file order, without those of size 0 or that reach over 2**64."""
     first, count = counted(data, stream, _MODULE.size, limits.MAX_MODULES, "module", notes)
     out, impossible = [], 0
     for i in range(count):
@@ -139,12 +139,12 @@ def _read_pdb(data: mmap, offset: int, size: int) -> PdbId | None:
 
 
 def context_bytes(data: mmap, size: int, offset: int) -> bytes:
-    """The fixed part of the CONTEXT at a file offset, cut at the end of the file."""
+    """The bytes of the fixed part of the CONTEXT at a file offset; fewer at the end of the file."""
     return bytes(data[offset : offset + min(size, limits.MAX_CONTEXT_BYTES)])
 
 
 def read_threads(data: mmap, stream: Stream, notes: list[str]) -> tuple[ThreadRecord, ...]:
-    """The threads in file order, each id once (the first)."""
+    """The threads in file order; of several with one id only the first."""
     first, count = counted(data, stream, _THREAD.size, limits.MAX_THREADS, "thread", notes)
     out: dict[int, ThreadRecord] = {}
     for i in range(count):
@@ -155,7 +155,7 @@ def read_threads(data: mmap, stream: Stream, notes: list[str]) -> tuple[ThreadRe
 
 
 def read_exception(data: mmap, stream: Stream) -> ExceptionRecord | None:
-    """The exception, or None where the stream is shorter than its fixed part."""
+    """The exception; None where the stream is shorter than its fixed part."""
     if stream.present < 168:
         return None
     tid, _, code, flags, _, address, count = struct.unpack_from("<IIIIQQI", data, stream.offset)
@@ -179,7 +179,7 @@ def read_memory64(data: mmap, stream: Stream, notes: list[str]) -> NDArray[np.vo
     out["start"], out["size"] = raw[:, 0], raw[:, 1]
     out["offset"] = np.uint64(at)
     if count:
-        # sizes may be hostile: clamp each to the file first, so that the running offset cannot wrap
+        # sizes may be hostile: cut each to the size of the file, so that the sum of offsets cannot wrap
         sizes = np.minimum(out["size"], np.uint64(len(data)))
         out["offset"][1:] = np.uint64(min(at, len(data))) + np.cumsum(sizes)[:-1]
     return out

@@ -1,4 +1,4 @@
-"""The opened file of a minidump, mapped: reads and views of its bytes, and whether they were there all the time.
+"""The opened and mapped file of a minidump: reads and views of its bytes, and checks that the file did not shrink.
 
 A file on a network share, or one that is still being copied, may become shorter while it is read.
 """
@@ -19,14 +19,14 @@ from heapdump.page_guard import PageGuard
 
 
 class MappedFile:
-    """A file as it was when it was opened: bytes that are added later are not seen.
+    """A file with the size that it had when it was opened; bytes that are added later are not read.
 
     Attributes:
         data: the mapping of the whole file.
     """
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
-        """`path`: for messages; `file`: opened for reading, not empty, closed by `close`."""
+        """`path`: for messages; `file`: opened for reading and not empty; `close` closes it."""
         self._path = path
         self._file = file
         self._state = os.fstat(file.fileno())
@@ -36,10 +36,10 @@ class MappedFile:
         self._guard.start()
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Bytes of the file, for scattered small reads.
+        """A copy of bytes of the file, for scattered small reads.
 
-        Through the mapping each of them would make the kernel map the 64 KiB around it, and 8,000 large blocks would
-        count as half a gigabyte of this process's memory (measured); Windows has no `pread` and maps less.
+        It does not use the mapping: there the system would map 64 KiB for each read, and reads at 8,000 large blocks
+        would count as half a gigabyte of this process's memory (measured). Windows has no `pread`, but maps less.
 
         Raises:
             DumpError: the file cannot be read any more, or is shorter than when it was opened.
@@ -53,7 +53,7 @@ class MappedFile:
         return found
 
     def view_at(self, offset: int, size: int) -> memoryview:
-        """Bytes of the file where they lie, for sweeps; drop the view before `close`.
+        """The mapped bytes of the file themselves, for sweeps. Drop the view before `close`.
 
         Raises:
             TruncatedDump: the file is shorter than it was when it was opened.
@@ -62,7 +62,7 @@ class MappedFile:
         return memoryview(self.data)[offset : offset + size]
 
     def require_whole(self) -> None:
-        """Makes sure that everything that was read was in the file: ask before an answer is printed or kept.
+        """Makes sure that all bytes read so far were in the file. Call it before an answer is printed or stored.
 
         Raises:
             TruncatedDump: the file is shorter than it was when it was opened, or a part of it could not be read.
@@ -80,7 +80,7 @@ class MappedFile:
             )
 
     def changes(self) -> tuple[str, ...]:
-        """A line where the file was written to since it was opened: answers may mix its old and its new content.
+        """A sentence where the file was written to since it was opened, so that answers may mix old and new content.
 
         Raises:
             TruncatedDump: as `require_whole` does.
@@ -92,14 +92,14 @@ class MappedFile:
         return (f"{self._path.name} was written to while it was read: ask again when the file is complete",)
 
     def expect(self, offset: int, size: int) -> None:
-        """Lets the system read bytes ahead of a sweep; returns at once. Does nothing where there is no such call."""
+        """Asks the system to read bytes ahead of a sweep; returns at once. Does nothing where there is no such call."""
         start = offset // mmap.PAGESIZE * mmap.PAGESIZE
         end = min(offset + size, len(self.data))
         if start < end:
             system.advise(self.data, "MADV_WILLNEED", start, end - start)
 
     def forget(self, offset: int, size: int) -> None:
-        """Gives the whole pages of swept bytes back to the system, which reads them again at their next use.
+        """Releases the whole pages of swept bytes; the system reads them again when they are used again.
 
         Pages of a mapping count as memory of this process: a sweep over 13 GB of heap would count as 13 GB. Windows has
         no such call and takes the pages back by itself.
@@ -109,7 +109,7 @@ class MappedFile:
             system.advise(self.data, "MADV_DONTNEED", start, end - start)
 
     def close(self) -> None:
-        """Unmaps the file; the copy of an unpacked dump goes with it."""
+        """Unmaps and closes the file, which deletes the copy of an unpacked dump."""
         self._guard.stop()
         with contextlib.suppress(BufferError):  # a view is still in use: the file is unmapped with the last view
             self.data.close()

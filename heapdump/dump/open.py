@@ -1,4 +1,4 @@
-"""Opens a dump file: identifies it, unpacks it where it is packed, maps it, reads header and streams."""
+"""Opens a dump file: identifies it, unpacks a packed one, maps it, reads header and streams."""
 
 from __future__ import annotations
 
@@ -57,15 +57,15 @@ class Minidump:
         read_at: see `MappedFile.read_at`.
         data: the mapped (unpacked) minidump.
         directory: header and streams.
-        stamp: names the content of the file, see `stamp.stamp_of`.
-        notes: one line for each thing that is missing or damaged, but those of modules and threads.
+        stamp: a name for the content of the file (`stamp.stamp_of`).
+        notes: sentences about missing and damaged streams and records, except those of modules and threads.
         module_notes: the same for the list of modules.
         thread_notes: the same for the list of threads.
-        remarks: one line for each thing that is unusual and loses nothing.
+        remarks: sentences about unusual things through which nothing is missing.
     """
 
     def __init__(self, path: Path, file: MappedFile, directory: Directory, stamp: str) -> None:
-        """Use `open_minidump`. `path`: for messages; the copy of an unpacked dump has no name."""
+        """Use `open_minidump`. `path`: the file that the user named, for messages."""
         self.path = path
         self.data = file.data
         self._file = file
@@ -84,7 +84,7 @@ class Minidump:
         return len(self.data)
 
     def view_at(self, offset: int, size: int) -> memoryview:
-        """Bytes of the file where they lie, for sweeps; drop the view before `close`.
+        """The mapped bytes of the file themselves, for sweeps. Drop the view before `close`.
 
         Raises:
             TruncatedDump: the file is shorter than when it was opened.
@@ -92,10 +92,10 @@ class Minidump:
         return self._file.view_at(offset, size)
 
     def stamp_whole(self) -> None:
-        """Makes `stamp` depend on every byte of the file instead of samples; reads it once.
+        """Makes `stamp` depend on every byte of the file instead of samples; reads the whole file.
 
         Raises:
-            DumpError: it cannot be read any more.
+            DumpError: the file cannot be read any more.
         """
         try:
             with system.long_path(self.path).open("rb") as file:
@@ -104,7 +104,7 @@ class Minidump:
             raise DumpError(f"{self.path}: {error.strerror or error}") from error
 
     def require_whole(self) -> None:
-        """Makes sure that everything that was read was in the file: ask before an answer is printed or kept.
+        """Makes sure that all bytes read so far were in the file. Call it before an answer is printed or stored.
 
         Raises:
             TruncatedDump: the file is shorter than when it was opened, or a part of it could not be read.
@@ -112,19 +112,19 @@ class Minidump:
         self._file.require_whole()
 
     def changes(self) -> tuple[str, ...]:
-        """A line where the file was written to since it was opened: answers may mix its old and its new content."""
+        """A sentence where the file was written to since it was opened, so that answers may mix old and new content."""
         return self._file.changes()
 
     def expect(self, offset: int, size: int) -> None:
-        """Lets the system read bytes ahead of a sweep; returns at once."""
+        """Asks the system to read bytes ahead of a sweep; returns at once."""
         self._file.expect(offset, size)
 
     def forget(self, offset: int, size: int) -> None:
-        """Gives the whole pages of swept bytes back to the system, which reads them again at their next use."""
+        """Releases the whole pages of swept bytes; the system reads them again when they are used again."""
         self._file.forget(offset, size)
 
     def close(self) -> None:
-        """Unmaps the file; the copy of an unpacked dump goes with it."""
+        """Unmaps and closes the file, which deletes the copy of an unpacked dump."""
         self._file.close()
 
     def __enter__(self) -> Minidump:
@@ -137,7 +137,7 @@ class Minidump:
 
     @cached_property
     def system_info(self) -> SystemInfo:
-        """Operating system and processor. Without the stream, the size of a thread's CONTEXT gives the processor."""
+        """Operating system and processor. Without the stream, the processor follows from the size of a CONTEXT."""
         stream = self.directory.first(StreamType.SYSTEM_INFO)
         info = lists.read_system_info(self.data, stream, self._strings) if stream else None
         if info is not None:
@@ -163,18 +163,18 @@ class Minidump:
 
     @cached_property
     def exception(self) -> ExceptionRecord | None:
-        """The exception, or None: the dump was taken of a running process."""
+        """The exception; None for a dump of a running process."""
         stream = self.directory.first(StreamType.EXCEPTION)
         return lists.read_exception(self.data, stream) if stream else None
 
     @cached_property
     def handle_count(self) -> int | None:
-        """The number of open handles; None where the dump does not tell."""
+        """The number of open handles; None without the stream."""
         return handle_count(self.data, self.directory)
 
     @cached_property
     def memory_ranges(self) -> NDArray[np.void]:
-        """Both memory lists as (n,) `lists.RANGE`, as the file has them: unsorted, perhaps overlapping."""
+        """Both memory lists as (n,) `lists.RANGE` in file order; they may overlap."""
         found = [np.empty(0, lists.RANGE)]
         if stream := self.directory.first(StreamType.MEMORY64_LIST):
             found.append(lists.read_memory64(self.data, stream, self.notes))
@@ -193,7 +193,7 @@ class Minidump:
 
     @cached_property
     def misc_info(self) -> MiscInfo | None:
-        """Process id and times, or None."""
+        """Process id and times; None without the stream."""
         return small.read_misc_info(self.data, self.directory, self.notes)
 
     @cached_property
@@ -213,12 +213,12 @@ class Minidump:
 
     @cached_property
     def process_counters(self) -> ProcessCounters | None:
-        """Memory counters of the process, or None."""
+        """Memory counters of the process; None without the stream."""
         return counters.read_process_counters(self.data, self.directory, self.remarks)
 
     @cached_property
     def system_memory(self) -> SystemMemory | None:
-        """Memory of the system, or None."""
+        """Memory counters of the system; None without the stream."""
         return counters.read_system_memory(self.data, self.directory, self.remarks)
 
     @cached_property
@@ -233,11 +233,16 @@ class Minidump:
 
 
 def open_minidump(path: Path, progress: Progress = _quiet, say: Callable[[str], None] = lambda _: None) -> Minidump:
-    """Opens a dump, packed or not; `say` gets one line where it is packed.
+    """Opens a dump, packed or not.
+
+    Args:
+        path: the file.
+        progress: called while a packed dump is unpacked.
+        say: gets one sentence where the dump is packed.
 
     Raises:
-        DumpError: the file does not exist, is not a minidump (the message names what it is), is not of Windows x86 or
-            x64, is cut so short that nothing can be read, or is hostile.
+        DumpError: the file does not exist, is not a minidump (the message says what it is), is not of Windows x86 or
+            x64, is too short to be read, or exceeds a limit.
     """
     file = system.long_path(path)
     try:
@@ -262,7 +267,7 @@ def _head(path: Path) -> bytes:
 
 
 def _open_plain(path: Path, file: BinaryIO, stamp: str) -> Minidump:
-    """`file`: the minidump, or its unpacked copy; closed where it is refused."""
+    """The minidump in `file`, or in its unpacked copy. Closes the file where it is refused."""
     with contextlib.ExitStack() as on_error:
         on_error.callback(file.close)
         file.seek(0)

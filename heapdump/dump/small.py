@@ -1,8 +1,8 @@
 """The small streams, through the `minidump` package: one stream at a time, on a bounded view, each call guarded.
 
-The package trusts counts and lengths: a fuzzed file of 789 KB made it take 23 GB. So a count that is larger than its
-stream can hold is corrected in the view, and the view refuses reads past the limits. A failure here is a note, never an
-error: memory can be read without these streams.
+The package trusts counts and lengths: a fuzzed file of 789 KB made it use 23 GB. So a count that is too large for its
+stream is corrected in the view, and the view refuses reads beyond the limits. A failure is a note, never an error:
+memory can be read without these streams.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _TOP = 1 << 64
 
 
 class _View:
-    """A seekable view of the file with one stream's body replaced; reads are bounded one by one and together."""
+    """A seekable view of the file with the body of one stream replaced; each read, and their sum, has a limit."""
 
     def __init__(self, data: mmap, stream: Stream, body: bytes) -> None:
         self._data, self._stream, self._body = data, stream, body
@@ -56,7 +56,7 @@ def _parse(data: mmap, stream: Stream, parser: Callable[[Any, Any], Any], body: 
     where = SimpleNamespace(Location=SimpleNamespace(Rva=stream.offset, DataSize=len(body)))
     try:
         return parser(where, _View(data, stream, body))
-    except Exception as error:  # noqa: BLE001  # whatever a hostile stream makes the package raise is one note
+    except Exception as error:  # noqa: BLE001  # a hostile stream can make the package raise anything
         notes.append(f"stream {stream.name} is damaged and could not be read ({type(error).__name__}: {error})")
         return None
 
@@ -86,7 +86,7 @@ def _counted_body(data: mmap, stream: Stream, entry_bytes: int, maximum: int, no
 
 
 def read_misc_info(data: mmap, directory: Directory, notes: list[str]) -> MiscInfo | None:
-    """Process id and times, or None without the stream."""
+    """Process id and times; None without the stream."""
     from minidump.streams.MiscInfoStream import MinidumpMiscInfo
 
     stream = directory.first(StreamType.MISC_INFO)

@@ -1,4 +1,4 @@
-"""Identifies a file by its first bytes: a minidump, a packed file, or another file, which is refused by its name."""
+"""Identifies a file by its first bytes: a minidump, a packed file, or another file, which the message names."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _PLATFORMS = {
 
 
 def compression(head: bytes) -> str | None:
-    """The name of the compression; None where the file is not packed, or in a way that heapdump does not unpack."""
+    """The name of the compression; None for a file that is not packed, or that heapdump cannot unpack."""
     return next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None)
 
 

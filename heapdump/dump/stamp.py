@@ -1,4 +1,4 @@
-"""A name for the content of a dump file: the index finds the walks and answers of a dump by it."""
+"""Makes a name for the content of a dump file, by which the index finds the walk and the answers of a dump."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _PIECE = 4 << 20
 
 
 def stamp_of(file: BinaryIO, *, whole: bool = False) -> str:
-    """SHA-256 as 64 hex digits, of the file's size and time of change and of samples of its bytes.
+    """SHA-256, as 64 hex digits, of the file's size, its time of change, and samples of its bytes.
 
-    Samples are the first 64 KiB (header and directory) and 4 KiB at each sixty-fourth of the file. They are read from
-    the opened file: a file that takes its place later has another stamp. `whole`: of all bytes instead of samples.
+    Samples are the first 64 KiB (header and directory) and 4 KiB at each 1/64 of the file. They are read from the
+    opened file, so a file that replaces it later has another stamp. `whole`: take all bytes instead of samples.
     """
     state = os.fstat(file.fileno())
     file.seek(0)

@@ -1,4 +1,4 @@
-"""Frozen records of the streams that heapdump uses. A member that a dump does not have is None, never a default."""
+"""Frozen records of the streams that heapdump uses. A member that the dump lacks is None, never a default value."""
 
 from __future__ import annotations
 
@@ -8,12 +8,21 @@ from heapdump.spans import Span
 
 PROCESSOR_NAMES = {0: "x86", 5: "arm", 6: "ia64", 9: "x64", 12: "arm64", 0x8001: "sparc", 0x8002: "ppc64",
                    0x8003: "arm64", 0x8004: "mips64"}  # fmt: skip
-"""PROCESSOR_ARCHITECTURE_*; the ones from 0x8000 on are Breakpad's."""
+"""PROCESSOR_ARCHITECTURE_* → name; numbers from 0x8000 on are Breakpad's."""
 
 
 @dataclass(frozen=True, slots=True)
 class SystemInfo:
-    """MINIDUMP_SYSTEM_INFO. `product_type`: 1 workstation, 2 and 3 server. `version`: major, minor, build."""
+    """The members of MINIDUMP_SYSTEM_INFO.
+
+    Attributes:
+        processor: PROCESSOR_ARCHITECTURE_*.
+        processors: number of processors.
+        product_type: 1 workstation, 2 domain controller, 3 server.
+        version: major, minor, build.
+        platform_id: VER_PLATFORM_*, or Breakpad's MD_OS_*.
+        service_pack: CSDVersion; "" for none.
+    """
 
     processor: int
     processors: int
@@ -25,7 +34,13 @@ class SystemInfo:
 
 @dataclass(frozen=True, slots=True)
 class PdbId:
-    """A CodeView RSDS record: `guid` and `age` as symbol stores name them, `path` as the linker wrote it."""
+    """A CodeView RSDS record, which identifies a PDB.
+
+    Attributes:
+        path: of the PDB, as the linker wrote it.
+        guid: 32 hex digits, as symbol stores write them.
+        age: how often the PDB was written.
+    """
 
     path: str
     guid: str
@@ -34,7 +49,16 @@ class PdbId:
 
 @dataclass(frozen=True, slots=True)
 class ModuleRecord:
-    """MINIDUMP_MODULE. `version` is None where the file has no version resource (signature absent)."""
+    """The members of MINIDUMP_MODULE.
+
+    Attributes:
+        span: the image in memory.
+        path: of its file.
+        version: file version, four numbers; None where the file has no version resource.
+        checksum: of the PE header.
+        timestamp: of the PE header; in most files seconds since 1970.
+        pdb: its PDB; None where the record has none.
+    """
 
     span: Span
     path: str
@@ -46,7 +70,15 @@ class ModuleRecord:
 
 @dataclass(frozen=True, slots=True)
 class ThreadRecord:
-    """MINIDUMP_THREAD. `stack`: the part of the stack that is in the dump; `context`: the raw CONTEXT."""
+    """The members of MINIDUMP_THREAD.
+
+    Attributes:
+        id: of the thread.
+        suspend_count: how often it is suspended.
+        teb: address of its TEB.
+        stack: the part of its stack that the record names.
+        context: bytes of the fixed part of its CONTEXT.
+    """
 
     id: int
     suspend_count: int
@@ -57,7 +89,16 @@ class ThreadRecord:
 
 @dataclass(frozen=True, slots=True)
 class ExceptionRecord:
-    """MINIDUMP_EXCEPTION_STREAM: `address` of the instruction, `parameters` as many as the record says (≤ 15)."""
+    """The members of MINIDUMP_EXCEPTION_STREAM.
+
+    Attributes:
+        thread_id: of the thread that raised it.
+        code: exception code, 32 bits.
+        flags: EXCEPTION_* flags.
+        address: of the instruction.
+        parameters: as many as the record says, at most 15.
+        context: bytes of the fixed part of the CONTEXT at the exception.
+    """
 
     thread_id: int
     code: int
@@ -69,7 +110,13 @@ class ExceptionRecord:
 
 @dataclass(frozen=True, slots=True)
 class UnloadedModule:
-    """MINIDUMP_UNLOADED_MODULE. `timestamp`: that of its PE header, seconds since 1970."""
+    """The members of MINIDUMP_UNLOADED_MODULE.
+
+    Attributes:
+        span: where the image lay.
+        name: of its file.
+        timestamp: of its PE header; in most files seconds since 1970.
+    """
 
     span: Span
     name: str
@@ -78,7 +125,14 @@ class UnloadedModule:
 
 @dataclass(frozen=True, slots=True)
 class MiscInfo:
-    """MINIDUMP_MISC_INFO: `create_time` in seconds since 1970, the other times in seconds."""
+    """The members of MINIDUMP_MISC_INFO; None where the flags say that one is not filled in.
+
+    Attributes:
+        process_id: of the process.
+        create_time: when it was started, seconds since 1970.
+        user_seconds: time in user mode.
+        kernel_seconds: time in kernel mode.
+    """
 
     process_id: int | None
     create_time: int | None
@@ -88,7 +142,12 @@ class MiscInfo:
 
 @dataclass(frozen=True, slots=True)
 class ThreadInfo:
-    """MINIDUMP_THREAD_INFO. `start_address`: of the thread's function."""
+    """The members of MINIDUMP_THREAD_INFO.
+
+    Attributes:
+        id: of the thread.
+        start_address: address of its start function.
+    """
 
     id: int
     start_address: int
@@ -96,10 +155,10 @@ class ThreadInfo:
 
 @dataclass(frozen=True, slots=True)
 class ProcessCounters:
-    """MINIDUMP_PROCESS_VM_COUNTERS, in bytes but for `page_faults`; None for a counter that the system did not fill in.
+    """The members of MINIDUMP_PROCESS_VM_COUNTERS_1 and _2; None for a counter that the system did not fill in.
 
-    `private`: the commit charge of the process, the figure that tools call private bytes. `pagefile`: the same as older
-    systems count it.
+    All are bytes except `page_faults`, a number. `private` is the commit charge of the process, which tools call
+    private bytes; `pagefile` is the same as older systems count it.
     """
 
     page_faults: int
@@ -115,7 +174,7 @@ class ProcessCounters:
 
 @dataclass(frozen=True, slots=True)
 class SystemMemory:
-    """MINIDUMP_SYSTEM_MEMORY_INFO, in bytes, of the whole system; None for what its writer did not count."""
+    """The members of MINIDUMP_SYSTEM_MEMORY_INFO_1, in bytes, of the whole system; None for a counter not filled in."""
 
     physical: int
     available: int | None
@@ -126,7 +185,15 @@ class SystemMemory:
 
 @dataclass(frozen=True, slots=True)
 class HandleOperation:
-    """AVRF_HANDLE_OPERATION. `operation`: 1 opened, 2 closed, 3 bad reference; `frames`: innermost first."""
+    """The members of AVRF_HANDLE_OPERATION.
+
+    Attributes:
+        handle: the handle.
+        process: id of the process.
+        thread: id of the thread.
+        operation: 1 opened, 2 closed, 3 bad reference.
+        frames: return addresses of the stack, innermost first.
+    """
 
     handle: int
     process: int

@@ -1,8 +1,8 @@
 """Unpacks a compressed dump once, to a temporary file, and stops before it fills the disk.
 
-Only the bytes of the one dump inside are written, under a name of our own: no path from an archive is ever used.
-gzip, xz and zip by the standard library, zstandard by its package, cabinets by `cabinet.py`. All of them as streams, in
-bounded memory (`limits.MAX_UNPACKER_BYTES`).
+Only the bytes of the dump inside are written; no path of an archive is ever used. The standard library unpacks gzip, xz
+and zip, its package zstandard, `cabinet.py` cabinets. All are read as streams, in limited memory
+(`limits.MAX_UNPACKER_BYTES`).
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _ZSTANDARD_PIECE = 512
 _PACKED_PIECE = 1 << 16
 
 Progress = Callable[[int, int], None]
-"""Called with (bytes done, bytes in all). 0 bytes in all: unknown."""
+"""Called with (bytes done, bytes in all); 0 bytes in all where that is not known."""
 
 
 def unpack(path: Path, kind: str, progress: Progress) -> BinaryIO:
-    """The unpacked dump as a temporary file that is gone once it is closed, or the process is killed.
+    """The unpacked dump as a temporary file, which is deleted when it is closed or the process is killed.
 
     Raises:
         NotAMinidump: the unpacked file is not a minidump.
@@ -116,9 +116,9 @@ def _opened(path: Path, kind: str) -> Iterator[IO[bytes]]:
 
 
 class _Zstandard(io.RawIOBase):
-    """The unpacked bytes of a zstandard file. A file that is cut is an error, unlike with the package's reader.
+    """The unpacked bytes of a zstandard file. A truncated file is an error, unlike with the package's reader.
 
-    The unpacker gets the file in small pieces, because one piece may unpack to 30,000 times its size: 16 MB.
+    The unpacker gets the file in pieces of 512 bytes, because a piece may unpack to 30,000 times its size, so 16 MB.
     """
 
     def __init__(self, packed: IO[bytes]) -> None:
@@ -157,7 +157,7 @@ class _Zstandard(io.RawIOBase):
 
 
 class _Xz(io.RawIOBase):
-    """The unpacked bytes of an xz file, of all its streams, in bounded memory. A file that is cut is an error."""
+    """The unpacked bytes of all streams of an xz file, in limited memory. A truncated file is an error."""
 
     def __init__(self, packed: IO[bytes]) -> None:
         self._packed, self._ready = packed, b""
@@ -198,7 +198,11 @@ def _open_zstandard(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _only_dump(path: Path, names: list[str]) -> str:
-    """The one member that looks like a dump by its name."""
+    """The only member whose name is that of a dump.
+
+    Raises:
+        DumpError: there is none, or there are several.
+    """
     dumps = [name for name in names if name.lower().endswith(DUMP_SUFFIXES)]
     if len(dumps) == 1:
         return dumps[0]

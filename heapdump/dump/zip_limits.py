@@ -1,4 +1,4 @@
-"""Limits of zip files, met before Python's reader allocates what a file asks for.
+"""Checks of zip files before Python's reader allocates the memory that a file asks for.
 
 Source: PKWARE APPNOTE.TXT sections 4.3.7 (local header), 4.3.14 to 16 (end records), 5.8 (LZMA).
 """
@@ -19,10 +19,10 @@ _LOCAL_BYTES = 30
 
 
 def require_small_directory(path: Path, file: IO[bytes]) -> None:
-    """Makes sure that the list of members is not too long to be read.
+    """Makes sure that the list of members is not longer than `limits.MAX_ZIP_DIRECTORY_BYTES`.
 
     Raises:
-        HostileDump: it is.
+        HostileDump: it is longer.
     """
     size = file.seek(0, io.SEEK_END)
     start = max(0, size - _END_BYTES - _LONGEST_COMMENT - _LOCATOR64_BYTES)
@@ -41,7 +41,7 @@ def require_small_directory(path: Path, file: IO[bytes]) -> None:
 
 
 def _directory64(file: IO[bytes], at: int, size: int) -> list[int]:
-    """Bytes of the directory by the end record of ZIP64; empty without one."""
+    """[bytes of the directory by the end record of ZIP64]; empty without such a record."""
     if at > size - _END64_BYTES:
         return []
     file.seek(at)
@@ -50,7 +50,7 @@ def _directory64(file: IO[bytes], at: int, size: int) -> list[int]:
 
 
 def require_small_dictionary(path: Path, file: IO[bytes], member: zipfile.ZipInfo) -> None:
-    """Makes sure that a member that LZMA packed needs no more memory than other unpackers may.
+    """Makes sure that unpacking an LZMA member needs no more than `limits.MAX_UNPACKER_BYTES` of memory.
 
     Raises:
         HostileDump: it needs more.

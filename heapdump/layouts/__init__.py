@@ -1,4 +1,4 @@
-"""Room 3, struct layouts: data only, one file for each processor and range of builds, found by their names.
+"""Room 3, struct layouts: data only, one file for each processor and range of builds.
 
 A new Windows build is a new file `<arch>_<build>[.<revision>].json`. Code asks for member names, never for numbers.
 
@@ -22,22 +22,22 @@ def layout_names(arch: str) -> tuple[str, ...]:
 
 
 def first_build(name: str) -> tuple[int, int]:
-    """(build, revision) that a layout's file name starts at."""
+    """(build, revision) in the name of a layout: the first that it describes."""
     build, _, revision = name.split("_")[1].partition(".")
     return int(build), int(revision or 0)
 
 
 @cache
 def load(name: str) -> Layout:
-    """One layout by its file name; read once."""
+    """The layout with this name; its file is read once."""
     return parse_layout(name, (files(__name__) / f"{name}.json").read_text(encoding="utf-8"))
 
 
 @cache
 def candidates(arch: str, build: int, revision: int) -> tuple[str, ...]:
-    """Names of the layouts to try, best first: the range that holds the build, then the next older ones, then newer.
+    """Names of the layouts to try, the likeliest first: the one for the build, then older ones, then newer ones.
 
-    All of them are listed, since a version number can be wrong; none is guaranteed to hold.
+    All layouts of the processor are listed, because a build number can be wrong; none is guaranteed to be right.
     """
     names = layout_names(arch)
     older = [name for name in names if first_build(name) <= (build, revision)]

@@ -1,8 +1,9 @@
-"""Every structure of a build with all of its members, for a person who looks at memory by hand.
+"""Every structure of a build with all its members, for a person who reads memory by hand.
 
-The layout files hold the members that code reads. `complete/` holds the others: `<arch>.json` has structures of public
-headers that are alike in all versions, `<arch>_<build>.json` has those that differ from the build before, and the
-names of those that are `removed`. What the layout file itself says wins: recorded dumps confirm it.
+The layout files hold only the members that code reads. `complete/` holds the others. `<arch>.json` there has structures
+of public headers that are equal in all versions; `<arch>_<build>.json` has the structures that differ from the build
+before, and the names of those that were removed. Where the two disagree, the layout file is right: recorded dumps
+confirm it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from heapdump.layouts import Field, Layout, Struct, layout_names, load
 
 @cache
 def all_structs(name: str) -> Mapping[str, Struct]:
-    """The structures of a layout, by name, with all members that are known."""
+    """Name → structure of a layout, with all members that are known."""
     arch = name.split("_")[0]
     found = _listed(arch)[0]
     for build in layout_names(arch):
@@ -31,7 +32,7 @@ def all_structs(name: str) -> Mapping[str, Struct]:
 
 
 def _listed(file: str) -> tuple[dict[str, Struct], set[str]]:
-    """(structures, names of removed ones) of a file of `complete/`; nothing without the file."""
+    """(name → structure, names of removed structures) of a file in `complete/`; both empty without the file."""
     path = files("heapdump.layouts") / "complete" / f"{file}.json"
     if not path.is_file():
         return {}, set()
@@ -47,7 +48,7 @@ def _listed(file: str) -> tuple[dict[str, Struct], set[str]]:
 
 
 def merged(complete: Struct | None, own: Struct | None, layout: Layout) -> Struct:
-    """The structure with the members of both; the layout's own one alone where they contradict each other."""
+    """The structure with the members of both; where they contradict each other, that of the layout (`own`)."""
     if own is None or complete is None:
         found = own or complete
         assert found is not None, layout.name

@@ -1,4 +1,4 @@
-"""Layout, Struct, Field: where the members of a Windows structure lie, as data with source and confidence."""
+"""The types of struct layouts: where the members of a structure of Windows lie, with source and confidence."""
 
 from __future__ import annotations
 
@@ -14,20 +14,33 @@ _SCALARS = {"u8": "B", "u16": "H", "u32": "I", "u64": "Q", "i32": "i"}
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A member: byte offset in its struct, and its type: a scalar, `ptr`, an array `T[n]` or a struct's name."""
+    """A member of a structure.
+
+    Attributes:
+        offset: bytes from the start of the structure.
+        type: `u8`, `u16`, `u32`, `u64`, `i32`, `ptr`, an array `T[n]`, or the name of a structure.
+    """
 
     offset: int
     type: str
 
     @property
     def count(self) -> int:
-        """Elements of an array member, 1 for any other."""
+        """The number of elements of an array; 1 for other members."""
         return int(self.type[self.type.index("[") + 1 : -1]) if self.type.endswith("]") else 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Struct:
-    """A structure of one build: size in bytes, members by name, source and confidence. Equal to itself only."""
+    """A structure of one range of builds. Two are equal only where they are the same object.
+
+    Attributes:
+        name: of the structure.
+        size: in bytes.
+        fields: name → member.
+        source: where the facts come from.
+        confidence: how certain they are, in words.
+    """
 
     name: str
     size: int
@@ -40,11 +53,11 @@ class Struct:
         return field in self.fields
 
     def offset(self, field: str) -> int:
-        """Byte offset of a member; KeyError where this build has none."""
+        """The offset of a member, in bytes; raises KeyError where this build has no such member."""
         return self.fields[field].offset
 
     def decode(self, data: bytes, pointer_bytes: int) -> dict[str, int]:
-        """The scalar and pointer members in the bytes of one structure; members past the end of `data` are left out."""
+        """Name → value of the scalar and pointer members in the bytes of a structure; those behind `data` are left out."""
         out: dict[str, int] = {}
         for end, names, reader in _readers(self, pointer_bytes):
             if end > len(data):
@@ -53,7 +66,7 @@ class Struct:
         return out
 
     def _decode_prefix(self, data: bytes, pointer_bytes: int) -> dict[str, int]:
-        """The members that lie inside the bytes of a structure that is cut short."""
+        """The same for `data` that is shorter than the structure."""
         out = {}
         for name, field in self.fields.items():
             code = _code(field, pointer_bytes)
@@ -63,13 +76,16 @@ class Struct:
 
 
 def _code(field: Field, pointer_bytes: int) -> str | None:
-    """The member's type in the words of `struct`; None for arrays and structures."""
+    """The format character of module `struct` for a member; None for arrays and structures."""
     return ("Q" if pointer_bytes == 8 else "I") if field.type == "ptr" else _SCALARS.get(field.type)
 
 
 @cache
 def _readers(layout: Struct, pointer_bytes: int) -> list[tuple[int, list[str], struct.Struct]]:
-    """(bytes needed, names, reader) that together read every scalar: one reader, and one more for members of unions."""
+    """(bytes needed, names of members, reader) of each reader; together they read every scalar.
+
+    There is one reader, and one more for members that overlap (unions).
+    """
     members = [
         (field.offset, name, code)
         for name, field in layout.fields.items()
@@ -92,7 +108,15 @@ def _readers(layout: Struct, pointer_bytes: int) -> list[tuple[int, list[str], s
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """All structures of one processor and range of builds; `first` and `last` are (build, revision), inclusive."""
+    """All structures of one processor and range of builds.
+
+    Attributes:
+        name: of the file.
+        arch: `x64` or `x86`.
+        first: the first (build, revision).
+        last: the last (build, revision), which belongs to the range.
+        structs: name → structure.
+    """
 
     name: str
     arch: str
@@ -101,7 +125,7 @@ class Layout:
     structs: Mapping[str, Struct]
 
     def __getitem__(self, name: str) -> Struct:
-        """The structure; KeyError where this range of builds has none."""
+        """The structure with this name; raises KeyError where this range of builds has none."""
         return self.structs[name]
 
     def __contains__(self, name: str) -> bool:
@@ -119,7 +143,7 @@ class Layout:
 
 
 def parse_layout(name: str, text: str) -> Layout:
-    """One layout file: {"arch", "first", "last", "structs": {name: {size, source, confidence, fields}}}."""
+    """The layout in the text of a file: {"arch", "first", "last", "structs": {name: {size, source, confidence, …}}}."""
     document: dict[str, Any] = json.loads(text)
     structs = {
         struct_name: Struct(

@@ -56,7 +56,7 @@ def test_clear_deletes_every_index_and_nothing_else(root: Path, tmp_path: Path) 
     (root / ("0" * 32)).symlink_to(outside)
     assert [entry.last_used for entry in entries()][-1] is None, "a half-written one is listed, last"
     cleared = clear()
-    assert (len(cleared.deleted), cleared.kept) == (3, ())
+    assert (len(cleared.deleted), cleared.remaining) == (3, ())
     assert entries() == ()
     assert sorted(path.name for path in root.iterdir()) == ["0" * 32, "letter.txt", "photos"]
     assert (outside / "kept").exists()
@@ -66,4 +66,4 @@ def test_an_index_that_cannot_be_deleted_is_named(root: Path, monkeypatch: pytes
     monkeypatch.setattr("shutil.rmtree", lambda path, ignore_errors: None)  # Windows: a file of it is open
     cleared = clear()
     assert cleared.deleted == ()
-    assert len(cleared.kept) == 2
+    assert len(cleared.remaining) == 2

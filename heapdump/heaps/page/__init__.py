@@ -21,13 +21,13 @@ from heapdump.process.model import Process, View
 
 
 class PageAllocator:
-    """Page heaps."""
+    """Page heaps, see `allocator.Allocator`."""
 
     kind = HeapKind.PAGE
     block_kinds = (BlockKind.PAGE, BlockKind.LIGHT)
 
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
-        """The claim, by the filled page of the handle and the signature of the root."""
+        """The claim: the page at the address has the fill of a handle, the next page the signature of a root."""
         return discovery.claim(view, address)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
@@ -35,28 +35,28 @@ class PageAllocator:
         return reservations_with(process, view, (discovery.FILL,))
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-        """Root, reservations, the ordinary heap behind it."""
+        """The record of the claimed heap: root, reservations, the ordinary heap behind it."""
         return discovery.describe(context, claim, index)
 
     def walk(self, job: AllocatorJob) -> None:
-        """Heap by heap."""
+        """Walks heap by heap."""
         from heapdump.heaps.page.walk import walk_page_heap
 
         for one in job.each():
             walk_page_heap(one)
 
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:
-        """None: the walk itself compares the number of busy blocks."""
+        """No checks: the walk itself compares the number of busy blocks."""
         return ()
 
     def trace_reader(self, view: View, heap: Heap, walk: Walk) -> TraceReader | None:
-        """Numbers of block information and nodes."""
+        """The reader of the addresses of stack records in block information and nodes."""
         from heapdump.heaps.page.traces import page_traces
 
         return page_traces(view, heap, walk.table)
 
     def check(self, job: CheckJob) -> bool:
-        """Stamps and fills around every block."""
+        """Checks stamps and fills around every block."""
         from heapdump.heaps.page.check import check_page_heap
 
         check_page_heap(job)

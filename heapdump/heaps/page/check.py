@@ -12,11 +12,11 @@ from heapdump.heaps.page.light import hosts_of
 from heapdump.layouts import Struct, load
 
 _SHOWN_BYTES = 64
-"""Bytes of a damaged place that a finding shows."""
+"""The most damaged bytes that a finding shows."""
 
 
 def check_page_heap(job: CheckJob) -> None:
-    """A finding for each damaged place; some 20 µs a block."""
+    """Adds a finding for each damaged stamp, member or fill. Takes some 20 µs for each block."""
     table, heap = job.table, job.heap
     rows = np.flatnonzero((table.heap == heap.index) & np.isin(table.kind, [BlockKind.PAGE, BlockKind.LIGHT]))
     for block in table.blocks(rows):
@@ -33,9 +33,10 @@ def check_page_heap(job: CheckJob) -> None:
 
 
 def _check_hosts(job: CheckJob, information: Struct) -> None:
-    """Finds blocks of the ordinary heap that end like light blocks, but whose block information is overwritten.
+    """Adds a finding for each block of the ordinary heap that ends like a light block, but has no block information.
 
-    Under light page heap every busy block of the ordinary heap is the host of one (recorded dumps of XP and 19041).
+    Under light page heap every busy block of the ordinary heap holds a light block (recorded dumps of XP and 19041). So
+    its block information was overwritten.
     """
     table = job.table
     behind = [h.index for h in job.heaps if h.address == job.heap.normal_heap and h.view == job.heap.view]

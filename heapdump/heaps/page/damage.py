@@ -1,4 +1,4 @@
-"""Damage around one block of a page heap: its block information, the fill behind it, the fill of a freed block.
+"""Finds damage of one block of a page heap: in its block information, the fill behind it, the fill of a freed block.
 
 Expected bytes: docs/reference/heap-structures.md §5.2, confirmed by every recorded page heap of XP and 19041.
 """
@@ -18,25 +18,25 @@ from heapdump.layouts import Struct, load
 from heapdump.process.model import View
 
 FULL_SUFFIX = 0xD0
-"""Behind the requested bytes of a full block, up to the end of its accessible pages."""
+"""The byte behind the requested bytes of a full block, up to the end of its accessible pages."""
 
 LIGHT_SUFFIX = 0xA0
-"""Behind the requested bytes of a light block: one granule."""
+"""The byte behind the requested bytes of a light block, for one granule."""
 
 FREED_FILL = 0xF0
-"""The requested bytes of a freed light block."""
+"""The byte that fills the requested bytes of a freed light block."""
 
 _STAMPS = {
     (BlockKind.PAGE, "busy"): (0xABCDBBBB, 0xDCBABBBB), (BlockKind.PAGE, "free"): (0xABCDBBBA, 0xDCBABBBA),
     (BlockKind.LIGHT, "busy"): BUSY_STAMPS, (BlockKind.LIGHT, "free"): FREED_STAMPS,
 }  # fmt: skip
-"""StartStamp and EndStamp by kind and state."""
+"""(kind, state) → (StartStamp, EndStamp), 32 bits each."""
 
 _PIECE_BYTES = 1 << 20
 
 
 def byte_damage(view: View, heap: Heap, block: Block) -> Iterator[ByteDamage]:
-    """The damaged places of a block of this page heap; bytes that the dump lacks are not damaged."""
+    """The damaged bytes of a block of this page heap; bytes that are not in the dump are not compared."""
     if heap.layout is not None and block.entry != block.address:
         yield from _information_damage(view, load(heap.layout)["_DPH_BLOCK_INFORMATION"], heap.address, block)
     is_light = block.kind == BlockKind.LIGHT
@@ -46,12 +46,12 @@ def byte_damage(view: View, heap: Heap, block: Block) -> Iterator[ByteDamage]:
     if is_light:
         yield from _fill_damage(view, "page_suffix", "fill behind the bytes", (end, view.granularity), LIGHT_SUFFIX)
     elif block.state == "busy":
-        # also where the guard page lies before the block
+        # a block behind its guard page has this fill as well
         yield from _fill_damage(view, "page_suffix", "fill behind the bytes", (end, block.end - end), FULL_SUFFIX)
 
 
 def _information_damage(view: View, information: Struct, heap: int, block: Block) -> Iterator[ByteDamage]:
-    """Members of the block information, in front of the user data, that differ from what they must be."""
+    """The members of the block information, in front of the user data, whose values are wrong."""
     start, pointer = block.address - information.size, view.pointer_bytes
     data = view.space.try_read(start, information.size)
     if data is None:
@@ -59,7 +59,7 @@ def _information_damage(view: View, information: Struct, heap: int, block: Block
     start_stamp, end_stamp = _STAMPS[block.kind, block.state]
     root = light_heap_member(view, heap) if block.kind == BlockKind.LIGHT else root_of(heap)
     values = {"StartStamp": (start_stamp, 4), "Heap": (root, pointer), "EndStamp": (end_stamp, 4)}
-    if block.size < 1 << 32:  # else the size of an x86 block would not fit its own member
+    if block.size < 1 << 32:  # RequestedSize of an x86 block has 32 bits
         values["RequestedSize"] = (block.size, pointer)
     for name, (value, size) in sorted(values.items(), key=lambda item: information.offset(item[0])):
         place, expected = information.offset(name), value.to_bytes(size, "little")
@@ -71,7 +71,7 @@ def _information_damage(view: View, information: Struct, heap: int, block: Block
 
 
 def _fill_damage(view: View, kind: FindingKind, what: str, place: tuple[int, int], fill: int) -> Iterator[ByteDamage]:
-    """From the first to the last byte that is not the fill, in the first MiB that has one; `place`: (address, size)."""
+    """The bytes from the first to the last that is not `fill`, in the first MiB with one; `place`: (address, size)."""
     start, size = place
     for at in range(start, start + size, _PIECE_BYTES):
         data = view.space.try_read(at, min(_PIECE_BYTES, start + size - at))

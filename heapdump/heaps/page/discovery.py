@@ -20,14 +20,14 @@ from heapdump.spans import Span
 from heapdump.trust import Trust
 
 FILL = 0xEEEEEEEE
-"""The 32-bit words of the page at the handle."""
+"""Every 32-bit word of the page at the handle."""
 
 ROOT_SIGNATURE = 0xFFEEDDCC
 _COLLECTS_STACKS = 0x2  # ExtraFlags (§5.5)
 
 
 def claim(view: View, address: int) -> HeapClaim | None:
-    """The claim, by the layout whose list of reservations fits; None without the filled page or the signature."""
+    """The claim under the layout whose list of reservations holds; None without the filled page or the signature."""
     if view.space.try_integer(address + 2 * view.pointer_bytes, 4) != FILL:
         return None
     if view.space.try_integer(root_of(address), 4) != ROOT_SIGNATURE:
@@ -47,7 +47,7 @@ def claim(view: View, address: int) -> HeapClaim | None:
 
 
 def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
-    """Root, reservations, the ordinary heap behind it."""
+    """The record of a claimed heap: root, reservations, the ordinary heap behind it."""
     process, view, layout = context.process, context.view, claim.layout
     root = root_of(claim.address)
     fields = (view.struct("_DPH_HEAP_ROOT", root, layout) if layout else None) or {}
@@ -87,7 +87,7 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
 
 
 def _lists_itself(view: View, layout: Layout, heap: int) -> bool:
-    """True when the root's list of reservations, read with this layout, has the reservation of the root itself."""
+    """True when the root's list of reservations, read with this layout, contains the reservation of the root itself."""
     return any(start <= heap < end for start, end, _ in _reservation_nodes(view, layout, heap))
 
 
@@ -107,7 +107,7 @@ def _reservation_nodes(view: View, layout: Layout, heap: int) -> Iterator[tuple[
 
 
 def _remarks(claim: HeapClaim, fields: dict[str, int]) -> list[str]:
-    """Notes on what is not known: the structures of this Windows, or the root."""
+    """Notes where the structures of this Windows, or the root, are not known."""
     if claim.layout is None:
         return [
             f"heap {claim.address:#x} is a page heap of a Windows whose page heap structures are not known: "

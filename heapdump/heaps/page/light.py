@@ -30,13 +30,14 @@ class LightBlocks:
     """n light blocks of one page heap, in the order of their hosts.
 
     Attributes:
-        rows: rows of the hosts, (n,) int64.
-        start: addresses of the block information, (n,) uint64.
-        room: bytes from there to the end of the host, (n,) int64.
-        size: requested bytes, (n,) int64.
-        trace: record of the stack that allocated the block, of a freed block that freed it, (n,) uint64.
+        rows: (n,) int64 rows of the hosts.
+        start: (n,) uint64 addresses of the block information.
+        room: (n,) int64 bytes from `start` to the end of the host.
+        size: (n,) int64 requested bytes.
+        trace: (n,) uint64 address of the record of a stack: of a busy block the stack that allocated it, of a freed
+            block the stack that freed it; 0 for none.
         is_busy: (n,) bool.
-        has_both_stamps: (n,) bool; neither stamp is damaged.
+        has_both_stamps: (n,) bool, True where neither stamp is damaged.
     """
 
     rows: NDArray[np.int64]
@@ -53,10 +54,10 @@ class LightBlocks:
 
 
 def light_blocks(view: View, layout: Layout, heap: int, table: BlockTable, hosts: NDArray[np.int64]) -> LightBlocks:
-    """The light blocks of the page heap with that handle in these rows, as `hosts_of` gives them.
+    """The light blocks of the page heap with handle `heap` in the rows `hosts`.
 
-    A block needs three facts: its Heap member names the root of the heap, one of its two stamps holds, and its size
-    fits in the host.
+    A host holds a light block where three facts hold: the member Heap names the root of the heap, one of the two stamps
+    is right, and the size fits into the host.
     """
     struct = layout["_DPH_BLOCK_INFORMATION"]
     start = table.address[hosts]
@@ -78,6 +79,6 @@ def light_blocks(view: View, layout: Layout, heap: int, table: BlockTable, hosts
 
 
 def hosts_of(table: BlockTable, heap: int) -> NDArray[np.int64]:
-    """Rows of the ordinary heap with that index that may have light blocks: busy ones that are not its own."""
+    """Rows of the ordinary heap with index `heap` that may hold light blocks: busy ones that are not internal."""
     program = (table.heap == heap) & table.is_busy & ~table.is_internal
     return np.flatnonzero(program & np.isin(table.kind, _HOST_KINDS))

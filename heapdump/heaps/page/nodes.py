@@ -1,8 +1,8 @@
 """The nodes of a page heap as columns: one _DPH_HEAP_BLOCK for each full block.
 
-Source: docs/reference/heap-structures.md §5.1 and §5.5. Busy nodes are an AVL tree from Vista on and a list before;
-freed nodes, whose memory stays inaccessible for a while, are a list. A node counts only where its own members fit
-together: its user data ends, or begins, at the guard page.
+Source: docs/reference/heap-structures.md §5.1 and §5.5. Busy nodes form an AVL tree from Vista on, a list before. Freed
+nodes form a list; the memory of their blocks stays inaccessible for a while. A node is accepted only where its members
+agree: its user data ends, or begins, at the guard page.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ class NodeSet:
     """The nodes of one page heap.
 
     Attributes:
-        nodes: those whose members fit together.
+        nodes: the nodes whose members agree.
         busy_nodes: number of nodes in the busy tree or list, damaged ones included.
-        damaged: addresses of the nodes whose members do not fit together, (m,) uint64.
-        gaps: what is missing, and why.
+        damaged: (m,) uint64 addresses of the nodes whose members do not agree.
+        gaps: sentences that say which nodes may be missing, and why.
     """
 
     nodes: PageNodes
@@ -41,7 +41,7 @@ class NodeSet:
 
 
 def read_nodes(view: View, layout: Layout, root: int) -> NodeSet:
-    """The busy and the freed nodes of the page heap with that root."""
+    """The busy and the freed nodes of the page heap with its root at `root`."""
     struct, root_struct, gaps = layout["_DPH_HEAP_BLOCK"], layout["_DPH_HEAP_ROOT"], []
     most = view.space.total_bytes // struct.size + 1
     if "BusyNodesTable" in root_struct:
@@ -77,7 +77,7 @@ def _are_present(view: View, found: Structures, size: int) -> NDArray[np.bool_]:
 def _columns(
     view: View, struct: Struct, found: Structures, is_busy: NDArray[np.bool_]
 ) -> tuple[PageNodes, NDArray[np.uint64]]:
-    """(the nodes whose members fit together, the addresses of the others)."""
+    """(the nodes whose members agree, (m,) addresses of the others)."""
     node = found.addresses
     user, start, bytes_, size = (
         members_of(view, struct, found, name)
@@ -103,14 +103,14 @@ def _columns(
 def _geometry(
     view: View, user: NDArray[np.uint64], start: NDArray[np.uint64], end: NDArray[np.uint64], size: NDArray[np.uint64]
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(user data ends at the guard page behind it; user data begins at the guard page before it), (n,) bool each.
+    """((n,) True where the user data ends at the guard page behind it; (n,) True where it begins at the one before it).
 
-    It ends there when its size is rounded up to the granule, or exactly (`gflags /unaligned`).
+    It may end at the page with its size rounded up to the granule, or exactly (`gflags /unaligned`).
     """
     page, granule = np.uint64(PAGE), np.uint64(view.granularity)
     is_sound = (start > 0) & (start % page == 0) & (end % page == 0) & (end >= start + page)
     is_sound &= (user >= start) & (user <= end) & (size < end - start) & (end - start < np.uint64(_MAX_BLOCK_BYTES))
-    rest = end - page - user - size  # wraps where the user data reaches into the last page
+    rest = end - page - user - size  # unsigned: very large where the user data reaches into the guard page
     is_forward = is_sound & (rest < granule)
     return is_forward, is_sound & ~is_forward & (user == start + page) & (size <= end - user)
 
@@ -123,7 +123,7 @@ def _ascending(user: NDArray[np.uint64]) -> NDArray[np.int64]:
 
 
 def _are_apart(start: NDArray[np.uint64], end: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """False for virtual blocks that begin before the end of an earlier one; both ascending by user address."""
+    """(n,) False for virtual blocks that begin before the end of an earlier one; ascending by user address."""
     if not len(start):
         return np.zeros(0, bool)
     reached = np.maximum.accumulate(end)
@@ -131,7 +131,7 @@ def _are_apart(start: NDArray[np.uint64], end: NDArray[np.uint64]) -> NDArray[np
 
 
 def _record_threads(struct: Struct, found: Structures) -> bool:
-    """True where nodes have a thread id: where the member State is less than a page; older nodes have a size there."""
+    """True where nodes record a thread id: their member State is less than a page; older nodes have a size there."""
     if "State" not in struct or not len(found.addresses):
         return False
     state, is_present = found.member(struct.offset("State"), 4)

@@ -1,4 +1,4 @@
-"""Members of many structures of a page heap at a time, and where its root lies."""
+"""Reads members of many structures of a page heap at once, and computes the address of its root."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from heapdump.process.model import View
 
 
 def root_of(heap: int) -> int:
-    """The address of the root of the page heap with that handle (docs/reference/heap-structures.md §5.3)."""
+    """The address of the root of the page heap with handle `heap` (docs/reference/heap-structures.md §5.3)."""
     return heap + PAGE
 
 
 def light_heap_member(view: View, heap: int) -> int:
-    """_DPH_BLOCK_INFORMATION.Heap of a light block: the address of the root with the top bit set (§5.1)."""
+    """The value of _DPH_BLOCK_INFORMATION.Heap of a light block: the root's address with the top bit set (§5.1)."""
     return root_of(heap) | 1 << 8 * view.pointer_bytes - 1
 
 
 def members(view: View, struct: Struct, addresses: NDArray[np.uint64], name: str) -> NDArray[np.uint64]:
-    """A member of the structures at these addresses, (n,) uint64; 0 where it is not in the dump."""
+    """(n,) uint64 values of a member of the structures at these addresses; 0 where it is not in the dump."""
     return members_of(view, struct, Structures(view.space.mapped, addresses, struct.size), name)
 
 

@@ -1,4 +1,4 @@
-"""The nodes of a page heap, and the allocation stacks of its blocks (docs/reference/heap-structures.md §5.4)."""
+"""Reads the nodes of a page heap, and the allocation stacks of its blocks (docs/reference/heap-structures.md §5.4)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def page_nodes(view: View, heap: Heap) -> PageNodes | None:
 
 
 def page_traces(view: View, heap: Heap, table: BlockTable) -> TraceReader:
-    """Reads stack numbers; of a freed block it is the stack that freed it."""
+    """The reader of stack numbers: of the stack that allocated a busy block, or that freed a freed block."""
     nodes = page_nodes(view, heap)
 
     def numbers(rows: NDArray[np.int64]) -> NDArray[np.uint64]:

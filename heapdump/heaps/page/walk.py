@@ -1,9 +1,9 @@
-"""The blocks of page heaps as rows (docs/reference/heap-structures.md §5.5).
+"""Adds rows for the blocks of page heaps (docs/reference/heap-structures.md §5.5).
 
-The row of a full block begins with its block information, as a header, and ends with its accessible pages. A block
-whose guard page lies before it (`gflags /backwards`) has no header. The memory of a freed block is inaccessible: its
-row comes from its node alone. The row of a light block begins with its block information, inside a block of the
-ordinary heap.
+The row of a full block begins with its block information, which counts as header, and ends with its accessible pages. A
+block behind its guard page (`gflags /backwards`) has no header. The memory of a freed block is inaccessible, so its row
+comes from its node alone. The row of a light block begins with its block information, inside a block of the ordinary
+heap.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _MAX_SIZE8 = (1 << 32) - 1
 
 
 def walk_page_heap(job: HeapJob) -> None:
-    """Adds the full blocks, then the light ones."""
+    """Adds the full blocks, then the light blocks."""
     if job.heap.layout is None:
         return
     layout = load(job.heap.layout)
@@ -45,7 +45,7 @@ def walk_page_heap(job: HeapJob) -> None:
 
 
 def _report(job: HeapJob, found: NodeSet) -> None:
-    """Damaged nodes as findings, missing ones as gaps; also where Windows' counter of busy blocks differs."""
+    """Adds findings for damaged nodes and a wrong counter of busy blocks, and gaps for missing nodes."""
     heap, log = job.heap.address, job.log
     log.headers += len(found.nodes) + len(found.damaged)
     log.good_headers += len(found.nodes)
@@ -60,13 +60,13 @@ def _report(job: HeapJob, found: NodeSet) -> None:
 
 
 def _counted_blocks(view: View, heap: Heap) -> int | None:
-    """Windows' counter of busy full blocks; None where the root is not in the dump."""
+    """The root's counter of busy full blocks; None where the root is not in the dump."""
     fields = view.struct("_DPH_HEAP_ROOT", root_of(heap.address), load(heap.layout)) if heap.layout else None
     return None if fields is None else fields["nBusyAllocations"]
 
 
 def _add_full(job: HeapJob, nodes: PageNodes, information: int) -> None:
-    """A row for each node; `information`: bytes of the block information."""
+    """Adds a row for each node. `information`: bytes of the block information."""
     if not len(nodes):
         return
     is_backward = nodes.data == nodes.user
@@ -81,7 +81,7 @@ def _add_full(job: HeapJob, nodes: PageNodes, information: int) -> None:
 
 
 def _is_committed(process: Process, address: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """True where the memory map calls the address committed, or does not know; (n,) bool."""
+    """(n,) True for addresses that are committed by the memory map, and for all without a complete map."""
     regions = process.regions
     if not regions.is_complete_map:
         return np.ones(len(address), bool)
@@ -91,7 +91,7 @@ def _is_committed(process: Process, address: NDArray[np.uint64]) -> NDArray[np.b
 
 
 def _add_light(job: HeapJob, light: LightBlocks, information: int) -> None:
-    """A row for each light block, whose host becomes a block of the heap's own."""
+    """Adds a row for each light block; its host becomes internal. `information`: bytes of the block information."""
     if not len(light):
         return
     size8 = light.room // UNIT
@@ -105,7 +105,7 @@ def _add_light(job: HeapJob, light: LightBlocks, information: int) -> None:
 
 
 def _count_hosted(job: HeapJob, light: LightBlocks) -> None:
-    """Counts the light blocks for the ordinary heap: those in its segments, and those in its large blocks."""
+    """Reports the light blocks to the ordinary heap: those in its segments, and those in its large blocks."""
     heap, is_large = int(job.table.heap[light.rows[0]]), job.table.kind[light.rows] == BlockKind.VIRTUAL
     for kind, chosen in ((BlockKind.BACKEND, ~is_large), (BlockKind.VIRTUAL, is_large)):
         busy, free = chosen & light.is_busy, chosen & ~light.is_busy
@@ -115,6 +115,6 @@ def _count_hosted(job: HeapJob, light: LightBlocks) -> None:
 
 
 def _hosts(job: HeapJob) -> NDArray[np.int64]:
-    """Rows of the ordinary heap behind this page heap that may have light blocks."""
+    """Rows of the ordinary heap behind this page heap that may hold light blocks."""
     behind = [h.index for h in job.heaps if h.address == job.heap.normal_heap and h.view == job.heap.view]
     return hosts_of(job.table, behind[0]) if behind else np.empty(0, np.int64)

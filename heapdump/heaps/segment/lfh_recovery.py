@@ -192,7 +192,7 @@ def _sizes_that_fill(subsegments: LfhSubsegments, i: int, count: int) -> dict[in
     found: dict[int, int] = {}
     for offset in subsegments.first_offsets(
         sizes, which
-    ):  # the second, aligned offset is likelier and replaces the first
+    ):  # the second, aligned one is likelier, and replaces the first
         offset = np.broadcast_to(offset, sizes.shape)
         full = subsegments.are_full(sizes, offset, number, which)
         found |= dict(zip(sizes[full].tolist(), offset[full].tolist(), strict=True))
@@ -219,8 +219,8 @@ def _report(walk: SegmentWalk, subsegments: LfhSubsegments, extents: BlockExtent
     if right.member == "BlockCount" and "WitheldBlockCount" in struct:
         end = at + struct.offset("WitheldBlockCount") + 1
     expected = f"{right.count} blocks of {right.block_bytes} bytes from {right.first_offset:#x} on"
-    count, size, first = int(extents.count[i]), int(extents.block_bytes[i]), int(extents.first_offset[i])
-    found = f"{count} blocks of {size} bytes from {first:#x} on"
+    count, size, offset = int(extents.count[i]), int(extents.block_bytes[i]), int(extents.first_offset[i])
+    found = f"{count} blocks of {size} bytes from {offset:#x} on"
     walk.report(
         DamagedBytes("lfh_subsegment", first, end - first, expected, found),
         f"{walk.name}: the header of the LFH subsegment at {at:#x} is damaged ({right.member})",
