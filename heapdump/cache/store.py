@@ -179,7 +179,7 @@ class Store:
 
 
 def write_column(path: Path, column: NDArray[Any]) -> str:
-    """Writes a column, packed where that is shorter; returns its seal: checksum of the file in hex, then the packing."""
+    """Writes a column, packed where that is shorter. Returns its seal: checksum of the file in hex, and the packing."""
     packing, data = pack(column)
     data.tofile(path)
     return " ".join([_checksum(data), *map(str, packing.record())])

@@ -57,7 +57,7 @@ class Struct:
         return self.fields[field].offset
 
     def decode(self, data: bytes, pointer_bytes: int) -> dict[str, int]:
-        """Name → value of the scalar and pointer members in the bytes of a structure; those behind `data` are left out."""
+        """Name → value of the scalar and pointer members in the bytes of a structure, as far as `data` reaches."""
         out: dict[str, int] = {}
         for end, names, reader in _readers(self, pointer_bytes):
             if end > len(data):

@@ -1,7 +1,8 @@
 """States of entries whose headers are destroyed, by Windows' counter of free bytes.
 
 An entry whose Flags are lost counts as busy unless a free list links it. TotalFreeSize is the sum of all free entries
-(docs/reference/heap-structures.md §2.8): where exactly one choice of such entries makes the walk agree with it, these are free.
+(docs/reference/heap-structures.md §2.8): where exactly one choice of such entries makes the walk agree with it, these
+are free.
 """
 
 from __future__ import annotations
