@@ -25,12 +25,22 @@ _FILTERED = 0x8
 
 _WIPED, _ENOUGH_WIPED = (0x0DEFACED).to_bytes(4, "little"), 16
 _LOOKED_AT, _TOPS = 8, (0x1000, 0x400, 0x100)
-"""Threads whose stacks are looked at, and bytes of each from the stack pointer on, as many as are in the dump."""
+"""The most threads whose stacks are examined; bytes of each from the stack pointer on: the first that the dump has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Module:
-    """A loaded image. `name` is the last part of `path`; `version` is the file version, None where there is none."""
+    """A loaded image.
+
+    Attributes:
+        name: the last part of `path`.
+        path: of its file.
+        span: the image in memory.
+        version: file version, four numbers; None where the file has none.
+        checksum: of the PE header.
+        timestamp: of the PE header; in most files seconds since 1970.
+        pdb: identifies its PDB; None where it is not recorded.
+    """
 
     name: str
     path: str
@@ -43,9 +53,13 @@ class Module:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A thread's stack in one view. [limit, base) is committed, [reserved, base) is the reservation.
+    """The stack of a thread in one view.
 
-    `reserved` is None where the TEB is not in the dump.
+    Attributes:
+        view: the view.
+        limit: lowest committed address: [limit, base) is committed.
+        base: address behind the stack.
+        reserved: lowest reserved address: [reserved, base) is the reservation; None where the TEB is not in the dump.
     """
 
     view: Arch
@@ -65,7 +79,18 @@ class Teb:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread. `index`: place in the dump's list. `registers`: of the dump's processor; `registers32`: of WOW64."""
+    """A thread.
+
+    Attributes:
+        index: place in the dump's list, from 0.
+        id: of the thread.
+        name: None where it has none.
+        tebs: one for each view, as far as they are known.
+        stacks: one for each view, as far as they are known.
+        registers: of the dump's processor; None where they are not in the dump.
+        registers32: 32-bit registers of a WOW64 thread; None likewise.
+        start_address: of its start function; None where it is not recorded.
+    """
 
     index: int
     id: int
@@ -99,11 +124,18 @@ class Thread:
 
 @dataclass(frozen=True)
 class View:
-    """A process with one pointer size. A WOW64 process has two views, the 64-bit one first.
+    """The part of a process that uses one pointer size. A WOW64 process has two views, the 64-bit one first.
 
-    `layout`: the likeliest of `layout_names`; `is_layout_exact`: it belongs to this build. `peb`: None where no TEB
-    is in the dump; `peb_fields`: member → value, as far as the dump has the PEB. `heap_addresses`: handles of the
-    heap list in its order; `heap_list_complete`: the list was read to its end.
+    Attributes:
+        arch: `x64` or `x86`.
+        space: the memory, with this pointer size.
+        layout: the likeliest struct layout.
+        layout_names: names of all layouts to try, the likeliest first.
+        is_layout_exact: True where `layout` is that of this very build.
+        peb: address of the PEB; None where no TEB is in the dump.
+        peb_fields: name → value of the members of the PEB that are in the dump.
+        heap_addresses: handles on the heap list, in its order.
+        heap_list_complete: True where the list was read to its end.
     """
 
     arch: Arch
@@ -150,10 +182,26 @@ class View:
 
 @dataclass(frozen=True)
 class Process:
-    """All facts of the dump but the heaps. `notes`: lines on what is missing, and why.
+    """All facts of a dump except the heaps.
 
-    `missing_bytes`: memory that the dump lists and the file no longer has, because it is cut. `has_all_threads`: the
-    dump has a list of threads, and it could be read to its end. `flags`: MINIDUMP_TYPE bits of the dump.
+    Attributes:
+        pid: process id; None where it is not recorded.
+        image: path of the program; None where it is not known.
+        command_line: None where it is not in the dump.
+        windows: the version of Windows.
+        views: the 64-bit view, the 32-bit view, or both in this order.
+        modules: loaded images, in the order of the dump.
+        unloaded: images that were unloaded.
+        threads: in the order of the dump.
+        regions: the memory map.
+        exception: None for a dump of a running process.
+        misc: process times; None without the stream.
+        missing_bytes: bytes of memory that the dump lists, but that the truncated file does not have.
+        has_all_threads: True where the dump has a list of threads and it was read to its end.
+        flags: MINIDUMP_TYPE bits of the dump.
+        counters: Windows' memory counters of the process; None without the stream.
+        system_memory: memory counters of the system; None without the stream.
+        notes: sentences that say what is missing, and why.
     """
 
     pid: int | None

@@ -20,10 +20,17 @@ _IS_PATH = re.compile(rb"[\x20-\x7e\x80-\xff]+")
 
 @dataclass(frozen=True, slots=True)
 class CrtBlock:
-    """One block. `address`, `size` in bytes of the program's data; `file`: None without a recorded, readable name.
+    """One block of the CRT's debug heap.
 
-    `request`: number of the allocation; `use`: normal, CRT, ignored, client or free; `subtype`: of client blocks, else 0;
-    `damage`: a sentence for each changed guard, as the CRT prints it.
+    Attributes:
+        address: address that the program got.
+        size: bytes that the program requested.
+        file: source file that allocated it; None where it is not recorded or readable.
+        line: line in that file.
+        request: number of the allocation.
+        use: normal, CRT, ignored, client or free.
+        subtype: of a client block; 0 for others.
+        damage: a sentence for each changed guard, as the CRT prints it.
     """
 
     address: int
@@ -78,8 +85,8 @@ def file_name(space: AddressSpace, address: int) -> str | None:
 def by_source(space: AddressSpace, rows: NDArray[np.int64], blocks: CrtBlocks) -> tuple[NDArray[np.int64], list[str]]:
     """(group number of each row, (n,) int64 from 0; labels by number).
 
-    A group for each file, line and use; group 0 has the rows that are no CRT debug blocks. `blocks`: the CRT debug blocks
-    among `rows`, which ascend.
+    A group for each file, line and use; group 0 has the rows that are no CRT debug blocks. `blocks`: the CRT debug
+    blocks among `rows`, which ascend.
     """
     labels = {_NOT_CRT: 0}
     numbers = np.zeros(len(rows), np.int64)

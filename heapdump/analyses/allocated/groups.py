@@ -19,10 +19,17 @@ _MOST_PLACES = 1 << 26
 
 @dataclass(frozen=True, slots=True)
 class BlockGroup:
-    """The blocks with one value of a key. `count` blocks, `bytes` requested in them, `share` of the bytes of all groups.
+    """The blocks with one value of a key.
 
-    `value`: of the key; `min_size`, `max_size`: requested bytes of one block; `heaps`: indices of heaps, ascending;
-    `sample`: addresses of the first blocks, at most five, of their user data.
+    Attributes:
+        value: the value.
+        count: number of blocks.
+        bytes: requested bytes of all blocks.
+        min_size: requested bytes of the smallest block.
+        max_size: requested bytes of the largest block.
+        share: `bytes` / bytes of all groups, 0.0 to 1.0.
+        heaps: indices of the heaps that hold the blocks, ascending.
+        sample: user addresses of the first blocks, at most five.
     """
 
     value: int
@@ -60,9 +67,9 @@ def dense(values: NDArray[np.uint64]) -> tuple[NDArray[np.int64], list[int]]:
 def group(
     table: BlockTable, rows: NDArray[np.int64], numbers: NDArray[np.int64], values: Sequence[int]
 ) -> tuple[BlockGroup, ...]:
-    """The rows grouped by `numbers`, most bytes first; groups of the same bytes and blocks by number. One pass over rows.
+    """The groups of `rows` by `numbers`: most bytes first, then most blocks, then smallest number. One pass over rows.
 
-    `rows` (n,) int64; `numbers` (n,) int64, each from 0 to len(values) - 1; `values[number]` becomes `BlockGroup.value`.
+    `rows`: (n,) int64; `numbers`: (n,) int64 in [0, len(values)); `values[number]` becomes `BlockGroup.value`.
     """
     if not len(rows):
         return ()
@@ -88,7 +95,7 @@ def group(
 
 
 def _heaps(has_heap: NDArray[np.uint8]) -> list[tuple[int, ...]]:
-    """Indices of the heaps that each group has blocks in, ascending. `has_heap` (groups, heaps): 1 for a heap with blocks."""
+    """Indices of the heaps of each group, ascending. `has_heap`: (groups, heaps), 1 for a heap with blocks."""
     out: list[tuple[int, ...]] = [()] * len(has_heap)
     for number, heap in zip(*(found.tolist() for found in np.nonzero(has_heap)), strict=True):
         out[number] += (heap,)

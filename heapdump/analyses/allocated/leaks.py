@@ -41,12 +41,18 @@ HOW_TO_RECORD = (
 
 @dataclass(frozen=True, slots=True)
 class LeakContext:
-    """The dump that blocks are grouped in.
+    """The facts of the dump whose blocks are grouped.
 
-    `namer()` makes the names of frames, and is called only for keys made of stacks; `crt(rows)`: the
-    CRT debug blocks among rows of the block table; `typing()`, `owners()`: the types and the owners of all
-    blocks, by the pointer graph. `stored(by, make)`: all busy blocks of the program in groups, of an earlier run or
-    `make()`.
+    Attributes:
+        process: the process.
+        heaps: its heaps.
+        walk: the walk of the heaps.
+        stacks: the recorded allocation stacks.
+        namer: makes the names of frames; called only for keys made of stacks.
+        crt: rows of the block table → the CRT debug blocks among them.
+        typing: gives the types of all blocks, by the pointer graph.
+        owners: gives the owners of all blocks, by the pointer graph.
+        stored: `stored(by, make)` gives all busy blocks of the program in groups: from the index, or by `make()`.
     """
 
     process: Process
@@ -67,12 +73,16 @@ class LeakContext:
 
 @dataclass(frozen=True, slots=True)
 class LeakQuestion:
-    """The blocks and their key. `rows` (n,) int64, ascending; None: all busy blocks of the program.
+    """The blocks to group, and the key.
 
-    Groups of less than `min_bytes` bytes are left out.
-
-    Of keys made of stacks: `focus`, `ignore`: only stacks with, only stacks without a frame that matches; `skip`: names of
-    modules that pass allocations on, besides those of Windows and the C runtime.
+    Attributes:
+        by: the key.
+        rows: (n,) int64 rows of the blocks, ascending; None for all busy blocks of the program.
+        min_bytes: groups with fewer bytes are left out.
+        focus: for keys made of stacks: only stacks with a frame that matches.
+        ignore: for keys made of stacks: only stacks without a frame that matches.
+        skip: for keys made of stacks: names of modules that only pass allocations on, besides those of Windows and the
+            C runtime.
     """
 
     by: By
@@ -90,10 +100,14 @@ class LeakQuestion:
 
 @dataclass(frozen=True, slots=True)
 class LeakGroup:
-    """The blocks of one key. `key`: in words; `frames` that their stacks have in common, innermost first.
+    """The blocks with one key.
 
-    `trust` of the key: a key made of the content of blocks is a guess. `identity`: what stays the same of the key in other
-    dumps of the program, "" for the key itself.
+    Attributes:
+        key: the key, in words.
+        group: their sums.
+        frames: the frames that their stacks have in common, innermost first.
+        trust: of the key; one made of the content of blocks is a guess.
+        identity: the part of the key that is the same in other dumps of the program; "" where all of it is.
     """
 
     key: str
@@ -113,10 +127,19 @@ class HasSums(Protocol):
 
 @dataclass(frozen=True)
 class Leaks:
-    """Groups, most bytes first. `by`: the key that was used; `missing`: why it is not the key of the question, or "".
+    """The answer to a `LeakQuestion`.
 
-    `blocks`, `bytes` of these groups; `omitted_blocks`, `omitted_bytes` of small and suppressed groups. `place()` groups
-    all blocks of the question. `suppressed`: rules that suppress groups; `unused`: rules that match no stack.
+    Attributes:
+        by: the key that was used.
+        groups: most bytes first.
+        missing: the reason why this is not the key that was asked for, in words; "" where it is.
+        blocks: number of blocks of `groups`.
+        bytes: requested bytes of `groups`.
+        omitted_blocks: number of blocks of small and suppressed groups.
+        omitted_bytes: requested bytes of small and suppressed groups.
+        place: gives all groups of the question, with the rows of their blocks.
+        suppressed: rules, each with the blocks that it suppresses.
+        unused: rules that match no stack.
     """
 
     by: By
@@ -149,9 +172,12 @@ class Leaks:
 
 @dataclass(frozen=True, slots=True)
 class Grouping:
-    """All groups of a question, most bytes first. `rows` (n,) int64: the blocks of these groups, ascending.
+    """All groups of a question, and the blocks in them.
 
-    `values` (n,) int64: `BlockGroup.value` of each.
+    Attributes:
+        groups: most bytes first.
+        rows: (n,) int64 rows of the blocks of these groups, ascending.
+        values: (n,) int64 `BlockGroup.value` of the group of each row.
     """
 
     groups: list[LeakGroup]
@@ -160,7 +186,7 @@ class Grouping:
 
 
 def find_leaks(context: LeakContext, question: LeakQuestion, suppressions: Suppressions | None = None) -> Leaks:
-    """Groups the blocks. Where no stacks are recorded, keys made of stacks become types, or modules of owners; each stack is named once."""
+    """The groups of the blocks. Without recorded stacks, keys made of stacks become types, or modules of owners."""
     by, missing = question.by, ""
     if by.needs_stacks and not context.stacks.are_recorded:
         by, missing = By.OWNER_MODULE if by is By.MODULE else By.TYPE, how_to_record(context.process)
@@ -182,7 +208,13 @@ def find_leaks(context: LeakContext, question: LeakQuestion, suppressions: Suppr
 
 @dataclass(frozen=True, slots=True)
 class _Suppressed:
-    """`reported`: the groups that remain; `counts`: of the rules that suppress groups; `unused` rules match no stack."""
+    """The result of suppressions.
+
+    Attributes:
+        reported: the groups that no rule suppresses.
+        counts: rules, each with the blocks that it suppresses.
+        unused: rules that match no stack.
+    """
 
     reported: Sequence[LeakGroup]
     counts: tuple[RuleCount, ...]

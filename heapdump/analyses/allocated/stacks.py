@@ -20,7 +20,7 @@ _FIRST_ID = 1 << 56
 
 _ID_BITS = 32
 _FIRST_X86_INDEX = 1 << 48
-"""Added to indices into the 32-bit database of a WOW64 process, which has two databases. It lies behind all user addresses."""
+"""Added to indices into the 32-bit database of a WOW64 process, which has two. It is larger than any user address."""
 
 
 def records_stacks(heaps: Sequence[Heap]) -> bool:
@@ -35,7 +35,7 @@ class Stacks:
     """
 
     def __init__(self, process: Process, heaps: Sequence[Heap], walk: Walk, reader: Reader) -> None:
-        """Reads nothing yet. `reader(view, heap, walk)` makes the function that reads the stack numbers of a heap's rows."""
+        """Reads nothing yet. `reader(view, heap, walk)` gives the reader of stack numbers of a heap's rows."""
         self._process, self._walk, self._heaps, self._reader = process, walk, heaps, reader
         self._numbers_of: dict[int, Numbers | None] = {}
         self._views = {view.arch: view for view in process.views}

@@ -1,7 +1,7 @@
 """Suppressions in LeakSanitizer's syntax: `leak:pattern` lines, matched against module, function and file of a frame.
 
-A pattern matches anywhere in the name; `*` stands for any text, `^` and `$` bind it to the ends (LLVM, sanitizer_common,
-`TemplateMatch`).
+A pattern matches anywhere in the name; `*` stands for any text, `^` and `$` bind it to the ends (LLVM,
+sanitizer_common, `TemplateMatch`).
 """
 
 from __future__ import annotations

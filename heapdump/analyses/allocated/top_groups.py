@@ -10,7 +10,7 @@ from heapdump.wording import plural, short_size
 
 _MOST = 3
 _ENOUGH_SHARE, _LEAST_SHARE = 0.8, 0.05
-"""Groups are named until they hold the first share of the bytes together; a group below the second share is not named."""
+"""Groups are named until together they hold the first share of the bytes; groups below the second share are not."""
 
 
 def top_groups(leaks: Leaks) -> list[LeakGroup]:

@@ -1,6 +1,7 @@
 """The fields of a cluster: what its blocks have in common, word by word.
 
-In: clusters with their sampled words. Out: `Field` for each word that has one nature in nearly all blocks of the cluster.
+In: clusters with their sampled words. Out: `Field` for each word that has one nature in nearly all blocks of the
+cluster.
 """
 
 from __future__ import annotations
@@ -26,10 +27,15 @@ _NAMED = (Letter.POINTER, Letter.MODULE, Letter.TEXT, Letter.FLOAT, Letter.TIME,
 
 @dataclass(frozen=True, slots=True)
 class ClusterField:
-    """A word of the blocks of a cluster: `offset` in bytes, `letter`, `share` of the blocks that have it.
+    """A word that has one nature in nearly all blocks of a cluster.
 
-    `target`: of pointers the cluster that most lead to, -1 for none; `value`: of pointers into modules the one that nearly
-    all blocks have, None for different ones; `back`: offset of the field by which the target of most pointers points back.
+    Attributes:
+        offset: of the word in the blocks, in bytes.
+        letter: its nature.
+        share: share of the blocks in which it has this nature, 0.0 to 1.0.
+        target: for pointers to blocks the cluster that most of them lead to; -1 for none.
+        value: for pointers into modules the value that nearly all blocks have; None where they differ.
+        back: offset of the word with which the targets of most pointers point back; None for none.
     """
 
     offset: int

@@ -33,10 +33,16 @@ _MOST_WORDS = 8
 
 @dataclass(frozen=True)
 class Clusters:
-    """`number` (n,) int32: the cluster of each node, -1 for none.
+    """The c clusters of a graph: nodes of one heap and size whose words look alike.
 
-    By number, (c,) int64 each: `heap` index, `size` in bytes, `width` of a pointer, `count` of nodes. `sample`: blocks
-    whose words were read; `sample_number` (k,) the cluster of each.
+    Attributes:
+        number: (n,) int32 cluster of each node; -1 for none.
+        heap: (c,) int64 index of the heap.
+        size: (c,) int64 requested bytes of a node.
+        width: (c,) int64 bytes of a pointer.
+        count: (c,) int64 number of nodes.
+        sample: the k nodes whose words were read.
+        sample_number: (k,) cluster of each of these.
     """
 
     number: NDArray[np.int32]
@@ -119,7 +125,7 @@ def _common_targets(
 def _refined(
     letters: Letters, refs: NDArray[np.int64], targets: NDArray[np.int64], number: NDArray[np.int32]
 ) -> Letters:
-    """Letters, (n, words), in which pointers to common targets are told apart. `targets` (n, words, 3) or (words, 3)."""
+    """(n, words) letters that distinguish pointers to common targets. `targets`: (n, words, 3) or (words, 3)."""
     out = letters.copy()
     row, word = np.nonzero(refs >= 0)
     target = number[refs[row, word]]

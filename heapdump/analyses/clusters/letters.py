@@ -61,7 +61,7 @@ class PointerEdges:
 
 
 def plain_letters(values: Words, width: int, edges: PointerEdges) -> Letters:
-    """The letters of words of `width` bytes that are no pointers to busy blocks; (n,) uint8. The first that fits counts."""
+    """(n,) uint8 letters of words of `width` bytes that are no pointers to busy blocks: the first letter that fits."""
     low, high = values & np.uint64(0xFFFFFFFF), values >> np.uint64(32)
     raw = values.astype("<u8").view(np.uint8).reshape(-1, 8)[:, :width]
     is_repeated = (raw == raw[:, :1]).all(axis=1)

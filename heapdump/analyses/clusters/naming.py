@@ -1,8 +1,8 @@
 """The name of a cluster, made of what is typical of it, and its fingerprint.
 
-`48-byte node: list links +0/+8 to its own kind, text at +16, pointer to 1.5 MB buffers at +40`. The fingerprint is made of
-facts that stay from dump to dump: the size, which words are pointers, text or floating point, and the constants of modules
-by name and offset. Clusters of several heaps with one fingerprint are one kind.
+`48-byte node: list links +0/+8 to its own kind, text at +16, pointer to 1.5 MB buffers at +40`. The fingerprint is made
+of facts that stay from dump to dump: the size, which words are pointers, text or floating point, and the constants of
+modules by name and offset. Clusters of several heaps with one fingerprint are one kind.
 """
 
 from __future__ import annotations

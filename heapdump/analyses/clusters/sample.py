@@ -1,6 +1,7 @@
 """Some blocks of each size, with their first words as letters.
 
-In: the pointer graph. Out: `SizeClasses`, the nodes of one heap and size, and `WordSample`, the letters of some of each.
+In: the pointer graph. Out: `SizeClasses`, the nodes of one heap and size, and `WordSample`, the letters of some of
+each.
 """
 
 from __future__ import annotations
@@ -34,10 +35,14 @@ _SHORT_SAMPLE, _LONG_SAMPLE = 1 << 14, 1 << 17
 
 @dataclass(frozen=True)
 class SizeClasses:
-    """Nodes of one heap and one size. `number` (n,) int32: the class of each node, -1 for nodes of small classes.
+    """The m size classes of a graph: nodes of one heap and one size. Classes are numbered by bytes, most first.
 
-    By number, classes with most bytes first, (m,) int64 each: `heap` index, `size` in bytes, `width` of a pointer,
-    `count` of nodes.
+    Attributes:
+        number: (n,) int32 class of each node; -1 for nodes of small classes.
+        heap: (m,) int64 index of the heap.
+        size: (m,) int64 requested bytes of a node.
+        width: (m,) int64 bytes of a pointer.
+        count: (m,) int64 number of nodes.
     """
 
     number: NDArray[np.int32]
@@ -80,10 +85,14 @@ def _numbered(keys: NDArray[np.uint64], is_long: NDArray[np.bool_]) -> tuple[NDA
 
 @dataclass(frozen=True)
 class WordSample:
-    """k nodes of classes. `node`, `owner` (k,): node and number of its class, ascending by class.
+    """The first words of k sampled nodes, ascending by class.
 
-    `letters` (k, WORDS) uint8; `values` (k, WORDS) int64 and `refs` (k, WORDS) int64: the words, and the node that each
-    points into, -1 for none.
+    Attributes:
+        node: (k,) node.
+        owner: (k,) number of its size class.
+        letters: (k, WORDS) uint8 `Letter` of each word.
+        values: (k, WORDS) int64 words.
+        refs: (k, WORDS) int64 node that each word points into; -1 for none.
     """
 
     node: NDArray[np.int64]

@@ -2,10 +2,10 @@
 
 In: letters of the sampled blocks of one class. Out: a `Profile` for each structure, or none where all blocks are alike.
 
-A word that nothing was written to holds whatever lay there, a stale pointer or a list link of the allocator: its letters
-vary from block to block. Two structures differ in several words at once. So signatures (the letters of a block) are put
-to the nearest profile, profiles are made of them, and two profiles become one unless they differ clearly: a word in which
-each of them varies by itself does not count.
+A word that nothing was written to holds whatever lay there, a stale pointer or a list link of the allocator: its
+letters vary from block to block. Two structures differ in several words at once. So signatures (the letters of a block)
+are put to the nearest profile, profiles are made of them, and two profiles become one unless they differ clearly: a
+word in which each of them varies by itself does not count.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _FAR = 0.3
 """Mean conflict of the words of two structures, at least."""
 
 _WORDS_APART = 1.2
-"""Sum of the conflicts of two structures: that of two pointers to other blocks, or of a pointer and a number and some."""
+"""The least sum of conflicts that separates two structures: pointers to other blocks in two words, for example."""
 
 _PLAIN_APART = 0.9
-"""Conflict of one word that alone makes two structures: a pointer in nearly all of these, a number in nearly all of those."""
+"""Conflict of one word that alone separates two structures: nearly always a pointer in one, a number in the other."""
 
 _LEAST_SHARE, _LEAST = 0.02, 3
 _ABSENCE = 0.3

@@ -1,13 +1,14 @@
-"""Pointers behind the start of a block that stand for the block: what the program got lies behind a header of its own.
+"""Recognises pointers behind the start of a block that stand for the block, because a header precedes the data.
 
-    aligned memory   the word before the pointer is the start of the block: Rust's allocator for alignments above 16 bytes
-                     (8 of 32-bit programs), _aligned_malloc; in debug builds bytes ed stand between them
-    new[]            the first word is the number of objects, which divides the bytes behind it; the pointer is behind it
+    aligned memory   the word before the pointer is the start of the block: Rust's allocator for alignments above 16
+                     bytes (8 in 32-bit programs), _aligned_malloc; in debug builds bytes ed stand between them
+    new[]            the first word of the block is the number of objects, which divides the bytes behind it; the
+                     pointer leads to these bytes
     inner vtable     a COM object or another one with several bases: at the start and at the pointer lie tables of
                      functions, whose first functions are code of modules
 
-Sources: Rust's library/std/src/sys/alloc/windows.rs, the UCRT's align.cpp, MSVC's array cookies. Words that are not in the
-dump are no evidence: the pointer then stays one to the inside.
+Sources: Rust's library/std/src/sys/alloc/windows.rs, the UCRT's align.cpp, MSVC's array cookies. Words that are not in
+the dump are no evidence: the pointer then stays one to the inside.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Leak suspects: the few blocks, and groups of blocks, that retain most of the memory, each in one sentence.
 
-After Eclipse MAT. A block that no other block dominates and that retains a tenth of the memory is a suspect. So is a group of
-such blocks with one key that together retain a tenth. Below a single block the dominator tree is followed to the
-accumulation point.
+After Eclipse MAT. A block that no other block dominates and that retains a tenth of the memory is a suspect. So is a
+group of such blocks with one key that together retain a tenth. Below a single block the dominator tree is followed to
+the accumulation point.
 """
 
 from __future__ import annotations
@@ -43,11 +43,19 @@ _TELLS_NOTHING = (
 
 @dataclass(frozen=True, slots=True)
 class LeakSuspect:
-    """A block (`node` of the pointer graph), or a group of `count` blocks with one `key` (`node` None).
+    """A leak suspect: one block, or a group of blocks with one key.
 
-    `bytes`, `blocks`: retained; `share`: of the bytes that roots hold; `root`: name of a root that leads there, "" without
-    one; `accumulation_point`: a node, `node` itself where the memory accumulates there; `structure`: of the blocks below
-    that; `content`: of most of the structure's elements, "" where that tells nothing.
+    Attributes:
+        bytes: retained bytes.
+        blocks: retained blocks.
+        share: `bytes` / bytes of all blocks that roots hold, 0.0 to 1.0.
+        node: the block, as a node of the pointer graph; None for a group.
+        root: name of a root that leads there; "" for none.
+        accumulation_point: the node below `node` at which the memory accumulates; `node` itself where it is that one.
+        structure: data structure of the blocks that the accumulation point dominates.
+        content: content of most elements of the structure, in words; "" where it is not known.
+        key: key of a group; "" for a block.
+        count: number of blocks of a group; 1 for a block.
     """
 
     bytes: int
@@ -66,7 +74,12 @@ class LeakSuspect:
 class SuspectFinder:
     """Finds the suspects of one dominator tree.
 
-    `group` groups rows of the block table, (n,) int64 ascending, by stack or type; `by_type` always by type.
+    Attributes:
+        graph: the pointer graph.
+        tree: its dominator tree.
+        references: its paths from roots.
+        group: (n,) int64 rows of the block table, ascending → groups, by stack or by type.
+        by_type: the same, always by type.
     """
 
     graph: PointerGraph

@@ -1,7 +1,7 @@
 """Native blocks that the process holds by objects of managed heaps alone, and the types of these objects.
 
-Such a block is no leak for a sweep. Where the object has a finalizer it goes when that runs: what piles up here waits for
-the finalizer thread, or for a Dispose that nobody calls.
+Such a block is no leak for a sweep. Where the object has a finalizer it goes when that runs: what piles up here waits
+for the finalizer thread, or for a Dispose that nobody calls.
 """
 
 from __future__ import annotations
@@ -29,7 +29,15 @@ _MOST_WORDS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class ManagedHolder:
-    """The objects of a type that point to such blocks: their number, the blocks they point to, and the bytes of these."""
+    """The objects of one type that hold blocks which only managed objects hold.
+
+    Attributes:
+        type: name of the type.
+        is_finalizable: True where its objects have a finalizer.
+        objects: number of these objects.
+        blocks: number of blocks that they point to.
+        bytes: requested bytes of these blocks.
+    """
 
     type: str
     is_finalizable: bool
@@ -40,9 +48,13 @@ class ManagedHolder:
 
 @dataclass(frozen=True, slots=True)
 class ManagedHolders:
-    """`blocks`, `bytes`: everything that only chains of pointers from managed objects lead to. `holders`: most bytes first.
+    """The blocks that only managed objects hold.
 
-    `is_whole`: False where the objects of some pointers were not looked up.
+    Attributes:
+        blocks: number of blocks to which only paths from managed objects lead.
+        bytes: their requested bytes.
+        holders: the holding types, most bytes first.
+        is_whole: False where the objects of some pointers were not determined.
     """
 
     blocks: int

@@ -1,9 +1,9 @@
 """Whose each block is: the object that holds it alone, or the root from which the program reaches it.
 
-In: the dominator tree and the types of blocks. Out: `BlockTyping`, an owner in words for each node. The owner of a block is
-its nearest dominator that is an object with virtual functions (the object itself counts), so that buffers are counted for
-the class that they serve. A block without one is counted for its root: a global variable before a thread's data, that before
-a stack, that before memory that may be forgotten itself; of several the nearest one.
+In: the dominator tree and the types of blocks. Out: `BlockTyping`, an owner in words for each node. The owner of a
+block is its nearest dominator that is an object with virtual functions (the object itself counts), so that buffers are
+counted for the class that they serve. A block without one is counted for its root: a global variable before a thread's
+data, that before a stack, that before memory that may be forgotten itself; of several the nearest one.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class OwnerFinder:
     def _labelled(
         self, keys: NDArray[np.int64], root: NDArray[np.int32], typing: BlockTyping
     ) -> tuple[NDArray[np.int32], tuple[TypeLabel, ...]]:
-        """(number of the label of each node, labels). `keys`: a type, or behind all types a root; -1: no root leads there."""
+        """(number of the label of each node, labels). `keys`: a type, or behind all types a root; -1 for no root."""
         types = len(typing.labels) + 1
         values, inverse = np.unique(keys, return_inverse=True)
         inverse = inverse.reshape(-1)
@@ -96,7 +96,7 @@ class OwnerFinder:
         return number[inverse], tuple(labels)
 
     def _class_label(self, owner: TypeLabel, reached: tuple[int, bool] | None) -> TypeLabel:
-        """The label of blocks that objects of one class hold. `reached`: (main root, whether it is nearly the only one)."""
+        """The label of blocks that objects of a class hold. `reached`: (main root, True where it is nearly the only)."""
         held, where = f"held by {owner.label}", ""
         if reached is not None:
             root, is_main = reached
@@ -147,7 +147,8 @@ class OwnerFinder:
         area = root.area
         words = {
             RootKind.STACK: f"the stack of thread {area.thread}", RootKind.TEB: f"the TEB of thread {area.thread}",
-            RootKind.PEB: "the PEB", RootKind.MANAGED: "managed objects", RootKind.MODULE: f"image {area.span.start:#x}",
+            RootKind.PEB: "the PEB", RootKind.MANAGED: "managed objects",
+            RootKind.MODULE: f"image {area.span.start:#x}",
         }  # fmt: skip
         if area.kind in words:
             return words[area.kind], Trust.DERIVED

@@ -1,8 +1,8 @@
 """The pointer graph: the pointers between busy blocks of the program, and from roots to them.
 
-In: the block table and the roots. Out: `PointerGraph`. Pointers are searched in the requested bytes of busy blocks. Of CRT
-debug blocks they are searched behind the CRT's header, whose list links would connect all of them. Free blocks, unused
-bytes, and blocks of the allocators themselves are no sources.
+In: the block table and the roots. Out: `PointerGraph`. Pointers are searched in the requested bytes of busy blocks. Of
+CRT debug blocks they are searched behind the CRT's header, whose list links would connect all of them. Free blocks,
+unused bytes, and blocks of the allocators themselves are no sources.
 """
 
 from __future__ import annotations
@@ -37,11 +37,17 @@ _SAMPLE = 1 << 13
 
 @dataclass(frozen=True)
 class PointerGraph:
-    """n nodes: the program's busy blocks, ascending by address, disjoint.
+    """The pointers between the program's busy blocks. Its n nodes are these blocks, ascending by address, disjoint.
 
-    `rows` (n,) int32: of the block table. `start` (n,) int64, `size` (n,) int32 or int64: the program's bytes, address and
-    number. `widths` (n,) uint8: bytes of a pointer in each node. `edges`: of each node; `root_edges`: of each area of
-    `roots`. `missing_bytes`: bytes of nodes that the dump does not hold.
+    Attributes:
+        rows: (n,) int32 row of each node in the block table.
+        start: (n,) int64 user address.
+        size: (n,) int32 or int64 requested bytes.
+        widths: (n,) uint8 bytes of a pointer in each node, 4 or 8.
+        edges: pointers in each node.
+        roots: registers and memory where the program can find pointers to its blocks.
+        root_edges: pointers in each area of `roots`.
+        missing_bytes: bytes of nodes that are not in the dump, and so were not searched.
     """
 
     rows: NDArray[np.int32]
@@ -76,8 +82,8 @@ class PointerGraph:
     def root_targets(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(nodes, other nodes) that roots point to: the first ones by a pointer to their start in a strong root.
 
-        (k,) int64 each, ascending, no duplicates; a node can be in both. The others: by a pointer to their inside, or in a
-        weak root.
+        (k,) int64 each, ascending, no duplicates; a node can be in both. The others: by a pointer to their inside, or
+        in a weak root.
         """
         targets = self.root_edges.targets.astype(np.int64)
         is_weak = np.repeat(np.array([area.is_weak for area in self.roots.areas], bool), self.root_edges.degree)
@@ -94,9 +100,11 @@ class PointerGraph:
 
 @dataclass(frozen=True)
 class Referrers:
-    """The edges backwards: node i is the target of `sources[first[i]:first[i + 1]]`, ascending.
+    """The edges backwards: the nodes that point to node i are `sources[first[i]:first[i + 1]]`, ascending.
 
-    `first` (n + 1,); `sources` (edges,) int32: a node that points to the start, or -1 - node where it points to the inside.
+    Attributes:
+        first: (n + 1,) int32 or int64.
+        sources: (edges,) int32: a node that points to the start, or -1 - node for one that points to the inside.
     """
 
     first: NDArray[np.int32] | NDArray[np.int64]
@@ -154,7 +162,7 @@ def build_graph(
     process: Process, heaps: tuple[Heap, ...], table: BlockTable, roots: Roots,
     crt: Callable[[NDArray[np.int64]], CrtBlocks], *, unaligned: bool = False,
 ) -> PointerGraph:  # fmt: skip
-    """Sweeps all blocks and roots. `crt(rows)`: the CRT debug blocks among rows. `unaligned`: pointers begin at any byte."""
+    """Sweeps all blocks and roots. `crt`: rows → CRT debug blocks; `unaligned`: pointers may begin at any byte."""
     memory_plan.before("the pointer graph", len(table) * memory_plan.GRAPH_BYTES)
     rows, start, size = program_blocks(table)
     _without_crt_headers(rows, start, size, table, crt)
@@ -234,7 +242,8 @@ def columns_of(graph: PointerGraph) -> dict[str, NDArray[Any]]:
     present = (graph.edges.present_bytes, graph.root_edges.present_bytes, graph.missing_bytes)
     return {
         **{name: getattr(graph, name) for name in _COLUMNS}, "first": graph.edges.first, "targets": graph.edges.targets,
-        "root_first": graph.root_edges.first, "root_targets": graph.root_edges.targets, "bytes": np.array(present, np.int64), "areas": _area_bounds(graph.roots),
+        "root_first": graph.root_edges.first, "root_targets": graph.root_edges.targets,
+        "bytes": np.array(present, np.int64), "areas": _area_bounds(graph.roots),
     }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
-"""The block that an address lies in, for hundreds of millions of addresses: the arrays that `kernels.pointer_map` searches.
+"""Makes the arrays with which `kernels.pointer_map` finds the block of an address, for hundreds of millions of them.
 
-They take 24 bytes a block, and at most 16 MB for each GB of address space that blocks lie in.
+They take 24 bytes for each block, and at most 16 MB for each GB of address space in which blocks lie.
 """
 
 from __future__ import annotations
@@ -25,10 +25,15 @@ Integers = NDArray[np.signedinteger[Any]]
 
 @dataclass(frozen=True)
 class PointerMap:
-    """Blocks by address, ascending and disjoint. `start` (n,) int64, `size` (n,) in bytes; size 0 counts as 1.
+    """Finds the block at an address. Blocks are ascending and disjoint; `kernels.pointer_map` defines the arrays.
 
-    `shift`, 0 to 4: starts are multiples of 1 << shift. `tops` (131072,) int32: by address >> 32; `middles` (65536 * tops in
-    use,) int32: by address >> 16; `cells` int64: 32 bits of starts and a running count each (`kernels.pointer_map`).
+    Attributes:
+        start: (n,) int64 addresses.
+        size: (n,) bytes; a block of 0 bytes holds its start address.
+        shift: 0 to 4: all starts are multiples of 1 << shift.
+        tops: (131072,) int32, by address >> 32.
+        middles: (65536 * used tops,) int32, by address >> 16.
+        cells: int64: 32 bits of starts, and the number of blocks before them.
     """
 
     start: NDArray[np.int64]
@@ -49,7 +54,7 @@ class PointerMap:
         return (int(self.start[-1] + max(1, self.size[-1])) - self.low - 1).bit_length() if len(self.start) else 0
 
     def find(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """The block that each address lies in, -1 for none; (n,) int64. By binary search: O(log blocks) for each address."""
+        """(n,) int64 block of each address, -1 for none; by binary search, O(log blocks) for each."""
         wanted = np.minimum(addresses, np.uint64(TOP)).astype(np.int64)
         block = np.searchsorted(self.start, wanted, side="right").astype(np.int64) - 1
         inside = block >= 0
@@ -80,7 +85,7 @@ def pointer_map(start: NDArray[np.int64], size: Integers) -> PointerMap:
 def _covered(
     start: NDArray[np.int64], size: Integers, blocks: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(64 KiB pages that blocks reach into behind the page of their start, the block of each page); (pages,) int64 each."""
+    """((k,) int64 pages of 64 KiB that blocks reach into behind the one of their start, (k,) int64 block of each)."""
     page = start >> 16
     counts = ((start + size - 1) >> 16) - page
     steps = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)

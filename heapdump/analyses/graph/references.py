@@ -24,9 +24,15 @@ _SHORT = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Pointer:
-    """A pointer to node `target`. `at`: address of the word, None in a register; `value`: the address that it holds.
+    """A pointer to a node.
 
-    `source`: the node that the word lies in; None in a root, and `root` names the place. `is_weak`: in a weak root.
+    Attributes:
+        target: the node.
+        at: address of the pointer; None in a register.
+        value: its value.
+        source: the node that it lies in; None in a root.
+        root: name of the place in a root; "" in a node.
+        is_weak: True in a weak root.
     """
 
     target: int
@@ -39,7 +45,12 @@ class Pointer:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A path: the pointer in a root, and the nodes from its target to the node asked about."""
+    """A path from a root to a node.
+
+    Attributes:
+        root: the pointer in the root.
+        nodes: the nodes from its target to the node that was asked about, both included.
+    """
 
     root: Pointer
     nodes: tuple[int, ...]
@@ -87,7 +98,7 @@ class References:
         return np.unique(np.where(targets < 0, -1 - targets, targets))
 
     def levels(self, node: int, depth: int) -> Iterator[tuple[int, Pointer]]:
-        """(level, pointer): level 1 points at the node, level 2 at a holder of level 1, and so on; each holder is followed once."""
+        """(level, pointer): level 1 points to the node, level 2 to a holder of level 1 …; follows each holder once."""
         seen, current = {node}, [node]
         for level in range(1, depth + 1):
             found: list[int] = []
@@ -128,8 +139,8 @@ class References:
     def _trace(self, node: int, least: int, most: int) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         """(the nearest nodes that roots point to, the next node of every node on its path to this one).
 
-        (ends,) int64, at most `most`; (n,) int32, -1 for nodes that the search did not reach. Short searches run in plain
-        Python, which takes less time than loading the compiled loop.
+        (ends,) int64, at most `most`; (n,) int32, -1 for nodes that the search did not reach. Short searches run in
+        plain Python, which takes less time than loading the compiled loop.
         """
         back, count = self._referrers(), len(self._graph)
         ends, queue = np.empty(min(most, count), np.int64), np.empty(count, np.int32)

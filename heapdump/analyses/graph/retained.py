@@ -1,8 +1,8 @@
 """The dominator tree of everything that roots lead to: the memory that becomes unreachable when one block goes.
 
 Block A dominates block B when every path from the roots to B leads through A. A retains its own bytes and those of all
-blocks that it dominates. Pointers to the inside of blocks and pointers in weak roots count. A word that only looks like a
-pointer can add a path: retained bytes become smaller, never larger.
+blocks that it dominates. Pointers to the inside of blocks and pointers in weak roots count. A word that only looks like
+a pointer can add a path: retained bytes become smaller, never larger.
 """
 
 from __future__ import annotations
@@ -24,11 +24,17 @@ from heapdump.large_arrays import empty, full, zeros
 
 @dataclass(frozen=True)
 class Retained:
-    """The tree of the n nodes of a graph, by numbers. Number 0 is all roots together; a dominator's number is the smaller one.
+    """The dominator tree of the n nodes of a graph.
 
-    `number` (n,) int32: of each node, -1 for a node that no root leads to. By number, (count,) each: `order` int32: the node,
-    n for number 0; `dominator` int32: the number of the immediate dominator; `bytes`, `blocks` int64: retained, the node
-    itself included.
+    Nodes that roots lead to have numbers in depth-first order. Number 0 stands for all roots together. The number of a
+    dominator is smaller than that of the node.
+
+    Attributes:
+        number: (n,) int32 number of each node; -1 where no root leads to it.
+        order: (count,) int32 node of each number; n for number 0.
+        dominator: (count,) int32 number of the immediate dominator of each number.
+        bytes: (count,) int64 retained bytes, those of the node included.
+        blocks: (count,) int64 retained blocks, the node included.
     """
 
     number: NDArray[np.int32]
@@ -59,7 +65,7 @@ class Retained:
         return int(np.count_nonzero(self.dominator == number)) - (number == 0) if number >= 0 else 0
 
     def children(self, node: int | None) -> NDArray[np.int64]:
-        """The nodes that a node dominates immediately, the one that retains most first; None: that no block dominates. O(n)."""
+        """The nodes that `node` dominates immediately (None: that no block does), most retained bytes first. O(n)."""
         number = 0 if node is None else int(self.number[node])
         found = np.flatnonzero(self.dominator == number)
         found = found[found > 0] if number >= 0 else found[:0]

@@ -1,4 +1,7 @@
-"""Names of places in roots: `thread 3 stack rsp+0x40`, `app.exe!.data+0x1230`, `thread 3 TLS slot 4`, `Acme.Buffer._handle of 0x…`."""
+"""Names places in roots.
+
+Examples: `thread 3 stack rsp+0x40`, `app.exe!.data+0x1230`, `thread 3 TLS slot 4`, `Acme.Buffer._handle of 0x…`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ _TLS_SLOTS = 64
 
 
 def register_name(register: Register) -> str:
-    """`thread 3 rbx`, without a thread where that is not in the dump; ` at the exception` for a register of its context."""
+    """`thread 3 rbx`, `rbx` without a thread in the dump; ` at the exception` for a register of its context."""
     thread = f"thread {register.thread} " if register.thread >= 0 else ""
     return f"{thread}{register.name}{' at the exception' if register.of_exception else ''}"
 

@@ -1,12 +1,13 @@
 """The roots: memory and registers in which the program finds pointers to its blocks.
 
 Strong roots: registers, stacks above the stack pointer, writable data of modules, TEBs and PEBs, and objects of managed
-heaps. TLS and FLS slots lie in TEBs, or in blocks that TEBs point to. Weak roots: other writable memory (VirtualAlloc arenas, shared sections, heaps that
-could not be walked); the program may have lost the pointer to it. Memory of walked heaps is no root.
+heaps. TLS and FLS slots lie in TEBs, or in blocks that TEBs point to. Weak roots: other writable memory (VirtualAlloc
+arenas, shared sections, heaps that could not be walked); the program may have lost the pointer to it. Memory of walked
+heaps is no root.
 
 Memory of the allocators is no root: the stack trace database, the segment heap in which Windows keeps records of other
-segment heaps, and data of Application Verifier's modules, whose logs point to nearly every block of a page heap (recorded
-19041: 741 of 1001).
+segment heaps, and data of Application Verifier's modules, whose logs point to nearly every block of a page heap
+(recorded 19041: 741 of 1001).
 """
 
 from __future__ import annotations
@@ -58,7 +59,14 @@ _IN_WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Area:
-    """Memory that is swept for pointers of `width` bytes. `thread`: index of the thread that it belongs to, -1 for none."""
+    """Root memory: it is searched for pointers.
+
+    Attributes:
+        span: the memory.
+        kind: what it is.
+        width: bytes of a pointer, 4 or 8.
+        thread: index of the thread that it belongs to; -1 for none.
+    """
 
     span: Span
     kind: RootKind
@@ -73,7 +81,14 @@ class Area:
 
 @dataclass(frozen=True, slots=True)
 class Register:
-    """The value of a register. `thread`: index of its thread, -1 for a thread not in the dump; `of_exception`: of its context."""
+    """A register, as a root.
+
+    Attributes:
+        thread: index of its thread; -1 for a thread that is not in the dump.
+        name: of the register.
+        value: of the register.
+        of_exception: True for a register of the context of the exception.
+    """
 
     thread: int
     name: str
@@ -83,7 +98,13 @@ class Register:
 
 @dataclass(frozen=True)
 class Roots:
-    """`areas`: by width, then ascending by start; `missing`: sentences on root memory that the dump does not hold."""
+    """All roots of a process.
+
+    Attributes:
+        areas: root memory, ascending by width, then by start.
+        registers: registers of all threads, and of the exception.
+        missing: sentences about root memory that is not in the dump.
+    """
 
     areas: tuple[Area, ...]
     registers: tuple[Register, ...]
@@ -198,9 +219,10 @@ def _managed(heaps: Sequence[ObjectHeap]) -> Iterator[Area]:
 
 
 def _unclaimed(process: Process, usage: UsageMap) -> NDArray[np.int64]:
-    """Rows of writable memory without a known owner, except the stack trace database and segment heaps that are not listed.
+    """Rows of writable memory without a known owner.
 
-    Memory of managed heaps beside their objects is left out, too: it holds what collected objects held.
+    Left out are the stack trace database, segment heaps that are not listed, and memory of managed heaps without
+    objects, which still holds the pointers of collected objects.
     """
     table, rows = usage.table, _used(usage, UNKNOWN, "Other")
     rows = rows[~np.isin(table.claim[rows], [i for i, claim in enumerate(table.claims) if claim.item in _NO_EVIDENCE])]
@@ -215,7 +237,7 @@ def _unclaimed(process: Process, usage: UsageMap) -> NDArray[np.int64]:
 
 
 def _used(usage: UsageMap, *names: str) -> NDArray[np.int64]:
-    """Rows of committed, writable memory of these usages. Without a memory map, memory of unknown protection is writable."""
+    """Rows of committed, writable memory of these usages. Without a memory map, unknown protection is writable."""
     table = usage.table
     codes = [code for code, name in enumerate(usage.names) if name in names]
     writable = (table.protect & np.uint32(_WRITABLE) > 0) & (table.protect & np.uint32(_GUARD) == 0)
@@ -249,7 +271,8 @@ def _missing(process: Process, areas: Sequence[Area], unknown: Sequence[Heap]) -
         present = int(process.space.mapped.bytes_present(edges[:, 0], edges[:, 1]).sum())
         total = sum(span.size for span in spans)
         if present < total:
-            yield f"{total - present:,} of {total:,} bytes of {words} are not in the dump: what only they hold looks leaked"
+            missing = f"{total - present:,} of {total:,} bytes of {words}"
+            yield f"{missing} are not in the dump: what only they hold looks leaked"
     if without := sum(thread.registers is None for thread in process.threads):
         yield f"the registers of {without:,} of {len(process.threads):,} threads are not in the dump"
     if without := sum(not thread.stacks for thread in process.threads):
@@ -257,7 +280,9 @@ def _missing(process: Process, areas: Sequence[Area], unknown: Sequence[Heap]) -
     if process.modules and not any(area.kind == RootKind.MODULE for area in areas):
         yield "no writable data of a module is known: what only global variables hold looks leaked"
     if process.is_filtered:
-        yield "the writer removed pointers to data from the stacks (filtered memory): what only stacks hold looks leaked"
+        yield (
+            "the writer removed pointers to data from the stacks (filtered memory): what only stacks hold looks leaked"
+        )
     if not process.regions.is_complete_map:
         yield "the dump has no memory map: which memory is writable is not known"
     for heap in unknown:

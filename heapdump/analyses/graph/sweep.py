@@ -1,7 +1,7 @@
 """Finds every pointer into a block in given memory: the edges of the pointer graph.
 
-In: memory of the mapped file, sources and a `PointerMap`. Out: `Edges`. Several threads sweep, each a run of neighbouring
-sources; the next bytes of the file are read ahead, those swept need not stay in memory.
+In: memory of the mapped file, sources and a `PointerMap`. Out: `Edges`. Several threads sweep, each a run of
+neighbouring sources; the next bytes of the file are read ahead, those swept need not stay in memory.
 """
 
 from __future__ import annotations
@@ -42,11 +42,13 @@ _WORDS_A_BLOCK = 8
 
 @dataclass(frozen=True)
 class Edges:
-    """The pointers of n sources; those of source i are `targets[first[i]:first[i + 1]]`, in the order of their addresses.
+    """The pointers of n sources: those of source i are `targets[first[i]:first[i + 1]]`, by ascending address.
 
-    `targets` (edges,) int32: a block for a pointer to its start, or one that stands for it (`inner_starts`), -1 - block for
-    another pointer to its inside. `first` (n + 1,)
-    int32, or int64 for 2^31 edges and more. `present_bytes`: bytes of the sources that the dump holds.
+    Attributes:
+        first: (n + 1,) int32; int64 for 2**31 edges or more.
+        targets: (edges,) int32: node k for a pointer to its start, or to an address that stands for it
+            (`inner_starts`); -1 - k for another pointer to its inside.
+        present_bytes: bytes of the sources that the dump holds.
     """
 
     first: NDArray[np.int32] | NDArray[np.int64]
@@ -81,7 +83,13 @@ def _firsts(degree: NDArray[np.int32], edge_count: int) -> NDArray[np.int32] | N
 
 @dataclass(frozen=True)
 class Sources:
-    """Memory that may hold pointers of `width` bytes. `start` (n,) int64: addresses, ascending; `size` (n,): bytes."""
+    """n spans of memory that may hold pointers.
+
+    Attributes:
+        start: (n,) int64 addresses, ascending.
+        size: (n,) bytes.
+        width: bytes of a pointer, 4 or 8.
+    """
 
     start: NDArray[np.int64]
     size: Integers
@@ -90,11 +98,16 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class _Pass:
-    """The words of `sources` that have one alignment in memory and one in the file.
+    """The search of all words of `sources` with one alignment in memory and one alignment in the file.
 
-    `phase`: address % width; `words`: of the whole file; `ranges`: (starts, ends, offsets) of memory ranges, int64, word at
-    address a of range r is `words[(a + offsets[r]) // width]`. `degree` (n,) int32 of all sources is added to. `work`: of
-    the whole pass, in blocks.
+    Attributes:
+        sources: the memory.
+        phase: address % width of the words.
+        words: the whole file as words of `width` bytes.
+        ranges: (starts, ends, offsets) of the memory ranges, int64: the word at address a of range r is
+            `words[(a + offsets[r]) // width]`.
+        degree: (n,) int32 number of pointers of each source, which the pass increases.
+        work: size of the whole pass, in blocks; chooses between compiled and plain loops.
     """
 
     sources: Sources
@@ -112,9 +125,10 @@ class Sweeper:
         self, memory: MappedMemory, blocks: PointerMap, *, unaligned: bool = False, threads: int | None = None,
         inner: InnerStarts | None = None,
     ) -> None:  # fmt: skip
-        """`unaligned`: pointers begin at any byte, else at multiples of their size. `threads` None: one for each processor.
+        """Sweeps nothing yet.
 
-        `inner`: tells which pointers to the inside of a block count as pointers to its start.
+        `unaligned`: pointers may begin at any byte, not only at multiples of their size. `threads`: None for one a
+        processor. `inner`: decides which pointers to the inside of a block count as pointers to its start.
         """
         self._memory, self._blocks, self._unaligned, self._inner = memory, blocks, unaligned, inner
         self._threads = min(threads or os.cpu_count() or 1, _MAX_THREADS)
@@ -138,7 +152,7 @@ class Sweeper:
         return Edges.of(degree, targets, sum(edges.present_bytes for edges in found))
 
     def _passes(self, width: int) -> Iterator[tuple[int, int, NDArray[np.bool_]]]:
-        """(address % width, file offset % width, ranges) of each pass; `ranges` (m,) bool: memory ranges with these words."""
+        """(address % width, file offset % width, (m,) True for memory ranges with such words) of each pass."""
         shift = (self._memory.file_offsets - self._start) % width
         for offset_shift in np.unique(shift[self._is_user]).tolist():
             for phase in range(width if self._unaligned else 1):
@@ -151,7 +165,8 @@ class Sweeper:
         degree = zeros(count + 1, np.int32)
         job = _Pass(
             sources, phase, self._memory.file_words(file_phase, sources.width),
-            (self._start[ranges], self._end[ranges], offsets[ranges]), degree[1:], total // sources.width // _WORDS_A_BLOCK,
+            (self._start[ranges], self._end[ranges], offsets[ranges]), degree[1:],
+            total // sources.width // _WORDS_A_BLOCK,
         )  # fmt: skip
         cuts = np.unique(np.linspace(0, count, min(total // _JOB_BYTES, count) + 2).astype(np.int64)).tolist()
         first, *others = pairwise(cuts)
@@ -176,8 +191,8 @@ class Sweeper:
         r, at, present_bytes, out = int(np.searchsorted(job.ranges[1], begin, side="right")), 0, 0, []
         while i < until:
             many, i, at, r, seen = run(
-                sweep, work, job.words, -1 if width == 8 else 0xFFFFFFFF, width, job.phase, *job.ranges, r, sources.start,
-                sources.size, i, until, at, blocks.low, blocks.bits, values, owners,
+                sweep, work, job.words, -1 if width == 8 else 0xFFFFFFFF, width, job.phase, *job.ranges, r,
+                sources.start, sources.size, i, until, at, blocks.low, blocks.bits, values, owners,
             )  # fmt: skip
             of_map = (blocks.tops, blocks.middles, blocks.cells, blocks.shift, blocks.start, blocks.size)
             count = run(resolve, work, values, owners, many, *of_map, found, job.degree, targets)

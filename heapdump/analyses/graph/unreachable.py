@@ -5,8 +5,8 @@
     indirect    only unreachable blocks point there
     direct      no block points there
 
-In a cycle of unreachable blocks that no other block points to, every block is indirect, and LeakSanitizer reports no direct
-leak. Here the first block of such a cycle is direct, unless `as_lsan` is set.
+In a cycle of unreachable blocks that no other block points to, every block is indirect, and LeakSanitizer reports no
+direct leak. Here the first block of such a cycle is direct, unless `as_lsan` is set.
 """
 
 from __future__ import annotations
@@ -57,9 +57,12 @@ REPORTED = (*LEAKED, Reach.POSSIBLE)
 
 @dataclass(frozen=True, slots=True)
 class Reachability:
-    """`state` (n,) uint8: the `Reach` of each node. `cycles`: unreachable blocks that point to each other.
+    """How the nodes of a graph can be reached.
 
-    Each cycle is (members,) int64, nodes ascending; no block outside a cycle points into it.
+    Attributes:
+        state: (n,) uint8 `Reach` of each node.
+        cycles: unreachable blocks that hold each other, (members,) int64 nodes each, ascending. No block outside a
+            cycle points into it.
     """
 
     state: NDArray[np.uint8]

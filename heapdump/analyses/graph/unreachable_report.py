@@ -1,7 +1,7 @@
 """Unreachable blocks as a report: sums by state, groups by key, cycles, suppressed stacks.
 
-In: the pointer graph, how its blocks are reached, a question. Out: `UnreachableBlocks`. Blocks of suppressed stacks become
-roots, and the reachability is computed again.
+In: the pointer graph, how its blocks are reached, a question. Out: `UnreachableBlocks`. Blocks of suppressed stacks
+become roots, and the reachability is computed again.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ from heapdump.wording import plural
 
 _MOST_RUNS = 8
 CAVEATS = (
-    "not seen: pointers that only the kernel holds (timers, I/O in flight, window data), and encoded ones (RtlEncodePointer)",
+    "not seen: pointers that only the kernel holds (timers, I/O in flight, window data), and encoded ones "
+    "(RtlEncodePointer)",
     "taken for pointers: whatever looks like one, such as old values in unused stack slots",
 )
 """What can hide a pointer, and what can look like one."""
@@ -52,7 +53,13 @@ class BlockSum:
 
 @dataclass(frozen=True, slots=True)
 class UnreachableQuestion:
-    """`grouping`: the key, and the rows that count. `as_lsan`: states of cycles as LeakSanitizer reports them."""
+    """The question that an unreachable report answers.
+
+    Attributes:
+        grouping: the key of the groups, and the rows that count.
+        suppressions: stacks whose leaks are not reported.
+        as_lsan: True for the states that LeakSanitizer gives to the blocks of cycles.
+    """
 
     grouping: LeakQuestion
     suppressions: Suppressions
@@ -67,7 +74,13 @@ class UnreachableQuestion:
 
 @dataclass(frozen=True, slots=True)
 class UnreachableGroup:
-    """Blocks of one state and one key. `rows()`: (k,) int64 rows, ascending by address; computed when called."""
+    """The unreachable blocks of one state and one key.
+
+    Attributes:
+        state: how they are (not) reached.
+        found: the key and the sums.
+        rows: gives their (k,) int64 rows, ascending by address.
+    """
 
     state: Reach
     found: LeakGroup
@@ -76,10 +89,13 @@ class UnreachableGroup:
 
 @dataclass(frozen=True, slots=True)
 class UnreachableReport:
-    """The part of the answer that is stored in the index.
+    """The part of the answer that the index stores.
 
-    `sums` of every state; `groups` in the order of `REPORTED`, most bytes first; `by`: their key; `missing`: why it is
-    not the key of the question, or "".
+    Attributes:
+        sums: state → its blocks.
+        groups: (state, group), in the order of `REPORTED`, then most bytes first.
+        by: the key of the groups.
+        missing: the reason why this is not the key that was asked for, in words; "" where it is.
     """
 
     sums: dict[Reach, BlockSum]
@@ -90,10 +106,17 @@ class UnreachableReport:
 
 @dataclass(frozen=True)
 class UnreachableBlocks:
-    """The whole answer. `sums`, `by`, `missing` as in `UnreachableReport`.
+    """The complete answer.
 
-    `blocks()`: (rows int64, states uint8), (k,) each, of all blocks of the states `REPORTED`, ascending by address; `cycles`:
-    rows of each cycle. `suppressed`: rules with the blocks that they suppress; `unused`: rules that match no stack.
+    Attributes:
+        sums: state → its blocks.
+        groups: in the order of `REPORTED`, then most bytes first.
+        by: the key of the groups.
+        missing: the reason why this is not the key that was asked for, in words; "" where it is.
+        blocks: gives ((k,) int64 rows, (k,) uint8 states) of all blocks of the states `REPORTED`, ascending by address.
+        cycles: rows of the blocks of each cycle.
+        suppressed: rules, each with the blocks that it suppresses.
+        unused: rules that match no stack.
     """
 
     sums: dict[Reach, BlockSum]
@@ -186,7 +209,13 @@ def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) 
 
 @dataclass(frozen=True, slots=True)
 class _Suppressed:
-    """`reached`: leaks that suppressions end are IGNORED; `stacks` uint64: numbers of suppressed stacks; `unused` rules."""
+    """The result of suppressions.
+
+    Attributes:
+        reached: with state IGNORED for leaks of suppressed stacks, and for what only these hold.
+        stacks: uint64 numbers of the suppressed stacks.
+        unused: rules that match no stack.
+    """
 
     reached: Reachability
     stacks: NDArray[np.uint64]
@@ -238,7 +267,8 @@ def missing_evidence(graph: PointerGraph) -> tuple[str, ...]:
     if not graph.missing_bytes:
         return graph.roots.missing
     total = int(graph.size.sum(dtype=np.int64))
-    text = f"{graph.missing_bytes:,} of {total:,} bytes of {plural(len(graph), 'busy block')} are not in the dump: what only they hold looks leaked"
+    missing = f"{graph.missing_bytes:,} of {total:,} bytes of {plural(len(graph), 'busy block')}"
+    text = f"{missing} are not in the dump: what only they hold looks leaked"
     return (text, *graph.roots.missing)
 
 

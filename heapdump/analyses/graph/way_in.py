@@ -15,9 +15,10 @@ _ENVIRONMENT = (RootKind.TEB, RootKind.PEB)
 
 
 def has_way_in(process: Process, graph: PointerGraph) -> bool:
-    """True where a register, a stack, or writable memory points into a block; ntdll's own data, TEBs and PEBs do not count.
+    """True where a register, a stack or other writable memory points into a block.
 
-    Also True for a graph without blocks, and where memory or registers that can hold pointers are missing.
+    ntdll's data, TEBs and PEBs do not count. Also True for a graph without blocks, and where memory or registers that
+    can hold pointers are not in the dump.
     """
     if not len(graph) or graph.roots.missing or (graph.register_targets >= 0).any():
         return True

@@ -23,11 +23,16 @@ _ALIGNMENT, _ALIGNED_FROM, _MOST_PADDING = np.uint64(32), np.uint64(4096), np.ui
 
 @dataclass(frozen=True)
 class BlockStarts:
-    """The starts of n blocks, in the order of the rows asked about.
+    """The first bytes of n blocks.
 
-    `address` (n,) uint64: of the first requested byte; `size` (n,) uint64: requested bytes; `is_present` (n,) bool: the
-    first 8 bytes are in the dump. `raw` (n, 16) uint8: the first bytes, 0 behind the requested ones; `known_bytes` (n,)
-    int64: min(size, 16). `words`: the first and the second pointer of each block, (n,) uint64 each. `table`: all blocks.
+    Attributes:
+        table: the block table.
+        address: (n,) uint64 user addresses.
+        size: (n,) uint64 requested bytes.
+        is_present: (n,) bool, True where the first 8 bytes are in the dump.
+        raw: (n, 16) uint8 first bytes; 0 behind the requested bytes.
+        known_bytes: (n,) int64 min(size, 16).
+        words: ((n,) uint64 first pointer-sized word, (n,) uint64 second one).
     """
 
     table: BlockTable
@@ -79,11 +84,14 @@ def starts_block(table: BlockTable, words: NDArray[np.uint64], row_below: NDArra
 def room_at(
     view: View, table: BlockTable, words: NDArray[np.uint64], row_below: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-    """(least, most) bytes that the program can have asked for an array at each word; (n,) uint64 each, 0 without a block.
+    """The bytes that the program can have requested for an array that begins at each word.
 
-    An array begins where a busy block of the program begins: least = most = requested bytes. Or it lies inside a larger
-    block, aligned to 32 bytes, with the address of the block in the pointer before it: the C++ library does so for arrays
-    of 4096 bytes and more. `row_below`: `rows_below(table, words)`.
+    An array begins where a busy block of the program begins; then least = most = requested bytes. Or it lies inside a
+    larger block, aligned to 32 bytes, with the address of the block in the pointer before it: Visual C++ does so for
+    arrays of 4096 bytes and more. `row_below`: `rows_below(table, words)`.
+
+    Returns:
+        ((n,) uint64 least bytes, (n,) uint64 most bytes); 0 for words at which no array can begin.
     """
     least, most = np.zeros(len(words), np.uint64), np.zeros(len(words), np.uint64)
     near = np.flatnonzero(row_below >= 0)

@@ -46,7 +46,13 @@ _EXPLAINED = [
 
 @dataclass(frozen=True, slots=True)
 class BlockTypes:
-    """`numbers` (n,) int64: the dense number of the type of each row; `labels`, `trusts` by that number."""
+    """The types of n blocks.
+
+    Attributes:
+        numbers: (n,) int64 number of the type of each row, from 0 without gaps.
+        labels: name of each type, by number.
+        trusts: trust in each type, by number.
+    """
 
     numbers: NDArray[np.int64]
     labels: list[str]
@@ -170,7 +176,7 @@ class _Classifier:
         return out
 
     def _content_numbers(self, starts: BlockStarts) -> NDArray[np.uint64]:
-        """Numbers of the kinds of content of blocks that do not begin with 16 zeros; the first kind in order that fits."""
+        """Numbers of the content of blocks that do not begin with 16 zeros: of the first kind that fits."""
         first, second = starts.words
         behind = np.arange(START_BYTES) >= starts.known_bytes[:, None]
         is_fill = ((starts.raw == starts.raw[:, :1]) | behind).all(axis=1) & (starts.known_bytes > 1)
@@ -195,7 +201,7 @@ class _Classifier:
         return np.select(masks, choices, np.uint64(ContentKind.OTHER.number))
 
     def _put_formats(self, numbers: NDArray[np.uint64], starts: BlockStarts) -> None:
-        """Replaces kinds of content in `numbers` by formats, of blocks that no type of a library or pointer explains."""
+        """Replaces kinds of content in `numbers` by formats, for blocks that no library type or pointer explains."""
         memory = self._view.space.mapped
         rows = np.flatnonzero(~np.isin(numbers, _EXPLAINED) & starts.is_present)
         found = recognise.recognise(memory, starts.address[rows], starts.size[rows], starts.raw[rows])
@@ -205,7 +211,7 @@ class _Classifier:
         numbers[rows[known]] = (len(ContentKind) + found[known]).astype(np.uint64)
 
     def _name_objects(self, numbers: NDArray[np.uint64], starts: BlockStarts) -> None:
-        """Replaces MODULE_POINTER in `numbers` by the number of a class or of a vtable, where the pointer leads to one."""
+        """Replaces MODULE_POINTER in `numbers` by the number of the class or vtable that the pointer leads to."""
         is_pointer = numbers == ContentKind.MODULE_POINTER.number
         objects = np.flatnonzero(is_pointer & (starts.size >= np.uint64(self._view.pointer_bytes)))
         if len(objects):
@@ -223,7 +229,7 @@ class _Classifier:
         return found
 
     def _number(self, vtable: int, *, is_bare: bool) -> int:
-        """The number of the class of a vtable, of the vtable itself where it is `is_bare` of type information, or of neither."""
+        """The number of a vtable's class; without type information (`is_bare`) that of the vtable; or of neither."""
         found = class_of_vtable(self._process, self._view, vtable)
         if found is not None:
             return self._labels.number(f"{found.kind} {found.name} ({found.module.name})", Trust.DERIVED)
@@ -235,7 +241,8 @@ class _Classifier:
 def _texts(starts: BlockStarts) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """(ASCII, UTF-16) text; (n,) bool each.
 
-    ASCII: 4 printable bytes or more, all printable up to the first zero or the end. UTF-16: the same of the even bytes, 2
+    ASCII: 4 printable bytes or more, all printable up to the first zero or the end. UTF-16: the same of the even bytes,
+        2
     or more, and the odd bytes are 0.
     """
     candidates = np.flatnonzero((starts.known_bytes >= 4) & _is_printable(starts.raw[:, 0]))

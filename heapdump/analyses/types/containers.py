@@ -4,7 +4,7 @@ Visual C++ lays out its containers so, release builds only (debug builds put mor
 
     std::string  { 16 bytes: the text, or a pointer to it; size; capacity }    size and capacity in characters
     std::vector  { begin; end; end of capacity }                               pointers
-    BSTR         { length in bytes, uint32; UTF-16 text; a 16-bit zero }       on x64 the length is the upper half of 8 bytes
+    BSTR         { length in bytes, uint32; UTF-16 text; a 16-bit zero }       x64: the length is bytes 4-7 of 8
 
 Two witnesses: the capacity is that of the block that the pointer leads to (15 or 7 for a text inside the object), and a
 zero lies behind the text.

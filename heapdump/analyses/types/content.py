@@ -26,7 +26,13 @@ def hex_lines(data: bytes, start: int) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """`data`: the first bytes, at most 64; `guess`: in a few words; `class_name`: by type information, None without it."""
+    """The content of one block.
+
+    Attributes:
+        data: its first bytes, at most 64.
+        guess: what they seem to be, in a few words.
+        class_name: its class by run-time type information; None without it.
+    """
 
     data: bytes
     guess: str
@@ -64,7 +70,10 @@ def _guess(process: Process, data: bytes, pointer_bytes: int) -> str:
     first = int.from_bytes(data[:pointer_bytes], "little")
     module = process.module_map.at(first)
     if module is not None:
-        return f"starts with a pointer into {module.name} ({process.where(first)}): perhaps an object with virtual functions, whose type information is not there"
+        return (
+            f"starts with a pointer into {module.name} ({process.where(first)}): perhaps an object with virtual "
+            "functions, whose type information is not there"
+        )
     if len(data) >= 2 * pointer_bytes and _is_list_entry(process, data, pointer_bytes):
         return "starts with two pointers into memory: perhaps a list entry"
     return "binary"

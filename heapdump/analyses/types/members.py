@@ -1,8 +1,8 @@
 """Containers of C++ libraries that are members of blocks or of module data, with what they use of their buffers.
 
-In: the pointer graph. Out: `ContainerTable`. Every container has two witnesses: its pointer leads to a block whose size is
-exactly its capacity, and what it uses is no more than that; a string ends in a zero, an aligned array has the address of
-its block before it. Releases of Visual C++ (`std::vector`, `std::string`), and libstdc++ (`std::string`).
+In: the pointer graph. Out: `ContainerTable`. Every container has two witnesses: its pointer leads to a block whose size
+is exactly its capacity, and what it uses is no more than that; a string ends in a zero, an aligned array has the
+address of its block before it. Releases of Visual C++ (`std::vector`, `std::string`), and libstdc++ (`std::string`).
 """
 
 from __future__ import annotations
@@ -59,9 +59,15 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class ContainerTable:
-    """c containers, (c,) each. `owner` int64: the node that it is a member of, -1 - area of a root; `offset` in it.
+    """c containers of a C++ library, (c,) each.
 
-    `kind` uint8: `Container`; `buffer` int64: the node that it uses; `used`, `capacity` int64: bytes.
+    Attributes:
+        owner: int64 node that the container is a member of; -1 - area for one in a root.
+        offset: int64 bytes from the start of the owner to the container's pointer.
+        kind: uint8 `Container`.
+        buffer: int64 node that holds its elements.
+        used: int64 bytes of its elements.
+        capacity: int64 bytes that its buffer has for elements.
     """
 
     owner: NDArray[np.int64]
@@ -106,7 +112,7 @@ _COLUMNS = ("owner", "offset", "kind", "buffer", "used", "capacity")
 
 
 def find_containers(memory: MappedMemory, graph: PointerGraph) -> ContainerTable:
-    """The containers in all nodes and in the data of modules; each buffer belongs to one, the first in the order of addresses."""
+    """The containers in all nodes and in the data of modules. A buffer belongs to the first container, by address."""
     found = _search(memory, graph, graph.edges, (graph.start, graph.size.astype(np.int64), graph.widths))
     areas, bounds = module_areas(graph)
     globals_ = _search(memory, graph, graph.root_edges, bounds, areas)
@@ -135,7 +141,7 @@ def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
     bounds: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
 ) -> ContainerTable:  # fmt: skip
-    """The candidates in sources. `bounds`: start, size and width of each; `numbers`: of each in `edges`, None: its place."""
+    """The candidates in sources. `bounds`: start, size, width of each; `numbers`: in `edges`, None: its index."""
     pieces: list[tuple[NDArray[np.int64], ...]] = []
     for words, width, sources in source_words(memory, edges, bounds, numbers):
         pieces += _members(graph, edges, words, width, sources)

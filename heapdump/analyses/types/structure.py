@@ -1,7 +1,7 @@
 """The data structure that some blocks make up, by the pointers between blocks of the most common size: a guess.
 
-Blocks of the most common size are the elements. "Links" of an element are the elements that it points to, without common
-targets (an owner, the one node that stands for no child).
+Blocks of the most common size are the elements. "Links" of an element are the elements that it points to, without
+common targets (an owner, the one node that stands for no child).
 
     linked list       nearly every element has 1 link, or 2 links that both point back; nearly every one is a target
     tree or map       some elements have 2 links or more, some 1 or 0; nearly none is the target of 2 others
@@ -31,7 +31,7 @@ _BATCH = 1 << 18
 
 
 class StructureKind(StrEnum):
-    """A kind of data structure; its value is the word of the JSON. VECTOR: an array whose owner looks like a std::vector."""
+    """A kind of data structure; its value is the JSON word. VECTOR: an array whose owner looks like a std::vector."""
 
     LINKED_LIST = "linked list"
     TREE = "tree or map"
@@ -42,9 +42,13 @@ class StructureKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """`kind`: None where none is recognised; `elements` blocks of `size` bytes each, the most common size.
+    """The data structure that some blocks form.
 
-    `table`: of arrays and hash tables the node that points to many elements, else None.
+    Attributes:
+        kind: of the structure; None where none is recognised.
+        elements: number of blocks with the most common size.
+        size: that size, in bytes.
+        table: for arrays and hash tables the node that points to many elements; else None.
     """
 
     kind: StructureKind | None
@@ -54,7 +58,7 @@ class Structure:
 
 
 def structure_of(graph: PointerGraph, nodes: NDArray[np.int64]) -> Structure:
-    """The structure of some nodes, ascending, at least one. Classifies by at most 10,000 elements; goes over all edges once."""
+    """The structure that one or more nodes, ascending, form; by at most 10,000 of them. Reads all their edges once."""
     sizes, counts = np.unique(graph.size[nodes], return_counts=True)
     size, count = int(sizes[np.argmax(counts)]), int(counts.max())
     if count < _FEWEST:

@@ -45,9 +45,14 @@ _LEAVES_TO_STRUCTURE = (ContentKind.ASCII, ContentKind.UTF16, *VAGUE_WORDS)
 
 @dataclass(frozen=True, slots=True)
 class TypeLabel:
-    """A type or an owner in words. `identity`: what stays the same from dump to dump.
+    """A type or an owner.
 
-    `is_object`: an object with virtual functions; `module`: of its class, or of an owner, "" where there is none.
+    Attributes:
+        label: its name, in words.
+        trust: in the label.
+        identity: the part of it that is the same in other dumps of the program.
+        is_object: True for an object with virtual functions.
+        module: module of its class, or of an owner; "" for none.
     """
 
     label: str
@@ -64,7 +69,13 @@ class TypeLabel:
 
 @dataclass(frozen=True)
 class BlockTyping:
-    """`rows` (n,) int32 ascending: the block of each node; `number` (n,) int32: its label in `labels`."""
+    """The types, or owners, of all nodes of a pointer graph.
+
+    Attributes:
+        rows: (n,) int32 row of each node in the block table, ascending.
+        number: (n,) int32 index of its label in `labels`.
+        labels: the distinct labels.
+    """
 
     rows: NDArray[np.int32]
     number: NDArray[np.int32]
@@ -143,7 +154,7 @@ class _Labels:
         self._number_of = {one.label: number for number, one in enumerate(self.labels)}
 
     def choices(self, names: Sequence[ClusterName], sizes: Sequence[int]) -> NDArray[np.int64]:
-        """(clusters, labels): the better label for blocks of a cluster that have a label by their first bytes; -1: none."""
+        """(clusters, labels) better label for blocks of a cluster with a label by their first bytes; or -1."""
         out = np.full((len(names), self._content), -1, np.int64)
         little = [number for number in range(self._content) if self.labels[number].label in _SAYS_LITTLE]
         texts = [number for number in little if self.labels[number].label in _LEAVES_TO_STRUCTURE]
@@ -164,9 +175,10 @@ class _Labels:
         place: NDArray[np.int64],
         number: NDArray[np.int32],
     ) -> None:
-        """Gives buffers of containers their label in `number`; buffers that begin with an object of a class keep its name.
+        """Writes the labels of buffers of containers to `number`; a buffer that begins with an object keeps its label.
 
-        `place` (n,): of each node in `number`. The label names the member whose buffer it is, where its owner has a type.
+        The label names the member whose buffer it is, where its owner has a type. `place`: (n,) index of each node in
+        `number`.
         """
         is_object = np.array([one.is_object for one in self.labels], bool)
         found = found.take(~is_object[number[place[found.buffer]]]) if len(found) else found

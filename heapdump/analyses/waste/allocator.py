@@ -1,4 +1,4 @@
-"""What heaps occupy beside the bytes that the program asked for: headers and rounding, sparse subsegments, free blocks."""
+"""The overhead of heaps beside the requested bytes: headers and rounding, sparse subsegments, free blocks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ _SPARSE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Bytes of one heap. `count`: busy blocks with padding; sparse subsegments; free blocks. `whole`: bytes that they have."""
+    """Bytes that one heap spends on one kind of overhead.
+
+    Attributes:
+        heap: the heap.
+        count: number of busy blocks with unused bytes, of sparse subsegments, or of free blocks.
+        bytes: bytes of the overhead.
+        whole: bytes of all these blocks or subsegments.
+    """
 
     heap: Heap
     count: int

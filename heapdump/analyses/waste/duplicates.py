@@ -1,7 +1,7 @@
 """Busy blocks of equal content, and blocks that hold only zeros.
 
-In: rows of the block table. Out: `Copies`. Blocks of one size whose first, middle and last 8 bytes are equal are compared
-whole, by a hash of 128 bits.
+In: rows of the block table. Out: `Copies`. Blocks of one size whose first, middle and last 8 bytes are equal are
+compared whole, by a hash of 128 bits.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What could be saved, one row for each place, the largest saving first.
 
-In: the block table, types, containers. Out: `Saving`. Savings of different kinds can concern the same bytes: they are not
-added up.
+In: the block table, types, containers. Out: `Saving`. Savings of different kinds can concern the same bytes: they are
+not added up.
 """
 
 from __future__ import annotations
@@ -46,9 +46,17 @@ IS_ADDRESS_SPACE = (WasteKind.RESERVE,)
 
 @dataclass(frozen=True, slots=True)
 class Saving:
-    """Memory that could be saved. `bytes` of `whole` bytes, in `count` blocks, containers or subsegments.
+    """Memory that could be saved.
 
-    `text`: the case in words; `heap`: of the allocator's own waste; `sample`: rows of the block table, at most five.
+    Attributes:
+        kind: kind of waste.
+        bytes: bytes that could be saved.
+        whole: bytes of all the blocks, containers or subsegments concerned.
+        count: number of these.
+        text: the case, in words.
+        sample: rows of the block table, at most five.
+        heap: the heap, for waste of the allocator itself; else None.
+        trust: in the numbers.
     """
 
     kind: WasteKind
@@ -63,7 +71,17 @@ class Saving:
 
 @dataclass(frozen=True)
 class WasteContext:
-    """The dump. `graph`, `typing`, `containers`: called for the kinds that need them; `least`: bytes of a block that is compared."""
+    """The facts of the dump that waste is searched in.
+
+    Attributes:
+        space: the memory.
+        heaps: the heaps.
+        table: the block table.
+        graph: gives the pointer graph; called only for kinds of waste that need it.
+        typing: gives the types of blocks; likewise.
+        containers: gives the containers; likewise.
+        least: blocks with fewer bytes are not compared with each other.
+    """
 
     space: AddressSpace
     heaps: tuple[Heap, ...]
@@ -116,7 +134,8 @@ def _capacity(context: WasteContext) -> Iterator[Saving]:
         here = np.flatnonzero(label == number)
         used, whole = int(found.used[here].sum()), int(found.capacity[here].sum())
         yield Saving(
-            WasteKind.CAPACITY, whole - used, whole, len(here), _capacity_words(typing, number, found, here, whole - used),
+            WasteKind.CAPACITY, whole - used, whole, len(here),
+            _capacity_words(typing, number, found, here, whole - used),
             _sample(rows[here], found.capacity[here] - found.used[here]), None, Trust.GUESS,
         )  # fmt: skip
 

@@ -32,10 +32,13 @@ _FRAME_REGISTERS = ("rsp", "esp", "rbp", "ebp", "rip")
 
 @dataclass(frozen=True, slots=True)
 class PointerUsed:
-    """A pointer that the failed access went through. `holder`: `rcx`, or `[ebp+0x8]`; `value`: the pointer.
+    """A pointer that the failed access used.
 
-    `displacement`: bytes from the pointer to what was read through it. `steps`: loads between it and the failed
-    access, 0 for a register of the faulting instruction itself.
+    Attributes:
+        holder: register or stack slot that held it: `rcx`, `[ebp+0x8]`.
+        value: the pointer.
+        displacement: bytes from the pointer to the address that was read through it.
+        steps: number of loads between it and the failed access; 0 for a register of the faulting instruction.
     """
 
     holder: str
@@ -46,9 +49,17 @@ class PointerUsed:
 
 @dataclass(frozen=True, slots=True)
 class FaultingInstruction:
-    """The instruction; `pointers`: innermost first. `base`, `base_value`: the register of its address, "" for none.
+    """The instruction that failed.
 
-    Without pointers where its operand does not lead to the address that failed: the code may not be what ran.
+    Attributes:
+        address: of the instruction.
+        text: the instruction, as text.
+        operand: its operand in memory, as text.
+        bytes: bytes that it reads or writes there.
+        base: base register of the operand; "" for none.
+        base_value: value of that register.
+        pointers: the pointers that the access used, innermost first. Empty where the operand does not lead to the
+            address that failed: then other code may have run.
     """
 
     address: int

@@ -20,7 +20,13 @@ _CHANGES = re.compile(r"Rtl(Allocate|ReAllocate|Free|Create|Destroy|Compact|Mult
 
 @dataclass(frozen=True, slots=True)
 class HeapCall:
-    """A thread inside an exported function that changes a heap. `words`: what its registers and its frames hold."""
+    """A thread inside an exported function that changes a heap.
+
+    Attributes:
+        thread: the thread.
+        function: name of the function.
+        words: values of its registers, and of the words in its innermost frames.
+    """
 
     thread: Thread
     function: str

@@ -60,13 +60,18 @@ _PRESERVED = ("rip", "rsp", "rbp", "rbx", "rsi", "rdi", "r12", "r13", "r14", "r1
 
 @dataclass(frozen=True, slots=True)
 class StackFrame:
-    """A frame of a thread: its named address, how it was found, and its place on the stack.
+    """One frame of a thread.
 
-    `sp`: stack pointer in the frame. `fp`: x86 frame pointer, None on x64. `returns`: the address that the frame
-    returns to, None for the last one. `words`: on x86 the three words behind saved frame pointer and return address, as
-    `kv` prints them: the arguments of a function that keeps a frame pointer and gets its arguments on the stack. On
-    x64 the home slots of rcx, rdx, r8, r9, None where the function did not store the register there. `registers`:
-    integer registers by name, as far as they are known in the frame.
+    Attributes:
+        sp: stack pointer in the frame.
+        frame: its code address, with name.
+        how: how it was found.
+        words: x86: the three words behind saved frame pointer and return address, as WinDbg's `kv` prints them; these
+            are the arguments of a function that keeps a frame pointer and takes its arguments on the stack. x64: the
+            home slots of rcx, rdx, r8, r9; None where the function did not store the register there.
+        fp: x86 frame pointer; None on x64.
+        returns: address that the frame returns to; None for the last frame.
+        registers: name → value of the integer registers that are known in the frame.
     """
 
     sp: int
