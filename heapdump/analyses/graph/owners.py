@@ -96,7 +96,7 @@ class OwnerFinder:
         return number[inverse], tuple(labels)
 
     def _class_label(self, owner: TypeLabel, reached: tuple[int, bool] | None) -> TypeLabel:
-        """The label of blocks that objects of a class hold. `reached`: (main root, True where it is nearly the only)."""
+        """The label of blocks that objects of a class hold. `reached`: (main root, True where nearly the only one)."""
         held, where = f"held by {owner.label}", ""
         if reached is not None:
             root, is_main = reached
