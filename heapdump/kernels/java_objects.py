@@ -19,7 +19,7 @@ the target address, or the first behind it."""
 
 
 class ClassTable(NamedTuple):
-    """The classes that were looked up so far: a hash table with linear probing (`class_slot`).
+    """The classes that were looked up so far: a hash table (`kernels.hash_table`).
 
     Attributes:
         slots: (2**k,) class values as object headers have them; -1 in empty places.
@@ -52,15 +52,6 @@ class HeaderFormat(NamedTuple):
     length_at: int
 
 
-def class_slot(klass: int, slots: ArrayColumn) -> int:
-    """The index of a class in the hash table, or of the empty place where it belongs."""
-    mask = len(slots) - 1
-    place = ((klass >> 3) ^ (klass >> 12)) & mask
-    while slots[place] != -1 and slots[place] != klass:
-        place = (place + 1) & mask
-    return place
-
-
 def walk_java_objects(
     words: ArrayColumn, base: int, at: int, end: int, target: int, header: HeaderFormat, classes: ClassTable,
     counts: Output, sizes: Output,
@@ -91,7 +82,7 @@ def walk_java_objects(
         klass = (klass >> shift) & (0x3FFFFF if shift else 0x7FFFFFFFFFFFFFFF)
         number = -1
         if klass != 0:
-            place = ((klass >> 3) ^ (klass >> 12)) & mask  # as class_slot
+            place = ((klass >> 3) ^ (klass >> 12)) & mask  # as hash_table.place_of
             while slots[place] != -1 and slots[place] != klass:
                 place = (place + 1) & mask
             if slots[place] == -1:

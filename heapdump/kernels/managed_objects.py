@@ -19,7 +19,7 @@ address, or the first behind it; because the output array is full."""
 
 
 class TypeTable(NamedTuple):
-    """The types that were looked up so far: a hash table with linear probing (`slot_of`).
+    """The types that were looked up so far: a hash table (`kernels.hash_table`).
 
     Attributes:
         slots: (2**k,) pointers to types; 0 in empty places.
@@ -32,15 +32,6 @@ class TypeTable(NamedTuple):
     numbers: ArrayColumn
     base: ArrayColumn
     component: ArrayColumn
-
-
-def slot_of(pointer: int, slots: ArrayColumn) -> int:
-    """The index of a pointer in the hash table, or of the empty place where it belongs."""
-    mask = len(slots) - 1
-    place = ((pointer >> 3) ^ (pointer >> 12)) & mask
-    while slots[place] != 0 and slots[place] != pointer:
-        place = (place + 1) & mask
-    return place
 
 
 def walk_objects(
@@ -75,7 +66,7 @@ def walk_objects(
             at += width
             skipped += width
             continue
-        place = ((word >> 3) ^ (word >> 12)) & mask  # as slot_of
+        place = ((word >> 3) ^ (word >> 12)) & mask  # as hash_table.place_of
         while slots[place] != 0 and slots[place] != word:
             place = (place + 1) & mask
         if slots[place] == 0:
@@ -124,7 +115,7 @@ def find_objects(
             word &= -8
         number = -1
         if word >= 0x10000:
-            place = ((word >> 3) ^ (word >> 12)) & mask  # as slot_of
+            place = ((word >> 3) ^ (word >> 12)) & mask  # as hash_table.place_of
             while slots[place] != 0 and slots[place] != word:
                 place = (place + 1) & mask
             number = numbers[place] if slots[place] != 0 else -1

@@ -6,7 +6,7 @@ cannot be read is absent, and a sentence in `gaps` says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, Protocol
@@ -33,7 +33,14 @@ class OwnerKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemoryOwner:
-    """A span that a runtime uses. `detail`: for a person; `trust`: guess where only its neighbours tell."""
+    """Memory that a runtime uses.
+
+    Attributes:
+        span: the memory.
+        kind: what the runtime keeps there.
+        detail: more, for a person.
+        trust: guess where only the memory around it is evidence.
+    """
 
     span: Span
     kind: OwnerKind
@@ -75,11 +82,28 @@ class CodePlace:
 
 @dataclass(frozen=True, slots=True)
 class TypeCount:
-    """The objects of a type: their number, and their bytes with headers."""
+    """The objects of one type.
+
+    Attributes:
+        type: name of the type.
+        count: number of objects.
+        bytes: bytes of the objects, headers included.
+    """
 
     type: str
     count: int
     bytes: int
+
+
+def type_counts(counts: Iterable[tuple[str, int, int]]) -> tuple[TypeCount, ...]:
+    """The sums of (name of a type, number of objects, bytes) by name: most bytes first, then by name."""
+    totals: dict[str, list[int]] = {}
+    for name, count, size in counts:
+        entry = totals.setdefault(name, [0, 0])
+        entry[0] += count
+        entry[1] += size
+    rows = (TypeCount(name, count, size) for name, (count, size) in totals.items())
+    return tuple(sorted(rows, key=lambda row: (-row.bytes, row.type)))
 
 
 @dataclass(frozen=True, slots=True)

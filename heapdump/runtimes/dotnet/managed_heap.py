@@ -9,14 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.kernels import run
-from heapdump.kernels.managed_objects import END, FULL, REACHED, TypeTable, find_objects, slot_of, walk_objects
+from heapdump.kernels.hash_table import place_of
+from heapdump.kernels.managed_objects import END, FULL, REACHED, TypeTable, find_objects, walk_objects
 from heapdump.memory.mapped import SpanWords
 from heapdump.memory.space import AddressSpace
 from heapdump.runtimes.dotnet.fields import Fields
 from heapdump.runtimes.dotnet.gc_segments import GcSegment, Generation
 from heapdump.runtimes.dotnet.names import Names
 from heapdump.runtimes.dotnet.structures import MethodTable
-from heapdump.runtimes.runtime import FREE, GenerationRow, ManagedObject, TypeCount
+from heapdump.runtimes.runtime import FREE, GenerationRow, ManagedObject, TypeCount, type_counts
 from heapdump.spans import Span, SpanMap
 
 _FREE_HEAD = b"\x01\x00\x00\x80"
@@ -54,7 +55,7 @@ class _Types:
         self.table = TypeTable(self._slots, self._numbers, self._base, self._component)
 
     def _insert(self, pointer: int, number: int) -> None:
-        place = slot_of(pointer, self._slots)
+        place = place_of(pointer, self._slots, 0)
         self._slots[place], self._numbers[place] = pointer, number
 
     def add(self, pointer: int) -> None:
@@ -142,15 +143,15 @@ class ManagedHeap:
     def _rows(self) -> tuple[GenerationRow, ...]:
         out = []
         for generation in Generation:
-            mine = [segment for segment in self.segments if segment.generation is generation]
-            if mine:
+            of_generation = [segment for segment in self.segments if segment.generation is generation]
+            if of_generation:
                 counts = self._walked[generation]
                 free = sum(size for pointer, _, size in counts if self._types.is_free(pointer))
                 objects = sum(count for pointer, count, _ in counts if not self._types.is_free(pointer))
-                committed = sum(segment.committed - segment.start for segment in mine)
-                reserved = sum(segment.reserved - segment.start for segment in mine)
+                committed = sum(segment.committed - segment.start for segment in of_generation)
+                reserved = sum(segment.reserved - segment.start for segment in of_generation)
                 size = sum(size for _, _, size in counts) - free
-                out.append(GenerationRow(generation, len(mine), committed, reserved, objects, size, free))
+                out.append(GenerationRow(generation, len(of_generation), committed, reserved, objects, size, free))
         return tuple(out)
 
     def rows(self) -> Sequence[GenerationRow]:
@@ -159,13 +160,8 @@ class ManagedHeap:
 
     @cached_property
     def _type_rows(self) -> tuple[TypeCount, ...]:
-        totals: dict[str, list[int]] = {}
-        for pointer, count, size in (row for rows in self._walked.values() for row in rows):
-            entry = totals.setdefault(self.type_name(pointer), [0, 0])
-            entry[0] += count
-            entry[1] += size
-        rows = (TypeCount(name, count, size) for name, (count, size) in totals.items())
-        return tuple(sorted(rows, key=lambda row: (-row.bytes, row.type)))
+        rows = (row for rows in self._walked.values() for row in rows)
+        return type_counts((self.type_name(pointer), count, size) for pointer, count, size in rows)
 
     def types(self) -> Sequence[TypeCount]:
         """The types with their objects, most bytes first; free space is the type `Free`."""

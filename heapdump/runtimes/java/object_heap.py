@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.kernels import run
-from heapdump.kernels.java_objects import END, REACHED, ClassTable, HeaderFormat, class_slot, walk_java_objects
+from heapdump.kernels.hash_table import place_of
+from heapdump.kernels.java_objects import END, REACHED, ClassTable, HeaderFormat, walk_java_objects
 from heapdump.memory.regions import RegionTable
 from heapdump.runtimes.java.spaces import HeapLayout, Space, unused_buffers
 from heapdump.runtimes.java.vm_structs import VmStructs
-from heapdump.runtimes.runtime import GenerationRow, ManagedObject, TypeCount
+from heapdump.runtimes.runtime import GenerationRow, ManagedObject, TypeCount, type_counts
 from heapdump.spans import Span, SpanMap
 
 _NOWHERE = 1 << 62
@@ -96,7 +97,7 @@ class _Classes:
         self.table = self.table._replace(own_size=self._mirror)
 
     def _insert(self, word: int, number: int) -> None:
-        place = class_slot(word, self._slots)
+        place = place_of(word, self._slots, -1)
         self._slots[place], self._numbers[place] = word, number
 
     def _grow(self, length: int) -> None:
@@ -187,25 +188,22 @@ class JavaHeap:
         return [self._row(name) for name in names]
 
     def _row(self, name: str) -> GenerationRow:
-        mine = [row for row in self._walked if row[0].generation == name]
-        committed = sum(self._regions.committed_bytes(space.span) for space, _, _ in mine)
-        size = sum(int(sizes.sum()) for _, _, sizes in mine)
-        used = sum(space.objects.size for space, _, _ in mine)
+        of_kind = [row for row in self._walked if row[0].generation == name]
+        committed = sum(self._regions.committed_bytes(space.span) for space, _, _ in of_kind)
+        size = sum(int(sizes.sum()) for _, _, sizes in of_kind)
+        used = sum(space.objects.size for space, _, _ in of_kind)
         return GenerationRow(
-            name, len(mine), committed, sum(space.span.size for space, _, _ in mine),
-            sum(int(counts.sum()) for _, counts, _ in mine), size, max(0, used - size),
+            name, len(of_kind), committed, sum(space.span.size for space, _, _ in of_kind),
+            sum(int(counts.sum()) for _, counts, _ in of_kind), size, max(0, used - size),
         )  # fmt: skip
 
     def types(self) -> Sequence[TypeCount]:
         """The classes with their objects, most bytes first."""
-        totals: dict[str, list[int]] = {}
-        for _, counts, sizes in self._walked:
-            for number in np.flatnonzero(counts).tolist():
-                entry = totals.setdefault(self._classes.names[number], [0, 0])
-                entry[0] += int(counts[number])
-                entry[1] += int(sizes[number])
-        rows = (TypeCount(name, count, size) for name, (count, size) in totals.items())
-        return sorted(rows, key=lambda row: (-row.bytes, row.type))
+        return type_counts(
+            (self._classes.names[number], int(counts[number]), int(sizes[number]))
+            for _, counts, sizes in self._walked
+            for number in np.flatnonzero(counts).tolist()
+        )
 
     def object_at(self, address: int) -> ManagedObject | None:
         """The object that holds an address. Walks its space."""
@@ -216,7 +214,8 @@ class JavaHeap:
         at, reason, _, _ = self._walk(piece, address, np.zeros(1024, np.int64), np.zeros(1024, np.int64))
         if reason != REACHED or at > address:
             return None
-        number = int(self._classes.table.numbers[class_slot(self._class_word(at), self._classes.table.slots)])
+        table = self._classes.table
+        number = int(table.numbers[place_of(self._class_word(at), table.slots, -1)])
         if number < 0:
             return None
         name, size = self._classes.names[number], self._size(at, number)
