@@ -97,7 +97,7 @@ class BlockWords:
 def word_columns(
     words: BlockWords, row: Callable[[Any], int] = attrgetter("row"), *, with_content: bool = True
 ) -> tuple[Column[Any], ...]:
-    """Columns of what a block is and, where stacks are recorded, who allocated it. `row` of the table for a row shown."""
+    """The columns with the type of a block and, with stacks, who allocated it. `row`: shown row → table row."""
     content: Column[Any] = Column(
         "Content",
         lambda b: words.content(row(b)),
