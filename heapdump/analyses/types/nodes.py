@@ -5,8 +5,8 @@ In: the pointer graph. Out: `NodeTable`. Layouts, of release and debug builds (w
     std::list, std::map, std::set     { pointer to the head; elements }
     std::unordered_map and _set       { …; pointer to the head of a list; elements; vector of two pointers a bucket }
 
-Witnesses: exactly so many nodes of one size are on the ring, or in the tree, below the head; each points back; of a tree
-the flags of head and nodes. A list without elements, or with one, proves nothing and is left out.
+Witnesses: exactly so many nodes of one size are on the ring, or in the tree, below the head; each points back; of a
+tree the flags of head and nodes. A list without elements, or with one, proves nothing and is left out.
 """
 
 from __future__ import annotations
@@ -197,8 +197,8 @@ def _trees(
     """(pairs that are trees, the number in `container` of each)."""
     tree, is_whole = np.zeros(len(graph), np.int32), np.zeros(max(1, len(pairs)), np.uint8)
     run(
-        trees_of, len(graph), graph.first, graph.edges.targets, graph.size, pairs[:, 2].copy(), pairs[:, 3].copy(), tree,
-        is_whole,
+        trees_of, len(graph), graph.first, graph.edges.targets, graph.size, pairs[:, 2].copy(), pairs[:, 3].copy(),
+        tree, is_whole,
     )  # fmt: skip
     members = np.flatnonzero(tree)
     good = is_whole[: len(pairs)].astype(bool)
