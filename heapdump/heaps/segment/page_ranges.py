@@ -313,7 +313,7 @@ class _Descriptors:
         return joined(own, found)
 
     def _report(self, walk: SegmentWalk, starts: NDArray[np.int64], bad: NDArray[np.bool_]) -> None:
-        """Counts first descriptors in the dump as headers; adds findings for bad ones, and runs of units in no range."""
+        """Counts first descriptors in the dump as headers; adds findings for bad ones and for runs in no range."""
         headers = self.is_first & ~self._absent
         walk.count_headers(int(headers.sum()), int((headers & ~bad).sum()))
         orphans = self._uncovered()
