@@ -124,20 +124,6 @@ def temporary_copy(prefix: str, fill: Callable[[BinaryIO], None]) -> Iterator[Pa
         yield copy
 
 
-def physical_memory() -> int | None:
-    """Bytes of memory of this machine; None where the system does not say it."""
-    if not IS_WINDOWS:
-        try:
-            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        except (AttributeError, ValueError, OSError):
-            return None
-    import ctypes
-
-    kilobytes = ctypes.c_ulonglong()
-    kernel = ctypes.windll.kernel32  # type: ignore[attr-defined,unused-ignore]  # there on Windows only
-    return kilobytes.value << 10 if kernel.GetPhysicallyInstalledSystemMemory(ctypes.byref(kilobytes)) else None
-
-
 def is_running(process: int) -> bool:
     """True for the id of a process that runs, also of another user. Windows: `os.kill` would end it."""
     if IS_WINDOWS:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import click
 
-from heapdump import system
+from heapdump.available_memory import available_memory
 from heapdump.commands.common.files import progress_bar
 from heapdump.commands.common.fleet_row import NESTED, RowMaker, failed_row, need_of, stamp
 from heapdump.commands.common.fleet_tables import page, summary_record
@@ -93,9 +93,9 @@ def command(
 
 
 def _plan(scheduler: str | None) -> Plan:
-    """On this machine: as many dumps at a time as three quarters of its memory hold. A cluster plans for itself."""
-    memory = None if scheduler else system.physical_memory()
-    return Plan(cache(need_of), memory and memory * 3 // 4)
+    """On this machine: as many dumps at a time as three quarters of the free memory hold. A cluster plans for itself."""
+    found = None if scheduler else available_memory()
+    return Plan(cache(need_of), found and found.bytes * 3 // 4)
 
 
 def _words(error: BaseException) -> str:

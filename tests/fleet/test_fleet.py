@@ -144,8 +144,7 @@ def test_dumps_run_together_as_far_as_memory_allows(room):
     assert held and (room is None or max(held) <= room)
 
 
-def test_the_memory_of_this_machine_is_known(folder):
-    assert (system.physical_memory() or 0) > 1 << 28
+def test_a_dump_needs_memory_by_its_size(folder):
     size = (folder / "a.dmp").stat().st_size
     assert need_of(str(folder / "a.dmp")) == (250 << 20) + size // 4
 
