@@ -93,7 +93,7 @@ def command(
 
 
 def _plan(scheduler: str | None) -> Plan:
-    """On this machine: as many dumps at a time as three quarters of the free memory hold. A cluster plans for itself."""
+    """Here as many dumps at a time as three quarters of the free memory hold; a cluster plans for itself."""
     found = None if scheduler else available_memory()
     return Plan(cache(need_of), found and found.bytes * 3 // 4)
 
