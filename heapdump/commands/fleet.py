@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 from typing import Any, cast
 
@@ -142,7 +143,7 @@ class _Appended:
 def _opener(scheduler: str | None, most: int) -> Callable[[], Executor]:
     """What makes the executor: processes here, or the workers of a cluster."""
     if scheduler is None:
-        return lambda: ProcessPoolExecutor(most, mp_context=get_context("spawn"))
+        return lambda: ProcessPoolExecutor(most, get_context("spawn"), initializer=_end_with_parent)
     try:
         from distributed import Client  # its functions have no types
     except ImportError as error:
@@ -158,6 +159,19 @@ def _opener(scheduler: str | None, most: int) -> Callable[[], Executor]:
         return found
 
     return executor
+
+
+def _end_with_parent() -> None:
+    """Lets a worker end when the process that started it is killed: else it would wait for work for ever."""
+
+    def watch() -> None:
+        """Waits for the end of the parent."""
+        parent = parent_process()
+        if parent is not None:
+            parent.join()
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_parquet(target: Path, rows: list[Record]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -25,7 +27,7 @@ from heapdump.commands.common.fleet_row import RowMaker, need_of
 from heapdump.fleet.engine import Plan, run_all
 from heapdump.fleet.paths import dumps_of
 from tests.builders import ProcessBuilder
-from tests.posix import KILL
+from tests.posix import KILL, needs_signals
 from tests.requests import a_request
 
 
@@ -279,3 +281,22 @@ def test_a_server_is_asked_only_where_the_call_names_it(crashed, site, tmp_path,
 
 def a_secret(target: BinaryIO) -> None:
     target.write(b"secret")
+
+
+@needs_signals
+def test_workers_end_with_a_killed_command(folder, tmp_path):
+    """The worker holds the pipe of the standard output: it ends when both are gone."""
+    code = (
+        "import sys, time\nfrom heapdump.commands import fleet\nif __name__ == '__main__':\n"
+        "    pool = fleet._opener(None, 1)()\n    pool.submit(time.sleep, 0).result()\n"
+        "    print('ready', flush=True)\n    time.sleep(100)\n"
+    )
+    (tmp_path / "main.py").write_text(code)
+    variables = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen([sys.executable, str(tmp_path / "main.py")], env=variables, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None and child.stdout.readline().strip() == b"ready"
+        child.send_signal(KILL)
+        reader = threading.Thread(target=child.stdout.read, daemon=True)
+        reader.start()
+        reader.join(60)
+        assert not reader.is_alive()

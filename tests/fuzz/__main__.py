@@ -26,7 +26,7 @@ from tests.samples import SAMPLES
 
 ROOT = Path(__file__).resolve().parents[2]
 _CPU_SECONDS, _WALL_SECONDS, _PEAK_BYTES = 10.0, 240.0, 1 << 30
-_MOST_BYTES = 24 << 20
+_MOST_BYTES, _REST_SECONDS = 24 << 20, 20.0
 _FRESH_AFTER = 400
 """Cases that one worker answers: its peak of memory is that of all of them."""
 
@@ -49,8 +49,9 @@ class Worker:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
+        with self._process.stdout as lines:
+            for line in lines:
+                self._lines.put(line)
         self._lines.put("")
 
     def _write(self, value: Any) -> None:
@@ -76,10 +77,9 @@ class Worker:
         """Ends it."""
         self._process.kill()
         self._process.wait()
-        self._reader.join(_WALL_SECONDS)
-        for pipe in (self._process.stdin, self._process.stdout):
-            with suppress(OSError):  # what the process did not read any more
-                cast("IO[str]", pipe).close()
+        self._reader.join(_REST_SECONDS)  # processes that it started may keep the pipe open
+        with suppress(OSError):  # what the process did not read any more
+            cast("IO[str]", self._process.stdin).close()
 
 
 def failure(case: Case, answer: dict[str, Any] | str) -> str:
