@@ -96,7 +96,7 @@ def command(
 def _plan(scheduler: str | None) -> Plan:
     """Here as many dumps at a time as three quarters of the free memory hold; a cluster plans for itself."""
     found = None if scheduler else available_memory()
-    return Plan(cache(need_of), found and found.bytes * 3 // 4)
+    return Plan(cache(need_of), found.bytes * 3 // 4 if found else None)
 
 
 def _words(error: BaseException) -> str:
