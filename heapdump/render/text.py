@@ -113,7 +113,7 @@ def parse_sizes(text: str) -> Span:
     if bound is not None:
         size = parse_size(bound[3])
         inclusive = 1 if bound[2] else 0
-        return Span(size + 1 - inclusive, _TOP) if bound[1] == ">" else Span(0, size + inclusive)
+        return Span(min(size + 1 - inclusive, _TOP), _TOP) if bound[1] == ">" else Span(0, min(size + inclusive, _TOP))
     return parse_span(re.sub(r"(?<=\w)-(?=\w)", "..", words), parse_size, 1)
 
 
@@ -124,8 +124,8 @@ def parse_span(text: str, parse: Callable[[str], int], last: int) -> Span:
         WrongUsage: B lies below A.
     """
     low, dots, high = text.partition("..")
-    start = parse(low) if low else 0
-    end = (parse(high) + last if high else _TOP) if dots else start + 1
+    start = min(parse(low), _TOP) if low else 0
+    end = min((parse(high) + last if high else _TOP) if dots else start + 1, _TOP)
     if end < start:
         raise WrongUsage(f"{text!r} ends before it begins")
     return Span(start, end)

@@ -234,3 +234,11 @@ def test_json_and_another_format_exclude_each_other(user: int, capfd: Capture) -
     assert run(["heaps", "--json", "--format", "csv"]) == 2
     assert "--json and --format csv exclude each other" in capfd.readouterr().err
     assert run(["heaps", "--json", "--format", "json"]) == 0
+
+
+@pytest.mark.parametrize(
+    "size", ["18446744073709551616", ">99999999999999999999", "99999999999999999999..", "1..9" + "9" * 30]
+)
+def test_sizes_above_all_sizes_are_no_defect(size):
+    found = parse_sizes(size)
+    assert 0 <= found.start <= found.end < 1 << 64
