@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fixtures.sample import sample
 from heapdump import cli
 from heapdump.snapshot import open_dump
 from heapdump.spans import Span
@@ -126,6 +127,17 @@ def test_process_parameters_have_their_texts(ask):
     rows = ask("_RTL_USER_PROCESS_PARAMETERS", "poi(peb+20)")[1]
     assert rows["ImagePathName"]["meaning"] == r'"C:\Program Files\App\app.exe"'
     assert rows["ImagePathName.Buffer"]["type"].endswith("*")
+
+
+def test_the_sample_is_answered_at_80_columns(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    path = tmp_path / "sample.dmp"
+    sample().write(path)
+    for structure in (["_PEB", "peb"], ["_TEB", "teb"], ["_HEAP", "0x29fb0000"]):
+        assert cli.run(["struct", str(path), *structure]) in (0, 4)
+        assert max(map(len, capfd.readouterr().out.splitlines())) <= 80
 
 
 def test_missing_bytes_are_question_marks_and_exit_4(ask, dump, capfd):
