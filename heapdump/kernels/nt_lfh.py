@@ -37,7 +37,7 @@ ROW, BASE, USER, FIRST, SIZE, COUNT, FREE, CONSTANT = range(8)
 _PREFIX_BIT, _LOW_BITS, _TOO_LARGE, _SECOND_SIGNATURE = 0x40, 0x3F, 0x3F, 0x0500
 
 
-class LfhCoding(NamedTuple):
+class NtLfhCoding(NamedTuple):
     """Layout and encoding of the block headers of one heap; terms as in the module's docstring.
 
     Attributes:
@@ -60,7 +60,7 @@ class LfhCoding(NamedTuple):
 
 
 def add_blocks(
-    words: ArrayColumn, rows: RowWriter, subsegments: Grid, coding: LfhCoding, tag: int, out: RowWriter,
+    words: ArrayColumn, rows: RowWriter, subsegments: Grid, coding: NtLfhCoding, tag: int, out: RowWriter,
     is_added: Output,
 ) -> int:  # fmt: skip
     """Copies the rows of the back end to `out`, and behind each row of user blocks adds the rows of their blocks.

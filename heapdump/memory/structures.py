@@ -10,8 +10,8 @@ from heapdump.memory.mapped import MappedMemory
 Values = NDArray[np.uint64]
 
 
-class Structures:
-    """Structures of `size` bytes at n addresses; (n,) of everything.
+class StructureArrays:
+    """StructureArrays of `size` bytes at n addresses; (n,) of everything.
 
     Attributes:
         addresses: uint64.
@@ -29,9 +29,9 @@ class Structures:
         """True where one range of the dump holds the whole structure."""
         return ~self._is_split
 
-    def of(self, which: NDArray[np.bool_]) -> Structures:
+    def of(self, which: NDArray[np.bool_]) -> StructureArrays:
         """The chosen ones."""
-        chosen = object.__new__(Structures)
+        chosen = object.__new__(StructureArrays)
         chosen._mapped, chosen.addresses, chosen._place = self._mapped, self.addresses[which], self._place[which]
         chosen._is_split = self._is_split[which]
         chosen._has_split = bool(chosen._is_split.any())

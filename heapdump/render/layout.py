@@ -19,7 +19,7 @@ Cells = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class TableLayout:
     """Indices of columns.
 
     `shown` → `widths` in cells; `dropped`: those that do not fit; `same`: those that say the same in every row, which a
@@ -32,7 +32,7 @@ class Layout:
     same: Sequence[int]
 
 
-def layout(columns: Sequence[Column[Any]], cells: Cells, needed: Sequence[int], width: int) -> Layout:
+def layout(columns: Sequence[Column[Any]], cells: Cells, needed: Sequence[int], width: int) -> TableLayout:
     """The columns that fit into `width` terminal cells: those with the highest ranks are left out first.
 
     `needed`: the terminal cells of each column's title and widest text.
@@ -42,7 +42,7 @@ def layout(columns: Sequence[Column[Any]], cells: Cells, needed: Sequence[int], 
     least = {i: min(needed[i], columns[i].flexible or needed[i]) for i in asked}
     shown = _fitting(columns, least, width)
     widths = _widths(needed, {i: least[i] for i in shown}, width)
-    return Layout(shown, widths, [i for i in asked if i not in shown], same)
+    return TableLayout(shown, widths, [i for i in asked if i not in shown], same)
 
 
 def _is_same(cells: Cells, i: int) -> bool:

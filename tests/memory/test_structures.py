@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.memory.space import AddressSpace
-from heapdump.memory.structures import Structures
+from heapdump.memory.structures import StructureArrays
 
 
 class _File:
@@ -37,7 +37,7 @@ ADDRESSES = st.one_of(st.integers(0xFF0, 0x10B0), st.integers((1 << 64) - 0x60, 
 def test_members_are_those_of_single_reads(addresses, offset, size):
     ranges = np.array(RANGES, [("start", "<u8"), ("size", "<u8"), ("offset", "<u8")])
     space = AddressSpace(_File(np.random.default_rng(1).bytes(0x200)), ranges, 8)
-    found = Structures(space.mapped, np.array(addresses, np.uint64), 32)
+    found = StructureArrays(space.mapped, np.array(addresses, np.uint64), 32)
     pieces = [(start, start + length) for start, length, _ in RANGES]
     assert found.are_in_one_piece.tolist() == [any(a <= at and at + 32 <= b for a, b in pieces) for at in addresses]
     expected = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 
-from heapdump.analyses.contents.heads import Format, Heads, Mask, every, one_of, within
+from heapdump.analyses.contents.first_bytes import Format, Heads, Mask, every, one_of, within
 
 _METHODS = (0, 8, 9, 12, 14, 93, 95, 98, 99)
 _MOST_NAME, _NEWEST_ZIP = 1024, 63

@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 
-from heapdump.analyses.contents.heads import Format, Heads, Mask, every, one_of, within
+from heapdump.analyses.contents.first_bytes import Format, Heads, Mask, every, one_of, within
 
 _MOST_PIXELS = 1 << 16
 """Of one side of a bitmap."""

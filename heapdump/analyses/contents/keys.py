@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.analyses.contents.heads import Format, Heads, Mask, Numbers, every, one_of, within
+from heapdump.analyses.contents.first_bytes import Format, Heads, Mask, Numbers, every, one_of, within
 
 _RSA_BITS = (384, 512, 768, 1024, 1536, 2048, 3072, 4096, 8192, 16384)
 _ROUNDING = 64

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.analyses.contents.heads import Format, Heads, Mask, every, within
+from heapdump.analyses.contents.first_bytes import Format, Heads, Mask, every, within
 
 
 def _is_wave(heads: Heads) -> Mask:

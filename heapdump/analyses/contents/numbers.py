@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.contents.heads import Mask, Numbers
+from heapdump.analyses.contents.first_bytes import Mask, Numbers
 from heapdump.memory.mapped import MappedMemory
 
 FLOATS, DOUBLES, RANDOM = "array of float", "array of double", "compressed or encrypted data (by its entropy)"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.analyses.contents.heads import Format, Heads, Mask, every, one_of, within
+from heapdump.analyses.contents.first_bytes import Format, Heads, Mask, every, one_of, within
 
 _MACHINES = (0x14C, 0x8664, 0x1C0, 0x1C4, 0xAA64, 0x200, 0xEBC)
 _MOST_TABLES = 64

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.contents import archives, images, keys, media, programs
-from heapdump.analyses.contents.heads import Format, Heads, Mask, Numbers, every, read_heads
+from heapdump.analyses.contents.first_bytes import Format, Heads, Mask, Numbers, every, read_heads
 from heapdump.analyses.contents.numbers import FRAMES, NUMBER_WORDS, frame_words, number_words
 from heapdump.analyses.contents.texts import (
     BASE64,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.contents.heads import HEAD_BYTES, Heads, Mask, Numbers, Test, always, every
+from heapdump.analyses.contents.first_bytes import HEAD_BYTES, Heads, Mask, Numbers, Test, always, every
 
 _LONG = 48
 """Characters that a text without a signature needs."""

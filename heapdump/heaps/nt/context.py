@@ -8,7 +8,7 @@ from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.heap import Heap
 from heapdump.heaps.jobs import WalkLog
 from heapdump.heaps.nt.entry_format import EntryFormat, entry_format_of
-from heapdump.heaps.nt.segment_map import SegmentMap
+from heapdump.heaps.nt.segment_map import NtSegmentMap
 from heapdump.layouts import Layout
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import View
@@ -28,7 +28,7 @@ class HeapContext:
     view: View
     heap: Heap
     entry_format: EntryFormat
-    segments: SegmentMap
+    segments: NtSegmentMap
 
     @property
     def address(self) -> int:
@@ -74,4 +74,4 @@ class WalkContext(HeapContext):
 
 def heap_context(view: View, heap: Heap) -> HeapContext:
     """The context of a verified NT heap."""
-    return HeapContext(view, heap, entry_format_of(view, heap), SegmentMap(heap.segments))
+    return HeapContext(view, heap, entry_format_of(view, heap), NtSegmentMap(heap.segments))

@@ -158,10 +158,10 @@ def _kernel_table(
     return np.ascontiguousarray(np.stack(members, axis=1))
 
 
-def _coding(context: HeapContext) -> nt_lfh.LfhCoding:
+def _coding(context: HeapContext) -> nt_lfh.NtLfhCoding:
     coding, entry_format = block_coding(context.entry_format), context.entry_format
     header = context.layout["_HEAP_USERDATA_HEADER"]
-    return nt_lfh.LfhCoding(
+    return nt_lfh.NtLfhCoding(
         entry_format.stride, entry_format.word_index, coding.mask, coding.shift, coding.distance_shift,
         int(coding.has_index), header.offset("BitmapData") if "BusyBitmap" in header else 0,
     )  # fmt: skip

@@ -9,7 +9,7 @@ from itertools import pairwise
 from heapdump.blocks.heap import Segment
 
 
-class SegmentMap:
+class NtSegmentMap:
     """Finds segments by address."""
 
     def __init__(self, segments: Sequence[Segment]) -> None:

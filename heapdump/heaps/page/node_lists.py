@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.layouts import Layout
-from heapdump.memory.structures import Structures
+from heapdump.memory.structures import StructureArrays
 from heapdump.process.model import View
 
 _MAX_LEVELS = 64
@@ -77,7 +77,7 @@ def _children(view: View, layout: Layout, level: NDArray[np.uint64]) -> tuple[ND
     """(left, then right children of the nodes, 0 for none; (n,) True for nodes whose last link is in the dump)."""
     links, pointer = layout["_RTL_BALANCED_LINKS"], view.pointer_bytes
     left, right = links.offset("LeftChild"), links.offset("RightChild")
-    found = Structures(view.space.mapped, level, max(left, right) + pointer)
+    found = StructureArrays(view.space.mapped, level, max(left, right) + pointer)
     last, are_present = found.member(right, pointer)
     return np.concatenate([found.member(left, pointer)[0], last]), are_present
 

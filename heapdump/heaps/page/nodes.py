@@ -17,7 +17,7 @@ from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.page.node_lists import list_nodes, tree_nodes
 from heapdump.heaps.page.structures import members_of
 from heapdump.layouts import Layout, Struct
-from heapdump.memory.structures import Structures
+from heapdump.memory.structures import StructureArrays
 from heapdump.process.model import View
 
 _MAX_BLOCK_BYTES = 1 << 47
@@ -55,7 +55,7 @@ def read_nodes(view: View, layout: Layout, root: int) -> NodeSet:
     freed_alone = freed.nodes[~np.isin(freed.nodes, busy.nodes)] if len(freed.nodes) else freed.nodes
     node = np.concatenate([busy.nodes, freed_alone])
     is_busy = np.arange(len(node)) < len(busy.nodes)
-    read = Structures(view.space.mapped, node, struct.size)
+    read = StructureArrays(view.space.mapped, node, struct.size)
     is_present = _are_present(view, read, struct.size)
     if missing := int((~is_present).sum()):
         gaps.append(f"page heap {root - PAGE:#x}: {missing:,} block nodes are not whole in the dump")
@@ -64,7 +64,7 @@ def read_nodes(view: View, layout: Layout, root: int) -> NodeSet:
     return NodeSet(nodes, len(busy.nodes), damaged, tuple(gaps))
 
 
-def _are_present(view: View, found: Structures, size: int) -> NDArray[np.bool_]:
+def _are_present(view: View, found: StructureArrays, size: int) -> NDArray[np.bool_]:
     """True for nodes whose first and last byte are in the dump; (n,) bool."""
     present = found.are_in_one_piece
     split = found.addresses[~present]
@@ -75,7 +75,7 @@ def _are_present(view: View, found: Structures, size: int) -> NDArray[np.bool_]:
 
 
 def _columns(
-    view: View, struct: Struct, found: Structures, is_busy: NDArray[np.bool_]
+    view: View, struct: Struct, found: StructureArrays, is_busy: NDArray[np.bool_]
 ) -> tuple[PageNodes, NDArray[np.uint64]]:
     """(the nodes whose members agree, (m,) addresses of the others)."""
     node = found.addresses
@@ -130,7 +130,7 @@ def _are_apart(start: NDArray[np.uint64], end: NDArray[np.uint64]) -> NDArray[np
     return np.concatenate([np.array([True]), start[1:] >= reached[:-1]])
 
 
-def _record_threads(struct: Struct, found: Structures) -> bool:
+def _record_threads(struct: Struct, found: StructureArrays) -> bool:
     """True where nodes record a thread id: their member State is less than a page; older nodes have a size there."""
     if "State" not in struct or not len(found.addresses):
         return False

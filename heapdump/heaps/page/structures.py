@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from heapdump.heaps.allocator import PAGE
 from heapdump.layouts import Struct
-from heapdump.memory.structures import Structures
+from heapdump.memory.structures import StructureArrays
 from heapdump.process.model import View
 
 
@@ -23,10 +23,10 @@ def light_heap_member(view: View, heap: int) -> int:
 
 def members(view: View, struct: Struct, addresses: NDArray[np.uint64], name: str) -> NDArray[np.uint64]:
     """(n,) uint64 values of a member of the structures at these addresses; 0 where it is not in the dump."""
-    return members_of(view, struct, Structures(view.space.mapped, addresses, struct.size), name)
+    return members_of(view, struct, StructureArrays(view.space.mapped, addresses, struct.size), name)
 
 
-def members_of(view: View, struct: Struct, found: Structures, name: str) -> NDArray[np.uint64]:
+def members_of(view: View, struct: Struct, found: StructureArrays, name: str) -> NDArray[np.uint64]:
     """`members` of structures that were looked for before."""
     field = struct.fields[name]
     return found.member(field.offset, {"u32": 4, "u64": 8}.get(field.type, view.pointer_bytes))[0]

@@ -45,7 +45,7 @@ def version_of(headers: Message) -> str:
     return modified if age >= _STRONG_SECONDS and len(modified) <= _LONGEST_VERSION else ""
 
 
-class Part:
+class PartialFile:
     """The file that a download goes to. `version`: "" where the server gave none; then it cannot go on later."""
 
     def __init__(self, path: Path, descriptor: int, version: str) -> None:
@@ -104,7 +104,7 @@ class Part:
 
 
 @contextlib.contextmanager
-def part_of(folder: Path, url: str) -> Iterator[Part]:
+def part_of(folder: Path, url: str) -> Iterator[PartialFile]:
     """The part of a URL's file in a folder: one that was left there, else an empty one.
 
     It is deleted at the end, if it was not renamed; left for the next call where anything but the disk failed.
@@ -144,12 +144,12 @@ def _version(path: Path) -> str:
         return ""
 
 
-def _new(folder: Path, mark: str) -> Part:
+def _new(folder: Path, mark: str) -> PartialFile:
     descriptor, path = system.create_exclusively(folder, f"{mark}-")
-    return Part(path, descriptor, "")
+    return PartialFile(path, descriptor, "")
 
 
-def _left(folder: Path, mark: str) -> Part | None:
+def _left(folder: Path, mark: str) -> PartialFile | None:
     """A part that nobody writes to, taken; None where there is none, or it is no file of this user's."""
     for path in folder.glob(f".heapdump-{mark}-*-*.part"):
         with contextlib.suppress(OSError):
@@ -160,6 +160,6 @@ def _left(folder: Path, mark: str) -> Part | None:
             taken = path.rename(_path(folder, mark, secrets.token_hex(8), version))
             descriptor = system.open_own(taken)
             if descriptor is not None:
-                return Part(taken, descriptor, version)
+                return PartialFile(taken, descriptor, version)
             taken.unlink()
     return None

@@ -19,7 +19,7 @@ from io import BytesIO
 from types import MappingProxyType
 from typing import IO, BinaryIO, cast
 
-from heapdump.process.symbols.downloads import Part, version_of
+from heapdump.process.symbols.downloads import PartialFile, version_of
 
 MAX_FILE_BYTES = 2 << 30
 MAX_FILE_SECONDS = 900
@@ -130,7 +130,7 @@ class SymbolServer:
         """
         return self._asked(parts, lambda url: self._whole(url, out, most))
 
-    def download(self, parts: Sequence[str], part: Part) -> bool:
+    def download(self, parts: Sequence[str], part: PartialFile) -> bool:
         """Writes what is missing of the file; False where the server does not have it, which is asked once.
 
         A part of the version that the server has now is gone on with. A connection that breaks is opened again, as
@@ -168,7 +168,7 @@ class SymbolServer:
             while data := chunks.next():
                 out.write(data)
 
-    def _rest(self, url: str, part: Part, name: str) -> None:
+    def _rest(self, url: str, part: PartialFile, name: str) -> None:
         until = time.monotonic() + MAX_FILE_SECONDS
         for attempt in range(_MOST_BREAKS + 1):
             before = part.size
@@ -182,7 +182,7 @@ class SymbolServer:
                     raise
         return None
 
-    def _go_on(self, url: str, part: Part, name: str, until: float) -> None:
+    def _go_on(self, url: str, part: PartialFile, name: str, until: float) -> None:
         """Asks for the bytes behind those of the part, and writes them."""
         goes_on = bool(part.size and part.version)
         headers = {"Range": f"bytes={part.size}-", "If-Range": part.version} if goes_on else {}

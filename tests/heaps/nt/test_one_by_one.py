@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.heaps.nt import entry_format, resync
-from heapdump.heaps.nt.segment_map import SegmentMap
+from heapdump.heaps.nt.segment_map import NtSegmentMap
 from heapdump.heaps.nt.unused_bytes import Entries, unused_bytes, unused_bytes_of_one
 from heapdump.spans import Span
 
@@ -79,4 +79,4 @@ def test_the_next_good_header_of_few_is_that_of_many(arch, mask, sizes, wrong, c
 def test_a_segment_is_found_as_by_asking_each(spans, address):
     segments: list[Any] = [SimpleNamespace(span=Span(start, start + size)) for start, size in spans]
     first = next((segment for segment in segments if address in segment.span), None)
-    assert SegmentMap(segments).at(address) is first
+    assert NtSegmentMap(segments).at(address) is first
