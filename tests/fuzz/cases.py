@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from heapdump.cli import cli
+from tests.hostile.values import WORDS
 
 NAMES = (*cli.list_commands(click.Context(cli)), "cache")
 """Every command that can be asked. `mcp` is asked without its streams: a session, and calls of its tools."""
@@ -44,22 +45,6 @@ _TEXTS = (
     "0..10", "..", "10..5", "64K", "1T", "99999999999999999999", "-5", "main", "ntdll", "MEM_COMMIT", "Heap", "growth=10M", "\udcff",
 )  # fmt: skip
 _NUMBERS = ("0", "1", "-1", "2", "20", "4294967296", "9" * 30, "0x10", "x", "")
-_WORDS = (
-    0,
-    1,
-    7,
-    8,
-    0x7F,
-    0xFF,
-    0x1000,
-    0x7FFFFFFF,
-    0x80000000,
-    0xFFFFFFFF,
-    1 << 40,
-    1 << 63,
-    (1 << 64) - 1,
-    (1 << 64) - 0x1000,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +136,7 @@ def _words(chance: random.Random, data: bytearray) -> None:
     reach = chance.choice((2048, 16384, len(data)))
     for _ in range(chance.choice((1, 4, 40, 400))):
         at, size = chance.randrange(min(reach, len(data))) // 4 * 4, chance.choice((1, 2, 4, 8))
-        data[at : at + size] = (chance.choice(_WORDS) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
+        data[at : at + size] = (chance.choice(WORDS) & ((1 << 8 * size) - 1)).to_bytes(size, "little")
 
 
 def _cut(chance: random.Random, data: bytearray) -> None:

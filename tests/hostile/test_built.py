@@ -14,24 +14,10 @@ from tests.builders import BuiltDump, ProcessBuilder
 from tests.builders.process_plan import ProcessArch
 from tests.heaps.nt.plans import FIXED, Generation, heap_of
 from tests.hostile.ladder import climb, survives
+from tests.hostile.values import WORDS
 
 pytestmark = pytest.mark.hostile
 PROCESSES = [("x64", 19041), ("x86", 2600), ("x86", 19041), ("wow64", 7601), ("x64", 7601)]
-WORDS = [
-    0,
-    1,
-    0x7F,
-    0xFF,
-    0x1000,
-    0x7FFFFFFF,
-    0x80000000,
-    0xFFFFFFFF,
-    0xFFFFF000,
-    1 << 40,
-    1 << 63,
-    (1 << 64) - 1,
-    (1 << 64) - 0x1000,
-]
 
 
 @cache
