@@ -24,23 +24,13 @@ def containers_of(
 ) -> tuple[int, int]:  # fmt: skip
     """Writes each container in the sources `k`, `k + 1` … to a row of `out`.
 
-    Args:
-        words: the file as signed words of `width` bytes.
-        mask: the bits of a word: -1, or 0xFFFFFFFF for words of 4 bytes.
-        width: bytes of a pointer, 4 or 8.
-        place: (m,) index in `words` of the first word of each source.
-        source: (m,) node of each source in the pointer graph.
-        count: (m,) number of words of each source.
-        k: index of the first source.
-        first: the edges of node i are `targets[first[i]:first[i + 1]]`, in the order of their addresses (`reach`).
-        targets: likewise.
-        start: (n,) address of each block.
-        size: (n,) bytes of each block.
-        out: (room, 6) rows: source node, offset of the pointer in the source in bytes, kind, block, bytes used by
-            elements, bytes of the capacity.
+    `words`: the file as signed words of `width` bytes, 4 or 8. `mask`: the bits of a word: -1, or 0xFFFFFFFF for words
+    of 4 bytes. Source i, (m,): node `source[i]` of the pointer graph, `count[i]` words from `words[place[i]]` on. The
+    edges of node j are `targets[first[j]:first[j + 1]]`, in the order of their addresses (`reach`). Block b, (n,):
+    `size[b]` bytes from the address `start[b]` on. `out`, (room, 6): source node, offset of the pointer in the source
+    in bytes, kind, block, bytes used by elements, bytes of the capacity.
 
-    Returns:
-        (rows written, index of the source to go on with: m at the end, less where `out` has no room for its edges).
+    Returns (rows written, index of the source to go on with: m at the end, less where `out` has no room for its edges).
     """
     found, room, more = 0, len(out), 16 // width
     while k < len(source):

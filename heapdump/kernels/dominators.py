@@ -61,19 +61,9 @@ def preorder(
 
 
 def dominators(
-    first: ArrayColumn,
-    sources: ArrayColumn,
-    is_root: ArrayColumn,
-    number: ArrayColumn,
-    order: ArrayColumn,
-    parent: ArrayColumn,
-    count: int,
-    semi: Output,
-    label: Output,
-    ancestor: Output,
-    out: Output,
-    path: Output,
-) -> None:
+    first: ArrayColumn, sources: ArrayColumn, is_root: ArrayColumn, number: ArrayColumn, order: ArrayColumn,
+    parent: ArrayColumn, count: int, semi: Output, label: Output, ancestor: Output, out: Output, path: Output,
+) -> None:  # fmt: skip
     """Writes the number of the immediate dominator of each number to `out`; 0 where no single node dominates it.
 
     Args:

@@ -49,7 +49,7 @@ _COUNT_BITS, _ONE_BYTE, _CLEAR_BITS, _EXTRA_BIT = 0x3FFF, 0x8000, 0x7F00, 14
 def read_blocks(
     words: ArrayColumn, subsegments: Grid, span: int, padding: int, tag: int, out: RowWriter, soundness: Output
 ) -> int:
-    """Writes a row for each block.
+    """Writes a row for each block, and returns the number of rows.
 
     Args:
         words: the memory.
@@ -59,9 +59,6 @@ def read_blocks(
         tag: bits that the tags of every row have.
         out: gets the rows.
         soundness: (n,) gets COUNTS_AGREE, FREE_BITS_CLEAR and COUNTS_POSSIBLE of each subsegment.
-
-    Returns:
-        The number of rows.
     """
     entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags
     row = 0

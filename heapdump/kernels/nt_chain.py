@@ -17,6 +17,9 @@ on x86 and 16 on x64, and its header holds one header word (docs/reference/heap-
     56-63   UnusedBytes, a number or a code: 0x01 the entry covers a segment's header, 0x03 it is the last entry of a
             run, 0x3F the number does not fit, bit 0x40 the block has a front prefix
 
+A run, or a part of one, is a row of `runs`, (n, 4): granule `start`, granule `stop`, granule `end`, address of granule
+0. Entries that begin in [start, stop) are walked; none may reach behind `end`.
+
 `follow` finds the headers by their sizes alone; array arithmetic does the rest (`heaps.nt.chain`). `chain_modern` does
 both in one pass. Decision: docs/decisions/0006-two-walks-of-an-nt-chain.md.
 """
@@ -85,20 +88,9 @@ def chain_modern(
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
     """Vista and later: writes a row for each entry of the runs [k, until), from granule `at` of run `k` on.
 
-    Args:
-        words: the memory.
-        runs: (n, 4) runs or parts of runs: granule `start`, granule `stop`, granule `end`, address of granule 0.
-            Entries that begin in [start, stop) are walked; none may reach behind `end`.
-        k: index of the first run.
-        until: index of the run before which the chain ends.
-        at: granule of the first entry.
-        previous: granules of the entry before it; 0 where a run begins.
-        coding: of the headers.
-        tag: bits that the tags of every row have.
-        out: gets the rows.
-
-    Returns:
-        (rows written, index of the run where it stopped, granule there, reason, granules of the last entry).
+    `runs`: (n, 4), see the module. `previous`: granules of the entry before the first; 0 where a run begins. `tag`:
+    bits that the tags of every row have. Returns (rows written, index of the run where it stopped, granule there,
+    reason, granules of the last entry).
     """
     stride, word_index, key, mask = coding
     entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags

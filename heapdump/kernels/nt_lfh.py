@@ -63,19 +63,11 @@ def add_blocks(
     words: ArrayColumn, rows: RowWriter, subsegments: Grid, coding: NtLfhCoding, tag: int, out: RowWriter,
     is_added: Output,
 ) -> int:  # fmt: skip
-    """Copies the rows of the back end to `out`, and behind each row of user blocks adds the rows of their blocks.
+    """Copies the `rows` of the back end to `out`, and behind each row of user blocks adds the rows of their blocks.
 
-    Args:
-        words: the memory.
-        rows: rows of the back end.
-        subsegments: (n, 8), ascending by ROW; see ROW … CONSTANT.
-        coding: of the block headers.
-        tag: bits that the tags of all blocks have.
-        out: gets the rows; it has room for all rows and blocks.
-        is_added: (n,) gets 1 for each subsegment whose blocks were added, else 0.
-
-    Returns:
-        The number of rows in `out`.
+    `subsegments`: (n, 8), ascending by ROW; see ROW … CONSTANT. `tag`: bits that the tags of all blocks have. `out`:
+    has room for all rows and blocks. `is_added`: (n,) gets 1 for each subsegment whose blocks were added, else 0.
+    Returns the number of rows in `out`.
     """
     stride, word_index, mask, shift, distance_shift, has_index, bitmap = coding
     entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags

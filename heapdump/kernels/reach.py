@@ -13,17 +13,9 @@ _WAITING = 255
 
 
 def flood(
-    first: ArrayColumn,
-    targets: ArrayColumn,
-    queue: Output,
-    tail: int,
-    mark: int,
-    most: int,
-    later: Output,
-    waiting: int,
-    batch: Output,
-    state: Output,
-) -> tuple[int, int, int]:
+    first: ArrayColumn, targets: ArrayColumn, queue: Output, tail: int, mark: int, most: int, later: Output,
+    waiting: int, batch: Output, state: Output,
+) -> tuple[int, int, int]:  # fmt: skip
     """Gives the state `mark` to the nodes that `queue[:tail]` reaches.
 
     Stops where the queue is empty or more than `most` nodes wait in it. With `mark` 1 only pointers to starts of blocks

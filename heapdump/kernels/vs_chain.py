@@ -54,18 +54,10 @@ def follow_chunks(
 ) -> tuple[int, int, int, int, int]:  # fmt: skip
     """Writes a row for each chunk, from granule `at` of chain `k` to the end of the last chain.
 
-    Args:
-        words: the memory.
-        chains: (n, 3) granule of the first chunk, granule behind the last chunk, address of granule 0.
-        k: index of the first chain.
-        at: granule of the first chunk.
-        previous: granules of the chunk before it; 0 where a chain begins, -1 where it is not known.
-        coding: of the headers.
-        tag: bits that the tags of every row have.
-        out: gets the rows.
-
-    Returns:
-        (rows written, index of the chain where it stopped, granule there, reason, granules of the last chunk).
+    `chains`: (n, 3) granule of the first chunk, granule behind the last chunk, address of granule 0. `previous`:
+    granules of the chunk before the first; 0 where a chain begins, -1 where it is not known. `tag`: bits that the tags
+    of every row have. Returns (rows written, index of the chain where it stopped, granule there, reason, granules of
+    the last chunk).
     """
     stride, key, padding = coding
     entry, size8, unused_bytes, header8, tags = out.entry, out.size8, out.unused, out.header8, out.tags
