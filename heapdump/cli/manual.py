@@ -61,13 +61,16 @@ class _Roff(click.HelpFormatter):
         self._is_described = False
 
     def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        """The synopsis."""
         self.lines += [".SH SYNOPSIS", f".B {_escaped(prog)}", _escaped(args)]
 
     def write_heading(self, heading: str) -> None:
+        """A section in capitals."""
         self.lines.append(f".SH {_escaped(heading.upper())}")
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
+        """A heading; what is written within stands below it."""
         self.write_heading(name)
         yield
 
@@ -75,6 +78,7 @@ class _Roff(click.HelpFormatter):
         """Nothing: text and sections begin their own."""
 
     def write_text(self, text: str) -> None:
+        """Paragraphs; the first text of a page is its description. Examples keep their lines."""
         if not self._is_described:
             self._is_described = True
             self.write_heading("Description")
@@ -86,6 +90,7 @@ class _Roff(click.HelpFormatter):
                 self.lines += [".PP", _escaped(" ".join(paragraph.split()))]
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Terms in bold, each with its meaning."""
         for term, meaning in rows:
             self.lines += [".TP", f"\\fB{_escaped(term.strip())}\\fR", _escaped(" ".join(meaning.split()))]
 

@@ -58,6 +58,7 @@ def _fitting(columns: Sequence[Column[Any]], least: dict[int, int], width: int) 
     shown = set(least)
 
     def total() -> int:
+        """Cells of the columns that are shown, with their gaps."""
         return sum(least[i] + GAP for i in shown) - GAP
 
     ranked = sorted((i for i in least if columns[i].rank), key=lambda i: (columns[i].rank, i))

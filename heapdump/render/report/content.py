@@ -161,7 +161,7 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class GroupChange:
     """A group of blocks in the older and in the newer dump, bytes."""
 
     name: str
@@ -226,6 +226,6 @@ class ReportContent:
     holders: Sequence[ReportHolder] = ()
     retained: int = 0
     flow: Flow | None = None
-    changes: Sequence[Change] = ()
+    changes: Sequence[GroupChange] = ()
     is_whole: bool = True
     old: str = ""

@@ -33,7 +33,7 @@ class CellRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Grid:
+class PageTable:
     """A table as the page shows it. `same`: what every row says, told once; `left_out`: titles without room."""
 
     columns: tuple[Column[Any], ...]
@@ -49,7 +49,7 @@ def item_kind(item: PageItem) -> str:
     return "sections" if isinstance(item, Sections) else "lines"
 
 
-def table_grid(table: Table[Any], part: Part) -> Grid:
+def table_grid(table: Table[Any], part: Part) -> PageTable:
     """The columns that the page has room for, and the rows as text."""
     columns = table.columns
     texts = [[printable(column.text(row)) for column in columns] for row in table.rows]
@@ -61,7 +61,7 @@ def table_grid(table: Table[Any], part: Part) -> Grid:
         rows.append(CellRow(cells, part.row_command(row) if part.row_command else ""))
     same = ", ".join(f"{columns[i].title} {texts[0][i]}" for i in found.same)
     left_out = ", ".join(columns[i].title for i in found.dropped if columns[i].title)
-    return Grid(tuple(columns[i] for i in found.shown), tuple(rows), same, left_out)
+    return PageTable(tuple(columns[i] for i in found.shown), tuple(rows), same, left_out)
 
 
 def _css(column: Column[Any], row: Any) -> str:

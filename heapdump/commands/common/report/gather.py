@@ -26,7 +26,7 @@ from heapdump.commands.common.report.memory import (
 )
 from heapdump.commands.common.report.row_commands import row_command
 from heapdump.render import text
-from heapdump.render.report.content import Change, Part, ReportContent, ReportSection, Tile
+from heapdump.render.report.content import GroupChange, Part, ReportContent, ReportSection, Tile
 from heapdump.render.view import Lines, Table
 
 if TYPE_CHECKING:
@@ -128,13 +128,13 @@ class _Gatherer:
     def _diff(self) -> Part:
         return self._part("", "diff", folds_stacks=True)
 
-    def _changes(self) -> list[Change]:
+    def _changes(self) -> list[GroupChange]:
         """The groups of blocks that changed most, as `diff` lists them."""
         from heapdump.analyses.compare.groups import ComparedGroup
 
         rows = (row for item in self._diff.items if isinstance(item, Table) for row in item.rows)
         found = [row for row in rows if isinstance(row, ComparedGroup)]
-        return [Change(row.label, row.old.bytes, row.new.bytes) for row in found[:_MOST_CHANGES]]
+        return [GroupChange(row.label, row.old.bytes, row.new.bytes) for row in found[:_MOST_CHANGES]]
 
     def _sections(self) -> Iterator[ReportSection]:
         if len(self._snapshots) > 1:
