@@ -25,7 +25,7 @@ _OTHER_BYTES = 160 << 20
 """Everything that does not grow with the blocks: libraries, and pieces of the dump."""
 
 
-class _Plan:
+class _CommandPlan:
     """The memory of one command."""
 
     def __init__(self, say: Callable[[str], None], folder: Callable[[], Path]) -> None:
@@ -53,7 +53,7 @@ class _Plan:
         self._say(f"{short}: large arrays lie in files in {folder} meanwhile")
 
 
-_PLANS: list[_Plan] = []
+_PLANS: list[_CommandPlan] = []
 
 
 @contextlib.contextmanager
@@ -62,7 +62,7 @@ def planned(say: Callable[[str], None], folder: Callable[[], Path]) -> Iterator[
     if _PLANS:
         yield
         return
-    _PLANS.append(_Plan(say, folder))
+    _PLANS.append(_CommandPlan(say, folder))
     try:
         yield
     finally:

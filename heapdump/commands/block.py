@@ -55,7 +55,7 @@ def command(request: Request, address: str, fields: bool) -> int:
     with request.open() as snapshot:
         at = address_in(request, snapshot, address)
         found = locate(snapshot.walk.table, snapshot.process.space, at)
-        place = _Place(request, snapshot, at, found, fields)
+        place = _BlockAtAddress(request, snapshot, at, found, fields)
         answer = Answer(
             "block",
             data=place.record,
@@ -67,7 +67,7 @@ def command(request: Request, address: str, fields: bool) -> int:
 
 
 @dataclass(frozen=True)
-class _Place:
+class _BlockAtAddress:
     """An address and the block there."""
 
     request: Request

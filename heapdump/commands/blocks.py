@@ -39,7 +39,7 @@ GROUPS: tuple[Column[SizeGroup], ...] = (
 
 
 @dataclass(frozen=True)
-class _Options:
+class _BlocksOptions:
     """The command's own options as click gives them."""
 
     heap: str | None
@@ -95,7 +95,7 @@ def command(request: Request, **values: Any) -> int:
     from heapdump.analyses.blocks import search
     from heapdump.analyses.blocks.select import select
 
-    options = _Options(**values)
+    options = _BlocksOptions(**values)
     with request.open() as snapshot:
         rows = select(snapshot.walk.table, snapshot.heaps, options.filter(request, snapshot))
         if options.is_one_address:

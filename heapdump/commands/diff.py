@@ -43,7 +43,7 @@ _RELATIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
+class _DiffOptions:
     """The options of the command as they are typed."""
 
     by: str | None
@@ -105,7 +105,7 @@ def command(request: Request, dumps: tuple[Path, ...], **values: Any) -> int:
     heapdump diff old.dmp new.dmp --export flame -o change.html
     heapdump diff crash.dmp later.dmp --json | jq '.data.groups[:5]'
     """
-    options = _Options(**values)
+    options = _DiffOptions(**values)
     if len(dumps) < 2:
         raise WrongUsage("diff compares dumps; name two of them, the older first")
     limits = parse_limits(options.fail_on)
@@ -114,7 +114,7 @@ def command(request: Request, dumps: tuple[Path, ...], **values: Any) -> int:
         snapshots = _in_order(opened)
         asked, missing = _asked(snapshots, options)
         difference = compare_dumps(request, snapshots, asked)
-        page = _Page(request, snapshots, difference, asked, options.full_stacks, missing)
+        page = _DiffPage(request, snapshots, difference, asked, options.full_stacks, missing)
         if options.export:
             code = export_difference(request, snapshots, difference, options.export, page.gaps())
         else:
@@ -130,7 +130,7 @@ def _in_order(snapshots: list[Snapshot]) -> list[Snapshot]:
     return sorted(snapshots, key=lambda one: one.dump.directory.header.timestamp)
 
 
-def _asked(snapshots: Sequence[Snapshot], options: _Options) -> tuple[Comparison, str]:
+def _asked(snapshots: Sequence[Snapshot], options: _DiffOptions) -> tuple[Comparison, str]:
     """(what is compared, why it is not the key that was asked for, or "")."""
     from heapdump.analyses.allocated.leaks import how_to_record
     from heapdump.analyses.allocated.stacks import records_stacks
@@ -175,7 +175,7 @@ def _complain(request: Request, difference: Difference, limits: Limits) -> bool:
 
 
 @dataclass(frozen=True)
-class _Page:
+class _DiffPage:
     """A comparison and how it is shown. `missing`: why groups have another key than asked for, or ""."""
 
     request: Request

@@ -69,11 +69,11 @@ def command(request: Request, request_size: str | None) -> int:
         namer = snapshot.namer(request.image_path, request.symbol_path)
         question = AddressSpaceQuestion(size, most, most, snapshot.stores(request.image_path))
         report = examine(snapshot.usage, namer, question)
-        return request.emit(snapshot, _Page(request, snapshot, report).answer())
+        return request.emit(snapshot, _GapsPage(request, snapshot, report).answer())
 
 
 @dataclass(frozen=True)
-class _Page:
+class _GapsPage:
     """The report and how it is shown; None without a complete memory map."""
 
     request: Request

@@ -43,7 +43,7 @@ _GUESSED = "class names are those of type information; all other keys say what t
 
 
 @dataclass(frozen=True, slots=True)
-class _Options:
+class _LeaksOptions:
     """The options of the command as they are typed, those of --unreachable left out."""
 
     by: str | None
@@ -114,7 +114,7 @@ def command(request: Request, **values: Any) -> int:
     """
     check_options(values["export"], values["by"])
     unreachable = take_options(values, unreachable=values["unreachable"], export=values["export"])
-    options = _Options(**values)
+    options = _LeaksOptions(**values)
     if unreachable is not None and unreachable.lsan_compat and request.format != "table":
         raise WrongUsage("--lsan-compat is a text of its own, it does not go with --json and --format")
     suppressions = read_suppressions(options.suppressions)
@@ -130,11 +130,11 @@ def command(request: Request, **values: Any) -> int:
         leaks = find_leaks(leak_context(request, snapshot), question, suppressions)
         if options.export:
             return export_stacks(request, snapshot, leaks, options.export, by_blocks=options.weight == "blocks")
-        page = _Page(request, snapshot, leaks, question, options.full_stacks)
+        page = _LeaksPage(request, snapshot, leaks, question, options.full_stacks)
         return request.emit(snapshot, page.answer(suppressions))
 
 
-def _question(request: Request, snapshot: Snapshot, options: _Options) -> LeakQuestion:
+def _question(request: Request, snapshot: Snapshot, options: _LeaksOptions) -> LeakQuestion:
     from heapdump.analyses.allocated.leaks import LeakQuestion
     from heapdump.analyses.blocks.select import Filter, select
 
@@ -152,7 +152,7 @@ def _question(request: Request, snapshot: Snapshot, options: _Options) -> LeakQu
 
 
 @dataclass(frozen=True)
-class _Page:
+class _LeaksPage:
     """Groups and how they are shown. `full_stacks`: with the frames of allocator modules."""
 
     request: Request

@@ -53,7 +53,7 @@ def command(request: Request, address: str, form: str, count: int | None, arch: 
         pointees = pointees_of(snapshot, namer)
         space = place.view_at(at).space
         view = read_memory(space, at, Form(form), count, pointees.at)
-        page = _Page(request, form, count is not None, view, pointees, space.pointer_bytes)
+        page = _MemoryPage(request, form, count is not None, view, pointees, space.pointer_bytes)
         answer = Answer(
             "memory",
             data=lambda: [_record(row) for row in view.rows],
@@ -81,7 +81,7 @@ def _record(row: MemoryElement) -> Record:
 
 
 @dataclass(frozen=True)
-class _Page:
+class _MemoryPage:
     """The page of the command. `is_counted`: all rows are shown, since their number was asked for."""
 
     request: Request

@@ -37,7 +37,7 @@ _REACHED = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
+class _RefsAnswer:
     """The block and the answer about it.
 
     `reach`: `Reach.word` of its state; `cycle`: the number of blocks in the cycle whose first block it is, else 0;
@@ -108,7 +108,7 @@ def command(request: Request, address: str, depth: int, all_paths: int) -> int:
         return request.emit(snapshot, answer)
 
 
-def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: int) -> _Found:
+def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: int) -> _RefsAnswer:
     from heapdump.analyses.blocks.locate import locate
     from heapdump.analyses.graph.unreachable import Reach
 
@@ -121,10 +121,10 @@ def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: 
     reached = snapshot.reached
     reach = Reach(int(reached.state[node])).word
     cycle = next((len(members) for members in reached.cycles if members[0] == node), 0)
-    return _Found(snapshot, references, block, node, reach, cycle, references.paths(node, most), depth)
+    return _RefsAnswer(snapshot, references, block, node, reach, cycle, references.paths(node, most), depth)
 
 
-def _pointer(found: _Found, pointer: Pointer) -> Record:
+def _pointer(found: _RefsAnswer, pointer: Pointer) -> Record:
     """The place of a pointer, the block it lies in, and its target with the offset behind the target's start."""
     source = None if pointer.source is None else found.span(pointer.source)
     target = found.span(pointer.target)
@@ -142,12 +142,12 @@ def _pointer(found: _Found, pointer: Pointer) -> Record:
     }
 
 
-def _holders(request: Request, found: _Found) -> list[Record]:
+def _holders(request: Request, found: _RefsAnswer) -> list[Record]:
     levels = found.references.levels(found.node, found.depth)
     return request.rows([{"level": level} | _pointer(found, pointer) for level, pointer in levels], lambda row: row)
 
 
-def _targets(found: _Found) -> list[Record]:
+def _targets(found: _RefsAnswer) -> list[Record]:
     """Records of the pointers in the block, by the place where they lie."""
     made: list[Record] = []
     for target in found.references.targets(found.node).tolist():
@@ -156,7 +156,7 @@ def _targets(found: _Found) -> list[Record]:
     return sorted(made, key=lambda one: one["offset"] or 0)
 
 
-def _data(request: Request, found: _Found) -> Record:
+def _data(request: Request, found: _RefsAnswer) -> Record:
     return {
         "block": BlockRecorder(found.snapshot)(found.block),
         "reach": found.reach,
@@ -166,7 +166,7 @@ def _data(request: Request, found: _Found) -> Record:
     }
 
 
-def _path(found: _Found, path: Path) -> Record:
+def _path(found: _RefsAnswer, path: Path) -> Record:
     spans = (found.span(node) for node in path.nodes)
     return {
         "root": _pointer(found, path.root),
@@ -177,7 +177,7 @@ def _path(found: _Found, path: Path) -> Record:
     }
 
 
-def _page(request: Request, found: _Found) -> Iterator[PageItem]:
+def _page(request: Request, found: _RefsAnswer) -> Iterator[PageItem]:
     span = found.span(found.node)
     yield Lines([[(f"{span.start:#x}", "bold"), (f", {text.plural(span.size, 'byte')}, is {found.reached}", "")]])
     for path in found.paths:
@@ -234,7 +234,7 @@ TARGET_COLUMNS: tuple[Column[Record], ...] = (
 )
 
 
-def _path_lines(found: _Found, path: Path) -> list[list[tuple[str, str]]]:
+def _path_lines(found: _RefsAnswer, path: Path) -> list[list[tuple[str, str]]]:
     """A path from a root, a line for each block; of a path of more than 12 blocks the first and the last six."""
     lines = [[("from ", ""), (path.root.root, "bold"), (" (weak)" if path.root.is_weak else "", "dim")]]
     nodes = path.nodes

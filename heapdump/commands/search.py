@@ -72,7 +72,7 @@ def command(request: Request, pattern: str, at: str | None, usage: str | None, f
         every = find_all(space, spans, wanted)
         hits = list(itertools.islice(every, count))
         is_cut = next(every, None) is not None
-        found = _Found(request, snapshot, hits)
+        found = _SearchHits(request, snapshot, hits)
         rows = request.rows(hits, found.short_record)
         answer = Answer(
             "search",
@@ -101,7 +101,7 @@ def _patterns(request: Request, snapshot: Snapshot, pattern: str, form: str) -> 
 
 
 @dataclass(frozen=True)
-class _Found:
+class _SearchHits:
     """The places that were found."""
 
     request: Request

@@ -68,14 +68,14 @@ def command(request: Request, name: str | None, address: str | None, arch: str |
     request.refuse_sorting("struct")
     with request.open() as snapshot:
         namer = snapshot.namer(request.image_path, request.symbol_path)
-        asked = _Asked(request, snapshot, namer, place_of(request, snapshot, namer, arch), count)
+        asked = _StructQuestion(request, snapshot, namer, place_of(request, snapshot, namer, arch), count)
         if name is None:
             return request.emit(snapshot, asked.every())
         return request.emit(snapshot, asked.one(name, address))
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _StructQuestion:
     """The dump and the options."""
 
     request: Request

@@ -105,7 +105,7 @@ def command(request: Request) -> int:
         summary = summarize(snapshot.usage, snapshot.heaps, snapshot.walk)
         graph = graph_overview(request, snapshot, _CHEAP)
         facts = HeadlineFacts(snapshot.process, snapshot.heaps, snapshot.walk, summary, snapshot.crash, graph)
-        found = _Summary(request, snapshot, summary, graph, headlines(facts))
+        found = _SummaryPage(request, snapshot, summary, graph, headlines(facts))
         return request.emit(snapshot, found.answer())
 
 
@@ -142,7 +142,7 @@ def _owner_record(row: OwnerShare) -> Record:
 
 
 @dataclass(frozen=True)
-class _Summary:
+class _SummaryPage:
     """The summary and what stands above it; `graph`: None where the pointer graph is not made."""
 
     request: Request

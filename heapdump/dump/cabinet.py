@@ -30,7 +30,7 @@ class DamagedCabinet(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Member:
+class _CabinetFile:
     name: str
     size: int
     offset: int
@@ -38,15 +38,15 @@ class _Member:
 
 
 @dataclass(frozen=True, slots=True)
-class _Folder:
+class _CabinetFolder:
     start: int
     compression: int
 
 
 @dataclass(frozen=True, slots=True)
-class _Contents:
-    folders: list[_Folder]
-    members: list[_Member]
+class _CabinetContents:
+    folders: list[_CabinetFolder]
+    members: list[_CabinetFile]
     block_reserve: int
 
 
@@ -86,7 +86,7 @@ def open_only_member(file: BinaryIO) -> io.RawIOBase:
     return open_member(file, lambda names: names[0])
 
 
-def _contents(file: BinaryIO) -> _Contents:
+def _contents(file: BinaryIO) -> _CabinetContents:
     _, size, files, _, major, folder_count, file_count, flags, _, _ = _HEADER.unpack(_exactly(file, 0, _HEADER.size))
     if major != 1:
         raise DamagedCabinet(f"its version {major} is not known")
@@ -99,21 +99,21 @@ def _contents(file: BinaryIO) -> _Contents:
     folders = []
     for _ in range(folder_count):
         start, _, compression = _FOLDER.unpack(_exactly(file, at, _FOLDER.size))
-        folders.append(_Folder(start, compression & 0xF))
+        folders.append(_CabinetFolder(start, compression & 0xF))
         at += _FOLDER.size + folder_reserve
     if size > file.seek(0, io.SEEK_END):
         raise DamagedCabinet("the file was cut")
-    return _Contents(folders, _members(file, files, file_count), block_reserve)
+    return _CabinetContents(folders, _members(file, files, file_count), block_reserve)
 
 
-def _members(file: BinaryIO, at: int, count: int) -> list[_Member]:
+def _members(file: BinaryIO, at: int, count: int) -> list[_CabinetFile]:
     members = []
     for _ in range(count):
         size, offset, folder, *_ = _FILE.unpack(_exactly(file, at, _FILE.size))
         name, end, _ = file.read(_LONGEST_NAME).partition(b"\0")
         if not end:
             raise DamagedCabinet("a name does not end")
-        members.append(_Member(name.decode("utf-8", "backslashreplace"), size, offset, folder))
+        members.append(_CabinetFile(name.decode("utf-8", "backslashreplace"), size, offset, folder))
         at += _FILE.size + len(name) + 1
     return members
 
@@ -121,7 +121,7 @@ def _members(file: BinaryIO, at: int, count: int) -> list[_Member]:
 class _MemberStream(io.RawIOBase):
     """The bytes of one member, unpacked while they are read."""
 
-    def __init__(self, file: BinaryIO, member: _Member, folder: _Folder, reserve: int) -> None:
+    def __init__(self, file: BinaryIO, member: _CabinetFile, folder: _CabinetFolder, reserve: int) -> None:
         """`reserve`: bytes behind the header of each block that belong to the application."""
         self._file, self._folder, self._reserve = file, folder, reserve
         self._at = folder.start

@@ -23,7 +23,7 @@ from heapdump.wording import plural
 _TOP = 1 << 64
 
 
-class _View:
+class _StreamView:
     """A seekable view of the file with the body of one stream replaced; each read, and their sum, has a limit."""
 
     def __init__(self, data: mmap, stream: Stream, body: bytes) -> None:
@@ -55,7 +55,7 @@ class _View:
 def _parse(data: mmap, stream: Stream, parser: Callable[[Any, Any], Any], body: bytes, notes: list[str]) -> Any:
     where = SimpleNamespace(Location=SimpleNamespace(Rva=stream.offset, DataSize=len(body)))
     try:
-        return parser(where, _View(data, stream, body))
+        return parser(where, _StreamView(data, stream, body))
     except Exception as error:  # noqa: BLE001  # a hostile stream can make the package raise anything
         notes.append(f"stream {stream.name} is damaged and could not be read ({type(error).__name__}: {error})")
         return None

@@ -75,13 +75,13 @@ def comma_separated(
     `fields`: the columns of an answer without records; further columns that not every record has. A text that a
     spreadsheet would take for a formula gets an apostrophe in front, unless `raw`.
     """
-    lines = _Lines(nested, fields, _cell if raw else _harmless_cell)
+    lines = _CsvLines(nested, fields, _cell if raw else _harmless_cell)
     yield from _texts(records, lines.line)
     if not lines.header and fields:
         yield ",".join(fields) + "\n"
 
 
-class _Lines:
+class _CsvLines:
     """Writes records as lines of csv, the header before the first."""
 
     def __init__(

@@ -136,7 +136,7 @@ def _parsed(style: str) -> Style:
 
 
 @dataclass(frozen=True)
-class _Grid:
+class _ColumnGrid:
     """The columns of a table that are shown, by index, and their widths in cells."""
 
     columns: Sequence[Column[Any]]
@@ -204,7 +204,7 @@ def _table(pen: _Pen, table: Table[Any], look: _Look) -> Iterator[str]:
         texts[0] = f"#{number}"
     needed = [max([cell_len(column.title), *(cell_len(row[i]) for row in cells)]) for i, column in enumerate(columns)]
     found = layout(columns, cells, needed, width)
-    grid = _Grid(columns, found.shown, found.widths)
+    grid = _ColumnGrid(columns, found.shown, found.widths)
     yield from grid.lines(pen, [column.title for column in columns], ["bold"] * len(columns))
     for row, texts in zip(table.rows, cells, strict=True):
         styles = [column.style(row) if callable(column.style) else column.style for column in columns]

@@ -207,7 +207,7 @@ def find_leaks(context: LeakContext, question: LeakQuestion, suppressions: Suppr
 
 
 @dataclass(frozen=True, slots=True)
-class _Suppressed:
+class _SuppressedGroups:
     """The result of suppressions.
 
     Attributes:
@@ -221,10 +221,10 @@ class _Suppressed:
     unused: tuple[Rule, ...]
 
 
-def _suppress(groups: Sequence[LeakGroup], suppressions: Suppressions, least_bytes: int) -> _Suppressed:
+def _suppress(groups: Sequence[LeakGroup], suppressions: Suppressions, least_bytes: int) -> _SuppressedGroups:
     """The groups without those of suppressed stacks, and without those of less than `least_bytes` bytes."""
     if not suppressions.rules and not least_bytes:
-        return _Suppressed(groups, (), ())
+        return _SuppressedGroups(groups, (), ())
     reported: list[LeakGroup] = []
     matched: set[Rule] = set()
     suppressed: dict[Rule, list[LeakGroup]] = {}
@@ -237,7 +237,7 @@ def _suppress(groups: Sequence[LeakGroup], suppressions: Suppressions, least_byt
             reported.append(found)
     counts = (RuleCount(rule, *_sums(suppressed[rule])) for rule in suppressions.rules if rule in suppressed)
     unused = (rule for rule in suppressions.rules if rule not in matched)
-    return _Suppressed(tuple(reported), tuple(counts), tuple(unused))
+    return _SuppressedGroups(tuple(reported), tuple(counts), tuple(unused))
 
 
 def _place(context: LeakContext, question: LeakQuestion, by: By) -> Grouping:

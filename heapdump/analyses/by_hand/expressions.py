@@ -46,7 +46,7 @@ class Expressions:
         """
         if len(text) > _LONGEST:
             raise WrongUsage(f"an address of {len(text):,} characters; the longest expression has {_LONGEST:,}")
-        value = _Reader(self, text).whole()
+        value = _ExpressionParser(self, text).whole()
         if not 0 <= value < _TOP:
             raise WrongUsage(f"{text!r} is not an address: it is {'below zero' if value < 0 else 'above 2^64'}")
         return value
@@ -117,7 +117,7 @@ class Expressions:
         return found
 
 
-class _Reader:
+class _ExpressionParser:
     """Reads one expression from left to right."""
 
     def __init__(self, expressions: Expressions, text: str) -> None:

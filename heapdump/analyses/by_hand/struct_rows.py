@@ -74,9 +74,9 @@ class StructReader:
         """The rows of a structure that begins where the memory does."""
         start = memory.span.start
         memory, is_plain = self._plain(struct_.name, "", memory, start)
-        yield from self._members(struct_, memory, _Place(start, 0, "", is_plain, False, 0))
+        yield from self._members(struct_, memory, _StructPlace(start, 0, "", is_plain, False, 0))
 
-    def _members(self, struct_: StructType, memory: KnownBytes, place: _Place) -> Iterator[StructRow]:
+    def _members(self, struct_: StructType, memory: KnownBytes, place: _StructPlace) -> Iterator[StructRow]:
         others = _overlays(struct_) | _OTHER_VIEWS.get(struct_.name, set())
         for member in struct_.members:
             inside = replace(place.inside(member), is_inner=place.is_inner or member.name in others)
@@ -88,7 +88,7 @@ class StructReader:
                 first = row.field == inside.path
                 yield replace(row, owner=struct_.name, member=member.name) if first else row
 
-    def _rows_of(self, type_: Type, memory: KnownBytes, place: _Place) -> Iterator[StructRow]:
+    def _rows_of(self, type_: Type, memory: KnownBytes, place: _StructPlace) -> Iterator[StructRow]:
         if type_.kind is TypeKind.STRUCT and place.depth < _DEEPEST:
             yield from self._struct(type_, memory, place)
         elif type_.kind is TypeKind.ARRAY and type_.element is not None:
@@ -96,7 +96,7 @@ class StructReader:
         else:
             yield place.row(type_, *scalar(type_, memory, place.address))
 
-    def _struct(self, type_: Type, memory: KnownBytes, place: _Place) -> Iterator[StructRow]:
+    def _struct(self, type_: Type, memory: KnownBytes, place: _StructPlace) -> Iterator[StructRow]:
         known = self.source.struct(type_.target)
         is_line = type_.target in _INLINE
         yield place.row(type_, None, is_missing=is_line and memory.piece(place.address, type_.size) is None)
@@ -108,7 +108,7 @@ class StructReader:
             place = replace(place, is_plain=is_plain)
         yield from self._members(known, own, replace(place, depth=place.depth + 1, is_inner=place.is_inner or is_line))
 
-    def _array(self, type_: Type, element: Type, memory: KnownBytes, place: _Place) -> Iterator[StructRow]:
+    def _array(self, type_: Type, element: Type, memory: KnownBytes, place: _StructPlace) -> Iterator[StructRow]:
         """Characters as a text, small numbers in one row, structures and pointers one by one."""
         opens = element.kind in (TypeKind.STRUCT, TypeKind.POINTER, TypeKind.ARRAY) and element.size
         data = memory.piece(place.address, type_.size) if opens else None
@@ -146,7 +146,7 @@ class StructReader:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _StructPlace:
     """A place in a structure. `is_plain`: the memory here is decoded already; `is_inner`: as in `StructRow`."""
 
     start: int
@@ -161,12 +161,12 @@ class _Place:
         """Address of the member."""
         return self.start + self.offset
 
-    def inside(self, member: Member) -> _Place:
+    def inside(self, member: Member) -> _StructPlace:
         """A member of the structure here."""
         path = f"{self.path}.{member.name}" if self.path else member.name
         return replace(self, offset=self.offset + member.offset, path=path)
 
-    def element(self, number: int, offset: int) -> _Place:
+    def element(self, number: int, offset: int) -> _StructPlace:
         """An element of the array here."""
         return replace(self, offset=self.offset + offset, path=f"{self.path}[{number}]", depth=self.depth + 1)
 

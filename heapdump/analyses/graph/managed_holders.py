@@ -64,7 +64,7 @@ class ManagedHolders:
 
 
 @dataclass(slots=True)
-class _Sum:
+class _HolderTotals:
     objects: set[int] = field(default_factory=set)
     nodes: set[int] = field(default_factory=set)
 
@@ -82,12 +82,12 @@ def managed_holders(
     otherwise = classify(replace(graph, root_edges=_without(graph.root_edges, is_managed))).state
     is_alone = np.isin(reached.state, _HELD) & ~np.isin(otherwise, _HELD)
     areas = [graph.roots.areas[i] for i in np.flatnonzero(is_managed & (graph.root_edges.degree > 0)).tolist()]
-    sums: dict[tuple[str, bool], _Sum] = {}
+    sums: dict[tuple[str, bool], _HolderTotals] = {}
     words = _pointers(space, graph, areas, is_alone)
     for address, node in islice(words, _MOST_WORDS):
         found = _object_at(heaps, address)
         if found is not None:
-            of_type = sums.setdefault((found.type, found.is_finalizable), _Sum())
+            of_type = sums.setdefault((found.type, found.is_finalizable), _HolderTotals())
             of_type.objects.add(found.address)
             of_type.nodes.add(node)
     holders = [

@@ -208,7 +208,7 @@ def _sums(state: NDArray[np.uint8], rows: NDArray[np.int32], table: BlockTable) 
 
 
 @dataclass(frozen=True, slots=True)
-class _Suppressed:
+class _SuppressedStacks:
     """The result of suppressions.
 
     Attributes:
@@ -239,12 +239,12 @@ def _still_unused(unused: tuple[Rule, ...], leaks: Leaks) -> tuple[Rule, ...]:
 
 def _suppress(
     context: LeakContext, graph: PointerGraph, reached: Reachability, question: UnreachableQuestion
-) -> _Suppressed:
+) -> _SuppressedStacks:
     """All blocks of a suppressed stack become roots, until no leak of another suppressed stack remains."""
     plain = without_direct_cycles(reached) if question.as_lsan else reached
     unused, known = question.suppressions.rules, np.empty(0, np.uint64)
     if not unused or not context.stacks.are_recorded:
-        return _Suppressed(plain, known, unused)
+        return _SuppressedStacks(plain, known, unused)
     numbers, current = context.stacks.numbers(graph.rows.astype(np.int64)), plain
     for _ in range(_MOST_RUNS):
         leaked = current.nodes(*LEAKED)
@@ -259,7 +259,7 @@ def _suppress(
         current = classify(graph, np.flatnonzero(np.isin(numbers, known)), as_lsan=question.as_lsan)
     was_leaked, is_leaked = np.isin(plain.state, LEAKED), np.isin(current.state, LEAKED)
     ended = np.where(is_leaked, current.state, np.uint8(Reach.IGNORED))
-    return _Suppressed(Reachability(np.where(was_leaked, ended, plain.state), current.cycles), known, unused)
+    return _SuppressedStacks(Reachability(np.where(was_leaked, ended, plain.state), current.cycles), known, unused)
 
 
 def missing_evidence(graph: PointerGraph) -> tuple[str, ...]:

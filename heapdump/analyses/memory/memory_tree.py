@@ -40,7 +40,7 @@ class MemoryNode:
 
 
 @dataclass(slots=True)
-class _Sum:
+class _NodeSum:
     """What is counted of one part while the map is read."""
 
     address: int
@@ -67,7 +67,7 @@ _Key = tuple[MemoryClass, str, str]
 def memory_tree(usage: UsageMap, heaps: Sequence[Heap]) -> tuple[MemoryNode, ...]:
     """A node for each class that the process has, in VMMap's order. The cost grows with the number of regions."""
     sums, namer = _sums(usage, heaps)
-    by_class: dict[MemoryClass, dict[str, dict[str, _Sum]]] = {}
+    by_class: dict[MemoryClass, dict[str, dict[str, _NodeSum]]] = {}
     for (kind, group, part), found in sums.items():
         by_class.setdefault(kind, {}).setdefault(group, {})[part] = found
     return tuple(
@@ -75,7 +75,7 @@ def memory_tree(usage: UsageMap, heaps: Sequence[Heap]) -> tuple[MemoryNode, ...
     )
 
 
-def _groups(kind: MemoryClass, groups: dict[str, dict[str, _Sum]], namer: _Namer) -> Iterator[MemoryNode]:
+def _groups(kind: MemoryClass, groups: dict[str, dict[str, _NodeSum]], namer: _NodeNamer) -> Iterator[MemoryNode]:
     for group, parts in groups.items():
         leaves = [_leaf(name, kind, found) for name, found in parts.items()]
         lone = len(leaves) == 1
@@ -83,7 +83,7 @@ def _groups(kind: MemoryClass, groups: dict[str, dict[str, _Sum]], namer: _Namer
         yield replace(node, heap=namer.owners.get(group), key=namer.keys.get(group, group))
 
 
-def _leaf(name: str, kind: MemoryClass, found: _Sum) -> MemoryNode:
+def _leaf(name: str, kind: MemoryClass, found: _NodeSum) -> MemoryNode:
     return MemoryNode(
         name, kind, found.bytes, found.committed_bytes, found.private_bytes, found.regions, found.largest_bytes,
         found.address, key=name,
@@ -107,11 +107,11 @@ def _node(name: str, kind: MemoryClass, children: list[MemoryNode]) -> MemoryNod
     )
 
 
-def _sums(usage: UsageMap, heaps: Sequence[Heap]) -> tuple[dict[_Key, _Sum], _Namer]:
+def _sums(usage: UsageMap, heaps: Sequence[Heap]) -> tuple[dict[_Key, _NodeSum], _NodeNamer]:
     """The sums of every part, and the names that were given."""
     table = usage.table
-    namer = _Namer(usage, heaps)
-    out: dict[_Key, _Sum] = {}
+    namer = _NodeNamer(usage, heaps)
+    out: dict[_Key, _NodeSum] = {}
     classes, unusable = classes_of(usage).tolist(), unusable_bytes(usage).tolist()
     kinds = list(MemoryClass)
     for i in range(len(table)):
@@ -126,10 +126,10 @@ def _sums(usage: UsageMap, heaps: Sequence[Heap]) -> tuple[dict[_Key, _Sum], _Na
     return out, namer
 
 
-def _add(sums: dict[_Key, _Sum], key: _Key, span: Span, state: State, type_: Kind) -> None:
+def _add(sums: dict[_Key, _NodeSum], key: _Key, span: Span, state: State, type_: Kind) -> None:
     found = sums.get(key)
     if found is None:
-        found = sums[key] = _Sum(span.start)
+        found = sums[key] = _NodeSum(span.start)
     found.add(span.start, span.size, committed=state is State.MEM_COMMIT, private=type_ is Kind.MEM_PRIVATE)
 
 
@@ -140,7 +140,7 @@ def _part(state: State, protect: int) -> str:
     return {State.MEM_RESERVE: "reserved", State.MEM_FREE: "free"}.get(state, "not in the dump")
 
 
-class _Namer:
+class _NodeNamer:
     """Names the parts of the memory. `owners`: name of a heap → its index; `keys`: name of an allocation → its key."""
 
     def __init__(self, usage: UsageMap, heaps: Sequence[Heap]) -> None:

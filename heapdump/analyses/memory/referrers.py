@@ -86,7 +86,7 @@ def referrers_of(
     Reads up to `most_bytes` of writable committed memory, 1 GB in a second or two. Of a stack the part in use counts;
     of a walked heap the requested bytes of the program's busy blocks.
     """
-    search = _Search(usage, question)
+    search = _ReferrerCounter(usage, question)
     done, places = 0, list(_writable(usage))
     total = sum(place.size for _, place in places)
     for row, place in places:
@@ -102,7 +102,7 @@ def referrers_of(
     return tuple(ReferredMemory(span, search.places(i), is_whole) for i, span in enumerate(question.spans))
 
 
-class _Search:
+class _ReferrerCounter:
     """Counts words by span and place."""
 
     def __init__(self, usage: UsageMap, question: ReferrerQuestion) -> None:

@@ -67,7 +67,7 @@ def types_of(
     `views`: heap index → view. Reads 16 bytes of each block; each vtable is examined once.
     """
     out = np.full(len(rows), ContentKind.OTHER.number, np.uint64)
-    labels = _Labels()
+    labels = _ContentLabels()
     quick = None if compiled_if_worth(follow_starts, len(rows)) is None else QuickStarts(process, table)
     classifiers = {view.arch: _Classifier(process, view, table, labels, quick) for view in process.views}
     jobs: list[tuple[_Classifier, Batch]] = []
@@ -114,7 +114,7 @@ def view_by_heap(process: Process, heaps: tuple[Heap, ...]) -> dict[int, View]:
     return {heap.index: views[heap.view] for heap in heaps}
 
 
-class _Labels:
+class _ContentLabels:
     """Labels by number: kinds of content, formats, then classes and vtables as they are met, of all views together."""
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class _Classifier:
     """Classifies blocks of one view; several threads may call it at once."""
 
     def __init__(
-        self, process: Process, view: View, table: BlockTable, labels: _Labels, quick: QuickStarts | None
+        self, process: Process, view: View, table: BlockTable, labels: _ContentLabels, quick: QuickStarts | None
     ) -> None:
         """`quick`: decides most blocks by a kernel, None for few blocks."""
         self._process, self._view, self._table, self._labels, self._quick = process, view, table, labels, quick

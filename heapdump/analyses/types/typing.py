@@ -114,7 +114,7 @@ def typing_of(
     order = _by_row(graph.rows)
     rows = graph.rows[order]
     found = types_of(process, view_by_heap(process, tuple(heaps)), table, rows.astype(np.int64), by_class=True)
-    label = _Labels(found)
+    label = _ClusterLabels(found)
     number = found.numbers.astype(np.int32)
     cluster = clusters.number[order]
     known = np.flatnonzero(cluster >= 0)
@@ -140,7 +140,7 @@ def _module(label: str) -> str:
     return label.removeprefix("vtable ").rpartition("+")[0] if label.startswith("vtable ") else ""
 
 
-class _Labels:
+class _ClusterLabels:
     """Labels by number: those of the first bytes, then those of clusters."""
 
     def __init__(self, found: BlockTypes) -> None:

@@ -32,7 +32,7 @@ _SHOWN_BYTES = 64
 _MAX_THREADS = 4
 
 
-class _Place(NamedTuple):
+class _DamagedRun(NamedTuple):
     """Damaged bytes.
 
     Attributes:
@@ -119,10 +119,10 @@ def _report(job: CheckJob, context: HeapContext, window: Window, examined: _Exam
         if window.missing and is_fill and not is_exact[row]:
             continue
         if not any(address in hole for hole in window.missing):
-            job.findings.append(_finding(context, rows, row, rule, _Place(address, length)))
+            job.findings.append(_finding(context, rows, row, rule, _DamagedRun(address, length)))
 
 
-def _finding(context: HeapContext, rows: BlockTable, row: int, rule: int, place: _Place) -> Finding:
+def _finding(context: HeapContext, rows: BlockTable, row: int, rule: int, place: _DamagedRun) -> Finding:
     """The finding for one row and one rule of `kernels.nt_entry_checks`."""
     heap, name, entry = context.address, context.name, int(rows.entry[row])
     shown = min(place.length, _SHOWN_BYTES)

@@ -48,7 +48,7 @@ def stated_key(space: AddressSpace, heap: int, layout: Layout) -> HeaderKey:
 def header_key(space: AddressSpace, heap: int, layout: Layout) -> HeaderKey:
     """The key that headers confirm: `stated_key`, else the solved key; where they confirm neither, `stated_key`."""
     stated = stated_key(space, heap, layout)
-    headers = _Headers(space, heap, layout)
+    headers = _FirstHeaders(space, heap, layout)
     first = headers.first_word()
     if first is None or (stated.mask in (0, _MASK) and headers.follow(stated) > 0):
         return stated
@@ -63,7 +63,7 @@ def header_key(space: AddressSpace, heap: int, layout: Layout) -> HeaderKey:
     return stated
 
 
-class _Headers:
+class _FirstHeaders:
     """Reads the first entry headers of a heap."""
 
     def __init__(self, space: AddressSpace, heap: int, layout: Layout) -> None:

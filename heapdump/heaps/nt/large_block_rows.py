@@ -32,7 +32,7 @@ _PREFIX, _SIGNATURE = 2, 5
 _TABLE_BYTES = 8 << 32  # the column size8 has 32 bits
 
 
-class _Row(NamedTuple):
+class _LargeBlockRow(NamedTuple):
     """One row of the block table, before it is encoded.
 
     Attributes:
@@ -62,7 +62,7 @@ def add_large_blocks(context: WalkContext, blocks: Sequence[LargeBlock]) -> None
     context.columns.append(context.heap.index, entry, occupied // 8, unused, header // 8, tags)
 
 
-def _row(context: WalkContext, block: LargeBlock) -> _Row | None:
+def _row(context: WalkContext, block: LargeBlock) -> _LargeBlockRow | None:
     """The row of one block; None, with a gap, where its header is not in the dump or it is too large for the table.
 
     A block with a damaged header gets a row whose size is a guess: the most that CommitSize has room for. It has a
@@ -88,9 +88,9 @@ def _row(context: WalkContext, block: LargeBlock) -> _Row | None:
     size, flags = word & 0xFFFF, word >> entry_format.bits.flags & 0xFF
     if is_sound and offset + header <= size <= commit:
         log.good_headers += 1
-        return _Row(entry, occupied, size - offset, header, flags, is_guess=False)
+        return _LargeBlockRow(entry, occupied, size - offset, header, flags, is_guess=False)
     _report(context, entry)
-    return _Row(entry, occupied, header, header, BUSY_FLAG, is_guess=True)
+    return _LargeBlockRow(entry, occupied, header, header, BUSY_FLAG, is_guess=True)
 
 
 def _prefix(context: WalkContext, entry: int, word: int) -> tuple[int, bool]:

@@ -86,7 +86,7 @@ def recover(
     if scan is None:
         return None
     subsegment = _subsegment(context, area, members, scan, key)
-    geometry = _best(context, area, scan, _Sources(context, area, members, subsegment, key))
+    geometry = _best(context, area, scan, _GeometryValues(context, area, members, subsegment, key))
     if geometry is None:
         return None
     places = _places(geometry, context.entry_format.granule)
@@ -177,7 +177,7 @@ def _places(geometry: Geometry, granule: int) -> NDArray[np.int64]:
     return places
 
 
-class _Sources:
+class _GeometryValues:
     """The values that members and headers name for each member of the geometry.
 
     Attributes:
@@ -230,7 +230,7 @@ class _Sources:
                     yield geometry, agreeing
 
 
-def _best(context: HeapContext, area: UserArea, scan: Scan, sources: _Sources) -> Geometry | None:
+def _best(context: HeapContext, area: UserArea, scan: Scan, sources: _GeometryValues) -> Geometry | None:
     """The geometry that most headers and members confirm; None where fewer than half of its headers are good."""
     granule = context.entry_format.granule
     found = np.flatnonzero(scan.good)
@@ -249,7 +249,7 @@ def _best(context: HeapContext, area: UserArea, scan: Scan, sources: _Sources) -
     return best[1] if best else None
 
 
-def _add_headers(context: HeapContext, scan: Scan, found: NDArray[np.int64], sources: _Sources) -> None:
+def _add_headers(context: HeapContext, scan: Scan, found: NDArray[np.int64], sources: _GeometryValues) -> None:
     """Adds stride and offset of block 0 by the good headers at the granules `found`."""
     granule = context.entry_format.granule
     if not block_coding(context.entry_format).has_index:

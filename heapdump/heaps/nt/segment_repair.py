@@ -18,7 +18,7 @@ _ENOUGH = 3
 """Number of members that must hold, of six."""
 
 
-class _Member(NamedTuple):
+class _SegmentMember(NamedTuple):
     """A member of a segment's header.
 
     Attributes:
@@ -89,7 +89,7 @@ def _signature(reader: HeapReader) -> str:
     return "SegmentSignature" if "SegmentSignature" in reader.layout["_HEAP_SEGMENT"] else "Signature"
 
 
-def _members(reader: HeapReader, address: int, span: Span, fields: dict[str, int]) -> Iterator[_Member]:
+def _members(reader: HeapReader, address: int, span: Span, fields: dict[str, int]) -> Iterator[_SegmentMember]:
     """The six members that prove a segment and its span."""
     exact = {
         _signature(reader): SEGMENT_SIGNATURE,
@@ -99,6 +99,6 @@ def _members(reader: HeapReader, address: int, span: Span, fields: dict[str, int
         "LastValidEntry": span.end,
     }
     for name, expected in exact.items():
-        yield _Member(name, fields[name] == expected, expected, fields[name])
+        yield _SegmentMember(name, fields[name] == expected, expected, fields[name])
     first = fields["FirstEntry"]
-    yield _Member("FirstEntry", address < first <= address + PAGE, None, first)
+    yield _SegmentMember("FirstEntry", address < first <= address + PAGE, None, first)

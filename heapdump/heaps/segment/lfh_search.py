@@ -45,7 +45,7 @@ class FoundExtent:
     count: int
 
 
-class _Candidate(NamedTuple):
+class _ExtentCandidate(NamedTuple):
     extent: FoundExtent
     counts: int
     """Number of blocks with a possible count of unused bytes; none has an impossible one."""
@@ -85,11 +85,11 @@ def _bytes(subsegments: LfhSubsegments, i: int) -> bytes | None:
     return subsegments.walk.view.space.try_read(start, size) if size <= _MOST_RANGE_BYTES else None
 
 
-def _candidates(subsegments: LfhSubsegments, data: bytes) -> Iterator[_Candidate]:
+def _candidates(subsegments: LfhSubsegments, data: bytes) -> Iterator[_ExtentCandidate]:
     for extent in _full_extents(subsegments, len(data)):
         counts = _possible_counts(subsegments, data, extent)
         if counts is not None:
-            yield _Candidate(extent, counts)
+            yield _ExtentCandidate(extent, counts)
 
 
 def _full_extents(subsegments: LfhSubsegments, total: int) -> Iterator[FoundExtent]:

@@ -60,13 +60,13 @@ def read_exports(read: ReadRva, rva: int, size: int) -> Exports:
     places = np.frombuffer(texts, "<u4")[good][code]
     where = where[code]
     by_rva = np.argsort(where, kind="stable")
-    pool = _Names(read, rva, size)
+    pool = _ExportNames(read, rva, size)
     named = [pool.at(place) for place in places[by_rva].tolist()]
     real = np.array([bool(text) for text in named], bool)
     return Exports(where[by_rva][real], tuple(filter(None, named)))
 
 
-class _Names:
+class _ExportNames:
     """Zero-ended names, most of which lie in the export directory itself."""
 
     def __init__(self, read: ReadRva, rva: int, size: int) -> None:

@@ -73,7 +73,7 @@ class SymbolStores:
             return
         if known is not None:
             yield known
-        for found in _Search(self, wanted, refusal).run():
+        for found in _FileSearch(self, wanted, refusal).run():
             if self._found.get(wanted) is None:
                 self._found[wanted] = found
             if found != known:
@@ -111,7 +111,7 @@ class SymbolStores:
         return Element((self.default, *element.stores), element.keeps)
 
 
-class _Search:
+class _FileSearch:
     """The search for one file."""
 
     def __init__(self, stores: SymbolStores, wanted: Wanted, refusal: Refusal) -> None:

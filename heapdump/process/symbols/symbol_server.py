@@ -164,7 +164,7 @@ class SymbolServer:
 
     def _whole(self, url: str, out: BinaryIO, most: int) -> None:
         with self._answer(url) as answer:
-            chunks = _Chunks(answer, most, time.monotonic() + MAX_FILE_SECONDS)
+            chunks = _AnswerBytes(answer, most, time.monotonic() + MAX_FILE_SECONDS)
             while data := chunks.next():
                 out.write(data)
 
@@ -202,7 +202,7 @@ class SymbolServer:
             if answer.status == 206 and not answer.headers.get("Content-Range", "").startswith(f"bytes {part.size}-"):
                 part.restart("")
                 raise ServerTrouble("sends another part of the file than it was asked for")
-            chunks = _Chunks(answer, MAX_FILE_BYTES - part.size, until)
+            chunks = _AnswerBytes(answer, MAX_FILE_BYTES - part.size, until)
             if chunks.size is not None and chunks.size >= _WORTH_SAYING:
                 there = f", {part.size >> 20:,} MiB are there" if part.size else ""
                 self._say(f"fetching {name}, {part.size + chunks.size >> 20:,} MiB{there}")
@@ -259,7 +259,7 @@ class _TooMuch(ServerTrouble):
     """More than is taken."""
 
 
-class _Chunks:
+class _AnswerBytes:
     """The bytes of an answer within the limits of size and time."""
 
     def __init__(self, answer: http.client.HTTPResponse, most: int, until: float) -> None:

@@ -13,7 +13,7 @@ from heapdump.runtimes.dotnet.discovery import find_clrs
 from heapdump.runtimes.runtime import Runtime
 
 
-class _Finder:
+class _ClrFinder:
     """Finds CLRs; what reads them is loaded when there is one."""
 
     def find(self, process: Process) -> Sequence[Runtime]:
@@ -26,4 +26,4 @@ class _Finder:
         return [DotNet(process, clr) for clr in found]
 
 
-RUNTIME = _Finder()
+RUNTIME = _ClrFinder()

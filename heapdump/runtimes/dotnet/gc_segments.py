@@ -67,7 +67,7 @@ class _Raw:
 
 
 @dataclass(frozen=True, slots=True)
-class _Heap:
+class _CollectorHeap:
     """One heap of the collector: its generation table, and where allocation goes on in the ephemeral segment."""
 
     number: int
@@ -78,12 +78,12 @@ class _Heap:
 
 def segments(space: AddressSpace, variables: GcVariables) -> list[GcSegment]:
     """Every segment of every heap, by address."""
-    reader = _Reader(space, variables)
+    reader = _SegmentReader(space, variables)
     found = [segment for heap in reader.heaps() for segment in reader.of_heap(heap)]
     return sorted(found, key=lambda segment: segment.objects)
 
 
-class _Reader:
+class _SegmentReader:
     def __init__(self, space: AddressSpace, variables: GcVariables) -> None:
         self._space, self._variables, self._p = space, variables, space.pointer_bytes
         self._seen: set[int] = set()
@@ -99,19 +99,19 @@ class _Reader:
         fits = first <= allocated <= reserved and first <= committed <= reserved
         return _Raw(address, *words) if fits and first and first % p == 0 and flags < 1 << 16 else None
 
-    def heaps(self) -> Iterator[_Heap]:
+    def heaps(self) -> Iterator[_CollectorHeap]:
         """The heaps: one, or those of server GC."""
         variables = self._variables
         if not variables.heaps:
             ephemeral = self._space.try_pointer(variables.ephemeral) or 0 if variables.ephemeral else 0
             allocated = self._space.try_pointer(variables.allocated) or 0 if variables.allocated else 0
-            yield _Heap(0, variables.generations, ephemeral, allocated)
+            yield _CollectorHeap(0, variables.generations, ephemeral, allocated)
             return
         for number, address in enumerate(variables.heaps):
             table = self._table_in(address)
             if table is not None:
                 ephemeral, allocated = self._field(address, _EPHEMERAL_INDEX), self._field(address, _ALLOCATED_INDEX)
-                yield _Heap(number, table, ephemeral, allocated)
+                yield _CollectorHeap(number, table, ephemeral, allocated)
 
     def _offset(self, array: int, index: int) -> int | None:
         value = self._space.try_integer(array + 4 * index, 4) if array else None
@@ -143,7 +143,7 @@ class _Reader:
                 return found, place
         return None
 
-    def of_heap(self, heap: _Heap) -> Iterator[GcSegment]:
+    def of_heap(self, heap: _CollectorHeap) -> Iterator[GcSegment]:
         """The segments of one heap, each once: the pieces of the ephemeral one by generation."""
         firsts = [self.first(heap.table, i) for i in range(self._variables.generation_count)]
         shared = firsts[0] is not None and firsts[1] is not None and firsts[0][0] == firsts[1][0]
@@ -162,7 +162,9 @@ class _Reader:
             yield raw
             raw = self.raw(raw.next)
 
-    def _segment(self, heap: _Heap, raw: _Raw, generation: Generation, *, is_shared: bool = False) -> GcSegment:
+    def _segment(
+        self, heap: _CollectorHeap, raw: _Raw, generation: Generation, *, is_shared: bool = False
+    ) -> GcSegment:
         end = raw.allocated
         if raw.address == heap.ephemeral and raw.first <= heap.allocated <= raw.committed:
             end = heap.allocated
@@ -172,7 +174,7 @@ class _Reader:
             generation, Span(raw.first, end), raw.first & -_PAGE, max(raw.committed, end), raw.reserved, heap.number
         )
 
-    def _ephemeral(self, heap: _Heap, raw: _Raw, offset: int) -> Iterator[GcSegment]:
+    def _ephemeral(self, heap: _CollectorHeap, raw: _Raw, offset: int) -> Iterator[GcSegment]:
         """The ephemeral segment, cut where generations begin: the word behind the start segment says where."""
         whole = self._segment(heap, raw, Generation.GEN0, is_shared=True)
         size, p = self._variables.generation_bytes, self._p

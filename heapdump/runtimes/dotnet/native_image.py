@@ -48,7 +48,7 @@ class NativeMethod:
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class _CodeSection:
     """Hot, other or cold code, [start, end) as RVAs.
 
     `table`: RVA of its RUNTIME_FUNCTIONs. `begins`, `ends`: of each function, ascending. `unwinds`: their UnwindData.
@@ -76,7 +76,7 @@ class NativeImage:
     """
 
     image: MappedImage
-    parts: tuple[_Part, ...]
+    parts: tuple[_CodeSection, ...]
     descriptors: tuple[Sequence[int], ...]
     mains: Sequence[int]
 
@@ -100,7 +100,7 @@ class NativeImage:
             return NativeMethod(descriptor & ~_HAS_HANDLERS, part.begins[i], first == i) if descriptor else None
         return None
 
-    def _cold(self, cold: _Part, i: int) -> NativeMethod | None:
+    def _cold(self, cold: _CodeSection, i: int) -> NativeMethod | None:
         _, main = _last_set(self.mains, i)
         width = 12 if self.image.is_wide else 8
         for part, descriptors in zip(self.parts[:_COLD], self.descriptors, strict=True):
@@ -174,7 +174,7 @@ def _rva(image: MappedImage, address: int) -> int:
     return address - image.base if image.base < address < image.base + image.size else 0
 
 
-def _part(image: MappedImage, start: int, size: int, table: int, count: int) -> _Part:
+def _part(image: MappedImage, start: int, size: int, table: int, count: int) -> _CodeSection:
     """The functions of a part of the code; none where their table is not in the dump."""
     columns = 3 if image.is_wide else 2
     count = min(count, _MOST_FUNCTIONS, image.size // (4 * columns))
@@ -185,7 +185,7 @@ def _part(image: MappedImage, start: int, size: int, table: int, count: int) -> 
         rows = rows[: int(np.argmax(begins[1:] < begins[:-1])) + 1]
         begins = rows[:, 0]
     ends = rows[:, 1] if image.is_wide else np.append(begins[1:], np.uint32(start + size))[: len(begins)]
-    return _Part(start, start + size, table, begins.tolist(), ends.tolist(), rows[:, columns - 1].tolist())
+    return _CodeSection(start, start + size, table, begins.tolist(), ends.tolist(), rows[:, columns - 1].tolist())
 
 
 def _numbers(image: MappedImage, rva: int, count: int) -> Sequence[int]:
@@ -193,7 +193,7 @@ def _numbers(image: MappedImage, rva: int, count: int) -> Sequence[int]:
     return struct.unpack(f"<{count}I", data) if data else ()
 
 
-def _mains(image: MappedImage, table: int, cold: _Part) -> Sequence[int]:
+def _mains(image: MappedImage, table: int, cold: _CodeSection) -> Sequence[int]:
     if not image.is_wide:
         return [unwind & ~_MARK if unwind & _MARK else 0 for unwind in cold.unwinds]
     return _numbers(image, table, 2 * len(cold.begins))[::2]

@@ -18,7 +18,7 @@ _LONGEST_NAME = 256
 
 
 @dataclass(frozen=True, slots=True)
-class _Section:
+class _MappedSection:
     """A section: where it is loaded, and where it lies in the file."""
 
     rva: int
@@ -36,7 +36,7 @@ class MappedImage:
     is_wide: bool
     size: int
     directories: tuple[tuple[int, int], ...]
-    sections: tuple[_Section, ...]
+    sections: tuple[_MappedSection, ...]
     is_flat: bool = False
 
     def directory(self, index: int) -> tuple[int, int]:
@@ -80,7 +80,7 @@ def mapped_image(space: AddressSpace, base: int) -> MappedImage | None:
         if place + 40 > len(head):
             break
         virtual, rva, raw, offset = struct.unpack_from("<IIII", head, place + 8)
-        sections.append(_Section(rva, max(virtual, raw), offset))
+        sections.append(_MappedSection(rva, max(virtual, raw), offset))
     size = int.from_bytes(head[24 + 56 : 24 + 60], "little")
     return MappedImage(space, base, machine, magic == 0x20B, size, tuple(pairs), tuple(sections))
 

@@ -14,7 +14,7 @@ from heapdump.runtimes.runtime import Runtime
 _MODULE = "jvm.dll"
 
 
-class _Finder:
+class _HotSpotFinder:
     """Finds jvm.dll; what reads it is loaded when it is there."""
 
     def find(self, process: Process) -> Sequence[Runtime]:
@@ -34,4 +34,4 @@ class _Finder:
                     yield JavaVm(process, view, module, structs)
 
 
-RUNTIME = _Finder()
+RUNTIME = _HotSpotFinder()
