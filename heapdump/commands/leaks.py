@@ -224,7 +224,7 @@ def _concentration(leaks: Leaks) -> str:
     """How much the largest groups hold; "" where none stands out, or there is no other."""
     from heapdump.analyses.allocated.top_groups import top_groups
 
-    top = top_groups(leaks)
+    top = top_groups(leaks.groups)
     if not top or len(leaks.groups) == 1:
         return ""
     held = text.share(sum(found.group.share for found in top))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from heapdump.analyses.allocated.by import By
 from heapdump.analyses.allocated.groups import dense, group
 from heapdump.analyses.allocated.leaks import Grouping, LeakContext, LeakGroup, LeakQuestion, Rows
-from heapdump.analyses.allocated.stack_keys import distinct, passes_on, stack_key
+from heapdump.analyses.allocated.stack_keys import distinct, passes_on, stack_key, verifiers_own
 
 if TYPE_CHECKING:
     from heapdump.process.symbols.namer import Frame
@@ -84,8 +84,9 @@ class StackGrouper:
         return (caller,) if self._by is By.CALLER and caller is not None else ()
 
     def _caller(self, frames: Sequence[Frame]) -> Frame | None:
-        """The first frame outside the modules that pass allocations on."""
-        return next((frame for frame in frames if not self._passes_on(frame)), None)
+        """The first frame outside the modules that pass allocations on, or Verifier's that allocated for itself."""
+        own = (frame for frame in frames if not self._passes_on(frame))
+        return next(own, next(iter(verifiers_own(frames, self._passes_on)), None))
 
     def _is_wanted(self, frames: tuple[Frame, ...]) -> bool:
         focus, ignore = self._question.focus, self._question.ignore

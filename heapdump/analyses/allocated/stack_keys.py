@@ -23,6 +23,9 @@ _VERIFIER = re.compile(r"(?:verifier|vrfcore|vfbasics|vfcompat)(?:\.dll)?", re.I
 """Modules of Application Verifier: their frames lie between an allocation and who asked for it."""
 
 
+_NTDLL = re.compile(r"ntdll(?:\.dll)?", re.IGNORECASE)
+
+
 def passes_on(skip: Sequence[str]) -> Callable[[Frame], bool]:
     """A test for frames that pass an allocation on: of allocator modules, and of the modules named in `skip`."""
     names = {name.lower().removesuffix(".dll") for name in skip}
@@ -38,15 +41,43 @@ def passes_on(skip: Sequence[str]) -> Callable[[Frame], bool]:
 def stack_key(frames: Sequence[Frame], passes_on: Callable[[Frame], bool]) -> str:
     """`app.exe!Load+0x14 ← Parse ← main`: the first frames that do not only pass the allocation on.
 
-    Where all of them do, the first ones behind Application Verifier's.
+    Where all of them do, Application Verifier's own, or the first ones behind them.
     """
-    own = [frame for frame in frames if not passes_on(frame)] or _behind_verifier(frames)
+    own = (
+        [frame for frame in frames if not passes_on(frame)]
+        or verifiers_own(frames, passes_on)
+        or _behind_verifier(frames)
+    )
     first, *callers = own[:_KEY_FRAMES]
     return " ← ".join([str(first), *(frame.symbol or str(frame) for frame in callers)])
 
 
+def is_verifier(module: str) -> bool:
+    """True for the name of a module of Application Verifier."""
+    return _VERIFIER.fullmatch(module) is not None
+
+
+def verifiers_own(frames: Sequence[Frame], passes_on: Callable[[Frame], bool]) -> Sequence[Frame]:
+    """Frames of Application Verifier where it allocated for itself, innermost first; none where it passed it on.
+
+    Verifier stands between a module and ntdll where the module's imports lead to it. No import of ntdll does: where
+    ntdll called Verifier, and no frame of a program follows, the block is Verifier's own.
+    """
+    if any(not passes_on(frame) for frame in frames):
+        return ()
+    is_of_verifier = [is_verifier(frame.module or "") for frame in frames]
+    if not any(is_of_verifier):
+        return ()
+    end = len(frames) - is_of_verifier[::-1].index(True)
+    start = end - 1
+    while start and is_of_verifier[start - 1]:
+        start -= 1
+    is_called_by_ntdll = end == len(frames) or _NTDLL.fullmatch(frames[end].module or "") is not None
+    return frames[start:end] if is_called_by_ntdll else ()
+
+
 def _behind_verifier(frames: Sequence[Frame]) -> Sequence[Frame]:
-    last = max((i for i, frame in enumerate(frames) if _VERIFIER.fullmatch(frame.module or "")), default=-1)
+    last = max((i for i, frame in enumerate(frames) if is_verifier(frame.module or "")), default=-1)
     return frames[last + 1 :] or frames
 
 

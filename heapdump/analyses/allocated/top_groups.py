@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from heapdump.analyses.allocated.leaks import LeakGroup, Leaks
 from heapdump.blocks.heap import Heap
@@ -13,12 +13,15 @@ _ENOUGH_SHARE, _LEAST_SHARE = 0.8, 0.05
 """Groups are named until together they hold the first share of the bytes; groups below the second share are not."""
 
 
-def top_groups(leaks: Leaks) -> list[LeakGroup]:
-    """At most three groups, most bytes first; none where no group stands out."""
+def top_groups(groups: Iterable[LeakGroup], of: float = 1.0) -> list[LeakGroup]:
+    """At most three of groups that are sorted by bytes, the largest first; none where no group stands out.
+
+    `of`: the share of the bytes that all of `groups` hold.
+    """
     out: list[LeakGroup] = []
     share = 0.0
-    for found in leaks.groups:
-        if len(out) == _MOST or share >= _ENOUGH_SHARE or found.group.share < _LEAST_SHARE:
+    for found in groups:
+        if len(out) == _MOST or share >= _ENOUGH_SHARE * of or found.group.share < _LEAST_SHARE * of:
             break
         out.append(found)
         share += found.group.share

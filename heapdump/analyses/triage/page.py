@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from heapdump.analyses.allocated.leaks import Leaks
+from heapdump.analyses.allocated.stack_keys import is_verifier
 from heapdump.analyses.damage.incidents import Incident
 from heapdump.analyses.damage.verdict import Verdict
 from heapdump.analyses.graph.overview import GraphOverview
@@ -124,7 +125,8 @@ class TriageFacts:
 def triage(facts: TriageFacts) -> Triage:
     """The page."""
     memory = _memory(facts)
-    who = holders(facts.leaks, facts.heaps, facts.graph, facts.runtimes)
+    has_verifier = any(is_verifier(module.name) for module in facts.process.modules)
+    who = holders(facts.leaks, facts.heaps, facts.graph, facts.runtimes, has_verifier=has_verifier)
     return Triage(
         facts.crash,
         facts.hang,

@@ -22,11 +22,21 @@ def test_frames_that_only_pass_an_allocation_on_are_skipped() -> None:
 
 
 def test_verifier_s_frames_are_skipped_where_nothing_but_allocators_is_left() -> None:
-    """Recorded page heaps: ntdll calls verifier.dll, which calls ntdll again; 194 stacks had the key of their first frame."""
-    inner, outer = ("ntdll.dll+0x1", "verifier.dll+0x2", "ntdll.dll+0x3", "verifier.dll+0x4"), ("ntdll.dll+0x5",)
-    assert key(*inner, *outer) == "ntdll.dll+0x5"
-    assert key(*inner) == "ntdll.dll+0x1 ← verifier.dll+0x2 ← ntdll.dll+0x3"
+    inner, outer = ("ntdll.dll+0x1", "verifier.dll+0x2"), ("kernel32.dll+0x5",)
+    assert key(*inner, *outer) == "kernel32.dll+0x5"
     assert key("ntdll.dll+0x1") == "ntdll.dll+0x1"
+
+
+def test_what_verifier_allocates_for_itself_has_its_name() -> None:
+    """Recorded page heaps: the loader calls verifier.dll, which allocates; no import of ntdll leads to Verifier."""
+    for outer in ((), ("ntdll.dll+0x5", "ntdll.dll+0x6")):
+        assert (
+            key("ntdll.dll+0x1", "verifier.dll+0x2", "verifier.dll+0x3", *outer)
+            == "verifier.dll+0x2 ← verifier.dll+0x3"
+        )
+    inner = ("verifier.dll+0x9", "ntdll.dll+0x1", "verifier.dll+0x2")
+    assert key(*inner, "ntdll.dll+0x5") == "verifier.dll+0x2"
+    assert key(*inner, "app.exe+0x5") == "app.exe+0x5"
 
 
 def test_stacks_that_begin_alike_have_keys_of_their_own() -> None:
