@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -20,15 +21,20 @@ _MORE = 1 << 16
 _MOST_AT_FIRST = 1 << 22
 """Rows for which memory is set aside before there are any: systems that count what is set aside may refuse more."""
 
+_SLACK, _MOST_GROWTH = 16, 16
+"""Memory is reserved for 1/16 more rows than are foreseen, and for 16 times as many as there are at most."""
+
 
 class BlockColumns:
     """Rows in the order in which they were added; `sort` brings them into the order of addresses."""
 
-    def __init__(self, expected: int = 0) -> None:
-        """`expected`: number of rows, as far as it is known."""
-        self._size = 0
-        made: list[NDArray[Any]] = [large_arrays.empty(min(expected, _MOST_AT_FIRST), one) for one in COLUMNS.values()]
-        self._all = BlockTable(*made)
+    def __init__(self, expected: int = 0, forecast: Callable[[], int] | None = None) -> None:
+        """`expected`: number of rows, as far as it is known. `forecast`: gives the number of all rows.
+
+        The forecast may be 0 as long as it is not known, and wrong: it decides how far the columns grow at a time.
+        """
+        self._size, self._forecast = 0, forecast
+        self._all = _table(min(expected, _MOST_AT_FIRST))
 
     def __len__(self) -> int:
         """The number of rows that were added."""
@@ -41,8 +47,29 @@ class BlockColumns:
     def _room(self, least: int) -> BlockTable:
         have = len(self._all)
         if have - self._size < least:
-            self._resize(max(self._size + least, have + have // 4, _MORE))
+            self._grow(self._size + least)
         return self._all.part(self._size, len(self._all))
+
+    def _grow(self, least: int) -> None:
+        """Reserves memory for `least` rows, and for those that are foreseen; what is not written to costs no memory."""
+        foreseen = self._forecast() if self._forecast is not None else 0
+        ahead = min(foreseen + foreseen // _SLACK + _MORE, _MOST_GROWTH * max(len(self._all), _MORE))
+        if ahead <= least:
+            have = len(self._all)
+            self._resize(max(least, have + have // 4, _MORE))
+            return
+        old, self._all = self._all, _table(ahead)
+        copy_rows(old.part(0, self._size), self._all.part(0, self._size))
+
+    def has_room(self, count: int) -> bool:
+        """True where `count` more rows fit without growing, which moves all rows."""
+        return len(self._all) - self._size >= count
+
+    def claim(self, count: int) -> BlockTable:
+        """Adds `count` rows whose columns are written later, by another thread perhaps: before the columns grow."""
+        claimed = self._room(count).part(0, count)
+        self._size += count
+        return claimed
 
     def add(self, count: int, heap: int) -> None:
         """Adds the first `count` rows of the tail, which the caller has filled; `heap`: index of their heap."""
@@ -73,10 +100,7 @@ class BlockColumns:
 
     def extend(self, rows: BlockTable) -> None:
         """Adds the rows of a table, which name their heaps themselves."""
-        tail = self._room(len(rows))
-        for column, added in zip(tail.columns(), rows.columns(), strict=True):
-            column[: len(rows)] = added
-        self._size += len(rows)
+        copy_rows(rows, self.claim(len(rows)))
 
     def sort(self, first: int = 0) -> None:
         """Sorts the rows from `first` on by `entry`, ascending; rows with equal entries keep their order."""
@@ -93,6 +117,18 @@ class BlockColumns:
 
     def _resize(self, rows: int) -> None:
         self._all = BlockTable(*(large_arrays.resized(column, rows) for column in self._all.columns()))
+
+
+def _table(rows: int) -> BlockTable:
+    """Columns of `rows` rows with any values."""
+    made: list[NDArray[Any]] = [large_arrays.empty(rows, kind) for kind in COLUMNS.values()]
+    return BlockTable(*made)
+
+
+def copy_rows(rows: BlockTable, target: BlockTable) -> None:
+    """Copies rows into as many rows of another table."""
+    for column, added in zip(target.columns(), rows.columns(), strict=True):
+        column[:] = added
 
 
 def _ascends(entry: NDArray[np.uint64]) -> bool:

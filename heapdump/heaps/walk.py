@@ -46,9 +46,10 @@ def walk_heaps(
             continue
         size = min(sum(extent.span.size for heap in group for extent in heap.extents), process.space.total_bytes)
         memory_plan.before("the walk and its uses", size // _BYTES_A_BLOCK * memory_plan.WALK_BYTES)
-        columns = BlockColumns(size // _BYTES_A_BLOCK + len(table))
+        workload = Workload(size)
+        columns = BlockColumns(forecast=workload.expected)
         at_once = threads or os.cpu_count() or 1
-        job = AllocatorJob(process, group, heaps, table, logs, pace, at_once, columns, Workload(size))
+        job = AllocatorJob(process, group, heaps, table, logs, pace, at_once, columns, workload)
         allocators()[kind].walk(job)
         table, rows = _joined(table, rows, job)
     counts = count_blocks(rows, walked, logs, lambda heap, count: _self_checks(process, heap, count))

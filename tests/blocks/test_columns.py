@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.blocks.columns import BlockColumns
+from heapdump.blocks.columns import BlockColumns, copy_rows
 
 ENTRIES = st.lists(st.one_of(st.integers(0, 12), st.integers(0, (1 << 64) - 1)), max_size=60)
 
@@ -45,3 +45,25 @@ def test_a_long_column_with_one_row_out_of_order_is_sorted():
         columns.since(0).entry[place - 1 : place + 1] = place, place - 1
         columns.sort()
         assert np.array_equal(columns.since(0).entry, np.arange(count))
+
+
+@given(counts=st.lists(st.integers(0, 200_000), max_size=5), foreseen=st.integers(0, 400_000))
+def test_columns_grow_to_what_is_foreseen_and_keep_their_rows(counts, foreseen):
+    """Never to a fixed share of the memory that is walked."""
+    columns, total = BlockColumns(forecast=lambda: foreseen), 0
+    for count in counts:
+        rows = columns.claim(count)
+        rows.entry[:] = np.arange(total, total + count)
+        total += count
+    assert np.array_equal(columns.since(0).entry, np.arange(total))
+    assert len(columns._all) <= max(foreseen * 17 // 16, total * 5 // 4) + (1 << 16)
+
+
+def test_rows_claimed_before_others_may_be_written_after_them():
+    columns = BlockColumns(forecast=lambda: 10)
+    first, second = columns.claim(2), columns.claim(1)
+    assert columns.has_room(3)
+    copy_rows(columns_of([7]).since(0), second)
+    copy_rows(columns_of([3, 5]).since(0), first)
+    assert columns.since(0).entry.tolist() == [3, 5, 7]
+    assert columns.since(0).tags.tolist() == [0, 1, 0]

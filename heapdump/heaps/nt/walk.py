@@ -7,11 +7,11 @@ are joined in the order of the shares.
 from __future__ import annotations
 
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache, partial
 from itertools import islice
 
-from heapdump.blocks.columns import BlockColumns
+from heapdump.blocks.columns import BlockColumns, copy_rows
 from heapdump.blocks.heap import Heap
 from heapdump.heaps.jobs import AllocatorJob, WalkLog
 from heapdump.heaps.nt.back_end import BackEndWalk
@@ -31,9 +31,6 @@ from heapdump.wording import plural
 
 _MAX_THREADS, _WAITING_SHARES = 8, 1
 """The most threads; the number of finished shares, beyond one for each thread, that may wait to be joined."""
-
-_BYTES_A_BLOCK = 64
-"""Memory for rows is reserved for blocks of this average size; smaller blocks make the columns grow."""
 
 _AHEAD = 8 << 20
 """Bytes behind the walked window that are read ahead from the file."""
@@ -72,16 +69,17 @@ class _Walker:
         """`contexts`: by the index of the heap."""
         self._job, self._contexts = job, contexts
         self._free_nodes = {index: cache(partial(linked_nodes, context)) for index, context in contexts.items()}
-        self._dump_bytes = job.process.space.total_bytes
-        self._workload = Workload(0)
+        self._bytes, self._workload = 0, Workload(0)
 
     def walk(self, shares: list[WorkShare], threads: int) -> None:
         """Adds the rows of all shares, ascending by address, and their sums."""
-        self._workload = Workload(min(sum(share.bytes for share in shares), self._dump_bytes))
+        self._bytes = sum(share.bytes for share in shares)
+        self._workload = Workload(min(self._bytes, self._job.process.space.total_bytes))
         if threads < 2:
             self._job.columns, self._job.counts = self._walk_shares(shares)
             return
-        columns, counts, is_sorted = self._job.columns, RowCounts(), True
+        columns, counts, is_sorted = self._columns(shares), RowCounts(), True
+        before, copies = BlockColumns(), list[Future[None]]()
         with ThreadPoolExecutor(threads) as pool:
             waiting, others = deque[Future[tuple[BlockColumns, RowCounts]]](), iter(shares)
             try:
@@ -90,15 +88,20 @@ class _Walker:
                 while waiting:
                     found, counted = waiting.popleft().result()
                     waiting.extend(pool.submit(self._walk_shares, [share]) for share in islice(others, 1))
-                    is_sorted = is_sorted and columns.ends_before(found)
-                    columns.extend(found.since(0))
+                    is_sorted = is_sorted and before.ends_before(found)
+                    before = found if len(found) else before
+                    if not columns.has_room(len(found)):
+                        wait(copies)  # they write where the rows lie now
+                    copies.append(pool.submit(copy_rows, found.since(0), columns.claim(len(found))))
                     counts.merge(counted)
+                for copy in copies:
+                    copy.result()
             except BaseException:  # Ctrl-C: threads end at their next window
                 self._job.pace.is_stopped.set()
                 raise
         if not is_sorted:  # heaps overlap, which is damage
             columns.sort()
-        self._job.counts = counts
+        self._job.columns, self._job.counts = columns, counts
 
     def _walk_shares(self, shares: list[WorkShare]) -> tuple[BlockColumns, RowCounts]:
         """(the rows of neighbouring shares, ascending by address; their sums)."""
@@ -137,5 +140,6 @@ class _Walker:
         return WalkContext(known.view, heap, known.entry_format, known.segments, columns, log)
 
     def _columns(self, shares: list[WorkShare]) -> BlockColumns:
-        """Columns with room for the expected blocks of these shares."""
-        return BlockColumns(min(sum(share.bytes for share in shares), self._dump_bytes) // _BYTES_A_BLOCK)
+        """Columns that grow to the blocks that these shares have by the number of blocks met so far."""
+        size = sum(share.bytes for share in shares)
+        return BlockColumns(forecast=lambda: self._workload.expected() * size // max(1, self._bytes))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump import kernels
+from heapdump.blocks import columns as block_columns
 from heapdump.heaps.nt import walk as nt_walk
 from heapdump.heaps.nt import windows, work
 from heapdump.heaps.walk import walk_heaps
@@ -93,6 +94,18 @@ def test_threads_find_the_same_blocks(generation, threads, open_built, monkeypat
         monkeypatch.setattr(work, "_SHARE_BYTES", 0x40000)
         assert columns(snapshot, threads) == complete
         assert len(complete[0]) > 500
+
+
+@pytest.mark.parametrize("threads", [2, 8])
+def test_columns_may_move_while_threads_write_to_them(threads, open_built, monkeypatch):
+    """They grow at each share: the rows of the ones before must have arrived."""
+    built = heap_of_sizes(TEN, [100 + 13 * i for i in range(90)], segments=9).build()
+    with open_built(process_of(TEN, built)) as snapshot:
+        complete = columns(snapshot)
+        monkeypatch.setattr(work, "_SHARE_BYTES", 0x10000)
+        monkeypatch.setattr(block_columns, "_MORE", 1)
+        monkeypatch.setattr(block_columns, "_MOST_GROWTH", 1)
+        assert columns(snapshot, threads) == complete
 
 
 def test_rows_of_heaps_over_each_other_are_put_in_order(open_built, monkeypatch):
