@@ -37,7 +37,9 @@ def _index_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HEAPDUMP_CACHE", str(tmp_path_factory.mktemp("index")))
         patch.delenv("COLUMNS", raising=False)  # a wide terminal, or a runner of tests in parallel, sets it
-        patch.setattr(kernels, "tell", lambda say: None)  # which test compiles a kernel depends on those before it
+        patch.setattr(
+            kernels, "announce_compiling", lambda say: None
+        )  # which test compiles a kernel depends on those before it
         yield
 
 

@@ -45,9 +45,9 @@ class CrtBlocks:
         return cls.joined([])
 
     @classmethod
-    def joined(cls, parts: list[CrtBlocks]) -> CrtBlocks:
-        """The blocks of all `parts`, one part after the other."""
+    def joined(cls, pieces: list[CrtBlocks]) -> CrtBlocks:
+        """The blocks of all `pieces`, one part after the other."""
         unsigned = ("user", "file")
-        columns = ([getattr(part, name) for part in parts] for name in cls.__slots__)
+        columns = ([getattr(part, name) for part in pieces] for name in cls.__slots__)
         empty = (np.empty(0, np.uint64 if name in unsigned else np.int64) for name in cls.__slots__)
         return cls(*(np.concatenate([first, *rest]) for first, rest in zip(empty, columns, strict=True)))

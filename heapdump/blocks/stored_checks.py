@@ -3,7 +3,7 @@
 A file of the index may be forged with the right checksum, or written by a defect. Its numbers become indices into
 arrays, and compiled kernels check no index. Each check costs at most one sweep over a column.
 
-In every check `what` names the values in the message of the error, as a plural: `rows`.
+In every check `subject` names the values in the message of the error, as a plural: `rows`.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _PIECE = 1 << 20
 _LARGEST = 1 << 64
 
 
-def require_indices(values: NDArray[Any], low: int, high: int, what: str) -> None:
+def require_indices(values: NDArray[Any], low: int, high: int, subject: str) -> None:
     """Makes sure that `values` are integers of one dimension in [low, high).
 
     Raises:
         ValueError: they are not.
     """
     if values.ndim != 1 or values.dtype.kind not in "iu":
-        raise ValueError(f"{what} are no integers")
+        raise ValueError(f"{subject} are no integers")
     if len(values) and not (low <= int(values.min()) and int(values.max()) < high):
-        raise ValueError(f"{what} are out of range")
+        raise ValueError(f"{subject} are out of range")
 
 
-def require_firsts(first: NDArray[Any], sources: int, targets: int, what: str) -> None:
+def require_firsts(first: NDArray[Any], sources: int, targets: int, subject: str) -> None:
     """Makes sure that `first` cuts `targets` items into `sources` runs: run i is [first[i], first[i + 1]).
 
     So `first` has sources + 1 elements, begins with 0, never descends and ends with `targets`.
@@ -44,13 +44,13 @@ def require_firsts(first: NDArray[Any], sources: int, targets: int, what: str) -
     Raises:
         ValueError: it does not.
     """
-    require_indices(first, 0, targets + 1, what)
+    require_indices(first, 0, targets + 1, subject)
     if len(first) != sources + 1 or int(first[0]) != 0 or int(first[-1]) != targets:
-        raise ValueError(f"{what} do not fit")
-    require_ascending(first, what)
+        raise ValueError(f"{subject} do not fit")
+    require_ascending(first, subject)
 
 
-def require_ascending(values: NDArray[Any], what: str) -> None:
+def require_ascending(values: NDArray[Any], subject: str) -> None:
     """Makes sure that no value is smaller than the one before.
 
     Raises:
@@ -59,17 +59,17 @@ def require_ascending(values: NDArray[Any], what: str) -> None:
     for low in range(0, len(values) - 1, _PIECE):
         piece = values[low : low + _PIECE + 1]
         if (piece[1:] < piece[:-1]).any():
-            raise ValueError(f"{what} do not ascend")
+            raise ValueError(f"{subject} do not ascend")
 
 
-def require_length(values: NDArray[Any], length: int, kind: type[np.generic], what: str) -> None:
+def require_length(values: NDArray[Any], length: int, kind: type[np.generic], subject: str) -> None:
     """Makes sure that a column has one dimension, `length` elements and the type `kind`.
 
     Raises:
         ValueError: it has not.
     """
     if values.shape != (length,) or values.dtype != np.dtype(kind):
-        raise ValueError(f"{what} have another form")
+        raise ValueError(f"{subject} have another form")
 
 
 def require_types(value: object, counts: Mapping[str, int] | None = None) -> None:
@@ -87,7 +87,7 @@ def require_types(value: object, counts: Mapping[str, int] | None = None) -> Non
         for field in fields(value):
             member = getattr(value, field.name)
             if field.name in hints and not _fits(member, hints[field.name]):
-                raise TypeError(f"{field.name} is not what it should be")
+                raise TypeError(f"{field.name} is not subject it should be")
             if counts and field.name in counts and not _are_below(member, counts[field.name]):
                 raise ValueError(f"{field.name} is out of range")
             require_types(member, counts)

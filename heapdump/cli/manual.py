@@ -39,7 +39,7 @@ def write_pages(folder: Path) -> list[str]:
     return sorted(path.as_posix() for path in folder.glob("heapdump*.1"))
 
 
-def _page(context: click.Context, version: str, see: Sequence[str]) -> str:
+def _page(context: click.Context, version: str, see_also: Sequence[str]) -> str:
     name = context.command_path.replace(" ", "-")
     first = (context.command.help or "").strip().partition("\n\n")[0]
     writer = _Roff()
@@ -48,7 +48,7 @@ def _page(context: click.Context, version: str, see: Sequence[str]) -> str:
         ".SH NAME", f"{_escaped(name)} \\- {_escaped(' '.join(first.split()).removesuffix('.'))}",
     ]  # fmt: skip
     context.command.format_help(context, writer)
-    writer.lines += [".SH SEE ALSO", ", ".join(f"\\fB{_escaped(one)}\\fR(1)" for one in sorted(see))]
+    writer.lines += [".SH SEE ALSO", ", ".join(f"\\fB{_escaped(one)}\\fR(1)" for one in sorted(see_also))]
     return "\n".join(writer.lines) + "\n"
 
 

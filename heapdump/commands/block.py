@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from heapdump.commands.common.unnamed_words import DescribedMemory
     from heapdump.snapshot import Snapshot
 
-_DOUBTS = {
+_TRUST_SENTENCES = {
     "derived": "it lies behind damage, or its header is damaged: what is said of it follows from what is whole",
     "guess": "its header is damaged, or not in the dump: its state or its size is a guess",
 }
@@ -201,8 +201,8 @@ class _BlockAtAddress:
         kind_of = "free" if block.state == "free" else "requested"
         size = f"{text.plural(block.size, 'byte')} {kind_of}, {block.entry_size:,} occupied from {block.entry:#x} on"
         yield [(f"{block.state} {block.kind.word} block{own}: {size}", "")]
-        if block.trust.value in _DOUBTS:
-            yield [(_DOUBTS[block.trust.value], "yellow")]
+        if block.trust.value in _TRUST_SENTENCES:
+            yield [(_TRUST_SENTENCES[block.trust.value], "yellow")]
         yield [(f"heap #{heap.index} {heap.address:#x} ({heap.kind}, {heap.role})", "")]
 
     def _detail_lines(self, block: Block) -> Iterator[StyledLine]:

@@ -99,7 +99,7 @@ def command(request: Request, **values: Any) -> int:
     with request.open() as snapshot:
         rows = select(snapshot.walk.table, snapshot.heaps, options.filter(request, snapshot))
         if options.is_one_address:
-            rows = _holding(snapshot, rows, address_in(request, snapshot, options.at or ""))
+            rows = _rows_at(snapshot, rows, address_in(request, snapshot, options.at or ""))
         if options.containing is not None:
             sizes = tuple(view.pointer_bytes for view in snapshot.process.views)
             patterns = search.patterns(options.containing, sizes)
@@ -108,7 +108,7 @@ def command(request: Request, **values: Any) -> int:
         return request.emit(snapshot, answer)
 
 
-def _holding(snapshot: Snapshot, rows: NDArray[np.int64], address: int) -> NDArray[np.int64]:
+def _rows_at(snapshot: Snapshot, rows: NDArray[np.int64], address: int) -> NDArray[np.int64]:
     """The row of the block that an address lies in, where it is among the rows."""
     from heapdump.analyses.blocks.locate import locate
 

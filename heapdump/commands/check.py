@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _REPORTS = 5
 
 
-def _what(incident: Incident) -> str:
+def _damage_words(incident: Incident) -> str:
     """`37 bytes, right past the end of a 4,003-byte block`; the sentence where no block is beside the damage."""
     block = incident.culprit or incident.block or incident.leading.candidate
     finding, evidence = incident.leading.finding, incident.leading.evidence
@@ -56,7 +56,7 @@ VIEW: tuple[Column[Incident], ...] = (
     Column("Seen", lambda i: str(len(i.findings)) if len(i.findings) > 1 else "", "findings and reports of Windows that concern it (records in JSON), where there are several", right=True, rank=2),
     Column("Block", lambda i: f"{i.block.address:#x}" if i.block else "", "the block that was damaged, or is at fault", right=True, rank=1),
     Column("Culprit", lambda i: f"{i.culprit.address:#x}" if i.culprit else "", "the block whose code did it; empty where the bytes do not tell", right=True, rank=1),
-    Column("What", _what, "how far the damage lies from which block; else what was found", flexible=24, wraps=True),
+    Column("What", _damage_words, "how far the damage lies from which block; else what was found", flexible=24, wraps=True),
 )  # fmt: skip
 
 

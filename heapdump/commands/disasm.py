@@ -48,7 +48,7 @@ def command(request: Request, address: str, before: int | None, after: int | Non
         at = Expressions(place).value(address)
         lister = Lister(place, code_view(place, at), pointees_of(snapshot, namer).at)
         listing = (
-            lister.whole(at)
+            lister.function_at(at)
             if whole
             else lister.around(at, _DEFAULT if before is None else before, _DEFAULT if after is None else after)
         )

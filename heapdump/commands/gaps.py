@@ -15,14 +15,14 @@ from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.memory.address_space import AddressSpaceReport, Culprit, UsageBytes
+    from heapdump.analyses.memory.address_space import AddressSpaceReport, ExplainedDivider, UsageBytes
     from heapdump.analyses.memory.allocations import VirtualAllocation
     from heapdump.analyses.memory.gaps import Neighbours
     from heapdump.commands.common.gap_sentences import GapSentence
     from heapdump.snapshot import Snapshot
 
 _MOST = 1000
-"""Free runs and culprits that are examined with --all and for machines."""
+"""Free runs and dividers that are examined with --all and for machines."""
 
 _NO_MAP = "this dump has no complete memory map: free memory is not known"
 
@@ -95,19 +95,19 @@ class _GapsPage:
     def _data(self) -> Record:
         from heapdump.commands.common.gap_records import report_record
 
-        return report_record(self.report, [one.text for one in self._sentences()], self._culprit)
+        return report_record(self.report, [one.text for one in self._sentences()], self._divider)
 
-    def _culprit(self, culprit: Culprit) -> Record:
+    def _divider(self, explained: ExplainedDivider) -> Record:
         from heapdump.commands.common.gap_words import owner_words, reason_words, reasons_words
 
-        divider = culprit.divider
+        divider = explained.divider
         return {
             "address": hex(divider.span.start),
             "bytes": divider.span.size,
-            "owner": owner_words(culprit),
+            "owner": owner_words(explained),
             "gain_bytes": divider.gain_bytes,
             "joined_bytes": divider.joined.size,
-            "reason": reasons_words(self.snapshot, culprit),
+            "reason": reasons_words(self.snapshot, explained),
             "members": [
                 {
                     "address": hex(one.allocation.span.start),
@@ -119,7 +119,7 @@ class _GapsPage:
                     "memory_imports": list(one.image.memory_imports) if one.image else [],
                     "referrers": [hex(address) for address in one.referrers],
                 }
-                for one in culprit.occupants
+                for one in explained.occupants
             ],
         }
 
@@ -145,13 +145,13 @@ class _GapsPage:
         hidden = report.free.runs - len(shown)
         yield Table(RUNS, shown, hidden=hidden, empty="nothing is free")
         yield Lines([[(f"free runs: {_classes(report)}", "")]])
-        culprits, _ = request.shown(report.culprits)
-        if culprits:
-            yield Table(_culprit_columns(self.snapshot), culprits)
+        dividers, _ = request.shown(report.dividers)
+        if dividers:
+            yield Table(_divider_columns(self.snapshot), dividers)
         yield Table(HOLDERS, report.usage)
 
 
-def _culprit_columns(snapshot: Snapshot) -> tuple[Column[Culprit], ...]:
+def _divider_columns(snapshot: Snapshot) -> tuple[Column[ExplainedDivider], ...]:
     from heapdump.commands.common.gap_words import owner_words, reasons_words
 
     return (

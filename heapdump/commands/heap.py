@@ -164,7 +164,7 @@ def _messages(snapshot: Snapshot, heap: Heap, lists: Sequence[Finding]) -> list[
 def _page(
     request: Request, snapshot: Snapshot, heap: Heap, detail: HeapDetail, list_findings: Sequence[Finding]
 ) -> Iterator[PageItem]:
-    yield Lines(list(_head(snapshot, heap)))
+    yield Lines(list(_heading_lines(snapshot, heap)))
     uncommitted = [part for segment in heap.segments for part in segment.uncommitted]
     tables: tuple[tuple[Any, Sequence[Any]], ...] = (
         (CONTEXTS, detail.contexts), (SEGMENTS, detail.segments), (UNCOMMITTED, uncommitted),
@@ -184,7 +184,7 @@ def _page(
         yield Lines(request.shown_lines([[(message, "red")] for message in messages]))
 
 
-def _head(snapshot: Snapshot, heap: Heap) -> Iterator[StyledLine]:
+def _heading_lines(snapshot: Snapshot, heap: Heap) -> Iterator[StyledLine]:
     """Kind, flags, front end, layout, block counts, verdict."""
     count = snapshot.walk.counts.get(heap.index)
     flags = "-" if heap.flags is None else f"{heap.flags:#x} {' '.join(heap.flag_names)}"

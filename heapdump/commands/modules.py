@@ -159,9 +159,11 @@ def _in_depth(request: Request, snapshot: Snapshot, name: str | None, wanted: se
     rows = request.rows(found, lambda detail: _record(detail.module))
     shown = wanted or {"sections"}
     missing = [
-        f"{one.module.name} (headers)" if one.image is None else f"{one.module.name} ({', '.join(one.lost_tables)})"
+        f"{one.module.name} (headers)"
+        if one.image is None
+        else f"{one.module.name} ({', '.join(one.unreadable_tables)})"
         for one in found
-        if one.image is None or one.lost_tables
+        if one.image is None or one.unreadable_tables
     ]
     lost = f"parts of {text.plural(len(missing), 'module')} are not in the dump: {', '.join(missing[:5])}"
     return Answer(

@@ -70,7 +70,7 @@ def command(request: Request, name: str | None, address: str | None, arch: str |
         namer = snapshot.namer(request.image_path, request.symbol_path)
         asked = _StructQuestion(request, snapshot, namer, place_of(request, snapshot, namer, arch), count)
         if name is None:
-            return request.emit(snapshot, asked.every())
+            return request.emit(snapshot, asked.every_struct())
         return request.emit(snapshot, asked.one(name, address))
 
 
@@ -84,7 +84,7 @@ class _StructQuestion:
     place: FramePlace
     count: int
 
-    def every(self) -> Answer:
+    def every_struct(self) -> Answer:
         """The structures that this build has."""
         source = self._layout(self._view(None), None)
         found = [struct for name in source.names() if (struct := source.struct(name)) is not None]

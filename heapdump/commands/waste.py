@@ -87,8 +87,8 @@ def _record(snapshot: Snapshot, one: Saving) -> Record:
     return {
         "kind": one.kind.value,
         "bytes": one.bytes,
-        "of_bytes": one.whole,
-        "share": one.bytes / (one.whole or 1),
+        "of_bytes": one.of_bytes,
+        "share": one.bytes / (one.of_bytes or 1),
         "count": one.count,
         "text": one.text,
         "heap": None if one.heap is None else hex(one.heap.address),

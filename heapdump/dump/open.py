@@ -99,7 +99,7 @@ class Minidump:
         """
         try:
             with system.long_path(self.path).open("rb") as file:
-                self.stamp = stamp_of(file, whole=True)
+                self.stamp = stamp_of(file, all_bytes=True)
         except OSError as error:
             raise DumpError(f"{self.path}: {error.strerror or error}") from error
 
@@ -246,7 +246,7 @@ def open_minidump(path: Path, progress: Progress = _quiet, say: Callable[[str], 
     """
     file = system.long_path(path)
     try:
-        kind = sniff.compression(_head(file))
+        kind = sniff.compression(_first_bytes(file))
         if kind is None:
             return _open_plain(path, file.open("rb"), "")
         say(f"unpacking {path} ({kind}) to a temporary file")
@@ -259,7 +259,7 @@ def open_minidump(path: Path, progress: Progress = _quiet, say: Callable[[str], 
         raise DumpError(f"{path}: {error.strerror or error}") from error
 
 
-def _head(path: Path) -> bytes:
+def _first_bytes(path: Path) -> bytes:
     if not stat.S_ISREG(path.stat().st_mode):
         raise DumpError(f"{path} is not a file")
     with path.open("rb") as file:

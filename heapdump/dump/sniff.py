@@ -44,26 +44,26 @@ _PLATFORMS = {
 }
 
 
-def compression(head: bytes) -> str | None:
+def compression(first: bytes) -> str | None:
     """The name of the compression; None for a file that is not packed, or that heapdump cannot unpack."""
-    return next((name for magic, name in COMPRESSED.items() if head.startswith(magic)), None)
+    return next((name for magic, name in COMPRESSED.items() if first.startswith(magic)), None)
 
 
-def describe_other(head: bytes) -> str:
-    """Names a file that is not a minidump, as the end of "<path> is …". `head`: its first 4096 bytes."""
-    if not head:
+def describe_other(first: bytes) -> str:
+    """Names a file that is not a minidump, as the end of "<path> is …". `first`: its first 4096 bytes."""
+    if not first:
         return "empty"
-    if head.startswith(b"\x7fELF") and len(head) >= 18:
-        (kind,) = struct.unpack_from("<H" if head[5] == 1 else ">H", head, 16)
+    if first.startswith(b"\x7fELF") and len(first) >= 18:
+        (kind,) = struct.unpack_from("<H" if first[5] == 1 else ">H", first, 16)
         return f"an ELF {_ELF_KINDS.get(kind, 'file')}; heapdump reads Windows dumps"
     for magic, words in _OTHERS.items():
-        if head.startswith(magic):
+        if first.startswith(magic):
             return words
-    if not head.strip(b"\0"):
+    if not first.strip(b"\0"):
         return "not a dump: it starts with nothing but zero bytes"
-    if head.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")) or _is_text(head):
+    if first.startswith((b"\xff\xfe", b"\xfe\xff", b"\xef\xbb\xbf")) or _is_text(first):
         return "a text file"
-    return f"not a minidump: it starts with {head[:4].hex(' ')} instead of 4d 44 4d 50 (MDMP)"
+    return f"not a minidump: it starts with {first[:4].hex(' ')} instead of 4d 44 4d 50 (MDMP)"
 
 
 def platform_name(platform_id: int) -> str | None:
@@ -71,5 +71,5 @@ def platform_name(platform_id: int) -> str | None:
     return _PLATFORMS.get(platform_id, f"platform {platform_id:#x}" if platform_id >= 0x8000 else None)
 
 
-def _is_text(head: bytes) -> bool:
-    return all(byte >= 0x20 or byte in b"\t\r\n\f\x1b" for byte in head)
+def _is_text(first: bytes) -> bool:
+    return all(byte >= 0x20 or byte in b"\t\r\n\f\x1b" for byte in first)

@@ -11,18 +11,18 @@ _SAMPLES, _SAMPLE_BYTES = 64, 4096
 _PIECE = 4 << 20
 
 
-def stamp_of(file: BinaryIO, *, whole: bool = False) -> str:
+def stamp_of(file: BinaryIO, *, all_bytes: bool = False) -> str:
     """SHA-256, as 64 hex digits, of the file's size, its time of change, and samples of its bytes.
 
     Samples are the first 64 KiB (header and directory) and 4 KiB at each 1/64 of the file. They are read from the
-    opened file, so a file that replaces it later has another stamp. `whole`: take all bytes instead of samples.
+    opened file, so a file that replaces it later has another stamp. `all_bytes`: take all bytes instead of samples.
     """
     state = os.fstat(file.fileno())
     file.seek(0)
     found = hashlib.sha256(f"{state.st_size} {state.st_mtime_ns}\n".encode() + file.read(_HEAD_BYTES))
-    while whole and (piece := file.read(_PIECE)):
+    while all_bytes and (piece := file.read(_PIECE)):
         found.update(piece)
-    for i in range(1, 0 if whole else _SAMPLES):
+    for i in range(1, 0 if all_bytes else _SAMPLES):
         file.seek(state.st_size * i // _SAMPLES)
         found.update(file.read(_SAMPLE_BYTES))
     return found.hexdigest()

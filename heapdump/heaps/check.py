@@ -12,7 +12,7 @@ from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.walk import Walk
 from heapdump.heaps import allocator_of
-from heapdump.heaps.in_operation import changing_words, softened
+from heapdump.heaps.in_operation import as_warnings, changing_words
 from heapdump.heaps.jobs import CheckJob
 from heapdump.memory import limits
 from heapdump.process.model import Process, View
@@ -41,7 +41,7 @@ def check_heaps(process: Process, heaps: Sequence[Heap], walk: Walk) -> Damage:
             continue
         if why is not None:
             unchecked.append(UncheckedHeap(heap.index, why))
-        findings += softened([*known, *job.findings[: limits.MAX_FINDINGS]], job.in_operation)
+        findings += as_warnings([*known, *job.findings[: limits.MAX_FINDINGS]], job.in_operation)
         if len(job.findings) > limits.MAX_FINDINGS:
             gaps.append(
                 f"heap {heap.address:#x}: only the first {limits.MAX_FINDINGS:,} of {len(job.findings):,} "

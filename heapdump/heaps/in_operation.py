@@ -25,7 +25,7 @@ _MOST = 4
 """The most places of one operation: the entry, its neighbours, a list, a counter."""
 
 
-def softened(findings: Sequence[Finding], why: str) -> list[Finding]:
+def as_warnings(findings: Sequence[Finding], why: str) -> list[Finding]:
     """The findings of one heap, with those that an operation explains as warnings.
 
     `why`: words that say who was changing the heap; where it is "", or where there are too many places for one
@@ -34,10 +34,10 @@ def softened(findings: Sequence[Finding], why: str) -> list[Finding]:
     places = {(f.kind, f.address) for f in findings if f.is_error and f.kind in _KINDS}
     if not why or len(places) > _MOST:
         return list(findings)
-    return [_softened(f, why) if (f.kind, f.address) in places else f for f in findings]
+    return [_as_warning(f, why) if (f.kind, f.address) in places else f for f in findings]
 
 
-def _softened(finding: Finding, why: str) -> Finding:
+def _as_warning(finding: Finding, why: str) -> Finding:
     message = finding.message if why in finding.message else f"{finding.message}; {why}"
     return replace(finding, severity="warning", message=message)
 

@@ -106,7 +106,7 @@ def known_forms() -> dict[str, list[str]]:
     return found
 
 
-def tell(say: Callable[[str], None]) -> None:
+def announce_compiling(say: Callable[[str], None]) -> None:
     """From now on `say` gets a line when functions are compiled, which happens once in an installation."""
     _LISTENERS[:] = [say]
 
@@ -146,7 +146,7 @@ class _Compiled:
             if found is None:
                 if not code_files.has_room(NUMBA_BYTES):
                     return None
-                self._tell()
+                self._announce()
                 found = machine_code(self._function, form)
                 code_files.write(self._function, form, found)
             return code_files.loaded(found)
@@ -163,10 +163,10 @@ class _Compiled:
                 return self._function(*map(_plain, arguments))
             self._numba = Dispatcher(self._function)
             if not self._numba.is_kept:
-                self._tell()
+                self._announce()
         return self._numba(*arguments)
 
-    def _tell(self) -> None:
+    def _announce(self) -> None:
         for say in _LISTENERS:
             say(COMPILING)
 

@@ -93,19 +93,19 @@ def windows_version(
     info: SystemInfo, ntdll: tuple[int, int, int, int] | None, peb: tuple[int, int, int] | None
 ) -> WindowsVersion:
     """The version from the best witness there is. `peb` = (major, minor, build) as the PEB has them."""
-    stated = info.version[2]
+    stated_build = info.version[2]
     # SystemInfo lies to programs without a manifest (6.2.9200 on an 18362 system): believed only for known pairs
     if ntdll is not None and ntdll[2] >= 2000:
         build, revision, witness = ntdll[2], ntdll[3], Witness.NTDLL
     elif peb is not None and 2000 <= peb[2] < 0x10000:
         build, revision, witness = peb[2], 0, Witness.PEB
     else:
-        build, revision, witness = stated, 0, Witness.SYSTEM_INFORMATION
-    if (build, stated) not in _SAME_FILES:
-        stated = build
+        build, revision, witness = stated_build, 0, Witness.SYSTEM_INFORMATION
+    if (build, stated_build) not in _SAME_FILES:
+        stated_build = build
     major, minor = _numbers(build, info.version[:2])
     is_server = info.product_type > 1
-    return WindowsVersion(major, minor, build, revision, stated, is_server, info.service_pack, witness)
+    return WindowsVersion(major, minor, build, revision, stated_build, is_server, info.service_pack, witness)
 
 
 _SAME_FILES = {
@@ -114,9 +114,9 @@ _SAME_FILES = {
 """(ntdll build, build that SystemInfo states) of releases that share their system files."""
 
 
-def _numbers(build: int, stated: tuple[int, int]) -> tuple[int, int]:
-    """(major, minor) of a build; the stated ones where the build is not known."""
+def _numbers(build: int, stated_version: tuple[int, int]) -> tuple[int, int]:
+    """(major, minor) of a build; `stated_version` where the build is not known."""
     if build >= 10000:
         return 10, 0
     by_build = {2195: (5, 0), 2600: (5, 1), 3790: (5, 2), 9200: (6, 2), 9600: (6, 3), 7600: (6, 1), 7601: (6, 1)}
-    return by_build.get(build, (6, 0) if 6000 <= build <= 6003 else stated)
+    return by_build.get(build, (6, 0) if 6000 <= build <= 6003 else stated_version)

@@ -149,7 +149,7 @@ def _is_hex(name: str, value: Any) -> bool:
     return name in ("bytes", "data", "value") and isinstance(value, str) and not value.startswith("0x")
 
 
-def people(paths: Sequence[str]) -> tuple[str, ...]:
+def user_names(paths: Sequence[str]) -> tuple[str, ...]:
     """Names of users by the folders in paths; `Public` and the like are nobody's."""
     found = (match[2] for path in paths for match in _HOME.finditer(path))
     return tuple(dict.fromkeys(name for name in found if name.lower() not in ("public", "default", "all users")))

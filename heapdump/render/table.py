@@ -46,7 +46,7 @@ def draw(page: Iterable[PageItem], *, color: bool, width: int, explain: bool, ex
         elif isinstance(item, Sections):
             yield from _sections(pen, item, width)
         else:
-            yield from _table(pen, item, _Look(width, explain, exact))
+            yield from _table(pen, item, _TableStyle(width, explain, exact))
 
 
 def output_width(*, is_terminal: bool) -> int:
@@ -175,7 +175,7 @@ _FOLDER = Console(width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False)
 
 
 @dataclass(frozen=True)
-class _Look:
+class _TableStyle:
     """How tables are drawn: columns of the output, with explanations, sizes in bytes."""
 
     width: int
@@ -192,14 +192,14 @@ class _Look:
 _NUMBER: Column[Any] = Column("#", lambda _: "", "number of the row, in the details below", right=True, style="dim")
 
 
-def _table(pen: _Pen, table: Table[Any], look: _Look) -> Iterator[str]:
+def _table(pen: _Pen, table: Table[Any], table_style: _TableStyle) -> Iterator[str]:
     if table.title:
         yield pen.write(table.title, "bold") + "\n"
     if not table.rows and not table.hidden and table.empty:
         yield pen.write(table.empty, "dim") + "\n"
         return
-    columns, width = [*([_NUMBER] if table.numbered else []), *table.columns], look.width
-    cells = [[look.cell(column, row) for column in columns] for row in table.rows]
+    columns, width = [*([_NUMBER] if table.numbered else []), *table.columns], table_style.width
+    cells = [[table_style.cell(column, row) for column in columns] for row in table.rows]
     for number, texts in enumerate(cells if table.numbered else (), 1):
         texts[0] = f"#{number}"
     needed = [max([cell_len(column.title), *(cell_len(row[i]) for row in cells)]) for i, column in enumerate(columns)]
@@ -216,7 +216,7 @@ def _table(pen: _Pen, table: Table[Any], look: _Look) -> Iterator[str]:
     for label, words in (("in every row above", same), ("not shown at this width", left_out)):
         if words:
             yield from pen.wrapped(Lines([[(f"{label}: {words}", "dim")]]), width)
-    if look.explain:
+    if table_style.explain:
         explained = sorted((*found.shown, *found.same))
         lines = [[(f"  {columns[i].title or '*'}: ", "bold"), (columns[i].explain, "dim")] for i in explained]
         yield from pen.wrapped(Lines(lines), width)

@@ -32,7 +32,7 @@ class Number:
         return _hex(self.values) if self.is_hex else _decimal(self.values, blank=self.is_optional)
 
 
-def marks(count: int) -> list[int]:
+def placeholders(count: int) -> list[int]:
     """Numbers for the places of an example; no record has them: they have 100 bits."""
     return [(1 << 100) + i for i in range(count)]
 
@@ -45,7 +45,7 @@ def pieces(example: str, are_hex: Sequence[bool]) -> tuple[bytes, ...]:
     """
     found: list[bytes] = []
     rest = example
-    for mark, is_hex in zip(marks(len(are_hex)), are_hex, strict=True):
+    for mark, is_hex in zip(placeholders(len(are_hex)), are_hex, strict=True):
         before, middle, behind = rest.partition(hex(mark) if is_hex else str(mark))
         if not middle:
             if len(found) < len(are_hex) - 1:

@@ -14,7 +14,7 @@ import pytest
 
 from fixtures.sample import BEFORE, NOW, sample
 from heapdump.commands.common.assistant.budget import characters, fitted
-from heapdump.commands.common.assistant.untrusted import taken_out
+from heapdump.commands.common.assistant.untrusted import redacted_places
 
 pytest.importorskip("mcp")
 anyio = pytest.importorskip("anyio")
@@ -140,7 +140,7 @@ def test_the_longest_list_is_cut_and_named():
 
 def test_what_is_taken_out_is_named_by_its_place():
     clean, original = {"a": [{"t": "[redacted]"}], "n": 1}, {"a": [{"t": "secret"}], "n": 1}
-    assert list(taken_out(clean, original, "data")) == [{"at": "data.a[0].t", "untrusted_text": "secret"}]
+    assert list(redacted_places(clean, original, "data")) == [{"at": "data.a[0].t", "untrusted_text": "secret"}]
 
 
 def test_a_server_of_the_environment_is_not_asked(folder, site, monkeypatch, tmp_path):

@@ -94,7 +94,7 @@ def test_a_command_says_that_it_compiles(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        kernels, "tell", lambda say: monkeypatch.setattr(kernels, "_LISTENERS", [say])
+        kernels, "announce_compiling", lambda say: monkeypatch.setattr(kernels, "_LISTENERS", [say])
     )  # see conftest.py
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
     monkeypatch.setattr(kernels, "_compiled", kernels._Compiled)

@@ -168,7 +168,7 @@ def test_code_of_a_fragile_image_is_named(recorded: Recorded) -> None:
         image = mapped_image(opened.process.space, base)
         code = native_image(image) if image else None
         assert code is not None
-        places = [clr.code_at(base + begin) for part in code.parts for begin in part.begins[::50]]
+        places = [clr.code_at(base + begin) for part in code.sections for begin in part.begins[::50]]
         named = [place for place in places if place and place.method]
         assert len(named) == len(places) > 500
         assert {place.trust for place in named} == {Trust.EXACT, Trust.DERIVED}  # derived: cold code

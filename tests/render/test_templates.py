@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.render.templates import Number, filled, marks, pieces
+from heapdump.render.templates import Number, filled, pieces, placeholders
 
 WORDS = ("busy", "free", 'a "quoted" word', "")
 ROWS = st.lists(
@@ -33,7 +33,7 @@ def record(address: int, size: int, stack: int, word: str) -> str:
 def test_filled_texts_are_those_of_json(rows: list[tuple[int, int, int, str]]) -> None:
     kinds = dict.fromkeys((word, bool(stack)) for _, _, stack, word in rows)
     forms = {form: number for number, form in enumerate(kinds)}
-    address, size, stack = marks(3)
+    address, size, stack = placeholders(3)
     templates = [
         pieces(record(address, size, stack if has_stack else 0, word), (True, False, False))
         for word, has_stack in forms

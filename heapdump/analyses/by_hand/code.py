@@ -148,7 +148,7 @@ class Code:
         code = self.from_address(address, (count + 1) * _STEP)
         return list(decode(code, address, self._view.pointer_bytes))[:count]
 
-    def whole(self, function: Function) -> list[Instruction]:
+    def all_of(self, function: Function) -> list[Instruction]:
         """All instructions of a function. Without a known end: up to where no jump inside it leads on."""
         size = min(_LONGEST_FUNCTION, (function.end or function.start + _LONGEST_FUNCTION) - function.start)
         run: list[Instruction] = []

@@ -46,7 +46,7 @@ class Expressions:
         """
         if len(text) > _LONGEST:
             raise WrongUsage(f"an address of {len(text):,} characters; the longest expression has {_LONGEST:,}")
-        value = _ExpressionParser(self, text).whole()
+        value = _ExpressionParser(self, text).parse()
         if not 0 <= value < _TOP:
             raise WrongUsage(f"{text!r} is not an address: it is {'below zero' if value < 0 else 'above 2^64'}")
         return value
@@ -123,7 +123,7 @@ class _ExpressionParser:
     def __init__(self, expressions: Expressions, text: str) -> None:
         self._of, self._text, self._at, self._depth = expressions, text, 0, 0
 
-    def whole(self) -> int:
+    def parse(self) -> int:
         """The value of the whole text."""
         value = self._sum()
         if self._at < len(self._text):

@@ -95,7 +95,7 @@ class Lister:
         run = [*self._code.before(address, before, function), *self._code.after(address, after + 1)]
         return self._listing(run, address, function, after)
 
-    def whole(self, address: int) -> Listing:
+    def function_at(self, address: int) -> Listing:
         """The function that holds an address.
 
         Raises:
@@ -104,7 +104,7 @@ class Lister:
         function = self._code.function(address)
         if function is None:
             raise WrongUsage(f"no function is known at {address:#x}; --before N and --after N show what is around it")
-        return self._listing(self._code.whole(function), address, function, 0)
+        return self._listing(self._code.all_of(function), address, function, 0)
 
     def _listing(self, run: list[Instruction], address: int, function: Function | None, after: int) -> Listing:
         behind = [one for one in run if one.address >= address]

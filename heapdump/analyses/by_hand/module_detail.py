@@ -99,9 +99,9 @@ class ModuleDetail:
         return list(inline_hooks(self.process, self.namer, self.module, self.image, file))
 
     @property
-    def lost_tables(self) -> list[str]:
+    def unreadable_tables(self) -> list[str]:
         """Names of tables that the headers name and neither the dump nor a file holds."""
-        return self.image.lost_tables if self.image else []
+        return self.image.unreadable_tables if self.image else []
 
     @property
     def import_hooks(self) -> list[ImportState]:

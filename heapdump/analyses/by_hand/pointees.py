@@ -26,7 +26,7 @@ from heapdump.runtimes.runtime import Runtime
 _LOWEST = 0x10000
 """Windows maps nothing below."""
 
-_SAYS_NOTHING = {ContentKind.OTHER, ContentKind.ABSENT, ContentKind.EMPTY}
+_UNTYPED_CONTENT = {ContentKind.OTHER, ContentKind.ABSENT, ContentKind.EMPTY}
 
 
 class PointeeKind(StrEnum):
@@ -128,7 +128,7 @@ class Pointees:
         """The class or the content of a block in a few words; "" where they say nothing."""
         views = view_by_heap(self._process, self._heaps)
         label = types_of(self._process, views, self._table(), np.array([block.row]), by_class=True).labels[0]
-        return "" if label in _SAYS_NOTHING else label
+        return "" if label in _UNTYPED_CONTENT else label
 
     def _on_stack(self, address: int) -> Pointee | None:
         for thread in self._process.threads:

@@ -43,17 +43,17 @@ def find_all(space: AddressSpace, spans: Sequence[Span], patterns: Sequence[byte
     """Every place in the spans that holds a pattern, ascending; places may overlap. One pass, 8 MiB at a time."""
     longest = max(len(pattern) for pattern in patterns)
     for span in spans:
-        carried, carried_at = b"", -1
+        overlap, overlap_at = b"", -1
         for part in _windows(space, span):
             data = space.try_read(part.start, part.size)
             if data is None:
                 continue
-            if carried_at + len(carried) != part.start:
-                carried = b""
-            start, data = part.start - len(carried), carried + data
-            yield from _in_window(data, start, len(carried), patterns)
-            carried = data[-(longest - 1) :] if longest > 1 else b""
-            carried_at = start + len(data) - len(carried)
+            if overlap_at + len(overlap) != part.start:
+                overlap = b""
+            start, data = part.start - len(overlap), overlap + data
+            yield from _in_window(data, start, len(overlap), patterns)
+            overlap = data[-(longest - 1) :] if longest > 1 else b""
+            overlap_at = start + len(data) - len(overlap)
             space.mapped.forget(part)
 
 
@@ -65,14 +65,14 @@ def _windows(space: AddressSpace, span: Span) -> Iterator[Span]:
             yield Span(start, min(start + _WINDOW, part.end))
 
 
-def _in_window(data: bytes, start: int, carried: int, patterns: Sequence[bytes]) -> Iterator[Hit]:
-    """Hits that do not end inside the first `carried` bytes: those were found before. Ascending."""
-    found = (_of_pattern(data, start, carried, one, is_wide=i == 1) for i, one in enumerate(patterns))
+def _in_window(data: bytes, start: int, overlap_bytes: int, patterns: Sequence[bytes]) -> Iterator[Hit]:
+    """Hits that do not end inside the first `overlap_bytes` bytes: those were found before. Ascending."""
+    found = (_of_pattern(data, start, overlap_bytes, one, is_wide=i == 1) for i, one in enumerate(patterns))
     return heapq.merge(*found, key=attrgetter("address"))
 
 
-def _of_pattern(data: bytes, start: int, carried: int, pattern: bytes, *, is_wide: bool) -> Iterator[Hit]:
-    at = data.find(pattern, max(0, carried - len(pattern) + 1))
+def _of_pattern(data: bytes, start: int, overlap_bytes: int, pattern: bytes, *, is_wide: bool) -> Iterator[Hit]:
+    at = data.find(pattern, max(0, overlap_bytes - len(pattern) + 1))
     while at >= 0:
         yield Hit(start + at, len(pattern), is_wide)
         at = data.find(pattern, at + 1)

@@ -56,7 +56,7 @@ def fields_of(clusters: Clusters, reader: WordReader) -> list[list[ClusterField]
     counts = counts.reshape(many, words, LETTERS)
     counts[:, :, Letter.POINTER] += np.where(counts[:, :, Letter.POINTER] > 0, counts[:, :, Letter.STALE], 0)
     total = counts.sum(axis=2)
-    says = (
+    informative = (
         total
         - counts[:, :, list(NEUTRAL)].sum(axis=2)
         - np.where(counts[:, :, Letter.POINTER] > 0, counts[:, :, Letter.STALE], 0)
@@ -67,7 +67,7 @@ def fields_of(clusters: Clusters, reader: WordReader) -> list[list[ClusterField]
     for cluster in range(many):
         found = []
         for word in range(min(words, int(clusters.size[cluster] // clusters.width[cluster]))):
-            letter = _letter(counts[cluster, word], int(says[cluster, word]), int(total[cluster, word]))
+            letter = _letter(counts[cluster, word], int(informative[cluster, word]), int(total[cluster, word]))
             if letter is None:
                 continue
             at, share = cluster * words + word, counts[cluster, word, letter] / total[cluster, word]
@@ -79,11 +79,11 @@ def fields_of(clusters: Clusters, reader: WordReader) -> list[list[ClusterField]
     return out
 
 
-def _letter(counts: NDArray[np.int64], says: int, total: int) -> Letter | None:
+def _letter(counts: NDArray[np.int64], informative: int, total: int) -> Letter | None:
     """The letter that nearly all words have that say something; None for none."""
     best = max(_NAMED, key=lambda letter: int(counts[letter]))
     count = int(counts[best])
-    return best if count >= max(3, _NEARLY * says, _SOME * total) else None
+    return best if count >= max(3, _NEARLY * informative, _SOME * total) else None
 
 
 def _modes(

@@ -76,13 +76,13 @@ def find_clusters(memory: MappedMemory, graph: PointerGraph, table: BlockTable, 
     number, origin = classes.number.copy(), np.arange(len(classes))
     for _ in range(_MOST_ROUNDS):
         made = len(origin)
-        number, origin = _once_more(reader, sample, number, origin)
+        number, origin = _split_again(reader, sample, number, origin)
         if len(origin) == made:
             break
     return _numbered(classes, sample, number, origin)
 
 
-def _once_more(
+def _split_again(
     reader: WordReader, sample: WordSample, number: NDArray[np.int32], origin: NDArray[np.int64]
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """(`number`, `origin`) after clusters with several structures are split. `origin`: the class of each cluster."""

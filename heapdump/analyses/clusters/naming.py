@@ -45,7 +45,7 @@ def names_of(process: Process, clusters: Clusters, fields: Sequence[Sequence[Clu
     first: dict[str, str] = {}
     for number, found in enumerate(fields):
         fingerprint = _fingerprint(process, clusters, number, found)
-        parts = _parts(process, number, found, kinds)
+        parts = _traits(process, number, found, kinds)
         label = f"{kinds[number]}: {', '.join(parts)}" if parts else kinds[number]
         if first.setdefault(label, fingerprint) != fingerprint:
             label = f"{label} (#{fingerprint})"
@@ -83,7 +83,7 @@ def _fingerprint(process: Process, clusters: Clusters, number: int, fields: Sequ
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
-def _parts(process: Process, number: int, fields: Sequence[ClusterField], kinds: Sequence[str]) -> list[str]:
+def _traits(process: Process, number: int, fields: Sequence[ClusterField], kinds: Sequence[str]) -> list[str]:
     """What is typical, most telling first, at most four parts."""
     parts = _links([field for field in fields if field.target == number])
     told: dict[tuple[str, str], list[ClusterField]] = {}

@@ -28,7 +28,7 @@ class Amount:
     bytes: int
 
 
-NOTHING = Amount(0, 0)
+NO_AMOUNT = Amount(0, 0)
 _FEW = 2
 """Dumps that show a difference and no trend."""
 
@@ -191,7 +191,7 @@ def _compared(key: Hashable, values: Sequence[GroupInDump | None]) -> ComparedGr
         hashlib.sha256(repr(key).encode()).hexdigest()[:16],
         last.label,
         last.frames,
-        tuple(value.amount if value else NOTHING for value in values),
+        tuple(value.amount if value else NO_AMOUNT for value in values),
         last.min_size,
         last.max_size,
         last.sample,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import zlib
 
-from heapdump.analyses.contents.first_bytes import Format, Heads, Mask, every, one_of, within
+from heapdump.analyses.contents.first_bytes import FirstBytes, Format, Mask, all_of, one_of, within
 
 _METHODS = (0, 8, 9, 12, 14, 93, 95, 98, 99)
 _MOST_NAME, _NEWEST_ZIP = 1024, 63
@@ -15,24 +15,24 @@ _FEWEST_OUT = 128
 """Bytes that a piece of a zlib stream must give."""
 
 
-def _is_zip(heads: Heads) -> Mask:
+def _is_zip(blocks: FirstBytes) -> Mask:
     """Of a file in the archive: version, method and length of the name exist."""
-    return every(
-        within(heads.le(4, 1), 0, _NEWEST_ZIP),
-        one_of(heads.le(8, 2), *_METHODS),
-        within(heads.le(26, 2), 1, _MOST_NAME),
-        (heads.size >= 30),
+    return all_of(
+        within(blocks.little_endian(4, 1), 0, _NEWEST_ZIP),
+        one_of(blocks.little_endian(8, 2), *_METHODS),
+        within(blocks.little_endian(26, 2), 1, _MOST_NAME),
+        (blocks.size >= 30),
     )
 
 
-def _is_gzip(heads: Heads) -> Mask:
+def _is_gzip(blocks: FirstBytes) -> Mask:
     """Flags, extra flags and system exist, and the first block of deflate has a type."""
-    flags, system = heads.le(3, 1), heads.le(9, 1)
-    is_typed = (flags & 0x1C != 0) | (heads.le(10, 1) & 6 != 6)
-    return every(
-        (heads.size >= 18),
+    flags, system = blocks.little_endian(3, 1), blocks.little_endian(9, 1)
+    is_typed = (flags & 0x1C != 0) | (blocks.little_endian(10, 1) & 6 != 6)
+    return all_of(
+        (blocks.size >= 18),
         (flags <= 0x1F),
-        one_of(heads.le(8, 1), 0, 2, 4),
+        one_of(blocks.little_endian(8, 1), 0, 2, 4),
         ((system <= 13) | (system == 255)),
         is_typed,
     )
@@ -51,21 +51,25 @@ def _is_zlib(data: bytes) -> bool:
     return len(out) >= _FEWEST_OUT and (stream.eof or len(out) >= len(data) // 2)
 
 
-def _is_zstd(heads: Heads) -> Mask:
+def _is_zstd(blocks: FirstBytes) -> Mask:
     """The reserved bit of the frame's header is 0, and the first block has a type where its place is fixed."""
-    descriptor = heads.le(4, 1)
-    good: Mask = (descriptor & 0x08 == 0) & (heads.size >= 9)
+    descriptor = blocks.little_endian(4, 1)
+    good: Mask = (descriptor & 0x08 == 0) & (blocks.size >= 9)
     return good
 
 
-def _is_lz4(heads: Heads) -> Mask:
+def _is_lz4(blocks: FirstBytes) -> Mask:
     """Version 1, reserved bits 0, a block size that exists."""
-    good: Mask = (heads.le(4, 1) & 0xC2 == 0x40) & (heads.le(5, 1) & 0x8F == 0) & (heads.le(5, 1) >> 4 >= 4)
+    good: Mask = (
+        (blocks.little_endian(4, 1) & 0xC2 == 0x40)
+        & (blocks.little_endian(5, 1) & 0x8F == 0)
+        & (blocks.little_endian(5, 1) >> 4 >= 4)
+    )
     return good
 
 
-def _is_cab(heads: Heads) -> Mask:
-    good: Mask = (heads.le(8, 4) >= 36) & (heads.le(24, 2) == 0x0103)
+def _is_cab(blocks: FirstBytes) -> Mask:
+    good: Mask = (blocks.little_endian(8, 4) >= 36) & (blocks.little_endian(24, 2) == 0x0103)
     return good
 
 

@@ -1,6 +1,6 @@
 """The first 64 bytes of many blocks, as numbers: what the tests of formats read.
 
-In: addresses and sizes of blocks. Out: `Heads`, whose methods give one number for each block.
+In: addresses and sizes of blocks. Out: `FirstBytes`, whose methods give one number for each block.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from heapdump.memory.mapped import MappedMemory
 from heapdump.trust import Trust
 
-HEAD_BYTES = 64
+FIRST_BYTES = 64
 """Bytes of each block that are read."""
 
 Mask = NDArray[np.bool_]
@@ -23,8 +23,8 @@ _WORD = 8
 
 
 @dataclass(frozen=True)
-class Heads:
-    """The starts of n blocks. `address` (n,) uint64; `size` (n,) int64: requested bytes.
+class FirstBytes:
+    """The first bytes of n blocks. `address` (n,) uint64; `size` (n,) int64: requested bytes.
 
     `raw` (n, 64) uint8: the first bytes, 0 behind the requested ones; `known` (n,) int64: min(size, 64).
     """
@@ -39,16 +39,16 @@ class Heads:
         """The number of blocks."""
         return len(self.size)
 
-    def take(self, places: NDArray[np.int64]) -> Heads:
-        """The heads at these places."""
-        return Heads(self.memory, self.address[places], self.size[places], self.raw[places], self.known[places])
+    def take(self, places: NDArray[np.int64]) -> FirstBytes:
+        """The blocks at these places."""
+        return FirstBytes(self.memory, self.address[places], self.size[places], self.raw[places], self.known[places])
 
-    def le(self, at: int, width: int) -> Numbers:
-        """The little-endian number of `width` bytes, at most 4, at an offset."""
+    def little_endian(self, at: int, width: int) -> Numbers:
+        """The little-endian number of `width` bytes, at most 4, at an offset; (n,)."""
         return self.raw[:, at : at + width].astype(np.int64) @ (1 << 8 * np.arange(width, dtype=np.int64))
 
-    def be(self, at: int, width: int) -> Numbers:
-        """Likewise the big-endian number."""
+    def big_endian(self, at: int, width: int) -> Numbers:
+        """The big-endian number of `width` bytes, at most 4, at an offset; (n,)."""
         return self.raw[:, at : at + width].astype(np.int64) @ (1 << 8 * np.arange(width, dtype=np.int64)[::-1])
 
     def is_at(self, at: int, data: bytes) -> Mask:
@@ -68,12 +68,12 @@ class Heads:
         return out
 
 
-Test = Callable[[Heads], Mask]
+Test = Callable[[FirstBytes], Mask]
 
 
-def always(heads: Heads) -> Mask:
-    """True for every block: the signature is enough."""
-    return np.ones(len(heads), bool)
+def always(blocks: FirstBytes) -> Mask:
+    """True for all_of block: the signature is enough."""
+    return np.ones(len(blocks), bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +93,8 @@ class Format:
     detail: Callable[[bytes, int], str] | None = None
 
 
-def every(*masks: Mask | np.bool_) -> Mask:
-    """True where all masks are."""
+def all_of(*masks: Mask | np.bool_) -> Mask:
+    """True where all masks are True."""
     good: Mask = np.logical_and.reduce(masks)
     return good
 
@@ -110,13 +110,16 @@ def within(values: Numbers, low: int, high: int) -> Mask:
     return inside
 
 
-def read_heads(memory: MappedMemory, address: NDArray[np.uint64], size: NDArray[np.uint64]) -> Heads:
-    """The heads of blocks; bytes that the dump does not hold are 0. Some 2 million a second."""
-    words = np.empty((len(address), HEAD_BYTES // _WORD), np.uint64)
+def read_first_bytes(memory: MappedMemory, address: NDArray[np.uint64], size: NDArray[np.uint64]) -> FirstBytes:
+    """The first bytes of n blocks with these addresses and requested bytes; bytes absent from the dump are 0.
+
+    Some 2 million blocks a second.
+    """
+    words = np.empty((len(address), FIRST_BYTES // _WORD), np.uint64)
     for number in range(words.shape[1]):
         words[:, number] = memory.gather(address + np.uint64(number * _WORD), _WORD)[0]
-    raw = words.astype("<u8").view(np.uint8).reshape(-1, HEAD_BYTES)
-    known = np.minimum(size, np.uint64(HEAD_BYTES)).astype(np.int64)
-    short = np.flatnonzero(known < HEAD_BYTES)
-    raw[short] = np.where(np.arange(HEAD_BYTES) < known[short, None], raw[short], 0)
-    return Heads(memory, address, np.minimum(size, np.uint64(1 << 62)).astype(np.int64), raw, known)
+    raw = words.astype("<u8").view(np.uint8).reshape(-1, FIRST_BYTES)
+    known = np.minimum(size, np.uint64(FIRST_BYTES)).astype(np.int64)
+    short = np.flatnonzero(known < FIRST_BYTES)
+    raw[short] = np.where(np.arange(FIRST_BYTES) < known[short, None], raw[short], 0)
+    return FirstBytes(memory, address, np.minimum(size, np.uint64(1 << 62)).astype(np.int64), raw, known)

@@ -9,7 +9,7 @@ import struct
 
 import numpy as np
 
-from heapdump.analyses.contents.first_bytes import Format, Heads, Mask, every, one_of, within
+from heapdump.analyses.contents.first_bytes import FirstBytes, Format, Mask, all_of, one_of, within
 
 _MOST_PIXELS = 1 << 16
 """Of one side of a bitmap."""
@@ -20,15 +20,15 @@ _MOST_FIELDS, _MOST_FIELD_TYPE = 512, 13
 _PNG_COLORS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey and alpha", 6: "RGBA"}
 
 
-def _is_png(heads: Heads) -> Mask:
+def _is_png(blocks: FirstBytes) -> Mask:
     """The first chunk is IHDR: sides, bit depth and colour type exist."""
-    return every(
-        heads.is_at(8, b"\0\0\0\rIHDR"),
-        within(heads.be(16, 4), 1, 1 << 31),
-        within(heads.be(20, 4), 1, 1 << 31),
-        one_of(heads.le(24, 1), 1, 2, 4, 8, 16),
-        one_of(heads.le(25, 1), *_PNG_COLORS),
-        (heads.le(26, 2) == 0),
+    return all_of(
+        blocks.is_at(8, b"\0\0\0\rIHDR"),
+        within(blocks.big_endian(16, 4), 1, 1 << 31),
+        within(blocks.big_endian(20, 4), 1, 1 << 31),
+        one_of(blocks.little_endian(24, 1), 1, 2, 4, 8, 16),
+        one_of(blocks.little_endian(25, 1), *_PNG_COLORS),
+        (blocks.little_endian(26, 2) == 0),
     )
 
 
@@ -37,23 +37,23 @@ def _png_detail(data: bytes, _: int) -> str:
     return f"{width:,} × {height:,}, {depth} bits, {_PNG_COLORS.get(color, '')}"
 
 
-def _is_jpeg(heads: Heads) -> Mask:
+def _is_jpeg(blocks: FirstBytes) -> Mask:
     """The first segment has a known head, and another segment or the end of the block follows it."""
-    marker, length = heads.le(3, 1), heads.be(4, 2)
+    marker, length = blocks.little_endian(3, 1), blocks.big_endian(4, 2)
     known = (
-        ((marker == 0xE0) & (heads.is_at(6, b"JFIF\0") | heads.is_at(6, b"JFXX\0")))
-        | ((marker == 0xE1) & (heads.is_at(6, b"Exif\0\0") | heads.is_at(6, b"http:")))
-        | ((marker == 0xE2) & heads.is_at(6, b"ICC_PROFILE\0"))
-        | ((marker == 0xEE) & heads.is_at(6, b"Adobe"))
-        | ((marker == 0xDB) & one_of(length, 67, 132, 197) & within(heads.le(6, 1), 0, 3))
+        ((marker == 0xE0) & (blocks.is_at(6, b"JFIF\0") | blocks.is_at(6, b"JFXX\0")))
+        | ((marker == 0xE1) & (blocks.is_at(6, b"Exif\0\0") | blocks.is_at(6, b"http:")))
+        | ((marker == 0xE2) & blocks.is_at(6, b"ICC_PROFILE\0"))
+        | ((marker == 0xEE) & blocks.is_at(6, b"Adobe"))
+        | ((marker == 0xDB) & one_of(length, 67, 132, 197) & within(blocks.little_endian(6, 1), 0, 3))
     )
-    behind = heads.further(length + 4, 1)
-    good: Mask = known & (length > 2) & ((behind == 0xFF) | (length + 5 > heads.size))
+    behind = blocks.further(length + 4, 1)
+    good: Mask = known & (length > 2) & ((behind == 0xFF) | (length + 5 > blocks.size))
     return good
 
 
-def _is_gif(heads: Heads) -> Mask:
-    good: Mask = (heads.le(6, 2) > 0) & (heads.le(8, 2) > 0)
+def _is_gif(blocks: FirstBytes) -> Mask:
+    good: Mask = (blocks.little_endian(6, 2) > 0) & (blocks.little_endian(8, 2) > 0)
     return good
 
 
@@ -62,40 +62,40 @@ def _gif_detail(data: bytes, _: int) -> str:
     return f"{width:,} × {height:,}"
 
 
-def _is_bmp(heads: Heads) -> Mask:
+def _is_bmp(blocks: FirstBytes) -> Mask:
     """The file's size and the offset of the pixels fit; the header's size, planes and depth exist."""
-    size, offset = heads.le(2, 4), heads.le(10, 4)
-    return every(
-        (heads.le(6, 4) == 0),
-        (size <= heads.size),
+    size, offset = blocks.little_endian(2, 4), blocks.little_endian(10, 4)
+    return all_of(
+        (blocks.little_endian(6, 4) == 0),
+        (size <= blocks.size),
         (offset >= 54),
         (offset <= size),
-        one_of(heads.le(14, 4), *_DIB_HEADERS),
-        (heads.le(26, 2) == 1),
-        one_of(heads.le(28, 2), *_DEPTHS),
+        one_of(blocks.little_endian(14, 4), *_DIB_HEADERS),
+        (blocks.little_endian(26, 2) == 1),
+        one_of(blocks.little_endian(28, 2), *_DEPTHS),
     )
 
 
-def _is_dib(heads: Heads) -> Mask:
+def _is_dib(blocks: FirstBytes) -> Mask:
     """BITMAPINFOHEADER: the pixels that it describes have room in the block behind it."""
-    width, height = _signed(heads, 4), np.abs(_signed(heads, 8))
-    depth, compression, stored = heads.le(14, 2), heads.le(16, 4), heads.le(20, 4)
+    width, height = _signed(blocks, 4), np.abs(_signed(blocks, 8))
+    depth, compression, stored = blocks.little_endian(14, 2), blocks.little_endian(16, 4), blocks.little_endian(20, 4)
     stride = (width * depth + 31) // 32 * 4
     wanted = np.where(compression == 0, stride * height, stored)
-    return every(
+    return all_of(
         within(width, 1, _MOST_PIXELS),
         within(height, 1, _MOST_PIXELS),
-        (heads.le(12, 2) == 1),
+        (blocks.little_endian(12, 2) == 1),
         one_of(depth, *_DEPTHS),
         within(compression, 0, 5),
         ((stored == 0) | (stored >= np.where(compression == 0, stride * height, 1))),
         (wanted > 0),
-        (40 + wanted <= heads.size),
+        (40 + wanted <= blocks.size),
     )
 
 
-def _signed(heads: Heads, at: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    value = heads.le(at, 4)
+def _signed(blocks: FirstBytes, at: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    value = blocks.little_endian(at, 4)
     return np.where(value >= 1 << 31, value - (1 << 32), value)
 
 
@@ -104,25 +104,25 @@ def _dib_detail(data: bytes, _: int, at: int = 4) -> str:
     return f"{width:,} × {abs(height):,}, {depth} bits"
 
 
-def _is_tiff(heads: Heads) -> Mask:
+def _is_tiff(blocks: FirstBytes) -> Mask:
     """The first directory lies in the block and its first field has a type."""
-    is_little = heads.raw[:, 0] == ord("I")
-    at = np.where(is_little, heads.le(4, 4), heads.be(4, 4))
-    count, kind = heads.further(at, 2), heads.further(at + 4, 2)
+    is_little = blocks.raw[:, 0] == ord("I")
+    at = np.where(is_little, blocks.little_endian(4, 4), blocks.big_endian(4, 4))
+    count, kind = blocks.further(at, 2), blocks.further(at + 4, 2)
     count = np.where(is_little | (count < 0), count, (count & 0xFF) << 8 | count >> 8)
     kind = np.where(is_little | (kind < 0), kind, (kind & 0xFF) << 8 | kind >> 8)
     good: Mask = (at >= 8) & within(count, 1, _MOST_FIELDS) & within(kind, 1, _MOST_FIELD_TYPE)
     return good
 
 
-def _is_webp(heads: Heads) -> Mask:
-    good: Mask = heads.is_at(8, b"WEBPVP8") & (heads.le(4, 4) >= 12)
+def _is_webp(blocks: FirstBytes) -> Mask:
+    good: Mask = blocks.is_at(8, b"WEBPVP8") & (blocks.little_endian(4, 4) >= 12)
     return good
 
 
-def _is_codestream(heads: Heads) -> Mask:
+def _is_codestream(blocks: FirstBytes) -> Mask:
     """JPEG 2000: SIZ of 41 bytes and 3 more for each of the components behind it."""
-    good: Mask = heads.be(4, 2) == 38 + 3 * heads.be(40, 2)
+    good: Mask = blocks.big_endian(4, 2) == 38 + 3 * blocks.big_endian(40, 2)
     return good
 
 

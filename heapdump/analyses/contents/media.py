@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.analyses.contents.first_bytes import Format, Heads, Mask, every, within
+from heapdump.analyses.contents.first_bytes import FirstBytes, Format, Mask, all_of, within
 
 
-def _is_wave(heads: Heads) -> Mask:
-    good: Mask = heads.is_at(8, b"WAVE") & (heads.le(4, 4) >= 20)
+def _is_wave(blocks: FirstBytes) -> Mask:
+    good: Mask = blocks.is_at(8, b"WAVE") & (blocks.little_endian(4, 4) >= 20)
     return good
 
 
-def _is_avi(heads: Heads) -> Mask:
-    good: Mask = heads.is_at(8, b"AVI LIST")
+def _is_avi(blocks: FirstBytes) -> Mask:
+    good: Mask = blocks.is_at(8, b"AVI LIST")
     return good
 
 
-def _is_id3(heads: Heads) -> Mask:
+def _is_id3(blocks: FirstBytes) -> Mask:
     """Version 2.2 to 2.4, four flags at most, a length of 7 bits a byte."""
-    length = heads.raw[:, 6:10]
+    length = blocks.raw[:, 6:10]
     lengths = np.array((length < 0x80).all(axis=1)), np.array(length.any(axis=1))
-    return every(within(heads.le(3, 1), 2, 4), heads.le(5, 1) & 0x0F == 0, *lengths)
+    return all_of(within(blocks.little_endian(3, 1), 2, 4), blocks.little_endian(5, 1) & 0x0F == 0, *lengths)
 
 
-def _is_brand(heads: Heads) -> Mask:
+def _is_brand(blocks: FirstBytes) -> Mask:
     """Of the box `ftyp`: its length, and a brand of letters, digits and spaces."""
-    brand = heads.raw[:, 8:12]
+    brand = blocks.raw[:, 8:12]
     is_word = ((brand | 0x20) >= ord("a")) & ((brand | 0x20) <= ord("z"))
     is_other = ((brand >= ord("0")) & (brand <= ord("9"))) | (brand == ord(" "))
-    length = heads.be(0, 4)
+    length = blocks.big_endian(0, 4)
     good: Mask = within(length, 16, 1024) & (length % 4 == 0) & np.logical_or(is_word, is_other).all(axis=1)
     return good
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.contents import archives, images, keys, media, programs
-from heapdump.analyses.contents.first_bytes import Format, Heads, Mask, Numbers, every, read_heads
+from heapdump.analyses.contents.first_bytes import FirstBytes, Format, Mask, Numbers, all_of, read_first_bytes
 from heapdump.analyses.contents.numbers import FRAMES, NUMBER_WORDS, frame_words, number_words
 from heapdump.analyses.contents.texts import (
     BASE64,
@@ -68,9 +68,9 @@ def recognise(
     for place, table in _BY_START.items():
         pairs = raw[:, place].astype(np.int64) | raw[:, place + 1].astype(np.int64) << 8
         near = np.flatnonzero(table.is_used[pairs] & (out < 0))
-        heads = read_heads(memory, address[near], size[near])
+        blocks = read_first_bytes(memory, address[near], size[near])
         for format_, places in table.candidates(pairs[near]):
-            good = _fits(heads.take(places), format_, place)
+            good = _fits(blocks.take(places), format_, place)
             here = near[places[good]]
             out[here] = np.where(out[here] < 0, _NUMBER[format_.word], out[here])
     _put_texts(memory, address, size, raw, out)
@@ -129,15 +129,15 @@ _BY_START = {place: _Starts([one for one in FORMATS if one.at == place]) for pla
 _ALL_STARTS = np.concatenate([_BY_START[place].is_used for place in (0, 4)]).astype(np.uint8)
 
 
-def _fits(heads: Heads, format_: Format, place: int) -> Mask:
-    """True for heads of the format."""
-    good = every(heads.is_at(place, format_.prefix), heads.known >= place + len(format_.prefix))
+def _fits(blocks: FirstBytes, format_: Format, place: int) -> Mask:
+    """True for blocks of the format."""
+    good = all_of(blocks.is_at(place, format_.prefix), blocks.known >= place + len(format_.prefix))
     rows = np.flatnonzero(good)
-    good[rows] = format_.test(heads.take(rows))
+    good[rows] = format_.test(blocks.take(rows))
     if format_.proof is not None:
         for row in np.flatnonzero(good).tolist():
-            many = min(int(heads.size[row]), _PROOF_BYTES)
-            good[row] = np.bool_(format_.proof(_bytes(heads.memory, int(heads.address[row]), many)))
+            many = min(int(blocks.size[row]), _PROOF_BYTES)
+            good[row] = np.bool_(format_.proof(_bytes(blocks.memory, int(blocks.address[row]), many)))
     return good
 
 
@@ -167,11 +167,11 @@ def _put_texts(
             known = np.minimum(size[rows[high]], np.uint64(_SAID_BY_TEXT)).astype(np.int64)
             is_near[high] |= is_utf8(letters[rows[high]], known, least=1)
         rows = rows[is_near]
-        heads = read_heads(memory, address[rows], size[rows])
-        heads = _narrowed(heads) if wide else heads
-        good = _is_text(heads) if wide else _is_text(heads) | _is_utf8(heads)
-        rows, heads = rows[good], heads.take(np.flatnonzero(good))
-        for word, fits in _text_words(heads, wide):
+        blocks = read_first_bytes(memory, address[rows], size[rows])
+        blocks = _narrowed(blocks) if wide else blocks
+        good = _is_text(blocks) if wide else _is_text(blocks) | _is_utf8(blocks)
+        rows, blocks = rows[good], blocks.take(np.flatnonzero(good))
+        for word, fits in _text_words(blocks, wide):
             here = rows[fits]
             out[here] = np.where(out[here] < 0, _NUMBER[word], out[here])
 
@@ -182,43 +182,43 @@ for _text in TEXTS:
         _TEXT_STARTS[_pairs(_prefix)] = True
 
 
-def _narrowed(heads: Heads) -> Heads:
+def _narrowed(blocks: FirstBytes) -> FirstBytes:
     """The characters of UTF-16 text as bytes, units above 255 as control characters, which no text has."""
-    even, odd = heads.raw[:, ::2], heads.raw[:, 1::2]
-    raw = np.zeros(heads.raw.shape, np.uint8)
+    even, odd = blocks.raw[:, ::2], blocks.raw[:, 1::2]
+    raw = np.zeros(blocks.raw.shape, np.uint8)
     raw[:, : even.shape[1]] = np.where(odd == 0, even, 1)
-    return Heads(heads.memory, heads.address, heads.size // 2, raw, heads.known // 2)
+    return FirstBytes(blocks.memory, blocks.address, blocks.size // 2, raw, blocks.known // 2)
 
 
-def _is_text(heads: Heads) -> Mask:
+def _is_text(blocks: FirstBytes) -> Mask:
     """True for ASCII up to the first zero or the end, 4 characters or more."""
-    raw = heads.raw
+    raw = blocks.raw
     plain = ((raw >= 0x20) & (raw < 0x7F)) | ((raw >= 9) & (raw <= 13))
-    over = np.logical_or.accumulate(raw == 0, axis=1) | (np.arange(raw.shape[1]) >= heads.known[:, None])
-    return every((plain | over).all(axis=1), plain[:, :4].all(axis=1))
+    over = np.logical_or.accumulate(raw == 0, axis=1) | (np.arange(raw.shape[1]) >= blocks.known[:, None])
+    return all_of((plain | over).all(axis=1), plain[:, :4].all(axis=1))
 
 
-def _is_utf8(heads: Heads) -> Mask:
-    """`is_utf8` of each head; only those without a zero in the first bytes are looked at."""
-    good: Mask = (heads.raw[:, :_SAID_BY_TEXT] != 0).all(axis=1)
+def _is_utf8(blocks: FirstBytes) -> Mask:
+    """True for blocks that begin with UTF-8 text; those with a zero in their first bytes are not."""
+    good: Mask = (blocks.raw[:, :_SAID_BY_TEXT] != 0).all(axis=1)
     rows = np.flatnonzero(good)
-    good[rows] = is_utf8(heads.raw[rows], heads.known[rows])
+    good[rows] = is_utf8(blocks.raw[rows], blocks.known[rows])
     return good
 
 
-def _text_words(heads: Heads, wide: bool) -> Iterator[tuple[str, Mask]]:
+def _text_words(blocks: FirstBytes, wide: bool) -> Iterator[tuple[str, Mask]]:
     """(word, mask) of the kinds of text, most telling first."""
     suffix = _WIDE if wide else ""
-    low = Heads(heads.memory, heads.address, heads.size, lowered(heads.raw), heads.known)
+    low = FirstBytes(blocks.memory, blocks.address, blocks.size, lowered(blocks.raw), blocks.known)
     for one in TEXTS:
         yield one.word + suffix, _begins(low, one) & one.test(low)
-    coded = [(word, mask) for word, mask in coded_words(heads)]
+    coded = [(word, mask) for word, mask in coded_words(blocks)]
     yield from ((word + suffix, mask) for word, mask in coded if not wide or mask.any())
     if not wide:
-        yield UTF8, _is_utf8(heads)
+        yield UTF8, _is_utf8(blocks)
 
 
-def _begins(low: Heads, text: TextFormat) -> Mask:
+def _begins(low: FirstBytes, text: TextFormat) -> Mask:
     """True where the text begins with one of the prefixes."""
     good = np.zeros(len(low), bool)
     for prefix in text.prefixes:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.contents.first_bytes import HEAD_BYTES, Heads, Mask, Numbers, Test, always, every
+from heapdump.analyses.contents.first_bytes import FIRST_BYTES, FirstBytes, Mask, Numbers, Test, all_of, always
 
 _LONG = 48
 """Characters that a text without a signature needs."""
@@ -32,60 +32,60 @@ class TextFormat:
     test: Test = always
 
 
-def _has(heads: Heads, *parts: bytes) -> Mask:
+def _has(blocks: FirstBytes, *parts: bytes) -> Mask:
     """True where one of these parts lies somewhere among the characters."""
-    found = np.zeros(len(heads), bool)
+    found = np.zeros(len(blocks), bool)
     for part in parts:
-        places = HEAD_BYTES - len(part) + 1
-        here = np.ones((len(heads), places), bool)
+        places = FIRST_BYTES - len(part) + 1
+        here = np.ones((len(blocks), places), bool)
         for i, value in enumerate(part):
-            here &= heads.raw[:, i : i + places] == value
+            here &= blocks.raw[:, i : i + places] == value
         found |= here.any(axis=1)
     return found
 
 
-def _is_json(heads: Heads) -> Mask:
+def _is_json(blocks: FirstBytes) -> Mask:
     """An object or an array that begins with a name and a value, or with objects, texts or arrays."""
-    first = heads.raw[:, 0]
-    packed = _without_spaces(heads)
+    first = blocks.raw[:, 0]
+    packed = _without_spaces(blocks)
     second = packed[:, 1]
-    named = _has(heads, b'":', b'" :')
+    named = _has(blocks, b'":', b'" :')
     is_object = (first == ord("{")) & (second == ord('"')) & named
     inside = (second == ord("{")) | (second == ord('"')) | (second == ord("["))
-    is_array = (first == ord("[")) & inside & (named | _has(heads, b'",', b'"]', b"],"))
+    is_array = (first == ord("[")) & inside & (named | _has(blocks, b'",', b'"]', b"],"))
     good: Mask = is_object | is_array
     return good
 
 
-def _without_spaces(heads: Heads) -> NDArray[np.uint8]:
+def _without_spaces(blocks: FirstBytes) -> NDArray[np.uint8]:
     """The characters, white space moved behind the others."""
-    order = np.argsort(heads.raw <= ord(" "), axis=1, kind="stable")
-    return np.take_along_axis(heads.raw, order, axis=1)
+    order = np.argsort(blocks.raw <= ord(" "), axis=1, kind="stable")
+    return np.take_along_axis(blocks.raw, order, axis=1)
 
 
-def _is_markup(heads: Heads) -> Mask:
+def _is_markup(blocks: FirstBytes) -> Mask:
     """An element: a name of letters, and `>` or an attribute behind it."""
-    first = heads.raw[:, 1]
+    first = blocks.raw[:, 1]
     is_name = ((first >= ord("a")) & (first <= ord("z"))) | (first == ord("/"))
-    return every(is_name, _has(heads, b"/>", b"</", b'="', b"='", b"><"), _has(heads, b">", b'="'))
+    return all_of(is_name, _has(blocks, b"/>", b"</", b'="', b"='", b"><"), _has(blocks, b">", b'="'))
 
 
-def _is_path(heads: Heads) -> Mask:
+def _is_path(blocks: FirstBytes) -> Mask:
     """A letter, a colon and a separator, then a character that names can have."""
-    first, third, fourth = heads.raw[:, 0], heads.raw[:, 2], heads.raw[:, 3]
-    is_drive = (first >= ord("a")) & (first <= ord("z")) & (heads.raw[:, 1] == ord(":"))
+    first, third, fourth = blocks.raw[:, 0], blocks.raw[:, 2], blocks.raw[:, 3]
+    is_drive = (first >= ord("a")) & (first <= ord("z")) & (blocks.raw[:, 1] == ord(":"))
     good: Mask = is_drive & ((third == ord("\\")) | (third == ord("/"))) & ((fourth >= ord(" ")) | (fourth == 0))
     return good
 
 
-def _is_guid(heads: Heads) -> Mask:
+def _is_guid(blocks: FirstBytes) -> Mask:
     """`{` 8 - 4 - 4 - 4 - 12 hexadecimal digits `}`."""
     dashes = np.array([9, 14, 19, 24])
     digits = np.setdiff1d(np.arange(1, 37), dashes)
     good: Mask = (
-        _is_hexadecimal(heads.raw[:, digits]).all(axis=1)
-        & (heads.raw[:, dashes] == ord("-")).all(axis=1)
-        & (heads.raw[:, 37] == ord("}"))
+        _is_hexadecimal(blocks.raw[:, digits]).all(axis=1)
+        & (blocks.raw[:, dashes] == ord("-")).all(axis=1)
+        & (blocks.raw[:, 37] == ord("}"))
     )
     return good
 
@@ -101,9 +101,9 @@ TEXTS = (
     TextFormat("HTML text", (b"<!doctype html", b"<html")),
     TextFormat("SVG text", (b"<svg ",)),
     TextFormat("XML or HTML text", (b"<",), _is_markup),
-    TextFormat("SQL text", (b"select ",), lambda heads: _has(heads, b" from ", b"\nfrom ", b", ", b"*", b"(")),
+    TextFormat("SQL text", (b"select ",), lambda blocks: _has(blocks, b" from ", b"\nfrom ", b", ", b"*", b"(")),
     TextFormat("SQL text", (b"insert into ", b"delete from ", b"create table ", b"create index ", b"alter table ")),
-    TextFormat("SQL text", (b"update ",), lambda heads: _has(heads, b" set ")),
+    TextFormat("SQL text", (b"update ",), lambda blocks: _has(blocks, b" set ")),
     TextFormat("URL", (b"http://", b"https://", b"file:///", b"ftp://", b"ws://", b"wss://")),
     TextFormat("HTTP message", (b"http/1.", b"get /", b"put /", b"post /", b"head /", b"delete /", b"options /")),
     TextFormat("PEM text", (b"-----begin ",)),
@@ -132,12 +132,12 @@ def is_coded(raw: NDArray[np.uint8]) -> Mask:
     return good
 
 
-def coded_words(heads: Heads) -> list[tuple[str, Mask]]:
-    """(word, mask) of long texts of few characters. `heads`: with upper and lower case.
+def coded_words(blocks: FirstBytes) -> list[tuple[str, Mask]]:
+    """(word, mask) of long texts of few characters. `blocks`: with upper and lower case.
 
     Base64: capitals stand beside capitals; in words and paths of programs they do not.
     """
-    raw = heads.raw[:, :_LONG]
+    raw = blocks.raw[:, :_LONG]
     small, capital = (raw >= ord("a")) & (raw <= ord("z")), (raw >= ord("A")) & (raw <= ord("Z"))
     digit = (raw >= ord("0")) & (raw <= ord("9"))
     is_both = (digit.sum(axis=1) >= _FEWEST_OF_KIND) & ((small | capital).sum(axis=1) >= _FEWEST_OF_KIND)

@@ -7,7 +7,7 @@ from heapdump.blocks.findings import BugKind, Protected
 from heapdump.blocks.table import Block
 from heapdump.wording import plural
 
-_SAYS_LITTLE = ("not in the dump", "binary data", "the value", "the number")
+_UNINFORMATIVE = ("not in the dump", "binary data", "the value", "the number")
 
 
 def damage_sentence(bug: BugKind | None, address: int, leading: ExplainedFinding) -> str:
@@ -51,7 +51,7 @@ def _damaged(leading: ExplainedFinding) -> str:
     """What the write hit, and with what."""
     finding = leading.finding
     meaning = leading.evidence.meaning
-    written = f" with {meaning}" if not meaning.startswith(_SAYS_LITTLE) and meaning else ""
+    written = f" with {meaning}" if not meaning.startswith(_UNINFORMATIVE) and meaning else ""
     if finding.rule.protected is Protected.HEADER:
         return f"the header at {finding.address:#x} is overwritten{written}"
     if finding.rule.protected is Protected.FREED:

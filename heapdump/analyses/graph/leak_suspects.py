@@ -34,7 +34,7 @@ _SAMPLE = 1000
 _MOST_GROUPED = 1_000_000
 """More blocks than these that no block dominates are not grouped: nothing accumulates there."""
 
-_TELLS_NOTHING = (
+_UNINFORMATIVE = (
     ContentKind.ABSENT, ContentKind.EMPTY, ContentKind.ZEROS, ContentKind.FILL, ContentKind.MODULE_POINTER,
     ContentKind.BLOCK_POINTERS, ContentKind.BLOCK_POINTER, ContentKind.SMALL_NUMBER, ContentKind.OTHER,
 )  # fmt: skip
@@ -119,7 +119,7 @@ class SuspectFinder:
         """The type of more than half of the nodes; "" where there is none, or it tells nothing."""
         groups = self.by_type(np.sort(self.graph.rows[nodes]).astype(np.int64)).groups
         largest = max(groups, key=lambda one: one.group.count, default=None)
-        if largest is None or 2 * largest.group.count <= len(nodes) or largest.key in _TELLS_NOTHING:
+        if largest is None or 2 * largest.group.count <= len(nodes) or largest.key in _UNINFORMATIVE:
             return ""
         return largest.key
 

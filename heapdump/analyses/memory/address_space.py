@@ -19,7 +19,7 @@ _MOST_REFERRERS = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Culprit:
+class ExplainedDivider:
     """Allocations that keep free runs apart, each with the reason for its place."""
 
     divider: Divider
@@ -51,7 +51,7 @@ class AddressRequest:
 
 @dataclass(frozen=True, slots=True)
 class AddressSpaceReport:
-    """`runs`: the largest free runs. `culprits`: what keeps most free bytes apart, the most first.
+    """`runs`: the largest free runs. `dividers`: what keeps most free bytes apart, the most first.
 
     `usage`: committed and reserved bytes by usage. `request`: None without one.
     """
@@ -59,18 +59,18 @@ class AddressSpaceReport:
     limit: AddressLimit
     free: FreeSpace
     runs: tuple[Neighbours, ...]
-    culprits: tuple[Culprit, ...]
+    dividers: tuple[ExplainedDivider, ...]
     usage: tuple[UsageBytes, ...]
     request: AddressRequest | None
 
 
 @dataclass(frozen=True, slots=True)
 class AddressSpaceQuestion:
-    """`request`: bytes of a request, None without one; `runs`, `culprits`: how many of each are wanted."""
+    """`request`: bytes of a request, None without one; `runs`, `dividers`: how many of each are wanted."""
 
     request: int | None
     runs: int
-    culprits: int
+    dividers: int
     images: SymbolStores | None
 
 
@@ -84,14 +84,14 @@ def examine(usage: UsageMap, namer: Namer, question: AddressSpaceQuestion) -> Ad
     allocations = Allocations(usage)
     gaps = Gaps(runs, allocations)
     occupants = Occupants(process, allocations, namer, question.images)
-    dividers = gaps.dividers(question.culprits)
-    culprits = [Culprit(one, tuple(occupants.of(member) for member in one.members)) for one in dividers]
+    found = gaps.dividers(question.dividers)
+    dividers = [ExplainedDivider(one, tuple(occupants.of(member) for member in one.members)) for one in found]
     request = None if question.request is None else AddressRequest(question.request, gaps.fitting(question.request))
     return AddressSpaceReport(
         limit,
         free_space(runs),
         tuple(gaps.largest(question.runs)),
-        tuple(_with_referrers(usage, culprits)),
+        tuple(_with_referrers(usage, dividers)),
         _usage(usage),
         request,
     )
@@ -109,17 +109,17 @@ def _usage(usage: UsageMap) -> tuple[UsageBytes, ...]:
     return tuple(sorted(out, key=lambda row: (-row.bytes, row.name)))
 
 
-def _with_referrers(usage: UsageMap, culprits: list[Culprit]) -> list[Culprit]:
-    """The culprits, private memory with the words that point into it."""
-    private = [one for culprit in culprits for one in culprit.occupants if one.reason is Reason.PRIVATE]
+def _with_referrers(usage: UsageMap, dividers: list[ExplainedDivider]) -> list[ExplainedDivider]:
+    """The dividers, private memory with the words that point into it."""
+    private = [one for explained in dividers for one in explained.occupants if one.reason is Reason.PRIVATE]
     spans = [one.allocation.span for one in private]
     referrers = dict(zip(spans, pointers_into(usage.process, spans, _MOST_REFERRERS), strict=True))
     return [
         replace(
-            culprit,
+            explained,
             occupants=tuple(
-                replace(one, referrers=referrers.get(one.allocation.span, ())) for one in culprit.occupants
+                replace(one, referrers=referrers.get(one.allocation.span, ())) for one in explained.occupants
             ),
         )
-        for culprit in culprits
+        for explained in dividers
     ]

@@ -94,7 +94,7 @@ class Triage:
     hang_frames: tuple[StackFrame, ...]
     heap: HeapSection
     memory: MemorySection
-    who: tuple[Holder, ...]
+    holders: tuple[Holder, ...]
     cannot: tuple[Capability, ...]
     next: tuple[tuple[str, ...], ...]
 
@@ -126,16 +126,16 @@ def triage(facts: TriageFacts) -> Triage:
     """The page."""
     memory = _memory(facts)
     has_verifier = any(is_verifier(module.name) for module in facts.process.modules)
-    who = holders(facts.leaks, facts.heaps, facts.graph, facts.runtimes, has_verifier=has_verifier)
+    found = holders(facts.leaks, facts.heaps, facts.graph, facts.runtimes, has_verifier=has_verifier)
     return Triage(
         facts.crash,
         facts.hang,
         tuple(facts.hang_frames),
         HeapSection(facts.verdict, tuple(one for one in facts.incidents if one.is_of_heap), _gaps(facts)),
         memory,
-        who,
+        found,
         tuple(one for one in facts.capabilities if _is_missed(one)),
-        tuple(dict.fromkeys(_next(facts, memory, who)))[:_MOST_COMMANDS],
+        tuple(dict.fromkeys(_next(facts, memory, found)))[:_MOST_COMMANDS],
     )
 
 
@@ -173,7 +173,7 @@ def _managed(lines: Sequence[ItemBytes]) -> ManagedShare | None:
     return ManagedShare(managed, objects, native, unknown) if managed else None
 
 
-def _next(facts: TriageFacts, memory: MemorySection, who: Sequence[Holder]) -> Iterator[tuple[str, ...]]:
+def _next(facts: TriageFacts, memory: MemorySection, holders: Sequence[Holder]) -> Iterator[tuple[str, ...]]:
     """The commands that show more, those for the gravest news first."""
     if any(incident.is_error for incident in facts.incidents):
         yield ("check",)
@@ -186,7 +186,7 @@ def _next(facts: TriageFacts, memory: MemorySection, who: Sequence[Holder]) -> I
     for line in memory.items:
         if not line.item.is_known and line.share is not None and line.share >= _BIG_SHARE:
             yield ("regions", "--usage", UNKNOWN, "--state", "commit")
-    yield from (holder.command for holder in who)
+    yield from (holder.command for holder in holders)
     if facts.graph is None and facts.leaks.blocks:
         yield from (("leaks", "--unreachable"), ("retained",))
     yield ("info",)

@@ -33,7 +33,7 @@ from heapdump.trust import Trust
 _LONG = 4096
 """Bytes from which on the size alone tells a kind of buffer."""
 
-_SAYS_LITTLE = (
+_WEAKER_THAN_STRUCTURE = (
     ContentKind.ZEROS, ContentKind.FILL, ContentKind.ASCII, ContentKind.UTF16, ContentKind.MODULE_POINTER,
     ContentKind.BLOCK_POINTERS, ContentKind.BLOCK_POINTER, ContentKind.SMALL_NUMBER, ContentKind.OTHER, *VAGUE_WORDS,
 )  # fmt: skip
@@ -156,7 +156,7 @@ class _ClusterLabels:
     def choices(self, names: Sequence[ClusterName], sizes: Sequence[int]) -> NDArray[np.int64]:
         """(clusters, labels) better label for blocks of a cluster with a label by their first bytes; or -1."""
         out = np.full((len(names), self._content), -1, np.int64)
-        little = [number for number in range(self._content) if self.labels[number].label in _SAYS_LITTLE]
+        little = [number for number in range(self._content) if self.labels[number].label in _WEAKER_THAN_STRUCTURE]
         texts = [number for number in little if self.labels[number].label in _LEAVES_TO_STRUCTURE]
         for cluster, (name, size) in enumerate(zip(names, sizes, strict=True)):
             if name.noun in ("buffer", "text") and size < _LONG:
@@ -196,7 +196,7 @@ class _ClusterLabels:
             words = Container(kind).words
             if whose < 0:
                 text = f"buffer of the {words} at {process.where(-1 - whose)}"
-            elif self._tells(whose) and offset < _LONG:
+            elif self._is_named(whose) and offset < _LONG:
                 text = f"buffer of the {words} at +{offset} of {self.labels[whose].short}"
             else:
                 text = f"buffer of a {words}"
@@ -220,7 +220,7 @@ class _ClusterLabels:
             words = NodeKind(kind).words
             if owner < 0:
                 text = f"node of the {words} at {process.where(areas[-1 - owner] + offset)}"
-            elif self._tells(whose := int(number[place[owner]])) and offset < _LONG:
+            elif self._is_named(whose := int(number[place[owner]])) and offset < _LONG:
                 text = f"node of the {words} at +{offset} of {self.labels[whose].short}"
             else:
                 text = f"node of a {words}"
@@ -229,7 +229,7 @@ class _ClusterLabels:
         members = members[~is_object[number[place[members]]]]
         number[place[members]] = np.array(names, np.int32)[found.container[members]] if names else 0
 
-    def _tells(self, number: int) -> bool:
+    def _is_named(self, number: int) -> bool:
         """True for the label of a class or of a structure."""
         one = self.labels[number]
         return one.is_object or one.identity != one.label

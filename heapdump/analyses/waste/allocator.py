@@ -24,13 +24,13 @@ class Overhead:
         heap: the heap.
         count: number of busy blocks with unused bytes, of sparse subsegments, or of free blocks.
         bytes: bytes of the overhead.
-        whole: bytes of all these blocks or subsegments.
+        of_bytes: bytes of all these blocks or subsegments.
     """
 
     heap: Heap
     count: int
     bytes: int
-    whole: int
+    of_bytes: int
 
 
 def padding(heaps: tuple[Heap, ...], table: BlockTable, rows: NDArray[np.int64]) -> Iterator[Overhead]:
@@ -48,10 +48,10 @@ def sparse_subsegments(heaps: tuple[Heap, ...], table: BlockTable) -> Iterator[O
         owner = np.searchsorted(table.entry[internal], table.entry[of_heap], side="right")
         size = table.entry_sizes(of_heap).astype(np.float64)
         busy = table.is_busy[of_heap]
-        whole = np.bincount(owner, size, minlength=len(internal) + 1)
+        of_bytes = np.bincount(owner, size, minlength=len(internal) + 1)
         used = np.bincount(owner[busy], size[busy], minlength=len(internal) + 1)
-        sparse = (whole > 0) & (used < _SPARSE * whole)
-        yield Overhead(heap, int(sparse.sum()), int((whole - used)[sparse].sum()), int(whole[sparse].sum()))
+        sparse = (of_bytes > 0) & (used < _SPARSE * of_bytes)
+        yield Overhead(heap, int(sparse.sum()), int((of_bytes - used)[sparse].sum()), int(of_bytes[sparse].sum()))
 
 
 def free_blocks(heaps: tuple[Heap, ...], table: BlockTable) -> Iterator[Overhead]:
@@ -59,8 +59,8 @@ def free_blocks(heaps: tuple[Heap, ...], table: BlockTable) -> Iterator[Overhead
     free = np.flatnonzero(~table.is_busy & (table.kind != BlockKind.LFH) & ~table.is_internal)
     for heap, of_heap in _by_heap(heaps, table, free):
         size = int(table.entry_sizes(of_heap).sum())
-        whole = heap.committed_bytes
-        yield Overhead(heap, len(of_heap), size if whole is None else min(size, whole), whole or size)
+        of_bytes = heap.committed_bytes
+        yield Overhead(heap, len(of_heap), size if of_bytes is None else min(size, of_bytes), of_bytes or size)
 
 
 def _by_heap(

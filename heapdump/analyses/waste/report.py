@@ -51,7 +51,7 @@ class Saving:
     Attributes:
         kind: kind of waste.
         bytes: bytes that could be saved.
-        whole: bytes of all the blocks, containers or subsegments concerned.
+        of_bytes: bytes of all the blocks, containers or subsegments concerned.
         count: number of these.
         text: the case, in words.
         sample: rows of the block table, at most five.
@@ -61,7 +61,7 @@ class Saving:
 
     kind: WasteKind
     bytes: int
-    whole: int
+    of_bytes: int
     count: int
     text: str
     sample: tuple[int, ...] = ()
@@ -132,10 +132,10 @@ def _capacity(context: WasteContext) -> Iterator[Saving]:
     label = typing.of_rows(rows)
     for number in np.unique(label).tolist():
         here = np.flatnonzero(label == number)
-        used, whole = int(found.used[here].sum()), int(found.capacity[here].sum())
+        used, of_bytes = int(found.used[here].sum()), int(found.capacity[here].sum())
         yield Saving(
-            WasteKind.CAPACITY, whole - used, whole, len(here),
-            _capacity_words(typing, number, found, here, whole - used),
+            WasteKind.CAPACITY, of_bytes - used, of_bytes, len(here),
+            _capacity_words(typing, number, found, here, of_bytes - used),
             _sample(rows[here], found.capacity[here] - found.used[here]), None, Trust.GUESS,
         )  # fmt: skip
 
@@ -147,8 +147,8 @@ def _capacity_words(
     label = typing.labels[number].label if number < len(typing.labels) else ""
     kind = Container(int(found.kind[here[0]])).words
     member = label.removeprefix("buffer of ") if label.startswith("buffer of ") else f"a {kind} with {label}"
-    whole = int(found.capacity[here].sum())
-    return f"{len(here):,} × {member}: {unused / max(1, whole):.0%} of {short_size(whole)} is unused capacity"
+    of_bytes = int(found.capacity[here].sum())
+    return f"{len(here):,} × {member}: {unused / max(1, of_bytes):.0%} of {short_size(of_bytes)} is unused capacity"
 
 
 def _sample(rows: NDArray[np.int64], weight: NDArray[np.int64]) -> tuple[int, ...]:
@@ -163,7 +163,7 @@ def _of_heap(kind: WasteKind, one: Overhead) -> Saving:
         WasteKind.FREE: f"{plural(one.count, 'free block')} outside of subsegments",
     }
     text = f"heap {one.heap.address:#x}: {words[kind]}"
-    return Saving(kind, one.bytes, one.whole, one.count, text, (), one.heap)
+    return Saving(kind, one.bytes, one.of_bytes, one.count, text, (), one.heap)
 
 
 def _reserves(heaps: Sequence[Heap]) -> Iterator[Saving]:

@@ -91,9 +91,9 @@ class BlockRecords:
 
     def _template(self, row: int, line: Callable[[Record], str], *, has_stack: bool) -> tuple[bytes, ...]:
         """The text of a row's record around its numbers."""
-        from heapdump.render.templates import marks, pieces
+        from heapdump.render.templates import pieces, placeholders
 
-        address, entry, size, entry_size, stack = marks(len(_ARE_HEX))
+        address, entry, size, entry_size, stack = placeholders(len(_ARE_HEX))
         block = self._table.block(row)
         record = self._recorder.record(block, stack if has_stack else 0)
         numbers = {"address": hex(address), "entry": hex(entry), "size": size, "entry_size": entry_size}

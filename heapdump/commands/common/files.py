@@ -100,7 +100,7 @@ def dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, str]:
     return (Path(arguments[0]) if len(arguments) == 2 else None), arguments[-1]
 
 
-def perhaps_address(arguments: tuple[str, ...]) -> tuple[Path | None, str | None]:
+def dump_or_address(arguments: tuple[str, ...]) -> tuple[Path | None, str | None]:
     """(dump, address) as `dump_and_address` gives them; both may be missing."""
     if not arguments:
         return None, None

@@ -9,13 +9,13 @@ from heapdump.render.view import Record
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from heapdump.analyses.memory.address_space import AddressSpaceReport, Culprit
+    from heapdump.analyses.memory.address_space import AddressSpaceReport, ExplainedDivider
     from heapdump.analyses.memory.allocations import VirtualAllocation
     from heapdump.analyses.memory.gaps import Neighbours
 
 
 def report_record(
-    report: AddressSpaceReport | None, findings: Sequence[str], culprit: Callable[[Culprit], Record]
+    report: AddressSpaceReport | None, findings: Sequence[str], divider_record: Callable[[ExplainedDivider], Record]
 ) -> Record:
     """The whole report; what is not known without a memory map is null or empty."""
     free = report.free if report else None
@@ -33,7 +33,7 @@ def report_record(
         "request": {"bytes": request.bytes, "fitting_runs": request.fitting} if request else None,
         "findings": list(findings),
         "runs": [_run(run) for run in report.runs] if report else [],
-        "culprits": [culprit(one) for one in report.culprits] if report else [],
+        "culprits": [divider_record(one) for one in report.dividers] if report else [],
         "usage": [
             {
                 "name": share.name,

@@ -11,14 +11,14 @@ from heapdump.render import text
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.memory.address_space import AddressSpaceReport, Culprit
+    from heapdump.analyses.memory.address_space import AddressSpaceReport, ExplainedDivider
     from heapdump.snapshot import Snapshot
 
 _GRAVE = 8
-"""A culprit, or memory that is only reserved, is mentioned from this part of the address space on."""
+"""A divider, or memory that is only reserved, is mentioned from this part of the address space on."""
 
 _SCARCE = 20
-_MOST_CULPRITS = 3
+_MOST_DIVIDERS = 3
 
 
 class GapSentence(NamedTuple):
@@ -34,7 +34,7 @@ def sentences(snapshot: Snapshot, report: AddressSpaceReport) -> list[GapSentenc
         *_request(report),
         *_commit(snapshot, report),
         *_free(report),
-        *_culprits(snapshot, report),
+        *_dividers(snapshot, report),
         *_aware(snapshot, report),
         *_reserved(snapshot, report),
     ]
@@ -88,27 +88,27 @@ def _free(report: AddressSpaceReport) -> Iterator[GapSentence]:
     )
 
 
-def _culprits(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[GapSentence]:
+def _dividers(snapshot: Snapshot, report: AddressSpaceReport) -> Iterator[GapSentence]:
     """What keeps an eighth of the address space apart, or more free memory than the request needs."""
     least = (report.limit.end or 1 << 47) // _GRAVE
     if report.request is not None and not report.request.fitting:
-        enough = [one for one in report.culprits if one.divider.joined.size >= report.request.bytes]
-        for one in enough[:_MOST_CULPRITS]:
-            yield _culprit(snapshot, one, "it would fit")
+        enough = [one for one in report.dividers if one.divider.joined.size >= report.request.bytes]
+        for one in enough[:_MOST_DIVIDERS]:
+            yield _divider(snapshot, one, "it would fit")
         if enough or not report.free.free_bytes:
             return
-    for one in report.culprits[:_MOST_CULPRITS]:
+    for one in report.dividers[:_MOST_DIVIDERS]:
         if one.divider.apart_bytes >= least:
-            yield _culprit(snapshot, one, "the free run would be")
+            yield _divider(snapshot, one, "the free run would be")
 
 
-def _culprit(snapshot: Snapshot, culprit: Culprit, what: str) -> GapSentence:
-    divider = culprit.divider
+def _divider(snapshot: Snapshot, explained: ExplainedDivider, what: str) -> GapSentence:
+    divider = explained.divider
     joined = text.short_size(divider.joined.size)
     would = f"without it, {what}{f' {joined}' if what.endswith('be') else f': the free run would be {joined}'}"
-    reasons = reasons_words(snapshot, culprit)
+    reasons = reasons_words(snapshot, explained)
     return GapSentence(
-        f"{owner_words(culprit)} at {divider.span.start:#x} ({text.short_size(divider.span.size)}) keeps "
+        f"{owner_words(explained)} at {divider.span.start:#x} ({text.short_size(divider.span.size)}) keeps "
         f"{text.short_size(divider.apart_bytes)} of free memory apart; {would}. {reasons[0].upper()}{reasons[1:]}",
         f'regions "{snapshot.dump.path}" --at {divider.span.start:#x}'
         if " " in str(snapshot.dump.path)

@@ -8,7 +8,7 @@ from heapdump.analyses.memory.occupants import Reason
 from heapdump.render import text
 
 if TYPE_CHECKING:
-    from heapdump.analyses.memory.address_space import Culprit
+    from heapdump.analyses.memory.address_space import ExplainedDivider
     from heapdump.analyses.memory.occupants import ImagePlace, Occupant
     from heapdump.snapshot import Snapshot
 
@@ -21,10 +21,10 @@ _ALWAYS = {
 """Reasons that are the same words for every allocation."""
 
 
-def owner_words(culprit: Culprit) -> str:
+def owner_words(explained: ExplainedDivider) -> str:
     """`Image hook.dll`; of several allocations the first three."""
-    names = [one.allocation.words for one in culprit.occupants[:_MOST_NAMES]]
-    more = len(culprit.occupants) - len(names)
+    names = [one.allocation.words for one in explained.occupants[:_MOST_NAMES]]
+    more = len(explained.occupants) - len(names)
     return ", ".join(names) + (f" and {more:,} more" if more else "")
 
 
@@ -48,11 +48,11 @@ def _own_words(snapshot: Snapshot, occupant: Occupant) -> str:
     return _hook(occupant) if occupant.reason is Reason.HOOK else _private(snapshot, occupant)
 
 
-def reasons_words(snapshot: Snapshot, culprit: Culprit) -> str:
+def reasons_words(snapshot: Snapshot, explained: ExplainedDivider) -> str:
     """The reasons of all occupants, each once."""
-    if len(culprit.occupants) == 1:
-        return reason_words(snapshot, culprit.occupants[0])
-    named = [f"{one.allocation.words}: {reason_words(snapshot, one)}" for one in culprit.occupants]
+    if len(explained.occupants) == 1:
+        return reason_words(snapshot, explained.occupants[0])
+    named = [f"{one.allocation.words}: {reason_words(snapshot, one)}" for one in explained.occupants]
     return "; ".join(dict.fromkeys(named))
 
 

@@ -17,9 +17,9 @@ def prepared(say: Callable[[str], None]) -> Iterator[None]:
     """
     require_memory()
     from heapdump.cache.store import array_folder
-    from heapdump.kernels import tell
+    from heapdump.kernels import announce_compiling
     from heapdump.memory_plan import planned
 
-    tell(say)
+    announce_compiling(say)
     with planned(say, array_folder):
         yield

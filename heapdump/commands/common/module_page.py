@@ -200,10 +200,10 @@ def _head_lines(detail: ModuleDetail) -> Iterator[StyledLine]:
     machine, kind = MACHINES.get(own.machine, hex(own.machine)), SUBSYSTEMS.get(own.subsystem, str(own.subsystem))
     yield [(f"{machine}, {kind}, linker {own.linker[0]}.{own.linker[1]}, linked {_date(own.timestamp)}{entry}", "")]
     yield [(", ".join(detail.characteristics), "dim")]
-    if detail.lost_tables:
+    if detail.unreadable_tables:
         yield [
             (
-                f"not in the dump: {', '.join(detail.lost_tables)}; --image-path DIR names the folder of its file",
+                f"not in the dump: {', '.join(detail.unreadable_tables)}; --image-path DIR names the folder of its file",
                 "yellow",
             )
         ]

@@ -18,13 +18,13 @@ _COMMON = frozenset({"system", "user", "users", "admin", "workgroup", "nt author
 
 def redaction_of(snapshots: Sequence[Snapshot]) -> Redaction:
     """What to take out of answers about these dumps."""
-    from heapdump.render.redaction import Redaction, people
+    from heapdump.render.redaction import Redaction, user_names
 
     names, lines = [], []
     for snapshot in snapshots:
         process = snapshot.process
         paths = (str(snapshot.dump.path.resolve()), process.image or "", *(one.path for one in process.modules))
-        names += [*people(paths), *_named(snapshot)]
+        names += [*user_names(paths), *_named(snapshot)]
         lines += [process.command_line] if process.command_line else []
     return Redaction(tuple(dict.fromkeys(names)), tuple(dict.fromkeys(lines)))
 

@@ -16,7 +16,7 @@ import click
 
 from heapdump import system
 from heapdump.commands.common.fields import fields_of
-from heapdump.commands.common.files import any_file, dump_and_address, find_dump, folded, perhaps_address, progress_bar
+from heapdump.commands.common.files import any_file, dump_and_address, dump_or_address, find_dump, folded, progress_bar
 from heapdump.commands.common.gaps import file_changes
 from heapdump.commands.common.host import adopted
 from heapdump.commands.common.known import known_lines
@@ -64,7 +64,7 @@ class Request:
     frame: int | None = None
     redact: bool = False
     verify: bool = False
-    said: set[str] = field(default_factory=set)
+    printed: set[str] = field(default_factory=set)
 
     @contextlib.contextmanager
     def open(self) -> Iterator[Snapshot]:
@@ -102,8 +102,8 @@ class Request:
         """One diagnostic line on stderr, once in a call, unless --quiet."""
         from heapdump.render.text import printable
 
-        if self.verbosity >= 0 and text not in self.said:
-            self.said.add(text)
+        if self.verbosity >= 0 and text not in self.printed:
+            self.printed.add(text)
             click.echo(folded(f"heapdump: {printable(text)}"), err=True)
 
     def rows(self, rows: Sequence[T], record: Callable[[T], Record]) -> list[T]:
@@ -276,7 +276,7 @@ def dump_command(
         def run(**values: Any) -> int:
             """Makes the request of the shared options' values and passes the function its own."""
             if takes_address:
-                split = perhaps_address if takes_address == "perhaps" else dump_and_address
+                split = dump_or_address if takes_address == "perhaps" else dump_and_address
                 values["dump"], values["address"] = split(values.pop("arguments"))
             if arguments is not None:
                 values |= arguments.split(values.pop("arguments"))

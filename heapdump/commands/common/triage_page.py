@@ -42,7 +42,7 @@ def page_of(
         *([] if page.crash or page.hang else [Section("RUNNING", [[(_running(snapshot), "")]])]),
         Section("HEAP", list(_heap(request, snapshot, page.heap))),
         Section("MEMORY", [*_memory(page.memory), *large_lines(unnamed)]),
-        Section("WHO", list(_who(page)) or [[("no block of the program is in this dump", "")]]),
+        Section("WHO", list(_holder_lines(page)) or [[("no block of the program is in this dump", "")]]),
         *([Section("CANNOT", list(_cannot(page.cannot)))] if page.cannot else []),
         Section("NEXT", [[(command_text(snapshot, command), COMMAND)] for command in page.next]),
     ]
@@ -125,8 +125,8 @@ def _totals(memory: MemorySection) -> str:
     return f"{words}; private bytes {text.short_size(memory.private_bytes)}{by_windows}"
 
 
-def _who(page: Triage) -> Iterator[StyledLine]:
-    for holder in page.who:
+def _holder_lines(page: Triage) -> Iterator[StyledLine]:
+    for holder in page.holders:
         yield [(holder.sentence, "red" if holder.is_bad else "")]
 
 

@@ -30,7 +30,7 @@ def triage_record(request: Request, snapshot: Snapshot, page: Triage, unnamed: S
         "hang": hang_record(snapshot, page.hang, page.hang_frames),
         "heap": _heap(page.heap),
         "memory": _memory(snapshot, page.memory) | {"largest_unknown": [one.record() for one in unnamed]},
-        "who": [_holder(snapshot, holder) for holder in page.who],
+        "who": [_holder(snapshot, holder) for holder in page.holders],
         "cannot": [_missed(one) for one in page.cannot],
         "next": [command_text(snapshot, command) for command in page.next],
     }

@@ -74,12 +74,12 @@ class UnreachablePage:
             records=lambda: self._objects() if self.options.report_objects else self._groups(),
             page=self._page,
             gaps=(*gaps, *missing),
-            notes=(*unused_notes(found.unused), *self._doubts, *CAVEATS),
+            notes=(*unused_notes(found.unused), *self._no_root_warnings, *CAVEATS),
             question="leaks --unreachable" + (" --report-objects" if self.options.report_objects else ""),
         )
 
     @property
-    def _doubts(self) -> tuple[str, ...]:
+    def _no_root_warnings(self) -> tuple[str, ...]:
         """The sentence for a process whose roots lead into no heap; none for others."""
         from heapdump.analyses.graph.way_in import NO_WAY_IN, has_way_in
 
@@ -134,8 +134,8 @@ class UnreachablePage:
             yield Lines([[("no busy block of the program is in this dump", "yellow")]])
             return
         yield _sums(found)
-        if self._doubts:
-            yield Lines([[(doubt, "yellow")] for doubt in self._doubts])
+        if self._no_root_warnings:
+            yield Lines([[(doubt, "yellow")] for doubt in self._no_root_warnings])
         shown, hidden = self.request.shown(top)
         nothing = (
             "no matching groups of leaked blocks" if found.omitted.blocks else "every block is held by the program"

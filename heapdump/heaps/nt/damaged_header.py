@@ -16,7 +16,7 @@ import numpy as np
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import doubt, tag
+from heapdump.blocks.table import lower_trust, tag
 from heapdump.heaps.nt.chain import MOST_ROWS
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.header_repair import header_damage
@@ -131,7 +131,7 @@ def _report_wrong_size(damaged: DamagedHeader, size: int) -> None:
     rows.size8[row] = size * stride
     if int(rows.unused[row[0]]) >= found * granule:  # cut to the wrong size: the header has the whole number
         rows.unused[row] = _unused_in_header(damaged, entry)
-        doubt(rows.tags[row[0] :], slice(1), Trust.DERIVED)
+        lower_trust(rows.tags[row[0] :], slice(1), Trust.DERIVED)
     rows.unused[row] = np.minimum(rows.unused[row], size * granule)
     wanted, there = size.to_bytes(2, "little"), found.to_bytes(2, "little")
     first = int(wanted[0] == there[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import BlockTable, doubt
+from heapdump.blocks.table import BlockTable, lower_trust
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.unused_bytes import count_places
 from heapdump.heaps.nt.windows import Window, committed_runs
@@ -49,4 +49,4 @@ def doubt_unread_sizes(context: HeapContext, window: Window, rows: BlockTable) -
     if not unread.any():
         return
     rows.unused[unread] = np.minimum(np.maximum(least, rows.header8 * 8), rows.entry_size)[unread]
-    doubt(rows.tags, unread, Trust.GUESS)
+    lower_trust(rows.tags, unread, Trust.GUESS)

@@ -107,23 +107,23 @@ def _repeated(reader: HeapReader, found: Mapping[int, int]) -> dict[int, int]:
     return out
 
 
-def _report_pointer(reader: HeapReader, number: int, stated: int, address: int) -> None:
+def _report_pointer(reader: HeapReader, number: int, pointed_to: int, address: int) -> None:
     """An error at an element of Segments[64]; `address`: of its segment, 0 where there is none: a note then."""
     pointer = reader.view.pointer_bytes
     place = reader.address + reader.layout["_HEAP"].offset("Segments") + number * pointer
     message = f"the pointer at {place:#x} of heap {reader.address:#x} does not lead to its segment"
     expected = f"{address:#x}" if address else "a segment of its own"
     reader.findings.append(
-        Finding("segment", "error", reader.address, place, pointer, message, expected, f"{stated:#x}")
+        Finding("segment", "error", reader.address, place, pointer, message, expected, f"{pointed_to:#x}")
     )
     if not address:
         reader.notes.append(message)
 
 
-def _own_header(reader: HeapReader, stated: int) -> Iterator[int]:
-    """The header of the segment that begins with the heap, in its first page, where `stated` is none."""
+def _own_header(reader: HeapReader, pointed_to: int) -> Iterator[int]:
+    """The header of the segment that begins with the heap, in its first page, where `pointed_to` is none."""
     view, heap, struct = reader.view, reader.address, reader.layout["_HEAP"]
-    if segment_fields(view, reader.layout, heap, stated) is not None or _may_be_segment(reader, stated):
+    if segment_fields(view, reader.layout, heap, pointed_to) is not None or _may_be_segment(reader, pointed_to):
         return
     for address in range(heap + -(-struct.size // view.granularity) * view.granularity, heap + PAGE, view.granularity):
         fields = segment_fields(view, reader.layout, heap, address)

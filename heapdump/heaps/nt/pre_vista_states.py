@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import BlockTable, doubt
+from heapdump.blocks.table import BlockTable, lower_trust
 from heapdump.heaps.nt.context import HeapContext
 from heapdump.heaps.nt.lfh_subsegments import LfhState
 from heapdump.heaps.nt.lookaside_lists import (
@@ -130,7 +130,7 @@ def with_states(table: BlockTable, states: PreVistaStates) -> BlockTable:
     tags = table.tags.copy()
     for rows in (_blocks_on(table, end) for end in states.unread_ends):
         tags[rows] = tags[rows] & ~np.uint16(BUSY | KIND_MASK) | np.uint16(BlockKind.LOOKASIDE)
-        doubt(tags, np.isin(np.arange(len(tags)), rows), Trust.GUESS)
+        lower_trust(tags, np.isin(np.arange(len(tags)), rows), Trust.GUESS)
     if states.on_lookaside_lists:
         entries = np.array(sorted(states.on_lookaside_lists), np.uint64)
         on_lists = np.isin(table.entry, entries) & (tags & KIND_MASK == BlockKind.BACKEND)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import BlockTable, doubt
+from heapdump.blocks.table import BlockTable, lower_trust
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.kernels.row import EXTRA, TRUST_GUESS, TRUST_MASK, UNIT
@@ -37,7 +37,12 @@ _MOST_REPORTS = 16
 
 
 def report_counts(
-    walk: SegmentWalk, first: int, missing: Sequence[Span], excused: Sequence[int] = (), *, are_told: bool = False
+    walk: SegmentWalk,
+    first: int,
+    missing: Sequence[Span],
+    damaged_headers: Sequence[int] = (),
+    *,
+    are_reported: bool = False,
 ) -> None:
     """Adds a finding for each row from `first` on with an impossible count; the row becomes a guess of the whole block.
 
@@ -45,21 +50,21 @@ def report_counts(
         walk: the walk of the heap.
         first: the first row; rows are as a kernel has written them.
         missing: memory that is not in the dump.
-        excused: addresses of headers whose damage was reported; counts next to them are not examined.
-        are_told: True where one finding stands for all of these rows already.
+        damaged_headers: addresses of headers whose damage was reported; counts next to them are not examined.
+        are_reported: True where one finding stands for all of these rows already.
     """
     table = walk.columns.since(first)
     count_at = table.entry + table.entry_size - np.uint64(2)
-    bad = impossible_counts(walk, table) & ~np.isin(table.entry, np.array(excused, np.uint64))
-    bad &= ~np.isin(count_at + np.uint64(2), np.array(excused, np.uint64))
+    bad = impossible_counts(walk, table) & ~np.isin(table.entry, np.array(damaged_headers, np.uint64))
+    bad &= ~np.isin(count_at + np.uint64(2), np.array(damaged_headers, np.uint64))
     bad &= ~lacks_count(table, missing)
     rows = np.flatnonzero(bad)
     if 2 * len(rows) > max(_MANY, int(table.is_busy.sum())):
         return
     table.unused[rows] = table.header8[rows].astype(np.uint32) * np.uint32(UNIT)
     table.tags[rows] &= np.uint16(0xFFFF & ~EXTRA)
-    doubt(table.tags, bad, Trust.GUESS)
-    if are_told:
+    lower_trust(table.tags, bad, Trust.GUESS)
+    if are_reported:
         return
     values, _ = walk.mapped.gather(count_at[rows], 2)
     for at, value in zip(count_at[rows][:_MOST_REPORTS].tolist(), values.tolist(), strict=False):

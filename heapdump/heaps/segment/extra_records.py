@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.findings import FindingKind
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import BlockTable, doubt
+from heapdump.blocks.table import BlockTable, lower_trust
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.padding import writes_padding_header
@@ -130,7 +130,7 @@ def _in_work(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> N
 def _doubt(table: BlockTable, rows: NDArray[np.int64]) -> None:
     which = np.zeros(len(table), bool)
     which[rows] = True
-    doubt(table.tags, which, Trust.GUESS)
+    lower_trust(table.tags, which, Trust.GUESS)
 
 
 def _report(

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import doubt, tag
+from heapdump.blocks.table import lower_trust, tag
 from heapdump.heaps.in_operation import changing_words
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
@@ -53,7 +53,7 @@ class LfhBlocks:
         self._walk, self._subsegments, self._padding = walk, subsegments, padding
         self._extents = corrected(walk, subsegments, extents)
         self._contradicted: dict[int, int] = {}
-        self._is_last_turn, self._are_counts_told = False, False
+        self._is_last_turn, self._are_counts_reported = False, False
         self._states = DoubtfulStates(walk, subsegments, padding, partial(_changing_words, walk))
         self._report_headers()
 
@@ -69,7 +69,7 @@ class LfhBlocks:
             self._extents = corrected_by_blocks(self._walk, self._subsegments, self._extents, again)
             few = [i for i, wrong in again.items() if wrong <= FEW_COUNTS]
             self._add_some(np.array(few, np.int64))
-            self._are_counts_told = True
+            self._are_counts_reported = True
             self._add_some(np.array([i for i in again if i not in few], np.int64))
 
     def _add_some(self, possible: NDArray[np.int64]) -> None:
@@ -97,7 +97,7 @@ class LfhBlocks:
                 if not wrong.all():
                     self._add(batch, rows[wrong == 0], base[wrong == 0])
                 return
-            report_counts(walk, len(walk.columns) - added, batch.missing, are_told=self._are_counts_told)
+            report_counts(walk, len(walk.columns) - added, batch.missing, are_reported=self._are_counts_reported)
         if batch.missing:
             doubt_missing(walk, len(walk.columns) - added, batch.missing)
             lacks_bits = self._doubt_missing_bits(int(rows[0]), added, batch.missing)
@@ -111,8 +111,8 @@ class LfhBlocks:
         walk.count_headers(len(rows), int(sound.sum()))
         is_exact = sound & self._extents.is_consistent[rows] & ~self._extents.is_guess[rows]
         if not is_exact.all():
-            doubt(self._last_rows(added), np.repeat(~is_exact, count), Trust.DERIVED)
-            doubt(self._last_rows(added), np.repeat(self._extents.is_guess[rows], count), Trust.GUESS)
+            lower_trust(self._last_rows(added), np.repeat(~is_exact, count), Trust.DERIVED)
+            lower_trust(self._last_rows(added), np.repeat(self._extents.is_guess[rows], count), Trust.GUESS)
         for place in np.flatnonzero(~sound).tolist():
             end = len(walk.columns) - added + int(count[: place + 1].sum())
             blocks = walk.columns.since(end - int(count[place])).part(0, int(count[place]))
@@ -181,7 +181,7 @@ class LfhBlocks:
         is_missing = missing_bits(self._subsegments, i, added, missing)
         if not is_missing.any():
             return False
-        doubt(self._last_rows(added), is_missing, Trust.GUESS)
+        lower_trust(self._last_rows(added), is_missing, Trust.GUESS)
         at = int(self._subsegments.start[i])
         self._walk.add_gap(
             f"{self._walk.name}: a part of the bitmap of the LFH subsegment at {at:#x} is not in the dump: "
@@ -192,7 +192,7 @@ class LfhBlocks:
     def _doubt_freed_list(self, i: int, added: int) -> None:
         """Makes the busy rows among the last `added` guesses: the list of freed blocks of `i` is partly missing."""
         columns, at = self._walk.columns, int(self._subsegments.start[i])
-        doubt(self._last_rows(added), columns.since(len(columns) - added).is_busy, Trust.GUESS)
+        lower_trust(self._last_rows(added), columns.since(len(columns) - added).is_busy, Trust.GUESS)
         self._walk.add_gap(
             f"{self._walk.name}: a part of the list of freed blocks in the LFH subsegment at {at:#x} is not in the "
             "dump: some of them count as busy"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.blocks.table import BlockTable, doubt
+from heapdump.blocks.table import BlockTable, lower_trust
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.lfh_bitmap import bitmap_damage, block_bits
 from heapdump.heaps.segment.lfh_subsegments import LfhSubsegments
@@ -36,13 +36,13 @@ class DoubtfulStates:
         """Adds a finding about subsegment `i`. `rows`: its blocks; they become guesses where states are in doubt."""
         walk, count = self._walk, len(rows)
         at, free = int(self._subsegments.start[i]), int(self._subsegments.free_count[i])
-        strays, gap = self._strays(i, count), None
+        strays, gap = self._free_with_count(i, count), None
         more = count - int(rows.is_busy.sum()) - free if free >= 0 else 0
         is_excused = not len(strays) and abs(more) == 1 and self._may_be_changed()
         if len(strays) or (more and not is_excused) or free < 0:
             if len(strays) == more:
                 self._make_busy(rows, strays)
-            doubt(rows.tags, slice(None), Trust.GUESS)
+            lower_trust(rows.tags, slice(None), Trust.GUESS)
             gap = (
                 f"{walk.name}: which of the {count:,} blocks of the LFH subsegment at {at:#x} are busy is in doubt: "
                 "its bitmap is damaged"
@@ -56,7 +56,7 @@ class DoubtfulStates:
             self._is_changing.append(bool(self._changing()))
         return self._is_changing[0]
 
-    def _strays(self, i: int, count: int) -> NDArray[np.int64]:
+    def _free_with_count(self, i: int, count: int) -> NDArray[np.int64]:
         """Numbers of free blocks whose *count* bit is set; ascending."""
         subsegments = self._subsegments
         start = int(subsegments.start[i]) + subsegments.struct.offset("BlockBitmap")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from heapdump.blocks.table import doubt
+from heapdump.blocks.table import lower_trust
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.spans import Span
 from heapdump.trust import Trust
@@ -25,6 +25,6 @@ def doubt_missing(walk: SegmentWalk, first: int, missing: Sequence[Span]) -> Non
             lacks_count |= (count_at >= np.uint64(span.start)) & (count_at < np.uint64(span.end))
     lacks_count &= table.is_busy
     if lacks_count.any():
-        doubt(table.tags, lacks_count, Trust.GUESS)
+        lower_trust(table.tags, lacks_count, Trust.GUESS)
         place = int(table.entry[lacks_count][0])
         walk.add_gap(f"{walk.name}: {int(lacks_count.sum()):,} blocks from {place:#x} on are not whole in the dump")

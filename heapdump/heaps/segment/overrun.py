@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from heapdump.blocks.table import doubt
+from heapdump.blocks.table import lower_trust
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.kernels.row import BUSY, EXTRA, UNIT
 from heapdump.trust import Trust
@@ -30,7 +30,7 @@ def correct_overrun_row(walk: SegmentWalk, header: int) -> None:
     entry, header_bytes = int(table.entry[row]), int(table.header8[row]) * UNIT
     if entry + int(table.size8[row]) * UNIT != header:
         return
-    doubt(table.tags, slice(row, None), Trust.GUESS)
+    lower_trust(table.tags, slice(row, None), Trust.GUESS)
     if not table.tags[row] & BUSY:
         return
     start = _repetition_start(walk, max(entry + header_bytes, header - _MOST_BYTES_BEFORE), header)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.heap import ExtentKind, LargeBlock
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import doubt, tag
+from heapdump.blocks.table import lower_trust, tag
 from heapdump.heaps.segment.committed import Committed
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.large_nodes import LargeUnused, unused_of
@@ -47,8 +47,8 @@ def add_page_ranges(walk: SegmentWalk, committed: Committed, ranges: Ranges, pad
     header = _padding_bytes(walk, pages.start, padding, pages.size - pages.unused >= _MUCH_PADDING_BYTES)
     has_extra = pages.extra & pages.is_size_possible
     tags = (tag(BlockKind.PAGES, busy=True) | has_extra * EXTRA).astype(np.uint16)
-    doubt(tags, ~pages.is_sound, Trust.DERIVED)
-    doubt(tags, ~pages.is_size_possible, Trust.GUESS)
+    lower_trust(tags, ~pages.is_sound, Trust.DERIVED)
+    lower_trust(tags, ~pages.is_size_possible, Trust.GUESS)
     unused = np.minimum(np.where(pages.is_size_possible, pages.unused, 0) + header, pages.size)
     _add(walk, pages.start, pages.size, unused, header, tags)
 
@@ -71,10 +71,10 @@ def add_large_allocations(walk: SegmentWalk, committed: Committed, padding: int)
     if not writes_padding_header(walk.layout):
         header = np.zeros(len(start), np.int64)  # 14393 has the padding behind the user data (recorded)
     tags = (tag(BlockKind.LARGE, busy=True) | has_extra * EXTRA).astype(np.uint16)
-    doubt(tags, np.array([block.trust is not Trust.EXACT for block, _ in blocks], bool), Trust.DERIVED)
-    doubt(tags, ~is_possible | ~np.array([unused.is_confirmed for _, unused in blocks], bool), Trust.GUESS)
+    lower_trust(tags, np.array([block.trust is not Trust.EXACT for block, _ in blocks], bool), Trust.DERIVED)
+    lower_trust(tags, ~is_possible | ~np.array([unused.is_confirmed for _, unused in blocks], bool), Trust.GUESS)
     if walk.heap.counters.virtual_bytes not in (None, walk.heap.large_committed_bytes):
-        doubt(tags, ~_fill_their_runs(walk, committed, start, size), Trust.GUESS)
+        lower_trust(tags, ~_fill_their_runs(walk, committed, start, size), Trust.GUESS)
     _add(walk, start, size, unused_bytes, header, tags)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import BlockTable, doubt
+from heapdump.blocks.table import BlockTable, lower_trust
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.vs_page_offsets import page_offset_byte
@@ -111,7 +111,7 @@ def _make_busy(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], pa
         table.tags[row] |= np.uint16(BUSY)
     changed = np.zeros(len(table), bool)
     changed[rows] = True
-    doubt(table.tags, changed, Trust.GUESS)
+    lower_trust(table.tags, changed, Trust.GUESS)
     for at in table.entry[rows][:_MOST_REPORTS].tolist():
         message = (
             f"{walk.name}: the chunk header at {at:#x} is damaged: it says free, and the tree of free chunks lacks it"

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import doubt
+from heapdump.blocks.table import lower_trust
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.vs_subsegments import VsSubsegments
@@ -34,11 +34,13 @@ _MOST_REPORTS = 16
 """The most findings of one call."""
 
 
-def report_page_offsets(walk: SegmentWalk, first: int, subsegments: VsSubsegments, excused: Sequence[int]) -> None:
+def report_page_offsets(
+    walk: SegmentWalk, first: int, subsegments: VsSubsegments, damaged_headers: Sequence[int]
+) -> None:
     """Adds a finding for each busy chunk in the rows from `first` on whose page offset is wrong.
 
-    Its row becomes a guess. Does nothing where no byte of a key holds for most chunks. `excused`: addresses of headers
-    whose damage was reported.
+    Its row becomes a guess. Does nothing where no byte of a key holds for most chunks.
+    `damaged_headers`: addresses of headers whose damage was reported.
     """
     table = walk.columns.since(first)
     rows = np.flatnonzero((table.kind == BlockKind.VS) & table.is_busy & ~table.is_internal)
@@ -53,10 +55,10 @@ def report_page_offsets(walk: SegmentWalk, first: int, subsegments: VsSubsegment
     wrong = is_present & ((found & _BYTE != expected) | (found >> _USED_BITS > 0))
     if 2 * int(wrong.sum()) > max(len(rows), 2):
         return
-    wrong &= ~np.isin(chunk, np.array(excused, np.uint64))
+    wrong &= ~np.isin(chunk, np.array(damaged_headers, np.uint64))
     is_wrong = np.zeros(len(table), bool)
     is_wrong[rows[wrong]] = True
-    doubt(table.tags, is_wrong, Trust.GUESS)
+    lower_trust(table.tags, is_wrong, Trust.GUESS)
     for i in np.flatnonzero(wrong)[:_MOST_REPORTS].tolist():
         at = int(chunk[i])
         where = f"{walk.name}: the chunk header at {at:#x}"

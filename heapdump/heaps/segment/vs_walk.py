@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import doubt, tag
+from heapdump.blocks.table import lower_trust, tag
 from heapdump.heaps.integers import signed64
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
@@ -157,7 +157,7 @@ class VsWalk:
         found = int(row.entry_size[0])
         previous = chunks.header(at).previous_size
         chunks.write_row(row.writer(), at, size, previous)
-        doubt(row.tags, slice(None), Trust.DERIVED)
+        lower_trust(row.tags, slice(None), Trust.DERIVED)
         where = f"{walk.name}: the chunk at {chunks.address(at):#x}"
         message = f"{where} says {found:,} bytes, the next one {size * walk.granule:,}"
         walk.report(chunks.damage(at, size, previous), message)

@@ -13,7 +13,7 @@ from heapdump.memory.regions import Kind, State
 from heapdump.process.model import Process
 from heapdump.process.reports.asan_text import AsanReport, parse_report
 
-_MARKS = (b"ERROR: AddressSanitizer: ", b"ERROR: LeakSanitizer: ")
+_TITLES = (b"ERROR: AddressSanitizer: ", b"ERROR: LeakSanitizer: ")
 _START = re.compile(rb"==(\d+)==\Z")
 _END = re.compile(rb"^==\d+==ABORTING\r?$", re.MULTILINE)
 _NEXT = re.compile(rb"^==\d+==ERROR: (?:Address|Leak)Sanitizer: ", re.MULTILINE)
@@ -51,14 +51,14 @@ def asan_reports(process: Process) -> tuple[AsanReport, ...]:
 def _hits(process: Process) -> Iterator[int]:
     """Addresses of the marks in committed private memory, ascending in each region, behind `==PID==`."""
     regions, space = process.regions, process.space
-    count, overlap = 0, max(len(mark) for mark in _MARKS)
+    count, overlap = 0, max(len(title) for title in _TITLES)
     for i in range(len(regions)):
         if regions.state[i] != State.MEM_COMMIT or regions.type[i] == Kind.MEM_IMAGE:
             continue
         start, end = int(regions.start[i]), int(regions.end[i])
         for piece in range(start, end, _PIECE):
             data = space.try_read(piece, min(_PIECE + overlap, end - piece)) or b""
-            for at in _marks(data):
+            for at in _titles(data):
                 before = data[max(0, at - _PREFIX) : at] if at else space.try_read(piece - _PREFIX, _PREFIX) or b""
                 if at < _PIECE and _START.search(before):
                     yield piece + at
@@ -67,13 +67,13 @@ def _hits(process: Process) -> Iterator[int]:
                         return
 
 
-def _marks(data: bytes) -> Iterator[int]:
+def _titles(data: bytes) -> Iterator[int]:
     """Where a mark begins, the marks one after the other."""
-    for mark in _MARKS:
-        at = data.find(mark)
+    for title in _TITLES:
+        at = data.find(title)
         while at >= 0:
             yield at
-            at = data.find(mark, at + 1)
+            at = data.find(title, at + 1)
 
 
 def _text(process: Process, address: int) -> tuple[int | None, str]:

@@ -39,12 +39,12 @@ def thrown(process: Process) -> CppException | None:
     raised = process.exception
     if raised is None or raised.code != CPP_EXCEPTION or len(raised.parameters) < 3:
         return None
-    magic, thing, info, *more = raised.parameters
+    magic, exception_object, info, *more = raised.parameters
     if magic not in _MAGICS:
         return None
     view = process.views[0] if more and process.views[0].arch == "x64" else process.views[-1]
     types = _types(view, info, more[0] if view.arch == "x64" and more else 0)
-    message = _message(view.space, thing) if _STD_EXCEPTION in types else ""
+    message = _message(view.space, exception_object) if _STD_EXCEPTION in types else ""
     return CppException(types, message)
 
 
@@ -71,9 +71,9 @@ def _class_name(decorated: str) -> str:
     )
 
 
-def _message(space: AddressSpace, thing: int) -> str:
+def _message(space: AddressSpace, exception_object: int) -> str:
     """The text behind the table of virtual functions: `_What` of std::exception."""
-    pointer = space.try_pointer(thing + space.pointer_bytes)
+    pointer = space.try_pointer(exception_object + space.pointer_bytes)
     return _text(space, pointer, _LONGEST_MESSAGE) if pointer else ""
 
 

@@ -204,13 +204,13 @@ def _traced(found: CsInsn, pointer_bytes: int) -> TracedInstruction:
     if found.mnemonic == "mov" and instruction.memory is not None:
         first = found.operands[0]
         if first.type == X86_OP_REG and first.size == pointer_bytes:
-            loads = _whole(found.reg_name(first.reg) or "", pointer_bytes)
+            loads = _general_register(found.reg_name(first.reg) or "", pointer_bytes)
     _, changed = found.regs_access()
-    written = frozenset(_whole(found.reg_name(number) or "", pointer_bytes) for number in changed)
+    written = frozenset(_general_register(found.reg_name(number) or "", pointer_bytes) for number in changed)
     return TracedInstruction(instruction, loads, written)
 
 
-def _whole(name: str, pointer_bytes: int) -> str:
+def _general_register(name: str, pointer_bytes: int) -> str:
     """The general register that a register is part of: `rax` for `eax` and `al` on x64."""
     if pointer_bytes == 4:
         name = {"ax": "eax", "bx": "ebx", "cx": "ecx", "dx": "edx"}.get(name, name)

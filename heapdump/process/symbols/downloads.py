@@ -23,10 +23,10 @@ from typing import BinaryIO
 from heapdump import system
 from heapdump.process.symbols.stored_files import delete_left
 
-_LEFT = "left"
+_ABANDONED = "left"
 """The word in the name of a part that nobody writes to."""
 
-_NOBODYS_SECONDS = 120
+_ABANDONED_SECONDS = 120
 """A part that was not written to for this long is nobody's: a server that is silent is left after 30 seconds."""
 
 _LONGEST_VERSION, _STRONG_SECONDS = 80, 60
@@ -71,7 +71,7 @@ class PartialFile:
         """
         self._file.truncate(0)
         self._file.close()  # Windows renames no open file
-        self.path = self.path.rename(_path(self.path.parent, _mark(self.path), secrets.token_hex(8), version))
+        self.path = self.path.rename(_path(self.path.parent, _url_digest(self.path), secrets.token_hex(8), version))
         self._file, self.version, self.size = self.path.open("r+b"), version, 0
 
     def close(self) -> None:
@@ -91,7 +91,7 @@ class PartialFile:
             self._file.close()
         with contextlib.suppress(OSError):
             if self.size and self.version:
-                self.path.replace(_path(self.path.parent, _mark(self.path), _LEFT, self.version))
+                self.path.replace(_path(self.path.parent, _url_digest(self.path), _ABANDONED, self.version))
             else:
                 self.path.unlink(missing_ok=True)
 
@@ -114,8 +114,8 @@ def part_of(folder: Path, url: str) -> Iterator[PartialFile]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     delete_left(folder)
-    mark = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    part = _left(folder, mark) or _new(folder, mark)
+    url_digest = hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    part = _abandoned(folder, url_digest) or _new(folder, url_digest)
     try:
         yield part
     except OSError:  # a full disk is not left fuller
@@ -127,11 +127,11 @@ def part_of(folder: Path, url: str) -> Iterator[PartialFile]:
     part.delete()
 
 
-def _path(folder: Path, mark: str, word: str, version: str) -> Path:
-    return folder / f".heapdump-{mark}-{word}-{base64.b32encode(version.encode()).decode().rstrip('=')}.part"
+def _path(folder: Path, url_digest: str, word: str, version: str) -> Path:
+    return folder / f".heapdump-{url_digest}-{word}-{base64.b32encode(version.encode()).decode().rstrip('=')}.part"
 
 
-def _mark(path: Path) -> str:
+def _url_digest(path: Path) -> str:
     return path.name.split("-")[1]
 
 
@@ -144,20 +144,20 @@ def _version(path: Path) -> str:
         return ""
 
 
-def _new(folder: Path, mark: str) -> PartialFile:
-    descriptor, path = system.create_exclusively(folder, f"{mark}-")
+def _new(folder: Path, url_digest: str) -> PartialFile:
+    descriptor, path = system.create_exclusively(folder, f"{url_digest}-")
     return PartialFile(path, descriptor, "")
 
 
-def _left(folder: Path, mark: str) -> PartialFile | None:
+def _abandoned(folder: Path, url_digest: str) -> PartialFile | None:
     """A part that nobody writes to, taken; None where there is none, or it is no file of this user's."""
-    for path in folder.glob(f".heapdump-{mark}-*-*.part"):
+    for path in folder.glob(f".heapdump-{url_digest}-*-*.part"):
         with contextlib.suppress(OSError):
-            is_left = path.name.split("-")[2] == _LEFT or time.time() - path.stat().st_mtime > _NOBODYS_SECONDS
+            is_left = path.name.split("-")[2] == _ABANDONED or time.time() - path.stat().st_mtime > _ABANDONED_SECONDS
             version = _version(path)
             if not is_left or not version:
                 continue
-            taken = path.rename(_path(folder, mark, secrets.token_hex(8), version))
+            taken = path.rename(_path(folder, url_digest, secrets.token_hex(8), version))
             descriptor = system.open_own(taken)
             if descriptor is not None:
                 return PartialFile(taken, descriptor, version)

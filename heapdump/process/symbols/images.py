@@ -120,7 +120,7 @@ class Image:
         )  # fmt: skip
 
     @property
-    def lost_tables(self) -> list[str]:
+    def unreadable_tables(self) -> list[str]:
         """Names of tables that the headers name and that cannot be read."""
         tables = {"import table": _IMPORT, "export table": _EXPORT, "version resource": _RESOURCE}
         places = {name: self.directory(index) for name, index in tables.items()}

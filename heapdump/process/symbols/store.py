@@ -167,9 +167,9 @@ class _FileSearch:
             with path.open("rb") as source:
                 unpack(source, out)
 
-        return self._kept(keeper, write, str(path))
+        return self._stored(keeper, write, str(path))
 
-    def _kept(self, keeper: Path, write: Callable[[BinaryIO], bool | None], source: str) -> StorePlace | None:
+    def _stored(self, keeper: Path, write: Callable[[BinaryIO], bool | None], source: str) -> StorePlace | None:
         """The file in the store that keeps it, if it is the right one; None without one, or where it cannot be kept."""
         is_kept = self._unless_refused(
             lambda: keep(keeper, self._wanted, write, lambda part: self._is_right(part, source)), keeper, source
@@ -193,7 +193,7 @@ class _FileSearch:
                 if not is_packed:
                     return move_in(part.path, keeper, self._wanted, lambda path: self._is_right(path, source))
                 with part.path.open("rb") as packed:
-                    return self._kept(keeper, lambda out: unpack(packed, out), source) is not None
+                    return self._stored(keeper, lambda out: unpack(packed, out), source) is not None
 
         is_there = self._unless_refused(fill, keeper, source)
         return StorePlace(self._wanted.below(keeper), source) if is_there else None
@@ -220,7 +220,7 @@ class _FileSearch:
     def _copy_left(self, found: StorePlace, left: list[Path]) -> None:
         for folder in reversed(left):
             if self._wanted.below(folder) != found.path and not _is_file(self._wanted.below(folder)):
-                self._kept(folder, lambda out: copy(found.path, out), str(found.path))
+                self._stored(folder, lambda out: copy(found.path, out), str(found.path))
 
     def _on_server(self, url: str, left: list[Path]) -> Iterator[StorePlace]:
         from heapdump.process.symbols.symbol_server import ServerTrouble, place_of

@@ -26,7 +26,7 @@ MAX_FILE_SECONDS = 900
 _SILENT_SECONDS = 30
 _STEP, _WORTH_SAYING, _MOST_FAILURES, _MOST_BREAKS = 1 << 16, 32 << 20, 3, 5
 _PORTS = {"https": 443, "http": 80}
-_SENDS_ON = {"msdl.microsoft.com": ".blob.core.windows.net"}
+_STORAGE_OF = {"msdl.microsoft.com": ".blob.core.windows.net"}
 """Microsoft's own server hands out its files from its storage: who names the one means the other."""
 
 
@@ -44,7 +44,7 @@ class Consent:
     def of(cls, urls: Sequence[str]) -> Consent:
         """The consent that elements of a symbol path give."""
         found = {place for place in map(place_of, urls) if place}
-        more = {("https", _SENDS_ON[host], 443) for _, host, _ in found if host in _SENDS_ON}
+        more = {("https", _STORAGE_OF[host], 443) for _, host, _ in found if host in _STORAGE_OF}
         return cls(frozenset(found | more))
 
     def covers(self, url: str) -> bool:
@@ -60,13 +60,13 @@ class Consent:
 def place_of(url: str) -> tuple[str, str, int] | None:
     """(scheme, host, port) of a URL; None for one that is no plain http(s) URL: with a user, a query or a fragment."""
     try:
-        parts = urllib.parse.urlsplit(url)
-        port = parts.port
+        path_parts = urllib.parse.urlsplit(url)
+        port = path_parts.port
     except ValueError:
         return None
-    if parts.scheme not in _PORTS or not parts.hostname or "@" in parts.netloc:
+    if path_parts.scheme not in _PORTS or not path_parts.hostname or "@" in path_parts.netloc:
         return None
-    return parts.scheme, parts.hostname, port or _PORTS[parts.scheme]
+    return path_parts.scheme, path_parts.hostname, port or _PORTS[path_parts.scheme]
 
 
 class _SameHosts(urllib.request.HTTPRedirectHandler):
@@ -117,20 +117,20 @@ class SymbolServer:
             self._two_tiers = self.fetch(("index2.txt",), BytesIO(), _STEP)
         return self._two_tiers
 
-    def address(self, parts: Sequence[str]) -> str:
+    def address(self, path_parts: Sequence[str]) -> str:
         """The URL of a file, each part percent-encoded."""
-        return "/".join((self.url, *(urllib.parse.quote(part, safe="") for part in parts)))
+        return "/".join((self.url, *(urllib.parse.quote(part, safe="") for part in path_parts)))
 
-    def fetch(self, parts: Sequence[str], out: BinaryIO, most: int = MAX_FILE_BYTES) -> bool:
+    def fetch(self, path_parts: Sequence[str], out: BinaryIO, most: int = MAX_FILE_BYTES) -> bool:
         """Writes the file to `out`; False where the server does not have it, which is asked once.
 
         Raises:
             ServerTrouble: the server does not answer, sends on elsewhere, or sends more than `most` bytes.
             OSError: `out` cannot be written.
         """
-        return self._asked(parts, lambda url: self._whole(url, out, most))
+        return self._asked(path_parts, lambda url: self._fetch_all(url, out, most))
 
-    def download(self, parts: Sequence[str], part: PartialFile) -> bool:
+    def download(self, path_parts: Sequence[str], part: PartialFile) -> bool:
         """Writes what is missing of the file; False where the server does not have it, which is asked once.
 
         A part of the version that the server has now is gone on with. A connection that breaks is opened again, as
@@ -139,11 +139,11 @@ class SymbolServer:
         Raises:
             ServerTrouble, OSError: as `fetch`.
         """
-        return self._asked(parts, lambda url: self._rest(url, part, parts[-1]))
+        return self._asked(path_parts, lambda url: self._rest(url, part, path_parts[-1]))
 
-    def _asked(self, parts: Sequence[str], take: Callable[[str], None]) -> bool:
+    def _asked(self, path_parts: Sequence[str], take: Callable[[str], None]) -> bool:
         """True after `take` has the file of a URL; False where the server does not have it."""
-        url = self.address(parts)
+        url = self.address(path_parts)
         if url in self._missing:
             return False
         if self._trouble:
@@ -156,13 +156,13 @@ class SymbolServer:
             return self._refusal(url, error.code)
         except ServerTrouble as trouble:
             raise self._failed(str(trouble)) from trouble
-        except _Silence as silence:
+        except _NoAnswer as silence:
             self._trouble = f"does not answer: {silence}"
             raise ServerTrouble(self._trouble) from silence
         self._failures = 0
         return True
 
-    def _whole(self, url: str, out: BinaryIO, most: int) -> None:
+    def _fetch_all(self, url: str, out: BinaryIO, most: int) -> None:
         with self._answer(url) as answer:
             chunks = _AnswerBytes(answer, most, time.monotonic() + MAX_FILE_SECONDS)
             while data := chunks.next():
@@ -177,7 +177,7 @@ class SymbolServer:
             except _TooMuch:
                 part.restart("")
                 raise
-            except (_Silence, _Short):
+            except (_NoAnswer, _AnswerCut):
                 if not part.version or part.size <= before or attempt == _MOST_BREAKS:
                     raise
         return None
@@ -216,7 +216,7 @@ class SymbolServer:
         except urllib.error.HTTPError:
             raise
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _Silence(getattr(error, "reason", error)) from error
+            raise _NoAnswer(getattr(error, "reason", error)) from error
 
     def _announce(self) -> None:
         if not self._has_said:
@@ -247,11 +247,11 @@ class SymbolServer:
         return ServerTrouble(why)
 
 
-class _Silence(Exception):
+class _NoAnswer(Exception):
     """The connection broke, or nothing came for too long."""
 
 
-class _Short(ServerTrouble):
+class _AnswerCut(ServerTrouble):
     """The answer ended early."""
 
 
@@ -275,12 +275,12 @@ class _AnswerBytes:
         try:
             data = self._answer.read1(_STEP)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise _Silence(error) from error
+            raise _NoAnswer(error) from error
         self._left -= len(data)
         if self._left < 0:
             raise _TooMuch(f"sends more than the {self._most:,} bytes that are taken")
         if time.monotonic() > self._until:
             raise ServerTrouble(f"needs more than {MAX_FILE_SECONDS} seconds for one file")
         if not data and self.size not in (None, self._most - self._left):
-            raise _Short(f"ended after {self._most - self._left:,} of {self.size:,} bytes")
+            raise _AnswerCut(f"ended after {self._most - self._left:,} of {self.size:,} bytes")
         return data

@@ -18,7 +18,7 @@ from heapdump.spans import Span, SpanMap
 _MOST_RANGES = 1 << 16
 _MOST_LEAVES = 1 << 18
 _FRAGMENTS = 4096
-_MOST_VAIN = 20_000
+_MOST_USELESS = 20_000
 """Leaves one after the other that lead to nothing new: a long range has a leaf for each 128 KiB."""
 _JIT, _READY_TO_RUN, _STUBS = 2, 4, 4
 _HEAP_START = 0x1000
@@ -126,7 +126,7 @@ def _from_map(space: AddressSpace, top: int) -> Iterator[CodeRange]:
         before = len(seen)
         yield from _sections(space, leaf, seen)
         vain = vain + 1 if len(seen) == before else 0
-        if vain > _MOST_VAIN:
+        if vain > _MOST_USELESS:
             return
 
 

@@ -193,7 +193,7 @@ class NameEvidence:
     words: Callable[[], Sequence[int]]
 
 
-def _telling(structures: Structures, descs: Sequence[int]) -> list[int]:
+def _distinctive(structures: Structures, descs: Sequence[int]) -> list[int]:
     """Some MethodDescs, among them those of the highest tokens: low ones are the same in several dialects."""
     high = sorted(descs, key=structures.token_parts, reverse=True)[:_SAMPLE]
     return list(dict.fromkeys([*high, *descs[:: max(1, len(descs) // _SAMPLE)][:_SAMPLE]]))
@@ -203,7 +203,7 @@ def vote(process: Process, space: AddressSpace, descriptor: Descriptor, evidence
     """The names in the dialect that most methods confirm: those of code, else those of types in the heap."""
     words = cache(evidence.words)
     readers = {dialect: Names(process, Structures(space, descriptor, dialect), descriptor) for dialect in DIALECTS}
-    descs = _telling(readers[DIALECTS[0]].structures, evidence.descs)
+    descs = _distinctive(readers[DIALECTS[0]].structures, evidence.descs)
 
     def by_code(names: Names) -> int:
         """How many methods of the code belong to the type of their MethodTable."""

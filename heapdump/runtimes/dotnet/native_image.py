@@ -29,10 +29,10 @@ from heapdump.runtimes.dotnet.pe import MappedImage, native_header
 _MAGIC = b"NGE\0"
 _MODULE, _CODE_MANAGER = 64, 72
 _MOST_WORDS, _MOST_FUNCTIONS = 1024, 1 << 22
-_PARTS = 3
+_SECTION_COUNT = 3
 _COLD = 2
 _HAS_HANDLERS = 1
-_MARK = 0x80000000
+_INDEX_MARK = 0x80000000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,13 +76,13 @@ class NativeImage:
     """
 
     image: MappedImage
-    parts: tuple[_CodeSection, ...]
+    sections: tuple[_CodeSection, ...]
     descriptors: tuple[Sequence[int], ...]
     mains: Sequence[int]
 
     def function_at(self, rva: int) -> tuple[int, int, int] | None:
         """(begin, end, unwind data) of the function that holds an RVA."""
-        for part in self.parts:
+        for part in self.sections:
             i = part.index_at(rva)
             if i is not None:
                 return part.begins[i], part.ends[i], part.unwinds[i]
@@ -90,7 +90,7 @@ class NativeImage:
 
     def method_at(self, rva: int) -> NativeMethod | None:
         """The method whose code holds an RVA; None in no function."""
-        for number, part in enumerate(self.parts):
+        for number, part in enumerate(self.sections):
             i = part.index_at(rva)
             if i is None:
                 continue
@@ -103,7 +103,7 @@ class NativeImage:
     def _cold(self, cold: _CodeSection, i: int) -> NativeMethod | None:
         _, main = _last_set(self.mains, i)
         width = 12 if self.image.is_wide else 8
-        for part, descriptors in zip(self.parts[:_COLD], self.descriptors, strict=True):
+        for part, descriptors in zip(self.sections[:_COLD], self.descriptors, strict=True):
             k, rest = divmod(main - part.table, width)
             if not rest and 0 <= k < len(descriptors) and descriptors[k]:
                 return NativeMethod(descriptors[k] & ~_HAS_HANDLERS, cold.begins[i], is_whole=False)
@@ -125,10 +125,10 @@ def native_image(image: MappedImage) -> NativeImage | None:
     if header is None:
         return None
     module, module_size, manager, _ = struct.unpack_from("<4I", header, _MODULE)
-    directories = image.read(manager, 8 * _PARTS)
+    directories = image.read(manager, 8 * _SECTION_COUNT)
     if directories is None:
         return None
-    code = [struct.unpack_from("<II", directories, 8 * i) for i in range(_PARTS)]
+    code = [struct.unpack_from("<II", directories, 8 * i) for i in range(_SECTION_COUNT)]
     wanted = [(image.base + rva if size else 0, size) for rva, size in code]
     if not any(size for _, size in code):
         return None
@@ -148,26 +148,26 @@ def _pointers(image: MappedImage, rva: int, size: int) -> Iterator[int]:
 def _layout(image: MappedImage, rva: int, wanted: list[tuple[int, int]]) -> NativeImage | None:
     """The tables of the NGenLayoutInfo at an RVA; None where there is none with this code."""
     p = 8 if image.is_wide else 4
-    numbers_end = -(-(9 * p + 4 * _PARTS) // p) * p
+    numbers_end = -(-(9 * p + 4 * _SECTION_COUNT) // p) * p
     data = image.read(rva, numbers_end + 5 * p + 8)
     if data is None:
         return None
     words = [int.from_bytes(data[i * p : i * p + p], "little") for i in range(9)]
-    own = [(words[2 * i], words[2 * i + 1]) for i in range(_PARTS)]
+    own = [(words[2 * i], words[2 * i + 1]) for i in range(_SECTION_COUNT)]
     if any(one[1] != two[1] or (two[1] and one != two) for one, two in zip(own, wanted, strict=True)):
         return None
     counts = struct.unpack_from("<3I", data, 9 * p)
     tables = [_rva(image, word) for word in words[6:]]
-    parts = tuple(
+    sections = tuple(
         _part(image, _rva(image, start), size, table, count)
         for (start, size), table, count in zip(own, tables, counts, strict=True)
     )
     descs = [
         _rva(image, int.from_bytes(data[numbers_end + i * p : numbers_end + (i + 1) * p], "little")) for i in (0, 1)
     ]
-    descriptors = tuple(_numbers(image, rva, len(part.begins)) for rva, part in zip(descs, parts, strict=False))
+    descriptors = tuple(_numbers(image, rva, len(part.begins)) for rva, part in zip(descs, sections, strict=False))
     cold = _rva(image, int.from_bytes(data[numbers_end + 4 * p + 8 : numbers_end + 5 * p + 8], "little"))
-    return NativeImage(image, parts, descriptors, _mains(image, cold, parts[_COLD]))
+    return NativeImage(image, sections, descriptors, _mains(image, cold, sections[_COLD]))
 
 
 def _rva(image: MappedImage, address: int) -> int:
@@ -195,5 +195,5 @@ def _numbers(image: MappedImage, rva: int, count: int) -> Sequence[int]:
 
 def _mains(image: MappedImage, table: int, cold: _CodeSection) -> Sequence[int]:
     if not image.is_wide:
-        return [unwind & ~_MARK if unwind & _MARK else 0 for unwind in cold.unwinds]
+        return [unwind & ~_INDEX_MARK if unwind & _INDEX_MARK else 0 for unwind in cold.unwinds]
     return _numbers(image, table, 2 * len(cold.begins))[::2]

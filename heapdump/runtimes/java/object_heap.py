@@ -160,7 +160,7 @@ class JavaHeap:
     ) -> tuple[int, int, NDArray[np.int64], NDArray[np.int64]]:
         words = self._structs.space.mapped.span_words(Span(span.start & -8, -(-span.end // 8) * 8))
         at, reason = span.start, END
-        counts, sizes = self._enough(counts), self._enough(sizes)
+        counts, sizes = self._with_room(counts), self._with_room(sizes)
         while at < span.end:
             at, reason, _ = run(
                 walk_java_objects, span.size // _OBJECT_BYTES, words.words, words.base, at, span.end, target,
@@ -169,10 +169,10 @@ class JavaHeap:
             if reason in (END, REACHED) or self._classes.foreign > _MOST_FOREIGN:
                 break
             self._classes.add(self._class_word(at))
-            counts, sizes = self._enough(counts), self._enough(sizes)
+            counts, sizes = self._with_room(counts), self._with_room(sizes)
         return at, reason, counts, sizes
 
-    def _enough(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _with_room(self, counts: NDArray[np.int64]) -> NDArray[np.int64]:
         """The counts with a place for every class that is known: the kernel writes there unchecked."""
         names = len(self._classes.names)
         return counts if names <= len(counts) else np.append(counts, np.zeros(2 * names - len(counts), np.int64))

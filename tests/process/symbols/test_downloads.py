@@ -121,7 +121,7 @@ def test_what_a_killed_process_left_is_taken_after_some_minutes(broken, tmp_path
         assert held.is_file()
     assert fetched(broken, tmp_path) == FILE and broken.ranges == [(None, None)]  # somebody may be writing to it
     (tmp_path / "App.pdb" / KEY / "App.pdb").unlink()
-    before = time.time() - downloads._NOBODYS_SECONDS - 1
+    before = time.time() - downloads._ABANDONED_SECONDS - 1
     os.utime(held, (before, before))
     assert fetched(broken, tmp_path) == FILE and broken.ranges[1:] == [(f"bytes={HALF}-", '"7"')]
     assert not parts(tmp_path)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from heapdump.commands.common.assistant.budget import first_that_fit, fitted
-from heapdump.commands.common.assistant.untrusted import taken_out
+from heapdump.commands.common.assistant.untrusted import redacted_places
 from heapdump.commands.common.redaction import redaction_of
 from heapdump.commands.common.report.asking import Asker
 from heapdump.errors import HeapdumpError, WrongUsage
@@ -113,7 +113,7 @@ class Session:
             clean = [redaction.record(answer.command, record) for record in original]
             end = cursor + len(original)
             more |= {"total": len(records), "next_cursor": end if end < len(records) else None}
-        untrusted = [] if self._request.redact else list(taken_out(clean, original, "data"))
+        untrusted = [] if self._request.redact else list(redacted_places(clean, original, "data"))
         notes = list(dict.fromkeys(map(redaction.text, (*answer.gaps, *answer.notes))))
         shown = first_that_fit(untrusted, self._characters // _UNTRUSTED_SHARE) if untrusted else []
         is_cut = bool(more.get("cut")) or more.get("next_cursor") is not None or len(shown) < len(untrusted)

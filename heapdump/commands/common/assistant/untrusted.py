@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 
-def taken_out(clean: Any, original: Any, at: str = "") -> Iterator[dict[str, Any]]:
+def redacted_places(clean: Any, original: Any, at: str = "") -> Iterator[dict[str, Any]]:
     """Places where the redaction of a record differs from the record, and what stands there."""
     if isinstance(original, dict) and isinstance(clean, dict):
         for name, value in original.items():
-            yield from taken_out(clean.get(name), value, f"{at}.{name}" if at else name)
+            yield from redacted_places(clean.get(name), value, f"{at}.{name}" if at else name)
     elif isinstance(original, (list, tuple)) and isinstance(clean, list) and len(clean) == len(original):
         for number, (one, other) in enumerate(zip(clean, original, strict=True)):
-            yield from taken_out(one, other, f"{at}[{number}]")
+            yield from redacted_places(one, other, f"{at}[{number}]")
     elif clean != original and original is not None:
         yield {"at": at, "untrusted_text": original if isinstance(original, str) else list(original)}
