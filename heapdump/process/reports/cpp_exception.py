@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from heapdump.memory.space import AddressSpace
 from heapdump.process.model import Process, View
-from heapdump.process.symbols.rtti import undecorated
+from heapdump.process.symbols.msvc_names import undecorated
 
 CPP_EXCEPTION = 0xE06D7363
 _MAGICS = (0x19930520, 0x19930521, 0x19930522, 0x01994000)

@@ -9,7 +9,7 @@ from heapdump.process.model import Module
 
 @dataclass(frozen=True, slots=True)
 class ClassName:
-    """`name` as in the source (`ns::Foo`), decorated for templates and unnamed namespaces; `kind`: class, struct …."""
+    """`name` as in the source (`ns::Foo`), decorated where its form is not known; `kind`: class, struct …."""
 
     name: str
     decorated: str

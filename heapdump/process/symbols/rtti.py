@@ -15,11 +15,11 @@ import re
 from heapdump.process.model import Module, Process, View
 from heapdump.process.symbols.class_name import ClassName as ClassName
 from heapdump.process.symbols.foreign_rtti import foreign_class
+from heapdump.process.symbols.msvc_names import undecorated
 
-_LONGEST = 512
+_LONGEST, _PIECE = 4096, 16
 _LETTERS = {"V": "class", "U": "struct", "T": "union", "W4": "enum"}
 _DECORATED = re.compile(rb"\.\?A(V|U|T|W4)([\x21-\x7e]+@)@\0", re.DOTALL)
-_PLAIN = re.compile(r"[A-Za-z_]\w*(?:@[A-Za-z_]\w*)*")
 
 
 def class_at(process: Process, view: View, address: int) -> ClassName | None:
@@ -65,7 +65,7 @@ def _name(view: View, module: Module, descriptor: int) -> ClassName | None:
     start = descriptor + 2 * view.pointer_bytes
     data = b""
     while len(data) < _LONGEST and b"\0" not in data:
-        more = view.space.try_read(start + len(data), 16)
+        more = view.space.try_read(start + len(data), _PIECE)
         if more is None:
             break
         data += more
@@ -74,9 +74,3 @@ def _name(view: View, module: Module, descriptor: int) -> ClassName | None:
         return None
     decorated = match[0][:-1].decode("ascii")
     return ClassName(undecorated(match[2].decode("ascii")), decorated, _LETTERS[match[1].decode("ascii")], module)
-
-
-def undecorated(name: str) -> str:
-    """`Foo@ns@` → `ns::Foo`; names of templates and of unnamed namespaces stay decorated."""
-    plain = name.removesuffix("@")
-    return "::".join(reversed(plain.split("@"))) if _PLAIN.fullmatch(plain) else name

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from heapdump.analyses.types.content import content_of
 from heapdump.cli import cli
-from heapdump.process.symbols.rtti import class_of_vtable, undecorated
+from heapdump.process.symbols.rtti import class_of_vtable
 from tests.builders import DumpBuilder, NtHeapBuilder, ProcessBuilder
 from tests.builders.nt_heap_layout import HeapArch
 
@@ -105,17 +105,13 @@ def test_a_name_without_an_end_is_none(open_built, arch):
         assert class_of_vtable(snapshot.process, snapshot.process.views[0], vtable) is None
 
 
-@pytest.mark.parametrize(
-    ("decorated", "plain"),
-    [
-        ("Foo@", "Foo"),
-        ("Foo@inner@outer@", "outer::inner::Foo"),
-        ("?$vector@H@std@", "?$vector@H@std@"),
-        ("Foo@?A0x1@", "Foo@?A0x1@"),
-    ],
-)
-def test_simple_names_are_undecorated(decorated, plain):
-    assert undecorated(decorated) == plain
+@pytest.mark.parametrize("arch", ["x64", "x86"])
+def test_a_template_is_named_as_in_the_source(open_built, arch):
+    built, _, vtable = process(arch, name=b".?AV?$vector@V?$box@H@acme@@V?$allocator@V?$box@H@acme@@@std@@@std@@")
+    with open_built(built) as snapshot:
+        found = class_of_vtable(snapshot.process, snapshot.process.views[0], vtable)
+        assert found is not None
+        assert found.name == "std::vector<acme::box<int>,std::allocator<acme::box<int> > >"
 
 
 def test_block_shows_the_class(write_dump):
