@@ -53,7 +53,12 @@ class TypeAnswers:
 
         one = self._snapshot
         return one.graph_answer(
-            "nodes", from_columns, columns_of, lambda: find_nodes(one.process.space.mapped, one.graph, self.containers)
+            "nodes",
+            from_columns,
+            columns_of,
+            lambda: find_nodes(
+                one.process.space.mapped, one.graph, self.containers, one.walk.table.addresses(one.graph.rows)
+            ),
         )
 
     def owners(self, namer: Namer) -> BlockTyping:

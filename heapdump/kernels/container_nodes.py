@@ -132,3 +132,27 @@ def trees_of(
                     good = 0
         is_right = node == head and good != 0 and seen == counts[k]
         is_whole[k] = 1 if is_right and targets[first[head] + 2] == last else 0
+
+
+def chains_of(
+    first: ArrayColumn, targets: ArrayColumn, size: ArrayColumn, heads: ArrayColumn, counts: ArrayColumn, chain: Output,
+    before: Output, last: Output,
+) -> None:  # fmt: skip
+    """Writes the number of the chain of each node, from 1 on, to `chain`, and the node before it to `before`.
+
+    A chain is `heads[k]` and the nodes that first edges lead to, `counts[k]` nodes in all, each of one size and of no
+    other chain. `last` gets the last node of each; -1 where there are fewer. In O(nodes).
+    """
+    for k in range(len(heads)):
+        node, steps, previous = heads[k], 0, -1
+        last[k] = -1
+        while node >= 0 and chain[node] == 0 and size[node] == size[heads[k]]:
+            chain[node] = k + 1
+            before[node] = previous
+            steps += 1
+            if steps == counts[k]:
+                last[k] = node
+                break
+            if first[node + 1] == first[node]:
+                break
+            previous, node = node, targets[first[node]]

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.by_hand.pointees import Pointee
 from heapdump.analyses.clusters.letters import Letter, PointerEdges, plain_letters
+from heapdump.analyses.containers.kinds import NodeKind
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.members import Container, ContainerTable
-from heapdump.analyses.types.nodes import NodeKind, NodeTable
+from heapdump.analyses.types.nodes import NodeTable
 from heapdump.memory.space import AddressSpace
 from heapdump.wording import preview
 
@@ -134,7 +135,7 @@ def containers_in(
         found.append(MemberContainer(shift + int(containers.offset[row]), name, at, None, used, capacity))
     for row in np.flatnonzero(nodes.owner == node).tolist():
         name, at = NodeKind(int(nodes.kind[row])).words, int(graph.start[nodes.head[row]])
-        found.append(MemberContainer(shift + int(nodes.offset[row]), name, at, int(nodes.count[row])))
+        found.append(MemberContainer(shift + int(nodes.offset[row]), name, at, int(nodes.count[row]) or None))
     return sorted(found, key=lambda one: one.offset)
 
 

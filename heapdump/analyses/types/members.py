@@ -212,11 +212,15 @@ def _is_proven(memory: MappedMemory, graph: PointerGraph, found: ContainerTable)
 
 def place_of(graph: PointerGraph, found: ContainerTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     """The addresses of some containers; (rows,) uint64."""
+    return addresses_of(graph, found.owner[rows], found.offset[rows])
+
+
+def addresses_of(graph: PointerGraph, owner: NDArray[np.int64], offset: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """The addresses `offset` bytes behind the start of nodes, or of roots (-1 - area); (n,) uint64."""
     areas = np.array([*(area.span.start for area in graph.roots.areas), 0], np.int64)
-    owner = found.owner[rows]
     start = np.where(
         owner >= 0,
         graph.start[np.maximum(owner, 0)],
         areas[np.where(owner < 0, np.minimum(-1 - owner, len(areas) - 1), 0)],
     )
-    return (start + found.offset[rows]).astype(np.uint64)
+    return (start + offset).astype(np.uint64)

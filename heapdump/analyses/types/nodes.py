@@ -1,6 +1,7 @@
-"""Lists, maps and hash tables of the Visual C++ library, and the nodes that belong to each.
+"""Lists, maps, hash tables and deques, and the blocks that belong to each.
 
-In: the pointer graph. Out: `NodeTable`. Layouts, of release and debug builds (which put a pointer before them):
+In: the pointer graph. Out: `NodeTable`. Those of libstdc++ and libc++, and deques, are proven in `containers/`; here
+those of Visual C++, release and debug builds (which put a pointer before them):
 
     std::list, std::map, std::set     { pointer to the head; elements }
     std::unordered_map and _set       { …; pointer to the head of a list; elements; vector of two pointers a bucket }
@@ -12,16 +13,21 @@ tree the flags of head and nodes. A list without elements, or with one, proves n
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.analyses.containers.chains import find_hash_tables, find_lists
+from heapdump.analyses.containers.deques import find_deques
+from heapdump.analyses.containers.kinds import Found, NodeKind, Role
+from heapdump.analyses.containers.proxies import find_proxies
+from heapdump.analyses.containers.shapes import find_shapes
+from heapdump.analyses.containers.trees import find_trees
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.sweep import Edges
-from heapdump.analyses.types.members import Container, ContainerTable, module_areas, source_words
-from heapdump.blocks.stored_checks import require_indices, require_length
+from heapdump.analyses.types.members import Container, ContainerTable, addresses_of, module_areas, source_words
+from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.kernels import run
 from heapdump.kernels.container_nodes import pairs_of, rings_of, trees_of
 from heapdump.memory.mapped import MappedMemory
@@ -31,29 +37,19 @@ _BLACK_NIL, _NOT_NIL = 0x0101, (0x0000, 0x0001)
 """Color and flag of a tree's head, and of its nodes."""
 
 _MOST_AREAS = 1 << 24
+_FEWEST_BUCKETS = 8
 _COLUMNS = ("owner", "offset", "kind", "head", "count")
+_OF_NODES = ("container", "role", "proxies")
 Numbers = NDArray[np.int64]
-
-
-class NodeKind(IntEnum):
-    """A kind of container whose elements are blocks."""
-
-    LIST = 1
-    TREE = 2
-    HASH = 3
-
-    @property
-    def words(self) -> str:
-        """Its name in the library."""
-        return ("", "std::list", "std::map or set", "std::unordered_map or set")[self]
 
 
 @dataclass(frozen=True)
 class NodeTable:
     """c containers, (c,) int64 each. `owner`: the node of the graph that it is a member of, -1 - area of a root.
 
-    `offset` in it; `kind`: `NodeKind`; `head`: a node; `count`: elements. `container` (n,) int32: of each node of the
-    graph the container that it is an element or the head of, -1 for none.
+    `offset` in it; `kind`: `NodeKind`; `head`: a node; `count`: elements, 0 where they are not counted. `container`
+    (n,) int32: of each node of the graph the container that it belongs to, -1 for none; `role` (n,) uint8: as what.
+    `proxies` (p,) int64: nodes that are proxies of containers in debug builds.
     """
 
     owner: Numbers
@@ -62,6 +58,8 @@ class NodeTable:
     head: Numbers
     count: Numbers
     container: NDArray[np.int32]
+    role: NDArray[np.uint8]
+    proxies: Numbers
 
     def __len__(self) -> int:
         """The number of containers."""
@@ -70,7 +68,7 @@ class NodeTable:
 
 def columns_of(found: NodeTable) -> dict[str, NDArray[Any]]:
     """The containers as columns, which `from_columns` reads."""
-    return {name: getattr(found, name) for name in (*_COLUMNS, "container")}
+    return {name: getattr(found, name) for name in (*_COLUMNS, *_OF_NODES)}
 
 
 def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> NodeTable:
@@ -80,29 +78,85 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> NodeTable:
         ValueError, LookupError: it is not what `columns_of` writes.
     """
     owner, offset, kind, head, count = (columns[name] for name in _COLUMNS)
-    found = NodeTable(owner, offset, kind, head, count, columns["container"])
+    found = NodeTable(owner, offset, kind, head, count, *(columns[name] for name in _OF_NODES))
     for name in _COLUMNS:
         require_length(getattr(found, name), len(found), np.int64, name)
     require_indices(found.owner, -_MOST_AREAS, nodes, "owners")
     require_indices(found.head, 0, nodes, "heads")
     require_indices(found.kind, min(NodeKind), max(NodeKind) + 1, "kinds")
     require_indices(found.offset, 0, 1 << 62, "offsets")
-    require_indices(found.count, 0, nodes + 1, "elements")
+    require_indices(found.count, 0, 1 << 62, "elements")
     require_length(found.container, nodes, np.int32, "containers")
     require_indices(found.container, -1, len(found), "containers")
+    require_length(found.role, nodes, np.uint8, "roles")
+    require_indices(found.role, min(Role), max(Role) + 1, "roles")
+    require_ascending(found.proxies, "proxies")
+    require_indices(found.proxies, 0, nodes, "proxies")
     return found
 
 
-def find_nodes(memory: MappedMemory, graph: PointerGraph, containers: ContainerTable) -> NodeTable:
+def find_nodes(
+    memory: MappedMemory, graph: PointerGraph, containers: ContainerTable, block_address: NDArray[np.uint64]
+) -> NodeTable:
     """The containers in nodes and in the data of modules; each head belongs to the first one in the order of addresses.
 
-    `containers`: of the graph.
+    `containers`: of the graph. `block_address` (n,): where the block of each node begins, before a CRT header.
     """
+    joined = _Joined(len(graph))
+    joined.add_numbered(*_visual(memory, graph, containers))
+    shapes = find_shapes(memory, graph)
+    for width in np.unique(graph.widths[shapes.block]).tolist():
+        mine = shapes.take(graph.widths[shapes.block] == width)
+        for found in (
+            find_lists(memory, graph, mine), *find_trees(memory, graph, mine), find_hash_tables(memory, graph, mine),
+            *find_deques(memory, graph, mine),
+        ):  # fmt: skip
+            joined.add(found)
+    owner, offset, kind, head, count = joined.columns()
+    places = [addresses_of(graph, containers.owner, containers.offset), addresses_of(graph, owner, offset)]
+    proxies = find_proxies(memory, graph, block_address, np.concatenate(places).astype(np.int64))
+    proxies = proxies[joined.container[proxies] < 0]
+    return NodeTable(owner, offset, kind, head, count, joined.container, joined.role, proxies)
+
+
+class _Joined:
+    """Containers of all libraries; a block belongs to the first one."""
+
+    def __init__(self, nodes: int) -> None:
+        self._rows = [np.empty((0, len(_COLUMNS)), np.int64)]
+        self._many = 0
+        self.container, self.role = np.full(nodes, -1, np.int32), np.zeros(nodes, np.uint8)
+
+    def add_numbered(self, rows: Numbers, container: NDArray[np.int32], role: NDArray[np.uint8]) -> None:
+        """The first containers, (c, 5), with those of all nodes."""
+        self._rows.append(rows)
+        self._many, self.container, self.role = len(rows), container, role
+
+    def add(self, found: Found) -> None:
+        """Containers of one kind, but those with a block of another container."""
+        good = np.ones(len(found), bool)
+        good[found.of[self.container[found.members] >= 0]] = False
+        number = self._many + np.cumsum(good) - 1
+        mine = good[found.of]
+        self.container[found.members[mine]] = number[found.of[mine]]
+        self.role[found.members[mine]] = found.role[mine]
+        kind = np.full(len(found), found.kind, np.int64)
+        self._rows.append(np.stack([found.owner, found.offset, kind, found.head, found.count], axis=1)[good])
+        self._many += int(good.sum())
+
+    def columns(self) -> tuple[Numbers, ...]:
+        """The columns of `NodeTable`, as far as they are of containers."""
+        return tuple(np.concatenate(self._rows).T.copy())
+
+
+def _visual(
+    memory: MappedMemory, graph: PointerGraph, containers: ContainerTable
+) -> tuple[Numbers, NDArray[np.int32], NDArray[np.uint8]]:
+    """((c, 5) columns of the containers of Visual C++, container of each node, role of each node)."""
     pairs = _pairs(memory, graph)
-    container = np.full(len(graph), -1, np.int32)
+    container, role = np.full(len(graph), -1, np.int32), np.zeros(len(graph), np.uint8)
     if not len(pairs):
-        none = np.empty(0, np.int64)
-        return NodeTable(none, none, none, none, none, container)
+        return np.empty((0, len(_COLUMNS)), np.int64), container, role
     flags = _flags(memory, graph, pairs[:, 2])
     degree = graph.first[pairs[:, 2] + 1] - graph.first[pairs[:, 2]]
     is_tree = (flags == _BLACK_NIL) & (degree >= 3)
@@ -111,15 +165,19 @@ def find_nodes(memory: MappedMemory, graph: PointerGraph, containers: ContainerT
     numbers = np.concatenate([found[0][1], found[1][1]])
     rows = np.concatenate([found[0][0], found[1][0]])
     kinds = np.where(np.arange(len(rows)) < len(found[0][0]), NodeKind.TREE, NodeKind.LIST).astype(np.int64)
-    kinds[_have_buckets(graph, rows, kinds, containers)] = NodeKind.HASH
-    return _numbered(rows, kinds, numbers, container)
+    buckets = _buckets(graph, rows, kinds, containers)
+    kinds[buckets >= 0] = NodeKind.HASH
+    container = _numbered(numbers, container)
+    tables = np.flatnonzero(buckets >= 0)
+    container[buckets[tables]], role[buckets[tables]] = tables, Role.BUCKETS
+    return np.stack([rows[:, 0], rows[:, 1], kinds, rows[:, 2], rows[:, 3]], axis=1), container, role
 
 
-def _numbered(rows: Numbers, kinds: Numbers, numbers: Numbers, container: NDArray[np.int32]) -> NodeTable:
-    """The table. `numbers`: what stands in `container` for each row."""
+def _numbered(numbers: Numbers, container: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The index of the container of each node. `numbers`: what stands in `container` for each container."""
     new = np.full(int(max(container.max(initial=0), numbers.max(initial=0))) + 2, -1, np.int32)
-    new[numbers] = np.arange(len(rows))
-    return NodeTable(rows[:, 0], rows[:, 1], kinds, rows[:, 2], rows[:, 3], new[container])
+    new[numbers] = np.arange(len(numbers))
+    return new[container]
 
 
 def _heads(graph: PointerGraph) -> NDArray[np.bool_]:
@@ -246,20 +304,21 @@ def _first_words_lead(memory: MappedMemory, graph: PointerGraph, members: Number
     return good
 
 
-def _have_buckets(graph: PointerGraph, rows: Numbers, kinds: Numbers, containers: ContainerTable) -> NDArray[np.bool_]:
-    """True for lists behind which a full vector of two pointers for each of 2^k buckets lies."""
+def _buckets(graph: PointerGraph, rows: Numbers, kinds: Numbers, containers: ContainerTable) -> Numbers:
+    """The full vector of two pointers for each of 2^k buckets that lies behind each list; -1 for none; a node."""
     vectors = np.flatnonzero((containers.kind == Container.VECTOR) & (containers.used == containers.capacity))
+    columns = (containers.owner, containers.offset, containers.capacity, containers.buffer)
     places = {
-        (owner, offset): size
-        for owner, offset, size in zip(
-            containers.owner[vectors].tolist(), containers.offset[vectors].tolist(),
-            containers.capacity[vectors].tolist(), strict=True,
-        )
-    }  # fmt: skip
-    out: NDArray[np.bool_] = kinds == NodeKind.LIST
-    for number in np.flatnonzero(out).tolist():
+        (owner, offset): (size, buffer)
+        for owner, offset, size, buffer in zip(*(column[vectors].tolist() for column in columns), strict=True)
+    }
+    out: Numbers = np.full(len(rows), -1, np.int64)
+    for number in np.flatnonzero(kinds == NodeKind.LIST).tolist():
         owner, offset, head, _ = rows[number].tolist()
         width = int(graph.widths[head])
-        behind = (places.get((owner, offset + more * width), 0) // (2 * width) for more in (2, 3))
-        out[number] = any(buckets >= 8 and buckets & (buckets - 1) == 0 for buckets in behind)
+        for more in (2, 3):
+            size, buffer = places.get((owner, offset + more * width), (0, -1))
+            buckets = size // (2 * width)
+            if buckets >= _FEWEST_BUCKETS and buckets & (buckets - 1) == 0:
+                out[number] = buffer
     return out

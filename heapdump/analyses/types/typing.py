@@ -18,12 +18,13 @@ from heapdump.analyses.clusters.fields import fields_of
 from heapdump.analyses.clusters.find import edges_of, find_clusters
 from heapdump.analyses.clusters.naming import ClusterName, names_of
 from heapdump.analyses.clusters.sample import WordReader
+from heapdump.analyses.containers.kinds import NodeKind, Role
 from heapdump.analyses.contents.recognise import VAGUE_WORDS, WORDS
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.block_types import BlockTypes, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.analyses.types.members import Container, ContainerTable, place_of
-from heapdump.analyses.types.nodes import NodeKind, NodeTable
+from heapdump.analyses.types.nodes import NodeTable
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.blocks.table import BlockTable
@@ -213,21 +214,35 @@ class _ClusterLabels:
     ) -> None:
         """Gives nodes of lists, maps and hash tables their label in `number`, as `name_buffers` does."""
         is_object = np.array([one.is_object for one in self.labels], bool)
-        areas = [area.span.start for area in graph.roots.areas]
-        names = []
-        columns = (column.tolist() for column in (found.owner, found.offset, found.kind))
-        for owner, offset, kind in zip(*columns, strict=True):
-            words = NodeKind(kind).words
-            if owner < 0:
-                text = f"node of the {words} at {process.where(areas[-1 - owner] + offset)}"
-            elif self._is_named(whose := int(number[place[owner]])) and offset < _LONG:
-                text = f"node of the {words} at +{offset} of {self.labels[whose].short}"
-            else:
-                text = f"node of a {words}"
-            names.append(self._number(ClusterName(text, text, "node", is_structured=True)))
         members = np.flatnonzero(found.container >= 0)
         members = members[~is_object[number[place[members]]]]
-        number[place[members]] = np.array(names, np.int32)[found.container[members]] if names else 0
+        words = self._container_words(process, graph, found, number[place[np.maximum(found.owner, 0)]])
+        keys, which = np.unique(found.container[members] * len(Role) + found.role[members], return_inverse=True)
+        names = []
+        for container, role in (divmod(key, len(Role)) for key in keys.tolist()):
+            text = f"{Role(role).words} of {words[container]}"
+            names.append(self._number(ClusterName(text, text, "node", is_structured=True)))
+        number[place[members]] = np.array(names, np.int32)[which.reshape(-1)] if names else 0
+        if len(found.proxies):
+            text = "proxy of a container (debug build)"
+            number[place[found.proxies]] = self._number(ClusterName(text, text, "node", is_structured=True))
+
+    def _container_words(
+        self, process: Process, graph: PointerGraph, found: NodeTable, owners: NDArray[np.int32]
+    ) -> list[str]:
+        """The words for each container. `owners`: label of each owner that is a node."""
+        areas = [area.span.start for area in graph.roots.areas]
+        out = []
+        columns = (column.tolist() for column in (found.owner, found.offset, found.kind, owners))
+        for owner, offset, kind, whose in zip(*columns, strict=True):
+            words = NodeKind(kind).words
+            if owner < 0:
+                out.append(f"the {words} at {process.where(areas[-1 - owner] + offset)}")
+            elif self._is_named(whose) and offset < _LONG:
+                out.append(f"the {words} at +{offset} of {self.labels[whose].short}")
+            else:
+                out.append(f"a {words}")
+        return out
 
     def _is_named(self, number: int) -> bool:
         """True for the label of a class or of a structure."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from heapdump import kernels
-from heapdump.analyses.types.nodes import NodeKind
+from heapdump.analyses.containers.kinds import NodeKind
 from tests.analyses.types.test_block_types import ARCHES, Blocks
 from tests.builders import ProcessBuilder
 from tests.builders.nt_heap_layout import HeapArch
@@ -95,7 +95,7 @@ def found_in(open_built, blocks: Containers) -> list[tuple[str, int, int, int]]:
         poke(ProcessBuilder(arch=blocks.arch, build=19041).heap(blocks.heap.build()).build(), *blocks.late)
     ) as snapshot:
         found = snapshot.types.nodes
-        many = np.bincount(found.container[found.container >= 0], minlength=len(found)).tolist()
+        many = np.bincount(found.container[(found.container >= 0) & (found.role == 0)], minlength=len(found)).tolist()
         kinds = [NodeKind(kind).words for kind in found.kind.tolist()]
         return sorted(zip(kinds, found.offset.tolist(), found.count.tolist(), many, strict=True))
 
