@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.containers.kinds import Found, NodeKind, Role
+from heapdump.analyses.containers.kinds import ProvenContainers, NodeKind, Role
 from heapdump.analyses.containers.shapes import ShapeReader, Shapes
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.kernels import container_shapes, run
@@ -24,7 +24,7 @@ Numbers = NDArray[np.int64]
 _LOAD_FACTORS = (0.05, 100.0)
 
 
-def find_lists(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Found:
+def find_lists(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> ProvenContainers:
     """The lists among the candidates of one width of pointers."""
     found = shapes.of(container_shapes.PAIR)
     reader = ShapeReader(memory, graph, found)
@@ -32,7 +32,7 @@ def find_lists(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Fou
     leads_back = (reader.value(graph.start[found.block] + reader.width) == head) & (reader.value(last) == head)
     found = found.take(leads_back)
     reader = ShapeReader(memory, graph, found)
-    chains = _Chains(graph, found.block, reader.word(2))
+    chains = _NodeChains(graph, found.block, reader.word(2))
     good = chains.last == reader.nodes(reader.word(1))
     members, before = chains.inner()
     links = reader.value(graph.start[members] + reader.width) == graph.start[before]
@@ -41,7 +41,7 @@ def find_lists(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Fou
     return _found(found, found.offset, NodeKind.LIST, chains, good)
 
 
-def find_hash_tables(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Found:
+def find_hash_tables(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> ProvenContainers:
     """The hash tables among the candidates of one width of pointers."""
     found = shapes.of(container_shapes.CHAIN).few_a_block()
     reader = ShapeReader(memory, graph, found)
@@ -51,7 +51,7 @@ def find_hash_tables(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) 
     good &= np.bincount(of[value == reader.at(2)[of]], minlength=len(found)) == 1
     found = found.take(good)
     reader = ShapeReader(memory, graph, found)
-    chains = _Chains(graph, reader.nodes(reader.word(2)), reader.word(3))
+    chains = _NodeChains(graph, reader.nodes(reader.word(2)), reader.word(3))
     good = chains.last >= 0
     good &= reader.value(graph.start[np.maximum(chains.last, 0)]) == 0
     members, before = chains.inner()
@@ -71,7 +71,7 @@ def _buckets(reader: ShapeReader, found: Shapes) -> tuple[Numbers, Numbers]:
     return of, reader.value(reader.graph.start[found.block[of]] + number * reader.width)
 
 
-class _Chains:
+class _NodeChains:
     """The chains of nodes from some heads on."""
 
     def __init__(self, graph: PointerGraph, heads: Numbers, counts: Numbers) -> None:
@@ -90,7 +90,9 @@ class _Chains:
         return members[before >= 0], before[before >= 0]
 
 
-def _found(shapes: Shapes, offset: Numbers, kind: NodeKind, chains: _Chains, good: NDArray[np.bool_]) -> Found:
+def _found(
+    shapes: Shapes, offset: Numbers, kind: NodeKind, chains: _NodeChains, good: NDArray[np.bool_]
+) -> ProvenContainers:
     """The good ones with their nodes."""
     members = np.flatnonzero(chains.of)
     members = members[good[chains.of[members] - 1]]
@@ -99,12 +101,12 @@ def _found(shapes: Shapes, offset: Numbers, kind: NodeKind, chains: _Chains, goo
     rows = np.flatnonzero(good)
     count = np.bincount(of, minlength=len(rows))
     role = np.full(len(members), Role.NODE, np.uint8)
-    return Found(shapes.owner[rows], offset[rows], kind, shapes.block[rows], count, members, of, role)
+    return ProvenContainers(shapes.owner[rows], offset[rows], kind, shapes.block[rows], count, members, of, role)
 
 
-def _with_buckets(found: Found, buckets: Numbers) -> Found:
+def _with_buckets(found: ProvenContainers, buckets: Numbers) -> ProvenContainers:
     """Likewise, with the block of buckets of each container."""
-    return Found(
+    return ProvenContainers(
         found.owner, found.offset, found.kind, buckets, found.count, np.concatenate([found.members, buckets]),
         np.concatenate([found.of, np.arange(len(found))]),
         np.concatenate([found.role, np.full(len(buckets), Role.BUCKETS, np.uint8)]),

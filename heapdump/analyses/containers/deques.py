@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.containers.kinds import Found, NodeKind, Role
+from heapdump.analyses.containers.kinds import ProvenContainers, NodeKind, Role
 from heapdump.analyses.containers.shapes import ShapeReader, Shapes
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.kernels import container_shapes
@@ -31,14 +31,14 @@ _LEAST_LLVM_BYTES = 3841
 """Of a block of libc++: 4096 bytes of elements of up to 256 bytes, 16 larger ones."""
 
 
-def find_deques(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Iterator[Found]:
+def find_deques(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Iterator[ProvenContainers]:
     """The deques of each library among the candidates of one width of pointers."""
     yield _msvc(memory, graph, shapes.of(container_shapes.RING_OF_SLOTS).few_a_block())
     yield _gnu(memory, graph, shapes.of(container_shapes.TWO_ENDS).few_a_block())
     yield _llvm(memory, graph, shapes.of(container_shapes.SLOTS).few_a_block())
 
 
-def _msvc(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Found:
+def _msvc(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> ProvenContainers:
     reader = ShapeReader(memory, graph, shapes)
     proxy = reader.nodes(reader.word(-1))
     good = (proxy >= 0) & (graph.size[proxy] == 2 * reader.width)
@@ -54,7 +54,7 @@ def _msvc(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Found:
     return _found(shapes, -reader.width, count, (of, blocks, good), parts)
 
 
-def _gnu(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Found:
+def _gnu(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> ProvenContainers:
     reader = ShapeReader(memory, graph, shapes)
     _, begin, begin_end, low = (reader.word(word) for word in range(2, 6))
     at, end, end_end, high = (reader.word(word) for word in range(6, 10))
@@ -67,7 +67,7 @@ def _gnu(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Found:
     return _found(shapes, 0, np.zeros(len(shapes), np.int64), (of, blocks, good), [(shapes.block, Role.SLOTS)])
 
 
-def _llvm(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> Found:
+def _llvm(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> ProvenContainers:
     reader = ShapeReader(memory, graph, shapes)
     begin, end = reader.word(1), reader.word(2)
     of, blocks, good = _blocks(reader, begin, (end - begin) // reader.width, needs_all=True)
@@ -102,7 +102,7 @@ def _blocks(reader: ShapeReader, begin: Numbers, many: Numbers, *, needs_all: bo
 def _found(
     shapes: Shapes, shift: int, count: Numbers, blocks: tuple[Numbers, Numbers, Mask],
     parts: list[tuple[Numbers, Role]],
-) -> Found:  # fmt: skip
+) -> ProvenContainers:  # fmt: skip
     """The good ones. `shift`: bytes from the shape to the container; `parts`: further blocks of each candidate."""
     of, nodes, good = blocks
     rows, number = np.flatnonzero(good), np.cumsum(good) - 1
@@ -111,7 +111,7 @@ def _found(
     owners = [number[of[is_good]], *(np.arange(len(rows)) for _ in parts)]
     roles = [Role.BLOCK, *(role for _, role in parts)]
     role = np.repeat(np.array(roles, np.uint8), [len(one) for one in members])
-    return Found(
+    return ProvenContainers(
         shapes.owner[rows], shapes.offset[rows] + shift, NodeKind.DEQUE, shapes.block[rows], count[rows],
         np.concatenate(members), np.concatenate(owners), role,
     )  # fmt: skip

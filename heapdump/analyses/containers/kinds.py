@@ -39,7 +39,7 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True)
-class Found:
+class ProvenContainers:
     """c containers of one kind, (c,) int64 each, and their m blocks.
 
     Attributes:

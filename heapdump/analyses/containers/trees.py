@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.containers.kinds import Found, NodeKind, Role
+from heapdump.analyses.containers.kinds import ProvenContainers, NodeKind, Role
 from heapdump.analyses.containers.shapes import ShapeReader, Shapes
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.kernels import container_shapes
@@ -26,7 +26,7 @@ _DEEPEST = 128
 
 
 @dataclass(frozen=True, slots=True)
-class _Layout:
+class _TreeLayout:
     """Where the words lie. `root`, `leftmost`, `count`, `head` in the shape; `parent`, `left`, `right` in a node.
 
     `start`: word of the shape at which the container begins.
@@ -44,17 +44,17 @@ class _Layout:
 
 
 _LAYOUTS = (
-    _Layout(container_shapes.TREE, 0, 1, 3, -1, -2, 1, 2, 3),
-    _Layout(container_shapes.PAIR, 1, 0, 2, 1, 0, 2, 0, 1),
+    _TreeLayout(container_shapes.TREE, 0, 1, 3, -1, -2, 1, 2, 3),
+    _TreeLayout(container_shapes.PAIR, 1, 0, 2, 1, 0, 2, 0, 1),
 )
 
 
-def find_trees(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> list[Found]:
+def find_trees(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> list[ProvenContainers]:
     """The trees of each library among the candidates of one width of pointers."""
     return [_trees(memory, graph, shapes.of(layout.shape), layout) for layout in _LAYOUTS]
 
 
-def _trees(memory: MappedMemory, graph: PointerGraph, shapes: Shapes, layout: _Layout) -> Found:
+def _trees(memory: MappedMemory, graph: PointerGraph, shapes: Shapes, layout: _TreeLayout) -> ProvenContainers:
     reader = ShapeReader(memory, graph, shapes)
     is_root = reader.value(reader.word(layout.root) + layout.parent * reader.width) == reader.at(layout.head)
     shapes = shapes.take(is_root)
@@ -68,13 +68,13 @@ def _trees(memory: MappedMemory, graph: PointerGraph, shapes: Shapes, layout: _L
     members = members[good[tree[members] - 1]]
     rows = np.flatnonzero(good)
     of = (np.cumsum(good) - 1)[tree[members] - 1]
-    return Found(
+    return ProvenContainers(
         shapes.owner[rows], shapes.offset[rows] + layout.start * reader.width, NodeKind.TREE, roots[rows], counts[rows],
         members, of, np.full(len(members), Role.NODE, np.uint8),
     )  # fmt: skip
 
 
-def _walk(reader: ShapeReader, roots: Numbers, layout: _Layout) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+def _walk(reader: ShapeReader, roots: Numbers, layout: _TreeLayout) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """((n,) number of the tree of each node, from 1 on; (k,) True for trees without a fault), level by level."""
     graph, width = reader.graph, reader.width
     tree, good = np.zeros(len(graph), np.int32), roots >= 0
@@ -105,7 +105,7 @@ def _walk(reader: ShapeReader, roots: Numbers, layout: _Layout) -> tuple[NDArray
     return tree, good
 
 
-def _leftmost(reader: ShapeReader, roots: Numbers, layout: _Layout) -> Numbers:
+def _leftmost(reader: ShapeReader, roots: Numbers, layout: _TreeLayout) -> Numbers:
     """The address of the node furthest left of each tree."""
     at = np.where(roots >= 0, reader.graph.start[roots], 0)
     for _ in range(_DEEPEST):

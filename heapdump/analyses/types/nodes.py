@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.containers.chains import find_hash_tables, find_lists
 from heapdump.analyses.containers.deques import find_deques
-from heapdump.analyses.containers.kinds import Found, NodeKind, Role
+from heapdump.analyses.containers.kinds import ProvenContainers, NodeKind, Role
 from heapdump.analyses.containers.proxies import find_proxies
 from heapdump.analyses.containers.shapes import find_shapes
 from heapdump.analyses.containers.trees import find_trees
@@ -102,7 +102,7 @@ def find_nodes(
 
     `containers`: of the graph. `block_address` (n,): where the block of each node begins, before a CRT header.
     """
-    joined = _Joined(len(graph))
+    joined = _AllContainers(len(graph))
     joined.add_numbered(*_visual(memory, graph, containers))
     shapes = find_shapes(memory, graph)
     for width in np.unique(graph.widths[shapes.block]).tolist():
@@ -119,7 +119,7 @@ def find_nodes(
     return NodeTable(owner, offset, kind, head, count, joined.container, joined.role, proxies)
 
 
-class _Joined:
+class _AllContainers:
     """Containers of all libraries; a block belongs to the first one."""
 
     def __init__(self, nodes: int) -> None:
@@ -132,7 +132,7 @@ class _Joined:
         self._rows.append(rows)
         self._many, self.container, self.role = len(rows), container, role
 
-    def add(self, found: Found) -> None:
+    def add(self, found: ProvenContainers) -> None:
         """Containers of one kind, but those with a block of another container."""
         good = np.ones(len(found), bool)
         good[found.of[self.container[found.members] >= 0]] = False
