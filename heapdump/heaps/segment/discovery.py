@@ -143,7 +143,7 @@ def _heap(discovery: SegmentDiscovery, claim: HeapClaim, index: int) -> Heap:
         discovery.notes.extend(f"heap {address:#x}: expected {doubt}" for doubt in claim.doubts)
     _report_signature(discovery)
     listed, all_segments = read_segments(discovery)
-    blocks, all_blocks = read_large_allocations(discovery)
+    blocks, all_blocks = read_large_allocations(discovery, {node for _, node in listed})
     committed_memory = Committed(process.regions)
     segments = tuple(_segment(committed_memory, context, node) for context, node in listed)
     own = _own_structures(discovery, segments)

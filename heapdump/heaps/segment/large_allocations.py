@@ -6,7 +6,7 @@ in the heap's header. Their records are `LargeBlock`s, like those of large block
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Set
 from dataclasses import replace
 
 from heapdump.blocks.heap import LargeBlock
@@ -15,11 +15,13 @@ from heapdump.heaps.segment.context import SegmentDiscovery
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import SIGNATURE, contexts
 from heapdump.heaps.segment.large_nodes import read_block, unused_of
+from heapdump.heaps.segment.large_places import PlacedBlock, placed_blocks
 from heapdump.heaps.segment.large_search import counted_bytes, unlinked_blocks
 from heapdump.heaps.segment.locks import lock_words
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.spans import Span
+from heapdump.trust import Trust
 
 _MOST_OTHER_HEAPS = 64
 """The most other heaps of the process whose trees are read when large allocations are searched."""
@@ -28,8 +30,13 @@ _ENCODED_BIT = 1
 """Bit 0 of the tree's Min member: links are XORed with the address of the word, or node, that holds them."""
 
 
-def read_large_allocations(discovery: SegmentDiscovery) -> tuple[tuple[LargeBlock, ...] | None, bool]:
-    """(records ascending by address, None where the tree's root is not in the dump; True where none is missing)."""
+def read_large_allocations(
+    discovery: SegmentDiscovery, segments: Set[int]
+) -> tuple[tuple[LargeBlock, ...] | None, bool]:
+    """(records ascending by address, None where the tree's root is not in the dump; True where none is missing).
+
+    `segments`: addresses of the heap's segments.
+    """
     view, heap = discovery.view, discovery.heap
     tree = heap + discovery.layout["_SEGMENT_HEAP"].offset("LargeAllocMetadata")
     root, least = view.space.try_pointer(tree), view.space.try_pointer(tree + view.pointer_bytes)
@@ -42,10 +49,51 @@ def read_large_allocations(discovery: SegmentDiscovery) -> tuple[tuple[LargeBloc
         return (), False
     found = _Tree(discovery, tree, is_encoded=bool(least & _ENCODED_BIT))
     found.read(root)
+    _place(discovery, found, segments)
     if not _add_unlinked(discovery, found):
         discovery.notes.extend(found.notes)
     blocks = _without_overlaps(discovery, [found.blocks[address] for address in sorted(found.blocks)])
     return blocks, found.is_complete and len(blocks) == len(found.blocks)
+
+
+def _place(discovery: SegmentDiscovery, tree: _Tree, segments: Set[int]) -> None:
+    """Puts the allocations at their places, each with the bytes of the memory map, and reports damage.
+
+    Where a thread holds the lock of the tree, the order of the tree is no witness.
+    """
+    named, view = tree.in_order(), discovery.view
+    placed = [PlacedBlock(block) for block in named]
+    if not lock_words(discovery.process, view, discovery.layout, discovery.heap):
+        taken = {*view.heap_addresses, *segments}
+        is_counted = counted_bytes(discovery) == sum(block.commit_bytes for block in named)
+        placed = placed_blocks(discovery.process.regions, named, taken, are_sizes_counted=is_counted)
+    tree.blocks.clear()
+    for one in placed:
+        if one.named is not None:
+            _report_place(discovery, tree, one)
+        if one.block is not None:
+            tree.blocks.setdefault(one.block.list_entry, _with_mapped_bytes(discovery, one.block))
+            _report_unused(discovery, one.block)
+
+
+def _report_place(discovery: SegmentDiscovery, tree: _Tree, placed: PlacedBlock) -> None:
+    """Adds a finding about a node that names the place of something else."""
+    assert placed.named is not None
+    node, block = placed.named.metadata or 0, placed.block
+    if block is None:
+        tree.add_damaged(node)
+        return
+    place = "a guess" if block.trust is Trust.GUESS else f"{block.list_entry:#x}"
+    message = (
+        f"the node at {node:#x} in the tree of large blocks of heap {discovery.heap:#x} names "
+        f"{placed.named.list_entry:#x}, which contradicts the tree or the memory map: its block is taken to be at "
+        f"{block.list_entry:#x}"
+    )
+    damaged = DamagedBytes(
+        "large_metadata", _address_place(discovery.layout, node), discovery.view.pointer_bytes,
+        place, f"{placed.named.list_entry:#x}",
+    )  # fmt: skip
+    discovery.report(damaged, message)
 
 
 def _add_unlinked(discovery: SegmentDiscovery, tree: _Tree) -> bool:
@@ -90,7 +138,7 @@ def _others(discovery: SegmentDiscovery) -> set[int]:
             other = SegmentDiscovery(discovery.shared, discovery.layout, heap)
             nodes = _Tree(other, tree, is_encoded=bool(least & _ENCODED_BIT))
             nodes.read(root)
-            found |= nodes.blocks.keys()
+            found |= {block.list_entry for block in nodes.records.values()}
     return found
 
 
@@ -98,7 +146,8 @@ class _Tree:
     """The tree of one heap.
 
     Attributes:
-        blocks: address of the allocation → record.
+        records: address of a node → record of its allocation, at the place that the node names.
+        blocks: address of the allocation → record; filled when the places are known.
         is_complete: False where a node could not be read.
         damaged: addresses of nodes that name no possible allocation.
         notes: sentences about what is missing because of that.
@@ -107,42 +156,66 @@ class _Tree:
     def __init__(self, discovery: SegmentDiscovery, address: int, *, is_encoded: bool) -> None:
         """`address`: of the tree (Root, Min) in the heap's header; `is_encoded`: links are XORed, see _ENCODED_BIT."""
         self._discovery, self.address, self._is_encoded = discovery, address, is_encoded
+        self.records: dict[int, LargeBlock] = {}
         self.blocks: dict[int, LargeBlock] = {}
         self.damaged: set[int] = set()
         self.notes: list[str] = []
         self.is_complete = True
+        self._root = 0
+        self._links: dict[int, tuple[int, int]] = {}
 
     def read(self, root: int) -> None:
         """Reads all nodes. `root`: the member Root of the tree, not decoded."""
         read = {0}
-        pending = [(self._decoded(root, self.address), self.address)] if root else []
+        self._root = self._decoded(root, self.address) if root else 0
+        pending = [(self._root, self.address)] if root else []
         while pending and len(read) < limits.MAX_LIST_NODES:
             node, parent = pending.pop()
             if self._accepts(node, parent, is_known=node in read):
                 read.add(node)
-                pending += [(child, node) for child in self._children(node)]
+                pending += [(child, node) for child in self._children(node) if child]
+
+    def in_order(self) -> list[LargeBlock]:
+        """The records in the order of the tree, from left to right."""
+        found, pending = list[LargeBlock](), [(self._root, False)]
+        done = {0}
+        while pending:
+            node, is_left_done = pending.pop()
+            if is_left_done:
+                found += [self.records[node]] if node in self.records else []
+            elif node not in done and node in self._links:
+                done.add(node)
+                left, right = self._links[node]
+                pending += [(right, False), (node, True), (left, False)]
+        return found
+
+    def add_damaged(self, node: int) -> None:
+        """Reports a node that names no possible allocation."""
+        self.is_complete = False
+        self.damaged.add(node)
+        self.notes.append(_report_node(self._discovery, node))
 
     def _decoded(self, link: int, holder: int) -> int:
         """The node that a link leads to. `holder`: address of the node, or of the tree, that holds the link."""
         return link ^ holder if self._is_encoded else link
 
-    def _children(self, node: int) -> Iterator[int]:
-        fields = self._discovery.view.struct("_HEAP_LARGE_ALLOC_DATA", node, self._discovery.layout)
-        links = () if fields is None else (fields["Left"], fields["Right"])
-        return (self._decoded(link, node) for link in links if link)
+    def _children(self, node: int) -> tuple[int, int]:
+        """(left child, right child); 0 for none."""
+        fields = self._discovery.view.struct("_HEAP_LARGE_ALLOC_DATA", node, self._discovery.layout) or {}
+        left, right = (self._decoded(link, node) if link else 0 for link in (fields.get("Left"), fields.get("Right")))
+        self._links[node] = left, right
+        return left, right
 
     def _accepts(self, node: int, parent: int, *, is_known: bool) -> bool:
         """Adds the record of a node and reports damage; False where its children cannot be read."""
         discovery = self._discovery
         block = None if is_known else read_block(discovery.process, discovery.view, discovery.layout, node)
-        if block is not None and block.list_entry not in self.blocks:
-            self.blocks[block.list_entry] = _with_mapped_bytes(discovery, block)
-            _report_unused(discovery, block)
+        if block is not None:
+            self.records[node] = block
             return True
         self.is_complete = False
         if not is_known and self._names_parent(node, parent):
-            self.damaged.add(node)
-            self.notes.append(_report_node(discovery, node))
+            self.add_damaged(node)
             return True
         last = node + discovery.layout["_HEAP_LARGE_ALLOC_DATA"].size - 1
         if is_missing(discovery.process, node) or is_missing(discovery.process, last):

@@ -25,8 +25,8 @@ _ALIGNMENT = 0x10000
 _MiB = 1 << 20
 _MOST_SCANNED_BYTES = 256 << 20
 _BYTES_AT_ONCE = 16 << 20
-_FLAG_BITS = 0xFFC
-"""Bits of AllocatedPages that are always 0."""
+_SPARE_BITS = 0xF00
+"""Bits of AllocatedPages that are always 0; below them are flags and the alignment of the guard page."""
 
 
 def unlinked_blocks(
@@ -90,7 +90,7 @@ def _nodes_in(discovery: SegmentDiscovery, span: Span) -> Iterator[LargeBlock]:
     starts = regions.start[(regions.state == State.MEM_COMMIT) & (regions.start % _ALIGNMENT == 0)]
     for start, words in view.space.mapped.words(span, view.pointer_bytes):
         address, pages = words[:-1], words[1:]
-        likely = (pages >= PAGE) & (pages & np.uint64(_FLAG_BITS) == 0)
+        likely = (pages >= PAGE) & (pages & np.uint64(_SPARE_BITS) == 0)
         likely &= np.isin(address & ~np.uint64(_ALIGNMENT - 1), starts)
         for i in np.flatnonzero(likely).tolist():
             block = read_block(discovery.process, view, discovery.layout, start + i * view.pointer_bytes - offset)

@@ -72,6 +72,7 @@ def add_large_allocations(walk: SegmentWalk, committed: Committed, padding: int)
         header = np.zeros(len(start), np.int64)  # 14393 has the padding behind the user data (recorded)
     tags = (tag(BlockKind.LARGE, busy=True) | has_extra * EXTRA).astype(np.uint16)
     lower_trust(tags, np.array([block.trust is not Trust.EXACT for block, _ in blocks], bool), Trust.DERIVED)
+    lower_trust(tags, np.array([block.trust is Trust.GUESS for block, _ in blocks], bool), Trust.GUESS)
     lower_trust(tags, ~is_possible | ~np.array([unused.is_confirmed for _, unused in blocks], bool), Trust.GUESS)
     if walk.heap.counters.virtual_bytes not in (None, walk.heap.large_committed_bytes):
         lower_trust(tags, ~_fill_their_runs(walk, committed, start, size), Trust.GUESS)

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from heapdump.blocks.kind import BlockKind
+from tests.builders.nt_heap_layout import HeapArch
 from tests.builders.segment_heap_layout import segment_layout
 from tests.heaps.segment.test_damaged_heaps import EACH, built
 from tests.heaps.segment.test_walk import blocks
-from tests.patching import poke, without_memory, word
+from tests.patching import peek, poke, without_memory, without_stream, word
 
 
 @EACH
@@ -87,7 +88,8 @@ def test_a_destroyed_node_leaves_its_block_as_a_guess(open_built, generation, wh
 
 
 @EACH
-def test_a_large_block_inside_another_one_is_left_out(open_built, generation):
+def test_a_node_that_names_memory_inside_another_block_costs_none(open_built, generation):
+    """Neither its place nor its size is right; one allocation that Windows counts is left for it."""
     dump, _, truth = built(generation)
     pointer = 8 if generation[0] == "x64" else 4
     at = truth.metadata[1] + 3 * pointer
@@ -95,7 +97,46 @@ def test_a_large_block_inside_another_one_is_left_out(open_built, generation):
     with open_built(poke(dump, (at, word(inside, pointer)), (at + pointer, word(0x50000, pointer)))) as snapshot:
         (finding,) = snapshot.heaps[0].findings
         assert (finding.kind, finding.address) == ("large_metadata", at)
-        assert len(set(truth.busy) - set(blocks(snapshot))) == 1 and set(blocks(snapshot)) <= set(truth.busy)
+        assert set(blocks(snapshot)) == set(truth.busy)
+        assert sorted(large_trusts(snapshot).values()) == [*["exact"] * (len(truth.large) - 1), "guess"]
+
+
+@EACH
+@pytest.mark.parametrize("place", ["block before", "block behind", "segment"])
+def test_a_node_that_names_the_place_of_something_else_costs_no_block(open_built, generation, place):
+    """The tree is sorted, and every allocation fills committed memory of its own: both tell which node is wrong."""
+    dump, _, truth = built(generation)
+    pointer, places = 8 if generation[0] == "x64" else 4, sorted(truth.large)
+    node, own = truth.metadata[1], places[1]
+    other = {"block before": places[0], "block behind": places[2], "segment": truth.segments[0][0]}[place]
+    unused = peek(dump, node + 3 * pointer, 2)
+    with open_built(poke(dump, (node + 3 * pointer, word(other & ~0xFFFF | unused, pointer)))) as snapshot:
+        (finding,) = snapshot.heaps[0].findings
+        assert (finding.kind, finding.address) == ("large_metadata", node + 3 * pointer)
+        assert blocks(snapshot) == truth.busy and not snapshot.walk.gaps
+        assert [address for address, trust in large_trusts(snapshot).items() if trust != "exact"] == [own]
+
+
+def test_without_a_memory_map_both_nodes_of_a_place_are_in_doubt(open_built):
+    """Nothing tells whose place it is."""
+    generation: tuple[HeapArch, int] = ("x64", 19041)
+    dump, _, truth = built(generation)
+    places = sorted(truth.large)
+    size = peek(dump, truth.metadata[2] + 32, 8)
+    changes = [(truth.metadata[1] + 24, word(places[2] & ~0xFFFF, 8)), (truth.metadata[1] + 32, word(size, 8))]
+    with open_built(without_stream(poke(dump, *changes), 16)) as snapshot:
+        trusts = large_trusts(snapshot)
+        assert places[1] not in trusts and trusts[places[2]] == "guess"
+        assert any("names no large block" in note for note in snapshot.heaps[0].notes)
+
+
+def test_nodes_with_the_alignment_of_a_guard_page_are_found_without_links(open_built):
+    """19041 x86 (recorded): bits 1 to 7 of AllocatedPages are not 0."""
+    dump, _, truth = built(("x86", 19041))
+    changes = [(node + 16, bytes([peek(dump, node + 16, 1) | 0x52])) for node in truth.metadata]
+    root = truth.metadata[len(truth.metadata) // 2]
+    with open_built(poke(dump, *changes, (root, bytes(4)))) as snapshot:
+        assert blocks(snapshot) == truth.busy and snapshot.heaps[0].is_fully_walked
 
 
 @EACH
