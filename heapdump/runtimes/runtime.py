@@ -21,7 +21,7 @@ FREE = "Free"
 
 
 class OwnerKind(StrEnum):
-    """What a runtime keeps in a piece of memory."""
+    """The use that a runtime makes of a piece of memory; the value is the word in JSON."""
 
     HEAP = "managed_heap"
     BOOKKEEPING = "collector_bookkeeping"
@@ -50,7 +50,14 @@ class MemoryOwner:
 
 @dataclass(frozen=True, slots=True)
 class RuntimeInfo:
-    """A runtime. `version`: None where nothing names it; `found_by`: the evidence, strongest first, in words."""
+    """A runtime of the process.
+
+    Attributes:
+        kind: `.NET`, `.NET Framework` or `Java`, as printed.
+        version: None where nothing names it.
+        module: name of its module.
+        found_by: the evidence in words, strongest first.
+    """
 
     kind: str
     version: str | None
@@ -60,11 +67,20 @@ class RuntimeInfo:
 
 @dataclass(frozen=True, slots=True)
 class CodePlace:
-    """An address in the runtime's code. `start`: of the method's code; `assembly`: its simple name.
+    """The method or stub that holds an address.
 
-    `type`, `method`: None where they are not known; `token`: 0 where there is none. `note`: for a person, "" where
-    the name says all. `is_handler`: in a catch, finally or filter, which runs as a function of its own. `signature`:
-    the types of the method's parameters, `(System.Int32, T)`.
+    Attributes:
+        kind: `method`, or `stub` for code that leads to a method.
+        start: address of its first byte.
+        type: full name of the type; None where it is not known.
+        method: name of the method; None where it is not known.
+        token: metadata token of the method; 0 where there is none.
+        assembly: simple name of the assembly; None where it is not known.
+        descriptor: address of the runtime's description of the method; None where it is not known.
+        trust: in the name.
+        note: more, for a person; "" for nothing.
+        is_handler: True in a catch, finally or filter, which runs as a function of its own.
+        signature: types of the method's parameters, `(System.Int32, T)`; None where they are not known.
     """
 
     kind: Literal["method", "stub"]
@@ -108,10 +124,16 @@ def type_counts(counts: Iterable[tuple[str, int, int]]) -> tuple[TypeCount, ...]
 
 @dataclass(frozen=True, slots=True)
 class ManagedObject:
-    """An object: where it begins, its type and bytes, and the generation that it lies in.
+    """An object of a managed heap.
 
-    `length`: elements of an array or string, else None; `type_address`: of the runtime's description of the type;
-    `is_finalizable`: the runtime calls a finalizer before it goes.
+    Attributes:
+        address: of the object, as references name it.
+        type: name of its type.
+        bytes: its size, header included.
+        generation: the generation or space that it lies in.
+        length: elements of an array or string; None for other objects.
+        type_address: address of the runtime's description of the type.
+        is_finalizable: True where the runtime calls a finalizer before it frees the object.
     """
 
     address: int
@@ -125,7 +147,17 @@ class ManagedObject:
 
 @dataclass(frozen=True, slots=True)
 class GenerationRow:
-    """A part of the managed heap: memory, objects (free space left out) and their bytes, free bytes."""
+    """The sums of one generation of a managed heap.
+
+    Attributes:
+        generation: its name.
+        segments: number of its segments or regions.
+        committed_bytes: committed memory of these.
+        reserved_bytes: reserved memory of these, committed memory included.
+        objects: number of objects, without free space.
+        bytes: bytes of the objects.
+        free_bytes: bytes of the free space between objects.
+    """
 
     generation: str
     segments: int
@@ -173,7 +205,14 @@ class ObjectHeap(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CodeCounts:
-    """The code of a runtime: jitted methods, committed bytes of code and of stubs, precompiled images."""
+    """The code of a runtime.
+
+    Attributes:
+        methods: number of jitted methods.
+        jit_bytes: committed bytes of jitted code.
+        stub_bytes: committed bytes of stubs.
+        images: number of precompiled images.
+    """
 
     methods: int
     jit_bytes: int
@@ -186,7 +225,7 @@ class Runtime(Protocol):
 
     @property
     def info(self) -> RuntimeInfo:
-        """What it is."""
+        """Its kind and version."""
 
     @property
     def heap(self) -> ObjectHeap | None:
@@ -205,7 +244,7 @@ class Runtime(Protocol):
         """The memory that the runtime uses. Where they overlap, the later one counts."""
 
     def code(self) -> CodeCounts:
-        """How much code there is."""
+        """The amount of its code."""
 
     def trouble(self) -> Sequence[str]:
         """What the runtime recorded of its own failures, in sentences."""

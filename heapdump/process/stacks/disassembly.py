@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # imported where it is used: most questions have no stack to 
     from capstone import Cs, CsInsn
 
 CALL_BYTES = 7
-"""The longest call instruction."""
+"""Bytes of code before a return address in which its call is looked for."""
 
 LONGEST_INSTRUCTION = 15
 """Bytes of the longest instruction of x86 and x64."""
@@ -91,9 +91,17 @@ class MemoryOperand:
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction.
+    """One instruction of x86 or x64 code.
 
-    `target`: where a direct call or jump leads, None for others; `memory`: its operand in memory.
+    Attributes:
+        address: of its first byte.
+        data: its bytes.
+        text: mnemonic and operands as capstone writes them, without spaces inside brackets.
+        is_call: True for calls.
+        is_jump: True for jumps, conditional ones as well.
+        is_return: True for returns.
+        target: address that a direct call or jump leads to; None for others.
+        memory: its first operand in memory; None without one.
     """
 
     address: int
@@ -107,7 +115,7 @@ class Instruction:
 
     @property
     def end(self) -> int:
-        """The address behind it."""
+        """The address behind its last byte."""
         return self.address + len(self.data)
 
     @property
@@ -117,9 +125,10 @@ class Instruction:
 
 
 def decode(code: bytes, address: int, pointer_bytes: int) -> Iterator[Instruction]:
-    """The instructions of code from an address on; a byte that begins none is one itself.
+    """The instructions of `code`, which lies at `address`, in order.
 
-    `db 0xff` stands for such a byte. Ends behind the last whole instruction.
+    A byte that begins no instruction is given as an instruction of one byte with the text `db 0xff`. Ends before the
+    last 14 bytes where they begin no instruction: it may be cut. `pointer_bytes`: 4 (x86) or 8 (x64).
     """
     decoder, at = _decoder(pointer_bytes), 0
     while at < len(code):
@@ -134,7 +143,10 @@ def decode(code: bytes, address: int, pointer_bytes: int) -> Iterator[Instructio
 
 
 def lengths(code: bytes, address: int, pointer_bytes: int) -> list[int]:
-    """The length of the instruction at each byte of the code, 0 where none begins or it is cut."""
+    """For each byte of `code` the length in bytes of the instruction that begins there; 0 for none and for a cut one.
+
+    `address`: of the first byte of `code`.
+    """
     decoder = _decoder(pointer_bytes)
     out = []
     for at in range(len(code)):
@@ -168,9 +180,13 @@ def _instruction(found: CsInsn) -> Instruction:
 
 @dataclass(frozen=True, slots=True)
 class TracedInstruction:
-    """An instruction with its effect on registers, whole names of these (`rax` for `eax` on x64).
+    """An instruction, and the registers that it changes.
 
-    `loads`: the register that a plain move fills from memory, "" for none; `written`: registers that it changes.
+    Attributes:
+        instruction: the instruction.
+        loads: register that a `mov` of pointer size fills from memory; "" for other instructions.
+        written: registers that it changes. Registers have the name of the general register: `rax` for `eax` and `al`
+            on x64.
     """
 
     instruction: Instruction
@@ -179,15 +195,16 @@ class TracedInstruction:
 
 
 def instruction_at(code: bytes, address: int, pointer_bytes: int) -> Instruction | None:
-    """The instruction that begins with `code`; None where it is none."""
+    """The instruction at the start of `code`, which lies at `address`; None where no instruction begins there."""
     found = next(_decoder(pointer_bytes).disasm(code, address, 1), None)
     return None if found is None else _instruction(found)
 
 
 def instructions_before(code: bytes, address: int, pointer_bytes: int) -> list[TracedInstruction]:
-    """The instructions that end at `address`, oldest first: of all ways to read `code` the one with the most of them.
+    """The instructions that end at `address`, in the order of their addresses.
 
-    `code` = the bytes before the address. The first instructions may be wrong: code has no start marks.
+    `code` = the bytes before the address. Code can be read from any byte on; the reading with the most instructions
+    counts. Its first instructions may be wrong.
     """
     best: list[CsInsn] = []
     for size in range(len(code), 0, -1):

@@ -34,11 +34,17 @@ def caller_of(
     callee_parameter_bytes: int,
     is_return: Callable[[int], bool],
 ) -> dict[str, int] | None:
-    """The registers of the caller, or None.
+    """The registers of the caller; None where no place of the stack gives a possible return address.
 
-    `registers`: of the frame, behind the return address of its callee. `callee_parameter_bytes`: parameters of the
-    callee that still lie on the stack. `is_return`: whether an address can be a return address. The program's own
-    place of the return address comes first, then the words above it, as Microsoft's debuggers search (`.raSearch`).
+    The program's own place of the return address comes first. A program with `.raSearch` is tried with the next 127
+    words above it, as Microsoft's debuggers do.
+
+    Args:
+        space: memory of the process.
+        record: frame data of the code.
+        registers: name → value in the frame, after the return of its callee: `eip`, `esp`, `ebp`, `ebx`.
+        callee_parameter_bytes: bytes of the callee's parameters that still lie on the stack.
+        is_return: True for an address that can be a return address.
     """
     start = registers["esp"] + callee_parameter_bytes + record.local_bytes + record.saved_bytes
     places = range(start, start + _SEARCHED_BYTES, 4) if ".raSearch" in record.program else (start,)

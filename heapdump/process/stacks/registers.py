@@ -42,7 +42,14 @@ _X64_FLAGS_AT, _X64_HAS_VECTORS, _X86_HAS_VECTORS = (
 
 @dataclass(frozen=True, slots=True)
 class Registers:
-    """The integer registers of one thread by name. `vectors`: the words of xmm0, xmm1 …, 16 bytes each, as pointers."""
+    """The registers of one thread.
+
+    Attributes:
+        arch: processor of the CONTEXT.
+        values: name → value of the integer registers; 64 bits wide on x64, 32 on x86.
+        vectors: xmm0, xmm1 … (16 bytes each) cut into words of pointer size, lowest first; () where the CONTEXT has
+            none.
+    """
 
     arch: Literal["x64", "x86"]
     values: Mapping[str, int]
@@ -60,7 +67,7 @@ class Registers:
 
 
 def read_context(context: bytes) -> Registers | None:
-    """The registers of a raw CONTEXT; None where it is too short to be one."""
+    """The registers of a raw CONTEXT (winnt.h): x64 of 0x4D0 bytes and more, x86 of 0xCC and more; None for fewer."""
     if len(context) >= _X64_BYTES:
         values = struct.unpack_from("<17Q", context, _X64_AT)
         has_vectors = int.from_bytes(context[_X64_FLAGS_AT : _X64_FLAGS_AT + 4], "little") & _X64_HAS_VECTORS

@@ -22,7 +22,11 @@ _MOST_PARAMETERS = 15
 
 
 class Returns(Enum):
-    """Whether an address is a return address: NO, behind a CALL, or in code that is not in the dump (UNCHECKED)."""
+    """Whether an address can be a return address.
+
+    NO: it is none. CALL: a call instruction ends there. UNCHECKED: it lies in an executable part of a module whose code
+    neither the dump nor a file holds.
+    """
 
     NO = auto()
     CALL = auto()
@@ -37,7 +41,7 @@ class ReturnAddresses:
         self._process, self._view, self._namer = process, view, namer
 
     def judge(self, address: int) -> Returns:
-        """CALL: a call instruction ends there. UNCHECKED: executable part of a module, the code is not in the dump."""
+        """Whether an address can be a return address; decided once for each address."""
         key = (self._view.arch, address)
         known = self._namer.return_addresses
         if key not in known:

@@ -30,8 +30,10 @@ _SCANNED_WORDS = 8192
 class How(StrEnum):
     """The way in which a frame was found.
 
-    CALL_SCAN: a word of the stack that points behind a call. SCAN: one that points into code that is not in the dump.
-    MANAGED: by unwind data or frame pointers, in code of a runtime such as .NET.
+    CONTEXT: by the recorded registers of the thread. UNWIND: by x64 unwind data. FRAME_POINTER: by the chain of saved
+    x86 frame pointers. CALL_SCAN: a word of the stack that points behind a call. SCAN: a word of the stack that points
+    into code that is not in the dump. MANAGED: by unwind data or frame pointers, in code of a runtime such as .NET.
+    INLINE: a function that the PDB says was inlined in the next frame.
     """
 
     CONTEXT = "context"
@@ -126,7 +128,7 @@ class StackWalk:
         self._end = StackEnd.BOTTOM
 
     def run(self) -> ThreadStack:
-        """Every frame; each step must go up the stack."""
+        """The frames, innermost first, at most 256, and where they end. Each frame lies above the one before."""
         frames = list(self._frames())
         linked = [self._linked(one, caller) for one, caller in itertools.pairwise(frames)]
         return ThreadStack((*linked, *frames[-1:]), self._end)

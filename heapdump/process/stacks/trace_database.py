@@ -29,7 +29,11 @@ _TRACE_MAGIC = 0xABCDAAAA
 
 
 class RecordedStacks:
-    """The recorded stacks of one view."""
+    """The recorded stacks of one view.
+
+    `frames(stack)`: the return addresses of the stack with a number, innermost first; None where the dump does not hold
+    its record, or the record cannot be one. Each is read once.
+    """
 
     def __init__(self, process: Process, view: View) -> None:
         """Reads nothing yet."""
@@ -74,7 +78,10 @@ class RecordedStacks:
 
     @cached_property
     def database(self) -> dict[str, int] | None:
-        """Members of the stack trace database; None where there is none in the dump."""
+        """Name → value of the members of the `_STACK_TRACE_DATABASE`; None where the dump holds none.
+
+        Reads the data of ntdll once.
+        """
         if self._layout is None:
             return None
         view, tried = self._view, set[int]()

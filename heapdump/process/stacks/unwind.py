@@ -57,7 +57,15 @@ class _UnwindInfo:
 def caller_registers(
     space: AddressSpace, image: UnwindData, base: int, registers: dict[str, int], *, is_top: bool
 ) -> dict[str, int] | None:
-    """The caller's registers (`rip` is the return address), or None where the data or the stack is not there."""
+    """The registers of the caller by name, `rip` = the return address; None where unwind data or stack is not there.
+
+    Args:
+        space: memory of the process.
+        image: unwind data, by RVA.
+        base: address of RVA 0.
+        registers: name → value of the integer registers in the frame.
+        is_top: True where `rip` is the instruction that runs, False where it is a return address.
+    """
     rva = registers["rip"] - base
     function = image.function_at(rva if is_top else rva - 1)
     out = dict(registers)

@@ -9,7 +9,14 @@ from heapdump.process.model import Module
 
 @dataclass(frozen=True, slots=True)
 class ClassName:
-    """`name` as in the source (`ns::Foo`), decorated where its form is not known; `kind`: class, struct …."""
+    """A class by its run-time type information.
+
+    Attributes:
+        name: as in the source (`ns::Foo`); the decorated name where its form is not known.
+        decorated: the name as the compiler stored it.
+        kind: `class`, `struct`, `union` or `enum`.
+        module: the module that holds the type information.
+    """
 
     name: str
     decorated: str

@@ -86,7 +86,7 @@ class PartialFile:
             self._file.close()
 
     def leave(self) -> None:
-        """Leaves what has come to whoever goes on with it; deletes what nobody can go on with."""
+        """Closes the file and renames it, so that a later call goes on with it; deletes it without bytes or version."""
         with contextlib.suppress(OSError):
             self._file.close()
         with contextlib.suppress(OSError):
@@ -105,9 +105,10 @@ class PartialFile:
 
 @contextlib.contextmanager
 def part_of(folder: Path, url: str) -> Iterator[PartialFile]:
-    """The part of a URL's file in a folder: one that was left there, else an empty one.
+    """The partial file of a URL in a folder: one that an earlier download left there, else an empty one.
 
-    It is deleted at the end, if it was not renamed; left for the next call where anything but the disk failed.
+    At the end of the `with` block it is deleted, unless it was renamed. Where the block raises anything but an OSError
+    it stays for the next call.
 
     Raises:
         OSError: the folder or the file cannot be written.

@@ -40,7 +40,11 @@ class Exports:
 
 
 def read_exports(read: ReadRva, rva: int, size: int) -> Exports:
-    """The named exports of a directory; none where it is not there or makes no sense."""
+    """The named exports of the export directory of `size` bytes at an RVA.
+
+    None are given where the directory is not there, has more than 65,536 functions or names, or has a table below RVA
+    0x200. `read(rva, size)` gives bytes of the image, None where they are not there.
+    """
     table = read(rva, 40) if size else None
     if table is None:
         return Exports(np.empty(0, np.uint32), ())

@@ -36,7 +36,7 @@ _PASCAL_NAME = 3
 
 
 def foreign_class(process: Process, view: View, module: Module, vtable: int) -> ClassName | None:
-    """The class whose table lies at an address of a module; None where it is of none of these compilers."""
+    """The class whose virtual method table lies at `vtable`, in a module; None for a class of another compiler."""
     return (
         _itanium(process, view, module, vtable)
         or _delphi(view, module, vtable, (_DELPHI_SELF, _DELPHI_NAME, _DELPHI_SIZE))

@@ -11,7 +11,10 @@ _MOST = 1 << 16
 
 
 def read_forwarders(read: ReadRva, rva: int, size: int) -> dict[str, str]:
-    """Export → what it is forwarded to; none where the table is not there or makes no sense."""
+    """Name of an export → the `DLL.Function` that it is forwarded to.
+
+    Empty where the export directory of `size` bytes at the RVA is not there or has more than 65,536 functions or names.
+    """
     table = read(rva, 40) if size else None
     if table is None:
         return {}

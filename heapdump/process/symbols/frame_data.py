@@ -28,9 +28,16 @@ _LONGEST_PROGRAM = 1024
 
 @dataclass(frozen=True, slots=True)
 class FrameRecord:
-    """The code in [start, end) as RVAs, bytes of its locals, parameters and saved registers, and its program.
+    """How code finds its caller.
 
-    A program is in reverse Polish notation: `$eip .raSearch ^ =` sets eip to the word at `.raSearch`.
+    Attributes:
+        start: RVA of the code.
+        end: RVA behind it.
+        local_bytes: bytes of its local variables on the stack.
+        parameter_bytes: bytes of its parameters on the stack.
+        saved_bytes: bytes of the registers that it pushes.
+        program: computes the caller's registers, in reverse Polish notation: `$eip .raSearch ^ =` sets eip to the word
+            at `.raSearch`.
     """
 
     start: int
@@ -45,7 +52,7 @@ class FrameData:
     """The records of one PDB by RVA; of several that hold an RVA the one that starts last."""
 
     def __init__(self, records: list[FrameRecord]) -> None:
-        """Any order."""
+        """`records`: in any order."""
         self._records = sorted(records, key=lambda record: (record.start, -record.end))
         self._starts = [record.start for record in self._records]
 
@@ -56,7 +63,7 @@ class FrameData:
 
 
 def read_frame_data(pdb: PDB) -> FrameData:
-    """Both streams of an open PDB; empty without them."""
+    """The records of both streams of an open PDB; none where the PDB has neither stream."""
     return FrameData([*_new(pdb), *_old(pdb)])
 
 

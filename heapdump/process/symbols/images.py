@@ -38,7 +38,15 @@ ReadRva = Callable[[int, int], bytes | None]
 
 @dataclass(frozen=True, slots=True)
 class ImageSection:
-    """A section: RVA and bytes in memory, bytes in the file, characteristics (IMAGE_SCN_…)."""
+    """A section of an image.
+
+    Attributes:
+        name: at most 8 characters.
+        rva: of its first byte in memory.
+        size: bytes in memory (VirtualSize).
+        file_size: bytes in the file (SizeOfRawData).
+        characteristics: IMAGE_SCN_… bits (winnt.h).
+    """
 
     name: str
     rva: int
@@ -48,14 +56,28 @@ class ImageSection:
 
     @property
     def access(self) -> str:
-        """`r-x`, `rw-`."""
+        """Its access as text: `r-x`, `rw-`."""
         bits = ((1 << 30, "r"), (1 << 31, "w"), (_EXECUTABLE, "x"))
         return "".join(letter if self.characteristics & bit else "-" for bit, letter in bits)
 
 
 @dataclass(frozen=True, slots=True)
 class ImageHeaders:
-    """The file and optional header, as `!dh` has them. `entry`: RVA of the entry point, 0 without one."""
+    """The file header and the optional header of an image; values as stored (winnt.h), versions as (major, minor).
+
+    Attributes:
+        machine: IMAGE_FILE_MACHINE_….
+        characteristics: IMAGE_FILE_… bits.
+        timestamp: TimeDateStamp; a hash of the content in reproducible builds.
+        linker: version of the linker.
+        entry: RVA of the entry point; 0 without one.
+        image_base: preferred address in a file; in memory since Vista the actual one.
+        size: SizeOfImage, in bytes.
+        checksum: of the file; 0 where the linker wrote none.
+        subsystem: IMAGE_SUBSYSTEM_….
+        subsystem_version: lowest version of Windows.
+        dll_characteristics: IMAGE_DLLCHARACTERISTICS_… bits.
+    """
 
     machine: int
     characteristics: int
@@ -121,7 +143,7 @@ class Image:
 
     @property
     def unreadable_tables(self) -> list[str]:
-        """Names of tables that the headers name and that cannot be read."""
+        """Names of tables that the headers name and that neither the dump nor a file holds: `import table` …."""
         tables = {"import table": _IMPORT, "export table": _EXPORT, "version resource": _RESOURCE}
         places = {name: self.directory(index) for name, index in tables.items()}
         return [name for name, (rva, size) in places.items() if size and self.read(rva, 16) is None]
@@ -133,7 +155,7 @@ class Image:
 
     @cached_property
     def forwarders(self) -> dict[str, str]:
-        """Export → `NTDLL.RtlAllocateHeap`, of those that are another DLL's."""
+        """Name of an export → the `NTDLL.RtlAllocateHeap` that it is forwarded to; only forwarded exports."""
         return read_forwarders(self.read, *self.directory(_EXPORT))
 
     @property
@@ -145,12 +167,12 @@ class Image:
 
     @cached_property
     def exports(self) -> Exports:
-        """Its named exports; none where the table is not there or makes no sense."""
+        """Its named exports without forwarders; none where the table is not there or not possible."""
         return read_exports(self.read, *self.directory(_EXPORT))
 
     @cached_property
     def imports(self) -> tuple[Import, ...]:
-        """Every function that it imports, by slot; none where the table is not there or makes no sense."""
+        """Every function that it imports, in the order of its tables; none where they are not there."""
         return read_imports(
             self.read, self.directory(_IMPORT)[0], self.directory(_DELAY_IMPORT)[0], is_wide=self.is_x64
         )
@@ -183,7 +205,10 @@ class Image:
         )
 
     def function_at(self, rva: int) -> tuple[int, int, int] | None:
-        """(begin, end, unwind information) of the function whose code holds an RVA, as RVAs."""
+        """(begin, end, unwind information) of the function whose code holds an RVA, as RVAs; end is exclusive.
+
+        None where no RUNTIME_FUNCTION holds it, as in leaf functions, and for x86.
+        """
         i = int(np.searchsorted(self.functions[:, 0], rva, side="right")) - 1
         if i < 0 or rva >= self.functions[i, 1]:
             return None
@@ -191,7 +216,7 @@ class Image:
         return begin, end, unwind
 
     def directory(self, index: int) -> tuple[int, int]:
-        """(RVA, bytes) of a data directory; zeros where there is none."""
+        """(RVA, bytes) of the data directory with an index (winnt.h); zeros where there is none."""
         directories = self._headers.OPTIONAL_HEADER.DATA_DIRECTORY
         if index >= len(directories):
             return 0, 0
@@ -237,7 +262,7 @@ def open_image(
 
 
 def image_at(space: AddressSpace, address: int) -> Image | None:
-    """The image whose headers lie at an address, in no module list; None where there are none."""
+    """The image whose headers lie at an address, which no module list names; None where no headers lie there."""
     header = space.try_read(address, _HEADER_BYTES)
     parsed = _parsed(header) if header is not None and header.startswith(b"MZ") else None
     if parsed is None:

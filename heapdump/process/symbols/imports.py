@@ -19,7 +19,11 @@ _LONGEST_TEXT, _PIECES = 512, (64, 16, 4, 1)
 class Import:
     """One imported function.
 
-    `slot`: RVA of its pointer; `name`: `#12` for an ordinal; `is_delayed`: bound at its first call only.
+    Attributes:
+        dll: name of the DLL, as the image has it.
+        name: name of the function; `#12` for an ordinal.
+        slot: RVA of its pointer in the import address table.
+        is_delayed: True where the pointer is set at the first call only (delay load).
     """
 
     dll: str
@@ -29,7 +33,14 @@ class Import:
 
 
 def read_imports(read: ReadRva, table: int, delayed: int, *, is_wide: bool) -> tuple[Import, ...]:
-    """Imports by the tables at these RVAs, 0 for none. Damaged or missing parts are left out."""
+    """The imported functions in the order of the tables, at most 32,768. Damaged or missing parts are left out.
+
+    Args:
+        read: (RVA, size) → bytes of the image; None where they are not there.
+        table: RVA of the import directory; 0 for none.
+        delayed: RVA of the delay-load directory; 0 for none.
+        is_wide: True where pointers have 8 bytes.
+    """
     pointer = 8 if is_wide else 4
     found: list[Import] = []
     for dll, names, slots, is_delayed in (*_descriptors(read, table), *_delayed(read, delayed)):
@@ -70,7 +81,7 @@ def _names(read: ReadRva, rva: int, pointer: int) -> Iterator[str]:
 
 
 def text_at(read: ReadRva, rva: int) -> str:
-    """The zero-ended text at an RVA, "" where it is not there, has no end, or is no text."""
+    """The zero-ended text at an RVA, in Latin-1; "" where it is not there, has no zero, or is not printable."""
     data = b""
     while len(data) < _LONGEST_TEXT and b"\0" not in data:
         more = next((found for size in _PIECES if (found := read(rva + len(data), size)) is not None), None)

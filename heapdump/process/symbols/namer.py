@@ -34,10 +34,18 @@ _NAMESPACES = re.compile(r"(?:\w+\.)+(?=\w)")
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A code address with its name. `offset` counts from the symbol, or from the module where there is no symbol.
+    """A code address with its name.
 
-    `module`: None for an address in no loaded module. `note`: the kind of code there (unloaded module, .NET code …).
-    `signature`: the types of a managed method's parameters, `(System.Int32, T)`, where they are known.
+    Attributes:
+        address: the address.
+        module: name of the module without extension; None for an address in no loaded module.
+        symbol: name of the function; None where none is known.
+        offset: bytes from the start of the symbol, or of the module where there is no symbol; None without a module.
+        file: source file; None where no PDB says it.
+        line: line in that file, from 1 on; None as `file`.
+        trust: in the name.
+        note: kind of code outside of modules: unloaded module, .NET code …; "" for none.
+        signature: types of a managed method's parameters, `(System.Int32, T)`; None where they are not known.
     """
 
     address: int

@@ -80,7 +80,10 @@ class PdbSymbols:
         return [undecorated(name) for _, _, name in sorted(around)]
 
     def line_at(self, rva: int, function: int) -> tuple[str, int] | None:
-        """(file, line) of the last line record at or below an RVA that lies behind the start of its function."""
+        """(file, line) of the line record at an RVA, else of the last one below it.
+
+        None where that record lies below `function`, the RVA of the function's start, or 64 KiB or more below the RVA.
+        """
         # of several records at one address the first is meant by it, the last by what follows (as llvm-symbolizer says)
         first = int(np.searchsorted(self._line_starts, rva, side="left"))
         exact = first < len(self._lines) and self._lines[first][0] == rva
@@ -97,9 +100,9 @@ def open_symbols(stores: str | SymbolStores, wanted: PdbId, notes: list[str]) ->
 
 
 def find_pdb(stores: str | SymbolStores, wanted: PdbId, notes: list[str], read: Callable[[Path], T]) -> T | None:
-    """What `read` makes of the first file with that GUID and age that it can read, or None; `notes` as above.
+    """The result of `read` for the first PDB with that GUID and age that it can read; None without one.
 
-    `stores`: those of a symbol path, or its text.
+    `stores`: those of a symbol path, or its text. `notes` gets a line for each file that cannot be used.
     """
     found = stores if isinstance(stores, SymbolStores) else SymbolStores(stores, notes)
     file = wanted_pdb(wanted)
@@ -115,7 +118,12 @@ def find_pdb(stores: str | SymbolStores, wanted: PdbId, notes: list[str], read: 
 
 @dataclass(frozen=True, slots=True)
 class PdbSource:
-    """Where a PDB came from: URL or path, None where it was not found, and then why."""
+    """Where the PDB of a module was found.
+
+    Attributes:
+        source: URL or path that it came from; None where it was not found.
+        reason: why it was not found; None where it was.
+    """
 
     source: str | None
     reason: str | None

@@ -60,13 +60,13 @@ class DamagedTypes(ValueError):
 
 
 class PdbTypes:
-    """The structures of one type stream. Records are found once, members are read when they are asked for."""
+    """The structures of one type stream. Records are located once; members are read when they are asked for."""
 
     def __init__(self, stream: bytes, pointer_bytes: int) -> None:
         """`stream`: the bytes of the type stream.
 
         Raises:
-            DamagedTypes: it is too short, or its header makes no sense.
+            DamagedTypes: it is too short, or its header is not possible.
         """
         if len(stream) < _HEADER_BYTES:
             raise DamagedTypes("a type stream without a header")

@@ -23,13 +23,13 @@ _DECORATED = re.compile(rb"\.\?A(V|U|T|W4)([\x21-\x7e]+@)@\0", re.DOTALL)
 
 
 def class_at(process: Process, view: View, address: int) -> ClassName | None:
-    """The class of the object at an address: that of the vtable its first pointer leads to."""
+    """The class of the object at an address, by the vtable that its first pointer leads to; None for no vtable."""
     vtable = view.space.try_pointer(address)
     return None if vtable is None else class_of_vtable(process, view, vtable)
 
 
 def class_of_vtable(process: Process, view: View, vtable: int) -> ClassName | None:
-    """The class whose vtable lies there; None where there is none, or its image's memory is not in the dump."""
+    """The class whose vtable lies at an address; None for no vtable, and where the dump does not hold its image."""
     module = process.module_map.at(vtable)
     if module is None or vtable % view.pointer_bytes:
         return None

@@ -27,7 +27,12 @@ class NotKept(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A file as stores name it. `key`: the folder of its build: GUID and age, or time stamp and size of an image."""
+    """A file that is searched in symbol stores.
+
+    Attributes:
+        name: file name.
+        key: folder of its build in a store: of a PDB GUID and age, of an image time stamp and size, in hexadecimal.
+    """
 
     name: str
     key: str
@@ -137,7 +142,7 @@ def move_in(part: Path, root: Path, wanted: Wanted, accept: Callable[[Path], boo
 
 
 def delete_left(root: Path) -> None:
-    """Deletes what processes left that were killed while they wrote, and what nobody went on with, after a day."""
+    """Deletes partial files of killed processes and of downloads that nobody continued, from an age of one day on."""
     for left in root.glob(".heapdump-*.part"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > _DAY_SECONDS:

@@ -20,7 +20,12 @@ SHARE = re.compile(r"\\\\|//")
 
 @dataclass(frozen=True, slots=True)
 class Element:
-    """Stores that are searched from left to right: folders, and URLs of servers. `keeps`: copies go to the left."""
+    """One element of a symbol path.
+
+    Attributes:
+        stores: folders and URLs of servers, searched from left to right.
+        keeps: True where a file that is found is copied to the stores to its left.
+    """
 
     stores: tuple[Path | str, ...]
     keeps: bool

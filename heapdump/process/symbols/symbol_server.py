@@ -256,7 +256,7 @@ class _AnswerCut(ServerTrouble):
 
 
 class _TooMuch(ServerTrouble):
-    """More than is taken."""
+    """The answer has more bytes than are taken."""
 
 
 class _AnswerBytes:
@@ -271,7 +271,12 @@ class _AnswerBytes:
             raise _TooMuch(f"sends {self.size:,} bytes, more than the {most:,} that are taken")
 
     def next(self) -> bytes:
-        """What has come; b"" at the end."""
+        """The next bytes of the answer, at most 65,536; b"" at the end.
+
+        Raises:
+            ServerTrouble: the answer is too large, takes too long, or ends early.
+            _NoAnswer: the connection broke.
+        """
         try:
             data = self._answer.read1(_STEP)
         except (OSError, http.client.HTTPException, ValueError) as error:

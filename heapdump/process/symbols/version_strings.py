@@ -15,7 +15,10 @@ _MOST_ENTRIES, _MOST_BYTES, _DEEPEST, _MOST_TEXTS = 4096, 1 << 16, 4, 64
 
 
 def read_versions(read: ReadRva, resources: int) -> dict[str, str]:
-    """Name → text, of the first version resource; empty where it is not there."""
+    """Name → text of the first version resource, `CompanyName` → `Microsoft`; empty where it is not there.
+
+    `resources`: RVA of the resource directory, 0 for none. Only the first language is read.
+    """
     place = _find(read, resources) if resources else None
     if place is None or not 0 < place[1] <= _MOST_BYTES:
         return {}

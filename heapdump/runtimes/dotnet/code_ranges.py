@@ -26,7 +26,7 @@ _HEAP_START = 0x1000
 
 
 class CodeKind(StrEnum):
-    """What lies in a code range."""
+    """The content of a code range: jitted methods, precompiled code of an image, or stubs."""
 
     JIT = "jit"
     IMAGE = "image"
@@ -35,7 +35,14 @@ class CodeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CodeHeap:
-    """The methods of a jitted range: where code lies, and its nibble map. Source: `HeapList` (`CodeHeapListNode`)."""
+    """The code heap of a jitted range. Source: `HeapList` (`CodeHeapListNode` from 9 on).
+
+    Attributes:
+        start: address of its first byte.
+        end: address behind its last byte in use.
+        map_base: address that the nibble map counts from; at most 4096 bytes below the range.
+        nibble_map: address of the map, u32 each (see `jit_code`).
+    """
 
     start: int
     end: int
@@ -45,7 +52,13 @@ class CodeHeap:
 
 @dataclass(frozen=True)
 class FoundCode:
-    """Methods of one allocation: starts, ascending, and for each what the RVAs of its header count from."""
+    """Methods of one allocation that no table of the runtime names.
+
+    Attributes:
+        span: the allocation.
+        starts: address of each method, ascending.
+        bases: for each method the address that the RVAs in its code header count from.
+    """
 
     span: Span
     starts: tuple[int, ...]
@@ -57,16 +70,21 @@ class FoundCode:
         return (self.starts[i], self.bases[i]) if i >= 0 else None
 
     def without(self, starts: set[int]) -> FoundCode | None:
-        """The same without some methods; None where none remains."""
+        """The same without the methods that have these starts; None where none remains."""
         kept = [(a, b) for a, b in zip(self.starts, self.bases, strict=True) if a not in starts]
         return FoundCode(self.span, *map(tuple, zip(*kept, strict=True))) if kept else None
 
 
 @dataclass(frozen=True, slots=True)
 class CodeRange:
-    """A range section. `module`: the runtime's Module of precompiled code, else 0; `heap`: of jitted code.
+    """A range of addresses with code of the runtime.
 
-    `found`: the methods of a range that no table of the runtime names.
+    Attributes:
+        span: the addresses.
+        kind: the content.
+        module: address of the runtime's Module of precompiled code; 0 for other code.
+        heap: the code heap of jitted code; None where it is not possible.
+        found: methods that no table of the runtime names; None for a range of the runtime's tables.
     """
 
     span: Span
@@ -77,7 +95,7 @@ class CodeRange:
 
 
 def code_ranges(space: AddressSpace, root: int) -> SpanMap[CodeRange]:
-    """The ranges behind a root: a variable that points to the list, or the top of the map."""
+    """The ranges of the execution manager. `root`: address of the pointer to the list (up to 7), or of the map."""
     listed = list(_from_list(space, root))
     if not any(one.heap for one in listed):  # what begins like a list may be a map
         listed = list(_from_map(space, root)) or listed

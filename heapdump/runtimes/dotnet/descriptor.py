@@ -34,7 +34,7 @@ class Descriptor:
 
 
 def read_descriptor(space: AddressSpace, address: int) -> Descriptor | None:
-    """The descriptor at an address; None where there is none, or where it makes no sense."""
+    """The descriptor at an address; None where there is none, and where its JSON cannot be read."""
     pointer = space.pointer_bytes
     if space.try_read(address, 8) != _MAGIC:
         return None

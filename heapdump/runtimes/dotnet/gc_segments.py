@@ -24,7 +24,7 @@ _PAGE = 0x1000
 
 
 class Generation(StrEnum):
-    """A generation, as reports name it: 0, 1, 2, objects of 85,000 bytes and more, pinned objects, frozen segments."""
+    """A generation of the managed heap: 0, 1, 2, objects of 85,000 bytes and more, pinned objects, frozen segments."""
 
     GEN0 = "gen0"
     GEN1 = "gen1"
@@ -39,9 +39,15 @@ _BY_NUMBER = (Generation.GEN0, Generation.GEN1, Generation.GEN2, Generation.LARG
 
 @dataclass(frozen=True, slots=True)
 class GcSegment:
-    """A piece of the managed heap. `objects`: the span that holds objects; `committed`, `reserved`: ends of the memory.
+    """A segment or region of the managed heap, or the piece of a segment that one generation has.
 
-    `start`: where its memory begins; `heap`: number of the heap, 0 but with server GC.
+    Attributes:
+        generation: of its objects.
+        objects: the span that holds objects.
+        start: address of its memory.
+        committed: address behind its committed memory.
+        reserved: address behind its reserved memory.
+        heap: number of the heap; 0 without server GC.
     """
 
     generation: Generation
@@ -54,7 +60,10 @@ class GcSegment:
 
 @dataclass(frozen=True, slots=True)
 class _Raw:
-    """A segment as the collector keeps it."""
+    """The members of a segment as the collector keeps them: addresses, except for the flags (`heap_segment`, gcpriv.h).
+
+    `address`: of the structure; `first`: of the first object; `next`: of the next segment, 0 for none.
+    """
 
     address: int
     allocated: int
@@ -68,7 +77,14 @@ class _Raw:
 
 @dataclass(frozen=True, slots=True)
 class _CollectorHeap:
-    """One heap of the collector: its generation table, and where allocation goes on in the ephemeral segment."""
+    """One heap of the collector.
+
+    Attributes:
+        number: 0 without server GC.
+        table: address of its generation table.
+        ephemeral: address of its ephemeral segment; 0 for none.
+        allocated: address behind the last object of the ephemeral segment; 0 where it is not known.
+    """
 
     number: int
     table: int

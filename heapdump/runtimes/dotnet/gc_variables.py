@@ -23,10 +23,20 @@ _LEAST_SIZE, _MOST_SIZE, _MOST_HEAPS, _MOST_GENERATIONS = 0x40, 0x800, 1024, 8
 
 @dataclass(frozen=True)
 class GcVariables:
-    """Where the collector keeps what. Addresses of variables, 0 where the release has none.
+    """The variables of the collector. Members are addresses where nothing else is said; 0 where the release has none.
 
-    `generation_bytes`, `generation_count`: of the table at `generations`; `heaps`: of server GC, addresses of gc_heap.
-    `heap_offsets`, `generation_offsets`: addresses of arrays of u32.
+    Attributes:
+        generation_bytes: bytes of an entry of the generation table.
+        generation_count: number of its entries.
+        generations: the generation table of workstation GC.
+        ephemeral: the variable that points to the ephemeral segment.
+        allocated: the variable that holds the end of its objects.
+        out_of_memory: the record of the last failure (`oom_history`).
+        heaps: each `gc_heap` of server GC; () for workstation GC.
+        heap_offsets: u32 array with the offsets of members of `gc_heap`.
+        generation_offsets: u32 array with the offsets of members of a generation.
+        bookkeeping: the collector's card table and other tables.
+        is_invalid: True while the collector changes its structures.
     """
 
     generation_bytes: int
@@ -104,7 +114,14 @@ def _heaps(space: AddressSpace, count_at: int, heaps_at: int) -> tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
-    """The collector's record of its last failure (`oom_history`): number of the reason, bytes."""
+    """The collector's record of its last failure (`oom_history`, gcinterface.dac.h).
+
+    Attributes:
+        reason: 1 to 6.
+        alloc_bytes: bytes that were asked for.
+        reserved_bytes: end of the memory that was reserved.
+        allocated_bytes: end of the objects.
+    """
 
     reason: int
     alloc_bytes: int
@@ -113,7 +130,7 @@ class OutOfMemory:
 
 
 def out_of_memory(space: AddressSpace, variables: GcVariables) -> OutOfMemory | None:
-    """The record; None where the collector never failed, or where its numbers make no sense."""
+    """The record; None where the collector never failed, and where the reason is not 1 to 6."""
     p = space.pointer_bytes
     data = space.try_read(variables.out_of_memory, 4 * p) if variables.out_of_memory else None
     if data is None:

@@ -27,9 +27,14 @@ _SIZE_BYTES = 5
 
 @dataclass(frozen=True, slots=True)
 class JitMethod:
-    """The code of one method. `base`: what the RVAs of its `functions` (begin, end, unwind information) count from.
+    """The code of one jitted method.
 
-    On x86 there are no functions, and `end` comes from the GC information.
+    Attributes:
+        start: address of its first byte.
+        end: address behind its last byte; on x86 by the GC information.
+        method_desc: address of its MethodDesc.
+        base: address that the RVAs of `functions` count from.
+        functions: (begin, end, unwind information) as RVAs, the method first, then its handlers; () on x86.
     """
 
     start: int

@@ -73,7 +73,7 @@ class Metadata:
         """`tables`: the stream #~ (or #-), `strings`: #Strings, `blobs`: #Blob.
 
         Raises:
-            ValueError, struct.error: the streams make no sense.
+            ValueError, struct.error: the streams are too short, or their header is not possible.
         """
         self._strings, self._blobs = strings, blobs
         heap_sizes, valid = tables[6], int.from_bytes(tables[8:16], "little")
@@ -160,7 +160,7 @@ class Metadata:
         return self._owner(token, METHOD_DEF, self._first_methods)
 
     def owner_of_field(self, token: int) -> int | None:
-        """The token of the type that declares a field."""
+        """The token of the type that declares a field; None for no field of this assembly."""
         return self._owner(token, FIELD, self._first_fields)
 
     def _owner(self, token: int, table: int, firsts: list[int]) -> int | None:
@@ -171,11 +171,11 @@ class Metadata:
         return TYPE_DEF << 24 | found if found else None
 
     def method_name(self, token: int) -> str | None:
-        """The name of a MethodDef."""
+        """The name of a MethodDef; None for no method of this assembly."""
         return self._member_name(token, METHOD_DEF, 3)
 
     def field_name(self, token: int) -> str | None:
-        """The name of a Field."""
+        """The name of a Field; None for no field of this assembly."""
         return self._member_name(token, FIELD, 1)
 
     def _member_name(self, token: int, table: int, column: int) -> str | None:

@@ -29,9 +29,15 @@ DYNAMIC_CLASS = "DynamicClass"
 
 @dataclass(frozen=True, slots=True)
 class MethodName:
-    """A method in words. `type`, `method`: None where they are not known; `assembly`: its simple name, or None.
+    """The name of a method.
 
-    `signature`: the types of its parameters, `(System.Int32, T)`; None where they are not known.
+    Attributes:
+        type: full name of its type; None where it is not known.
+        method: its name; None where it is not known.
+        assembly: simple name of its assembly; None where it is not known.
+        token: of its MethodDef; 0 for none.
+        trust: in the name.
+        signature: types of its parameters, `(System.Int32, T)`; None where they are not known.
     """
 
     type: str | None
@@ -43,7 +49,7 @@ class MethodName:
 
     @property
     def symbol(self) -> str:
-        """`Namespace.Type.Method`, or what is known of it."""
+        """`Namespace.Type.Method`, or the part of it that is known."""
         if self.assembly is None and self.type == DYNAMIC_CLASS:
             return self.method or "?"
         return f"{self.type or '?'}.{self.method or f'{self.token:#x}'}"
@@ -187,7 +193,12 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class NameEvidence:
-    """What a vote looks at: MethodDescs of code, and words of the managed heap, some of which are MethodTables."""
+    """The evidence that a vote on the dialect uses.
+
+    Attributes:
+        descs: addresses of MethodDescs that code names.
+        words: gives words of the managed heap, some of which are addresses of MethodTables.
+    """
 
     descs: Sequence[int]
     words: Callable[[], Sequence[int]]

@@ -37,9 +37,12 @@ _INDEX_MARK = 0x80000000
 
 @dataclass(frozen=True, slots=True)
 class NativeMethod:
-    """The method at an RVA: the RVAs of its MethodDesc and of the piece of code that holds the RVA.
+    """The method whose code holds an RVA.
 
-    `is_whole`: the piece is the method's main function; False for funclets and for cold code.
+    Attributes:
+        descriptor: RVA of its MethodDesc.
+        start: RVA of the function that holds the RVA.
+        is_whole: True where that function is the method's main function; False for funclets and for cold code.
     """
 
     descriptor: int
@@ -62,7 +65,7 @@ class _CodeSection:
     unwinds: Sequence[int]
 
     def index_at(self, rva: int) -> int | None:
-        """The function that holds an RVA; None for none."""
+        """The index of the function that holds an RVA; None for none."""
         i = bisect_right(self.begins, rva) - 1 if self.start <= rva < self.end else -1
         return i if i >= 0 and rva < self.ends[i] else None
 
@@ -71,8 +74,12 @@ class _CodeSection:
 class NativeImage:
     """The precompiled code of one image.
 
-    `descriptors`: RVAs of MethodDescs with their mark, of each function in hot and in other code. `mains`: RVA of the
-    RUNTIME_FUNCTION of the method that each function in cold code belongs to, 0 for one that belongs to that before.
+    Attributes:
+        image: the image.
+        sections: hot, other and cold code.
+        descriptors: for each function in hot and in other code the RVA of its MethodDesc; bit 0: it has handlers.
+        mains: for each function in cold code the RVA of the RUNTIME_FUNCTION of its method; 0 for the method of the
+            function before.
     """
 
     image: MappedImage

@@ -28,7 +28,11 @@ class _MappedSection:
 
 @dataclass(frozen=True, slots=True)
 class MappedImage:
-    """The headers of an image at `base`. `is_flat`: its bytes lie as in the file; `is_wide`: PE32+."""
+    """The headers of an image in memory.
+
+    `base`: address of the headers; `is_flat`: True where its bytes lie as in the file; `is_wide`: True for PE32+.
+    `size`: SizeOfImage, in bytes; `directories`: (RVA, bytes) of each data directory.
+    """
 
     space: AddressSpace
     base: int

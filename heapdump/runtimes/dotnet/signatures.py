@@ -21,7 +21,7 @@ _DEPTH, _MOST_PARAMETERS = 32, 256
 
 
 class SignatureReader:
-    """Reads a signature from a place on. Every step raises IndexError or ValueError where the bytes make no sense."""
+    """Reads a signature from a place on. Every step raises IndexError or ValueError for bytes that are no signature."""
 
     def __init__(self, data: bytes, at: int, metadata: Metadata) -> None:
         """`metadata`: of the module whose types the signature names.

@@ -52,7 +52,14 @@ DIALECTS = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A MethodDesc. `token`: of the MethodDef, 0 for a dynamic method; `table`: its MethodTable."""
+    """A MethodDesc.
+
+    Attributes:
+        address: of the MethodDesc.
+        token: of its MethodDef; 0 for a dynamic method.
+        kind: 3 bits, see `GENERIC_INSTANTIATION` and `DYNAMIC`.
+        table: address of its MethodTable.
+    """
 
     address: int
     token: int
@@ -62,9 +69,19 @@ class Method:
 
 @dataclass(frozen=True, slots=True)
 class MethodTable:
-    """A MethodTable that passed the self-check. `module`: of its loader (up to 7) or its own; `token`: 0 if unknown.
+    """A MethodTable that passed the self-check. Members are addresses where nothing else is said.
 
-    `canonical`: the MethodTable that shares the code; `component_bytes`: of one element of an array or string, else 0.
+    Attributes:
+        address: of the MethodTable.
+        flags: u32, see `methodtable.h`.
+        base_size: bytes of an object without elements, header included.
+        component_bytes: bytes of one element of an array or string; 0 for other types.
+        token: of its TypeDef; 0 where it is not known.
+        parent: the MethodTable of the base type.
+        module: the Module of its loader (up to 7), or its own.
+        canonical: the MethodTable with which it shares code.
+        ee_class: its EEClass.
+        element: of an array the type handle of its elements, of a generic type the dictionary with its arguments.
     """
 
     address: int
@@ -94,7 +111,10 @@ class MethodTable:
         return bool(self.flags & _FINALIZER)
 
     def rank(self, pointer: int) -> int:
-        """Dimensions of an array, 0 for an ordinary one: the bounds lie behind the 3 words of its header."""
+        """Dimensions of an array; 0 for a vector.
+
+        Two i32 a dimension lie behind the 3 words of an array's header. `pointer`: bytes of a pointer.
+        """
         return 0 if self.flags & _CATEGORY_MASK == _VECTOR else max(0, self.base_size - 3 * pointer) // 8
 
 
@@ -125,7 +145,7 @@ class Structures:
         self.method_table = cache(self._method_table)
 
     def relative(self, address: int, value: int) -> int:
-        """What a pointer that is relative to its own address means."""
+        """The address that a pointer relative to its own address leads to."""
         return (value + address) & ((1 << 8 * self.pointer) - 1)
 
     def _chunk_of(self, desc: int) -> int | None:
@@ -147,7 +167,7 @@ class Structures:
         return Method(desc, 0x06000000 | row if row else 0, head[6] & 7, table)
 
     def token_parts(self, desc: int) -> tuple[int, int]:
-        """What a MethodDesc holds of its token in every dialect: (range of its chunk, its own bits with flags)."""
+        """(token range of its chunk, 14 bits of its own: token and flags) of a MethodDesc; 0 for what is not there."""
         chunk = self._chunk_of(desc)
         tail = self.space.try_integer(chunk + 2 * self.pointer + 2, 2) if chunk and chunk > 0 else None
         return tail or 0, (self.space.try_integer(desc, 2) or 0) & 0x3FFF

@@ -20,7 +20,13 @@ _MOST_THREADS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Objects lie in `objects`, one behind the other; `span` is the space itself."""
+    """A space of the heap.
+
+    Attributes:
+        generation: its name: `eden`, `survivor`, `old` ….
+        span: the memory of the space.
+        objects: the part that holds objects, one behind the other.
+    """
 
     generation: str
     span: Span
@@ -29,7 +35,13 @@ class Space:
 
 @dataclass(frozen=True, slots=True)
 class HeapLayout:
-    """The reservation of the heap, the collector (None: not one that is read), and its spaces by address."""
+    """The layout of a Java heap.
+
+    Attributes:
+        reserved: the reservation.
+        collector: `G1`, `Serial` or `Parallel`; None for another one, whose spaces are not read.
+        spaces: the spaces, ascending.
+    """
 
     reserved: Span
     collector: str | None

@@ -21,7 +21,13 @@ _MOST_SYMBOL_BYTES = 1 << 12
 
 @dataclass(frozen=True, slots=True)
 class VmField:
-    """A field: `type` as the VM writes it; `offset` in the structure; `address` of a static one, else 0."""
+    """A field of a structure of the VM.
+
+    Attributes:
+        type: its type as the VM writes it.
+        offset: bytes from the start of the structure.
+        address: of a static field; 0 for others.
+    """
 
     type: str
     offset: int
@@ -75,12 +81,12 @@ class VmStructs:
         return None if found is None or not address else self._value(address + found.offset, size)
 
     def inside(self, address: int | None, owner: str, name: str) -> int | None:
-        """The address of a member that is a structure itself."""
+        """The address of a member that is a structure itself; None where the VM does not name it, and for address 0."""
         found = self.fields.get((owner, name))
         return None if found is None or not address else address + found.offset
 
     def symbol(self, address: int | None) -> str | None:
-        """The text of a Symbol."""
+        """The text of the `Symbol` at an address; None where it is not in the dump."""
         length, body = self.member(address, "Symbol", "_length", 2), self.fields.get(("Symbol", "_body[0]"))
         body = body or self.fields.get(("Symbol", "_body"))
         if address is None or length is None or body is None or length > _MOST_SYMBOL_BYTES:

@@ -143,7 +143,7 @@ def mozjemalloc_chunks(memory: UnknownMemory) -> Iterator[FoundOwner]:
 
 
 def python_arenas(memory: UnknownMemory) -> Iterator[FoundOwner]:
-    """Allocations of 256 KiB or 1 MiB with pools whose headers make sense (CPython: obmalloc.c, pool_header)."""
+    """Allocations of 256 KiB or 1 MiB with pools whose headers are possible (CPython: obmalloc.c, pool_header)."""
     arenas = (one for one in memory.private if one.span.size in _ARENAS_PYTHON and one.committed == one.span.size)
     for one in islice(arenas, _MOST_PLACES):
         if any(_has_pools(memory, one.span, pool) for pool in _POOLS_PYTHON):
@@ -174,7 +174,7 @@ def _is_pool(data: bytes, start: int, pool: int, width: int) -> bool:
 
 
 def pointed_from(modules: tuple[str, ...]) -> Pattern:
-    """Allocations of 64 KiB and more to whose start the data of these modules point: what VirtualAlloc returned."""
+    """A pattern: allocations of 64 KiB and more to whose first byte a word in the data of these modules points."""
 
     def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
         """The allocations that the modules' data point to."""

@@ -21,7 +21,13 @@ class Strength(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class FoundOwner:
-    """Memory in which a pattern was found. `words`: the pattern for a person."""
+    """Memory in which a pattern was found.
+
+    Attributes:
+        span: the memory.
+        words: the pattern, for a person.
+        strength: what the pattern proves.
+    """
 
     span: Span
     words: str
@@ -30,7 +36,13 @@ class FoundOwner:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program, by any of: names of modules, names of exports (both with `*`), texts in modules."""
+    """The marks of a program; one of them is enough.
+
+    Attributes:
+        modules: names of modules in lower case, with `*`.
+        exports: names of exports, with `*`.
+        texts: bytes that a module contains, at most 64 long.
+    """
 
     modules: tuple[str, ...] = ()
     exports: tuple[str, ...] = ()
@@ -39,7 +51,14 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class OwnerRow:
-    """A row of the table. `program`: None for a pattern that stands alone; `source`: where the pattern was seen."""
+    """An owner of memory that can be named.
+
+    Attributes:
+        name: of the owner, as printed.
+        program: the program that must be there; None for a pattern that needs none.
+        pattern: gives the memory that looks like the owner's.
+        source: recording or description in which the pattern was seen.
+    """
 
     name: str
     program: Program | None
@@ -49,9 +68,13 @@ class OwnerRow:
 
 @dataclass(frozen=True, slots=True)
 class NamedOwner:
-    """Memory with the name of its owner. `evidence`: the program and the pattern, in words.
+    """Memory with the name of its owner.
 
-    `trust`: derived where contents or reservations are the owner's only; guess where they only fit.
+    Attributes:
+        span: the memory.
+        name: of the owner.
+        evidence: the program and the pattern, in words.
+        trust: DERIVED where no other program has such contents or reservations; GUESS where others may have them.
     """
 
     span: Span

@@ -26,7 +26,7 @@ Pattern = Callable[[UnknownMemory], Iterator[FoundOwner]]
 
 
 def reserved(low: int, high: int, alignment: int) -> Pattern:
-    """Runs of private memory of `low` bytes and more, below `high`: the part between multiples of `alignment`."""
+    """A pattern: runs of private memory of [low, high) bytes, cut to multiples of `alignment` (bytes) on both sides."""
 
     def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
         """The aligned parts of the runs."""
@@ -40,7 +40,7 @@ def reserved(low: int, high: int, alignment: int) -> Pattern:
 
 
 def allocations(low: int, high: int, alignment: int, strength: Strength = Strength.FITS) -> Pattern:
-    """Private allocations of `low` to `high` bytes at multiples of `alignment`."""
+    """A pattern: private allocations of [low, high] bytes that start at multiples of `alignment` (bytes)."""
 
     def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
         """The allocations of that size and place."""
@@ -84,7 +84,10 @@ def guard_bitmap(memory: UnknownMemory) -> Iterator[FoundOwner]:
 
 
 def multiples(unit: int, *, alignment: int, fewest: int) -> Pattern:
-    """Private allocations, `fewest` or more, of multiples of `unit` that start at multiples of `alignment`."""
+    """A pattern: private allocations of multiples of `unit` that start at multiples of `alignment` (both bytes).
+
+    None where there are fewer than `fewest` of them.
+    """
 
     def find(memory: UnknownMemory) -> Iterator[FoundOwner]:
         """The allocations, none where there are fewer."""

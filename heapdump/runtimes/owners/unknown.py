@@ -21,7 +21,14 @@ _MOST_ALLOCATIONS = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class UnknownAllocation:
-    """One reservation. `rows`: [first, last) in the table; `executable`: committed bytes that may be executed."""
+    """One allocation of VirtualAlloc or MapViewOfFile.
+
+    Attributes:
+        span: all of it.
+        rows: [first, last) rows of the region table.
+        committed: committed bytes.
+        executable: committed bytes that may be executed.
+    """
 
     span: Span
     rows: tuple[int, int]
@@ -54,7 +61,7 @@ class UnknownMemory:
 
     @cached_property
     def mapped(self) -> tuple[UnknownAllocation, ...]:
-        """Mapped ones."""
+        """Mapped allocations without any claim, ascending."""
         return tuple(self._allocations(Kind.MEM_MAPPED))
 
     @cached_property
