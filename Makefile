@@ -41,7 +41,9 @@ lint: $(STAMP)
 type: $(STAMP)
 	$(BIN)/mypy
 
+# The loops are compiled once, before several processes want them at the same time.
 unit: $(STAMP)
+	$(BIN)/heapdump cache --compile
 	$(BIN)/pytest -n auto --dist worksteal
 
 fix: $(STAMP)

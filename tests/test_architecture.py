@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -118,14 +119,33 @@ def imported(tree: ast.AST) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_imports_only_go_down(path: Path) -> None:
-    own = room(path)
-    if own in ("__init__", "__main__"):
+ROOMS = sorted({room(path) for path in FILES})
+every_room = pytest.mark.parametrize("name", ROOMS)
+
+
+@cache
+def imports(path: Path) -> frozenset[str]:
+    """Names of modules that the file imports at run time."""
+    return frozenset(imported(ast.parse(path.read_text())))
+
+
+def offenders(name: str, fault: Callable[[Path], object]) -> dict[str, object]:
+    """The files of a room that have a fault, each with it."""
+    found = {str(path.relative_to(ROOT)): fault(path) for path in FILES if room(path) == name}
+    return {path: what for path, what in found.items() if what}
+
+
+@every_room
+def test_imports_only_go_down(name: str) -> None:
+    if name in ("__init__", "__main__"):
         return
-    rooms = {name.split(".")[1] for name in imported(ast.parse(path.read_text())) if name.startswith("heapdump.")}
-    rooms -= {own, "__version__", "wording", "system"}  # wording: sizes and plurals; system: what differs on Windows
-    assert rooms <= ALLOWED[own], f"{own} may not import {sorted(rooms - ALLOWED[own])}"
+
+    def fault(path: Path) -> set[str]:
+        rooms = {module.split(".")[1] for module in imports(path) if module.startswith("heapdump.")}
+        # wording: sizes and plurals; system: what differs on Windows
+        return rooms - {name, "__version__", "wording", "system"} - ALLOWED[name]
+
+    assert offenders(name, fault) == {}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "runtimes").glob("*/*.py")), ids=lambda p: f"{p.parent.name}/{p.name}")
@@ -141,27 +161,31 @@ def test_blocks_know_the_row_of_the_kernels_only(path: Path) -> None:
     assert all(name.startswith("heapdump.kernels.row") for name in names)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_packages_are_used_in_their_place_only(path: Path) -> None:
-    tops = {name.split(".")[0] for name in imported(ast.parse(path.read_text()))}
-    for package, places in PACKAGES.items():
-        if package in tops:
-            assert str(path.relative_to(ROOT)) in places
+@every_room
+def test_packages_are_used_in_their_place_only(name: str) -> None:
+    def fault(path: Path) -> list[str]:
+        tops = {module.split(".")[0] for module in imports(path)}
+        return [one for one, places in PACKAGES.items() if one in tops and str(path.relative_to(ROOT)) not in places]
+
+    assert offenders(name, fault) == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_one_file_opens_connections(path: Path) -> None:
-    names = set(imported(ast.parse(path.read_text()))) & NETWORK
-    assert not names or str(path.relative_to(ROOT)) == "process/symbols/symbol_server.py"
+@every_room
+def test_one_file_opens_connections(name: str) -> None:
+    found = offenders(name, lambda path: imports(path) & NETWORK)
+    assert set(found) <= {"process/symbols/symbol_server.py"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_files_and_functions_are_short(path: Path) -> None:
-    text = path.read_text()
-    assert sum(1 for line in text.splitlines() if line.strip()) <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            assert (node.end_lineno or 0) - node.lineno < 60, node.name
+@every_room
+def test_files_and_functions_are_short(name: str) -> None:
+    def fault(path: Path) -> list[str]:
+        text = path.read_text()
+        lines = sum(1 for line in text.splitlines() if line.strip())
+        functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
+        too_long = [one.name for one in functions if (one.end_lineno or 0) - one.lineno >= 60]
+        return [*too_long, *([f"{lines} lines"] if lines > 300 else [])]
+
+    assert offenders(name, fault) == {}
 
 
 def test_no_class_name_stands_for_two_classes() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from heapdump.blocks.stored_checks import require_types
 from heapdump.blocks.walk import HeapCount
 from heapdump.cache import store
 from heapdump.cache.texts import digest
-from heapdump.cli import run
+from tests.asking import Answer, ask
 from tests.posix import needs_modes
 from tests.samples import stacks
 
@@ -47,25 +48,30 @@ HOSTILE_VALUES: tuple[object, ...] = (
     [1],
     True,
 )
-Capture = pytest.CaptureFixture[str]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Index:
-    """The index of a dump, with every answer that commands store."""
+    """The index of a dump, with every answer that commands store.
+
+    `cache`: the user's cache folder; `truth`: the answers that were given while the index was written.
+    """
 
     dump: Path
-    folder: Path
+    cache: Path
     calls: list[list[str]]
-    capture: Capture
-    truth: list[tuple[int, str]] = field(default_factory=list)
+    truth: tuple[Answer, ...] = ()
 
-    def answers(self, most: int | None = None) -> list[tuple[int, str]]:
-        found = []
-        for call in self.calls[:most]:
-            self.capture.readouterr()
-            found.append((run(call), self.capture.readouterr().out))
-        return found
+    @property
+    def folder(self) -> Path:
+        (folder,) = (self.cache / "blocks").iterdir()
+        return folder
+
+    def ask(self, call: list[str]) -> Answer:
+        return ask(self.cache, call)
+
+    def answers(self, most: int | None = None) -> tuple[Answer, ...]:
+        return tuple(self.ask(call) for call in self.calls[:most])
 
     def replace_text(self, name: str, text: str) -> None:
         (self.folder / name).write_text(f"{digest(text)}\n{text}", encoding="utf-8")
@@ -100,17 +106,24 @@ def store_columns() -> dict[str, type[np.generic]]:
     return COLUMNS
 
 
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Capture) -> Index:
-    monkeypatch.setenv("HEAPDUMP_CACHE", str(tmp_path / "cache"))
-    places = stacks(tmp_path / "x.dmp")
-    first = [call.format(block=hex(places["block"]), dump=tmp_path / "x.dmp").split() for call in COMMANDS]
-    calls = [[name, str(tmp_path / "x.dmp"), *rest, "--json"] for name, *rest in first]
-    found = Index(tmp_path / "x.dmp", Path(), calls, capfd)
-    found.truth = found.answers()
-    (found.folder,) = (tmp_path / "cache" / "blocks").iterdir()
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Index:
+    """An index that nobody forged."""
+    folder = tmp_path_factory.mktemp("sound")
+    dump = folder / "x.dmp"
+    places = stacks(dump)
+    first = [call.format(block=hex(places["block"]), dump=dump).split() for call in COMMANDS]
+    empty = Index(dump, folder / "cache", [[name, str(dump), *rest, "--json"] for name, *rest in first])
+    found = replace(empty, truth=empty.answers())
     assert found.answers() == found.truth, "a sound index is used"
     return found
+
+
+@pytest.fixture
+def index(sound: Index, tmp_path: Path) -> Index:
+    """A copy of the sound index."""
+    shutil.copytree(sound.cache, tmp_path / "cache")
+    return replace(sound, cache=tmp_path / "cache")
 
 
 def test_columns_out_of_range_are_never_used(index: Index) -> None:
@@ -130,7 +143,7 @@ def test_columns_out_of_range_are_never_used(index: Index) -> None:
 
         index.replace_column(name, change)
         for call in chance.sample(index.calls, 3):
-            assert run(call) in (0, 1, 4), (name, call, index.capture.readouterr().err)
+            assert (answer := index.ask(call)).exit_code in (0, 1, 4), (name, call, answer.stderr)
         restore(index, kept)
 
 
@@ -191,7 +204,7 @@ def test_a_forged_manifest_is_no_defect(index: Index, seed: int) -> None:
         value = chance.choice((*HOSTILE_VALUES, "gone"))
         index.replace_text("manifest.json", json.dumps(changed(document, path, value)))
         for call in (index.calls[0], index.calls[chance.randrange(len(index.calls))]):
-            assert run(call) in (0, 1, 4), (path, value, call, index.capture.readouterr().err)
+            assert (answer := index.ask(call)).exit_code in (0, 1, 4), (path, value, call, answer.stderr)
         restore(index, kept)
 
 
@@ -212,7 +225,7 @@ def test_forged_json_answers_are_no_defect(index: Index, seed: int) -> None:
 
         index.replace_column(name, change)
         for call in chance.sample(index.calls, 3):
-            assert run(call) in (0, 1, 4), (name, path, value, call, index.capture.readouterr().err)
+            assert (answer := index.ask(call)).exit_code in (0, 1, 4), (name, path, value, call, answer.stderr)
         restore(index, kept)
 
 
@@ -237,8 +250,9 @@ def test_a_folder_that_others_can_write_to_is_not_used(
     else:
         (root if "root" in way else index.folder).chmod(0o770)
     before = sorted((path.name, path.stat().st_mtime_ns) for path in index.folder.iterdir())
-    assert run(["heaps", str(index.dump), "-v"]) == 0
-    assert "the index is not used: others can write to " in index.capture.readouterr().err
+    answer = index.ask(["heaps", str(index.dump), "-v"])
+    assert answer.exit_code == 0
+    assert "the index is not used: others can write to " in answer.stderr
     assert index.answers() == index.truth
     assert sorted((path.name, path.stat().st_mtime_ns) for path in index.folder.iterdir()) == before
     monkeypatch.setattr(system, "IS_WINDOWS", True)

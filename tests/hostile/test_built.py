@@ -7,7 +7,7 @@ import struct
 from functools import cache
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.builders import BuiltDump, ProcessBuilder
@@ -56,7 +56,6 @@ CHANGES = st.lists(
 
 @pytest.mark.property
 @pytest.mark.parametrize(("arch", "build"), PROCESSES)
-@settings(max_examples=60)
 @given(changes=CHANGES)
 def test_overwritten_words_of_the_streams_are_survived(write_dump, arch, build, changes):
     built = healthy(arch, build)
@@ -72,7 +71,6 @@ def test_overwritten_words_of_the_streams_are_survived(write_dump, arch, build, 
 
 @pytest.mark.property
 @pytest.mark.parametrize(("arch", "build"), PROCESSES)
-@settings(max_examples=40)
 @given(flips=st.lists(st.integers(0, 1 << 50), min_size=1, max_size=40))
 def test_flipped_bits_anywhere_are_survived(write_dump, arch, build, flips):
     data = bytearray(healthy(arch, build).data)
@@ -85,7 +83,6 @@ def test_flipped_bits_anywhere_are_survived(write_dump, arch, build, flips):
 
 @pytest.mark.property
 @pytest.mark.parametrize(("arch", "build"), PROCESSES)
-@settings(max_examples=40)
 @given(cut=st.one_of(st.integers(0, 6000), st.integers(0, 1 << 40)))
 def test_a_dump_cut_anywhere_is_survived(write_dump, arch, build, cut):
     built = healthy(arch, build)
@@ -127,7 +124,6 @@ def test_every_word_of_each_peb_and_teb_may_be_wild(write_dump, arch, build):
 
 
 @pytest.mark.property
-@settings(max_examples=60)
 @given(
     content=st.binary(max_size=600), prefix=st.sampled_from([b"", b"MDMP", b"MDMP\x93\xa7\xb1\x61\x03\0\0\0\x20\0\0\0"])
 )

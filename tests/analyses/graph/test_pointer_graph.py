@@ -34,7 +34,7 @@ def numbers(laid: Laid, graph: PointerGraph) -> dict[int, int]:
 
 
 @pytest.mark.parametrize("unaligned", [False, True])
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(plan=plans())
 @example(plan=CYCLE)
 @example(plan=INSIDE)

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.blocks.kind import HeapKind
@@ -140,7 +140,6 @@ DAMAGE = st.lists(
 @pytest.mark.property
 @pytest.mark.hostile
 @pytest.mark.parametrize("generation", REPRESENTATIVES, ids=str)
-@settings(max_examples=30)
 @given(damage=DAMAGE)
 def test_no_damage_of_a_heap_makes_heaps_raise(open_built, generation, damage):
     heap, built = victim(generation)

@@ -6,7 +6,7 @@ from functools import cache, partial
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump import kernels
@@ -80,7 +80,6 @@ def test_sound_subsegments_never_take_the_long_way(open_built, generation, way, 
 
 @pytest.mark.property
 @pytest.mark.parametrize("generation", [g for g in CODINGS if not g.is_classic], ids=str)
-@settings(max_examples=60)
 @given(data=st.data())
 def test_all_ways_agree_on_any_damage(open_built, generation, data):
     """Bits of block headers, last words, user data headers, bitmaps, subsegments and zones; missing pages."""
