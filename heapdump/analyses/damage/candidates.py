@@ -34,9 +34,11 @@ _HEX_BYTE = re.compile("[0-9a-f]{2}")
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A block whose code may have caused the damage, and the reason.
+    """A block whose overrun, underrun or use after free would explain the damage.
 
-    `block`: None for a block that exists but has no row; then the reason names it.
+    Attributes:
+        block: the block; None for one that has no row in the block table: then the reason names it.
+        reason: why it explains the damage, in words.
     """
 
     block: Block | None
@@ -47,8 +49,11 @@ class Candidate:
 class Judgement:
     """The explanation of one finding.
 
-    `bug`: None where several bugs explain it equally well. `culprit`: the block that did it, None where the bytes do
-    not tell. `candidates`: likeliest first. `start`: address of the first byte that the same write changed.
+    Attributes:
+        bug: None where several bugs explain it equally well.
+        culprit: the candidate that the bytes prove; None where they prove none.
+        candidates: the likeliest first.
+        start: address of the first byte that the same write changed.
     """
 
     bug: BugKind | None
@@ -59,7 +64,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True)
 class DamageContext:
-    """What findings are judged by. `is_pointer`: the value leads into committed memory of the process."""
+    """Memory and blocks by which findings are judged. `is_pointer`: True for an address of committed memory."""
 
     space: AddressSpace
     table: BlockTable
@@ -67,7 +72,7 @@ class DamageContext:
 
 
 def judge(context: DamageContext, finding: Finding, block: Block | None) -> Judgement:
-    """The judgement on a finding in `block`.
+    """The judgement on a finding. `block`: the damaged block; None where none is known.
 
     No candidates for writes into freed memory and into lists: these may come from any code.
     """
@@ -132,7 +137,7 @@ def _judged(found: HeaderWrite, before: Block, block: Block | None, own: Candida
 
 
 def overrun_of(before: Block) -> Candidate:
-    """The block before the header, as the less likely candidate."""
+    """An overrun of `before`, the block before a header, as the less likely of two candidates."""
     end = before.address + before.size
     return Candidate(before, f"{before.state}, {plural(before.size, 'byte')} up to {end:#x}: less likely")
 

@@ -22,10 +22,17 @@ _VERBS = {0: "reads", 1: "writes", 8: "executes"}
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """A crash that the heap explains. `code`: of the exception; `sentence`: the bug for a person.
+    """A crash that a block of a heap explains.
 
-    `address`: of the failed access, or of the first damaged byte; None where a stop does not name it. `is_likely`:
-    inferred from the pointers that the failed access went through, not from its address.
+    Attributes:
+        code: of the exception.
+        bug: the bug.
+        sentence: the bug, for a person.
+        address: of the failed access, or of the first damaged byte; None where a stop does not name it.
+        block: the block at fault.
+        stop: the verifier stop that ended the process; None without one.
+        is_likely: True where the bug is inferred from the pointers that the failed access went through, not from its
+            address.
     """
 
     code: int

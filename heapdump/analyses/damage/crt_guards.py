@@ -22,7 +22,7 @@ FindCrtBlocks = Callable[[NDArray[np.int64]], CrtBlocks]
 def changed_guards(
     space: AddressSpace, heaps: Sequence[Heap], table: BlockTable, guarded: Sequence[int], find: FindCrtBlocks
 ) -> Iterator[Finding]:
-    """A finding for each changed guard. `guarded`: indices of the heaps whose blocks are looked at."""
+    """A finding for each changed guard of 4 bytes. `guarded`: indices of the heaps whose blocks are read."""
     is_guarded = np.isin(table.heap, np.array(guarded, np.uint16)) if guarded else np.zeros(0, bool)
     blocks = find(np.flatnonzero(is_guarded))
     for i in np.flatnonzero(blocks.guards).tolist():

@@ -35,10 +35,16 @@ _FILLS = {
 
 @dataclass(frozen=True, slots=True)
 class DamageEvidence:
-    """`data`: the bytes from `start` on, None where the dump has none; `meaning`: of the damaged bytes, "" not known.
+    """The memory around a finding.
 
-    [`low`, `high`): the addresses around the damage that hold the same byte as the damage. `before`, `after`: the
-    nearest blocks.
+    Attributes:
+        start: address of the first byte of `data`.
+        data: bytes around the damage; None where the dump has none.
+        meaning: of the damaged bytes, in words; "" where it is not known.
+        low: lowest address around the damage from which on all bytes equal the damaged byte.
+        high: address behind the last of these bytes.
+        before: nearest block of the program at or before the damage; None without one.
+        after: nearest block of the program behind it; None without one.
     """
 
     start: int
@@ -51,7 +57,7 @@ class DamageEvidence:
 
 
 def evidence_of(process: Process, table: BlockTable, finding: Finding) -> DamageEvidence:
-    """The evidence for a finding. Near the end of known memory fewer bytes are shown."""
+    """The memory around a finding: 32 bytes before and 64 behind the damaged line, fewer at the end of known memory."""
     address, space = finding.address, process.space
     start = max(0, address // _LINE * _LINE - _BEFORE)
     data, size = None, _BEFORE + _AFTER
@@ -68,7 +74,7 @@ def evidence_of(process: Process, table: BlockTable, finding: Finding) -> Damage
 
 
 def meaning_of(process: Process, table: BlockTable, data: bytes) -> str:
-    """The likeliest meaning of some bytes: a repeated value, text, a pointer, a number."""
+    """The likeliest meaning of some bytes, in words: a repeated value, text, a pointer, a number."""
     if not data:
         return "not in the dump"
     if (repeated := _repeated(data)) is not None:

@@ -37,10 +37,16 @@ _LOWEST = 0x10000
 class ExplainedFinding:
     """A finding, or a report of Windows, with everything known of it.
 
-    `block`: the damaged block, None where no block is known there; `judgement`: the bug, the culprit, the candidates.
-    `alike`: the number of other findings of this kind beside blocks as large as the first candidate's; `alike_stack`:
-    beside blocks that the same stack allocated, None where no stack is recorded. `report`: of Windows, None for damage
-    that was found. `incident`: the number of the incident that it belongs to, from 1 on; 0 before incidents are made.
+    Attributes:
+        finding: the finding.
+        judgement: the bug and the candidates.
+        block: the damaged block; None where no block is known there.
+        evidence: the memory around it.
+        alike: number of other findings of this kind whose first candidate has the same size.
+        alike_stack: number of other findings of this kind whose first candidate has the same allocation stack; None
+            where no stack is recorded.
+        report: the report of Windows; None for damage that was found.
+        incident: number of its incident, from 1 on; 0 before incidents are made.
     """
 
     finding: Finding
@@ -59,26 +65,30 @@ class ExplainedFinding:
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
-        """Likeliest first."""
+        """The blocks that would explain it, the likeliest first."""
         return self.judgement.candidates
 
     @property
     def candidate(self) -> Block | None:
-        """The block of the first candidate."""
+        """The block of the first candidate; None without one."""
         return self.candidates[0].block if self.candidates else None
 
     @property
     def culprit(self) -> Block | None:
-        """The block that did it; None where the bytes do not tell."""
+        """The candidate that the bytes prove; None where they prove none."""
         return self.judgement.culprit
 
 
 @dataclass(frozen=True)
 class CheckedProcess:
-    """A process whose heaps were walked and checked. `reports`: the context of Windows' reports, `crash`: explained.
+    """A process whose heaps were walked and checked.
 
-    `guards`: changed guards of the CRT's debug heap (`crt_guards`).
-    `stacks`: (n,) int64 rows → (n,) uint64 numbers of their allocation stacks, 0 where none is recorded.
+    Attributes:
+        reports: the context of Windows' reports.
+        crash: the crash that a block explains; None without one.
+        damage: findings of the heaps.
+        guards: changed guards of the CRT's debug heap (`crt_guards`).
+        stacks: (n,) int64 rows → (n,) uint64 numbers of their allocation stacks, 0 where none is recorded.
     """
 
     reports: ReportContext
@@ -105,7 +115,7 @@ class CheckedProcess:
 
 
 def explain_findings(checked: CheckedProcess) -> tuple[ExplainedFinding, ...]:
-    """Every finding, and every report of Windows. Without damage the block table is not needed, nor opened."""
+    """Every finding and every report of Windows, in no particular order. Without any the block table is not opened."""
     reports, damage = checked.reports, checked.damage
     findings = [*_distinct(damage.findings), *checked.guards]
     context = checked.context if findings else None
@@ -115,7 +125,7 @@ def explain_findings(checked: CheckedProcess) -> tuple[ExplainedFinding, ...]:
 
 
 def fingerprint(explained: ExplainedFinding, frames: Sequence[str]) -> str:
-    """A name that the same bug has in another dump: of the kind, the sizes of both blocks, the candidate's stack.
+    """A name that the same bug has in another dump: a hash of kind, sizes of both blocks, and the candidate's stack.
 
     `frames`: the stack as module and offset, which do not depend on where modules are loaded.
     """

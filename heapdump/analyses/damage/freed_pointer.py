@@ -27,7 +27,14 @@ _FREE_FAILURES = (
 
 @dataclass(frozen=True, slots=True)
 class FreedPointer:
-    """The `pointer` that was freed, the bug, the block that it points into, and the sentence for a person."""
+    """A free that failed.
+
+    Attributes:
+        pointer: address that the program passed.
+        bug: double free, bad free, mismatch ….
+        block: block that it points into; None for no block.
+        sentence: the bug, for a person.
+    """
 
     pointer: int
     bug: BugKind

@@ -5,7 +5,7 @@ the write changed. The bytes between the end of the block before and the header 
 
 * They continue into the header (one byte repeated, text, pointers): the block before was overrun.
 * The header is changed right behind that end: overrun as well, but for a single word, which may be a field of its own.
-* They do not continue, or the header's first half is whole: the write began before its own block.
+* They do not continue, or the header's first half is unchanged: the write began before its own block.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _WIDE = re.compile(rb"(?:[\x20-\x7e]\0)+[\x20-\x7e]?|\0(?:[\x20-\x7e]\0)+[\x20-\
 
 
 class Direction(Enum):
-    """The block whose write it was: OVERRUN of the block before, UNDERRUN of the header's own block."""
+    """The direction of a write over a header: OVERRUN of the block before, or UNDERRUN of the header's own block."""
 
     OVERRUN = "overrun"
     UNDERRUN = "underrun"
@@ -39,10 +39,13 @@ class Direction(Enum):
 
 @dataclass(frozen=True, slots=True)
 class OverwrittenHeader:
-    """A header word of 8 bytes at `word`, damaged from `damage` on, of a block whose user data begin at `user`.
+    """A damaged header word and the blocks on both sides; all members are addresses.
 
-    `end`: where the requested bytes of the block before end; for a free one, where its entry ends. `damage` is None
-    where the changed bytes of the word are not known.
+    Attributes:
+        end: behind the requested bytes of the block before; behind the entry of a free one.
+        word: of the header word, which has 8 bytes.
+        damage: of the first changed byte of the word; None where it is not known.
+        user: of the user data of the header's own block.
     """
 
     end: int
@@ -53,7 +56,13 @@ class OverwrittenHeader:
 
 @dataclass(frozen=True, slots=True)
 class HeaderWrite:
-    """The judgement: its direction, the first byte of the write, and the evidence in words."""
+    """A write over a header.
+
+    Attributes:
+        direction: where it came from.
+        start: address of the first byte that it changed.
+        evidence: why, in words.
+    """
 
     direction: Direction
     start: int
@@ -62,7 +71,14 @@ class HeaderWrite:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """Memory, and the blocks on both sides. `is_pointer`: the value leads into memory of the process."""
+    """Memory, and the blocks on both sides of a header.
+
+    Attributes:
+        space: memory of the process.
+        before: the block before the header.
+        own: the block of the header; None where it has no row.
+        is_pointer: True for an address of committed memory.
+    """
 
     space: AddressSpace
     before: Block
@@ -76,7 +92,7 @@ class Surroundings:
 
 
 def judge_header_write(around: Surroundings, header: OverwrittenHeader) -> HeaderWrite:
-    """The direction of the write that damaged a header."""
+    """The direction and the first byte of the write that damaged a header."""
     body = around.space.try_read(header.word, _WORD)
     if body is None:
         return HeaderWrite(Direction.OPEN, header.word, "the header is not in the dump")

@@ -39,10 +39,14 @@ _FREES = (BugKind.DOUBLE_FREE, BugKind.BAD_FREE, BugKind.MISMATCH)
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One bug. `number`: from 1 on, the gravest first; `findings`: the one that says most first.
+    """All findings and reports of one bug.
 
-    `bug`: heap-corruption where the bytes do not tell by which bug, None where nothing is wrong with a heap.
-    `address`: the first bad byte.
+    Attributes:
+        number: from 1 on; errors come first.
+        bug: `heap-corruption` where the bytes do not tell by which bug; None where nothing is wrong with a heap.
+        severity: the highest of its findings.
+        address: of the first bad byte.
+        findings: the finding with the best evidence first.
     """
 
     number: int
@@ -53,7 +57,7 @@ class Incident:
 
     @property
     def leading(self) -> ExplainedFinding:
-        """The finding that says most."""
+        """The finding with the best evidence."""
         return self.findings[0]
 
     @property
@@ -71,12 +75,12 @@ class Incident:
 
     @property
     def block(self) -> Block | None:
-        """The block at fault, else the damaged one."""
+        """The damaged block of the first finding that has one; None without one."""
         return next((one.block for one in self.findings if one.block is not None), None)
 
     @property
     def culprit(self) -> Block | None:
-        """The block that did it; None where the bytes do not tell."""
+        """The candidate that the bytes prove; None where they prove none."""
         return self.leading.culprit
 
     @property

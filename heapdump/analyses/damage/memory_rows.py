@@ -22,7 +22,13 @@ _ROWS_AROUND = 2
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """16 cells of 8 bytes from `address` on, a letter of `LEGEND` each; `is_hit`: the damage begins in this row."""
+    """128 bytes of memory.
+
+    Attributes:
+        address: of the first byte.
+        cells: 16 letters of `LEGEND`, one for 8 bytes each.
+        is_hit: True where the damage begins in this row.
+    """
 
     address: int
     cells: str

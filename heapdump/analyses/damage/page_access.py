@@ -20,7 +20,14 @@ VERBS = {0: "read", 1: "write", 8: "execution"}
 
 @dataclass(frozen=True, slots=True)
 class PageAccess:
-    """`address`: of the access; `sentence`: its place in words."""
+    """An access at or beside a page-heap block.
+
+    Attributes:
+        bug: the bug that it shows.
+        block: the block.
+        address: of the access.
+        sentence: place of the access, in words.
+    """
 
     bug: BugKind
     block: Block
@@ -59,7 +66,7 @@ def _accessed(heap: Heap, block: Block, verb: str, address: int) -> PageAccess:
 
 
 def page_block_of(table: BlockTable, user: int) -> Block | None:
-    """The page-heap block whose user data begin at `user`."""
+    """The page-heap block whose user data begin at `user`; None without one."""
     last = int(np.searchsorted(table.entry, np.uint64(user), side="right")) - 1
     for row in range(last, max(-1, last - 4), -1):
         block = table.block(row)
@@ -69,6 +76,6 @@ def page_block_of(table: BlockTable, user: int) -> Block | None:
 
 
 def block_at(context: ReportContext, address: int) -> Block | None:
-    """The program's block at an address."""
+    """The program's block that holds an address, header included; None without one."""
     block = context.locate(address).block
     return block if block is not None and not block.is_internal else None

@@ -23,11 +23,19 @@ _INSIDE_HEAP_BYTES = 0x2000
 
 @dataclass(frozen=True, slots=True)
 class ReportContext:
-    """`nodes`: of a page heap, None for other heaps; `find_crt`: finds CRT debug blocks.
+    """The facts by which reports of Windows are explained.
 
-    `is_checked_by(entry, own, other)`: True where the checksum of the header at `entry`, a block of heap `own`, holds
-    under the key of heap `other` alone. `failure`, `stop`, `instruction`: what Windows and the processor
-    left, None for none.
+    Attributes:
+        process: the process.
+        heaps: its heaps.
+        walk: their blocks.
+        nodes: gives the nodes of a page heap; None for other heaps.
+        find_crt: gives the CRT debug blocks among rows of the block table.
+        is_checked_by: (entry, own, other) → True where the checksum of the header at `entry`, a block of heap `own`,
+            holds under the key of heap `other` alone.
+        failure: ntdll's failure record; None without one.
+        stop: the verifier stop; None without one.
+        instruction: the instruction that failed; None where it is not known.
     """
 
     process: Process
@@ -50,7 +58,7 @@ class ReportContext:
         return locate(self.table, self.process.space, address)
 
     def heap_at(self, address: int) -> Heap | None:
-        """The heap with that address, or the segment heap whose context lies there."""
+        """The heap with that address, or the segment heap whose context lies there; None without one."""
         exact = next((heap for heap in self.heaps if heap.address == address), None)
         if exact is not None:
             return exact

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class FindingFilter:
-    """The wanted findings; every given one must hold. `heap`: the address of a heap.
+    """A filter of findings; every member that is not None must hold.
 
-    `at`: meets the damaged bytes, the damaged block or the first candidate. `kind`: of finding, or a bug.
+    Attributes:
+        heap: address of the heap.
+        at: addresses of which one lies in the damaged bytes, the damaged block or the first candidate.
+        kind: kind of the finding, or its bug.
     """
 
     heap: int | None = None

@@ -11,10 +11,9 @@ _UNINFORMATIVE = ("not in the dump", "binary data", "the value", "the number")
 
 
 def damage_sentence(bug: BugKind | None, address: int, leading: ExplainedFinding) -> str:
-    """One sentence on damage that was found.
+    """One sentence on damage that was found; the message of the finding where no block explains the damage.
 
-    `address`: the first bad byte; `leading`: the finding that says most. It is the finding's own message where no block
-    explains the damage.
+    `address`: of the first bad byte; `leading`: the finding with the best evidence.
     """
     block = _block_at_fault(bug, leading)
     place = _place(bug, address, block) if block is not None else ""

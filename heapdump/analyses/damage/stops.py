@@ -32,7 +32,14 @@ _LONGEST_NAME = 256
 
 @dataclass(frozen=True, slots=True)
 class ExplainedStop:
-    """`address`: of the first damaged byte or of the access, None where the stop does not say; `block`: at fault."""
+    """A verifier stop in terms of the heap.
+
+    Attributes:
+        bug: the bug that its code stands for; None where it stands for none.
+        block: the block at fault; None where none is known.
+        address: of the first damaged byte or of the access; None where the stop does not say it.
+        sentence: the stop, for a person.
+    """
 
     bug: BugKind | None
     block: Block | None
@@ -41,7 +48,7 @@ class ExplainedStop:
 
 
 def bug_of_stop(code: int) -> BugKind | None:
-    """The bug that a code stands for; None where it stands for none."""
+    """The bug that a stop code stands for; None where it stands for none (heap-structures.md §7.2)."""
     if code in LEAK_STOPS:
         return BugKind.LEAK
     layers = {0x2: BugKind.LOCK, 0x3: BugKind.HANDLE}

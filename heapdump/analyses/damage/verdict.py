@@ -16,9 +16,13 @@ _QUICK_HEADERS = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`errors`: findings of severity `error`; `heaps`: the number of heaps that were examined.
+    """Whether heaps are damaged.
 
-    `is_thorough`: True after a check, False after a walk alone. `unchecked`: the heaps that were not examined.
+    Attributes:
+        errors: number of findings of severity `error`.
+        heaps: number of heaps that were examined.
+        is_thorough: True after a check, False after a walk alone.
+        unchecked: the heaps that were not examined, and why.
     """
 
     errors: int
@@ -28,7 +32,7 @@ class Verdict:
 
     @property
     def text(self) -> str:
-        """The line."""
+        """The verdict in one line."""
         parts = []
         how = "found" if self.is_thorough else "found while walking, which does not look at everything"
         if self.heaps or self.errors:

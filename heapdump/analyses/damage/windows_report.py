@@ -14,7 +14,14 @@ AccessKind = Literal["read", "write", "execute"]
 
 @dataclass(frozen=True, slots=True)
 class RegisterBlock:
-    """A register of the thread that failed whose `value` points into a block, and where in it."""
+    """A register of the thread that failed, and the block that its value points into.
+
+    Attributes:
+        register: its name.
+        value: its value.
+        block: the block.
+        relation: where in the block the value points.
+    """
 
     register: str
     value: int
@@ -24,7 +31,15 @@ class RegisterBlock:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """A failed access: `bytes` of the operand, id of the `thread`, `instruction` in words; None and "" not known."""
+    """A failed access.
+
+    Attributes:
+        kind: read, write or execute.
+        address: that was accessed.
+        bytes: bytes of the operand; None where they are not known.
+        thread: id of the thread; None where it is not known.
+        instruction: as text; "" where it is not known.
+    """
 
     kind: AccessKind
     address: int
@@ -35,13 +50,22 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class WindowsReport:
-    """One report as a finding. `block`: the block at fault, None where it is not known.
+    """A report of Windows or of a runtime.
 
-    `witness`: the report in a few words; `frames`: return addresses that were recorded, innermost first; `entry`: the
-    entry that ntdll names, 0 for none; `is_likely`: the bug is inferred from the pointers that were used; `beside`:
-    addresses of damage that a register of the thread that failed points at; `used`: pointers that the failed access
-    went through; `sentence`: the bug alone, "" where
-    the message of the finding says no more; `text`: lines that a runtime wrote.
+    Attributes:
+        finding: the report as a finding.
+        bug: the bug; None where the report does not say it.
+        block: the block at fault; None where it is not known.
+        witness: the report in a few words.
+        frames: recorded return addresses, innermost first.
+        registers: registers of the thread that failed, with the blocks that they point into.
+        access: the access that failed; None for other reports.
+        beside: addresses of damage that a register of the thread that failed points at.
+        used: pointers that the failed access went through.
+        entry: address of the entry that ntdll names; 0 for none.
+        is_likely: True where the bug is inferred from the pointers that were used.
+        sentence: the bug alone; "" where the message of the finding says no more.
+        text: lines that a runtime wrote.
     """
 
     finding: Finding

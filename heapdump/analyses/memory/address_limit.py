@@ -15,10 +15,14 @@ _LARGEST_32 = 4 * GiB
 
 @dataclass(frozen=True, slots=True)
 class AddressLimit:
-    """`end`: first address that the program cannot use; None where the dump does not tell.
+    """The end of the address space that a program can use.
 
-    `is_large_address_aware`: by the header of the program, None where that is not in the dump. `gain_bytes`: addresses
-    that a 32-bit program would gain on 64-bit Windows with IMAGE_FILE_LARGE_ADDRESS_AWARE; 0 where it has them already.
+    Attributes:
+        end: first address that the program cannot use; None where the dump does not tell.
+        is_32bit: True for a 32-bit program.
+        is_large_address_aware: by the header of the program; None where that is not in the dump.
+        gain_bytes: addresses that a 32-bit program would gain on 64-bit Windows with IMAGE_FILE_LARGE_ADDRESS_AWARE; 0
+            where it has them already.
     """
 
     end: int | None

@@ -29,7 +29,14 @@ _NARROW_ROW = 1 << 28
 
 @dataclass(frozen=True, slots=True)
 class CellRun:
-    """Cells next to each other with one class. `is_reserved`: most of their bytes are reserved and not committed."""
+    """Neighbouring cells of a row with one class.
+
+    Attributes:
+        first: index of the first cell in its row.
+        count: number of cells.
+        kind: class of most of their bytes.
+        is_reserved: True where most of their bytes are reserved and not committed.
+    """
 
     first: int
     count: int
@@ -39,7 +46,13 @@ class CellRun:
 
 @dataclass(frozen=True, slots=True)
 class AddressRow:
-    """A row of `CELLS` cells. `gap_bytes`: free bytes between the row before and this one, left out of the picture."""
+    """A row of `CELLS` cells of equal size.
+
+    Attributes:
+        span: its addresses.
+        runs: its cells, ascending.
+        gap_bytes: free bytes between the row before and this one; no row shows them.
+    """
 
     span: Span
     runs: tuple[CellRun, ...]

@@ -28,7 +28,14 @@ class ExplainedDivider:
 
 @dataclass(frozen=True, slots=True)
 class UsageBytes:
-    """The address space of one usage: `bytes` = committed and reserved ones."""
+    """The address space of one usage.
+
+    Attributes:
+        name: the usage in WinDbg's words.
+        regions: number of its regions.
+        bytes: committed and reserved bytes.
+        committed_bytes: committed bytes.
+    """
 
     name: str
     regions: int
@@ -37,13 +44,13 @@ class UsageBytes:
 
     @property
     def reserved_bytes(self) -> int:
-        """Reserved and not committed."""
+        """Bytes that are reserved and not committed."""
         return self.bytes - self.committed_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class AddressRequest:
-    """A request of `bytes`. `fitting`: free runs that it fits in."""
+    """A request of `bytes` bytes. `fitting`: number of free runs that it fits in."""
 
     bytes: int
     fitting: int
@@ -51,9 +58,15 @@ class AddressRequest:
 
 @dataclass(frozen=True, slots=True)
 class AddressSpaceReport:
-    """`runs`: the largest free runs. `dividers`: what keeps most free bytes apart, the most first.
+    """The answer of `gaps`.
 
-    `usage`: committed and reserved bytes by usage. `request`: None without one.
+    Attributes:
+        limit: end of the address space.
+        free: all free runs in numbers.
+        runs: the largest free runs with their neighbours, the largest first.
+        dividers: allocations that keep free runs apart, those that keep most bytes apart first.
+        usage: committed and reserved bytes by usage, most bytes first.
+        request: the request that was asked about; None without one.
     """
 
     limit: AddressLimit
@@ -66,7 +79,14 @@ class AddressSpaceReport:
 
 @dataclass(frozen=True, slots=True)
 class AddressSpaceQuestion:
-    """`request`: bytes of a request, None without one; `runs`, `dividers`: how many of each are wanted."""
+    """The question to an address space.
+
+    Attributes:
+        request: bytes of a request; None without one.
+        runs: number of free runs to give.
+        dividers: number of dividers to give.
+        images: stores of image files, for headers that the dump lacks; None for none.
+    """
 
     request: int | None
     runs: int

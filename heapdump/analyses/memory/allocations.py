@@ -17,8 +17,14 @@ from heapdump.spans import Span
 class VirtualAllocation:
     """Touching regions with the same allocation base.
 
-    `usage`: that of most of its bytes, `detail`: of its first region with that usage (module, thread, heap segment, or
-    the first bytes). `protect`: of its first committed region, 0 without one.
+    Attributes:
+        span: its addresses.
+        type: private, mapped or image.
+        kind: usage of most of its bytes.
+        usage: name of that usage.
+        detail: of its first region with that usage: module, thread, heap segment, or the first bytes.
+        committed_bytes: committed bytes.
+        protect: PAGE_… bits of its first committed region; 0 without one.
     """
 
     span: Span
@@ -31,7 +37,7 @@ class VirtualAllocation:
 
     @property
     def words(self) -> str:
-        """`Image hook.dll`, `Stack ~3 tid 0x1b3c`, `<unknown> …`."""
+        """Usage and detail for a person: `Image hook.dll`, `Stack ~3 tid 0x1b3c`, `<unknown> …`."""
         return f"{self.usage} {self.detail}".rstrip()
 
 

@@ -45,10 +45,15 @@ _QUESTIONS = {
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """The answer of this dump to the question of a topic, and why.
+    """Whether this dump answers the question of a topic, and why.
 
-    `capture`: the smallest dump that answers it, None where another dump would not help; `before`: what must be done
-    before the program starts, "" for nothing; `hint`: what helps without another dump, "" for nothing.
+    Attributes:
+        topic: subject of the question.
+        answer: yes, partly or no.
+        reason: why, in words.
+        capture: the smallest dump that answers it; None where another dump would not help.
+        before: step before the start of the program that such a dump needs; "" for none.
+        hint: step that helps without another dump; "" for none.
     """
 
     topic: Topic
@@ -70,7 +75,7 @@ class Capability:
 
     @property
     def advice(self) -> str:
-        """What to do for a dump that answers it; "" where nothing helps."""
+        """The steps to a dump that answers it, in words; "" where nothing helps."""
         if self.capture is None:
             return self.hint
         if self.before:
@@ -79,7 +84,7 @@ class Capability:
 
 
 def capabilities(process: Process, heaps: Sequence[Heap]) -> tuple[Capability, ...]:
-    """One for each topic, in the order of `Topic`. Judged by the memory that is in the dump, not by its flags."""
+    """A capability for each topic, in the order of `Topic`, by the memory that is in the dump, not by its flags."""
     return (
         *_memory_map(process), *_heaps(process, heaps), *_blocks(process, heaps), *_stacks(process, heaps),
         *_crash(process), *_modules(process),

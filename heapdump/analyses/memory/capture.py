@@ -25,7 +25,7 @@ _REGION, _MODULE, _THREAD, _HEAD = 48, 400, 0x4D0 + 112 + 0x2000, 0x10000
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """A command that writes a dump, and about how many bytes it has; None where that cannot be estimated."""
+    """A command that writes a dump. `estimated_bytes`: size of that dump; None where it cannot be estimated."""
 
     command: str
     estimated_bytes: int | None
@@ -38,19 +38,19 @@ def program_of(process: Process) -> str:
 
 
 def capture_map(process: Process) -> Capture:
-    """Memory map, modules, threads, and what the PEB holds."""
+    """A dump with memory map, modules, threads and the PEB."""
     return Capture(f"procdump -mc {_MAP:x} {program_of(process)}", _small(process))
 
 
 def capture_private(process: Process) -> Capture:
-    """Besides: all private read-write memory, so every block of every heap, and the data of modules."""
+    """A dump as `capture_map`, with all private read-write memory (every block of every heap) and data of modules."""
     private = _private_bytes(process)
     size = None if private is None else private + _small(process)
     return Capture(f"procdump -mc {_PRIVATE:x} {program_of(process)}", size)
 
 
 def capture_crash(process: Process) -> Capture:
-    """Exception, threads and stacks, at the next crash."""
+    """A dump of the next crash, with exception, threads and stacks."""
     return Capture(f"procdump -e -mm {program_of(process)}", _small(process))
 
 

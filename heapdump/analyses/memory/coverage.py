@@ -9,7 +9,7 @@ from heapdump.spans import Span
 
 
 class Coverage:
-    """Disjoint spans, ascending. `start`, `size`: (n,) integers."""
+    """n disjoint spans, ascending. `start`, `size`: (n,) integers, in bytes."""
 
     def __init__(self, start: NDArray[np.unsignedinteger], size: NDArray[np.unsignedinteger]) -> None:
         """Sums the sizes once, in O(n)."""
@@ -33,5 +33,5 @@ class Coverage:
 
 
 def edges_of(span: Span, count: int) -> NDArray[np.uint64]:
-    """The edges of the cells, both ends included; (count + 1,) uint64."""
+    """The borders of `count` cells of equal size in a span, start and end included; (count + 1,) uint64, ascending."""
     return np.array([span.start + span.size * i // count for i in range(count + 1)], np.uint64)

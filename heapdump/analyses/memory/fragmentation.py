@@ -7,13 +7,16 @@ from heapdump.blocks.kind import HeapKind
 
 
 def external(heap: Heap) -> float | None:
-    """Free / committed bytes of the segments; None where Windows keeps no count."""
+    """Free / committed bytes of the segments, 0 to 1; None where Windows keeps no count."""
     free, committed = heap.free_bytes, heap.committed_bytes
     return free / committed if free is not None and committed and free <= committed else None
 
 
 def virtual(heap: Heap) -> float | None:
-    """(virtual - committed) / virtual, where virtual = reserved minus long uncommitted ranges; None if not counted."""
+    """(virtual - committed) / virtual, 0 to 1; None where Windows keeps no count.
+
+    virtual = reserved bytes minus long uncommitted ranges.
+    """
     large = heap.counters.large_uncommitted_bytes
     if heap.kind != HeapKind.NT or large is None or not heap.reserved_bytes or heap.committed_bytes is None:
         return None

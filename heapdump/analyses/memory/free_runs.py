@@ -48,9 +48,13 @@ def _aligned(spans: Iterator[tuple[int, int]], limit: int | None) -> Iterator[Sp
 
 @dataclass(frozen=True, slots=True)
 class FreeSpace:
-    """Free runs in numbers. `largest`: None without one. `counts`: runs of at least each of `SIZE_CLASSES` bytes.
+    """Free runs in numbers.
 
-    `fragmentation` = 1 - largest / free bytes; None where nothing is free.
+    Attributes:
+        largest: the largest run; None without one.
+        runs: number of runs.
+        free_bytes: bytes of all runs.
+        counts: number of runs of at least each of `SIZE_CLASSES` bytes.
     """
 
     largest: Span | None
@@ -65,12 +69,12 @@ class FreeSpace:
 
     @property
     def fragmentation(self) -> float | None:
-        """1 - largest / free bytes."""
+        """1 - largest / free bytes, 0 to 1; None where nothing is free."""
         return 1 - self.largest_bytes / self.free_bytes if self.free_bytes else None
 
 
 def free_space(runs: Sequence[Span]) -> FreeSpace:
-    """The runs in numbers; of equal runs the lowest is the largest."""
+    """The runs in numbers. The largest of several runs of one size is the lowest."""
     largest = max(runs, key=lambda run: (run.size, -run.start), default=None)
     counts = tuple(sum(run.size >= least for run in runs) for least in SIZE_CLASSES)
     return FreeSpace(largest, len(runs), sum(run.size for run in runs), counts)

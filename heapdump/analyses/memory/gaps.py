@@ -33,10 +33,14 @@ class Neighbours:
 
 @dataclass(frozen=True, slots=True)
 class Divider:
-    """Allocations between two free runs. `span`: from the first to the last of them. `members`: at most eight.
+    """Allocations between two free runs.
 
-    `joined`: the free run that there would be without them. `gain_bytes` = joined minus the larger of the two free
-    runs; `apart_bytes` = the smaller of them.
+    Attributes:
+        span: from the first to the last of them.
+        members: the allocations, at most eight.
+        joined: the free run that there would be without them.
+        gain_bytes: bytes of `joined` minus the larger of the two free runs.
+        apart_bytes: bytes of the smaller of the two free runs.
     """
 
     span: Span
@@ -64,7 +68,7 @@ class Gaps:
         return Neighbours(run, before, after)
 
     def dividers(self, count: int) -> list[Divider]:
-        """What keeps most free bytes apart, the most first. A divider inside one that is listed before is left out."""
+        """The `count` dividers that keep most free bytes apart, the most first; none lies inside an earlier one."""
         found = sorted([*self._single(), *self._clusters()], key=lambda one: (-one.apart_bytes, one.span))
         out: list[Divider] = []
         for one in found:
@@ -99,5 +103,5 @@ class Gaps:
         return Divider(span, members, joined, joined.size - larger, smaller)
 
     def fitting(self, request: int) -> int:
-        """The number of free runs that a request of so many bytes fits in."""
+        """The number of free runs that have room for a request of `request` bytes."""
         return sum(run.size >= request for run in self._runs)

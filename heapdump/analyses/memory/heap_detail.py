@@ -17,7 +17,17 @@ from heapdump.blocks.walk import Check, CheckKind, HeapCount, Walk
 
 @dataclass(frozen=True, slots=True)
 class SegmentDetail:
-    """One segment: [start, end) reserved; its runs are what its uncommitted ranges leave."""
+    """One segment of a heap.
+
+    Attributes:
+        address: of the segment's structure.
+        start: first address of its reservation.
+        end: address behind its reservation.
+        committed_bytes: committed bytes.
+        runs: number of committed runs: the parts between its uncommitted ranges.
+        uncommitted_ranges: number of uncommitted ranges that the heap lists.
+        largest_uncommitted_bytes: bytes of the largest of them.
+    """
 
     address: int
     start: int
@@ -42,7 +52,10 @@ class SizeClass:
 
 @dataclass(frozen=True, slots=True)
 class FreeClass:
-    """Entries of the heap's free lists whose occupied bytes lie in [low, high)."""
+    """Entries of the heap's free lists whose occupied bytes lie in [low, high).
+
+    `bytes`, `smallest`, `largest`: occupied bytes, of all, of the smallest and of the largest entry.
+    """
 
     low: int
     high: int
@@ -65,10 +78,18 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class ContextDetail:
-    """The page segments of a segment heap whose page ranges count in units of `unit_bytes`.
+    """The page segments of a segment heap whose page ranges count in one unit.
 
-    `page_blocks`: blocks made of whole page ranges, which occupy `page_block_bytes`. `free_runs`: committed runs of
-    pages in free page ranges.
+    Attributes:
+        unit_bytes: the unit.
+        segments: number of page segments.
+        reserved_bytes: their reserved bytes.
+        committed_bytes: their committed bytes.
+        page_blocks: number of blocks made of whole page ranges.
+        page_block_bytes: bytes that these occupy.
+        free_runs: number of committed runs of pages in free page ranges.
+        free_run_bytes: bytes of these runs.
+        largest_free_run_bytes: bytes of the largest of them.
     """
 
     unit_bytes: int

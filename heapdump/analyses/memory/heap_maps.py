@@ -22,7 +22,14 @@ _MOST_SEGMENTS = 16
 
 @dataclass(frozen=True, slots=True)
 class SegmentMap:
-    """A segment as cells: `levels` of each, 0 (free) to LEVELS (busy); UNCOMMITTED where most is not committed."""
+    """A segment as cells of equal size.
+
+    Attributes:
+        span: the segment.
+        cell_bytes: bytes of a cell.
+        levels: for each cell its share of busy bytes, 0 (free) to LEVELS (busy); UNCOMMITTED where most of it is not
+            committed.
+    """
 
     span: Span
     cell_bytes: int
@@ -31,9 +38,9 @@ class SegmentMap:
 
 @dataclass(frozen=True, slots=True)
 class SizeBin:
-    """Blocks of the program of `low` bytes and more, less than twice as many.
+    """The program's blocks with sizes in [low, 2 * low) bytes.
 
-    Busy ones by the bytes requested, free ones by the bytes that they occupy.
+    The size of a busy block is its requested bytes, that of a free block its occupied bytes.
     """
 
     low: int
@@ -45,7 +52,14 @@ class SizeBin:
 
 @dataclass(frozen=True, slots=True)
 class HeapMap:
-    """`segments`: the largest ones; `hidden`: the number of those that are left out."""
+    """The picture of one heap.
+
+    Attributes:
+        heap: the heap.
+        segments: the largest segments, at most 16.
+        hidden: number of segments that are left out.
+        sizes: its blocks by size.
+    """
 
     heap: Heap
     segments: tuple[SegmentMap, ...]

@@ -27,9 +27,12 @@ _JUMP, _INDIRECT = b"\xe9", b"\xff\x25"
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """`patched`: functions whose first bytes are a jump now, as `ntdll.dll!NtCreateFile`.
+    """A hook by its trampolines.
 
-    `target`: the module of the hook; `targets`: places in modules that the trampoline jumps to, at most four.
+    Attributes:
+        patched: functions whose first bytes are a jump: `ntdll.dll!NtCreateFile`.
+        target: module of the hook; None where no jump leads to one.
+        targets: places in modules that the trampolines jump to, at most four.
     """
 
     patched: tuple[str, ...]

@@ -37,7 +37,7 @@ class MemoryClass(StrEnum):
 
     @property
     def number(self) -> int:
-        """The place in the order of the classes."""
+        """The index in the order of the classes, from 0 on."""
         return list(MemoryClass).index(self)
 
     @property

@@ -17,7 +17,10 @@ _PLACES_MEMORY = re.compile(
 
 
 def memory_imports(process: Process, module: Module, images: SymbolStores | None) -> tuple[str, ...]:
-    """Names of such functions, each once, in the order of the import table; empty where that is not known."""
+    """Names of imported functions that reserve, map or change memory, each once, in the order of the import table.
+
+    Empty where the import table is not known.
+    """
     image = open_image(process.space, module, images)
     names = (one.name for one in image.imports) if image else ()
     return tuple(dict.fromkeys(name for name in names if _PLACES_MEMORY.fullmatch(name)))

@@ -20,10 +20,20 @@ from heapdump.wording import preview
 
 @dataclass(frozen=True, slots=True)
 class MemoryNode:
-    """A part of the memory. `bytes`: committed and reserved ones; `address`: the first, None for several places.
+    """A node of the tree.
 
-    `heap`: the index of the heap that it is, None for other memory; `regions`: of the memory map. `key`: the same in
-    another dump of the process; the name, but for memory that nothing names, whose first bytes may change.
+    Attributes:
+        name: class, heap, module, thread, allocation, or part of one of these.
+        kind: class of the memory.
+        bytes: committed and reserved bytes.
+        committed_bytes: committed bytes.
+        private_bytes: committed bytes of private memory.
+        regions: number of regions of the memory map.
+        largest_bytes: bytes of the largest region.
+        address: of the memory; None for memory in several places.
+        heap: index of the heap; None for other memory.
+        key: name that is the same in another dump of the process.
+        children: the parts, the largest first; () for a leaf.
     """
 
     name: str
@@ -41,7 +51,7 @@ class MemoryNode:
 
 @dataclass(slots=True)
 class _NodeSum:
-    """What is counted of one part while the map is read."""
+    """The counts of one leaf while the map is read; members as in `MemoryNode`."""
 
     address: int
     bytes: int = 0

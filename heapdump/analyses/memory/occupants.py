@@ -18,7 +18,7 @@ from heapdump.spans import Span
 
 
 class Reason(StrEnum):
-    """Why it lies there; the value is the word of the JSON."""
+    """Why an allocation lies at its place; the value is the word of the JSON."""
 
     MOVED_IMAGE = "moved_image"
     RANDOMISED_IMAGE = "randomised_image"
@@ -33,10 +33,12 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ImagePlace:
-    """The base that an image was linked for: None where the dump does not tell.
+    """The place of an image.
 
-    `holders`: allocations that lie there now, if it is loaded elsewhere. `memory_imports`: functions that it imports
-    and that reserve address space, change pages or load images.
+    Attributes:
+        preferred: base that it was linked for; None where the dump does not tell.
+        holders: allocations that lie there, where the image is loaded elsewhere.
+        memory_imports: functions that it imports and that reserve address space, change pages or load images.
     """
 
     preferred: int | None
@@ -46,9 +48,15 @@ class ImagePlace:
 
 @dataclass(frozen=True, slots=True)
 class Occupant:
-    """An allocation with the reason for its place. `start`: of the thread whose stack it is, in words, or "".
+    """An allocation with the reason for its place.
 
-    `referrers`: addresses of words that point into private memory, as far as they were searched for.
+    Attributes:
+        allocation: the allocation.
+        reason: the reason.
+        image: place of an image; None for other memory.
+        hook: hook whose trampolines it holds; None for other memory.
+        start: name of the start address of the thread whose stack it is; "" for other memory.
+        referrers: addresses of words that point into private memory; () where they were not searched for.
     """
 
     allocation: VirtualAllocation

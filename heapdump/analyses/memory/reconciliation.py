@@ -18,9 +18,13 @@ from heapdump.memory.regions import Kind, State
 
 @dataclass(frozen=True, slots=True)
 class ItemBytes:
-    """The committed bytes under one item, and their share of all committed bytes; None where the map is partial.
+    """The committed bytes under one item.
 
-    `owner`: the name of an owner that was recognised by evidence; "" under other items.
+    Attributes:
+        item: line of the reconciliation.
+        bytes: committed bytes under it.
+        share: part of all committed bytes, 0 to 1; None without a complete memory map.
+        owner: name of an owner that was recognised by evidence; "" under other items.
     """
 
     item: Item

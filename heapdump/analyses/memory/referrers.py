@@ -41,9 +41,14 @@ _ORDER = list(ReferrerKind)
 
 @dataclass(frozen=True, slots=True)
 class ReferringPlace:
-    """Words that point into a span. `number`: base of the module, index of the thread or heap, start of the allocation.
+    """Words of one module, thread, heap or allocation that point into a span.
 
-    `first`: address of the first of them; `words`: how many there are. `is_named`: a structure or evidence names it.
+    Attributes:
+        kind: kind of the memory that holds the words.
+        number: base of the module, index of the thread or heap, or start of the allocation.
+        first: address of the first word.
+        words: number of words.
+        is_named: True where a structure or evidence names the memory that holds them.
     """
 
     kind: ReferrerKind
@@ -55,9 +60,12 @@ class ReferringPlace:
 
 @dataclass(frozen=True, slots=True)
 class ReferredMemory:
-    """A span and what refers to it: modules, threads, heaps, other memory, each with most words first.
+    """A span and the places that refer to it.
 
-    `is_whole`: False where the writable memory was not all in the dump, or more than may be searched.
+    Attributes:
+        span: the span.
+        places: modules, threads, heaps, other memory, in this order; of each kind those with most words first.
+        is_whole: False where some writable memory was not searched: it is not in the dump, or more than the limit.
     """
 
     span: Span
@@ -67,9 +75,13 @@ class ReferredMemory:
 
 @dataclass(frozen=True, slots=True)
 class ReferrerQuestion:
-    """Spans that are disjoint, and how much of the memory may be searched for pointers to them.
+    """The question for referrers.
 
-    `heaps`, `table`: what was walked, and its blocks.
+    Attributes:
+        spans: disjoint spans, in any order.
+        heaps: the heaps that were walked.
+        table: their blocks.
+        most_bytes: limit of the bytes that are searched.
     """
 
     spans: Sequence[Span]
@@ -164,7 +176,7 @@ class _ReferrerCounter:
         return i is not None and bool(self._usage.table.claim[i] >= 0)
 
     def places(self, span: int) -> tuple[ReferringPlace, ...]:
-        """What refers to one span, at most 64 places."""
+        """The places that refer to the span with an index, at most 64."""
         found = [(k, n, *one) for (i, k, n), one in self._found.items() if i == span]
         out = [ReferringPlace(k, n, first, words, self._is_named(first)) for k, n, first, words in found]
         return tuple(sorted(out, key=lambda one: (_ORDER.index(one.kind), -one.words, one.first))[:_MOST_HOLDERS])

@@ -25,8 +25,8 @@ def select(
 ) -> list[Region]:
     """The regions for which every given filter holds, ascending.
 
-    `usage` without regard to case, `Heap` meaning both halves of a WOW64 process; `protect` is part of the name.
-    `at`: they hold one of its addresses.
+    `usage`: in any case; `Heap` means both halves of a WOW64 process. `state`: `commit`, `reserve`, `free`. `type_`:
+    `private`, `mapped`, `image`. `protect`: a part of the name of the protection. `at`: they hold one of its addresses.
 
     Raises:
         WrongUsage: a usage that this process does not have.

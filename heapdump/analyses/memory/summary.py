@@ -24,10 +24,16 @@ _NO_TOP, _LARGE_TOP, _SMALL_TOP = (1 << 64) - 1, 0xFFFF0000, 0x7FFF0000
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One row of a table. `regions`: the number of touching ranges with the same attributes; `bytes`: of all of them.
+    """One row of a table of `summary`.
 
-    `busy_share`: of all memory that is not free; `total_share`: of the whole map; both None without a complete map.
-    `committed_bytes` and `reserved_bytes` (reserved and not committed) are None but in rows of usages.
+    Attributes:
+        name: usage, type, state or protection.
+        regions: number of touching ranges with the same attributes.
+        bytes: bytes of these.
+        busy_share: part of all memory that is not free, 0 to 1; None without a complete map.
+        total_share: part of the whole map, 0 to 1; None without a complete map.
+        committed_bytes: committed bytes; None except in rows of usages.
+        reserved_bytes: bytes that are reserved and not committed; None except in rows of usages.
     """
 
     name: str
@@ -73,7 +79,7 @@ class Summary:
 
 
 def summarize(usage: UsageMap, heaps: Sequence[Heap], walk: Walk) -> Summary:
-    """All tables. The cost grows with the number of regions."""
+    """The tables of `summary`. The cost grows with the number of regions."""
     table = usage.process.regions
     totals = _Totals(usage)
     reconciliation = reconcile(usage, heaps, walk)

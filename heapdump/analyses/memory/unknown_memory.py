@@ -17,9 +17,15 @@ _INFERRED = (Item.RUNTIME_OTHER, Item.COLLECTOR, Item.CLASS_METADATA)
 
 @dataclass(frozen=True, slots=True)
 class OwnerShare:
-    """Memory of one owner: regions, bytes with reserved ones, committed bytes.
+    """Memory of one owner.
 
-    `trust`: None where no owner is known. `evidence`: of a recognised owner, for its first region, else "".
+    Attributes:
+        owner: its name.
+        regions: number of regions.
+        bytes: committed and reserved bytes.
+        committed_bytes: committed bytes.
+        trust: in the owner; None where no owner is known.
+        evidence: for the first region of a recognised owner, in words; "" for others.
     """
 
     owner: str

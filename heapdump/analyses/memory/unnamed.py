@@ -18,7 +18,7 @@ _FIRST_WORDS = 4
 
 @dataclass(frozen=True, slots=True)
 class UnnamedMemory:
-    """An allocation, or what of it nobody claims; `committed_bytes` of it."""
+    """An allocation that nothing names, or the part of it that nothing names. `committed_bytes`: of that part."""
 
     span: Span
     committed_bytes: int
@@ -26,7 +26,7 @@ class UnnamedMemory:
 
 @dataclass(frozen=True, slots=True)
 class FirstWord:
-    """A word, its address, and the thing that it points to."""
+    """A word of memory, its address, and the thing that it points to; None where it is no pointer."""
 
     address: int
     value: int
@@ -34,7 +34,7 @@ class FirstWord:
 
 
 def largest_unnamed(usage: UsageMap, most: int) -> tuple[UnnamedMemory, ...]:
-    """The private allocations with most committed bytes that no structure and no evidence names."""
+    """The private allocations that no structure and no evidence names: the `most` with most committed bytes."""
     table = usage.table
     if not len(table):
         return ()

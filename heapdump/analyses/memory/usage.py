@@ -71,7 +71,7 @@ _PEB_POINTERS = {
 
 @dataclass(frozen=True)
 class UsageMap:
-    """Regions cut where their usage changes. `codes`: (n,) int64 index into `names`, one for each region."""
+    """The regions of the memory map, cut where the usage changes. `codes`: (n,) int64 index of each into `names`."""
 
     table: RegionTable
     codes: NDArray[np.int64]
