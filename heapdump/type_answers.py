@@ -39,12 +39,11 @@ class TypeAnswers:
     @cached_property
     def containers(self) -> ContainerTable:
         """The containers in blocks and in module data. From the index where there is one."""
-        from heapdump.analyses.types.members import columns_of, find_containers, from_columns
+        from heapdump.analyses.containers.buffers import find_buffers
+        from heapdump.analyses.types.members import columns_of, from_columns
 
         one = self._snapshot
-        return one.graph_answer(
-            "containers", from_columns, columns_of, lambda: find_containers(one.process.space.mapped, one.graph)
-        )
+        return one.graph_answer("containers", from_columns, columns_of, lambda: find_buffers(one.process, one.graph))
 
     @cached_property
     def nodes(self) -> NodeTable:

@@ -34,11 +34,14 @@ _SCRIPTS = (
 )
 """UTF-16 units, first and last, that count as text: Latin, Greek, Cyrillic, Chinese, Japanese, Korean."""
 
-_IS_WIDE_TEXT = np.zeros(1 << 16, bool)
+IS_WIDE_TEXT = np.zeros(1 << 16, bool)
+"""True for units of UTF-16 that count as text."""
+
 for _low, _high in _SCRIPTS:
-    _IS_WIDE_TEXT[_low : _high + 1] = True
-_IS_TEXT = np.zeros(1 << 8, bool)
-_IS_TEXT[0x09:0x0E] = _IS_TEXT[0x20:0x7F] = _IS_TEXT[0x80:] = True  # code pages and UTF-8, too
+    IS_WIDE_TEXT[_low : _high + 1] = True
+IS_TEXT = np.zeros(1 << 8, bool)
+IS_TEXT[0x09:0x0E] = IS_TEXT[0x20:0x7F] = IS_TEXT[0x80:] = True
+"""Bytes that count as text: of ASCII, of code pages and of UTF-8."""
 
 
 def is_bstr(view: View, starts: BlockStarts) -> Mask:
@@ -48,7 +51,7 @@ def is_bstr(view: View, starts: BlockStarts) -> Mask:
     mask: Mask = (length >= _SHORTEST_BSTR_BYTES) & (length % 2 == 0) & (header + length + 2 <= size)
     candidates = np.flatnonzero(mask)
     units = starts.raw[candidates, header:].copy().view("<u2")
-    mask[candidates] = _begins_with_text(units, length[candidates] // 2, _IS_WIDE_TEXT)
+    mask[candidates] = _begins_with_text(units, length[candidates] // 2, IS_WIDE_TEXT)
     mask[mask] = _ends_in_zero(view, starts.address[mask] + np.uint64(header), length[mask].astype(np.uint64), 2)
     return mask
 
@@ -61,7 +64,7 @@ def is_string(view: View, starts: BlockStarts, width: int) -> Mask:
     mask = np.zeros(len(starts.size), bool)
     pointer, inline_capacity = view.pointer_bytes, START_BYTES // width - 1
     units = starts.raw.view(f"<u{width}")
-    is_text = _IS_TEXT if width == 1 else _IS_WIDE_TEXT
+    is_text = IS_TEXT if width == 1 else IS_WIDE_TEXT
     begins = is_text[units[:, 0]] | (starts.words[0] >= 0x10000)
     candidates = np.flatnonzero((starts.size >= np.uint64(START_BYTES + 2 * pointer)) & begins)
     members = starts.address[candidates] + np.uint64(START_BYTES)

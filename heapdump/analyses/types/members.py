@@ -1,8 +1,9 @@
 """Containers of C++ libraries that are members of blocks or of module data, with what they use of their buffers.
 
 In: the pointer graph. Out: `ContainerTable`. Every container has two witnesses: its pointer leads to a block whose size
-is exactly its capacity, and what it uses is no more than that; a string ends in a zero, an aligned array has the
-address of its block before it. Releases of Visual C++ (`std::vector`, `std::string`), and libstdc++ (`std::string`).
+is exactly its capacity, and what it uses is no more than that; a string begins with a letter and ends in a zero; an
+aligned array has the address of its block before it. Releases of Visual C++ (`std::vector`, `std::string`), and
+libstdc++ (`std::string`); `containers/buffers.py` finds those of other libraries.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.roots import RootKind
 from heapdump.analyses.graph.sweep import Edges
+from heapdump.analyses.types.containers import IS_TEXT, IS_WIDE_TEXT
 from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import container_members, run
 from heapdump.kernels.container_members import containers_of
@@ -43,6 +45,17 @@ class Container(IntEnum):
     WSTRING = container_members.WSTRING
     GNU_STRING = container_members.GNU_STRING
     GNU_WSTRING = container_members.GNU_WSTRING
+    LLVM_STRING = 7
+    LLVM_WSTRING = 8
+    QSTRING = 9
+    QBYTEARRAY = 10
+    QVECTOR = 11
+    QLIST = 12
+    CSTRING = 13
+    HASH_MAP = 14
+    VEC = 15
+    RUST_STRING = 16
+    COUNTED = 17
 
     @property
     def words(self) -> str:
@@ -53,7 +66,11 @@ class Container(IntEnum):
 _WORDS = {
     Container.VECTOR: "std::vector", Container.ALIGNED_VECTOR: "std::vector", Container.STRING: "std::string",
     Container.WSTRING: "std::wstring", Container.GNU_STRING: "std::string (libstdc++)",
-    Container.GNU_WSTRING: "std::wstring (libstdc++)",
+    Container.GNU_WSTRING: "std::wstring (libstdc++)", Container.LLVM_STRING: "std::string (libc++)",
+    Container.LLVM_WSTRING: "std::wstring (libc++)", Container.QSTRING: "QString", Container.QBYTEARRAY: "QByteArray",
+    Container.QVECTOR: "QVector", Container.QLIST: "QList", Container.CSTRING: "CString",
+    Container.HASH_MAP: "HashMap (Rust)", Container.VEC: "Vec (Rust)", Container.RUST_STRING: "String (Rust)",
+    Container.COUNTED: "array with capacity",
 }  # fmt: skip
 
 
@@ -112,7 +129,10 @@ _COLUMNS = ("owner", "offset", "kind", "buffer", "used", "capacity")
 
 
 def find_containers(memory: MappedMemory, graph: PointerGraph) -> ContainerTable:
-    """The containers in all nodes and in the data of modules. A buffer belongs to the first container, by address."""
+    """The containers in all nodes and in the data of modules. A buffer belongs to the first container, by address.
+
+    Visual C++ and libstdc++ alone.
+    """
     found = _search(memory, graph, graph.edges, (graph.start, graph.size.astype(np.int64), graph.widths))
     areas, bounds = module_areas(graph)
     globals_ = _search(memory, graph, graph.root_edges, bounds, areas)
@@ -202,6 +222,9 @@ def _is_proven(memory: MappedMemory, graph: PointerGraph, found: ContainerTable)
         rows = np.flatnonzero(found.kind == kind)
         last, is_present = memory.gather((address[rows] + found.used[rows]).astype(np.uint64), width)
         good[rows] &= is_present & (last == 0)
+        if kind != Container.STRING:
+            letter, _ = memory.gather(address[rows].astype(np.uint64), width)
+            good[rows] &= (IS_TEXT if width == 1 else IS_WIDE_TEXT)[letter] | (found.used[rows] == 0)
     for width in (4, 8):  # the address of the block lies right before an aligned array
         rows = np.flatnonzero((found.kind == Container.ALIGNED_VECTOR) & (widths == width))
         begin, _ = memory.gather(place_of(graph, found, rows), width)

@@ -1,0 +1,58 @@
+"""All containers whose elements lie in one block, of every library that is known here.
+
+In: the pointer graph. Out: `ContainerTable`. Candidates of Qt, Rust, MFC, libc++ and arrays with a capacity are found
+by `kernels.counted_members`, and proven by one function for each kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.containers.candidates import Candidates, search_candidates
+from heapdump.analyses.containers.counted_arrays import prove_counted_arrays
+from heapdump.analyses.containers.hash_maps import prove_hash_maps
+from heapdump.analyses.containers.qt_arrays import prove_qt5_arrays, prove_qt5_lists, prove_qt6_arrays
+from heapdump.analyses.containers.strings import prove_cstrings, prove_llvm_strings
+from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.types.members import ContainerTable, find_containers
+from heapdump.process.model import Process
+from heapdump.runtimes.owners.owner import Program
+from heapdump.runtimes.owners.presence import Presence
+
+_RUST = Program(exports=("rust_eh_personality",), texts=(b"/rustc/", b"rust_panic"))
+
+
+def find_buffers(process: Process, graph: PointerGraph) -> ContainerTable:
+    """The containers in all nodes and in the data of modules; a buffer belongs to one."""
+    memory = process.space.mapped
+    found = [find_containers(memory, graph)]
+    candidates = search_candidates(memory, graph)
+    widths = graph.widths[candidates.block]
+    for width in np.unique(widths).tolist():
+        found += _proven(candidates.take(widths == width), lambda: Presence(process, [_RUST]).of(_RUST) is not None)
+    columns = ("owner", "offset", "kind", "buffer", "used", "capacity")
+    both = ContainerTable(*(np.concatenate([getattr(one, name) for one in found]) for name in columns))
+    _, first = np.unique(both.buffer, return_index=True)
+    return both.take(np.sort(first))
+
+
+def _proven(candidates: Candidates, is_rust: Callable[[], bool]) -> Iterator[ContainerTable]:
+    """The containers among candidates of one width of pointers, the surest kinds first.
+
+    `is_rust`: True where a program written in Rust is in the process; asked only where its arrays may be.
+    """
+    for prove in (
+        prove_hash_maps, prove_qt6_arrays, prove_qt5_arrays, prove_cstrings, prove_llvm_strings, prove_qt5_lists,
+    ):  # fmt: skip
+        yield _fitting(candidates, prove(candidates))
+    yield _fitting(candidates, prove_counted_arrays(candidates, is_rust))
+
+
+def _fitting(candidates: Candidates, found: ContainerTable) -> ContainerTable:
+    """Those whose elements have room in their buffer, which does not hold itself."""
+    size = candidates.graph.size[found.buffer].astype(np.int64)
+    good: NDArray[np.bool_] = (found.owner != found.buffer) & (found.used >= 0) & (found.capacity > 0)
+    return found.take(good & (found.used <= found.capacity) & (found.capacity <= size))

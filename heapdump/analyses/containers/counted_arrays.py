@@ -1,0 +1,63 @@
+"""Arrays with a capacity: a pointer, and beside it the number of elements in use and in all.
+
+The `Vec` and `String` of Rust { capacity; pointer; size }, arrays of Delphi's and of many programs' own libraries. One
+such array proves little: the capacity divides the size of a block often enough. Witnesses: several owners of one size
+have it at one place, with different capacities and elements of one size; or the elements are bytes, the capacity is
+exactly the size of the block, and the array begins with a text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from heapdump.analyses.containers.candidates import Candidates
+from heapdump.analyses.types.containers import IS_TEXT
+from heapdump.analyses.types.members import Container, ContainerTable
+from heapdump.kernels import counted_members
+
+_FEWEST, _CAPACITIES = 4, 3
+"""Arrays of one member in different owners, and different capacities among them."""
+
+_SHORTEST_TEXT = 8
+
+
+def prove_counted_arrays(candidates: Candidates, is_rust: Callable[[], bool]) -> ContainerTable:
+    """The arrays with a second witness. `is_rust`: True where a program of Rust is in the process."""
+    found = candidates.take(candidates.kind >= counted_members.COUNTED)
+    element = found.size // np.maximum(found.held, 1)
+    is_text = _begin_with_text(found, element)
+    good = _are_members_of_many(found, element) | is_text
+    found, element, is_text = found.take(good), element[good], is_text[good]
+    kind = np.full(len(found), Container.COUNTED, np.int64)
+    vecs = found.kind == counted_members.COUNTED
+    if vecs.any() and is_rust():
+        kind[vecs] = np.where(is_text[vecs], Container.RUST_STRING, Container.VEC)
+    return found.table(kind, found.used * element, found.held * element)
+
+
+def _are_members_of_many(found: Candidates, element: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True where the same member of other owners has the same elements and other capacities; (k,) bool."""
+    inside = found.owner >= 0
+    owner = np.where(inside, found.graph.size[np.maximum(found.owner, 0)].astype(np.int64), -1 - found.offset)
+    keys = np.stack([owner, found.offset, found.kind, element], axis=1)
+    _, group = np.unique(keys, axis=0, return_inverse=True)
+    group = group.reshape(-1)
+    many = np.bincount(group)
+    pairs = np.unique(np.stack([group, found.held], axis=1), axis=0)
+    different = np.bincount(pairs[:, 0], minlength=len(many))
+    good: NDArray[np.bool_] = inside & (many[group] >= _FEWEST) & (different[group] >= _CAPACITIES)
+    return good
+
+
+def _begin_with_text(found: Candidates, element: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True for bytes that begin with 8 letters of text, and of which none follows that ends it; (k,) bool."""
+    good: NDArray[np.bool_] = (element == 1) & (found.used >= _SHORTEST_TEXT)
+    rows = np.flatnonzero(good)
+    for place in range(_SHORTEST_TEXT):
+        good[rows] &= IS_TEXT[found.value(found.start[rows] + place, 1)]
+    last = found.value(found.start[rows] + found.used[rows] - 1, 1)
+    good[rows] &= IS_TEXT[last]
+    return good

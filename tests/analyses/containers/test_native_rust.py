@@ -1,0 +1,80 @@
+"""Containers of a real program of Rust: its hash maps, strings and vectors are found with what they use and have."""
+
+from __future__ import annotations
+
+from heapdump.analyses.types.members import Container
+from tests.analyses.containers.native import compiled, laid_out
+
+PROGRAM = r"""
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, AtomicBool, Ordering::SeqCst};
+extern "C" { fn mmap(at: usize, size: usize, prot: i32, flags: i32, fd: i32, off: i64) -> usize; }
+struct Ours;
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+static QUIET: AtomicBool = AtomicBool::new(true);
+static mut BLOCKS: [(usize, usize); 65536] = [(0, 0); 65536];
+static MANY: AtomicUsize = AtomicUsize::new(0);
+const BASE: usize = 0x500000000000;
+unsafe impl GlobalAlloc for Ours {
+    unsafe fn alloc(&self, l: Layout) -> *mut u8 {
+        if QUIET.load(SeqCst) { return System.alloc(l); }
+        if NEXT.load(SeqCst) == 0 { NEXT.store(mmap(BASE, 1 << 26, 3, 0x32, -1, 0), SeqCst); }
+        let at = NEXT.fetch_add((l.size() + 15) / 16 * 16 + 32, SeqCst);
+        BLOCKS[MANY.fetch_add(1, SeqCst)] = (at, l.size());
+        std::ptr::write_bytes(at as *mut u8, 0xA5, l.size());
+        at as *mut u8
+    }
+    unsafe fn dealloc(&self, p: *mut u8, l: Layout) {
+        if (p as usize) < BASE || (p as usize) >= BASE + (1 << 26) { return System.dealloc(p, l); }
+        for i in 0..MANY.load(SeqCst) { if BLOCKS[i].0 == p as usize { BLOCKS[i].0 = 0; } }
+    }
+}
+#[global_allocator]
+static OURS: Ours = Ours;
+struct Owner { id: u64, map: HashMap<u64, [u8; 12]>, set: HashSet<u32>, name: String, points: Vec<[f64; 3]> }
+fn main() {
+    QUIET.store(false, SeqCst);
+    let mut all: Vec<Box<Owner>> = Vec::new();
+    for n in 0..6usize {
+        let many = if n < 3 { n + 4 } else { 50 * n };
+        let mut o = Box::new(Owner { id: n as u64, map: HashMap::new(), set: HashSet::new(), name: String::new(), points: Vec::new() });
+        for i in 0..many {
+            o.map.insert(i as u64 * 7919, [i as u8; 12]);
+            o.set.insert(i as u32);
+            o.points.push([i as f64, 1.5, -2.5]);
+        }
+        for i in 0..many / 4 { o.map.remove(&(i as u64 * 7919)); }
+        o.name.push_str("the name of an object, ");
+        o.name.push_str(&"long ".repeat(n + 1));
+        all.push(o);
+    }
+    QUIET.store(true, SeqCst);
+    for o in &all {
+        println!("T {:x} {} {} HashMap (Rust)", &**o as *const _ as usize, &o.map as *const _ as usize - &**o as *const _ as usize, o.map.len() * 24);
+        println!("T {:x} {} {} HashMap (Rust)", &**o as *const _ as usize, &o.set as *const _ as usize - &**o as *const _ as usize, o.set.len() * 4);
+        println!("T {:x} {} {} array with capacity", &**o as *const _ as usize, &o.name as *const _ as usize - &**o as *const _ as usize, o.name.len());
+        println!("T {:x} {} {} array with capacity", &**o as *const _ as usize, &o.points as *const _ as usize - &**o as *const _ as usize, o.points.len() * 24);
+    }
+    unsafe { for i in 0..MANY.load(SeqCst) { let (at, size) = BLOCKS[i]; if at != 0 {
+        print!("B {:x} ", at);
+        for k in 0..size { print!("{:02x}", *((at + k) as *const u8)); }
+        println!();
+    } } }
+    std::process::exit(all.iter().map(|o| o.id as i32).sum::<i32>() - 15);
+}
+"""
+
+
+def test_containers_of_rust_are_found(tmp_path, open_built):
+    captured = compiled(tmp_path, PROGRAM, ["rustc", "-O", "-Awarnings"], ".rs")
+    dump, moved = laid_out(captured)
+    with open_built(dump) as snapshot:
+        found, start = snapshot.types.containers, snapshot.graph.start
+        columns = (found.owner.tolist(), found.offset.tolist(), found.kind.tolist(), found.used.tolist())
+        known = {
+            (int(start[owner]), offset): (Container(kind).words, used)
+            for owner, offset, kind, used in zip(*columns, strict=True)
+        }
+    expected = {(moved[owner], offset): (kind, used) for owner, offset, kind, used in captured.truth}
+    assert known == expected
