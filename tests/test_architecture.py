@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -195,3 +196,26 @@ def test_no_class_name_stands_for_two_classes() -> None:
             if isinstance(node, ast.ClassDef):  # _Names and Names are one name for a reader
                 places.setdefault(node.name.lstrip("_"), []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_docstrings_explain_members_that_exist(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            continue
+        text = ast.get_docstring(node) or ""
+        part = re.search(r"^(?:Attributes|Args):\n(.*?)(?:\n\n|\Z)", text, re.DOTALL | re.MULTILINE)
+        explained = set(re.findall(r"^    (\w+): ", part[1], re.MULTILINE)) if part else set()
+        if isinstance(node, ast.ClassDef):
+            explained |= set(re.findall(r"`([a-z_0-9]+)`:", text))
+        assert explained <= _members(node), node.name
+
+
+def _members(node: ast.ClassDef | ast.FunctionDef) -> set[str]:
+    """Names of a function's parameters; of a class those of everything in it."""
+    found = {one.arg for one in ast.walk(node) if isinstance(one, ast.arg)}
+    if isinstance(node, ast.ClassDef):
+        found |= {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+        found |= {one.attr for one in ast.walk(node) if isinstance(one, ast.Attribute)}
+        found |= {one.value for one in ast.walk(node) if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    return found

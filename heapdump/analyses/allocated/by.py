@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class By(StrEnum):
-    """A key; its value is the word of the command line and of the JSON."""
+    """A key that blocks are grouped by; its value is the word of the command line and of the JSON."""
 
     STACK = "stack"
     CALLER = "caller"
@@ -27,5 +27,5 @@ class By(StrEnum):
 
     @property
     def has_code_names(self) -> bool:
-        """True for keys in which names of code and data stand, which symbols change."""
+        """True for keys that contain names of code or data: symbols change them."""
         return self.needs_stacks or self in (By.OWNER, By.OWNER_MODULE)

@@ -119,7 +119,7 @@ class LeakGroup:
 
 @runtime_checkable
 class HasSums(Protocol):
-    """Groups that know their sums without being looked at one by one."""
+    """Groups that give their sums without reading each group."""
 
     def sums(self) -> tuple[int, int]:
         """(blocks, bytes) of all groups together."""

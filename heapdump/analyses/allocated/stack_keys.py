@@ -27,7 +27,7 @@ _NTDLL = re.compile(r"ntdll(?:\.dll)?", re.IGNORECASE)
 
 
 def passes_on(skip: Sequence[str]) -> Callable[[Frame], bool]:
-    """A test for frames that pass an allocation on: of allocator modules, and of the modules named in `skip`."""
+    """A test that is True for frames that pass an allocation on: of allocator modules, and of modules in `skip`."""
     names = {name.lower().removesuffix(".dll") for name in skip}
 
     def test(frame: Frame) -> bool:

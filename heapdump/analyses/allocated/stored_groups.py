@@ -28,9 +28,10 @@ _MOST = 1 << 62
 
 @dataclass(frozen=True, eq=False)
 class GroupList(Sequence[LeakGroup]):
-    """g groups. `columns`: as `columns_of` writes them; `total` (g,) int64: the bytes of which each group is a share.
+    """g groups, each made when it is asked for.
 
-    `frames`, `keys`, `identities`: of the column `text`.
+    `columns`: as `columns_of` writes them. `total`: (g,) int64 bytes of which each group is a share. `frames`, `keys`,
+    `identities`: the values that numbers in the columns stand for.
     """
 
     columns: Columns
@@ -101,7 +102,7 @@ def from_columns(columns: Columns, heaps: int, totals: NDArray[np.int64] | None 
     """The groups that `columns_of` wrote, of a process with `heaps` heaps. `totals`: as in `GroupList`, None: of all.
 
     Raises:
-        ValueError, TypeError, LookupError: it is not what `columns_of` writes.
+        ValueError, TypeError, LookupError: the columns are not of the form that `columns_of` writes.
     """
     texts = json.loads(columns["text"].tobytes())
     keys, identities = texts["keys"], texts["identities"]

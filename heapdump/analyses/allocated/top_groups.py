@@ -29,7 +29,7 @@ def top_groups(groups: Iterable[LeakGroup], of: float = 1.0) -> list[LeakGroup]:
 
 
 def group_sentence(leaks: Leaks, found: LeakGroup, heaps: Sequence[Heap]) -> str:
-    """A group in words: its share, of which total, number of blocks, sizes, heaps, and its key."""
+    """A group in words: its share and the total, number of blocks, sizes, heaps, and its key."""
     group = found.group
     sizes = (
         f"of {plural(group.min_size, 'byte')}"

@@ -26,9 +26,13 @@ Relation = Literal["user", "header", "slack", "free", "guard", "outside"]
 
 @dataclass(frozen=True, slots=True)
 class Located:
-    """The block at an address, None where there is none; `offset` = address - user address of the block.
+    """The block at an address.
 
-    `neighbours`: the nearest blocks of the program before and behind, as far as there are some.
+    Attributes:
+        relation: place of the address in the block; `outside` without one.
+        block: the innermost block; None where there is none.
+        offset: address minus address of the block's user data; None without a block.
+        neighbours: nearest blocks of the program before and behind, two, one or none.
     """
 
     relation: Relation
@@ -38,7 +42,7 @@ class Located:
 
 
 def locate(table: BlockTable, space: AddressSpace, address: int) -> Located:
-    """The innermost block at an address; outside of all blocks the nearest ones."""
+    """The innermost block at an address, header included; outside of all blocks the nearest ones."""
     rows = table.at(address)
     program = [row for row in rows if not table.tags[row] & INTERNAL]
     row = next(iter(program or rows), None)

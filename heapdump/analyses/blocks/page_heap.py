@@ -24,11 +24,18 @@ Mode = Literal["full", "light", "full and light", "empty"]
 
 @dataclass(frozen=True, slots=True)
 class PageHeapRoot:
-    """One page heap. `cost` = `committed_bytes` / `busy_bytes`.
+    """One page heap.
 
-    `busy_bytes`, `freed_bytes`: requested bytes. `virtual_bytes`: address space of the full blocks, guard pages
-    included. `committed_bytes`: of the reservations of the page heap and of its light blocks; None without a memory
-    map.
+    Attributes:
+        heap: the heap.
+        mode: full, light, both, or empty.
+        busy_blocks: number of busy blocks.
+        busy_bytes: requested bytes of these.
+        freed_blocks: number of freed blocks that it still keeps.
+        freed_bytes: requested bytes of these.
+        virtual_bytes: address space of the full blocks, guard pages included.
+        committed_bytes: of the reservations of the page heap and of its light blocks; None without a memory map.
+        cost: committed_bytes / busy_bytes; None where one is not known or 0.
     """
 
     heap: Heap
@@ -44,10 +51,16 @@ class PageHeapRoot:
 
 @dataclass(frozen=True, slots=True)
 class PageBlock:
-    """One block of a page heap. `node`, `virtual_block`, `guard`, `thread` are None for light blocks.
+    """One block of a page heap.
 
-    `node`: the address of its _DPH_HEAP_BLOCK; `virtual_block`: its pages, the guard page included; `thread`: the id of
-    the thread that allocated or freed it. `has_header`: its block information is in the dump.
+    Attributes:
+        block: the block.
+        node: address of its _DPH_HEAP_BLOCK; None for light blocks.
+        virtual_block: its pages, guard page included; None for light blocks.
+        guard: its guard page; None for light blocks.
+        thread: id of the thread that allocated or freed it; None for light blocks, and where it is not known.
+        damage: its changed stamps and fills.
+        has_header: True where its block information is in the dump.
     """
 
     block: Block
@@ -93,7 +106,7 @@ def _root(heap: Heap, walk: Walk, nodes: PageNodes | None) -> PageHeapRoot:
 def page_block(
     view: View, heap: Heap, nodes: PageNodes | None, block: Block, damage: Sequence[ByteDamage]
 ) -> PageBlock:
-    """The block with what its node and its block information say; `damage`: its changed stamps and fills."""
+    """A block with the facts of its node and of its block information; `damage`: its changed stamps and fills."""
     size = information.size if (information := information_struct(view, heap)) is not None else 0
     has_header = bool(size) and view.space.try_read(block.address - size, size) is not None
     i = nodes.at(block.address) if nodes is not None and block.kind == BlockKind.PAGE else None

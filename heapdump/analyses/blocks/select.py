@@ -21,10 +21,15 @@ _PAGE_FLAG_WORDS = {PAGE_LIGHT: "light", PAGE_DECOMMITTED: "decommitted"}
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """The wanted blocks; every given filter must hold. `heap`: the address of a heap; `kind`: its word or name.
+    """A filter of blocks; every member that is not None must hold.
 
-    `size`: [low, high) of requested bytes; `at`: [start, end) of user addresses. `internal`: blocks of the allocator
-    too.
+    Attributes:
+        heap: address of the heap.
+        state: busy, free or all.
+        kind: word or name of the kind.
+        size: requested bytes, [low, high).
+        at: addresses of user data, [start, end).
+        internal: True to include blocks that the allocator uses itself.
     """
 
     heap: int | None = None
@@ -37,7 +42,14 @@ class Filter:
 
 @dataclass(frozen=True, slots=True)
 class SizeGroup:
-    """Blocks of one requested `size` in bytes. `bytes`: of all of them; `share`: of the bytes of all groups."""
+    """Blocks of one size.
+
+    Attributes:
+        size: requested bytes of each.
+        count: number of blocks.
+        bytes: requested bytes of all.
+        share: bytes / bytes of all groups, 0 to 1.
+    """
 
     size: int
     count: int
@@ -46,7 +58,7 @@ class SizeGroup:
 
 
 def select(table: BlockTable, heaps: Sequence[Heap], wanted: Filter) -> NDArray[np.int64]:
-    """Rows that match, ascending by address.
+    """The rows of the blocks that match, (n,) int64, ascending by address.
 
     Raises:
         WrongUsage: no heap at that address.

@@ -13,11 +13,11 @@ _PAGE, _FIRST_WEIGHT = 0x1000, 16
 """Where the code begins at a page, its first byte begins an instruction most likely, and counts more."""
 
 _CALL_WEIGHT = 8
-"""A call that ends at the asked address counts so many times: people mostly ask for return addresses."""
+"""Factor of the votes of a call that ends at the asked address: most asked addresses are return addresses."""
 
 
 def aligned_before(code: bytes, address: int, pointer_bytes: int, count: int) -> list[Instruction]:
-    """The last `count` instructions that end at an address; fewer where none fits. `code`: the bytes before it."""
+    """At most `count` instructions, ascending, of which the last ends at an address. `code`: the bytes before it."""
     base, end = address - len(code), len(code)
     sizes = lengths(code, base, pointer_bytes)
     votes = _votes(sizes, _FIRST_WEIGHT if base % _PAGE == 0 else 1)
@@ -39,7 +39,7 @@ def _weight(one: Instruction, votes: int, *, is_last: bool) -> tuple[int, int]:
 
 
 def _votes(sizes: list[int], first: int) -> list[int]:
-    """How many decodings, begun at any byte, go through each byte as the start of an instruction.
+    """For each byte the number of decodings, begun at any byte, that have an instruction there.
 
     The decoding that begins at the first byte counts `first` times.
     """

@@ -1,4 +1,4 @@
-"""A block word by word: what each word is, and which containers lie among them.
+"""A block word by word: the nature of each word, and the containers among them.
 
 In: a block, the containers of the pointer graph. Out: `BlockField` and `MemberContainer`.
 """
@@ -32,9 +32,14 @@ _SINCE_1601 = datetime(1601, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class BlockField:
-    """A word of a block. `offset` in bytes; `data`: its bytes, None where the dump does not hold them.
+    """A word of a block.
 
-    `kind`: pointer, number, float, text, time, zero, fill or other; `text`: the value in this form.
+    Attributes:
+        offset: bytes from the start of the block.
+        data: its bytes; None where the dump does not hold them.
+        kind: pointer, number, float, text, time, zero, fill or other.
+        text: its value, printed as this kind.
+        pointee: the thing that it points to; None where it is no pointer.
     """
 
     offset: int
@@ -46,9 +51,15 @@ class BlockField:
 
 @dataclass(frozen=True, slots=True)
 class MemberContainer:
-    """A container at an offset of a block. `elements`: of lists, maps and hash tables, else None.
+    """A container that is a member of a block.
 
-    `used`, `capacity` in bytes of vectors and strings, else None; `at`: address of the buffer or of the head.
+    Attributes:
+        offset: bytes from the start of the block.
+        name: `std::vector`, `std::map` ….
+        at: address of its buffer or of its head node.
+        elements: number of elements of a list, map or hash table; None for others.
+        used: bytes in use of a vector or string; None for others.
+        capacity: bytes of the buffer of a vector or string; None for others.
     """
 
     offset: int
@@ -62,7 +73,7 @@ class MemberContainer:
 def fields_of(
     space: AddressSpace, start: int, size: int, edges: PointerEdges, pointee: Callable[[int], Pointee | None]
 ) -> list[BlockField]:
-    """The words of `size` bytes from `start` on; a shorter one at the end. `edges`: where modules and heaps lie."""
+    """The words of [start, start + size), the last one perhaps shorter. `edges`: spans of modules and heaps."""
     width = space.pointer_bytes
     out = []
     for offset in range(0, size, width):

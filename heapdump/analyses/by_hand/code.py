@@ -1,4 +1,4 @@
-"""Code of the process: its bytes from memory or image files, where functions begin, runs of aligned instructions."""
+"""Code of the process: its bytes from memory or image files, starts of functions, runs of aligned instructions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ _RET_N = 0xC2
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """Where a function begins, by what, and where it ends: None where nothing says so."""
+    """A function.
+
+    Attributes:
+        start: address of its first byte.
+        end: address behind its last byte; None where it is not known.
+        words: how its start was found, for a person.
+    """
 
     start: int
     end: int | None

@@ -43,12 +43,13 @@ MEMORY_FUNCTIONS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class ImportState:
-    """An import and where its slot points now.
+    """An import and the target of its slot.
 
     Attributes:
-        slot: address of the slot.
-        target: what it holds; None where the dump lacks it.
-        name: the target for a person.
+        entry: the import.
+        slot: address of the slot in the import address table.
+        target: address that the slot holds; None where the dump lacks it.
+        name: the target, for a person.
         owner: the module that the target lies in; None for none.
         is_hook: the target lies outside the named DLL and of what may stand for it; None where that is not known.
     """
@@ -63,7 +64,15 @@ class ImportState:
 
 @dataclass(frozen=True, slots=True)
 class InlineHook:
-    """An export whose code begins with a jump out of its module. `trust`: derived where the file has other bytes."""
+    """An export whose code begins with a jump out of its module.
+
+    Attributes:
+        function: its name.
+        address: of its code.
+        target: address that the jump leads to.
+        name: the target, for a person.
+        trust: DERIVED where the file of the module has other bytes there, else GUESS.
+    """
 
     function: str
     address: int

@@ -23,7 +23,7 @@ _UTF16 = re.compile(rb"(?:[\x20-\x7e\t]\0){6,}")
 
 @dataclass(frozen=True, slots=True)
 class ImageText:
-    """A text in an image: its address, in UTF-16 or not."""
+    """A text in an image. `address`: of its first byte; `is_wide`: True for UTF-16."""
 
     address: int
     text: str

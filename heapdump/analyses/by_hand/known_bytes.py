@@ -13,7 +13,13 @@ _TOP = 1 << 64
 
 @dataclass(frozen=True, slots=True)
 class KnownBytes:
-    """The bytes of a span. `data` has all of them, 0 for each in `missing`, spans that the dump does not hold."""
+    """The bytes of a span.
+
+    Attributes:
+        span: the addresses.
+        data: its bytes; 0 for each that the dump does not hold.
+        missing: the parts of the span that the dump does not hold, ascending.
+    """
 
     span: Span
     data: bytes

@@ -30,7 +30,7 @@ _SEGMENTS = ("fs", "gs")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a call or a jump leads. `address`: None where the dump does not say; `name`: for a person."""
+    """The target of a call or a jump. `address`: None where the dump does not tell it; `name`: for a person."""
 
     address: int | None
     name: str
@@ -38,9 +38,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class OperandValue:
-    """An operand in memory: its address and what lies there, None where the dump does not hold it.
+    """An operand in memory.
 
-    `is_address`: the instruction takes the address alone, or more bytes than a number has.
+    Attributes:
+        text: the operand as the instruction has it.
+        address: its address.
+        value: number that lies there; None where the dump does not hold it.
+        pointee: the thing that the value, or the address where `is_address`, points to; None for none.
+        is_address: True where the instruction takes the address alone, or more bytes than a number has.
     """
 
     text: str
@@ -52,7 +57,14 @@ class OperandValue:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One instruction with what is known about it."""
+    """One line of a listing.
+
+    Attributes:
+        instruction: the instruction.
+        is_current: True for the instruction that holds the asked address.
+        target: target of a call or a jump; None for others.
+        operand: operand in memory; None where its address is not known.
+    """
 
     instruction: Instruction
     is_current: bool
@@ -62,10 +74,13 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Instructions, ascending.
+    """Instructions around an address.
 
-    `function`: None where its start is not known. `missing`: the first address behind them that neither the dump nor an
-    image file holds, None where they end for another reason.
+    Attributes:
+        lines: the instructions, ascending.
+        function: the function; None where its start is not known.
+        missing: first address behind them that neither the dump nor an image file holds; None where they end for
+            another reason.
     """
 
     lines: tuple[Line, ...]
@@ -84,10 +99,10 @@ class Lister:
         self._code = Code(place.process, view, place.namer)
 
     def around(self, address: int, before: int, after: int) -> Listing:
-        """Instructions before an address, the one there, and those behind it.
+        """`before` instructions that end at an address, the one there, and `after` behind it.
 
         Raises:
-            WrongUsage: too many of them.
+            WrongUsage: more than `MOST_INSTRUCTIONS` before or after.
         """
         if not (0 <= before <= MOST_INSTRUCTIONS and 0 <= after <= MOST_INSTRUCTIONS):
             raise WrongUsage(f"--before and --after are from 0 to {MOST_INSTRUCTIONS:,}")
@@ -96,7 +111,7 @@ class Lister:
         return self._listing(run, address, function, after)
 
     def function_at(self, address: int) -> Listing:
-        """The function that holds an address.
+        """All instructions of the function that holds an address.
 
         Raises:
             WrongUsage: its start is not known.

@@ -52,9 +52,10 @@ _ENTRIES = ("_HEAP_ENTRY", "_HEAP_FREE_ENTRY")
 
 @dataclass
 class Meanings:
-    """Says what members mean in one process. `granule`: bytes of Size and PreviousSize of entries.
+    """Gives the meanings of members in one process.
 
-    `broken` collects lists and signatures that are not as they must be.
+    `granule`: bytes of one unit of Size and PreviousSize of entries. `pointees`: names the thing at an address, None
+    for none. `broken`: collects sentences on lists and signatures with wrong values.
     """
 
     process: Process

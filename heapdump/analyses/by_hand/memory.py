@@ -17,7 +17,7 @@ MOST_ELEMENTS = 1 << 20
 
 
 class Form(StrEnum):
-    """How memory is read. `links`: as a LIST_ENTRY whose list is followed."""
+    """The form in which memory is read. LINKS: a LIST_ENTRY whose list is followed."""
 
     BYTES = "bytes"
     WORDS = "words"
@@ -29,7 +29,7 @@ class Form(StrEnum):
     LINKS = "links"
 
     def size(self, pointer_bytes: int) -> int:
-        """Bytes of one element; of `links` those of a LIST_ENTRY."""
+        """Bytes of one element; of LINKS those of a LIST_ENTRY."""
         sizes = {Form.WORDS: 2, Form.DWORDS: 4, Form.QWORDS: 8, Form.UTF16: 2, Form.POINTERS: pointer_bytes}
         return 2 * pointer_bytes if self is Form.LINKS else sizes.get(self, 1)
 
@@ -43,10 +43,13 @@ DEFAULT_COUNTS = {
 
 @dataclass(frozen=True, slots=True)
 class MemoryElement:
-    """One element, of `bytes` one line of 16.
+    """One element of memory; of `Form.BYTES` a line of 16 bytes.
 
-    `bytes`: the raw bytes, None for each that the dump does not hold. `value`: a number, or a text; None where a byte
-    is missing, and for a line of bytes. `pointee`: what the value leads to, None where it leads nowhere.
+    Attributes:
+        address: of its first byte.
+        bytes: its bytes; None for each that the dump does not hold.
+        value: a number or a text; None where a byte is missing, and for a line of bytes.
+        pointee: the thing that the value points to; None where it points to nothing.
     """
 
     address: int
@@ -57,9 +60,13 @@ class MemoryElement:
 
 @dataclass(frozen=True, slots=True)
 class MemoryListing:
-    """Rows, ascending or in the order of a list. `end`: a sentence on where a text or a list ends, "" elsewhere.
+    """The elements of memory that were read.
 
-    `missing_bytes`: bytes of the rows that the dump does not hold; `is_sound`: False for a list that is broken.
+    Attributes:
+        rows: ascending, or in the order of a list.
+        missing_bytes: bytes of the rows that the dump does not hold.
+        end: sentence on the end of a text or a list; "" for other forms.
+        is_sound: False for a list with a wrong link.
     """
 
     rows: tuple[MemoryElement, ...]

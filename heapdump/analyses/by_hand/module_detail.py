@@ -38,7 +38,13 @@ _DLL_CHARACTERISTICS = {
 
 @dataclass(frozen=True, slots=True)
 class Export:
-    """An export. `address`: None for one that is forwarded; `forwarder`: `NTDLL.RtlAllocateHeap`, or ""."""
+    """An export.
+
+    Attributes:
+        name: its name.
+        address: of its code or data; None for a forwarded one.
+        forwarder: `NTDLL.RtlAllocateHeap` for a forwarded one; "" for others.
+    """
 
     name: str
     address: int | None
@@ -47,9 +53,14 @@ class Export:
 
 @dataclass(frozen=True)
 class ModuleDetail:
-    """A module, and what its image says: None where neither dump nor image path has its headers.
+    """A module and its image.
 
-    `is_listed`: the dump's module list names it.
+    Attributes:
+        process: the process.
+        namer: names addresses.
+        module: the module.
+        image: its image; None where neither dump nor image path has its headers.
+        is_listed: True where the dump's module list names it.
     """
 
     process: Process
@@ -110,7 +121,7 @@ class ModuleDetail:
 
     @property
     def characteristics(self) -> list[str]:
-        """What the headers say about the image, in words."""
+        """The characteristics of the headers in words: `DLL`, `ASLR`, `CFG` …."""
         if self.image is None:
             return []
         own = self.image.headers
@@ -127,9 +138,12 @@ def every_module(process: Process, namer: Namer) -> list[ModuleDetail]:
 
 @dataclass(frozen=True, slots=True)
 class HookGroup:
-    """Hooks of one module that lead into the same one. `owner`: None for memory that is in no module.
+    """Hooks of one module that lead into the same module.
 
-    `functions`: those that are hooked, in the order of their slots, then inline ones.
+    Attributes:
+        module: the module whose functions are hooked.
+        owner: the module that the hooks lead into; None for memory in no module.
+        functions: the hooked functions: imports in the order of their slots, then exports.
     """
 
     module: Module

@@ -56,11 +56,14 @@ def _has_x86_registers(thread: Thread) -> bool:
 
 @dataclass
 class FramePlace:
-    """A thread, and one of its frames: the one whose registers expressions name.
+    """A thread, and the frame whose registers expressions name.
 
-    `thread_name`: as `find_thread` takes it; None for the crashed thread, or the first one. `frame_number`: as
-    `threads --frames` numbers frames; None for the innermost frame, whose registers are all known. `arch`: the half
-    of a WOW64 process that is meant; None for the one that the thread was in.
+    Attributes:
+        process: the process.
+        namer: names addresses.
+        thread_name: as `find_thread` takes it; None for the crashed thread, else the first one.
+        frame_number: as `threads --frames` numbers frames; None for the innermost frame, whose registers are all known.
+        arch: half of a WOW64 process; None for the half that the thread was in.
     """
 
     process: Process

@@ -30,7 +30,7 @@ _UNTYPED_CONTENT = {ContentKind.OTHER, ContentKind.ABSENT, ContentKind.EMPTY}
 
 
 class PointeeKind(StrEnum):
-    """The kind of thing at the other end of a pointer."""
+    """The kind of a pointee; the value is the word of the JSON."""
 
     BLOCK = "block"
     STACK = "stack"
@@ -40,10 +40,13 @@ class PointeeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pointee:
-    """The thing at the other end of a pointer.
+    """The thing that a pointer leads to.
 
-    `text`: for a person. `start`: its first address, of a block the first requested byte. `offset`: the pointer minus
-    `start`.
+    Attributes:
+        kind: kind of the thing.
+        text: the thing, for a person.
+        start: its first address; of a block that of its user data.
+        offset: the pointer minus `start`, in bytes.
     """
 
     kind: PointeeKind
@@ -54,7 +57,13 @@ class Pointee:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """How things are named. `managed`: names objects of runtimes, "" for none; `quotes`: texts are quoted."""
+    """The sources of names.
+
+    Attributes:
+        namer: names code.
+        managed: gives the name of the managed object at an address; "" for none.
+        quotes: True to quote the texts that blocks hold.
+    """
 
     namer: Namer
     managed: Callable[[int], str] = lambda _: ""

@@ -22,7 +22,10 @@ _EVERYWHERE = Span(0, _TOP)
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A place that holds one of the patterns. `length`: bytes of the pattern; `is_wide`: a text in UTF-16."""
+    """A place in memory that holds one of the patterns.
+
+    `address`: of its first byte; `length`: bytes of the pattern; `is_wide`: True for a text in UTF-16.
+    """
 
     address: int
     length: int
@@ -30,7 +33,7 @@ class Hit:
 
 
 def searched_spans(usage_map: UsageMap, usage: str | None, at: Span | None) -> list[Span]:
-    """The spans to search: all memory, or that of one usage, or a span of it.
+    """The spans to search, ascending: all memory, that of one usage, or the part of these in the span `at`.
 
     Raises:
         WrongUsage: no such usage in this process.

@@ -60,8 +60,11 @@ class StructRow:
 class StructReader:
     """Reads structures of one memory into rows.
 
-    `decode`: gives encoded structures in plain; `elements`: elements of an array that are opened; `notes` collects how
-    structures were decoded, and what was left out.
+    Attributes:
+        source: the types.
+        decode: (name of a structure, address, bytes) → the structure decoded; None for one that is not encoded.
+        elements: most elements of an array that get rows of their own.
+        notes: collects sentences on how structures were decoded, and on what was left out.
     """
 
     source: TypeSource

@@ -16,7 +16,7 @@ _SYSTEM = ("nt", "ntdll", "ntdll.dll")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A structure, and where the types of its members are."""
+    """A structure, and the source that has the types of its members."""
 
     struct: StructType
     source: TypeSource

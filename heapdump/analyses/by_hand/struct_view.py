@@ -1,4 +1,4 @@
-"""A structure at an address: its rows, what they mean, how it was decoded, what is broken."""
+"""A structure at an address: its rows with their meanings, how it was decoded, and which links are wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ from heapdump.spans import Span
 
 @dataclass(frozen=True, slots=True)
 class StructMemory:
-    """The memory of one view, how encoded structures are decoded, and what pointers lead to."""
+    """The memory of one view, with a decoder of structures and a namer of pointees.
+
+    `decode`: (name of a structure, address, bytes) → the structure decoded; None for one that is not encoded.
+    `pointees`: names the thing at an address, None for none.
+    """
 
     process: Process
     view: View
@@ -29,10 +33,13 @@ class StructMemory:
 
 @dataclass(frozen=True, slots=True)
 class SeenStruct:
-    """Rows with their meanings.
+    """A structure as rows.
 
-    `notes`: how it was decoded; `broken`: lists and signatures that are not as they must be; `missing_bytes`: bytes of
-    it that the dump does not hold.
+    Attributes:
+        rows: each row with its meaning in words; "" for none.
+        notes: sentences on how it was decoded, and on what was left out.
+        broken: sentences on lists and signatures with wrong values.
+        missing_bytes: bytes of the structure that the dump does not hold.
     """
 
     rows: tuple[tuple[StructRow, str], ...]
@@ -47,7 +54,10 @@ def windows_types(view: View, heap: Heap | None) -> TypeSource:
 
 
 def view_struct(memory: StructMemory, found: Found, at: int | None, elements: int) -> SeenStruct:
-    """The structure at an address, without one its members alone. `elements`: of an array that are opened."""
+    """The structure at the address `at`; its members without values for None.
+
+    `elements`: most elements of an array that get rows of their own.
+    """
     reader = StructReader(found.source, memory.decode, elements)
     if at is None:
         rows = tuple((row, "") for row in reader.rows(found.struct, KnownBytes(Span(0, 0), b"", ())))

@@ -1,1 +1,1 @@
-"""Blocks of one structure, learnt from all blocks: what they are where no type information says it."""
+"""Clusters: blocks of one structure, found by their words, where no type information names them."""

@@ -1,7 +1,7 @@
-"""The fields of a cluster: what its blocks have in common, word by word.
+"""The fields of a cluster: the words that its blocks have in common.
 
-In: clusters with their sampled words. Out: `Field` for each word that has one nature in nearly all blocks of the
-cluster.
+In: clusters with their sampled words. Out: a `ClusterField` for each word that has one nature in nearly all blocks of
+the cluster.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def fields_of(clusters: Clusters, reader: WordReader) -> list[list[ClusterField]
 
 
 def _letter(counts: NDArray[np.int64], informative: int, total: int) -> Letter | None:
-    """The letter that nearly all words have that say something; None for none."""
+    """The letter of nearly all words that are not neutral (`informative`: their number); None where there is none."""
     best = max(_NAMED, key=lambda letter: int(counts[letter]))
     count = int(counts[best])
     return best if count >= max(3, _NEARLY * informative, _SOME * total) else None

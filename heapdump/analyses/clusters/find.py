@@ -55,7 +55,7 @@ class Clusters:
 
 
 def edges_of(process: Process, heaps: Sequence[Heap]) -> PointerEdges:
-    """Where the modules and the heaps of a process lie."""
+    """The spans of the modules and of the heaps of a process."""
 
     def by_turns(spans: Iterable[Span]) -> NDArray[np.uint64]:
         """Starts and ends, ascending."""
@@ -66,7 +66,7 @@ def edges_of(process: Process, heaps: Sequence[Heap]) -> PointerEdges:
 
 
 def find_clusters(memory: MappedMemory, graph: PointerGraph, table: BlockTable, edges: PointerEdges) -> Clusters:
-    """The clusters of all nodes, in O(nodes). `edges`: where modules and heaps lie.
+    """The clusters of all nodes, in O(nodes). `edges`: spans of modules and heaps.
 
     Blocks are told apart by what they point to, too: by size first, then by the clusters found so far.
     """

@@ -17,10 +17,12 @@ Mask = NDArray[np.bool_]
 
 
 class Letter(IntEnum):
-    """BEYOND: behind the end of the block, or not in the dump. STALE: into a heap, to no busy block of the program.
+    """The nature of a word.
 
-    MODULE: into a module. TIME: 100 ns since 1601, of the years 2000 to 2043. FILL: one repeated byte. FIRST, SECOND,
-    THIRD: to blocks of the three size classes that most pointers at this offset lead to; POINTER: to another block.
+    BEYOND: it lies behind the end of the block, or is not in the dump. ZERO: 0. FILL: one repeated byte. MODULE: an
+    address in a module. STALE: an address in a heap that is in no busy block of the program. POINTER: an address in a
+    busy block. FIRST, SECOND, THIRD: likewise, of the three size classes that most pointers at this offset lead to.
+    TIME: a FILETIME (100 ns since 1601) of the years 2000 to 2043. NUMBER, FLOAT, TEXT: data. OTHER: none of these.
     """
 
     BEYOND = 0
@@ -54,7 +56,7 @@ _SHORT_TEXT = 3
 
 @dataclass(frozen=True)
 class PointerEdges:
-    """Spans as the addresses at which they begin and end by turns, ascending; (2 k,) uint64 each."""
+    """Spans of modules and of heaps: (2 k,) uint64 each, start and end of each span by turns, ascending."""
 
     modules: Words
     heaps: Words

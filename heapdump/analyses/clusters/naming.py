@@ -28,7 +28,14 @@ _PLAIN_WORDS = {Letter.TEXT: "text", Letter.TIME: "time", Letter.FLOAT: "floatin
 
 @dataclass(frozen=True, slots=True)
 class ClusterName:
-    """`label` in words, `fingerprint` of 8 hexadecimal digits; `is_structured`: pointers are typical of it."""
+    """The name of a cluster.
+
+    Attributes:
+        label: size, kind and typical fields, in words.
+        fingerprint: 8 hexadecimal digits, the same in other dumps of the program.
+        noun: kind alone: `node`, `object`, `record`, `text`, `buffer`.
+        is_structured: True where pointers are typical of it.
+    """
 
     label: str
     fingerprint: str
@@ -84,7 +91,7 @@ def _fingerprint(process: Process, clusters: Clusters, number: int, fields: Sequ
 
 
 def _traits(process: Process, number: int, fields: Sequence[ClusterField], kinds: Sequence[str]) -> list[str]:
-    """What is typical, most telling first, at most four parts."""
+    """The typical fields in words, the most distinctive first, at most four."""
     parts = _links([field for field in fields if field.target == number])
     told: dict[tuple[str, str], list[ClusterField]] = {}
     for field in fields:

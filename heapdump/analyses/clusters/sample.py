@@ -25,7 +25,7 @@ WORDS = 32
 """Words of a block that are read, at most."""
 
 FEWEST = 5
-"""Blocks of a class, or of a cluster: fewer say nothing."""
+"""Blocks of a class or of a cluster, at least."""
 
 _MOST_CLASSES, _MOST_OF_CLASS, _FEW = 4096, 512, 16
 _LONG = 1 << 16
@@ -109,11 +109,11 @@ class WordReader:
     """Reads the first words of nodes of one pointer graph."""
 
     def __init__(self, memory: MappedMemory, graph: PointerGraph, edges: PointerEdges) -> None:
-        """`edges`: where modules and heaps lie."""
+        """`edges`: spans of modules and heaps."""
         self._memory, self._graph, self._edges = memory, graph, edges
 
     def read(self, nodes: NDArray[np.int64], most: int) -> tuple[Letters, NDArray[np.int64], NDArray[np.int64]]:
-        """(letters, words, nodes that they point into), (nodes, most) each, as in `WordSample`.
+        """(letters, words, nodes that they point into) of the first `most` words; (nodes, most) each, see `WordSample`.
 
         A node that lies in several memory ranges of the dump counts as not there.
         """

@@ -21,7 +21,7 @@ Build = tuple[str, int, int]
 
 
 def build_of(module: Module) -> Build:
-    """The identity of a module's file."""
+    """The identity of a module's file, equal in every dump that has this build."""
     return module.name.lower(), module.timestamp, module.span.size
 
 
@@ -29,7 +29,7 @@ class CodeNames:
     """Comparable names of frames for dumps of one comparison."""
 
     def __init__(self, processes: Sequence[Process], *, is_same_process: bool) -> None:
-        """`is_same_process`: addresses outside of modules are comparable."""
+        """`is_same_process`: True where addresses outside of modules are comparable."""
         self._is_same_process = is_same_process
         present = [{build_of(module) for module in process.modules} for process in processes]
         names = [{name for name, _, _ in builds} for builds in present]

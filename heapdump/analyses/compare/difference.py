@@ -19,7 +19,7 @@ from heapdump.process.symbols.store import SymbolStores
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One number in every dump; None in a dump that does not tell."""
+    """One number in every dump, in their order; None in a dump that does not tell."""
 
     name: str
     values: tuple[int | None, ...]
@@ -33,9 +33,12 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """The change of all busy bytes, by the walks, beside the change of all groups that are shown.
+    """The change of all busy bytes beside the change of the groups.
 
-    `omitted_bytes`: the change of blocks that filters leave out; 0 without filters.
+    Attributes:
+        old_bytes: requested bytes of all busy blocks in the first dump, by the walk.
+        new_bytes: the same in the last dump.
+        groups_delta: bytes by which the groups that are shown change, all together.
     """
 
     old_bytes: int
@@ -63,7 +66,13 @@ class RowTrend:
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """When the largest free run is used up at the slope of private memory: `hours` from the last dump on."""
+    """The time until the largest free run is used up.
+
+    Attributes:
+        bytes_left: bytes of the largest free run in the last dump.
+        bytes_per_hour: slope of private memory.
+        hours: time from the last dump on: bytes_left / bytes_per_hour.
+    """
 
     bytes_left: int
     bytes_per_hour: float
@@ -72,11 +81,23 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Dumps compared, in the order of `dumps`. Rows are bytes; `counters` and `address_space` have numbers too.
+    """The comparison of dumps. Numbers of rows stand in the order of `dumps`.
 
-    `modules`: last dump against first. `gaps`: the largest free runs of the first dump in which something lies in the
-    last one. `groups`: all, in the order of `match_groups`. `trends`: of counters, none for two dumps. `outlook`: None
-    unless private memory of a 32-bit process grows steadily.
+    Attributes:
+        dumps: facts of each dump.
+        comparability: whether they show one process.
+        counters: counters of Windows and of the walk, in bytes or numbers.
+        usage: committed and reserved bytes by usage.
+        items: committed bytes by item of the reconciliation.
+        address_space: free runs, in bytes and numbers.
+        gaps: the largest free runs of the first dump in which something lies in the last one.
+        modules: modules that differ between the first and the last dump.
+        heaps: numbers of each heap.
+        large_blocks: large blocks by heap and size.
+        groups: groups of busy blocks, in the order of `match_groups`.
+        reconciliation: change of the groups beside that of all busy bytes.
+        trends: of counters; () for two dumps.
+        outlook: None unless private memory of a 32-bit process grows steadily.
     """
 
     dumps: tuple[DumpFacts, ...]
@@ -96,7 +117,7 @@ class Difference:
 
     @property
     def seconds(self) -> int | None:
-        """From the first to the last dump; None where a time is not known or the last one is older."""
+        """Seconds from the first to the last dump; None where a time is not known or the last dump is older."""
         first, last = self.dumps[0].time, self.dumps[-1].time
         return last - first if first is not None and last is not None and last >= first else None
 
@@ -107,7 +128,7 @@ def compare(
     least_bytes: int = 0,
     images: SymbolStores | None = None,
 ) -> Difference:
-    """Compares the dumps; `least_bytes`: groups whose bytes change less are left out.
+    """The comparison of the dumps. Groups whose bytes change by less than `least_bytes` are left out.
 
     `images`: stores of image files, for imports of new modules.
     """

@@ -29,9 +29,12 @@ Counters = dict[str, int | None]
 
 @dataclass(frozen=True, slots=True)
 class CrtRequests:
-    """Blocks of the CRT's debug heap, which numbers its allocations. `last`: the highest number.
+    """The allocation numbers of the CRT's debug heap in one dump.
 
-    `new_blocks`, `new_bytes`: busy blocks with numbers above the highest one of the first dump; 0 in that dump itself.
+    Attributes:
+        last: the highest number.
+        new_blocks: busy blocks with numbers above the highest one of the first dump; 0 in that dump itself.
+        new_bytes: requested bytes of these.
     """
 
     last: int
@@ -52,12 +55,25 @@ def crt_requests(blocks: CrtBlocks, before: int | None) -> CrtRequests | None:
 
 @dataclass(frozen=True, slots=True)
 class DumpFacts:
-    """One dump. `time`: seconds since 1970 by its header, None where that is 0.
+    """The facts of one dump.
 
-    `usage`: committed and reserved bytes by usage; `items`: committed bytes by item of the reconciliation; `free`: None
-    without a complete memory map; `overhead_bytes`: of busy entries, not asked for. `unreachable`: None where it was
-    not asked for; `crt`: None unless blocks are grouped by source, and some are of the CRT's debug heap. `gaps`: why
-    blocks may be missing.
+    Attributes:
+        process: the process.
+        time: seconds since 1970 by the header of the dump; None where that is 0.
+        usage_map: its memory map with usages.
+        counters: counter → value.
+        usage: usage → committed and reserved bytes.
+        items: item of the reconciliation → committed bytes.
+        limit: end of the address space.
+        free: free runs in numbers; None without a complete memory map.
+        heaps: numbers of each heap, by its comparable key.
+        groups: groups of busy blocks, by comparable key.
+        busy_bytes: requested bytes of the program's busy blocks.
+        busy_blocks: number of these.
+        overhead_bytes: bytes of busy entries that were not requested.
+        unreachable: sum of the unreachable blocks; None where it was not asked for.
+        crt: None unless blocks are grouped by source and some are of the CRT's debug heap.
+        gaps: why blocks may be missing.
     """
 
     process: Process
@@ -80,7 +96,7 @@ class DumpFacts:
 
 @dataclass(frozen=True, slots=True)
 class WalkedDump:
-    """One dump while its blocks are in memory. `time` as in `DumpFacts`; `handles`: open ones, None where not known."""
+    """One dump while its blocks are in memory. `handles`: number of open handles, None where it is not known."""
 
     process: Process
     time: int | None

@@ -18,9 +18,13 @@ _MOST_OCCUPANTS = 64
 
 @dataclass(frozen=True, slots=True)
 class FilledGap:
-    """A free run of the first dump. `largest_now`: the largest free piece of it in the last dump, None without one.
+    """A free run of the first dump in which something lies in the last dump.
 
-    `occupants`: allocations in it, the largest first; `hidden`: the number of smaller ones that are left out.
+    Attributes:
+        span: the free run in the first dump.
+        largest_now: the largest part of it that is free in the last dump; None without one.
+        occupants: allocations in it in the last dump, the largest first.
+        hidden: number of smaller allocations that are left out.
     """
 
     span: Span

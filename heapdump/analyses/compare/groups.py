@@ -22,7 +22,7 @@ from heapdump.trust import Trust
 
 @dataclass(frozen=True, slots=True)
 class Amount:
-    """Blocks of a group in one dump, and their requested bytes."""
+    """The blocks of a group in one dump: their number and their requested bytes."""
 
     count: int
     bytes: int
@@ -35,7 +35,17 @@ _FEW = 2
 
 @dataclass(frozen=True, slots=True)
 class GroupInDump:
-    """A group in one dump. `frames`, `label` as `leaks` shows them; `sample`: addresses of some of its blocks."""
+    """A group of busy blocks in one dump.
+
+    Attributes:
+        label: as `leaks` prints it.
+        frames: allocation stack, innermost first; () for groups by other keys.
+        amount: blocks and requested bytes.
+        min_size: fewest requested bytes of a block.
+        max_size: most requested bytes of a block.
+        sample: addresses of user data of some of its blocks.
+        trust: in the key.
+    """
 
     label: str
     frames: tuple[Frame, ...]
@@ -52,9 +62,12 @@ Groups = dict[Hashable, GroupInDump]
 
 @dataclass(frozen=True, slots=True)
 class GroupTrend:
-    """The trend of a group over three dumps or more. `bytes`: of its bytes; `slope_count`: blocks per hour or per dump.
+    """The trend of a group over three dumps or more.
 
-    `share`: its growth / the growth of all groups that grew, 0 for one that did not. Groups are ordered by `score`.
+    Attributes:
+        bytes: trend of its bytes.
+        slope_count: blocks per hour, or per dump where times are not known.
+        share: its growth / the growth of all groups that grew; 0 for a group that did not grow.
     """
 
     bytes: Trend
@@ -63,16 +76,17 @@ class GroupTrend:
 
     @property
     def score(self) -> float:
-        """Slope times share of the growth."""
+        """Slope of the bytes times share of the growth; groups are ordered by it."""
         return self.bytes.slope * self.share
 
 
 @dataclass(frozen=True, slots=True)
 class ComparedGroup:
-    """A group in every dump: `values` in their order. `trend`: None for two dumps.
+    """A group of busy blocks in every dump.
 
-    `id`: a hash of the key, the same in every run of heapdump and in other dumps of the program. `label`, `frames`,
-    `min_size`, `max_size`, `sample`: of the last dump that has the group.
+    `id`: hash of the key, the same in every run of heapdump and in other dumps of the program. `values`: its amount in
+    each dump, in their order. `trend`: None for two dumps. The other members are those of `GroupInDump` in the last
+    dump that has the group.
     """
 
     id: str
@@ -87,12 +101,12 @@ class ComparedGroup:
 
     @property
     def old(self) -> Amount:
-        """Of the first dump."""
+        """The amount in the first dump."""
         return self.values[0]
 
     @property
     def new(self) -> Amount:
-        """Of the last dump."""
+        """The amount in the last dump."""
         return self.values[-1]
 
     @property
@@ -113,7 +127,14 @@ class ComparedGroup:
 
 @dataclass(frozen=True, slots=True)
 class GroupedDump:
-    """The groups of one dump by `by`, as `leaks` makes them. `heap_keys`: the key of each heap, by index."""
+    """The groups of one dump as `leaks` makes them.
+
+    Attributes:
+        process: the process.
+        by: key of the groups.
+        groups: the groups.
+        heap_keys: comparable key of each heap, by its index.
+    """
 
     process: Process
     by: By

@@ -14,10 +14,21 @@ HeapKey = tuple[str | int | None, ...]
 
 @dataclass(frozen=True, slots=True)
 class HeapNumbers:
-    """One heap in one dump. Bytes; None where the dump does not tell. `large_bytes`: committed bytes of large blocks.
+    """The numbers of one heap in one dump; None where the dump does not tell.
 
-    `large_sizes`: those of each large block, in no order.
-    `free_bytes`: of the back end by Windows' counter, else by the walk.
+    Attributes:
+        address: of the heap.
+        kind: its kind.
+        role: `process`, a CRT …; "" for none.
+        flags: its flags.
+        busy_blocks: number of the program's busy blocks.
+        busy_bytes: requested bytes of these.
+        reserved_bytes: reserved bytes of its segments.
+        committed_bytes: committed bytes of its segments.
+        free_bytes: free bytes of the back end by Windows' counter, else by the walk.
+        large_blocks: number of large blocks.
+        large_bytes: committed bytes of these.
+        large_sizes: committed bytes of each large block, in no order.
     """
 
     address: int
@@ -36,7 +47,7 @@ class HeapNumbers:
 
 @dataclass(frozen=True, slots=True)
 class ComparedHeap:
-    """One heap: its numbers in each dump, None in a dump that does not have it."""
+    """The numbers of one heap in each dump; None in a dump that does not have it."""
 
     values: tuple[HeapNumbers | None, ...]
 

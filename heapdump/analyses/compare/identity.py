@@ -46,7 +46,13 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Comparability:
-    """`relation` of all dumps. `equal`, `different`: witnesses that agree, that contradict; others are unknown."""
+    """Whether dumps show one process.
+
+    Attributes:
+        relation: of all dumps.
+        equal: properties that all dumps share.
+        different: properties that differ; those in neither are not known.
+    """
 
     relation: Relation
     equal: tuple[IdentityWitness, ...]

@@ -16,7 +16,7 @@ from heapdump.process.symbols.store import SymbolStores
 
 
 class ModuleChangeKind(StrEnum):
-    """What happened to a module; the value is the word of the JSON. VERSION: another build, at whatever base."""
+    """The change of a module; the value is the word of the JSON. VERSION: another build, at whatever base."""
 
     NEW = "new"
     GONE = "gone"
@@ -26,10 +26,15 @@ class ModuleChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModuleChange:
-    """A module that differs. `old`: in the first dump, None if it is new; `new`: in the last, None if it is gone.
+    """A module that differs between the first and the last dump.
 
-    `memory_imports`: of a new module, imported functions that reserve address space, change pages or load images.
-    `at_old_base`: of a moved module, what lies at its old base in the last dump.
+    Attributes:
+        name: of the module.
+        change: its change.
+        old: the module in the first dump; None if it is new.
+        new: the module in the last dump; None if it is gone.
+        memory_imports: of a new module, imported functions that reserve address space, change pages or load images.
+        at_old_base: of a moved module, the allocations at its old base in the last dump.
     """
 
     name: str

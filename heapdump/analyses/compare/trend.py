@@ -46,16 +46,21 @@ class Shape(StrEnum):
 
     @property
     def words(self) -> str:
-        """For a person."""
+        """The shape, for a person."""
         return self.replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """A series over the dumps. `slope`: units per hour, or per dump where times are not known (`is_per_hour` False).
+    """The trend of a series of values y_i, one a dump.
 
-    `shape`: None with fewer than four dumps. `share_up`: steps that rise / all steps. `kendall_s`: Σ sign(y_j - y_i)
-    over i < j; `p_value`: the chance that numbers without a trend have this S or one farther in its direction.
+    Attributes:
+        shape: None with fewer than four dumps.
+        slope: units per hour, or per dump where `is_per_hour` is False; Theil and Sen's.
+        is_per_hour: True where the times of all dumps are known.
+        share_up: steps that rise / all steps, 0 to 1.
+        kendall_s: S = Σ sign(y_j - y_i) over i < j.
+        p_value: chance, 0 to 1, that values without a trend have this S or one farther in its direction.
     """
 
     shape: Shape | None
@@ -86,7 +91,7 @@ def trend_of(values: Sequence[int], hours: Sequence[float] | None) -> Trend:
 
 
 def theil_sen(values: Sequence[int], places: Sequence[float]) -> float:
-    """Median of the slopes of all pairs; 0 with fewer than two values."""
+    """The median of the slopes of all pairs of values at these places; 0 with fewer than two values."""
     pairs = combinations(zip(places, values, strict=True), 2)
     slopes = [(late - early) / (b - a) for (a, early), (b, late) in pairs if b > a]
     return float(median(slopes)) if slopes else 0.0

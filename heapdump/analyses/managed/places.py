@@ -13,9 +13,14 @@ _MOST_REFERRERS = 20
 
 @dataclass(frozen=True, slots=True)
 class ManagedPlace:
-    """An address with the code or the object that holds it; both None where no runtime knows it.
+    """An address with the code or the object that holds it.
 
-    `text`: the contents of a string; `field`: of the object, which the address points into.
+    Attributes:
+        address: the address.
+        code: method or stub that holds it; None for none.
+        found: object that holds it; None for none.
+        text: contents of the object where it is a string; None for others.
+        field: field of the object that the address points into; None where it is not known.
     """
 
     address: int
@@ -26,14 +31,20 @@ class ManagedPlace:
 
     @property
     def offset(self) -> int | None:
-        """Bytes from the start of the method's code or of the object."""
+        """Bytes from the start of the method's code or of the object; None without both."""
         start = self.code.start if self.code else self.found.address if self.found else None
         return None if start is None else self.address - start
 
 
 @dataclass(frozen=True, slots=True)
 class Referrer:
-    """A word of the managed heap that points to an object: its address, the object that it lies in, its field."""
+    """A word of the managed heap that points to an object.
+
+    Attributes:
+        at: address of the word.
+        source: object that the word lies in; None where it is not known.
+        field: field of that object; None where it is not known.
+    """
 
     at: int
     source: ManagedObject | None

@@ -24,9 +24,13 @@ _NO_POINTERS = ("rsp", "esp", "rip", "eip", "cs", "eflags")
 
 @dataclass(frozen=True, slots=True)
 class RegisterValue:
-    """A register at the exception, and the thing that it points to; None for none.
+    """A register at the exception.
 
-    `meaning`: what it points to, or what a bad pointer looks like, in words; "" where neither is known.
+    Attributes:
+        name: of the register.
+        value: its value.
+        pointee: the thing that it points to; None where it is no pointer.
+        meaning: the pointee, or the kind of a bad pointer, in words; "" where neither is known.
     """
 
     name: str
@@ -37,10 +41,16 @@ class RegisterValue:
 
 @dataclass(frozen=True, slots=True)
 class CrashSection:
-    """The exception of the dump, or the failure that ntdll noted. `thread`: None where it is not known.
+    """The exception of the dump, or the failure that ntdll recorded.
 
-    `frames`: of that thread, innermost first; none where not known.
-    `instruction`: at which it was raised, "" where the code is not known; `registers`: those of its operand first.
+    Attributes:
+        code: of the exception.
+        words: the exception, for a person.
+        thread: id of its thread; None where it is not known.
+        address: of the instruction that raised it.
+        frames: of that thread, innermost first; () where they are not known.
+        instruction: as text; "" where the code is not known.
+        registers: at most three, those of the instruction's operand first.
     """
 
     code: int
@@ -58,7 +68,10 @@ def crash_section(
     code: Callable[[View], Code],
     pointees: Callable[[int], Pointee | None],
 ) -> CrashSection | None:
-    """The crash; None for a dump without exception. `code` reads code of a view, `pointees` names addresses."""
+    """The crash; None for a dump without exception.
+
+    `code` gives the code of a view. `pointees` names the thing at an address, None for none.
+    """
     raised = process.exception
     if raised is None:
         return None

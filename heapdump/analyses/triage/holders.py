@@ -21,7 +21,7 @@ _VERIFIER_KEY = "Application Verifier"
 
 
 class HolderKind(StrEnum):
-    """The kind of a holder."""
+    """The kind of a holder; the value is the word of the JSON."""
 
     GROUP = "group"
     UNREACHABLE = "unreachable"
@@ -31,12 +31,21 @@ class HolderKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Some blocks of the program, or objects of a runtime, and what they have in common.
+    """Blocks of the program, or objects of a runtime, that have something in common.
 
-    `key`: of a group, and the name of a managed type; "" for the others. `blocks`: the number of blocks or objects,
-    None where they were not counted. `share`: of `of_bytes`: of the requested bytes of all busy blocks, of a suspect of
-    the bytes that roots hold, of a type of the bytes of all objects. `address`: of the one block of a suspect.
-    `command`: arguments of the command that shows more.
+    Attributes:
+        kind: a group, unreachable blocks, a leak suspect, or a managed type.
+        sentence: the holder, for a person.
+        key: of a group, or name of a managed type; "" for the others.
+        blocks: number of blocks or objects; None where they were not counted.
+        bytes: their bytes.
+        share: bytes / of_bytes, 0 to 1; None where `of_bytes` is None.
+        of_bytes: of a group the requested bytes of all busy blocks, of a suspect the bytes that roots hold, of a type
+            the bytes of all objects; None where they are not known.
+        heaps: addresses of the heaps that have the blocks.
+        address: of the one block of a suspect; None for others.
+        command: arguments of the command that shows more.
+        is_bad: True for unreachable blocks where the pointer graph is complete.
     """
 
     kind: HolderKind

@@ -33,7 +33,7 @@ _CLEAR = 2
 
 @dataclass(frozen=True, slots=True)
 class HeapSection:
-    """The verdict on the heaps, and the incidents: errors first. `gaps`: the number of parts that were not examined."""
+    """The heaps. `incidents`: errors first; `gaps`: number of parts of heaps that were not examined."""
 
     verdict: Verdict
     incidents: tuple[Incident, ...]
@@ -42,9 +42,13 @@ class HeapSection:
 
 @dataclass(frozen=True, slots=True)
 class ManagedShare:
-    """Committed bytes of managed runtimes, of their objects (the GC heaps), and of Windows' heaps beside them.
+    """Managed and native memory side by side, in committed bytes.
 
-    `unknown`: of private memory that nothing names.
+    Attributes:
+        bytes: of managed runtimes.
+        objects: of their object heaps (GC heaps).
+        native: of Windows' heaps.
+        unknown: of private memory that nothing names.
     """
 
     bytes: int
@@ -64,12 +68,17 @@ class ManagedShare:
 
 @dataclass(frozen=True, slots=True)
 class MemorySection:
-    """Where the memory is. `items`: of the reconciliation, most bytes first.
+    """Where the memory is.
 
-    `committed_bytes`: of the memory map; in the dump where `is_whole_process` is False. `private_bytes`: as Windows
-    counted them, else by the memory map (`is_counted` False); None where neither is known. `largest_free`: the largest
-    allocatable block of a 32-bit address space, None for others and where it is not known.
-    `is_large_address_aware`: the program may use more than 2 GB of that space. `managed`: None without a runtime.
+    Attributes:
+        committed_bytes: of the memory map; bytes in the dump where `is_whole_process` is False.
+        items: of the reconciliation, most bytes first.
+        is_whole_process: True where the dump has a complete memory map.
+        private_bytes: private bytes as Windows counted them, else by the memory map; None where neither is known.
+        is_counted: True where `private_bytes` are Windows' count.
+        largest_free: largest free run of a 32-bit address space; None for others and where it is not known.
+        is_large_address_aware: True where the program may use more than 2 GiB of that space.
+        managed: None without a runtime.
     """
 
     committed_bytes: int
@@ -84,9 +93,17 @@ class MemorySection:
 
 @dataclass(frozen=True, slots=True)
 class Triage:
-    """The page. `hang_frames`: of the thread that owns the lock of the hang.
+    """The triage page as data.
 
-    `cannot`: the questions that this dump does not answer wholly; `next`: arguments of commands.
+    Attributes:
+        crash: None without an exception and without a recorded failure.
+        hang: the worst hang; None without one.
+        hang_frames: frames of the thread that owns the lock of the hang.
+        heap: verdict and incidents.
+        memory: where the memory is.
+        holders: what holds most memory, the most important first.
+        cannot: questions that this dump does not answer, or answers in part.
+        next: arguments of each command to try next.
     """
 
     crash: CrashSection | None
@@ -101,10 +118,10 @@ class Triage:
 
 @dataclass(frozen=True)
 class TriageFacts:
-    """The facts that the page is made of. `findings`: explained, errors first; `crash`: None without an exception.
+    """The facts that the page is made of; members with names of `Triage` mean the same.
 
-    `hang`: the worst hang, None without one; `hang_frames`: of the thread that owns its lock.
-    `graph`: the overview of the pointer graph, None where there is none. `gaps`: as in `HeapSection`.
+    `graph`: overview of the pointer graph, None where it was not made. `gaps`: as in `HeapSection`, with the heaps that
+    were not checked.
     """
 
     process: Process
@@ -123,7 +140,7 @@ class TriageFacts:
 
 
 def triage(facts: TriageFacts) -> Triage:
-    """The page."""
+    """The triage page of these facts."""
     memory = _memory(facts)
     has_verifier = any(is_verifier(module.name) for module in facts.process.modules)
     found = holders(facts.leaks, facts.heaps, facts.graph, facts.runtimes, has_verifier=has_verifier)

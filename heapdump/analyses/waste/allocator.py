@@ -34,14 +34,14 @@ class Overhead:
 
 
 def padding(heaps: tuple[Heap, ...], table: BlockTable, rows: NDArray[np.int64]) -> Iterator[Overhead]:
-    """Headers and rounding: occupied minus requested bytes of `rows`, busy blocks, of each heap."""
+    """Headers and rounding of each heap: occupied minus requested bytes. `rows`: of busy blocks."""
     for heap, of_heap in _by_heap(heaps, table, rows):
         occupied, asked = int(table.entry_sizes(of_heap).sum()), int(table.sizes(of_heap).sum())
         yield Overhead(heap, len(of_heap), occupied - asked, occupied)
 
 
 def sparse_subsegments(heaps: tuple[Heap, ...], table: BlockTable) -> Iterator[Overhead]:
-    """Free LFH blocks in subsegments of which less than half is in use; of each heap."""
+    """Free LFH blocks of each heap in subsegments of which less than half of the bytes is busy."""
     lfh = np.flatnonzero((table.kind == BlockKind.LFH) & ~table.is_internal)
     for heap, of_heap in _by_heap(heaps, table, lfh):
         internal = np.flatnonzero((table.heap == heap.index) & table.is_internal)
@@ -55,7 +55,7 @@ def sparse_subsegments(heaps: tuple[Heap, ...], table: BlockTable) -> Iterator[O
 
 
 def free_blocks(heaps: tuple[Heap, ...], table: BlockTable) -> Iterator[Overhead]:
-    """Free blocks outside of subsegments, of each heap: committed memory that nobody uses."""
+    """Free blocks of each heap outside of LFH subsegments."""
     free = np.flatnonzero(~table.is_busy & (table.kind != BlockKind.LFH) & ~table.is_internal)
     for heap, of_heap in _by_heap(heaps, table, free):
         size = int(table.entry_sizes(of_heap).sum())

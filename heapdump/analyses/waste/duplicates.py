@@ -23,7 +23,13 @@ _SALTS = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Blocks of `size` bytes with equal content; of blocks of zeros `size` is None. `rows`: of the table, ascending."""
+    """Busy blocks of equal content.
+
+    Attributes:
+        rows: of the block table, ascending.
+        size: requested bytes of each; None for blocks that hold only zeros, whose sizes differ.
+        bytes: requested bytes of all.
+    """
 
     rows: tuple[int, ...]
     size: int | None
@@ -31,12 +37,15 @@ class Copies:
 
     @property
     def saved(self) -> int:
-        """Bytes of all blocks but one; of zeros of all."""
+        """Bytes that could be saved: those of all blocks but one; of blocks of zeros those of all."""
         return self.bytes if self.size is None else self.bytes - self.size
 
 
 def find_copies(space: AddressSpace, table: BlockTable, rows: NDArray[np.int64]) -> list[Copies]:
-    """The groups of two blocks or more, and the blocks of zeros as one group. Reads blocks that may be equal."""
+    """The groups of two blocks or more with equal content, and the blocks of zeros as one group.
+
+    `rows`: of busy blocks. Reads 24 bytes of each block, and whole those that may be equal.
+    """
     groups: dict[tuple[int, bytes], list[int]] = defaultdict(list)
     zeros: list[int] = []
     zero_bytes = 0

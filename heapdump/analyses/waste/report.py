@@ -41,7 +41,7 @@ class WasteKind(StrEnum):
 
 
 IS_ADDRESS_SPACE = (WasteKind.RESERVE,)
-"""Kinds that cost address space, no memory."""
+"""Kinds that cost address space and no memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class LegendRow:
-    """A class of memory; None: not known, and `reason` says why. `deltas`: as in `Box`."""
+    """A class of memory; None: not known, and `reason` says why. `delta`: as in `Box`."""
 
     name: str
     css: str

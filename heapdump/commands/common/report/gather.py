@@ -171,9 +171,9 @@ class _Gatherer:
         return self._part("Call stacks", "threads", "--frames", is_folded=True, skip=1)
 
     def _part(self, title: str, name: str, *arguments: str, **looks: Any) -> Part:
-        """The answer of a command. `limit`: rows of a table; `skip`: items left out at its beginning.
+        """The answer of a command as a part of the page.
 
-        The other `looks` are fields of the part.
+        `looks`: fields of the part; `limit`, the most rows of a table; `skip`, the items left out at its beginning.
         """
         asked: Asked = self._asker.ask(name, *arguments, limit=looks.pop("limit", _MOST_ROWS))
         items = list(asked.answer.page())[looks.pop("skip", 0) :] if asked.answer else []
