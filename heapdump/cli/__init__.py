@@ -55,7 +55,7 @@ At Python's 700 it searches a hundred times through the objects that imports lea
 
 
 EXIT_MEMORY = 4
-"""Exit code where memory ran out: what can be said was said, the answer is missing."""
+"""Exit code where memory ran out: a sentence says so, and the answer is missing."""
 
 EXIT_DEFECT = 70
 """Exit code of an exception that nobody foresaw: EX_SOFTWARE of sysexits.h."""

@@ -42,7 +42,7 @@ Register-ArgumentCompleter -Native -CommandName '%(prog_name)s', '%(prog_name)s.
 """
 
     def get_completion_args(self) -> tuple[list[str], str]:
-        """(words before the one that is completed, what of it stands before the cursor)."""
+        """(words before the one that is completed, its characters before the cursor)."""
         words = [word for word in os.environ.get("COMP_WORDS", "").splitlines() if word][1:]
         incomplete = os.environ.get("COMP_CWORD", "").strip("'\"")
         return (words[:-1] if incomplete else words), incomplete

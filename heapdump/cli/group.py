@@ -74,7 +74,7 @@ class LazyGroup(click.Group):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Commands and options that begin so; a dump where there are none."""
+        """Commands and options that begin with `incomplete`; files of dumps where there are none."""
         from click.shell_completion import CompletionItem
 
         names = [name for name in (*self.list_commands(ctx), *_TOOLS) if name.startswith(incomplete)]
@@ -95,7 +95,7 @@ class LazyGroup(click.Group):
                     formatter.write_dl([(name.ljust(width), self._first_line(ctx, name)) for name in listed])
 
     def _first_line(self, ctx: click.Context, name: str) -> str:
-        """What a command answers, read from its source: to import all of them would take a tenth of a second."""
+        """The first line of a command's help, read from its source: importing all of them takes a tenth of a second."""
         if name in _TOOLS:
             return _TOOLS[name]
         path = Path(commands.__path__[0], f"{_file_name(name)}.py")

@@ -53,7 +53,7 @@ def _page(context: click.Context, version: str, see_also: Sequence[str]) -> str:
 
 
 class _Roff(click.HelpFormatter):
-    """What click writes of a command's help, as the macros of man(7)."""
+    """Writes the help of a command, as click formats it, in the macros of man(7)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class _Roff(click.HelpFormatter):
 
     @contextmanager
     def section(self, name: str) -> Iterator[None]:
-        """A heading; what is written within stands below it."""
+        """A heading; text that is written inside the `with` block stands below it."""
         self.write_heading(name)
         yield
 

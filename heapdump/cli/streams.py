@@ -17,20 +17,20 @@ _PLAIN = {
     "▏": "|", "░": ".", "▒": ":", "▓": "#", "│": "|", "├": "|", "└": "`", "─": "-", "▲": "^", "▼": "v", "✓": "+",
     "✗": "x", "§": "section ", "Σ": "sum",
 }  # fmt: skip
-"""Character of our pages → what stands for it."""
+"""Character of our pages → the plain text that replaces it."""
 
 
 class _Diagnostics(io.TextIOWrapper):
     """The standard error stream. Where it is closed or full, lines are lost: there is nobody to complain to."""
 
     def write(self, text: str) -> int:
-        """Writes what can be written."""
+        """Writes the text; nothing where the stream is closed or full. The number of its characters."""
         with contextlib.suppress(OSError, ValueError):
             super().write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flushes what can be flushed."""
+        """Flushes the stream; nothing where it is closed or full."""
         with contextlib.suppress(OSError, ValueError):
             super().flush()
 

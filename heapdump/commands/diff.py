@@ -131,7 +131,7 @@ def _in_order(snapshots: list[Snapshot]) -> list[Snapshot]:
 
 
 def _asked(snapshots: Sequence[Snapshot], options: _DiffOptions) -> tuple[Comparison, str]:
-    """(what is compared, why it is not the key that was asked for, or "")."""
+    """(the question of the comparison, why its key is not the one that was asked for, or "")."""
     from heapdump.analyses.allocated.leaks import how_to_record
     from heapdump.analyses.allocated.stacks import records_stacks
 

@@ -38,10 +38,17 @@ _REACHED = {
 
 @dataclass(frozen=True, slots=True)
 class _RefsAnswer:
-    """The block and the answer about it.
+    """A block and the answer about it.
 
-    `reach`: `Reach.word` of its state; `cycle`: the number of blocks in the cycle whose first block it is, else 0;
-    `depth`: levels of holders.
+    Attributes:
+        snapshot: the dump.
+        references: pointers from and to blocks.
+        block: the block.
+        node: its node in the pointer graph.
+        reach: `Reach.word` of its state.
+        cycle: number of blocks in the cycle whose first block it is; 0 for others.
+        paths: paths from roots to it.
+        depth: levels of holders to list.
     """
 
     snapshot: Snapshot
@@ -55,13 +62,13 @@ class _RefsAnswer:
 
     @property
     def reached(self) -> str:
-        """How the block can be reached, in words."""
+        """The reachability of the block, in words."""
         if self.cycle:
             return f"held by nothing but a reference cycle of {text.plural(self.cycle, 'block')}: a direct leak"
         return _REACHED[self.reach]
 
     def type(self, node: int) -> Record | None:
-        """What a node is."""
+        """The record of a node's type; None where nothing tells it."""
         return type_record(self.snapshot, int(self.snapshot.graph.rows[node]))
 
     def span(self, node: int) -> Span:

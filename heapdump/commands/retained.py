@@ -69,7 +69,7 @@ class _Context:
         return int(self.graph.rows[np.flatnonzero(self.graph.start == int(address, 16))[0]])
 
     def address(self, node: int) -> str:
-        """Where the program's bytes of a node begin."""
+        """The address of the program's first byte of a node, as text."""
         return hex(int(self.graph.start[node]))
 
 

@@ -130,7 +130,7 @@ class _SearchHits:
         return text_around(self.snapshot.process.space, hit)
 
     def owner(self, hit: Hit) -> Pointee | None:
-        """What the place lies in."""
+        """The thing that the place lies in: block, stack, module or region; None for none."""
         return self._pointees.at(hit.address)
 
     def records(self, hits: Sequence[Hit]) -> Iterator[Record]:

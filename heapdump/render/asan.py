@@ -15,9 +15,16 @@ _BESIDE_BYTES = 0x2000
 
 @dataclass(frozen=True, slots=True)
 class MemoryRegion:
-    """The block that a report is about: `size` requested bytes from `address` on, occupying [entry, end).
+    """The block that a report is about.
 
-    `words`: its state and kind; `stack`: the line before its frames, "" without any.
+    Attributes:
+        address: of its user data.
+        size: requested bytes.
+        entry: address of its entry.
+        end: address behind its entry.
+        words: its state and kind.
+        stack: the line before its frames; "" without frames.
+        frames: of its stack, innermost first.
     """
 
     address: int
@@ -31,7 +38,11 @@ class MemoryRegion:
 
 @dataclass(frozen=True, slots=True)
 class MemoryView:
-    """The bytes from `start` on, None where the dump has none; and rows of (address, cells, damage begins here)."""
+    """The memory around a damaged place.
+
+    `start`: address of the first byte of `data`. `data`: None where the dump has none. `rows`: (address, cells, True
+    where the damage begins here). `legend`: letter of a cell → its meaning.
+    """
 
     start: int
     data: bytes | None
@@ -41,14 +52,31 @@ class MemoryView:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One report. The damaged bytes are [address, address + length).
+    """One report of an incident. The damaged bytes are [address, address + length).
 
-    `name`: the bug, or the kind of finding; `seen_by`: the witnesses in a few words, the one of `message` first;
-    `others`: the messages of the others. `meaning`: of the damaged bytes, "" not known; `reach`: [low, high) of the
-    same byte around them. `raised_by`: (frame, how it was found), innermost first; `noted`: frames that ntdll noted.
-    `candidates`: a line each, likeliest first; `is_decided`: the first of them did it. `alike`, `alike_stack`: numbers
-    of similar findings. `memory`: None for a report of Windows. `place`: the end of the summary line.
-    `text`: lines that the runtime itself wrote.
+    Attributes:
+        pid: process id; None where it is not known.
+        name: the bug, or the kind of finding.
+        severity: error or warning.
+        address: of the first bad byte.
+        length: number of bad bytes.
+        message: the first finding in a sentence.
+        seen_by: the witnesses in a few words, that of `message` first.
+        others: messages of the other findings.
+        expected: bytes that should be there, as text; "" where they are not known.
+        found: bytes that are there, as text.
+        meaning: of the damaged bytes; "" where it is not known.
+        reach: [low, high) addresses around them that hold the same byte.
+        raised_by: (frame, how it was found) of the exception, innermost first.
+        noted: frames that ntdll recorded, innermost first.
+        region: the block; None where none is known.
+        candidates: a line for each, the likeliest first.
+        is_decided: True where the bytes prove the first candidate.
+        alike: number of findings of this kind beside blocks of the same size.
+        alike_stack: number of findings of this kind beside blocks of the same stack; None where it is not known.
+        memory: None for a report of Windows.
+        place: end of the summary line.
+        text: lines that a runtime wrote.
     """
 
     pid: int | None

@@ -20,10 +20,13 @@ Cells = Sequence[Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class TableLayout:
-    """Indices of columns.
+    """The columns of a table by index. Columns that are empty in every row are in none of these.
 
-    `shown` → `widths` in cells; `dropped`: those that do not fit; `same`: those that say the same in every row, which a
-    line below the table tells. Columns that are empty in every row are in none of them.
+    Attributes:
+        shown: columns that are shown, in order.
+        widths: shown column → its width in terminal cells.
+        dropped: columns that do not fit.
+        same: columns with one text in every row, which a line below the table gives.
     """
 
     shown: Sequence[int]

@@ -15,7 +15,7 @@ _RULER = "-" * 53
 
 @dataclass(frozen=True, slots=True)
 class LsanFrame:
-    """A frame. `symbol`: "" without one; `place`: `file:line` or `(module+offset)`."""
+    """A frame of a stack. `symbol`: "" without one; `place`: `file:line` or `(module+offset)`."""
 
     address: int
     symbol: str
@@ -24,9 +24,15 @@ class LsanFrame:
 
 @dataclass(frozen=True, slots=True)
 class LsanLeak:
-    """Leaked blocks of one stack. `frames`: innermost first, or none and `key` stands in their place.
+    """Leaked blocks of one stack.
 
-    `objects()`: (address, requested bytes) of each block; called where objects are printed.
+    Attributes:
+        is_direct: True for directly leaked blocks.
+        bytes: requested bytes of all.
+        count: number of blocks.
+        frames: of the stack, innermost first; () where none is recorded.
+        key: text in place of the frames.
+        objects: gives (address, requested bytes) of each block; called where objects are printed.
     """
 
     is_direct: bool
@@ -39,9 +45,14 @@ class LsanLeak:
 
 @dataclass(frozen=True, slots=True)
 class LsanReport:
-    """`pid`: 0 where it is not known; `leaks`: the first to be printed; `bytes`, `count` of all leaks together.
+    """The content of a report.
 
-    `suppressed`: (blocks, bytes, pattern) of each rule that suppresses leaks.
+    Attributes:
+        pid: process id; 0 where it is not known.
+        leaks: the leaks in the order in which they are printed.
+        bytes: requested bytes of all leaks.
+        count: number of blocks of all leaks.
+        suppressed: (blocks, bytes, pattern) of each rule that suppresses leaks.
     """
 
     pid: int
@@ -52,7 +63,7 @@ class LsanReport:
 
 
 def lsan(report: LsanReport, most: int, *, with_objects: bool, with_suppressions: bool) -> Iterator[str]:
-    """The report with at most `most` leaks, 0: with all of them."""
+    """The report in pieces of text. `most`: most leaks that are printed; 0 for all."""
     leaks = report.leaks
     if leaks:
         yield f"\n{'=' * 65}\n=={report.pid}==ERROR: LeakSanitizer: detected memory leaks\n\n"

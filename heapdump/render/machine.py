@@ -87,7 +87,7 @@ class _CsvLines:
     def __init__(
         self, nested: Mapping[str, Sequence[str]], fields: Sequence[str], cell: Callable[[object], object]
     ) -> None:
-        """`cell` makes a cell of a value; the others as `comma_separated` has them."""
+        """`cell` makes a cell of a value; `nested` and `fields` are as in `comma_separated`."""
         self.header: list[str] = []
         self._nested, self._fields, self._cell = nested, fields, cell
         self._out = io.StringIO()

@@ -17,7 +17,7 @@ NO_STACK = "(no stack recorded)"
 
 @dataclass(frozen=True, slots=True)
 class SampleFrame:
-    """A frame as viewers show it. `address`: 0 for a frame without an address."""
+    """A frame as viewers show it. `address`: 0 for a frame without one; `file`, `line`: None where not known."""
 
     name: str
     address: int
@@ -27,9 +27,14 @@ class SampleFrame:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Blocks of one stack, and their requested bytes. `frames`: innermost first, none where no stack is recorded.
+    """The blocks of one stack.
 
-    Of a difference, `blocks` and `bytes` are without a sign; `net_blocks`, `net_bytes` have it, else None.
+    Attributes:
+        frames: innermost first; () where no stack is recorded.
+        blocks: number of blocks; of a difference the change without its sign.
+        bytes: requested bytes; of a difference the change without its sign.
+        net_blocks: change of the blocks with its sign; None where the sample is no difference.
+        net_bytes: change of the bytes with its sign; None where the sample is no difference.
     """
 
     frames: tuple[SampleFrame, ...]

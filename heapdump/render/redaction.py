@@ -1,4 +1,4 @@
-"""Answers without what the program's memory says: no contents, no texts, no command line, no names of people.
+"""Answers without contents of the program's memory: no contents, no texts, no command line, no names of people.
 
 Addresses, sizes, types, functions and the modules of the program stay. What memory holds is told by where it stands:
 by the name of a member or a column, in quotes in a sentence, or as a row of hex digits. Names of the user and of the
@@ -38,7 +38,7 @@ _HOME = re.compile(r"(?i)((?:[a-z]:|\\|/)[\\/]?(?:users|home|documents and setti
 
 @dataclass(frozen=True)
 class Redaction:
-    """Takes contents out of answers. `names`: of the user, the machine, the domain; `lines`: the command line."""
+    """Removes contents from answers. `names`: of the user, the machine, the domain; `lines`: the command line."""
 
     names: tuple[str, ...] = ()
     lines: tuple[str, ...] = ()
@@ -70,7 +70,7 @@ class Redaction:
         return _HEX.sub(HIDDEN, _QUOTED.sub(HIDDEN, _UNKNOWN.sub("<unknown>", text)))
 
     def tree(self, value: T) -> T:
-        """Records in records, of which only the texts change."""
+        """A value, or records in records, with each text redacted and all else unchanged."""
         found: Any = value
         if is_dataclass(value) and not isinstance(value, type):
             found = replace(value, **{one.name: self.tree(getattr(value, one.name)) for one in fields(value)})
@@ -140,7 +140,7 @@ def _without_content(match: re.Match[str]) -> str:
 
 
 def _blank(value: Any) -> Any:
-    """What stands in the place of a hidden value: of its kind, so that the record keeps its form."""
+    """The value that replaces a hidden one: of the same type, so that the record keeps its form."""
     return None if value is None or not isinstance(value, (str, list)) else HIDDEN if isinstance(value, str) else []
 
 

@@ -36,7 +36,15 @@ _MOST_DIGITS = 20
 
 
 def draw(page: Iterable[PageItem], *, color: bool, width: int, explain: bool, exact: bool = False) -> Iterator[str]:
-    """The text of each item, with line ends. `width` in columns; `color` writes ANSI codes; `exact`: sizes in bytes."""
+    """The text of each item, with line ends.
+
+    Args:
+        page: the items.
+        color: True to write ANSI codes.
+        width: columns of the terminal.
+        explain: True to write the origin of each column below a table.
+        exact: True to write sizes in bytes.
+    """
     pen = _Pen(color)
     for i, item in enumerate(page):
         if i:
@@ -176,7 +184,7 @@ _FOLDER = Console(width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False)
 
 @dataclass(frozen=True)
 class _TableStyle:
-    """How tables are drawn: columns of the output, with explanations, sizes in bytes."""
+    """The options of tables: columns of the output, explanations of the columns, sizes in bytes."""
 
     width: int
     explain: bool

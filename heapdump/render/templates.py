@@ -21,7 +21,13 @@ _HEX_PAIRS = np.frombuffer(b"".join(b"%02x" % i for i in range(256)), np.uint16)
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """Numbers of the records, (n,) uint64, as `0x12ab` or `4779`; in an optional place nothing stands for 0."""
+    """A number of each record.
+
+    Attributes:
+        values: (n,) uint64.
+        is_hex: True for `0x12ab`, False for `4779`.
+        is_optional: True where nothing is written for 0.
+    """
 
     values: NDArray[np.uint64]
     is_hex: bool = False
@@ -62,7 +68,7 @@ def filled(templates: Sequence[tuple[bytes, ...]], which: NDArray[np.integer], n
     Args:
         templates: texts as `pieces` makes them; in one without a place for the last number that is not written.
         which: (n,) the template of each record.
-        numbers: what stands between the pieces, in their order.
+        numbers: the numbers between the pieces, in their order.
     """
     columns: list[Any] = []
     is_whole = np.array([len(texts) > len(numbers) for texts in templates])[which]

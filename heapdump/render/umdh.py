@@ -12,7 +12,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Allocation:
-    """A busy block: address, `size` requested bytes, `overhead` other bytes of its entry, `stack` number (0: none)."""
+    """A busy block.
+
+    Attributes:
+        address: of its user data.
+        size: requested bytes.
+        overhead: bytes of its entry that were not requested.
+        stack: number of its allocation stack; 0 for none.
+    """
 
     address: int
     size: int
@@ -45,7 +52,10 @@ def log(
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A stack in two logs. `number`: of its backtrace; `frames`: as they are printed, innermost first."""
+    """A stack in two logs: its requested bytes and its blocks in the old and in the new one.
+
+    `number`: of its backtrace; `frames`: as they are printed, innermost first.
+    """
 
     number: int
     old_bytes: int

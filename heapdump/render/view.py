@@ -21,13 +21,19 @@ StyledLine = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Column(Generic[Row]):
-    """`text` makes the cell of a row; `explain` says which structure or formula the value comes from.
+    """A column of a table. A column whose cells are all empty is not shown, except for the first one.
 
-    Columns of rank 0 are always shown; where the width does not suffice those with the highest ranks go first. The
-    cells of a `flexible` column are cut with an ellipsis to this number of terminal cells (0: never cut); those of one
-    that `wraps` go on below. One that `folds` and says the same in three rows and more is told once, below the table.
-    `style` is a style of rich, or makes one of a row. `bytes`: the cell is this number of bytes, with a unit of its own
-    or exact. A column whose cells are all empty is not shown, but for the first one.
+    Attributes:
+        title: its title.
+        text: makes the cell of a row.
+        explain: the structure or formula that the value comes from.
+        right: True to align to the right.
+        rank: 0 for a column that is always shown; where the width does not suffice the highest rank is left out first.
+        flexible: terminal cells to which its texts are cut, with an ellipsis; 0 for never.
+        style: style of rich, or a function that makes one of a row.
+        wraps: True where a text that is too wide goes on in the next line.
+        folds: True where a text that is the same in three rows or more is written once, below the table.
+        bytes: gives the bytes of a row, which are printed with a unit or exactly; None for other columns.
     """
 
     title: str
@@ -49,9 +55,15 @@ def size_column(title: str, bytes_: Callable[[Row], int | None], explain: str, *
 
 @dataclass(frozen=True)
 class Table(Generic[Row]):
-    """Rows under columns. `hidden`: the number of rows that exist and are not shown; `empty`: the line without rows.
+    """A table.
 
-    `numbered`: rows have a first column `#1`, `#2` … that details below refer to.
+    Attributes:
+        columns: its columns.
+        rows: its rows.
+        title: line above it; "" for none.
+        hidden: number of rows that exist and are not shown.
+        empty: line that stands for a table without rows.
+        numbered: True for a first column `#1`, `#2` … that details below refer to.
     """
 
     columns: Sequence[Column[Row]]
@@ -89,7 +101,7 @@ PageItem = Table[Any] | Lines | Sections
 
 @runtime_checkable
 class ManyRecords(Protocol):
-    """Records of which there may be millions; they write themselves faster than one after the other."""
+    """Records, perhaps millions, whose texts are made many at a time."""
 
     def __iter__(self) -> Iterator[Record]:
         """The records."""
@@ -105,11 +117,17 @@ class ManyRecords(Protocol):
 class Answer:
     """The answer of a command in all formats; only the format that is asked for is made.
 
-    `data`: the `data` of the JSON document, an object or an iterable of records. `records`: those of jsonl and csv.
-    `page`: for a person. `gaps`: lines on what is missing, none for a complete answer; `notes`: other remarks.
-    `nested`: member of a record → names of the members of its object, so that every line of a csv has the same
-    columns. `question`: the command with the options that change its records, "" for the command alone. `shown`: gaps
-    that the page says itself.
+    Attributes:
+        command: name of the command.
+        data: gives the `data` of the JSON document, an object or an iterable of records.
+        records: gives the records of jsonl and csv.
+        page: gives tables and lines for a person.
+        gaps: lines on what is missing; () for a complete answer.
+        notes: other remarks.
+        nested: member of a record → names of the members of its object, so that every line of a csv has the same
+            columns.
+        question: the command with the options that change its records; "" for the command alone.
+        shown: those of `gaps` that the page itself says.
     """
 
     command: str

@@ -1,4 +1,4 @@
-"""Blocks in words, for the rows of a table: what they are, and who allocated them."""
+"""Blocks in words, for the rows of a table: their type, and who allocated them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SHORT = {"only allocator frames": "allocator only"}
 
 
 class BlockWords:
-    """What blocks are and who allocated them; made for all of the rows at once when a table asks first."""
+    """Types and callers of blocks, in words; made for all rows at once when the first is asked for."""
 
     def __init__(self, request: Request, snapshot: Snapshot, rows: Iterable[int]) -> None:
         """`rows`: of the block table, those that a table shows."""

@@ -31,10 +31,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What is compared. `by`, `size`, `focus`, `ignore`, `skip`, `suppressions`: as in `leaks`.
+    """The question of a comparison.
 
-    `heap`: address of a heap in one of the dumps; the heap is matched in the others. `least_bytes`: groups whose bytes
-    change less are left out. `unreachable`: the pointer graph of each dump is made.
+    Attributes:
+        by: key of the groups.
+        heap: address of a heap in one of the dumps, which is matched in the others; None for all heaps.
+        size: requested bytes of the blocks, [low, high); None for all.
+        focus: only stacks with a frame that matches.
+        ignore: only stacks without a frame that matches.
+        skip: modules that only pass allocations on.
+        suppressions: rules that leave out stacks.
+        least_bytes: groups whose bytes change by less are left out.
+        unreachable: True to make the pointer graph of each dump and count unreachable blocks.
     """
 
     by: By
@@ -55,7 +63,7 @@ class Comparison:
 
 
 def compare_dumps(request: Request, snapshots: Sequence[Snapshot], asked: Comparison) -> Difference:
-    """Walks one dump after the other, keeps the facts of each, and compares them. The blocks of the last one stay.
+    """The comparison of the dumps, which are walked one after the other. The blocks of the last one stay in memory.
 
     Raises:
         WrongUsage: no dump has a heap at the address asked for.
@@ -161,7 +169,7 @@ _CHEAP = 4 << 20
 def holder_of(request: Request, snapshot: Snapshot, address: int, *, follow: bool) -> str:
     """The root that holds a block, in words; "" where none does, or pointers are not followed.
 
-    They are where that is asked for (`follow`), or means to sweep 4 MB or less.
+    Pointers are followed where `follow` is True, or the sweep reads 4 MiB or less.
     """
     if not follow and not has_small_graph(snapshot, _CHEAP):
         return ""

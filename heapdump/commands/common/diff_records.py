@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def group_record(group: ComparedGroup) -> Record:
-    """One group."""
+    """The record of a group."""
     return {
         "key": group.label,
         "id": group.id,
@@ -43,7 +43,7 @@ def group_record(group: ComparedGroup) -> Record:
 
 
 def dump_facts_record(facts: DumpFacts, path: str) -> Record:
-    """What identifies one of the dumps."""
+    """The record that identifies one of the dumps."""
     process = facts.process
     created = process.misc.create_time if process.misc else None
     return {
@@ -59,7 +59,7 @@ def dump_facts_record(facts: DumpFacts, path: str) -> Record:
 def difference_record(
     difference: Difference, groups: list[ComparedGroup], paths: list[str], findings: list[str]
 ) -> Record:
-    """The whole comparison; `groups`: those that are listed; `findings`: the sentences."""
+    """The record of the comparison. `groups`: those that are listed; `findings`: the sentences."""
     found, reconciliation = difference.comparability, difference.reconciliation
     unreachable = [facts.unreachable for facts in difference.dumps]
     return {
@@ -103,7 +103,7 @@ def _group_trend(group: ComparedGroup) -> Record | None:
 
 
 def trend_record(trend: Trend) -> Record:
-    """A trend; `slope` in units per hour, or per dump."""
+    """The record of a trend; its `slope` is in units per hour, or per dump."""
     return {
         "class": trend.shape.value if trend.shape else None,
         "slope": trend.slope,
@@ -129,7 +129,7 @@ def _crt_record(difference: Difference) -> Record | None:
 
 
 def row_record(row: Row) -> Record:
-    """One number in every dump."""
+    """The record of one number in every dump."""
     return {"name": row.name, "values": list(row.values), "delta": row.delta}
 
 

@@ -30,7 +30,7 @@ _NOTABLE = 16
 
 
 class DiffSentence(NamedTuple):
-    """A statement, and the arguments of the command that leads on; none for a statement that stands alone."""
+    """A statement, and the arguments of the command that shows more; () for a statement without one."""
 
     text: str
     command: tuple[str, ...] = ()

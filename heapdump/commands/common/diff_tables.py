@@ -123,7 +123,7 @@ COUNTER_WORDS = {
 def rows_table(title: str, rows: Sequence[Row], *, are_bytes: bool) -> Table[Row]:
     """Rows with the values of every dump; rows that no dump knows are left out.
 
-    `are_bytes`: all rows are; else those whose names say so.
+    `are_bytes`: True where all values are bytes; else those are whose names end in `_bytes`.
     """
     rows = [row for row in rows if any(value is not None for value in row.values)]
     dumps = len(rows[0].values) if rows else 2

@@ -47,7 +47,7 @@ class FindingRecorder:
         return frames_of(self._request, self._snapshot, block)
 
     def noted(self, explained: ExplainedFinding) -> list[Frame]:
-        """The stack that ntdll noted in its failure record; none for other findings."""
+        """The stack that ntdll recorded in its failure record; () for other findings."""
         if explained.report is None or not explained.report.frames:
             return []
         namer = self._snapshot.namer(self._request.image_path, self._request.symbol_path)

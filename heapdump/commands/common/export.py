@@ -88,7 +88,7 @@ def _sample(frames: tuple[Frame, ...], blocks: int, size: int) -> Sample:
 
 
 def sample_frame(frame: Frame) -> SampleFrame:
-    """Without the offset behind a symbol, so that viewers add up the frames of a function."""
+    """A frame for viewers, without the offset behind a symbol: viewers then add up the frames of a function."""
     from heapdump.render.profiles import SampleFrame
 
     name = f"{frame.module}!{frame.symbol}" if frame.symbol else str(frame)

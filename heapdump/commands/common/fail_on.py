@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.compare.difference import Difference
 
 Limits = dict[str, int]
-"""What may grow → by how many bytes."""
+"""Name of a limit (`growth`, `group`, `private`) → bytes by which it may grow."""
 
 _NAMES = ("growth", "group", "private")
 

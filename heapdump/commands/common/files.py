@@ -88,7 +88,11 @@ def find_dump(say: Callable[[str], None]) -> Path:
 
 
 def dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, str]:
-    """File first, address last; one argument is the address unless a file of that name exists."""
+    """(dump, address) of [DUMP] ADDRESS; the dump is None where it is not named.
+
+    Raises:
+        WrongUsage: no address, too many arguments, or a lone argument that is the name of a file.
+    """
     if len(arguments) > 2:
         raise WrongUsage(f"one dump and one address, not {len(arguments)} arguments")
     if not arguments:

@@ -1,4 +1,4 @@
-"""One dump of a fleet as a row: what the page of `triage` and the reports of `check` say of it."""
+"""One dump of a fleet as a row: the facts of `triage` and of `check` about it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def failed_row(path: str, reason: str) -> Record:
 
 
 def stamp(path: str) -> Record:
-    """Path, size and time of a file: a row is that file's as long as they are the same."""
+    """Path, size in bytes and time of a file. A kept row is valid while these are the same."""
     if is_url(path):
         size, modified = size_and_time(path)
         return {"path": path, "bytes": size, "modified": modified}
@@ -96,7 +96,10 @@ def stamp(path: str) -> Record:
 
 
 def need_of(path: str) -> int:
-    """Bytes of memory that the row of a dump may need, estimated: a packed dump grows some five times."""
+    """Estimated bytes of memory that the row of a dump needs: 250 MiB, and a quarter of its unpacked size.
+
+    The unpacked size of a packed dump is taken as five times its size.
+    """
     size = stamp(path)["bytes"] or 0
     is_packed = path.lower().endswith((".gz", ".xz", ".zst", ".zip", ".cab"))
     return _BASE_BYTES + size * (5 if is_packed else 1) // 4

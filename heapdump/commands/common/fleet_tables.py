@@ -14,13 +14,13 @@ _NAMED = 3
 
 
 def summary_record(rows: Sequence[Record], buckets: Record) -> Record:
-    """The whole answer."""
+    """The record of the whole answer."""
     failed = sum(row["error"] is not None for row in rows)
     return {"dumps": len(rows), "failed": failed, "buckets": buckets, "rows": list(rows)}
 
 
 def page(request: Request, rows: Sequence[Record], buckets: Record) -> Iterator[PageItem]:
-    """The buckets, the commands that go on with them, the rows."""
+    """The buckets, commands that show more of them, and a row for each dump."""
     failed = sum(row["error"] is not None for row in rows)
     sick = sum(row["incident"] is not None for row in rows)
     unread = f", {failed:,} could not be read" if failed else ""

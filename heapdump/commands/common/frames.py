@@ -54,7 +54,7 @@ def frames_of(request: Request, snapshot: Snapshot, block: Block, stack: int | N
 
 
 def stack_lines(request: Request, snapshot: Snapshot, block: Block) -> list[list[tuple[str, str]]]:
-    """`freed by` or `allocated by`, a line for each frame, and a word on the stack that is not known."""
+    """`freed by` or `allocated by` with a line for each frame; a line with the reason where the stack is not known."""
     from heapdump.analyses.blocks.page_heap import is_free_stack
 
     is_free = is_free_stack(block)

@@ -22,7 +22,7 @@ _MOST_DIVIDERS = 3
 
 
 class GapSentence(NamedTuple):
-    """A statement, and the command that leads on; "" for a statement that stands alone."""
+    """A statement, and the command that shows more; "" for a statement without one."""
 
     text: str
     command: str = ""

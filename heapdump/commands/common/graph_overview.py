@@ -1,4 +1,4 @@
-"""The pointer graph in few words, and blocks in groups, for commands about other questions."""
+"""The overview of the pointer graph, and blocks in groups, for commands about other questions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def leak_context(request: Request, snapshot: Snapshot) -> LeakContext:
 
 
 def default_key(snapshot: Snapshot) -> By:
-    """By allocation stack where stacks are recorded, else by type."""
+    """The key of groups: the allocation stack where stacks are recorded, else the type."""
     from heapdump.analyses.allocated.by import By
 
     return By.STACK if snapshot.stacks.are_recorded else By.TYPE
@@ -66,7 +66,7 @@ def has_small_graph(snapshot: Snapshot, most_bytes: int) -> bool:
 
 
 def graph_overview(request: Request, snapshot: Snapshot, most_bytes: int) -> GraphOverview | None:
-    """The pointer graph in few words; None where more than `most_bytes` bytes of memory would be swept for it."""
+    """The overview of the pointer graph; None where a sweep of more than `most_bytes` bytes would be necessary."""
     from heapdump.analyses.graph.overview import overview_of
     from heapdump.commands.common.gaps import walk_gaps
 

@@ -13,7 +13,7 @@ _INDENT = "  "
 
 
 def holder_tree(rows: Sequence[Record]) -> list[Record]:
-    """The records of `refs --depth`, each holder before its own holders; one that holds by two words has them once."""
+    """The records of `refs --depth`, each holder before its own holders, which are listed once for each holder."""
     below: dict[tuple[int, str], list[Record]] = {}
     for row in rows:
         below.setdefault((row["level"], row["to"]), []).append(row)

@@ -30,7 +30,7 @@ def holders_record(found: ManagedHolders) -> Record:
 
 
 def holders_page(found: ManagedHolders) -> Iterator[PageItem]:
-    """What only managed objects hold, in a sentence, and the table."""
+    """A sentence on the blocks that only managed objects hold, and the table of their holders."""
     amount = f"{text.plural(found.blocks, 'block')} with {text.size(found.bytes)}"
     words = f"held by the program, but by objects of the managed heap alone: {amount}"
     if any(one.is_finalizable for one in found.holders):

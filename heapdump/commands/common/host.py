@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Host(Protocol):
-    """The `obj` of the click context of a command that is asked: it takes over the request."""
+    """A command that asks other commands: the `obj` of their click context. It replaces their requests."""
 
     def adopt(self, request: Request) -> Request:
-        """The request that the asked command gets."""
+        """The request that the asked command gets in place of `request`."""
 
 
 def adopted(request: Request) -> Request:

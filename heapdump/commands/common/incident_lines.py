@@ -20,7 +20,7 @@ _MOST = 3
 
 
 def known_incidents(snapshot: Snapshot) -> Sequence[Incident]:
-    """The incidents as far as they are known without a long check: what the walk and Windows' reports say."""
+    """The incidents by the findings of the walk and by Windows' reports, without a long check."""
     from heapdump.analyses.damage.incidents import find_incidents
     from heapdump.analyses.damage.verdict import damage_of_walk, is_quickly_checked
 

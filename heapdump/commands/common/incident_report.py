@@ -109,7 +109,7 @@ class IncidentReporter:
 
 
 def incident_name(incident: Incident) -> str:
-    """The bug, with a word where it is inferred; the exception, or the sentence of the rule, where there is none."""
+    """The bug, with `likely` where it is inferred; without a bug the exception, or the sentence of the rule."""
     leading = incident.leading
     if incident.bug is not None:
         is_likely = any(one.report is not None and one.report.is_likely for one in incident.findings)

@@ -1,4 +1,4 @@
-"""What is known of a dump when a command is interrupted, in a few lines."""
+"""The facts that are known of a dump when a command is interrupted, in a few lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def known_lines(snapshot: Snapshot) -> Iterator[str]:
-    """Only what is there already: nothing is computed for it."""
+    """Lines on the facts that the snapshot has computed already; nothing is computed."""
     made = vars(snapshot)
     if "process" in made:
         process = snapshot.process

@@ -163,7 +163,7 @@ def unused_lines(unused: Sequence[Rule]) -> Iterator[Lines]:
 
 
 def unused_notes(unused: Sequence[Rule]) -> tuple[str, ...]:
-    """Likewise, as notes."""
+    """A note for each rule that matches no stack."""
     return tuple(f"suppression {rule.text!r} matched nothing" for rule in unused)
 
 

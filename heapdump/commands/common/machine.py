@@ -10,10 +10,10 @@ from heapdump.available_memory import require_memory
 
 @contextlib.contextmanager
 def prepared(say: Callable[[str], None]) -> Iterator[None]:
-    """Memory is planned inside, and `say` gets lines about the machine.
+    """Plans the memory of the command inside the `with` block. `say` gets lines about memory and compiling.
 
     Raises:
-        MemoryError: there is too little for anything.
+        MemoryError: there is too little memory to begin.
     """
     require_memory()
     from heapdump.cache.store import array_folder

@@ -38,12 +38,12 @@ GENERATIONS: tuple[Column[GenerationRow], ...] = (
 
 
 def runtime_record(info: RuntimeInfo) -> Record:
-    """`runtime` of managed."""
+    """The record `runtime` of the answer."""
     return {"kind": info.kind, "version": info.version, "module": info.module, "found_by": ", ".join(info.found_by)}
 
 
 def generation_record(row: GenerationRow) -> Record:
-    """One of `heaps`."""
+    """One record of `heaps`."""
     return {
         "generation": row.generation,
         "segments": row.segments,
@@ -56,12 +56,12 @@ def generation_record(row: GenerationRow) -> Record:
 
 
 def type_record(row: TypeCount) -> Record:
-    """One of `types`."""
+    """One record of `types`."""
     return {"type": row.type, "count": row.count, "bytes": row.bytes}
 
 
 def place_record(place: ManagedPlace) -> Record:
-    """What lies at an address; `kind` null where no runtime knows it."""
+    """The record of an address; `kind` is null where no runtime knows it."""
     code, found = place.code, place.found
     record: Record = {
         "address": hex(place.address),
@@ -101,7 +101,7 @@ def _object_record(found: ManagedObject) -> Record:
 
 
 def place_lines(place: ManagedPlace) -> Iterator[StyledLine]:
-    """What lies at an address, in one or two lines."""
+    """The method or object at an address, in one or two lines."""
     code, found = place.code, place.found
     if code is not None:
         yield [(f"{place.address:#x}", "bold"), (f"  {_code_words(code, place.offset or 0)}", "")]
@@ -136,7 +136,7 @@ def _code_words(code: CodePlace, offset: int) -> str:
 
 
 def referrer_record(one: Referrer) -> Record:
-    """A word that points to the object."""
+    """The record of a word that points to the object."""
     source = one.source
     return {
         "at": hex(one.at),
@@ -147,7 +147,7 @@ def referrer_record(one: Referrer) -> Record:
 
 
 def referrer_lines(found: Sequence[Referrer]) -> Iterator[StyledLine]:
-    """Who in the managed heap points to an object."""
+    """The referrers of an object in the managed heap, a line for each."""
     if not found:
         yield [("no object of the managed heap points to it", "dim")]
         return
@@ -159,7 +159,7 @@ def referrer_lines(found: Sequence[Referrer]) -> Iterator[StyledLine]:
 
 
 def thread_record(found: ManagedThread) -> Record:
-    """A thread and its managed frames."""
+    """The record of a thread and its managed frames."""
     frames = [stack_frame_record(one, args=False) for one in found.frames]
     return {"id": found.thread.id, "name": found.thread.name, "frames": frames}
 

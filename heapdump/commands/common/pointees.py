@@ -1,4 +1,4 @@
-"""What pointers lead to: the object that names it, its JSON record, its text in a table."""
+"""Pointees: the object that names them, their JSON record, their text in a table."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STYLES = {"block": "green", "stack": "magenta", "module": "cyan", "region": "dim
 
 
 def pointees_of(snapshot: Snapshot, namer: Namer, *, quotes: bool = True) -> Pointees:
-    """Names what pointers of this dump lead to; `quotes`: with the text there."""
+    """The namer of pointees of this dump. `quotes`: True to quote the texts that blocks hold."""
     from heapdump.analyses.by_hand.pointees import Pointees, Words, managed_words
 
     words = Words(namer, lambda address: managed_words(snapshot.runtimes, address), quotes)

@@ -1,4 +1,4 @@
-"""What the envelope says of dumps, and the redaction of `--redact`: the names of people that the dumps tell."""
+"""The envelope's records of dumps, and the redaction of `--redact` with the names of people in the dumps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COMMON = frozenset({"system", "user", "users", "admin", "workgroup", "nt author
 
 
 def redaction_of(snapshots: Sequence[Snapshot]) -> Redaction:
-    """What to take out of answers about these dumps."""
+    """The redaction of answers about these dumps: names of user, machine and domain, and the command line."""
     from heapdump.render.redaction import Redaction, user_names
 
     names, lines = [], []
@@ -30,7 +30,7 @@ def redaction_of(snapshots: Sequence[Snapshot]) -> Redaction:
 
 
 def dump_records(snapshots: Sequence[Snapshot], *, redact: bool) -> list[Record]:
-    """The envelope's records of dumps."""
+    """The envelope's record of each dump. `redact`: without names of people."""
     records = [dump_record(one) for one in snapshots]
     if not redact:
         return records

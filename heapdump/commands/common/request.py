@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """The shared options of one call."""
+    """The shared options of one call. `dump`, `output`, `limit`, `sort`, `thread`, `frame`: None where not given."""
 
     dump: Path | None
     format: str

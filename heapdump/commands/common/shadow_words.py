@@ -53,7 +53,7 @@ def _rows(snapshot: Snapshot, address: int) -> tuple[ShadowRow, ...]:
 
 
 def chunk_header(snapshot: Snapshot, block: Block) -> AsanChunkHeader | None:
-    """Who allocated and freed a chunk; None for other blocks."""
+    """The chunk header of a block of AddressSanitizer's allocator; None for other blocks."""
     heap = snapshot.heaps[block.heap]
     return None if heap.shadow is None else heap.shadow.chunk_header(block, snapshot.walk.facts.get(heap.index, {}))
 

@@ -21,7 +21,7 @@ _ASCENDING = frozenset({"id", "index", "level", "line", "offset", "to_offset", "
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """A field as it was typed. `descends`: None where the values decide."""
+    """A field as it was typed. `descends`: True or False by `:desc`, `:asc` or `-`; None where the values decide."""
 
     text: str
     descends: bool | None
@@ -32,7 +32,7 @@ class Order:
         return self.text.replace("-", "_").lower()
 
     def among(self, fields: Iterable[str]) -> str:
-        """The field that is meant: of that name, that of the column with this title, the only one that begins so.
+        """The field of that name, else of the column with this title, else the only field that begins with the text.
 
         Raises:
             WrongUsage: none, or several.

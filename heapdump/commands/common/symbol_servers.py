@@ -1,4 +1,4 @@
-"""Servers of the symbol path of commands that nobody watches: those that are named for the command are asked, and said.
+"""Servers of the symbol path, for commands that run unattended: only servers that are named for the command are asked.
 
 `_NT_SYMBOL_PATH` is often set for debuggers. `fleet` would ask its servers for hundreds of dumps, and an assistant may
 call `mcp` without a person: there the folders of the variable count, its servers do not.

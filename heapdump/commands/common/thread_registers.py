@@ -1,4 +1,4 @@
-"""Registers of threads, each with what it points to."""
+"""Registers of threads, each with its pointee."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class ThreadRegisters:
     """Registers of the threads of a process, at the exception for the thread that raised it."""
 
     def __init__(self, process: Process, namer: Namer, pointees: Pointees) -> None:
-        """`pointees` names what values lead to."""
+        """`pointees` names the thing that a value points to."""
         self._process, self._namer, self._pointees = process, namer, pointees
 
     def rows(self, thread: Thread) -> list[RegisterRow]:
-        """Name, value and what it leads to, in the order of the CONTEXT record; 64-bit registers first."""
+        """(name, value, pointee) of each register, in the order of the CONTEXT record; 64-bit registers first."""
         from heapdump.analyses.by_hand.place import FramePlace
 
         values = FramePlace(self._process, self._namer, f"~{thread.index}").registers

@@ -34,7 +34,7 @@ _OPTIONS = (
 
 @dataclass(frozen=True, slots=True)
 class UnreachableOptions:
-    """The options of --unreachable, with their defaults. `exitcode`: where blocks are leaked, None: the usual code."""
+    """The options of --unreachable, with their defaults. `exitcode`: exit code where blocks are leaked; None: the usual one."""
 
     max_leaks: int = 0
     report_objects: bool = False

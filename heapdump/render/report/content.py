@@ -14,7 +14,15 @@ from heapdump.render.view import PageItem
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One number at the top of the page. `text`: short; `exact`: in full; `command`: gives it; `is_bad`: a warning."""
+    """One number at the top of the page.
+
+    Attributes:
+        label: its name.
+        text: the number, shortened.
+        exact: the number in full.
+        command: command that gives it.
+        is_bad: True where it is a warning.
+    """
 
     label: str
     text: str
@@ -34,10 +42,16 @@ class ReportItem:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A part of the treemap. `size`: committed and reserved bytes; `css`: the class that colours it.
+    """A rectangle of the treemap.
 
-    `command`: the words behind `heapdump`, the dump left out. `delta`: change of the committed bytes since the older
-    dump, None where there is none.
+    Attributes:
+        name: of the memory.
+        css: class of the style sheet that colours it.
+        committed: committed bytes.
+        size: committed and reserved bytes.
+        command: words behind `heapdump`, without the dump.
+        children: the parts of this memory.
+        delta: change of the committed bytes since the older dump; None without one.
     """
 
     name: str
@@ -51,7 +65,11 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class LegendRow:
-    """A class of memory; None: not known, and `reason` says why. `delta`: as in `Box`."""
+    """A class of memory in the legend of the treemap; numbers are bytes, None where they are not known.
+
+    `size`: committed and reserved bytes; `private`: committed private bytes; `regions`: their number; `largest`: bytes
+    of the largest region; `reason`: why numbers are not known, else "". `css`, `delta`: as in `Box`.
+    """
 
     name: str
     css: str
@@ -67,7 +85,7 @@ class LegendRow:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Neighbouring cells of a strip that look the same."""
+    """Neighbouring cells of a strip that look the same. `x`: index of the first; `width`: number of cells."""
 
     x: int
     width: int
@@ -77,7 +95,15 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """A row of cells. `label`: where it begins; `size`: how much it spans; `before`: what was left out above it."""
+    """A row of cells.
+
+    Attributes:
+        label: first address.
+        size: bytes that the row spans, as text.
+        before: line on what is left out above it; "" for nothing.
+        cells: number of cells.
+        runs: the cells, ascending.
+    """
 
     label: str
     size: str
@@ -121,7 +147,17 @@ class ReportFrame:
 
 @dataclass(frozen=True, slots=True)
 class ReportHolder:
-    """A block of the dominator tree. `retained`: bytes; `hidden`: blocks below it that are left out."""
+    """A block of the dominator tree.
+
+    Attributes:
+        address: of its user data, as text.
+        type: its type.
+        size: requested bytes.
+        retained: bytes that it holds, its own included.
+        blocks: number of blocks that it holds, itself included.
+        children: the largest blocks that it directly dominates.
+        hidden: number of such blocks that are left out.
+    """
 
     address: str
     type: str
@@ -142,7 +178,7 @@ class FlowEnd:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Bytes of one type that one holder holds; both by their place in the figure's lists."""
+    """Bytes of one type that one holder holds. `holder`, `type`: indices in the lists of `Flow`."""
 
     holder: int
     type: int
@@ -151,7 +187,10 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Who holds what. `by_holder`, `by_type`: the commands with all holders and all types."""
+    """The holders, the types that they hold, and bands between them.
+
+    `by_holder`, `by_type`: commands that list all holders and all types.
+    """
 
     holders: tuple[FlowEnd, ...]
     types: tuple[FlowEnd, ...]
@@ -162,7 +201,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True)
 class GroupChange:
-    """A group of blocks in the older and in the newer dump, bytes."""
+    """A group of blocks. `old`, `new`: its requested bytes in the older and in the newer dump."""
 
     name: str
     old: int
@@ -176,9 +215,16 @@ class GroupChange:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An answer of a command inside a section. `row_command`: the command about a row, "" where there is none.
+    """An answer of a command inside a section.
 
-    `is_folded`: the reader opens it; `folds_stacks`: the stacks in it are folded together.
+    Attributes:
+        title: its heading.
+        command: command that gives it.
+        items: tables and lines.
+        gaps: lines on what is missing.
+        row_command: row → the command about it, "" where there is none; None where no row has one.
+        is_folded: True where the reader opens it.
+        folds_stacks: True where the stacks in it are folded together.
     """
 
     title: str
@@ -192,9 +238,15 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class ReportSection:
-    """A section of the page. `figure`: the word that the template knows it by; `lead`: one sentence, or "".
+    """A section of the page.
 
-    `before`: parts above the figure; `parts`: those below.
+    Attributes:
+        id: anchor in the page.
+        title: its heading.
+        lead: one sentence below the heading; "" for none.
+        figure: name of the template's figure; "" for none.
+        parts: answers below the figure.
+        before: answers above the figure.
     """
 
     id: str
@@ -207,7 +259,7 @@ class ReportSection:
 
 @dataclass(frozen=True, slots=True)
 class ReportContent:
-    """The whole page. `dump`: as it stands in commands; `graph_by`: what the icicle graph divides by."""
+    """The whole page. `dump`: as it stands in commands; `graph_by`: key of the groups in the icicle graph."""
 
     title: str
     subtitle: str

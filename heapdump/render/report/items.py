@@ -18,7 +18,7 @@ _INDENTED, _BAR = ("  ", "\t", "=="), "█"
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One cell: text and CSS classes."""
+    """One cell of a table: its text, and CSS classes separated by spaces."""
 
     text: str
     css: str
@@ -26,7 +26,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class CellRow:
-    """The cells of a row, and the command about it, or ""."""
+    """The cells of a row, and the command about the row; "" for none."""
 
     cells: tuple[Cell, ...]
     command: str
@@ -34,7 +34,14 @@ class CellRow:
 
 @dataclass(frozen=True, slots=True)
 class PageTable:
-    """A table as the page shows it. `same`: what every row says, told once; `left_out`: titles without room."""
+    """A table as the page shows it.
+
+    Attributes:
+        columns: the columns that it has room for.
+        rows: the rows.
+        same: line with the columns that have one text in every row; "" for none.
+        left_out: line with the titles of the columns without room; "" for none.
+    """
 
     columns: tuple[Column[Any], ...]
     rows: tuple[CellRow, ...]

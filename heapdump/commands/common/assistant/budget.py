@@ -12,7 +12,13 @@ _LONGEST_TEXT = 400
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """A list that was cut: its place in the answer, the number of its items, and how many are left."""
+    """A list that was cut.
+
+    Attributes:
+        at: its place in the answer: `data.groups`.
+        total: number of its items.
+        shown: number of items that are left.
+    """
 
     at: str
     total: int
@@ -39,7 +45,7 @@ def fitted(value: Any, budget: int) -> tuple[Any, list[Cut]]:
 
 
 def first_that_fit(items: Sequence[Any], budget: int) -> list[Any]:
-    """As many items from the start as the budget holds, one at least."""
+    """The first items that together fit into `budget` characters of JSON; at least one."""
     out: list[Any] = []
     used = 0
     for item in items:

@@ -7,7 +7,7 @@ from typing import Any
 
 
 def redacted_places(clean: Any, original: Any, at: str = "") -> Iterator[dict[str, Any]]:
-    """Places where the redaction of a record differs from the record, and what stands there."""
+    """A record (place, text) for each text of `original` that `clean`, its redaction, hides."""
     if isinstance(original, dict) and isinstance(clean, dict):
         for name, value in original.items():
             yield from redacted_places(clean.get(name), value, f"{at}.{name}" if at else name)

@@ -27,7 +27,13 @@ _OWN = ("dump", "format", "output", "limit", "sort", "reverse", "verbosity", "pr
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A command line and its answer; `answer` None where the command refuses, and `refusal` says why."""
+    """A command line and its answer.
+
+    Attributes:
+        line: the command line.
+        answer: None where the command refuses.
+        refusal: why it refuses; "" where it answers.
+    """
 
     line: str
     answer: Answer | None
@@ -35,7 +41,7 @@ class Asked:
 
     @property
     def gaps(self) -> tuple[str, ...]:
-        """What is missing from the answer."""
+        """Lines on what is missing from the answer; the refusal where there is none."""
         return tuple(self.answer.gaps) if self.answer else (self.refusal,)
 
 

@@ -24,7 +24,7 @@ _MOST = 9
 
 
 def flow_of(request: Request, snapshot: Snapshot) -> Flow | None:
-    """The figure; None where no busy block is known, or nothing is known about holders."""
+    """The figure of holders and types; None without busy blocks, and where no holder is known."""
     from heapdump.analyses.allocated.by import By
     from heapdump.analyses.blocks.select import Filter, select
 

@@ -40,7 +40,7 @@ _MOST_ROWS, _FEW_ROWS = 100, 30
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The content, and a line for each reason why some of it is missing."""
+    """The content of the report, and a line for each reason why some of it is missing."""
 
     report: ReportContent
     gaps: tuple[str, ...]
@@ -70,7 +70,7 @@ class _Gatherer:
         return sides[-1], sides[0] if len(sides) > 1 else None
 
     def report(self) -> ReportContent:
-        """Everything."""
+        """The content of the page."""
         from heapdump import __version__
         from heapdump.analyses.memory.address_rows import address_rows
 

@@ -25,7 +25,14 @@ _MOST_FRAMES, _LEAST_SHARE = 2500, 5000
 
 @dataclass(frozen=True, slots=True)
 class HeapPart:
-    """Blocks of a group in one heap, or other bytes of it; `css`: "" for busy blocks; `size`: reserved ones too."""
+    """Blocks of a group in one heap, or other bytes of the heap.
+
+    Attributes:
+        committed: committed bytes.
+        size: committed and reserved bytes.
+        css: class of the style sheet; "" for busy blocks.
+        command: words behind `heapdump`, without the dump.
+    """
 
     committed: int
     size: int
@@ -65,7 +72,7 @@ class GroupedBlocks:
         return out
 
     def of_heap(self, node: MemoryNode) -> dict[str, HeapPart]:
-        """What the committed and reserved bytes of a heap are, by name; none where blocks and map contradict."""
+        """Name → bytes of a part of the heap; empty where the block table and the memory map contradict each other."""
         index = node.heap if node.heap is not None else -1
         count = self._snapshot.walk.counts.get(index)
         groups = self._by_heap.get(index, {})

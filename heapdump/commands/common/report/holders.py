@@ -1,4 +1,4 @@
-"""The dominator tree of the report: the blocks that retain most, and what they retain, as far as the page has room."""
+"""The dominator tree of the report: the blocks that retain most, and the blocks below them, as far as there is room."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def report_record(report: ReportContent) -> Record:
-    """The whole page but the answers of other commands, which `sections` names."""
+    """The record of the page without the answers of other commands: `sections` has their command lines."""
     return {
         "sections": [
             {
