@@ -16,6 +16,7 @@ from heapdump.commands.common.graph_overview import group_rows, leak_suspects, s
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.retained_tree import CAVEAT, tree_answer
 from heapdump.commands.common.types import type_record, type_words
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -31,8 +32,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.graph.retained import Retained
     from heapdump.snapshot import Snapshot
 
-_MOST_ABOVE = 20
-_CAVEAT = "Interior and weak pointers count; a false pointer lowers retained sizes."
+_MOST_ABOVE, _LEVELS = 20, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +80,10 @@ class _Context:
     type=click.Choice([one.value for one in (By.OWNER, By.TYPE, By.STRUCTURE, By.MODULE, By.OWNER_MODULE, By.STACK)]),
     help="What groups of blocks retain together.",
 )
+@option("--tree", is_flag=True, help="What holds what, blocks of one type in one row.")
+@option("--depth", type=click.IntRange(1, 100), metavar="N", help="Levels of --tree.  [default: 4]")
 @dump_command("retained", takes_address="perhaps")
-def command(request: Request, address: str | None, by: str | None) -> int:
+def command(request: Request, address: str | None, by: str | None, tree: bool, depth: int | None) -> int:
     """Which few blocks keep most of the memory alive.
 
     A block retains what the program could no longer reach without it. With an address: what that block retains, what
@@ -90,16 +92,24 @@ def command(request: Request, address: str | None, by: str | None) -> int:
     \b
     heapdump retained crash.dmp
     heapdump retained crash.dmp --group-by owner
+    heapdump retained crash.dmp --tree
     heapdump retained crash.dmp 0x43500060
     """
     from heapdump.analyses.graph.unreachable_report import missing_evidence
 
     if address is not None and by is not None:
         raise WrongUsage("--group-by groups all blocks, it does not go with an address")
+    if by is not None and tree:
+        raise WrongUsage("--tree shows types, it does not go with --group-by")
+    if depth is not None and not tree:
+        raise WrongUsage("--depth counts the levels of --tree")
     with request.open() as snapshot:
         references = snapshot.references(snapshot.namer(request.image_path, request.symbol_path))
         gaps = (*walk_gaps(snapshot), *missing_evidence(snapshot.graph))
         context = _Context(request, snapshot, snapshot.graph, snapshot.retained, references, gaps)
+        if tree:
+            node = None if address is None else _node_at(context, address_in(request, snapshot, address))
+            return request.emit(snapshot, tree_answer(request, snapshot, references, node, depth or _LEVELS, gaps))
         if address is not None:
             return request.emit(snapshot, _one(context, address_in(request, snapshot, address)))
         if by is not None:
@@ -175,10 +185,10 @@ def _all(context: _Context) -> Answer:
         if not total["blocks"]:
             return
         amount = f"{text.plural(total['blocks'], 'block')} with {text.size(total['bytes'])}"
-        yield Lines([[(f"of {amount} reachable from roots. {_CAVEAT}", "dim")]])
+        yield Lines([[(f"of {amount} reachable from roots. {CAVEAT}", "dim")]])
 
     data = {"total": total, "suspects": suspects, "blocks": rows}
-    return Answer("retained", data=lambda: data, records=lambda: rows, page=page, gaps=context.gaps, notes=(_CAVEAT,))
+    return Answer("retained", data=lambda: data, records=lambda: rows, page=page, gaps=context.gaps, notes=(CAVEAT,))
 
 
 def _grouped(context: _Context, by: By) -> Answer:
@@ -209,7 +219,7 @@ def _grouped(context: _Context, by: By) -> Answer:
     missing = (f"{found.missing}; grouped by {found.by} instead",) if found.missing else ()
     gaps = (*context.gaps, *missing)
     return Answer(
-        "retained", data=lambda: rows, records=lambda: rows, page=page, gaps=gaps, notes=(_CAVEAT,),
+        "retained", data=lambda: rows, records=lambda: rows, page=page, gaps=gaps, notes=(CAVEAT,),
         question="retained --group-by",
     )  # fmt: skip
 
@@ -243,7 +253,7 @@ def _one(context: _Context, address: int) -> Answer:
 
     data = {"block": context.record(node), "suspect": suspect_record, "dominators": dominators, "children": children}
     return Answer(
-        "retained", data=lambda: data, records=lambda: children, page=page, gaps=context.gaps, notes=(_CAVEAT,)
+        "retained", data=lambda: data, records=lambda: children, page=page, gaps=context.gaps, notes=(CAVEAT,)
     )
 
 

@@ -168,3 +168,46 @@ def test_what_top_and_limit_leave_out_is_said(tmp_path):
     assert run(str(path), hex(users[1]), "--all")[1].count("48 B      48 B") == N
     code, _, err = run(str(path), hex(users[1]), "--by", "type")
     assert code == 2 and "--group-by groups all blocks" in err
+
+
+def rows_of(path: Path, *arguments: str) -> list[tuple[int, str, int, int, list[int]]]:
+    """(level, type, blocks, retained bytes, offsets) of each row of the tree."""
+    code, out, _ = run(str(path), "--tree", "--json", "-q", *arguments)
+    assert code == 0
+    return [
+        (row["level"], row["type"]["short"], row["count"], row["retained_bytes"], row["offsets"])
+        for row in json.loads(out)["data"]
+    ]
+
+
+def test_the_tree_has_a_row_for_each_type_with_the_member_that_holds_it(tmp_path):
+    path = tmp_path / "dump.dmp"
+    names = {2 + 2 * i + 1: b"the name of an element" for i in range(N)}
+    sizes = [32, 8 * N + 8, *[48, 24] * N]
+    links = [(0, 0, 1), *((1, 8 * i, 2 + 2 * i) for i in range(N)), *((2 + 2 * i, 40, 3 + 2 * i) for i in range(N))]
+    users = write(path, sizes, links, {**names, **{2 + 2 * i: b"\x01\x07" for i in range(N)}})
+    found = rows_of(path)
+    assert [(level, count, size) for level, _, count, size, _ in found] == [
+        (0, 1, sum(sizes)), (1, 1, sum(sizes) - 32), (2, N, 72 * N), (3, N, 24 * N),
+    ]  # fmt: skip
+    assert [offsets for *_, offsets in found] == [[], [0], [0], [40]]
+    assert found[3][1] == "text (ASCII)"
+    assert [row[0] for row in rows_of(path, "--depth", "2")] == [0, 1]
+    below = rows_of(path, hex(users[2]))
+    assert [(level, count, size) for level, _, count, size, _ in below] == [(0, 1, 72), (1, 1, 24)]
+
+
+def test_the_nodes_of_a_list_are_one_row_of_the_tree(tmp_path):
+    path = tmp_path / "dump.dmp"
+    users = write(path, [32] + [48] * N, linked(N))
+    assert [(level, count) for level, _, count, *_ in rows_of(path)] == [(0, 1), (1, N)]
+    below = rows_of(path, hex(users[N // 2]))
+    assert below[0][2] == N - N // 2 + 1
+    assert below[0][3] == 48 * (N - N // 2 + 1)
+
+
+def test_options_of_the_tree_are_checked(tmp_path):
+    path = tmp_path / "dump.dmp"
+    write(path, [32, 48], [(0, 0, 1)])
+    assert run(str(path), "--tree", "--group-by", "type")[0] == 2
+    assert run(str(path), "--depth", "3")[0] == 2

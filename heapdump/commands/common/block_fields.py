@@ -122,6 +122,8 @@ def _container_words(one: MemberContainer) -> str:
     """`std::vector at +0x18: 48 of 64 bytes used, buffer 0x29fb0010`."""
     if one.elements is not None:
         return f"{one.name} at +{one.offset:#x}: {text.plural(one.elements, 'element')}, head {one.at:#x}"
+    if one.used is None:
+        return f"{one.name} at +{one.offset:#x}: head {one.at:#x}"
     used = f"{one.used:,} of {text.plural(one.capacity or 0, 'byte')} used"
     return f"{one.name} at +{one.offset:#x}: {used}, buffer {one.at:#x}"
 
