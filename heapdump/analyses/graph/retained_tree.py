@@ -82,7 +82,8 @@ class TypeRuns:
         low = self._first[runs]
         counts = self._first[runs + 1] - low
         steps = np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
-        return self._runs[np.repeat(low, counts) + steps]
+        below: Numbers = self._runs[np.repeat(low, counts) + steps]
+        return below
 
     def sums(self, runs: Numbers) -> tuple[int, int]:
         """(blocks, their own bytes) of some runs."""
