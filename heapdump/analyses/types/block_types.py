@@ -25,7 +25,7 @@ from heapdump.blocks.table import BlockTable
 from heapdump.kernels import compiled_if_worth
 from heapdump.kernels.block_starts import follow_starts
 from heapdump.process.model import Process, View
-from heapdump.process.symbols.rtti import class_of_vtable
+from heapdump.process.symbols.rtti import ClassName, class_of_virtual_base, class_of_vtable, offset_of_virtual_base
 from heapdump.process.symbols.vtables import are_vtables
 from heapdump.spans import Span
 from heapdump.trust import Trust
@@ -142,6 +142,7 @@ class _Classifier:
         """`quick`: decides most blocks by a kernel, None for few blocks."""
         self._process, self._view, self._table, self._labels, self._quick = process, view, table, labels, quick
         self._number_of_vtable: dict[int, int] = {}
+        self._offset_of_virtual_base: dict[int, int] = {}
 
     def numbers(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
         """(n,) uint64: the label's number of each row."""
@@ -154,7 +155,7 @@ class _Classifier:
         objects = np.flatnonzero(pointers) if by_class else ()
         if len(objects):
             with self._labels.naming:
-                out[objects] = self._vtable_numbers(pointers[objects])
+                out[objects] = self._vtable_numbers(pointers[objects], rows[objects])
         return out
 
     def _numbers(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
@@ -169,7 +170,7 @@ class _Classifier:
             self._put_formats(numbers, nonzero_starts)
             if by_class:
                 with self._labels.naming:
-                    self._name_objects(numbers, nonzero_starts)
+                    self._name_objects(numbers, nonzero_starts, rows[nonzero])
             out[nonzero] = numbers
         out[~starts.is_present] = ContentKind.ABSENT.number
         out[starts.size == 0] = ContentKind.EMPTY.number
@@ -210,29 +211,62 @@ class _Classifier:
         known = found >= 0
         numbers[rows[known]] = (len(ContentKind) + found[known]).astype(np.uint64)
 
-    def _name_objects(self, numbers: NDArray[np.uint64], starts: BlockStarts) -> None:
-        """Replaces MODULE_POINTER in `numbers` by the number of the class or vtable that the pointer leads to."""
+    def _name_objects(self, numbers: NDArray[np.uint64], starts: BlockStarts, rows: NDArray[np.int64]) -> None:
+        """Replaces MODULE_POINTER in `numbers` by the number of the class or vtable that the pointer leads to.
+
+        `rows`: of `starts`.
+        """
         is_pointer = numbers == ContentKind.MODULE_POINTER.number
         objects = np.flatnonzero(is_pointer & (starts.size >= np.uint64(self._view.pointer_bytes)))
         if len(objects):
-            numbers[objects] = self._vtable_numbers(starts.words[0][objects])
+            numbers[objects] = self._vtable_numbers(starts.words[0][objects], rows[objects])
 
-    def _vtable_numbers(self, pointers: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        """The number of the class or of the vtable that each pointer leads to, or MODULE_POINTER's."""
+    def _vtable_numbers(self, pointers: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The number of the class or of the vtable that the pointer at the start of each row leads to.
+
+        MODULE_POINTER's where it leads to neither.
+        """
         places, values = dense(pointers)
         vtables = np.array(values, np.uint64)
         new = np.array([vtable for vtable in vtables.tolist() if vtable not in self._number_of_vtable], np.uint64)
         bare = are_vtables(self._process, self._view, new)
         for vtable, is_bare in zip(new.tolist(), bare.tolist(), strict=True):
-            self._number_of_vtable[vtable] = self._number(vtable, is_bare=is_bare)
+            number = self._number_of_vtable[vtable] = self._number(vtable, is_bare=is_bare)
+            is_unknown = number == ContentKind.MODULE_POINTER.number
+            self._offset_of_virtual_base[vtable] = (
+                offset_of_virtual_base(self._process, self._view, vtable) if is_unknown else 0
+            )
         found: NDArray[np.uint64] = np.array([self._number_of_vtable[vtable] for vtable in values], np.uint64)[places]
+        for place, table in enumerate(values):
+            offset = self._offset_of_virtual_base[table]
+            if offset:
+                of_table = np.flatnonzero(places == place)
+                found[of_table] = self._virtual_base_numbers(rows[of_table], offset)
         return found
+
+    def _virtual_base_numbers(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.uint64]:
+        """The number of the class of each row, by the vtable of its first virtual base, or MODULE_POINTER's."""
+        width = self._view.pointer_bytes
+        whole = np.where(
+            self._table.sizes(rows) >= np.uint64(offset + width), self._table.addresses(rows), np.uint64(0)
+        )
+        vtables, _ = self._view.space.mapped.gather(whole + np.uint64(offset), width)
+        places, values = dense(vtables)
+        numbers = [self._class_number(class_of_virtual_base(self._process, self._view, one, offset)) for one in values]
+        found: NDArray[np.uint64] = np.array(numbers, np.uint64)[places]
+        return found
+
+    def _class_number(self, found: ClassName | None) -> int:
+        """The number of a class; MODULE_POINTER's without one."""
+        if found is None:
+            return ContentKind.MODULE_POINTER.number
+        return self._labels.number(f"{found.kind} {found.name} ({found.module.name})", Trust.DERIVED)
 
     def _number(self, vtable: int, *, is_bare: bool) -> int:
         """The number of a vtable's class; without type information (`is_bare`) that of the vtable; or of neither."""
         found = class_of_vtable(self._process, self._view, vtable)
         if found is not None:
-            return self._labels.number(f"{found.kind} {found.name} ({found.module.name})", Trust.DERIVED)
+            return self._class_number(found)
         if is_bare:
             return self._labels.number(f"vtable {self._process.where(vtable)}", Trust.GUESS)
         return ContentKind.MODULE_POINTER.number

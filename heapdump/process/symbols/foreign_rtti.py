@@ -14,16 +14,15 @@ import re
 
 from heapdump.process.model import Module, Process, View
 from heapdump.process.symbols.class_name import ClassName
+from heapdump.process.symbols.itanium_names import itanium_name
 
-_LONGEST = 512
+_LONGEST = 4096
 _ABI_CLASSES = (
     "N10__cxxabiv117__class_type_infoE", "N10__cxxabiv120__si_class_type_infoE",
     "N10__cxxabiv121__vmi_class_type_infoE",
 )  # fmt: skip
 _MOST_OFFSET = 1 << 20
 _MANGLED = re.compile(rb"\*?([A-Za-z0-9_]+)\0")
-_PART = re.compile(r"(\d+)(.*)", re.DOTALL)
-_IDENTIFIER = re.compile(r"[A-Za-z_]\w*")
 _SHORT_STRING = re.compile(rb"[A-Za-z_&][\w.<>,&: ]*")
 _DELPHI_SELF, _DELPHI_NAME, _DELPHI_SIZE = -22, -14, -13
 """Words from the start of the method table of Delphi 2009 and later (vmtSelfPtr, vmtClassName, vmtInstanceSize)."""
@@ -85,20 +84,6 @@ def _text(view: View, address: int) -> bytes:
             break
         data += more
     return data
-
-
-def itanium_name(mangled: str) -> str:
-    """`N2ns3FooE` → `ns::Foo`, `3Foo` → `Foo`; names of templates and of unnamed namespaces stay as they are."""
-    rest = mangled[1:-1] if mangled.startswith("N") and mangled.endswith("E") else mangled
-    parts = []
-    while rest:
-        match = _PART.match(rest)
-        if match is None or len(match[2]) < int(match[1]):
-            return mangled
-        parts.append(match[2][: int(match[1])])
-        rest = match[2][int(match[1]) :]
-    is_plain = all(_IDENTIFIER.fullmatch(part) and not part.startswith("_GLOBAL__N") for part in parts)
-    return "::".join(parts) if parts and is_plain else mangled
 
 
 def _delphi(view: View, module: Module, table: int, places: tuple[int, int, int]) -> ClassName | None:

@@ -2,6 +2,9 @@
 
 Here that of MSVC; other compilers' is in `foreign_rtti.py`.
 
+An object whose class has virtual bases, and no functions before theirs, begins with a pointer to a table of offsets:
+{ 0; bytes to the first virtual base; … }, int32 each. There the object has the vtable; its locator repeats the offset.
+
 A vtable's slot before the first leads to a complete object locator, that to a type descriptor with the decorated name
 (`.?AVFoo@ns@@`). x64 locators hold offsets from the image base and name themselves, which is the second witness; x86
 ones hold addresses, and the class hierarchy they point at is it. Layout: the compiler's own rttidata.h; all vtables of
@@ -18,14 +21,38 @@ from heapdump.process.symbols.foreign_rtti import foreign_class
 from heapdump.process.symbols.msvc_names import undecorated
 
 _LONGEST, _PIECE = 4096, 16
+_MOST_OFFSET = 1 << 20
 _LETTERS = {"V": "class", "U": "struct", "T": "union", "W4": "enum"}
 _DECORATED = re.compile(rb"\.\?A(V|U|T|W4)([\x21-\x7e]+@)@\0", re.DOTALL)
 
 
 def class_at(process: Process, view: View, address: int) -> ClassName | None:
-    """The class of the object at an address, by the vtable that its first pointer leads to; None for no vtable."""
-    vtable = view.space.try_pointer(address)
-    return None if vtable is None else class_of_vtable(process, view, vtable)
+    """The class of the object at an address, by the vtable that it leads to; None for no vtable."""
+    table = view.space.try_pointer(address)
+    if table is None:
+        return None
+    found = class_of_vtable(process, view, table)
+    offset = 0 if found else offset_of_virtual_base(process, view, table)
+    vtable = view.space.try_pointer(address + offset) if offset else None
+    return found if vtable is None else class_of_virtual_base(process, view, vtable, offset)
+
+
+def offset_of_virtual_base(process: Process, view: View, table: int) -> int:
+    """Bytes from an object to its first virtual base, by the table that the object begins with; 0 for another table."""
+    module = process.module_map.at(table)
+    if module is None or table % 4 or view.space.try_integer(table, 4) != 0:
+        return 0
+    offset = view.space.try_integer(table + 4, 4) or 0
+    return offset if offset % view.pointer_bytes == 0 and view.pointer_bytes < offset < _MOST_OFFSET else 0
+
+
+def class_of_virtual_base(process: Process, view: View, vtable: int, offset: int) -> ClassName | None:
+    """The class whose vtable of the virtual base at an offset of the object lies there; None for another vtable."""
+    module = process.module_map.at(vtable)
+    locator = view.space.try_pointer(vtable - view.pointer_bytes) if module else None
+    if locator is None or view.space.try_integer(locator + 4, 4) != offset:
+        return None
+    return None if module is None or vtable % view.pointer_bytes else _msvc_class(view, module, vtable)
 
 
 def class_of_vtable(process: Process, view: View, vtable: int) -> ClassName | None:
