@@ -29,14 +29,14 @@ _UNNAMED, _ALIKE = "(anonymous namespace)", "_GLOBAL__N"
 def itanium_name(mangled: str) -> str:
     """`N2ns3FooE` → `ns::Foo`, `3BoxIiE` → `Box<int>`; itself where its form is not known."""
     try:
-        reader = _Reader(mangled)
+        reader = _ItaniumName(mangled)
         found = reader.type()
     except ValueError:
         return mangled
     return found if reader.is_done and mangled[:1] in (*"NS123456789",) else mangled
 
 
-class _Reader(Cursor):
+class _ItaniumName(Cursor):
     """Reads one mangled name.
 
     Raises:

@@ -28,14 +28,14 @@ _EMPTY = ("$S", "$$V", "$$$V", "$$Z")
 def undecorated(name: str) -> str:
     """`Foo@ns@` → `ns::Foo`, `?$box@H@ns@` → `ns::box<int>`; itself where its form is not known."""
     try:
-        reader = _Reader(name + "@")
+        reader = _MsvcName(name + "@")
         found = reader.type_name()
     except NoNameError:
         return name
     return found if reader.is_done else name
 
 
-class _Reader(Cursor):
+class _MsvcName(Cursor):
     """Reads one decorated name from left to right.
 
     Raises:
