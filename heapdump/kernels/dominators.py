@@ -30,7 +30,7 @@ def preorder(
         number: (n,) of -1; gets the number of each node that is reached.
         order: (n + 1,) gets the node of each number.
         parent: (n + 1,) gets the number from which each number was reached.
-        edge: (n,) scratch.
+        edge: (n,) scratch, of the type of `first`.
 
     Returns:
         How many numbers were given, 0 included.
@@ -62,7 +62,7 @@ def preorder(
 
 def dominators(
     first: ArrayColumn, sources: ArrayColumn, is_root: ArrayColumn, number: ArrayColumn, order: ArrayColumn,
-    parent: ArrayColumn, count: int, semi: Output, label: Output, ancestor: Output, out: Output, path: Output,
+    parent: Output, count: int, semi: Output, least: Output, out: Output,
 ) -> None:  # fmt: skip
     """Writes the number of the immediate dominator of each number to `out`; 0 where no single node dominates it.
 
@@ -72,16 +72,14 @@ def dominators(
         is_root: (n + 1,) not 0 for nodes that roots point to.
         number: of `preorder`.
         order: of `preorder`.
-        parent: of `preorder`.
+        parent: of `preorder`; overwritten: paths through numbers above v, which are done, are shortened.
         count: of `preorder`.
         semi: (count,) scratch.
-        label: (count,) scratch.
-        ancestor: (count,) scratch.
+        least: (count,) scratch: the smallest semidominator on the shortened path.
         out: (count,).
-        path: (count,) scratch.
     """
     for v in range(count):
-        semi[v], label[v], ancestor[v], out[v] = v, v, -1, parent[v]
+        out[v] = parent[v]
     for v in range(count - 1, 0, -1):
         node = order[v]
         best = 0 if is_root[node] != 0 else v
@@ -92,23 +90,21 @@ def dominators(
                 break
             if u < 0:
                 continue
-            if u > v or ancestor[u] >= 0:  # in the forest: take the smallest semidominator on the path up to its root
-                depth, at = 0, u
-                while ancestor[at] >= 0 and ancestor[ancestor[at]] >= 0:
-                    path[depth] = at
-                    depth += 1
-                    at = ancestor[at]
-                while depth > 0:
-                    depth -= 1
-                    below, above = path[depth], ancestor[path[depth]]
-                    if semi[label[above]] < semi[label[below]]:
-                        label[below] = label[above]
-                    ancestor[below] = ancestor[above]
-                u = semi[label[u]]
+            if u > v:  # take the smallest semidominator on the path up to v or below
+                at, below = u, -1
+                while parent[at] > v:  # upwards, turning the path round
+                    above = parent[at]
+                    parent[at] = below
+                    below, at = at, above
+                top = parent[at]
+                while below >= 0:  # and down again
+                    following = parent[below]
+                    parent[below], least[below] = top, min(least[below], least[at])
+                    at, below = below, following
+                u = least[u]
             if u < best:
                 best = u
-        semi[v] = best
-        ancestor[v] = parent[v]
+        semi[v], least[v] = best, best
     for v in range(1, count):
         at = out[v]
         while at > semi[v]:

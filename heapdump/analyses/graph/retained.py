@@ -34,14 +34,14 @@ class Retained:
         order: (count,) int32 node of each number; n for number 0.
         dominator: (count,) int32 number of the immediate dominator of each number.
         bytes: (count,) int64 retained bytes, those of the node included.
-        blocks: (count,) int64 retained blocks, the node included.
+        blocks: (count,) int32 retained blocks, the node included.
     """
 
     number: NDArray[np.int32]
     order: NDArray[np.int32]
     dominator: NDArray[np.int32]
     bytes: NDArray[np.int64]
-    blocks: NDArray[np.int64]
+    blocks: NDArray[np.int32]
 
     @property
     def total(self) -> int:
@@ -122,19 +122,26 @@ def retained_of(graph: PointerGraph, back: Referrers) -> Retained:
     """The dominator tree of a graph. `back`: its edges backwards. About 1 µs a node, once the loops are compiled."""
     nodes = len(graph)
     memory_plan.before("the dominator tree", nodes * memory_plan.TREE_BYTES)
-    roots = np.union1d(*graph.root_targets())
+    number, order, dominator = _dominators(graph, back)
+    size, blocks = empty(len(order), np.int64), empty(len(order), np.int32)
+    run(retain, nodes, dominator, order, graph.size, len(order), size, blocks)
+    return Retained(number, order, dominator, size, blocks)
+
+
+def _dominators(graph: PointerGraph, back: Referrers) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int32]]:
+    """`number`, `order` and `dominator` of the tree."""
+    nodes, roots = len(graph), np.union1d(*graph.root_targets())
     number, order, parent = full(nodes, -1, np.int32), empty(nodes + 1, np.int32), empty(nodes + 1, np.int32)
-    count = run(preorder, nodes, graph.first, graph.edges.targets, roots, number, order, parent, empty(nodes, np.int64))
+    edge = empty(nodes, graph.first.dtype.type)
+    count = run(preorder, nodes, graph.first, graph.edges.targets, roots, number, order, parent, edge)
+    del edge
     order, parent = order[:count], parent[:count]
     is_root = zeros(nodes + 1, np.uint8)
     is_root[roots] = 1
-    dominator, path = empty(count, np.int32), empty(count, np.int32)
-    semi, label, ancestor = (empty(count, np.int32) for _ in range(3))
+    dominator, semi, least = (empty(count, np.int32) for _ in range(3))
     inputs = (back.first, back.sources, is_root, number, order, parent, count)
-    run(dominators, nodes, *inputs, semi, label, ancestor, dominator, path)
-    size, blocks = empty(count, np.int64), empty(count, np.int64)
-    run(retain, nodes, dominator, order, graph.size, count, size, blocks)
-    return Retained(number, order, dominator, size, blocks)
+    run(dominators, nodes, *inputs, semi, least, dominator)
+    return number, order, dominator
 
 
 _COLUMNS = ("order", "dominator", "bytes", "blocks")
@@ -153,7 +160,7 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> Retained:
     """
     order, dominator, size, blocks = (columns[name] for name in _COLUMNS)
     count, number = len(order), np.full(nodes, -1, np.int32)
-    for column, kind in ((order, np.int32), (dominator, np.int32), (size, np.int64), (blocks, np.int64)):
+    for column, kind in ((order, np.int32), (dominator, np.int32), (size, np.int64), (blocks, np.int32)):
         require_length(column, max(count, 1), kind, "the tree's columns")
     require_indices(order[1:], 0, nodes, "nodes")
     require_indices(size, 0, 1 << 62, "bytes")
