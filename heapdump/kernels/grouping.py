@@ -14,7 +14,7 @@ def assign(values: ArrayColumn, low: int, shift: int, table: Output, numbers: Ou
         low: the smallest value that is not 0.
         shift: see above.
         table: of 0, scratch. Value 0 has index 0, any other value index `((value - low) >> shift) + 1`.
-        numbers: (n,) gets the number of each value.
+        numbers: (n,) gets the number of each value; may be `values`.
 
     Returns:
         How many distinct values there are.

@@ -51,6 +51,54 @@ def take(rows: RowReader, mask: int, wanted: int, top: int, numbers: Output, sta
     return count
 
 
+def take_starts(
+    rows: RowReader, mask: int, wanted: int, top: int, numbers: Output, leaves: Output
+) -> tuple[int, int, int]:
+    """Writes the row of each block that `take` takes to `numbers`, the leaves of `pages` to `leaves`.
+
+    Returns:
+        (number of blocks, -1 where one starts below the block before it; number of leaves; all addresses joined by |).
+    """
+    entry, size8, unused, header8, tags = rows.entry, rows.size8, rows.unused, rows.header8, rows.tags
+    count, found, last, page, merged = 0, 0, 0, -1, 0
+    for i in range(len(entry)):
+        if tags[i] & mask != wanted:
+            continue
+        address, length = int(entry[i]) + int(header8[i]) * UNIT, int(size8[i]) * UNIT - int(unused[i])
+        if address <= 0 or length < 0 or address >= top or length >= top - address:
+            continue
+        if address <= last:
+            if address < last:
+                return -1, 0, 0
+            continue
+        if address >> 16 != page:
+            page = address >> 16
+            leaves[found] = page
+            found += 1
+        numbers[count], last = i, address
+        count, merged = count + 1, merged | address
+    return count, found, merged
+
+
+def mark_rows(rows: RowReader, numbers: ArrayColumn, shift: int, cells: Output) -> None:
+    """`mark` for the blocks of the rows `numbers`."""
+    entry, header8 = rows.entry, rows.header8
+    leaf, page, filled, leaf_cells = -1, -1, 0, 65536 >> shift >> 5
+    for i in range(len(numbers)):
+        address = int(entry[numbers[i]]) + int(header8[numbers[i]]) * UNIT
+        if address >> 16 != page:
+            page = address >> 16
+            leaf += 1
+        place = leaf * leaf_cells + ((address & 0xFFFF) >> shift >> 5)
+        while filled <= place:
+            cells[filled] = i << 32
+            filled += 1
+        cells[place] |= 1 << ((address >> shift) & 31)
+    while filled < len(cells):
+        cells[filled] = len(numbers) << 32
+        filled += 1
+
+
 def thin(rows: ArrayColumn, heap: ArrayColumn, most: int, counts: Output, due: Output, out: Output) -> int:
     """Takes a sample of `rows` that is spread evenly over the rows of each heap.
 

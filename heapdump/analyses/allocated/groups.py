@@ -64,12 +64,22 @@ def dense(values: NDArray[np.uint64]) -> tuple[NDArray[np.int64], list[int]]:
     return numbers, np.where(places > 0, (places - 1 << shift) + low, 0).tolist()
 
 
+def number_small(values: NDArray[np.int32]) -> list[int]:
+    """Numbers small values, 0 and above, by their first appearance, in place; the values by number."""
+    table = np.zeros(int(values.max(initial=0)) + 1, np.int64)
+    count = run(assign, len(values), values, 1, 0, table, values)
+    places = np.empty(count, np.int64)
+    used = np.flatnonzero(table)
+    places[table[used] - 1] = used
+    return places.tolist()
+
+
 def group(
-    table: BlockTable, rows: NDArray[np.int64], numbers: NDArray[np.int64], values: Sequence[int]
+    table: BlockTable, rows: NDArray[np.int64], numbers: NDArray[np.integer], values: Sequence[int]
 ) -> tuple[BlockGroup, ...]:
     """The groups of `rows` by `numbers`: most bytes first, then most blocks, then smallest number. One pass over rows.
 
-    `rows`: (n,) int64; `numbers`: (n,) int64 in [0, len(values)); `values[number]` becomes `BlockGroup.value`.
+    `rows`: (n,) int64; `numbers`: (n,) in [0, len(values)); `values[number]` becomes `BlockGroup.value`.
     """
     if not len(rows):
         return ()

@@ -167,7 +167,7 @@ class Leaks:
     def _placed(self) -> tuple[Rows, NDArray[np.int64]]:
         grouping = self.place()
         is_reported = np.isin(grouping.values, np.array(sorted(one.group.value for one in self.groups), np.int64))
-        return grouping.rows[is_reported], grouping.values[is_reported]
+        return grouping.rows[is_reported], grouping.values[is_reported].astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +177,12 @@ class Grouping:
     Attributes:
         groups: most bytes first.
         rows: (n,) int64 rows of the blocks of these groups, ascending.
-        values: (n,) int64 `BlockGroup.value` of the group of each row.
+        values: (n,) `BlockGroup.value` of the group of each row.
     """
 
     groups: list[LeakGroup]
     rows: Rows
-    values: NDArray[np.int64]
+    values: NDArray[np.integer]
 
 
 def find_leaks(context: LeakContext, question: LeakQuestion, suppressions: Suppressions | None = None) -> Leaks:
@@ -298,7 +298,7 @@ def _by_label(context: LeakContext, rows: Rows, typing: BlockTyping, unknown: st
 
 
 def _labelled(
-    context: LeakContext, rows: Rows, numbers: NDArray[np.int64], labels: list[str], trusts: Sequence[Trust] = ()
+    context: LeakContext, rows: Rows, numbers: NDArray[np.integer], labels: list[str], trusts: Sequence[Trust] = ()
 ) -> Grouping:
     """Groups by dense numbers. `labels`, `trusts` by number; no trusts: all labels are exact."""
     groups = group(context.table, rows, numbers, range(len(labels)))

@@ -18,6 +18,7 @@ from heapdump.analyses.clusters.split import Profile, likelihood, may_differ, sp
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
+from heapdump.large_arrays import count_each, look_up, parts
 from heapdump.memory.mapped import MappedMemory
 from heapdump.process.model import Process
 from heapdump.spans import Span, merged
@@ -73,7 +74,7 @@ def find_clusters(memory: MappedMemory, graph: PointerGraph, table: BlockTable, 
     classes = size_classes(graph, table)
     reader = WordReader(memory, graph, edges)
     sample = read_sample(reader, classes)
-    number, origin = classes.number.copy(), np.arange(len(classes))
+    number, origin = classes.number, np.arange(len(classes))
     for _ in range(_MOST_ROUNDS):
         made = len(origin)
         number, origin = _split_again(reader, sample, number, origin)
@@ -91,9 +92,7 @@ def _split_again(
     refined = _refined(sample.letters, sample.refs, targets[owner], number)
     out, made, origins = number.copy(), len(origin), [origin]
     for cluster, profile in _structures(owner, len(origin), refined).items():
-        nodes = np.flatnonzero(number == cluster)
-        choice = _choose(reader, nodes, profile, targets[cluster], number)
-        out[nodes] = np.where(choice > 0, made + choice - 1, cluster)
+        _choose(reader, profile, (cluster, made), targets[cluster], number, out)
         origins.append(np.full(len(profile) - 1, origin[cluster]))
         made += len(profile) - 1
     return out, np.concatenate(origins)
@@ -154,37 +153,43 @@ def _structures(owner: NDArray[np.int64], clusters: int, refined: Letters) -> di
 
 
 def _choose(
-    reader: WordReader,
-    nodes: NDArray[np.int64],
-    profile: Profile,
-    targets: NDArray[np.int64],
-    number: NDArray[np.int32],
-) -> NDArray[np.int64]:
-    """The structure of each node of a class, by the words in which the structures differ most; (nodes,) int64."""
+    reader: WordReader, profile: Profile, clusters: tuple[int, int], targets: NDArray[np.int64],
+    number: NDArray[np.int32], out: NDArray[np.int32],
+) -> None:  # fmt: skip
+    """Writes the structure of each node of a cluster to `out`, by the words in which the structures differ most.
+
+    `clusters`: (number of the cluster and of its first structure, number of its second structure).
+    """
+    cluster, made = clusters
     spread = (profile.max(axis=0) - profile.min(axis=0)).sum(axis=1)
     words = np.sort(np.argsort(-spread, kind="stable")[:_MOST_WORDS])
     most = int(words[-1]) + 1
-    out = np.empty(len(nodes), np.int64)
-    for low in range(0, len(nodes), _BATCH):
-        letters, _, refs = reader.read(nodes[low : low + _BATCH], most)
-        letters = _refined(letters, refs, targets[:most], number)
-        out[low : low + _BATCH] = np.argmax(likelihood(profile[:, words], letters[:, words]), axis=1)
-    return out
+    for part in parts(len(number)):
+        nodes = part.start + np.flatnonzero(number[part] == cluster)
+        for low in range(0, len(nodes), _BATCH):
+            batch = nodes[low : low + _BATCH]
+            letters, _, refs = reader.read(batch, most)
+            letters = _refined(letters, refs, targets[:most], number)
+            choice = np.argmax(likelihood(profile[:, words], letters[:, words]), axis=1)
+            out[batch] = np.where(choice > 0, made + choice - 1, cluster)
 
 
 def _numbered(
     classes: SizeClasses, sample: WordSample, number: NDArray[np.int32], origin: NDArray[np.int64]
 ) -> Clusters:
-    """Clusters numbered by their bytes; those of few nodes are none. `origin`: class of each cluster in `number`."""
-    count = np.bincount(number[number >= 0], minlength=len(origin))
+    """Clusters numbered by their bytes; those of few nodes are none. `origin`: class of each cluster in `number`.
+
+    `number` is renumbered.
+    """
+    count = count_each(number, len(origin))
     size = classes.size[origin]
     kept = np.flatnonzero(count >= FEWEST)
     kept = kept[np.argsort(-count[kept] * size[kept], kind="stable")]
     new = np.full(len(origin) + 1, -1, np.int32)
     new[kept] = np.arange(len(kept))
-    renumbered = new[number]
+    look_up(number, new)
     owner = origin[kept]
     return Clusters(
-        renumbered, classes.heap[owner], size[kept], classes.width[owner], count[kept], sample,
-        renumbered[sample.node].astype(np.int64),
+        number, classes.heap[owner], size[kept], classes.width[owner], count[kept], sample,
+        number[sample.node].astype(np.int64),
     )  # fmt: skip

@@ -18,8 +18,8 @@ from heapdump.blocks.table import BlockTable
 from heapdump.kernels import WORTH_COMPILING, run
 from heapdump.kernels.pointer_map import thin
 from heapdump.kernels.word_classes import words_of
+from heapdump.large_arrays import count_each, empty, look_up, parts
 from heapdump.memory.mapped import MappedMemory
-from heapdump.spans import Span
 
 WORDS = 32
 """Words of a block that are read, at most."""
@@ -58,29 +58,39 @@ class SizeClasses:
 
 def size_classes(graph: PointerGraph, table: BlockTable) -> SizeClasses:
     """The classes of at least five nodes; the 4096 with most bytes."""
-    heaps = table.heap[graph.rows].astype(np.uint64)
-    owners = int(heaps.max()) + 1 if len(graph) else 1
-    numbers, keys = _numbered(graph.size.astype(np.uint64) * np.uint64(owners) + heaps, graph.size >= _LONG)
-    count = np.bincount(numbers, minlength=len(keys))
+    owners = int(table.heap.max()) + 1 if len(graph) else 1
+    number, keys = _numbered(graph, table, owners)
+    count = count_each(number, len(keys))
     heap, size = keys % owners, keys // owners
     kept = np.flatnonzero((count >= FEWEST) & (size >= int(graph.widths.max(initial=4))))
     kept = kept[np.lexsort((heap[kept], size[kept], -size[kept] * count[kept]))][:_MOST_CLASSES]
     new = np.full(len(keys) + 1, -1, np.int32)
     new[kept] = np.arange(len(kept))
-    number = new[numbers]
+    look_up(number, new)
     width = np.full(len(kept), 8, np.int64)
-    known = np.flatnonzero(number >= 0)
-    width[number[known]] = graph.widths[known]
+    for part in parts(len(number)):
+        known = part.start + np.flatnonzero(number[part] >= 0)
+        width[number[known]] = graph.widths[known]
     return SizeClasses(number, heap[kept], size[kept], width, count[kept])
 
 
-def _numbered(keys: NDArray[np.uint64], is_long: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _numbered(graph: PointerGraph, table: BlockTable, owners: int) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """(dense number of each node's key, the keys by number); the key is size * owners + heap."""
+    numbers, known = empty(len(graph), np.int32), dict[int, int]()
+    for part in parts(len(graph)):
+        size = graph.size[part].astype(np.uint64)
+        found, keys = _dense(size * np.uint64(owners) + table.heap[graph.rows[part]], size >= np.uint64(_LONG))
+        numbers[part] = np.array([known.setdefault(key, len(known)) for key in keys], np.int32)[found]
+    return numbers, np.array(list(known), np.int64)
+
+
+def _dense(keys: NDArray[np.uint64], is_long: NDArray[np.bool_]) -> tuple[NDArray[np.int64], list[int]]:
     """(dense number of each key, the keys by number). The few keys of long blocks, far apart, are sorted."""
     numbers = np.empty(len(keys), np.int64)
     numbers[~is_long], short = dense(keys[~is_long])
     long, inverse = np.unique(keys[is_long], return_inverse=True)
     numbers[is_long] = len(short) + inverse
-    return numbers, np.concatenate([np.array(short, np.int64).reshape(-1), long.astype(np.int64)])
+    return numbers, [*short, *long.tolist()]
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,11 @@ class WordSample:
     refs: NDArray[np.int64]
 
 
-_MANY = 1 << 12
+_MANY = 1 << 10
+"""Nodes that are read at once."""
+
+_SOME = 1 << 8
+"""Each of so many nodes may bring 64 KiB of the file into memory, which need not stay there."""
 
 
 class WordReader:
@@ -117,6 +131,17 @@ class WordReader:
 
         A node that lies in several memory ranges of the dump counts as not there.
         """
+        letters = np.zeros((len(nodes), most), np.uint8)
+        values, refs = np.zeros((len(nodes), most), np.int64), np.full((len(nodes), most), -1, np.int64)
+        order = np.argsort(nodes, kind="stable")
+        for low in range(0, len(nodes), _MANY):
+            batch = order[low : low + _MANY]
+            letters[batch], values[batch], refs[batch] = self._read(nodes[batch], most)
+            if len(batch) >= _SOME:
+                self._memory.forget_all()
+        return letters, values, refs
+
+    def _read(self, nodes: NDArray[np.int64], most: int) -> tuple[Letters, NDArray[np.int64], NDArray[np.int64]]:
         graph = self._graph
         letters = np.zeros((len(nodes), most), np.uint8)
         values, refs = np.zeros((len(nodes), most), np.int64), np.full((len(nodes), most), -1, np.int64)
@@ -130,11 +155,6 @@ class WordReader:
                 found = self._of_phase(nodes[of_width[here]], place[here], count[here], most, width)
                 rows = of_width[here]
                 letters[rows], values[rows], refs[rows] = found
-        if len(nodes) >= _MANY:  # the pages of the file need not stay in memory
-            last = int(nodes.max())
-            self._memory.forget(
-                Span(int(graph.start[int(nodes.min())]), int(graph.start[last]) + int(graph.size[last]))
-            )
         return letters, values, refs
 
     def _of_phase(

@@ -66,20 +66,35 @@ def pointer_map(start: NDArray[np.int64], size: Integers) -> PointerMap:
     """The map of disjoint blocks, ascending by `start`."""
     count = len(start)
     merged = int(np.bitwise_or.reduce(start)) if count else 0
-    shift = next(s for s in range(_MOST_SHIFT, -1, -1) if merged % (1 << s) == 0)
+    shift = shift_of(merged)
     leaves, long = np.empty(count, np.int64), np.empty(count, np.int64)
     found, reach = run(pages, count, start, size, leaves, long)
     leaves, long = leaves[:found].copy(), long[:reach].copy()
     cells = zeros(found * (65536 >> shift >> 5), np.int64)
     run(mark, count, start, shift, cells)
-    covered, by = _covered(start[long], size[long], long)
+    tops, middles = levels(leaves, *_covered(start[long], size[long], long))
+    return PointerMap(start, size, shift, tops, middles, cells)
+
+
+def shift_of(merged: int) -> int:
+    """`shift` of a map. `merged`: the starts of all blocks, joined by |."""
+    return next(s for s in range(_MOST_SHIFT, -1, -1) if merged % (1 << s) == 0)
+
+
+def levels(
+    leaves: NDArray[np.int64], covered: NDArray[np.int64], by: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """(tops, middles). `leaves`: pages in which blocks start; `covered`: other pages, `by`: the block of each."""
     tops = np.full(2 * TOP >> 32, -1, np.int32)  # `low + (1 << bits)` may be as far away as that
     used = np.unique(np.concatenate([leaves, covered]) >> 16)
     tops[used] = np.arange(len(used))
     middles = np.full(len(used) << 16, -1, np.int32)
-    for page, values in ((covered, -2 - by), (leaves, np.arange(found))):  # a start in a page wins over a block before
+    for page, values in (
+        (covered, -2 - by),
+        (leaves, np.arange(len(leaves))),
+    ):  # a start in a page wins over a block before
         middles[(tops[page >> 16].astype(np.int64) << 16) + (page & 0xFFFF)] = values
-    return PointerMap(start, size, shift, tops, middles, cells)
+    return tops, middles
 
 
 def _covered(

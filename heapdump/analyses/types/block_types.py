@@ -14,7 +14,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.allocated.groups import dense
+from heapdump.analyses.allocated.groups import dense, number_small
 from heapdump.analyses.contents import recognise
 from heapdump.analyses.types.block_starts import START_BYTES, BlockStarts, read_starts, rows_below, starts_block
 from heapdump.analyses.types.containers import is_bstr, is_string, is_vector
@@ -24,14 +24,18 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import compiled_if_worth
 from heapdump.kernels.block_starts import follow_starts
+from heapdump.large_arrays import count_each, empty, full, parts
 from heapdump.process.model import Process, View
 from heapdump.process.symbols.rtti import ClassName, class_of_virtual_base, class_of_vtable, offset_of_virtual_base
 from heapdump.process.symbols.vtables import are_vtables
 from heapdump.spans import Span
 from heapdump.trust import Trust
 
-_BATCH = 1 << 17
+_BATCH = 1 << 15
 """Rows that one thread classifies at once."""
+
+_SOME = 1 << 8
+"""Each of so many blocks may bring 64 KiB of the file into memory, which need not stay there."""
 
 _MAX_THREADS, _THREADS_FROM_BATCHES = 8, 4
 _SMALL_NUMBER = 0x10000
@@ -49,35 +53,35 @@ class BlockTypes:
     """The types of n blocks.
 
     Attributes:
-        numbers: (n,) int64 number of the type of each row, from 0 without gaps.
+        numbers: (n,) int32 number of the type of each row, from 0 without gaps.
         labels: name of each type, by number.
         trusts: trust in each type, by number.
     """
 
-    numbers: NDArray[np.int64]
+    numbers: NDArray[np.int32]
     labels: list[str]
     trusts: list[Trust]
 
 
 def types_of(
-    process: Process, views: dict[int, View], table: BlockTable, rows: NDArray[np.int64], *, by_class: bool
+    process: Process, views: dict[int, View], table: BlockTable, rows: NDArray[np.integer], *, by_class: bool
 ) -> BlockTypes:
     """The type of each row. With `by_class` an object has its class, or its vtable; else the kind of its content.
 
     `views`: heap index → view. Reads 16 bytes of each block; each vtable is examined once.
     """
-    out = np.full(len(rows), ContentKind.OTHER.number, np.uint64)
+    out = full(len(rows), ContentKind.OTHER.number, np.int32)
     labels = _ContentLabels()
     quick = None if compiled_if_worth(follow_starts, len(rows)) is None else QuickStarts(process, table)
     classifiers = {view.arch: _Classifier(process, view, table, labels, quick) for view in process.views}
     jobs: list[tuple[_Classifier, Batch]] = []
-    for heap, batch in _batches(table.heap[rows]):
+    for heap, batch in _batches(table, rows):
         jobs.append((classifiers[views[heap].arch], batch))
 
     def classify(job: tuple[_Classifier, Batch]) -> None:
         """Writes the numbers of one batch to `out`."""
         classifier, batch = job
-        chosen = rows[batch]
+        chosen = rows[batch].astype(np.int64)
         out[batch] = classifier.numbers(chosen, by_class=by_class)
         if len(chosen) == _BATCH:  # the pages of the file need not stay in memory
             low, high = table.entry[chosen[[0, -1]]].tolist()
@@ -89,22 +93,27 @@ def types_of(
     else:
         with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
             list(pool.map(classify, jobs))
-    numbers, values = dense(out)
-    return BlockTypes(numbers, [labels.texts[value] for value in values], [labels.trusts[value] for value in values])
+    if len(rows) >= _SOME:
+        process.space.mapped.forget_all()
+    values = number_small(out)
+    return BlockTypes(out, [labels.texts[value] for value in values], [labels.trusts[value] for value in values])
 
 
-Batch = NDArray[np.int64] | slice
+Batch = NDArray[np.int32] | slice
 """Places of rows that are classified together."""
 
 
-def _batches(owners: NDArray[np.uint16]) -> Iterator[tuple[int, Batch]]:
-    """(heap, places) of the batches of all rows, the heap of each row in `owners`; of a single heap without a list."""
-    heaps = np.flatnonzero(np.bincount(owners)).tolist()
+def _batches(table: BlockTable, rows: NDArray[np.integer]) -> Iterator[tuple[int, Batch]]:
+    """(heap, places) of the batches of all rows, of one heap each; of a single heap without a list."""
+    owners = empty(len(rows), np.uint16)
+    for part in parts(len(rows)):
+        owners[part] = table.heap[rows[part]]
+    heaps = np.flatnonzero(count_each(owners, int(table.heap.max()) + 1 if len(table) else 1)).tolist()
     for heap in heaps:
         if len(heaps) == 1:
             yield from ((heap, slice(low, low + _BATCH)) for low in range(0, len(owners), _BATCH))
             continue
-        of_heap = np.flatnonzero(owners == heap)
+        of_heap = np.flatnonzero(owners == heap).astype(np.int32)
         yield from ((heap, of_heap[low : low + _BATCH]) for low in range(0, len(of_heap), _BATCH))
 
 

@@ -17,17 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.roots import RootKind
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.containers import IS_TEXT, IS_WIDE_TEXT
 from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import container_members, run
 from heapdump.kernels.container_members import containers_of
+from heapdump.large_arrays import parts
 from heapdump.memory.mapped import MappedMemory
 from heapdump.spans import Span
-
-_BATCH = 1 << 18
-"""Sources whose edges are searched at once."""
 
 SourcePlaces = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 """Place of the first word, number in the edges, and words of each source."""
@@ -133,12 +132,13 @@ def find_containers(memory: MappedMemory, graph: PointerGraph) -> ContainerTable
 
     Visual C++ and libstdc++ alone.
     """
-    found = _search(memory, graph, graph.edges, (graph.start, graph.size.astype(np.int64), graph.widths))
+    found = _search(memory, graph, graph.edges, (graph.start, graph.size, graph.widths))
     areas, bounds = module_areas(graph)
     globals_ = _search(memory, graph, graph.root_edges, bounds, areas)
     globals_ = ContainerTable(-1 - globals_.owner, *(getattr(globals_, name) for name in _COLUMNS[1:]))
     both = ContainerTable(*(np.concatenate([getattr(found, name), getattr(globals_, name)]) for name in _COLUMNS))
     both = both.take(_is_proven(memory, graph, both))
+    memory.forget_all()
     _, first = np.unique(both.buffer, return_index=True)
     return both.take(np.sort(first))
 
@@ -159,7 +159,7 @@ def module_areas(
 
 def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
-    bounds: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
+    bounds: tuple[NDArray[np.int64], Integers, NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
 ) -> ContainerTable:  # fmt: skip
     """The candidates in sources. `bounds`: start, size, width of each; `numbers`: in `edges`, None: its index."""
     pieces: list[tuple[NDArray[np.int64], ...]] = []
@@ -171,20 +171,19 @@ def _search(
 
 def source_words(
     memory: MappedMemory, edges: Edges,
-    bounds: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
+    bounds: tuple[NDArray[np.int64], Integers, NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
 ) -> Iterator[tuple[NDArray[np.int64], int, SourcePlaces]]:  # fmt: skip
     """(words of the file, bytes of a pointer, place, number and words of each source) of the sources that have edges.
 
     Sources of one width, and of one place of their words in the file's, come together.
     """
     start, size, widths = bounds
-    degree = edges.degree if numbers is None else edges.degree[numbers]
-    sources = np.flatnonzero(degree > 0)
-    for width in np.unique(widths[sources]).tolist():
-        of_width = sources[widths[sources] == width]
-        for low in range(0, len(of_width), _BATCH):
-            batch = of_width[low : low + _BATCH]
-            count = size[batch] // width
+    for width in _distinct(widths):
+        for part in parts(len(start)):
+            batch = part.start + np.flatnonzero(_have_edges(edges, part, numbers) & (widths[part] == width))
+            if not len(batch):
+                continue
+            count = size[batch].astype(np.int64) // width
             place = memory.file_places(start[batch], start[batch] + count * width)
             for phase in np.unique(place[place >= 0] % width).tolist():
                 here = np.flatnonzero((place >= 0) & (place % width == phase))
@@ -192,6 +191,18 @@ def source_words(
                 yield memory.file_words(phase, width), width, ((place[here] - phase) // width, names, count[here])
             first, last = int(batch[0]), int(batch[-1])  # the pages of the file need not stay in memory
             memory.forget(Span(int(start[first]), int(start[last]) + int(size[last])))
+
+
+def _distinct(widths: NDArray[np.uint8]) -> list[int]:
+    """The distinct widths, ascending."""
+    return [width for width in (4, 8) if any((widths[part] == width).any() for part in parts(len(widths)))]
+
+
+def _have_edges(edges: Edges, part: slice, numbers: NDArray[np.int64] | None) -> NDArray[np.bool_]:
+    """True for sources of a part that have edges. `numbers`: in `edges`, None: its index."""
+    of_part = np.arange(part.start, part.stop) if numbers is None else numbers[part]
+    has_edges: NDArray[np.bool_] = edges.first[of_part + 1] > edges.first[of_part]
+    return has_edges
 
 
 def _members(

@@ -25,11 +25,13 @@ from heapdump.analyses.containers.proxies import find_proxies
 from heapdump.analyses.containers.shapes import find_shapes
 from heapdump.analyses.containers.trees import find_trees
 from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.members import Container, ContainerTable, addresses_of, module_areas, source_words
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.kernels import run
 from heapdump.kernels.container_nodes import pairs_of, rings_of, trees_of
+from heapdump.large_arrays import look_up, parts
 from heapdump.memory.mapped import MappedMemory
 
 _FEWEST = 2
@@ -162,42 +164,44 @@ def _visual(
     is_tree = (flags == _BLACK_NIL) & (degree >= 3)
     trees, rings = pairs[is_tree], pairs[~is_tree]
     found = [_trees(memory, graph, _one_a_head(trees), container), _rings(memory, graph, rings, container)]
+    memory.forget_all()
     numbers = np.concatenate([found[0][1], found[1][1]])
     rows = np.concatenate([found[0][0], found[1][0]])
     kinds = np.where(np.arange(len(rows)) < len(found[0][0]), NodeKind.TREE, NodeKind.LIST).astype(np.int64)
     buckets = _buckets(graph, rows, kinds, containers)
     kinds[buckets >= 0] = NodeKind.HASH
-    container = _numbered(numbers, container)
+    _numbered(numbers, container)
     tables = np.flatnonzero(buckets >= 0)
     container[buckets[tables]], role[buckets[tables]] = tables, Role.BUCKETS
     return np.stack([rows[:, 0], rows[:, 1], kinds, rows[:, 2], rows[:, 3]], axis=1), container, role
 
 
-def _numbered(numbers: Numbers, container: NDArray[np.int32]) -> NDArray[np.int32]:
-    """The index of the container of each node. `numbers`: what stands in `container` for each container."""
+def _numbered(numbers: Numbers, container: NDArray[np.int32]) -> None:
+    """Makes `container` the index of the container of each node. `numbers`: what stands there for each container."""
     new = np.full(int(max(container.max(initial=0), numbers.max(initial=0))) + 2, -1, np.int32)
     new[numbers] = np.arange(len(numbers))
-    return new[container]
+    look_up(container, new)
 
 
 def _heads(graph: PointerGraph) -> NDArray[np.bool_]:
     """True for nodes whose first two pointers lead to nodes of their size; (n,) bool."""
     first, targets, size = graph.first, graph.edges.targets, graph.size
     out = np.zeros(len(graph), bool)
-    places = np.flatnonzero(np.diff(first) >= _FEWEST)
-    for edge in (0, 1):
-        target = targets[first[places] + edge]
-        good = target >= 0
-        good[good] &= size[target[good]] == size[places[good]]
-        places = places[good]
-    out[places] = True
+    for part in parts(len(graph)):
+        places = part.start + np.flatnonzero(np.diff(first[part.start : part.stop + 1]) >= _FEWEST)
+        for edge in (0, 1):
+            target = targets[first[places] + edge]
+            good = target >= 0
+            good[good] &= size[target[good]] == size[places[good]]
+            places = places[good]
+        out[places] = True
     return out
 
 
 def _pairs(memory: MappedMemory, graph: PointerGraph) -> Numbers:
     """(k, 4): owner, offset, head, count of each pointer to a head that a small number follows."""
     is_head = _heads(graph)
-    size = graph.size.astype(np.int64)
+    size = graph.size
     found = [np.empty((0, 4), np.int64)]
     owners = _leading_to(graph.edges, is_head, size)
     bounds = (graph.start[owners], size[owners], np.ascontiguousarray(graph.widths[owners]))
@@ -209,18 +213,20 @@ def _pairs(memory: MappedMemory, graph: PointerGraph) -> Numbers:
     return np.concatenate(found)
 
 
-def _leading_to(edges: Edges, is_head: NDArray[np.bool_], size: Numbers) -> Numbers:
+def _leading_to(edges: Edges, is_head: NDArray[np.bool_], size: Integers) -> Numbers:
     """The nodes with a pointer to a head that are of another size, or no head themselves."""
-    targets = edges.targets
-    places = np.flatnonzero(targets >= 0)
-    places = places[is_head[targets[places]]]
-    owner = np.searchsorted(edges.first, places, side="right") - 1
-    return np.unique(owner[(size[owner] != size[targets[places]]) | ~is_head[owner]])
+    targets, found = edges.targets, [np.empty(0, np.int64)]
+    for part in parts(len(targets)):
+        places = part.start + np.flatnonzero(targets[part] >= 0)
+        places = places[is_head[targets[places]]]
+        owner = np.searchsorted(edges.first, places, side="right") - 1
+        found.append(np.unique(owner[(size[owner] != size[targets[places]]) | ~is_head[owner]]))
+    return np.unique(np.concatenate(found))
 
 
 def _pairs_of(
     memory: MappedMemory, graph: PointerGraph, edges: Edges, is_head: NDArray[np.bool_],
-    sources: tuple[tuple[Numbers, Numbers, NDArray[np.uint8]], Numbers],
+    sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers],
 ) -> list[Numbers]:  # fmt: skip
     """`_pairs` of some sources, piece by piece. `sources`: their bounds and numbers."""
     found = []

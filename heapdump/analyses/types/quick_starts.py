@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.contents.recognise import format_starts
-from heapdump.analyses.graph.pointer_graph import program_blocks
-from heapdump.analyses.graph.pointer_map import pointer_map
+from heapdump.analyses.graph.pointer_map import TOP, levels, shift_of
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import block_starts, run
@@ -25,7 +24,9 @@ from heapdump.kernels.block_starts import (
     leave_data,
     read_starts,
 )
+from heapdump.kernels.pointer_map import mark_rows, take_starts
 from heapdump.kernels.row import BUSY, INTERNAL, UNIT
+from heapdump.large_arrays import empty, parts, zeros
 from heapdump.process.model import Process, View
 
 UNDECIDED_NUMBER = 1 << 62
@@ -73,12 +74,24 @@ class QuickStarts:
         return FileWords(memory.file_words(phase), start, end, delta - phase)
 
     def _made_places(self) -> Places:
-        rows, start, size = program_blocks(self._table)
-        nodes = pointer_map(start, size)
-        busy = int(np.count_nonzero((self._table.tags & np.uint16(BUSY | INTERNAL)) == BUSY))
-        edges = [(span.start, span.end) for span, _ in self._process.module_map]
+        table, edges = self._table, [(span.start, span.end) for span, _ in self._process.module_map]
         module_start, module_end = np.array(edges, np.int64).reshape(-1, 2).T.copy()
+        rows, leaves, none = empty(len(table), np.int32), empty(len(table), np.int64), np.empty(0, np.int64)
+        count, pages, merged = run(take_starts, len(table), table.reader(), BUSY | INTERNAL, BUSY, TOP, rows, leaves)
+        if count <= 0:  # heaps over each other, which is damage: pointers are left to arrays
+            tops, middles = levels(none, none, none)
+            return Places(module_start, module_end, tops, middles, none, 0, rows[:1], 0, TOP.bit_length() - 1, 0)
+        shift, rows = shift_of(merged), rows[:count]
+        tops, middles = levels(leaves[:pages].copy(), none, none)
+        del leaves
+        cells = zeros(pages * (65536 >> shift >> 5), np.int64)
+        run(mark_rows, len(table), table.reader(), rows, shift, cells)
+        low, last = table.addresses(rows[[0, -1]]).tolist()
         return Places(
-            module_start, module_end, nodes.tops, nodes.middles, nodes.cells, nodes.shift, rows, nodes.low, nodes.bits,
-            int(len(rows) == busy),
+            module_start, module_end, tops, middles, cells, shift, rows, low, (last - low + 1).bit_length(),
+            int(count == self._count_busy()),
         )  # fmt: skip
+
+    def _count_busy(self) -> int:
+        tags, mask = self._table.tags, np.uint16(BUSY | INTERNAL)
+        return sum(int(np.count_nonzero((tags[part] & mask) == BUSY)) for part in parts(len(tags)))

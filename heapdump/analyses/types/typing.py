@@ -7,7 +7,7 @@ structure that the block shares with others, then what its first bytes look like
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ from heapdump.analyses.types.nodes import NodeTable
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.blocks.table import BlockTable
+from heapdump.large_arrays import empty, parts
 from heapdump.process.model import Process
 from heapdump.trust import Trust
 
@@ -82,12 +83,14 @@ class BlockTyping:
     number: NDArray[np.int32]
     labels: tuple[TypeLabel, ...]
 
-    def of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The label of each row of the block table, len(labels) for rows that are no node; (rows,) int64."""
-        if not len(self.rows):
-            return np.zeros(len(rows), np.int64)
-        place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-        return np.where(self.rows[place] == rows, self.number[place], len(self.labels)).astype(np.int64)
+    def of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """The label of each row of the block table, len(labels) for rows that are no node; (rows,) int32."""
+        out = np.zeros(len(rows), np.int32)
+        if len(self.rows):
+            for part in parts(len(rows)):
+                place = np.minimum(np.searchsorted(self.rows, rows[part]), len(self.rows) - 1)
+                out[part] = np.where(self.rows[place] == rows[part], self.number[place], len(self.labels))
+        return out
 
     def label_of(self, row: int) -> TypeLabel | None:
         """The label of one row; None for a row that is no node."""
@@ -108,30 +111,50 @@ def typing_of(
     nodes: NodeTable,
 ) -> BlockTyping:  # fmt: skip
     """The type of every node. Reads 16 bytes of each block, more of some. `containers`, `nodes`: of the graph."""
-    edges = edges_of(process, heaps)
-    reader = WordReader(process.space.mapped, graph, edges)
-    clusters = find_clusters(process.space.mapped, graph, table, edges)
-    names = names_of(process, clusters, fields_of(clusters, reader))
+    names, sizes, cluster = _named_clusters(process, heaps, table, graph)
     order = _by_row(graph.rows)
-    rows = graph.rows[order]
-    found = types_of(process, view_by_heap(process, tuple(heaps)), table, rows.astype(np.int64), by_class=True)
-    label = _ClusterLabels(found)
-    number = found.numbers.astype(np.int32)
-    cluster = clusters.number[order]
-    known = np.flatnonzero(cluster >= 0)
-    choice = label.choices(names, clusters.size.tolist())
-    better = choice[cluster[known], number[known]]
-    number[known] = np.where(better >= 0, better, number[known])
-    place = np.empty(len(rows), np.int64)
-    place[order] = np.arange(len(rows))
+    rows, cluster = graph.rows[order], cluster[order]
+    found = types_of(process, view_by_heap(process, tuple(heaps)), table, rows, by_class=True)
+    label, number = _ClusterLabels(found), found.numbers
+    choice = label.choices(names, sizes)
+    for part in parts(len(rows)):
+        known = part.start + np.flatnonzero(cluster[part] >= 0)
+        better = choice[cluster[known], number[known]]
+        number[known] = np.where(better >= 0, better, number[known])
+    place = _places(order, len(rows))
     label.name_buffers(process, graph, containers, place, number)
     label.name_elements(process, graph, nodes, place, number)
     return BlockTyping(rows, number, tuple(label.labels))
 
 
+def _named_clusters(
+    process: Process, heaps: Sequence[Heap], table: BlockTable, graph: PointerGraph
+) -> tuple[list[ClusterName], list[int], NDArray[np.int32]]:
+    """(names, sizes of the blocks) of clusters by number, and the cluster of each node. Words are read for it."""
+    edges = edges_of(process, heaps)
+    reader = WordReader(process.space.mapped, graph, edges)
+    clusters = find_clusters(process.space.mapped, graph, table, edges)
+    names = names_of(process, clusters, fields_of(clusters, reader))
+    process.space.mapped.forget_all()
+    return names, clusters.size.tolist(), clusters.number
+
+
 def _by_row(rows: NDArray[np.int32]) -> NDArray[np.int64] | slice:
     """The places of rows in ascending order; all of them at once where the rows ascend."""
     return slice(None) if (rows[1:] > rows[:-1]).all() else np.argsort(rows, kind="stable")
+
+
+Places = Callable[[NDArray[np.int64]], NDArray[np.integer]]
+"""Nodes → their places in the order of rows."""
+
+
+def _places(order: NDArray[np.int64] | slice, count: int) -> Places:
+    """The places of nodes. `order`: the node of each place, of `count`; a slice where they are the same."""
+    if isinstance(order, slice):
+        return lambda nodes: nodes
+    place = empty(count, np.int32)
+    place[order] = np.arange(count, dtype=np.int32)
+    return lambda nodes: place[nodes]
 
 
 def _module(label: str) -> str:
@@ -173,20 +196,19 @@ class _ClusterLabels:
         process: Process,
         graph: PointerGraph,
         found: ContainerTable,
-        place: NDArray[np.int64],
+        place: Places,
         number: NDArray[np.int32],
     ) -> None:
         """Writes the labels of buffers of containers to `number`; a buffer that begins with an object keeps its label.
 
-        The label names the member whose buffer it is, where its owner has a type. `place`: (n,) index of each node in
-        `number`.
+        The label names the member whose buffer it is, where its owner has a type. `place`: of nodes in `number`.
         """
         is_object = np.array([one.is_object for one in self.labels], bool)
-        found = found.take(~is_object[number[place[found.buffer]]]) if len(found) else found
+        found = found.take(~is_object[number[place(found.buffer)]]) if len(found) else found
         inside = found.owner >= 0
         owner = np.where(
             inside,
-            number[place[np.maximum(found.owner, 0)]],
+            number[place(np.maximum(found.owner, 0))],
             -1 - place_of(graph, found, np.arange(len(found))).astype(np.int64),
         )
         keys, inverse = np.unique(
@@ -202,30 +224,30 @@ class _ClusterLabels:
             else:
                 text = f"buffer of a {words}"
             names.append(self._number(ClusterName(text, text, "buffer", is_structured=False)))
-        number[place[found.buffer]] = np.array(names, np.int32)[inverse.reshape(-1)]
+        number[place(found.buffer)] = np.array(names, np.int32)[inverse.reshape(-1)]
 
     def name_elements(
         self,
         process: Process,
         graph: PointerGraph,
         found: NodeTable,
-        place: NDArray[np.int64],
+        place: Places,
         number: NDArray[np.int32],
     ) -> None:
         """Gives nodes of lists, maps and hash tables their label in `number`, as `name_buffers` does."""
         is_object = np.array([one.is_object for one in self.labels], bool)
         members = np.flatnonzero(found.container >= 0)
-        members = members[~is_object[number[place[members]]]]
-        words = self._container_words(process, graph, found, number[place[np.maximum(found.owner, 0)]])
+        members = members[~is_object[number[place(members)]]]
+        words = self._container_words(process, graph, found, number[place(np.maximum(found.owner, 0))])
         keys, which = np.unique(found.container[members] * len(Role) + found.role[members], return_inverse=True)
         names = []
         for container, role in (divmod(key, len(Role)) for key in keys.tolist()):
             text = f"{Role(role).words} of {words[container]}"
             names.append(self._number(ClusterName(text, text, "node", is_structured=True)))
-        number[place[members]] = np.array(names, np.int32)[which.reshape(-1)] if names else 0
+        number[place(members)] = np.array(names, np.int32)[which.reshape(-1)] if names else 0
         if len(found.proxies):
             text = "proxy of a container (debug build)"
-            number[place[found.proxies]] = self._number(ClusterName(text, text, "node", is_structured=True))
+            number[place(found.proxies)] = self._number(ClusterName(text, text, "node", is_structured=True))
 
     def _container_words(
         self, process: Process, graph: PointerGraph, found: NodeTable, owners: NDArray[np.int32]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump import kernels
-from heapdump.analyses.allocated.groups import dense, group
+from heapdump.analyses.allocated.groups import dense, group, number_small
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels.row import BUSY
 
@@ -70,3 +70,11 @@ def test_compiled_groups_are_the_same(monkeypatch):
 def test_nothing_has_no_groups():
     numbers, values = dense(np.empty(0, np.uint64))
     assert group(table_of([]), np.empty(0, np.int64), numbers, values) == ()
+
+
+@given(values=st.lists(st.integers(0, 9), max_size=40))
+def test_small_values_are_numbered_by_their_first_appearance(values: list[int]) -> None:
+    numbers = np.array(values, np.int32)
+    found = number_small(numbers)
+    assert found == list(dict.fromkeys(values))
+    assert [found[number] for number in numbers.tolist()] == values

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.analyses.types import block_types
+from heapdump.analyses.types import block_types, quick_starts
 from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content import content_of
 from heapdump.analyses.types.content_kind import LIBRARY_KINDS
@@ -319,3 +319,17 @@ def test_the_loop_and_arrays_agree_on_any_words(open_built, arch, blocks):
     process.module(BASE[arch], 0x4000, r"C:\\app\\any.dll")
     with open_built(poke(process.build(), *(one for one in late if one[1]))) as snapshot:
         labels(snapshot, starts)
+
+
+def test_blocks_over_each_other_have_no_map_and_the_same_types(open_built, monkeypatch):
+    """Heaps over each other are damage: pointers are then followed by arrays."""
+
+    def pointers(blocks: Blocks) -> bytes:
+        """Two pointers to starts of blocks."""
+        return blocks.words(blocks.heap.busy(24) + blocks.pointer * 2, 0x1234)
+
+    built, addresses, _ = made("x64", pointers, lambda b: b.words(0x1234, 7), lambda b: b.vector(64, 48))
+    with open_built(built.build()) as snapshot:
+        before = labels(snapshot, addresses)
+        monkeypatch.setattr(quick_starts, "take_starts", lambda *_: (-1, 0, 0))
+        assert labels(snapshot, addresses) == before
