@@ -41,8 +41,8 @@ def cli(dump: Path | None) -> None:
 
     \b
     Exit codes: 0 done, 1 findings, 2 usage or output that cannot be written,
-    3 not a readable minidump, 4 done but part of the answer is missing (why is
-    on stderr), 70 a defect of heapdump.
+    3 not a readable minidump, 4 done but part of the answer is missing (the
+    page or stderr says why), 70 a defect of heapdump.
     """
 
 

@@ -10,7 +10,7 @@ import click
 from heapdump.analyses.damage.select import FindingFilter, rule_sentences, select_findings
 from heapdump.commands.common.addresses import heap_in, place_span
 from heapdump.commands.common.explained_findings import FindingRecorder
-from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
+from heapdump.commands.common.gaps import shown_damage, unchecked_lines, walk_gaps
 from heapdump.commands.common.options import HEAP_OPTION, option
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
 from heapdump.render import text
@@ -104,7 +104,7 @@ def command(request: Request, heap: str | None, at: str | None, kind: str | None
             page=lambda: _page(request, snapshot, rows, unchecked, wanted),
             gaps=(*walk_gaps(snapshot), *snapshot.damage.gaps, *unchecked),
             notes=snapshot.damage.remarks,
-            shown=[one.finding.message for one in snapshot.explained_findings],
+            shown=[*shown_damage(snapshot), *unchecked],
         )
         code = request.emit(snapshot, answer)
         return EXIT_FINDINGS if any(explained.finding.is_error for explained in rows) else code

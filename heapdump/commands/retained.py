@@ -136,7 +136,7 @@ def _suspect_record(context: _Context, suspect: LeakSuspect) -> Record:
 def _columns() -> tuple[Column[Record], ...]:
     return (
         Column("Address", lambda row: row["address"], "of the block", right=True),
-        size_column("Size", lambda row: row["size"], "bytes that the program asked for"),
+        size_column("Size", lambda row: row["size"], "bytes that the program asked for", rank=2),
         size_column(
             "Retained",
             lambda row: row["retained_bytes"],
@@ -144,7 +144,11 @@ def _columns() -> tuple[Column[Record], ...]:
         ),
         Column("Share", lambda row: text.share(row["share"]), "of the bytes of all blocks that roots hold", right=True),
         Column(
-            "Blocks", lambda row: text.count(row["retained_blocks"]), "blocks that it retains, itself too", right=True
+            "Blocks",
+            lambda row: text.count(row["retained_blocks"]),
+            "blocks that it retains, itself too",
+            right=True,
+            rank=1,
         ),
         Column(
             "Type",

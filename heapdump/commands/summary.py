@@ -158,6 +158,7 @@ class _SummaryPage:
         return Answer(
             "summary", data=self._data, records=self._records, page=self._page,
             gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps, *unchecked),
+            shown=[finding.message for finding in snapshot.walk.findings],
         )  # fmt: skip
 
     def _data(self) -> Record:

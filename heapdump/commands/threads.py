@@ -77,21 +77,21 @@ def columns(process: Process, namer: Namer, locks: ThreadLocks) -> tuple[Column[
             "IP32", lambda t: where(t.ip32), "32-bit instruction pointer: TEB64.TlsSlots[1] holds the WOW64 CONTEXT"
         ),
         Column(
-            "SP32", lambda t: text.address(t.sp32), "32-bit stack pointer, from the same CONTEXT", right=True, rank=2
+            "SP32", lambda t: text.address(t.sp32), "32-bit stack pointer, from the same CONTEXT", right=True, rank=4
         ),
     )
     return (
         Column("", lambda t: "*" if t.id == crashed else "", "* = the thread of the exception", style="red"),
-        Column("#", lambda t: f"~{t.index}", "place in the dump's thread list, as ~ numbers them", right=True, rank=3),
+        Column("#", lambda t: f"~{t.index}", "place in the dump's thread list, as ~ numbers them", right=True, rank=1),
         Column("Id", lambda t: f"{t.id:#x}", "thread id", right=True),
         Column("IP", lambda t: where(t.ip), "instruction pointer of its CONTEXT, as module!symbol+offset", style="green"),
-        Column("SP", lambda t: text.address(t.sp), "stack pointer of its CONTEXT", right=True, rank=2),
+        Column("SP", lambda t: text.address(t.sp), "stack pointer of its CONTEXT", right=True, rank=4),
         *(narrow if any(thread.ip32 is not None for thread in process.threads) else ()),
-        Column("Stack", lambda t: _range(t.stacks), "[limit, base) of NtTib; of the dumped stack where no TEB is in the dump", rank=1),
+        Column("Stack", lambda t: _range(t.stacks), "[limit, base) of NtTib; of the dumped stack where no TEB is in the dump", rank=3),
         *((lock,) if any(locks.words(thread) for thread in process.threads) else ()),
-        size_column("Depth", lambda t: _depth(t), "bytes between stack pointer and base", rank=4),
-        Column("TEB", lambda t: text.address(t.tebs[0].address if t.tebs else None), "thread environment block", right=True, rank=3),
-        Column("Name", lambda t: t.name or "", "SetThreadDescription's name (ThreadNames stream)", flexible=10, wraps=True),
+        size_column("Depth", lambda t: _depth(t), "bytes between stack pointer and base", rank=2),
+        Column("TEB", lambda t: text.address(t.tebs[0].address if t.tebs else None), "thread environment block", right=True, rank=5),
+        Column("Name", lambda t: t.name or "", "SetThreadDescription's name (ThreadNames stream)", flexible=16, wraps=True),
     )  # fmt: skip
 
 

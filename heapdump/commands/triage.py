@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from heapdump.commands.common.gaps import unchecked_lines, walk_gaps
+from heapdump.commands.common.gaps import shown_damage, unchecked_lines, walk_gaps
 from heapdump.commands.common.graph_overview import graph_overview, group_rows
 from heapdump.commands.common.pointees import pointees_of
 from heapdump.commands.common.request import Request, dump_command
@@ -51,6 +51,7 @@ def command(request: Request) -> int:
                 *snapshot.damage.gaps,
                 *unchecked_lines(snapshot.heaps, snapshot.damage.unchecked),
             ),
+            shown=shown_damage(snapshot),
         )
         return request.emit(snapshot, answer)
 

@@ -43,5 +43,5 @@ def link_damage(
     if linked.is_closed:
         return findings, []
     places = ", ".join(f"{broken.address:#x}" for broken in linked.breaks[:4])
-    reached = f"{len(linked.nodes)} reached from its two ends, more may be missing between"
-    return findings, [f"the {name} of heap {heap:#x} is broken at {places}: {reached}"]
+    reached = f"{len(linked.nodes)} found from its two ends, more may lie between"
+    return findings, [f"the {name} of heap {heap:#x} cannot be followed at {places}: {reached}"]

@@ -14,6 +14,9 @@ GAP = 2
 _FEWEST_SAME = 3
 """Rows from which on a column that is the same in all of them is told below the table."""
 
+_NARROWEST = 8
+"""Cells of a column that gives way where the width suffices for no table."""
+
 Cells = Sequence[Sequence[str]]
 """Row → the texts of its columns."""
 
@@ -44,7 +47,7 @@ def layout(columns: Sequence[Column[Any]], cells: Cells, needed: Sequence[int], 
     asked = [i for i in range(len(columns)) if i not in same and not (i and _is_empty(cells, i))]
     least = {i: min(needed[i], columns[i].flexible or needed[i]) for i in asked}
     shown = _fitting(columns, least, width)
-    widths = _widths(needed, {i: least[i] for i in shown}, width)
+    widths = _widths(needed, _squeezed(columns, {i: least[i] for i in shown}, width), width)
     return TableLayout(shown, widths, [i for i in asked if i not in shown], same)
 
 
@@ -72,6 +75,17 @@ def _fitting(columns: Sequence[Column[Any]], least: dict[int, int], width: int) 
         if i not in shown and total() + GAP + least[i] <= width:
             shown.add(i)
     return sorted(shown)
+
+
+def _squeezed(columns: Sequence[Column[Any]], least: dict[int, int], width: int) -> dict[int, int]:
+    """The least widths; where even they are too wide, the widest columns that can be folded or cut give way."""
+    widths = dict(least)
+    for _ in range(sum(widths.values()) + GAP * (len(widths) - 1) - width):
+        soft = [i for i in widths if columns[i].flexible and widths[i] > _NARROWEST]
+        if not soft:
+            break
+        widths[max(soft, key=lambda i: (widths[i], i))] -= 1
+    return widths
 
 
 def _widths(needed: Sequence[int], least: dict[int, int], width: int) -> dict[int, int]:

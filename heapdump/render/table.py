@@ -7,7 +7,6 @@ into colours. The cells of a table are joined here: rich's own table needs a mil
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -20,16 +19,13 @@ from rich.style import Style
 from rich.text import Text
 from rich.theme import Theme
 
+from heapdump.render.folding import GLUE, UNIT, fold
 from heapdump.render.layout import GAP, layout
 from heapdump.render.text import count, printable
 from heapdump.render.view import COMMAND, Column, Lines, PageItem, Sections, StyledLine, Table
 
 _MARGIN = 9
 """Cells of the margin that holds the labels of sections."""
-
-_UNIT = re.compile(r"(?<=\d) (?=(?:bytes?|B|kB|MB|GB|TB)\b)")
-_GLUE = "\ue000"
-"""Stands for the space between a number and its unit, which no line ends with; `printable` lets none through."""
 
 _PIPE_WIDTH = 100_000
 _MOST_DIGITS = 20
@@ -97,7 +93,7 @@ class _Pen:
     def _folded(self, pieces: StyledLine, width: int) -> Iterator[Text]:
         """One line as the lines that it takes; a command that does not fit goes to a line of its own, as it is."""
         text = _assembled(pieces)
-        text.plain = plain = _UNIT.sub(_GLUE, text.plain)
+        text.plain = plain = UNIT.sub(GLUE, text.plain)
         indent = len(plain) - len(plain.lstrip()) + 2
         if text.cell_len <= width:
             yield text
@@ -114,7 +110,7 @@ class _Pen:
             yield from (Text(" " * indent) + line for line in rest)
 
     def _styled(self, text: Text) -> str:
-        text.plain = text.plain.replace(_GLUE, " ")
+        text.plain = text.plain.replace(GLUE, " ")
         if not self._color:
             return text.plain
         return "".join(
@@ -153,7 +149,7 @@ class _ColumnGrid:
 
     def lines(self, pen: _Pen, texts: Sequence[str], styles: Sequence[str]) -> Iterator[str]:
         """One row: a line, and more where a column wraps; other texts that are too wide end in an ellipsis."""
-        folded = {i: _folded(texts[i], self.widths[i]) for i in self.shown if self.columns[i].wraps}
+        folded = {i: fold(texts[i], self.widths[i]) for i in self.shown if self.columns[i].wraps}
         for number in range(max([1, *map(len, folded.values())])):
             cells = [texts[i] if number == 0 else "" for i in range(len(texts))]
             for i, lines in folded.items():
@@ -169,17 +165,6 @@ class _ColumnGrid:
             written = pen.write(text, styles[i])
             out.append(" " * pad + written if self.columns[i].right else written + " " * pad)
         return (" " * GAP).join(out).rstrip() + "\n"
-
-
-def _folded(text: str, width: int) -> list[str]:
-    """The text folded at words; a word that is too long goes on in the next line."""
-    if cell_len(text) <= width:
-        return [text]
-    lines = Text(_UNIT.sub(_GLUE, text)).wrap(_FOLDER, width)
-    return [line.plain.rstrip().replace(_GLUE, " ") for line in lines]
-
-
-_FOLDER = Console(width=_PIPE_WIDTH, highlight=False, markup=False, emoji=False)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
+from heapdump.render.folding import fold
 from heapdump.render.table import draw
 from heapdump.render.view import Column, Lines, Table, size_column
 
@@ -122,3 +124,29 @@ def test_a_number_is_not_parted_from_its_unit():
     ]  # fmt: skip
     column: Column[str] = Column("Key", lambda key: key, "what decides", flexible=4, wraps=True)
     assert drawn(Table([column], [text]), 30)[1:] == ["system commit 11.9 GB of", "18.5 GB"]
+
+
+def test_names_are_parted_where_one_of_their_parts_ends():
+    assert fold("buffer at visioncore.dll!PushFrame+0x12", 16) == ["buffer at", "visioncore.dll!", "PushFrame+0x12"]
+    assert fold("class std::vector", 12) == ["class", "std::vector"]
+    assert fold(r"C:\Windows\System32\ntdll.dll", 14) == ["C:\\Windows\\", "System32\\", "ntdll.dll"]
+    assert fold("of 3.5 MB", 6) == ["of", "3.5 MB"]
+
+
+@pytest.mark.property
+@given(text=st.text("ab !:\\/+0x字", max_size=60), width=st.integers(2, 20))
+def test_folding_loses_no_character_but_spaces_and_no_line_is_too_wide(text, width):
+    lines = fold(text, width)
+    assert "".join(lines).replace(" ", "") == text.replace(" ", "")
+    assert all(cell_len(line) <= width for line in lines) or cell_len(text) <= width
+
+
+def test_columns_that_fold_give_way_where_no_column_can_be_left_out():
+    columns: tuple[Column[str], ...] = (
+        Column("Key", lambda key: "0x2444ff8dfd0", "fixed"),
+        Column("Type", lambda key: "buffer of the std::vector", "wraps", flexible=16, wraps=True),
+        Column("Caller", lambda key: "visioncore.dll!PushFrame", "wraps", flexible=24, wraps=True),
+    )
+    lines = drawn(Table(columns, KEYS), 45)
+    assert max(map(len, lines)) <= 45
+    assert lines[1] == "0x2444ff8dfd0  buffer of the   visioncore.dll"

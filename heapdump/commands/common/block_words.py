@@ -110,6 +110,7 @@ def word_columns(
         lambda b: words.caller(row(b)),
         "first frame of its stack outside allocator modules",
         flexible=24,
+        wraps=True,
     )
     outer: Column[Any] = Column(
         "Called by", lambda b: words.outer(row(b)), "the frames behind it", rank=7, flexible=24, style="dim"

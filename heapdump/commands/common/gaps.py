@@ -22,6 +22,11 @@ def walk_gaps(snapshot: Snapshot) -> tuple[str, ...]:
     return (*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps)
 
 
+def shown_damage(snapshot: Snapshot) -> tuple[str, ...]:
+    """The gaps that are damage: a page with the incidents, and how many more `check` shows, says them itself."""
+    return tuple(one.finding.message for one in snapshot.explained_findings)
+
+
 def unchecked_lines(heaps: Sequence[Heap], unchecked: Sequence[UncheckedHeap]) -> tuple[str, ...]:
     """A line for each heap that was not checked, and why."""
     named = ((heaps[one.heap], one.why) for one in unchecked)

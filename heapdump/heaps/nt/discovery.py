@@ -18,6 +18,9 @@ from heapdump.trust import Trust
 
 FRONT_ENDS: dict[int, FrontEnd] = {0: "none", 1: "lookaside", 2: "lfh"}
 """_HEAP.FrontEndHeapType (docs/reference/heap-structures.md §2.1)."""
+SEGMENT_LIST = "a segment list that links back"
+LARGE_BLOCK_LIST = "a large-block list that links back"
+"""Facts that a claim can lack; the readers of these lists say where they break."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,14 @@ class HeapReader:
 
     @classmethod
     def of(cls, discovery: DiscoveryContext, claim: HeapClaim) -> HeapReader:
-        """The reader of a claimed heap; each doubt of the claim becomes a note."""
+        """The reader of a claimed heap; each doubt of the claim becomes a note, but for those on its lists."""
         assert claim.layout is not None
         fields = discovery.view.struct("_HEAP", claim.address, claim.layout) or {}
-        notes = [f"heap {claim.address:#x}: expected {doubt}" for doubt in claim.doubts]
+        notes = [
+            f"heap {claim.address:#x}: expected {doubt}"
+            for doubt in claim.doubts
+            if doubt not in (SEGMENT_LIST, LARGE_BLOCK_LIST)
+        ]
         return cls(discovery, claim.layout, claim.address, fields, [], notes)
 
     @property

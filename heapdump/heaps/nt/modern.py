@@ -18,7 +18,15 @@ from heapdump.heaps.allocator import (
     Weight,
     claim_of,
 )
-from heapdump.heaps.nt.discovery import FRONT_ENDS, HeapReader, HeapStructures, listed_extents, nt_heap
+from heapdump.heaps.nt.discovery import (
+    FRONT_ENDS,
+    LARGE_BLOCK_LIST,
+    SEGMENT_LIST,
+    HeapReader,
+    HeapStructures,
+    listed_extents,
+    nt_heap,
+)
 from heapdump.heaps.nt.heap_header import report_header
 from heapdump.heaps.nt.large_block_list import read_large_blocks
 from heapdump.heaps.nt.segments import read_segments
@@ -104,8 +112,8 @@ def _claim_with(view: View, heap: int, layout: Layout, *, is_listed: bool) -> He
         Evidence("heap signature EEFFEEFF", Weight.SIGNATURE): fields["Signature"] == HEAP_SIGNATURE,
         Evidence("own address in Heap", Weight.SIGNATURE): fields["Heap"] == heap,
         Evidence("entries inside the first segment", Weight.PLAUSIBLE): _entries_fit(fields, heap),
-        Evidence("a segment list that links back", Weight.LINKED): _links_back(view, heap + lists[0]),
-        Evidence("a large-block list that links back", Weight.LINKED): _links_back(view, heap + lists[1]),
+        Evidence(SEGMENT_LIST, Weight.LINKED): _links_back(view, heap + lists[0]),
+        Evidence(LARGE_BLOCK_LIST, Weight.LINKED): _links_back(view, heap + lists[1]),
         Evidence("plausible counters", Weight.PLAUSIBLE): _counters_fit(view, layout, heap, fields),
     }
     signatures = sum(holds for one, holds in seen.items() if one.weight is Weight.SIGNATURE)
