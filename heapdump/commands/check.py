@@ -25,21 +25,24 @@ if TYPE_CHECKING:
     from heapdump.spans import Span
 
 _REPORTS = 5
+_ACCESSES = ("heap-buffer-overflow", "heap-buffer-underflow")
+"""Bugs of verifier stops whose address is the one that was accessed."""
 
 
 def _damage_words(incident: Incident) -> str:
     """`37 bytes, right past the end of a 4,003-byte block`; the sentence where no block is beside the damage."""
     block = incident.culprit or incident.block or incident.leading.candidate
     finding, evidence = incident.leading.finding, incident.leading.evidence
-    if finding.is_report or block is None:
+    is_stop = finding.kind == "verifier_stop" and incident.bug in _ACCESSES
+    if (finding.is_report and not is_stop) or block is None:
         return incident.sentence
     reach = evidence.high - incident.address if evidence.meaning else 0
-    amount = text.plural(max(reach, finding.length), "byte")
+    amount = "access" if is_stop else text.plural(max(reach, finding.length), "byte")
     end, size = block.address + block.size, text.a_size(block.size, f"{block.state} block")
     if end <= incident.address < block.end + block.entry_size:
         return f"{amount}, {_past(incident.address - end)} the end of {size}"
     if block.entry - block.entry_size <= incident.address < block.address:
-        return f"{amount}, {block.address - incident.address:,} before {size}"
+        return f"{amount}, {text.plural(block.address - incident.address, 'byte')} before {size}"
     if block.address <= incident.address < end:
         return f"{amount} at +{incident.address - block.address:#x} in {size}"
     return incident.sentence

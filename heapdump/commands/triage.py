@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.gaps import shown_damage, unchecked_lines, walk_gaps
@@ -95,6 +96,9 @@ def _crash(request: Request, snapshot: Snapshot) -> CrashSection | None:
         return Code(snapshot.process, view, namer)
 
     found = crash_section(snapshot.process, frames, code, pointees_of(snapshot, namer).at)
+    stop = snapshot.report_context.stop
+    if found is not None and stop is not None:
+        found = replace(found, words=stop.sentence)
     return found or _of_failure(snapshot, namer)
 
 

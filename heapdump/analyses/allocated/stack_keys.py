@@ -38,6 +38,17 @@ def passes_on(skip: Sequence[str]) -> Callable[[Frame], bool]:
     return test
 
 
+def first_of_program(frames: Sequence[Frame], passes_on: Callable[[Frame], bool]) -> int | None:
+    """The index of the innermost frame of the program; None where all frames pass on.
+
+    Code in no module that a frame which passes on has called is a stub of Windows, such as that of a system call; it is
+    the program's only where no other frame is.
+    """
+    own = [i for i, frame in enumerate(frames) if not passes_on(frame)]
+    stubs = {i for i in own if frames[i].module is None and i + 1 < len(frames) and passes_on(frames[i + 1])}
+    return next((i for i in own if i not in stubs), own[0] if own else None)
+
+
 def stack_key(frames: Sequence[Frame], passes_on: Callable[[Frame], bool]) -> str:
     """`app.exe!Load+0x14 ← Parse ← main`: the first frames that do not only pass the allocation on.
 

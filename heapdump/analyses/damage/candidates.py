@@ -91,8 +91,10 @@ def _beside_block(finding: Finding, block: Block) -> Judgement:
         lost = Candidate(None, f"the block at {end:#x}, whose information is overwritten: a write before its start")
         return Judgement(BugKind.UNDERFLOW, None, (lost,), finding.address)
     where = (
-        f"{plural(offset - block.size, 'byte')} past its end"
-        if offset >= block.size
+        "where its bytes end"
+        if offset == block.size
+        else f"{plural(offset - block.size, 'byte')} past its end"
+        if offset > block.size
         else f"{plural(-offset, 'byte')} before its start"
         if offset < 0
         else f"at offset {offset:+,} of it"

@@ -105,7 +105,7 @@ def _exception(context: ReportContext, raised: ExceptionRecord, crash: Crash | N
     where = f"thread {raised.thread_id:#x}, at {process.where(raised.address)}"
     message = f"exception {raised.code:#010x}: {process.exception_words}{_thrown(process)}, {where}"
     if crash is not None:
-        message += f"; {crash.sentence}"
+        message += "" if crash.stop is not None else f"; {crash.sentence}"  # a stop is a finding of its own
     elif block is not None and access is not None:
         message += f"; {access.address - block.address:,} bytes into the {block.state} block at {block.address:#x}"
     registers = tuple(_register_blocks(context))

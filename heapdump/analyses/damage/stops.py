@@ -57,7 +57,7 @@ def bug_of_stop(code: int) -> BugKind | None:
 
 def explain_stop(context: ReportContext, stop: VerifierStop) -> ExplainedStop:
     """The stop with its block."""
-    title = f"Application Verifier stop {stop.code:#x} ({stop.words})"
+    title = stop.sentence
     if stop.code in ACCESS_STOPS:
         found = by_access(context, None, stop.parameters[0])
         if found is None:

@@ -32,6 +32,7 @@ def crash_record(request: Request, snapshot: Snapshot) -> Record | None:
         else {
             "code": hex(stop.code),
             "words": stop.words,
+            "title": stop.title,
             "parameters": [hex(value) for value in stop.parameters],
             "thread": stop.thread_id,
             "witness": stop.witness,

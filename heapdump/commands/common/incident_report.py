@@ -98,14 +98,16 @@ class IncidentReporter:
 
     def _place(self, incident: Incident, noted: Sequence[Frame]) -> str:
         """The first frame outside of allocators, of the best stack there is; the address where there is none."""
-        from heapdump.analyses.allocated.stack_keys import passes_on
+        from heapdump.analyses.allocated.stack_keys import first_of_program, passes_on
 
-        folds = passes_on(())
-        raised = (found.frame for one in incident.findings for found in self._recorder.raising(one))
+        raised = [found.frame for one in incident.findings for found in self._recorder.raising(one)]
         block = incident.culprit or incident.block or incident.leading.candidate
         allocated = self._recorder.allocated(block) if block is not None else ()
-        first = next((frame for frame in (*noted, *raised, *allocated) if not folds(frame)), None)
-        return f"in {first}" if first is not None else f"at {incident.address:#x}"
+        for frames in (noted, raised, allocated):
+            first = first_of_program(frames, passes_on(()))
+            if first is not None:
+                return f"in {frames[first]}"
+        return f"at {incident.address:#x}"
 
 
 def incident_name(incident: Incident) -> str:

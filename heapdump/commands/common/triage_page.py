@@ -73,10 +73,9 @@ def _hang(snapshot: Snapshot, page: Triage) -> Iterator[StyledLine]:
 
 def shown_frames(crash: CrashSection) -> list[int]:
     """The numbers of the frames that are shown: the innermost one, then from the first one of the program on."""
-    from heapdump.analyses.allocated.stack_keys import passes_on
+    from heapdump.analyses.allocated.stack_keys import first_of_program, passes_on
 
-    folds = passes_on(())
-    own = next((i for i, found in enumerate(crash.frames) if not folds(found.frame)), 0)
+    own = first_of_program([found.frame for found in crash.frames], passes_on(())) or 0
     numbers = [0, *range(max(1, own), len(crash.frames))] if crash.frames else []
     return numbers[:_MOST_FRAMES]
 

@@ -91,6 +91,19 @@ STOP_WORDS = {
     0x905: "power notification leaked by a DLL that was unloaded",
 }
 
+STOP_TITLES = {
+    0x6: "Corrupted heap pointer or using wrong heap",
+    0x7: "Heap block already freed",
+    0x8: "Corrupted heap block",
+    0xE: "Corrupted infix pattern for freed heap block",
+    0xF: "Corrupted suffix pattern for heap block",
+    0x10: "Corrupted start stamp for heap block",
+    0x11: "Corrupted end stamp for heap block",
+    0x12: "Corrupted prefix pattern for heap block",
+    0x13: "First chance access violation for current stack trace",
+}
+"""Microsoft's own text of the stops that people search for."""
+
 _STANDARD = ("heap", "block", "block size", "")
 _LEAK = ("resource", "stack", "DLL name", "DLL base")
 _ACCESS = ("address", "code address", "exception record", "context record")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.process.model import Process, Thread
-from heapdump.process.reports.stop_codes import LEAKED_BLOCK, parameter_names, stop_words
+from heapdump.process.reports.stop_codes import LEAKED_BLOCK, STOP_TITLES, parameter_names, stop_words
 from heapdump.spans import Span
 
 STOP = 0xC0000421
@@ -21,6 +21,8 @@ BREAKPOINTS = (0x80000003, 0x4000001F)
 
 _MAGIC = 0x32725641  # 'AVr2'
 _PARAMETERS = 6
+_SAID_BY_TITLE = (0x7, 0x8, 0x13)
+"""Stops whose meaning is Microsoft's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,18 @@ class VerifierStop:
     def words(self) -> str:
         """The meaning of the code."""
         return stop_words(self.code)
+
+    @property
+    def title(self) -> str | None:
+        """Microsoft's text of the code, as far as it is known here."""
+        return STOP_TITLES.get(self.code)
+
+    @property
+    def sentence(self) -> str:
+        """The stop with Microsoft's text and the meaning of the code; one of them where both say the same."""
+        words = [self.title] if self.title else []
+        words += [self.words] if self.code not in _SAID_BY_TITLE else []
+        return f"Application Verifier stop {self.code:#x} ({': '.join(words)})"
 
     @property
     def block(self) -> int | None:

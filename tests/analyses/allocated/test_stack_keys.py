@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from heapdump.analyses.allocated.stack_keys import distinct, passes_on, stack_key
+from heapdump.analyses.allocated.stack_keys import distinct, first_of_program, passes_on, stack_key
 from heapdump.process.symbols.namer import Frame
 from heapdump.trust import Trust
 
@@ -48,3 +48,12 @@ def test_stacks_that_begin_alike_have_keys_of_their_own() -> None:
 
 def test_even_keys_whose_hashes_meet_differ() -> None:
     assert len(set(distinct(["f", "f", "f"], [("a+1",)] * 3))) == 3
+
+
+def test_a_stub_that_the_system_calls_is_no_frame_of_the_program() -> None:
+    """Recorded stop 0xf of x86: the system call stub, then ntdll, verifier.dll, the program's free."""
+    stub = Frame(0x77F00006, None, None, None, None, None, Trust.GUESS)
+    assert first_of_program([stub, *frames("ntdll.dll+0x1", "verifier.dll+0x2", "app.exe+0x3")], passes_on(())) == 3
+    assert first_of_program([stub, *frames("app.exe+0x3")], passes_on(())) == 0
+    assert first_of_program([stub, *frames("kernel32.dll+0x1")], passes_on(())) == 0
+    assert first_of_program(frames("ntdll.dll+0x1"), passes_on(())) is None

@@ -115,15 +115,17 @@ def test_a_verifier_stop_names_its_block(open_built, arch, place, code, bug):
         assert (crash.stop.code, crash.stop.parameters) == (code, values[2:])
         assert crash.address == (busy + 100 if code == 0xF else None)
         assert ("its stack" in crash.stop.witness) == (place != "parameters")
+        assert ("Corrupted suffix pattern for heap block" in crash.sentence) == (code == 0xF)
+        assert [one.finding.message.count("Verifier stop 0x") for one in snapshot.explained_findings] == [1, 0]
 
 
 @pytest.mark.parametrize(
     ("code", "bug", "words"),
     [
-        (8, "heap-corruption", "corrupted heap block): 0x30380000; heap 0x30001000, block 0x30380000, block size 0x64"),
+        (8, "heap-corruption", "Corrupted heap block): 0x30380000; heap 0x30001000, block 0x30380000, block size 0x64"),
         (
             0x13, None,
-            "first-chance access violation): at 0x30001000; address 0x30001000, code address 0x30380000, "
+            "First chance access violation for current stack trace): at 0x30001000; address 0x30001000, code address 0x30380000, "
             "exception record 0x64, context record 0x0",
         ),
         (
