@@ -61,6 +61,18 @@ def json_answer(
     return StoredAnswer(name, from_columns, to_columns)
 
 
+_WORDS = {
+    "graph": "pointers between blocks", "reach": "what roots reach", "retained": "dominator tree",
+    "leak-suspects": "leak suspects", "typing": "types of blocks", "damage": "damage of the heaps",
+    "guards": "guards of the CRT's debug heap", "clusters": "clusters of blocks",
+}  # fmt: skip
+
+
+def _in_words(name: str) -> str:
+    """What a stored answer is; `groups-type` is `groups by type`."""
+    return _WORDS.get(name) or name.replace("-", " by ", 1)
+
+
 def answer_from(store: Store, answer: StoredAnswer[T], make: Callable[[], T]) -> T:
     """The stored answer; where there is none, or it does not verify, the answer of `make`, which is then stored."""
     found = _read(store, answer)
@@ -80,9 +92,9 @@ def _read(store: Store, answer: StoredAnswer[T]) -> T | None:
     except FileNotFoundError:
         return None
     except _UNUSABLE as error:
-        store.remarks.append(f"the {answer.name} in {store.folder} is damaged ({error}); made again")
+        store.remarks.append(f"damaged in the index in {store.folder} ({error}), made again: {_in_words(answer.name)}")
         return None
-    store.remarks.append(f"read from the index in {store.folder}: {answer.name}")
+    store.remarks.append(f"read from the index in {store.folder}: {_in_words(answer.name)}")
     return found
 
 
@@ -101,14 +113,14 @@ def _write(store: Store, name: str, columns: Columns) -> None:
         if not store.has_manifest:
             return
         if need > store.allowed_bytes():
-            store.remarks.append(f"the {name} was not kept: it needs {need:,} bytes")
+            store.remarks.append(f"not kept in the index, needs {need:,} bytes: {_in_words(name)}")
             return
         with store.fresh(need) as fresh:
             _write_files(fresh, name, columns)
             for file in sorted(fresh.iterdir(), key=lambda path: path.suffix == ".json"):  # the list of columns last
                 file.replace(store.folder / file.name)
     except OSError as error:
-        store.remarks.append(f"the {name} could not be kept in {store.folder}: {error.strerror or error}")
+        store.remarks.append(f"not kept in {store.folder} ({error.strerror or error}): {_in_words(name)}")
 
 
 def _write_files(folder: Path, name: str, columns: Columns) -> None:
