@@ -149,7 +149,8 @@ def _verdict_lines(
         found = text.plural(len({explained.incident for explained in rows}), "incident")
         counts = f"{found}: {text.plural(errors, 'error')}, {text.plural(len(rows) - errors, 'warning')}"
         style = "red bold" if errors else "yellow bold" if unchecked else "green bold"
-        yield Lines([[(counts if rows else "no damage found", style), (examined, "")]])
+        nothing = "no damage found" if wanted.kind is None else f"no {wanted.kind} found"
+        yield Lines([[(counts if rows else nothing, style), (examined, "")]])
     omitted = len({one.incident for one in snapshot.explained_findings} - {one.incident for one in rows})
     if omitted:
         yield Lines([[(f"left out by options: {text.plural(omitted, 'other incident')}", "yellow")]])

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.crash import crash_record
-from heapdump.commands.common.gaps import heap_gaps, unchecked_lines
+from heapdump.commands.common.gaps import heap_gaps, shown_unchecked, unchecked_lines
 from heapdump.commands.common.graph_overview import graph_overview
-from heapdump.commands.common.incident_lines import incident_lines, known_incidents
+from heapdump.commands.common.incident_lines import incident_lines, is_exception_alone, known_incidents
 from heapdump.commands.common.locks import lock_sentence
 from heapdump.commands.common.next_command import arrow, command_text
 from heapdump.commands.common.process import process_lines, process_record
@@ -154,11 +154,12 @@ class _SummaryPage:
     def answer(self) -> Answer:
         """The answer of the command."""
         snapshot = self.snapshot
-        unchecked = unchecked_lines(snapshot.heaps, snapshot.verdict(snapshot.heaps).unchecked)
+        unchecked = snapshot.verdict(snapshot.heaps).unchecked
+        gaps = (*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps)
         return Answer(
             "summary", data=self._data, records=self._records, page=self._page,
-            gaps=(*snapshot.gaps, *heap_gaps(snapshot.heaps), *snapshot.walk.gaps, *unchecked),
-            shown=[finding.message for finding in snapshot.walk.findings],
+            gaps=(*gaps, *unchecked_lines(snapshot.heaps, unchecked)),
+            shown=(*(found.message for found in snapshot.walk.findings), *shown_unchecked(snapshot, unchecked)),
         )  # fmt: skip
 
     def _data(self) -> Record:
@@ -232,7 +233,7 @@ class _SummaryPage:
     def _broken(self) -> Iterator[StyledLine]:
         """The incidents that are known without a long check, and the verdict where none of them is damage."""
         snapshot = self.snapshot
-        found = [one for one in known_incidents(snapshot) if one.is_of_heap]
+        found = [one for one in known_incidents(snapshot) if one.is_of_heap and not is_exception_alone(one)]
         lines = list(incident_lines(self.request, snapshot, found))
         if not any(one.leading.report is None for one in found):
             verdict = snapshot.verdict(snapshot.heaps)

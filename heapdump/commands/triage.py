@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from heapdump.commands.common.gaps import shown_damage, unchecked_lines, walk_gaps
+from heapdump.commands.common.gaps import shown_damage, shown_unchecked, unchecked_lines, walk_gaps
 from heapdump.commands.common.graph_overview import graph_overview, group_rows
 from heapdump.commands.common.pointees import pointees_of
 from heapdump.commands.common.request import Request, dump_command
@@ -52,7 +52,11 @@ def command(request: Request) -> int:
                 *snapshot.damage.gaps,
                 *unchecked_lines(snapshot.heaps, snapshot.damage.unchecked),
             ),
-            shown=shown_damage(snapshot),
+            shown=(
+                *shown_damage(snapshot),
+                *shown_unchecked(snapshot, snapshot.damage.unchecked),
+                *(note for one in page.cannot for note in one.says),
+            ),
         )
         return request.emit(snapshot, answer)
 

@@ -27,6 +27,12 @@ _MAX_TEXT_BYTES = 65_534
 _I386 = 0x14C
 _MAX_STACK_BYTES = 4 << 30
 
+NO_MEMORY_MAP = (
+    "the dump has no memory map (MemoryInfoList): regions are rebuilt from the memory it holds and its modules, "
+    "free and reserved memory is not known"
+)
+"""The note of a process whose dump lacks the map."""
+
 
 def load_process(dump: Minidump) -> Process:
     """The process by the streams, the TEBs and the PEBs of the dump."""
@@ -120,10 +126,7 @@ def _regions(dump: Minidump, space: AddressSpace, modules: Sequence[Module], arc
         for column in ("base", "allocation_base"):
             regions[column] = _normal_column(regions[column], arch)
         return region_table(regions, dump.notes)
-    dump.notes.append(
-        "the dump has no memory map (MemoryInfoList): regions are rebuilt from the memory it holds and its modules, "
-        "free and reserved memory is not known"
-    )
+    dump.notes.append(NO_MEMORY_MAP)
     present = [Span(a, b) for a, b in zip(space.mapped.starts.tolist(), space.mapped.ends.tolist(), strict=True)]
     return rebuilt_table(present, [m.span for m in modules])
 

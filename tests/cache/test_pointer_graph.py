@@ -88,6 +88,7 @@ def test_no_graph_is_kept_without_an_index_or_where_there_is_no_room(linked, fol
         assert len(snapshot.walk.table) > 6
         monkeypatch.setattr(store, "_most_bytes", lambda root: 10)
         assert len(snapshot.graph) == 6
-        assert any(remark.startswith("not kept in the index") and "pointers between blocks" in remark for remark in snapshot.remarks) and not list(
-            folder.glob("*/graph.json")
-        )
+        assert any(
+            remark.startswith("not kept in the index") and "pointers between blocks" in remark
+            for remark in snapshot.remarks
+        ) and not list(folder.glob("*/graph.json"))

@@ -12,6 +12,7 @@ import numpy as np
 from heapdump.analyses.memory.capture import Capture, capture_crash, capture_map, capture_private, program_of
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import HeapKind
+from heapdump.process.load import NO_MEMORY_MAP
 from heapdump.process.model import Process
 from heapdump.spans import merged
 from heapdump.wording import plural
@@ -54,6 +55,7 @@ class Capability:
         capture: the smallest dump that answers it; None where another dump would not help.
         before: step before the start of the program that such a dump needs; "" for none.
         hint: step that helps without another dump; "" for none.
+        says: notes of the process that the reason repeats.
     """
 
     topic: Topic
@@ -62,6 +64,7 @@ class Capability:
     capture: Capture | None = None
     before: str = ""
     hint: str = ""
+    says: tuple[str, ...] = ()
 
     @property
     def question(self) -> str:
@@ -96,7 +99,7 @@ def _memory_map(process: Process) -> Iterator[Capability]:
         yield Capability(Topic.MEMORY_MAP, "yes", f"memory map with {plural(len(process.regions), 'region')}")
     else:
         reason = "no memory map (MemoryInfoList): sizes are those of the file, not of the process"
-        yield Capability(Topic.MEMORY_MAP, "partly", reason, capture_map(process))
+        yield Capability(Topic.MEMORY_MAP, "partly", reason, capture_map(process), says=(NO_MEMORY_MAP,))
 
 
 def _heaps(process: Process, heaps: Sequence[Heap]) -> Iterator[Capability]:

@@ -98,9 +98,9 @@ def dump_and_address(arguments: tuple[str, ...]) -> tuple[Path | None, str]:
     if not arguments:
         raise WrongUsage(f"no address; name the dump and one: heapdump {called()} crash.dmp 0x29fb0000")
     if len(arguments) == 1 and Path(arguments[0]).is_file():
-        raise WrongUsage(
-            f"{arguments[0]} is a file; name the address too: heapdump {called()} {arguments[0]} 0x29fb0000"
-        )
+        what, example = ("heap (number or address)", "0") if called() == "heap" else ("address", "ADDRESS")
+        file = arguments[0]
+        raise WrongUsage(f"{file} is a file; name the {what} too: heapdump {called()} {file} {example}")
     return (Path(arguments[0]) if len(arguments) == 2 else None), arguments[-1]
 
 

@@ -27,6 +27,12 @@ def shown_damage(snapshot: Snapshot) -> tuple[str, ...]:
     return tuple(one.finding.message for one in snapshot.explained_findings)
 
 
+def shown_unchecked(snapshot: Snapshot, unchecked: Sequence[UncheckedHeap]) -> tuple[str, ...]:
+    """The lines on heaps that no allocator recognises: another gap says why, the page counts the heaps."""
+    unknown = [one for one in unchecked if snapshot.heaps[one.heap].kind == "unknown"]
+    return unchecked_lines(snapshot.heaps, unknown)
+
+
 def unchecked_lines(heaps: Sequence[Heap], unchecked: Sequence[UncheckedHeap]) -> tuple[str, ...]:
     """A line for each heap that was not checked, and why."""
     named = ((heaps[one.heap], one.why) for one in unchecked)

@@ -30,6 +30,13 @@ def known_incidents(snapshot: Snapshot) -> Sequence[Incident]:
     return find_incidents(snapshot.report_context, snapshot.crash, walked, (), snapshot.stacks.numbers)
 
 
+def is_exception_alone(incident: Incident) -> bool:
+    """True for a fast fail, a stack overflow and the like: the line of the exception says all of it."""
+    return all(
+        one.finding.kind == "exception" and not one.finding.heap and one.block is None for one in incident.findings
+    )
+
+
 def incident_lines(request: Request, snapshot: Snapshot, incidents: Sequence[Incident]) -> Iterator[StyledLine]:
     """The gravest three, with who allocated the block at fault, and the number of the others."""
     for one in incidents[:_MOST]:

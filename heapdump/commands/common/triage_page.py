@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from heapdump.commands.common.capture import most_captures
 from heapdump.commands.common.frames import place_name
-from heapdump.commands.common.incident_lines import incident_lines
+from heapdump.commands.common.incident_lines import incident_lines, is_exception_alone
 from heapdump.commands.common.locks import hang_lines
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.process import header_lines
@@ -81,8 +81,9 @@ def shown_frames(crash: CrashSection) -> list[int]:
 
 
 def _heap(request: Request, snapshot: Snapshot, heap: HeapSection) -> Iterator[StyledLine]:
-    yield from incident_lines(request, snapshot, heap.incidents)
-    if not any(one.leading.report is None for one in heap.incidents):
+    found = [one for one in heap.incidents if not is_exception_alone(one)]
+    yield from incident_lines(request, snapshot, found)
+    if not any(one.leading.report is None for one in found):
         unseen = f"; {text.plural(heap.gaps, 'part')} could not be examined" if heap.gaps else ""
         yield [(heap.verdict.text + unseen, verdict_style(heap.verdict))]
 

@@ -136,7 +136,9 @@ def test_the_typing_is_the_same_from_the_index(write_dump):
         heapdump.open_dump(path, use_index=False) as bare,
     ):
         made = [snapshot.types.typing for snapshot in (cold, warm, bare)]
-        assert any("read from the index in " in remark and remark.endswith(": types of blocks") for remark in warm.remarks)
+        assert any(
+            "read from the index in " in remark and remark.endswith(": types of blocks") for remark in warm.remarks
+        )
         for one in made[1:]:
             assert one.labels == made[0].labels
             assert np.array_equal(one.number, made[0].number)
