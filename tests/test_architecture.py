@@ -83,7 +83,7 @@ PACKAGES = {
     "minidump": {"dump/small.py"},
     "cabarchive": set(),
     "zstandard": {"dump/unpack.py"},
-    "rich": {"render/table.py"},
+    "rich": {"render/folding.py", "render/table.py"},
     "jinja2": {"render/report/__init__.py"},
     "squarify": {"render/report/squares.py"},
     "numba": {"kernels/compiler.py"},

@@ -100,9 +100,9 @@ def test_errors_have_one_form_and_name_the_command(typed: list[str], error: str,
 def test_errors_suggest_the_command_that_was_typed(
     dump: Path, tmp_path: Path, capfd: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("heap", "refs", "block"):
+    for name, place in (("heap", "0"), ("refs", "ADDRESS"), ("block", "ADDRESS")):
         assert run([name, str(dump)]) == 2
-        assert f"heapdump {name} {dump} 0x29fb0000" in capfd.readouterr().err
+        assert capfd.readouterr().err.endswith(f"heapdump {name} {dump} {place}\n")
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     assert run(["check"]) == 2

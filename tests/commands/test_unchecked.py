@@ -40,7 +40,8 @@ def test_a_heap_of_wine_is_not_checked(tmp_path: Path, capfd: Capture) -> None:
     out, err = ask(capfd, "check", str(dump), code=4)
     assert out[0].startswith("no damage found: 1 heap with ")
     assert NO_ALLOCATOR in out
-    assert f"heapdump: incomplete: {NO_ALLOCATOR}" in err
+    assert [line for line in err if "is not checked" in line] == []  # the page says it
+    assert f"heapdump: incomplete: heap {OTHER:#x} is not verified: " in err[0]
     assert ask(capfd, "check", str(dump), "--heap", hex(HEAP), code=4)[0][1:] == []
     out, _ = ask(capfd, "check", str(dump), "--json", code=4)
     document = json.loads("\n".join(out))
@@ -52,7 +53,7 @@ def test_the_verdict_line_says_so(tmp_path: Path, capfd: Capture) -> None:
     with_a_wine_heap(dump := tmp_path / "wine.dmp")
     out, err = ask(capfd, "summary", str(dump), code=4)
     assert f"heap: no damage found in 1 heap; 1 heap not checked → heapdump check {dump}" in out
-    assert f"heapdump: incomplete: {NO_ALLOCATOR}" in err
+    assert len(err) == 1 and err[0].startswith(f"heapdump: incomplete: heap {OTHER:#x} is not verified: ")
     out, _ = ask(capfd, "heap", str(dump), hex(OTHER), code=4)
     assert f"heap: 1 heap not checked → heapdump check {dump} --heap {OTHER:#x}" in out
     out, _ = ask(capfd, "heap", str(dump), hex(HEAP), code=4)
@@ -76,7 +77,7 @@ def test_a_kind_that_brings_no_check(tmp_path: Path, capfd: Capture, monkeypatch
     line = f"heap {HEAP:#x} (nt) is not checked: there are no checks for heaps of this kind"
     out, err = ask(capfd, "check", str(dump), code=4)
     assert out == ["no heap could be checked", "", line]
-    assert err[-1] == f"heapdump: incomplete: {line}"
+    assert err == []
     assert f"heap: 1 heap not checked → heapdump check {dump}" in ask(capfd, "summary", str(dump), code=4)[0]
     assert "HEAP     1 heap not checked" in ask(capfd, "triage", str(dump), code=4)[0]
 

@@ -19,7 +19,7 @@ from heapdump.commands.common.report import flow, gather
 from heapdump.commands.common.request import Request
 from heapdump.errors import WrongUsage
 from heapdump.render.report.bands import drawing
-from heapdump.render.report.content import Flow
+from heapdump.render.report.content import Band, Flow, FlowEnd
 from heapdump.render.view import Answer
 from heapdump.snapshot import Snapshot
 from tests.analyses.memory.test_usage import rich
@@ -342,3 +342,11 @@ def test_a_third_dump_is_refused(tmp_path: Path, capfd: Capture) -> None:
     dump = str(tmp_path / "crash.dmp")
     assert run(["report", dump, dump, dump]) == 2
     assert "heapdump diff" in capfd.readouterr().err
+
+
+def test_a_label_of_the_bands_keeps_the_whole_name_of_a_class() -> None:
+    """`class vision::Frame (visioncore.dll)` was labelled `class vision`."""
+    end = FlowEnd("class vision::Frame (visioncore.dll)", 100)
+    figure = drawing(Flow((end,), (FlowEnd("text (ASCII): 0x20", 100),), (Band(0, 0, 100),), "", ""))
+    assert figure.holders[0].label.startswith("class vision::Frame (visioncore.dll) ")
+    assert figure.types[0].label.startswith("text (ASCII) ")

@@ -76,7 +76,7 @@ def _column(ends: Sequence[FlowEnd], total: int, *, is_left: bool) -> tuple[End,
     for hue, one in enumerate(ends):
         height = max(_LEAST, _HEIGHT * one.bytes / total)
         size = short_size(one.bytes)
-        name = one.name.partition(":")[0]
+        name = one.name.partition(": ")[0]
         short = name if len(name) <= _CHARACTERS else f"{name[: _CHARACTERS - 1]}…"
         x, text_x = (_LEFT - _BAR, _LEFT - _BAR - 8) if is_left else (_RIGHT, _RIGHT + _BAR + 8)
         out.append(End(x, round(y, 1), round(height, 1), text_x, f"{short}  {size}", f"{one.name}: {size}", hue))

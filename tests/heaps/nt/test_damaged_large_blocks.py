@@ -65,7 +65,7 @@ def test_an_overwritten_flink_leaves_all_blocks_listed_and_is_a_finding(open_bui
         assert entries(heap) == large.nodes
         assert virtual_findings(heap) == [large.nodes[index]]
         assert not heap.is_fully_walked
-        assert any("large-block list" in note and "more may be missing between" in note for note in heap.notes)
+        assert any("large-block list" in note and "more may lie between" in note for note in heap.notes)
 
 
 @pytest.mark.parametrize("index", [0, 2, COUNT - 1])
