@@ -19,8 +19,9 @@ from heapdump.commands.common.report import flow, gather
 from heapdump.commands.common.request import Request
 from heapdump.errors import WrongUsage
 from heapdump.render.report.bands import drawing
-from heapdump.render.report.content import Band, Flow, FlowEnd
-from heapdump.render.view import Answer
+from heapdump.render.report.content import Band, Flow, FlowEnd, Part
+from heapdump.render.report.items import table_grid
+from heapdump.render.view import Answer, Column, Table
 from heapdump.snapshot import Snapshot
 from tests.analyses.memory.test_usage import rich
 from tests.builders import NtHeapBuilder, ProcessBuilder
@@ -350,3 +351,15 @@ def test_a_label_of_the_bands_keeps_the_whole_name_of_a_class() -> None:
     figure = drawing(Flow((end,), (FlowEnd("text (ASCII): 0x20", 100),), (Band(0, 0, 100),), "", ""))
     assert figure.holders[0].label.startswith("class vision::Frame (visioncore.dll) ")
     assert figure.types[0].label.startswith("text (ASCII) ")
+
+
+def test_a_phone_keeps_the_column_that_decides() -> None:
+    columns: tuple[Column[str], ...] = (
+        Column("Size", lambda row: "21.97 MB", "bytes", right=True),
+        Column("Heap", lambda row: "0x28a65b00000", "of them", rank=1),
+        Column("Allocated by", lambda row: "visioncore.dll!AllocImage ← CopyImage", "decides", flexible=20, wraps=True),
+    )
+    grid = table_grid(Table(columns, ["one", "two"]), Part("", "", ()))
+    assert [column.title for column in grid.columns] == ["Size", "Heap", "Allocated by"]
+    assert (grid.wide, grid.wide_only) == ((False, True, False), "Heap")
+    assert [cell.css for cell in grid.rows[0].cells] == ["n", "w", "fx"]

@@ -13,6 +13,9 @@ from heapdump.render.view import COMMAND, Column, Lines, PageItem, Sections, Sty
 _WIDTH = 126
 """Characters of a table, with two between columns, for which the page has room."""
 
+_PHONE_WIDTH = 44
+"""The same on a phone of 390 pixels."""
+
 _INDENTED, _BAR = ("  ", "\t", "=="), "█"
 
 
@@ -41,12 +44,16 @@ class PageTable:
         rows: the rows.
         same: line with the columns that have one text in every row; "" for none.
         left_out: line with the titles of the columns without room; "" for none.
+        wide: for each column, True where a phone has no room for it.
+        wide_only: line with the titles of these; "" for none.
     """
 
     columns: tuple[Column[Any], ...]
     rows: tuple[CellRow, ...]
     same: str
     left_out: str
+    wide: tuple[bool, ...]
+    wide_only: str
 
 
 def item_kind(item: PageItem) -> str:
@@ -61,14 +68,18 @@ def table_grid(table: Table[Any], part: Part) -> PageTable:
     columns = table.columns
     texts = [[printable(column.text(row)) for column in columns] for row in table.rows]
     needed = [max([len(column.title), *(len(row[i]) for row in texts)]) for i, column in enumerate(columns)]
-    found = layout(columns, texts, needed, _WIDTH)
+    found, narrow = (layout(columns, texts, needed, width) for width in (_WIDTH, _PHONE_WIDTH))
+    wide = tuple(i not in narrow.shown for i in found.shown)
     rows = []
     for row, words in zip(table.rows, texts, strict=True):
-        cells = tuple(Cell(words[i], _css(columns[i], row)) for i in found.shown)
+        shown = zip(found.shown, wide, strict=True)
+        cells = tuple(Cell(words[i], f"{_css(columns[i], row)}{' w' * is_wide}".strip()) for i, is_wide in shown)
         rows.append(CellRow(cells, part.row_command(row) if part.row_command else ""))
     same = ", ".join(f"{columns[i].title} {texts[0][i]}" for i in found.same)
     left_out = ", ".join(columns[i].title for i in found.dropped if columns[i].title)
-    return PageTable(tuple(columns[i] for i in found.shown), tuple(rows), same, left_out)
+    titles = (columns[i].title for i, is_wide in zip(found.shown, wide, strict=True) if is_wide)
+    shown_columns = tuple(columns[i] for i in found.shown)
+    return PageTable(shown_columns, tuple(rows), same, left_out, wide, ", ".join(filter(None, titles)))
 
 
 def _css(column: Column[Any], row: Any) -> str:
