@@ -14,7 +14,7 @@ from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table,
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from heapdump.analyses.waste.report import Saving
+    from heapdump.analyses.waste.savings import Saving
     from heapdump.snapshot import Snapshot
 
 KINDS = ("duplicates", "zeros", "capacity", "padding", "sparse", "free", "reserve")
@@ -39,8 +39,9 @@ COLUMNS: tuple[Column[Record], ...] = (
     help="Blocks of fewer bytes are not compared with others.",
 )
 @click.option("--min-bytes", metavar="SIZE", default="0", help="Leave out smaller savings.")
+@click.option("--by-type", is_flag=True, help="Copies, zeros and padding of each type of blocks, not of each heap.")
 @dump_command("waste")
-def command(request: Request, kinds: tuple[str, ...], min_size: str, min_bytes: str) -> int:
+def command(request: Request, kinds: tuple[str, ...], min_size: str, min_bytes: str, by_type: bool) -> int:
     """What memory could be saved: copies, unused capacity, padding.
 
     Blocks of equal content, blocks of zeros, unused capacity of vectors and strings, headers and rounding, sparse
@@ -50,8 +51,10 @@ def command(request: Request, kinds: tuple[str, ...], min_size: str, min_bytes: 
     heapdump waste crash.dmp
     heapdump waste crash.dmp --kind duplicates --min-size 4K
     heapdump waste crash.dmp --kind capacity --min-bytes 1M
+    heapdump waste crash.dmp --by-type
     """
-    from heapdump.analyses.waste.report import WasteContext, WasteKind, find_waste
+    from heapdump.analyses.waste.report import find_waste
+    from heapdump.analyses.waste.savings import WasteContext, WasteKind
 
     request.refuse_sorting("waste")
     least, size = text.parse_size(min_bytes), max(8, text.parse_size(min_size))
@@ -59,7 +62,7 @@ def command(request: Request, kinds: tuple[str, ...], min_size: str, min_bytes: 
         types = snapshot.types
         context = WasteContext(
             snapshot.process.space, snapshot.heaps, snapshot.walk.table, lambda: snapshot.graph, lambda: types.typing,
-            lambda: types.containers, size,
+            lambda: types.containers, size, by_type,
         )  # fmt: skip
         found = find_waste(context, [WasteKind(kind) for kind in kinds or KINDS])
         rows = [_record(snapshot, one) for one in found if one.bytes >= least]
@@ -78,8 +81,25 @@ def _page(request: Request, rows: list[Record]) -> Iterator[PageItem]:
     shown, hidden = request.shown(rows)
     table: Table[Any] = Table(COLUMNS, shown, hidden=hidden, empty="nothing to save was found")
     yield table
+    sums = _container_sums(rows)
+    if sums:
+        yield Lines([[(line, "")] for line in sums])
     if rows:
         yield Lines([[(_NOTE, "dim")]])
+
+
+def _container_sums(rows: list[Record]) -> list[str]:
+    """`3.1 GB in 12,400 × std::vector, 41% of it unused capacity` for each kind, most unused bytes first."""
+    sums: dict[str, tuple[int, int, int]] = {}
+    for row in rows:
+        if row["container"] is not None:
+            unused, held, count = sums.get(row["container"], (0, 0, 0))
+            sums[row["container"]] = (unused + row["bytes"], held + row["of_bytes"], count + row["count"])
+    ordered = sorted(sums.items(), key=lambda one: -one[1][0])
+    return [
+        f"{text.size(held)} in {count:,} × {name}, {text.share(unused / (held or 1))} of it unused capacity"
+        for name, (unused, held, count) in ordered
+    ]
 
 
 def _record(snapshot: Snapshot, one: Saving) -> Record:
@@ -94,4 +114,6 @@ def _record(snapshot: Snapshot, one: Saving) -> Record:
         "heap": None if one.heap is None else hex(one.heap.address),
         "sample": [hex(table.block(row).address) for row in one.sample],
         "trust": one.trust.value,
+        "type": one.type or None,
+        "container": one.container or None,
     }

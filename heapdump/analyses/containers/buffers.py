@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from heapdump.analyses.containers.candidates import Candidates, search_candidates
 from heapdump.analyses.containers.counted_arrays import prove_counted_arrays
 from heapdump.analyses.containers.hash_maps import prove_hash_maps
+from heapdump.analyses.containers.members_in_common import in_common
 from heapdump.analyses.containers.qt_arrays import prove_qt5_arrays, prove_qt5_lists, prove_qt6_arrays
 from heapdump.analyses.containers.strings import prove_cstrings, prove_llvm_strings
 from heapdump.analyses.graph.pointer_graph import PointerGraph
@@ -35,6 +36,7 @@ def find_buffers(process: Process, graph: PointerGraph) -> ContainerTable:
         found += _proven(candidates.take(widths == width), lambda: Presence(process, [_RUST]).of(_RUST) is not None)
     columns = ("owner", "offset", "kind", "buffer", "used", "capacity")
     both = ContainerTable(*(np.concatenate([getattr(one, name) for one in found]) for name in columns))
+    both = in_common(process, graph, both)
     _, first = np.unique(both.buffer, return_index=True)
     return both.take(np.sort(first))
 

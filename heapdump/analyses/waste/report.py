@@ -6,90 +6,21 @@ not added up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.members import Container, ContainerTable
 from heapdump.analyses.types.typing import BlockTyping
 from heapdump.analyses.waste.allocator import Overhead, free_blocks, padding, sparse_subsegments
+from heapdump.analyses.waste.by_type import copies_by_type, padding_by_type, types_of_rows
 from heapdump.analyses.waste.duplicates import Copies, find_copies
+from heapdump.analyses.waste.savings import IS_ADDRESS_SPACE, SAMPLES, Saving, WasteContext, WasteKind, heaviest
 from heapdump.blocks.heap import Heap
-from heapdump.blocks.table import BlockTable
 from heapdump.kernels.row import BUSY, INTERNAL
-from heapdump.memory.space import AddressSpace
 from heapdump.trust import Trust
 from heapdump.wording import plural, short_size
-
-_SAMPLES = 5
-
-
-class WasteKind(StrEnum):
-    """A kind of waste; its value is the word of the JSON and of `--kind`."""
-
-    DUPLICATES = "duplicates"
-    ZEROS = "zeros"
-    CAPACITY = "capacity"
-    PADDING = "padding"
-    SPARSE = "sparse"
-    FREE = "free"
-    RESERVE = "reserve"
-
-
-IS_ADDRESS_SPACE = (WasteKind.RESERVE,)
-"""Kinds that cost address space and no memory."""
-
-
-@dataclass(frozen=True, slots=True)
-class Saving:
-    """Memory that could be saved.
-
-    Attributes:
-        kind: kind of waste.
-        bytes: bytes that could be saved.
-        of_bytes: bytes of all the blocks, containers or subsegments concerned.
-        count: number of these.
-        text: the case, in words.
-        sample: rows of the block table, at most five.
-        heap: the heap, for waste of the allocator itself; else None.
-        trust: in the numbers.
-    """
-
-    kind: WasteKind
-    bytes: int
-    of_bytes: int
-    count: int
-    text: str
-    sample: tuple[int, ...] = ()
-    heap: Heap | None = None
-    trust: Trust = Trust.EXACT
-
-
-@dataclass(frozen=True)
-class WasteContext:
-    """The facts of the dump that waste is searched in.
-
-    Attributes:
-        space: the memory.
-        heaps: the heaps.
-        table: the block table.
-        graph: gives the pointer graph; called only for kinds of waste that need it.
-        typing: gives the types of blocks; likewise.
-        containers: gives the containers; likewise.
-        least: blocks with fewer bytes are not compared with each other.
-    """
-
-    space: AddressSpace
-    heaps: tuple[Heap, ...]
-    table: BlockTable
-    graph: Callable[[], PointerGraph]
-    typing: Callable[[], BlockTyping]
-    containers: Callable[[], ContainerTable]
-    least: int
 
 
 def find_waste(context: WasteContext, kinds: Sequence[WasteKind]) -> list[Saving]:
@@ -99,10 +30,14 @@ def find_waste(context: WasteContext, kinds: Sequence[WasteKind]) -> list[Saving
     found: list[Saving] = []
     if WasteKind.DUPLICATES in kinds or WasteKind.ZEROS in kinds:
         rows = busy[table.sizes(busy) >= context.least]
-        found += _duplicates(context, find_copies(context.space, table, rows))
+        copies = find_copies(context.space, table, rows)
+        found += copies_by_type(context, copies) if context.by_type else _duplicates(context, copies)
     if WasteKind.CAPACITY in kinds:
         found += _capacity(context)
-    found += [_of_heap(WasteKind.PADDING, one) for one in padding(context.heaps, table, busy)]
+    if context.by_type and WasteKind.PADDING in kinds:
+        found += padding_by_type(context, busy)
+    elif not context.by_type:
+        found += [_of_heap(WasteKind.PADDING, one) for one in padding(context.heaps, table, busy)]
     found += [_of_heap(WasteKind.SPARSE, one) for one in sparse_subsegments(context.heaps, table)]
     found += [_of_heap(WasteKind.FREE, one) for one in free_blocks(context.heaps, table)]
     found += _reserves(context.heaps)
@@ -112,14 +47,15 @@ def find_waste(context: WasteContext, kinds: Sequence[WasteKind]) -> list[Saving
 
 def _duplicates(context: WasteContext, copies: Sequence[Copies]) -> Iterator[Saving]:
     """Groups of equal blocks; of each the type of the first one."""
-    for one in copies:
-        sample = one.rows[:_SAMPLES]
+    types = types_of_rows(context, [one.rows[0] for one in copies])
+    for one, type_ in zip(copies, types, strict=True):
+        sample = one.rows[:SAMPLES]
         if one.size is None:
             text = f"{plural(len(one.rows), 'block')} of {context.least:,} bytes or more that hold only zeros"
             yield Saving(WasteKind.ZEROS, one.saved, one.bytes, len(one.rows), text, sample)
             continue
-        text = f"{len(one.rows):,} copies of the same {plural(one.size, 'byte')}"
-        yield Saving(WasteKind.DUPLICATES, one.saved, one.bytes, len(one.rows), text, sample)
+        text = f"{len(one.rows):,} copies of the same {plural(one.size, 'byte')}{f': {type_}' if type_ else ''}"
+        yield Saving(WasteKind.DUPLICATES, one.saved, one.bytes, len(one.rows), text, sample, type=type_)
 
 
 def _capacity(context: WasteContext) -> Iterator[Saving]:
@@ -136,7 +72,8 @@ def _capacity(context: WasteContext) -> Iterator[Saving]:
         yield Saving(
             WasteKind.CAPACITY, of_bytes - used, of_bytes, len(here),
             _capacity_words(typing, number, found, here, of_bytes - used),
-            _sample(rows[here], found.capacity[here] - found.used[here]), None, Trust.GUESS,
+            heaviest(rows[here], found.capacity[here] - found.used[here]), None, Trust.GUESS,
+            container=Container(int(found.kind[here[0]])).words,
         )  # fmt: skip
 
 
@@ -149,11 +86,6 @@ def _capacity_words(
     member = label.removeprefix("buffer of ") if label.startswith("buffer of ") else f"a {kind} with {label}"
     of_bytes = int(found.capacity[here].sum())
     return f"{len(here):,} × {member}: {unused / max(1, of_bytes):.0%} of {short_size(of_bytes)} is unused capacity"
-
-
-def _sample(rows: NDArray[np.int64], weight: NDArray[np.int64]) -> tuple[int, ...]:
-    """The rows with most weight, at most five."""
-    return tuple(rows[np.argsort(-weight, kind="stable")[:_SAMPLES]].tolist())
 
 
 def _of_heap(kind: WasteKind, one: Overhead) -> Saving:

@@ -101,6 +101,19 @@ def test_arrays_of_one_capacity_are_no_evidence(open_built):
     assert found_in(open_built, blocks) == []
 
 
+@pytest.mark.parametrize("arch", ARCHES)
+@pytest.mark.parametrize("kind", ["String of Rust", "GNU"])
+def test_what_one_of_many_like_owners_has_is_none(open_built, arch, kind):
+    blocks = Buffers(arch)
+    for number in range(40):
+        text = b"a text of twenty letters"
+        capacity = 24 if kind != "GNU" else 23
+        fits = number == 7
+        words = (blocks.add(text[:20], 24), 20 if fits else 33, capacity if fits else 40 + number)
+        blocks.add(blocks.words(0xFFFFFFF1, 2, *words, 0xFFFFFFF1))
+    assert found_in(open_built, blocks) == []
+
+
 def changed(member: Member, word: int, value: int, width: int) -> Member:
     """The member with another word."""
     content = bytearray(member.content)
