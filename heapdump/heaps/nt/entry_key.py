@@ -23,6 +23,10 @@ _MOST_TRIED = 1 << 12
 _LEAST_PAIRS = 8
 """Number of headers whose PreviousSize must name the header before. By chance one does so once in 65,536 times."""
 
+_LEAST_SIZES = 2
+"""Number of different sizes of these headers: where all have one size, every key agrees, and a multiple of it may lead
+to other headers as well."""
+
 Words = NDArray[np.int64]
 
 
@@ -69,8 +73,10 @@ def key_of_entries(words: Words) -> int | None:
     if not len(previous):
         return None
     high = _most_frequent(previous)
-    agreeing = int((previous == high).sum())
-    if agreeing < _LEAST_PAIRS or 2 * agreeing < len(previous):
+    agreeing = previous == high
+    if agreeing.sum() < _LEAST_PAIRS or 2 * agreeing.sum() < len(previous):
+        return None
+    if len(np.unique(size[leads][agreeing])) < _LEAST_SIZES:
         return None
     return low | flags << 16 | checksum << 24 | high << 32
 
@@ -84,14 +90,21 @@ def _may_be_busy(words: Words) -> NDArray[np.bool_]:
 
 
 def _size_key(words: Words, places: Words, holds: NDArray[np.bool_]) -> int | None:
-    """Bits 0-15 of the key: the value under which most sizes lead to another header; None where too few do."""
+    """Bits 0-15 of the key: the value under which most sizes lead to another header; None where too few do.
+
+    A size that spans another header does not count: it may be a multiple of the right one.
+    """
     highs, counts = np.unique(words[places] >> 8 & 0xFF, return_counts=True)
     best, most = None, 0
     for high in highs[np.argsort(-counts)][:4].tolist():
         for low in range(0x100):
             key = high << 8 | low
             size = (words[places] ^ key) & 0xFFFF
-            count = int((_leads(places + size, holds) & (size > 0)).sum())
+            leads = _leads(places + size, holds) & (size > 0)
+            if int(leads.sum()) <= most:
+                continue
+            spans = np.searchsorted(places, places + size) > np.arange(1, len(places) + 1)
+            count = int((leads & ~spans).sum())
             if count > most:
                 best, most = key, count
     return best if most >= _LEAST_PAIRS else None

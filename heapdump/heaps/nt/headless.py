@@ -30,8 +30,8 @@ NO_HEADER = ("its header in the dump",)
 _CHAIN = 8
 """Number of headers in a row that prove a heap."""
 
-_PRE_VISTA_SEGMENTS = (0x640, 0x608)
-"""Bytes from a heap with a lock, and without one, to the entry with its segment's header (recorded heaps of XP)."""
+_RANGES_BEHIND_HEADER = 8
+"""Before Vista: descriptors of uncommitted ranges between the heap's header and its lock (recorded heaps of XP)."""
 
 _MOST_BYTES = 1 << 21
 
@@ -98,11 +98,23 @@ def _pre_vista_segments(reader: HeapReader) -> Iterator[Segment]:
     """The same as `_segments`, before Vista."""
     own = mapped_segment(reader, reader.address)
     if own is not None:
-        places = (reader.address + offset for offset in _PRE_VISTA_SEGMENTS)
-        signature = reader.view.granularity  # behind the entry
-        at = next((p for p in places if reader.view.space.try_integer(p + signature, 4) == SEGMENT_SIGNATURE), None)
-        yield replace(own, address=at or reader.address + _PRE_VISTA_SEGMENTS[0], number=0)
+        yield replace(own, address=_pre_vista_first_segment(reader), number=0)
     yield from later_segments(reader)
+
+
+def _pre_vista_first_segment(reader: HeapReader) -> int:
+    """The address of the entry with the header of the heap's own segment, behind the heap's lock where it has one.
+
+    A heap has no lock where that header, or the head of its entry, is there.
+    """
+    space, granule, layout = reader.view.space, reader.view.granularity, reader.layout
+    behind_ranges = reader.address + layout["_HEAP"].size
+    behind_ranges += _RANGES_BEHIND_HEADER * layout["_HEAP_UNCOMMMTTED_RANGE"].size
+    lock = layout["_RTL_CRITICAL_SECTION"].size + layout["_RTL_CRITICAL_SECTION_DEBUG"].size
+    without, behind_lock = (-(-at // granule) * granule for at in (behind_ranges, behind_ranges + lock))
+    size = -(-layout["_HEAP_SEGMENT"].size // granule)
+    is_header = space.try_integer(without + granule, 4) == SEGMENT_SIGNATURE  # behind the entry
+    return without if is_header or space.try_integer(without + granule - 8, 2) == size else behind_lock
 
 
 def _links(reader: HeapReader, segments: tuple[Segment, ...]) -> Iterator[int]:

@@ -18,7 +18,7 @@ from tests.builders.nt_heap_truth import BusyTruth
 from tests.heaps.nt.plans import REPRESENTATIVES, Generation, heap_of, process_of
 from tests.patching import peek, poke, without_memory
 
-SIZES = [random.Random(7).choice([8, 24, 40, 100, 300, 700, 3000, 9000]) for _ in range(500)]
+SIZES = random.Random(7).choices([8, 24, 40, 100, 300, 700, 3000, 9000], k=500)
 LIFE: list[tuple[str, int]] = [
     ("busy" if i % 4 else "free", size if i % 4 else 2 + size // 8) for i, size in enumerate(SIZES)
 ]
@@ -81,7 +81,7 @@ def assert_nothing_invented(snapshot: Snapshot, heap: BuiltHeap) -> set[int]:
 @given(
     seed=st.integers(0, 1 << 30),
     share=st.sampled_from([0.02, 0.1, 0.3, 0.6]),
-    size=st.sampled_from([40, 0x400, 0x3000]),
+    size=st.sampled_from([3, 12, 40, 0x400, 0x3000]),
 )
 def test_fragments_of_a_heap_give_no_error_and_no_invented_block(open_built, generation, seed, share, size):
     heap, built = built_heap(generation)
@@ -92,6 +92,26 @@ def test_fragments_of_a_heap_give_no_error_and_no_invented_block(open_built, gen
             gaps = [gap for gap in snapshot.walk.gaps if "of its memory are not in the dump" in gap]
             assert gaps or not snapshot.heaps[0].is_fully_walked
             assert len(gaps) <= 1
+
+
+@pytest.mark.hostile
+@EACH
+@given(seed=st.integers(0, 1 << 30), apart=st.sampled_from([40, 200, 1000]), size=st.sampled_from([9, 30, 60, 200]))
+def test_pieces_of_a_heap_give_no_error_and_no_invented_block(open_built, generation, seed, apart, size):
+    """A dump of what pointers lead to: pieces of a few dozen bytes, and nothing between them."""
+    heap, built = built_heap(generation)
+    draw, holes = random.Random(seed), list[tuple[int, int]]()
+    for start, memory in heap.memory:
+        at = start + draw.choice([0, 0x1000, 0x2000])
+        while at < start + len(memory):
+            end = min(at + draw.randrange(1, apart), start + len(memory))
+            holes.append((at, end))
+            at = end + draw.randrange(1, size)
+    first = draw.randrange(max(1, len(holes) - 60))  # more pieces take long to cut
+    ends = [(low[0], high[1]) for low, high in ((holes[0], holes[first]), (holes[first : first + 60][-1], holes[-1]))]
+    with open_built(without_memory(built, *ends, *holes[first : first + 60])) as snapshot:
+        assert_nothing_invented(snapshot, heap)
+        assert not snapshot.heaps[0].is_fully_walked or snapshot.walk.gaps
 
 
 @EACH
@@ -165,9 +185,12 @@ def test_a_heap_or_segment_without_its_header_is_told_by_its_entries(open_built,
     assert len(found & there) >= 0.95 * len(there)
 
 
+CLASSIC = pytest.mark.parametrize("generation", [g for g in REPRESENTATIVES if g.is_classic], ids=str)
+
+
+@CLASSIC
 @pytest.mark.parametrize("lost", ["heap", "segment"])
-def test_a_heap_or_segment_of_xp_without_its_header_is_told_by_its_entries(open_built, lost):
-    generation = Generation("x86", 2600)
+def test_a_heap_or_segment_of_xp_without_its_header_is_told_by_its_entries(open_built, generation, lost):
     heap, built = built_heap(generation)
     first, second = (start for start, _ in heap.truth.segments)
     start = first if lost == "heap" else second
@@ -178,6 +201,34 @@ def test_a_heap_or_segment_of_xp_without_its_header_is_told_by_its_entries(open_
         assert not snapshot.heaps[0].is_fully_walked
     there = {block.user for block in heap.truth.busy if not start <= block.entry < start + 0x1000}
     assert len(found & there) >= 0.95 * len(there)
+
+
+@pytest.mark.parametrize("generation", MODERN, ids=str)
+def test_headers_of_one_size_alone_give_no_key(open_built, generation):
+    """Every second header is there: twice the size leads from one to the next, as the right size does."""
+    heap = heap_of(generation, [("busy", 700)] * 120).build()
+    headers = [header(generation, block) for block in sorted(heap.truth.busy, key=lambda block: block.entry)]
+    kept = [(start & ~0xF, end + 16) for start, end in headers[::2]]
+    ends = [heap.truth.address, *(end for _, end in kept)]
+    starts = [*(start for start, _ in kept), heap.truth.segments[0][1]]
+    with open_built(without_memory(process_of(generation, heap).build(), *zip(ends, starts, strict=True))) as snapshot:
+        assert_nothing_invented(snapshot, heap)
+        assert not snapshot.heaps[0].is_fully_walked
+
+
+@CLASSIC
+@pytest.mark.parametrize("flags", [0x1002, 0x1003], ids=["lock", "no lock"])
+@pytest.mark.parametrize("signature", [True, False], ids=["signature", "no signature"])
+def test_the_segment_header_behind_a_missing_heap_header_is_no_block(open_built, generation, flags, signature):
+    """One byte of the heap's header is missing; with it its flags, which say whether a lock lies behind it."""
+    heap = heap_of(generation, [("busy", 40)] * 20, flags=flags).build()
+    dump, granule = process_of(generation, heap).build(), 16 if generation.arch == "x64" else 8
+    first = peek(dump, heap.truth.address + (0x58 if granule == 8 else 0xA0), granule // 2)  # Segments[0]
+    cuts = [(heap.truth.address + 2 * granule, heap.truth.address + 2 * granule + 1)]
+    cuts += [] if signature else [(first + granule, first + granule + 4)]
+    with open_built(without_memory(dump, *cuts)) as snapshot:
+        assert snapshot.heaps[0].kind == HeapKind.NT
+        assert len(assert_nothing_invented(snapshot, heap)) == 20
 
 
 @pytest.mark.parametrize("generation", MODERN, ids=str)
