@@ -86,8 +86,19 @@ def test_a_heap_that_lost_one_signature_is_still_a_heap_with_a_note(open_built):
             assert found.free_bytes == heap.truth.free_bytes
 
 
-def test_a_heap_that_lost_both_signatures_is_none(open_built):
+def test_a_heap_that_lost_both_signatures_is_told_by_its_segments(open_built):
     heap = heap_of(TEN, FIXED[3]).build()
+    at = heap.truth.address
+    built = poke(process_of(TEN, heap).build(), (at + 0x10, bytes(4)), (at + 0x98, bytes(4)))
+    with open_built(built) as snapshot:
+        (found,) = snapshot.heaps
+        segments = len(heap.truth.segments)
+        assert (found.kind, len(found.segments), found.is_fully_walked) == (HeapKind.NT, segments, False)
+        assert [(finding.kind, finding.address) for finding in found.findings] == [("segment", at + 0x10)]
+
+
+def test_a_heap_that_lost_both_signatures_and_has_no_entries_is_none(open_built):
+    heap = heap_of(TEN, FIXED[0]).build()
     at = heap.truth.address
     built = poke(process_of(TEN, heap).build(), (at + 0x10, bytes(4)), (at + 0x98, bytes(4)))
     with open_built(built) as snapshot:

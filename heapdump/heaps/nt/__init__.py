@@ -1,8 +1,8 @@
 """The NT heap, XP to 11: back end, LFH, lookaside lists, large blocks (docs/reference/heap-structures.md §2, §3).
 
 From a claim to the record of a heap: `modern` or `pre_vista` verify it; `segments`, `pre_vista_segments`,
-`large_block_list` and `missing_nodes` read its lists; `discovery` makes the record, `headless` where the heap's own
-header is missing. From memory to rows, in the order of the steps:
+`large_block_list` and `missing_nodes` read its lists, `keyed_segments` finds segments without them; `discovery`
+makes the record, `headless` where the heap's own header is missing. From memory to rows, in the order of the steps:
 
 1. `work` and `walk` cut the heaps into shares for threads; `windows` puts committed runs before 64-bit words.
 2. `entry_format`: where the header word of an entry lies, its key. `header_word`: its members and its checksum.
@@ -57,7 +57,7 @@ class NtAllocator:
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """The record of the claimed heap: header, segments, large blocks, Windows' counters."""
-        if claim.doubts == headless.NO_HEADER:
+        if claim.doubts in (headless.NO_HEADER, headless.OVERWRITTEN):
             return headless.describe_without_header(context, claim, index)
         is_modern = claim.layout is not None and modern.is_modern(claim.layout)
         return (modern.describe if is_modern else pre_vista.describe)(context, claim, index)

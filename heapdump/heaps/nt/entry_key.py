@@ -20,12 +20,12 @@ from heapdump.process.model import View
 _KEY_BITS = 0xFFFF_FFFF_FFFF
 _MOST_WORDS = 1 << 17
 _MOST_TRIED = 1 << 12
-_LEAST_PAIRS = 8
+ENOUGH_PAIRS = 8
 """Number of headers whose PreviousSize must name the header before. By chance one does so once in 65,536 times."""
 
 _LEAST_SIZES = 2
-"""Number of different sizes of these headers: where all have one size, every key agrees, and a multiple of it may lead
-to other headers as well."""
+"""Number of different sizes of these headers where others are missing: one size agrees under every key, and a multiple
+of it leads to other headers as well."""
 
 Words = NDArray[np.int64]
 
@@ -47,15 +47,16 @@ def key_of_segment(view: View, segment: int, layout: Layout) -> int | None:
     return key if key & ENCODE_FLAG_MASK else None
 
 
-def key_of_entries(words: Words) -> int | None:
+def key_of_entries(words: Words, *, has_holes: bool) -> int | None:
     """The key by the entries of a heap's own segment; None where too few of them agree.
 
     Args:
         words: (n,) the 64-bit word of each granule at the place of a header word; 0 where the dump lacks it.
+        has_holes: True where the dump lacks words between others.
     """
     words = words[:_MOST_WORDS]
     places = np.flatnonzero(_may_be_busy(words))
-    if len(places) < _LEAST_PAIRS:
+    if len(places) < ENOUGH_PAIRS:
         return None
     # byte 0 ^ byte 1 ^ byte 2 ^ byte 3 of a decoded header is 0, so that of an encoded one is that of the key
     constant = _most_frequent(_xor_of_bytes(words[places]))
@@ -74,11 +75,27 @@ def key_of_entries(words: Words) -> int | None:
         return None
     high = _most_frequent(previous)
     agreeing = previous == high
-    if agreeing.sum() < _LEAST_PAIRS or 2 * agreeing.sum() < len(previous):
+    if agreeing.sum() < ENOUGH_PAIRS or 2 * agreeing.sum() < len(previous):
         return None
-    if len(np.unique(size[leads][agreeing])) < _LEAST_SIZES:
+    if has_holes and len(np.unique(size[leads][agreeing])) < _LEAST_SIZES:
         return None
     return low | flags << 16 | checksum << 24 | high << 32
+
+
+def linked_headers(words: Words, key: int, may_be: NDArray[np.bool_]) -> int:
+    """How many headers hold under a key and lead to another one that names their size.
+
+    Args:
+        words: (n,) as `key_of_entries` takes them.
+        key: the key.
+        may_be: (n,) False for words that are no headers whatever the key.
+    """
+    decoded = words ^ np.int64(key)
+    holds = may_be & (words & ENCODE_FLAG_MASK != 0) & (_xor_of_bytes(decoded) == 0)
+    places = np.flatnonzero(holds)
+    size = decoded[places] & 0xFFFF
+    leads = _leads(places + size, holds) & (size > 0)
+    return int((decoded[(places + size)[leads]] >> 32 & 0xFFFF == size[leads]).sum())
 
 
 def _may_be_busy(words: Words) -> NDArray[np.bool_]:
@@ -107,7 +124,7 @@ def _size_key(words: Words, places: Words, holds: NDArray[np.bool_]) -> int | No
             count = int((leads & ~spans).sum())
             if count > most:
                 best, most = key, count
-    return best if most >= _LEAST_PAIRS else None
+    return best if most >= ENOUGH_PAIRS else None
 
 
 def _leads(places: Words, holds: NDArray[np.bool_]) -> NDArray[np.bool_]:

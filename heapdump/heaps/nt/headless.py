@@ -8,14 +8,24 @@ from itertools import islice
 
 import numpy as np
 
+from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap, LargeBlock, Segment, WindowsCounters
-from heapdump.heaps.allocator import SEGMENT_SIGNATURE, DiscoveryContext, Evidence, HeapClaim, Weight
+from heapdump.heaps.allocator import (
+    HEAP_SIGNATURE,
+    PAGE,
+    SEGMENT_SIGNATURE,
+    DiscoveryContext,
+    Evidence,
+    HeapClaim,
+    Weight,
+)
 from heapdump.heaps.nt.context import heap_context
 from heapdump.heaps.nt.discovery import HeapReader, HeapStructures, listed_extents, nt_heap
 from heapdump.heaps.nt.entry_format import ENCODE_FLAG_MASK
 from heapdump.heaps.nt.entry_key import key_of_entries, key_of_segment
 from heapdump.heaps.nt.header_key import HeaderKey
 from heapdump.heaps.nt.holes import HeadersBehindHoles
+from heapdump.heaps.nt.keyed_segments import segments_with_key
 from heapdump.heaps.nt.large_block_list import large_blocks_by_key
 from heapdump.heaps.nt.pre_vista_segments import later_segments
 from heapdump.heaps.nt.segments import mapped_segment, segments_at, segments_by_headers
@@ -24,8 +34,8 @@ from heapdump.heaps.unknown import UNKNOWN
 from heapdump.process.model import View
 from heapdump.spans import Span
 
-NO_HEADER = ("its header in the dump",)
-"""The doubts of a claim on a heap whose header is not in the dump."""
+NO_HEADER, OVERWRITTEN = ("its header in the dump",), ("its header, which is overwritten",)
+"""The doubts of a claim on a heap whose header is not in the dump, and on one of whose header no signature is left."""
 
 _CHAIN = 8
 """Number of headers in a row that prove a heap."""
@@ -36,15 +46,14 @@ _RANGES_BEHIND_HEADER = 8
 _MOST_BYTES = 1 << 21
 
 
-def claim_without_header(view: View, address: int) -> HeapClaim | None:
-    """A weak claim on an address of the heap list whose _HEAP is not in the dump; None where it is.
+def claim_without_header(view: View, address: int) -> HeapClaim:
+    """A weak claim on an address of the heap list whose header proves no heap.
 
     `describe_without_header` decides whether there is a heap.
     """
-    if view.struct("_HEAP", address, view.layout) is not None:
-        return None
     listed = Evidence("an address of the heap list", Weight.PLAUSIBLE)
-    return HeapClaim(address, (listed,), NO_HEADER, view.layout)
+    is_missing = view.struct("_HEAP", address, view.layout) is None
+    return HeapClaim(address, (listed,), NO_HEADER if is_missing else OVERWRITTEN, view.layout)
 
 
 def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
@@ -55,7 +64,10 @@ def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: 
     if not is_pre_vista:
         segments += segments_at(reader, _links(reader, segments), segments)
     key = None if is_pre_vista else next(_keys(reader, segments), None)
-    large = () if key is None else large_blocks_by_key(reader, HeaderKey(key, ENCODE_FLAG_MASK))
+    large: tuple[LargeBlock, ...] = ()
+    if key is not None:
+        segments += tuple(segments_with_key(reader, HeaderKey(key, ENCODE_FLAG_MASK), segments))
+        large = large_blocks_by_key(reader, HeaderKey(key, ENCODE_FLAG_MASK))
     heap = _heap(reader, claim, index, segments, large)
     if not segments or not (_has_entries(reader.view, heap) if is_pre_vista else key is not None):
         unknown = UNKNOWN.claim(context.view, claim.address, is_listed=True)
@@ -66,13 +78,27 @@ def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: 
 def _heap(
     reader: HeapReader, claim: HeapClaim, index: int, segments: tuple[Segment, ...], large: tuple[LargeBlock, ...]
 ) -> Heap:
+    what = "overwritten" if claim.doubts == OVERWRITTEN else "not in the dump"
     reader.notes[:] = [
-        f"heap {claim.address:#x}: its header is not in the dump: its blocks are told by their own headers, in "
+        f"heap {claim.address:#x}: its header is {what}: its blocks are told by their own headers, in "
         f"{len(segments)} of its segments; large blocks and further segments may be missing"
     ]
+    reader.findings[:] = _overwritten(reader) if claim.doubts == OVERWRITTEN else ()
     extents = tuple(listed_extents(reader.process, segments, large))
     found = HeapStructures(segments, False, large or None, False, extents, WindowsCounters(), None)
     return replace(nt_heap(reader, claim, index, found), front_end=None)
+
+
+def _overwritten(reader: HeapReader) -> Iterator[Finding]:
+    """The finding about a header in the dump without its signature."""
+    struct = reader.layout["_HEAP"]
+    name, signature = "Signature", HEAP_SIGNATURE
+    if "SegmentSignature" in struct:
+        name, signature = "SegmentSignature", SEGMENT_SIGNATURE
+    place = reader.address + struct.offset(name)
+    found = reader.view.space.try_integer(place, 4) or 0
+    message = f"the header of heap {reader.address:#x} is overwritten"
+    yield Finding("segment", "error", reader.address, place, 4, message, f"{signature:#x}", f"{found:#x}")
 
 
 def _has_entries(view: View, heap: Heap) -> bool:
@@ -137,8 +163,9 @@ def _keys(reader: HeapReader, segments: tuple[Segment, ...]) -> Iterator[int]:
                 yield found
     own = next((segment.span for segment in segments if segment.address == reader.address), None)
     if own is not None:
-        words, _ = view.space.mapped.words64(Span(own.start, min(own.end, own.start + _MOST_BYTES)))
-        stride = view.granularity // 8
-        found = key_of_entries(np.ascontiguousarray(words[stride - 1 :: stride]))
+        words, missing = view.space.mapped.words64(Span(own.start, min(own.end, own.start + _MOST_BYTES)))
+        stride, last = view.granularity // 8, max(np.flatnonzero(words), default=0) * 8
+        has_holes = any(own.start + PAGE < hole.end < own.start + last for hole in missing)
+        found = key_of_entries(np.ascontiguousarray(words[stride - 1 :: stride]), has_holes=has_holes)
         if found is not None:
             yield found

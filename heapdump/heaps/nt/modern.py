@@ -27,7 +27,9 @@ from heapdump.heaps.nt.discovery import (
     listed_extents,
     nt_heap,
 )
+from heapdump.heaps.nt.header_key import header_key
 from heapdump.heaps.nt.heap_header import report_header
+from heapdump.heaps.nt.keyed_segments import segments_with_key
 from heapdump.heaps.nt.large_block_list import read_large_blocks
 from heapdump.heaps.nt.segments import read_segments
 from heapdump.layouts import Layout, load
@@ -62,6 +64,10 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
     reader = HeapReader.of(context, claim)
     report_header(reader)
     segments, has_all_segments = read_segments(reader)
+    counters = _counters(reader)
+    if not has_all_segments and len(segments) < (counters.segments or 0):
+        key = header_key(reader.view.space, reader.address, reader.layout)
+        segments += tuple(segments_with_key(reader, key, segments))
     large_blocks, has_all_large_blocks = read_large_blocks(reader)
     flags = reader.fields.get("Flags")
     found = HeapStructures(
@@ -70,7 +76,7 @@ def describe(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         large_blocks,
         has_all_large_blocks,
         extents=_extents(reader, listed_extents(reader.process, segments, large_blocks)),
-        counters=_counters(reader),
+        counters=counters,
         stack_traces=None if flags is None else bool(flags & _CAPTURE_STACK_BACKTRACES),
     )
     return nt_heap(reader, claim, index, found)

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Segment
 from heapdump.heaps.allocator import PAGE, SEGMENT_SIGNATURE, is_partly_missing
 from heapdump.heaps.integers import address_limit
 from heapdump.heaps.nt.discovery import HeapReader
+from heapdump.heaps.nt.entry_key import ENOUGH_PAIRS
 from heapdump.heaps.nt.segment_repair import damaged_segment, report_segment
 from heapdump.heaps.nt.segments import MAX_SEGMENT_BYTES, mapped_segment
 from heapdump.layouts import Layout
 from heapdump.memory import limits
 from heapdump.process.model import View
 from heapdump.spans import Span, merged
+
+_READ_BYTES = 0x40000
+"""Bytes at the beginning of a reservation that are searched for entries."""
 
 
 def segment_pointers(view: View, layout: Layout, heap: int) -> Iterator[tuple[int, int]]:
@@ -162,22 +168,42 @@ def later_segments(reader: HeapReader) -> Iterator[Segment]:
 def _without_header(reader: HeapReader, segment: int, number: int, known: list[Segment]) -> Iterator[Segment]:
     """The segment that an element of Segments[64] leads to and whose header is not in the dump, by the memory map.
 
-    Where a header is in the dump, the element is damaged.
+    Where a header is in the dump, it is damaged, or the element is. Entries with the number of the element tell.
     """
     heap, pointer = reader.address, reader.view.pointer_bytes
     place = heap + reader.layout["_HEAP"].offset("Segments") + number * pointer
     message = f"segment pointer at {place:#x} of heap {heap:#x} leads to no segment of this heap"
-    if not is_partly_missing(reader.process, segment, reader.layout["_HEAP_SEGMENT"].size):
-        reader.add_damage(
-            Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}"), message
-        )
-        return
     found = mapped_segment(reader, segment)
+    if not is_partly_missing(reader.process, segment, reader.layout["_HEAP_SEGMENT"].size):
+        if found is None or not _has_entries(reader, found, number) or any(found.span & one.span for one in known):
+            reader.add_damage(
+                Finding("segment", "error", heap, place, pointer, message, "a segment", f"{segment:#x}"), message
+            )
+            return
+        signature = segment + reader.layout["_HEAP_SEGMENT"].offset("Signature")
+        message = f"the header of segment {segment:#x} of heap {heap:#x} is overwritten"
+        there = f"{reader.view.space.try_integer(signature, 4) or 0:#x}"
+        reader.add_damage(
+            Finding("segment", "error", heap, signature, 4, message, f"{SEGMENT_SIGNATURE:#x}", there), message
+        )
+        yield replace(found, number=number)
+        return
     if found is None or any(found.span & other.span for other in known):
         reader.notes.append(message)
         return
     reader.notes.append(f"the header of segment {segment:#x} of heap {heap:#x} is not in the dump")
     yield replace(found, number=number)
+
+
+def _has_entries(reader: HeapReader, segment: Segment, number: int) -> bool:
+    """True where headers with the number of the segment lead to others that name their size."""
+    start, granule = segment.span.start, reader.view.granularity
+    words, _ = reader.view.space.mapped.words64(Span(start, min(segment.span.end, start + _READ_BYTES)))
+    words = words[granule // 8 - 1 :: granule // 8]
+    places = np.flatnonzero((words >> 56 & 0xFF == number) & (words & 0xFFFF != 0))
+    behind = places + (words[places] & 0xFFFF)
+    size, behind = words[places][behind < len(words)] & 0xFFFF, behind[behind < len(words)]
+    return int(((words[behind] >> 16 & 0xFFFF == size) & (words[behind] >> 56 & 0xFF == number)).sum()) >= ENOUGH_PAIRS
 
 
 def _uncommitted_ranges(reader: HeapReader, segment: Span, node: int) -> tuple[tuple[Span, ...], bool]:
