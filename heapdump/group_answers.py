@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.allocated.leaks import LeakGroup
     from heapdump.analyses.graph.leak_suspects import LeakSuspect
     from heapdump.analyses.graph.unreachable_report import UnreachableReport
+    from heapdump.analyses.types.shapes import Shapes
     from heapdump.snapshot import Snapshot
 
 
@@ -34,16 +35,18 @@ class GroupAnswers:
         )
 
     def leak_groups(
-        self, by: By, make: Callable[[], Sequence[LeakGroup]], *, has_own_names: bool
-    ) -> Sequence[LeakGroup]:
+        self, by: By, make: Callable[[], Sequence[LeakGroup]], *, has_own_names: bool,
+        shapes: Callable[[], Shapes | None],
+    ) -> Sequence[LeakGroup]:  # fmt: skip
         """All busy blocks of the program in groups by `by`: from the index, else made by `make`.
 
         Without `has_own_names` files beside the dump name code: groups whose keys have such names are not stored.
+        `shapes`: what PDBs declare, which changes types.
         """
         from heapdump.analyses.allocated.stored_groups import columns_of, from_columns
         from heapdump.cache.answers import StoredAnswer
 
-        if by.has_code_names and not has_own_names:
+        if not has_own_names and (by.has_code_names or (by.has_type_names and shapes() is not None)):
             return make()
         one = self._snapshot
         stored: StoredAnswer[Sequence[LeakGroup]] = StoredAnswer(
@@ -52,13 +55,13 @@ class GroupAnswers:
         return one.answer(stored, make)
 
     def unreachable_report(
-        self, by: By, make: Callable[[], UnreachableReport], *, has_own_names: bool
+        self, by: By, make: Callable[[], UnreachableReport], *, has_own_names: bool, shapes: Callable[[], Shapes | None]
     ) -> UnreachableReport:
         """The report on all unreachable blocks in groups by `by`; see `leak_groups`."""
         from heapdump.analyses.graph.unreachable_report import columns_of, from_columns
         from heapdump.cache.answers import StoredAnswer
 
-        if by.has_code_names and not has_own_names:
+        if not has_own_names and (by.has_code_names or (by.has_type_names and shapes() is not None)):
             return make()
         one = self._snapshot
         stored = StoredAnswer(f"unreachable-{by}", lambda columns: from_columns(columns, len(one.heaps)), columns_of)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.graph.unreachable import Reachability
     from heapdump.analyses.locks import HeapLock
     from heapdump.analyses.memory.usage import UsageMap
+    from heapdump.analyses.types.shapes import Shapes
     from heapdump.blocks.byte_damage import ByteDamage
     from heapdump.blocks.damage import Damage
     from heapdump.blocks.decoded import Decoded
@@ -241,10 +242,16 @@ class Snapshot:
         from heapdump.analyses.allocated.leaks import LeakContext
 
         namer = partial(self.namer, image_path, symbol_path)
-        typing, owners = lambda: self.types.typing, lambda: self.types.owners(namer())
-        stored = partial(self.groups.leak_groups, has_own_names=not (image_path or symbol_path))
+        types = self.types
+        typing, owners = lambda: types.typed(namer()), lambda: types.owners(namer())
+
+        def shapes() -> Shapes | None:
+            """What PDBs declare."""
+            return types.shapes(namer())
+
+        stored = partial(self.groups.leak_groups, has_own_names=not (image_path or symbol_path), shapes=shapes)
         return LeakContext(
-            self.process, self.heaps, self.walk, self.stacks, namer, self.crt.blocks, typing, owners, stored
+            self.process, self.heaps, self.walk, self.stacks, namer, self.crt.blocks, typing, owners, shapes, stored
         )
 
     @cached_property

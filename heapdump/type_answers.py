@@ -5,12 +5,13 @@ Part of the wiring of `snapshot.py`, which would be too long with it.
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from heapdump.analyses.types.members import ContainerTable
     from heapdump.analyses.types.nodes import NodeTable
+    from heapdump.analyses.types.shapes import Shapes
     from heapdump.analyses.types.typing import BlockTyping
     from heapdump.process.symbols.namer import Namer
     from heapdump.snapshot import Snapshot
@@ -22,19 +23,32 @@ class TypeAnswers:
     def __init__(self, snapshot: Snapshot) -> None:
         """Reads nothing yet."""
         self._snapshot = snapshot
+        self.shapes = cache(self._shapes)
+        self._typed = cache(self._make_typing)
 
     @cached_property
     def typing(self) -> BlockTyping:
         """The best word for every busy block. From the index where there is one."""
-        from heapdump.analyses.types.typing import columns_of, from_columns, typing_of
+        from heapdump.analyses.types.typing import columns_of, from_columns
+
+        return self._snapshot.graph_answer("typing", from_columns, columns_of, lambda: self._make_typing(None))
+
+    def typed(self, namer: Namer) -> BlockTyping:
+        """Likewise, with the types that the PDBs of a namer declare."""
+        shapes = self.shapes(namer)
+        return self.typing if shapes is None else self._typed(shapes)
+
+    def _make_typing(self, shapes: Shapes | None) -> BlockTyping:
+        from heapdump.analyses.types.typing import typing_of
 
         one = self._snapshot
-        return one.graph_answer(
-            "typing",
-            from_columns,
-            columns_of,
-            lambda: typing_of(one.process, one.heaps, one.walk.table, one.graph, self.containers, self.nodes),
-        )
+        return typing_of(one.process, one.heaps, one.walk.table, one.graph, (self.containers, self.nodes), shapes)
+
+    def _shapes(self, namer: Namer) -> Shapes | None:
+        """What the PDBs of the program's own modules declare; None without one."""
+        from heapdump.analyses.types.shapes import shapes_of
+
+        return shapes_of(self._snapshot.process, namer.program)
 
     @cached_property
     def containers(self) -> ContainerTable:
@@ -69,7 +83,7 @@ class TypeAnswers:
 
         def find() -> BlockTyping:
             """The owners, found now."""
-            return OwnerFinder(one.process, one.graph, one.retained, namer).owners(self.typing)
+            return OwnerFinder(one.process, one.graph, one.retained, namer).owners(self.typed(namer))
 
         is_plain = namer is one.namer()
         return one.graph_answer("owners", from_columns, columns_of, find) if is_plain else find()

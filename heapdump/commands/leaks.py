@@ -27,6 +27,7 @@ from heapdump.commands.common.leak_groups import (
 )
 from heapdump.commands.common.options import HEAP_OPTION, SIZE_OPTION, option
 from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.types import shapes_for
 from heapdump.commands.common.unreachable import emit_unreachable, take_options, unreachable_options
 from heapdump.errors import WrongUsage
 from heapdump.render import text
@@ -40,6 +41,10 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 _GUESSED = "class names are those of type information; all other keys say what the first bytes look like: guesses"
+_DECLARED = (
+    "types are those of type information, or follow from what PDBs declare of pointers, where sizes fit; all other "
+    "keys say what the first bytes look like: guesses"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +213,8 @@ class _LeaksPage:
             numbered=leaks.by is By.STACK,
         )  # fmt: skip
         if leaks.by in (By.TYPE, By.CONTENT, By.STRUCTURE) and leaks.groups:
-            yield Lines([[(_GUESSED, "dim")]])
+            has_pdb = self.leaks.by is not By.CONTENT and shapes_for(self.request, self.snapshot) is not None
+            yield Lines([[(_DECLARED if has_pdb else _GUESSED, "dim")]])
         if leaks.by is By.STACK:
             yield from stack_lines(shown, None if self.full_stacks else passes_on(self.question.skip))
         yield from unused_lines(leaks.unused)

@@ -14,7 +14,7 @@ from heapdump.commands.common.holder_tree import holder_tree, holder_words
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Request, dump_command
-from heapdump.commands.common.types import type_record, type_words
+from heapdump.commands.common.types import type_record, type_words, typing_for
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from heapdump.analyses.graph.references import Path, Pointer, References
+    from heapdump.analyses.types.typing import BlockTyping
     from heapdump.blocks.table import Block
     from heapdump.snapshot import Snapshot
     from heapdump.spans import Span
@@ -42,6 +43,7 @@ class _RefsAnswer:
 
     Attributes:
         snapshot: the dump.
+        typing: the types of all blocks.
         references: pointers from and to blocks.
         block: the block.
         node: its node in the pointer graph.
@@ -52,6 +54,7 @@ class _RefsAnswer:
     """
 
     snapshot: Snapshot
+    typing: BlockTyping
     references: References
     block: Block
     node: int
@@ -69,7 +72,7 @@ class _RefsAnswer:
 
     def type(self, node: int) -> Record | None:
         """The record of a node's type; None where nothing tells it."""
-        return type_record(self.snapshot, int(self.snapshot.graph.rows[node]))
+        return type_record(self.typing, int(self.snapshot.graph.rows[node]))
 
     def span(self, node: int) -> Span:
         """The program's bytes of a node; of CRT debug blocks those behind the CRT's header."""
@@ -128,7 +131,8 @@ def _find(request: Request, snapshot: Snapshot, address: int, depth: int, most: 
     reached = snapshot.reached
     reach = Reach(int(reached.state[node])).word
     cycle = next((len(members) for members in reached.cycles if members[0] == node), 0)
-    return _RefsAnswer(snapshot, references, block, node, reach, cycle, references.paths(node, most), depth)
+    typing = typing_for(request, snapshot)
+    return _RefsAnswer(snapshot, typing, references, block, node, reach, cycle, references.paths(node, most), depth)
 
 
 def _pointer(found: _RefsAnswer, pointer: Pointer) -> Record:

@@ -17,7 +17,7 @@ from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.options import option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.retained_tree import CAVEAT, tree_answer
-from heapdump.commands.common.types import type_record, type_words
+from heapdump.commands.common.types import type_record, type_words, typing_for
 from heapdump.errors import WrongUsage
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
@@ -59,7 +59,7 @@ class _Context:
         return {
             "address": hex(span.start), "size": span.size, "retained_bytes": size, "retained_blocks": blocks,
             "share": size / (self.tree.total or 1), "dominator": None if dominator is None else self.address(dominator),
-            "type": type_record(self.snapshot, int(self.graph.rows[node])),
+            "type": type_record(typing_for(self.request, self.snapshot), int(self.graph.rows[node])),
         }  # fmt: skip
 
     def row(self, address: str) -> int:

@@ -8,6 +8,7 @@ import click
 
 from heapdump.commands.common.gaps import walk_gaps
 from heapdump.commands.common.request import Request, dump_command
+from heapdump.commands.common.types import typing_for
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
@@ -61,8 +62,8 @@ def command(request: Request, kinds: tuple[str, ...], min_size: str, min_bytes: 
     with request.open() as snapshot:
         types = snapshot.types
         context = WasteContext(
-            snapshot.process.space, snapshot.heaps, snapshot.walk.table, lambda: snapshot.graph, lambda: types.typing,
-            lambda: types.containers, size, by_type,
+            snapshot.process.space, snapshot.heaps, snapshot.walk.table, lambda: snapshot.graph,
+            lambda: typing_for(request, snapshot), lambda: types.containers, size, by_type,
         )  # fmt: skip
         found = find_waste(context, [WasteKind(kind) for kind in kinds or KINDS])
         rows = [_record(snapshot, one) for one in found if one.bytes >= least]

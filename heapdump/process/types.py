@@ -42,8 +42,9 @@ class TypeKind(StrEnum):
 class Type:
     """A type. `size`: bytes, 0 where it is not known; `text`: as it is written.
 
-    `target`: the structure's name, of a pointer the name of what it points to. `element`, `count`: of an array; `bit`,
-    `bits`: lowest bit and number of bits of a bit field in `size` bytes; `names`: (value, name) of an enumeration.
+    `target`: the structure's name, of a pointer the name of what it points to. `element`: of an array, or of a
+    PDB's pointer what it points to; `count`: of an array; `bit`, `bits`: lowest bit and number of bits of a bit field
+    in `size` bytes; `names`: (value, name) of an enumeration.
     """
 
     kind: TypeKind

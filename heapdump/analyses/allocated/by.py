@@ -29,3 +29,8 @@ class By(StrEnum):
     def has_code_names(self) -> bool:
         """True for keys that contain names of code or data: symbols change them."""
         return self.needs_stacks or self in (By.OWNER, By.OWNER_MODULE)
+
+    @property
+    def has_type_names(self) -> bool:
+        """True for keys that contain types: PDBs change them."""
+        return self in (By.TYPE, By.STRUCTURE)

@@ -19,7 +19,7 @@ from heapdump.analyses.allocated.groups import BlockGroup, dense, group
 from heapdump.analyses.allocated.stacks import Stacks
 from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
 from heapdump.analyses.blocks.select import Filter, select
-from heapdump.analyses.types.block_types import types_of, view_by_heap
+from heapdump.analyses.types.block_types import NO_VTABLES, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
@@ -29,6 +29,7 @@ from heapdump.process.model import Process
 from heapdump.trust import Trust
 
 if TYPE_CHECKING:  # imported where stacks are named, and where blocks are typed
+    from heapdump.analyses.types.shapes import Shapes
     from heapdump.analyses.types.typing import BlockTyping
     from heapdump.process.symbols.namer import Frame, Namer
 
@@ -52,6 +53,7 @@ class LeakContext:
         crt: rows of the block table → the CRT debug blocks among them.
         typing: gives the types of all blocks, by the pointer graph.
         owners: gives the owners of all blocks, by the pointer graph.
+        shapes: gives what PDBs declare; None without one.
         stored: `stored(by, make)` gives all busy blocks of the program in groups: from the index, or by `make()`.
     """
 
@@ -63,6 +65,7 @@ class LeakContext:
     crt: Callable[[Rows], CrtBlocks]
     typing: Callable[[], BlockTyping]
     owners: Callable[[], BlockTyping]
+    shapes: Callable[[], Shapes | None]
     stored: Callable[[By, Callable[[], Sequence[LeakGroup]]], Sequence[LeakGroup]]
 
     @property
@@ -282,9 +285,25 @@ def _by_data(context: LeakContext, rows: Rows, by: By) -> Grouping:
         return _by_label(context, rows, context.owners(), "no owner known")
     if by is By.OWNER_MODULE:
         return _by_label(context, rows, context.owners().by_module(), "no module")
+    return _by_first_bytes(context, rows, by)
+
+
+def _by_first_bytes(context: LeakContext, rows: Rows, by: By) -> Grouping:
+    """Groups by class or content; by the types that PDBs declare, where there is one."""
     views = view_by_heap(context.process, tuple(context.heaps))
-    found = types_of(context.process, views, table, rows, by_class=by is By.TYPE)
-    return _labelled(context, rows, found.numbers, found.labels, found.trusts)
+    shapes = context.shapes() if by is By.TYPE else None
+    vtables = NO_VTABLES if shapes is None else shapes.vtables
+    found = types_of(context.process, views, context.table, rows, by_class=by is By.TYPE, vtables=vtables)
+    if shapes is None:
+        return _labelled(context, rows, found.numbers, found.labels, found.trusts)
+    typing = context.typing()
+    declared = typing.of_rows(rows)
+    is_declared = np.array([*(one.module != "" for one in typing.labels), False])[declared]
+    both = np.where(is_declared, len(found.labels) + declared, found.numbers)
+    numbers, values = dense(both.astype(np.uint64))
+    names = [*zip(found.labels, found.trusts, strict=True), *((one.label, one.trust) for one in typing.labels)]
+    chosen = [names[value] for value in values]
+    return _labelled(context, rows, numbers, [label for label, _ in chosen], [trust for _, trust in chosen])
 
 
 def _by_label(context: LeakContext, rows: Rows, typing: BlockTyping, unknown: str) -> Grouping:

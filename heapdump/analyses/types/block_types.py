@@ -6,7 +6,7 @@ In: rows of the block table. Out: `BlockTypes`, a dense number for each row with
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
@@ -42,6 +42,7 @@ _SMALL_NUMBER = 0x10000
 """Words below are no pointers: Windows maps nothing there."""
 
 
+NO_VTABLES: Mapping[int, str] = {}
 _EXPLAINED = [
     kind.number for kind in (*LIBRARY_KINDS, ContentKind.FILL, ContentKind.MODULE_POINTER, ContentKind.BLOCK_POINTERS)
 ]
@@ -64,14 +65,16 @@ class BlockTypes:
 
 
 def types_of(
-    process: Process, views: dict[int, View], table: BlockTable, rows: NDArray[np.integer], *, by_class: bool
-) -> BlockTypes:
+    process: Process, views: dict[int, View], table: BlockTable, rows: NDArray[np.integer], *, by_class: bool,
+    vtables: Mapping[int, str] = NO_VTABLES,
+) -> BlockTypes:  # fmt: skip
     """The type of each row. With `by_class` an object has its class, or its vtable; else the kind of its content.
 
-    `views`: heap index → view. Reads 16 bytes of each block; each vtable is examined once.
+    `views`: heap index → view. `vtables`: address → label of the class, where symbols name it.
+    Reads 16 bytes of each block; each vtable is examined once.
     """
     out = full(len(rows), ContentKind.OTHER.number, np.int32)
-    labels = _ContentLabels()
+    labels = _ContentLabels(vtables)
     quick = None if compiled_if_worth(follow_starts, len(rows)) is None else QuickStarts(process, table)
     classifiers = {view.arch: _Classifier(process, view, table, labels, quick) for view in process.views}
     jobs: list[tuple[_Classifier, Batch]] = []
@@ -126,7 +129,8 @@ def view_by_heap(process: Process, heaps: tuple[Heap, ...]) -> dict[int, View]:
 class _ContentLabels:
     """Labels by number: kinds of content, formats, then classes and vtables as they are met, of all views together."""
 
-    def __init__(self) -> None:
+    def __init__(self, vtables: Mapping[int, str]) -> None:
+        self.vtables = vtables
         self.texts: list[str] = [*ContentKind, *recognise.WORDS]
         self.trusts = [*(kind.trust for kind in ContentKind), *map(recognise.trust_of, recognise.WORDS)]
         self.naming = Lock()
@@ -276,6 +280,8 @@ class _Classifier:
         found = class_of_vtable(self._process, self._view, vtable)
         if found is not None:
             return self._class_number(found)
+        if vtable in self._labels.vtables:
+            return self._labels.number(self._labels.vtables[vtable], Trust.DERIVED)
         if is_bare:
             return self._labels.number(f"vtable {self._process.where(vtable)}", Trust.GUESS)
         return ContentKind.MODULE_POINTER.number

@@ -21,10 +21,12 @@ from heapdump.analyses.clusters.sample import WordReader
 from heapdump.analyses.containers.kinds import NodeKind, Role
 from heapdump.analyses.contents.recognise import VAGUE_WORDS, WORDS
 from heapdump.analyses.graph.pointer_graph import PointerGraph
-from heapdump.analyses.types.block_types import BlockTypes, types_of, view_by_heap
+from heapdump.analyses.types.block_types import NO_VTABLES, BlockTypes, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
+from heapdump.analyses.types.declared import DeclaredTypes, declared_types
 from heapdump.analyses.types.members import Container, ContainerTable, place_of
 from heapdump.analyses.types.nodes import NodeTable
+from heapdump.analyses.types.shapes import Shapes
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.blocks.table import BlockTable
@@ -107,14 +109,18 @@ class BlockTyping:
 
 
 def typing_of(
-    process: Process, heaps: Sequence[Heap], table: BlockTable, graph: PointerGraph, containers: ContainerTable,
-    nodes: NodeTable,
+    process: Process, heaps: Sequence[Heap], table: BlockTable, graph: PointerGraph,
+    library: tuple[ContainerTable, NodeTable], shapes: Shapes | None,
 ) -> BlockTyping:  # fmt: skip
-    """The type of every node. Reads 16 bytes of each block, more of some. `containers`, `nodes`: of the graph."""
+    """The type of every node. Reads 16 bytes of each block, more of some.
+
+    `library`: the containers of the graph, and their nodes. `shapes`: what PDBs declare, None without one.
+    """
     names, sizes, cluster = _named_clusters(process, heaps, table, graph)
     order = _by_row(graph.rows)
     rows, cluster = graph.rows[order], cluster[order]
-    found = types_of(process, view_by_heap(process, tuple(heaps)), table, rows, by_class=True)
+    vtables = shapes.vtables if shapes else NO_VTABLES
+    found = types_of(process, view_by_heap(process, tuple(heaps)), table, rows, by_class=True, vtables=vtables)
     label, number = _ClusterLabels(found), found.numbers
     choice = label.choices(names, sizes)
     for part in parts(len(rows)):
@@ -122,8 +128,13 @@ def typing_of(
         better = choice[cluster[known], number[known]]
         number[known] = np.where(better >= 0, better, number[known])
     place = _places(order, len(rows))
-    label.name_buffers(process, graph, containers, place, number)
-    label.name_elements(process, graph, nodes, place, number)
+    if shapes:
+        known_names = [(one.label, one.is_object) for one in label.labels]
+        numbers = number[place(np.arange(len(graph)))]
+        declared = declared_types(process.space.mapped, graph, shapes, known_names, numbers)
+        label.name_declared(declared, place, number)
+    label.name_buffers(process, graph, library[0], place, number)
+    label.name_elements(process, graph, library[1], place, number)
     return BlockTyping(rows, number, tuple(label.labels))
 
 
@@ -172,7 +183,7 @@ class _ClusterLabels:
         self._content = len(found.labels)
         kinds = {*ContentKind, *WORDS}
         self.labels = [
-            TypeLabel(text, trust, text, is_object=text not in kinds, module=_module(text))
+            TypeLabel(text, trust, text, is_object=text not in kinds, module="" if text in kinds else _module(text))
             for text, trust in zip(found.labels, found.trusts, strict=True)
         ]
         self._number_of = {one.label: number for number, one in enumerate(self.labels)}
@@ -190,6 +201,14 @@ class _ClusterLabels:
             if not name.is_structured:
                 out[cluster, texts] = -1
         return out
+
+    def name_declared(self, declared: DeclaredTypes, place: Places, number: NDArray[np.int32]) -> None:
+        """Writes the labels of types that PDBs declare to `number`. `place`: as of `name_buffers`."""
+        for text, trust, is_struct, nodes in declared.labels():
+            if text not in self._number_of:
+                self._number_of[text] = len(self.labels)
+                self.labels.append(TypeLabel(text, trust, text, is_object=is_struct, module=_module(text)))
+            number[place(nodes)] = self._number_of[text]
 
     def name_buffers(
         self,

@@ -7,6 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.pointees import STYLES, pointee_record, pointees_of
+from heapdump.commands.common.types import typing_for
 from heapdump.render import text
 from heapdump.render.view import Column, Lines, PageItem, Record, Table
 
@@ -24,7 +25,7 @@ MOST_BYTES = 4096
 
 _HOW = {
     "exact": "read from the dump",
-    "derived": "by type information or a validated header",
+    "derived": "by type information, symbols or a validated header",
     "guess": "a guess, by what its words have in common with others, or look like",
 }
 
@@ -54,7 +55,7 @@ class FieldsView:
         """Lines of the type and of containers, then a table of words."""
         lines = []
         if (label := self._label) is not None:
-            lines.append([("type: ", "bold"), (label.label, ""), (f"  ({_HOW[label.trust.value]})", "dim")])
+            lines.append([("type: ", "bold"), (label.label, ""), (f"  ({_how(label)})", "dim")])
         lines += [[("holds ", "bold"), (_container_words(one), "")] for one in self._containers]
         for name, owner, offset, where in self._holders:
             place = where if owner is None else f"block {owner:#x} +{offset:#x}"
@@ -87,7 +88,7 @@ class FieldsView:
 
     @property
     def _label(self) -> TypeLabel | None:
-        return self.snapshot.types.typing.label_of(self.block.row)
+        return typing_for(self.request, self.snapshot).label_of(self.block.row)
 
     @cached_property
     def _containers(self) -> list[MemberContainer]:
@@ -155,3 +156,11 @@ _COLUMNS: tuple[Column[BlockField], ...] = (
         style=lambda r: STYLES[r.pointee.kind] if r.pointee else "",
     ),
 )  # fmt: skip
+
+
+def _how(label: TypeLabel) -> str:
+    """How a type is known."""
+    is_declared = label.module and not label.label.startswith("vtable ")
+    if label.trust.value == "guess" and is_declared:
+        return "a guess, by what a PDB declares of pointers to it, and by its size"
+    return _HOW[label.trust.value]

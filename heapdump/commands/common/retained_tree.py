@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from heapdump.commands.common.request import Request
+from heapdump.commands.common.types import typing_for
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
@@ -39,7 +40,7 @@ def tree_answer(
     """The answer; `node`: the block at the top, None for all."""
     from heapdump.analyses.graph.retained_tree import TreeFinder
 
-    finder = TreeFinder(snapshot.graph, snapshot.retained, snapshot.types.typing, references)
+    finder = TreeFinder(snapshot.graph, snapshot.retained, typing_for(request, snapshot), references)
     rows = [_record(one, snapshot.retained.total) for one in finder.rows(node, depth)]
 
     def page() -> Iterator[PageItem]:

@@ -95,9 +95,11 @@ def emit_unreachable(
         if options.use_unaligned or not question.is_plain:
             return make()
         has_own_names = not (request.image_path or request.symbol_path)
-        return snapshot.groups.unreachable_report(question.grouping.by, make, has_own_names=has_own_names)
+        by = question.grouping.by
+        return snapshot.groups.unreachable_report(by, make, has_own_names=has_own_names, shapes=context.shapes)
 
-    found = find_unreachable(leak_context(request, snapshot), graph, reached, question, stored)
+    context = leak_context(request, snapshot)
+    found = find_unreachable(context, graph, reached, question, stored)
     gaps = (*walk_gaps(snapshot), *missing_evidence(graph), *suppression_gaps(snapshot, question.suppressions))
     if options.lsan_compat:
         code = _write_lsan(request, snapshot, found, options, gaps)

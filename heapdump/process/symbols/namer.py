@@ -19,6 +19,7 @@ from heapdump.process.symbols.generated import GeneratedCode
 from heapdump.process.symbols.images import Image, file_image, open_image
 from heapdump.process.symbols.imports import Import
 from heapdump.process.symbols.pdb import PdbSource, PdbSymbols, open_symbols, source_of
+from heapdump.process.symbols.pdb_program import PdbProgram, open_program
 from heapdump.process.symbols.pdb_types import open_types
 from heapdump.process.symbols.store import SymbolStores
 from heapdump.process.types import TypeSource
@@ -99,6 +100,7 @@ class Namer:
         self.return_addresses: dict[tuple[str, int], int] = {}
         """(arch, address) → `Returns` of process/stacks as a number, as far as that was asked."""
         self.types = cache(self._types)
+        self.program = cache(self._program)
         self._import_slots = cache(self._slots)
         self._unloaded = SpanMap((module.span, module) for module in process.unloaded)
         self.image = cache(self._image)
@@ -158,8 +160,16 @@ class Namer:
         """The types of the module's PDB; None where no store of the symbol path has it."""
         if not self._stores or module.pdb is None:
             return None
-        is_wide = self._process.arch == "x64" or module.span.start >> 32 > 0
-        return open_types(self._stores, module.pdb, self.notes, 8 if is_wide else 4)
+        return open_types(self._stores, module.pdb, self.notes, self._pointer_bytes(module))
+
+    def _program(self, module: Module) -> PdbProgram | None:
+        """The types, variables and vtables of the module's PDB; None where no store of the symbol path has it."""
+        if not self._stores or module.pdb is None:
+            return None
+        return open_program(self._stores, module.pdb, self.notes, self._pointer_bytes(module))
+
+    def _pointer_bytes(self, module: Module) -> int:
+        return 8 if self._process.arch == "x64" or module.span.start >> 32 > 0 else 4
 
     def _image(self, module: Module) -> Image | None:
         return open_image(self._process.space, module, self._images, lambda: file_image(module, self._stores))

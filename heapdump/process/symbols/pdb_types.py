@@ -17,7 +17,7 @@ from heapdump.process.symbols.pdb import find_pdb
 from heapdump.process.symbols.store import SymbolStores
 from heapdump.process.types import Member, StructType, Type, TypeKind
 
-_STREAM, _HEADER_BYTES = 2, 56
+STREAM, _HEADER_BYTES = 2, 56
 _MOST_RECORDS, _DEEPEST = 1 << 24, 16
 _MODIFIER, _POINTER, _PROCEDURE, _MEMBER_FUNCTION = 0x1001, 0x1002, 0x1008, 0x1009
 _FIELD_LIST, _BIT_FIELD = 0x1203, 0x1205
@@ -25,6 +25,7 @@ _ARRAY, _CLASS, _STRUCTURE, _UNION, _ENUM = 0x1503, 0x1504, 0x1505, 0x1506, 0x15
 _BASE, _VIRTUAL_BASE, _INDIRECT_BASE, _INDEX, _VTABLE = 0x1400, 0x1401, 0x1402, 0x1404, 0x1409
 _ENUMERATE, _DATA, _STATIC, _METHODS, _NESTED, _METHOD = 0x1502, 0x150D, 0x150E, 0x150F, 0x1510, 0x1511
 _COMPOUNDS = (_CLASS, _STRUCTURE, _UNION)
+_KEYWORDS = {_CLASS: "class", _STRUCTURE: "struct", _UNION: "union"}
 _FORWARD = 0x80
 """A declaration: another record of that name has the members."""
 
@@ -105,6 +106,13 @@ class PdbTypes:
         size, _ = _number(body, 8 if kind == _UNION else 16)
         members = tuple(self._members(_u32(body, 4)))
         return StructType(name, size, members, "PDB", "by the program's own symbols")
+
+    def keyword(self, name: str) -> str:
+        """`class`, `struct` or `union`, as the structure of that name is declared; "" for an unknown one."""
+        names, places = self._named
+        i = bisect_left(names, name)
+        known = i < len(names) and names[i] == name
+        return _KEYWORDS.get(self._record(places[i])[0], "") if known else ""
 
     @cached_property
     def _named(self) -> tuple[list[str], list[int]]:
@@ -192,7 +200,7 @@ class PdbTypes:
             target, attributes = _u32(body, 0), _u32(body, 4)
             pointed = self._type(target, depth + 1)
             size = attributes >> 13 & 0x3F or self._pointer_bytes
-            return Type(TypeKind.POINTER, size, f"{pointed.text}*", target=pointed.target)
+            return Type(TypeKind.POINTER, size, f"{pointed.text}*", target=pointed.target, element=pointed)
         if kind == _BIT_FIELD:
             storage = self._type(_u32(body, 0), depth + 1)
             return Type(TypeKind.BITS, storage.size, f"{storage.text}:{body[4]}", bit=body[5], bits=body[4])
@@ -241,7 +249,8 @@ class PdbTypes:
         mode = index >> 8 & 0xF
         if not mode:
             return Type(kind, size, name)
-        return Type(TypeKind.POINTER, 8 if mode == _POINTER_64 else 4, f"{name}*", target=name)
+        pointed = Type(kind, size, name)
+        return Type(TypeKind.POINTER, 8 if mode == _POINTER_64 else 4, f"{name}*", target=name, element=pointed)
 
 
 def _u32(body: bytes, at: int) -> int:
@@ -275,6 +284,6 @@ def open_types(stores: str | SymbolStores, wanted: PdbId, notes: list[str], poin
         from purepdb import MsfFile
 
         with MsfFile.open(str(path)) as file:
-            return PdbTypes(file.read_stream(_STREAM), pointer_bytes)
+            return PdbTypes(file.read_stream(STREAM), pointer_bytes)
 
     return find_pdb(stores, wanted, notes, read)

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import random
 import shutil
-import struct
 import subprocess
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -90,12 +88,11 @@ class Compiled:
 
     @property
     def _pdb(self) -> tuple[str, bytes, int] | None:
+        """(path, GUID, age) of its PDB, as its debug directory has them."""
         for one in getattr(self._image, "DIRECTORY_ENTRY_DEBUG", ()):
-            entry = one.entry
-            if entry is not None and entry.name == "CV_INFO_PDB70":
-                parts = (entry.Signature_Data1, entry.Signature_Data2, entry.Signature_Data3)
-                guid = struct.pack("<IHH", *parts) + bytes(entry.Signature_Data4)[:8]
-                return (entry.PdbFileName.rstrip(b"\0").decode(), uuid.UUID(bytes_le=guid).bytes_le, entry.Age)
+            data = self.at(one.struct.AddressOfRawData, one.struct.SizeOfData)
+            if data.startswith(b"RSDS"):
+                return data[24:].rstrip(b"\0").decode(), data[4:20], int.from_bytes(data[20:24], "little")
         return None
 
 

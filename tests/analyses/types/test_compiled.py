@@ -6,10 +6,14 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from heapdump.cli import cli
+from heapdump.process.symbols.namer import Namer
 from heapdump.snapshot import Snapshot
 from tests.analyses.types.compiled import ARCHES, Compiled, Objects, compiled
 from tests.builders.nt_heap_layout import HeapArch
+from tests.patching import poke
 
 NAMES = {
     "Shape": "ns::Shape", "Circle": "ns::Circle", "Both": "ns::Both", "Box": "ns::Box<ns::Point,3>",
@@ -34,9 +38,9 @@ def with_noise(made: Objects) -> Objects:
     return made
 
 
-def judged(snapshot: Snapshot, made: Objects) -> tuple[float, float, set[tuple[str, str]]]:
+def judged(snapshot: Snapshot, made: Objects, namer: Namer | None = None) -> tuple[float, float, set[tuple[str, str]]]:
     """(precision, recall, (truth, label) that differ) of bytes; the truth "" is a block without a type."""
-    graph, typing = snapshot.graph, snapshot.types.typing
+    graph, typing = snapshot.graph, snapshot.types.typed(namer or snapshot.namer())
     right = typed = known = 0
     wrong = set()
     for row, start, size in zip(graph.rows.tolist(), graph.start.tolist(), graph.size.tolist(), strict=True):
@@ -44,11 +48,12 @@ def judged(snapshot: Snapshot, made: Objects) -> tuple[float, float, set[tuple[s
         assert label is not None
         if truth is None:
             continue
-        is_typed = label.label.startswith(("class ", "struct "))
+        is_typed = label.label.endswith(" (program.dll)")
+        name = label.label.removeprefix("class ").removeprefix("struct ")
         known += size * bool(truth)
         typed += size * is_typed
-        right += size * (is_typed and label.label.split(" ", 1)[1] == f"{truth} (program.dll)")
-        if is_typed != bool(truth) or (is_typed and label.label.split(" ", 1)[1] != f"{truth} (program.dll)"):
+        right += size * (is_typed and name == f"{truth} (program.dll)")
+        if is_typed != bool(truth) or (is_typed and name != f"{truth} (program.dll)"):
             wrong.add((truth, label.label))
     return right / max(typed, 1), right / max(known, 1), wrong
 
@@ -58,11 +63,11 @@ def name_of(name: str, compiler: str) -> str:
     return NAMES[name] if compiler == "clang" else NAMES[name].replace("`anonymous namespace'", "(anonymous namespace)")
 
 
-def objects_of(program: Compiled, compiler: str) -> Objects:
+def objects_of(program: Compiled, compiler: str, others: dict[str, str] | None = None) -> Objects:
+    """Objects of every class; `others`: names of those that have another one."""
     made = Objects(program)
-    made.scatter(
-        *(partial(made.add, name_of(name, compiler), content) for name, content in program.objects.items()), each=EACH
-    )
+    names = {name: name_of(name, compiler) for name in NAMES} | (others or {})
+    made.scatter(*(partial(made.add, names[name], content) for name, content in program.objects.items()), each=EACH)
     return with_noise(made)
 
 
@@ -74,3 +79,84 @@ def test_classes_are_told_by_type_information(open_built, folder: Path, compiler
         precision, recall, wrong = judged(snapshot, made)
         assert not wrong
         assert (precision, recall) == (1, 1)
+
+
+def structures_of(program: Compiled) -> Objects:
+    """A list of nodes with points, a table of them, numbers, and a circle with its centre: all held by variables."""
+    made = Objects(program)
+    size = {name: program.size_of(name) for name in ("Point", "Node", "Table", "Circle")}
+    point = lambda: made.add("ns::Point", made.random.randbytes(size["Point"]))  # noqa: E731
+    nodes: list[int] = []
+    made.scatter(lambda: nodes.append(made.add("ns::Node", b"", size["Node"])), each=3000)
+    for i, node in enumerate(nodes):
+        around = [*nodes[i + 1 : i + 2], 0][0], nodes[i - 1] if i else 0
+        made.late.append((node, made.words(*around, point() if i % 3 else 0) + i.to_bytes(4, "little")))
+        made.late.append((node + size["Node"] - made.width, made.words(point_or_node(made, nodes, i))))
+    rows = made.add("ns::Node*[]", made.words(*nodes[:100]))
+    weights = made.add("float[]", made.random.randbytes(4000))
+    spare = made.add("ns::Node", made.words(0, 0, point()), size["Node"])
+    circle = bytearray(program.objects["Circle"])
+    circle[-made.width :] = made.words(made.add("ns::Point", made.random.randbytes(size["Point"])))
+    table = bytearray(size["Table"])
+    where = {"x64": (0, 8, 16, 24), "x86": (0, 8, 16, 20)}[program.arch]
+    for offset, value in zip(where, (rows, 100, weights, spare), strict=True):
+        table[offset : offset + made.width] = made.words(value)
+    made.globals = {
+        "g_table": bytes(table), "g_head": made.words(nodes[0]), "g_points": made.words(made.add("ns::Point[]", made.random.randbytes(20 * size["Point"]))),
+        "g_circle": made.words(made.add("ns::Circle", bytes(circle))),
+    }  # fmt: skip
+    return with_noise(made)
+
+
+def point_or_node(made: Objects, nodes: list[int], i: int) -> int:
+    """A union of pointers tells nothing; here it leads to blocks that have the size of a node, and are none."""
+    return made.add("", b"", made.program.size_of("Node")) if i % 50 == 0 else nodes[i // 2]
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_structures_are_told_by_what_a_pdb_declares(open_built, folder: Path, arch: HeapArch) -> None:
+    program = compiled(folder, "clang", arch)
+    made = structures_of(program)
+    with open_built(poke(made.process().build(), *made.late)) as snapshot:
+        namer = snapshot.namer(symbol_path=str(program.path.parent))
+        precision, recall, wrong = judged(snapshot, made, namer)
+        assert not wrong
+        assert precision >= 0.99
+        assert recall >= 0.9
+        labels = {one.label: one.trust.value for one in snapshot.types.typed(namer).labels}
+        assert labels["struct ns::Node (program.dll)"] == "guess"
+        assert labels["struct ns::Circle (program.dll)"] == "derived"
+        without = {one.label for one in snapshot.types.typing.labels if one.is_object}
+        assert not any("Node" in label or "Point" in label for label in without)
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_classes_without_type_information_are_named_by_a_pdb(open_built, folder: Path, arch: HeapArch) -> None:
+    program = compiled(folder, "clang", arch, "-fno-rtti")
+    made = objects_of(program, "clang", {"Deep": "", "Hidden": ""})
+    with open_built(made.process()) as snapshot:
+        precision, recall, wrong = judged(snapshot, made, snapshot.namer(symbol_path=str(program.path.parent)))
+        assert not wrong
+        assert (precision, recall) == (1, 1)
+        assert not any(one.label.startswith(("class ", "struct ")) for one in snapshot.types.typing.labels)
+
+
+def test_commands_show_what_a_pdb_declares(write_dump, folder: Path) -> None:
+    program = compiled(folder, "clang", "x64")
+    made = structures_of(program)
+    dump = str(write_dump(poke(made.process().build(), *made.late)))
+    node = next(address for address, kind in made.truth.items() if kind == "ns::Node")
+
+    def said(*arguments: str) -> str:
+        result = CliRunner().invoke(cli, [*arguments, "--symbols", str(program.path.parent)])
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    for by in ("type", "structure"):
+        for _ in range(2):  # from the index, too
+            assert "struct ns::Node (program.dll)" in said("leaks", dump, "--group-by", by)
+        assert "struct ns::Node" not in CliRunner().invoke(cli, ["leaks", dump, "--group-by", by]).output
+    assert "held by struct ns::Node (program.dll)" in said("leaks", dump, "--group-by", "owner")
+    assert "by what a PDB declares of pointers to it" in said("block", dump, hex(node), "--fields")
+    assert "struct ns::Node (program.dll)" in said("refs", dump, hex(node))
+    assert "struct ns::Node (program.dll)" in said("retained", dump)

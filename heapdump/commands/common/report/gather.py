@@ -25,6 +25,7 @@ from heapdump.commands.common.report.memory import (
     side_of,
 )
 from heapdump.commands.common.report.row_commands import row_command
+from heapdump.commands.common.types import typing_for
 from heapdump.render import text
 from heapdump.render.report.content import GroupChange, Part, ReportContent, ReportSection, Tile
 from heapdump.render.view import Lines, Table
@@ -96,7 +97,7 @@ class _Gatherer:
             heaps=list(heap_pictures(snapshot)),
             graph=graph,
             graph_by=new.groups.words if has_blocks else "",
-            holders=HolderTree(snapshot).holders() if has_blocks else (),
+            holders=HolderTree(snapshot, typing_for(self._request, snapshot)).holders() if has_blocks else (),
             retained=snapshot.retained.total if has_blocks else 0,
             flow=flow_of(self._request, snapshot) if has_blocks else None,
             changes=self._changes() if old else (),

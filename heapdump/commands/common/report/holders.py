@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from heapdump.render.report.content import ReportHolder
 
 if TYPE_CHECKING:
+    from heapdump.analyses.types.typing import BlockTyping
     from heapdump.snapshot import Snapshot
 
 _TOP, _CHILDREN, _MOST = 40, 12, 1200
@@ -19,9 +20,9 @@ _DEEPEST = 12
 class HolderTree:
     """The upper part of the dominator tree of one dump."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, typing: BlockTyping) -> None:
         """Chooses the nodes that are shown."""
-        self._snapshot = snapshot
+        self._typing = typing
         self._tree, self._graph = snapshot.retained, snapshot.graph
         self._least = max(1, self._tree.total // _LEAST_SHARE)
         self._children: dict[int, list[int]] = {}
@@ -46,7 +47,7 @@ class HolderTree:
             level = following
 
     def _type(self, node: int) -> str:
-        label = self._snapshot.types.typing.label_of(int(self._graph.rows[node]))
+        label = self._typing.label_of(int(self._graph.rows[node]))
         return label.label if label else ""
 
     def holders(self) -> tuple[ReportHolder, ...]:

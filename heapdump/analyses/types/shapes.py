@@ -1,0 +1,175 @@
+"""What pointers of a program lead to, by the declarations in its PDBs: for each type its size and its own pointers.
+
+In: the types of PDBs. Out: `Shapes`, numbers of types that blocks can have: structures, arrays of pointers, arrays of
+numbers. Types of bytes and characters tell less than the bytes themselves and are left out, like functions and void.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from heapdump.process.model import Module, Process
+from heapdump.process.symbols.pdb_program import PdbProgram
+from heapdump.process.types import Type, TypeKind
+
+_MOST_FIELDS, _DEEPEST, _MOST_SHAPES = 4096, 8, 1 << 16
+_CLASS = re.compile(r"(?:class|struct) (.+) \((.+)\)")
+_NUMBERS = (TypeKind.UNSIGNED, TypeKind.SIGNED, TypeKind.FLOAT)
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A type that blocks can have. `label`: its name for tables; `size`: bytes of one; `module`: number of its module.
+
+    `is_struct`: False for elements of arrays of pointers or numbers.
+    """
+
+    label: str
+    size: int
+    module: int
+    type: Type
+    is_struct: bool
+
+
+Fields = tuple[tuple[int, int], ...]
+"""(offset in bytes, number of the shape that the pointer there leads to)."""
+
+
+class Shapes:
+    """The shapes of the PDBs of a process, made when they are asked for."""
+
+    def __init__(self, programs: list[tuple[Module, PdbProgram]]) -> None:
+        """`programs`: the modules with a PDB."""
+        self.programs = programs
+        self._shapes: list[Shape] = []
+        self._numbers: dict[tuple[int, str], int | None] = {}
+        self._fields: dict[int, Fields] = {}
+
+    def __getitem__(self, number: int) -> Shape:
+        """The shape of a number."""
+        return self._shapes[number]
+
+    def width(self, module: int) -> int:
+        """Bytes of a pointer of a module."""
+        return self.programs[module][1].types.pointer_bytes
+
+    @cached_property
+    def roots(self) -> list[tuple[int, int, int]]:
+        """(address of a pointer, number of the shape it leads to, module) of all variables."""
+        out = []
+        for module, (place, program) in enumerate(self.programs):
+            for variable in program.variables:
+                fields = self._own_fields(module, variable.type)
+                out += [(place.span.start + variable.rva + offset, number, module) for offset, number in fields]
+        return out
+
+    def of_class(self, module: int, name: str) -> int | None:
+        """The shape of the class of that name, blanks aside; None where the PDB does not define it."""
+        known = self._class_names[module].get(_squeezed(name))
+        found = self.programs[module][1].types.struct(known) if known else None
+        return (
+            None if found is None else self._number(module, Type(TypeKind.STRUCT, found.size, found.name, found.name))
+        )
+
+    @cached_property
+    def _class_names(self) -> list[dict[str, str]]:
+        return [{_squeezed(name): name for name in program.types.names()} for _, program in self.programs]
+
+    @cached_property
+    def vtables(self) -> dict[int, str]:
+        """Address of a vtable → the label of its class."""
+        out = {}
+        for module, (place, program) in enumerate(self.programs):
+            for rva, name in program.vtables.items():
+                known = self._class_names[module].get(_squeezed(name), name)
+                keyword = program.types.keyword(known) or "class"
+                out[place.span.start + rva] = f"{keyword} {name} ({place.name})"
+        return out
+
+    def of_label(self, label: str) -> int | None:
+        """The shape of the class of a label, `class ns::Foo (camera.dll)`; None for other labels."""
+        found = _CLASS.fullmatch(label)
+        places = [i for i, (place, _) in enumerate(self.programs) if found and place.name == found[2]]
+        return self.of_class(places[0], found[1]) if found and places else None
+
+    def fields(self, number: int) -> Fields:
+        """The pointers of one element of a shape."""
+        if number not in self._fields:
+            shape = self[number]
+            self._fields[number] = self._own_fields(shape.module, shape.type)
+        return self._fields[number]
+
+    def has_functions(self, number: int) -> bool:
+        """True for a class with virtual functions: its objects begin with a vtable."""
+        shape = self[number]
+        return shape.is_struct and self._begins_with_vtable(shape.module, shape.type.target, 0)
+
+    def _begins_with_vtable(self, module: int, name: str, depth: int) -> bool:
+        found = self.programs[module][1].types.struct(name)
+        if found is None or depth > _DEEPEST:
+            return False
+        first = [member for member in found.members if member.offset == 0]
+        return any(
+            member.name == "(vtable)"
+            or (member.name.startswith("(") and self._begins_with_vtable(module, member.type.target, depth + 1))
+            for member in first
+        )
+
+    def _own_fields(self, module: int, kind: Type) -> Fields:
+        """Pointers to two kinds of things at one place, of a union for instance, are none."""
+        found: dict[int, set[int | None]] = {}
+        for i, (offset, pointee) in enumerate(self._pointers(module, kind, 0, 0)):
+            if i == _MOST_FIELDS:
+                break
+            found.setdefault(offset, set()).add(self._number(module, pointee))
+        single = ((offset, next(iter(numbers))) for offset, numbers in sorted(found.items()) if len(numbers) == 1)
+        return tuple((offset, number) for offset, number in single if number is not None)
+
+    def _pointers(self, module: int, kind: Type, at: int, depth: int) -> Iterator[tuple[int, Type]]:
+        """(offset, type of what is pointed to) of the pointers in a variable."""
+        if depth > _DEEPEST:
+            return
+        if kind.kind is TypeKind.POINTER and kind.element is not None:
+            yield at, kind.element
+        elif kind.kind is TypeKind.ARRAY and kind.element is not None and kind.element.size:
+            for i in range(min(kind.count, _MOST_FIELDS)):
+                yield from self._pointers(module, kind.element, at + i * kind.element.size, depth + 1)
+        elif kind.kind is TypeKind.STRUCT:
+            found = self.programs[module][1].types.struct(kind.target)
+            for member in found.members if found else ():
+                yield from self._pointers(module, member.type, at + member.offset, depth + 1)
+
+    def _number(self, module: int, kind: Type) -> int | None:
+        """The number of the shape of a type; None for one that tells nothing."""
+        key = (module, kind.text)
+        if key not in self._numbers:
+            made = self._made(module, kind) if len(self._shapes) < _MOST_SHAPES else None
+            self._numbers[key] = None if made is None else len(self._shapes)
+            self._shapes += [] if made is None else [made]
+        return self._numbers[key]
+
+    def _made(self, module: int, kind: Type) -> Shape | None:
+        place, program = self.programs[module]
+        if kind.size <= 0:
+            return None
+        if kind.kind is TypeKind.STRUCT:
+            keyword = program.types.keyword(kind.target) or "struct"
+            return Shape(f"{keyword} {kind.text} ({place.name})", kind.size, module, kind, is_struct=True)
+        is_pointer = kind.kind is TypeKind.POINTER and kind.element is not None
+        if is_pointer or (kind.kind in _NUMBERS and kind.size > 1):
+            return Shape(f"{kind.text}[] ({place.name})", kind.size, module, kind, is_struct=False)
+        return None
+
+
+def shapes_of(process: Process, program: Callable[[Module], PdbProgram | None]) -> Shapes | None:
+    """The shapes of the process; None where no module of its own has a PDB. Those of Windows are not asked for."""
+    own = [module for module in process.modules if "\\windows\\" not in module.path.lower()]
+    found = [(module, one) for module in own if (one := program(module)) is not None]
+    return Shapes(found) if found else None
+
+
+def _squeezed(name: str) -> str:
+    return name.replace(" ", "")
