@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.allocated.leaks import LeakGroup
     from heapdump.analyses.graph.leak_suspects import LeakSuspect
     from heapdump.analyses.graph.unreachable_report import UnreachableReport
-    from heapdump.analyses.types.shapes import Shapes
+    from heapdump.analyses.types.declared_shapes import DeclaredShapes
     from heapdump.snapshot import Snapshot
 
 
@@ -36,7 +36,7 @@ class GroupAnswers:
 
     def leak_groups(
         self, by: By, make: Callable[[], Sequence[LeakGroup]], *, has_own_names: bool,
-        shapes: Callable[[], Shapes | None],
+        shapes: Callable[[], DeclaredShapes | None],
     ) -> Sequence[LeakGroup]:  # fmt: skip
         """All busy blocks of the program in groups by `by`: from the index, else made by `make`.
 
@@ -55,7 +55,12 @@ class GroupAnswers:
         return one.answer(stored, make)
 
     def unreachable_report(
-        self, by: By, make: Callable[[], UnreachableReport], *, has_own_names: bool, shapes: Callable[[], Shapes | None]
+        self,
+        by: By,
+        make: Callable[[], UnreachableReport],
+        *,
+        has_own_names: bool,
+        shapes: Callable[[], DeclaredShapes | None],
     ) -> UnreachableReport:
         """The report on all unreachable blocks in groups by `by`; see `leak_groups`."""
         from heapdump.analyses.graph.unreachable_report import columns_of, from_columns

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from heapdump.analyses.graph.unreachable import Reachability
     from heapdump.analyses.locks import HeapLock
     from heapdump.analyses.memory.usage import UsageMap
-    from heapdump.analyses.types.shapes import Shapes
+    from heapdump.analyses.types.declared_shapes import DeclaredShapes
     from heapdump.blocks.byte_damage import ByteDamage
     from heapdump.blocks.damage import Damage
     from heapdump.blocks.decoded import Decoded
@@ -245,7 +245,7 @@ class Snapshot:
         types = self.types
         typing, owners = lambda: types.typed(namer()), lambda: types.owners(namer())
 
-        def shapes() -> Shapes | None:
+        def shapes() -> DeclaredShapes | None:
             """What PDBs declare."""
             return types.shapes(namer())
 

@@ -9,9 +9,9 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from heapdump.analyses.types.declared_shapes import DeclaredShapes
     from heapdump.analyses.types.members import ContainerTable
     from heapdump.analyses.types.nodes import NodeTable
-    from heapdump.analyses.types.shapes import Shapes
     from heapdump.analyses.types.typing import BlockTyping
     from heapdump.process.symbols.namer import Namer
     from heapdump.snapshot import Snapshot
@@ -38,15 +38,15 @@ class TypeAnswers:
         shapes = self.shapes(namer)
         return self.typing if shapes is None else self._typed(shapes)
 
-    def _make_typing(self, shapes: Shapes | None) -> BlockTyping:
+    def _make_typing(self, shapes: DeclaredShapes | None) -> BlockTyping:
         from heapdump.analyses.types.typing import typing_of
 
         one = self._snapshot
         return typing_of(one.process, one.heaps, one.walk.table, one.graph, (self.containers, self.nodes), shapes)
 
-    def _shapes(self, namer: Namer) -> Shapes | None:
+    def _shapes(self, namer: Namer) -> DeclaredShapes | None:
         """What the PDBs of the program's own modules declare; None without one."""
-        from heapdump.analyses.types.shapes import shapes_of
+        from heapdump.analyses.types.declared_shapes import shapes_of
 
         return shapes_of(self._snapshot.process, namer.program)
 

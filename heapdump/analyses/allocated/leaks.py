@@ -29,7 +29,7 @@ from heapdump.process.model import Process
 from heapdump.trust import Trust
 
 if TYPE_CHECKING:  # imported where stacks are named, and where blocks are typed
-    from heapdump.analyses.types.shapes import Shapes
+    from heapdump.analyses.types.declared_shapes import DeclaredShapes
     from heapdump.analyses.types.typing import BlockTyping
     from heapdump.process.symbols.namer import Frame, Namer
 
@@ -65,7 +65,7 @@ class LeakContext:
     crt: Callable[[Rows], CrtBlocks]
     typing: Callable[[], BlockTyping]
     owners: Callable[[], BlockTyping]
-    shapes: Callable[[], Shapes | None]
+    shapes: Callable[[], DeclaredShapes | None]
     stored: Callable[[By, Callable[[], Sequence[LeakGroup]]], Sequence[LeakGroup]]
 
     @property

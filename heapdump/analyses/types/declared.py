@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
-from heapdump.analyses.types.shapes import Shapes
+from heapdump.analyses.types.declared_shapes import DeclaredShapes
 from heapdump.memory.mapped import MappedMemory
 from heapdump.trust import Trust
 
@@ -41,7 +41,7 @@ class DeclaredTypes:
     shape: NDArray[np.int32]
     count: NDArray[np.int64]
     step: NDArray[np.uint8]
-    shapes: Shapes
+    shapes: DeclaredShapes
 
     def labels(self) -> Iterator[tuple[str, Trust, bool, NDArray[np.int64]]]:
         """(label, trust, True for structures, nodes) of each type. The trust is that of its least sure block."""
@@ -54,7 +54,7 @@ class DeclaredTypes:
 
 
 def declared_types(
-    memory: MappedMemory, graph: PointerGraph, shapes: Shapes, names: Sequence[tuple[str, bool]],
+    memory: MappedMemory, graph: PointerGraph, shapes: DeclaredShapes, names: Sequence[tuple[str, bool]],
     number: NDArray[np.integer[Any]],
 ) -> DeclaredTypes:  # fmt: skip
     """What PDBs declare of all nodes whose class is not known.
@@ -86,7 +86,7 @@ def _groups(nodes: NDArray[np.int64], keys: NDArray[np.int64]) -> Iterator[tuple
 class _Search:
     """The nodes that were found, breadth first."""
 
-    def __init__(self, memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> None:
+    def __init__(self, memory: MappedMemory, graph: PointerGraph, shapes: DeclaredShapes) -> None:
         self._memory, self._graph, self._shapes = memory, graph, shapes
         self.shape = np.full(len(graph), _NONE, np.int32)
         self.count = np.zeros(len(graph), np.int64)

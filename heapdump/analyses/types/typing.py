@@ -24,9 +24,9 @@ from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.block_types import NO_VTABLES, BlockTypes, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.analyses.types.declared import DeclaredTypes, declared_types
+from heapdump.analyses.types.declared_shapes import DeclaredShapes
 from heapdump.analyses.types.members import Container, ContainerTable, place_of
 from heapdump.analyses.types.nodes import NodeTable
-from heapdump.analyses.types.shapes import Shapes
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.blocks.table import BlockTable
@@ -110,7 +110,7 @@ class BlockTyping:
 
 def typing_of(
     process: Process, heaps: Sequence[Heap], table: BlockTable, graph: PointerGraph,
-    library: tuple[ContainerTable, NodeTable], shapes: Shapes | None,
+    library: tuple[ContainerTable, NodeTable], shapes: DeclaredShapes | None,
 ) -> BlockTyping:  # fmt: skip
     """The type of every node. Reads 16 bytes of each block, more of some.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from heapdump.render.view import Record
 
 if TYPE_CHECKING:
-    from heapdump.analyses.types.shapes import Shapes
+    from heapdump.analyses.types.declared_shapes import DeclaredShapes
     from heapdump.analyses.types.typing import BlockTyping
     from heapdump.commands.common.request import Request
     from heapdump.snapshot import Snapshot
@@ -18,7 +18,7 @@ def typing_for(request: Request, snapshot: Snapshot) -> BlockTyping:
     return snapshot.types.typed(snapshot.namer(request.image_path, request.symbol_path))
 
 
-def shapes_for(request: Request, snapshot: Snapshot) -> Shapes | None:
+def shapes_for(request: Request, snapshot: Snapshot) -> DeclaredShapes | None:
     """What the PDBs that a request names declare; None without one."""
     return snapshot.types.shapes(snapshot.namer(request.image_path, request.symbol_path))
 

@@ -1,7 +1,8 @@
 """What pointers of a program lead to, by the declarations in its PDBs: for each type its size and its own pointers.
 
-In: the types of PDBs. Out: `Shapes`, numbers of types that blocks can have: structures, arrays of pointers, arrays of
-numbers. Types of bytes and characters tell less than the bytes themselves and are left out, like functions and void.
+In: the types of PDBs. Out: `DeclaredShapes`, numbers of types that blocks can have: structures, arrays of
+pointers, arrays of numbers. Types of bytes and characters tell less than the bytes themselves and are left out, like
+functions and void.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _NUMBERS = (TypeKind.UNSIGNED, TypeKind.SIGNED, TypeKind.FLOAT)
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class DeclaredShape:
     """A type that blocks can have. `label`: its name for tables; `size`: bytes of one; `module`: number of its module.
 
     `is_struct`: False for elements of arrays of pointers or numbers.
@@ -38,17 +39,17 @@ Fields = tuple[tuple[int, int], ...]
 """(offset in bytes, number of the shape that the pointer there leads to)."""
 
 
-class Shapes:
+class DeclaredShapes:
     """The shapes of the PDBs of a process, made when they are asked for."""
 
     def __init__(self, programs: list[tuple[Module, PdbProgram]]) -> None:
         """`programs`: the modules with a PDB."""
         self.programs = programs
-        self._shapes: list[Shape] = []
+        self._shapes: list[DeclaredShape] = []
         self._numbers: dict[tuple[int, str], int | None] = {}
         self._fields: dict[int, Fields] = {}
 
-    def __getitem__(self, number: int) -> Shape:
+    def __getitem__(self, number: int) -> DeclaredShape:
         """The shape of a number."""
         return self._shapes[number]
 
@@ -151,24 +152,24 @@ class Shapes:
             self._shapes += [] if made is None else [made]
         return self._numbers[key]
 
-    def _made(self, module: int, kind: Type) -> Shape | None:
+    def _made(self, module: int, kind: Type) -> DeclaredShape | None:
         place, program = self.programs[module]
         if kind.size <= 0:
             return None
         if kind.kind is TypeKind.STRUCT:
             keyword = program.types.keyword(kind.target) or "struct"
-            return Shape(f"{keyword} {kind.text} ({place.name})", kind.size, module, kind, is_struct=True)
+            return DeclaredShape(f"{keyword} {kind.text} ({place.name})", kind.size, module, kind, is_struct=True)
         is_pointer = kind.kind is TypeKind.POINTER and kind.element is not None
         if is_pointer or (kind.kind in _NUMBERS and kind.size > 1):
-            return Shape(f"{kind.text}[] ({place.name})", kind.size, module, kind, is_struct=False)
+            return DeclaredShape(f"{kind.text}[] ({place.name})", kind.size, module, kind, is_struct=False)
         return None
 
 
-def shapes_of(process: Process, program: Callable[[Module], PdbProgram | None]) -> Shapes | None:
+def shapes_of(process: Process, program: Callable[[Module], PdbProgram | None]) -> DeclaredShapes | None:
     """The shapes of the process; None where no module of its own has a PDB. Those of Windows are not asked for."""
     own = [module for module in process.modules if "\\windows\\" not in module.path.lower()]
     found = [(module, one) for module in own if (one := program(module)) is not None]
-    return Shapes(found) if found else None
+    return DeclaredShapes(found) if found else None
 
 
 def _squeezed(name: str) -> str:
