@@ -13,6 +13,7 @@ import pytest
 
 from heapdump.cli import cli, run
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.every_command import plain_calls
 from tests.patching import poke
 
 SECRET, USER, MACHINE = "hunter2-secret", "quincy", "ORACLE-77"
@@ -80,8 +81,9 @@ CALLS = {
 COMMANDS = cli.list_commands(click.Context(cli))
 
 
-def test_every_command_is_asked():
-    assert set(COMMANDS) - set(CALLS) <= {"mcp", "cache", "help"}, set(COMMANDS) - set(CALLS)
+def test_commands_without_a_call_of_their_own_need_no_argument(planted):
+    for name in plain_calls(CALLS, "mcp", "cache", "help"):
+        assert run([name, str(planted[0])]) != 2, name
 
 
 def printed(*arguments: str) -> str:
@@ -96,7 +98,7 @@ def calls(name: str, places: dict[str, str], path: Path) -> Iterator[list[str]]:
         yield [name, str(path), *line.format(path=path, **places).split()]
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name in CALLS])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in ("mcp", "cache", "help")])
 def test_no_secret_is_printed(planted, name):
     path, places = planted
     for call in calls(name, places, path):

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from heapdump.cli import cli, run
+from tests.every_command import plain_calls
 from tests.samples import SAMPLES, Places
 
 pytestmark = pytest.mark.golden
@@ -62,6 +63,9 @@ CASES: dict[str, dict[str, str]] = {
     "before-vista": {"heap": "heap {heap}", "heaps": "heaps", "blocks": "blocks"},
 }  # fmt: skip
 """Dump → case → command line. JSON holds every row, so the command lines choose few."""
+CASES["service"] |= {
+    name: name for name in plain_calls((line for one in CASES.values() for line in one.values()), "mcp")
+}
 FILE_TIME = 1_700_000_000
 """Time of the files, which `fleet` shows."""
 CALLS = [(dump, case) for dump, cases in CASES.items() for case in cases]

@@ -163,7 +163,7 @@ def test_candidates_are_the_older_ones_descending_then_the_newer_ones_ascending(
         ("x64", 18363, 1, "x64_18362", True),
         ("x64", 22621, 1, "x64_22000", False),
         ("x64", 26200, 1, "x64_26100", True),
-        ("x64", 30000, 0, "x64_26100", False),
+        ("x64", 90000, 0, layout_names("x64")[-1], False),
         ("x64", 1, 0, "x64_3790", False),
         ("x86", 2600, 5512, "x86_2600", True),
         ("x86", 22000, 1, "x86_19041", False),
