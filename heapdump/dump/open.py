@@ -246,13 +246,16 @@ def open_minidump(path: Path, progress: Progress = _quiet, say: Callable[[str], 
     """
     file = system.long_path(path)
     try:
-        kind = sniff.compression(_first_bytes(file))
+        head = _first_bytes(file)
+        kind = sniff.compression(head)
         if kind is None:
-            return _open_plain(path, file.open("rb"), "")
+            if not head.startswith(MAGIC):
+                raise NotAMinidump(f"{path} is {sniff.describe_other(head)}")
+            return _opened(path, file.open("rb"), "")
         say(f"unpacking {path} ({kind}) to a temporary file")
         with file.open("rb") as packed:
             stamp = stamp_of(packed)
-        return _open_plain(path, unpack(file, kind, progress), stamp)
+        return _opened(path, unpack(file, kind, progress), stamp)
     except OSError as error:
         if is_shortage(error):
             raise MemoryError(f"{path} cannot be mapped") from error
@@ -266,17 +269,17 @@ def _first_bytes(path: Path) -> bytes:
         return file.read(_HEAD_BYTES)
 
 
-def _open_plain(path: Path, file: BinaryIO, stamp: str) -> Minidump:
-    """The minidump in `file`, or in its unpacked copy. Closes the file where it is refused."""
+def _opened(path: Path, file: BinaryIO, stamp: str) -> Minidump:
+    """The minidump in `file`, or in its unpacked copy; `stamp` "" to make one. Closes the file where it is refused.
+
+    The file is not read through its buffer once it is mapped: on Windows, Python sets its position to 0 then.
+    """
     with contextlib.ExitStack() as on_error:
         on_error.callback(file.close)
-        file.seek(0)
-        head = file.read(_HEAD_BYTES)
-        if not head.startswith(MAGIC):
-            raise NotAMinidump(f"{path} is {sniff.describe_other(head)}")
+        stamp = stamp or stamp_of(file)
         mapped = MappedFile(path, file)
         on_error.callback(mapped.close)
-        dump = Minidump(path, mapped, _directory(path, mapped.data), stamp or stamp_of(file))
+        dump = Minidump(path, mapped, _directory(path, mapped.data), stamp)
         _refuse_other_systems(dump)
         on_error.pop_all()
     return dump

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import lzma
+import mmap
 import os
 import random
 import signal
@@ -14,12 +15,14 @@ import time
 import zipfile
 from collections import namedtuple
 from pathlib import Path
+from typing import Any, Self
 
 import cabarchive
 import pytest
 import zstandard
 
 from heapdump import system
+from heapdump.dump import open as open_
 from heapdump.dump.open import open_minidump
 from heapdump.errors import DumpError, HostileDump, NotAMinidump
 from tests.builders import DumpBuilder
@@ -75,6 +78,21 @@ def test_a_packed_dump_opens_like_a_plain_one_and_cleans_up_when_closed(write_du
         assert list(temporary_folder.iterdir()) == [], "its file has no name: nothing is left even if this is killed"
         assert len(said) == 1 and said[0].startswith(f"unpacking {path} (")
         assert seen[-1] == len(DUMP)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_mapping_may_move_the_position_of_the_file(write_dump, monkeypatch, kind):
+    """On Windows, Python's `mmap` sets the position to 0; closing a file with bytes in its buffer failed then."""
+
+    class Mapping(mmap.mmap):
+        def __new__(cls, number: int, *arguments: Any, **options: Any) -> Self:
+            os.lseek(number, 0, os.SEEK_SET)
+            return super().__new__(cls, number, *arguments, **options)
+
+    monkeypatch.setattr(mmap, "mmap", Mapping)
+    monkeypatch.setattr(open_, "_HEAD_BYTES", 100)  # less than a buffer: reading these would read ahead
+    with open_minidump(write_dump(pack(kind, DUMP), "crash.bin")) as dump:
+        assert len(dump.modules) == 1
 
 
 @pytest.mark.parametrize("kind", FORMATS)
