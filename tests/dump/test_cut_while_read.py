@@ -163,6 +163,7 @@ def test_a_fault_elsewhere_is_left_to_the_handler_of_others(dump: Path) -> None:
     assert "Fatal Python error: Bus error" in done.stderr
 
 
+@pytest.mark.skipif(system.IS_WINDOWS, reason="a mapped file cannot be cut there")
 def test_without_a_guard_the_size_is_watched(dump: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page_guard, "_handler", None)
     with heapdump.open_dump(dump) as snapshot:
