@@ -45,15 +45,20 @@ class NtAllocator:
     def claim(self, view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
         """The claim with the higher score, of Vista and later or of the versions before."""
         claims = [modern.claim(view, address, is_listed=is_listed), pre_vista.claim(view, address, is_listed=is_listed)]
-        if is_listed:
+        is_missing = view.space.try_integer(address + 2 * view.pointer_bytes, 4) is None
+        if is_listed or is_missing:  # then it is listed or one of `candidates_without_header`
             claims.append(headless.claim_without_header(view, address))
         return max((claim for claim in claims if claim is not None), key=lambda claim: claim.score, default=None)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
-        """Starts of reservations that begin with the header of a heap, not with that of a later segment."""
+        """Starts of reservations that begin with the header of a heap, not with that of a later segment.
+
+        Also those that hold the entries of a heap though its signature is not in the dump.
+        """
         words = (SEGMENT_SIGNATURE, HEAP_SIGNATURE)
         found = reservations_with(process, view, words)
-        return (address for address in found if not modern.is_later_segment(view, address))
+        yield from (address for address in found if not modern.is_later_segment(view, address))
+        yield from headless.candidates_without_header(process, view)
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """The record of the claimed heap: header, segments, large blocks, Windows' counters."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.heap import Heap, LargeBlock, Segment, WindowsCounters
+from heapdump.blocks.kind import HeapKind
 from heapdump.heaps.allocator import (
     HEAP_SIGNATURE,
     PAGE,
@@ -19,6 +20,7 @@ from heapdump.heaps.allocator import (
     HeapClaim,
     Weight,
 )
+from heapdump.heaps.candidates import has_every_heap_listed
 from heapdump.heaps.nt.context import heap_context
 from heapdump.heaps.nt.discovery import HeapReader, HeapStructures, listed_extents, nt_heap
 from heapdump.heaps.nt.entry_format import ENCODE_FLAG_MASK
@@ -26,12 +28,13 @@ from heapdump.heaps.nt.entry_key import key_of_entries, key_of_segment
 from heapdump.heaps.nt.header_key import HeaderKey
 from heapdump.heaps.nt.holes import HeadersBehindHoles
 from heapdump.heaps.nt.keyed_segments import segments_with_key
-from heapdump.heaps.nt.large_block_list import large_blocks_by_key
+from heapdump.heaps.nt.large_block_list import large_blocks_without_head
 from heapdump.heaps.nt.pre_vista_segments import later_segments
 from heapdump.heaps.nt.segments import mapped_segment, segments_at, segments_by_headers
 from heapdump.heaps.nt.windows import committed_runs, windows
 from heapdump.heaps.unknown import UNKNOWN
-from heapdump.process.model import View
+from heapdump.memory.regions import Kind
+from heapdump.process.model import Process, View
 from heapdump.spans import Span
 
 NO_HEADER, OVERWRITTEN = ("its header in the dump",), ("its header, which is overwritten",)
@@ -44,6 +47,10 @@ _RANGES_BEHIND_HEADER = 8
 """Before Vista: descriptors of uncommitted ranges between the heap's header and its lock (recorded heaps of XP)."""
 
 _MOST_BYTES = 1 << 21
+_MOST_SEARCHED_BYTES = 512 << 20
+"""The most bytes of reservations that are searched for heaps which no list names."""
+
+_ALIGNMENT = 0x10000
 
 
 def claim_without_header(view: View, address: int) -> HeapClaim:
@@ -56,6 +63,28 @@ def claim_without_header(view: View, address: int) -> HeapClaim:
     return HeapClaim(address, (listed,), NO_HEADER if is_missing else OVERWRITTEN, view.layout)
 
 
+def candidates_without_header(process: Process, view: View) -> Iterator[int]:
+    """Starts of reservations whose entries prove a heap though the dump lacks its signature; ascending.
+
+    None where every heap is listed. Reservations without memory in the dump are not searched.
+    """
+    if has_every_heap_listed(process, view) or not process.regions.is_complete_map:
+        return
+    context, regions, mapped, read = DiscoveryContext(process, view), process.regions, view.space.mapped, 0
+    for first, _ in regions.allocation_rows():
+        start = int(regions.start[first])
+        if start % _ALIGNMENT or regions.type[first] != Kind.MEM_PRIVATE or read >= _MOST_SEARCHED_BYTES:
+            continue
+        i = int(np.searchsorted(mapped.ends, np.uint64(start), side="right"))
+        is_there = i < len(mapped.starts) and int(mapped.starts[i]) < start + _MOST_BYTES
+        if not is_there or view.space.try_integer(start + 2 * view.pointer_bytes, 4) is not None:
+            continue
+        read += _MOST_BYTES
+        claim = claim_without_header(view, start)
+        if claim.doubts == NO_HEADER and describe_without_header(context, claim, 0).kind is HeapKind.NT:
+            yield start
+
+
 def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
     """The record of the heap where its entries prove one; else of an unknown heap."""
     reader = HeapReader.of(context, claim)
@@ -64,12 +93,13 @@ def describe_without_header(context: DiscoveryContext, claim: HeapClaim, index: 
     if not is_pre_vista:
         segments += segments_at(reader, _links(reader, segments), segments)
     key = None if is_pre_vista else next(_keys(reader, segments), None)
-    large: tuple[LargeBlock, ...] = ()
-    if key is not None:
-        segments += tuple(segments_with_key(reader, HeaderKey(key, ENCODE_FLAG_MASK), segments))
-        large = large_blocks_by_key(reader, HeaderKey(key, ENCODE_FLAG_MASK))
-    heap = _heap(reader, claim, index, segments, large)
-    if not segments or not (_has_entries(reader.view, heap) if is_pre_vista else key is not None):
+    header_key = None if key is None else HeaderKey(key, ENCODE_FLAG_MASK)
+    if header_key is not None:
+        segments += tuple(segments_with_key(reader, header_key, segments))
+    heap = _heap(reader, claim, index, segments, ())
+    if segments and (_has_entries(reader.view, heap) if is_pre_vista else key is not None):
+        heap = _heap(reader, claim, index, segments, large_blocks_without_head(reader, header_key))
+    else:
         unknown = UNKNOWN.claim(context.view, claim.address, is_listed=True)
         return UNKNOWN.describe(context, unknown, index)
     return replace(heap, entry_key=key)

@@ -11,7 +11,7 @@ from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.integers import address_limit
 from heapdump.heaps.nt.discovery import HeapReader
 from heapdump.heaps.nt.header_key import HeaderKey, header_key
-from heapdump.heaps.nt.missing_nodes import behind_missing, nodes_with_key
+from heapdump.heaps.nt.missing_nodes import behind_missing, nodes_behind, nodes_with_key
 from heapdump.memory import limits
 from heapdump.memory.regions import State
 from heapdump.spans import Span
@@ -46,8 +46,11 @@ def read_large_blocks(reader: HeapReader) -> tuple[tuple[LargeBlock, ...] | None
     return tuple(_checked(reader, blocks[node]) for node in nodes), linked.is_closed
 
 
-def large_blocks_by_key(reader: HeapReader, key: HeaderKey) -> tuple[LargeBlock, ...]:
-    """The large blocks whose headers hold under a key; for heaps whose own header is not in the dump."""
+def large_blocks_without_head(reader: HeapReader, key: HeaderKey | None) -> tuple[LargeBlock, ...]:
+    """The large blocks of a heap whose own header is not in the dump: by links to its head, and by its key.
+
+    `key`: None where it is not known.
+    """
     found: dict[int, LargeBlock] = {}
 
     def accepts(node: int) -> bool:
@@ -58,7 +61,10 @@ def large_blocks_by_key(reader: HeapReader, key: HeaderKey) -> tuple[LargeBlock,
         return block is not None
 
     head = reader.address + reader.layout["_HEAP"].offset("VirtualAllocdBlocks")
-    return tuple(found[node] for node in nodes_with_key(reader.discovery, reader.layout, key, {head}, accepts))
+    nodes = nodes_behind(reader.discovery, [head], {head}, accepts)
+    if key is not None:
+        nodes += nodes_with_key(reader.discovery, reader.layout, key, {head, *nodes}, accepts)
+    return tuple(found[node] for node in nodes)
 
 
 def _with_key(reader: HeapReader, own: Collection[int], accepts: Callable[[int], bool]) -> list[int]:

@@ -36,18 +36,30 @@ def behind_missing(
         linked: the nodes that were reached from the head, forwards and backwards.
         accepts: True for an address where a node of this list may lie.
     """
-    space, out = discovery.view.space, list[int]()
+    space = discovery.view.space
     first = [broken.found for broken in linked.breaks if broken.found and space.try_pointer(broken.found) is None]
-    if not first:
-        return out
+    return nodes_behind(discovery, first, {head, *linked.nodes}, accepts) if first else []
+
+
+def nodes_behind(
+    discovery: DiscoveryContext, missing: Sequence[int], seen: set[int], accepts: Callable[[int], bool]
+) -> list[int]:
+    """The nodes that are reached from the neighbours of missing ones; further missing nodes on the way are crossed.
+
+    Args:
+        discovery: the view, and the nodes that other lists hold.
+        missing: addresses of nodes, or of a head, that are not in the dump.
+        seen: nodes at which the search ends; the nodes found are added.
+        accepts: True for an address where a node of this list may lie.
+    """
+    space, out = discovery.view.space, list[int]()
     places = _places(discovery)
-    seen = {head, *linked.nodes}
     for link in (0, space.pointer_bytes):
         back, is_present = space.mapped.gather(places + np.uint64(space.pointer_bytes - link), space.pointer_bytes)
-        waiting = list(first)
+        waiting = list(missing)
         while waiting:
-            missing = waiting.pop()
-            for node in places[is_present & (back == np.uint64(missing))].tolist():
+            lost = waiting.pop()
+            for node in places[is_present & (back == np.uint64(lost))].tolist():
                 reached, end = _follow(discovery, node, link, seen, accepts)
                 out += reached
                 if end and end not in seen and space.try_pointer(end) is None:
