@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from heapdump.analyses.clusters.fields import ClusterField
 from heapdump.analyses.clusters.find import Clusters
 from heapdump.analyses.clusters.letters import Letter
 from heapdump.process.model import Process
+from heapdump.process.symbols.rtti import class_of_vtable, offset_in_object
 from heapdump.wording import short_size
 
 _MOST_PARTS = 4
@@ -52,7 +53,7 @@ def names_of(process: Process, clusters: Clusters, fields: Sequence[Sequence[Clu
     first: dict[str, str] = {}
     for number, found in enumerate(fields):
         fingerprint = _fingerprint(process, clusters, number, found)
-        parts = _traits(process, number, found, kinds)
+        parts = _traits(process, int(clusters.width[number]), number, found, kinds)
         label = f"{kinds[number]}: {', '.join(parts)}" if parts else kinds[number]
         if first.setdefault(label, fingerprint) != fingerprint:
             label = f"{label} (#{fingerprint})"
@@ -90,7 +91,18 @@ def _fingerprint(process: Process, clusters: Clusters, number: int, fields: Sequ
     return hashlib.sha256(key.encode()).hexdigest()[:8]
 
 
-def _traits(process: Process, number: int, fields: Sequence[ClusterField], kinds: Sequence[str]) -> list[str]:
+def _constant(process: Process, width: int, value: int) -> tuple[str, int]:
+    """(the class whose vtable lies at an address, bytes from its objects to their pointer to it); else (the place, 0)."""
+    view = next((view for view in process.views if view.pointer_bytes == width), None)
+    found = class_of_vtable(process, view, value) if view else None
+    if view is None or found is None:
+        return process.where(value), 0
+    return f"{found.kind} {found.name} ({found.module.name})", offset_in_object(process, view, value) or 0
+
+
+def _traits(
+    process: Process, width: int, number: int, fields: Sequence[ClusterField], kinds: Sequence[str]
+) -> list[str]:
     """The typical fields in words, the most distinctive first, at most four."""
     parts = _links([field for field in fields if field.target == number])
     told: dict[tuple[str, str], list[ClusterField]] = {}
@@ -98,18 +110,24 @@ def _traits(process: Process, number: int, fields: Sequence[ClusterField], kinds
         if field.target == number:
             continue
         if field.letter is Letter.MODULE and field.value is not None:
-            told[process.where(field.value), process.where(field.value)] = [field]
+            place, inside = _constant(process, width, field.value)
+            told.setdefault((place, place), []).append(replace(field, offset=field.offset - inside))
         elif field.letter is Letter.MODULE:
             told.setdefault(("pointer into a module", "pointers into modules"), []).append(field)
         elif field.letter is Letter.POINTER:
             target = _plural(kinds[field.target]) if field.target >= 0 else "blocks"
             told.setdefault((f"pointer to {target}", f"pointers to {target}"), []).append(field)
-    parts += [f"{one if len(found) == 1 else many} at {_offsets(found)}" for (one, many), found in told.items()]
+    parts += [f"{one if len(found) == 1 else many} at {_offsets(_once(found))}" for (one, many), found in told.items()]
     for letter, word in _PLAIN_WORDS.items():
         offset = next((field.offset for field in fields if field.letter is letter), None)
         if offset is not None and not (parts and letter is Letter.NUMBER):
             parts.append(f"{word} at +{offset}")
     return [*parts[:_MOST_PARTS], "…"] if len(parts) > _MOST_PARTS else parts
+
+
+def _once(fields: Sequence[ClusterField]) -> list[ClusterField]:
+    """The fields, of those at one offset the first: a whole object has several vtables."""
+    return list({field.offset: field for field in reversed(fields)}.values())[::-1]
 
 
 def _plural(kind: str) -> str:

@@ -9,16 +9,16 @@ import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.allocated.groups import dense, number_small
+from heapdump.analyses.allocated.groups import number_small
 from heapdump.analyses.contents import recognise
 from heapdump.analyses.types.block_starts import START_BYTES, BlockStarts, read_starts, rows_below, starts_block
 from heapdump.analyses.types.containers import is_bstr, is_string, is_vector
 from heapdump.analyses.types.content_kind import LIBRARY_KINDS, ContentKind
+from heapdump.analyses.types.object_labels import ContentLabels, ObjectLabels
 from heapdump.analyses.types.quick_starts import UNDECIDED_NUMBER, QuickStarts
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
@@ -26,8 +26,6 @@ from heapdump.kernels import compiled_if_worth
 from heapdump.kernels.block_starts import follow_starts
 from heapdump.large_arrays import count_each, empty, full, parts
 from heapdump.process.model import Process, View
-from heapdump.process.symbols.rtti import ClassName, class_of_virtual_base, class_of_vtable, offset_of_virtual_base
-from heapdump.process.symbols.vtables import are_vtables
 from heapdump.spans import Span
 from heapdump.trust import Trust
 
@@ -74,7 +72,7 @@ def types_of(
     Reads 16 bytes of each block; each vtable is examined once.
     """
     out = full(len(rows), ContentKind.OTHER.number, np.int32)
-    labels = _ContentLabels(vtables)
+    labels = ContentLabels(vtables)
     quick = None if compiled_if_worth(follow_starts, len(rows)) is None else QuickStarts(process, table)
     classifiers = {view.arch: _Classifier(process, view, table, labels, quick) for view in process.views}
     jobs: list[tuple[_Classifier, Batch]] = []
@@ -126,49 +124,35 @@ def view_by_heap(process: Process, heaps: tuple[Heap, ...]) -> dict[int, View]:
     return {heap.index: views[heap.view] for heap in heaps}
 
 
-class _ContentLabels:
-    """Labels by number: kinds of content, formats, then classes and vtables as they are met, of all views together."""
-
-    def __init__(self, vtables: Mapping[int, str]) -> None:
-        self.vtables = vtables
-        self.texts: list[str] = [*ContentKind, *recognise.WORDS]
-        self.trusts = [*(kind.trust for kind in ContentKind), *map(recognise.trust_of, recognise.WORDS)]
-        self.naming = Lock()
-        """Held while labels are added."""
-        self._numbers = {text: number for number, text in enumerate(self.texts)}
-
-    def number(self, text: str, trust: Trust) -> int:
-        """The number of a label, a new one for a new label. To be called while `naming` is held."""
-        if text not in self._numbers:
-            self._numbers[text] = len(self.texts)
-            self.texts.append(text)
-            self.trusts.append(trust)
-        return self._numbers[text]
-
-
 class _Classifier:
     """Classifies blocks of one view; several threads may call it at once."""
 
     def __init__(
-        self, process: Process, view: View, table: BlockTable, labels: _ContentLabels, quick: QuickStarts | None
+        self, process: Process, view: View, table: BlockTable, labels: ContentLabels, quick: QuickStarts | None
     ) -> None:
         """`quick`: decides most blocks by a kernel, None for few blocks."""
         self._process, self._view, self._table, self._labels, self._quick = process, view, table, labels, quick
-        self._number_of_vtable: dict[int, int] = {}
-        self._offset_of_virtual_base: dict[int, int] = {}
+        self._objects = ObjectLabels(process, view, table, labels)
 
     def numbers(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
         """(n,) uint64: the label's number of each row."""
-        if self._quick is None:
-            return self._numbers(rows, by_class=by_class)
+        out = self._numbers(rows, by_class=by_class) if self._quick is None else self._quickly(rows, by_class=by_class)
+        counted = np.flatnonzero(out == ContentKind.SMALL_NUMBER.number) if by_class else ()
+        if len(counted):
+            places, numbers = self._objects.array_numbers(rows[counted])
+            out[counted[places]] = numbers
+        return out
+
+    def _quickly(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
+        """Likewise without arrays of objects, most rows by the kernel."""
+        assert self._quick is not None
         out, pointers = self._quick.kinds(self._view, rows)
         undecided = np.flatnonzero(out == UNDECIDED_NUMBER)
         if len(undecided):
             out[undecided] = self._numbers(rows[undecided], by_class=by_class)
         objects = np.flatnonzero(pointers) if by_class else ()
         if len(objects):
-            with self._labels.naming:
-                out[objects] = self._vtable_numbers(pointers[objects], rows[objects])
+            out[objects] = self._objects.numbers(pointers[objects], rows[objects])
         return out
 
     def _numbers(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
@@ -182,8 +166,7 @@ class _Classifier:
             numbers = self._content_numbers(nonzero_starts)
             self._put_formats(numbers, nonzero_starts)
             if by_class:
-                with self._labels.naming:
-                    self._name_objects(numbers, nonzero_starts, rows[nonzero])
+                self._name_objects(numbers, nonzero_starts, rows[nonzero])
             out[nonzero] = numbers
         out[~starts.is_present] = ContentKind.ABSENT.number
         out[starts.size == 0] = ContentKind.EMPTY.number
@@ -232,59 +215,7 @@ class _Classifier:
         is_pointer = numbers == ContentKind.MODULE_POINTER.number
         objects = np.flatnonzero(is_pointer & (starts.size >= np.uint64(self._view.pointer_bytes)))
         if len(objects):
-            numbers[objects] = self._vtable_numbers(starts.words[0][objects], rows[objects])
-
-    def _vtable_numbers(self, pointers: NDArray[np.uint64], rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The number of the class or of the vtable that the pointer at the start of each row leads to.
-
-        MODULE_POINTER's where it leads to neither.
-        """
-        places, values = dense(pointers)
-        vtables = np.array(values, np.uint64)
-        new = np.array([vtable for vtable in vtables.tolist() if vtable not in self._number_of_vtable], np.uint64)
-        bare = are_vtables(self._process, self._view, new)
-        for vtable, is_bare in zip(new.tolist(), bare.tolist(), strict=True):
-            number = self._number_of_vtable[vtable] = self._number(vtable, is_bare=is_bare)
-            is_unknown = number == ContentKind.MODULE_POINTER.number
-            self._offset_of_virtual_base[vtable] = (
-                offset_of_virtual_base(self._process, self._view, vtable) if is_unknown else 0
-            )
-        found: NDArray[np.uint64] = np.array([self._number_of_vtable[vtable] for vtable in values], np.uint64)[places]
-        for place, table in enumerate(values):
-            offset = self._offset_of_virtual_base[table]
-            if offset:
-                of_table = np.flatnonzero(places == place)
-                found[of_table] = self._virtual_base_numbers(rows[of_table], offset)
-        return found
-
-    def _virtual_base_numbers(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.uint64]:
-        """The number of the class of each row, by the vtable of its first virtual base, or MODULE_POINTER's."""
-        width = self._view.pointer_bytes
-        whole = np.where(
-            self._table.sizes(rows) >= np.uint64(offset + width), self._table.addresses(rows), np.uint64(0)
-        )
-        vtables, _ = self._view.space.mapped.gather(whole + np.uint64(offset), width)
-        places, values = dense(vtables)
-        numbers = [self._class_number(class_of_virtual_base(self._process, self._view, one, offset)) for one in values]
-        found: NDArray[np.uint64] = np.array(numbers, np.uint64)[places]
-        return found
-
-    def _class_number(self, found: ClassName | None) -> int:
-        """The number of a class; MODULE_POINTER's without one."""
-        if found is None:
-            return ContentKind.MODULE_POINTER.number
-        return self._labels.number(f"{found.kind} {found.name} ({found.module.name})", Trust.DERIVED)
-
-    def _number(self, vtable: int, *, is_bare: bool) -> int:
-        """The number of a vtable's class; without type information (`is_bare`) that of the vtable; or of neither."""
-        found = class_of_vtable(self._process, self._view, vtable)
-        if found is not None:
-            return self._class_number(found)
-        if vtable in self._labels.vtables:
-            return self._labels.number(self._labels.vtables[vtable], Trust.DERIVED)
-        if is_bare:
-            return self._labels.number(f"vtable {self._process.where(vtable)}", Trust.GUESS)
-        return ContentKind.MODULE_POINTER.number
+            numbers[objects] = self._objects.numbers(starts.words[0][objects], rows[objects])
 
 
 def _texts(starts: BlockStarts) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

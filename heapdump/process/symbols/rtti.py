@@ -55,6 +55,21 @@ def class_of_virtual_base(process: Process, view: View, vtable: int, offset: int
     return None if module is None or vtable % view.pointer_bytes else _msvc_class(view, module, vtable)
 
 
+def offset_in_object(process: Process, view: View, vtable: int) -> int | None:
+    """Bytes from the start of a whole object to its pointer to a vtable; None for a vtable of no known class.
+
+    A class has further vtables for its second base class and so on.
+    """
+    module = process.module_map.at(vtable)
+    if module is None or class_of_vtable(process, view, vtable) is None:
+        return None
+    if _msvc_class(view, module, vtable) is None:
+        to_top = -(view.space.try_pointer(vtable - 2 * view.pointer_bytes) or 0) & (1 << 8 * view.pointer_bytes) - 1
+        return to_top if to_top < _MOST_OFFSET else 0  # else no vtable of the Itanium ABI
+    locator = view.space.try_pointer(vtable - view.pointer_bytes) or 0
+    return view.space.try_integer(locator + 4, 4) or 0
+
+
 def class_of_vtable(process: Process, view: View, vtable: int) -> ClassName | None:
     """The class whose vtable lies at an address; None for no vtable, and where the dump does not hold its image."""
     module = process.module_map.at(vtable)

@@ -81,6 +81,32 @@ def test_classes_are_told_by_type_information(open_built, folder: Path, compiler
         assert (precision, recall) == (1, 1)
 
 
+@pytest.mark.parametrize("arch", ARCHES)
+@pytest.mark.parametrize("compiler", ["clang", "mingw"])
+def test_arrays_of_objects_and_objects_behind_headers_are_told(
+    open_built, folder: Path, compiler: str, arch: HeapArch
+) -> None:
+    program = compiled(folder, compiler, arch)
+    made = Objects(program)
+    circle, both = program.objects["Circle"], program.objects["Both"]
+    for count in (2, 5, 300):
+        made.add("ns::Circle[]", made.words(count) + circle * count)
+    made.add("", made.words(5) + circle * 4)  # another number
+    made.add("", made.words(2) + circle + made.words(program.base + 0x1001) + bytes(len(circle) - made.width))
+    made.scatter(lambda: made.add("headed", made.random.randbytes(2 * made.width) + both), each=200)
+    with open_built(made.process()) as snapshot:
+        labels: dict[str, set[str]] = {}
+        for row, start in zip(snapshot.graph.rows.tolist(), snapshot.graph.start.tolist(), strict=True):
+            label = snapshot.types.typing.label_of(row)
+            labels.setdefault(made.truth.get(start, "else"), set()).add(label.label if label else "")
+        kind = "class" if compiler == "mingw" else "struct"
+        assert labels["ns::Circle[]"] == {f"{kind} ns::Circle[] (program.dll)"}
+        assert not any(label.startswith(("class", "struct")) for label in labels[""])
+        (headed,) = labels["headed"]
+        assert f"{kind} ns::Both (program.dll) at +{2 * made.width}" in headed
+        assert headed.count("ns::Both") == 1, "two vtables are one object"
+
+
 def structures_of(program: Compiled) -> Objects:
     """A list of nodes with points, a table of them, numbers, and a circle with its centre: all held by variables."""
     made = Objects(program)
