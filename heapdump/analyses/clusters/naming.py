@@ -92,7 +92,7 @@ def _fingerprint(process: Process, clusters: Clusters, number: int, fields: Sequ
 
 
 def _constant(process: Process, width: int, value: int) -> tuple[str, int]:
-    """(the class whose vtable lies at an address, bytes from its objects to their pointer to it); else (the place, 0)."""
+    """(the class whose vtable lies at an address, bytes from an object to its pointer to it); else (the place, 0)."""
     view = next((view for view in process.views if view.pointer_bytes == width), None)
     found = class_of_vtable(process, view, value) if view else None
     if view is None or found is None:
