@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.clusters.letters import LETTERS, Letter, Letters, PointerEdges
 from heapdump.analyses.clusters.sample import FEWEST, SizeClasses, WordReader, WordSample, read_sample, size_classes
-from heapdump.analyses.clusters.split import Profile, likelihood, may_differ, split
+from heapdump.analyses.clusters.split import Profile, join, likelihood, may_differ, split
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
@@ -80,7 +80,28 @@ def find_clusters(memory: MappedMemory, graph: PointerGraph, table: BlockTable, 
         number, origin = _split_again(reader, sample, number, origin)
         if len(origin) == made:
             break
+    if len(origin) > len(classes):
+        _join_again(sample, number, origin)
     return _numbered(classes, sample, number, origin)
+
+
+def _join_again(sample: WordSample, number: NDArray[np.int32], origin: NDArray[np.int64]) -> None:
+    """Writes one number for clusters of a class that do not differ clearly to `number`.
+
+    The leaves of a tree, whose links are zero, can be put to another structure first, and be left alone when that is
+    split off.
+    """
+    targets = _common_targets(number, sample.owner, origin, sample.refs)
+    refined = _refined(sample.letters, sample.refs, targets[sample.owner], number, origin, sample.owner)
+    new, first = np.arange(len(origin) + 1, dtype=np.int32), np.searchsorted(sample.owner, np.arange(len(origin) + 1))
+    new[-1] = -1
+    for class_ in np.flatnonzero(np.bincount(origin) > 1).tolist():
+        rows = slice(int(first[class_]), int(first[class_ + 1]))
+        clusters, group = np.unique(number[sample.node[rows]], return_inverse=True)
+        joined = join(refined[rows], group.reshape(-1))
+        for cluster, one in zip(clusters.tolist(), joined.tolist(), strict=True):
+            new[cluster] = clusters[int(np.argmax(joined == one))]
+    look_up(number, new)
 
 
 def _split_again(
@@ -88,27 +109,27 @@ def _split_again(
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """(`number`, `origin`) after clusters with several structures are split. `origin`: the class of each cluster."""
     owner = number[sample.node].astype(np.int64)
-    targets = _common_targets(number, owner, len(origin), sample.refs)
-    refined = _refined(sample.letters, sample.refs, targets[owner], number)
+    targets = _common_targets(number, owner, origin, sample.refs)
+    refined = _refined(sample.letters, sample.refs, targets[owner], number, origin, origin[owner])
     out, made, origins = number.copy(), len(origin), [origin]
     for cluster, profile in _structures(owner, len(origin), refined).items():
-        _choose(reader, profile, (cluster, made), targets[cluster], number, out)
+        _choose(reader, profile, (cluster, made), targets[cluster], (number, origin), out)
         origins.append(np.full(len(profile) - 1, origin[cluster]))
         made += len(profile) - 1
     return out, np.concatenate(origins)
 
 
 def _common_targets(
-    number: NDArray[np.int32], owner: NDArray[np.int64], clusters: int, refs: NDArray[np.int64]
+    number: NDArray[np.int32], owner: NDArray[np.int64], origin: NDArray[np.int64], refs: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """(clusters, words, 3): the clusters that most pointers at each word of a cluster lead to, -1 where there is none.
 
     `owner` (k,): the cluster of each block of the sample; `refs` (k, words): the nodes that its words point into.
     """
-    words = refs.shape[1]
+    clusters, words = len(origin), refs.shape[1]
     out = np.full((clusters * words, _RANKS), -1, np.int64)
     row, word = np.nonzero(refs >= 0)
-    target = number[refs[row, word]].astype(np.int64)
+    target = _seen(number[refs[row, word]], origin, origin[owner[row]])
     place = owner[row] * words + word
     place, target = place[target >= 0], target[target >= 0]
     pairs, counts = np.unique(place * max(1, clusters) + target, return_counts=True)
@@ -121,13 +142,26 @@ def _common_targets(
     return out.reshape(clusters, words, _RANKS)
 
 
+def _seen(target: NDArray[np.int32], origin: NDArray[np.int64], source: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The cluster of each target; for one of the class of the source the class itself, which has the same number.
+
+    Else the leaves of a tree would be one structure, the nodes above them another, level by level.
+    """
+    is_own = (target >= 0) & (origin[target] == source)
+    return np.where(is_own, source, target).astype(np.int64)
+
+
 def _refined(
-    letters: Letters, refs: NDArray[np.int64], targets: NDArray[np.int64], number: NDArray[np.int32]
-) -> Letters:
-    """(n, words) letters that distinguish pointers to common targets. `targets`: (n, words, 3) or (words, 3)."""
+    letters: Letters, refs: NDArray[np.int64], targets: NDArray[np.int64], number: NDArray[np.int32],
+    origin: NDArray[np.int64], source: NDArray[np.int64],
+) -> Letters:  # fmt: skip
+    """(n, words) letters that distinguish pointers to common targets. `targets`: (n, words, 3) or (words, 3).
+
+    `source`: the class of each of the n blocks, (n,), or (1,) of all.
+    """
     out = letters.copy()
     row, word = np.nonzero(refs >= 0)
-    target = number[refs[row, word]]
+    target = _seen(number[refs[row, word]], origin, source[row % len(source)])
     common = targets[row, word] if targets.ndim == 3 else targets[word]
     for rank, letter in enumerate((Letter.FIRST, Letter.SECOND, Letter.THIRD)):
         is_rank = (common[:, rank] == target) & (target >= 0)
@@ -154,12 +188,14 @@ def _structures(owner: NDArray[np.int64], clusters: int, refined: Letters) -> di
 
 def _choose(
     reader: WordReader, profile: Profile, clusters: tuple[int, int], targets: NDArray[np.int64],
-    number: NDArray[np.int32], out: NDArray[np.int32],
+    numbers: tuple[NDArray[np.int32], NDArray[np.int64]], out: NDArray[np.int32],
 ) -> None:  # fmt: skip
     """Writes the structure of each node of a cluster to `out`, by the words in which the structures differ most.
 
-    `clusters`: (number of the cluster and of its first structure, number of its second structure).
+    `clusters`: (number of the cluster and of its first structure, number of its second structure); `numbers`: (cluster
+    of each node, class of each cluster).
     """
+    number, origin = numbers
     cluster, made = clusters
     spread = (profile.max(axis=0) - profile.min(axis=0)).sum(axis=1)
     words = np.sort(np.argsort(-spread, kind="stable")[:_MOST_WORDS])
@@ -169,7 +205,7 @@ def _choose(
         for low in range(0, len(nodes), _BATCH):
             batch = nodes[low : low + _BATCH]
             letters, _, refs = reader.read(batch, most)
-            letters = _refined(letters, refs, targets[:most], number)
+            letters = _refined(letters, refs, targets[:most], number, origin, origin[cluster : cluster + 1])
             choice = np.argmax(likelihood(profile[:, words], letters[:, words]), axis=1)
             out[batch] = np.where(choice > 0, made + choice - 1, cluster)
 

@@ -22,13 +22,16 @@ _MOST_SEEDS, _ROUNDS = 8, 4
 _FAR = 0.3
 """Mean conflict of the words of two structures, at least."""
 
-_WORDS_APART = 1.2
+_WORDS_APART = 1.15
 """The least sum of conflicts that separates two structures: pointers to other blocks in two words, for example."""
 
 _PLAIN_APART = 0.9
 """Conflict of one word that alone separates two structures: nearly always a pointer in one, a number in the other."""
 
 _LEAST_SHARE, _LEAST = 0.02, 3
+_TIE = 1e-6
+"""Weight of the likelihood where blocks are equally far from two structures, as leaves of a tree can be."""
+
 _ABSENCE = 0.3
 """Weight of a word in which nothing stands."""
 
@@ -89,13 +92,30 @@ def split(letters: Letters) -> Profile | None:
     seeds = _seeds(signatures, counts)
     if len(seeds) < 2:
         return None
-    group = np.argmin(np.stack([_distance(signatures, seed) for seed in seeds]), axis=0)
+    seed_profile = _profiles(np.stack(seeds), np.ones(len(seeds)), np.arange(len(seeds)))
+    distance = np.stack([_distance(signatures, seed) for seed in seeds], axis=1)
+    group = np.argmin(distance - _TIE * likelihood(seed_profile, signatures), axis=1)
+    group = np.unique(group, return_inverse=True)[1].reshape(-1)
     for _ in range(_ROUNDS):
         profile = _profiles(signatures, counts, group)
         group = np.argmax(likelihood(profile, signatures), axis=1)
         group = np.unique(group, return_inverse=True)[1].reshape(-1)
     group = _merged(signatures, counts, group)
     return _profiles(signatures, counts, group) if group.max() > 0 else None
+
+
+def join(letters: Letters, group: NDArray[np.int64]) -> NDArray[np.int64]:
+    """(groups,) a number for each group of blocks, the same for groups that do not differ clearly.
+
+    `letters` (n, words) uint8; `group` (n,): of each block, from 0 without gaps.
+    """
+    keys = np.concatenate([letters, group[:, None].astype(np.uint8)], axis=1)
+    signatures, counts = np.unique(keys, axis=0, return_counts=True)
+    old = signatures[:, -1].astype(np.int64)
+    joined = _merged(np.ascontiguousarray(signatures[:, :-1]), counts.astype(np.float64), old)
+    out = np.zeros(int(group.max(initial=-1)) + 1, np.int64)
+    out[old] = joined
+    return out
 
 
 def likelihood(profile: Profile, letters: Letters) -> NDArray[np.float64]:

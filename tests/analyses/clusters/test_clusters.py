@@ -6,6 +6,7 @@ import json
 from collections import Counter, defaultdict
 from contextlib import redirect_stdout
 from io import StringIO
+from random import Random
 
 import numpy as np
 import pytest
@@ -15,7 +16,8 @@ from hypothesis import strategies as st
 from heapdump import cli
 from heapdump.analyses.clusters.find import edges_of, find_clusters
 from heapdump.snapshot import Snapshot
-from tests.analyses.clusters.programs import Program, Struct, program
+from tests.analyses.clusters.programs import Program, Struct, program, random_structs
+from tests.builders.nt_heap_layout import HeapArch
 
 ARCHES = ["x64", "x86"]
 CAMERA = [
@@ -55,6 +57,45 @@ def test_each_struct_is_one_cluster_and_no_two_are_mixed(open_built, arch, seed)
     assert len({cluster for cluster, _ in main.values()}) == len(CAMERA)
     strays = sum(counts.total() - main[name][1] for name, counts in found.items())
     assert strays <= 0.002 * sum(struct.count for struct in CAMERA)
+
+
+def test_the_nodes_of_a_tree_are_one_cluster_whatever_their_level(open_built):
+    structs = [
+        Struct("S0", ("next", "prev", "int", "@1230"), 400),
+        Struct("S1", ("left", "right", "zero", "text", "?S0"), 400),
+        Struct("S2", ("*S1", "@1230", "?S0", "junk", "junk", "zero", "*S0", "int"), 60),
+        Struct("S3", ("*S0", "*S0", "text", "double"), 60),
+        Struct("S4", ("double", "text", "time", "zero", "junk"), 150),
+        Struct("S5", ("int", "@1230", "zero", "@1230", "zero"), 400),
+        Struct("S6", ("@1230", "int", "?S0", "text", "text"), 400),
+        Struct("S7", ("*S1", "?S0", "junk", "?S0", "double"), 150),
+    ]
+    made = program(structs, "x64", 118, stale=0.1, remains=True)
+    with open_built(made.build()) as snapshot:
+        found = clusters_by_struct(snapshot, made)
+    assert {name: len(counts) for name, counts in found.items()} == dict.fromkeys(found, 1)
+    assert len({cluster for counts in found.values() for cluster in counts}) == len(structs)
+
+
+@pytest.mark.property
+def test_structs_of_random_programs_are_told_apart(open_built):
+    """Up to 20 % stale pointers; what a block does not write to holds another block and links of a free list.
+
+    Of 150 such programs some 6 have a struct that is split, or two that are mixed.
+    """
+    failed = []
+    for seed in range(24):
+        rng = Random(seed)
+        arch: HeapArch = "x86" if seed % 2 else "x64"
+        structs = random_structs(rng, arch)
+        made = program(structs, arch, seed, stale=rng.choice([0.03, 0.1, 0.2]), remains=True)
+        with open_built(made.build()) as snapshot:
+            found = clusters_by_struct(snapshot, made)
+        main = {name: counts.most_common(1)[0] for name, counts in found.items()}
+        strays = sum(counts.total() - main[name][1] for name, counts in found.items())
+        if len({cluster for cluster, _ in main.values()}) < len(structs) or strays > 0.01 * len(made.kinds):
+            failed.append(seed)
+    assert len(failed) <= 2
 
 
 def test_noise_is_one_cluster(open_built):
