@@ -162,15 +162,17 @@ class Leaks:
         return self._placed[0]
 
     @property
-    def values(self) -> NDArray[np.int64]:
-        """`BlockGroup.value` of each of `rows`; (n,) int64."""
+    def values(self) -> NDArray[np.integer]:
+        """`BlockGroup.value` of each of `rows`; (n,)."""
         return self._placed[1]
 
     @cached_property
-    def _placed(self) -> tuple[Rows, NDArray[np.int64]]:
+    def _placed(self) -> tuple[Rows, NDArray[np.integer]]:
         grouping = self.place()
+        if len(self.groups) == len(grouping.groups):
+            return grouping.rows, grouping.values
         is_reported = np.isin(grouping.values, np.array(sorted(one.group.value for one in self.groups), np.int64))
-        return grouping.rows[is_reported], grouping.values[is_reported].astype(np.int64)
+        return grouping.rows[is_reported], grouping.values[is_reported]
 
 
 @dataclass(frozen=True, slots=True)

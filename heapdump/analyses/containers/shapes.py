@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.members import addresses_of, module_areas, source_words
 from heapdump.kernels import run
@@ -87,19 +88,19 @@ class ShapeReader:
 
 def find_shapes(memory: MappedMemory, graph: PointerGraph) -> Shapes:
     """The candidates, those in blocks first."""
-    size = graph.size.astype(np.int64)
     found = [np.empty((0, 4), np.int64)]
-    found += _search(memory, graph, graph.edges, ((graph.start, size, graph.widths), None))
+    found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None))
     areas, bounds = module_areas(graph)
     for rows in _search(memory, graph, graph.root_edges, (bounds, areas)):
         rows[:, 0] = -1 - rows[:, 0]
         found.append(rows)
+    memory.forget_all()
     return Shapes(*np.concatenate(found).T.copy())
 
 
 def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
-    sources: tuple[tuple[Numbers, Numbers, NDArray[np.uint8]], Numbers | None],
+    sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers | None],
 ) -> list[Numbers]:  # fmt: skip
     """The candidates of some sources, piece by piece. `sources`: their bounds and numbers."""
     found = []

@@ -9,6 +9,7 @@ data, that before a stack, that before memory that may be forgotten itself; of s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +18,10 @@ from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.retained import Retained
 from heapdump.analyses.graph.root_names import place_name
 from heapdump.analyses.graph.roots import Area, RootKind
-from heapdump.analyses.types.typing import BlockTyping, TypeLabel
+from heapdump.analyses.types.typing import BlockTyping, TypeLabel, by_row
 from heapdump.kernels import run
 from heapdump.kernels.owners import flood_from, nearest
+from heapdump.large_arrays import count_each, full, look_up, parts
 from heapdump.memory.mapped import MappedMemory
 from heapdump.process.model import Process
 from heapdump.process.symbols.namer import Namer
@@ -56,32 +58,34 @@ class OwnerFinder:
         """The owner of each node. `typing`: the types of the same nodes."""
         graph, tree = self._graph, self._tree
         root = self._root_of_nodes()
-        label = typing.of_rows(graph.rows.astype(np.int64))
+        label = typing.of_rows(graph.rows)
         is_object = np.array([*(one.is_object for one in typing.labels), False])
         nodes = tree.order[1:]
         is_owner = np.zeros(len(tree.order), np.uint8)
-        is_owner[1:] = is_object[label[nodes]]
+        for part in parts(len(nodes)):
+            is_owner[1:][part] = is_object[label[nodes[part]]]
         found = np.zeros(len(tree.order), np.int32)
         run(nearest, len(graph), tree.dominator, is_owner, found)
         owner = found[1:]  # number of the owner of each node of `nodes`, 0 for none
-        keys = np.full(len(graph), -1, np.int64)
-        by_root = np.where(root[nodes] >= 0, len(is_object) + root[nodes], -1)
-        keys[nodes] = np.where(owner > 0, label[tree.order[owner] % max(1, len(graph))], by_root)
-        numbers, labels = self._labelled(keys, root, typing)
-        order = np.argsort(graph.rows, kind="stable")
-        return BlockTyping(graph.rows[order], numbers[order], labels)
+        keys = full(len(graph), -1, np.int32)
+        for part in parts(len(nodes)):
+            near, of_root = owner[part], root[nodes[part]]
+            by_root = np.where(of_root >= 0, len(is_object) + of_root, -1)
+            keys[nodes[part]] = np.where(near > 0, label[tree.order[near] % max(1, len(graph))], by_root)
+        del label, is_owner, found, owner
+        labels = self._labelled(keys, root, typing)
+        order = by_row(graph.rows)
+        return BlockTyping(graph.rows[order], keys[order], labels)
 
-    def _labelled(
-        self, keys: NDArray[np.int64], root: NDArray[np.int32], typing: BlockTyping
-    ) -> tuple[NDArray[np.int32], tuple[TypeLabel, ...]]:
-        """(number of the label of each node, labels). `keys`: a type, or behind all types a root; -1 for no root."""
+    def _labelled(self, keys: NDArray[np.int32], root: NDArray[np.int32], typing: BlockTyping) -> tuple[TypeLabel, ...]:
+        """The labels; `keys` becomes the number of the label of each node.
+
+        `keys`: a type, or behind all types a root; -1 for no root.
+        """
         types = len(typing.labels) + 1
-        values, inverse = np.unique(keys, return_inverse=True)
-        inverse = inverse.reshape(-1)
-        size = self._graph.size.astype(np.float64)
-        bytes_of = np.bincount(inverse, size, minlength=len(values)).astype(np.float64)
+        values, bytes_of = self._numbered(keys, types + len(self._roots))
         names = self._root_names(values[values >= types] - types, bytes_of[values >= types])
-        reached = self._main_roots(inverse, values, root, types)
+        reached = self._main_roots(keys, values, root, types)
         labels: dict[TypeLabel, int] = {}
         number = np.empty(len(values), np.int32)
         for place, value in enumerate(values.tolist()):
@@ -93,7 +97,23 @@ class OwnerFinder:
             else:
                 label = self._class_label(typing.labels[value], reached.get(value))
             number[place] = labels.setdefault(label, len(labels))
-        return number[inverse], tuple(labels)
+        look_up(keys, number)
+        return tuple(labels)
+
+    def _numbered(self, keys: NDArray[np.int32], limit: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """(the distinct keys, ascending, the bytes of the nodes of each); `keys` becomes indices of these.
+
+        Keys are -1 to `limit` - 1.
+        """
+        counts = count_each(keys, limit)
+        values = np.flatnonzero(np.concatenate([[len(keys) - counts.sum()], counts])) - 1
+        place = np.zeros(limit + 1, np.int32)
+        place[values] = np.arange(len(values))
+        look_up(keys, place)
+        bytes_of = np.zeros(len(values), np.float64)
+        for part in parts(len(keys)):
+            bytes_of += np.bincount(keys[part], self._graph.size[part].astype(np.float64), len(values))
+        return values, bytes_of
 
     def _class_label(self, owner: TypeLabel, reached: tuple[int, bool] | None) -> TypeLabel:
         """The label of blocks that objects of a class hold. `reached`: (main root, True where nearly the only one)."""
@@ -110,14 +130,21 @@ class OwnerFinder:
         return module.name if module else ""
 
     def _main_roots(
-        self, inverse: NDArray[np.int64], values: NDArray[np.int64], root: NDArray[np.int32], types: int
+        self, keys: NDArray[np.int32], values: NDArray[np.int64], root: NDArray[np.int32], types: int
     ) -> dict[int, tuple[int, bool]]:
-        """Type → (the root of most bytes that its objects hold, whether that is nearly all of them)."""
-        is_class = (values[inverse] >= 0) & (values[inverse] < types) & (root >= 0)
-        nodes = np.flatnonzero(is_class)
-        roots = max(1, len(self._roots))
-        pairs, places = np.unique(inverse[nodes] * roots + root[nodes], return_inverse=True)
-        size = np.bincount(places.reshape(-1), self._graph.size[nodes].astype(np.float64) + 1, minlength=len(pairs))
+        """Type → (the root of most bytes that its objects hold, whether that is nearly all of them).
+
+        `keys` (n,): index in `values` of each node.
+        """
+        roots, is_class = max(1, len(self._roots)), (values >= 0) & (values < types)
+        found, sizes = [np.empty(0, np.int64)], list[NDArray[Any]]([np.empty(0)])
+        for part in parts(len(keys)):
+            nodes = part.start + np.flatnonzero(is_class[keys[part]] & (root[part] >= 0))
+            pairs, places = np.unique(keys[nodes].astype(np.int64) * roots + root[nodes], return_inverse=True)
+            found.append(pairs)
+            sizes.append(np.bincount(places.reshape(-1), self._graph.size[nodes].astype(np.float64) + 1, len(pairs)))
+        pairs, places = np.unique(np.concatenate(found), return_inverse=True)
+        size = np.bincount(places.reshape(-1), np.concatenate(sizes), len(pairs))
         out: dict[int, tuple[int, bool]] = {}
         group = pairs // roots
         for one in np.unique(group).tolist():

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from heapdump.analyses.memory.coverage import Coverage
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
+from heapdump.kernels.row import BUSY, INTERNAL
+from heapdump.large_arrays import parts
 from heapdump.spans import Span
 
 LEVELS = 8
@@ -18,6 +20,7 @@ LEVELS = 8
 UNCOMMITTED = -1
 _MOST_CELLS, _LEAST_CELL = 200, 0x1000
 _MOST_SEGMENTS = 16
+_POWERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +72,24 @@ class HeapMap:
 
 def heap_map(table: BlockTable, heap: Heap) -> HeapMap:
     """The map of one heap that was walked. O(blocks)."""
-    rows = np.flatnonzero((table.heap == heap.index) & ~table.is_internal)
-    is_busy = table.is_busy[rows]
-    busy = Coverage(*_disjoint(table, rows[is_busy]))
     largest = sorted(heap.segments, key=lambda segment: -segment.span.size)[:_MOST_SEGMENTS]
-    maps = [_segment(busy, one.span, one.uncommitted) for one in heap.segments if one in largest and one.span.size]
-    return HeapMap(heap, tuple(maps), len(heap.segments) - len(maps), _sizes(table, rows, is_busy))
+    chosen = (one for one in heap.segments if one in largest and one.span.size)
+    maps = [_segment(table, heap, one.span, one.uncommitted) for one in chosen]
+    return HeapMap(heap, tuple(maps), len(heap.segments) - len(maps), _sizes(table, heap))
+
+
+def _rows(table: BlockTable, heap: Heap, part: slice) -> NDArray[np.int64]:
+    """The rows of a part that are blocks of the heap, not internal; ascending."""
+    internal = table.tags[part] & np.uint16(INTERNAL)
+    rows: NDArray[np.int64] = part.start + np.flatnonzero((table.heap[part] == heap.index) & (internal == 0))
+    return rows
+
+
+def _busy(table: BlockTable, heap: Heap, span: Span) -> Coverage:
+    """The busy blocks of the heap that begin in a span."""
+    low, high = np.searchsorted(table.entry, np.array([span.start, span.end], np.uint64)).tolist()
+    rows = _rows(table, heap, slice(low, high))
+    return Coverage(*_disjoint(table, rows[(table.tags[rows] & np.uint16(BUSY)) > 0]))
 
 
 def _disjoint(table: BlockTable, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
@@ -86,7 +101,7 @@ def _disjoint(table: BlockTable, rows: NDArray[np.int64]) -> tuple[NDArray[np.ui
     return start, size
 
 
-def _segment(busy: Coverage, span: Span, uncommitted: tuple[Span, ...]) -> SegmentMap:
+def _segment(table: BlockTable, heap: Heap, span: Span, uncommitted: tuple[Span, ...]) -> SegmentMap:
     cell = _LEAST_CELL
     while span.size > cell * _MOST_CELLS:
         cell *= 2
@@ -96,22 +111,26 @@ def _segment(busy: Coverage, span: Span, uncommitted: tuple[Span, ...]) -> Segme
     gone = Coverage(
         np.array([one.start for one in given], np.uint64), np.array([one.size for one in given], np.uint64)
     ).cells(whole, count)
-    filled = busy.cells(whole, count)
+    filled = _busy(table, heap, whole).cells(whole, count)
     levels = np.ceil(filled * LEVELS / np.maximum(1, cell - gone)).astype(np.int64).clip(0, LEVELS)
     return SegmentMap(span, cell, tuple(np.where(gone * 2 > cell, UNCOMMITTED, levels).tolist()))
 
 
-def _sizes(table: BlockTable, rows: NDArray[np.int64], is_busy: NDArray[np.bool_]) -> tuple[SizeBin, ...]:
+def _sizes(table: BlockTable, heap: Heap) -> tuple[SizeBin, ...]:
     """The sizes in powers of two that have blocks, and those between them."""
-    sizes = np.where(is_busy, table.sizes(rows), table.entry_sizes(rows)).astype(np.int64)
-    if not len(sizes):
-        return ()
-    power = np.zeros(len(sizes), np.int64)
-    power[sizes > 0] = np.floor(np.log2(sizes[sizes > 0])).astype(np.int64)
+    counts, totals = np.zeros(2 * _POWERS, np.int64), np.zeros(2 * _POWERS, np.int64)
+    for part in parts(len(table)):
+        rows = _rows(table, heap, part)
+        is_busy = (table.tags[rows] & np.uint16(BUSY)) > 0
+        sizes = np.where(is_busy, table.sizes(rows), table.entry_sizes(rows)).astype(np.int64)
+        power = np.zeros(len(sizes), np.int64)
+        power[sizes > 0] = np.floor(np.log2(sizes[sizes > 0])).astype(np.int64)
+        place = 2 * power + is_busy
+        counts += np.bincount(place, minlength=2 * _POWERS)
+        np.add.at(totals, place, sizes)
+    used = np.flatnonzero(counts.reshape(-1, 2).any(axis=1)).tolist()
     out = []
-    for exponent in range(int(power.min()), int(power.max()) + 1):
-        here = power == exponent
-        busy, free = sizes[here & is_busy], sizes[here & ~is_busy]
-        low = 0 if exponent == 0 else 1 << exponent
-        out.append(SizeBin(low, len(busy), int(busy.sum()), len(free), int(free.sum())))
+    for exponent in range(used[0], used[-1] + 1) if used else ():
+        (free, busy), (free_bytes, busy_bytes) = (one.reshape(-1, 2)[exponent].tolist() for one in (counts, totals))
+        out.append(SizeBin(0 if exponent == 0 else 1 << exponent, busy, busy_bytes, free, free_bytes))
     return tuple(out)

@@ -118,6 +118,7 @@ def find_nodes(
     places = [addresses_of(graph, containers.owner, containers.offset), addresses_of(graph, owner, offset)]
     proxies = find_proxies(memory, graph, block_address, np.concatenate(places).astype(np.int64))
     proxies = proxies[joined.container[proxies] < 0]
+    memory.forget_all()
     return NodeTable(owner, offset, kind, head, count, joined.container, joined.role, proxies)
 
 
@@ -164,7 +165,6 @@ def _visual(
     is_tree = (flags == _BLACK_NIL) & (degree >= 3)
     trees, rings = pairs[is_tree], pairs[~is_tree]
     found = [_trees(memory, graph, _one_a_head(trees), container), _rings(memory, graph, rings, container)]
-    memory.forget_all()
     numbers = np.concatenate([found[0][1], found[1][1]])
     rows = np.concatenate([found[0][0], found[1][0]])
     kinds = np.where(np.arange(len(rows)) < len(found[0][0]), NodeKind.TREE, NodeKind.LIST).astype(np.int64)

@@ -85,7 +85,7 @@ class BlockTyping:
     number: NDArray[np.int32]
     labels: tuple[TypeLabel, ...]
 
-    def of_rows(self, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+    def of_rows(self, rows: NDArray[np.integer]) -> NDArray[np.int32]:
         """The label of each row of the block table, len(labels) for rows that are no node; (rows,) int32."""
         out = np.zeros(len(rows), np.int32)
         if len(self.rows):
@@ -117,7 +117,7 @@ def typing_of(
     `library`: the containers of the graph, and their nodes. `shapes`: what PDBs declare, None without one.
     """
     names, sizes, cluster = _named_clusters(process, heaps, table, graph)
-    order = _by_row(graph.rows)
+    order = by_row(graph.rows)
     rows, cluster = graph.rows[order], cluster[order]
     vtables = shapes.vtables if shapes else NO_VTABLES
     found = types_of(process, view_by_heap(process, tuple(heaps)), table, rows, by_class=True, vtables=vtables)
@@ -150,7 +150,7 @@ def _named_clusters(
     return names, clusters.size.tolist(), clusters.number
 
 
-def _by_row(rows: NDArray[np.int32]) -> NDArray[np.int64] | slice:
+def by_row(rows: NDArray[np.int32]) -> NDArray[np.int64] | slice:
     """The places of rows in ascending order; all of them at once where the rows ascend."""
     return slice(None) if (rows[1:] > rows[:-1]).all() else np.argsort(rows, kind="stable")
 

@@ -143,7 +143,9 @@ def _descriptor_tables(
     missing: list[NDArray[np.bool_]] = []
     for segment in sorted(walk.heap.segments, key=lambda segment: segment.address):
         data, absent = _words(walk.view.space, segment.address, DESCRIPTORS * struct.size)
-        is_absent: NDArray[np.bool_] = absent.reshape(DESCRIPTORS, struct.size).max(axis=1)
+        is_absent: NDArray[np.bool_] = np.zeros(DESCRIPTORS, bool)
+        if absent.any():
+            is_absent = absent.reshape(DESCRIPTORS, struct.size).max(axis=1)
         if is_absent.any():
             count = "" if is_absent.all() else f"{int(is_absent.sum()):,} of the "
             walk.add_gap(f"{walk.name}: {count}page descriptors of segment {segment.address:#x} are not in the dump")

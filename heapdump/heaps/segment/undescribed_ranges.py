@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from heapdump.blocks.heap import Segment
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.header import DESCRIPTORS
@@ -22,11 +23,9 @@ from heapdump.heaps.segment.vs_subsegments import vs_ends
 
 def undescribed_subsegments(walk: SegmentWalk, ranges: Ranges) -> Iterator[Ranges]:
     """Ranges without descriptors that begin as subsegments, ascending, one at a time; none overlaps `ranges`."""
-    for segment in sorted(walk.heap.segments, key=lambda segment: segment.address):
+    for segment, start in _absent_units(walk):
         unit = segment.span.size // DESCRIPTORS
-        inside = (ranges.start >= segment.span.start) & (ranges.start < segment.span.end)
-        known = ranges.of(inside)
-        start = _absent_units(walk, segment.address, unit)
+        known = ranges.of((ranges.start >= segment.span.start) & (ranges.start < segment.span.end))
         covered = np.zeros(len(start), bool)
         for low, size in zip(known.start.tolist(), known.size.tolist(), strict=True):
             covered |= (start >= low) & (start < low + size)
@@ -39,14 +38,22 @@ def undescribed_subsegments(walk: SegmentWalk, ranges: Ranges) -> Iterator[Range
             yield from sorted(found, key=lambda one: int(one.start[0]))
 
 
-def _absent_units(walk: SegmentWalk, segment: int, unit: int) -> NDArray[np.int64]:
-    """(n,) int64 addresses of the units whose descriptors are not in the dump, without those of the descriptors."""
+def _absent_units(walk: SegmentWalk) -> Iterator[tuple[Segment, NDArray[np.int64]]]:
+    """(segment, (n,) int64 addresses of its units whose descriptors are not in the dump), where there are any.
+
+    Segments ascend by address. The descriptors' own units are left out.
+    """
     struct = walk.structs("_HEAP_PAGE_RANGE_DESCRIPTOR")[0]
-    own = -(-DESCRIPTORS * struct.size // unit)
-    number = np.arange(own, DESCRIPTORS)
-    place = np.uint64(segment + struct.offset("RangeFlags")) + (number * struct.size).astype(np.uint64)
-    _, is_present = walk.mapped.gather(place, 1)
-    return segment + number[~is_present] * unit
+    segments = sorted(walk.heap.segments, key=lambda segment: segment.address)
+    address = np.array([segment.address for segment in segments], np.uint64).reshape(-1, 1)
+    place = address + (struct.offset("RangeFlags") + np.arange(DESCRIPTORS) * struct.size).astype(np.uint64)
+    is_present = walk.mapped.gather(place.reshape(-1), 1)[1].reshape(place.shape)
+    for i in np.flatnonzero(~is_present.all(axis=1)).tolist():
+        unit = segments[i].span.size // DESCRIPTORS
+        number = np.arange(-(-DESCRIPTORS * struct.size // unit), DESCRIPTORS)
+        absent = segments[i].address + number[~is_present[i, number]] * unit
+        if len(absent):
+            yield segments[i], absent
 
 
 def _vs(walk: SegmentWalk, start: NDArray[np.int64], end: NDArray[np.int64], unit: int) -> Iterator[Ranges]:

@@ -26,18 +26,19 @@ _MOST = 9
 def flow_of(request: Request, snapshot: Snapshot) -> Flow | None:
     """The figure of holders and types; None without busy blocks, and where no holder is known."""
     from heapdump.analyses.allocated.by import By
+    from heapdump.analyses.allocated.pairs import bytes_of_pairs
     from heapdump.analyses.blocks.select import Filter, select
 
-    table = snapshot.walk.table
-    rows = select(table, snapshot.heaps, Filter())
-    owners, types = (group_rows(request, snapshot, rows, by) for by in (By.OWNER, By.STRUCTURE))
-    if owners.missing or types.missing or not len(owners.rows):
+    rows = select(snapshot.walk.table, snapshot.heaps, Filter())
+    found = group_rows(request, snapshot, rows, By.OWNER)
+    if found.missing or not len(found.rows):
         return None
-    holders, left = _ends(owners, "other holder")
-    kinds, right = _ends(types, "other type")
-    both, at_left, at_right = np.intersect1d(owners.rows, types.rows, return_indices=True)
-    totals = np.zeros((len(holders), len(kinds)), np.int64)
-    np.add.at(totals, (left[at_left], right[at_right]), table.sizes(both).astype(np.int64))
+    holders, left = _ends(found, "other holder", len(snapshot.walk.table))
+    found = group_rows(request, snapshot, rows, By.STRUCTURE)
+    if found.missing:
+        return None
+    kinds, right = _ends(found, "other type", len(snapshot.walk.table))
+    totals = bytes_of_pairs(snapshot.walk.table, left, right)
     bands = tuple(
         Band(i, k, int(totals[i, k])) for i, k in zip(*(found.tolist() for found in np.nonzero(totals)), strict=True)
     )
@@ -47,15 +48,13 @@ def flow_of(request: Request, snapshot: Snapshot) -> Flow | None:
     )
 
 
-def _ends(leaks: Leaks, others: str) -> tuple[tuple[FlowEnd, ...], NDArray[np.int64]]:
-    """(the largest groups and one for the rest, the place of each row among them)."""
+def _ends(leaks: Leaks, others: str, rows: int) -> tuple[tuple[FlowEnd, ...], NDArray[np.uint8]]:
+    """(the largest groups and one for the rest, the place among them of each of all rows)."""
+    from heapdump.analyses.allocated.pairs import places_of_rows
+
     shown = leaks.groups[:_MOST] if len(leaks.groups) > _MOST + 1 else leaks.groups
     ends = [FlowEnd(found.key.removeprefix("held by "), found.group.bytes) for found in shown]
     rest = leaks.groups[len(shown) :]
     if rest:
         ends.append(FlowEnd(plural(len(rest), others), sum(found.group.bytes for found in rest)))
-    width = int(leaks.values.max()) + 1
-    place = np.full(width, len(shown), np.int64)
-    for i, found in enumerate(shown):
-        place[found.group.value] = i
-    return tuple(ends), place[leaks.values]
+    return tuple(ends), places_of_rows(leaks, [found.group.value for found in shown], rows)
