@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class DamageAnswers:
-    """The answers about one snapshot."""
+    """Damage and incidents of one snapshot, from the index where they are stored there."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         """Reads nothing yet."""

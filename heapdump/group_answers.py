@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class GroupAnswers:
-    """The answers about one snapshot."""
+    """Groups and leak suspects of one snapshot, from the index where they are stored there."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         """Reads nothing yet."""

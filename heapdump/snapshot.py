@@ -172,7 +172,7 @@ class Snapshot:
         return min(parts, key=lambda part: part[0], default=(0, None))[1]
 
     def decoded(self, name: str, address: int, data: bytes) -> Decoded | None:
-        """An encoded structure of a heap in plain; None for one that is not encoded, or whose key is not known.
+        """An encoded structure of a heap, decoded; None for one that is not encoded, or whose key is not known.
 
         `name`: of the structure, as in the layouts; `data`: its bytes, which lie at `address`.
         """
@@ -198,7 +198,7 @@ class Snapshot:
 
     @cached_property
     def crash(self) -> Crash | None:
-        """The crash as far as the heap explains it; None where there was none, or another one."""
+        """The crash that a block of a heap explains; None without a crash, and for one that no block explains."""
         from heapdump.analyses.damage.crash import explain_crash
 
         return None if self.process.exception is None else explain_crash(self.report_context)
@@ -256,7 +256,7 @@ class Snapshot:
 
     @cached_property
     def types(self) -> TypeAnswers:
-        """What every busy block is and whose it is, by the pointer graph."""
+        """Types and owners of busy blocks, by the pointer graph."""
         from heapdump.type_answers import TypeAnswers
 
         return TypeAnswers(self)

@@ -1,4 +1,4 @@
-"""What blocks are and whose they are: the answers of one snapshot, each computed once and kept in the index.
+"""Types and owners of blocks: the answers of one snapshot, each computed once and kept in the index.
 
 Part of the wiring of `snapshot.py`, which would be too long with it.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class TypeAnswers:
-    """The answers about one snapshot."""
+    """Types, containers, nodes and owners of one snapshot, from the index where they are stored there."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         """Reads nothing yet."""
@@ -28,7 +28,7 @@ class TypeAnswers:
 
     @cached_property
     def typing(self) -> BlockTyping:
-        """The best word for every busy block. From the index where there is one."""
+        """The type of every busy block of the program. From the index where there is one."""
         from heapdump.analyses.types.typing import columns_of, from_columns
 
         return self._snapshot.graph_answer("typing", from_columns, columns_of, lambda: self._make_typing(None))
@@ -75,7 +75,7 @@ class TypeAnswers:
         )
 
     def owners(self, namer: Namer) -> BlockTyping:
-        """Whose every busy block is. From the index, unless the request names files that can change names."""
+        """The owner of every busy block. From the index, unless the request names files that can change names."""
         from heapdump.analyses.graph.owners import OwnerFinder
         from heapdump.analyses.types.typing import columns_of, from_columns
 

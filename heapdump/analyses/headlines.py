@@ -49,7 +49,7 @@ class HeadlineKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """A sentence, and the arguments of the command that shows more."""
+    """A sentence on what stands out. `command`: arguments of the command that shows more."""
 
     kind: HeadlineKind
     sentence: str
@@ -58,7 +58,10 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class HeadlineFacts:
-    """The facts that headlines are made of. `graph`: the overview of the pointer graph, None where there is none."""
+    """The facts that headlines are made of.
+
+    `crash`: None where no block explains a crash. `graph`: overview of the pointer graph, None where it was not made.
+    """
 
     process: Process
     heaps: Sequence[Heap]

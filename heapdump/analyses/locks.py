@@ -18,9 +18,14 @@ _MOST_STEPS = 64
 
 @dataclass(frozen=True, slots=True)
 class HeapLock:
-    """The lock of one heap. `waiting`: ids of the threads that were found waiting, at most `section.waiters`.
+    """The lock of one heap.
 
-    `owner_exists`: None while nobody owns the lock, or where the threads of the process are not known.
+    Attributes:
+        heap: the heap.
+        section: its critical section.
+        owner_exists: True where the owner is a thread of the dump; None while nobody owns the lock, and where the
+            threads of the process are not known.
+        waiting: ids of the threads that were found waiting, at most `section.waiters`.
     """
 
     heap: Heap
@@ -30,18 +35,24 @@ class HeapLock:
 
     @property
     def is_orphaned(self) -> bool:
-        """The owner ended without leaving."""
+        """True where the owner ended and still holds the lock."""
         return self.owner_exists is False
 
     @property
     def hangs(self) -> bool:
-        """True for a lock that others wait for, or that nobody will ever leave."""
+        """True for a lock that threads wait for, or whose owner ended."""
         return self.section.owner is not None and (self.section.waiters > 0 or self.is_orphaned)
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Thread `thread` waits for `section`; `heap`: the heap that it guards, None for another critical section."""
+    """A thread that waits for a critical section.
+
+    Attributes:
+        thread: id of the thread.
+        section: the critical section.
+        heap: heap that the section guards; None for a section of no heap.
+    """
 
     thread: int
     section: CriticalSection
@@ -50,10 +61,13 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Hang:
-    """The worst held lock. `others`: more heaps whose lock hangs.
+    """The lock that most likely stopped the process.
 
-    `chain`: what the owner waits for, what the owner of that waits for, and so on; `is_deadlock`: the chain comes back
-    to a thread that is in it.
+    Attributes:
+        lock: the lock.
+        others: locks of other heaps that threads wait for, or whose owners ended.
+        chain: the wait of its owner, the wait of the owner of that section, and so on.
+        is_deadlock: True where the chain comes back to a thread that is in it.
     """
 
     lock: HeapLock

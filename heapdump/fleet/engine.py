@@ -14,7 +14,7 @@ _MOST_ATTEMPTS = 2
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A dump and its result, or the error that it ended with."""
+    """A dump that was worked on. `result`: of the task; `error`: that it ended with, None for a result."""
 
     path: str
     result: Any
@@ -23,13 +23,18 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much memory may be used at a time. `need`: bytes for a dump; `room`: for all that run, None for any."""
+    """The memory that may be used at a time.
+
+    Attributes:
+        need: path of a dump → bytes that work on it needs.
+        room: bytes for all dumps that run at a time; None for no limit.
+    """
 
     need: Callable[[str], int] = lambda path: 0
     room: int | None = None
 
     def allows(self, path: str, running: Iterable[str]) -> bool:
-        """True where the dump has room beside those that run; one alone always has."""
+        """True where the needs of the dump and of those that run fit into `room`; True for a dump alone."""
         held = [self.need(one) for one in running]
         return not held or self.room is None or sum(held) + self.need(path) <= self.room
 
@@ -39,7 +44,10 @@ NO_PLAN = Plan()
 
 @dataclass(slots=True)
 class _Work:
-    """What is left. `alone`: dumps whose worker was lost; they go one at a time, so that each stands for itself."""
+    """The dumps that are left. `alone`: those whose worker was lost: they run one at a time.
+
+    `waiting`: those that were not begun; `attempts`: dump → number of its attempts; `running`: future → its dump.
+    """
 
     waiting: deque[str]
     plan: Plan

@@ -39,7 +39,7 @@ def _dumps(word: str) -> Iterator[str]:
 
 
 def _files(name: str) -> Iterator[str]:
-    """What a file or folder stands for."""
+    """The dumps of a file or folder."""
     for file in _below(name) if Path(name).is_dir() else (name,):
         inside = dumps_in_zip(file, lambda member: _is_dump_name(member.lower()))
         yield from inside or (file,)

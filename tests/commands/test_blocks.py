@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from heapdump.cli import run
+from heapdump.commands.blocks import KINDS
+from heapdump.heaps import allocators
 from tests.builders import BuiltHeap, NtHeapBuilder, ProcessBuilder
 from tests.patching import poke
 
@@ -155,3 +157,7 @@ def test_what_is_not_exact_is_marked(built: BuiltHeap, capfd: Capture) -> None:
     ):
         run(["block", f"{block.user:#x}", "--no-cache"])
         assert words in capfd.readouterr().out
+
+
+def test_every_kind_of_block_can_be_chosen() -> None:
+    assert sorted(KINDS) == sorted({kind.name for one in allocators().values() for kind in one.block_kinds})
