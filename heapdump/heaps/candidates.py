@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from heapdump.memory.regions import Kind
+import numpy as np
+
+from heapdump.memory.regions import Kind, State
 from heapdump.process.model import Process, View
 
 _HPA = 0x02000000
@@ -22,16 +24,21 @@ def has_every_heap_listed(process: Process, view: View) -> bool:
     return view.heap_list_complete and not (view.global_flag or 0) & (_HPA | _VERIFIER) and not has_verifier
 
 
-def reservations_with(process: Process, view: View, words: Collection[int]) -> Iterator[int]:
+def reservations_with(
+    process: Process, view: View, words: Collection[int], *, is_shared: bool = False
+) -> Iterator[int]:
     """Starts of private reservations, ascending, whose 32-bit word at +8 (x86) or +0x10 (x64) is one of `words`.
 
     Without a memory map these are the memory ranges that begin on a 64 KiB boundary. Yields nothing where every heap is
     listed.
+
+    `is_shared`: several heaps may lie in one reservation, each with committed memory of its own.
     """
     if has_every_heap_listed(process, view):
         return
     regions = process.regions
-    for first, _ in regions.allocation_rows():
+    rows = (row for row, _ in regions.allocation_rows())
+    for first in np.flatnonzero(regions.state == State.MEM_COMMIT).tolist() if is_shared else rows:
         start, kind = int(regions.start[first]), int(regions.type[first])
         if start % 0x10000 or kind not in (Kind.MEM_PRIVATE, Kind.UNKNOWN):
             continue

@@ -30,8 +30,8 @@ class SegmentAllocator:
         return discovery.claim(view, address, is_listed=is_listed)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
-        """Starts of reservations that have a segment heap's signature."""
-        return reservations_with(process, view, (SIGNATURE,))
+        """Starts of committed memory with a segment heap's signature; on 26100 one reservation holds several."""
+        return reservations_with(process, view, (SIGNATURE,), is_shared=True)
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """The record with own structures, segments, large allocations, Windows' counters."""
