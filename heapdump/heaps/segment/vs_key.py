@@ -18,7 +18,7 @@ from heapdump.heaps.integers import signed64
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.vs_chunks import VsChunks, header_fields, read_chunk_header
-from heapdump.heaps.segment.vs_key_solver import solve_vs_key
+from heapdump.heaps.segment.vs_key_solver import solve_vs_key, with_busy_bit
 from heapdump.heaps.segment.vs_subsegments import VsSubsegments
 from heapdump.kernels.row import UNIT
 from heapdump.kernels.vs_chain import ChunkCoding
@@ -44,6 +44,8 @@ def vs_key_of(walk: SegmentWalk, subsegments: VsSubsegments, likely: Sequence[in
     key = _known_key(walk, chains, likely)
     if key is None:
         key = solve_vs_key(walk.view, chains)
+    elif key != walk.keys.vs_key:
+        key = with_busy_bit(walk.view, chains[:: max(1, len(chains) // _FEW_CHAINS)], key)
     if key is not None:
         walk.keys.vs_key = key
         return key

@@ -19,6 +19,9 @@ from heapdump.spans import Span
 
 _MOST_CHAINS = 8
 _MOST_CHUNKS = 512
+_SHOWN_CHUNKS = 64
+"""The most chunks of a chain whose states are compared."""
+
 _LEAST_CHUNKS = 3
 """Number of chunks in a chain that proves a key."""
 
@@ -31,6 +34,33 @@ def solve_vs_key(view: View, chains: Sequence[Span]) -> int | None:
         if found:
             return min(found)[1]
     return None
+
+
+def with_busy_bit(view: View, chains: Sequence[Span], key: int) -> int:
+    """The key with the right lowest busy bit: a signature that is damaged there gives one under which all chains hold.
+
+    Under the wrong one busy chunks are free, and neighbours of each other.
+    """
+    flipped = key ^ _busy_bit(view)
+    pairs = [sum(_free_pairs_to_damage(view, chain, one) for chain in chains) for one in (key, flipped)]
+    return flipped if pairs[1] < pairs[0] else key
+
+
+def _busy_bit(view: View) -> int:
+    """The lowest bit of Allocated in a decoded header."""
+    return 1 << (48 if view.pointer_bytes == 8 else 31)
+
+
+def _free_pairs_to_damage(view: View, chain: Span, key: int) -> int:
+    """The number of free chunks behind free ones among the first _SHOWN_CHUNKS of a chain, up to the first damage."""
+    at, previous, pairs, was_busy = chain.start, 0, 0, 1
+    for _ in range(_SHOWN_CHUNKS):
+        header = read_chunk_header(view, at, key) if at < chain.end else None
+        if header is None or not header.holds(previous, (chain.end - at) // view.granularity):
+            break
+        pairs += not (was_busy or header.busy)
+        at, previous, was_busy = at + header.size * view.granularity, header.size, header.busy
+    return pairs
 
 
 def _candidates(view: View, chain: Span) -> Iterator[int]:
@@ -47,7 +77,7 @@ def _candidates(view: View, chain: Span) -> Iterator[int]:
     for size in sizes[is_present & (previous == sizes.astype(np.int64))].tolist():
         key = first ^ size << (16 if is_wide else 1)
         yield key
-        yield key ^ (1 << 48 if is_wide else 1 << 31)
+        yield key ^ _busy_bit(view)
 
 
 def _free_pairs(view: View, chain: Span, key: int) -> int | None:

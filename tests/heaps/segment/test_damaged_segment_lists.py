@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
+
 import pytest
 
 from heapdump.blocks.kind import HeapKind
+from heapdump.heaps.candidates import reservations_with
 from tests.builders import ProcessBuilder, SegmentHeapBuilder
 from tests.builders.dump_truth import BuiltDump
 from tests.builders.segment_heap import SegmentTruth
 from tests.builders.segment_heap_layout import GENERATIONS, SegmentLayout, segment_layout
 from tests.heaps.segment.plans import BASES
-from tests.heaps.segment.test_damaged_heaps import EACH, findings
+from tests.heaps.segment.test_damaged_heaps import EACH, built, findings
 from tests.heaps.segment.test_walk import blocks
 from tests.patching import peek, poke, without_memory, word
 
@@ -138,3 +142,33 @@ def test_a_segment_that_only_its_neighbours_name_keeps_its_blocks(open_built, ge
     with open_built(poke(dump, (middle + pointer + 1, bytes(length * pointer - 1)))) as snapshot:
         assert blocks(snapshot) == truth.busy and snapshot.heaps[0].is_fully_walked
         assert set(findings(snapshot)) == {"segment"} and len(snapshot.heaps[0].findings) == length
+
+
+@EACH
+def test_a_signature_damaged_in_the_busy_bit_of_chunk_headers_turns_no_state(open_built, generation):
+    """Under the key that it gives all chains hold, but what is busy is free, and neighbours of each other."""
+    dump, _, truth = built(generation)
+    at, bit = (0x16, 1) if generation[0] == "x64" else (0xB, 0x80)
+    changes = [(start + at, bytes([peek(dump, start + at, 1) ^ bit])) for start, _ in truth.segments]
+    with open_built(poke(dump, *changes)) as snapshot:
+        assert blocks(snapshot) == truth.busy
+
+
+def test_a_heap_in_the_reservation_of_another_is_found_without_a_list(open_built):
+    """On 26100 the list of heaps is a ring, which ends where a heap is not in the dump."""
+    base = BASES["x64"]
+    heap = SegmentHeapBuilder(base=base + 0x10000, build=26100, seed=5)
+    heap.segment(base + 0x400000)
+    heap.chunks([100] * 60)
+    process = heap.build().add_to(ProcessBuilder(build=26100))
+    process.region(base, 0x10000).memory(base, bytes(0x10000))
+    dump = process.build()
+    own = struct.pack("<QQ", base + 0x10000, base + 0x10000)  # BaseAddress, AllocationBase
+    assert dump.data.count(own) == 1
+    shared = replace(dump, data=dump.data.replace(own, struct.pack("<QQ", base + 0x10000, base)))
+    with open_built(shared) as snapshot:
+        array = peek(dump, (snapshot.process.views[0].peb or 0) + 0xF0)
+    with open_built(without_memory(shared, (array, array + 0x100))) as snapshot:
+        (view,) = snapshot.process.views
+        assert list(reservations_with(snapshot.process, view, (0xDDEEDDEE,))) == []
+        assert list(reservations_with(snapshot.process, view, (0xDDEEDDEE,), is_shared=True)) == [base + 0x10000]
