@@ -8,7 +8,7 @@ functions and void.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -48,6 +48,7 @@ class DeclaredShapes:
         self._shapes: list[DeclaredShape] = []
         self._numbers: dict[tuple[int, str], int | None] = {}
         self._fields: dict[int, Fields] = {}
+        self._of_struct: dict[tuple[int, str, int], list[tuple[int, Type]]] = {}
 
     def __getitem__(self, number: int) -> DeclaredShape:
         """The shape of a number."""
@@ -122,26 +123,36 @@ class DeclaredShapes:
     def _own_fields(self, module: int, kind: Type) -> Fields:
         """Pointers to two kinds of things at one place, of a union for instance, are none."""
         found: dict[int, set[int | None]] = {}
-        for i, (offset, pointee) in enumerate(self._pointers(module, kind, 0, 0)):
-            if i == _MOST_FIELDS:
-                break
+        for offset, pointee in self._pointers(module, kind, 0):
             found.setdefault(offset, set()).add(self._number(module, pointee))
         single = ((offset, next(iter(numbers))) for offset, numbers in sorted(found.items()) if len(numbers) == 1)
         return tuple((offset, number) for offset, number in single if number is not None)
 
-    def _pointers(self, module: int, kind: Type, at: int, depth: int) -> Iterator[tuple[int, Type]]:
-        """(offset, type of what is pointed to) of the pointers in a variable."""
-        if depth > _DEEPEST:
-            return
-        if kind.kind is TypeKind.POINTER and kind.element is not None:
-            yield at, kind.element
-        elif kind.kind is TypeKind.ARRAY and kind.element is not None and kind.element.size:
-            for i in range(min(kind.count, _MOST_FIELDS)):
-                yield from self._pointers(module, kind.element, at + i * kind.element.size, depth + 1)
-        elif kind.kind is TypeKind.STRUCT:
-            found = self.programs[module][1].types.struct(kind.target)
-            for member in found.members if found else ():
-                yield from self._pointers(module, member.type, at + member.offset, depth + 1)
+    def _pointers(self, module: int, kind: Type, depth: int) -> list[tuple[int, Type]]:
+        """(offset, type of what is pointed to) of the pointers in a variable, the first thousands."""
+        element = kind.element
+        if depth > _DEEPEST or (element is None and kind.kind is not TypeKind.STRUCT):
+            return []
+        if kind.kind is TypeKind.STRUCT:
+            key = (module, kind.target, depth)
+            if key not in self._of_struct:
+                self._of_struct[key] = self._members(module, kind.target, depth)
+            return self._of_struct[key]
+        if element is not None and kind.kind is TypeKind.POINTER:
+            return [(0, element)]
+        own = self._pointers(module, element, depth + 1) if element is not None and element.size else []
+        count = min(kind.count, _MOST_FIELDS // max(1, len(own))) if own and element is not None else 0
+        size = element.size if element is not None else 0
+        return [(i * size + offset, pointee) for i in range(count) for offset, pointee in own]
+
+    def _members(self, module: int, name: str, depth: int) -> list[tuple[int, Type]]:
+        """Likewise of a structure."""
+        found = self.programs[module][1].types.struct(name)
+        out: list[tuple[int, Type]] = []
+        for member in found.members if found else ():
+            own = self._pointers(module, member.type, depth + 1)
+            out += [(member.offset + offset, pointee) for offset, pointee in own[: _MOST_FIELDS - len(out)]]
+        return out
 
     def _number(self, module: int, kind: Type) -> int | None:
         """The number of the shape of a type; None for one that tells nothing."""

@@ -168,6 +168,18 @@ def test_a_long_list_is_followed_to_its_end(open_built, arch: HeapArch) -> None:
     assert stranger not in found
 
 
+def test_large_arrays_without_pointers_cost_nothing(open_built) -> None:
+    program = Program("x64")
+    numbers = INT
+    for size in (1 << 12, 1 << 22, 1 << 31):
+        numbers = program.types.array(numbers, size)
+    program.kinds["numbers"] = numbers
+    program.kinds["rows"] = program.types.array(program.kinds["point"], 8000)
+    program.variable("numbers", 0)
+    program.variable("rows", program.add(b"\1" * 16))
+    assert list(told(open_built, program).values()) == [("struct Point (program.exe)", "derived")]
+
+
 def test_classes_of_vtables() -> None:
     named = {
         "??_7Foo@@6B@": "Foo",
