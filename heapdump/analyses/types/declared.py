@@ -22,7 +22,7 @@ from heapdump.memory.mapped import MappedMemory
 from heapdump.trust import Trust
 
 _NONE, _TAKEN = -1, -2
-_MOST_STEPS, _CHAIN_STEPS, _BATCH = 256, 8, 1 << 20
+_MOST_STEPS, _CHAIN_STEPS, _FEW_CHAINS, _MOST_LEVELS, _BATCH = 256, 8, 64, 24, 1 << 20
 _VARIABLE, _POINTEE, _BEHIND = range(3)
 """Steps from a variable: 0 its own words, 1 what it points to, 2 what lies behind."""
 
@@ -93,6 +93,9 @@ class _Search:
         self.step = np.zeros(len(graph), np.uint8)
         self._new: list[NDArray[np.int64]] = []
         self._before = np.zeros(len(graph), np.uint8)
+        self._table: list[tuple[int, bool, bool]] = []
+        self._low = int(graph.start[0]) if len(graph) else 0
+        self._high = int(graph.start[-1]) + max(1, int(graph.size[-1])) if len(graph) else 0
 
     def follow_variables(self) -> None:
         """Follows the pointers in variables."""
@@ -104,35 +107,38 @@ class _Search:
     def follow(self, places: NDArray[np.int64], numbers: NDArray[np.int64], width: int, step: int) -> None:
         """Gives the blocks that pointers at `places` lead to their shapes, where the sizes fit."""
         words, _ = self._memory.gather(places.astype(np.uint64), width)
-        nodes = self._graph.nodes.find(words)
-        near = np.flatnonzero(nodes >= 0)
-        nodes, numbers = nodes[near], numbers[near]
+        near = np.flatnonzero((words >= np.uint64(self._low)) & (words < np.uint64(self._high)))
+        near = near[np.argsort(words[near], kind="stable")]  # then the search is several times as fast
+        nodes = self._graph.nodes.find(words[near])
+        inside_any = nodes >= 0
+        nodes, near = nodes[inside_any], near[inside_any]
+        numbers = numbers[near]
         inside = words[near].astype(np.int64) - self._graph.start[nodes]
-        sizes, is_class, is_struct = self._facts(numbers)
+        sizes, is_class, is_struct = (column[numbers] for column in self._facts())
         room = self._graph.size[nodes].astype(np.int64) - inside
         count = room // sizes
         fits = (count > 0) & (count * sizes == room) & ~is_class & (self.shape[nodes] == _NONE)
-        fits &= (inside == 0) | (is_struct & (inside == width) & self._counts(nodes, count, width))
+        fits &= inside == 0
+        counted = np.flatnonzero(is_struct & (inside == width) & ~is_class & (count * sizes == room))
+        fits[counted] = (self.shape[nodes[counted]] == _NONE) & self._counts(nodes[counted], count[counted], width)
         rows = np.flatnonzero(fits)
-        nodes, first = np.unique(nodes[rows], return_index=True)
-        rows = rows[first]
+        rows = rows[np.flatnonzero(np.diff(nodes[rows], prepend=-1))]  # nodes ascend
+        nodes = nodes[rows]
         self.shape[nodes], self.count[nodes] = numbers[rows], count[rows]
         is_sure = (count[rows] == 1) & is_struct[rows] & (step == _VARIABLE)
         self.step[nodes] = np.where(is_sure, _POINTEE, _BEHIND)
         self._before[nodes] = inside[rows]
         self._new.append(nodes)
 
-    def _facts(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
-        """(bytes of one element, True for classes with virtual functions, True for structures) of shapes."""
-        values, places = np.unique(numbers, return_inverse=True)
-        shapes = [self._shapes[value] for value in values.tolist()]
-        size = np.array([shape.size for shape in shapes], np.int64)
-        is_class = np.array([self._shapes.has_functions(value) for value in values.tolist()], bool)
-        is_struct = np.array([shape.is_struct for shape in shapes], bool)
-        places = places.reshape(-1)
-        return size[places], is_class[places], is_struct[places]
+    def _facts(self) -> tuple[NDArray[np.int64], NDArray[np.bool_], NDArray[np.bool_]]:
+        """(bytes of one element, True for classes with virtual functions, True for structures) of all shapes so far."""
+        for number in range(len(self._table), len(self._shapes)):
+            shape = self._shapes[number]
+            self._table.append((shape.size, self._shapes.has_functions(number), shape.is_struct))
+        columns = np.array(self._table, np.int64).reshape(-1, 3).T
+        return columns[0], columns[1] != 0, columns[2] != 0
 
-    def _counts(self, nodes: NDArray[np.int64], count: NDArray[np.int64], width: int) -> NDArray[np.bool_]:
+    def _counts(self, nodes: NDArray[np.int64], count: NDArray[np.integer[Any]], width: int) -> NDArray[np.bool_]:
         """True where the block begins with that number: `new Foo[n]` keeps it before elements with a destructor."""
         words, is_present = self._memory.gather(self._graph.start[nodes].astype(np.uint64), width)
         same: NDArray[np.bool_] = is_present & (words.astype(np.int64) == count)
@@ -145,14 +151,16 @@ class _Search:
             self._new = []
             if not len(nodes):
                 return
-            if number % _CHAIN_STEPS == _CHAIN_STEPS - 1:
+            is_chain = len(nodes) <= _FEW_CHAINS or number > _MOST_LEVELS  # a tree doubles with every step
+            if is_chain and number % _CHAIN_STEPS == _CHAIN_STEPS - 1:
                 nodes = np.concatenate([nodes, *map(self._chained, np.unique(self.shape[nodes]).tolist())])
             for low in range(0, len(nodes), _BATCH):
                 self._expand_nodes(nodes[low : low + _BATCH])
 
     def _expand_nodes(self, nodes: NDArray[np.int64]) -> None:
-        for shape in np.unique(self.shape[nodes]).tolist():
-            of_shape = nodes[self.shape[nodes] == shape]
+        shapes = self.shape[nodes]
+        for shape in np.flatnonzero(np.bincount(shapes)).tolist():
+            of_shape = nodes[shapes == shape]
             start = self._graph.start[of_shape] + self._before[of_shape]
             self.expand(shape, start, self.count[of_shape], _BEHIND)
 
@@ -162,8 +170,10 @@ class _Search:
         if not len(fields):
             return
         one = self._shapes[shape]
-        total = np.repeat(np.cumsum(count) - count, count)
-        elements = np.repeat(start, count) + (np.arange(len(total)) - total) * one.size
+        elements = start
+        if (count > 1).any():
+            total = np.repeat(np.cumsum(count) - count, count)
+            elements = np.repeat(start, count) + (np.arange(len(total)) - total) * one.size
         for low in range(0, len(elements), _BATCH):
             places = elements[low : low + _BATCH, None] + fields[:, 0]
             numbers = np.broadcast_to(fields[:, 1], places.shape)
@@ -191,7 +201,12 @@ class _Search:
 
     def _targets(self, nodes: NDArray[np.int64], offset: int, width: int) -> NDArray[np.int64]:
         """The place among `nodes`, ascending, of the node that the pointer at an offset of each leads to; else -1."""
-        words, _ = self._memory.gather((self._graph.start[nodes] + offset).astype(np.uint64), width)
         starts = self._graph.start[nodes]
-        place = np.minimum(np.searchsorted(starts, words.astype(np.int64)), max(0, len(starts) - 1))
-        return np.where(starts[place] == words.astype(np.int64), place, _NONE) if len(nodes) else place
+        words, _ = self._memory.gather((starts + offset).astype(np.uint64), width)
+        found = np.full(len(nodes), _NONE, np.int64)
+        order = np.argsort(words, kind="stable")  # then the search is several times as fast
+        ascending = words[order].astype(np.int64)
+        place = np.minimum(np.searchsorted(starts, ascending), max(0, len(starts) - 1))
+        is_start = starts[place] == ascending
+        found[order[is_start]] = place[is_start]
+        return found

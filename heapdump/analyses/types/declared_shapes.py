@@ -54,6 +54,10 @@ class DeclaredShapes:
         """The shape of a number."""
         return self._shapes[number]
 
+    def __len__(self) -> int:
+        """The number of shapes so far."""
+        return len(self._shapes)
+
     def width(self, module: int) -> int:
         """Bytes of a pointer of a module."""
         return self.programs[module][1].types.pointer_bytes

@@ -119,7 +119,7 @@ def typing_of(
     names, sizes, cluster = _named_clusters(process, heaps, table, graph)
     order = by_row(graph.rows)
     rows, cluster = graph.rows[order], cluster[order]
-    vtables = shapes.vtables if shapes else NO_VTABLES
+    vtables = NO_VTABLES if shapes is None else shapes.vtables
     found = types_of(process, view_by_heap(process, tuple(heaps)), table, rows, by_class=True, vtables=vtables)
     label, number = _ClusterLabels(found), found.numbers
     choice = label.choices(names, sizes)
@@ -128,7 +128,7 @@ def typing_of(
         better = choice[cluster[known], number[known]]
         number[known] = np.where(better >= 0, better, number[known])
     place = _places(order, len(rows))
-    if shapes:
+    if shapes is not None:
         known_names = [(one.label, one.is_object) for one in label.labels]
         numbers = number[place(np.arange(len(graph)))]
         declared = declared_types(process.space.mapped, graph, shapes, known_names, numbers)
