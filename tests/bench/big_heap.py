@@ -9,7 +9,7 @@ import numpy as np
 from tests.builders import NtHeapBuilder, ProcessBuilder
 
 BASE = 0x28A00000000
-_MANY = 256  # entries between two free ones
+MANY = 256  # entries between two free ones
 _LONGEST = 208
 
 
@@ -25,11 +25,11 @@ def write_big_dump(path: Path, segment_bytes: int, total_bytes: int = 1 << 30, s
         if number:
             heap.segment(BASE + number * segment_bytes, segment_bytes)
         left = room
-        while left > _MANY * (_LONGEST + 16) + 0x100:
-            sizes = random.integers(8, _LONGEST, _MANY)
+        while left > MANY * (_LONGEST + 16) + 0x100:
+            sizes = random.integers(8, _LONGEST, MANY)
             heap.many(sizes)
             heap.free(2 + int(random.integers(8)))
             left -= int((np.maximum(2, (sizes + 23) // 16) * 16).sum()) + 160
-            blocks += _MANY + 1
+            blocks += MANY + 1
     ProcessBuilder(build=19041).heap(heap.build()).write(path)
     return blocks, path.stat().st_size

@@ -9,39 +9,46 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.bench.big_heap import BASE, write_big_dump
+from tests.bench.big_heap import BASE, MANY, write_big_dump
 from tests.bench.graph import write_graph_dump
-from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.builders import NtHeapBuilder, ProcessBuilder, SegmentHeapBuilder
 from tests.builders.page_heap import PageHeapBuilder
 from tests.patching import poke
 
 Truth = dict[str, int]
 _SEGMENT = 254 << 16
 _LFH_BASE, _LFH_SEGMENT = 0x20000000000, 0xF00000
-_SUBSEGMENT = 400
+_SUBSEGMENT, _LFH_SEGMENTS = 400, 200
 _GRAPH = 4_000_000
 _PAGE_BLOCKS = 1_100  # nodes that the builder has room for
 
 
 def small(path: Path) -> Truth:
     """A heap of 100,000 blocks."""
-    return {"blocks": write_big_dump(path, 1 << 20, 12 << 20)[0]}
+    return _of_big(path, 1 << 20, 12 << 20)
 
 
 def backend(path: Path) -> Truth:
     """A heap of 512 MB, 4 million blocks of the back end."""
-    return {"blocks": write_big_dump(path, _SEGMENT, 512 << 20)[0]}
+    return _of_big(path, _SEGMENT, 512 << 20)
 
 
 def backend_40m(path: Path) -> Truth:
     """A heap of 5 GB, 40 million blocks; the builder needs 11 GB of memory."""
-    return {"blocks": write_big_dump(path, _SEGMENT, 5 << 30)[0]}
+    return _of_big(path, _SEGMENT, 5 << 30)
+
+
+def _of_big(path: Path, segment_bytes: int, total_bytes: int) -> Truth:
+    """A big dump; nothing in it points to a block."""
+    blocks = write_big_dump(path, segment_bytes, total_bytes)[0]
+    busy = blocks - blocks // (MANY + 1)
+    return {"blocks": blocks, "busy": busy, "unreachable": busy, "held": 0}
 
 
 def graph(path: Path) -> Truth:
     """4 million blocks, of which a global holds 80 % as a tree."""
     write_graph_dump(path, _GRAPH, 112, tree=True)
-    return {"blocks": _GRAPH, "unreachable": _GRAPH - int(_GRAPH * 0.8)}
+    return {"blocks": _GRAPH, "unreachable": _GRAPH - int(_GRAPH * 0.8), "held": int(_GRAPH * 0.8)}
 
 
 def lfh(path: Path) -> Truth:
@@ -59,6 +66,22 @@ def lfh(path: Path) -> Truth:
         left -= _SUBSEGMENT * 64 + 0x100
         busy += int((asked >= 0).sum())
     ProcessBuilder(build=19041).heap(heap.build()).write(path)
+    return {"busy": busy}
+
+
+def segment_lfh(path: Path) -> Truth:
+    """A segment heap of LFH subsegments of one page each, a fifth of their blocks free."""
+    random, base, megabyte = np.random.default_rng(3), 0x20000000000, 1 << 20
+    heap, busy = SegmentHeapBuilder(base=base, seed=3), 0
+    for number in range(_LFH_SEGMENTS):
+        heap.segment(base + (number + 4) * megabyte)
+        for _ in range(250):
+            block = 16 * int(random.integers(2, 17))
+            asked = random.integers(block - 15, block + 1, heap.most_lfh_blocks(block, 1))
+            asked[random.random(len(asked)) < 0.2] = -1
+            heap.lfh_blocks(block, asked)
+            busy += int((asked >= 0).sum())
+    heap.build().add_to(ProcessBuilder(build=19041)).write(path)
     return {"busy": busy}
 
 
@@ -80,11 +103,11 @@ def damaged(path: Path) -> Truth:
     step, every = 96, 100
     headers = [first + step * i + 8 for i in range(every, len(sizes), every)]
     path.write_bytes(poke(built, *((at, b"AAAAAAAA") for at in headers)).data)
-    return {"damaged": len(headers)}
+    return {"damaged": len(headers), "busy": len(sizes)}
 
 
 DUMPS: dict[str, Callable[[Path], Truth]] = {
-    make.__name__: make for make in (small, backend, backend_40m, graph, lfh, page_heap, damaged)
+    make.__name__: make for make in (small, backend, backend_40m, graph, lfh, segment_lfh, page_heap, damaged)
 }
 
 if __name__ == "__main__":
