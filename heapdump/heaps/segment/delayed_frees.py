@@ -7,27 +7,45 @@ on a list. So a node counts only where it is the user data of a busy chunk.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
+from heapdump.blocks.table import lower_trust
 from heapdump.heaps.segment.affinity_slots import affinity_slots
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_MASK, UNIT
 from heapdump.memory import limits
+from heapdump.trust import Trust
+from heapdump.wording import plural
 
 _FREE_TAGS = (CLASS_MASK | TRUST_MASK) & ~BUSY
 """Bits of `tags` that a row keeps when it becomes free."""
 
 
-def delayed_frees(walk: SegmentWalk) -> NDArray[np.uint64]:
-    """User addresses of all chunks on the delay-free lists of a heap; (n,) uint64, ascending.
+@dataclass(frozen=True, slots=True)
+class DelayedFrees:
+    """The chunks on the delay-free lists of a heap.
 
-    A list whose length contradicts its depth is a finding, and its nodes are left out.
+    Attributes:
+        addresses: (n,) uint64 user addresses, ascending.
+        is_cut: True where a part of a list is not in the dump.
     """
-    found: dict[int, None] = {}
+
+    addresses: NDArray[np.uint64]
+    is_cut: bool
+
+
+def delayed_frees(walk: SegmentWalk) -> DelayedFrees:
+    """The chunks on all delay-free lists of a heap.
+
+    A list whose length contradicts its depth is a finding, and its nodes are left out. Nodes that the dump lacks are
+    a gap.
+    """
+    found, missing = dict[int, None](), 0
     for head in _delay_free_lists(walk):
         depth, nodes = _depth(walk, head), dict[int, None]()
         node: int | None = _first_node(walk, head)
@@ -36,6 +54,7 @@ def delayed_frees(walk: SegmentWalk) -> NDArray[np.uint64]:
             node = walk.view.space.try_pointer(node)
         if node is None or (len(nodes) == depth and not node):  # None: the rest of the list is not in the dump
             found |= nodes
+            missing += depth - len(nodes) if node is None else 0
             continue
         walk.count_headers(1, 0)
         walk.report(
@@ -43,16 +62,23 @@ def delayed_frees(walk: SegmentWalk) -> NDArray[np.uint64]:
             f"{walk.name}: the list at {head:#x} of chunks that wait to be freed does not have the {depth:,} nodes "
             "that it counts",
         )
-    return np.array(sorted(found), np.uint64)
+    if missing:
+        walk.add_gap(
+            f"{walk.name}: {plural(missing, 'node')} of the lists of chunks that wait to be freed are not in the dump: "
+            "these chunks count as busy"
+        )
+    return DelayedFrees(np.array(sorted(found), np.uint64), missing > 0)
 
 
-def free_delayed(walk: SegmentWalk, first: int, delayed: NDArray[np.uint64]) -> None:
-    """Makes the busy VS rows from `first` on free whose user addresses are in `delayed` (`delayed_frees`)."""
-    if not len(delayed):
+def free_delayed(walk: SegmentWalk, first: int, delayed: DelayedFrees) -> None:
+    """Makes the busy VS rows from `first` on free that are delayed; the other ones guesses where some are not known."""
+    if not len(delayed.addresses):
         return
     table = walk.columns.since(first)
-    granule = np.uint64(walk.granule)
-    is_delayed = (table.kind == BlockKind.VS) & table.is_busy & np.isin(table.entry + granule, delayed)
+    granule, is_busy = np.uint64(walk.granule), (table.kind == BlockKind.VS) & table.is_busy
+    is_delayed = is_busy & np.isin(table.entry + granule, delayed.addresses)
+    if delayed.is_cut:
+        lower_trust(table.tags, is_busy & ~is_delayed, Trust.GUESS)
     table.tags[is_delayed] &= np.uint16(_FREE_TAGS)
     table.unused[is_delayed], table.header8[is_delayed] = granule, granule // np.uint64(UNIT)
 

@@ -48,8 +48,10 @@ class _Nodes:
     is_unknown: NDArray[np.bool_]
 
 
-def check_free_tree(walk: SegmentWalk, first: int, padding: int) -> None:
+def check_free_tree(walk: SegmentWalk, first: int, padding: int, delayed: NDArray[np.uint64]) -> None:
     """Compares the VS rows from `first` on, ascending, with the tree.
+
+    `delayed`: user addresses of chunks on delay-free lists, which are free and not in the tree.
 
     A row that the tree contradicts gets the other state, as a guess, and a finding. A free chunk that is linked to
     nothing is a finding as well. Does nothing where most free chunks are not linked: then the build has another tree.
@@ -57,7 +59,7 @@ def check_free_tree(walk: SegmentWalk, first: int, padding: int) -> None:
     table = walk.columns.since(first)
     is_vs = (table.kind == BlockKind.VS) & ~table.is_internal
     is_vs &= table.entry_size >= np.uint64(_LEAST_GRANULES * walk.granule)
-    rows = np.flatnonzero(is_vs & ~table.is_busy)
+    rows = np.flatnonzero(is_vs & ~table.is_busy & ~np.isin(table.entry + np.uint64(walk.granule), delayed))
     nodes = _nodes(walk, table.entry[rows])
     unlinked = ~nodes.is_linked & ~nodes.is_unknown
     if 2 * int(unlinked.sum()) < max(len(rows), _LEAST_CHUNKS):

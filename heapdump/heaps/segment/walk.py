@@ -80,7 +80,7 @@ def walk_segment_heap(job: HeapJob, keys: Keys) -> None:
         job.advance(int(window.size.sum()))
     add_large_allocations(walk, committed, padding)
     job.columns.sort(first)
-    check_free_tree(walk, first, padding)
+    check_free_tree(walk, first, padding, delayed.addresses)
     check_marks(walk, first, padding)
     job.log.facts.update(keys.facts(padding))
 
