@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.graph.pointer_map import Integers
 from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.members import Container, ContainerTable, addresses_of, module_areas, source_words
 from heapdump.kernels import run
@@ -93,9 +94,8 @@ class Candidates:
 def search_candidates(memory: MappedMemory, graph: PointerGraph) -> Candidates:
     """The candidates, those in blocks first."""
     header = _headers(memory, graph)
-    size = graph.size.astype(np.int64)
     found = [np.empty((0, _COLUMNS), np.int64)]
-    found += _search(memory, graph, graph.edges, ((graph.start, size, graph.widths), None), header)
+    found += _search(memory, graph, graph.edges, ((graph.start, graph.size, graph.widths), None), header)
     areas, bounds = module_areas(graph)
     for rows in _search(memory, graph, graph.root_edges, (bounds, areas), header):
         rows[:, 0] = -1 - rows[:, 0]
@@ -109,9 +109,9 @@ def _headers(memory: MappedMemory, graph: PointerGraph) -> NDArray[np.uint8]:
     low, high = (int(start.min()), int((start + size).max())) if len(start) else (0, 0)
     out = np.zeros(len(graph), np.uint8)
     for width in np.unique(graph.widths).tolist():
-        of_width = graph.widths == width
+        is_long = (graph.widths == width) & (graph.size > 3 * width)
         for first in range(0, len(graph), _BATCH):
-            nodes = first + np.flatnonzero(of_width[first : first + _BATCH])
+            nodes = first + np.flatnonzero(is_long[first : first + _BATCH])
             place = memory.file_places(graph.start[nodes], graph.start[nodes] + 4 * width)
             for phase in np.unique(place[place >= 0] % width).tolist():
                 here = np.flatnonzero((place >= 0) & (place % width == phase))
@@ -126,7 +126,7 @@ def _headers(memory: MappedMemory, graph: PointerGraph) -> NDArray[np.uint8]:
 
 def _search(
     memory: MappedMemory, graph: PointerGraph, edges: Edges,
-    sources: tuple[tuple[Numbers, Numbers, NDArray[np.uint8]], Numbers | None], header: NDArray[np.uint8],
+    sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers | None], header: NDArray[np.uint8],
 ) -> list[Numbers]:  # fmt: skip
     """The candidates of some sources, piece by piece. `sources`: their bounds and numbers."""
     found = []

@@ -20,6 +20,7 @@ from heapdump.memory.mapped import MappedMemory
 
 Numbers = NDArray[np.int64]
 _ROOM = 1 << 16
+_FEWEST_POINTERS = 2
 _MOST_A_BLOCK = 4
 
 
@@ -104,7 +105,7 @@ def _search(
 ) -> list[Numbers]:  # fmt: skip
     """The candidates of some sources, piece by piece. `sources`: their bounds and numbers."""
     found = []
-    for words, width, places in source_words(memory, edges, *sources):
+    for words, width, places in source_words(memory, edges, *sources, least=_FEWEST_POINTERS):
         k, degree = 0, edges.first[places[1] + 1] - edges.first[places[1]]
         rows = np.empty((max(_ROOM, int(degree.max(initial=0))), 4), np.int64)
         while k < len(places[0]):

@@ -172,15 +172,16 @@ def _search(
 def source_words(
     memory: MappedMemory, edges: Edges,
     bounds: tuple[NDArray[np.int64], Integers, NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
+    *, least: int = 1,
 ) -> Iterator[tuple[NDArray[np.int64], int, SourcePlaces]]:  # fmt: skip
-    """(words of the file, bytes of a pointer, place, number and words of each source) of the sources that have edges.
+    """(words of the file, bytes of a pointer, places of sources) of the sources with `least` edges or more.
 
     Sources of one width, and of one place of their words in the file's, come together.
     """
     start, size, widths = bounds
     for width in _distinct(widths):
         for part in parts(len(start)):
-            batch = part.start + np.flatnonzero(_have_edges(edges, part, numbers) & (widths[part] == width))
+            batch = part.start + np.flatnonzero(_have_edges(edges, part, numbers, least) & (widths[part] == width))
             if not len(batch):
                 continue
             count = size[batch].astype(np.int64) // width
@@ -198,10 +199,10 @@ def _distinct(widths: NDArray[np.uint8]) -> list[int]:
     return [width for width in (4, 8) if any((widths[part] == width).any() for part in parts(len(widths)))]
 
 
-def _have_edges(edges: Edges, part: slice, numbers: NDArray[np.int64] | None) -> NDArray[np.bool_]:
-    """True for sources of a part that have edges. `numbers`: in `edges`, None: its index."""
+def _have_edges(edges: Edges, part: slice, numbers: NDArray[np.int64] | None, least: int) -> NDArray[np.bool_]:
+    """True for sources of a part that have `least` edges or more. `numbers`: in `edges`, None: its index."""
     of_part = np.arange(part.start, part.stop) if numbers is None else numbers[part]
-    has_edges: NDArray[np.bool_] = edges.first[of_part + 1] > edges.first[of_part]
+    has_edges: NDArray[np.bool_] = edges.first[of_part + 1] - edges.first[of_part] >= least
     return has_edges
 
 

@@ -219,9 +219,17 @@ def _leading_to(edges: Edges, is_head: NDArray[np.bool_], size: Integers) -> Num
     for part in parts(len(targets)):
         places = part.start + np.flatnonzero(targets[part] >= 0)
         places = places[is_head[targets[places]]]
-        owner = np.searchsorted(edges.first, places, side="right") - 1
+        owner = _sources(edges, part)[places - part.start]
         found.append(np.unique(owner[(size[owner] != size[targets[places]]) | ~is_head[owner]]))
     return np.unique(np.concatenate(found))
+
+
+def _sources(edges: Edges, part: slice) -> Numbers:
+    """The source of each edge of a part of all edges, which is not empty."""
+    ends = np.array([part.start, part.stop - 1], edges.first.dtype)  # another type would convert all of `first`
+    low, high = (np.searchsorted(edges.first, ends, side="right") - 1).tolist()
+    bounds = np.clip(edges.first[low : high + 2], part.start, part.stop)
+    return np.repeat(np.arange(low, high + 1), np.diff(bounds))
 
 
 def _pairs_of(
