@@ -31,10 +31,11 @@ def cli(dump: Path | None) -> None:
     """Where the memory went, who holds it, and what broke the heap, from a Windows user-mode crash dump.
 
     \b
-    heapdump crash.dmp                one page on what happened (triage)
-    heapdump summary crash.dmp        where the memory of the process went
-    heapdump leaks crash.dmp          who allocated what is busy
-    heapdump help leaks               the options of a command
+    heapdump crash.dmp                            one page on what happened
+    heapdump summary crash.dmp                    where the memory went
+    heapdump leaks crash.dmp --group-by module    which DLL allocated it
+    heapdump diff old.dmp new.dmp                 what grew
+    heapdump help leaks                           the options of a command
 
     Without a dump named: $HEAPDUMP_DUMP, else the only dump in the current folder. Sizes are in units of 1,024 as
     WinDbg prints them: 1 kB = 1,024 bytes.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command("cache", context_settings=CONTEXT)
 @click.option("--clear", is_flag=True, help="Delete it.")
-@click.option("--compile", "compiles", is_flag=True, help="Compile the loops for large dumps now, for images and CI.")
+@click.option("--compile", "compiles", is_flag=True, help="Compile the loops for large dumps now.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(clear: bool, compiles: bool, as_json: bool) -> int:
     """Where the index of walked blocks is, and how large.
@@ -26,8 +26,8 @@ def command(clear: bool, compiles: bool, as_json: bool) -> int:
     The second question about a dump is answered from the index, without walking again. HEAPDUMP_CACHE names another
     folder.
 
-    The first commands on large dumps compile some loops, once in an installation. --compile does it ahead: in the
-    image of a container, as the user who installs heapdump.
+    The first commands on large dumps compile some loops, once in an installation. --compile does it ahead of
+    time, such as in a container image, as the user who installs heapdump.
 
     \b
     heapdump cache

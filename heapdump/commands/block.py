@@ -39,7 +39,7 @@ _RELATIONS = {
 }  # fmt: skip
 
 
-@option("--fields", is_flag=True, help="Type, containers, and each word with what it is; follows pointers.")
+@option("--fields", is_flag=True, help="Type, containers, and each word with its meaning; follows pointers.")
 @dump_command("block", takes_address=True)
 def command(request: Request, address: str, fields: bool) -> int:
     """What is at an address, and what owns it, as !heap -p -a.

@@ -79,7 +79,7 @@ class _BlocksOptions:
 @option("--kind", type=click.Choice(KINDS), help="Only this kind.")
 @SIZE_OPTION
 @option("--at", metavar="A[..B]", help="Only blocks that hold an address, or begin between A and B.")
-@option("--internal", is_flag=True, help="The allocator's own blocks too.")
+@option("--internal", is_flag=True, help="Also the allocator's own blocks.")
 @option("--containing", metavar="PATTERN", help="Only blocks that hold it: a text, a pointer 0x…, or bytes hex:de ad.")
 @option("--stat", is_flag=True, help="Group by size, most bytes first.")
 @dump_command("blocks", takes_expressions=True)

@@ -69,14 +69,14 @@ VIEW: tuple[Column[Incident], ...] = (
     "--kind",
     type=click.Choice(sorted(rule_sentences())),
     metavar="BUG|KIND",
-    help="Only this bug, or findings of this kind.",
+    help="Only this bug, such as double-free, or findings of this kind.",
 )
 @option(
     "--sarif", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="Write SARIF 2.1.0 there, too."
 )
 @dump_command("check", takes_expressions=True)
 def command(request: Request, heap: str | None, at: str | None, kind: str | None, sarif: Path | None) -> int:
-    """What broke the heap: one report for each bug.
+    """What broke the heap: a report for each bug, like ASan's.
 
     Examines every header, list and fill of every heap, page heap stamps, guards of the CRT's debug heap, and what
     Windows reported: exit 1 when there is damage, 0 when there is none, 4 when a heap could not be checked.

@@ -71,14 +71,19 @@ class _DiffOptions:
 @option("--min-bytes", metavar="SIZE", default="0", help="Leave out groups that change less.")
 @option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
 @option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
-@option("--skip-module", multiple=True, metavar="NAME", help="This module only passes allocations on (repeatable).")
+@option(
+    "--skip-module",
+    multiple=True,
+    metavar="NAME",
+    help="Skip frames of this allocator module (repeatable).",
+)
 @option(
     "--suppressions",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="LeakSanitizer's rules: leak:pattern.",
+    help="Suppressions as in LeakSanitizer: leak:pattern.",
 )
-@option("--unreachable", is_flag=True, help="Blocks that no pointer leads to, too: follows every pointer.")
-@option("--full-stacks", is_flag=True, help="All frames, those of allocator modules too.")
+@option("--unreachable", is_flag=True, help="Also blocks that no pointer leads to; follows every pointer.")
+@option("--full-stacks", is_flag=True, help="Show every frame, those of allocators too.")
 @option(
     "--fail-on",
     multiple=True,

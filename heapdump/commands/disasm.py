@@ -22,7 +22,7 @@ _DEFAULT = 8
 
 
 @option("--before", type=int, metavar="N", help=f"Instructions before the address.  [default: {_DEFAULT}]")
-@option("--after", type=int, metavar="N", help=f"Instructions behind it.  [default: {_DEFAULT}]")
+@option("--after", type=int, metavar="N", help=f"Instructions after it.  [default: {_DEFAULT}]")
 @option("--function", "whole", is_flag=True, help="The whole function that holds the address.")
 @dump_command("disasm", takes_address=True)
 def command(request: Request, address: str, before: int | None, after: int | None, whole: bool) -> int:

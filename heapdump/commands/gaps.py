@@ -50,9 +50,9 @@ HOLDERS: tuple[Column[UsageBytes], ...] = (
 @option("--request", "request_size", metavar="SIZE", help="Does a reservation of this size fit, and if not, why?")
 @dump_command("gaps")
 def command(request: Request, request_size: str | None) -> int:
-    """How fragmented the address space is, and who sits in the gaps.
+    """Out of address space: how fragmented, who is in the way.
 
-    Free runs count from a 64 KiB boundary on, where VirtualAlloc begins. Most useful for 32-bit processes that run out
+    A free run counts from its first 64 kB boundary on, where VirtualAlloc can begin. Most useful for 32-bit processes that run out
     of memory while much of it is free.
 
     \b

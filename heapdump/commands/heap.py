@@ -110,8 +110,11 @@ def sizes_view(detail: HeapDetail) -> tuple[Column[SizeClass], ...]:
 def command(request: Request, address: str) -> int:
     """One heap in depth: segments, size classes, LFH, self-checks.
 
+    ADDRESS is that of the heap, or its number in the table of heaps.
+
     \b
     heapdump heap crash.dmp 0x29fb0000
+    heapdump heap crash.dmp 2
     """
     from heapdump.analyses.blocks.select import heap_index
     from heapdump.analyses.memory.heap_detail import heap_detail

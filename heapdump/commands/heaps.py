@@ -179,7 +179,7 @@ FRAGMENTATION: tuple[Column[Heap], ...] = (
 def command(request: Request) -> int:
     """Every heap of the process and what it holds.
 
-    All heaps of the heap lists, of both halves of a WOW64 process, each verified by its signatures: kind, flags,
+    Every heap on the heap list of the process (on both lists of a WOW64 process), verified by its signatures: kind, flags,
     segments, reserved and committed bytes, large blocks, and what Windows itself counted.
 
     \b

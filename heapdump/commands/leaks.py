@@ -81,8 +81,13 @@ class _LeaksOptions:
 @option("--min-bytes", metavar="SIZE", default="0", help="Leave out smaller groups.")
 @option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
 @option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
-@option("--skip-module", multiple=True, metavar="NAME", help="This module only passes allocations on (repeatable).")
-@option("--full-stacks", is_flag=True, help="All frames, those of allocator modules too.")
+@option(
+    "--skip-module",
+    multiple=True,
+    metavar="NAME",
+    help="Skip frames of this allocator module (repeatable).",
+)
+@option("--full-stacks", is_flag=True, help="Show every frame, those of allocators too.")
 @option("--export", type=click.Choice(EXPORTS), help="Write the stacks in this format instead, to -o FILE or stdout.")
 @option(
     "--weight",
@@ -94,7 +99,7 @@ class _LeaksOptions:
 @option(
     "--suppressions",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="LeakSanitizer's rules: leak:pattern.",
+    help="Suppressions as in LeakSanitizer: leak:pattern.",
 )
 @option(
     "--unreachable", is_flag=True, help="Only blocks that the program can no longer reach, as LeakSanitizer finds them."
@@ -102,7 +107,7 @@ class _LeaksOptions:
 @unreachable_options
 @dump_command("leaks", takes_expressions=True)
 def command(request: Request, **values: Any) -> int:
-    """Who allocated the memory that is busy, or what it is.
+    """Who allocated busy memory, by stack, DLL or type; leaks.
 
     Every busy block counts, as in UMDH, not only leaked ones; groups with most bytes come first. Stacks are recorded
     when the program ran under gflags +ust or page heap. With --unreachable only blocks count that nothing points to any

@@ -34,7 +34,7 @@ _DIGITS = {"words": 4, "dwords": 8, "qwords": 16}
 def command(request: Request, address: str, form: str, count: int | None, arch: str | None) -> int:
     """Memory at an address, as WinDbg's db, dd, dps, da, du.
 
-    Bytes that the dump does not hold are ??. Pointers say what they lead to.
+    Bytes that the dump does not hold are shown as ??, pointers with what they lead to.
 
     \b
     heapdump memory crash.dmp 0x43500060

@@ -115,15 +115,14 @@ def _looks_like_a_dump(argument: str) -> bool:
 )  # fmt: skip
 @option("--exports", is_flag=True, help="Exports.")
 @option("--sections", is_flag=True, help="Sections.")
-@option("--strings", is_flag=True, help="Texts in the memory that the dump holds of it.")
+@option("--strings", is_flag=True, help="Texts in its memory, as far as the dump holds it.")
 @dump_command("modules", takes_expressions=True, arguments=Arguments("[DUMP] [NAME]", split_arguments))
 def command(
     request: Request, name: str | None, imports: str | None, exports: bool, sections: bool, strings: bool
 ) -> int:
     """Every loaded image, or one in depth.
 
-    In depth: version texts, headers, sections, imports, exports, hooks. An image that no list names is found by its
-    headers.
+    In depth: version texts, headers, sections, imports, exports, hooks. Images on no list are found by their headers.
 
     \b
     heapdump modules crash.dmp --verbose       with path, link time and PDB

@@ -39,7 +39,7 @@ ROOTS: tuple[Column[PageHeapRoot], ...] = (
 )  # fmt: skip
 
 
-@option("--heap", metavar="ADDR|#INDEX", help="The blocks of this page heap.")
+@option("--heap", metavar="ADDR|INDEX", help="The blocks of this page heap.")
 @option(
     "--state",
     type=BLOCK_STATES,
@@ -49,7 +49,7 @@ ROOTS: tuple[Column[PageHeapRoot], ...] = (
 def command(
     request: Request, address: str | None, heap: str | None, state: Literal["busy", "free", "all"] | None
 ) -> int:
-    """Page heaps, their blocks, or one block, as !heap -p.
+    """Page heap and Application Verifier: blocks, as !heap -p.
 
     \b
     heapdump page-heap crash.dmp

@@ -84,7 +84,7 @@ _TYPES = OptionWords(["private", "mapped", "image"], {f"MEM_{word}": word for wo
 @option("--usage", metavar="U", help="Only this usage: Heap, Stack, Image, Free, '<unknown>' …")
 @option("--state", type=_STATES, help="Only this state.")
 @option("--type", "type_", type=_TYPES, help="Only this type.")
-@option("--protect", metavar="P", help="Only protections with this word: READWRITE, EXECUTE, GUARD …")
+@option("--protect", metavar="P", help="Only protections that contain this word: READWRITE, EXECUTE, GUARD …")
 @option("--at", metavar="A[..B]", help="Only ranges that hold an address, or one from A up to B.")
 @dump_command("regions", takes_expressions=True)
 def command(
@@ -92,7 +92,7 @@ def command(
 ) -> int:
     """Every address range of the process, as !address.
 
-    With --at also who refers to memory that nothing names.
+    With --at, also who refers to memory of unknown use.
 
     \b
     heapdump regions crash.dmp --usage '<unknown>' --sort size

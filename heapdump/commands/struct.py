@@ -49,17 +49,17 @@ _MOST_LINES = 8
 @option("--arch", type=click.Choice(["x64", "x86"]), help="Whose structure, in a WOW64 process.")
 @option(
     "--count", type=click.IntRange(1, 1 << 16), default=16, show_default=True, metavar="N",
-    help="Elements of an array of structures that are opened.",
+    help="Elements shown of an array of structures.",
 )  # fmt: skip
 @dump_command("struct", takes_expressions=True, arguments=Arguments("[DUMP] [NAME [ADDRESS]]", split_arguments))
 def command(request: Request, name: str | None, address: str | None, arch: str | None, count: int) -> int:
     """A structure at an address, as WinDbg's dt, and its meaning.
 
-    Structures of Windows are known by the build of the dump, no symbols are necessary. With --symbols those of PDBs are
-    known, too. Encoded ones are decoded, links of lists are checked.
+    Windows' own structures are known for the build of the dump, without symbols; with --symbols those of PDBs, too.
+    Encoded structures are decoded, links of lists are checked.
 
     \b
-    heapdump struct crash.dmp                      which there are
+    heapdump struct crash.dmp                      the names
     heapdump struct crash.dmp _HEAP                its members
     heapdump struct crash.dmp _HEAP 0x29fb0000
     heapdump struct crash.dmp _PEB peb

@@ -40,6 +40,7 @@ def _record(thread: Thread, locks: ThreadLocks) -> Record:
     other = thread.stacks[1] if len(thread.stacks) > 1 else None
     return {
         "id": thread.id,
+        "index": thread.index,
         "name": thread.name,
         "teb": _hex(thread.tebs[0].address if thread.tebs else None),
         "stack_base": _hex(first.base if first else None),

@@ -30,10 +30,10 @@ _CHEAP = 64 << 20
 
 @dump_command("triage")
 def command(request: Request) -> int:
-    """One page: what happened, what broke, where the memory is.
+    """One page: crash, hang or damage, and where the memory is.
 
-    For whoever has just got the dump: the crash or the hang, the heap, the memory, who holds it, what this dump cannot
-    tell, and the commands to go on with.
+    The first page on a new dump: the crash or the hang, the heap, the memory, who holds it, what this dump cannot tell,
+    and the commands to go on with.
 
     \b
     heapdump triage crash.dmp

@@ -37,7 +37,7 @@ COLUMNS: tuple[Column[Record], ...] = (
     metavar="SIZE",
     default="256",
     show_default=True,
-    help="Blocks of fewer bytes are not compared with others.",
+    help="Compare blocks of this size and more only.",
 )
 @click.option("--min-bytes", metavar="SIZE", default="0", help="Leave out smaller savings.")
 @click.option("--by-type", is_flag=True, help="Copies, zeros and padding of each type of blocks, not of each heap.")

@@ -47,7 +47,7 @@ def test_every_shell_has_a_script(shell):
 @pytest.mark.parametrize(
     ("words", "word", "first"),
     [
-        ("heapdump\nle", "le", "leaks\tWho allocated the memory that is busy, or what it is."),
+        ("heapdump\nle", "le", "leaks\tWho allocated busy memory, by stack, DLL or type; leaks."),
         ("heapdump\nleaks\n--group-by\nowner-", "owner-", "owner-module\t"),
         ("heapdump\nleaks\n'--weigh'", "'--weigh'", "--weight\tWhat folded lines count."),
         ("heapdump\ncache\n--c", "--c", "--clear\tDelete it."),

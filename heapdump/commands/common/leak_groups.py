@@ -57,7 +57,10 @@ def group_columns(groups: Sequence[LeakGroup], by: By, heaps: Sequence[Heap]) ->
     )
 
 
-_TITLES = {"stack": "Allocated by", "caller": "Allocated by", "module": "Allocated by module", "source": "Source line"}
+_TITLES = {
+    "stack": "Allocated by", "caller": "Allocated by", "module": "Allocated by module", "source": "Source line",
+    "owner": "Held by", "owner-module": "Held by module",
+}  # fmt: skip
 # a place in a section (`app.exe!.data+0x10`) is no symbol: its offset stays
 _SYMBOL = re.compile(r"(?P<module>[^!]*)!(?P<symbol>(?!\.).*?)(?:\+0x[0-9a-f]+)?(?P<hash> #[0-9a-f-]+)?")
 

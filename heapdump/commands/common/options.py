@@ -74,7 +74,7 @@ class OptionWords(click.Choice[str]):
 
 
 BLOCK_STATES = OptionWords(["busy", "free", "all"], {"freed": "free"})
-HEAP_OPTION = option("--heap", metavar="ADDR|#INDEX", help="Only this heap.")
+HEAP_OPTION = option("--heap", metavar="ADDR|INDEX", help="Only this heap.")
 SIZE_OPTION = option(
     "--size", metavar="A..B", help="Only requested sizes from A to B inclusive: 4K..64K, 64K.., ..1M, >1M; or one size."
 )

@@ -42,7 +42,7 @@ def _legend(values: set[int]) -> Iterator[str]:
     if 0 in values:
         yield "00 addressable"
     if values & set(range(1, 8)):
-        yield "01-07 only so many bytes addressable"
+        yield "01-07 partially addressable (the first 1 to 7 bytes)"
     yield from (f"{value:02x} {SHADOW_MEANINGS[value]}" for value in sorted(values) if value in SHADOW_MEANINGS)
 
 
