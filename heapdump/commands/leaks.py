@@ -213,8 +213,9 @@ class _LeaksPage:
         if leaks.groups or leaks.omitted_blocks:
             yield Lines([[(_total(leaks), "bold"), (_concentration(leaks), ""), (self._omitted, "dim")]])
         shown, hidden = self.request.shown(self._groups)
+        empty = "no matching busy blocks" if self._omitted else "no busy blocks are known"
         yield Table(
-            group_columns(shown, leaks.by, self.snapshot.heaps), shown, hidden=hidden, empty="no matching busy blocks",
+            group_columns(shown, leaks.by, self.snapshot.heaps), shown, hidden=hidden, empty=empty,
             numbered=leaks.by is By.STACK,
         )  # fmt: skip
         if leaks.by in (By.TYPE, By.CONTENT, By.STRUCTURE) and leaks.groups:

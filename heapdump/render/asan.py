@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from heapdump.render.text import plural, preview
 from heapdump.render.view import StyledLine
 
 _HEX_LINE, _MOST_FRAMES, _MOST_OTHERS = 16, 12, 8
+_DAMAGED = re.compile("(X(?: X)*)")
 _BESIDE_BYTES = 0x2000
 """Bytes around a block in which an address counts as beside it; a stop is raised in code, far from any block."""
 
@@ -215,4 +217,6 @@ def _memory_rows(memory: MemoryView) -> Iterator[StyledLine]:
     legend = ", ".join(f"{letter} {meaning}" for letter, meaning in memory.legend.items())
     yield [("heap map, 8 bytes a cell:", "bold"), (f" {legend}", "dim")]
     for address, cells, is_hit in memory.rows:
-        yield [(f"{'=>' if is_hit else '  '}{address:x}  {' '.join(cells)}", "")]
+        parts = _DAMAGED.split(" ".join(cells))  # whole and damaged ones in turn
+        colored = [(part, "bold red" if i % 2 else "") for i, part in enumerate(parts)]
+        yield [(f"{'=>' if is_hit else '  '}{address:x}  ", "bold" if is_hit else "dim"), *colored]

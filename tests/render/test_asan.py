@@ -95,3 +95,10 @@ def test_memory_that_is_not_in_the_dump() -> None:
     found = lines(replace(REPORT, memory=replace(MEMORY, data=None)))
     assert "the memory around it is not in the dump" in found
     assert not any(line.startswith("  which is") for line in found)
+
+
+def test_damaged_cells_of_the_heap_map_are_red() -> None:
+    memory = replace(MEMORY, rows=[(0x1000, "aXXfX", True)])
+    (row,) = (line for line in report_lines(replace(REPORT, memory=memory)) if line[0][0] == "=>1000  ")
+    assert "".join(text for text, _ in row) == "=>1000  a X X f X"
+    assert [text for text, style in row if "red" in style] == ["X X", "X"]

@@ -13,7 +13,7 @@ from heapdump.blocks.table import BlockTable
 
 _CELL_BYTES, _CELLS = 8, 16
 LEGEND = {
-    "a": "allocated", "f": "free", "h": "header", "s": "behind the requested bytes", ".": "no block", "X": "damaged",
+    "a": "allocated", "f": "free", "h": "header", "s": "after the requested bytes", ".": "no block", "X": "damaged",
 }  # fmt: skip
 """Letter of a cell → its meaning."""
 

@@ -41,10 +41,11 @@ if TYPE_CHECKING:
 
 _MOST_MEMBERS = 8
 _MEANINGS = {
-    "direct": "nothing points to them, cycles aside", "indirect": "only leaked blocks point to them",
+    "direct": "nothing points to them, except cycles of leaked blocks", "indirect": "only leaked blocks point to them",
     "possible": "only interior pointers, or weak roots",
     "reachable": "still held by the program", "suppressed": "of suppressed stacks, or held by them",
 }  # fmt: skip
+_STYLES = {"direct": "red", "indirect": "yellow"}
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,12 @@ def _sums(found: UnreachableBlocks) -> Table[Any]:
     if found.sums[Reach.IGNORED].blocks:
         rows.append(("suppressed", found.sums[Reach.IGNORED]))
     columns: tuple[Column[tuple[str, BlockSum]], ...] = (
-        Column("Kind", lambda row: row[0], "by chains of pointers from registers, stacks, module data, TEBs and PEBs"),
+        Column(
+            "Kind",
+            lambda row: row[0],
+            "by chains of pointers from registers, stacks, module data, TEBs and PEBs",
+            style=lambda row: _STYLES.get(row[0], ""),
+        ),
         Column("Blocks", lambda row: text.count(row[1].blocks), "busy blocks of the program", right=True),
         size_column("Size", lambda row: row[1].bytes, "that it asked for in them"),
         Column("Meaning", lambda row: _MEANINGS[row[0]], "in words", flexible=24),
@@ -221,7 +227,12 @@ def _columns(groups: Sequence[UnreachableGroup], by: By, heaps: Sequence[Heap]) 
             bytes=None if column.bytes is None else partial(_bytes, column.bytes),
         )
 
-    kind = Column[Any]("Kind", lambda one: one.state.word, "how its blocks can be reached: see the table above")
+    kind = Column[Any](
+        "Kind",
+        lambda one: one.state.word,
+        "how its blocks can be reached: see the table above",
+        style=lambda one: _STYLES.get(one.state.word, ""),
+    )
     return (kind, *map(of_group, group_columns([one.found for one in groups], by, heaps)))
 
 

@@ -55,7 +55,7 @@ def _only_choice(rows: NDArray[np.int64], sizes: NDArray[np.int64], wanted: int)
 
 def _correct_words(log: WalkLog, where: str) -> None:
     """Says of this entry that it is taken for a free block."""
-    said = "are taken for a free block, which TotalFreeSize counts"
+    said = "are assumed free, as TotalFreeSize counts them"
     for i, finding in enumerate(log.findings):
         if where in finding.message:
             log.findings[i] = replace(finding, message=finding.message.replace(TAKEN_FOR_BUSY, said))

@@ -33,7 +33,7 @@ from heapdump.trust import Trust
 _HEADER_BYTES = 8
 """The smallest UnusedBytes of a busy entry, Vista and later (heap-structures.md §2.3)."""
 
-TAKEN_FOR_BUSY = "are taken for a busy block"
+TAKEN_FOR_BUSY = "are assumed busy"
 """In the message of a finding: the state of its entry is not known."""
 
 _REASONS = {
@@ -200,7 +200,7 @@ def _add_guess(damaged: DamagedHeader, size: int) -> str:
     bits, granule, size_bytes = entry_format.bits, entry_format.granule, size * entry_format.granule
     if _is_linked(damaged):
         _add_row(damaged, size, Trust.GUESS)
-        return f"its {size_bytes:,} bytes are taken for a free block"
+        return f"its {size_bytes:,} bytes are assumed free"
     prefixed = second_header_prefix(entry_format, damaged.window.words, np.array([damaged.granule]))[0]
     header = context.layout["_HEAP_USERDATA_HEADER"]
     place = damaged.address + (1 + USUAL_PREFIX * bool(prefixed)) * granule + header.offset("Signature")
@@ -209,7 +209,7 @@ def _add_guess(damaged: DamagedHeader, size: int) -> str:
     _add_row(
         damaged, size | flags << bits.flags | (FRONT_PREFIX if prefixed else _HEADER_BYTES) << bits.unused, Trust.GUESS
     )
-    return f"its {size_bytes:,} bytes {'are taken for LFH user blocks' if is_user_blocks else TAKEN_FOR_BUSY}"
+    return f"its {size_bytes:,} bytes {'are assumed to be LFH user blocks' if is_user_blocks else TAKEN_FOR_BUSY}"
 
 
 def _is_linked(damaged: DamagedHeader) -> bool:

@@ -196,7 +196,10 @@ def test_block_shows_the_shadow_and_the_header_of_a_chunk(tmp_path, old):
     assert (found["shadow"]["meaning"], found["chunk"]["function"]) == ("freed heap region", "operator new")
     page = ask(tmp_path / "index", ["block", str(path), hex(freed)]).stdout
     assert f"=>{heap.base:#x}: fa fa 07 fa fa fa[fd]fd fd" in page
-    assert "legend: 01-07 partially addressable (the first 1 to 7 bytes), fa heap left redzone, fd freed heap region" in page
+    assert (
+        "legend: 01-07 partially addressable (the first 1 to 7 bytes), fa heap left redzone, fd freed heap region"
+        in page
+    )
     assert "(stack 1094795585)" in page  # the id lies in the program's first bytes: 0x41414141
 
 

@@ -41,7 +41,7 @@ def test_the_counter_says_which_entries_are_free(open_built, generation):
         assert found[heap.truth.free[0].entry] == (False, "guess")
         assert found[heap.truth.busy[1].entry] == (True, "guess")
         gaps = [gap for gap in snapshot.walk.gaps if f"{heap.truth.free[0].entry:#x}" in gap]
-        assert gaps and "taken for a free block, which TotalFreeSize counts" in gaps[0]
+        assert gaps and "assumed free, as TotalFreeSize counts them" in gaps[0]
 
 
 @EACH

@@ -134,7 +134,7 @@ def test_what_a_free_list_holds_is_free_whatever_its_header_says(
         ]
         assert found == [("free", victim.entry_size, "guess")]
         assert busy(snapshot) == wanted(built)
-        assert "taken for a free block" in snapshot.walk.gaps[0]
+        assert "assumed free" in snapshot.walk.gaps[0]
 
 
 @pytest.mark.hostile
