@@ -71,12 +71,7 @@ class _DiffOptions:
 @option("--min-bytes", metavar="SIZE", default="0", help="Leave out groups that change less.")
 @option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
 @option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
-@option(
-    "--skip-module",
-    multiple=True,
-    metavar="NAME",
-    help="Skip frames of this allocator module (repeatable).",
-)
+@option("--skip-module", multiple=True, metavar="NAME", help="Skip frames of this allocator module (repeatable).")
 @option(
     "--suppressions",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),

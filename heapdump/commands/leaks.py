@@ -81,12 +81,7 @@ class _LeaksOptions:
 @option("--min-bytes", metavar="SIZE", default="0", help="Leave out smaller groups.")
 @option("--focus", metavar="REGEX", help="Only stacks with a frame that matches.")
 @option("--ignore", metavar="REGEX", help="No stacks with a frame that matches.")
-@option(
-    "--skip-module",
-    multiple=True,
-    metavar="NAME",
-    help="Skip frames of this allocator module (repeatable).",
-)
+@option("--skip-module", multiple=True, metavar="NAME", help="Skip frames of this allocator module (repeatable).")
 @option("--full-stacks", is_flag=True, help="Show every frame, those of allocators too.")
 @option("--export", type=click.Choice(EXPORTS), help="Write the stacks in this format instead, to -o FILE or stdout.")
 @option(
