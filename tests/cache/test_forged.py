@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -171,6 +172,7 @@ def test_columns_of_another_form_are_never_used(index: Index, change: str) -> No
 
 
 def restore(index: Index, kept: dict[str, bytes]) -> None:
+    gc.collect()  # Windows writes to no file that is mapped
     index.folder.mkdir(exist_ok=True, mode=0o700)
     for name, data in kept.items():
         (index.folder / name).write_bytes(data)
