@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from heapdump.blocks.heap import LargeBlock
-from heapdump.heaps.allocator import is_missing
+from heapdump.heaps.allocator import is_partly_missing
 from heapdump.heaps.segment.context import SegmentDiscovery
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.large_nodes import read_block
@@ -89,8 +89,7 @@ class LargeTree:
         if not is_known and self._names_parent(node, parent):
             self.add_damaged(node)
             return True
-        last = node + discovery.layout["_HEAP_LARGE_ALLOC_DATA"].size - 1
-        if is_missing(discovery.process, node) or is_missing(discovery.process, last):
+        if is_partly_missing(discovery.process, node, discovery.layout["_HEAP_LARGE_ALLOC_DATA"].size):
             self.notes.append(
                 f"the node {node:#x} in the tree of large blocks of heap {discovery.heap:#x} is not in the dump: "
                 "blocks may be missing"

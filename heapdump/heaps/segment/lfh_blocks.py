@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import lower_trust, tag
+from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.in_operation import changing_words
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
@@ -208,6 +209,9 @@ class LfhBlocks:
                 walk.add_gap(f"{walk.name}: the LFH subsegment at {at:#x} is not in the dump")
                 continue
             message = f"the LFH subsegment at {at:#x} of {walk.name} cannot be decoded"
+            if walk.view.space.try_read(at, min(int(subsegments.size[i]), PAGE)) is None:
+                walk.add_gap(f"{message}: it is not whole in the dump, and its blocks are missing")
+                continue
             found = f"blocks of {int(extents.block_bytes[i])} bytes from {int(extents.first_offset[i]):#x} on"
             damaged = DamagedBytes("lfh_subsegment", at, subsegments.struct.size, "blocks that fill it", found)
             walk.report(damaged, message, gap=f"{message}: its blocks are missing")

@@ -74,8 +74,9 @@ class LfhSubsegments:
         self._words: dict[int, tuple[NDArray[np.uint64], NDArray[np.bool_]]] = {}
         self._encoded_offsets, self.is_present = self._member("BlockOffsets", 4)
         withheld = self._member("WitheldBlockCount", 1)[0] if "WitheldBlockCount" in struct else np.uint64(0)
-        self.count = (self._member("BlockCount", 2)[0] + withheld).astype(np.int64)
-        self.is_present &= self._is_mostly_present()
+        count, has_count = self._member("BlockCount", 2)
+        self.count = (count + withheld).astype(np.int64)
+        self.is_present = self.is_present & has_count & self._is_mostly_present()
         self.has_freed_list = "State" in struct
         self.group_bits = 4 * walk.pointer_bytes if self.has_freed_list else 0
         free = self._member("FreeCount", 2)[0].astype(np.int64)

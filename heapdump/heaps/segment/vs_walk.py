@@ -113,19 +113,23 @@ class VsWalk:
             (granule to go on with, size of the chunk before it, True where no later chunk is in doubt).
         """
         walk, address = self._walk, chunks.address(at)
-        is_missing = any(address in span for span in batch.missing) and not self._is_uncommitted(address)
+        is_missing = self._lacks_header(batch, address) and not self._is_uncommitted(address)
         before = at - max(previous, 0)
         sound = self._sound_headers(chunks, before + 1, (before, at))
         behind = next((header for header in sound if header[0] > at), None)
         if is_missing:
             walk.add_gap(f"{walk.name}: chunks from {address:#x} on are not in the dump")
             return (behind or (chunks.end, _UNKNOWN))[0], _UNKNOWN, False
+        if self._lacks_header(batch, chunks.address(before)) and not (sound and sound[0][0] - sound[0][1] == before):
+            walk.add_gap(f"{walk.name}: chunks from {chunks.address(before):#x} on are not in the dump")
+            return (behind or (chunks.end, _UNKNOWN))[0], _UNKNOWN, False
         walk.count_headers(1, 0)
         self._damaged += [address, chunks.address(before)]
         if previous > 0 and sound and sound[0][0] - sound[0][1] == before:
             # the size of the chunk before is wrong: the header that really follows names the right one
             named = self._likeliest(chunks, sound, before)
-            self._add_wrong_size(chunks, before, named[1])
+            is_cut = self._lacks_header(batch, chunks.address(before))
+            self._add_wrong_size(chunks, before, named[1], is_cut=is_cut)
             return *named, True
         if behind is None and chunks.header(at).size == chunks.end - at:
             behind = chunks.end, chunks.end - at
@@ -150,8 +154,16 @@ class VsWalk:
             self._walk.add_gap(f"{self._walk.name}: whether the chunk at {address:#x} ends at {places} is in doubt")
         return best
 
-    def _add_wrong_size(self, chunks: VsChunks, at: int, size: int) -> None:
-        """Corrects the last row, the chunk at `at`, whose header names a wrong size. `size`: the right one."""
+    def _lacks_header(self, batch: WordBatch, address: int) -> bool:
+        """True where a byte of the first word of the header at an address is not in the dump."""
+        header = Span(address, address + self._walk.pointer_bytes)
+        return any(span.start < header.end and header.start < span.end for span in batch.missing)
+
+    def _add_wrong_size(self, chunks: VsChunks, at: int, size: int, *, is_cut: bool) -> None:
+        """Corrects the last row, the chunk at `at`, whose header names a wrong size.
+
+        `size`: the right one; `is_cut`: True where a part of the header is not in the dump, which is no damage.
+        """
         walk = self._walk
         row = walk.columns.since(len(walk.columns) - 1)
         found = int(row.entry_size[0])
@@ -159,6 +171,9 @@ class VsWalk:
         chunks.write_row(row.writer(), at, size, previous)
         lower_trust(row.tags, slice(None), Trust.DERIVED)
         where = f"{walk.name}: the chunk at {chunks.address(at):#x}"
+        if is_cut:
+            walk.add_gap(f"{where} lacks a part of its header in the dump; its size is that which the next one names")
+            return
         message = f"{where} says {found:,} bytes, the next one {size * walk.granule:,}"
         walk.report(chunks.damage(at, size, previous), message)
 

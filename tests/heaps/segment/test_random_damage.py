@@ -136,10 +136,12 @@ def test_a_fragment_of_a_heap_has_no_error_and_no_invented_block(open_built, gen
     start, size = data.draw(st.sampled_from(dump.truth.ranges))
     pieces = data.draw(
         st.lists(
-            st.tuples(st.integers(0, size - 1), st.sampled_from([64, 1000, PAGE, 5 * PAGE])), min_size=1, max_size=6
+            st.tuples(st.integers(0, size - 1), st.sampled_from([1, 3, 24, 64, 1000, PAGE, 5 * PAGE])),
+            min_size=1,
+            max_size=12,
         )
     )
-    cuts = [(start + offset & ~7, min(start + (offset & ~7) + length, start + size)) for offset, length in pieces]
+    cuts = [(start + offset, min(start + offset + length, start + size)) for offset, length in pieces]
     with open_built(without_memory(dump, *cuts)) as snapshot:
         found = busy_blocks(snapshot)
         assert [finding.message for finding in snapshot.damage.findings if finding.is_error] == []
@@ -155,8 +157,13 @@ def test_a_fragment_of_a_heap_has_no_error_and_no_invented_block(open_built, gen
         (("x86", 19041), "heap+0xc8", 64),  # the counter of segments
         (("x64", 26100), "lfh+0x48", 64),  # bits and a link of the list of freed blocks at once
         (("x64", 16299), "range+0x8", 64),  # the signature of a descriptor whose flags are there
+        (("x64", 19041), "lfh+0x22", 1),  # one byte of the number of blocks
+        (("x64", 14393), "lfh+0x34", 64),  # bits
+        (("x64", 22000), "node+0x1b", 1),  # the middle of a node of the tree of large blocks
+        (("x64", 22000), "chunk+0x2", 3),  # the size of a chunk
+        (("x86", 19041), "chunk+0x1", 1),
     ],
-    ids=["context", "counter", "bits and links", "descriptor"],
+    ids=["context", "counter", "bits and links", "descriptor", "count", "bits", "node", "chunk", "chunk of x86"],
 )
 def test_a_part_of_a_header_that_is_not_in_the_dump_is_no_evidence(open_built, generation, place, length):
     dump, _, truth = built(generation)
@@ -164,6 +171,7 @@ def test_a_part_of_a_header_that_is_not_in_the_dump_is_no_evidence(open_built, g
     starts = [truth.address] if where == "heap" else [a for a in truth.subsegments if not is_vs(generation, dump, a)]
     if where == "range":
         starts = [start for start, _ in dump.truth.ranges]
+    starts = {"node": list(truth.metadata), "chunk": list(truth.headers[10:40])}.get(where, starts)
     for start in starts:
         cut = (start + int(offset, 16), start + int(offset, 16) + length)
         with open_built(without_memory(dump, cut)) as snapshot:
