@@ -237,12 +237,28 @@ def _is_proven(memory: MappedMemory, graph: PointerGraph, found: ContainerTable)
         if kind != Container.STRING:
             letter, _ = memory.gather(address[rows].astype(np.uint64), width)
             good[rows] &= (IS_TEXT if width == 1 else IS_WIDE_TEXT)[letter] | (found.used[rows] == 0)
+    good &= ~_are_iterators(memory, graph, found)
     for width in (4, 8):  # the address of the block lies right before an aligned array
         rows = np.flatnonzero((found.kind == Container.ALIGNED_VECTOR) & (widths == width))
         begin, _ = memory.gather(place_of(graph, found, rows), width)
         before, is_present = memory.gather(begin - np.uint64(width), width)
         good[rows] &= is_present & (before.astype(np.int64) == address[rows])
     return good
+
+
+def _are_iterators(memory: MappedMemory, graph: PointerGraph, found: ContainerTable) -> NDArray[np.bool_]:
+    """True for vectors without elements that are an iterator of a deque of libstdc++; (c,) bool.
+
+    Its fourth word leads to a slot, which leads to the block: { at; block; its end; slot }.
+    """
+    out = np.zeros(len(found), bool)
+    widths = graph.widths[found.buffer].astype(np.int64)
+    for width in _distinct(graph.widths):
+        rows = np.flatnonzero((found.kind == Container.VECTOR) & (found.used == 0) & (widths == width))
+        slot, _ = memory.gather(place_of(graph, found, rows) + np.uint64(3 * width), width)
+        block, _ = memory.gather(slot, width)
+        out[rows] = block.astype(np.int64) == graph.start[found.buffer[rows]]
+    return out
 
 
 def place_of(graph: PointerGraph, found: ContainerTable, rows: NDArray[np.int64]) -> NDArray[np.uint64]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from heapdump.analyses.containers.kinds import NodeKind, Role
+from heapdump.analyses.types.members import Container
 from tests.analyses.containers.native import CXX, compiled, laid_out
 
 PROGRAM = r"""
@@ -66,6 +67,7 @@ def test_containers_of_libstdcxx_are_found(tmp_path, open_built, compiler):
         for number, role in zip(found.container.tolist(), found.role.tolist(), strict=True):
             if number >= 0 and role == Role.NODE:
                 nodes[number] += 1
+        assert set(snapshot.types.containers.kind.tolist()) <= {Container.GNU_STRING}
     expected = {(moved[owner], offset): (kind, count) for owner, offset, kind, count in captured.truth if count >= 2}
     uncounted = {place: (kind, 0 if kind == "std::deque" else count) for place, (kind, count) in expected.items()}
     assert known == uncounted
