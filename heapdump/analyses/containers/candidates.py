@@ -121,6 +121,7 @@ def _headers(memory: MappedMemory, graph: PointerGraph) -> NDArray[np.uint8]:
                     graph.size[nodes[here]], low, high, kinds,
                 )  # fmt: skip
                 out[nodes[here]] = kinds
+            memory.forget_all()  # the pages of the file need not stay in memory
     return out
 
 
