@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.by_hand.pointees import Pointee
 from heapdump.analyses.clusters.letters import Letter, PointerEdges, plain_letters
-from heapdump.analyses.containers.kinds import NodeKind
+from heapdump.analyses.containers.node_roles import NodeKind
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.members import Container, ContainerTable
 from heapdump.analyses.types.nodes import NodeTable

@@ -13,7 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from heapdump.analyses.containers.kinds import NodeKind, ProvenContainers, Role
+from heapdump.analyses.containers.node_roles import NodeKind, ProvenContainers, Role
 from heapdump.analyses.containers.shapes import ShapeReader, Shapes
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.kernels import container_shapes, run

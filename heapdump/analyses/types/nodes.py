@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.containers.chains import find_hash_tables, find_lists
 from heapdump.analyses.containers.deques import find_deques
-from heapdump.analyses.containers.kinds import NodeKind, ProvenContainers, Role
+from heapdump.analyses.containers.node_roles import NodeKind, ProvenContainers, Role
 from heapdump.analyses.containers.proxies import find_proxies
 from heapdump.analyses.containers.shapes import find_shapes
 from heapdump.analyses.containers.trees import find_trees

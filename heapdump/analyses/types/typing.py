@@ -18,7 +18,7 @@ from heapdump.analyses.clusters.fields import fields_of
 from heapdump.analyses.clusters.find import edges_of, find_clusters
 from heapdump.analyses.clusters.naming import ClusterName, names_of
 from heapdump.analyses.clusters.sample import WordReader
-from heapdump.analyses.containers.kinds import NodeKind, Role
+from heapdump.analyses.containers.node_roles import NodeKind, Role
 from heapdump.analyses.contents.recognise import VAGUE_WORDS, WORDS
 from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.types.block_types import NO_VTABLES, BlockTypes, types_of, view_by_heap

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from heapdump.analyses.containers.kinds import NodeKind, Role
+from heapdump.analyses.containers.node_roles import NodeKind, Role
 from heapdump.analyses.types.members import Container
 from tests.analyses.containers.native import CXX, compiled, laid_out
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from heapdump import kernels
-from heapdump.analyses.containers.kinds import NodeKind
+from heapdump.analyses.containers.node_roles import NodeKind
 from tests.analyses.types.test_block_types import ARCHES, Blocks
 from tests.builders import ProcessBuilder
 from tests.builders.nt_heap_layout import HeapArch

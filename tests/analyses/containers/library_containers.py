@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tests.analyses.types.test_nodes import Containers
 
 NODE_BYTES = 64
-Change = Callable[["Heads", "Made"], tuple[int, int]]
+Change = Callable[["LibraryContainers", "Made"], tuple[int, int]]
 """(address, word) that is written at last."""
 
 
@@ -23,7 +23,7 @@ class Made:
     parts: list[int] = field(default_factory=list)
 
 
-class Heads(Containers):
+class LibraryContainers(Containers):
     """Blocks with containers in them."""
 
     def owner(self, words: int, before: int = 2) -> tuple[int, int]:

@@ -7,13 +7,13 @@ from collections.abc import Callable
 import pytest
 
 from heapdump import kernels
-from heapdump.analyses.containers.kinds import NodeKind, Role
-from tests.analyses.containers.heads import Heads, Made
+from heapdump.analyses.containers.node_roles import NodeKind, Role
+from tests.analyses.containers.library_containers import LibraryContainers, Made
 from tests.analyses.types.test_block_types import ARCHES
 from tests.builders import ProcessBuilder
 from tests.patching import poke, word
 
-MAKES: dict[str, tuple[Callable[[Heads], Made], NodeKind, int]] = {
+MAKES: dict[str, tuple[Callable[[LibraryContainers], Made], NodeKind, int]] = {
     "list": (lambda b: b.linked(5), NodeKind.LIST, 5),
     "list of two": (lambda b: b.linked(2), NodeKind.LIST, 2),
     "gnu map": (lambda b: b.gnu_map(11), NodeKind.TREE, 11),
@@ -27,7 +27,9 @@ MAKES: dict[str, tuple[Callable[[Heads], Made], NodeKind, int]] = {
 }
 
 
-def found_in(open_built, blocks: Heads, *late: tuple[int, bytes]) -> list[tuple[int, NodeKind, int, set[int]]]:
+def found_in(
+    open_built, blocks: LibraryContainers, *late: tuple[int, bytes]
+) -> list[tuple[int, NodeKind, int, set[int]]]:
     """(address, kind, elements, blocks) of every container."""
     built = poke(ProcessBuilder(arch=blocks.arch, build=19041).heap(blocks.heap.build()).build(), *blocks.late, *late)
     with open_built(built) as snapshot:
@@ -45,7 +47,7 @@ def found_in(open_built, blocks: Heads, *late: tuple[int, bytes]) -> list[tuple[
 @pytest.mark.parametrize("name", MAKES)
 def test_a_head_in_a_block_is_found(open_built, arch, name):
     make, kind, many = MAKES[name]
-    blocks = Heads(arch)
+    blocks = LibraryContainers(arch)
     made = make(blocks)
     assert found_in(open_built, blocks) == [(made.at, kind, many, {*made.nodes, *made.parts})]
 
@@ -54,7 +56,7 @@ def test_a_head_in_a_block_is_found(open_built, arch, name):
 @pytest.mark.parametrize("name", MAKES)
 def test_a_head_in_the_data_of_a_module_is_found(open_built, arch, name):
     make, kind, many = MAKES[name]
-    blocks = Heads(arch)
+    blocks = LibraryContainers(arch)
     data = ProcessBuilder(arch=arch, build=19041).plan.exe + 0xB040
     blocks.owner = lambda words, before=2: (data, data)  # type: ignore[method-assign]
     made = make(blocks)
@@ -65,7 +67,7 @@ def test_a_head_in_the_data_of_a_module_is_found(open_built, arch, name):
 def test_compiled_loops_find_the_same(open_built, monkeypatch, arch):
     pytest.importorskip("numba")
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
-    blocks = Heads(arch)
+    blocks = LibraryContainers(arch)
     made = [make(blocks) for make, _, _ in MAKES.values()]
     found = found_in(open_built, blocks)
     assert [(at, members) for at, _, _, members in found] == [
@@ -73,12 +75,12 @@ def test_compiled_loops_find_the_same(open_built, monkeypatch, arch):
     ]
 
 
-def at_word(made: Made, number: int, value: int, blocks: Heads) -> tuple[int, bytes]:
+def at_word(made: Made, number: int, value: int, blocks: LibraryContainers) -> tuple[int, bytes]:
     """A change of one word of the head."""
     return made.owner + 2 * blocks.pointer + number * blocks.pointer, word(value, blocks.pointer)
 
 
-MISSES: dict[str, tuple[Callable[[Heads], Made], Callable[[Heads, Made], tuple[int, bytes]]]] = {
+MISSES: dict[str, tuple[Callable[[LibraryContainers], Made], Callable[[LibraryContainers, Made], tuple[int, bytes]]]] = {
     "list that is longer": (lambda b: b.linked(6), lambda b, m: at_word(m, 2, 5, b)),
     "list that is shorter": (lambda b: b.linked(6), lambda b, m: at_word(m, 2, 7, b)),
     "list whose last node is another": (lambda b: b.linked(6), lambda b, m: at_word(m, 1, m.nodes[3], b)),
@@ -124,13 +126,13 @@ MISSES: dict[str, tuple[Callable[[Heads], Made], Callable[[Heads, Made], tuple[i
 @pytest.mark.parametrize("name", MISSES)
 def test_what_only_comes_near_is_none(open_built, arch, name):
     make, change = MISSES[name]
-    blocks = Heads(arch)
+    blocks = LibraryContainers(arch)
     made = make(blocks)
     assert found_in(open_built, blocks, change(blocks, made)) == []
 
 
 def test_a_copy_of_a_head_elsewhere_is_none(open_built):
-    blocks = Heads("x64")
+    blocks = LibraryContainers("x64")
     expected = []
     for make, _, _ in MAKES.values():
         stale = blocks.heap.busy(16 * blocks.pointer)
@@ -142,7 +144,7 @@ def test_a_copy_of_a_head_elsewhere_is_none(open_built):
 
 
 def test_the_blocks_are_named_after_what_they_are(open_built):
-    blocks = Heads("x64")
+    blocks = LibraryContainers("x64")
     blocks.msvc_deque(6)
     blocks.chained(9)
     built = poke(ProcessBuilder(arch="x64", build=19041).heap(blocks.heap.build()).build(), *blocks.late)
