@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
 from heapdump.kernels.grouping import aggregate, assign
+from heapdump.large_arrays import parts
 
 _SAMPLES = 5
 _MOST_PLACES = 1 << 26
@@ -49,9 +50,7 @@ def dense(values: NDArray[np.uint64]) -> tuple[NDArray[np.int64], list[int]]:
     lookup table; values that lie far apart are sorted and numbered ascending, in O(n log n).
     """
     signed = values.view(np.int64)
-    nonzero = values[values > 0]
-    low, high = (int(nonzero.min()), int(nonzero.max())) if len(nonzero) else (0, 0)
-    shift = 3 if not (nonzero & np.uint64(7)).any() else 0
+    low, high, shift = _range_of(values)
     if (high - low) >> shift >= _MOST_PLACES or high >= 1 << 63:
         found, inverse = np.unique(values, return_inverse=True)
         return inverse.astype(np.int64), found.tolist()
@@ -62,6 +61,17 @@ def dense(values: NDArray[np.uint64]) -> tuple[NDArray[np.int64], list[int]]:
     used = np.flatnonzero(table)
     places[table[used] - 1] = used
     return numbers, np.where(places > 0, (places - 1 << shift) + low, 0).tolist()
+
+
+def _range_of(values: NDArray[np.uint64]) -> tuple[int, int, int]:
+    """(smallest value that is not 0, largest value, 3 where all are multiples of 8, else 0); 0, 0, 3 without any."""
+    lows, high, bits = [], 0, 0
+    for part in parts(len(values)):
+        nonzero = values[part][values[part] > 0]
+        if len(nonzero):
+            lows.append(int(nonzero.min()))
+            high, bits = max(high, int(nonzero.max())), bits | int(np.bitwise_or.reduce(nonzero))
+    return min(lows, default=0), high, 0 if bits & 7 else 3
 
 
 def number_small(values: NDArray[np.int32]) -> list[int]:

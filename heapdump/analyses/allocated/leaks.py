@@ -25,6 +25,7 @@ from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.blocks.walk import Walk
+from heapdump.large_arrays import empty, parts
 from heapdump.process.model import Process
 from heapdump.trust import Trust
 
@@ -272,7 +273,10 @@ def _by_data(context: LeakContext, rows: Rows, by: By) -> Grouping:
     """Groups by size, heap, source line, class or content."""
     table = context.table
     if by is By.SIZE:
-        numbers, values = dense(table.size[rows])
+        sizes = empty(len(rows), np.uint64)
+        for part in parts(len(rows)):
+            sizes[part] = table.sizes(rows[part])
+        numbers, values = dense(sizes)
         return _labelled(context, rows, numbers, [f"{value:,} bytes" for value in values])
     if by is By.HEAP:
         labels = [f"heap #{heap.index} {heap.address:#x}" for heap in context.heaps]

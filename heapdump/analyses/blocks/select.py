@@ -13,6 +13,8 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import PAGE_DECOMMITTED, PAGE_LIGHT, Block, BlockTable
 from heapdump.errors import WrongUsage
+from heapdump.kernels.row import BUSY, INTERNAL
+from heapdump.large_arrays import parts
 from heapdump.spans import Span
 
 _FLAG_WORDS = {0x02: "extra", 0x04: "fill", 0x10: "last", 0x20: "user1", 0x40: "user2", 0x80: "user3"}
@@ -63,11 +65,19 @@ def select(table: BlockTable, heaps: Sequence[Heap], wanted: Filter) -> NDArray[
     Raises:
         WrongUsage: no heap at that address.
     """
-    keep = np.ones(len(table), bool) if wanted.internal else ~table.is_internal
-    if wanted.state != "all":
-        keep &= table.is_busy == (wanted.state == "busy")
-    if wanted.heap is not None:
-        keep &= table.heap == heap_index(heaps, wanted.heap)
+    heap = None if wanted.heap is None else heap_index(heaps, wanted.heap)
+    keep = np.empty(len(table), bool)
+    for part in parts(len(table)):
+        keep[part] = _matches(table.part(part.start, part.stop), wanted, heap)
+    return np.flatnonzero(keep)
+
+
+def _matches(table: BlockTable, wanted: Filter, heap: int | None) -> NDArray[np.bool_]:
+    """True for the rows that match; (n,) bool. `heap`: index of the heap, None for all."""
+    bits = BUSY * (wanted.state != "all") | INTERNAL * (not wanted.internal)
+    keep: NDArray[np.bool_] = (table.tags & np.uint16(bits)) == np.uint16(BUSY * (wanted.state == "busy"))
+    if heap is not None:
+        keep &= table.heap == heap
     if wanted.kind is not None:
         keep &= np.isin(table.kind, [kind for kind in BlockKind.known() if wanted.kind in (kind.word, kind.name)])
     if wanted.size is not None:
@@ -76,7 +86,7 @@ def select(table: BlockTable, heaps: Sequence[Heap], wanted: Filter) -> NDArray[
     if wanted.at is not None:
         address = table.address
         keep &= (address >= np.uint64(wanted.at.start)) & (address < np.uint64(wanted.at.end))
-    return np.flatnonzero(keep)
+    return keep
 
 
 def heap_index(heaps: Sequence[Heap], address: int) -> int:

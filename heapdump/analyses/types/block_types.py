@@ -24,8 +24,8 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import compiled_if_worth
 from heapdump.kernels.block_starts import follow_starts
-from heapdump.large_arrays import count_each, empty, full, parts
-from heapdump.process.model import Process, View
+from heapdump.large_arrays import empty, full, parts
+from heapdump.process.model import Arch, Process, View
 from heapdump.spans import Span
 from heapdump.trust import Trust
 
@@ -76,8 +76,8 @@ def types_of(
     quick = None if compiled_if_worth(follow_starts, len(rows)) is None else QuickStarts(process, table)
     classifiers = {view.arch: _Classifier(process, view, table, labels, quick) for view in process.views}
     jobs: list[tuple[_Classifier, Batch]] = []
-    for heap, batch in _batches(table, rows):
-        jobs.append((classifiers[views[heap].arch], batch))
+    for arch, batch in _batches(table, rows, {heap: view.arch for heap, view in views.items()}):
+        jobs.append((classifiers[arch], batch))
 
     def classify(job: tuple[_Classifier, Batch]) -> None:
         """Writes the numbers of one batch to `out`."""
@@ -104,18 +104,19 @@ Batch = NDArray[np.int32] | slice
 """Places of rows that are classified together."""
 
 
-def _batches(table: BlockTable, rows: NDArray[np.integer]) -> Iterator[tuple[int, Batch]]:
-    """(heap, places) of the batches of all rows, of one heap each; of a single heap without a list."""
-    owners = empty(len(rows), np.uint16)
+def _batches(table: BlockTable, rows: NDArray[np.integer], arch_of: Mapping[int, Arch]) -> Iterator[tuple[Arch, Batch]]:
+    """(architecture, places) of the batches of all rows, of one view each. `arch_of`: heap index → its view's."""
+    kinds = sorted(set(arch_of.values()))
+    if len(kinds) <= 1:
+        yield from ((kinds[0], slice(low, low + _BATCH)) for low in range(0, len(rows), _BATCH))
+        return
+    number_of = np.array([kinds.index(arch_of.get(heap, kinds[0])) for heap in range(max(arch_of) + 1)], np.uint8)
+    views = empty(len(rows), np.uint8)
     for part in parts(len(rows)):
-        owners[part] = table.heap[rows[part]]
-    heaps = np.flatnonzero(count_each(owners, int(table.heap.max()) + 1 if len(table) else 1)).tolist()
-    for heap in heaps:
-        if len(heaps) == 1:
-            yield from ((heap, slice(low, low + _BATCH)) for low in range(0, len(owners), _BATCH))
-            continue
-        of_heap = np.flatnonzero(owners == heap).astype(np.int32)
-        yield from ((heap, of_heap[low : low + _BATCH]) for low in range(0, len(of_heap), _BATCH))
+        views[part] = number_of[table.heap[rows[part]]]
+    for number, arch in enumerate(kinds):
+        of_view = np.flatnonzero(views == number).astype(np.int32)
+        yield from ((arch, of_view[low : low + _BATCH]) for low in range(0, len(of_view), _BATCH))
 
 
 def view_by_heap(process: Process, heaps: tuple[Heap, ...]) -> dict[int, View]:
@@ -146,13 +147,12 @@ class _Classifier:
     def _quickly(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
         """Likewise without arrays of objects, most rows by the kernel."""
         assert self._quick is not None
-        out, pointers = self._quick.kinds(self._view, rows)
+        out, objects, pointers = self._quick.kinds(self._view, rows)
         undecided = np.flatnonzero(out == UNDECIDED_NUMBER)
         if len(undecided):
             out[undecided] = self._numbers(rows[undecided], by_class=by_class)
-        objects = np.flatnonzero(pointers) if by_class else ()
-        if len(objects):
-            out[objects] = self._objects.numbers(pointers[objects], rows[objects])
+        if by_class and len(objects):
+            out[objects] = self._objects.numbers(pointers, rows[objects])
         return out
 
     def _numbers(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:

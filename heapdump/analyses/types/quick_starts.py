@@ -49,8 +49,10 @@ class QuickStarts:
         self._places = self._made_places()
         self._biggest = int(table.size8.max()) * UNIT if len(table) else 0
 
-    def kinds(self, view: View, rows: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
-        """((n,) uint64 numbers of kinds, (n,) uint64 the pointer that a MODULE_POINTER begins with, or 0)."""
+    def kinds(
+        self, view: View, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:
+        """((n,) uint64 numbers of kinds, places of MODULE_POINTER with a whole pointer, that pointer as uint64)."""
         blocks, table, pointer = len(self._table), self._table.reader(), view.pointer_bytes
         kinds, pointers = np.empty(len(rows), np.uint8), np.empty(len(rows), np.uint8)
         first, second, third, fourth = (np.empty(len(rows), np.int64) for _ in range(4))
@@ -58,9 +60,9 @@ class QuickStarts:
         run(leave_data, blocks, rows, table, pointer, self._biggest, first, second, third, fourth, kinds)
         run(follow_starts, blocks, pointer, self._places, table.entry, first, second, kinds, pointers)
         run(decide_starts, blocks, pointer, format_starts(), first, pointers, kinds)
-        is_whole = self._table.sizes(rows) >= np.uint64(pointer)
-        objects = (first & (-1 if pointer == 8 else 0xFFFFFFFF)) * ((kinds == MODULE) & is_whole)
-        return _NUMBERS[kinds], objects.view(np.uint64)
+        objects = np.flatnonzero(kinds == MODULE)
+        objects = objects[self._table.sizes(rows[objects]) >= np.uint64(pointer)]
+        return _NUMBERS[kinds], objects, (first[objects] & (-1 if pointer == 8 else 0xFFFFFFFF)).view(np.uint64)
 
     @cached_property
     def _file(self) -> FileWords:
