@@ -19,6 +19,7 @@ from heapdump.analyses.allocated.groups import BlockGroup, dense, group
 from heapdump.analyses.allocated.stacks import Stacks
 from heapdump.analyses.allocated.suppressions import Rule, RuleCount, Suppressions
 from heapdump.analyses.blocks.select import Filter, select
+from heapdump.analyses.types.block_starts import BlockData
 from heapdump.analyses.types.block_types import NO_VTABLES, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.blocks.crt_blocks import CrtBlocks
@@ -39,6 +40,10 @@ HOW_TO_RECORD = (
     "no allocation stacks are recorded in this dump; to have them: gflags /i {image} +ust (as administrator), "
     "start the program again, take the dump again"
 )
+
+
+_SAMPLE = 1 << 12
+"""Blocks of which one has a header of the debug CRT where any has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,7 +304,8 @@ def _by_first_bytes(context: LeakContext, rows: Rows, by: By) -> Grouping:
     views = view_by_heap(context.process, tuple(context.heaps))
     shapes = context.shapes() if by is By.TYPE else None
     vtables = NO_VTABLES if shapes is None else shapes.vtables
-    found = types_of(context.process, views, context.table, rows, by_class=by is By.TYPE, vtables=vtables)
+    data = _data_of(context, rows)
+    found = types_of(context.process, views, data, rows, by_class=by is By.TYPE, vtables=vtables)
     if shapes is None:
         return _labelled(context, rows, found.numbers, found.labels, found.trusts)
     typing = context.typing()
@@ -310,6 +316,15 @@ def _by_first_bytes(context: LeakContext, rows: Rows, by: By) -> Grouping:
     names = [*zip(found.labels, found.trusts, strict=True), *((one.label, one.trust) for one in typing.labels)]
     chosen = [names[value] for value in values]
     return _labelled(context, rows, numbers, [label for label, _ in chosen], [trust for _, trust in chosen])
+
+
+def _data_of(context: LeakContext, rows: Rows) -> BlockData:
+    """The data of the rows; without a header of the debug CRT in a sample of them none is looked for."""
+    sample = np.asarray(rows)[:: max(1, len(rows) // _SAMPLE)].astype(np.int64)
+    if not len(context.crt(sample)):
+        return BlockData(context.table)
+    found = context.crt(np.sort(rows).astype(np.int64))
+    return BlockData(context.table, found.row, found.user, found.size.astype(np.uint64))
 
 
 def _by_label(context: LeakContext, rows: Rows, typing: BlockTyping, unknown: str) -> Grouping:

@@ -13,6 +13,7 @@ from heapdump.analyses.blocks.locate import locate
 from heapdump.analyses.by_hand.texts import quoted, text_at
 from heapdump.analyses.managed.places import managed_place
 from heapdump.analyses.memory.usage import UsageKind, UsageMap
+from heapdump.analyses.types.block_starts import BlockData
 from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.blocks.heap import Heap
@@ -136,7 +137,7 @@ class Pointees:
     def _type_of(self, block: Block) -> str:
         """The class or the content of a block in a few words; "" where they say nothing."""
         views = view_by_heap(self._process, self._heaps)
-        label = types_of(self._process, views, self._table(), np.array([block.row]), by_class=True).labels[0]
+        label = types_of(self._process, views, BlockData(self._table()), np.array([block.row]), by_class=True).labels[0]
         return "" if label in _UNTYPED_CONTENT else label
 
     def _on_stack(self, address: int) -> Pointee | None:

@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.allocated.groups import number_small
 from heapdump.analyses.contents import recognise
-from heapdump.analyses.types.block_starts import START_BYTES, BlockStarts, read_starts, rows_below, starts_block
+from heapdump.analyses.types.block_starts import (
+    START_BYTES,
+    BlockData,
+    BlockStarts,
+    read_starts,
+    rows_below,
+    starts_block,
+)
 from heapdump.analyses.types.containers import is_bstr, is_string, is_vector
 from heapdump.analyses.types.content_kind import LIBRARY_KINDS, ContentKind
 from heapdump.analyses.types.object_labels import ContentLabels, ObjectLabels
@@ -63,7 +70,7 @@ class BlockTypes:
 
 
 def types_of(
-    process: Process, views: dict[int, View], table: BlockTable, rows: NDArray[np.integer], *, by_class: bool,
+    process: Process, views: dict[int, View], data: BlockData, rows: NDArray[np.integer], *, by_class: bool,
     vtables: Mapping[int, str] = NO_VTABLES,
 ) -> BlockTypes:  # fmt: skip
     """The type of each row. With `by_class` an object has its class, or its vtable; else the kind of its content.
@@ -73,8 +80,9 @@ def types_of(
     """
     out = full(len(rows), ContentKind.OTHER.number, np.int32)
     labels = ContentLabels(vtables)
+    table = data.table
     quick = None if compiled_if_worth(follow_starts, len(rows)) is None else QuickStarts(process, table)
-    classifiers = {view.arch: _Classifier(process, view, table, labels, quick) for view in process.views}
+    classifiers = {view.arch: _Classifier(process, view, data, labels, quick) for view in process.views}
     jobs: list[tuple[_Classifier, Batch]] = []
     for arch, batch in _batches(table, rows, {heap: view.arch for heap, view in views.items()}):
         jobs.append((classifiers[arch], batch))
@@ -129,11 +137,11 @@ class _Classifier:
     """Classifies blocks of one view; several threads may call it at once."""
 
     def __init__(
-        self, process: Process, view: View, table: BlockTable, labels: ContentLabels, quick: QuickStarts | None
+        self, process: Process, view: View, data: BlockData, labels: ContentLabels, quick: QuickStarts | None
     ) -> None:
         """`quick`: decides most blocks by a kernel, None for few blocks."""
-        self._process, self._view, self._table, self._labels, self._quick = process, view, table, labels, quick
-        self._objects = ObjectLabels(process, view, table, labels)
+        self._process, self._view, self._data, self._labels, self._quick = process, view, data, labels, quick
+        self._objects = ObjectLabels(process, view, data, labels)
 
     def numbers(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
         """(n,) uint64: the label's number of each row."""
@@ -148,6 +156,10 @@ class _Classifier:
         """Likewise without arrays of objects, most rows by the kernel."""
         assert self._quick is not None
         out, objects, pointers = self._quick.kinds(self._view, rows)
+        headed = self._data.have_headers(rows)
+        out[headed] = UNDECIDED_NUMBER
+        plain = ~headed[objects]
+        objects, pointers = objects[plain], pointers[plain]
         undecided = np.flatnonzero(out == UNDECIDED_NUMBER)
         if len(undecided):
             out[undecided] = self._numbers(rows[undecided], by_class=by_class)
@@ -157,7 +169,7 @@ class _Classifier:
 
     def _numbers(self, rows: NDArray[np.int64], *, by_class: bool) -> NDArray[np.uint64]:
         """Likewise, by arrays."""
-        starts = read_starts(self._view, self._table, rows)
+        starts = read_starts(self._view, self._data, rows)
         out = np.full(len(rows), ContentKind.ZEROS.number, np.uint64)
         first, second = starts.raw.view(np.uint64).T
         nonzero = np.flatnonzero((first | second) != 0)
@@ -178,9 +190,10 @@ class _Classifier:
         behind = np.arange(START_BYTES) >= starts.known_bytes[:, None]
         is_fill = ((starts.raw == starts.raw[:, :1]) | behind).all(axis=1) & (starts.known_bytes > 1)
         is_ascii, is_utf16 = _texts(starts)
-        points = starts_block(self._table, first, starts.row_below)
+        points = starts_block(self._data, first, starts.row_below)
         both_point = points.copy()
-        both_point[points] = starts_block(self._table, second[points], rows_below(self._table, second[points]))
+        below = rows_below(self._data.table, second[points])
+        both_point[points] = starts_block(self._data, second[points], below)
         in_order = (
             (is_fill, ContentKind.FILL),
             (is_bstr(self._view, starts), ContentKind.BSTR),

@@ -99,7 +99,7 @@ def is_vector(view: View, starts: BlockStarts) -> Mask:
 
 def _has_room(view: View, starts: BlockStarts, places: NDArray[np.int64], wanted: NDArray[np.uint64]) -> Mask:
     """True where the first pointer of the block leads to memory for exactly `wanted` bytes; (places,) bool."""
-    least, most = room_at(view, starts.table, starts.words[0][places], starts.row_below[places])
+    least, most = room_at(view, starts.data, starts.words[0][places], starts.row_below[places])
     fits: Mask = (most > 0) & (least <= wanted) & (wanted <= most)
     return fits
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from heapdump.analyses.contents.recognise import WORDS, detail_of
+from heapdump.analyses.types.block_starts import BlockData
 from heapdump.analyses.types.block_types import types_of
 from heapdump.analyses.types.content_kind import LIBRARY_KINDS
 from heapdump.blocks.table import BlockTable
@@ -46,7 +47,7 @@ def content_of(process: Process, view: View, table: BlockTable, row: int) -> Con
     found = class_at(process, view, block.address) if len(data) >= view.pointer_bytes else None
     if found is not None:
         return Content(data, f"object of {found.kind} {found.name} ({found.module.name})", found)
-    label = types_of(process, {block.heap: view}, table, np.array([row]), by_class=True).labels[0]
+    label = types_of(process, {block.heap: view}, BlockData(table), np.array([row]), by_class=True).labels[0]
     if label in LIBRARY_KINDS or label.startswith("vtable "):
         return Content(data, label, None)
     if label in WORDS:

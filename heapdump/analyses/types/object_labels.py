@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.allocated.groups import dense
 from heapdump.analyses.contents import recognise
+from heapdump.analyses.types.block_starts import BlockData
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.analyses.types.object_arrays import object_arrays
-from heapdump.blocks.table import BlockTable
 from heapdump.process.model import Process, View
 from heapdump.process.symbols.rtti import ClassName, class_of_virtual_base, class_of_vtable, offset_of_virtual_base
 from heapdump.process.symbols.vtables import are_vtables
@@ -46,9 +46,9 @@ class ContentLabels:
 class ObjectLabels:
     """Names the objects of one view; several threads may call it at once."""
 
-    def __init__(self, process: Process, view: View, table: BlockTable, labels: ContentLabels) -> None:
+    def __init__(self, process: Process, view: View, data: BlockData, labels: ContentLabels) -> None:
         """Knows no vtable yet."""
-        self._process, self._view, self._table, self._labels = process, view, table, labels
+        self._process, self._view, self._data, self._labels = process, view, data, labels
         self._number_of_vtable: dict[int, int] = {}
         self._offset_of_virtual_base: dict[int, int] = {}
 
@@ -62,7 +62,7 @@ class ObjectLabels:
 
     def array_numbers(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """(places of the rows that are arrays of objects of a class, number of the label of each)."""
-        address, size = self._table.addresses(rows), self._table.sizes(rows)
+        address, size = self._data.addresses(rows), self._data.sizes(rows)
         places, vtables = object_arrays(self._process, self._view, address, size)
         kinds, values = dense(vtables)
         numbers = np.full(len(values), ContentKind.SMALL_NUMBER.number, np.uint64)
@@ -100,9 +100,7 @@ class ObjectLabels:
     def _virtual_base_numbers(self, rows: NDArray[np.int64], offset: int) -> NDArray[np.uint64]:
         """The number of the class of each row, by the vtable of its first virtual base, or MODULE_POINTER's."""
         width = self._view.pointer_bytes
-        whole = np.where(
-            self._table.sizes(rows) >= np.uint64(offset + width), self._table.addresses(rows), np.uint64(0)
-        )
+        whole = np.where(self._data.sizes(rows) >= np.uint64(offset + width), self._data.addresses(rows), np.uint64(0))
         vtables, _ = self._view.space.mapped.gather(whole + np.uint64(offset), width)
         places, values = dense(vtables)
         numbers = [self._class_number(class_of_virtual_base(self._process, self._view, one, offset)) for one in values]

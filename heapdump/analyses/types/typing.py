@@ -21,6 +21,7 @@ from heapdump.analyses.clusters.sample import WordReader
 from heapdump.analyses.containers.node_roles import NodeKind, Role
 from heapdump.analyses.contents.recognise import VAGUE_WORDS, WORDS
 from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.analyses.types.block_starts import BlockData
 from heapdump.analyses.types.block_types import NO_VTABLES, BlockTypes, types_of, view_by_heap
 from heapdump.analyses.types.content_kind import ContentKind
 from heapdump.analyses.types.declared import DeclaredTypes, declared_types
@@ -120,7 +121,8 @@ def typing_of(
     order = by_row(graph.rows)
     rows, cluster = graph.rows[order], cluster[order]
     vtables = NO_VTABLES if shapes is None else shapes.vtables
-    found = types_of(process, view_by_heap(process, tuple(heaps)), table, rows, by_class=True, vtables=vtables)
+    data = _data_of(table, graph, order)
+    found = types_of(process, view_by_heap(process, tuple(heaps)), data, rows, by_class=True, vtables=vtables)
     label, number = _ClusterLabels(found), found.numbers
     choice = label.choices(names, sizes)
     for part in parts(len(rows)):
@@ -148,6 +150,17 @@ def _named_clusters(
     names = names_of(process, clusters, fields_of(clusters, reader))
     process.space.mapped.forget_all()
     return names, clusters.size.tolist(), clusters.number
+
+
+def _data_of(table: BlockTable, graph: PointerGraph, order: NDArray[np.int64] | slice) -> BlockData:
+    """The data of blocks, as the graph has it. `order`: its nodes by row."""
+    rows, start, size = graph.rows[order], graph.start[order], graph.size[order]
+    pieces = [np.empty(0, np.int64)]
+    for part in parts(len(rows)):
+        moved = table.addresses(rows[part].astype(np.int64)).view(np.int64) != start[part]
+        pieces.append(part.start + np.flatnonzero(moved))
+    found = np.concatenate(pieces)
+    return BlockData(table, rows[found].astype(np.int64), start[found].astype(np.uint64), size[found].astype(np.uint64))
 
 
 def by_row(rows: NDArray[np.int32]) -> NDArray[np.int64] | slice:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from heapdump.analyses.contents.recognise import FORMATS, TEXT_WORDS, WORDS, recognise, recognise_plain, trust_of
+from heapdump.analyses.types.block_starts import BlockData
 from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content import content_of
 from heapdump.snapshot import Snapshot
@@ -101,7 +102,9 @@ def test_leaks_put_images_together(open_built):
     with open_built(ProcessBuilder().heap(blocks.heap.build())) as snapshot:
         table = snapshot.walk.table
         rows = np.flatnonzero(table.is_busy)
-        found = types_of(snapshot.process, view_by_heap(snapshot.process, snapshot.heaps), table, rows, by_class=False)
+        found = types_of(
+            snapshot.process, view_by_heap(snapshot.process, snapshot.heaps), BlockData(table), rows, by_class=False
+        )
         counts = np.bincount(found.numbers, minlength=len(found.labels)).tolist()
         assert dict(zip(found.labels, counts, strict=True))["PNG image"] == 3
         assert found.trusts[found.labels.index("PNG image")] is Trust.DERIVED

@@ -56,6 +56,25 @@ struct Hidden : Shape {
     int secret[5]{};
 };
 } // namespace
+// Containers as Visual C++ lays them out; in its debug builds with a proxy before them.
+#if defined(DEBUG_LAYOUT)
+#define PROXY void *proxy = nullptr;
+#else
+#define PROXY
+#endif
+template <class T> struct Vector {
+    PROXY T *begin = nullptr, *end = nullptr, *capacity = nullptr;
+};
+struct List {
+    PROXY void *head = nullptr;
+    decltype(sizeof(0)) elements = 0;
+};
+struct Queue : Shape {
+    int area() override { return 6; }
+    Vector<Point> points;
+    List list;
+    void *frames[4]{};
+};
 #if defined(_MSC_VER)
 struct Deep : virtual Shape {
     int area() override { return 7; }
@@ -78,6 +97,7 @@ KEEP(ns::Both, Both)
 typedef ns::Box<ns::Point, 3> Box3;
 KEEP(Box3, Box)
 KEEP(ns::Hidden, Hidden)
+KEEP(ns::Queue, Queue)
 #if defined(_MSC_VER)
 KEEP(ns::Deep, Deep)
 #endif
@@ -90,6 +110,12 @@ EXPORT ns::Point *g_points;
 ns::Point *g_points;
 EXPORT ns::Circle *g_circle;
 ns::Circle *g_circle;
+EXPORT ns::Queue *g_queues[64];
+ns::Queue *g_queues[64];
+EXPORT ns::Circle *g_circles[512];
+ns::Circle *g_circles[512];
+EXPORT void *g_records[1024];
+void *g_records[1024];
 EXPORT int size_Point, size_Node, size_Table;
 int size_Point = sizeof(ns::Point), size_Node = sizeof(ns::Node), size_Table = sizeof(Table);
 
@@ -97,6 +123,6 @@ extern "C" int _fltused;
 int _fltused;
 
 EXPORT int start(void *, unsigned, void *) {
-    ns::Shape *all[] = {&object_Shape, &object_Circle, &object_Both, &object_Box, &object_Hidden};
-    return all[g_table.count % 5]->area() + object_Both.length() + (g_head ? g_head->id : 0) + int(g_points->x);
+    ns::Shape *all[] = {&object_Shape, &object_Circle, &object_Both, &object_Box, &object_Hidden, &object_Queue};
+    return all[g_table.count % 6]->area() + object_Both.length() + (g_head ? g_head->id : 0) + int(g_points->x);
 }

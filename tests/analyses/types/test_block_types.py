@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heapdump.analyses.types import block_types, quick_starts
+from heapdump.analyses.types.block_starts import BlockData
 from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content import content_of
 from heapdump.analyses.types.content_kind import LIBRARY_KINDS
@@ -94,7 +95,7 @@ def kinds_of(snapshot: Snapshot, rows: np.ndarray[Any, Any], *, is_quick: bool) 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(block_types, "compiled_if_worth", lambda kernel, blocks: kernel if is_quick else None)
         views = view_by_heap(snapshot.process, snapshot.heaps)
-        found = types_of(snapshot.process, views, snapshot.walk.table, rows, by_class=True)
+        found = types_of(snapshot.process, views, BlockData(snapshot.walk.table), rows, by_class=True)
         return [found.labels[number] for number in found.numbers.tolist()]
 
 

@@ -18,6 +18,7 @@ from tests.patching import poke
 NAMES = {
     "Shape": "ns::Shape", "Circle": "ns::Circle", "Both": "ns::Both", "Box": "ns::Box<ns::Point,3>",
     "Hidden": "ns::`anonymous namespace'::Hidden", "Deep": "ns::Deep",
+    "Queue": "ns::Queue",
 }  # fmt: skip
 EACH = 40
 

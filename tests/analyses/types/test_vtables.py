@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from heapdump.analyses.types.block_starts import BlockData
 from heapdump.analyses.types.block_types import types_of, view_by_heap
 from heapdump.analyses.types.content import content_of
 from tests.analyses.types.test_block_types import ARCHES, BASE, Blocks, labels
@@ -76,6 +77,8 @@ def test_one_class_in_two_heaps_is_one_group(open_built):
     with open_built(process.heap(other.build())) as snapshot:
         table = snapshot.walk.table
         rows = np.array([table.at(address)[0] for address in (thing, second)])
-        found = types_of(snapshot.process, view_by_heap(snapshot.process, snapshot.heaps), table, rows, by_class=True)
+        found = types_of(
+            snapshot.process, view_by_heap(snapshot.process, snapshot.heaps), BlockData(table), rows, by_class=True
+        )
         assert found.numbers.tolist() == [0, 0]
         assert [trust.value for trust in found.trusts] == ["guess"]

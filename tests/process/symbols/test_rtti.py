@@ -178,6 +178,7 @@ def test_classes_of_a_compiled_program_are_named_without_its_pdb(open_built, tmp
 
 
 def test_classes_high_in_the_address_space_are_grouped(open_built):
+    from heapdump.analyses.types.block_starts import BlockData
     from heapdump.analyses.types.block_types import types_of, view_by_heap
 
     built, address, _ = process("x64", base=0xFFFFFFFFFFFE0000)
@@ -185,5 +186,5 @@ def test_classes_high_in_the_address_space_are_grouped(open_built):
         table = snapshot.walk.table
         rows = np.array([table.at(address)[0]])
         views = view_by_heap(snapshot.process, snapshot.heaps)
-        found = types_of(snapshot.process, views, table, rows, by_class=True)
+        found = types_of(snapshot.process, views, BlockData(table), rows, by_class=True)
         assert [found.labels[number] for number in found.numbers.tolist()] == ["class vision::ImageTask (vision.dll)"]
