@@ -189,3 +189,39 @@ def test_the_page_prints_all_it_can_fold(page: Page, tmp_path: Path) -> None:
     assert page.value("getComputedStyle(document.querySelector('nav')).display") == "none"
     assert page.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     page.media()
+
+
+def test_paper_narrower_than_the_window_cuts_no_box(page: Page, tmp_path: Path) -> None:
+    page.open(sample("stacks", tmp_path))
+    for figure in ("map", "graph"):
+        page.value(f"document.getElementById('{figure}-boxes').style.width = '60%'")
+        page.value(f"document.getElementById('{figure}-boxes').style.height = '200px'")
+        inside = f"""(() => {{ const frame = {figure}.boxes.getBoundingClientRect();
+            return [...{figure}.boxes.children].every(box => box.getBoundingClientRect().right <= frame.right + 1); }})()"""
+        assert page.value(inside)
+    assert page.value(
+        "[...map.boxes.children].every(box => box.offsetTop + box.offsetHeight <= map.boxes.clientHeight + 1)"
+    )
+
+
+def test_paper_says_once_what_is_missing(page: Page, tmp_path: Path) -> None:
+    page.open(sample("damaged", tmp_path))
+    page.value("dispatchEvent(new Event('beforeprint'))")
+    notes = page.value("[...document.querySelectorAll('details.gaps')].map(one => [one.textContent, one.open])")
+    assert len(notes) > len({text for text, _ in notes})
+    assert sorted(text for text, is_open in notes if is_open) == sorted({text for text, _ in notes})
+
+
+def test_a_phone_shows_what_the_damage_is_below_its_address(page: Page, tmp_path: Path) -> None:
+    page.open(sample("damaged", tmp_path), width=390)
+    ends = "[...document.querySelectorAll('#damage td:last-child')].map(cell => cell.getBoundingClientRect().right)"
+    assert max(page.value(ends)) <= 390
+    heights = "[...document.querySelectorAll('#damage tbody tr')].map(row => row.offsetHeight)"
+    assert max(page.value(heights)) < 150
+
+
+def test_long_lines_of_a_report_go_on_in_the_next_line(page: Page, tmp_path: Path) -> None:
+    page.open(sample("damaged", tmp_path))
+    page.value("document.querySelector('#damage pre.lines .ln').textContent += ' word'.repeat(100)")
+    wide = "[...document.querySelectorAll('pre.lines')].every(one => one.scrollWidth <= one.clientWidth)"
+    assert page.value(wide)

@@ -363,3 +363,24 @@ def test_a_phone_keeps_the_column_that_decides() -> None:
     assert [column.title for column in grid.columns] == ["Size", "Heap", "Allocated by"]
     assert (grid.wide, grid.wide_only) == ((False, True, False), "Heap")
     assert [cell.css for cell in grid.rows[0].cells] == ["n", "w", "fx"]
+
+
+def tiles(text: str) -> list[tuple[str, str]]:
+    """(number, label) of the tiles at the top of a page."""
+    return re.findall(r"<li data-command[^>]*><b>([^<]*)</b><span>([^<]*)</span></li>", text)
+
+
+def test_a_tile_of_one_is_no_plural(tmp_path: Path, capfd: Capture) -> None:
+    heap = NtHeapBuilder(base=0x20000000000)
+    heap.busy(200)
+    ProcessBuilder().heap(heap.build()).thread(7, ip=0x401000).write(tmp_path / "crash.dmp")
+    found = tiles(html_of(tmp_path / "crash.dmp", capfd))
+    assert ("1", "heap") in found and ("1", "thread") in found and ("1", "busy block") in found
+    assert ("0", "errors found") in found
+
+
+def test_where_no_heap_could_be_checked_no_tile_counts_errors(tmp_path: Path, capfd: Capture) -> None:
+    ProcessBuilder().thread(7, ip=0x401000).write(tmp_path / "crash.dmp")
+    text = html_of(tmp_path / "crash.dmp", capfd)
+    assert ("–", "no heap checked") in tiles(text)
+    assert "errors found" not in text and "<h3>Groups</h3>" not in text and "How full each segment" not in text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from heapdump.render.layout import layout
+from heapdump.render.layout import GAP, layout
 from heapdump.render.report.content import Part
 from heapdump.render.text import printable
 from heapdump.render.view import COMMAND, Column, Lines, PageItem, Sections, StyledLine, Table
@@ -15,6 +16,9 @@ _WIDTH = 126
 
 _PHONE_WIDTH = 44
 """The same on a phone of 390 pixels."""
+
+_TEXT_WIDTH = 16
+"""Characters below which a column of running text is too narrow to read."""
 
 _INDENTED, _BAR = ("  ", "\t", "=="), "█"
 
@@ -46,6 +50,7 @@ class PageTable:
         left_out: line with the titles of the columns without room; "" for none.
         wide: for each column, True where a phone has no room for it.
         wide_only: line with the titles of these; "" for none.
+        is_card: True where a phone gives the last column a line of its own, below the others.
     """
 
     columns: tuple[Column[Any], ...]
@@ -54,6 +59,7 @@ class PageTable:
     left_out: str
     wide: tuple[bool, ...]
     wide_only: str
+    is_card: bool
 
 
 def item_kind(item: PageItem) -> str:
@@ -79,7 +85,14 @@ def table_grid(table: Table[Any], part: Part) -> PageTable:
     left_out = ", ".join(columns[i].title for i in found.dropped if columns[i].title)
     titles = (columns[i].title for i, is_wide in zip(found.shown, wide, strict=True) if is_wide)
     shown_columns = tuple(columns[i] for i in found.shown)
-    return PageTable(shown_columns, tuple(rows), same, left_out, wide, ", ".join(filter(None, titles)))
+    is_card = _is_card(shown_columns, [needed[i] for i in found.shown], wide)
+    return PageTable(shown_columns, tuple(rows), same, left_out, wide, ", ".join(filter(None, titles)), is_card)
+
+
+def _is_card(columns: Sequence[Column[Any]], needed: Sequence[int], wide: Sequence[bool]) -> bool:
+    """True where a phone has no room for the last column beside the others, and it is one of running text."""
+    beside = sum(size + GAP for size, is_wide in zip(needed[:-1], wide[:-1], strict=True) if not is_wide)
+    return (columns[-1].wraps or columns[-1].flexible > 0) and beside + min(needed[-1], _TEXT_WIDTH) > _PHONE_WIDTH
 
 
 def _css(column: Column[Any], row: Any) -> str:

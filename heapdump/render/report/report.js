@@ -19,6 +19,7 @@ function size(value) {
 }
 const exact = (value) => value.toLocaleString("en-US");
 const percent = (part, whole) => whole ? `${(100 * part / whole).toFixed(part / whole < 0.1 ? 1 : 0)}%` : "";
+const share = (part, whole) => `${100 * part / whole}%`;  // of a figure: paper is narrower than the window
 const signed = (value) => value > 0 ? `+${size(value)}` : value < 0 ? size(value) : "±0";
 const quoted = (word) => /^[\w\-+=:,./\\@~#!]+$/.test(word) ? word : `"${word}"`;
 const commandOf = ([name, ...rest]) => ["heapdump", name, DATA.dump, ...rest.map(quoted)].join(" ");
@@ -91,7 +92,7 @@ function squarify(values, x, y, width, height) {
 }
 
 const map = {
-  by: 1, path: [], figure: $("map"), boxes: $("map-boxes"),
+  by: 1, path: [], width: 0, height: 0, figure: $("map"), boxes: $("map-boxes"),
   delta: Boolean(DATA.compares),
   node(path) {
     const out = [DATA.memory];
@@ -103,8 +104,9 @@ const map = {
     const chain = map.node(map.path), node = chain.at(-1);
     map.path.length = chain.length - 1;
     map.boxes.replaceChildren();
-    const width = map.boxes.clientWidth, height = map.boxes.clientHeight;
-    map.children(node, 0, 0, width, height, map.path, 0);
+    map.width = map.boxes.clientWidth;
+    map.height = map.boxes.clientHeight;
+    map.children(node, 0, 0, map.width, map.height, map.path, 0);
     if (!map.boxes.childElementCount) map.boxes.append(make("p", "s-dim", "nothing here is committed"));
     map.crumbs(chain);
     map.show(node, chain.length > 1 ? chain.at(-2) : node);
@@ -120,7 +122,7 @@ const map = {
       const own = [...path, i], split = child[6].length > 0 && (depth === 0 ? wide > 44 && high > 44 : depth < 3 && wide > 220 && high > 120);
       const box = make("button", `box ${child[3] || node[3]} ${split ? "outer" : "inner"}`);
       box.type = "button";
-      Object.assign(box.style, { left: `${left}px`, top: `${top}px`, width: `${wide}px`, height: `${high}px` });
+      Object.assign(box.style, { left: share(left, map.width), top: share(top, map.height), width: share(wide, map.width), height: share(high, map.height) });
       box.dataset.path = own.join(".");
       box.tabIndex = -1;
       box.title = `${child[NAME]}\n${exact(child[map.by])} bytes`;
@@ -190,7 +192,7 @@ function tint(box, delta, bytes) {
 
 // ---- icicle graph
 const graph = {
-  path: [], figure: $("graph"), boxes: $("graph-boxes"), row: 22, by: BYTES,
+  path: [], width: 0, figure: $("graph"), boxes: $("graph-boxes"), row: 22, by: BYTES,
   node(path) {
     const out = [DATA.graph];
     for (const i of path) { const next = out.at(-1)[4][i]; if (!next) break; out.push(next); }
@@ -199,6 +201,7 @@ const graph = {
   draw() {
     if (!graph.boxes || !DATA.graph) return;
     const chain = graph.node(graph.path), width = graph.boxes.clientWidth;
+    graph.width = width;
     graph.path.length = chain.length - 1;
     graph.boxes.replaceChildren();
     chain.slice(0, -1).forEach((node, depth) => graph.add(node, graph.path.slice(0, depth), 0, width, depth, true));
@@ -222,7 +225,7 @@ const graph = {
   add(node, path, left, width, depth, faded) {
     const box = make("button", "box");
     box.type = "button";
-    Object.assign(box.style, { left: `${left}px`, top: `${depth * graph.row}px`, width: `${width}px` });
+    Object.assign(box.style, { left: share(left, graph.width), top: `${depth * graph.row}px`, width: share(width, graph.width) });
     if (faded) box.style.opacity = ".6";
     box.style.setProperty("--k", depth ? hue(node[NAME]) : "var(--c11)");
     if (DATA.compares && node[3] !== null) tint(box, node[3], node[BYTES]);
@@ -402,7 +405,14 @@ $("help").addEventListener("click", () => $("keys").showModal());
 addEventListener("scroll", () => requestAnimationFrame(showHere), { passive: true });
 let resizing = 0;
 addEventListener("resize", () => { clearTimeout(resizing); resizing = setTimeout(() => { map.draw(); graph.draw(); }, 100); });
-addEventListener("beforeprint", () => { for (const one of document.querySelectorAll("details.part, details.gaps")) one.open = true; });
+addEventListener("beforeprint", () => {
+  for (const one of document.querySelectorAll("details.part")) one.open = true;
+  const told = new Set();  // what is missing is printed once, not below every answer that lacks it
+  for (const one of document.querySelectorAll("details.gaps")) {
+    one.open = !told.has(one.textContent);
+    told.add(one.textContent);
+  }
+});
 
 // ---- start
 if ($("graph-choice")) {

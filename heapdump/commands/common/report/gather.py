@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from heapdump.snapshot import Snapshot
 
 _MOST_CHANGES = 12
-_MOST_ROWS, _FEW_ROWS = 100, 30
+_MOST_ROWS, _GROUP_ROWS, _FEW_ROWS = 100, 50, 30
 """Rows of a table; the page says how many more there are."""
 
 
@@ -117,13 +117,16 @@ class _Gatherer:
         if counts:
             busy, blocks = sum(c.busy_bytes for c in counts), sum(c.busy_blocks for c in counts)
             yield _size_tile("busy in heaps", busy, line(("heaps",)))
-            yield Tile("busy blocks", f"{blocks:,}", f"{blocks:,} blocks", line(("heaps",)))
-        yield Tile("heaps", f"{len(snapshot.heaps):,}", f"{len(snapshot.heaps):,} heaps", line(("heaps",)))
-        threads, modules = len(snapshot.process.threads), len(snapshot.process.modules)
-        yield Tile("threads", f"{threads:,}", f"{threads:,} threads", line(("threads",)))
-        yield Tile("modules", f"{modules:,}", f"{modules:,} modules", line(("modules",)))
+            yield _count_tile(blocks, "busy block", line(("heaps",)))
+        yield _count_tile(len(snapshot.heaps), "heap", line(("heaps",)))
+        yield _count_tile(len(snapshot.process.threads), "thread", line(("threads",)))
+        yield _count_tile(len(snapshot.process.modules), "module", line(("modules",)))
         errors = sum(incident.is_error for incident in snapshot.incidents)
-        yield Tile("errors found", f"{errors:,}", text.plural(errors, "error"), line(("check",)), is_bad=errors > 0)
+        if errors or counts:
+            label = "error found" if errors == 1 else "errors found"
+            yield Tile(label, f"{errors:,}", text.plural(errors, "error"), line(("check",)), is_bad=errors > 0)
+        else:
+            yield Tile("no heap checked", "–", "no heap could be checked", line(("check",)))
 
     @cached_property
     def _diff(self) -> Part:
@@ -152,9 +155,10 @@ class _Gatherer:
         yield ReportSection(
             "space", "Address space", lead, "space", [self._part("Free runs", "gaps", is_folded=True, limit=_FEW_ROWS)]
         )
-        lead = "How full each segment is, and the blocks by size."
+        lead = "How full each segment is, and the blocks by size." if self._snapshot.walk.counts else ""
         yield ReportSection("heaps", "Heaps", lead, "heaps", [self._part("", "heaps")])
-        before, after = _divided(self._part("Groups", "leaks", folds_stacks=True))
+        title = "Groups" if len(self._snapshot.walk.table) else ""
+        before, after = _divided(self._part(title, "leaks", folds_stacks=True, limit=_GROUP_ROWS))
         yield ReportSection("groups", "Who allocated", "", "groups", after, before)
         if len(self._snapshot.walk.table):
             lead = "The blocks that keep others alive, and by whom blocks are held."
@@ -200,6 +204,11 @@ def _divided(part: Part) -> tuple[list[Part], list[Part]]:
     return [replace(part, title="", command="", items=items[:count], gaps=(), is_folded=False)], [
         replace(part, items=items[count:])
     ]
+
+
+def _count_tile(count: int, name: str, command: str) -> Tile:
+    words = text.plural(count, name)
+    return Tile(words.partition(" ")[2], f"{count:,}", words, command)
 
 
 def _size_tile(label: str, size: int, command: str) -> Tile:
