@@ -182,6 +182,17 @@ class HeapJob:
     workload: Workload
     owned: list[NDArray[np.uint64]] = field(default_factory=list)
 
+    @property
+    def bytes_present(self) -> int:
+        """Bytes of the heap that are in the dump."""
+        starts, ends = (
+            np.array(side, np.uint64)
+            for side in (
+                [extent.span.start for extent in self.heap.extents], [extent.span.end for extent in self.heap.extents],
+            )
+        )  # fmt: skip
+        return int(self.process.space.mapped.bytes_present(starts, ends).sum())
+
 
 @dataclass
 class CheckJob:

@@ -38,12 +38,15 @@ class SegmentAllocator:
         return discovery.describe(context, claim, index)
 
     def walk(self, job: AllocatorJob) -> None:
-        """Walks heap by heap. Keys and padding that one heap shows are used for the later heaps of its view."""
+        """Walks heap by heap, those with the most memory in the dump first.
+
+        Keys and padding that one heap shows are used for the later heaps of its view.
+        """
         from heapdump.heaps.segment.keys import Keys
         from heapdump.heaps.segment.walk import walk_segment_heap
 
         keys = {view.arch: Keys(job.process, view) for view in job.process.views}
-        for one in job.each():
+        for one in sorted(job.each(), key=lambda one: -one.bytes_present):
             walk_segment_heap(one, keys[one.heap.view])
 
     def self_checks(self, process: Process, heap: Heap, count: HeapCount) -> Iterable[Check]:

@@ -20,6 +20,7 @@ from heapdump.heaps.segment.page_ranges import RangeKind, Ranges
 from heapdump.kernels.row import EXTRA, UNIT
 from heapdump.spans import Span
 from heapdump.trust import Trust
+from heapdump.wording import plural
 
 _INTERNAL_TAG = tag(BlockKind.PAGES, busy=True, internal=True)
 _MUCH_PADDING_BYTES = 1 << 20
@@ -44,11 +45,11 @@ def add_page_ranges(walk: SegmentWalk, committed: Committed, ranges: Ranges, pad
     none = np.zeros(len(internal.start), np.int64)
     _add(walk, internal.start, internal.size, none, none, none + _INTERNAL_TAG)
     pages = ranges.of_kind(RangeKind.PAGES)
-    header = _padding_bytes(walk, pages.start, padding, pages.size - pages.unused >= _MUCH_PADDING_BYTES)
+    header, is_read = _padding_bytes(walk, pages.start, padding, pages.size - pages.unused >= _MUCH_PADDING_BYTES)
     has_extra = pages.extra & pages.is_size_possible
     tags = (tag(BlockKind.PAGES, busy=True) | has_extra * EXTRA).astype(np.uint16)
     lower_trust(tags, ~pages.is_sound, Trust.DERIVED)
-    lower_trust(tags, ~pages.is_size_possible, Trust.GUESS)
+    lower_trust(tags, ~pages.is_size_possible | ~is_read, Trust.GUESS)
     unused = np.minimum(np.where(pages.is_size_possible, pages.unused, 0) + header, pages.size)
     _add(walk, pages.start, pages.size, unused, header, tags)
 
@@ -65,7 +66,7 @@ def add_large_allocations(walk: SegmentWalk, committed: Committed, padding: int)
     size = np.array([block.commit_bytes for block, _ in blocks], np.int64)
     is_possible = np.array([unused.is_possible for _, unused in blocks], bool)
     has_extra = np.array([unused.has_extra for _, unused in blocks], bool) & is_possible
-    header = _padding_bytes(walk, start, padding, np.ones(len(start), bool))
+    header, is_read = _padding_bytes(walk, start, padding, np.ones(len(start), bool))
     unused_bytes = np.where(is_possible, np.array([unused.bytes for _, unused in blocks], np.int64), 0)
     unused_bytes = np.minimum(unused_bytes + header, size)
     if not writes_padding_header(walk.layout):
@@ -73,7 +74,8 @@ def add_large_allocations(walk: SegmentWalk, committed: Committed, padding: int)
     tags = (tag(BlockKind.LARGE, busy=True) | has_extra * EXTRA).astype(np.uint16)
     lower_trust(tags, np.array([block.trust is not Trust.EXACT for block, _ in blocks], bool), Trust.DERIVED)
     lower_trust(tags, np.array([block.trust is Trust.GUESS for block, _ in blocks], bool), Trust.GUESS)
-    lower_trust(tags, ~is_possible | ~np.array([unused.is_confirmed for _, unused in blocks], bool), Trust.GUESS)
+    is_confirmed = np.array([unused.is_confirmed for _, unused in blocks], bool)
+    lower_trust(tags, ~(is_possible & is_read & is_confirmed), Trust.GUESS)
     if walk.heap.counters.virtual_bytes not in (None, walk.heap.large_committed_bytes):
         lower_trust(tags, ~_fill_their_runs(walk, committed, start, size), Trust.GUESS)
     _add(walk, start, size, unused_bytes, header, tags)
@@ -98,10 +100,11 @@ def _fill_their_runs(
 
 def _padding_bytes(
     walk: SegmentWalk, start: NDArray[np.int64], padding: int, is_long: NDArray[np.bool_]
-) -> NDArray[np.int64]:
-    """(n,) int64 bytes of padding in front of the user data of blocks that begin at these addresses.
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """((n,) int64 bytes of padding in front of the user data of blocks at these addresses; (n,) True where sure).
 
-    The first word of the padding header names it; where that is impossible, `padding` is used.
+    The first word of the padding header names it; where that is impossible, `padding` is used. Where the dump lacks the
+    word, the padding is a guess, which a gap says.
 
     Args:
         walk: the walk of the heap.
@@ -110,11 +113,15 @@ def _padding_bytes(
         is_long: (n,) True for blocks whose padding is usually four times as long.
     """
     if not padding or not writes_padding_header(walk.layout):
-        return np.full(len(start), padding, np.int64)
+        return np.full(len(start), padding, np.int64), np.ones(len(start), bool)
     word, is_present = walk.mapped.gather(start.astype(np.uint64), walk.pointer_bytes)
     usual = np.where(is_long, 4 * padding, padding)
     possible = is_present & (word >= padding) & (word <= 4 * padding) & (word % np.uint64(padding) == 0)
-    return np.where(possible, word.astype(np.int64), usual)
+    if not is_present.all():
+        count, first = plural(int((~is_present).sum()), "block"), int(start[~is_present][0])
+        where = f"{count} of whole pages from {first:#x} on"
+        walk.add_gap(f"{walk.name}: the padding headers of {where} are not in the dump: their addresses are guesses")
+    return np.where(possible, word.astype(np.int64), usual), is_present
 
 
 def _add_runs(walk: SegmentWalk, runs: list[Span], tags: int) -> None:

@@ -14,6 +14,7 @@ All places and sizes in this module are in granules, unless they are called addr
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -30,6 +31,12 @@ from heapdump.process.model import View
 from heapdump.trust import Trust
 
 _LONG_CHAIN = 64
+_LEAST_NODE = 2
+"""Granules of the smallest free chunk that is a node of the tree."""
+
+_WINDOW = 1 << 10
+"""Granules that are searched at a time behind a hole."""
+
 _PROOF_HEADERS = 3
 """Number of headers in a row that must hold where the walk goes on behind damage."""
 
@@ -115,27 +122,84 @@ class VsChunks:
         """The header at a granule."""
         return ChunkHeader(*(int(values[0]) for values in self.headers(at, at + 1)))
 
+    def _at(self, granules: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """The same of these granules, which lie before the end."""
+        raw = self.words[granules * self.coding.stride]
+        return header_fields(raw ^ (self.base + granules * self.granule_bytes) ^ self.coding.key, is_wide=self.is_wide)
+
     def sound_from(self, first: int, starts: tuple[int, ...]) -> list[tuple[int, int]]:
         """(granule, size of the chunk before) of each header from granule `first` on that begins a sound chain.
 
         A chain is sound where three headers in a row hold, or two that reach to the end of the subsegment. The last
         header alone is sound where the chunk before it begins at one of the granules `starts`.
         """
-        size, before, busy = self.headers(first, self.end)
-        count = len(size)
-        each = np.arange(count)
-        possible = (size > 0) & (each + size <= count) & (busy <= 1)
-        is_last = possible & (each + size == count) & np.isin(first + each - before, starts)
-        holds, place = possible.copy(), each.copy()
+        return self._sound_in(first, self.end, starts)
+
+    def _sound_in(self, first: int, last: int, starts: tuple[int, ...] = ()) -> list[tuple[int, int]]:
+        """`sound_from` for the headers at the granules [first, last)."""
+        each = np.arange(first, last)
+        if not len(each):
+            return []
+        size, before, busy = self._at(each)
+        holds = (size > 0) & (each + size <= self.end) & (busy <= 1)
+        is_last = holds & (each + size == self.end) & np.isin(each - before, starts)
+        place, own_size = each.copy(), size
         for _ in range(_PROOF_HEADERS - 1):
-            own_size = size[np.minimum(place, count - 1)]
-            following = np.where(holds, place + own_size, count)
-            inside = np.minimum(following, count - 1)
-            next_holds = (following < count) & possible[inside] & (before[inside] == own_size)
-            holds &= (following == count) & (place > each) | next_holds
-            place = np.where(holds & (following < count), following, place)
-        sound = np.flatnonzero(holds | is_last)
-        return list(zip((first + sound).tolist(), before[sound].tolist(), strict=True))
+            following = np.where(holds, place + own_size, self.end)
+            next_size, next_before, next_busy = self._at(np.minimum(following, self.end - 1))
+            next_holds = (next_size > 0) & (following + next_size <= self.end) & (next_busy <= 1)
+            next_holds &= (following < self.end) & (next_before == own_size)
+            holds &= (following == self.end) & (place > each) | next_holds
+            moves = holds & (following < self.end)
+            place, own_size = np.where(moves, following, place), np.where(moves, next_size, own_size)
+        found = np.flatnonzero(holds | is_last)
+        return list(zip(each[found].tolist(), before[found].tolist(), strict=True))
+
+    def living_from(
+        self, first: int, is_missing: Callable[[int], bool], are_unlinked: Callable[[Sequence[int]], bool]
+    ) -> tuple[int, int] | None:
+        """(granule, size of the chunk before) of the first header from `first` on that begins a chain of living chunks.
+
+        When free chunks are joined, the headers inside stay and still hold. The header behind such a chunk names its
+        whole size. There a chain of stale headers ends in a contradiction, or it has a free chunk that the tree of free
+        chunks lacks.
+
+        Args:
+            first: the granule.
+            is_missing: granule → True where the dump lacks its header.
+            are_unlinked: granules of free chunks → True where the tree of free chunks lacks one of them.
+        """
+        low = first
+        while low < self.end:
+            high = min(low + _WINDOW, self.end)
+            for place, before in self._sound_in(low, high):
+                if place < low:
+                    continue
+                living = self._living_behind(place, is_missing, are_unlinked)
+                if living is None:
+                    return place, before
+                low = living
+            low = max(low, high)
+        return None
+
+    def _living_behind(
+        self, start: int, is_missing: Callable[[int], bool], are_unlinked: Callable[[Sequence[int]], bool]
+    ) -> int | None:
+        """The header that proves the chain at `start` stale; None where none does."""
+        at, before = start, -1
+        chain, free = set[int](), list[int]()
+        while at < self.end and not is_missing(at):
+            header = self.header(at)
+            if before not in (-1, header.previous_size) or not 0 < header.size <= self.end - at or header.busy > 1:
+                is_stale = before != -1 and at - header.previous_size <= start and bool(self._sound_in(at, at + 1))
+                return at if is_stale else None
+            chain.add(at)
+            free += [] if header.busy or header.size < _LEAST_NODE else [at]
+            at, before = at + header.size, header.size
+        if not free or not are_unlinked(free):
+            return None
+        others = (one for one in self._sound_in(start, self.end) if one[0] not in chain)
+        return next((place for place, size in others if place - size <= start), None)
 
     def chain_length(self, at: int) -> int:
         """The number of headers in a row that hold from granule `at` on, at most _LONG_CHAIN.

@@ -14,11 +14,14 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import BlockTable, lower_trust
+from heapdump.heaps.integers import address_limit
+from heapdump.heaps.segment.committed import Committed
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.vs_page_offsets import page_offset_byte
 from heapdump.kernels.row import BUSY, CLASS_MASK, TRUST_MASK, UNIT
 from heapdump.trust import Trust
+from heapdump.wording import plural
 
 _LEAST_CHUNKS = 4
 """With this many free chunks or fewer, one may be unlinked; with more, fewer than half of them."""
@@ -62,7 +65,10 @@ def check_free_tree(walk: SegmentWalk, first: int, padding: int, delayed: NDArra
     rows = np.flatnonzero(is_vs & ~table.is_busy & ~np.isin(table.entry + np.uint64(walk.granule), delayed))
     nodes = _nodes(walk, table.entry[rows])
     unlinked = ~nodes.is_linked & ~nodes.is_unknown
+    is_sure = table.tags[rows] & np.uint16(TRUST_MASK) == 0
     if 2 * int(unlinked.sum()) < max(len(rows), _LEAST_CHUNKS):
+        _doubt(walk, table, rows[unlinked & ~is_sure])
+        unlinked &= is_sure
         is_busy = unlinked & _has_page_offset(walk, table, rows)
         _make_busy(walk, table, rows[is_busy], padding)
         _report_links(walk, nodes, unlinked & ~is_busy)
@@ -71,21 +77,50 @@ def check_free_tree(walk: SegmentWalk, first: int, padding: int, delayed: NDArra
         _make_free(walk, table, doubtful[own.is_linked & ((own.parent != 0) | np.isin(own.address, nodes.parent))])
 
 
+def is_unlinked(walk: SegmentWalk, chunk: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """(n,) True for the chunks at these addresses that the tree of free chunks lacks, as far as the dump holds it."""
+    nodes = _nodes(walk, chunk)
+    return ~nodes.is_linked & ~nodes.is_unknown
+
+
 def _nodes(walk: SegmentWalk, chunk: NDArray[np.uint64]) -> _Nodes:
     """The nodes of the chunks at these addresses."""
     pointer, mapped = np.uint64(walk.pointer_bytes), walk.mapped
     address = chunk + pointer
     value, is_present = mapped.gather(address + np.uint64(2) * pointer, walk.pointer_bytes)
     parent = value & ~_COLOUR_BITS
-    left, has_left = mapped.gather(parent, walk.pointer_bytes)
-    right, has_right = mapped.gather(parent + pointer, walk.pointer_bytes)
-    own = [mapped.gather(address + side, walk.pointer_bytes)[0] for side in (np.uint64(0), pointer)]
-    is_root = (parent == 0) & (((own[0] == 0) & (own[1] == 0)) | np.isin(address, parent))
-    is_linked = is_present & (((parent != 0) & ((left == address) | (right == address))) | is_root)
-    is_inside = np.zeros(len(chunk), bool)
-    for segment in walk.heap.segments:
-        is_inside |= (parent >= np.uint64(segment.span.start)) & (parent < np.uint64(segment.span.end))
-    return _Nodes(address, parent, is_linked, ~is_present | (is_inside & ~(has_left & has_right)))
+    is_named, is_cut = np.zeros(len(chunk), bool), np.zeros(len(chunk), bool)
+    for side in (np.uint64(0), pointer):
+        link, has_link = mapped.gather(parent + side, walk.pointer_bytes)
+        is_named |= (parent != 0) & has_link & (link == address)
+        is_cut |= (parent != 0) & ~has_link
+    is_cut &= _may_be_memory(walk, parent)
+    is_root, is_root_cut = _roots(walk, address)
+    is_linked = is_present & np.where(parent == 0, is_root, is_named)
+    return _Nodes(address, parent, is_linked, ~is_present | np.where(parent == 0, is_root_cut, is_cut))
+
+
+def _roots(walk: SegmentWalk, address: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """((n,) True for nodes without children, and those that a child names as its parent; True where words lack)."""
+    pointer = np.uint64(walk.pointer_bytes)
+    is_leaf, is_root, is_cut = (np.full(len(address), value) for value in (True, False, False))
+    for side in (np.uint64(0), pointer):
+        child, has_child = walk.mapped.gather(address + side, walk.pointer_bytes)
+        value, has_value = walk.mapped.gather(child + np.uint64(2) * pointer, walk.pointer_bytes)
+        is_leaf &= has_child & (child == 0)
+        is_root |= has_value & (child != 0) & (value & ~_COLOUR_BITS == address)
+        is_cut |= ~has_child | ((child != 0) & ~has_value & _may_be_memory(walk, child))
+    return is_leaf | is_root, is_cut
+
+
+def _may_be_memory(walk: SegmentWalk, address: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """(n,) False for addresses at which the process has no memory, as far as the memory map tells."""
+    regions, limit = walk.process.regions, np.uint64(address_limit(walk.view))
+    possible: NDArray[np.bool_] = (address < limit) & (address % np.uint64(walk.pointer_bytes) == 0)
+    if regions.is_complete_map:
+        start = np.minimum(address, limit).astype(np.int64)
+        possible &= Committed(regions).bytes(start, start + 1) > 0
+    return possible
 
 
 def _has_page_offset(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -121,6 +156,17 @@ def _make_busy(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], pa
         size = walk.pointer_bytes
         walk.report(DamagedBytes("vs_chunk", at + size - 2, 2, "busy", "free"), message)
     walk.count_headers(0, -len(rows))
+
+
+def _doubt(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> None:
+    """Makes free rows behind damage or missing memory guesses: they may be what is left in a larger free chunk."""
+    if len(rows):
+        changed = np.zeros(len(table), bool)
+        changed[rows] = True
+        lower_trust(table.tags, changed, Trust.GUESS)
+        place = int(table.entry[rows[0]])
+        told = f"{plural(len(rows), 'free chunk')} from {place:#x} on behind damaged or missing chunks"
+        walk.add_gap(f"{walk.name}: {told} are not in the tree of free chunks: these chunks are in doubt")
 
 
 def _make_free(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> None:

@@ -6,6 +6,8 @@ finding and goes on where headers hold again. Later chunks of that subsegment ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,7 @@ from heapdump.heaps.segment.end_counts import report_counts
 from heapdump.heaps.segment.missing_rows import doubt_missing
 from heapdump.heaps.segment.overrun import correct_overrun_row
 from heapdump.heaps.segment.vs_chunks import VsChunks
+from heapdump.heaps.segment.vs_free_tree import is_unlinked
 from heapdump.heaps.segment.vs_page_offsets import report_page_offsets
 from heapdump.heaps.segment.vs_subsegments import VsSubsegments
 from heapdump.kernels import run, vs_chain
@@ -113,16 +116,13 @@ class VsWalk:
             (granule to go on with, size of the chunk before it, True where no later chunk is in doubt).
         """
         walk, address = self._walk, chunks.address(at)
-        is_missing = self._lacks_header(batch, address) and not self._is_uncommitted(address)
+        if self._lacks_header(batch, address) and not self._is_uncommitted(address):
+            return self._pass_hole(batch, chunks, at, address)
         before = at - max(previous, 0)
         sound = self._sound_headers(chunks, before + 1, (before, at))
-        behind = next((header for header in sound if header[0] > at), None)
-        if is_missing:
-            walk.add_gap(f"{walk.name}: chunks from {address:#x} on are not in the dump")
-            return (behind or (chunks.end, _UNKNOWN))[0], _UNKNOWN, False
         if self._lacks_header(batch, chunks.address(before)) and not (sound and sound[0][0] - sound[0][1] == before):
-            walk.add_gap(f"{walk.name}: chunks from {chunks.address(before):#x} on are not in the dump")
-            return (behind or (chunks.end, _UNKNOWN))[0], _UNKNOWN, False
+            return self._pass_hole(batch, chunks, at, chunks.address(before))
+        behind = next((header for header in sound if header[0] > at), None)
         walk.count_headers(1, 0)
         self._damaged += [address, chunks.address(before)]
         if previous > 0 and sound and sound[0][0] - sound[0][1] == before:
@@ -139,6 +139,20 @@ class VsWalk:
             return *behind, False
         self._report_gap(chunks, at, previous, behind)
         return (behind or (chunks.end, _UNKNOWN))[0], _UNKNOWN, False
+
+    def _pass_hole(self, batch: WordBatch, chunks: VsChunks, at: int, first: int) -> tuple[int, int, bool]:
+        """As `_pass_damage`, where the dump lacks the header at granule `at`; `first`: address of the first such."""
+        self._walk.add_gap(f"{self._walk.name}: chunks from {first:#x} on are not in the dump")
+
+        def is_missing(place: int) -> bool:
+            return self._lacks_header(batch, chunks.address(place))
+
+        def are_unlinked(places: Sequence[int]) -> bool:
+            addresses = np.array([chunks.address(place) for place in places], np.uint64)
+            return bool(is_unlinked(self._walk, addresses).any())
+
+        behind = chunks.living_from(at + 1, is_missing, are_unlinked)
+        return chunks.end if behind is None else behind[0], _UNKNOWN, False
 
     def _likeliest(self, chunks: VsChunks, sound: list[tuple[int, int]], start: int) -> tuple[int, int]:
         """The header, among those whose previous size leads to `start`, from which the longest chain begins.

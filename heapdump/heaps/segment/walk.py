@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.columns import BlockColumns
 from heapdump.blocks.kind import BlockKind
-from heapdump.blocks.table import BlockTable
+from heapdump.blocks.table import BlockTable, lower_trust
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.jobs import HeapJob, WalkLog
 from heapdump.heaps.segment.committed import Committed
@@ -26,7 +26,7 @@ from heapdump.heaps.segment.header import assumed_contexts, contexts
 from heapdump.heaps.segment.keys import Keys
 from heapdump.heaps.segment.lfh_blocks import LfhBlocks
 from heapdump.heaps.segment.lfh_coding import LfhReading, read_lfh_subsegments
-from heapdump.heaps.segment.padding import padding_of
+from heapdump.heaps.segment.padding import padding_of, writes_padding_header
 from heapdump.heaps.segment.page_ranges import RangeKind, Ranges, joined, read_ranges
 from heapdump.heaps.segment.page_rows import add_large_allocations, add_own_structures, add_page_ranges
 from heapdump.heaps.segment.range_codes import with_kinds
@@ -39,6 +39,7 @@ from heapdump.heaps.segment.vs_subsegments import VsSubsegments, read_vs_subsegm
 from heapdump.heaps.segment.vs_walk import VsWalk
 from heapdump.kernels.row import UNIT
 from heapdump.layouts import load
+from heapdump.trust import Trust
 from heapdump.wording import plural
 
 _WINDOW_BYTES = 32 << 20
@@ -80,6 +81,8 @@ def walk_segment_heap(job: HeapJob, keys: Keys) -> None:
         job.advance(int(window.size.sum()))
     add_large_allocations(walk, committed, padding)
     job.columns.sort(first)
+    if keys.padding_bytes is None and not writes_padding_header(walk.layout):
+        _doubt_padding(walk, first)
     check_free_tree(walk, first, padding, delayed.addresses)
     check_marks(walk, first, padding)
     job.log.facts.update(keys.facts(padding))
@@ -155,6 +158,12 @@ def _padding(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int]) -> int:
         address = np.array([block.list_entry for block in walk.heap.large_blocks or ()], np.uint64)
         size = np.full(len(address), 1 << 20, np.uint64)
     return padding_of(walk, address, size)
+
+
+def _doubt_padding(walk: SegmentWalk, first: int) -> None:
+    """Makes the busy rows from `first` on derived: too few blocks show whether the heap has padding."""
+    table = walk.columns.since(first)
+    lower_trust(table.tags, table.is_busy & ~table.is_internal, Trust.DERIVED)
 
 
 def _count_uncommitted(walk: SegmentWalk, committed: Committed, first: int, ranges: Ranges) -> None:
