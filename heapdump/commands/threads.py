@@ -23,10 +23,9 @@ from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, Table, size_column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from heapdump.process.model import Process, Stack, Thread
-    from heapdump.process.stacks.frames import ThreadStack
     from heapdump.process.symbols.namer import Namer
 
 
@@ -125,7 +124,7 @@ def is_thread_name(word: str) -> bool:
     return not Path(word).is_file() and re.fullmatch(r"~\d+|0n\d+|(0x)?[0-9a-f]+", word.lower()) is not None
 
 
-@option("--frames", is_flag=True, help="The call stack of each thread.")
+@option("--frames", is_flag=True, help="The call stack of each thread; in csv a row for each frame.")
 @option("--registers", is_flag=True, help="The registers of each thread, and what they point to.")
 @option(
     "--args",
@@ -164,25 +163,39 @@ def command(request: Request, thread_id: str | None, frames: bool, registers: bo
         shown, hidden = request.shown(rows)
         empty = "no thread is known" if snapshot.dump.thread_notes else "the dump has no thread list"
         missing = snapshot.dump.thread_notes if rows or snapshot.dump.thread_notes else (empty,)
+
+        def page() -> Iterator[PageItem]:
+            """The table; in its place the frames and registers that were asked for, below a heading of each thread."""
+            if not (frames or registers) or not shown:
+                yield Table(columns(process, namer, locks), shown, hidden=hidden, empty=empty)
+                return
+            for thread in shown:
+                if frames:
+                    yield from stack_page(process, thread, found[thread.index], locks.words(thread), args=args)
+                if registers:
+                    yield from values.page(thread, "" if frames else locks.words(thread))
+            if has_guesses(found):
+                yield Lines([[(GUESSED, "dim")]])
+            if hidden:
+                yield Lines([[(f"… {text.plural(hidden, 'more thread')} (--all, or --limit N)", "dim")]])
+
         answer = Answer(
             "threads",
             data=lambda: [record(thread) for thread in rows],
             records=lambda: (record(thread) for thread in rows),
-            page=lambda: [
-                Table(columns(process, namer, locks), shown, hidden=hidden, empty=empty),
-                *(item for thread in (shown if registers else ()) for item in values.page(thread)),
-                *(_stacks(process, shown, found, args=args) if frames else ()),
-            ],
+            page=page,
             gaps=(*missing, *stack_gaps(found)),
+            question="threads --frames" if frames and not registers else "",
+            lines=(lambda: _csv_rows(map(record, rows))) if frames and not registers else None,
         )
         return request.emit(snapshot, answer)
 
 
-def _stacks(
-    process: Process, threads: Sequence[Thread], found: dict[int, list[ThreadStack]], *, args: bool
-) -> Iterator[PageItem]:
-    """The stacks of the threads, and once the reason why frames are guesses."""
-    for thread in threads:
-        yield from stack_page(process, thread, found[thread.index], args=args)
-    if has_guesses(found):
-        yield Lines([[(GUESSED, "dim")]])
+def _csv_rows(records: Iterable[Record]) -> Iterator[Record]:
+    """The rows of csv: one for each frame, numbered; one without a frame for a thread of which none is known."""
+    for record in records:
+        thread = {name: record[name] for name in ("id", "index", "name")}
+        for number, found in enumerate(record["frames"]):
+            yield thread | {"frame": number} | found
+        if not record["frames"]:
+            yield thread | dict.fromkeys(("frame", "address"))

@@ -70,8 +70,9 @@ def json_lines(records: Iterable[Record]) -> Iterator[str]:
 def comma_separated(
     records: Iterable[Record], nested: Mapping[str, Sequence[str]], fields: Sequence[str] = (), *, raw: bool = False
 ) -> Iterator[str]:
-    """A header and a line for each record. Lists are joined by `|`; objects become `name.member` columns, or JSON.
+    """A header and a line for each record.
 
+    Frames are joined by ` < `, the innermost first, other lists by `|`; objects become `name.member` columns, or JSON.
     `fields`: the columns of an answer without records; further columns that not every record has. A text that a
     spreadsheet would take for a formula gets an apostrophe in front, unless `raw`.
     """
@@ -110,12 +111,28 @@ def _flat(record: Record, nested: Mapping[str, Sequence[str]]) -> Iterator[tuple
     for name, value in record.items():
         if name in nested:
             yield from ((f"{name}.{member}", (value or {}).get(member)) for member in nested[name])
+        elif isinstance(value, (list, tuple)) and value and all(map(_is_frame, value)):
+            yield name, " < ".join(map(_frame_text, value))
         elif isinstance(value, (list, tuple)):
             yield name, "|".join(_text(item) for item in value)
         elif isinstance(value, dict):
             yield name, _text(value)
         else:
             yield name, value
+
+
+def _is_frame(item: object) -> bool:
+    return isinstance(item, dict) and {"address", "module", "symbol", "offset"} <= item.keys()
+
+
+def _frame_text(frame: Record) -> str:
+    """`halcon!HXmalloc+0x8b`, `module+0x1234`, or `0x7fe83e3bcf6`, with the source line where it is known."""
+    if frame["module"] is None:
+        return str(frame["address"])
+    symbol, offset = frame["symbol"], frame["offset"] or 0
+    line = f" [{frame['file']}:{frame['line']}]" if frame.get("file") else ""
+    where = f"{frame['module']}!{symbol}" if symbol else frame["module"]
+    return f"{where}{f'+{offset:#x}' if offset or not symbol else ''}{line}"
 
 
 def _text(item: Any) -> str:

@@ -45,8 +45,10 @@ class Redaction:
 
     def answer(self, answer: Answer) -> Answer:
         """The answer without contents."""
+        lines = answer.lines
         return replace(
             answer,
+            lines=lines and (lambda: (self.record(answer.command, record) for record in lines())),
             data=lambda: self._data(answer.command, answer.data()),
             records=lambda: (self.record(answer.command, record) for record in answer.records()),
             page=lambda: self.page(answer.command, answer.page()),

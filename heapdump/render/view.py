@@ -128,6 +128,7 @@ class Answer:
             columns.
         question: the command with the options that change its records; "" for the command alone.
         shown: those of `gaps` that the page itself says.
+        lines: gives the records of csv, where these are not `records`; None where they are.
     """
 
     command: str
@@ -139,6 +140,7 @@ class Answer:
     nested: Mapping[str, Sequence[str]] = field(default_factory=dict)
     question: str = ""
     shown: Sequence[str] = ()
+    lines: Callable[[], Iterable[Record]] | None = None
 
     @property
     def complete(self) -> bool:

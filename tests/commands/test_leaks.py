@@ -223,11 +223,13 @@ def test_there_is_nothing_to_export_without_stacks(tmp_path):
     assert "gflags" in result.stderr
 
 
-def test_csv_has_its_frames_as_json(traced):
+def test_csv_has_its_frames_in_a_line_innermost_first(traced):
     header, first, *_ = csv.reader(StringIO(run(traced, "--format", "csv").stdout))
     row = dict(zip(header, first, strict=True))
-    frames = [json.loads(text) for text in row["frames"].split("|")]
-    assert [int(frame["address"], 16) for frame in frames] == list(STACKS["load"])
+    groups = json.loads(run(traced, "--json").stdout)["data"]
+    named = [f"{frame['module']}+{frame['offset']:#x}" for frame in groups[0]["frames"]]
+    assert len(named) == len(STACKS["load"])
+    assert row["frames"] == " < ".join(named)
     assert (row["count"], row["bytes"]) == ("2", "10000")
 
 

@@ -23,6 +23,7 @@ _FIELDS = {
     "retained": "address size retained_bytes retained_blocks share dominator type",
     "retained --group-by": "key count bytes retained_bytes share trust",
     "search": "address usage block text lies_in.kind lies_in.text lies_in.address lies_in.offset",
+    "threads --frames": "id index name frame address module symbol offset file line trust sp fp return how note signature args",
     "threads": "id index name teb stack_base stack_limit stack_reserved ip sp start_address teb32 stack32_base stack32_limit ip32 sp32 waits_for holds",
     "virt-blocks": f"{_BLOCK} list_entry commit_bytes reserve_bytes",
     "waste": "kind bytes of_bytes share count text heap sample trust",

@@ -218,7 +218,8 @@ class Request:
         if self.format == "jsonl":
             return machine.json_lines(answer.records())
         fields = fields_of(answer.question or answer.command)
-        return machine.comma_separated(answer.records(), answer.nested, fields, raw=self.format == "raw-csv")
+        lines = (answer.lines or answer.records)()
+        return machine.comma_separated(lines, answer.nested, fields, raw=self.format == "raw-csv")
 
     def _uses_color(self, is_terminal: bool) -> bool:
         if self.color != "auto":

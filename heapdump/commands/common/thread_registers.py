@@ -38,9 +38,10 @@ class ThreadRegisters:
             for name, value, found in self.rows(thread)
         ]
 
-    def page(self, thread: Thread) -> Iterator[PageItem]:
-        """A heading and the table."""
-        yield Lines([[(f"~{thread.index} tid {thread.id:#x} registers", "bold")]])
+    def page(self, thread: Thread, locks: str = "") -> Iterator[PageItem]:
+        """A heading and the table. `locks`: words on the locks of heaps that the thread holds or waits for."""
+        heading = [(f"~{thread.index} tid {thread.id:#x} registers", "bold")]
+        yield Lines([[*heading, *([(f"  {locks}", "red")] if locks else [])]])
         yield Table(COLUMNS, self.rows(thread), empty="no registers in the dump")
 
 

@@ -57,14 +57,21 @@ def frame_columns(process: Process, first_own: int | None, *, args: bool) -> tup
     )
 
 
-def stack_page(process: Process, thread: Thread, stacks: Sequence[ThreadStack], *, args: bool) -> list[PageItem]:
-    """The thread's heading, its frames, and the reason where there are none; a WOW64 thread has two stacks."""
+def stack_page(
+    process: Process, thread: Thread, stacks: Sequence[ThreadStack], locks: str = "", *, args: bool
+) -> list[PageItem]:
+    """The thread's heading, its frames, and the reason where there are none; a WOW64 thread has two stacks.
+
+    `locks`: words on the locks of heaps that it holds or waits for.
+    """
     frames = [found for stack in stacks for found in stack.frames]
     heading: list[tuple[str, str]] = [(f"~{thread.index} tid {thread.id:#x}", "bold")]
     if thread.name:
         heading.append((f" {thread.name}", "bold"))
     if process.exception is not None and process.exception.thread_id == thread.id:
         heading.append(("  the exception's thread", "red"))
+    if locks:
+        heading.append((f"  {locks}", "red"))
     reason = "; ".join(dict.fromkeys(str(stack.end) for stack in _own_halves(stacks) if stack.end != "bottom"))
     page: list[PageItem] = [Lines([heading, *([[(f"  {reason}", "dim")]] if reason else [])])]
     if frames:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import struct
 
@@ -177,7 +178,7 @@ def test_threads_shows_and_records_frames(write_dump):
     functions = {CODE: (CODE + 0x400, info(0, [])), CODE + 0x400: (CODE + 0x800, info(0, []))}
     path = str(write_dump(built("x64", functions, q(ret(0xD8), 0), {}, ret(60))))
     shown = CliRunner().invoke(cli, ["threads", path, "--frames"]).stdout
-    assert [line.split()[-2:] for line in shown.splitlines() if "vision.dll+" in line][1:] == [
+    assert [line.split()[-2:] for line in shown.splitlines() if "vision.dll+" in line] == [
         ["vision.dll+0x212c", "context"],
         ["vision.dll+0x2438", "unwind"],
     ]
@@ -188,6 +189,30 @@ def test_threads_shows_and_records_frames(write_dump):
     ]
     (plain,) = json.loads(CliRunner().invoke(cli, ["threads", path, "--json"]).stdout)["data"]
     assert "frames" not in plain
+
+
+def test_frames_stand_in_the_place_of_the_table_of_threads(write_dump):
+    functions = {CODE: (CODE + 0x400, info(0, [])), CODE + 0x400: (CODE + 0x800, info(0, []))}
+    path = str(write_dump(built("x64", functions, q(ret(0xD8), 0), {}, ret(60))))
+    for options in (["--frames"], ["--registers"], ["--frames", "--registers"]):
+        first = CliRunner().invoke(cli, ["threads", path, *options]).stdout.splitlines()[0]
+        assert first.startswith("~0 tid ")
+    cut = CliRunner().invoke(cli, ["threads", path, "--frames", "--limit", "0"]).stdout
+    assert cut.splitlines()[-1] == "… 1 more (--all, or --limit N)"
+
+
+def test_csv_of_frames_has_a_row_for_each_frame(write_dump):
+    functions = {CODE: (CODE + 0x400, info(0, [])), CODE + 0x400: (CODE + 0x800, info(0, []))}
+    path = str(write_dump(built("x64", functions, q(ret(0xD8), 0), {}, ret(60))))
+    rows = list(
+        csv.DictReader(CliRunner().invoke(cli, ["threads", path, "--frames", "--format", "csv"]).stdout.splitlines())
+    )
+    (record,) = json.loads(CliRunner().invoke(cli, ["threads", path, "--frames", "--json"]).stdout)["data"]
+    assert [(row["id"], row["frame"], row["address"], row["how"]) for row in rows] == [
+        (str(record["id"]), str(number), found["address"], found["how"])
+        for number, found in enumerate(record["frames"])
+    ]
+    assert None not in rows[0]
 
 
 def test_args_are_the_words_behind_the_return_address(write_dump):

@@ -173,15 +173,15 @@ class _Gatherer:
         )
 
     def _stacks(self) -> Part:
-        return self._part("Call stacks", "threads", "--frames", is_folded=True, skip=1)
+        return self._part("Call stacks", "threads", "--frames", is_folded=True)
 
     def _part(self, title: str, name: str, *arguments: str, **looks: Any) -> Part:
         """The answer of a command as a part of the page.
 
-        `looks`: fields of the part; `limit`, the most rows of a table; `skip`, the items left out at its beginning.
+        `looks`: fields of the part; `limit`, the most rows of a table.
         """
         asked: Asked = self._asker.ask(name, *arguments, limit=looks.pop("limit", _MOST_ROWS))
-        items = list(asked.answer.page())[looks.pop("skip", 0) :] if asked.answer else []
+        items = list(asked.answer.page()) if asked.answer else []
         return Part(title, asked.line, items, asked.gaps, self._row_command(name), **looks)
 
     def _row_command(self, name: str) -> Any:
