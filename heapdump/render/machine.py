@@ -96,7 +96,7 @@ class _CsvLines:
 
     def line(self, record: Record) -> str:
         """The line of a record."""
-        flat = dict(_flat(record, self._nested))
+        flat = dict(flat_members(record, self._nested))
         if not self.header:
             self.header = list(dict.fromkeys((*flat, *(name for name in self._fields if name not in flat))))
             self._writer.writerow(self.header)
@@ -107,7 +107,8 @@ class _CsvLines:
         return text
 
 
-def _flat(record: Record, nested: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Any]]:
+def flat_members(record: Record, nested: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Any]]:
+    """(column, value) of each cell of a record's line; `nested` as in `comma_separated`."""
     for name, value in record.items():
         if name in nested:
             yield from ((f"{name}.{member}", (value or {}).get(member)) for member in nested[name])

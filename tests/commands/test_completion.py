@@ -52,6 +52,7 @@ def test_every_shell_has_a_script(shell):
         ("heapdump\nleaks\n'--weigh'", "'--weigh'", "--weight\tWhat folded lines count."),
         ("heapdump\ncache\n--c", "--c", "--clear\tDelete it."),
         ("heapdump\nC:\\dumps\\a b.dmp\n--jso", "--jso", "--json\tOne JSON document on stdout."),
+        ("heapdump\nblocks\n--columns\naddress,entry_", "address,entry_", "address,entry_size\t"),
         ("heapdump\ncrash", "crash", ""),
         ("heapdump\nblock\ncrash", "crash", ""),
         ("heapdump\nnonsense\n--x", "--x", ""),

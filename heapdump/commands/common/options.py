@@ -9,6 +9,9 @@ from typing import Any
 
 import click
 
+from heapdump.commands.common.fields import complete_columns
+from heapdump.errors import WrongUsage
+
 DEFAULT_LIMIT = 20
 _LONG = 30
 """Characters of the words of a choice that stand in the help in place of a metavariable."""
@@ -104,6 +107,8 @@ SHARED: tuple[Option, ...] = (
     _shared("--all", "all_", is_flag=True, help="Show all rows."),
     _shared("--sort", metavar="FIELD", help="Order by a field of the JSON, numbers descending; FIELD:asc ascending."),
     _shared("--reverse", is_flag=True, help="Reverse the order."),
+    _shared("--columns", metavar="NAMES", shell_complete=complete_columns,
+            help="Columns by their JSON names, in this order: address,size."),
     _shared("--json", "json_", is_flag=True, help="One JSON document on stdout."),
     _shared("--format", "format_", type=click.Choice(["table", "json", "jsonl", "csv"]),
             metavar="FORMAT", help="table, json, jsonl (a record a line) or csv."),
@@ -150,3 +155,14 @@ class DumpCommand(click.Command):
             if records:
                 with formatter.section(heading):
                     formatter.write_dl(records)
+
+
+def named_format(as_json: bool, named: str | None) -> str:
+    """The format of the answer.
+
+    Raises:
+        WrongUsage: --json, and another one.
+    """
+    if as_json and named not in (None, "json"):
+        raise WrongUsage(f"--json and --format {named} exclude each other")
+    return "json" if as_json else named or "table"

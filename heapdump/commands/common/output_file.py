@@ -19,6 +19,8 @@ from typing import IO
 from heapdump import system
 from heapdump.errors import CannotWrite, WrongUsage
 
+_PIECES, _AT_ONCE = 256, 1 << 18
+"""Pieces and characters of an answer that are written together."""
 _MAGICS = (b"MDMP", b"PAGEDU64", b"PAGEDUMP")
 _DUMP_NAME = re.compile(r".*\.[mh]?dmp(\.(gz|xz|zst|zip|cab))?", re.IGNORECASE)
 
@@ -106,3 +108,17 @@ def _is_dump(path: Path) -> bool:
             return file.read(8).startswith(_MAGICS)
     except OSError:
         return False
+
+
+def copy_pieces(pieces: Iterable[str], stream: IO[str]) -> None:
+    """Writes the pieces of an answer, many together."""
+    waiting: list[str] = []
+    characters = 0
+    for piece in pieces:
+        waiting.append(piece)
+        characters += len(piece)
+        if characters >= _AT_ONCE or len(waiting) >= _PIECES:
+            stream.write("".join(waiting))
+            waiting, characters = [], 0
+    stream.write("".join(waiting))
+    stream.flush()

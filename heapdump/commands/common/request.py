@@ -15,14 +15,14 @@ from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 import click
 
 from heapdump import system
-from heapdump.commands.common.fields import fields_of
+from heapdump.commands.common.fields import fields_of, parse_columns
 from heapdump.commands.common.files import any_file, dump_and_address, dump_or_address, find_dump, folded, progress_bar
 from heapdump.commands.common.gaps import file_changes
 from heapdump.commands.common.host import adopted
 from heapdump.commands.common.known import known_lines
 from heapdump.commands.common.machine import prepared
-from heapdump.commands.common.options import CONTEXT, REGISTERS, SHARED, DumpCommand
-from heapdump.commands.common.output_file import output
+from heapdump.commands.common.options import CONTEXT, REGISTERS, SHARED, DumpCommand, named_format
+from heapdump.commands.common.output_file import copy_pieces, output
 from heapdump.commands.common.pager import page, pager_command
 from heapdump.commands.common.redaction import dump_records, redaction_of
 from heapdump.commands.common.sorting import ordered
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
 
 EXIT_DONE, EXIT_FINDINGS, EXIT_PARTIAL = 0, 1, 4
 _MOST_LINES = 20
-_PIECES, _AT_ONCE = 256, 1 << 18
-"""Pieces and characters of an answer that are written together."""
 
 T = TypeVar("T")
 
@@ -64,6 +62,7 @@ class Request:
     frame: int | None = None
     redact: bool = False
     verify: bool = False
+    columns: tuple[str, ...] = ()
     printed: set[str] = field(default_factory=set)
 
     @contextlib.contextmanager
@@ -145,9 +144,11 @@ class Request:
             if pager:
                 page(self._pieces(snapshot, answer, stream), stream, pager)
             else:
-                _copy(self._pieces(snapshot, answer, stream), stream)
+                copy_pieces(self._pieces(snapshot, answer, stream), stream)
             file_changes(_listed(snapshot))
-        return self._finish(snapshot, answer.gaps, answer.notes, answer.shown if self.format == "table" else ())
+        return self._finish(
+            snapshot, answer.gaps, answer.notes, answer.shown if self.format == "table" and not self.columns else ()
+        )
 
     def redacted(self, snapshot: Snapshot | list[Snapshot], answer: Answer) -> Answer:
         """The answer, with --redact without contents of memory and names of people."""
@@ -155,8 +156,9 @@ class Request:
 
     def write(self, snapshot: Snapshot | list[Snapshot], pieces: Iterable[str], gaps: Sequence[str]) -> int:
         """Writes text that is no answer of records, then the gaps as `emit` does; the exit code."""
+        self._refuse_columns()
         with self._output(snapshot) as stream:
-            _copy(pieces, stream)
+            copy_pieces(pieces, stream)
             file_changes(_listed(snapshot))
         return self._finish(snapshot, gaps, ())
 
@@ -166,6 +168,7 @@ class Request:
         Raises:
             WrongUsage: they would go to a terminal.
         """
+        self._refuse_columns()
         if self.output is None and sys.stdout.isatty():
             raise WrongUsage("this format is no text; name a file: -o FILE")
         with self._output(snapshot) as stream:
@@ -173,6 +176,10 @@ class Request:
             stream.buffer.write(data)  # type: ignore[attr-defined]
             file_changes(_listed(snapshot))
         return self._finish(snapshot, gaps, ())
+
+    def _refuse_columns(self) -> None:
+        if self.columns:
+            raise WrongUsage("--columns chooses the columns of a table or of csv; this answer has none")
 
     def _finish(
         self, snapshot: Snapshot | list[Snapshot], gaps: Sequence[str], notes: Sequence[str], shown: Sequence[str] = ()
@@ -196,12 +203,13 @@ class Request:
 
     def _pieces(self, snapshot: Snapshot | list[Snapshot], answer: Answer, stream: IO[str]) -> Iterable[str]:
         if self.format == "table":
+            from heapdump.commands.common.chosen_columns import chosen_table
             from heapdump.render.table import draw, output_width
 
             is_terminal = stream.isatty()
             width = output_width(is_terminal=is_terminal)
             return draw(
-                answer.page(),
+                [chosen_table(answer, self.columns, self.limit)] if self.columns else answer.page(),
                 color=self._uses_color(is_terminal),
                 width=width,
                 explain=self.explain,
@@ -217,28 +225,19 @@ class Request:
             return machine.json_document(answer, __version__, dump)
         if self.format == "jsonl":
             return machine.json_lines(answer.records())
+        is_raw = self.format == "raw-csv"
+        if self.columns:
+            from heapdump.commands.common.chosen_columns import chosen_records
+
+            return machine.comma_separated(chosen_records(answer, self.columns), {}, self.columns, raw=is_raw)
         fields = fields_of(answer.question or answer.command)
-        lines = (answer.lines or answer.records)()
-        return machine.comma_separated(lines, answer.nested, fields, raw=self.format == "raw-csv")
+        return machine.comma_separated((answer.lines or answer.records)(), answer.nested, fields, raw=is_raw)
 
     def _uses_color(self, is_terminal: bool) -> bool:
         if self.color != "auto":
             return self.color == "always"
         is_wanted = is_terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
         return is_wanted and system.understands_escapes(1)
-
-
-def _copy(pieces: Iterable[str], stream: IO[str]) -> None:
-    waiting: list[str] = []
-    characters = 0
-    for piece in pieces:
-        waiting.append(piece)
-        characters += len(piece)
-        if characters >= _AT_ONCE or len(waiting) >= _PIECES:
-            stream.write("".join(waiting))
-            waiting, characters = [], 0
-    stream.write("".join(waiting))
-    stream.flush()
 
 
 def _listed(snapshot: Snapshot | list[Snapshot]) -> list[Snapshot]:
@@ -315,17 +314,6 @@ def _all_dumps(paths: tuple[Path, ...]) -> tuple[Path, ...]:
     return dumps
 
 
-def _format(as_json: bool, named: str | None) -> str:
-    """The format of the answer.
-
-    Raises:
-        WrongUsage: --json, and another one.
-    """
-    if as_json and named not in (None, "json"):
-        raise WrongUsage(f"--json and --format {named} exclude each other")
-    return "json" if as_json else named or "table"
-
-
 def _request(values: dict[str, Any]) -> Request:
     context = click.get_current_context()
     on_group = context.find_root().params.get("dump")
@@ -334,13 +322,15 @@ def _request(values: dict[str, Any]) -> Request:
     as_json, format_ = take("json_"), take("format_")
     quiet, verbose = take("quiet"), take("verbose")
     symbols = take("symbols")
+    made = named_format(as_json, "raw-csv" if take("raw_csv") and format_ in (None, "table", "csv") else format_)
     return Request(
         dump=take("dump") or on_group,
-        format=_format(as_json, "raw-csv" if take("raw_csv") and format_ in (None, "table", "csv") else format_),
+        format=made,
         output=take("output"),
         limit=None if everything else limit,
         sort=take("sort"),
         reverse=take("reverse"),
+        columns=parse_columns(take("columns"), made),
         color=take("color"),
         verbosity=-1 if quiet else verbose,
         progress=not take("no_progress"),
