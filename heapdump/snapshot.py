@@ -268,7 +268,9 @@ class Snapshot:
         from heapdump.cache.answers import StoredAnswer
 
         stored = StoredAnswer("graph", lambda found: from_columns(found, self.roots, len(self.walk.table)), columns_of)
-        return self.answer(stored, self.sweep)
+        graph = self.answer(stored, self.sweep)
+        graph.forget_places()
+        return graph
 
     @cached_property
     def roots(self) -> Roots:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from heapdump import memory_plan
 from heapdump.analyses.graph.inner_starts import InnerStarts
-from heapdump.analyses.graph.pointer_map import TOP, Integers, PointerMap, pointer_map
+from heapdump.analyses.graph.pointer_map import Integers, PointerMap, pointer_map
+from heapdump.analyses.graph.program_blocks import program_blocks, rows_again, size_again, start_again
 from heapdump.analyses.graph.roots import Area, Roots
 from heapdump.analyses.graph.sweep import Edges, Sources, Sweeper
 from heapdump.blocks.crt_blocks import CrtBlocks
@@ -25,14 +26,9 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.stored_checks import require_ascending, require_firsts, require_indices, require_length
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import run
-from heapdump.kernels.pointer_map import take, thin
 from heapdump.kernels.reach import count_targets, invert
-from heapdump.kernels.row import BUSY, INTERNAL
 from heapdump.large_arrays import empty, zeros
 from heapdump.process.model import Process
-
-_SAMPLE = 1 << 13
-"""Rows of each heap that are searched for CRT debug blocks before all rows of the heap are."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +57,10 @@ class PointerGraph:
 
     def __len__(self) -> int:
         """The number of nodes."""
-        return len(self.rows)
+        return len(self.widths)
+
+    def forget_places(self) -> None:
+        """Frees `start` and `size` where they can be made again; they are when they are asked for."""
 
     @property
     def first(self) -> NDArray[np.int32] | NDArray[np.int64]:
@@ -79,6 +78,16 @@ class PointerGraph:
         """The node that each register of the roots points into, or -1; (registers,) int64."""
         return self.nodes.find(np.array([register.value for register in self.roots.registers], np.uint64))
 
+    @cached_property
+    def _registers_at_start(self) -> NDArray[np.bool_]:
+        """True for registers that point to the start of a node; (registers,) bool."""
+        values = np.array([register.value for register in self.roots.registers], np.uint64).astype(np.int64)
+        inside = self.register_targets
+        if not len(self):
+            return np.zeros(len(inside), bool)
+        is_start: NDArray[np.bool_] = (inside >= 0) & (values == self.start[inside])
+        return is_start
+
     def root_targets(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """(nodes, other nodes) that roots point to: the first ones by a pointer to their start in a strong root.
 
@@ -88,14 +97,41 @@ class PointerGraph:
         targets = self.root_edges.targets.astype(np.int64)
         is_weak = np.repeat(np.array([area.is_weak for area in self.roots.areas], bool), self.root_edges.degree)
         in_register = self.register_targets
-        values = np.array([register.value for register in self.roots.registers], np.uint64).astype(np.int64)
-        is_start = np.zeros(len(in_register), bool)
-        if len(self):
-            is_start = (in_register >= 0) & (values == self.start[in_register])
+        is_start = self._registers_at_start
         strong = np.concatenate([targets[(targets >= 0) & ~is_weak], in_register[is_start]])
         others = targets[(targets < 0) | is_weak]
         inside = in_register[(in_register >= 0) & ~is_start]
         return np.unique(strong), np.unique(np.concatenate([np.where(others < 0, -1 - others, others), inside]))
+
+
+@dataclass(frozen=True)
+class _GraphOfRows(PointerGraph):
+    """A graph whose nodes follow from a block table. Their columns are made where they are asked for and not there."""
+
+    table: BlockTable
+
+    def forget_places(self) -> None:
+        """See `PointerGraph`. Searches the registers first, which every question about roots needs."""
+        self.root_targets()
+        for name in ("start", "size", "nodes"):
+            self.__dict__.pop(name, None)
+        if len(self.__dict__.get("rows", ())) < len(self):  # freed for the sweep
+            self.__dict__.pop("rows", None)
+
+    @cached_property  # type: ignore[misc]  # in the place of a field
+    def rows(self) -> NDArray[np.int32]:
+        """See `PointerGraph`."""
+        return rows_again(self.table, len(self))
+
+    @cached_property  # type: ignore[misc]
+    def start(self) -> NDArray[np.int64]:
+        """See `PointerGraph`."""
+        return start_again(self.table, self.rows)
+
+    @cached_property  # type: ignore[misc]
+    def size(self) -> Integers:
+        """See `PointerGraph`."""
+        return size_again(self.table, self.rows)
 
 
 @dataclass(frozen=True)
@@ -139,69 +175,35 @@ def referrers_from(columns: dict[str, NDArray[Any]], nodes: int) -> Referrers:
     return Referrers(columns["first"], columns["sources"])
 
 
-def program_blocks(table: BlockTable) -> tuple[NDArray[np.int32], NDArray[np.int64], Integers]:
-    """(rows int32, address int64, requested bytes int32 or int64) of the program's busy blocks; (n,) each.
-
-    Ascending by address and disjoint.
-    """
-    reader = table.reader()
-    is_short = len(table) == 0 or int(table.size8.max()) < 1 << 28
-    rows, start = empty(len(table), np.int32), empty(len(table), np.int64)
-    size: Integers = empty(len(table), np.int32) if is_short else empty(len(table), np.int64)
-    order = None
-    count = run(take, len(table), reader, BUSY | INTERNAL, BUSY, TOP, rows, start, size)
-    if count < 0:  # heaps over each other: damage
-        order = np.argsort(table.address, kind="stable")
-        reader = BlockTable(*(column[order] for column in table.columns())).reader()
-        count = run(take, len(table), reader, BUSY | INTERNAL, BUSY, TOP, rows, start, size)
-    rows = rows[:count] if order is None else order[rows[:count]].astype(np.int32)
-    return rows, start[:count], size[:count]
-
-
 def build_graph(
     process: Process, heaps: tuple[Heap, ...], table: BlockTable, roots: Roots,
     crt: Callable[[NDArray[np.int64]], CrtBlocks], *, unaligned: bool = False,
 ) -> PointerGraph:  # fmt: skip
     """Sweeps all blocks and roots. `crt`: rows → CRT debug blocks; `unaligned`: pointers may begin at any byte."""
     memory_plan.before("the pointer graph", len(table) * memory_plan.GRAPH_BYTES)
-    rows, start, size = program_blocks(table)
-    _without_crt_headers(rows, start, size, table, crt)
+    blocks = program_blocks(table, crt)
+    start, size = blocks.start, blocks.size
     nodes = pointer_map(start, size)
     inner = InnerStarts(process, start, size)
     sweeper = Sweeper(process.space.mapped, nodes, unaligned=unaligned, inner=inner)
     width_of_view = {view.arch: view.pointer_bytes for view in process.views}
     width_of_heap = np.array([width_of_view[heap.view] for heap in heaps], np.uint8)
     is_one_width = len(width_of_heap) and width_of_heap.min() == width_of_heap.max()
-    widths = np.broadcast_to(width_of_heap[0], len(rows)) if is_one_width else width_of_heap[table.heap[rows]]
+    widths = np.broadcast_to(width_of_heap[0], len(start)) if is_one_width else width_of_heap[table.heap[blocks.rows]]
+    if blocks.are_rows:
+        blocks.rows = np.empty(0, np.int32)  # made again behind the sweep, which needs more memory
     edges = _by_width(sweeper, start, size, widths)
     root_start = np.array([area.span.start for area in roots.areas], np.int64)
     root_size = np.array([area.span.size for area in roots.areas], np.int64)
     root_edges = _by_width(sweeper, root_start, root_size, np.array([area.width for area in roots.areas], np.uint8))
     missing_bytes = int(size.sum(dtype=np.int64)) - edges.present_bytes
-    return PointerGraph(rows, start, size, widths, edges, roots, root_edges, missing_bytes)
-
-
-def _without_crt_headers(
-    rows: NDArray[np.int32],
-    start: NDArray[np.int64],
-    size: Integers,
-    table: BlockTable,
-    crt: Callable[[NDArray[np.int64]], CrtBlocks],
-) -> None:
-    """Makes CRT debug blocks begin behind their header, in `start` and `size`.
-
-    A heap with no CRT debug block in a sample of some thousand rows is taken to have none.
-    """
-    heaps = int(table.heap.max()) + 1 if len(rows) else 0
-    counts, places = np.zeros(heaps, np.int64), np.empty(len(rows), np.int64)
-    count = run(thin, len(rows), rows, table.heap, _SAMPLE, counts, np.zeros(heaps, np.int64), places)
-    sample = crt(np.sort(rows[places[:count]]).astype(np.int64))
-    for heap in np.unique(table.heap[sample.row]).tolist():
-        of_heap = np.flatnonzero(table.heap[rows] == heap)
-        found = crt(np.sort(rows[of_heap]).astype(np.int64))
-        order = of_heap[np.argsort(rows[of_heap], kind="stable")]
-        nodes = order[np.searchsorted(rows[order], found.row)]
-        start[nodes], size[nodes] = found.user.astype(np.int64), found.size
+    columns = (blocks.rows, start, size, widths, edges, roots, root_edges, missing_bytes)
+    if not blocks.are_rows:
+        return PointerGraph(*columns)
+    graph = _GraphOfRows(*columns, table)
+    del nodes, inner, sweeper, columns, blocks, start, size
+    graph.forget_places()
+    return graph
 
 
 def _by_width(sweeper: Sweeper, start: NDArray[np.int64], size: Integers, widths: NDArray[np.uint8]) -> Edges:

@@ -11,10 +11,12 @@ from hypothesis import strategies as st
 
 from heapdump import kernels
 from heapdump.analyses.graph import unreachable
-from heapdump.analyses.graph.pointer_graph import PointerGraph, program_blocks, referrers_of
+from heapdump.analyses.graph.pointer_graph import PointerGraph, referrers_of
 from heapdump.analyses.graph.pointer_map import pointer_map
+from heapdump.analyses.graph.program_blocks import program_blocks, rows_again, size_again, start_again
 from heapdump.analyses.graph.sweep import Sources, Sweeper
 from heapdump.analyses.graph.unreachable import Reach, classify
+from heapdump.blocks.crt_blocks import CrtBlocks
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels.pointer_map import mark, thin
 from heapdump.kernels.row import BUSY
@@ -169,9 +171,42 @@ def test_blocks_with_impossible_addresses_are_left_out_and_those_over_others_cut
     size8 = np.array([8, 8, 2, 2, 2, 2], np.uint32)
     zero, tags = np.zeros(6, np.uint32), np.full(6, BUSY, np.uint16)
     table = BlockTable(entry, size8, zero, zero.astype(np.uint8), zero.astype(np.uint16), tags)
-    rows, start, size = program_blocks(table)
-    assert [hex(a) for a in start.tolist()] == ["0x900", "0x1000", "0x1020", "0x2000"]
-    assert (rows.tolist(), size.tolist()) == ([3, 0, 2, 4], [16, 32, 16, 16])
+    found = program_blocks(table, lambda rows: CrtBlocks.none())
+    assert [hex(a) for a in found.start.tolist()] == ["0x900", "0x1000", "0x1020", "0x2000"]
+    assert (found.rows.tolist(), found.size.tolist()) == ([3, 0, 2, 4], [16, 32, 16, 16])
+    assert not found.are_rows
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6), st.integers(0, 1), st.booleans()), max_size=30))
+def test_forgotten_places_are_made_again_as_they_were(blocks):
+    """Steps to the next entry, sizes that may reach over it, headers, free blocks between: in pieces of three rows."""
+    step8, size8, header8, is_busy = (
+        np.array(column, np.int64) for column in zip(*blocks, (1, 2, 0, True), strict=True)
+    )
+    table = BlockTable(
+        (0x1000 + 8 * np.cumsum(step8)).astype(np.uint64), (size8 + header8).astype(np.uint32),
+        (8 * header8 + (size8 > 3)).astype(np.uint32), header8.astype(np.uint8), np.zeros(len(size8), np.uint16),
+        np.where(is_busy, BUSY, 0).astype(np.uint16),
+    )  # fmt: skip
+    found = program_blocks(table, lambda rows: CrtBlocks.none())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("heapdump.large_arrays.PART", 3)
+        for one, again in (
+            (found.rows, rows_again(table, len(found.rows))), (found.start, start_again(table, found.rows)),
+            (found.size, size_again(table, found.rows)),
+        ):  # fmt: skip
+            assert not found.are_rows or (one.dtype, one.tolist()) == (again.dtype, again.tolist())
+
+
+def test_a_graph_gives_up_the_places_of_its_nodes_and_makes_them_again(open_built):
+    with open_built(lay(CYCLE).built) as snapshot:
+        graph = snapshot.sweep()
+        whole = program_blocks(snapshot.walk.table, snapshot.crt.blocks)
+        assert np.array_equal(whole.rows, graph.rows)
+        graph.forget_places()
+        assert not {"start", "size"} & set(vars(graph))
+        assert np.array_equal(whole.start, graph.start)
+        assert np.array_equal(whole.size, graph.size)
 
 
 def test_pointers_are_found_however_little_room_there_is(monkeypatch):
