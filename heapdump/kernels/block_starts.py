@@ -39,7 +39,8 @@ class Places(NamedTuple):
     """Where pointers may lead. `module_start`, `module_end` (k,): addresses of modules, ascending.
 
     `tops`, `middles`, `cells`, `shift`: blocks of the program by address (`pointer_map`); `node_row`: the row of each.
-    `low`, `bits`: low <= start of a block < low + (1 << bits). `is_whole`: 0 where the map lacks blocks of the program.
+    `low`, `bits`: low <= start of a block < low + (1 << bits). `is_whole`: 0 where the map lacks blocks of the program,
+    2 where no row begins between header and user data of another: `node_row` is not read then.
     """
 
     module_start: ArrayColumn
@@ -201,14 +202,18 @@ def follow_starts(
             bit = (value >> places.shift) & 31
             if places.is_whole != 0 and (cell >> bit) & 1 == 0:
                 break
-            bits = cell & ((2 << bit) - 1)
-            bits = bits - ((bits >> 1) & 0x55555555)
-            bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
-            node = (cell >> 32) + ((((bits + (bits >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24) & 0xFF) - 1
-            behind = places.node_row[max(0, node)] + 1
-            if places.is_whole == 0 or (behind < len(next_entry) and next_entry[behind] <= value):
-                pointers[i] = 3  # the map lacks blocks, or another row begins between header and user data
+            if places.is_whole == 0:
+                pointers[i] = 3  # the map lacks blocks
                 break
+            if places.is_whole == 1:
+                bits = cell & ((2 << bit) - 1)
+                bits = bits - ((bits >> 1) & 0x55555555)
+                bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
+                node = (cell >> 32) + ((((bits + (bits >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24) & 0xFF) - 1
+                behind = places.node_row[node] + 1
+                if behind < len(next_entry) and next_entry[behind] <= value:
+                    pointers[i] = 3  # another row begins between header and user data
+                    break
             pointers[i] += 1
 
 

@@ -53,14 +53,15 @@ def take(rows: RowReader, mask: int, wanted: int, top: int, numbers: Output, sta
 
 def take_starts(
     rows: RowReader, mask: int, wanted: int, top: int, numbers: Output, leaves: Output
-) -> tuple[int, int, int]:
+) -> tuple[int, int, int, int]:
     """Writes the row of each block that `take` takes to `numbers`, the leaves of `pages` to `leaves`.
 
     Returns:
-        (number of blocks, -1 where one starts below the block before it; number of leaves; all addresses joined by |).
+        (number of blocks, -1 where one starts below the block before it; number of leaves; all addresses joined by |;
+        number of blocks between whose header and data the next row begins).
     """
     entry, size8, unused, header8, tags = rows.entry, rows.size8, rows.unused, rows.header8, rows.tags
-    count, found, last, page, merged = 0, 0, 0, -1, 0
+    count, found, last, page, merged, crowded = 0, 0, 0, -1, 0, 0
     for i in range(len(entry)):
         if tags[i] & mask != wanted:
             continue
@@ -69,15 +70,17 @@ def take_starts(
             continue
         if address <= last:
             if address < last:
-                return -1, 0, 0
+                return -1, 0, 0, 0
             continue
+        if i + 1 < len(entry) and entry[i + 1] <= address:
+            crowded += 1
         if address >> 16 != page:
             page = address >> 16
             leaves[found] = page
             found += 1
         numbers[count], last = i, address
         count, merged = count + 1, merged | address
-    return count, found, merged
+    return count, found, merged, crowded
 
 
 def mark_rows(rows: RowReader, numbers: ArrayColumn, shift: int, cells: Output) -> None:

@@ -42,7 +42,9 @@ def test_the_map_of_rows_is_that_of_their_addresses(steps: list[tuple[int, int, 
 
     same, same_leaves = np.empty(many, np.int32), np.empty(many, np.int64)
     merged = int(np.bitwise_or.reduce(start[:count], initial=0))
-    assert take_starts(table.reader(), BUSY | INTERNAL, BUSY, TOP, same, same_leaves) == (count, found, merged)
+    found_rows = take_starts(table.reader(), BUSY | INTERNAL, BUSY, TOP, same, same_leaves)
+    crowded = sum(int(row) + 1 < many and table.entry[row + 1] <= table.address[row] for row in rows[:count])
+    assert found_rows == (count, found, merged, crowded)
     assert same[:count].tolist() == rows[:count].tolist()
     assert same_leaves[:found].tolist() == leaves[:found].tolist()
     marked = np.zeros(found * 128, np.int64)

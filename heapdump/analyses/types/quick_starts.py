@@ -5,6 +5,7 @@ In: the block table. Out: numbers of `ContentKind`, `UNDECIDED_NUMBER` for rows 
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 
 import numpy as np
@@ -17,6 +18,7 @@ from heapdump.blocks.table import BlockTable
 from heapdump.kernels import block_starts, run
 from heapdump.kernels.block_starts import (
     MODULE,
+    OPEN,
     FileWords,
     Places,
     decide_starts,
@@ -44,9 +46,8 @@ class QuickStarts:
     """Decides blocks of one table; several threads may call it at once."""
 
     def __init__(self, process: Process, table: BlockTable) -> None:
-        """Makes a map of the blocks: some 0.03 µs for each."""
-        self._process, self._table = process, table
-        self._places = self._made_places()
+        """Makes a map of the blocks when a block may begin with a pointer: some 0.03 µs for each block."""
+        self._process, self._table, self._making = process, table, threading.Lock()
         self._biggest = int(table.size8.max()) * UNIT if len(table) else 0
 
     def kinds(
@@ -58,8 +59,11 @@ class QuickStarts:
         first, second, third, fourth = (np.empty(len(rows), np.int64) for _ in range(4))
         run(read_starts, blocks, rows, table, self._file, kinds, first, second, third, fourth)
         run(leave_data, blocks, rows, table, pointer, self._biggest, first, second, third, fourth, kinds)
-        run(follow_starts, blocks, pointer, self._places, table.entry, first, second, kinds, pointers)
-        run(decide_starts, blocks, pointer, format_starts(), first, pointers, kinds)
+        if (kinds == OPEN).any():
+            with self._making:
+                places = self._places
+            run(follow_starts, blocks, pointer, places, table.entry, first, second, kinds, pointers)
+            run(decide_starts, blocks, pointer, format_starts(), first, pointers, kinds)
         objects = np.flatnonzero(kinds == MODULE)
         objects = objects[self._table.sizes(rows[objects]) >= np.uint64(pointer)]
         return _NUMBERS[kinds], objects, (first[objects] & (-1 if pointer == 8 else 0xFFFFFFFF)).view(np.uint64)
@@ -75,11 +79,14 @@ class QuickStarts:
         phase = int(np.argmax(phases))
         return FileWords(memory.file_words(phase), start, end, delta - phase)
 
-    def _made_places(self) -> Places:
+    @cached_property
+    def _places(self) -> Places:
         table, edges = self._table, [(span.start, span.end) for span, _ in self._process.module_map]
         module_start, module_end = np.array(edges, np.int64).reshape(-1, 2).T.copy()
         rows, leaves, none = empty(len(table), np.int32), empty(len(table), np.int64), np.empty(0, np.int64)
-        count, pages, merged = run(take_starts, len(table), table.reader(), BUSY | INTERNAL, BUSY, TOP, rows, leaves)
+        count, pages, merged, crowded = run(
+            take_starts, len(table), table.reader(), BUSY | INTERNAL, BUSY, TOP, rows, leaves
+        )
         if count <= 0:  # heaps over each other, which is damage: pointers are left to arrays
             tops, middles = levels(none, none, none)
             return Places(module_start, module_end, tops, middles, none, 0, rows[:1], 0, TOP.bit_length() - 1, 0)
@@ -89,9 +96,12 @@ class QuickStarts:
         cells = zeros(pages * (65536 >> shift >> 5), np.int64)
         run(mark_rows, len(table), table.reader(), rows, shift, cells)
         low, last = table.addresses(rows[[0, -1]]).tolist()
+        is_whole = count == self._count_busy()
+        if is_whole and not crowded:
+            rows = rows[:1].copy()
         return Places(
             module_start, module_end, tops, middles, cells, shift, rows, low, (last - low + 1).bit_length(),
-            int(count == self._count_busy()),
+            is_whole * (1 if crowded else 2),
         )  # fmt: skip
 
     def _count_busy(self) -> int:

@@ -332,5 +332,5 @@ def test_blocks_over_each_other_have_no_map_and_the_same_types(open_built, monke
     built, addresses, _ = made("x64", pointers, lambda b: b.words(0x1234, 7), lambda b: b.vector(64, 48))
     with open_built(built.build()) as snapshot:
         before = labels(snapshot, addresses)
-        monkeypatch.setattr(quick_starts, "take_starts", lambda *_: (-1, 0, 0))
+        monkeypatch.setattr(quick_starts, "take_starts", lambda *_: (-1, 0, 0, 0))
         assert labels(snapshot, addresses) == before
