@@ -79,6 +79,7 @@ class Report:
         memory: None for a report of Windows.
         place: end of the summary line.
         text: lines that a runtime wrote.
+        is_code: True where the address is that of an instruction, not of data.
     """
 
     pid: int | None
@@ -103,6 +104,7 @@ class Report:
     memory: MemoryView | None
     place: str
     text: Sequence[str] = ()
+    is_code: bool = False
 
 
 def report_lines(report: Report) -> Iterator[StyledLine]:
@@ -110,7 +112,7 @@ def report_lines(report: Report) -> Iterator[StyledLine]:
     pid = "?" if report.pid is None else report.pid
     style = "red bold" if report.severity == "error" else "yellow bold"
     title = f"=={pid}=={report.severity.upper()}: heapdump: {report.name}"
-    yield [(title, style), (f" on address {report.address:#x}", "")]
+    yield [(title, style), (f" {report.place}" if report.is_code else f" on address {report.address:#x}", "")]
     yield [(report.message, "")]
     if report.text:
         yield [("the runtime's own report:", "bold")]

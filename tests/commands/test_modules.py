@@ -214,3 +214,12 @@ def test_damaged_tables_never_raise(dump, capfd):
         for arguments in (["inspector", "--imports", "--strings"], ["kernel32", "--exports"], ["inspector"]):
             assert cli.run(["modules", str(dump), *arguments, "--json", "-q", "--no-cache"]) in (0, 4)
     capfd.readouterr()
+
+
+def test_the_names_of_hooked_functions_are_whole_at_80_columns(dump, capfd, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    assert cli.run(["modules", str(dump)]) == 0
+    hooks = capfd.readouterr().out.partition("\nHooks")[2].partition("each of them")[0]
+    assert "…" not in hooks
+    names = ["VirtualAlloc", "HeapAlloc"]
+    assert any(name in hooks for name in names)

@@ -190,3 +190,11 @@ def test_a_heap_failure_that_ntdll_noted_leads_the_page_without_an_exception(
     assert (answer["crash"]["code"], answer["crash"]["thread"]) == ("0xc0000374", thread)
     assert [one["bug"] for one in answer["heap"]["incidents"]] == ["double-free"]
     assert labels(page(capfd, path))[0] == "CRASH"
+
+
+def test_the_address_of_a_failed_access_is_read_where_no_register_says_it(tmp_path: Path, capfd: Capture) -> None:
+    process = ProcessBuilder(arch="x86").thread(8)
+    process.dump.exception(8, 0xC0000005, 0x401000, (1, 0x45))
+    process.write(tmp_path / "crash.dmp")
+    found = data(capfd, tmp_path / "crash.dmp")["crash"]
+    assert found["words"] == "access violation writing 0x45 (null + 0x45, a member of a null pointer)"

@@ -265,3 +265,9 @@ def test_suppressions_without_stacks_are_said_to_do_nothing(tmp_path, options):
     rules.write_text("leak:x\n")
     found = run(str(path), *options, "--suppressions", str(rules))
     assert found.exit_code == 4 and "none are recorded in this dump: nothing was suppressed" in found.stderr
+
+
+def test_what_a_kind_means_is_whole_at_80_columns(dump, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    (direct,) = (line for line in run(dump[0], "--unreachable").stdout.splitlines() if line.startswith("direct  "))
+    assert direct.endswith("nothing points to them, leaked cycles apart")

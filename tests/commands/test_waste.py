@@ -15,6 +15,7 @@ from tests.analyses.types.test_block_types import Blocks
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.builders.nt_heap_layout import HeapArch
 from tests.patching import poke
+from tests.samples import SAMPLES
 
 
 def rows(path: Path, *arguments: str) -> list[dict[str, Any]]:
@@ -127,3 +128,9 @@ def test_the_page_sums_up_each_kind_of_containers(tmp_path):
     with redirect_stdout(StringIO()) as out:
         cli.run(["waste", str(path), "--kind", "capacity", "-q"])
     assert "7.812 kB in 8 × std::vector, 60% of it unused capacity" in out.getvalue()
+
+
+def test_freed_blocks_of_a_page_heap_are_kept_by_it(tmp_path: Path) -> None:
+    SAMPLES["page-heap"](tmp_path / "crash.dmp")
+    texts = [row["text"] for row in rows(tmp_path / "crash.dmp", "--kind", "free")]
+    assert any(text.endswith("1 freed block that page heap keeps") for text in texts)

@@ -102,3 +102,8 @@ def test_damaged_cells_of_the_heap_map_are_red() -> None:
     (row,) = (line for line in report_lines(replace(REPORT, memory=memory)) if line[0][0] == "=>1000  ")
     assert "".join(text for text, _ in row) == "=>1000  a X X f X"
     assert [text for text, style in row if "red" in style] == ["X X", "X"]
+
+
+def test_a_report_on_an_instruction_names_the_function_not_an_address_of_data() -> None:
+    report = replace(REPORT, name="fail-fast", is_code=True, place="in app!Stop+0x1")
+    assert lines(report)[0] == "==42==ERROR: heapdump: fail-fast in app!Stop+0x1"

@@ -83,8 +83,9 @@ def crash_section(
             break
     named = tuple(_registers(process, registers, instruction, pointees)) if registers else ()
     text = "" if instruction is None or not any(instruction.data) else instruction.text
+    words = process.exception_words if named else process.exception_words + _bad_address(process)
     return CrashSection(
-        raised.code, process.exception_words, raised.thread_id, raised.address, tuple(frames), text,
+        raised.code, words, raised.thread_id, raised.address, tuple(frames), text,
         named[:_MOST_REGISTERS],
     )  # fmt: skip
 
@@ -114,6 +115,15 @@ def _registers(
         found = pointees(value) if name not in names else None
         if found is not None and found.kind is PointeeKind.BLOCK:
             yield RegisterValue(name, value, found, found.text)
+
+
+def _bad_address(process: Process) -> str:
+    """The likeliest meaning of the address that an access failed at, where no register says it."""
+    raised = process.exception
+    if raised is None or raised.code != _ACCESS_VIOLATION or len(raised.parameters) < 2:
+        return ""
+    words = pointer_words(raised.parameters[1], process.views[-1].pointer_bytes)
+    return f" ({words})" if words and words != "null" else ""
 
 
 def _is_near(process: Process, value: int) -> bool:

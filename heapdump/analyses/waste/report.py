@@ -18,6 +18,7 @@ from heapdump.analyses.waste.by_type import copies_by_type, padding_by_type, typ
 from heapdump.analyses.waste.duplicates import Copies, find_copies
 from heapdump.analyses.waste.savings import IS_ADDRESS_SPACE, SAMPLES, Saving, WasteContext, WasteKind, heaviest
 from heapdump.blocks.heap import Heap
+from heapdump.blocks.kind import HeapKind
 from heapdump.kernels.row import BUSY, INTERNAL
 from heapdump.trust import Trust
 from heapdump.wording import plural, short_size
@@ -92,7 +93,9 @@ def _of_heap(kind: WasteKind, one: Overhead) -> Saving:
     words = {
         WasteKind.PADDING: f"headers and rounding of {plural(one.count, 'busy block')}",
         WasteKind.SPARSE: f"{plural(one.count, 'LFH subsegment')} of which less than half is in use",
-        WasteKind.FREE: f"{plural(one.count, 'free block')} outside of subsegments",
+        WasteKind.FREE: f"{plural(one.count, 'free block')} outside of subsegments"
+        if one.heap.kind != HeapKind.PAGE
+        else f"{plural(one.count, 'freed block')} that page heap keeps",
     }
     text = f"heap {one.heap.address:#x}: {words[kind]}"
     return Saving(kind, one.bytes, one.of_bytes, one.count, text, (), one.heap)

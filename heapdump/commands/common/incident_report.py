@@ -58,7 +58,14 @@ class IncidentReporter:
             memory=None if finding.is_report else self._memory(incident),
             place=self._place(incident, noted),
             text=leading.report.text if leading.report is not None else (),
+            is_code=self._is_code(incident),
         )
+
+    def _is_code(self, incident: Incident) -> bool:
+        """True where the incident's address is that of the instruction that raised the exception."""
+        report, raised = incident.leading.report, self._snapshot.process.exception
+        is_raised = raised is not None and raised.address == incident.address
+        return is_raised and report is not None and report.access is None
 
     def _named(self, message: str) -> str:
         """The message with the function that the exception was raised in, as the header of every command names it."""

@@ -54,7 +54,7 @@ HOOK_GROUPS: tuple[Column[HookGroup], ...] = (
     Column("Module", lambda g: g.module.name, "whose import slots or exports are hooked", style="green"),
     Column("Hooks", lambda g: text.count(len(g.functions)), "import slots and exports that lead elsewhere", right=True),
     Column("LeadInto", lambda g: g.owner.name if g.owner else "no module", "the module that they lead into", style="red"),
-    Column("Functions", lambda g: ", ".join(g.functions), "the hooked functions", flexible=20),
+    Column("Functions", lambda g: ", ".join(g.functions), "the hooked functions", flexible=20, wraps=True),
 )  # fmt: skip
 TEXTS: tuple[Column[ImageText], ...] = (
     Column("Address", lambda t: f"{t.address:#x}", "of its first character", right=True),

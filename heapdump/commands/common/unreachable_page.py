@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 _MOST_MEMBERS = 8
 _MEANINGS = {
-    "direct": "nothing points to them, except cycles of leaked blocks", "indirect": "only leaked blocks point to them",
+    "direct": "nothing points to them, leaked cycles apart", "indirect": "only leaked blocks point to them",
     "possible": "only interior pointers, or weak roots",
     "reachable": "still held by the program", "suppressed": "of suppressed stacks, or held by them",
 }  # fmt: skip
