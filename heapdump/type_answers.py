@@ -69,9 +69,7 @@ class TypeAnswers:
             "nodes",
             from_columns,
             columns_of,
-            lambda: find_nodes(
-                one.process.space.mapped, one.graph, self.containers, one.walk.table.addresses(one.graph.rows)
-            ),
+            lambda: find_nodes(one.process, one.graph, self.containers, one.walk.table.addresses(one.graph.rows)),
         )
 
     def owners(self, namer: Namer) -> BlockTyping:

@@ -6,13 +6,14 @@ by `kernels.counted_members`, and proven by one function for each kind.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.containers.candidates import Candidates, search_candidates
-from heapdump.analyses.containers.counted_arrays import prove_counted_arrays
+from heapdump.analyses.containers.counted_arrays import prove_counted_arrays, prove_mfc_arrays
 from heapdump.analyses.containers.hash_maps import prove_hash_maps
 from heapdump.analyses.containers.members_in_common import in_common
 from heapdump.analyses.containers.qt_arrays import prove_qt5_arrays, prove_qt5_lists, prove_qt6_arrays
@@ -24,6 +25,7 @@ from heapdump.runtimes.owners.owner import Program
 from heapdump.runtimes.owners.presence import Presence
 
 _RUST = Program(exports=("rust_eh_personality",), texts=(b"/rustc/", b"rust_panic"))
+_MFC = Program(modules=("mfc*.dll",), texts=(b"CWinThread\0",))
 
 
 def find_buffers(process: Process, graph: PointerGraph) -> ContainerTable:
@@ -33,7 +35,7 @@ def find_buffers(process: Process, graph: PointerGraph) -> ContainerTable:
     candidates = search_candidates(memory, graph)
     widths = graph.widths[candidates.block]
     for width in np.unique(widths).tolist():
-        found += _proven(candidates.take(widths == width), lambda: Presence(process, [_RUST]).of(_RUST) is not None)
+        found += _proven(process, candidates.take(widths == width))
     columns = ("owner", "offset", "kind", "buffer", "used", "capacity")
     both = ContainerTable(*(np.concatenate([getattr(one, name) for one in found]) for name in columns))
     both = in_common(process, graph, both)
@@ -41,16 +43,23 @@ def find_buffers(process: Process, graph: PointerGraph) -> ContainerTable:
     return both.take(np.sort(first))
 
 
-def _proven(candidates: Candidates, is_rust: Callable[[], bool]) -> Iterator[ContainerTable]:
+def _proven(process: Process, candidates: Candidates) -> Iterator[ContainerTable]:
     """The containers among candidates of one width of pointers, the surest kinds first.
 
-    `is_rust`: True where a program written in Rust is in the process; asked only where its arrays may be.
+    Programs of Rust and MFC are looked for only where their arrays may be.
     """
     for prove in (
         prove_hash_maps, prove_qt6_arrays, prove_qt5_arrays, prove_cstrings, prove_llvm_strings, prove_qt5_lists,
     ):  # fmt: skip
         yield _fitting(candidates, prove(candidates))
-    yield _fitting(candidates, prove_counted_arrays(candidates, is_rust))
+    has = partial(_has, Presence(process, [_RUST, _MFC]))
+    yield _fitting(candidates, prove_mfc_arrays(process, candidates, partial(has, _MFC)))
+    yield _fitting(candidates, prove_counted_arrays(candidates, partial(has, _RUST)))
+
+
+def _has(presence: Presence, program: Program) -> bool:
+    """True where the program is in the process."""
+    return presence.of(program) is not None
 
 
 def _fitting(candidates: Candidates, found: ContainerTable) -> ContainerTable:

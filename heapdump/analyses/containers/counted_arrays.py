@@ -3,7 +3,8 @@
 The `Vec` and `String` of Rust { capacity; pointer; size }, arrays of Delphi's and of many programs' own libraries. One
 such array proves little: the capacity divides the size of a block often enough. Witnesses: several owners of one size
 have it at one place, with different capacities and elements of one size; or the elements are bytes, the capacity is
-exactly the size of the block, and the array begins with a text.
+exactly the size of the block, and the array begins with a text. Arrays of MFC (`CArray`, `CByteArray` …) have two more
+words, { table of functions; pointer; size; capacity; growth }: where MFC is in the process, one of them is enough.
 """
 
 from __future__ import annotations
@@ -17,11 +18,22 @@ from heapdump.analyses.containers.candidates import Candidates
 from heapdump.analyses.types.containers import IS_TEXT
 from heapdump.analyses.types.members import Container, ContainerTable
 from heapdump.kernels import counted_members
+from heapdump.process.model import Process
 
 _FEWEST, _CAPACITIES = 4, 3
 """Arrays of one member in different owners, and different capacities among them."""
 
 _SHORTEST_TEXT = 8
+_MOST_GROWTH = 1 << 20
+
+
+def prove_mfc_arrays(process: Process, candidates: Candidates, is_mfc: Callable[[], bool]) -> ContainerTable:
+    """The arrays of MFC whose capacity fills their block. `is_mfc`: True where MFC is in the process."""
+    found = candidates.of(counted_members.COUNTED + 2)
+    good = process.in_modules(found.word(-1).astype(np.uint64)) & (found.word(3) <= _MOST_GROWTH)
+    found = found.take(good & (np.full(len(found), bool(good.any()) and is_mfc())))
+    element = found.size // np.maximum(found.held, 1)
+    return found.table(Container.CARRAY, found.used * element, found.held * element)
 
 
 def prove_counted_arrays(candidates: Candidates, is_rust: Callable[[], bool]) -> ContainerTable:

@@ -16,11 +16,16 @@ class NodeKind(IntEnum):
     TREE = 2
     HASH = 3
     DEQUE = 4
+    QHASH = 5
+    QMAP = 6
+    MFC_LIST = 7
+    MFC_MAP = 8
+    BTREE = 9
 
     @property
     def words(self) -> str:
         """Its name in the library."""
-        return ("", "std::list", "std::map or set", "std::unordered_map or set", "std::deque")[self]
+        return _WORDS[self]
 
 
 class Role(IntEnum):
@@ -31,11 +36,18 @@ class Role(IntEnum):
     SLOTS = 2
     BLOCK = 3
     PROXY = 4
+    HEAD = 5
 
     @property
     def words(self) -> str:
         """The word for it."""
-        return ("node", "buckets", "map of blocks", "block", "proxy")[self]
+        return ("node", "buckets", "map of blocks", "block", "proxy", "head")[self]
+
+
+_WORDS = (
+    "", "std::list", "std::map or set", "std::unordered_map or set", "std::deque", "QHash", "QMap", "CList (MFC)",
+    "CMap (MFC)", "BTreeMap (Rust)",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,7 +58,7 @@ class ProvenContainers:
         owner: the node of the graph that each is a member of, -1 - area of a root.
         offset: bytes from the start of the owner.
         kind: of all of them.
-        head: the first node, of a deque the block of its pointers.
+        head: the first node, of a deque the block of its pointers, of Qt the block of its head.
         count: elements; 0 where they are not counted.
         members: (m,) int64 nodes.
         of: (m,) int64 the container that each belongs to, an index below c.

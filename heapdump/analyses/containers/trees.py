@@ -26,7 +26,7 @@ _DEEPEST = 128
 
 
 @dataclass(frozen=True, slots=True)
-class _TreeLayout:
+class TreeLayout:
     """Where the words lie. `root`, `leftmost`, `count`, `head` in the shape; `parent`, `left`, `right` in a node.
 
     `start`: word of the shape at which the container begins.
@@ -41,11 +41,13 @@ class _TreeLayout:
     parent: int
     left: int
     right: int
+    color_bits: int = 0
+    """Of the parent's address that tell something else."""
 
 
 _LAYOUTS = (
-    _TreeLayout(container_shapes.TREE, 0, 1, 3, -1, -2, 1, 2, 3),
-    _TreeLayout(container_shapes.PAIR, 1, 0, 2, 1, 0, 2, 0, 1),
+    TreeLayout(container_shapes.TREE, 0, 1, 3, -1, -2, 1, 2, 3),
+    TreeLayout(container_shapes.PAIR, 1, 0, 2, 1, 0, 2, 0, 1),
 )
 
 
@@ -54,16 +56,16 @@ def find_trees(memory: MappedMemory, graph: PointerGraph, shapes: Shapes) -> lis
     return [_trees(memory, graph, shapes.of(layout.shape), layout) for layout in _LAYOUTS]
 
 
-def _trees(memory: MappedMemory, graph: PointerGraph, shapes: Shapes, layout: _TreeLayout) -> ProvenContainers:
+def _trees(memory: MappedMemory, graph: PointerGraph, shapes: Shapes, layout: TreeLayout) -> ProvenContainers:
     reader = ShapeReader(memory, graph, shapes)
     is_root = reader.value(reader.word(layout.root) + layout.parent * reader.width) == reader.at(layout.head)
     shapes = shapes.take(is_root)
     reader = ShapeReader(memory, graph, shapes)
     roots = reader.nodes(reader.word(layout.root))
-    tree, good = _walk(reader, roots, layout)
+    tree, good = walk(reader, roots, layout)
     counts = np.bincount(tree[tree > 0] - 1, minlength=len(shapes))
     good &= counts == reader.word(layout.count)
-    good &= _leftmost(reader, roots, layout) == reader.word(layout.leftmost)
+    good &= leftmost(reader, roots, layout) == reader.word(layout.leftmost)
     members = np.flatnonzero(tree)
     members = members[good[tree[members] - 1]]
     rows = np.flatnonzero(good)
@@ -74,7 +76,7 @@ def _trees(memory: MappedMemory, graph: PointerGraph, shapes: Shapes, layout: _T
     )  # fmt: skip
 
 
-def _walk(reader: ShapeReader, roots: Numbers, layout: _TreeLayout) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+def walk(reader: ShapeReader, roots: Numbers, layout: TreeLayout) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
     """((n,) number of the tree of each node, from 1 on; (k,) True for trees without a fault), level by level."""
     graph, width = reader.graph, reader.width
     tree, good = np.zeros(len(graph), np.int32), roots >= 0
@@ -100,12 +102,13 @@ def _walk(reader: ShapeReader, roots: Numbers, layout: _TreeLayout) -> tuple[NDA
             parents.append(graph.start[level[child]])
             owners.append(of[child])
         level, of, parent = np.concatenate(below), np.concatenate(owners), np.concatenate(parents)
-        good[of[reader.value(graph.start[level] + layout.parent * width) != parent]] = False
+        above = reader.value(graph.start[level] + layout.parent * width) & ~layout.color_bits
+        good[of[above != parent]] = False
     good[of[: len(level)]] = False  # deeper than a balanced tree
     return tree, good
 
 
-def _leftmost(reader: ShapeReader, roots: Numbers, layout: _TreeLayout) -> Numbers:
+def leftmost(reader: ShapeReader, roots: Numbers, layout: TreeLayout) -> Numbers:
     """The address of the node furthest left of each tree."""
     at = np.where(roots >= 0, reader.graph.start[roots], 0)
     for _ in range(_DEEPEST):

@@ -55,6 +55,7 @@ class Container(IntEnum):
     VEC = 15
     RUST_STRING = 16
     COUNTED = 17
+    CARRAY = 18
 
     @property
     def words(self) -> str:
@@ -70,6 +71,7 @@ _WORDS = {
     Container.QVECTOR: "QVector", Container.QLIST: "QList", Container.CSTRING: "CString",
     Container.HASH_MAP: "HashMap (Rust)", Container.VEC: "Vec (Rust)", Container.RUST_STRING: "String (Rust)",
     Container.COUNTED: "array with capacity",
+    Container.CARRAY: "CArray (MFC)",
 }  # fmt: skip
 
 

@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from heapdump.analyses.containers.chains import find_hash_tables, find_lists
 from heapdump.analyses.containers.deques import find_deques
+from heapdump.analyses.containers.mfc import find_mfc
 from heapdump.analyses.containers.node_roles import NodeKind, ProvenContainers, Role
 from heapdump.analyses.containers.proxies import find_proxies
+from heapdump.analyses.containers.qt_maps import find_qt_maps
 from heapdump.analyses.containers.shapes import find_shapes
 from heapdump.analyses.containers.trees import find_trees
 from heapdump.analyses.graph.pointer_graph import PointerGraph
@@ -33,6 +35,7 @@ from heapdump.kernels import run
 from heapdump.kernels.container_nodes import pairs_of, rings_of, trees_of
 from heapdump.large_arrays import look_up, parts
 from heapdump.memory.mapped import MappedMemory
+from heapdump.process.model import Process
 
 _FEWEST = 2
 _BLACK_NIL, _NOT_NIL = 0x0101, (0x0000, 0x0001)
@@ -98,12 +101,13 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> NodeTable:
 
 
 def find_nodes(
-    memory: MappedMemory, graph: PointerGraph, containers: ContainerTable, block_address: NDArray[np.uint64]
+    process: Process, graph: PointerGraph, containers: ContainerTable, block_address: NDArray[np.uint64]
 ) -> NodeTable:
     """The containers in nodes and in the data of modules; each head belongs to the first one in the order of addresses.
 
     `containers`: of the graph. `block_address` (n,): where the block of each node begins, before a CRT header.
     """
+    memory = process.space.mapped
     joined = _AllContainers(len(graph))
     joined.add_numbered(*_visual(memory, graph, containers))
     shapes = find_shapes(memory, graph)
@@ -111,8 +115,11 @@ def find_nodes(
         mine = shapes.take(graph.widths[shapes.block] == width)
         for found in (
             find_lists(memory, graph, mine), *find_trees(memory, graph, mine), find_hash_tables(memory, graph, mine),
-            *find_deques(memory, graph, mine),
+            *find_deques(memory, graph, mine), *find_mfc(process, graph, mine),
         ):  # fmt: skip
+            joined.add(found)
+    for width in np.unique(graph.widths).tolist():
+        for found in find_qt_maps(memory, graph, width):
             joined.add(found)
     owner, offset, kind, head, count = joined.columns()
     places = [addresses_of(graph, containers.owner, containers.offset), addresses_of(graph, owner, offset)]

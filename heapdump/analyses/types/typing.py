@@ -287,12 +287,12 @@ class _ClusterLabels:
         """The words for each container. `owners`: label of each owner that is a node."""
         areas = [area.span.start for area in graph.roots.areas]
         out = []
-        columns = (column.tolist() for column in (found.owner, found.offset, found.kind, owners))
-        for owner, offset, kind, whose in zip(*columns, strict=True):
+        columns = (column.tolist() for column in (found.owner, found.offset, found.kind, found.head, owners))
+        for owner, offset, kind, head, whose in zip(*columns, strict=True):
             words = NodeKind(kind).words
             if owner < 0:
                 out.append(f"the {words} at {process.where(areas[-1 - owner] + offset)}")
-            elif self._is_named(whose) and offset < _LONG:
+            elif owner != head and self._is_named(whose) and offset < _LONG:
                 out.append(f"the {words} at +{offset} of {self.labels[whose].short}")
             else:
                 out.append(f"a {words}")
