@@ -20,6 +20,7 @@ from .segment_heap_layout import CONSTANT, segment_layout
 
 Kind = Literal["vs", "lfh", "pages", "large"]
 _OWN = 0x10000
+_VS_LIST, _LFH_LIST = 0xD00, 0xE00
 _UNITS = 256
 
 
@@ -91,6 +92,8 @@ class SegmentHeapBuilder:
         self._busy: dict[int, tuple[int, Kind]] = {}
         self._free: dict[Kind, int] = {"vs": 0, "lfh": 0}
         self._subsegments: list[int] = []
+        self._vs: list[int] = []
+        self._lfh: list[int] = []
         self._headers: list[NDArray[np.int64]] = []
         self._free_chunks: list[int] = []
 
@@ -188,6 +191,7 @@ class SegmentHeapBuilder:
         self._image.u16(base + lay.vs_mark, (total ^ 0x2BED) & 0x7FFF)
         self._write_chunks(at, units, busy, asked)
         self._subsegments.append(base)
+        self._vs.append(base)
         self._headers.append(at)
         self._free_chunks += at[~busy & (units > 1)].tolist()
         self._free["vs"] += int((~busy).sum())
@@ -259,6 +263,7 @@ class SegmentHeapBuilder:
                 self._take(address, int(sizes[i]), "lfh")
             self._count(address + pad + int(sizes[i]), int(unused[i]))
         self._subsegments.append(base)
+        self._lfh.append(base)
         self._free["lfh"] += int((~busy | waiting).sum())
         return base
 
@@ -322,11 +327,28 @@ class SegmentHeapBuilder:
         self._image.word(node, *links, parent | (1 if parent else 0))
         return node
 
+    def _link_subsegments(self) -> None:
+        """Put the subsegments of each kind on a list, whose head lies in the heap's own page.
+
+        Links of VS subsegments are XORed with the address of the entry that holds them, from 16299 on.
+        """
+        for nodes, head, is_encoded in (
+            (self._vs, self._base + _VS_LIST, self._build >= 16299), (self._lfh, self._base + _LFH_LIST, False),
+        ):  # fmt: skip
+            ring = [head, *nodes]
+            for i, node in enumerate(ring):
+                code = node if is_encoded else 0
+                self._image.word(node, ring[(i + 1) % len(ring)] ^ code, ring[i - 1] ^ code)
+        if self._layout.lfh_free is not None:  # 26100 has its State there
+            for node in self._lfh:
+                self._image.word(node + 2 * self._layout.pointer, self._base + _LFH_LIST)
+
     def build(self) -> BuiltSegmentHeap:
         """The heap."""
         from .segment_heap_frame import finish
 
         self._free_tree(sorted(self._free_chunks), 0)
+        self._link_subsegments()
         memory, regions, segments, metadata, sums = finish(
             self._layout, self._image, self._build, self._base, self._heap_key, self._segments, self._large
         )  # fmt: skip

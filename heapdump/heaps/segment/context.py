@@ -45,6 +45,10 @@ class SegmentDiscovery:
         """The view that the heap lies in."""
         return self.shared.view
 
+    def structs(self, name: str) -> list[Struct]:
+        """The distinct versions of a structure in all layouts; the version of the heap's own layout comes first."""
+        return _versions(self.view, self.layout, name)
+
     def report(self, damaged: DamagedBytes, message: str, *, note: str | None = None) -> None:
         """Adds a finding, and a note that says what is missing because of it; `note` is None where nothing is."""
         self.findings.append(damaged.finding(self.heap, message))
@@ -98,13 +102,7 @@ class SegmentWalk:
 
     def structs(self, name: str) -> list[Struct]:
         """The distinct versions of a structure in all layouts; the version of the heap's own layout comes first."""
-        versions: dict[tuple[object, ...], Struct] = {}
-        for layout in (self.layout, *self.view.layouts):
-            if name in layout and "_SEGMENT_HEAP" in layout:
-                struct = layout[name]
-                members = tuple(sorted((member, f.offset, f.type) for member, f in struct.fields.items()))
-                versions.setdefault((struct.size, *members), struct)
-        return list(versions.values())
+        return _versions(self.view, self.layout, name)
 
     def report(self, damaged: DamagedBytes, message: str, *, gap: str | None = None) -> None:
         """Adds a finding, and a gap that says which blocks are missing or in doubt; `gap` is None where none are."""
@@ -120,3 +118,14 @@ class SegmentWalk:
         """Adds to the numbers of headers and of good headers; integrity is good_headers / headers."""
         self.log.headers += headers
         self.log.good_headers += good_headers
+
+
+def _versions(view: View, own: Layout, name: str) -> list[Struct]:
+    """The distinct versions of a structure in the layout `own`, and in the others that have segment heaps."""
+    versions: dict[tuple[object, ...], Struct] = {}
+    for layout in (own, *view.layouts):
+        if name in layout and "_SEGMENT_HEAP" in layout:
+            struct = layout[name]
+            members = tuple(sorted((member, f.offset, f.type) for member, f in struct.fields.items()))
+            versions.setdefault((struct.size, *members), struct)
+    return list(versions.values())

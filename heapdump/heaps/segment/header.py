@@ -135,11 +135,25 @@ def header_facts(view: View, layout: Layout, heap: int) -> dict[str, bool]:
 
 
 def is_usable(view: View, layout: Layout, heap: int) -> bool:
-    """True where segments can be read under this layout: a context holds, or one end of the only list links back."""
+    """True where segments can be read under this layout: a context holds, or one end of the only list links back.
+
+    Where the dump lacks both ends of that list, the bounds of the heap must hold it.
+    """
     lists = contexts(view, layout, heap)
     if lists is None or "SegContexts" in layout["_SEGMENT_HEAP"]:
         return lists is not None
-    return all(any(_links_back(view, one)) for one in lists)
+    return all(any(_links_back(view, one)) or _lacks_ends(view, layout, one) for one in lists)
+
+
+def _lacks_ends(view: View, layout: Layout, context: SegContext) -> bool:
+    """True where both ends of the list of a heap without contexts are possible segments that the dump lacks."""
+    if own_span(view, layout, context.anchor) is None:
+        return False
+    for place in (context.list_head, context.list_head + view.pointer_bytes):
+        end = view.space.try_pointer(place)
+        if not end or end % context.segment_bytes or view.space.try_pointer(end) is not None:
+            return False
+    return True
 
 
 def _links_back(view: View, context: SegContext) -> tuple[bool, bool]:

@@ -9,7 +9,7 @@ from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.integers import address_limit
 from heapdump.heaps.segment.page_ranges import EXTRA_ROOM
 from heapdump.layouts import Layout
-from heapdump.memory.regions import State
+from heapdump.memory.regions import Kind, State
 from heapdump.process.model import Process, View
 
 _ALIGNMENT = 0x10000
@@ -51,7 +51,7 @@ def read_block(process: Process, view: View, layout: Layout, node: int) -> Large
     regions = process.regions
     if regions.is_complete_map:
         i = regions.index_at(address)
-        if i is None or regions.state[i] != State.MEM_COMMIT:
+        if i is None or regions.state[i] != State.MEM_COMMIT or regions.type[i] != Kind.MEM_PRIVATE:
             return None
     return LargeBlock(address, size, _reserved_bytes(process, address, size), node)
 

@@ -52,7 +52,7 @@ def _is_padded(walk: SegmentWalk, address: NDArray[np.uint64], size: NDArray[np.
     first, is_present = walk.mapped.gather(address, pointer)
     if not is_present.any():
         return False
-    if (first[is_present] == walk.granule).mean() > _MOST:
+    if np.isin(first[is_present], (walk.granule, 4 * walk.granule)).mean() > _MOST:
         return True
     if writes_padding_header(walk.layout) or (size < walk.granule).mean() > _FEW:
         return False

@@ -14,6 +14,7 @@ from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.header import SIGNATURE, SegContext, assumed_contexts, contexts
 from heapdump.heaps.segment.segment_search import ListedSegment, has_descriptors, links_of, search_segments
 from heapdump.heaps.segment.signature import decoded_signatures, possible_heap_keys
+from heapdump.heaps.segment.subsegment_links import segments_by_subsegments
 from heapdump.process.model import View
 
 _MOST_OTHER_HEAPS = 8
@@ -68,7 +69,8 @@ def _with_unlisted_segments(
         message = f"segment {node:#x} of heap {discovery.heap:#x} is on no list of the heap"
         length, head = 2 * view.pointer_bytes, f"linked from {context.list_head:#x} on"
         discovery.report(DamagedBytes("segment", node, length, head, "not linked"), message)
-    return [*trusted, *unlisted]
+    found = [*trusted, *unlisted]
+    return [*found, *segments_by_subsegments(discovery, lists, found)]
 
 
 def _may_be_segment(view: View, context: SegContext, node: int) -> bool:

@@ -16,9 +16,11 @@ from heapdump.blocks.heap import Segment
 from heapdump.heaps.allocator import PAGE
 from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.header import DESCRIPTORS
+from heapdump.heaps.segment.lfh_coding import read_lfh_subsegments
 from heapdump.heaps.segment.lfh_subsegments import LfhSubsegments
 from heapdump.heaps.segment.page_ranges import RangeKind, Ranges
 from heapdump.heaps.segment.vs_subsegments import vs_ends
+from heapdump.layouts import Struct
 
 
 def undescribed_subsegments(walk: SegmentWalk, ranges: Ranges) -> Iterator[Ranges]:
@@ -58,7 +60,8 @@ def _absent_units(walk: SegmentWalk) -> Iterator[tuple[Segment, NDArray[np.int64
 
 def _vs(walk: SegmentWalk, start: NDArray[np.int64], end: NDArray[np.int64], unit: int) -> Iterator[Ranges]:
     """Those that begin as VS subsegments and end, with one unit more, on a unit before `end`."""
-    for used_end in vs_ends(walk, start):
+    structs = walk.structs("_HEAP_VS_SUBSEGMENT")
+    for used_end in vs_ends(walk.mapped, walk.granule, structs, start.astype(np.uint64)):
         fits = (used_end > start) & (used_end % unit == 0) & (used_end + unit <= end)
         for i in np.flatnonzero(fits).tolist():
             yield _range(int(start[i]), int(used_end[i]) + unit - int(start[i]), RangeKind.VS, unit)
@@ -66,17 +69,39 @@ def _vs(walk: SegmentWalk, start: NDArray[np.int64], end: NDArray[np.int64], uni
 
 def _lfh(walk: SegmentWalk, start: NDArray[np.int64], end: NDArray[np.int64], unit: int) -> Iterator[Ranges]:
     """Those that begin as LFH subsegments under the coding of the process, and end before `end`."""
+    if walk.keys.lfh is None:
+        _solve_coding(walk, start, end, unit)
     coding = walk.keys.lfh
     if coding is None:
         return
-    headers = LfhSubsegments(walk, _ranges(start, end - start, RangeKind.LFH, unit), coding.struct)
-    if headers.commit_state_offset is None:
-        return
-    size = -(-headers.commit_units * PAGE // unit) * unit
-    size = np.where(headers.is_present & (size <= end - start), size, 0)
+    size = _lfh_sizes(walk, coding.struct, start, end, unit)
     extents = LfhSubsegments(walk, _ranges(start, size, RangeKind.LFH, unit), coding.struct).extents(coding)
     for i in np.flatnonzero(extents.is_consistent & (size > 0)).tolist():
         yield _range(int(start[i]), int(size[i]), RangeKind.LFH, unit)
+
+
+def _solve_coding(walk: SegmentWalk, start: NDArray[np.int64], end: NDArray[np.int64], unit: int) -> None:
+    """Finds the coding of the process by those that begin with a header whose plain members agree."""
+    for struct in walk.structs("_HEAP_LFH_SUBSEGMENT"):
+        size = _lfh_sizes(walk, struct, start, end, unit)
+        ranges = _ranges(start, size, RangeKind.LFH, unit)
+        agree = (size > 0) & LfhSubsegments(walk, ranges, struct).members_agree()
+        if agree.any():
+            read_lfh_subsegments(walk, ranges.of(agree))
+        if walk.keys.lfh is not None:
+            return
+
+
+def _lfh_sizes(
+    walk: SegmentWalk, struct: Struct, start: NDArray[np.int64], end: NDArray[np.int64], unit: int
+) -> NDArray[np.int64]:
+    """(n,) bytes of the ranges of LFH subsegments, by their numbers of commit states; 0 where that cannot be."""
+    headers = LfhSubsegments(walk, _ranges(start, end - start, RangeKind.LFH, unit), struct)
+    if headers.commit_state_offset is None:
+        return np.zeros(len(start), np.int64)
+    size = -(-headers.commit_units * PAGE // unit) * unit
+    possible: NDArray[np.int64] = np.where(headers.is_present & (size <= end - start), size, 0)
+    return possible
 
 
 def _range(start: int, size: int, kind: RangeKind, unit: int) -> Ranges:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +12,7 @@ from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.damaged_bytes import DamagedBytes
 from heapdump.heaps.segment.page_ranges import Ranges
 from heapdump.layouts import Struct
+from heapdump.memory.mapped import MappedMemory
 from heapdump.spans import Span
 
 _STRUCT = "_HEAP_VS_SUBSEGMENT"
@@ -71,22 +72,24 @@ def are_vs_subsegments(walk: SegmentWalk, ranges: Ranges, rows: NDArray[np.int64
     return holds
 
 
-def vs_ends(walk: SegmentWalk, start: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+def vs_ends(
+    mapped: MappedMemory, granule: int, structs: Sequence[Struct], start: NDArray[np.uint64]
+) -> Iterator[NDArray[np.int64]]:
     """(n,) int64 ends of the chunks of subsegments at these addresses, 0 for none; an array for each header version."""
-    granule = walk.granule
-    for struct in walk.structs(_STRUCT):
-        size, signature, is_present = _size_and_signature(walk, start.astype(np.uint64), struct)
+    for struct in structs:
+        size, signature, is_present = _size_and_signature(mapped, start, struct)
         holds = is_present & (size > 0) & _agrees(size, signature)
-        end = start + -(-struct.size // granule) * granule + size.astype(np.int64) * granule
+        end = start.astype(np.int64) + -(-struct.size // granule) * granule + size.astype(np.int64) * granule
         yield np.where(holds, end, 0)
 
 
 def _size_and_signature(
-    walk: SegmentWalk, address: NDArray[np.uint64], struct: Struct
+    mapped: MappedMemory, address: NDArray[np.uint64], struct: Struct
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
     """(Size, Signature, whether they are in the dump) of the headers at these addresses; (n,) each."""
-    size, is_present = walk.mapped.gather(address + np.uint64(struct.offset("Size")), 2)
-    return size, walk.mapped.gather(address + np.uint64(struct.offset("Signature")), 2)[0], is_present
+    size, has_size = mapped.gather(address + np.uint64(struct.offset("Size")), 2)
+    signature, has_signature = mapped.gather(address + np.uint64(struct.offset("Signature")), 2)
+    return size, signature, has_size & has_signature
 
 
 def _agrees(size: NDArray[np.uint64], signature: NDArray[np.uint64]) -> NDArray[np.bool_]:
@@ -106,7 +109,7 @@ class _VsHeaders:
 
     def __init__(self, walk: SegmentWalk, ranges: Ranges, struct: Struct) -> None:
         self._address, self._struct = ranges.start, struct
-        size, signature, self._is_present = _size_and_signature(walk, self._address.astype(np.uint64), struct)
+        size, signature, self._is_present = _size_and_signature(walk.mapped, self._address.astype(np.uint64), struct)
         self.start = self._address + -(-struct.size // walk.granule) * walk.granule
         end = self.start + size.astype(np.int64) * walk.granule
         self.is_sound = self._is_present & _agrees(size, signature) & (size > 0) & (end <= self._address + ranges.size)

@@ -33,7 +33,7 @@ from heapdump.heaps.segment.range_codes import with_kinds
 from heapdump.heaps.segment.range_contents import with_content_kind
 from heapdump.heaps.segment.signature import decoded_signatures, possible_heap_keys
 from heapdump.heaps.segment.undescribed_ranges import undescribed_subsegments
-from heapdump.heaps.segment.vs_free_tree import check_free_tree
+from heapdump.heaps.segment.vs_free_tree import check_free_tree, is_unlinked
 from heapdump.heaps.segment.vs_key import vs_key_of
 from heapdump.heaps.segment.vs_subsegments import VsSubsegments, read_vs_subsegments
 from heapdump.heaps.segment.vs_walk import VsWalk
@@ -67,8 +67,8 @@ def walk_segment_heap(job: HeapJob, keys: Keys) -> None:
     add_own_structures(walk, committed)
     ranges = with_content_kind(walk, with_kinds(walk, read_ranges(walk)))
     likely = _likely_vs_keys(walk)
+    ranges = _with_undescribed_subsegments(walk, ranges, likely)
     padding = _padding(walk, ranges, likely)
-    ranges = _with_undescribed_subsegments(walk, ranges, likely, padding)
     delayed = delayed_frees(walk)
     for window in _windows(ranges):
         start = len(job.columns)
@@ -117,15 +117,18 @@ def _add_blocks(walk: SegmentWalk, vs: VsReading, lfh: LfhReading | None, paddin
         LfhBlocks(walk, *lfh, padding).add_rows()
 
 
-def _with_undescribed_subsegments(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int], padding: int) -> Ranges:
-    """The ranges, and the subsegments whose descriptors the dump lacks: those in which a trial finds nothing wrong."""
+def _with_undescribed_subsegments(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int]) -> Ranges:
+    """The ranges, and the subsegments whose descriptors the dump lacks: those in which a trial finds nothing wrong.
+
+    Free chunks of a subsegment that was given back are in no tree.
+    """
     found, end = list[Ranges](), 0
     for one in undescribed_subsegments(walk, ranges):
         if int(one.start[0]) < end:
             continue
         trial = replace(walk, columns=BlockColumns(), log=WalkLog())
-        _add_blocks(trial, *_read_subsegments(trial, one, likely), padding)
-        if len(trial.columns) and not trial.log.findings:
+        _add_blocks(trial, *_read_subsegments(trial, one, likely), 0)
+        if len(trial.columns) and not trial.log.findings and not _is_given_back(trial):
             found.append(one)
             end = int(one.start[0] + one.size[0])
     if found:
@@ -134,6 +137,13 @@ def _with_undescribed_subsegments(walk: SegmentWalk, ranges: Ranges, likely: Seq
     for one in found:
         ranges = joined(ranges, one)
     return ranges
+
+
+def _is_given_back(walk: SegmentWalk) -> bool:
+    """True where the tree of free chunks lacks most of the free chunks in the rows, and at least one."""
+    table = walk.columns.since(0)
+    free = table.entry[(table.kind == BlockKind.VS) & ~table.is_busy & (table.entry_size > np.uint64(walk.granule))]
+    return 2 * int(is_unlinked(walk, free).sum()) > len(free)
 
 
 def _padding(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int]) -> int:
