@@ -131,8 +131,8 @@ def test_columns_out_of_range_are_never_used(index: Index) -> None:
     """One value of one column at a time, with the right checksum: the answer is that of a new walk, or a sound one."""
     chance, names = random.Random(1), list(index.columns())
     assert {"graph.targets", "graph.first", "reach.state", "retained.dominator", "referrers.sources"} <= set(names)
+    backup = Backup(index.folder)
     for name in names:
-        kept = {path.name: path.read_bytes() for path in index.folder.iterdir()}
         kind = index.columns()[name][2]
         limits = np.iinfo(kind) if np.dtype(kind).kind in "iu" else None
         assert limits is not None, name
@@ -145,14 +145,14 @@ def test_columns_out_of_range_are_never_used(index: Index) -> None:
         index.replace_column(name, change)
         for call in chance.sample(index.calls, 3):
             assert (answer := index.ask(call)).exit_code in (0, 1, 4), (name, call, answer.stderr)
-        restore(index, kept)
+        backup.restore()
 
 
 @pytest.mark.parametrize("change", ["shorter", "float", "object"])
 def test_columns_of_another_form_are_never_used(index: Index, change: str) -> None:
     names = [name for name in index.columns() if "." in name]
+    backup = Backup(index.folder)
     for name in names:
-        kept = {path.name: path.read_bytes() for path in index.folder.iterdir()}
         if change == "object":
             json_name, key, _ = index.columns()[name]
             document = index.document(json_name)
@@ -166,16 +166,37 @@ def test_columns_of_another_form_are_never_used(index: Index, change: str) -> No
                 "float": lambda column: column.astype(np.float64),
             }
             index.replace_column(name, changes[change])
-        if (index.folder / name).read_bytes() != kept[name] or change == "object":
+        if (index.folder / name).read_bytes() != backup[name] or change == "object":
             assert index.answers(1) == index.truth[:1], name
-        restore(index, kept)
+        backup.restore()
 
 
-def restore(index: Index, kept: dict[str, bytes]) -> None:
-    gc.collect()  # Windows writes to no file that is mapped
-    index.folder.mkdir(exist_ok=True, mode=0o700)
-    for name, data in kept.items():
-        (index.folder / name).write_bytes(data)
+class Backup:
+    """The files of an index as they were, to be put back after each change."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._contents = {path.name: path.read_bytes() for path in folder.iterdir()}
+        self._stamps = self._stamps_now()
+
+    def restore(self) -> None:
+        """Writes what was changed, removed or replaced; the other files are left alone."""
+        if system.IS_WINDOWS:
+            gc.collect()  # Windows writes to no file that is mapped
+        self._folder.mkdir(exist_ok=True, mode=0o700)
+        now = self._stamps_now()
+        for name, data in self._contents.items():
+            if now.get(name) != self._stamps[name]:
+                (self._folder / name).write_bytes(data)
+        self._stamps = self._stamps_now()
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._contents[name]
+
+    def _stamps_now(self) -> dict[str, tuple[int, int, int]]:
+        """Name → (inode, size in bytes, time of the last change in nanoseconds)."""
+        found = {path.name: path.stat() for path in self._folder.iterdir()}
+        return {name: (one.st_ino, one.st_size, one.st_mtime_ns) for name, one in found.items()}
 
 
 def members(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
@@ -200,14 +221,14 @@ def changed(document: Any, path: tuple[Any, ...], value: Any) -> Any:
 def test_a_forged_manifest_is_no_defect(index: Index, seed: int) -> None:
     chance, document = random.Random(seed), index.document("manifest.json")
     places = members(document)
-    kept = {path.name: path.read_bytes() for path in index.folder.iterdir()}
+    backup = Backup(index.folder)
     for _ in range(10):
         path = chance.choice(places)
         value = chance.choice((*HOSTILE_VALUES, "gone"))
         index.replace_text("manifest.json", json.dumps(changed(document, path, value)))
         for call in (index.calls[0], index.calls[chance.randrange(len(index.calls))]):
             assert (answer := index.ask(call)).exit_code in (0, 1, 4), (path, value, call, answer.stderr)
-        restore(index, kept)
+        backup.restore()
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -215,7 +236,7 @@ def test_forged_json_answers_are_no_defect(index: Index, seed: int) -> None:
     chance = random.Random(seed)
     names = [name for name in index.columns() if name.endswith(".text")]
     assert len(names) >= 2
-    kept = {path.name: path.read_bytes() for path in index.folder.iterdir()}
+    backup = Backup(index.folder)
     for _ in range(10):
         name = chance.choice(names)
         document = json.loads((index.folder / name).read_bytes())
@@ -228,7 +249,7 @@ def test_forged_json_answers_are_no_defect(index: Index, seed: int) -> None:
         index.replace_column(name, change)
         for call in chance.sample(index.calls, 3):
             assert (answer := index.ask(call)).exit_code in (0, 1, 4), (name, path, value, call, answer.stderr)
-        restore(index, kept)
+        backup.restore()
 
 
 @pytest.mark.parametrize("name", ["../x", "graph/../../x", "graph.first\x00", "C:x", "", "a.b.c"])
