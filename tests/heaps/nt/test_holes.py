@@ -46,16 +46,20 @@ def header(generation: Generation, block: BusyTruth) -> tuple[int, int]:
 
 
 def holes_of(heap: BuiltHeap, draw: random.Random, share: float, sizes: tuple[int, int]) -> list[tuple[int, int]]:
-    """Spans of the heap's memory behind its first page, of some bytes each, that are left out."""
+    """Spans of the heap's memory behind its first page, of some bytes each, that are left out: [start, end).
+
+    They are `share` of it, but not more than 60: more of them take long to cut.
+    """
     out = []
-    for start, memory in heap.memory:
-        at = start + (0x1000 if start == heap.truth.address else 0)
-        while at < start + len(memory):
-            end = min(at + draw.randrange(*sizes), start + len(memory))
-            if draw.random() < share:
-                out.append((at, end))
-            at = end
-    return sorted(draw.sample(out, min(len(out), 60)))  # more of them take long to cut
+    spans = [(start + (0x1000 if start == heap.truth.address else 0), start + len(data)) for start, data in heap.memory]
+    mean = (sizes[0] + sizes[1] - 1) / 2
+    total = sum(end - start for start, end in spans)
+    most = min(60, round(share * total / mean))
+    for start, end in spans:
+        starts = sorted(draw.sample(range(start, end), min(end - start, round(most * (end - start) / total))))
+        for at, following in zip(starts, [*starts[1:], end], strict=False):
+            out.append((at, min(at + draw.randrange(*sizes), following)))
+    return out
 
 
 def busy_blocks(snapshot: Snapshot) -> list[Block]:
