@@ -58,7 +58,7 @@ def write_dump(tmp_path: Path) -> WriteDump:
 
 @pytest.fixture
 def open_built(write_dump: WriteDump) -> OpenBuilt:
-    """Opens a built dump for the length of a `with`; the file is gone afterwards. A process is written sparsely."""
+    """Opens a built dump, without an index, for the length of a `with`; the file is gone afterwards."""
 
     @contextmanager
     def opened(content: BuiltDump | bytes | ProcessBuilder) -> Iterator[Snapshot]:
@@ -66,7 +66,7 @@ def open_built(write_dump: WriteDump) -> OpenBuilt:
         if isinstance(content, ProcessBuilder):
             content.write(path)
         try:
-            with heapdump.open_dump(path) as snapshot:
+            with heapdump.open_dump(path, use_index=False) as snapshot:
                 yield snapshot
         finally:
             path.unlink()
