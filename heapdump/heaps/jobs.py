@@ -20,6 +20,21 @@ from heapdump.memory import limits
 from heapdump.process.model import Process, View
 
 
+@dataclass(frozen=True, slots=True)
+class AssumedBusy:
+    """A block that is taken for busy because its state is destroyed.
+
+    Attributes:
+        entry: address of its entry.
+        finding: the damage; its message is also the log's gap.
+        message_if_free: the message where the block turns out to be free.
+    """
+
+    entry: int
+    finding: Finding
+    message_if_free: str
+
+
 @dataclass
 class WalkLog:
     """Everything but rows that the walk of one heap has found so far.
@@ -35,6 +50,7 @@ class WalkLog:
         uncommitted_free_bytes: see `blocks.walk.HeapCount`.
         facts: see `blocks.walk.Walk`.
         missing_bytes: committed bytes of the heap that are not in the dump; if not 0, its counts are incomplete.
+        assumed_busy: blocks of unknown state, which the heap's counters may decide.
     """
 
     findings: list[Finding] = field(default_factory=list)
@@ -47,6 +63,7 @@ class WalkLog:
     uncommitted_free_bytes: int = 0
     facts: dict[str, Fact] = field(default_factory=dict)
     missing_bytes: int = 0
+    assumed_busy: list[AssumedBusy] = field(default_factory=list)
 
     def add_finding(self, finding: Finding) -> None:
         """Adds a finding; behind the limit one gap is added instead."""
@@ -79,6 +96,7 @@ class WalkLog:
         self.uncommitted_bytes += other.uncommitted_bytes
         self.uncommitted_free_bytes += other.uncommitted_free_bytes
         self.facts |= other.facts
+        self.assumed_busy += other.assumed_busy
 
 
 @dataclass

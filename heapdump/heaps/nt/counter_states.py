@@ -7,6 +7,7 @@ are free.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, combinations
 
@@ -15,18 +16,17 @@ from numpy.typing import NDArray
 
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import BlockKind
-from heapdump.heaps.jobs import AllocatorJob, WalkLog
-from heapdump.heaps.nt.damaged_header import TAKEN_FOR_BUSY
+from heapdump.heaps.jobs import AllocatorJob, AssumedBusy, WalkLog
 from heapdump.kernels.row import BUSY, INTERNAL, KIND_MASK, TRUST_GUESS, TRUST_MASK, UNIT
 
 _MOST_ENTRIES = 8
 """Entries of a heap with unknown states of which all choices are tried."""
 
 
-def free_what_the_counters_say(job: AllocatorJob, heap: Heap, granule: int) -> None:
-    """Corrects the rows, findings and gaps of a heap of which all memory is in the dump; `granule`: bytes."""
+def free_what_the_counters_say(job: AllocatorJob, heap: Heap) -> None:
+    """Corrects the rows, findings and gaps of a heap of which all memory is in the dump."""
     log, counted = job.logs[heap.index], heap.counters.free_bytes
-    entries = [f.address // granule * granule for f in log.findings if TAKEN_FOR_BUSY in f.message]
+    entries = [assumed.entry for assumed in log.assumed_busy]
     if not 0 < len(entries) <= _MOST_ENTRIES or counted is None or log.missing_bytes:
         return
     table = job.columns.since(0)
@@ -41,8 +41,8 @@ def free_what_the_counters_say(job: AllocatorJob, heap: Heap, granule: int) -> N
     table.tags[free] &= np.uint16(0xFFFF & ~(BUSY | INTERNAL))
     table.unused[free] = table.header8[free].astype(np.uint32) * np.uint32(UNIT)
     job.counts = None
-    for entry in table.entry[free].tolist():
-        _correct_words(log, f"the entry header at {entry:#x} is damaged")
+    freed = set(table.entry[free].tolist())
+    _correct_log(log, [assumed for assumed in log.assumed_busy if assumed.entry in freed])
 
 
 def _only_choice(rows: NDArray[np.int64], sizes: NDArray[np.int64], wanted: int) -> NDArray[np.int64]:
@@ -53,10 +53,9 @@ def _only_choice(rows: NDArray[np.int64], sizes: NDArray[np.int64], wanted: int)
     return rows[found[0]] if len(found) == 1 else rows[:0]
 
 
-def _correct_words(log: WalkLog, where: str) -> None:
-    """Says of this entry that it is taken for a free block."""
-    said = "are assumed free, as TotalFreeSize counts them"
-    for i, finding in enumerate(log.findings):
-        if where in finding.message:
-            log.findings[i] = replace(finding, message=finding.message.replace(TAKEN_FOR_BUSY, said))
-    log.gaps[:] = [gap.replace(TAKEN_FOR_BUSY, said) if where in gap else gap for gap in log.gaps]
+def _correct_log(log: WalkLog, free: Sequence[AssumedBusy]) -> None:
+    """Says of these entries that they are taken for free blocks."""
+    findings = {one.finding: replace(one.finding, message=one.message_if_free) for one in free}
+    gaps = {one.finding.message: one.message_if_free for one in free}
+    log.findings[:] = [findings.get(finding, finding) for finding in log.findings]
+    log.gaps[:] = [gaps.get(gap, gap) for gap in log.gaps]

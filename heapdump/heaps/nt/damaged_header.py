@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 
 from heapdump.blocks.findings import Finding
 from heapdump.blocks.kind import BlockKind
 from heapdump.blocks.table import lower_trust, tag
+from heapdump.heaps.jobs import AssumedBusy
 from heapdump.heaps.nt.chain import MOST_ROWS
 from heapdump.heaps.nt.context import WalkContext
 from heapdump.heaps.nt.header_repair import header_damage
@@ -33,8 +35,16 @@ from heapdump.trust import Trust
 _HEADER_BYTES = 8
 """The smallest UnusedBytes of a busy entry, Vista and later (heap-structures.md §2.3)."""
 
-TAKEN_FOR_BUSY = "are assumed busy"
-"""In the message of a finding: the state of its entry is not known."""
+
+class _EntryState(Enum):
+    """The state of the entry behind a damaged header, in words where it is assumed."""
+
+    KNOWN = "known"
+    FREE = "free"
+    COUNTED_AS_FREE = "free, as TotalFreeSize counts them"
+    BUSY = "busy"
+    USER_BLOCKS = "to be LFH user blocks"
+
 
 _REASONS = {
     nt_chain.CHECKSUM: ("a header whose checksum holds", "checksum"),
@@ -160,17 +170,21 @@ def _report_one_header(damaged: DamagedHeader, size: int) -> None:
     if damage is None:
         _report_unknown(damaged, "the entries around it do not agree")
         return
-    message, gap = f"{context.name}: the entry header at {address:#x} is damaged ({damaged.member})", None
+    header = f"{context.name}: the entry header at {address:#x} is damaged ({damaged.member})"
+    message, gap, state = header, None, _EntryState.KNOWN
     if damage.word is None:
-        message = gap = f"{message}; {_add_guess(damaged, size)}"
+        state = _add_guess(damaged, size)
+        message = gap = _assumption(header, size * context.entry_format.granule, state)
     else:
         _add_row(damaged, damage.word, Trust.DERIVED)
     place = address + context.entry_format.word_offset + damage.first
     length, found = len(damage.found), damage.found.hex(" ")
     context.log.headers += 1
-    context.log.add_damage(
-        Finding("entry_header", "error", context.address, place, length, message, damage.expected, found), gap
-    )
+    finding = Finding("entry_header", "error", context.address, place, length, message, damage.expected, found)
+    context.log.add_damage(finding, gap)
+    if state is _EntryState.BUSY:
+        if_free = _assumption(header, size * context.entry_format.granule, _EntryState.COUNTED_AS_FREE)
+        context.log.assumed_busy.append(AssumedBusy(address, finding, if_free))
 
 
 def _report_unknown(damaged: DamagedHeader, consequence: str) -> None:
@@ -188,19 +202,24 @@ def _report_unknown(damaged: DamagedHeader, consequence: str) -> None:
     )
 
 
-def _add_guess(damaged: DamagedHeader, size: int) -> str:
+def _assumption(header: str, size: int, state: _EntryState) -> str:
+    """The message about a header whose Flags are lost. `header`: its first half; `size`: bytes of the entry."""
+    return f"{header}; its {size:,} bytes are assumed {state.value}"
+
+
+def _add_guess(damaged: DamagedHeader, size: int) -> _EntryState:
     """Adds the row of an entry whose Flags are not known: free where a free list links it, else busy.
 
     Before Vista a busy entry may be on a lookaside list; `pre_vista_states` makes those free later.
 
     Returns:
-        The state, in words for the finding.
+        The state that the row says.
     """
     context, entry_format = damaged.context, damaged.context.entry_format
-    bits, granule, size_bytes = entry_format.bits, entry_format.granule, size * entry_format.granule
+    bits, granule = entry_format.bits, entry_format.granule
     if _is_linked(damaged):
         _add_row(damaged, size, Trust.GUESS)
-        return f"its {size_bytes:,} bytes are assumed free"
+        return _EntryState.FREE
     prefixed = second_header_prefix(entry_format, damaged.window.words, np.array([damaged.granule]))[0]
     header = context.layout["_HEAP_USERDATA_HEADER"]
     place = damaged.address + (1 + USUAL_PREFIX * bool(prefixed)) * granule + header.offset("Signature")
@@ -209,7 +228,7 @@ def _add_guess(damaged: DamagedHeader, size: int) -> str:
     _add_row(
         damaged, size | flags << bits.flags | (FRONT_PREFIX if prefixed else _HEADER_BYTES) << bits.unused, Trust.GUESS
     )
-    return f"its {size_bytes:,} bytes {'are assumed to be LFH user blocks' if is_user_blocks else TAKEN_FOR_BUSY}"
+    return _EntryState.USER_BLOCKS if is_user_blocks else _EntryState.BUSY
 
 
 def _is_linked(damaged: DamagedHeader) -> bool:

@@ -48,7 +48,7 @@ def walk_nt_heaps(job: AllocatorJob) -> None:
             job.logs[index].merge(log)
     for heap in heaps:
         _say_what_is_missing(job, heap)
-        free_what_the_counters_say(job, heap, contexts[heap.index].entry_format.granule)
+        free_what_the_counters_say(job, heap)
     lfh_states = [state for share in shares for state in share.lfh_states.values()]
     if states := pre_vista_states(list(contexts.values()), lfh_states):
         job.replace_rows(with_states(job.columns.since(0), states))
