@@ -25,6 +25,7 @@ from heapdump.commands.common.leak_groups import (
     unused_lines,
     unused_notes,
 )
+from heapdump.commands.common.lsan_options import with_lsan_options
 from heapdump.commands.common.options import HEAP_OPTION, SIZE_OPTION, option
 from heapdump.commands.common.request import Request, dump_command
 from heapdump.commands.common.types import shapes_for
@@ -118,6 +119,8 @@ def command(request: Request, **values: Any) -> int:
     heapdump leaks crash.dmp --export pprof -o heap.pb.gz
     """
     check_options(values["export"], values["by"])
+    if values["unreachable"] and values["lsan_compat"]:
+        values = with_lsan_options(values, request.say)
     unreachable = take_options(values, unreachable=values["unreachable"], export=values["export"])
     options = _LeaksOptions(**values)
     if unreachable is not None and unreachable.lsan_compat and request.format != "table":

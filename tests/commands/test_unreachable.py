@@ -271,3 +271,28 @@ def test_what_a_kind_means_is_whole_at_80_columns(dump, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     (direct,) = (line for line in run(dump[0], "--unreachable").stdout.splitlines() if line.startswith("direct  "))
     assert direct.endswith("nothing points to them, leaked cycles apart")
+
+
+def test_lsans_environment_counts_for_its_report_where_nothing_is_typed(dump, tmp_path, monkeypatch):
+    path, _ = dump
+    rules = tmp_path / "known leaks.txt"
+    rules.write_text("leak:vision\n")
+    monkeypatch.setenv("LSAN_OPTIONS", f'exitcode=7:max_leaks=1,suppressions="{tmp_path / "none.txt"}":verbosity=1')
+    refused = run(path, "--unreachable", "--lsan-compat")
+    assert refused.exit_code == 2
+    plain = run(path, "--unreachable")
+    assert plain.exit_code == 0 and "LSAN_OPTIONS" not in plain.stderr
+    monkeypatch.setenv("LSAN_OPTIONS", "exitcode=7:max_leaks=1")
+    found = run(path, "--unreachable", "--lsan-compat")
+    assert found.exit_code == 7 and "LSAN_OPTIONS: exitcode=7, max_leaks=1" in found.stderr
+    assert found.stdout == run(path, "--unreachable", "--lsan-compat", "--max-leaks", "1").stdout
+    assert run(path, "--unreachable", "--lsan-compat", "--exitcode", "5").exit_code == 5
+    monkeypatch.setenv("LSAN_OPTIONS", f'suppressions="{rules}" report_objects=1')
+    typed = run(path, "--unreachable", "--lsan-compat", "--suppressions", str(rules), "--report-objects")
+    assert run(path, "--unreachable", "--lsan-compat").stdout == typed.stdout
+
+
+@pytest.mark.parametrize("flags", ["exitcode=256", "max_leaks=many", "report_objects=perhaps", "use_unaligned="])
+def test_a_flag_of_lsans_environment_that_means_nothing_is_refused(dump, monkeypatch, flags):
+    monkeypatch.setenv("LSAN_OPTIONS", flags)
+    assert run(dump[0], "--unreachable", "--lsan-compat").exit_code == 2
