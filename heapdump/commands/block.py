@@ -231,7 +231,9 @@ class _BlockAtAddress:
         content = self._content()
         if content is not None:
             lines = ([(line, "")] for line in hex_lines(content.data, block.address))
-            yield Lines([[("content: ", "bold"), (content.guess, "")], *lines])
+            yield Lines(
+                [[("content: ", "bold"), ("other data" if content.guess == "binary" else content.guess, "")], *lines]
+            )
 
     def _stack_lines(self, block: Block) -> Iterator[Lines]:
         from heapdump.analyses.blocks.page_heap import is_free_stack

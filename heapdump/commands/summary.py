@@ -13,7 +13,7 @@ from heapdump.commands.common.locks import lock_sentence
 from heapdump.commands.common.next_command import arrow, command_text
 from heapdump.commands.common.process import process_lines, process_record
 from heapdump.commands.common.request import Request, dump_command
-from heapdump.commands.common.verdict import verdict_style
+from heapdump.commands.common.verdict import verdict_style, verdict_words
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table, size_column
@@ -237,7 +237,7 @@ class _SummaryPage:
         lines = list(incident_lines(self.request, snapshot, found))
         if not any(one.leading.report is None for one in found):
             verdict = snapshot.verdict(snapshot.heaps)
-            lines.append([(verdict.text, verdict_style(verdict))])
+            lines.append([(verdict_words(verdict, is_more=bool(lines)), verdict_style(verdict))])
         for number, line in enumerate(lines):
             command = [arrow(snapshot, ("check",))] if number + 1 == len(lines) else []
             yield [("  " if number else "heap: ", line[0][1]), *line, *command]

@@ -128,3 +128,7 @@ def test_a_double_free_of_a_page_heap_block_is_one_report_at_the_block(capfd: Ca
     assert report.startswith(f"4242==ERROR: heapdump: double-free on address {freed:#x}\n")
     assert "seen by: verifier stop 0x7, exception 0xc0000421\n" in report
     assert f"{freed:#x} is located 0 bytes inside 144-byte region [{freed:#x},{freed + 144:#x}), free page" in report
+    for name in ("triage", "summary"):
+        run([name, str(tmp_path / "stop.dmp"), "-q"])
+        page_text = capfd.readouterr().out
+        assert "no other damage found in 1 heap" in page_text and "no damage found" not in page_text

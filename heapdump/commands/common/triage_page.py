@@ -13,7 +13,7 @@ from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.process import header_lines
 from heapdump.commands.common.triage_record import crash_words
 from heapdump.commands.common.unnamed_words import large_lines
-from heapdump.commands.common.verdict import verdict_style
+from heapdump.commands.common.verdict import verdict_style, verdict_words
 from heapdump.render import text
 from heapdump.render.view import COMMAND, Lines, PageItem, Section, Sections, StyledLine
 
@@ -85,7 +85,7 @@ def _heap(request: Request, snapshot: Snapshot, heap: HeapSection) -> Iterator[S
     yield from incident_lines(request, snapshot, found)
     if not any(one.leading.report is None for one in found):
         unseen = f"; {text.plural(heap.gaps, 'part')} could not be examined" if heap.gaps else ""
-        yield [(heap.verdict.text + unseen, verdict_style(heap.verdict))]
+        yield [(verdict_words(heap.verdict, is_more=bool(found)) + unseen, verdict_style(heap.verdict))]
 
 
 def _memory(memory: MemorySection) -> Iterator[StyledLine]:

@@ -16,6 +16,11 @@ def verdict_line(snapshot: Snapshot, verdict: Verdict, command: tuple[str, ...])
     return [(f"heap: {verdict.text}", verdict_style(verdict)), arrow(snapshot, command)]
 
 
+def verdict_words(verdict: Verdict, *, is_more: bool) -> str:
+    """The verdict in words. `is_more`: below incidents that a runtime or Windows reported, it is on *other* damage."""
+    return verdict.text.replace("no damage found", "no other damage found", 1) if is_more else verdict.text
+
+
 def verdict_style(verdict: Verdict) -> str:
     """Style of a verdict: red for damage, green for none."""
     if verdict.errors:
