@@ -20,7 +20,7 @@ from heapdump.commands.common.options import SIZE_OPTION, option
 from heapdump.commands.common.request import EXIT_FINDINGS, Request, dump_command
 from heapdump.errors import WrongUsage
 from heapdump.render import text
-from heapdump.render.view import Answer, Column, Lines, PageItem, Table
+from heapdump.render.view import COMMAND, Answer, Column, Lines, PageItem, Table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -330,7 +330,7 @@ class _DiffPage:
 
 def _bullet(sentence: str, command: tuple[str, ...]) -> StyledLine:
     words = " ".join(f'"{word}"' if " " in word else word for word in command)
-    return [(f"• {sentence}", ""), *([(f" → heapdump {words}", "cyan")] if command else [])]
+    return [(f"• {sentence}", ""), *([(f" → heapdump {words}", COMMAND)] if command else [])]
 
 
 def _when(time: int | None, first: int | None) -> str:

@@ -26,6 +26,7 @@ from tests.moments import LOAD, MODULES, NONE, RUN, STOP, Moment, Stack
 from tests.patching import poke
 from tests.recordings import Recorded, builds, truth_of
 from tests.render.test_profiles import fields, packed
+from tests.samples import SAMPLES
 
 OLD = Moment({LOAD: [5000, 5000], RUN: [100, 200, 300], NONE: [50, 60]})
 NEW = Moment({LOAD: [5000] * 9, STOP: [70_000], RUN: [100], NONE: [50, 60]}, timestamp=1_700_003_600)
@@ -517,3 +518,12 @@ def test_large_blocks_are_compared_by_size(tmp_path):
     assert 0x300000 <= changes[0, 1] < 0x302000 and -0x102000 < changes[1, 0] <= -0x100000
     shown = run(tmp_path / "old.dmp", tmp_path / "new.dmp").stdout
     assert re.search(r"Large blocks of +Old +New +Delta +Heap\n +3\.\d+ MB +0 +1 +\+3", shown)
+
+
+def test_a_proposed_command_stands_whole_on_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    SAMPLES["growth"](tmp_path / "growth.dmp")
+    later = tmp_path / "growth-later.dmp"
+    for width in range(60, 200, 7):
+        monkeypatch.setenv("COLUMNS", str(width))
+        lines = run(tmp_path / "growth.dmp", later).stdout.splitlines()
+        assert any(f"→ heapdump refs {later} 0x" in line for line in lines), width

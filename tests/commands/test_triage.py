@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import shlex
 import struct
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from heapdump.cli import run
+from heapdump.commands.common.thread_stacks import frame_style
+from heapdump.process.stacks.stack_walk import How, StackFrame
+from heapdump.process.symbols.namer import Frame
+from heapdump.trust import Trust
 from tests.builders import NtHeapBuilder, ProcessBuilder
 from tests.patching import poke, word
 from tests.samples import SAMPLES
@@ -198,3 +204,23 @@ def test_the_address_of_a_failed_access_is_read_where_no_register_says_it(tmp_pa
     process.write(tmp_path / "crash.dmp")
     found = data(capfd, tmp_path / "crash.dmp")["crash"]
     assert found["words"] == "access violation writing 0x45 (null + 0x45, a member of a null pointer)"
+
+
+def test_the_programs_own_first_frame_is_bold_in_the_crash(tmp_path: Path, capfd: Capture) -> None:
+    SAMPLES["service"](tmp_path / "crash.dmp")
+    run(["triage", str(tmp_path / "crash.dmp"), "-q", "--color", "always"])
+    assert "\x1b[1m  #0 imagesvc.exe+0x20\x1b[0m" in capfd.readouterr().out
+
+
+def test_only_frames_of_windows_and_words_of_the_stack_are_dim() -> None:
+    paths = {"ntdll.dll": "C:\\Windows\\System32\\ntdll.dll", "app.dll": "C:\\App\\app.dll"}
+    process: Any = SimpleNamespace(modules=[SimpleNamespace(name=name, path=path) for name, path in paths.items()])
+    style = frame_style(process, 2)
+    frame = Frame(0x10000010, "app.dll", "Load", 16, None, None, Trust.GUESS)
+    rows = [
+        (number, StackFrame(0, replace(frame, module=module), How(how)))
+        for number, (module, how) in enumerate(
+            [("ntdll.dll", "unwind"), ("app.dll", "scan"), ("app.dll", "context"), ("app.dll", "frame-pointer")]
+        )
+    ]
+    assert [style(row) for row in rows] == ["dim", "dim", "bold", ""]

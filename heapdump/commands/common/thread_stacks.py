@@ -8,7 +8,7 @@ from heapdump.commands.common.frames import frame_record
 from heapdump.render.view import Column, Lines, PageItem, Record, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from heapdump.process.model import Process, Thread
     from heapdump.process.stacks.frames import StackFrame, ThreadStack
@@ -27,15 +27,6 @@ _SYSTEM_FOLDER = "\\windows\\"
 
 def frame_columns(process: Process, first_own: int | None, *, args: bool) -> tuple[Column[Numbered], ...]:
     """Columns of a table of numbered frames; `first_own`: number of the first frame of the program itself."""
-    system = {module.name for module in process.modules if _SYSTEM_FOLDER in module.path.lower()}
-
-    def style(row: Numbered) -> str:
-        """Bold for the program's first frame; dim for frames of Windows and for guesses."""
-        number, found = row
-        if number == first_own:
-            return "bold"
-        return "dim" if found.frame.module in system or found.frame.trust == "guess" else ""
-
     words: Column[Numbered] = Column(
         "Args", lambda r: _words(r[1]),
         "x86: three words behind the return address, as kv; x64: home slots, where the function stored its registers",
@@ -49,12 +40,26 @@ def frame_columns(process: Process, first_own: int | None, *, args: bool) -> tup
             "Where",
             lambda r: str(r[1].frame),
             "module!symbol+offset of the frame's address",
-            style=style,
+            style=frame_style(process, first_own),
             flexible=40,
             wraps=True,
         ),
         Column("How", lambda r: str(r[1].how), _HOW, style="dim", rank=2),
     )
+
+
+def frame_style(process: Process, first_own: int | None) -> Callable[[Numbered], str]:
+    """The style of a numbered frame: bold for the program's first one; dim for Windows', and for words of the stack."""
+    system = {module.name for module in process.modules if _SYSTEM_FOLDER in module.path.lower()}
+
+    def style(row: Numbered) -> str:
+        """Of rich."""
+        number, found = row
+        if number == first_own:
+            return "bold"
+        return "dim" if found.frame.module in system or found.how == "scan" else ""
+
+    return style
 
 
 def stack_page(

@@ -11,6 +11,7 @@ from heapdump.commands.common.incident_lines import incident_lines, is_exception
 from heapdump.commands.common.locks import hang_lines
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.process import header_lines
+from heapdump.commands.common.thread_stacks import first_own, frame_style
 from heapdump.commands.common.triage_record import crash_words
 from heapdump.commands.common.unnamed_words import large_lines
 from heapdump.commands.common.verdict import verdict_style, verdict_words
@@ -56,9 +57,10 @@ def _crash(request: Request, snapshot: Snapshot, crash: CrashSection) -> Iterato
         yield [(f"  {crash.instruction}", "bold")]
     for one in crash.registers:
         yield [(f"  {one.name} = {one.value:#x}", ""), (f": {one.meaning}" if one.meaning else "", "")]
+    style = frame_style(snapshot.process, first_own(snapshot.process, crash.frames))
     for number in shown_frames(crash):
         found = crash.frames[number]
-        yield [(f"  #{number} {found.frame}", "" if found.frame.trust != "guess" else "dim")]
+        yield [(f"  #{number} {found.frame}", style((number, found)))]
 
 
 def _running(snapshot: Snapshot) -> str:
