@@ -9,6 +9,9 @@ from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from heapdump.analyses.types.declared_shapes import DeclaredShapes
     from heapdump.analyses.types.members import ContainerTable
     from heapdump.analyses.types.nodes import NodeTable
@@ -65,12 +68,17 @@ class TypeAnswers:
         from heapdump.analyses.types.nodes import columns_of, find_nodes, from_columns
 
         one = self._snapshot
-        return one.graph_answer(
-            "nodes",
-            from_columns,
-            columns_of,
-            lambda: find_nodes(one.process, one.graph, self.containers, one.walk.table.addresses(one.graph.rows)),
-        )
+
+        def find() -> NodeTable:
+            """The containers, found now."""
+
+            def block_address(nodes: NDArray[np.int64]) -> NDArray[np.uint64]:
+                """Where the blocks of nodes begin."""
+                return one.walk.table.addresses(one.graph.rows[nodes])
+
+            return find_nodes(one.process, one.graph, self.containers, block_address)
+
+        return one.graph_answer("nodes", from_columns, columns_of, find)
 
     def owners(self, namer: Namer) -> BlockTyping:
         """The owner of every busy block. From the index, unless the request names files that can change names."""

@@ -9,6 +9,8 @@ the debug CRT, or a container was recognised right behind the place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,11 +21,14 @@ Numbers = NDArray[np.int64]
 
 
 def find_proxies(
-    memory: MappedMemory, graph: PointerGraph, block_address: NDArray[np.uint64], containers: Numbers
+    memory: MappedMemory,
+    graph: PointerGraph,
+    block_address: Callable[[Numbers], NDArray[np.uint64]],
+    containers: Numbers,
 ) -> Numbers:
     """The nodes that are proxies, ascending.
 
-    `block_address` (n,): where the block of each node begins, before a CRT header; `containers`: their addresses.
+    `block_address(nodes)`: where the blocks of nodes begin, before a CRT header; `containers`: their addresses.
     """
     found = [np.empty(0, np.int64)]
     known = np.unique(containers)
@@ -35,7 +40,7 @@ def find_proxies(
         nodes, place = nodes[leads_back], place[leads_back]
         iterator = _words(memory, graph.start[nodes] + width, width)
         is_iterator = (iterator == 0) | (_words(memory, iterator, width) == graph.start[nodes])
-        has_header = graph.start[nodes] != block_address[nodes].astype(np.int64)
+        has_header = graph.start[nodes] != block_address(nodes).astype(np.int64)
         found.append(nodes[is_iterator & (has_header | np.isin(place + width, known))])
     return np.unique(np.concatenate(found))
 

@@ -19,7 +19,7 @@ from heapdump.analyses.graph.pointer_graph import PointerGraph
 from heapdump.analyses.graph.references import References
 from heapdump.analyses.graph.retained import Retained
 from heapdump.analyses.types.content_kind import ContentKind
-from heapdump.analyses.types.structure import Structure, StructureKind, structure_of
+from heapdump.analyses.types.structure import Structure, StructureKind, sample_of, structure_of
 from heapdump.blocks.stored_checks import require_types
 from heapdump.wording import plural, short_size
 
@@ -110,8 +110,7 @@ class SuspectFinder:
         is_array = structure.kind is StructureKind.ARRAY
         if is_array and owner is not None and self._content(np.array([owner])) == ContentKind.VECTOR:
             structure = replace(structure, kind=StructureKind.VECTOR)
-        elements = below[graph.size[below] == structure.size]
-        content = self._content(elements[:: max(1, len(elements) // _SAMPLE)])
+        content = self._content(sample_of(graph, below, structure.size, structure.elements, _SAMPLE))
         root = path.root.root if path else ""
         return LeakSuspect(size, blocks, size / (tree.total or 1), node, root, point, structure, content)
 

@@ -12,6 +12,7 @@ tree the flags of head and nodes. A list without elements, or with one, proves n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,11 +102,12 @@ def from_columns(columns: dict[str, NDArray[Any]], nodes: int) -> NodeTable:
 
 
 def find_nodes(
-    process: Process, graph: PointerGraph, containers: ContainerTable, block_address: NDArray[np.uint64]
-) -> NodeTable:
+    process: Process, graph: PointerGraph, containers: ContainerTable,
+    block_address: Callable[[Numbers], NDArray[np.uint64]],
+) -> NodeTable:  # fmt: skip
     """The containers in nodes and in the data of modules; each head belongs to the first one in the order of addresses.
 
-    `containers`: of the graph. `block_address` (n,): where the block of each node begins, before a CRT header.
+    `containers`: of the graph. `block_address(nodes)`: where the blocks of nodes begin, before a CRT header.
     """
     memory = process.space.mapped
     joined = _AllContainers(len(graph))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.graph.pointer_graph import PointerGraph
+from heapdump.large_arrays import parts
 
 _SAMPLE = 5000
 _FEWEST = 8
@@ -59,19 +60,34 @@ class Structure:
 
 def structure_of(graph: PointerGraph, nodes: NDArray[np.int64]) -> Structure:
     """The structure that one or more nodes, ascending, form; by at most 10,000 of them. Reads all their edges once."""
-    sizes, counts = np.unique(graph.size[nodes], return_counts=True)
-    size, count = int(sizes[np.argmax(counts)]), int(counts.max())
+    counts = Counter[int]()
+    for part in parts(len(nodes)):
+        sizes, many = np.unique(graph.size[nodes[part]], return_counts=True)
+        counts.update(dict(zip(sizes.tolist(), many.tolist(), strict=True)))
+    size, count = max(counts.items(), key=lambda one: (one[1], -one[0]))
     if count < _FEWEST:
         return Structure(None, count, size)
-    is_element = np.zeros(len(graph), bool)
-    elements = nodes[graph.size[nodes] == size]
-    is_element[elements] = True
-    sample = elements[:: max(1, len(elements) // _SAMPLE)]
-    table, spokes = _table(graph, nodes[graph.size[nodes] != size], is_element)
+    is_element, others = np.zeros(len(graph), bool), []
+    for part in parts(len(nodes)):
+        has_size = graph.size[nodes[part]] == size
+        is_element[nodes[part][has_size]] = True
+        others.append(nodes[part][~has_size])
+    sample = sample_of(graph, nodes, size, count, _SAMPLE)
+    table, spokes = _table(graph, np.concatenate(others), is_element)
     links = _links(graph, sample, is_element)
     kind = _kind(graph, sample, links, is_element, spokes / count)
     has_table = kind in (StructureKind.ARRAY, StructureKind.HASH_TABLE)
     return Structure(kind, count, size, table if has_table else None)
+
+
+def sample_of(graph: PointerGraph, nodes: NDArray[np.int64], size: int, count: int, most: int) -> NDArray[np.int64]:
+    """Some `most` of the `count` of these nodes that have `size` bytes, at equal distances, from the first one on."""
+    step, seen, found = max(1, count // most), 0, []
+    for part in parts(len(nodes)):
+        elements = nodes[part][graph.size[nodes[part]] == size]
+        found.append(elements[-seen % step :: step])
+        seen += len(elements)
+    return np.concatenate(found)
 
 
 def _links(graph: PointerGraph, sample: NDArray[np.int64], is_element: NDArray[np.bool_]) -> list[set[int]]:

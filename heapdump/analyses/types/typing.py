@@ -91,7 +91,8 @@ class BlockTyping:
         out = np.zeros(len(rows), np.int32)
         if len(self.rows):
             for part in parts(len(rows)):
-                place = np.minimum(np.searchsorted(self.rows, rows[part]), len(self.rows) - 1)
+                wanted = rows[part].astype(self.rows.dtype)  # another type would convert all of `self.rows`
+                place = np.minimum(np.searchsorted(self.rows, wanted), len(self.rows) - 1)
                 out[part] = np.where(self.rows[place] == rows[part], self.number[place], len(self.labels))
         return out
 
