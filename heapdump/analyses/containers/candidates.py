@@ -16,7 +16,7 @@ from heapdump.kernels.counted_members import counted_of, headers_of
 from heapdump.memory.mapped import MappedMemory
 
 Numbers = NDArray[np.int64]
-_ROOM, _BATCH = 1 << 16, 1 << 20
+_ROOM = 1 << 16
 _MOST_A_BLOCK = 4
 _COLUMNS = 6
 
@@ -108,20 +108,12 @@ def _headers(memory: MappedMemory, graph: PointerGraph) -> NDArray[np.uint8]:
     _, (start, size, _) = module_areas(graph)
     low, high = (int(start.min()), int((start + size).max())) if len(start) else (0, 0)
     out = np.zeros(len(graph), np.uint8)
-    for width in np.unique(graph.widths).tolist():
-        is_long = (graph.widths == width) & (graph.size > 3 * width)
-        for first in range(0, len(graph), _BATCH):
-            nodes = first + np.flatnonzero(is_long[first : first + _BATCH])
-            place = memory.file_places(graph.start[nodes], graph.start[nodes] + 4 * width)
-            for phase in np.unique(place[place >= 0] % width).tolist():
-                here = np.flatnonzero((place >= 0) & (place % width == phase))
-                kinds = np.zeros(len(here), np.uint8)
-                run(
-                    headers_of, len(graph), memory.file_words(phase, width), width, (place[here] - phase) // width,
-                    graph.size[nodes[here]], low, high, kinds,
-                )  # fmt: skip
-                out[nodes[here]] = kinds
-            memory.forget_all()  # the pages of the file need not stay in memory
+    for words, width, (place, nodes, _) in source_words(
+        memory, graph.edges, (graph.start, graph.size, graph.widths), least=0, needed=4
+    ):
+        kinds = np.zeros(len(nodes), np.uint8)
+        run(headers_of, len(graph), words, width, place, graph.size[nodes], low, high, kinds)
+        out[nodes] = kinds
     return out
 
 

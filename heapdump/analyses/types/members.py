@@ -24,6 +24,7 @@ from heapdump.analyses.types.containers import IS_TEXT, IS_WIDE_TEXT
 from heapdump.blocks.stored_checks import require_indices, require_length
 from heapdump.kernels import container_members, run
 from heapdump.kernels.container_members import containers_of
+from heapdump.kernels.source_places import source_places
 from heapdump.large_arrays import parts
 from heapdump.memory.mapped import MappedMemory
 from heapdump.spans import Span
@@ -174,38 +175,73 @@ def _search(
 def source_words(
     memory: MappedMemory, edges: Edges,
     bounds: tuple[NDArray[np.int64], Integers, NDArray[np.uint8]], numbers: NDArray[np.int64] | None = None,
-    *, least: int = 1,
+    *, least: int = 1, needed: int = 0,
 ) -> Iterator[tuple[NDArray[np.int64], int, SourcePlaces]]:  # fmt: skip
     """(words of the file, bytes of a pointer, places of sources) of the sources with `least` edges or more.
 
-    Sources of one width, and of one place of their words in the file's, come together.
+    `numbers`: of ascending sources in `edges`, None: their index. `needed`: only sources with more bytes than all of
+    so many words but one; then so many words of them are in the file. Sources of one width, and of one place of their
+    words in the file's, come together.
     """
     start, size, widths = bounds
     for width in _distinct(widths):
         for part in parts(len(start)):
-            batch = part.start + np.flatnonzero(_have_edges(edges, part, numbers, least) & (widths[part] == width))
+            batch, first = _chosen(edges, widths, width, part, numbers)
             if not len(batch):
                 continue
-            count = size[batch].astype(np.int64) // width
-            place = memory.file_places(start[batch], start[batch] + count * width)
-            for phase in np.unique(place[place >= 0] % width).tolist():
-                here = np.flatnonzero((place >= 0) & (place % width == phase))
-                names = batch[here] if numbers is None else numbers[batch[here]]
-                yield memory.file_words(phase, width), width, ((place[here] - phase) // width, names, count[here])
-            first, last = int(batch[0]), int(batch[-1])  # the pages of the file need not stay in memory
-            memory.forget(Span(int(start[first]), int(start[last]) + int(size[last])))
+            here: Any = part if len(batch) == part.stop - part.start else batch
+            of_batch = (start[here], size[here], first)
+            phases = [0]
+            for phase in phases:
+                places, others = _places(memory, of_batch, (width, phase, least, needed), len(start))
+                if phase == 0:
+                    phases += [other for other in range(1, width) if others >> other & 1]
+                if len(places[0]):
+                    names = places[1] + part.start if here is part else batch[places[1]]
+                    names = names if numbers is None else numbers[names]
+                    yield memory.file_words(phase, width), width, (places[0], names, places[2])
+            low, high = int(batch[0]), int(batch[-1])  # the pages of the file need not stay in memory
+            memory.forget(Span(int(start[low]), int(start[high]) + int(size[high])))
+
+
+def _chosen(
+    edges: Edges, widths: NDArray[np.uint8], width: int, part: slice, numbers: NDArray[np.int64] | None
+) -> tuple[NDArray[np.int64], NDArray[np.integer[Any]]]:
+    """(the sources of a part that have a width, the running number of edges before each, and behind the last one)."""
+    batch = np.arange(part.start, part.stop)
+    mine = widths[part] == width
+    if numbers is None and mine.all():
+        return batch, edges.first[part.start : part.stop + 1]
+    batch = batch[mine]
+    of_batch = batch if numbers is None else numbers[batch]
+    degree = edges.first[of_batch + 1] - edges.first[of_batch]
+    return batch, np.concatenate([np.zeros(1, degree.dtype), np.cumsum(degree, dtype=degree.dtype)])
+
+
+def _places(
+    memory: MappedMemory, sources: tuple[NDArray[np.int64], Integers, NDArray[np.integer[Any]]],
+    wanted: tuple[int, int, int, int], work: int,
+) -> tuple[SourcePlaces, int]:  # fmt: skip
+    """((place, index, words) of sources, other phases). `sources`: start, size, edges; `wanted`: width to needed.
+
+    `work`: the number of all sources.
+    """
+    width, phase, least, needed = wanted
+    start, size, first = sources
+    low, high = memory.starts.astype(np.int64), memory.ends.astype(np.int64)
+    user = (low >= 0) & (high > 0)
+    delta = memory.file_offsets[user] - low[user]
+    place, source, count = (np.empty(len(start), np.int64) for _ in range(3))
+    many, others = run(
+        source_places, work, start, size, 0, len(start), width, phase, first, least, needed, low[user],
+        high[user], delta, place, source, count,
+    )  # fmt: skip
+    return (place[:many], source[:many], count[:many]), others
 
 
 def _distinct(widths: NDArray[np.uint8]) -> list[int]:
     """The distinct widths, ascending."""
     return [width for width in (4, 8) if any((widths[part] == width).any() for part in parts(len(widths)))]
-
-
-def _have_edges(edges: Edges, part: slice, numbers: NDArray[np.int64] | None, least: int) -> NDArray[np.bool_]:
-    """True for sources of a part that have `least` edges or more. `numbers`: in `edges`, None: its index."""
-    of_part = np.arange(part.start, part.stop) if numbers is None else numbers[part]
-    has_edges: NDArray[np.bool_] = edges.first[of_part + 1] - edges.first[of_part] >= least
-    return has_edges
 
 
 def _members(
