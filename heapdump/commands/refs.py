@@ -180,6 +180,7 @@ def _data(request: Request, found: _RefsAnswer) -> Record:
 def _path(found: _RefsAnswer, path: Path) -> Record:
     spans = (found.span(node) for node in path.nodes)
     return {
+        "line": _path_line(found, path),
         "root": _pointer(found, path.root),
         "blocks": [
             {"address": hex(span.start), "size": span.size, "type": found.type(node)}
@@ -245,9 +246,30 @@ TARGET_COLUMNS: tuple[Column[Record], ...] = (
 )
 
 
+def _path_line(found: _RefsAnswer, path: Path) -> str:
+    """`app.exe!g_sessions → node of a std::map → class CSession (app.exe) +0x48 → buffer`.
+
+    Where nothing tells the type of a block its size stands for it. The middle of long paths is left out.
+    """
+    steps = [path.root.root]
+    nodes = path.nodes
+    most = _MOST_STEPS // 2
+    for number, node in enumerate(nodes):
+        if len(nodes) > _MOST_STEPS and most <= number < len(nodes) - most:
+            steps += [text.plural(len(nodes) - _MOST_STEPS, "more block")] * (number == most)
+            continue
+        span, kind = found.span(node), found.type(node)
+        pointer = next(found.references.pointers(node, nodes[number + 1]), None) if number + 1 < len(nodes) else None
+        offset = pointer.at - span.start if pointer is not None and pointer.at is not None else 0
+        words = kind["short"] if kind else f"{span.size:,}-byte block"
+        steps.append(f"{words} +{offset:#x}" if offset else words)
+    return " → ".join(steps)
+
+
 def _path_lines(found: _RefsAnswer, path: Path) -> list[list[tuple[str, str]]]:
     """A path from a root, a line for each block; of a path of more than 12 blocks the first and the last six."""
-    lines = [[("from ", ""), (path.root.root, "bold"), (" (weak)" if path.root.is_weak else "", "dim")]]
+    line = _path_line(found, path).removeprefix(path.root.root) if len(path.nodes) > 1 else ""
+    lines = [[("from ", ""), (path.root.root, "bold"), (" (weak)" if path.root.is_weak else "", "dim"), (line, "")]]
     nodes = path.nodes
     for number, node in enumerate(nodes):
         if len(nodes) > _MOST_STEPS and _MOST_STEPS // 2 <= number < len(nodes) - _MOST_STEPS // 2:

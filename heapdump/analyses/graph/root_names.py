@@ -1,6 +1,7 @@
 """Names places in roots.
 
-Examples: `thread 3 stack rsp+0x40`, `app.exe!.data+0x1230`, `thread 3 TLS slot 4`, `Acme.Buffer._handle of 0x…`.
+Examples: `thread 3 stack rsp+0x40`, `app.exe!.data+0x1230`, with a PDB `app.exe!g_sessions+0x10`,
+`thread 3 TLS slot 4`, `Acme.Buffer._handle of 0x…`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ def _in_module(process: Process, namer: Namer, address: int) -> str:
     module = process.module_map.at(address)
     if module is None:
         return f"image {address:#x}"
+    variable = namer.variable_at(address)
+    if variable is not None:
+        return variable
     rva = address - module.span.start
     image = namer.image(module)
     section = image.section_at(rva) if image else None

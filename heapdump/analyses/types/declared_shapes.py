@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from heapdump.process.model import Module, Process
-from heapdump.process.symbols.pdb_program import PdbProgram
+from heapdump.process.symbols.pdb_program import PdbProgram, is_of_windows
 from heapdump.process.types import Type, TypeKind
 
 _MOST_FIELDS, _DEEPEST, _MOST_SHAPES = 4096, 8, 1 << 16
@@ -101,6 +101,14 @@ class DeclaredShapes:
         places = [i for i, (place, _) in enumerate(self.programs) if found and place.name == found[2]]
         return self.of_class(places[0], found[1]) if found and places else None
 
+    def place(self, address: int) -> str | None:
+        """`app.exe!g_sessions+0x10` for an address in a variable; None elsewhere."""
+        for place, program in self.programs:
+            if place.span.start <= address < place.span.end:
+                name = program.variable_at(address - place.span.start)
+                return f"{place.name}!{name}" if name else None
+        return None
+
     def fields(self, number: int) -> Fields:
         """The pointers of one element of a shape."""
         if number not in self._fields:
@@ -182,7 +190,7 @@ class DeclaredShapes:
 
 def shapes_of(process: Process, program: Callable[[Module], PdbProgram | None]) -> DeclaredShapes | None:
     """The shapes of the process; None where no module of its own has a PDB. Those of Windows are not asked for."""
-    own = [module for module in process.modules if "\\windows\\" not in module.path.lower()]
+    own = [module for module in process.modules if not is_of_windows(module)]
     found = [(module, one) for module in own if (one := program(module)) is not None]
     return DeclaredShapes(found) if found else None
 

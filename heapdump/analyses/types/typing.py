@@ -124,7 +124,7 @@ def typing_of(
     vtables = NO_VTABLES if shapes is None else shapes.vtables
     data = _data_of(table, graph, order)
     found = types_of(process, view_by_heap(process, tuple(heaps)), data, rows, by_class=True, vtables=vtables)
-    label, number = _ClusterLabels(found), found.numbers
+    label, number = _ClusterLabels(process, found, shapes), found.numbers
     choice = label.choices(names, sizes)
     for part in parts(len(rows)):
         known = part.start + np.flatnonzero(cluster[part] >= 0)
@@ -136,8 +136,8 @@ def typing_of(
         numbers = number[place(np.arange(len(graph)))]
         declared = declared_types(process.space.mapped, graph, shapes, known_names, numbers)
         label.name_declared(declared, place, number)
-    label.name_buffers(process, graph, library[0], place, number)
-    label.name_elements(process, graph, library[1], place, number)
+    label.name_buffers(graph, library[0], place, number)
+    label.name_elements(graph, library[1], place, number)
     return BlockTyping(rows, number, tuple(label.labels))
 
 
@@ -192,8 +192,9 @@ def _module(label: str) -> str:
 class _ClusterLabels:
     """Labels by number: those of the first bytes, then those of clusters."""
 
-    def __init__(self, found: BlockTypes) -> None:
-        """`found`: what the first bytes say."""
+    def __init__(self, process: Process, found: BlockTypes, shapes: DeclaredShapes | None) -> None:
+        """`found`: what the first bytes say. `shapes`: what PDBs declare, which names variables, too."""
+        self._process, self._shapes = process, shapes
         self._content = len(found.labels)
         kinds = {*ContentKind, *WORDS}
         self.labels = [
@@ -226,7 +227,6 @@ class _ClusterLabels:
 
     def name_buffers(
         self,
-        process: Process,
         graph: PointerGraph,
         found: ContainerTable,
         place: Places,
@@ -251,7 +251,7 @@ class _ClusterLabels:
         for whose, offset, kind in keys.T.tolist():
             words = Container(kind).words
             if whose < 0:
-                text = f"buffer of the {words} at {process.where(-1 - whose)}"
+                text = f"buffer of the {words} at {self._where(-1 - whose)}"
             elif self._is_named(whose) and offset < _LONG:
                 text = f"buffer of the {words} at +{offset} of {self.labels[whose].short}"
             else:
@@ -261,7 +261,6 @@ class _ClusterLabels:
 
     def name_elements(
         self,
-        process: Process,
         graph: PointerGraph,
         found: NodeTable,
         place: Places,
@@ -271,7 +270,7 @@ class _ClusterLabels:
         is_object = np.array([one.is_object for one in self.labels], bool)
         members = np.flatnonzero(found.container >= 0)
         members = members[~is_object[number[place(members)]]]
-        words = self._container_words(process, graph, found, number[place(np.maximum(found.owner, 0))])
+        words = self._container_words(graph, found, number[place(np.maximum(found.owner, 0))])
         keys, which = np.unique(found.container[members] * len(Role) + found.role[members], return_inverse=True)
         names = []
         for container, role in (divmod(key, len(Role)) for key in keys.tolist()):
@@ -282,9 +281,7 @@ class _ClusterLabels:
             text = "proxy of a container (debug build)"
             number[place(found.proxies)] = self._number(ClusterName(text, text, "node", is_structured=True))
 
-    def _container_words(
-        self, process: Process, graph: PointerGraph, found: NodeTable, owners: NDArray[np.int32]
-    ) -> list[str]:
+    def _container_words(self, graph: PointerGraph, found: NodeTable, owners: NDArray[np.int32]) -> list[str]:
         """The words for each container. `owners`: label of each owner that is a node."""
         areas = [area.span.start for area in graph.roots.areas]
         out = []
@@ -292,12 +289,17 @@ class _ClusterLabels:
         for owner, offset, kind, head, whose in zip(*columns, strict=True):
             words = NodeKind(kind).words
             if owner < 0:
-                out.append(f"the {words} at {process.where(areas[-1 - owner] + offset)}")
+                out.append(f"the {words} at {self._where(areas[-1 - owner] + offset)}")
             elif owner != head and self._is_named(whose) and offset < _LONG:
                 out.append(f"the {words} at +{offset} of {self.labels[whose].short}")
             else:
                 out.append(f"a {words}")
         return out
+
+    def _where(self, address: int) -> str:
+        """The name of a place in a module: the variable, where a PDB has it."""
+        named = None if self._shapes is None else self._shapes.place(address)
+        return named or self._process.where(address)
 
     def _is_named(self, number: int) -> bool:
         """True for the label of a class or of a structure."""

@@ -19,7 +19,7 @@ from heapdump.process.symbols.generated import GeneratedCode
 from heapdump.process.symbols.images import Image, file_image, open_image
 from heapdump.process.symbols.imports import Import
 from heapdump.process.symbols.pdb import PdbSource, PdbSymbols, open_symbols, source_of
-from heapdump.process.symbols.pdb_program import PdbProgram, open_program
+from heapdump.process.symbols.pdb_program import PdbProgram, is_of_windows, open_program
 from heapdump.process.symbols.pdb_types import open_types
 from heapdump.process.symbols.store import SymbolStores
 from heapdump.process.types import TypeSource
@@ -155,6 +155,13 @@ class Namer:
         if rva is None and symbols is not None:
             rva = symbols.rva_of(symbol)
         return None if rva is None else module.span.start + rva
+
+    def variable_at(self, address: int) -> str | None:
+        """`app.exe!g_sessions+0x10` for an address in a variable of the program's own, by its PDB; None elsewhere."""
+        module = self._process.module_map.at(address)
+        program = None if module is None or is_of_windows(module) else self.program(module)
+        name = program.variable_at(address - module.span.start) if module and program else None
+        return f"{module.name}!{name}" if module and name else None
 
     def _types(self, module: Module) -> TypeSource | None:
         """The types of the module's PDB; None where no store of the symbol path has it."""

@@ -6,10 +6,13 @@ without run-time type information.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from heapdump.dump.streams import PdbId
+from heapdump.process.model import Module
 from heapdump.process.symbols.msvc_names import undecorated
 from heapdump.process.symbols.pdb import find_pdb
 from heapdump.process.symbols.pdb_types import STREAM, PdbTypes
@@ -42,6 +45,21 @@ class PdbProgram:
     variables: tuple[PdbVariable, ...]
     vtables: dict[int, str]
 
+    def variable_at(self, rva: int) -> str | None:
+        """`g_sessions`, or `g_table+0x10` for a place inside a variable; None where none of them lies."""
+        place = bisect_right(self._rvas, rva) - 1
+        if place < 0:
+            return None
+        found = self.variables[place]
+        inside = rva - found.rva
+        if inside >= max(found.type.size, 1):
+            return None
+        return f"{found.name}+{inside:#x}" if inside else found.name
+
+    @cached_property
+    def _rvas(self) -> list[int]:
+        return [variable.rva for variable in self.variables]
+
 
 def open_program(stores: str | SymbolStores, wanted: PdbId, notes: list[str], pointer_bytes: int) -> PdbProgram | None:
     """What the PDB with that GUID and age says, or None. `notes` gets a line for each file that cannot be used."""
@@ -61,6 +79,11 @@ def open_program(stores: str | SymbolStores, wanted: PdbId, notes: list[str], po
         return PdbProgram(types, variables, {rva: name for rva, name in vtables.items() if rva is not None and name})
 
     return find_pdb(stores, wanted, notes, read)
+
+
+def is_of_windows(module: Module) -> bool:
+    """True for modules below the Windows folder; their PDBs are not read for types and variables."""
+    return "\\windows\\" in module.path.lower()
 
 
 def class_of(vtable: str) -> str:

@@ -109,7 +109,8 @@ def test_refs_and_retained_name_the_type_of_every_block(tmp_path):
     with redirect_stdout(StringIO()) as out:
         cli.run(["refs", str(path), hex(blocks["buffer"][-1]), "-q"])
     text = out.getvalue()
-    assert "from app.exe!.data+0x1010" in text
+    path_line = "app.exe!.data+0x1010 → 24-byte block +0x10 → class CFrameQueue (camera.dll) +0x8 → 32-byte block +0x18"
+    assert f"from {path_line} → 9.8 kB buffer" in " ".join(text.split())
     assert f"  → {blocks['queue'][-1]:#x} class CFrameQueue (camera.dll), 48 bytes, at +0x8" in text
     with redirect_stdout(StringIO()) as out:
         cli.run(["retained", str(path), hex(blocks["ring"][-1]), "-q", "--json"])

@@ -29,6 +29,7 @@ class World(Objects):
 
     is_debug: bool = False
     owner: dict[int, str] = field(default_factory=dict)
+    frames: list[int] = field(default_factory=list)
 
     def block(self, truth: str, owner: str, size: int) -> int:
         """A block that is written later; at random places among freed ones."""
@@ -106,7 +107,9 @@ class _Plan:
         for i, one in enumerate(ring):
             made.write(one, made.words(ring[(i + 1) % len(ring)], ring[i - 1], i, 7 * i))
         put(list_at, ring[0], len(ring) - 1)
-        put(frames_at, *(made.block("", held, 3000 + rng.randrange(2000)) for _ in range(4)))
+        frames = [made.block("", held, 3000 + rng.randrange(2000)) for _ in range(4)]
+        made.frames += frames
+        put(frames_at, *frames)
         made.write(at, bytes(data))
         self.queues.append(at)
 

@@ -64,6 +64,33 @@ def test_types_and_owners_are_right(open_built, folder: Path, build: str, arch: 
 
 
 @pytest.mark.parametrize("arch", ARCHES)
+def test_places_in_variables_have_the_names_that_a_pdb_gives(tmp_path, folder: Path, arch: HeapArch) -> None:
+    program = compiled(folder, "clang", arch)
+    made = world(program, labels(program, "clang", "rtti"), is_debug=False, has_pdb=False)
+    buffer = made.block("", "", 24)
+    made.write(buffer, b"a text that fits here".ljust(24, b"\0"))
+    made.globals["g_records"] = made.globals["g_records"][: 900 * made.width] + made.words(
+        buffer, buffer + 21, buffer + 24
+    )
+    dump = tmp_path / "globals.dmp"
+    dump.write_bytes(made.build())
+
+    def said(*arguments: str) -> str:
+        options = ("--symbols", str(program.path.parent), "-q", "--no-cache")
+        return CliRunner().invoke(cli, [*arguments, *options]).output
+
+    owners = said("leaks", str(dump), "--group-by", "owner", "--all", "--json")
+    assert "held by program.dll!g_records+" in owners
+    assert ".data+" not in owners
+    path = " ".join(said("refs", str(dump), hex(made.frames[-1])).split())
+    assert "from program.dll!g_queues" in path
+    assert "→ struct ns::Queue (program.dll) +0x" in path
+    assert f"buffer of the std::vector at program.dll!g_records+{900 * made.width:#x}" in said(
+        "block", str(dump), hex(buffer), "--fields"
+    )
+
+
+@pytest.mark.parametrize("arch", ARCHES)
 @pytest.mark.parametrize("compiled_from", [0, 1 << 30], ids=["compiled loops", "arrays"])
 def test_objects_behind_headers_of_the_debug_crt_have_their_class(
     tmp_path, monkeypatch, folder: Path, arch: HeapArch, compiled_from: int
