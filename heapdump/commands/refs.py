@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import click
@@ -249,9 +250,10 @@ TARGET_COLUMNS: tuple[Column[Record], ...] = (
 def _path_line(found: _RefsAnswer, path: Path) -> str:
     """`app.exe!g_sessions → node of a std::map → class CSession (app.exe) +0x48 → buffer`.
 
-    Where nothing tells the type of a block its size stands for it. The middle of long paths is left out.
+    Where nothing tells the type of a block its size stands for it; equal ones are counted, `12 × 48-byte node`. The
+    middle of long paths is left out.
     """
-    steps = [path.root.root]
+    steps = list[str]()
     nodes = path.nodes
     most = _MOST_STEPS // 2
     for number, node in enumerate(nodes):
@@ -263,12 +265,14 @@ def _path_line(found: _RefsAnswer, path: Path) -> str:
         offset = pointer.at - span.start if pointer is not None and pointer.at is not None else 0
         words = kind["short"] if kind else f"{span.size:,}-byte block"
         steps.append(f"{words} +{offset:#x}" if offset else words)
-    return " → ".join(steps)
+    counted = [(step, sum(1 for _ in same)) for step, same in groupby(steps)]
+    return " → ".join([path.root.root, *(f"{many} × {step}" if many > 1 else step for step, many in counted)])
 
 
 def _path_lines(found: _RefsAnswer, path: Path) -> list[list[tuple[str, str]]]:
     """A path from a root, a line for each block; of a path of more than 12 blocks the first and the last six."""
-    line = _path_line(found, path).removeprefix(path.root.root) if len(path.nodes) > 1 else ""
+    is_typed = any(found.type(node) for node in path.nodes[:-1][:_MOST_STEPS])
+    line = _path_line(found, path).removeprefix(path.root.root) if is_typed else ""
     lines = [[("from ", ""), (path.root.root, "bold"), (" (weak)" if path.root.is_weak else "", "dim"), (line, "")]]
     nodes = path.nodes
     for number, node in enumerate(nodes):

@@ -77,7 +77,8 @@ def test_a_long_path_is_shown_by_its_ends(tmp_path):
     path = tmp_path / "long.dmp"
     path.write_bytes(laid.built.data)
     out = run(str(path), hex(laid.users[19]))[1]
-    assert out.count("→") == 12 and "… 8 more blocks" in out
+    assert "from app.exe!.data+0x1000 → 6 × 64-byte record → 8 more blocks → 6 × 64-byte record\n" in out
+    assert out.count("  →") == 12 and "… 8 more blocks" in out
 
 
 def test_an_address_in_no_busy_block_is_refused(dump):
