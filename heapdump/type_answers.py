@@ -8,6 +8,8 @@ from __future__ import annotations
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -27,7 +29,7 @@ class TypeAnswers:
         """Reads nothing yet."""
         self._snapshot = snapshot
         self.shapes = cache(self._shapes)
-        self._typed = cache(self._make_typing)
+        self._typed = cache(self._declared)
 
     @cached_property
     def typing(self) -> BlockTyping:
@@ -40,6 +42,21 @@ class TypeAnswers:
         """Likewise, with the types that the PDBs of a namer declare."""
         shapes = self.shapes(namer)
         return self.typing if shapes is None else self._typed(shapes)
+
+    def _declared(self, shapes: DeclaredShapes) -> BlockTyping:
+        """The types with what PDBs declare. From the index where the same PDBs were asked last."""
+        from heapdump.analyses.types.typing import columns_of, from_columns
+        from heapdump.cache.answers import Columns, StoredAnswer
+
+        key = np.frombuffer(shapes.key.encode(), np.uint8)
+
+        def read(columns: Columns) -> BlockTyping | None:
+            """The stored types; None for those of other PDBs."""
+            is_same = np.array_equal(columns.pop("key"), key)
+            return from_columns(columns, len(self._snapshot.graph)) if is_same else None
+
+        stored = StoredAnswer("typing-declared", read, lambda found: columns_of(found) | {"key": key})
+        return self._snapshot.answer(stored, lambda: self._make_typing(shapes))
 
     def _make_typing(self, shapes: DeclaredShapes | None) -> BlockTyping:
         from heapdump.analyses.types.typing import typing_of

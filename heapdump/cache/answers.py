@@ -65,6 +65,7 @@ _WORDS = {
     "graph": "pointers between blocks", "reach": "what roots reach", "retained": "dominator tree",
     "leak-suspects": "leak suspects", "typing": "types of blocks", "damage": "damage of the heaps",
     "guards": "guards of the CRT's debug heap", "clusters": "clusters of blocks",
+    "typing-declared": "types of blocks by PDBs",
 }  # fmt: skip
 
 
@@ -94,7 +95,8 @@ def _read(store: Store, answer: StoredAnswer[T]) -> T | None:
     except _UNUSABLE as error:
         store.remarks.append(f"damaged in the index in {store.folder} ({error}), made again: {_in_words(answer.name)}")
         return None
-    store.remarks.append(f"read from the index in {store.folder}: {_in_words(answer.name)}")
+    if found is not None:
+        store.remarks.append(f"read from the index in {store.folder}: {_in_words(answer.name)}")
     return found
 
 

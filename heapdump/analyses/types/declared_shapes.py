@@ -58,6 +58,13 @@ class DeclaredShapes:
         """The number of shapes so far."""
         return len(self._shapes)
 
+    @property
+    def key(self) -> str:
+        """A text that is another one where other PDBs are read, for answers that are kept."""
+        return "\n".join(
+            f"{place.name} {place.span.start:#x} {place.pdb} {program.stamp}" for place, program in self.programs
+        )
+
     def width(self, module: int) -> int:
         """Bytes of a pointer of a module."""
         return self.programs[module][1].types.pointer_bytes

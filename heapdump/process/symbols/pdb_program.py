@@ -39,11 +39,13 @@ class PdbProgram:
         types: all structures.
         variables: those of the module's data, ascending by RVA.
         vtables: RVA → class.
+        stamp: size and time of the file, which is another one where they differ.
     """
 
     types: PdbTypes
     variables: tuple[PdbVariable, ...]
     vtables: dict[int, str]
+    stamp: str
 
     def variable_at(self, rva: int) -> str | None:
         """`g_sessions`, or `g_table+0x10` for a place inside a variable; None where none of them lies."""
@@ -76,7 +78,9 @@ def open_program(stores: str | SymbolStores, wanted: PdbId, notes: list[str], po
             vtables = {pdb.to_rva(one.segment, one.offset): class_of(one.name) for one in publics}
         known = sorted((rva, name, kind) for rva, name, kind in places if rva is not None)
         variables = tuple(PdbVariable(rva, name, types.type(kind)) for rva, name, kind in known)
-        return PdbProgram(types, variables, {rva: name for rva, name in vtables.items() if rva is not None and name})
+        state = path.stat()
+        named = {rva: name for rva, name in vtables.items() if rva is not None and name}
+        return PdbProgram(types, variables, named, f"{state.st_size} {state.st_mtime_ns}")
 
     return find_pdb(stores, wanted, notes, read)
 

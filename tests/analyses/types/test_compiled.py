@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import heapdump
+from heapdump.analyses.types.typing import BlockTyping
 from heapdump.cli import cli
 from heapdump.process.symbols.namer import Namer
 from heapdump.snapshot import Snapshot
@@ -187,3 +192,32 @@ def test_commands_show_what_a_pdb_declares(write_dump, folder: Path) -> None:
     assert "by what a PDB declares of pointers to it" in said("block", dump, hex(node), "--fields")
     assert "struct ns::Node (program.dll)" in said("refs", dump, hex(node))
     assert "struct ns::Node (program.dll)" in said("retained", dump)
+
+
+def test_types_by_a_pdb_are_kept_in_the_index_until_the_pdb_changes(write_dump, folder: Path) -> None:
+    program = compiled(folder, "clang", "x64")
+    made = structures_of(program)
+    path = write_dump(poke(made.process().build(), *made.late))
+    stores = path.parent / "symbols"
+    stores.mkdir()
+    copy = Path(shutil.copy(program.path.with_suffix(".pdb"), stores))
+
+    def asked() -> tuple[BlockTyping, bool]:
+        """(the types, True where they were read from the index)."""
+        with heapdump.open_dump(path) as snapshot:
+            typing = snapshot.types.typed(snapshot.namer(symbol_path=str(stores)))
+            return typing, any("by PDBs" in remark and "read from" in remark for remark in snapshot.remarks)
+
+    first, was_kept = asked()
+    assert not was_kept
+    assert any(one.label == "struct ns::Node (program.dll)" for one in first.labels)
+    again, was_kept = asked()
+    assert was_kept
+    assert again.labels == first.labels
+    assert np.array_equal(again.number, first.number)
+    os.utime(copy, ns=(0, 0))
+    changed, was_kept = asked()
+    assert not was_kept
+    assert changed.labels == first.labels
+    copy.unlink()
+    assert not any("ns::Node" in one.label for one in asked()[0].labels)

@@ -73,7 +73,7 @@ class Program:
             PdbVariable(DATA + 16 * i, kind, types.type(self.kinds[kind])) for i, (kind, _) in enumerate(self.variables)
         )
         module = next(one for one in snapshot.process.modules if one.name == "program.exe")
-        shapes = DeclaredShapes([(module, PdbProgram(types, variables, {}))])
+        shapes = DeclaredShapes([(module, PdbProgram(types, variables, {}, ""))])
         graph = snapshot.graph
         names = [("other data", False), ("class Circle (program.exe)", True)]
         number = np.isin(graph.start, [at for at, data in self.made.items() if data[:1] == b"\xc1"]).astype(np.int32)
