@@ -25,8 +25,17 @@ from heapdump.layouts import Struct
 
 def undescribed_subsegments(walk: SegmentWalk, ranges: Ranges) -> Iterator[Ranges]:
     """Ranges without descriptors that begin as subsegments, ascending, one at a time; none overlaps `ranges`."""
+    for unit, start, end in undescribed_units(walk, ranges):
+        found = [*_vs(walk, start, end, unit), *_lfh(walk, start, end, unit)]
+        yield from sorted(found, key=lambda one: int(one.start[0]))
+
+
+def undescribed_units(walk: SegmentWalk, ranges: Ranges) -> Iterator[tuple[int, NDArray[np.int64], NDArray[np.int64]]]:
+    """(bytes of a unit, (n,) int64 addresses of units without descriptor outside `ranges`, (n,) ends of the runs).
+
+    A run ends where the next known range begins. One for each segment that has such units; all ascends.
+    """
     for segment, start in _absent_units(walk):
-        unit = segment.span.size // DESCRIPTORS
         known = ranges.of((ranges.start >= segment.span.start) & (ranges.start < segment.span.end))
         covered = np.zeros(len(start), bool)
         for low, size in zip(known.start.tolist(), known.size.tolist(), strict=True):
@@ -36,8 +45,7 @@ def undescribed_subsegments(walk: SegmentWalk, ranges: Ranges) -> Iterator[Range
         limits = np.append(known.start, segment.span.end)
         end = limits[np.searchsorted(limits, start, side="right").clip(max=len(limits) - 1)]
         if len(start):
-            found = [*_vs(walk, start, end, unit), *_lfh(walk, start, end, unit)]
-            yield from sorted(found, key=lambda one: int(one.start[0]))
+            yield segment.span.size // DESCRIPTORS, start, end
 
 
 def _absent_units(walk: SegmentWalk) -> Iterator[tuple[Segment, NDArray[np.int64]]]:
@@ -64,7 +72,7 @@ def _vs(walk: SegmentWalk, start: NDArray[np.int64], end: NDArray[np.int64], uni
     for used_end in vs_ends(walk.mapped, walk.granule, structs, start.astype(np.uint64)):
         fits = (used_end > start) & (used_end % unit == 0) & (used_end + unit <= end)
         for i in np.flatnonzero(fits).tolist():
-            yield _range(int(start[i]), int(used_end[i]) + unit - int(start[i]), RangeKind.VS, unit)
+            yield undescribed_range(int(start[i]), int(used_end[i]) + unit - int(start[i]), RangeKind.VS, unit)
 
 
 def _lfh(walk: SegmentWalk, start: NDArray[np.int64], end: NDArray[np.int64], unit: int) -> Iterator[Ranges]:
@@ -77,7 +85,7 @@ def _lfh(walk: SegmentWalk, start: NDArray[np.int64], end: NDArray[np.int64], un
     size = _lfh_sizes(walk, coding.struct, start, end, unit)
     extents = LfhSubsegments(walk, _ranges(start, size, RangeKind.LFH, unit), coding.struct).extents(coding)
     for i in np.flatnonzero(extents.is_consistent & (size > 0)).tolist():
-        yield _range(int(start[i]), int(size[i]), RangeKind.LFH, unit)
+        yield undescribed_range(int(start[i]), int(size[i]), RangeKind.LFH, unit)
 
 
 def _solve_coding(walk: SegmentWalk, start: NDArray[np.int64], end: NDArray[np.int64], unit: int) -> None:
@@ -104,7 +112,8 @@ def _lfh_sizes(
     return possible
 
 
-def _range(start: int, size: int, kind: RangeKind, unit: int) -> Ranges:
+def undescribed_range(start: int, size: int, kind: RangeKind, unit: int) -> Ranges:
+    """A range without a descriptor."""
     return _ranges(np.array([start]), np.array([size]), kind, unit)
 
 

@@ -23,6 +23,7 @@ from heapdump.heaps.segment.context import SegmentWalk
 from heapdump.heaps.segment.delayed_frees import delayed_frees, free_delayed
 from heapdump.heaps.segment.extra_records import check_marks
 from heapdump.heaps.segment.header import assumed_contexts, contexts
+from heapdump.heaps.segment.headless_subsegments import headless_subsegments
 from heapdump.heaps.segment.keys import Keys
 from heapdump.heaps.segment.lfh_blocks import LfhBlocks
 from heapdump.heaps.segment.lfh_coding import LfhReading, read_lfh_subsegments
@@ -32,7 +33,7 @@ from heapdump.heaps.segment.page_rows import add_large_allocations, add_own_stru
 from heapdump.heaps.segment.range_codes import with_kinds
 from heapdump.heaps.segment.range_contents import with_content_kind
 from heapdump.heaps.segment.signature import decoded_signatures, possible_heap_keys
-from heapdump.heaps.segment.undescribed_ranges import undescribed_subsegments
+from heapdump.heaps.segment.undescribed_ranges import undescribed_subsegments, undescribed_units
 from heapdump.heaps.segment.vs_free_tree import check_free_tree, is_unlinked
 from heapdump.heaps.segment.vs_key import vs_key_of
 from heapdump.heaps.segment.vs_subsegments import VsSubsegments, read_vs_subsegments
@@ -118,25 +119,32 @@ def _add_blocks(walk: SegmentWalk, vs: VsReading, lfh: LfhReading | None, paddin
 
 
 def _with_undescribed_subsegments(walk: SegmentWalk, ranges: Ranges, likely: Sequence[int]) -> Ranges:
-    """The ranges, and the subsegments whose descriptors the dump lacks: those in which a trial finds nothing wrong.
+    """The ranges, and the subsegments whose descriptors the dump lacks: those in which a trial finds nothing wrong."""
+    found = list[Ranges]()
+    for search in (undescribed_subsegments, headless_subsegments):
+        end = 0
+        if search is headless_subsegments and any(undescribed_units(walk, ranges)):
+            _padding(walk, ranges, likely)  # which finds the keys of chunks
+        for one in search(walk, ranges):
+            if int(one.start[0]) >= end and _is_subsegment(walk, one, likely):
+                found.append(one)
+                end = int(one.start[0] + one.size[0])
+        for one in found:
+            ranges = ranges if np.isin(one.start, ranges.start).any() else joined(ranges, one)
+    if found:
+        count = f"{plural(len(found), 'subsegment')} without page descriptor in the dump"
+        walk.add_gap(f"{walk.name}: {count} told by their own headers, or chunks: more blocks may be missing there")
+    return ranges
+
+
+def _is_subsegment(walk: SegmentWalk, one: Ranges, likely: Sequence[int]) -> bool:
+    """True where a trial finds blocks in the range, and nothing wrong.
 
     Free chunks of a subsegment that was given back are in no tree.
     """
-    found, end = list[Ranges](), 0
-    for one in undescribed_subsegments(walk, ranges):
-        if int(one.start[0]) < end:
-            continue
-        trial = replace(walk, columns=BlockColumns(), log=WalkLog())
-        _add_blocks(trial, *_read_subsegments(trial, one, likely), 0)
-        if len(trial.columns) and not trial.log.findings and not _is_given_back(trial):
-            found.append(one)
-            end = int(one.start[0] + one.size[0])
-    if found:
-        told = f"{plural(len(found), 'subsegment')} without page descriptor in the dump told by their own headers"
-        walk.add_gap(f"{walk.name}: {told}: more blocks may be missing there")
-    for one in found:
-        ranges = joined(ranges, one)
-    return ranges
+    trial = replace(walk, columns=BlockColumns(), log=WalkLog())
+    _add_blocks(trial, *_read_subsegments(trial, one, likely), 0)
+    return len(trial.columns) > 0 and not trial.log.findings and not _is_given_back(trial)
 
 
 def _is_given_back(walk: SegmentWalk) -> bool:
