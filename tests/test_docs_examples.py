@@ -67,7 +67,9 @@ def printed(command: str, capfd: pytest.CaptureFixture[str]) -> str:
     call, *filters = (shlex.split(piece) for piece in command.split(" | "))
     assert call[0] == "heapdump"
     assert run(call[1:]) in (0, 1, 4), command
-    return "".join(f"{line}\n" for line in filtered(capfd.readouterr().out.splitlines(), filters))
+    lines = filtered(capfd.readouterr().out.splitlines(), filters)
+    assert lines, f"{command} prints nothing"
+    return "".join(f"{line}\n" for line in lines)
 
 
 def examples(block: str) -> list[tuple[str, str]]:
