@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING
 from heapdump.commands.common.crash import crash_record
 from heapdump.commands.common.gaps import heap_gaps, shown_unchecked, unchecked_lines
 from heapdump.commands.common.graph_overview import graph_overview
-from heapdump.commands.common.incident_lines import incident_lines, is_exception_alone, known_incidents
+from heapdump.commands.common.incident_lines import broken_lines, is_exception_alone, known_incidents
 from heapdump.commands.common.locks import lock_sentence
 from heapdump.commands.common.next_command import arrow, command_text
 from heapdump.commands.common.process import process_lines, process_record
 from heapdump.commands.common.request import Request, dump_command
-from heapdump.commands.common.verdict import verdict_style, verdict_words
 from heapdump.commands.regions import usage_style
 from heapdump.render import text
 from heapdump.render.view import Answer, Column, Lines, PageItem, Record, StyledLine, Table, size_column
@@ -234,10 +233,7 @@ class _SummaryPage:
         """The incidents that are known without a long check, and the verdict where none of them is damage."""
         snapshot = self.snapshot
         found = [one for one in known_incidents(snapshot) if one.is_of_heap and not is_exception_alone(one)]
-        lines = list(incident_lines(self.request, snapshot, found))
-        if not any(one.leading.report is None for one in found):
-            verdict = snapshot.verdict(snapshot.heaps)
-            lines.append([(verdict_words(verdict, is_more=bool(lines)), verdict_style(verdict))])
+        lines = list(broken_lines(self.request, snapshot, found, snapshot.verdict(snapshot.heaps)))
         for number, line in enumerate(lines):
             command = [arrow(snapshot, ("check",))] if number + 1 == len(lines) else []
             yield [("  " if number else "heap: ", line[0][1]), *line, *command]

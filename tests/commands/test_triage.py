@@ -18,6 +18,8 @@ from heapdump.process.stacks.stack_walk import How, StackFrame
 from heapdump.process.symbols.namer import Frame
 from heapdump.trust import Trust
 from tests.builders import NtHeapBuilder, ProcessBuilder
+from tests.heaps.nt.plans import Generation
+from tests.heaps.nt.test_in_operation import stopped
 from tests.patching import poke, word
 from tests.samples import SAMPLES
 
@@ -224,3 +226,23 @@ def test_only_frames_of_windows_and_words_of_the_stack_are_dim() -> None:
         )
     ]
     assert [style(row) for row in rows] == ["dim", "dim", "bold", ""]
+
+
+@pytest.mark.parametrize("living", [True, False], ids=["living", "gone"])
+def test_a_contradiction_in_a_heap_that_is_being_changed_is_not_called_a_bug(
+    write_dump: Any, capfd: Capture, living: bool
+) -> None:
+    """The verdict comes first, then the contradiction with its reason; without a living owner it is damage."""
+    _, built = stopped(Generation("x64", 19041), "unwritten", living=living)
+    path = write_dump(built)
+    lines = page(capfd, path, code=4)
+    first = next(i for i, line in enumerate(lines) if line.startswith("HEAP"))
+    if living:
+        assert lines[first].split(maxsplit=1)[1].startswith("no damage found in 1 heap")
+        assert "its lock is held by thread 0x2d98" in lines[first + 1]
+    else:
+        assert not any("no damage found" in line for line in lines)
+    (incident,) = data(capfd, path, code=4)["heap"]["incidents"]
+    assert (incident["bug"] is None) is living
+    assert run(["summary", str(path), "-q", "--no-cache"]) == 4
+    assert ("heap: no damage found in 1 heap" in capfd.readouterr().out) is living

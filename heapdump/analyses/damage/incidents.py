@@ -133,12 +133,14 @@ def _incident(group: Sequence[ExplainedFinding]) -> Incident:
 
 
 def _bug(group: Sequence[ExplainedFinding]) -> BugKind | None:
-    """A free that was wrong explains what follows; then the damaged bytes decide, then what Windows says."""
+    """A free that was wrong explains what follows; then the damaged bytes decide, then what Windows says.
+
+    None where all findings are warnings of heapdump's own: a heap that a thread is changing looks like that.
+    """
     frees = (one.bug for one in group if one.report is not None and one.bug in _FREES)
     damage = (one.bug for one in sorted(group, key=_place) if one.report is None and one.finding.is_error)
     reports = (one.bug for one in group if one.report is not None)
-    others = (one.bug for one in group)
-    return next((bug for bugs in (frees, damage, reports, others) for bug in bugs if bug is not None), None)
+    return next((bug for bugs in (frees, damage, reports) for bug in bugs if bug is not None), None)
 
 
 def _is_other_stop(group: Sequence[ExplainedFinding]) -> bool:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from heapdump.commands.common.frames import frames_of
 from heapdump.commands.common.incident_report import incident_name
+from heapdump.commands.common.verdict import verdict_style, verdict_words
 from heapdump.render import text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from heapdump.analyses.damage.incidents import Incident
+    from heapdump.analyses.damage.verdict import Verdict
     from heapdump.commands.common.request import Request
     from heapdump.render.view import StyledLine
     from heapdump.snapshot import Snapshot
@@ -37,7 +39,21 @@ def is_exception_alone(incident: Incident) -> bool:
     )
 
 
-def incident_lines(request: Request, snapshot: Snapshot, incidents: Sequence[Incident]) -> Iterator[StyledLine]:
+def broken_lines(
+    request: Request, snapshot: Snapshot, incidents: Sequence[Incident], verdict: Verdict, unseen: str = ""
+) -> Iterator[StyledLine]:
+    """What broke: damage and what Windows reported, the verdict where no damage was found, then warnings.
+
+    A heap that a thread is changing has warnings and is sound. `unseen`: words behind the verdict.
+    """
+    grave = [one for one in incidents if one.is_error or one.leading.report is not None]
+    yield from _incident_lines(request, snapshot, grave)
+    if not any(one.is_error and one.leading.report is None for one in grave):
+        yield [(verdict_words(verdict, is_more=bool(grave)) + unseen, verdict_style(verdict))]
+    yield from _incident_lines(request, snapshot, [one for one in incidents if one not in grave])
+
+
+def _incident_lines(request: Request, snapshot: Snapshot, incidents: Sequence[Incident]) -> Iterator[StyledLine]:
     """The gravest three, with who allocated the block at fault, and the number of the others."""
     for one in incidents[:_MOST]:
         style = "red" if one.is_error else ""

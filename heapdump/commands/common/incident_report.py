@@ -118,12 +118,14 @@ class IncidentReporter:
 
 
 def incident_name(incident: Incident) -> str:
-    """The bug, with `likely` where it is inferred; without a bug the exception, or the sentence of the rule."""
+    """The bug, with `likely` where it is inferred; without a bug the exception, the rule, or that it is not decided."""
     leading = incident.leading
     if incident.bug is not None:
         is_likely = any(one.report is not None and one.report.is_likely for one in incident.findings)
         return f"{incident.bug} (likely)" if is_likely else incident.bug
-    return leading.report.witness if leading.report is not None else leading.finding.rule.sentence
+    if leading.report is not None:
+        return leading.report.witness
+    return leading.finding.rule.sentence if incident.is_error else f"contradiction ({witness(leading)})"
 
 
 def witness(explained: ExplainedFinding) -> str:

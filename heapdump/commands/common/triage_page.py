@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from heapdump.commands.common.capture import most_captures
 from heapdump.commands.common.frames import place_name
-from heapdump.commands.common.incident_lines import incident_lines, is_exception_alone
+from heapdump.commands.common.incident_lines import broken_lines, is_exception_alone
 from heapdump.commands.common.locks import hang_lines
 from heapdump.commands.common.next_command import command_text
 from heapdump.commands.common.process import header_lines
 from heapdump.commands.common.thread_stacks import first_own, frame_style
 from heapdump.commands.common.triage_record import crash_words
 from heapdump.commands.common.unnamed_words import large_lines
-from heapdump.commands.common.verdict import verdict_style, verdict_words
 from heapdump.render import text
 from heapdump.render.view import COMMAND, Lines, PageItem, Section, Sections, StyledLine
 
@@ -84,10 +83,8 @@ def shown_frames(crash: CrashSection) -> list[int]:
 
 def _heap(request: Request, snapshot: Snapshot, heap: HeapSection) -> Iterator[StyledLine]:
     found = [one for one in heap.incidents if not is_exception_alone(one)]
-    yield from incident_lines(request, snapshot, found)
-    if not any(one.leading.report is None for one in found):
-        unseen = f"; {text.plural(heap.gaps, 'part')} could not be examined" if heap.gaps else ""
-        yield [(verdict_words(heap.verdict, is_more=bool(found)) + unseen, verdict_style(heap.verdict))]
+    unseen = f"; {text.plural(heap.gaps, 'part')} could not be examined" if heap.gaps else ""
+    yield from broken_lines(request, snapshot, found, heap.verdict, unseen)
 
 
 def _memory(memory: MemorySection) -> Iterator[StyledLine]:
