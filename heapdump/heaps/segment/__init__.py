@@ -12,10 +12,11 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.kind import BlockKind, HeapKind
 from heapdump.blocks.walk import Check, HeapCount, Walk
 from heapdump.heaps.allocator import DiscoveryContext, HeapClaim
-from heapdump.heaps.candidates import reservations_with
+from heapdump.heaps.candidates import has_every_heap_listed, reservations_with
 from heapdump.heaps.jobs import AllocatorJob, CheckJob, TraceReader
 from heapdump.heaps.segment import discovery
 from heapdump.heaps.segment.header import SIGNATURE
+from heapdump.heaps.segment.segment_search import heaps_without_header
 from heapdump.process.model import Process, View
 
 
@@ -30,8 +31,13 @@ class SegmentAllocator:
         return discovery.claim(view, address, is_listed=is_listed)
 
     def candidates(self, process: Process, view: View) -> Iterable[int]:
-        """Starts of committed memory with a segment heap's signature; on 26100 one reservation holds several."""
-        return reservations_with(process, view, (SIGNATURE,), is_shared=True)
+        """Starts of committed memory with a segment heap's signature, and heaps that only their segments name.
+
+        On 26100 one reservation holds several heaps.
+        """
+        yield from reservations_with(process, view, (SIGNATURE,), is_shared=True)
+        if not has_every_heap_listed(process, view):
+            yield from heaps_without_header(view)
 
     def describe(self, context: DiscoveryContext, claim: HeapClaim, index: int) -> Heap:
         """The record with own structures, segments, large allocations, Windows' counters."""

@@ -55,11 +55,11 @@ _DISTINCTIVE = {"metadata bounds that hold it", "segment lists that link back"}
 def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
     """The claim; None without the signature, and without a distinctive fact where no heap list names the address.
 
-    A listed address without any heap's signature, or without a header in the dump, is claimed on two distinctive facts,
-    or on segments that link to it. The claim has a layout where the segments can be read under it.
+    A listed address without any heap's signature, or any one without a header in the dump, is claimed on two
+    distinctive facts, or on segments that link to it. The claim has a layout where the segments can be read under it.
     """
     word = view.space.try_integer(address + 2 * view.pointer_bytes, 4)
-    if word != SIGNATURE and (not is_listed or word in (HEAP_SIGNATURE, SEGMENT_SIGNATURE)):
+    if word not in (SIGNATURE, None) and (not is_listed or word in (HEAP_SIGNATURE, SEGMENT_SIGNATURE)):
         return None
     if word != SIGNATURE and "_SEGMENT_HEAP" not in view.layout:
         return None  # this Windows has none, whatever an overwritten header looks like
@@ -68,9 +68,9 @@ def claim(view: View, address: int, *, is_listed: bool) -> HeapClaim | None:
     distinctive = len(_DISTINCTIVE.intersection(true_facts))
     evidence = [Evidence("signature DDEEDDEE", Weight.SIGNATURE)] if word == SIGNATURE else []
     if layout is None or (word != SIGNATURE and distinctive < _WITHOUT_SIGNATURE):
-        layout = _linked_layout(view, address) if is_listed else None
+        layout = _linked_layout(view, address) if is_listed or word is None else None
         evidence += [] if layout is None else [Evidence("segments that link to it", Weight.LINKED)]
-    if not (is_listed or distinctive) or not (evidence or layout):
+    if not (is_listed or distinctive or word is None) or not (evidence or layout):
         return None
     evidence += [Evidence("named by the heap list", Weight.LINKED)] if is_listed else []
     evidence += [Evidence(name, Weight.PLAUSIBLE) for name in true_facts]

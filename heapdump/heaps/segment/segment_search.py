@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from heapdump.heaps.integers import address_limit
-from heapdump.heaps.segment.header import DESCRIPTORS, SegContext
+from heapdump.heaps.segment.header import DESCRIPTORS, SegContext, assumed_contexts
 from heapdump.heaps.segment.signature import decoded_signatures
 from heapdump.layouts import Layout
 from heapdump.process.model import View
@@ -21,6 +21,7 @@ ListedSegment = tuple[SegContext, int]
 """(the list that a segment belongs to, address of the segment)."""
 
 _MiB = 1 << 20
+_ALIGNMENT = 0x10000
 _TREE_SIGNATURE = 0xCCDDCCDD
 _MOST_CANDIDATES = 1 << 20
 
@@ -69,6 +70,22 @@ def links_to_header(view: View, layout: Layout, lists: Sequence[SegContext]) -> 
     return count
 
 
+def heaps_without_header(view: View) -> Iterator[int]:
+    """Addresses of heaps whose header the dump lacks, by segments that link to a list head in it; maybe repeated.
+
+    A heap lies on a multiple of 64 KiB, so the low half of such a link is the place of the head in one layout.
+    """
+    layouts = [layout for layout in view.layouts if "_SEGMENT_HEAP" in layout]
+    for place in _possible_places(view):
+        for link in links_of(view, place):
+            if link % _MiB == 0 or link >= address_limit(view) or view.space.try_pointer(link) is not None:
+                continue
+            for layout in layouts:
+                heads = [one.list_head for one in assumed_contexts(layout, 0) if place % one.segment_bytes == 0]
+                if link % _ALIGNMENT in heads and has_descriptors(view, layout, place, are_signed=True):
+                    yield link & -_ALIGNMENT
+
+
 def _possible_places(view: View) -> Iterator[int]:
     """Addresses in the dump that are multiples of 1 MiB, ascending."""
     starts, ends, _ = view.space.mapped.edges
@@ -88,10 +105,13 @@ def links_of(view: View, place: int) -> tuple[int, ...]:
     return tuple(link for link in links if link)
 
 
-def has_descriptors(view: View, layout: Layout, place: int) -> bool:
-    """True where the page descriptors at an address, as far as the dump holds them, are possible ones."""
+def has_descriptors(view: View, layout: Layout, place: int, *, are_signed: bool = False) -> bool:
+    """True where the page descriptors at an address, as far as the dump holds them, are possible ones.
+
+    `are_signed`: one must have the TreeSignature.
+    """
     struct = layout["_HEAP_PAGE_RANGE_DESCRIPTOR"]
     at = np.uint64(place) + np.arange(DESCRIPTORS, dtype=np.uint64) * np.uint64(struct.size)
     signatures, _ = view.space.mapped.gather(at + np.uint64(struct.offset("TreeSignature")), 4)
     flags, _ = view.space.mapped.gather(at[1:] + np.uint64(struct.offset("RangeFlags")), 1)
-    return bool((signatures == _TREE_SIGNATURE).any()) or bool(flags.any())
+    return bool((signatures == _TREE_SIGNATURE).any()) or (bool(flags.any()) and not are_signed)

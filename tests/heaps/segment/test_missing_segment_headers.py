@@ -93,3 +93,19 @@ def test_a_subsegment_that_was_given_back_has_no_blocks(open_built, generation):
         table = snapshot.walk.table
         assert not np.isin(np.uint64(free), table.entry)
         assert set(busy_blocks(snapshot)) == set(truth.busy) and errors_of(snapshot) == []
+
+
+@EACH
+def test_a_heap_that_only_its_segments_name_is_found(open_built, generation):
+    """Its header is not in the dump, and it is on no heap list, which the dump lacks, too."""
+    arch, build = generation
+    heap = SegmentHeapBuilder(arch=arch, build=build, base=BASES[arch], seed=3)
+    heap.segment(BASES[arch] + 0x400000)
+    heap.chunks([100, 120, -9, 200, 70, 60] * 20)
+    made = heap.build()
+    process, truth = made.add_to(ProcessBuilder(arch=arch, build=build)), made.truth
+    peb, own = process.plan.peb & -PAGE, truth.address
+    with open_built(without_memory(process.build(), (own, own + PAGE), (peb, peb + PAGE))) as snapshot:
+        assert [heap.address for heap in snapshot.heaps] == [truth.address]
+        assert blocks(snapshot) == truth.busy
+        assert errors_of(snapshot) == [] and not is_silent(snapshot)
