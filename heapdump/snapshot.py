@@ -311,7 +311,11 @@ class Snapshot:
         """The dominator tree: the memory that each block retains. From the index where there is one."""
         from heapdump.analyses.graph.retained import columns_of, from_columns, retained_of
 
-        return self.graph_answer("retained", from_columns, columns_of, lambda: retained_of(self.graph, self.referrers))
+        was_there = "referrers" in self.__dict__
+        found = self.graph_answer("retained", from_columns, columns_of, lambda: retained_of(self.graph, self.referrers))
+        if not was_there:
+            self.__dict__.pop("referrers", None)  # few questions that follow need them, and they are made again fast
+        return found
 
     @cached_property
     def groups(self) -> GroupAnswers:
