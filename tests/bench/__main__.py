@@ -87,8 +87,10 @@ def main() -> None:
         if options.compare:
             tools = {options.compare: Tool(_sources(options.compare, folder), folder / "other")} | tools
         base = measure([sys.executable, "-c", "import numpy"], options.runs)
-        print(f"{'':58}{'wall s':>8}{'cpu s':>8}{'peak MB':>9}")
-        print(f"{'python -c import numpy':58}{base.seconds:8.2f}{base.cpu_seconds:8.2f}{base.peak_bytes / 1e6:9.0f}")
+        print(f"{'':58}{'wall s':>8}{'cpu s':>8}{'peak MB':>9}{'own MB':>8}")
+        print(
+            f"{'python -c import numpy':58}{base.seconds:8.2f}{base.cpu_seconds:8.2f}{base.peak_bytes / 1e6:9.0f}{base.own_bytes / 1e6:8.0f}"
+        )
         rows = _rows(cases, tools, folder, options.runs)
     _write(rows, base)
 
@@ -114,9 +116,10 @@ def _rows(cases: list[Case], tools: dict[str, Tool], folder: Path, runs: int) ->
                 "state": case.state,
                 "dump": truth | {"bytes": dump.stat().st_size},
             }
-            row |= {"seconds": now.seconds, "cpu_seconds": now.cpu_seconds, "peak_bytes": now.peak_bytes}
+            row |= {"seconds": now.seconds, "cpu_seconds": now.cpu_seconds}
+            row |= {"peak_bytes": now.peak_bytes, "own_bytes": now.own_bytes}
             ratios = [_ratio(words, other, now) for words, other in found.items() if other is not now]
-            line = f"{case.name:58}{now.seconds:8.2f}{now.cpu_seconds:8.2f}{now.peak_bytes / 1e6:9.0f}"
+            line = f"{case.name:58}{now.seconds:8.2f}{now.cpu_seconds:8.2f}{now.peak_bytes / 1e6:9.0f}{now.own_bytes / 1e6:8.0f}"
             print(line + "".join(f"  {ratio['words']}" for ratio in ratios), flush=True)
             rows.append(row | ({"compared": ratios} if ratios else {}))
         dump.unlink()

@@ -93,7 +93,11 @@ def _commands(name: str, dump: Path) -> None:
     rows["retained, walk and graph from the index"] = measure([*TOOL, "retained", str(dump)], 1)
     rows["retained, from the index"] = measure([*TOOL, "retained", str(dump)], 3)
     for what, row in rows.items():
-        print(f"{what:44}{row.seconds:8.2f} s, peak {row.peak_bytes / 1e6:,.0f} MB", flush=True)
+        print(
+            f"{what:44}{row.seconds:8.2f} s, {row.cpu_seconds:6.2f} CPU, peak {row.peak_bytes / 1e6:,.0f} MB, "
+            f"{row.own_bytes / 1e6:,.0f} MB without pages of files",
+            flush=True,
+        )
 
 
 def _dominators(nodes: int) -> None:

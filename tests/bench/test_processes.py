@@ -25,6 +25,17 @@ def test_peak_memory_is_that_of_the_command_not_of_this_process() -> None:
     )
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_pages_of_files_are_no_memory_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(bytes(64 << 20))
+    code = (
+        f"import mmap, time; f = open({str(file)!r}, 'r+b'); m = mmap.mmap(f.fileno(), 0); m[::4096]; time.sleep(0.1)"
+    )
+    found = measure([sys.executable, "-c", code], 1)
+    assert found.peak_bytes > 64 << 20 > found.own_bytes > 1 << 20
+
+
 def test_an_incomplete_answer_is_a_failure() -> None:
     assert measure([sys.executable, "-c", "raise SystemExit(4)"], 1, exit_code=4).cpu_seconds > 0
     with pytest.raises(SystemExit, match=r"failed: exit 4: .*why"):
