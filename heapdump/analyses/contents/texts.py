@@ -123,12 +123,15 @@ def lowered(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where((raw >= ord("A")) & (raw <= ord("Z")), raw | 0x20, raw).astype(np.uint8)
 
 
+_IS_CODED = np.zeros(256, bool)
+_IS_CODED[list(b"+/=-_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")] = True
+
+
 def is_coded(raw: NDArray[np.uint8]) -> Mask:
     """True where all characters of (n, m) are letters, digits, `+`, `/`, `=`, `-` or `_`: those of base64."""
-    letters = ((raw | 0x20) >= ord("a")) & ((raw | 0x20) <= ord("z"))
-    digits = (raw >= ord("0")) & (raw <= ord("9"))
-    others = (raw == ord("+")) | (raw == ord("/")) | (raw == ord("=")) | (raw == ord("-")) | (raw == ord("_"))
-    good: Mask = (letters | digits | others).all(axis=1)
+    good = np.asarray(_IS_CODED[raw[:, :2]].all(axis=1))
+    rows = np.flatnonzero(good)
+    good[rows] = _IS_CODED[raw[rows]].all(axis=1)
     return good
 
 
@@ -151,6 +154,29 @@ def coded_words(blocks: FirstBytes) -> list[tuple[str, Mask]]:
         & (pairs >= _CAPITALS)
     )
     return [(HEXADECIMAL, is_hexadecimal & several), (BASE64, is_coded(raw) & mixed)]
+
+
+def _utf8_pairs() -> Mask:
+    """(65536,) True for two bytes that may follow each other in UTF-8 text, the first one in the lower half."""
+    byte = np.arange(256)
+    plain = ((byte >= 0x20) & (byte < 0x7F)) | ((byte >= 9) & (byte <= 13))
+    is_lead, is_more = (byte >= 0xC2) & (byte < 0xF5), (byte >= 0x80) & (byte < 0xC0)
+    known = plain | is_lead | is_more
+    first, second = np.meshgrid(byte, byte)
+    good: Mask = known[first] & known[second]
+    good &= is_more[first] | (is_lead[first] == is_more[second])
+    return good.reshape(-1)
+
+
+_UTF8_PAIRS = _utf8_pairs()
+
+
+def may_be_utf8(raw: NDArray[np.uint8]) -> Mask:
+    """False where the first four bytes, none of them 0, begin no UTF-8 text: a quick test before `is_utf8`."""
+    first, second, third, fourth = (raw[:, place].astype(np.int32) for place in range(4))
+    good: Mask = _UTF8_PAIRS[first | second << 8] & _UTF8_PAIRS[third | fourth << 8]
+    good &= (first < 0x80) | (first >= 0xC0)
+    return good
 
 
 def is_utf8(raw: NDArray[np.uint8], known: Numbers, least: int = 2) -> Mask:
