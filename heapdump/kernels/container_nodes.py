@@ -16,6 +16,26 @@ _DEEPEST = 128
 """Levels of a balanced tree: more than 2 log2 of the blocks that a process can have."""
 
 
+def heads_of(first: ArrayColumn, targets: ArrayColumn, size: ArrayColumn, is_head: Output) -> None:
+    """Writes 1 for each node whose first two pointers lead to starts of nodes of its size, else 0; (n,)."""
+    for node in range(len(size)):
+        edge, good = first[node], first[node + 1] - first[node] >= 2
+        for e in range(edge, edge + 2 if good else edge):
+            good = good and targets[e] >= 0 and size[targets[e]] == size[node]
+        is_head[node] = 1 if good else 0
+
+
+def leading_to(first: ArrayColumn, targets: ArrayColumn, size: ArrayColumn, is_head: ArrayColumn, out: Output) -> None:
+    """Writes 1 for each node with a pointer to a head that is of another size, or no head itself, else 0; (n,)."""
+    for node in range(len(size)):
+        out[node] = 0
+        for e in range(first[node], first[node + 1]):
+            target = targets[e]
+            if target >= 0 and is_head[target] != 0 and (is_head[node] == 0 or size[target] != size[node]):
+                out[node] = 1
+                break
+
+
 def pairs_of(
     words: ArrayColumn, mask: int, width: int, place: ArrayColumn, source: ArrayColumn, count: ArrayColumn,
     first: ArrayColumn, targets: ArrayColumn, start: ArrayColumn, size: ArrayColumn, is_head: ArrayColumn, most: int,

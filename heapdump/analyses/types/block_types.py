@@ -31,7 +31,7 @@ from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
 from heapdump.kernels import compiled_if_worth
 from heapdump.kernels.block_starts import follow_starts
-from heapdump.large_arrays import empty, full, parts
+from heapdump.large_arrays import empty, parts
 from heapdump.process.model import Arch, Process, View
 from heapdump.spans import Span
 from heapdump.trust import Trust
@@ -78,7 +78,7 @@ def types_of(
     `views`: heap index → view. `vtables`: address → label of the class, where symbols name it.
     Reads 16 bytes of each block; each vtable is examined once.
     """
-    out = full(len(rows), ContentKind.OTHER.number, np.int32)
+    out = empty(len(rows), np.int32)  # each row is in a batch
     labels = ContentLabels(vtables)
     table = data.table
     quick = None if compiled_if_worth(follow_starts, len(rows)) is None else QuickStarts(process, table)

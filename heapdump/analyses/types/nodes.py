@@ -33,8 +33,8 @@ from heapdump.analyses.graph.sweep import Edges
 from heapdump.analyses.types.members import Container, ContainerTable, addresses_of, module_areas, source_words
 from heapdump.blocks.stored_checks import require_ascending, require_indices, require_length
 from heapdump.kernels import run
-from heapdump.kernels.container_nodes import pairs_of, rings_of, trees_of
-from heapdump.large_arrays import look_up, parts
+from heapdump.kernels.container_nodes import heads_of, leading_to, pairs_of, rings_of, trees_of
+from heapdump.large_arrays import empty, look_up
 from heapdump.memory.mapped import MappedMemory
 from heapdump.process.model import Process
 
@@ -192,27 +192,13 @@ def _numbered(numbers: Numbers, container: NDArray[np.int32]) -> None:
     look_up(container, new)
 
 
-def _heads(graph: PointerGraph) -> NDArray[np.bool_]:
-    """True for nodes whose first two pointers lead to nodes of their size; (n,) bool."""
-    first, targets, size = graph.first, graph.edges.targets, graph.size
-    out = np.zeros(len(graph), bool)
-    for part in parts(len(graph)):
-        places = part.start + np.flatnonzero(np.diff(first[part.start : part.stop + 1]) >= _FEWEST)
-        for edge in (0, 1):
-            target = targets[first[places] + edge]
-            good = target >= 0
-            good[good] &= size[target[good]] == size[places[good]]
-            places = places[good]
-        out[places] = True
-    return out
-
-
 def _pairs(memory: MappedMemory, graph: PointerGraph) -> Numbers:
     """(k, 4): owner, offset, head, count of each pointer to a head that a small number follows."""
-    is_head = _heads(graph)
-    size = graph.size
-    found = [np.empty((0, 4), np.int64)]
-    owners = _leading_to(graph.edges, is_head, size)
+    size, edges, found = graph.size, (graph.first, graph.edges.targets), [np.empty((0, 4), np.int64)]
+    is_head, leads_there = empty(len(graph), np.uint8), empty(len(graph), np.uint8)
+    run(heads_of, len(graph), *edges, size, is_head)
+    run(leading_to, len(graph), *edges, size, is_head, leads_there)
+    owners = np.flatnonzero(leads_there)
     bounds = (graph.start[owners], size[owners], np.ascontiguousarray(graph.widths[owners]))
     found += _pairs_of(memory, graph, graph.edges, is_head, (bounds, owners))
     areas, bounds = module_areas(graph)
@@ -222,37 +208,17 @@ def _pairs(memory: MappedMemory, graph: PointerGraph) -> Numbers:
     return np.concatenate(found)
 
 
-def _leading_to(edges: Edges, is_head: NDArray[np.bool_], size: Integers) -> Numbers:
-    """The nodes with a pointer to a head that are of another size, or no head themselves."""
-    targets, found = edges.targets, [np.empty(0, np.int64)]
-    for part in parts(len(targets)):
-        places = part.start + np.flatnonzero(targets[part] >= 0)
-        places = places[is_head[targets[places]]]
-        owner = _sources(edges, part)[places - part.start]
-        found.append(np.unique(owner[(size[owner] != size[targets[places]]) | ~is_head[owner]]))
-    return np.unique(np.concatenate(found))
-
-
-def _sources(edges: Edges, part: slice) -> Numbers:
-    """The source of each edge of a part of all edges, which is not empty."""
-    ends = np.array([part.start, part.stop - 1], edges.first.dtype)  # another type would convert all of `first`
-    low, high = (np.searchsorted(edges.first, ends, side="right") - 1).tolist()
-    bounds = np.clip(edges.first[low : high + 2], part.start, part.stop)
-    return np.repeat(np.arange(low, high + 1), np.diff(bounds))
-
-
 def _pairs_of(
-    memory: MappedMemory, graph: PointerGraph, edges: Edges, is_head: NDArray[np.bool_],
+    memory: MappedMemory, graph: PointerGraph, edges: Edges, is_head: NDArray[np.uint8],
     sources: tuple[tuple[Numbers, Integers, NDArray[np.uint8]], Numbers],
 ) -> list[Numbers]:  # fmt: skip
     """`_pairs` of some sources, piece by piece. `sources`: their bounds and numbers."""
     found = []
-    flags = is_head.astype(np.uint8)
     for words, width, places in source_words(memory, edges, *sources):
         out = np.empty((max(1, int((edges.first[places[1] + 1] - edges.first[places[1]]).sum())), 4), np.int64)
         many = run(
             pairs_of, len(graph), words, -1 if width == 8 else 0xFFFFFFFF, width, *places, edges.first, edges.targets,
-            graph.start, graph.size, flags, len(graph), out,
+            graph.start, graph.size, is_head, len(graph), out,
         )  # fmt: skip
         found.append(out[:many].copy())
     return found
