@@ -47,21 +47,46 @@ def prove_counted_arrays(candidates: Candidates, is_rust: Callable[[], bool]) ->
     vecs = found.kind == counted_members.COUNTED
     if vecs.any() and is_rust():
         kind[vecs] = np.where(is_text[vecs], Container.RUST_STRING, Container.VEC)
-    return found.table(kind, found.used * element, found.held * element)
+    used = found.used.copy()
+    rings = np.flatnonzero(kind == Container.VEC)
+    rings = rings[_are_rings(found.take(rings), element[rings])]
+    kind[rings], used[rings] = Container.VEC_DEQUE, found.take(rings).word(3)
+    return found.table(kind, used * element, found.held * element)
+
+
+def _are_rings(found: Candidates, element: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """True for members { capacity; pointer; first; elements } of which some go round the end of their array; (k,) bool.
+
+    All like members have their first element in the array, and no more than it has room for. A Vec that a number
+    follows has neither at random.
+    """
+    group, many = _groups(found, element)
+    count = found.word(3)
+    fits = (found.used < found.held) & (count >= 0) & (count <= found.held)
+    goes_round = fits & (found.used + count > found.held)
+    all_fit = np.bincount(group, ~fits, minlength=len(many)) == 0
+    some_go = np.bincount(group, goes_round, minlength=len(many)) > 0
+    good: NDArray[np.bool_] = (all_fit & some_go & (many >= _FEWEST))[group]
+    return good
 
 
 def _are_members_of_many(found: Candidates, element: NDArray[np.int64]) -> NDArray[np.bool_]:
     """True where the same member of other owners has the same elements and other capacities; (k,) bool."""
     inside = found.owner >= 0
-    owner = np.where(inside, found.graph.size[np.maximum(found.owner, 0)].astype(np.int64), -1 - found.offset)
-    keys = np.stack([owner, found.offset, found.kind, element], axis=1)
-    _, group = np.unique(keys, axis=0, return_inverse=True)
-    group = group.reshape(-1)
-    many = np.bincount(group)
+    group, many = _groups(found, element)
     pairs = np.unique(np.stack([group, found.held], axis=1), axis=0)
     different = np.bincount(pairs[:, 0], minlength=len(many))
     good: NDArray[np.bool_] = inside & (many[group] >= _FEWEST) & (different[group] >= _CAPACITIES)
     return good
+
+
+def _groups(found: Candidates, element: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """((k,) number of the member of like owners, by its elements, how many have each number)."""
+    inside = found.owner >= 0
+    owner = np.where(inside, found.graph.size[np.maximum(found.owner, 0)].astype(np.int64), -1 - found.offset)
+    keys = np.stack([owner, found.offset, found.kind, element], axis=1)
+    group = np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+    return group, np.bincount(group)
 
 
 def _begin_with_text(found: Candidates, element: NDArray[np.int64]) -> NDArray[np.bool_]:

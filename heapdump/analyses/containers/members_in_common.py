@@ -17,7 +17,7 @@ from heapdump.process.model import Process
 Numbers = NDArray[np.int64]
 _WEAK = (
     Container.GNU_STRING, Container.GNU_WSTRING, Container.LLVM_WSTRING, Container.COUNTED, Container.VEC,
-    Container.RUST_STRING,
+    Container.RUST_STRING, Container.VEC_DEQUE,
 )  # fmt: skip
 _SAMPLE, _LEAST_SHARE = 512, 0.1
 

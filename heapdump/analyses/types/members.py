@@ -57,6 +57,7 @@ class Container(IntEnum):
     RUST_STRING = 16
     COUNTED = 17
     CARRAY = 18
+    VEC_DEQUE = 19
 
     @property
     def words(self) -> str:
@@ -72,7 +73,7 @@ _WORDS = {
     Container.QVECTOR: "QVector", Container.QLIST: "QList", Container.CSTRING: "CString",
     Container.HASH_MAP: "HashMap (Rust)", Container.VEC: "Vec (Rust)", Container.RUST_STRING: "String (Rust)",
     Container.COUNTED: "array with capacity",
-    Container.CARRAY: "CArray (MFC)",
+    Container.CARRAY: "CArray (MFC)", Container.VEC_DEQUE: "VecDeque (Rust)",
 }  # fmt: skip
 
 

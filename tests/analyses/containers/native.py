@@ -99,8 +99,11 @@ def compiled(folder: Path, source: str, compiler: list[str], suffix: str) -> Cap
     return out
 
 
-def laid_out(captured: Captured, seed: int = 1) -> tuple[bytes, dict[int, int]]:
-    """(a dump that holds the blocks in random order among others, old → new address of each)."""
+def laid_out(captured: Captured, seed: int = 1, text: bytes = b"") -> tuple[bytes, dict[int, int]]:
+    """(a dump that holds the blocks in random order among others, old → new address of each).
+
+    `text`: in the data of the program's module.
+    """
     rng = random.Random(seed)
     heap = NtHeapBuilder(arch="x64", build=19041, base=0x20000000000, reserve=0x4000000)
     order = list(captured.blocks)
@@ -112,7 +115,7 @@ def laid_out(captured: Captured, seed: int = 1) -> tuple[bytes, dict[int, int]]:
         moved[at] = heap.busy(len(captured.blocks[at]))
     late = [(moved[at], _relocated(data, captured.blocks, moved)) for at, data in captured.blocks.items()]
     process = ProcessBuilder(arch="x64", build=19041).heap(heap.build())
-    return poke(process.build(), *late).data, moved
+    return poke(process.build(), *late, (process.plan.exe + 0xB100, text)).data, moved
 
 
 def _relocated(data: bytes, blocks: dict[int, bytes], moved: dict[int, int]) -> bytes:

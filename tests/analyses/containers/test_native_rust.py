@@ -78,3 +78,28 @@ def test_containers_of_rust_are_found(tmp_path, open_built):
         }
     expected = {(moved[owner], offset): (kind, used) for owner, offset, kind, used in captured.truth}
     assert known == expected
+
+
+RING = "for i in 0..many as u64 { o.ring.push_back(i); } for i in 0..many as u64 / 2 { o.ring.pop_front(); o.ring.push_back(i); }"
+
+
+def test_rings_of_rust_are_told_from_vectors(tmp_path, open_built):
+    source = PROGRAM.replace("HashMap, HashSet}", "HashMap, HashSet, VecDeque}").replace(
+        "points: Vec<[f64; 3]> }", "points: Vec<[f64; 3]>, ring: VecDeque<u64> }"
+    )
+    source = source.replace("points: Vec::new() }", "points: Vec::new(), ring: VecDeque::with_capacity(many) }")
+    source = source.replace('o.name.push_str("the', RING + ' o.name.push_str("the')
+    written = """println!("T {:x} {} {} VecDeque (Rust)", &**o as *const _ as usize, 0, o.ring.len() * 8);"""
+    source = source.replace("for o in &all {", "for o in &all { " + written)
+    captured = compiled(tmp_path, source, ["rustc", "-O", "-Awarnings"], ".rs")
+    dump, moved = laid_out(captured, text=b"rust_panic")
+    with open_built(dump) as snapshot:
+        found, start = snapshot.types.containers, snapshot.graph.start
+        columns = (found.owner.tolist(), found.kind.tolist(), found.used.tolist())
+        rings = {
+            int(start[owner]): used for owner, kind, used in zip(*columns, strict=True) if kind == Container.VEC_DEQUE
+        }
+        vectors = sum(kind == Container.VEC for kind in found.kind.tolist())
+    expected = {moved[owner]: used for owner, _, kind, used in captured.truth if kind == "VecDeque (Rust)"}
+    assert rings == expected
+    assert vectors == len(expected)
