@@ -56,7 +56,9 @@ golden: $(STAMP) picture
 picture: $(STAMP)
 	$(BIN)/python -m fixtures.picture docs/triage.svg
 
+# Compiled first: a first run's time for compiling is no failure.
 fuzz: $(STAMP)
+	$(BIN)/heapdump cache --compile
 	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal tests/real/test_fuzz_check.py tests/real/test_fuzz_metadata.py tests/real/test_fuzz_segment_metadata.py tests/test_asked_twice.py
 	HEAPDUMP_FUZZ=50 $(BIN)/python -m pytest -q -n auto --dist worksteal -m property
 	$(BIN)/python -m tests.fuzz --minutes $(MINUTES) --seed $(SEED)
