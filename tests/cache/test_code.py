@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from heapdump.cache.code import code_digest
+from tests.posix import needs_modes
 
 
 def written(home: Path, seconds: int, **files: str) -> Path:
@@ -45,6 +46,7 @@ def test_what_is_kept_verifies_and_is_not_much(tmp_path):
     assert [code_digest(folder, tmp_path / str(i)) for i in range(20)] == digests
 
 
+@needs_modes
 def test_a_folder_that_others_can_write_to_is_not_used(tmp_path):
     folder, home = tmp_path / "cache", written(tmp_path / "1", 1, a="x")
     (folder / "code").mkdir(parents=True)
