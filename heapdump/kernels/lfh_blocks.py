@@ -98,7 +98,9 @@ def read_blocks(
             at = first + (number - 1) * size
             unused_bytes[row + number - 1], header8[row + number - 1], tags[row + number - 1] = 0, 0, tag
             number, links = (words[at >> 3] >> ((at & 7) * 8)) & 0xFFFF, links + 1
-        agrees = (subsegments[k, FREE_COUNT] < 0 or subsegments[k, FREE_COUNT] == free) and links == freed
+        agrees = (
+            (subsegments[k, FREE_COUNT] < 0 or subsegments[k, FREE_COUNT] == free) and links == freed and number == 0
+        )
         soundness[k] = (
             (COUNTS_AGREE if agrees else 0) + (0 if stray else FREE_BITS_CLEAR) + (0 if over else COUNTS_POSSIBLE)
         )

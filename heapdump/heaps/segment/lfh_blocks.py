@@ -151,7 +151,7 @@ class LfhBlocks:
         members = (
             base, start, start + subsegments.struct.offset("BlockBitmap"), extents.first_offset[rows],
             extents.block_bytes[rows], extents.count[rows], np.where(has_header, subsegments.free_count[rows], -1),
-            subsegments.first_freed[rows], subsegments.freed_count[rows] * has_header,
+            subsegments.first_freed[rows] * has_header, subsegments.freed_count[rows] * has_header,
             most, most_with_extra,
         )  # fmt: skip
         table, result = np.ascontiguousarray(np.stack(members, axis=1)), np.zeros(len(rows), np.uint8)

@@ -309,3 +309,18 @@ def test_what_nothing_witnesses_is_said(open_built, generation):
         (remark,) = snapshot.damage.remarks
         assert "busy bits of LFH blocks" in remark and ("does not count" in remark) == (generation[1] == 26100)
         assert snapshot.damage.findings == () and not snapshot.damage.gaps
+
+
+def test_a_list_of_freed_blocks_that_goes_on_behind_its_count_is_an_error(open_built):
+    """26100: a count that is too small would make the last freed blocks busy."""
+    heap = SegmentHeapBuilder(build=26100, base=0x20000000000, seed=3)
+    heap.segment(0x20000400000)
+    sub = heap.lfh_blocks(64, [60] * heap.most_lfh_blocks(64, 1), listed=(3, 9, 20))
+    heap.lfh_blocks(96, [90] * heap.most_lfh_blocks(96, 1), listed=(2, 5))
+    made = heap.build()
+    dump = made.add_to(ProcessBuilder(build=26100)).build()
+    for count in (0, 1, 2):
+        with open_built(poke(dump, (sub + 0x12, bytes([count, 0])))) as snapshot:
+            assert [finding.kind for finding in snapshot.damage.findings if finding.is_error] == ["lfh_subsegment"]
+    with open_built(dump) as snapshot:
+        assert snapshot.damage.findings == ()
