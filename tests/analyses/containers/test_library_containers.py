@@ -1,4 +1,7 @@
-"""Containers whose head lies in the owner: found and counted, in blocks and in data of modules; near misses are not."""
+"""Containers whose head lies in the owner or in a block of its own, of C++ libraries, Qt and MFC.
+
+They are found and counted, in blocks and in data of modules; near misses are not.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ import pytest
 
 from heapdump import kernels
 from heapdump.analyses.containers.node_roles import NodeKind, Role
+from tests.analyses.containers.framework_containers import FrameworkContainers
 from tests.analyses.containers.library_containers import LibraryContainers, Made
 from tests.analyses.types.test_block_types import ARCHES
 from tests.builders import ProcessBuilder
@@ -25,6 +29,19 @@ MAKES: dict[str, tuple[Callable[[LibraryContainers], Made], NodeKind, int]] = {
     "gnu deque": (lambda b: b.gnu_deque(3), NodeKind.DEQUE, 0),
     "llvm deque": (lambda b: b.llvm_deque(3), NodeKind.DEQUE, 1526),
 }
+
+FRAMEWORK_MAKES: dict[str, tuple[Callable[[FrameworkContainers], Made], NodeKind, int]] = {
+    "QHash of Qt 5": (lambda b: b.qt5_hash(15), NodeKind.QHASH, 15),
+    "QHash of Qt 5 with one element": (lambda b: b.qt5_hash(1), NodeKind.QHASH, 1),
+    "QMap of Qt 5": (lambda b: b.qt5_map(11), NodeKind.QMAP, 11),
+    "QHash of Qt 6": (lambda b: b.qt6_hash(150), NodeKind.QHASH, 150),
+    "small QHash of Qt 6": (lambda b: b.qt6_hash(5, 16), NodeKind.QHASH, 5),
+    "list of MFC": (lambda b: b.mfc_list(23), NodeKind.MFC_LIST, 23),
+    "list of MFC with one element": (lambda b: b.mfc_list(1), NodeKind.MFC_LIST, 1),
+    "map of MFC": (lambda b: b.mfc_map(23), NodeKind.MFC_MAP, 23),
+    "map of MFC in small blocks": (lambda b: b.mfc_map(30, of_block=4), NodeKind.MFC_MAP, 30),
+}
+EVERY = FRAMEWORK_MAKES | MAKES
 
 
 def found_in(
@@ -44,19 +61,19 @@ def found_in(
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-@pytest.mark.parametrize("name", MAKES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_head_in_a_block_is_found(open_built, arch, name):
-    make, kind, many = MAKES[name]
-    blocks = LibraryContainers(arch)
+    make, kind, many = EVERY[name]
+    blocks = FrameworkContainers(arch)
     made = make(blocks)
     assert found_in(open_built, blocks) == [(made.at, kind, many, {*made.nodes, *made.parts})]
 
 
 @pytest.mark.parametrize("arch", ARCHES)
-@pytest.mark.parametrize("name", MAKES)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_head_in_the_data_of_a_module_is_found(open_built, arch, name):
-    make, kind, many = MAKES[name]
-    blocks = LibraryContainers(arch)
+    make, kind, many = EVERY[name]
+    blocks = FrameworkContainers(arch)
     data = ProcessBuilder(arch=arch, build=19041).plan.exe + 0xB040
     blocks.owner = lambda words, before=2: (data, data)  # type: ignore[method-assign]
     made = make(blocks)
@@ -67,8 +84,8 @@ def test_a_head_in_the_data_of_a_module_is_found(open_built, arch, name):
 def test_compiled_loops_find_the_same(open_built, monkeypatch, arch):
     pytest.importorskip("numba")
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
-    blocks = LibraryContainers(arch)
-    made = [make(blocks) for make, _, _ in MAKES.values()]
+    blocks = FrameworkContainers(arch)
+    made = [make(blocks) for make, _, _ in EVERY.values()]
     found = found_in(open_built, blocks)
     assert [(at, members) for at, _, _, members in found] == [
         (one.at, {*one.nodes, *one.parts}) for one in sorted(made, key=lambda one: one.at)
