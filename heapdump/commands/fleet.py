@@ -7,10 +7,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor
+from contextlib import suppress
 from functools import cache
 from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO, TextIO, cast
 
 import click
 
@@ -18,10 +19,10 @@ from heapdump.available_memory import available_memory
 from heapdump.commands.common.files import progress_bar
 from heapdump.commands.common.fleet_row import NESTED, RowMaker, failed_row, need_of, stamp
 from heapdump.commands.common.fleet_tables import page, summary_record
-from heapdump.commands.common.output_file import refuse_dump
+from heapdump.commands.common.output_file import output, refuse_dump
 from heapdump.commands.common.request import Arguments, Request, dump_command
 from heapdump.commands.common.symbol_servers import unwatched
-from heapdump.errors import WrongUsage
+from heapdump.errors import CannotWrite, WrongUsage
 from heapdump.fleet.buckets import buckets_of
 from heapdump.fleet.engine import Plan, run_all
 from heapdump.fleet.paths import dumps_of
@@ -65,9 +66,10 @@ def command(
     known = _known(results) if results else {}
     rows = [known[path] for path in dumps if path in known and known[path].items() >= stamp(path).items()]
     left = [path for path in dumps if path not in {row["path"] for row in rows}]
-    for target in (results, request.output):
+    for target in (results, parquet, request.output):
         if target:
             refuse_dump(target, [Path(path) for path in dumps])
+    write_parquet = _parquet_writer() if parquet else None
     most = jobs or os.cpu_count() or 1
     with progress_bar("dumps", enabled=request.progress) as report, _Appended(results) as keep:
         for done in run_all(RowMaker(request), left, _opener(scheduler, most), most, _plan(scheduler)):
@@ -77,8 +79,9 @@ def command(
             report(len(rows) << 20, len(dumps) << 20)
     order = {path: number for number, path in enumerate(dumps)}
     rows.sort(key=lambda row: order[row["path"]])
-    if parquet:
-        _write_parquet(parquet, rows)
+    if parquet and write_parquet:
+        with output(parquet, map(Path, dumps)) as stream:
+            write_parquet([_flat(row) for row in rows], cast("TextIO", stream).buffer)
     found = buckets_of(rows)
     shown = request.rows(rows, lambda row: row)
     answer = Answer(
@@ -104,11 +107,19 @@ def _words(error: BaseException) -> str:
 
 
 def _known(results: Path) -> dict[str, Record]:
-    """Path → the last row of it in the file; lines that are no rows are passed over."""
+    """Path → the last row of it in the file; lines that are no rows are passed over.
+
+    Raises:
+        CannotWrite: the file cannot be read, so no row can be appended either.
+    """
     rows: dict[str, Record] = {}
     if not results.is_file():
         return rows
-    for line in results.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        text = results.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise CannotWrite(results, error) from error
+    for line in text.splitlines():
         try:
             row = json.loads(line)
         except ValueError:
@@ -122,8 +133,16 @@ class _Appended:
     """Appends rows to a file, each at once; nothing without a file."""
 
     def __init__(self, results: Path | None) -> None:
-        """Opens the file."""
-        self._stream = results.open("a", encoding="utf-8", newline="\n") if results else None
+        """Opens the file.
+
+        Raises:
+            CannotWrite: the system refuses.
+        """
+        self._results = results
+        try:
+            self._stream = results.open("a", encoding="utf-8", newline="\n") if results else None
+        except OSError as error:
+            raise CannotWrite(results, error) from error
 
     def __enter__(self) -> Callable[[Record], None]:
         """What appends a row."""
@@ -132,12 +151,16 @@ class _Appended:
     def __exit__(self, *_error: object) -> None:
         """Closes the file."""
         if self._stream:
-            self._stream.close()
+            with suppress(OSError):  # each row was flushed; where that failed, it was said
+                self._stream.close()
 
     def _keep(self, row: Record) -> None:
         if self._stream:
-            self._stream.write(json.dumps(row) + "\n")
-            self._stream.flush()
+            try:
+                self._stream.write(json.dumps(row) + "\n")
+                self._stream.flush()
+            except OSError as error:
+                raise CannotWrite(self._results, error) from error
 
 
 def _opener(scheduler: str | None, most: int) -> Callable[[], Executor]:
@@ -174,14 +197,18 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _write_parquet(target: Path, rows: list[Record]) -> None:
+def _parquet_writer() -> Callable[[list[dict[str, Any]], BinaryIO], None]:
+    """What writes rows to a stream.
+
+    Raises:
+        WrongUsage: pyarrow is missing; better before the dumps are read than after.
+    """
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise WrongUsage("--parquet needs pyarrow: pip install 'heapdump[fleet]'") from error
-    refuse_dump(target, [Path(row["path"]) for row in rows])
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist([_flat(row) for row in rows]), target)
+    return lambda rows, stream: pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), stream)
 
 
 def _flat(row: Record) -> dict[str, Any]:

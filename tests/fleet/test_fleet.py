@@ -103,6 +103,19 @@ def test_parquet_and_csv_have_the_same_columns(folder, tmp_path):
     assert sorted(name.replace(".", "_") for name in head) == sorted(table.column_names)
 
 
+@pytest.mark.parametrize("option", ["--results", "--parquet"])
+@pytest.mark.parametrize("target", ["no/such/file", "", "a.dmp"])
+def test_a_file_that_cannot_be_written_is_a_line_and_no_defect(folder, monkeypatch, option, target):
+    if option == "--parquet":
+        pytest.importorskip("pyarrow.parquet")
+    monkeypatch.chdir(folder)
+    before = (folder / "a.dmp").read_bytes()
+    code, _, said = asked(folder / "a.dmp", option, target)
+    assert (code, (folder / "a.dmp").read_bytes()) == (2, before)
+    assert said.count("heapdump fleet: error: ") == 1
+    assert "defect" not in said
+
+
 def test_folders_patterns_and_names(folder, tmp_path):
     found, missing = dumps_of([str(folder / "*.dmp"), str(folder / "notes.txt"), str(tmp_path)])
     assert [Path(one).name for one in found] == ["a.dmp", "before.dmp", "broken.dmp", "notes.txt"]
