@@ -2,37 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
-from heapdump.memory.regions import State
+from heapdump.analyses.memory.writable import windows, writable_rows
 from heapdump.process.model import Process
 from heapdump.spans import Span
 
-_WINDOW = 16 << 20
-"""Bytes that are read at once."""
-
 _MOST_BYTES = 4 << 30
-"""Bytes of a process that are searched; in more nothing is."""
-
-_WRITABLE = 0x04 | 0x08 | 0x40 | 0x80
-"""PAGE_READWRITE, PAGE_WRITECOPY, and their executable forms."""
+"""Bytes that are searched; in more nothing is."""
 
 
 def pointers_into(process: Process, spans: Sequence[Span], most: int) -> list[tuple[int, ...]]:
     """For each span the addresses of the first `most` aligned words outside of it that point into it.
 
-    Reads writable committed memory, 1 GB in a second or two; nothing where a process has more than 4 GiB of it.
+    Reads the writable memory in the dump, 1 GB in a second or two; nothing where there are more than 4 GiB of it.
     """
     found: list[list[int]] = [[] for _ in spans]
-    places = list(_writable(process))
-    if not spans or sum(place.size for place in places) > _MOST_BYTES:
+    view, table = process.views[-1], process.regions
+    rows, memory = writable_rows(table), process.views[-1].space.mapped
+    if not spans or int(memory.bytes_present(table.start[rows], table.end[rows]).sum()) > _MOST_BYTES:
         return [() for _ in spans]
-    view = process.views[-1]
     low, high = min(span.start for span in spans), max(span.end for span in spans)
-    for place in places:
-        for start, words in view.space.mapped.words(place, view.pointer_bytes):
+    regions = (Span(int(table.start[row]), int(table.end[row])) for row in rows)
+    for place in chain.from_iterable(windows(memory, region) for region in regions):
+        for start, words in memory.words(place, view.pointer_bytes):
             candidates = np.flatnonzero((words >= np.uint64(low)) & (words < np.uint64(high)))
             for i, value in zip(candidates.tolist(), words[candidates].tolist(), strict=True):
                 _add(found, spans, start + i * view.pointer_bytes, value, most)
@@ -46,13 +42,3 @@ def _add(found: list[list[int]], spans: Sequence[Span], at: int, value: int, mos
     for addresses, span in zip(found, spans, strict=True):
         if value in span and at not in span and len(addresses) < most:
             addresses.append(at)
-
-
-def _writable(process: Process) -> Iterator[Span]:
-    """Writable committed memory, in windows."""
-    table = process.regions
-    is_writable = (table.state == State.MEM_COMMIT) & (table.protect & _WRITABLE != 0)
-    for i in np.flatnonzero(is_writable).tolist():
-        start, end = int(table.start[i]), int(table.end[i])
-        for first in range(start, end, _WINDOW):
-            yield Span(first, min(end, first + _WINDOW))

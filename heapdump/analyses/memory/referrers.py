@@ -10,16 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heapdump.analyses.memory.usage import UsageKind, UsageMap
+from heapdump.analyses.memory.writable import windows, writable_rows
 from heapdump.blocks.heap import Heap
 from heapdump.blocks.table import BlockTable
-from heapdump.memory.regions import State
 from heapdump.process.model import Process
 from heapdump.spans import Span, SpanMap
 
-_WINDOW = 16 << 20
-"""Bytes that are read at once."""
-
-_WRITABLE, _GUARD = 0x04 | 0x08 | 0x40 | 0x80, 0x100
 _MOST_HOLDERS = 64
 
 
@@ -99,18 +95,16 @@ def referrers_of(
     of a walked heap the requested bytes of the program's busy blocks.
     """
     search = _ReferrerCounter(usage, question)
-    done, places = 0, list(_writable(usage))
-    total = sum(place.size for _, place in places)
-    for row, place in places:
-        if done + place.size > question.most_bytes:
+    memory, places = usage.process.space.mapped, list(_writable(usage))
+    ends = np.array([(place.start, place.end) for _, place in places], np.uint64).reshape(len(places), 2)
+    done, present = 0, int(memory.bytes_present(ends[:, 0], ends[:, 1]).sum())
+    for row, window in ((row, window) for row, place in places for window in windows(memory, place)):
+        if done + window.size > question.most_bytes:
             break
-        search.add(row, place)
-        done += place.size
-        progress(done, total)
-    present = usage.process.space.mapped.bytes_present(
-        np.array([p.start for _, p in places], np.uint64), np.array([p.end for _, p in places], np.uint64)
-    )
-    is_whole = done == total == int(present.sum())
+        search.add(row, window)
+        done += window.size
+        progress(done, present)
+    is_whole = done == present == sum(place.size for _, place in places)
     return tuple(ReferredMemory(span, search.places(i), is_whole) for i, span in enumerate(question.spans))
 
 
@@ -190,14 +184,13 @@ def _thread_map(process: Process) -> SpanMap[int]:
 
 
 def _writable(usage: UsageMap) -> Iterator[tuple[int, Span]]:
-    """(row, span) of writable committed memory in windows; of a stack the part from the stack pointer on."""
+    """(row, span) of writable committed memory; of a stack the part from the stack pointer on."""
     table, process = usage.table, usage.process
     pointers = {
         s.base: t.sp for t in process.threads for s in t.stacks if t.sp is not None and s.limit <= t.sp < s.base
     }
-    is_writable = (table.state == State.MEM_COMMIT) & (table.protect & _WRITABLE != 0) & (table.protect & _GUARD == 0)
-    for i in np.flatnonzero(is_writable).tolist():
+    for i in writable_rows(table).tolist():
         start, end = int(table.start[i]), int(table.end[i])
         start = max(start, pointers.get(end, start))
-        for first in range(start, end, _WINDOW):
-            yield i, Span(first, min(end, first + _WINDOW))
+        if start < end:
+            yield i, Span(start, end)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from heapdump.analyses.memory.pointers_into import pointers_into
 from heapdump.analyses.memory.referrers import ReferredMemory, ReferrerKind, ReferrerQuestion, referrers_of
 from heapdump.analyses.memory.unnamed import largest_unnamed, unnamed_at
+from heapdump.analyses.memory.writable import windows, writable_rows
 from heapdump.snapshot import Snapshot
 from heapdump.spans import Span
 from tests.asking import ask
@@ -81,6 +83,23 @@ def test_words_of_free_blocks_and_headers_are_no_referrers(open_built):
     with open_built(process) as snapshot:
         (found,) = asked(snapshot, [Span(0x40000000, 0x40000000 + MIB)])
     assert found.places == ()
+
+
+def test_a_region_whose_size_is_damaged_costs_what_the_dump_holds_of_it(open_built):
+    process = ProcessBuilder(build=19041)
+    process.region(ARENA, 1 << 40).memory(ARENA, struct.pack("<2Q", OTHER + 8, 0).ljust(0x1000, b"\0"))
+    process.region(OTHER + (1 << 41), 0x1000)
+    with open_built(process) as snapshot:
+        table = snapshot.process.regions
+        (row,) = (i for i in writable_rows(table).tolist() if table.start[i] == ARENA)
+        region = Span(ARENA, int(table.end[row]))
+        assert [*windows(snapshot.process.space.mapped, region)] == [Span(ARENA, ARENA + 0x1000)]
+        target, done = Span(OTHER, OTHER + 0x1000), list[int]()
+        assert pointers_into(snapshot.process, [target], 3) == [(ARENA,)]
+        (found,) = asked(snapshot, [target], done=done)
+        assert [place.first for place in found.places] == [ARENA]
+        assert not found.is_whole
+        assert len(done) < 50
 
 
 def test_several_spans_are_searched_at_once(open_built):
