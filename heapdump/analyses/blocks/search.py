@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,12 +63,17 @@ def containing(
     spans = merged(Span(start, end) for start, end in zip(starts, ends, strict=True))
     is_match = np.zeros(len(rows), bool)
     longest = max(len(pattern) for pattern in wanted)
-    for span in spans:
-        for start in range(span.start, span.end, _WINDOW):
-            data = space.try_read(start, min(_WINDOW + longest, span.end - start))
+    for part in chain.from_iterable(_parts(space, span) for span in spans):
+        for start in range(part.start, part.end, _WINDOW):
+            data = space.try_read(start, min(_WINDOW + longest, part.end - start))
             for pattern in wanted if data else ():
                 is_match[list(_matches(data or b"", start, pattern, starts, ends))] = True
     return rows[is_match]
+
+
+def _parts(space: AddressSpace, span: Span) -> list[Span]:
+    """The span; of one beyond a window the parts in the dump: a damaged size can claim terabytes."""
+    return [span] if span.size <= _WINDOW else merged(space.mapped.present(span))
 
 
 def _matches(data: bytes, base: int, pattern: bytes, starts: list[int], ends: list[int]) -> Iterator[int]:

@@ -8,10 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
+
+import numpy as np
 
 from heapdump.memory.regions import Kind, State
 from heapdump.process.model import Process
 from heapdump.process.reports.asan_text import AsanReport, parse_report
+from heapdump.spans import Span, merged
 
 _TITLES = (b"ERROR: AddressSanitizer: ", b"ERROR: LeakSanitizer: ")
 _START = re.compile(rb"==(\d+)==\Z")
@@ -35,7 +39,7 @@ def asan_reports(process: Process) -> tuple[AsanReport, ...]:
     """
     found: dict[str, AsanReport] = {}
     own: list[str] = []
-    for address in _hits(process):
+    for address in islice(_hits(process), _MOST_HITS):
         pid, text = _text(process, address)
         report = parse_report(address, text) if text else None
         if report is None:
@@ -50,21 +54,21 @@ def asan_reports(process: Process) -> tuple[AsanReport, ...]:
 
 def _hits(process: Process) -> Iterator[int]:
     """Addresses of the marks in committed private memory, ascending in each region, behind `==PID==`."""
-    regions, space = process.regions, process.space
-    count, overlap = 0, max(len(title) for title in _TITLES)
-    for i in range(len(regions)):
-        if regions.state[i] != State.MEM_COMMIT or regions.type[i] == Kind.MEM_IMAGE:
-            continue
-        start, end = int(regions.start[i]), int(regions.end[i])
-        for piece in range(start, end, _PIECE):
-            data = space.try_read(piece, min(_PIECE + overlap, end - piece)) or b""
+    space, overlap = process.space, max(len(title) for title in _TITLES)
+    for part in _searched(process):
+        for piece in range(part.start, part.end, _PIECE):
+            data = space.try_read(piece, min(_PIECE + overlap, part.end - piece)) or b""
             for at in _titles(data):
                 before = data[max(0, at - _PREFIX) : at] if at else space.try_read(piece - _PREFIX, _PREFIX) or b""
                 if at < _PIECE and _START.search(before):
                     yield piece + at
-                    count += 1
-                    if count >= _MOST_HITS:
-                        return
+
+
+def _searched(process: Process) -> Iterator[Span]:
+    """Committed memory of no image, as much of it as the dump holds."""
+    regions = process.regions
+    for i in np.flatnonzero((regions.state == State.MEM_COMMIT) & (regions.type != Kind.MEM_IMAGE)).tolist():
+        yield from merged(process.space.mapped.present(Span(int(regions.start[i]), int(regions.end[i]))))
 
 
 def _titles(data: bytes) -> Iterator[int]:
@@ -77,16 +81,18 @@ def _titles(data: bytes) -> Iterator[int]:
 
 
 def _text(process: Process, address: int) -> tuple[int | None, str]:
-    """(process, text of the report at a mark): from its line to `==PID==ABORTING`, the next report, or a NUL."""
+    """(process, text of the report at a mark): from its line to `==PID==ABORTING`, the next report, a NUL or a hole."""
     regions, space = process.regions, process.space
     i = regions.index_at(address)
     if i is None:
         return None, ""
     first = max(int(regions.start[i]), address - _PREFIX)
-    data = space.try_read(first, min(_LONGEST, int(regions.end[i]) - first)) or b""
+    parts = merged(space.mapped.present(Span(first, min(first + _LONGEST, int(regions.end[i])))))
+    first, end = next(((part.start, part.end) for part in parts if address in part), (address, address))
+    data = space.try_read(first, end - first) or b""
     begin = _START.search(data[: address - first])
     text = data[begin.start() if begin else address - first :].partition(b"\0")[0]
     following = _NEXT.search(text, 1)
     text = text[: following.start()].rstrip(b"=\r\n") + b"\n" if following else text
-    end = _END.search(text)
-    return int(begin[1]) if begin else None, text[: end.end() if end else None].decode("utf-8", "replace")
+    last = _END.search(text)
+    return int(begin[1]) if begin else None, text[: last.end() if last else None].decode("utf-8", "replace")

@@ -81,3 +81,15 @@ def test_slack_behind_the_requested_bytes_is_no_content(open_built):
         rows = np.flatnonzero(table.is_busy & ~table.is_internal)
         assert table.address[containing(table, snapshot.process.space, rows, (b"needle",))].tolist() == [second]
         assert table.address[containing(table, snapshot.process.space, rows, (b"need",))].tolist() == [first, second]
+
+
+def test_of_a_large_block_what_the_dump_holds_is_searched(open_built):
+    """Its size may be damaged: what is not in the dump costs nothing, and hides no text beside it."""
+    table = BlockTable(
+        np.array([BASE], np.uint64), np.array([1 << 31], np.uint32), np.zeros(1, np.uint32), np.zeros(1, np.uint8),
+        np.zeros(1, np.uint16), np.full(1, BUSY, np.uint16),
+    )  # fmt: skip
+    at = BASE + (20 << 20)
+    built = DumpBuilder().thread(4, 0).memory(at, b"x" * 0xFFE + b"ne").memory(at + 0x1000, b"edle".ljust(0x1000, b"."))
+    with open_built(built.build()) as snapshot:
+        assert containing(table, snapshot.process.space, np.arange(1), (b"needle",)).tolist() == [0]

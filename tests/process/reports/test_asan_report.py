@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heapdump.process.reports.asan_report import asan_reports
+from heapdump.process.reports.asan_report import _searched, asan_reports
 from heapdump.process.reports.asan_text import parse_report
+from heapdump.spans import Span
 from tests.builders import BuiltDump, ProcessBuilder
 
 AT = 0x28A70000000
@@ -65,6 +66,17 @@ def test_an_overflow_is_read_back(open_built):
     assert report.frames == (0x7FF6A1B31B95, 0x7FF6A1B313AD)
     assert report.allocated_by == (0x7FF80004A6FD, 0x7FF6A1B31557)
     assert report.text == OVERFLOW
+
+
+def test_a_report_is_found_in_a_region_of_which_the_dump_holds_little(open_built):
+    """A damaged map can give a region terabytes: what is not in the dump costs nothing, and hides no report."""
+    process = ProcessBuilder(build=19041)
+    at = AT + (1 << 39)
+    process.region(AT, 1 << 44).memory(at, OVERFLOW.encode().ljust(0x1000, b"\0"))
+    with open_built(process) as snapshot:
+        (report,) = asan_reports(snapshot.process)
+        assert [*_searched(snapshot.process)].count(Span(at, at + 0x1000)) == 1
+    assert (report.bug, report.text) == ("heap-buffer-overflow", OVERFLOW)
 
 
 def test_a_use_after_free_has_three_stacks():
