@@ -70,6 +70,15 @@ def test_a_table_has_the_chosen_columns_in_order(dump: str, capfd: Capture) -> N
     assert rows[2] == f"… {len(records) - 2:,} more (--all, or --limit N)"
 
 
+@pytest.mark.parametrize("limit", ["0", "1", "9" * 30])
+def test_a_table_of_chosen_columns_keeps_to_any_limit(dump: str, capfd: Capture, limit: str) -> None:
+    every = printed(capfd, "blocks", dump, "--columns", "address", "--all").split()
+    shown = printed(capfd, "blocks", dump, "--columns", "address", "--limit", limit)
+    assert sum(word in shown for word in every if word.startswith("0x")) == min(
+        int(limit), sum(word.startswith("0x") for word in every)
+    )
+
+
 def test_a_column_that_does_not_exist_is_answered_with_the_nearest(dump: str, capfd: Capture) -> None:
     assert run(["blocks", dump, "--columns", "adress"]) == 2
     assert "no column 'adress'; did you mean address?" in capfd.readouterr().err

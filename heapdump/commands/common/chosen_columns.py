@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from itertools import islice
@@ -35,7 +36,7 @@ def chosen_records(answer: Answer, names: Sequence[str]) -> Iterator[Record]:
 def chosen_table(answer: Answer, names: Sequence[str], limit: int | None) -> Table[Record]:
     """A table of `chosen_records`, with at most `limit` rows."""
     rest = chosen_records(answer, names)
-    shown = list(islice(rest, limit))
+    shown = list(islice(rest, None if limit is None else min(limit, sys.maxsize)))
     hidden = sum(1 for _ in rest)
     return Table([_column(name, shown) for name in names], shown, hidden=hidden, empty="no rows")
 
