@@ -224,7 +224,10 @@ def tag(kind: BlockKind, *, busy: bool = False, internal: bool = False, trust: T
     return int(kind) | BUSY * busy | INTERNAL * internal | _TRUSTS.index(trust) << TRUST_SHIFT
 
 
-def lower_trust(tags: NDArray[np.uint16], which: NDArray[np.bool_] | slice, trust: Trust) -> None:
-    """Lowers the trust of the chosen rows' tags to `trust`, in place; rows of lower trust stay as they are."""
+def lower_trust(tags: NDArray[np.uint16], which: NDArray[np.bool_] | NDArray[np.integer] | slice, trust: Trust) -> None:
+    """Lowers the trust of the chosen rows' tags to `trust`, in place; rows of lower trust stay as they are.
+
+    `which`: a mask of all rows, their numbers, or a slice.
+    """
     mask, level = np.uint16(TRUST_MASK), np.uint16(_TRUSTS.index(trust) << TRUST_SHIFT)
     tags[which] = (tags[which] & ~mask) | np.maximum(tags[which] & mask, level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -70,7 +71,7 @@ def command(request: Request, pattern: str, at: str | None, usage: str | None, f
         wanted = _patterns(request, snapshot, pattern, form)
         spans = searched_spans(snapshot.usage, usage, span_in(request, snapshot, at) if at else None)
         every = find_all(space, spans, wanted)
-        hits = list(itertools.islice(every, count))
+        hits = list(itertools.islice(every, min(count, sys.maxsize)))
         is_cut = next(every, None) is not None
         found = _SearchHits(request, snapshot, hits)
         rows = request.rows(hits, found.short_record)

@@ -111,3 +111,12 @@ def test_shells_complete_the_columns_that_there_are(command: str, dump: str, cap
     arguments = [dump, "_PEB", "peb"] if command == "struct" else [dump]
     header = next(csv.reader(printed(capfd, command, *arguments, "--format", "csv").splitlines()))
     assert tuple(header) == fields_of(command)
+
+
+@pytest.mark.parametrize("name", ["\udcff", "\x1b[31m", "a b", "="])
+def test_what_can_be_no_name_is_refused_where_there_are_no_rows(tmp_path: Path, capfd: Capture, name: str) -> None:
+    SAMPLES["series"](tmp_path / "crash.dmp")
+    assert run(["virt-blocks", str(tmp_path / "crash.dmp"), "--columns", f"size,{name}", "-q"]) == 2
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert f"no column {name.strip()!r}" in err

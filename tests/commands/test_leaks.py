@@ -262,3 +262,19 @@ def test_suppressions_are_read_as_windows_editors_write_them(traced, tmp_path, e
     assert "suppressed by leak:vision: 5 blocks" in text
     assert "suppression leak:vision.dll matched nothing" not in text
     assert "suppression leak:nowhere matched nothing" in text
+
+
+@pytest.mark.parametrize("number", [1 << 48, 1 << 56, (1 << 56) + (77 << 32), (1 << 64) - 8])
+def test_a_stack_number_that_damage_left_is_no_stack(tmp_path, number):
+    heap = NtHeapBuilder(base=0x20000000000, flags=UST)
+    heap.busy(100, trace=number)
+    path = tmp_path / "ust.dmp"
+    ProcessBuilder().heap(heap.build()).write(path)
+    assert groups(str(path), "--group-by", "stack") == {"no stack recorded": (1, 100)}
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such device")
+def test_suppressions_without_an_end_are_refused(traced):
+    result = run(traced, "--suppressions", "/dev/zero")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "more than 16 MB" in result.stderr

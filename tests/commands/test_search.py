@@ -72,6 +72,7 @@ def test_filters(ask):
     assert len(ask("grabber", "--at", f"{DATA:x}..{DATA + 6:x}")[1]) == 0
     code, rows = ask("hex:00", "--count", "10")
     assert (code, len(rows)) == (4, 10)
+    assert ask("grabber", "--count", "9" * 30) == ask("grabber")
 
 
 def test_the_page_counts_by_usage(dump, capfd, monkeypatch):

@@ -49,7 +49,8 @@ class Stacks:
     def numbers(self, rows: NDArray[np.int64], *, checked: bool = True) -> NDArray[np.uint64]:
         """The stack number of each row; (n,) uint64, 0 where none is recorded or the number leads to no stack.
 
-        Without `checked` numbers are as recorded, and a number that leads to no stack has no frames.
+        Without `checked` a number that leads to no stack is as recorded, and has no frames; only one beyond every
+        user address, which damage can leave, is 0.
         """
         out = np.zeros(len(rows), np.uint64)
         if not self.are_recorded or not len(rows):
@@ -61,7 +62,10 @@ class Stacks:
             if found is not None:
                 if heap.stack_ids:
                     found = np.where(found > 0, found + np.uint64(_FIRST_ID + (heap.index << _ID_BITS)), found)
-                elif heap.kind != HeapKind.PAGE:  # a page heap's number comes from its own record: valid without frames
+                    out[places] = found
+                    continue
+                found[found >= np.uint64(_FIRST_X86_INDEX)] = 0
+                if heap.kind != HeapKind.PAGE:  # a page heap's number comes from its own record: valid without frames
                     found = self._known(heap, found) if checked else found
                     found[(found > 0) & (found < FIRST_RECORD_ADDRESS)] += np.uint64(self._first_index(heap))
                 out[places] = found

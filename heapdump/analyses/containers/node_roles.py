@@ -20,7 +20,6 @@ class NodeKind(IntEnum):
     QMAP = 6
     MFC_LIST = 7
     MFC_MAP = 8
-    BTREE = 9
 
     @property
     def words(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from heapdump.errors import WrongUsage
@@ -68,6 +69,11 @@ def parse_columns(names: str | None, format_: str) -> tuple[str, ...]:
     found = tuple(dict.fromkeys(name.strip().lower().replace("-", "_") for name in names.split(",") if name.strip()))
     if not found:
         raise WrongUsage("--columns: name the columns, with commas between them: --columns address,size")
+    for name in found:
+        if not re.fullmatch(r"[a-z0-9_.]+", name):  # an answer without rows has no names to compare with
+            raise WrongUsage(
+                f"no column {name!r}: columns are named as the members of the JSON: --columns address,size"
+            )
     return found
 
 

@@ -61,7 +61,7 @@ def _check_padding(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]
     for i in np.flatnonzero(bad)[:_MOST_REPORTS].tolist():
         message = f"{walk.name}: the padding at {int(place[i]):#x} in front of a block is damaged"
         _report(walk, "front_padding", int(place[i]), walk.pointer_bytes, (padding, int(word[i])), message)
-    _doubt(table, rows[bad])
+    lower_trust(table.tags, rows[bad], Trust.GUESS)
 
 
 def _check_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], padding: int) -> int | None:
@@ -78,7 +78,7 @@ def _check_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64],
         at = int(place[i])
         message = f"{walk.name}: the data at {at:#x} behind a block, which leads to its allocation stack, is damaged"
         _report(walk, "tail_fill", at + 2, 2, (mark >> 16, int(word[i]) >> 16), message)
-    _doubt(table, rows[bad])
+    lower_trust(table.tags, rows[bad], Trust.GUESS)
     table.tags[rows[bad]] &= np.uint16(0xFFFF & ~EXTRA)
     return mark
 
@@ -105,7 +105,7 @@ def _recover_extras(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64
         message = f"{walk.name}: the block that ends at {at + 2:#x} lost the bit that says it has an allocation stack"
         damaged_kind = "lfh_subsegment" if int(table.kind[rows[good][0]]) == BlockKind.LFH else "vs_chunk"
         walk.report(DamagedBytes(damaged_kind, at, 2, "a count of unused bytes", "none"), message)
-    _doubt(table, rows[good])
+    lower_trust(table.tags, rows[good], Trust.GUESS)
 
 
 def _in_work(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -125,12 +125,6 @@ def _in_work(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> N
                 np.uint64(value) - table.entry[rows] < table.entry_sizes(rows)
             )
     return in_work
-
-
-def _doubt(table: BlockTable, rows: NDArray[np.int64]) -> None:
-    which = np.zeros(len(table), bool)
-    which[rows] = True
-    lower_trust(table.tags, which, Trust.GUESS)
 
 
 def _report(

@@ -67,7 +67,7 @@ def check_free_tree(walk: SegmentWalk, first: int, padding: int, delayed: NDArra
     unlinked = ~nodes.is_linked & ~nodes.is_unknown
     is_sure = table.tags[rows] & np.uint16(TRUST_MASK) == 0
     if 2 * int(unlinked.sum()) < max(len(rows), _LEAST_CHUNKS):
-        _doubt(walk, table, rows[unlinked & ~is_sure])
+        _make_guesses(walk, table, rows[unlinked & ~is_sure])
         unlinked &= is_sure
         is_busy = unlinked & _has_page_offset(walk, table, rows)
         _make_busy(walk, table, rows[is_busy], padding)
@@ -158,12 +158,10 @@ def _make_busy(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64], pa
     walk.count_headers(0, -len(rows))
 
 
-def _doubt(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> None:
+def _make_guesses(walk: SegmentWalk, table: BlockTable, rows: NDArray[np.int64]) -> None:
     """Makes free rows behind damage or missing memory guesses: they may be what is left in a larger free chunk."""
     if len(rows):
-        changed = np.zeros(len(table), bool)
-        changed[rows] = True
-        lower_trust(table.tags, changed, Trust.GUESS)
+        lower_trust(table.tags, rows, Trust.GUESS)
         place = int(table.entry[rows[0]])
         told = f"{plural(len(rows), 'free chunk')} from {place:#x} on behind damaged or missing chunks"
         walk.add_gap(f"{walk.name}: {told} are not in the tree of free chunks: these chunks are in doubt")
