@@ -110,6 +110,17 @@ def test_block_says_where_in_it_an_address_lies(built: BuiltHeap, delta: int, re
     assert bytes.fromhex(row["content"]["preview"]).startswith(b"connection string")
 
 
+@pytest.mark.parametrize(("delta", "relation"), [(0, "user"), (1, "slack"), (-1, "header")])
+def test_the_address_of_a_block_of_no_bytes_is_its_start(
+    tmp_path: Path, capfd: Capture, delta: int, relation: str
+) -> None:
+    heap = NtHeapBuilder(base=HEAP)
+    user = [heap.busy(size) for size in (40, 0, 40)][1]
+    ProcessBuilder().heap(heap.build()).write(tmp_path / "empty.dmp")
+    row = ask(capfd, "block", str(tmp_path / "empty.dmp"), hex(user + delta))
+    assert (row["relation"], row["address"], row["size"]) == (relation, hex(user), 0)
+
+
 def test_block_outside_and_free(built: BuiltHeap, capfd: Capture) -> None:
     row = ask(capfd, "block", "0x10")
     assert (row["relation"], row["state"], row["heap"]) == ("outside", None, None)

@@ -91,7 +91,7 @@ def failure(case: Case, answer: dict[str, Any] | str) -> str:
         return f"exit code {answer['code']}: {answer['err'][-300:]}"
     if "Traceback" in answer["err"] or answer["err"].count("error:") > 1:
         return f"stderr: {answer['err'][-600:]}"
-    if answer["raw"] and "always" not in case.arguments:
+    if answer["raw"] and not {"always", "pprof"} & {*case.arguments}:  # a pprof profile is packed
         return "control characters"
     if not answer["is_json"]:
         return "the JSON is none"

@@ -21,7 +21,10 @@ from heapdump.spans import Span, SpanMap
 _PAGE = 0x1000
 _list_entry = attrgetter("list_entry")
 Relation = Literal["user", "header", "slack", "free", "guard", "outside"]
-"""The place of an address in a block. `user`: in the requested bytes; `slack`: behind them, in the same entry."""
+"""The place of an address in a block. `slack`: behind the requested bytes, in the same entry.
+
+`user`: in the requested bytes, or the address of a block of 0 bytes, which the program got all the same.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,7 @@ def locate(table: BlockTable, space: AddressSpace, address: int) -> Located:
     elif offset < 0 or block.is_internal:
         relation = "header"
     else:
-        relation = "user" if offset < block.size else "slack"
+        relation = "user" if offset < max(1, block.size) else "slack"
     return Located(relation, block, offset, neighbours)
 
 
