@@ -145,9 +145,11 @@ class VsWalk:
         self._walk.add_gap(f"{self._walk.name}: chunks from {first:#x} on are not in the dump")
 
         def is_missing(place: int) -> bool:
+            """True where the dump lacks the header at a granule."""
             return self._lacks_header(batch, chunks.address(place))
 
         def are_unlinked(places: Sequence[int]) -> bool:
+            """True where the tree of free chunks lacks one of the chunks at these granules."""
             addresses = np.array([chunks.address(place) for place in places], np.uint64)
             return bool(is_unlinked(self._walk, addresses).any())
 
